@@ -1,0 +1,56 @@
+# Everything a machine with Python 3.11, make and a package index needs; `make` lists the verbs.
+PYTHON ?= $(shell python3.11 --version >/dev/null 2>&1 && echo python3.11 || echo python3)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+EXTRAS := serve,export,cli,jpeg,datasets,dev
+PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup check test demo bench soak protos clean
+
+help: ## list the verbs
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+setup: $(READY) ## make .venv with pinned dependencies; instant when it is up to date
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) -q hatchling editables
+	$(PIP) -q --no-build-isolation -e '.[$(EXTRAS)]'
+	@touch $@
+
+# The second mypy keeps newer interfaces out of what runs on 3.10; numpy's types are for 3.11 on,
+# hence its two switches.
+check: $(READY) ## format, lint, types, proto, import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/mypy --python-version 3.10 --no-warn-return-any --no-warn-unused-ignores \
+	  labelmint bundle engines service
+	$(BIN)/buf lint protos
+	$(BIN)/python protos/generate.py --check
+	$(BIN)/pytest -q tests/test_imports.py
+
+test: $(READY) ## all tests but the slow ones; ARGS="-k name" selects
+	$(BIN)/pytest $(ARGS)
+
+demo: $(READY) ## labels, training, bundle, service and stream on the demo generator
+	$(BIN)/python -m examples.demo $(ARGS)
+
+bench: $(READY) ## benchmarks/, each printing its own figures
+	@set -e; for script in $$(grep -l __main__ benchmarks/*.py); do \
+	  name=$$(basename $$script .py); echo "== $$name"; $(BIN)/python -m benchmarks.$$name; \
+	done
+
+soak: $(READY) ## the slow fault and load tests
+	$(BIN)/pytest -m slow --timeout 0 $(ARGS)
+
+protos: $(READY) ## regenerate labelmint/v1 from protos/
+	$(BIN)/python protos/generate.py
+
+clean: ## remove the environments, caches and outputs
+	rm -rf $(VENV) .venv-protos .ci/cache .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+	  build dist demo
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,171 @@
+"""What the types of the manifest cannot say: extents, ranges and references that must agree."""
+
+import math
+import re
+from itertools import pairwise
+
+from bundle.errors import ManifestError
+from bundle.manifest import (
+    LABELLER,
+    MANIFEST,
+    MAPPING,
+    Calibration,
+    Generator,
+    Heads,
+    Keypoints,
+    Labels,
+    Manifest,
+    Segmentation,
+)
+
+_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*\Z")  # no folders, nothing hidden
+_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+MAX_CLASSES = 256  # masks are uint8
+
+
+def check_manifest(manifest: Manifest, name: str) -> None:
+    """Raises ManifestError for the first contradiction, as "name: field is value; rule"."""
+    problem = (
+        _generator_problem(manifest.generator)
+        or _labels_problem(manifest.labels, manifest.heads)
+        or _files_problem(manifest)
+        or _calibrations_problem(manifest)
+    )
+    if problem:
+        raise ManifestError(f"{name}: {problem}")
+
+
+def _generator_problem(g: Generator) -> str | None:
+    extents = {
+        "resolution": g.resolution,
+        "z_dim": g.z_dim,
+        "w_dim": g.w_dim,
+        "num_ws": g.num_ws,
+    }
+    for field, value in extents.items():
+        if value < 1:
+            return f"generator.{field} is {value}; it must be at least 1"
+    if g.num_classes < 0:
+        return f"generator.num_classes is {g.num_classes}; it must not be negative"
+    for field, rows in (
+        ("view_layers", g.view_layers),
+        ("truncation_cutoff", g.truncation_cutoff),
+    ):
+        if not 0 <= rows <= g.num_ws:
+            return f"generator.{field} is {rows}; it must be in [0, {g.num_ws}], the rows of w+"
+    if not 0 <= g.truncation_psi <= 2:
+        return f"generator.truncation_psi is {g.truncation_psi}; it must be in [0, 2]"
+    if len(g.w_avg) != g.w_dim:
+        return f"generator.w_avg has {len(g.w_avg)} values; w_dim is {g.w_dim}"
+    if not all(map(math.isfinite, g.w_avg)):
+        return "generator.w_avg holds values that are not finite"
+    return None
+
+
+def _labels_problem(labels: Labels | None, heads: Heads | None) -> str | None:
+    if labels is None and heads is None:
+        return None
+    if labels is None or heads is None:
+        return "labels and heads must be both present or both null"
+    for field, value in (("height", labels.height), ("width", labels.width)):
+        if value < 1:
+            return f"labels.{field} is {value}; it must be at least 1"
+    if labels.crop_top < 0 or labels.crop_top + labels.height > labels.grid:
+        return (
+            f"labels.crop_top is {labels.crop_top} and height {labels.height}; the rows must lie "
+            f"within the grid of {labels.grid}"
+        )
+    if labels.width > labels.grid:
+        return f"labels.width is {labels.width}; the grid has {labels.grid} columns"
+    return _heads_problem(heads)
+
+
+def _heads_problem(heads: Heads) -> str | None:
+    present = {
+        "segmentation": heads.segmentation,
+        "keypoints": heads.keypoints,
+        "depth": heads.depth,
+    }
+    trained = {kind: head for kind, head in present.items() if head is not None}
+    if not trained:
+        return "heads has no head; an image-only bundle has heads and labels null"
+    for kind, head in trained.items():
+        if head.members < 1:
+            return f"heads.{kind}.members is {head.members}; it must be at least 1"
+    if heads.score_source is not None and heads.score_source not in trained:
+        return f"heads.score_source is {heads.score_source}, a head this bundle lacks"
+    if not 0 < heads.score_fraction <= 1:
+        return f"heads.score_fraction is {heads.score_fraction}; it must be in (0, 1]"
+    problem = None if heads.segmentation is None else _segmentation_problem(heads.segmentation)
+    if problem is None and heads.keypoints is not None:
+        problem = _keypoints_problem(heads.keypoints)
+    return problem
+
+
+def _segmentation_problem(head: Segmentation) -> str | None:
+    if not 1 <= len(head.classes) <= MAX_CLASSES:
+        return (
+            f"heads.segmentation.classes has {len(head.classes)} entries; it must have 1 to "
+            f"{MAX_CLASSES}, masks are 8-bit"
+        )
+    for i, label_class in enumerate(head.classes):
+        if not 0 <= label_class.color <= 0xFFFFFF:
+            return (
+                f"heads.segmentation.classes[{i}].color is {label_class.color}; it must be in "
+                "[0, 16777215]"
+            )
+    return None
+
+
+def _keypoints_problem(head: Keypoints) -> str | None:
+    if not head.names:
+        return "heads.keypoints.names is empty"
+    for edge in head.skeleton:
+        if not all(0 <= end < len(head.names) for end in edge):
+            return (
+                f"heads.keypoints.skeleton has edge {list(edge)}; there are {len(head.names)} "
+                "keypoints, counted from 0"
+            )
+    return None
+
+
+def _files_problem(manifest: Manifest) -> str | None:
+    for required in (MAPPING, LABELLER["float32"]):
+        if required not in manifest.files:
+            return f"files lacks {required}"
+    for name, entry in manifest.files.items():
+        if not _FILE_NAME.match(name) or name == MANIFEST:
+            return f"files has {name!r}; a file name has letters, digits, _ . and - and no folder"
+        if not _SHA256.match(entry.sha256):
+            return f"files[{name!r}].sha256 is {entry.sha256!r}; it must be 64 hexadecimal digits"
+        if entry.size < 0:
+            return f"files[{name!r}].size is {entry.size}; it must not be negative"
+    return None
+
+
+def _calibrations_problem(manifest: Manifest) -> str | None:
+    seen: list[object] = []
+    for i, calibration in enumerate(manifest.calibrations):
+        where = f"calibrations[{i}]"
+        if manifest.heads is None or manifest.heads.score_source is None:
+            return f"{where} is present, but the bundle has no score_source"
+        if calibration.options in seen:
+            return f"{where} has the same options as an earlier one"
+        seen.append(calibration.options)
+        problem = _quantiles_problem(calibration)
+        if problem:
+            return f"{where}.{problem}"
+    return None
+
+
+def _quantiles_problem(calibration: Calibration) -> str | None:
+    q = calibration.quantiles
+    if calibration.samples < 1:
+        return f"samples is {calibration.samples}; it must be at least 1"
+    if len(q) < 2:
+        return f"quantiles has {len(q)} values; it must have at least 2"
+    if not all(map(math.isfinite, q)):
+        return "quantiles holds values that are not finite"
+    if any(a > b for a, b in pairwise(q)):
+        return "quantiles is not ascending"
+    return None

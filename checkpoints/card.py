@@ -1,0 +1,100 @@
+"""The weights card: everything about weights that the tensors do not say, as TOML beside them.
+
+The one place that defines the file: training writes it, export reads it.
+"""
+
+from typing import Literal
+
+import msgspec
+
+
+class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Immutable record that refuses fields it does not know."""
+
+
+class StyleGAN2Config(Strict, frozen=True):
+    """nets.stylegan2.GeneratorConfig, field by field."""
+
+    resolution: int
+    channels: list[int]
+    z_dim: int = 512
+    w_dim: int = 512
+    c_dim: int = 0
+    mapping_layers: int = 8
+    img_channels: int = 3
+    conv_clamp: float | None = None
+
+
+class GeneratorCard(Strict, frozen=True):
+    """Card of a generator."""
+
+    format: Literal[1]
+    kind: Literal["generator"]
+    family: Literal["stylegan2"]
+    config: StyleGAN2Config
+    view_layers: int  # first rows of w+ that carry the viewpoint, 0: unknown
+    truncation_psi: float  # default of requests
+    truncation_cutoff: int  # default, in rows of w+
+    licences: list[str]
+    made: str | dict[str, str | int | float | bool]  # how, in words or as a table
+
+
+class HeadCard(Strict, frozen=True):
+    """Shape of one head's ensemble."""
+
+    kind: Literal["segmentation", "keypoints", "depth"]
+    hidden: tuple[int, int]
+    outputs: int  # classes, keypoints, or 1 for depth
+    members: int
+
+
+class ClassCard(Strict, frozen=True):
+    """A segmentation class; its id is its position."""
+
+    name: str
+    color: int  # 0xRRGGBB
+
+
+class SegmentationCard(Strict, frozen=True):
+    """Meaning of the segmentation head's outputs."""
+
+    classes: list[ClassCard]
+    ignore_id: int | None = None
+
+
+class KeypointsCard(Strict, frozen=True):
+    """Meaning of the keypoint head's outputs."""
+
+    names: list[str]
+    skeleton: list[tuple[int, int]]  # positions in names
+    sigma_px: float  # of the Gaussian targets, in label pixels
+    window_px: int  # radius of the centroid window, in label pixels
+
+
+class DepthCard(Strict, frozen=True):
+    """Meaning of the depth head's output."""
+
+    unit: str
+
+
+class InterpreterCard(Strict, frozen=True, kw_only=True):
+    """Card of an interpreter."""
+
+    format: Literal[1]
+    kind: Literal["interpreter"]
+    generator_sha256: str  # of the generator's weights file it was trained on
+    tap_recipe: Literal["styledconv+const"]
+    features: int  # D, length of the hypercolumn
+    grid: int  # square extent every tap is resized to, pixels
+    crop_top: int  # first row of the grid that is kept
+    height: int  # label rows after the crop
+    width: int
+    resize: Literal["bilinear"]
+    score_source: Literal["segmentation", "keypoints", "depth"] | None = None
+    score_fraction: float = 0.1
+    licences: list[str]
+    made: str | dict[str, str | int | float | bool]
+    heads: list[HeadCard]
+    segmentation: SegmentationCard | None = None
+    keypoints: KeypointsCard | None = None
+    depth: DepthCard | None = None

@@ -1,0 +1,230 @@
+"""An engine without a device: arrays computed from ws alone, for developing clients and tests."""
+
+import hashlib
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bundle.manifest import (
+    LABELLER,
+    MAPPING,
+    Calibration,
+    Depth,
+    FileEntry,
+    Generator,
+    Heads,
+    Keypoints,
+    LabelClass,
+    Labels,
+    Manifest,
+    SamplingKey,
+    Segmentation,
+)
+from bundle.open import Bundle
+from bundle.read import bundle_id_from_content
+from engines.errors import EngineRunError, NotFiniteError
+from engines.protocol import EngineResult
+from engines.request import check_request, padded_size
+from engines.signature import UNCERTAINTY, ArraySpec, labeller_outputs
+
+DEFAULT_BATCH_SIZES = (8,)
+
+
+@dataclass(frozen=True)
+class FakeOptions:
+    """How the fake engine behaves; the defaults answer at once."""
+
+    seconds_per_run: float = 0.0
+    seconds_per_sample: float = 0.0  # added for every row, padding too, as a device would
+    fail_after_runs: int | None = None  # then every run raises EngineRunError
+    not_finite_share: float = 0.0  # of all samples, whose runs raise NotFiniteError
+
+
+class FakeEngine:
+    """Engine protocol; a sample's arrays are a pure function of its ws row.
+
+    The uncertainty is uniform in [0, 1), so that max_uncertainty t keeps about t of all.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        options: FakeOptions | None = None,
+        batch_sizes: tuple[int, ...] = (),
+    ) -> None:
+        self._manifest = manifest
+        self._options = options or FakeOptions()
+        self._specs = labeller_outputs(manifest)
+        self._batch_sizes = batch_sizes or DEFAULT_BATCH_SIZES
+        self._runs = 0
+        self._closed = False
+
+    @property
+    def name(self) -> str:
+        return "fake"
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        return self._batch_sizes
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return tuple(self._specs)
+
+    def run(
+        self,
+        ws: NDArray[np.float32],
+        max_uncertainty: NDArray[np.float32],
+        outputs: tuple[str, ...],
+    ) -> EngineResult:
+        """As the protocol says. Raises EngineRunError, NotFiniteError."""
+        check_request(self._manifest, self, ws, max_uncertainty, outputs)
+        if self._closed:
+            raise EngineRunError("the engine is closed")
+        if self._runs == self._options.fail_after_runs:
+            raise EngineRunError(f"the fake engine fails after {self._runs} runs, as configured")
+        self._runs += 1
+        rows = padded_size(self._batch_sizes, len(ws))
+        time.sleep(self._options.seconds_per_run + self._options.seconds_per_sample * rows)
+
+        words = np.array([_word(row) for row in ws], np.uint64)  # [n]
+        scores = (words >> np.uint64(40)).astype(np.float32) / np.float32(1 << 24)
+        bad = tuple(np.flatnonzero(words % 65536 < 65536 * self._options.not_finite_share).tolist())
+        if bad:
+            raise NotFiniteError(f"uncertainty of rows {list(bad)} is not finite", bad)
+        filtered = UNCERTAINTY in self._specs
+        kept = np.flatnonzero(scores <= max_uncertainty) if filtered else np.arange(len(ws))
+        arrays = {
+            name: _array(name, self._specs[name], words[kept], scores[kept]) for name in outputs
+        }
+        return EngineResult(kept.astype(np.int32), arrays)
+
+    def close(self) -> None:
+        self._closed = True
+
+
+class FakeMapping:
+    """Mapping protocol; w repeats z to w_dim values and adds the class, exactly row by row."""
+
+    def __init__(self, generator: Generator) -> None:
+        self._generator = generator
+
+    def run(self, z: NDArray[np.float32], c: NDArray[np.float32] | None) -> NDArray[np.float32]:
+        w = np.resize(z.T, (self._generator.w_dim, len(z))).T.astype(np.float32)
+        return w if c is None else w + c.argmax(axis=1, keepdims=True).astype(np.float32)
+
+
+def fake_bundle(
+    resolution: int = 64, num_classes: int = 0, heads: bool = True, view_layers: int = 4
+) -> Bundle:
+    """A bundle that lies nowhere, for FakeEngine; `heads` false gives images only."""
+    num_ws = 2 * (resolution.bit_length() - 2)
+    generator = Generator(
+        family="fake",
+        resolution=resolution,
+        channels=[8] * (num_ws // 2),
+        mapping_layers=2,
+        z_dim=16,
+        w_dim=16,
+        num_ws=num_ws,
+        num_classes=num_classes,
+        view_layers=view_layers,
+        w_avg=[0.0] * 16,
+        truncation_psi=1.0,
+        truncation_cutoff=num_ws,
+        noise="none",
+        conv_clamp=None,
+    )
+    labels = _fake_labels(resolution) if heads else None
+    fake_heads = _fake_heads() if heads else None
+    files = {
+        name: FileEntry(sha256=hashlib.sha256(b"").hexdigest(), size=0)
+        for name in (MAPPING, LABELLER["float32"])
+    }
+    manifest = Manifest(
+        format=1,
+        bundle_id=bundle_id_from_content(generator, labels, fake_heads, files),
+        generator=generator,
+        labels=labels,
+        heads=fake_heads,
+        licences=["CC0-1.0"],
+        files=files,
+        parity=[],
+        calibrations=[_fake_calibration(views) for views in (1, 4)] if heads else [],
+        tools={},
+    )
+    return Bundle(Path("fake"), manifest)
+
+
+def _fake_labels(resolution: int) -> Labels:
+    return Labels(
+        tap_recipe="fake",
+        feature_dim=1,
+        grid=resolution,
+        crop_top=0,
+        height=resolution,
+        width=resolution,
+        resize="bilinear",
+    )
+
+
+def _fake_heads() -> Heads:
+    colors = (0x000000, 0xE6194B, 0x3CB44B, 0x4363D8)
+    return Heads(
+        segmentation=Segmentation(
+            members=1,
+            hidden=[1, 1],
+            classes=[LabelClass(name=f"part {i}", color=c) for i, c in enumerate(colors)],
+            ignore_id=None,
+        ),
+        keypoints=Keypoints(
+            members=1,
+            hidden=[1, 1],
+            names=["left", "right", "top"],
+            skeleton=[(0, 2), (1, 2)],
+            sigma_px=1.5,
+            window_px=2,
+        ),
+        depth=Depth(members=1, hidden=[1, 1], unit="object units"),
+        score_source="segmentation",
+        score_fraction=0.1,
+    )
+
+
+def _fake_calibration(views: int) -> Calibration:
+    """Exact: the fake score is uniform."""
+    return Calibration(
+        options=SamplingKey(
+            latent_source="philox",
+            truncation_psi=1.0,
+            truncation_cutoff=0,
+            class_index=None,
+            views_per_object=views,
+        ),
+        seed=0,
+        samples=4096,
+        quantiles=[i / 64 for i in range(65)],
+    )
+
+
+def _word(row: NDArray[np.float32]) -> int:
+    return int.from_bytes(hashlib.blake2b(row.tobytes(), digest_size=8).digest(), "little")
+
+
+def _array(
+    name: str, spec: ArraySpec, words: NDArray[np.uint64], scores: NDArray[np.float32]
+) -> NDArray[np.generic]:
+    """One output of the samples with these hashes: slopes whose phase is the sample's own."""
+    if name == UNCERTAINTY:
+        return scores
+    phase = (words % 251).reshape(-1, *(1,) * len(spec.extents))
+    if name == "keypoints":
+        points = (phase + 37 * np.arange(spec.extents[0])[:, None] + 101 * np.arange(3)) % 256
+        return np.asarray(points / np.array([8, 8, 256]), spec.dtype)
+    slope = phase + np.indices(spec.extents, np.uint64).sum(axis=0, dtype=np.uint64)
+    periods = {"mask": (16, 4), "image": (1, 256)}
+    divisor, modulus = periods.get(name, (64, 4))
+    return np.asarray(slope / divisor % modulus, spec.dtype)

@@ -1,0 +1,218 @@
+"""Indices or explicit latents -> w+ rows, in numpy; service and calibration share it.
+
+Row i is a function of (bundle, options, i) alone: not of the batch it is drawn in.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bundle.calibration import shortest_float32
+from bundle.manifest import Generator, SamplingKey
+from engines.errors import SamplingError
+from engines.protocol import Mapping
+from labelmint.latents import (
+    MAX_MT19937_INDEX,
+    MAX_MT19937_SEED,
+    Mt19937Rows,
+    Purpose,
+    classes,
+    latents,
+)
+
+LatentSource = Literal["philox", "mt19937"]
+LatentSpace = Literal["z", "w", "w+"]
+
+MAX_PSI = 2.0
+MAX_VIEWS = 1 << 16
+
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    """Everything besides the bundle and the index that a sample depends on."""
+
+    seed: int  # in [0, 2^64)
+    latent_source: LatentSource
+    truncation_psi: float  # in [0, 2], a float32 value; 1: w stays as it is
+    truncation_cutoff: int  # rows of w+ that are truncated, the first ones, in [0, num_ws]
+    class_index: int | None  # None: drawn per object, or unconditional
+    views_per_object: int  # V: index i is view i mod V of object i div V
+
+
+def default_options(generator: Generator, seed: int = 0) -> SamplingOptions:
+    """The bundle's own truncation, drawn classes, one view."""
+    return SamplingOptions(
+        seed=seed,
+        latent_source="philox",
+        truncation_psi=generator.truncation_psi,
+        truncation_cutoff=generator.truncation_cutoff,
+        class_index=None,
+        views_per_object=1,
+    )
+
+
+def key_from_options(options: SamplingOptions) -> SamplingKey:
+    """What a calibration is keyed by: the options without the seed, in one form.
+
+    Psi 1 and cutoff 0 both mean no truncation, and both become psi 1 with cutoff 0.
+    """
+    psi = shortest_float32(options.truncation_psi)
+    truncated = psi != 1 and options.truncation_cutoff > 0
+    return SamplingKey(
+        latent_source=options.latent_source,
+        truncation_psi=psi if truncated else 1.0,
+        truncation_cutoff=options.truncation_cutoff if truncated else 0,
+        class_index=options.class_index,
+        views_per_object=options.views_per_object,
+    )
+
+
+def check_options(generator: Generator, options: SamplingOptions) -> None:
+    """Raises SamplingError unless the bundle can serve these options."""
+    o = options
+    if not 0 <= o.seed < 1 << 64:
+        raise SamplingError(f"seed is {o.seed}; it must be in [0, 2^64)")
+    if o.latent_source not in ("philox", "mt19937"):
+        raise SamplingError(f"latent_source is {o.latent_source!r}; it is philox or mt19937")
+    if o.latent_source == "mt19937" and o.seed >= MAX_MT19937_SEED:
+        raise SamplingError(f"seed is {o.seed}; with MT19937 latents it must be under 2^32")
+    if o.latent_source == "mt19937" and o.views_per_object > 1:
+        raise SamplingError(
+            f"views_per_object is {o.views_per_object}; MT19937 latents are the research code's "
+            "order, which has no views: use PHILOX or 1"
+        )
+    if not 0 <= o.truncation_psi <= MAX_PSI:  # also refuses NaN
+        raise SamplingError(f"truncation_psi is {o.truncation_psi}; it must be in [0, {MAX_PSI:g}]")
+    if not 0 <= o.truncation_cutoff <= generator.num_ws:
+        raise SamplingError(
+            f"truncation_cutoff is {o.truncation_cutoff}; it must be in [0, {generator.num_ws}], "
+            "the rows of w+"
+        )
+    if o.class_index is not None and generator.num_classes == 0:
+        raise SamplingError(
+            f"class_index is {o.class_index}; this generator has no classes, leave it out"
+        )
+    if o.class_index is not None and not 0 <= o.class_index < generator.num_classes:
+        raise SamplingError(
+            f"class_index is {o.class_index}; it must be under {generator.num_classes}"
+        )
+    if not 1 <= o.views_per_object <= MAX_VIEWS:
+        raise SamplingError(
+            f"views_per_object is {o.views_per_object}; it must be in [1, {MAX_VIEWS}]"
+        )
+    if o.views_per_object > 1 and generator.view_layers == 0:
+        raise SamplingError(
+            f"views_per_object is {o.views_per_object}; this bundle does not say which rows of w+ "
+            "carry the viewpoint (view_layers is 0), so it must be 1"
+        )
+
+
+def ws_from_indices(
+    mapping: Mapping,
+    generator: Generator,
+    options: SamplingOptions,
+    indices: Sequence[int] | NDArray[np.uint64],
+    mt19937: Mt19937Rows | None = None,
+) -> NDArray[np.float32]:
+    """Raw indices [n] -> float32 [n, num_ws, w_dim], truncated, views mixed in.
+
+    `mt19937` is a stream's own position in that sequence, so that ascending batches draw each
+    row once; without it every call starts at row 0. Raises SamplingError for options or
+    indices out of range.
+    """
+    check_options(generator, options)
+    index = np.asarray(indices, np.uint64)
+    objects, views = np.divmod(index, np.uint64(options.views_per_object))
+    if options.latent_source == "mt19937":
+        z = _mt19937_rows(generator, options, index, mt19937)
+    else:
+        z = latents(options.seed, Purpose.OBJECT, objects, generator.z_dim)
+    ws = _ws_from_z(mapping, generator, options, z, objects)
+    if options.views_per_object > 1:
+        # One view code for all objects; only the class it is mapped with is the object's own.
+        z = latents(options.seed, Purpose.VIEW, views, generator.z_dim)
+        view_ws = _ws_from_z(mapping, generator, options, z, objects)
+        ws[:, : generator.view_layers] = view_ws[:, : generator.view_layers]
+    return ws
+
+
+def ws_from_latents(
+    mapping: Mapping,
+    generator: Generator,
+    options: SamplingOptions,
+    space: LatentSpace,
+    rows: NDArray[np.float32],
+    first_row: int = 0,
+) -> NDArray[np.float32]:
+    """The caller's latents -> float32 [n, num_ws, w_dim]; only z is mapped and truncated.
+
+    `rows` is [n, z_dim], [n, w_dim] or [n, num_ws, w_dim] by `space`; `first_row` is the row
+    number of rows[0], which classes are drawn by. Raises SamplingError.
+    """
+    check_options(generator, options)
+    if options.views_per_object != 1:
+        raise SamplingError(
+            f"views_per_object is {options.views_per_object}; with explicit latents it must be 1"
+        )
+    extents = {
+        "z": (generator.z_dim,),
+        "w": (generator.w_dim,),
+        "w+": (generator.num_ws, generator.w_dim),
+    }
+    if space not in extents:
+        raise SamplingError(f"latent space is {space!r}; it is one of {', '.join(extents)}")
+    if rows.shape[1:] != extents[space]:
+        raise SamplingError(
+            f"latents have shape {list(rows.shape)}; {space} rows of this bundle are "
+            f"[n, {', '.join(map(str, extents[space]))}]"
+        )
+    if not np.isfinite(rows).all():
+        row = int(np.flatnonzero(~np.isfinite(rows.reshape(len(rows), -1)).all(axis=1))[0])
+        raise SamplingError(f"latent row {first_row + row} holds values that are not finite")
+    rows = np.ascontiguousarray(rows, np.float32)
+    if space == "w+":
+        return rows
+    if space == "w":
+        return np.repeat(rows[:, None], generator.num_ws, axis=1)
+    numbers = np.arange(first_row, first_row + len(rows), dtype=np.uint64)
+    return _ws_from_z(mapping, generator, options, rows, numbers)
+
+
+def _mt19937_rows(
+    generator: Generator,
+    options: SamplingOptions,
+    index: NDArray[np.uint64],
+    position: Mt19937Rows | None,
+) -> NDArray[np.float32]:
+    if len(index) and index.max() >= MAX_MT19937_INDEX:
+        raise SamplingError(
+            f"index is {index.max()}; with MT19937 latents it must be under {MAX_MT19937_INDEX}"
+        )
+    return (position or Mt19937Rows(options.seed, generator.z_dim)).rows(index)
+
+
+def _ws_from_z(
+    mapping: Mapping,
+    generator: Generator,
+    options: SamplingOptions,
+    z: NDArray[np.float32],  # [n, z_dim]
+    numbers: NDArray[np.uint64],  # [n], what a drawn class is drawn by
+) -> NDArray[np.float32]:
+    one_hot = None
+    if generator.num_classes > 0:
+        class_ids = (
+            classes(options.seed, numbers, generator.num_classes)
+            if options.class_index is None
+            else np.full(len(z), options.class_index)
+        )
+        one_hot = np.eye(generator.num_classes, dtype=np.float32)[class_ids]
+    w = mapping.run(z, one_hot)
+    ws = np.repeat(w[:, None], generator.num_ws, axis=1)  # [n, num_ws, w_dim]
+    if options.truncation_psi != 1:  # at 1 the formula would round w
+        w_avg = np.array(generator.w_avg, np.float32)
+        truncated = w_avg + np.float32(options.truncation_psi) * (w - w_avg)
+        ws[:, : options.truncation_cutoff] = truncated[:, None]
+    return ws

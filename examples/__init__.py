@@ -1,0 +1,1 @@
+"""Complete uses of labelmint, each runnable from this checkout."""

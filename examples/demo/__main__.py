@@ -1,0 +1,82 @@
+"""make demo: from the committed generator to streamed, filtered, labelled batches, measured.
+
+Reads examples/demo/generator.safetensors; writes everything to ./demo.
+"""
+
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from checkpoints import generator_from_file
+from examples.demo.labels import write_examples
+from examples.demo.report import StreamedSamples, compare_streams, print_report, samples_from_stream
+from examples.demo.serving import server
+from labelmint import Client
+from labelmint.preview import sheet_from_batch
+
+GENERATOR = Path(__file__).with_name("generator.safetensors")
+OUT = Path("demo")
+SEED = 7
+SAMPLES = 256
+KEEP_FRACTION = 0.9
+CALIBRATION_SAMPLES = 4096
+
+
+def run(*command: str) -> None:
+    """Runs one of the project's own commands, shown as a user would type it."""
+    print(f"\n$ python -m {shlex.join(command)}", flush=True)
+    subprocess.run([sys.executable, "-m", *command], check=True)
+
+
+def main() -> None:
+    started = time.monotonic()
+    labels, interpreter, bundle = OUT / "labels", OUT / "interpreter.safetensors", OUT / "bundle"
+    generator, _ = generator_from_file(GENERATOR)
+    print(f"labelling 16 generated images with the renderer's truth -> {labels}")
+    write_examples(generator, labels)
+    run(
+        "training", "interpreter", "--generator", str(GENERATOR), "--labels", str(labels),
+        "--out", str(interpreter),
+    )  # fmt: skip
+    run(
+        "export", "bundle", "--generator", str(GENERATOR), "--interpreter", str(interpreter),
+        "--out", str(bundle), "--calibrate", str(CALIBRATION_SAMPLES), "--force",
+    )  # fmt: skip
+    with server(bundle) as address, Client(address) as client:
+        unfiltered, seconds = stream_timed(client)
+        model = client.model(keep_fraction=KEEP_FRACTION)
+        filtered = samples_from_stream(
+            client.stream(batch_size=16, seed=SEED, keep_fraction=KEEP_FRACTION, end_index=SAMPLES),
+            SAMPLES,
+        )
+        compare_streams(unfiltered, filtered, model.max_uncertainty)
+        write_preview(client, unfiltered)
+    print_report(unfiltered, model.max_uncertainty, SEED, seconds)
+    print(f"\nlook at {OUT / 'preview.png'}; {time.monotonic() - started:.0f} s in all")
+
+
+def stream_timed(client: Client) -> tuple[StreamedSamples, float]:
+    """All samples of the unfiltered stream, and the seconds it took."""
+    begin = time.perf_counter()
+    batches = client.stream(batch_size=16, seed=SEED, count=SAMPLES)
+    samples = samples_from_stream(batches, SAMPLES)
+    return samples, time.perf_counter() - begin
+
+
+def write_preview(client: Client, samples: StreamedSamples) -> None:
+    """A sheet of five ordinary samples and the three most uncertain of the first 64."""
+    doubtful = np.argsort(samples.uncertainty[5:64])[-3:] + 5
+    chosen = [*range(5), *sorted(int(i) for i in doubtful)]
+    outputs = ("image", "mask", "keypoints", "uncertainty", "uncertainty_map")
+    batch = next(
+        iter(client.stream(batch_size=len(chosen), seed=SEED, indices=chosen, outputs=outputs))
+    )
+    sheet_from_batch(batch, client.model()).save(OUT / "preview.png")
+
+
+if __name__ == "__main__":
+    main()

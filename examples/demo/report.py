@@ -1,0 +1,89 @@
+"""What the demo measures: the stream's labels against the renderer, and what the filter does."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from examples.demo.render import render
+from examples.demo.scene import CLASS_NAMES, Z_DIM, scene_from_latents
+from examples.demo.score import LabelScore, score_labels
+from labelmint import Batch
+from labelmint.latents import Purpose, latents
+
+
+@dataclass(frozen=True)
+class StreamedSamples:
+    """All samples of a finished stream."""
+
+    indices: NDArray[np.uint64]  # [n]
+    images: NDArray[np.uint8]  # [n, H, W, 3]
+    masks: NDArray[np.uint8]  # [n, H, W]
+    keypoints: NDArray[np.float32]  # [n, K, 3]
+    uncertainty: NDArray[np.float32]  # [n]
+
+
+def samples_from_stream(batches: Iterable[Batch], expected: int) -> StreamedSamples:
+    """Drains a stream of about `expected` samples, with a progress bar."""
+    parts = []
+    with tqdm(total=expected, desc="stream", unit="sample") as bar:
+        for batch in batches:
+            parts.append(batch)
+            bar.update(len(batch.indices))
+    return StreamedSamples(
+        np.concatenate([p.indices for p in parts]),
+        np.concatenate([p.images for p in parts]),
+        np.concatenate([p.masks for p in parts]),
+        np.concatenate([p.keypoints for p in parts]),
+        np.concatenate([p.uncertainty for p in parts]),
+    )
+
+
+def compare_streams(
+    unfiltered: StreamedSamples, filtered: StreamedSamples, max_uncertainty: float
+) -> None:
+    """Exits with a message unless the filtered stream is exactly the kept part of the other."""
+    kept = unfiltered.uncertainty <= np.float32(max_uncertainty)
+    same = np.array_equal(unfiltered.indices[kept], filtered.indices) and all(
+        np.array_equal(getattr(unfiltered, name)[kept], getattr(filtered, name))
+        for name in ("images", "masks", "keypoints", "uncertainty")
+    )
+    if not same:
+        raise SystemExit("the filtered stream is not the kept part of the unfiltered one")
+    print(f"the filtered stream delivered exactly the {kept.sum()} kept of {len(kept)} samples")
+
+
+def print_report(
+    samples: StreamedSamples, max_uncertainty: float, seed: int, seconds: float
+) -> None:
+    """Prints the figures, for all, kept and discarded samples."""
+    z = torch.from_numpy(latents(seed, Purpose.OBJECT, samples.indices, Z_DIM))
+    truth = render(scene_from_latents(z, z), samples.masks.shape[1])
+    true_masks, true_keypoints = truth.mask.numpy(), truth.keypoints.numpy()
+    kept = samples.uncertainty <= np.float32(max_uncertainty)
+
+    def score(rows: NDArray[np.bool_]) -> LabelScore:
+        return score_labels(
+            samples.masks[rows], samples.keypoints[rows],
+            true_masks[rows], true_keypoints[rows], len(CLASS_NAMES),
+        )  # fmt: skip
+
+    scores = {"all": score(np.ones_like(kept)), "kept": score(kept), "discarded": score(~kept)}
+    correlation = np.corrcoef(samples.uncertainty, scores["all"].pixel_error)[0, 1]
+    print(f"\n{len(kept) / seconds:.1f} samples/s over gRPC, first request included")
+    print(f"kept {kept.sum()}, discarded {(~kept).sum()} at uncertainty {max_uncertainty:.4f}")
+    print(f"correlation of uncertainty with the share of wrong pixels: {correlation:.2f}\n")
+    print(f"{'':12}" + "".join(f"{name:>12}" for name in scores))
+    rows = {
+        "samples": [f"{s.samples}" for s in scores.values()],
+        "mIoU": [f"{s.miou:.3f}" for s in scores.values()],
+        "wrong pixels": [f"{s.pixel_error.mean():.2%}" for s in scores.values()],
+        "keypoints px": [f"{s.keypoint_error_px:.2f}" for s in scores.values()],
+    }
+    for class_id, name in enumerate(CLASS_NAMES):
+        rows[name] = [f"{s.iou[class_id]:.3f}" for s in scores.values()]
+    for name, cells in rows.items():
+        print(f"{name:12}" + "".join(f"{cell:>12}" for cell in cells))

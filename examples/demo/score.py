@@ -1,0 +1,44 @@
+"""Streamed labels against the renderer's exact truth."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class LabelScore:
+    """How well the labels of some samples agree with the truth."""
+
+    samples: int
+    iou: NDArray[np.float64]  # [classes], over all pixels of all samples; nan: class absent
+    pixel_error: NDArray[np.float64]  # [samples], share of wrong pixels
+    keypoint_error_px: float  # mean distance over the keypoints visible in truth
+
+    @property
+    def miou(self) -> float:
+        """Mean IoU over the classes present."""
+        return float(np.nanmean(self.iou)) if self.samples else float("nan")
+
+
+def score_labels(
+    masks: NDArray[np.uint8],  # [n, H, W]
+    keypoints: NDArray[np.float32],  # [n, K, 3]
+    true_masks: NDArray[np.uint8],
+    true_keypoints: NDArray[np.float32],  # [n, K, 3], the last is 1 where visible
+    num_classes: int,
+) -> LabelScore:
+    """Scores n samples; n may be 0."""
+    pairs = true_masks.astype(np.int64) * num_classes + masks
+    confusion = np.bincount(pairs.ravel(), minlength=num_classes**2).reshape(num_classes, -1)
+    agreed = np.diag(confusion)
+    union = confusion.sum(0) + confusion.sum(1) - agreed
+    iou = np.divide(agreed, union, out=np.full(num_classes, np.nan), where=union > 0)
+    visible = true_keypoints[..., 2] > 0
+    distance = np.hypot(*np.moveaxis(keypoints[..., :2] - true_keypoints[..., :2], -1, 0))
+    return LabelScore(
+        samples=len(masks),
+        iou=iou,
+        pixel_error=(masks != true_masks).mean(axis=(1, 2)),
+        keypoint_error_px=float(distance[visible].mean()) if visible.any() else float("nan"),
+    )

@@ -1,0 +1,1 @@
+"""Weights -> bundle: the served graphs, their parity with the paper's formulas, calibration."""

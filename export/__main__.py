@@ -1,0 +1,149 @@
+"""python -m export: weights -> bundle, and what can be done to a bundle afterwards."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from bundle.errors import BundleError
+from bundle.open import open_bundle
+from bundle.write import add_calibration, refuse_existing, refuse_known_calibration, staged_folder
+from checkpoints import CheckpointError
+from engines.errors import EngineError
+from engines.open import EngineOptions, open_engine, open_mapping
+from engines.sampling import LatentSource, SamplingOptions, default_options, key_from_options
+from export.bundle_from_weights import weights_from_files, write_checked_manifest, write_graphs
+from export.calibrate import calibration_from_engine
+from export.errors import ExportError
+from export.inspect import lines_from_bundle
+
+FOLDER = click.Path(file_okay=False, path_type=Path)
+WEIGHTS = click.Path(dir_okay=False, path_type=Path)
+AT_LEAST_64 = click.IntRange(min=64)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+def main() -> None:
+    """Makes bundles, which the service serves, from trained weights."""
+
+
+@main.command()
+@click.option("--generator", required=True, type=WEIGHTS, help="Weights, their card beside them.")
+@click.option("--interpreter", type=WEIGHTS, help="Label ensemble; without it: images only.")
+@click.option("--out", required=True, type=FOLDER, help="The bundle's folder.")
+@click.option("--force", is_flag=True, help="Replace the bundle at --out.")
+@click.option(
+    "--calibrate",
+    default=0,
+    metavar="SAMPLES",
+    type=click.IntRange(min=0),
+    help="Calibrate the default sampling options on so many samples; 0: not now.",
+)
+@click.option(
+    "--parity-samples", default=8, type=click.IntRange(min=1), help="Compared with the reference."
+)
+@click.option("--batch", type=click.IntRange(min=1), help="Samples of a run, while exporting.")
+def bundle(
+    generator: Path,
+    interpreter: Path | None,
+    out: Path,
+    force: bool,
+    calibrate: int,
+    parity_samples: int,
+    batch: int | None,
+) -> None:
+    """Exports weights, checks the graphs against the reference, writes a bundle."""
+    options = _engine_options(batch)
+    with one_line_errors():
+        refuse_existing(out, force)
+        weights = weights_from_files(generator, interpreter)
+        with staged_folder(out, force) as folder:
+            write_graphs(folder, weights)
+            print(f"comparing {parity_samples} samples with the reference", file=sys.stderr)
+            write_checked_manifest(folder, weights, parity_samples, options)
+            if calibrate:
+                _calibrate(folder, None, calibrate, options, replace_known=False)
+        print("\n".join(lines_from_bundle(open_bundle(out))))
+
+
+@main.command()
+@click.argument("bundle", type=FOLDER)
+@click.option("--samples", required=True, type=AT_LEAST_64, help="Indices 0 to this are scored.")
+@click.option("--seed", default=0, type=click.IntRange(0, 2**64 - 1))
+@click.option("--psi", type=float, help="Truncation psi; absent: the bundle's own.")
+@click.option("--cutoff", type=int, help="Truncated rows of w+; absent: the bundle's own.")
+@click.option("--class", "class_index", type=int, help="Class; absent: drawn.")
+@click.option("--views", default=1, help="Views of each object.")
+@click.option("--latents", default="philox", type=click.Choice(["philox", "mt19937"]))
+@click.option("--replace", "replace_known", is_flag=True, help="Change an existing calibration.")
+@click.option("--batch", type=click.IntRange(min=1), help="Samples of a run.")
+def calibrate(
+    bundle: Path,
+    samples: int,
+    seed: int,
+    psi: float | None,
+    cutoff: int | None,
+    class_index: int | None,
+    views: int,
+    latents: LatentSource,
+    replace_known: bool,
+    batch: int | None,
+) -> None:
+    """Measures which uncertainty keeps which share of samples, for one set of options."""
+    with one_line_errors():
+        given = default_options(open_bundle(bundle, verify=False).manifest.generator, seed)
+        sampling = replace(
+            given,
+            latent_source=latents,
+            truncation_psi=given.truncation_psi if psi is None else psi,
+            truncation_cutoff=given.truncation_cutoff if cutoff is None else cutoff,
+            class_index=class_index,
+            views_per_object=views,
+        )
+        _calibrate(bundle, sampling, samples, _engine_options(batch), replace_known)
+        print(f"{bundle} is calibrated on {samples} samples")
+
+
+@main.command()
+@click.argument("bundle", type=FOLDER)
+def inspect(bundle: Path) -> None:
+    """Verifies a bundle's files and prints what it is."""
+    with one_line_errors():
+        print("\n".join(lines_from_bundle(open_bundle(bundle))))
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """What the user can mend ends with exit code 1 and one line instead of a traceback."""
+    try:
+        yield
+    except (BundleError, CheckpointError, EngineError, ExportError) as error:
+        raise click.ClickException(str(error)) from error
+    except OSError as error:
+        raise click.ClickException(f"{error.filename or 'file'}: {error.strerror}") from error
+
+
+def _calibrate(
+    folder: Path,
+    sampling: SamplingOptions | None,
+    samples: int,
+    options: EngineOptions,
+    replace_known: bool,
+) -> None:
+    opened = open_bundle(folder)
+    sampling = sampling or default_options(opened.manifest.generator)
+    refuse_known_calibration(opened, key_from_options(sampling), replace_known)
+    mapping, engine = open_mapping(opened, options), open_engine(opened, options)
+    calibration = calibration_from_engine(opened, engine, mapping, sampling, samples)
+    add_calibration(folder, calibration, replace_known)
+
+
+def _engine_options(batch: int | None) -> EngineOptions:
+    return EngineOptions(batch_sizes=() if batch is None else (batch,))
+
+
+if __name__ == "__main__":
+    main()

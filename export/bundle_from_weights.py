@@ -1,0 +1,195 @@
+"""Weights files -> a bundle: graphs, manifest, parity, in a staged folder."""
+
+import logging
+import platform
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from bundle.manifest import LABELLER, MAPPING, Manifest, Parity
+from bundle.open import Bundle, open_bundle
+from bundle.read import bundle_id_from_content
+from bundle.write import file_entries, write_manifest
+from checkpoints import (
+    GeneratorCard,
+    InterpreterCard,
+    generator_from_file,
+    interpreter_from_file,
+    sha256_of_file,
+)
+from engines.open import EngineOptions, Precision, open_engine, open_mapping
+from engines.protocol import Engine
+from engines.sampling import default_options, ws_from_indices
+from export.errors import ExportError
+from export.label_spec import LabelSpec
+from export.labeller import Labeller
+from export.manifest_from_cards import (
+    generator_from_card,
+    heads_from_card,
+    labels_from_card,
+    spec_from_cards,
+)
+from export.onnx_from_labeller import labeller_onnx, mapping_onnx
+from export.parity import (
+    TOLERANCES,
+    Arrays,
+    parity_of_labeller,
+    parity_of_mapping,
+    refuse_excess,
+)
+from export.reference import reference_outputs
+from labelmint.latents import Purpose, latents
+from nets.interpreter import Interpreter
+from nets.stylegan2 import Generator
+
+TOOLS = ("torch", "onnx", "onnxruntime", "numpy")
+RUNTIME = f"onnxruntime-cpu {version('onnxruntime')}"
+PRECISIONS: tuple[Precision, ...] = ("float32", "float16")
+PARITY_SEED = 2**63  # far from what users draw
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Everything a bundle is made from."""
+
+    generator: Generator
+    generator_card: GeneratorCard
+    interpreter: Interpreter | None
+    interpreter_card: InterpreterCard | None
+
+    @property
+    def spec(self) -> LabelSpec:
+        """What the labeller must know beside the weights."""
+        return spec_from_cards(self.generator_card, self.interpreter_card)
+
+
+def weights_from_files(generator: Path, interpreter: Path | None) -> Weights:
+    """Reads both and checks that they belong together. Raises CheckpointError, ExportError."""
+    network, card = generator_from_file(generator)
+    if interpreter is None:
+        return Weights(network, card, None, None)
+    ensemble, ensemble_card = interpreter_from_file(interpreter)
+    found = sha256_of_file(generator)
+    if ensemble_card.generator_sha256 != found:
+        raise ExportError(
+            f"{interpreter} was trained on a generator with SHA-256 "
+            f"{ensemble_card.generator_sha256}, {generator} has {found}; give that generator, or "
+            f"set generator_sha256 in {interpreter.with_suffix('.toml')} if they are the same "
+            "network"
+        )
+    features = 2 * sum(card.config.channels)  # the constant and every styled convolution
+    if ensemble_card.features != features:
+        raise ExportError(
+            f"{interpreter} reads {ensemble_card.features} features a pixel; the taps of "
+            f"{generator} have {features}"
+        )
+    return Weights(network, card, ensemble, ensemble_card)
+
+
+def write_graphs(folder: Path, weights: Weights) -> None:
+    """Exports the mapping, and the labeller in both precisions. Raises ExportError."""
+    with quiet_exporter():
+        mapping_onnx(weights.generator.mapping, folder / MAPPING)
+        for precision in tqdm(PRECISIONS, desc="export", unit="graph"):
+            try:
+                labeller = Labeller(weights.generator, weights.interpreter, weights.spec, precision)
+            except ValueError as error:
+                raise ExportError(f"these weights cannot be served: {error}") from error
+            labeller_onnx(labeller, folder / LABELLER[precision])
+
+
+@contextmanager
+def quiet_exporter() -> Iterator[None]:
+    """torch's exporter warns of its own deprecations and of libraries that nobody needs here."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+
+
+def manifest_from_folder(folder: Path, weights: Weights) -> Manifest:
+    """The manifest of exported graphs, without parity and calibration."""
+    files = file_entries(folder)
+    generator = generator_from_card(weights.generator_card, weights.generator.mapping.w_avg)
+    card = weights.interpreter_card
+    labels = None if card is None else labels_from_card(card)
+    heads = None if card is None else heads_from_card(card)
+    licences = [*weights.generator_card.licences, *(card.licences if card else ())]
+    return Manifest(
+        format=1,
+        bundle_id=bundle_id_from_content(generator, labels, heads, files),
+        generator=generator,
+        labels=labels,
+        heads=heads,
+        licences=list(dict.fromkeys(licences)),
+        files=files,
+        parity=[],
+        calibrations=[],
+        tools={"python": platform.python_version()} | {name: version(name) for name in TOOLS},
+    )
+
+
+def write_checked_manifest(
+    folder: Path, weights: Weights, samples: int, options: EngineOptions
+) -> None:
+    """Writes the manifest, runs the folder as the bundle it will be, and records how far its
+    graphs are from the reference. Raises ParityError when that is over the tolerance."""
+    manifest = manifest_from_folder(folder, weights)
+    write_manifest(folder, manifest)
+    parity = measured_parity(open_bundle(folder), weights, samples, options)
+    write_manifest(folder, msgspec.structs.replace(manifest, parity=parity))
+
+
+def measured_parity(
+    bundle: Bundle, weights: Weights, samples: int, options: EngineOptions
+) -> list[Parity]:
+    """Runs mapping and labellers on drawn samples. Raises ParityError, EngineError."""
+    generator = bundle.manifest.generator
+    mapping = open_mapping(bundle, options)
+    z = latents(PARITY_SEED, Purpose.OBJECT, np.arange(samples), generator.z_dim)
+    classes = np.eye(generator.num_classes, dtype=np.float32)
+    c = classes[np.arange(samples) % generator.num_classes] if generator.num_classes else None
+    with torch.no_grad():
+        given = (torch.from_numpy(z), None if c is None else torch.from_numpy(c))
+        reference_w = weights.generator.mapping(*given).numpy()
+    parities = [parity_of_mapping(MAPPING, RUNTIME, reference_w, mapping.run(z, c))]
+
+    drawn = default_options(generator, PARITY_SEED)
+    ws = ws_from_indices(mapping, generator, drawn, np.arange(samples, dtype=np.uint64))
+    reference = reference_outputs(weights.generator, weights.interpreter, weights.spec, ws)
+    for precision in PRECISIONS:
+        engine = open_engine(bundle, replace(options, precision=precision))
+        served = unfiltered_arrays(engine, ws)
+        engine.close()
+        parities.append(
+            parity_of_labeller(
+                LABELLER[precision], RUNTIME, reference, served, TOLERANCES[precision]
+            )
+        )
+        refuse_excess(parities[-1], TOLERANCES[precision])
+    return parities
+
+
+def unfiltered_arrays(engine: Engine, ws: NDArray[np.float32]) -> Arrays:
+    """All outputs of all rows of ws, in as many runs as it takes."""
+    batch = engine.batch_sizes[-1]
+    parts = []
+    for start in range(0, len(ws), batch):
+        rows = ws[start : start + batch]
+        everything = np.full(len(rows), np.inf, np.float32)
+        parts.append(engine.run(rows, everything, engine.outputs).arrays)
+    return {name: np.concatenate([part[name] for part in parts]) for name in engine.outputs}

@@ -1,0 +1,66 @@
+"""A bundle -> quantiles of its score over drawn samples, into its manifest."""
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from bundle.calibration import shortest_float32
+from bundle.manifest import Calibration
+from bundle.open import Bundle
+from engines.protocol import Engine, Mapping
+from engines.sampling import SamplingOptions, check_options, key_from_options, ws_from_indices
+from export.errors import ExportError
+from labelmint.latents import Mt19937Rows
+
+MAX_LEVELS = 1024  # steps between quantiles
+SAMPLES_PER_LEVEL = 4
+
+
+def calibration_from_engine(
+    bundle: Bundle, engine: Engine, mapping: Mapping, options: SamplingOptions, samples: int
+) -> Calibration:
+    """Scores indices 0 to samples - 1, drawn exactly as the service draws them.
+
+    Raises ExportError for a bundle without a score, SamplingError, EngineError.
+    """
+    if bundle.manifest.heads is None or bundle.manifest.heads.score_source is None:
+        raise ExportError(
+            f"{bundle.path} has no score_source, so there is nothing to calibrate; use "
+            "--calibrate 0"
+        )
+    check_options(bundle.manifest.generator, options)
+    scores = scores_from_engine(bundle, engine, mapping, options, samples)
+    return Calibration(
+        options=key_from_options(options),
+        seed=options.seed,
+        samples=samples,
+        quantiles=quantiles_from_scores(scores),
+    )
+
+
+def scores_from_engine(
+    bundle: Bundle, engine: Engine, mapping: Mapping, options: SamplingOptions, samples: int
+) -> NDArray[np.float32]:
+    """Uncertainties of indices 0 to samples - 1, float32 [samples]."""
+    scores = np.empty(samples, np.float32)
+    batch = engine.batch_sizes[-1]
+    generator = bundle.manifest.generator
+    rows = (
+        Mt19937Rows(options.seed, generator.z_dim) if options.latent_source == "mt19937" else None
+    )
+    with tqdm(total=samples, desc="calibrate", unit="sample") as progress:
+        for start in range(0, samples, batch):
+            indices = np.arange(start, min(start + batch, samples), dtype=np.uint64)
+            ws = ws_from_indices(mapping, generator, options, indices, rows)
+            everything = np.full(len(ws), np.inf, np.float32)
+            result = engine.run(ws, everything, ("uncertainty",))
+            scores[start : start + len(ws)] = result.arrays["uncertainty"]
+            progress.update(len(ws))
+    return scores
+
+
+def quantiles_from_scores(scores: NDArray[np.float32]) -> list[float]:
+    """Evenly spaced quantiles from the smallest score to the largest, as float32 values."""
+    steps = max(1, min(MAX_LEVELS, len(scores) // SAMPLES_PER_LEVEL))
+    levels = np.linspace(0, 1, steps + 1)
+    return [shortest_float32(q) for q in np.quantile(scores.astype(np.float64), levels)]

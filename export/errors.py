@@ -1,0 +1,13 @@
+"""What can be wrong with an export; every message is one line for the user.
+
+ExportError
+└── ParityError    the served graph differs from the reference by more than the tolerance
+"""
+
+
+class ExportError(Exception):
+    """Base of the room."""
+
+
+class ParityError(ExportError):
+    """The served graph differs from the reference by more than the tolerance."""

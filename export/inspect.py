@@ -1,0 +1,62 @@
+"""A bundle in words, for people."""
+
+import msgspec
+
+from bundle.manifest import Calibration, Heads, Parity
+from bundle.open import Bundle
+
+
+def lines_from_bundle(bundle: Bundle) -> list[str]:
+    """What the bundle makes, how well it agrees with the reference, what it is calibrated for."""
+    manifest = bundle.manifest
+    generator, labels = manifest.generator, manifest.labels
+    size = sum(entry.size for entry in manifest.files.values()) / 1e6
+    lines = [
+        f"{bundle.path}: {manifest.bundle_id}",
+        f"  generator    {generator.family}, {generator.resolution} px, "
+        f"w+ [{generator.num_ws}, {generator.w_dim}], view rows {generator.view_layers}, "
+        f"psi {generator.truncation_psi}, cutoff {generator.truncation_cutoff}",
+        f"  files        {', '.join(sorted(manifest.files))} ({size:.1f} MB)",
+        f"  licences     {', '.join(manifest.licences) or 'none stated'}",
+    ]
+    if labels is not None and manifest.heads is not None:
+        lines.append(f"  labels       {labels.height} x {labels.width} px")
+        lines += _head_lines(manifest.heads)
+    lines += [f"  parity       {_parity_words(parity)}" for parity in manifest.parity]
+    lines += [f"  calibration  {_calibration_words(c)}" for c in manifest.calibrations]
+    return lines
+
+
+def _head_lines(heads: Heads) -> list[str]:
+    lines = []
+    if heads.segmentation is not None:
+        names = ", ".join(c.name for c in heads.segmentation.classes)
+        lines.append(f"  segmentation {heads.segmentation.members} members: {names}")
+    if heads.keypoints is not None:
+        names = ", ".join(heads.keypoints.names)
+        lines.append(f"  keypoints    {heads.keypoints.members} members: {names}")
+    if heads.depth is not None:
+        lines.append(f"  depth        {heads.depth.members} members, in {heads.depth.unit}")
+    score = heads.score_source or "none, so filtering is refused"
+    return [*lines, f"  score        {score}"]
+
+
+def _parity_words(parity: Parity) -> str:
+    measured = {
+        name: value
+        for name, value in msgspec.structs.asdict(parity).items()
+        if isinstance(value, float | int) and name != "samples"
+    }
+    figures = ", ".join(f"{name} {value:.3g}" for name, value in measured.items())
+    return f"{parity.graph} ({parity.runtime}, {parity.samples} samples): {figures}"
+
+
+def _calibration_words(calibration: Calibration) -> str:
+    options = calibration.options
+    q = calibration.quantiles
+    chosen = "drawn" if options.class_index is None else str(options.class_index)
+    return (
+        f"{options.latent_source}, psi {options.truncation_psi}, cutoff "
+        f"{options.truncation_cutoff}, class {chosen}, {options.views_per_object} view(s): "
+        f"{calibration.samples} samples, median {q[len(q) // 2]:.4g}"
+    )

@@ -1,0 +1,42 @@
+"""What the label branch must know beside the weights."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class LabelSpec:
+    """Geometry and rules of the outputs; extents in pixels."""
+
+    grid: int  # square extent every tap (and the image) is resized to
+    crop_top: int  # first row of the grid that is kept
+    height: int  # rows kept
+    width: int  # equals grid
+    score_source: Literal["segmentation", "keypoints", "depth"] | None = None
+    score_fraction: float = 0.1  # share of the most uncertain pixels that the score averages
+    keypoint_window_px: int = 3  # radius of the centroid's square window
+    tap_recipe: str = "styledconv+const"
+
+    def __post_init__(self) -> None:
+        if self.grid < 8 or self.grid & (self.grid - 1):
+            raise ValueError(f"grid is {self.grid}; it must be a power of two of at least 8")
+        if self.width != self.grid:
+            raise ValueError(f"width is {self.width}; it must equal the grid, {self.grid}")
+        if self.height < 1 or self.crop_top < 0 or self.crop_top + self.height > self.grid:
+            raise ValueError(
+                f"rows {self.crop_top} to {self.crop_top + self.height} are not within "
+                f"the grid of {self.grid}"
+            )
+        if not 0 < self.score_fraction <= 1:
+            raise ValueError(f"score_fraction is {self.score_fraction}; it must be in (0, 1]")
+        if self.keypoint_window_px < 0:
+            raise ValueError(f"keypoint_window_px is {self.keypoint_window_px}; 0 is the least")
+        if self.tap_recipe != "styledconv+const":
+            raise ValueError(
+                f"tap_recipe is {self.tap_recipe!r}; StyleGAN2 has 'styledconv+const'"
+            )
+
+    @property
+    def score_pixels(self) -> int:
+        """How many pixels the score averages."""
+        return max(1, int(self.height * self.width * self.score_fraction))

@@ -1,0 +1,86 @@
+"""Geometry of bilinear resizing by tiles: which samples a tile of output pixels reads, and how.
+
+Resizing is linear and separable, so a tile of t x t output pixels is one constant matrix times
+the few samples around it. For levels whose pixels span up to t output pixels the samples are the
+level's own. Coarser levels are piecewise linear with kinks only at multiples of t, so their sum
+is known exactly from its values at the tiles' corners ("nodes"), where they are added first.
+The matrix is then the same for every tile. All functions are NumPy in float64.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Matrix = NDArray[np.float64]
+
+
+def interpolation(positions: Matrix, extent: int) -> Matrix:
+    """Weights [len(positions), extent] of linear interpolation with replicated edges.
+
+    Positions are in samples, sample i at i (half-pixel centres already removed).
+    """
+    clamped = np.clip(positions, 0, extent - 1)
+    lower = np.minimum(np.floor(clamped), extent - 1).astype(int)
+    upper = np.minimum(lower + 1, extent - 1)
+    weights = np.zeros((len(positions), extent))
+    rows = np.arange(len(positions))
+    np.add.at(weights, (rows, lower), 1 - (clamped - lower))
+    np.add.at(weights, (rows, upper), clamped - lower)
+    return weights
+
+
+def node_weights(extent: int, grid: int, tile: int) -> Matrix:
+    """[grid / tile + 1, extent]: a level's values at the tile borders of the grid."""
+    edges = np.arange(0, grid + 1, tile)
+    return interpolation(edges * (extent / grid) - 0.5, extent)
+
+
+@dataclass(frozen=True)
+class TileReads:
+    """How one tile reads the table of level samples and nodes."""
+
+    direct: tuple[int, ...]  # extents of the levels read as they are, ascending
+    merged: tuple[int, ...]  # extents of the levels summed at the nodes, ascending
+    weights: Matrix  # [tile * tile, K], the same for every tile
+    indices: NDArray[np.int64]  # [grid / tile, grid / tile, K], rows of the table
+    # The table: direct levels in row-major order, then the nodes [grid / tile + 1, squared].
+
+
+def tile_reads(extents: tuple[int, ...], grid: int, tile: int) -> TileReads:
+    """For levels of these extents, all powers of two under `grid`."""
+    direct = tuple(r for r in extents if grid // r <= tile)
+    merged = tuple(r for r in extents if grid // r > tile)
+    tiles = np.arange(grid // tile)
+    pixels = np.arange(tile) + 0.5  # centres within a tile
+    offset = 0
+    weights: list[Matrix] = []
+    indices: list[NDArray[np.int64]] = []
+    for extent in direct:
+        span = tile * extent // grid  # samples under a tile; one more on either side
+        axis = interpolation(pixels * (extent / grid) - 0.5 + 1, span + 2)  # [tile, span + 2]
+        reads = np.clip(tiles[:, None] * span + np.arange(-1, span + 1), 0, extent - 1)
+        weights.append(np.kron(axis, axis))
+        indices.append(_pairs(reads, extent) + offset)
+        offset += extent * extent
+    if merged:
+        axis = interpolation(pixels / tile, 2)
+        reads = tiles[:, None] + np.arange(2)
+        weights.append(np.kron(axis, axis))
+        indices.append(_pairs(reads, grid // tile + 1) + offset)
+    return TileReads(
+        direct, merged, np.concatenate(weights, axis=1), np.concatenate(indices, axis=2)
+    )
+
+
+def tile_pixels(grid: int, tile: int) -> NDArray[np.int64]:
+    """[grid / tile, grid / tile, tile * tile]: the grid's row-major pixels, tile by tile."""
+    across = grid // tile
+    pixels = np.arange(grid * grid).reshape(across, tile, across, tile)
+    return pixels.transpose(0, 2, 1, 3).reshape(across, across, tile * tile)
+
+
+def _pairs(reads: NDArray[np.int64], extent: int) -> NDArray[np.int64]:
+    """Reads along one axis [tiles, k] -> row-major [tiles, tiles, k * k]."""
+    both = reads[:, None, :, None] * extent + reads[None, :, None, :]
+    return both.reshape(len(reads), len(reads), -1)

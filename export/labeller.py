@@ -1,0 +1,136 @@
+"""`Labeller`: the one module that is exported and served (docs/design, section 2).
+
+ws and a threshold per row enter; finished uint8 images and labels leave, kept samples first.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from export.ensemble_outputs import PointsFromHeatmaps
+from export.filter_graph import kept_first, top_mean
+from export.label_branch import LabelBranch, PixelLabels, resized
+from export.label_spec import LabelSpec
+from export.synthesis_graph import ServedSynthesis
+from nets.interpreter import Interpreter
+from nets.stylegan2 import Generator
+
+__all__ = ["LabelSpec", "Labeller"]
+
+Precision = Literal["float32", "float16"]
+
+
+def level_channels(generator: Generator, grid: int) -> dict[int, int]:
+    """Channels of the taps at each extent of the label grid, without the constant."""
+    config = generator.config
+    channels: dict[int, int] = {}
+    for extent, width in zip(config.resolutions, config.channels, strict=True):
+        taps = 1 if extent == 4 else 2
+        reduced = min(extent, grid)
+        channels[reduced] = channels.get(reduced, 0) + taps * width
+    return channels
+
+
+class Labeller(nn.Module):
+    """Inputs: ws float32 [N, num_ws, w_dim]; max_uncertainty float32 [N], -inf marks padding.
+
+    Outputs by name, kept samples first and in order (absent heads are absent):
+    image uint8 [N, H, W, 3]; mask uint8 [N, H, W]; keypoints float32 [N, K, 3] (x, y,
+    confidence); depth float16 [N, H, W]; uncertainty float32 [N]; uncertainty_map
+    float16 [N, H, W]; sample int32 [N], the input row of each output row; kept int32 [].
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        interpreter: Interpreter | None,
+        spec: LabelSpec,
+        precision: Precision = "float32",
+        *,
+        tile: int = 8,
+        strip_pixels: int = 2048,
+    ) -> None:
+        super().__init__()
+        self.spec = spec
+        self.resolution = generator.config.resolution
+        if spec.grid > generator.config.resolution:
+            raise ValueError(
+                f"the label grid is {spec.grid}, larger than the generator's "
+                f"{generator.config.resolution} pixels"
+            )
+        dtype = torch.float32 if precision == "float32" else torch.float16
+        self.synthesis = ServedSynthesis(generator.synthesis, dtype)
+        self.labels = None
+        self.points = PointsFromHeatmaps(spec.height, spec.width, spec.keypoint_window_px)
+        if interpreter is None:
+            if spec.score_source is not None:
+                raise ValueError(f"score_source is {spec.score_source!r} without an interpreter")
+            return
+        self._check_heads(generator, interpreter)
+        self.labels = LabelBranch(
+            interpreter,
+            spec,
+            generator.synthesis.blocks()[0].const.detach()[None],
+            level_channels(generator, spec.grid),
+            dtype,
+            tile=tile,
+            strip_pixels=strip_pixels,
+        )
+
+    def _check_heads(self, generator: Generator, interpreter: Interpreter) -> None:
+        kinds = list(interpreter.heads)
+        if self.spec.score_source is not None and self.spec.score_source not in kinds:
+            raise ValueError(f"score_source is {self.spec.score_source!r}; the heads are {kinds}")
+        expected = 2 * sum(generator.config.channels)
+        actual = interpreter.head(kinds[0]).config.features
+        if actual != expected:
+            raise ValueError(f"heads read {actual} features; this generator's taps have {expected}")
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the outputs, in the order of `forward`."""
+        kinds = [] if self.labels is None else list(self.labels.members)
+        names = ["image"]
+        names += [
+            name
+            for kind, name in (
+                ("segmentation", "mask"),
+                ("keypoints", "keypoints"),
+                ("depth", "depth"),
+            )
+            if kind in kinds
+        ]
+        if self.spec.score_source is not None:
+            names += ["uncertainty", "uncertainty_map"]
+        return (*names, "sample", "kept")
+
+    def forward(self, ws: Tensor, max_uncertainty: Tensor) -> tuple[Tensor, ...]:
+        image, taps = self.synthesis(ws)
+        rows = slice(self.spec.crop_top, self.spec.crop_top + self.spec.height)
+        if self.resolution > self.spec.grid:
+            image = resized(image, self.spec.grid)
+        image = image[:, :, rows]
+        labels = PixelLabels(None, None, None, None) if self.labels is None else self.labels(taps)
+        if labels.uncertainty is None:
+            keep = (max_uncertainty >= torch.finfo(torch.float32).min).to(torch.float32)
+            score = None
+        else:
+            score = top_mean(labels.uncertainty.reshape(-1, self.spec.height * self.spec.width), self.spec.score_pixels)
+            keep = (score <= max_uncertainty).to(torch.float32)
+        sample, kept = kept_first(keep)
+        # Gather in float; uint8 exists in TensorRT only as a last cast.
+        outputs = [_bytes(image.index_select(0, sample).permute(0, 2, 3, 1) * 127.5 + 128)]
+        if labels.mask is not None:
+            outputs.append(_bytes(labels.mask.index_select(0, sample)))
+        if labels.heatmaps is not None:
+            outputs.append(self.points(labels.heatmaps).index_select(0, sample))
+        if labels.depth is not None:
+            outputs.append(labels.depth.index_select(0, sample).to(torch.float16))
+        if labels.uncertainty is not None and score is not None:
+            outputs += [score.index_select(0, sample), labels.uncertainty.index_select(0, sample).to(torch.float16)]
+        return (*outputs, sample.to(torch.int32), kept)
+
+
+def _bytes(x: Tensor) -> Tensor:
+    return x.clamp(0, 255).to(torch.uint8)

@@ -1,0 +1,105 @@
+"""Weights cards -> the manifest's sections and the labeller's specification."""
+
+from torch import Tensor
+
+from bundle.calibration import shortest_float32
+from bundle.manifest import (
+    Depth,
+    Generator,
+    Heads,
+    Keypoints,
+    LabelClass,
+    Labels,
+    Segmentation,
+)
+from checkpoints import GeneratorCard, InterpreterCard
+from export.label_spec import LabelSpec
+
+DEFAULT_WINDOW_PX = 3  # without a keypoint head nobody reads it
+
+
+def spec_from_cards(generator: GeneratorCard, interpreter: InterpreterCard | None) -> LabelSpec:
+    """Geometry and rules of the labeller; without an interpreter, whole images."""
+    if interpreter is None:
+        size = generator.config.resolution
+        return LabelSpec(grid=size, crop_top=0, height=size, width=size)
+    keypoints = interpreter.keypoints
+    return LabelSpec(
+        grid=interpreter.grid,
+        crop_top=interpreter.crop_top,
+        height=interpreter.height,
+        width=interpreter.width,
+        score_source=interpreter.score_source,
+        score_fraction=interpreter.score_fraction,
+        keypoint_window_px=DEFAULT_WINDOW_PX if keypoints is None else keypoints.window_px,
+        tap_recipe=interpreter.tap_recipe,
+    )
+
+
+def generator_from_card(card: GeneratorCard, w_avg: Tensor) -> Generator:
+    """The manifest's generator section; w_avg [w_dim]."""
+    config = card.config
+    return Generator(
+        family=card.family,
+        resolution=config.resolution,
+        channels=config.channels,
+        mapping_layers=config.mapping_layers,
+        z_dim=config.z_dim,
+        w_dim=config.w_dim,
+        num_ws=2 * len(config.channels),
+        num_classes=config.c_dim,
+        view_layers=card.view_layers,
+        w_avg=[shortest_float32(value) for value in w_avg.tolist()],
+        truncation_psi=card.truncation_psi,
+        truncation_cutoff=card.truncation_cutoff,
+        noise="const",
+        conv_clamp=config.conv_clamp,
+    )
+
+
+def labels_from_card(card: InterpreterCard) -> Labels:
+    """The manifest's labels section."""
+    return Labels(
+        tap_recipe=card.tap_recipe,
+        feature_dim=card.features,
+        grid=card.grid,
+        crop_top=card.crop_top,
+        height=card.height,
+        width=card.width,
+        resize=card.resize,
+    )
+
+
+def heads_from_card(card: InterpreterCard) -> Heads:
+    """The manifest's heads section; loading has checked that heads and tables agree."""
+    shapes = {head.kind: head for head in card.heads}
+    segmentation = keypoints = depth = None
+    if card.segmentation is not None:
+        segmentation = Segmentation(
+            members=shapes["segmentation"].members,
+            hidden=list(shapes["segmentation"].hidden),
+            classes=[LabelClass(name=c.name, color=c.color) for c in card.segmentation.classes],
+            ignore_id=card.segmentation.ignore_id,
+        )
+    if card.keypoints is not None:
+        keypoints = Keypoints(
+            members=shapes["keypoints"].members,
+            hidden=list(shapes["keypoints"].hidden),
+            names=card.keypoints.names,
+            skeleton=card.keypoints.skeleton,
+            sigma_px=card.keypoints.sigma_px,
+            window_px=card.keypoints.window_px,
+        )
+    if card.depth is not None:
+        depth = Depth(
+            members=shapes["depth"].members,
+            hidden=list(shapes["depth"].hidden),
+            unit=card.depth.unit,
+        )
+    return Heads(
+        segmentation=segmentation,
+        keypoints=keypoints,
+        depth=depth,
+        score_source=card.score_source,
+        score_fraction=card.score_fraction,
+    )

@@ -1,0 +1,114 @@
+"""Labeller and mapping network -> ONNX files of opset 17 with a dynamic batch extent."""
+
+import io
+import warnings
+from pathlib import Path
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from export.labeller import Labeller
+from nets.stylegan2 import MappingNetwork
+
+OPSET = 17  # what every TensorRT from 8.5 parses
+
+# Operators TensorRT 8.5 parses without restrictions that matter here (no TopK, sort, loops).
+OPERATORS = frozenset(
+    "Abs Add ArgMax AveragePool Cast Clip Concat Conv ConvTranspose Div Equal Floor Gather Gemm "
+    "Greater GreaterOrEqual LeakyRelu Less LessOrEqual Log LogSoftmax MatMul Min Mul Range "
+    "Reciprocal ReduceMax ReduceMean ReduceMin ReduceSum Relu Reshape Resize Shape Slice Softmax "
+    "Split Sqrt Squeeze Sub Transpose Unsqueeze".split()
+)
+
+# Larger models keep their weights beside the file: protobuf ends at 2 GiB.
+EXTERNAL_DATA_BYTES = 1 << 30
+
+
+def labeller_onnx(labeller: Labeller, path: Path) -> None:
+    """Writes `labeller` to `path`: inputs ws and max_uncertainty, outputs by their names."""
+    synthesis = labeller.synthesis
+    inputs = {
+        "ws": torch.zeros(1, synthesis.num_ws, synthesis.w_dim),
+        "max_uncertainty": torch.zeros(1),
+    }
+    _write(labeller, inputs, labeller.output_names, path)
+
+
+def mapping_onnx(mapping: MappingNetwork, path: Path) -> None:
+    """Writes `mapping` to `path`: inputs z [N, z_dim] and, where conditional, c one-hot
+    [N, c_dim]; output w [N, w_dim], untruncated."""
+    config = mapping.config
+    inputs = {"z": torch.zeros(1, config.z_dim)}
+    if config.c_dim > 0:
+        inputs["c"] = torch.zeros(1, config.c_dim)
+    _write(mapping, inputs, ("w",), path)
+
+
+def _write(
+    module: nn.Module, inputs: dict[str, Tensor], outputs: tuple[str, ...], path: Path
+) -> None:
+    model = _traced(module, inputs, outputs)
+    _constants_to_initializers(model)
+    opsets = {entry.domain: entry.version for entry in model.opset_import}
+    if opsets != {"": OPSET}:
+        raise RuntimeError(f"the exported graph uses opsets {opsets}; expected only {OPSET}")
+    foreign = {node.op_type for node in model.graph.node} - OPERATORS
+    if foreign:
+        raise RuntimeError(
+            f"the exported graph uses {sorted(foreign)}, which are not known to be parsed by "
+            "every TensorRT from 8.5; see OPERATORS in export/onnx_from_labeller.py"
+        )
+    large = model.ByteSize() > EXTERNAL_DATA_BYTES
+    onnx.save(model, path, save_as_external_data=large, location=f"{path.name}.data")
+    onnx.checker.check_model(path, full_check=True)
+
+
+def _traced(
+    module: nn.Module, inputs: dict[str, Tensor], outputs: tuple[str, ...]
+) -> onnx.ModelProto:
+    """The exporter that traces: the newer one takes five to ten times as long for graphs of
+    thousands of nodes (members times strips), and writes opset 18 when asked for 17."""
+    batched = [*inputs, *(name for name in outputs if name != "kept")]
+    buffer = io.BytesIO()
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.onnx.export(
+            module.eval(),
+            tuple(inputs.values()),
+            buffer,
+            input_names=list(inputs),
+            output_names=list(outputs),
+            opset_version=OPSET,
+            dynamo=False,
+            dynamic_axes={name: {0: "N"} for name in batched},
+        )
+    return onnx.load_from_string(buffer.getvalue())
+
+
+def _constants_to_initializers(model: onnx.ModelProto) -> None:
+    """Constant nodes become initializers, equal ones a single one; Identity of them vanish.
+
+    The trace writes one node per use; a session loads in half the time without them.
+    """
+    graph = model.graph
+    known: dict[bytes, str] = {}
+    renamed: dict[str, str] = {}
+    nodes = []
+    for node in graph.node:
+        for i, name in enumerate(node.input):
+            node.input[i] = renamed.get(name, name)
+        if node.op_type == "Identity" and node.output[0] not in {o.name for o in graph.output}:
+            renamed[node.output[0]] = node.input[0]
+        elif node.op_type == "Constant":
+            value = node.attribute[0].t
+            value.name = ""
+            key = value.SerializeToString()
+            renamed[node.output[0]] = known.setdefault(key, node.output[0])
+            if known[key] == node.output[0]:
+                value.name = node.output[0]
+                graph.initializer.append(value)
+        else:
+            nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(nodes)

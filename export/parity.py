@@ -1,0 +1,144 @@
+"""Served graph against literal reference: differences measured, and the most that is accepted."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bundle.manifest import Parity
+from export.errors import ParityError
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """The most a graph may differ; see bundle.manifest.Parity for the units."""
+
+    image_max_steps: int
+    image_share_within_1: float  # at least
+    near_tie_margin: float  # logits: pixels with a smaller lead may fall to either class
+    mask_mismatch_share: float  # of the others
+    uncertainty_max_excess: float
+    near_peak_margin: float  # heatmap: keypoints with a smaller lead may sit on either maximum
+    keypoints_max_px: float
+    depth_max_relative: float
+
+
+W_MAX_DIFFERENCE = 1e-5
+# Depth is stored in half precision: 1e-3 is one step of it.
+TOLERANCES = {
+    "float32": Tolerance(
+        image_max_steps=1,
+        image_share_within_1=1.0,
+        near_tie_margin=1e-4,
+        mask_mismatch_share=0.0,
+        uncertainty_max_excess=1.0,
+        near_peak_margin=1e-4,
+        keypoints_max_px=0.01,
+        depth_max_relative=2e-3,
+    ),
+    "float16": Tolerance(
+        image_max_steps=16,
+        image_share_within_1=0.9,
+        near_tie_margin=0.05,
+        mask_mismatch_share=2e-3,
+        uncertainty_max_excess=1e4,  # 0.01 nats + 10 %
+        near_peak_margin=0.01,
+        keypoints_max_px=0.5,
+        depth_max_relative=0.02,
+    ),
+}
+
+
+def parity_of_labeller(
+    graph: str, runtime: str, reference: Arrays, served: Arrays, tolerance: Tolerance
+) -> Parity:
+    """Compares the outputs of n samples, each [n, ...]; `reference` has the margins besides."""
+    steps = np.abs(reference["image"].astype(np.int16) - served["image"].astype(np.int16))
+    mismatch = near_ties = None
+    if "mask" in served:
+        near = reference["mask_margin"] < tolerance.near_tie_margin
+        near_ties = float(near.mean())
+        mismatch = float(((reference["mask"] != served["mask"]) & ~near).mean())
+    return Parity(
+        graph=graph,
+        runtime=runtime,
+        samples=len(steps),
+        w_max_difference=None,
+        image_max_steps=int(steps.max()),
+        image_share_within_1=float((steps <= 1).mean()),
+        mask_mismatch_share=mismatch,
+        near_tie_share=near_ties,
+        uncertainty_max_excess=_uncertainty_excess(reference, served),
+        keypoints_max_px=_keypoint_distance(reference, served, tolerance),
+        depth_max_relative=_depth_difference(reference, served),
+    )
+
+
+def parity_of_mapping(
+    graph: str, runtime: str, reference: NDArray[np.float32], served: NDArray[np.float32]
+) -> Parity:
+    """Compares rows of w, [n, w_dim] each."""
+    return Parity(
+        graph=graph,
+        runtime=runtime,
+        samples=len(served),
+        w_max_difference=float(np.abs(reference - served).max() / np.abs(reference).max()),
+        image_max_steps=None,
+        image_share_within_1=None,
+        mask_mismatch_share=None,
+        near_tie_share=None,
+        uncertainty_max_excess=None,
+        keypoints_max_px=None,
+        depth_max_relative=None,
+    )
+
+
+def refuse_excess(parity: Parity, tolerance: Tolerance) -> None:
+    """Raises ParityError naming the graph, the value and the tolerance it exceeds."""
+    limits: dict[str, tuple[float | None, float]] = {
+        "w_max_difference": (parity.w_max_difference, W_MAX_DIFFERENCE),
+        "image_max_steps": (parity.image_max_steps, tolerance.image_max_steps),
+        "mask_mismatch_share": (parity.mask_mismatch_share, tolerance.mask_mismatch_share),
+        "uncertainty_max_excess": (parity.uncertainty_max_excess, tolerance.uncertainty_max_excess),
+        "keypoints_max_px": (parity.keypoints_max_px, tolerance.keypoints_max_px),
+        "depth_max_relative": (parity.depth_max_relative, tolerance.depth_max_relative),
+    }
+    for name, (value, limit) in limits.items():
+        if value is not None and not value <= limit:  # a NaN exceeds every limit
+            raise ParityError(
+                f"{parity.graph} differs from the reference: {name} is {value:.4g}, at most "
+                f"{limit:.4g} is accepted; the bundle is not written"
+            )
+    share, least = parity.image_share_within_1, tolerance.image_share_within_1
+    if share is not None and not share >= least:
+        raise ParityError(
+            f"{parity.graph} differs from the reference: image_share_within_1 is {share:.4g}, at "
+            f"least {least:.4g} is needed; the bundle is not written"
+        )
+
+
+def _uncertainty_excess(reference: Arrays, served: Arrays) -> float | None:
+    if "uncertainty" not in served:
+        return None
+    expected = reference["uncertainty"].astype(np.float64)
+    difference = np.abs(served["uncertainty"].astype(np.float64) - expected)
+    return float((difference / (1e-6 + 1e-5 * np.abs(expected))).max())
+
+
+def _keypoint_distance(reference: Arrays, served: Arrays, tolerance: Tolerance) -> float | None:
+    if "keypoints" not in served:
+        return None
+    distance = np.abs(reference["keypoints"] - served["keypoints"])[..., :2].max(axis=-1)
+    clear = reference["keypoints_margin"] >= tolerance.near_peak_margin  # [n, K]
+    return float(distance.max(where=clear, initial=0.0))
+
+
+def _depth_difference(reference: Arrays, served: Arrays) -> float | None:
+    if "depth" not in served:
+        return None
+    expected = reference["depth"].astype(np.float64)
+    scale = np.abs(expected).max(axis=(1, 2), keepdims=True)
+    return float((np.abs(served["depth"].astype(np.float64) - expected) / scale).max())

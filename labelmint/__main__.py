@@ -1,0 +1,7 @@
+"""`python -m labelmint` is the command `labelmint`."""
+
+import sys
+
+from labelmint.cli import main
+
+sys.exit(main())

@@ -1,0 +1,55 @@
+"""The command `labelmint`: runs a verb of `commands` and turns its end into an exit code.
+
+0 done, 1 failure, 2 usage, 3 the server is unreachable, 4 the server refused, 130 interrupted.
+Whatever is expected to go wrong is one line on stderr.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from labelmint.errors import LabelmintError, MissingExtra, Refused, TimedOut, Unreachable
+
+FAILURE, USAGE, UNREACHABLE, REFUSED, INTERRUPTED = 1, 2, 3, 4, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command line, by default the process's own, and returns its exit code."""
+    try:
+        return _run(arguments)
+    except KeyboardInterrupt:
+        return _fail("interrupted", INTERRUPTED)
+    except (Unreachable, TimedOut) as error:
+        return _fail(str(error), UNREACHABLE)
+    except Refused as error:
+        return _fail(str(error), REFUSED)
+    except (LabelmintError, OSError) as error:
+        return _fail(str(error), FAILURE)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
+        import click
+
+        from labelmint.commands import labelmint
+    except ImportError as error:
+        raise MissingExtra(
+            f"the command line needs {error.name}; pip install 'labelmint[cli]'"
+        ) from error
+    try:
+        labelmint.main(arguments, prog_name="labelmint", standalone_mode=False)
+    except click.Abort:
+        return _fail("interrupted", INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    return 0
+
+
+def _fail(message: str, code: int) -> int:
+    line = " ".join(message.split())  # gRPC details may have line breaks
+    print(f"labelmint: {line}", file=sys.stderr)
+    return code

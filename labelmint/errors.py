@@ -1,0 +1,137 @@
+"""Everything that labelmint raises on purpose, and the one table from gRPC statuses to it.
+
+    LabelmintError           .next_index is where its stream can go on, or None
+    |-- MissingExtra         an optional dependency is not installed
+    |-- MalformedMessage     the other side sent bytes that break the contract
+    `-- RpcError             the call failed, by itself CANCELLED; .code is the gRPC status
+        |-- Unreachable      UNAVAILABLE: no server, or it is draining; trying again may help
+        |-- TimedOut         DEADLINE_EXCEEDED
+        |-- Refused          the request cannot succeed as it is
+        |   |-- Invalid      INVALID_ARGUMENT
+        |   |-- NotFound     NOT_FOUND, UNIMPLEMENTED
+        |   |-- NotReady     FAILED_PRECONDITION: the bundle lacks what the request needs
+        |   |-- OutOfRange   OUT_OF_RANGE: max_examined reached
+        |   |-- Denied       UNAUTHENTICATED, PERMISSION_DENIED
+        |   `-- Exhausted    RESOURCE_EXHAUSTED: a limit; .retry_after_s when time may help
+        `-- ServerFault      INTERNAL, UNKNOWN, DATA_LOSS and all other codes
+
+A mistake in a call's own arguments that needs no server to see is a plain ValueError.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import grpc
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+
+class LabelmintError(Exception):
+    """Base of all errors of labelmint.
+
+    Attributes:
+        next_index: start_index that continues the stream which ended so, or None; every
+            sample before it was delivered or discarded.
+    """
+
+    next_index: int | None = None
+
+
+class MissingExtra(LabelmintError):
+    """An optional dependency is not installed; the message has the pip command."""
+
+
+class MalformedMessage(LabelmintError):
+    """A message breaks the wire contract: wrong dtype, shape, length, offsets or frame."""
+
+
+class RpcError(LabelmintError):
+    """A call failed.
+
+    Attributes:
+        code: name of the gRPC status code, such as "UNAVAILABLE".
+        retry_after_s: seconds the server asks to wait before trying again, or None.
+    """
+
+    def __init__(self, message: str, code: str = "", retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.retry_after_s = retry_after_s
+
+
+class Unreachable(RpcError):
+    """No server answered, or it is draining; trying again may help."""
+
+
+class TimedOut(RpcError):
+    """The deadline of the call passed."""
+
+
+class Refused(RpcError):
+    """The server refused the request; sending it again unchanged cannot help."""
+
+
+class Invalid(Refused):
+    """A field of the request is out of range; the message names value, limit and fix."""
+
+
+class NotFound(Refused):
+    """The server has no such model or method."""
+
+
+class NotReady(Refused):
+    """The bundle lacks what the request needs, or is not the pinned one."""
+
+
+class OutOfRange(Refused):
+    """The stream examined max_examined samples without filling the request."""
+
+
+class Denied(Refused):
+    """The token is missing, wrong, or not allowed to do this."""
+
+
+class Exhausted(Refused):
+    """A server limit was reached; retry_after_s is set when waiting may help."""
+
+
+class ServerFault(RpcError):
+    """The server failed in a way that is its own fault."""
+
+
+_CLASSES: dict[grpc.StatusCode, type[RpcError]] = {
+    grpc.StatusCode.CANCELLED: RpcError,
+    grpc.StatusCode.UNAVAILABLE: Unreachable,
+    grpc.StatusCode.DEADLINE_EXCEEDED: TimedOut,
+    grpc.StatusCode.INVALID_ARGUMENT: Invalid,
+    grpc.StatusCode.NOT_FOUND: NotFound,
+    grpc.StatusCode.UNIMPLEMENTED: NotFound,
+    grpc.StatusCode.FAILED_PRECONDITION: NotReady,
+    grpc.StatusCode.OUT_OF_RANGE: OutOfRange,
+    grpc.StatusCode.UNAUTHENTICATED: Denied,
+    grpc.StatusCode.PERMISSION_DENIED: Denied,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: Exhausted,
+}
+
+
+def error_from_rpc(error: grpc.RpcError, target: str) -> RpcError:
+    """The typed error for a failed call to target; raise it `from` the original."""
+    code: grpc.StatusCode = error.code()
+    message = error.details() or f"{code.name} without a message"
+    if code is grpc.StatusCode.UNAVAILABLE:
+        message = f"{target} is unreachable: {message}"
+    return _CLASSES.get(code, ServerFault)(message, code.name, _retry_after_s(error))
+
+
+def _retry_after_s(error: grpc.RpcError) -> float | None:
+    retry = error_details_pb2.RetryInfo()
+    try:
+        # Whatever a call raises is the call itself, too.
+        status = rpc_status.from_call(cast(grpc.Call, error))
+        if any(detail.Unpack(retry) for detail in (status.details if status else ())):
+            return float(retry.retry_delay.seconds + retry.retry_delay.nanos * 1e-9)
+    except (ValueError, DecodeError):
+        pass  # the details are damaged or contradict the status: they are only a hint
+    return None

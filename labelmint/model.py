@@ -1,0 +1,93 @@
+"""What a served model can do: `Model`, read from the wire."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from labelmint.codec import OUTPUTS
+from labelmint.v1 import label_service_pb2 as pb
+
+
+@dataclass(frozen=True)
+class LabelClass:
+    """A class of the segmentation head."""
+
+    id: int  # in masks
+    name: str
+    color: tuple[int, int, int]  # RGB, 0 to 255
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a bundle can do and where it came from; extents are (height, width) in pixels."""
+
+    name: str
+    bundle_id: str  # hash of the bundle's content
+    family: str  # of the generator
+    outputs: tuple[str, ...]  # what it can deliver
+    image_size: tuple[int, int]
+    label_size: tuple[int, int]  # of masks, depth and uncertainty maps; (0, 0): no heads
+    z_dim: int
+    w_dim: int
+    num_ws: int  # rows of w+
+    num_classes: int  # of a class-conditional generator; 0: unconditional
+    view_layers: int  # first rows of w+ that carry the viewpoint; 0: views are refused
+    truncation_psi: float  # default
+    truncation_cutoff: int  # default, in rows
+    classes: tuple[LabelClass, ...]  # by id; empty: no mask
+    keypoints: tuple[str, ...]  # names in output order; empty: no keypoints
+    skeleton: tuple[tuple[int, int], ...]  # bones, as positions in keypoints
+    score_source: str  # the head that gives the uncertainty; empty: filtering is refused
+    max_batch_size: int  # of the engine
+    engine: str  # such as "onnxruntime-cpu"
+    licences: tuple[str, ...]  # of the weights
+    calibrated: bool  # for the default sampling options
+    max_uncertainty: float | None = None  # the threshold of keep_fraction, when asked for
+
+    def palette(self) -> npt.NDArray[np.uint8]:
+        """Colours by class id: uint8 [256, 3], black where there is no class."""
+        palette = np.zeros((256, 3), np.uint8)
+        for label in self.classes:
+            palette[label.id] = label.color
+        return palette
+
+
+def model_from_proto(message: pb.Model, max_uncertainty: float | None = None) -> Model:
+    """The typed form of a Model message; outputs this release does not know are left out."""
+    names = {spec.output: spec.name for spec in OUTPUTS.values()}
+    return Model(
+        name=message.name,
+        bundle_id=message.bundle_id,
+        family=message.family,
+        outputs=tuple(names[output] for output in message.outputs if output in names),
+        image_size=(message.image_height, message.image_width),
+        label_size=(message.label_height, message.label_width),
+        z_dim=message.z_dim,
+        w_dim=message.w_dim,
+        num_ws=message.num_ws,
+        num_classes=message.num_classes,
+        view_layers=message.view_layers,
+        truncation_psi=message.truncation_psi,
+        truncation_cutoff=message.truncation_cutoff,
+        classes=tuple(
+            LabelClass(label.id, label.name, rgb_from_hex(label.color))
+            for label in message.classes
+            if label.id < 256  # masks are uint8
+        ),
+        keypoints=tuple(keypoint.name for keypoint in message.keypoints),
+        skeleton=tuple((edge.from_keypoint, edge.to_keypoint) for edge in message.skeleton),
+        score_source=message.score_source,
+        max_batch_size=message.max_batch_size,
+        engine=message.engine,
+        licences=tuple(message.licences),
+        calibrated=message.calibrated,
+        max_uncertainty=max_uncertainty,
+    )
+
+
+def rgb_from_hex(color: int) -> tuple[int, int, int]:
+    """(red, green, blue) of 0xRRGGBB."""
+    return (color >> 16) & 255, (color >> 8) & 255, color & 255

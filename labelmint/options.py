@@ -1,0 +1,200 @@
+"""What a caller may ask of a stream, and its translation to the wire.
+
+Enter: keyword options. Leaves: a SampleQuery. Only what the wire cannot express is refused
+here; the server judges the rest, because it knows the model.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Mapping, Sequence
+from operator import index
+from typing import SupportsIndex, TypedDict, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from labelmint import codec
+from labelmint.latents import uint64_from_indices
+from labelmint.v1 import label_service_pb2 as pb
+
+LATENT_SOURCES: dict[str, pb.LatentSource] = {
+    "philox": pb.LATENT_SOURCE_PHILOX,
+    "mt19937": pb.LATENT_SOURCE_MT19937,
+}
+
+
+class SamplingOptions(TypedDict, total=False):
+    """Everything besides the bundle and the index that a sample depends on."""
+
+    seed: int  # 0 to 2**64 - 1; default 0
+    latent_source: str  # "philox" (default) or "mt19937", the research code's order
+    truncation_psi: float | None  # 0 to 2; None: the bundle's default
+    truncation_cutoff: int | None  # rows of w+ to truncate; None: the bundle's default
+    class_index: int | None  # for class-conditional generators; None: drawn per index
+    views_per_object: int  # index i is view i mod V of object i div V; default 1
+
+
+class StreamOptions(SamplingOptions, total=False):
+    """Keyword options of `Client.stream` and `Client.generate`; all may be left out."""
+
+    model: str  # name; may be left out when the server has only one
+    bundle_id: str  # refuse any other bundle
+
+    # Which samples to deliver
+    keep_fraction: float | None  # (0, 1]: about this share, the least uncertain
+    max_uncertainty: float | None  # at least 0: those with at most this uncertainty
+    filter_sets: bool  # keep or drop whole objects; with views_per_object over 1
+
+    # Which range of raw indices
+    start_index: int  # first considered; default 0
+    end_index: int  # exclusive; 0: none
+    count: int  # end after so many delivered samples; 0: endless
+    shard_index: int  # this reader, under num_shards; default 0
+    num_shards: int  # readers that share the range; default 1
+    max_examined: int  # OutOfRange after so many examined; 0: none
+
+    # Instead of a range
+    indices: npt.ArrayLike | None  # [n] strictly ascending
+    z: npt.ArrayLike | None  # float32 [n, z_dim], mapped and truncated
+    w: npt.ArrayLike | None  # float32 [n, w_dim], used for every row, untruncated
+    w_plus: npt.ArrayLike | None  # float32 [n, num_ws, w_dim], used as they are
+
+    # How to deliver
+    outputs: Sequence[str] | None  # names in codec.OUTPUTS; None: the image and every head
+    codecs: Sequence[str] | None  # acceptable, of "raw", "zstd", "jpeg"; None: raw and zstd
+    jpeg_quality: int  # 1 to 100; 0: 90
+    max_message_bytes: int  # 0: 4 MiB less room for headers
+    max_message_samples: int  # 0: the engine's batch
+
+
+_UINT32 = (
+    "truncation_cutoff",
+    "class_index",
+    "views_per_object",
+    "shard_index",
+    "num_shards",
+    "jpeg_quality",
+    "max_message_bytes",
+    "max_message_samples",
+)
+_UINT64 = ("seed", "start_index", "end_index", "count", "max_examined")
+_LATENTS: dict[str, tuple[pb.LatentSpace, int]] = {  # option: space, rank
+    "z": (pb.LATENT_SPACE_Z, 2),
+    "w": (pb.LATENT_SPACE_W, 2),
+    "w_plus": (pb.LATENT_SPACE_W_PLUS, 3),
+}
+
+
+def query_from_options(options: StreamOptions) -> pb.SampleQuery:
+    """The query that asks for exactly these options.
+
+    Raises:
+        TypeError: an option is unknown; the message has the nearest known one.
+        ValueError: options contradict each other or do not fit the wire.
+    """
+    _check(options, StreamOptions.__annotations__)
+    query = pb.SampleQuery(
+        model=options.get("model", ""),
+        bundle_id=options.get("bundle_id", ""),
+        sampling=_sampling(options),
+        filter=_filter_from_options(options),
+        start_index=options.get("start_index", 0),
+        end_index=options.get("end_index", 0),
+        count=options.get("count", 0),
+        shard_index=options.get("shard_index", 0),
+        num_shards=options.get("num_shards", 1),
+        max_examined=options.get("max_examined", 0),
+        outputs=[codec.output_from_name(name) for name in options.get("outputs") or ()],
+        accept_codecs=[codec.codec_from_name(name) for name in options.get("codecs") or ()],
+        jpeg_quality=options.get("jpeg_quality", 0),
+        max_message_bytes=options.get("max_message_bytes", 0),
+        max_message_samples=options.get("max_message_samples", 0),
+    )
+    indices = options.get("indices")
+    if indices is not None:
+        query.indices.extend(_ascending(indices))
+    for name, (space, rank) in _LATENTS.items():
+        rows = options.get(name)
+        if rows is not None:
+            query.latents.space = space
+            query.latents.rows.CopyFrom(_tensor_from_rows(name, rows, rank))
+    return query
+
+
+def sampling_from_options(options: SamplingOptions) -> pb.SamplingOptions:
+    """The sampling options alone; raises as query_from_options does."""
+    _check(options, SamplingOptions.__annotations__)
+    return _sampling(options)
+
+
+def _sampling(options: SamplingOptions) -> pb.SamplingOptions:
+    source = options.get("latent_source", "philox")
+    if source not in LATENT_SOURCES:
+        raise ValueError(
+            f"latent_source {source!r} is unknown; choose from {', '.join(LATENT_SOURCES)}"
+        )
+    # None leaves an optional field absent.
+    return pb.SamplingOptions(
+        seed=options.get("seed", 0),
+        latent_source=LATENT_SOURCES[source],
+        truncation_psi=options.get("truncation_psi"),
+        truncation_cutoff=options.get("truncation_cutoff"),
+        class_index=options.get("class_index"),
+        views_per_object=options.get("views_per_object", 1),
+    )
+
+
+def _filter_from_options(options: StreamOptions) -> pb.Filter:
+    fraction, limit = options.get("keep_fraction"), options.get("max_uncertainty")
+    if fraction is not None and limit is not None:
+        raise ValueError(
+            f"keep_fraction {fraction} and max_uncertainty {limit} exclude each other; give one"
+        )
+    sets = options.get("filter_sets", False)
+    if fraction is not None:
+        if not 0 < fraction <= 1:
+            raise ValueError(f"keep_fraction {fraction} is outside (0, 1]; 0.9 keeps most")
+        return pb.Filter(
+            mode=pb.FILTER_MODE_KEEP_FRACTION, keep_fraction=fraction, filter_sets=sets
+        )
+    if limit is not None:
+        if not limit >= 0:
+            raise ValueError(f"max_uncertainty {limit} is under 0; give a limit from 0 up")
+        return pb.Filter(
+            mode=pb.FILTER_MODE_MAX_UNCERTAINTY, max_uncertainty=limit, filter_sets=sets
+        )
+    return pb.Filter(mode=pb.FILTER_MODE_NONE, filter_sets=sets)
+
+
+def _check(options: Mapping[str, object], known: Collection[str]) -> None:
+    for name in options:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(known)}"
+            raise TypeError(f"option {name!r} is unknown; {hint}")
+    for names, bits in ((_UINT32, 32), (_UINT64, 64)):
+        for name in names:
+            value = options.get(name)
+            if value is not None and not 0 <= index(cast(SupportsIndex, value)) < 2**bits:
+                raise ValueError(f"{name} {value} is outside 0 to 2**{bits} - 1")
+    given = [name for name in ("indices", *_LATENTS) if options.get(name) is not None]
+    if len(given) > 1:
+        raise ValueError(f"{' and '.join(given)} exclude each other; give one")
+
+
+def _ascending(indices: npt.ArrayLike) -> list[int]:
+    rows = uint64_from_indices(indices)
+    if not len(rows):
+        raise ValueError("indices are empty; leave them out for a range")
+    if np.any(rows[1:] <= rows[:-1]):
+        raise ValueError("indices have to ascend strictly; give np.unique(indices)")
+    listed: list[int] = rows.tolist()
+    return listed
+
+
+def _tensor_from_rows(name: str, rows: object, rank: int) -> pb.Tensor:
+    array = np.asarray(rows, np.float32)
+    if array.ndim != rank or not array.size:
+        raise ValueError(f"{name} has shape {list(array.shape)}; it has to be of rank {rank}")
+    return codec.tensor_from_array(array)

@@ -1,0 +1,195 @@
+"""Contact sheet: what a stream's samples look like, beside their labels.
+
+Enter: a batch and its model. Leaves: a Pillow image with a column for every sample and a row
+for everything that the batch has. Needs the extra `cli`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from labelmint import panels
+from labelmint.batch import Batch
+from labelmint.codec import Array
+from labelmint.model import LabelClass, Model
+
+_PANEL_PX = 192  # width of a panel, about: small images grow by a whole factor
+_COLUMNS = 8  # further samples go into another band below
+_GAP, _MARGIN, _TITLES, _HEAD, _CAPTION = 6, 20, 128, 52, 24  # pixels
+_MIN_WIDTH = 560  # the headline needs it
+_PAPER, _INK, _FAINT = (250, 250, 247), (32, 33, 36), (112, 114, 120)
+
+
+@dataclass(frozen=True)
+class _Row:
+    title: str
+    note: str  # under the title
+    panel: Callable[[int], Image.Image]  # of the n-th sample
+    caption: Callable[[int], str] | None = None  # under the panel
+
+
+def sheet_from_batch(batch: Batch, model: Model) -> Image.Image:
+    """Draws a batch: image, mask, keypoints, depth and uncertainty, as far as it has them.
+
+    All samples of a sheet share one colour scale for depth and one for uncertainty.
+
+    Raises:
+        ValueError: the batch is empty or has no images.
+    """
+    if batch.images is None or not len(batch):
+        raise ValueError(
+            f"batch has {len(batch)} samples with outputs other than images; a sheet needs at "
+            "least one sample and its image"
+            if batch.images is None
+            else "batch has 0 samples; a sheet needs at least one"
+        )
+    extent = _extent(batch.images)
+    rows = _rows(batch, batch.images, model, extent)
+    columns = min(len(batch), _COLUMNS)
+    heights = [extent[1] + _GAP + (_CAPTION if row.caption else 0) for row in rows]
+    bands = -(-len(batch) // columns)
+    band_height = sum(heights) + 2 * _GAP
+    width = max(_MIN_WIDTH, 2 * _MARGIN + _TITLES + columns * (extent[0] + _GAP) - _GAP)
+    legend = _legend(_shown_classes(batch, model), width - 2 * _MARGIN)
+    sheet = Image.new("RGB", (width, _HEAD + bands * band_height + legend.height), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    draw.text((_MARGIN, 14), model.name or "labelmint", _INK, _font(20))
+    draw.text((width - _MARGIN, 20), _headline(batch, model), _FAINT, _font(13), "ra")
+    for band in range(bands):
+        top = _HEAD + band * band_height
+        for row, height in zip(rows, heights, strict=True):
+            draw.text((_MARGIN, top + 2), row.title, _INK, _font(15))
+            draw.multiline_text((_MARGIN, top + 24), row.note, _FAINT, _font(12), spacing=4)
+            for column in range(min(columns, len(batch) - band * columns)):
+                sample = band * columns + column
+                left = _MARGIN + _TITLES + column * (extent[0] + _GAP)
+                sheet.paste(row.panel(sample), (left, top))
+                if row.caption:
+                    place = (left + 1, top + extent[1] + 3)
+                    draw.text(place, row.caption(sample), _INK, _font(13))
+            top += height
+    sheet.paste(legend, (_MARGIN, sheet.height - legend.height))
+    return sheet
+
+
+def _extent(images: Array) -> tuple[int, int]:
+    height, width = images.shape[1:3]
+    panel_width = width * max(1, _PANEL_PX // width) if width < _PANEL_PX else _PANEL_PX
+    return panel_width, max(1, round(panel_width * height / width))
+
+
+def _rows(batch: Batch, images: Array, model: Model, extent: tuple[int, int]) -> list[_Row]:
+    def image(n: int) -> Image.Image:
+        return panels.panel_from_image(images[n], extent)
+
+    def image_caption(n: int) -> str:
+        return f"#{batch.indices[n]}"
+
+    rows = [_Row("image", "{1} x {0} px".format(*images.shape[1:3]), image, image_caption)]
+    if batch.masks is not None:
+        rows.append(_mask_row(batch.masks, images, model, extent))
+    if batch.keypoints is not None:
+        rows.append(_keypoint_row(batch.keypoints, images, model, extent))
+    if batch.depth is not None:
+        low, high = _low_high(batch.depth, 0.5, 99.5)
+        note = f"{low:.3g} to {high:.3g}"
+        rows.append(_value_row("depth", note, batch.depth, (low, high), panels.RANGE, extent))
+    if batch.uncertainty_map is not None:
+        high = _low_high(batch.uncertainty_map, 0, 99.5)[1]
+        note = f"0 to {high:.3g}"
+        rows.append(
+            _value_row("uncertainty", note, batch.uncertainty_map, (0, high), panels.HEAT, extent)
+        )
+    if batch.uncertainty is not None:
+        rows[-1] = _with_scores(rows[-1], batch.uncertainty)
+    return rows
+
+
+def _mask_row(masks: Array, images: Array, model: Model, extent: tuple[int, int]) -> _Row:
+    def panel(n: int) -> Image.Image:
+        return panels.panel_from_mask(masks[n], images[n], model.palette(), extent)
+
+    return _Row("mask", f"{len(model.classes)} classes", panel)
+
+
+def _keypoint_row(keypoints: Array, images: Array, model: Model, extent: tuple[int, int]) -> _Row:
+    grid = model.label_size if all(model.label_size) else images.shape[1:3]
+
+    def panel(n: int) -> Image.Image:
+        return panels.panel_from_keypoints(
+            keypoints[n], model.skeleton, images[n], (grid[0], grid[1]), extent
+        )
+
+    return _Row("keypoints", f"{keypoints.shape[1]} points", panel)
+
+
+def _value_row(
+    title: str,
+    note: str,
+    values: Array,
+    low_high: tuple[float, float],
+    scale: tuple[panels.Color, ...],
+    extent: tuple[int, int],
+) -> _Row:
+    def panel(n: int) -> Image.Image:
+        return panels.panel_from_values(values[n], *low_high, scale, extent)
+
+    return _Row(title, note, panel)
+
+
+def _with_scores(row: _Row, scores: Array) -> _Row:
+    def caption(n: int) -> str:
+        before = f"{row.caption(n)}   " if row.caption else ""
+        return f"{before}score {scores[n]:.4f}"
+
+    return _Row(row.title, row.note, row.panel, caption)
+
+
+def _low_high(values: Array, low: float, high: float) -> tuple[float, float]:
+    """Percentiles of the finite values, so that single pixels do not flatten the rest."""
+    finite = values[np.isfinite(values)].astype(np.float32)
+    if not len(finite):
+        return 0.0, 1.0
+    ends = np.percentile(finite, (low, high))
+    return float(ends[0]), float(ends[1])
+
+
+def _headline(batch: Batch, model: Model) -> str:
+    examined = len(batch) + batch.discarded
+    kept = f"{len(batch)} kept of {examined}" if batch.discarded else f"{len(batch)} samples"
+    return "   ".join(part for part in (kept, model.family, model.bundle_id[:19]) if part)
+
+
+def _shown_classes(batch: Batch, model: Model) -> list[LabelClass]:
+    if batch.masks is None:
+        return []
+    present = set(np.unique(batch.masks).tolist())
+    return [label for label in model.classes if label.id in present]
+
+
+def _legend(classes: list[LabelClass], width: int) -> Image.Image:
+    """Swatches and names in as many lines as they need."""
+    font, line_height = _font(13), 24
+    places: list[tuple[int, int]] = []
+    left = top = 0
+    for label in classes:
+        size = 28 + int(font.getlength(label.name)) + 16
+        if left + size > width and left:
+            left, top = 0, top + line_height
+        places.append((left, top))
+        left += size
+    height = top + line_height + _MARGIN // 2 if classes else _MARGIN // 2
+    legend = Image.new("RGB", (width, height), _PAPER)
+    draw = ImageDraw.Draw(legend)
+    for label, (left, top) in zip(classes, places, strict=True):
+        draw.rectangle((left, top + 2, left + 18, top + 16), label.color, _FAINT)
+        draw.text((left + 25, top), label.name, _INK, font)
+    return legend
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)

@@ -1,0 +1,1 @@
+"""Torch mathematics of the generators and the label ensemble; no I/O."""

@@ -1,0 +1,145 @@
+"""python -m service run | health: serve bundles, or ask a server whether it serves."""
+
+import asyncio
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import grpc
+
+from service.config import Config, Limits, NamedBundle
+from service.errors import StartError
+from service.process import keep_freed_memory, serve_until_signal
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+EXIT_FAILURE = 1
+HEALTH_TIMEOUT_S = 5.0
+
+
+@click.group()
+def main() -> None:
+    """Serves labelled samples from bundles over gRPC."""
+
+
+def _option(flag: str, **settings: Any) -> Callable[[Command], Command]:
+    """An option with its environment twin, LABELMINT_SERVER_ and the flag's name."""
+    twin = "LABELMINT_SERVER_" + flag.lstrip("-").replace("-", "_").upper()
+    return click.option(flag, envvar=twin, show_envvar=True, show_default=True, **settings)
+
+
+def _bundles(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> Any:
+    bundles = []
+    for value in values:
+        name, equals, path = value.rpartition("=")
+        folder = Path(path)
+        bundles.append(NamedBundle(name if equals else folder.resolve().name, folder))
+    names = [bundle.name for bundle in bundles]
+    for name in names:
+        if not name or names.count(name) > 1:
+            raise click.BadParameter(f"the name {name!r} must be given and unique; use NAME=DIR")
+    return tuple(bundles)
+
+
+def _address(context: click.Context, option: click.Parameter, value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise click.BadParameter(f"{value!r} is not HOST:PORT, with a port from 0 to 65535")
+    return value
+
+
+def _batch_sizes(context: click.Context, option: click.Parameter, value: str) -> tuple[int, ...]:
+    words = [word for word in value.split(",") if word]
+    if not all(word.isdigit() for word in words):
+        raise click.BadParameter(f"{value!r} is no list of sizes, such as 1,8")
+    return tuple(int(word) for word in words)
+
+
+_LIMIT = click.IntRange(min=1)
+_SECONDS = click.FloatRange(min=0)
+_DEFAULT = Limits()
+
+
+@main.command()
+@_option("--bundle", multiple=True, required=True, callback=_bundles, metavar="[NAME=]DIR",
+         help="A bundle to serve; its name is the folder's unless given. May be repeated.")
+@_option("--listen", default="127.0.0.1:50051", callback=_address, metavar="HOST:PORT",
+         help="Port 0 takes any free one.")
+@_option("--metrics-port", type=click.IntRange(0, 65535),
+         help="HTTP port of /metrics, /healthz and /readyz; 0 takes any free one, absent: none.")
+@_option("--engine", type=click.Choice(["onnxruntime", "fake"]), default="onnxruntime",
+         help="What runs the bundle; fake computes arrays from latents alone.")
+@_option("--batch-size", default="", callback=_batch_sizes, metavar="N[,N...]",
+         help="Fixed engine batch sizes, ascending; absent: the engine's own choice.")
+@_option("--threads", type=click.IntRange(min=0), default=0,
+         help="Threads of one engine run; 0 takes one per core.")
+@_option("--drain-delay", type=_SECONDS, default=0.0,
+         help="Seconds from not ready to ending streams, for load balancers to notice.")
+@_option("--drain-grace", type=_SECONDS, default=10.0,
+         help="Seconds that ended calls have for their last message.")
+@_option("--max-streams", type=_LIMIT, default=_DEFAULT.max_streams,
+         help="Calls that are open at a time.")
+@_option("--max-inflight-samples", type=_LIMIT, default=_DEFAULT.max_inflight_samples,
+         help="Samples that are drawn and not yet sent, in all.")
+@_option("--max-inflight-bytes", type=_LIMIT, default=_DEFAULT.max_inflight_bytes,
+         help="Bytes of those samples and of latents that callers bring.")
+@_option("--max-message-bytes", type=click.IntRange(min=4096), default=_DEFAULT.max_message_bytes,
+         help="Largest response message a caller may ask for.")
+@_option("--max-request-bytes", type=_LIMIT, default=_DEFAULT.max_request_bytes,
+         help="Largest request message.")
+@_option("--max-explicit-rows", type=_LIMIT, default=_DEFAULT.max_explicit_rows,
+         help="Rows of latents in one request.")
+@_option("--max-explicit-indices", type=_LIMIT, default=_DEFAULT.max_explicit_indices,
+         help="Explicit indices in one request.")
+@_option("--max-generate-examined", type=_LIMIT, default=_DEFAULT.max_generate_examined,
+         help="Indices one GenerateSamples call examines.")
+def run(**flags: Any) -> None:
+    """Serves bundles until SIGTERM; streams then end so that clients can resume elsewhere."""
+    config = _config_from_flags(flags)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    keep_freed_memory()
+    try:
+        asyncio.run(serve_until_signal(config, lambda line: click.echo(line)))
+    except StartError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(EXIT_FAILURE)
+
+
+@main.command()
+@_option("--target", default="127.0.0.1:50051", metavar="HOST:PORT", help="The server to ask.")
+def health(target: str) -> None:
+    """Exits 0 when the server at TARGET serves, 1 when it does not."""
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+    with grpc.insecure_channel(target) as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        try:
+            answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=HEALTH_TIMEOUT_S)
+        except grpc.RpcError as error:
+            click.echo(f"{target}: {error.code().name} {error.details()}", err=True)
+            sys.exit(EXIT_FAILURE)
+    status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
+    click.echo(f"{target}: {status}")
+    sys.exit(0 if answer.status == health_pb2.HealthCheckResponse.SERVING else EXIT_FAILURE)
+
+
+def _config_from_flags(flags: dict[str, Any]) -> Config:
+    limits = Limits(**{name: flags[name] for name in Limits.__dataclass_fields__})
+    return Config(
+        bundles=flags["bundle"],
+        listen=flags["listen"],
+        metrics_port=flags["metrics_port"],
+        runtime=flags["engine"],
+        batch_sizes=flags["batch_size"],
+        threads=flags["threads"],
+        drain_delay_s=flags["drain_delay"],
+        drain_grace_s=flags["drain_grace"],
+        limits=limits,
+    )
+
+
+if __name__ == "__main__":
+    main()

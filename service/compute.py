@@ -1,0 +1,74 @@
+"""Draws batches for one engine and runs them: its thread, and the place in front of it.
+
+While the engine runs one batch, the latents of the next are mapped; nothing is drawn further
+ahead than that. Streams that ended meanwhile are dropped before the engine sees them.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from engines.protocol import Engine
+from service.batch import Part, Settled, failed_outcome, outcomes_from_parts, part_from_draw
+from service.delivery import Stream
+from service.models import ServedModel
+from service.scheduler import Draw
+
+Batch = tuple[list[Part], list[Settled]]  # rows to run, and streams whose latents failed
+
+
+class Compute:
+    """Works for one model on one engine until cancelled; a context manager."""
+
+    def __init__(self, engine: Engine, model: ServedModel) -> None:
+        self._engine, self._model = engine, model
+        self._engine_thread = ThreadPoolExecutor(1, "engine")
+
+    async def run(self) -> None:
+        """Never returns; an exception from here is a bug, and the end of the server."""
+        ahead: asyncio.Queue[Batch] = asyncio.Queue()
+        place = asyncio.Semaphore(1)  # one batch may wait in front of the engine
+        await asyncio.gather(self._prepare(ahead, place), self._compute(ahead, place))
+
+    def close(self) -> None:
+        """Waits for the run under way, then ends the thread."""
+        self._engine_thread.shutdown()
+
+    async def _prepare(self, ahead: asyncio.Queue[Batch], place: asyncio.Semaphore) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await place.acquire()
+            draws = await self._model.draws(self._engine.batch_sizes[-1])
+            streams = [self._model.streams[draw.lane] for draw in draws]
+            batch = await loop.run_in_executor(
+                self._model.mapping_thread, self._batch, draws, streams
+            )
+            ahead.put_nowait(batch)
+
+    async def _compute(self, ahead: asyncio.Queue[Batch], place: asyncio.Semaphore) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            parts, settled = await ahead.get()
+            place.release()
+            now = time.monotonic()
+            parts = [part for part in parts if part.stream.lane.wanted(now)]
+            if parts:
+                settled += await loop.run_in_executor(
+                    self._engine_thread,
+                    outcomes_from_parts, self._engine, parts, self._model.metrics,
+                )  # fmt: skip
+            for stream, outcome in settled:
+                stream.settle(outcome)
+                self._model.scheduler.wake(stream.lane, time.monotonic())
+
+    def _batch(self, draws: Sequence[Draw], streams: Sequence[Stream]) -> Batch:
+        parts: list[Part] = []
+        failed: list[Settled] = []
+        mapping, generator = self._model.mapping, self._model.bundle.manifest.generator
+        for draw, stream in zip(draws, streams, strict=True):
+            try:
+                parts.append(part_from_draw(stream, draw, mapping, generator))
+            except Exception as error:  # ends its own stream, see errors
+                failed.append((stream, failed_outcome(draw.first, error)))
+        return parts, failed

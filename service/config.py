@@ -1,0 +1,47 @@
+"""Everything the server can be told, as frozen values; `__main__` alone makes them."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from engines.open import Runtime
+
+# gRPC's default receive limit is 4 MiB for the whole message; room for what wraps ours.
+DEFAULT_MESSAGE_BYTES = (4 << 20) - (16 << 10)
+MIN_MESSAGE_BYTES = 4 << 10
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a request, and all requests together, may ask for."""
+
+    max_streams: int = 256  # open StreamSamples and GenerateSamples calls
+    max_inflight_samples: int = 65_536  # drawn and not yet sent, all streams together
+    max_inflight_bytes: int = 1 << 30  # of those, and of latents that requests brought
+    max_message_bytes: int = 16 << 20  # of one response
+    max_request_bytes: int = 64 << 20  # of one request, enforced by gRPC
+    max_explicit_rows: int = 4_096  # rows of SampleQuery.latents
+    max_explicit_indices: int = 65_536  # entries of SampleQuery.indices
+    max_generate_examined: int = 65_536  # indices one GenerateSamples call examines
+
+
+@dataclass(frozen=True)
+class NamedBundle:
+    """A bundle's folder and the model name it is served under."""
+
+    name: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class Config:
+    """One server process."""
+
+    bundles: tuple[NamedBundle, ...]
+    listen: str = "127.0.0.1:50051"  # HOST:PORT, port 0: any free one
+    metrics_port: int | None = None  # None: no HTTP, 0: any free one
+    runtime: Runtime = "onnxruntime"
+    batch_sizes: tuple[int, ...] = ()  # empty: the engine's own
+    threads: int = 0  # of one engine run, 0: one per core
+    drain_delay_s: float = 0.0  # between not ready and ending streams, for balancers to notice
+    drain_grace_s: float = 10.0  # for clients to take their last message
+    limits: Limits = field(default_factory=Limits)

@@ -1,0 +1,58 @@
+"""Chunks -> message bytes, off the event loop."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelmint.codec import CODECS, tensor_from_array
+from labelmint.v1 import label_service_pb2 as pb
+from service.delivery import Chunk, Piece
+from service.errors import BadRequest
+from service.query import Query
+
+
+def message_from_chunk(chunk: Chunk, query: Query) -> bytes:
+    """A serialised StreamSamplesResponse; GenerateSamplesResponse has the same fields.
+
+    Raises BadRequest when a single sample does not fit max_message_bytes.
+    """
+    response = pb.StreamSamplesResponse(
+        next_index=chunk.next_index, discarded=chunk.discarded, bundle_id=query.bundle_id
+    )
+    if chunk.pieces:
+        indices = np.concatenate([piece.indices for piece in chunk.pieces])
+        response.batch.indices.extend(indices.tolist())
+        for output in query.outputs:
+            array = _gathered(chunk.pieces, output.name)
+            response.batch.tensors.append(
+                tensor_from_array(array, output.output, output.codec, query.jpeg_quality)
+            )
+    message: bytes = response.SerializeToString()
+    if len(message) > query.max_message_bytes:
+        raise over_limit(query, len(message))
+    return message
+
+
+def over_limit(query: Query, message_bytes: int) -> BadRequest:
+    """The refusal of a query whose single sample does not fit a message."""
+    names = {number: name for name, number in CODECS.items()}
+    sizes = ", ".join(f"{o.name} {o.raw_bytes} ({names[o.codec]})" for o in query.outputs)
+    return BadRequest(
+        f"one sample takes {message_bytes} bytes, max_message_bytes is "
+        f"{query.max_message_bytes}; ask for fewer outputs, accept JPEG, or raise "
+        f"max_message_bytes; raw bytes of the outputs: {sizes}"
+    )
+
+
+def _gathered(pieces: Sequence[Piece], name: str) -> NDArray[np.generic]:
+    """One output of all samples of a chunk, copied only where they do not lie together."""
+    arrays = [_picked(piece.arrays[name], piece.picks) for piece in pieces]
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+
+
+def _picked(array: NDArray[np.generic], picks: NDArray[np.intp]) -> NDArray[np.generic]:
+    first, last = int(picks[0]), int(picks[-1])
+    if last - first == len(picks) - 1:
+        return array[first : last + 1]
+    return array[picks]

@@ -1,0 +1,108 @@
+"""What the service refuses or fails at, and the one table from exceptions to gRPC statuses.
+
+ServiceError
+├── BadRequest      INVALID_ARGUMENT: a field out of range, or fields that exclude each other
+├── UnknownModel    NOT_FOUND
+├── Unmet           FAILED_PRECONDITION: the bundle lacks what the request needs
+├── RangeSpent      OUT_OF_RANGE: max_examined reached, or the latent source has no more rows
+├── Overloaded      RESOURCE_EXHAUSTED: a limit of this server, for now
+├── NotServing      UNAVAILABLE: still loading, or draining
+└── StartError      never on the wire: the process cannot start
+"""
+
+import logging
+import secrets
+from dataclasses import dataclass
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import error_details_pb2, status_pb2
+
+from bundle.errors import NotCalibrated
+from engines.errors import NotFiniteError, SamplingError
+
+NEXT_INDEX = "labelmint-next-index"  # trailing metadata: where to resume
+
+_log = logging.getLogger(__name__)
+
+
+class ServiceError(Exception):
+    """Base of the room; messages are for the caller and name value, limit and fix."""
+
+
+class BadRequest(ServiceError):
+    """A field is out of range, or fields exclude each other."""
+
+
+class UnknownModel(ServiceError):
+    """No model of that name is served."""
+
+
+class Unmet(ServiceError):
+    """The bundle lacks what the request needs, or is not the pinned one."""
+
+
+class RangeSpent(ServiceError):
+    """The stream may examine no further indices."""
+
+
+class Overloaded(ServiceError):
+    """A limit of this server is reached; waiting may help."""
+
+    retry_after_s = 1.0
+
+
+class NotServing(ServiceError):
+    """The server is loading or draining; another replica, or a later try, may help."""
+
+
+class StartError(ServiceError):
+    """The process cannot start; the message is the one line it prints."""
+
+
+_CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
+    (BadRequest, grpc.StatusCode.INVALID_ARGUMENT),
+    (SamplingError, grpc.StatusCode.INVALID_ARGUMENT),
+    (UnknownModel, grpc.StatusCode.NOT_FOUND),
+    (Unmet, grpc.StatusCode.FAILED_PRECONDITION),
+    (NotCalibrated, grpc.StatusCode.FAILED_PRECONDITION),
+    (RangeSpent, grpc.StatusCode.OUT_OF_RANGE),
+    (Overloaded, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (NotServing, grpc.StatusCode.UNAVAILABLE),
+    (NotFiniteError, grpc.StatusCode.DATA_LOSS),
+)
+
+
+@dataclass(frozen=True)
+class Status:
+    """How an RPC ends."""
+
+    code: grpc.StatusCode
+    message: str
+    metadata: tuple[tuple[str, str | bytes], ...]  # trailing
+
+
+def status_from_error(error: Exception) -> Status:
+    """The table; whatever is not in it is INTERNAL with a reference to the server's log."""
+    for kind, code in _CODES:
+        if isinstance(error, kind):
+            metadata = _retry_metadata(str(error)) if isinstance(error, Overloaded) else ()
+            return Status(code, str(error), metadata)
+    reference = secrets.token_hex(4)
+    _log.error("reference %s: %s", reference, error, exc_info=error)
+    message = f"the server failed at this request; its log says why under reference {reference}"
+    return Status(grpc.StatusCode.INTERNAL, message, ())
+
+
+def _retry_metadata(message: str) -> tuple[tuple[str, str | bytes], ...]:
+    seconds = Overloaded.retry_after_s
+    delay = duration_pb2.Duration(nanos=int(seconds % 1 * 1e9), seconds=int(seconds))
+    detail = any_pb2.Any()
+    detail.Pack(error_details_pb2.RetryInfo(retry_delay=delay))
+    status = status_pb2.Status(
+        code=grpc.StatusCode.RESOURCE_EXHAUSTED.value[0], message=message, details=[detail]
+    )
+    return (
+        ("grpc-status-details-bin", status.SerializeToString()),
+        ("grpc-retry-pushback-ms", str(int(seconds * 1000))),
+    )

@@ -1,0 +1,94 @@
+"""A bundle that is being served: its engines, its lanes, and who is behind each lane."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from bundle.open import Bundle
+from engines.protocol import Engine, Mapping
+from engines.signature import ArraySpec, labeller_outputs
+from labelmint.latents import Mt19937Rows
+from service.batch import W
+from service.delivery import Chunk, Stream
+from service.metrics import ModelMetrics
+from service.query import Query
+from service.scheduler import Draw, Lane, Scheduler
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """One model; `engines` share its streams."""
+
+    name: str
+    bundle: Bundle
+    engines: tuple[Engine, ...]
+    mapping: Mapping
+    metrics: ModelMetrics
+    scheduler: Scheduler = field(default_factory=Scheduler)
+    streams: dict[Lane, Stream] = field(default_factory=dict)
+    # One for all engines: a stream's MT19937 position is not safe for two threads.
+    mapping_thread: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(1, "mapping")
+    )
+
+    @property
+    def batch_size(self) -> int:
+        """Samples of a full engine batch."""
+        return self.engines[0].batch_sizes[-1]
+
+    @property
+    def outputs(self) -> dict[str, ArraySpec]:
+        """What a sample can consist of, by name, in wire order."""
+        manifest = self.bundle.manifest
+        ws = ArraySpec(
+            np.dtype(np.float32), (manifest.generator.num_ws, manifest.generator.w_dim)
+        )
+        return {**labeller_outputs(manifest), W: ws}
+
+    @contextmanager
+    def stream(
+        self, query: Query, window: int, deadline: float, mt19937: Mt19937Rows | None = None
+    ) -> Iterator[Stream]:
+        """A stream that engines work for until the block ends."""
+        plan = query.plan
+        lane = Lane(plan.first, plan.stop, plan.unit, window, query.count, deadline)
+        stream = self.streams[lane] = Stream(query, lane, mt19937)
+        self.metrics.streams.inc()
+        try:
+            self.scheduler.add(lane, time.monotonic())
+            yield stream
+        finally:
+            self.scheduler.remove(lane)
+            del self.streams[lane]
+            self.metrics.streams.dec()
+
+    async def draws(self, capacity: int) -> list[Draw]:
+        """The next engine batch; waits until some stream has rows to draw."""
+        while not (draws := self.scheduler.draw(capacity, time.monotonic())):
+            await self.scheduler.work.wait()
+        now = time.monotonic()
+        self.metrics.waiting.set(self.scheduler.waiting())
+        for draw in draws:
+            self.metrics.queue_seconds.observe(now - draw.since)
+        return draws
+
+    def sent(self, stream: Stream, chunk: Chunk, message_bytes: int) -> None:
+        """A message left; its stream may draw again."""
+        now = time.monotonic()
+        stream.sent(chunk)
+        self.scheduler.wake(stream.lane, now)
+        self.metrics.kept.inc(chunk.size)
+        self.metrics.discarded.inc(chunk.discarded)
+        self.metrics.message_bytes.inc(message_bytes)
+        if chunk.pieces:
+            self.metrics.message_seconds.observe(now - min(p.since for p in chunk.pieces))
+
+    def close(self) -> None:
+        """Frees the engines; nothing may be running on them."""
+        self.mapping_thread.shutdown()
+        for engine in self.engines:
+            engine.close()

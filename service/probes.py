@@ -1,0 +1,72 @@
+"""HTTP beside gRPC: /healthz, /readyz and /metrics, on a thread of its own.
+
+Kubernetes' gRPC probes cannot do mutual TLS, and a scrape must not wait for the event loop.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+
+from service.errors import StartError
+
+
+@dataclass(frozen=True)
+class Probes:
+    """What the endpoints report."""
+
+    alive: Callable[[], bool]  # the event loop turns
+    ready: Callable[[], bool]  # calls are served
+    registry: CollectorRegistry
+
+
+@contextmanager
+def probe_server(host: str, port: int, probes: Probes) -> Iterator[int]:
+    """Serves until the block ends; yields the bound port. Raises StartError."""
+    handler = type("Handler", (_Handler,), {"probes": probes})
+    try:
+        server = ThreadingHTTPServer((host, port), handler)
+    except OSError as error:
+        raise StartError(f"metrics port {host}:{port} cannot be bound: {error.strerror}") from error
+    server.daemon_threads = True
+    thread = Thread(target=server.serve_forever, name="probes", daemon=True)
+    thread.start()
+    try:
+        yield server.server_address[1]
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    probes: Probes
+
+    def do_GET(self) -> None:
+        path = self.path.split("?")[0]
+        if path == "/metrics":
+            encode, content_type = choose_encoder(self.headers.get("Accept", ""))
+            self._answer(200, encode(self.probes.registry), content_type)
+        elif path == "/healthz":
+            self._answer_probe(self.probes.alive(), "alive", "the event loop hangs")
+        elif path == "/readyz":
+            self._answer_probe(self.probes.ready(), "ready", "loading or draining")
+        else:
+            self._answer(404, b"/metrics, /healthz and /readyz are here\n")
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Probes come every few seconds; they are not worth a line each."""
+
+    def _answer_probe(self, good: bool, yes: str, no: str) -> None:
+        self._answer(200 if good else 503, f"{yes if good else no}\n".encode())
+
+    def _answer(self, status: int, body: bytes, content_type: str = "text/plain") -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)

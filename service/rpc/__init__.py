@@ -1,0 +1,1 @@
+"""The wire: protos to queries and back, and how calls end."""

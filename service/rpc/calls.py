@@ -1,0 +1,131 @@
+"""How a call begins and ends: bytes to a message, any exception to a status.
+
+Handlers get and give bytes, so that a request that is no protobuf is the caller's mistake and
+not the library's INTERNAL, and so that responses are serialised off the event loop.
+"""
+
+import asyncio
+import contextlib
+import math
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+
+from service.errors import NEXT_INDEX, BadRequest, Status, status_from_error
+from service.metrics import Metrics
+
+Context = grpc.aio.ServicerContext[bytes, bytes]
+Request = TypeVar("Request", bound=Message)
+
+_OK = Status(grpc.StatusCode.OK, "", ())
+_CANCELLED = Status(grpc.StatusCode.CANCELLED, "", ())  # nobody hears it, but it is counted
+
+
+class _CallerLeft(Exception):
+    """A message could not be written."""
+
+
+@dataclass
+class Call:
+    """One call under way, for its trailers and its metrics."""
+
+    deadline: float  # on time.monotonic's clock
+    model: str = ""  # name of a served model, once known
+    next_index: int | None = None  # where to resume after the last message sent
+
+
+def request_from_bytes(data: bytes, kind: type[Request]) -> Request:
+    """Raises BadRequest."""
+    request = kind()
+    try:
+        request.ParseFromString(data)
+    except DecodeError as error:
+        raise BadRequest(f"the request is no {kind.DESCRIPTOR.name}: {error}") from error
+    return request
+
+
+class Calls:
+    """Wraps handlers so that every call ends as the table in errors says, and is counted."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._active = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def ended(self, timeout_s: float) -> None:
+        """Returns when no call is under way any more, or after the timeout."""
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), timeout_s)
+
+    def unary(
+        self, method: str, behaviour: Callable[[Call, bytes], Awaitable[bytes]]
+    ) -> "grpc.RpcMethodHandler[bytes, bytes]":
+        """A call with one answer."""
+
+        async def handle(data: bytes, context: Context) -> bytes:
+            answer = b""
+            async with self._ending(method, context) as call:
+                answer = await behaviour(call, data)
+            return answer
+
+        return grpc.unary_unary_rpc_method_handler(handle)
+
+    def stream(
+        self, method: str, behaviour: Callable[[Call, bytes], AsyncGenerator[bytes, None]]
+    ) -> "grpc.RpcMethodHandler[bytes, bytes]":
+        """A call with many; its trailers tell where to resume."""
+
+        async def handle(data: bytes, context: Context) -> None:
+            async with (
+                self._ending(method, context) as call,
+                aclosing(behaviour(call, data)) as messages,
+            ):
+                async for message in messages:
+                    await _write(message, context)
+
+        return grpc.unary_stream_rpc_method_handler(handle)
+
+    @asynccontextmanager
+    async def _ending(self, method: str, context: Context) -> AsyncIterator[Call]:
+        remaining = context.time_remaining()
+        deadline = math.inf if remaining is None else time.monotonic() + remaining
+        call, status = Call(deadline), _CANCELLED
+        self._active += 1
+        self._idle.clear()
+        try:
+            try:
+                yield call
+                status = _OK
+            except _CallerLeft:
+                return
+            except Exception as error:
+                status = status_from_error(error)
+            await _end(call, status, context)
+        finally:
+            self._metrics.count_request(call.model, method, status.code.name)
+            self._active -= 1
+            if not self._active:
+                self._idle.set()
+
+
+async def _write(message: bytes, context: Context) -> None:
+    try:
+        await context.write(message)
+    except Exception as error:  # a private class of grpc's; a write fails for no other reason
+        raise _CallerLeft from error
+
+
+async def _end(call: Call, status: Status, context: Context) -> None:
+    metadata = status.metadata
+    if call.next_index is not None:
+        metadata += ((NEXT_INDEX, str(call.next_index)),)
+    if status is _OK:
+        context.set_trailing_metadata(metadata)
+    else:
+        await context.abort(status.code, status.message, metadata)

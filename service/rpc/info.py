@@ -1,0 +1,55 @@
+"""A served model -> its description on the wire."""
+
+from bundle.calibration import find_calibration
+from bundle.manifest import Manifest
+from engines.sampling import default_options, key_from_options
+from labelmint.codec import OUTPUTS
+from labelmint.v1 import label_service_pb2 as pb
+from service.models import ServedModel
+
+
+def proto_from_model(model: ServedModel) -> pb.Model:
+    """Everything a client can know beforehand."""
+    manifest = model.bundle.manifest
+    generator, labels = manifest.generator, manifest.labels
+    specs = model.outputs
+    height, width = specs["image"].extents[:2]
+    key = key_from_options(default_options(generator))
+    proto = pb.Model(
+        name=model.name,
+        bundle_id=manifest.bundle_id,
+        family=generator.family,
+        outputs=sorted(OUTPUTS[name].output for name in specs),
+        image_height=height,
+        image_width=width,
+        label_height=labels.height if labels else 0,
+        label_width=labels.width if labels else 0,
+        z_dim=generator.z_dim,
+        w_dim=generator.w_dim,
+        num_ws=generator.num_ws,
+        num_classes=generator.num_classes,
+        view_layers=generator.view_layers,
+        truncation_psi=generator.truncation_psi,
+        truncation_cutoff=generator.truncation_cutoff,
+        max_batch_size=model.batch_size,
+        engine=model.engines[0].name,
+        licences=manifest.licences,
+        calibrated=find_calibration(manifest, key) is not None,
+    )
+    _add_heads(proto, manifest)
+    return proto
+
+
+def _add_heads(proto: pb.Model, manifest: Manifest) -> None:
+    heads = manifest.heads
+    if heads is None:
+        return
+    proto.score_source = heads.score_source or ""
+    if heads.segmentation is not None:
+        for number, label_class in enumerate(heads.segmentation.classes):
+            proto.classes.add(id=number, name=label_class.name, color=label_class.color)
+    if heads.keypoints is not None:
+        for name in heads.keypoints.names:
+            proto.keypoints.add(name=name)
+        for start, end in heads.keypoints.skeleton:
+            proto.skeleton.add(from_keypoint=start, to_keypoint=end)

@@ -1,0 +1,83 @@
+"""Outputs and codecs of a request -> what each delivered sample consists of."""
+
+from importlib.util import find_spec
+
+from engines.signature import ArraySpec
+from labelmint.codec import CODECS, OUTPUTS, max_packed_bytes_per_sample, raw_bytes_per_sample
+from labelmint.v1 import label_service_pb2 as pb
+from service.errors import BadRequest, Unmet
+from service.query import WantedOutput
+
+_ON_REQUEST = ("uncertainty_map", "w")
+_CAN_JPEG = find_spec("simplejpeg") is not None  # an extra; without it images go RAW
+MAX_JPEG_QUALITY = 100
+DEFAULT_JPEG_QUALITY = 90
+
+
+def outputs_from_proto(
+    proto: pb.SampleQuery, available: dict[str, ArraySpec]
+) -> tuple[WantedOutput, ...]:
+    """In ascending Output order. Raises BadRequest, Unmet."""
+    codecs = _codecs(proto)
+    wanted = []
+    for name in _names(proto, available):
+        spec, output = available[name], OUTPUTS[name].output
+        codec = _codec(name, codecs)
+        wanted.append(
+            WantedOutput(
+                name=name,
+                output=output,
+                codec=codec,
+                raw_bytes=raw_bytes_per_sample(output, spec.extents, spec.dtype),
+                max_packed_bytes=max_packed_bytes_per_sample(output, spec.extents, codec),
+            )
+        )
+    return tuple(sorted(wanted, key=lambda output: output.output))
+
+
+def jpeg_quality_from_proto(proto: pb.SampleQuery) -> int:
+    """Raises BadRequest."""
+    if proto.jpeg_quality > MAX_JPEG_QUALITY:
+        raise BadRequest(
+            f"jpeg_quality is {proto.jpeg_quality}; it must be in [1, {MAX_JPEG_QUALITY}], or 0 "
+            f"for {DEFAULT_JPEG_QUALITY}"
+        )
+    if proto.jpeg_quality and pb.CODEC_JPEG not in proto.accept_codecs:
+        raise BadRequest(
+            f"jpeg_quality is {proto.jpeg_quality} and accept_codecs has no JPEG; add JPEG or "
+            "leave the quality 0"
+        )
+    return proto.jpeg_quality or DEFAULT_JPEG_QUALITY
+
+
+def _names(proto: pb.SampleQuery, available: dict[str, ArraySpec]) -> list[str]:
+    if not proto.outputs:
+        return [name for name in available if name not in _ON_REQUEST]
+    names = {spec.output: name for name, spec in OUTPUTS.items()}
+    for output in proto.outputs:
+        if output not in names:
+            raise BadRequest(
+                f"outputs has {output}; each is one of {', '.join(map(str, names))}, see Output"
+            )
+        if names[output] not in available:
+            raise Unmet(
+                f"outputs has {names[output]}, which this model lacks; it has "
+                f"{', '.join(available)}"
+            )
+    return [names[output] for output in sorted(set(proto.outputs))]
+
+
+def _codecs(proto: pb.SampleQuery) -> set[int]:
+    for codec in proto.accept_codecs:
+        if codec not in (pb.CODEC_UNSPECIFIED, *CODECS.values()):
+            known = ", ".join(map(str, CODECS.values()))
+            raise BadRequest(f"accept_codecs has {codec}; each is one of {known}, see Codec")
+    return set(proto.accept_codecs) or {pb.CODEC_RAW, pb.CODEC_ZSTD}
+
+
+def _codec(name: str, accepted: set[int]) -> pb.Codec:
+    if name == "image" and pb.CODEC_JPEG in accepted and _CAN_JPEG:
+        return pb.CODEC_JPEG
+    if name == "mask" and pb.CODEC_ZSTD in accepted:
+        return pb.CODEC_ZSTD
+    return pb.CODEC_RAW

@@ -1,0 +1,202 @@
+"""SampleQuery -> Query: every field checked, every refusal with value, limit and fix."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from engines.sampling import SamplingOptions
+from labelmint.latents import MAX_MT19937_INDEX
+from labelmint.v1 import label_service_pb2 as pb
+from service.config import DEFAULT_MESSAGE_BYTES, MIN_MESSAGE_BYTES, Limits
+from service.encoding import over_limit
+from service.errors import BadRequest, Unmet
+from service.models import ServedModel
+from service.query import MESSAGE_OVERHEAD_BYTES, LatentRows, Query
+from service.rpc.latents import latents_from_proto
+from service.rpc.outputs import jpeg_quality_from_proto, outputs_from_proto
+from service.rpc.sampling import filters, max_uncertainty_from_filter, options_from_proto
+from service.sampler import END_OF_INDICES, IndexRange, Plan, plan_from_indices, plan_from_range
+
+
+def query_from_proto(proto: pb.SampleQuery, model: ServedModel, limits: Limits) -> Query:
+    """Resolves a request against a model. Raises ServiceError, SamplingError, NotCalibrated."""
+    manifest = model.bundle.manifest
+    if proto.bundle_id not in ("", manifest.bundle_id):
+        raise Unmet(
+            f"bundle_id is {proto.bundle_id}, {model.name} is served from {manifest.bundle_id}; "
+            "start a new stream without the pin, or ask a server that has that bundle"
+        )
+    options = options_from_proto(proto.sampling, manifest.generator)
+    latents = None
+    if proto.HasField("latents"):
+        _check_latents_alone(proto, options)
+        latents = latents_from_proto(proto.latents, manifest.generator, limits.max_explicit_rows)
+    query = Query(
+        options=options,
+        latents=latents,
+        plan=_plan(proto, options, latents, limits),
+        max_uncertainty=max_uncertainty_from_filter(proto.filter, model.bundle, options),
+        count=proto.count,
+        outputs=outputs_from_proto(proto, model.outputs),
+        jpeg_quality=jpeg_quality_from_proto(proto),
+        max_message_bytes=_max_message_bytes(proto, limits),
+        max_message_samples=proto.max_message_samples or model.batch_size,
+        bundle_id=manifest.bundle_id,
+    )
+    _check_one_sample_fits(query)
+    return query
+
+
+def bounded_query_from_proto(
+    proto: pb.SampleQuery, model: ServedModel, limits: Limits
+) -> tuple[Query, int]:
+    """The query of a unary call, and the most samples it can deliver. Raises as above."""
+    if not (proto.count or proto.end_index or proto.indices or proto.HasField("latents")):
+        raise BadRequest(
+            "count, end_index, indices and latents are all empty; GenerateSamples needs one of "
+            "them as a bound, StreamSamples can be endless"
+        )
+    most = limits.max_generate_examined
+    bounded = pb.SampleQuery()
+    bounded.CopyFrom(proto)
+    bounded.max_examined = min(proto.max_examined or most, most)
+    query = query_from_proto(bounded, model, limits)
+    samples = query.plan.examined(query.plan.stop)
+    samples = min(samples, query.count) if query.count else samples
+    size = MESSAGE_OVERHEAD_BYTES + samples * query.sample_message_bytes
+    if size > query.max_message_bytes:
+        raise BadRequest(
+            f"the answer can have {samples} samples and {size} bytes, max_message_bytes is "
+            f"{query.max_message_bytes}; ask for fewer samples or outputs, or use StreamSamples"
+        )
+    return replace(query, max_message_samples=max(samples, 1)), samples
+
+
+def _plan(
+    proto: pb.SampleQuery, options: SamplingOptions, latents: LatentRows | None, limits: Limits
+) -> Plan:
+    whole_objects = filters(proto.filter) and proto.filter.filter_sets
+    if proto.indices:
+        return _plan_of_indices(proto, options, whole_objects, limits)
+    if latents is not None:
+        rows = len(latents.rows)
+        if proto.start_index > rows:
+            raise BadRequest(
+                f"start_index is {proto.start_index}; latents has {rows} rows, it must be in "
+                f"[0, {rows}]"
+            )
+        return plan_from_range(
+            IndexRange(proto.start_index, rows, max_examined=proto.max_examined)
+        )
+    end, spent_at_end = _end(proto, options)
+    shards = proto.num_shards or 1
+    if proto.shard_index >= shards:
+        raise BadRequest(
+            f"shard_index is {proto.shard_index}; it must be under num_shards, which is {shards}"
+        )
+    plan = plan_from_range(
+        IndexRange(
+            start=proto.start_index,
+            end=end,
+            shard=proto.shard_index,
+            shards=shards,
+            views=options.views_per_object,
+            whole_objects=whole_objects,
+            max_examined=proto.max_examined,
+            spent_at_end=spent_at_end,
+        )
+    )
+    _check_count(proto, plan)
+    return plan
+
+
+def _plan_of_indices(
+    proto: pb.SampleQuery, options: SamplingOptions, whole_objects: bool, limits: Limits
+) -> Plan:
+    _check_alone(proto, "indices", start_index=proto.start_index)
+    if len(proto.indices) > limits.max_explicit_indices:
+        raise BadRequest(
+            f"indices has {len(proto.indices)} entries; the limit is "
+            f"{limits.max_explicit_indices}, send more in several requests"
+        )
+    indices = np.array(proto.indices, np.uint64)
+    falls = np.flatnonzero(indices[1:] <= indices[:-1])
+    if len(falls):
+        at = int(falls[0]) + 1
+        raise BadRequest(
+            f"indices[{at}] is {indices[at]} after {indices[at - 1]}; they must be strictly "
+            "ascending"
+        )
+    views = options.views_per_object
+    end = MAX_MT19937_INDEX if options.latent_source == "mt19937" else END_OF_INDICES
+    end = end // views * views if whole_objects else end
+    if indices[-1] >= end:
+        raise BadRequest(f"indices has {indices[-1]}; each must be under {end}")
+    return plan_from_indices(indices, views, whole_objects, proto.max_examined)
+
+
+def _end(proto: pb.SampleQuery, options: SamplingOptions) -> tuple[int, str]:
+    """End of the raw range, and why it is not what the caller asked for, if so."""
+    if proto.end_index and proto.end_index < proto.start_index:
+        raise BadRequest(
+            f"end_index is {proto.end_index}, under start_index {proto.start_index}; it must be "
+            "at least that, or 0 for none"
+        )
+    if options.latent_source != "mt19937":
+        return proto.end_index or END_OF_INDICES, ""
+    if max(proto.start_index, proto.end_index) > MAX_MT19937_INDEX:
+        raise BadRequest(
+            f"start_index is {proto.start_index} and end_index {proto.end_index}; with MT19937 "
+            f"latents neither may exceed {MAX_MT19937_INDEX}: use PHILOX"
+        )
+    if proto.end_index:
+        return proto.end_index, ""
+    return MAX_MT19937_INDEX, f"MT19937 latents end at index {MAX_MT19937_INDEX}; use PHILOX"
+
+
+def _check_count(proto: pb.SampleQuery, plan: Plan) -> None:
+    left = plan.examined(plan.stop)
+    if not proto.end_index and not plan.spent and proto.count > left:
+        raise BadRequest(
+            f"count is {proto.count}; from start_index {proto.start_index} on there are only "
+            f"{left} indices under 2^64 - 1 for this shard, lower either"
+        )
+
+
+def _check_latents_alone(proto: pb.SampleQuery, options: SamplingOptions) -> None:
+    _check_alone(proto, "latents", indices=len(proto.indices))
+    if proto.filter.mode == pb.FILTER_MODE_KEEP_FRACTION:
+        raise BadRequest(
+            "latents is set and filter.mode is KEEP_FRACTION; calibration holds for drawn "
+            "latents only, use MAX_UNCERTAINTY or NONE"
+        )
+    if options.views_per_object != 1:
+        raise BadRequest(
+            f"views_per_object is {options.views_per_object}; with latents it must be 0 or 1"
+        )
+
+
+def _check_alone(proto: pb.SampleQuery, what: str, **more: int) -> None:
+    """Raises BadRequest when a field is set that `what` excludes."""
+    shards = proto.num_shards if proto.num_shards > 1 else 0
+    fields = {"end_index": proto.end_index, "shard_index": proto.shard_index, "num_shards": shards}
+    for name, value in {**fields, **more}.items():
+        if value:
+            raise BadRequest(f"{what} is set and so is {name} ({value}); leave one of them out")
+
+
+def _max_message_bytes(proto: pb.SampleQuery, limits: Limits) -> int:
+    given = proto.max_message_bytes or min(DEFAULT_MESSAGE_BYTES, limits.max_message_bytes)
+    if not MIN_MESSAGE_BYTES <= given <= limits.max_message_bytes:
+        raise BadRequest(
+            f"max_message_bytes is {given}; it must be in [{MIN_MESSAGE_BYTES}, "
+            f"{limits.max_message_bytes}], or 0 for {DEFAULT_MESSAGE_BYTES}"
+        )
+    return given
+
+
+def _check_one_sample_fits(query: Query) -> None:
+    """Refuses at once what cannot fit; what compression decides is seen when it is encoded."""
+    certain = sum(o.raw_bytes for o in query.outputs if o.codec == pb.CODEC_RAW)
+    if certain > query.max_message_bytes:
+        raise over_limit(query, certain)

@@ -1,0 +1,101 @@
+"""Sampling options and filters of requests -> those of the engines' room."""
+
+import math
+
+import numpy as np
+
+from bundle.calibration import calibration_for, threshold_for
+from bundle.manifest import Generator
+from bundle.open import Bundle
+from engines.sampling import LatentSource, SamplingOptions, check_options, key_from_options
+from labelmint.v1 import label_service_pb2 as pb
+from service.errors import BadRequest, Unmet
+
+_SOURCES: dict[int, LatentSource] = {
+    pb.LATENT_SOURCE_UNSPECIFIED: "philox",
+    pb.LATENT_SOURCE_PHILOX: "philox",
+    pb.LATENT_SOURCE_MT19937: "mt19937",
+}
+_FILTERS = (pb.FILTER_MODE_KEEP_FRACTION, pb.FILTER_MODE_MAX_UNCERTAINTY)
+_NO_FILTERS = (pb.FILTER_MODE_UNSPECIFIED, pb.FILTER_MODE_NONE)
+
+
+def options_from_proto(proto: pb.SamplingOptions, generator: Generator) -> SamplingOptions:
+    """Fills in the bundle's defaults. Raises BadRequest, SamplingError."""
+    if proto.latent_source not in _SOURCES:
+        raise BadRequest(
+            f"latent_source is {proto.latent_source}; it is one of "
+            f"{', '.join(map(str, _SOURCES))}, see LatentSource"
+        )
+    own_psi, own_cutoff = generator.truncation_psi, generator.truncation_cutoff
+    options = SamplingOptions(
+        seed=proto.seed,
+        latent_source=_SOURCES[proto.latent_source],
+        truncation_psi=proto.truncation_psi if proto.HasField("truncation_psi") else own_psi,
+        truncation_cutoff=(
+            proto.truncation_cutoff if proto.HasField("truncation_cutoff") else own_cutoff
+        ),
+        class_index=proto.class_index if proto.HasField("class_index") else None,
+        views_per_object=proto.views_per_object or 1,
+    )
+    check_options(generator, options)
+    return options
+
+
+def filters(proto: pb.Filter) -> bool:
+    """Whether this filter can discard anything. Raises BadRequest when it contradicts itself."""
+    if proto.mode not in (*_FILTERS, *_NO_FILTERS):
+        known = ", ".join(map(str, (*_NO_FILTERS, *_FILTERS)))
+        raise BadRequest(f"filter.mode is {proto.mode}; it is one of {known}, see FilterMode")
+    if proto.keep_fraction != 0 and proto.mode != pb.FILTER_MODE_KEEP_FRACTION:
+        raise BadRequest(
+            f"filter.keep_fraction is {proto.keep_fraction:g} in mode {proto.mode}; leave it 0 or "
+            "set the mode to KEEP_FRACTION"
+        )
+    if proto.max_uncertainty != 0 and proto.mode != pb.FILTER_MODE_MAX_UNCERTAINTY:
+        raise BadRequest(
+            f"filter.max_uncertainty is {proto.max_uncertainty:g} in mode {proto.mode}; leave it "
+            "0 or set the mode to MAX_UNCERTAINTY"
+        )
+    return proto.mode in _FILTERS
+
+
+def max_uncertainty_from_filter(
+    proto: pb.Filter, bundle: Bundle, options: SamplingOptions
+) -> np.float32:
+    """The largest score that is delivered; inf delivers all.
+
+    Raises BadRequest, Unmet for a bundle without a score, NotCalibrated.
+    """
+    if not filters(proto):
+        return np.float32(math.inf)
+    if proto.mode == pb.FILTER_MODE_KEEP_FRACTION:
+        return threshold_from_fraction(proto.keep_fraction, "filter.", bundle, options)
+    if not proto.max_uncertainty >= 0:  # also refuses NaN
+        raise BadRequest(
+            f"filter.max_uncertainty is {proto.max_uncertainty:g}; it must be at least 0"
+        )
+    check_has_score(bundle)
+    return np.float32(proto.max_uncertainty)
+
+
+def threshold_from_fraction(
+    keep_fraction: float, where: str, bundle: Bundle, options: SamplingOptions
+) -> np.float32:
+    """The calibrated score that keeps this share. Raises as max_uncertainty_from_filter."""
+    if not 0 < keep_fraction <= 1:
+        raise BadRequest(f"{where}keep_fraction is {keep_fraction:g}; it must be in (0, 1]")
+    check_has_score(bundle)
+    key = key_from_options(options)
+    calibration = calibration_for(bundle.manifest, key, bundle.path)
+    return np.float32(threshold_for(calibration, keep_fraction))
+
+
+def check_has_score(bundle: Bundle) -> None:
+    """Raises Unmet when no head of the bundle gives an uncertainty."""
+    heads = bundle.manifest.heads
+    if heads is None or heads.score_source is None:
+        raise Unmet(
+            "this bundle has no score_source, so nothing can be filtered by uncertainty; set the "
+            "filter's mode to NONE"
+        )

@@ -1,0 +1,140 @@
+"""Wiring: one event loop with gRPC, health, reflection and probes around the engines."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from service.compute import Compute
+from service.config import Config
+from service.errors import StartError
+from service.metrics import Metrics
+from service.models import ServedModel
+from service.probes import Probes, probe_server
+from service.rpc.label_service import SERVICE, LabelService
+
+ENCODING_THREADS = 2
+FLUSH_S = 0.25  # for the last trailers; health watchers would hold any longer grace to its end
+ALIVE_WITHIN_S = 10.0  # the event loop must have turned
+_NAMES = (health.OVERALL_HEALTH, SERVICE)
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+class Server:
+    """One process's server; `running` binds it, `serve` makes it ready, `drain` ends it."""
+
+    def __init__(self, config: Config, metrics: Metrics) -> None:
+        self.config, self.metrics = config, metrics
+        self.port = 0  # bound, once running
+        self.metrics_port: int | None = None
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._encoders = ThreadPoolExecutor(ENCODING_THREADS, "encoding")
+        self._service = LabelService(config.limits, metrics, self._encoders)
+        self._health = health.aio.HealthServicer()
+        self._grpc = grpc.aio.server(options=_grpc_options(config))
+        self._ready = False
+        self._turned = time.monotonic()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._models: list[ServedModel] = []
+        self._computes: list[Compute] = []
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["Server"]:
+        """Listens, answering UNAVAILABLE until `serve`. Raises StartError."""
+        async with AsyncExitStack() as stack:
+            await self._set_health(_NOT_SERVING)
+            self._start_probes(stack)
+            await self._start_grpc(stack)
+            stack.push_async_callback(self._end_computing)
+            self._spawn(self._turn())
+            yield self
+
+    async def serve(self, models: Sequence[ServedModel]) -> None:
+        """Ready from here on; the models are closed with the server."""
+        self._models = list(models)
+        for model in models:
+            for engine in model.engines:
+                self._computes.append(Compute(engine, model))
+                self._spawn(self._computes[-1].run())
+        self._service.serve(models)
+        self._ready = True
+        await self._set_health(_SERVING)
+
+    async def drain(self) -> None:
+        """Not ready, then streams end resumably, then calls that are left get the grace."""
+        self._ready = False
+        await self._set_health(_NOT_SERVING)
+        await asyncio.sleep(self.config.drain_delay_s)
+        self._service.drain()
+        await self._service.calls.ended(self.config.drain_grace_s)
+        await self._grpc.stop(FLUSH_S)
+
+    def _start_probes(self, stack: AsyncExitStack) -> None:
+        if self.config.metrics_port is None:
+            return
+        probes = Probes(self._alive, lambda: self._ready, self.metrics.registry)
+        host = self.config.listen.rpartition(":")[0]
+        server = probe_server(host.strip("[]"), self.config.metrics_port, probes)
+        self.metrics_port = stack.enter_context(server)
+
+    async def _start_grpc(self, stack: AsyncExitStack) -> None:
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
+        self._grpc.add_generic_rpc_handlers((self._service.handler(),))
+        names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._grpc)
+        try:
+            self.port = self._grpc.add_insecure_port(self.config.listen)
+        except RuntimeError as error:
+            raise StartError(f"{self.config.listen} cannot be bound; is it in use?") from error
+        stack.push_async_callback(self._grpc.stop, None)
+        await self._grpc.start()
+
+    async def _end_computing(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for compute in self._computes:
+            compute.close()
+        for model in self._models:
+            model.close()
+        self._encoders.shutdown()
+
+    async def _set_health(self, status: int) -> None:
+        for name in _NAMES:
+            await self._health.set(name, status)
+
+    def _alive(self) -> bool:
+        return time.monotonic() - self._turned < ALIVE_WITHIN_S
+
+    async def _turn(self) -> None:
+        while True:
+            self._turned = time.monotonic()
+            await asyncio.sleep(1)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._report_failure)
+        self._tasks.append(task)
+
+    def _report_failure(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not self.failed.done():
+            self.failed.set_exception(error)
+
+
+def _grpc_options(config: Config) -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_receive_message_length", config.limits.max_request_bytes),
+        ("grpc.max_send_message_length", config.limits.max_message_bytes),
+        ("grpc.so_reuseport", 0),  # a second server on the port is a mistake, not a share
+        # Clients may ping every 10 s, also between calls.
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+    ]

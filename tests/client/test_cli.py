@@ -1,0 +1,114 @@
+"""Command line: exit codes, and one line for whatever goes wrong."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import grpc
+import pytest
+from PIL import Image
+
+import labelmint
+from labelmint.cli import main
+from tests.client.scripted_service import Ended, ScriptedService
+
+Captured = pytest.CaptureFixture[str]
+
+
+def run(capsys: Captured, *arguments: str) -> tuple[int, str, str]:
+    code = main(arguments)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_models_lists_what_a_user_needs_to_know(capsys: Captured, target: str) -> None:
+    code, out, err = run(capsys, "models", "--target", target)
+    assert (code, err) == (0, "")
+    for fact in ("scripted", "8 x 6 px", "keypoints", "background, skin, eye", "calibrated"):
+        assert fact in out
+
+
+def test_preview_writes_a_sheet_and_says_where_to_go_on(
+    capsys: Captured, target: str, service: ScriptedService, tmp_path: Path
+) -> None:
+    out = tmp_path / "sheet.png"
+    code, said, err = run(
+        capsys, "preview", "--target", target, "--out", str(out), "--count", "3",
+        "--seed", "5", "--keep-fraction", "0.5", "--start-index", "4",
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    with Image.open(out) as sheet:
+        assert sheet.width > 3 * 150
+    query = service.queries[0]
+    assert (query.count, query.start_index, query.sampling.seed) == (3, 4, 5)
+    assert query.filter.keep_fraction == 0.5
+    assert f"--start-index {int(said.split()[-1])}" in said
+
+
+def test_target_comes_from_the_environment(
+    capsys: Captured, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LABELMINT_TARGET", target)
+    assert run(capsys, "models")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--nonsense"], "No such option"),
+        (["nonsense"], "No such command"),
+        (["models"], "LABELMINT_TARGET"),
+        (["preview", "--target", "x"], "--out"),
+        (["preview", "--target", "x", "--out", "sheet.xyz"], ".png"),
+        (["preview", "--target", "x", "--out", "a.png", "--count", "0"], "1<=x<=256"),
+    ],
+)
+def test_usage_is_2(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch, arguments: list[str], word: str
+) -> None:
+    monkeypatch.delenv("LABELMINT_TARGET", raising=False)
+    code, out, err = run(capsys, *arguments)
+    assert (code, out) == (2, "")
+    assert word in err
+
+
+def test_options_that_cannot_be_sent_are_usage(capsys: Captured, target: str) -> None:
+    code, _, err = run(
+        capsys, "preview", "--target", target, "--out", "a.png", "--keep-fraction", "2"
+    )
+    assert code == 2
+    assert "keep_fraction 2.0 is outside (0, 1]" in err
+
+
+def test_unreachable_is_3(capsys: Captured) -> None:
+    code, out, err = run(capsys, "models", "--target", "localhost:1")
+    assert (code, out) == (3, "")
+    assert err.startswith("labelmint: localhost:1 is unreachable")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [("NOT_FOUND", 4), ("RESOURCE_EXHAUSTED", 4), ("DEADLINE_EXCEEDED", 3), ("INTERNAL", 1)],
+)
+def test_refusals_are_4_and_failures_1(
+    capsys: Captured, target: str, service: ScriptedService, status: str, code: int
+) -> None:
+    service.refusal = Ended(grpc.StatusCode[status], "because\nof this")
+    assert run(capsys, "models", "--target", target) == (code, "", "labelmint: because of this\n")
+
+
+def test_a_sheet_that_cannot_be_written_is_1(capsys: Captured, target: str, tmp_path: Path) -> None:
+    missing = tmp_path / "missing" / "sheet.png"
+    code, _, err = run(capsys, "preview", "--target", target, "--out", str(missing), "--count", "1")
+    assert code == 1
+    assert str(missing) in err
+
+
+def test_module_version_and_help_work_as_a_process() -> None:
+    command = [sys.executable, "-W", "error", "-m", "labelmint"]
+    version = subprocess.run([*command, "--version"], capture_output=True, text=True)
+    assert (version.returncode, version.stderr) == (0, "")
+    assert labelmint.__version__ in version.stdout

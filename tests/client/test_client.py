@@ -1,0 +1,242 @@
+"""Client: the promises of the stream over the real wire."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from types import ModuleType
+
+import grpc
+import numpy as np
+import pytest
+
+import labelmint
+from labelmint import Client, codec
+from labelmint.errors import Denied, Invalid, NotFound, Refused, Unreachable
+from labelmint.options import StreamOptions
+from labelmint.v1 import label_service_pb2 as pb
+from tests.client.scripted_service import Ended, Script, ScriptedService, keeps, sample
+
+CLOSED_PORT = "localhost:1"
+
+
+def test_the_loop_of_the_readme(target: str) -> None:
+    indices: list[int] = []
+    with Client(target) as client:
+        for batch in client.stream(batch_size=16, seed=7, keep_fraction=0.9, count=100):
+            assert batch.images is not None and batch.masks is not None
+            assert batch.keypoints is not None and batch.depth is not None
+            assert batch.uncertainty is not None
+            assert batch.uncertainty_map is None and batch.w is None
+            truth = sample(7, int(batch.indices[0]))
+            assert (batch.images[0] == truth["image"][0]).all()
+            assert (batch.depth[0] == truth["depth"][0]).all()
+            assert batch.uncertainty.max() <= np.float32(0.9)
+            assert batch.bundle_id == "sha256:scripted"
+            indices += batch.indices.tolist()
+    query = pb.SampleQuery(filter=pb.Filter(mode=pb.FILTER_MODE_KEEP_FRACTION, keep_fraction=0.9))
+    query.sampling.seed = 7
+    assert indices == [i for i in range(200) if keeps(query, i)][:100]
+
+
+@pytest.mark.parametrize("streams", [1, 3])
+def test_streams_are_the_same_however_they_are_split(target: str, streams: int) -> None:
+    options = StreamOptions(
+        seed=3, max_uncertainty=0.4, start_index=11, end_index=400, views_per_object=2,
+        num_shards=3, shard_index=1, outputs=["uncertainty", "w"],
+    )  # fmt: skip
+    with Client(target) as one, Client(target, streams=streams) as several:
+        expected = list(one.stream(5, **options))
+        got = list(several.stream(5, **options))
+    assert [batch.indices.tolist() for batch in got] == [b.indices.tolist() for b in expected]
+    for left, right in zip(got, expected, strict=True):
+        assert left.w is not None and right.w is not None
+        assert (left.w == right.w).all()
+    assert sum(b.discarded for b in got) == sum(b.discarded for b in expected)
+
+
+def test_a_drained_server_is_asked_again_where_it_stopped(
+    target: str, service: ScriptedService
+) -> None:
+    service.script = Script(messages_until_drop=2)
+    with Client(target) as client:
+        batches = list(client.stream(4, count=20, outputs=["mask"]))
+    assert [index for batch in batches for index in batch.indices] == list(range(20))
+    first, second = service.queries
+    assert (first.start_index, first.count, first.bundle_id) == (0, 20, "")
+    assert (second.start_index, second.count) == (4, 16)
+    assert second.bundle_id == "sha256:scripted"
+
+
+@pytest.mark.parametrize("leave", ["break", "close", "client"])
+def test_leaving_early_ends_the_calls_and_leaves_no_thread(
+    target: str, service: ScriptedService, leave: str
+) -> None:
+    before = set(threading.enumerate())
+    client = Client(target, streams=2)
+    batches = client.stream(4)
+    next(batches)
+    if leave == "break":
+        for _ in batches:
+            break
+        del batches
+    elif leave == "close":
+        batches.close()  # type: ignore[attr-defined]
+    client.close()
+    client.close()
+    assert settles(lambda: service.running == 0)
+    assert settles(lambda: not [t for t in threading.enumerate() if is_clients(t, before)])
+
+
+def is_clients(thread: threading.Thread, before: set[threading.Thread]) -> bool:
+    # The server's pool is in this process, too, and grows with the calls.
+    return thread not in before and not thread.name.startswith("ThreadPoolExecutor")
+
+
+def settles(condition: Callable[[], bool], within_s: float = 5.0) -> bool:
+    deadline = time.monotonic() + within_s
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def test_two_streams_of_one_client_run_side_by_side(target: str) -> None:
+    with Client(target) as client:
+        pairs = zip(client.stream(2, seed=1, count=20), client.stream(2, seed=2), strict=False)
+        for left, right in pairs:
+            assert left.indices.tolist() == right.indices.tolist()
+            assert left.images is not None and right.images is not None
+            assert (left.images != right.images).any()
+
+
+def test_options_reach_the_server(target: str, service: ScriptedService) -> None:
+    rows = np.arange(16, dtype=np.float64).reshape(2, 8)
+    with Client(target) as client:
+        list(
+            client.stream(
+                model="scripted", bundle_id="sha256:scripted", seed=2**64 - 1,
+                latent_source="mt19937", truncation_psi=0.0, truncation_cutoff=3,
+                views_per_object=2, max_uncertainty=0.5, filter_sets=True, end_index=8,
+                outputs=["mask", "image"], codecs=["zstd", "jpeg"], jpeg_quality=80,
+                max_message_bytes=1 << 20, max_message_samples=8, num_shards=1,
+                max_examined=1000,
+            )
+        )  # fmt: skip
+        assert len(client.generate(z=rows, start_index=1)) == 1
+    query, explicit = service.queries
+    assert query.sampling == pb.SamplingOptions(
+        seed=2**64 - 1, latent_source=pb.LATENT_SOURCE_MT19937, truncation_psi=0.0,
+        truncation_cutoff=3, views_per_object=2,
+    )  # fmt: skip
+    assert query.sampling.HasField("truncation_psi")
+    assert not query.sampling.HasField("class_index")
+    assert query.filter == pb.Filter(
+        mode=pb.FILTER_MODE_MAX_UNCERTAINTY, max_uncertainty=0.5, filter_sets=True
+    )
+    assert list(query.outputs) == [pb.OUTPUT_MASK, pb.OUTPUT_IMAGE]
+    assert list(query.accept_codecs) == [pb.CODEC_ZSTD, pb.CODEC_JPEG]
+    assert (query.jpeg_quality, query.max_examined) == (80, 1000)
+    assert (query.max_message_bytes, query.max_message_samples) == (1 << 20, 8)
+    assert explicit.latents.space == pb.LATENT_SPACE_Z
+    assert explicit.latents.rows.data == rows.astype("<f4").tobytes()
+
+
+def test_generate_returns_one_batch(target: str) -> None:
+    with Client(target) as client:
+        batch = client.generate(seed=5, start_index=3, count=4, max_uncertainty=0.5)
+        none = client.generate(indices=[9], max_uncertainty=0.0)
+    assert len(batch) == 4
+    assert batch.next_index == 3 + 4 + batch.discarded
+    assert (len(none), none.images, none.discarded, none.next_index) == (0, None, 1, 10)
+
+
+def test_models_are_described(target: str) -> None:
+    with Client(target) as client:
+        (model,) = client.models()
+        assert client.model() == model
+        assert client.model("scripted", keep_fraction=0.25).max_uncertainty == 0.25
+        with pytest.raises(NotFound, match="'other'"):
+            client.model("other")
+    assert model.outputs == tuple(codec.OUTPUTS)
+    assert (model.image_size, model.label_size) == ((6, 8), (6, 8))
+    assert [label.name for label in model.classes] == ["background", "skin", "eye"]
+    assert model.palette()[:3].tolist() == [[32, 32, 48], [224, 176, 64], [48, 128, 224]]
+    assert (model.keypoints, model.skeleton) == (("left", "nose", "right"), ((0, 1),))
+    assert model.max_uncertainty is None
+
+
+def test_the_environment_gives_target_and_token(
+    target: str, service: ScriptedService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LABELMINT_TARGET", target)
+    monkeypatch.setenv("LABELMINT_TOKEN", "secret")
+    with Client() as client:
+        client.models()
+        assert service.metadata["authorization"] == "Bearer secret"
+        next(client.stream())
+        assert service.metadata["authorization"] == "Bearer secret"
+    with Client(token="given") as client:
+        client.generate(count=1)
+        assert service.metadata["authorization"] == "Bearer given"
+    monkeypatch.delenv("LABELMINT_TARGET")
+    with pytest.raises(ValueError, match="LABELMINT_TARGET"):
+        Client()
+
+
+def test_refusals_are_typed_on_every_call(target: str, service: ScriptedService) -> None:
+    service.refusal = Ended(grpc.StatusCode.INVALID_ARGUMENT, "count 9 is over the limit 8")
+    with Client(target) as client:
+        for call in (client.models, client.model, client.generate, lambda: next(client.stream())):
+            with pytest.raises(Invalid, match="over the limit 8") as caught:
+                call()
+            assert isinstance(caught.value, Refused)
+            assert isinstance(caught.value.__cause__, grpc.RpcError)
+        service.refusal = Ended(grpc.StatusCode.UNAUTHENTICATED, "give a token")
+        with pytest.raises(Denied):
+            client.models()
+
+
+def test_no_server_is_unreachable_and_names_the_target() -> None:
+    with Client(CLOSED_PORT) as client:
+        with pytest.raises(Unreachable, match=CLOSED_PORT):
+            client.models()
+        with pytest.raises(Unreachable, match=CLOSED_PORT) as caught:
+            next(client.stream(start_index=5))
+        assert caught.value.next_index == 5
+
+
+def test_arguments_are_judged_before_any_call() -> None:
+    with Client(CLOSED_PORT) as client:
+        with pytest.raises(ValueError, match="batch_size 0"):
+            client.stream(0)
+        with pytest.raises(TypeError, match="did you mean keep_fraction"):
+            client.stream(keep_fracton=0.5)  # type: ignore[call-arg]
+    with pytest.raises(ValueError, match="streams 0"):
+        Client(CLOSED_PORT, streams=0)
+
+
+def test_public_names_are_exactly_all() -> None:
+    assert len(labelmint.__all__) <= 8
+    for name in labelmint.__all__:
+        assert getattr(labelmint, name) is not None
+        assert getattr(labelmint, name).__doc__
+    public = {
+        name for name, value in vars(labelmint).items()
+        if not name.startswith("_") and not isinstance(value, ModuleType)
+    }  # fmt: skip
+    assert public == set(labelmint.__all__)
+    assert labelmint.__version__.count(".") == 2
+
+
+def test_importing_labelmint_imports_no_torch_and_none_of_the_extras() -> None:
+    extras = ("torch", "click", "PIL", "simplejpeg", "tqdm")
+    code = f"import labelmint, sys; print([name for name in {extras} if name in sys.modules])"
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True
+    )
+    assert (run.stdout.strip(), run.stderr) == ("[]", "")

@@ -1,0 +1,75 @@
+"""Options: what cannot be sent is refused with the value, the limit and the fix."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from labelmint.options import StreamOptions, query_from_options, sampling_from_options
+from labelmint.v1 import label_service_pb2 as pb
+
+
+def test_no_options_ask_for_the_defaults() -> None:
+    query = query_from_options({})
+    assert query == pb.SampleQuery(
+        sampling=pb.SamplingOptions(latent_source=pb.LATENT_SOURCE_PHILOX, views_per_object=1),
+        filter=pb.Filter(mode=pb.FILTER_MODE_NONE),
+        num_shards=1,
+    )
+
+
+def test_none_is_the_same_as_leaving_an_option_out() -> None:
+    options: StreamOptions = {
+        "truncation_psi": None, "truncation_cutoff": None, "class_index": None,
+        "keep_fraction": None, "max_uncertainty": None, "indices": None, "z": None, "w": None,
+        "w_plus": None, "outputs": None, "codecs": None,
+    }  # fmt: skip
+    assert query_from_options(options) == query_from_options({})
+
+
+def test_every_option_is_understood() -> None:
+    for name in StreamOptions.__annotations__:
+        query_from_options({name: None} if name in ("z", "w") else {})  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"seed": -1}, "seed -1 is outside 0 to 2**64 - 1"),
+        ({"seed": 2**64}, "outside 0 to 2**64 - 1"),
+        ({"num_shards": 2**32}, "outside 0 to 2**32 - 1"),
+        ({"keep_fraction": 0.0}, "outside (0, 1]"),
+        ({"keep_fraction": 1.5}, "keep_fraction 1.5"),
+        ({"keep_fraction": float("nan")}, "keep_fraction nan"),
+        ({"max_uncertainty": -0.1}, "max_uncertainty -0.1"),
+        ({"max_uncertainty": float("nan")}, "max_uncertainty nan"),
+        ({"keep_fraction": 0.5, "max_uncertainty": 0.1}, "give one"),
+        ({"indices": [1], "z": np.zeros((1, 4))}, "indices and z exclude each other"),
+        ({"indices": []}, "empty"),
+        ({"indices": [3, 3]}, "np.unique"),
+        ({"indices": [0.5]}, "integers"),
+        ({"w": np.zeros(4)}, "w has shape [4]; it has to be of rank 2"),
+        ({"w_plus": np.zeros((1, 4))}, "rank 3"),
+        ({"z": np.zeros((0, 4))}, "z has shape [0, 4]"),
+        ({"outputs": ["masks"]}, "choose from image, mask"),
+        ({"codecs": ["png"]}, "choose from raw, zstd, jpeg"),
+        ({"latent_source": "random"}, "choose from philox, mt19937"),
+    ],
+    ids=str,
+)
+def test_contradictions_and_ranges_are_refused(options: StreamOptions, words: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        query_from_options(options)
+    assert words in str(caught.value)
+
+
+def test_unknown_options_name_the_nearest() -> None:
+    with pytest.raises(TypeError, match="did you mean start_index"):
+        query_from_options({"startindex": 3})  # type: ignore[typeddict-unknown-key]
+    with pytest.raises(TypeError, match="choose from seed"):
+        sampling_from_options({"count": 3})  # type: ignore[typeddict-unknown-key]
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    query = query_from_options({"seed": np.uint64(7), "count": np.int32(3)})  # type: ignore[typeddict-item]
+    assert (query.sampling.seed, query.count) == (7, 3)

@@ -1,0 +1,310 @@
+"""Streams: exact batches, correct positions, and merging that nobody can notice."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labelmint.batch import Batch
+from labelmint.errors import MalformedMessage, NotReady, OutOfRange, Unreachable
+from labelmint.shards import members_before, outsiders, subshards
+from labelmint.stream import Reader, batches_from_readers
+from labelmint.v1 import label_service_pb2 as pb
+from tests.client.scripted_service import BUNDLE_ID, Ended, Script, keeps, responses, sample
+
+TARGET = "here:1"
+
+
+class FailedCall(grpc.RpcError):
+    """What grpc raises: an error that is also the call."""
+
+    def __init__(self, end: Ended) -> None:
+        self._end = end
+
+    def code(self) -> grpc.StatusCode:
+        return self._end.code
+
+    def details(self) -> str:
+        return self._end.message
+
+    def trailing_metadata(self) -> tuple[Any, ...]:
+        return ()
+
+
+class ScriptedCall:
+    """A StreamSamples call that a script answers in this thread."""
+
+    def __init__(self, query: pb.SampleQuery, script: Script) -> None:
+        self._responses = responses(query, script)
+        self.cancelled = False
+
+    def __next__(self) -> pb.StreamSamplesResponse:
+        try:
+            return next(self._responses)
+        except Ended as end:
+            raise FailedCall(end) from end
+
+    def cancel(self) -> bool:
+        self.cancelled = True
+        return True
+
+
+class Server:
+    """Opens scripted calls; only the first `drops` of them drop."""
+
+    def __init__(self, *scripts: Script, drops: int = 0) -> None:
+        self._scripts = itertools.cycle(scripts or (Script(),))
+        self._drops = drops
+        self.queries: list[pb.SampleQuery] = []
+        self.calls: list[ScriptedCall] = []
+
+    def open_call(self, query: pb.SampleQuery) -> ScriptedCall:
+        script = next(self._scripts)
+        if len(self.calls) >= self._drops:
+            script = replace(script, messages_until_drop=None)
+        copy = pb.SampleQuery()
+        copy.CopyFrom(query)
+        self.queries.append(copy)
+        self.calls.append(ScriptedCall(copy, script))
+        return self.calls[-1]
+
+    def batches(
+        self, query: pb.SampleQuery, batch_size: int = 4, streams: int = 1
+    ) -> Iterator[Batch]:
+        parts = subshards(query, streams)
+        readers = [Reader(self.open_call, part, TARGET) for part in parts]
+        return batches_from_readers(readers, batch_size, query)
+
+
+@st.composite
+def queries(draw: st.DrawFn) -> pb.SampleQuery:
+    """Ranges of all layouts and filters; all of them end."""
+    num_shards = draw(st.integers(1, 4))
+    start = draw(st.integers(0, 40))
+    query = pb.SampleQuery(
+        sampling=pb.SamplingOptions(
+            seed=draw(st.integers(0, 3)), views_per_object=draw(st.integers(0, 3))
+        ),
+        start_index=start,
+        end_index=start + draw(st.integers(start == 0, 120)),  # 0 would be endless
+        num_shards=num_shards,
+        shard_index=draw(st.integers(0, num_shards - 1)),
+        outputs=[pb.OUTPUT_MASK, pb.OUTPUT_UNCERTAINTY],
+    )
+    if draw(st.booleans()):
+        query.filter.mode = pb.FILTER_MODE_MAX_UNCERTAINTY
+        query.filter.max_uncertainty = draw(st.sampled_from([0.02, 0.5, 0.9]))
+        query.filter.filter_sets = draw(st.booleans())
+    if draw(st.booleans()):
+        query.count = draw(st.integers(1, 30))
+        query.end_index = draw(st.sampled_from([query.end_index, start + 600]))
+    return query
+
+
+SCRIPTS = st.builds(
+    Script,
+    message_samples=st.lists(st.integers(1, 9), min_size=1, max_size=4).map(tuple),
+    idle_after=st.integers(1, 12),
+    messages_until_drop=st.integers(0, 4),
+)
+BATCH_SIZES, STREAMS = st.integers(1, 9), st.integers(1, 4)
+
+
+def members(query: pb.SampleQuery) -> list[int]:
+    """The raw indices of the reader's range, one by one."""
+    views, shards = max(1, query.sampling.views_per_object), max(1, query.num_shards)
+    return [
+        index
+        for index in range(query.start_index, query.end_index)
+        if index // views % shards == query.shard_index
+    ]
+
+
+def expected(query: pb.SampleQuery) -> list[int]:
+    kept = [index for index in members(query) if keeps(query, index)]
+    return kept[: query.count] if query.count else kept
+
+
+@given(queries(), SCRIPTS, BATCH_SIZES, STREAMS)
+def test_batches_are_exact_ordered_and_complete(
+    query: pb.SampleQuery, script: Script, batch_size: int, streams: int
+) -> None:
+    got = list(Server(script).batches(query, batch_size, streams))
+    assert [int(index) for batch in got for index in batch.indices] == expected(query)
+    assert all(len(batch) == batch_size for batch in got[:-1])
+    assert all(1 <= len(batch) <= batch_size for batch in got)
+    for batch in got:
+        assert batch.masks is not None
+        assert batch.uncertainty is not None
+        assert batch.images is None
+        for row, index in enumerate(batch.indices.tolist()):
+            truth = sample(query.sampling.seed, index)
+            assert (batch.masks[row] == truth["mask"]).all()
+            assert batch.uncertainty[row] == truth["uncertainty"]
+
+
+@given(queries(), SCRIPTS, BATCH_SIZES, STREAMS)
+def test_next_index_splits_delivered_from_undelivered_and_discards_add_up(
+    query: pb.SampleQuery, script: Script, batch_size: int, streams: int
+) -> None:
+    kept = [index for index in members(query) if keeps(query, index)]
+    delivered, position = 0, query.start_index
+    for batch in Server(script).batches(query, batch_size, streams):
+        delivered += len(batch)
+        assert [index for index in kept if index < batch.next_index] == kept[:delivered]
+        examined = [i for i in members(query) if position <= i < batch.next_index]
+        assert batch.discarded == len(examined) - len(batch)
+        position = batch.next_index
+
+
+@given(queries(), SCRIPTS, BATCH_SIZES, STREAMS, STREAMS, st.data())
+def test_resuming_at_any_batch_gives_the_identical_rest(
+    query: pb.SampleQuery,
+    script: Script,
+    batch_size: int,
+    streams: int,
+    streams_later: int,
+    data: st.DataObject,
+) -> None:
+    batches = list(Server(script).batches(query, batch_size, streams))
+    if not batches:
+        return
+    stop = data.draw(st.integers(1, len(batches)))
+    delivered = sum(len(batch) for batch in batches[:stop])
+    if delivered == query.count:
+        return
+    rest = pb.SampleQuery()
+    rest.CopyFrom(query)
+    rest.start_index = batches[stop - 1].next_index
+    rest.count = query.count and query.count - delivered
+    again = Server(data.draw(SCRIPTS)).batches(rest, batch_size, streams_later)
+    assert [int(i) for batch in again for i in batch.indices] == expected(query)[delivered:]
+
+
+@given(queries(), SCRIPTS, BATCH_SIZES, STREAMS)
+def test_a_dropped_stream_goes_on_without_loss_or_repeats(
+    query: pb.SampleQuery, script: Script, batch_size: int, streams: int
+) -> None:
+    script = replace(script, messages_until_drop=1 + (script.messages_until_drop or 0))
+    server = Server(script, drops=20)
+    got = list(server.batches(query, batch_size, streams))
+    assert [int(index) for batch in got for index in batch.indices] == expected(query)
+    assert all(reopened.bundle_id == BUNDLE_ID for reopened in server.queries[streams:])
+
+
+def test_a_stream_that_drops_without_progress_is_unreachable() -> None:
+    server = Server(Script(messages_until_drop=0), drops=9)
+    with pytest.raises(Unreachable, match=f"{TARGET} is unreachable: draining") as caught:
+        next(server.batches(pb.SampleQuery()))
+    assert caught.value.code == "UNAVAILABLE"
+    assert len(server.calls) == 1
+
+
+@given(queries(), st.integers(0, 400))
+def test_counting_and_judging_members_follow_the_definition(
+    query: pb.SampleQuery, index: int
+) -> None:
+    query.start_index, query.end_index = 0, index
+    mine = members(query)
+    assert members_before(query, index) == len(mine)
+    everything = np.arange(index, dtype=np.uint64)
+    assert np.flatnonzero(~outsiders(query, everything)).tolist() == mine
+
+
+@given(queries(), STREAMS)
+def test_subshards_split_a_shard_without_gap_or_overlap(
+    query: pb.SampleQuery, streams: int
+) -> None:
+    parts = [members(part) for part in subshards(query, streams)]
+    assert sorted(itertools.chain.from_iterable(parts)) == members(query)
+
+
+@pytest.mark.parametrize("streams", [1, 3])
+def test_explicit_indices_come_in_their_order_and_resume_after_a_drop(streams: int) -> None:
+    wanted = [2, 3, 5, 8, 13, 21, 34, 2**64 - 2]
+    server = Server(Script(message_samples=(3,), messages_until_drop=2), drops=1)
+    got = list(server.batches(pb.SampleQuery(indices=wanted), 3, streams))
+    assert [batch.indices.tolist() for batch in got] == [wanted[:3], wanted[3:6], wanted[6:]]
+    assert list(server.queries[1].indices) == wanted[6:]
+    assert server.queries[1].start_index == 0
+    assert [batch.next_index for batch in got] == [6, 22, 2**64 - 1]
+    assert [batch.discarded for batch in got] == [0, 0, 0]
+
+
+def test_max_examined_ends_with_out_of_range_after_what_came_before() -> None:
+    query = pb.SampleQuery(max_examined=10)
+    batches = Server().batches(query, 4)
+    assert [len(next(batches)) for _ in range(3)] == [4, 4, 2]
+    with pytest.raises(OutOfRange, match="examined 10") as caught:
+        next(batches)
+    assert caught.value.next_index == 10
+
+
+def test_closing_early_cancels_every_call() -> None:
+    server = Server()
+    batches = server.batches(pb.SampleQuery(), 4, streams=3)
+    next(batches)
+    batches.close()  # type: ignore[attr-defined]
+    assert [call.cancelled for call in server.calls] == [True] * 3
+
+
+def test_replicas_with_different_bundles_are_not_mixed() -> None:
+    server = Server(Script(), Script(bundle_id="sha256:other"))
+    with pytest.raises(NotReady, match="sha256:other and sha256:scripted"):
+        list(server.batches(pb.SampleQuery(), 4, streams=2))
+
+
+def test_a_whole_message_is_delivered_without_a_copy() -> None:
+    batch = next(Server(Script(message_samples=(8,))).batches(pb.SampleQuery(), 8))
+    assert batch.images is not None
+    assert not batch.images.flags.owndata
+    assert not batch.images.flags.writeable
+    merged = next(Server(Script(message_samples=(3,))).batches(pb.SampleQuery(), 8))
+    assert merged.images is not None
+    assert (merged.images == batch.images).all()
+    assert not merged.images.flags.writeable
+
+
+def response(**changes: Any) -> pb.StreamSamplesResponse:
+    message = next(responses(pb.SampleQuery(start_index=3), Script()))
+    for name, value in changes.items():
+        setattr(message, name, value)
+    return message
+
+
+def faulty_responses() -> dict[str, pb.StreamSamplesResponse]:
+    faults = {
+        "again": next(responses(pb.SampleQuery(), Script())),
+        "position before its samples": response(next_index=5),
+        "position going back": pb.StreamSamplesResponse(next_index=1, bundle_id=BUNDLE_ID),
+        "of another shard": next(responses(pb.SampleQuery(start_index=3), Script())),
+    }
+    for name in ("descending", "missing row", "output twice", "no output named", "other outputs"):
+        faults[name] = response()
+    faults["descending"].batch.indices[:] = [4, 3, 5]
+    del faults["missing row"].batch.indices[2]
+    tensors = faults["output twice"].batch.tensors
+    tensors.append(tensors[0])
+    faults["no output named"].batch.tensors[0].output = pb.OUTPUT_UNSPECIFIED
+    del faults["other outputs"].batch.tensors[1:]
+    return faults
+
+
+@pytest.mark.parametrize("fault", faulty_responses().items(), ids=faulty_responses())
+def test_a_message_that_breaks_the_contract_ends_the_stream(
+    fault: tuple[str, pb.StreamSamplesResponse],
+) -> None:
+    name, message = fault
+    query = pb.SampleQuery(num_shards=2 if name == "of another shard" else 1)
+    server = Server(Script(message_samples=(3,), faults={1: message}))
+    with pytest.raises(MalformedMessage):
+        list(itertools.islice(server.batches(query, 6), 3))
+    assert server.calls[0].cancelled

@@ -1,0 +1,109 @@
+"""What tests of several rooms share: a tiny real bundle, built once on the CPU."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from checkpoints import (
+    ClassCard,
+    GeneratorCard,
+    InterpreterCard,
+    KeypointsCard,
+    SegmentationCard,
+    card_from_config,
+    head_cards,
+    sha256_of_file,
+    write_generator,
+    write_interpreter,
+)
+from export.__main__ import main as export_command
+from nets.interpreter import HeadConfig, Interpreter
+from nets.stylegan2 import Generator, GeneratorConfig
+
+CONFIG = GeneratorConfig(32, (16, 16, 12, 8), z_dim=8, w_dim=12, mapping_layers=2)
+
+
+def random_interpreter(features: int) -> Interpreter:
+    """Three members for four classes and two keypoints, with lively statistics."""
+    interpreter = Interpreter(
+        (
+            HeadConfig("segmentation", features, (16, 8), 4, members=3),
+            HeadConfig("keypoints", features, (16, 8), 2, members=3),
+        )
+    )
+    for name, tensor in interpreter.state_dict().items():
+        if name.endswith("running_var"):
+            tensor.uniform_(0.5, 2)
+        elif tensor.is_floating_point():
+            tensor.normal_(0, 0.3)
+    return interpreter.eval()
+
+
+def write_tiny_weights(folder: Path, seed: int = 0) -> tuple[Path, Path]:
+    """Random generator and interpreter files with their cards."""
+    torch.manual_seed(seed)
+    generator = Generator(CONFIG).eval()
+    interpreter = random_interpreter(2 * sum(CONFIG.channels))
+    for module in generator.synthesis.modules():
+        if hasattr(module, "noise_strength"):
+            module.noise_strength.data.fill_(0.1)
+    generator_path, interpreter_path = folder / "generator.safetensors", folder / "i.safetensors"
+    card = GeneratorCard(
+        format=1,
+        kind="generator",
+        family="stylegan2",
+        config=card_from_config(CONFIG),
+        view_layers=3,
+        truncation_psi=0.7,
+        truncation_cutoff=CONFIG.num_ws,
+        licences=["CC0-1.0"],
+        made="random",
+    )
+    write_generator(generator_path, generator, card)
+    write_interpreter(
+        interpreter_path,
+        interpreter,
+        InterpreterCard(
+            format=1,
+            kind="interpreter",
+            generator_sha256=sha256_of_file(generator_path),
+            tap_recipe="styledconv+const",
+            features=2 * sum(CONFIG.channels),
+            grid=32,
+            crop_top=0,
+            height=32,
+            width=32,
+            resize="bilinear",
+            score_source="segmentation",
+            licences=["CC0-1.0"],
+            made="random",
+            heads=head_cards(interpreter),
+            segmentation=SegmentationCard(
+                classes=[ClassCard(name=f"class {i}", color=i * 0x3F2F1F) for i in range(4)]
+            ),
+            keypoints=KeypointsCard(names=["a", "b"], skeleton=[(0, 1)], sigma_px=1.5, window_px=3),
+        ),
+    )
+    return generator_path, interpreter_path
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Weights files of a generator of 32 px and an ensemble for it. Do not change them."""
+    return write_tiny_weights(tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(
+    tiny_weights: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A calibrated bundle of those weights, exported by the command. Do not change it."""
+    out = tmp_path_factory.mktemp("bundles") / "tiny"
+    generator, interpreter = map(str, tiny_weights)
+    export_command(
+        ["bundle", "--generator", generator, "--interpreter", interpreter, "--out", str(out)]
+        + ["--calibrate", "256"],
+        standalone_mode=False,
+    )
+    return out

@@ -1,0 +1,136 @@
+"""Handmade graphs of a few operators: the room is tested without the export room."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from bundle import Bundle, open_bundle
+from bundle.read import bundle_id_from_content
+from bundle.write import file_entries, write_manifest
+from engines.fake import fake_bundle
+
+NUM_WS, W_DIM, SIZE = 6, 16, 16  # of fake_bundle(16)
+Write = Callable[[], Bundle]
+
+
+class Graphs:
+    """What the labeller of a handmade bundle does; change it before `write`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.num_classes = 0
+        self.heads = True
+        self.sample_offset = 0  # added to the row numbers it reports
+        self.kept_offset = 0  # added to the number of kept rows it reports
+        self.drop_output = ""
+        self.add_output = False
+        self.mask_type = TensorProto.UINT8
+        self.mask_width = SIZE
+
+    def write(self) -> Bundle:
+        """A bundle whose score is ws[0, 0] and whose image, mask and so on are ws[0, 1]."""
+        self.folder.mkdir(exist_ok=True)
+        onnx.save(self._labeller(), self.folder / "labeller.onnx")
+        onnx.save(self._mapping(), self.folder / "mapping.onnx")
+        fake = fake_bundle(SIZE, self.num_classes, self.heads).manifest
+        files = file_entries(self.folder)
+        files.pop("manifest.json", None)
+        bundle_id = bundle_id_from_content(fake.generator, fake.labels, fake.heads, files)
+        write_manifest(
+            self.folder, msgspec.structs.replace(fake, files=files, bundle_id=bundle_id)
+        )
+        return open_bundle(self.folder)
+
+    def _labeller(self) -> onnx.ModelProto:
+        node = helper.make_node
+        nodes = [
+            node("Gather", ["row0", "zero"], ["score_in"], axis=1),
+            node("Gather", ["row0", "one"], ["value_in"], axis=1),
+            node("LessOrEqual", ["score_in", "max_uncertainty"], ["keep_all"]),
+            node("Cast", ["keep_all"], ["keep"], to=TensorProto.FLOAT),
+            node("Shape", ["ws"], ["shape"]),
+            node("Gather", ["shape", "zero"], ["n"]),
+            node("Range", ["zero", "n", "one"], ["ramp"]),
+            node("Cast", ["ramp"], ["ramp_f"], to=TensorProto.FLOAT),
+            node("Mul", ["keep", "large"], ["lift"]),
+            node("Sub", ["ramp_f", "lift"], ["key"]),
+            node("Reshape", ["n", "one_axis"], ["k"]),
+            node("TopK", ["key", "k"], ["_", "order"], largest=0, sorted=1),
+            node("ReduceSum", ["keep"], ["count"], keepdims=0),
+            node("Add", ["count", "kept_offset"], ["count2"]),
+            node("Cast", ["count2"], ["kept"], to=TensorProto.INT32),
+            node("Cast", ["order"], ["order_i"], to=TensorProto.INT32),
+            node("Add", ["order_i", "sample_offset"], ["sample"]),
+            node("Gather", ["value_in", "order"], ["value"]),
+        ]
+        if self.heads:
+            nodes.append(node("Gather", ["score_in", "order"], ["uncertainty"]))
+        nodes.insert(0, node("Gather", ["ws", "zero"], ["row0"], axis=1))
+        outputs = {"sample": (TensorProto.INT32, ["N"]), "kept": (TensorProto.INT32, [])}
+        arrays = {"image": (TensorProto.UINT8, [SIZE, SIZE, 3])}
+        if self.heads:
+            outputs["uncertainty"] = (TensorProto.FLOAT, ["N"])
+            arrays |= {
+                "mask": (self.mask_type, [SIZE, self.mask_width]),
+                "keypoints": (TensorProto.FLOAT, [3, 3]),
+                "depth": (TensorProto.FLOAT16, [SIZE, SIZE]),
+                "uncertainty_map": (TensorProto.FLOAT16, [SIZE, SIZE]),
+            }
+        if self.add_output:
+            arrays["normals"] = (TensorProto.FLOAT, [3])
+        arrays.pop(self.drop_output, None)
+        constants = {
+            "zero": np.array(0, np.int64),
+            "one": np.array(1, np.int64),
+            "one_axis": np.array([1], np.int64),
+            "large": np.array(1e6, np.float32),
+            "kept_offset": np.array(self.kept_offset, np.float32),
+            "sample_offset": np.array(self.sample_offset, np.int32),
+        }
+        for name, (dtype, extents) in arrays.items():
+            constants[f"{name}_ones"] = np.ones([1, *extents], np.float32)
+            constants[f"{name}_axes"] = np.arange(1, len(extents) + 1)
+            nodes += [
+                node("Unsqueeze", ["value", f"{name}_axes"], [f"{name}_v"]),
+                node("Mul", [f"{name}_v", f"{name}_ones"], [f"{name}_f"]),
+                node("Cast", [f"{name}_f"], [name], to=dtype),
+            ]
+            outputs[name] = (dtype, ["N", *extents])
+        inputs = {"ws": ["N", NUM_WS, W_DIM], "max_uncertainty": ["N"]}
+        return model(nodes, {k: (TensorProto.FLOAT, v) for k, v in inputs.items()}, outputs, constants)
+
+    def _mapping(self) -> onnx.ModelProto:
+        rng = np.random.default_rng(0)
+        constants = {"weight": rng.normal(size=(16, W_DIM)).astype(np.float32)}
+        nodes = [helper.make_node("MatMul", ["z", "weight"], ["w" if not self.num_classes else "x"])]
+        inputs: dict[str, tuple[int, list[int | str]]] = {"z": (TensorProto.FLOAT, ["N", 16])}
+        if self.num_classes:
+            constants["table"] = rng.normal(size=(self.num_classes, W_DIM)).astype(np.float32)
+            inputs["c"] = (TensorProto.FLOAT, ["N", self.num_classes])
+            nodes += [
+                helper.make_node("MatMul", ["c", "table"], ["y"]),
+                helper.make_node("Add", ["x", "y"], ["w"]),
+            ]
+        return model(nodes, inputs, {"w": (TensorProto.FLOAT, ["N", W_DIM])}, constants)
+
+
+def model(nodes, inputs, outputs, constants) -> onnx.ModelProto:  # type: ignore[no-untyped-def]
+    def infos(table):  # type: ignore[no-untyped-def]
+        return [helper.make_tensor_value_info(n, t, shape) for n, (t, shape) in table.items()]
+
+    initializers = [numpy_helper.from_array(array, name) for name, array in constants.items()]
+    graph = helper.make_graph(nodes, "handmade", infos(inputs), infos(outputs), initializers)
+    return helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8
+    )
+
+
+@pytest.fixture
+def graphs(tmp_path: Path) -> Graphs:
+    """Writes handmade bundles."""
+    return Graphs(tmp_path / "handmade")

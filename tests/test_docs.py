@@ -1,0 +1,84 @@
+"""What the front pages name exists: links, paths, make verbs, modules and the snippet."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+PAGES = sorted(
+    path.relative_to(CHECKOUT).as_posix()
+    for folder in (CHECKOUT, CHECKOUT / "docs", CHECKOUT / "benchmarks")
+    for path in (folder.glob("*.md") if folder != CHECKOUT / "docs" else folder.rglob("*.md"))
+)
+# Written by a command that the pages name, or by the user.
+MADE = (".venv", "demo/")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_relative_links_lead_somewhere(page: str) -> None:
+    path = CHECKOUT / page
+    links = re.findall(r"\]\(([^)#\s]+)", path.read_text("utf-8"))
+    relative = [link for link in links if "://" not in link]
+    assert [link for link in relative if not (path.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_paths_in_code_exist(page: str) -> None:
+    named = {
+        word
+        for code in _code(page)
+        for word in re.findall(r"[\w.-]+(?:/[\w.-]+)+/?|[\w-]+\.(?:py|md|toml|txt)\b", code)
+        if not word.startswith(MADE) and not re.match(r"[\d.]+$|https?$", word)
+    }
+    missing = {
+        word
+        for word in named
+        if not any((base / word).exists() for base in (CHECKOUT, (CHECKOUT / page).parent))
+    }
+    assert missing == set()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_make_verbs_exist(page: str) -> None:
+    rules = set(re.findall(r"(?m)^([a-z]+):", (CHECKOUT / "Makefile").read_text("utf-8")))
+    named = {
+        verb
+        for code in _code(page)
+        for verbs in re.findall(r"(?m)(?:^|\s)make((?: [a-z]+)+)", code)
+        for verb in verbs.split()
+    }
+    assert named - rules == set()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_modules_that_are_run_exist(page: str) -> None:
+    named = {m for code in _code(page) for m in re.findall(r"python -m ([a-z_.]+)", code)}
+    paths = {m: CHECKOUT / m.replace(".", "/") for m in named - {"pip", "pytest"}}
+    missing = {
+        m
+        for m, path in paths.items()
+        if not (path / "__main__.py").exists() and not path.with_suffix(".py").exists()
+    }
+    assert missing == set()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_python_snippets_parse(page: str) -> None:
+    for snippet in re.findall(r"(?ms)^```python\n(.*?)^```", (CHECKOUT / page).read_text("utf-8")):
+        ast.parse(snippet, page)
+
+
+def test_the_readme_has_the_training_loop_and_the_test_command() -> None:
+    readme = (CHECKOUT / "README.md").read_text("utf-8")
+    assert "client.stream(" in readme
+    assert "make test" in readme
+    assert "make test" in (CHECKOUT / ".ci/run").read_text("utf-8")
+
+
+def _code(page: str) -> list[str]:
+    """Inline code and fenced blocks."""
+    text = (CHECKOUT / page).read_text("utf-8")
+    blocks = re.findall(r"(?ms)^```\w*\n(.*?)^```", text)
+    return blocks + re.findall(r"`([^`\n]+)`", re.sub(r"(?ms)^```.*?^```", "", text))

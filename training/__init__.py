@@ -1,0 +1,1 @@
+"""Few labelled images -> weights of the label ensemble."""

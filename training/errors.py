@@ -1,0 +1,13 @@
+"""What can be wrong with a user's input to training.
+
+TrainingError
+└── LabelError    a labelled set that cannot be read, or does not fit the generator
+"""
+
+
+class TrainingError(Exception):
+    """Base of the room; the message is one line for the user."""
+
+
+class LabelError(TrainingError):
+    """A labelled set that cannot be read, or does not fit the generator."""
