@@ -78,6 +78,4 @@ def _check_hash(file: Path, entry: FileEntry) -> None:
     except OSError as error:
         raise FileError(f"{file} cannot be read ({error.strerror}); {_AGAIN}") from error
     if found != entry.sha256:
-        raise FileError(
-            f"{file} has SHA-256 {found}, the manifest says {entry.sha256}; {_AGAIN}"
-        )
+        raise FileError(f"{file} has SHA-256 {found}, the manifest says {entry.sha256}; {_AGAIN}")

@@ -50,7 +50,7 @@ def manifest_from_bytes(data: bytes, name: str) -> Manifest:
 def bundle_id_from_content(
     generator: Generator, labels: Labels | None, heads: Heads | None, files: dict[str, FileEntry]
 ) -> str:
-    """"sha256:<hex>" over canonical JSON of what decides the samples.
+    """The id, sha256:<hex>, over canonical JSON of what decides the samples.
 
     Calibration, parity, licences and tool versions are left out, so that extending them
     keeps engine caches and clients' pins valid.

@@ -22,6 +22,19 @@ def padded_size(sizes: tuple[int, ...], rows: int) -> int:
     return next(size for size in sizes if size >= rows)
 
 
+def padded_feed(
+    sizes: tuple[int, ...], ws: NDArray[np.float32], max_uncertainty: NDArray[np.float32]
+) -> dict[str, NDArray[np.float32]]:
+    """The graph's inputs at the smallest fixed size; padding repeats the last row and is never
+    kept."""
+    padding = padded_size(sizes, len(ws)) - len(ws)
+    never = np.full(padding, -np.inf, np.float32)
+    return {
+        "ws": np.concatenate([ws, np.repeat(ws[-1:], padding, axis=0)]),
+        "max_uncertainty": np.concatenate([max_uncertainty, never]),
+    }
+
+
 def check_request(
     manifest: Manifest,
     engine: Engine,

@@ -13,12 +13,13 @@ from bundle.open import open_bundle
 from bundle.write import add_calibration, refuse_existing, refuse_known_calibration, staged_folder
 from checkpoints import CheckpointError
 from engines.errors import EngineError
-from engines.open import EngineOptions, open_engine, open_mapping
+from engines.open import EngineOptions, open_mapping
 from engines.sampling import LatentSource, SamplingOptions, default_options, key_from_options
 from export.bundle_from_weights import weights_from_files, write_checked_manifest, write_graphs
-from export.calibrate import calibration_from_engine
+from export.calibrate import calibration_from_engine, refuse_without_score
 from export.errors import ExportError
 from export.inspect import lines_from_bundle
+from export.score_engine import open_score_engine
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 WEIGHTS = click.Path(dir_okay=False, path_type=Path)
@@ -45,6 +46,9 @@ def main() -> None:
 @click.option(
     "--parity-samples", default=8, type=click.IntRange(min=1), help="Compared with the reference."
 )
+@click.option(
+    "--half/--no-half", default=True, help="Export the float16 graph too, or leave it out."
+)
 @click.option("--batch", type=click.IntRange(min=1), help="Samples of a run, while exporting.")
 def bundle(
     generator: Path,
@@ -53,6 +57,7 @@ def bundle(
     force: bool,
     calibrate: int,
     parity_samples: int,
+    half: bool,
     batch: int | None,
 ) -> None:
     """Exports weights, checks the graphs against the reference, writes a bundle."""
@@ -61,7 +66,7 @@ def bundle(
         refuse_existing(out, force)
         weights = weights_from_files(generator, interpreter)
         with staged_folder(out, force) as folder:
-            write_graphs(folder, weights)
+            write_graphs(folder, weights, half)
             print(f"comparing {parity_samples} samples with the reference", file=sys.stderr)
             write_checked_manifest(folder, weights, parity_samples, options)
             if calibrate:
@@ -136,7 +141,8 @@ def _calibrate(
     opened = open_bundle(folder)
     sampling = sampling or default_options(opened.manifest.generator)
     refuse_known_calibration(opened, key_from_options(sampling), replace_known)
-    mapping, engine = open_mapping(opened, options), open_engine(opened, options)
+    refuse_without_score(opened)
+    mapping, engine = open_mapping(opened, options), open_score_engine(opened, options)
     calibration = calibration_from_engine(opened, engine, mapping, sampling, samples)
     add_calibration(folder, calibration, replace_known)
 

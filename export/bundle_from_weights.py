@@ -95,11 +95,14 @@ def weights_from_files(generator: Path, interpreter: Path | None) -> Weights:
     return Weights(network, card, ensemble, ensemble_card)
 
 
-def write_graphs(folder: Path, weights: Weights) -> None:
-    """Exports the mapping, and the labeller in both precisions. Raises ExportError."""
+def write_graphs(folder: Path, weights: Weights, half: bool) -> None:
+    """Exports the mapping and the labeller; `half`: the labeller in float16 as well.
+
+    Raises ExportError when the weights cannot be served.
+    """
     with quiet_exporter():
         mapping_onnx(weights.generator.mapping, folder / MAPPING)
-        for precision in tqdm(PRECISIONS, desc="export", unit="graph"):
+        for precision in tqdm(PRECISIONS if half else PRECISIONS[:1], desc="export", unit="graph"):
             try:
                 labeller = Labeller(weights.generator, weights.interpreter, weights.spec, precision)
             except ValueError as error:
@@ -172,6 +175,8 @@ def measured_parity(
     ws = ws_from_indices(mapping, generator, drawn, np.arange(samples, dtype=np.uint64))
     reference = reference_outputs(weights.generator, weights.interpreter, weights.spec, ws)
     for precision in PRECISIONS:
+        if LABELLER[precision] not in bundle.manifest.files:
+            continue
         engine = open_engine(bundle, replace(options, precision=precision))
         served = unfiltered_arrays(engine, ws)
         engine.close()

@@ -23,11 +23,7 @@ def calibration_from_engine(
 
     Raises ExportError for a bundle without a score, SamplingError, EngineError.
     """
-    if bundle.manifest.heads is None or bundle.manifest.heads.score_source is None:
-        raise ExportError(
-            f"{bundle.path} has no score_source, so there is nothing to calibrate; use "
-            "--calibrate 0"
-        )
+    refuse_without_score(bundle)
     check_options(bundle.manifest.generator, options)
     scores = scores_from_engine(bundle, engine, mapping, options, samples)
     return Calibration(
@@ -36,6 +32,15 @@ def calibration_from_engine(
         samples=samples,
         quantiles=quantiles_from_scores(scores),
     )
+
+
+def refuse_without_score(bundle: Bundle) -> None:
+    """Raises ExportError when there is nothing to calibrate."""
+    if bundle.manifest.heads is None or bundle.manifest.heads.score_source is None:
+        raise ExportError(
+            f"{bundle.path} has no score_source, so there is nothing to calibrate; use "
+            "--calibrate 0"
+        )
 
 
 def scores_from_engine(

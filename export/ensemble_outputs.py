@@ -4,7 +4,7 @@ All in float32. Members come one after another and only sums are kept, so that m
 grow with the ensemble.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -14,16 +14,18 @@ from torch import Tensor, nn
 EPS = torch.finfo(torch.float32).eps
 
 
-class Total:
-    """A sum of tensors that starts empty."""
+def total(terms: Iterable[Tensor]) -> tuple[Tensor, int]:
+    """The sum of the terms and their number.
 
-    def __init__(self) -> None:
-        self.value = torch.empty(0)
-        self.terms = 0
-
-    def add(self, x: Tensor) -> None:
-        self.value = x if self.terms == 0 else self.value + x
-        self.terms += 1
+    One sum for all that a head needs, and every addition after all terms: ONNX Runtime walks the
+    graph backwards along the latest inputs first, so this order makes it finish each member, and
+    free its memory, before the next begins.
+    """
+    drawn = list(terms)
+    value = drawn[0] if drawn else torch.empty(0)
+    for term in drawn[1:]:
+        value = value + term
+    return value, len(drawn)
 
 
 class Consensus(nn.Module):
@@ -45,40 +47,50 @@ class Consensus(nn.Module):
         self.register_buffer("ids", torch.arange(classes, dtype=torch.float32))
 
     def forward(self, members: Iterable[Tensor], scored: bool) -> tuple[Tensor, Tensor | None]:
-        votes, sums, entropies = Total(), Total(), Total()
-        for logits in members:
-            votes.add(F.embedding(logits.argmax(dim=-1), self.one_hot))
-            if scored:
-                p = torch.softmax(logits, dim=-1)
-                sums.add(p)
-                entropies.add((p * torch.log_softmax(logits, dim=-1)).sum(dim=-1))
+        sums, count = total(self._terms(logits, scored) for logits in members)
+        votes, probabilities, entropies = self._split(sums) if scored else (sums, None, None)
         # Counts times C less the id: no two values are equal, because no runtime promises which
         # of equal maxima it returns.
-        mask = (votes.value * self.ids.shape[0] - self.ids).argmax(dim=-1).to(torch.float32)
-        if not scored:
+        mask = (votes * self.ids.shape[0] - self.ids).argmax(dim=-1).to(torch.float32)
+        if probabilities is None or entropies is None:
             return mask, None
-        mixture = sums.value / sums.value.sum(dim=-1, keepdim=True)
-        mixture_entropy = (mixture * torch.log(mixture.clamp(EPS, 1 - EPS))).sum(dim=-1)
-        return mask, entropies.value / entropies.terms - mixture_entropy
+        mixture = probabilities / probabilities.sum(dim=-1, keepdim=True)
+        of_mixture = mixture * torch.log(mixture.clamp(EPS, 1 - EPS))
+        return mask, (entropies / count - of_mixture).sum(dim=-1)
+
+    def _terms(self, logits: Tensor, scored: bool) -> Tensor:
+        """A member's vote, probabilities and p log p, one after another: [3 N, P, C]."""
+        vote = F.embedding(logits.argmax(dim=-1), self.one_hot)
+        if not scored:
+            return vote
+        p = torch.softmax(logits, dim=-1)
+        return torch.cat([vote, p, p * torch.log_softmax(logits, dim=-1)])
+
+    def _split(self, sums: Tensor) -> tuple[Tensor, ...]:
+        parts = sums.reshape(3, -1, sums.shape[1], self.ids.shape[0])
+        return parts[0], parts[1], parts[2]
 
 
 def mean_and_variance(members: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     """Members' values [N, P, K], one after another -> mean [N, P, K], and variance [N, P]: over
     the members (divided by their number), averaged over the K outputs.
 
-    Updated as the members come (Welford), because E[x^2] - E[x]^2 cancels.
+    Sums of differences from the first member: E[x^2] - E[x]^2 itself would cancel.
     """
-    mean, squares = Total(), Total()
-    for values in members:
-        if mean.terms == 0:
-            mean.add(values)
-            continue
-        step = values - mean.value
-        mean.add(step / (mean.terms + 1))
-        squares.add(step * (values - mean.value))
-    if squares.terms == 0:
-        return mean.value, mean.value.sum(dim=-1) * 0
-    return mean.value, squares.value.mean(dim=-1) / mean.terms
+    rest = iter(members)
+    first = next(rest)
+
+    def terms() -> Iterator[Tensor]:
+        for values in rest:
+            step = values - first
+            yield torch.cat([step, step * step])
+
+    sums, count = total(terms())
+    if count == 0:
+        return first, first.sum(dim=-1) * 0
+    parts = sums.reshape(2, -1, *first.shape[1:])
+    shift, square = parts[0] / (count + 1), parts[1] / (count + 1)
+    return first + shift, (square - shift * shift).mean(dim=-1)
 
 
 class PointsFromHeatmaps(nn.Module):

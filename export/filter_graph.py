@@ -13,17 +13,17 @@ def top_mean(x: Tensor, count: int) -> Tensor:
     """Mean of the `count` largest values of each row, float32 [N, P] -> [N].
 
     mean_top_k(x) = min over t of t + sum(max(x - t, 0)) / k; the function is convex with slope
-    1 - #(x > t) / k, so bisection on that count finds t. Ending on the right side of the
-    minimum keeps the error under one bracket, because the slope there is at most 1.
+    1 - #(x > t) / k, so bisection on that count, from 0 to the row's maximum, finds t. Ending to
+    the right of the minimum keeps the error under one bracket: the slope there is at most 1.
     """
-    high = x.amax(dim=1, keepdim=True).clamp(min=0)
-    low = high * 0
+    bracket = x.amax(dim=1, keepdim=True).clamp(min=0)
+    low = bracket * 0
     for _ in range(ROUNDS):
-        middle = (low + high) * 0.5
-        above = (x > middle).to(x.dtype).sum(dim=1, keepdim=True) - float(count)
-        go_up = (above > 0).to(x.dtype)
-        low = low + go_up * (middle - low)
-        high = middle + go_up * (high - middle)
+        bracket = bracket * 0.5
+        middle = low + bracket
+        above = (x > middle).to(x.dtype).sum(dim=1, keepdim=True)
+        low = torch.where(above > count, middle, low)
+    high = low + bracket
     total = x.sum(dim=1)
     score = high[:, 0] + torch.relu(x - high).sum(dim=1) / count
     # The second candidate is t = 0. Adding 0 * total carries a NaN or infinity of any pixel

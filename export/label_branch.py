@@ -100,6 +100,7 @@ class LabelBranch(nn.Module):
     """Taps [N, C, r, r], ascending and without the constant -> labels of the crop."""
 
     weights: Tensor
+    columns: Tensor
 
     def __init__(
         self,
@@ -160,6 +161,7 @@ class LabelBranch(nn.Module):
         ]
         mask = heatmaps = depth = uncertainty = None
         for kind, ensemble in self.members.items():
+            assert isinstance(ensemble, nn.ModuleList)
             scored = kind == self.spec.score_source
             outputs = (self._outputs(m, levels[:-1], finest) for m in ensemble)
             if kind == "segmentation":
@@ -206,7 +208,8 @@ class LabelBranch(nn.Module):
         """A member's samples of the coarse levels, then the nodes: [N, rows, h1]."""
         assert isinstance(member, Member)
         projected = {
-            r: member.project(x, i, r * r) for i, (r, x) in enumerate(zip(self.extents, levels))
+            r: member.project(x, i, r * r)
+            for i, (r, x) in enumerate(zip(self.extents[:-1], levels, strict=True))
         }
         parts = [projected[r] for r in self.direct]
         if self.merged:
@@ -217,7 +220,8 @@ class LabelBranch(nn.Module):
                 ).reshape(-1, nodes, r, h1)
                 for r in self.merged
             ]
-            parts.append(torch.matmul(self.columns, torch.cat(across, dim=2)).reshape(-1, nodes * nodes, h1))
+            merged = torch.matmul(self.columns, torch.cat(across, dim=2))
+            parts.append(merged.reshape(-1, nodes * nodes, h1))
         return torch.cat(parts, dim=1)
 
     def _outputs(self, member: nn.Module, levels: list[Tensor], finest: list[Tensor]) -> Tensor:

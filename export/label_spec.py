@@ -32,9 +32,7 @@ class LabelSpec:
         if self.keypoint_window_px < 0:
             raise ValueError(f"keypoint_window_px is {self.keypoint_window_px}; 0 is the least")
         if self.tap_recipe != "styledconv+const":
-            raise ValueError(
-                f"tap_recipe is {self.tap_recipe!r}; StyleGAN2 has 'styledconv+const'"
-            )
+            raise ValueError(f"tap_recipe is {self.tap_recipe!r}; StyleGAN2 has 'styledconv+const'")
 
     @property
     def score_pixels(self) -> int:

@@ -20,7 +20,7 @@ def interpolation(positions: Matrix, extent: int) -> Matrix:
 
     Positions are in samples, sample i at i (half-pixel centres already removed).
     """
-    clamped = np.clip(positions, 0, extent - 1)
+    clamped: Matrix = np.clip(positions, 0, extent - 1)
     lower = np.minimum(np.floor(clamped), extent - 1).astype(int)
     upper = np.minimum(lower + 1, extent - 1)
     weights = np.zeros((len(positions), extent))
@@ -32,7 +32,7 @@ def interpolation(positions: Matrix, extent: int) -> Matrix:
 
 def node_weights(extent: int, grid: int, tile: int) -> Matrix:
     """[grid / tile + 1, extent]: a level's values at the tile borders of the grid."""
-    edges = np.arange(0, grid + 1, tile)
+    edges = np.arange(0, grid + 1, tile, dtype=np.float64)
     return interpolation(edges * (extent / grid) - 0.5, extent)
 
 
@@ -52,7 +52,7 @@ def tile_reads(extents: tuple[int, ...], grid: int, tile: int) -> TileReads:
     direct = tuple(r for r in extents if grid // r <= tile)
     merged = tuple(r for r in extents if grid // r > tile)
     tiles = np.arange(grid // tile)
-    pixels = np.arange(tile) + 0.5  # centres within a tile
+    pixels: Matrix = np.arange(tile, dtype=np.float64) + 0.5  # centres within a tile
     offset = 0
     weights: list[Matrix] = []
     indices: list[NDArray[np.int64]] = []
@@ -60,13 +60,13 @@ def tile_reads(extents: tuple[int, ...], grid: int, tile: int) -> TileReads:
         span = tile * extent // grid  # samples under a tile; one more on either side
         axis = interpolation(pixels * (extent / grid) - 0.5 + 1, span + 2)  # [tile, span + 2]
         reads = np.clip(tiles[:, None] * span + np.arange(-1, span + 1), 0, extent - 1)
-        weights.append(np.kron(axis, axis))
+        weights.append(np.kron(axis, axis).astype(np.float64))
         indices.append(_pairs(reads, extent) + offset)
         offset += extent * extent
     if merged:
         axis = interpolation(pixels / tile, 2)
         reads = tiles[:, None] + np.arange(2)
-        weights.append(np.kron(axis, axis))
+        weights.append(np.kron(axis, axis).astype(np.float64))
         indices.append(_pairs(reads, grid // tile + 1) + offset)
     return TileReads(
         direct, merged, np.concatenate(weights, axis=1), np.concatenate(indices, axis=2)

@@ -62,12 +62,15 @@ class Labeller(nn.Module):
         dtype = torch.float32 if precision == "float32" else torch.float16
         self.synthesis = ServedSynthesis(generator.synthesis, dtype)
         self.labels = None
+        self.head_outputs: dict[str, int] = {}
         self.points = PointsFromHeatmaps(spec.height, spec.width, spec.keypoint_window_px)
         if interpreter is None:
             if spec.score_source is not None:
                 raise ValueError(f"score_source is {spec.score_source!r} without an interpreter")
             return
         self._check_heads(generator, interpreter)
+        kinds = list(interpreter.heads)
+        self.head_outputs = {kind: interpreter.head(kind).config.outputs for kind in kinds}
         self.labels = LabelBranch(
             interpreter,
             spec,
@@ -88,22 +91,24 @@ class Labeller(nn.Module):
             raise ValueError(f"heads read {actual} features; this generator's taps have {expected}")
 
     @property
+    def output_extents(self) -> dict[str, tuple[int, ...] | None]:
+        """Outputs by name in the order of `forward`: extents behind N, None for the scalar."""
+        height, width = self.spec.height, self.spec.width
+        outputs: dict[str, tuple[int, ...] | None] = {"image": (height, width, 3)}
+        if "segmentation" in self.head_outputs:
+            outputs["mask"] = (height, width)
+        if "keypoints" in self.head_outputs:
+            outputs["keypoints"] = (self.head_outputs["keypoints"], 3)
+        if "depth" in self.head_outputs:
+            outputs["depth"] = (height, width)
+        if self.spec.score_source is not None:
+            outputs |= {"uncertainty": (), "uncertainty_map": (height, width)}
+        return outputs | {"sample": (), "kept": None}
+
+    @property
     def output_names(self) -> tuple[str, ...]:
         """Names of the outputs, in the order of `forward`."""
-        kinds = [] if self.labels is None else list(self.labels.members)
-        names = ["image"]
-        names += [
-            name
-            for kind, name in (
-                ("segmentation", "mask"),
-                ("keypoints", "keypoints"),
-                ("depth", "depth"),
-            )
-            if kind in kinds
-        ]
-        if self.spec.score_source is not None:
-            names += ["uncertainty", "uncertainty_map"]
-        return (*names, "sample", "kept")
+        return tuple(self.output_extents)
 
     def forward(self, ws: Tensor, max_uncertainty: Tensor) -> tuple[Tensor, ...]:
         image, taps = self.synthesis(ws)
@@ -116,7 +121,10 @@ class Labeller(nn.Module):
             keep = (max_uncertainty >= torch.finfo(torch.float32).min).to(torch.float32)
             score = None
         else:
-            score = top_mean(labels.uncertainty.reshape(-1, self.spec.height * self.spec.width), self.spec.score_pixels)
+            score = top_mean(
+                labels.uncertainty.reshape(-1, self.spec.height * self.spec.width),
+                self.spec.score_pixels,
+            )
             keep = (score <= max_uncertainty).to(torch.float32)
         sample, kept = kept_first(keep)
         # Gather in float; uint8 exists in TensorRT only as a last cast.
@@ -128,7 +136,8 @@ class Labeller(nn.Module):
         if labels.depth is not None:
             outputs.append(labels.depth.index_select(0, sample).to(torch.float16))
         if labels.uncertainty is not None and score is not None:
-            outputs += [score.index_select(0, sample), labels.uncertainty.index_select(0, sample).to(torch.float16)]
+            maps = labels.uncertainty.index_select(0, sample)
+            outputs += [score.index_select(0, sample), maps.to(torch.float16)]
         return (*outputs, sample.to(torch.int32), kept)
 
 

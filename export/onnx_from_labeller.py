@@ -14,12 +14,15 @@ from nets.stylegan2 import MappingNetwork
 OPSET = 17  # what every TensorRT from 8.5 parses
 
 # Operators TensorRT 8.5 parses without restrictions that matter here (no TopK, sort, loops).
-OPERATORS = frozenset(
-    "Abs Add ArgMax AveragePool Cast Clip Concat Conv ConvTranspose Div Equal Floor Gather Gemm "
-    "Greater GreaterOrEqual LeakyRelu Less LessOrEqual Log LogSoftmax MatMul Min Mul Range "
-    "Reciprocal ReduceMax ReduceMean ReduceMin ReduceSum Relu Reshape Resize Shape Slice Softmax "
-    "Split Sqrt Squeeze Sub Transpose Unsqueeze".split()
-)
+# fmt: off
+OPERATORS = frozenset({
+    "Abs", "Add", "ArgMax", "AveragePool", "Cast", "Clip", "Concat", "Conv", "ConvTranspose",
+    "Div", "Equal", "Floor", "Gather", "Gemm", "Greater", "GreaterOrEqual", "LeakyRelu", "Less",
+    "LessOrEqual", "Log", "LogSoftmax", "MatMul", "Min", "Mul", "Range", "Reciprocal",
+    "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "Relu", "Reshape", "Resize", "Shape",
+    "Slice", "Softmax", "Split", "Sqrt", "Squeeze", "Sub", "Transpose", "Unsqueeze", "Where",
+})
+# fmt: on
 
 # Larger models keep their weights beside the file: protobuf ends at 2 GiB.
 EXTERNAL_DATA_BYTES = 1 << 30
@@ -32,7 +35,7 @@ def labeller_onnx(labeller: Labeller, path: Path) -> None:
         "ws": torch.zeros(1, synthesis.num_ws, synthesis.w_dim),
         "max_uncertainty": torch.zeros(1),
     }
-    _write(labeller, inputs, labeller.output_names, path)
+    _write(labeller, inputs, labeller.output_extents, path)
 
 
 def mapping_onnx(mapping: MappingNetwork, path: Path) -> None:
@@ -42,13 +45,20 @@ def mapping_onnx(mapping: MappingNetwork, path: Path) -> None:
     inputs = {"z": torch.zeros(1, config.z_dim)}
     if config.c_dim > 0:
         inputs["c"] = torch.zeros(1, config.c_dim)
-    _write(mapping, inputs, ("w",), path)
+    _write(mapping, inputs, {"w": (config.w_dim,)}, path)
 
 
 def _write(
-    module: nn.Module, inputs: dict[str, Tensor], outputs: tuple[str, ...], path: Path
+    module: nn.Module,
+    inputs: dict[str, Tensor],
+    outputs: dict[str, tuple[int, ...] | None],  # extents behind N; None: a scalar
+    path: Path,
 ) -> None:
     model = _traced(module, inputs, outputs)
+    for value, extents in zip(model.graph.output, outputs.values(), strict=True):
+        dims = value.type.tensor_type.shape.dim
+        for dim, extent in zip(dims[1:], extents or (), strict=True):
+            dim.dim_value = extent  # the trace leaves some unnamed
     _constants_to_initializers(model)
     opsets = {entry.domain: entry.version for entry in model.opset_import}
     if opsets != {"": OPSET}:
@@ -65,18 +75,18 @@ def _write(
 
 
 def _traced(
-    module: nn.Module, inputs: dict[str, Tensor], outputs: tuple[str, ...]
+    module: nn.Module, inputs: dict[str, Tensor], outputs: dict[str, tuple[int, ...] | None]
 ) -> onnx.ModelProto:
     """The exporter that traces: the newer one takes five to ten times as long for graphs of
     thousands of nodes (members times strips), and writes opset 18 when asked for 17."""
-    batched = [*inputs, *(name for name in outputs if name != "kept")]
+    batched = [*inputs, *(name for name, extents in outputs.items() if extents is not None)]
     buffer = io.BytesIO()
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.onnx.export(
             module.eval(),
             tuple(inputs.values()),
-            buffer,
+            buffer,  # type: ignore[arg-type]  # accepted, but missing in the annotation
             input_names=list(inputs),
             output_names=list(outputs),
             opset_version=OPSET,

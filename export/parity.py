@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bundle.manifest import Parity
+from bundle.manifest import LABELLER, Parity
 from export.errors import ParityError
 
 Arrays = dict[str, NDArray[Any]]
@@ -110,14 +110,21 @@ def refuse_excess(parity: Parity, tolerance: Tolerance) -> None:
         if value is not None and not value <= limit:  # a NaN exceeds every limit
             raise ParityError(
                 f"{parity.graph} differs from the reference: {name} is {value:.4g}, at most "
-                f"{limit:.4g} is accepted; the bundle is not written"
+                f"{limit:.4g} is accepted; {_ending(parity)}"
             )
     share, least = parity.image_share_within_1, tolerance.image_share_within_1
     if share is not None and not share >= least:
         raise ParityError(
             f"{parity.graph} differs from the reference: image_share_within_1 is {share:.4g}, at "
-            f"least {least:.4g} is needed; the bundle is not written"
+            f"least {least:.4g} is needed; {_ending(parity)}"
         )
+
+
+def _ending(parity: Parity) -> str:
+    """What became of the export, and what the user can do."""
+    if parity.graph == LABELLER["float16"]:
+        return "the bundle is not written, --no-half leaves this graph out"
+    return "the bundle is not written"
 
 
 def _uncertainty_excess(reference: Arrays, served: Arrays) -> float | None:

@@ -58,13 +58,13 @@ class ServedLayer(nn.Module):
         weight = layer.weight.detach()
         gain = math.sqrt(2)
         self.up = layer.up
-        self.half = dtype == torch.float16
+        self.in_half = dtype == torch.float16
         self.limit = None if layer.conv_clamp is None else layer.conv_clamp * gain
         self.affine = Affine(layer.affine)
         # Demodulation uses the 3x3 weights, also where the kernel is 6x6.
         self.register_buffer("squared", weight.square().sum(dim=(2, 3)).t().contiguous())  # [I, O]
         rescale = torch.full((weight.shape[0],), gain)
-        if self.half:
+        if self.in_half:
             largest = weight.abs().amax(dim=(1, 2, 3)).clamp(min=1e-12)
             largest = largest * math.sqrt(weight[0].numel())
             weight = weight / largest[:, None, None, None]
@@ -80,7 +80,7 @@ class ServedLayer(nn.Module):
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         styles = self.affine(w)  # float32 [N, I]
         scale = torch.rsqrt(torch.matmul(styles * styles, self.squared) + 1e-8) * self.rescale
-        if self.half:
+        if self.in_half:
             largest = styles.abs().amax(dim=1, keepdim=True).clamp(min=1e-12)
             styles = styles / largest
             scale = scale * largest
@@ -104,7 +104,7 @@ class ServedToRGB(nn.Module):
 
     def __init__(self, layer: ToRGBLayer, dtype: torch.dtype) -> None:
         super().__init__()
-        self.half = dtype == torch.float16
+        self.in_half = dtype == torch.float16
         self.limit = layer.conv_clamp
         self.affine = Affine(layer.affine, layer.weight_gain)
         self.register_buffer("weight", layer.weight.detach().to(dtype))
@@ -112,7 +112,7 @@ class ServedToRGB(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         styles = self.affine(w)
-        if self.half:
+        if self.in_half:
             largest = styles.abs().amax(dim=1, keepdim=True).clamp(min=1e-12)
             y = F.conv2d(x * (styles / largest).half()[:, :, None, None], self.weight)
             y = y.float() * largest[:, :, None, None]

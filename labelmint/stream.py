@@ -55,11 +55,7 @@ class Reader:
     @property
     def position(self) -> int:
         """The first raw index that is neither taken nor discarded."""
-        if self.pending:
-            return int(self._chunk.indices[0])
-        if self.ended and not self._filled:
-            return max(self._next_index, self._query.end_index)
-        return self._next_index
+        return int(self._chunk.indices[0]) if self.pending else self._next_index
 
     def take(self, limit: int, last: int | None) -> Chunk:
         """Removes up to limit samples at hand, those of indices up to and including last."""
@@ -88,10 +84,6 @@ class Reader:
     def cancel(self) -> None:
         """Ends the call; harmless when it has ended."""
         self._call.cancel()
-
-    @property
-    def _filled(self) -> bool:
-        return 0 < self._query.count <= self._received
 
     def _accept(self, response: pb.StreamSamplesResponse) -> None:
         chunk = chunk_from_proto(response.batch)

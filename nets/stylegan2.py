@@ -54,7 +54,9 @@ class GeneratorConfig:
         return 2 * len(self.resolutions)
 
 
-def channels_from_base(resolution: int, channel_base: int, channel_max: int = 512) -> tuple[int, ...]:
+def channels_from_base(
+    resolution: int, channel_base: int, channel_max: int = 512
+) -> tuple[int, ...]:
     """The official channel table, min(channel_base / r, channel_max), for 4 ... resolution."""
     return tuple(
         min(channel_base // 2**i, channel_max) for i in range(2, int(math.log2(resolution)) + 1)
@@ -123,7 +125,12 @@ class SynthesisLayer(nn.Module):
     resample_filter: Tensor
 
     def __init__(
-        self, in_channels: int, out_channels: int, config: GeneratorConfig, resolution: int, up: bool
+        self,
+        in_channels: int,
+        out_channels: int,
+        config: GeneratorConfig,
+        resolution: int,
+        up: bool,
     ) -> None:
         super().__init__()
         self.resolution = resolution
@@ -231,7 +238,11 @@ class SynthesisNetwork(nn.Module):
         self.config = config
         in_channels = 0
         for resolution, out_channels in zip(config.resolutions, config.channels, strict=True):
-            setattr(self, f"b{resolution}", SynthesisBlock(in_channels, out_channels, config, resolution))
+            setattr(
+                self,
+                f"b{resolution}",
+                SynthesisBlock(in_channels, out_channels, config, resolution),
+            )
             in_channels = out_channels
 
     def blocks(self) -> list[SynthesisBlock]:

@@ -9,7 +9,8 @@ from labelmint.codec import CODECS, tensor_from_array
 from labelmint.v1 import label_service_pb2 as pb
 from service.delivery import Chunk, Piece
 from service.errors import BadRequest
-from service.query import Query
+from service.framing import Part, response_from_tensors, tensor_parts
+from service.query import Query, WantedOutput
 
 
 def message_from_chunk(chunk: Chunk, query: Query) -> bytes:
@@ -20,15 +21,11 @@ def message_from_chunk(chunk: Chunk, query: Query) -> bytes:
     response = pb.StreamSamplesResponse(
         next_index=chunk.next_index, discarded=chunk.discarded, bundle_id=query.bundle_id
     )
-    if chunk.pieces:
-        indices = np.concatenate([piece.indices for piece in chunk.pieces])
-        response.batch.indices.extend(indices.tolist())
-        for output in query.outputs:
-            array = _gathered(chunk.pieces, output.name)
-            response.batch.tensors.append(
-                tensor_from_array(array, output.output, output.codec, query.jpeg_quality)
-            )
     message: bytes = response.SerializeToString()
+    if chunk.pieces:
+        indices = np.concatenate([piece.indices for piece in chunk.pieces]).tolist()
+        tensors = [_tensor_parts(chunk.pieces, output, query) for output in query.outputs]
+        message = response_from_tensors(response, indices, tensors)
     if len(message) > query.max_message_bytes:
         raise over_limit(query, len(message))
     return message
@@ -45,10 +42,17 @@ def over_limit(query: Query, message_bytes: int) -> BadRequest:
     )
 
 
-def _gathered(pieces: Sequence[Piece], name: str) -> NDArray[np.generic]:
-    """One output of all samples of a chunk, copied only where they do not lie together."""
-    arrays = [_picked(piece.arrays[name], piece.picks) for piece in pieces]
-    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+def _tensor_parts(pieces: Sequence[Piece], output: WantedOutput, query: Query) -> list[Part]:
+    """One output of all samples of a chunk."""
+    arrays = [_picked(piece.arrays[output.name], piece.picks) for piece in pieces]
+    if output.codec != pb.CODEC_RAW:
+        array = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+        tensor = tensor_from_array(array, output.output, output.codec, query.jpeg_quality)
+        return [tensor.SerializeToString()]
+    tensor = tensor_from_array(arrays[0][:0], output.output)
+    tensor.shape[0] = sum(len(array) for array in arrays)
+    little_endian = arrays[0].dtype.newbyteorder("<")
+    return tensor_parts(tensor, [np.ascontiguousarray(a, little_endian).data for a in arrays])
 
 
 def _picked(array: NDArray[np.generic], picks: NDArray[np.intp]) -> NDArray[np.generic]:

@@ -31,48 +31,43 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        r, model = self.registry, ("model",)
-        self._queue_seconds = Histogram(
-            "labelmint_queue_seconds", "Time that rows waited for a place in an engine batch.",
-            model, buckets=_SECONDS, registry=r,
-        )  # fmt: skip
-        self._engine_seconds = Histogram(
-            "labelmint_engine_seconds", "Time of one engine run.",
-            model, buckets=_SECONDS, registry=r,
-        )  # fmt: skip
-        self._message_seconds = Histogram(
+        self._queue_seconds = self._histogram(
+            "labelmint_queue_seconds",
+            "Time that rows waited for a place in an engine batch.",
+            _SECONDS,
+        )
+        self._engine_seconds = self._histogram(
+            "labelmint_engine_seconds", "Time of one engine run.", _SECONDS
+        )
+        self._message_seconds = self._histogram(
             "labelmint_message_seconds",
             "End to end: from when a message's first sample began to wait to when it was sent.",
-            model, buckets=_SECONDS, registry=r,
-        )  # fmt: skip
-        self._batch_samples = Histogram(
-            "labelmint_engine_batch_samples", "Samples of one engine run, without padding.",
-            model, buckets=_SAMPLES, registry=r,
-        )  # fmt: skip
-        self._kept = Counter("labelmint_kept_samples", "Samples delivered.", model, registry=r)
-        self._discarded = Counter(
-            "labelmint_discarded_samples", "Samples examined and not delivered.",
-            model, registry=r,
-        )  # fmt: skip
-        self._computed = Counter(
-            "labelmint_computed_samples", "Samples that engines ran, delivered or not.",
-            model, registry=r,
-        )  # fmt: skip
-        self._message_bytes = Counter(
-            "labelmint_message_bytes", "Serialised bytes of messages sent.", model, registry=r
+            _SECONDS,
         )
-        self._waiting = Gauge(
-            "labelmint_queue_depth_samples", "Samples that streams would have run now.",
-            model, registry=r,
-        )  # fmt: skip
-        self._streams = Gauge(
-            "labelmint_open_streams", "StreamSamples and GenerateSamples calls under way.",
-            model, registry=r,
-        )  # fmt: skip
-        self._requests = Counter(
-            "labelmint_requests", "Calls ended, by method and gRPC status.",
-            ("model", "method", "code"), registry=r,
-        )  # fmt: skip
+        self._batch_samples = self._histogram(
+            "labelmint_engine_batch_samples",
+            "Samples of one engine run, without padding.",
+            _SAMPLES,
+        )
+        self._kept = self._counter("labelmint_kept_samples", "Samples delivered.")
+        self._discarded = self._counter(
+            "labelmint_discarded_samples", "Samples examined and not delivered."
+        )
+        self._computed = self._counter(
+            "labelmint_computed_samples", "Samples that engines ran, delivered or not."
+        )
+        self._message_bytes = self._counter(
+            "labelmint_message_bytes", "Serialised bytes of messages sent."
+        )
+        self._waiting = self._gauge(
+            "labelmint_queue_depth_samples", "Samples that streams would have run now."
+        )
+        self._streams = self._gauge(
+            "labelmint_open_streams", "StreamSamples and GenerateSamples calls under way."
+        )
+        self._requests = self._counter(
+            "labelmint_requests", "Calls ended, by method and gRPC status.", "method", "code"
+        )
 
     def of_model(self, name: str) -> ModelMetrics:
         """The metrics of one served model; they exist from here on, at zero."""
@@ -92,3 +87,12 @@ class Metrics:
     def count_request(self, model: str, method: str, code: str) -> None:
         """A call ended; `model` is a served one's name, or empty."""
         self._requests.labels(model, method, code).inc()
+
+    def _histogram(self, name: str, help_text: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(name, help_text, ("model",), buckets=buckets, registry=self.registry)
+
+    def _counter(self, name: str, help_text: str, *labels: str) -> Counter:
+        return Counter(name, help_text, ("model", *labels), registry=self.registry)
+
+    def _gauge(self, name: str, help_text: str) -> Gauge:
+        return Gauge(name, help_text, ("model",), registry=self.registry)

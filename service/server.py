@@ -51,8 +51,8 @@ class Server:
         async with AsyncExitStack() as stack:
             await self._set_health(_NOT_SERVING)
             self._start_probes(stack)
+            stack.push_async_callback(self._end_computing)  # after the calls that wait for it
             await self._start_grpc(stack)
-            stack.push_async_callback(self._end_computing)
             self._spawn(self._turn())
             yield self
 

@@ -24,8 +24,8 @@ class FitConfig:
     """How an interpreter is trained."""
 
     members: int = 10
-    steps: int = 600
-    pixels_per_image: int = 128  # in every step, half of them spread evenly over the classes
+    steps: int = 240
+    pixels_per_image: int = 64  # in every step, half of them spread evenly over the classes
     learning_rate: float = 2e-3  # Adam's at the start, cosine to zero
     bagging: bool = True  # each member weighs the images by its own bootstrap draw
     sigma_px: float = 1.5  # of the keypoints' Gaussian targets, in label pixels

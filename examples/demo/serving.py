@@ -1,5 +1,6 @@
 """A server process for the demo and the benchmarks, on a free port."""
 
+import re
 import shlex
 import subprocess
 import sys
@@ -28,4 +29,7 @@ def server(bundle: Path, *flags: str) -> Iterator[str]:
 
 def address_from_ready_line(line: str) -> str:
     """The HOST:PORT in the server's first line."""
-    return next(word for word in line.split() if word.startswith("127.0.0.1:"))
+    found = re.search(r"127\.0\.0\.1:\d+", line)
+    if found is None:
+        raise SystemExit(f"the server's first line names no address: {line}")
+    return found.group()

@@ -1,7 +1,9 @@
 """Trains the demo's StyleGAN2 to imitate the scene's renderer: latents in, weights out.
 
 Half of each batch mixes the rows of w+ of two latents, so that the first rows come to carry
-the viewpoint alone. The schedule runs on training time, so it ends when asked on any machine.
+the viewpoint alone. A linear probe asks w for the scene's parameters: without it the mapping
+takes many times longer to find the rare and the curved ones (glasses, beards, the wall's hue).
+The schedule runs on training time, so it ends when asked on any machine.
 """
 
 import argparse
@@ -9,7 +11,8 @@ import copy
 import math
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -21,13 +24,17 @@ from checkpoints import GeneratorCard, card_from_config, write_generator
 from examples.demo.mixing import mixed_rows
 from examples.demo.render import trace
 from examples.demo.scene import Z_DIM, scene_from_latents
-from nets.stylegan2 import Generator, GeneratorConfig
+from nets.stylegan2 import FullyConnectedLayer, Generator, GeneratorConfig
 
 RESOLUTION = 64
 SUBPIXELS = 2  # rays a pixel and axis; jittered anew each step, so the mean is exact
 # Weight of the squared error by class: small parts would drown in the skin around them.
 CLASS_WEIGHTS = (1.0, 1.5, 1.5, 4.0, 6.0, 4.0, 6.0, 4.0)
-MAPPING_LR_FACTOR = 60.0  # the mapping's parameters are scaled by 0.01 at run time
+# Learning rates of mapping, synthesis and probe; the mapping's parameters are scaled by 0.01
+# at run time.
+LR_FACTORS = (300.0, 1.0, 1.0)
+PROBE_BATCH = 256
+PROBE_WEIGHT = 4.0
 WARMUP_STEPS = 100
 
 
@@ -43,7 +50,7 @@ class Options:
     seed: int
     view_layers: int
     channels: tuple[int, ...]
-    bf16: bool  # convolutions in bfloat16, but for the last tenth of the time
+    bf16: bool  # convolutions in bfloat16
     save_every_s: float
 
 
@@ -53,6 +60,7 @@ class Run:
 
     generator: Generator
     average: Generator  # exponential moving average of the weights
+    probe: FullyConnectedLayer  # w -> standardised parameters of the scene
     optimizer: torch.optim.Adam
     step: int = 0
     elapsed_s: float = 0.0
@@ -67,25 +75,27 @@ def start(options: Options) -> Run:
     for name, parameter in generator.named_parameters():
         # Truth knows no noise: its strengths stay at zero.
         parameter.requires_grad_(not name.endswith("noise_strength"))
+    probe = FullyConnectedLayer(
+        generator.config.w_dim, scene_vectors(torch.zeros(1, Z_DIM)).shape[1]
+    )
     for block in generator.synthesis.blocks():
         block.torgb.weight.data.mul_(0.25)  # a calm first image: nothing to unlearn
     mapping = list(generator.mapping.parameters())
     synthesis = [p for p in generator.synthesis.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(
-        [
-            {"params": mapping, "factor": MAPPING_LR_FACTOR},
-            {"params": synthesis, "factor": 1.0},
-        ],
+        [{"params": mapping}, {"params": synthesis}, {"params": list(probe.parameters())}],
         lr=options.lr,
         betas=(0.9, 0.99),
     )
     # Twice as fast as the default layout with bfloat16 on a CPU that has it.
     generator.synthesis.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    run = Run(generator, copy.deepcopy(generator).requires_grad_(False), optimizer)
+    average = copy.deepcopy(generator).requires_grad_(False)
+    run = Run(generator, average, probe, optimizer)
     if options.checkpoint.exists():
         state = torch.load(options.checkpoint, weights_only=True)
         generator.load_state_dict(state["generator"])
         run.average.load_state_dict(state["average"])
+        probe.load_state_dict(state["probe"])
         optimizer.load_state_dict(state["optimizer"])
         run.step, run.elapsed_s = state["step"], state["elapsed_s"]
         torch.set_rng_state(state["rng"])
@@ -102,6 +112,30 @@ def truth_batch(view_z: Tensor, content_z: Tensor) -> tuple[Tensor, Tensor]:
     weights = torch.tensor(CLASS_WEIGHTS)[hits.part.long()][:, None]
     weights = F.avg_pool2d(weights, SUBPIXELS)
     return F.avg_pool2d(hits.colour, SUBPIXELS) * 2 - 1, weights / weights.mean()
+
+
+def scene_vectors(z: Tensor) -> Tensor:
+    """The scene's parameters as vectors float32 [N, P], in their own units."""
+    scene = scene_from_latents(z, z)
+    return torch.cat([getattr(scene, f.name).float().view(len(z), -1) for f in fields(scene)], 1)
+
+
+@cache
+def scene_statistics() -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation [P] of `scene_vectors`; what does not vary has deviation 1."""
+    source = torch.Generator().manual_seed(0)
+    vectors = scene_vectors(torch.randn(16384, Z_DIM, generator=source))
+    deviation = vectors.std(dim=0)
+    return vectors.mean(dim=0), torch.where(deviation < 1e-6, 1.0, deviation)
+
+
+def probe_loss(run: Run) -> Tensor:
+    """Squared error of the parameters read from w, 1 for a mapping that knows nothing."""
+    z = torch.randn(PROBE_BATCH, Z_DIM)
+    mean, deviation = scene_statistics()
+    truth = (scene_vectors(z) - mean) / deviation
+    found: Tensor = run.probe(run.generator.mapping(z))
+    return (found - truth).square().mean()
 
 
 def imitation_loss(image: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
@@ -130,15 +164,14 @@ def train_step(run: Run, options: Options) -> float:
     view_z[half:] = content_z[half:]
     truth, weights = truth_batch(view_z, content_z)
     rate = learning_rate(options, run)
-    for group in run.optimizer.param_groups:
-        group["lr"] = rate * group["factor"]
+    for group, factor in zip(run.optimizer.param_groups, LR_FACTORS, strict=True):
+        group["lr"] = rate * factor
     rows = mixed_rows(run.generator, view_z, content_z, options.view_layers)
-    coarse = options.bf16 and run.elapsed_s < 0.9 * options.minutes * 60
-    with torch.autocast("cpu", torch.bfloat16, enabled=coarse):
+    with torch.autocast("cpu", torch.bfloat16, enabled=options.bf16):
         image = run.generator.synthesis(rows).image
     loss = imitation_loss(image.float(), truth, weights)
     run.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    (loss + PROBE_WEIGHT * probe_loss(run)).backward()
     torch.nn.utils.clip_grad_norm_(run.generator.parameters(), 1.0)
     run.optimizer.step()
     decay = min(0.999, (run.step + 1) / (run.step + 10))
@@ -177,6 +210,7 @@ def save(run: Run, options: Options) -> None:
     state = {
         "generator": run.generator.state_dict(),
         "average": run.average.state_dict(),
+        "probe": run.probe.state_dict(),
         "optimizer": run.optimizer.state_dict(),
         "step": run.step,
         "elapsed_s": run.elapsed_s,

@@ -132,6 +132,7 @@ class LabelService:
     @contextmanager
     def _open(self, stream: Stream) -> Iterator[None]:
         """Streams that `drain` ends; unary calls may finish."""
+        self._check_serving()  # draining may have begun since the call did
         self._streams.add(stream)
         try:
             yield
@@ -153,7 +154,7 @@ class LabelService:
             start = int(query.plan.indices(query.plan.first, 1)[0])
             if start:
                 loop = asyncio.get_running_loop()
-                await loop.run_in_executor(self._encoders, rows.rows, [start - 1])
+                await loop.run_in_executor(None, rows.rows, [start - 1])
         return rows
 
 

@@ -74,9 +74,7 @@ def test_the_shortest_decimal_is_what_people_write() -> None:
 
 def test_without_a_calibration_the_message_is_the_command() -> None:
     manifest = fake_bundle().manifest
-    key = msgspec.structs.replace(
-        KEY, class_index=3, views_per_object=4, latent_source="mt19937"
-    )
+    key = msgspec.structs.replace(KEY, class_index=3, views_per_object=4, latent_source="mt19937")
     with pytest.raises(NotCalibrated) as caught:
         calibration_for(manifest, key, Path("/bundles/a b"))
     command = "python -m export calibrate '/bundles/a b' --samples 4096 --psi 0.7 --cutoff 8 "

@@ -80,7 +80,9 @@ def test_half_precision_storage_becomes_float32(path: Path) -> None:
     write_generator(path, original, CARD, torch.float16)
     generator, _ = generator_from_file(path)
     for name, tensor in original.state_dict().items():
-        assert torch.equal(generator.state_dict()[name], tensor.half().float()), name
+        loaded = generator.state_dict()[name]
+        assert loaded.dtype == torch.float32, name
+        assert torch.equal(loaded, tensor.half().float()), name
 
 
 def test_a_conditional_generator_survives(tmp_path: Path) -> None:

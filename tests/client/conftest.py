@@ -9,7 +9,6 @@ from hypothesis import settings
 
 from tests.client.scripted_service import ScriptedService, serving
 
-
 # Shared machines stall for longer than any example takes; a timed test would only flicker.
 settings.register_profile("labelmint", deadline=None, max_examples=50)
 settings.load_profile("labelmint")

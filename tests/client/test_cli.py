@@ -59,7 +59,7 @@ def test_target_comes_from_the_environment(
     [
         (["--nonsense"], "No such option"),
         (["nonsense"], "No such command"),
-        (["models"], "LABELMINT_TARGET"),
+        (["models"], "--target"),
         (["preview", "--target", "x"], "--out"),
         (["preview", "--target", "x", "--out", "sheet.xyz"], ".png"),
         (["preview", "--target", "x", "--out", "a.png", "--count", "0"], "1<=x<=256"),

@@ -55,7 +55,6 @@ def test_streams_are_the_same_however_they_are_split(target: str, streams: int) 
     for left, right in zip(got, expected, strict=True):
         assert left.w is not None and right.w is not None
         assert (left.w == right.w).all()
-    assert sum(b.discarded for b in got) == sum(b.discarded for b in expected)
 
 
 def test_a_drained_server_is_asked_again_where_it_stopped(

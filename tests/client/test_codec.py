@@ -54,12 +54,14 @@ def test_zstd_never_takes_more_than_raw(array: codec.Array) -> None:
     assert len(tensor.data) <= array.nbytes
 
 
+@pytest.mark.parametrize("packing", [pb.CODEC_RAW, pb.CODEC_ZSTD])
 @pytest.mark.parametrize("view", [np.s_[::-1], np.s_[:, ::2], np.s_[..., 1:]])
-def test_any_memory_order_is_packed_as_c_order(view: Any) -> None:
-    array = np.arange(60, dtype=np.int32).reshape(3, 4, 5)[view]
-    assert (codec.array_from_tensor(codec.tensor_from_array(array)) == array).all()
-    fortran = np.asfortranarray(array)
-    assert (codec.array_from_tensor(codec.tensor_from_array(fortran)) == array).all()
+def test_any_memory_order_is_packed_as_c_order(view: Any, packing: pb.Codec) -> None:
+    array = (np.arange(600, dtype=np.int32) // 200).reshape(10, 12, 5)[view]
+    for ordered in (array, np.asfortranarray(array)):
+        tensor = codec.tensor_from_array(ordered, codec=packing)
+        assert tensor.codec == packing
+        assert (codec.array_from_tensor(tensor) == array).all()
 
 
 def test_raw_arrays_are_not_copied_beyond_protobufs_own_bytes() -> None:
@@ -184,6 +186,8 @@ def test_frames_need_not_state_their_size() -> None:
 def jpeg_tensor(**changes: Any) -> pb.Tensor:
     packed = codec.tensor_from_array(photo(), pb.OUTPUT_IMAGE, pb.CODEC_JPEG)
     for name, value in changes.items():
+        if name == "offsets":
+            value = [len(packed.data) if each == "end" else each for each in value]
         packed.ClearField(name)
         packed.MergeFrom(pb.Tensor(**{name: value}))
     return packed
@@ -196,6 +200,10 @@ def jpeg_tensor(**changes: Any) -> pb.Tensor:
         {"offsets": [0]},
         {"offsets": [0, 10]},
         {"offsets": [0, 0, 10]},
+        {"offsets": [0, 0, "end"]},
+        {"offsets": [0, "end", "end"]},
+        {"offsets": [0, 2**32 - 1, "end"]},
+        {"offsets": [1, 400, "end"]},
         {"offsets": [2**32 - 1] * 3},
         {"data": b""},
         {"data": bytes(600)},

@@ -122,9 +122,10 @@ def test_masks_take_the_palette_over_the_image() -> None:
 
 def test_keypoints_sit_at_pixel_centres_and_faint_ones_are_left_out() -> None:
     image = np.zeros((4, 4, 3), np.uint8)
-    points = np.array([[0.5, 0.5, 1], [3.5, 3.5, 0.01]], np.float32)
+    points = np.array([[0.5, 0.5, 1], [3.5, 3.5, 0.01], [3.5, 0.5, 1]], np.float32)
     panel = np.asarray(panel_from_keypoints(points, ((0, 1),), image, (4, 4), (80, 80)))
     assert panel[10, 10].max() > 200
+    assert panel[10, 70].max() > 200
     assert panel[70, 70].max() < 50
     assert panel[40, 40].max() < 50  # no bone to a faint end
 

@@ -208,6 +208,17 @@ def test_a_stream_that_drops_without_progress_is_unreachable() -> None:
     assert len(server.calls) == 1
 
 
+def test_a_stream_is_reopened_once_without_progress_in_between() -> None:
+    dead = Script(messages_until_drop=0)
+    server = Server(Script(messages_until_drop=1), dead, drops=9)
+    batches = server.batches(pb.SampleQuery(count=10), 3)
+    assert next(batches).indices.tolist() == [0, 1, 2]
+    with pytest.raises(Unreachable) as caught:
+        next(batches)
+    assert caught.value.next_index == 3
+    assert [(query.start_index, query.count) for query in server.queries] == [(0, 10), (3, 7)]
+
+
 @given(queries(), st.integers(0, 400))
 def test_counting_and_judging_members_follow_the_definition(
     query: pb.SampleQuery, index: int
@@ -259,7 +270,7 @@ def test_closing_early_cancels_every_call() -> None:
 def test_replicas_with_different_bundles_are_not_mixed() -> None:
     server = Server(Script(), Script(bundle_id="sha256:other"))
     with pytest.raises(NotReady, match="sha256:other and sha256:scripted"):
-        list(server.batches(pb.SampleQuery(), 4, streams=2))
+        list(itertools.islice(server.batches(pb.SampleQuery(), 4, streams=2), 2))
 
 
 def test_a_whole_message_is_delivered_without_a_copy() -> None:
@@ -285,7 +296,7 @@ def faulty_responses() -> dict[str, pb.StreamSamplesResponse]:
         "again": next(responses(pb.SampleQuery(), Script())),
         "position before its samples": response(next_index=5),
         "position going back": pb.StreamSamplesResponse(next_index=1, bundle_id=BUNDLE_ID),
-        "of another shard": next(responses(pb.SampleQuery(start_index=3), Script())),
+        "of another shard": next(responses(pb.SampleQuery(start_index=5), Script())),
     }
     for name in ("descending", "missing row", "output twice", "no output named", "other outputs"):
         faults[name] = response()
@@ -305,6 +316,8 @@ def test_a_message_that_breaks_the_contract_ends_the_stream(
     name, message = fault
     query = pb.SampleQuery(num_shards=2 if name == "of another shard" else 1)
     server = Server(Script(message_samples=(3,), faults={1: message}))
-    with pytest.raises(MalformedMessage):
+    with pytest.raises(MalformedMessage) as caught:
         list(itertools.islice(server.batches(query, 6), 3))
+    if name == "of another shard":
+        assert "not of shard 0 of 2" in str(caught.value)
     assert server.calls[0].cancelled

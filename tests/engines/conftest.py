@@ -1,12 +1,13 @@
 """Handmade graphs of a few operators: the room is tested without the export room."""
 
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from bundle import Bundle, open_bundle
@@ -15,7 +16,7 @@ from bundle.write import file_entries, write_manifest
 from engines.fake import fake_bundle
 
 NUM_WS, W_DIM, SIZE = 6, 16, 16  # of fake_bundle(16)
-Write = Callable[[], Bundle]
+Table = dict[str, tuple[int, list[Any]]]  # name -> element type, extents
 
 
 class Graphs:
@@ -27,6 +28,7 @@ class Graphs:
         self.heads = True
         self.sample_offset = 0  # added to the row numbers it reports
         self.kept_offset = 0  # added to the number of kept rows it reports
+        self.rows_gain = 0  # times the number of rows it was run with, added to all values
         self.drop_output = ""
         self.add_output = False
         self.mask_type = TensorProto.UINT8
@@ -41,9 +43,7 @@ class Graphs:
         files = file_entries(self.folder)
         files.pop("manifest.json", None)
         bundle_id = bundle_id_from_content(fake.generator, fake.labels, fake.heads, files)
-        write_manifest(
-            self.folder, msgspec.structs.replace(fake, files=files, bundle_id=bundle_id)
-        )
+        write_manifest(self.folder, msgspec.structs.replace(fake, files=files, bundle_id=bundle_id))
         return open_bundle(self.folder)
 
     def _labeller(self) -> onnx.ModelProto:
@@ -66,12 +66,15 @@ class Graphs:
             node("Cast", ["count2"], ["kept"], to=TensorProto.INT32),
             node("Cast", ["order"], ["order_i"], to=TensorProto.INT32),
             node("Add", ["order_i", "sample_offset"], ["sample"]),
-            node("Gather", ["value_in", "order"], ["value"]),
+            node("Cast", ["n"], ["n_f"], to=TensorProto.FLOAT),
+            node("Mul", ["n_f", "rows_gain"], ["extra"]),
+            node("Add", ["value_in", "extra"], ["value_all"]),
+            node("Gather", ["value_all", "order"], ["value"]),
         ]
         if self.heads:
             nodes.append(node("Gather", ["score_in", "order"], ["uncertainty"]))
         nodes.insert(0, node("Gather", ["ws", "zero"], ["row0"], axis=1))
-        outputs = {"sample": (TensorProto.INT32, ["N"]), "kept": (TensorProto.INT32, [])}
+        outputs: Table = {"sample": (TensorProto.INT32, ["N"]), "kept": (TensorProto.INT32, [])}
         arrays = {"image": (TensorProto.UINT8, [SIZE, SIZE, 3])}
         if self.heads:
             outputs["uncertainty"] = (TensorProto.FLOAT, ["N"])
@@ -84,11 +87,12 @@ class Graphs:
         if self.add_output:
             arrays["normals"] = (TensorProto.FLOAT, [3])
         arrays.pop(self.drop_output, None)
-        constants = {
+        constants: dict[str, NDArray[Any]] = {
             "zero": np.array(0, np.int64),
             "one": np.array(1, np.int64),
             "one_axis": np.array([1], np.int64),
             "large": np.array(1e6, np.float32),
+            "rows_gain": np.array(self.rows_gain, np.float32),
             "kept_offset": np.array(self.kept_offset, np.float32),
             "sample_offset": np.array(self.sample_offset, np.int32),
         }
@@ -101,14 +105,23 @@ class Graphs:
                 node("Cast", [f"{name}_f"], [name], to=dtype),
             ]
             outputs[name] = (dtype, ["N", *extents])
-        inputs = {"ws": ["N", NUM_WS, W_DIM], "max_uncertainty": ["N"]}
-        return model(nodes, {k: (TensorProto.FLOAT, v) for k, v in inputs.items()}, outputs, constants)
+        inputs: Table = {
+            "ws": (TensorProto.FLOAT, ["N", NUM_WS, W_DIM]),
+            "max_uncertainty": (TensorProto.FLOAT, ["N"]),
+        }
+        return model(nodes, inputs, outputs, constants)
 
     def _mapping(self) -> onnx.ModelProto:
         rng = np.random.default_rng(0)
         constants = {"weight": rng.normal(size=(16, W_DIM)).astype(np.float32)}
-        nodes = [helper.make_node("MatMul", ["z", "weight"], ["w" if not self.num_classes else "x"])]
-        inputs: dict[str, tuple[int, list[int | str]]] = {"z": (TensorProto.FLOAT, ["N", 16])}
+        # A runtime may choose its kernels by the number of rows; this graph shows that number.
+        nodes = [
+            helper.make_node("MatMul", ["z", "weight"], ["product"]),
+            helper.make_node("Shape", ["z"], ["shape"], end=1),
+            helper.make_node("Cast", ["shape"], ["rows"], to=TensorProto.FLOAT),
+            helper.make_node("Add", ["product", "rows"], ["x" if self.num_classes else "w"]),
+        ]
+        inputs: Table = {"z": (TensorProto.FLOAT, ["N", 16])}
         if self.num_classes:
             constants["table"] = rng.normal(size=(self.num_classes, W_DIM)).astype(np.float32)
             inputs["c"] = (TensorProto.FLOAT, ["N", self.num_classes])
@@ -119,15 +132,20 @@ class Graphs:
         return model(nodes, inputs, {"w": (TensorProto.FLOAT, ["N", W_DIM])}, constants)
 
 
-def model(nodes, inputs, outputs, constants) -> onnx.ModelProto:  # type: ignore[no-untyped-def]
-    def infos(table):  # type: ignore[no-untyped-def]
+def model(
+    nodes: list[onnx.NodeProto],
+    inputs: Table,
+    outputs: Table,
+    constants: dict[str, NDArray[Any]],
+) -> onnx.ModelProto:
+    """A checked-by-nobody graph of opset 17."""
+
+    def infos(table: Table) -> list[onnx.ValueInfoProto]:
         return [helper.make_tensor_value_info(n, t, shape) for n, (t, shape) in table.items()]
 
     initializers = [numpy_helper.from_array(array, name) for name, array in constants.items()]
     graph = helper.make_graph(nodes, "handmade", infos(inputs), infos(outputs), initializers)
-    return helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8
-    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
 @pytest.fixture

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from bundle import FileError
 from engines import EngineError, EngineOptions, open_engine, open_mapping
 from engines.errors import EngineOpenError, EngineRunError, NotFiniteError
 from engines.ort import OrtEngine
 
 NUM_WS, W_DIM = 6, 16
+EIGHT = EngineOptions(batch_sizes=(8,))
 
 
 def rows(*scores: float) -> NDArray[np.float32]:
@@ -26,7 +28,7 @@ def limits(n: int, limit: float = np.inf) -> NDArray[np.float32]:
 
 
 def test_kept_samples_come_in_order_with_their_own_arrays(graphs: Any) -> None:
-    engine = open_engine(graphs.write(), EngineOptions())
+    engine = open_engine(graphs.write(), EIGHT)
     result = engine.run(rows(0.3, 0.9, 0.1, 0.8, 0.5), limits(5, 0.5), engine.outputs)
     assert result.sample.tolist() == [0, 2, 4] and result.sample.dtype == np.int32
     for name, array in result.arrays.items():
@@ -37,19 +39,19 @@ def test_kept_samples_come_in_order_with_their_own_arrays(graphs: Any) -> None:
 
 
 def test_each_row_has_its_own_threshold(graphs: Any) -> None:
-    engine = open_engine(graphs.write(), EngineOptions())
+    engine = open_engine(graphs.write(), EIGHT)
     thresholds = np.array([0.4, 0.4, np.inf], np.float32)
     assert engine.run(rows(0.3, 0.9, 0.9), thresholds, ()).sample.tolist() == [0, 2]
 
 
 def test_nothing_kept_is_an_empty_result(graphs: Any) -> None:
-    engine = open_engine(graphs.write(), EngineOptions())
+    engine = open_engine(graphs.write(), EIGHT)
     result = engine.run(rows(0.3, 0.9), limits(2, 0.1), ("image",))
     assert result.sample.shape == (0,) and result.arrays["image"].shape == (0, 16, 16, 3)
 
 
 def test_only_requested_outputs_come_back(graphs: Any) -> None:
-    engine = open_engine(graphs.write(), EngineOptions())
+    engine = open_engine(graphs.write(), EIGHT)
     assert list(engine.run(rows(0.3), limits(1), ("mask",)).arrays) == ["mask"]
 
 
@@ -72,14 +74,14 @@ def test_results_stay_as_they_were_when_the_engine_runs_again(graphs: Any) -> No
 
 
 def test_few_kept_rows_do_not_hold_the_whole_batch(graphs: Any) -> None:
-    engine = open_engine(graphs.write(), EngineOptions())
+    engine = open_engine(graphs.write(), EIGHT)
     image = engine.run(rows(0.1, 0.9), limits(2, 0.5), ("image",)).arrays["image"]
     assert image.base is None and image.flags.c_contiguous
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_a_score_that_is_not_finite_is_an_error_naming_the_row(graphs: Any, bad: float) -> None:
-    engine = open_engine(graphs.write(), EngineOptions())
+    engine = open_engine(graphs.write(), EIGHT)
     with pytest.raises(NotFiniteError, match=r"rows \[1\] is not finite") as caught:
         engine.run(rows(0.1, bad, 0.2), limits(3, 0.15), ("image",))
     assert caught.value.rows == (1,)
@@ -87,7 +89,15 @@ def test_a_score_that_is_not_finite_is_an_error_naming_the_row(graphs: Any, bad:
     assert engine.run(rows(0.1), limits(1), ()).sample.tolist() == [0]
 
 
-def test_padding_repeats_a_real_row_so_that_it_cannot_fail_on_its_own(graphs: Any) -> None:
+def test_the_graph_meets_fixed_sizes_only(graphs: Any) -> None:
+    graphs.rows_gain = 1
+    engine = open_engine(graphs.write(), EngineOptions(batch_sizes=(2, 5)))
+    for n, size in ((1, 2), (2, 2), (3, 5), (5, 5)):
+        image = engine.run(rows(*[0.0] * n), limits(n), ("image",)).arrays["image"]
+        assert image[0, 0, 0, 0] == 10 + size
+
+
+def test_padding_is_not_named_among_rows_that_are_not_finite(graphs: Any) -> None:
     engine = open_engine(graphs.write(), EngineOptions(batch_sizes=(4,)))
     with pytest.raises(NotFiniteError) as caught:
         engine.run(rows(0.1, np.nan), limits(2), ())
@@ -97,14 +107,14 @@ def test_padding_repeats_a_real_row_so_that_it_cannot_fail_on_its_own(graphs: An
 @pytest.mark.parametrize(("field", "value"), [("sample_offset", 1), ("kept_offset", -1)])
 def test_a_graph_that_miscounts_is_caught(graphs: Any, field: str, value: int) -> None:
     setattr(graphs, field, value)
-    engine = open_engine(graphs.write(), EngineOptions())
+    engine = open_engine(graphs.write(), EIGHT)
     with pytest.raises(EngineRunError):
         engine.run(rows(0.1, 0.2), limits(2), ("image",))
 
 
 def test_a_bundle_without_heads_renders_images(graphs: Any) -> None:
     graphs.heads = False
-    engine = open_engine(graphs.write(), EngineOptions())
+    engine = open_engine(graphs.write(), EIGHT)
     assert engine.outputs == ("image",)
     result = engine.run(rows(0.1, 0.2, 0.3), limits(3), ("image",))
     assert result.arrays["image"][:, 0, 0, 0].tolist() == [10, 11, 12]
@@ -163,13 +173,13 @@ def test_batch_sizes_must_ascend(graphs: Any, sizes: tuple[int, ...]) -> None:
 def test_requests_that_do_not_fit_are_refused(
     graphs: Any, ws: Any, thresholds: Any, outputs: tuple[str, ...], words: str
 ) -> None:
-    engine = open_engine(graphs.write(), EngineOptions())
+    engine = open_engine(graphs.write(), EIGHT)
     with pytest.raises(EngineRunError, match=words):
         engine.run(ws, thresholds, outputs)
 
 
 def test_a_closed_engine_refuses_and_closing_twice_is_fine(graphs: Any) -> None:
-    engine = open_engine(graphs.write(), EngineOptions())
+    engine = open_engine(graphs.write(), EIGHT)
     engine.close()
     engine.close()
     with pytest.raises(EngineError, match="closed"):
@@ -177,8 +187,6 @@ def test_a_closed_engine_refuses_and_closing_twice_is_fine(graphs: Any) -> None:
 
 
 def test_half_precision_that_the_bundle_lacks_is_refused(graphs: Any) -> None:
-    from bundle import FileError
-
     with pytest.raises(FileError, match=r"no labeller\.fp16\.onnx"):
         OrtEngine(graphs.write(), "float16")
 

@@ -27,9 +27,12 @@ def draw(options: SamplingOptions, *indices: int, g: Generator = GENERATOR) -> N
     return ws_from_indices(FakeMapping(g), g, options, np.array(indices, np.uint64))
 
 
-def expected_w(options: SamplingOptions, purpose: Purpose, index: int, label: int) -> NDArray[np.float32]:
+def expected_w(
+    options: SamplingOptions, purpose: Purpose, index: int, label: int
+) -> NDArray[np.float32]:
     """Untruncated w of one code, by FakeMapping's definition."""
-    return latents(options.seed, purpose, [index], GENERATOR.z_dim)[0] + np.float32(label)
+    w: NDArray[np.float32] = latents(options.seed, purpose, [index], GENERATOR.z_dim)[0]
+    return w + np.float32(label)
 
 
 def truncated(w: NDArray[np.float32], psi: float) -> NDArray[np.float32]:
@@ -165,7 +168,9 @@ def test_mt19937_indices_end_at_a_million() -> None:
         draw(options, 1_000_000, g=UNCONDITIONAL)
 
 
-def given_rows(space: LatentSpace, rows: NDArray[np.float32], first: int = 0) -> NDArray[np.float32]:
+def given_rows(
+    space: LatentSpace, rows: NDArray[np.float32], first: int = 0
+) -> NDArray[np.float32]:
     return ws_from_latents(FakeMapping(GENERATOR), GENERATOR, OPTIONS, space, rows, first)
 
 

@@ -2,6 +2,7 @@
 belong together."""
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -11,10 +12,12 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from bundle import open_bundle
-from checkpoints import generator_from_file
+from bundle import NotCalibrated, open_bundle
+from bundle.calibration import calibration_for
+from checkpoints import generator_from_file, write_generator
 from engines import EngineOptions, default_options, open_engine, open_mapping, ws_from_indices
 from export.__main__ import main
+from export.score_engine import open_score_engine
 
 TinyWeights = tuple[Path, Path]
 
@@ -60,7 +63,7 @@ def test_measured_differences_are_in_the_manifest(tiny_bundle: Path) -> None:
 
 def test_a_sample_has_the_same_bits_in_every_row_of_every_fill(tiny_bundle: Path) -> None:
     bundle = open_bundle(tiny_bundle)
-    options = EngineOptions()
+    options = EngineOptions(batch_sizes=(8,))
     engine, mapping = open_engine(bundle, options), open_mapping(bundle, options)
     generator = bundle.manifest.generator
     ws = ws_from_indices(mapping, generator, default_options(generator, 3), range(8))
@@ -81,16 +84,32 @@ def test_a_sample_has_the_same_bits_in_every_row_of_every_fill(tiny_bundle: Path
 
 def test_a_kept_sample_has_the_same_bits_as_unfiltered(tiny_bundle: Path) -> None:
     bundle = open_bundle(tiny_bundle)
-    engine = open_engine(bundle, EngineOptions())
+    engine = open_engine(bundle, EngineOptions(batch_sizes=(8,)))
     mapping = open_mapping(bundle, EngineOptions())
     generator = bundle.manifest.generator
     ws = ws_from_indices(mapping, generator, default_options(generator, 4), range(8))
     whole = engine.run(ws, np.full(8, np.inf, np.float32), engine.outputs)
-    median = np.median(whole.arrays["uncertainty"]).astype(np.float32)
+    median = np.median(whole.arrays["uncertainty"].astype(np.float32))
     kept = engine.run(ws, np.full(8, median, np.float32), engine.outputs)
     assert 0 < len(kept.sample) < 8
     for name in engine.outputs:
         assert kept.arrays[name].tobytes() == whole.arrays[name][kept.sample].tobytes(), name
+
+
+def test_calibration_scores_have_the_bits_that_are_served(tiny_bundle: Path) -> None:
+    bundle = open_bundle(tiny_bundle)
+    mapping = open_mapping(bundle, EngineOptions())
+    generator = bundle.manifest.generator
+    ws = ws_from_indices(mapping, generator, default_options(generator, 5), range(4))
+    limits = np.full(4, np.inf, np.float32)
+    served, calibrated = (
+        engine.run(ws, limits, ("uncertainty",)).arrays["uncertainty"]
+        for engine in (
+            open_engine(bundle, EngineOptions()),
+            open_score_engine(bundle, EngineOptions()),
+        )
+    )
+    assert served.tobytes() == calibrated.tobytes()
 
 
 def test_half_precision_runs_and_is_another_graph(tiny_bundle: Path) -> None:
@@ -99,14 +118,42 @@ def test_half_precision_runs_and_is_another_graph(tiny_bundle: Path) -> None:
     generator = bundle.manifest.generator
     ws = ws_from_indices(mapping, generator, default_options(generator), range(2))
     limits = np.full(2, np.inf, np.float32)
+    single = open_engine(bundle, EngineOptions(precision="float32"))
+    half = open_engine(bundle, EngineOptions(precision="float16"))
     scores = [
-        open_engine(bundle, EngineOptions(precision=precision))
-        .run(ws, limits, ("uncertainty",))
-        .arrays["uncertainty"]
-        for precision in ("float32", "float16")  # type: ignore[arg-type]
+        engine.run(ws, limits, ("uncertainty",)).arrays["uncertainty"].astype(np.float32)
+        for engine in (single, half)
     ]
     assert (scores[0] != scores[1]).any()
     assert np.allclose(scores[0], scores[1], atol=0.01)
+
+
+def test_a_graph_that_fails_parity_is_not_written(
+    tiny_weights: TinyWeights, tmp_path: Path
+) -> None:
+    generator, card = generator_from_file(tiny_weights[0])
+    generator.synthesis.blocks()[0].const.data.mul_(1e6)  # over what float16 can hold
+    path, out = tmp_path / "large.safetensors", tmp_path / "out"
+    write_generator(path, generator, card)
+    result = export("bundle", "--generator", path, "--out", out)
+    assert "labeller.fp16.onnx" in refusal(result) and "--no-half" in refusal(result)
+    assert not out.exists() and len(list(tmp_path.iterdir())) == 2
+    result = export("bundle", "--generator", path, "--out", out, "--no-half")
+    assert result.exit_code == 0, result.output
+    assert "labeller.fp16.onnx" not in open_bundle(out).manifest.files
+
+
+def test_an_image_only_bundle_serves_images(tiny_weights: TinyWeights, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = export("bundle", "--generator", tiny_weights[0], "--out", out, "--no-half")
+    assert result.exit_code == 0, result.output
+    bundle = open_bundle(out)
+    assert bundle.manifest.heads is None
+    engine = open_engine(bundle, EngineOptions(batch_sizes=(4,)))
+    ws = np.zeros((3, 8, 12), np.float32)
+    images = engine.run(ws, np.full(3, np.inf, np.float32), ("image",)).arrays["image"]
+    assert images.shape == (3, 32, 32, 3)
+    assert "no score_source" in refusal(export("calibrate", out, "--samples", 64))
 
 
 def test_an_existing_bundle_is_refused_before_any_work(
@@ -165,9 +212,7 @@ def test_inspect_finds_a_damaged_file(tiny_bundle: Path, tmp_path: Path) -> None
     assert "labeller.onnx has SHA-256" in refusal(export("inspect", copy))
 
 
-def test_calibrate_extends_the_manifest_and_keeps_the_id(
-    tiny_bundle: Path, tmp_path: Path
-) -> None:
+def test_calibrate_extends_the_manifest_and_keeps_the_id(tiny_bundle: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(tiny_bundle, tmp_path / "copy"))
     before = open_bundle(copy).manifest
     result = export("calibrate", copy, "--samples", 64, "--psi", 0.5, "--views", 2)
@@ -179,17 +224,12 @@ def test_calibrate_extends_the_manifest_and_keeps_the_id(
     assert len(added.quantiles) == 17 and added.samples == 64
     again = export("calibrate", copy, "--samples", 64, "--psi", 0.5, "--views", 2)
     assert "--replace" in refusal(again)
-    replaced = export(
-        "calibrate", copy, "--samples", 128, "--psi", 0.5, "--views", 2, "--replace"
-    )
+    replaced = export("calibrate", copy, "--samples", 128, "--psi", 0.5, "--views", 2, "--replace")
     assert replaced.exit_code == 0
     assert open_bundle(copy).manifest.calibrations[-1].samples == 128
 
 
 def test_the_command_in_the_refusal_works(tiny_bundle: Path, tmp_path: Path) -> None:
-    from bundle import NotCalibrated
-    from bundle.calibration import calibration_for
-
     copy = Path(shutil.copytree(tiny_bundle, tmp_path / "a copy"))
     manifest = open_bundle(copy).manifest
     key = msgspec.structs.replace(
@@ -197,8 +237,6 @@ def test_the_command_in_the_refusal_works(tiny_bundle: Path, tmp_path: Path) -> 
     )
     with pytest.raises(NotCalibrated) as caught:
         calibration_for(manifest, key, copy)
-    import shlex
-
     command = shlex.split(str(caught.value).split("run: ")[1])
     assert command[:3] == ["python", "-m", "export"]
     command[command.index("4096")] = "64"

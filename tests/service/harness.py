@@ -50,6 +50,7 @@ class RunningServer:
     channel: grpc.Channel
     server: Server
     loop: asyncio.AbstractEventLoop
+    end: Callable[[], None]  # ends the server; so does the end of the test
 
     def call(self, work: Callable[[Server], Any]) -> Any:
         """Runs a coroutine of the server's on its loop."""
@@ -113,13 +114,18 @@ def served_by(
 
     thread = threading.Thread(target=loop.run_until_complete, args=(run(),))
     thread.start()
+
+    def end() -> None:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(30)
+        assert not thread.is_alive()
+
     try:
         assert ready.wait(30)
         with channel_to(started[0].port) as channel:
-            yield RunningServer(LabelServiceStub(channel), channel, started[0], loop)
+            yield RunningServer(LabelServiceStub(channel), channel, started[0], loop, end)
     finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join(30)
+        end()
         loop.close()
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from engines.errors import EngineRunError
 from engines.fake import fake_bundle
 from engines.sampling import default_options
-from service.delivery import Chunk, Outcome, Stream
+from service.delivery import HEARTBEAT_S, Chunk, Outcome, Stream
 from service.query import Query
 from service.sampler import IndexRange, plan_from_range
 from service.scheduler import Lane
@@ -91,6 +91,25 @@ def test_order_of_outcomes_does_not_matter(
     assert all(chunk.size <= size for chunk in chunks)
     assert sum(c.discarded for c in chunks) == len(expected.examined) - len(got)
     assert stream.lane.unsent == 0
+
+
+def test_256_discarded_samples_are_told_at_once() -> None:
+    """And no more than that in one message."""
+    stream = stream_of(Wanted(end=1000, threshold=0.0))
+    scores = [0.5] * 1000
+
+    async def read() -> None:
+        stream.settle(outcome_of(stream, 0, 255, scores))
+        silent = asyncio.ensure_future(stream.next_chunk(8))
+        await asyncio.sleep(0.05)
+        assert not silent.done()
+        stream.settle(outcome_of(stream, 255, 300, scores))
+        first = await asyncio.wait_for(silent, HEARTBEAT_S / 2)
+        second = await asyncio.wait_for(stream.next_chunk(8), HEARTBEAT_S / 2)
+        assert first and (first.next_index, first.discarded) == (256, 256)
+        assert second and (second.next_index, second.discarded) == (512, 256)
+
+    asyncio.run(read())
 
 
 def test_what_came_before_an_error_is_delivered_first() -> None:

@@ -1,0 +1,58 @@
+"""Small random networks with every trap switched on: noise, clamps, batch-norm statistics."""
+
+import torch
+from torch import Tensor, nn
+
+from nets.interpreter import HeadConfig, HeadKind, Interpreter
+from nets.stylegan2 import Generator, GeneratorConfig
+
+OUTPUTS: dict[HeadKind, int] = {"segmentation": 7, "keypoints": 3, "depth": 1}
+
+
+def random_generator(resolution: int, seed: int = 0) -> Generator:
+    """Widths differ at every extent, so that no mix-up of levels goes unseen."""
+    torch.manual_seed(seed)
+    channels = (24, 20, 16, 12, 8)[: resolution.bit_length() - 2]
+    config = GeneratorConfig(
+        resolution, channels, z_dim=16, w_dim=16, mapping_layers=2, conv_clamp=256
+    )
+    generator = Generator(config).eval()
+    for name, parameter in generator.named_parameters():
+        if name.endswith("noise_strength"):
+            parameter.data.fill_(0.1)
+        elif name.endswith("bias"):
+            parameter.data.add_(torch.randn_like(parameter) * 0.1)
+    # Random networks draw far beyond [-1, 1]: bring most pixels between the clips.
+    for block in generator.synthesis.blocks():
+        block.torgb.weight.data.mul_(0.1)
+    return generator
+
+
+def random_interpreter(
+    features: int, members: int = 3, kinds: tuple[HeadKind, ...] = tuple(OUTPUTS)
+) -> Interpreter:
+    interpreter = Interpreter(
+        tuple(HeadConfig(kind, features, (12, 10), OUTPUTS[kind], members) for kind in kinds)
+    )
+    for module in interpreter.modules():
+        if isinstance(module, nn.BatchNorm1d):
+            assert module.running_mean is not None and module.running_var is not None
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+            module.weight.data.normal_(1, 0.3)
+            module.bias.data.normal_(0, 0.3)
+    for kind in kinds:
+        head = interpreter.head(kind)
+        for parameter in (head.linear1.bias, head.bias2, head.bias3):
+            parameter.data.normal_(0, 0.3)
+        head.linear1.weight.data.normal_(0, 1.5 * features**-0.5)
+        head.weight2.data.normal_(0, 0.5)
+        head.weight3.data.normal_(0, 0.5)
+    return interpreter.eval()
+
+
+def random_ws(generator: Generator, samples: int, seed: int = 1) -> Tensor:
+    """Independent rows of w+, so that a wrong row shows."""
+    draws = torch.Generator().manual_seed(seed)
+    config = generator.config
+    return torch.randn(samples, config.num_ws, config.w_dim, generator=draws)

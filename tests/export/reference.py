@@ -1,0 +1,168 @@
+"""The paper's formulas, literally and slowly: what the served graph is compared with.
+
+Per-sample weights and grouped convolutions, the concatenated hypercolumn, one nn.Sequential per
+member, SciPy's mode, a sort for the top tenth. Nothing here is shared with `export`.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.stats
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from nets.features import hypercolumn
+from nets.interpreter import EnsembleHead, Interpreter
+from nets.ops import blur, upsample_2x
+from nets.stylegan2 import Generator, SynthesisLayer, ToRGBLayer
+
+EPS32 = float(np.finfo(np.float32).eps)
+
+
+def literal_layer(layer: SynthesisLayer, x: Tensor, w: Tensor) -> Tensor:
+    """Section 2.2 of StyleGAN2: weights modulated and demodulated for each sample."""
+    n, i, h, width = x.shape
+    o = layer.weight.shape[0]
+    weights = layer.weight[None] * layer.affine(w)[:, None, :, None, None]  # [N, O, I, 3, 3]
+    weights = weights * torch.rsqrt(weights.square().sum(dim=(2, 3, 4), keepdim=True) + 1e-8)
+    x = x.reshape(1, n * i, h, width)
+    if layer.up:
+        weights = weights.transpose(1, 2).reshape(n * i, o, 3, 3)
+        x = F.conv_transpose2d(x, weights, stride=2, groups=n)
+        x = blur(x, layer.resample_filter * 4, (1, 1, 1, 1))
+    else:
+        x = F.conv2d(x, weights.reshape(n * o, i, 3, 3), padding=1, groups=n)
+    x = x.reshape(n, o, *x.shape[2:]) + layer.noise_const * layer.noise_strength
+    x = F.leaky_relu(x + layer.bias[None, :, None, None], 0.2) * math.sqrt(2)
+    clamp = layer.conv_clamp
+    return x if clamp is None else x.clamp(-clamp * math.sqrt(2), clamp * math.sqrt(2))
+
+
+def literal_torgb(layer: ToRGBLayer, x: Tensor, w: Tensor) -> Tensor:
+    styles = layer.affine(w) * layer.weight_gain
+    weights = layer.weight[None] * styles[:, None, :, None, None]  # [N, 3, I, 1, 1]
+    y = torch.einsum("noiab,nihw->nohw", weights, x) + layer.bias[None, :, None, None]
+    return y if layer.conv_clamp is None else y.clamp(-layer.conv_clamp, layer.conv_clamp)
+
+
+def literal_synthesis(generator: Generator, ws: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """ws [N, num_ws, w_dim] -> image [N, 3, R, R] and taps, learned constant first."""
+    blocks = generator.synthesis.blocks()
+    x = blocks[0].const[None].repeat(ws.shape[0], 1, 1, 1)
+    taps, image, row = [x], None, 0
+    for block in blocks:
+        for layer in [block.conv1] if block.is_first else [block.conv0, block.conv1]:
+            x = literal_layer(layer, x, ws[:, row])
+            taps.append(x)
+            row += 1
+        rgb = literal_torgb(block.torgb, x, ws[:, row])
+        image = rgb if image is None else upsample_2x(image, block.resample_filter) + rgb
+    assert image is not None
+    return image, taps
+
+
+def member_as_sequential(head: EnsembleHead, k: int) -> nn.Sequential:
+    """Member k as the release builds it: Linear, ReLU, BatchNorm1d, twice, Linear."""
+    d, (h1, h2), c = head.config.features, head.config.hidden, head.config.outputs
+    net = nn.Sequential(
+        nn.Linear(d, h1), nn.ReLU(), nn.BatchNorm1d(h1),
+        nn.Linear(h1, h2), nn.ReLU(), nn.BatchNorm1d(h2),
+        nn.Linear(h2, c),
+    )  # fmt: skip
+    one, two = slice(k * h1, (k + 1) * h1), slice(k * h2, (k + 1) * h2)
+    state = {
+        "0.weight": head.linear1.weight[one],
+        "0.bias": head.linear1.bias[one],
+        "3.weight": head.weight2[k].t(),
+        "3.bias": head.bias2[k, 0],
+        "6.weight": head.weight3[k].t(),
+        "6.bias": head.bias3[k, 0],
+    }
+    for name, norm, rows in (("2", head.norm1, one), ("5", head.norm2, two)):
+        for key in ("weight", "bias", "running_mean", "running_var"):
+            state[f"{name}.{key}"] = getattr(norm, key)[rows]
+    net.load_state_dict(state, strict=False)
+    return net.eval().to(head.weight2.dtype)
+
+
+def jensen_shannon(logits: Tensor) -> Tensor:
+    """Release of September 2021 on: logits [M, P, C] -> [P]."""
+    mixture = torch.softmax(logits, dim=-1).mean(dim=0)
+    mixture = mixture / mixture.sum(dim=-1, keepdim=True)
+    of_mixture = -(mixture * mixture.clamp(EPS32, 1 - EPS32).log()).sum(dim=-1)
+    log_p = logits - logits.logsumexp(dim=-1, keepdim=True)
+    of_members = -(log_p.exp() * log_p).sum(dim=-1)
+    return of_mixture - of_members.mean(dim=0)
+
+
+def top_mean(values: NDArray[np.float64], fraction: float) -> float:
+    """Mean of the largest int(n * fraction) values."""
+    return float(np.sort(values.ravel())[::-1][: int(values.size * fraction)].mean())
+
+
+def centroid(heatmap: NDArray[np.float64], window: int) -> tuple[float, float, float]:
+    """x, y (pixel centres at +0.5), confidence."""
+    row, column = np.unravel_index(int(heatmap.argmax()), heatmap.shape)
+    rows, columns = np.mgrid[: heatmap.shape[0], : heatmap.shape[1]]
+    near = (abs(rows - row) <= window) & (abs(columns - column) <= window)
+    mass = np.maximum(heatmap, 0) * near
+    if mass.sum() == 0:
+        return column + 0.5, row + 0.5, heatmap[row, column]
+    x = (mass * (columns + 0.5)).sum() / mass.sum()
+    y = (mass * (rows + 0.5)).sum() / mass.sum()
+    return x, y, heatmap[row, column]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Everything the graph gives, in float64 where it is not integer, and the near-ties."""
+
+    image: NDArray[np.uint8]  # [N, H, W, 3]
+    mask: NDArray[np.int64]  # [N, H, W]
+    margin: NDArray[np.float64]  # [N, H, W], least lead of any member's best class
+    divergence: NDArray[np.float64]  # [N, H, W]
+    heatmaps: NDArray[np.float64]  # [N, K, H, W]
+    heatmap_variance: NDArray[np.float64]  # [N, H, W]
+    depth: NDArray[np.float64]  # [N, H, W]
+    depth_variance: NDArray[np.float64]  # [N, H, W]
+
+
+@torch.no_grad()
+def reference(
+    generator: Generator, interpreter: Interpreter, ws: Tensor, grid: int, top: int, height: int
+) -> Reference:
+    """All heads of `interpreter`, which must have the three kinds."""
+    rows = slice(top, top + height)
+    image, taps = literal_synthesis(generator, ws)
+    if grid < image.shape[-1]:
+        image = F.interpolate(image, size=(grid, grid), mode="bilinear", align_corners=False)
+    image = image[:, :, rows].permute(0, 2, 3, 1)
+    features = hypercolumn(taps, grid)[:, :, rows].permute(0, 2, 3, 1)
+    shape = features.shape[:3]
+    x = features.reshape(-1, features.shape[-1])
+    outputs = {
+        kind: torch.stack([member_as_sequential(head, k)(x) for k in range(head.config.members)])
+        for kind, head in ((k, interpreter.head(k)) for k in interpreter.heads)
+    }
+    logits = outputs["segmentation"]
+    votes = scipy.stats.mode(logits.argmax(dim=-1).numpy(), axis=0, keepdims=False).mode
+    best = logits.topk(2, dim=-1).values
+    heat, depth = outputs["keypoints"], outputs["depth"]
+
+    def plane(t: Tensor) -> NDArray[np.float64]:
+        planes: NDArray[np.float64] = t.double().reshape(shape).numpy()
+        return planes
+
+    return Reference(
+        image=(image * 127.5 + 128).clamp(0, 255).to(torch.uint8).numpy(),
+        mask=votes.reshape(shape),
+        margin=plane((best[..., 0] - best[..., 1]).amin(dim=0)),
+        divergence=plane(jensen_shannon(logits)),
+        heatmaps=heat.mean(dim=0).reshape(*shape, -1).permute(0, 3, 1, 2).double().numpy(),
+        heatmap_variance=plane(heat.var(dim=0, correction=0).mean(dim=-1)),
+        depth=plane(depth.mean(dim=0)[:, 0]),
+        depth_variance=plane(depth.var(dim=0, correction=0)[:, 0]),
+    )

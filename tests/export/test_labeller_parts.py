@@ -1,0 +1,117 @@
+"""The parts of the served graph equal what they replace."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from export.ensemble_outputs import Consensus, mean_and_variance
+from export.filter_graph import kept_first, top_mean
+from export.label_tiles import node_weights, tile_pixels, tile_reads
+from export.synthesis_graph import ServedSynthesis, upconv_kernel
+from nets.ops import modulated_conv2d, resample_kernel
+from tests.export.networks import random_generator, random_ws
+from tests.export.reference import jensen_shannon, literal_synthesis
+
+
+@pytest.mark.parametrize(
+    ("grid", "tile"), [(32, 8), (64, 8), (64, 4), (64, 16), (128, 8), (16, 16)]
+)
+def test_tiles_are_the_direct_resize_of_every_level(grid: int, tile: int) -> None:
+    extents = tuple(r for r in (4, 8, 16, 32, 64) if r < grid)
+    reads = tile_reads(extents, grid, tile)
+    torch.manual_seed(0)
+    levels = {r: torch.randn(1, 1, r, r, dtype=torch.float64) for r in extents}
+    expected = sum(
+        F.interpolate(x, size=(grid, grid), mode="bilinear", align_corners=False)
+        for x in levels.values()
+    )
+    assert isinstance(expected, Tensor)
+    table = [levels[r].reshape(-1).numpy() for r in reads.direct]
+    if reads.merged:
+        weights = {r: node_weights(r, grid, tile) for r in reads.merged}
+        nodes = sum(weights[r] @ levels[r][0, 0].numpy() @ weights[r].T for r in reads.merged)
+        table.append(np.asarray(nodes).ravel())
+    values = np.concatenate(table)[reads.indices] @ reads.weights.T  # [tiles, tiles, t * t]
+    flat = np.empty(grid * grid)
+    flat[tile_pixels(grid, tile).ravel()] = values.ravel()
+    np.testing.assert_allclose(flat, expected.reshape(-1).numpy(), atol=1e-12)
+
+
+def test_one_transposed_convolution_is_upsampling_borders_included() -> None:
+    torch.manual_seed(0)
+    x, weight = torch.randn(2, 5, 6, 6).double(), torch.randn(4, 5, 3, 3).double()
+    fir = resample_kernel().double() + torch.rand(4, 4).double()  # asymmetric: shows any flip
+    two_steps = modulated_conv2d(
+        x, weight, torch.ones(2, 5).double(), demodulate=False, up_kernel=fir
+    )
+    one_step = F.conv_transpose2d(x, upconv_kernel(weight, fir), stride=2, padding=2)
+    torch.testing.assert_close(one_step, two_steps)
+
+
+def test_served_synthesis_is_the_papers() -> None:
+    generator = random_generator(32)
+    ws = random_ws(generator, 3)
+    image, taps = ServedSynthesis(generator.synthesis, torch.float32)(ws)
+    expected, expected_taps = literal_synthesis(generator, ws)
+    torch.testing.assert_close(image, expected, atol=1e-4, rtol=1e-4)
+    for tap, other in zip(taps, expected_taps[1:], strict=True):
+        torch.testing.assert_close(tap, other, atol=1e-4, rtol=1e-4)
+
+
+rows = st.lists(st.floats(0, 1, width=32), min_size=10, max_size=60)
+
+
+@given(rows, st.sampled_from([1.0, 1e-6, 0.7]), st.floats(0.05, 1))
+@settings(max_examples=60, deadline=None)
+def test_bisection_is_the_mean_of_the_top(values: list[float], scale: float, share: float) -> None:
+    x = torch.tensor([values]) * scale
+    count = max(1, int(x.shape[1] * share))
+    expected = x.double().sort(descending=True).values[:, :count].mean(dim=1)
+    torch.testing.assert_close(top_mean(x, count).double(), expected, atol=1e-6 * scale, rtol=1e-6)
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=40))
+@settings(max_examples=60, deadline=None)
+def test_partition_is_the_stable_sort(keep: list[bool]) -> None:
+    sample, kept = kept_first(torch.tensor(keep, dtype=torch.float32))
+    assert sample.tolist() == sorted(range(len(keep)), key=lambda i: not keep[i])
+    assert int(kept) == sum(keep)
+
+
+def test_ties_go_to_the_smallest_class_id() -> None:
+    first, second = torch.tensor([[[0.0, 9, 0, 0]]]), torch.tensor([[[0.0, 0, 0, 9]]])
+    consensus = Consensus(4)
+    assert consensus([first, second], False)[0].item() == 1
+    assert consensus([second, first], False)[0].item() == 1
+    assert consensus([second, first, second], False)[0].item() == 3
+
+
+def test_a_unanimous_pixel_has_the_releases_rest_of_a_divergence() -> None:
+    logits = torch.tensor([[[200.0, 0, 0]]])
+    _, divergence = Consensus(3)([logits] * 4, True)
+    assert divergence is not None
+    assert divergence.item() == pytest.approx(1.1920929e-7, rel=1e-3)
+
+
+@pytest.mark.parametrize("spread", [0.01, 1, 30])
+def test_divergence_is_the_releases(spread: float) -> None:
+    torch.manual_seed(0)
+    members = torch.randn(10, 1, 500, 6) * spread
+    _, divergence = Consensus(6)(members, True)
+    assert divergence is not None
+    expected = jensen_shannon(members[:, 0].double())
+    torch.testing.assert_close(divergence[0].double(), expected, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("members", [1, 2, 7])
+def test_variance_does_not_cancel(members: int) -> None:
+    torch.manual_seed(0)
+    values = 1000 + torch.randn(members, 2, 50, 3)
+    mean, variance = mean_and_variance(values)
+    torch.testing.assert_close(mean, values.mean(dim=0))
+    expected = values.double().var(dim=0, correction=0).mean(dim=-1)
+    torch.testing.assert_close(variance.double(), expected, rtol=1e-3, atol=1e-4)
