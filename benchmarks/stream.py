@@ -47,7 +47,6 @@ def main(folder: Path, samples: int, rounds: int) -> None:
         engine.run(ws, np.full(batch, np.inf, np.float32), outputs)
 
     with server(folder) as address, Client(address) as client:
-        first = next(iter(client.stream(batch_size=batch, seed=SEED, count=batch)))
         outputs = tuple(
             name
             for name in ("image", "mask", "keypoints", "depth", "uncertainty")
@@ -65,7 +64,6 @@ def main(folder: Path, samples: int, rounds: int) -> None:
 
     ratios = [engine_s / stream_s for engine_s, stream_s in pairs]
     print(f"machine: {machine_name()}; engine {engine.name}, batch {batch}")
-    print(f"message of {first.images.nbytes + first.masks.nbytes} bytes of images and masks")
     print(f"stream / bare engine loop, {rounds} pairs of {samples} samples:")
     print(
         f"  median {statistics.median(ratios):.3f}, "

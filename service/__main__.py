@@ -64,38 +64,105 @@ _DEFAULT = Limits()
 
 
 @main.command()
-@_option("--bundle", multiple=True, required=True, callback=_bundles, metavar="[NAME=]DIR",
-         help="A bundle to serve; its name is the folder's unless given. May be repeated.")
-@_option("--listen", default="127.0.0.1:50051", callback=_address, metavar="HOST:PORT",
-         help="Port 0 takes any free one.")
-@_option("--metrics-port", type=click.IntRange(0, 65535),
-         help="HTTP port of /metrics, /healthz and /readyz; 0 takes any free one, absent: none.")
-@_option("--engine", type=click.Choice(["onnxruntime", "fake"]), default="onnxruntime",
-         help="What runs the bundle; fake computes arrays from latents alone.")
-@_option("--batch-size", default="", callback=_batch_sizes, metavar="N[,N...]",
-         help="Fixed engine batch sizes, ascending; absent: the engine's own choice.")
-@_option("--threads", type=click.IntRange(min=0), default=0,
-         help="Threads of one engine run; 0 takes one per core.")
-@_option("--drain-delay", type=_SECONDS, default=0.0,
-         help="Seconds from not ready to ending streams, for load balancers to notice.")
-@_option("--drain-grace", type=_SECONDS, default=10.0,
-         help="Seconds that ended calls have for their last message.")
-@_option("--max-streams", type=_LIMIT, default=_DEFAULT.max_streams,
-         help="Calls that are open at a time.")
-@_option("--max-inflight-samples", type=_LIMIT, default=_DEFAULT.max_inflight_samples,
-         help="Samples that are drawn and not yet sent, in all.")
-@_option("--max-inflight-bytes", type=_LIMIT, default=_DEFAULT.max_inflight_bytes,
-         help="Bytes of those samples and of latents that callers bring.")
-@_option("--max-message-bytes", type=click.IntRange(min=4096), default=_DEFAULT.max_message_bytes,
-         help="Largest response message a caller may ask for.")
-@_option("--max-request-bytes", type=_LIMIT, default=_DEFAULT.max_request_bytes,
-         help="Largest request message.")
-@_option("--max-explicit-rows", type=_LIMIT, default=_DEFAULT.max_explicit_rows,
-         help="Rows of latents in one request.")
-@_option("--max-explicit-indices", type=_LIMIT, default=_DEFAULT.max_explicit_indices,
-         help="Explicit indices in one request.")
-@_option("--max-generate-examined", type=_LIMIT, default=_DEFAULT.max_generate_examined,
-         help="Indices one GenerateSamples call examines.")
+@_option(
+    "--bundle",
+    multiple=True,
+    required=True,
+    callback=_bundles,
+    metavar="[NAME=]DIR",
+    help="A bundle to serve; its name is the folder's unless given. May be repeated.",
+)
+@_option(
+    "--listen",
+    default="127.0.0.1:50051",
+    callback=_address,
+    metavar="HOST:PORT",
+    help="Port 0 takes any free one.",
+)
+@_option(
+    "--metrics-port",
+    type=click.IntRange(0, 65535),
+    help="HTTP port of /metrics, /healthz and /readyz; 0 takes any free one, absent: none.",
+)
+@_option(
+    "--engine",
+    type=click.Choice(["onnxruntime", "fake"]),
+    default="onnxruntime",
+    help="What runs the bundle; fake computes arrays from latents alone.",
+)
+@_option(
+    "--batch-size",
+    default="",
+    callback=_batch_sizes,
+    metavar="N[,N...]",
+    help="Fixed engine batch sizes, ascending; absent: the engine's own choice.",
+)
+@_option(
+    "--threads",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Threads of one engine run; 0 takes one per core.",
+)
+@_option(
+    "--drain-delay",
+    type=_SECONDS,
+    default=0.0,
+    help="Seconds from not ready to ending streams, for load balancers to notice.",
+)
+@_option(
+    "--drain-grace",
+    type=_SECONDS,
+    default=10.0,
+    help="Seconds that ended calls have for their last message.",
+)
+@_option(
+    "--max-streams",
+    type=_LIMIT,
+    default=_DEFAULT.max_streams,
+    help="Calls that are open at a time.",
+)
+@_option(
+    "--max-inflight-samples",
+    type=_LIMIT,
+    default=_DEFAULT.max_inflight_samples,
+    help="Samples that are drawn and not yet sent, in all.",
+)
+@_option(
+    "--max-inflight-bytes",
+    type=_LIMIT,
+    default=_DEFAULT.max_inflight_bytes,
+    help="Bytes of those samples and of latents that callers bring.",
+)
+@_option(
+    "--max-message-bytes",
+    type=click.IntRange(min=4096),
+    default=_DEFAULT.max_message_bytes,
+    help="Largest response message a caller may ask for.",
+)
+@_option(
+    "--max-request-bytes",
+    type=_LIMIT,
+    default=_DEFAULT.max_request_bytes,
+    help="Largest request message.",
+)
+@_option(
+    "--max-explicit-rows",
+    type=_LIMIT,
+    default=_DEFAULT.max_explicit_rows,
+    help="Rows of latents in one request.",
+)
+@_option(
+    "--max-explicit-indices",
+    type=_LIMIT,
+    default=_DEFAULT.max_explicit_indices,
+    help="Explicit indices in one request.",
+)
+@_option(
+    "--max-generate-examined",
+    type=_LIMIT,
+    default=_DEFAULT.max_generate_examined,
+    help="Indices one GenerateSamples call examines.",
+)
 def run(**flags: Any) -> None:
     """Serves bundles until SIGTERM; streams then end so that clients can resume elsewhere."""
     config = _config_from_flags(flags)

@@ -47,9 +47,7 @@ class Piece:
         return self._slice(slice(0, size)), self._slice(slice(size, None))
 
     def _slice(self, s: slice) -> "Piece":
-        return Piece(
-            self.arrays, self.picks[s], self.ordinals[s], self.indices[s], self.since
-        )
+        return Piece(self.arrays, self.picks[s], self.ordinals[s], self.indices[s], self.since)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """Bundles named in the configuration -> served models."""
 
-
 from bundle.errors import BundleError
 from bundle.open import open_bundle
 from engines.errors import EngineError

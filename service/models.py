@@ -44,9 +44,7 @@ class ServedModel:
     def outputs(self) -> dict[str, ArraySpec]:
         """What a sample can consist of, by name, in wire order."""
         manifest = self.bundle.manifest
-        ws = ArraySpec(
-            np.dtype(np.float32), (manifest.generator.num_ws, manifest.generator.w_dim)
-        )
+        ws = ArraySpec(np.dtype(np.float32), (manifest.generator.num_ws, manifest.generator.w_dim))
         return {**labeller_outputs(manifest), W: ws}
 
     @contextmanager

@@ -19,7 +19,7 @@ from checkpoints import (
 )
 from export.__main__ import main as export_command
 from nets.interpreter import HeadConfig, Interpreter
-from nets.stylegan2 import Generator, GeneratorConfig
+from nets.stylegan2 import Generator, GeneratorConfig, SynthesisLayer
 
 CONFIG = GeneratorConfig(32, (16, 16, 12, 8), z_dim=8, w_dim=12, mapping_layers=2)
 
@@ -45,9 +45,9 @@ def write_tiny_weights(folder: Path, seed: int = 0) -> tuple[Path, Path]:
     torch.manual_seed(seed)
     generator = Generator(CONFIG).eval()
     interpreter = random_interpreter(2 * sum(CONFIG.channels))
-    for module in generator.synthesis.modules():
-        if hasattr(module, "noise_strength"):
-            module.noise_strength.data.fill_(0.1)
+    for layer in generator.synthesis.modules():
+        if isinstance(layer, SynthesisLayer):
+            layer.noise_strength.data.fill_(0.1)
     generator_path, interpreter_path = folder / "generator.safetensors", folder / "i.safetensors"
     card = GeneratorCard(
         format=1,
@@ -95,15 +95,22 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle(
-    tiny_weights: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def tiny_bundle(tiny_weights: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A calibrated bundle of those weights, exported by the command. Do not change it."""
     out = tmp_path_factory.mktemp("bundles") / "tiny"
     generator, interpreter = map(str, tiny_weights)
     export_command(
-        ["bundle", "--generator", generator, "--interpreter", interpreter, "--out", str(out)]
-        + ["--calibrate", "256"],
+        [
+            "bundle",
+            "--generator",
+            generator,
+            "--interpreter",
+            interpreter,
+            "--out",
+            str(out),
+            "--calibrate",
+            "256",
+        ],
         standalone_mode=False,
     )
     return out

@@ -48,14 +48,15 @@ def main() -> None:
     )  # fmt: skip
     with server(bundle) as address, Client(address) as client:
         unfiltered, seconds = stream_timed(client)
-        model = client.model(keep_fraction=KEEP_FRACTION)
+        max_uncertainty = client.model(keep_fraction=KEEP_FRACTION).max_uncertainty
+        assert max_uncertainty is not None  # it was asked for
         filtered = samples_from_stream(
             client.stream(batch_size=16, seed=SEED, keep_fraction=KEEP_FRACTION, end_index=SAMPLES),
             SAMPLES,
         )
-        compare_streams(unfiltered, filtered, model.max_uncertainty)
+        compare_streams(unfiltered, filtered, max_uncertainty)
         write_preview(client, unfiltered)
-    print_report(unfiltered, model.max_uncertainty, SEED, seconds)
+    print_report(unfiltered, max_uncertainty, SEED, seconds)
     print(f"\nlook at {OUT / 'preview.png'}; {time.monotonic() - started:.0f} s in all")
 
 

@@ -85,9 +85,7 @@ def _plan(
                 f"start_index is {proto.start_index}; latents has {rows} rows, it must be in "
                 f"[0, {rows}]"
             )
-        return plan_from_range(
-            IndexRange(proto.start_index, rows, max_examined=proto.max_examined)
-        )
+        return plan_from_range(IndexRange(proto.start_index, rows, max_examined=proto.max_examined))
     end, spent_at_end = _end(proto, options)
     shards = proto.num_shards or 1
     if proto.shard_index >= shards:

@@ -21,13 +21,29 @@ def demo_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_examples(generator, folder / "labels")
     interpreter, out = folder / "interpreter.safetensors", folder / "bundle"
     training_command(
-        ["interpreter", "--generator", str(GENERATOR), "--labels", str(folder / "labels")]
-        + ["--out", str(interpreter)],
+        [
+            "interpreter",
+            "--generator",
+            str(GENERATOR),
+            "--labels",
+            str(folder / "labels"),
+            "--out",
+            str(interpreter),
+        ],
         standalone_mode=False,
     )
     export_command(
-        ["bundle", "--generator", str(GENERATOR), "--interpreter", str(interpreter)]
-        + ["--out", str(out), "--calibrate", str(CALIBRATION_SAMPLES)],
+        [
+            "bundle",
+            "--generator",
+            str(GENERATOR),
+            "--interpreter",
+            str(interpreter),
+            "--out",
+            str(out),
+            "--calibrate",
+            str(CALIBRATION_SAMPLES),
+        ],
         standalone_mode=False,
     )
     return out

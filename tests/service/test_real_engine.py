@@ -118,9 +118,7 @@ def test_a_flipped_bit_is_found_and_named(tiny_bundle: Path, tmp_path: Path, nam
     assert name in result.stderr and "SHA-256" in result.stderr
 
 
-def test_graphs_that_contradict_the_manifest_are_refused(
-    tiny_bundle: Path, tmp_path: Path
-) -> None:
+def test_graphs_that_contradict_the_manifest_are_refused(tiny_bundle: Path, tmp_path: Path) -> None:
     """A consistent manifest, whose hashes are right, around the graphs of another model."""
     other = bundle_around(tmp_path / "other", fake_bundle(resolution=16).manifest, tiny_bundle)
     result = run_once(other)
