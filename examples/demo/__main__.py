@@ -23,7 +23,7 @@ OUT = Path("demo")
 SEED = 7
 SAMPLES = 256
 KEEP_FRACTION = 0.9
-CALIBRATION_SAMPLES = 512
+CALIBRATION_SAMPLES = 4096
 
 
 def run(*command: str) -> None:
