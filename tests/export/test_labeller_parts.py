@@ -74,6 +74,15 @@ def test_bisection_is_the_mean_of_the_top(values: list[float], scale: float, sha
     torch.testing.assert_close(top_mean(x, count).double(), expected, atol=1e-6 * scale, rtol=1e-6)
 
 
+@pytest.mark.parametrize("power", [0, 1, 8])
+def test_bisection_is_exact_enough_where_pixels_crowd(power: int) -> None:
+    torch.manual_seed(0)
+    x = torch.rand(3, 1 << 16) ** power * 0.3  # 0: a plateau, the hardest to bracket
+    x[:, 0] = 0.7
+    expected = x.double().sort(descending=True).values[:, :6553].mean(dim=1)
+    torch.testing.assert_close(top_mean(x, 6553).double(), expected, atol=2e-7, rtol=1e-6)
+
+
 @given(st.lists(st.booleans(), min_size=1, max_size=40))
 @settings(max_examples=60, deadline=None)
 def test_partition_is_the_stable_sort(keep: list[bool]) -> None:
