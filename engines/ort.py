@@ -49,10 +49,13 @@ class OrtEngine:
         self._batch_sizes = batch_sizes or default_batch_sizes(bundle.manifest)
         check_batch_sizes(self._batch_sizes)
         path = bundle.file(LABELLER[precision])
-        self._session: ort.InferenceSession | None = open_session(path, threads)
+        size = only_size(self._batch_sizes)
+        self._session: ort.InferenceSession | None = open_session(path, threads, size)
         self._score = (UNCERTAINTY,) if UNCERTAINTY in self._specs else ()
-        _check_nodes(path, "input", graph_inputs(bundle.manifest), self._session.get_inputs())
-        _check_nodes(path, "output", graph_outputs(bundle.manifest), self._session.get_outputs())
+        _check_nodes(path, "input", graph_inputs(bundle.manifest), self._session.get_inputs(), size)
+        _check_nodes(
+            path, "output", graph_outputs(bundle.manifest), self._session.get_outputs(), size
+        )
 
     @property
     def name(self) -> str:
@@ -96,11 +99,13 @@ class OrtMapping:
         generator = bundle.manifest.generator
         path = bundle.file(MAPPING)
         # One thread: a few rows gain nothing from more, and would wait for the engine's.
-        self._session = open_session(path, threads=1)
+        self._session = open_session(path, threads=1, batch=self.ROWS)
         self._w_dim = generator.w_dim
         outputs = {"w": ArraySpec(np.dtype(np.float32), (generator.w_dim,))}
-        _check_nodes(path, "input", mapping_inputs(generator), self._session.get_inputs())
-        _check_nodes(path, "output", outputs, self._session.get_outputs())
+        _check_nodes(
+            path, "input", mapping_inputs(generator), self._session.get_inputs(), self.ROWS
+        )
+        _check_nodes(path, "output", outputs, self._session.get_outputs(), self.ROWS)
 
     def run(self, z: NDArray[np.float32], c: NDArray[np.float32] | None) -> NDArray[np.float32]:
         """As the protocol says."""
@@ -126,8 +131,16 @@ def default_batch_sizes(manifest: Manifest) -> tuple[int, ...]:
     return (4,) if manifest.generator.resolution <= 128 else (1,)
 
 
-def open_session(path: Path, threads: int) -> ort.InferenceSession:
+def only_size(batch_sizes: tuple[int, ...]) -> int | None:
+    """The batch size of every run, where there is only one."""
+    return batch_sizes[0] if len(batch_sizes) == 1 else None
+
+
+def open_session(path: Path, threads: int, batch: int | None) -> ort.InferenceSession:
     """A CPU session on so many threads (0: one per core this process may use).
+
+    With `batch` every run has that many rows: all extents are then known, and the graph is
+    optimised further and loads in half the time.
 
     Raises EngineOpenError when the runtime refuses the graph.
     """
@@ -135,6 +148,8 @@ def open_session(path: Path, threads: int) -> ort.InferenceSession:
     options.intra_op_num_threads = threads or available_cores()
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors come as exceptions
+    if batch is not None:
+        options.add_free_dimension_override_by_name("N", batch)
     # Spinning workers would take the cores from encoding and the network between two runs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
@@ -162,7 +177,11 @@ def _first_line(error: Exception) -> str:
 
 
 def _check_nodes(
-    path: Path, role: str, specs: dict[str, ArraySpec], nodes: list[ort.NodeArg]
+    path: Path,
+    role: str,
+    specs: dict[str, ArraySpec],
+    nodes: list[ort.NodeArg],
+    batch: int | None,  # the session's fixed batch, which it reports in place of "N"
 ) -> None:
     """Raises EngineOpenError unless the graph's inputs or outputs are those of the manifest."""
     found = {node.name: node for node in nodes}
@@ -173,7 +192,7 @@ def _check_nodes(
         )
     for name, spec in specs.items():
         node = found[name]
-        expected = ["N", *spec.extents] if spec.batched else []
+        expected = [batch or "N", *spec.extents] if spec.batched else []
         fits = len(node.shape) == len(expected) and all(
             isinstance(a, str) or a == b for a, b in zip(node.shape, expected, strict=True)
         )

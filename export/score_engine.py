@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bundle.manifest import LABELLER, MAPPING, Manifest
 from bundle.open import Bundle
 from engines.open import EngineOptions, open_engine
-from engines.ort import default_batch_sizes, open_session, run_session
+from engines.ort import default_batch_sizes, only_size, open_session, run_session
 from engines.protocol import Engine, EngineResult
 from engines.request import check_batch_sizes, check_request, padded_feed
 from engines.result import result_from_arrays
@@ -29,8 +29,9 @@ def open_score_engine(bundle: Bundle, options: EngineOptions) -> Engine:
         path = Path(folder, "score.onnx")
         inputs, outputs = ["ws", "max_uncertainty"], [UNCERTAINTY, SAMPLE, KEPT]
         onnx.utils.extract_model(bundle.file(LABELLER["float32"]), path, inputs, outputs)
-        session = open_session(path, options.threads)
-    return ScoreEngine(bundle.manifest, session, options.batch_sizes)
+        batch_sizes = options.batch_sizes or default_batch_sizes(bundle.manifest)
+        session = open_session(path, options.threads, only_size(batch_sizes))
+    return ScoreEngine(bundle.manifest, session, batch_sizes)
 
 
 class ScoreEngine:
@@ -40,7 +41,7 @@ class ScoreEngine:
         self, manifest: Manifest, session: ort.InferenceSession, batch_sizes: tuple[int, ...]
     ) -> None:
         self._manifest, self._session = manifest, session
-        self._batch_sizes = batch_sizes or default_batch_sizes(manifest)
+        self._batch_sizes = batch_sizes
         check_batch_sizes(self._batch_sizes)
 
     @property
