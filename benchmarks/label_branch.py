@@ -24,10 +24,10 @@ from torch import Tensor, nn
 
 from export.label_branch import LabelBranch
 from export.label_spec import LabelSpec
+from export.reference import jensen_shannon
 from nets.features import hypercolumn
-from nets.interpreter import HeadConfig, Interpreter, published_hidden
+from nets.interpreter import HeadConfig, Interpreter, member_as_sequential, published_hidden
 from nets.stylegan2 import channels_from_base
-from tests.export.reference import jensen_shannon, member_as_sequential
 
 CHANNEL_BASES = {64: 4096, 128: 8192, 256: 16384, 512: 32768}
 Labels = tuple[NDArray[np.uint8], NDArray[np.float32]]

@@ -61,6 +61,30 @@ class EnsembleHead(nn.Module):
         return x.transpose(0, 1).reshape(x.shape[1], -1)
 
 
+def member_as_sequential(head: EnsembleHead, k: int) -> nn.Sequential:
+    """Member k as the release builds it: Linear, ReLU, BatchNorm1d, twice, Linear."""
+    d, (h1, h2), c = head.config.features, head.config.hidden, head.config.outputs
+    net = nn.Sequential(
+        nn.Linear(d, h1), nn.ReLU(), nn.BatchNorm1d(h1),
+        nn.Linear(h1, h2), nn.ReLU(), nn.BatchNorm1d(h2),
+        nn.Linear(h2, c),
+    )  # fmt: skip
+    one, two = slice(k * h1, (k + 1) * h1), slice(k * h2, (k + 1) * h2)
+    state = {
+        "0.weight": head.linear1.weight[one],
+        "0.bias": head.linear1.bias[one],
+        "3.weight": head.weight2[k].t(),
+        "3.bias": head.bias2[k, 0],
+        "6.weight": head.weight3[k].t(),
+        "6.bias": head.bias3[k, 0],
+    }
+    for name, norm, rows in (("2", head.norm1, one), ("5", head.norm2, two)):
+        for key in ("weight", "bias", "running_mean", "running_var"):
+            state[f"{name}.{key}"] = getattr(norm, key)[rows]
+    net.load_state_dict(state, strict=False)
+    return net.eval().to(head.weight2.dtype)
+
+
 class Interpreter(nn.Module):
     """The heads of one label ensemble, by kind; all read the same features."""
 

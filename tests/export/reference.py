@@ -12,10 +12,10 @@ import scipy.stats
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from nets.features import hypercolumn
-from nets.interpreter import EnsembleHead, Interpreter
+from nets.interpreter import Interpreter, member_as_sequential
 from nets.ops import blur, upsample_2x
 from nets.stylegan2 import Generator, SynthesisLayer, ToRGBLayer
 
@@ -62,30 +62,6 @@ def literal_synthesis(generator: Generator, ws: Tensor) -> tuple[Tensor, list[Te
         image = rgb if image is None else upsample_2x(image, block.resample_filter) + rgb
     assert image is not None
     return image, taps
-
-
-def member_as_sequential(head: EnsembleHead, k: int) -> nn.Sequential:
-    """Member k as the release builds it: Linear, ReLU, BatchNorm1d, twice, Linear."""
-    d, (h1, h2), c = head.config.features, head.config.hidden, head.config.outputs
-    net = nn.Sequential(
-        nn.Linear(d, h1), nn.ReLU(), nn.BatchNorm1d(h1),
-        nn.Linear(h1, h2), nn.ReLU(), nn.BatchNorm1d(h2),
-        nn.Linear(h2, c),
-    )  # fmt: skip
-    one, two = slice(k * h1, (k + 1) * h1), slice(k * h2, (k + 1) * h2)
-    state = {
-        "0.weight": head.linear1.weight[one],
-        "0.bias": head.linear1.bias[one],
-        "3.weight": head.weight2[k].t(),
-        "3.bias": head.bias2[k, 0],
-        "6.weight": head.weight3[k].t(),
-        "6.bias": head.bias3[k, 0],
-    }
-    for name, norm, rows in (("2", head.norm1, one), ("5", head.norm2, two)):
-        for key in ("weight", "bias", "running_mean", "running_var"):
-            state[f"{name}.{key}"] = getattr(norm, key)[rows]
-    net.load_state_dict(state, strict=False)
-    return net.eval().to(head.weight2.dtype)
 
 
 def jensen_shannon(logits: Tensor) -> Tensor:

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from nets.features import gather_features, hypercolumn
-from nets.interpreter import HeadConfig, Interpreter, published_hidden
+from nets.interpreter import HeadConfig, Interpreter, member_as_sequential, published_hidden
 from nets.ops import demodulation, modulated_conv2d
 from nets.stylegan2 import GeneratorConfig, channels_from_base
 from tests.export.networks import random_generator, random_interpreter, random_ws
-from tests.export.reference import literal_synthesis, member_as_sequential
+from tests.export.reference import literal_synthesis
 
 
 def test_eager_synthesis_is_the_literal_one() -> None:
