@@ -52,12 +52,6 @@ def main() -> None:
     show_default=True,
     help="Optimiser steps.",
 )
-@click.option(
-    "--bagging/--no-bagging",
-    default=FitConfig.bagging,
-    show_default=True,
-    help="Each member weighs the images by its own bootstrap draw.",
-)
 @click.option("--seed", type=click.IntRange(0), default=FitConfig.seed, show_default=True)
 @click.option("--licence", "licences", multiple=True, help="Licence tag; may be repeated.")
 def interpreter(
@@ -66,14 +60,13 @@ def interpreter(
     out: Path,
     members: int,
     steps: int,
-    bagging: bool,
     seed: int,
     licences: tuple[str, ...],
 ) -> None:
     """Trains the label ensemble on a folder of labelled images."""
     generator, generator_card = generator_from_file(generator_path)
     labels = labelled_set_from_folder(folder)
-    config = FitConfig(members=members, steps=steps, bagging=bagging, seed=seed)
+    config = FitConfig(members=members, steps=steps, seed=seed)
     trained = fit_interpreter(generator, labels, config)
     card = card_from_fit(
         trained,

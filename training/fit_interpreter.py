@@ -27,7 +27,6 @@ class FitConfig:
     steps: int = 240
     pixels_per_image: int = 64  # in every step, half of them spread evenly over the classes
     learning_rate: float = 2e-3  # Adam's at the start, cosine to zero
-    bagging: bool = True  # each member weighs the images by its own bootstrap draw
     sigma_px: float = 1.5  # of the keypoints' Gaussian targets, in label pixels
     seed: int = 0
 
@@ -43,7 +42,6 @@ def fit_interpreter(generator: Generator, labels: LabelledSet, config: FitConfig
         taps = generator.synthesis(torch.from_numpy(labels.ws)).taps
     sampler = PixelSampler(labels, config)
     interpreter = Interpreter(head_configs(labels, config, sum(t.shape[1] for t in taps)))
-    image_weights = bootstrap_weights(config, len(labels))  # [members, n]
 
     optimizer = torch.optim.Adam(interpreter.parameters(), lr=config.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
@@ -53,8 +51,8 @@ def fit_interpreter(generator: Generator, labels: LabelledSet, config: FitConfig
         features = gather_features(taps, rows, columns, sampler.grid).flatten(0, 1)
         loss = torch.zeros(())
         for kind, prediction in interpreter(features).items():  # [m, n*P, c]
-            error = sampler.pixel_loss(kind, prediction, rows, columns)  # [m, n, P]
-            loss = loss + (error.mean(dim=2) * image_weights).mean(dim=1).sum()
+            error = sampler.pixel_loss(kind, prediction, rows, columns)  # [m, n * P]
+            loss = loss + error.mean(dim=1).sum()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -87,18 +85,6 @@ def head_configs(labels: LabelledSet, config: FitConfig, features: int) -> tuple
     return tuple(heads)
 
 
-def bootstrap_weights(config: FitConfig, images: int) -> Tensor:
-    """[members, images] weights of mean one: how often each member's bootstrap drew the image.
-
-    Members that differ in nothing but their start agree where they are all wrong; seeing
-    different images makes their disagreement tell of what 16 examples cannot settle.
-    """
-    if not config.bagging:
-        return torch.ones(config.members, images)
-    drawn = torch.randint(images, (config.members, images))
-    return F.one_hot(drawn, images).sum(dim=1).float()
-
-
 class PixelSampler:
     """Draws training pixels of every image and knows their targets."""
 
@@ -128,10 +114,9 @@ class PixelSampler:
         return chosen // self.grid, chosen % self.grid
 
     def pixel_loss(self, kind: str, prediction: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        """prediction [m, n*P, c] -> loss of every member at every drawn pixel, [m, n, P]."""
-        n, p = rows.shape
+        """prediction [m, n*P, c] -> loss of every member at every drawn pixel, [m, n * P]."""
         members = prediction.shape[0]
-        image = torch.arange(n)[:, None]
+        image = torch.arange(len(rows))[:, None]
         if kind == "segmentation":
             target = self.masks[image, rows, columns].flatten()  # [n*P]
             loss = F.cross_entropy(
@@ -139,7 +124,7 @@ class PixelSampler:
             )
         else:
             loss = (prediction - self.heatmap(rows, columns).flatten(0, 1)).square().sum(dim=2)
-        return loss.view(members, n, p)
+        return loss.view(members, -1)
 
     def heatmap(self, rows: Tensor, columns: Tensor) -> Tensor:
         """Gaussian targets at the pixels' centres, [n, P, K]; zero for invisible keypoints."""

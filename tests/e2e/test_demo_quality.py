@@ -24,11 +24,10 @@ SAMPLES = 2000
 
 @pytest.fixture(scope="module")
 def streamed(demo_bundle: Path) -> tuple[StreamedSamples, float]:
-    """2,000 fresh samples without their images, and the threshold of keep_fraction 0.9."""
-    outputs = ("mask", "keypoints", "uncertainty")
+    """2,000 fresh samples and the threshold of keep_fraction 0.9."""
     with server(demo_bundle) as address, Client(address) as client:
         threshold = client.model(keep_fraction=0.9).max_uncertainty
-        batches = client.stream(batch_size=50, seed=SEED, count=SAMPLES, outputs=outputs)
+        batches = client.stream(batch_size=50, seed=SEED, count=SAMPLES)
         samples = samples_from_stream(batches, SAMPLES)
     assert threshold is not None
     return samples, threshold

@@ -9,10 +9,10 @@ import torch
 from nets.features import hypercolumn
 from nets.stylegan2 import Generator, GeneratorConfig
 from training.errors import LabelError
-from training.fit_interpreter import FitConfig, PixelSampler, bootstrap_weights, fit_interpreter
+from training.fit_interpreter import FitConfig, PixelSampler, fit_interpreter
 from training.labelled_set import LabelledSet, LabelNames
 
-FAST = FitConfig(members=2, steps=250, pixels_per_image=64, learning_rate=1e-2, bagging=False)
+FAST = FitConfig(members=2, steps=250, pixels_per_image=64, learning_rate=1e-2)
 
 
 @pytest.fixture(scope="module")
@@ -67,13 +67,6 @@ def test_every_class_of_every_image_is_drawn(labels: LabelledSet) -> None:
     for i, mask in enumerate(labels.masks):
         drawn = np.bincount(mask[rows[i], columns[i]], minlength=3)
         assert (drawn[np.unique(mask)] >= 4).all()
-
-
-def test_bootstrap_weights_sum_to_the_number_of_images() -> None:
-    config = FitConfig(members=3)
-    weights = bootstrap_weights(config, 16)
-    assert weights.sum(dim=1).tolist() == [16.0] * 3
-    assert len({tuple(row) for row in weights.tolist()}) == 3
 
 
 def test_latents_of_another_generator_are_refused(
