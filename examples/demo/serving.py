@@ -14,17 +14,19 @@ def server(bundle: Path, *flags: str) -> Iterator[str]:
     """Serves the bundle as "demo"; yields HOST:PORT and stops the server at the end."""
     command = ("service", "run", "--bundle", f"demo={bundle}", "--listen", "127.0.0.1:0", *flags)
     print(f"\n$ python -m {shlex.join(command)}", flush=True)
-    process = subprocess.Popen([sys.executable, "-m", *command], stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        ready = process.stdout.readline().strip()
-        if not ready:
-            raise SystemExit(f"the server ended with exit code {process.wait()}")
-        print(ready, flush=True)
-        yield address_from_ready_line(ready)
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
+    with subprocess.Popen(
+        [sys.executable, "-m", *command], stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            ready = process.stdout.readline().strip()
+            if not ready:
+                raise SystemExit(f"the server ended with exit code {process.wait()}")
+            print(ready, flush=True)
+            yield address_from_ready_line(ready)
+        finally:
+            process.terminate()
+            process.wait(timeout=30)
 
 
 def address_from_ready_line(line: str) -> str:
