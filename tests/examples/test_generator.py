@@ -1,5 +1,6 @@
 """The committed generator imitates the scene, and its training script makes such files."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,7 @@ def tiny_run(folder: Path, minutes: float) -> train_generator.Options:
         out=folder / "generator.safetensors",
         checkpoint=folder / "generator.checkpoint",
         minutes=minutes,
+        mapping_minutes=0.02,
         batch=4,
         lr=3e-3,
         seed=3,
@@ -96,6 +98,20 @@ def test_training_writes_weights_that_load_and_a_run_that_resumes(tmp_path: Path
     assert resumed.step == 1 and resumed.elapsed_s > 0
     for name, value in resumed.average.state_dict().items():
         torch.testing.assert_close(value, generator.state_dict()[name], atol=2e-2, rtol=2e-3)
+
+
+def test_a_straight_line_reads_more_of_the_scene_from_w_than_from_z(tmp_path: Path) -> None:
+    options = replace(tiny_run(tmp_path, minutes=1.0), mapping_minutes=0.1)
+    mapping = train_generator.start(options).generator.mapping
+    z = drawn(2048)
+    truth = train_generator.scene_vectors(z)
+
+    def unexplained(codes: torch.Tensor) -> float:
+        codes = torch.cat([codes, torch.ones(len(codes), 1)], dim=1)
+        fitted = codes @ torch.linalg.lstsq(codes[:1024], truth[:1024]).solution
+        return float((fitted - truth)[1024:].square().sum())
+
+    assert unexplained(mapping(z)) < 0.8 * unexplained(z)
 
 
 def test_training_lowers_the_loss(tmp_path: Path) -> None:
