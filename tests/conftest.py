@@ -1,4 +1,4 @@
-"""What tests of several rooms share: a tiny real bundle, built once on the CPU."""
+"""What tests of several rooms share: a tiny real bundle and the demo's, each built once."""
 
 from pathlib import Path
 
@@ -12,15 +12,20 @@ from checkpoints import (
     KeypointsCard,
     SegmentationCard,
     card_from_config,
+    generator_from_file,
     head_cards,
     sha256_of_file,
     write_generator,
     write_interpreter,
 )
+from examples.demo.__main__ import GENERATOR
+from examples.demo.labels import write_examples
 from export.__main__ import main as export_command
 from nets.interpreter import HeadConfig, Interpreter
 from nets.stylegan2 import Generator, GeneratorConfig, SynthesisLayer
+from training.__main__ import main as training_command
 
+CALIBRATION_SAMPLES = 4096  # as the demo: fewer would not hold keep_fraction to its bounds
 CONFIG = GeneratorConfig(32, (16, 16, 12, 8), z_dim=8, w_dim=12, mapping_layers=2)
 
 
@@ -110,6 +115,42 @@ def tiny_bundle(tiny_weights: tuple[Path, Path], tmp_path_factory: pytest.TempPa
             str(out),
             "--calibrate",
             "256",
+        ],
+        standalone_mode=False,
+    )
+    return out
+
+
+@pytest.fixture(scope="session")
+def demo_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's bundle, made as `make demo` makes it. Takes minutes; do not change it."""
+    folder = tmp_path_factory.mktemp("demo")
+    generator, _ = generator_from_file(GENERATOR)
+    write_examples(generator, folder / "labels")
+    interpreter, out = folder / "interpreter.safetensors", folder / "bundle"
+    training_command(
+        [
+            "interpreter",
+            "--generator",
+            str(GENERATOR),
+            "--labels",
+            str(folder / "labels"),
+            "--out",
+            str(interpreter),
+        ],
+        standalone_mode=False,
+    )
+    export_command(
+        [
+            "bundle",
+            "--generator",
+            str(GENERATOR),
+            "--interpreter",
+            str(interpreter),
+            "--out",
+            str(out),
+            "--calibrate",
+            str(CALIBRATION_SAMPLES),
         ],
         standalone_mode=False,
     )

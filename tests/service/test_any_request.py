@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from engines.fake import fake_bundle
 from labelmint.v1 import label_service_pb2 as pb
 from tests.service.harness import FakeModel, RunningServer, served
+from tests.service.test_real_engine import serving
 
-EXAMPLES = 260  # for each of the four calls and two models: over two thousand
+EXAMPLES = 260  # for each of the four calls and two fake models: over two thousand
+EXAMPLES_SLOW = 520  # for each of the four calls and the demo's bundle: over two thousand
 TIMEOUT_S = 0.3  # endless streams are cut here
 READ = 3  # messages of a stream
 COUNT_3 = pb.SampleQuery(count=3).SerializeToString()
@@ -104,20 +106,29 @@ requests = {
 }
 
 
-@pytest.fixture(scope="module", params=["heads", "classes"])
+@pytest.fixture(
+    scope="module", params=["heads", "classes", pytest.param("demo", marks=pytest.mark.slow)]
+)
 def one(request: pytest.FixtureRequest) -> Any:
-    """A usual model, or one of images alone with classes."""
+    """A usual model, one of images alone with classes, or the demo's on ONNX Runtime."""
+    if request.param == "demo":
+        with serving(request.getfixturevalue("demo_bundle"), name="fake") as server:
+            yield server
+        return
     bare = fake_bundle(resolution=16, num_classes=3, heads=False, view_layers=0)
     with served([FakeModel() if request.param == "heads" else FakeModel(bundle=bare)]) as server:
         yield server
 
 
 @pytest.mark.parametrize("method", requests)
-def test_any_request_ends_as_the_contract_says(one: RunningServer, method: str) -> None:
+def test_any_request_ends_as_the_contract_says(
+    one: RunningServer, method: str, request: pytest.FixtureRequest
+) -> None:
+    examples = EXAMPLES if request.node.get_closest_marker("slow") is None else EXAMPLES_SLOW
     call: Any = one.channel.unary_stream(f"/labelmint.v1.LabelService/{method}")
     codes: Counter[grpc.StatusCode] = Counter()
 
-    @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
     @given(request=requests[method])
     def send(request: Any) -> None:
         data = request if isinstance(request, bytes) else request.SerializeToString()
