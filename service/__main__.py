@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 import grpc
 
-from service.config import Config, Limits, NamedBundle
+from service.config import Config, Limits, NamedBundle, TlsFiles
 from service.errors import StartError
 from service.process import keep_freed_memory, serve_until_signal
 
@@ -58,6 +58,8 @@ def _batch_sizes(context: click.Context, option: click.Parameter, value: str) ->
     return tuple(int(word) for word in words)
 
 
+_FILE = click.Path(dir_okay=False, path_type=Path)
+_READ = click.Path(exists=True, dir_okay=False, path_type=Path)
 _LIMIT = click.IntRange(min=1)
 _SECONDS = click.FloatRange(min=0)
 _DEFAULT = Limits()
@@ -115,6 +117,18 @@ _DEFAULT = Limits()
     default=10.0,
     help="Seconds that ended calls have for their last message.",
 )
+@_option("--tls-certificate", type=_FILE, help="PEM certificate and its chain; needs --tls-key.")
+@_option("--tls-key", type=_FILE, help="PEM key of that certificate, not encrypted.")
+@_option(
+    "--tls-client-authorities",
+    type=_FILE,
+    help="Mutual TLS: clients must show a certificate from one of these PEM authorities.",
+)
+@_option(
+    "--token-file",
+    type=_FILE,
+    help="Callers must send a bearer token of this file, a line NAME TOKEN each.",
+)
 @_option(
     "--max-streams",
     type=_LIMIT,
@@ -122,10 +136,28 @@ _DEFAULT = Limits()
     help="Calls that are open at a time.",
 )
 @_option(
+    "--max-client-streams",
+    type=_LIMIT,
+    default=_DEFAULT.max_client_streams,
+    help="Those of one client: a token, a client certificate's name, or an address.",
+)
+@_option(
+    "--max-client-requests-per-s",
+    type=click.FloatRange(min=0),
+    default=_DEFAULT.max_client_requests_per_s,
+    help="Calls a second of one client; 0: any number.",
+)
+@_option(
     "--max-inflight-samples",
     type=_LIMIT,
     default=_DEFAULT.max_inflight_samples,
     help="Samples that are drawn and not yet sent, in all.",
+)
+@_option(
+    "--max-client-inflight-samples",
+    type=_LIMIT,
+    default=_DEFAULT.max_client_inflight_samples,
+    help="Those of one client.",
 )
 @_option(
     "--max-inflight-bytes",
@@ -138,6 +170,12 @@ _DEFAULT = Limits()
     type=click.IntRange(min=4096),
     default=_DEFAULT.max_message_bytes,
     help="Largest response message a caller may ask for.",
+)
+@_option(
+    "--max-message-samples",
+    type=_LIMIT,
+    default=_DEFAULT.max_message_samples,
+    help="Samples of the largest response message.",
 )
 @_option(
     "--max-request-bytes",
@@ -177,11 +215,14 @@ def run(**flags: Any) -> None:
 
 @main.command()
 @_option("--target", default="127.0.0.1:50051", metavar="HOST:PORT", help="The server to ask.")
-def health(target: str) -> None:
+@_option("--tls-authorities", type=_READ, help="TLS: PEM authorities to trust the server by.")
+@_option("--tls-client-certificate", type=_READ, help="Mutual TLS: PEM certificate to show.")
+@_option("--tls-client-key", type=_READ, help="Mutual TLS: PEM key of that certificate.")
+def health(target: str, **files: Path | None) -> None:
     """Exits 0 when the server at TARGET serves, 1 when it does not."""
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-    with grpc.insecure_channel(target) as channel:
+    with _channel_to(target, **files) as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)
         try:
             answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=HEALTH_TIMEOUT_S)
@@ -191,6 +232,19 @@ def health(target: str) -> None:
     status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
     click.echo(f"{target}: {status}")
     sys.exit(0 if answer.status == health_pb2.HealthCheckResponse.SERVING else EXIT_FAILURE)
+
+
+def _channel_to(
+    target: str,
+    tls_authorities: Path | None,
+    tls_client_certificate: Path | None,
+    tls_client_key: Path | None,
+) -> grpc.Channel:
+    files = (tls_authorities, tls_client_key, tls_client_certificate)
+    if not any(files):
+        return grpc.insecure_channel(target)
+    contents = [path.read_bytes() if path else None for path in files]
+    return grpc.secure_channel(target, grpc.ssl_channel_credentials(*contents))
 
 
 def _config_from_flags(flags: dict[str, Any]) -> Config:
@@ -204,8 +258,20 @@ def _config_from_flags(flags: dict[str, Any]) -> Config:
         threads=flags["threads"],
         drain_delay_s=flags["drain_delay"],
         drain_grace_s=flags["drain_grace"],
+        tls=_tls_from_flags(flags),
+        token_file=flags["token_file"],
         limits=limits,
     )
+
+
+def _tls_from_flags(flags: dict[str, Any]) -> TlsFiles | None:
+    certificate, key = flags["tls_certificate"], flags["tls_key"]
+    authorities = flags["tls_client_authorities"]
+    if certificate is None and key is None and authorities is None:
+        return None
+    if certificate is None or key is None:
+        raise click.UsageError("TLS needs both --tls-certificate and --tls-key")
+    return TlsFiles(certificate, key, authorities)
 
 
 if __name__ == "__main__":

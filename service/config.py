@@ -15,9 +15,13 @@ class Limits:
     """What a request, and all requests together, may ask for."""
 
     max_streams: int = 256  # open StreamSamples and GenerateSamples calls
+    max_client_streams: int = 256  # those of one client
+    max_client_requests_per_s: float = 0.0  # calls of one client, 0: any number
     max_inflight_samples: int = 65_536  # drawn and not yet sent, all streams together
+    max_client_inflight_samples: int = 65_536  # those of one client
     max_inflight_bytes: int = 1 << 30  # of those, and of latents that requests brought
     max_message_bytes: int = 16 << 20  # of one response
+    max_message_samples: int = 4_096  # of one response
     max_request_bytes: int = 64 << 20  # of one request, enforced by gRPC
     max_explicit_rows: int = 4_096  # rows of SampleQuery.latents
     max_explicit_indices: int = 65_536  # entries of SampleQuery.indices
@@ -33,6 +37,15 @@ class NamedBundle:
 
 
 @dataclass(frozen=True)
+class TlsFiles:
+    """PEM files of the server's identity, read again when they change."""
+
+    certificate: Path  # with the chain that leads to it
+    key: Path
+    client_authorities: Path | None = None  # clients must show a certificate from one of these
+
+
+@dataclass(frozen=True)
 class Config:
     """One server process."""
 
@@ -44,4 +57,6 @@ class Config:
     threads: int = 0  # of one engine run, 0: one per core
     drain_delay_s: float = 0.0  # between not ready and ending streams, for balancers to notice
     drain_grace_s: float = 10.0  # for clients to take their last message
+    tls: TlsFiles | None = None  # None: plain text
+    token_file: Path | None = None  # None: anybody may call
     limits: Limits = field(default_factory=Limits)

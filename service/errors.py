@@ -5,12 +5,13 @@ ServiceError
 ├── UnknownModel    NOT_FOUND
 ├── Unmet           FAILED_PRECONDITION: the bundle lacks what the request needs
 ├── RangeSpent      OUT_OF_RANGE: max_examined reached, or the latent source has no more rows
-├── Overloaded      RESOURCE_EXHAUSTED: a limit of this server, for now
+├── Overloaded      RESOURCE_EXHAUSTED: a limit of this server or of this client, for now
 ├── NotServing      UNAVAILABLE: still loading, or draining
 └── StartError      never on the wire: the process cannot start
 """
 
 import logging
+import math
 import secrets
 from dataclasses import dataclass
 
@@ -47,9 +48,11 @@ class RangeSpent(ServiceError):
 
 
 class Overloaded(ServiceError):
-    """A limit of this server is reached; waiting may help."""
+    """A limit of this server or of this client is reached; waiting may help."""
 
-    retry_after_s = 1.0
+    def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class NotServing(ServiceError):
@@ -86,7 +89,7 @@ def status_from_error(error: Exception) -> Status:
     """The table; whatever is not in it is INTERNAL with a reference to the server's log."""
     for kind, code in _CODES:
         if isinstance(error, kind):
-            metadata = _retry_metadata(str(error)) if isinstance(error, Overloaded) else ()
+            metadata = _retry_metadata(error) if isinstance(error, Overloaded) else ()
             return Status(code, str(error), metadata)
     reference = secrets.token_hex(4)
     _log.error("reference %s: %s", reference, error, exc_info=error)
@@ -94,15 +97,16 @@ def status_from_error(error: Exception) -> Status:
     return Status(grpc.StatusCode.INTERNAL, message, ())
 
 
-def _retry_metadata(message: str) -> tuple[tuple[str, str | bytes], ...]:
-    seconds = Overloaded.retry_after_s
-    delay = duration_pb2.Duration(nanos=int(seconds % 1 * 1e9), seconds=int(seconds))
+def _retry_metadata(error: Overloaded) -> tuple[tuple[str, str | bytes], ...]:
+    milliseconds = math.ceil(error.retry_after_s * 1000)
+    delay = duration_pb2.Duration()
+    delay.FromMilliseconds(milliseconds)
     detail = any_pb2.Any()
     detail.Pack(error_details_pb2.RetryInfo(retry_delay=delay))
     status = status_pb2.Status(
-        code=grpc.StatusCode.RESOURCE_EXHAUSTED.value[0], message=message, details=[detail]
+        code=grpc.StatusCode.RESOURCE_EXHAUSTED.value[0], message=str(error), details=[detail]
     )
     return (
         ("grpc-status-details-bin", status.SerializeToString()),
-        ("grpc-retry-pushback-ms", str(int(seconds * 1000))),
+        ("grpc-retry-pushback-ms", str(milliseconds)),
     )

@@ -1,6 +1,8 @@
 """Wiring: one event loop with gRPC, health, reflection and probes around the engines."""
 
 import asyncio
+import ipaddress
+import logging
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +19,12 @@ from service.errors import StartError
 from service.metrics import Metrics
 from service.models import ServedModel
 from service.probes import Probes, probe_server
+from service.rate import RequestRate
+from service.rpc.callers import Authentication, caller_of
+from service.rpc.calls import Calls
 from service.rpc.label_service import SERVICE, LabelService
+from service.tls import credentials_from_files
+from service.tokens import Tokens
 
 ENCODING_THREADS = 2
 FLUSH_S = 0.25  # for the last trailers; health watchers would hold any longer grace to its end
@@ -25,6 +32,7 @@ ALIVE_WITHIN_S = 10.0  # the event loop must have turned
 _NAMES = (health.OVERALL_HEALTH, SERVICE)
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+_log = logging.getLogger(__name__)
 
 
 class Server:
@@ -36,9 +44,14 @@ class Server:
         self.metrics_port: int | None = None
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._encoders = ThreadPoolExecutor(ENCODING_THREADS, "encoding")
-        self._service = LabelService(config.limits, metrics, self._encoders)
+        tokens = None if config.token_file is None else Tokens(config.token_file)
+        self._credentials = None if config.tls is None else credentials_from_files(config.tls)
+        rate = RequestRate(config.limits.max_client_requests_per_s)
+        calls = Calls(metrics, rate, lambda context: caller_of(context, tokens))
+        self._service = LabelService(config.limits, calls, self._encoders)
         self._health = health.aio.HealthServicer()
-        self._grpc = grpc.aio.server(options=_grpc_options(config))
+        doors = () if tokens is None else (Authentication(tokens, metrics),)
+        self._grpc = grpc.aio.server(interceptors=doors, options=_grpc_options(config))
         self._ready = False
         self._turned = time.monotonic()
         self._tasks: list[asyncio.Task[None]] = []
@@ -90,11 +103,25 @@ class Server:
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._grpc)
         try:
-            self.port = self._grpc.add_insecure_port(self.config.listen)
+            self.port = self._bind()
         except RuntimeError as error:
             raise StartError(f"{self.config.listen} cannot be bound; is it in use?") from error
+        # Callbacks run last to first: cancelled calls get to their end before the engines go.
+        stack.push_async_callback(self._service.calls.ended, FLUSH_S)
         stack.push_async_callback(self._grpc.stop, None)
         await self._grpc.start()
+
+    def _bind(self) -> int:
+        listen = self.config.listen
+        if self._credentials is not None:
+            return int(self._grpc.add_secure_port(listen, self._credentials))
+        if not is_loopback(listen):
+            _log.warning(
+                "%s is reached from other machines and not encrypted; give --tls-certificate and "
+                "--tls-key, or listen on 127.0.0.1",
+                listen,
+            )
+        return self._grpc.add_insecure_port(listen)
 
     async def _end_computing(self) -> None:
         for task in self._tasks:
@@ -127,6 +154,15 @@ class Server:
         error = None if task.cancelled() else task.exception()
         if error is not None and not self.failed.done():
             self.failed.set_exception(error)
+
+
+def is_loopback(listen: str) -> bool:
+    """Whether HOST:PORT is reached from this machine alone."""
+    host = listen.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _grpc_options(config: Config) -> list[tuple[str, int]]:

@@ -16,8 +16,9 @@ from typing import TypeVar
 import grpc
 from google.protobuf.message import DecodeError, Message
 
-from service.errors import NEXT_INDEX, BadRequest, Status, status_from_error
+from service.errors import NEXT_INDEX, BadRequest, Overloaded, Status, status_from_error
 from service.metrics import Metrics
+from service.rate import RequestRate
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 Request = TypeVar("Request", bound=Message)
@@ -35,6 +36,7 @@ class Call:
     """One call under way, for its trailers and its metrics."""
 
     deadline: float  # on time.monotonic's clock
+    client: str  # who calls, for limits
     model: str = ""  # name of a served model, once known
     next_index: int | None = None  # where to resume after the last message sent
 
@@ -52,8 +54,10 @@ def request_from_bytes(data: bytes, kind: type[Request]) -> Request:
 class Calls:
     """Wraps handlers so that every call ends as the table in errors says, and is counted."""
 
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
+    def __init__(
+        self, metrics: Metrics, rate: RequestRate, caller_of: Callable[[Context], str]
+    ) -> None:
+        self._metrics, self._rate, self._caller_of = metrics, rate, caller_of
         self._active = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -95,11 +99,12 @@ class Calls:
     async def _ending(self, method: str, context: Context) -> AsyncIterator[Call]:
         remaining = context.time_remaining()
         deadline = math.inf if remaining is None else time.monotonic() + remaining
-        call, status = Call(deadline), _CANCELLED
+        call, status = Call(deadline, self._caller_of(context)), _CANCELLED
         self._active += 1
         self._idle.clear()
         try:
             try:
+                self._check_rate(call.client)
                 yield call
                 status = _OK
             except _CallerLeft:
@@ -112,6 +117,15 @@ class Calls:
             self._active -= 1
             if not self._active:
                 self._idle.set()
+
+    def _check_rate(self, client: str) -> None:
+        wait_s = self._rate.wait_s(client, time.monotonic())
+        if wait_s:
+            raise Overloaded(
+                f"client {client} calls more often than max_client_requests_per_s allows; try "
+                f"again in {wait_s:.2f} s",
+                wait_s,
+            )
 
 
 async def _write(message: bytes, context: Context) -> None:

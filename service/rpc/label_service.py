@@ -14,7 +14,6 @@ from service.config import Limits
 from service.delivery import Chunk, Stream
 from service.encoding import message_from_chunk
 from service.errors import BadRequest, NotServing, RangeSpent, UnknownModel
-from service.metrics import Metrics
 from service.models import ServedModel
 from service.query import Query
 from service.rpc.calls import Call, Calls, request_from_bytes
@@ -28,8 +27,8 @@ SERVICE: str = pb.DESCRIPTOR.services_by_name["LabelService"].full_name
 class LabelService:
     """Answers calls while it has models, until it is told to refuse them."""
 
-    def __init__(self, limits: Limits, metrics: Metrics, encoders: Executor) -> None:
-        self.calls = Calls(metrics)
+    def __init__(self, limits: Limits, calls: Calls, encoders: Executor) -> None:
+        self.calls = calls
         self._limits, self._encoders = limits, encoders
         self._admission = Admission(limits)
         self._models: dict[str, ServedModel] = {}
@@ -68,7 +67,7 @@ class LabelService:
         model = self._model(call, proto.model)
         query = query_from_proto(proto, model, self._limits)
         call.next_index = query.plan.next_index(query.plan.first)
-        with self._admission.admit(query, model.batch_size) as window:
+        with self._admission.admit(call.client, query, model.batch_size) as window:
             position = await self._mt19937(query, model)
             with model.stream(query, window, call.deadline, position) as stream:
                 with self._open(stream):
@@ -84,7 +83,7 @@ class LabelService:
         proto = request_from_bytes(data, pb.GenerateSamplesRequest).query
         model = self._model(call, proto.model)
         query, most = bounded_query_from_proto(proto, model, self._limits)
-        with self._admission.admit(query, model.batch_size, most) as window:
+        with self._admission.admit(call.client, query, model.batch_size, most) as window:
             position = await self._mt19937(query, model)
             with model.stream(query, window, call.deadline, position) as stream:
                 await stream.wait_complete()

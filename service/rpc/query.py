@@ -40,7 +40,7 @@ def query_from_proto(proto: pb.SampleQuery, model: ServedModel, limits: Limits) 
         outputs=outputs_from_proto(proto, model.outputs),
         jpeg_quality=jpeg_quality_from_proto(proto),
         max_message_bytes=_max_message_bytes(proto, limits),
-        max_message_samples=proto.max_message_samples or model.batch_size,
+        max_message_samples=_max_message_samples(proto, model, limits),
         bundle_id=manifest.bundle_id,
     )
     _check_one_sample_fits(query)
@@ -63,6 +63,11 @@ def bounded_query_from_proto(
     query = query_from_proto(bounded, model, limits)
     samples = query.plan.examined(query.plan.stop)
     samples = min(samples, query.count) if query.count else samples
+    if samples > limits.max_message_samples:
+        raise BadRequest(
+            f"the answer can have {samples} samples, the limit is {limits.max_message_samples}; "
+            "ask for fewer, or use StreamSamples"
+        )
     size = MESSAGE_OVERHEAD_BYTES + samples * query.sample_message_bytes
     if size > query.max_message_bytes:
         raise BadRequest(
@@ -181,6 +186,15 @@ def _check_alone(proto: pb.SampleQuery, what: str, **more: int) -> None:
     for name, value in {**fields, **more}.items():
         if value:
             raise BadRequest(f"{what} is set and so is {name} ({value}); leave one of them out")
+
+
+def _max_message_samples(proto: pb.SampleQuery, model: ServedModel, limits: Limits) -> int:
+    if proto.max_message_samples > limits.max_message_samples:
+        raise BadRequest(
+            f"max_message_samples is {proto.max_message_samples}; the limit is "
+            f"{limits.max_message_samples}, and 0 takes an engine batch"
+        )
+    return proto.max_message_samples or min(model.batch_size, limits.max_message_samples)
 
 
 def _max_message_bytes(proto: pb.SampleQuery, limits: Limits) -> int:

@@ -1,6 +1,7 @@
 """A real server on a free port, on a thread of its own, over fake engines."""
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -112,11 +113,16 @@ def served_by(
             ready.set()
             await stop.wait()
 
-    thread = threading.Thread(target=loop.run_until_complete, args=(run(),))
+    def run_to_the_end() -> None:
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:  # leaves no task behind
+            runner.run(run())
+
+    thread = threading.Thread(target=run_to_the_end)
     thread.start()
 
     def end() -> None:
-        loop.call_soon_threadsafe(stop.set)
+        with contextlib.suppress(RuntimeError):  # ended before
+            loop.call_soon_threadsafe(stop.set)
         thread.join(30)
         assert not thread.is_alive()
 
@@ -126,7 +132,6 @@ def served_by(
             yield RunningServer(LabelServiceStub(channel), channel, started[0], loop, end)
     finally:
         end()
-        loop.close()
 
 
 def channel_to(port: int, *options: tuple[str, int]) -> grpc.Channel:

@@ -1,0 +1,67 @@
+"""Who is calling: checked at the door by bearer token, and named for the limits per client."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, TypeAlias
+
+import grpc
+
+from service.metrics import Metrics
+from service.tokens import Tokens
+
+OPEN_SERVICE = "/grpc.health.v1.Health/"  # probes carry no token
+_BEARER = re.compile(r"[Bb]earer +(\S+)")
+_PORT = re.compile(r":\d+$")
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+
+
+class Authentication(grpc.aio.ServerInterceptor):
+    """Refuses calls without a valid token, before anything else looks at them."""
+
+    def __init__(self, tokens: Tokens, metrics: Metrics) -> None:
+        self._tokens, self._metrics = tokens, metrics
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        """The method's own handler, or one that answers UNAUTHENTICATED."""
+        if handler_call_details.method.startswith(OPEN_SERVICE):
+            return await continuation(handler_call_details)
+        token = bearer_token(handler_call_details.invocation_metadata)
+        if token is None:
+            return self._refusing("no token came; send it as metadata authorization: Bearer TOKEN")
+        if self._tokens.name_of(token) is None:
+            return self._refusing("the token is none of this server's; ask whoever runs it")
+        return await continuation(handler_call_details)
+
+    def _refusing(self, message: str) -> Handler:
+        async def refuse(data: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+            self._metrics.count_request("", "", grpc.StatusCode.UNAUTHENTICATED.name)
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, message)
+
+        return grpc.unary_unary_rpc_method_handler(refuse)
+
+
+def bearer_token(metadata: Iterable[tuple[str, str | bytes]] | None) -> str | None:
+    """The token of the first authorization header, or None."""
+    for key, value in metadata or ():
+        if key == "authorization" and isinstance(value, str):
+            found = _BEARER.fullmatch(value)
+            return found[1] if found else None
+    return None
+
+
+def caller_of(context: grpc.aio.ServicerContext[Any, Any], tokens: Tokens | None) -> str:
+    """Name of the token, else the common name of a client certificate, else the address."""
+    if tokens is not None:
+        token = bearer_token(context.invocation_metadata())
+        name = tokens.name_of(token) if token is not None else None
+        if name is not None:
+            return name
+    for common_name in context.auth_context().get("x509_common_name", ()):
+        return bytes(common_name).decode(errors="replace")
+    return _PORT.sub("", context.peer())

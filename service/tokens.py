@@ -1,0 +1,94 @@
+"""Bearer tokens and whose they are, from a file that may change while the server runs.
+
+One token a line, `NAME TOKEN`; blank lines and lines that begin with # are skipped.
+"""
+
+import hashlib
+import hmac
+import logging
+import re
+from pathlib import Path
+
+from service.errors import StartError
+from service.watched import WatchedFiles
+
+MIN_TOKEN_CHARACTERS = 16
+MAX_FILE_BYTES = 1 << 20
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_log = logging.getLogger(__name__)
+
+
+class Tokens:
+    """The tokens of a file, by name; only their hashes are kept."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises StartError when the file cannot be read or holds something else."""
+        self._path, self._watched = path, WatchedFiles([path])
+        self._watched.changed()
+        try:
+            self._digests = _digests_from_file(path)
+        except _BadFile as error:
+            raise StartError(str(error)) from error
+
+    def name_of(self, token: str) -> str | None:
+        """Whose token it is. Takes as long for a wrong one as for a right one."""
+        self._reload()
+        given = hashlib.sha256(token.encode()).digest()
+        found = None
+        for name, digest in self._digests.items():
+            if hmac.compare_digest(given, digest):
+                found = name
+        return found
+
+    def _reload(self) -> None:
+        if not self._watched.changed():
+            return
+        try:
+            self._digests = _digests_from_file(self._path)
+        except _BadFile as error:
+            _log.warning("the old tokens stay in use: %s", error)
+
+
+class _BadFile(Exception):
+    """In one line, without a token."""
+
+
+def _digests_from_file(path: Path) -> dict[str, bytes]:
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(MAX_FILE_BYTES + 1)
+        if len(data) > MAX_FILE_BYTES:
+            raise _BadFile(f"token file {path} has over {MAX_FILE_BYTES} bytes")
+        lines = data.decode().splitlines()
+    except OSError as error:
+        raise _BadFile(f"token file {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise _BadFile(f"token file {path} is no UTF-8 text") from error
+    digests: dict[str, bytes] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        name, token = _parsed(path, number, line)
+        if name in digests:
+            raise _BadFile(f"token file {path}, line {number}: {name} has a token already")
+        digests[name] = hashlib.sha256(token.encode()).digest()
+    if not digests:
+        raise _BadFile(f"token file {path} has no token; write lines of NAME TOKEN")
+    if len(set(digests.values())) < len(digests):
+        raise _BadFile(f"token file {path} has one token for two names")
+    return digests
+
+
+def _parsed(path: Path, number: int, line: str) -> tuple[str, str]:
+    words = line.split()
+    where = f"token file {path}, line {number}"
+    if len(words) != 2:
+        raise _BadFile(f"{where} has {len(words)} words; it must be NAME TOKEN")
+    name, token = words
+    if not _NAME.fullmatch(name):
+        raise _BadFile(f"{where}: the name must be of A-Z a-z 0-9 . _ -, 64 characters at most")
+    if len(token) < MIN_TOKEN_CHARACTERS:
+        raise _BadFile(
+            f"{where}: the token has {len(token)} characters; it needs {MIN_TOKEN_CHARACTERS}"
+        )
+    return name, token
