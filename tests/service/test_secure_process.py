@@ -39,7 +39,7 @@ def test_a_secured_server_serves_the_client_and_the_commands(folder: Path) -> No
         with Client(target, tls=Tls(ca, own, key), token=TOKEN) as client:
             assert sum(len(batch.indices) for batch in client.stream(count=20)) == 20
         models = [
-            Path(sys.executable).with_name("labelmint"), "models", "--target", target,
+            str(Path(sys.executable).with_name("labelmint")), "models", "--target", target,
             "--authorities", ca, "--certificate", own, "--private-key", key,
         ]  # fmt: skip
         for token, code in ((TOKEN, 0), ("wrong-token-of-nobody", 4)):
