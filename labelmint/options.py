@@ -66,6 +66,7 @@ class StreamOptions(SamplingOptions, total=False):
     jpeg_quality: int  # 1 to 100; 0: 90
     max_message_bytes: int  # 0: 4 MiB less room for headers
     max_message_samples: int  # 0: the engine's batch
+    weight: int  # share of the engine relative to other streams; 0: 1
 
 
 _UINT32 = (
@@ -77,6 +78,7 @@ _UINT32 = (
     "jpeg_quality",
     "max_message_bytes",
     "max_message_samples",
+    "weight",
 )
 _UINT64 = ("seed", "start_index", "end_index", "count", "max_examined")
 _LATENTS: dict[str, tuple[pb.LatentSpace, int]] = {  # option: space, rank
@@ -110,6 +112,7 @@ def query_from_options(options: StreamOptions) -> pb.SampleQuery:
         jpeg_quality=options.get("jpeg_quality", 0),
         max_message_bytes=options.get("max_message_bytes", 0),
         max_message_samples=options.get("max_message_samples", 0),
+        weight=options.get("weight", 0),
     )
     indices = options.get("indices")
     if indices is not None:

@@ -106,6 +106,12 @@ _DEFAULT = Limits()
     help="Threads of one engine run; 0 takes one per core.",
 )
 @_option(
+    "--batch-delay",
+    type=_SECONDS,
+    default=0.0,
+    help="Seconds that an engine batch which is not full waits for more rows.",
+)
+@_option(
     "--drain-delay",
     type=_SECONDS,
     default=0.0,
@@ -176,6 +182,12 @@ _DEFAULT = Limits()
     type=_LIMIT,
     default=_DEFAULT.max_message_samples,
     help="Samples of the largest response message.",
+)
+@_option(
+    "--max-weight",
+    type=_LIMIT,
+    default=_DEFAULT.max_weight,
+    help="Largest share a stream may ask for, relative to one of weight 1.",
 )
 @_option(
     "--max-request-bytes",
@@ -256,6 +268,7 @@ def _config_from_flags(flags: dict[str, Any]) -> Config:
         runtime=flags["engine"],
         batch_sizes=flags["batch_size"],
         threads=flags["threads"],
+        batch_delay_s=flags["batch_delay"],
         drain_delay_s=flags["drain_delay"],
         drain_grace_s=flags["drain_grace"],
         tls=_tls_from_flags(flags),

@@ -22,6 +22,7 @@ class Limits:
     max_inflight_bytes: int = 1 << 30  # of those, and of latents that requests brought
     max_message_bytes: int = 16 << 20  # of one response
     max_message_samples: int = 4_096  # of one response
+    max_weight: int = 16  # of one stream against another
     max_request_bytes: int = 64 << 20  # of one request, enforced by gRPC
     max_explicit_rows: int = 4_096  # rows of SampleQuery.latents
     max_explicit_indices: int = 65_536  # entries of SampleQuery.indices
@@ -55,6 +56,7 @@ class Config:
     runtime: Runtime = "onnxruntime"
     batch_sizes: tuple[int, ...] = ()  # empty: the engine's own
     threads: int = 0  # of one engine run, 0: one per core
+    batch_delay_s: float = 0.0  # that an engine batch which is not full waits for more rows
     drain_delay_s: float = 0.0  # between not ready and ending streams, for balancers to notice
     drain_grace_s: float = 10.0  # for clients to take their last message
     tls: TlsFiles | None = None  # None: plain text

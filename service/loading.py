@@ -26,6 +26,13 @@ def open_models(config: Config, metrics: Metrics) -> list[ServedModel]:
                 model.close()
             raise StartError(f"bundle {named.name}: {error}") from error
         models.append(
-            ServedModel(named.name, bundle, (engine,), mapping, metrics.of_model(named.name))
+            ServedModel(
+                named.name,
+                bundle,
+                (engine,),
+                mapping,
+                metrics.of_model(named.name),
+                config.batch_delay_s,
+            )
         )
     return models

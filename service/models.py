@@ -1,5 +1,6 @@
 """A bundle that is being served: its engines, its lanes, and who is behind each lane."""
 
+import asyncio
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,8 @@ from service.metrics import ModelMetrics
 from service.query import Query
 from service.scheduler import Draw, Lane, Scheduler
 
+DELAY_STEPS = 4  # looks at what waits, while a batch is delayed
+
 
 @dataclass(frozen=True)
 class ServedModel:
@@ -28,6 +31,7 @@ class ServedModel:
     engines: tuple[Engine, ...]
     mapping: Mapping
     metrics: ModelMetrics
+    batch_delay_s: float = 0.0  # that a batch which is not full waits for more rows
     scheduler: Scheduler = field(default_factory=Scheduler)
     streams: dict[Lane, Stream] = field(default_factory=dict)
     # One for all engines: a stream's MT19937 position is not safe for two threads.
@@ -53,7 +57,7 @@ class ServedModel:
     ) -> Iterator[Stream]:
         """A stream that engines work for until the block ends."""
         plan = query.plan
-        lane = Lane(plan.first, plan.stop, plan.unit, window, query.count, deadline)
+        lane = Lane(plan.first, plan.stop, plan.unit, window, query.count, query.weight, deadline)
         stream = self.streams[lane] = Stream(query, lane, mt19937)
         self.metrics.streams.inc()
         try:
@@ -66,13 +70,21 @@ class ServedModel:
 
     async def draws(self, capacity: int) -> list[Draw]:
         """The next engine batch; waits until some stream has rows to draw."""
+        await self._gather(capacity)
         while not (draws := self.scheduler.draw(capacity, time.monotonic())):
             await self.scheduler.work.wait()
+            await self._gather(capacity)
         now = time.monotonic()
         self.metrics.waiting.set(self.scheduler.waiting())
         for draw in draws:
             self.metrics.queue_seconds.observe(now - draw.since)
         return draws
+
+    async def _gather(self, capacity: int) -> None:
+        """Lets rows that are no full batch wait `batch_delay_s` for company."""
+        until = time.monotonic() + self.batch_delay_s
+        while 0 < self.scheduler.waiting() < capacity and time.monotonic() < until:
+            await asyncio.sleep(self.batch_delay_s / DELAY_STEPS)
 
     def sent(self, stream: Stream, chunk: Chunk, message_bytes: int) -> None:
         """A message left; its stream may draw again."""

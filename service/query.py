@@ -42,6 +42,7 @@ class Query:
     plan: Plan
     max_uncertainty: np.float32  # inf keeps everything
     count: int  # 0: endless
+    weight: int  # of its share of the engine, at least 1
     outputs: tuple[WantedOutput, ...]  # in ascending Output order
     jpeg_quality: int
     max_message_bytes: int

@@ -1,4 +1,4 @@
-"""Whose rows the next engine batch holds: round robin over lanes, counts only, no tensors.
+"""Whose rows the next engine batch holds: weighted round robin over lanes, counts only.
 
 A lane is a stream as the scheduler sees it: a run of ordinals, of which so many are drawn, so
 many decided (kept or discarded), and so many kept ones wait for their reader. It may draw while
@@ -20,6 +20,7 @@ class Lane:
     unit: int  # ordinals decided together
     window: int  # most samples under way: drawn and undecided, or kept and unsent
     count: int = 0  # most samples to keep, 0: endless
+    weight: int = 1  # of its share, relative to other lanes that wait
     deadline: float = math.inf  # on the scheduler's clock; work after it is wasted
     decided: int = 0  # ordinals under this are kept or discarded; set from drawn
     rows: int = 0  # decided so far
@@ -97,7 +98,7 @@ class Scheduler:
         return sum(lane.drawable() for lane in self._lanes)
 
     def draw(self, capacity: int, now: float) -> list[Draw]:
-        """Fills one batch: each lane in turn gets a quarter batch, then what is left.
+        """Fills one batch: each lane in turn gets a quarter batch by its weight, then what is left.
 
         A quarter and not a row: fewer lanes per batch means fewer calls of the mapping, larger
         messages, and over a few batches the same share for everyone.
@@ -107,7 +108,9 @@ class Scheduler:
         idle = 0
         while capacity and idle < len(self._lanes):
             lane = self._lanes[0]
-            lane.turn = lane.turn or quantum  # what is left of a turn that a batch cut short
+            lane.turn = (
+                lane.turn or quantum * lane.weight
+            )  # what is left of a turn that a batch cut short
             taken = min(capacity, lane.turn, lane.drawable() if lane.wanted(now) else 0)
             if taken:
                 first, count = shares.get(lane, (lane.drawn, 0))

@@ -141,7 +141,7 @@ class ExplicitLatents(_message.Message):
     def __init__(self, space: _Optional[_Union[LatentSpace, str]] = ..., rows: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
 
 class SampleQuery(_message.Message):
-    __slots__ = ("model", "bundle_id", "sampling", "filter", "start_index", "end_index", "count", "shard_index", "num_shards", "indices", "latents", "outputs", "accept_codecs", "jpeg_quality", "max_message_bytes", "max_examined", "max_message_samples")
+    __slots__ = ("model", "bundle_id", "sampling", "filter", "start_index", "end_index", "count", "shard_index", "num_shards", "indices", "latents", "outputs", "accept_codecs", "jpeg_quality", "max_message_bytes", "max_examined", "max_message_samples", "weight")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_ID_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
@@ -159,6 +159,7 @@ class SampleQuery(_message.Message):
     MAX_MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_EXAMINED_FIELD_NUMBER: _ClassVar[int]
     MAX_MESSAGE_SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
     model: str
     bundle_id: str
     sampling: SamplingOptions
@@ -176,7 +177,8 @@ class SampleQuery(_message.Message):
     max_message_bytes: int
     max_examined: int
     max_message_samples: int
-    def __init__(self, model: _Optional[str] = ..., bundle_id: _Optional[str] = ..., sampling: _Optional[_Union[SamplingOptions, _Mapping]] = ..., filter: _Optional[_Union[Filter, _Mapping]] = ..., start_index: _Optional[int] = ..., end_index: _Optional[int] = ..., count: _Optional[int] = ..., shard_index: _Optional[int] = ..., num_shards: _Optional[int] = ..., indices: _Optional[_Iterable[int]] = ..., latents: _Optional[_Union[ExplicitLatents, _Mapping]] = ..., outputs: _Optional[_Iterable[_Union[Output, str]]] = ..., accept_codecs: _Optional[_Iterable[_Union[Codec, str]]] = ..., jpeg_quality: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., max_examined: _Optional[int] = ..., max_message_samples: _Optional[int] = ...) -> None: ...
+    weight: int
+    def __init__(self, model: _Optional[str] = ..., bundle_id: _Optional[str] = ..., sampling: _Optional[_Union[SamplingOptions, _Mapping]] = ..., filter: _Optional[_Union[Filter, _Mapping]] = ..., start_index: _Optional[int] = ..., end_index: _Optional[int] = ..., count: _Optional[int] = ..., shard_index: _Optional[int] = ..., num_shards: _Optional[int] = ..., indices: _Optional[_Iterable[int]] = ..., latents: _Optional[_Union[ExplicitLatents, _Mapping]] = ..., outputs: _Optional[_Iterable[_Union[Output, str]]] = ..., accept_codecs: _Optional[_Iterable[_Union[Codec, str]]] = ..., jpeg_quality: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., max_examined: _Optional[int] = ..., max_message_samples: _Optional[int] = ..., weight: _Optional[int] = ...) -> None: ...
 
 class StreamSamplesRequest(_message.Message):
     __slots__ = ("query",)

@@ -37,6 +37,7 @@ def query_from_proto(proto: pb.SampleQuery, model: ServedModel, limits: Limits) 
         plan=_plan(proto, options, latents, limits),
         max_uncertainty=max_uncertainty_from_filter(proto.filter, model.bundle, options),
         count=proto.count,
+        weight=_weight(proto, limits),
         outputs=outputs_from_proto(proto, model.outputs),
         jpeg_quality=jpeg_quality_from_proto(proto),
         max_message_bytes=_max_message_bytes(proto, limits),
@@ -195,6 +196,14 @@ def _max_message_samples(proto: pb.SampleQuery, model: ServedModel, limits: Limi
             f"{limits.max_message_samples}, and 0 takes an engine batch"
         )
     return proto.max_message_samples or min(model.batch_size, limits.max_message_samples)
+
+
+def _weight(proto: pb.SampleQuery, limits: Limits) -> int:
+    if proto.weight > limits.max_weight:
+        raise BadRequest(
+            f"weight is {proto.weight}; it must be in [1, {limits.max_weight}], or 0 for 1"
+        )
+    return proto.weight or 1
 
 
 def _max_message_bytes(proto: pb.SampleQuery, limits: Limits) -> int:

@@ -122,7 +122,7 @@ def test_options_reach_the_server(target: str, service: ScriptedService) -> None
                 latent_source="mt19937", truncation_psi=0.0, truncation_cutoff=3,
                 views_per_object=2, max_uncertainty=0.5, filter_sets=True, end_index=8,
                 outputs=["mask", "image"], codecs=["zstd", "jpeg"], jpeg_quality=80,
-                max_message_bytes=1 << 20, max_message_samples=8, num_shards=1,
+                max_message_bytes=1 << 20, max_message_samples=8, weight=3, num_shards=1,
                 max_examined=1000,
             )
         )  # fmt: skip
@@ -141,6 +141,7 @@ def test_options_reach_the_server(target: str, service: ScriptedService) -> None
     assert list(query.accept_codecs) == [pb.CODEC_ZSTD, pb.CODEC_JPEG]
     assert (query.jpeg_quality, query.max_examined) == (80, 1000)
     assert (query.max_message_bytes, query.max_message_samples) == (1 << 20, 8)
+    assert query.weight == 3
     assert explicit.latents.space == pb.LATENT_SPACE_Z
     assert explicit.latents.rows.data == rows.astype("<f4").tobytes()
 

@@ -31,6 +31,7 @@ class FakeModel:
     options: FakeOptions = field(default_factory=FakeOptions)
     batch_sizes: tuple[int, ...] = (8,)
     engines: int = 1
+    batch_delay_s: float = 0.0
 
     def opened(self, metrics: Metrics) -> ServedModel:
         engines: list[Engine] = [
@@ -39,8 +40,9 @@ class FakeModel:
         ]
         mapping = FakeMapping(self.bundle.manifest.generator)
         return ServedModel(
-            self.name, self.bundle, tuple(engines), mapping, metrics.of_model(self.name)
-        )
+            self.name, self.bundle, tuple(engines), mapping, metrics.of_model(self.name),
+            self.batch_delay_s,
+        )  # fmt: skip
 
 
 @dataclass

@@ -94,6 +94,7 @@ queries = mutated(
     max_message_bytes=st.sampled_from((4096, 1 << 20)) | u32,
     max_examined=st.integers(1, 300) | u64,
     max_message_samples=small | u32,
+    weight=small | u32,
 )
 bounded = queries.map(lambda query: pb.SampleQuery.FromString(query.SerializeToString() + COUNT_3))
 requests = {

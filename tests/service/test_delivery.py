@@ -31,6 +31,7 @@ def stream_of(wanted: Wanted) -> Stream:
         plan=plan,
         max_uncertainty=np.float32(wanted.threshold or 0),
         count=wanted.count,
+        weight=1,
         outputs=(),
         jpeg_quality=90,
         max_message_bytes=1 << 20,

@@ -25,6 +25,7 @@ def query_of(codecs: dict[str, pb.Codec]) -> Query:
         plan=plan_from_range(IndexRange(0)),
         max_uncertainty=np.float32(np.inf),
         count=0,
+        weight=1,
         outputs=tuple(
             WantedOutput(name, OUTPUTS[name].output, codec, 1, 1) for name, codec in codecs.items()
         ),

@@ -72,6 +72,7 @@ BAD: list[tuple[dict[str, Any], grpc.StatusCode, list[str]]] = [
         filtered(mode=KEEP, keep_fraction=0.5) | sampling(truncation_psi=0.5), UNMET,
         ["not calibrated", "python -m export calibrate", "--psi 0.5"],
     ),
+    ({"weight": 17}, INVALID, ["weight", "17", "[1, 16]"]),
     ({"num_shards": 3, "shard_index": 3}, INVALID, ["shard_index", "3", "num_shards"]),
     ({"shard_index": 1}, INVALID, ["shard_index", "1", "num_shards"]),
     ({"start_index": 9, "end_index": 8}, INVALID, ["end_index", "8", "9"]),

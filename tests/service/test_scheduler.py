@@ -40,6 +40,19 @@ def test_lanes_that_always_want_rows_get_the_same_share(lanes: int, capacity: in
     assert max(drawn) - min(drawn) <= capacity
 
 
+@given(weights=st.lists(st.integers(1, 16), min_size=1, max_size=12), capacity=st.integers(1, 16))
+def test_lanes_share_by_weight(weights: list[int], capacity: int) -> None:
+    everyone = tuple(Lane(0, ENDLESS, 1, 1 << 20, weight=weight) for weight in weights)
+    scheduler = scheduler_of(*everyone)
+    turn = max(1, capacity // 4)
+    for _ in range(5 * sum(weights) * turn):
+        scheduler.draw(capacity, 0.0)
+        finish(everyone)
+    for one in everyone:
+        fair = sum(lane.drawn for lane in everyone) * one.weight / sum(weights)
+        assert abs(one.drawn - fair) <= turn * sum(weights)  # one round
+
+
 def test_a_batch_is_filled_when_only_one_lane_wants_rows() -> None:
     busy, full = lane(), lane(window=0)
     (draw,) = scheduler_of(full, busy).draw(16, 0.0)
