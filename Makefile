@@ -3,7 +3,7 @@ PYTHON ?= $(shell python3.11 --version >/dev/null 2>&1 && echo python3.11 || ech
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-EXTRAS := serve,export,cli,jpeg,datasets,dev
+EXTRAS := serve,tracing,export,cli,jpeg,datasets,dev
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 ARGS ?=
 

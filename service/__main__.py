@@ -1,7 +1,6 @@
 """python -m service run | health: serve bundles, or ask a server whether it serves."""
 
 import asyncio
-import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ import grpc
 
 from service.config import Config, Limits, NamedBundle, TlsFiles
 from service.errors import StartError
+from service.logs import set_up_logging
 from service.process import keep_freed_memory, serve_until_signal
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -136,6 +136,13 @@ _DEFAULT = Limits()
     help="Callers must send a bearer token of this file, a line NAME TOKEN each.",
 )
 @_option(
+    "--otlp-endpoint",
+    metavar="URL",
+    help="Send traces there over OTLP/gRPC; OTEL_* variables set sampling and headers.",
+)
+@_option("--log-format", type=click.Choice(["text", "json"]), default="text")
+@_option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
+@_option(
     "--max-streams",
     type=_LIMIT,
     default=_DEFAULT.max_streams,
@@ -216,7 +223,7 @@ _DEFAULT = Limits()
 def run(**flags: Any) -> None:
     """Serves bundles until SIGTERM; streams then end so that clients can resume elsewhere."""
     config = _config_from_flags(flags)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    set_up_logging(flags["log_format"], flags["log_level"])
     keep_freed_memory()
     try:
         asyncio.run(serve_until_signal(config, lambda line: click.echo(line)))
@@ -273,6 +280,7 @@ def _config_from_flags(flags: dict[str, Any]) -> Config:
         drain_grace_s=flags["drain_grace"],
         tls=_tls_from_flags(flags),
         token_file=flags["token_file"],
+        otlp_endpoint=flags["otlp_endpoint"],
         limits=limits,
     )
 

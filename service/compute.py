@@ -14,6 +14,7 @@ from service.batch import Part, Settled, failed_outcome, outcomes_from_parts, pa
 from service.delivery import Stream
 from service.models import ServedModel
 from service.scheduler import Draw
+from service.tracing import Tracing
 
 Batch = tuple[list[Part], list[Settled]]  # rows to run, and streams whose latents failed
 
@@ -21,8 +22,8 @@ Batch = tuple[list[Part], list[Settled]]  # rows to run, and streams whose laten
 class Compute:
     """Works for one model on one engine until cancelled; a context manager."""
 
-    def __init__(self, engine: Engine, model: ServedModel) -> None:
-        self._engine, self._model = engine, model
+    def __init__(self, engine: Engine, model: ServedModel, tracing: Tracing) -> None:
+        self._engine, self._model, self._tracing = engine, model, tracing
         self._engine_thread = ThreadPoolExecutor(1, "engine")
 
     async def run(self) -> None:
@@ -58,6 +59,8 @@ class Compute:
                     self._engine_thread,
                     outcomes_from_parts, self._engine, parts, self._model.metrics,
                 )  # fmt: skip
+                shares = [(part.stream.span, len(part.ws), part.since) for part in parts]
+                self._tracing.engine_run(self._model.name, shares, now, time.monotonic())
             for stream, outcome in settled:
                 stream.settle(outcome)
                 self._model.scheduler.wake(stream.lane, time.monotonic())

@@ -61,4 +61,5 @@ class Config:
     drain_grace_s: float = 10.0  # for clients to take their last message
     tls: TlsFiles | None = None  # None: plain text
     token_file: Path | None = None  # None: anybody may call
+    otlp_endpoint: str | None = None  # where spans go, None: nowhere
     limits: Limits = field(default_factory=Limits)

@@ -12,6 +12,7 @@ from labelmint.latents import Mt19937Rows
 from service.query import Query
 from service.sampler import Plan
 from service.scheduler import Lane
+from service.tracing import INVALID_SPAN, Span
 
 HEARTBEAT_EXAMINED = 256  # an empty message at the latest after so many indices,
 HEARTBEAT_S = 1.0  # or so many seconds
@@ -66,8 +67,14 @@ class Chunk:
 class Stream:
     """One stream's undelivered samples and its position; lives on the event loop."""
 
-    def __init__(self, query: Query, lane: Lane, mt19937: Mt19937Rows | None = None) -> None:
-        self.query, self.lane = query, lane
+    def __init__(
+        self,
+        query: Query,
+        lane: Lane,
+        mt19937: Mt19937Rows | None = None,
+        span: Span = INVALID_SPAN,
+    ) -> None:
+        self.query, self.lane, self.span = query, lane, span
         self.mt19937 = mt19937  # the stream's own position in that sequence
         self._plan = query.plan
         self._early: dict[int, Outcome] = {}  # arrived before their turn, by first ordinal

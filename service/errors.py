@@ -12,7 +12,6 @@ ServiceError
 
 import logging
 import math
-import secrets
 from dataclasses import dataclass
 
 import grpc
@@ -21,6 +20,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from bundle.errors import NotCalibrated
 from engines.errors import NotFiniteError, SamplingError
+from service.logs import request_id
 
 NEXT_INDEX = "labelmint-next-index"  # trailing metadata: where to resume
 
@@ -86,14 +86,15 @@ class Status:
 
 
 def status_from_error(error: Exception) -> Status:
-    """The table; whatever is not in it is INTERNAL with a reference to the server's log."""
+    """The table; whatever is not in it is INTERNAL, with the request id to look for in the log."""
     for kind, code in _CODES:
         if isinstance(error, kind):
             metadata = _retry_metadata(error) if isinstance(error, Overloaded) else ()
             return Status(code, str(error), metadata)
-    reference = secrets.token_hex(4)
-    _log.error("reference %s: %s", reference, error, exc_info=error)
-    message = f"the server failed at this request; its log says why under reference {reference}"
+    _log.error("a call failed: %s", error, exc_info=error)
+    message = (
+        f"the server failed at this request; its log says why, under request id {request_id.get()}"
+    )
     return Status(grpc.StatusCode.INTERNAL, message, ())
 
 

@@ -18,6 +18,7 @@ from service.delivery import Chunk, Stream
 from service.metrics import ModelMetrics
 from service.query import Query
 from service.scheduler import Draw, Lane, Scheduler
+from service.tracing import INVALID_SPAN, Span
 
 DELAY_STEPS = 4  # looks at what waits, while a batch is delayed
 
@@ -53,12 +54,17 @@ class ServedModel:
 
     @contextmanager
     def stream(
-        self, query: Query, window: int, deadline: float, mt19937: Mt19937Rows | None = None
+        self,
+        query: Query,
+        window: int,
+        deadline: float,
+        mt19937: Mt19937Rows | None = None,
+        span: Span = INVALID_SPAN,
     ) -> Iterator[Stream]:
         """A stream that engines work for until the block ends."""
         plan = query.plan
         lane = Lane(plan.first, plan.stop, plan.unit, window, query.count, query.weight, deadline)
-        stream = self.streams[lane] = Stream(query, lane, mt19937)
+        stream = self.streams[lane] = Stream(query, lane, mt19937, span)
         self.metrics.streams.inc()
         try:
             self.scheduler.add(lane, time.monotonic())

@@ -25,6 +25,7 @@ from service.rpc.calls import Calls
 from service.rpc.label_service import SERVICE, LabelService
 from service.tls import credentials_from_files
 from service.tokens import Tokens
+from service.tracing import tracing_to
 
 ENCODING_THREADS = 2
 FLUSH_S = 0.25  # for the last trailers; health watchers would hold any longer grace to its end
@@ -47,8 +48,9 @@ class Server:
         tokens = None if config.token_file is None else Tokens(config.token_file)
         self._credentials = None if config.tls is None else credentials_from_files(config.tls)
         rate = RequestRate(config.limits.max_client_requests_per_s)
-        calls = Calls(metrics, rate, lambda context: caller_of(context, tokens))
-        self._service = LabelService(config.limits, calls, self._encoders)
+        self._tracing = tracing_to(config.otlp_endpoint)
+        calls = Calls(metrics, rate, lambda context: caller_of(context, tokens), self._tracing)
+        self._service = LabelService(config.limits, calls, self._encoders, self._tracing)
         self._health = health.aio.HealthServicer()
         doors = () if tokens is None else (Authentication(tokens, metrics),)
         self._grpc = grpc.aio.server(interceptors=doors, options=_grpc_options(config))
@@ -74,7 +76,7 @@ class Server:
         self._models = list(models)
         for model in models:
             for engine in model.engines:
-                self._computes.append(Compute(engine, model))
+                self._computes.append(Compute(engine, model, self._tracing))
                 self._spawn(self._computes[-1].run())
         self._service.serve(models)
         self._ready = True
@@ -132,6 +134,7 @@ class Server:
         for model in self._models:
             model.close()
         self._encoders.shutdown()
+        self._tracing.close()
 
     async def _set_health(self, status: int) -> None:
         for name in _NAMES:

@@ -6,6 +6,7 @@ not the library's INTERNAL, and so that responses are serialised off the event l
 
 import asyncio
 import contextlib
+import logging
 import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -17,13 +18,16 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 
 from service.errors import NEXT_INDEX, BadRequest, Overloaded, Status, status_from_error
+from service.logs import REQUEST_ID_HEADER, fields, request_id, request_id_from_metadata
 from service.metrics import Metrics
 from service.rate import RequestRate
+from service.tracing import Span, Tracing
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 Request = TypeVar("Request", bound=Message)
 
 _OK = Status(grpc.StatusCode.OK, "", ())
+_log = logging.getLogger(__name__)
 _CANCELLED = Status(grpc.StatusCode.CANCELLED, "", ())  # nobody hears it, but it is counted
 
 
@@ -37,6 +41,7 @@ class Call:
 
     deadline: float  # on time.monotonic's clock
     client: str  # who calls, for limits
+    span: Span
     model: str = ""  # name of a served model, once known
     next_index: int | None = None  # where to resume after the last message sent
 
@@ -55,9 +60,14 @@ class Calls:
     """Wraps handlers so that every call ends as the table in errors says, and is counted."""
 
     def __init__(
-        self, metrics: Metrics, rate: RequestRate, caller_of: Callable[[Context], str]
+        self,
+        metrics: Metrics,
+        rate: RequestRate,
+        caller_of: Callable[[Context], str],
+        tracing: Tracing,
     ) -> None:
         self._metrics, self._rate, self._caller_of = metrics, rate, caller_of
+        self._tracing = tracing
         self._active = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -97,9 +107,8 @@ class Calls:
 
     @asynccontextmanager
     async def _ending(self, method: str, context: Context) -> AsyncIterator[Call]:
-        remaining = context.time_remaining()
-        deadline = math.inf if remaining is None else time.monotonic() + remaining
-        call, status = Call(deadline, self._caller_of(context)), _CANCELLED
+        began, status = time.monotonic(), _CANCELLED
+        call = self._call(method, context)
         self._active += 1
         self._idle.clear()
         try:
@@ -113,10 +122,33 @@ class Calls:
                 status = status_from_error(error)
             await _end(call, status, context)
         finally:
-            self._metrics.count_request(call.model, method, status.code.name)
+            self._record(method, call, status, time.monotonic() - began)
             self._active -= 1
             if not self._active:
                 self._idle.set()
+
+    def _call(self, method: str, context: Context) -> Call:
+        metadata = context.invocation_metadata()
+        request_id.set(request_id_from_metadata(metadata))  # of this task, which is the call's
+        remaining = context.time_remaining()
+        return Call(
+            deadline=math.inf if remaining is None else time.monotonic() + remaining,
+            client=self._caller_of(context),
+            span=self._tracing.request(method, metadata),
+        )
+
+    def _record(self, method: str, call: Call, status: Status, seconds: float) -> None:
+        code = status.code.name
+        self._metrics.count_request(call.model, method, code)
+        call.span.set_attributes(
+            {"rpc.grpc.status_code": status.code.value[0], "labelmint.model": call.model}
+        )
+        call.span.end()
+        values = fields(
+            method=method, code=code, seconds=round(seconds, 4), model=call.model,
+            client=call.client,
+        )  # fmt: skip
+        _log.info("call ended", extra=values)
 
     def _check_rate(self, client: str) -> None:
         wait_s = self._rate.wait_s(client, time.monotonic())
@@ -136,7 +168,7 @@ async def _write(message: bytes, context: Context) -> None:
 
 
 async def _end(call: Call, status: Status, context: Context) -> None:
-    metadata = status.metadata
+    metadata = (*status.metadata, (REQUEST_ID_HEADER, request_id.get()))
     if call.next_index is not None:
         metadata += ((NEXT_INDEX, str(call.next_index)),)
     if status is _OK:

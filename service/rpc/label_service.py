@@ -20,6 +20,7 @@ from service.rpc.calls import Call, Calls, request_from_bytes
 from service.rpc.info import proto_from_model
 from service.rpc.query import bounded_query_from_proto, query_from_proto
 from service.rpc.sampling import options_from_proto, threshold_from_fraction
+from service.tracing import Tracing
 
 SERVICE: str = pb.DESCRIPTOR.services_by_name["LabelService"].full_name
 
@@ -27,8 +28,8 @@ SERVICE: str = pb.DESCRIPTOR.services_by_name["LabelService"].full_name
 class LabelService:
     """Answers calls while it has models, until it is told to refuse them."""
 
-    def __init__(self, limits: Limits, calls: Calls, encoders: Executor) -> None:
-        self.calls = calls
+    def __init__(self, limits: Limits, calls: Calls, encoders: Executor, tracing: Tracing) -> None:
+        self.calls, self._tracing = calls, tracing
         self._limits, self._encoders = limits, encoders
         self._admission = Admission(limits)
         self._models: dict[str, ServedModel] = {}
@@ -69,10 +70,10 @@ class LabelService:
         call.next_index = query.plan.next_index(query.plan.first)
         with self._admission.admit(call.client, query, model.batch_size) as window:
             position = await self._mt19937(query, model)
-            with model.stream(query, window, call.deadline, position) as stream:
+            with model.stream(query, window, call.deadline, position, call.span) as stream:
                 with self._open(stream):
                     while chunk := await stream.next_chunk(query.samples_per_message):
-                        message = await self._encoded(chunk, query)
+                        message = await self._encoded(chunk, stream)
                         yield message
                         call.next_index = chunk.next_index
                         model.sent(stream, chunk, len(message))
@@ -85,11 +86,11 @@ class LabelService:
         query, most = bounded_query_from_proto(proto, model, self._limits)
         with self._admission.admit(call.client, query, model.batch_size, most) as window:
             position = await self._mt19937(query, model)
-            with model.stream(query, window, call.deadline, position) as stream:
+            with model.stream(query, window, call.deadline, position, call.span) as stream:
                 await stream.wait_complete()
                 _check_not_spent(stream)
                 chunk = stream.rest()
-                message = await self._encoded(chunk, query)
+                message = await self._encoded(chunk, stream)
                 model.sent(stream, chunk, len(message))
                 return message
 
@@ -138,11 +139,14 @@ class LabelService:
         finally:
             self._streams.remove(stream)
 
-    async def _encoded(self, chunk: Chunk, query: Query) -> bytes:
+    async def _encoded(self, chunk: Chunk, stream: Stream) -> bytes:
         if not chunk.pieces:
-            return message_from_chunk(chunk, query)
+            return message_from_chunk(chunk, stream.query)
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._encoders, message_from_chunk, chunk, query)
+        with self._tracing.encoding(stream.span, chunk.size):
+            return await loop.run_in_executor(
+                self._encoders, message_from_chunk, chunk, stream.query
+            )
 
     async def _mt19937(self, query: Query, model: ServedModel) -> Mt19937Rows | None:
         """The position of an MT19937 stream, gone to its start where nobody waits for it."""

@@ -17,6 +17,7 @@ from engines.fake import FakeEngine, FakeOptions, fake_bundle
 from labelmint.v1 import label_service_pb2 as pb
 from labelmint.v1.label_service_pb2_grpc import LabelServiceStub
 from service.errors import NEXT_INDEX
+from service.logs import REQUEST_ID_HEADER
 from service.server import Server
 from tests.service.harness import FakeModel, RunningServer, channel_to, refusal, served
 
@@ -172,7 +173,7 @@ def first_bad(bundle: Bundle, z: NDArray[np.float32], options: FakeOptions) -> i
     raise AssertionError("no bad row; take another seed")
 
 
-def test_an_engine_that_fails_gives_a_reference_and_no_trace(
+def test_an_engine_that_fails_gives_a_request_id_and_no_trace(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with served([FakeModel(options=FakeOptions(fail_after_runs=2))]) as server:
@@ -182,9 +183,9 @@ def test_an_engine_that_fails_gives_a_reference_and_no_trace(
         assert refused.code is grpc.StatusCode.INTERNAL
         assert delivered == list(range(16))
         assert refused.trailers[NEXT_INDEX] == "16"
-        reference = refused.message.rpartition(" ")[2]
-        assert "reference" in refused.message and "fails after" not in refused.message
-        assert any(reference in r.message and r.exc_info for r in caplog.records)
+        assert refused.message.endswith(f"request id {refused.trailers[REQUEST_ID_HEADER]}")
+        assert "fails after" not in refused.message
+        assert any("fails after" in r.message and r.exc_info for r in caplog.records)
         assert server.stub.ListModels(pb.ListModelsRequest()).models
 
 

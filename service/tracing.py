@@ -1,0 +1,112 @@
+"""Spans of a request: its wait for the engine, its share of engine runs, and its messages.
+
+OpenTelemetry's interface alone is imported here; without an exporter its spans record nothing.
+An engine run serves several requests, so it is a trace of its own that links to them.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+from opentelemetry.context import Context
+from opentelemetry.trace import (
+    INVALID_SPAN,
+    Link,
+    NoOpTracer,
+    Span,
+    SpanKind,
+    Tracer,
+    set_span_in_context,
+)
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from service.errors import StartError
+
+__all__ = ["INVALID_SPAN", "Span", "Tracing", "tracing_to"]
+_PROPAGATOR = TraceContextTextMapPropagator()
+
+
+class Tracing:
+    """Starts the spans; with the default tracer they cost nothing and go nowhere."""
+
+    def __init__(
+        self, tracer: Tracer | None = None, close: Callable[[], None] = lambda: None
+    ) -> None:
+        self._tracer = tracer or NoOpTracer()
+        self.close = close  # sends what is left
+
+    def request(self, name: str, metadata: Iterable[tuple[str, str | bytes]] | None) -> Span:
+        """A call's span, under the caller's own when it sends a traceparent; to be ended."""
+        carrier = {key: value for key, value in metadata or () if isinstance(value, str)}
+        parent = _PROPAGATOR.extract(carrier)
+        attributes = {"rpc.system": "grpc", "rpc.method": name}
+        return self._tracer.start_span(name, parent, SpanKind.SERVER, attributes)
+
+    def engine_run(
+        self,
+        model: str,
+        shares: Sequence[tuple[Span, int, float]],  # request, rows, when they began to wait
+        started: float,  # on time.monotonic's clock, as the shares' times
+        ended: float,
+    ) -> None:
+        """A run of the engine, and each request's wait for it and part in it."""
+        shares = [share for share in shares if share[0].is_recording()]
+        if not shares:
+            return
+        begin, end = _wall(started), _wall(ended)
+        rows = sum(count for _, count, _ in shares)
+        run = self._tracer.start_span(
+            "engine run",
+            Context(),  # nobody's child
+            attributes={"labelmint.model": model, "labelmint.rows": rows},
+            links=[Link(span.get_span_context()) for span, _, _ in shares],
+            start_time=begin,
+        )
+        run.end(end)
+        link = [Link(run.get_span_context())]
+        for span, count, since in shares:
+            under = set_span_in_context(span, Context())
+            attributes = {"labelmint.rows": count}
+            self._tracer.start_span("queue", under, start_time=_wall(since)).end(begin)
+            self._tracer.start_span(
+                "engine", under, attributes=attributes, links=link, start_time=begin
+            ).end(end)
+
+    @contextmanager
+    def encoding(self, request: Span, samples: int) -> Iterator[None]:
+        """The span of making one message."""
+        if not request.is_recording():
+            yield
+            return
+        under = set_span_in_context(request, Context())
+        attributes = {"labelmint.samples": samples}
+        with self._tracer.start_span("encode", under, attributes=attributes):
+            yield
+
+
+def tracing_to(endpoint: str | None) -> Tracing:
+    """Spans sent over OTLP/gRPC in the background, or dropped without an endpoint.
+
+    The environment's OTEL_* variables decide the rest: sampling, headers, certificates,
+    resource attributes. Raises StartError without the packages.
+    """
+    if endpoint is None:
+        return Tracing()
+    try:
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ImportError as error:
+        raise StartError(
+            f"tracing needs the packages of the extra 'tracing' ({error.name} is missing)"
+        ) from error
+    provider = TracerProvider(resource=Resource.create({"service.name": "labelmint"}))
+    exporter = OTLPSpanExporter(endpoint=endpoint, insecure=endpoint.startswith("http://"))
+    provider.add_span_processor(BatchSpanProcessor(exporter))
+    return Tracing(provider.get_tracer("labelmint"), provider.shutdown)
+
+
+def _wall(moment: float) -> int:
+    """time.monotonic's clock -> nanoseconds since 1970."""
+    return time.time_ns() - int((time.monotonic() - moment) * 1e9)
