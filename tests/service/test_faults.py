@@ -1,0 +1,112 @@
+"""Whatever dies in the middle of a stream, its reader ends up with every index exactly once."""
+
+import random
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from labelmint import Client, Unreachable
+from labelmint.batch import Batch
+from tests.service.fault_proxy import Fault, proxying
+from tests.service.test_process import Process, bundle_at, running
+
+pytestmark = pytest.mark.timeout(3600)  # as soak; a few rounds take seconds
+ROUNDS = [3, pytest.param(100, marks=pytest.mark.slow)]
+FAULTS = [fault for fault in get_args(Fault) if fault != "none"]
+GIVE_UP_S = 60.0
+
+
+@pytest.fixture(scope="module")
+def fake(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return bundle_at(tmp_path_factory.mktemp("faults") / "fake")
+
+
+class Reader:
+    """A user's loop: on Unreachable it opens the same stream again where it was."""
+
+    def __init__(self, port: int, **options: Any) -> None:
+        self.target, self.options = f"127.0.0.1:{port}", options
+        self.indices: list[int] = []
+        self.bytes: dict[int, bytes] = {}
+        self.position = 0
+        self.reopened = -1
+
+    def read_until(self, enough: Callable[[], bool]) -> None:
+        """Reads batch by batch until enough was read."""
+        tried = time.monotonic()
+        while not enough():
+            assert time.monotonic() - tried < GIVE_UP_S
+            self.reopened += 1
+            try:
+                with Client(self.target) as client:
+                    for batch in client.stream(start_index=self.position, **self.options):
+                        self._take(batch)
+                        tried = time.monotonic()
+                        if enough():
+                            return
+            except Unreachable:
+                time.sleep(0.05)
+
+    def _take(self, batch: Batch) -> None:
+        assert batch.images is not None
+        self.indices += [int(i) for i in batch.indices]
+        self.bytes |= {
+            int(i): image.tobytes() for i, image in zip(batch.indices, batch.images, strict=True)
+        }
+        self.position = batch.next_index
+
+
+def exactly_once(reader: Reader) -> bool:
+    return reader.indices == list(range(len(reader.indices)))
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@pytest.mark.parametrize("rounds", ROUNDS)
+def test_kill_9_and_a_restart_lose_nothing_and_repeat_nothing(fake: Path, rounds: int) -> None:
+    dice, port = random.Random(rounds), free_port()
+    reader, killed = Reader(port, batch_size=7), 0
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(reader.read_until, lambda: killed == rounds)
+        while killed < rounds:
+            before = len(reader.indices)
+            flags = ("--engine", "fake", "--listen", f"127.0.0.1:{port}")
+            with running(fake, *flags) as process:
+                while len(reader.indices) == before and not reading.done():
+                    time.sleep(0.01)
+                time.sleep(dice.random() / 2)  # it reads on meanwhile
+                process.popen.send_signal(signal.SIGKILL)
+            killed += 1
+        reading.result()
+    assert reader.reopened >= rounds and exactly_once(reader)
+    assert len(reader.indices) > 100 * rounds
+
+
+@pytest.fixture(scope="module")
+def process(fake: Path) -> Iterator[Process]:
+    with running(fake, "--engine", "fake") as process:
+        yield process
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("rounds", ROUNDS)
+def test_a_broken_link_loses_nothing_and_repeats_nothing(
+    process: Process, fault: Fault, rounds: int
+) -> None:
+    with proxying(process.port, seed=rounds) as proxy:
+        proxy.fault = fault
+        reader = Reader(proxy.port, batch_size=5, seed=3)
+        reader.read_until(lambda: proxy.met >= rounds and len(reader.indices) > 20 * rounds)
+    assert exactly_once(reader)
+    clean = Reader(process.port, batch_size=5, seed=3)
+    clean.read_until(lambda: len(clean.indices) >= len(reader.indices))
+    assert all(reader.bytes[i] == clean.bytes[i] for i in reader.indices)
