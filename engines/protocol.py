@@ -12,7 +12,9 @@ class EngineResult:
     """The kept samples of one run, in ascending order of their input rows."""
 
     sample: NDArray[np.int32]  # [kept], the input row of each output row
-    arrays: dict[str, NDArray[np.generic]]  # by output name, each [kept, ...]
+    # By output name, each [kept, ...]. They are the caller's: an engine with buffers that it
+    # reuses hands out copies.
+    arrays: dict[str, NDArray[np.generic]]
 
 
 class Engine(Protocol):

@@ -1,0 +1,106 @@
+"""A server whose engines cost nothing, or exactly so much: what is left is everything else."""
+
+import asyncio
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bundle.manifest import Manifest
+from engines.fake import FakeMapping, fake_bundle
+from engines.protocol import EngineResult
+from engines.signature import labeller_outputs
+from service.config import Config
+from service.metrics import Metrics
+from service.models import ServedModel
+from service.process import keep_freed_memory
+from service.server import Server
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the server has."""
+
+    resolution: int = 256
+    batch: int = 16
+    engines: int = 1
+    seconds_per_run: float = 0.0
+    keep_memory: bool = True  # as the server process does
+
+
+class ReadyEngine:
+    """Engine protocol; hands out the same arrays, made beforehand, after a sleep."""
+
+    name = "ready"
+
+    def __init__(self, manifest: Manifest, setting: Setting) -> None:
+        self._seconds = setting.seconds_per_run
+        self.batch_sizes = (setting.batch,)
+        source = np.random.default_rng(0)
+        self._arrays: dict[str, NDArray[np.generic]] = {}
+        for name, spec in labeller_outputs(manifest).items():
+            random = source.random((setting.batch, *spec.extents), np.float32)
+            scale = {"image": 255, "mask": 3}.get(name, 1)
+            self._arrays[name] = (random * scale).astype(spec.dtype)
+        self.outputs = tuple(self._arrays)
+
+    def run(
+        self,
+        ws: NDArray[np.float32],
+        max_uncertainty: NDArray[np.float32],
+        outputs: tuple[str, ...],
+    ) -> EngineResult:
+        """As the protocol says, but keeps everything."""
+        if self._seconds:
+            time.sleep(self._seconds)
+        rows = len(ws)
+        return EngineResult(
+            np.arange(rows, dtype=np.int32), {name: self._arrays[name][:rows] for name in outputs}
+        )
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+@contextmanager
+def serving(setting: Setting) -> Iterator[str]:
+    """A server process of its own; yields HOST:PORT."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(setting, theirs), daemon=True)
+    process.start()
+    try:
+        yield f"127.0.0.1:{ours.recv()}"
+    finally:
+        process.terminate()
+        process.join()
+
+
+def _serve(setting: Setting, port: Connection) -> None:
+    if setting.keep_memory:
+        keep_freed_memory()
+    os.environ["GRPC_VERBOSITY"] = "NONE"
+    asyncio.run(_run(setting, port))
+
+
+async def _run(setting: Setting, port: Connection) -> None:
+    bundle, metrics = fake_bundle(setting.resolution), Metrics()
+    engines = tuple(ReadyEngine(bundle.manifest, setting) for _ in range(setting.engines))
+    model = ServedModel(
+        "ready",
+        bundle,
+        engines,
+        FakeMapping(bundle.manifest.generator),
+        metrics.of_model("ready"),
+    )
+    config = Config(bundles=(), listen="127.0.0.1:0")
+    async with Server(config, metrics).running() as server:
+        await server.serve([model])
+        port.send(server.port)
+        await asyncio.Event().wait()
