@@ -39,7 +39,7 @@ RENAMED = {  # as Python 2 and numpy 1 call them
 }
 
 
-MAX_PART = 128  # characters
+MAX_CHARACTERS = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +51,9 @@ class Name:
 
 def name_from_parts(module: str, name: str) -> Name:
     """The name a pickle means by these two. Raises Refused where checkpoints have no use for it."""
-    module, name = module[:MAX_PART], name[:MAX_PART]
     dotted = f"{RENAMED.get(module, module)}.{name}"
-    if any((dotted in OTHERS, TORCH_DATA.fullmatch(dotted), TORCH_MODULE.fullmatch(dotted))):
+    known = dotted in OTHERS or TORCH_DATA.fullmatch(dotted) or TORCH_MODULE.fullmatch(dotted)
+    if known and len(dotted) <= MAX_CHARACTERS:
         return Name(dotted)
     raise Refused(
         f"its pickle names {shown(f'{module}.{name}')}, which no data needs; nothing of it was run"

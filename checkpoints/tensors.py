@@ -73,9 +73,9 @@ def tensor_from_storage(
     """A copy of a strided view of the storage. Raises Refused where the view leaves it."""
     sizes = (offset, *shape, *strides)
     if len(shape) != len(strides) or len(shape) > MAX_AXES or min(sizes) < 0:
-        raise Refused(f"a tensor has shape {_list(shape)} and strides {_list(strides)}")
+        raise Refused(f"a tensor has offset {offset}, shape {list(shape)}, strides {list(strides)}")
     if math.prod(max(extent, 1) for extent in shape) > MAX_EXTENT:
-        raise Refused(f"a tensor has shape {_list(shape)}")
+        raise Refused(f"a tensor has shape {list(shape)}")
     dtype = DTYPES[storage.dtype]
     count = math.prod(shape)
     if count == 0:
@@ -84,7 +84,7 @@ def tensor_from_storage(
     # A view of more elements than there are would repeat some: copied, it outgrows the file.
     if last >= len(storage) or count > len(storage):
         raise Refused(
-            f"a tensor of shape {_list(shape)} does not fit its storage of {len(storage)} elements"
+            f"a tensor of shape {list(shape)} does not fit its storage of {len(storage)} elements"
         )
     allowance.spend_bytes(count * storage.item_bytes)
     array = np.ndarray(
@@ -111,7 +111,7 @@ def tensor_from_array(
         raise Refused(f"it has an array of {shown(dtype)}; only plain numbers are read")
     storage = Storage(NUMPY_DTYPES[kind], data)
     if math.prod(shape) != len(storage):
-        raise Refused(f"an array of shape {_list(shape)} has {len(storage)} elements")
+        raise Refused(f"an array of shape {list(shape)} has {len(storage)} elements")
     strides = _strides(shape[::-1] if fortran else shape)
     return tensor_from_storage(storage, 0, shape, strides[::-1] if fortran else strides, allowance)
 
@@ -119,7 +119,3 @@ def tensor_from_array(
 def _strides(shape: Sequence[int]) -> list[int]:
     """Of a dense array, last axis fastest."""
     return [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
-
-
-def _list(numbers: Sequence[int]) -> str:
-    return shown(str(list(numbers[: MAX_AXES + 1])))

@@ -71,9 +71,11 @@ def archive_from_zip(data: memoryview, allowance: Allowance) -> Archive:
 
 def archive_from_legacy(data: memoryview, allowance: Allowance) -> Archive:
     """Reads the legacy layout. Raises Refused."""
+    if data[: len(LEGACY_MAGIC)] != LEGACY_MAGIC:
+        raise Refused("it has a storage that is not written as torch writes one")
     version = pickle_from_bytes(data, len(LEGACY_MAGIC), allowance)
-    if data[: len(LEGACY_MAGIC)] != LEGACY_MAGIC or version.record != LEGACY_VERSION:
-        raise Refused("it is no torch file of a known version")
+    if version.record != LEGACY_VERSION:
+        raise Refused(f"it is a torch file of another version than {LEGACY_VERSION}")
     machine = pickle_from_bytes(data, version.end, allowance)
     if not isinstance(machine.record, dict) or machine.record.get("little_endian") is not True:
         raise Refused("it was saved on a big-endian machine, which is not supported")

@@ -167,7 +167,7 @@ def _scalar(values: Values, call: Call, depth: int) -> object:
 def _checked(value: object, kind: type[T]) -> T:
     if not isinstance(value, kind):
         name = type(value).__name__
-        raise Refused(f"its pickle has a {name} where a {kind.__name__} belongs")
+        raise Refused(f"its pickle has {name} where {kind.__name__} belongs")
     return value
 
 

@@ -51,7 +51,9 @@ def _directory(data: memoryview) -> tuple[int, int, int]:
     """Number of entries, first byte and end of the central directory."""
     at = len(data) - DIRECTORY_END.size
     fields = _unpack(DIRECTORY_END, data, at, b"PK\x05\x06")
-    count, size, start = fields[4:7]
+    count, size, start, comment = fields[4:8]
+    if comment:
+        raise Refused("its zip directory is followed by a comment; torch writes none")
     if count == FULL_16 or FULL_32 in (size, start):
         locator = _unpack(LOCATOR_64, data, at - LOCATOR_64.size, b"PK\x06\x07")
         count, size, start = _unpack(DIRECTORY_END_64, data, locator[2], b"PK\x06\x06")[7:10]
