@@ -3,10 +3,10 @@
 Lengths and counts in a file are claims. Everything that allocates asks here first.
 """
 
-MAX_OPERATIONS = 1 << 19  # pickle opcodes; a 1024 px StyleGAN2 with its discriminator takes 60,000
-MAX_VALUES = 1 << 17  # in the tree that is handed out; a training state has 10,000
-MAX_DEPTH = 64  # of that tree; a StyleGAN2 generator is nested 26 deep
-MAX_COPIES = 2  # tensor bytes per byte of file: two names may share one storage
+MAX_OPERATIONS = 1 << 19  # pickle opcodes; 1024 px G, D and G_ema of StyleGAN2 take 49,000
+MAX_VALUES = 1 << 17  # in the tree that is handed out; networks and optimisers have thousands
+MAX_DEPTH = 64  # of that tree, and of modules
+MAX_COPIES = 4  # bytes handed out per byte of file: some names may share one storage
 MAX_SHOWN = 80  # characters of a file's own text in a message
 
 

@@ -76,8 +76,8 @@ def _module(record: object) -> tuple[str, dict[Key, object]]:
         meta = record.args[0] if record.args else None
         if isinstance(meta, dict) and meta.get("type") == "class":
             name, state = meta.get("class_name"), meta.get("state")
-            if isinstance(name, str) and isinstance(state, dict):
-                return name[:MAX_NAME], state
+            if isinstance(state, dict):
+                return _name(name), state
     elif isinstance(record, Call) and TORCH_MODULE.fullmatch(record.name):
         name, state = record.name, record.state
         if isinstance(state, dict):
@@ -124,15 +124,13 @@ def _variables(
     if not isinstance(variables, list):
         raise Refused("it has a TensorFlow network without variables")
     for pair in variables:
-        if not isinstance(pair, tuple) or len(pair) != 2 or not isinstance(pair[0], str):
+        if not isinstance(pair, tuple) or len(pair) != 2:
             raise Refused("it has a TensorFlow variable without name and value")
-        name, value = pair
-        yield prefix + name[:MAX_NAME], _tensor(value, prefix + name[:MAX_NAME])
+        name = prefix + _name(pair[0])
+        yield name, _tensor(pair[1], name)
     for component in _items(state.get("components", {}), values).values():
-        name = _tensorflow_state(component).get("name")
-        if not isinstance(name, str):
-            raise Refused("it has a TensorFlow network without a name")
-        yield from _variables(component, f"{prefix}{name[:MAX_NAME]}/", depth + 1, values)
+        name = _name(_tensorflow_state(component).get("name"))
+        yield from _variables(component, f"{prefix}{name}/", depth + 1, values)
 
 
 def _tensor(value: object, name: str) -> Tensor:
@@ -147,9 +145,9 @@ def _tensor(value: object, name: str) -> Tensor:
 def _named(pairs: Iterator[tuple[str, Tensor]]) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for name, tensor in pairs:
-        if name in tensors or len(name) > MAX_NAME:
-            raise Refused(f"it has two tensors named {shown(name)}, or the name is too long")
-        tensors[name] = tensor
+        if name in tensors:
+            raise Refused(f"it has two tensors named {shown(name)}")
+        tensors[_name(name)] = tensor
     return tensors
 
 
@@ -160,9 +158,12 @@ def _items(record: object, values: Values) -> dict[str, object]:
     if not isinstance(record, dict):
         raise Refused("it has a network without its parts")
     values.allowance.spend_value(0, len(record))
-    for name in record:
-        if not isinstance(name, str) or len(name) > MAX_NAME:
-            raise Refused("it has a network with parts that have no names")
+    return {_name(name): item for name, item in record.items()}
+
+
+def _name(record: object) -> str:
+    if not isinstance(record, str) or len(record) > MAX_NAME:
+        raise Refused(f"its network has a name that is no text, or too long (over {MAX_NAME})")
     return record
 
 

@@ -14,7 +14,7 @@ from checkpoints.names import Name, name_from_parts
 from checkpoints.opcodes import opcodes_from_bytes
 
 MAX_INTEGER_BYTES = 64
-MAX_KEY = 1 << 31  # integers as keys: within it, equal hashes cannot be piled up
+MAX_KEY = 1 << 60  # integers as keys: over it, thousands can be given one hash
 
 Key = str | int | None
 

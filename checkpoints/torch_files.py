@@ -87,8 +87,10 @@ def archive_from_legacy(data: memoryview, allowance: Allowance) -> Archive:
     storages: dict[str, Storage] = {}
     position = keys.end
     for key in keys.record:
-        if not isinstance(key, str) or key not in referred or key in storages:
-            raise Refused(f"its list of storages is wrong at {shown(key)}")
+        if not isinstance(key, str):
+            raise Refused("its list of storages has something else than their keys")
+        if key not in referred or key in storages:
+            raise Refused(f"its list of storages has {shown(key)} twice, or nothing refers to it")
         start = position + LENGTH_BYTES
         count = int.from_bytes(data[position:start], "little", signed=True)
         position = start + count * Storage(referred[key], data[:0]).item_bytes

@@ -108,8 +108,8 @@ def array(data: bytes, shape: tuple[int, ...], dtype: str = "f4", order: str = "
     return Made(*made, state)
 
 
-def tensorflow_networks(variable: object) -> tuple[Made, ...]:
+def tensorflow_networks(variable: object, name: str = "lod") -> tuple[Made, ...]:
     """G, D and Gs with one variable each."""
     state = {"version": 4, "name": "G", "static_kwargs": {"resolution": 8}, "components": {}}
-    state = {**state, "build_module_src": "", "variables": [("lod", variable)]}
+    state = {**state, "build_module_src": "", "variables": [(name, variable)]}
     return (Made("dnnlib.tflib.network Network", (), state),) * 3

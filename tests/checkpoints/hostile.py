@@ -177,6 +177,9 @@ def _lengths() -> Iterator[tuple[str, bytes]]:
     for count in (GIGABYTE, 1 << 62, -1, 2):
         yield f"storage {count}", legacy_file(one, ["0"], struct.pack("<qf", count, 1.0))
     yield "storage twice", legacy_file(one, ["0", "0"], struct.pack("<qfqf", 1, 1.0, 1, 1.0))
+    laughs = Raw(b"](N\x85q\x00" + b"h\x00h\x00\x86q\x00" * 60 + b"e")
+    yield "storages by number", legacy_file(one, [0], struct.pack("<qf", 1, 1.0))
+    yield "storages without end", legacy_file(one, laughs, struct.pack("<qf", 1, 1.0))
     yield "storage missing", legacy_file(one, [], b"")
     yield "more than the storages", legacy_file(one, ["0"], struct.pack("<qf", 1, 1.0) + b"more")
     for name, networks in (

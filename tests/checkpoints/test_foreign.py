@@ -3,6 +3,8 @@
 import argparse
 import io
 import pickle
+import struct
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any, Literal
@@ -186,6 +188,7 @@ def test_plain_data_is_read_as_it_was_written(tmp_path: Path, protocol: int, zip
         "numbers": [0, 255, -1, 1 << 20, 1 << 40, 2.5, True, None],
         "nested": {"a": ({"b": []}, ())},
         3: {1, 2},
+        140_234_567_890_123: "as old optimisers number their parameters",
         "frozen": frozenset({"a"}),
         "bytes": b"\x00\xff",
     }
@@ -211,6 +214,34 @@ def test_plain_data_is_read_as_it_was_written(tmp_path: Path, protocol: int, zip
     assert isinstance(found["array"], Tensor) and isinstance(found["fortran"], Tensor)
     assert found["array"].dtype == torch.float64
     assert found["array"].tolist() == found["fortran"].tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_sizes_in_64_bits_are_read(tmp_path: Path) -> None:
+    """As archives over 4 GiB have them."""
+    torch.save({"a": torch.arange(3.0)}, tmp_path / "file.pt")
+    (tmp_path / "file.pt").write_bytes(in_64_bits((tmp_path / "file.pt").read_bytes()))
+    assert zipfile.is_zipfile(tmp_path / "file.pt")
+    assert torch.load(tmp_path / "file.pt")["a"].tolist() == [0, 1, 2]
+    content = mapping_of(torch_content(tmp_path / "file.pt"))
+    assert content["a"].tolist() == [0, 1, 2]
+
+
+def in_64_bits(data: bytes) -> bytes:
+    """The archive with every size and position moved to where 64 bits fit."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        entries, start = archive.infolist(), archive.start_dir
+    directory = b""
+    for entry in entries:
+        extra = struct.pack("<2H3Q", 1, 24, entry.file_size, entry.file_size, entry.header_offset)
+        full, name = 0xFFFFFFFF, entry.filename.encode()
+        head = (b"PK\x01\x02", 45, 45, entry.flag_bits, 0, 0, 0)
+        lengths = (entry.CRC, full, full, len(name), len(extra), 0, 0, 0, 0, full)
+        directory += struct.pack("<4s6H3I5H2I", *head, *lengths) + name + extra
+    count, size = len(entries), len(directory)
+    end = struct.pack("<4sQ2H2I4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, count, count, size, start)
+    locator = struct.pack("<4sIQI", b"PK\x06\x07", 0, start + size, 1)
+    last = struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, 0xFFFF, 0xFFFF, full, full, 0)
+    return data[:start] + directory + end + locator + last
 
 
 def test_what_shares_memory_in_the_file_does_not_when_read(tmp_path: Path) -> None:
@@ -255,6 +286,7 @@ def test_stylegan3_is_refused_with_what_is_supported() -> None:
         ({"G": 1}, "no network of StyleGAN2-ADA's kind under G_ema"),
         ({"G_ema": {"weight": [1.0]}}, "no network of StyleGAN2-ADA's kind under G_ema"),
         (tensorflow_networks(1.0)[:2], "2 TensorFlow networks"),
+        (tensorflow_networks(1.0, "n" * 300), "name that is no text, or too long"),
         (tensorflow_networks("text"), "its 'lod' is no tensor"),
         (tensorflow_networks(array(b"", (0,), "U4")), "only plain numbers"),
     ],

@@ -127,7 +127,7 @@ def test_no_hostile_file_takes_much_memory(watched: tuple[Path, Report]) -> None
     *others, large = watched[1].outcomes
     assert max(outcome.peak_bytes for outcome in others) < MAX_GROWTH_BYTES
     assert large.name == LARGE and large.error is None
-    assert large.peak_bytes < max(2.5 * LARGE_BYTES, others[-1].peak_bytes + 1)
+    assert large.peak_bytes < 2.5 * LARGE_BYTES
 
 
 @pytest.mark.parametrize(
@@ -143,11 +143,12 @@ def test_no_hostile_file_takes_much_memory(watched: tuple[Path, Report]) -> None
         ("length BINBYTES8 1073741824", "asks for 1073741824 bytes"),
         ("length storage 1073741824", "ends beyond the file"),
         ("length array shape", "has 2 elements"),
+        ("length storages by number", "something else than their keys"),
         ("bomb laughs", "over 131072 values"),
         ("bomb laughs as a key", "a key that is neither"),
         ("bomb deep lists", "nested over 64 deep"),
         ("bomb opcodes, sets", "over 524288 opcodes"),
-        ("bomb tensors of one storage", "over 2 times the file's size"),
+        ("bomb tensors of one storage", "over 4 times the file's size"),
         ("cut file_legacy 30", "cut short"),
         ("cut file_training 49", "zip directory"),
         ("array huge.npy", "has 2 elements"),
