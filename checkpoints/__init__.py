@@ -10,7 +10,15 @@ from checkpoints.card import (
     SegmentationCard,
     StyleGAN2Config,
 )
-from checkpoints.errors import CardError, CheckpointError, WeightsError
+from checkpoints.errors import CardError, CheckpointError, ForeignFileError, WeightsError
+from checkpoints.foreign import (
+    ForeignFile,
+    PickledNetwork,
+    TensorFlowNetwork,
+    TorchFile,
+    read_array,
+    read_foreign,
+)
 from checkpoints.generator import card_from_config, generator_from_file, write_generator
 from checkpoints.interpreter import (
     head_cards,
@@ -24,17 +32,24 @@ __all__ = [
     "CheckpointError",
     "ClassCard",
     "DepthCard",
+    "ForeignFile",
+    "ForeignFileError",
     "GeneratorCard",
     "HeadCard",
     "InterpreterCard",
     "KeypointsCard",
+    "PickledNetwork",
     "SegmentationCard",
     "StyleGAN2Config",
+    "TensorFlowNetwork",
+    "TorchFile",
     "WeightsError",
     "card_from_config",
     "generator_from_file",
     "head_cards",
     "interpreter_from_file",
+    "read_array",
+    "read_foreign",
     "sha256_of_file",
     "write_generator",
     "write_interpreter",

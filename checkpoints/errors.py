@@ -3,6 +3,7 @@
 CheckpointError
 ├── CardError       the card (TOML beside the weights) is missing, broken or contradicts itself
 └── WeightsError    the weights are broken, or not those of the card's network
+    └── ForeignFileError    another project's file is unsafe, broken or of no kind we read
 """
 
 
@@ -16,3 +17,7 @@ class CardError(CheckpointError):
 
 class WeightsError(CheckpointError):
     """The weights are broken, or not those of the card's network."""
+
+
+class ForeignFileError(WeightsError):
+    """Another project's file is unsafe, broken or of no kind we read."""

@@ -1,0 +1,60 @@
+"""The names that a checkpoint's pickle may give; every other one ends the reading.
+
+None is ever looked up or imported: a name is text that says what a record stands for.
+"""
+
+import re
+from dataclasses import dataclass
+
+from checkpoints.allowance import Refused, shown
+
+PERSISTENT_OBJECT = "torch_utils.persistence._reconstruct_persistent_obj"
+TENSORFLOW_NETWORK = "dnnlib.tflib.network.Network"
+TORCH_MODULE = re.compile(r"torch\.nn\.modules\.[a-z]+\.[A-Z]\w*")
+TORCH_DATA = re.compile(
+    r"torch\.((Float|Half|BFloat16|Double|Char|Byte|Short|Int|Long|Bool)Storage"
+    r"|storage\.(UntypedStorage|_load_from_bytes)"
+    r"|_utils\.(_rebuild_tensor|_rebuild_tensor_v2|_rebuild_parameter)"
+    r"|Size|device|b?float(16|32|64)|u?int(8|16|32|64)|bool)"
+)
+OTHERS = {
+    PERSISTENT_OBJECT,
+    TENSORFLOW_NETWORK,
+    "_codecs.encode",
+    "argparse.Namespace",
+    "builtins.frozenset",
+    "builtins.set",
+    "collections.OrderedDict",
+    "dnnlib.util.EasyDict",
+    "numpy._core.multiarray._reconstruct",
+    "numpy._core.multiarray.scalar",
+    "numpy._core.numeric._frombuffer",
+    "numpy.dtype",
+    "numpy.ndarray",
+}
+RENAMED = {  # as Python 2 and numpy 1 call them
+    "__builtin__": "builtins",
+    "numpy.core.multiarray": "numpy._core.multiarray",
+    "numpy.core.numeric": "numpy._core.numeric",
+}
+
+
+MAX_CHARACTERS = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A name the pickle gives, dotted."""
+
+    dotted: str
+
+
+def name_from_parts(module: str, name: str) -> Name:
+    """The name a pickle means by these two. Raises Refused where checkpoints have no use for it."""
+    dotted = f"{RENAMED.get(module, module)}.{name}"
+    known = dotted in OTHERS or TORCH_DATA.fullmatch(dotted) or TORCH_MODULE.fullmatch(dotted)
+    if known and len(dotted) <= MAX_CHARACTERS:
+        return Name(dotted)
+    raise Refused(
+        f"its pickle names {shown(f'{module}.{name}')}, which no data needs; nothing of it was run"
+    )

@@ -1,0 +1,63 @@
+"""Pickle bytes to opcodes; every argument is a slice of them, so a length field allocates nothing.
+
+pickletools is the standard library's table of opcodes: it says how long each argument is.
+"""
+
+import pickletools
+from collections.abc import Iterator
+
+from checkpoints.allowance import Refused
+
+MAX_LINE_BYTES = 1024  # of an argument that ends at a newline: the module or name of a global
+OPCODES = {opcode.code: opcode for opcode in pickletools.opcodes}
+LENGTH_BYTES = {
+    pickletools.TAKEN_FROM_ARGUMENT1: 1,
+    pickletools.TAKEN_FROM_ARGUMENT4: 4,
+    pickletools.TAKEN_FROM_ARGUMENT4U: 4,
+    pickletools.TAKEN_FROM_ARGUMENT8U: 8,
+}
+
+
+def opcodes_from_bytes(
+    data: memoryview, position: int
+) -> Iterator[tuple[str, list[memoryview], int]]:
+    """Name, arguments and end of each opcode from `position` to STOP. Raises Refused."""
+    while True:
+        opcode = OPCODES.get(chr(_slice(data, position, 1)[0]))
+        if opcode is None:
+            raise Refused(f"its pickle has no opcode {data[position]:#04x} (byte {position})")
+        position += 1
+        size = 0 if opcode.arg is None else opcode.arg.n
+        arguments = []
+        if size == pickletools.UP_TO_NEWLINE:
+            for _ in range(2 if opcode.name in ("GLOBAL", "INST") else 1):
+                arguments.append(_line(data, position))
+                position += len(arguments[-1]) + 1
+        else:
+            if size < 0:
+                prefix = _slice(data, position, LENGTH_BYTES[size])
+                position += len(prefix)
+                size = int.from_bytes(prefix, "little")
+            arguments.append(_slice(data, position, size))
+            position += size
+        yield opcode.name, arguments, position
+        if opcode.name == "STOP":
+            return
+
+
+def _slice(data: memoryview, start: int, size: int) -> memoryview:
+    if size > len(data) - start:
+        raise Refused(
+            f"its pickle asks for {size} bytes at byte {start} of {len(data)}; it is cut short or "
+            "lies about a length"
+        )
+    return data[start : start + size]
+
+
+def _line(data: memoryview, start: int) -> memoryview:
+    length = bytes(data[start : start + MAX_LINE_BYTES]).find(b"\n")
+    if length < 0:
+        raise Refused(
+            f"its pickle has no end of line within {MAX_LINE_BYTES} bytes of byte {start}"
+        )
+    return data[start : start + length]

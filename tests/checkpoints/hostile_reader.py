@@ -1,0 +1,68 @@
+"""Reads every file of a folder, watched: what each made happen goes to standard output, as JSON.
+
+Runs as a process of its own, for its two limits cannot be taken back: an audit hook, which Python
+tells of every import, call of exec, opened file and started process, and a limit of memory.
+"""
+
+import resource
+import sys
+from pathlib import Path
+
+import msgspec
+
+from checkpoints import read_array, read_foreign
+
+MORE_MEMORY = 256 << 20  # bytes of address space beyond what the process has when it begins
+
+
+class Outcome(msgspec.Struct):
+    """What reading one file came to."""
+
+    name: str
+    error: str | None  # None: it was read
+    kind: str  # class of the error
+    events: list[str]  # of the audit hook, but for opening this file
+    peak_bytes: int  # by which the process has grown at most, up to here
+
+
+class Report(msgspec.Struct):
+    """All of them."""
+
+    outcomes: list[Outcome]
+    imported: list[str]  # modules that the process has now and had not before
+
+
+def main(folder: Path, known: Path) -> None:
+    """Prints the Report on `folder`; the files of `known` are read before anyone watches."""
+    for path in sorted(known.rglob("file_*.p*")):
+        _read(path)
+    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (size + MORE_MEMORY, size + MORE_MEMORY))
+    paths = sorted(folder.iterdir())
+    modules, begin = set(sys.modules), _peak_bytes()
+    events: list[str] = []
+    sys.addaudithook(lambda name, args: events.append(f"{name} {args[:1]!r}"))
+    outcomes = []
+    for path in paths:
+        events.clear()
+        error, kind = _read(path)
+        seen = [event for event in events if event != f"open {(str(path),)!r}"]
+        outcomes.append(Outcome(path.name, error, kind, seen, _peak_bytes() - begin))
+    report = Report(outcomes, sorted(set(sys.modules) - modules))
+    sys.stdout.buffer.write(msgspec.json.encode(report))
+
+
+def _read(path: Path) -> tuple[str | None, str]:
+    try:
+        read_array(path) if path.suffix == ".npy" else read_foreign(path)
+    except Exception as error:  # what is none of ours shows by its class
+        return str(error), type(error).__name__
+    return None, ""
+
+
+def _peak_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
