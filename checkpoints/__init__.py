@@ -2,13 +2,13 @@
 
 from checkpoints.card import (
     ClassCard,
+    ConfigCard,
     DepthCard,
     GeneratorCard,
     HeadCard,
     InterpreterCard,
     KeypointsCard,
     SegmentationCard,
-    StyleGAN2Config,
 )
 from checkpoints.errors import CardError, CheckpointError, WeightsError
 from checkpoints.generator import card_from_config, generator_from_file, write_generator
@@ -23,13 +23,13 @@ __all__ = [
     "CardError",
     "CheckpointError",
     "ClassCard",
+    "ConfigCard",
     "DepthCard",
     "GeneratorCard",
     "HeadCard",
     "InterpreterCard",
     "KeypointsCard",
     "SegmentationCard",
-    "StyleGAN2Config",
     "WeightsError",
     "card_from_config",
     "generator_from_file",

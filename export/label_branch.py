@@ -40,7 +40,7 @@ class Member(nn.Module):
         head: EnsembleHead,
         index: int,
         level_channels: list[int],  # D split by level, ascending
-        const_tap: Tensor,  # [1, C, 4, 4], the leading features of the hypercolumn
+        const_tap: Tensor,  # [1, C, 4, 4], the leading features of the hypercolumn; C may be 0
         dtype: torch.dtype,
     ) -> None:
         super().__init__()
@@ -115,6 +115,7 @@ class LabelBranch(nn.Module):
     ) -> None:
         super().__init__()
         self.spec, self.tile, self.dtype = spec, min(tile, spec.grid), dtype
+        self.left_out = 1 if const_tap.shape[1] else 0  # taps at 4 pixels that do not vary
         self.strip_tiles = max(1, strip_pixels // self.tile**2)
         self.extents = tuple(sorted(level_channels))
         reads = tile_reads(self.extents[:-1], spec.grid, self.tile)
@@ -184,7 +185,7 @@ class LabelBranch(nn.Module):
         """Taps of one extent side by side, channels last: [N, r * r, C], ascending."""
         by_extent: dict[int, list[Tensor]] = {}
         for i, tap in enumerate(taps):
-            extent = 4 * 2 ** ((i + 1) // 2)
+            extent = 4 * 2 ** ((i + self.left_out) // 2)  # two taps for each
             if extent > self.spec.grid:
                 tap = resized(tap, self.spec.grid)
             by_extent.setdefault(min(extent, self.spec.grid), []).append(tap)

@@ -52,7 +52,7 @@ def generator_from_card(card: GeneratorCard, w_avg: Tensor) -> Generator:
         w_avg=[shortest_float32(value) for value in w_avg.tolist()],
         truncation_psi=card.truncation_psi,
         truncation_cutoff=card.truncation_cutoff,
-        noise="const",
+        noise="const" if card.noise_seed is None else f"seed:{card.noise_seed}",
         conv_clamp=config.conv_clamp,
     )
 

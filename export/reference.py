@@ -14,8 +14,8 @@ from torch import Tensor
 
 from export.label_spec import LabelSpec
 from nets.features import gather_features, hypercolumn
+from nets.generator import Generator
 from nets.interpreter import Interpreter
-from nets.stylegan2 import Generator
 
 WHOLE_BYTES = 1 << 30
 PIXELS_AT_ONCE = 1 << 14

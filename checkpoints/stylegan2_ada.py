@@ -1,0 +1,102 @@
+"""Pickled networks of stylegan2-ada-pytorch (and of StyleGAN3's code for StyleGAN2) -> generators.
+
+Our names are theirs, so tensors are taken as they are; extents come from the tensors, which
+prevail over the keyword arguments of the construction. Those say what tensors cannot.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from checkpoints.card import GeneratorCard
+from checkpoints.errors import WeightsError
+from checkpoints.foreign import PickledNetwork
+from checkpoints.generator import generator_from_tensors
+from nets.config import Architecture, GeneratorConfig
+from nets.generator import Generator
+
+# Arguments whose other values are other functions of the same tensors, and the value we compute.
+ONLY = {"activation": "lrelu", "lr_multiplier": 0.01}
+
+
+def generator_from_pickled(network: PickledNetwork, source: str) -> tuple[Generator, GeneratorCard]:
+    """The generator, and a card with the public code's defaults (no truncation).
+
+    Raises WeightsError, beginning with `source`.
+    """
+    options = _options(network.kwargs)
+    for name, value in ONLY.items():
+        if options.get(name, value) != value:
+            raise WeightsError(
+                f"{source} was built with {name} {options[name]!r}; only {value!r} is supported"
+            )
+    tensors = dict(network.tensors)
+    _add_silent_noise(tensors)
+    config = _config(tensors, _clamp(options, source), source)
+    return generator_from_tensors(config, tensors, source)
+
+
+def _options(kwargs: Mapping[str, object]) -> dict[str, object]:
+    """Arguments of mapping and synthesis, which later versions pass side by side."""
+    found = dict(kwargs)
+    for nested in ("mapping_kwargs", "synthesis_kwargs"):
+        inner = found.pop(nested, None)
+        if isinstance(inner, Mapping):
+            found |= inner
+    return found
+
+
+def _clamp(options: Mapping[str, object], source: str) -> float | None:
+    clamp = options.get("conv_clamp")
+    if clamp is None:
+        return None
+    if isinstance(clamp, bool) or not isinstance(clamp, int | float) or not clamp > 0:
+        raise WeightsError(f"{source} has conv_clamp {clamp!r}; it must be a number over 0")
+    return float(clamp)
+
+
+def _add_silent_noise(tensors: dict[str, Tensor]) -> None:
+    """Layers built without noise (use_noise False) become layers whose noise has no strength."""
+    for name in [n for n in tensors if ".conv" in n and n.endswith(".affine.weight")]:
+        layer = name.removesuffix(".affine.weight")
+        block = layer.split(".")[-2]
+        if f"{layer}.noise_strength" in tensors or not block[1:].isdigit():
+            continue
+        tensors[f"{layer}.noise_strength"] = torch.zeros([])
+        tensors[f"{layer}.noise_const"] = torch.zeros(int(block[1:]), int(block[1:]))
+
+
+def _config(tensors: Mapping[str, Tensor], clamp: float | None, source: str) -> GeneratorConfig:
+    """The shape that the tensors have; what contradicts it shows when they are loaded."""
+    extents = [4]
+    while f"synthesis.b{2 * extents[-1]}.conv1.weight" in tensors:
+        extents.append(2 * extents[-1])
+    layers = 0
+    while f"mapping.fc{layers}.weight" in tensors:
+        layers += 1
+    last = f"synthesis.b{extents[-1]}.torgb.weight"
+    needed = ["mapping.fc0.weight", "mapping.w_avg", "synthesis.b4.conv1.weight", last]
+    missing = [name for name in needed if name not in tensors or tensors[name].ndim == 0]
+    if missing or len(extents) < 2:
+        raise WeightsError(
+            f"{source} is no StyleGAN2 generator: it lacks {missing or ['synthesis.b8']}"
+        )
+    embed = tensors.get("mapping.embed.weight")  # [w_dim, c_dim]
+    embedded, c_dim = (0, 0) if embed is None else (embed.shape[0], embed.shape[-1])
+    architecture: Architecture = "orig"
+    if "synthesis.b4.torgb.weight" in tensors:
+        architecture = "skip"
+    elif "synthesis.b8.skip.weight" in tensors:
+        architecture = "resnet"
+    return GeneratorConfig(
+        resolution=extents[-1],
+        channels=tuple(tensors[f"synthesis.b{r}.conv1.weight"].shape[0] for r in extents),
+        z_dim=tensors["mapping.fc0.weight"].shape[-1] - embedded,
+        w_dim=tensors["mapping.w_avg"].shape[0],
+        c_dim=c_dim,
+        mapping_layers=layers,
+        img_channels=tensors[last].shape[0],
+        conv_clamp=clamp,
+        architecture=architecture,
+    )
