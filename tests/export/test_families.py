@@ -1,6 +1,7 @@
 """What is exported draws the public code's pixels, in every family and architecture."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +12,15 @@ from export.label_spec import LabelSpec
 from export.labeller import Labeller, served_synthesis
 from export.onnx_from_labeller import labeller_onnx
 from nets.generator import Generator
-from tests.checkpoints import test_stylegan2_ada
+from tests.checkpoints import test_rosinality, test_stylegan2_ada
 from tests.checkpoints.golden import Golden
 from tests.export.test_labeller import open_session
 
 Load = Callable[[], tuple[Generator, Golden]]
 FAMILIES: dict[str, Load] = {
-    name: lambda name=name: test_stylegan2_ada.loaded(name)  # type: ignore[misc]
-    for name in test_stylegan2_ada.NAMES
+    f"{module.__name__.rpartition('_')[2]} {name}": partial(module.loaded, name)
+    for module in (test_stylegan2_ada, test_rosinality)
+    for name in module.NAMES
 }
 
 
