@@ -91,7 +91,7 @@ class InterpreterCard(Strict, frozen=True, kw_only=True):
     crop_top: int  # first row of the grid that is kept
     height: int  # label rows after the crop
     width: int
-    resize: Literal["bilinear"]
+    resize: Literal["bilinear", "nearest"]
     score_source: Literal["segmentation", "keypoints", "depth"] | None = None
     score_fraction: float = 0.1
     licences: list[str]

@@ -1,4 +1,4 @@
-"""Files of rosinality's layout give the public code's pixels and taps, or one line that says why."""
+"""Files of rosinality's layout give the public code's pixels and taps, or say why not."""
 
 import pytest
 import torch
