@@ -28,7 +28,8 @@ def renamed(
     source: str,
     ignored: Collection[str] = (),  # of theirs, which we knowingly do without
 ) -> dict[str, Tensor]:
-    """Raises WeightsError, beginning with `source`, for a name that is missing or left over."""
+    """Our tensors, float32. Raises WeightsError, beginning with `source`, for a name that is
+    missing or left over."""
     theirs = {origin.name for origin in origins.values()}
     refuse_names(source, "lacks", theirs - tensors.keys())
     refuse_names(source, "has unexpected", tensors.keys() - theirs - set(ignored))
@@ -36,7 +37,7 @@ def renamed(
     for name, origin in origins.items():
         tensor = tensors[origin.name]
         try:
-            ours[name] = origin.change(tensor)
+            ours[name] = origin.change(tensor.float() if tensor.is_floating_point() else tensor)
         except (IndexError, RuntimeError, ValueError) as error:
             shape = list(tensor.shape)
             raise WeightsError(f"{source}: {origin.name} has impossible shape {shape}") from error

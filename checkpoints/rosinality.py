@@ -10,7 +10,7 @@ from checkpoints.card import GeneratorCard
 from checkpoints.errors import WeightsError
 from checkpoints.foreign import TorchFile
 from checkpoints.generator import generator_from_tensors
-from checkpoints.mean_latent import measured_note, measured_w_avg, w_avg_from_mean_latent
+from checkpoints.mean_latent import with_w_avg
 from checkpoints.renamed import Origin, extent_of, renamed, tensors_of
 from nets.config import GeneratorConfig
 from nets.generator import Generator
@@ -22,11 +22,13 @@ def is_rosinality(content: object) -> bool:
     return isinstance(content, Mapping) and "g_ema" in content
 
 
-def generator_from_rosinality(file: TorchFile, source: str) -> tuple[Generator, GeneratorCard]:
+def generator_from_rosinality(
+    file: TorchFile, source: str, mean_latent: Tensor | None = None
+) -> tuple[Generator, GeneratorCard]:
     """The averaged generator `g_ema`; size and channels are those of its tensors.
 
-    Without `latent_avg` in the file the mean of w is measured; the card's `made` says so.
-    Raises WeightsError, beginning with `source`.
+    The mean of w is `mean_latent`, else the file's `latent_avg`, else measured. Raises
+    WeightsError, beginning with `source`.
     """
     if not isinstance(file.content, Mapping) or "g_ema" not in file.content:
         raise WeightsError(f"{source} has no g_ema")
@@ -34,15 +36,11 @@ def generator_from_rosinality(file: TorchFile, source: str) -> tuple[Generator, 
     config = _config(tensors, source)
     ours = renamed(tensors, _origins(config), source)
     ours |= _defaults(config, ours)
-    latent_avg = file.content.get("latent_avg")
-    if isinstance(latent_avg, Tensor):
-        ours["mapping.w_avg"] = w_avg_from_mean_latent(latent_avg, config.w_dim, source)
-        return generator_from_tensors(config, ours, source)
     generator, card = generator_from_tensors(config, ours, source)
-    generator.mapping.w_avg.copy_(measured_w_avg(generator.mapping))
-    assert isinstance(card.made, dict)
-    card.made["w_avg"] = measured_note()
-    return generator, card
+    stored = file.content.get("latent_avg")
+    if mean_latent is None and isinstance(stored, Tensor):
+        mean_latent = stored
+    return generator, with_w_avg(generator, card, mean_latent, source)
 
 
 def _config(tensors: Mapping[str, Tensor], source: str) -> GeneratorConfig:
@@ -110,7 +108,7 @@ def _torgb(ours: str, theirs: str) -> dict[str, Origin]:
 def _scaled(weight: Tensor) -> Tensor:
     """[1, O, I, 3, 3] -> [O, I, 3, 3] by 1 / sqrt(fan-in), as they scale before demodulating:
     it cancels there, but for the weight of the epsilon."""
-    return weight.squeeze(0).to(torch.float32) / math.sqrt(weight[0, 0].numel())
+    return weight.squeeze(0) / math.sqrt(weight[0, 0].numel())
 
 
 def _defaults(config: GeneratorConfig, given: Mapping[str, Tensor]) -> dict[str, Tensor]:

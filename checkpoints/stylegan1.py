@@ -16,7 +16,7 @@ from checkpoints.card import GeneratorCard
 from checkpoints.errors import WeightsError
 from checkpoints.foreign import TorchFile
 from checkpoints.generator import generator_from_tensors
-from checkpoints.mean_latent import measured_note, measured_w_avg
+from checkpoints.mean_latent import with_w_avg
 from checkpoints.renamed import Origin, extent_of, renamed, tensors_of
 from nets.config import GeneratorConfig
 from nets.generator import Generator
@@ -31,8 +31,10 @@ def is_stylegan1(content: object) -> bool:
     return isinstance(content, Mapping) and "g_synthesis.blocks.4x4.const" in content
 
 
-def generator_from_stylegan1(file: TorchFile, source: str) -> tuple[Generator, GeneratorCard]:
-    """The generator with measured mean of w and drawn noise; truncation is the release's.
+def generator_from_stylegan1(
+    file: TorchFile, source: str, mean_latent: Tensor | None = None
+) -> tuple[Generator, GeneratorCard]:
+    """The generator, its noise drawn; truncation is the release's.
 
     Raises WeightsError, beginning with `source`.
     """
@@ -42,9 +44,7 @@ def generator_from_stylegan1(file: TorchFile, source: str) -> tuple[Generator, G
     ours |= noise_from_seed(config, NOISE_SEED)
     ours["mapping.w_avg"] = torch.zeros(config.w_dim)
     generator, card = generator_from_tensors(config, ours, source, NOISE_SEED)
-    generator.mapping.w_avg.copy_(measured_w_avg(generator.mapping))
-    assert isinstance(card.made, dict)
-    card.made["w_avg"] = measured_note()
+    card = with_w_avg(generator, card, mean_latent, source)
     cutoff = min(CUTOFF, config.num_ws)
     return generator, msgspec.structs.replace(card, truncation_psi=PSI, truncation_cutoff=cutoff)
 

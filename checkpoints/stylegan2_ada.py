@@ -33,7 +33,7 @@ def generator_from_pickled(network: PickledNetwork, source: str) -> tuple[Genera
             )
     tensors = dict(network.tensors)
     _add_silent_noise(tensors)
-    config = _config(tensors, _clamp(options, source), source)
+    config = _config(tensors, conv_clamp_of(options, source), source)
     return generator_from_tensors(config, tensors, source)
 
 
@@ -47,7 +47,8 @@ def _options(kwargs: Mapping[str, object]) -> dict[str, object]:
     return found
 
 
-def _clamp(options: Mapping[str, object], source: str) -> float | None:
+def conv_clamp_of(options: Mapping[str, object], source: str) -> float | None:
+    """The clamp among construction arguments. Raises WeightsError, beginning with `source`."""
     clamp = options.get("conv_clamp")
     if clamp is None:
         return None

@@ -84,6 +84,8 @@ def _traced(
     buffer = io.BytesIO()
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore", DeprecationWarning)
+        # Instance norm has no other mode: its statistics are always those of the input.
+        warnings.filterwarnings("ignore", "ONNX export mode .* operator 'instance_norm'")
         torch.onnx.export(
             module.eval(),
             tuple(inputs.values()),

@@ -48,7 +48,8 @@ class ServedEpilogue(nn.Module):
         if not self.silent:
             x = x + self.strength * self.noise
         x = F.leaky_relu(x, 0.2).float()
-        x = F.instance_norm(x, weight=self.ones, bias=self.zeros, eps=NORM_EPS)
+        # Not through torch.nn.functional, whose check of the extents would be traced.
+        x = torch.instance_norm(x, self.ones, self.zeros, None, None, True, 0.0, NORM_EPS, False)
         x = x * (scale + 1) + shift
         return x.to(self.dtype)
 

@@ -12,14 +12,19 @@ from export.label_spec import LabelSpec
 from export.labeller import Labeller, served_synthesis
 from export.onnx_from_labeller import labeller_onnx
 from nets.generator import Generator
-from tests.checkpoints import test_rosinality, test_stylegan2_ada
+from tests.checkpoints import (
+    test_rosinality,
+    test_stylegan1,
+    test_stylegan2_ada,
+    test_stylegan2_tf,
+)
 from tests.checkpoints.golden import Golden
 from tests.export.test_labeller import open_session
 
 Load = Callable[[], tuple[Generator, Golden]]
 FAMILIES: dict[str, Load] = {
-    f"{module.__name__.rpartition('_')[2]} {name}": partial(module.loaded, name)
-    for module in (test_stylegan2_ada, test_rosinality)
+    f"{module.__name__.rpartition('.test_')[2]} {name}": partial(module.loaded, name)
+    for module in (test_stylegan2_ada, test_stylegan2_tf, test_rosinality, test_stylegan1)
     for name in module.NAMES
 }
 
