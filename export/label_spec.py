@@ -16,6 +16,7 @@ class LabelSpec:
     score_fraction: float = 0.1  # share of the most uncertain pixels that the score averages
     keypoint_window_px: int = 3  # radius of the centroid's square window
     tap_recipe: Literal["styledconv+const", "dg-pair"] = "styledconv+const"
+    resize: Literal["bilinear", "nearest"] = "bilinear"  # of taps coarser than the grid
 
     def __post_init__(self) -> None:
         if self.grid < 8 or self.grid & (self.grid - 1):

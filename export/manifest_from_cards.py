@@ -33,6 +33,7 @@ def spec_from_cards(generator: GeneratorCard, interpreter: InterpreterCard | Non
         score_fraction=interpreter.score_fraction,
         keypoint_window_px=DEFAULT_WINDOW_PX if keypoints is None else keypoints.window_px,
         tap_recipe=interpreter.tap_recipe,
+        resize=interpreter.resize,
     )
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from nets.features import gather_features, hypercolumn
+from nets.features import Resize, gather_features, hypercolumn
 from nets.interpreter import HeadConfig, Interpreter, member_as_sequential, published_hidden
 from nets.ops import demodulation, modulated_conv2d
 from nets.stylegan2 import GeneratorConfig, channels_from_base
@@ -40,14 +40,15 @@ def test_injected_noise_replaces_the_buffers() -> None:
     assert (silent - with_own).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("resize", ["bilinear", "nearest"])
 @pytest.mark.parametrize("grid", [8, 16, 32])
-def test_gathered_pixels_are_those_of_the_hypercolumn(grid: int) -> None:
+def test_gathered_pixels_are_those_of_the_hypercolumn(grid: int, resize: Resize) -> None:
     generator = random_generator(16)
     taps = [t.detach() for t in generator.synthesis(random_ws(generator, 2)).taps]
     rows, columns = torch.meshgrid(torch.arange(grid), torch.arange(grid), indexing="ij")
     every = [t.reshape(1, -1).expand(2, -1) for t in (rows, columns)]
-    gathered = gather_features(taps, every[0], every[1], grid)
-    whole = hypercolumn(taps, grid).flatten(2).transpose(1, 2)
+    gathered = gather_features(taps, every[0], every[1], grid, resize)
+    whole = hypercolumn(taps, grid, resize).flatten(2).transpose(1, 2)
     torch.testing.assert_close(gathered, whole, atol=1e-5, rtol=1e-5)
 
 
