@@ -11,11 +11,25 @@ from checkpoints.card import (
     SegmentationCard,
 )
 from checkpoints.errors import CardError, CheckpointError, WeightsError
+from checkpoints.families import generator_from_foreign
 from checkpoints.generator import card_from_config, generator_from_file, write_generator
 from checkpoints.interpreter import (
     head_cards,
     interpreter_from_file,
     write_interpreter,
+)
+from checkpoints.published_interpreter import (
+    interpreter_from_published,
+    member_paths,
+    widths_of_member,
+)
+from checkpoints.recipes import (
+    Recipe,
+    card_with_recipe,
+    matching_recipes,
+    published_names,
+    recipe_from_name,
+    recipe_with_classes,
 )
 from checkpoints.weights import sha256_of_file
 
@@ -29,13 +43,23 @@ __all__ = [
     "HeadCard",
     "InterpreterCard",
     "KeypointsCard",
+    "Recipe",
     "SegmentationCard",
     "WeightsError",
     "card_from_config",
+    "card_with_recipe",
     "generator_from_file",
+    "generator_from_foreign",
     "head_cards",
     "interpreter_from_file",
+    "interpreter_from_published",
+    "matching_recipes",
+    "member_paths",
+    "published_names",
+    "recipe_from_name",
+    "recipe_with_classes",
     "sha256_of_file",
+    "widths_of_member",
     "write_generator",
     "write_interpreter",
 ]

@@ -7,6 +7,9 @@ from typing import Literal
 
 import msgspec
 
+from nets.config import Architecture, Family, TapRecipe
+from nets.features import Resize
+
 
 class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Immutable record that refuses fields it does not know."""
@@ -23,7 +26,7 @@ class ConfigCard(Strict, frozen=True):
     mapping_layers: int = 8
     img_channels: int = 3
     conv_clamp: float | None = None
-    architecture: Literal["skip", "resnet", "orig"] = "skip"
+    architecture: Architecture = "skip"
 
 
 class GeneratorCard(Strict, frozen=True, kw_only=True):
@@ -31,7 +34,7 @@ class GeneratorCard(Strict, frozen=True, kw_only=True):
 
     format: Literal[1]
     kind: Literal["generator"]
-    family: Literal["stylegan1", "stylegan2"]
+    family: Family
     config: ConfigCard
     view_layers: int  # first rows of w+ that carry the viewpoint, 0: unknown
     truncation_psi: float  # default of requests
@@ -85,13 +88,13 @@ class InterpreterCard(Strict, frozen=True, kw_only=True):
     format: Literal[1]
     kind: Literal["interpreter"]
     generator_sha256: str  # of the generator's weights file it was trained on
-    tap_recipe: Literal["styledconv+const", "dg-pair"]
+    tap_recipe: TapRecipe
     features: int  # D, length of the hypercolumn
     grid: int  # square extent every tap is resized to, pixels
     crop_top: int  # first row of the grid that is kept
     height: int  # label rows after the crop
     width: int
-    resize: Literal["bilinear", "nearest"]
+    resize: Resize
     score_source: Literal["segmentation", "keypoints", "depth"] | None = None
     score_fraction: float = 0.1
     licences: list[str]

@@ -51,20 +51,27 @@ def interpreter_from_published(
 ) -> tuple[Interpreter, InterpreterCard]:
     """One ensemble of all members. Raises CardError, WeightsError."""
     states = [_state(file, source) for source, file in members]
-    shapes = [_shape(state, source) for (source, _), state in zip(members, states, strict=True)]
-    for (source, _), shape in zip(members, shapes, strict=True):
-        if shape != shapes[0]:
-            raise WeightsError(f"{source} has layers {shape}; {members[0][0]} has {shapes[0]}")
-    features, h1, h2, classes = shapes[0]
-    _check_recipe(members[0][0], features, classes, recipe, generator)
+    first, widths = members[0][0], _widths(states[0], members[0][0])
+    for (source, _), state in zip(members, states, strict=True):
+        if _widths(state, source) != widths:
+            raise WeightsError(
+                f"{source} has layers {_widths(state, source)}; {first} has {widths}"
+            )
+    features, h1, h2, classes = widths
+    _check_recipe(first, features, classes, recipe, generator)
     head = HeadConfig("segmentation", features, (h1, h2), classes, len(members))
     interpreter = meta_module(lambda: Interpreter((head,)))
-    fill_module(interpreter, _ensemble(states), members[0][0])
+    fill_module(interpreter, _ensemble(states), first)
     card = _card(interpreter, recipe, generator_sha256)
     problem = card_problem(card)
     if problem:
         raise CardError(f"recipe {recipe.name}: {problem}")
     return interpreter, card
+
+
+def widths_of_member(file: ForeignFile, source: str) -> tuple[int, int, int, int]:
+    """Features, the two hidden layers, classes. Raises WeightsError."""
+    return _widths(_state(file, source), source)
 
 
 def _state(file: ForeignFile, source: str) -> dict[str, Tensor]:
@@ -83,8 +90,7 @@ def _state(file: ForeignFile, source: str) -> dict[str, Tensor]:
     return {name.removeprefix("layers."): state[name] for name in names}
 
 
-def _shape(state: Mapping[str, Tensor], source: str) -> tuple[int, int, int, int]:
-    """Widths from the features to the classes; that the layers fit shows when they are joined."""
+def _widths(state: Mapping[str, Tensor], source: str) -> tuple[int, int, int, int]:
     widths = [extent_of(state, "0.weight", 1, source)]
     for i in LINEARS:
         out, into = (extent_of(state, f"{i}.weight", axis, source) for axis in (0, 1))

@@ -4,6 +4,7 @@ The recipes of the published configurations lie in `published/`; users may write
 """
 
 import colorsys
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -12,9 +13,12 @@ import msgspec
 from checkpoints.card import ClassCard, GeneratorCard, Strict
 from checkpoints.errors import CardError
 from checkpoints.toml import read_toml
+from nets.config import TapRecipe
+from nets.features import Resize
 
 FOLDER = Path(__file__).parent / "published"
 GOLDEN_RATIO = 0.618034
+COLOR = re.compile(r"#[0-9a-fA-F]{6}\Z")
 
 
 class RecipeFile(Strict, frozen=True, kw_only=True):
@@ -23,19 +27,32 @@ class RecipeFile(Strict, frozen=True, kw_only=True):
     format: Literal[1]
     kind: Literal["recipe"]
     note: str  # where this is from, in words
-    tap_recipe: Literal["styledconv+const", "dg-pair"]
+    tap_recipe: TapRecipe
     features: int  # D, length of the hypercolumn
     grid: int  # square extent every tap is resized to, pixels
     crop_top: int  # first row of the grid that is kept
     height: int  # label and image rows after the crop
     width: int
-    resize: Literal["bilinear", "nearest"]
+    resize: Resize
     truncation_psi: float
     truncation_cutoff: int  # rows of w+
     score_fraction: float = 0.1  # share of the most uncertain pixels that the score averages
     licences: list[str]
     classes: list[str]  # names, by class id
     colors: list[int] | None = None  # 0xRRGGBB by class id; absent: distinct ones
+
+
+class ClassEntry(Strict, frozen=True):
+    """A row of classes.toml, as labelled sets have it; the class id is its position."""
+
+    name: str
+    color: str  # "#rrggbb"
+
+
+class ClassesFile(Strict, frozen=True):
+    """classes.toml."""
+
+    classes: list[ClassEntry]
 
 
 class Recipe(Strict, frozen=True, kw_only=True):
@@ -72,10 +89,30 @@ def recipe_from_name(name_or_path: str) -> Recipe:
     return _recipe(path.stem, path)
 
 
-def matching_recipes(features: int) -> list[str]:
-    """Names of the published recipes whose taps have so many channels."""
-    names = published_names()
-    return [name for name in names if recipe_from_name(name).file.features == features]
+def recipe_with_classes(recipe: Recipe, path: Path) -> Recipe:
+    """The recipe with the names and colours of a classes.toml. Raises CardError."""
+    entries = read_toml(path, ClassesFile).classes
+    for i, entry in enumerate(entries):
+        if not COLOR.match(entry.color):
+            raise CardError(f'{path}: classes[{i}].color is {entry.color!r}, not "#rrggbb"')
+    if not entries:
+        raise CardError(f"{path}: classes is empty")
+    file = msgspec.structs.replace(
+        recipe.file,
+        classes=[entry.name for entry in entries],
+        colors=[int(entry.color[1:], 16) for entry in entries],
+    )
+    return Recipe(name=recipe.name, file=file)
+
+
+def matching_recipes(features: int, tap_recipe: TapRecipe | None = None) -> list[str]:
+    """Names of the published recipes whose taps have so many channels (and are these)."""
+    files = {name: recipe_from_name(name).file for name in published_names()}
+    return [
+        name
+        for name, file in files.items()
+        if file.features == features and tap_recipe in (None, file.tap_recipe)
+    ]
 
 
 def card_with_recipe(card: GeneratorCard, recipe: Recipe) -> GeneratorCard:

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from nets.config import TapRecipe
+from nets.features import Resize
+
 
 @dataclass(frozen=True)
 class LabelSpec:
@@ -15,8 +18,8 @@ class LabelSpec:
     score_source: Literal["segmentation", "keypoints", "depth"] | None = None
     score_fraction: float = 0.1  # share of the most uncertain pixels that the score averages
     keypoint_window_px: int = 3  # radius of the centroid's square window
-    tap_recipe: Literal["styledconv+const", "dg-pair"] = "styledconv+const"
-    resize: Literal["bilinear", "nearest"] = "bilinear"  # of taps coarser than the grid
+    tap_recipe: TapRecipe = "styledconv+const"
+    resize: Resize = "bilinear"  # of taps coarser than the grid
 
     def __post_init__(self) -> None:
         if self.grid < 8 or self.grid & (self.grid - 1):

@@ -10,7 +10,11 @@ from torch import Tensor
 
 from checkpoints import CardError, CheckpointError, InterpreterCard, WeightsError
 from checkpoints.foreign import TorchFile
-from checkpoints.published_interpreter import interpreter_from_published, member_paths
+from checkpoints.published_interpreter import (
+    interpreter_from_published,
+    member_paths,
+    widths_of_member,
+)
 from checkpoints.recipes import Recipe, recipe_from_name
 from nets.config import GeneratorConfig
 from nets.interpreter import Interpreter
@@ -65,6 +69,8 @@ def test_every_member_classifies_as_the_public_code(name: str) -> None:
 
 
 def test_hidden_widths_are_those_of_the_tensors() -> None:
+    source, member = golden_labels("handsoff")[0][0]
+    assert widths_of_member(member, source) == (10, 12, 9, 4)
     assert loaded("datasetgan")[1].heads[0].hidden == (128, 32)
     assert loaded("handsoff")[1].heads[0].hidden == (12, 9)
 

@@ -12,6 +12,7 @@ from checkpoints.recipes import (
     matching_recipes,
     published_names,
     recipe_from_name,
+    recipe_with_classes,
 )
 from nets.config import GeneratorConfig
 from nets.stylegan2 import channels_from_base
@@ -101,3 +102,20 @@ def test_ones_own_recipe_and_colours_are_taken(tmp_path: Path) -> None:
     path.write_text(text.replace("classes = [", f"colors = [{colors}]\nclasses = [", 1))
     recipe = recipe_from_name(str(path))
     assert recipe.name == "mine" and [c.color for c in recipe.classes] == list(range(16))
+
+
+def test_classes_of_a_labelled_set_replace_the_recipes(tmp_path: Path) -> None:
+    path = tmp_path / "classes.toml"
+    path.write_text('[[classes]]\nname = "sky"\ncolor = "#0000Ff"\n')
+    recipe = recipe_with_classes(recipe_from_name("datasetgan-cat-16"), path)
+    assert [(c.name, c.color) for c in recipe.classes] == [("sky", 0xFF)]
+    assert recipe.file.features == 4992
+    for text, words in {
+        '[[classes]]\nname = "sky"\ncolor = "blue"\n': "classes[0].color is 'blue'",
+        "classes = []": "classes is empty",
+        '[[classes]]\nname = "sky"\n': "color",
+    }.items():
+        path.write_text(text)
+        with pytest.raises(CardError) as caught:
+            recipe_with_classes(recipe, path)
+        assert words in str(caught.value) and "classes.toml" in str(caught.value)
