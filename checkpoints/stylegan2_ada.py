@@ -13,6 +13,7 @@ from checkpoints.card import GeneratorCard
 from checkpoints.errors import WeightsError
 from checkpoints.foreign import PickledNetwork
 from checkpoints.generator import generator_from_tensors
+from checkpoints.renamed import extent_of
 from nets.config import Architecture, GeneratorConfig
 from nets.generator import Generator
 
@@ -76,15 +77,11 @@ def _config(tensors: Mapping[str, Tensor], clamp: float | None, source: str) -> 
     layers = 0
     while f"mapping.fc{layers}.weight" in tensors:
         layers += 1
-    last = f"synthesis.b{extents[-1]}.torgb.weight"
-    needed = ["mapping.fc0.weight", "mapping.w_avg", "synthesis.b4.conv1.weight", last]
-    missing = [name for name in needed if name not in tensors or tensors[name].ndim == 0]
-    if missing or len(extents) < 2:
-        raise WeightsError(
-            f"{source} is no StyleGAN2 generator: it lacks {missing or ['synthesis.b8']}"
-        )
-    embed = tensors.get("mapping.embed.weight")  # [w_dim, c_dim]
-    embedded, c_dim = (0, 0) if embed is None else (embed.shape[0], embed.shape[-1])
+    if len(extents) < 2 or not layers:
+        raise WeightsError(f"{source} is no StyleGAN2 generator: its tensors have other names")
+    embedded, c_dim = 0, 0
+    if "mapping.embed.weight" in tensors:  # [w_dim, c_dim]
+        embedded, c_dim = (extent_of(tensors, "mapping.embed.weight", k, source) for k in (0, 1))
     architecture: Architecture = "orig"
     if "synthesis.b4.torgb.weight" in tensors:
         architecture = "skip"
@@ -92,12 +89,14 @@ def _config(tensors: Mapping[str, Tensor], clamp: float | None, source: str) -> 
         architecture = "resnet"
     return GeneratorConfig(
         resolution=extents[-1],
-        channels=tuple(tensors[f"synthesis.b{r}.conv1.weight"].shape[0] for r in extents),
-        z_dim=tensors["mapping.fc0.weight"].shape[-1] - embedded,
-        w_dim=tensors["mapping.w_avg"].shape[0],
+        channels=tuple(
+            extent_of(tensors, f"synthesis.b{r}.conv1.weight", 0, source) for r in extents
+        ),
+        z_dim=extent_of(tensors, "mapping.fc0.weight", 1, source) - embedded,
+        w_dim=extent_of(tensors, "mapping.w_avg", 0, source),
         c_dim=c_dim,
         mapping_layers=layers,
-        img_channels=tensors[last].shape[0],
+        img_channels=extent_of(tensors, f"synthesis.b{extents[-1]}.torgb.weight", 0, source),
         conv_clamp=clamp,
         architecture=architecture,
     )

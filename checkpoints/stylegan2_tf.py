@@ -55,8 +55,10 @@ def _config(variables: Mapping[str, Tensor], clamp: float | None, source: str) -
     layers = 0
     while f"mapping/Dense{layers}/weight" in variables:
         layers += 1
-    embed = variables.get("mapping/LabelEmbed/weight")  # [c_dim, w_dim]
-    c_dim, embedded = (0, 0) if embed is None else (embed.shape[0], embed.shape[-1])
+    c_dim, embedded = 0, 0
+    if "mapping/LabelEmbed/weight" in variables:  # [c_dim, w_dim]
+        embed = "mapping/LabelEmbed/weight"
+        c_dim, embedded = (extent_of(variables, embed, k, source) for k in (0, 1))
     architecture: Architecture = "orig"
     if f"{_block(4)}/ToRGB/weight" in variables:
         architecture = "skip"

@@ -1,5 +1,7 @@
 """Any supported file is recognised by what it holds; any other is refused in one line."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -27,6 +29,38 @@ def test_every_family_is_recognised_and_takes_a_mean_latent(name: str) -> None:
     given, _ = generator_from_foreign(FILES[name], "x", mean[None].expand(18, -1))
     assert torch.equal(given.mapping.w_avg, mean)
     assert not torch.equal(generator.mapping.w_avg, mean)
+
+
+def tensors_of(file: ForeignFile) -> dict[str, torch.Tensor]:
+    if isinstance(file, PickledNetwork):
+        return file.tensors
+    if isinstance(file, TensorFlowNetwork):
+        return file.variables
+    assert isinstance(file.content, dict)
+    inner: dict[str, torch.Tensor] = file.content.get("g_ema", file.content)
+    return inner
+
+
+def with_tensors(file: ForeignFile, tensors: dict[str, torch.Tensor]) -> ForeignFile:
+    if isinstance(file, PickledNetwork):
+        return replace(file, tensors=tensors)
+    if isinstance(file, TensorFlowNetwork):
+        return replace(file, variables=tensors)
+    assert isinstance(file.content, dict)
+    return TorchFile({"g_ema": tensors} if "g_ema" in file.content else tensors)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_any_tensor_of_another_shape_is_refused_in_one_line(name: str) -> None:
+    whole = tensors_of(FILES[name])
+    shapes = [(), (0,), (7, 7), (1, 1, 1, 1, 1, 1)]
+    for i, key in enumerate(sorted(whole.keys() - {"lod"})):
+        if whole[key].numel() == 1:
+            continue  # a noise strength, whatever its rank
+        broken = with_tensors(FILES[name], {**whole, key: torch.zeros(shapes[i % 4])})
+        with pytest.raises(WeightsError) as caught:
+            generator_from_foreign(broken, "some.file")
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,8 @@ def test_layers_without_noise_have_noise_of_no_strength() -> None:
     [
         ("synthesis.b8.conv1.bias", None, {}, "lacks synthesis.b8.conv1.bias"),
         (None, "synthesis.b8.conv1.extra", {}, "unexpected synthesis.b8.conv1.extra"),
-        ("mapping.w_avg", None, {}, "no StyleGAN2 generator"),
+        ("mapping.w_avg", None, {}, "lacks mapping.w_avg"),
+        ("mapping.fc0.weight", None, {}, "no StyleGAN2 generator"),
         (None, None, {"mapping_kwargs": {"activation": "relu"}}, "activation 'relu'"),
         (None, None, {"mapping_kwargs": {"lr_multiplier": 1}}, "lr_multiplier 1"),
         (None, None, {"synthesis_kwargs": {"conv_clamp": -1}}, "conv_clamp -1"),
