@@ -26,31 +26,29 @@ def generator_from_pickled(network: PickledNetwork, source: str) -> tuple[Genera
 
     Raises WeightsError, beginning with `source`.
     """
-    options = _options(network.kwargs)
-    for name, value in ONLY.items():
-        if options.get(name, value) != value:
-            raise WeightsError(
-                f"{source} was built with {name} {options[name]!r}; only {value!r} is supported"
-            )
+    for arguments in _parts(network.kwargs):
+        for name, value in ONLY.items():
+            if arguments.get(name, value) != value:
+                raise WeightsError(
+                    f"{source} was built with {name} {arguments[name]!r}; only {value!r} is "
+                    "supported"
+                )
     tensors = dict(network.tensors)
     _add_silent_noise(tensors)
-    config = _config(tensors, conv_clamp_of(options, source), source)
+    clamps = [conv_clamp_of(arguments, source) for arguments in _parts(network.kwargs)]
+    config = _config(tensors, next((c for c in clamps if c is not None), None), source)
     return generator_from_tensors(config, tensors, source)
 
 
-def _options(kwargs: Mapping[str, object]) -> dict[str, object]:
-    """Arguments of mapping and synthesis, which later versions pass side by side."""
-    found = dict(kwargs)
-    for nested in ("mapping_kwargs", "synthesis_kwargs"):
-        inner = found.pop(nested, None)
-        if isinstance(inner, Mapping):
-            found |= inner
-    return found
+def _parts(kwargs: Mapping[str, object]) -> list[Mapping[str, object]]:
+    """Arguments of the whole and of its parts; later code passes all to the whole."""
+    nested = (kwargs.get("mapping_kwargs"), kwargs.get("synthesis_kwargs"))
+    return [kwargs, *(part for part in nested if isinstance(part, Mapping))]
 
 
-def conv_clamp_of(options: Mapping[str, object], source: str) -> float | None:
+def conv_clamp_of(arguments: Mapping[str, object], source: str) -> float | None:
     """The clamp among construction arguments. Raises WeightsError, beginning with `source`."""
-    clamp = options.get("conv_clamp")
+    clamp = arguments.get("conv_clamp")
     if clamp is None:
         return None
     if isinstance(clamp, bool) or not isinstance(clamp, int | float) or not clamp > 0:

@@ -30,10 +30,17 @@ def served_synthesis(generator: Generator, dtype: torch.dtype) -> ServedSynthesi
     return ServedSynthesis(generator.synthesis, dtype)
 
 
-def level_channels(generator: Generator, grid: int, constant: int) -> dict[int, int]:
-    """Channels of the taps at each extent of the label grid, without the `constant` ones."""
+def constant_tap(generator: Generator) -> Tensor:
+    """The tap that is the same for every image, float32 [1, C, 4, 4]; C is 0 without such."""
+    if isinstance(generator, stylegan1.Generator):
+        return torch.zeros(1, 0, 4, 4)
+    return generator.synthesis.blocks()[0].const.detach()[None]
+
+
+def level_channels(generator: Generator, grid: int) -> dict[int, int]:
+    """Channels of the taps at each extent of the label grid, without the constant."""
     config = generator.config
-    channels = {4: -constant}
+    channels = {4: -constant_tap(generator).shape[1]}
     for extent, width in zip(config.resolutions, config.channels, strict=True):
         reduced = min(extent, grid)
         channels[reduced] = channels.get(reduced, 0) + 2 * width
@@ -82,8 +89,8 @@ class Labeller(nn.Module):
         self.labels = LabelBranch(
             interpreter,
             spec,
-            self.synthesis.const.float(),
-            level_channels(generator, spec.grid, self.synthesis.const.shape[1]),
+            constant_tap(generator),
+            level_channels(generator, spec.grid),
             dtype,
             tile=tile,
             strip_pixels=strip_pixels,

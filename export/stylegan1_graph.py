@@ -118,16 +118,12 @@ class ServedBlock(nn.Module):
 class ServedStyleGAN1(nn.Module):
     """ws float32 [N, num_ws, w_dim] -> image float32 [N, 3, R, R] and all taps, ascending.
 
-    Each block gives its output, then its second convolution alone. None is the same for every
-    image: `const`, what the label branch may treat as such, has no channels.
+    Each block gives its output, then its second convolution alone.
     """
-
-    const: Tensor
 
     def __init__(self, network: SynthesisNetwork, dtype: torch.dtype) -> None:
         super().__init__()
         self.num_ws, self.w_dim = network.config.num_ws, network.config.w_dim
-        self.register_buffer("const", torch.zeros(1, 0, 4, 4, dtype=dtype))
         self.blocks = nn.ModuleList(ServedBlock(block, dtype) for block in network.blocks())
         self.torgb = ServedConv(network.torgb, torch.float32)
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from nets.features import Resize, gather_features, hypercolumn
+from nets.generator import generator_from_config
 from nets.interpreter import HeadConfig, Interpreter, member_as_sequential, published_hidden
 from nets.ops import demodulation, modulated_conv2d
 from nets.stylegan2 import GeneratorConfig, channels_from_base
@@ -72,6 +73,11 @@ def test_impossible_shapes_are_refused_with_the_numbers() -> None:
         GeneratorConfig(24, (8, 8, 8))
     with pytest.raises(ValueError, match="channels has 2 entries; resolution 16 needs 3"):
         GeneratorConfig(16, (8, 8))
+    with pytest.raises(ValueError, match="a stylegan1 has no c_dim, conv_clamp or architecture"):
+        GeneratorConfig(8, (4, 4), conv_clamp=256, family="stylegan1")
+    with pytest.raises(ValueError, match="noise has 1 tensors; expected 4"):
+        config = GeneratorConfig(8, (4, 4), w_dim=6, family="stylegan1")
+        generator_from_config(config).synthesis(torch.zeros(1, 4, 6), [torch.zeros(4, 4)])
     with pytest.raises(ValueError, match="each kind once"):
         Interpreter((HeadConfig("depth", 8, (4, 4), 1), HeadConfig("depth", 8, (4, 4), 1)))
     with pytest.raises(ValueError, match=r"\[8, 9\] features"):
