@@ -26,7 +26,7 @@ class FileEntry(Strict, frozen=True):
 class Generator(Strict, frozen=True):
     """The network behind `ws -> image`."""
 
-    family: str  # "stylegan2", ...
+    family: str  # "stylegan1", "stylegan2"
     resolution: int  # pixels
     channels: list[int]  # feature channels at 4, 8, ..., resolution
     mapping_layers: int
@@ -45,13 +45,13 @@ class Generator(Strict, frozen=True):
 class Labels(Strict, frozen=True):
     """How the label branch reads the generator."""
 
-    tap_recipe: str  # "styledconv+const", ...
+    tap_recipe: str  # "styledconv+const", "dg-pair"
     feature_dim: int  # D
     grid: int  # square extent every tap is resized to, pixels
     crop_top: int  # first row of the grid that is kept
     height: int  # label rows after the crop
     width: int
-    resize: str  # "bilinear"
+    resize: str  # "bilinear", "nearest": of taps coarser than the grid
 
 
 class LabelClass(Strict, frozen=True):

@@ -2,15 +2,16 @@
 
 from checkpoints.card import (
     ClassCard,
+    ConfigCard,
     DepthCard,
     GeneratorCard,
     HeadCard,
     InterpreterCard,
     KeypointsCard,
     SegmentationCard,
-    StyleGAN2Config,
 )
 from checkpoints.errors import CardError, CheckpointError, ForeignFileError, WeightsError
+from checkpoints.families import generator_from_foreign
 from checkpoints.foreign import (
     ForeignFile,
     PickledNetwork,
@@ -25,12 +26,26 @@ from checkpoints.interpreter import (
     interpreter_from_file,
     write_interpreter,
 )
+from checkpoints.published_interpreter import (
+    interpreter_from_published,
+    member_paths,
+    widths_of_member,
+)
+from checkpoints.recipes import (
+    Recipe,
+    card_with_recipe,
+    matching_recipes,
+    published_names,
+    recipe_from_name,
+    recipe_with_classes,
+)
 from checkpoints.weights import sha256_of_file
 
 __all__ = [
     "CardError",
     "CheckpointError",
     "ClassCard",
+    "ConfigCard",
     "DepthCard",
     "ForeignFile",
     "ForeignFileError",
@@ -39,18 +54,27 @@ __all__ = [
     "InterpreterCard",
     "KeypointsCard",
     "PickledNetwork",
+    "Recipe",
     "SegmentationCard",
-    "StyleGAN2Config",
     "TensorFlowNetwork",
     "TorchFile",
     "WeightsError",
     "card_from_config",
+    "card_with_recipe",
     "generator_from_file",
+    "generator_from_foreign",
     "head_cards",
     "interpreter_from_file",
+    "interpreter_from_published",
+    "matching_recipes",
+    "member_paths",
+    "published_names",
     "read_array",
     "read_foreign",
+    "recipe_from_name",
+    "recipe_with_classes",
     "sha256_of_file",
+    "widths_of_member",
     "write_generator",
     "write_interpreter",
 ]

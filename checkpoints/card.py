@@ -7,13 +7,16 @@ from typing import Literal
 
 import msgspec
 
+from nets.config import Architecture, Family, TapRecipe
+from nets.features import Resize
+
 
 class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Immutable record that refuses fields it does not know."""
 
 
-class StyleGAN2Config(Strict, frozen=True):
-    """nets.stylegan2.GeneratorConfig, field by field."""
+class ConfigCard(Strict, frozen=True):
+    """nets.config.GeneratorConfig, field by field but for the family."""
 
     resolution: int
     channels: list[int]
@@ -23,18 +26,20 @@ class StyleGAN2Config(Strict, frozen=True):
     mapping_layers: int = 8
     img_channels: int = 3
     conv_clamp: float | None = None
+    architecture: Architecture = "skip"
 
 
-class GeneratorCard(Strict, frozen=True):
+class GeneratorCard(Strict, frozen=True, kw_only=True):
     """Card of a generator."""
 
     format: Literal[1]
     kind: Literal["generator"]
-    family: Literal["stylegan2"]
-    config: StyleGAN2Config
+    family: Family
+    config: ConfigCard
     view_layers: int  # first rows of w+ that carry the viewpoint, 0: unknown
     truncation_psi: float  # default of requests
     truncation_cutoff: int  # default, in rows of w+
+    noise_seed: int | None = None  # what the noise maps were drawn from, where files have none
     licences: list[str]
     made: str | dict[str, str | int | float | bool]  # how, in words or as a table
 
@@ -83,13 +88,13 @@ class InterpreterCard(Strict, frozen=True, kw_only=True):
     format: Literal[1]
     kind: Literal["interpreter"]
     generator_sha256: str  # of the generator's weights file it was trained on
-    tap_recipe: Literal["styledconv+const"]
+    tap_recipe: TapRecipe
     features: int  # D, length of the hypercolumn
     grid: int  # square extent every tap is resized to, pixels
     crop_top: int  # first row of the grid that is kept
     height: int  # label rows after the crop
     width: int
-    resize: Literal["bilinear"]
+    resize: Resize
     score_source: Literal["segmentation", "keypoints", "depth"] | None = None
     score_fraction: float = 0.1
     licences: list[str]

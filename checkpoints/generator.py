@@ -3,12 +3,14 @@
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from checkpoints.card import GeneratorCard, StyleGAN2Config
-from checkpoints.errors import CardError
+from checkpoints.card import ConfigCard, GeneratorCard
+from checkpoints.errors import CardError, WeightsError
 from checkpoints.toml import card_path, read_card, toml_from_card, write_text
-from checkpoints.weights import module_from_weights, write_weights
-from nets.stylegan2 import Generator, GeneratorConfig
+from checkpoints.weights import fill_module, meta_module, module_from_weights, write_weights
+from nets.config import GeneratorConfig
+from nets.generator import Generator, generator_from_config
 
 MAX_RESOLUTION = 4096
 MAX_MAPPING_LAYERS = 64
@@ -25,7 +27,7 @@ def generator_from_file(path: Path) -> tuple[Generator, GeneratorCard]:
     if problem:
         raise CardError(f"{card_path(path)}: {problem}")
     generator = module_from_weights(
-        path, card_path(path), lambda: Generator(config_from_card(card.config))
+        path, card_path(path), lambda: generator_from_config(config_from_card(card))
     )
     return generator, card
 
@@ -34,7 +36,8 @@ def write_generator(
     path: Path, generator: Generator, card: GeneratorCard, storage: torch.dtype = torch.float32
 ) -> None:
     """Writes weights and card. Raises CardError when the card is not this generator's."""
-    if card.config != card_from_config(generator.config):
+    config = generator.config
+    if (card.family, card.config) != (config.family, card_from_config(config)):
         raise CardError(f"{card_path(path)} is not written: its config is not the generator's")
     problem = _problem(card)
     if problem:
@@ -43,9 +46,37 @@ def write_generator(
     write_text(card_path(path), toml_from_card(card))
 
 
-def card_from_config(config: GeneratorConfig) -> StyleGAN2Config:
+def generator_from_tensors(
+    config: GeneratorConfig, tensors: dict[str, Tensor], source: str, noise_seed: int | None = None
+) -> tuple[Generator, GeneratorCard]:
+    """A generator of somebody else's weights, under nets' own names, and its card.
+
+    The card has no truncation and no licence: neither is in such files. Raises WeightsError,
+    beginning with `source`.
+    """
+    card = GeneratorCard(
+        format=1,
+        kind="generator",
+        family=config.family,
+        config=card_from_config(config),
+        view_layers=0,
+        truncation_psi=1.0,
+        truncation_cutoff=config.num_ws,
+        noise_seed=noise_seed,
+        licences=[],
+        made={"from": source},
+    )
+    problem = _problem(card)
+    if problem:
+        raise WeightsError(f"{source}: {problem}")
+    generator = meta_module(lambda: generator_from_config(config))
+    fill_module(generator, tensors, source)
+    return generator, card
+
+
+def card_from_config(config: GeneratorConfig) -> ConfigCard:
     """The card's [config] of a generator."""
-    return StyleGAN2Config(
+    return ConfigCard(
         resolution=config.resolution,
         channels=list(config.channels),
         z_dim=config.z_dim,
@@ -54,11 +85,13 @@ def card_from_config(config: GeneratorConfig) -> StyleGAN2Config:
         mapping_layers=config.mapping_layers,
         img_channels=config.img_channels,
         conv_clamp=config.conv_clamp,
+        architecture=config.architecture,
     )
 
 
-def config_from_card(config: StyleGAN2Config) -> GeneratorConfig:
+def config_from_card(card: GeneratorCard) -> GeneratorConfig:
     """nets' configuration. Raises ValueError where the two contradict each other."""
+    config = card.config
     return GeneratorConfig(
         resolution=config.resolution,
         channels=tuple(config.channels),
@@ -68,6 +101,8 @@ def config_from_card(config: StyleGAN2Config) -> GeneratorConfig:
         mapping_layers=config.mapping_layers,
         img_channels=config.img_channels,
         conv_clamp=config.conv_clamp,
+        architecture=config.architecture,
+        family=card.family,
     )
 
 

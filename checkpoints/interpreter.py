@@ -20,7 +20,7 @@ def interpreter_from_file(path: Path) -> tuple[Interpreter, InterpreterCard]:
     Raises CardError, WeightsError.
     """
     card = read_card(path, InterpreterCard)
-    problem = _problem(card)
+    problem = card_problem(card)
     if problem:
         raise CardError(f"{card_path(path)}: {problem}")
     interpreter = module_from_weights(
@@ -33,7 +33,7 @@ def write_interpreter(path: Path, interpreter: Interpreter, card: InterpreterCar
     """Writes float32 weights and card. Raises CardError when the card is not this ensemble's."""
     if head_cards(interpreter) != card.heads:
         raise CardError(f"{card_path(path)} is not written: its heads are not the interpreter's")
-    problem = _problem(card)
+    problem = card_problem(card)
     if problem:
         raise CardError(f"{card_path(path)} is not written: {problem}")
     write_weights(path, interpreter, torch.float32)
@@ -63,7 +63,7 @@ def configs_from_card(card: InterpreterCard) -> tuple[HeadConfig, ...]:
     )
 
 
-def _problem(card: InterpreterCard) -> str | None:
+def card_problem(card: InterpreterCard) -> str | None:
     """The first value out of range or at odds with another, in words."""
     if card.crop_top < 0 or card.height < 1 or card.crop_top + card.height > card.grid:
         return (

@@ -21,15 +21,22 @@ def card_path(weights: Path) -> Path:
 
 def read_card(weights: Path, card_type: type[Card]) -> Card:
     """The card beside `weights`. Raises CardError, naming the file and the field."""
-    path = card_path(weights)
+    return read_toml(
+        card_path(weights), card_type, f"the card of {weights.name} must lie beside it"
+    )
+
+
+def read_toml(path: Path, card_type: type[Card], advice: str = "") -> Card:
+    """A TOML file as a strict record; `advice` ends the message when it cannot be read.
+
+    Raises CardError, naming the file and the field.
+    """
     try:
         with path.open("rb") as stream:
             data = stream.read(MAX_CARD_BYTES + 1)
     except OSError as error:
-        raise CardError(
-            f"{path} cannot be read ({error.strerror}); the card of {weights.name} must lie "
-            "beside it"
-        ) from error
+        reason = f"{path} cannot be read ({error.strerror})"
+        raise CardError(f"{reason}; {advice}" if advice else reason) from error
     if len(data) > MAX_CARD_BYTES:
         raise CardError(f"{path} has over {MAX_CARD_BYTES} bytes; it is no card")
     try:

@@ -20,23 +20,40 @@ NAMED = 4  # tensor names in a message, before "and so many more"
 def module_from_weights(path: Path, card: Path, build: Callable[[], Module]) -> Module:
     """The module `build` makes, in evaluation mode, float32, with the file's tensors.
 
-    `build` runs on torch's meta device: a card that asks for absurd extents costs no memory
-    before the tensors contradict it. Raises CardError, WeightsError.
+    Raises CardError, WeightsError.
     """
     tensors = tensors_from_file(path)
     try:
-        with torch.device("meta"):
-            module = build()
-    except (ValueError, RuntimeError, OverflowError, TypeError) as error:
+        module = meta_module(build)
+    except ValueError as error:
         raise CardError(f"{card}: {_one_line(error)}") from error
+    fill_module(module, tensors, str(path), f"by {card.name} it")
+    return module
+
+
+def meta_module(build: Callable[[], Module]) -> Module:
+    """What `build` makes on torch's meta device: absurd extents cost no memory before the tensors
+    contradict them. Raises ValueError."""
+    try:
+        with torch.device("meta"):
+            return build()
+    except (RuntimeError, OverflowError, TypeError) as error:
+        raise ValueError(_one_line(error)) from error
+
+
+def fill_module(module: nn.Module, tensors: dict[str, Tensor], source: str, by: str = "it") -> None:
+    """Gives `module` these tensors, all of them and no others; evaluation mode, no gradients.
+
+    `source` begins every message, `by` is who says what a shape must be. Raises WeightsError.
+    """
     expected = module.state_dict()
-    _refuse_names(path, "lacks", expected.keys() - tensors.keys())
-    _refuse_names(path, "has unexpected", tensors.keys() - expected.keys())
+    refuse_names(source, "lacks", expected.keys() - tensors.keys())
+    refuse_names(source, "has unexpected", tensors.keys() - expected.keys())
     for name, tensor in tensors.items():
-        _check_tensor(path, card, name, tensor, expected[name])
+        _check_tensor(source, by, name, tensor, expected[name])
     stored = {name: t.to(expected[name].dtype) for name, t in tensors.items()}
     module.load_state_dict(stored, strict=True, assign=True)
-    return module.eval().requires_grad_(False)
+    module.eval().requires_grad_(False)
 
 
 def tensors_from_file(path: Path) -> dict[str, Tensor]:
@@ -83,23 +100,23 @@ def sha256_of_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _refuse_names(path: Path, what: str, names: Iterable[str]) -> None:
+def refuse_names(source: str, what: str, names: Iterable[str]) -> None:
+    """Raises WeightsError naming the first few, when there are any."""
     found = sorted(names)
     if found:
         more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
-        raise WeightsError(f"{path} {what} {', '.join(found[:NAMED])}{more}")
+        raise WeightsError(f"{source} {what} {', '.join(found[:NAMED])}{more}")
 
 
-def _check_tensor(path: Path, card: Path, name: str, tensor: Tensor, expected: Tensor) -> None:
+def _check_tensor(source: str, by: str, name: str, tensor: Tensor, expected: Tensor) -> None:
     if tensor.shape != expected.shape:
         raise WeightsError(
-            f"{path}: {name} is {list(tensor.shape)}; by {card.name} it must be "
-            f"{list(expected.shape)}"
+            f"{source}: {name} is {list(tensor.shape)}; {by} must be {list(expected.shape)}"
         )
     if tensor.is_floating_point() != expected.is_floating_point():
-        raise WeightsError(f"{path}: {name} is {tensor.dtype}; it must be {expected.dtype}")
+        raise WeightsError(f"{source}: {name} is {tensor.dtype}; it must be {expected.dtype}")
     if not torch.isfinite(tensor).all():
-        raise WeightsError(f"{path}: {name} holds values that are not finite")
+        raise WeightsError(f"{source}: {name} holds values that are not finite")
 
 
 def _one_line(error: Exception) -> str:

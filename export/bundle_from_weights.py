@@ -48,8 +48,8 @@ from export.parity import (
 )
 from export.reference import reference_outputs
 from labelmint.latents import Purpose, latents
+from nets.generator import Generator
 from nets.interpreter import Interpreter
-from nets.stylegan2 import Generator
 
 TOOLS = ("torch", "onnx", "onnxruntime", "numpy")
 RUNTIME = f"onnxruntime-cpu {version('onnxruntime')}"
@@ -86,7 +86,7 @@ def weights_from_files(generator: Path, interpreter: Path | None) -> Weights:
             f"set generator_sha256 in {interpreter.with_suffix('.toml')} if they are the same "
             "network"
         )
-    features = 2 * sum(card.config.channels)  # the constant and every styled convolution
+    features = network.config.features
     if ensemble_card.features != features:
         raise ExportError(
             f"{interpreter} reads {ensemble_card.features} features a pixel; the taps of "

@@ -40,7 +40,7 @@ class Member(nn.Module):
         head: EnsembleHead,
         index: int,
         level_channels: list[int],  # D split by level, ascending
-        const_tap: Tensor,  # [1, C, 4, 4], the leading features of the hypercolumn
+        const_tap: Tensor,  # [1, C, 4, 4], the leading features of the hypercolumn; C may be 0
         dtype: torch.dtype,
     ) -> None:
         super().__init__()
@@ -115,10 +115,11 @@ class LabelBranch(nn.Module):
     ) -> None:
         super().__init__()
         self.spec, self.tile, self.dtype = spec, min(tile, spec.grid), dtype
+        self.left_out = 1 if const_tap.shape[1] else 0  # taps at 4 pixels that do not vary
         self.strip_tiles = max(1, strip_pixels // self.tile**2)
         self.extents = tuple(sorted(level_channels))
-        reads = tile_reads(self.extents[:-1], spec.grid, self.tile)
-        self.direct, self.merged = reads.direct, reads.merged
+        reads = tile_reads(self.extents[:-1], spec.grid, self.tile, spec.resize)
+        self.direct, self.merged, self.nodes = reads.direct, reads.merged, reads.nodes
         self._register_geometry(reads)
         if "segmentation" in interpreter.heads:
             self.consensus = Consensus(interpreter.head("segmentation").config.outputs)
@@ -146,7 +147,8 @@ class LabelBranch(nn.Module):
             tiles = slice(start, start + self.strip_tiles)
             self.register_buffer(f"reads_{i}", torch.from_numpy(indices[tiles].ravel()))
             self.register_buffer(f"pixels_{i}", torch.from_numpy(pixels[tiles].ravel()))
-        nodes = [node_weights(r, self.spec.grid, self.tile) for r in reads.merged]
+        grid, resize = self.spec.grid, self.spec.resize
+        nodes = [node_weights(r, grid, self.tile, resize) for r in reads.merged]
         for extent, matrix in zip(reads.merged, nodes, strict=True):
             self.register_buffer(f"rows_{extent}", torch.from_numpy(matrix).to(self.dtype))
         if nodes:
@@ -184,7 +186,7 @@ class LabelBranch(nn.Module):
         """Taps of one extent side by side, channels last: [N, r * r, C], ascending."""
         by_extent: dict[int, list[Tensor]] = {}
         for i, tap in enumerate(taps):
-            extent = 4 * 2 ** ((i + 1) // 2)
+            extent = 4 * 2 ** ((i + self.left_out) // 2)  # two taps for each
             if extent > self.spec.grid:
                 tap = resized(tap, self.spec.grid)
             by_extent.setdefault(min(extent, self.spec.grid), []).append(tap)
@@ -213,7 +215,7 @@ class LabelBranch(nn.Module):
         }
         parts = [projected[r] for r in self.direct]
         if self.merged:
-            h1, nodes = member.weight2.shape[0], self.spec.grid // self.tile + 1
+            h1, nodes = member.weight2.shape[0], self.nodes
             across = [
                 torch.matmul(
                     getattr(self, f"rows_{r}"), projected[r].reshape(-1, r, r * h1)

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from nets.config import TapRecipe
+from nets.features import Resize
+
 
 @dataclass(frozen=True)
 class LabelSpec:
@@ -15,7 +18,8 @@ class LabelSpec:
     score_source: Literal["segmentation", "keypoints", "depth"] | None = None
     score_fraction: float = 0.1  # share of the most uncertain pixels that the score averages
     keypoint_window_px: int = 3  # radius of the centroid's square window
-    tap_recipe: str = "styledconv+const"
+    tap_recipe: TapRecipe = "styledconv+const"
+    resize: Resize = "bilinear"  # of taps coarser than the grid
 
     def __post_init__(self) -> None:
         if self.grid < 8 or self.grid & (self.grid - 1):
@@ -31,8 +35,6 @@ class LabelSpec:
             raise ValueError(f"score_fraction is {self.score_fraction}; it must be in (0, 1]")
         if self.keypoint_window_px < 0:
             raise ValueError(f"keypoint_window_px is {self.keypoint_window_px}; 0 is the least")
-        if self.tap_recipe != "styledconv+const":
-            raise ValueError(f"tap_recipe is {self.tap_recipe!r}; StyleGAN2 has 'styledconv+const'")
 
     @property
     def score_pixels(self) -> int:

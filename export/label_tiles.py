@@ -1,16 +1,19 @@
-"""Geometry of bilinear resizing by tiles: which samples a tile of output pixels reads, and how.
+"""Geometry of resizing by tiles: which samples a tile of output pixels reads, and how.
 
-Resizing is linear and separable, so a tile of t x t output pixels is one constant matrix times
-the few samples around it. For levels whose pixels span up to t output pixels the samples are the
-level's own. Coarser levels are piecewise linear with kinks only at multiples of t, so their sum
-is known exactly from its values at the tiles' corners ("nodes"), where they are added first.
-The matrix is then the same for every tile. All functions are NumPy in float64.
+Bilinear resizing is linear and separable, so a tile of t x t output pixels is one constant matrix
+times the few samples around it. For levels whose pixels span up to t output pixels the samples are
+the level's own. Coarser levels are piecewise linear with kinks only at multiples of t, so their sum
+is known exactly from its values at the tiles' corners ("nodes"), where they are added first. The
+matrix is then the same for every tile. Nearest resizing reads fewer samples: of the coarser levels
+a tile reads a single one, and the nodes are the tiles. All functions are NumPy in float64.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from nets.features import Resize
 
 Matrix = NDArray[np.float64]
 
@@ -30,8 +33,17 @@ def interpolation(positions: Matrix, extent: int) -> Matrix:
     return weights
 
 
-def node_weights(extent: int, grid: int, tile: int) -> Matrix:
-    """[grid / tile + 1, extent]: a level's values at the tile borders of the grid."""
+def selection(positions: Matrix, extent: int) -> Matrix:
+    """Weights [len(positions), extent] of the sample that each position lies in."""
+    weights: Matrix = np.eye(extent)[np.floor(positions).astype(int)]
+    return weights
+
+
+def node_weights(extent: int, grid: int, tile: int, resize: Resize = "bilinear") -> Matrix:
+    """[nodes, extent]: a level's values at the tiles' borders, grid / tile + 1 of them; nearest:
+    in the tiles, grid / tile."""
+    if resize == "nearest":
+        return selection(np.arange(0, grid, tile, dtype=np.float64) * (extent / grid), extent)
     edges = np.arange(0, grid + 1, tile, dtype=np.float64)
     return interpolation(edges * (extent / grid) - 0.5, extent)
 
@@ -42,34 +54,43 @@ class TileReads:
 
     direct: tuple[int, ...]  # extents of the levels read as they are, ascending
     merged: tuple[int, ...]  # extents of the levels summed at the nodes, ascending
+    nodes: int  # along an axis
     weights: Matrix  # [tile * tile, K], the same for every tile
     indices: NDArray[np.int64]  # [grid / tile, grid / tile, K], rows of the table
-    # The table: direct levels in row-major order, then the nodes [grid / tile + 1, squared].
+    # The table: direct levels in row-major order, then the nodes, squared.
 
 
-def tile_reads(extents: tuple[int, ...], grid: int, tile: int) -> TileReads:
+def tile_reads(
+    extents: tuple[int, ...], grid: int, tile: int, resize: Resize = "bilinear"
+) -> TileReads:
     """For levels of these extents, all powers of two under `grid`."""
     direct = tuple(r for r in extents if grid // r <= tile)
     merged = tuple(r for r in extents if grid // r > tile)
     tiles = np.arange(grid // tile)
     pixels: Matrix = np.arange(tile, dtype=np.float64) + 0.5  # centres within a tile
+    # Samples beside a tile's own that it reads; and nodes beyond its first.
+    beside = 1 if resize == "bilinear" else 0
     offset = 0
     weights: list[Matrix] = []
     indices: list[NDArray[np.int64]] = []
     for extent in direct:
-        span = tile * extent // grid  # samples under a tile; one more on either side
-        axis = interpolation(pixels * (extent / grid) - 0.5 + 1, span + 2)  # [tile, span + 2]
-        reads = np.clip(tiles[:, None] * span + np.arange(-1, span + 1), 0, extent - 1)
+        span = tile * extent // grid  # samples under a tile
+        positions = pixels * (extent / grid)
+        axis = selection(positions, span)
+        if resize == "bilinear":
+            axis = interpolation(positions - 0.5 + 1, span + 2)  # [tile, span + 2]
+        reads = tiles[:, None] * span + np.arange(-beside, span + beside)
         weights.append(np.kron(axis, axis).astype(np.float64))
-        indices.append(_pairs(reads, extent) + offset)
+        indices.append(_pairs(np.clip(reads, 0, extent - 1), extent) + offset)
         offset += extent * extent
+    nodes = grid // tile + beside
     if merged:
-        axis = interpolation(pixels / tile, 2)
-        reads = tiles[:, None] + np.arange(2)
+        axis = interpolation(pixels / tile, 2) if resize == "bilinear" else np.ones((tile, 1))
+        reads = tiles[:, None] + np.arange(1 + beside)
         weights.append(np.kron(axis, axis).astype(np.float64))
-        indices.append(_pairs(reads, grid // tile + 1) + offset)
+        indices.append(_pairs(reads, nodes) + offset)
     return TileReads(
-        direct, merged, np.concatenate(weights, axis=1), np.concatenate(indices, axis=2)
+        direct, merged, nodes, np.concatenate(weights, axis=1), np.concatenate(indices, axis=2)
     )
 
 

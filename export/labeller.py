@@ -12,23 +12,38 @@ from export.ensemble_outputs import PointsFromHeatmaps
 from export.filter_graph import kept_first, top_mean
 from export.label_branch import LabelBranch, PixelLabels, resized
 from export.label_spec import LabelSpec
+from export.stylegan1_graph import ServedStyleGAN1
 from export.synthesis_graph import ServedSynthesis
+from nets import stylegan1
+from nets.generator import Generator
 from nets.interpreter import Interpreter
-from nets.stylegan2 import Generator
 
 __all__ = ["LabelSpec", "Labeller"]
 
 Precision = Literal["float32", "float16"]
 
 
+def served_synthesis(generator: Generator, dtype: torch.dtype) -> ServedSynthesis | ServedStyleGAN1:
+    """The generator's synthesis as the graph has it."""
+    if isinstance(generator, stylegan1.Generator):
+        return ServedStyleGAN1(generator.synthesis, dtype)
+    return ServedSynthesis(generator.synthesis, dtype)
+
+
+def constant_tap(generator: Generator) -> Tensor:
+    """The tap that is the same for every image, float32 [1, C, 4, 4]; C is 0 without such."""
+    if isinstance(generator, stylegan1.Generator):
+        return torch.zeros(1, 0, 4, 4)
+    return generator.synthesis.blocks()[0].const.detach()[None]
+
+
 def level_channels(generator: Generator, grid: int) -> dict[int, int]:
     """Channels of the taps at each extent of the label grid, without the constant."""
     config = generator.config
-    channels: dict[int, int] = {}
+    channels = {4: -constant_tap(generator).shape[1]}
     for extent, width in zip(config.resolutions, config.channels, strict=True):
-        taps = 1 if extent == 4 else 2
         reduced = min(extent, grid)
-        channels[reduced] = channels.get(reduced, 0) + taps * width
+        channels[reduced] = channels.get(reduced, 0) + 2 * width
     return channels
 
 
@@ -60,7 +75,7 @@ class Labeller(nn.Module):
                 f"{generator.config.resolution} pixels"
             )
         dtype = torch.float32 if precision == "float32" else torch.float16
-        self.synthesis = ServedSynthesis(generator.synthesis, dtype)
+        self.synthesis = served_synthesis(generator, dtype)
         self.labels = None
         self.head_outputs: dict[str, int] = {}
         self.points = PointsFromHeatmaps(spec.height, spec.width, spec.keypoint_window_px)
@@ -74,7 +89,7 @@ class Labeller(nn.Module):
         self.labels = LabelBranch(
             interpreter,
             spec,
-            generator.synthesis.blocks()[0].const.detach()[None],
+            constant_tap(generator),
             level_channels(generator, spec.grid),
             dtype,
             tile=tile,
@@ -85,7 +100,12 @@ class Labeller(nn.Module):
         kinds = list(interpreter.heads)
         if self.spec.score_source is not None and self.spec.score_source not in kinds:
             raise ValueError(f"score_source is {self.spec.score_source!r}; the heads are {kinds}")
-        expected = 2 * sum(generator.config.channels)
+        if self.spec.tap_recipe != generator.config.tap_recipe:
+            raise ValueError(
+                f"the labels read taps {self.spec.tap_recipe!r}; this generator gives "
+                f"{generator.config.tap_recipe!r}"
+            )
+        expected = generator.config.features
         actual = interpreter.head(kinds[0]).config.features
         if actual != expected:
             raise ValueError(f"heads read {actual} features; this generator's taps have {expected}")

@@ -33,6 +33,7 @@ def spec_from_cards(generator: GeneratorCard, interpreter: InterpreterCard | Non
         score_fraction=interpreter.score_fraction,
         keypoint_window_px=DEFAULT_WINDOW_PX if keypoints is None else keypoints.window_px,
         tap_recipe=interpreter.tap_recipe,
+        resize=interpreter.resize,
     )
 
 
@@ -52,7 +53,7 @@ def generator_from_card(card: GeneratorCard, w_avg: Tensor) -> Generator:
         w_avg=[shortest_float32(value) for value in w_avg.tolist()],
         truncation_psi=card.truncation_psi,
         truncation_cutoff=card.truncation_cutoff,
-        noise="const",
+        noise="const" if card.noise_seed is None else f"seed:{card.noise_seed}",
         conv_clamp=config.conv_clamp,
     )
 

@@ -9,18 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from export.labeller import Labeller
-from nets.stylegan2 import MappingNetwork
+from nets.mapping import MappingNetwork
 
 OPSET = 17  # what every TensorRT from 8.5 parses
 
 # Operators TensorRT 8.5 parses without restrictions that matter here (no TopK, sort, loops).
 # fmt: off
 OPERATORS = frozenset({
-    "Abs", "Add", "ArgMax", "AveragePool", "Cast", "Clip", "Concat", "Conv", "ConvTranspose",
-    "Div", "Equal", "Floor", "Gather", "Gemm", "Greater", "GreaterOrEqual", "LeakyRelu", "Less",
-    "LessOrEqual", "Log", "LogSoftmax", "MatMul", "Min", "Mul", "Range", "Reciprocal",
-    "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "Relu", "Reshape", "Resize", "Shape",
-    "Slice", "Softmax", "Split", "Sqrt", "Squeeze", "Sub", "Transpose", "Unsqueeze", "Where",
+    "Abs", "Add", "ArgMax", "AveragePool", "Cast", "Clip", "Concat", "Conv", "ConvTranspose", "Div",
+    "Equal", "Floor", "Gather", "Gemm", "Greater", "GreaterOrEqual", "InstanceNormalization",
+    "LeakyRelu", "Less", "LessOrEqual", "Log", "LogSoftmax", "MatMul", "Min", "Mul", "Range",
+    "Reciprocal", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "Relu", "Reshape", "Resize",
+    "Shape", "Slice", "Softmax", "Split", "Sqrt", "Squeeze", "Sub", "Transpose", "Unsqueeze",
+    "Where",
 })
 # fmt: on
 
@@ -83,6 +84,8 @@ def _traced(
     buffer = io.BytesIO()
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore", DeprecationWarning)
+        # Instance norm has no other mode: its statistics are always those of the input.
+        warnings.filterwarnings("ignore", "ONNX export mode .* operator 'instance_norm'")
         torch.onnx.export(
             module.eval(),
             tuple(inputs.values()),

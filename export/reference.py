@@ -14,8 +14,8 @@ from torch import Tensor
 
 from export.label_spec import LabelSpec
 from nets.features import gather_features, hypercolumn
+from nets.generator import Generator
 from nets.interpreter import Interpreter
-from nets.stylegan2 import Generator
 
 WHOLE_BYTES = 1 << 30
 PIXELS_AT_ONCE = 1 << 14
@@ -99,7 +99,7 @@ def head_maps(
     flat = (rows[:, None] * spec.grid + torch.arange(spec.width)).flatten()  # grid pixels
     features = sum(t.shape[1] for t in taps)
     whole = (
-        hypercolumn(taps, spec.grid)[0].flatten(1).t()  # [grid * grid, D]
+        hypercolumn(taps, spec.grid, spec.resize)[0].flatten(1).t()  # [grid * grid, D]
         if features * spec.grid**2 * 4 <= whole_bytes
         else None
     )
@@ -109,7 +109,7 @@ def head_maps(
             x = whole[pixels]
         else:
             row, column = pixels // spec.grid, pixels % spec.grid
-            x = gather_features(taps, row[None], column[None], spec.grid)[0]
+            x = gather_features(taps, row[None], column[None], spec.grid, spec.resize)[0]
         for kind, raw in interpreter(x).items():
             chunks.setdefault(kind, []).append(raw)
     return {

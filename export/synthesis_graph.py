@@ -1,8 +1,8 @@
 """StyleGAN2 synthesis as it is served: eager weights in, a graph of plain operators out.
 
-The same function as `nets.stylegan2.SynthesisNetwork`, rearranged so that every convolution has
-constant weights: styles scale activations, up-convolutions take their low-pass into the kernel,
-noise and activation gains are constants.
+The same function as `nets.stylegan2.SynthesisNetwork`, in all architectures, rearranged so that
+every convolution has constant weights: styles scale activations, up-convolutions take their
+low-pass into the kernel, noise and activation gains are constants.
 """
 
 import math
@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nets.stylegan2 import FullyConnectedLayer, SynthesisLayer, SynthesisNetwork, ToRGBLayer
+from nets.mapping import FullyConnectedLayer
+from nets.stylegan2 import SkipLayer, SynthesisBlock, SynthesisLayer, SynthesisNetwork, ToRGBLayer
 
 
 def upconv_kernel(weight: Tensor, fir: Tensor) -> Tensor:
@@ -42,7 +43,7 @@ class Affine(nn.Module):
 class ServedLayer(nn.Module):
     """x [N, I, r, r] -> [N, O, r, r] or twice the extent: conv, demodulation, noise, activation.
 
-    The gain sqrt(2) of the activation is multiplied into what precedes it (leaky ReLU is
+    The activation's gain is multiplied into what precedes it (leaky ReLU is
     homogeneous). In half precision weights and styles are first divided by their largest values,
     so that no partial sum overflows; the demodulation, in float32, multiplies them back.
     """
@@ -56,10 +57,10 @@ class ServedLayer(nn.Module):
     def __init__(self, layer: SynthesisLayer, dtype: torch.dtype) -> None:
         super().__init__()
         weight = layer.weight.detach()
-        gain = math.sqrt(2)
+        gain = math.sqrt(2) * layer.gain
         self.up = layer.up
         self.in_half = dtype == torch.float16
-        self.limit = None if layer.conv_clamp is None else layer.conv_clamp * gain
+        self.limit = None if layer.conv_clamp is None else layer.conv_clamp * layer.gain
         self.affine = Affine(layer.affine)
         # Demodulation uses the 3x3 weights, also where the kernel is 6x6.
         self.register_buffer("squared", weight.square().sum(dim=(2, 3)).t().contiguous())  # [I, O]
@@ -122,6 +123,70 @@ class ServedToRGB(nn.Module):
         return y if self.limit is None else y.clamp(-self.limit, self.limit)
 
 
+def doubled(x: Tensor, kernel: Tensor) -> Tensor:
+    """x [N, C, r, r] -> [N, C, 2r, 2r]; kernel [C, 1, 4, 4] is the FIR times 4.
+
+    A transposed convolution spreads samples with the kernel as it stands, as does filtering the
+    zero-inserted image.
+    """
+    return F.conv_transpose2d(x, kernel, stride=2, padding=1, groups=kernel.shape[0])
+
+
+def doubling_kernel(fir: Tensor, channels: int) -> Tensor:
+    """fir [4, 4] -> [channels, 1, 4, 4]; zero insertion keeps a quarter of the samples."""
+    return (fir * 4)[None, None].repeat(channels, 1, 1, 1)
+
+
+class ServedSkip(nn.Module):
+    """The residual path: x [N, I, r, r] -> [N, O, 2r, 2r]."""
+
+    weight: Tensor
+    kernel: Tensor
+
+    def __init__(self, layer: SkipLayer, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.register_buffer("weight", (layer.weight.detach() * layer.weight_gain).to(dtype))
+        kernel = doubling_kernel(layer.resample_filter, layer.weight.shape[0])
+        self.register_buffer("kernel", kernel.to(dtype))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return doubled(F.conv2d(x, self.weight), self.kernel)
+
+
+class ServedBlock(nn.Module):
+    """One resolution, as `nets.stylegan2.SynthesisBlock`."""
+
+    rgb_kernel: Tensor
+
+    def __init__(self, block: SynthesisBlock, channels: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        layers = [block.conv1] if block.is_first else [block.conv0, block.conv1]
+        self.layers = nn.ModuleList(ServedLayer(layer, dtype) for layer in layers)
+        self.torgb = ServedToRGB(block.torgb, dtype) if block.has_torgb else None
+        self.skip = ServedSkip(block.skip, dtype) if block.is_residual else None
+        self.register_buffer("rgb_kernel", doubling_kernel(block.resample_filter, channels))
+
+    def forward(
+        self,
+        x: Tensor,
+        image: Tensor | None,
+        rows: list[Tensor],  # one for each layer, then ToRGB's
+    ) -> tuple[Tensor, Tensor | None, list[Tensor]]:
+        residual = None if self.skip is None else self.skip(x)
+        taps: list[Tensor] = []
+        for layer, row in zip(self.layers, rows, strict=False):
+            x = layer(x, row)
+            taps.append(x)
+        if residual is not None:
+            x = residual + x
+        if image is not None:
+            image = doubled(image, self.rgb_kernel)
+        if self.torgb is not None:
+            rgb = self.torgb(x, rows[-1])
+            image = rgb if image is None else rgb + image
+        return x, image, taps
+
+
 class ServedSynthesis(nn.Module):
     """ws float32 [N, num_ws, w_dim] -> image float32 [N, 3, R, R] and the taps that vary.
 
@@ -130,38 +195,22 @@ class ServedSynthesis(nn.Module):
     """
 
     const: Tensor
-    rgb_kernel: Tensor
 
     def __init__(self, network: SynthesisNetwork, dtype: torch.dtype) -> None:
         super().__init__()
-        blocks = network.blocks()
         self.num_ws, self.w_dim = network.config.num_ws, network.config.w_dim
-        self.register_buffer("const", blocks[0].const.detach()[None].to(dtype))
-        self.layers = nn.ModuleList()
-        self.torgbs = nn.ModuleList()
-        for block in blocks:
-            if not block.is_first:
-                self.layers.append(ServedLayer(block.conv0, dtype))
-            self.layers.append(ServedLayer(block.conv1, dtype))
-            self.torgbs.append(ServedToRGB(block.torgb, dtype))
-        fir = blocks[0].resample_filter * 4  # zero insertion keeps a quarter of the samples
         channels = network.config.img_channels
-        # A transposed convolution spreads samples with the kernel as it stands, as does
-        # filtering the zero-inserted image.
-        self.register_buffer("rgb_kernel", fir[None, None].repeat(channels, 1, 1, 1))
+        blocks = network.blocks()
+        self.register_buffer("const", blocks[0].const.detach()[None].to(dtype))
+        self.blocks = nn.ModuleList(ServedBlock(block, channels, dtype) for block in blocks)
 
     def forward(self, ws: Tensor) -> tuple[Tensor, list[Tensor]]:
-        rows = ws.unbind(dim=1)
+        rows = list(ws.unbind(dim=1))
         # The batch extent enters through ws: the constant itself has none.
-        x = self.layers[0](self.const, rows[0])
-        taps = [x]
-        image: Tensor = self.torgbs[0](x, rows[1])
-        for i in range(1, len(self.torgbs)):
-            for j in (2 * i - 1, 2 * i):
-                x = self.layers[j](x, rows[j])
-                taps.append(x)
-            rgb = self.torgbs[i](x, rows[2 * i + 1])
-            image = rgb + F.conv_transpose2d(
-                image, self.rgb_kernel, stride=2, padding=1, groups=self.rgb_kernel.shape[0]
-            )
+        x, image, taps = self.blocks[0](self.const, None, rows[:2])
+        for i, block in enumerate(self.blocks):
+            if i > 0:
+                x, image, block_taps = block(x, image, rows[2 * i - 1 : 2 * i + 2])
+                taps += block_taps
+        assert image is not None
         return image, taps

@@ -73,6 +73,7 @@ def interpreter(
         labels,
         config,
         sha256_of_file(generator_path),
+        generator.config.tap_recipe,
         list(licences) or generator_card.licences,
     )
     write_interpreter(out, trained, card)

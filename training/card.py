@@ -9,6 +9,7 @@ from checkpoints import (
     SegmentationCard,
     head_cards,
 )
+from nets.config import TapRecipe
 from nets.interpreter import Interpreter
 from training.fit_interpreter import FitConfig
 from training.labelled_set import LabelledSet
@@ -23,6 +24,7 @@ def card_from_fit(
     labels: LabelledSet,
     config: FitConfig,
     generator_sha256: str,
+    tap_recipe: TapRecipe,
     licences: list[str],
 ) -> InterpreterCard:
     """The card of a fitted ensemble; its score is the segmentation head's."""
@@ -40,7 +42,7 @@ def card_from_fit(
         format=1,
         kind="interpreter",
         generator_sha256=generator_sha256,
-        tap_recipe="styledconv+const",
+        tap_recipe=tap_recipe,
         features=interpreter.head("segmentation").config.features,
         grid=size,
         crop_top=0,

@@ -13,8 +13,8 @@ from torch import Tensor
 from tqdm import trange
 
 from nets.features import gather_features
+from nets.generator import Generator
 from nets.interpreter import HeadConfig, Interpreter, published_hidden
-from nets.stylegan2 import Generator
 from training.errors import LabelError
 from training.labelled_set import LabelledSet
 

@@ -18,7 +18,7 @@ from checkpoints import generator_from_file
 from examples.demo.mixing import mixed_rows
 from examples.demo.render import SceneTruth, render
 from examples.demo.scene import CLASS_NAMES, Z_DIM, scene_from_latents
-from nets.stylegan2 import Generator
+from nets.generator import Generator
 
 TOLERANCE = 0.25  # of colours in [-1, 1]: an eighth of the range
 BATCH = 32

@@ -13,7 +13,7 @@ from PIL import Image
 from examples.demo.render import render
 from examples.demo.scene import CLASS_NAMES, KEYPOINT_NAMES, PALETTE, SKELETON, scene_from_latents
 from labelmint.latents import Purpose, latents
-from nets.stylegan2 import Generator
+from nets.generator import Generator
 from training.labelled_set import LabelledSet, LabelNames, write_labelled_set
 
 LABEL_SEED = 2021

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from nets.stylegan2 import Generator
+from nets.generator import Generator
 
 
 def mixed_rows(generator: Generator, view_z: Tensor, content_z: Tensor, view_layers: int) -> Tensor:

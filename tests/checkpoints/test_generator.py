@@ -1,5 +1,6 @@
 """Weights load exactly as written or not at all; every refusal is one line naming the file."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -18,6 +19,7 @@ from checkpoints import (
     generator_from_file,
     write_generator,
 )
+from nets.generator import generator_from_config
 from nets.stylegan2 import Generator, GeneratorConfig
 
 CONFIG = GeneratorConfig(16, (6, 5, 4), z_dim=3, w_dim=4, mapping_layers=2, conv_clamp=64.0)
@@ -93,6 +95,29 @@ def test_a_conditional_generator_survives(tmp_path: Path) -> None:
     assert generator_from_file(path)[1] == card
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        GeneratorConfig(16, (6, 5, 4), architecture="resnet"),
+        GeneratorConfig(16, (6, 5, 4), architecture="orig"),
+        GeneratorConfig(16, (6, 5, 4), family="stylegan1"),
+    ],
+    ids=["resnet", "orig", "stylegan1"],
+)
+def test_every_architecture_survives(tmp_path: Path, config: GeneratorConfig) -> None:
+    torch.manual_seed(0)
+    config = replace(config, z_dim=3, w_dim=4, mapping_layers=1)
+    original = generator_from_config(config).eval()
+    changed = {"config": card_from_config(config), "family": config.family, "noise_seed": 5}
+    card = msgspec.structs.replace(CARD, **changed)
+    path = tmp_path / "generator.safetensors"
+    write_generator(path, original, card)
+    generator, found = generator_from_file(path)
+    assert found == card and generator.config == config
+    ws = torch.randn(2, 6, 4)
+    assert torch.equal(generator.synthesis(ws).image, original.synthesis(ws).image)
+
+
 def test_a_missing_tensor_is_named(path: Path) -> None:
     tensors = load_file(path)
     del tensors["mapping.w_avg"]
@@ -161,6 +186,8 @@ def test_a_pickle_is_refused(path: Path) -> None:
         ("format = 1", "format = 2", "format"),
         ('kind = "generator"', 'kind = "interpreter"', "kind"),
         ('family = "stylegan2"', 'family = "stylegan9"', "family"),
+        ('family = "stylegan2"', 'family = "stylegan1"', "no c_dim, conv_clamp"),
+        ('architecture = "skip"', 'architecture = "unet"', "architecture"),
         ("view_layers = 2\n", "", "view_layers"),
         ("view_layers = 2", "view_layers = 7", "view_layers is 7"),
         ("view_layers = 2", "surprise = 2", "surprise"),

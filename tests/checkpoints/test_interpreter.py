@@ -100,7 +100,7 @@ def test_a_single_head_needs_no_other_tables(tmp_path: Path) -> None:
         ("skeleton = [[0, 1]]", "skeleton = [[0, 2]]", "edge [0, 2]"),
         ("hidden = [6, 5]", "hidden = [6]", "hidden"),
         ("hidden = [6, 5]", "hidden = [6, -5]", "width -5"),
-        ('resize = "bilinear"', 'resize = "nearest"', "resize"),
+        ('resize = "bilinear"', 'resize = "bicubic"', "resize"),
         ('kind = "depth"', 'kind = "normals"', "kind"),
         ('kind = "depth"', 'kind = "segmentation"', "segmentation"),
     ],

@@ -12,7 +12,7 @@ from examples.demo import train_generator
 from examples.demo.judge_generator import Judgement, judge, sheet_from_images
 from examples.demo.mixing import mixed_rows
 from examples.demo.scene import CLASS_NAMES, Z_DIM
-from nets.stylegan2 import Generator
+from nets.generator import Generator
 
 WEIGHTS = Path("examples/demo/generator.safetensors")
 IMAGES = 64

@@ -38,7 +38,7 @@ def literal_layer(layer: SynthesisLayer, x: Tensor, w: Tensor) -> Tensor:
     x = x.reshape(n, o, *x.shape[2:]) + layer.noise_const * layer.noise_strength
     x = F.leaky_relu(x + layer.bias[None, :, None, None], 0.2) * math.sqrt(2)
     clamp = layer.conv_clamp
-    return x if clamp is None else x.clamp(-clamp * math.sqrt(2), clamp * math.sqrt(2))
+    return x if clamp is None else x.clamp(-clamp, clamp)
 
 
 def literal_torgb(layer: ToRGBLayer, x: Tensor, w: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from export.ensemble_outputs import Consensus, mean_and_variance
 from export.filter_graph import kept_first, top_mean
 from export.label_tiles import node_weights, tile_pixels, tile_reads
 from export.synthesis_graph import ServedSynthesis, upconv_kernel
+from nets.features import Resize, hypercolumn
 from nets.ops import modulated_conv2d, resample_kernel
 from tests.export.networks import random_generator, random_ws
 from tests.export.reference import jensen_shannon, literal_synthesis
@@ -20,19 +21,17 @@ from tests.export.reference import jensen_shannon, literal_synthesis
 @pytest.mark.parametrize(
     ("grid", "tile"), [(32, 8), (64, 8), (64, 4), (64, 16), (128, 8), (16, 16)]
 )
-def test_tiles_are_the_direct_resize_of_every_level(grid: int, tile: int) -> None:
+@pytest.mark.parametrize("resize", ["bilinear", "nearest"])
+def test_tiles_are_the_direct_resize_of_every_level(grid: int, tile: int, resize: Resize) -> None:
     extents = tuple(r for r in (4, 8, 16, 32, 64) if r < grid)
-    reads = tile_reads(extents, grid, tile)
+    reads = tile_reads(extents, grid, tile, resize)
     torch.manual_seed(0)
     levels = {r: torch.randn(1, 1, r, r, dtype=torch.float64) for r in extents}
-    expected = sum(
-        F.interpolate(x, size=(grid, grid), mode="bilinear", align_corners=False)
-        for x in levels.values()
-    )
+    expected = sum(hypercolumn([x], grid, resize) for x in levels.values())
     assert isinstance(expected, Tensor)
     table = [levels[r].reshape(-1).numpy() for r in reads.direct]
     if reads.merged:
-        weights = {r: node_weights(r, grid, tile) for r in reads.merged}
+        weights = {r: node_weights(r, grid, tile, resize) for r in reads.merged}
         nodes = sum(weights[r] @ levels[r][0, 0].numpy() @ weights[r].T for r in reads.merged)
         table.append(np.asarray(nodes).ravel())
     values = np.concatenate(table)[reads.indices] @ reads.weights.T  # [tiles, tiles, t * t]

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from nets.features import gather_features, hypercolumn
+from nets.features import Resize, gather_features, hypercolumn
+from nets.generator import generator_from_config
 from nets.interpreter import HeadConfig, Interpreter, member_as_sequential, published_hidden
 from nets.ops import demodulation, modulated_conv2d
 from nets.stylegan2 import GeneratorConfig, channels_from_base
@@ -40,14 +41,15 @@ def test_injected_noise_replaces_the_buffers() -> None:
     assert (silent - with_own).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("resize", ["bilinear", "nearest"])
 @pytest.mark.parametrize("grid", [8, 16, 32])
-def test_gathered_pixels_are_those_of_the_hypercolumn(grid: int) -> None:
+def test_gathered_pixels_are_those_of_the_hypercolumn(grid: int, resize: Resize) -> None:
     generator = random_generator(16)
     taps = [t.detach() for t in generator.synthesis(random_ws(generator, 2)).taps]
     rows, columns = torch.meshgrid(torch.arange(grid), torch.arange(grid), indexing="ij")
     every = [t.reshape(1, -1).expand(2, -1) for t in (rows, columns)]
-    gathered = gather_features(taps, every[0], every[1], grid)
-    whole = hypercolumn(taps, grid).flatten(2).transpose(1, 2)
+    gathered = gather_features(taps, every[0], every[1], grid, resize)
+    whole = hypercolumn(taps, grid, resize).flatten(2).transpose(1, 2)
     torch.testing.assert_close(gathered, whole, atol=1e-5, rtol=1e-5)
 
 
@@ -71,6 +73,11 @@ def test_impossible_shapes_are_refused_with_the_numbers() -> None:
         GeneratorConfig(24, (8, 8, 8))
     with pytest.raises(ValueError, match="channels has 2 entries; resolution 16 needs 3"):
         GeneratorConfig(16, (8, 8))
+    with pytest.raises(ValueError, match="a stylegan1 has no c_dim, conv_clamp or architecture"):
+        GeneratorConfig(8, (4, 4), conv_clamp=256, family="stylegan1")
+    with pytest.raises(ValueError, match="noise has 1 tensors; expected 4"):
+        config = GeneratorConfig(8, (4, 4), w_dim=6, family="stylegan1")
+        generator_from_config(config).synthesis(torch.zeros(1, 4, 6), [torch.zeros(4, 4)])
     with pytest.raises(ValueError, match="each kind once"):
         Interpreter((HeadConfig("depth", 8, (4, 4), 1), HeadConfig("depth", 8, (4, 4), 1)))
     with pytest.raises(ValueError, match=r"\[8, 9\] features"):

@@ -1,0 +1,164 @@
+"""Recipes: what published label ensembles do not say about themselves, as TOML.
+
+The recipes of the published configurations lie in `published/`; users may write their own.
+"""
+
+import colorsys
+import re
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from checkpoints.card import ClassCard, GeneratorCard, Strict
+from checkpoints.errors import CardError
+from checkpoints.toml import read_toml
+from nets.config import TapRecipe
+from nets.features import Resize
+
+FOLDER = Path(__file__).parent / "published"
+GOLDEN_RATIO = 0.618034
+COLOR = re.compile(r"#[0-9a-fA-F]{6}\Z")
+
+
+class RecipeFile(Strict, frozen=True, kw_only=True):
+    """A recipe's TOML file."""
+
+    format: Literal[1]
+    kind: Literal["recipe"]
+    note: str  # where this is from, in words
+    tap_recipe: TapRecipe
+    features: int  # D, length of the hypercolumn
+    grid: int  # square extent every tap is resized to, pixels
+    crop_top: int  # first row of the grid that is kept
+    height: int  # label and image rows after the crop
+    width: int
+    resize: Resize
+    truncation_psi: float
+    truncation_cutoff: int  # rows of w+
+    score_fraction: float = 0.1  # share of the most uncertain pixels that the score averages
+    licences: list[str]
+    classes: list[str]  # names, by class id
+    colors: list[int] | None = None  # 0xRRGGBB by class id; absent: distinct ones
+
+
+class ClassEntry(Strict, frozen=True):
+    """A row of classes.toml, as labelled sets have it; the class id is its position."""
+
+    name: str
+    color: str  # "#rrggbb"
+
+
+class ClassesFile(Strict, frozen=True):
+    """classes.toml."""
+
+    classes: list[ClassEntry]
+
+
+class Recipe(Strict, frozen=True, kw_only=True):
+    """A recipe with its name."""
+
+    name: str
+    file: RecipeFile
+
+    @property
+    def classes(self) -> list[ClassCard]:
+        """Names and colours."""
+        colors = self.file.colors or distinct_colors(len(self.file.classes))
+        return [
+            ClassCard(name=name, color=color)
+            for name, color in zip(self.file.classes, colors, strict=True)
+        ]
+
+
+def published_names() -> list[str]:
+    """Names that `recipe_from_name` knows."""
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def recipe_from_name(name_or_path: str) -> Recipe:
+    """A published recipe, or a TOML file's. Raises CardError."""
+    if name_or_path in published_names():
+        return _recipe(name_or_path, FOLDER / f"{name_or_path}.toml")
+    path = Path(name_or_path)
+    if path.suffix != ".toml":
+        raise CardError(
+            f"there is no recipe {name_or_path}; there are {', '.join(published_names())}, and "
+            "TOML files of one's own"
+        )
+    return _recipe(path.stem, path)
+
+
+def recipe_with_classes(recipe: Recipe, path: Path) -> Recipe:
+    """The recipe with the names and colours of a classes.toml. Raises CardError."""
+    entries = read_toml(path, ClassesFile).classes
+    for i, entry in enumerate(entries):
+        if not COLOR.match(entry.color):
+            raise CardError(f'{path}: classes[{i}].color is {entry.color!r}, not "#rrggbb"')
+    if not entries:
+        raise CardError(f"{path}: classes is empty")
+    file = msgspec.structs.replace(
+        recipe.file,
+        classes=[entry.name for entry in entries],
+        colors=[int(entry.color[1:], 16) for entry in entries],
+    )
+    return Recipe(name=recipe.name, file=file)
+
+
+def matching_recipes(features: int, tap_recipe: TapRecipe | None = None) -> list[str]:
+    """Names of the published recipes whose taps have so many channels (and are these)."""
+    files = {name: recipe_from_name(name).file for name in published_names()}
+    return [
+        name
+        for name, file in files.items()
+        if file.features == features and tap_recipe in (None, file.tap_recipe)
+    ]
+
+
+def card_with_recipe(card: GeneratorCard, recipe: Recipe) -> GeneratorCard:
+    """The generator's card with the recipe's truncation and licences. Raises CardError."""
+    rows = 2 * len(card.config.channels)
+    if recipe.file.truncation_cutoff > rows:
+        raise CardError(
+            f"recipe {recipe.name} truncates {recipe.file.truncation_cutoff} rows of w+; this "
+            f"generator has {rows}"
+        )
+    return msgspec.structs.replace(
+        card,
+        truncation_psi=recipe.file.truncation_psi,
+        truncation_cutoff=recipe.file.truncation_cutoff,
+        licences=list(dict.fromkeys([*card.licences, *recipe.file.licences])),
+    )
+
+
+def distinct_colors(count: int) -> list[int]:
+    """Black, then hues by steps of the golden ratio, 0xRRGGBB each."""
+    colors = [0x000000]
+    for i in range(1, count):
+        rgb = colorsys.hsv_to_rgb(i * GOLDEN_RATIO % 1, 0.85 - 0.3 * (i % 2), 1 - 0.25 * (i % 3))
+        red, green, blue = (round(255 * part) for part in rgb)
+        colors.append(red << 16 | green << 8 | blue)
+    return colors[:count]
+
+
+def _recipe(name: str, path: Path) -> Recipe:
+    file = read_toml(path, RecipeFile)
+    problem = _problem(file)
+    if problem:
+        raise CardError(f"{path}: {problem}")
+    return Recipe(name=name, file=file)
+
+
+def _problem(file: RecipeFile) -> str | None:
+    """The first value at odds with another, in words; the cards made from it check the rest."""
+    if not file.classes:
+        return "classes is empty"
+    if file.colors is not None and len(file.colors) != len(file.classes):
+        return f"colors has {len(file.colors)} entries, classes {len(file.classes)}"
+    if not all(0 <= color <= 0xFFFFFF for color in file.colors or ()):
+        return "colors has a value outside 0x000000 to 0xffffff"
+    if not 0 <= file.truncation_psi <= 2:
+        return f"truncation_psi is {file.truncation_psi}; it must be in [0, 2]"
+    if file.truncation_cutoff < 0:
+        return f"truncation_cutoff is {file.truncation_cutoff}; it must not be negative"
+    return None

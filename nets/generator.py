@@ -1,0 +1,13 @@
+"""A generator of either family: `mapping(z, c)`, `synthesis(ws, noise)`, `config`."""
+
+from nets import stylegan1, stylegan2
+from nets.config import GeneratorConfig
+
+Generator = stylegan2.Generator | stylegan1.Generator
+
+
+def generator_from_config(config: GeneratorConfig) -> Generator:
+    """A freshly initialised generator of the config's family."""
+    if config.family == "stylegan1":
+        return stylegan1.Generator(config)
+    return stylegan2.Generator(config)

@@ -1,0 +1,68 @@
+"""Golden fixtures: what public code computed from random weights; fixtures/README.md tells how."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+FIXTURES = Path(__file__).parent / "fixtures"
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Some values of a tensor [N, C, H, W]."""
+
+    shape: tuple[int, ...]
+    index: Tensor  # int64, into the flattened tensor
+    value: Tensor  # float32
+
+    def of(self, tensor: Tensor) -> Tensor:
+        """The same places of another tensor."""
+        assert tuple(tensor.shape) == self.shape
+        return tensor.reshape(-1)[self.index]
+
+    def difference(self, tensor: Tensor) -> float:
+        """The largest, in units of the largest value."""
+        return float((self.of(tensor) - self.value).abs().max() / self.value.abs().max())
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Weights and inputs, and what came out of the public code."""
+
+    about: dict[str, Any]
+    weights: dict[str, Tensor]
+    inputs: dict[str, Tensor]
+    image: Sampled
+    taps: list[Sampled]
+
+    @property
+    def noise(self) -> list[Tensor] | None:
+        """Injected noise maps, where the public code draws them at random."""
+        if "noise_seed" not in self.about:
+            return None
+        rng = np.random.RandomState(self.about["noise_seed"])
+        shapes = self.about["noise_shapes"]
+        return [torch.from_numpy(rng.randn(*s).astype(np.float32)) for s in shapes]
+
+
+def golden(name: str) -> Golden:
+    """Reads fixtures/<name>.safetensors."""
+    with safe_open(FIXTURES / f"{name}.safetensors", "pt") as file:
+        about = json.loads(file.metadata()["about"])
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    of = {
+        kind: {k.removeprefix(kind): t for k, t in tensors.items() if k.startswith(kind)}
+        for kind in ("weights/", "inputs/")
+    }
+    sampled = [
+        Sampled(tuple(shape), tensors[f"{name}/index"].long(), tensors[f"{name}/value"])
+        for name, shape in [("image", about["image_shape"])]
+        + [(f"tap{i}", s) for i, s in enumerate(about["tap_shapes"])]
+    ]
+    return Golden(about, of["weights/"], of["inputs/"], sampled[0], sampled[1:])

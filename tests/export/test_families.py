@@ -1,0 +1,64 @@
+"""What is exported draws the public code's pixels, in every family and architecture."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from export.label_spec import LabelSpec
+from export.labeller import Labeller, served_synthesis
+from export.onnx_from_labeller import labeller_onnx
+from nets.generator import Generator
+from tests.checkpoints import (
+    test_rosinality,
+    test_stylegan1,
+    test_stylegan2_ada,
+    test_stylegan2_tf,
+)
+from tests.checkpoints.golden import Golden
+from tests.export.test_labeller import open_session
+
+Load = Callable[[], tuple[Generator, Golden]]
+FAMILIES: dict[str, Load] = {
+    f"{module.__name__.rpartition('.test_')[2]} {name}": partial(module.loaded, name)
+    for module in (test_stylegan2_ada, test_stylegan2_tf, test_rosinality, test_stylegan1)
+    for name in module.NAMES
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_exported_pixels_are_the_public_codes(name: str, tmp_path: Path) -> None:
+    generator, of = FAMILIES[name]()
+    size = generator.config.resolution
+    labeller = Labeller(generator, None, LabelSpec(size, 0, size, size))
+    labeller_onnx(labeller, tmp_path / "labeller.onnx")
+    session = open_session(tmp_path / "labeller.onnx")
+    everything = np.full(len(of.inputs["ws"]), np.inf, np.float32)
+    feed = {"ws": of.inputs["ws"].numpy(), "max_uncertainty": everything}
+    image = torch.from_numpy(session.run(["image"], feed)[0]).permute(0, 3, 1, 2)
+    expected = (of.image.value * 127.5 + 128).clamp(0, 255).to(torch.uint8)
+    steps = (of.image.of(image).int() - expected.int()).abs()
+    assert (steps <= 1).float().mean() >= 0.999
+    assert len(expected.unique()) > 100, "a flat image proves nothing"
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_served_taps_are_the_public_codes(name: str) -> None:
+    generator, of = FAMILIES[name]()
+    with torch.no_grad():
+        _, taps = served_synthesis(generator, torch.float32)(of.inputs["ws"])
+    for tap, expected in zip(taps, of.taps[-len(taps) :], strict=True):
+        assert expected.difference(tap) < 1e-4
+    assert len(of.taps) - len(taps) in (0, 1)  # the constant is left out
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_half_precision_stays_close(name: str) -> None:
+    generator, of = FAMILIES[name]()
+    with torch.no_grad():
+        image, _ = served_synthesis(generator, torch.float16)(of.inputs["ws"])
+    assert torch.isfinite(image).all()
+    assert of.image.difference(image) < 0.03
