@@ -9,17 +9,20 @@ from pathlib import Path
 import click
 
 from bundle.errors import BundleError
+from bundle.manifest import MANIFEST
 from bundle.open import open_bundle
 from bundle.write import add_calibration, refuse_existing, refuse_known_calibration, staged_folder
 from checkpoints import CheckpointError
 from engines.errors import EngineError
 from engines.open import EngineOptions, open_mapping
 from engines.sampling import LatentSource, SamplingOptions, default_options, key_from_options
-from export.bundle_from_weights import weights_from_files, write_checked_manifest, write_graphs
+from export.bundle_from_weights import write_checked_manifest, write_graphs
 from export.calibrate import calibration_from_engine, refuse_without_score
 from export.errors import ExportError
 from export.inspect import lines_from_bundle
+from export.inspect_weights import lines_from_weights
 from export.score_engine import open_score_engine
+from export.weights import Sources, weights_from_files
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 WEIGHTS = click.Path(dir_okay=False, path_type=Path)
@@ -32,8 +35,21 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--generator", required=True, type=WEIGHTS, help="Weights, their card beside them.")
-@click.option("--interpreter", type=WEIGHTS, help="Label ensemble; without it: images only.")
+@click.option(
+    "--generator",
+    required=True,
+    type=WEIGHTS,
+    help="Weights with their card beside them, or an official StyleGAN2 .pkl (PyTorch or "
+    "TensorFlow), a rosinality .pt, or a DatasetGAN StyleGAN1 .pt.",
+)
+@click.option("--mean-latent", type=WEIGHTS, help="Mean of w (.npy) of such a file.")
+@click.option(
+    "--interpreter",
+    type=click.Path(path_type=Path),
+    help="Label ensemble, or a folder of published model_<k>.pth; without it: images only.",
+)
+@click.option("--recipe", help="What such members read: a published recipe's name or a TOML file.")
+@click.option("--labels", type=WEIGHTS, help="classes.toml in place of the recipe's classes.")
 @click.option("--out", required=True, type=FOLDER, help="The bundle's folder.")
 @click.option("--force", is_flag=True, help="Replace the bundle at --out.")
 @click.option(
@@ -52,7 +68,10 @@ def main() -> None:
 @click.option("--batch", type=click.IntRange(min=1), help="Samples of a run, while exporting.")
 def bundle(
     generator: Path,
+    mean_latent: Path | None,
     interpreter: Path | None,
+    recipe: str | None,
+    labels: Path | None,
     out: Path,
     force: bool,
     calibrate: int,
@@ -64,7 +83,7 @@ def bundle(
     options = _engine_options(batch)
     with one_line_errors():
         refuse_existing(out, force)
-        weights = weights_from_files(generator, interpreter)
+        weights = weights_from_files(Sources(generator, mean_latent, interpreter, recipe, labels))
         with staged_folder(out, force) as folder:
             write_graphs(folder, weights, half)
             print(f"comparing {parity_samples} samples with the reference", file=sys.stderr)
@@ -113,11 +132,18 @@ def calibrate(
 
 
 @main.command()
-@click.argument("bundle", type=FOLDER)
-def inspect(bundle: Path) -> None:
-    """Verifies a bundle's files and prints what it is."""
+@click.argument("path", type=click.Path(path_type=Path))
+def inspect(path: Path) -> None:
+    """Prints what a bundle or a weights file is; nothing in a file is ever run.
+
+    A bundle's files are verified. Weights are labelmint's own or other projects', as `bundle`
+    takes them; a folder of model_<k>.pth is one ensemble.
+    """
     with one_line_errors():
-        print("\n".join(lines_from_bundle(open_bundle(bundle))))
+        if (path / MANIFEST).exists():
+            print("\n".join(lines_from_bundle(open_bundle(path))))
+        else:
+            print("\n".join(lines_from_weights(path)))
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import platform
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,25 +19,12 @@ from bundle.manifest import LABELLER, MAPPING, Manifest, Parity
 from bundle.open import Bundle, open_bundle
 from bundle.read import bundle_id_from_content
 from bundle.write import file_entries, write_manifest
-from checkpoints import (
-    GeneratorCard,
-    InterpreterCard,
-    generator_from_file,
-    interpreter_from_file,
-    sha256_of_file,
-)
 from engines.open import EngineOptions, Precision, open_engine, open_mapping
 from engines.protocol import Engine
 from engines.sampling import default_options, ws_from_indices
 from export.errors import ExportError
-from export.label_spec import LabelSpec
 from export.labeller import Labeller
-from export.manifest_from_cards import (
-    generator_from_card,
-    heads_from_card,
-    labels_from_card,
-    spec_from_cards,
-)
+from export.manifest_from_cards import generator_from_card, heads_from_card, labels_from_card
 from export.onnx_from_labeller import labeller_onnx, mapping_onnx
 from export.parity import (
     TOLERANCES,
@@ -47,52 +34,13 @@ from export.parity import (
     refuse_excess,
 )
 from export.reference import reference_outputs
+from export.weights import Weights
 from labelmint.latents import Purpose, latents
-from nets.generator import Generator
-from nets.interpreter import Interpreter
 
 TOOLS = ("torch", "onnx", "onnxruntime", "numpy")
 RUNTIME = f"onnxruntime-cpu {version('onnxruntime')}"
 PRECISIONS: tuple[Precision, ...] = ("float32", "float16")
 PARITY_SEED = 2**63  # far from what users draw
-
-
-@dataclass(frozen=True)
-class Weights:
-    """Everything a bundle is made from."""
-
-    generator: Generator
-    generator_card: GeneratorCard
-    interpreter: Interpreter | None
-    interpreter_card: InterpreterCard | None
-
-    @property
-    def spec(self) -> LabelSpec:
-        """What the labeller must know beside the weights."""
-        return spec_from_cards(self.generator_card, self.interpreter_card)
-
-
-def weights_from_files(generator: Path, interpreter: Path | None) -> Weights:
-    """Reads both and checks that they belong together. Raises CheckpointError, ExportError."""
-    network, card = generator_from_file(generator)
-    if interpreter is None:
-        return Weights(network, card, None, None)
-    ensemble, ensemble_card = interpreter_from_file(interpreter)
-    found = sha256_of_file(generator)
-    if ensemble_card.generator_sha256 != found:
-        raise ExportError(
-            f"{interpreter} was trained on a generator with SHA-256 "
-            f"{ensemble_card.generator_sha256}, {generator} has {found}; give that generator, or "
-            f"set generator_sha256 in {interpreter.with_suffix('.toml')} if they are the same "
-            "network"
-        )
-    features = network.config.features
-    if ensemble_card.features != features:
-        raise ExportError(
-            f"{interpreter} reads {ensemble_card.features} features a pixel; the taps of "
-            f"{generator} have {features}"
-        )
-    return Weights(network, card, ensemble, ensemble_card)
 
 
 def write_graphs(folder: Path, weights: Weights, half: bool) -> None:

@@ -1,0 +1,113 @@
+"""A weights file in words, for people: what it is, and which label recipes fit its taps."""
+
+from pathlib import Path
+
+from checkpoints import (
+    CheckpointError,
+    GeneratorCard,
+    InterpreterCard,
+    generator_from_foreign,
+    interpreter_from_file,
+    matching_recipes,
+    member_paths,
+    published_names,
+    read_array,
+    read_foreign,
+    recipe_from_name,
+    widths_of_member,
+)
+from export.weights import NATIVE, generator_from_path
+from nets.generator import Generator
+
+NPY = b"\x93NUMPY"
+
+
+def lines_from_weights(path: Path) -> list[str]:
+    """A generator, an ensemble's folder or member, or a mean latent. Raises CheckpointError."""
+    if path.is_dir():
+        return _member_lines(path, member_paths(path))
+    if path.suffix == NATIVE:
+        return _native_lines(path)
+    if _starts_with(path, NPY):
+        return [f"{path}: array {list(read_array(path).shape)}; a mean latent has rows of w"]
+    file = read_foreign(path)
+    try:
+        widths_of_member(file, str(path))
+    except CheckpointError:  # no member, so it should be a generator
+        return _generator_lines(path, *generator_from_foreign(file, str(path)))
+    return _member_lines(path, [path])
+
+
+def _native_lines(path: Path) -> list[str]:
+    try:
+        _, card = interpreter_from_file(path)
+    except CheckpointError:  # no interpreter's card
+        return _generator_lines(path, *generator_from_path(path, None))
+    return _interpreter_lines(path, card)
+
+
+def _generator_lines(path: Path, generator: Generator, card: GeneratorCard) -> list[str]:
+    config = generator.config
+    shape = config.architecture if config.family == "stylegan2" else "as DatasetGAN ports it"
+    lines = [
+        f"{path}: generator, {config.family} ({shape})",
+        f"  resolution   {config.resolution} px, channels "
+        f"{', '.join(map(str, config.channels))} from 4 px on",
+        f"  mapping      {config.mapping_layers} layers, z {config.z_dim}, w {config.w_dim}, "
+        f"{config.num_ws} rows of w+",
+        f"  classes      {config.c_dim or 'none: not conditional'}",
+        f"  clamp        {config.conv_clamp or 'none'}",
+        "  noise        "
+        + ("of the file" if card.noise_seed is None else f"drawn from seed {card.noise_seed}"),
+        f"  taps         {config.tap_recipe}, D = {config.features}",
+        f"  licences     {', '.join(card.licences) or 'not stated: see where the file is from'}",
+    ]
+    return lines + _recipe_lines(matching_recipes(config.features, config.tap_recipe))
+
+
+def _recipe_lines(matching: list[str]) -> list[str]:
+    lines = []
+    for name in matching:
+        file = recipe_from_name(name).file
+        lines.append(
+            f"  recipe       {name}: D = {file.features}, {file.height} x {file.width} px, "
+            f"{len(file.classes)} classes, psi {file.truncation_psi}; {', '.join(file.licences)}"
+        )
+    if not lines:
+        lines.append(f"  recipe       none of the published fits ({', '.join(published_names())})")
+    return lines
+
+
+def _member_lines(path: Path, members: list[Path]) -> list[str]:
+    widths = {str(m): widths_of_member(read_foreign(m), str(m)) for m in members}
+    features, h1, h2, classes = next(iter(widths.values()))
+    odd = [name for name, found in widths.items() if found != (features, h1, h2, classes)]
+    lines = [
+        f"{path}: label ensemble, {len(members)} member{'s' if len(members) > 1 else ''}",
+        f"  layers       D = {features}, {h1}, {h2}, {classes} classes",
+        *(f"  differs      {name}: {', '.join(map(str, widths[name]))}" for name in odd),
+    ]
+    return lines + _recipe_lines(matching_recipes(features))
+
+
+def _interpreter_lines(path: Path, card: InterpreterCard) -> list[str]:
+    heads = [
+        f"  {head.kind:<12} {head.members} members, hidden {head.hidden[0]}, {head.hidden[1]}, "
+        f"{head.outputs} outputs"
+        for head in card.heads
+    ]
+    return [
+        f"{path}: interpreter for the generator of SHA-256 {card.generator_sha256}",
+        f"  taps         {card.tap_recipe}, D = {card.features}, {card.resize}",
+        f"  labels       {card.height} x {card.width} px of a grid of {card.grid}",
+        *heads,
+        f"  licences     {', '.join(card.licences) or 'none stated'}",
+    ]
+
+
+def _starts_with(path: Path, magic: bytes) -> bool:
+    try:
+        with path.open("rb") as stream:
+            return stream.read(len(magic)) == magic
+    except OSError:
+        return False  # the reader will say so

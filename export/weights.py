@@ -1,0 +1,133 @@
+"""Weights files -> networks and their cards: labelmint's own, or those other projects published."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from checkpoints import (
+    GeneratorCard,
+    InterpreterCard,
+    card_with_recipe,
+    generator_from_file,
+    generator_from_foreign,
+    interpreter_from_file,
+    interpreter_from_published,
+    matching_recipes,
+    member_paths,
+    read_array,
+    read_foreign,
+    recipe_from_name,
+    recipe_with_classes,
+    sha256_of_file,
+)
+from export.errors import ExportError
+from export.label_spec import LabelSpec
+from export.manifest_from_cards import spec_from_cards
+from nets.generator import Generator
+from nets.interpreter import Interpreter
+
+NATIVE = ".safetensors"  # with a card beside it; whatever else a file is, its content says
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What the user named."""
+
+    generator: Path
+    mean_latent: Path | None = None  # .npy, for generators of other projects
+    interpreter: Path | None = None  # None: images only
+    recipe: str | None = None  # a published one's name or a TOML file, for members of others
+    classes: Path | None = None  # classes.toml, in place of the recipe's
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Everything a bundle is made from."""
+
+    generator: Generator
+    generator_card: GeneratorCard
+    interpreter: Interpreter | None
+    interpreter_card: InterpreterCard | None
+
+    @property
+    def spec(self) -> LabelSpec:
+        """What the labeller must know beside the weights."""
+        return spec_from_cards(self.generator_card, self.interpreter_card)
+
+
+def weights_from_files(sources: Sources) -> Weights:
+    """Reads all and checks that they belong together. Raises CheckpointError, ExportError."""
+    _check_sources(sources)
+    network, card = generator_from_path(sources.generator, sources.mean_latent)
+    if sources.interpreter is None:
+        return Weights(network, card, None, None)
+    if sources.interpreter.suffix == NATIVE:
+        ensemble, ensemble_card = _native_interpreter(sources.interpreter, sources.generator)
+        _check_features(sources, ensemble_card.features, network)
+        return Weights(network, card, ensemble, ensemble_card)
+    return _with_published_members(sources, network, card)
+
+
+def generator_from_path(path: Path, mean_latent: Path | None) -> tuple[Generator, GeneratorCard]:
+    """The generator of a file of any family. Raises CheckpointError."""
+    if path.suffix == NATIVE:
+        return generator_from_file(path)
+    mean = None if mean_latent is None else read_array(mean_latent)
+    return generator_from_foreign(read_foreign(path), str(path), mean)
+
+
+def _check_sources(sources: Sources) -> None:
+    """Raises ExportError for options that nothing would read."""
+    if sources.mean_latent is not None and sources.generator.suffix == NATIVE:
+        raise ExportError(
+            f"--mean-latent is given, but {sources.generator} brings its own; leave it out"
+        )
+    foreign = sources.interpreter is not None and sources.interpreter.suffix != NATIVE
+    for flag, value in (("--recipe", sources.recipe), ("--labels", sources.classes)):
+        if value is not None and not foreign:
+            raise ExportError(
+                f"{flag} explains an ensemble of model_<k>.pth files; "
+                + (
+                    f"the card of {sources.interpreter} says all, leave it out"
+                    if sources.interpreter
+                    else "name one with --interpreter"
+                )
+            )
+
+
+def _native_interpreter(path: Path, generator: Path) -> tuple[Interpreter, InterpreterCard]:
+    ensemble, card = interpreter_from_file(path)
+    found = sha256_of_file(generator)
+    if card.generator_sha256 != found:
+        raise ExportError(
+            f"{path} was trained on a generator with SHA-256 {card.generator_sha256}, {generator} "
+            f"has {found}; give that generator, or set generator_sha256 in "
+            f"{path.with_suffix('.toml')} if they are the same network"
+        )
+    return ensemble, card
+
+
+def _check_features(sources: Sources, features: int, network: Generator) -> None:
+    if features != network.config.features:
+        raise ExportError(
+            f"{sources.interpreter} reads {features} features a pixel; the taps of "
+            f"{sources.generator} have {network.config.features}"
+        )
+
+
+def _with_published_members(sources: Sources, network: Generator, card: GeneratorCard) -> Weights:
+    assert sources.interpreter is not None
+    if sources.recipe is None:
+        config = network.config
+        matching = ", ".join(matching_recipes(config.features, config.tap_recipe))
+        raise ExportError(
+            f"{sources.interpreter} does not say what it reads; give --recipe, a TOML file or one "
+            f"that fits this generator: {matching or 'none of the published does'}"
+        )
+    recipe = recipe_from_name(sources.recipe)
+    if sources.classes is not None:
+        recipe = recipe_with_classes(recipe, sources.classes)
+    members = [(str(path), read_foreign(path)) for path in member_paths(sources.interpreter)]
+    ensemble, ensemble_card = interpreter_from_published(
+        members, recipe, network.config, sha256_of_file(sources.generator)
+    )
+    return Weights(network, card_with_recipe(card, recipe), ensemble, ensemble_card)
