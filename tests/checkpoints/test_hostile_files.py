@@ -147,7 +147,7 @@ def test_no_hostile_file_takes_much_memory(watched: tuple[Path, Report]) -> None
         ("bomb laughs", "over 131072 values"),
         ("bomb laughs as a key", "a key that is neither"),
         ("bomb deep lists", "nested over 64 deep"),
-        ("bomb opcodes, sets", "over 524288 opcodes"),
+        ("bomb opcodes, sets", "over 262144 opcodes"),
         ("bomb tensors of one storage", "over 4 times the file's size"),
         ("cut file_legacy 30", "cut short"),
         ("cut file_training 49", "zip directory"),
