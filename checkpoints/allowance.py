@@ -3,7 +3,7 @@
 Lengths and counts in a file are claims. Everything that allocates asks here first.
 """
 
-MAX_OPERATIONS = 1 << 19  # pickle opcodes; 1024 px G, D and G_ema of StyleGAN2 take 49,000
+MAX_OPERATIONS = 1 << 18  # pickle opcodes; 1024 px G, D and G_ema of StyleGAN2 take 49,000
 MAX_VALUES = 1 << 17  # in the tree that is handed out; networks and optimisers have thousands
 MAX_DEPTH = 64  # of that tree, and of modules
 MAX_COPIES = 4  # bytes handed out per byte of file: some names may share one storage

@@ -90,7 +90,7 @@ def test_positional_arguments_get_their_names() -> None:
     network = read_foreign(ADA / "file_protocol3.pkl")
     assert isinstance(network, PickledNetwork)
     named = {key: network.kwargs[key] for key in ("z_dim", "c_dim", "w_dim", "img_resolution")}
-    assert named == {"z_dim": 4, "c_dim": 0, "w_dim": 4, "img_resolution": 4}
+    assert named == {"z_dim": 4, "c_dim": 0, "w_dim": 4, "img_resolution": 8}
 
 
 def test_a_network_may_contain_modules_of_torch(tmp_path: Path) -> None:

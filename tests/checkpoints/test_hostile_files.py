@@ -24,7 +24,6 @@ DAMAGED = 600  # files damaged at random
 MAX_GROWTH_BYTES = 128 << 20  # by any file of a few megabytes
 LARGE = "~large"  # an honest file, read last
 LARGE_BYTES = 64 << 20
-ARRAY = b"\x93NUMPY\x01\x00"
 
 
 @pytest.fixture(scope="module")
@@ -73,19 +72,19 @@ def arrays() -> dict[str, bytes]:
     """Arrays that lie about what they are."""
     headers = {
         "huge": "{'descr': '<f4', 'fortran_order': False, 'shape': (1099511627776,), }",
-        "huge without elements": "{'descr': '<f4', 'fortran_order': False, 'shape': (%d, 0), }",
+        "huge and empty": "{'descr': '<f4', 'fortran_order': False, 'shape': (9999999999999, 0), }",
         "objects": "{'descr': '|O', 'fortran_order': False, 'shape': (2,), }",
         "code": "{'descr': __import__('os').system('true'), 'fortran_order': False, 'shape': ()}",
         "nothing": "",
     }
-    files = {name: _npy(header.replace("%d", "9" * 18)) for name, header in headers.items()}
+    files = {
+        name: b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode() + bytes(8)
+        for name, text in headers.items()
+    }
+    files["huge and empty"] = files["huge and empty"][:-8]
     files["long header"] = b"\x93NUMPY\x02\x00" + b"\xff" * 4 + b"{"
-    files["cut"] = ARRAY
+    files["cut"] = b"\x93NUMPY\x01\x00"
     return {f"array {name}.npy": data for name, data in files.items()}
-
-
-def _npy(header: str, data: bytes = bytes(8)) -> bytes:
-    return ARRAY + struct.pack("<H", len(header)) + header.encode() + data
 
 
 def test_every_hostile_file_is_refused_in_one_line_that_names_it(
@@ -147,7 +146,7 @@ def test_no_hostile_file_takes_much_memory(watched: tuple[Path, Report]) -> None
         ("bomb laughs", "over 131072 values"),
         ("bomb laughs as a key", "a key that is neither"),
         ("bomb deep lists", "nested over 64 deep"),
-        ("bomb opcodes, sets", "over 524288 opcodes"),
+        ("bomb opcodes, sets", "over 262144 opcodes"),
         ("bomb tensors of one storage", "over 4 times the file's size"),
         ("cut file_legacy 30", "cut short"),
         ("cut file_training 49", "zip directory"),
