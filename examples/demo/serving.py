@@ -12,7 +12,10 @@ from pathlib import Path
 @contextmanager
 def server(bundle: Path, *flags: str) -> Iterator[str]:
     """Serves the bundle as "demo"; yields HOST:PORT and stops the server at the end."""
-    command = ("service", "run", "--bundle", f"demo={bundle}", "--listen", "127.0.0.1:0", *flags)
+    command = (
+        "service", "run", "--bundle", f"demo={bundle}", "--listen", "127.0.0.1:0", "--log-level",
+        "warning", *flags,
+    )  # fmt: skip
     print(f"\n$ python -m {shlex.join(command)}", flush=True)
     with subprocess.Popen(
         [sys.executable, "-m", *command], stdout=subprocess.PIPE, text=True
