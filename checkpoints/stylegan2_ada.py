@@ -19,6 +19,7 @@ from nets.generator import Generator
 
 # Arguments whose other values are other functions of the same tensors, and the value we compute.
 ONLY = {"activation": "lrelu", "lr_multiplier": 0.01}
+LATER_CLAMP = 256.0
 
 
 def generator_from_pickled(network: PickledNetwork, source: str) -> tuple[Generator, GeneratorCard]:
@@ -35,8 +36,7 @@ def generator_from_pickled(network: PickledNetwork, source: str) -> tuple[Genera
                 )
     tensors = dict(network.tensors)
     _add_silent_noise(tensors)
-    clamps = [conv_clamp_of(arguments, source) for arguments in _parts(network.kwargs)]
-    config = _config(tensors, next((c for c in clamps if c is not None), None), source)
+    config = _config(tensors, _clamp(network.kwargs, source), source)
     return generator_from_tensors(config, tensors, source)
 
 
@@ -44,6 +44,14 @@ def _parts(kwargs: Mapping[str, object]) -> list[Mapping[str, object]]:
     """Arguments of the whole and of its parts; later code passes all to the whole."""
     nested = (kwargs.get("mapping_kwargs"), kwargs.get("synthesis_kwargs"))
     return [kwargs, *(part for part in nested if isinstance(part, Mapping))]
+
+
+def _clamp(kwargs: Mapping[str, object], source: str) -> float | None:
+    """StyleGAN3's code for StyleGAN2 is known by its flat arguments; its clamp has a default."""
+    nested = kwargs.get("synthesis_kwargs")
+    if isinstance(nested, Mapping):
+        return conv_clamp_of(nested, source)
+    return conv_clamp_of({"conv_clamp": LATER_CLAMP, **kwargs}, source)
 
 
 def conv_clamp_of(arguments: Mapping[str, object], source: str) -> float | None:

@@ -47,7 +47,7 @@ class EqualizedConv(nn.Module):
         return F.conv2d(x, weight, self.bias, padding=weight.shape[-1] // 2)
 
 
-class DoublingConv(EqualizedConv):
+class DoublingConv(nn.Module):
     """x [N, I, r/2, r/2] -> [N, O, r, r]: doubling, 3x3 convolution, low-pass, bias.
 
     From 128 pixels on doubling and convolution are one transposed convolution, as in the
@@ -57,7 +57,10 @@ class DoublingConv(EqualizedConv):
     blur_kernel: Tensor
 
     def __init__(self, in_channels: int, out_channels: int, resolution: int) -> None:
-        super().__init__(in_channels, out_channels, 3, math.sqrt(2))
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 3, 3))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.weight_gain = math.sqrt(2) / math.sqrt(in_channels * 9)
         self.fused = resolution >= FUSED_FROM
         self.register_buffer("blur_kernel", blur_kernel())
 

@@ -9,7 +9,7 @@ from checkpoints.stylegan2_ada import generator_from_pickled
 from nets.generator import Generator
 from tests.checkpoints.golden import Golden, golden
 
-NAMES = ("skip_32_clamp", "resnet_64", "orig_32_classes")
+NAMES = ("skip_32_clamp", "skip_32_later", "resnet_64", "orig_32_classes")
 
 
 def pickled(of: Golden) -> PickledNetwork:
@@ -51,12 +51,15 @@ def test_the_shape_is_read_from_the_tensors() -> None:
     assert (config.architecture, config.mapping_layers, config.conv_clamp) == ("orig", 2, None)
 
 
-def test_flat_arguments_of_later_code_are_read_too() -> None:
-    of = golden("stylegan2_ada/golden_skip_32_clamp")
-    kwargs = {k: v for k, v in of.about["kwargs"].items() if k != "synthesis_kwargs"}
-    kwargs |= of.about["kwargs"]["synthesis_kwargs"]
-    network = PickledNetwork("Generator", kwargs, of.weights)
-    assert generator_from_pickled(network, "g.pkl")[0].config.conv_clamp == 2
+def test_later_code_clamps_unless_told_otherwise() -> None:
+    generator, of = loaded("skip_32_later")
+    assert "conv_clamp" not in of.about["kwargs"] and generator.config.conv_clamp == 256
+    for clamp in (None, 2):
+        kwargs = of.about["kwargs"] | {"conv_clamp": clamp}
+        generator, _ = generator_from_pickled(
+            PickledNetwork("Generator", kwargs, of.weights), "g.pkl"
+        )
+        assert generator.config.conv_clamp == clamp
 
 
 def test_layers_without_noise_have_noise_of_no_strength() -> None:

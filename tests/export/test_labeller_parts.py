@@ -11,9 +11,11 @@ from torch import Tensor
 from export.ensemble_outputs import Consensus, mean_and_variance
 from export.filter_graph import kept_first, top_mean
 from export.label_tiles import node_weights, tile_pixels, tile_reads
+from export.stylegan1_graph import ServedDoubling
 from export.synthesis_graph import ServedSynthesis, upconv_kernel
 from nets.features import Resize, hypercolumn
 from nets.ops import modulated_conv2d, resample_kernel
+from nets.stylegan1 import FUSED_FROM, DoublingConv
 from tests.export.networks import random_generator, random_ws
 from tests.export.reference import jensen_shannon, literal_synthesis
 
@@ -49,6 +51,16 @@ def test_one_transposed_convolution_is_upsampling_borders_included() -> None:
     )
     one_step = F.conv_transpose2d(x, upconv_kernel(weight, fir), stride=2, padding=2)
     torch.testing.assert_close(one_step, two_steps)
+
+
+@pytest.mark.parametrize("resolution", [FUSED_FROM // 2, FUSED_FROM])
+def test_either_way_of_doubling_is_one_transposed_convolution(resolution: int) -> None:
+    torch.manual_seed(0)
+    conv = DoublingConv(3, 4, resolution).double()
+    conv.bias.data.normal_()
+    conv.blur_kernel.uniform_()  # asymmetric: shows any flip
+    x = torch.randn(2, 3, resolution // 2, resolution // 2).double()
+    torch.testing.assert_close(ServedDoubling(conv, torch.float64)(x), conv(x))
 
 
 def test_served_synthesis_is_the_papers() -> None:
