@@ -1,42 +1,9 @@
-"""Bundles and weights in words, for people."""
+"""A bundle in words, for people."""
 
 import msgspec
 
 from bundle.manifest import Calibration, Heads, Parity
 from bundle.open import Bundle
-from checkpoints import GeneratorCard, matching_recipes
-from nets.config import GeneratorConfig
-
-
-def lines_from_generator(card: GeneratorCard, config: GeneratorConfig) -> list[str]:
-    """What a generator is and which labels its taps are for."""
-    of = f", {config.architecture}" if config.family == "stylegan2" else ""
-    clamp = "none" if config.conv_clamp is None else f"{config.conv_clamp:g}"
-    noise = "stored" if card.noise_seed is None else f"drawn from seed {card.noise_seed}"
-    recipes = ", ".join(matching_recipes(config.features, config.tap_recipe)) or "none published"
-    return [
-        f"  family       {config.family}{of}",
-        f"  image        {config.resolution} px, {config.img_channels} channels",
-        f"  channels     {', '.join(map(str, config.channels))} at 4 to {config.resolution} px",
-        f"  mapping      {config.mapping_layers} layers, z {config.z_dim}, w {config.w_dim}, "
-        f"rows of w+ {config.num_ws}",
-        f"  classes      {config.c_dim or 'unconditional'}",
-        f"  clamp        {clamp}",
-        f"  noise        {noise}",
-        f"  taps         {config.tap_recipe}, {config.features} features; recipes: {recipes}",
-        f"  truncation   psi {card.truncation_psi}, cutoff {card.truncation_cutoff}",
-        f"  licences     {', '.join(card.licences) or 'none stated: ask where the file is from'}",
-    ]
-
-
-def lines_from_widths(widths: tuple[int, int, int, int], members: int) -> list[str]:
-    """What a published label ensemble is and which recipes may explain it."""
-    features, h1, h2, classes = widths
-    recipes = ", ".join(matching_recipes(features)) or "none published"
-    return [
-        f"  labels       {members} members of {features}-{h1}-{h2}-{classes}",
-        f"  recipes      {recipes}",
-    ]
 
 
 def lines_from_bundle(bundle: Bundle) -> list[str]:

@@ -17,6 +17,7 @@ from checkpoints import (
     widths_of_member,
 )
 from export.weights import NATIVE, generator_from_path
+from nets.config import GeneratorConfig
 from nets.generator import Generator
 
 NPY = b"\x93NUMPY"
@@ -47,10 +48,14 @@ def _native_lines(path: Path) -> list[str]:
 
 
 def _generator_lines(path: Path, generator: Generator, card: GeneratorCard) -> list[str]:
-    config = generator.config
+    return lines_from_generator(str(path), generator.config, card)
+
+
+def lines_from_generator(source: str, config: GeneratorConfig, card: GeneratorCard) -> list[str]:
+    """What a generator is, and which published labels its taps are for."""
     shape = config.architecture if config.family == "stylegan2" else "as DatasetGAN ports it"
     lines = [
-        f"{path}: generator, {config.family} ({shape})",
+        f"{source}: generator, {config.family} ({shape})",
         f"  resolution   {config.resolution} px, channels "
         f"{', '.join(map(str, config.channels))} from 4 px on",
         f"  mapping      {config.mapping_layers} layers, z {config.z_dim}, w {config.w_dim}, "

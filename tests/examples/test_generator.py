@@ -31,7 +31,7 @@ def assert_good(found: Judgement) -> None:
     """A floor well under what the judge reports, so that only real damage trips it."""
     assert found.psnr_db > 30
     for name, share in zip(CLASS_NAMES, found.right, strict=True):
-        assert share > 0.85, name
+        assert share > 0.6, name
 
 
 def test_every_part_has_its_colour_on_fresh_latents(

@@ -2,7 +2,7 @@
 
 from checkpoints import generator_from_foreign
 from checkpoints.foreign import PickledNetwork, TorchFile
-from export.inspect import lines_from_generator, lines_from_widths
+from export.inspect_weights import lines_from_generator
 from nets.config import GeneratorConfig
 from nets.stylegan2 import channels_from_base
 from tests.checkpoints.golden import golden
@@ -12,17 +12,17 @@ def test_a_generator_says_all_that_is_asked_of_it() -> None:
     of = golden("stylegan2_ada/golden_skip_32_clamp")
     network = PickledNetwork("Generator", of.about["kwargs"], of.weights)
     generator, card = generator_from_foreign(network, "g.pkl")
-    text = "\n".join(lines_from_generator(card, generator.config))
+    text = "\n".join(lines_from_generator("g", generator.config, card))
     for words in (
-        "stylegan2, skip",
+        "stylegan2 (skip)",
         "32 px",
-        "24, 24, 16, 8 at 4 to 32 px",
+        "24, 24, 16, 8 from 4 px on",
         "8 layers",
-        "rows of w+ 8",
-        "unconditional",
+        "8 rows of w+",
+        "not conditional",
         "clamp        2",
-        "styledconv+const, 144 features",
-        "none stated",
+        "styledconv+const, D = 144",
+        "not stated",
     ):
         assert words in text
 
@@ -30,8 +30,8 @@ def test_a_generator_says_all_that_is_asked_of_it() -> None:
 def test_drawn_noise_is_said() -> None:
     file = TorchFile(golden("stylegan1/golden_32").weights)
     generator, card = generator_from_foreign(file, "g.pt")
-    text = "\n".join(lines_from_generator(card, generator.config))
-    assert "drawn from seed 0" in text and "stylegan1\n" in text
+    text = "\n".join(lines_from_generator("g", generator.config, card))
+    assert "drawn from seed 0" in text and "stylegan1 (" in text
 
 
 def test_recipes_of_other_taps_are_not_offered() -> None:
@@ -39,10 +39,5 @@ def test_recipes_of_other_taps_are_not_offered() -> None:
     channels = channels_from_base(1024, 16384)
     for family, offered in (("stylegan1", True), ("stylegan2", False)):
         config = GeneratorConfig(1024, channels, family=family)  # type: ignore[arg-type]
-        text = "\n".join(lines_from_generator(card, config))
-        assert "5088 features" in text and ("datasetgan-face-34" in text) is offered
-
-
-def test_an_ensemble_names_its_recipes() -> None:
-    assert "datasetgan-face-34" in "\n".join(lines_from_widths((5088, 256, 128, 34), 10))
-    assert "none published" in "\n".join(lines_from_widths((8, 4, 4, 2), 1))
+        text = "\n".join(lines_from_generator("g", config, card))
+        assert "D = 5088" in text and ("datasetgan-face-34" in text) is offered
