@@ -40,4 +40,4 @@ def test_recipes_of_other_taps_are_not_offered() -> None:
     for family, offered in (("stylegan1", True), ("stylegan2", False)):
         config = GeneratorConfig(1024, channels, family=family)  # type: ignore[arg-type]
         text = "\n".join(lines_from_generator("g", config, card))
-        assert "D = 5088" in text and ("datasetgan-face-34" in text) is offered
+        assert "D = 5088" in text and ("recipe       datasetgan-face-34" in text) is offered
