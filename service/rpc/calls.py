@@ -10,7 +10,8 @@ import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 import grpc
@@ -37,6 +38,7 @@ class Call:
 
     deadline: float  # on time.monotonic's clock
     client: str  # who calls, for limits
+    is_admin: Callable[[], bool] = field(default=lambda: False, repr=False)
     model: str = ""  # name of a served model, once known
     next_index: int | None = None  # where to resume after the last message sent
 
@@ -55,9 +57,14 @@ class Calls:
     """Wraps handlers so that every call ends as the table in errors says, and is counted."""
 
     def __init__(
-        self, metrics: Metrics, rate: RequestRate, caller_of: Callable[[Context], str]
+        self,
+        metrics: Metrics,
+        rate: RequestRate,
+        caller_of: Callable[[Context], str],
+        is_admin: Callable[[Context], bool],
     ) -> None:
-        self._metrics, self._rate, self._caller_of = metrics, rate, caller_of
+        self._metrics, self._rate = metrics, rate
+        self._caller_of, self._is_admin = caller_of, is_admin
         self._active = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -95,11 +102,45 @@ class Calls:
 
         return grpc.unary_stream_rpc_method_handler(handle)
 
+    def exchange(
+        self,
+        method: str,
+        behaviour: Callable[[Call, AsyncIterator[bytes]], AsyncGenerator[bytes, None]],
+    ) -> "grpc.RpcMethodHandler[bytes, bytes]":
+        """A call with many requests and many answers."""
+
+        async def handle(requests: AsyncIterator[bytes], context: Context) -> None:
+            async with (
+                self._ending(method, context) as call,
+                aclosing(behaviour(call, requests)) as messages,
+            ):
+                async for message in messages:
+                    await _write(message, context)
+
+        return grpc.stream_stream_rpc_method_handler(handle)
+
+    async def within(
+        self, call: Call, method: str, behaviour: Callable[[Call], Awaitable[bytes]]
+    ) -> bytes | Status:
+        """One request of an exchange: limited and counted like a call of its own."""
+        own, status = Call(call.deadline, call.client, call.is_admin), _CANCELLED
+        try:
+            self._check_rate(own.client)
+            answer = await behaviour(own)
+            status = _OK
+            return answer
+        except Exception as error:
+            status = status_from_error(error)
+            return status
+        finally:
+            self._metrics.count_request(own.model, method, status.code.name)
+
     @asynccontextmanager
     async def _ending(self, method: str, context: Context) -> AsyncIterator[Call]:
         remaining = context.time_remaining()
         deadline = math.inf if remaining is None else time.monotonic() + remaining
-        call, status = Call(deadline, self._caller_of(context)), _CANCELLED
+        client, is_admin = self._caller_of(context), partial(self._is_admin, context)
+        call, status = Call(deadline, client, is_admin), _CANCELLED
         self._active += 1
         self._idle.clear()
         try:
