@@ -1,4 +1,8 @@
-"""Writes labelmint/v1/ from labelmint/v1/*.proto, or with --check proves that it is fresh.
+"""Writes what is generated from protos/, or with --check proves that it is fresh.
+
+From labelmint/v1/*.proto come Python stubs. From inference/*.proto, which are vendored, comes a
+set of descriptors: stubs would need the import in them repaired, and would register their names
+where a Triton client in the same process registers them too.
 
 The generator is an old one on purpose: generated code refuses runtimes older than
 itself, and training images pin old protobuf releases. It lives in its own environment,
@@ -19,6 +23,8 @@ from pathlib import Path
 PROTOS = Path(__file__).resolve().parent
 CHECKOUT = PROTOS.parent
 PACKAGE = Path("labelmint/v1")
+VENDORED = "inference"
+DESCRIPTORS = Path("service/rpc/inference.binpb")
 ENVIRONMENT = CHECKOUT / ".venv-protos"
 # The last release whose output has no check of the grpcio version, for Python 3.10 to 3.12.
 GENERATOR = ("grpcio-tools==1.62.3", "protobuf==4.25.9", "setuptools<81")
@@ -31,34 +37,34 @@ def main() -> int:
     python = ensure_generator(ENVIRONMENT)
     with tempfile.TemporaryDirectory() as scratch:
         generate(python, Path(scratch))
-        fresh = {path.name: path.read_bytes() for path in (Path(scratch) / PACKAGE).iterdir()}
-    committed = {path.name: path.read_bytes() for path in generated_files()}
+        fresh = contents(Path(scratch))
+    committed = contents(CHECKOUT)
     if fresh == committed:
         return 0
     stale = sorted(
-        name for name in fresh.keys() | committed.keys() if fresh.get(name) != committed.get(name)
+        path for path in fresh.keys() | committed.keys() if fresh.get(path) != committed.get(path)
     )
     if check:
         print(
-            f"stale: {', '.join(stale)} in {PACKAGE}; fix: python protos/generate.py",
+            f"stale: {', '.join(map(str, stale))}; fix: python protos/generate.py",
             file=sys.stderr,
         )
         return 1
-    for name in stale:
-        target = CHECKOUT / PACKAGE / name
-        if name in fresh:
-            target.write_bytes(fresh[name])
+    for path in stale:
+        target = CHECKOUT / path
+        if path in fresh:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(fresh[path])
         else:
             target.unlink()
-    print(f"wrote {', '.join(stale)}")
+    print(f"wrote {', '.join(map(str, stale))}")
     return 0
 
 
-def generated_files() -> list[Path]:
-    """The committed stubs, which a changed proto name would leave behind."""
-    folder = CHECKOUT / PACKAGE
-    folder.mkdir(parents=True, exist_ok=True)
-    return sorted(folder.glob("*_pb2*.py*"))
+def contents(root: Path) -> dict[Path, bytes]:
+    """The generated files under `root`, also those that a changed proto name left behind."""
+    paths = [*(root / PACKAGE).glob("*_pb2*.py*"), *root.glob(str(DESCRIPTORS))]
+    return {path.relative_to(root): path.read_bytes() for path in paths}
 
 
 def ensure_generator(environment: Path) -> Path:
@@ -77,21 +83,21 @@ def ensure_generator(environment: Path) -> Path:
 
 
 def generate(python: Path, target: Path) -> None:
-    """Runs protoc over every proto of the package, into target/labelmint/v1."""
-    sources = sorted(str(path.relative_to(PROTOS)) for path in (PROTOS / PACKAGE).glob("*.proto"))
-    subprocess.run(
-        [
-            python,
-            "-m",
-            "grpc_tools.protoc",
-            f"--proto_path={PROTOS}",
-            f"--python_out={target}",
-            f"--pyi_out={target}",
-            f"--grpc_python_out={target}",
-            *sources,
-        ],
-        check=True,
+    """Runs protoc over every proto, into target/ as in the checkout."""
+    outputs = [f"--{kind}_out={target}" for kind in ("python", "pyi", "grpc_python")]
+    run_protoc(python, PROTOS, str(PACKAGE), outputs)
+    descriptors = target / DESCRIPTORS
+    descriptors.parent.mkdir(parents=True)
+    run_protoc(
+        python, PROTOS / VENDORED, ".", [f"--descriptor_set_out={descriptors}", "--include_imports"]
     )
+
+
+def run_protoc(python: Path, root: Path, folder: str, outputs: list[str]) -> None:
+    """Runs protoc over the protos of a folder of `root`."""
+    sources = sorted(str(path.relative_to(root)) for path in (root / folder).glob("*.proto"))
+    command = [str(python), "-m", "grpc_tools.protoc", f"--proto_path={root}", *outputs, *sources]
+    subprocess.run(command, check=True)
 
 
 if __name__ == "__main__":

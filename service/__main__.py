@@ -69,10 +69,21 @@ _DEFAULT = Limits()
 @_option(
     "--bundle",
     multiple=True,
-    required=True,
     callback=_bundles,
     metavar="[NAME=]DIR",
     help="A bundle to serve; its name is the folder's unless given. May be repeated.",
+)
+@_option(
+    "--watch",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A directory of bundles: each folder that appears is served under its name, one that is "
+    "replaced by renaming is swapped, one that goes is unloaded. May be empty.",
+)
+@_option(
+    "--watch-interval",
+    type=click.FloatRange(min=0.1),
+    default=5.0,
+    help="Seconds between two looks at that directory.",
 )
 @_option(
     "--listen",
@@ -123,6 +134,12 @@ _DEFAULT = Limits()
     default=10.0,
     help="Seconds that ended calls have for their last message.",
 )
+@_option(
+    "--model-drain",
+    type=_SECONDS,
+    default=30.0,
+    help="Seconds that streams of a replaced or unloaded model go on; then they end resumably.",
+)
 @_option("--tls-certificate", type=_FILE, help="PEM certificate and its chain; needs --tls-key.")
 @_option("--tls-key", type=_FILE, help="PEM key of that certificate, not encrypted.")
 @_option(
@@ -134,6 +151,12 @@ _DEFAULT = Limits()
     "--token-file",
     type=_FILE,
     help="Callers must send a bearer token of this file, a line NAME TOKEN each.",
+)
+@_option(
+    "--admin-token-file",
+    type=_FILE,
+    help="Callers with a bearer token of this file, a line NAME TOKEN each, may load and unload "
+    "models by RepositoryModelLoad and RepositoryModelUnload; absent: nobody may.",
 )
 @_option(
     "--otlp-endpoint",
@@ -267,6 +290,8 @@ def _channel_to(
 
 
 def _config_from_flags(flags: dict[str, Any]) -> Config:
+    if not flags["bundle"] and flags["watch"] is None:
+        raise click.UsageError("there is nothing to serve; give --bundle or --watch")
     limits = Limits(**{name: flags[name] for name in Limits.__dataclass_fields__})
     return Config(
         bundles=flags["bundle"],
@@ -281,6 +306,10 @@ def _config_from_flags(flags: dict[str, Any]) -> Config:
         tls=_tls_from_flags(flags),
         token_file=flags["token_file"],
         otlp_endpoint=flags["otlp_endpoint"],
+        admin_token_file=flags["admin_token_file"],
+        watch=flags["watch"],
+        watch_interval_s=flags["watch_interval"],
+        model_drain_s=flags["model_drain"],
         limits=limits,
     )
 

@@ -42,9 +42,14 @@ def over_limit(query: Query, message_bytes: int) -> BadRequest:
     )
 
 
+def arrays_from_pieces(pieces: Sequence[Piece], name: str) -> list[NDArray[np.generic]]:
+    """One output of the pieces' samples, each [n, ...]."""
+    return [_picked(piece.arrays[name], piece.picks) for piece in pieces]
+
+
 def _tensor_parts(pieces: Sequence[Piece], output: WantedOutput, query: Query) -> list[Part]:
     """One output of all samples of a chunk."""
-    arrays = [_picked(piece.arrays[output.name], piece.picks) for piece in pieces]
+    arrays = arrays_from_pieces(pieces, output.name)
     if output.codec != pb.CODEC_RAW:
         array = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
         tensor = tensor_from_array(array, output.output, output.codec, query.jpeg_quality)

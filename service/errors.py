@@ -4,9 +4,12 @@ ServiceError
 ├── BadRequest      INVALID_ARGUMENT: a field out of range, or fields that exclude each other
 ├── UnknownModel    NOT_FOUND
 ├── Unmet           FAILED_PRECONDITION: the bundle lacks what the request needs
+├── LoadFailed      FAILED_PRECONDITION: a bundle cannot be served; the old one, if any, is
 ├── RangeSpent      OUT_OF_RANGE: max_examined reached, or the latent source has no more rows
 ├── Overloaded      RESOURCE_EXHAUSTED: a limit of this server or of this client, for now
 ├── NotServing      UNAVAILABLE: still loading, or draining
+├── Denied          PERMISSION_DENIED: for administrators alone
+├── Disabled        UNIMPLEMENTED: this server was started without it
 └── StartError      never on the wire: the process cannot start
 """
 
@@ -23,6 +26,7 @@ from engines.errors import NotFiniteError, SamplingError
 from service.logs import request_id
 
 NEXT_INDEX = "labelmint-next-index"  # trailing metadata: where to resume
+MAX_MESSAGE_BYTES = 1500  # a client refuses statuses of over 8 KiB, and bytes may triple there
 
 _log = logging.getLogger(__name__)
 
@@ -59,6 +63,18 @@ class NotServing(ServiceError):
     """The server is loading or draining; another replica, or a later try, may help."""
 
 
+class LoadFailed(ServiceError):
+    """A bundle cannot be served; the message names no folder of this machine."""
+
+
+class Denied(ServiceError):
+    """The call is for administrators alone."""
+
+
+class Disabled(ServiceError):
+    """This server was started without it."""
+
+
 class StartError(ServiceError):
     """The process cannot start; the message is the one line it prints."""
 
@@ -69,9 +85,12 @@ _CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (UnknownModel, grpc.StatusCode.NOT_FOUND),
     (Unmet, grpc.StatusCode.FAILED_PRECONDITION),
     (NotCalibrated, grpc.StatusCode.FAILED_PRECONDITION),
+    (LoadFailed, grpc.StatusCode.FAILED_PRECONDITION),
     (RangeSpent, grpc.StatusCode.OUT_OF_RANGE),
     (Overloaded, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (NotServing, grpc.StatusCode.UNAVAILABLE),
+    (Denied, grpc.StatusCode.PERMISSION_DENIED),
+    (Disabled, grpc.StatusCode.UNIMPLEMENTED),
     (NotFiniteError, grpc.StatusCode.DATA_LOSS),
 )
 
@@ -90,7 +109,8 @@ def status_from_error(error: Exception) -> Status:
     for kind, code in _CODES:
         if isinstance(error, kind):
             metadata = _retry_metadata(error) if isinstance(error, Overloaded) else ()
-            return Status(code, str(error), metadata)
+            data = str(error).encode(errors="replace")[:MAX_MESSAGE_BYTES]
+            return Status(code, data.decode(errors="ignore"), metadata)
     _log.error("a call failed: %s", error, exc_info=error)
     message = (
         f"the server failed at this request; its log says why, under request id {request_id.get()}"

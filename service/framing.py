@@ -21,17 +21,20 @@ def response_from_tensors(
     listed: bytes = pb.SampleBatch(indices=indices).SerializeToString()
     batch: list[Part] = [listed]
     for parts in tensors:
-        batch.append(_header(number, _size(parts)))
-        batch.extend(parts)
-    header = _header(pb.StreamSamplesResponse.BATCH_FIELD_NUMBER, _size(batch))
+        batch.extend(field_parts(number, parts))
     rest: bytes = response.SerializeToString()
-    return b"".join((rest, header, *batch))
+    return b"".join((rest, *field_parts(pb.StreamSamplesResponse.BATCH_FIELD_NUMBER, batch)))
 
 
 def tensor_parts(tensor: pb.Tensor, data: Sequence[memoryview]) -> list[Part]:
     """A tensor without data, and C-contiguous memory that is its data."""
     fields: bytes = tensor.SerializeToString()
-    return [fields, _header(pb.Tensor.DATA_FIELD_NUMBER, _size(data)), *data]
+    return [fields, *field_parts(pb.Tensor.DATA_FIELD_NUMBER, data)]
+
+
+def field_parts(number: int, data: Sequence[Part]) -> list[Part]:
+    """A field of bytes, or of a message, whose content is these parts."""
+    return [_header(number, _size(data)), *data]
 
 
 def _size(parts: Sequence[Part]) -> int:

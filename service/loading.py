@@ -1,38 +1,71 @@
-"""Bundles named in the configuration -> served models."""
+"""A bundle's folder -> a served model that has proved itself in one run of every batch size."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import numpy as np
 
 from bundle.errors import BundleError
-from bundle.open import open_bundle
-from engines.errors import EngineError
+from bundle.open import Bundle, open_bundle
+from engines.errors import EngineError, NotFiniteError
 from engines.open import EngineOptions, open_engine, open_mapping
-from service.config import Config
+from engines.protocol import Engine, Mapping
+from engines.sampling import default_options, ws_from_indices
+from service.config import Config, NamedBundle
 from service.errors import StartError
 from service.metrics import Metrics
 from service.models import ServedModel
 
+OpenModel = Callable[[NamedBundle], ServedModel]
+
 
 def open_models(config: Config, metrics: Metrics) -> list[ServedModel]:
-    """Loads every bundle and its engine. Raises StartError, in one line."""
-    options = EngineOptions(
-        runtime=config.runtime, batch_sizes=config.batch_sizes, threads=config.threads
-    )
+    """Loads every configured bundle and its engine. Raises StartError, in one line."""
     models: list[ServedModel] = []
     for named in config.bundles:
         try:
-            bundle = open_bundle(named.path)
-            engine = open_engine(bundle, options)
-            mapping = open_mapping(bundle, options)
+            models.append(open_model(named, config, metrics))
         except (BundleError, EngineError) as error:
             for model in models:
                 model.close()
             raise StartError(f"bundle {named.name}: {error}") from error
-        models.append(
-            ServedModel(
-                named.name,
-                bundle,
-                (engine,),
-                mapping,
-                metrics.of_model(named.name),
-                config.batch_delay_s,
-            )
-        )
     return models
+
+
+def open_model(named: NamedBundle, config: Config, metrics: Metrics) -> ServedModel:
+    """Loads one bundle and runs it once. Raises BundleError, EngineError."""
+    options = EngineOptions(
+        runtime=config.runtime, batch_sizes=config.batch_sizes, threads=config.threads
+    )
+    bundle = open_bundle(named.path)
+    with ExitStack() as failing:
+        engine = open_engine(bundle, options)
+        failing.callback(engine.close)
+        mapping = open_mapping(bundle, options)
+        warm_up(engine, mapping, bundle)
+        failing.pop_all()
+    return ServedModel(
+        named.name,
+        bundle,
+        (engine,),
+        mapping,
+        metrics.of_model(named.name),
+        config.batch_delay_s,
+    )
+
+
+def warm_up(engine: Engine, mapping: Mapping, bundle: Bundle) -> None:
+    """Runs every batch size once, so that the first caller waits for no allocation, and no
+    model is served that computes nonsense. Raises EngineError."""
+    generator = bundle.manifest.generator
+    ws = ws_from_indices(
+        mapping, generator, default_options(generator), range(engine.batch_sizes[-1])
+    )
+    for rows in engine.batch_sizes:
+        unlimited = np.full(rows, np.inf, np.float32)
+        result = engine.run(ws[:rows], unlimited, engine.outputs)
+        for name, array in result.arrays.items():
+            finite = np.isfinite(array).reshape(rows, -1).all(axis=1)
+            if not finite.all():
+                bad = tuple(np.flatnonzero(~finite).tolist())
+                raise NotFiniteError(f"warm-up: {name} of samples {list(bad)} is not finite", bad)

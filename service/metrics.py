@@ -69,6 +69,16 @@ class Metrics:
             "labelmint_requests", "Calls ended, by method and gRPC status.", "method", "code"
         )
 
+        self._loads = self._counter(
+            "labelmint_model_loads", "Attempts to load a bundle, ok or failed.", "outcome"
+        )
+        self._info = Gauge(
+            "labelmint_model_info",
+            "1 for every bundle that is served.",
+            ("model", "bundle_id", "engine"),
+            registry=self.registry,
+        )
+
     def of_model(self, name: str) -> ModelMetrics:
         """The metrics of one served model; they exist from here on, at zero."""
         return ModelMetrics(
@@ -83,6 +93,18 @@ class Metrics:
             waiting=self._waiting.labels(name),
             streams=self._streams.labels(name),
         )
+
+    def count_load(self, model: str, loaded: bool) -> None:
+        """An attempt to load a bundle ended."""
+        self._loads.labels(model, "ok" if loaded else "failed").inc()
+
+    def show_model(self, model: str, bundle_id: str, engine: str) -> None:
+        """This is served from now on."""
+        self._info.labels(model, bundle_id, engine).set(1)
+
+    def hide_model(self, model: str, bundle_id: str, engine: str) -> None:
+        """This is not served any more."""
+        self._info.remove(model, bundle_id, engine)
 
     def count_request(self, model: str, method: str, code: str) -> None:
         """A call ended; `model` is a served one's name, or empty."""

@@ -1,6 +1,7 @@
 """A bundle that is being served: its engines, its lanes, and who is behind each lane."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from engines.signature import ArraySpec, labeller_outputs
 from labelmint.latents import Mt19937Rows
 from service.batch import W
 from service.delivery import Chunk, Stream
+from service.errors import NotServing
 from service.metrics import ModelMetrics
 from service.query import Query
 from service.scheduler import Draw, Lane, Scheduler
@@ -23,9 +25,9 @@ from service.tracing import INVALID_SPAN, Span
 DELAY_STEPS = 4  # looks at what waits, while a batch is delayed
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class ServedModel:
-    """One model; `engines` share its streams."""
+    """One model; `engines` share its streams, until it is ended."""
 
     name: str
     bundle: Bundle
@@ -35,6 +37,8 @@ class ServedModel:
     batch_delay_s: float = 0.0  # that a batch which is not full waits for more rows
     scheduler: Scheduler = field(default_factory=Scheduler)
     streams: dict[Lane, Stream] = field(default_factory=dict)
+    ended: NotServing | None = None  # why there are no streams any more
+    idle: asyncio.Event = field(default_factory=asyncio.Event)  # set when a last stream ends
     # One for all engines: a stream's MT19937 position is not safe for two threads.
     mapping_thread: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(1, "mapping")
@@ -61,7 +65,9 @@ class ServedModel:
         mt19937: Mt19937Rows | None = None,
         span: Span = INVALID_SPAN,
     ) -> Iterator[Stream]:
-        """A stream that engines work for until the block ends."""
+        """A stream that engines work for until the block ends. Raises NotServing."""
+        if self.ended is not None:
+            raise self.ended
         plan = query.plan
         lane = Lane(plan.first, plan.stop, plan.unit, window, query.count, query.weight, deadline)
         stream = self.streams[lane] = Stream(query, lane, mt19937, span)
@@ -73,6 +79,8 @@ class ServedModel:
             self.scheduler.remove(lane)
             del self.streams[lane]
             self.metrics.streams.dec()
+            if not self.streams:
+                self.idle.set()
 
     async def draws(self, capacity: int) -> list[Draw]:
         """The next engine batch; waits until some stream has rows to draw."""
@@ -102,6 +110,19 @@ class ServedModel:
         self.metrics.message_bytes.inc(message_bytes)
         if chunk.pieces:
             self.metrics.message_seconds.observe(now - min(p.since for p in chunk.pieces))
+
+    async def end(self, why: NotServing, grace_s: float) -> None:
+        """Streams may finish for so long; then they end before their next message."""
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._without_streams(), grace_s)
+        self.ended = why
+        for stream in self.streams.values():
+            stream.stop(why)
+
+    async def _without_streams(self) -> None:
+        while self.streams:
+            self.idle.clear()
+            await self.idle.wait()
 
     def close(self) -> None:
         """Frees the engines; nothing may be running on them."""

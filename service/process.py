@@ -42,12 +42,18 @@ async def serve_until_signal(config: Config, announce: Callable[[str], None]) ->
         await _first_of(loading, stopping)
         if stop.is_set():
             os._exit(0)  # nothing is served yet, and loading cannot be interrupted
-        await server.serve(await loading)
+        serving = asyncio.ensure_future(server.serve(await loading))
+        await _first_of(serving, stopping)
+        if stop.is_set():
+            os._exit(0)
+        await serving
         announce(_ready_line(server))
         await _first_of(server.failed, stopping)
         if server.failed.done():
             server.failed.result()
         await server.drain()
+        if server.repository.opening:
+            os._exit(0)  # everybody was answered, and only a bundle that is not used is waited for
 
 
 async def _first_of(*futures: "asyncio.Future[Any]") -> None:
@@ -68,7 +74,7 @@ def _handle_signals(stop: asyncio.Event) -> None:
 
 def _ready_line(server: Server) -> str:
     host = server.config.listen.rpartition(":")[0]
-    names = ", ".join(bundle.name for bundle in server.config.bundles)
+    names = ", ".join(server.repository.models) or "none"
     line = f"labelmint ready on {host}:{server.port}, models: {names}"
     if server.metrics_port is not None:
         line += f", metrics on {host}:{server.metrics_port}"

@@ -1,4 +1,4 @@
-"""Wiring: one event loop with gRPC, health, reflection and probes around the engines."""
+"""Wiring: one event loop with gRPC, health, reflection and probes around the models."""
 
 import asyncio
 import ipaddress
@@ -7,30 +7,38 @@ import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from service.compute import Compute
 from service.config import Config
 from service.errors import StartError
+from service.loading import open_model
 from service.metrics import Metrics
 from service.models import ServedModel
 from service.probes import Probes, probe_server
 from service.rate import RequestRate
-from service.rpc.callers import Authentication, caller_of
-from service.rpc.calls import Calls
-from service.rpc.label_service import SERVICE, LabelService
+from service.repository import Repository
+from service.rpc import inference, label_service
+from service.rpc.callers import Authentication, bearer_token, caller_of
+from service.rpc.calls import Calls, Context
+from service.rpc.inference import InferenceService
+from service.rpc.inference_messages import pool_with_messages
+from service.rpc.label_service import LabelService
+from service.rpc.repository_control import RepositoryControl
+from service.rpc.serving import Serving
 from service.tls import credentials_from_files
 from service.tokens import Tokens
 from service.tracing import tracing_to
+from service.watch import Watch
 
 ENCODING_THREADS = 2
 FLUSH_S = 0.25  # for the last trailers; health watchers would hold any longer grace to its end
 ALIVE_WITHIN_S = 10.0  # the event loop must have turned
-_NAMES = (health.OVERALL_HEALTH, SERVICE)
+_NAMES = (health.OVERALL_HEALTH, label_service.SERVICE, inference.SERVICE)
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _log = logging.getLogger(__name__)
@@ -45,71 +53,98 @@ class Server:
         self.metrics_port: int | None = None
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._encoders = ThreadPoolExecutor(ENCODING_THREADS, "encoding")
-        tokens = None if config.token_file is None else Tokens(config.token_file)
+        callers = None if config.token_file is None else Tokens(config.token_file)
+        admins = None if config.admin_token_file is None else Tokens(config.admin_token_file)
+        tokens = [known for known in (callers, admins) if known is not None]
         self._credentials = None if config.tls is None else credentials_from_files(config.tls)
-        rate = RequestRate(config.limits.max_client_requests_per_s)
         self._tracing = tracing_to(config.otlp_endpoint)
-        calls = Calls(metrics, rate, lambda context: caller_of(context, tokens), self._tracing)
-        self._service = LabelService(config.limits, calls, self._encoders, self._tracing)
+        self._calls = Calls(
+            metrics,
+            RequestRate(config.limits.max_client_requests_per_s),
+            partial(caller_of, tokens=tokens),
+            self._tracing,
+            partial(_is_admin, admins),
+        )
+        self.repository = Repository(
+            partial(open_model, config=config, metrics=metrics),
+            metrics,
+            self._tracing,
+            config.model_drain_s,
+            self._update_health,
+            self._fail,
+        )
+        self._serving = Serving(self.repository, config.limits, self._encoders, self._tracing)
+        control = RepositoryControl(config, self.repository) if admins is not None else None
+        self._services = (
+            LabelService(self._serving, self._calls),
+            InferenceService(self._serving, self._calls, metrics, control, lambda: self.ready),
+        )
         self._health = health.aio.HealthServicer()
-        doors = () if tokens is None else (Authentication(tokens, metrics),)
+        doors = () if callers is None else (Authentication(tokens, metrics),)
         self._grpc = grpc.aio.server(interceptors=doors, options=_grpc_options(config))
-        self._ready = False
+        self._open = False
         self._turned = time.monotonic()
         self._tasks: list[asyncio.Task[None]] = []
-        self._models: list[ServedModel] = []
-        self._computes: list[Compute] = []
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Server"]:
         """Listens, answering UNAVAILABLE until `serve`. Raises StartError."""
         async with AsyncExitStack() as stack:
-            await self._set_health(_NOT_SERVING)
+            await self._update_health()
             self._start_probes(stack)
             stack.push_async_callback(self._end_computing)  # after the calls that wait for it
             await self._start_grpc(stack)
             self._spawn(self._turn())
             yield self
 
+    @property
+    def ready(self) -> bool:
+        """Whether calls are served: from `serve` to `drain`, while there is a model."""
+        return self._open and bool(self.repository.models)
+
     async def serve(self, models: Sequence[ServedModel]) -> None:
-        """Ready from here on; the models are closed with the server."""
-        self._models = list(models)
-        for model in models:
-            for engine in model.engines:
-                self._computes.append(Compute(engine, model, self._tracing))
-                self._spawn(self._computes[-1].run())
-        self._service.serve(models)
-        self._ready = True
-        await self._set_health(_SERVING)
+        """Calls are answered from here on; the models are closed with the server.
+
+        What is in a watched directory is loaded before.
+        """
+        self.repository.serve(models)
+        if self.config.watch is not None:
+            reserved = [bundle.name for bundle in self.config.bundles]
+            watch = Watch(self.config.watch, self.repository, reserved)
+            await watch.look()
+            self._spawn(watch.run(self.config.watch_interval_s))
+        self._serving.serve()
+        self._open = True
+        await self._update_health()
 
     async def drain(self) -> None:
         """Not ready, then streams end resumably, then calls that are left get the grace."""
-        self._ready = False
-        await self._set_health(_NOT_SERVING)
+        self._open = False
+        await self._update_health()
         await asyncio.sleep(self.config.drain_delay_s)
-        self._service.drain()
-        await self._service.calls.ended(self.config.drain_grace_s)
+        self._serving.drain()
+        await self._calls.ended(self.config.drain_grace_s)
         await self._grpc.stop(FLUSH_S)
 
     def _start_probes(self, stack: AsyncExitStack) -> None:
         if self.config.metrics_port is None:
             return
-        probes = Probes(self._alive, lambda: self._ready, self.metrics.registry)
+        probes = Probes(self._alive, lambda: self.ready, self.metrics.registry)
         host = self.config.listen.rpartition(":")[0]
         server = probe_server(host.strip("[]"), self.config.metrics_port, probes)
         self.metrics_port = stack.enter_context(server)
 
     async def _start_grpc(self, stack: AsyncExitStack) -> None:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
-        self._grpc.add_generic_rpc_handlers((self._service.handler(),))
-        names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._grpc)
+        self._grpc.add_generic_rpc_handlers([service.handler() for service in self._services])
+        names = (*_NAMES[1:], health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._grpc, pool_with_messages())
         try:
             self.port = self._bind()
         except RuntimeError as error:
             raise StartError(f"{self.config.listen} cannot be bound; is it in use?") from error
         # Callbacks run last to first: cancelled calls get to their end before the engines go.
-        stack.push_async_callback(self._service.calls.ended, FLUSH_S)
+        stack.push_async_callback(self._calls.ended, FLUSH_S)
         stack.push_async_callback(self._grpc.stop, None)
         await self._grpc.start()
 
@@ -129,16 +164,13 @@ class Server:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for compute in self._computes:
-            compute.close()
-        for model in self._models:
-            model.close()
+        await self.repository.close()
         self._encoders.shutdown()
         self._tracing.close()
 
-    async def _set_health(self, status: int) -> None:
+    async def _update_health(self) -> None:
         for name in _NAMES:
-            await self._health.set(name, status)
+            await self._health.set(name, _SERVING if self.ready else _NOT_SERVING)
 
     def _alive(self) -> bool:
         return time.monotonic() - self._turned < ALIVE_WITHIN_S
@@ -155,7 +187,11 @@ class Server:
 
     def _report_failure(self, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()
-        if error is not None and not self.failed.done():
+        if error is not None:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        if not self.failed.done():
             self.failed.set_exception(error)
 
 
@@ -166,6 +202,11 @@ def is_loopback(listen: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _is_admin(admins: Tokens | None, context: Context) -> bool:
+    token = bearer_token(context.invocation_metadata())
+    return admins is not None and token is not None and admins.name_of(token) is not None
 
 
 def _grpc_options(config: Config) -> list[tuple[str, int]]:

@@ -1,9 +1,12 @@
-"""Who is calling: checked at the door by bearer token, and named for the limits per client."""
+"""Who is calling: checked at the door by bearer token, and named for the limits per client.
+
+A server may know several files of tokens: its callers', and its administrators'.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
 import grpc
@@ -20,7 +23,7 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 class Authentication(grpc.aio.ServerInterceptor):
     """Refuses calls without a valid token, before anything else looks at them."""
 
-    def __init__(self, tokens: Tokens, metrics: Metrics) -> None:
+    def __init__(self, tokens: Sequence[Tokens], metrics: Metrics) -> None:
         self._tokens, self._metrics = tokens, metrics
 
     async def intercept_service(
@@ -34,7 +37,7 @@ class Authentication(grpc.aio.ServerInterceptor):
         token = bearer_token(handler_call_details.invocation_metadata)
         if token is None:
             return self._refusing("no token came; send it as metadata authorization: Bearer TOKEN")
-        if self._tokens.name_of(token) is None:
+        if _name_of(token, self._tokens) is None:
             return self._refusing("the token is none of this server's; ask whoever runs it")
         return await continuation(handler_call_details)
 
@@ -55,13 +58,16 @@ def bearer_token(metadata: Iterable[tuple[str, str | bytes]] | None) -> str | No
     return None
 
 
-def caller_of(context: grpc.aio.ServicerContext[Any, Any], tokens: Tokens | None) -> str:
+def caller_of(context: grpc.aio.ServicerContext[Any, Any], tokens: Sequence[Tokens]) -> str:
     """Name of the token, else the common name of a client certificate, else the address."""
-    if tokens is not None:
-        token = bearer_token(context.invocation_metadata())
-        name = tokens.name_of(token) if token is not None else None
-        if name is not None:
-            return name
+    name = _name_of(bearer_token(context.invocation_metadata()), tokens)
+    if name is not None:
+        return name
     for common_name in context.auth_context().get("x509_common_name", ()):
         return bytes(common_name).decode(errors="replace")
     return _PORT.sub("", context.peer())
+
+
+def _name_of(token: str | None, tokens: Sequence[Tokens]) -> str | None:
+    names = [known.name_of(token) for known in tokens] if token is not None else []
+    return next((name for name in names if name is not None), None)

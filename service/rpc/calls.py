@@ -11,7 +11,8 @@ import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TypeVar
 
 import grpc
@@ -42,6 +43,7 @@ class Call:
     deadline: float  # on time.monotonic's clock
     client: str  # who calls, for limits
     span: Span
+    is_admin: Callable[[], bool] = field(default=lambda: False, repr=False)
     model: str = ""  # name of a served model, once known
     next_index: int | None = None  # where to resume after the last message sent
 
@@ -65,9 +67,10 @@ class Calls:
         rate: RequestRate,
         caller_of: Callable[[Context], str],
         tracing: Tracing,
+        is_admin: Callable[[Context], bool],
     ) -> None:
-        self._metrics, self._rate, self._caller_of = metrics, rate, caller_of
-        self._tracing = tracing
+        self._metrics, self._rate, self._tracing = metrics, rate, tracing
+        self._caller_of, self._is_admin = caller_of, is_admin
         self._active = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -105,6 +108,39 @@ class Calls:
 
         return grpc.unary_stream_rpc_method_handler(handle)
 
+    def exchange(
+        self,
+        method: str,
+        behaviour: Callable[[Call, AsyncIterator[bytes]], AsyncGenerator[bytes, None]],
+    ) -> "grpc.RpcMethodHandler[bytes, bytes]":
+        """A call with many requests and many answers."""
+
+        async def handle(requests: AsyncIterator[bytes], context: Context) -> None:
+            async with (
+                self._ending(method, context) as call,
+                aclosing(behaviour(call, requests)) as messages,
+            ):
+                async for message in messages:
+                    await _write(message, context)
+
+        return grpc.stream_stream_rpc_method_handler(handle)
+
+    async def within(
+        self, call: Call, method: str, behaviour: Callable[[Call], Awaitable[bytes]]
+    ) -> bytes | Status:
+        """One request of an exchange: limited and counted like a call of its own."""
+        own, status = replace(call, model="", next_index=None), _CANCELLED
+        try:
+            self._check_rate(own.client)
+            answer = await behaviour(own)
+            status = _OK
+            return answer
+        except Exception as error:
+            status = status_from_error(error)
+            return status
+        finally:
+            self._metrics.count_request(own.model, method, status.code.name)
+
     @asynccontextmanager
     async def _ending(self, method: str, context: Context) -> AsyncIterator[Call]:
         began, status = time.monotonic(), _CANCELLED
@@ -135,6 +171,7 @@ class Calls:
             deadline=math.inf if remaining is None else time.monotonic() + remaining,
             client=self._caller_of(context),
             span=self._tracing.request(method, metadata),
+            is_admin=partial(self._is_admin, context),
         )
 
     def _record(self, method: str, call: Call, status: Status, seconds: float) -> None:

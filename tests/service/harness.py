@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import grpc
@@ -17,6 +18,7 @@ from engines.protocol import Engine
 from labelmint.v1 import label_service_pb2 as pb
 from labelmint.v1.label_service_pb2_grpc import LabelServiceStub
 from service.config import Config
+from service.loading import OpenModel
 from service.metrics import Metrics
 from service.models import ServedModel
 from service.server import Server
@@ -90,17 +92,26 @@ def refusal(run: Callable[[], Any]) -> Refusal:
 
 @contextmanager
 def served(
-    models: Sequence[FakeModel] = (FakeModel(),), config: Config | None = None
+    models: Sequence[FakeModel] = (FakeModel(),),
+    config: Config | None = None,
+    open_named: OpenModel | None = None,
 ) -> Iterator[RunningServer]:
     """Runs a server of fake models until the block ends."""
     config = config or Config(bundles=(), listen="127.0.0.1:0", metrics_port=0)
-    with served_by(config, lambda metrics: [m.opened(metrics) for m in models]) as server:
+    opened = partial(_opened, models)
+    with served_by(config, opened, open_named) as server:
         yield server
+
+
+def _opened(models: Sequence[FakeModel], metrics: Metrics) -> list[ServedModel]:
+    return [model.opened(metrics) for model in models]
 
 
 @contextmanager
 def served_by(
-    config: Config, open_models: Callable[[Metrics], Sequence[ServedModel]]
+    config: Config,
+    open_models: Callable[[Metrics], Sequence[ServedModel]],
+    open_named: OpenModel | None = None,
 ) -> Iterator[RunningServer]:
     """Runs a server until the block ends."""
     started: list[Server] = []
@@ -109,7 +120,7 @@ def served_by(
 
     async def run() -> None:
         metrics = Metrics()
-        async with Server(config, metrics).running() as server:
+        async with Server(config, metrics, open_named).running() as server:
             await server.serve(open_models(metrics))
             started.append(server)
             ready.set()

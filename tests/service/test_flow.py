@@ -227,12 +227,12 @@ def test_nothing_is_left_behind(server: RunningServer) -> None:
     """Lanes, reservations and streams of the calls above are gone."""
 
     async def left(running: Server) -> tuple[int, ...]:
-        service = running._service
-        models = service._models.values()
-        admission = service._admission
+        serving = running._serving
+        models = running.repository.models.values()
+        admission = serving._admission
         return (
             sum(len(m.streams) + len(m.scheduler._lanes) for m in models),
-            len(service._streams), len(admission._clients), *vars(admission._all).values(),
+            len(serving._stops), len(admission._clients), *vars(admission._all).values(),
         )  # fmt: skip
 
     for _ in range(50):

@@ -32,7 +32,7 @@ from service.errors import NEXT_INDEX
 from tests.service.harness import channel_to, refusal
 
 ROOT = Path(__file__).parents[2]
-READY = re.compile(r"labelmint ready on 127\.0\.0\.1:(\d+), models: \S+, metrics on \S+:(\d+)\n")
+READY = re.compile(r"labelmint ready on 127\.0\.0\.1:(\d+), models: .+, metrics on \S+:(\d+)\n")
 
 
 @dataclass
@@ -57,9 +57,9 @@ def command(*flags: str) -> list[str]:
     return [sys.executable, "-m", "service", *flags]
 
 
-def bundle_at(folder: Path) -> Path:
+def bundle_at(folder: Path, **changes: Any) -> Path:
     """The fake bundle on disk: its manifest and its empty files."""
-    manifest = fake_bundle(resolution=16).manifest
+    manifest = fake_bundle(resolution=16, **changes).manifest
     folder.mkdir()
     (folder / MANIFEST).write_bytes(msgspec.json.encode(manifest))
     for name in manifest.files:

@@ -1,0 +1,44 @@
+"""A bundle's folder as the file system shows it: has it changed, is it whole."""
+
+import os
+import re
+from pathlib import Path
+
+from bundle.errors import BundleError
+from bundle.manifest import MANIFEST
+from bundle.open import open_bundle
+
+FolderStamp = tuple[tuple[str, int, int, int, int], ...]
+MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127}")
+
+
+def stamp_of(folder: Path) -> FolderStamp:
+    """Changes whenever the folder or a file in it is replaced or written to. Raises OSError."""
+    with os.scandir(folder) as entries:
+        stamps = [_stamp(entry.name, entry.stat()) for entry in entries]
+    return (_stamp("", os.stat(folder)), *sorted(stamps))
+
+
+def has_manifest(folder: Path) -> bool:
+    """Whether this is meant to be a bundle; while it is copied it may not be one yet."""
+    return (folder / MANIFEST).is_file()
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether the manifest can be read and every file has its size; hashes are for loading."""
+    try:
+        open_bundle(folder, verify=False)
+    except BundleError:
+        return False
+    return True
+
+
+def without_folders(message: str, folder: Path) -> str:
+    """An error's message for callers, who are not to learn where files lie here."""
+    for path in (folder, folder.absolute(), folder.resolve()):
+        message = message.replace(f"{path}/", "").replace(str(path), "the bundle")
+    return re.sub(r"(?<![\w.])/(?:[^/\s]+/)*", "", message)
+
+
+def _stamp(name: str, status: os.stat_result) -> tuple[str, int, int, int, int]:
+    return name, status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size

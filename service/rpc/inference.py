@@ -1,0 +1,227 @@
+"""inference.GRPCInferenceService: the Open Inference Protocol v2, for clients of its own.
+
+ModelInfer is GenerateSamples in other words: the same query, engine batches and limits.
+"""
+
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from functools import partial
+from typing import Any
+
+import grpc
+
+from labelmint import __version__
+from service.errors import Denied, Disabled, Overloaded, Status
+from service.metrics import Metrics
+from service.models import ServedModel
+from service.rpc import inference_messages as messages
+from service.rpc.calls import Call, Calls, request_from_bytes
+from service.rpc.inference_description import (
+    BACKEND,
+    config_from_model,
+    metadata_from_model,
+    statistics_from_metrics,
+)
+from service.rpc.inference_exchange import Exchange
+from service.rpc.inference_messages import SERVICE
+from service.rpc.inference_request import check_version, inference_from_request
+from service.rpc.inference_response import refusal_for_stream, response_from_chunk
+from service.rpc.repository_control import RepositoryControl
+from service.rpc.serving import Serving, check_not_spent
+
+__all__ = ["SERVICE", "InferenceService"]
+
+EXTENSIONS = ("model_configuration", "model_repository", "statistics")
+_log = logging.getLogger(__name__)
+
+
+class InferenceService:
+    """Answers calls from what is served; other methods of the protocol are UNIMPLEMENTED."""
+
+    def __init__(
+        self,
+        serving: Serving,
+        calls: Calls,
+        metrics: Metrics,
+        control: RepositoryControl | None,
+        ready: Callable[[], bool],
+    ) -> None:
+        """Without `control` nobody loads or unloads."""
+        self._serving, self._calls, self._metrics = serving, calls, metrics
+        self._control, self._ready = control, ready
+        self._exchanges = 0
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """To be added to a server."""
+        unary = {
+            "ServerLive": self.server_live,
+            "ServerReady": self.server_ready,
+            "ServerMetadata": self.server_metadata,
+            "ModelReady": self.model_ready,
+            "ModelMetadata": self.model_metadata,
+            "ModelConfig": self.model_config,
+            "ModelStatistics": self.model_statistics,
+            "ModelInfer": self.model_infer,
+            "RepositoryIndex": self.repository_index,
+            "RepositoryModelLoad": self.repository_model_load,
+            "RepositoryModelUnload": self.repository_model_unload,
+        }
+        stream = "ModelStreamInfer"
+        handlers = {name: self._calls.unary(name, method) for name, method in unary.items()}
+        handlers[stream] = self._calls.exchange(stream, self.model_stream_infer)
+        return grpc.method_handlers_generic_handler(SERVICE, handlers)
+
+    async def server_live(self, call: Call, data: bytes) -> bytes:
+        """ServerLiveResponse: it answers, so it lives."""
+        request_from_bytes(data, messages.ServerLiveRequest)
+        return _bytes(messages.ServerLiveResponse(live=True))
+
+    async def server_ready(self, call: Call, data: bytes) -> bytes:
+        """ServerReadyResponse, as the health service says."""
+        request_from_bytes(data, messages.ServerReadyRequest)
+        return _bytes(messages.ServerReadyResponse(ready=self._ready()))
+
+    async def server_metadata(self, call: Call, data: bytes) -> bytes:
+        """ServerMetadataResponse."""
+        request_from_bytes(data, messages.ServerMetadataRequest)
+        response = messages.ServerMetadataResponse(
+            name=BACKEND, version=__version__, extensions=EXTENSIONS
+        )
+        return _bytes(response)
+
+    async def model_ready(self, call: Call, data: bytes) -> bytes:
+        """ModelReadyResponse; no for a model that there is not."""
+        request = request_from_bytes(data, messages.ModelReadyRequest)
+        model = self._serving.repository.models.get(request.name)
+        ready = (
+            self._ready()
+            and model is not None
+            and request.version in ("", model.bundle.manifest.bundle_id)
+        )
+        return _bytes(messages.ModelReadyResponse(ready=ready))
+
+    async def model_metadata(self, call: Call, data: bytes) -> bytes:
+        """ModelMetadataResponse."""
+        request = request_from_bytes(data, messages.ModelMetadataRequest)
+        return _bytes(metadata_from_model(self._model(call, request.name, request.version)))
+
+    async def model_config(self, call: Call, data: bytes) -> bytes:
+        """ModelConfigResponse."""
+        request = request_from_bytes(data, messages.ModelConfigRequest)
+        return _bytes(config_from_model(self._model(call, request.name, request.version)))
+
+    async def model_statistics(self, call: Call, data: bytes) -> bytes:
+        """ModelStatisticsResponse, of all models where none is named."""
+        request = request_from_bytes(data, messages.ModelStatisticsRequest)
+        self._serving.check()
+        models = list(self._serving.repository.models.values())
+        if request.name:
+            models = [self._model(call, request.name, request.version)]
+        return _bytes(statistics_from_metrics(models, self._metrics.registry))
+
+    async def model_infer(self, call: Call, data: bytes) -> bytes:
+        """ModelInferResponse."""
+        request = request_from_bytes(data, messages.ModelInferRequest)
+        return await self._infer(call, request, streamed=False)
+
+    async def model_stream_infer(
+        self, call: Call, requests: AsyncIterator[bytes]
+    ) -> AsyncGenerator[bytes, None]:
+        """ModelStreamInferResponses, one for each request."""
+        most = self._serving.limits.max_streams
+        if self._exchanges >= most:
+            raise Overloaded(
+                f"{most} ModelStreamInfer calls are open and max_streams is {most}; try again "
+                "later or at another replica"
+            )
+        exchange = Exchange(partial(self._answer, call))
+        self._exchanges += 1
+        try:
+            with self._serving.stopping(exchange.stop):
+                async for message in exchange.answers(requests):
+                    yield message
+        finally:
+            self._exchanges -= 1
+
+    async def repository_index(self, call: Call, data: bytes) -> bytes:
+        """RepositoryIndexResponse: what is or was served, or could not be."""
+        request = request_from_bytes(data, messages.RepositoryIndexRequest)
+        self._serving.check()
+        response = messages.RepositoryIndexResponse()
+        for listed in self._serving.repository.listed():
+            if listed.state == "READY" or not request.ready:
+                response.models.add(
+                    name=listed.name,
+                    version=listed.bundle_id,
+                    state=listed.state,
+                    reason=listed.reason,
+                )
+        return _bytes(response)
+
+    async def repository_model_load(self, call: Call, data: bytes) -> bytes:
+        """RepositoryModelLoadResponse, once the model is ready."""
+        control = self._control_for(call)
+        request = request_from_bytes(data, messages.RepositoryModelLoadRequest)
+        _log.info("%s loads model %.100r", call.client, request.model_name)
+        await control.load(request)
+        return _bytes(messages.RepositoryModelLoadResponse())
+
+    async def repository_model_unload(self, call: Call, data: bytes) -> bytes:
+        """RepositoryModelUnloadResponse, once no new call finds the model."""
+        control = self._control_for(call)
+        request = request_from_bytes(data, messages.RepositoryModelUnloadRequest)
+        _log.info("%s unloads model %.100r", call.client, request.model_name)
+        await control.unload(request)
+        return _bytes(messages.RepositoryModelUnloadResponse())
+
+    def _control_for(self, call: Call) -> RepositoryControl:
+        """Raises Disabled, Denied, NotServing."""
+        if self._control is None:
+            raise Disabled(
+                "models are not loaded by calls here; start the server with --admin-token-file"
+            )
+        if not call.is_admin():
+            raise Denied(
+                "this call is for administrators; send one of their tokens as metadata "
+                "authorization: Bearer TOKEN"
+            )
+        self._serving.check()
+        return self._control
+
+    def _model(self, call: Call, name: str, version: str) -> ServedModel:
+        model = self._serving.model(call, name)
+        check_version(version, model)
+        return model
+
+    async def _infer(self, call: Call, request: Any, streamed: bool) -> bytes:
+        model = self._serving.model(call, request.model_name)
+        inference = inference_from_request(request, model, self._serving.limits)
+        query, samples = inference.query, inference.samples
+        async with self._serving.stream(call, query, model, samples) as stream:
+            await stream.wait_complete()
+            check_not_spent(stream)
+            chunk = stream.rest()
+            made = partial(response_from_chunk, chunk, inference, model, streamed)
+            message = await self._serving.encoded(stream, chunk.size, made)
+            model.sent(stream, chunk, len(message))
+            return message
+
+    async def _answer(self, call: Call, data: bytes) -> bytes:
+        """One response of a stream; whatever is wrong with its request is said in it."""
+        request_id = model_name = ""
+
+        async def infer(own: Call) -> bytes:
+            nonlocal request_id, model_name
+            request = request_from_bytes(data, messages.ModelInferRequest)
+            request_id, model_name = request.id[:256], request.model_name[:256]
+            return await self._infer(own, request, streamed=True)
+
+        answer = await self._calls.within(call, "ModelInfer", infer)
+        if isinstance(answer, Status):
+            words = f"{answer.code.name}: {answer.message}"
+            return refusal_for_stream(words, request_id, model_name)
+        return answer
+
+
+def _bytes(message: Any) -> bytes:
+    return bytes(message.SerializeToString())

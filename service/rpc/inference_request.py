@@ -1,0 +1,210 @@
+"""ModelInferRequest -> a query like any other, with every refusal naming value, limit and fix."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelmint.codec import OUTPUTS
+from labelmint.v1 import label_service_pb2 as pb
+from service.config import Limits
+from service.errors import BadRequest, UnknownModel
+from service.models import ServedModel
+from service.query import Query
+from service.rpc.inference_tensors import (
+    INDEX,
+    SEED,
+    SPACES,
+    Tensor,
+    inputs_of_generator,
+    own_name,
+    wire_name,
+)
+from service.rpc.query import bounded_query_from_proto
+
+MAX_ID_CHARACTERS = 256  # it is sent back
+PSI, CUTOFF, CLASS = "truncation_psi", "truncation_cutoff", "class_index"
+# Triton's clients may send it; there is one response to a request, and it says that it is final.
+_FINAL = "triton_enable_empty_final_response"
+_SETS = f"send one of {', '.join(SPACES)}, or {INDEX} with or without {SEED}"
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Inference:
+    """A checked request."""
+
+    id: str
+    query: Query
+    samples: int
+    outputs: tuple[str, ...]  # in the protocol's words and the caller's order
+    order: NDArray[np.intp] | None  # which of the query's samples each row is; None: its own
+
+
+def inference_from_request(request: Any, model: ServedModel, limits: Limits) -> Inference:
+    """Raises ServiceError, SamplingError."""
+    check_version(request.model_version, model)
+    if len(request.id) > MAX_ID_CHARACTERS:
+        raise BadRequest(f"id has {len(request.id)} characters; it may have {MAX_ID_CHARACTERS}")
+    arrays = _arrays(request, inputs_of_generator(model.bundle.manifest.generator), limits)
+    proto = pb.SampleQuery(
+        sampling=_sampling(request, arrays),
+        accept_codecs=[pb.CODEC_RAW],
+        max_message_bytes=limits.max_message_bytes,
+    )
+    order = _add_source(proto, arrays)
+    names = _output_names(request)
+    proto.outputs.extend(OUTPUTS[own_name(name)].output for name in names)
+    query, samples = bounded_query_from_proto(proto, model, limits)
+    outputs = names or [wire_name(output.name) for output in query.outputs]
+    return Inference(request.id, query, samples, tuple(outputs), order)
+
+
+def check_version(version: str, model: ServedModel) -> None:
+    """A model's one version is its bundle_id. Raises UnknownModel."""
+    bundle_id = model.bundle.manifest.bundle_id
+    if version not in ("", bundle_id):
+        raise UnknownModel(
+            f"version is {version[:100]!r}, {model.name} is served from {bundle_id}; leave the "
+            "version out to take what is served"
+        )
+
+
+def _add_source(proto: pb.SampleQuery, arrays: Arrays) -> NDArray[np.intp] | None:
+    """Says what the samples are made of; returns the order that the caller wants them in."""
+    given = [name for name in (*SPACES, INDEX) if name in arrays]
+    if len(given) != 1:
+        raise BadRequest(f"inputs has {', '.join(given) or 'no source of samples'}; {_SETS}")
+    name, array = given[0], arrays[given[0]]
+    if name != INDEX and SEED in arrays:
+        raise BadRequest(f"inputs has {SEED} and {name}; {SEED} goes with {INDEX} alone")
+    if name == INDEX:
+        indices, order = np.unique(array, return_inverse=True)
+        proto.indices.extend(indices.tolist())
+        return None if np.array_equal(indices, array) else order
+    proto.latents.space = SPACES[name]
+    proto.latents.rows.CopyFrom(
+        pb.Tensor(dtype=pb.DATA_TYPE_FLOAT32, shape=array.shape, data=array.tobytes())
+    )
+    return None
+
+
+def _arrays(request: Any, tensors: dict[str, Tensor], limits: Limits) -> Arrays:
+    raw = request.raw_input_contents
+    if raw and len(raw) != len(request.inputs):
+        raise BadRequest(
+            f"raw_input_contents has {len(raw)} entries for {len(request.inputs)} inputs; send "
+            "one for each, or none"
+        )
+    arrays: Arrays = {}
+    for position, given in enumerate(request.inputs):
+        name = given.name
+        if name not in tensors:
+            raise BadRequest(f"inputs has {name[:100]!r}; it may have {', '.join(tensors)}")
+        if name in arrays:
+            raise BadRequest(f"inputs has {name} twice; send it once")
+        _check_no_parameters(f"inputs {name}", given.parameters)
+        _check_tensor(given, tensors[name], limits)
+        data = raw[position] if raw else None
+        arrays[name] = _array(given, tensors[name], data)
+    return arrays
+
+
+def _check_tensor(given: Any, tensor: Tensor, limits: Limits) -> None:
+    name, shape = given.name, list(given.shape)
+    if given.datatype != tensor.datatype:
+        raise BadRequest(f"{name} is {given.datatype[:20]!r}; it must be {tensor.datatype}")
+    fits = len(shape) == len(tensor.shape) and all(
+        size == wanted or wanted < 0 for size, wanted in zip(shape, tensor.shape, strict=True)
+    )
+    if not fits:
+        raise BadRequest(
+            f"{name} has shape {shape[:10]}; this model takes {list(tensor.shape)}, where -1 is "
+            "the number of samples"
+        )
+    most = limits.max_explicit_indices if name == INDEX else limits.max_explicit_rows
+    if not 1 <= shape[0] <= most:
+        raise BadRequest(
+            f"{name} has {shape[0]} rows; it must be 1 to {most}, send more in several requests"
+        )
+
+
+def _array(given: Any, tensor: Tensor, raw: bytes | None) -> NDArray[Any]:
+    name, shape = given.name, tuple(given.shape)
+    if raw is not None:
+        if given.HasField("contents"):
+            raise BadRequest(f"{name} has contents beside raw_input_contents; send one of them")
+        wanted = int(np.prod(shape)) * tensor.dtype.itemsize
+        if len(raw) != wanted:
+            raise BadRequest(f"{name} has {len(raw)} raw bytes; shape {list(shape)} has {wanted}")
+        array = np.frombuffer(raw, tensor.dtype.newbyteorder("<")).astype(tensor.dtype, copy=False)
+    else:
+        field = "fp32_contents" if tensor.datatype == "FP32" else "uint64_contents"
+        array = np.array(getattr(given.contents, field), tensor.dtype)
+        if len(array) != np.prod(shape):
+            raise BadRequest(
+                f"{name} has {len(array)} values in {field}; shape {list(shape)} has "
+                f"{int(np.prod(shape))}, send them there or in raw_input_contents"
+            )
+    array = array.reshape(shape)
+    finite = np.isfinite(array).reshape(len(array), -1).all(axis=1)
+    if not finite.all():
+        row = int(np.flatnonzero(~finite)[0])
+        raise BadRequest(f"{name} has values in row {row} that are not finite; every one must be")
+    return array
+
+
+def _sampling(request: Any, arrays: Arrays) -> pb.SamplingOptions:
+    sampling = pb.SamplingOptions(seed=int(arrays[SEED][0]) if SEED in arrays else 0)
+    for name, parameter in request.parameters.items():
+        if name == PSI:
+            sampling.truncation_psi = _number(name, parameter)
+        elif name in (CUTOFF, CLASS):
+            setattr(sampling, name, _count(name, parameter))
+        elif name != _FINAL:
+            raise BadRequest(
+                f"parameters has {name[:100]!r}; it may have {PSI}, {CUTOFF} and {CLASS}"
+            )
+    return sampling
+
+
+def _number(name: str, parameter: Any) -> float:
+    """A number, or text that says one: Triton's client sends no fractions otherwise."""
+    kind = parameter.WhichOneof("parameter_choice")
+    value: Any = getattr(parameter, kind) if kind else None
+    try:
+        return float("" if isinstance(value, (bool, type(None))) else value)
+    except ValueError:
+        text = f"{value!r}"[:100]
+        raise BadRequest(f"parameter {name} is {text}; it must be a number, or its text") from None
+
+
+def _count(name: str, parameter: Any) -> int:
+    number = _number(name, parameter)
+    if not 0 <= number < 1 << 32 or number != int(number):
+        raise BadRequest(f"parameter {name} is {number:g}; it must be a whole number from 0 on")
+    return int(number)
+
+
+def _output_names(request: Any) -> list[str]:
+    known = [wire_name(name) for name in OUTPUTS]
+    names: list[str] = []
+    for output in request.outputs:
+        name = output.name
+        if name not in known:
+            raise BadRequest(f"outputs has {name[:100]!r}; each is one of {', '.join(known)}")
+        if name in names:
+            raise BadRequest(f"outputs has {name} twice; ask for it once")
+        _check_no_parameters(f"outputs {name}", output.parameters)
+        names.append(name)
+    return names
+
+
+def _check_no_parameters(where: str, parameters: Any) -> None:
+    for name in parameters:
+        raise BadRequest(
+            f"{where} has parameter {name[:100]!r}; it must have none, shared memory and "
+            "classification are not supported"
+        )

@@ -1,0 +1,110 @@
+"""What all services of this server share: its models, its limits, and whether it serves."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Executor
+from contextlib import asynccontextmanager, contextmanager
+from typing import TypeVar
+
+from labelmint.latents import Mt19937Rows
+from service.admission import Admission
+from service.config import Limits
+from service.delivery import Stream
+from service.errors import BadRequest, NotServing, RangeSpent, UnknownModel
+from service.models import ServedModel
+from service.query import Query
+from service.repository import Repository
+from service.rpc.calls import Call
+from service.tracing import Tracing
+
+Stop = Callable[[Exception], None]
+Made = TypeVar("Made")
+
+
+class Serving:
+    """Finds models for calls and opens their streams, until it is told to drain."""
+
+    def __init__(
+        self, repository: Repository, limits: Limits, encoders: Executor, tracing: Tracing
+    ) -> None:
+        self.repository, self.limits = repository, limits
+        self._encoders, self._tracing = encoders, tracing
+        self._admission = Admission(limits)
+        self._refusal: NotServing | None = NotServing("the server is loading; try again soon")
+        self._stops: set[Stop] = set()
+
+    def serve(self) -> None:
+        """From now on calls are answered."""
+        self._refusal = None
+
+    def drain(self) -> None:
+        """From now on calls are refused; streams end before their next message."""
+        self._refusal = NotServing(
+            "the server is draining; resume at another replica, from next_index"
+        )
+        for stop in self._stops:
+            stop(self._refusal)
+
+    def check(self) -> None:
+        """Raises NotServing."""
+        if self._refusal is not None:
+            raise self._refusal
+
+    def model(self, call: Call, name: str) -> ServedModel:
+        """The model of that name, or the only one. Raises BadRequest, UnknownModel, NotServing."""
+        self.check()
+        models = self.repository.models
+        known = ", ".join(models) or "none"
+        if not name and not models:
+            raise NotServing("no model is loaded; try again later or at another replica")
+        if not name and len(models) != 1:
+            raise BadRequest(f"model is empty; this server has {len(models)}: {known}")
+        model = models.get(name) if name else next(iter(models.values()))
+        if model is None:
+            raise UnknownModel(f"model is {name!r}; this server has {known}")
+        call.model = model.name
+        return model
+
+    @asynccontextmanager
+    async def stream(
+        self, call: Call, query: Query, model: ServedModel, answer_samples: int = 0
+    ) -> AsyncIterator[Stream]:
+        """An admitted stream of samples, until the block ends; see Admission for the raises."""
+        with self._admission.admit(call.client, query, model.batch_size, answer_samples) as window:
+            position = await _mt19937(query, model)
+            with model.stream(query, window, call.deadline, position, call.span) as stream:
+                yield stream
+
+    @contextmanager
+    def stopping(self, stop: Stop) -> Iterator[None]:
+        """Has `drain` call `stop` while the block lasts; unary calls may finish instead."""
+        self.check()  # draining may have begun since the call did
+        self._stops.add(stop)
+        try:
+            yield
+        finally:
+            self._stops.remove(stop)
+
+    async def encoded(self, stream: Stream, samples: int, make: Callable[[], Made]) -> Made:
+        """What `make` returns for so many samples of the stream, off the event loop."""
+        with self._tracing.encoding(stream.span, samples):
+            return await asyncio.get_running_loop().run_in_executor(self._encoders, make)
+
+
+def check_not_spent(stream: Stream) -> None:
+    """Raises RangeSpent when a stream ended short of what it was asked for."""
+    if stream.query.plan.spent and not stream.counted:
+        raise RangeSpent(stream.query.plan.spent)
+
+
+async def _mt19937(query: Query, model: ServedModel) -> Mt19937Rows | None:
+    """The position of an MT19937 stream, gone to its start where nobody waits for it."""
+    if query.options.latent_source != "mt19937" or query.latents is not None:
+        return None
+    rows = Mt19937Rows(query.options.seed, model.bundle.manifest.generator.z_dim)
+    if query.plan.stop > query.plan.first:
+        start = int(query.plan.indices(query.plan.first, 1)[0])
+        if start:
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(None, rows.rows, [start - 1])
+    return rows

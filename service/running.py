@@ -1,0 +1,40 @@
+"""A served model at work: the tasks that compute for it, and their end."""
+
+import asyncio
+from collections.abc import Callable
+
+from service.compute import Compute
+from service.models import ServedModel
+from service.tracing import Tracing
+
+
+class RunningModel:
+    """Computes from here on, until it is closed."""
+
+    def __init__(
+        self, model: ServedModel, tracing: Tracing, failed: Callable[[BaseException], None]
+    ) -> None:
+        """`failed` hears of a bug that ended the computing."""
+        self.model = model
+        self._failed = failed
+        self._computes = [Compute(engine, model, tracing) for engine in model.engines]
+        self._tasks = [asyncio.create_task(compute.run()) for compute in self._computes]
+        for task in self._tasks:
+            task.add_done_callback(self._report)
+
+    async def close(self) -> None:
+        """Frees the engines after the run under way, without holding up the event loop."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.get_running_loop().run_in_executor(None, self._free)
+
+    def _free(self) -> None:
+        for compute in self._computes:
+            compute.close()  # waits for its thread, so that no engine is freed under a run
+        self.model.close()
+
+    def _report(self, task: "asyncio.Task[None]") -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._failed(error)

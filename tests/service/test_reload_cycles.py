@@ -1,0 +1,85 @@
+"""Reloads, broken ones among them, leave neither memory nor files nor threads behind."""
+
+import gc
+import os
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import grpc
+import pytest
+
+from engines.open import Runtime
+from service.config import Config, NamedBundle
+from service.loading import open_models
+from tests.service.harness import RunningServer, refusal, served_by
+from tests.service.test_process import bundle_at
+from tests.service.test_repository import control
+from tests.service.test_watch import link
+
+WARM_UP = 3  # reloads after which memory has its high-water mark
+PAGE = os.sysconf("SC_PAGE_SIZE")
+ALLOWED_BYTES = 24 << 20  # the allocator's own wandering
+
+
+@pytest.mark.parametrize(
+    ("runtime", "cycles"),
+    [
+        ("fake", 9),
+        ("onnxruntime", 6),
+        pytest.param("fake", 100, marks=pytest.mark.slow),
+        pytest.param("onnxruntime", 100, marks=pytest.mark.slow),
+    ],
+)
+def test_reload_cycles_leak_nothing(
+    runtime: Runtime, cycles: int, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    good = tmp_path / "good"
+    if runtime == "fake":
+        bundle_at(good)
+    else:
+        shutil.copytree(request.getfixturevalue("tiny_bundle"), good)
+    broken = tmp_path / "broken"
+    shutil.copytree(good, broken)
+    graph = broken / "labeller.onnx"
+    graph.write_bytes(b"x" * graph.stat().st_size if runtime != "fake" else b"x")
+    current = tmp_path / "current"
+    link(current, good)
+    admins = tmp_path / "admins"
+    admins.write_text(f"ops {'a' * 20}\n")
+    config = Config(
+        (NamedBundle("fake", current),), "127.0.0.1:0", runtime=runtime, admin_token_file=admins,
+        threads=1, model_drain_s=5.0,
+    )  # fmt: skip
+    with served_by(config, lambda metrics: open_models(config, metrics)) as server:
+        for number in range(WARM_UP):
+            reload(server, current, (good, broken)[number % 2])
+        before = held(server)
+        for number in range(cycles):
+            stream = server.stream(end_index=40)
+            reload(server, current, broken if number % 3 == 2 else good)
+            assert sum(len(message.batch.indices) for message in stream) == 40
+        after = held(server)
+    print(f"{runtime}, {cycles} reloads: files, threads, bytes from {before} to {after}")
+    assert after[:2] == before[:2]
+    assert after[2] - before[2] < ALLOWED_BYTES
+
+
+def reload(server: RunningServer, current: Path, target: Path) -> None:
+    link(current, target)
+    if target.name == "broken":
+        refused = refusal(lambda: control(server, "Load"))
+        assert refused.code is grpc.StatusCode.FAILED_PRECONDITION
+    else:
+        control(server, "Load")
+
+
+def held(server: RunningServer) -> tuple[int, int, int]:
+    """Open files, threads and resident bytes of this process, once old models are gone."""
+    deadline = time.monotonic() + 20
+    while len(server.server.repository._running) > 1 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    gc.collect()
+    resident = int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
+    return len(os.listdir("/proc/self/fd")), threading.active_count(), resident

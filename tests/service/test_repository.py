@@ -1,0 +1,354 @@
+"""Models come, change and go while calls go on, and nothing of them is left."""
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from numpy.typing import NDArray
+
+from bundle.manifest import MANIFEST
+from engines.errors import NotFiniteError
+from engines.fake import FakeEngine, FakeMapping, FakeOptions, fake_bundle
+from engines.protocol import EngineResult
+from labelmint.v1 import label_service_pb2 as pb
+from service.config import Config, NamedBundle
+from service.errors import NEXT_INDEX, LoadFailed
+from service.loading import open_model, warm_up
+from service.metrics import Metrics
+from service.models import ServedModel
+from tests.service.harness import FakeModel, RunningServer, refusal, served, served_by
+from tests.service.inference_calls import ask, call, index_of, messages
+from tests.service.test_metrics import scraped
+from tests.service.test_process import bundle_at
+
+SLOW = FakeModel(options=FakeOptions(seconds_per_run=0.05))
+ADMIN = (("authorization", "Bearer " + "a" * 20),)
+C = grpc.StatusCode
+
+
+def config(drain_s: float = 30.0, **changes: Any) -> Config:
+    return Config(
+        bundles=(), listen="127.0.0.1:0", metrics_port=0, runtime="fake", model_drain_s=drain_s,
+        **changes,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> NamedBundle:
+    """A bundle on disk that is not the one of FakeModel."""
+    return NamedBundle("fake", bundle_at(tmp_path / "other", view_layers=2))
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> NamedBundle:
+    folder = bundle_at(tmp_path / "broken")
+    (folder / "labeller.onnx").write_bytes(b"x")
+    return NamedBundle("fake", folder)
+
+
+def load(server: RunningServer, named: NamedBundle) -> None:
+    server.call(lambda running: running.repository.load(named))
+
+
+def bundle_id(server: RunningServer) -> str:
+    return str(server.generate(count=1).bundle_id)
+
+
+def status_of_health(server: RunningServer, service: str = "") -> int:
+    health: Any = health_pb2_grpc.HealthStub(server.channel)
+    return int(health.Check(health_pb2.HealthCheckRequest(service=service), timeout=10).status)
+
+
+def test_a_swap_serves_new_calls_anew_and_finishes_streams_on_the_old_model(
+    other: NamedBundle,
+) -> None:
+    with served([SLOW], config()) as server:
+        old = bundle_id(server)
+        messages_of_stream = server.stream(end_index=80)
+        first = next(messages_of_stream)
+        load(server, other)
+        new = bundle_id(server)
+        assert new != old
+        rest = list(messages_of_stream)
+        assert {message.bundle_id for message in (first, *rest)} == {old}
+        assert [i for m in (first, *rest) for i in m.batch.indices] == list(range(80))
+        assert index_of(server.channel)["fake"].version == new
+        labels = [dict(key) for name, key in scraped(server) if name == "labelmint_model_info"]
+        assert labels == [{"model": "fake", "bundle_id": new, "engine": "fake"}]
+
+
+def test_streams_that_outlast_the_drain_end_resumably(other: NamedBundle) -> None:
+    with served([SLOW], config(drain_s=0.2)) as server:
+        stream = server.stream()
+        positions = [next(stream).next_index]
+        old = bundle_id(server)
+        load(server, other)
+        ended = refusal(lambda: positions.extend(m.next_index for m in stream))
+        assert ended.code is C.UNAVAILABLE and "was replaced" in ended.message
+        resume = int(ended.trailers[NEXT_INDEX])
+        assert resume == positions[-1] > 8
+        assert list(server.generate(count=2, start_index=resume).batch.indices) == [
+            resume, resume + 1,
+        ]  # fmt: skip
+        pinned = refusal(lambda: server.generate(count=1, bundle_id=old))
+        assert pinned.code is C.FAILED_PRECONDITION
+
+
+def test_unary_calls_finish_within_the_drain_and_end_after_it(other: NamedBundle) -> None:
+    for drain_s, done in ((30.0, True), (0.1, False)):
+        with served([SLOW], config(drain_s)) as server, ThreadPoolExecutor() as pool:
+            answer = pool.submit(partial(server.generate, count=80))
+            time.sleep(0.2)
+            load(server, other)
+            if done:
+                assert len(answer.result().batch.indices) == 80
+            else:
+                assert refusal(answer.result).code is C.UNAVAILABLE
+
+
+def test_a_failed_load_leaves_the_old_model_serving_and_is_told_everywhere(
+    broken: NamedBundle, caplog: pytest.LogCaptureFixture
+) -> None:
+    with served(config=config()) as server:
+        old = bundle_id(server)
+        with pytest.raises(LoadFailed) as caught:
+            load(server, broken)
+        assert bundle_id(server) == old
+        listed = index_of(server.channel)["fake"]
+        assert (listed.state, listed.version) == ("READY", old)
+        for words in (str(caught.value), listed.reason):
+            assert "labeller.onnx has 1 bytes" in words and str(broken.path.parent) not in words
+        values = scraped(server)
+        for outcome, count in (("failed", 1.0), ("ok", None)):
+            labels = frozenset({"model": "fake", "outcome": outcome}.items())
+            assert values.get(("labelmint_model_loads_total", labels)) == count
+    (record,) = [r for r in caplog.records if r.name == "service.repository"]
+    assert "the one before is served on" in record.message and "\n" not in record.message
+
+
+def test_a_load_that_fails_in_a_way_nobody_thought_of_tells_callers_nothing(
+    other: NamedBundle, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Odd(Exception):
+        """Of no tree."""
+
+    def fail(named: NamedBundle) -> ServedModel:
+        raise Odd("/secret/path")
+
+    with served(config=config(), open_named=fail) as server:
+        with pytest.raises(LoadFailed) as caught:
+            load(server, other)
+        assert "secret" not in str(caught.value) and server.generate(count=1)
+        assert "secret" not in index_of(server.channel)["fake"].reason
+    assert "/secret/path" in caplog.text
+
+
+def test_a_folder_that_changes_under_the_load_is_not_served(other: NamedBundle) -> None:
+    def changing(named: NamedBundle) -> ServedModel:
+        model = open_model(named, config(), Metrics())
+        (named.path / "mapping.onnx").touch()
+        return model
+
+    with served(config=config(), open_named=changing) as server:
+        old = bundle_id(server)
+        with pytest.raises(LoadFailed, match="was changed while it was loaded"):
+            load(server, other)
+        assert bundle_id(server) == old
+
+
+class NanDepth(FakeEngine):
+    """A device that is broken in one output."""
+
+    def run(self, ws: Any, max_uncertainty: Any, outputs: Any) -> EngineResult:
+        result = super().run(ws, max_uncertainty, outputs)
+        depth: NDArray[np.float16] = np.full_like(result.arrays["depth"], np.nan)
+        return EngineResult(result.sample, {**result.arrays, "depth": depth})
+
+
+class Counting(FakeEngine):
+    """Says which sizes it ran, and fails when it is closed under a run."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.sizes: list[int] = []
+        self.running = False
+
+    def run(self, ws: Any, max_uncertainty: Any, outputs: Any) -> EngineResult:
+        self.sizes.append(len(ws))
+        self.running = True
+        try:
+            return super().run(ws, max_uncertainty, outputs)
+        finally:
+            self.running = False
+
+    def close(self) -> None:
+        assert not self.running
+        super().close()
+
+
+def test_warm_up_runs_every_batch_size_and_refuses_what_is_not_finite() -> None:
+    bundle = fake_bundle(resolution=16, num_classes=3)
+    mapping = FakeMapping(bundle.manifest.generator)
+    engine = Counting(bundle.manifest, None, (1, 4, 8))
+    warm_up(engine, mapping, bundle)
+    assert engine.sizes == [1, 4, 8]
+    with pytest.raises(NotFiniteError, match="uncertainty"):
+        warm_up(FakeEngine(bundle.manifest, FakeOptions(not_finite_share=1)), mapping, bundle)
+    with pytest.raises(NotFiniteError, match="warm-up: depth"):
+        warm_up(NanDepth(bundle.manifest), mapping, bundle)
+
+
+def test_no_engine_is_closed_under_a_run() -> None:
+    opened: list[Counting] = []
+
+    def counting(named: NamedBundle) -> ServedModel:
+        bundle, metrics = fake_bundle(resolution=16), Metrics().of_model("fake")
+        opened.append(Counting(bundle.manifest, FakeOptions(seconds_per_run=0.01)))
+        mapping = FakeMapping(bundle.manifest.generator)
+        return ServedModel(named.name, bundle, (opened[-1],), mapping, metrics)
+
+    named = NamedBundle("fake", Path(__file__).parent)
+    with served_by(config(drain_s=0.0), lambda _: [counting(named)], counting) as server:
+        stop = threading.Event()
+
+        def read(seed: int) -> None:
+            while not stop.is_set():
+                try:
+                    list(server.stream(count=64, sampling=pb.SamplingOptions(seed=seed)))
+                except grpc.RpcError as error:
+                    assert error.code() is C.UNAVAILABLE, error
+
+        with ThreadPoolExecutor() as pool:
+            readers = [pool.submit(read, seed) for seed in range(4)]
+            for _ in range(20):
+                load(server, named)
+            stop.set()
+            for reader in readers:
+                reader.result()
+        assert not server.server.failed.done()
+    assert len(opened) == 21 and all(engine._closed for engine in opened)
+
+
+def pipe_at(folder: Path) -> Path:
+    """A bundle whose manifest keeps the loading waiting until the test writes it."""
+    folder.mkdir()
+    os.mkfifo(folder / MANIFEST)
+    return folder / MANIFEST
+
+
+def test_loading_holds_up_neither_calls_nor_health(tmp_path: Path) -> None:
+    pipe = pipe_at(tmp_path / "slow")
+    with served(config=config()) as server, ThreadPoolExecutor() as pool:
+        loading = pool.submit(load, server, NamedBundle("slow", pipe.parent))
+        while "slow" not in index_of(server.channel):
+            time.sleep(0.01)
+        assert index_of(server.channel)["slow"].state == "LOADING"
+        assert "slow" not in index_of(server.channel, ready=True)
+        assert server.generate(count=9, model="fake").batch.indices
+        assert status_of_health(server) == health_pb2.HealthCheckResponse.SERVING
+        pipe.write_bytes(b"{")
+        with pytest.raises(LoadFailed, match="JSON"):
+            loading.result(30)
+        assert index_of(server.channel)["slow"].state == "UNAVAILABLE"
+
+
+@pytest.fixture
+def admins(tmp_path: Path) -> Path:
+    path = tmp_path / "admins"
+    path.write_text(f"ops {'a' * 20}\n")
+    return path
+
+
+@pytest.fixture
+def controlled(admins: Path, tmp_path: Path) -> Iterator[RunningServer]:
+    """Serves FakeModel; a load of `fake` takes the folder of that name on disk."""
+    bundles = (NamedBundle("fake", bundle_at(tmp_path / "controlled")),)
+    with served(config=Config(bundles, "127.0.0.1:0", 0, "fake", admin_token_file=admins)) as s:
+        yield s
+
+
+def control(server: RunningServer, verb: str, name: str = "fake", **options: Any) -> Any:
+    method = f"RepositoryModel{verb}"
+    request = getattr(messages, f"{method}Request")(model_name=name)
+    return call(server.channel, method, request, **{"metadata": ADMIN, **options})
+
+
+def test_administrators_unload_and_load_and_readiness_follows(controlled: RunningServer) -> None:
+    control(controlled, "Unload")
+    assert refusal(lambda: controlled.generate(count=1, model="fake")).code is C.NOT_FOUND
+    assert refusal(lambda: controlled.generate(count=1)).code is C.UNAVAILABLE
+    assert status_of_health(controlled) == health_pb2.HealthCheckResponse.NOT_SERVING
+    assert not ask(controlled.channel, "ModelReady", name="fake").ready
+    assert not ask(controlled.channel, "ServerReady").ready
+    assert ask(controlled.channel, "ServerLive").live
+    assert index_of(controlled.channel)["fake"].reason == "unloaded"
+    control(controlled, "Load")
+    assert controlled.generate(count=1, model="fake").batch.indices
+    assert status_of_health(controlled) == health_pb2.HealthCheckResponse.SERVING
+    assert ask(controlled.channel, "ModelReady", name="fake").ready
+
+
+def test_loading_by_calls_is_for_administrators_alone(
+    controlled: RunningServer, admins: Path, tmp_path: Path
+) -> None:
+    for verb in ("Load", "Unload"):
+        for metadata in ((), (("authorization", "Bearer " + "b" * 20),)):
+            refused = refusal(partial(control, controlled, verb, metadata=metadata))
+            assert refused.code is C.PERMISSION_DENIED
+            assert refusal(partial(control, controlled, verb, "x")).code is C.NOT_FOUND
+    callers = tmp_path / "callers"
+    callers.write_text(f"trainer {'t' * 20}\n")
+    with served(config=config(admin_token_file=admins, token_file=callers)) as server:
+        trainer = (("authorization", "Bearer " + "t" * 20),)
+        refused = refusal(lambda: control(server, "Unload", metadata=trainer))
+        assert refused.code is C.PERMISSION_DENIED
+        assert refusal(lambda: control(server, "Unload", metadata=())).code is C.UNAUTHENTICATED
+        control(server, "Unload")
+    with served(config=config()) as server:
+        for verb in ("Load", "Unload"):
+            assert refusal(partial(control, server, verb)).code is C.UNIMPLEMENTED
+
+
+@pytest.mark.parametrize(
+    "name", ["../other", "/etc", "", ".", "..", "x/../other", "\0", "é" * 3000]
+)
+def test_names_lead_nowhere_but_into_the_watched_directory(
+    admins: Path, tmp_path: Path, name: str
+) -> None:
+    bundle_at(tmp_path / "other")
+    (tmp_path / "watched").mkdir()
+    with served(config=config(admin_token_file=admins, watch=tmp_path / "watched")) as server:
+        refused = refusal(lambda: control(server, "Load", name))
+        assert refused.code is C.NOT_FOUND
+        assert str(tmp_path) not in refused.message
+
+
+def test_options_of_models_are_not_the_callers(controlled: RunningServer) -> None:
+    request = messages.RepositoryModelLoadRequest(model_name="fake")
+    request.parameters["config"].string_param = "{}"
+    load_it = partial(call, controlled.channel, "RepositoryModelLoad", metadata=ADMIN)
+    assert refusal(lambda: load_it(request)).code is C.INVALID_ARGUMENT
+    request = messages.RepositoryModelLoadRequest(model_name="fake", repository_name="x")
+    assert refusal(lambda: load_it(request)).code is C.INVALID_ARGUMENT
+
+
+def test_a_caller_that_leaves_does_not_stop_a_load(admins: Path, tmp_path: Path) -> None:
+    pipe = pipe_at(tmp_path / "slow")
+    named = (NamedBundle("slow", pipe.parent),)
+    with served(config=Config(named, "127.0.0.1:0", admin_token_file=admins)) as server:
+        refused = refusal(lambda: control(server, "Load", "slow", timeout=0.5))
+        assert refused.code is C.DEADLINE_EXCEEDED
+        assert index_of(server.channel)["slow"].state == "LOADING"
+        pipe.write_bytes(b"{")
+        while index_of(server.channel)["slow"].state == "LOADING":
+            time.sleep(0.01)
+        assert "JSON" in index_of(server.channel)["slow"].reason

@@ -1,0 +1,239 @@
+"""What lies in a watched directory is served, whole and in no other state."""
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from bundle.manifest import MANIFEST
+from service.config import NamedBundle
+from service.watch import Watch
+from tests.service.harness import RunningServer, refusal, served
+from tests.service.inference_calls import index_of
+from tests.service.test_metrics import scraped
+from tests.service.test_process import ROOT, bundle_at, changed, command, running
+from tests.service.test_repository import config
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Path:
+    folder = tmp_path / "watched"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def server() -> Iterator[RunningServer]:
+    """Serves nothing at first."""
+    with served([], config()) as running:
+        yield running
+
+
+@pytest.fixture
+def look(server: RunningServer, watched: Path) -> Callable[[], None]:
+    """Looks at the directory once, as the server does every few seconds."""
+    watch = Watch(watched, server.server.repository, ["taken"])
+    return lambda: server.call(lambda running: watch.look())
+
+
+def models(server: RunningServer) -> dict[str, str]:
+    """Names and ids of what is served."""
+    return {n: m.version for n, m in index_of(server.channel).items() if m.state == "READY"}
+
+
+def loads(server: RunningServer, name: str) -> tuple[float, float]:
+    """Attempts that went well, and that failed."""
+    values = scraped(server)
+    ok, failed = (
+        values.get(
+            ("labelmint_model_loads_total", frozenset({"model": name, "outcome": o}.items())), 0
+        )
+        for o in ("ok", "failed")
+    )
+    return ok, failed
+
+
+def link(path: Path, target: Path) -> None:
+    """Points a symbolic link elsewhere in one step."""
+    new = path.with_name(f".{path.name}")
+    new.symlink_to(target)
+    os.replace(new, path)
+
+
+def test_folders_appear_are_swapped_and_go(
+    server: RunningServer, look: Callable[[], None], watched: Path, tmp_path: Path
+) -> None:
+    look()
+    assert not server.server.ready and not models(server)
+    os.rename(bundle_at(tmp_path / "one"), watched / "m")
+    look()
+    assert server.server.ready
+    first = models(server)["m"]
+    bundle_at(tmp_path / "two", view_layers=2)
+    os.rename(watched / "m", tmp_path / "old")
+    look()
+    assert models(server) == {"m": first}  # another may be about to take its place
+    os.rename(tmp_path / "two", watched / "m")
+    look()
+    second = models(server)["m"]
+    assert second != first
+    shutil.rmtree(watched / "m")
+    look()
+    look()
+    assert not models(server) and "m" not in index_of(server.channel)
+    assert loads(server, "m") == (2, 0)
+    assert refusal(lambda: server.generate(count=1, model="m")).code is grpc.StatusCode.NOT_FOUND
+
+
+def test_a_symbolic_link_is_swapped_by_renaming(
+    server: RunningServer, look: Callable[[], None], watched: Path, tmp_path: Path
+) -> None:
+    link(watched / "m", bundle_at(tmp_path / "one"))
+    look()
+    first = models(server)["m"]
+    link(watched / "m", bundle_at(tmp_path / "two", view_layers=2))
+    look()
+    assert models(server)["m"] != first
+    link(watched / "m", tmp_path / "one")
+    look()
+    assert models(server)["m"] == first
+    look()
+    assert loads(server, "m") == (3, 0)
+
+
+def test_a_folder_that_is_still_written_is_not_touched(
+    server: RunningServer, look: Callable[[], None], watched: Path, tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    whole = bundle_at(tmp_path / "whole")
+    (watched / "m").mkdir()
+    for _ in range(3):
+        look()
+    for name in (MANIFEST, "labeller.onnx", "mapping.onnx"):
+        assert not models(server)
+        shutil.copy(whole / name, watched / "m")
+        look()
+    assert "m" in models(server)
+    assert loads(server, "m") == (1, 0) and not caplog.records
+
+
+def test_a_broken_folder_is_tried_once_and_again_when_it_changes(
+    server: RunningServer, look: Callable[[], None], watched: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bundle = bundle_at(watched / "m")
+    look()
+    served_id = models(server)["m"]
+    (bundle / "labeller.onnx").write_bytes(b"x")
+    for _ in range(4):
+        look()
+    assert loads(server, "m") == (1, 1) and len(caplog.records) == 1
+    assert models(server) == {"m": served_id}
+    assert "labeller.onnx" in index_of(server.channel)["m"].reason
+    (bundle / "labeller.onnx").write_bytes(b"")
+    look()
+    assert loads(server, "m") == (2, 1) and not index_of(server.channel)["m"].reason
+    bundle_at(watched / "bad")
+    changed(watched / "bad", format=2)
+    for _ in range(4):
+        look()
+    assert index_of(server.channel)["bad"].state == "UNAVAILABLE"
+    shutil.rmtree(watched / "bad")
+    look()
+    look()
+    assert "bad" not in index_of(server.channel)
+
+
+def test_a_calibration_that_is_added_is_taken_up(
+    server: RunningServer, look: Callable[[], None], watched: Path
+) -> None:
+    bundle = bundle_at(watched / "m")
+    look()
+    calibrations = json.loads((bundle / MANIFEST).read_bytes())["calibrations"]
+    changed(bundle, calibrations=calibrations[1:])
+    look()
+    assert loads(server, "m") == (2, 0)
+    held = server.server.repository.models["m"].bundle.manifest.calibrations
+    assert len(held) == len(calibrations) - 1
+
+
+def test_other_things_in_the_directory_are_left_alone(
+    server: RunningServer, look: Callable[[], None], watched: Path, tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    for name in (".hidden", "no name", "taken"):
+        bundle_at(watched / name)
+    (watched / "file").touch()
+    (watched / "dangling").symlink_to(tmp_path / "nothing")
+    for _ in range(3):
+        look()
+    assert not models(server)
+    assert sorted(record.args for record in caplog.records) == [
+        ("'no name' is no name of a model: letters, digits, _ . and -",),
+        ("taken is served by --bundle, its folder is left alone",),
+    ]
+
+
+def test_a_directory_that_cannot_be_read_changes_nothing(
+    server: RunningServer, look: Callable[[], None], watched: Path, tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    bundle_at(watched / "m")
+    look()
+    os.rename(watched, tmp_path / "away")
+    for _ in range(4):
+        look()
+    assert "m" in models(server) and len(caplog.records) == 1
+    os.rename(tmp_path / "away", watched)
+    look()
+    assert loads(server, "m") == (1, 0)
+
+
+def test_what_an_administrator_unloads_stays_so_until_its_folder_changes(
+    server: RunningServer, look: Callable[[], None], watched: Path
+) -> None:
+    bundle = bundle_at(watched / "m")
+    look()
+    server.call(lambda running: running.repository.unload("m"))
+    look()
+    look()
+    assert not models(server)
+    server.call(lambda running: running.repository.load(NamedBundle("m", bundle)))
+    assert "m" in models(server)
+    server.call(lambda running: running.repository.unload("m"))
+    (bundle / "mapping.onnx").touch()
+    look()
+    assert "m" in models(server)
+
+
+def test_the_command_watches_a_directory_beside_its_bundles(watched: Path, tmp_path: Path) -> None:
+    bundle_at(watched / "early")
+    flags = ("--engine", "fake", "--watch", str(watched), "--watch-interval", "0.1")
+    with running(bundle_at(tmp_path / "m"), *flags) as process:
+
+        def info() -> set[str]:
+            lines = process.get("/metrics")[1].splitlines()
+            return {
+                line.split('model="')[1].split('"')[0]
+                for line in lines
+                if line.startswith("labelmint_model_info{")
+            }
+
+        assert info() == {"m", "early"}  # ready means that both are
+        os.rename(bundle_at(tmp_path / "late"), watched / "late")
+        while "late" not in info():
+            time.sleep(0.05)
+        shutil.rmtree(watched / "early")
+        while "early" in info():
+            time.sleep(0.05)
+        assert process.get("/readyz")[0] == 200
+
+
+def test_the_command_needs_something_to_serve() -> None:
+    result = subprocess.run(command("run"), cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 2 and "--bundle or --watch" in result.stderr
