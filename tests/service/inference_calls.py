@@ -21,9 +21,10 @@ def call(channel: grpc.Channel, method: str, request: Any, **options: Any) -> An
     return unary(request, **{"timeout": 30, **options})
 
 
-def ask(channel: grpc.Channel, method: str, **fields: Any) -> Any:
+def ask(channel: grpc.Channel, method: str, metadata: Any = (), **fields: Any) -> Any:
     """The same, of a request's fields."""
-    return call(channel, method, getattr(messages, f"{method}Request")(**fields))
+    request = getattr(messages, f"{method}Request")(**fields)
+    return call(channel, method, request, metadata=metadata)
 
 
 def exchange(channel: grpc.Channel, requests: Any, **options: Any) -> Any:

@@ -25,8 +25,9 @@ from service.errors import NEXT_INDEX, LoadFailed
 from service.loading import open_model, warm_up
 from service.metrics import Metrics
 from service.models import ServedModel
+from service.rpc import inference_messages as messages
 from tests.service.harness import FakeModel, RunningServer, refusal, served, served_by
-from tests.service.inference_calls import ask, call, index_of, messages
+from tests.service.inference_calls import ask, call, index_of
 from tests.service.test_metrics import scraped
 from tests.service.test_process import bundle_at
 
