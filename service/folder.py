@@ -35,8 +35,9 @@ def is_whole(folder: Path) -> bool:
 
 def without_folders(message: str, folder: Path) -> str:
     """An error's message for callers, who are not to learn where files lie here."""
-    for path in (folder, folder.absolute(), folder.resolve()):
-        message = message.replace(f"{path}/", "").replace(str(path), "the bundle")
+    for path in (folder.resolve(), folder.absolute(), folder):
+        named = rf"(?<![\w./-]){re.escape(str(path))}(/|(?![\w.-]))"
+        message = re.sub(named, lambda found: "" if found[1] else "the bundle", message)
     return re.sub(r"(?<![\w.])/(?:[^/\s]+/)*", "", message)
 
 

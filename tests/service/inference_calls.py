@@ -15,7 +15,7 @@ DATATYPES = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
 def call(channel: grpc.Channel, method: str, request: Any, **options: Any) -> Any:
     """The response of a unary method."""
     kind = getattr(messages, f"{method}Response")
-    unary = channel.unary_unary(
+    unary: Any = channel.unary_unary(
         f"/{messages.SERVICE}/{method}", lambda r: r.SerializeToString(), kind.FromString
     )
     return unary(request, **{"timeout": 30, **options})
@@ -29,7 +29,7 @@ def ask(channel: grpc.Channel, method: str, metadata: Any = (), **fields: Any) -
 
 def exchange(channel: grpc.Channel, requests: Any, **options: Any) -> Any:
     """Responses of ModelStreamInfer."""
-    stream = channel.stream_stream(
+    stream: Any = channel.stream_stream(
         f"/{messages.SERVICE}/ModelStreamInfer",
         lambda r: r.SerializeToString(),
         messages.ModelStreamInferResponse.FromString,

@@ -62,7 +62,7 @@ def test_reload_cycles_leak_nothing(
         after = held(server)
     print(f"{runtime}, {cycles} reloads: files, threads, bytes from {before} to {after}")
     assert after[0] == before[0]
-    assert after[1] <= 2  # those of the one model
+    assert after[1] <= before[1] + 2  # those of the one model may not have run before
     assert after[2] - before[2] < ALLOWED_BYTES
 
 

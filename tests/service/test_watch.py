@@ -73,10 +73,11 @@ def test_folders_appear_are_swapped_and_go(
     server: RunningServer, look: Callable[[], None], watched: Path, tmp_path: Path
 ) -> None:
     look()
-    assert not server.server.ready and not models(server)
+    assert not models(server)
+    assert not ask(server.channel, "ServerReady").ready
     os.rename(bundle_at(tmp_path / "one"), watched / "m")
     look()
-    assert server.server.ready
+    assert ask(server.channel, "ServerReady").ready
     first = models(server)["m"]
     bundle_at(tmp_path / "two", view_layers=2)
     os.rename(watched / "m", tmp_path / "old")
@@ -176,9 +177,9 @@ def test_other_things_in_the_directory_are_left_alone(
     for _ in range(3):
         look()
     assert not models(server)
-    assert sorted(record.args for record in caplog.records) == [
-        ("'no name' is no name of a model: letters, digits, _ . and -",),
-        ("taken is served by --bundle, its folder is left alone",),
+    assert sorted(record.message for record in caplog.records) == [
+        "--watch: 'no name' is no name of a model: letters, digits, _ . and -",
+        "--watch: taken is served by --bundle, its folder is left alone",
     ]
 
 
