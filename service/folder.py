@@ -15,8 +15,8 @@ MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127}")
 def stamp_of(folder: Path) -> FolderStamp:
     """Changes whenever the folder or a file in it is replaced or written to. Raises OSError."""
     with os.scandir(folder) as entries:
-        stamps = [_stamp(entry.name, entry.stat()) for entry in entries]
-    return (_stamp("", os.stat(folder)), *sorted(stamps))
+        stamps = [_stamp(entry) for entry in entries]
+    return (_stamp(folder), *sorted(stamps))
 
 
 def has_manifest(folder: Path) -> bool:
@@ -35,10 +35,15 @@ def is_whole(folder: Path) -> bool:
 
 def without_folders(message: str, folder: Path) -> str:
     """An error's message for callers, who are not to learn where files lie here."""
-    for path in (folder, folder.absolute(), folder.resolve()):
-        message = message.replace(f"{path}/", "").replace(str(path), "the bundle")
+    for path in (folder.resolve(), folder.absolute(), folder):
+        named = rf"(?<![\w./-]){re.escape(str(path))}(/|(?![\w.-]))"
+        message = re.sub(named, lambda found: "" if found[1] else "the bundle", message)
     return re.sub(r"(?<![\w.])/(?:[^/\s]+/)*", "", message)
 
 
-def _stamp(name: str, status: os.stat_result) -> tuple[str, int, int, int, int]:
-    return name, status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
+def _stamp(file: "os.DirEntry[str] | Path") -> tuple[str, int, int, int, int]:
+    try:
+        status = file.stat()
+    except OSError:  # a link that leads nowhere is none of the bundle's files
+        return file.name, 0, 0, 0, 0
+    return file.name, status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size

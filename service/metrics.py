@@ -68,7 +68,6 @@ class Metrics:
         self._requests = self._counter(
             "labelmint_requests", "Calls ended, by method and gRPC status.", "method", "code"
         )
-
         self._loads = self._counter(
             "labelmint_model_loads", "Attempts to load a bundle, ok or failed.", "outcome"
         )
@@ -96,7 +95,8 @@ class Metrics:
 
     def count_load(self, model: str, loaded: bool) -> None:
         """An attempt to load a bundle ended."""
-        self._loads.labels(model, "ok" if loaded else "failed").inc()
+        ok, failed = (self._loads.labels(model, outcome) for outcome in ("ok", "failed"))
+        (ok if loaded else failed).inc()
 
     def show_model(self, model: str, bundle_id: str, engine: str) -> None:
         """This is served from now on."""

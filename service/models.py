@@ -67,7 +67,7 @@ class ServedModel:
     ) -> Iterator[Stream]:
         """A stream that engines work for until the block ends. Raises NotServing."""
         if self.ended is not None:
-            raise self.ended
+            raise self.ended.with_traceback(None)  # of those who got it before
         plan = query.plan
         lane = Lane(plan.first, plan.stop, plan.unit, window, query.count, query.weight, deadline)
         stream = self.streams[lane] = Stream(query, lane, mt19937, span)

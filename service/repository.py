@@ -83,6 +83,7 @@ class Repository:
     def serve(self, models: Sequence[ServedModel]) -> None:
         """Takes models that are open already."""
         for model in models:
+            self._metrics.count_load(model.name, True)
             self._put(self._entries.setdefault(model.name, _Entry()), model)
 
     async def load(self, named: NamedBundle) -> None:

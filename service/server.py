@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha import reflection
 
 from service.config import Config
 from service.errors import StartError
-from service.loading import open_model
+from service.loading import OpenModel, open_model
 from service.metrics import Metrics
 from service.models import ServedModel
 from service.probes import Probes, probe_server
@@ -47,7 +47,11 @@ _log = logging.getLogger(__name__)
 class Server:
     """One process's server; `running` binds it, `serve` makes it ready, `drain` ends it."""
 
-    def __init__(self, config: Config, metrics: Metrics) -> None:
+    def __init__(
+        self, config: Config, metrics: Metrics, open_named: OpenModel | None = None
+    ) -> None:
+        """`open_named` opens the models that are loaded later, as the configuration says
+        unless given."""
         self.config, self.metrics = config, metrics
         self.port = 0  # bound, once running
         self.metrics_port: int | None = None
@@ -66,7 +70,7 @@ class Server:
             partial(_is_admin, admins),
         )
         self.repository = Repository(
-            partial(open_model, config=config, metrics=metrics),
+            open_named or partial(open_model, config=config, metrics=metrics),
             metrics,
             self._tracing,
             config.model_drain_s,

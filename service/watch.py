@@ -5,6 +5,7 @@ system that bundles are mounted from.
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections.abc import Collection
@@ -63,10 +64,8 @@ class Watch:
         if not settled and not await loop.run_in_executor(None, is_whole, folder):
             return
         self._tried[name] = stamp
-        try:
+        with contextlib.suppress(LoadFailed):  # it was logged
             await self._repository.load(NamedBundle(name, folder))
-        except LoadFailed:
-            return
 
     async def _remove(self, name: str) -> None:
         del self._seen[name]

@@ -4,6 +4,7 @@ ModelInfer is GenerateSamples in other words: the same query, engine batches and
 """
 
 import logging
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from functools import partial
 from typing import Any
@@ -49,7 +50,7 @@ class InferenceService:
         """Without `control` nobody loads or unloads."""
         self._serving, self._calls, self._metrics = serving, calls, metrics
         self._control, self._ready = control, ready
-        self._exchanges = 0
+        self._exchanges: Counter[str] = Counter()  # open ones, by client
 
     def handler(self) -> grpc.GenericRpcHandler:
         """To be added to a server."""
@@ -128,20 +129,16 @@ class InferenceService:
         self, call: Call, requests: AsyncIterator[bytes]
     ) -> AsyncGenerator[bytes, None]:
         """ModelStreamInferResponses, one for each request."""
-        most = self._serving.limits.max_streams
-        if self._exchanges >= most:
-            raise Overloaded(
-                f"{most} ModelStreamInfer calls are open and max_streams is {most}; try again "
-                "later or at another replica"
-            )
+        self._check_exchanges(call.client)
         exchange = Exchange(partial(self._answer, call))
-        self._exchanges += 1
+        self._exchanges[call.client] += 1
         try:
             with self._serving.stopping(exchange.stop):
                 async for message in exchange.answers(requests):
                     yield message
         finally:
-            self._exchanges -= 1
+            self._exchanges[call.client] -= 1
+            self._exchanges += Counter()  # forgets clients that have none
 
     async def repository_index(self, call: Call, data: bytes) -> bytes:
         """RepositoryIndexResponse: what is or was served, or could not be."""
@@ -173,6 +170,18 @@ class InferenceService:
         _log.info("%s unloads model %.100r", call.client, request.model_name)
         await control.unload(request)
         return _bytes(messages.RepositoryModelUnloadResponse())
+
+    def _check_exchanges(self, client: str) -> None:
+        """Its requests are admitted one by one; an idle call, too, takes a place."""
+        limits = self._serving.limits
+        for counted, most, name in (
+            (self._exchanges[client], limits.max_client_streams, "max_client_streams"),
+            (self._exchanges.total(), limits.max_streams, "max_streams"),
+        ):
+            if counted >= most:
+                raise Overloaded(
+                    f"{counted} ModelStreamInfer calls are open, {name} is {most}; end one first"
+                )
 
     def _control_for(self, call: Call) -> RepositoryControl:
         """Raises Disabled, Denied, NotServing."""

@@ -48,7 +48,7 @@ class Serving:
     def check(self) -> None:
         """Raises NotServing."""
         if self._refusal is not None:
-            raise self._refusal
+            raise self._refusal.with_traceback(None)  # of those who got it before
 
     def model(self, call: Call, name: str) -> ServedModel:
         """The model of that name, or the only one. Raises BadRequest, UnknownModel, NotServing."""

@@ -15,20 +15,21 @@ DATATYPES = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
 def call(channel: grpc.Channel, method: str, request: Any, **options: Any) -> Any:
     """The response of a unary method."""
     kind = getattr(messages, f"{method}Response")
-    unary = channel.unary_unary(
+    unary: Any = channel.unary_unary(
         f"/{messages.SERVICE}/{method}", lambda r: r.SerializeToString(), kind.FromString
     )
     return unary(request, **{"timeout": 30, **options})
 
 
-def ask(channel: grpc.Channel, method: str, **fields: Any) -> Any:
+def ask(channel: grpc.Channel, method: str, metadata: Any = (), **fields: Any) -> Any:
     """The same, of a request's fields."""
-    return call(channel, method, getattr(messages, f"{method}Request")(**fields))
+    request = getattr(messages, f"{method}Request")(**fields)
+    return call(channel, method, request, metadata=metadata)
 
 
 def exchange(channel: grpc.Channel, requests: Any, **options: Any) -> Any:
     """Responses of ModelStreamInfer."""
-    stream = channel.stream_stream(
+    stream: Any = channel.stream_stream(
         f"/{messages.SERVICE}/ModelStreamInfer",
         lambda r: r.SerializeToString(),
         messages.ModelStreamInferResponse.FromString,

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from engines.fake import fake_bundle
 from service.config import Config
+from service.rpc import inference_messages as messages
 from tests.service.harness import FakeModel, RunningServer, served
-from tests.service.inference_calls import DTYPES, indices, infer_request, messages
+from tests.service.inference_calls import DTYPES, indices, infer_request
 from tests.service.test_any_request import CONTRACT, message, names, small, u64
 from tests.service.test_repository import ADMIN
 
@@ -104,7 +105,7 @@ def one(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         yield server
 
 
-def hostile(examples: int) -> Any:
+def hostile(examples: int) -> settings:
     return settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
 
 

@@ -16,6 +16,7 @@ from engines.fake import FakeOptions, fake_bundle
 from labelmint.codec import array_from_tensor
 from labelmint.v1 import label_service_pb2 as pb
 from service.config import Config, Limits
+from service.rpc import inference_messages as messages
 from service.rpc.inference_exchange import MAX_UNDER_WAY
 from tests.service.harness import FakeModel, RunningServer, refusal, served
 from tests.service.inference_calls import (
@@ -26,7 +27,6 @@ from tests.service.inference_calls import (
     index_of,
     indices,
     infer_request,
-    messages,
 )
 from tests.service.test_metrics import scraped, value
 from tests.service.test_repository import status_of_health
@@ -293,14 +293,15 @@ def endless(request: Any) -> Iterator[Any]:
         yield request
 
 
-def test_open_streams_are_bounded() -> None:
-    limits = Limits(max_streams=2)
+@pytest.mark.parametrize("name", ["max_streams", "max_client_streams"])
+def test_open_streams_are_bounded(name: str) -> None:
+    limits = Limits(**{name: 2})
     with served(config=Config((), "127.0.0.1:0", limits=limits)) as server:
         held = [exchange(server.channel, endless(infer_request(indices(1)))) for _ in range(2)]
         for one in held:
             next(one)
         refused = refusal(lambda: list(exchange(server.channel, iter([]))))
-        assert refused.code is C.RESOURCE_EXHAUSTED
+        assert refused.code is C.RESOURCE_EXHAUSTED and f"{name} is 2" in refused.message
         for one in held:
             one.cancel()
 

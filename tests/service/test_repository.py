@@ -22,11 +22,13 @@ from engines.protocol import EngineResult
 from labelmint.v1 import label_service_pb2 as pb
 from service.config import Config, NamedBundle
 from service.errors import NEXT_INDEX, LoadFailed
+from service.folder import without_folders
 from service.loading import open_model, warm_up
 from service.metrics import Metrics
 from service.models import ServedModel
+from service.rpc import inference_messages as messages
 from tests.service.harness import FakeModel, RunningServer, refusal, served, served_by
-from tests.service.inference_calls import ask, call, index_of, messages
+from tests.service.inference_calls import ask, call, index_of
 from tests.service.test_metrics import scraped
 from tests.service.test_process import bundle_at
 
@@ -128,7 +130,7 @@ def test_a_failed_load_leaves_the_old_model_serving_and_is_told_everywhere(
         for words in (str(caught.value), listed.reason):
             assert "labeller.onnx has 1 bytes" in words and str(broken.path.parent) not in words
         values = scraped(server)
-        for outcome, count in (("failed", 1.0), ("ok", None)):
+        for outcome, count in (("failed", 1.0), ("ok", 1.0)):
             labels = frozenset({"model": "fake", "outcome": outcome}.items())
             assert values.get(("labelmint_model_loads_total", labels)) == count
     (record,) = [r for r in caplog.records if r.name == "service.repository"]
@@ -163,6 +165,19 @@ def test_a_folder_that_changes_under_the_load_is_not_served(other: NamedBundle) 
         with pytest.raises(LoadFailed, match="was changed while it was loaded"):
             load(server, other)
         assert bundle_id(server) == old
+
+
+@pytest.mark.parametrize(
+    ("message", "folder", "told"),
+    [
+        ("/a b/m/x.onnx has 1 bytes", "/a b/m", "x.onnx has 1 bytes"),
+        ("/a/m is not it; /a/m-old/y is", "/a/m", "the bundle is not it; y is"),
+        ("m/x.onnx: some model from memory", "m", "x.onnx: some model from memory"),
+        ("x needs /usr/lib/libfoo.so and [1/2]", "m", "x needs libfoo.so and [1/2]"),
+    ],
+)
+def test_callers_learn_of_no_folder(message: str, folder: str, told: str) -> None:
+    assert without_folders(message, Path(folder)) == told
 
 
 class NanDepth(FakeEngine):

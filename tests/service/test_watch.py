@@ -3,9 +3,12 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -14,11 +17,11 @@ import pytest
 from bundle.manifest import MANIFEST
 from service.config import NamedBundle
 from service.watch import Watch
-from tests.service.harness import RunningServer, refusal, served
-from tests.service.inference_calls import index_of
+from tests.service.harness import RunningServer, channel_to, refusal, served
+from tests.service.inference_calls import ask, index_of
 from tests.service.test_metrics import scraped
 from tests.service.test_process import ROOT, bundle_at, changed, command, running
-from tests.service.test_repository import config
+from tests.service.test_repository import ADMIN, config
 
 
 @pytest.fixture
@@ -70,10 +73,11 @@ def test_folders_appear_are_swapped_and_go(
     server: RunningServer, look: Callable[[], None], watched: Path, tmp_path: Path
 ) -> None:
     look()
-    assert not server.server.ready and not models(server)
+    assert not models(server)
+    assert not ask(server.channel, "ServerReady").ready
     os.rename(bundle_at(tmp_path / "one"), watched / "m")
     look()
-    assert server.server.ready
+    assert ask(server.channel, "ServerReady").ready
     first = models(server)["m"]
     bundle_at(tmp_path / "two", view_layers=2)
     os.rename(watched / "m", tmp_path / "old")
@@ -173,9 +177,9 @@ def test_other_things_in_the_directory_are_left_alone(
     for _ in range(3):
         look()
     assert not models(server)
-    assert sorted(record.args for record in caplog.records) == [
-        ("'no name' is no name of a model: letters, digits, _ . and -",),
-        ("taken is served by --bundle, its folder is left alone",),
+    assert sorted(record.message for record in caplog.records) == [
+        "--watch: 'no name' is no name of a model: letters, digits, _ . and -",
+        "--watch: taken is served by --bundle, its folder is left alone",
     ]
 
 
@@ -232,6 +236,25 @@ def test_the_command_watches_a_directory_beside_its_bundles(watched: Path, tmp_p
         while "early" in info():
             time.sleep(0.05)
         assert process.get("/readyz")[0] == 200
+
+
+def test_a_load_that_hangs_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    bundle, admins = bundle_at(tmp_path / "m"), tmp_path / "admins"
+    admins.write_text(f"ops {'a' * 20}\n")
+    with (
+        running(bundle, "--engine", "fake", "--admin-token-file", str(admins)) as process,
+        channel_to(process.port) as channel,
+        ThreadPoolExecutor() as pool,
+    ):
+        (bundle / MANIFEST).unlink()
+        os.mkfifo(bundle / MANIFEST)  # nobody will ever write to it
+        asked = partial(ask, channel, "RepositoryModelLoad", model_name="m", metadata=ADMIN)
+        loading = pool.submit(refusal, asked)
+        time.sleep(0.5)
+        assert ask(channel, "ModelReady", name="m").ready
+        process.popen.send_signal(signal.SIGTERM)
+        assert process.popen.wait(20) == 0
+        assert loading.result().code is grpc.StatusCode.UNAVAILABLE
 
 
 def test_the_command_needs_something_to_serve() -> None:
