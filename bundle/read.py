@@ -32,9 +32,9 @@ def manifest_from_bytes(data: bytes, name: str) -> Manifest:
             raise ManifestError(f"{name} has format {found}; the only released format is {FORMAT}")
         manifest = msgspec.json.decode(data, type=Manifest)
     except msgspec.ValidationError as error:
-        raise ManifestError(f"{name}: {error}") from error
+        raise ManifestError(f"{name}: {_one_line(error)}") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ManifestError(f"{name} is not JSON: {error}") from error
+        raise ManifestError(f"{name} is not JSON: {_one_line(error)}") from error
     check_manifest(manifest, name)
     expected = bundle_id_from_content(
         manifest.generator, manifest.labels, manifest.heads, manifest.files
@@ -64,3 +64,7 @@ def bundle_id_from_content(
     }
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())  # a field's own name may have line breaks

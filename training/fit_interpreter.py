@@ -24,7 +24,7 @@ class FitConfig:
     """How an interpreter is trained."""
 
     members: int = 10
-    steps: int = 240
+    steps: int = 480
     pixels_per_image: int = 64  # in every step, half of them spread evenly over the classes
     learning_rate: float = 2e-3  # Adam's at the start, cosine to zero
     sigma_px: float = 1.5  # of the keypoints' Gaussian targets, in label pixels

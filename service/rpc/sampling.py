@@ -1,6 +1,7 @@
 """Sampling options and filters of requests -> those of the engines' room."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 
@@ -87,7 +88,8 @@ def threshold_from_fraction(
         raise BadRequest(f"{where}keep_fraction is {keep_fraction:g}; it must be in (0, 1]")
     check_has_score(bundle)
     key = key_from_options(options)
-    calibration = calibration_for(bundle.manifest, key, bundle.path)
+    # Where it lies on the server is nobody's business.
+    calibration = calibration_for(bundle.manifest, key, Path(bundle.path.name))
     return np.float32(threshold_for(calibration, keep_fraction))
 
 

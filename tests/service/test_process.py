@@ -111,11 +111,10 @@ def test_sigterm_ends_streams_resumably_and_exits_0(fake: Path) -> None:
     with running(fake, "--engine", "fake") as process, channel_to(process.port) as channel:
         stub = LabelServiceStub(channel)
         calls = [stub.StreamSamples(pb.StreamSamplesRequest()) for _ in range(3)]
-        for call in calls:
-            next(iter(call))
+        begun = [next(iter(call)).next_index for call in calls]
         process.popen.send_signal(signal.SIGTERM)
-        for call in calls:
-            positions: list[int] = []
+        for call, first in zip(calls, begun, strict=True):
+            positions = [first]
             messages = (message.next_index for message in call)
             ended = refusal(partial(positions.extend, messages))
             assert ended.code is grpc.StatusCode.UNAVAILABLE

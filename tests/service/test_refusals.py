@@ -1,5 +1,7 @@
 """Bad requests get the status the contract says, with the value and the limit."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -255,3 +257,14 @@ def test_room_is_reserved_so_that_open_streams_always_have_theirs(limit: dict[st
         for call in calls[:-1]:
             assert next(iter(call)).batch.indices
             call.cancel()
+
+
+def test_no_folder_of_the_servers_is_told() -> None:
+    hidden = replace(fake_bundle(resolution=16), path=Path("/srv/hidden/fake"))
+    with served([FakeModel(bundle=hidden)]) as server:
+        for query in (
+            filtered(mode=KEEP, keep_fraction=0.5) | sampling(truncation_psi=0.5),
+            {"model": "none"}, {"bundle_id": "sha256:x"},
+        ):  # fmt: skip
+            refused = refusal(lambda query=query: list(server.stream(**query)))  # type: ignore[misc]
+            assert "hidden" not in refused.message
