@@ -10,6 +10,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from nets.generator import Generator
+
 FIXTURES = Path(__file__).parent / "fixtures"
 
 
@@ -49,6 +51,14 @@ class Golden:
         rng = np.random.RandomState(self.about["noise_seed"])
         shapes = self.about["noise_shapes"]
         return [torch.from_numpy(rng.randn(*s).astype(np.float32)) for s in shapes]
+
+
+def assert_same_pixels_and_taps(generator: Generator, of: Golden) -> None:
+    """Within 1e-4 of the largest value each."""
+    synthesis = generator.synthesis(of.inputs["ws"], of.noise)
+    assert of.image.difference(synthesis.image) < 1e-4
+    for tap, expected in zip(synthesis.taps, of.taps, strict=True):
+        assert expected.difference(tap) < 1e-4
 
 
 def golden(name: str) -> Golden:

@@ -8,7 +8,7 @@ from checkpoints import WeightsError
 from checkpoints.foreign import TorchFile
 from checkpoints.stylegan1 import generator_from_stylegan1, noise_from_seed
 from nets.generator import Generator
-from tests.checkpoints.golden import Golden, golden
+from tests.checkpoints.golden import Golden, assert_same_pixels_and_taps, golden
 
 NAMES = ("32", "256")
 
@@ -31,10 +31,7 @@ def loaded(name: str) -> tuple[Generator, Golden]:
 def test_image_and_taps_are_the_public_codes(name: str) -> None:
     of = golden(f"stylegan1/golden_{name}")
     generator, _ = generator_from_stylegan1(TorchFile(of.weights), "g.pt")
-    synthesis = generator.synthesis(of.inputs["ws"], of.noise)
-    assert of.image.difference(synthesis.image) < 1e-4
-    for tap, expected in zip(synthesis.taps, of.taps, strict=True):
-        assert expected.difference(tap) < 1e-4
+    assert_same_pixels_and_taps(generator, of)
 
 
 @pytest.mark.parametrize("name", NAMES)
