@@ -16,6 +16,7 @@ from tests.service.test_real_engine import serving
 EXAMPLES = 260  # for each of the four calls and two fake models: over two thousand
 EXAMPLES_SLOW = 520  # for each of the four calls and the demo's bundle: over two thousand
 TIMEOUT_S = 0.3  # endless streams are cut here
+TIMEOUT_SLOW_S = 1.5  # a real engine needs so long for a few messages
 READ = 3  # messages of a stream
 COUNT_3 = pb.SampleQuery(count=3).SerializeToString()
 C = grpc.StatusCode
@@ -125,7 +126,9 @@ def one(request: pytest.FixtureRequest) -> Any:
 def test_any_request_ends_as_the_contract_says(
     one: RunningServer, method: str, request: pytest.FixtureRequest
 ) -> None:
-    examples = EXAMPLES if request.node.get_closest_marker("slow") is None else EXAMPLES_SLOW
+    slow = request.node.get_closest_marker("slow") is not None
+    examples = EXAMPLES_SLOW if slow else EXAMPLES
+    timeout_s = TIMEOUT_SLOW_S if slow else TIMEOUT_S
     call: Any = one.channel.unary_stream(f"/labelmint.v1.LabelService/{method}")
     codes: Counter[grpc.StatusCode] = Counter()
 
@@ -133,7 +136,7 @@ def test_any_request_ends_as_the_contract_says(
     @given(request=requests[method])
     def send(request: Any) -> None:
         data = request if isinstance(request, bytes) else request.SerializeToString()
-        answers = call(data, timeout=TIMEOUT_S)
+        answers = call(data, timeout=timeout_s)
         try:
             for number, _ in enumerate(answers):
                 if number >= READ:
