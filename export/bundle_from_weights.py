@@ -23,6 +23,7 @@ from engines.open import EngineOptions, Precision, open_engine, open_mapping
 from engines.protocol import Engine
 from engines.sampling import default_options, ws_from_indices
 from export.errors import ExportError
+from export.half_on_cpu import half_by_float32
 from export.labeller import Labeller
 from export.manifest_from_cards import generator_from_card, heads_from_card, labels_from_card
 from export.onnx_from_labeller import labeller_onnx, mapping_onnx
@@ -55,7 +56,8 @@ def write_graphs(folder: Path, weights: Weights, half: bool) -> None:
                 labeller = Labeller(weights.generator, weights.interpreter, weights.spec, precision)
             except ValueError as error:
                 raise ExportError(f"these weights cannot be served: {error}") from error
-            labeller_onnx(labeller, folder / LABELLER[precision])
+            with half_by_float32():
+                labeller_onnx(labeller, folder / LABELLER[precision])
 
 
 @contextmanager
