@@ -1,11 +1,13 @@
 """Server streams to batches: one `Reader` per sub-shard, merged in index order.
 
 Enter: opened calls. Leave: batches of exactly the wanted size, each with the position that
-continues right after it. No threads: HTTP/2's window prefetches some MiB for every call.
+continues right after it. No threads but a timer for each message: HTTP/2's window prefetches
+some MiB for every call.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
@@ -13,9 +15,18 @@ import grpc
 import numpy as np
 
 from labelmint.batch import Batch, Chunk, batch_from_chunks, chunk_from_proto
-from labelmint.errors import LabelmintError, MalformedMessage, NotReady, error_from_rpc
+from labelmint.errors import (
+    LabelmintError,
+    MalformedMessage,
+    NotReady,
+    Unreachable,
+    error_from_rpc,
+)
 from labelmint.shards import members_before, outsiders, resumed
 from labelmint.v1 import label_service_pb2 as pb
+
+# A server sends at least a heartbeat every second; a call that it never got stays silent.
+SILENCE_S = 30.0
 
 
 class StreamCall(Protocol):
@@ -43,6 +54,7 @@ class Reader:
         self._open_call, self._query, self._target = open_call, query, target
         self._call = open_call(query)
         self._may_reopen = False
+        self._silent = False  # nothing came for too long, so the call was ended
         self._chunk = Chunk(np.empty(0, np.uint64), {})
         self._next_index = query.start_index  # what the server has told so far
         self._received = 0
@@ -70,19 +82,34 @@ class Reader:
 
     def pull(self) -> None:
         """Waits for the next message, or the end; only when no samples are at hand."""
+        watch = threading.Timer(SILENCE_S, self._give_up)
+        watch.daemon = True
+        watch.start()
         try:
             response = next(self._call)
         except StopIteration:
             self.ended = True
         except grpc.RpcError as error:
-            if error.code() is not grpc.StatusCode.UNAVAILABLE or not self._may_reopen:
+            dropped = self._silent or error.code() is grpc.StatusCode.UNAVAILABLE
+            if dropped and self._may_reopen:
+                self._reopen()
+            elif self._silent:
+                raise Unreachable(
+                    f"{self._target} sent nothing for {SILENCE_S:g} s, not even a heartbeat"
+                ) from error
+            else:
                 raise error_from_rpc(error, self._target) from error
-            self._reopen()
         else:
             self._accept(response)
+        finally:
+            watch.cancel()
 
     def cancel(self) -> None:
         """Ends the call; harmless when it has ended."""
+        self._call.cancel()
+
+    def _give_up(self) -> None:
+        self._silent = True
         self._call.cancel()
 
     def _accept(self, response: pb.StreamSamplesResponse) -> None:
@@ -111,7 +138,7 @@ class Reader:
         self._may_reopen = True
 
     def _reopen(self) -> None:
-        self._may_reopen = False
+        self._may_reopen = self._silent = False
         rest = resumed(self._query, self._next_index, self._received, self.bundle_id)
         if rest is None:
             self.ended = True

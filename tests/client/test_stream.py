@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from dataclasses import replace
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,9 +15,10 @@ from hypothesis import strategies as st
 
 from labelmint.errors import MalformedMessage, NotReady, OutOfRange, Unreachable
 from labelmint.shards import members_before, outsiders, subshards
+from labelmint.stream import Reader
 from labelmint.v1 import label_service_pb2 as pb
-from tests.client.scripted_calls import TARGET, Server
-from tests.client.scripted_service import BUNDLE_ID, Script, keeps, responses, sample
+from tests.client.scripted_calls import TARGET, FailedCall, Server
+from tests.client.scripted_service import BUNDLE_ID, Ended, Script, keeps, responses, sample
 
 
 @st.composite
@@ -255,3 +258,41 @@ def test_a_message_that_breaks_the_contract_ends_the_stream(
     if name == "of another shard":
         assert "not of shard 0 of 2" in str(caught.value)
     assert server.calls[0].cancelled
+
+
+class SilentCall:
+    """A call that the server never got."""
+
+    def __init__(self) -> None:
+        self._ended = threading.Event()
+
+    def __next__(self) -> pb.StreamSamplesResponse:
+        assert self._ended.wait(10)
+        raise FailedCall(Ended(grpc.StatusCode.CANCELLED, "cancelled"))
+
+    def cancel(self) -> bool:
+        self._ended.set()
+        return True
+
+
+def test_a_silent_stream_is_opened_anew_at_its_position(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("labelmint.stream.SILENCE_S", 0.2)
+    server = Server()
+    calls: list[Any] = [SilentCall()]
+    asked: list[pb.SampleQuery] = []
+
+    def open_call(query: pb.SampleQuery) -> Any:
+        asked.append(query)
+        return calls.pop(0) if calls else server.open_call(query)
+
+    query = pb.SampleQuery(end_index=30)
+    with pytest.raises(Unreachable, match=r"sent nothing for 0\.2 s"):  # never heard of it
+        Reader(open_call, query, TARGET).pull()
+    reader = Reader(open_call, query, TARGET)
+    reader.pull()
+    reader._call = SilentCall()  # from here on
+    position = reader._next_index
+    reader.pull()
+    assert len(asked) == 3 and asked[-1].start_index == position > 0
+    reader.pull()
+    assert reader._next_index > position

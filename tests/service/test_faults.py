@@ -16,8 +16,10 @@ from labelmint.batch import Batch
 from tests.service.fault_proxy import Fault, proxying
 from tests.service.test_process import Process, bundle_at, running
 
-pytestmark = pytest.mark.timeout(3600)  # as soak; a few rounds take seconds
-ROUNDS = [3, pytest.param(100, marks=pytest.mark.slow)]
+ROUNDS = [
+    pytest.param(3, marks=pytest.mark.timeout(300)),
+    pytest.param(100, marks=[pytest.mark.slow, pytest.mark.timeout(3600)]),
+]
 FAULTS = [fault for fault in get_args(Fault) if fault != "none"]
 GIVE_UP_S = 60.0
 
