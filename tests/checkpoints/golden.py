@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor
 
 from nets.generator import Generator
@@ -61,11 +62,15 @@ def assert_same_pixels_and_taps(generator: Generator, of: Golden) -> None:
         assert expected.difference(tap) < 1e-4
 
 
+def tensors_and_notes(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """A fixture's tensors, and what its metadata says of how it was made."""
+    with safe_open(path, "pt") as file:
+        return load_file(path), json.loads(file.metadata()["about"])
+
+
 def golden(name: str) -> Golden:
     """Reads fixtures/<name>.safetensors."""
-    with safe_open(FIXTURES / f"{name}.safetensors", "pt") as file:
-        about = json.loads(file.metadata()["about"])
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    tensors, about = tensors_and_notes(FIXTURES / f"{name}.safetensors")
     of = {
         kind: {k.removeprefix(kind): t for k, t in tensors.items() if k.startswith(kind)}
         for kind in ("weights/", "inputs/")

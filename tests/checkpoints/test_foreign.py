@@ -2,35 +2,30 @@
 
 import argparse
 import io
-import pickle
 import struct
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from checkpoints import (
-    ForeignFileError,
     PickledNetwork,
     TensorFlowNetwork,
     TorchFile,
-    read_array,
     read_foreign,
 )
 from tests.checkpoints.assembler import (
     Made,
-    array,
     network,
     pickled,
     storage_file,
     tensor,
-    tensorflow_networks,
 )
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -252,99 +247,3 @@ def test_what_shares_memory_in_the_file_does_not_when_read(tmp_path: Path) -> No
     assert isinstance(first, Tensor) and isinstance(second, Tensor)
     first += 1
     assert first.tolist() == [1, 1, 1] and second.tolist() == [0, 0, 0]
-
-
-def test_an_expanded_tensor_is_refused(tmp_path: Path) -> None:
-    torch.save({"a": torch.zeros(1).expand(3)}, tmp_path / "file.pt")
-    with pytest.raises(ForeignFileError, match=r"shape \[3\] does not fit its storage of 1"):
-        read_foreign(tmp_path / "file.pt")
-
-
-@pytest.mark.parametrize("source", sorted(FIXTURES.rglob("file_*.p*")))
-def test_the_content_decides_what_a_file_is(tmp_path: Path, source: Path) -> None:
-    renamed = tmp_path / "picture.png"
-    renamed.write_bytes(source.read_bytes())
-    if source.parent.name == "stylegan3":
-        with pytest.raises(ForeignFileError, match="StyleGAN3"):
-            read_foreign(renamed)
-    else:
-        assert type(read_foreign(renamed)) is type(read_foreign(source))
-
-
-def test_stylegan3_is_refused_with_what_is_supported() -> None:
-    path = FIXTURES / "stylegan3" / "file_refused.pkl"
-    with pytest.raises(ForeignFileError) as caught:
-        read_foreign(path)
-    message = str(caught.value)
-    assert message.startswith(f"{path}: it is StyleGAN3, ")
-    assert "margins" in message and "StyleGAN2-ADA are supported" in message
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        ({"G": 1}, "no network of StyleGAN2-ADA's kind under G_ema"),
-        ({"G_ema": {"weight": [1.0]}}, "no network of StyleGAN2-ADA's kind under G_ema"),
-        (tensorflow_networks(1.0)[:2], "2 TensorFlow networks"),
-        (tensorflow_networks(1.0, "n" * 300), "name that is no text, or too long"),
-        (tensorflow_networks("text"), "its 'lod' is no tensor"),
-        (tensorflow_networks(array(b"", (0,), "U4")), "only plain numbers"),
-    ],
-)
-def test_a_pickle_without_a_generator_is_refused(
-    tmp_path: Path, content: object, reason: str
-) -> None:
-    path = tmp_path / "network.pkl"
-    path.write_bytes(pickled(content))
-    with pytest.raises(ForeignFileError, match=reason):
-        read_foreign(path)
-
-
-def test_other_known_files_are_refused_by_name(tmp_path: Path) -> None:
-    save_file({"a": torch.zeros(2)}, tmp_path / "a.pkl")
-    np.save(tmp_path / "b.npy", np.zeros(3))
-    (tmp_path / "c.pkl").write_bytes(pickle.dumps([1, 2], 0))
-    for name, reason in {
-        "a.pkl": "safetensors",
-        "b.npy": "numpy array",
-        "c.pkl": "no file of a known kind",
-    }.items():
-        with pytest.raises(ForeignFileError, match=f"^{tmp_path / name}: it is .*{reason}"):
-            read_foreign(tmp_path / name)
-
-
-@pytest.mark.parametrize("order", ["C", "F"])
-@pytest.mark.parametrize("dtype", ["<f2", "<f4", "<f8", "|i1", "<i4", "<i8", "|u1", "|b1"])
-@pytest.mark.parametrize("shape", [(), (5,), (18, 512), (2, 3, 4), (0, 512)])
-def test_an_array_is_read_as_numpy_reads_it(
-    tmp_path: Path, dtype: str, order: Literal["C", "F"], shape: tuple[int, ...]
-) -> None:
-    values = np.random.default_rng(0).normal(size=shape).astype(dtype)
-    path = tmp_path / "latent.npy"
-    np.save(path, np.array(values, order=order))
-    found = read_array(path)
-    assert found.shape == shape
-    assert found.numpy().dtype == values.dtype
-    np.testing.assert_array_equal(found.numpy(), np.load(path, allow_pickle=False))
-
-
-@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
-def test_every_version_of_npy_is_read(tmp_path: Path, version: tuple[int, int]) -> None:
-    stream = io.BytesIO()
-    np.lib.format.write_array(stream, np.arange(4.0), version)
-    (tmp_path / "a.npy").write_bytes(stream.getvalue())
-    assert read_array(tmp_path / "a.npy").tolist() == [0, 1, 2, 3]
-
-
-def test_an_array_of_objects_or_of_another_byte_order_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "a.npy"
-    for values, reason in (
-        (np.array([{}, None]), "not of plain numbers"),
-        (np.arange(3).astype(">f4"), "big-endian"),
-        (np.array(["a"]), "plain numbers"),
-    ):
-        np.save(path, values, allow_pickle=True)
-        with pytest.raises(ForeignFileError, match=reason):
-            read_array(path)
-    with pytest.raises(ForeignFileError, match="no numpy array"):
-        read_array(ADA / "file_protocol4.pkl")

@@ -37,6 +37,12 @@ def golden_labels(name: str) -> tuple[Members, dict[str, Tensor]]:
     return members, tensors
 
 
+def state_of(member: TorchFile) -> dict[str, Tensor]:
+    """The tensors of one member, by their public names."""
+    assert isinstance(member.content, dict)
+    return dict(member.content["model_state_dict"])
+
+
 def tiny_recipe(name: str, classes: int, **changes: object) -> Recipe:
     config = GENERATORS[name]
     given = recipe_from_name({"datasetgan": "datasetgan-car-20"}.get(name, "handsoff-cars-10"))
@@ -77,7 +83,7 @@ def test_hidden_widths_are_those_of_the_tensors() -> None:
 
 def test_double_precision_becomes_single() -> None:
     members, expected = golden_labels("handsoff")
-    state = members[0][1].content["model_state_dict"]  # type: ignore[index]
+    state = state_of(members[0][1])
     doubled = {k: t.double() if t.is_floating_point() else t for k, t in state.items()}
     recipe = tiny_recipe("handsoff", 4)
     file = TorchFile({"model_state_dict": doubled})
@@ -168,7 +174,7 @@ def test_members_of_different_widths_are_refused() -> None:
 )
 def test_a_broken_member_is_refused(name: str, value: object, words: str) -> None:
     members, _ = golden_labels("handsoff")
-    state: dict[str, object] = dict(members[0][1].content["model_state_dict"])  # type: ignore[index]
+    state: dict[str, object] = {**state_of(members[0][1])}
     state[name] = value
     if value is None:
         del state[name]

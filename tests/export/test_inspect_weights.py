@@ -37,7 +37,9 @@ def test_drawn_noise_is_said() -> None:
 def test_recipes_of_other_taps_are_not_offered() -> None:
     _, card = generator_from_foreign(TorchFile(golden("stylegan1/golden_32").weights), "g.pt")
     channels = channels_from_base(1024, 16384)
-    for family, offered in (("stylegan1", True), ("stylegan2", False)):
-        config = GeneratorConfig(1024, channels, family=family)  # type: ignore[arg-type]
+    for config, offered in (
+        (GeneratorConfig(1024, channels, family="stylegan1"), True),
+        (GeneratorConfig(1024, channels, family="stylegan2"), False),
+    ):
         text = "\n".join(lines_from_generator("g", config, card))
         assert "D = 5088" in text and ("recipe       datasetgan-face-34" in text) is offered

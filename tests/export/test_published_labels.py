@@ -1,13 +1,11 @@
 """From z to labels, the served graph is the published projects' own generation code."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from checkpoints.published_interpreter import interpreter_from_published
@@ -18,8 +16,13 @@ from export.labeller import Labeller
 from export.onnx_from_labeller import labeller_onnx
 from nets.generator import Generator
 from tests.checkpoints import test_rosinality, test_stylegan1
-from tests.checkpoints.golden import FIXTURES
-from tests.checkpoints.test_published_interpreter import golden_labels, loaded, tiny_recipe
+from tests.checkpoints.golden import FIXTURES, tensors_and_notes
+from tests.checkpoints.test_published_interpreter import (
+    golden_labels,
+    loaded,
+    state_of,
+    tiny_recipe,
+)
 from tests.export.test_labeller import open_session
 
 NEAR_TIE = 1e-4
@@ -43,9 +46,7 @@ def test_votes_and_score_are_the_releases(name: str) -> None:
 def generation(name: str) -> tuple[Generator, dict[str, Tensor], dict[str, Any]]:
     """The generator, what the project's code made of z with it, and how."""
     path = FIXTURES / "published_interpreter" / f"golden_{name}.safetensors"
-    with safe_open(path, "pt") as file:
-        about = json.loads(file.metadata()["about"])
-        expected = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    expected, about = tensors_and_notes(path)
     module = test_stylegan1 if about["generator"].startswith("stylegan1") else test_rosinality
     return module.loaded("32")[0], expected, about
 
@@ -61,7 +62,7 @@ def test_generated_images_and_labels_are_the_projects(name: str, tmp_path: Path)
     generator, expected, about = generation(name)
     members, _ = golden_labels("dg_bilinear" if name.startswith("dg") else name)
     top, bottom = about["rows"]
-    classes = members[0][1].content["model_state_dict"]["module.layers.6.bias"]  # type: ignore[index]
+    classes = state_of(members[0][1])["module.layers.6.bias"]
     recipe = tiny_recipe(
         "datasetgan" if name.startswith("dg") else "handsoff",
         len(classes),

@@ -16,7 +16,7 @@ from service.rpc import inference_messages as messages
 from tests.service.harness import FakeModel, RunningServer, served
 from tests.service.inference_calls import DTYPES, indices, infer_request
 from tests.service.test_any_request import CONTRACT, message, names, small, u64
-from tests.service.test_repository import ADMIN
+from tests.service.test_repository_control import ADMIN
 
 EXAMPLES, EXAMPLES_SLOW = 150, 1000
 TIMEOUT_S = 5.0

@@ -15,7 +15,7 @@ from service.config import Config, NamedBundle
 from service.loading import open_models
 from tests.service.harness import RunningServer, refusal, served_by
 from tests.service.test_process import bundle_at
-from tests.service.test_repository import control
+from tests.service.test_repository_control import control
 from tests.service.test_watch import link
 
 PAGE = os.sysconf("SC_PAGE_SIZE")

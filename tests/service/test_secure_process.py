@@ -9,8 +9,8 @@ import pytest
 import trustme
 
 from labelmint import Client, Tls
+from tests.service.identities import write_identity
 from tests.service.test_process import ROOT, bundle_at, command, run_once, running
-from tests.service.test_security import write_identity
 
 TOKEN = "s3cret-of-the-trainer"
 

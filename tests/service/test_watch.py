@@ -21,7 +21,8 @@ from tests.service.harness import RunningServer, channel_to, refusal, served
 from tests.service.inference_calls import ask, index_of
 from tests.service.test_metrics import scraped
 from tests.service.test_process import ROOT, bundle_at, changed, command, running
-from tests.service.test_repository import ADMIN, config
+from tests.service.test_repository import config
+from tests.service.test_repository_control import ADMIN
 
 
 @pytest.fixture

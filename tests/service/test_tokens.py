@@ -1,0 +1,89 @@
+"""Bearer tokens: who may call, and files that change or are broken."""
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from labelmint.v1 import label_service_pb2 as pb
+from service.errors import StartError
+from service.tokens import Tokens
+from tests.service.harness import refusal, served
+from tests.service.identities import TOKENS, TWO, bearer, config
+
+UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
+
+
+def answers(call: Any, metadata: Any) -> None:
+    answer = call(TWO, timeout=10, metadata=metadata)
+    if isinstance(answer, Iterator):
+        list(answer)
+
+
+def test_only_token_holders_may_call_but_health_answers_all(tokens: Path) -> None:
+    with served(config=config(token_file=tokens)) as server:
+        unary, stream = server.stub.GenerateSamples, server.stub.StreamSamples
+        good = unary(TWO, timeout=10, metadata=bearer(TOKENS["trainer"]))
+        assert len(good.batch.indices) == 2
+        request = pb.StreamSamplesRequest(query=TWO.query)
+        messages = stream(request, timeout=10, metadata=bearer(TOKENS["night-job"]))
+        assert sum(len(m.batch.indices) for m in messages) == 2
+        for metadata in (
+            (), bearer(""), bearer("t" * 19), bearer("t" * 21), bearer("trainer"),
+            (("authorization", TOKENS["trainer"]),), (("authorization", "Basic dDp0"),),
+        ):  # fmt: skip
+            for call in (unary, stream):
+                refused = refusal(partial(answers, call, metadata))
+                assert refused.code is UNAUTHENTICATED
+                assert not any(token in refused.message for token in TOKENS.values())
+        reflection: Any = server.channel.stream_stream(
+            "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+        )
+        assert refusal(lambda: list(reflection(iter([b""]), timeout=10))).code is UNAUTHENTICATED
+        health: Any = health_pb2_grpc.HealthStub(server.channel)
+        answer = health.Check(health_pb2.HealthCheckRequest(), timeout=10)
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_tokens_change_with_their_file_and_a_broken_one_changes_nothing(
+    tokens: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    known = Tokens(tokens)
+    assert known.name_of(TOKENS["trainer"]) == "trainer"
+    tokens.write_text("fresh " + "f" * 16)
+    assert known.name_of("f" * 16) == "fresh" and known.name_of(TOKENS["trainer"]) is None
+    tokens.write_text("fresh short")
+    assert known.name_of("f" * 16) == "fresh"
+    tokens.unlink()
+    assert known.name_of("f" * 16) == "fresh"
+    assert "line 1" in caplog.text and "short" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", ["no token", "NAME TOKEN"]),
+        ("# nothing\n", ["no token"]),
+        ("\n\na " + "x" * 15, ["line 3", "15 characters", "16"]),
+        ("a", ["line 1", "1 words"]),
+        ("a b " + "x" * 20, ["line 1", "3 words"]),
+        ("ä " + "x" * 20, ["line 1", "name"]),
+        (f"a {'x' * 20}\na {'y' * 20}", ["line 2", "already"]),
+        (f"a {'x' * 20}\nb {'x' * 20}", ["one token for two names"]),
+        ("a " + "x" * (1 << 20), ["over 1048576 bytes"]),
+    ],
+)
+def test_a_broken_token_file_ends_the_start_in_one_line(
+    tmp_path: Path, content: str, words: list[str]
+) -> None:
+    path = tmp_path / "tokens"
+    path.write_text(content)
+    with pytest.raises(StartError) as caught:
+        Tokens(path)
+    message = str(caught.value)
+    assert "\n" not in message and str(path) in message and "xxx" not in message
+    assert all(word in message for word in words), message
