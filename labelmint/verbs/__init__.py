@@ -1,0 +1,1 @@
+"""What the command `labelmint` can do, one module per verb. Needs the extra `cli`."""

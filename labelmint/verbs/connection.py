@@ -1,0 +1,54 @@
+"""Options that every verb has: where the server is, and how to reach it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypedDict, cast
+
+import click
+
+from labelmint.client import Client, Tls
+
+_FILE = click.Path(exists=True, dir_okay=False)
+_CONNECTION = (
+    click.option(
+        "--target",
+        envvar="LABELMINT_TARGET",
+        show_envvar=True,
+        required=True,
+        help="host:port, or dns:///name:port for all replicas.",
+    ),
+    click.option("--tls", is_flag=True, help="Encrypt, trusting the system's authorities."),
+    click.option("--authorities", type=_FILE, help="PEM file to trust instead; implies --tls."),
+    click.option("--certificate", type=_FILE, help="PEM file for mutual TLS; implies --tls."),
+    click.option("--private-key", type=_FILE, help="PEM file of the certificate's key."),
+)
+
+
+class Connection(TypedDict):
+    """The options of `connects`; the token comes from LABELMINT_TOKEN alone."""
+
+    target: str
+    tls: bool
+    authorities: str | None
+    certificate: str | None
+    private_key: str | None
+
+
+def connects(verb: Callable[..., None]) -> Callable[..., None]:
+    """Gives a verb the options of a connection."""
+    for option in reversed(_CONNECTION):
+        verb = option(verb)
+    return verb
+
+
+def connection_from_options(options: dict[str, Any]) -> Connection:
+    """Removes the options of `connects` from these."""
+    return cast(Connection, {name: options.pop(name) for name in Connection.__annotations__})
+
+
+def client_from_connection(connection: Connection) -> Client:
+    """The client that these options ask for."""
+    files = (connection["authorities"], connection["certificate"], connection["private_key"])
+    tls = Tls(*files) if connection["tls"] or any(files) else None
+    return Client(connection["target"], tls=tls)

@@ -1,0 +1,26 @@
+"""Options of verbs that ask for samples: which ones, and which of them to keep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import click
+
+INDEX = click.IntRange(0, 2**64 - 1)
+_SAMPLING = (
+    click.option("--model", default="", help="Name; may be left out when there is only one."),
+    click.option("--seed", type=INDEX, default=0, show_default=True),
+    click.option("--start-index", type=INDEX, default=0, show_default=True),
+    click.option("--keep-fraction", type=float, help="Keep about this share, the least uncertain."),
+    click.option("--max-uncertainty", type=float, help="Keep samples with at most this score."),
+    click.option("--truncation-psi", type=float, help="In place of the model's own."),
+    click.option("--class-index", type=click.IntRange(0), help="For class-conditional generators."),
+    click.option("--views-per-object", type=click.IntRange(1), default=1, show_default=True),
+)
+
+
+def samples(verb: Callable[..., None]) -> Callable[..., None]:
+    """Gives a verb the options of a stream, under the names of `labelmint.options`."""
+    for option in reversed(_SAMPLING):
+        verb = option(verb)
+    return verb
