@@ -26,7 +26,7 @@ from labelmint.prefetch import Prefetch
 from labelmint.retries import Patience, Reconnects, Retries
 from labelmint.shards import subshards
 from labelmint.source import Opened, Source
-from labelmint.stream import Done, Reader, batches_from_readers
+from labelmint.stream import Marks, Reader, batches_from_readers
 from labelmint.v1 import label_service_pb2 as pb
 
 if TYPE_CHECKING:
@@ -98,6 +98,7 @@ class Client:
         batch_size: int = 16,
         *,
         deadline_s: float | None = None,
+        skip: Marks | None = None,
         **options: Unpack[StreamOptions],
     ) -> Iterator[Batch]:
         """Streams samples in ascending index order, endlessly unless options bound it.
@@ -109,6 +110,8 @@ class Client:
             batch_size: kept samples in a batch, at least 1; only the last may be short.
             deadline_s: seconds from the first batch that is asked for until TimedOut, over all
                 calls of the stream. None: none.
+            skip: marks those of indices, uint64 [n], that are left out after they came, as if
+                the filter had discarded them.
             options: see `labelmint.options.StreamOptions`.
 
         Raises:
@@ -118,7 +121,7 @@ class Client:
         query = query_from_options(options)
         if batch_size < 1:
             raise ValueError(f"batch_size {batch_size} is under 1; give at least one")
-        return self._batches(batch_size, query, deadline_s)
+        return self._batches(batch_size, query, deadline_s, skip)
 
     def generate(self, **options: Unpack[StreamOptions]) -> Batch:
         """Makes a few samples in one message; count, end_index, indices or rows bound them.
@@ -184,10 +187,9 @@ class Client:
         self,
         batch_size: int,
         query: pb.SampleQuery,
-        deadline_s: float | None = None,
-        done: Done | None = None,
+        deadline_s: float | None,
+        skip: Marks | None,
     ) -> Iterator[Batch]:
-        """The stream of a query, without the samples that `done` marks."""
         # A generator, so that no call opens before the first batch is asked for.
         deadline = math.inf if deadline_s is None else time.monotonic() + deadline_s
         parts = subshards(query, self._streams)
@@ -196,7 +198,7 @@ class Client:
             source = Source(self._open_stream, part, self._patience, self._reconnects, deadline)
             prefetch = Prefetch(source, self._prefetch_bytes // len(parts))
             self._open.add(prefetch)
-            readers.append(Reader(prefetch, part.start_index, done))
+            readers.append(Reader(prefetch, part.start_index, skip))
         yield from batches_from_readers(readers, batch_size, query)
 
     def _open_stream(self, query: pb.SampleQuery, timeout_s: float | None) -> Opened:

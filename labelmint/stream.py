@@ -19,7 +19,7 @@ from labelmint.shards import members_before
 from labelmint.source import Message
 from labelmint.v1 import label_service_pb2 as pb
 
-Done = Callable[[UInt64s], npt.NDArray[np.bool_]]
+Marks = Callable[[UInt64s], npt.NDArray[np.bool_]]
 
 
 class Messages(Protocol):
@@ -32,11 +32,11 @@ class Messages(Protocol):
 class Reader:
     """One sub-shard: the samples not yet taken from it, and its position."""
 
-    def __init__(self, messages: Messages, start_index: int, done: Done | None = None) -> None:
-        """`done` marks those of indices, [n], that are not to be delivered again."""
+    def __init__(self, messages: Messages, start_index: int, skip: Marks | None = None) -> None:
+        """`skip` marks those of indices, [n], that are not to be delivered."""
         self.bundle_id = ""
         self.ended = False
-        self._messages, self._done = messages, done
+        self._messages, self._skip = messages, skip
         self._chunk = Chunk(np.empty(0, np.uint64), {})
         self._next_index = start_index  # what the server has told so far
 
@@ -69,8 +69,8 @@ class Reader:
             return
         self._chunk, self._next_index = message.chunk, message.next_index
         self.bundle_id = message.bundle_id
-        if self._done is not None and self.pending:
-            self._chunk = self._chunk.where(~self._done(self._chunk.indices))
+        if self._skip is not None and self.pending:
+            self._chunk = self._chunk.where(~self._skip(self._chunk.indices))
 
     def close(self) -> None:
         """Ends the stream; harmless when it has ended."""

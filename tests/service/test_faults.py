@@ -12,6 +12,7 @@ from typing import Any, get_args
 import pytest
 
 from labelmint import Client, Patience
+from labelmint.torch import LabelStream
 from tests.service.fault_proxy import Fault, proxying
 from tests.service.test_process import Process, bundle_at, running
 
@@ -78,6 +79,37 @@ def test_kill_9_and_a_restart_lose_nothing_and_repeat_nothing(fake: Path, rounds
             reading.result()
     assert reader.reconnects >= rounds and exactly_once(reader)
     assert len(reader.indices) > 100 * rounds
+
+
+@pytest.mark.parametrize(
+    "kills", [2, pytest.param(20, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])]
+)
+def test_training_through_kills_sees_every_index_of_an_epoch_once(fake: Path, kills: int) -> None:
+    dice, port, killed, seen = random.Random(kills), free_port(), 0, list[int]()
+    per_kill = 300
+    end = per_kill * (kills + 1)
+
+    def train() -> None:
+        stream = LabelStream(
+            f"127.0.0.1:{port}", batch_size=16, end_index=end, outputs=["mask"], patience=PATIENCE
+        )
+        for batch in stream:
+            seen.extend(batch.indices.tolist())
+            while len(seen) >= per_kill * (killed + 1) and killed < kills:
+                time.sleep(0.01)
+
+    with ThreadPoolExecutor(1) as pool:
+        training = pool.submit(train)
+        for _ in range(kills):
+            until = per_kill * killed + dice.randrange(per_kill)
+            with running(fake, "--engine", "fake", "--listen", f"127.0.0.1:{port}") as process:
+                while len(seen) <= until and not training.done():
+                    time.sleep(0.001)
+                process.popen.send_signal(signal.SIGKILL)
+            killed += 1
+        with running(fake, "--engine", "fake", "--listen", f"127.0.0.1:{port}"):
+            training.result()
+    assert seen == list(range(end))
 
 
 @pytest.fixture(scope="module")
