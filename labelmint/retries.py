@@ -33,12 +33,12 @@ class Reconnects:
         self._lock = threading.Lock()
         self.count = 0
 
-    def record(self, error: RpcError, delay_s: float, where: str) -> None:
+    def record(self, level: int, error: RpcError, delay_s: float, where: str) -> None:
         """One more, with a line in the log."""
         with self._lock:
             self.count += 1
             count = self.count
-        _log.warning("%s; %s in %.1f s (reconnect %d)", error, where, delay_s, count)
+        _log.log(level, "%s; %s in %.1f s (reconnect %d)", error, where, delay_s, count)
 
 
 class Retries:
@@ -55,12 +55,13 @@ class Retries:
         self._patience, self._reconnects, self._deadline = patience, reconnects, deadline
         self._stop = stop or threading.Event()
         self._allowed_s = patience.connect_s
+        self._log_level = logging.INFO  # a first contact that fails is about to be an error
         self._failing_since: float | None = None
         self._wait_s = self._patience.first_wait_s
 
     def progressed(self) -> None:
         """An answer came: failures from here on are new ones."""
-        self._allowed_s = self._patience.reconnect_s
+        self._allowed_s, self._log_level = self._patience.reconnect_s, logging.WARNING
         self._failing_since = None
         self._wait_s = self._patience.first_wait_s
 
@@ -80,7 +81,7 @@ class Retries:
         if now + delay_s > self._deadline:
             raise TimedOut(f"the deadline of the stream passed: {error}", "DEADLINE_EXCEEDED")
         self._wait_s = min(self._wait_s * FACTOR, MOST_S)
-        self._reconnects.record(error, delay_s, where)
+        self._reconnects.record(self._log_level, error, delay_s, where)
         if self._stop.wait(delay_s):
             raise error
 

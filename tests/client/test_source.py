@@ -92,7 +92,7 @@ def test_every_try_again_is_counted_and_logged(caplog: pytest.LogCaptureFixture)
     away = Ended(C.UNAVAILABLE, "connection reset")
     patient = Patience(connect_s=5.0, first_wait_s=0.001)
     found, _, reconnects = source(Ending(away), Ending(away), patience=patient)
-    with caplog.at_level(logging.WARNING, "labelmint"):
+    with caplog.at_level(logging.INFO, "labelmint"):
         list(found.messages())
     assert reconnects.count == 2
     assert len(caplog.messages) == 2
