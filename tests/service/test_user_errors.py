@@ -9,7 +9,7 @@ import pytest
 import trustme
 
 from engines.fake import fake_bundle
-from labelmint import Client, Tls
+from labelmint import Client, Patience, Tls
 from labelmint.cli import main
 from labelmint.errors import Denied, Invalid, LabelmintError, NotFound, NotReady, Unreachable
 from tests.service.harness import FakeModel, served
@@ -61,7 +61,8 @@ def test_a_server_that_is_not_reached_is_told_in_one_line(
 ) -> None:
     choose, words = MISTAKES[mistake]
     target, authorities = choose(servers)
-    with Client(target, tls=Tls(authorities) if authorities else None) as client:
+    tls = Tls(authorities) if authorities else None
+    with Client(target, tls=tls, patience=Patience(connect_s=0.0)) as client:
         with pytest.raises(Unreachable, match=words):
             client.models()
         with pytest.raises(Unreachable, match=words):
