@@ -112,7 +112,7 @@ async def _run(setting: Setting, port: Connection) -> None:
         FakeMapping(bundle.manifest.generator),
         metrics.of_model("ready"),
     )
-    config = Config(bundles=(), listen="127.0.0.1:0")
+    config = Config(bundles=(), listen="127.0.0.1:0", shared_memory=True)
     async with Server(config, metrics).running() as server:
         await server.serve([model])
         port.send(server.port)

@@ -25,6 +25,7 @@ from labelmint.options import (
 from labelmint.prefetch import Prefetch
 from labelmint.retries import Patience, Reconnects, Retries
 from labelmint.shards import subshards
+from labelmint.shared import shared_call
 from labelmint.source import Opened, Source
 from labelmint.stream import Marks, Reader, batches_from_readers
 from labelmint.v1 import label_service_pb2 as pb
@@ -51,6 +52,7 @@ class Client:
         timeout_s: float = 60.0,
         patience: Patience | None = None,
         prefetch_bytes: int = 64 << 20,
+        shared_memory: bool = False,
     ) -> None:
         """Connects lazily: nothing is sent before the first call.
 
@@ -66,6 +68,8 @@ class Client:
             patience: how long unreachable or busy servers are waited for.
             prefetch_bytes: of decoded samples that a stream holds ready, at least; one message
                 for each of its calls is more where that is larger.
+            shared_memory: take the messages of streams through memory shared with a server on
+                this host that runs with --shared-memory; others send them as ever.
 
         Raises:
             ValueError: no target, streams under 1, or prefetch_bytes under 0.
@@ -81,7 +85,7 @@ class Client:
             raise ValueError(f"prefetch_bytes {prefetch_bytes} is under 0; give 0 or more")
         self._streams, self._timeout_s = streams, timeout_s
         self._patience, self._prefetch_bytes = patience or Patience(), prefetch_bytes
-        self._reconnects = Reconnects()
+        self._shared_memory, self._reconnects = shared_memory, Reconnects()
         token = token or os.environ.get("LABELMINT_TOKEN", "")
         self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
         self._replicas = Replicas(targets, tls)
@@ -203,9 +207,11 @@ class Client:
 
     def _open_stream(self, query: pb.SampleQuery, timeout_s: float | None) -> Opened:
         replica = self._replicas.next()
+        options = {"timeout": timeout_s, "metadata": self._metadata}
+        if self._shared_memory:
+            return Opened(shared_call(replica.stub, query, **options), replica.target)
         request = pb.StreamSamplesRequest(query=query)
-        call = replica.stub.StreamSamples(request, timeout=timeout_s, metadata=self._metadata)
-        return Opened(call, replica.target)
+        return Opened(replica.stub.StreamSamples(request, **options), replica.target)
 
     def _call(self, method: str, request: Any) -> Any:
         """The answer of a call that may be made twice. Raises LabelmintError."""

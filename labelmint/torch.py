@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -84,13 +85,14 @@ class LabelStream(IterableDataset[Any]):
         tls: Tls | None = None,
         patience: Patience | None = None,
         prefetch_bytes: int = 64 << 20,
+        shared_memory: bool = False,
         **options: Unpack[StreamOptions],
     ) -> None:
         """Connects when it is iterated over.
 
         Args:
-            target: see `labelmint.Client`, as for streams, token, tls, patience and
-                prefetch_bytes, which hold for every worker.
+            target: see `labelmint.Client`, as for streams, token, tls, patience, prefetch_bytes
+                and shared_memory, which hold for every worker.
             batch_size: samples in a batch; only a reader's last may be short.
             rank, world_size: of this process. None: those of torch.distributed, else of the
                 environment's RANK and WORLD_SIZE, else 0 of 1.
@@ -114,8 +116,10 @@ class LabelStream(IterableDataset[Any]):
         self._rank, self._world_size = _checked_world(*_world(rank, world_size))
         self._batch_size, self._transform, self._ignore_above = batch_size, transform, ignore_above
         self._options = options
-        self._target, self._streams, self._prefetch_bytes = target, streams, prefetch_bytes
-        self._token, self._tls, self._patience = token, tls, patience
+        self._open_client = partial(
+            Client, target, streams=streams, token=token, tls=tls, patience=patience,
+            prefetch_bytes=prefetch_bytes, shared_memory=shared_memory,
+        )  # fmt: skip
         start = options.get("start_index", 0)
         self._start = Position(Layer(1, {0: start}))
         self._consumed: dict[int, Position] = {}  # by shard, of the iteration under way
@@ -213,10 +217,7 @@ class LabelStream(IterableDataset[Any]):
         views = self._options.get("views_per_object", 1)
         done = (lambda indices: start.done(indices, views)) if start.earlier else None
         self._consumed.clear()
-        with Client(
-            self._target, streams=self._streams, token=self._token, tls=self._tls,
-            patience=self._patience, prefetch_bytes=self._prefetch_bytes,
-        ) as client:  # fmt: skip
+        with self._open_client() as client:
             options = self._options_of(client, shard, start)
             if 0 < options.get("end_index", 0) <= options["start_index"]:
                 return

@@ -62,6 +62,7 @@ class Config:
     tls: TlsFiles | None = None  # None: plain text
     token_file: Path | None = None  # None: anybody may call
     otlp_endpoint: str | None = None  # where spans go, None: nowhere
+    shared_memory: bool = False  # whether clients on this host may have their messages in theirs
     admin_token_file: Path | None = None  # None: nobody loads or unloads models by calls
     watch: Path | None = None  # each folder in it is a bundle, served under the folder's name
     watch_interval_s: float = 5.0  # between two looks at it

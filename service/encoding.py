@@ -9,7 +9,7 @@ from labelmint.codec import CODECS, tensor_from_array
 from labelmint.v1 import label_service_pb2 as pb
 from service.delivery import Chunk, Piece
 from service.errors import BadRequest
-from service.framing import Part, response_from_tensors, tensor_parts
+from service.framing import Part, response_parts, size_of, tensor_parts
 from service.query import Query, WantedOutput
 
 
@@ -18,17 +18,23 @@ def message_from_chunk(chunk: Chunk, query: Query) -> bytes:
 
     Raises BadRequest when a single sample does not fit max_message_bytes.
     """
+    return b"".join(parts_from_chunk(chunk, query))
+
+
+def parts_from_chunk(chunk: Chunk, query: Query) -> list[Part]:
+    """What message_from_chunk joins."""
     response = pb.StreamSamplesResponse(
         next_index=chunk.next_index, discarded=chunk.discarded, bundle_id=query.bundle_id
     )
-    message: bytes = response.SerializeToString()
+    parts: list[Part] = [response.SerializeToString()]
     if chunk.pieces:
         indices = np.concatenate([piece.indices for piece in chunk.pieces]).tolist()
         tensors = [_tensor_parts(chunk.pieces, output, query) for output in query.outputs]
-        message = response_from_tensors(response, indices, tensors)
-    if len(message) > query.max_message_bytes:
-        raise over_limit(query, len(message))
-    return message
+        parts = response_parts(response, indices, tensors)
+    size = size_of(parts)
+    if size > query.max_message_bytes:
+        raise over_limit(query, size)
+    return parts
 
 
 def over_limit(query: Query, message_bytes: int) -> BadRequest:

@@ -36,6 +36,7 @@ def config_from_flags(flags: dict[str, Any]) -> Config:
         tls=_tls_from_flags(flags),
         token_file=flags["token_file"],
         otlp_endpoint=flags["otlp_endpoint"],
+        shared_memory=flags["shared_memory"],
         admin_token_file=flags["admin_token_file"],
         watch=flags["watch"],
         watch_interval_s=flags["watch_interval"],
@@ -177,6 +178,11 @@ _FLAGS: tuple[Callable[[Any], Any], ...] = (
         "--token-file",
         type=_FILE,
         help="Callers must send a bearer token of this file, a line NAME TOKEN each.",
+    ),
+    option(
+        "--shared-memory",
+        is_flag=True,
+        help="Let clients on this host take messages through memory of theirs.",
     ),
     option(
         "--admin-token-file",

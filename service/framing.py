@@ -13,17 +13,17 @@ Part = bytes | memoryview
 _LENGTH_DELIMITED = 2
 
 
-def response_from_tensors(
+def response_parts(
     response: pb.StreamSamplesResponse, indices: Sequence[int], tensors: Sequence[list[Part]]
-) -> bytes:
-    """A serialised response with these tensors, each from `tensor_parts`."""
+) -> list[Part]:
+    """A serialised response with these tensors, each from `tensor_parts`, in pieces."""
     number = pb.SampleBatch.TENSORS_FIELD_NUMBER
     listed: bytes = pb.SampleBatch(indices=indices).SerializeToString()
     batch: list[Part] = [listed]
     for parts in tensors:
         batch.extend(field_parts(number, parts))
     rest: bytes = response.SerializeToString()
-    return b"".join((rest, *field_parts(pb.StreamSamplesResponse.BATCH_FIELD_NUMBER, batch)))
+    return [rest, *field_parts(pb.StreamSamplesResponse.BATCH_FIELD_NUMBER, batch)]
 
 
 def tensor_parts(tensor: pb.Tensor, data: Sequence[memoryview]) -> list[Part]:
@@ -34,10 +34,11 @@ def tensor_parts(tensor: pb.Tensor, data: Sequence[memoryview]) -> list[Part]:
 
 def field_parts(number: int, data: Sequence[Part]) -> list[Part]:
     """A field of bytes, or of a message, whose content is these parts."""
-    return [_header(number, _size(data)), *data]
+    return [_header(number, size_of(data)), *data]
 
 
-def _size(parts: Sequence[Part]) -> int:
+def size_of(parts: Sequence[Part]) -> int:
+    """Bytes of all parts."""
     return sum(part.nbytes if isinstance(part, memoryview) else len(part) for part in parts)
 
 

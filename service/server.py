@@ -80,7 +80,7 @@ class Server:
         self._serving = Serving(self.repository, config.limits, self._encoders, self._tracing)
         control = RepositoryControl(config, self.repository) if admins is not None else None
         self._services = (
-            LabelService(self._serving, self._calls),
+            LabelService(self._serving, self._calls, config.shared_memory),
             InferenceService(self._serving, self._calls, metrics, control, lambda: self.ready),
         )
         self._health = health.aio.HealthServicer()

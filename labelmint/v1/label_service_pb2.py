@@ -14,25 +14,25 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n labelmint/v1/label_service.proto\x12\x0clabelmint.v1\"\xfc\x01\n\x0fSamplingOptions\x12\x0c\n\x04seed\x18\x01 \x01(\x04\x12\x31\n\rlatent_source\x18\x02 \x01(\x0e\x32\x1a.labelmint.v1.LatentSource\x12\x1b\n\x0etruncation_psi\x18\x03 \x01(\x02H\x00\x88\x01\x01\x12\x1e\n\x11truncation_cutoff\x18\x04 \x01(\rH\x01\x88\x01\x01\x12\x18\n\x0b\x63lass_index\x18\x05 \x01(\rH\x02\x88\x01\x01\x12\x18\n\x10views_per_object\x18\x06 \x01(\rB\x11\n\x0f_truncation_psiB\x14\n\x12_truncation_cutoffB\x0e\n\x0c_class_index\"u\n\x06\x46ilter\x12&\n\x04mode\x18\x01 \x01(\x0e\x32\x18.labelmint.v1.FilterMode\x12\x15\n\rkeep_fraction\x18\x02 \x01(\x02\x12\x17\n\x0fmax_uncertainty\x18\x03 \x01(\x02\x12\x13\n\x0b\x66ilter_sets\x18\x04 \x01(\x08\"\xa7\x01\n\x06Tensor\x12$\n\x06output\x18\x01 \x01(\x0e\x32\x14.labelmint.v1.Output\x12%\n\x05\x64type\x18\x02 \x01(\x0e\x32\x16.labelmint.v1.DataType\x12\r\n\x05shape\x18\x03 \x03(\r\x12\"\n\x05\x63odec\x18\x04 \x01(\x0e\x32\x13.labelmint.v1.Codec\x12\x0c\n\x04\x64\x61ta\x18\x05 \x01(\x0c\x12\x0f\n\x07offsets\x18\x06 \x03(\r\"E\n\x0bSampleBatch\x12\x0f\n\x07indices\x18\x01 \x03(\x04\x12%\n\x07tensors\x18\x02 \x03(\x0b\x32\x14.labelmint.v1.Tensor\"_\n\x0f\x45xplicitLatents\x12(\n\x05space\x18\x01 \x01(\x0e\x32\x19.labelmint.v1.LatentSpace\x12\"\n\x04rows\x18\x02 \x01(\x0b\x32\x14.labelmint.v1.Tensor\"\xee\x03\n\x0bSampleQuery\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\tbundle_id\x18\x02 \x01(\t\x12/\n\x08sampling\x18\x03 \x01(\x0b\x32\x1d.labelmint.v1.SamplingOptions\x12$\n\x06\x66ilter\x18\x04 \x01(\x0b\x32\x14.labelmint.v1.Filter\x12\x13\n\x0bstart_index\x18\x05 \x01(\x04\x12\x11\n\tend_index\x18\x06 \x01(\x04\x12\r\n\x05\x63ount\x18\x07 \x01(\x04\x12\x13\n\x0bshard_index\x18\x08 \x01(\r\x12\x12\n\nnum_shards\x18\t \x01(\r\x12\x0f\n\x07indices\x18\n \x03(\x04\x12.\n\x07latents\x18\x0b \x01(\x0b\x32\x1d.labelmint.v1.ExplicitLatents\x12%\n\x07outputs\x18\x0c \x03(\x0e\x32\x14.labelmint.v1.Output\x12*\n\raccept_codecs\x18\r \x03(\x0e\x32\x13.labelmint.v1.Codec\x12\x14\n\x0cjpeg_quality\x18\x0e \x01(\r\x12\x19\n\x11max_message_bytes\x18\x0f \x01(\r\x12\x14\n\x0cmax_examined\x18\x10 \x01(\x04\x12\x1b\n\x13max_message_samples\x18\x11 \x01(\r\x12\x0e\n\x06weight\x18\x12 \x01(\r\"@\n\x14StreamSamplesRequest\x12(\n\x05query\x18\x01 \x01(\x0b\x32\x19.labelmint.v1.SampleQuery\"{\n\x15StreamSamplesResponse\x12(\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x19.labelmint.v1.SampleBatch\x12\x12\n\nnext_index\x18\x02 \x01(\x04\x12\x11\n\tdiscarded\x18\x03 \x01(\x04\x12\x11\n\tbundle_id\x18\x04 \x01(\t\"B\n\x16GenerateSamplesRequest\x12(\n\x05query\x18\x01 \x01(\x0b\x32\x19.labelmint.v1.SampleQuery\"}\n\x17GenerateSamplesResponse\x12(\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x19.labelmint.v1.SampleBatch\x12\x12\n\nnext_index\x18\x02 \x01(\x04\x12\x11\n\tdiscarded\x18\x03 \x01(\x04\x12\x11\n\tbundle_id\x18\x04 \x01(\t\"\x13\n\x11ListModelsRequest\"9\n\x12ListModelsResponse\x12#\n\x06models\x18\x01 \x03(\x0b\x32\x13.labelmint.v1.Model\"h\n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12/\n\x08sampling\x18\x02 \x01(\x0b\x32\x1d.labelmint.v1.SamplingOptions\x12\x15\n\rkeep_fraction\x18\x03 \x01(\x02\"h\n\x10GetModelResponse\x12\"\n\x05model\x18\x01 \x01(\x0b\x32\x13.labelmint.v1.Model\x12\x1c\n\x0fmax_uncertainty\x18\x02 \x01(\x02H\x00\x88\x01\x01\x42\x12\n\x10_max_uncertainty\"5\n\nLabelClass\x12\n\n\x02id\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05\x63olor\x18\x03 \x01(\r\"\x18\n\x08Keypoint\x12\x0c\n\x04name\x18\x01 \x01(\t\":\n\x0cSkeletonEdge\x12\x15\n\rfrom_keypoint\x18\x01 \x01(\r\x12\x13\n\x0bto_keypoint\x18\x02 \x01(\r\"\xa8\x04\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tbundle_id\x18\x02 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x03 \x01(\t\x12%\n\x07outputs\x18\x04 \x03(\x0e\x32\x14.labelmint.v1.Output\x12\x14\n\x0cimage_height\x18\x05 \x01(\r\x12\x13\n\x0bimage_width\x18\x06 \x01(\r\x12\x14\n\x0clabel_height\x18\x07 \x01(\r\x12\x13\n\x0blabel_width\x18\x08 \x01(\r\x12\r\n\x05z_dim\x18\t \x01(\r\x12\r\n\x05w_dim\x18\n \x01(\r\x12\x0e\n\x06num_ws\x18\x0b \x01(\r\x12\x13\n\x0bnum_classes\x18\x0c \x01(\r\x12\x13\n\x0bview_layers\x18\r \x01(\r\x12\x16\n\x0etruncation_psi\x18\x0e \x01(\x02\x12\x19\n\x11truncation_cutoff\x18\x0f \x01(\r\x12)\n\x07\x63lasses\x18\x10 \x03(\x0b\x32\x18.labelmint.v1.LabelClass\x12)\n\tkeypoints\x18\x11 \x03(\x0b\x32\x16.labelmint.v1.Keypoint\x12,\n\x08skeleton\x18\x12 \x03(\x0b\x32\x1a.labelmint.v1.SkeletonEdge\x12\x14\n\x0cscore_source\x18\x13 \x01(\t\x12\x16\n\x0emax_batch_size\x18\x14 \x01(\r\x12\x0e\n\x06\x65ngine\x18\x15 \x01(\t\x12\x10\n\x08licences\x18\x16 \x03(\t\x12\x12\n\ncalibrated\x18\x17 \x01(\x08*b\n\x0cLatentSource\x12\x1d\n\x19LATENT_SOURCE_UNSPECIFIED\x10\x00\x12\x18\n\x14LATENT_SOURCE_PHILOX\x10\x01\x12\x19\n\x15LATENT_SOURCE_MT19937\x10\x02*\x7f\n\nFilterMode\x12\x1b\n\x17\x46ILTER_MODE_UNSPECIFIED\x10\x00\x12\x14\n\x10\x46ILTER_MODE_NONE\x10\x01\x12\x1d\n\x19\x46ILTER_MODE_KEEP_FRACTION\x10\x02\x12\x1f\n\x1b\x46ILTER_MODE_MAX_UNCERTAINTY\x10\x03*\xad\x01\n\x06Output\x12\x16\n\x12OUTPUT_UNSPECIFIED\x10\x00\x12\x10\n\x0cOUTPUT_IMAGE\x10\x01\x12\x0f\n\x0bOUTPUT_MASK\x10\x02\x12\x14\n\x10OUTPUT_KEYPOINTS\x10\x03\x12\x10\n\x0cOUTPUT_DEPTH\x10\x04\x12\x16\n\x12OUTPUT_UNCERTAINTY\x10\x05\x12\x1a\n\x16OUTPUT_UNCERTAINTY_MAP\x10\x06\x12\x0c\n\x08OUTPUT_W\x10\x07*}\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44\x41TA_TYPE_UINT8\x10\x01\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT16\x10\x02\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT32\x10\x03\x12\x13\n\x0f\x44\x41TA_TYPE_INT32\x10\x04*M\n\x05\x43odec\x12\x15\n\x11\x43ODEC_UNSPECIFIED\x10\x00\x12\r\n\tCODEC_RAW\x10\x01\x12\x0e\n\nCODEC_ZSTD\x10\x02\x12\x0e\n\nCODEC_JPEG\x10\x03*l\n\x0bLatentSpace\x12\x1c\n\x18LATENT_SPACE_UNSPECIFIED\x10\x00\x12\x12\n\x0eLATENT_SPACE_Z\x10\x01\x12\x12\n\x0eLATENT_SPACE_W\x10\x02\x12\x17\n\x13LATENT_SPACE_W_PLUS\x10\x03\x32\xe6\x02\n\x0cLabelService\x12Z\n\rStreamSamples\x12\".labelmint.v1.StreamSamplesRequest\x1a#.labelmint.v1.StreamSamplesResponse0\x01\x12^\n\x0fGenerateSamples\x12$.labelmint.v1.GenerateSamplesRequest\x1a%.labelmint.v1.GenerateSamplesResponse\x12O\n\nListModels\x12\x1f.labelmint.v1.ListModelsRequest\x1a .labelmint.v1.ListModelsResponse\x12I\n\x08GetModel\x12\x1d.labelmint.v1.GetModelRequest\x1a\x1e.labelmint.v1.GetModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n labelmint/v1/label_service.proto\x12\x0clabelmint.v1\"\xfc\x01\n\x0fSamplingOptions\x12\x0c\n\x04seed\x18\x01 \x01(\x04\x12\x31\n\rlatent_source\x18\x02 \x01(\x0e\x32\x1a.labelmint.v1.LatentSource\x12\x1b\n\x0etruncation_psi\x18\x03 \x01(\x02H\x00\x88\x01\x01\x12\x1e\n\x11truncation_cutoff\x18\x04 \x01(\rH\x01\x88\x01\x01\x12\x18\n\x0b\x63lass_index\x18\x05 \x01(\rH\x02\x88\x01\x01\x12\x18\n\x10views_per_object\x18\x06 \x01(\rB\x11\n\x0f_truncation_psiB\x14\n\x12_truncation_cutoffB\x0e\n\x0c_class_index\"u\n\x06\x46ilter\x12&\n\x04mode\x18\x01 \x01(\x0e\x32\x18.labelmint.v1.FilterMode\x12\x15\n\rkeep_fraction\x18\x02 \x01(\x02\x12\x17\n\x0fmax_uncertainty\x18\x03 \x01(\x02\x12\x13\n\x0b\x66ilter_sets\x18\x04 \x01(\x08\"\xa7\x01\n\x06Tensor\x12$\n\x06output\x18\x01 \x01(\x0e\x32\x14.labelmint.v1.Output\x12%\n\x05\x64type\x18\x02 \x01(\x0e\x32\x16.labelmint.v1.DataType\x12\r\n\x05shape\x18\x03 \x03(\r\x12\"\n\x05\x63odec\x18\x04 \x01(\x0e\x32\x13.labelmint.v1.Codec\x12\x0c\n\x04\x64\x61ta\x18\x05 \x01(\x0c\x12\x0f\n\x07offsets\x18\x06 \x03(\r\"E\n\x0bSampleBatch\x12\x0f\n\x07indices\x18\x01 \x03(\x04\x12%\n\x07tensors\x18\x02 \x03(\x0b\x32\x14.labelmint.v1.Tensor\"_\n\x0f\x45xplicitLatents\x12(\n\x05space\x18\x01 \x01(\x0e\x32\x19.labelmint.v1.LatentSpace\x12\"\n\x04rows\x18\x02 \x01(\x0b\x32\x14.labelmint.v1.Tensor\"\xee\x03\n\x0bSampleQuery\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\tbundle_id\x18\x02 \x01(\t\x12/\n\x08sampling\x18\x03 \x01(\x0b\x32\x1d.labelmint.v1.SamplingOptions\x12$\n\x06\x66ilter\x18\x04 \x01(\x0b\x32\x14.labelmint.v1.Filter\x12\x13\n\x0bstart_index\x18\x05 \x01(\x04\x12\x11\n\tend_index\x18\x06 \x01(\x04\x12\r\n\x05\x63ount\x18\x07 \x01(\x04\x12\x13\n\x0bshard_index\x18\x08 \x01(\r\x12\x12\n\nnum_shards\x18\t \x01(\r\x12\x0f\n\x07indices\x18\n \x03(\x04\x12.\n\x07latents\x18\x0b \x01(\x0b\x32\x1d.labelmint.v1.ExplicitLatents\x12%\n\x07outputs\x18\x0c \x03(\x0e\x32\x14.labelmint.v1.Output\x12*\n\raccept_codecs\x18\r \x03(\x0e\x32\x13.labelmint.v1.Codec\x12\x14\n\x0cjpeg_quality\x18\x0e \x01(\r\x12\x19\n\x11max_message_bytes\x18\x0f \x01(\r\x12\x14\n\x0cmax_examined\x18\x10 \x01(\x04\x12\x1b\n\x13max_message_samples\x18\x11 \x01(\r\x12\x0e\n\x06weight\x18\x12 \x01(\r\"@\n\x14StreamSamplesRequest\x12(\n\x05query\x18\x01 \x01(\x0b\x32\x19.labelmint.v1.SampleQuery\"{\n\x15StreamSamplesResponse\x12(\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x19.labelmint.v1.SampleBatch\x12\x12\n\nnext_index\x18\x02 \x01(\x04\x12\x11\n\tdiscarded\x18\x03 \x01(\x04\x12\x11\n\tbundle_id\x18\x04 \x01(\t\"Y\n\x0cSharedMemory\x12\x0b\n\x03pid\x18\x01 \x01(\r\x12\n\n\x02\x66\x64\x18\x02 \x01(\r\x12\x12\n\nslot_bytes\x18\x03 \x01(\x04\x12\r\n\x05slots\x18\x04 \x01(\r\x12\r\n\x05nonce\x18\x05 \x01(\x0c\"\x84\x01\n\x1aStreamSharedSamplesRequest\x12(\n\x05query\x18\x01 \x01(\x0b\x32\x19.labelmint.v1.SampleQuery\x12*\n\x06memory\x18\x02 \x01(\x0b\x32\x1a.labelmint.v1.SharedMemory\x12\x10\n\x08released\x18\x03 \x01(\x04\"+\n\x1bStreamSharedSamplesResponse\x12\x0c\n\x04size\x18\x01 \x01(\x04\"B\n\x16GenerateSamplesRequest\x12(\n\x05query\x18\x01 \x01(\x0b\x32\x19.labelmint.v1.SampleQuery\"}\n\x17GenerateSamplesResponse\x12(\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x19.labelmint.v1.SampleBatch\x12\x12\n\nnext_index\x18\x02 \x01(\x04\x12\x11\n\tdiscarded\x18\x03 \x01(\x04\x12\x11\n\tbundle_id\x18\x04 \x01(\t\"\x13\n\x11ListModelsRequest\"9\n\x12ListModelsResponse\x12#\n\x06models\x18\x01 \x03(\x0b\x32\x13.labelmint.v1.Model\"h\n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12/\n\x08sampling\x18\x02 \x01(\x0b\x32\x1d.labelmint.v1.SamplingOptions\x12\x15\n\rkeep_fraction\x18\x03 \x01(\x02\"h\n\x10GetModelResponse\x12\"\n\x05model\x18\x01 \x01(\x0b\x32\x13.labelmint.v1.Model\x12\x1c\n\x0fmax_uncertainty\x18\x02 \x01(\x02H\x00\x88\x01\x01\x42\x12\n\x10_max_uncertainty\"5\n\nLabelClass\x12\n\n\x02id\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05\x63olor\x18\x03 \x01(\r\"\x18\n\x08Keypoint\x12\x0c\n\x04name\x18\x01 \x01(\t\":\n\x0cSkeletonEdge\x12\x15\n\rfrom_keypoint\x18\x01 \x01(\r\x12\x13\n\x0bto_keypoint\x18\x02 \x01(\r\"\xa8\x04\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tbundle_id\x18\x02 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x03 \x01(\t\x12%\n\x07outputs\x18\x04 \x03(\x0e\x32\x14.labelmint.v1.Output\x12\x14\n\x0cimage_height\x18\x05 \x01(\r\x12\x13\n\x0bimage_width\x18\x06 \x01(\r\x12\x14\n\x0clabel_height\x18\x07 \x01(\r\x12\x13\n\x0blabel_width\x18\x08 \x01(\r\x12\r\n\x05z_dim\x18\t \x01(\r\x12\r\n\x05w_dim\x18\n \x01(\r\x12\x0e\n\x06num_ws\x18\x0b \x01(\r\x12\x13\n\x0bnum_classes\x18\x0c \x01(\r\x12\x13\n\x0bview_layers\x18\r \x01(\r\x12\x16\n\x0etruncation_psi\x18\x0e \x01(\x02\x12\x19\n\x11truncation_cutoff\x18\x0f \x01(\r\x12)\n\x07\x63lasses\x18\x10 \x03(\x0b\x32\x18.labelmint.v1.LabelClass\x12)\n\tkeypoints\x18\x11 \x03(\x0b\x32\x16.labelmint.v1.Keypoint\x12,\n\x08skeleton\x18\x12 \x03(\x0b\x32\x1a.labelmint.v1.SkeletonEdge\x12\x14\n\x0cscore_source\x18\x13 \x01(\t\x12\x16\n\x0emax_batch_size\x18\x14 \x01(\r\x12\x0e\n\x06\x65ngine\x18\x15 \x01(\t\x12\x10\n\x08licences\x18\x16 \x03(\t\x12\x12\n\ncalibrated\x18\x17 \x01(\x08*b\n\x0cLatentSource\x12\x1d\n\x19LATENT_SOURCE_UNSPECIFIED\x10\x00\x12\x18\n\x14LATENT_SOURCE_PHILOX\x10\x01\x12\x19\n\x15LATENT_SOURCE_MT19937\x10\x02*\x7f\n\nFilterMode\x12\x1b\n\x17\x46ILTER_MODE_UNSPECIFIED\x10\x00\x12\x14\n\x10\x46ILTER_MODE_NONE\x10\x01\x12\x1d\n\x19\x46ILTER_MODE_KEEP_FRACTION\x10\x02\x12\x1f\n\x1b\x46ILTER_MODE_MAX_UNCERTAINTY\x10\x03*\xad\x01\n\x06Output\x12\x16\n\x12OUTPUT_UNSPECIFIED\x10\x00\x12\x10\n\x0cOUTPUT_IMAGE\x10\x01\x12\x0f\n\x0bOUTPUT_MASK\x10\x02\x12\x14\n\x10OUTPUT_KEYPOINTS\x10\x03\x12\x10\n\x0cOUTPUT_DEPTH\x10\x04\x12\x16\n\x12OUTPUT_UNCERTAINTY\x10\x05\x12\x1a\n\x16OUTPUT_UNCERTAINTY_MAP\x10\x06\x12\x0c\n\x08OUTPUT_W\x10\x07*}\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44\x41TA_TYPE_UINT8\x10\x01\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT16\x10\x02\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT32\x10\x03\x12\x13\n\x0f\x44\x41TA_TYPE_INT32\x10\x04*M\n\x05\x43odec\x12\x15\n\x11\x43ODEC_UNSPECIFIED\x10\x00\x12\r\n\tCODEC_RAW\x10\x01\x12\x0e\n\nCODEC_ZSTD\x10\x02\x12\x0e\n\nCODEC_JPEG\x10\x03*l\n\x0bLatentSpace\x12\x1c\n\x18LATENT_SPACE_UNSPECIFIED\x10\x00\x12\x12\n\x0eLATENT_SPACE_Z\x10\x01\x12\x12\n\x0eLATENT_SPACE_W\x10\x02\x12\x17\n\x13LATENT_SPACE_W_PLUS\x10\x03\x32\xd6\x03\n\x0cLabelService\x12Z\n\rStreamSamples\x12\".labelmint.v1.StreamSamplesRequest\x1a#.labelmint.v1.StreamSamplesResponse0\x01\x12n\n\x13StreamSharedSamples\x12(.labelmint.v1.StreamSharedSamplesRequest\x1a).labelmint.v1.StreamSharedSamplesResponse(\x01\x30\x01\x12^\n\x0fGenerateSamples\x12$.labelmint.v1.GenerateSamplesRequest\x1a%.labelmint.v1.GenerateSamplesResponse\x12O\n\nListModels\x12\x1f.labelmint.v1.ListModelsRequest\x1a .labelmint.v1.ListModelsResponse\x12I\n\x08GetModel\x12\x1d.labelmint.v1.GetModelRequest\x1a\x1e.labelmint.v1.GetModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'labelmint.v1.label_service_pb2', _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
-  _globals['_LATENTSOURCE']._serialized_start=2633
-  _globals['_LATENTSOURCE']._serialized_end=2731
-  _globals['_FILTERMODE']._serialized_start=2733
-  _globals['_FILTERMODE']._serialized_end=2860
-  _globals['_OUTPUT']._serialized_start=2863
-  _globals['_OUTPUT']._serialized_end=3036
-  _globals['_DATATYPE']._serialized_start=3038
-  _globals['_DATATYPE']._serialized_end=3163
-  _globals['_CODEC']._serialized_start=3165
-  _globals['_CODEC']._serialized_end=3242
-  _globals['_LATENTSPACE']._serialized_start=3244
-  _globals['_LATENTSPACE']._serialized_end=3352
+  _globals['_LATENTSOURCE']._serialized_start=2904
+  _globals['_LATENTSOURCE']._serialized_end=3002
+  _globals['_FILTERMODE']._serialized_start=3004
+  _globals['_FILTERMODE']._serialized_end=3131
+  _globals['_OUTPUT']._serialized_start=3134
+  _globals['_OUTPUT']._serialized_end=3307
+  _globals['_DATATYPE']._serialized_start=3309
+  _globals['_DATATYPE']._serialized_end=3434
+  _globals['_CODEC']._serialized_start=3436
+  _globals['_CODEC']._serialized_end=3513
+  _globals['_LATENTSPACE']._serialized_start=3515
+  _globals['_LATENTSPACE']._serialized_end=3623
   _globals['_SAMPLINGOPTIONS']._serialized_start=51
   _globals['_SAMPLINGOPTIONS']._serialized_end=303
   _globals['_FILTER']._serialized_start=305
@@ -49,26 +49,32 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_STREAMSAMPLESREQUEST']._serialized_end=1323
   _globals['_STREAMSAMPLESRESPONSE']._serialized_start=1325
   _globals['_STREAMSAMPLESRESPONSE']._serialized_end=1448
-  _globals['_GENERATESAMPLESREQUEST']._serialized_start=1450
-  _globals['_GENERATESAMPLESREQUEST']._serialized_end=1516
-  _globals['_GENERATESAMPLESRESPONSE']._serialized_start=1518
-  _globals['_GENERATESAMPLESRESPONSE']._serialized_end=1643
-  _globals['_LISTMODELSREQUEST']._serialized_start=1645
-  _globals['_LISTMODELSREQUEST']._serialized_end=1664
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1666
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1723
-  _globals['_GETMODELREQUEST']._serialized_start=1725
-  _globals['_GETMODELREQUEST']._serialized_end=1829
-  _globals['_GETMODELRESPONSE']._serialized_start=1831
-  _globals['_GETMODELRESPONSE']._serialized_end=1935
-  _globals['_LABELCLASS']._serialized_start=1937
-  _globals['_LABELCLASS']._serialized_end=1990
-  _globals['_KEYPOINT']._serialized_start=1992
-  _globals['_KEYPOINT']._serialized_end=2016
-  _globals['_SKELETONEDGE']._serialized_start=2018
-  _globals['_SKELETONEDGE']._serialized_end=2076
-  _globals['_MODEL']._serialized_start=2079
-  _globals['_MODEL']._serialized_end=2631
-  _globals['_LABELSERVICE']._serialized_start=3355
-  _globals['_LABELSERVICE']._serialized_end=3713
+  _globals['_SHAREDMEMORY']._serialized_start=1450
+  _globals['_SHAREDMEMORY']._serialized_end=1539
+  _globals['_STREAMSHAREDSAMPLESREQUEST']._serialized_start=1542
+  _globals['_STREAMSHAREDSAMPLESREQUEST']._serialized_end=1674
+  _globals['_STREAMSHAREDSAMPLESRESPONSE']._serialized_start=1676
+  _globals['_STREAMSHAREDSAMPLESRESPONSE']._serialized_end=1719
+  _globals['_GENERATESAMPLESREQUEST']._serialized_start=1721
+  _globals['_GENERATESAMPLESREQUEST']._serialized_end=1787
+  _globals['_GENERATESAMPLESRESPONSE']._serialized_start=1789
+  _globals['_GENERATESAMPLESRESPONSE']._serialized_end=1914
+  _globals['_LISTMODELSREQUEST']._serialized_start=1916
+  _globals['_LISTMODELSREQUEST']._serialized_end=1935
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1937
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1994
+  _globals['_GETMODELREQUEST']._serialized_start=1996
+  _globals['_GETMODELREQUEST']._serialized_end=2100
+  _globals['_GETMODELRESPONSE']._serialized_start=2102
+  _globals['_GETMODELRESPONSE']._serialized_end=2206
+  _globals['_LABELCLASS']._serialized_start=2208
+  _globals['_LABELCLASS']._serialized_end=2261
+  _globals['_KEYPOINT']._serialized_start=2263
+  _globals['_KEYPOINT']._serialized_end=2287
+  _globals['_SKELETONEDGE']._serialized_start=2289
+  _globals['_SKELETONEDGE']._serialized_end=2347
+  _globals['_MODEL']._serialized_start=2350
+  _globals['_MODEL']._serialized_end=2902
+  _globals['_LABELSERVICE']._serialized_start=3626
+  _globals['_LABELSERVICE']._serialized_end=4096
 # @@protoc_insertion_point(module_scope)

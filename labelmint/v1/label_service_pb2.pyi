@@ -198,6 +198,36 @@ class StreamSamplesResponse(_message.Message):
     bundle_id: str
     def __init__(self, batch: _Optional[_Union[SampleBatch, _Mapping]] = ..., next_index: _Optional[int] = ..., discarded: _Optional[int] = ..., bundle_id: _Optional[str] = ...) -> None: ...
 
+class SharedMemory(_message.Message):
+    __slots__ = ("pid", "fd", "slot_bytes", "slots", "nonce")
+    PID_FIELD_NUMBER: _ClassVar[int]
+    FD_FIELD_NUMBER: _ClassVar[int]
+    SLOT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_FIELD_NUMBER: _ClassVar[int]
+    NONCE_FIELD_NUMBER: _ClassVar[int]
+    pid: int
+    fd: int
+    slot_bytes: int
+    slots: int
+    nonce: bytes
+    def __init__(self, pid: _Optional[int] = ..., fd: _Optional[int] = ..., slot_bytes: _Optional[int] = ..., slots: _Optional[int] = ..., nonce: _Optional[bytes] = ...) -> None: ...
+
+class StreamSharedSamplesRequest(_message.Message):
+    __slots__ = ("query", "memory", "released")
+    QUERY_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_FIELD_NUMBER: _ClassVar[int]
+    RELEASED_FIELD_NUMBER: _ClassVar[int]
+    query: SampleQuery
+    memory: SharedMemory
+    released: int
+    def __init__(self, query: _Optional[_Union[SampleQuery, _Mapping]] = ..., memory: _Optional[_Union[SharedMemory, _Mapping]] = ..., released: _Optional[int] = ...) -> None: ...
+
+class StreamSharedSamplesResponse(_message.Message):
+    __slots__ = ("size",)
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    size: int
+    def __init__(self, size: _Optional[int] = ...) -> None: ...
+
 class GenerateSamplesRequest(_message.Message):
     __slots__ = ("query",)
     QUERY_FIELD_NUMBER: _ClassVar[int]

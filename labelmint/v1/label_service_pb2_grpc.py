@@ -42,6 +42,11 @@ class LabelServiceStub(object):
                 request_serializer=labelmint_dot_v1_dot_label__service__pb2.StreamSamplesRequest.SerializeToString,
                 response_deserializer=labelmint_dot_v1_dot_label__service__pb2.StreamSamplesResponse.FromString,
                 )
+        self.StreamSharedSamples = channel.stream_stream(
+                '/labelmint.v1.LabelService/StreamSharedSamples',
+                request_serializer=labelmint_dot_v1_dot_label__service__pb2.StreamSharedSamplesRequest.SerializeToString,
+                response_deserializer=labelmint_dot_v1_dot_label__service__pb2.StreamSharedSamplesResponse.FromString,
+                )
         self.GenerateSamples = channel.unary_unary(
                 '/labelmint.v1.LabelService/GenerateSamples',
                 request_serializer=labelmint_dot_v1_dot_label__service__pb2.GenerateSamplesRequest.SerializeToString,
@@ -93,6 +98,16 @@ class LabelServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StreamSharedSamples(self, request_iterator, context):
+        """StreamSamples for a client on the same host: messages come through memory
+        that the client shares, and only their places over the connection.
+        FAILED_PRECONDITION where the server does not offer it or cannot reach the
+        memory; StreamSamples then gives the same messages.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GenerateSamples(self, request, context):
         """Returns one message with the samples of a small request; refuses requests
         whose answer could exceed max_message_bytes.
@@ -122,6 +137,11 @@ def add_LabelServiceServicer_to_server(servicer, server):
                     servicer.StreamSamples,
                     request_deserializer=labelmint_dot_v1_dot_label__service__pb2.StreamSamplesRequest.FromString,
                     response_serializer=labelmint_dot_v1_dot_label__service__pb2.StreamSamplesResponse.SerializeToString,
+            ),
+            'StreamSharedSamples': grpc.stream_stream_rpc_method_handler(
+                    servicer.StreamSharedSamples,
+                    request_deserializer=labelmint_dot_v1_dot_label__service__pb2.StreamSharedSamplesRequest.FromString,
+                    response_serializer=labelmint_dot_v1_dot_label__service__pb2.StreamSharedSamplesResponse.SerializeToString,
             ),
             'GenerateSamples': grpc.unary_unary_rpc_method_handler(
                     servicer.GenerateSamples,
@@ -185,6 +205,23 @@ class LabelService(object):
         return grpc.experimental.unary_stream(request, target, '/labelmint.v1.LabelService/StreamSamples',
             labelmint_dot_v1_dot_label__service__pb2.StreamSamplesRequest.SerializeToString,
             labelmint_dot_v1_dot_label__service__pb2.StreamSamplesResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def StreamSharedSamples(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(request_iterator, target, '/labelmint.v1.LabelService/StreamSharedSamples',
+            labelmint_dot_v1_dot_label__service__pb2.StreamSharedSamplesRequest.SerializeToString,
+            labelmint_dot_v1_dot_label__service__pb2.StreamSharedSamplesResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 

@@ -42,6 +42,7 @@ class Call:
 
     deadline: float  # on time.monotonic's clock
     client: str  # who calls, for limits
+    peer: str  # from where, as grpc names it
     span: Span
     is_admin: Callable[[], bool] = field(default=lambda: False, repr=False)
     model: str = ""  # name of a served model, once known
@@ -170,6 +171,7 @@ class Calls:
         return Call(
             deadline=math.inf if remaining is None else time.monotonic() + remaining,
             client=self._caller_of(context),
+            peer=context.peer(),
             span=self._tracing.request(method, metadata),
             is_admin=partial(self._is_admin, context),
         )

@@ -1,18 +1,21 @@
-"""labelmint.v1.LabelService: the four calls."""
+"""labelmint.v1.LabelService: its calls."""
 
-from collections.abc import AsyncGenerator
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
 from functools import partial
 
 import grpc
 
 from labelmint.v1 import label_service_pb2 as pb
 from service.delivery import Chunk, Stream
-from service.encoding import message_from_chunk
+from service.encoding import message_from_chunk, parts_from_chunk
+from service.errors import BadRequest, Unmet
 from service.rpc.calls import Call, Calls, request_from_bytes
 from service.rpc.info import proto_from_model
 from service.rpc.query import bounded_query_from_proto, query_from_proto
 from service.rpc.sampling import options_from_proto, threshold_from_fraction
 from service.rpc.serving import Serving, check_not_spent
+from service.shared_memory import Slots, opened_slots
 
 SERVICE: str = pb.DESCRIPTOR.services_by_name["LabelService"].full_name
 
@@ -20,8 +23,8 @@ SERVICE: str = pb.DESCRIPTOR.services_by_name["LabelService"].full_name
 class LabelService:
     """Answers calls from what is served."""
 
-    def __init__(self, serving: Serving, calls: Calls) -> None:
-        self._serving, self._calls = serving, calls
+    def __init__(self, serving: Serving, calls: Calls, shares_memory: bool) -> None:
+        self._serving, self._calls, self._shares_memory = serving, calls, shares_memory
 
     def handler(self) -> grpc.GenericRpcHandler:
         """To be added to a server."""
@@ -30,6 +33,9 @@ class LabelService:
             SERVICE,
             {
                 "StreamSamples": calls.stream("StreamSamples", self.stream_samples),
+                "StreamSharedSamples": calls.exchange(
+                    "StreamSharedSamples", self.stream_shared_samples
+                ),
                 "GenerateSamples": calls.unary("GenerateSamples", self.generate_samples),
                 "ListModels": calls.unary("ListModels", self.list_models),
                 "GetModel": calls.unary("GetModel", self.get_model),
@@ -50,6 +56,41 @@ class LabelService:
                     call.next_index = chunk.next_index
                     model.sent(stream, chunk, len(message))
             check_not_spent(stream)
+
+    async def stream_shared_samples(
+        self, call: Call, requests: AsyncIterator[bytes]
+    ) -> AsyncGenerator[bytes, None]:
+        """Places of messages that are written to the client's memory."""
+        if not self._shares_memory:
+            raise Unmet("this server shares no memory; use StreamSamples, or start it with "
+                        "--shared-memory")  # fmt: skip
+        asked = _shared_requests(requests)
+        first = await anext(asked, None)
+        if first is None:
+            raise BadRequest("there is no request; the first one has query and memory")
+        model = self._serving.model(call, first.query.model)
+        query = query_from_proto(first.query, model, self._serving.limits)
+        call.next_index = query.plan.next_index(query.plan.first)
+        with opened_slots(first.memory, call.peer, query.max_message_bytes) as slots:
+            async with self._serving.stream(call, query, model) as stream:
+
+                def stop(error: Exception) -> None:
+                    stream.stop(error)
+                    slots.stop(error)
+
+                following = asyncio.create_task(slots.follow(asked))
+                try:
+                    with self._serving.stopping(stop):
+                        while chunk := await stream.next_chunk(query.samples_per_message):
+                            await slots.free()
+                            size = await self._written(chunk, stream, slots)
+                            response = pb.StreamSharedSamplesResponse(size=size)
+                            yield bytes(response.SerializeToString())
+                            call.next_index = chunk.next_index
+                            model.sent(stream, chunk, size)
+                finally:
+                    following.cancel()
+                check_not_spent(stream)
 
     async def generate_samples(self, call: Call, data: bytes) -> bytes:
         """The one message of GenerateSamples."""
@@ -84,9 +125,22 @@ class LabelService:
             )
         return bytes(response.SerializeToString())
 
+    async def _written(self, chunk: Chunk, stream: Stream, slots: Slots) -> int:
+        def write() -> int:
+            return slots.write(parts_from_chunk(chunk, stream.query))
+
+        return await self._serving.encoded(stream, chunk.size, write) if chunk.pieces else write()
+
     async def _encoded(self, chunk: Chunk, stream: Stream) -> bytes:
         if not chunk.pieces:
             return message_from_chunk(chunk, stream.query)
         return await self._serving.encoded(
             stream, chunk.size, partial(message_from_chunk, chunk, stream.query)
         )
+
+
+async def _shared_requests(
+    requests: AsyncIterator[bytes],
+) -> AsyncIterator[pb.StreamSharedSamplesRequest]:
+    async for data in requests:
+        yield request_from_bytes(data, pb.StreamSharedSamplesRequest)

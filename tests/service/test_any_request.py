@@ -9,12 +9,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engines.fake import fake_bundle
+from labelmint.shared import SharedMemory
 from labelmint.v1 import label_service_pb2 as pb
 from tests.service.harness import FakeModel, RunningServer, served
+from tests.service.identities import config
 from tests.service.test_real_engine import serving
 
-EXAMPLES = 260  # for each of the four calls and two fake models: over two thousand
-EXAMPLES_SLOW = 520  # for each of the four calls and the demo's bundle: over two thousand
+EXAMPLES = 260  # for each of the five calls and two fake models: over two thousand
+EXAMPLES_SLOW = 520  # for each of the five calls and the demo's bundle: over two thousand
 TIMEOUT_S = 0.3  # endless streams are cut here
 TIMEOUT_SLOW_S = 1.5  # a real engine needs so long for a few messages
 READ = 3  # messages of a stream
@@ -98,7 +100,30 @@ queries = mutated(
     weight=small | u32,
 )
 bounded = queries.map(lambda query: pb.SampleQuery.FromString(query.SerializeToString() + COUNT_3))
+MEMORY = SharedMemory(4 << 20)  # of a caller that means well
+
+
+def described(fields: dict[str, Any]) -> pb.SharedMemory:
+    described = MEMORY.description()
+    for name, value in fields.items():
+        setattr(described, name, value)
+    return described
+
+
+memories = st.fixed_dictionaries(
+    {},
+    optional={
+        "pid": u32, "fd": st.integers(0, 40) | u32, "slot_bytes": u64, "slots": small | u32,
+        "nonce": st.binary(max_size=20),
+    },
+).map(described)  # fmt: skip
 requests = {
+    "StreamSharedSamples": st.builds(
+        pb.StreamSharedSamplesRequest,
+        query=queries | bounded,
+        memory=st.builds(MEMORY.description) | memories,
+        released=st.just(0) | u64,
+    ),
     "StreamSamples": st.builds(pb.StreamSamplesRequest, query=queries),
     "GenerateSamples": st.builds(pb.GenerateSamplesRequest, query=queries | bounded),
     "ListModels": st.builds(pb.ListModelsRequest) | st.binary(max_size=20),
@@ -118,7 +143,8 @@ def one(request: pytest.FixtureRequest) -> Any:
             yield server
         return
     bare = fake_bundle(resolution=16, num_classes=3, heads=False, view_layers=0)
-    with served([FakeModel() if request.param == "heads" else FakeModel(bundle=bare)]) as server:
+    model = FakeModel() if request.param == "heads" else FakeModel(bundle=bare)
+    with served([model], config(shared_memory=True)) as server:
         yield server
 
 

@@ -31,7 +31,7 @@ def serving(
 ) -> Iterator[RunningServer]:
     config = Config(
         bundles=(NamedBundle(name, path),), listen="127.0.0.1:0", batch_sizes=batch_sizes,
-        threads=1,
+        threads=1, shared_memory=True,
     )  # fmt: skip
     with served_by(config, lambda metrics: open_models(config, metrics)) as server:
         yield server

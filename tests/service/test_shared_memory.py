@@ -1,0 +1,281 @@
+"""Messages through a client's memory: the same samples, whoever lies, stalls or dies."""
+
+import fcntl
+import gc
+import itertools
+import mmap
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from labelmint import Client, Patience
+from labelmint.shared import SharedMemory
+from labelmint.v1 import label_service_pb2 as pb
+from service.errors import NEXT_INDEX
+from service.shared_memory import NAME, Slots
+from tests.service.harness import RunningServer, refusal, served
+from tests.service.identities import config
+from tests.service.test_faults import free_port
+from tests.service.test_process import bundle_at, running
+
+C = grpc.StatusCode
+QUERY = pb.SampleQuery(max_message_bytes=1 << 16)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RunningServer]:
+    with served(config=config(shared_memory=True)) as server:
+        yield server
+
+
+def target(server: RunningServer) -> str:
+    return f"127.0.0.1:{server.server.port}"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"batch_size": 5, "count": 203, "seed": 3},
+        {"batch_size": 7, "end_index": 300, "max_uncertainty": 0.4, "max_message_samples": 3},
+        {"batch_size": 4, "count": 90, "codecs": ["jpeg", "zstd"], "outputs": ["image", "mask"]},
+    ],
+)
+@pytest.mark.parametrize("streams", [1, 2])
+def test_samples_are_those_of_the_socket_and_safe_to_keep(
+    server: RunningServer, options: dict[str, Any], streams: int
+) -> None:
+    with Client(target(server)) as socket:
+        expected = list(socket.stream(**options))
+    with Client(target(server), streams=streams, shared_memory=True) as shared:
+        got = list(shared.stream(**options))
+        assert shared.reconnects == 0
+    assert [b.indices.tolist() for b in got] == [b.indices.tolist() for b in expected]
+    for left, right in zip(got, expected, strict=True):
+        for name in ("images", "masks", "keypoints", "depth", "uncertainty"):
+            a, b = getattr(left, name), getattr(right, name)
+            assert (a is None) == (b is None)
+            assert a is None or a.tobytes() == b.tobytes()
+
+
+def test_the_messages_do_come_through_memory(server: RunningServer) -> None:
+    memory = SharedMemory(1 << 16)
+    call = server.stub.StreamSharedSamples(iter([first(memory)]), timeout=30)
+    sizes = [next(call).size for _ in range(4)]
+    messages = [memory.message(number, size) for number, size in enumerate(sizes)]
+    indices = [i for message in messages for i in message.batch.indices]
+    assert indices == list(range(len(indices))) and indices
+    call.cancel()
+    memory.close()
+
+
+def test_a_server_that_does_not_offer_it_sends_as_ever(server: RunningServer) -> None:
+    with served() as plain, Client(target(plain), shared_memory=True) as client:
+        batches = list(client.stream(5, count=23))
+        assert [i for b in batches for i in b.indices.tolist()] == list(range(23))
+        assert client.reconnects == 0
+
+
+def first(memory: SharedMemory, **changes: Any) -> pb.StreamSharedSamplesRequest:
+    described = memory.description()
+    for name, value in changes.items():
+        setattr(described, name, value)
+    return pb.StreamSharedSamplesRequest(query=QUERY, memory=described)
+
+
+def refused(server: RunningServer, *requests: pb.StreamSharedSamplesRequest) -> Any:
+    found = refusal(lambda: list(server.stub.StreamSharedSamples(iter(requests), timeout=30)))
+    assert server.generate(count=1).batch.indices == [0]
+    return found
+
+
+@pytest.fixture
+def memory() -> Iterator[SharedMemory]:
+    memory = SharedMemory(1 << 16)
+    yield memory
+    memory.close()
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "words"),
+    [
+        ({"slots": 0}, C.INVALID_ARGUMENT, "0 slots"),
+        ({"slot_bytes": 100}, C.INVALID_ARGUMENT, "slots of 100 bytes"),
+        ({"slot_bytes": 1 << 50}, C.INVALID_ARGUMENT, "the limit is"),
+        ({"slots": 2**32 - 1}, C.INVALID_ARGUMENT, "the limit is"),
+        ({"nonce": b"short"}, C.INVALID_ARGUMENT, "nonce has 5 bytes"),
+        ({"slots": 5}, C.FAILED_PRECONDITION, "its description says"),
+        ({"nonce": bytes(16)}, C.FAILED_PRECONDITION, "does not hold the nonce"),
+        ({"fd": 0}, C.FAILED_PRECONDITION, "not reached"),
+        ({"fd": 2**32 - 1}, C.FAILED_PRECONDITION, "not reached"),
+        ({"pid": 1}, C.FAILED_PRECONDITION, "not reached"),
+        ({"pid": 2**32 - 1}, C.FAILED_PRECONDITION, "not reached"),
+    ],
+)
+def test_memory_that_is_not_the_callers_is_refused(
+    server: RunningServer, memory: SharedMemory, changes: Any, code: C, words: str
+) -> None:
+    found = refused(server, first(memory, **changes))
+    assert found.code is code and words in found.message
+    assert "/proc" not in found.message
+
+
+def test_files_and_unsealed_memory_are_refused(server: RunningServer) -> None:
+    with tempfile.TemporaryFile() as file:
+        found = refused(server, described(file.fileno()))
+        assert found.code is C.FAILED_PRECONDITION and "not reached" in found.message
+    unsealed = os.memfd_create("labelmint", os.MFD_ALLOW_SEALING)
+    found = refused(server, described(unsealed))
+    assert found.code is C.FAILED_PRECONDITION and "not sealed" in found.message
+    os.close(unsealed)
+
+
+def described(fd: int) -> pb.StreamSharedSamplesRequest:
+    """A description of something else; it has the right size and nonce."""
+    nonce, size = b"n" * 16, (1 << 16) * 4
+    os.ftruncate(fd, size + 16)
+    with mmap.mmap(fd, size + 16) as whole:
+        whole[size:] = nonce
+    memory = pb.SharedMemory(pid=os.getpid(), fd=fd, slot_bytes=1 << 16, slots=4, nonce=nonce)
+    return pb.StreamSharedSamplesRequest(query=QUERY, memory=memory)
+
+
+@pytest.mark.parametrize("released", [[5000], [2**64 - 1]])
+def test_releasing_what_was_never_sent_ends_the_stream(
+    server: RunningServer, memory: SharedMemory, released: list[int]
+) -> None:
+    later = (pb.StreamSharedSamplesRequest(released=count) for count in released)
+    found = refused(server, first(memory), *later)
+    assert found.code is C.INVALID_ARGUMENT
+    assert "released is" in found.message
+
+
+def test_a_client_that_releases_nothing_more_is_told(
+    server: RunningServer, memory: SharedMemory
+) -> None:
+    assert "no slot will be released" in refused(server, first(memory)).message
+    assert refused(server).code is C.INVALID_ARGUMENT
+
+
+def test_a_stalled_reader_gets_its_slots_and_no_more(
+    server: RunningServer, memory: SharedMemory
+) -> None:
+    requests = itertools.chain([first(memory)], endless())
+    call = server.stub.StreamSharedSamples(requests, timeout=30)
+    slots = memory.description().slots
+    sizes = [next(call).size for _ in range(slots)]
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(next, call)
+        assert len(server.generate(count=8).batch.indices) == 8  # others go on
+        time.sleep(0.2)
+        assert not waiting.done() and all(sizes)
+        call.cancel()
+        assert isinstance(waiting.exception(), grpc.RpcError)
+
+
+def endless() -> Iterator[pb.StreamSharedSamplesRequest]:
+    time.sleep(25)
+    yield from ()
+
+
+def test_a_drain_ends_a_stalled_reader_resumably(memory: SharedMemory) -> None:
+    with served(config=config(shared_memory=True)) as server:
+        requests = itertools.chain([first(memory)], endless())
+        call = server.stub.StreamSharedSamples(requests, timeout=30)
+        for number in range(memory.description().slots):
+            last = memory.message(number, next(call).size)
+        server.call(lambda running: running.drain())
+        ended = refusal(lambda: next(call))
+        assert ended.code is C.UNAVAILABLE
+        assert int(ended.trailers[NEXT_INDEX]) == last.next_index
+
+
+def test_slots_are_written_in_turn_and_never_before_they_are_free() -> None:
+    with mmap.mmap(-1, 32) as ring:
+        slots = Slots(ring, 8, 4)
+        for number in range(4):
+            assert slots.write([bytes([number]), memoryview(b"ab")]) == 3
+        assert [ring[i * 8 : i * 8 + 3] for i in range(4)] == [bytes([n]) + b"ab" for n in range(4)]
+
+
+READER = """
+import sys
+from labelmint import Client
+with Client(sys.argv[1], shared_memory=True) as client:
+    for batch in client.stream(8):
+        print(batch.next_index, flush=True)
+"""
+
+
+def test_a_killed_client_leaves_nothing_in_the_server(tmp_path: Path) -> None:
+    flags = ("--engine", "fake", "--shared-memory")
+    with running(bundle_at(tmp_path / "fake"), *flags) as process:
+        maps = Path(f"/proc/{process.popen.pid}/maps")
+        for _ in range(3):
+            words = [sys.executable, "-c", READER, f"127.0.0.1:{process.port}"]
+            with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as client:
+                assert client.stdout is not None and client.stdout.readline()
+                assert NAME in maps.read_text()
+                client.send_signal(signal.SIGKILL)
+            until = time.monotonic() + 20
+            while NAME in maps.read_text() and time.monotonic() < until:
+                time.sleep(0.05)
+            assert NAME not in maps.read_text()
+        links = [os.readlink(fd) for fd in Path(f"/proc/{process.popen.pid}/fd").iterdir()]
+        assert not [link for link in links if link.startswith(NAME)]
+
+
+def test_a_killed_server_loses_nothing_and_leaves_nothing_in_the_client(tmp_path: Path) -> None:
+    fake, port = bundle_at(tmp_path / "fake"), free_port()
+    flags = ("--engine", "fake", "--shared-memory", "--listen", f"127.0.0.1:{port}")
+    with Client(f"127.0.0.1:{port}", shared_memory=True, patience=Patience(60)) as client:
+        batches = client.stream(8)
+        indices: list[int] = []
+        for _ in range(2):
+            with running(fake, *flags) as process:
+                indices += [i for _ in range(20) for i in next(batches).indices.tolist()]
+                process.popen.send_signal(signal.SIGKILL)
+        with running(fake, *flags):
+            for _ in range(60):  # what is still at hand, and what comes anew
+                indices += next(batches).indices.tolist()
+        assert indices == list(range(len(indices)))
+    del batches
+    assert nothing_shared()
+
+
+def test_streams_that_are_left_in_the_middle_leave_nothing(server: RunningServer) -> None:
+    for _ in range(3):
+        with Client(target(server), shared_memory=True, prefetch_bytes=0) as client:
+            batches = client.stream(2)
+            next(batches)
+            del batches
+    assert nothing_shared()
+
+
+def nothing_shared() -> bool:
+    """Whether this process has no such memory any more; grpc's threads let go of it last."""
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        gc.collect()
+        links = [os.readlink(fd) for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink()]
+        if not [link for link in links if link.startswith(NAME)]:
+            return NAME not in Path("/proc/self/maps").read_text()
+        time.sleep(0.1)
+    return False
+
+
+def test_memory_of_a_client_cannot_shrink(memory: SharedMemory) -> None:
+    described = memory.description()
+    seals = fcntl.fcntl(described.fd, fcntl.F_GET_SEALS)
+    assert seals & fcntl.F_SEAL_SHRINK and seals & fcntl.F_SEAL_GROW
+    with pytest.raises(PermissionError):
+        os.ftruncate(described.fd, 0)
