@@ -8,7 +8,8 @@ with Client("localhost:50051") as client:
 """
 
 from labelmint.batch import Batch
-from labelmint.client import Client, Tls
+from labelmint.channel import Tls
+from labelmint.client import Client
 from labelmint.errors import LabelmintError, Refused, Unreachable
 from labelmint.model import Model
 

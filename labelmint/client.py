@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, cast
 
 import grpc
 
 from labelmint.batch import Batch, batch_from_chunks, chunk_from_proto
+from labelmint.channel import Tls, metadata_from_token, open_channel
 from labelmint.errors import error_from_rpc
 from labelmint.model import Model, model_from_proto
 from labelmint.options import (
@@ -28,45 +26,6 @@ from labelmint.v1 import label_service_pb2_grpc as pb_grpc
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
-
-_SERVICE_CONFIG = {
-    # One call goes to one replica, and the calls of streams=n to n of them.
-    "loadBalancingConfig": [{"round_robin": {}}],
-    "methodConfig": [
-        {
-            "name": [{"service": "labelmint.v1.LabelService"}],
-            # RESOURCE_EXHAUSTED stays out: it also means a message over the size limit.
-            "retryPolicy": {
-                "maxAttempts": 4,
-                "initialBackoff": "0.1s",
-                "maxBackoff": "2s",
-                "backoffMultiplier": 2,
-                "retryableStatusCodes": ["UNAVAILABLE"],
-            },
-        }
-    ],
-    "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1},
-}
-_CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
-    ("grpc.max_receive_message_length", 64 << 20),
-    ("grpc.max_send_message_length", 64 << 20),  # explicit latents
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
-)
-
-
-@dataclass(frozen=True)
-class Tls:
-    """PEM files for an encrypted channel; all None trusts the system's authorities."""
-
-    authorities: str | Path | None = None  # that the server's certificate has to come from
-    certificate: str | Path | None = None  # this client's own, for mutual TLS
-    private_key: str | Path | None = None  # of that certificate
-    server_name: str | None = None  # to expect in the server's certificate, if not the target's
-
 
 class Client:
     """A connection to a labelmint server, or to its replicas behind one name.
@@ -105,9 +64,8 @@ class Client:
         if streams < 1:
             raise ValueError(f"streams {streams} is under 1; give at least one")
         self._target, self._streams, self._timeout_s = target, streams, timeout_s
-        token = token or os.environ.get("LABELMINT_TOKEN", "")
-        self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
-        self._channel = _open_channel(target, tls)
+        self._metadata = metadata_from_token(token)
+        self._channel = open_channel(target, tls)
         self._stub = pb_grpc.LabelServiceStub(self._channel)
 
     def stream(self, batch_size: int = 16, **options: Unpack[StreamOptions]) -> Iterator[Batch]:
@@ -213,17 +171,3 @@ class Client:
     def _open_call(self, query: pb.SampleQuery) -> StreamCall:
         request = pb.StreamSamplesRequest(query=query)
         return cast(StreamCall, self._stub.StreamSamples(request, metadata=self._metadata))
-
-
-def _open_channel(target: str, tls: Tls | None) -> grpc.Channel:
-    if tls is None:
-        return grpc.insecure_channel(target, options=_CHANNEL_OPTIONS)
-    authorities, key, certificate = (
-        Path(file).read_bytes() if file else None
-        for file in (tls.authorities, tls.private_key, tls.certificate)
-    )
-    options = _CHANNEL_OPTIONS
-    if tls.server_name:
-        options += (("grpc.ssl_target_name_override", tls.server_name),)
-    credentials = grpc.ssl_channel_credentials(authorities, key, certificate)
-    return grpc.secure_channel(target, credentials, options=options)
