@@ -27,6 +27,7 @@ from labelmint.v1 import label_service_pb2_grpc as pb_grpc
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
+
 class Client:
     """A connection to a labelmint server, or to its replicas behind one name.
 

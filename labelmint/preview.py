@@ -17,7 +17,6 @@ from labelmint.batch import Batch
 from labelmint.codec import Array
 from labelmint.model import LabelClass, Model
 
-_PANEL_PX = 192  # width of a panel, about: small images grow by a whole factor
 _COLUMNS = 8  # further samples go into another band below
 _GAP, _MARGIN, _TITLES, _HEAD, _CAPTION = 6, 20, 128, 52, 24  # pixels
 _MIN_WIDTH = 560  # the headline needs it
@@ -47,7 +46,7 @@ def sheet_from_batch(batch: Batch, model: Model) -> Image.Image:
             if batch.images is None
             else "batch has 0 samples; a sheet needs at least one"
         )
-    extent = _extent(batch.images)
+    extent = panels.extent_from_images(batch.images)
     rows = _rows(batch, batch.images, model, extent)
     columns = min(len(batch), _COLUMNS)
     heights = [extent[1] + _GAP + (_CAPTION if row.caption else 0) for row in rows]
@@ -74,12 +73,6 @@ def sheet_from_batch(batch: Batch, model: Model) -> Image.Image:
             top += height
     sheet.paste(legend, (_MARGIN, sheet.height - legend.height))
     return sheet
-
-
-def _extent(images: Array) -> tuple[int, int]:
-    height, width = images.shape[1:3]
-    panel_width = width * max(1, _PANEL_PX // width) if width < _PANEL_PX else _PANEL_PX
-    return panel_width, max(1, round(panel_width * height / width))
 
 
 def _rows(batch: Batch, images: Array, model: Model, extent: tuple[int, int]) -> list[_Row]:
