@@ -75,7 +75,8 @@ def _edges(low: float, high: float, threshold: float) -> npt.NDArray[np.float64]
     if not before:
         return np.linspace(low, high, BINS + 1)
     width = (threshold - low) / before
-    edges = low + width * np.arange(max(before, math.ceil((high - low) / width)) + 1)
+    bins = max(before, math.ceil((high - low) / width))
+    edges = np.linspace(low, low + width * bins, bins + 1)
     edges[before] = threshold
     edges[-1] = max(edges[-1], high)  # or rounding could lose the highest score
     return edges
