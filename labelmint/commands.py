@@ -6,6 +6,7 @@ import click
 
 import labelmint as package
 from labelmint.verbs.bench import bench
+from labelmint.verbs.doctor import doctor
 from labelmint.verbs.models import models
 from labelmint.verbs.preview import preview
 
@@ -16,5 +17,5 @@ def labelmint() -> None:
     """Labelled training data from a generator, streamed."""
 
 
-for verb in (bench, models, preview):
+for verb in (bench, doctor, models, preview):
     labelmint.add_command(verb)

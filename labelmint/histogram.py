@@ -86,7 +86,7 @@ def _round_numbers(low: float, high: float) -> list[float]:
     """Multiples of 1, 2 or 5 times a power of ten within the range: four to ten of them."""
     rough = (high - low) / 5
     power = 10.0 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (5, 2, 1) if factor * power <= rough)
+    step = next((factor * power for factor in (5, 2) if factor * power <= rough), power)
     first, last = math.ceil(low / step), math.floor(high / step)
     # Through a decimal string, so that 3 * 0.1 is 0.3.
     return [float(f"{number * step:.12g}") for number in range(first, last + 1)]

@@ -21,7 +21,7 @@ APPLICATION_EXTRAS = {"tracing", "serve", "export", "gpu", "dev"}
 GPU_ALONE = {"cuda-python", "onnxruntime-gpu", "tensorrt"}
 # Modules of every extra: a base installation has none of them.
 OPTIONAL_MODULES = (
-    "click", "onnx", "onnxruntime", "PIL", "msgspec", "pycocotools",
+    "click", "jinja2", "onnx", "onnxruntime", "PIL", "msgspec", "pycocotools",
     "prometheus_client", "simplejpeg", "torch", "tqdm", "webdataset",
 )  # fmt: skip
 
