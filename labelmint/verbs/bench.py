@@ -30,7 +30,14 @@ from labelmint.verbs.sampling import samples
 
 OF_RATE, OF_STREAMS = ("arrivals", "in_flight", "timeout"), ("stall",)
 _PLAN = ("duration", "warmup", "batch_size", *OF_RATE, *OF_STREAMS)
-_SECONDS = click.FloatRange(0, min_open=True)
+MAX_REQUESTS = 10_000_000  # their times are kept
+_SECONDS = click.FloatRange(0, 604_800, min_open=True)
+
+
+def _number(context: click.Context, parameter: click.Parameter, value: float | None) -> Any:
+    if value != value:  # which no range refuses
+        raise click.BadParameter("nan is not a number", context, parameter)
+    return value
 
 
 @click.command(context_settings={"show_default": True})
@@ -38,6 +45,7 @@ _SECONDS = click.FloatRange(0, min_open=True)
 @click.option(
     "--rate",
     type=click.FloatRange(0, 100_000, min_open=True),
+    callback=_number,
     help="Requests a second, sent when they are due, whether or not others were answered.",
 )
 @click.option(
@@ -50,8 +58,16 @@ _SECONDS = click.FloatRange(0, min_open=True)
     type=click.IntRange(1),
     help="Samples in a request (1 by default), or in a batch of a stream (16).",
 )
-@click.option("--duration", type=_SECONDS, default=10.0, help="Seconds to measure.")
-@click.option("--warmup", type=click.FloatRange(0), default=2.0, help="Seconds before that.")
+@click.option(
+    "--duration", type=_SECONDS, callback=_number, default=10.0, help="Seconds to measure."
+)
+@click.option(
+    "--warmup",
+    type=click.FloatRange(0, 604_800),
+    callback=_number,
+    default=2.0,
+    help="Seconds before that.",
+)
 @click.option(
     "--arrivals",
     type=click.Choice(["poisson", "fixed"]),
@@ -64,8 +80,16 @@ _SECONDS = click.FloatRange(0, min_open=True)
     default=64,
     help="A request that is due while so many wait is dropped.",
 )
-@click.option("--timeout", type=_SECONDS, default=60.0, help="Seconds for one request.")
-@click.option("--stall", type=_SECONDS, default=1.0, help="Seconds: a longer gap is a stall.")
+@click.option(
+    "--timeout", type=_SECONDS, callback=_number, default=60.0, help="Seconds for one request."
+)
+@click.option(
+    "--stall",
+    type=_SECONDS,
+    callback=_number,
+    default=1.0,
+    help="Seconds: a longer gap is a stall.",
+)
 @click.option(
     "--output",
     "outputs",
@@ -94,6 +118,8 @@ def bench(json_file: Path | None, rate: float | None, streams: int | None, **opt
     shows it. Ctrl-C ends the test early and shows what was measured.
     """
     _refuse_options_of_the_other_mode(rate, streams)
+    if rate is not None and rate * (options["warmup"] + options["duration"]) > MAX_REQUESTS:
+        raise click.UsageError(f"--rate {rate:g} for so long is over {MAX_REQUESTS} requests")
     if json_file and not json_file.parent.is_dir():
         raise LabelmintError(f"{json_file} cannot be written: there is no folder for it; make it")
     connection = connection_from_options(options)
