@@ -14,7 +14,7 @@ from tqdm import tqdm
 from labelmint.client import Client
 from labelmint.errors import LabelmintError
 from labelmint.model import Model
-from labelmint.options import StreamOptions
+from labelmint.options import StreamOptions, query_from_options
 from labelmint.preview import sheet_from_batch
 from labelmint.report import html_from_survey
 from labelmint.survey import MAX_EXAMINED, survey_from_stream
@@ -62,20 +62,22 @@ def preview(out: Path, model: str, count: int | None, **options: Any) -> None:
         )
     if not out.parent.is_dir():
         raise LabelmintError(f"{out} cannot be written: there is no folder {out.parent}; make it")
-    with client_from_connection(connection_from_options(options)) as client:
-        shown = client.model(model)
+    connection = connection_from_options(options)
+    count = count or (REPORT_SAMPLES if report else PICTURE_SAMPLES)
+    try:
+        last = {"end_index": options["start_index"] + count}
+        query_from_options(cast(StreamOptions, {**options, **last}))
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    with client_from_connection(connection) as client:
         write = _write_report if report else _write_picture
-        try:
-            said = write(client, shown, out, count, options)
-        except ValueError as error:
-            raise click.UsageError(str(error)) from error
+        said = write(client, client.model(model), out, count, options)
     click.echo(f"wrote {out}: {said}")
 
 
 def _write_picture(
-    client: Client, model: Model, out: Path, count: int | None, options: dict[str, Any]
+    client: Client, model: Model, out: Path, count: int, options: dict[str, Any]
 ) -> str:
-    count = count or PICTURE_SAMPLES
     batches = client.stream(
         count,
         model=model.name,
@@ -92,9 +94,8 @@ def _write_picture(
 
 
 def _write_report(
-    client: Client, model: Model, out: Path, count: int | None, options: dict[str, Any]
+    client: Client, model: Model, out: Path, count: int, options: dict[str, Any]
 ) -> str:
-    count = count or REPORT_SAMPLES
     with tqdm(total=count, unit="sample", disable=None, leave=False) as bar:
         survey = survey_from_stream(client, model, count, cast(StreamOptions, options), bar.update)
     page = html_from_survey(survey, _named(options), _command(click.get_current_context()))

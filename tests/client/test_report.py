@@ -149,7 +149,7 @@ def test_statistics_are_those_of_the_samples(capsys: Captured, tmp_path: Path, t
         )
         assert row in text
     confidences = [sample(seed, index)["keypoints"][0, 0, 2] for index in kept]
-    assert f"left {np.median(confidences):.4g} " in text
+    assert f"left {np.median(confidences):.2f} " in text
     depths = np.concatenate([sample(seed, index)["depth"].ravel() for index in kept])
     assert f"nearest {depths.min():.4g} farthest {depths.max():.4g}" in text
     scores = np.array([score(seed, index) for index in everything])
@@ -244,6 +244,7 @@ HOSTILE = (
     "{{ 7 * 7 }}{% raw %}",
     "&lt;&#0;",
     "\x00\x1b]0;\u202e\ufeff",
+    "two\nlines",
 )
 
 
@@ -395,7 +396,7 @@ def test_rare_is_not_never() -> None:
     ("arguments", "code", "word"),
     [
         (["--keep-fraction", "2"], 2, "keep_fraction 2.0"),
-        (["--start-index", str(2**64 - 10)], 2, "examine fewer"),
+        (["--start-index", str(2**64 - 10)], 2, "end_index"),
         (["--model", "other"], 4, "'other' is not served"),
     ],
 )
