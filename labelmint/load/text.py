@@ -33,7 +33,7 @@ def text_from_streams(figures: StreamFigures, stall_s: float) -> str:
     """What streams at full speed brought."""
     stalls = figures.stalls
     lines = {
-        "streams": f"{figures.streams} for {figures.elapsed_s:.1f} s, "
+        "streams": f"{figures.streams} over {figures.elapsed_s:.1f} s, "
         f"{figures.failed} ended early{_codes(figures.errors)}",
         "rate": f"{figures.samples_per_s:.4g} samples/s, {_megabytes(figures.bytes_per_s)}; "
         f"{figures.samples} samples in {figures.batches} batches",

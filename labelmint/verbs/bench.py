@@ -19,6 +19,7 @@ from labelmint.load.requests import RequestFigures, RequestPlan, measure_request
 from labelmint.load.streams import StreamFigures, StreamPlan, measure_streams
 from labelmint.load.text import text_from_requests, text_from_streams
 from labelmint.load.timing import fixed_arrivals, poisson_arrivals
+from labelmint.model import Model
 from labelmint.options import StreamOptions, query_from_options
 from labelmint.verbs.connection import (
     client_from_connection,
@@ -118,19 +119,19 @@ def bench(json_file: Path | None, rate: float | None, streams: int | None, **opt
     shows it. Ctrl-C ends the test early and shows what was measured.
     """
     _refuse_options_of_the_other_mode(rate, streams)
-    if rate is not None and rate * (options["warmup"] + options["duration"]) > MAX_REQUESTS:
-        raise click.UsageError(f"--rate {rate:g} for so long is over {MAX_REQUESTS} requests")
     if json_file and not json_file.parent.is_dir():
         raise LabelmintError(f"{json_file} cannot be written: there is no folder for it; make it")
     connection = connection_from_options(options)
     plan = {name: options.pop(name) for name in _PLAN}
+    _refuse_too_many(rate, plan, options["start_index"])
     with client_from_connection(connection) as client:
         model = client.model(options["model"])
     wanted = cast(StreamOptions, {**options, "model": model.name})
     with Calls(connection["target"], tls_from_connection(connection)) as calls:
         try:
             # Whatever the server refuses, it refuses here, once.
-            calls.generate({**wanted, "count": 1}, plan["timeout"])
+            count = plan["batch_size"] or 1 if rate is not None else 1
+            calls.generate({**wanted, "count": count}, plan["timeout"])
         except ValueError as error:
             raise click.UsageError(str(error)) from error
         with _progress(plan) as bar:
@@ -139,21 +140,36 @@ def bench(json_file: Path | None, rate: float | None, streams: int | None, **opt
                 if rate is not None
                 else _streams(calls, wanted, streams or 1, plan, bar)
             )
-    click.echo(f"{model.name} at {connection['target']}\n{said}")
+    click.echo(f"{model.name} at {connection['target']}, {said}")
     if json_file:
-        document = {
-            "labelmint": labelmint.__version__,
-            "model": model.name,
-            "bundle_id": model.bundle_id,
-            "engine": model.engine,
-            "asked": {"rate": rate, "streams": streams, **plan, **options},
-            "figures": dataclasses.asdict(figures),
-        }
-        json_file.write_text(json.dumps(document, indent=2) + "\n", "utf-8")
+        asked = {"rate": rate, "streams": streams, **plan, **options}
+        json_file.write_text(_document(model, asked, figures), "utf-8")
     if figures.interrupted:
         raise KeyboardInterrupt
     if not (figures.answered if isinstance(figures, RequestFigures) else figures.batches):
-        raise LabelmintError("nothing was answered within the time; see the errors above")
+        raise LabelmintError("nothing was answered within the time; give it a longer --duration")
+
+
+def _document(model: Model, asked: dict[str, Any], figures: RequestFigures | StreamFigures) -> str:
+    document = {
+        "labelmint": labelmint.__version__,
+        "model": model.name,
+        "bundle_id": model.bundle_id,
+        "engine": model.engine,
+        "asked": asked,
+        "figures": dataclasses.asdict(figures),
+    }
+    return json.dumps(document, indent=2) + "\n"
+
+
+def _refuse_too_many(rate: float | None, plan: dict[str, Any], start_index: int) -> None:
+    requests = (rate or 0) * (plan["warmup"] + plan["duration"])
+    if requests > MAX_REQUESTS:
+        raise click.UsageError(
+            f"--rate {rate:g} for so long is over {MAX_REQUESTS} requests; ask for less"
+        )
+    if start_index + (MAX_REQUESTS + 1) * (plan["batch_size"] or 16) >= 2**64:
+        raise click.UsageError(f"--start-index {start_index} leaves too few; give a smaller one")
 
 
 def _refuse_options_of_the_other_mode(rate: float | None, streams: int | None) -> None:
@@ -193,21 +209,22 @@ def _requests(
     figures = measure_requests(
         send, RequestPlan(due, plan["warmup"], plan["in_flight"]), calls.end, bar.update
     )
-    return figures, text_from_requests(figures)
+    asked = f"{rate:g} requests/s of {count} samples ({plan['arrivals']})"
+    return figures, f"{asked} for {plan['duration']:g} s\n{text_from_requests(figures)}"
 
 
 def _streams(
     calls: Calls, wanted: StreamOptions, streams: int, plan: dict[str, Any], bar: tqdm[Any]
 ) -> tuple[StreamFigures, str]:
+    size = plan["batch_size"] or 16
     queries = [
         query_from_options({**wanted, "shard_index": shard, "num_shards": streams})
         for shard in range(streams)
     ]
     figures = measure_streams(
         calls,
-        StreamPlan(
-            queries, plan["batch_size"] or 16, plan["warmup"], plan["duration"], plan["stall"]
-        ),
+        StreamPlan(queries, size, plan["warmup"], plan["duration"], plan["stall"]),
         bar.update,
     )
-    return figures, text_from_streams(figures, plan["stall"])
+    asked = f"{streams} streams in batches of {size} for {plan['duration']:g} s"
+    return figures, f"{asked}\n{text_from_streams(figures, plan['stall'])}"

@@ -140,6 +140,8 @@ def test_an_interrupt_prints_what_was_measured_and_is_130(
         (["--rate", "1", "--streams", "1"], 2, "exclude each other"),
         (["--rate", "1", "--stall", "2"], 2, "--stall has no meaning with --rate"),
         (["--in-flight", "3"], 2, "--in-flight has no meaning with --streams"),
+        (["--start-index", str(2**64 - 1)], 2, "--start-index 18446744073709551615"),
+        (["--rate", "1", "--batch-size", "1000000"], 4, "4096"),
         (["--rate", "0"], 2, "0<x<=100000"),
         (["--rate", "nan"], 2, "nan is not a number"),
         (["--duration", "nan"], 2, "nan is not a number"),
