@@ -8,8 +8,8 @@ with Client("localhost:50051") as client:
 """
 
 from labelmint.batch import Batch
+from labelmint.channel import Tls
 from labelmint.client import Client
-from labelmint.connection import Tls
 from labelmint.errors import LabelmintError, Refused, Unreachable
 from labelmint.model import Model
 from labelmint.retries import Patience

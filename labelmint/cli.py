@@ -22,12 +22,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(arguments)
     except KeyboardInterrupt:
         return _fail("interrupted", INTERRUPTED)
-    except (Unreachable, TimedOut) as error:
-        return _fail(str(error), UNREACHABLE)
-    except Refused as error:
-        return _fail(str(error), REFUSED)
     except (LabelmintError, OSError) as error:
-        return _fail(str(error), FAILURE)
+        return _fail(str(error), code_from_error(error))
+
+
+def code_from_error(error: Exception) -> int:
+    """The exit code for what ended a command."""
+    if isinstance(error, (Unreachable, TimedOut)):
+        return UNREACHABLE
+    return REFUSED if isinstance(error, Refused) else FAILURE
 
 
 def _run(arguments: Sequence[str] | None) -> int:
@@ -40,15 +43,13 @@ def _run(arguments: Sequence[str] | None) -> int:
             f"the command line needs {error.name}; pip install 'labelmint[cli]'"
         ) from error
     try:
-        labelmint.main(arguments, prog_name="labelmint", standalone_mode=False)
+        code = labelmint.main(arguments, prog_name="labelmint", standalone_mode=False)
     except click.Abort:
         return _fail("interrupted", INTERRUPTED)
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except click.exceptions.Exit as error:
-        return error.exit_code
-    return 0
+    return int(code or 0)  # what a verb has exited with
 
 
 def _fail(message: str, code: int) -> int:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from labelmint.batch import Batch, batch_from_chunks, chunk_from_proto
-from labelmint.connection import Replicas, Tls, targets_from_text
+from labelmint.channel import Tls, metadata_from_token
 from labelmint.errors import error_from_rpc
 from labelmint.model import Model, model_from_proto
 from labelmint.options import (
@@ -23,6 +23,7 @@ from labelmint.options import (
     sampling_from_options,
 )
 from labelmint.prefetch import Prefetch
+from labelmint.replicas import Replicas, targets_from_text
 from labelmint.retries import Patience, Reconnects, Retries
 from labelmint.shards import subshards
 from labelmint.shared import shared_call
@@ -86,8 +87,7 @@ class Client:
         self._streams, self._timeout_s = streams, timeout_s
         self._patience, self._prefetch_bytes = patience or Patience(), prefetch_bytes
         self._shared_memory, self._reconnects = shared_memory, Reconnects()
-        token = token or os.environ.get("LABELMINT_TOKEN", "")
-        self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
+        self._metadata = metadata_from_token(token)
         self._replicas = Replicas(targets, tls)
         self._open: weakref.WeakSet[Prefetch] = weakref.WeakSet()
         self._end = weakref.finalize(self, _close, self._open, self._replicas)

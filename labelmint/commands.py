@@ -5,6 +5,8 @@ from __future__ import annotations
 import click
 
 import labelmint as package
+from labelmint.verbs.bench import bench
+from labelmint.verbs.doctor import doctor
 from labelmint.verbs.models import models
 from labelmint.verbs.preview import preview
 
@@ -15,5 +17,5 @@ def labelmint() -> None:
     """Labelled training data from a generator, streamed."""
 
 
-for verb in (models, preview):
+for verb in (bench, doctor, models, preview):
     labelmint.add_command(verb)

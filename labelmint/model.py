@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from labelmint.codec import OUTPUTS
+from labelmint.codec import OUTPUTS, output_from_name, raw_bytes_per_sample
 from labelmint.v1 import label_service_pb2 as pb
 
 
@@ -53,6 +54,19 @@ class Model:
         for label in self.classes:
             palette[label.id] = label.color
         return palette
+
+    def sample_bytes(self, outputs: Sequence[str]) -> int:
+        """Bytes of one sample with these outputs, before packing; ValueError: unknown output."""
+        extents: dict[str, tuple[int, ...]] = {
+            "image": (*self.image_size, 3),
+            "keypoints": (len(self.keypoints), 3),
+            "uncertainty": (),
+            "w": (self.num_ws, self.w_dim),
+        }
+        return sum(
+            raw_bytes_per_sample(output_from_name(name), extents.get(name, self.label_size))
+            for name in outputs
+        )
 
 
 def model_from_proto(message: pb.Model, max_uncertainty: float | None = None) -> Model:

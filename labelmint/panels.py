@@ -39,9 +39,17 @@ _JOINTS: tuple[Color, ...] = (
     (106, 127, 255),
     (214, 111, 255),
 )
+_WIDTH_PX = 192  # of a panel, about: small images grow by a whole factor
 _MASK_WEIGHT = 0.6  # of the class colour over the image
 _MIN_CONFIDENCE = 0.05  # a keypoint under this is not drawn
 _SMOOTH = 3  # lines are drawn so many times larger, then averaged
+
+
+def extent_from_images(images: Array) -> tuple[int, int]:
+    """The (width, height) in pixels at which to draw images, [n, H, W, 3]."""
+    height, width = images.shape[1:3]
+    panel_width = width * max(1, _WIDTH_PX // width) if width < _WIDTH_PX else _WIDTH_PX
+    return panel_width, max(1, round(panel_width * height / width))
 
 
 def panel_from_image(image: Array, extent: tuple[int, int]) -> Image.Image:

@@ -17,7 +17,6 @@ from labelmint.batch import Batch
 from labelmint.codec import Array
 from labelmint.model import LabelClass, Model
 
-_PANEL_PX = 192  # width of a panel, about: small images grow by a whole factor
 _COLUMNS = 8  # further samples go into another band below
 _GAP, _MARGIN, _TITLES, _HEAD, _CAPTION = 6, 20, 128, 52, 24  # pixels
 _MIN_WIDTH = 560  # the headline needs it
@@ -47,7 +46,7 @@ def sheet_from_batch(batch: Batch, model: Model) -> Image.Image:
             if batch.images is None
             else "batch has 0 samples; a sheet needs at least one"
         )
-    extent = _extent(batch.images)
+    extent = panels.extent_from_images(batch.images)
     rows = _rows(batch, batch.images, model, extent)
     columns = min(len(batch), _COLUMNS)
     heights = [extent[1] + _GAP + (_CAPTION if row.caption else 0) for row in rows]
@@ -57,7 +56,7 @@ def sheet_from_batch(batch: Batch, model: Model) -> Image.Image:
     legend = _legend(_shown_classes(batch, model), width - 2 * _MARGIN)
     sheet = Image.new("RGB", (width, _HEAD + bands * band_height + legend.height), _PAPER)
     draw = ImageDraw.Draw(sheet)
-    draw.text((_MARGIN, 14), model.name or "labelmint", _INK, _font(20))
+    draw.text((_MARGIN, 14), _line(model.name) or "labelmint", _INK, _font(20))
     draw.text((width - _MARGIN, 20), _headline(batch, model), _FAINT, _font(13), "ra")
     for band in range(bands):
         top = _HEAD + band * band_height
@@ -74,12 +73,6 @@ def sheet_from_batch(batch: Batch, model: Model) -> Image.Image:
             top += height
     sheet.paste(legend, (_MARGIN, sheet.height - legend.height))
     return sheet
-
-
-def _extent(images: Array) -> tuple[int, int]:
-    height, width = images.shape[1:3]
-    panel_width = width * max(1, _PANEL_PX // width) if width < _PANEL_PX else _PANEL_PX
-    return panel_width, max(1, round(panel_width * height / width))
 
 
 def _rows(batch: Batch, images: Array, model: Model, extent: tuple[int, int]) -> list[_Row]:
@@ -161,7 +154,8 @@ def _low_high(values: Array, low: float, high: float) -> tuple[float, float]:
 def _headline(batch: Batch, model: Model) -> str:
     examined = len(batch) + batch.discarded
     kept = f"{len(batch)} kept of {examined}" if batch.discarded else f"{len(batch)} samples"
-    return "   ".join(part for part in (kept, model.family, model.bundle_id[:19]) if part)
+    parts = (kept, _line(model.family), _line(model.bundle_id)[:19])
+    return "   ".join(part for part in parts if part)
 
 
 def _shown_classes(batch: Batch, model: Model) -> list[LabelClass]:
@@ -177,7 +171,7 @@ def _legend(classes: list[LabelClass], width: int) -> Image.Image:
     places: list[tuple[int, int]] = []
     left = top = 0
     for label in classes:
-        size = 28 + int(font.getlength(label.name)) + 16
+        size = 28 + int(font.getlength(_line(label.name))) + 16
         if left + size > width and left:
             left, top = 0, top + line_height
         places.append((left, top))
@@ -187,8 +181,13 @@ def _legend(classes: list[LabelClass], width: int) -> Image.Image:
     draw = ImageDraw.Draw(legend)
     for label, (left, top) in zip(classes, places, strict=True):
         draw.rectangle((left, top + 2, left + 18, top + 16), label.color, _FAINT)
-        draw.text((left + 25, top), label.name, _INK, font)
+        draw.text((left + 25, top), _line(label.name), _INK, font)
     return legend
+
+
+def _line(text: str) -> str:
+    """A name as one line: Pillow refuses to measure others, and a server may send anything."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

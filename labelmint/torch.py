@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from labelmint.batch import Batch
+from labelmint.channel import Tls
 from labelmint.client import Client
 from labelmint.codec import Array
-from labelmint.connection import Tls
 from labelmint.errors import MissingExtra
 from labelmint.options import StreamOptions, query_from_options
 from labelmint.position import Layer, Position, merged, position_from_state, state_from_position

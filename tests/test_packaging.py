@@ -21,7 +21,7 @@ APPLICATION_EXTRAS = {"tracing", "serve", "export", "gpu", "dev"}
 GPU_ALONE = {"cuda-python", "onnxruntime-gpu", "tensorrt"}
 # Modules of every extra: a base installation has none of them.
 OPTIONAL_MODULES = (
-    "click", "onnx", "onnxruntime", "PIL", "msgspec", "pycocotools",
+    "click", "jinja2", "onnx", "onnxruntime", "PIL", "msgspec", "pycocotools",
     "prometheus_client", "simplejpeg", "torch", "tqdm", "webdataset",
 )  # fmt: skip
 
@@ -50,6 +50,7 @@ def test_the_wheel_holds_labelmint_alone(wheel: Path) -> None:
     sources = {path.relative_to(CHECKOUT).as_posix() for path in folder.rglob("*.py")}
     assert sources <= set(names)
     assert {"labelmint/py.typed", "labelmint/v1/label_service_pb2.pyi"} <= set(names)
+    assert {"labelmint/templates/report.html", "labelmint/templates/report.css"} <= set(names)
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert "labelmint = labelmint.cli:main" in scripts
     assert {"labelmint/cli.py", "labelmint/cli/__init__.py"} & set(names)

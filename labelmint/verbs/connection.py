@@ -7,8 +7,8 @@ from typing import Any, TypedDict, cast
 
 import click
 
+from labelmint.channel import Tls
 from labelmint.client import Client
-from labelmint.connection import Tls
 
 _FILE = click.Path(exists=True, dir_okay=False)
 _CONNECTION = (
@@ -50,6 +50,10 @@ def connection_from_options(options: dict[str, Any]) -> Connection:
 
 def client_from_connection(connection: Connection) -> Client:
     """The client that these options ask for."""
+    return Client(connection["target"], tls=tls_from_connection(connection))
+
+
+def tls_from_connection(connection: Connection) -> Tls | None:
+    """What these options say of encryption; None is plain text."""
     files = (connection["authorities"], connection["certificate"], connection["private_key"])
-    tls = Tls(*files) if connection["tls"] or any(files) else None
-    return Client(connection["target"], tls=tls)
+    return Tls(*files) if connection["tls"] or any(files) else None

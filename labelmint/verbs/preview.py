@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
+from click.core import ParameterSource
 from PIL import Image
+from tqdm import tqdm
 
+from labelmint.client import Client
 from labelmint.errors import LabelmintError
+from labelmint.model import Model
+from labelmint.options import StreamOptions, query_from_options
 from labelmint.preview import sheet_from_batch
+from labelmint.report import html_from_survey
+from labelmint.survey import MAX_EXAMINED, survey_from_stream
 from labelmint.verbs.connection import client_from_connection, connection_from_options, connects
 from labelmint.verbs.sampling import samples
 
 OUTPUTS = ("image", "mask", "keypoints", "depth", "uncertainty", "uncertainty_map")
 EXAMINED_PER_SAMPLE = 200  # a filter that keeps less than one of so many ends a preview
+PICTURE_SAMPLES, MAX_PICTURE_SAMPLES = 8, 256
+REPORT_SAMPLES = 256
+REPORT_SUFFIXES = (".html", ".htm")
 
 
 @click.command()
@@ -23,29 +34,95 @@ EXAMINED_PER_SAMPLE = 200  # a filter that keeps less than one of so many ends a
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
     required=True,
-    help="Picture to write; its suffix names the format.",
+    help="Picture to write, its suffix names the format; or .html for a report.",
 )
-@click.option("--count", type=click.IntRange(1, 256), default=8, show_default=True)
+@click.option(
+    "--count",
+    type=click.IntRange(1, MAX_EXAMINED),
+    help=f"Samples in a picture, by default {PICTURE_SAMPLES}, at most {MAX_PICTURE_SAMPLES}; "
+    f"samples to examine for a report, by default {REPORT_SAMPLES}.",
+)
 @samples
-def preview(out: Path, model: str, count: int, **options: Any) -> None:
-    """Draw a contact sheet: image, mask, keypoints, depth and uncertainty."""
-    if out.suffix.lower() not in Image.registered_extensions():
-        raise click.UsageError(f"--out {out} does not end like a picture; use for example .png")
-    with client_from_connection(connection_from_options(options)) as client:
-        shown = client.model(model)
-        try:
-            batches = client.stream(
-                count,
-                model=shown.name,
-                count=count,
-                outputs=[name for name in OUTPUTS if name in shown.outputs],
-                max_examined=count * EXAMINED_PER_SAMPLE,
-                **options,
-            )
-        except ValueError as error:
-            raise click.UsageError(str(error)) from error
-        batch = next(batches, None)
+def preview(out: Path, model: str, count: int | None, **options: Any) -> None:
+    """Draw a contact sheet, or write a report of what a stream is like.
+
+    A picture shows images, masks, keypoints, depth and uncertainty. A report, one HTML file that
+    needs nothing else, has that sheet, how often each class occurs, how the uncertainty is
+    distributed, and samples that the filter keeps beside samples that it discards.
+    """
+    report = out.suffix.lower() in REPORT_SUFFIXES
+    if not report and out.suffix.lower() not in Image.registered_extensions():
+        raise click.UsageError(
+            f"--out {out} does not end like a picture or a report; use for example .png or .html"
+        )
+    if not report and count is not None and count > MAX_PICTURE_SAMPLES:
+        raise click.UsageError(
+            f"--count {count} is over {MAX_PICTURE_SAMPLES}, what a picture holds; a report "
+            "(--out preview.html) examines more"
+        )
+    if not out.parent.is_dir():
+        raise LabelmintError(f"{out} cannot be written: there is no folder {out.parent}; make it")
+    connection = connection_from_options(options)
+    count = count or (REPORT_SAMPLES if report else PICTURE_SAMPLES)
+    try:
+        last = {"end_index": options["start_index"] + count}
+        query_from_options(cast(StreamOptions, {**options, **last}))
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    with client_from_connection(connection) as client:
+        write = _write_report if report else _write_picture
+        said = write(client, client.model(model), out, count, options)
+    click.echo(f"wrote {out}: {said}")
+
+
+def _write_picture(
+    client: Client, model: Model, out: Path, count: int, options: dict[str, Any]
+) -> str:
+    batches = client.stream(
+        count,
+        model=model.name,
+        count=count,
+        outputs=[name for name in OUTPUTS if name in model.outputs],
+        max_examined=count * EXAMINED_PER_SAMPLE,
+        **options,
+    )
+    batch = next(batches, None)
     if batch is None:
-        raise LabelmintError(f"{shown.name} delivered no sample; try another --start-index")
-    sheet_from_batch(batch, shown).save(out)
-    click.echo(f"wrote {out}: {len(batch)} samples; go on with --start-index {batch.next_index}")
+        raise LabelmintError(f"{model.name} delivered no sample; try another --start-index")
+    sheet_from_batch(batch, model).save(out)
+    return f"{len(batch)} samples; go on with --start-index {batch.next_index}"
+
+
+def _write_report(
+    client: Client, model: Model, out: Path, count: int, options: dict[str, Any]
+) -> str:
+    with tqdm(total=count, unit="sample", disable=None, leave=False) as bar:
+        survey = survey_from_stream(client, model, count, cast(StreamOptions, options), bar.update)
+    page = html_from_survey(survey, _named(options), _command(click.get_current_context()))
+    out.write_text(page, "utf-8")
+    return (
+        f"{count} samples examined, {survey.delivered.samples} delivered; "
+        f"go on with --start-index {survey.end_index}"
+    )
+
+
+def _named(options: dict[str, Any]) -> dict[str, object]:
+    """The options of a stream that were asked for, as a report lists them."""
+    unspoken = {"start_index": options["start_index"], "views_per_object": 1}
+    return {
+        name.replace("_", " ").capitalize(): value
+        for name, value in options.items()
+        if value is not None and value != unspoken.get(name)
+    }
+
+
+def _command(context: click.Context) -> str:
+    """A command line that does the same again; a token is never in it."""
+    words = ["labelmint", context.info_name or ""]
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        value = context.params[name]
+        given = context.get_parameter_source(name) is not ParameterSource.DEFAULT
+        if given and parameter.opts and value is not False:
+            words += [parameter.opts[0]] if value is True else [parameter.opts[0], str(value)]
+    return shlex.join(words)

@@ -8,7 +8,12 @@ import click
 
 INDEX = click.IntRange(0, 2**64 - 1)
 _SAMPLING = (
-    click.option("--model", default="", help="Name; may be left out when there is only one."),
+    click.option(
+        "--model",
+        default="",
+        show_default=False,
+        help="Name; may be left out when there is only one.",
+    ),
     click.option("--seed", type=INDEX, default=0, show_default=True),
     click.option("--start-index", type=INDEX, default=0, show_default=True),
     click.option("--keep-fraction", type=float, help="Keep about this share, the least uncertain."),

@@ -62,7 +62,11 @@ def test_target_comes_from_the_environment(
         (["models"], "--target"),
         (["preview", "--target", "x"], "--out"),
         (["preview", "--target", "x", "--out", "sheet.xyz"], ".png"),
-        (["preview", "--target", "x", "--out", "a.png", "--count", "0"], "1<=x<=256"),
+        (["preview", "--target", "x", "--out", "a.png", "--count", "0"], "1<=x<=65536"),
+        (
+            ["preview", "--target", "x", "--out", "a.png", "--count", "257"],
+            "257 is over 256",
+        ),
     ],
 )
 def test_usage_is_2(

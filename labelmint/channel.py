@@ -1,23 +1,24 @@
-"""Channels to the replicas of a service, taken in turns."""
+"""How a channel to a server is opened: `Tls`, sizes and keepalive, and the token.
+
+Enters: a target. Leaves: a gRPC channel, and the metadata that every call on it sends.
+"""
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections.abc import Sequence
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import grpc
 
-from labelmint.v1 import label_service_pb2_grpc as pb_grpc
-
+MAX_RECEIVED_BYTES = 64 << 20  # of one message
 # One call goes to one replica behind a name, and the calls of streams=n to n of them. Failed calls
 # are not grpc's to repeat: a stream has to go on at its position, see retries.
 _SERVICE_CONFIG: dict[str, Any] = {"loadBalancingConfig": [{"round_robin": {}}]}
-_OPTIONS: tuple[tuple[str, int | str], ...] = (
-    ("grpc.max_receive_message_length", 64 << 20),
+_CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
+    ("grpc.max_receive_message_length", MAX_RECEIVED_BYTES),
     ("grpc.max_send_message_length", 64 << 20),  # explicit latents
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
@@ -42,49 +43,22 @@ class Tls:
     server_name: str | None = None  # to expect in the server's certificate, if not the target's
 
 
-@dataclass(frozen=True)
-class Replica:
-    """One target: a server, or several behind one name."""
-
-    target: str
-    stub: Any
-
-
-class Replicas:
-    """The replicas of a service, for calls in turns. Safe for several threads."""
-
-    def __init__(self, targets: Sequence[str], tls: Tls | None) -> None:
-        """Connects at the first call. Raises OSError when a file of tls cannot be read."""
-        self._channels = [_open_channel(target, tls) for target in targets]
-        stubs = [pb_grpc.LabelServiceStub(channel) for channel in self._channels]
-        self._turns = itertools.cycle(map(Replica, targets, stubs))  # next() on it is atomic
-
-    def next(self) -> Replica:
-        """Whose turn it is."""
-        return next(self._turns)
-
-    def close(self) -> None:
-        """Ends all calls; harmless when closed."""
-        for channel in self._channels:
-            channel.close()
-
-
-def targets_from_text(text: str) -> list[str]:
-    """The targets of "host:port,host:port"; names that list addresses themselves stay whole."""
-    if text.startswith(("ipv4:", "ipv6:")):
-        return [text]
-    return [target.strip() for target in text.split(",") if target.strip()]
-
-
-def _open_channel(target: str, tls: Tls | None) -> grpc.Channel:
+def open_channel(target: str, tls: Tls | None) -> grpc.Channel:
+    """A channel that connects at its first call; OSError when a file of tls cannot be read."""
     if tls is None:
-        return grpc.insecure_channel(target, options=_OPTIONS)
+        return grpc.insecure_channel(target, options=_CHANNEL_OPTIONS)
     authorities, key, certificate = (
         Path(file).read_bytes() if file else None
         for file in (tls.authorities, tls.private_key, tls.certificate)
     )
-    options = _OPTIONS
+    options = _CHANNEL_OPTIONS
     if tls.server_name:
         options += (("grpc.ssl_target_name_override", tls.server_name),)
     credentials = grpc.ssl_channel_credentials(authorities, key, certificate)
     return grpc.secure_channel(target, credentials, options=options)
+
+
+def metadata_from_token(token: str | None) -> tuple[tuple[str, str], ...]:
+    """What calls send along; None takes the token of LABELMINT_TOKEN, if any."""
+    token = token or os.environ.get("LABELMINT_TOKEN", "")
+    return (("authorization", f"Bearer {token}"),) if token else ()

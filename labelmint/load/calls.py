@@ -1,0 +1,113 @@
+"""A connection whose messages are weighed, and whose calls can all be ended at once.
+
+Enter: a target and options. Leave: what came of each request, and open streams.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from labelmint.batch import chunk_from_proto
+from labelmint.channel import Tls, metadata_from_token, open_channel
+from labelmint.errors import RpcError, error_from_rpc
+from labelmint.options import StreamOptions, query_from_options
+from labelmint.v1 import label_service_pb2 as pb
+from labelmint.v1 import label_service_pb2_grpc as pb_grpc
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+@dataclass(frozen=True)
+class Payload:
+    """What came of a request."""
+
+    samples: int
+    wire_bytes: int  # of the serialised message
+
+
+class MeteredCall:
+    """A StreamSamples call that reports the bytes of every message."""
+
+    def __init__(self, call: Any, weigh: Callable[[int], object]) -> None:
+        self._call, self._weigh = call, weigh
+
+    def __next__(self) -> pb.StreamSamplesResponse:
+        response: pb.StreamSamplesResponse = next(self._call)
+        self._weigh(response.ByteSize())
+        return response
+
+    def cancel(self) -> bool:
+        """Ends the call."""
+        return bool(self._call.cancel())
+
+
+class Calls:
+    """Calls to one server over one connection; several threads may make them."""
+
+    def __init__(self, target: str, tls: Tls | None) -> None:
+        """Connects lazily; OSError when a file of tls cannot be read."""
+        self.target = target
+        self.ended = threading.Event()  # no call lives on
+        self._metadata = metadata_from_token(None)
+        self._channel = open_channel(target, tls)
+        self._stub = pb_grpc.LabelServiceStub(self._channel)
+        self._lock = threading.Lock()
+        self._running: set[Any] = set()
+
+    def generate(self, options: StreamOptions, timeout_s: float) -> Payload:
+        """Makes one request and decodes the answer, as a client does; raises LabelmintError."""
+        request = pb.GenerateSamplesRequest(query=query_from_options(options))
+        call = self._stub.GenerateSamples.future(
+            request, timeout=timeout_s, metadata=self._metadata
+        )
+        self._add(call)
+        try:
+            response: pb.GenerateSamplesResponse = call.result()
+        except grpc.FutureCancelledError as error:
+            raise RpcError("the call was ended here", "CANCELLED") from error
+        except grpc.RpcError as error:
+            raise error_from_rpc(error, self.target) from error
+        finally:
+            with self._lock:
+                self._running.discard(call)
+        return Payload(len(chunk_from_proto(response.batch)), response.ByteSize())
+
+    def stream(self, query: pb.SampleQuery, weigh: Callable[[int], object]) -> MeteredCall:
+        """Opens a stream whose messages' bytes are told to weigh."""
+        request = pb.StreamSamplesRequest(query=query)
+        call = self._stub.StreamSamples(request, metadata=self._metadata)
+        self._add(call)
+        return MeteredCall(call, weigh)
+
+    def end(self) -> None:
+        """Cancels what runs, and what is called from now on."""
+        self.ended.set()
+        with self._lock:
+            running = list(self._running)
+        for call in running:
+            call.cancel()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.end()
+        self._channel.close()
+
+    def _add(self, call: Any) -> None:
+        with self._lock:
+            self._running.add(call)
+        if self.ended.is_set():  # perhaps after end() looked
+            call.cancel()

@@ -1,0 +1,306 @@
+"""The report: one file that needs nothing else, with statistics that a reader can trust."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import io
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from engines.fake import fake_bundle
+from labelmint.cli import main
+from labelmint.client import Client
+from labelmint.model import LabelClass, model_from_proto
+from labelmint.report import html_from_survey, percent
+from labelmint.survey import EXAMPLES, Survey, survey_from_stream
+from labelmint.v1 import label_service_pb2 as pb
+from tests.client.scripted_service import MODEL, ScriptedService, sample, score
+from tests.service.harness import FakeModel, served
+
+Captured = pytest.CaptureFixture[str]
+VOID = {"meta", "img", "line", "rect", "link", "br"}
+
+
+class Page(HTMLParser):
+    """What a browser would find: elements with their attributes, and the text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.styles: list[str] = []
+        self.open: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self.open == [], "every element is closed"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        (self.styles if self.open[-1:] == ["style"] else self.words).append(data)
+
+    @property
+    def tags(self) -> list[str]:
+        return [tag for tag, _ in self.elements]
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+    @property
+    def pictures(self) -> list[dict[str, str | None]]:
+        return [attributes for tag, attributes in self.elements if tag == "img"]
+
+
+def report(capsys: Captured, folder: Path, target: str, *arguments: str) -> tuple[str, Page]:
+    """What `preview --out x.html` writes."""
+    out = folder / "report.html"
+    code = main(["preview", "--target", target, "--out", str(out), *arguments])
+    assert (code, capsys.readouterr().err) == (0, "")
+    html = out.read_text("utf-8")
+    return html, Page(html)
+
+
+def test_a_report_holds_everything_and_asks_for_nothing(
+    capsys: Captured, tmp_path: Path, target: str
+) -> None:
+    html, page = report(capsys, tmp_path, target, "--count", "60", "--keep-fraction", "0.5")
+    assert len(page.pictures) == 1 + 4 * EXAMPLES * 3  # the sheet; image, mask and map of examples
+    for attributes in page.pictures:
+        assert attributes["alt"]
+        kind, _, data = (attributes["src"] or "").partition(",")
+        assert kind == "data:image/png;base64"
+        with Image.open(io.BytesIO(base64.b64decode(data, validate=True))) as picture:
+            picture.load()
+    assert not {"script", "link", "iframe", "object", "embed", "form", "base"} & set(page.tags)
+    for tag, attributes in page.elements:
+        names = set(attributes) - ({"src"} if tag == "img" else set())
+        assert not {"src", "href", "srcset", "action", "data", "poster"} & names
+        assert not any(name.startswith("on") for name in names)
+    assert (
+        "url(" not in html
+        and "@import" not in html
+        and "http" not in html.replace("http-equiv", "")
+    )
+    policy = next(each for tag, each in page.elements if tag == "meta" and "http-equiv" in each)
+    assert (policy["content"] or "").startswith("default-src 'none'")
+
+
+def test_the_same_command_writes_the_same_page(
+    capsys: Captured, tmp_path: Path, target: str
+) -> None:
+    pages = [report(capsys, tmp_path, target, "--count", "20", "--seed", "5")[0] for _ in range(2)]
+    assert pages[0] == pages[1]
+    assert f"--out {tmp_path / 'report.html'} --count 20 --seed 5" in pages[0]
+
+
+def test_no_token_is_in_the_page(
+    capsys: Captured, tmp_path: Path, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LABELMINT_TOKEN", "a-secret-of-mine")
+    assert "a-secret-of-mine" not in report(capsys, tmp_path, target, "--count", "9")[0]
+
+
+def test_statistics_are_those_of_the_samples(capsys: Captured, tmp_path: Path, target: str) -> None:
+    """Against the scripted samples themselves, counted the long way."""
+    seed, first, count, fraction = 3, 5, 90, 0.4
+    _, page = report(
+        capsys, tmp_path, target, "--count", str(count), "--seed", str(seed),
+        "--start-index", str(first), "--keep-fraction", str(fraction),
+    )  # fmt: skip
+    everything = range(first, first + count)
+    kept = [index for index in everything if score(seed, index) <= fraction]
+    text = page.text
+    dropped = count - len(kept)
+    assert f"{count} samples examined, {len(kept)} delivered, {dropped} discarded" in text
+    assert f"kept: {len(kept)} discarded: {dropped}" in text
+    for label in MODEL.classes:
+        shares = []
+        for indices in (kept, everything):
+            masks = [sample(seed, index)["mask"] == label.id for index in indices]
+            shares.append((np.mean(masks), np.mean([mask.any() for mask in masks])))
+        (pixels, images), (all_pixels, all_images) = shares
+        row = (
+            f"{label.name} {label.id} {100 * pixels:.1f} % ({100 * all_pixels:.1f} %) "
+            f"{100 * images:.1f} % ({100 * all_images:.1f} %)"
+        )
+        assert row in text
+    confidences = [sample(seed, index)["keypoints"][0, 0, 2] for index in kept]
+    assert f"left {np.median(confidences):.2f} " in text
+    depths = np.concatenate([sample(seed, index)["depth"].ravel() for index in kept])
+    assert f"nearest {depths.min():.4g} farthest {depths.max():.4g}" in text
+    scores = np.array([score(seed, index) for index in everything])
+    assert f"median {np.median(scores):.4g}" in text and f"highest {scores.max():.4g}" in text
+
+
+def test_examples_lie_on_both_sides_of_the_threshold_and_are_fetched_unfiltered(
+    capsys: Captured, tmp_path: Path, target: str, service: ScriptedService
+) -> None:
+    _, page = report(capsys, tmp_path, target, "--count", "50", "--max-uncertainty", "0.5")
+    ranked = sorted(range(50), key=lambda index: score(0, index))
+    kept = [index for index in ranked if score(0, index) <= 0.5]
+    discarded = [index for index in ranked if score(0, index) > 0.5]
+    wanted = [*kept[-EXAMPLES:], *kept[:EXAMPLES], *discarded[:EXAMPLES], *discarded[-EXAMPLES:]]
+    captions = re.findall(r"#(\d+), score (\S+)", page.text)
+    assert captions == [(str(index), f"{score(0, index):.4g}") for index in wanted]
+    first, rest, sheet, examples = service.queries
+    assert first.filter.max_uncertainty == 0.5 and first.end_index == 50 and not first.indices
+    assert list(rest.indices) == sorted(discarded)
+    assert list(sheet.indices) == sorted(kept)[:8]
+    assert list(examples.indices) == sorted(wanted)
+    for query in (rest, sheet, examples):
+        assert query.filter.mode == pb.FILTER_MODE_NONE
+    assert {query.bundle_id for query in service.queries} == {MODEL.bundle_id}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words", "absent"),
+    [
+        ([], ["would keep scores up to 0.9", "by the bundle's calibration", "Would be kept"], []),
+        (
+            ["--truncation-psi", "0.5"],
+            ["not calibrated for these options", "the 10 % most uncertain", "Would be discarded"],
+            ["calibration,"],
+        ),
+        (["--keep-fraction", "0.5"], ["keeps a fraction of 0.5", "Kept"], ["ould"]),
+        (["--max-uncertainty", "0"], ["None of the examined samples is delivered"], ["Classes"]),
+        (["--max-uncertainty", "1"], ["40 delivered", "discarded: 0", "None."], ["ould"]),
+        (["--max-uncertainty", "inf"], ["40 delivered", "scores up to none"], []),
+    ],
+)
+def test_the_page_says_what_the_threshold_is(
+    capsys: Captured, tmp_path: Path, arguments: list[str], words: list[str], absent: list[str]
+) -> None:
+    with served() as server:
+        target = f"localhost:{server.server.port}"
+        text = report(capsys, tmp_path, target, "--count", "40", *arguments)[1].text
+    for word in words:
+        assert word in text
+    for word in absent:
+        assert word not in text
+
+
+def test_a_model_without_labels_gets_what_it_has(capsys: Captured, tmp_path: Path) -> None:
+    bare = FakeModel(bundle=fake_bundle(resolution=16, heads=False))
+    with served([bare]) as server:
+        _, page = report(capsys, tmp_path, f"localhost:{server.server.port}", "--count", "10")
+    assert len(page.pictures) == 1
+    assert not any(title in page.text for title in ("Classes", "Uncertainty", "Keypoints", "Depth"))
+
+
+@pytest.fixture(scope="module")
+def survey(server: tuple[str, ScriptedService]) -> Survey:
+    with Client(server[0]) as client:
+        return survey_from_stream(
+            client, model_from_proto(MODEL), 30, {"max_uncertainty": 0.5}, lambda samples: None
+        )
+
+
+def renamed(survey: Survey, name: str) -> Survey:
+    """The survey with everything that a server may name called name."""
+    model = dataclasses.replace(
+        survey.model,
+        name=name,
+        bundle_id=name,
+        family=name,
+        engine=name,
+        score_source=name,
+        licences=(name,),
+        classes=tuple(LabelClass(each.id, name, each.color) for each in survey.model.classes),
+        keypoints=(name,) * len(survey.model.keypoints),
+    )
+    return dataclasses.replace(survey, model=model)
+
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "</style><b>",
+    "</title></bdi>",
+    "' onmouseover='x",
+    "{{ 7 * 7 }}{% raw %}",
+    "&lt;&#0;",
+    "\x00\x1b]0;\u202e\ufeff",
+    "two\nlines",
+)
+
+
+def structure(page: Page) -> list[Any]:
+    return [(tag, sorted(attributes)) for tag, attributes in page.elements]
+
+
+@pytest.fixture(scope="module")
+def honest(survey: Survey) -> Page:
+    return Page(html_from_survey(renamed(survey, "n"), {"n": "n"}, "n"))
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_names_are_text(survey: Survey, honest: Page, name: str) -> None:
+    page = Page(html_from_survey(renamed(survey, name), {name: name}, name))
+    assert structure(page) == structure(honest)
+    assert page.styles == honest.styles
+    assert page.words.count(name) >= 1 + 1 + len(survey.model.keypoints)  # title, heading, rows
+
+
+@settings(max_examples=20)
+@given(st.text(st.characters(codec="utf-8"), min_size=1))
+def test_any_name_is_text(survey: Survey, honest: Page, name: str) -> None:
+    page = Page(html_from_survey(renamed(survey, name), {name: name}, name))
+    assert structure(page) == structure(honest)
+
+
+def test_colours_are_numbers(survey: Survey) -> None:
+    html = html_from_survey(survey, {}, "labelmint")
+    found = re.findall(r"background: (rgb\([^)]*\))", html)
+    expected = [f"rgb{label.color}" for label in survey.model.classes for _ in range(2)]
+    assert found == expected
+
+
+def test_rare_is_not_never() -> None:
+    assert [percent(share) for share in (0, 1e-6, 0.0005, 0.5, 1)] == [
+        "0.0 %", "< 0.1 %", "0.1 %", "50.0 %", "100.0 %",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "word"),
+    [
+        (["--keep-fraction", "2"], 2, "keep_fraction 2.0"),
+        (["--start-index", str(2**64 - 10)], 2, "end_index"),
+        (["--model", "other"], 4, "'other' is not served"),
+    ],
+)
+def test_a_report_that_cannot_be_made_writes_nothing(
+    capsys: Captured, tmp_path: Path, target: str, arguments: list[str], code: int, word: str
+) -> None:
+    out = tmp_path / "report.html"
+    assert main(["preview", "--target", target, "--out", str(out), *arguments]) == code
+    assert word in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_missing_folder_is_told_before_anything_is_asked(
+    capsys: Captured, tmp_path: Path, target: str, service: ScriptedService
+) -> None:
+    out = tmp_path / "missing" / "report.html"
+    assert main(["preview", "--target", target, "--out", str(out)]) == 1
+    assert str(out.parent) in capsys.readouterr().err
+    assert service.queries == []
