@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 import labelmint as package
+from labelmint.verbs.download import download
 from labelmint.verbs.models import models
 from labelmint.verbs.preview import preview
 
@@ -15,5 +16,5 @@ def labelmint() -> None:
     """Labelled training data from a generator, streamed."""
 
 
-for verb in (models, preview):
+for verb in (models, preview, download):
     labelmint.add_command(verb)

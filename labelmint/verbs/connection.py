@@ -47,8 +47,8 @@ def connection_from_options(options: dict[str, Any]) -> Connection:
     return cast(Connection, {name: options.pop(name) for name in Connection.__annotations__})
 
 
-def client_from_connection(connection: Connection) -> Client:
-    """The client that these options ask for."""
+def client_from_connection(connection: Connection, streams: int = 1) -> Client:
+    """The client that these options ask for, with so many calls a stream."""
     files = (connection["authorities"], connection["certificate"], connection["private_key"])
     tls = Tls(*files) if connection["tls"] or any(files) else None
-    return Client(connection["target"], tls=tls)
+    return Client(connection["target"], streams=streams, tls=tls)
