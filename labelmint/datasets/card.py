@@ -84,18 +84,25 @@ def readme_from_card(card: dict[str, Any], request: Request) -> str:
 
 
 def _front_matter(card: dict[str, Any]) -> str:
-    fields: dict[str, Any] = {
-        "pretty_name": f"{card['request']['model']} by labelmint",
-        "license": [tag.lower() for tag in card["licences"]] or ["unknown"],
-        "tags": ["labelmint", "synthetic"],
-        "task_categories": [
-            *(["image-segmentation"] if card["classes"] else []),
-            *(["keypoint-detection"] if card["keypoints"] else []),
-            *(["depth-estimation"] if "depth" in card["outputs"] else []),
-        ],
+    tasks = {
+        "image-segmentation": bool(card["classes"]),
+        "keypoint-detection": bool(card["keypoints"]),
+        "depth-estimation": "depth" in card["outputs"],
     }
-    # JSON is YAML, whatever is in a name.
-    return "\n".join(["---", *(f"{k}: {json.dumps(v)}" for k, v in fields.items()), "---", ""])
+    licences = [tag.lower() for tag in card["licences"]] or ["unknown"]
+    lines = (
+        f"pretty_name: {_yaml(card['request']['model'] + ' by labelmint')}",
+        f"license: [{', '.join(map(_yaml, licences))}]",
+        'tags: ["labelmint", "synthetic"]',
+        f"task_categories: [{', '.join(_yaml(task) for task, has in tasks.items() if has)}]",
+    )
+    return "\n".join(["---", *lines, "---", ""])
+
+
+def _yaml(text: str) -> str:
+    """A quoted string, whatever is in a name; JSON's own escapes are not all YAML's."""
+    plain = (c if " " <= c <= "~" and c not in '"\\' else f"\\U{ord(c):08x}" for c in text)
+    return f'"{"".join(plain)}"'
 
 
 def _facts(card: dict[str, Any], request: Request) -> list[tuple[str, object]]:

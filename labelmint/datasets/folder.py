@@ -106,7 +106,11 @@ class Folder:
         try:
             stored = json.loads(source.read_text("utf-8"))
             other = difference(dict(stored["request"]), self._request)
-            state = None if complete else _state_from_json(stored["state"])
+            if complete:
+                state = None
+                "{kept} {examined}".format_map(stored["samples"])
+            else:
+                state = _state_from_json(stored["state"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise LabelmintError(
                 f"{source} is damaged, or none of labelmint's ({error}); give another --out"
@@ -119,8 +123,15 @@ class Folder:
 
 
 def _state_from_json(stored: dict[str, Any]) -> State:
+    """Raises ValueError, KeyError, TypeError, AttributeError for what is no state."""
     pixels = {int(label): count for label, count in stored["class_pixels"].items()}
-    return State(**{**stored, "class_pixels": pixels})
+    state = State(**{**stored, "class_pixels": pixels})
+    counts = (state.next_index, state.scored, state.kept, *state.mark.values(), *pixels.values())
+    if any(type(count) is not int or count < 0 for count in counts):
+        raise ValueError("a count is not one")
+    if not isinstance(state.model, str) or not isinstance(state.bundle_id, str):
+        raise TypeError("a name is not one")
+    return state
 
 
 def replace_file(path: Path, text: str) -> None:

@@ -20,6 +20,7 @@ FORMATS = ("webdataset", "coco", "png")
 DEFAULT_FRACTION = 0.9
 DEFAULT_SAMPLES_PER_SHARD = 1000
 DEFAULT_JPEG_QUALITY = 95
+DEFAULT_MIN_CONFIDENCE = 0.2
 MAX_INDEX = 2**64 - 1
 _MAX_FINITE = 2**31  # samples that are ranked: their scores are held in memory, 4 bytes each
 
@@ -46,6 +47,7 @@ class Request:
     samples_per_shard: int | None = None  # of a tar file
     image_codec: str = "png"  # or "jpeg"
     jpeg_quality: int | None = None  # 1 to 100
+    min_confidence: float | None = None  # of a keypoint that COCO is told of
     release: str = labelmint.__version__  # another one may write files differently
 
     @property
@@ -188,6 +190,7 @@ def _with_defaults(request: Request) -> Request:
          "--format webdataset"),
         ("jpeg_quality", DEFAULT_JPEG_QUALITY, request.image_codec == "jpeg",
          "--image-codec jpeg"),
+        ("min_confidence", DEFAULT_MIN_CONFIDENCE, request.format == "coco", "--format coco"),
     )  # fmt: skip
     filled: dict[str, Any] = {}
     for name, default, applies, what in conditional:

@@ -11,6 +11,7 @@ from labelmint.datasets.download import download as completed
 from labelmint.datasets.request import (
     DEFAULT_FRACTION,
     DEFAULT_JPEG_QUALITY,
+    DEFAULT_MIN_CONFIDENCE,
     DEFAULT_SAMPLES_PER_SHARD,
     FORMATS,
     checked_request,
@@ -58,6 +59,11 @@ from labelmint.verbs.sampling import INDEX, samples
     "--jpeg-quality",
     type=click.IntRange(1, 100),
     help=f"Of --image-codec jpeg.  [default: {DEFAULT_JPEG_QUALITY}]",
+)
+@click.option(
+    "--min-confidence",
+    type=click.FloatRange(0),
+    help=f"Of keypoints in --format coco.  [default: {DEFAULT_MIN_CONFIDENCE}]",
 )
 @click.option(
     "--streams", type=click.IntRange(1), default=1, show_default=True, help="Calls at a time."
