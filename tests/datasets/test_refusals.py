@@ -106,7 +106,7 @@ def test_folders_of_others_are_left_alone(server: RunningServer, tmp_path: Path)
 def test_two_downloads_do_not_share_a_folder(server: RunningServer, tmp_path: Path) -> None:
     (tmp_path / ".labelmint").mkdir()
     with (tmp_path / ".labelmint" / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        fcntl.flock(lock, fcntl.LOCK_SH)  # the command's own has to be exclusive
         assert_line(download(server, tmp_path, "--count", "5"), 1, "by another download")
     made(server, tmp_path, "--count", "5")
 

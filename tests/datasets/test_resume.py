@@ -27,28 +27,31 @@ REQUESTS = {
 
 
 @pytest.mark.parametrize("options", REQUESTS.values(), ids=REQUESTS)
-def test_failures_and_older_states_change_no_byte(
+def test_failures_and_forgotten_states_change_no_byte(
     server: RunningServer, tmp_path: Path, options: tuple[str, ...]
 ) -> None:
-    """The server fails after a few runs, over and over; now and then the folder has forgotten
-    its last states, as after a kill before they were committed."""
+    """The server fails after a few runs, over and over. Then, from every state on the way, the
+    folder as it was left goes on: a kill just before a commit leaves files ahead of the state."""
     whole = contents(made(server, tmp_path / "whole", *options))
     out, choice = tmp_path / "cut", random.Random(7)
-    older = tmp_path / "older.json"
     state = out / ".labelmint" / "state.json"
-    for _ in range(60):
-        runs = choice.randint(1, 9)
-        with served([FakeModel(options=FakeOptions(fail_after_runs=runs))]) as failing:
-            ran = download(failing, out, *options)
+    left: list[Path] = []
+    for _ in range(100):
+        with served(
+            [FakeModel(options=FakeOptions(fail_after_runs=choice.randint(1, 5)))]
+        ) as fails:
+            ran = download(fails, out, *options)
         if ran.code == 0:
             break
         assert (ran.code, ran.err.count("\n")) == (1, 1), ran
-        if older.exists() and choice.random() < 0.4:
-            shutil.copy(older, state)
-        elif choice.random() < 0.6:
-            shutil.copy(state, older)
-    made(server, out, *options)
+        assert "was changed" not in ran.err
+        left.append(tmp_path / f"left-{len(left)}")
+        shutil.copytree(out, left[-1])
     assert contents(out) == whole
+    assert len(left) > 3
+    for earlier, later in reversed(list(zip(left, left[2:], strict=False))):
+        shutil.copy(earlier / state.relative_to(out), later / state.relative_to(out))
+        assert contents(made(server, later, *options)) == whole
 
 
 @pytest.mark.parametrize("name", ["coco", "ranked"])
