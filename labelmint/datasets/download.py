@@ -53,9 +53,14 @@ def download(client: Client, request: Request, path: Path) -> dict[str, Any]:
 
 
 def _complete(client: Client, request: Request, folder: Folder, open_writer: OpenWriter) -> None:
-    model = client.model(folder.state.model if folder.state else request.model)
+    sampling: SamplingOptions = request.sampling()  # refused here, before a folder is begun
+    if folder.state:
+        model = client.model(folder.state.model, **sampling)
+        state = folder.state
+    else:
+        model = client.model(request.model, keep_fraction=request.keep_fraction, **sampling)
+        state = _first_state(request, model)
     check_model(request, model)
-    state = folder.state or _first_state(client, request, model)
     if model.bundle_id != state.bundle_id:
         raise NotReady(
             f"{folder.path} was begun with bundle {state.bundle_id}, but {model.name} is now "
@@ -72,13 +77,9 @@ def _complete(client: Client, request: Request, folder: Folder, open_writer: Ope
     folder.finish(text_from_card(card))
 
 
-def _first_state(client: Client, request: Request, model: Model) -> State:
-    threshold = request.max_uncertainty
-    if request.keep_fraction is not None:
-        # Calibration may change under the same bundle: what it says now holds to the end.
-        sampling: SamplingOptions = request.sampling()
-        asked = client.model(model.name, keep_fraction=request.keep_fraction, **sampling)
-        threshold = asked.max_uncertainty
+def _first_state(request: Request, model: Model) -> State:
+    # Calibration may change under the same bundle: what it says now holds to the end.
+    threshold = model.max_uncertainty if request.keep_fraction else request.max_uncertainty
     if threshold is not None and math.isinf(threshold):
         threshold = None  # keeps everything
     return State(model.name, model.bundle_id, threshold, request.start_index)

@@ -7,6 +7,7 @@ token, streams) is no part of it, because it changes no file.
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,6 +105,9 @@ def checked_request(**options: Any) -> Request:
     request = Request(**options)
     if request.format not in FORMATS:
         raise ValueError(f"format {request.format} is unknown; choose from {', '.join(FORMATS)}")
+    for name, value in options.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{_option(name, value)} is not a finite number; give one")
     _check_range(request)
     filtered = request.sampling()
     filtered["keep_fraction"] = request.keep_fraction
@@ -118,13 +122,13 @@ def checked_request(**options: Any) -> Request:
 def difference(begun: dict[str, Any], wanted: Request) -> str | None:
     """The first field in which a request differs from a stored one, in words; None: none.
 
-    No model asked for is the model that was found.
+    No model asked for is the model that was found. Raises KeyError for what is no request.
     """
+    if begun["release"] != wanted.release:
+        return f"labelmint {begun['release']}, not {wanted.release}"
     for name, value in dataclasses.asdict(wanted).items():
-        before = begun.get(name)
+        before = begun[name]
         if before != value and (name, value) != ("model", ""):
-            if name == "release":
-                return f"labelmint {before}, not {value}"
             return f"{_option(name, before)}, not {_option(name, value)}"
     return None
 

@@ -23,7 +23,7 @@ from labelmint.errors import LabelmintError, MalformedMessage
 from labelmint.latents import UInt64s
 from labelmint.shards import outsiders
 
-_BATCH = 256
+_BATCH = 64
 _BYTES = 4  # of a score, little-endian float32
 
 

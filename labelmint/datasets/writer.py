@@ -63,7 +63,9 @@ def check_model(request: Request, model: Model) -> None:
             f"{model.name} has neither masks nor keypoints, so COCO has nothing to hold; use "
             "--format png or webdataset"
         )
-    if request.filter and "uncertainty" not in model.outputs:
+    ranks = request.filter is not None or request.max_uncertainty is not None
+    if ranks and "uncertainty" not in model.outputs:
         raise LabelmintError(
-            f"{model.name} has no uncertainty to rank by; leave out --filter {request.filter}"
+            f"{model.name} has no uncertainty to filter by; leave out --filter and "
+            "--max-uncertainty"
         )

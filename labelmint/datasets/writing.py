@@ -23,7 +23,7 @@ from labelmint.errors import MalformedMessage
 from labelmint.latents import UInt64s
 from labelmint.model import Model
 
-_BATCH = 32
+_BATCH = 16
 _MOST_INDICES = 4096  # of one call; servers take 65,536 unless told otherwise
 _MOST_THREADS = 8  # that encode pictures
 
@@ -65,7 +65,7 @@ def write_samples(
                     class_pixels=_sum(state.class_pixels, pixels),
                 )
                 commits.note(state)
-            bar.set_postfix(examined=request.examined(state.next_index), refresh=False)
+            bar.set_postfix(examined=_examined(request, state), refresh=False)
             bar.update(len(batch))
     if chosen is not None and state.kept != len(chosen):
         raise MalformedMessage(f"{state.kept} samples came of {len(chosen)} that were asked for")
@@ -105,6 +105,11 @@ def _total(request: Request, state: State, chosen: UInt64s | None) -> int | None
     if request.stop is None or state.threshold is not None:
         return request.limit
     return request.examined(request.stop)
+
+
+def _examined(request: Request, state: State) -> str:
+    examined = request.examined(state.next_index)
+    return str(examined) if request.stop is None else f"{examined}/{request.examined(request.stop)}"
 
 
 def _pixels(sample: Sample) -> dict[int, int]:

@@ -190,7 +190,8 @@ def test_a_model_without_heads_gives_images_alone(
     ("options", "words"),
     [
         (["--format", "coco", "--count", "3"], "neither masks nor keypoints"),
-        (["--filter", "top-fraction", "--end-index", "9"], "no uncertainty to rank by"),
+        (["--filter", "top-fraction", "--end-index", "9"], "no uncertainty to filter by"),
+        (["--max-uncertainty", "0.5", "--end-index", "9"], "no uncertainty to filter by"),
     ],
 )
 def test_what_a_model_cannot_give_is_refused_in_a_line(

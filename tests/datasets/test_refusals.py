@@ -36,16 +36,17 @@ def assert_line(ran: Ran, code: int, words: str) -> None:
         ("--count 5 --num-shards 2 --keep-fraction 0.5", "cannot be split over --num-shards 2"),
         ("--count 5 --keep-fraction 2", "keep_fraction 2.0 is outside (0, 1]"),
         ("--count 5 --keep-fraction 0.5 --max-uncertainty 1", "exclude each other"),
-        ("--count 5 --max-uncertainty nan", "max_uncertainty nan"),
+        ("--count 5 --max-uncertainty nan", "--max-uncertainty nan is not a finite"),
         ("--count 5 --fraction 0.5", "--fraction 0.5 means nothing without --filter"),
         ("--count 5 --jpeg-quality 50", "means nothing without --image-codec jpeg"),
+        ("--count 5 --format coco --min-confidence inf", "--min-confidence inf is not a finite"),
         ("--count 5 --min-confidence 0.5", "means nothing without --format coco"),
         ("--count 5 --format png --samples-per-shard 3", "means nothing without --format webd"),
         ("--count 99 --filter research", "--filter research and --count 99 exclude each other"),
         ("--end-index 99 --filter research --keep-fraction 0.5", "exclude each other"),
         ("--end-index 300 --filter research", "keeps none of 300"),
         ("--end-index 99 --filter top-fraction --fraction 0", "--fraction 0.0 is outside (0, 1]"),
-        ("--end-index 99 --filter top-fraction --fraction nan", "--fraction nan is outside"),
+        ("--end-index 99 --filter top-fraction --fraction nan", "--fraction nan is not a finite"),
         ("--end-index 9000000000 --filter top-fraction", "ranks 9000000000 samples, over"),
     ],
 )
@@ -80,6 +81,23 @@ def test_another_command_is_refused(
         given = options if "--seed" in options else f"{options} --seed 7"
         assert_line(download(server, folder, *given.split()), 1, f"was begun with {words}")
         assert contents(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("--truncation-psi 5", "truncation_psi"),
+        ("--truncation-psi 0.5 --keep-fraction 0.5", "calibrate"),
+        ("--class-index 1", "class_index"),
+        ("--model other", "other"),
+    ],
+)
+def test_what_the_server_refuses_is_4_and_begins_no_folder(
+    server: RunningServer, tmp_path: Path, options: str, words: str
+) -> None:
+    out = tmp_path / "d"
+    assert_line(download(server, out, "--count", "5", *options.split()), 4, words)
+    made(server, out, "--count", "5")
 
 
 def test_the_model_found_first_is_the_one_to_name(server: RunningServer, tmp_path: Path) -> None:

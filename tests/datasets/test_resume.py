@@ -38,7 +38,7 @@ def test_failures_and_forgotten_states_change_no_byte(
     left: list[Path] = []
     for _ in range(100):
         with served(
-            [FakeModel(options=FakeOptions(fail_after_runs=choice.randint(1, 5)))]
+            [FakeModel(options=FakeOptions(fail_after_runs=choice.randint(2, 7)))]
         ) as fails:
             ran = download(fails, out, *options)
         if ran.code == 0:
@@ -67,7 +67,7 @@ def test_kill_9_changes_no_byte(tmp_path: Path, name: str) -> None:
     slow = FakeModel(options=FakeOptions(seconds_per_sample=0.006))
     with served([slow]) as server:
         kills = 0
-        for _ in range(4):
+        for _ in range(3):
             kills += _killed(server, out, choice, options)
         made(server, out, *options)
     assert kills >= 2, "the kills came too late to show anything"
