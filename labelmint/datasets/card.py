@@ -6,7 +6,6 @@ Nothing in it depends on when or where it was made, so that equal data sets have
 from __future__ import annotations
 
 import dataclasses
-import json
 from typing import Any
 
 from labelmint.datasets.folder import State
@@ -51,11 +50,6 @@ def card_from_state(request: Request, model: Model, state: State) -> dict[str, A
         "keypoints": list(model.keypoints),
         "skeleton": [list(bone) for bone in model.skeleton],
     }
-
-
-def text_from_card(card: dict[str, Any]) -> str:
-    """card.json as text."""
-    return json.dumps(card, indent=1) + "\n"
 
 
 def readme_from_card(card: dict[str, Any], request: Request) -> str:

@@ -6,16 +6,15 @@ one with the same request goes on where the last commit was, with the same bundl
 
 from __future__ import annotations
 
-import json
 import math
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from labelmint.client import Client
-from labelmint.datasets.card import README, card_from_state, readme_from_card, text_from_card
+from labelmint.datasets.card import README, card_from_state, readme_from_card
 from labelmint.datasets.commits import Commits
-from labelmint.datasets.folder import CARD, Folder, State, replace_file
+from labelmint.datasets.folder import Folder, State, replace_file
 from labelmint.datasets.request import Request
 from labelmint.datasets.scores import chosen_indices
 from labelmint.datasets.writer import OpenWriter, check_model, writer_from_format
@@ -38,18 +37,18 @@ def download(client: Client, request: Request, path: Path) -> dict[str, Any]:
     open_writer = writer_from_format(request.format)
     try:
         folder = Folder(path, request)
-        if not folder.complete:
+        if not folder.card:
             with folder:
-                if not folder.complete:
+                if not folder.card:
                     _complete(client, request, folder, open_writer)
         folder.clear()
-        card: dict[str, Any] = json.loads((path / CARD).read_text("utf-8"))
     except OSError as error:
         raise LabelmintError(
             f"{error.filename or path}: {error.strerror or error}; nothing is lost, the same "
             "command goes on when that is repaired"
         ) from error
-    return card
+    assert folder.card, "made, or found"
+    return folder.card
 
 
 def _complete(client: Client, request: Request, folder: Folder, open_writer: OpenWriter) -> None:
@@ -74,7 +73,7 @@ def _complete(client: Client, request: Request, folder: Folder, open_writer: Ope
             writer.finish()
     card = card_from_state(request, model, commits.state)
     replace_file(folder.path / README, readme_from_card(card, request))
-    folder.finish(text_from_card(card))
+    folder.finish(card)
 
 
 def _first_state(request: Request, model: Model) -> State:

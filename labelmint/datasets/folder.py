@@ -48,7 +48,9 @@ class Folder:
         """Looks at the folder; raises LabelmintError when it is not for this request, OSError."""
         self.path, self.scratch = path, path / SCRATCH
         self._request = request
-        self.complete, self.state = self._look()
+        self.card: dict[str, Any] | None  # of a complete folder
+        self.state: State | None  # what an earlier run reached
+        self.card, self.state = self._look()
 
     def commit(self, state: State) -> None:
         """Remembers a state, once everything it counts is on the disk."""
@@ -58,11 +60,11 @@ class Folder:
         replace_file(self.scratch / _STATE, json.dumps(stored, indent=1))
         self.state = state
 
-    def finish(self, card: str) -> None:
+    def finish(self, card: dict[str, Any]) -> None:
         """Makes the folder complete, once everything else in it is written."""
         os.sync()
-        replace_file(self.path / CARD, card)
-        self.clear()
+        replace_file(self.path / CARD, json.dumps(card, indent=1) + "\n")
+        self.card = card
 
     def clear(self) -> None:
         """Removes what only an incomplete folder has."""
@@ -73,7 +75,7 @@ class Folder:
         self._lock = (self.scratch / "lock").open("w")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process
-            self.complete, self.state = self._look()  # nobody else writes from here on
+            self.card, self.state = self._look()  # nobody else writes from here on
         except BlockingIOError as error:
             self._lock.close()
             raise LabelmintError(f"{self.path} is being written by another download") from error
@@ -90,27 +92,23 @@ class Folder:
     ) -> None:
         self._lock.close()
 
-    def _look(self) -> tuple[bool, State | None]:
-        """Whether the folder is complete, and what an earlier run reached; None for none."""
+    def _look(self) -> tuple[dict[str, Any] | None, State | None]:
         found = {entry.name for entry in self.path.iterdir()} if self.path.exists() else set()
-        complete, state_file = CARD in found, self.scratch / _STATE
-        if not complete and not state_file.exists():
+        card_file, state_file = self.path / CARD, self.scratch / _STATE
+        if CARD not in found and not state_file.exists():
             strangers = found - {SCRATCH}
             if strangers:
                 raise LabelmintError(
                     f"{self.path} has other files, such as {min(strangers)}; give a new or empty "
                     "folder"
                 )
-            return False, None
-        source = self.path / CARD if complete else state_file
+            return None, None
+        source = card_file if CARD in found else state_file
         try:
             stored = json.loads(source.read_text("utf-8"))
             other = difference(dict(stored["request"]), self._request)
-            if complete:
-                state = None
-                "{kept} {examined}".format_map(stored["samples"])
-            else:
-                state = _state_from_json(stored["state"])
+            card = _checked_card(stored) if source is card_file else None
+            state = _state_from_json(stored["state"]) if source is state_file else None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise LabelmintError(
                 f"{source} is damaged, or none of labelmint's ({error}); give another --out"
@@ -119,7 +117,15 @@ class Folder:
             raise LabelmintError(
                 f"{self.path} was begun with {other}; give the same options, or another --out"
             )
-        return complete, state
+        return card, state
+
+
+def _checked_card(stored: dict[str, Any]) -> dict[str, Any]:
+    """Raises KeyError, TypeError for a card that does not say what came of the request."""
+    for name in ("kept", "examined"):
+        if type(stored["samples"][name]) is not int:
+            raise TypeError(f"{name} is not a number")
+    return stored
 
 
 def _state_from_json(stored: dict[str, Any]) -> State:

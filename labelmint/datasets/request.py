@@ -109,10 +109,10 @@ def checked_request(**options: Any) -> Request:
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"{_option(name, value)} is not a finite number; give one")
     _check_range(request)
-    filtered = request.sampling()
-    filtered["keep_fraction"] = request.keep_fraction
-    filtered["max_uncertainty"] = request.max_uncertainty
-    query_from_options(filtered)
+    sent = request.sampling()
+    sent["keep_fraction"], sent["max_uncertainty"] = request.keep_fraction, request.max_uncertainty
+    sent["count"] = request.limit or 0
+    query_from_options(sent)
     request = _with_defaults(request)
     if request.filter:
         _check_filter(request)
@@ -148,8 +148,9 @@ def _check_range(request: Request) -> None:
         raise ValueError(
             f"--end-index {stop} is not over --start-index {request.start_index}; it is exclusive"
         )
-    if stop is not None and stop > MAX_INDEX:
-        raise ValueError(f"raw index {stop} is over 2**64 - 1; lower --start-index or --count")
+    last = request.start_index + 1 if stop is None else stop
+    if last > MAX_INDEX:
+        raise ValueError(f"raw index {last} is over 2**64 - 1; lower --start-index or --count")
     if not 0 <= request.shard_index < request.num_shards:
         raise ValueError(
             f"--shard-index {request.shard_index} is outside 0 to {request.num_shards - 1}, "

@@ -44,7 +44,7 @@ from labelmint.verbs.sampling import INDEX, samples
 @click.option("--shard-index", type=click.IntRange(0), default=0, show_default=True)
 @click.option(
     "--num-shards",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 2**16),
     default=1,
     show_default=True,
     help="Write one of so many disjoint parts, each to a folder of its own.",
@@ -66,7 +66,7 @@ from labelmint.verbs.sampling import INDEX, samples
     help=f"Of keypoints in --format coco.  [default: {DEFAULT_MIN_CONFIDENCE}]",
 )
 @click.option(
-    "--streams", type=click.IntRange(1), default=1, show_default=True, help="Calls at a time."
+    "--streams", type=click.IntRange(1, 256), default=1, show_default=True, help="Calls at a time."
 )
 def download(out: Path, streams: int, **options: Any) -> None:
     """Write samples as WebDataset shards, COCO or plain folders, with a data card.
