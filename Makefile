@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 EXTRAS := serve,tracing,export,cli,jpeg,datasets,dev
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 ARGS ?=
-BENCHES := label_branch stream transport devices latency
+BENCHES := label_branch stream transport devices replicas latency trainer_wait
 
 .DEFAULT_GOAL := help
 .PHONY: help setup check test demo bench soak protos clean

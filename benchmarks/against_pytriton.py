@@ -2,8 +2,10 @@
 
 1 and 4 clients that ask for 1, 8 and 32 samples at a time, as fast as they are answered: image,
 mask and uncertainty. PyTriton batches dynamically up to 32; labelmint streams. Both with ONNX
-Runtime on all cores. PyTriton needs a Python of its own with `nvidia-pytriton`, `numpy<2` and
-`onnxruntime`, for instance Debian's: python3.11 -m venv V; V/bin/pip install ...
+Runtime on all cores. Without --bundle, a network of random weights that is small for its 256 px,
+so that there is more to measure than the engine. PyTriton needs a Python of its own with
+`nvidia-pytriton`, `numpy<2` and `onnxruntime`, for instance Debian's: python3.11 -m venv V;
+V/bin/pip install ...
 
     python -m benchmarks.against_pytriton --python V/bin/python [--bundle demo/bundle] [--seconds 8]
 """
@@ -13,6 +15,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,23 +26,45 @@ import click
 import numpy as np
 
 from benchmarks.machine import machine_name
+from benchmarks.random_weights import Size, write_weights
 from bundle import open_bundle
 from examples.demo.serving import server
 from labelmint import Client
 
 OUTPUTS = ("image", "mask", "uncertainty")
 START_S = 120.0
+LIGHT = Size(256, 512, grid=64, hidden=(16, 8), classes=4, members=1)
 Ask = Callable[[], int]  # the samples of one answer
 
 
 @click.command()
 @click.option("--python", type=click.Path(exists=True, path_type=Path), required=True)
-@click.option("--bundle", "folder", type=click.Path(path_type=Path), default=Path("demo/bundle"))
+@click.option("--bundle", type=click.Path(path_type=Path), help="Served by both.")
 @click.option("--seconds", default=8.0, help="Of each run.")
 @click.option("--rounds", default=3, help="Pairs of runs of each setting.")
-def main(python: Path, folder: Path, seconds: float, rounds: int) -> None:
-    z_dim = open_bundle(folder).manifest.generator.z_dim
+def main(python: Path, bundle: Path | None, seconds: float, rounds: int) -> None:
     print(f"machine: {machine_name()}")
+    with tempfile.TemporaryDirectory() as temporary:
+        compare(python, bundle or light_bundle(Path(temporary)), seconds, rounds)
+
+
+def light_bundle(folder: Path) -> Path:
+    """Little work for many pixels."""
+    generator, interpreter = write_weights(folder, LIGHT)
+    subprocess.run(
+        [
+            sys.executable, "-m", "export", "bundle", "--generator", str(generator),
+            "--interpreter", str(interpreter), "--out", str(folder / "bundle"),
+            "--calibrate", "0", "--no-half",
+        ],
+        check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    return folder / "bundle"
+
+
+def compare(python: Path, folder: Path, seconds: float, rounds: int) -> None:
+    """Prints a line for every setting."""
+    z_dim = open_bundle(folder).manifest.generator.z_dim
     with behind_pytriton(python, folder) as theirs, server(folder) as ours:
         print("clients  batch  PyTriton  labelmint  ratio")
         for clients in (1, 4):

@@ -15,25 +15,11 @@ import time
 from pathlib import Path
 
 import click
-import torch
 
 from benchmarks.machine import machine_name
-from checkpoints import (
-    ClassCard,
-    GeneratorCard,
-    InterpreterCard,
-    SegmentationCard,
-    card_from_config,
-    head_cards,
-    sha256_of_file,
-    write_generator,
-    write_interpreter,
-)
-from nets.config import GeneratorConfig, channels_from_base
-from nets.interpreter import HeadConfig, Interpreter
-from nets.stylegan2 import Generator
+from benchmarks.random_weights import Size, write_weights
 
-CLASSES, MEMBERS, GRID = 19, 10, 512
+SIZE = Size(1024, 32768, grid=512, hidden=(256, 32), classes=19, members=10)
 GOALS = "goals 8 GB and 15 minutes"
 FIRST_SAMPLE = """
 import sys, time
@@ -59,7 +45,7 @@ def main(folder: Path | None, half: bool) -> None:
     print(f"machine: {machine_name()}")
     with tempfile.TemporaryDirectory() as temporary:
         folder = folder or Path(temporary)
-        generator, interpreter = write_weights(folder)
+        generator, interpreter = write_weights(folder, SIZE)
         seconds, peak, _ = run(
             "-m", "export", "bundle", "--generator", str(generator), "--interpreter",
             str(interpreter), "--out", str(folder / "bundle"), "--force", "--parity-samples", "1",
@@ -68,61 +54,6 @@ def main(folder: Path | None, half: bool) -> None:
         print(f"export: {seconds / 60:.1f} minutes, peak {peak / 1e9:.2f} GB ({GOALS})", flush=True)
         _, peak, said = run("-c", FIRST_SAMPLE, str(folder / "bundle"))
         print(f"labeller.onnx in ONNX Runtime: {said}, peak {peak / 1e9:.2f} GB")
-
-
-def write_weights(folder: Path) -> tuple[Path, Path]:
-    """Random weights and their cards, in files."""
-    torch.manual_seed(0)
-    config = GeneratorConfig(1024, channels_from_base(1024, 32768))
-    generator = folder / "generator.safetensors"
-    write_generator(
-        generator,
-        Generator(config).eval(),
-        GeneratorCard(
-            format=1,
-            kind="generator",
-            family="stylegan2",
-            config=card_from_config(config),
-            view_layers=0,
-            truncation_psi=0.7,
-            truncation_cutoff=config.num_ws,
-            licences=["CC0-1.0"],
-            made="random",
-        ),
-    )
-    head = HeadConfig("segmentation", config.features, (256, 32), CLASSES, MEMBERS)
-    ensemble = Interpreter((head,)).eval()
-    for weight, fan in (
-        (ensemble.head("segmentation").linear1.weight, config.features),
-        (ensemble.head("segmentation").weight2, 256),
-        (ensemble.head("segmentation").weight3, 32),
-    ):
-        weight.data.normal_(0, fan**-0.5)
-    interpreter = folder / "interpreter.safetensors"
-    write_interpreter(
-        interpreter,
-        ensemble,
-        InterpreterCard(
-            format=1,
-            kind="interpreter",
-            generator_sha256=sha256_of_file(generator),
-            tap_recipe="styledconv+const",
-            features=config.features,
-            grid=GRID,
-            crop_top=0,
-            height=GRID,
-            width=GRID,
-            resize="bilinear",
-            score_source="segmentation",
-            licences=["CC0-1.0"],
-            made="random",
-            heads=head_cards(ensemble),
-            segmentation=SegmentationCard(
-                classes=[ClassCard(name=f"class {i}", color=i) for i in range(CLASSES)]
-            ),
-        ),
-    )
-    return generator, interpreter
 
 
 def run(*words: str) -> tuple[float, int, str]:

@@ -8,9 +8,13 @@ with Client("localhost:50051") as client:
 """
 
 from labelmint.batch import Batch
-from labelmint.client import Client, Tls
+from labelmint.client import Client
+from labelmint.connection import Tls
 from labelmint.errors import LabelmintError, Refused, Unreachable
 from labelmint.model import Model
+from labelmint.retries import Patience
 
-__all__ = ["Batch", "Client", "LabelmintError", "Model", "Refused", "Tls", "Unreachable"]
+__all__ = [
+    "Batch", "Client", "LabelmintError", "Model", "Patience", "Refused", "Tls", "Unreachable",
+]  # fmt: skip
 __version__ = "0.1.0"

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from labelmint.codec import Array, array_from_tensor, name_from_output
 from labelmint.errors import MalformedMessage
@@ -66,6 +67,13 @@ class Chunk:
         """A view of some samples."""
         arrays = {name: array[start:stop] for name, array in self.arrays.items()}
         return Chunk(self.indices[start:stop], arrays)
+
+    def where(self, mask: npt.NDArray[np.bool_]) -> Chunk:
+        """The marked samples; copied only when some are not."""
+        if mask.all():
+            return self
+        arrays = {name: array[mask] for name, array in self.arrays.items()}
+        return Chunk(self.indices[mask], arrays)
 
 
 def chunk_from_proto(message: pb.SampleBatch) -> Chunk:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
+import math
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+import time
+import weakref
+from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from labelmint.batch import Batch, batch_from_chunks, chunk_from_proto
+from labelmint.connection import Replicas, Tls, targets_from_text
 from labelmint.errors import error_from_rpc
 from labelmint.model import Model, model_from_proto
 from labelmint.options import (
@@ -21,96 +22,85 @@ from labelmint.options import (
     query_from_options,
     sampling_from_options,
 )
+from labelmint.prefetch import Prefetch
+from labelmint.retries import Patience, Reconnects, Retries
 from labelmint.shards import subshards
-from labelmint.stream import Reader, StreamCall, batches_from_readers
+from labelmint.source import Opened, Source
+from labelmint.stream import Marks, Reader, batches_from_readers
 from labelmint.v1 import label_service_pb2 as pb
-from labelmint.v1 import label_service_pb2_grpc as pb_grpc
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
-_SERVICE_CONFIG = {
-    # One call goes to one replica, and the calls of streams=n to n of them.
-    "loadBalancingConfig": [{"round_robin": {}}],
-    "methodConfig": [
-        {
-            "name": [{"service": "labelmint.v1.LabelService"}],
-            # RESOURCE_EXHAUSTED stays out: it also means a message over the size limit.
-            "retryPolicy": {
-                "maxAttempts": 4,
-                "initialBackoff": "0.1s",
-                "maxBackoff": "2s",
-                "backoffMultiplier": 2,
-                "retryableStatusCodes": ["UNAVAILABLE"],
-            },
-        }
-    ],
-    "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1},
-}
-_CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
-    ("grpc.max_receive_message_length", 64 << 20),
-    ("grpc.max_send_message_length", 64 << 20),  # explicit latents
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
-)
-
-
-@dataclass(frozen=True)
-class Tls:
-    """PEM files for an encrypted channel; all None trusts the system's authorities."""
-
-    authorities: str | Path | None = None  # that the server's certificate has to come from
-    certificate: str | Path | None = None  # this client's own, for mutual TLS
-    private_key: str | Path | None = None  # of that certificate
-    server_name: str | None = None  # to expect in the server's certificate, if not the target's
-
 
 class Client:
-    """A connection to a labelmint server, or to its replicas behind one name.
+    """A connection to a labelmint service: one server, or its replicas.
 
     Use it as a context manager, and after a fork only in the process that made it. Several
-    streams may run at once, in several threads too.
+    streams may run at once, in several threads too. A stream whose server goes away goes on at
+    its position, at the next replica: a line of the logger "labelmint" and `reconnects` tell.
     """
 
     def __init__(
         self,
-        target: str | None = None,
+        target: str | Sequence[str] | None = None,
         *,
         streams: int = 1,
         token: str | None = None,
         tls: Tls | None = None,
         timeout_s: float = 60.0,
+        patience: Patience | None = None,
+        prefetch_bytes: int = 64 << 20,
     ) -> None:
         """Connects lazily: nothing is sent before the first call.
 
         Args:
-            target: "host:port", or "dns:///name:port" for all replicas behind a name.
-                None: the environment's LABELMINT_TARGET.
+            target: "host:port", several as "host:port,host:port" or a list, taken in turns, or
+                "dns:///name:port" for all replicas behind a name. None: the environment's
+                LABELMINT_TARGET.
             streams: calls that every `stream` is split over, at least 1, so that one reader
                 can use as many replicas.
             token: bearer token. None: the environment's LABELMINT_TOKEN, if any.
             tls: encrypts the channel. None: plain text.
             timeout_s: seconds that `models`, `model` and `generate` may take.
+            patience: how long unreachable or busy servers are waited for.
+            prefetch_bytes: of decoded samples that a stream holds ready, at least; one message
+                for each of its calls is more where that is larger.
 
         Raises:
-            ValueError: no target, or streams under 1.
+            ValueError: no target, streams under 1, or prefetch_bytes under 0.
             OSError: a file of tls cannot be read.
         """
-        target = target or os.environ.get("LABELMINT_TARGET", "")
-        if not target:
+        given = target or os.environ.get("LABELMINT_TARGET", "")
+        targets = targets_from_text(given) if isinstance(given, str) else list(given)
+        if not targets:
             raise ValueError("no target; give Client('host:port') or set LABELMINT_TARGET")
         if streams < 1:
             raise ValueError(f"streams {streams} is under 1; give at least one")
-        self._target, self._streams, self._timeout_s = target, streams, timeout_s
+        if prefetch_bytes < 0:
+            raise ValueError(f"prefetch_bytes {prefetch_bytes} is under 0; give 0 or more")
+        self._streams, self._timeout_s = streams, timeout_s
+        self._patience, self._prefetch_bytes = patience or Patience(), prefetch_bytes
+        self._reconnects = Reconnects()
         token = token or os.environ.get("LABELMINT_TOKEN", "")
         self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
-        self._channel = _open_channel(target, tls)
-        self._stub = pb_grpc.LabelServiceStub(self._channel)
+        self._replicas = Replicas(targets, tls)
+        self._open: weakref.WeakSet[Prefetch] = weakref.WeakSet()
+        self._end = weakref.finalize(self, _close, self._open, self._replicas)
 
-    def stream(self, batch_size: int = 16, **options: Unpack[StreamOptions]) -> Iterator[Batch]:
+    @property
+    def reconnects(self) -> int:
+        """How often a call was tried again so far."""
+        return self._reconnects.count
+
+    def stream(
+        self,
+        batch_size: int = 16,
+        *,
+        deadline_s: float | None = None,
+        skip: Marks | None = None,
+        **options: Unpack[StreamOptions],
+    ) -> Iterator[Batch]:
         """Streams samples in ascending index order, endlessly unless options bound it.
 
         Leaving the loop early ends the calls at once. To go on later, pass the same options
@@ -118,6 +108,10 @@ class Client:
 
         Args:
             batch_size: kept samples in a batch, at least 1; only the last may be short.
+            deadline_s: seconds from the first batch that is asked for until TimedOut, over all
+                calls of the stream. None: none.
+            skip: marks those of indices, uint64 [n], that are left out after they came, as if
+                the filter had discarded them.
             options: see `labelmint.options.StreamOptions`.
 
         Raises:
@@ -127,7 +121,7 @@ class Client:
         query = query_from_options(options)
         if batch_size < 1:
             raise ValueError(f"batch_size {batch_size} is under 1; give at least one")
-        return self._stream(batch_size, query)
+        return self._batches(batch_size, query, deadline_s, skip)
 
     def generate(self, **options: Unpack[StreamOptions]) -> Batch:
         """Makes a few samples in one message; count, end_index, indices or rows bound them.
@@ -137,12 +131,7 @@ class Client:
             LabelmintError: the call failed; Refused when the answer could exceed a message.
         """
         request = pb.GenerateSamplesRequest(query=query_from_options(options))
-        try:
-            response: pb.GenerateSamplesResponse = self._stub.GenerateSamples(
-                request, timeout=self._timeout_s, metadata=self._metadata
-            )
-        except grpc.RpcError as error:
-            raise error_from_rpc(error, self._target) from error
+        response: pb.GenerateSamplesResponse = self._call("GenerateSamples", request)
         chunk = chunk_from_proto(response.batch)
         return batch_from_chunks(
             [chunk], response.next_index, response.discarded, response.bundle_id
@@ -150,12 +139,7 @@ class Client:
 
     def models(self) -> list[Model]:
         """The served models, by name; raises LabelmintError."""
-        try:
-            response: pb.ListModelsResponse = self._stub.ListModels(
-                pb.ListModelsRequest(), timeout=self._timeout_s, metadata=self._metadata
-            )
-        except grpc.RpcError as error:
-            raise error_from_rpc(error, self._target) from error
+        response: pb.ListModelsResponse = self._call("ListModels", pb.ListModelsRequest())
         return [model_from_proto(model) for model in response.models]
 
     def model(
@@ -180,18 +164,13 @@ class Client:
             sampling=sampling_from_options(sampling),
             keep_fraction=keep_fraction or 0.0,
         )
-        try:
-            response: pb.GetModelResponse = self._stub.GetModel(
-                request, timeout=self._timeout_s, metadata=self._metadata
-            )
-        except grpc.RpcError as error:
-            raise error_from_rpc(error, self._target) from error
+        response: pb.GetModelResponse = self._call("GetModel", request)
         limit = response.max_uncertainty if response.HasField("max_uncertainty") else None
         return model_from_proto(response.model, limit)
 
     def close(self) -> None:
-        """Ends all streams and closes the channel; harmless when closed."""
-        self._channel.close()
+        """Ends all streams and their threads, and the connection; harmless when closed."""
+        self._end()
 
     def __enter__(self) -> Self:
         return self
@@ -204,26 +183,47 @@ class Client:
     ) -> None:
         self.close()
 
-    def _stream(self, batch_size: int, query: pb.SampleQuery) -> Iterator[Batch]:
+    def _batches(
+        self,
+        batch_size: int,
+        query: pb.SampleQuery,
+        deadline_s: float | None,
+        skip: Marks | None,
+    ) -> Iterator[Batch]:
         # A generator, so that no call opens before the first batch is asked for.
+        deadline = math.inf if deadline_s is None else time.monotonic() + deadline_s
         parts = subshards(query, self._streams)
-        readers = [Reader(self._open_call, part, self._target) for part in parts]
+        readers = []
+        for part in parts:
+            source = Source(self._open_stream, part, self._patience, self._reconnects, deadline)
+            prefetch = Prefetch(source, self._prefetch_bytes // len(parts))
+            self._open.add(prefetch)
+            readers.append(Reader(prefetch, part.start_index, skip))
         yield from batches_from_readers(readers, batch_size, query)
 
-    def _open_call(self, query: pb.SampleQuery) -> StreamCall:
+    def _open_stream(self, query: pb.SampleQuery, timeout_s: float | None) -> Opened:
+        replica = self._replicas.next()
         request = pb.StreamSamplesRequest(query=query)
-        return cast(StreamCall, self._stub.StreamSamples(request, metadata=self._metadata))
+        call = replica.stub.StreamSamples(request, timeout=timeout_s, metadata=self._metadata)
+        return Opened(call, replica.target)
+
+    def _call(self, method: str, request: Any) -> Any:
+        """The answer of a call that may be made twice. Raises LabelmintError."""
+        deadline = time.monotonic() + self._timeout_s
+        retries = Retries(self._patience, self._reconnects, deadline)
+        while True:
+            replica = self._replicas.next()
+            left_s = max(deadline - time.monotonic(), 0.0)
+            try:
+                call = getattr(replica.stub, method)
+                return call(request, timeout=left_s, metadata=self._metadata)
+            except grpc.RpcError as error:
+                typed = error_from_rpc(error, replica.target)
+                typed.__cause__ = error
+                retries.wait(typed, f"asking {method} again")
 
 
-def _open_channel(target: str, tls: Tls | None) -> grpc.Channel:
-    if tls is None:
-        return grpc.insecure_channel(target, options=_CHANNEL_OPTIONS)
-    authorities, key, certificate = (
-        Path(file).read_bytes() if file else None
-        for file in (tls.authorities, tls.private_key, tls.certificate)
-    )
-    options = _CHANNEL_OPTIONS
-    if tls.server_name:
-        options += (("grpc.ssl_target_name_override", tls.server_name),)
-    credentials = grpc.ssl_channel_credentials(authorities, key, certificate)
-    return grpc.secure_channel(target, credentials, options=options)
+def _close(streams: weakref.WeakSet[Prefetch], replicas: Replicas) -> None:
+    for prefetch in list(streams):
+        prefetch.close()
+    replicas.close()

@@ -116,12 +116,28 @@ _CLASSES: dict[grpc.StatusCode, type[RpcError]] = {
 }
 
 
+_HINTS = {  # by what grpc says of a connection that failed
+    "CERTIFICATE_VERIFY_FAILED": (
+        "its certificate is of no authority trusted here: give the right authorities"
+    ),
+    "Hostname Verification": "its certificate is for another name: give that as server_name",
+    "WRONG_VERSION_NUMBER": "there is no TLS at this port: leave TLS out, or check the port",
+    "Connection refused": "no server listens there: start one, or check host and port",
+    "Socket closed": (
+        "the other side closed the connection: check the port, and whether it wants TLS"
+    ),
+    "HTTP/2": "what listens there is no gRPC server: check the port",
+    "lookup error": "the name has no address: check the target",
+}
+
+
 def error_from_rpc(error: grpc.RpcError, target: str) -> RpcError:
     """The typed error for a failed call to target; raise it `from` the original."""
     code: grpc.StatusCode = error.code()
     message = error.details() or f"{code.name} without a message"
     if code is grpc.StatusCode.UNAVAILABLE:
-        message = f"{target} is unreachable: {message}"
+        hints = [hint for words, hint in _HINTS.items() if words in message]
+        message = "; ".join((f"{target} is unreachable: {message}", *hints[:1]))
     return _CLASSES.get(code, ServerFault)(message, code.name, _retry_after_s(error))
 
 

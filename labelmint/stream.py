@@ -1,63 +1,44 @@
 """Server streams to batches: one `Reader` per sub-shard, merged in index order.
 
-Enter: opened calls. Leave: batches of exactly the wanted size, each with the position that
-continues right after it. No threads but a timer for each message: HTTP/2's window prefetches
-some MiB for every call.
+Enter: messages. Leave: batches of exactly the wanted size, each with the position that
+continues right after it.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
-import grpc
 import numpy as np
+import numpy.typing as npt
 
-from labelmint.batch import Batch, Chunk, batch_from_chunks, chunk_from_proto
-from labelmint.errors import (
-    LabelmintError,
-    MalformedMessage,
-    NotReady,
-    Unreachable,
-    error_from_rpc,
-)
-from labelmint.shards import members_before, outsiders, resumed
+from labelmint.batch import Batch, Chunk, batch_from_chunks
+from labelmint.errors import LabelmintError, NotReady
+from labelmint.latents import UInt64s
+from labelmint.shards import members_before
+from labelmint.source import Message
 from labelmint.v1 import label_service_pb2 as pb
 
-# A server sends at least a heartbeat every second; a call that it never got stays silent.
-SILENCE_S = 30.0
+Marks = Callable[[UInt64s], npt.NDArray[np.bool_]]
 
 
-class StreamCall(Protocol):
-    """A running StreamSamples call."""
+class Messages(Protocol):
+    """Where a reader's messages come from."""
 
-    def __next__(self) -> pb.StreamSamplesResponse: ...
-    def cancel(self) -> bool: ...
+    def get(self) -> Message | None: ...
+    def close(self) -> None: ...
 
 
 class Reader:
-    """One server stream: its call, the samples not yet taken from it, and its position.
+    """One sub-shard: the samples not yet taken from it, and its position."""
 
-    A stream that the server ends with UNAVAILABLE, as it may at any message boundary, is
-    asked for again at its position, once without progress in between.
-    """
-
-    def __init__(
-        self,
-        open_call: Callable[[pb.SampleQuery], StreamCall],
-        query: pb.SampleQuery,
-        target: str,
-    ) -> None:
+    def __init__(self, messages: Messages, start_index: int, skip: Marks | None = None) -> None:
+        """`skip` marks those of indices, [n], that are not to be delivered."""
         self.bundle_id = ""
         self.ended = False
-        self._open_call, self._query, self._target = open_call, query, target
-        self._call = open_call(query)
-        self._may_reopen = False
-        self._silent = False  # nothing came for too long, so the call was ended
+        self._messages, self._skip = messages, skip
         self._chunk = Chunk(np.empty(0, np.uint64), {})
-        self._next_index = query.start_index  # what the server has told so far
-        self._received = 0
+        self._next_index = start_index  # what the server has told so far
 
     @property
     def pending(self) -> bool:
@@ -82,68 +63,18 @@ class Reader:
 
     def pull(self) -> None:
         """Waits for the next message, or the end; only when no samples are at hand."""
-        watch = threading.Timer(SILENCE_S, self._give_up)
-        watch.daemon = True
-        watch.start()
-        try:
-            response = next(self._call)
-        except StopIteration:
+        message = self._messages.get()
+        if message is None:
             self.ended = True
-        except grpc.RpcError as error:
-            dropped = self._silent or error.code() is grpc.StatusCode.UNAVAILABLE
-            if dropped and self._may_reopen:
-                self._reopen()
-            elif self._silent:
-                raise Unreachable(
-                    f"{self._target} sent nothing for {SILENCE_S:g} s, not even a heartbeat"
-                ) from error
-            else:
-                raise error_from_rpc(error, self._target) from error
-        else:
-            self._accept(response)
-        finally:
-            watch.cancel()
+            return
+        self._chunk, self._next_index = message.chunk, message.next_index
+        self.bundle_id = message.bundle_id
+        if self._skip is not None and self.pending:
+            self._chunk = self._chunk.where(~self._skip(self._chunk.indices))
 
-    def cancel(self) -> None:
-        """Ends the call; harmless when it has ended."""
-        self._call.cancel()
-
-    def _give_up(self) -> None:
-        self._silent = True
-        self._call.cancel()
-
-    def _accept(self, response: pb.StreamSamplesResponse) -> None:
-        chunk = chunk_from_proto(response.batch)
-        if len(chunk):
-            first, last = int(chunk.indices[0]), int(chunk.indices[-1])
-            if first < self._next_index or last >= response.next_index:
-                raise MalformedMessage(
-                    f"samples {first} to {last} are outside {self._next_index} to "
-                    f"{response.next_index}, what the message covers"
-                )
-            strangers = chunk.indices[outsiders(self._query, chunk.indices)]
-            if len(strangers):
-                raise MalformedMessage(
-                    f"sample {strangers[0]} is not of shard {self._query.shard_index} of "
-                    f"{self._query.num_shards}"
-                )
-        elif response.next_index < self._next_index:
-            raise MalformedMessage(
-                f"next_index went back from {self._next_index} to {response.next_index}"
-            )
-        self._chunk = chunk
-        self._next_index = response.next_index
-        self._received += len(chunk)
-        self.bundle_id = response.bundle_id
-        self._may_reopen = True
-
-    def _reopen(self) -> None:
-        self._may_reopen = self._silent = False
-        rest = resumed(self._query, self._next_index, self._received, self.bundle_id)
-        if rest is None:
-            self.ended = True
-        else:
-            self._call = self._open_call(rest)
+    def close(self) -> None:
+        """Ends the stream; harmless when it has ended."""
+        self._messages.close()
 
 
 def batches_from_readers(
@@ -151,7 +82,7 @@ def batches_from_readers(
     batch_size: int,
     query: pb.SampleQuery,
 ) -> Iterator[Batch]:
-    """Merges the readers of query's sub-shards; cancels their calls when it ends or is closed.
+    """Merges the readers of query's sub-shards; closes them when it ends or is closed.
 
     On an error, what came before it is yielded first; the error's next_index, where it has
     one, is the position after that.
@@ -175,7 +106,7 @@ def batches_from_readers(
                 return
     finally:
         for reader in readers:
-            reader.cancel()
+            reader.close()
 
 
 def _next_index(readers: Sequence[Reader], taken: Sequence[Chunk]) -> int:

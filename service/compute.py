@@ -1,7 +1,7 @@
 """Draws batches for one engine and runs them: its thread, and the place in front of it.
 
-While the engine runs one batch, the latents of the next are mapped; nothing is drawn further
-ahead than that. Streams that ended meanwhile are dropped before the engine sees them.
+Shortly before a run ends, the next batch is drawn and its latents are mapped; nothing is drawn
+further ahead than that. Streams that ended meanwhile are dropped before the engine sees them.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ from engines.protocol import Engine
 from service.batch import Part, Settled, failed_outcome, outcomes_from_parts, part_from_draw
 from service.delivery import Stream
 from service.models import ServedModel
+from service.pace import Pace
 from service.scheduler import Draw
 from service.tracing import Tracing
 
@@ -25,6 +26,7 @@ class Compute:
     def __init__(self, engine: Engine, model: ServedModel, tracing: Tracing) -> None:
         self._engine, self._model, self._tracing = engine, model, tracing
         self._engine_thread = ThreadPoolExecutor(1, "engine")
+        self._pace = Pace()
 
     async def run(self) -> None:
         """Never returns; an exception from here is a bug, and the end of the server."""
@@ -40,25 +42,31 @@ class Compute:
         loop = asyncio.get_running_loop()
         while True:
             await place.acquire()
+            await asyncio.sleep(self._pace.wait_s(time.monotonic()))
             draws = await self._model.draws(self._engine.batch_sizes[-1])
+            began = time.monotonic()
             streams = [self._model.streams[draw.lane] for draw in draws]
             batch = await loop.run_in_executor(
                 self._model.mapping_thread, self._batch, draws, streams
             )
+            self._pace.drew(time.monotonic() - began)
             ahead.put_nowait(batch)
 
     async def _compute(self, ahead: asyncio.Queue[Batch], place: asyncio.Semaphore) -> None:
         loop = asyncio.get_running_loop()
         while True:
             parts, settled = await ahead.get()
-            place.release()
             now = time.monotonic()
             parts = [part for part in parts if part.stream.lane.wanted(now)]
+            rows = sum(len(part.ws) for part in parts)
+            self._pace.run_begins(rows, now)
+            place.release()
             if parts:
                 settled += await loop.run_in_executor(
                     self._engine_thread,
                     outcomes_from_parts, self._engine, parts, self._model.metrics,
                 )  # fmt: skip
+                self._pace.run_ended(rows, time.monotonic() - now)
                 shares = [(part.stream.span, len(part.ws), part.since) for part in parts]
                 self._tracing.engine_run(self._model.name, shares, now, time.monotonic())
             for stream, outcome in settled:

@@ -7,7 +7,8 @@ from typing import Any, TypedDict, cast
 
 import click
 
-from labelmint.client import Client, Tls
+from labelmint.client import Client
+from labelmint.connection import Tls
 
 _FILE = click.Path(exists=True, dir_okay=False)
 _CONNECTION = (

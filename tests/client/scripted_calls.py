@@ -10,12 +10,15 @@ from typing import Any
 import grpc
 
 from labelmint.batch import Batch
+from labelmint.retries import Patience, Reconnects
 from labelmint.shards import subshards
+from labelmint.source import Message, Opened, Source
 from labelmint.stream import Reader, batches_from_readers
 from labelmint.v1 import label_service_pb2 as pb
 from tests.client.scripted_service import Ended, Script, responses
 
 TARGET = "here:1"
+QUICK = Patience(connect_s=0.0, reconnect_s=0.05, first_wait_s=0.0001)
 
 
 class FailedCall(grpc.RpcError):
@@ -61,7 +64,7 @@ class Server:
         self.queries: list[pb.SampleQuery] = []
         self.calls: list[ScriptedCall] = []
 
-    def open_call(self, query: pb.SampleQuery) -> ScriptedCall:
+    def open_call(self, query: pb.SampleQuery, timeout_s: float | None = None) -> Opened:
         script = next(self._scripts)
         if len(self.calls) >= self._drops:
             script = replace(script, messages_until_drop=None)
@@ -69,11 +72,26 @@ class Server:
         copy.CopyFrom(query)
         self.queries.append(copy)
         self.calls.append(ScriptedCall(copy, script))
-        return self.calls[-1]
+        return Opened(self.calls[-1], TARGET)
 
     def batches(
         self, query: pb.SampleQuery, batch_size: int = 4, streams: int = 1
     ) -> Iterator[Batch]:
-        parts = subshards(query, streams)
-        readers = [Reader(self.open_call, part, TARGET) for part in parts]
+        readers = []
+        for part in subshards(query, streams):
+            source = Source(self.open_call, part, QUICK, Reconnects())
+            readers.append(Reader(Straight(source), part.start_index))
         return batches_from_readers(readers, batch_size, query)
+
+
+class Straight:
+    """Messages as they are asked for, without a thread."""
+
+    def __init__(self, source: Source) -> None:
+        self._source, self._messages = source, source.messages()
+
+    def get(self) -> Message | None:
+        return next(self._messages, None)
+
+    def close(self) -> None:
+        self._source.close()

@@ -15,10 +15,10 @@ import pytest
 
 import labelmint
 from labelmint import Client, codec
-from labelmint.errors import Denied, Invalid, NotFound, Refused, Unreachable
+from labelmint.errors import Denied, Invalid, NotFound, Refused, TimedOut, Unreachable
 from labelmint.options import StreamOptions
 from labelmint.v1 import label_service_pb2 as pb
-from tests.client.scripted_service import Ended, Script, ScriptedService, keeps, sample
+from tests.client.scripted_service import Ended, Script, ScriptedService, keeps, sample, serving
 
 CLOSED_PORT = "localhost:1"
 
@@ -240,3 +240,37 @@ def test_importing_labelmint_imports_no_torch_and_none_of_the_extras() -> None:
         [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True
     )
     assert (run.stdout.strip(), run.stderr) == ("[]", "")
+
+
+def test_targets_are_taken_in_turns_and_dead_ones_left_out(
+    target: str, service: ScriptedService
+) -> None:
+    with serving() as (other, elsewhere), Client(f"{target}, {CLOSED_PORT},{other}") as client:
+        for _ in range(4):
+            assert len(next(client.stream(4, count=4, outputs=["mask"]))) == 4
+        assert (len(service.queries), len(elsewhere.queries)) == (2, 2)
+        assert client.reconnects == 2
+
+
+def test_a_stream_goes_on_at_another_replica(target: str, service: ScriptedService) -> None:
+    with serving() as (other, elsewhere), Client([target, other]) as client:
+        service.script = elsewhere.script = Script(messages_until_drop=2)
+        batches = list(client.stream(4, count=40, outputs=["mask"]))
+        assert [i for batch in batches for i in batch.indices.tolist()] == list(range(40))
+        assert client.reconnects == len(service.queries) + len(elsewhere.queries) - 1 >= 2
+
+
+def test_a_deadline_ends_a_stream(target: str) -> None:
+    with Client(target) as client:
+        batches = client.stream(4, deadline_s=0.3, outputs=["mask"])
+        with pytest.raises(TimedOut) as caught:
+            for _ in batches:
+                time.sleep(0.01)
+        assert caught.value.next_index is not None
+
+
+def test_prefetch_bytes_and_streams_are_checked(target: str) -> None:
+    with pytest.raises(ValueError, match="prefetch_bytes -1 is under 0"):
+        Client(target, prefetch_bytes=-1)
+    with pytest.raises(ValueError, match="streams 0 is under 1"):
+        Client(target, streams=0)

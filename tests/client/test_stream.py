@@ -3,71 +3,26 @@
 from __future__ import annotations
 
 import itertools
-import threading
-from dataclasses import replace
 from typing import Any
 
-import grpc
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labelmint.errors import MalformedMessage, NotReady, OutOfRange, Unreachable
+from labelmint.errors import MalformedMessage, NotReady, OutOfRange
 from labelmint.shards import members_before, outsiders, subshards
-from labelmint.stream import Reader
 from labelmint.v1 import label_service_pb2 as pb
-from tests.client.scripted_calls import TARGET, FailedCall, Server
-from tests.client.scripted_service import BUNDLE_ID, Ended, Script, keeps, responses, sample
-
-
-@st.composite
-def queries(draw: st.DrawFn) -> pb.SampleQuery:
-    """Ranges of all layouts and filters; all of them end."""
-    num_shards = draw(st.integers(1, 4))
-    start = draw(st.integers(0, 40))
-    query = pb.SampleQuery(
-        sampling=pb.SamplingOptions(
-            seed=draw(st.integers(0, 3)), views_per_object=draw(st.integers(0, 3))
-        ),
-        start_index=start,
-        end_index=start + draw(st.integers(start == 0, 120)),  # 0 would be endless
-        num_shards=num_shards,
-        shard_index=draw(st.integers(0, num_shards - 1)),
-        outputs=[pb.OUTPUT_MASK, pb.OUTPUT_UNCERTAINTY],
-    )
-    if draw(st.booleans()):
-        query.filter.mode = pb.FILTER_MODE_MAX_UNCERTAINTY
-        query.filter.max_uncertainty = draw(st.sampled_from([0.02, 0.5, 0.9]))
-        query.filter.filter_sets = draw(st.booleans())
-    if draw(st.booleans()):
-        query.count = draw(st.integers(1, 30))
-        query.end_index = draw(st.sampled_from([query.end_index, start + 600]))
-    return query
-
-
-SCRIPTS = st.builds(
-    Script,
-    message_samples=st.lists(st.integers(1, 9), min_size=1, max_size=4).map(tuple),
-    idle_after=st.integers(1, 12),
-    messages_until_drop=st.integers(0, 4),
+from tests.client.scripted_calls import Server
+from tests.client.scripted_queries import (
+    BATCH_SIZES,
+    SCRIPTS,
+    STREAMS,
+    expected,
+    members,
+    queries,
 )
-BATCH_SIZES, STREAMS = st.integers(1, 9), st.integers(1, 4)
-
-
-def members(query: pb.SampleQuery) -> list[int]:
-    """The raw indices of the reader's range, one by one."""
-    views, shards = max(1, query.sampling.views_per_object), max(1, query.num_shards)
-    return [
-        index
-        for index in range(query.start_index, query.end_index)
-        if index // views % shards == query.shard_index
-    ]
-
-
-def expected(query: pb.SampleQuery) -> list[int]:
-    kept = [index for index in members(query) if keeps(query, index)]
-    return kept[: query.count] if query.count else kept
+from tests.client.scripted_service import BUNDLE_ID, Script, keeps, responses, sample
 
 
 @given(queries(), SCRIPTS, BATCH_SIZES, STREAMS)
@@ -124,36 +79,6 @@ def test_resuming_at_any_batch_gives_the_identical_rest(
     rest.count = query.count and query.count - delivered
     again = Server(data.draw(SCRIPTS)).batches(rest, batch_size, streams_later)
     assert [int(i) for batch in again for i in batch.indices] == expected(query)[delivered:]
-
-
-@given(queries(), SCRIPTS, BATCH_SIZES, STREAMS)
-def test_a_dropped_stream_goes_on_without_loss_or_repeats(
-    query: pb.SampleQuery, script: Script, batch_size: int, streams: int
-) -> None:
-    script = replace(script, messages_until_drop=1 + (script.messages_until_drop or 0))
-    server = Server(script, drops=20)
-    got = list(server.batches(query, batch_size, streams))
-    assert [int(index) for batch in got for index in batch.indices] == expected(query)
-    assert all(reopened.bundle_id == BUNDLE_ID for reopened in server.queries[streams:])
-
-
-def test_a_stream_that_drops_without_progress_is_unreachable() -> None:
-    server = Server(Script(messages_until_drop=0), drops=9)
-    with pytest.raises(Unreachable, match=f"{TARGET} is unreachable: draining") as caught:
-        next(server.batches(pb.SampleQuery()))
-    assert caught.value.code == "UNAVAILABLE"
-    assert len(server.calls) == 1
-
-
-def test_a_stream_is_reopened_once_without_progress_in_between() -> None:
-    dead = Script(messages_until_drop=0)
-    server = Server(Script(messages_until_drop=1), dead, drops=9)
-    batches = server.batches(pb.SampleQuery(count=10), 3)
-    assert next(batches).indices.tolist() == [0, 1, 2]
-    with pytest.raises(Unreachable) as caught:
-        next(batches)
-    assert caught.value.next_index == 3
-    assert [(query.start_index, query.count) for query in server.queries] == [(0, 10), (3, 7)]
 
 
 @given(queries(), st.integers(0, 400))
@@ -258,41 +183,3 @@ def test_a_message_that_breaks_the_contract_ends_the_stream(
     if name == "of another shard":
         assert "not of shard 0 of 2" in str(caught.value)
     assert server.calls[0].cancelled
-
-
-class SilentCall:
-    """A call that the server never got."""
-
-    def __init__(self) -> None:
-        self._ended = threading.Event()
-
-    def __next__(self) -> pb.StreamSamplesResponse:
-        assert self._ended.wait(10)
-        raise FailedCall(Ended(grpc.StatusCode.CANCELLED, "cancelled"))
-
-    def cancel(self) -> bool:
-        self._ended.set()
-        return True
-
-
-def test_a_silent_stream_is_opened_anew_at_its_position(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("labelmint.stream.SILENCE_S", 0.2)
-    server = Server()
-    calls: list[Any] = [SilentCall()]
-    asked: list[pb.SampleQuery] = []
-
-    def open_call(query: pb.SampleQuery) -> Any:
-        asked.append(query)
-        return calls.pop(0) if calls else server.open_call(query)
-
-    query = pb.SampleQuery(end_index=30)
-    with pytest.raises(Unreachable, match=r"sent nothing for 0\.2 s"):  # never heard of it
-        Reader(open_call, query, TARGET).pull()
-    reader = Reader(open_call, query, TARGET)
-    reader.pull()
-    reader._call = SilentCall()  # from here on
-    position = reader._next_index
-    reader.pull()
-    assert len(asked) == 3 and asked[-1].start_index == position > 0
-    reader.pull()
-    assert reader._next_index > position

@@ -11,8 +11,8 @@ from typing import Any, get_args
 
 import pytest
 
-from labelmint import Client, Unreachable
-from labelmint.batch import Batch
+from labelmint import Client, Patience
+from labelmint.torch import LabelStream
 from tests.service.fault_proxy import Fault, proxying
 from tests.service.test_process import Process, bundle_at, running
 
@@ -21,7 +21,7 @@ ROUNDS = [
     pytest.param(100, marks=[pytest.mark.slow, pytest.mark.timeout(3600)]),
 ]
 FAULTS = [fault for fault in get_args(Fault) if fault != "none"]
-GIVE_UP_S = 60.0
+PATIENCE = Patience(connect_s=60.0)
 
 
 @pytest.fixture(scope="module")
@@ -30,38 +30,25 @@ def fake(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Reader:
-    """A user's loop: on Unreachable it opens the same stream again where it was."""
+    """A user's loop over one stream, which goes on by itself."""
 
     def __init__(self, port: int, **options: Any) -> None:
         self.target, self.options = f"127.0.0.1:{port}", options
         self.indices: list[int] = []
         self.bytes: dict[int, bytes] = {}
-        self.position = 0
-        self.reopened = -1
+        self.reconnects = 0
 
     def read_until(self, enough: Callable[[], bool]) -> None:
         """Reads batch by batch until enough was read."""
-        tried = time.monotonic()
-        while not enough():
-            assert time.monotonic() - tried < GIVE_UP_S
-            self.reopened += 1
-            try:
-                with Client(self.target) as client:
-                    for batch in client.stream(start_index=self.position, **self.options):
-                        self._take(batch)
-                        tried = time.monotonic()
-                        if enough():
-                            return
-            except Unreachable:
-                time.sleep(0.05)
-
-    def _take(self, batch: Batch) -> None:
-        assert batch.images is not None
-        self.indices += [int(i) for i in batch.indices]
-        self.bytes |= {
-            int(i): image.tobytes() for i, image in zip(batch.indices, batch.images, strict=True)
-        }
-        self.position = batch.next_index
+        with Client(self.target, patience=PATIENCE) as client:
+            for batch in client.stream(**self.options):
+                assert batch.images is not None
+                found = [int(i) for i in batch.indices]
+                self.indices += found
+                self.bytes |= zip(found, map(bytes, batch.images), strict=True)
+                self.reconnects = client.reconnects
+                if enough():
+                    return
 
 
 def exactly_once(reader: Reader) -> bool:
@@ -77,20 +64,52 @@ def free_port() -> int:
 def test_kill_9_and_a_restart_lose_nothing_and_repeat_nothing(fake: Path, rounds: int) -> None:
     dice, port = random.Random(rounds), free_port()
     reader, killed = Reader(port, batch_size=7), 0
+    flags = ("--engine", "fake", "--listen", f"127.0.0.1:{port}")
     with ThreadPoolExecutor(1) as pool:
         reading = pool.submit(reader.read_until, lambda: killed == rounds)
-        while killed < rounds:
+        for _ in range(rounds):
             before = len(reader.indices)
-            flags = ("--engine", "fake", "--listen", f"127.0.0.1:{port}")
             with running(fake, *flags) as process:
                 while len(reader.indices) == before and not reading.done():
                     time.sleep(0.01)
                 time.sleep(dice.random() / 2)  # it reads on meanwhile
                 process.popen.send_signal(signal.SIGKILL)
             killed += 1
-        reading.result()
-    assert reader.reopened >= rounds and exactly_once(reader)
+        with running(fake, *flags):
+            reading.result()
+    assert reader.reconnects >= rounds and exactly_once(reader)
     assert len(reader.indices) > 100 * rounds
+
+
+@pytest.mark.parametrize(
+    "kills", [2, pytest.param(20, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])]
+)
+def test_training_through_kills_sees_every_index_of_an_epoch_once(fake: Path, kills: int) -> None:
+    dice, port, killed, seen = random.Random(kills), free_port(), 0, list[int]()
+    per_kill = 300
+    end = per_kill * (kills + 1)
+
+    def train() -> None:
+        stream = LabelStream(
+            f"127.0.0.1:{port}", batch_size=16, end_index=end, outputs=["mask"], patience=PATIENCE
+        )
+        for batch in stream:
+            seen.extend(batch.indices.tolist())
+            while len(seen) >= per_kill * (killed + 1) and killed < kills:
+                time.sleep(0.01)
+
+    with ThreadPoolExecutor(1) as pool:
+        training = pool.submit(train)
+        for _ in range(kills):
+            until = per_kill * killed + dice.randrange(per_kill)
+            with running(fake, "--engine", "fake", "--listen", f"127.0.0.1:{port}") as process:
+                while len(seen) <= until and not training.done():
+                    time.sleep(0.001)
+                process.popen.send_signal(signal.SIGKILL)
+            killed += 1
+        with running(fake, "--engine", "fake", "--listen", f"127.0.0.1:{port}"):
+            training.result()
+    assert seen == list(range(end))
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,90 @@
+"""Weights of any size with random values, in files: what a figure of speed or memory needs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from checkpoints import (
+    ClassCard,
+    GeneratorCard,
+    InterpreterCard,
+    SegmentationCard,
+    card_from_config,
+    head_cards,
+    sha256_of_file,
+    write_generator,
+    write_interpreter,
+)
+from nets.config import GeneratorConfig, channels_from_base
+from nets.interpreter import HeadConfig, Interpreter
+from nets.stylegan2 import Generator
+
+
+@dataclass(frozen=True)
+class Size:
+    """A StyleGAN2 and a segmentation ensemble on it."""
+
+    resolution: int  # pixels
+    channel_base: int
+    grid: int  # pixels of the labels
+    hidden: tuple[int, int]
+    classes: int
+    members: int
+
+
+def write_weights(folder: Path, size: Size) -> tuple[Path, Path]:
+    """The files of a generator and of its interpreter."""
+    torch.manual_seed(0)
+    config = GeneratorConfig(
+        size.resolution, channels_from_base(size.resolution, size.channel_base)
+    )
+    generator = folder / "generator.safetensors"
+    write_generator(
+        generator,
+        Generator(config).eval(),
+        GeneratorCard(
+            format=1,
+            kind="generator",
+            family="stylegan2",
+            config=card_from_config(config),
+            view_layers=0,
+            truncation_psi=0.7,
+            truncation_cutoff=config.num_ws,
+            licences=["CC0-1.0"],
+            made="random",
+        ),
+    )
+    head = HeadConfig("segmentation", config.features, size.hidden, size.classes, size.members)
+    ensemble = Interpreter((head,)).eval()
+    for weight, fan in (
+        (ensemble.head("segmentation").linear1.weight, config.features),
+        (ensemble.head("segmentation").weight2, size.hidden[0]),
+        (ensemble.head("segmentation").weight3, size.hidden[1]),
+    ):
+        weight.data.normal_(0, fan**-0.5)
+    interpreter = folder / "interpreter.safetensors"
+    write_interpreter(
+        interpreter,
+        ensemble,
+        InterpreterCard(
+            format=1,
+            kind="interpreter",
+            generator_sha256=sha256_of_file(generator),
+            tap_recipe="styledconv+const",
+            features=config.features,
+            grid=size.grid,
+            crop_top=0,
+            height=size.grid,
+            width=size.grid,
+            resize="bilinear",
+            score_source="segmentation",
+            licences=["CC0-1.0"],
+            made="random",
+            heads=head_cards(ensemble),
+            segmentation=SegmentationCard(
+                classes=[ClassCard(name=f"class {i}", color=i) for i in range(size.classes)]
+            ),
+        ),
+    )
+    return generator, interpreter

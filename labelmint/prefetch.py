@@ -1,0 +1,78 @@
+"""Messages at hand: a thread that receives and decodes while the trainer computes."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from typing import Protocol
+
+from labelmint.source import Message
+
+WATCH_S = 0.25  # between looks at a source that keeps its reader waiting
+
+
+class Source(Protocol):
+    """What a prefetch reads from; see labelmint.source."""
+
+    def messages(self) -> Iterator[Message]: ...
+    def watch(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class Prefetch:
+    """One source's messages, up to `max_bytes` and one message ahead of their reader."""
+
+    def __init__(self, source: Source, max_bytes: int) -> None:
+        self._source, self._max_bytes = source, max_bytes
+        self._ready: deque[Message] = deque()
+        self._bytes = 0
+        self._changed = threading.Condition()
+        self._ended = self._closed = False
+        self._error: Exception | None = None
+        # A daemon, so that a stream which nobody closed cannot keep a process alive.
+        self._thread = threading.Thread(target=self._fill, name="labelmint-prefetch", daemon=True)
+        self._thread.start()
+
+    def get(self) -> Message | None:
+        """The next message; None at the end. Raises what the source raised, after the messages
+        before it."""
+        with self._changed:
+            while not self._ready and not self._ended:
+                if not self._changed.wait(WATCH_S):
+                    self._source.watch()
+            if self._ready:
+                message = self._ready.popleft()
+                self._bytes -= message.nbytes
+                self._changed.notify_all()
+                return message
+            if self._error is not None:
+                raise self._error
+            return None
+
+    def close(self) -> None:
+        """Ends the source and its thread; harmless when closed."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._source.close()
+        if threading.current_thread() is not self._thread:  # a collector may run anywhere
+            self._thread.join()
+
+    def _fill(self) -> None:
+        try:
+            for message in self._source.messages():
+                with self._changed:
+                    while self._ready and self._bytes >= self._max_bytes and not self._closed:
+                        self._changed.wait()
+                    if self._closed:
+                        return
+                    self._ready.append(message)
+                    self._bytes += message.nbytes
+                    self._changed.notify_all()
+        except Exception as error:  # for the reader to see, a bug too
+            self._error = error
+        finally:
+            with self._changed:
+                self._ended = True
+                self._changed.notify_all()

@@ -1,0 +1,291 @@
+"""A stream as a dataset of PyTorch: whole batches, sharded by itself, resumable. Needs torch.
+
+from labelmint.torch import LabelStream
+
+stream = LabelStream("localhost:50051", batch_size=16, seed=7, keep_fraction=0.9)
+for batch in DataLoader(stream, batch_size=None, num_workers=2, pin_memory=True):
+    loss = step(batch.images, batch.masks)
+    stream.consumed(batch)
+torch.save(stream.state_dict(), "stream.pt")
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from labelmint.batch import Batch
+from labelmint.client import Client
+from labelmint.codec import Array
+from labelmint.connection import Tls
+from labelmint.errors import MissingExtra
+from labelmint.options import StreamOptions, query_from_options
+from labelmint.position import Layer, Position, merged, position_from_state, state_from_position
+from labelmint.retries import Patience
+
+try:
+    import torch
+    from torch.utils.data import IterableDataset, get_worker_info
+except ImportError as error:
+    raise MissingExtra("labelmint.torch needs torch; pip install 'labelmint[torch]'") from error
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+IGNORE_INDEX = 255  # of masks: pixels that a loss leaves out
+# A sharded stream has no use for them: the first is not shard-invariant, the others are no range.
+_REFUSED = ("count", "max_examined", "indices", "z", "w", "w_plus", "shard_index", "num_shards")
+_IDENTITY = (  # what has to be the same for a state to go on
+    "seed", "latent_source", "truncation_psi", "truncation_cutoff", "class_index",
+    "views_per_object", "keep_fraction", "max_uncertainty", "filter_sets", "model",
+)  # fmt: skip
+
+
+class LabelBatch(NamedTuple):
+    """Samples as tensors that may be written to; outputs not asked for are None.
+
+    A DataLoader with pin_memory pins its tensors.
+    """
+
+    images: torch.Tensor | None  # uint8 [n, 3, H, W], RGB
+    masks: torch.Tensor | None  # int64 [n, H, W], class ids; 255 is to be ignored
+    keypoints: torch.Tensor | None  # float32 [n, K, 3]: x, y in label pixels, confidence
+    depth: torch.Tensor | None  # float16 [n, H, W]
+    uncertainty: torch.Tensor | None  # float32 [n]
+    uncertainty_map: torch.Tensor | None  # float16 [n, H, W]
+    w: torch.Tensor | None  # float32 [n, num_ws, w_dim]
+    indices: torch.Tensor  # int64 [n], raw
+    position: Position  # of the reader that made it, right after this batch
+
+
+class LabelStream(IterableDataset[Any]):
+    """Whole batches of one stream, split over all ranks and workers that read it.
+
+    Give it to a DataLoader with batch_size=None. Each index of the range comes to exactly one
+    worker of one rank, in ascending order there. Every worker opens its own connection, after
+    the fork. A range with an end is delivered once by each iteration; ranks then get
+    about, not exactly, the same number of batches.
+    """
+
+    def __init__(
+        self,
+        target: str | Sequence[str] | None = None,
+        *,
+        batch_size: int = 16,
+        rank: int | None = None,
+        world_size: int | None = None,
+        transform: Callable[[LabelBatch], Any] | None = None,
+        ignore_above: float | None = None,
+        streams: int = 1,
+        token: str | None = None,
+        tls: Tls | None = None,
+        patience: Patience | None = None,
+        prefetch_bytes: int = 64 << 20,
+        **options: Unpack[StreamOptions],
+    ) -> None:
+        """Connects when it is iterated over.
+
+        Args:
+            target: see `labelmint.Client`, as for streams, token, tls, patience and
+                prefetch_bytes, which hold for every worker.
+            batch_size: samples in a batch; only a reader's last may be short.
+            rank, world_size: of this process. None: those of torch.distributed, else of the
+                environment's RANK and WORLD_SIZE, else 0 of 1.
+            transform: applied to every batch, in the worker. Keep `position` for `consumed`.
+            ignore_above: mask pixels of a higher uncertainty become 255, the ignore index.
+            options: see `labelmint.options.StreamOptions`, but without count, max_examined,
+                explicit samples and shards.
+
+        Raises:
+            TypeError, ValueError: options are unknown, contradict each other or are not for
+                sharded streams.
+        """
+        for name in _REFUSED:
+            if options.get(name) is not None:
+                raise ValueError(f"option {name!r} is not for LabelStream; use Client.stream")
+        if batch_size < 1:
+            raise ValueError(f"batch_size {batch_size} is under 1; give at least one")
+        if ignore_above is not None and not ignore_above >= 0:
+            raise ValueError(f"ignore_above {ignore_above} is under 0; give a limit from 0 up")
+        query_from_options(options)  # raises
+        self._rank, self._world_size = _checked_world(*_world(rank, world_size))
+        self._batch_size, self._transform, self._ignore_above = batch_size, transform, ignore_above
+        self._options = options
+        self._target, self._streams, self._prefetch_bytes = target, streams, prefetch_bytes
+        self._token, self._tls, self._patience = token, tls, patience
+        start = options.get("start_index", 0)
+        self._start = Position(Layer(1, {0: start}))
+        self._consumed: dict[int, Position] = {}  # by shard, of the iteration under way
+
+    def __iter__(self) -> Iterator[Any]:
+        worker = get_worker_info()
+        workers, number = (worker.num_workers, worker.id) if worker else (1, 0)
+        shard, shards = self._rank * workers + number, self._world_size * workers
+        return self._read(shard, self._start.for_layout(shards))
+
+    def consumed(self, batch: Any) -> None:
+        """Tells `state_dict` that this batch was trained on; needed only with workers.
+
+        Args:
+            batch: a LabelBatch, or whatever has its `position`.
+        """
+        position: Position = batch.position
+        (shard,) = position.layer.next
+        before = self._consumed.get(shard)
+        if before is not None and before.layer.next[shard] > position.layer.next[shard]:
+            self._consumed.clear()  # another iteration began
+        self._consumed[shard] = position
+
+    def state_dict(self) -> dict[str, Any]:
+        """What this process consumed: of all its workers, or in a worker its own.
+
+        Plain numbers and strings. `load_state_dict` takes it under the same number of ranks
+        and workers; for other numbers merge those of all ranks with `merge_states` first.
+        """
+        position = self._start
+        if self._consumed:
+            shards = next(iter(self._consumed.values())).layer.num_shards
+            start = self._start.for_layout(shards)
+            mine = {shard: start.layer.next[shard] for shard in self._mine(shards)}
+            untouched = Position(Layer(shards, mine), start.earlier, start.bundle_id)
+            position = merged([untouched, *self._consumed.values()])
+        return {**state_from_position(position), "options": self._identity()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Iterations begin there from now on.
+
+        Raises:
+            ValueError: it is no state, or of a stream with other options.
+        """
+        theirs, mine = state.get("options"), self._identity()
+        if not isinstance(theirs, Mapping):
+            raise ValueError("the state has no options; it is not of a LabelStream")
+        for name in _IDENTITY:
+            if theirs.get(name) != mine[name]:
+                raise ValueError(
+                    f"the state is of a stream with {name} {theirs.get(name)!r}, and this one has "
+                    f"{mine[name]!r}; give the same"
+                )
+        self._start = position_from_state(state)
+        self._consumed.clear()
+
+    @staticmethod
+    def merge_states(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """One state of those of all ranks, for any number of ranks and workers.
+
+        Raises:
+            ValueError: they do not belong together, or some reader's is missing.
+        """
+        options = [state.get("options") for state in states]
+        if any(each != options[0] for each in options):
+            raise ValueError("states of streams with different options; merge those of one run")
+        position = merged([position_from_state(state) for state in states])
+        if position.layer.missing:
+            raise ValueError(
+                f"the states of shards {', '.join(map(str, position.layer.missing))} of "
+                f"{position.layer.num_shards} are missing; give those of all ranks"
+            )
+        return {**state_from_position(position), "options": options[0]}
+
+    def _mine(self, shards: int) -> range:
+        """This rank's shards; in a worker, its own."""
+        worker = get_worker_info()
+        workers = shards // self._world_size
+        first = self._rank * workers
+        if worker is not None:
+            return range(first + worker.id, first + worker.id + 1)
+        return range(first, first + workers)
+
+    def _identity(self) -> dict[str, Any]:
+        defaults = {"seed": 0, "latent_source": "philox", "views_per_object": 1, "model": ""}
+        known: Mapping[str, Any] = {**defaults, "filter_sets": False, **self._options}
+        return {name: known.get(name) for name in _IDENTITY}
+
+    def _read(self, shard: int, start: Position) -> Iterator[Any]:
+        if shard not in start.layer.next:
+            raise ValueError(
+                f"the state has no position of shard {shard} of {start.layer.num_shards}; it is "
+                "another rank's, or merge_states was left out"
+            )
+        views = self._options.get("views_per_object", 1)
+        done = (lambda indices: start.done(indices, views)) if start.earlier else None
+        self._consumed.clear()
+        with Client(
+            self._target, streams=self._streams, token=self._token, tls=self._tls,
+            patience=self._patience, prefetch_bytes=self._prefetch_bytes,
+        ) as client:  # fmt: skip
+            options = self._options_of(client, shard, start)
+            if 0 < options.get("end_index", 0) <= options["start_index"]:
+                return
+            for batch in client.stream(self._batch_size, skip=done, **options):
+                position = start.advanced(shard, batch.next_index, batch.bundle_id)
+                self._consumed[shard] = position
+                found = label_batch_from_batch(batch, position, self._ignore_above)
+                if self._hides_map():
+                    found = found._replace(uncertainty_map=None)
+                yield found if self._transform is None else self._transform(found)
+
+    def _options_of(self, client: Client, shard: int, start: Position) -> StreamOptions:
+        options = StreamOptions(**self._options)
+        options["start_index"] = start.layer.next[shard]
+        options["shard_index"], options["num_shards"] = shard, start.layer.num_shards
+        if start.bundle_id:
+            options["bundle_id"] = start.bundle_id
+        if self._ignore_above is not None:
+            outputs = options.get("outputs")
+            if outputs is None:
+                model = client.model(options.get("model", ""))
+                outputs = [name for name in model.outputs if name not in ("uncertainty_map", "w")]
+            if "uncertainty_map" not in outputs:
+                options["outputs"] = [*outputs, "uncertainty_map"]
+        return options
+
+    def _hides_map(self) -> bool:
+        """Whether the map is only there for ignore_above."""
+        asked = self._options.get("outputs") or ()
+        return self._ignore_above is not None and "uncertainty_map" not in asked
+
+
+def label_batch_from_batch(
+    batch: Batch, position: Position, ignore_above: float | None = None
+) -> LabelBatch:
+    """The tensors of a batch, in memory of their own."""
+    masks = None if batch.masks is None else batch.masks.astype(np.int64)
+    if ignore_above is not None and masks is not None and batch.uncertainty_map is not None:
+        masks[batch.uncertainty_map > ignore_above] = IGNORE_INDEX
+    images = None if batch.images is None else batch.images.transpose(0, 3, 1, 2)
+    return LabelBatch(
+        images=_tensor(images),
+        masks=None if masks is None else torch.from_numpy(masks),
+        keypoints=_tensor(batch.keypoints),
+        depth=_tensor(batch.depth),
+        uncertainty=_tensor(batch.uncertainty),
+        uncertainty_map=_tensor(batch.uncertainty_map),
+        w=_tensor(batch.w),
+        indices=torch.from_numpy(batch.indices.astype(np.int64)),
+        position=position,
+    )
+
+
+def _tensor(array: Array | None) -> torch.Tensor | None:
+    # A batch's arrays are read-only views; a tensor may be written to.
+    return None if array is None else torch.from_numpy(np.array(array, order="C"))
+
+
+def _world(rank: int | None, world_size: int | None) -> tuple[int, int]:
+    if (rank is None) != (world_size is None):
+        raise ValueError(f"rank {rank} and world_size {world_size} go together; give both")
+    if rank is not None and world_size is not None:
+        return rank, world_size
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _checked_world(rank: int, world_size: int) -> tuple[int, int]:
+    if not 0 <= rank < world_size:
+        raise ValueError(f"rank {rank} is outside 0 to world_size - 1 = {world_size - 1}")
+    return rank, world_size

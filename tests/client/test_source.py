@@ -1,0 +1,132 @@
+"""A stream goes on at its position, whatever happens to its servers."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import replace
+from typing import Any
+
+import grpc
+import pytest
+from hypothesis import given
+
+from labelmint.errors import RpcError, Unreachable
+from labelmint.prefetch import Prefetch
+from labelmint.retries import Patience, Reconnects
+from labelmint.source import Opened, Source
+from labelmint.v1 import label_service_pb2 as pb
+from tests.client.scripted_calls import TARGET, FailedCall, Server
+from tests.client.scripted_queries import BATCH_SIZES, SCRIPTS, STREAMS, expected, queries
+from tests.client.scripted_service import BUNDLE_ID, Ended, Script
+
+C = grpc.StatusCode
+
+
+@given(queries(), SCRIPTS, BATCH_SIZES, STREAMS)
+def test_a_dropped_stream_goes_on_without_loss_or_repeats(
+    query: pb.SampleQuery, script: Script, batch_size: int, streams: int
+) -> None:
+    script = replace(script, messages_until_drop=1 + (script.messages_until_drop or 0))
+    server = Server(script, drops=20)
+    got = list(server.batches(query, batch_size, streams))
+    assert [int(index) for batch in got for index in batch.indices] == expected(query)
+    assert all(reopened.bundle_id == BUNDLE_ID for reopened in server.queries[streams:])
+
+
+def test_without_a_first_message_patience_is_short() -> None:
+    server = Server(Script(messages_until_drop=0), drops=9)
+    with pytest.raises(Unreachable, match=f"{TARGET} is unreachable: draining") as caught:
+        next(server.batches(pb.SampleQuery()))
+    assert caught.value.code == "UNAVAILABLE"
+    assert len(server.calls) == 1
+
+
+def test_a_stream_that_stays_away_ends_where_it_can_go_on() -> None:
+    dead = Script(messages_until_drop=0)
+    server = Server(Script(messages_until_drop=1), *[dead] * 9999, drops=9999)
+    batches = server.batches(pb.SampleQuery(count=10), 3)
+    assert next(batches).indices.tolist() == [0, 1, 2]
+    with pytest.raises(Unreachable) as caught:
+        next(batches)
+    assert caught.value.next_index == 3
+    assert len(server.queries) > 3  # tried for a while
+    assert {(query.start_index, query.count) for query in server.queries[1:]} == {(3, 7)}
+
+
+class Ending:
+    """A call that ends so at once."""
+
+    def __init__(self, end: Ended) -> None:
+        self._end = end
+
+    def __next__(self) -> pb.StreamSamplesResponse:
+        raise FailedCall(self._end)
+
+    def cancel(self) -> bool:
+        return True
+
+
+def source(*calls: Any, patience: Patience) -> tuple[Source, Server, Reconnects]:
+    """A source that gets these calls, then those of a scripted server."""
+    server, reconnects, left = Server(), Reconnects(), list(calls)
+
+    def open_call(query: pb.SampleQuery, timeout_s: float | None) -> Opened:
+        if left:
+            return Opened(left.pop(0), TARGET)
+        return server.open_call(query)
+
+    return Source(open_call, pb.SampleQuery(end_index=30), patience, reconnects), server, reconnects
+
+
+@pytest.mark.parametrize("code", [C.RESOURCE_EXHAUSTED, C.INVALID_ARGUMENT, C.INTERNAL])
+def test_what_does_not_pass_is_not_tried_again(code: grpc.StatusCode) -> None:
+    patient = Patience(connect_s=5.0, first_wait_s=0.001)
+    found, server, _ = source(Ending(Ended(code, "too large")), patience=patient)
+    with pytest.raises(RpcError, match="too large") as caught:
+        next(found.messages())
+    assert caught.value.code == code.name and not server.calls
+
+
+def test_every_try_again_is_counted_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    away = Ended(C.UNAVAILABLE, "connection reset")
+    patient = Patience(connect_s=5.0, first_wait_s=0.001)
+    found, _, reconnects = source(Ending(away), Ending(away), patience=patient)
+    with caplog.at_level(logging.INFO, "labelmint"):
+        list(found.messages())
+    assert reconnects.count == 2
+    assert len(caplog.messages) == 2
+    assert all("connection reset" in line and "index 0" in line for line in caplog.messages)
+
+
+class SilentCall:
+    """A call that the server never got."""
+
+    def __init__(self) -> None:
+        self._ended = threading.Event()
+
+    def __next__(self) -> pb.StreamSamplesResponse:
+        assert self._ended.wait(20)
+        raise FailedCall(Ended(C.CANCELLED, "cancelled"))
+
+    def cancel(self) -> bool:
+        self._ended.set()
+        return True
+
+
+def test_a_silent_stream_is_opened_anew() -> None:
+    patient = Patience(connect_s=9.0, silence_s=0.1)
+    found, server, _ = source(SilentCall(), patience=patient)
+    messages = Prefetch(found, 1 << 20)
+    first = messages.get()
+    assert first is not None and first.chunk.indices[0] == 0
+    assert len(server.calls) == 1
+    messages.close()
+
+
+def test_silence_is_unreachable_in_the_end() -> None:
+    patient = Patience(connect_s=0.0, silence_s=0.1)
+    messages = Prefetch(source(SilentCall(), patience=patient)[0], 1 << 20)
+    with pytest.raises(Unreachable, match=r"sent nothing for 0\.1 s"):
+        messages.get()
+    messages.close()

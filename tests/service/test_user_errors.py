@@ -1,0 +1,114 @@
+"""A user's mistakes: a typed exception, and from the command line one clear line and a code."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from engines.fake import fake_bundle
+from labelmint import Client, Patience, Tls
+from labelmint.cli import main
+from labelmint.errors import Denied, Invalid, LabelmintError, NotFound, NotReady, Unreachable
+from tests.service.harness import FakeModel, served
+from tests.service.identities import config, write_identity
+
+Captured = pytest.CaptureFixture[str]
+BARE = FakeModel("bare", fake_bundle(resolution=16, heads=False))
+
+
+@dataclass(frozen=True)
+class Servers:
+    """Where a user may end up, as 127.0.0.1:PORT."""
+
+    plain: str
+    metrics: str  # HTTP, not gRPC
+    encrypted: str
+    authorities: Path  # of `encrypted`
+    strangers: Path  # nobody's
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    folder, other = tmp_path_factory.mktemp("tls"), tmp_path_factory.mktemp("other") / "ca.pem"
+    tls = write_identity(trustme.CA(), folder, "127.0.0.1")
+    trustme.CA().cert_pem.write_to_path(str(other))
+    with served([BARE]) as plain, served([BARE], config(tls=tls)) as encrypted:
+        yield Servers(
+            f"127.0.0.1:{plain.server.port}",
+            f"127.0.0.1:{plain.server.metrics_port}",
+            f"127.0.0.1:{encrypted.server.port}",
+            folder / "ca.pem",
+            other,
+        )
+
+
+MISTAKES: dict[str, tuple[Callable[[Servers], tuple[str, Path | None]], str]] = {
+    "server down": (lambda s: ("127.0.0.1:1", None), "no server listens there"),
+    "wrong port": (lambda s: (s.metrics, None), "check the port"),
+    "unknown name": (lambda s: ("nobody.invalid:1", None), "the name has no address"),
+    "plain text to TLS": (lambda s: (s.encrypted, None), "whether it wants TLS"),
+    "TLS to plain text": (lambda s: (s.plain, s.authorities), "leave TLS out"),
+    "another authority": (lambda s: (s.encrypted, s.strangers), "of no authority trusted here"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_server_that_is_not_reached_is_told_in_one_line(
+    servers: Servers, mistake: str, capsys: Captured
+) -> None:
+    choose, words = MISTAKES[mistake]
+    target, authorities = choose(servers)
+    tls = Tls(authorities) if authorities else None
+    with Client(target, tls=tls, patience=Patience(connect_s=0.0)) as client:
+        with pytest.raises(Unreachable, match=words):
+            client.models()
+        with pytest.raises(Unreachable, match=words):
+            next(client.stream())
+    flags = ["--authorities", str(authorities)] if authorities else []
+    assert main(["models", "--target", target, *flags]) == 3
+    said = capsys.readouterr().err
+    assert words in said and target in said and said.count("\n") == 1
+
+
+REQUESTS: dict[str, tuple[dict[str, Any], type[LabelmintError], str]] = {
+    "a head it lacks": ({"count": 1, "outputs": ["keypoints"]}, NotReady, "keypoints"),
+    "too large a batch": ({"count": 100_000}, Invalid, "the limit is"),
+    "another model": ({"model": "car"}, NotFound, "'car'; this server has bare"),
+    "another bundle": ({"count": 1, "bundle_id": "sha256:1"}, NotReady, "sha256:1"),
+}
+
+
+@pytest.mark.parametrize("asked", REQUESTS)
+def test_a_request_that_cannot_succeed_is_refused_with_a_reason(
+    servers: Servers, asked: str
+) -> None:
+    options, kind, words = REQUESTS[asked]
+    with Client(servers.plain) as client, pytest.raises(kind, match=words):
+        client.generate(**options)
+
+
+def test_a_refused_command_ends_with_4_and_one_line(
+    servers: Servers, capsys: Captured, tmp_path: Path
+) -> None:
+    out = tmp_path / "sheet.png"
+    arguments = ["--target", servers.plain, "--out", str(out), "--model", "car"]
+    assert main(["preview", *arguments]) == 4
+    said = capsys.readouterr().err
+    assert "'car'; this server has bare" in said and said.count("\n") == 1
+    assert not out.exists()
+
+
+def test_a_wrong_token_is_denied(
+    tokens: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with served([BARE], config(token_file=tokens)) as server:
+        target = f"localhost:{server.server.port}"
+        with Client(target, token="x" * 20) as client, pytest.raises(Denied, match="token"):
+            client.models()
+        monkeypatch.setenv("LABELMINT_TOKEN", "x" * 20)
+        assert main(["models", "--target", target]) == 4
+        said = capsys.readouterr().err
+        assert "token" in said and "x" * 20 not in said and said.count("\n") == 1
