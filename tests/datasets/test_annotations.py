@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
+from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +17,10 @@ from labelmint.datasets.annotations import (
     annotations_from_mask,
     categories_from_model,
 )
+from labelmint.datasets.coco import CocoWriter
+from labelmint.datasets.folder import Folder, State
+from labelmint.datasets.request import checked_request
+from labelmint.datasets.samples import Sample
 from labelmint.model import model_from_proto
 from tests.client.scripted_service import MODEL
 
@@ -73,3 +79,22 @@ sys.exit(main(["download", "--target", "localhost:1", "--out", "x", "--format", 
     ran = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True)
     assert (ran.returncode, ran.stderr.count("\n")) == (1, 1), ran.stderr
     assert f"pip install 'labelmint[{extra}]'" in ran.stderr
+
+
+def test_labels_coarser_than_the_image_are_brought_to_its_pixels(tmp_path: Path) -> None:
+    model = dataclasses.replace(SCRIPTED, image_size=(4, 4), label_size=(2, 2))
+    request = checked_request(format="coco", count=1)
+    sample = Sample(
+        index=3,
+        image=np.zeros((4, 4, 3), np.uint8),
+        mask=np.array([[0, 1], [0, 0]], np.uint8),
+        keypoints=np.array([[1.5, 0.5, 1], [0, 0, 0], [0, 0, 0]], np.float32),
+        depth=None,
+        uncertainty=None,
+    )
+    with Folder(tmp_path, request) as folder:
+        state = State("scripted", "sha256:scripted", None, 0)
+        with closing(CocoWriter(folder, request, model, state)) as writer:
+            part, whole = writer.encoded(sample).annotations
+    assert (part["area"], part["bbox"]) == (4, [2, 0, 2, 2])
+    assert whole["keypoints"][:3] == [2.5, 0.5, 2]  # the centre of those four pixels

@@ -38,7 +38,7 @@ def test_failures_and_forgotten_states_change_no_byte(
     left: list[Path] = []
     for _ in range(100):
         with served(
-            [FakeModel(options=FakeOptions(fail_after_runs=choice.randint(2, 7)))]
+            [FakeModel(options=FakeOptions(fail_after_runs=choice.randint(1, 4)))]
         ) as fails:
             ran = download(fails, out, *options)
         if ran.code == 0:
