@@ -7,6 +7,7 @@ import click
 import labelmint as package
 from labelmint.verbs.bench import bench
 from labelmint.verbs.doctor import doctor
+from labelmint.verbs.download import download
 from labelmint.verbs.models import models
 from labelmint.verbs.preview import preview
 
@@ -17,5 +18,5 @@ def labelmint() -> None:
     """Labelled training data from a generator, streamed."""
 
 
-for verb in (bench, doctor, models, preview):
+for verb in (bench, doctor, download, models, preview):
     labelmint.add_command(verb)

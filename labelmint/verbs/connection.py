@@ -48,9 +48,10 @@ def connection_from_options(options: dict[str, Any]) -> Connection:
     return cast(Connection, {name: options.pop(name) for name in Connection.__annotations__})
 
 
-def client_from_connection(connection: Connection) -> Client:
-    """The client that these options ask for."""
-    return Client(connection["target"], tls=tls_from_connection(connection))
+def client_from_connection(connection: Connection, streams: int = 1) -> Client:
+    """The client that these options ask for, with so many calls a stream."""
+    tls = tls_from_connection(connection)
+    return Client(connection["target"], streams=streams, tls=tls)
 
 
 def tls_from_connection(connection: Connection) -> Tls | None:

@@ -1,0 +1,129 @@
+"""COCO: images/ and annotations.json, for pycocotools and what builds on it.
+
+Image ids are raw indices; `annotations` says what an image is annotated with. Annotations wait as
+lines on the disk, not in memory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from labelmint.codec import Array
+from labelmint.datasets.annotations import (
+    annotations_from_keypoints,
+    annotations_from_mask,
+    categories_from_model,
+    licences_from_model,
+)
+from labelmint.datasets.folder import Folder, State
+from labelmint.datasets.growing import GrowingFile
+from labelmint.datasets.request import Request
+from labelmint.datasets.samples import Sample, encoded_image, image_suffix
+from labelmint.model import Model
+
+ANNOTATIONS = "annotations.json"
+_IMAGES, _LABELS = "images.jsonl", "annotations.jsonl"  # while it is made
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A sample as COCO has it; annotations have no id yet."""
+
+    file: str
+    content: bytes
+    image: dict[str, Any]
+    annotations: list[dict[str, Any]]
+
+
+class CocoWriter:
+    """Writes a COCO data set; `encoded` may run in other threads, the rest in one."""
+
+    def __init__(self, folder: Folder, request: Request, model: Model, state: State) -> None:
+        """Goes on after a state."""
+        self._folder, self._request, self._model = folder, request, model
+        (folder.path / "images").mkdir(exist_ok=True)
+        assert request.min_confidence is not None, "checked_request fills it in"
+        self._min_confidence = request.min_confidence
+        self._annotations = state.mark.get("annotations", 0)
+        self._lines = {
+            name: GrowingFile(folder.scratch / name, state.mark.get(name, 0))
+            for name in (_IMAGES, _LABELS)
+        }
+
+    def encoded(self, sample: Sample) -> Labelled:
+        """A sample's image file and annotations."""
+        name = f"{sample.key}.{image_suffix(self._request)}"
+        height, width = sample.image.shape[:2]
+        image: dict[str, Any] = {
+            "id": sample.index, "file_name": name, "width": width, "height": height,
+        }  # fmt: skip
+        if self._model.licences:
+            image["license"] = 1
+        if sample.uncertainty is not None:
+            image["uncertainty"] = sample.uncertainty
+        annotations, mask = [], None
+        if sample.mask is not None:
+            mask = _resized(sample.mask, (width, height))
+            annotations = annotations_from_mask(mask, self._model)
+        if sample.keypoints is not None:
+            grid = self._model.label_size
+            scale = (width / grid[1], height / grid[0]) if all(grid) else (1.0, 1.0)
+            seen = sample.keypoints[:, 2] >= self._min_confidence
+            annotations += annotations_from_keypoints(
+                sample.keypoints, seen, scale, mask, self._model
+            )
+        content = encoded_image(sample.image, self._request)
+        return Labelled(name, content, image, annotations)
+
+    def add(self, encoded: Labelled) -> None:
+        """Writes the next sample; raises OSError."""
+        (self._folder.path / "images" / encoded.file).write_bytes(encoded.content)
+        lines = []
+        for annotation in encoded.annotations:
+            self._annotations += 1  # from 1 on: pycocotools takes 0 for no match
+            whole = {"id": self._annotations, "image_id": encoded.image["id"], **annotation}
+            lines.append(json.dumps(whole).encode() + b"\n")
+        self._lines[_LABELS].append(b"".join(lines))
+        self._lines[_IMAGES].append(json.dumps(encoded.image).encode() + b"\n")
+
+    def mark(self) -> dict[str, int]:
+        """Where to go on after the samples so far."""
+        lengths = {name: file.length for name, file in self._lines.items()}
+        return {"annotations": self._annotations, **lengths}
+
+    def finish(self) -> None:
+        """Puts the lines together to annotations.json."""
+        head = {
+            "info": {"description": f"Made by labelmint from {self._model.bundle_id}"},
+            "licenses": licences_from_model(self._model),
+            "categories": categories_from_model(self._model),
+        }
+        path = self._folder.scratch / ANNOTATIONS
+        with path.open("wb") as file:
+            file.write(json.dumps(head, indent=1).encode().removesuffix(b"\n}"))
+            for key, name in (("images", _IMAGES), ("annotations", _LABELS)):
+                file.write(f',\n "{key}": ['.encode())
+                with (self._folder.scratch / name).open("rb") as lines:
+                    for number, line in enumerate(lines):
+                        file.write((b",\n  " if number else b"\n  ") + line.rstrip(b"\n"))
+                file.write(b"\n ]")
+            file.write(b"\n}\n")
+        os.replace(path, self._folder.path / ANNOTATIONS)
+
+    def close(self) -> None:
+        """Lets go of the files."""
+        for file in self._lines.values():
+            file.close()
+
+
+def _resized(mask: Array, extent: tuple[int, int]) -> Array:
+    if (mask.shape[1], mask.shape[0]) == extent:
+        return mask
+    picture = Image.fromarray(np.ascontiguousarray(mask))
+    return np.asarray(picture.resize(extent, Image.Resampling.NEAREST))

@@ -1,0 +1,88 @@
+"""Plain folders: a file for every picture, and a table.
+
+images/KEY.png (or .jpg), masks/KEY.png with a palette, depth/KEY.npy float16 as the model gives
+it, index.csv with a row for every sample, and keypoints.jsonl, one JSON object a line.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import PurePosixPath
+
+from labelmint.datasets.folder import Folder, State
+from labelmint.datasets.growing import GrowingFile
+from labelmint.datasets.request import Request
+from labelmint.datasets.samples import (
+    Sample,
+    encoded_image,
+    image_suffix,
+    json_from_keypoints,
+    npy_from_array,
+    png_from_mask,
+)
+from labelmint.model import Model
+
+_TABLE, _POINTS = "index.csv", "keypoints.jsonl"
+
+
+class PngWriter:
+    """Writes folders; `encoded` may run in other threads, the rest in one."""
+
+    def __init__(self, folder: Folder, request: Request, model: Model, state: State) -> None:
+        """Goes on after a state."""
+        self._folder, self._request, self._palette = folder.path, request, model.palette()
+        self._columns = {"image": "images"}
+        if "mask" in model.outputs:
+            self._columns["mask"] = "masks"
+        if "depth" in model.outputs:
+            self._columns["depth"] = "depth"
+        for name in self._columns.values():
+            (self._folder / name).mkdir(exist_ok=True)
+        self._lines = {
+            name: GrowingFile(self._folder / name, state.mark.get(name, 0))
+            for name in (_TABLE, *([_POINTS] if "keypoints" in model.outputs else []))
+        }
+        if not self._lines[_TABLE].length:
+            head = ("index", "uncertainty", *self._columns)
+            self._lines[_TABLE].append(",".join(head).encode() + b"\n")
+
+    def encoded(self, sample: Sample) -> tuple[dict[PurePosixPath, bytes], dict[str, bytes]]:
+        """A sample's files by path, and its lines by the file they go to."""
+        folders, key = self._columns, sample.key
+        files = {
+            PurePosixPath(folders["image"], f"{key}.{image_suffix(self._request)}"): encoded_image(
+                sample.image, self._request
+            )
+        }
+        if sample.mask is not None:
+            path = PurePosixPath(folders["mask"], f"{key}.png")
+            files[path] = png_from_mask(sample.mask, self._palette)
+        if sample.depth is not None:
+            files[PurePosixPath(folders["depth"], f"{key}.npy")] = npy_from_array(sample.depth)
+        score = "" if sample.uncertainty is None else str(sample.uncertainty)
+        row = (str(sample.index), score, *map(str, files))
+        lines = {_TABLE: ",".join(row).encode() + b"\n"}
+        if sample.keypoints is not None:
+            points = {"index": sample.index, "keypoints": json_from_keypoints(sample.keypoints)}
+            lines[_POINTS] = json.dumps(points).encode() + b"\n"
+        return files, lines
+
+    def add(self, encoded: tuple[dict[PurePosixPath, bytes], dict[str, bytes]]) -> None:
+        """Writes the next sample; raises OSError."""
+        files, lines = encoded
+        for path, content in files.items():
+            (self._folder / path).write_bytes(content)
+        for name, line in lines.items():
+            self._lines[name].append(line)
+
+    def mark(self) -> dict[str, int]:
+        """Where to go on after the samples so far."""
+        return {name: file.length for name, file in self._lines.items()}
+
+    def finish(self) -> None:
+        """Everything is in its place."""
+
+    def close(self) -> None:
+        """Lets go of the files."""
+        for file in self._lines.values():
+            file.close()

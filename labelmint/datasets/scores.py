@@ -1,0 +1,74 @@
+"""The first pass of a filter that ranks: the score of every sample of the range, alone.
+
+Enter: a request with a filter. Leave: the raw indices that it keeps of this shard. The scores
+wait in the scratch folder, so that an interrupted pass goes on. Every shard ranks the whole
+range, because ranks are of the whole.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from contextlib import closing
+
+import numpy as np
+from tqdm import tqdm
+
+from labelmint.client import Client
+from labelmint.datasets.commits import Commits
+from labelmint.datasets.folder import Folder
+from labelmint.datasets.growing import GrowingFile
+from labelmint.datasets.request import Request
+from labelmint.datasets.selection import positions_by_rule
+from labelmint.errors import LabelmintError, MalformedMessage
+from labelmint.latents import UInt64s
+from labelmint.shards import outsiders
+
+_BATCH = 64
+_BYTES = 4  # of a score, little-endian float32
+
+
+def chosen_indices(
+    client: Client,
+    request: Request,
+    folder: Folder,
+    commits: Commits,
+) -> UInt64s:
+    """Raw indices [n], ascending; raises LabelmintError, OSError."""
+    assert request.filter and request.fraction, "checked_request saw to it"
+    scores_file = folder.scratch / "scores.f32"
+    with closing(GrowingFile(scores_file, _BYTES * commits.state.scored)) as file:
+        _complete(client, request, file, commits)
+    scores = np.fromfile(scores_file, "<f4", request.ranked)
+    try:
+        positions = positions_by_rule(request.filter, scores, request.fraction)
+    except ValueError as error:
+        raise LabelmintError(str(error)) from error
+    indices = np.uint64(request.start_index) + positions.astype(np.uint64)
+    return indices[~outsiders(request.query(), indices)]
+
+
+def _complete(client: Client, request: Request, file: GrowingFile, commits: Commits) -> None:
+    state = commits.state
+    if state.scored == request.ranked:
+        return
+    options = request.sampling()
+    options["model"], options["bundle_id"] = state.model, state.bundle_id
+    options["outputs"] = ("uncertainty",)
+    options["start_index"] = request.start_index + state.scored
+    options["end_index"] = request.stop or 0
+    bar = tqdm(
+        desc="scores", total=request.ranked, initial=state.scored, unit=" samples",
+        disable=None, dynamic_ncols=True,
+    )  # fmt: skip
+    with bar:
+        for batch in client.stream(_BATCH, **options):
+            first = request.start_index + state.scored
+            expected = np.uint64(first) + np.arange(len(batch), dtype=np.uint64)
+            if batch.uncertainty is None or not np.array_equal(batch.indices, expected):
+                raise MalformedMessage(f"the scores from raw index {first} on are not all there")
+            file.append(batch.uncertainty.astype("<f4").tobytes())
+            state = dataclasses.replace(state, scored=state.scored + len(batch))
+            commits.note(state)
+            bar.update(len(batch))
+    if state.scored != request.ranked:
+        raise MalformedMessage(f"{state.scored} scores came of {request.ranked}")

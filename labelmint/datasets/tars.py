@@ -1,0 +1,106 @@
+"""WebDataset shards: tar files of a fixed number of samples each, in index order.
+
+A sample's files share a key, its raw index: KEY.png (or .jpg), KEY.mask.png, KEY.depth.npy and
+KEY.json with index, uncertainty and keypoints. Members have no times and no owner, so that equal
+samples make equal tars. An unfinished tar grows in the scratch folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tarfile
+
+from labelmint.datasets.folder import Folder, State
+from labelmint.datasets.growing import GrowingFile
+from labelmint.datasets.request import Request
+from labelmint.datasets.samples import (
+    Sample,
+    encoded_image,
+    image_suffix,
+    json_from_keypoints,
+    npy_from_array,
+    png_from_mask,
+)
+from labelmint.model import Model
+
+
+class TarWriter:
+    """Writes shards; `encoded` may run in other threads, the rest in one."""
+
+    def __init__(self, folder: Folder, request: Request, model: Model, state: State) -> None:
+        """Goes on after a state."""
+        assert request.samples_per_shard, "checked_request fills it in"
+        self._folder, self._request, self._palette = folder, request, model.palette()
+        self._number, self._samples = divmod(state.kept, request.samples_per_shard)
+        length = state.mark.get("bytes", 0)
+        self._tar = self._opened(length) if length else None
+
+    def encoded(self, sample: Sample) -> bytes:
+        """A sample's members."""
+        fields: dict[str, object] = {"index": sample.index}
+        if sample.uncertainty is not None:
+            fields["uncertainty"] = sample.uncertainty
+        if sample.keypoints is not None:
+            fields["keypoints"] = json_from_keypoints(sample.keypoints)
+        files = {image_suffix(self._request): encoded_image(sample.image, self._request)}
+        if sample.mask is not None:
+            files["mask.png"] = png_from_mask(sample.mask, self._palette)
+        if sample.depth is not None:
+            files["depth.npy"] = npy_from_array(sample.depth)
+        files["json"] = json.dumps(fields).encode()
+        return b"".join(
+            _member(f"{sample.key}.{suffix}", content) for suffix, content in files.items()
+        )
+
+    def add(self, encoded: bytes) -> None:
+        """Appends the next sample; raises OSError."""
+        self._tar = self._tar or self._opened(0)
+        self._tar.append(encoded)
+        self._samples += 1
+        if self._samples == self._request.samples_per_shard:
+            self._seal(self._tar)
+
+    def mark(self) -> dict[str, int]:
+        """Where to go on after the samples so far."""
+        return {"bytes": self._tar.length if self._tar else 0}
+
+    def finish(self) -> None:
+        """Completes the last tar."""
+        if self._tar:
+            self._seal(self._tar)
+
+    def close(self) -> None:
+        """Lets go of the unfinished tar."""
+        if self._tar:
+            self._tar.close()
+
+    def _opened(self, length: int) -> GrowingFile:
+        name = tar_name(self._request, self._number)
+        path = self._folder.scratch / name
+        if length and not path.exists() and (self._folder.path / name).exists():
+            os.replace(self._folder.path / name, path)  # completed, and then not remembered
+        return GrowingFile(path, length)
+
+    def _seal(self, tar: GrowingFile) -> None:
+        end = 2 * tarfile.BLOCKSIZE
+        tar.append(bytes(end + -(tar.length + end) % tarfile.RECORDSIZE))
+        tar.close()
+        os.replace(tar.path, self._folder.path / tar.path.name)
+        self._tar, self._number, self._samples = None, self._number + 1, 0
+
+
+def tar_name(request: Request, number: int) -> str:
+    """File name of a tar, another one for every shard of the request."""
+    shard = ""
+    if request.num_shards > 1:
+        digits = len(str(request.num_shards))
+        shard = f"{request.shard_index:0{digits}}of{request.num_shards}-"
+    return f"samples-{shard}{number:06d}.tar"
+
+
+def _member(name: str, content: bytes) -> bytes:
+    header = tarfile.TarInfo(name)  # mode 0644, everything else 0
+    header.size = len(content)
+    padding = bytes(-len(content) % tarfile.BLOCKSIZE)
+    return header.tobuf(tarfile.USTAR_FORMAT) + content + padding

@@ -1,0 +1,81 @@
+"""Card: says what made the data set, in a form that people, machines and the hub read."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from engines.fake import fake_bundle
+from labelmint.datasets.card import card_from_state, readme_from_card
+from labelmint.datasets.folder import State
+from labelmint.datasets.request import checked_request
+from labelmint.model import LabelClass, model_from_proto
+from tests.client.scripted_service import MODEL
+from tests.datasets.folders import contents, made
+from tests.service.harness import RunningServer
+
+
+def front_matter(readme: str) -> dict[str, Any]:
+    _, head, _ = readme.split("---\n", 2)
+    fields: dict[str, Any] = yaml.safe_load(head)
+    return fields
+
+
+def test_the_card_has_what_it_takes_to_make_the_same_again(
+    server: RunningServer, tmp_path: Path
+) -> None:
+    options = ("--format", "png", "--count", "20", "--seed", "4", "--keep-fraction", "0.5")
+    out = made(server, tmp_path / "d", *options)
+    card = json.loads((out / "card.json").read_text())
+    assert card["bundle_id"] == fake_bundle(resolution=16).manifest.bundle_id
+    assert card["licences"] == ["CC0-1.0"]
+    assert card["max_uncertainty"] == pytest.approx(0.5)
+    assert card["samples"]["kept"] == 20 < card["samples"]["examined"]
+    assert card["keypoints"] == ["left", "right", "top"]
+    pixels = np.zeros(256, int)
+    for path in (out / "masks").iterdir():
+        with Image.open(path) as mask:
+            pixels += np.bincount(np.asarray(mask).ravel(), minlength=256)
+    assert [label["pixels"] for label in card["classes"]] == pixels[:4].tolist()
+    again = [
+        f"--{name.replace('_', '-')}={value}"
+        for name, value in card["request"].items()
+        if value is not None and name != "release"
+    ]
+    assert contents(made(server, tmp_path / "again", *again)) == contents(out)
+
+
+def test_the_hub_reads_the_front_matter(server: RunningServer, tmp_path: Path) -> None:
+    out = made(server, tmp_path / "d", "--count", "2")
+    fields = front_matter((out / "README.md").read_text())
+    assert fields["license"] == ["cc0-1.0"]
+    assert fields["task_categories"] == [
+        "image-segmentation", "keypoint-detection", "depth-estimation",
+    ]  # fmt: skip
+
+
+@given(st.text(), st.sampled_from(["webdataset", "coco", "png"]))
+def test_no_name_breaks_the_card(name: str, form: str) -> None:
+    model = dataclasses.replace(
+        model_from_proto(MODEL),
+        name=name,
+        licences=(name,),
+        classes=(LabelClass(0, name, (1, 2, 3)),),
+        keypoints=(name,),
+    )
+    request = checked_request(format=form, count=1)
+    card = card_from_state(request, model, State(name, "sha256:b", None, 1, kept=1))
+    assert json.loads(json.dumps(card)) == card
+    readme = readme_from_card(card, request)
+    assert front_matter(readme)["license"] == [name.lower()]
+    rows = [line for line in readme.splitlines() if line.startswith("| 0 |")]
+    assert len(rows) == 2

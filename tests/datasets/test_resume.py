@@ -1,0 +1,149 @@
+"""Resume: however often a download was cut short, its files are those of an uninterrupted one."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from engines.fake import FakeOptions
+from tests.datasets.folders import contents, download, made, target_of
+from tests.service.harness import FakeModel, RunningServer, served
+
+REQUESTS = {
+    "webdataset": ("--format", "webdataset", "--count", "150", "--samples-per-shard", "32"),
+    "coco": ("--format", "coco", "--end-index", "150", "--max-uncertainty", "0.7"),
+    "png": ("--format", "png", "--count", "100", "--keep-fraction", "0.6", "--seed", "3"),
+    "ranked": ("--filter", "research", "--fraction", "0.6", "--end-index", "200",
+               "--samples-per-shard", "24"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("options", REQUESTS.values(), ids=REQUESTS)
+def test_failures_and_forgotten_states_change_no_byte(
+    server: RunningServer, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    """The server fails after a few runs, over and over. Then, from every state on the way, the
+    folder as it was left goes on: a kill just before a commit leaves files ahead of the state."""
+    whole = contents(made(server, tmp_path / "whole", *options))
+    out, choice = tmp_path / "cut", random.Random(7)
+    state = out / ".labelmint" / "state.json"
+    left: list[Path] = []
+    for _ in range(100):
+        with served(
+            [FakeModel(options=FakeOptions(fail_after_runs=choice.randint(1, 4)))]
+        ) as fails:
+            ran = download(fails, out, *options)
+        if ran.code == 0:
+            break
+        assert (ran.code, ran.err.count("\n")) == (1, 1), ran
+        assert "was changed" not in ran.err
+        left.append(tmp_path / f"left-{len(left)}")
+        shutil.copytree(out, left[-1])
+    assert contents(out) == whole
+    assert len(left) > 3
+    for earlier, later in reversed(list(zip(left, left[2:], strict=False))):
+        shutil.copy(earlier / state.relative_to(out), later / state.relative_to(out))
+        assert contents(made(server, later, *options)) == whole
+
+
+@pytest.mark.parametrize("name", ["coco", "ranked"])
+def test_kill_9_changes_no_byte(tmp_path: Path, name: str) -> None:
+    options = {
+        "coco": ("--format", "coco", "--count", "900", "--streams", "2"),
+        "ranked": (
+            "--filter", "top-fraction", "--fraction", "0.5", "--end-index", "800",
+            "--samples-per-shard", "64",
+        ),
+    }[name]  # fmt: skip
+    out, choice = tmp_path / "killed", random.Random(name)
+    slow = FakeModel(options=FakeOptions(seconds_per_sample=0.006))
+    with served([slow]) as server:
+        kills = 0
+        for _ in range(3):
+            kills += _killed(server, out, choice, options)
+        made(server, out, *options)
+    assert kills >= 2, "the kills came too late to show anything"
+    with served() as fast:
+        whole = made(fast, tmp_path / "whole", *options)
+    assert contents(out) == contents(whole)
+
+
+def _killed(
+    server: RunningServer, out: Path, choice: random.Random, options: tuple[str, ...]
+) -> bool:
+    """Runs the command as a process and kills it, once it has got somewhat further."""
+    command = [sys.executable, "-m", "labelmint", "download", "--target", target_of(server)]
+    start = _progress(out)
+    process = subprocess.Popen([*command, "--out", str(out), *options], stdout=subprocess.DEVNULL)
+    while process.poll() is None and _progress(out) <= start:
+        time.sleep(0.01)
+    time.sleep(choice.random())
+    process.send_signal(signal.SIGKILL)
+    return process.wait() == -signal.SIGKILL
+
+
+def _progress(out: Path) -> int:
+    """Samples that are safe; the file is replaced as a whole, so it can always be read."""
+    try:
+        state = json.loads((out / ".labelmint" / "state.json").read_text())["state"]
+    except FileNotFoundError:
+        return 0
+    return int(state["kept"] + state["scored"])
+
+
+def test_interruption_by_the_user_is_130_and_resumes(tmp_path: Path) -> None:
+    options = ("--count", "300", "--samples-per-shard", "100")
+    out = tmp_path / "d"
+    command = [sys.executable, "-m", "labelmint", "download", "--out", str(out), *options]
+    with served([FakeModel(options=FakeOptions(seconds_per_sample=0.005))]) as server:
+        process = subprocess.Popen(
+            [*command, "--target", target_of(server)], stderr=subprocess.PIPE, text=True
+        )
+        while process.poll() is None and not (out / ".labelmint" / "samples-000000.tar").exists():
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate()
+        assert (process.returncode, said.strip()) == (130, "labelmint: interrupted")
+        assert _progress(out) > 0
+        made(server, out, *options)
+        assert contents(out) == contents(made(server, tmp_path / "whole", *options))
+
+
+def test_a_full_disk_is_a_line_and_resumes(server: RunningServer, tmp_path: Path) -> None:
+    """A limit on the size of files stands in for the disk: the same error at the same place."""
+    options = ("--count", "200", "--samples-per-shard", "200")
+    out = tmp_path / "d"
+    command = [sys.executable, "-m", "labelmint", "download", "--out", str(out), *options]
+    shell = 'ulimit -f 200; exec "$@"'
+    ran = subprocess.run(
+        ["bash", "-c", shell, "bash", *command, "--target", target_of(server)],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert (ran.returncode, ran.stdout, ran.stderr.count("\n")) == (1, "", 1)
+    assert "File too large" in ran.stderr
+    assert "the same command goes on" in ran.stderr
+    made(server, out, *options)
+    assert contents(out) == contents(made(server, tmp_path / "whole", *options))
+
+
+def test_a_complete_folder_asks_no_server(server: RunningServer, tmp_path: Path) -> None:
+    out = made(server, tmp_path / "d", "--count", "3")
+    before = contents(out)
+    ran = download("localhost:1", out, "--count", "3")
+    assert (ran.code, ran.err) == (0, "")
+    assert "complete: 3 samples" in ran.out
+    assert contents(out) == before
+
+
+def test_streams_change_no_byte(server: RunningServer, tmp_path: Path) -> None:
+    for name, options in REQUESTS.items():
+        one = contents(made(server, tmp_path / name / "1", *options))
+        assert contents(made(server, tmp_path / name / "3", *options, "--streams", "3")) == one
