@@ -1,9 +1,10 @@
 """Samples per second through shared memory against the socket, for one reader, in turns.
 
-Batches of 8 samples of 256 px, image and mask, RAW, from an engine that costs nothing; both sides
-keep freed memory. Goal: 2, the median of seven pairs.
+Batches of 8 samples of 256 px, image and mask, RAW, from an engine that costs nothing and whose
+own batches are larger, so that they are not what is measured; both sides keep freed memory.
+Goal: 2, the median of seven pairs.
 
-    python -m benchmarks.shared_memory [--seconds 3] [--rounds 7]
+    python -m benchmarks.shared_memory [--engine-batch 32] [--seconds 3] [--rounds 7]
 """
 
 import statistics
@@ -20,12 +21,13 @@ BATCH = 8
 
 
 @click.command()
+@click.option("--engine-batch", default=32, help="Samples of an engine's batch.")
 @click.option("--seconds", default=3.0, help="Of each run.")
 @click.option("--rounds", default=7, help="Pairs of runs.")
-def main(seconds: float, rounds: int) -> None:
+def main(engine_batch: int, seconds: float, rounds: int) -> None:
     keep_freed_memory()  # the client's side too
     print(f"machine: {machine_name()}")
-    with serving(Setting(256, batch=BATCH)) as target:
+    with serving(Setting(256, batch=engine_batch)) as target:
         pairs = [
             (rate_of(target, False, seconds), rate_of(target, True, seconds)) for _ in range(rounds)
         ]
@@ -40,9 +42,7 @@ def main(seconds: float, rounds: int) -> None:
 def rate_of(target: str, shared_memory: bool, seconds: float) -> float:
     """Samples per second of one stream."""
     with Client(target, shared_memory=shared_memory) as client:
-        batches = client.stream(
-            BATCH, outputs=["image", "mask"], codecs=["raw"], max_message_samples=BATCH
-        )
+        batches = client.stream(BATCH, outputs=["image", "mask"], codecs=["raw"])
         next(batches)
         began, received = time.perf_counter(), 0
         while (elapsed := time.perf_counter() - began) < seconds:

@@ -23,7 +23,7 @@ from labelmint.errors import MalformedMessage
 from labelmint.source import StreamCall
 from labelmint.v1 import label_service_pb2 as pb
 
-SLOTS = 4
+SLOTS = 8
 RELEASED_TOGETHER = SLOTS // 2  # a request for each would cost more than the copy
 DEFAULT_MESSAGE_BYTES = 4 << 20  # of a query that says nothing
 NONCE_BYTES = 16

@@ -129,11 +129,9 @@ class LabelService:
         def write() -> int:
             return slots.write(parts_from_chunk(chunk, stream.query))
 
-        return await self._serving.encoded(stream, chunk.size, write) if chunk.pieces else write()
+        return await self._serving.encoded(stream, chunk.size, write)
 
     async def _encoded(self, chunk: Chunk, stream: Stream) -> bytes:
-        if not chunk.pieces:
-            return message_from_chunk(chunk, stream.query)
         return await self._serving.encoded(
             stream, chunk.size, partial(message_from_chunk, chunk, stream.query)
         )
