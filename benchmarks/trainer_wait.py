@@ -1,8 +1,9 @@
 """How much of a training loop's time is waiting for data, when the engine is the faster side.
 
-LabelStream on an engine of a known rate, next to a plain DataLoader that reads the same samples
-from PNG files, and to MDS shards where a Python with mosaicml-streaming is given (a virtual
-environment of its own, because it pins numpy). One worker each, in turns.
+LabelStream, which has threads of its own, on an engine of a known rate; next to a plain DataLoader
+that reads the same samples from PNG files, and from MDS shards where a Python with
+mosaicml-streaming is given (a virtual environment of its own, because it pins numpy), each with
+one worker. In turns.
 
     python -m benchmarks.trainer_wait [--mds-python V/bin/python] [--steps 150] [--rounds 5]
 """
@@ -61,7 +62,7 @@ def main(mds_python: str | None, steps: int, rounds: int) -> None:
 
         def from_stream() -> float:
             stream = LabelStream(target, batch_size=BATCH, outputs=OUTPUTS)
-            return waiting_share(DataLoader(stream, batch_size=None, num_workers=1), steps, STEP_S)
+            return waiting_share(stream, steps, STEP_S)
 
         def from_pngs() -> float:
             loader = DataLoader(Pngs(folder), BATCH, num_workers=1)

@@ -27,7 +27,7 @@ from labelmint.replicas import Replicas, targets_from_text
 from labelmint.retries import Patience, Reconnects, Retries
 from labelmint.shards import subshards
 from labelmint.shared import shared_call
-from labelmint.source import Opened, Source
+from labelmint.source import Message, Opened, Source
 from labelmint.stream import Marks, Reader, batches_from_readers
 from labelmint.v1 import label_service_pb2 as pb
 
@@ -89,7 +89,7 @@ class Client:
         self._shared_memory, self._reconnects = shared_memory, Reconnects()
         self._metadata = metadata_from_token(token)
         self._replicas = Replicas(targets, tls)
-        self._open: weakref.WeakSet[Prefetch] = weakref.WeakSet()
+        self._open: weakref.WeakSet[Prefetch[Message]] = weakref.WeakSet()
         self._end = weakref.finalize(self, _close, self._open, self._replicas)
 
     @property
@@ -229,7 +229,7 @@ class Client:
                 retries.wait(typed, f"asking {method} again")
 
 
-def _close(streams: weakref.WeakSet[Prefetch], replicas: Replicas) -> None:
+def _close(streams: weakref.WeakSet[Prefetch[Message]], replicas: Replicas) -> None:
     for prefetch in list(streams):
         prefetch.close()
     replicas.close()

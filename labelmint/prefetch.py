@@ -1,31 +1,40 @@
-"""Messages at hand: a thread that receives and decodes while the trainer computes."""
+"""Things at hand: a thread that receives and decodes while the trainer computes."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
 from collections.abc import Iterator
-from typing import Protocol
-
-from labelmint.source import Message
+from typing import Generic, Protocol, TypeVar
 
 WATCH_S = 0.25  # between looks at a source that keeps its reader waiting
 
 
-class Source(Protocol):
-    """What a prefetch reads from; see labelmint.source."""
+class Sized(Protocol):
+    """What is fetched."""
 
-    def messages(self) -> Iterator[Message]: ...
+    @property
+    def nbytes(self) -> int: ...
+
+
+Item = TypeVar("Item", bound=Sized)
+ItemOut = TypeVar("ItemOut", bound=Sized, covariant=True)
+
+
+class Source(Protocol[ItemOut]):
+    """What a prefetch reads from, such as labelmint.source's."""
+
+    def messages(self) -> Iterator[ItemOut]: ...
     def watch(self) -> None: ...
     def close(self) -> None: ...
 
 
-class Prefetch:
+class Prefetch(Generic[Item]):
     """One source's messages, up to `max_bytes` and one message ahead of their reader."""
 
-    def __init__(self, source: Source, max_bytes: int) -> None:
+    def __init__(self, source: Source[Item], max_bytes: int) -> None:
         self._source, self._max_bytes = source, max_bytes
-        self._ready: deque[Message] = deque()
+        self._ready: deque[Item] = deque()
         self._bytes = 0
         self._changed = threading.Condition()
         self._ended = self._closed = False
@@ -34,7 +43,7 @@ class Prefetch:
         self._thread = threading.Thread(target=self._fill, name="labelmint-prefetch", daemon=True)
         self._thread.start()
 
-    def get(self) -> Message | None:
+    def get(self) -> Item | None:
         """The next message; None at the end. Raises what the source raised, after the messages
         before it."""
         with self._changed:

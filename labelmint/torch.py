@@ -3,9 +3,8 @@
 from labelmint.torch import LabelStream
 
 stream = LabelStream("localhost:50051", batch_size=16, seed=7, keep_fraction=0.9)
-for batch in DataLoader(stream, batch_size=None, num_workers=2, pin_memory=True):
+for batch in DataLoader(stream, batch_size=None, pin_memory=True):
     loss = step(batch.images, batch.masks)
-    stream.consumed(batch)
 torch.save(stream.state_dict(), "stream.pt")
 """
 
@@ -25,6 +24,7 @@ from labelmint.codec import Array
 from labelmint.errors import MissingExtra
 from labelmint.options import StreamOptions, query_from_options
 from labelmint.position import Layer, Position, merged, position_from_state, state_from_position
+from labelmint.prefetch import Prefetch
 from labelmint.retries import Patience
 
 try:
@@ -67,7 +67,8 @@ class LabelStream(IterableDataset[Any]):
 
     Give it to a DataLoader with batch_size=None. Each index of the range comes to exactly one
     worker of one rank, in ascending order there. Every worker opens its own connection, after
-    the fork. A range with an end is delivered once by each iteration; ranks then get
+    the fork; none is needed for speed, because threads receive, decode and convert ahead of the
+    loop. A range with an end is delivered once by each iteration; ranks then get
     about, not exactly, the same number of batches.
     """
 
@@ -96,7 +97,8 @@ class LabelStream(IterableDataset[Any]):
             batch_size: samples in a batch; only a reader's last may be short.
             rank, world_size: of this process. None: those of torch.distributed, else of the
                 environment's RANK and WORLD_SIZE, else 0 of 1.
-            transform: applied to every batch, in the worker. Keep `position` for `consumed`.
+            transform: applied to every batch, in the thread that is one batch ahead of the loop.
+                Keep `position` for `consumed`.
             ignore_above: mask pixels of a higher uncertainty become 255, the ignore index.
             options: see `labelmint.options.StreamOptions`, but without count, max_examined,
                 explicit samples and shards.
@@ -214,20 +216,29 @@ class LabelStream(IterableDataset[Any]):
                 f"the state has no position of shard {shard} of {start.layer.num_shards}; it is "
                 "another rank's, or merge_states was left out"
             )
+        self._consumed.clear()
+        source = _Made(self._open_client(), partial(self._make, shard, start))
+        ahead: Prefetch[_Item] = Prefetch(source, 0)
+        try:
+            while (item := ahead.get()) is not None:
+                self._consumed[shard] = item.position
+                yield item.batch
+        finally:
+            ahead.close()
+
+    def _make(self, shard: int, start: Position, client: Client) -> Iterator[_Item]:
+        """In a thread of its own, one batch ahead of the loop."""
         views = self._options.get("views_per_object", 1)
         done = (lambda indices: start.done(indices, views)) if start.earlier else None
-        self._consumed.clear()
-        with self._open_client() as client:
-            options = self._options_of(client, shard, start)
-            if 0 < options.get("end_index", 0) <= options["start_index"]:
-                return
-            for batch in client.stream(self._batch_size, skip=done, **options):
-                position = start.advanced(shard, batch.next_index, batch.bundle_id)
-                self._consumed[shard] = position
-                found = label_batch_from_batch(batch, position, self._ignore_above)
-                if self._hides_map():
-                    found = found._replace(uncertainty_map=None)
-                yield found if self._transform is None else self._transform(found)
+        options = self._options_of(client, shard, start)
+        if 0 < options.get("end_index", 0) <= options["start_index"]:
+            return
+        for batch in client.stream(self._batch_size, skip=done, **options):
+            position = start.advanced(shard, batch.next_index, batch.bundle_id)
+            found = label_batch_from_batch(batch, position, self._ignore_above)
+            if self._hides_map():
+                found = found._replace(uncertainty_map=None)
+            yield _Item(found if self._transform is None else self._transform(found), position)
 
     def _options_of(self, client: Client, shard: int, start: Position) -> StreamOptions:
         options = StreamOptions(**self._options)
@@ -248,6 +259,30 @@ class LabelStream(IterableDataset[Any]):
         """Whether the map is only there for ignore_above."""
         asked = self._options.get("outputs") or ()
         return self._ignore_above is not None and "uncertainty_map" not in asked
+
+
+class _Item(NamedTuple):
+    """What the loop gets, and where the reader is then."""
+
+    batch: Any
+    position: Position
+    nbytes: int = 0  # one is held ready, however large
+
+
+class _Made:
+    """A source of batches for a prefetch."""
+
+    def __init__(self, client: Client, make: Callable[[Client], Iterator[_Item]]) -> None:
+        self._client, self._make = client, make
+
+    def messages(self) -> Iterator[_Item]:
+        return self._make(self._client)
+
+    def watch(self) -> None:
+        """The stream within watches its servers itself."""
+
+    def close(self) -> None:
+        self._client.close()
 
 
 def label_batch_from_batch(
