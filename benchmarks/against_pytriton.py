@@ -33,7 +33,7 @@ from labelmint import Client
 
 OUTPUTS = ("image", "mask", "uncertainty")
 START_S = 120.0
-LIGHT = Size(256, 512, grid=64, hidden=(16, 8), classes=4, members=1)
+LIGHT = Size(256, 256, grid=16, hidden=(16, 8), classes=4, members=1)
 Ask = Callable[[], int]  # the samples of one answer
 
 
@@ -111,6 +111,7 @@ def behind_pytriton(python: Path, folder: Path) -> Iterator[str]:
         finally:
             process.terminate()
             process.wait()
+            reader.join()
 
 
 def triton_client(address: str, z_dim: int, batch: int) -> Callable[[int], Ask]:
