@@ -26,15 +26,19 @@ class Score:
 
 
 def evaluate(network: UNet, samples: Samples) -> Score:
-    """Scores a network's predictions for rendered samples."""
+    """Scores a network on rendered samples."""
     predicted = list(predictions(network, samples.images))
     masks = torch.cat([masks for masks, _ in predicted])
-    points = torch.cat([points for _, points in predicted])
+    return score_of(masks, torch.cat([points for _, points in predicted]), samples)
+
+
+def score_of(masks: Tensor, points: Tensor, truth: Samples) -> Score:
+    """Scores predictions: masks uint8 [n, H, W], keypoints float32 [n, K, 2] in pixels."""
     found = score_labels(
-        masks.numpy(), points.numpy(), samples.masks.numpy(), samples.keypoints.numpy(),
+        masks.numpy(), points.numpy(), truth.masks.numpy(), truth.keypoints.numpy(),
         len(CLASS_NAMES),
     )  # fmt: skip
-    share = pck(points, samples.keypoints, PCK_SHARE * head_extents(samples.masks))
+    share = pck(points, truth.keypoints, PCK_SHARE * head_extents(truth.masks))
     return Score(found.miou, found.iou.tolist(), share, found.keypoint_error_px)
 
 
