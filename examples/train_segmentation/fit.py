@@ -22,7 +22,7 @@ from examples.train_segmentation.unet import Prediction, UNet, UNetConfig
 class FitConfig:
     """The same for every arm."""
 
-    steps: int = 1000
+    steps: int = 800
     batch_size: int = 16
     learning_rate: float = 2e-3  # of AdamW, after the warm-up; then half a cosine down to 0
     warm_up: int = 50  # steps
