@@ -20,6 +20,7 @@ from examples.demo.serving import server
 from examples.train_segmentation.arms import Arm, Material, check_model, source_of_arm
 from examples.train_segmentation.evaluate import evaluate
 from examples.train_segmentation.fit import FitConfig, fit
+from examples.train_segmentation.options import arms_from_text, seeds_from_text
 from examples.train_segmentation.picture import picture_from_networks
 from examples.train_segmentation.results import (
     NETWORK,
@@ -44,27 +45,6 @@ from training.errors import LabelError
 
 CURVE_POINTS = 10
 SHOWN = 8  # test images in the picture
-MAX_SEED = 999_999
-
-
-def arms_from_text(context: click.Context, option: click.Parameter, text: str) -> tuple[Arm, ...]:
-    """Arms by their letters, such as a,e."""
-    try:
-        return tuple(Arm(letter.strip()) for letter in text.split(","))
-    except ValueError as error:
-        letters = ",".join(arm.value for arm in Arm)
-        raise click.BadParameter(f"{text!r} is no list of arms; choose from {letters}") from error
-
-
-def seeds_from_text(context: click.Context, option: click.Parameter, text: str) -> tuple[int, ...]:
-    """Whole numbers, such as 0,1,2."""
-    try:
-        seeds = tuple(int(seed) for seed in text.split(","))
-    except ValueError:
-        seeds = (-1,)
-    if not all(0 <= seed <= MAX_SEED for seed in seeds):
-        raise click.BadParameter(f"{text!r} is no list of seeds from 0 to {MAX_SEED}, as 0,1,2")
-    return seeds
 
 
 @click.command()
@@ -97,9 +77,9 @@ def main(
             for seed in seeds:
                 for arm in arms:
                     train(arm, seed, config, material, out)
+        report(out, config, picture)
     except (LabelError, LabelmintError, OSError, ValueError) as error:
         raise click.ClickException(str(error)) from error
-    report(out, config, picture)
 
 
 @contextmanager
@@ -150,8 +130,10 @@ def report(out: Path, config: FitConfig, picture: Path) -> None:
         if arm.value in shown
     ]
     samples = rendered(TEST).rows(torch.arange(SHOWN))
+    print(f"\n{table_from_runs(runs)}")
+    picture.parent.mkdir(parents=True, exist_ok=True)
     picture_from_networks(samples, networks).save(picture)
-    print(f"\n{table_from_runs(runs)}\n\nlook at {picture}")
+    print(f"\nlook at {picture}")
 
 
 if __name__ == "__main__":
