@@ -13,6 +13,7 @@ from examples.demo.scene import CLASS_NAMES, KEYPOINT_NAMES
 from examples.train_segmentation.consistency import MeanTeacher
 from examples.train_segmentation.fit import ExtraLoss
 from examples.train_segmentation.samples import (
+    TRAINING,
     Samples,
     samples_from_batch,
     shuffled_batches,
@@ -26,7 +27,7 @@ OUTPUTS = ("image", "mask", "keypoints")
 
 
 class Arm(Enum):
-    """What is compared, by the letter that names it."""
+    """What is compared; the value is its letter."""
 
     LABELLED = "a"
     STREAM = "b"
@@ -39,18 +40,13 @@ class Arm(Enum):
         """In words, for tables and pictures."""
         return _TITLES[self]
 
-    @property
-    def streams(self) -> bool:
-        """Whether it needs a server."""
-        return self in (Arm.STREAM, Arm.FILTERED)
-
 
 _TITLES = {
     Arm.LABELLED: "16 labelled images",
     Arm.STREAM: "stream, no filter",
     Arm.FILTERED: f"stream, keep_fraction {KEEP_FRACTION}",
-    Arm.SUPERVISED: "10,000 rendered images, supervised",
-    Arm.CONSISTENCY: "16 labelled, 10,000 rendered unlabelled",
+    Arm.SUPERVISED: f"{TRAINING.count:,} rendered images, supervised",
+    Arm.CONSISTENCY: f"16 labelled, {TRAINING.count:,} rendered unlabelled",
 }
 
 

@@ -66,14 +66,10 @@ def samples_from_batch(batch: Batch) -> Samples:
     """
     if batch.images is None or batch.masks is None or batch.keypoints is None:
         raise ValueError("the stream has no images, masks or keypoints; ask for all three outputs")
-    images = torch.tensor(batch.images)  # a copy: the batch is read-only
-    return Samples(images.permute(0, 3, 1, 2), torch.tensor(batch.masks), _trusted(batch.keypoints))
-
-
-def _trusted(keypoints: "np.ndarray[tuple[int, ...], np.dtype[np.float32]]") -> Tensor:
-    points = torch.tensor(keypoints)
-    points[..., 2].clamp_(0, 1)
-    return points
+    # Copies, because a batch is read-only.
+    images, masks, keypoints = map(torch.tensor, (batch.images, batch.masks, batch.keypoints))
+    keypoints[..., 2].clamp_(0, 1)
+    return Samples(images.permute(0, 3, 1, 2), masks, keypoints)
 
 
 def samples_from_folder(folder: Path) -> Samples:
@@ -103,9 +99,11 @@ def rendered(draw: Draw) -> Samples:
     source = torch.Generator().manual_seed(draw.seed)
     z = torch.randn(draw.count, Z_DIM, generator=source)
     starts = trange(0, draw.count, RENDERED_AT_ONCE, desc=f"render {draw.count}", unit="batch")
-    truths = [_rendered_from_latents(z[i : i + RENDERED_AT_ONCE]) for i in starts]
+    parts = [_rendered_from_latents(z[i : i + RENDERED_AT_ONCE]) for i in starts]
     return Samples(
-        *(torch.cat([getattr(t, f) for t in truths]) for f in ("images", "masks", "keypoints"))
+        torch.cat([part.images for part in parts]),
+        torch.cat([part.masks for part in parts]),
+        torch.cat([part.keypoints for part in parts]),
     )
 
 
