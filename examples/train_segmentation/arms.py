@@ -1,0 +1,124 @@
+"""The five ways to come by training data; everything else is the same for all.
+
+An arm and the material leave as a source of batches and, for arm e, an extra loss.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+import torch
+
+from examples.demo.scene import CLASS_NAMES, KEYPOINT_NAMES
+from examples.train_segmentation.consistency import MeanTeacher
+from examples.train_segmentation.fit import ExtraLoss
+from examples.train_segmentation.samples import (
+    TRAINING,
+    Samples,
+    samples_from_batch,
+    shuffled_batches,
+)
+from examples.train_segmentation.unet import UNet
+from labelmint import Client
+
+KEEP_FRACTION = 0.9
+STREAM_SEED = 41_000  # the run's seed is added: another stream for each
+OUTPUTS = ("image", "mask", "keypoints")
+
+
+class Arm(Enum):
+    """What is compared; the value is its letter."""
+
+    LABELLED = "a"
+    STREAM = "b"
+    FILTERED = "c"
+    SUPERVISED = "d"
+    CONSISTENCY = "e"
+
+    @property
+    def title(self) -> str:
+        """In words, for tables and pictures."""
+        return _TITLES[self]
+
+
+_TITLES = {
+    Arm.LABELLED: "16 labelled images",
+    Arm.STREAM: "stream, no filter",
+    Arm.FILTERED: f"stream, keep_fraction {KEEP_FRACTION}",
+    Arm.SUPERVISED: f"{TRAINING.count:,} rendered images, supervised",
+    Arm.CONSISTENCY: f"16 labelled, {TRAINING.count:,} rendered unlabelled",
+}
+
+
+@dataclass(frozen=True)
+class Material:
+    """Where the arms' images come from; each is made when an arm first asks for it."""
+
+    labelled: Callable[[], Samples]
+    rendered: Callable[[], Samples]
+    client: Callable[[], Client]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What an arm trains on."""
+
+    batches: Iterator[Samples]  # endless, of exactly the batch size
+    extra: Callable[[UNet], ExtraLoss] | None = None
+
+
+def source_of_arm(arm: Arm, material: Material, batch_size: int, seed: int) -> Source:
+    """The arm's batches, which the seed decides."""
+
+    def shuffled(samples: Samples, purpose: int) -> Iterator[Samples]:
+        return shuffled_batches(
+            samples, batch_size, torch.Generator().manual_seed(2 * seed + purpose)
+        )
+
+    match arm:
+        case Arm.LABELLED:
+            return Source(shuffled(material.labelled(), 0))
+        case Arm.STREAM:
+            return Source(streamed(material.client(), batch_size, STREAM_SEED + seed, None))
+        case Arm.FILTERED:
+            return Source(
+                streamed(material.client(), batch_size, STREAM_SEED + seed, KEEP_FRACTION)
+            )
+        case Arm.SUPERVISED:
+            return Source(shuffled(material.rendered(), 0))
+        case Arm.CONSISTENCY:
+            unlabelled = shuffled(material.rendered(), 1)
+            return Source(
+                shuffled(material.labelled(), 0),
+                lambda network: MeanTeacher(network, unlabelled, seed),
+            )
+
+
+def streamed(
+    client: Client, batch_size: int, seed: int, keep_fraction: float | None
+) -> Iterator[Samples]:
+    """The stream, batch by batch, for ever; raises LabelmintError."""
+    for batch in client.stream(batch_size, seed=seed, keep_fraction=keep_fraction, outputs=OUTPUTS):
+        yield samples_from_batch(batch)
+
+
+def check_model(client: Client, resolution: int) -> None:
+    """Refuses a server whose labels do not mean what the renderer's do.
+
+    Raises:
+        ValueError: naming what differs.
+        LabelmintError: the server cannot be asked.
+    """
+    model = client.model()
+    found = (
+        tuple(c.name for c in model.classes), model.keypoints, model.image_size, model.label_size
+    )  # fmt: skip
+    size = (resolution, resolution)
+    wanted = (CLASS_NAMES, KEYPOINT_NAMES, size, size)
+    names = ("classes", "keypoints", "image size", "label size")
+    for name, has, needs in zip(names, found, wanted, strict=True):
+        if has != needs:
+            raise ValueError(
+                f"model {model.name} has {name} {has}, the renderer {needs}; serve the bundle "
+                "of `make demo`"
+            )

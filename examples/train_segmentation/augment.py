@@ -1,0 +1,96 @@
+"""Random variants of labelled images: the same for every arm.
+
+A batch of samples enters, one variant of each leaves: mirrored, turned, scaled, shifted,
+recoloured, with mask and keypoints moved along.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from examples.demo.scene import KEYPOINT_NAMES
+from examples.train_segmentation.samples import Samples
+
+
+@dataclass(frozen=True)
+class Variation:
+    """How far variants go, each uniform between the extremes."""
+
+    mirrored: float = 0.5  # share
+    turn_degrees: float = 15.0  # either way
+    scale: float = 1.25  # up to so much larger or smaller, uniform in its logarithm
+    shift: float = 0.1  # of the image's extent, either way
+    gain: float = 0.25  # of all colours, and half of it of each channel, either way
+    offset: float = 0.2  # added to colours in [-1, 1], either way
+
+
+def swapped_sides(names: tuple[str, ...]) -> list[int]:
+    """Position of each keypoint's partner in a mirror; without one, its own."""
+    table = str.maketrans({"\0": "right", "\1": "left"})
+    partners = [n.replace("left", "\0").replace("right", "\1").translate(table) for n in names]
+    return [names.index(partner) for partner in partners]
+
+
+MIRRORED_KEYPOINTS = swapped_sides(KEYPOINT_NAMES)
+
+
+def varied(
+    samples: Samples, source: torch.Generator, variation: Variation | None = None
+) -> Samples:
+    """One variant of each sample; what comes into the frame continues the border."""
+    variation = variation or Variation()
+    maps = random_maps(len(samples), source, variation)
+    moved = moved_by(samples, maps)
+    return Samples(recoloured(moved.images, source, variation), moved.masks, moved.keypoints)
+
+
+def random_maps(count: int, source: torch.Generator, variation: Variation) -> Tensor:
+    """Affine maps float32 [n, 2, 3] from a variant's coordinates to the original's, both in
+    [-1, 1] between the image's edges; a negative determinant mirrors."""
+    angle = _uniform(source, count) * math.radians(variation.turn_degrees)
+    scale = (_uniform(source, count) * math.log(variation.scale)).exp()
+    mirror = torch.where(torch.rand(count, generator=source) < variation.mirrored, -1.0, 1.0)
+    shift = _uniform(source, count, 2) * (2 * variation.shift)
+    cos, sin = angle.cos() / scale, angle.sin() / scale
+    linear = torch.stack([cos * mirror, -sin, sin * mirror, cos], dim=1).view(-1, 2, 2)
+    return torch.cat([linear, shift[..., None]], dim=2)
+
+
+def moved_by(samples: Samples, maps: Tensor) -> Samples:
+    """Images, masks and keypoints seen through affine maps as of random_maps."""
+    height, width = samples.masks.shape[1:]
+    shape = [len(samples), 1, height, width]
+    grid = F.affine_grid(maps, shape, align_corners=False)
+    images = F.grid_sample(samples.images.float(), grid, padding_mode="border", align_corners=False)
+    masks = F.grid_sample(
+        samples.masks[:, None].float(), grid, "nearest", "border", align_corners=False
+    )
+    keypoints = _moved_keypoints(samples.keypoints, maps, torch.tensor([width, height]))
+    return Samples(images.round().byte(), masks[:, 0].byte(), keypoints)
+
+
+def _moved_keypoints(keypoints: Tensor, maps: Tensor, extent: Tensor) -> Tensor:
+    mirrored = torch.linalg.det(maps[:, :, :2]) < 0
+    keypoints = torch.where(mirrored[:, None, None], keypoints[:, MIRRORED_KEYPOINTS], keypoints)
+    original = keypoints[..., :2] / extent * 2 - 1
+    # The maps lead from the variant to the original; points go the other way.
+    points = torch.linalg.solve(maps[:, :, :2], (original - maps[:, None, :, 2]).mT).mT
+    framed = (points.abs() < 1).all(dim=2)
+    return torch.cat([(points + 1) / 2 * extent, (keypoints[..., 2] * framed)[..., None]], dim=2)
+
+
+def recoloured(images: Tensor, source: torch.Generator, variation: Variation) -> Tensor:
+    """uint8 [n, 3, H, W] with other brightness, contrast and tint."""
+    count = len(images)
+    gain = 1 + variation.gain * (
+        _uniform(source, count, 1, 1, 1) + 0.5 * _uniform(source, count, 3, 1, 1)
+    )
+    offset = variation.offset * 127.5 * _uniform(source, count, 1, 1, 1)
+    return ((images.float() - 128) * gain + 128 + offset).clamp(0, 255).round().byte()
+
+
+def _uniform(source: torch.Generator, *shape: int) -> Tensor:
+    return torch.rand(shape, generator=source) * 2 - 1

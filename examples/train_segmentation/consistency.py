@@ -1,0 +1,83 @@
+"""Learning from images without labels: arm e's extra loss.
+
+A teacher that averages the student's weights (Tarvainen and Valpola, Mean teachers, NIPS 2017,
+arXiv 1703.01780) labels the images; where it is sure (FixMatch, Sohn et al., NeurIPS 2020, arXiv
+2001.07685) the student has to say the same of a recoloured CutMix of them (French et al.,
+Semi-supervised semantic segmentation needs strong, varied perturbations, BMVC 2020, arXiv
+1906.01916). Classes only: none of these has a form for keypoints.
+"""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from examples.train_segmentation.augment import Variation, moved_by, random_maps, recoloured
+from examples.train_segmentation.samples import Samples
+from examples.train_segmentation.unet import UNet
+
+
+@dataclass(frozen=True)
+class ConsistencyConfig:
+    """The papers' usual settings; nothing was tuned."""
+
+    average: float = 0.99  # share of its old weights that the teacher keeps at each step
+    sure: float = 0.95  # the teacher's probability from which a pixel counts
+    weight: float = 1.0  # of this loss beside the labelled one
+
+
+class MeanTeacher:
+    """Owns the teacher and draws its images; an ExtraLoss."""
+
+    def __init__(
+        self,
+        student: UNet,
+        images: Iterator[Samples],  # whose labels are never looked at
+        seed: int,
+        config: ConsistencyConfig | None = None,
+    ) -> None:
+        self.teacher = copy.deepcopy(student).requires_grad_(False).eval()
+        self._images, self._config = images, config or ConsistencyConfig()
+        self._source = torch.Generator().manual_seed(seed)
+        self._steps = 0
+
+    def loss(self, network: UNet) -> Tensor:
+        """Cross-entropy with the teacher's sure labels, over all pixels of the mixed images."""
+        unlabelled, variation = next(self._images), Variation()
+        maps = random_maps(len(unlabelled), self._source, variation)
+        weak = moved_by(unlabelled, maps).images
+        sureness, labels = self.teacher(weak).classes.softmax(dim=1).max(dim=1)
+        strong = recoloured(weak, self._source, variation)
+        box = random_boxes(len(weak), weak.shape[2:], self._source)
+        mixed = torch.where(box[:, None], strong.roll(1, dims=0), strong)
+        labels = torch.where(box, labels.roll(1, dims=0), labels)
+        sure = torch.where(box, sureness.roll(1, dims=0), sureness) >= self._config.sure
+        misfit = F.cross_entropy(network(mixed).classes, labels, reduction="none")
+        return self._config.weight * (misfit * sure).mean()
+
+    @torch.no_grad()
+    def after_step(self, network: UNet) -> None:
+        """Moves the teacher towards the student, faster while there is little to average."""
+        keep = min(self._config.average, 1 - 1 / (self._steps + 1))
+        self._steps += 1
+        student = network.state_dict()
+        for name, value in self.teacher.state_dict().items():
+            if value.is_floating_point():
+                value.lerp_(student[name], 1 - keep)
+
+
+def random_boxes(count: int, size: torch.Size, source: torch.Generator) -> Tensor:
+    """bool [n, H, W]: a rectangle of half of each image's area, anywhere, of any shape."""
+    height, width = size
+    # Sides of at least half the image's, whose product is half its area.
+    share = 0.5 ** torch.rand(count, 1, generator=source)
+
+    def inside(extent: int, share: Tensor) -> Tensor:
+        start = torch.rand(count, 1, generator=source) * (1 - share) * extent
+        pixel = torch.arange(extent) + 0.5
+        return (pixel >= start) & (pixel < start + share * extent)
+
+    return inside(height, share)[:, :, None] & inside(width, 0.5 / share)[:, None]

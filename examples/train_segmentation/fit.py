@@ -1,0 +1,109 @@
+"""The one training loop that every arm goes through.
+
+A network's seed and a source of labelled batches enter, the trained network leaves.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import trange
+
+from examples.train_segmentation.augment import varied
+from examples.train_segmentation.samples import Samples
+from examples.train_segmentation.unet import Prediction, UNet, UNetConfig
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """The same for every arm."""
+
+    steps: int = 800
+    batch_size: int = 16
+    learning_rate: float = 2e-3  # of AdamW, after the warm-up; then half a cosine down to 0
+    warm_up: int = 50  # steps
+    weight_decay: float = 1e-2
+    gradient_norm: float = 1.0  # longer gradients are cut to it
+    keypoint_weight: float = 0.1  # of their loss beside the classes'
+    sigma_px: float = 1.5  # of the keypoints' Gaussian targets
+
+
+class ExtraLoss(Protocol):
+    """A term beside the labelled loss, for methods that learn from more than labels."""
+
+    def loss(self, network: UNet) -> Tensor:
+        """The term at this step, a scalar."""
+
+    def after_step(self, network: UNet) -> None:
+        """Told when the network has changed."""
+
+
+def fit(
+    config: FitConfig,
+    network_config: UNetConfig,
+    seed: int,
+    batches: Iterator[Samples],
+    extra: Callable[[UNet], ExtraLoss] | None = None,
+    watch: Callable[[int, UNet], None] = lambda step, network: None,
+) -> UNet:
+    """Trains a fresh network; watch sees it after every step, counted from 1.
+
+    The seed decides the first weights and the augmentation; batches and extra have their own.
+    """
+    torch.manual_seed(seed)
+    network = UNet(network_config)
+    source = torch.Generator().manual_seed(seed)
+    term = extra(network) if extra else None
+    optimiser = torch.optim.AdamW(
+        network.parameters(), config.learning_rate, weight_decay=config.weight_decay
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(config, step))
+    with trange(1, config.steps + 1, unit="step") as bar:
+        for step in bar:
+            samples = varied(next(batches), source)
+            network.train()
+            loss = labelled_loss(network(samples.images), samples, config)
+            total = loss + term.loss(network) if term else loss
+            optimiser.zero_grad()
+            total.backward()
+            nn.utils.clip_grad_norm_(network.parameters(), config.gradient_norm)
+            optimiser.step()
+            schedule.step()
+            if term:
+                term.after_step(network)
+            bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
+            watch(step, network)
+    network.eval()
+    return network
+
+
+def _rate(config: FitConfig, step: int) -> float:
+    if step < config.warm_up:
+        return (step + 1) / config.warm_up
+    return 0.5 + 0.5 * math.cos(
+        math.pi * (step - config.warm_up) / max(config.steps - config.warm_up, 1)
+    )
+
+
+def labelled_loss(prediction: Prediction, samples: Samples, config: FitConfig) -> Tensor:
+    """Cross-entropy per pixel for the classes; over all pixels, by trust, for the keypoints."""
+    classes = F.cross_entropy(prediction.classes, samples.masks.long())
+    target = gaussians(samples.keypoints, samples.masks.shape[1:], config.sigma_px)
+    log_likelihood = prediction.heatmaps.flatten(2).log_softmax(dim=2)
+    misfit = -(target.flatten(2) * log_likelihood).sum(dim=2)
+    trust = samples.keypoints[..., 2]
+    keypoints = (misfit * trust).sum() / trust.sum().clamp(min=1)
+    return classes + config.keypoint_weight * keypoints
+
+
+def gaussians(keypoints: Tensor, size: torch.Size, sigma_px: float) -> Tensor:
+    """Where each keypoint is, as a distribution over pixels that sums to 1: [n, K, H, W]."""
+    height, width = size
+    x, y = torch.arange(width) + 0.5, torch.arange(height) + 0.5
+    across = (x - keypoints[..., :1]).square() / (-2 * sigma_px**2)
+    down = (y - keypoints[..., 1:2]).square() / (-2 * sigma_px**2)
+    return across.softmax(dim=2)[:, :, None] * down.softmax(dim=2)[..., None]

@@ -1,0 +1,122 @@
+"""Labelled images, wherever they come from: the form in which every arm hands them to training.
+
+Enter: a stream's batches, the labelled folder, or the renderer. Leave: `Samples`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import trange
+
+from examples.demo.render import render
+from examples.demo.scene import Z_DIM, scene_from_latents
+from labelmint import Batch
+from training.errors import LabelError
+from training.labelled_set import labelled_set_from_folder
+
+RESOLUTION = 64
+RENDERED_AT_ONCE = 50
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """n labelled images of one size."""
+
+    images: Tensor  # uint8 [n, 3, H, W]
+    masks: Tensor  # uint8 [n, H, W], class ids
+    keypoints: Tensor  # float32 [n, K, 3]: x, y in pixels (centres at +0.5), trust in [0, 1]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def rows(self, index: Tensor) -> "Samples":
+        """Some samples, by their positions int64 [m]."""
+        return Samples(self.images[index], self.masks[index], self.keypoints[index])
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Scenes that are drawn afresh from a seed; draws of different seeds share none."""
+
+    seed: int
+    count: int
+
+
+TRAINING = Draw(seed=31_001, count=10_000)
+VALIDATION = Draw(seed=31_002, count=256)  # to choose settings by, and for the curves
+TEST = Draw(seed=31_003, count=1024)  # for the table alone
+
+
+def bytes_from_colours(colours: Tensor) -> Tensor:
+    """Colours in [-1, 1] as uint8, rounded as a server does it."""
+    return (colours * 127.5 + 128).clamp(0, 255).byte()
+
+
+def samples_from_batch(batch: Batch) -> Samples:
+    """A stream's batch of images, masks and keypoints; a keypoint's confidence is its trust.
+
+    Raises:
+        ValueError: the batch lacks one of the three.
+    """
+    if batch.images is None or batch.masks is None or batch.keypoints is None:
+        raise ValueError("the stream has no images, masks or keypoints; ask for all three outputs")
+    # Copies, because a batch is read-only.
+    images, masks, keypoints = map(torch.tensor, (batch.images, batch.masks, batch.keypoints))
+    keypoints[..., 2].clamp_(0, 1)
+    return Samples(images.permute(0, 3, 1, 2), masks, keypoints)
+
+
+def samples_from_folder(folder: Path) -> Samples:
+    """The labelled images of `make demo`.
+
+    Raises:
+        LabelError: a file is missing or wrong; the message names it.
+    """
+    labels = labelled_set_from_folder(folder)
+    if labels.keypoints is None:
+        raise LabelError(f"{folder} has no keypoints.json; `make demo` writes one")
+    paths = [folder / f"image_{i:02d}.png" for i in range(len(labels))]
+    try:
+        images = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths])
+    except (OSError, ValueError) as error:
+        raise LabelError(f"the images of {folder} cannot be read: {error}") from error
+    return Samples(
+        torch.from_numpy(images).permute(0, 3, 1, 2),
+        torch.from_numpy(labels.masks),
+        torch.from_numpy(labels.keypoints),
+    )
+
+
+@cache
+def rendered(draw: Draw) -> Samples:
+    """The renderer's images and exact truth of fresh scenes; trust is 1 where a point is seen."""
+    source = torch.Generator().manual_seed(draw.seed)
+    z = torch.randn(draw.count, Z_DIM, generator=source)
+    starts = trange(0, draw.count, RENDERED_AT_ONCE, desc=f"render {draw.count}", unit="batch")
+    parts = [_rendered_from_latents(z[i : i + RENDERED_AT_ONCE]) for i in starts]
+    return Samples(
+        torch.cat([part.images for part in parts]),
+        torch.cat([part.masks for part in parts]),
+        torch.cat([part.keypoints for part in parts]),
+    )
+
+
+def _rendered_from_latents(z: Tensor) -> Samples:
+    truth = render(scene_from_latents(z, z), RESOLUTION)
+    return Samples(bytes_from_colours(truth.image), truth.mask, truth.keypoints)
+
+
+def shuffled_batches(samples: Samples, size: int, source: torch.Generator) -> Iterator[Samples]:
+    """Batches of exactly this size for ever; every sample once before any comes again."""
+    waiting = torch.empty(0, dtype=torch.int64)
+    while True:
+        while len(waiting) < size:
+            waiting = torch.cat([waiting, torch.randperm(len(samples), generator=source)])
+        yield samples.rows(waiting[:size])
+        waiting = waiting[size:]

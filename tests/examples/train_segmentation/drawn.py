@@ -1,0 +1,16 @@
+"""What these tests share: a few rendered scenes, seeds, and images to compare."""
+
+import torch
+from torch import Tensor
+
+from examples.train_segmentation.samples import Draw
+
+SMALL = Draw(seed=5, count=20)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def hashes(images: Tensor) -> set[bytes]:
+    return {image.numpy().tobytes() for image in images}
