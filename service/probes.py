@@ -3,6 +3,8 @@
 Kubernetes' gRPC probes cannot do mutual TLS, and a scrape must not wait for the event loop.
 """
 
+import logging
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +15,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from service.errors import StartError
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ def probe_server(host: str, port: int, probes: Probes) -> Iterator[int]:
     """Serves until the block ends; yields the bound port. Raises StartError."""
     handler = type("Handler", (_Handler,), {"probes": probes})
     try:
-        server = ThreadingHTTPServer((host, port), handler)
+        server = _Server((host, port), handler)
     except OSError as error:
         raise StartError(f"metrics port {host}:{port} cannot be bound: {error.strerror}") from error
     server.daemon_threads = True
@@ -41,6 +45,13 @@ def probe_server(host: str, port: int, probes: Probes) -> Iterator[int]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A scraper that hangs up is no news."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            _log.exception("an HTTP request failed")
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -88,16 +88,16 @@ def material_of_demo(demo: Path, target: str | None) -> Iterator[Material]:
     with ExitStack() as stack:
 
         @cache
-        def client() -> Client:
-            address = target or stack.enter_context(server(demo / "bundle"))
-            connected = stack.enter_context(Client(address))
-            check_model(connected, RESOLUTION)
-            return connected
+        def address() -> str:
+            found = target or stack.enter_context(server(demo / "bundle"))
+            with Client(found) as client:
+                check_model(client, RESOLUTION)
+            return found
 
         yield Material(
             labelled=cache(partial(samples_from_folder, demo / "labels")),
             rendered=partial(rendered, TRAINING),
-            client=client,
+            target=address,
         )
 
 

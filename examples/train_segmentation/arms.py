@@ -20,6 +20,7 @@ from examples.train_segmentation.samples import (
 )
 from examples.train_segmentation.unet import UNet
 from labelmint import Client
+from labelmint.torch import LabelStream
 
 KEEP_FRACTION = 0.9
 STREAM_SEED = 41_000  # the run's seed is added: another stream for each
@@ -56,7 +57,7 @@ class Material:
 
     labelled: Callable[[], Samples]
     rendered: Callable[[], Samples]
-    client: Callable[[], Client]
+    target: Callable[[], str]  # of a server of the demo's bundle
 
 
 @dataclass(frozen=True)
@@ -79,10 +80,10 @@ def source_of_arm(arm: Arm, material: Material, batch_size: int, seed: int) -> S
         case Arm.LABELLED:
             return Source(shuffled(material.labelled(), 0))
         case Arm.STREAM:
-            return Source(streamed(material.client(), batch_size, STREAM_SEED + seed, None))
+            return Source(streamed(material.target(), batch_size, STREAM_SEED + seed, None))
         case Arm.FILTERED:
             return Source(
-                streamed(material.client(), batch_size, STREAM_SEED + seed, KEEP_FRACTION)
+                streamed(material.target(), batch_size, STREAM_SEED + seed, KEEP_FRACTION)
             )
         case Arm.SUPERVISED:
             return Source(shuffled(material.rendered(), 0))
@@ -95,11 +96,13 @@ def source_of_arm(arm: Arm, material: Material, batch_size: int, seed: int) -> S
 
 
 def streamed(
-    client: Client, batch_size: int, seed: int, keep_fraction: float | None
+    target: str, batch_size: int, seed: int, keep_fraction: float | None
 ) -> Iterator[Samples]:
     """The stream, batch by batch, for ever; raises LabelmintError."""
-    for batch in client.stream(batch_size, seed=seed, keep_fraction=keep_fraction, outputs=OUTPUTS):
-        yield samples_from_batch(batch)
+    stream = LabelStream(
+        target, batch_size=batch_size, seed=seed, keep_fraction=keep_fraction, outputs=OUTPUTS
+    )
+    return map(samples_from_batch, stream)
 
 
 def check_model(client: Client, resolution: int) -> None:

@@ -16,7 +16,7 @@ from tqdm import trange
 
 from examples.demo.render import render
 from examples.demo.scene import Z_DIM, scene_from_latents
-from labelmint import Batch
+from labelmint.torch import LabelBatch
 from training.errors import LabelError
 from training.labelled_set import labelled_set_from_folder
 
@@ -29,7 +29,7 @@ class Samples:
     """n labelled images of one size."""
 
     images: Tensor  # uint8 [n, 3, H, W]
-    masks: Tensor  # uint8 [n, H, W], class ids
+    masks: Tensor  # uint8 or int64 [n, H, W], class ids
     keypoints: Tensor  # float32 [n, K, 3]: x, y in pixels (centres at +0.5), trust in [0, 1]
 
     def __len__(self) -> int:
@@ -58,7 +58,7 @@ def bytes_from_colours(colours: Tensor) -> Tensor:
     return (colours * 127.5 + 128).clamp(0, 255).byte()
 
 
-def samples_from_batch(batch: Batch) -> Samples:
+def samples_from_batch(batch: LabelBatch) -> Samples:
     """A stream's batch of images, masks and keypoints; a keypoint's confidence is its trust.
 
     Raises:
@@ -66,10 +66,8 @@ def samples_from_batch(batch: Batch) -> Samples:
     """
     if batch.images is None or batch.masks is None or batch.keypoints is None:
         raise ValueError("the stream has no images, masks or keypoints; ask for all three outputs")
-    # Copies, because a batch is read-only.
-    images, masks, keypoints = map(torch.tensor, (batch.images, batch.masks, batch.keypoints))
-    keypoints[..., 2].clamp_(0, 1)
-    return Samples(images.permute(0, 3, 1, 2), masks, keypoints)
+    batch.keypoints[..., 2].clamp_(0, 1)
+    return Samples(batch.images, batch.masks, batch.keypoints)
 
 
 def samples_from_folder(folder: Path) -> Samples:

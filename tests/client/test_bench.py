@@ -15,6 +15,7 @@ import pytest
 from engines.fake import FakeOptions
 from labelmint.cli import main
 from tests.client.scripted_service import ScriptedService
+from tests.interrupts import INTERRUPTIBLE
 from tests.service.harness import FakeModel, served
 
 Captured = pytest.CaptureFixture[str]
@@ -115,7 +116,7 @@ def test_an_interrupt_prints_what_was_measured_and_is_130(
 ) -> None:
     out = tmp_path / "figures.json"
     command = [
-        sys.executable, "-m", "labelmint", "bench", "--target", target, *mode,
+        *INTERRUPTIBLE, sys.executable, "-m", "labelmint", "bench", "--target", target, *mode,
         "--duration", "600", "--warmup", "0", "--json", str(out),
     ]  # fmt: skip
     with subprocess.Popen(

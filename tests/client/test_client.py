@@ -274,3 +274,16 @@ def test_prefetch_bytes_and_streams_are_checked(target: str) -> None:
         Client(target, prefetch_bytes=-1)
     with pytest.raises(ValueError, match="streams 0 is under 1"):
         Client(target, streams=0)
+
+
+def test_the_calls_of_a_stream_go_round_the_replicas_of_one_name(
+    target: str, service: ScriptedService
+) -> None:
+    with serving() as (other, elsewhere):
+        ports = [address.rpartition(":")[2] for address in (target, other)]
+        name = "ipv4:" + ",".join(f"127.0.0.1:{port}" for port in ports)
+        with Client(name, streams=2) as client:
+            for _ in range(4):  # until both are connected, one may get all
+                batches = list(client.stream(4, count=20, outputs=["mask"]))
+                assert [i for b in batches for i in b.indices.tolist()] == list(range(20))
+        assert service.queries and elsewhere.queries

@@ -15,6 +15,7 @@ import pytest
 
 from engines.fake import FakeOptions
 from tests.datasets.folders import contents, download, made, target_of
+from tests.interrupts import INTERRUPTIBLE
 from tests.service.harness import FakeModel, RunningServer, served
 
 REQUESTS = {
@@ -105,7 +106,9 @@ def test_interruption_by_the_user_is_130_and_resumes(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "labelmint", "download", "--out", str(out), *options]
     with served([FakeModel(options=FakeOptions(seconds_per_sample=0.005))]) as server:
         process = subprocess.Popen(
-            [*command, "--target", target_of(server)], stderr=subprocess.PIPE, text=True
+            [*INTERRUPTIBLE, *command, "--target", target_of(server)],
+            stderr=subprocess.PIPE,
+            text=True,
         )
         while process.poll() is None and not (out / ".labelmint" / "samples-000000.tar").exists():
             time.sleep(0.01)

@@ -1,8 +1,11 @@
 """Metrics are there before the first request, and right after a known stream."""
 
+import socket
+import struct
 import time
 import urllib.request
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from engines.fake import FakeOptions, fake_bundle
@@ -90,3 +93,16 @@ def test_depth_and_streams_while_streams_wait() -> None:
         assert value(values, "labelmint_queue_depth_samples") > 8
         for call in calls:
             call.cancel()
+
+
+def test_a_scraper_that_hangs_up_is_no_news(
+    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with served() as server:
+        for _ in range(20):
+            with socket.create_connection(("127.0.0.1", server.server.metrics_port)) as caller:
+                at_once = struct.pack("ii", 1, 0)  # closing resets the connection
+                caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+                caller.sendall(b"GET /metrics HTTP/1.1\r\n\r\n" * 3)
+        assert value(scraped(server), "labelmint_open_streams") == 0
+    assert capfd.readouterr().err == "" and caplog.messages == []
