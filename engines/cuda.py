@@ -40,7 +40,7 @@ class CudaDevice:
         self._cuda, self._index = runtime, index
         self.use()
         properties = self._do("cudaGetDeviceProperties", index)
-        self._device_name = properties.name.decode().rstrip("\0")
+        self._device_name: str = properties.name.decode().rstrip("\0")
         self._capability = (int(properties.major), int(properties.minor))
         self._graphs: dict[int, Any] = {}  # handles that must live as long as they are used
 

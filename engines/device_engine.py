@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from bundle.manifest import Manifest
 from engines.device import Device
 from engines.errors import DeviceLost, EngineError, EngineRunError
+from engines.plan_parity import Precision
 from engines.protocol import EngineResult
 from engines.request import check_batch_sizes, check_request, padded_feed, padded_size
 from engines.result import result_from_arrays
@@ -42,13 +43,15 @@ class DeviceEngine:
     def __init__(
         self,
         manifest: Manifest,
+        precision: Precision,  # of the graph
         batch_sizes: tuple[int, ...],
         device: Device,
         open_launcher: Callable[[RunMemory], Launcher],
     ) -> None:
         """Raises EngineError; nothing stays allocated then."""
         check_batch_sizes(batch_sizes)
-        self._manifest, self._batch_sizes, self._device = manifest, batch_sizes, device
+        self._manifest, self._precision = manifest, precision
+        self._batch_sizes, self._device = batch_sizes, device
         self._specs = labeller_outputs(manifest)
         self._score = (UNCERTAINTY,) if UNCERTAINTY in self._specs else ()
         self._lost: DeviceLost | None = None
@@ -63,7 +66,7 @@ class DeviceEngine:
 
     @property
     def name(self) -> str:
-        return self._launcher.name
+        return f"{self._launcher.name}-{self._precision}"
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:
@@ -87,13 +90,14 @@ class DeviceEngine:
             raise self._lost.with_traceback(None)
         try:
             self._device.use()
-            return self._run(ws, max_uncertainty, outputs)
+            try:
+                return self._run(ws, max_uncertainty, outputs)
+            except EngineRunError:
+                # The next run may not meet copies of this one; a lost device shows here as well.
+                self._device.synchronize(self._memory.stream)
+                raise
         except DeviceLost as error:
             self._lost = error
-            raise
-        except EngineRunError:
-            with contextlib.suppress(EngineError):  # the next run may not meet copies of this one
-                self._device.synchronize(self._memory.stream)
             raise
 
     def close(self) -> None:

@@ -3,7 +3,9 @@
 EngineError
 ├── EngineOpenError         the runtime cannot load a graph, or the graph contradicts the manifest
 │   ├── RuntimeMissing      this machine lacks the device or the library that was asked for
-│   └── PlanError           an engine file is corrupt, or of another GPU, version or bundle
+│   ├── PlanMissing         nobody built an engine for this bundle, GPU, version and precision
+│   ├── PlanError           an engine file is corrupt, or of another GPU, version or bundle
+│   └── PlanDiffers         a built engine is further from ONNX Runtime than is accepted
 ├── EngineRunError          a run failed, or what came back contradicts the contract
 │   └── OutOfDeviceMemory   the device has no room for this run; a later one may fit
 ├── DeviceLost              permanent: nothing runs on this device until the process starts anew
@@ -26,6 +28,14 @@ class RuntimeMissing(EngineOpenError):
 
 class PlanError(EngineOpenError):
     """An engine file is corrupt, or of another GPU, version or bundle."""
+
+
+class PlanMissing(EngineOpenError):
+    """Nobody built an engine for this bundle, GPU, version and precision."""
+
+
+class PlanDiffers(EngineOpenError):
+    """A built engine is further from ONNX Runtime than is accepted."""
 
 
 class EngineRunError(EngineError):

@@ -1,10 +1,11 @@
 """Runs a TensorRT plan between fixed addresses, one execution context and, where the version can,
 one CUDA graph for each batch size."""
 
+import contextlib
 import logging
 from typing import Any
 
-from engines.errors import EngineOpenError, EngineRunError
+from engines.errors import EngineError, EngineOpenError, EngineRunError
 from engines.run_memory import RunMemory
 from engines.tensorrt_plan import TensorRTPlan
 
@@ -45,8 +46,9 @@ class TensorRTLauncher:
             self._enqueue(rows)
 
     def close(self) -> None:
-        while self._graphs:
-            self._memory.device.end_graph(self._graphs.popitem()[1])
+        with contextlib.suppress(EngineError):  # a lost device frees nothing
+            while self._graphs:
+                self._memory.device.end_graph(self._graphs.popitem()[1])
         self._contexts.clear()
 
     def _context(self, rows: int) -> Any:

@@ -40,7 +40,7 @@ def member(trt: Any, enum: str, name: str) -> Any:
 
 
 def logger_from_module(trt: Any) -> Any:
-    """A logger that hands on what TensorRT says; `last_error` is the last thing it complained of."""
+    """A logger that hands on what TensorRT says; `last_error` is its last complaint."""
 
     class Logger(trt.ILogger):  # type: ignore[misc]  # the package has no types
         def __init__(self) -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from bundle.manifest import LABELLER, MAPPING, Manifest, Parity
@@ -20,7 +19,7 @@ from bundle.open import Bundle, open_bundle
 from bundle.read import bundle_id_from_content
 from bundle.write import file_entries, write_manifest
 from engines.open import EngineOptions, Precision, open_engine, open_mapping
-from engines.protocol import Engine
+from engines.plan_parity import unfiltered_arrays
 from engines.sampling import default_options, ws_from_indices
 from export.errors import ExportError
 from export.half_on_cpu import half_by_float32
@@ -29,7 +28,6 @@ from export.manifest_from_cards import generator_from_card, heads_from_card, lab
 from export.onnx_from_labeller import labeller_onnx, mapping_onnx
 from export.parity import (
     TOLERANCES,
-    Arrays,
     parity_of_labeller,
     parity_of_mapping,
     refuse_excess,
@@ -137,14 +135,3 @@ def measured_parity(
         )
         refuse_excess(parities[-1], TOLERANCES[precision])
     return parities
-
-
-def unfiltered_arrays(engine: Engine, ws: NDArray[np.float32]) -> Arrays:
-    """All outputs of all rows of ws, in as many runs as it takes."""
-    batch = engine.batch_sizes[-1]
-    parts = []
-    for start in range(0, len(ws), batch):
-        rows = ws[start : start + batch]
-        everything = np.full(len(rows), np.inf, np.float32)
-        parts.append(engine.run(rows, everything, engine.outputs).arrays)
-    return {name: np.concatenate([part[name] for part in parts]) for name in engine.outputs}
