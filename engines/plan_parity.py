@@ -120,5 +120,5 @@ def _distance(expected: NDArray[Any], found: NDArray[Any]) -> Any:
 
 def _relative(expected: NDArray[Any], found: NDArray[Any]) -> Any:
     wide = expected.astype(np.float64)
-    scale = np.abs(wide).max(axis=(1, 2), keepdims=True)
+    scale = np.maximum(np.abs(wide).max(axis=(1, 2), keepdims=True), np.finfo(np.float16).tiny)
     return (np.abs(found.astype(np.float64) - wide) / scale).max()

@@ -1,6 +1,7 @@
 """Memory of one engine on a device, all of it taken once: a graph's inputs and outputs at the
 largest batch, there and in pinned host memory, and the stream that copies between the two."""
 
+import contextlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -57,18 +58,21 @@ class RunMemory:
         return {name: _shaped(host, self.outputs[name], rows) for name, host in hosts.items()}
 
     def close(self) -> None:
-        """Frees everything; idempotent, and silent on a device that is lost."""
-        try:
-            while self._pinned:
+        """Frees everything once its stream is done; idempotent. A lost device frees nothing, and
+        the process has to end anyway."""
+        if self.stream:
+            with contextlib.suppress(EngineError):
+                self.device.synchronize(self.stream)
+        while self._pinned:
+            with contextlib.suppress(EngineError):
                 self.device.unpin(self._pinned.popitem()[1])
-            while self.addresses:
+        while self.addresses:
+            with contextlib.suppress(EngineError):
                 self.device.free(self.addresses.popitem()[1])
-            if self.stream:
-                stream, self.stream = self.stream, 0
+        if self.stream:
+            stream, self.stream = self.stream, 0
+            with contextlib.suppress(EngineError):
                 self.device.end_stream(stream)
-        except EngineError:  # nothing can be freed there; the process has to end anyway
-            self._pinned.clear()
-            self.addresses.clear()
 
 
 def bytes_of(spec: ArraySpec, rows: int) -> int:

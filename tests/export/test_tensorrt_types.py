@@ -17,7 +17,7 @@ from nets import stylegan1
 from nets.config import GeneratorConfig
 from tests.export.networks import random_generator, random_interpreter
 
-NAMES = {
+NAMES: dict[int, str] = {
     TensorProto.FLOAT: "FP32", TensorProto.FLOAT16: "FP16", TensorProto.INT32: "INT32",
     TensorProto.INT64: "INT64", TensorProto.BOOL: "BOOL", TensorProto.UINT8: "UINT8",
 }  # fmt: skip
