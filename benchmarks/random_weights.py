@@ -16,14 +16,14 @@ from checkpoints import (
     write_generator,
     write_interpreter,
 )
-from nets.config import GeneratorConfig, channels_from_base
+from nets import stylegan1, stylegan2
+from nets.config import Family, GeneratorConfig, channels_from_base
 from nets.interpreter import HeadConfig, Interpreter
-from nets.stylegan2 import Generator
 
 
 @dataclass(frozen=True)
 class Size:
-    """A StyleGAN2 and a segmentation ensemble on it."""
+    """A generator and a segmentation ensemble on it."""
 
     resolution: int  # pixels
     channel_base: int
@@ -31,22 +31,31 @@ class Size:
     hidden: tuple[int, int]
     classes: int
     members: int
+    family: Family = "stylegan2"
+    crop_top: int = 0  # first row of the grid that has labels
+    height: int | None = None  # rows that have labels; None: all
+
+    @property
+    def rows(self) -> int:
+        """Label rows."""
+        return self.grid if self.height is None else self.height
 
 
 def write_weights(folder: Path, size: Size) -> tuple[Path, Path]:
     """The files of a generator and of its interpreter."""
     torch.manual_seed(0)
     config = GeneratorConfig(
-        size.resolution, channels_from_base(size.resolution, size.channel_base)
+        size.resolution, channels_from_base(size.resolution, size.channel_base), family=size.family
     )
+    network = stylegan1.Generator if size.family == "stylegan1" else stylegan2.Generator
     generator = folder / "generator.safetensors"
     write_generator(
         generator,
-        Generator(config).eval(),
+        network(config).eval(),
         GeneratorCard(
             format=1,
             kind="generator",
-            family="stylegan2",
+            family=size.family,
             config=card_from_config(config),
             view_layers=0,
             truncation_psi=0.7,
@@ -71,11 +80,11 @@ def write_weights(folder: Path, size: Size) -> tuple[Path, Path]:
             format=1,
             kind="interpreter",
             generator_sha256=sha256_of_file(generator),
-            tap_recipe="styledconv+const",
+            tap_recipe=config.tap_recipe,
             features=config.features,
             grid=size.grid,
-            crop_top=0,
-            height=size.grid,
+            crop_top=size.crop_top,
+            height=size.rows,
             width=size.grid,
             resize="bilinear",
             score_source="segmentation",

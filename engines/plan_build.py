@@ -31,7 +31,7 @@ from engines.plan_parity import (
     refuse_difference,
     unfiltered_arrays,
 )
-from engines.tensorrt_build import PlanRequest, plan_from_graph
+from engines.tensorrt_build import PlanRequest, plan_from_graph, profiles_of
 from engines.tensorrt_launch import TensorRTLauncher
 from engines.tensorrt_module import version_of
 from engines.tensorrt_plan import TensorRTPlan
@@ -93,11 +93,11 @@ def _built(
     request = PlanRequest(
         graph=bundle.file(LABELLER[options.precision]),
         half=options.precision == "float16",
-        batch_sizes=options.batch_sizes,
+        profiles=profiles_of(bundle.manifest, options.batch_sizes),
         timing_cache=path.with_suffix(".timing"),
     )
     device.use()
-    data = plan_from_graph(trt, bundle.manifest, request)
+    data = plan_from_graph(trt, request)
     seconds = time.monotonic() - began
     parity = _checked_parity(bundle, trt, device, data, options)
     sidecar = Sidecar(

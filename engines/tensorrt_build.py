@@ -20,20 +20,29 @@ WITHOUT_EXTERNAL_TACTICS = "DISABLE_EXTERNAL_TACTIC_SOURCES_FOR_CORE_0805"
 FLOATS = ("FLOAT", "HALF")
 
 
+Shapes = dict[str, tuple[int, ...]]  # of every input
+
+
 @dataclass(frozen=True)
 class PlanRequest:
     """What to build."""
 
     graph: Path
     half: bool  # whether the graph is the one in half precision
-    batch_sizes: tuple[int, ...]  # an optimisation profile each
+    profiles: tuple[Shapes, ...]  # none for a graph whose shapes are all fixed
     timing_cache: Path | None = None  # read, and written again
     workspace_bytes: int | None = None  # None: all the device has
 
 
-def plan_from_graph(trt: Any, manifest: Manifest, request: PlanRequest) -> bytes:
+def profiles_of(manifest: Manifest, batch_sizes: tuple[int, ...]) -> tuple[Shapes, ...]:
+    """A profile for each batch size, for that size alone. Raises EngineOpenError."""
+    check_batch_sizes(batch_sizes)
+    inputs = graph_inputs(manifest)
+    return tuple({n: (rows, *spec.extents) for n, spec in inputs.items()} for rows in batch_sizes)
+
+
+def plan_from_graph(trt: Any, request: PlanRequest) -> bytes:
     """Builds the plan; minutes. Raises EngineOpenError, RuntimeMissing."""
-    check_batch_sizes(request.batch_sizes)
     log = logger_from_module(trt)
     try:
         builder = trt.Builder(log)
@@ -46,8 +55,8 @@ def plan_from_graph(trt: Any, manifest: Manifest, request: PlanRequest) -> bytes
     _set_tactics(trt, config)
     if request.workspace_bytes is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, request.workspace_bytes)
-    for rows in request.batch_sizes:
-        config.add_optimization_profile(_profile(builder, manifest, rows))
+    for shapes in request.profiles:
+        config.add_optimization_profile(_profile(builder, shapes))
     cache = _timing_cache(config, request.timing_cache)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
@@ -127,10 +136,9 @@ def _set_tactics(trt: Any, config: Any) -> None:
         config.set_preview_feature(without, True)
 
 
-def _profile(builder: Any, manifest: Manifest, rows: int) -> Any:
+def _profile(builder: Any, shapes: Shapes) -> Any:
     profile = builder.create_optimization_profile()
-    for name, spec in graph_inputs(manifest).items():
-        shape = (rows, *spec.extents)
+    for name, shape in shapes.items():
         profile.set_shape(name, shape, shape, shape)
     return profile
 

@@ -14,7 +14,7 @@ from engines.engine_cache import key_of, plan_path, read_sidecar
 from engines.errors import EngineOpenError, PlanDiffers, PlanError, PlanMissing, RuntimeMissing
 from engines.plan_build import PlanOptions, plan_for_bundle
 from engines.plan_parity import TOLERANCES, Arrays, PlanParity, parity_of_arrays, refuse_difference
-from engines.tensorrt_build import PlanRequest, plan_from_graph
+from engines.tensorrt_build import PlanRequest, plan_from_graph, profiles_of
 from tests.engines.fake_device import FakeDevice
 from tests.engines.fake_tensorrt import VERSIONS, FakeTensorRT
 
@@ -40,7 +40,7 @@ def test_precision_is_told_only_to_a_version_that_does_not_read_it_from_the_grap
     bundle = open_bundle(tiny_bundle)
     for precision, half in (("float32", False), ("float16", True)):
         graph = bundle.file(LABELLER[precision])
-        plan_from_graph(trt, bundle.manifest, PlanRequest(graph, half, (1, 4)))
+        plan_from_graph(trt, PlanRequest(graph, half, profiles_of(bundle.manifest, (1, 4))))
         network, config = built(trt)
         flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", 0)
         if trt.__version__.startswith("8"):
@@ -59,8 +59,10 @@ def test_precision_is_told_only_to_a_version_that_does_not_read_it_from_the_grap
 
 def test_batch_sizes_are_profiles_of_one_size_each(trt: FakeTensorRT, graphs: Any) -> None:
     bundle = graphs.write()
-    request = PlanRequest(bundle.file("labeller.onnx"), False, (1, 3, 8))
-    plan_from_graph(trt, bundle.manifest, request)
+    request = PlanRequest(
+        bundle.file("labeller.onnx"), False, profiles_of(bundle.manifest, (1, 3, 8))
+    )
+    plan_from_graph(trt, request)
     shapes = [profile.shapes for profile in built(trt)[1].profiles]
     assert [s["ws"] for s in shapes] == [((n, 6, 16),) * 3 for n in (1, 3, 8)]
     assert [s["max_uncertainty"] for s in shapes] == [((n,),) * 3 for n in (1, 3, 8)]
@@ -70,8 +72,13 @@ def test_kernels_of_other_libraries_are_switched_off_where_they_could_be_on(
     trt: FakeTensorRT, graphs: Any
 ) -> None:
     bundle = graphs.write()
-    request = PlanRequest(bundle.file("labeller.onnx"), False, (1,), workspace_bytes=1 << 20)
-    plan_from_graph(trt, bundle.manifest, request)
+    request = PlanRequest(
+        bundle.file("labeller.onnx"),
+        False,
+        profiles_of(bundle.manifest, (1,)),
+        workspace_bytes=1 << 20,
+    )
+    plan_from_graph(trt, request)
     config = built(trt)[1]
     on = {source.name for source in trt.TacticSource if config.tactics >> int(source) & 1}
     assert on == {"EDGE_MASK_CONVOLUTIONS"} and config.pool == ("WORKSPACE", 1 << 20)
@@ -86,8 +93,10 @@ def test_timings_are_kept_and_garbage_among_them_is_no_matter(
     bundle, cache = graphs.write(), tmp_path / "cache.timing"
     if known is not None:
         cache.write_bytes(known)
-    request = PlanRequest(bundle.file("labeller.onnx"), False, (1,), timing_cache=cache)
-    plan_from_graph(trt, bundle.manifest, request)
+    request = PlanRequest(
+        bundle.file("labeller.onnx"), False, profiles_of(bundle.manifest, (1,)), timing_cache=cache
+    )
+    plan_from_graph(trt, request)
     assert built(trt)[1].timing.known == (known if known == b"timings of old" else b"")
     assert cache.read_bytes() == b"timings"
 
@@ -95,9 +104,9 @@ def test_timings_are_kept_and_garbage_among_them_is_no_matter(
 def test_half_precision_that_the_graph_does_not_have_is_an_error(graphs: Any) -> None:
     trt, bundle = FakeTensorRT("8.5.3.1", FakeDevice()), graphs.write()
     # It casts two outputs at its end, and computes in float32.
-    request = PlanRequest(bundle.file("labeller.onnx"), True, (1,))
+    request = PlanRequest(bundle.file("labeller.onnx"), True, profiles_of(bundle.manifest, (1,)))
     with pytest.raises(EngineOpenError, match="no layer in it"):
-        plan_from_graph(trt, bundle.manifest, request)
+        plan_from_graph(trt, request)
 
 
 def test_what_tensorrt_refuses_is_said_in_one_line(
@@ -105,16 +114,16 @@ def test_what_tensorrt_refuses_is_said_in_one_line(
 ) -> None:
     bundle = graphs.write()
     trt.refuses = "Could not find\nany implementation"
-    request = PlanRequest(bundle.file("labeller.onnx"), False, (1,))
+    request = PlanRequest(bundle.file("labeller.onnx"), False, profiles_of(bundle.manifest, (1,)))
     with pytest.raises(EngineOpenError, match=r"cannot build .*Could not find any impl"):
-        plan_from_graph(trt, bundle.manifest, request)
+        plan_from_graph(trt, request)
     nonsense = tmp_path / "nonsense.onnx"
     nonsense.write_bytes(b"\x08\x01")
     with pytest.raises(EngineOpenError, match=r"cannot parse .*no such model"):
-        plan_from_graph(trt, bundle.manifest, PlanRequest(nonsense, False, (1,)))
+        plan_from_graph(trt, PlanRequest(nonsense, False, ()))
     trt.has_gpu = False
     with pytest.raises(RuntimeMissing, match="cannot build here: no GPU"):
-        plan_from_graph(trt, bundle.manifest, request)
+        plan_from_graph(trt, request)
 
 
 def test_an_engine_is_built_once_and_found_again(
