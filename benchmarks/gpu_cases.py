@@ -8,8 +8,7 @@ reads them once.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from benchmarks.random_weights import Size
-from nets.config import channels_from_base
+from benchmarks.sizes import Size
 
 HALF = 2  # bytes
 
@@ -66,22 +65,19 @@ def bound_per_s(size: Size, ceilings: Ceilings) -> float:
     return 1 / seconds
 
 
-def _levels(size: Size) -> list[tuple[int, int]]:
-    channels = channels_from_base(size.resolution, size.channel_base)
-    return [(4 * 2**i, c) for i, c in enumerate(channels)]
-
-
 def _synthesis(size: Size) -> Iterator[Stage]:
     """Two 3x3 convolutions at each extent, the first of which doubles it; two maps are written
     and read again."""
     before = 0
-    for r, c in _levels(size):
+    for r, c in size.levels:
         flops = 2 * 9 * c * c * r * r
         if before:
             # Doubling by a transposed convolution multiplies at the input's extent.
             extent = r if size.family == "stylegan1" and r < 128 else r // 2
-            flops += 2 * (9 if extent == r or size.family == "stylegan2" else 16) * (
-                before * c * extent * extent
+            flops += (
+                2
+                * (9 if extent == r or size.family == "stylegan2" else 16)
+                * (before * c * extent * extent)
             )
         yield Stage(f"synthesis {r}", flops, 2 * 10 * c * r * r, 2 * 2 * c * r * r * HALF)
         before = c
@@ -93,13 +89,13 @@ def _labels(size: Size) -> Iterator[Stage]:
     at the labels' pixels, of which only the labels are written."""
     h1, h2 = size.hidden
     pixels, rows_share = size.rows * size.grid, size.rows / size.grid
-    for r, c in _levels(size):
+    for r, c in size.levels:
         extent = min(r, size.grid)
         products = extent * extent * (rows_share if extent == size.grid else 1)
         flops = 2 * 2 * c * size.members * h1 * products
         projected = size.members * h1 * products * HALF if extent < size.grid else 0
         yield Stage(f"first layer {r}", flops, 0, 2 * c * extent * extent * HALF + projected)
-    coarse = sum(1 for r, _ in _levels(size) if r < size.grid)
+    coarse = sum(1 for r, _ in size.levels if r < size.grid)
     rest = 2 * size.members * (h1 * h2 + h2 * size.classes) * pixels
     sums = 8 * coarse * size.members * h1 * pixels
     yield Stage("other layers", rest, sums, pixels * (1 + HALF))

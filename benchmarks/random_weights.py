@@ -1,10 +1,10 @@
 """Weights of any size with random values, in files: what a figure of speed or memory needs."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from benchmarks.sizes import Size
 from checkpoints import (
     ClassCard,
     GeneratorCard,
@@ -17,36 +17,15 @@ from checkpoints import (
     write_interpreter,
 )
 from nets import stylegan1, stylegan2
-from nets.config import Family, GeneratorConfig, channels_from_base
+from nets.config import GeneratorConfig
 from nets.interpreter import HeadConfig, Interpreter
-
-
-@dataclass(frozen=True)
-class Size:
-    """A generator and a segmentation ensemble on it."""
-
-    resolution: int  # pixels
-    channel_base: int
-    grid: int  # pixels of the labels
-    hidden: tuple[int, int]
-    classes: int
-    members: int
-    family: Family = "stylegan2"
-    crop_top: int = 0  # first row of the grid that has labels
-    height: int | None = None  # rows that have labels; None: all
-
-    @property
-    def rows(self) -> int:
-        """Label rows."""
-        return self.grid if self.height is None else self.height
 
 
 def write_weights(folder: Path, size: Size) -> tuple[Path, Path]:
     """The files of a generator and of its interpreter."""
     torch.manual_seed(0)
-    config = GeneratorConfig(
-        size.resolution, channels_from_base(size.resolution, size.channel_base), family=size.family
-    )
+    channels = tuple(c for _, c in size.levels)
+    config = GeneratorConfig(size.resolution, channels, family=size.family)
     network = stylegan1.Generator if size.family == "stylegan1" else stylegan2.Generator
     generator = folder / "generator.safetensors"
     write_generator(

@@ -10,7 +10,7 @@ from engines.errors import EngineOpenError, PlanError, RuntimeMissing
 from engines.signature import ArraySpec, graph_inputs, graph_outputs
 from engines.tensorrt_module import logger_from_module, major_of, version_of
 
-DTYPES = {
+DTYPES: dict[str, np.dtype[np.generic]] = {
     "FLOAT": np.dtype(np.float32),
     "HALF": np.dtype(np.float16),
     "INT32": np.dtype(np.int32),
