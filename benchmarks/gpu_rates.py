@@ -66,13 +66,14 @@ def rates(results: Results, folder: Path, case: str, runtime: Runtime) -> None:
     ceilings = _ceilings(results)
     bound = round(bound_per_s(CASES[case], ceilings)) if ceilings else ""
     for contexts in (1, 2):
-        if all(results.has("rates", case=case, batch=n, contexts=contexts) for n in SIZES):
+        known: dict[str, Any] = {"case": case, "runtime": runtime, "contexts": contexts}
+        if all(results.has("rates", batch=n, **known) for n in SIZES):
             continue
         with opened(folder, case, runtime, contexts) as (bundle, engines):
             for batch in SIZES:
                 rate = samples_per_s(bundle, engines, batch, engines[0].outputs)
                 results.add(
-                    "rates", case=case, engine=engines[0].name, batch=batch, contexts=contexts,
+                    "rates", engine=engines[0].name, batch=batch, **known,
                     per_s=round(rate, 1), bound_per_s=bound,
                 )  # fmt: skip
 

@@ -13,15 +13,12 @@ from bundle.manifest import MANIFEST
 from bundle.open import open_bundle
 from bundle.write import add_calibration, refuse_existing, refuse_known_calibration, staged_folder
 from checkpoints import CheckpointError
-from engines.engine_cache import DEFAULT_CACHE
 from engines.errors import EngineError
 from engines.open import EngineOptions, open_mapping
-from engines.open_gpu import Machine
-from engines.plan_build import PARITY_SAMPLES
 from engines.sampling import LatentSource, SamplingOptions, default_options, key_from_options
 from export.bundle_from_weights import write_checked_manifest, write_graphs
 from export.calibrate import calibration_from_engine, refuse_without_score
-from export.engine import PRECISIONS, EngineRequest, lines_from_request
+from export.engine_command import engine
 from export.errors import ExportError
 from export.inspect import lines_from_bundle
 from export.inspect_weights import lines_from_weights
@@ -31,13 +28,6 @@ from export.weights import Sources, weights_from_files
 FOLDER = click.Path(file_okay=False, path_type=Path)
 WEIGHTS = click.Path(dir_okay=False, path_type=Path)
 AT_LEAST_64 = click.IntRange(min=64)
-
-
-def _batch_sizes(context: click.Context, option: click.Parameter, value: str) -> tuple[int, ...]:
-    words = [word for word in value.split(",") if word]
-    if not all(word.isdigit() for word in words):
-        raise click.BadParameter(f"{value!r} is no list of sizes, such as 1,8")
-    return tuple(int(word) for word in words)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
@@ -143,56 +133,6 @@ def calibrate(
 
 
 @main.command()
-@click.argument("bundle", type=FOLDER)
-@click.option(
-    "--precision",
-    type=click.Choice(list(PRECISIONS)),
-    help="fp16 builds labeller.fp16.onnx, fp32 labeller.onnx without TF32; absent: fp16 where the "
-    "bundle has it.",
-)
-@click.option(
-    "--batch-size",
-    default="",
-    callback=_batch_sizes,
-    metavar="N[,N...]",
-    help="Fixed batch sizes, ascending; absent: what the service takes by itself.",
-)
-@click.option(
-    "--cache",
-    type=FOLDER,
-    default=DEFAULT_CACHE,
-    envvar="LABELMINT_SERVER_ENGINE_CACHE",
-    show_envvar=True,
-    help="Folder of engines, the service's --engine-cache.",
-)
-@click.option("--gpu", default=0, type=click.IntRange(min=0), help="The driver's number of it.")
-@click.option("--rebuild", is_flag=True, help="Build even what is in the cache.")
-@click.option(
-    "--parity-samples",
-    default=PARITY_SAMPLES,
-    type=click.IntRange(min=1),
-    help="Compared with ONNX Runtime.",
-)
-def engine(
-    bundle: Path,
-    precision: str | None,
-    batch_size: tuple[int, ...],
-    cache: Path,
-    gpu: int,
-    rebuild: bool,
-    parity_samples: int,
-) -> None:
-    """Builds a TensorRT engine for the GPU at hand, and checks it against ONNX Runtime.
-
-    Takes minutes. An engine is good for one GPU model and one version of TensorRT.
-    """
-    wanted = None if precision is None else PRECISIONS[precision]
-    request = EngineRequest(bundle, cache, wanted, batch_size, gpu, rebuild, parity_samples)
-    with one_line_errors():
-        print("\n".join(lines_from_request(request, Machine())))
-
-
-@main.command()
 @click.argument("path", type=click.Path(path_type=Path))
 def inspect(path: Path) -> None:
     """Prints what a bundle or a weights file is; nothing in a file is ever run.
@@ -205,6 +145,9 @@ def inspect(path: Path) -> None:
             print("\n".join(lines_from_bundle(open_bundle(path))))
         else:
             print("\n".join(lines_from_weights(path)))
+
+
+main.add_command(engine)
 
 
 @contextmanager
