@@ -46,12 +46,15 @@ def logger_from_module(trt: Any) -> Any:
         def __init__(self) -> None:
             trt.ILogger.__init__(self)  # super() does not reach a class of pybind11
             self.last_error = "it does not say why"
+            self._complained = False
 
         def log(self, severity: Any, msg: str) -> None:
             name = getattr(severity, "name", str(severity))
             line = " ".join(msg.split())
-            if name in ("ERROR", "INTERNAL_ERROR"):
-                self.last_error = line
+            error = name in ("ERROR", "INTERNAL_ERROR")
+            if error or (name == "WARNING" and not self._complained):
+                self.last_error = line  # without a GPU there are warnings alone
+            self._complained = self._complained or error
             _log.log(_LEVELS.get(name, logging.DEBUG), "TensorRT: %s", line)
 
     return Logger()
