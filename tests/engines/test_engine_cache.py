@@ -4,6 +4,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -146,10 +147,9 @@ def test_a_description_with_any_wrong_value_is_refused(
 
 
 def test_a_crash_between_plan_and_description_leaves_no_engine(path: Path) -> None:
-    """write_plan takes the description away first; this is where it could stop."""
-    described = path.with_suffix(".json")
-    described.unlink()
-    path.write_bytes(b"a newer plan")
+    with pytest.raises(TypeError):  # where the description is made
+        write_plan(path, b"a newer plan", sidecar(parity=[object()]))
+    assert path.read_bytes() == b"a newer plan"
     with pytest.raises(PlanMissing):
         read_plan(path, KEY)
 
@@ -163,22 +163,26 @@ def test_nothing_is_written_where_that_is_not_allowed(tmp_path: Path) -> None:
         raise AssertionError("not reached")
 
 
-def _append(path: Path, log: Path) -> None:
+def _append(path: Path, log: Path, start: Any) -> None:
+    start.wait(60)
     with building(path):
         for word in ("in", "out"):
             with log.open("a") as stream:
                 stream.write(f"{os.getpid()} {word}\n")
+            time.sleep(0.02)  # for the others to come in, if they can
 
 
 def test_one_process_builds_at_a_time(tmp_path: Path) -> None:
     path, log = plan_path(tmp_path, KEY), tmp_path / "log"
     context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=_append, args=(path, log)) for _ in range(4)]
+    start = context.Barrier(4)
+    processes = [context.Process(target=_append, args=(path, log, start)) for _ in range(4)]
     for process in processes:
         process.start()
     for process in processes:
         process.join(60)
         assert process.exitcode == 0
     words = [line.split() for line in log.read_text().splitlines()]
+    assert len(words) == 8
     for (who_in, first), (who_out, second) in zip(words[::2], words[1::2], strict=True):
         assert (first, second) == ("in", "out") and who_in == who_out
