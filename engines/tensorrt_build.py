@@ -18,7 +18,7 @@ from engines.tensorrt_module import logger_from_module, member, version_of
 EXTERNAL_TACTICS = ("CUBLAS", "CUBLAS_LT", "CUDNN")
 WITHOUT_EXTERNAL_TACTICS = "DISABLE_EXTERNAL_TACTIC_SOURCES_FOR_CORE_0805"
 FLOATS = ("FLOAT", "HALF")
-
+NOT_COMPUTING = ("CONSTANT", "SHAPE")
 
 Shapes = dict[str, tuple[int, ...]]  # of every input
 
@@ -117,7 +117,7 @@ def _constrain(trt: Any, layer: Any) -> str:
         if tensor.dtype.name in FLOATS and not tensor.is_shape_tensor:
             layer.set_output_type(i, tensor.dtype)
     floats = found & set(FLOATS)
-    if not floats or layer.type == member(trt, "LayerType", "CONSTANT"):
+    if not floats or layer.type in [member(trt, "LayerType", name) for name in NOT_COMPUTING]:
         return ""
     computing = "HALF" if floats == {"HALF"} else "FLOAT"
     layer.precision = getattr(trt.DataType, computing)

@@ -13,18 +13,19 @@ _log = logging.getLogger(__name__)
 
 
 class TensorRTLauncher:
-    """Launcher protocol. Owns its contexts and graphs; the memory and the plan are others'."""
+    """Launcher protocol. Owns its contexts and graphs, which keep the plan alive; the memory is
+    another's."""
 
     def __init__(
         self, plan: TensorRTPlan, memory: RunMemory, batch_sizes: tuple[int, ...], graphs: bool
     ) -> None:
         """Runs every size once, uncaptured: TensorRT does work then that it does not repeat.
         Raises EngineError."""
-        self._plan, self._memory = plan, memory
+        self._name, self._log, self._memory = f"tensorrt-{plan.version}", plan.log, memory
         self._contexts: dict[int, Any] = {}
         self._graphs: dict[int, int] = {}
         for rows in batch_sizes:
-            self._contexts[rows] = self._context(rows)
+            self._contexts[rows] = self._context(plan, rows)
         try:
             for rows in batch_sizes:
                 self._enqueue(rows)
@@ -37,7 +38,7 @@ class TensorRTLauncher:
 
     @property
     def name(self) -> str:
-        return f"tensorrt-{self._plan.version}"
+        return self._name
 
     def launch(self, rows: int) -> None:
         if rows in self._graphs:
@@ -51,15 +52,15 @@ class TensorRTLauncher:
                 self._memory.device.end_graph(self._graphs.popitem()[1])
         self._contexts.clear()
 
-    def _context(self, rows: int) -> Any:
+    def _context(self, plan: TensorRTPlan, rows: int) -> Any:
         """A context at one batch size; shapes and addresses are set once, for good."""
-        memory, context = self._memory, self._plan.context()
-        if rows not in self._plan.profiles:
-            sizes = ", ".join(map(str, self._plan.batch_sizes))
+        memory, context = self._memory, plan.context()
+        if rows not in plan.profiles:
+            sizes = ", ".join(map(str, plan.batch_sizes))
             raise EngineOpenError(
                 f"batch size {rows} is asked for; the engine was built for {sizes}"
             )
-        good = context.set_optimization_profile_async(self._plan.profiles[rows], memory.stream)
+        good = context.set_optimization_profile_async(plan.profiles[rows], memory.stream)
         memory.device.synchronize(memory.stream)
         for name, spec in memory.inputs.items():
             good = good and context.set_input_shape(name, (rows, *spec.extents))
@@ -67,14 +68,14 @@ class TensorRTLauncher:
             good = good and context.set_tensor_address(name, address)
         if not good:
             raise EngineOpenError(
-                f"TensorRT refuses batches of {rows}: {self._plan.log.last_error}; build the "
+                f"TensorRT refuses batches of {rows}: {self._log.last_error}; build the "
                 "engine again"
             )
         return context
 
     def _enqueue(self, rows: int) -> None:
         if not self._contexts[rows].execute_async_v3(self._memory.stream):
-            raise EngineRunError(f"TensorRT failed: {self._plan.log.last_error}")
+            raise EngineRunError(f"TensorRT failed: {self._log.last_error}")
 
     def _capture(self, rows: int) -> None:
         """A graph that cannot be recorded is run without one: slower, and the same result."""

@@ -60,5 +60,6 @@ def logger_from_module(trt: Any) -> Any:
     return Logger()
 
 
-# Errors become exceptions, which are logged where they are handled.
-_LEVELS = {"INTERNAL_ERROR": logging.INFO, "ERROR": logging.INFO, "WARNING": logging.INFO}
+# Errors become exceptions, which are logged where they are handled; there is a warning for every
+# integer that the graph has in 64 bits.
+_LEVELS = {"INTERNAL_ERROR": logging.INFO, "ERROR": logging.INFO}

@@ -51,7 +51,7 @@ MEMBERS: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }  # fmt: skip
 SAME: dict[str, tuple[str, ...]] = {  # in every version
-    "LayerType": ("CONSTANT", "CONVOLUTION"),
+    "LayerType": ("CONSTANT", "SHAPE", "CONVOLUTION"),
     "TensorIOMode": ("NONE", "INPUT", "OUTPUT"),
     "MemoryPoolType": ("WORKSPACE",),
 }
@@ -226,7 +226,8 @@ class _Layer:
     precision: Any = None
 
     def __init__(self, trt: FakeTensorRT, node: onnx.NodeProto, types: dict[str, int]) -> None:
-        self.name, self.type = node.name, trt.LayerType.CONVOLUTION
+        kind = trt.LayerType.SHAPE if node.op_type == "Shape" else trt.LayerType.CONVOLUTION
+        self.name, self.type = node.name, kind
         self._inputs = [_tensor(trt, types.get(name, 0)) for name in node.input]
         self._outputs = [_tensor(trt, types.get(name, 0)) for name in node.output]
         self.num_inputs, self.num_outputs = len(self._inputs), len(self._outputs)

@@ -49,6 +49,8 @@ def test_precision_is_told_only_to_a_version_that_does_not_read_it_from_the_grap
             constrained = [layer for layer in network.layers if layer.precision is not None]
             kinds = {layer.precision.name for layer in constrained}
             assert kinds == ({"FLOAT", "HALF"} if half else {"FLOAT"})
+            shapes = [layer for layer in network.layers if layer.type is trt.LayerType.SHAPE]
+            assert shapes and all(layer.precision is None for layer in shapes)
             for layer in network.layers:
                 for i, kind in layer.output_types.items():
                     assert kind == layer.get_output(i).dtype.name in ("FLOAT", "HALF")
