@@ -9,9 +9,12 @@ the folder, and the next call goes on from there.
 Parts of TensorRT run under `--python-trt` where TensorRT has a Python of its own, else under this.
 """
 
+import os
+import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -22,13 +25,18 @@ from benchmarks.gpu_results import Results, table
 TORCH, TENSORRT = "torch", "tensorrt"
 # In the order of worth: part, whose Python, most seconds.
 PARTS = {
-    "ceilings": (TORCH, 60),
-    "branch": (TORCH, 150),
-    "branch-tensorrt": (TENSORRT, 150),
-    "bundles": (TORCH, 200),
+    "ceilings": (TORCH, 40),
+    "branch": (TORCH, 120),
+    "branch-tensorrt": (TENSORRT, 120),
+    "bundles": (TORCH, 150),
     "rates": (TENSORRT, 400),
     "filter": (TENSORRT, 100),
     "server": (TENSORRT, 100),
+}
+NEEDS = {  # of this Python; the other says by itself what it lacks
+    "ceilings": ("torch",),
+    "branch": ("torch", "onnx"),
+    "bundles": ("torch", "onnx", "onnxruntime", "safetensors", "msgspec"),
 }
 MODULES = {
     "ceilings": "gpu_ceilings", "branch": "gpu_branch", "branch-tensorrt": "gpu_branch_tensorrt",
@@ -52,15 +60,20 @@ def main(parts: tuple[str, ...], folder: Path, budget_s: float, python_trt: str)
         if left < 5:
             results.add(name, "left out", reason="no time left; call again to go on")
             continue
+        lacking = [library for library in NEEDS.get(name, ()) if find_spec(library) is None]
+        if lacking:
+            results.add(name, "left out", reason=f"{', '.join(lacking)} not installed")
+            continue
         command = [pythons[kind], "-m", f"benchmarks.{MODULES[name]}", name, str(folder)]
         print(f"== {name}, {left:.0f} s at most", flush=True)
+        process = subprocess.Popen(command, start_new_session=True)
         try:
-            code = subprocess.run(command, timeout=left).returncode
-        except subprocess.TimeoutExpired:
-            results.add(name, "cut off", reason=f"after {left:.0f} s; call again to go on")
-        else:
-            if code:
+            if code := process.wait(left):
                 results.add(name, "failed", reason=f"exit code {code}")
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # with a server that it may have started
+            process.wait()
+            results.add(name, "cut off", reason=f"after {left:.0f} s; call again to go on")
     print_tables(results)
 
 

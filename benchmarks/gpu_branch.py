@@ -6,12 +6,21 @@ mask and uncertainty out. Also leaves the branch as ONNX files for the other run
 
 import statistics
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from benchmarks.gpu_results import Results
+from export.label_branch import LabelBranch
+from export.label_spec import LabelSpec
+from export.reference import jensen_shannon
+from nets.config import channels_from_base
+from nets.features import hypercolumn
+from nets.interpreter import HeadConfig, Interpreter, member_as_sequential
 
 PART, RESOLUTION, CLASSES, MEMBERS, HIDDEN, STRIP = "branch", 512, 19, 10, (256, 32), 1 << 15
 ROUNDS = 10
@@ -19,38 +28,31 @@ ROUNDS = 10
 
 def main(folder: Path) -> None:
     results = Results(folder / "results.jsonl")
-    try:
-        import torch
-    except ImportError:
-        return results.add(PART, "left out", reason="torch is not installed")
     if not torch.cuda.is_available():
         return results.add(PART, "left out", reason="torch has no CUDA device here")
     torch.set_grad_enabled(False)
-    taps, interpreter = _task(torch)
+    taps, interpreter = _task()
     variants: list[tuple[str, Callable[[], Callable[[], Any]]]] = [
-        ("paper, float32", lambda: _paper(torch, taps, interpreter, torch.float32, False)),
-        ("paper, TF32", lambda: _paper(torch, taps, interpreter, torch.float32, True)),
-        ("paper, float16", lambda: _paper(torch, taps, interpreter, torch.float16, False)),
-        ("split, float32", lambda: _split(torch, taps, interpreter, "float32", False)),
-        ("split, float16", lambda: _split(torch, taps, interpreter, "float16", False)),
-        ("split compiled, float16", lambda: _split(torch, taps, interpreter, "float16", True)),
+        ("paper, float32", lambda: _paper(taps, interpreter, torch.float32, False)),
+        ("paper, TF32", lambda: _paper(taps, interpreter, torch.float32, True)),
+        ("paper, float16", lambda: _paper(taps, interpreter, torch.float16, False)),
+        ("split, float32", lambda: _split(taps, interpreter, "float32", False)),
+        ("split, float16", lambda: _split(taps, interpreter, "float16", False)),
+        ("split compiled, float16", lambda: _split(taps, interpreter, "float16", True)),
     ]
     for name, make in variants:
         if results.has(PART, variant=name):
             continue
         try:
-            results.add(PART, variant=name, **_timed(torch, make()))
+            results.add(PART, variant=name, **_timed(make()))
         except Exception as error:  # the next variant may do
             results.add(PART, "failed", variant=name, reason=str(error).splitlines()[0][:120])
         torch.cuda.empty_cache()
-    _export(torch, taps, interpreter, folder, results)
+    _export(taps, interpreter, folder, results)
     _onnxruntime(folder, taps, results)
 
 
-def _task(torch: Any) -> tuple[list[Any], Any]:
-    from nets.config import channels_from_base
-    from nets.interpreter import HeadConfig, Interpreter
-
+def _task() -> tuple[list[Any], Any]:
     torch.manual_seed(0)
     channels = channels_from_base(RESOLUTION, 32768)
     features = 2 * sum(channels)
@@ -65,12 +67,8 @@ def _task(torch: Any) -> tuple[list[Any], Any]:
     return taps, interpreter
 
 
-def _paper(torch: Any, taps: list[Any], interpreter: Any, dtype: Any, tf32: bool) -> Any:
+def _paper(taps: list[Any], interpreter: Any, dtype: Any, tf32: bool) -> Any:
     """Upsample every tap, concatenate, run each member on every pixel."""
-    from export.reference import jensen_shannon
-    from nets.features import hypercolumn
-    from nets.interpreter import member_as_sequential
-
     head = interpreter.head("segmentation")
     members = [member_as_sequential(head, k).to("cuda", dtype) for k in range(MEMBERS)]
     there = [tap.to("cuda", dtype) for tap in taps]
@@ -87,12 +85,6 @@ def _paper(torch: Any, taps: list[Any], interpreter: Any, dtype: Any, tf32: bool
 
 
 def _branch(taps: list[Any], interpreter: Any, precision: str) -> Any:
-    import torch
-
-    from export.label_branch import LabelBranch
-    from export.label_spec import LabelSpec
-    from nets.config import channels_from_base
-
     dtype = torch.float16 if precision == "float16" else torch.float32
     channels = channels_from_base(RESOLUTION, 32768)
     branch = LabelBranch(
@@ -117,7 +109,7 @@ def _branch(taps: list[Any], interpreter: Any, precision: str) -> Any:
     return TapsToLabels().eval()
 
 
-def _split(torch: Any, taps: list[Any], interpreter: Any, precision: str, compiled: bool) -> Any:
+def _split(taps: list[Any], interpreter: Any, precision: str, compiled: bool) -> Any:
     """The served form of it, run by torch."""
     torch.backends.cuda.matmul.allow_tf32 = False
     module = _branch(taps, interpreter, precision).to("cuda")
@@ -126,7 +118,7 @@ def _split(torch: Any, taps: list[Any], interpreter: Any, precision: str, compil
     return lambda: run(*there)
 
 
-def _timed(torch: Any, run: Callable[[], Any]) -> dict[str, Any]:
+def _timed(run: Callable[[], Any]) -> dict[str, Any]:
     """Median of rounds by CUDA events, after two warm-ups; memory above what was held."""
     run(), run()
     torch.cuda.synchronize()
@@ -144,7 +136,7 @@ def _timed(torch: Any, run: Callable[[], Any]) -> dict[str, Any]:
     return {"ms": round(statistics.median(times), 3), "peak_MiB": peak}
 
 
-def _export(torch: Any, taps: list[Any], interpreter: Any, folder: Path, results: Results) -> None:
+def _export(taps: list[Any], interpreter: Any, folder: Path, results: Results) -> None:
     for precision in ("float16", "float32"):
         path = folder / f"branch.{precision}.onnx"
         if path.exists():
@@ -163,8 +155,6 @@ def _export(torch: Any, taps: list[Any], interpreter: Any, folder: Path, results
 
 
 def _onnxruntime(folder: Path, taps: list[Any], results: Results) -> None:
-    import time
-
     try:
         import onnxruntime as ort
     except ImportError:

@@ -7,6 +7,7 @@ reads them once.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from benchmarks.sizes import Size
 
@@ -36,15 +37,19 @@ CONFIG_F, STYLEGAN1 = 32768, 16384  # channel bases
 CASES: dict[str, Size] = {
     "config-f 256": Size(256, CONFIG_F, 256, (256, 32), 19, 10),
     "config-f 512": Size(512, CONFIG_F, 512, (256, 32), 19, 10),
-    "config-f 1024": Size(1024, CONFIG_F, 512, (256, 32), 19, 10),
     "DatasetGAN cars": Size(512, STYLEGAN1, 512, (128, 32), 20, 10, "stylegan1", 64, 384),
     "DatasetGAN faces": Size(1024, STYLEGAN1, 512, (256, 128), 34, 10, "stylegan1"),
-    "HandsOff faces": Size(1024, CONFIG_F, 512, (256, 32), 19, 10),
+    "HandsOff faces": Size(1024, CONFIG_F, 512, (256, 32), 19, 10),  # and config-f at 1024 px
     "HandsOff cars": Size(512, CONFIG_F, 512, (512, 256), 10, 10, "stylegan2", 64, 384),
 }
 GOALS = {  # labelled samples per second on one H200, with TensorRT alone
     "DatasetGAN cars": 350, "DatasetGAN faces": 130, "HandsOff faces": 130, "HandsOff cars": 85,
 }  # fmt: skip
+
+
+def bundle_folder(folder: Path, case: str) -> Path:
+    """Where a case's bundle lies."""
+    return folder / "bundles" / case.lower().replace(" ", "-")
 
 
 def stages(size: Size) -> list[Stage]:

@@ -5,17 +5,17 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+
 from benchmarks.gpu_results import Results
 
 
 def main(folder: Path) -> None:
     results = Results(folder / "results.jsonl")
-    try:
-        import torch
-    except ImportError:
-        return results.add("ceilings", "left out", reason="torch is not installed")
     if not torch.cuda.is_available():
         return results.add("ceilings", "left out", reason="torch has no CUDA device here")
+    if results.has("ceilings", what="device to host"):
+        return None
     device = torch.device("cuda")
     results.add("ceilings", what="device", value=torch.cuda.get_device_name(), unit="", method="")
 

@@ -17,8 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu_bundles import bundle_folder
-from benchmarks.gpu_cases import CASES, Ceilings, bound_per_s
+from benchmarks.gpu_cases import CASES, Ceilings, bound_per_s, bundle_folder
 from benchmarks.gpu_results import Results
 from bundle.manifest import LABELLER
 from bundle.open import Bundle, open_bundle

@@ -15,7 +15,7 @@ from engines.errors import EngineError
 
 GUARD = 64  # bytes behind every allocation that nobody may touch
 GUARD_BYTE, FRESH_BYTE, FREED_BYTE = 0xA5, 0xC3, 0x5A
-Work = Callable[[], object]
+Work = tuple[Callable[[], object], tuple[int, ...]]  # and the addresses that it touches
 
 
 @dataclass
@@ -65,7 +65,7 @@ class FakeDevice:
 
     def free(self, address: int) -> None:
         self._enter("free")
-        assert not any(self._streams.values()), "freed while work is under way"
+        self._check_idle(address)
         block = self._blocks.pop(address)
         _check_guard(block)
         block.bytes()[:] = FREED_BYTE
@@ -80,6 +80,7 @@ class FakeDevice:
 
     def unpin(self, memory: HostBytes) -> None:
         self._enter("unpin")
+        self._check_idle(int(memory.ctypes.data))
         block = self._pinned.pop(memory.ctypes.data)
         _check_guard(block)
         block.bytes()[:] = FREED_BYTE
@@ -98,25 +99,25 @@ class FakeDevice:
         self._enter("upload")
         size, source = host.nbytes, self._pinned_address(host)
         self._check_range(address, size)
-        self.enqueue(stream, lambda: _move(address, source, size))
+        self.enqueue(stream, (lambda: _move(address, source, size), (address, source)))
 
     def download(self, host: HostBytes, address: int, stream: int) -> None:
         self._enter("download")
         size, target = host.nbytes, self._pinned_address(host)
         self._check_range(address, size)
         self.downloaded += size
-        self.enqueue(stream, lambda: _move(target, address, size))
+        self.enqueue(stream, (lambda: _move(target, address, size), (address, target)))
 
     def fill(self, address: int, byte: int, size: int, stream: int) -> None:
         self._enter("fill")
         self._check_range(address, size)
-        self.enqueue(stream, lambda: ctypes.memset(address, byte, size))
+        self.enqueue(stream, (lambda: ctypes.memset(address, byte, size), (address,)))
 
     def synchronize(self, stream: int) -> None:
         self._enter("synchronize")
         assert stream not in self._recording, "waited for a stream that records"
         work, self._streams[stream] = self._streams[stream], []
-        for item in work:
+        for item, _ in work:
             item()
 
     def begin_capture(self, stream: int) -> None:
@@ -169,6 +170,10 @@ class FakeDevice:
     def _check_allocation(self) -> None:
         assert not self.sealed, "allocated during a run"
         assert not self._recording, "allocated while recording"
+
+    def _check_idle(self, address: int) -> None:
+        under_way = {a for works in self._streams.values() for _, touched in works for a in touched}
+        assert address not in under_way, "freed while work on it is under way"
 
     def _check_range(self, address: int, size: int) -> None:
         for block in self._blocks.values():
