@@ -26,7 +26,8 @@ import click
 import numpy as np
 
 from benchmarks.machine import machine_name
-from benchmarks.random_weights import Size, write_weights
+from benchmarks.random_weights import write_weights
+from benchmarks.sizes import Size
 from bundle import open_bundle
 from examples.demo.serving import server
 from labelmint import Client

@@ -17,7 +17,8 @@ from pathlib import Path
 import click
 
 from benchmarks.machine import machine_name
-from benchmarks.random_weights import Size, write_weights
+from benchmarks.random_weights import write_weights
+from benchmarks.sizes import Size
 
 SIZE = Size(1024, 32768, grid=512, hidden=(256, 32), classes=19, members=10)
 GOALS = "goals 8 GB and 15 minutes"

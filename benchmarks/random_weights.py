@@ -1,10 +1,10 @@
 """Weights of any size with random values, in files: what a figure of speed or memory needs."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from benchmarks.sizes import Size
 from checkpoints import (
     ClassCard,
     GeneratorCard,
@@ -16,37 +16,25 @@ from checkpoints import (
     write_generator,
     write_interpreter,
 )
-from nets.config import GeneratorConfig, channels_from_base
+from nets import stylegan1, stylegan2
+from nets.config import GeneratorConfig
 from nets.interpreter import HeadConfig, Interpreter
-from nets.stylegan2 import Generator
-
-
-@dataclass(frozen=True)
-class Size:
-    """A StyleGAN2 and a segmentation ensemble on it."""
-
-    resolution: int  # pixels
-    channel_base: int
-    grid: int  # pixels of the labels
-    hidden: tuple[int, int]
-    classes: int
-    members: int
 
 
 def write_weights(folder: Path, size: Size) -> tuple[Path, Path]:
     """The files of a generator and of its interpreter."""
     torch.manual_seed(0)
-    config = GeneratorConfig(
-        size.resolution, channels_from_base(size.resolution, size.channel_base)
-    )
+    channels = tuple(c for _, c in size.levels)
+    config = GeneratorConfig(size.resolution, channels, family=size.family)
+    network = stylegan1.Generator if size.family == "stylegan1" else stylegan2.Generator
     generator = folder / "generator.safetensors"
     write_generator(
         generator,
-        Generator(config).eval(),
+        network(config).eval(),
         GeneratorCard(
             format=1,
             kind="generator",
-            family="stylegan2",
+            family=size.family,
             config=card_from_config(config),
             view_layers=0,
             truncation_psi=0.7,
@@ -71,11 +59,11 @@ def write_weights(folder: Path, size: Size) -> tuple[Path, Path]:
             format=1,
             kind="interpreter",
             generator_sha256=sha256_of_file(generator),
-            tap_recipe="styledconv+const",
+            tap_recipe=config.tap_recipe,
             features=config.features,
             grid=size.grid,
-            crop_top=0,
-            height=size.grid,
+            crop_top=size.crop_top,
+            height=size.rows,
             width=size.grid,
             resize="bilinear",
             score_source="segmentation",

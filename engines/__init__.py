@@ -1,7 +1,7 @@
 """Engines run a bundle's served graph; everything about devices stays in this room."""
 
 from engines.errors import EngineError
-from engines.open import EngineOptions, open_engine, open_mapping
+from engines.open import EngineOptions, open_engine, open_engines, open_mapping
 from engines.protocol import Engine, EngineResult, Mapping
 from engines.sampling import (
     SamplingOptions,
@@ -19,6 +19,7 @@ __all__ = [
     "SamplingOptions",
     "default_options",
     "open_engine",
+    "open_engines",
     "open_mapping",
     "ws_from_indices",
     "ws_from_latents",

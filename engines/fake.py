@@ -25,7 +25,7 @@ from bundle.manifest import (
 )
 from bundle.open import Bundle
 from bundle.read import bundle_id_from_content
-from engines.errors import EngineRunError, NotFiniteError
+from engines.errors import DeviceLost, EngineRunError, NotFiniteError
 from engines.protocol import EngineResult
 from engines.request import check_request, padded_size
 from engines.signature import UNCERTAINTY, ArraySpec, labeller_outputs
@@ -40,6 +40,7 @@ class FakeOptions:
     seconds_per_run: float = 0.0
     seconds_per_sample: float = 0.0  # added for every row, padding too, as a device would
     fail_after_runs: int | None = None  # then every run raises EngineRunError
+    lost_after_runs: int | None = None  # then every run raises DeviceLost
     not_finite_share: float = 0.0  # of all samples, whose runs raise NotFiniteError
 
 
@@ -84,6 +85,8 @@ class FakeEngine:
         check_request(self._manifest, self, ws, max_uncertainty, outputs)
         if self._closed:
             raise EngineRunError("the engine is closed")
+        if self._runs == self._options.lost_after_runs:
+            raise DeviceLost(f"the fake device is lost after {self._runs} runs, as configured")
         if self._runs == self._options.fail_after_runs:
             raise EngineRunError(f"the fake engine fails after {self._runs} runs, as configured")
         self._runs += 1

@@ -155,7 +155,7 @@ def open_session(path: Path, threads: int, batch: int | None) -> ort.InferenceSe
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime has no common exception class
-        reason = _first_line(error)
+        reason = first_line(error)
         raise EngineOpenError(f"{path} cannot be loaded by ONNX Runtime: {reason}") from error
 
 
@@ -168,11 +168,12 @@ def run_session(
     try:
         arrays: list[NDArray[np.generic]] = session.run(list(names), feed)
     except Exception as error:  # the runtime has no common exception class
-        raise EngineRunError(f"ONNX Runtime failed: {_first_line(error)}") from error
+        raise EngineRunError(f"ONNX Runtime failed: {first_line(error)}") from error
     return dict(zip(names, arrays, strict=True))
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What a message begins with; the rest of ONNX Runtime's is about its own sources."""
     return next(iter(str(error).strip().splitlines()), repr(error))
 
 

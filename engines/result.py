@@ -20,6 +20,8 @@ def result_from_arrays(
     row has no finite score, EngineRunError when the graph kept other rows than it should.
     """
     order, kept = raw[SAMPLE].astype(np.int64), int(raw[KEPT].item())
+    if not 0 <= kept <= len(order):
+        raise EngineRunError(f"the graph says that it kept {kept} of {len(order)} rows")
     if not np.array_equal(np.sort(order), np.arange(len(order))):
         raise EngineRunError(f"the graph returned rows {order.tolist()}; that is no reordering")
     expected = np.arange(rows)

@@ -18,6 +18,7 @@ from engines.open import EngineOptions, open_mapping
 from engines.sampling import LatentSource, SamplingOptions, default_options, key_from_options
 from export.bundle_from_weights import write_checked_manifest, write_graphs
 from export.calibrate import calibration_from_engine, refuse_without_score
+from export.engine_command import engine
 from export.errors import ExportError
 from export.inspect import lines_from_bundle
 from export.inspect_weights import lines_from_weights
@@ -144,6 +145,9 @@ def inspect(path: Path) -> None:
             print("\n".join(lines_from_bundle(open_bundle(path))))
         else:
             print("\n".join(lines_from_weights(path)))
+
+
+main.add_command(engine)
 
 
 @contextmanager

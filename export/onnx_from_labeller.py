@@ -9,21 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from export.labeller import Labeller
+from export.tensorrt_operators import OPERATORS
 from nets.mapping import MappingNetwork
 
 OPSET = 17  # what every TensorRT from 8.5 parses
-
-# Operators TensorRT 8.5 parses without restrictions that matter here (no TopK, sort, loops).
-# fmt: off
-OPERATORS = frozenset({
-    "Abs", "Add", "ArgMax", "AveragePool", "Cast", "Clip", "Concat", "Conv", "ConvTranspose", "Div",
-    "Equal", "Floor", "Gather", "Gemm", "Greater", "GreaterOrEqual", "InstanceNormalization",
-    "LeakyRelu", "Less", "LessOrEqual", "Log", "LogSoftmax", "MatMul", "Min", "Mul", "Range",
-    "Reciprocal", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "Relu", "Reshape", "Resize",
-    "Shape", "Slice", "Softmax", "Split", "Sqrt", "Squeeze", "Sub", "Transpose", "Unsqueeze",
-    "Where",
-})
-# fmt: on
 
 # Larger models keep their weights beside the file: protobuf ends at 2 GiB.
 EXTERNAL_DATA_BYTES = 1 << 30
@@ -68,7 +57,7 @@ def _write(
     if foreign:
         raise RuntimeError(
             f"the exported graph uses {sorted(foreign)}, which are not known to be parsed by "
-            "every TensorRT from 8.5; see OPERATORS in export/onnx_from_labeller.py"
+            "every TensorRT from 8.5; see export/tensorrt_operators.py"
         )
     large = model.ByteSize() > EXTERNAL_DATA_BYTES
     onnx.save(model, path, save_as_external_data=large, location=f"{path.name}.data")

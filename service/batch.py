@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle.manifest import Generator
-from engines.errors import NotFiniteError
+from engines.errors import DeviceLost, NotFiniteError
 from engines.protocol import Engine, EngineResult, Mapping
 from engines.sampling import ws_from_indices, ws_from_latents
 from engines.signature import UNCERTAINTY
@@ -53,9 +53,14 @@ def part_from_draw(stream: Stream, draw: Draw, mapping: Mapping, generator: Gene
 def outcomes_from_parts(
     engine: Engine, parts: Sequence[Part], metrics: ModelMetrics
 ) -> list[Settled]:
-    """Runs all rows together; when that fails each part alone, so that it fails alone."""
+    """Runs all rows together; when that fails each part alone, so that it fails alone.
+
+    Raises DeviceLost, which is no part's fault.
+    """
     try:
         return _split(parts, _run(engine, parts, metrics))
+    except DeviceLost:
+        raise
     except Exception as error:
         if len(parts) > 1:
             return [s for part in parts for s in outcomes_from_parts(engine, [part], metrics)]

@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from engines.errors import DeviceLost
 from engines.protocol import Engine
 from service.batch import Part, Settled, failed_outcome, outcomes_from_parts, part_from_draw
 from service.delivery import Stream
@@ -29,10 +30,20 @@ class Compute:
         self._pace = Pace()
 
     async def run(self) -> None:
-        """Never returns; an exception from here is a bug, and the end of the server."""
+        """Returns when the device is lost, with the model told; an exception from here is a bug,
+        and the end of the server."""
         ahead: asyncio.Queue[Batch] = asyncio.Queue()
         place = asyncio.Semaphore(1)  # one batch may wait in front of the engine
-        await asyncio.gather(self._prepare(ahead, place), self._compute(ahead, place))
+        works = (self._prepare(ahead, place), self._compute(ahead, place))
+        tasks = [asyncio.ensure_future(work) for work in works]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def close(self) -> None:
         """Waits for the run under way, then ends the thread."""
@@ -62,10 +73,13 @@ class Compute:
             self._pace.run_begins(rows, now)
             place.release()
             if parts:
-                settled += await loop.run_in_executor(
-                    self._engine_thread,
-                    outcomes_from_parts, self._engine, parts, self._model.metrics,
-                )  # fmt: skip
+                try:
+                    settled += await loop.run_in_executor(
+                        self._engine_thread,
+                        outcomes_from_parts, self._engine, parts, self._model.metrics,
+                    )  # fmt: skip
+                except DeviceLost as error:
+                    return self._model.lose(error)
                 self._pace.run_ended(rows, time.monotonic() - now)
                 shares = [(part.stream.span, len(part.ws), part.since) for part in parts]
                 self._tracing.engine_run(self._model.name, shares, now, time.monotonic())

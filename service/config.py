@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from engines.open import Runtime
+from engines.open import GpuOptions, Precision, Runtime
 
 # gRPC's default receive limit is 4 MiB for the whole message; room for what wraps ours.
 DEFAULT_MESSAGE_BYTES = (4 << 20) - (16 << 10)
@@ -54,6 +54,9 @@ class Config:
     listen: str = "127.0.0.1:50051"  # HOST:PORT, port 0: any free one
     metrics_port: int | None = None  # None: no HTTP, 0: any free one
     runtime: Runtime = "onnxruntime"
+    fallbacks: tuple[Runtime, ...] = ()  # in this order, where the one before cannot be had
+    precision: Precision | None = None  # None: float16 on a GPU where the bundle has it
+    gpu: GpuOptions = field(default_factory=GpuOptions)
     batch_sizes: tuple[int, ...] = ()  # empty: the engine's own
     threads: int = 0  # of one engine run, 0: one per core
     batch_delay_s: float = 0.0  # that an engine batch which is not full waits for more rows

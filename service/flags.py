@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from service.config import Config, Limits, NamedBundle, TlsFiles
-
-Command = TypeVar("Command", bound=Callable[..., Any])
+from service.engine_flags import ENGINE_FLAGS, engine_config
+from service.option import Command, option
 
 
 def takes_server_flags(command: Command) -> Command:
@@ -27,8 +27,7 @@ def config_from_flags(flags: dict[str, Any]) -> Config:
         bundles=flags["bundle"],
         listen=flags["listen"],
         metrics_port=flags["metrics_port"],
-        runtime=flags["engine"],
-        batch_sizes=flags["batch_size"],
+        **engine_config(flags),
         threads=flags["threads"],
         batch_delay_s=flags["batch_delay"],
         drain_delay_s=flags["drain_delay"],
@@ -55,12 +54,6 @@ def _tls_from_flags(flags: dict[str, Any]) -> TlsFiles | None:
     return TlsFiles(certificate, key, authorities)
 
 
-def option(flag: str, **settings: Any) -> Callable[[Command], Command]:
-    """An option with its environment twin, LABELMINT_SERVER_ and the flag's name."""
-    twin = "LABELMINT_SERVER_" + flag.lstrip("-").replace("-", "_").upper()
-    return click.option(flag, envvar=twin, show_envvar=True, show_default=True, **settings)
-
-
 def _bundles(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> Any:
     bundles = []
     for value in values:
@@ -79,13 +72,6 @@ def _address(context: click.Context, option: click.Parameter, value: str) -> str
     if not host or not port.isdigit() or int(port) > 65535:
         raise click.BadParameter(f"{value!r} is not HOST:PORT, with a port from 0 to 65535")
     return value
-
-
-def _batch_sizes(context: click.Context, option: click.Parameter, value: str) -> tuple[int, ...]:
-    words = [word for word in value.split(",") if word]
-    if not all(word.isdigit() for word in words):
-        raise click.BadParameter(f"{value!r} is no list of sizes, such as 1,8")
-    return tuple(int(word) for word in words)
 
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -124,19 +110,7 @@ _FLAGS: tuple[Callable[[Any], Any], ...] = (
         type=click.IntRange(0, 65535),
         help="HTTP port of /metrics, /healthz and /readyz; 0 takes any free one, absent: none.",
     ),
-    option(
-        "--engine",
-        type=click.Choice(["onnxruntime", "fake"]),
-        default="onnxruntime",
-        help="What runs the bundle; fake computes arrays from latents alone.",
-    ),
-    option(
-        "--batch-size",
-        default="",
-        callback=_batch_sizes,
-        metavar="N[,N...]",
-        help="Fixed engine batch sizes, ascending; absent: the engine's own choice.",
-    ),
+    *ENGINE_FLAGS,
     option(
         "--threads",
         type=click.IntRange(min=0),

@@ -8,7 +8,7 @@ import numpy as np
 from bundle.errors import BundleError
 from bundle.open import Bundle, open_bundle
 from engines.errors import EngineError, NotFiniteError
-from engines.open import EngineOptions, open_engine, open_mapping
+from engines.open import EngineOptions, Machine, open_engines, open_mapping
 from engines.protocol import Engine, Mapping
 from engines.sampling import default_options, ws_from_indices
 from service.config import Config, NamedBundle
@@ -32,22 +32,33 @@ def open_models(config: Config, metrics: Metrics) -> list[ServedModel]:
     return models
 
 
-def open_model(named: NamedBundle, config: Config, metrics: Metrics) -> ServedModel:
-    """Loads one bundle and runs it once. Raises BundleError, EngineError."""
+def open_model(
+    named: NamedBundle, config: Config, metrics: Metrics, machine: Machine | None = None
+) -> ServedModel:
+    """Loads one bundle and runs it once on every engine. Raises BundleError, EngineError."""
     options = EngineOptions(
-        runtime=config.runtime, batch_sizes=config.batch_sizes, threads=config.threads
+        runtime=config.runtime,
+        fallbacks=config.fallbacks,
+        precision=config.precision,
+        batch_sizes=config.batch_sizes,
+        threads=config.threads,
+        gpu=config.gpu,
     )
     bundle = open_bundle(named.path)
     with ExitStack() as failing:
-        engine = open_engine(bundle, options)
-        failing.callback(engine.close)
+        opened = open_engines(bundle, options, machine)
+        for engine in opened.engines:
+            failing.callback(engine.close)
         mapping = open_mapping(bundle, options)
-        warm_up(engine, mapping, bundle)
+        for engine in opened.engines:
+            warm_up(engine, mapping, bundle)
         failing.pop_all()
+    for fallback in opened.fallbacks:
+        metrics.count_fallback(named.name, fallback.runtime, opened.engines[0].name)
     return ServedModel(
         named.name,
         bundle,
-        (engine,),
+        opened.engines,
         mapping,
         metrics.of_model(named.name),
         config.batch_delay_s,

@@ -24,6 +24,7 @@ class ModelMetrics:
     message_bytes: Counter
     waiting: Gauge
     streams: Gauge
+    lost: Gauge
 
 
 class Metrics:
@@ -65,6 +66,16 @@ class Metrics:
         self._streams = self._gauge(
             "labelmint_open_streams", "StreamSamples and GenerateSamples calls under way."
         )
+        self._lost = self._gauge(
+            "labelmint_device_lost",
+            "1 once the model's device failed for good: the process has to start anew.",
+        )
+        self._fallbacks = self._counter(
+            "labelmint_engine_fallbacks",
+            "Loads in which an engine that was asked for could not be had.",
+            "wanted",
+            "engine",
+        )
         self._requests = self._counter(
             "labelmint_requests", "Calls ended, by method and gRPC status.", "method", "code"
         )
@@ -91,6 +102,7 @@ class Metrics:
             message_bytes=self._message_bytes.labels(name),
             waiting=self._waiting.labels(name),
             streams=self._streams.labels(name),
+            lost=self._lost.labels(name),
         )
 
     def count_load(self, model: str, loaded: bool) -> None:
@@ -98,9 +110,14 @@ class Metrics:
         ok, failed = (self._loads.labels(model, outcome) for outcome in ("ok", "failed"))
         (ok if loaded else failed).inc()
 
+    def count_fallback(self, model: str, wanted: str, engine: str) -> None:
+        """A model got this engine because that one could not be had."""
+        self._fallbacks.labels(model, wanted, engine).inc()
+
     def show_model(self, model: str, bundle_id: str, engine: str) -> None:
         """This is served from now on."""
         self._info.labels(model, bundle_id, engine).set(1)
+        self._lost.labels(model).set(0)
 
     def hide_model(self, model: str, bundle_id: str, engine: str) -> None:
         """This is not served any more."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bundle.open import Bundle
+from engines.errors import DeviceLost
 from engines.protocol import Engine, Mapping
 from engines.signature import ArraySpec, labeller_outputs
 from labelmint.latents import Mt19937Rows
@@ -22,6 +24,7 @@ from service.query import Query
 from service.scheduler import Draw, Lane, Scheduler
 from service.tracing import INVALID_SPAN, Span
 
+_log = logging.getLogger(__name__)
 DELAY_STEPS = 4  # looks at what waits, while a batch is delayed
 
 
@@ -38,6 +41,7 @@ class ServedModel:
     scheduler: Scheduler = field(default_factory=Scheduler)
     streams: dict[Lane, Stream] = field(default_factory=dict)
     ended: NotServing | None = None  # why there are no streams any more
+    lost: bool = False  # with its device, until this process starts anew
     idle: asyncio.Event = field(default_factory=asyncio.Event)  # set when a last stream ends
     # One for all engines: a stream's MT19937 position is not safe for two threads.
     mapping_thread: ThreadPoolExecutor = field(
@@ -118,6 +122,20 @@ class ServedModel:
         self.ended = why
         for stream in self.streams.values():
             stream.stop(why)
+
+    def lose(self, error: DeviceLost) -> None:
+        """Streams end before their next message, and no new ones begin: another replica may have
+        a device that works."""
+        if not self.lost:
+            _log.error("model %s is lost: %s", self.name, error)
+        self.lost = True
+        self.metrics.lost.set(1)
+        self.ended = NotServing(
+            f"model {self.name} lost its device on this server; go on from next_index at another "
+            "replica"
+        )
+        for stream in self.streams.values():
+            stream.stop(self.ended)
 
     async def _without_streams(self) -> None:
         while self.streams:

@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 class Probes:
     """What the endpoints report."""
 
-    alive: Callable[[], bool]  # the event loop turns
+    alive: Callable[[], bool]  # the event loop turns, on devices that work
     ready: Callable[[], bool]  # calls are served
     registry: CollectorRegistry
 
@@ -63,9 +63,13 @@ class _Handler(BaseHTTPRequestHandler):
             encode, content_type = choose_encoder(self.headers.get("Accept", ""))
             self._answer(200, encode(self.probes.registry), content_type)
         elif path == "/healthz":
-            self._answer_probe(self.probes.alive(), "alive", "the event loop hangs")
+            self._answer_probe(
+                self.probes.alive(), "alive", "the event loop hangs, or a device is lost"
+            )
         elif path == "/readyz":
-            self._answer_probe(self.probes.ready(), "ready", "loading or draining")
+            self._answer_probe(
+                self.probes.ready(), "ready", "loading, draining, or a device is lost"
+            )
         else:
             self._answer(404, b"/metrics, /healthz and /readyz are here\n")
 

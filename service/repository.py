@@ -163,9 +163,17 @@ class Repository:
         await self._changed()
 
     def _put(self, entry: _Entry, model: ServedModel) -> None:
-        entry.running, entry.reason = RunningModel(model, self._tracing, self._failed), ""
+        running = RunningModel(model, self._tracing, self._failed, self._tell)
+        entry.running, entry.reason = running, ""
         self._running.add(entry.running)
         self._metrics.show_model(*_info(model))
+
+    def _tell(self) -> None:
+        """Something changed outside of a load."""
+        self._spawn(self._tell_changed())
+
+    async def _tell_changed(self) -> None:
+        await self._changed()
 
     def _retire(self, entry: _Entry, why: str) -> None:
         """What the entry serves is not found any more, and ends in the background."""
@@ -192,6 +200,8 @@ class Repository:
 
 
 def _listed(name: str, entry: _Entry) -> Listed:
+    if entry.running is not None and entry.running.model.lost:
+        return Listed(name, "", "UNAVAILABLE", "its device is lost; restart the server")
     if entry.running is not None:
         bundle_id = entry.running.model.bundle.manifest.bundle_id
         return Listed(name, bundle_id, "READY", entry.reason)

@@ -12,11 +12,15 @@ class RunningModel:
     """Computes from here on, until it is closed."""
 
     def __init__(
-        self, model: ServedModel, tracing: Tracing, failed: Callable[[BaseException], None]
+        self,
+        model: ServedModel,
+        tracing: Tracing,
+        failed: Callable[[BaseException], None],
+        lost: Callable[[], None],
     ) -> None:
-        """`failed` hears of a bug that ended the computing."""
+        """`failed` hears of a bug that ended the computing, `lost` of a device that did."""
         self.model = model
-        self._failed = failed
+        self._failed, self._lost = failed, lost
         self._computes = [Compute(engine, model, tracing) for engine in model.engines]
         self._tasks = [asyncio.create_task(compute.run()) for compute in self._computes]
         for task in self._tasks:
@@ -35,6 +39,10 @@ class RunningModel:
         self.model.close()
 
     def _report(self, task: "asyncio.Task[None]") -> None:
-        error = None if task.cancelled() else task.exception()
-        if error is not None:
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is None:
+            self._lost()
+        else:
             self._failed(error)

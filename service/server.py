@@ -103,8 +103,13 @@ class Server:
 
     @property
     def ready(self) -> bool:
-        """Whether calls are served: from `serve` to `drain`, while there is a model."""
-        return self._open and bool(self.repository.models)
+        """Whether calls are served: from `serve` to `drain`, while there is a model, and none
+        has lost its device."""
+        return self._open and bool(self.repository.models) and not self._lost
+
+    @property
+    def _lost(self) -> bool:
+        return any(model.lost for model in self.repository.models.values())
 
     async def serve(self, models: Sequence[ServedModel]) -> None:
         """Calls are answered from here on; the models are closed with the server.
@@ -177,7 +182,8 @@ class Server:
             await self._health.set(name, _SERVING if self.ready else _NOT_SERVING)
 
     def _alive(self) -> bool:
-        return time.monotonic() - self._turned < ALIVE_WITHIN_S
+        """A lost device comes back in a new process alone: whoever watches has to start one."""
+        return time.monotonic() - self._turned < ALIVE_WITHIN_S and not self._lost
 
     async def _turn(self) -> None:
         while True:

@@ -1,5 +1,6 @@
 """Handmade graphs of a few operators: the room is tested without the export room."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from bundle import Bundle, open_bundle
 from bundle.read import bundle_id_from_content
 from bundle.write import file_entries, write_manifest
 from engines.fake import fake_bundle
+from tests.engines.device_bench import KINDS, Bench
+from tests.engines.fake_tensorrt import VERSIONS
 
 NUM_WS, W_DIM, SIZE = 6, 16, 16  # of fake_bundle(16)
 Table = dict[str, tuple[int, list[Any]]]  # name -> element type, extents
@@ -152,3 +155,20 @@ def model(
 def graphs(tmp_path: Path) -> Graphs:
     """Writes handmade bundles."""
     return Graphs(tmp_path / "handmade")
+
+
+@pytest.fixture(params=KINDS)
+def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
+    bench = Bench(request.param, tmp_path / "cache")
+    yield bench
+    for engine in bench.engines:
+        engine.close()
+    bench.device.assert_nothing_left()
+
+
+@pytest.fixture(params=VERSIONS)
+def tensorrt(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
+    bench = Bench(request.param, tmp_path / "cache")
+    yield bench
+    for engine in bench.engines:
+        engine.close()

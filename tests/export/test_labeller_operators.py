@@ -7,7 +7,8 @@ import pytest
 
 from export.label_spec import LabelSpec
 from export.labeller import Labeller
-from export.onnx_from_labeller import OPERATORS, labeller_onnx
+from export.onnx_from_labeller import labeller_onnx
+from export.tensorrt_operators import OPERATORS
 from tests.export.networks import random_generator, random_interpreter
 
 

@@ -134,7 +134,7 @@ def test_drain_delay_keeps_serving_while_not_ready(fake: Path) -> None:
         assert process.get("/readyz")[0] == 200
         process.popen.send_signal(signal.SIGTERM)
         assert next(seen).status == health_pb2.HealthCheckResponse.NOT_SERVING
-        assert process.get("/readyz") == (503, "loading or draining\n")
+        assert process.get("/readyz") == (503, "loading, draining, or a device is lost\n")
         assert process.get("/healthz")[0] == 200
         assert stub.ListModels(pb.ListModelsRequest()).models
         assert process.popen.wait(10) == 0

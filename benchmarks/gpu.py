@@ -1,0 +1,112 @@
+"""Everything that is to be measured on a GPU, in one call that fits in nine minutes.
+
+Each part is a process of its own with a time limit, writes its figures as it goes, and is left out
+with a reason where its library is missing; whatever cuts the call off, what was measured stays in
+the folder, and the next call goes on from there.
+
+    python -m benchmarks.gpu [--folder build/gpu] [--budget-s 520] [--python-trt PATH] [PART ...]
+
+Parts of TensorRT run under `--python-trt` where TensorRT has a Python of its own, else under this.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import click
+
+from benchmarks.gpu_cases import CASES, GOALS
+from benchmarks.gpu_results import Results, table
+
+TORCH, TENSORRT = "torch", "tensorrt"
+# In the order of worth: part, whose Python, most seconds.
+PARTS = {
+    "ceilings": (TORCH, 40),
+    "branch": (TORCH, 120),
+    "branch-tensorrt": (TENSORRT, 120),
+    "bundles": (TORCH, 150),
+    "rates": (TENSORRT, 400),
+    "filter": (TENSORRT, 100),
+    "server": (TENSORRT, 100),
+}
+NEEDS = {  # of this Python; the other says by itself what it lacks
+    "ceilings": ("torch",),
+    "branch": ("torch", "onnx"),
+    "bundles": ("torch", "onnx", "onnxruntime", "safetensors", "msgspec"),
+}
+MODULES = {
+    "ceilings": "gpu_ceilings", "branch": "gpu_branch", "branch-tensorrt": "gpu_branch_tensorrt",
+    "bundles": "gpu_bundles", "rates": "gpu_rates", "filter": "gpu_rates", "server": "gpu_rates",
+}  # fmt: skip
+
+
+@click.command()
+@click.argument("parts", nargs=-1, type=click.Choice(list(PARTS)))
+@click.option("--folder", type=click.Path(path_type=Path), default=Path("build/gpu"))
+@click.option("--budget-s", default=520.0, help="Seconds for the whole call.")
+@click.option("--python-trt", default=sys.executable, help="A Python that has TensorRT.")
+def main(parts: tuple[str, ...], folder: Path, budget_s: float, python_trt: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    end = time.monotonic() + budget_s
+    results = Results(folder / "results.jsonl")
+    pythons = {TORCH: sys.executable, TENSORRT: python_trt}
+    for name in parts or tuple(PARTS):
+        kind, most = PARTS[name]
+        left = min(most, end - time.monotonic())
+        if left < 5:
+            results.add(name, "left out", reason="no time left; call again to go on")
+            continue
+        lacking = [library for library in NEEDS.get(name, ()) if find_spec(library) is None]
+        if lacking:
+            results.add(name, "left out", reason=f"{', '.join(lacking)} not installed")
+            continue
+        command = [pythons[kind], "-m", f"benchmarks.{MODULES[name]}", name, str(folder)]
+        print(f"== {name}, {left:.0f} s at most", flush=True)
+        process = subprocess.Popen(command, start_new_session=True)
+        try:
+            if code := process.wait(left):
+                results.add(name, "failed", reason=f"exit code {code}")
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # with a server that it may have started
+            process.wait()
+            results.add(name, "cut off", reason=f"after {left:.0f} s; call again to go on")
+    print_tables(results)
+
+
+def print_tables(results: Results) -> None:
+    """All that is known by now, then what is not."""
+    print("\n## Ceilings\n")
+    print(table(results.measured("ceilings"), ("what", "value", "unit", "method")))
+    print("\n## Label branch\n")
+    branch = results.measured("branch") + results.measured("branch-tensorrt")
+    eager = [row["ms"] for row in branch if row.get("variant") == "paper, float32"]
+    for row in branch:
+        if eager and "ms" in row:
+            row["ratio to eager float32"] = round(eager[-1] / row["ms"], 1)
+    print(table(branch, ("variant", "ms", "peak MiB", "ratio to eager float32", "build s")))
+    print("\n## Labelled samples per second\n")
+    rates = results.measured("rates")
+    for row in rates:
+        row["goal"] = GOALS.get(row.get("case", ""), "")
+    columns = ("case", "engine", "batch", "contexts", "per s", "bound per s", "goal")
+    print(table(rates, columns))
+    missing = set(CASES) - {row.get("case", "") for row in rates}
+    if missing:
+        print(f"\nnot measured: {', '.join(sorted(missing))}")
+    print("\n## Cost of filtering\n")
+    print(table(results.measured("filter"), ("keep fraction", "kept", "ms", "bytes copied")))
+    print("\n## Server against bare engine\n")
+    print(table(results.measured("server"), ("case", "bare per s", "served per s", "ratio")))
+    leftovers = [row for name in PARTS for row in results.of(name) if row["state"] != "measured"]
+    print("\n## Not finished\n")
+    print(
+        table(leftovers, ("part", "variant", "case", "state", "reason")) if leftovers else "all is"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""Bundles of random weights for the cases, without the comparison with the reference, which takes
+minutes at these sizes: for figures of speed alone."""
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.gpu_cases import CASES, bundle_folder
+from benchmarks.gpu_results import Results
+from benchmarks.random_weights import write_weights
+from bundle.manifest import LABELLER, MAPPING
+from bundle.write import staged_folder, write_manifest
+from export.bundle_from_weights import PRECISIONS, manifest_from_folder, quiet_exporter
+from export.half_on_cpu import half_by_float32
+from export.labeller import Labeller
+from export.onnx_from_labeller import labeller_onnx, mapping_onnx
+from export.weights import Sources, weights_from_files
+
+PART = "bundles"
+STRIP_PIXELS = 1 << 15  # in both precisions: TensorRT plans every strip
+
+
+def main(folder: Path) -> None:
+    results = Results(folder / "results.jsonl")
+    for case in CASES:
+        out = bundle_folder(folder, case)
+        if out.exists():
+            continue
+        began = time.monotonic()
+        _write(out, case)
+        results.add(PART, case=case, seconds=round(time.monotonic() - began))
+
+
+def _write(out: Path, case: str) -> None:
+    with tempfile.TemporaryDirectory() as files:
+        generator, interpreter = write_weights(Path(files), CASES[case])
+        weights = weights_from_files(Sources(generator, None, interpreter, None, None))
+    with staged_folder(out, False) as folder, quiet_exporter():
+        mapping_onnx(weights.generator.mapping, folder / MAPPING)
+        for precision in PRECISIONS:
+            labeller = Labeller(
+                weights.generator, weights.interpreter, weights.spec, precision,
+                strip_pixels=STRIP_PIXELS,
+            )  # fmt: skip
+            with half_by_float32():
+                labeller_onnx(labeller, folder / LABELLER[precision])
+        write_manifest(folder, manifest_from_folder(folder, weights))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[2]))

@@ -1,0 +1,106 @@
+"""What is measured on a GPU: the generators and ensembles, and the least work that each needs.
+
+The count is that of the algorithm in its split form, for one sample: stages of which each takes
+the longest of its tensor FLOPs, its other FLOPs and its bytes. Weights are not counted: a batch
+reads them once.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.sizes import Size
+
+HALF = 2  # bytes
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Work of one sample."""
+
+    name: str
+    tensor_flops: float
+    other_flops: float
+    bytes: float
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """What the machine was measured to do at most, per second."""
+
+    tensor_flops: float
+    other_flops: float
+    bytes: float
+
+
+CONFIG_F, STYLEGAN1 = 32768, 16384  # channel bases
+CASES: dict[str, Size] = {
+    "config-f 256": Size(256, CONFIG_F, 256, (256, 32), 19, 10),
+    "config-f 512": Size(512, CONFIG_F, 512, (256, 32), 19, 10),
+    "DatasetGAN cars": Size(512, STYLEGAN1, 512, (128, 32), 20, 10, "stylegan1", 64, 384),
+    "DatasetGAN faces": Size(1024, STYLEGAN1, 512, (256, 128), 34, 10, "stylegan1"),
+    "HandsOff faces": Size(1024, CONFIG_F, 512, (256, 32), 19, 10),  # and config-f at 1024 px
+    "HandsOff cars": Size(512, CONFIG_F, 512, (512, 256), 10, 10, "stylegan2", 64, 384),
+}
+GOALS = {  # labelled samples per second on one H200, with TensorRT alone
+    "DatasetGAN cars": 350, "DatasetGAN faces": 130, "HandsOff faces": 130, "HandsOff cars": 85,
+}  # fmt: skip
+
+
+def bundle_folder(folder: Path, case: str) -> Path:
+    """Where a case's bundle lies."""
+    return folder / "bundles" / case.lower().replace(" ", "-")
+
+
+def stages(size: Size) -> list[Stage]:
+    """All work of one sample, in order."""
+    return [*_synthesis(size), *_labels(size)]
+
+
+def bound_per_s(size: Size, ceilings: Ceilings) -> float:
+    """Samples a second that no implementation of these stages can exceed on this machine."""
+    seconds = sum(
+        max(
+            stage.tensor_flops / ceilings.tensor_flops,
+            stage.other_flops / ceilings.other_flops,
+            stage.bytes / ceilings.bytes,
+        )
+        for stage in stages(size)
+    )
+    return 1 / seconds
+
+
+def _synthesis(size: Size) -> Iterator[Stage]:
+    """Two 3x3 convolutions at each extent, the first of which doubles it; two maps are written
+    and read again."""
+    before = 0
+    for r, c in size.levels:
+        flops = 2 * 9 * c * c * r * r
+        if before:
+            # Doubling by a transposed convolution multiplies at the input's extent.
+            extent = r if size.family == "stylegan1" and r < 128 else r // 2
+            flops += (
+                2
+                * (9 if extent == r or size.family == "stylegan2" else 16)
+                * (before * c * extent * extent)
+            )
+        yield Stage(f"synthesis {r}", flops, 2 * 10 * c * r * r, 2 * 2 * c * r * r * HALF)
+        before = c
+    yield Stage("image", 2 * 3 * before * size.resolution**2, 0, 3 * size.resolution**2)
+
+
+def _labels(size: Size) -> Iterator[Stage]:
+    """The first layer at each level's own extent; then sums, activations and the other layers
+    at the labels' pixels, of which only the labels are written."""
+    h1, h2 = size.hidden
+    pixels, rows_share = size.rows * size.grid, size.rows / size.grid
+    for r, c in size.levels:
+        extent = min(r, size.grid)
+        products = extent * extent * (rows_share if extent == size.grid else 1)
+        flops = 2 * 2 * c * size.members * h1 * products
+        projected = size.members * h1 * products * HALF if extent < size.grid else 0
+        yield Stage(f"first layer {r}", flops, 0, 2 * c * extent * extent * HALF + projected)
+    coarse = sum(1 for r, _ in size.levels if r < size.grid)
+    rest = 2 * size.members * (h1 * h2 + h2 * size.classes) * pixels
+    sums = 8 * coarse * size.members * h1 * pixels
+    yield Stage("other layers", rest, sums, pixels * (1 + HALF))

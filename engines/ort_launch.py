@@ -1,0 +1,121 @@
+"""Runs a graph by ONNX Runtime on a device, between fixed addresses (I/O binding)."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import onnxruntime as ort
+
+from engines.errors import EngineOpenError, EngineRunError, OutOfDeviceMemory, RuntimeMissing
+from engines.ort import first_line, only_size
+from engines.run_memory import RunMemory
+
+Provider = Literal["CUDAExecutionProvider", "TensorrtExecutionProvider", "CPUExecutionProvider"]
+CUDA: Provider = "CUDAExecutionProvider"
+TENSORRT: Provider = "TensorrtExecutionProvider"
+NAMES: dict[Provider, str] = {
+    CUDA: "onnxruntime-cuda",
+    TENSORRT: "onnxruntime-tensorrt",
+    "CPUExecutionProvider": "onnxruntime-cpu",
+}
+
+
+class OrtLauncher:
+    """Launcher protocol. Its session lives as long as it does; the memory is another's."""
+
+    def __init__(
+        self,
+        graph: Path,
+        memory: RunMemory,
+        batch_sizes: tuple[int, ...],
+        provider: Provider,
+        half: bool,
+    ) -> None:
+        """Raises RuntimeMissing when the provider is not there or does not become active,
+        EngineOpenError."""
+        self._memory, self._provider = memory, provider
+        self._session: Any = open_device_session(
+            graph, provider_options(provider, memory, half), only_size(batch_sizes)
+        )
+        self._bindings = {rows: self._binding(rows) for rows in batch_sizes}
+
+    @property
+    def name(self) -> str:
+        return f"{NAMES[self._provider]}-{ort.__version__}"
+
+    def launch(self, rows: int) -> None:
+        self._memory.device.synchronize(self._memory.stream)  # the copies in: a run has its own
+        try:
+            self._session.run_with_iobinding(self._bindings[rows])
+        except Exception as error:  # the runtime has no common exception class
+            raise _run_error(error) from error
+
+    def close(self) -> None:
+        self._bindings.clear()
+        self._session = None
+
+    def _binding(self, rows: int) -> Any:
+        binding, memory = self._session.io_binding(), self._memory
+        kind = "cpu" if self._provider == "CPUExecutionProvider" else "cuda"
+        for specs, bind in (
+            (memory.inputs, binding.bind_input),
+            (memory.outputs, binding.bind_output),
+        ):
+            for name, spec in specs.items():
+                shape = [rows, *spec.extents] if spec.batched else list(spec.extents)
+                number = 0 if kind == "cpu" else memory.device.index
+                bind(name, kind, number, spec.dtype.type, shape, memory.addresses[name])
+        return binding
+
+
+def provider_options(
+    provider: Provider, memory: RunMemory, half: bool
+) -> list[tuple[str, dict[str, str]]]:
+    """The provider, and what it hands on; ONNX Runtime adds its CPU for shapes by itself."""
+    if provider == "CPUExecutionProvider":
+        return [(provider, {})]
+    on_device = {
+        "device_id": str(memory.device.index),
+        "user_compute_stream": str(memory.stream),
+    }
+    # The choice of kernels by a race differs between replicas; TF32 is not float32.
+    cuda = on_device | {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
+    if provider == CUDA:
+        return [(CUDA, cuda)]
+    return [(TENSORRT, on_device | {"trt_fp16_enable": "1" if half else "0"}), (CUDA, cuda)]
+
+
+def open_device_session(
+    graph: Path, providers: list[tuple[str, dict[str, str]]], batch: int | None
+) -> ort.InferenceSession:
+    """A session whose first provider is really active. Raises RuntimeMissing, EngineOpenError."""
+    wanted, available = providers[0][0], ort.get_available_providers()
+    if wanted not in available:
+        raise RuntimeMissing(
+            f"this ONNX Runtime has no {wanted} but {', '.join(available)}; install "
+            "onnxruntime-gpu in place of onnxruntime"
+        )
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    if batch is not None:
+        options.add_free_dimension_override_by_name("N", batch)
+    try:
+        session = ort.InferenceSession(str(graph), options, providers=providers)
+    except Exception as error:  # the runtime has no common exception class
+        raise EngineOpenError(
+            f"{graph} cannot be loaded by ONNX Runtime: {first_line(error)}"
+        ) from error
+    active = session.get_providers()
+    if active[:1] != [wanted]:  # it goes on without what it cannot load
+        raise RuntimeMissing(
+            f"{wanted} did not become active, ONNX Runtime has {', '.join(active)}; check that "
+            "its CUDA and cuDNN libraries are there"
+        )
+    return session
+
+
+def _run_error(error: Exception) -> EngineRunError:
+    line = first_line(error)
+    lower = str(error).lower()
+    if "out of memory" in lower or "failed to allocate memory" in lower:
+        return OutOfDeviceMemory(f"ONNX Runtime failed: {line}; use smaller batches")
+    return EngineRunError(f"ONNX Runtime failed: {line}")

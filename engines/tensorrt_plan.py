@@ -1,0 +1,99 @@
+"""A plan's bytes -> a deserialised engine whose tensors are those of the manifest."""
+
+from typing import Any
+
+import numpy as np
+
+from bundle.manifest import Manifest
+from engines.device import Device
+from engines.errors import EngineOpenError, PlanError, RuntimeMissing
+from engines.signature import ArraySpec, graph_inputs, graph_outputs
+from engines.tensorrt_module import logger_from_module, major_of, version_of
+
+DTYPES: dict[str, np.dtype[np.generic]] = {
+    "FLOAT": np.dtype(np.float32),
+    "HALF": np.dtype(np.float16),
+    "INT32": np.dtype(np.int32),
+    "UINT8": np.dtype(np.uint8),
+}
+SHARED_PROFILES_FROM = 10  # before, a profile belongs to one context at a time
+
+
+class TensorRTPlan:
+    """An ICudaEngine and what it was built for. Several contexts may run it at once."""
+
+    def __init__(self, trt: Any, data: bytes, manifest: Manifest, device: Device) -> None:
+        """Raises PlanError, RuntimeMissing, DeviceLost."""
+        device.use()
+        self.log = logger_from_module(trt)
+        self.version = version_of(trt)
+        self.shared = major_of(trt) >= SHARED_PROFILES_FROM
+        try:
+            self._runtime = trt.Runtime(self.log)
+        except TypeError as error:  # how the package says that there is no GPU
+            raise RuntimeMissing(f"TensorRT cannot start: {self.log.last_error}") from error
+        self._engine = self._runtime.deserialize_cuda_engine(data)
+        if self._engine is None:
+            raise PlanError(
+                f"TensorRT {self.version} on {device.name} refuses the engine: "
+                f"{self.log.last_error}; build it again on this machine"
+            )
+        self._check_tensors(manifest)
+        self.profiles = self._profiles()
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """What it was built for, ascending."""
+        return tuple(sorted(self.profiles))
+
+    def context(self) -> Any:
+        """A new IExecutionContext with device memory of its own. Raises EngineOpenError."""
+        context = self._engine.create_execution_context()
+        if context is None:
+            raise EngineOpenError(
+                f"TensorRT has no room for an execution context: {self.log.last_error}; use "
+                "smaller batches or fewer contexts"
+            )
+        return context
+
+    def _profiles(self) -> dict[int, int]:
+        """Optimisation profile by the one batch size it is for."""
+        profiles = {}
+        for index in range(self._engine.num_optimization_profiles):
+            least, _, most = (
+                tuple(shape) for shape in self._engine.get_tensor_profile_shape("ws", index)
+            )
+            if least != most:
+                raise PlanError(
+                    f"profile {index} of the engine is for batches of {least[0]} to {most[0]}; "
+                    "each must be for one size, build it again"
+                )
+            profiles[int(least[0])] = index
+        return profiles
+
+    def _check_tensors(self, manifest: Manifest) -> None:
+        engine = self._engine
+        names = {engine.get_tensor_name(i) for i in range(engine.num_io_tensors)}
+        roles = {"INPUT": graph_inputs(manifest), "OUTPUT": graph_outputs(manifest)}
+        expected = {name for specs in roles.values() for name in specs}
+        if names != expected:
+            raise PlanError(
+                f"the engine has tensors {', '.join(sorted(names))}; the manifest needs "
+                f"{', '.join(sorted(expected))}"
+            )
+        for role, specs in roles.items():
+            for name, spec in specs.items():
+                found = (
+                    engine.get_tensor_mode(name).name,
+                    DTYPES.get(engine.get_tensor_dtype(name).name),
+                    tuple(engine.get_tensor_shape(name)),
+                )
+                if found != (role, spec.dtype, _open_shape(spec)):
+                    raise PlanError(
+                        f"the engine's {name} is {found[0].lower()} {found[1]} {list(found[2])}; "
+                        f"the manifest needs {role.lower()} {spec.dtype} {list(_open_shape(spec))}"
+                    )
+
+
+def _open_shape(spec: ArraySpec) -> tuple[int, ...]:
+    return (-1, *spec.extents) if spec.batched else spec.extents

@@ -1,0 +1,41 @@
+"""What the room calls exists in the packages as they are, where they are installed."""
+
+import importlib.util
+
+import pytest
+
+from tests.engines.binding_names import cuda_names, missing, tensorrt_names
+from tests.engines.fake_device import FakeDevice
+from tests.engines.fake_tensorrt import MEMBERS, VERSIONS, FakeTensorRT
+
+
+def test_the_names_are_really_found_in_the_sources() -> None:
+    assert {"Builder", "IBuilderConfig.set_tactic_sources", "ILayer.precision"} <= tensorrt_names()
+    assert {"cudaMemcpyAsync", "cudaGraphInstantiateWithFlags"} <= cuda_names()
+    assert "cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal" in cuda_names()
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_name_that_a_version_lacks_is_told(version: str) -> None:
+    trt = FakeTensorRT(version, FakeDevice())
+    strong = "NetworkDefinitionCreationFlag.STRONGLY_TYPED"
+    assert missing(trt, {"Runtime", strong}) == ([strong] if version.startswith("8") else [])
+
+
+def test_tensorrt_has_every_name() -> None:
+    trt = pytest.importorskip("tensorrt", reason="the tensorrt package is not installed")
+    unneeded = {"BuilderFlag.FP16", "BuilderFlag.OBEY_PRECISION_CONSTRAINTS"}
+    if hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED"):
+        assert set(missing(trt, tensorrt_names())) <= unneeded
+    else:
+        assert missing(trt, tensorrt_names()) == []
+    for enum, members in MEMBERS.get(trt.__version__, {}).items():
+        assert missing(getattr(trt, enum), set(members)) == []
+
+
+def test_cuda_python_has_every_name() -> None:
+    if importlib.util.find_spec("cuda") is None:
+        pytest.skip("cuda-python is not installed")
+    from engines.cuda import _runtime
+
+    assert missing(_runtime(), cuda_names()) == []
