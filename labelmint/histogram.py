@@ -55,7 +55,7 @@ def histogram_from_scores(kept: Scores, discarded: Scores, threshold: float) -> 
     high = high if high > low else low + (abs(low) or 1.0)
     edges = _edges(low, high, threshold)
     counts = [np.histogram(part, edges)[0].tolist() for part in parts]
-    end = float(edges[-1])
+    low, end = float(edges[0]), float(edges[-1])
 
     def place(value: float) -> float:
         return 100 * (value - low) / (end - low)
@@ -71,9 +71,14 @@ def histogram_from_scores(kept: Scores, discarded: Scores, threshold: float) -> 
 
 def _edges(low: float, high: float, threshold: float) -> npt.NDArray[np.float64]:
     """About BINS equal bins, one of which ends at the threshold where it is among them."""
-    before = round(BINS * (threshold - low) / (high - low)) if low < threshold <= high else 0
-    if not before:
+    if not low < threshold <= high:
         return np.linspace(low, high, BINS + 1)
+    before = round(BINS * (threshold - low) / (high - low))
+    if not before:  # the first bin begins before the scores do
+        width = (high - threshold) / (BINS - 1)
+        edges = np.linspace(threshold - width, high, BINS + 1)
+        edges[1] = threshold
+        return edges
     width = (threshold - low) / before
     bins = max(before, math.ceil((high - low) / width))
     edges = np.linspace(low, low + width * bins, bins + 1)
