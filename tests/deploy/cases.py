@@ -45,7 +45,22 @@ CASES: dict[str, Object] = {
     },
     "image by tag": {"image": {"repository": "r/l", "tag": "9", "pullPolicy": "Always"}},
     "claims and downloads": {"models": [CLAIM, DOWNLOAD]},
-    "image volume": {"models": [IMAGE, CLAIM]},
+    "image volume": {
+        "models": [
+            IMAGE,
+            CLAIM,
+            {
+                "name": "c",
+                "source": "image",
+                "image": {"reference": "r/c:1", "pullPolicy": "Never"},
+            },
+            {
+                "name": "d",
+                "source": "image",
+                "image": {"reference": "r/d:1", "pullPolicy": "IfNotPresent"},
+            },
+        ]
+    },
     "gpu": GPU,
     "gpu with everything": {
         "mode": "gpu",
