@@ -3,7 +3,11 @@
 from tests.deploy.chart import Object
 
 DIGEST = "sha256:" + "0123456789abcdef" * 4
-GPU: Object = {"mode": "gpu", "engine": {"build": {"enabled": True}}}
+GPU: Object = {
+    "mode": "gpu",
+    "engine": {"build": {"at": "start"}},
+    "probes": {"startup": {"failureThreshold": 720}},
+}
 KEDA: Object = {"mode": "keda", "keda": {"serverAddress": "http://prometheus.monitoring:9090"}}
 MUTUAL: Object = {
     "tls": {"mode": "secret", "secret": "cert", "mutual": {"enabled": True}},
@@ -70,11 +74,14 @@ CASES: dict[str, Object] = {
             "runtime": "tensorrt",
             "batchSizes": [1, 8],
             "cache": {"claim": "engines"},
-            "build": {"enabled": True, "image": "r/export:1", "args": ["--precision", "fp16"]},
+            "build": {"at": "init", "image": "r/export:1", "args": ["--precision", "fp16"]},
         },
         "tolerations": [{"operator": "Exists"}],
     },
-    "gpu with an engine that is there": {"mode": "gpu", "engine": {"cache": {"claim": "engines"}}},
+    "gpu with an engine that is there": {
+        "mode": "gpu",
+        "engine": {"cache": {"claim": "engines"}, "build": {"at": "never"}},
+    },
     "gpu by ONNX Runtime": {"mode": "gpu", "engine": {"runtime": "onnxruntime-cuda"}},
     "gpu by both": {"mode": "gpu", "engine": {"runtime": "onnxruntime-tensorrt"}},
     "plain engine": {"engine": {"runtime": "onnxruntime", "batchDelaySeconds": 0.002}},

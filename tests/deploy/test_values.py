@@ -18,7 +18,7 @@ from tests.deploy.chart import CHART, Object, default_values, one, render
 
 SCHEMA: Object = json.loads((CHART / "values.schema.json").read_text("utf-8"))
 # Of engines for GPUs, which the server does not have yet.
-LATER = {"LABELMINT_SERVER_ENGINE_CACHE"}
+LATER = {"LABELMINT_SERVER_BUILD_ENGINE", "LABELMINT_SERVER_ENGINE_CACHE"}
 
 
 def objects_in(schema: Any, path: str = "") -> Iterator[tuple[str, Object]]:

@@ -22,11 +22,19 @@
 {{- else if not (has $runtime (list "onnxruntime" "fake")) -}}
   {{- fail (printf "engine.runtime=%s needs a GPU; set mode=gpu" $runtime) -}}
 {{- end -}}
-{{- if and $v.engine.build.enabled (ne $runtime "tensorrt") -}}
-  {{- fail (printf "engine.build.enabled=true builds for TensorRT and engine.runtime is %s; set mode=gpu and engine.runtime=tensorrt, or engine.build.enabled=false" $runtime) -}}
+{{- $build := $v.engine.build -}}
+{{- if and (ne $build.at "never") (ne $runtime "tensorrt") -}}
+  {{- fail (printf "engine.build.at=%s builds for TensorRT and engine.runtime is %s; set mode=gpu and engine.runtime=tensorrt, or engine.build.at=never" $build.at $runtime) -}}
 {{- end -}}
-{{- if and (eq $runtime "tensorrt") (not $v.engine.build.enabled) (not $v.engine.cache.claim) -}}
-  {{- fail "engine.runtime=tensorrt finds no engine in an empty cache; set engine.build.enabled=true, or engine.cache.claim to a claim that has it" -}}
+{{- if and (eq $build.at "never") (eq $runtime "tensorrt") (not $v.engine.cache.claim) -}}
+  {{- fail "engine.runtime=tensorrt finds no engine in an empty cache; set engine.build.at=start, or engine.cache.claim to a claim that has it" -}}
+{{- end -}}
+{{- if and (eq $build.at "init") (not $build.image) -}}
+  {{- fail "engine.build.image is empty and engine.build.at=init; set it to an image with the package export and TensorRT, or engine.build.at=start" -}}
+{{- end -}}
+{{- $startup := mul $v.probes.startup.periodSeconds $v.probes.startup.failureThreshold -}}
+{{- if and (eq $build.at "start") (lt $startup 1800) -}}
+  {{- fail (printf "probes.startup allows %d s and engine.build.at=start takes minutes for each model; set probes.startup.failureThreshold=%d" $startup (div 3600 (int $v.probes.startup.periodSeconds))) -}}
 {{- end -}}
 {{- include "labelmint.checkLife" . -}}
 {{- include "labelmint.checkAutoscaling" . -}}

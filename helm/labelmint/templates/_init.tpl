@@ -31,9 +31,9 @@
   volumeMounts:
     {{- include "labelmint.modelMount" (list $i $model true) | nindent 4 }}
 {{- end }}
-{{- if $.Values.engine.build.enabled }}
+{{- if eq $.Values.engine.build.at "init" }}
 - name: engine-{{ $i }}
-  image: {{ default (include "labelmint.image" $) $.Values.engine.build.image | quote }}
+  image: {{ $.Values.engine.build.image | quote }}
   imagePullPolicy: {{ $.Values.image.pullPolicy }}
   command: {{ toJson (concat (list "python" "-m" "export" "engine" (printf "/models/%s" $model.name) "--cache" "/engines") $.Values.engine.build.args) }}
   env:

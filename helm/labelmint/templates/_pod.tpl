@@ -48,6 +48,9 @@ LABELMINT_SERVER_BATCH_SIZE: {{ join "," . | quote }}
 {{- if eq .Values.mode "gpu" }}
 LABELMINT_SERVER_ENGINE_CACHE: /engines
 CUDA_CACHE_PATH: /engines/cuda
+{{- if eq .Values.engine.build.at "start" }}
+LABELMINT_SERVER_BUILD_ENGINE: "true"
+{{- end }}
 {{- end }}
 LABELMINT_SERVER_DRAIN_DELAY: {{ include "labelmint.number" .Values.drain.delaySeconds | quote }}
 LABELMINT_SERVER_DRAIN_GRACE: {{ include "labelmint.number" .Values.drain.graceSeconds | quote }}
