@@ -25,7 +25,7 @@ def tool(name: str) -> str:
 def scraped_by(
     prometheus: str, ports: dict[int, dict[str, str]], folder: Path
 ) -> Iterator[Callable[[str], list[str]]]:
-    """A Prometheus of its own, with the labels that each port is to have; yields a query's values."""
+    """A Prometheus of its own for ports and the labels of each; yields a query's values."""
     (folder / "prometheus.yml").write_text(
         json.dumps(
             {
