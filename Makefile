@@ -6,10 +6,13 @@ READY := $(VENV)/.ready
 EXTRAS := serve,tracing,export,cli,jpeg,datasets,dev
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 ARGS ?=
+BUILDER ?= docker build
+TARGET ?= cpu
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' labelmint/__init__.py)
 BENCHES := label_branch stream transport devices replicas shared_memory latency trainer_wait
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test demo bench soak protos clean
+.PHONY: help setup check test demo bench soak protos image clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -50,6 +53,10 @@ soak: $(READY) ## the slow fault and load tests
 
 protos: $(READY) ## regenerate labelmint/v1 from protos/
 	$(BIN)/python protos/generate.py
+
+image: ## build the image of TARGET=cpu, gpu, gpu-trt or export with docker, or BUILDER
+	$(BUILDER) --target $(TARGET) --tag labelmint:$(VERSION)-$(TARGET) \
+	  --build-arg VERSION=$(VERSION) --build-arg REVISION=$(shell git rev-parse HEAD) .
 
 clean: ## remove the environments, caches and outputs
 	rm -rf $(VENV) .venv-protos .ci/cache .mypy_cache .ruff_cache .pytest_cache .hypothesis \

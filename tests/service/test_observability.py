@@ -1,14 +1,9 @@
 """What operators see: log lines by request, traces at a collector, metrics in Prometheus."""
 
 import json
-import shutil
-import socket
 import subprocess
 import sys
-import time
-import urllib.parse
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -24,6 +19,7 @@ from labelmint.v1 import label_service_pb2 as pb
 from labelmint.v1.label_service_pb2_grpc import LabelServiceStub
 from service.logs import REQUEST_ID_HEADER
 from tests.service.harness import channel_to, refusal
+from tests.service.prometheus import eventually, scraped_by, tool
 from tests.service.test_process import ROOT, Process, bundle_at, running
 
 PARENT = ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331")
@@ -139,13 +135,6 @@ def test_a_collector_that_is_gone_harms_nothing(fake: Path) -> None:
         assert sum(len(b.indices) for b in client.stream(count=200)) == 200
 
 
-def tool(name: str) -> str:
-    found = shutil.which(name)
-    if found is None:
-        pytest.skip(f"{name} is not installed (Debian's package prometheus has it)")
-    return found
-
-
 def test_promtool_finds_nothing_to_say_about_the_metrics(fake: Path) -> None:
     promtool = tool("promtool")
     with running(fake, "--engine", "fake") as process:
@@ -163,57 +152,10 @@ def test_prometheus_scrapes_the_server(fake: Path, tmp_path: Path) -> None:
     with running(fake, "--engine", "fake") as process:
         with Client(f"127.0.0.1:{process.port}") as client:
             assert sum(len(b.indices) for b in client.stream(count=20)) == 20
-        with scraped_by(prometheus, process.metrics_port, tmp_path) as ask:
+        with scraped_by(prometheus, {process.metrics_port: {}}, tmp_path) as ask:
             assert eventually(lambda: ask("labelmint_kept_samples_total") == ["20"])
             assert ask("up") == ["1"]
             assert ask("histogram_quantile(0.5, labelmint_engine_seconds_bucket)") != []
-
-
-@contextmanager
-def scraped_by(prometheus: str, port: int, folder: Path) -> Iterator[Callable[[str], list[str]]]:
-    """A Prometheus of its own; yields a query's values."""
-    (folder / "prometheus.yml").write_text(
-        json.dumps(
-            {
-                "global": {"scrape_interval": "1s"},
-                "scrape_configs": [
-                    {
-                        "job_name": "labelmint",
-                        "static_configs": [{"targets": [f"127.0.0.1:{port}"]}],
-                    }
-                ],
-            }
-        )
-    )
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        own = free.getsockname()[1]
-    line = [
-        prometheus, f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data",
-        f"--web.listen-address=127.0.0.1:{own}", "--log.level=error",
-    ]  # fmt: skip
-
-    def ask(query: str) -> list[str]:
-        url = f"http://127.0.0.1:{own}/api/v1/query?query={urllib.parse.quote(query)}"
-        try:
-            with urllib.request.urlopen(url, timeout=5) as answer:
-                return [found["value"][1] for found in json.load(answer)["data"]["result"]]
-        except OSError:  # not up yet
-            return []
-
-    with subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
-        try:
-            yield ask
-        finally:
-            running.kill()
-
-
-def eventually(condition: Callable[[], bool], within_s: float = 30) -> bool:
-    until = time.monotonic() + within_s
-    while not condition():
-        if time.monotonic() > until:
-            return False
-        time.sleep(0.2)
-    return True
 
 
 def test_tracing_without_its_packages_is_one_line(fake: Path) -> None:

@@ -1,0 +1,91 @@
+# Targets: cpu (last, so the default), gpu (ONNX Runtime on CUDA), gpu-trt (TensorRT beside it) and
+# export (torch). No model is in any of them. Builder and runtime share their base, because the
+# environment is copied between them.
+ARG BASE_IMAGE=python:3.11-slim-bookworm
+
+# hadolint ignore=DL3006
+FROM ${BASE_IMAGE} AS builder
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=/build/constraints.txt
+WORKDIR /build
+RUN python3 -m venv /opt/venv
+ENV PATH=/opt/venv/bin:$PATH
+# Only what names the dependencies, so that this layer outlives changes of the sources.
+COPY pyproject.toml constraints.txt LICENSE README.md ./
+COPY labelmint/__init__.py labelmint/
+# Its versions are those of constraints.txt.
+# hadolint ignore=DL3013
+RUN pip install --no-cache-dir ".[serve,tracing,cli,jpeg,datasets]" && pip uninstall --yes labelmint
+COPY bundle /app/bundle
+COPY engines /app/engines
+COPY labelmint /app/labelmint
+COPY service /app/service
+RUN python -m compileall -q /app /opt/venv
+
+# onnxruntime and onnxruntime-gpu own one import name.
+FROM builder AS builder-gpu
+ARG ONNXRUNTIME_GPU_VERSION=1.31.1
+ARG CUDA_PYTHON_VERSION=13.4.4
+RUN pip uninstall --yes onnxruntime \
+    && pip install --no-cache-dir "onnxruntime-gpu[cuda,cudnn]==${ONNXRUNTIME_GPU_VERSION}" \
+        "cuda-python==${CUDA_PYTHON_VERSION}"
+
+# The tensorrt packages fetch from NVIDIA while they build.
+FROM builder-gpu AS builder-gpu-trt
+ARG TENSORRT_VERSION=11.4.0.106
+RUN pip install --no-cache-dir "tensorrt==${TENSORRT_VERSION}" \
+        --extra-index-url https://pypi.nvidia.com
+
+FROM builder AS builder-export
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# hadolint ignore=DL3013
+RUN pip install --no-cache-dir --extra-index-url "${TORCH_INDEX}" \
+        ".[serve,tracing,cli,jpeg,datasets,export]" \
+    && pip uninstall --yes labelmint
+COPY checkpoints /app/checkpoints
+COPY export /app/export
+COPY nets /app/nets
+COPY training /app/training
+RUN python -m compileall -q /app /opt/venv
+
+# hadolint ignore=DL3006
+FROM ${BASE_IMAGE} AS runtime
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="labelmint" \
+      org.opencontainers.image.description="Streams labelled samples from a generator over gRPC" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+# The thresholds keep large freed buffers: without them each message is page-faulted in anew.
+ENV PATH=/opt/venv/bin:$PATH HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
+    MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=33554432 \
+    LABELMINT_SERVER_LISTEN=0.0.0.0:50051 LABELMINT_SERVER_METRICS_PORT=9090
+WORKDIR /app
+USER 10001:10001
+EXPOSE 50051 9090
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=6s --start-period=120s --retries=3 \
+    CMD ["python", "-m", "service", "health"]
+ENTRYPOINT ["python", "-m", "service"]
+CMD ["run"]
+
+FROM runtime AS export
+COPY --from=builder-export /opt/venv /opt/venv
+COPY --from=builder-export /app /app
+HEALTHCHECK NONE
+ENTRYPOINT ["python", "-m", "export"]
+CMD ["--help"]
+
+FROM runtime AS gpu
+ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+COPY --from=builder-gpu /opt/venv /opt/venv
+COPY --from=builder-gpu /app /app
+
+FROM runtime AS gpu-trt
+ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+COPY --from=builder-gpu-trt /opt/venv /opt/venv
+COPY --from=builder-gpu-trt /app /app
+
+FROM runtime AS cpu
+COPY --from=builder /opt/venv /opt/venv
+COPY --from=builder /app /app

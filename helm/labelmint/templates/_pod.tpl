@@ -1,0 +1,161 @@
+{{/* What every container of the chart is held to. */}}
+{{- define "labelmint.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+runAsNonRoot: true
+capabilities:
+  drop: [ALL]
+{{- end }}
+
+{{- define "labelmint.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: {{ int .Values.user }}
+runAsGroup: {{ int .Values.user }}
+fsGroup: {{ int .Values.user }}
+fsGroupChangePolicy: OnRootMismatch
+seccompProfile:
+  type: RuntimeDefault
+{{- end }}
+
+{{- define "labelmint.pullSecrets" -}}
+{{- with .Values.image.pullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "labelmint.resources" -}}
+{{- $resources := deepCopy .Values.resources -}}
+{{- if eq .Values.mode "gpu" -}}
+{{- $gpu := dict .Values.gpu.resource (int .Values.gpu.count) -}}
+{{- $resources = merge (dict "limits" (merge $gpu (default dict $resources.limits))) $resources -}}
+{{- end -}}
+{{- toYaml $resources -}}
+{{- end }}
+
+{{/* Every flag of the server, by its environment twin. */}}
+{{- define "labelmint.environment" -}}
+LABELMINT_SERVER_LISTEN: "0.0.0.0:{{ int .Values.service.port }}"
+LABELMINT_SERVER_METRICS_PORT: "{{ int .Values.service.metricsPort }}"
+LABELMINT_SERVER_ENGINE: {{ include "labelmint.runtime" . | quote }}
+LABELMINT_SERVER_THREADS: "{{ int .Values.engine.threads }}"
+LABELMINT_SERVER_BATCH_DELAY: {{ include "labelmint.number" .Values.engine.batchDelaySeconds | quote }}
+{{- with .Values.engine.batchSizes }}
+LABELMINT_SERVER_BATCH_SIZE: {{ join "," . | quote }}
+{{- end }}
+{{- if eq .Values.mode "gpu" }}
+LABELMINT_SERVER_ENGINE_CACHE: /engines
+CUDA_CACHE_PATH: /engines/cuda
+{{- if eq .Values.engine.build.at "start" }}
+LABELMINT_SERVER_BUILD_ENGINE: "true"
+{{- end }}
+{{- end }}
+LABELMINT_SERVER_DRAIN_DELAY: {{ include "labelmint.number" .Values.drain.delaySeconds | quote }}
+LABELMINT_SERVER_DRAIN_GRACE: {{ include "labelmint.number" .Values.drain.graceSeconds | quote }}
+LABELMINT_SERVER_MODEL_DRAIN: {{ include "labelmint.number" .Values.drain.modelSeconds | quote }}
+LABELMINT_SERVER_LOG_FORMAT: {{ .Values.logging.format }}
+LABELMINT_SERVER_LOG_LEVEL: {{ .Values.logging.level }}
+{{- with .Values.tracing.endpoint }}
+LABELMINT_SERVER_OTLP_ENDPOINT: {{ . | quote }}
+{{- end }}
+{{- if ne .Values.tls.mode "none" }}
+LABELMINT_SERVER_TLS_CERTIFICATE: /tls/tls.crt
+LABELMINT_SERVER_TLS_KEY: /tls/tls.key
+{{- if .Values.tls.mutual.enabled }}
+LABELMINT_SERVER_TLS_CLIENT_AUTHORITIES: /client-authorities/{{ .Values.tls.mutual.key }}
+{{- end }}
+{{- end }}
+{{- if .Values.auth.tokens.secret }}
+LABELMINT_SERVER_TOKEN_FILE: /tokens/{{ .Values.auth.tokens.key }}
+{{- end }}
+{{- if .Values.auth.adminTokens.secret }}
+LABELMINT_SERVER_ADMIN_TOKEN_FILE: /admin-tokens/{{ .Values.auth.adminTokens.key }}
+{{- end }}
+{{- range $name, $value := .Values.limits }}
+LABELMINT_SERVER_{{ $name | snakecase | upper }}: {{ include "labelmint.number" $value | quote }}
+{{- end }}
+{{- end }}
+
+{{/* Whole directories, because a file mounted by subPath never sees a renewed secret. */}}
+{{- define "labelmint.mounts" -}}
+- {name: tmp, mountPath: /tmp}
+{{- range $i, $model := .Values.models }}
+{{ include "labelmint.modelMount" (list $i $model true) }}
+{{- end }}
+{{- if eq .Values.mode "gpu" }}
+- {name: engines, mountPath: /engines}
+{{- end }}
+{{- if ne .Values.tls.mode "none" }}
+- {name: tls, mountPath: /tls, readOnly: true}
+{{- if .Values.tls.mutual.enabled }}
+- {name: client-authorities, mountPath: /client-authorities, readOnly: true}
+{{- end }}
+{{- end }}
+{{- if .Values.auth.tokens.secret }}
+- {name: tokens, mountPath: /tokens, readOnly: true}
+{{- end }}
+{{- if .Values.auth.adminTokens.secret }}
+- {name: admin-tokens, mountPath: /admin-tokens, readOnly: true}
+{{- end }}
+{{- with .Values.extraVolumeMounts }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "labelmint.modelMount" -}}
+{{- $model := index . 1 -}}
+- name: model-{{ index . 0 }}
+  mountPath: /models/{{ $model.name }}
+  readOnly: {{ index . 2 }}
+  {{- if and (eq $model.source "claim") $model.claim.subPath }}
+  subPath: {{ $model.claim.subPath | quote }}
+  {{- end }}
+{{- end }}
+
+{{- define "labelmint.volumes" -}}
+- name: tmp
+  emptyDir: {sizeLimit: 1Gi}
+{{- range $i, $model := .Values.models }}
+- name: model-{{ $i }}
+  {{- if eq $model.source "claim" }}
+  persistentVolumeClaim: {claimName: {{ $model.claim.name | quote }}, readOnly: true}
+  {{- else if eq $model.source "image" }}
+  image:
+    reference: {{ $model.image.reference | quote }}
+    pullPolicy: {{ default "IfNotPresent" $model.image.pullPolicy }}
+  {{- else }}
+  emptyDir: {sizeLimit: {{ default "10Gi" $model.download.sizeLimit | quote }}}
+  {{- end }}
+{{- end }}
+{{- if eq .Values.mode "gpu" }}
+- name: engines
+  {{- if .Values.engine.cache.claim }}
+  persistentVolumeClaim: {claimName: {{ .Values.engine.cache.claim | quote }}}
+  {{- else }}
+  emptyDir: {sizeLimit: {{ .Values.engine.cache.sizeLimit | quote }}}
+  {{- end }}
+{{- end }}
+{{- if ne .Values.tls.mode "none" }}
+- name: tls
+  secret: {secretName: {{ include "labelmint.tlsSecret" . | quote }}, defaultMode: 0440}
+{{- if .Values.tls.mutual.enabled }}
+- name: client-authorities
+  secret:
+    secretName: {{ include "labelmint.caSecret" . | quote }}
+    items: [{key: {{ .Values.tls.mutual.key | quote }}, path: {{ .Values.tls.mutual.key | quote }}}]
+{{- end }}
+{{- end }}
+{{- if .Values.auth.tokens.secret }}
+- name: tokens
+  secret: {secretName: {{ .Values.auth.tokens.secret | quote }}, defaultMode: 0440}
+{{- end }}
+{{- if .Values.auth.adminTokens.secret }}
+- name: admin-tokens
+  secret: {secretName: {{ .Values.auth.adminTokens.secret | quote }}, defaultMode: 0440}
+{{- end }}
+{{- with .Values.extraVolumes }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}

@@ -1,0 +1,46 @@
+"""The chart as Helm renders it, and values for it that between them use every switch."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import helm_python
+import yaml
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+CHART = CHECKOUT / "helm/labelmint"
+RELEASE, NAMESPACE, NAME = "demo", "prod", "demo-labelmint"
+Object = dict[str, Any]
+
+
+def render(values: Object | None = None) -> list[Object]:
+    """Every object of a release. Raises helm_python.HelmError."""
+    with helm_python.Chart.load(str(CHART)) as chart:
+        files = chart.render(values or {}, name=RELEASE, namespace=NAMESPACE)
+    texts = [text for path, text in sorted(files.items()) if path.endswith(".yaml")]
+    return [document for text in texts for document in yaml.safe_load_all(text) if document]
+
+
+def one(objects: list[Object], kind: str, name: str = NAME) -> Object:
+    """The one object of that kind and name."""
+    (found,) = [o for o in objects if o["kind"] == kind and o["metadata"]["name"] == name]
+    return found
+
+
+def pod_specs(objects: list[Object]) -> Iterator[tuple[dict[str, str], Object]]:
+    """Labels and spec of every pod that the objects make."""
+    for found in objects:
+        pod = found if found["kind"] == "Pod" else found.get("spec", {}).get("template")
+        if pod is not None:
+            yield pod["metadata"]["labels"], pod["spec"]
+
+
+def containers(spec: Object) -> list[Object]:
+    """All of a pod's, those before the others too."""
+    return [*spec.get("initContainers", []), *spec["containers"]]
+
+
+def default_values() -> Object:
+    """Of values.yaml."""
+    values: Object = yaml.safe_load((CHART / "values.yaml").read_text("utf-8"))
+    return values

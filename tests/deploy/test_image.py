@@ -1,0 +1,122 @@
+"""The image is built for real, and serves as an unprivileged user on a read-only root."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from labelmint import Client
+from tests.deploy.chart import CHECKOUT
+from tests.deploy.image_builder import SERVE, Store, build_base, build_cpu, store_at
+
+READY = re.compile(r"labelmint ready on 127\.0\.0\.1:(\d+), models: m, metrics on .*\n")
+
+
+def test_hadolint_finds_nothing_in_the_dockerfile() -> None:
+    line = [str(Path(sys.executable).with_name("hadolint")), "Dockerfile"]
+    linted = subprocess.run(line, cwd=CHECKOUT, capture_output=True, text=True)
+    assert (linted.returncode, linted.stdout) == (0, "")
+
+
+def test_what_the_dockerfile_copies_is_let_through_and_nothing_else_is() -> None:
+    ignore = (CHECKOUT / ".dockerignore").read_text("utf-8").split("\n")
+    allowed = {line[1:] for line in ignore if line.startswith("!")}
+    copied = {
+        word.split("/")[0]
+        for line in re.findall(r"(?m)^COPY (?!--from)(.*) \S+$", _dockerfile())
+        for word in line.split()
+    }
+    assert ignore[1] == "*" and copied == allowed
+    assert all((CHECKOUT / name).exists() for name in allowed)
+
+
+def test_cpu_is_the_default_target() -> None:
+    targets = re.findall(r"(?m)^FROM runtime AS (\S+)$", _dockerfile())
+    assert targets == ["export", "gpu", "gpu-trt", "cpu"]
+
+
+def _dockerfile() -> str:
+    return (CHECKOUT / "Dockerfile").read_text("utf-8")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    if os.geteuid() != 0:
+        pytest.skip("building an image without a daemon needs root")
+    for tool in ("buildah", "debootstrap"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is not installed (Debian's package {tool} has it)")
+    store = store_at(tmp_path_factory.mktemp("image") / "store")
+    try:
+        build_base(store, str(shutil.which("debootstrap")))
+        build_cpu(store)
+        yield store
+    finally:
+        shutil.rmtree(store.folder)  # more than a gigabyte
+
+
+@pytest.mark.slow
+def test_the_image_says_how_it_is_run(built: Store) -> None:
+    config = built.config()
+    assert config["User"] == "10001:10001" and config["StopSignal"] == "SIGTERM"
+    assert (config["Entrypoint"], config["Cmd"]) == (["python", "-m", "service"], ["run"])
+    assert config["Healthcheck"]["Test"] == ["CMD", "python", "-m", "service", "health"]
+    assert config["Labels"]["org.opencontainers.image.revision"] == "abc123"
+    assert set(config["ExposedPorts"]) == {"50051/tcp", "9090/tcp"}
+    assert "MALLOC_TRIM_THRESHOLD_=33554432" in config["Env"]
+
+
+@pytest.mark.slow
+def test_it_streams_as_user_10001_on_a_read_only_root(built: Store, tiny_bundle: Path) -> None:
+    config = built.config()
+    listen = ["LABELMINT_SERVER_LISTEN=127.0.0.1:0", "LABELMINT_SERVER_METRICS_PORT=0"]
+    with _inside(
+        built,
+        tiny_bundle,
+        [*config["Env"], *listen, "LABELMINT_SERVER_BUNDLE=m=/tmp/model"],
+        [*config["Entrypoint"], *config["Cmd"]],
+    ) as process:
+        assert process.stdout and process.stderr
+        try:
+            ready = READY.fullmatch(process.stdout.readline())
+            assert ready, process.stderr.read()
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            assert re.search(r"(?m)^Uid:\s+10001\s", status)
+            assert re.search(r"(?m)^CapEff:\s+0+$", status)
+            with Client(f"127.0.0.1:{ready[1]}") as client:
+                assert sum(len(batch.indices) for batch in client.stream(count=20)) == 20
+            process.terminate()
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
+
+
+@pytest.mark.slow
+def test_the_root_is_read_only_there_and_tmp_is_not(built: Store, tiny_bundle: Path) -> None:
+    for path, code in (("/app/x", 1), ("/opt/venv/x", 1), ("/tmp/x", 0)):
+        with _inside(built, tiny_bundle, ["PATH=/usr/sbin:/usr/bin"], ["touch", path]) as process:
+            _, log = process.communicate()
+        assert process.returncode == code, log
+        assert not code or "Read-only file system" in log
+
+
+def _inside(
+    store: Store, bundle: Path, environment: list[str], words: list[str]
+) -> "subprocess.Popen[str]":
+    """In the image's root, as its user, with exactly that environment."""
+    chroot = ["chroot", "--userspec=10001:10001", str(store.folder / "root")]
+    here = ["sh", "-c", 'cd /app && exec "$@"', "sh", *words]
+    line = store.command(SERVE, "env", "-i", *environment, *chroot, *here)
+    return subprocess.Popen(
+        line,
+        cwd=store.folder,
+        env=store.environment(BUNDLE=str(bundle)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )

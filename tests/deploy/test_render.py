@@ -1,0 +1,225 @@
+"""What the chart makes of every switch is valid Kubernetes, and its parts fit each other."""
+
+import functools
+import json
+from typing import Any
+
+import helm_python
+import jsonschema
+import kubernetes_validate
+import pytest
+
+from tests.deploy.cases import CASES, IMAGE
+from tests.deploy.chart import CHART, Object, containers, one, pod_specs, render
+from tests.deploy.custom_resources import SCHEMAS
+
+OLDEST, NEWEST, IMAGE_VOLUMES = "1.30", "1.37", "1.33"  # the first as Chart.yaml's kubeVersion
+
+
+@functools.cache
+def rendered(case: str) -> list[Object]:
+    return render(CASES[case])
+
+
+@functools.cache
+def problems(document: str, version: str) -> str:
+    """Cached, because most objects are the same in most cases."""
+    try:
+        kubernetes_validate.validate(json.loads(document), version, strict=True)
+    except kubernetes_validate.ValidationError as error:
+        return str(error)
+    return ""
+
+
+each_case = pytest.mark.parametrize("case", CASES)
+
+
+@each_case
+def test_every_object_is_valid_for_the_oldest_and_the_newest_kubernetes(case: str) -> None:
+    oldest = IMAGE_VOLUMES if IMAGE in CASES[case].get("models", []) else OLDEST
+    for found in rendered(case):
+        if found["kind"] in SCHEMAS:
+            jsonschema.validate(found, SCHEMAS[found["kind"]])
+        else:
+            for version in (oldest, NEWEST):
+                assert problems(json.dumps(found), version) == ""
+
+
+@each_case
+def test_lint_finds_nothing_but_the_missing_icon(case: str) -> None:
+    found = helm_python.lint(str(CHART), CASES[case], strict=True)
+    assert found["errors"] == []
+    messages = [message for message in found["messages"] if "icon" not in json.dumps(message)]
+    assert messages == []
+
+
+@pytest.mark.parametrize("version", [OLDEST, NEWEST])
+def test_the_validation_refuses_unknown_keys_and_wrong_types(version: str) -> None:
+    for change in ({"replica": 3}, {"replicas": "3"}):
+        broken = one(render(), "Deployment")
+        broken["spec"] |= change
+        assert problems(json.dumps(broken), version) != ""
+
+
+@pytest.mark.parametrize("kind", SCHEMAS)
+def test_every_custom_resource_is_made_by_a_case_and_refuses_unknown_keys(kind: str) -> None:
+    found = next(o for case in CASES for o in rendered(case) if o["kind"] == kind)
+    jsonschema.validate(found, SCHEMAS[kind])
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(found | {"spec": found["spec"] | {"prot": 1}}, SCHEMAS[kind])
+
+
+@each_case
+def test_selectors_name_the_servers_and_nothing_else(case: str) -> None:
+    objects = rendered(case)
+    pods = [labels for labels, _ in pod_specs(objects)]
+    (servers,) = (p for p in pods if p["app.kubernetes.io/component"] == "server")
+    others = [p for p in pods if p is not servers]
+    services = [o["metadata"]["labels"] for o in objects if o["kind"] == "Service"]
+    for found in objects:
+        spec = found.get("spec", {})
+        if found["kind"] == "ServiceMonitor":
+            wanted = spec["selector"]["matchLabels"].items()
+            assert len([s for s in services if wanted <= s.items()]) == 1
+        elif found["kind"] in ("Deployment", "PodDisruptionBudget", "PodMonitor", "Service"):
+            selector = spec["selector"]
+            wanted = selector.get("matchLabels", selector).items()
+            assert wanted <= servers.items()
+            assert not any(wanted <= other.items() for other in others)
+        elif found["kind"] == "NetworkPolicy":
+            assert spec["podSelector"]["matchLabels"].items() <= servers.items()
+            inside = spec["ingress"][0]["from"][0]["podSelector"]["matchLabels"].items()
+            assert all(inside <= other.items() for other in others)
+
+
+@each_case
+def test_ports_that_are_named_exist(case: str) -> None:
+    objects = rendered(case)
+    server = _server(objects)
+    ports = {port["name"]: port["containerPort"] for port in server["ports"]}
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert server[probe]["httpGet"]["port"] in ports
+    for found in objects:
+        spec = found.get("spec", {})
+        if found["kind"] == "Service":
+            for port in spec["ports"]:
+                assert ports[port["targetPort"]] == port["port"]  # a headless name maps no ports
+        elif found["kind"] in ("PodMonitor", "ServiceMonitor"):
+            endpoints = spec.get("endpoints", spec.get("podMetricsEndpoints"))
+            assert {endpoint["port"] for endpoint in endpoints} <= ports.keys()
+        elif found["kind"] == "NetworkPolicy":
+            assert {p["port"] for rule in spec["ingress"] for p in rule["ports"]} <= ports.keys()
+        elif found["kind"] == "GRPCRoute":
+            (backend,) = spec["rules"][0]["backendRefs"]
+            service = one(objects, "Service", backend["name"])
+            assert backend["port"] in [port["port"] for port in service["spec"]["ports"]]
+
+
+@each_case
+def test_volumes_that_are_mounted_exist_and_the_rest_of_the_root_is_read_only(case: str) -> None:
+    for _, spec in pod_specs(rendered(case)):
+        volumes = [volume["name"] for volume in spec["volumes"]]
+        assert len(volumes) == len(set(volumes))
+        mounted = {m["name"] for c in containers(spec) for m in c.get("volumeMounts", [])}
+        assert mounted == set(volumes)
+        for container in containers(spec):
+            paths = [mount["mountPath"] for mount in container["volumeMounts"]]
+            assert len(paths) == len(set(paths))
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "runAsNonRoot": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+        assert spec["securityContext"]["runAsUser"] == 10001
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert spec["automountServiceAccountToken"] is False
+
+
+@each_case
+def test_the_grace_period_outlasts_the_drain(case: str) -> None:
+    spec = _server_pod(rendered(case))
+    environment = _environment(_server(rendered(case)))
+    sleep = _server(rendered(case)).get("lifecycle", {}).get("preStop", {}).get("sleep", {})
+    drain = float(environment["LABELMINT_SERVER_DRAIN_DELAY"])
+    drain += float(environment["LABELMINT_SERVER_DRAIN_GRACE"]) + sleep.get("seconds", 0)
+    assert spec["terminationGracePeriodSeconds"] > drain
+
+
+@each_case
+def test_replicas_belong_to_the_deployment_or_to_one_autoscaler(case: str) -> None:
+    objects = rendered(case)
+    scalers = [o for o in objects if o["kind"] in ("HorizontalPodAutoscaler", "ScaledObject")]
+    deployment = next(o for o in objects if o["kind"] == "Deployment")
+    assert ("replicas" in deployment["spec"]) + len(scalers) == 1
+    for scaler in scalers:
+        target = scaler["spec"]["scaleTargetRef"]
+        assert (target["kind"], target["name"]) == ("Deployment", deployment["metadata"]["name"])
+
+
+@each_case
+def test_a_gpu_is_asked_for_in_gpu_mode_alone(case: str) -> None:
+    spec = _server_pod(rendered(case))
+    limits = _server(rendered(case))["resources"]["limits"]
+    gpus = {name: count for name, count in limits.items() if name.startswith("nvidia.com/")}
+    assert len(gpus) == (CASES[case].get("mode") == "gpu")
+    assert all(count >= 1 for count in gpus.values())
+    tolerated = [t.get("key") for t in spec.get("tolerations", [])]
+    assert ("nvidia.com/gpu" in tolerated) == bool(gpus)
+
+
+@each_case
+def test_no_image_is_named_latest_and_no_secret_value_is_in_the_chart(case: str) -> None:
+    objects = rendered(case)
+    assert not [o for o in objects if o["kind"] == "Secret"]
+    for _, spec in pod_specs(objects):
+        for container in containers(spec):
+            name = container["image"].rpartition("/")[2]
+            assert ":" in name and not name.endswith(":latest")
+
+
+def test_a_budget_is_there_for_replicas_and_not_for_one() -> None:
+    kinds = {case: [o["kind"] for o in rendered(case)] for case in CASES}
+    assert "PodDisruptionBudget" not in kinds["default"] + kinds["no budget"]
+    assert all("PodDisruptionBudget" in kinds[case] for case in ("many replicas", "keda", "hpa"))
+
+
+def test_other_settings_of_a_dataset_are_another_job() -> None:
+    job = {"enabled": True, "claim": "data"}
+    names = set()
+    for change in ({}, {"seed": 1}, {"parts": 8}, {"parallelism": 1}, {"args": ["--tls"]}):
+        objects = render({"dataset": job | change})
+        (found,) = (o["metadata"]["name"] for o in objects if o["kind"] == "Job")
+        names.add(found)
+    assert len(names) == 5 and all(len(name) <= 63 for name in names)
+
+
+def test_large_numbers_are_written_in_full() -> None:
+    environment = _environment(_server(rendered("limits")))
+    assert environment["LABELMINT_SERVER_MAX_INFLIGHT_BYTES"] == str(4 << 30)
+    assert environment["LABELMINT_SERVER_MAX_CLIENT_REQUESTS_PER_S"] == "2.5"
+    job = next(o for o in rendered("dataset") if o["kind"] == "Job")
+    arguments = job["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert "--end-index=5000000000" in arguments
+
+
+def test_a_download_is_verified_before_the_server_reads_it() -> None:
+    spec = _server_pod(rendered("claims and downloads"))
+    names = [container["name"] for container in spec["initContainers"]]
+    assert names == ["download-1", "verify-1"]
+    mounts = {m["name"]: m for c in spec["containers"] for m in c["volumeMounts"]}
+    assert mounts["model-0"]["readOnly"] and mounts["model-1"]["readOnly"]
+
+
+def _server(objects: list[Object]) -> Object:
+    (server,) = _server_pod(objects)["containers"]
+    return dict(server)
+
+
+def _server_pod(objects: list[Object]) -> Object:
+    (deployment,) = (o for o in objects if o["kind"] == "Deployment")
+    return dict(deployment["spec"]["template"]["spec"])
+
+
+def _environment(container: Object) -> dict[str, Any]:
+    return {variable["name"]: variable.get("value") for variable in container["env"]}

@@ -1,0 +1,132 @@
+"""values.yaml, its schema, the table in the README and the server's own flags agree."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import click
+import pytest
+import yaml
+
+from service.__main__ import run
+from service.config import Limits
+from service.flags import config_from_flags
+from service.folder import MODEL_NAME
+from tests.deploy.cases import CASES
+from tests.deploy.chart import CHART, Object, default_values, one, render
+
+SCHEMA: Object = json.loads((CHART / "values.schema.json").read_text("utf-8"))
+# Of engines for GPUs, which the server does not have yet.
+LATER = {"LABELMINT_SERVER_BUILD_ENGINE", "LABELMINT_SERVER_ENGINE_CACHE"}
+
+
+def objects_in(schema: Any, path: str = "") -> Iterator[tuple[str, Object]]:
+    """Every schema of an object of ours, with its key."""
+    if not isinstance(schema, dict):
+        return
+    if "properties" in schema and "type" in schema:
+        yield path, schema
+    for name, found in schema.get("properties", {}).items():
+        yield from objects_in(found, f"{path}.{name}".strip("."))
+    yield from objects_in(schema.get("items"), f"{path}[]")
+
+
+def test_the_schema_is_closed_at_every_level() -> None:
+    assert len(list(objects_in(SCHEMA))) > 30
+    assert [path for path, found in objects_in(SCHEMA) if found["additionalProperties"]] == []
+
+
+def test_every_default_is_in_the_schema_and_every_key_has_a_default() -> None:
+    without = set()
+    for path, found in objects_in(SCHEMA):
+        if "[]" in path or path == "limits":
+            continue
+        at: Any = default_values()
+        for name in path.split(".") if path else []:
+            at = at[name]
+        without |= {f"{path}.{name}".strip(".") for name in found["properties"].keys() - at.keys()}
+    assert without == {"global", "resources.claims", "dataset.resources.claims"}
+
+
+def test_every_enum_and_every_switch_is_used_by_a_case() -> None:
+    everything = [default_values(), *CASES.values()]
+    unused = set()
+    for path, found in objects_in(SCHEMA):
+        for name, kind in found["properties"].items():
+            choices = [True, False] if kind.get("type") == "boolean" else kind.get("enum", [])
+            keys = [*path.replace("[]", ".[]").split("."), name]
+            used = [value for values in everything for value in _at(values, keys)]
+            unused |= {f"{path}.{name}={choice}" for choice in choices if choice not in used}
+    assert unused == set()
+
+
+def _at(value: Any, keys: list[str]) -> Iterator[Any]:
+    if not keys:
+        yield value
+    elif keys[0] == "[]":
+        for item in value:
+            yield from _at(item, keys[1:])
+    elif keys[0] == "":
+        yield from _at(value, keys[1:])
+    elif isinstance(value, dict) and keys[0] in value:
+        yield from _at(value[keys[0]], keys[1:])
+
+
+def test_the_limits_are_those_of_the_server() -> None:
+    words = {name: name.split("_") for name in Limits.__dataclass_fields__}
+    camel = {name[0] + "".join(map(str.capitalize, name[1:])) for name in words.values()}
+    assert SCHEMA["properties"]["limits"]["properties"].keys() == camel
+
+
+def test_a_models_name_is_what_the_server_takes() -> None:
+    pattern = SCHEMA["properties"]["models"]["items"]["properties"]["name"]["pattern"]
+    assert pattern == f"^{MODEL_NAME.pattern}$"
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_server_understands_its_environment(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    deployment = next(o for o in render(CASES[case]) if o["kind"] == "Deployment")
+    (server,) = deployment["spec"]["template"]["spec"]["containers"]
+    for variable in server["env"]:
+        monkeypatch.setenv(variable["name"], variable["value"])
+    named = {v["name"] for v in server["env"] if v["name"].startswith("LABELMINT_SERVER_")}
+    twins = {option.envvar for option in run.params if isinstance(option, click.Option)}
+    assert named - twins <= LATER
+    if CASES[case].get("mode") == "gpu":
+        monkeypatch.setenv("LABELMINT_SERVER_ENGINE", "onnxruntime")  # until then
+    config = config_from_flags(run.make_context("run", list(server["args"])).params)
+    ports = {port["name"]: port["containerPort"] for port in server["ports"]}
+    assert (config.listen, config.metrics_port) == (f"0.0.0.0:{ports['grpc']}", ports["metrics"])
+    mounted = {mount["mountPath"] for mount in server["volumeMounts"]}
+    assert {str(bundle.path) for bundle in config.bundles} <= mounted
+    files = [config.token_file, config.admin_token_file]
+    if config.tls is not None:
+        files += [config.tls.certificate, config.tls.key, config.tls.client_authorities]
+    assert {str(file.parent) for file in files if file is not None} <= mounted
+
+
+def test_the_readme_has_every_value_and_its_default() -> None:
+    text = (CHART / "README.md").read_text("utf-8")
+    rows = dict(re.findall(r"(?m)^\| `([\w.]+)` \| `(.*?)` \|", text))
+    assert {key: yaml.safe_load(value) for key, value in rows.items()} == dict(
+        leaves(default_values())
+    )
+
+
+def leaves(values: Object, path: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        key = f"{path}.{name}".strip(".")
+        if isinstance(value, dict) and value and key not in ("metrics.dashboard.labels",):
+            yield from leaves(value, key)
+        else:
+            yield key, value
+
+
+def test_the_chart_has_the_version_of_the_package() -> None:
+    from labelmint import __version__
+
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text("utf-8"))
+    assert chart["appVersion"] == chart["version"] == __version__
+    image = one(render(), "Deployment")["spec"]["template"]["spec"]["containers"][0]["image"]
+    assert image.endswith(f":{__version__}-cpu")
