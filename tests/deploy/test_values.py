@@ -17,8 +17,6 @@ from tests.deploy.cases import CASES
 from tests.deploy.chart import CHART, Object, default_values, one, render
 
 SCHEMA: Object = json.loads((CHART / "values.schema.json").read_text("utf-8"))
-# Of engines for GPUs, which the server does not have yet.
-LATER = {"LABELMINT_SERVER_BUILD_ENGINE", "LABELMINT_SERVER_ENGINE_CACHE"}
 
 
 def objects_in(schema: Any, path: str = "") -> Iterator[tuple[str, Object]]:
@@ -92,9 +90,7 @@ def test_the_server_understands_its_environment(case: str, monkeypatch: pytest.M
         monkeypatch.setenv(variable["name"], variable["value"])
     named = {v["name"] for v in server["env"] if v["name"].startswith("LABELMINT_SERVER_")}
     twins = {option.envvar for option in run.params if isinstance(option, click.Option)}
-    assert named - twins <= LATER
-    if CASES[case].get("mode") == "gpu":
-        monkeypatch.setenv("LABELMINT_SERVER_ENGINE", "onnxruntime")  # until then
+    assert named <= twins
     config = config_from_flags(run.make_context("run", list(server["args"])).params)
     ports = {port["name"]: port["containerPort"] for port in server["ports"]}
     assert (config.listen, config.metrics_port) == (f"0.0.0.0:{ports['grpc']}", ports["metrics"])
