@@ -6,6 +6,7 @@ Enters: a target. Leaves: a gRPC channel, and the metadata that every call on it
 from __future__ import annotations
 
 import json
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,9 @@ _CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
 )
 
+_first_pid = 0  # of the process that opened a channel first; forks inherit it
+_log = logging.getLogger("labelmint")
+
 
 @dataclass(frozen=True)
 class Tls:
@@ -45,6 +49,7 @@ class Tls:
 
 def open_channel(target: str, tls: Tls | None) -> grpc.Channel:
     """A channel that connects at its first call; OSError when a file of tls cannot be read."""
+    _warn_of_fork()
     if tls is None:
         return grpc.insecure_channel(target, options=_CHANNEL_OPTIONS)
     authorities, key, certificate = (
@@ -62,3 +67,16 @@ def metadata_from_token(token: str | None) -> tuple[tuple[str, str], ...]:
     """What calls send along; None takes the token of LABELMINT_TOKEN, if any."""
     token = token or os.environ.get("LABELMINT_TOKEN", "")
     return (("authorization", f"Bearer {token}"),) if token else ()
+
+
+def _warn_of_fork() -> None:
+    """grpc may hang or crash in a child of a process that used it."""
+    global _first_pid
+    _first_pid = _first_pid or os.getpid()
+    if _first_pid != os.getpid():
+        _log.warning(
+            "process %d was forked from %d, which has used grpc; grpc does not survive that for "
+            "sure: start workers with multiprocessing_context='forkserver'",
+            os.getpid(),
+            _first_pid,
+        )

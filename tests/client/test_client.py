@@ -90,6 +90,27 @@ def test_leaving_early_ends_the_calls_and_leaves_no_thread(
     assert settles(lambda: not [t for t in threading.enumerate() if is_clients(t, before)])
 
 
+FORKED = """
+import logging, os, sys
+from labelmint import Client
+logging.basicConfig(format="%(message)s", stream=sys.stdout)
+used = sys.argv[1] == "used"
+if used:
+    Client("localhost:1").close()
+if os.fork() == 0:
+    Client("localhost:1")
+    os._exit(0)
+os.wait()
+"""
+
+
+@pytest.mark.parametrize("parent", ["used", "fresh"])
+def test_a_fork_of_a_process_that_used_grpc_is_warned_of(parent: str) -> None:
+    words = [sys.executable, "-c", FORKED, parent]
+    said = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert ("multiprocessing_context='forkserver'" in said) == (parent == "used")
+
+
 def is_clients(thread: threading.Thread, before: set[threading.Thread]) -> bool:
     # The server's pool is in this process, too, and grows with the calls.
     return thread not in before and not thread.name.startswith("ThreadPoolExecutor")
@@ -261,7 +282,7 @@ def test_a_stream_goes_on_at_another_replica(target: str, service: ScriptedServi
 
 
 def test_a_deadline_ends_a_stream(target: str) -> None:
-    with Client(target) as client:
+    with Client(target, prefetch_bytes=0) as client:
         batches = client.stream(4, deadline_s=0.3, outputs=["mask"])
         with pytest.raises(TimedOut) as caught:
             for _ in batches:

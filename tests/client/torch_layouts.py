@@ -2,12 +2,14 @@
 
     python -m tests.client.torch_layouts TARGET '{"layouts": [[2, 1], [3, 0]], "options": {...}}'
 
-A process of its own, because a DataLoader's workers fork, and whoever has used grpc must not.
-Prints one JSON line: all indices that were trained on, in every rank's order.
+A process of its own, whose workers come from a fork server: it reads without workers, too, and who
+has used grpc must not fork. Prints one JSON line: all indices that were trained on, in every
+rank's order.
 """
 
 import itertools
 import json
+import multiprocessing
 import sys
 from typing import Any
 
@@ -30,7 +32,10 @@ def main(target: str, job: dict[str, Any]) -> None:
             )
             if state is not None:
                 stream.load_state_dict(state)
-            loader = DataLoader(stream, batch_size=None, num_workers=workers)
+            loader = DataLoader(
+                stream, batch_size=None, num_workers=workers,
+                multiprocessing_context="forkserver" if workers else None,
+            )  # fmt: skip
             for batch in itertools.islice(loader, None if last else BATCHES + rank):
                 seen += batch.indices.tolist()
                 stream.consumed(batch)
@@ -40,4 +45,5 @@ def main(target: str, job: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    multiprocessing.set_forkserver_preload(["labelmint.torch"])
     main(sys.argv[1], json.loads(sys.argv[2]))
