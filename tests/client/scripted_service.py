@@ -8,6 +8,7 @@ index), so whoever holds a batch can tell whether it is the right one.
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Iterator
 from concurrent import futures
 from contextlib import contextmanager
@@ -181,12 +182,13 @@ class ScriptedService(pb_grpc.LabelServiceServicer):
     """A labelmint server whose engine is arithmetic; `script` may be changed between calls."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.running = 0  # streams; those of earlier tests may still be ending
         self.reset()
 
     def reset(self) -> None:
         """Forgets what it saw and what it was told."""
         self.script = Script()
-        self.running = 0  # streams
         self.queries: list[pb.SampleQuery] = []
         self.metadata: dict[str, str | bytes] = {}
         self.refusal: Ended | None = None  # what every call ends with
@@ -196,7 +198,8 @@ class ScriptedService(pb_grpc.LabelServiceServicer):
     ) -> Iterator[pb.StreamSamplesResponse]:
         self._admit(context)
         self.queries.append(request.query)
-        self.running += 1
+        with self._lock:
+            self.running += 1
         context.add_callback(self._stopped)
         script, self.script = self.script, replace(self.script, messages_until_drop=None)
         try:
@@ -233,7 +236,8 @@ class ScriptedService(pb_grpc.LabelServiceServicer):
         return pb.GetModelResponse(model=MODEL, max_uncertainty=request.keep_fraction or None)
 
     def _stopped(self) -> None:
-        self.running -= 1
+        with self._lock:
+            self.running -= 1
 
     def _admit(self, context: grpc.ServicerContext) -> None:
         self.metadata = dict(context.invocation_metadata())
