@@ -26,7 +26,13 @@ from nets.stylegan2 import Generator, GeneratorConfig, SynthesisLayer
 from training.__main__ import main as training_command
 
 CALIBRATION_SAMPLES = 4096  # as the demo: fewer would not hold keep_fraction to its bounds
+DEMO_BUNDLE = "--demo-bundle"
 CONFIG = GeneratorConfig(32, (16, 16, 12, 8), z_dim=8, w_dim=12, mapping_layers=2)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    words = "What `make demo` left here, in place of making it again."
+    parser.addoption(DEMO_BUNDLE, type=Path, metavar="DIR", help=words)
 
 
 def random_interpreter(features: int) -> Interpreter:
@@ -122,8 +128,11 @@ def tiny_bundle(tiny_weights: tuple[Path, Path], tmp_path_factory: pytest.TempPa
 
 
 @pytest.fixture(scope="session")
-def demo_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def demo_bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo's bundle, made as `make demo` makes it. Takes minutes; do not change it."""
+    made: Path | None = request.config.getoption(DEMO_BUNDLE)
+    if made is not None:
+        return made.resolve()
     folder = tmp_path_factory.mktemp("demo")
     generator, _ = generator_from_file(GENERATOR)
     write_examples(generator, folder / "labels")
