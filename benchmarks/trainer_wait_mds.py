@@ -26,13 +26,13 @@ def main(folder: Path, batch: int, steps: int, step_s: float) -> None:
                 with np.load(path) as sample:
                     writer.write({"image": sample["image"], "mask": sample["mask"]})
 
-    class Samples(StreamingDataset):  # type: ignore[misc, unused-ignore]
-        def __getitem__(self, index: Any) -> Any:
-            sample = super().__getitem__(index)
-            pixels = sample["image"].transpose(2, 0, 1).copy()
-            return torch.from_numpy(pixels), torch.from_numpy(sample["mask"].astype(np.int64))
+    def tensors_from_samples(samples: list[Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        images = np.stack([sample["image"].transpose(2, 0, 1) for sample in samples])
+        masks = np.stack([sample["mask"].astype(np.int64) for sample in samples])
+        return torch.from_numpy(images), torch.from_numpy(masks)
 
-    loader: Any = DataLoader(Samples(local=str(shards), batch_size=batch), batch, num_workers=1)
+    samples = StreamingDataset(local=str(shards), batch_size=batch)
+    loader: Any = DataLoader(samples, batch, num_workers=1, collate_fn=tensors_from_samples)
     print(waiting_share(chain.from_iterable(repeat(loader)), steps, step_s))
 
 

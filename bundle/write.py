@@ -15,6 +15,7 @@ from bundle.errors import BundleError
 from bundle.manifest import MANIFEST, Calibration, FileEntry, Manifest, SamplingKey
 from bundle.open import Bundle, file_entry, read_manifest
 from bundle.read import manifest_from_bytes
+from bundle.replace import replace_file, sync_folder
 
 
 @contextmanager
@@ -50,18 +51,8 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     itself, before anything is written."""
     data = msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
     manifest_from_bytes(data, MANIFEST)
-    handle, name = tempfile.mkstemp(prefix=f".{MANIFEST}.", dir=folder)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-            os.fchmod(stream.fileno(), 0o644)
-        os.replace(name, folder / MANIFEST)
-    except BaseException:
-        os.unlink(name)
-        raise
-    _sync_folder(folder)
+    replace_file(folder / MANIFEST, data)
+    sync_folder(folder)
 
 
 def add_calibration(folder: Path, calibration: Calibration, replace: bool) -> None:
@@ -107,15 +98,7 @@ def _move(folder: Path, out: Path, replace: bool) -> None:
         shutil.rmtree(old)
     else:
         folder.rename(out)
-    _sync_folder(out.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_folder(out.parent)
 
 
 @contextmanager

@@ -8,7 +8,6 @@ import fcntl
 import hashlib
 import os
 import re
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Literal
 
 import msgspec
 
+from bundle.replace import replace_file
 from engines.device import Device
 from engines.errors import EngineOpenError, PlanError, PlanMissing
 from engines.plan_parity import PlanParity, Precision
@@ -135,20 +135,10 @@ def building(path: Path) -> Iterator[None]:
 
 
 def _write(path: Path, data: bytes) -> None:
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-            os.fchmod(stream.fileno(), 0o644)
-        os.replace(name, path)
+        replace_file(path, data)
     except OSError as error:
-        os.unlink(name)
         raise EngineOpenError(f"{path} cannot be written ({error.strerror})") from error
-    except BaseException:
-        os.unlink(name)
-        raise
 
 
 def _slug(text: str) -> str:

@@ -23,9 +23,10 @@ from labelmint.client import Client
 from labelmint.codec import Array
 from labelmint.errors import MissingExtra
 from labelmint.options import StreamOptions, query_from_options
-from labelmint.position import Layer, Position, merged, position_from_state, state_from_position
+from labelmint.position import Layer, Position, merged
 from labelmint.prefetch import Prefetch
 from labelmint.retries import Patience
+from labelmint.stream_state import merged_states, position_of_stream, state_of_stream
 
 try:
     import torch
@@ -39,10 +40,6 @@ if TYPE_CHECKING:
 IGNORE_INDEX = 255  # of masks: pixels that a loss leaves out
 # A sharded stream has no use for them: the first is not shard-invariant, the others are no range.
 _REFUSED = ("count", "max_examined", "indices", "z", "w", "w_plus", "shard_index", "num_shards")
-_IDENTITY = (  # what has to be the same for a state to go on
-    "seed", "latent_source", "truncation_psi", "truncation_cutoff", "class_index",
-    "views_per_object", "keep_fraction", "max_uncertainty", "filter_sets", "model",
-)  # fmt: skip
 
 
 class LabelBatch(NamedTuple):
@@ -115,7 +112,7 @@ class LabelStream(IterableDataset[Any]):
         if ignore_above is not None and not ignore_above >= 0:
             raise ValueError(f"ignore_above {ignore_above} is under 0; give a limit from 0 up")
         query_from_options(options)  # raises
-        self._rank, self._world_size = _checked_world(*_world(rank, world_size))
+        self._rank, self._world_size = _world(rank, world_size)
         self._batch_size, self._transform, self._ignore_above = batch_size, transform, ignore_above
         self._options = options
         self._open_client = partial(
@@ -158,7 +155,7 @@ class LabelStream(IterableDataset[Any]):
             mine = {shard: start.layer.next[shard] for shard in self._mine(shards)}
             untouched = Position(Layer(shards, mine), start.earlier, start.bundle_id)
             position = merged([untouched, *self._consumed.values()])
-        return {**state_from_position(position), "options": self._identity()}
+        return state_of_stream(position, self._options)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Iterations begin there from now on.
@@ -166,16 +163,7 @@ class LabelStream(IterableDataset[Any]):
         Raises:
             ValueError: it is no state, or of a stream with other options.
         """
-        theirs, mine = state.get("options"), self._identity()
-        if not isinstance(theirs, Mapping):
-            raise ValueError("the state has no options; it is not of a LabelStream")
-        for name in _IDENTITY:
-            if theirs.get(name) != mine[name]:
-                raise ValueError(
-                    f"the state is of a stream with {name} {theirs.get(name)!r}, and this one has "
-                    f"{mine[name]!r}; give the same"
-                )
-        self._start = position_from_state(state)
+        self._start = position_of_stream(state, self._options)
         self._consumed.clear()
 
     @staticmethod
@@ -185,16 +173,7 @@ class LabelStream(IterableDataset[Any]):
         Raises:
             ValueError: they do not belong together, or some reader's is missing.
         """
-        options = [state.get("options") for state in states]
-        if any(each != options[0] for each in options):
-            raise ValueError("states of streams with different options; merge those of one run")
-        position = merged([position_from_state(state) for state in states])
-        if position.layer.missing:
-            raise ValueError(
-                f"the states of shards {', '.join(map(str, position.layer.missing))} of "
-                f"{position.layer.num_shards} are missing; give those of all ranks"
-            )
-        return {**state_from_position(position), "options": options[0]}
+        return merged_states(states)
 
     def _mine(self, shards: int) -> range:
         """This rank's shards; in a worker, its own."""
@@ -204,11 +183,6 @@ class LabelStream(IterableDataset[Any]):
         if worker is not None:
             return range(first + worker.id, first + worker.id + 1)
         return range(first, first + workers)
-
-    def _identity(self) -> dict[str, Any]:
-        defaults = {"seed": 0, "latent_source": "philox", "views_per_object": 1, "model": ""}
-        known: Mapping[str, Any] = {**defaults, "filter_sets": False, **self._options}
-        return {name: known.get(name) for name in _IDENTITY}
 
     def _read(self, shard: int, start: Position) -> Iterator[Any]:
         if shard not in start.layer.next:
@@ -314,14 +288,10 @@ def _tensor(array: Array | None) -> torch.Tensor | None:
 def _world(rank: int | None, world_size: int | None) -> tuple[int, int]:
     if (rank is None) != (world_size is None):
         raise ValueError(f"rank {rank} and world_size {world_size} go together; give both")
-    if rank is not None and world_size is not None:
-        return rank, world_size
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def _checked_world(rank: int, world_size: int) -> tuple[int, int]:
+    if rank is None or world_size is None:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            return torch.distributed.get_rank(), torch.distributed.get_world_size()
+        rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     if not 0 <= rank < world_size:
         raise ValueError(f"rank {rank} is outside 0 to world_size - 1 = {world_size - 1}")
     return rank, world_size

@@ -14,7 +14,6 @@ import os
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from labelmint.datasets.request import Request, difference
@@ -84,12 +83,7 @@ class Folder:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *ended: object) -> None:
         self._lock.close()
 
     def _look(self) -> tuple[dict[str, Any] | None, State | None]:

@@ -3,71 +3,24 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 import io
 import re
-from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from engines.fake import fake_bundle
 from labelmint.cli import main
-from labelmint.client import Client
-from labelmint.model import LabelClass, model_from_proto
-from labelmint.report import html_from_survey, percent
-from labelmint.survey import EXAMPLES, Survey, survey_from_stream
+from labelmint.report import percent
+from labelmint.survey import EXAMPLES
 from labelmint.v1 import label_service_pb2 as pb
+from tests.client.report_page import Page
 from tests.client.scripted_service import MODEL, ScriptedService, sample, score
 from tests.service.harness import FakeModel, served
 
 Captured = pytest.CaptureFixture[str]
-VOID = {"meta", "img", "line", "rect", "link", "br"}
-
-
-class Page(HTMLParser):
-    """What a browser would find: elements with their attributes, and the text."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.words: list[str] = []
-        self.styles: list[str] = []
-        self.open: list[str] = []
-        self.feed(html)
-        self.close()
-        assert self.open == [], "every element is closed"
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        (self.styles if self.open[-1:] == ["style"] else self.words).append(data)
-
-    @property
-    def tags(self) -> list[str]:
-        return [tag for tag, _ in self.elements]
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
-
-    @property
-    def pictures(self) -> list[dict[str, str | None]]:
-        return [attributes for tag, attributes in self.elements if tag == "img"]
 
 
 def report(capsys: Captured, folder: Path, target: str, *arguments: str) -> tuple[str, Page]:
@@ -204,74 +157,6 @@ def test_a_model_without_labels_gets_what_it_has(capsys: Captured, tmp_path: Pat
         _, page = report(capsys, tmp_path, f"localhost:{server.server.port}", "--count", "10")
     assert len(page.pictures) == 1
     assert not any(title in page.text for title in ("Classes", "Uncertainty", "Keypoints", "Depth"))
-
-
-@pytest.fixture(scope="module")
-def survey(server: tuple[str, ScriptedService]) -> Survey:
-    with Client(server[0]) as client:
-        return survey_from_stream(
-            client, model_from_proto(MODEL), 30, {"max_uncertainty": 0.5}, lambda samples: None
-        )
-
-
-def renamed(survey: Survey, name: str) -> Survey:
-    """The survey with everything that a server may name called name."""
-    model = dataclasses.replace(
-        survey.model,
-        name=name,
-        bundle_id=name,
-        family=name,
-        engine=name,
-        score_source=name,
-        licences=(name,),
-        classes=tuple(LabelClass(each.id, name, each.color) for each in survey.model.classes),
-        keypoints=(name,) * len(survey.model.keypoints),
-    )
-    return dataclasses.replace(survey, model=model)
-
-
-HOSTILE = (
-    "<script>alert(1)</script>",
-    '"><img src=x onerror=alert(1)>',
-    "</style><b>",
-    "</title></bdi>",
-    "' onmouseover='x",
-    "{{ 7 * 7 }}{% raw %}",
-    "&lt;&#0;",
-    "\x00\x1b]0;\u202e\ufeff",
-    "two\nlines",
-)
-
-
-def structure(page: Page) -> list[Any]:
-    return [(tag, sorted(attributes)) for tag, attributes in page.elements]
-
-
-@pytest.fixture(scope="module")
-def honest(survey: Survey) -> Page:
-    return Page(html_from_survey(renamed(survey, "n"), {"n": "n"}, "n"))
-
-
-@pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_names_are_text(survey: Survey, honest: Page, name: str) -> None:
-    page = Page(html_from_survey(renamed(survey, name), {name: name}, name))
-    assert structure(page) == structure(honest)
-    assert page.styles == honest.styles
-    assert page.words.count(name) >= 1 + 1 + len(survey.model.keypoints)  # title, heading, rows
-
-
-@settings(max_examples=20)
-@given(st.text(st.characters(codec="utf-8"), min_size=1))
-def test_any_name_is_text(survey: Survey, honest: Page, name: str) -> None:
-    page = Page(html_from_survey(renamed(survey, name), {name: name}, name))
-    assert structure(page) == structure(honest)
-
-
-def test_colours_are_numbers(survey: Survey) -> None:
-    html = html_from_survey(survey, {}, "labelmint")
-    found = re.findall(r"background: (rgb\([^)]*\))", html)
-    expected = [f"rgb{label.color}" for label in survey.model.classes for _ in range(2)]
-    assert found == expected
 
 
 def test_rare_is_not_never() -> None:

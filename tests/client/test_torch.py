@@ -10,7 +10,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ import torch
 
 from labelmint import Client
 from labelmint.errors import Refused
-from labelmint.options import query_from_options
+from labelmint.options import StreamOptions, query_from_options
 from labelmint.torch import IGNORE_INDEX, LabelBatch, LabelStream
 from tests.client.scripted_service import Script, ScriptedService, keeps, sample
 
@@ -45,7 +45,7 @@ def said(process: subprocess.Popen[str]) -> Any:
 
 
 def kept(options: dict[str, Any]) -> list[int]:
-    query = query_from_options(options)  # type: ignore[arg-type]
+    query = query_from_options(cast(StreamOptions, options))
     return [i for i in range(query.start_index, query.end_index) if keeps(query, i)]
 
 

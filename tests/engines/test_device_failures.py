@@ -34,6 +34,10 @@ class FailsAt(FakeDevice):
             raise OutOfDeviceMemory("as the test wants it")
 
 
+def machine_of(device: FakeDevice, trt: FakeTensorRT) -> Machine:
+    return Machine(lambda index: device, lambda: trt)
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 def test_memory_is_given_back_wherever_opening_fails(
     graphs: Any, tmp_path: Path, version: str
@@ -46,7 +50,7 @@ def test_memory_is_given_back_wherever_opening_fails(
         device = FailsAt()
         device.at = call
         trt = FakeTensorRT(version, device)
-        machine = Machine(lambda index, device=device: device, lambda trt=trt: trt)  # type: ignore[misc]
+        machine = machine_of(device, trt)
         try:
             opened = open_engines(bundle, options, machine).engines
         except OutOfDeviceMemory:

@@ -1,0 +1,38 @@
+"""Several servers of one service: calls in turns, and streams that outlive a server."""
+
+from __future__ import annotations
+
+from labelmint import Client
+from tests.client.scripted_service import Script, ScriptedService, serving
+from tests.client.test_client import CLOSED_PORT
+
+
+def test_targets_are_taken_in_turns_and_dead_ones_left_out(
+    target: str, service: ScriptedService
+) -> None:
+    with serving() as (other, elsewhere), Client(f"{target}, {CLOSED_PORT},{other}") as client:
+        for _ in range(4):
+            assert len(next(client.stream(4, count=4, outputs=["mask"]))) == 4
+        assert (len(service.queries), len(elsewhere.queries)) == (2, 2)
+        assert client.reconnects == 2
+
+
+def test_a_stream_goes_on_at_another_replica(target: str, service: ScriptedService) -> None:
+    with serving() as (other, elsewhere), Client([target, other]) as client:
+        service.script = elsewhere.script = Script(messages_until_drop=2)
+        batches = list(client.stream(4, count=40, outputs=["mask"]))
+        assert [i for batch in batches for i in batch.indices.tolist()] == list(range(40))
+        assert client.reconnects == len(service.queries) + len(elsewhere.queries) - 1 >= 2
+
+
+def test_the_calls_of_a_stream_go_round_the_replicas_of_one_name(
+    target: str, service: ScriptedService
+) -> None:
+    with serving() as (other, elsewhere):
+        ports = [address.rpartition(":")[2] for address in (target, other)]
+        name = "ipv4:" + ",".join(f"127.0.0.1:{port}" for port in ports)
+        with Client(name, streams=2) as client:
+            for _ in range(4):  # until both are connected, one may get all
+                batches = list(client.stream(4, count=20, outputs=["mask"]))
+                assert [i for b in batches for i in b.indices.tolist()] == list(range(20))
+        assert service.queries and elsewhere.queries
