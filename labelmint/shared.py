@@ -87,6 +87,7 @@ class SharedCall:
         self._requests.put(first)
         self._call = stub.StreamSharedSamples(self._asked(), **options)
         self._socket: StreamCall | None = None
+        self._cancelled = False
         self._received = 0
 
     def __next__(self) -> pb.StreamSamplesResponse:
@@ -99,8 +100,10 @@ class SharedCall:
             if self._received or error.code() not in _NOT_OFFERED:
                 raise
             request = pb.StreamSamplesRequest(query=self._query)
-            self._socket = self._stub.StreamSamples(request, **self._options)
-            return next(self._socket)
+            self._socket = call = self._stub.StreamSamples(request, **self._options)
+            if self._cancelled:  # by another thread, which saw the call before
+                call.cancel()
+            return next(call)
         except StopIteration:
             self._end()
             raise
@@ -112,6 +115,7 @@ class SharedCall:
 
     def cancel(self) -> bool:
         """Ends the call."""
+        self._cancelled = True
         self._requests.put(None)
         return bool((self._socket or self._call).cancel())
 
