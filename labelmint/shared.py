@@ -100,7 +100,8 @@ class SharedCall:
             if self._received or error.code() not in _NOT_OFFERED:
                 raise
             request = pb.StreamSamplesRequest(query=self._query)
-            self._socket = call = self._stub.StreamSamples(request, **self._options)
+            call: StreamCall = self._stub.StreamSamples(request, **self._options)
+            self._socket = call
             if self._cancelled:  # by another thread, which saw the call before
                 call.cancel()
             return next(call)
