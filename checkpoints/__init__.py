@@ -11,7 +11,7 @@ from checkpoints.card import (
     SegmentationCard,
 )
 from checkpoints.errors import CardError, CheckpointError, ForeignFileError, WeightsError
-from checkpoints.families import generator_from_foreign
+from checkpoints.families import NATIVE, generator_from_foreign, generator_from_path
 from checkpoints.foreign import (
     ForeignFile,
     PickledNetwork,
@@ -39,9 +39,11 @@ from checkpoints.recipes import (
     recipe_from_name,
     recipe_with_classes,
 )
+from checkpoints.toml import write_text
 from checkpoints.weights import sha256_of_file
 
 __all__ = [
+    "NATIVE",
     "CardError",
     "CheckpointError",
     "ClassCard",
@@ -63,6 +65,7 @@ __all__ = [
     "card_with_recipe",
     "generator_from_file",
     "generator_from_foreign",
+    "generator_from_path",
     "head_cards",
     "interpreter_from_file",
     "interpreter_from_published",
@@ -77,4 +80,5 @@ __all__ = [
     "widths_of_member",
     "write_generator",
     "write_interpreter",
+    "write_text",
 ]

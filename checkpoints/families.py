@@ -1,12 +1,20 @@
-"""Somebody else's file -> a generator, whichever of the supported families it holds."""
+"""A file -> a generator: labelmint's own or somebody else's, whichever family it holds."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from torch import Tensor
 
 from checkpoints.card import GeneratorCard
 from checkpoints.errors import WeightsError
-from checkpoints.foreign import ForeignFile, PickledNetwork, TensorFlowNetwork
+from checkpoints.foreign import (
+    ForeignFile,
+    PickledNetwork,
+    TensorFlowNetwork,
+    read_array,
+    read_foreign,
+)
+from checkpoints.generator import generator_from_file
 from checkpoints.mean_latent import with_w_avg
 from checkpoints.rosinality import generator_from_rosinality, is_rosinality
 from checkpoints.stylegan1 import generator_from_stylegan1, is_stylegan1
@@ -14,10 +22,22 @@ from checkpoints.stylegan2_ada import generator_from_pickled
 from checkpoints.stylegan2_tf import generator_from_tensorflow
 from nets.generator import Generator
 
+NATIVE = ".safetensors"  # with a card beside it; whatever else a file is, its content says
 SUPPORTED = (
     "supported are StyleGAN2 (the official PyTorch and TensorFlow pickles, rosinality's g_ema) and "
     "StyleGAN1 in DatasetGAN's layout"
 )
+
+
+def generator_from_path(
+    path: Path, mean_latent: Path | None = None
+) -> tuple[Generator, GeneratorCard]:
+    """The generator of a file of any family, and its card; `mean_latent` is an .npy that a
+    StyleGAN1 needs. Raises CheckpointError."""
+    if path.suffix == NATIVE:
+        return generator_from_file(path)
+    mean = None if mean_latent is None else read_array(mean_latent)
+    return generator_from_foreign(read_foreign(path), str(path), mean)
 
 
 def generator_from_foreign(

@@ -3,10 +3,12 @@
 from pathlib import Path
 
 from checkpoints import (
+    NATIVE,
     CheckpointError,
     GeneratorCard,
     InterpreterCard,
     generator_from_foreign,
+    generator_from_path,
     interpreter_from_file,
     matching_recipes,
     member_paths,
@@ -16,7 +18,6 @@ from checkpoints import (
     recipe_from_name,
     widths_of_member,
 )
-from export.weights import NATIVE, generator_from_path
 from nets.config import GeneratorConfig
 from nets.generator import Generator
 

@@ -4,16 +4,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from checkpoints import (
+    NATIVE,
     GeneratorCard,
     InterpreterCard,
     card_with_recipe,
-    generator_from_file,
-    generator_from_foreign,
+    generator_from_path,
     interpreter_from_file,
     interpreter_from_published,
     matching_recipes,
     member_paths,
-    read_array,
     read_foreign,
     recipe_from_name,
     recipe_with_classes,
@@ -24,8 +23,6 @@ from export.label_spec import LabelSpec
 from export.manifest_from_cards import spec_from_cards
 from nets.generator import Generator
 from nets.interpreter import Interpreter
-
-NATIVE = ".safetensors"  # with a card beside it; whatever else a file is, its content says
 
 
 @dataclass(frozen=True)
@@ -65,14 +62,6 @@ def weights_from_files(sources: Sources) -> Weights:
         _check_features(sources, ensemble_card.features, network)
         return Weights(network, card, ensemble, ensemble_card)
     return _with_published_members(sources, network, card)
-
-
-def generator_from_path(path: Path, mean_latent: Path | None) -> tuple[Generator, GeneratorCard]:
-    """The generator of a file of any family. Raises CheckpointError."""
-    if path.suffix == NATIVE:
-        return generator_from_file(path)
-    mean = None if mean_latent is None else read_array(mean_latent)
-    return generator_from_foreign(read_foreign(path), str(path), mean)
 
 
 def _check_sources(sources: Sources) -> None:

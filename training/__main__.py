@@ -10,9 +10,10 @@ from training.card import card_from_fit
 from training.errors import TrainingError
 from training.fit_interpreter import FitConfig, fit_interpreter
 from training.labelled_set import labelled_set_from_folder
+from training.sample_command import sample
 
 
-@click.group()
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 def main() -> None:
     """Few labelled images -> weights of the label ensemble."""
 
@@ -78,6 +79,9 @@ def interpreter(
     )
     write_interpreter(out, trained, card)
     click.echo(f"wrote {out} and its card: {', '.join(head.kind for head in card.heads)}")
+
+
+main.add_command(sample)
 
 
 def run() -> None:

@@ -1,0 +1,73 @@
+"""What of a generated image is labelled: the label grid and the rows of it that are kept."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nets.features import reduce_tap
+from nets.generator import Generator
+from training.errors import TrainingError
+
+MAX_GRID = 512  # the published grids' largest, and the default's
+AT_ONCE = 4  # images of one synthesis pass
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Images and labels are `height` rows, from `crop_top` on, of a square of `grid` pixels."""
+
+    grid: int
+    crop_top: int
+    height: int
+
+    @property
+    def width(self) -> int:
+        """Columns; only rows are cropped, as the published cars do it (64:448 of 512)."""
+        return self.grid
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height}"
+
+
+def frame_for_resolution(
+    resolution: int, grid: int | None = None, rows: tuple[int, int] | None = None
+) -> Frame:
+    """The frame of a generator's labels; the grid is its resolution, at most 512, if not given.
+
+    Raises TrainingError when the grid or the rows (first, one past the last) do not fit.
+    """
+    grid = min(resolution, MAX_GRID) if grid is None else grid
+    if not 4 <= grid <= resolution:
+        raise TrainingError(
+            f"the grid is {grid}; it must be from 4 to {resolution}, the generator's resolution"
+        )
+    top, end = rows or (0, grid)
+    if not 0 <= top < end <= grid:
+        raise TrainingError(f"the rows are {top}:{end}; they must lie within 0:{grid}, the grid")
+    return Frame(grid, top, end - top)
+
+
+def framed(image: Tensor, frame: Frame) -> Tensor:
+    """[N, C, R, R] -> [N, C, height, width], reduced as the served graph does it."""
+    return reduce_tap(image, frame.grid)[:, :, frame.crop_top : frame.crop_top + frame.height]
+
+
+def bytes_from_colours(colours: Tensor) -> NDArray[np.uint8]:
+    """[N, 3, H, W], nominally in [-1, 1] -> uint8 [N, H, W, 3] (x 127.5 + 128, cut off)."""
+    return (colours * 127.5 + 128).clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous().numpy()
+
+
+@torch.no_grad()
+def images_from_ws(
+    generator: Generator, ws: NDArray[np.float32], frame: Frame
+) -> NDArray[np.uint8]:
+    """w+ [n, num_ws, w_dim] -> uint8 [n, height, width, 3]."""
+    return np.concatenate(
+        [
+            bytes_from_colours(framed(generator.synthesis(chunk).image, frame))
+            for chunk in torch.from_numpy(ws).split(AT_ONCE)
+        ]
+    )

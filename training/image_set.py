@@ -1,0 +1,216 @@
+"""A folder of images and the latents that make them: images/, latents.npy and index.json.
+
+`sample` and `invert` write it, people add labels, `interpreter` and `evaluate` read it. The index
+says which row of latents.npy makes which image; hashes of both keep the pairing beyond doubt.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from checkpoints import write_text
+from nets.config import GeneratorConfig
+from training.errors import LabelError
+from training.frame import Frame
+
+INDEX, LATENTS, IMAGES = "index.json", "latents.npy", "images"
+MAX_INDEX_BYTES = 64 << 20
+
+
+class ImageEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """An image; its row of latents.npy is its position."""
+
+    file: str  # within images/
+    pixels_sha256: str  # of its RGB bytes
+    source: str | None = None  # the file or the draw that it is from
+    source_size: tuple[int, int] | None = None  # width and height of that file, where it differs
+    psnr_db: float | None = None  # of the image that the latents make, for inverted images
+
+
+class SetIndex(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """index.json."""
+
+    format: Literal[1]
+    generator_sha256: str  # of the weights file
+    latents_sha256: str  # of the float32 values of latents.npy
+    grid: int  # pixels of the square that images are rows of
+    crop_top: int
+    height: int
+    made: dict[str, str | int | float | bool | None]  # how
+    images: list[ImageEntry]
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """n images by name, and their latents."""
+
+    folder: Path
+    index: SetIndex
+    ws: NDArray[np.float32]  # [n, num_ws, w_dim]
+
+    def __len__(self) -> int:
+        return len(self.ws)
+
+    @property
+    def frame(self) -> Frame:
+        """Extent of every image."""
+        return Frame(self.index.grid, self.index.crop_top, self.index.height)
+
+    @property
+    def stems(self) -> list[str]:
+        """Names of the images without suffix, by row; labels are found by them."""
+        return [Path(entry.file).stem for entry in self.index.images]
+
+    def image(self, row: int) -> NDArray[np.uint8]:
+        """uint8 [height, width, 3]. Raises LabelError when it is not the image of the index."""
+        path = self.folder / IMAGES / self.index.images[row].file
+        pixels = read_rgb(path)
+        if sha256_of_array(pixels) != self.index.images[row].pixels_sha256:
+            raise LabelError(
+                f"{path} is not the image that row {row} of {LATENTS} stands for: its pixels have "
+                f"changed since {INDEX} was written"
+            )
+        return pixels
+
+
+def write_image_set(
+    folder: Path,
+    ws: NDArray[np.float32],  # [n, num_ws, w_dim]
+    images: NDArray[np.uint8],  # [n, height, width, 3]
+    frame: Frame,
+    entries: Sequence[ImageEntry],  # their hashes are filled in here
+    generator_sha256: str,
+    made: dict[str, str | int | float | bool | None],
+) -> ImageSet:
+    """Writes the set; the index last and in one step, so that a set without one is unfinished.
+
+    Raises LabelError when the folder holds a set already, or two images have one stem.
+    """
+    stems = [Path(entry.file).stem for entry in entries]
+    doubled = sorted({stem for stem in stems if stems.count(stem) > 1})
+    if doubled:
+        raise LabelError(f"two images are called {doubled[0]}; labels are found by that name")
+    refuse_existing_set(folder)
+    (folder / IMAGES).mkdir(parents=True, exist_ok=True)
+    for entry, pixels in zip(entries, images, strict=True):
+        Image.fromarray(pixels).save(folder / IMAGES / entry.file)
+    np.save(folder / LATENTS, ws)
+    index = SetIndex(
+        format=1,
+        generator_sha256=generator_sha256,
+        latents_sha256=sha256_of_array(ws),
+        grid=frame.grid,
+        crop_top=frame.crop_top,
+        height=frame.height,
+        made=made,
+        images=[
+            msgspec.structs.replace(entry, pixels_sha256=sha256_of_array(pixels))
+            for entry, pixels in zip(entries, images, strict=True)
+        ],
+    )
+    text = msgspec.json.format(msgspec.json.encode(index), indent=1).decode()
+    write_text(folder / INDEX, text + "\n")
+    return ImageSet(folder, index, ws)
+
+
+def refuse_existing_set(folder: Path) -> None:
+    """Raises LabelError when the folder holds a set."""
+    if (folder / INDEX).exists():
+        raise LabelError(f"{folder} holds a set of images already; name another folder")
+
+
+def image_set_from_folder(folder: Path) -> ImageSet:
+    """Reads and checks a set. Raises LabelError naming the file and what is wrong with it."""
+    index = _index(folder / INDEX)
+    path = folder / LATENTS
+    ws = read_latents(path)
+    if len(ws) != len(index.images):
+        raise LabelError(f"{path} has {len(ws)} rows, {folder / INDEX} {len(index.images)} images")
+    if sha256_of_array(ws) != index.latents_sha256:
+        raise LabelError(f"{path} is not the array {INDEX} was written with: its hash differs")
+    return ImageSet(folder, index, ws)
+
+
+def check_generator(
+    images: ImageSet, config: GeneratorConfig, generator_sha256: str, generator: Path
+) -> None:
+    """Raises LabelError unless the set is of this generator, and its latents and grid fit."""
+    if images.index.generator_sha256 != generator_sha256:
+        raise LabelError(
+            f"{images.folder} was made with a generator of SHA-256 "
+            f"{images.index.generator_sha256}, {generator} has {generator_sha256}"
+        )
+    expected = (config.num_ws, config.w_dim)
+    if images.ws.shape[1:] != expected:
+        raise LabelError(
+            f"latents are {list(images.ws.shape[1:])} per image; this generator reads "
+            f"{list(expected)} (num_ws, w_dim)"
+        )
+    if images.frame.grid > config.resolution:
+        raise LabelError(
+            f"the grid of {images.folder} is {images.frame.grid}; this generator has "
+            f"{config.resolution} pixels"
+        )
+
+
+def read_latents(path: Path) -> NDArray[np.float32]:
+    """float32 [n, num_ws, w_dim], n at least 1, finite. Raises LabelError."""
+    try:
+        ws = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise LabelError(f"{path} cannot be read as a numpy array: {error}") from error
+    if not isinstance(ws, np.ndarray) or ws.ndim != 3 or ws.shape[0] == 0 or ws.dtype.kind != "f":
+        raise LabelError(f"{path} must hold floats [n, num_ws, w_dim] with n of at least 1")
+    if not np.isfinite(ws).all():
+        raise LabelError(f"{path} holds values that are not finite")
+    return ws.astype(np.float32)
+
+
+def read_rgb(path: Path) -> NDArray[np.uint8]:
+    """uint8 [H, W, 3] of any file Pillow reads. Raises LabelError."""
+    try:
+        with Image.open(path) as image:
+            return np.array(image.convert("RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise LabelError(f"{path} cannot be read as an image: {error}") from error
+
+
+def sha256_of_array(array: NDArray[np.generic]) -> str:
+    """Of the values in memory order, C-contiguous."""
+    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
+
+
+def _index(path: Path) -> SetIndex:
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(MAX_INDEX_BYTES)
+        index = msgspec.json.decode(data, type=SetIndex)
+    except OSError as error:
+        raise LabelError(
+            f"{path} cannot be read ({error.strerror}); `python -m training sample` and `invert` "
+            "write it"
+        ) from error
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise LabelError(f"{path}: {' '.join(str(error).split())}") from error
+    stems: set[str] = set()
+    for entry in index.images:
+        if Path(entry.file).name != entry.file or entry.file in ("", ".", ".."):
+            raise LabelError(f"{path} names the file {entry.file!r}, which is no plain name")
+        if Path(entry.file).stem in stems:
+            raise LabelError(f"{path} names {Path(entry.file).stem} twice")
+        stems.add(Path(entry.file).stem)
+    if index.grid < 4 or index.crop_top < 0 or index.height < 1:
+        raise LabelError(f"{path}: grid, crop_top or height is out of range")
+    if index.crop_top + index.height > index.grid:
+        raise LabelError(
+            f"{path}: rows {index.crop_top}:{index.crop_top + index.height} lie outside the grid "
+            f"of {index.grid}"
+        )
+    return index

@@ -1,0 +1,122 @@
+"""Draws images from a generator for people to label, spread over what it can make."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from labelmint.latents import Purpose, classes, latents
+from nets.generator import Generator
+from training.errors import TrainingError
+from training.frame import Frame, images_from_ws
+from training.image_set import ImageEntry, ImageSet, refuse_existing_set, write_image_set
+
+MAPPED_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """How images are drawn."""
+
+    count: int = 16
+    candidates: int = 256  # drawn to choose from; `count` of them: the first ones, unchosen
+    seed: int = 2021
+    psi: float = 1.0  # truncation
+    cutoff: int = 0  # rows that psi is applied to
+
+
+def spread_rows(points: NDArray[np.floating], count: int) -> NDArray[np.int64]:
+    """Rows of points [n, d] that cover the set: each is the farthest from those before it.
+
+    Greedy k-centre (Gonzalez, 1985); the first is the one nearest to the mean.
+    """
+    chosen = [int(np.square(points - points.mean(axis=0)).sum(axis=1).argmin())]
+    nearest = np.square(points - points[chosen[0]]).sum(axis=1)
+    while len(chosen) < count:
+        chosen.append(int(nearest.argmax()))
+        nearest = np.minimum(nearest, np.square(points - points[chosen[-1]]).sum(axis=1))
+    return np.array(chosen)
+
+
+def sample_images(
+    generator: Generator, config: SampleConfig, frame: Frame, folder: Path, generator_sha256: str
+) -> ImageSet:
+    """Draws candidates, keeps the ones farthest apart in w, writes them as an image set.
+
+    Candidate i is the stream's sample i of this seed. Raises TrainingError.
+    """
+    check_config(generator, config)
+    refuse_existing_set(folder)
+    w = drawn_w(generator, config)
+    rows = spread_rows(w, config.count)
+    ws = truncated(generator, w[rows], config)
+    chunks = np.array_split(ws, len(ws))
+    images = [images_from_ws(generator, chunk, frame) for chunk in tqdm(chunks, desc="images")]
+    return write_image_set(
+        folder,
+        ws,
+        np.concatenate(images),
+        frame,
+        entries_from_names(names_for_count(config.count), [f"index {i}" for i in rows]),
+        generator_sha256,
+        {"by": "python -m training sample", **asdict(config)},
+    )
+
+
+def check_config(generator: Generator, config: SampleConfig) -> None:
+    """Raises TrainingError for counts and truncation out of range."""
+    if config.candidates < config.count:
+        raise TrainingError(
+            f"{config.count} images cannot be chosen from {config.candidates} candidates; raise "
+            "--candidates or lower --count"
+        )
+    if not 0 <= config.cutoff <= generator.config.num_ws:
+        raise TrainingError(
+            f"the cutoff is {config.cutoff}; this generator has {generator.config.num_ws} rows"
+        )
+
+
+@torch.no_grad()
+def drawn_w(generator: Generator, config: SampleConfig) -> NDArray[np.float32]:
+    """w of every candidate before truncation, float32 [candidates, w_dim]."""
+    indices = np.arange(config.candidates)
+    z = torch.from_numpy(latents(config.seed, Purpose.OBJECT, indices, generator.config.z_dim))
+    c = None
+    if generator.config.c_dim:
+        of_class = torch.from_numpy(classes(config.seed, indices, generator.config.c_dim))
+        c = torch.nn.functional.one_hot(of_class.long(), generator.config.c_dim).float()
+    parts = [
+        generator.mapping(
+            z[i : i + MAPPED_AT_ONCE], None if c is None else c[i : i + MAPPED_AT_ONCE]
+        )
+        for i in range(0, len(z), MAPPED_AT_ONCE)
+    ]
+    return torch.cat(parts).numpy()
+
+
+def truncated(
+    generator: Generator, w: NDArray[np.float32], config: SampleConfig
+) -> NDArray[np.float32]:
+    """w [n, w_dim] -> w+ [n, num_ws, w_dim], the first `cutoff` rows drawn towards the mean."""
+    ws = np.repeat(w[:, None], generator.config.num_ws, axis=1)
+    mean = generator.mapping.w_avg.numpy()
+    ws[:, : config.cutoff] = mean + config.psi * (ws[:, : config.cutoff] - mean)
+    return ws
+
+
+def names_for_count(count: int) -> list[str]:
+    """000.png, 001.png ..., of one length."""
+    digits = max(3, len(str(count - 1)))
+    return [f"{i:0{digits}d}.png" for i in range(count)]
+
+
+def entries_from_names(names: Sequence[str], sources: Sequence[str | None]) -> list[ImageEntry]:
+    """Index entries without their hashes, which `write_image_set` fills in."""
+    return [
+        ImageEntry(file=name, pixels_sha256="", source=source)
+        for name, source in zip(names, sources, strict=True)
+    ]
