@@ -4,9 +4,13 @@ A generator enters, a labelled set folder leaves.
 """
 
 import shutil
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from checkpoints import ClassCard, Classes
 from examples.demo.render import SceneTruth, render
@@ -20,8 +24,7 @@ from examples.demo.scene import (
 )
 from labelmint.latents import Purpose, latents
 from nets.generator import Generator
-from training.frame import frame_for_resolution
-from training.image_set import ImageSet
+from training.frame import Frame, frame_for_resolution
 from training.labelled_set import LabelledSet
 from training.labels.write import write_labels
 from training.sample import SampleConfig, drawn_indices, sample_images
@@ -29,6 +32,7 @@ from training.sample import SampleConfig, drawn_indices, sample_images
 LABEL_SEED = 2021
 CANDIDATES = 256
 EXAMPLES = 16
+RENDERED_AT_ONCE = 50
 
 
 def write_examples(generator: Generator, folder: Path, generator_sha256: str) -> None:
@@ -37,20 +41,49 @@ def write_examples(generator: Generator, folder: Path, generator_sha256: str) ->
     frame = frame_for_resolution(generator.config.resolution)
     shutil.rmtree(folder, ignore_errors=True)  # of an earlier demo
     images = sample_images(generator, config, frame, folder, generator_sha256)
-    z = torch.from_numpy(latents(LABEL_SEED, Purpose.OBJECT, drawn_indices(images), Z_DIM))
-    write_labels(folder, labels_from_truth(images, render(scene_from_latents(z, z), frame.grid)))
+    truth = truth_of_indices(LABEL_SEED, drawn_indices(images), frame.grid)
+    labels = labels_from_truth(frame, images.stems, images.ws, truth)
+    write_labels(folder, replace(labels, depth=None))  # the demo shows two heads
 
 
-def labels_from_truth(images: ImageSet, truth: SceneTruth) -> LabelledSet:
+@torch.no_grad()
+def labels_of_indices(generator: Generator, seed: int, indices: NDArray[np.int64]) -> LabelledSet:
+    """Exact labels of the stream's samples of these indices, without truncation."""
+    frame = frame_for_resolution(generator.config.resolution)
+    z = torch.from_numpy(latents(seed, Purpose.OBJECT, indices, Z_DIM))
+    ws = generator.mapping(z)[:, None].repeat(1, generator.config.num_ws, 1).numpy()
+    truth = truth_of_indices(seed, indices, frame.grid)
+    return labels_from_truth(frame, [str(i) for i in indices], ws, truth)
+
+
+def truth_of_indices(seed: int, indices: NDArray[np.int64], resolution: int) -> SceneTruth:
+    """What the renderer draws for the stream's samples of these indices."""
+    z = torch.from_numpy(latents(seed, Purpose.OBJECT, indices, Z_DIM))
+    parts = [
+        render(scene_from_latents(part, part), resolution) for part in z.split(RENDERED_AT_ONCE)
+    ]
+    return SceneTruth(
+        torch.cat([part.image for part in parts]),
+        torch.cat([part.mask for part in parts]),
+        torch.cat([part.keypoints for part in parts]),
+        torch.cat([part.depth for part in parts]),
+    )
+
+
+def labels_from_truth(
+    frame: Frame, stems: Sequence[str], ws: NDArray[np.float32], truth: SceneTruth
+) -> LabelledSet:
     """The renderer in the annotator's place."""
     cards = [ClassCard(name=n, color=c) for n, c in zip(CLASS_NAMES, PALETTE, strict=True)]
     return LabelledSet(
-        images.frame,
-        tuple(images.stems),
-        images.ws,
+        frame,
+        tuple(stems),
+        ws,
         classes=Classes(cards),
         masks=truth.mask.numpy(),
         keypoints=truth.keypoints.numpy(),
         keypoint_names=KEYPOINT_NAMES,
         skeleton=SKELETON,
+        depth=truth.depth.numpy(),
+        depth_unit="head half-heights",
     )
