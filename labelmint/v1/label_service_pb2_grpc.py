@@ -15,7 +15,7 @@ class LabelServiceStub(object):
     the next_index of the last message received.
 
     Ending and resuming. A server may end any stream with UNAVAILABLE at a message
-    boundary (it drains, or a connection grew old); clients must expect this and
+    boundary (it drains, or the stream grew old); clients must expect this and
     send the same request again with start_index = next_index, and count less what
     was delivered. Nothing is then lost and nothing comes twice. The next_index is
     also in the trailing metadata under "labelmint-next-index".
@@ -74,7 +74,7 @@ class LabelServiceServicer(object):
     the next_index of the last message received.
 
     Ending and resuming. A server may end any stream with UNAVAILABLE at a message
-    boundary (it drains, or a connection grew old); clients must expect this and
+    boundary (it drains, or the stream grew old); clients must expect this and
     send the same request again with start_index = next_index, and count less what
     was delivered. Nothing is then lost and nothing comes twice. The next_index is
     also in the trailing metadata under "labelmint-next-index".
@@ -175,7 +175,7 @@ class LabelService(object):
     the next_index of the last message received.
 
     Ending and resuming. A server may end any stream with UNAVAILABLE at a message
-    boundary (it drains, or a connection grew old); clients must expect this and
+    boundary (it drains, or the stream grew old); clients must expect this and
     send the same request again with start_index = next_index, and count less what
     was delivered. Nothing is then lost and nothing comes twice. The next_index is
     also in the trailing metadata under "labelmint-next-index".
