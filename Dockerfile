@@ -19,7 +19,7 @@ COPY bundle /app/bundle
 COPY engines /app/engines
 COPY labelmint /app/labelmint
 COPY service /app/service
-RUN python -m compileall -q /app /opt/venv
+RUN python -m compileall -q /app
 
 # onnxruntime and onnxruntime-gpu own one import name.
 FROM builder AS builder-gpu
@@ -45,7 +45,7 @@ COPY checkpoints /app/checkpoints
 COPY export /app/export
 COPY nets /app/nets
 COPY training /app/training
-RUN python -m compileall -q /app /opt/venv
+RUN python -m compileall -q /app
 
 # hadolint ignore=DL3006
 FROM ${BASE_IMAGE} AS runtime
