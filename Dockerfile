@@ -34,6 +34,9 @@ FROM builder-gpu AS builder-gpu-trt
 ARG TENSORRT_VERSION=11.4.0.106
 RUN pip install --no-cache-dir "tensorrt==${TENSORRT_VERSION}" \
         --extra-index-url https://pypi.nvidia.com
+# `python -m export.engine_command`, which needs no torch: this image builds its own engines.
+COPY export/__init__.py export/engine.py export/engine_command.py /app/export/
+RUN python -m compileall -q /app/export
 
 FROM builder AS builder-export
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
