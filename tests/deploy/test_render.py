@@ -224,6 +224,14 @@ def test_the_servers_own_image_builds_its_engines_unless_another_is_named() -> N
     assert other[0] == "r/export:1" != other[1]
 
 
+def test_the_image_has_tensorrt_for_whoever_may_fall_back_to_it() -> None:
+    for fallbacks, target in ((["onnxruntime"], "gpu"), (["onnxruntime-tensorrt"], "gpu-trt")):
+        engine = {"runtime": "onnxruntime-cuda", "fallbacks": fallbacks}
+        server = _server(render({"mode": "gpu", "engine": engine}))
+        assert server["image"].endswith(f"-{target}")
+        assert _environment(server)["LABELMINT_SERVER_ENGINE"] == f"onnxruntime-cuda,{fallbacks[0]}"
+
+
 def test_a_download_is_verified_before_the_server_reads_it() -> None:
     spec = _server_pod(rendered("claims and downloads"))
     names = [container["name"] for container in spec["initContainers"]]

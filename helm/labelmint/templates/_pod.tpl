@@ -39,7 +39,7 @@ imagePullSecrets:
 {{- define "labelmint.environment" -}}
 LABELMINT_SERVER_LISTEN: "0.0.0.0:{{ int .Values.service.port }}"
 LABELMINT_SERVER_METRICS_PORT: "{{ int .Values.service.metricsPort }}"
-LABELMINT_SERVER_ENGINE: {{ prepend .Values.engine.fallbacks (include "labelmint.runtime" .) | join "," | quote }}
+LABELMINT_SERVER_ENGINE: {{ include "labelmint.runtimes" . | quote }}
 LABELMINT_SERVER_THREADS: "{{ int .Values.engine.threads }}"
 LABELMINT_SERVER_BATCH_DELAY: {{ include "labelmint.number" .Values.engine.batchDelaySeconds | quote }}
 {{- with .Values.engine.batchSizes }}
