@@ -1,6 +1,7 @@
 """Weights files and their card: the contract between training and export."""
 
 from checkpoints.card import (
+    CameraCard,
     ClassCard,
     ConfigCard,
     DepthCard,
@@ -10,6 +11,7 @@ from checkpoints.card import (
     KeypointsCard,
     SegmentationCard,
     Strict,
+    ViewsCard,
 )
 from checkpoints.classes import Classes, classes_from_file, classes_from_names, write_classes
 from checkpoints.errors import CardError, CheckpointError, ForeignFileError, WeightsError
@@ -43,10 +45,12 @@ from checkpoints.recipes import (
     recipe_with_classes,
 )
 from checkpoints.toml import read_toml, write_text
+from checkpoints.views import camera_problem, views_from_file, write_views
 from checkpoints.weights import sha256_of_file
 
 __all__ = [
     "NATIVE",
+    "CameraCard",
     "CardError",
     "CheckpointError",
     "ClassCard",
@@ -65,7 +69,9 @@ __all__ = [
     "Strict",
     "TensorFlowNetwork",
     "TorchFile",
+    "ViewsCard",
     "WeightsError",
+    "camera_problem",
     "card_from_config",
     "card_with_recipe",
     "classes_from_file",
@@ -85,10 +91,12 @@ __all__ = [
     "recipe_from_name",
     "recipe_with_classes",
     "sha256_of_file",
+    "views_from_file",
     "widths_of_member",
     "write_classes",
     "write_generator",
     "write_interpreter",
     "write_members",
     "write_text",
+    "write_views",
 ]

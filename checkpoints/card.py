@@ -103,3 +103,26 @@ class InterpreterCard(Strict, frozen=True, kw_only=True):
     segmentation: SegmentationCard | None = None
     keypoints: KeypointsCard | None = None
     depth: DepthCard | None = None
+
+
+class CameraCard(Strict, frozen=True, kw_only=True):
+    """The camera behind a view code; what is absent is not known."""
+
+    azimuth_deg: float | None = None  # positive: towards the object's left
+    elevation_deg: float | None = None  # in [-90, 90], positive: from above
+    distance: float | None = None  # to the object, in its units
+    focal: float | None = None  # focal length over image extent
+
+
+class ViewsCard(Strict, frozen=True, kw_only=True):
+    """Card of a view bank."""
+
+    format: Literal[1]
+    kind: Literal["views"]
+    generator_sha256: str  # of the weights file whose rows of w+ the codes are
+    codes: int  # views in the bank
+    view_layers: int  # rows of a code, the first ones of w+
+    w_dim: int
+    licences: list[str]
+    made: str | dict[str, str | int | float | bool]
+    cameras: list[CameraCard] | None = None  # one for each code; absent: none is known

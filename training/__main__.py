@@ -9,6 +9,7 @@ from training.errors import TrainingError
 from training.evaluate_command import evaluate
 from training.interpreter_command import interpreter
 from training.sample_command import sample
+from training.views_command import views
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
@@ -19,6 +20,7 @@ def main() -> None:
 main.add_command(sample)
 main.add_command(interpreter)
 main.add_command(evaluate)
+main.add_command(views)
 
 
 def run() -> None:

@@ -38,6 +38,7 @@ def spread_rows(points: NDArray[np.floating], count: int) -> NDArray[np.int64]:
     chosen = [int(np.square(points - points.mean(axis=0)).sum(axis=1).argmin())]
     nearest = np.square(points - points[chosen[0]]).sum(axis=1)
     while len(chosen) < count:
+        nearest[chosen] = -1  # equal points too are taken once each
         chosen.append(int(nearest.argmax()))
         nearest = np.minimum(nearest, np.square(points - points[chosen[-1]]).sum(axis=1))
     return np.array(chosen)
