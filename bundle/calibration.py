@@ -38,19 +38,25 @@ def calibration_for(manifest: Manifest, key: SamplingKey, path: Path) -> Calibra
     found = find_calibration(manifest, key)
     if found is None:
         raise NotCalibrated(
-            f"{path} is not calibrated for {_words(key)}; run: {calibrate_command(path, key)}"
+            f"{path} is not calibrated for {_words(key)}; run: "
+            + calibrate_command(path, key, bank=manifest.views is not None)
         )
     return found
 
 
-def calibrate_command(path: Path, key: SamplingKey, samples: int = 4096) -> str:
-    """The exact command line that calibrates the bundle at `path` for this key."""
+def calibrate_command(path: Path, key: SamplingKey, samples: int = 4096, bank: bool = False) -> str:
+    """The exact command line that calibrates the bundle at `path`, with a view bank or without
+    one, for this key."""
     words = [f"python -m export calibrate {shlex.quote(str(path))} --samples {samples}"]
     words += [f"--psi {key.truncation_psi}", f"--cutoff {key.truncation_cutoff}"]
     if key.class_index is not None:
         words.append(f"--class {key.class_index}")
     if key.views_per_object != 1:
         words.append(f"--views {key.views_per_object}")
+    if key.view_mode == "fixed":
+        words.append(f"--view {key.view}")
+    elif key.view_mode == "random" or (bank and key.views_per_object != 1):
+        words.append(f"--view {key.view_mode}")
     if key.latent_source != "philox":
         words.append(f"--latents {key.latent_source}")
     return " ".join(words)
@@ -77,5 +83,11 @@ def _words(key: SamplingKey) -> str:
         f"{key.latent_source} latents, psi {key.truncation_psi}, "
         f"cutoff {key.truncation_cutoff}, "
         f"{'drawn classes' if key.class_index is None else f'class {key.class_index}'}, "
-        f"{key.views_per_object} view(s) per object"
+        f"{key.views_per_object} view(s) per object{_view_words(key)}"
     )
+
+
+def _view_words(key: SamplingKey) -> str:
+    if key.view_mode == "fixed":
+        return f", view {key.view} of the bank"
+    return "" if key.view_mode == "drawn" else f", {key.view_mode} views"

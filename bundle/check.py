@@ -9,18 +9,23 @@ from bundle.manifest import (
     LABELLER,
     MANIFEST,
     MAPPING,
+    VIEWS,
     Calibration,
+    Camera,
     Generator,
     Heads,
     Keypoints,
     Labels,
     Manifest,
+    SamplingKey,
     Segmentation,
+    Views,
 )
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*\Z")  # no folders, nothing hidden
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 MAX_CLASSES = 256  # masks are uint8
+MAX_VIEW_CODES = 1 << 16
 
 
 def check_manifest(manifest: Manifest, name: str) -> None:
@@ -29,6 +34,7 @@ def check_manifest(manifest: Manifest, name: str) -> None:
         _generator_problem(manifest.generator)
         or _labels_problem(manifest.labels, manifest.heads)
         or _files_problem(manifest)
+        or _views_problem(manifest)
         or _calibrations_problem(manifest)
     )
     if problem:
@@ -143,6 +149,45 @@ def _files_problem(manifest: Manifest) -> str | None:
     return None
 
 
+def _views_problem(manifest: Manifest) -> str | None:
+    g, views = manifest.generator, manifest.views
+    if views is None:
+        return f"files has {VIEWS}, but there is no views" if VIEWS in manifest.files else None
+    if VIEWS not in manifest.files:
+        return f"views is present, but files lacks {VIEWS}"
+    if g.view_layers == 0:
+        return "views is present, but generator.view_layers is 0; a code has at least one row"
+    if not 1 <= views.codes <= MAX_VIEW_CODES:
+        return f"views.codes is {views.codes}; it must be in [1, {MAX_VIEW_CODES}]"
+    size, expected = manifest.files[VIEWS].size, 4 * views.codes * g.view_layers * g.w_dim
+    if size != expected:
+        return (
+            f"files[{VIEWS!r}].size is {size}; {views.codes} codes of {g.view_layers} rows of "
+            f"{g.w_dim} float32 values have {expected} bytes"
+        )
+    if views.cameras is None:
+        return None
+    if len(views.cameras) != views.codes:
+        return f"views.cameras has {len(views.cameras)} entries; there are {views.codes} codes"
+    for i, camera in enumerate(views.cameras):
+        problem = _camera_problem(camera)
+        if problem:
+            return f"views.cameras[{i}].{problem}"
+    return None
+
+
+def _camera_problem(camera: Camera) -> str | None:
+    for field, limit in (("azimuth_deg", 360), ("elevation_deg", 90)):
+        value = getattr(camera, field)
+        if value is not None and not abs(value) <= limit:
+            return f"{field} is {value}; it must be in [-{limit}, {limit}]"
+    for field in ("distance", "focal"):
+        value = getattr(camera, field)
+        if value is not None and not (value > 0 and math.isfinite(value)):
+            return f"{field} is {value}; it must be over 0"
+    return None
+
+
 def _calibrations_problem(manifest: Manifest) -> str | None:
     seen: list[object] = []
     for i, calibration in enumerate(manifest.calibrations):
@@ -152,9 +197,21 @@ def _calibrations_problem(manifest: Manifest) -> str | None:
         if calibration.options in seen:
             return f"{where} has the same options as an earlier one"
         seen.append(calibration.options)
-        problem = _quantiles_problem(calibration)
+        problem = _key_problem(calibration.options, manifest.views) or _quantiles_problem(
+            calibration
+        )
         if problem:
             return f"{where}.{problem}"
+    return None
+
+
+def _key_problem(key: SamplingKey, views: Views | None) -> str | None:
+    if key.view_mode != "drawn" and views is None:
+        return f"options.view_mode is {key.view_mode}, but there is no views"
+    if (key.view_mode == "fixed") != (key.view is not None):
+        return (
+            f"options.view is {key.view} with view_mode {key.view_mode}; fixed has one, others none"
+        )
     return None
 
 

@@ -9,6 +9,7 @@ import msgspec
 
 MANIFEST = "manifest.json"
 MAPPING = "mapping.onnx"
+VIEWS = "views.f32"  # view codes, little-endian float32 [codes, view_layers, w_dim]
 LABELLER = {"float32": "labeller.onnx", "float16": "labeller.fp16.onnx"}  # by precision
 
 
@@ -99,14 +100,32 @@ class Heads(Strict, frozen=True):
     score_fraction: float  # share of the most uncertain pixels that the score averages
 
 
-class SamplingKey(Strict, frozen=True):
-    """The sampling options a calibration holds for."""
+class Camera(Strict, frozen=True):
+    """The camera behind a view code; null: not known."""
+
+    azimuth_deg: float | None  # positive: towards the object's left
+    elevation_deg: float | None  # positive: from above
+    distance: float | None  # to the object, in its units
+    focal: float | None  # focal length over image extent
+
+
+class Views(Strict, frozen=True):
+    """The view bank: what the first view_layers rows of w+ may be, in a file of its own."""
+
+    codes: int
+    cameras: list[Camera] | None  # one for each code; null: none is known
+
+
+class SamplingKey(Strict, frozen=True, kw_only=True, omit_defaults=True):
+    """The sampling options a calibration holds for. Fields with a default are left out there."""
 
     latent_source: Literal["philox", "mt19937"]
     truncation_psi: float
     truncation_cutoff: int
     class_index: int | None
     views_per_object: int
+    view_mode: Literal["drawn", "bank", "fixed", "random"] = "drawn"
+    view: int | None = None  # of the mode fixed
 
 
 class Calibration(Strict, frozen=True):
@@ -134,14 +153,15 @@ class Parity(Strict, frozen=True):
     depth_max_relative: float | None  # in units of the sample's largest |depth|
 
 
-class Manifest(Strict, frozen=True):
-    """The whole file."""
+class Manifest(Strict, frozen=True, kw_only=True, omit_defaults=True):
+    """The whole file. Fields with a default are left out where they have it."""
 
     format: Literal[1]
     bundle_id: str  # "sha256:<hex>" of the content fields and the ONNX files
     generator: Generator
     labels: Labels | None  # null: images only
     heads: Heads | None
+    views: Views | None = None  # the view bank; absent: there is none
     licences: list[str]
     files: dict[str, FileEntry]
     parity: list[Parity]

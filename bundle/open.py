@@ -1,12 +1,13 @@
 """A bundle's folder -> a checked Bundle; nothing is used that was not verified."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bundle.errors import FileError, ManifestError
 from bundle.manifest import MANIFEST, FileEntry, Manifest
 from bundle.read import MAX_MANIFEST_BYTES, manifest_from_bytes
+from bundle.views import ViewBank, view_bank_from_folder
 
 _AGAIN = "copy the bundle again"
 
@@ -17,6 +18,7 @@ class Bundle:
 
     path: Path
     manifest: Manifest
+    views: ViewBank | None = field(default=None, compare=False)  # None: it has no view bank
 
     def file(self, name: str) -> Path:
         """Path of a listed file; raises FileError when the bundle does not carry it."""
@@ -37,7 +39,10 @@ def open_bundle(path: Path | str, verify: bool = True) -> Bundle:
         _check_size(folder / name, entry)
         if verify:
             _check_hash(folder / name, entry)
-    return Bundle(folder, manifest)
+    if manifest.views is None:
+        return Bundle(folder, manifest)
+    views = view_bank_from_folder(folder, manifest.views, manifest.generator)
+    return Bundle(folder, manifest, views)
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from bundle.manifest import LABELLER, MAPPING, Manifest, Parity
 from bundle.open import Bundle, open_bundle
 from bundle.read import bundle_id_from_content
+from bundle.views import write_view_codes
 from bundle.write import file_entries, write_manifest
 from engines.open import EngineOptions, Precision, open_engine, open_mapping
 from engines.plan_parity import unfiltered_arrays
@@ -33,6 +34,7 @@ from export.parity import (
     refuse_excess,
 )
 from export.reference import reference_outputs
+from export.view_weights import views_from_weights
 from export.weights import Weights
 from labelmint.latents import Purpose, latents
 
@@ -46,10 +48,13 @@ PARITY_SEED = 2**63  # far from what users draw
 
 
 def write_graphs(folder: Path, weights: Weights, half: bool) -> None:
-    """Exports the mapping and the labeller; `half`: the labeller in float16 as well.
+    """Exports the mapping and the labeller; `half`: the labeller in float16 as well. The view
+    bank, if any, goes beside them.
 
     Raises ExportError when the weights cannot be served.
     """
+    if weights.views is not None:
+        write_view_codes(folder, weights.views.codes)
     with quiet_exporter():
         mapping_onnx(weights.generator.mapping, folder / MAPPING)
         for precision in tqdm(PRECISIONS if half else PRECISIONS[:1], desc="export", unit="graph"):
@@ -88,13 +93,15 @@ def manifest_from_folder(folder: Path, weights: Weights) -> Manifest:
     card = weights.interpreter_card
     labels = None if card is None else labels_from_card(card)
     heads = None if card is None else heads_from_card(card)
+    views = None if weights.views is None else views_from_weights(weights.views)
     licences = [*weights.generator_card.licences, *(card.licences if card else ())]
     return Manifest(
         format=1,
-        bundle_id=bundle_id_from_content(generator, labels, heads, files),
+        bundle_id=bundle_id_from_content(generator, labels, heads, files, views=views),
         generator=generator,
         labels=labels,
         heads=heads,
+        views=views,
         licences=list(dict.fromkeys(licences)),
         files=files,
         parity=[],

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from bundle.manifest import Calibration, Heads, Parity
+from bundle.manifest import Calibration, Heads, Parity, Views
 from bundle.open import Bundle
 
 
@@ -22,6 +22,8 @@ def lines_from_bundle(bundle: Bundle) -> list[str]:
     if labels is not None and manifest.heads is not None:
         lines.append(f"  labels       {labels.height} x {labels.width} px")
         lines += _head_lines(manifest.heads)
+    if manifest.views is not None:
+        lines.append(f"  views        {_views_words(manifest.views)}")
     lines += [f"  parity       {_parity_words(parity)}" for parity in manifest.parity]
     lines += [f"  calibration  {_calibration_words(c)}" for c in manifest.calibrations]
     return lines
@@ -41,6 +43,16 @@ def _head_lines(heads: Heads) -> list[str]:
     return [*lines, f"  score        {score}"]
 
 
+def _views_words(views: Views) -> str:
+    words = f"{views.codes} in the bank"
+    for name, field in (("azimuth", "azimuth_deg"), ("elevation", "elevation_deg")):
+        known = [getattr(camera, field) for camera in views.cameras or ()]
+        known = [value for value in known if value is not None]
+        if known:
+            words += f", {name} {min(known):.0f} to {max(known):.0f} degrees"
+    return words if views.cameras else f"{words}, cameras not known"
+
+
 def _parity_words(parity: Parity) -> str:
     measured = {
         name: value
@@ -54,9 +66,11 @@ def _parity_words(parity: Parity) -> str:
 def _calibration_words(calibration: Calibration) -> str:
     options = calibration.options
     q = calibration.quantiles
+    view = "" if options.view_mode == "drawn" else f" of mode {options.view_mode}"
+    view += "" if options.view is None else f" {options.view}"
     chosen = "drawn" if options.class_index is None else str(options.class_index)
     return (
         f"{options.latent_source}, psi {options.truncation_psi}, cutoff "
-        f"{options.truncation_cutoff}, class {chosen}, {options.views_per_object} view(s): "
+        f"{options.truncation_cutoff}, class {chosen}, {options.views_per_object} view(s){view}: "
         f"{calibration.samples} samples, median {q[len(q) // 2]:.4g}"
     )

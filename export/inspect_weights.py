@@ -4,9 +4,11 @@ from pathlib import Path
 
 from checkpoints import (
     NATIVE,
+    CardError,
     CheckpointError,
     GeneratorCard,
     InterpreterCard,
+    ViewsCard,
     generator_from_foreign,
     generator_from_path,
     interpreter_from_file,
@@ -16,6 +18,7 @@ from checkpoints import (
     read_array,
     read_foreign,
     recipe_from_name,
+    views_from_file,
     widths_of_member,
 )
 from nets.config import GeneratorConfig
@@ -43,9 +46,14 @@ def lines_from_weights(path: Path) -> list[str]:
 def _native_lines(path: Path) -> list[str]:
     try:
         _, card = interpreter_from_file(path)
+        return _interpreter_lines(path, card)
     except CheckpointError:  # no interpreter's card
+        pass
+    try:
+        _, views_card = views_from_file(path)
+        return _view_lines(path, views_card)
+    except CardError:  # nor a view bank's
         return _generator_lines(path, *generator_from_path(path, None))
-    return _interpreter_lines(path, card)
 
 
 def _generator_lines(path: Path, generator: Generator, card: GeneratorCard) -> list[str]:
@@ -107,6 +115,18 @@ def _interpreter_lines(path: Path, card: InterpreterCard) -> list[str]:
         f"  taps         {card.tap_recipe}, D = {card.features}, {card.resize}",
         f"  labels       {card.height} x {card.width} px of a grid of {card.grid}",
         *heads,
+        f"  licences     {', '.join(card.licences) or 'none stated'}",
+    ]
+
+
+def _view_lines(path: Path, card: ViewsCard) -> list[str]:
+    cameras = card.cameras or []
+    known = [camera.azimuth_deg for camera in cameras if camera.azimuth_deg is not None]
+    angles = f"azimuth {min(known):.0f} to {max(known):.0f} degrees" if known else "not known"
+    return [
+        f"{path}: view bank for the generator of SHA-256 {card.generator_sha256}",
+        f"  codes        {card.codes}, the first {card.view_layers} rows of w+ of {card.w_dim}",
+        f"  cameras      {angles}",
         f"  licences     {', '.join(card.licences) or 'none stated'}",
     ]
 

@@ -1,7 +1,9 @@
 """Weights files -> networks and their cards: labelmint's own, or those other projects published."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import msgspec
 
 from checkpoints import (
     NATIVE,
@@ -21,6 +23,7 @@ from checkpoints import (
 from export.errors import ExportError
 from export.label_spec import LabelSpec
 from export.manifest_from_cards import spec_from_cards
+from export.view_weights import ViewWeights, views_for_generator
 from nets.generator import Generator
 from nets.interpreter import Interpreter
 
@@ -34,6 +37,7 @@ class Sources:
     interpreter: Path | None = None  # None: images only
     recipe: str | None = None  # a published one's name or a TOML file, for members of others
     classes: Path | None = None  # classes.toml, in place of the recipe's
+    views: Path | None = None  # None: no view bank
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ class Weights:
     generator_card: GeneratorCard
     interpreter: Interpreter | None
     interpreter_card: InterpreterCard | None
+    views: ViewWeights | None = None
 
     @property
     def spec(self) -> LabelSpec:
@@ -54,6 +59,17 @@ class Weights:
 def weights_from_files(sources: Sources) -> Weights:
     """Reads all and checks that they belong together. Raises CheckpointError, ExportError."""
     _check_sources(sources)
+    weights = _labelling_weights(sources)
+    if sources.views is None:
+        return weights
+    card = weights.generator_card
+    views = views_for_generator(sources.views, sources.generator, card)
+    # Files of other projects do not say which rows carry the viewpoint; the bank does.
+    card = msgspec.structs.replace(card, view_layers=views.card.view_layers)
+    return replace(weights, generator_card=card, views=views)
+
+
+def _labelling_weights(sources: Sources) -> Weights:
     network, card = generator_from_path(sources.generator, sources.mean_latent)
     if sources.interpreter is None:
         return Weights(network, card, None, None)

@@ -1,0 +1,50 @@
+"""The view bank of a bundle: codes from their file, cameras from the manifest."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bundle.errors import FileError
+from bundle.manifest import VIEWS, Generator, Views
+
+CAMERA_FIELDS = ("azimuth_deg", "elevation_deg", "distance", "focal")  # in this order
+
+
+@dataclass(frozen=True, eq=False)
+class ViewBank:
+    """What the first rows of w+ may be."""
+
+    codes: NDArray[np.float32]  # [codes, view_layers, w_dim]
+    cameras: NDArray[np.float32] | None  # [codes, 4] by CAMERA_FIELDS, NaN: not known
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+
+def view_bank_from_folder(folder: Path, views: Views, generator: Generator) -> ViewBank:
+    """Reads a bank whose file's size is checked. Raises FileError."""
+    file = folder / VIEWS
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise FileError(f"{file} cannot be read ({error.strerror})") from error
+    codes = np.frombuffer(data, "<f4").astype(np.float32)
+    if not np.isfinite(codes).all():
+        raise FileError(f"{file} holds values that are not finite; export the bundle again")
+    shape = (views.codes, generator.view_layers, generator.w_dim)
+    return ViewBank(codes.reshape(shape), cameras_from_views(views))
+
+
+def write_view_codes(folder: Path, codes: NDArray[np.float32]) -> None:
+    """Puts codes, [codes, view_layers, w_dim], into a staged folder."""
+    (folder / VIEWS).write_bytes(np.ascontiguousarray(codes, "<f4").tobytes())
+
+
+def cameras_from_views(views: Views) -> NDArray[np.float32] | None:
+    """float32 [codes, 4]; None where none is known."""
+    if views.cameras is None:
+        return None
+    rows = [[getattr(camera, field) for field in CAMERA_FIELDS] for camera in views.cameras]
+    return np.array([[np.nan if v is None else v for v in row] for row in rows], np.float32)
