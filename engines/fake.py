@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from bundle.manifest import (
     LABELLER,
     MAPPING,
+    VIEWS,
     Calibration,
+    Camera,
     Depth,
     FileEntry,
     Generator,
@@ -22,9 +24,11 @@ from bundle.manifest import (
     Manifest,
     SamplingKey,
     Segmentation,
+    Views,
 )
 from bundle.open import Bundle
 from bundle.read import bundle_id_from_content
+from bundle.views import ViewBank, cameras_from_views
 from engines.errors import DeviceLost, EngineRunError, NotFiniteError
 from engines.protocol import EngineResult
 from engines.request import check_request, padded_size
@@ -121,9 +125,14 @@ class FakeMapping:
 
 
 def fake_bundle(
-    resolution: int = 64, num_classes: int = 0, heads: bool = True, view_layers: int = 4
+    resolution: int = 64,
+    num_classes: int = 0,
+    heads: bool = True,
+    view_layers: int = 4,
+    view_codes: int = 0,
 ) -> Bundle:
-    """A bundle that lies nowhere, for FakeEngine; `heads` false gives images only."""
+    """A bundle that lies nowhere, for FakeEngine; `heads` false gives images only, `view_codes`
+    over 0 a view bank."""
     num_ws = 2 * (resolution.bit_length() - 2)
     generator = Generator(
         family="fake",
@@ -147,19 +156,42 @@ def fake_bundle(
         name: FileEntry(sha256=hashlib.sha256(b"").hexdigest(), size=0)
         for name in (MAPPING, LABELLER["float32"])
     }
+    bank = _fake_bank(view_codes, view_layers, generator.w_dim) if view_codes else None
+    views = _fake_views(view_codes) if view_codes else None
+    if bank is not None:
+        data = bank.codes.tobytes()
+        files[VIEWS] = FileEntry(sha256=hashlib.sha256(data).hexdigest(), size=len(data))
     manifest = Manifest(
         format=1,
-        bundle_id=bundle_id_from_content(generator, labels, fake_heads, files),
+        bundle_id=bundle_id_from_content(generator, labels, fake_heads, files, views=views),
         generator=generator,
         labels=labels,
         heads=fake_heads,
+        views=views,
         licences=["CC0-1.0"],
         files=files,
         parity=[],
         calibrations=[_fake_calibration(views) for views in (1, 4)] if heads else [],
         tools={},
     )
-    return Bundle(Path("fake"), manifest)
+    return Bundle(Path("fake"), manifest, bank)
+
+
+def _fake_bank(codes: int, view_layers: int, w_dim: int) -> ViewBank:
+    """Code k has k + 1 + row / 16 in every place."""
+    values = np.arange(1, codes + 1)[:, None] + np.arange(view_layers) / 16
+    rows = np.repeat(values[..., None], w_dim, axis=2).astype(np.float32)
+    return ViewBank(rows, cameras_from_views(_fake_views(codes)))
+
+
+def _fake_views(codes: int) -> Views:
+    """Cameras 10 degrees apart; the last one is not known."""
+    known = [
+        Camera(azimuth_deg=10.0 * i, elevation_deg=-5.0, distance=6.0, focal=None)
+        for i in range(codes - 1)
+    ]
+    unknown = Camera(azimuth_deg=None, elevation_deg=None, distance=None, focal=None)
+    return Views(codes=codes, cameras=[*known, unknown])
 
 
 def _fake_labels(resolution: int) -> Labels:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from bundle.calibration import shortest_float32
 from bundle.manifest import Generator, SamplingKey
+from bundle.views import ViewBank
 from engines.errors import SamplingError
 from engines.protocol import Mapping
 from labelmint.latents import (
@@ -21,13 +22,16 @@ from labelmint.latents import (
     Purpose,
     classes,
     latents,
+    views,
 )
 
 LatentSource = Literal["philox", "mt19937"]
 LatentSpace = Literal["z", "w", "w+"]
+ViewMode = Literal["drawn", "bank", "fixed", "random"]
 
 MAX_PSI = 2.0
 MAX_VIEWS = 1 << 16
+OWN_VIEW = -1  # number of a view that is neither one of several nor of the bank
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,10 @@ class SamplingOptions:
     truncation_cutoff: int  # rows of w+ that are truncated, the first ones, in [0, num_ws]
     class_index: int | None  # None: drawn per object, or unconditional
     views_per_object: int  # V: index i is view i mod V of object i div V
+    # drawn: view codes of the seed, with V 1 the object's own view; the others are of the bank:
+    # its first V codes, the code `view` for all, or one drawn for each index.
+    view_mode: ViewMode = "drawn"
+    view: int | None = None  # of the mode fixed
 
 
 def default_options(generator: Generator, seed: int = 0) -> SamplingOptions:
@@ -52,6 +60,11 @@ def default_options(generator: Generator, seed: int = 0) -> SamplingOptions:
         class_index=None,
         views_per_object=1,
     )
+
+
+def default_view_mode(views_per_object: int, bank: ViewBank | None) -> ViewMode:
+    """What several views of an object are when nobody says."""
+    return "bank" if views_per_object > 1 and bank is not None else "drawn"
 
 
 def key_from_options(options: SamplingOptions) -> SamplingKey:
@@ -67,11 +80,15 @@ def key_from_options(options: SamplingOptions) -> SamplingKey:
         truncation_cutoff=options.truncation_cutoff if truncated else 0,
         class_index=options.class_index,
         views_per_object=options.views_per_object,
+        view_mode=options.view_mode,
+        view=options.view,
     )
 
 
-def check_options(generator: Generator, options: SamplingOptions) -> None:
-    """Raises SamplingError unless the bundle can serve these options."""
+def check_options(
+    generator: Generator, options: SamplingOptions, bank: ViewBank | None = None
+) -> None:
+    """Raises SamplingError unless the bundle, with this view bank, can serve these options."""
     o = options
     if not 0 <= o.seed < 1 << 64:
         raise SamplingError(f"seed is {o.seed}; it must be in [0, 2^64)")
@@ -108,6 +125,32 @@ def check_options(generator: Generator, options: SamplingOptions) -> None:
             f"views_per_object is {o.views_per_object}; this bundle does not say which rows of w+ "
             "carry the viewpoint (view_layers is 0), so it must be 1"
         )
+    _check_views(o, bank)
+
+
+def _check_views(o: SamplingOptions, bank: ViewBank | None) -> None:
+    if o.view_mode not in ("drawn", "bank", "fixed", "random"):
+        raise SamplingError(f"view_mode is {o.view_mode!r}; it is drawn, bank, fixed or random")
+    if (o.view is not None) != (o.view_mode == "fixed"):
+        raise SamplingError(
+            f"view is {o.view} with view_mode {o.view_mode}; fixed has a view, other modes none"
+        )
+    if o.view_mode == "drawn":
+        return
+    if bank is None:
+        raise SamplingError(f"view_mode is {o.view_mode}; this bundle has no view bank, use drawn")
+    if o.view is not None and not 0 <= o.view < len(bank):
+        raise SamplingError(f"view is {o.view}; the view bank has {len(bank)}, counted from 0")
+    if o.view_mode == "bank" and not 1 < o.views_per_object <= len(bank):
+        raise SamplingError(
+            f"views_per_object is {o.views_per_object} with view_mode bank; the view bank has "
+            f"{len(bank)}, so it must be in [2, {len(bank)}]; use drawn for more, fixed for one"
+        )
+    if o.view_mode != "bank" and o.views_per_object != 1:
+        raise SamplingError(
+            f"views_per_object is {o.views_per_object} with view_mode {o.view_mode}, which gives "
+            "an object one view; it must be 1"
+        )
 
 
 def ws_from_indices(
@@ -116,27 +159,45 @@ def ws_from_indices(
     options: SamplingOptions,
     indices: Sequence[int] | NDArray[np.uint64],
     mt19937: Mt19937Rows | None = None,
+    bank: ViewBank | None = None,
 ) -> NDArray[np.float32]:
-    """Raw indices [n] -> float32 [n, num_ws, w_dim], truncated, views mixed in.
+    """Raw indices [n] -> float32 [n, num_ws, w_dim], truncated, views mixed in; codes of the
+    bank as they are, because they were measured so.
 
     `mt19937` is a stream's own position in that sequence, so that ascending batches draw each
     row once; without it every call starts at row 0. Raises SamplingError for options or
     indices out of range.
     """
-    check_options(generator, options)
+    check_options(generator, options, bank)
     index = np.asarray(indices, np.uint64)
-    objects, views = np.divmod(index, np.uint64(options.views_per_object))
+    objects, view_of_object = np.divmod(index, np.uint64(options.views_per_object))
     if options.latent_source == "mt19937":
         z = _mt19937_rows(generator, options, index, mt19937)
     else:
         z = latents(options.seed, Purpose.OBJECT, objects, generator.z_dim)
     ws = _ws_from_z(mapping, generator, options, z, objects)
-    if options.views_per_object > 1:
+    if options.view_mode != "drawn":
+        assert bank is not None  # checked
+        ws[:, : generator.view_layers] = bank.codes[view_numbers(options, index, bank)]
+    elif options.views_per_object > 1:
         # One view code for all objects; only the class it is mapped with is the object's own.
-        z = latents(options.seed, Purpose.VIEW, views, generator.z_dim)
+        z = latents(options.seed, Purpose.VIEW, view_of_object, generator.z_dim)
         view_ws = _ws_from_z(mapping, generator, options, z, objects)
         ws[:, : generator.view_layers] = view_ws[:, : generator.view_layers]
     return ws
+
+
+def view_numbers(
+    options: SamplingOptions, indices: NDArray[np.uint64], bank: ViewBank | None = None
+) -> NDArray[np.int32]:
+    """Which view each index is, int32 [n]: a code of the bank, i mod V, or OWN_VIEW."""
+    if options.view is not None:
+        return np.full(len(indices), options.view, np.int32)
+    if options.view_mode == "random":
+        return views(options.seed, indices, 1 if bank is None else len(bank))
+    if options.views_per_object == 1:
+        return np.full(len(indices), OWN_VIEW, np.int32)
+    return (indices % np.uint64(options.views_per_object)).astype(np.int32)
 
 
 def ws_from_latents(
@@ -156,6 +217,10 @@ def ws_from_latents(
     if options.views_per_object != 1:
         raise SamplingError(
             f"views_per_object is {options.views_per_object}; with explicit latents it must be 1"
+        )
+    if options.view_mode != "drawn":
+        raise SamplingError(
+            f"view_mode is {options.view_mode}; with explicit latents it must be drawn"
         )
     extents = {
         "z": (generator.z_dim,),

@@ -23,6 +23,7 @@ from export.errors import ExportError
 from export.inspect import lines_from_bundle
 from export.inspect_weights import lines_from_weights
 from export.score_engine import open_score_engine
+from export.view_options import views_from_text
 from export.weights import Sources, weights_from_files
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -105,6 +106,11 @@ def bundle(
 @click.option("--cutoff", type=int, help="Truncated rows of w+; absent: the bundle's own.")
 @click.option("--class", "class_index", type=int, help="Class; absent: drawn.")
 @click.option("--views", default=1, help="Views of each object.")
+@click.option(
+    "--view",
+    help="Of the view bank: a number for all objects, random, bank (--views of it), or drawn.  "
+    "[default: as requests that do not say]",
+)
 @click.option("--latents", default="philox", type=click.Choice(["philox", "mt19937"]))
 @click.option("--replace", "replace_known", is_flag=True, help="Change an existing calibration.")
 @click.option("--batch", type=click.IntRange(min=1), help="Samples of a run.")
@@ -116,13 +122,16 @@ def calibrate(
     cutoff: int | None,
     class_index: int | None,
     views: int,
+    view: str | None,
     latents: LatentSource,
     replace_known: bool,
     batch: int | None,
 ) -> None:
     """Measures which uncertainty keeps which share of samples, for one set of options."""
     with one_line_errors():
-        given = default_options(open_bundle(bundle, verify=False).manifest.generator, seed)
+        opened = open_bundle(bundle, verify=False)
+        given = default_options(opened.manifest.generator, seed)
+        view_mode, fixed = views_from_text(view, views, opened.views)
         sampling = replace(
             given,
             latent_source=latents,
@@ -130,6 +139,8 @@ def calibrate(
             truncation_cutoff=given.truncation_cutoff if cutoff is None else cutoff,
             class_index=class_index,
             views_per_object=views,
+            view_mode=view_mode,
+            view=fixed,
         )
         _calibrate(bundle, sampling, samples, _engine_options(batch), replace_known)
         print(f"{bundle} is calibrated on {samples} samples")

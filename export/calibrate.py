@@ -24,7 +24,7 @@ def calibration_from_engine(
     Raises ExportError for a bundle without a score, SamplingError, EngineError.
     """
     refuse_without_score(bundle)
-    check_options(bundle.manifest.generator, options)
+    check_options(bundle.manifest.generator, options, bundle.views)
     scores = scores_from_engine(bundle, engine, mapping, options, samples)
     return Calibration(
         options=key_from_options(options),
@@ -56,7 +56,7 @@ def scores_from_engine(
     with tqdm(total=samples, desc="calibrate", unit="sample") as progress:
         for start in range(0, samples, batch):
             indices = np.arange(start, min(start + batch, samples), dtype=np.uint64)
-            ws = ws_from_indices(mapping, generator, options, indices, rows)
+            ws = ws_from_indices(mapping, generator, options, indices, rows, bundle.views)
             everything = np.full(len(ws), np.inf, np.float32)
             result = engine.run(ws, everything, ("uncertainty",))
             scores[start : start + len(ws)] = result.arrays["uncertainty"]

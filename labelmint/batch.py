@@ -22,7 +22,8 @@ class Batch:
     """Labelled samples in ascending order of their indices; arrays are read-only.
 
     An output that was not asked for, or that the model does not have, is None. H and W are
-    the image's extents for images, the label grid's for the rest.
+    the image's extents for images, the label grid's for the rest. With group_views every n
+    is [objects, views].
     """
 
     images: Array | None  # uint8 [n, H, W, 3], RGB
@@ -36,13 +37,15 @@ class Batch:
     next_index: int  # start_index that continues the stream right after this batch
     discarded: int  # samples that the filter dropped since the previous batch
     bundle_id: str  # what made the samples
+    views: Array | None = None  # int32 [n]: code of the view bank; -1: the object's own view
+    cameras: Array | None = None  # float32 [n, 4], in the order of model.Camera; NaN: not known
 
     def __len__(self) -> int:
-        """Number of samples."""
+        """Number of samples, or of objects when they are grouped."""
         return len(self.indices)
 
 
-_FIELDS = {  # output name: field of Batch
+FIELDS = {  # output name: field of Batch
     "image": "images",
     "mask": "masks",
     "keypoints": "keypoints",
@@ -50,6 +53,8 @@ _FIELDS = {  # output name: field of Batch
     "uncertainty": "uncertainty",
     "uncertainty_map": "uncertainty_map",
     "w": "w",
+    "view": "views",
+    "camera": "cameras",
 }
 
 
@@ -85,7 +90,7 @@ def chunk_from_proto(message: pb.SampleBatch) -> Chunk:
     for tensor in message.tensors:
         array = array_from_tensor(tensor)
         try:
-            field = _FIELDS[name_from_output(tensor.output)]
+            field = FIELDS[name_from_output(tensor.output)]
         except ValueError as error:
             raise MalformedMessage(str(error)) from error
         if len(array) != len(indices) or field in arrays:
@@ -115,7 +120,7 @@ def batch_from_chunks(
         filled = [Chunk(np.empty(0, np.uint64), {})]
     arrays = {name: _joined([chunk.arrays[name] for chunk in filled]) for name in filled[0].arrays}
     return Batch(
-        **{field: arrays.get(field) for field in _FIELDS.values()},
+        **{field: arrays.get(field) for field in FIELDS.values()},
         indices=_joined([chunk.indices for chunk in filled]),
         next_index=next_index,
         discarded=discarded,

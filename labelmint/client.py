@@ -14,6 +14,7 @@ import grpc
 from labelmint.batch import Batch, batch_from_chunks, chunk_from_proto
 from labelmint.channel import Tls, metadata_from_token
 from labelmint.errors import error_from_rpc
+from labelmint.groups import grouped_batch, query_for_groups
 from labelmint.model import Model, model_from_proto
 from labelmint.options import (
     SamplingOptions,
@@ -102,6 +103,7 @@ class Client:
         *,
         deadline_s: float | None = None,
         skip: Marks | None = None,
+        group_views: bool = False,
         **options: Unpack[StreamOptions],
     ) -> Iterator[Batch]:
         """Streams samples in ascending index order, endlessly unless options bound it.
@@ -115,6 +117,10 @@ class Client:
                 calls of the stream. None: none.
             skip: marks those of indices, uint64 [n], that are left out after they came, as if
                 the filter had discarded them.
+            group_views: give the arrays of batches the axes [objects, views_per_object] in place
+                of [n]. batch_size and count are multiples of views_per_object then, indices and
+                ranges whole objects, and a filter comes with filter_sets. A range that begins
+                within an object begins at the next one.
             options: see `labelmint.options.StreamOptions`.
 
         Raises:
@@ -124,7 +130,11 @@ class Client:
         query = query_from_options(options)
         if batch_size < 1:
             raise ValueError(f"batch_size {batch_size} is under 1; give at least one")
-        return self._batches(batch_size, query, deadline_s, skip)
+        if not group_views:
+            return self._batches(batch_size, query, deadline_s, skip)
+        query, views = query_for_groups(query, batch_size)
+        batches = self._batches(batch_size, query, deadline_s, skip, views)
+        return (grouped_batch(batch, views) for batch in batches)
 
     def generate(self, **options: Unpack[StreamOptions]) -> Batch:
         """Makes a few samples in one message; count, end_index, indices or rows bound them.
@@ -187,6 +197,7 @@ class Client:
         query: pb.SampleQuery,
         deadline_s: float | None,
         skip: Marks | None,
+        unit: int = 1,
     ) -> Iterator[Batch]:
         # A generator, so that no call opens before the first batch is asked for.
         deadline = math.inf if deadline_s is None else time.monotonic() + deadline_s
@@ -197,7 +208,7 @@ class Client:
             prefetch = Prefetch(source, self._prefetch_bytes // len(parts))
             self._open.add(prefetch)
             readers.append(Reader(prefetch, part.start_index, skip))
-        yield from batches_from_readers(readers, batch_size, query)
+        yield from batches_from_readers(readers, batch_size, query, unit)
 
     def _open_stream(self, query: pb.SampleQuery, timeout_s: float | None) -> Opened:
         replica = self._replicas.next()

@@ -48,6 +48,8 @@ OUTPUTS: dict[str, OutputSpec] = {
         OutputSpec("uncertainty", pb.OUTPUT_UNCERTAINTY, np.dtype("<f4"), 0),
         OutputSpec("uncertainty_map", pb.OUTPUT_UNCERTAINTY_MAP, np.dtype("<f2"), 2),
         OutputSpec("w", pb.OUTPUT_W, np.dtype("<f4"), 2),
+        OutputSpec("view", pb.OUTPUT_VIEW, np.dtype("<i4"), 0),
+        OutputSpec("camera", pb.OUTPUT_CAMERA, np.dtype("<f4"), 1),
     )
 }
 CODECS: dict[str, pb.Codec] = {

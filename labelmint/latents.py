@@ -85,6 +85,22 @@ def classes(seed: int, indices: npt.ArrayLike, num_classes: int) -> npt.NDArray[
     return drawn
 
 
+def views(seed: int, indices: npt.ArrayLike, codes: int) -> npt.NDArray[np.int32]:
+    """Codes of a view bank drawn uniformly per index, for streams of random views.
+
+    Returns:
+        int32 [n], 0 to codes - 1: the first VIEW word times codes, over 2**32.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+    _check_range("codes", codes, 1, 2**31)
+    words = random_words(seed, Purpose.VIEW, uint64_from_indices(indices), 1)
+    scaled: UInt64s = words[:, 0].astype(np.uint64) * np.uint64(codes)
+    drawn: npt.NDArray[np.int32] = (scaled >> _HALF).astype(np.int32)
+    return drawn
+
+
 def random_words(seed: int, purpose: int, indices: UInt64s, blocks: int) -> UInt32s:
     """The Philox words behind a row: uint32 [n, 4 * blocks]."""
     _check_range("seed", seed, 0, 2**64)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +21,15 @@ class LabelClass:
     id: int  # in masks
     name: str
     color: tuple[int, int, int]  # RGB, 0 to 255
+
+
+class Camera(NamedTuple):
+    """The camera behind a code of a view bank; nan: not known."""
+
+    azimuth_deg: float  # positive: towards the object's left
+    elevation_deg: float  # positive: from above
+    distance: float  # to the object, in its units
+    focal: float  # focal length over image extent
 
 
 @dataclass(frozen=True)
@@ -46,6 +57,7 @@ class Model:
     engine: str  # such as "onnxruntime-cpu"
     licences: tuple[str, ...]  # of the weights
     calibrated: bool  # for the default sampling options
+    view_bank: tuple[Camera, ...] = ()  # by code; empty: it has none
     max_uncertainty: float | None = None  # the threshold of keep_fraction, when asked for
 
     def palette(self) -> npt.NDArray[np.uint8]:
@@ -62,6 +74,8 @@ class Model:
             "keypoints": (len(self.keypoints), 3),
             "uncertainty": (),
             "w": (self.num_ws, self.w_dim),
+            "view": (),
+            "camera": (len(Camera._fields),),
         }
         return sum(
             raw_bytes_per_sample(output_from_name(name), extents.get(name, self.label_size))
@@ -98,8 +112,16 @@ def model_from_proto(message: pb.Model, max_uncertainty: float | None = None) ->
         engine=message.engine,
         licences=tuple(message.licences),
         calibrated=message.calibrated,
+        view_bank=tuple(_camera_from_proto(camera) for camera in message.view_bank),
         max_uncertainty=max_uncertainty,
     )
+
+
+def _camera_from_proto(message: pb.Camera) -> Camera:
+    known = (
+        getattr(message, name) if message.HasField(name) else math.nan for name in Camera._fields
+    )
+    return Camera(*known)
 
 
 def rgb_from_hex(color: int) -> tuple[int, int, int]:

@@ -22,6 +22,11 @@ LATENT_SOURCES: dict[str, pb.LatentSource] = {
     "philox": pb.LATENT_SOURCE_PHILOX,
     "mt19937": pb.LATENT_SOURCE_MT19937,
 }
+VIEW_MODES: dict[str, pb.ViewMode] = {
+    "drawn": pb.VIEW_MODE_DRAWN,
+    "bank": pb.VIEW_MODE_BANK,
+    "random": pb.VIEW_MODE_RANDOM,
+}
 
 
 class SamplingOptions(TypedDict, total=False):
@@ -33,6 +38,10 @@ class SamplingOptions(TypedDict, total=False):
     truncation_cutoff: int | None  # rows of w+ to truncate; None: the bundle's default
     class_index: int | None  # for class-conditional generators; None: drawn per index
     views_per_object: int  # index i is view i mod V of object i div V; default 1
+    # A code of the model's view bank for all samples, "random" for one drawn for each, "bank" for
+    # the bank's first views_per_object ones, "drawn" for none of them; None: with views_per_object
+    # over 1 "bank" where the model has one, else "drawn".
+    view: int | str | None
 
 
 class StreamOptions(SamplingOptions, total=False):
@@ -125,6 +134,12 @@ def query_from_options(options: StreamOptions) -> pb.SampleQuery:
     return query
 
 
+def takes_bank(options: SamplingOptions) -> bool:
+    """Whether views come from the view bank, where the model has one."""
+    view = options.get("view")
+    return options.get("views_per_object", 1) > 1 if view is None else view != "drawn"
+
+
 def sampling_from_options(options: SamplingOptions) -> pb.SamplingOptions:
     """The sampling options alone; raises as query_from_options does."""
     _check(options, SamplingOptions.__annotations__)
@@ -137,6 +152,7 @@ def _sampling(options: SamplingOptions) -> pb.SamplingOptions:
         raise ValueError(
             f"latent_source {source!r} is unknown; choose from {', '.join(LATENT_SOURCES)}"
         )
+    view_mode, view = _view(options.get("view"))
     # None leaves an optional field absent.
     return pb.SamplingOptions(
         seed=options.get("seed", 0),
@@ -145,7 +161,23 @@ def _sampling(options: SamplingOptions) -> pb.SamplingOptions:
         truncation_cutoff=options.get("truncation_cutoff"),
         class_index=options.get("class_index"),
         views_per_object=options.get("views_per_object", 1),
+        view_mode=view_mode,
+        view=view,
     )
+
+
+def _view(view: int | str | None) -> tuple[pb.ViewMode, int]:
+    if view is None:
+        return pb.VIEW_MODE_UNSPECIFIED, 0
+    if isinstance(view, str):
+        if view not in VIEW_MODES:
+            raise ValueError(
+                f"view {view!r} is unknown; give a number or one of {', '.join(VIEW_MODES)}"
+            )
+        return VIEW_MODES[view], 0
+    if not 0 <= index(view) < 2**32:
+        raise ValueError(f"view {view} is outside 0 to 2**32 - 1")
+    return pb.VIEW_MODE_FIXED, index(view)
 
 
 def _filter_from_options(options: StreamOptions) -> pb.Filter:

@@ -103,7 +103,8 @@ def _sheet(survey: Survey) -> Picture | None:
     if survey.sheet is None or survey.sheet.images is None:
         return None
     drawn = sheet_from_batch(survey.sheet, survey.model)
-    shown = [name for name in survey.model.outputs if name not in ("w", "uncertainty_map")]
+    unshown = ("w", "uncertainty_map", "view", "camera")
+    shown = [name for name in survey.model.outputs if name not in unshown]
     indices = ", ".join(map(str, survey.sheet.indices.tolist()))
     return Picture(uri_from_picture(drawn), f"{', '.join(shown)} of samples {indices}")
 

@@ -81,8 +81,12 @@ def batches_from_readers(
     readers: Sequence[Reader],
     batch_size: int,
     query: pb.SampleQuery,
+    unit: int = 1,
 ) -> Iterator[Batch]:
     """Merges the readers of query's sub-shards; closes them when it ends or is closed.
+
+    Batches end between objects of `unit` views, of which batch_size and count are multiples:
+    what is there of one that an error cuts is dropped, and comes again after a resume.
 
     On an error, what came before it is yielded first; the error's next_index, where it has
     one, is the position after that.
@@ -92,15 +96,16 @@ def batches_from_readers(
         while not query.count or delivered < query.count:
             wanted = min(batch_size, query.count - delivered) if query.count else batch_size
             chunks, error = _gather(readers, wanted)
+            chunks, cut = _without_cut_object(chunks, unit)
             gathered = sum(map(len, chunks))
             if gathered:
-                start, next_index = next_index, _next_index(readers, chunks)
+                start, next_index = next_index, _next_index(readers, chunks, cut)
                 examined = members_before(query, next_index) - members_before(query, start)
                 bundle_id = max(reader.bundle_id for reader in readers)  # all the same, or none yet
                 yield batch_from_chunks(chunks, next_index, examined - gathered, bundle_id)
                 delivered += gathered
             if error:
-                error.next_index = max(next_index, _next_index(readers, chunks))
+                error.next_index = max(next_index, _next_index(readers, chunks, cut))
                 raise error
             if gathered < wanted:
                 return
@@ -109,8 +114,21 @@ def batches_from_readers(
             reader.close()
 
 
-def _next_index(readers: Sequence[Reader], taken: Sequence[Chunk]) -> int:
-    """The first raw index that nobody took or discarded, right after these samples."""
+def _without_cut_object(chunks: list[Chunk], unit: int) -> tuple[list[Chunk], int | None]:
+    """The chunks without the samples of a last object that is not whole, and where it begins."""
+    surplus = sum(map(len, chunks)) % unit
+    if not surplus:
+        return chunks, None
+    first = int(chunks[-1].indices[-1]) // unit * unit
+    kept = [chunk.where(chunk.indices < np.uint64(first)) for chunk in chunks]
+    return [chunk for chunk in kept if len(chunk)], first
+
+
+def _next_index(readers: Sequence[Reader], taken: Sequence[Chunk], cut: int | None) -> int:
+    """The first raw index that nobody took or discarded, right after these samples; or where the
+    object begins that was cut."""
+    if cut is not None:
+        return cut
     waiting = min(reader.position for reader in readers)
     # A reader may wait at an index that is another's, and was delivered by it.
     return max(waiting, int(taken[-1].indices[-1]) + 1) if taken else waiting

@@ -10,8 +10,8 @@ from labelmint.position import Position, merged, position_from_state, state_from
 
 _DEFAULTS: dict[str, Any] = {  # what has to be the same for a state to go on
     "model": "", "seed": 0, "latent_source": "philox", "truncation_psi": None,
-    "truncation_cutoff": None, "class_index": None, "views_per_object": 1, "keep_fraction": None,
-    "max_uncertainty": None, "filter_sets": False,
+    "truncation_cutoff": None, "class_index": None, "views_per_object": 1, "view": None,
+    "keep_fraction": None, "max_uncertainty": None, "filter_sets": False,
 }  # fmt: skip
 
 

@@ -22,7 +22,9 @@ from labelmint.channel import Tls
 from labelmint.client import Client
 from labelmint.codec import Array
 from labelmint.errors import MissingExtra
-from labelmint.options import StreamOptions, query_from_options
+from labelmint.groups import query_for_groups
+from labelmint.made import Item, Made
+from labelmint.options import StreamOptions, query_from_options, takes_bank
 from labelmint.position import Layer, Position, merged
 from labelmint.prefetch import Prefetch
 from labelmint.retries import Patience
@@ -43,7 +45,8 @@ _REFUSED = ("count", "max_examined", "indices", "z", "w", "w_plus", "shard_index
 
 
 class LabelBatch(NamedTuple):
-    """Samples as tensors that may be written to; outputs not asked for are None.
+    """Samples as tensors that may be written to; outputs not asked for are None. With
+    group_views every n is [objects, views].
 
     A DataLoader with pin_memory pins its tensors.
     """
@@ -57,6 +60,8 @@ class LabelBatch(NamedTuple):
     w: torch.Tensor | None  # float32 [n, num_ws, w_dim]
     indices: torch.Tensor  # int64 [n], raw
     position: Position  # of the reader that made it, right after this batch
+    views: torch.Tensor | None = None  # int32 [n], code of the view bank; -1: the object's own
+    cameras: torch.Tensor | None = None  # float32 [n, 4], see labelmint.model.Camera
 
 
 class LabelStream(IterableDataset[Any]):
@@ -78,6 +83,7 @@ class LabelStream(IterableDataset[Any]):
         world_size: int | None = None,
         transform: Callable[[LabelBatch], Any] | None = None,
         ignore_above: float | None = None,
+        group_views: bool = False,
         streams: int = 1,
         token: str | None = None,
         tls: Tls | None = None,
@@ -97,6 +103,7 @@ class LabelStream(IterableDataset[Any]):
             transform: applied to every batch, in the thread that is one batch ahead of the loop.
                 Keep `position` for `consumed`.
             ignore_above: mask pixels of a higher uncertainty become 255, the ignore index.
+            group_views: see `labelmint.Client.stream`.
             options: see `labelmint.options.StreamOptions`, but without count, max_examined,
                 explicit samples and shards.
 
@@ -111,10 +118,12 @@ class LabelStream(IterableDataset[Any]):
             raise ValueError(f"batch_size {batch_size} is under 1; give at least one")
         if ignore_above is not None and not ignore_above >= 0:
             raise ValueError(f"ignore_above {ignore_above} is under 0; give a limit from 0 up")
-        query_from_options(options)  # raises
+        query = query_from_options(options)  # raises
+        if group_views:
+            query_for_groups(query, batch_size)  # raises
         self._rank, self._world_size = _world(rank, world_size)
         self._batch_size, self._transform, self._ignore_above = batch_size, transform, ignore_above
-        self._options = options
+        self._options, self._group_views = options, group_views
         self._open_client = partial(
             Client, target, streams=streams, token=token, tls=tls, patience=patience,
             prefetch_bytes=prefetch_bytes, shared_memory=shared_memory,
@@ -191,8 +200,8 @@ class LabelStream(IterableDataset[Any]):
                 "another rank's, or merge_states was left out"
             )
         self._consumed.clear()
-        source = _Made(self._open_client(), partial(self._make, shard, start))
-        ahead: Prefetch[_Item] = Prefetch(source, 0)
+        source = Made(self._open_client(), partial(self._make, shard, start))
+        ahead: Prefetch[Item] = Prefetch(source, 0)
         try:
             while (item := ahead.get()) is not None:
                 self._consumed[shard] = item.position
@@ -200,19 +209,22 @@ class LabelStream(IterableDataset[Any]):
         finally:
             ahead.close()
 
-    def _make(self, shard: int, start: Position, client: Client) -> Iterator[_Item]:
+    def _make(self, shard: int, start: Position, client: Client) -> Iterator[Item]:
         """In a thread of its own, one batch ahead of the loop."""
         views = self._options.get("views_per_object", 1)
         done = (lambda indices: start.done(indices, views)) if start.earlier else None
         options = self._options_of(client, shard, start)
         if 0 < options.get("end_index", 0) <= options["start_index"]:
             return
-        for batch in client.stream(self._batch_size, skip=done, **options):
+        stream = client.stream(
+            self._batch_size, skip=done, group_views=self._group_views, **options
+        )
+        for batch in stream:
             position = start.advanced(shard, batch.next_index, batch.bundle_id)
             found = label_batch_from_batch(batch, position, self._ignore_above)
             if self._hides_map():
                 found = found._replace(uncertainty_map=None)
-            yield _Item(found if self._transform is None else self._transform(found), position)
+            yield Item(found if self._transform is None else self._transform(found), position)
 
     def _options_of(self, client: Client, shard: int, start: Position) -> StreamOptions:
         options = StreamOptions(**self._options)
@@ -224,7 +236,9 @@ class LabelStream(IterableDataset[Any]):
             outputs = options.get("outputs")
             if outputs is None:
                 model = client.model(options.get("model", ""))
-                outputs = [name for name in model.outputs if name not in ("uncertainty_map", "w")]
+                unasked = ["uncertainty_map", "w"]
+                unasked += [] if takes_bank(options) else ["view", "camera"]
+                outputs = [name for name in model.outputs if name not in unasked]
             if "uncertainty_map" not in outputs:
                 options["outputs"] = [*outputs, "uncertainty_map"]
         return options
@@ -235,30 +249,6 @@ class LabelStream(IterableDataset[Any]):
         return self._ignore_above is not None and "uncertainty_map" not in asked
 
 
-class _Item(NamedTuple):
-    """What the loop gets, and where the reader is then."""
-
-    batch: Any
-    position: Position
-    nbytes: int = 0  # one is held ready, however large
-
-
-class _Made:
-    """A source of batches for a prefetch."""
-
-    def __init__(self, client: Client, make: Callable[[Client], Iterator[_Item]]) -> None:
-        self._client, self._make = client, make
-
-    def messages(self) -> Iterator[_Item]:
-        return self._make(self._client)
-
-    def watch(self) -> None:
-        """The stream within watches its servers itself."""
-
-    def close(self) -> None:
-        self._client.close()
-
-
 def label_batch_from_batch(
     batch: Batch, position: Position, ignore_above: float | None = None
 ) -> LabelBatch:
@@ -266,7 +256,7 @@ def label_batch_from_batch(
     masks = None if batch.masks is None else batch.masks.astype(np.int64)
     if ignore_above is not None and masks is not None and batch.uncertainty_map is not None:
         masks[batch.uncertainty_map > ignore_above] = IGNORE_INDEX
-    images = None if batch.images is None else batch.images.transpose(0, 3, 1, 2)
+    images = None if batch.images is None else np.moveaxis(batch.images, -1, -3)
     return LabelBatch(
         images=_tensor(images),
         masks=None if masks is None else torch.from_numpy(masks),
@@ -277,6 +267,8 @@ def label_batch_from_batch(
         w=_tensor(batch.w),
         indices=torch.from_numpy(batch.indices.astype(np.int64)),
         position=position,
+        views=_tensor(batch.views),
+        cameras=_tensor(batch.cameras),
     )
 
 

@@ -10,16 +10,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from bundle.manifest import Generator
+from bundle.open import Bundle
+from bundle.views import CAMERA_FIELDS
 from engines.errors import DeviceLost, NotFiniteError
 from engines.protocol import Engine, EngineResult, Mapping
-from engines.sampling import ws_from_indices, ws_from_latents
+from engines.sampling import OWN_VIEW, view_numbers, ws_from_indices, ws_from_latents
 from engines.signature import UNCERTAINTY
-from service.delivery import Outcome, Stream
+from service.delivery import Arrays, Outcome, Stream
 from service.metrics import ModelMetrics
+from service.query import Query
 from service.scheduler import Draw
 
-W = "w"  # the one output that the sampler gives, not the engine
+W, VIEW, CAMERA = "w", "view", "camera"  # outputs that the sampler gives, not the engine
 Settled = tuple[Stream, Outcome]
 
 
@@ -30,24 +32,45 @@ class Part:
     stream: Stream
     first: int  # ordinal of the first row
     ws: NDArray[np.float32]  # [n, num_ws, w_dim]
+    views: Arrays  # VIEW and CAMERA of the rows, as far as the bundle has them
     since: float  # when the rows began to wait
 
     def head(self, rows: int) -> "Part":
         """The first so many rows."""
-        return replace(self, ws=self.ws[:rows])
+        views = {name: array[:rows] for name, array in self.views.items()}
+        return replace(self, ws=self.ws[:rows], views=views)
 
 
-def part_from_draw(stream: Stream, draw: Draw, mapping: Mapping, generator: Generator) -> Part:
+def part_from_draw(stream: Stream, draw: Draw, mapping: Mapping, bundle: Bundle) -> Part:
     """Draws the latents, or takes the caller's, and maps them. Raises EngineError."""
-    query = stream.query
+    query, generator = stream.query, bundle.manifest.generator
     indices = query.plan.indices(draw.first, draw.count)
     if query.latents is None:
-        ws = ws_from_indices(mapping, generator, query.options, indices, stream.mt19937)
+        ws = ws_from_indices(
+            mapping, generator, query.options, indices, stream.mt19937, bundle.views
+        )
     else:
         row = int(indices[0])  # rows that a caller brings are never sharded
         rows = query.latents.rows[row : row + draw.count]
         ws = ws_from_latents(mapping, generator, query.options, query.latents.space, rows, row)
-    return Part(stream, draw.first, ws, draw.since)
+    return Part(stream, draw.first, ws, _views(query, indices, bundle), draw.since)
+
+
+def _views(query: Query, indices: NDArray[np.uint64], bundle: Bundle) -> Arrays:
+    """VIEW and CAMERA of these indices; the latter NaN where no code of the bank is used."""
+    bank = bundle.views
+    if bank is None:
+        return {}
+    if query.latents is None:
+        numbers = view_numbers(query.options, indices, bank)
+    else:
+        numbers = np.full(len(indices), OWN_VIEW, np.int32)
+    if bank.cameras is None:
+        return {VIEW: numbers}
+    if query.options.view_mode == "drawn":
+        unknown = np.full((len(indices), len(CAMERA_FIELDS)), np.nan, np.float32)
+        return {VIEW: numbers, CAMERA: unknown}
+    return {VIEW: numbers, CAMERA: bank.cameras[numbers]}
 
 
 def outcomes_from_parts(
@@ -86,9 +109,12 @@ def _run(engine: Engine, parts: Sequence[Part], metrics: ModelMetrics) -> Engine
     metrics.engine_seconds.observe(time.monotonic() - started)
     metrics.batch_samples.observe(len(ws))
     metrics.computed.inc(len(ws))
+    arrays = dict(result.arrays)
     if W in wanted:
-        return EngineResult(result.sample, {**result.arrays, W: ws[result.sample]})
-    return result
+        arrays[W] = ws[result.sample]
+    for name in parts[0].views.keys() & wanted:
+        arrays[name] = np.concatenate([part.views[name] for part in parts])[result.sample]
+    return EngineResult(result.sample, arrays)
 
 
 def _split(parts: Sequence[Part], result: EngineResult) -> list[Settled]:

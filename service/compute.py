@@ -90,10 +90,10 @@ class Compute:
     def _batch(self, draws: Sequence[Draw], streams: Sequence[Stream]) -> Batch:
         parts: list[Part] = []
         failed: list[Settled] = []
-        mapping, generator = self._model.mapping, self._model.bundle.manifest.generator
+        mapping, bundle = self._model.mapping, self._model.bundle
         for draw, stream in zip(draws, streams, strict=True):
             try:
-                parts.append(part_from_draw(stream, draw, mapping, generator))
+                parts.append(part_from_draw(stream, draw, mapping, bundle))
             except Exception as error:  # ends its own stream, see errors
                 failed.append((stream, failed_outcome(draw.first, error)))
         return parts, failed

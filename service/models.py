@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bundle.open import Bundle
+from bundle.views import CAMERA_FIELDS
 from engines.errors import DeviceLost
 from engines.protocol import Engine, Mapping
 from engines.signature import ArraySpec, labeller_outputs
 from labelmint.latents import Mt19937Rows
-from service.batch import W
+from service.batch import CAMERA, VIEW, W
 from service.delivery import Chunk, Stream
 from service.errors import NotServing
 from service.metrics import ModelMetrics
@@ -58,7 +59,12 @@ class ServedModel:
         """What a sample can consist of, by name, in wire order."""
         manifest = self.bundle.manifest
         ws = ArraySpec(np.dtype(np.float32), (manifest.generator.num_ws, manifest.generator.w_dim))
-        return {**labeller_outputs(manifest), W: ws}
+        specs = {**labeller_outputs(manifest), W: ws}
+        if self.bundle.views is not None:
+            specs[VIEW] = ArraySpec(np.dtype(np.int32), ())
+            if self.bundle.views.cameras is not None:
+                specs[CAMERA] = ArraySpec(np.dtype(np.float32), (len(CAMERA_FIELDS),))
+        return specs
 
     @contextmanager
     def stream(

@@ -12,6 +12,14 @@ class LatentSource(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     LATENT_SOURCE_PHILOX: _ClassVar[LatentSource]
     LATENT_SOURCE_MT19937: _ClassVar[LatentSource]
 
+class ViewMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    VIEW_MODE_UNSPECIFIED: _ClassVar[ViewMode]
+    VIEW_MODE_DRAWN: _ClassVar[ViewMode]
+    VIEW_MODE_BANK: _ClassVar[ViewMode]
+    VIEW_MODE_FIXED: _ClassVar[ViewMode]
+    VIEW_MODE_RANDOM: _ClassVar[ViewMode]
+
 class FilterMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     FILTER_MODE_UNSPECIFIED: _ClassVar[FilterMode]
@@ -29,6 +37,8 @@ class Output(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     OUTPUT_UNCERTAINTY: _ClassVar[Output]
     OUTPUT_UNCERTAINTY_MAP: _ClassVar[Output]
     OUTPUT_W: _ClassVar[Output]
+    OUTPUT_VIEW: _ClassVar[Output]
+    OUTPUT_CAMERA: _ClassVar[Output]
 
 class DataType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -54,6 +64,11 @@ class LatentSpace(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
 LATENT_SOURCE_UNSPECIFIED: LatentSource
 LATENT_SOURCE_PHILOX: LatentSource
 LATENT_SOURCE_MT19937: LatentSource
+VIEW_MODE_UNSPECIFIED: ViewMode
+VIEW_MODE_DRAWN: ViewMode
+VIEW_MODE_BANK: ViewMode
+VIEW_MODE_FIXED: ViewMode
+VIEW_MODE_RANDOM: ViewMode
 FILTER_MODE_UNSPECIFIED: FilterMode
 FILTER_MODE_NONE: FilterMode
 FILTER_MODE_KEEP_FRACTION: FilterMode
@@ -66,6 +81,8 @@ OUTPUT_DEPTH: Output
 OUTPUT_UNCERTAINTY: Output
 OUTPUT_UNCERTAINTY_MAP: Output
 OUTPUT_W: Output
+OUTPUT_VIEW: Output
+OUTPUT_CAMERA: Output
 DATA_TYPE_UNSPECIFIED: DataType
 DATA_TYPE_UINT8: DataType
 DATA_TYPE_FLOAT16: DataType
@@ -81,20 +98,24 @@ LATENT_SPACE_W: LatentSpace
 LATENT_SPACE_W_PLUS: LatentSpace
 
 class SamplingOptions(_message.Message):
-    __slots__ = ("seed", "latent_source", "truncation_psi", "truncation_cutoff", "class_index", "views_per_object")
+    __slots__ = ("seed", "latent_source", "truncation_psi", "truncation_cutoff", "class_index", "views_per_object", "view_mode", "view")
     SEED_FIELD_NUMBER: _ClassVar[int]
     LATENT_SOURCE_FIELD_NUMBER: _ClassVar[int]
     TRUNCATION_PSI_FIELD_NUMBER: _ClassVar[int]
     TRUNCATION_CUTOFF_FIELD_NUMBER: _ClassVar[int]
     CLASS_INDEX_FIELD_NUMBER: _ClassVar[int]
     VIEWS_PER_OBJECT_FIELD_NUMBER: _ClassVar[int]
+    VIEW_MODE_FIELD_NUMBER: _ClassVar[int]
+    VIEW_FIELD_NUMBER: _ClassVar[int]
     seed: int
     latent_source: LatentSource
     truncation_psi: float
     truncation_cutoff: int
     class_index: int
     views_per_object: int
-    def __init__(self, seed: _Optional[int] = ..., latent_source: _Optional[_Union[LatentSource, str]] = ..., truncation_psi: _Optional[float] = ..., truncation_cutoff: _Optional[int] = ..., class_index: _Optional[int] = ..., views_per_object: _Optional[int] = ...) -> None: ...
+    view_mode: ViewMode
+    view: int
+    def __init__(self, seed: _Optional[int] = ..., latent_source: _Optional[_Union[LatentSource, str]] = ..., truncation_psi: _Optional[float] = ..., truncation_cutoff: _Optional[int] = ..., class_index: _Optional[int] = ..., views_per_object: _Optional[int] = ..., view_mode: _Optional[_Union[ViewMode, str]] = ..., view: _Optional[int] = ...) -> None: ...
 
 class Filter(_message.Message):
     __slots__ = ("mode", "keep_fraction", "max_uncertainty", "filter_sets")
@@ -298,8 +319,20 @@ class SkeletonEdge(_message.Message):
     to_keypoint: int
     def __init__(self, from_keypoint: _Optional[int] = ..., to_keypoint: _Optional[int] = ...) -> None: ...
 
+class Camera(_message.Message):
+    __slots__ = ("azimuth_deg", "elevation_deg", "distance", "focal")
+    AZIMUTH_DEG_FIELD_NUMBER: _ClassVar[int]
+    ELEVATION_DEG_FIELD_NUMBER: _ClassVar[int]
+    DISTANCE_FIELD_NUMBER: _ClassVar[int]
+    FOCAL_FIELD_NUMBER: _ClassVar[int]
+    azimuth_deg: float
+    elevation_deg: float
+    distance: float
+    focal: float
+    def __init__(self, azimuth_deg: _Optional[float] = ..., elevation_deg: _Optional[float] = ..., distance: _Optional[float] = ..., focal: _Optional[float] = ...) -> None: ...
+
 class Model(_message.Message):
-    __slots__ = ("name", "bundle_id", "family", "outputs", "image_height", "image_width", "label_height", "label_width", "z_dim", "w_dim", "num_ws", "num_classes", "view_layers", "truncation_psi", "truncation_cutoff", "classes", "keypoints", "skeleton", "score_source", "max_batch_size", "engine", "licences", "calibrated")
+    __slots__ = ("name", "bundle_id", "family", "outputs", "image_height", "image_width", "label_height", "label_width", "z_dim", "w_dim", "num_ws", "num_classes", "view_layers", "truncation_psi", "truncation_cutoff", "classes", "keypoints", "skeleton", "score_source", "max_batch_size", "engine", "licences", "calibrated", "view_bank")
     NAME_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_ID_FIELD_NUMBER: _ClassVar[int]
     FAMILY_FIELD_NUMBER: _ClassVar[int]
@@ -323,6 +356,7 @@ class Model(_message.Message):
     ENGINE_FIELD_NUMBER: _ClassVar[int]
     LICENCES_FIELD_NUMBER: _ClassVar[int]
     CALIBRATED_FIELD_NUMBER: _ClassVar[int]
+    VIEW_BANK_FIELD_NUMBER: _ClassVar[int]
     name: str
     bundle_id: str
     family: str
@@ -346,4 +380,5 @@ class Model(_message.Message):
     engine: str
     licences: _containers.RepeatedScalarFieldContainer[str]
     calibrated: bool
-    def __init__(self, name: _Optional[str] = ..., bundle_id: _Optional[str] = ..., family: _Optional[str] = ..., outputs: _Optional[_Iterable[_Union[Output, str]]] = ..., image_height: _Optional[int] = ..., image_width: _Optional[int] = ..., label_height: _Optional[int] = ..., label_width: _Optional[int] = ..., z_dim: _Optional[int] = ..., w_dim: _Optional[int] = ..., num_ws: _Optional[int] = ..., num_classes: _Optional[int] = ..., view_layers: _Optional[int] = ..., truncation_psi: _Optional[float] = ..., truncation_cutoff: _Optional[int] = ..., classes: _Optional[_Iterable[_Union[LabelClass, _Mapping]]] = ..., keypoints: _Optional[_Iterable[_Union[Keypoint, _Mapping]]] = ..., skeleton: _Optional[_Iterable[_Union[SkeletonEdge, _Mapping]]] = ..., score_source: _Optional[str] = ..., max_batch_size: _Optional[int] = ..., engine: _Optional[str] = ..., licences: _Optional[_Iterable[str]] = ..., calibrated: bool = ...) -> None: ...
+    view_bank: _containers.RepeatedCompositeFieldContainer[Camera]
+    def __init__(self, name: _Optional[str] = ..., bundle_id: _Optional[str] = ..., family: _Optional[str] = ..., outputs: _Optional[_Iterable[_Union[Output, str]]] = ..., image_height: _Optional[int] = ..., image_width: _Optional[int] = ..., label_height: _Optional[int] = ..., label_width: _Optional[int] = ..., z_dim: _Optional[int] = ..., w_dim: _Optional[int] = ..., num_ws: _Optional[int] = ..., num_classes: _Optional[int] = ..., view_layers: _Optional[int] = ..., truncation_psi: _Optional[float] = ..., truncation_cutoff: _Optional[int] = ..., classes: _Optional[_Iterable[_Union[LabelClass, _Mapping]]] = ..., keypoints: _Optional[_Iterable[_Union[Keypoint, _Mapping]]] = ..., skeleton: _Optional[_Iterable[_Union[SkeletonEdge, _Mapping]]] = ..., score_source: _Optional[str] = ..., max_batch_size: _Optional[int] = ..., engine: _Optional[str] = ..., licences: _Optional[_Iterable[str]] = ..., calibrated: bool = ..., view_bank: _Optional[_Iterable[_Union[Camera, _Mapping]]] = ...) -> None: ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import click
@@ -37,11 +38,18 @@ def description_from_model(model: Model) -> str:
         "score": _score(model),
         "truncation": f"psi {model.truncation_psi:g} on {model.truncation_cutoff} of "
         f"{model.num_ws} rows",
+        "views": _views(model),
         "engine": f"{model.engine}, batches of {model.max_batch_size}",
         "licences": ", ".join(model.licences),
     }
     lines = (f"  {name:<11}{fact}" for name, fact in facts.items() if fact)
     return "\n".join((click.style(model.name, bold=True), *lines))
+
+
+def _views(model: Model) -> str:
+    known = [c.azimuth_deg for c in model.view_bank if not math.isnan(c.azimuth_deg)]
+    words = f"{len(model.view_bank)} in the bank" if model.view_bank else ""
+    return f"{words}, azimuth {min(known):.0f} to {max(known):.0f} degrees" if known else words
 
 
 def _score(model: Model) -> str:

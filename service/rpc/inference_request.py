@@ -25,6 +25,7 @@ from service.rpc.query import bounded_query_from_proto
 
 MAX_ID_CHARACTERS = 256  # it is sent back
 PSI, CUTOFF, CLASS = "truncation_psi", "truncation_cutoff", "class_index"
+VIEW = "view"  # of the view bank, for all samples
 # Triton's clients may send it; there is one response to a request, and it says that it is final.
 _FINAL = "triton_enable_empty_final_response"
 _SETS = f"send one of {', '.join(SPACES)}, or {INDEX} with or without {SEED}"
@@ -163,9 +164,11 @@ def _sampling(request: Any, arrays: Arrays) -> pb.SamplingOptions:
             sampling.truncation_psi = _number(name, parameter)
         elif name in (CUTOFF, CLASS):
             setattr(sampling, name, _count(name, parameter))
+        elif name == VIEW:
+            sampling.view, sampling.view_mode = _count(name, parameter), pb.VIEW_MODE_FIXED
         elif name != _FINAL:
             raise BadRequest(
-                f"parameters has {name[:100]!r}; it may have {PSI}, {CUTOFF} and {CLASS}"
+                f"parameters has {name[:100]!r}; it may have {PSI}, {CUTOFF}, {CLASS} and {VIEW}"
             )
     return sampling
 

@@ -15,6 +15,7 @@ SPACES = {"z": pb.LATENT_SPACE_Z, "w": pb.LATENT_SPACE_W, WS: pb.LATENT_SPACE_W_
 DATATYPES = {
     np.dtype(np.uint8): "UINT8",
     np.dtype(np.uint64): "UINT64",
+    np.dtype(np.int32): "INT32",
     np.dtype(np.float16): "FP16",
     np.dtype(np.float32): "FP32",
 }

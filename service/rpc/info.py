@@ -1,7 +1,9 @@
 """A served model -> its description on the wire."""
 
+import msgspec
+
 from bundle.calibration import find_calibration
-from bundle.manifest import Manifest
+from bundle.manifest import Camera, Manifest
 from engines.sampling import default_options, key_from_options
 from labelmint.codec import OUTPUTS
 from labelmint.v1 import label_service_pb2 as pb
@@ -37,6 +39,7 @@ def proto_from_model(model: ServedModel) -> pb.Model:
         calibrated=find_calibration(manifest, key) is not None,
     )
     _add_heads(proto, manifest)
+    _add_views(proto, manifest)
     return proto
 
 
@@ -53,3 +56,11 @@ def _add_heads(proto: pb.Model, manifest: Manifest) -> None:
             proto.keypoints.add(name=name)
         for start, end in heads.keypoints.skeleton:
             proto.skeleton.add(from_keypoint=start, to_keypoint=end)
+
+
+def _add_views(proto: pb.Model, manifest: Manifest) -> None:
+    if manifest.views is None:
+        return
+    unknown = Camera(azimuth_deg=None, elevation_deg=None, distance=None, focal=None)
+    for camera in manifest.views.cameras or [unknown] * manifest.views.codes:
+        proto.view_bank.add(**msgspec.structs.asdict(camera))  # None leaves a field absent

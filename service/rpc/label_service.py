@@ -122,7 +122,7 @@ class LabelService:
         """GetModelResponse."""
         request = request_from_bytes(data, pb.GetModelRequest)
         model = self._serving.model(call, request.model)
-        options = options_from_proto(request.sampling, model.bundle.manifest.generator)
+        options = options_from_proto(request.sampling, model.bundle)
         response = pb.GetModelResponse(model=proto_from_model(model))
         if request.keep_fraction != 0:
             fraction = request.keep_fraction

@@ -9,18 +9,20 @@ from service.errors import BadRequest, Unmet
 from service.query import WantedOutput
 
 _ON_REQUEST = ("uncertainty_map", "w")
+_OF_VIEWS = ("view", "camera")
 _CAN_JPEG = find_spec("simplejpeg") is not None  # an extra; without it images go RAW
 MAX_JPEG_QUALITY = 100
 DEFAULT_JPEG_QUALITY = 90
 
 
 def outputs_from_proto(
-    proto: pb.SampleQuery, available: dict[str, ArraySpec]
+    proto: pb.SampleQuery, available: dict[str, ArraySpec], of_bank: bool
 ) -> tuple[WantedOutput, ...]:
-    """In ascending Output order. Raises BadRequest, Unmet."""
+    """In ascending Output order; `of_bank`: views come from the view bank. Raises BadRequest,
+    Unmet."""
     codecs = _codecs(proto)
     wanted = []
-    for name in _names(proto, available):
+    for name in _names(proto, available, of_bank):
         spec, output = available[name], OUTPUTS[name].output
         codec = _codec(name, codecs)
         wanted.append(
@@ -50,9 +52,10 @@ def jpeg_quality_from_proto(proto: pb.SampleQuery) -> int:
     return proto.jpeg_quality or DEFAULT_JPEG_QUALITY
 
 
-def _names(proto: pb.SampleQuery, available: dict[str, ArraySpec]) -> list[str]:
+def _names(proto: pb.SampleQuery, available: dict[str, ArraySpec], of_bank: bool) -> list[str]:
     if not proto.outputs:
-        return [name for name in available if name not in _ON_REQUEST]
+        unasked = _ON_REQUEST if of_bank else (*_ON_REQUEST, *_OF_VIEWS)
+        return [name for name in available if name not in unasked]
     names = {spec.output: name for name, spec in OUTPUTS.items()}
     for output in proto.outputs:
         if output not in names:

@@ -26,7 +26,7 @@ def query_from_proto(proto: pb.SampleQuery, model: ServedModel, limits: Limits) 
             f"bundle_id is {proto.bundle_id}, {model.name} is served from {manifest.bundle_id}; "
             "start a new stream without the pin, or ask a server that has that bundle"
         )
-    options = options_from_proto(proto.sampling, manifest.generator)
+    options = options_from_proto(proto.sampling, model.bundle)
     latents = None
     if proto.HasField("latents"):
         _check_latents_alone(proto, options)
@@ -38,7 +38,7 @@ def query_from_proto(proto: pb.SampleQuery, model: ServedModel, limits: Limits) 
         max_uncertainty=max_uncertainty_from_filter(proto.filter, model.bundle, options),
         count=proto.count,
         weight=_weight(proto, limits),
-        outputs=outputs_from_proto(proto, model.outputs),
+        outputs=outputs_from_proto(proto, model.outputs, options.view_mode != "drawn"),
         jpeg_quality=jpeg_quality_from_proto(proto),
         max_message_bytes=_max_message_bytes(proto, limits),
         max_message_samples=_max_message_samples(proto, model, limits),
@@ -177,6 +177,10 @@ def _check_latents_alone(proto: pb.SampleQuery, options: SamplingOptions) -> Non
     if options.views_per_object != 1:
         raise BadRequest(
             f"views_per_object is {options.views_per_object}; with latents it must be 0 or 1"
+        )
+    if options.view_mode != "drawn":
+        raise BadRequest(
+            f"view_mode is {options.view_mode.upper()}; with latents it must be DRAWN or left out"
         )
 
 

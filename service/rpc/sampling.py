@@ -6,9 +6,15 @@ from pathlib import Path
 import numpy as np
 
 from bundle.calibration import calibration_for, threshold_for
-from bundle.manifest import Generator
 from bundle.open import Bundle
-from engines.sampling import LatentSource, SamplingOptions, check_options, key_from_options
+from engines.sampling import (
+    LatentSource,
+    SamplingOptions,
+    ViewMode,
+    check_options,
+    default_view_mode,
+    key_from_options,
+)
 from labelmint.v1 import label_service_pb2 as pb
 from service.errors import BadRequest, Unmet
 
@@ -17,17 +23,26 @@ _SOURCES: dict[int, LatentSource] = {
     pb.LATENT_SOURCE_PHILOX: "philox",
     pb.LATENT_SOURCE_MT19937: "mt19937",
 }
+_VIEW_MODES: dict[int, ViewMode] = {
+    pb.VIEW_MODE_DRAWN: "drawn",
+    pb.VIEW_MODE_BANK: "bank",
+    pb.VIEW_MODE_FIXED: "fixed",
+    pb.VIEW_MODE_RANDOM: "random",
+}
 _FILTERS = (pb.FILTER_MODE_KEEP_FRACTION, pb.FILTER_MODE_MAX_UNCERTAINTY)
 _NO_FILTERS = (pb.FILTER_MODE_UNSPECIFIED, pb.FILTER_MODE_NONE)
 
 
-def options_from_proto(proto: pb.SamplingOptions, generator: Generator) -> SamplingOptions:
-    """Fills in the bundle's defaults. Raises BadRequest, SamplingError."""
+def options_from_proto(proto: pb.SamplingOptions, bundle: Bundle) -> SamplingOptions:
+    """Fills in the bundle's defaults. Raises BadRequest, SamplingError, and Unmet when there is no
+    view bank."""
+    generator = bundle.manifest.generator
     if proto.latent_source not in _SOURCES:
         raise BadRequest(
             f"latent_source is {proto.latent_source}; it is one of "
             f"{', '.join(map(str, _SOURCES))}, see LatentSource"
         )
+    view_mode = _view_mode(proto, bundle)
     own_psi, own_cutoff = generator.truncation_psi, generator.truncation_cutoff
     options = SamplingOptions(
         seed=proto.seed,
@@ -38,9 +53,32 @@ def options_from_proto(proto: pb.SamplingOptions, generator: Generator) -> Sampl
         ),
         class_index=proto.class_index if proto.HasField("class_index") else None,
         views_per_object=proto.views_per_object or 1,
+        view_mode=view_mode,
+        view=proto.view if view_mode == "fixed" else None,
     )
-    check_options(generator, options)
+    check_options(generator, options, bundle.views)
     return options
+
+
+def _view_mode(proto: pb.SamplingOptions, bundle: Bundle) -> ViewMode:
+    if proto.view_mode not in (pb.VIEW_MODE_UNSPECIFIED, *_VIEW_MODES):
+        raise BadRequest(
+            f"view_mode is {proto.view_mode}; it is one of 0, {', '.join(map(str, _VIEW_MODES))}, "
+            "see ViewMode"
+        )
+    if proto.view and proto.view_mode != pb.VIEW_MODE_FIXED:
+        raise BadRequest(
+            f"view is {proto.view} with view_mode {proto.view_mode}; leave it 0 or set the mode to "
+            "FIXED"
+        )
+    default = default_view_mode(proto.views_per_object, bundle.views)
+    mode = _VIEW_MODES.get(proto.view_mode, default)
+    if mode != "drawn" and bundle.views is None:
+        raise Unmet(
+            f"view_mode is {mode.upper()}, but this bundle has no view bank; leave it out, or "
+            "export the bundle with --views"
+        )
+    return mode
 
 
 def filters(proto: pb.Filter) -> bool:
