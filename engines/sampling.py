@@ -213,7 +213,6 @@ def ws_from_latents(
     `rows` is [n, z_dim], [n, w_dim] or [n, num_ws, w_dim] by `space`; `first_row` is the row
     number of rows[0], which classes are drawn by. Raises SamplingError.
     """
-    check_options(generator, options)
     if options.views_per_object != 1:
         raise SamplingError(
             f"views_per_object is {options.views_per_object}; with explicit latents it must be 1"
@@ -222,6 +221,7 @@ def ws_from_latents(
         raise SamplingError(
             f"view_mode is {options.view_mode}; with explicit latents it must be drawn"
         )
+    check_options(generator, options)
     extents = {
         "z": (generator.z_dim,),
         "w": (generator.w_dim,),

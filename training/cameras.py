@@ -50,7 +50,8 @@ def cameras_from_file(path: Path, draw: str) -> list[CameraRow]:
         try:
             camera = msgspec.convert(fields, CameraRow, strict=path.suffix.lower() == ".json")
         except msgspec.ValidationError as error:
-            raise TrainingError(f"{where}: {error}") from error
+            reason = " ".join(str(error).split())  # a field's own name may have line breaks
+            raise TrainingError(f"{where}: {reason}") from error
         problem = _problem(camera, found, draw)
         if problem:
             raise TrainingError(f"{where}: {problem}")
