@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from service.rpc import inference_messages as messages
 
-DTYPES = {"UINT8": "u1", "FP16": "<f2", "FP32": "<f4", "UINT64": "<u8"}
+DTYPES = {"UINT8": "u1", "INT32": "<i4", "FP16": "<f2", "FP32": "<f4", "UINT64": "<u8"}
 DATATYPES = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
 
 

@@ -30,7 +30,9 @@ METHODS = [
 texts = st.sampled_from(("", "z", "w", "ws", "seed", "index", "image", "mask", "x")) | st.text(
     max_size=5
 )
-parameter_names = ("truncation_psi", "truncation_cutoff", "class_index", "unload_dependents", "x")
+parameter_names = (
+    "truncation_psi", "truncation_cutoff", "class_index", "view", "unload_dependents", "x",
+)  # fmt: skip
 parameters = st.dictionaries(
     st.sampled_from(parameter_names),
     st.fixed_dictionaries({"int64_param": st.integers(0, 8)})
@@ -100,7 +102,8 @@ def one(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     admins: Path = tmp_path_factory.mktemp("admins") / "tokens"
     admins.write_text(f"ops {'a' * 20}\n")
     bare = fake_bundle(resolution=16, num_classes=3, heads=False, view_layers=0)
-    model = FakeModel() if request.param == "heads" else FakeModel(bundle=bare)
+    usual = fake_bundle(resolution=16, view_codes=3)
+    model = FakeModel(bundle=usual if request.param == "heads" else bare)
     with served([model], Config((), "127.0.0.1:0", admin_token_file=admins)) as server:
         yield server
 

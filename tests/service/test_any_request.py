@@ -55,6 +55,8 @@ sampling = mutated(
     truncation_cutoff=st.integers(0, 6) | u32,
     class_index=st.integers(0, 2) | u32,
     views_per_object=st.integers(1, 5) | u32,
+    view_mode=st.integers(0, 4) | enums,
+    view=st.integers(0, 3) | u32,
 )
 filters = (
     st.builds(pb.Filter, mode=st.just(2), keep_fraction=st.floats(0.125, 1, width=32))
@@ -137,13 +139,14 @@ requests = {
     scope="module", params=["heads", "classes", pytest.param("demo", marks=pytest.mark.slow)]
 )
 def one(request: pytest.FixtureRequest) -> Any:
-    """A usual model, one of images alone with classes, or the demo's on ONNX Runtime."""
+    """A usual model with a view bank, one of images alone with classes, or the demo's own."""
     if request.param == "demo":
         with serving(request.getfixturevalue("demo_bundle"), name="fake") as server:
             yield server
         return
     bare = fake_bundle(resolution=16, num_classes=3, heads=False, view_layers=0)
-    model = FakeModel() if request.param == "heads" else FakeModel(bundle=bare)
+    usual = fake_bundle(resolution=16, view_codes=3)
+    model = FakeModel(bundle=usual if request.param == "heads" else bare)
     with served([model], config(shared_memory=True)) as server:
         yield server
 
