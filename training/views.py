@@ -3,15 +3,22 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from checkpoints import GeneratorCard, ViewsCard
 from nets.generator import Generator
 from training.cameras import CameraRow
 from training.errors import TrainingError
+from training.frame import Frame, frame_for_resolution, images_from_ws
 from training.sample import SampleConfig, drawn_w, spread_rows, truncated
+
+Spread = Literal["images", "w", "cameras"]
+SMALL = 16  # pixels of the images that draws are told apart by
+DRAWN_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -74,16 +81,41 @@ def drawn_rows(generator: Generator, config: ViewsConfig, candidates: int) -> ND
     return truncated(generator, drawn_w(generator, draws), draws)
 
 
-def bank_spread_in_w(generator: Generator, config: ViewsConfig, candidates: int) -> Bank:
-    """The codes farthest apart in w; their cameras are not known. Raises TrainingError."""
+def bank_from_draws(
+    generator: Generator, config: ViewsConfig, candidates: int, spread: Spread = "images"
+) -> Bank:
+    """The codes farthest apart in what they make of the average object, or in w; their cameras
+    are not known. Raises TrainingError."""
     if candidates < config.count:
         raise TrainingError(
             f"{config.count} views cannot be chosen from {candidates} candidates; raise "
             "--candidates or lower --count"
         )
     codes = drawn_rows(generator, config, candidates)[:, : config.view_layers]
-    rows = spread_rows(codes[:, 0], config.count)
+    points = codes[:, 0] if spread == "w" else small_images(generator, codes)
+    rows = spread_rows(points, config.count)
     return Bank(codes[rows], rows, None)
+
+
+def small_images(generator: Generator, codes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The average object seen with each code, float32 [n, pixels]: w differs in much that these
+    rows do not show, and a few pixels show the viewpoint."""
+    resolution = generator.config.resolution
+    frame = frame_for_resolution(resolution, min(SMALL, resolution))
+    parts = [
+        images_of_average(generator, codes[i : i + DRAWN_AT_ONCE], frame)
+        for i in tqdm(range(0, len(codes), DRAWN_AT_ONCE), desc="candidates")
+    ]
+    return np.concatenate(parts).reshape(len(codes), -1).astype(np.float32)
+
+
+def images_of_average(
+    generator: Generator, codes: NDArray[np.float32], frame: Frame
+) -> NDArray[np.uint8]:
+    """The object of the mean of w under codes [n, view_layers, w_dim]: [n, height, width, 3]."""
+    ws = np.tile(generator.mapping.w_avg.numpy(), (len(codes), generator.config.num_ws, 1))
+    ws[:, : codes.shape[1]] = codes
+    return images_from_ws(generator, ws, frame)
 
 
 def bank_from_cameras(
@@ -114,7 +146,7 @@ def directions(cameras: Sequence[CameraRow]) -> NDArray[np.float64]:
 
 
 def card_from_bank(
-    bank: Bank, config: ViewsConfig, generator_sha256: str, licences: list[str]
+    bank: Bank, config: ViewsConfig, spread: Spread, generator_sha256: str, licences: list[str]
 ) -> ViewsCard:
     """The card of a bank that was made so."""
     rows = " ".join(map(str, bank.rows))
@@ -128,7 +160,7 @@ def card_from_bank(
         licences=licences,
         made={
             "by": "python -m training views",
-            "spread": "w" if bank.cameras is None else "cameras",
+            "spread": spread,
             "rows": rows,
             **asdict(config),
         },

@@ -1,6 +1,7 @@
 """python -m training views: a bank of view codes, spread over what a generator can show."""
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -18,9 +19,10 @@ from training.options import (
 )
 from training.views import (
     Bank,
+    Spread,
     ViewsConfig,
     bank_from_cameras,
-    bank_spread_in_w,
+    bank_from_draws,
     card_from_bank,
     drawn_rows,
     identity_of_draws,
@@ -42,6 +44,12 @@ SUFFIX = ".safetensors"
 )
 @click.option(
     "--cameras", "cameras_path", type=FILE, help="That file, annotated: spread over its azimuths."
+)
+@click.option(
+    "--spread",
+    type=click.Choice(["images", "w"]),
+    help="Without --cameras, take the draws farthest apart in small images of the average object, "
+    "or in w, which is quicker and says little of the view.  [default: images]",
 )
 @click.option("--count", type=click.IntRange(1), default=ViewsConfig.count, help="Views.")
 @click.option(
@@ -68,6 +76,7 @@ def views(
     out: Path | None,
     annotate: Path | None,
     cameras_path: Path | None,
+    spread: Literal["images", "w"] | None,
     count: int,
     candidates: int | None,
     seed: int,
@@ -80,9 +89,12 @@ def views(
 ) -> None:
     """Makes a bank of view codes, the first rows of w+, for `export bundle --views`.
 
-    Views are the draws farthest apart in w or, with --cameras, in azimuth and elevation.
+    Views are the draws that look least alike or, with --cameras, are farthest apart in azimuth
+    and elevation.
     """
-    _check_paths(out, annotate, cameras_path, candidates)
+    _check_paths(out, annotate, cameras_path)
+    if cameras_path is not None and (candidates or spread):
+        raise click.UsageError("--cameras says which; leave --candidates and --spread out")
     generator, card, sha256 = read_generator(generator_path, mean_latent)
     config = ViewsConfig(
         view_layers=view_layers_of(card, view_layers),
@@ -96,11 +108,12 @@ def views(
     if annotate is not None:
         return _write_candidates(generator, config, candidates or 96, frame, annotate, draw)
     assert out is not None
+    used: Spread = "cameras" if cameras_path is not None else spread or "images"
     if cameras_path is not None:
         bank = bank_from_cameras(generator, config, cameras_from_file(cameras_path, draw))
     else:
-        bank = bank_spread_in_w(generator, config, candidates or 16 * count)
-    write_views(out, bank.codes, card_from_bank(bank, config, sha256, card.licences))
+        bank = bank_from_draws(generator, config, candidates or 16 * count, spread or "images")
+    write_views(out, bank.codes, card_from_bank(bank, config, used, sha256, card.licences))
     contents = drawn_rows(generator, config, objects)
     sheet = sheet_of_bank(generator, bank.codes, contents, captions_from_bank(bank), frame)
     sheet.save(out.with_suffix(".png"))
@@ -136,15 +149,11 @@ def _write_candidates(
     )
 
 
-def _check_paths(
-    out: Path | None, annotate: Path | None, cameras: Path | None, candidates: int | None
-) -> None:
+def _check_paths(out: Path | None, annotate: Path | None, cameras: Path | None) -> None:
     if (out is None) == (annotate is None):
         raise click.UsageError("give --out for a bank, or --annotate for candidates to annotate")
     if annotate is not None and cameras is not None:
         raise click.UsageError("--annotate writes what --cameras reads; give one of them")
-    if cameras is not None and candidates is not None:
-        raise click.UsageError("--cameras names its candidates; leave --candidates out")
     if out is not None and out.suffix != SUFFIX:
         raise TrainingError(f"--out is {out}; a bank is written as {SUFFIX}")
     if annotate is not None and annotate.suffix.lower() not in (".csv", ".json"):

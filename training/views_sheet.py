@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from nets.generator import Generator
 from training.frame import Frame, images_from_ws
+from training.views import images_of_average
 
 GAP = 4  # pixels
 CAPTION = 14
@@ -42,12 +43,9 @@ def sheet_of_candidates(
     """Every code on the generator's average object, under its number."""
     tile = _tile(ACROSS, frame)
     sheet = _paper(min(ACROSS, len(codes)), -(-len(codes) // ACROSS), tile)
-    average = generator.mapping.w_avg.numpy()
     for first in tqdm(range(0, len(codes), ACROSS), desc="views"):
         some = codes[first : first + ACROSS]
-        ws = np.tile(average, (len(some), generator.config.num_ws, 1)).astype(np.float32)
-        ws[:, : codes.shape[1]] = some
-        for j, image in enumerate(images_from_ws(generator, ws, frame)):
+        for j, image in enumerate(images_of_average(generator, some, frame)):
             _paste(sheet, image, tile, first // ACROSS, j, str(first + j))
     return sheet
 

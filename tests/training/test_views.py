@@ -16,14 +16,17 @@ from tests.training.sets import SHA, tiny_generator
 from training.__main__ import main
 from training.cameras import CameraRow, cameras_from_file, write_cameras
 from training.errors import TrainingError
+from training.frame import Frame, images_from_ws
 from training.sample import spread_rows
 from training.views import (
     ViewsConfig,
     bank_from_cameras,
-    bank_spread_in_w,
+    bank_from_draws,
     directions,
     drawn_rows,
     identity_of_draws,
+    images_of_average,
+    small_images,
     view_layers_of,
 )
 from training.views_command import captions_from_bank
@@ -67,7 +70,7 @@ def cameras(*azimuths: float) -> list[CameraRow]:
 
 
 def test_codes_are_the_first_rows_of_the_streams_samples() -> None:
-    bank = bank_spread_in_w(GENERATOR, CONFIG, 32)
+    bank = bank_from_draws(GENERATOR, CONFIG, 32, "w")
     z = latents(7, Purpose.OBJECT, bank.rows, 8)
     with_torch = GENERATOR.mapping(torch.from_numpy(z)).numpy()
     mean = GENERATOR.mapping.w_avg.numpy()
@@ -78,13 +81,35 @@ def test_codes_are_the_first_rows_of_the_streams_samples() -> None:
 
 def test_w_is_covered_better_than_by_the_first_draws() -> None:
     w = drawn_rows(GENERATOR, CONFIG, 64)[:, 0]
-    bank = bank_spread_in_w(GENERATOR, CONFIG, 64)
+    bank = bank_from_draws(GENERATOR, CONFIG, 64, "w")
 
     def farthest(chosen: NDArray[np.float32]) -> float:
         return float(np.linalg.norm(w[:, None] - chosen[None], axis=2).min(axis=1).max())
 
     assert len(set(bank.rows.tolist())) == 4
     assert farthest(bank.codes[:, 0]) < 0.8 * farthest(w[:4])
+
+
+def test_views_that_look_alike_are_not_taken_both() -> None:
+    codes = drawn_rows(GENERATOR, CONFIG, 64)[:, :2]
+    images = small_images(GENERATOR, codes)
+    assert images.shape == (64, 16 * 16 * 3)
+
+    def nearest(rows: NDArray[np.int64]) -> float:
+        apart = np.linalg.norm(images[rows][:, None] - images[rows][None], axis=2)
+        return float(apart[~np.eye(len(rows), dtype=bool)].min())
+
+    spread = bank_from_draws(GENERATOR, CONFIG, 64)
+    assert nearest(spread.rows) > 1.5 * nearest(np.arange(4))
+    assert nearest(spread.rows) >= nearest(bank_from_draws(GENERATOR, CONFIG, 64, "w").rows)
+
+
+def test_the_view_rows_alone_decide_the_small_images() -> None:
+    codes = drawn_rows(GENERATOR, CONFIG, 3)[:, :2]
+    images = images_of_average(GENERATOR, codes, Frame(16, 0, 16))
+    ws = np.tile(GENERATOR.mapping.w_avg.numpy(), (3, 6, 1))
+    ws[:, :2] = codes
+    assert (images == images_from_ws(GENERATOR, ws, Frame(16, 0, 16))).all()
 
 
 def test_cameras_are_spread_over_azimuth_and_stay_with_their_codes() -> None:
@@ -181,7 +206,14 @@ def test_annotations_of_other_draws_are_refused(weights: Path, tmp_path: Path) -
         ((), "give --out for a bank, or --annotate"),
         (("--out", "b.safetensors", "--annotate", "c.csv"), "give --out for a bank"),
         (("--annotate", "c.csv", "--cameras", "c.csv"), "give one of them"),
-        (("--out", "b.safetensors", "--cameras", "c", "--candidates", "5"), "leave --candidates"),
+        (
+            ("--out", "b.safetensors", "--cameras", "c", "--candidates", "5"),
+            "leave --candidates and --spread",
+        ),
+        (
+            ("--out", "b.safetensors", "--cameras", "c", "--spread", "w"),
+            "leave --candidates and --spread",
+        ),
     ],
 )
 def test_options_that_exclude_each_other_are_a_usage_error(
@@ -198,4 +230,4 @@ def test_captions_name_what_is_known() -> None:
     ]
     bank = bank_from_cameras(GENERATOR, config_of(2), known)
     assert captions_from_bank(bank) == ["0: -57 +3", "1: +4"]
-    assert captions_from_bank(bank_spread_in_w(GENERATOR, config_of(2), 4)) == ["0", "1"]
+    assert captions_from_bank(bank_from_draws(GENERATOR, config_of(2), 4)) == ["0", "1"]
