@@ -113,6 +113,8 @@ def _facts(card: dict[str, Any], request: Request) -> list[tuple[str, object]]:
         ("views per object", request.views_per_object),
         ("outputs", ", ".join(card["outputs"])),
     ]
+    if request.view is not None:
+        facts.append(("view", request.view))
     if request.class_index is not None:
         facts.append(("class of the generator", request.class_index))
     if request.num_shards > 1:

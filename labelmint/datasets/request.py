@@ -43,6 +43,7 @@ class Request:
     truncation_psi: float | None = None  # None: the bundle's
     class_index: int | None = None
     views_per_object: int = 1
+    view: int | str | None = None  # of the model's view bank, or how views are chosen
     shard_index: int = 0
     num_shards: int = 1
     samples_per_shard: int | None = None  # of a tar file
@@ -78,6 +79,8 @@ class Request:
             options["truncation_psi"] = self.truncation_psi
         if self.class_index is not None:
             options["class_index"] = self.class_index
+        if self.view is not None:
+            options["view"] = self.view
         return options
 
     def query(self) -> pb.SampleQuery:

@@ -21,6 +21,12 @@ _SAMPLING = (
     click.option("--truncation-psi", type=float, help="In place of the model's own."),
     click.option("--class-index", type=click.IntRange(0), help="For class-conditional generators."),
     click.option("--views-per-object", type=click.IntRange(1), default=1, show_default=True),
+    click.option(
+        "--view",
+        callback=lambda context, parameter, value: _view(value),
+        help="Code of the model's view bank, or random, bank or drawn.  [default: bank for several "
+        "views, where the model has one]",
+    ),
 )
 
 
@@ -29,3 +35,8 @@ def samples(verb: Callable[..., None]) -> Callable[..., None]:
     for option in reversed(_SAMPLING):
         verb = option(verb)
     return verb
+
+
+def _view(text: str | None) -> int | str | None:
+    """As `labelmint.options` has it, which says what is wrong with others."""
+    return int(text) if text is not None and text.isdecimal() else text

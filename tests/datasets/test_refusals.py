@@ -32,6 +32,8 @@ def assert_line(ran: Ran, code: int, words: str) -> None:
         ("--count 18446744073709551616 --keep-fraction 0.5", "is outside 0 to 2**64 - 1"),
         ("--count 5 --start-index 18446744073709551615 --keep-fraction 0.5", "is over 2**64 - 1"),
         ("--count 5 --views-per-object 4294967296", "views_per_object 4294967296 is outside"),
+        ("--count 5 --view front", "view 'front' is unknown"),
+        ("--count 5 --view 4294967296", "view 4294967296 is outside"),
         ("--count 5 --format tar", "'tar' is not one of"),
         ("--end-index 5 --start-index 5", "--end-index 5 is not over --start-index 5"),
         ("--count 2 --start-index 18446744073709551615", "is over 2**64 - 1"),
