@@ -26,6 +26,7 @@ _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*\Z")  # no folders, nothin
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 MAX_CLASSES = 256  # masks are uint8
 MAX_VIEW_CODES = 1 << 16
+MAX_LENGTH = 1e9  # of cameras, which are served as float32
 
 
 def check_manifest(manifest: Manifest, name: str) -> None:
@@ -183,8 +184,8 @@ def _camera_problem(camera: Camera) -> str | None:
             return f"{field} is {value}; it must be in [-{limit}, {limit}]"
     for field in ("distance", "focal"):
         value = getattr(camera, field)
-        if value is not None and not (value > 0 and math.isfinite(value)):
-            return f"{field} is {value}; it must be over 0"
+        if value is not None and not 0 < value <= MAX_LENGTH:
+            return f"{field} is {value}; it must be over 0 and at most {MAX_LENGTH:g}"
     return None
 
 

@@ -13,6 +13,7 @@ from checkpoints.toml import card_path, read_card, toml_from_card, write_text
 from checkpoints.weights import refuse_names, tensors_from_file, write_tensors
 
 CODES = "codes"
+MAX_LENGTH = 1e9  # of cameras, which are served as float32
 MAX_CODES = 1 << 16  # as many as a stream may have views of an object
 
 
@@ -62,8 +63,8 @@ def camera_problem(camera: CameraCard) -> str | None:
             return f"{name} is {value:g}; it must be in [-{limit}, {limit}]"
     for name in ("distance", "focal"):
         value = getattr(camera, name)
-        if value is not None and value <= 0:
-            return f"{name} is {value:g}; it must be over 0"
+        if value is not None and not 0 < value <= MAX_LENGTH:
+            return f"{name} is {value:g}; it must be over 0 and at most {MAX_LENGTH:g}"
     return None
 
 

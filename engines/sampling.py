@@ -177,7 +177,7 @@ def ws_from_indices(
         z = latents(options.seed, Purpose.OBJECT, objects, generator.z_dim)
     ws = _ws_from_z(mapping, generator, options, z, objects)
     if options.view_mode != "drawn":
-        assert bank is not None  # checked
+        assert bank is not None  # checked, see check_options
         ws[:, : generator.view_layers] = bank.codes[view_numbers(options, index, bank)]
     elif options.views_per_object > 1:
         # One view code for all objects; only the class it is mapped with is the object's own.
@@ -194,7 +194,8 @@ def view_numbers(
     if options.view is not None:
         return np.full(len(indices), options.view, np.int32)
     if options.view_mode == "random":
-        return views(options.seed, indices, 1 if bank is None else len(bank))
+        assert bank is not None  # checked, see check_options
+        return views(options.seed, indices, len(bank))
     if options.views_per_object == 1:
         return np.full(len(indices), OWN_VIEW, np.int32)
     return (indices % np.uint64(options.views_per_object)).astype(np.int32)

@@ -95,6 +95,7 @@ def manifest_from_folder(folder: Path, weights: Weights) -> Manifest:
     heads = None if card is None else heads_from_card(card)
     views = None if weights.views is None else views_from_weights(weights.views)
     licences = [*weights.generator_card.licences, *(card.licences if card else ())]
+    licences += weights.views.card.licences if weights.views else ()
     return Manifest(
         format=1,
         bundle_id=bundle_id_from_content(generator, labels, heads, files, views=views),

@@ -66,11 +66,15 @@ def _parity_words(parity: Parity) -> str:
 def _calibration_words(calibration: Calibration) -> str:
     options = calibration.options
     q = calibration.quantiles
-    view = "" if options.view_mode == "drawn" else f" of mode {options.view_mode}"
-    view += "" if options.view is None else f" {options.view}"
+    views = {
+        "drawn": f"{options.views_per_object} view(s)",
+        "bank": f"{options.views_per_object} views of the bank",
+        "fixed": f"view {options.view} of the bank",
+        "random": "random views of the bank",
+    }
     chosen = "drawn" if options.class_index is None else str(options.class_index)
     return (
         f"{options.latent_source}, psi {options.truncation_psi}, cutoff "
-        f"{options.truncation_cutoff}, class {chosen}, {options.views_per_object} view(s){view}: "
+        f"{options.truncation_cutoff}, class {chosen}, {views[options.view_mode]}: "
         f"{calibration.samples} samples, median {q[len(q) // 2]:.4g}"
     )

@@ -50,6 +50,7 @@ def test_a_bank_is_read_as_it_was_written(tmp_path: Path, cameras: list[CameraCa
         ("azimuth_deg = -57.25", "azimuth_deg = -361", "azimuth_deg is -361"),
         ("distance = 6.0", "distance = 0", "distance is 0"),
         ("focal = 2.4", "focal = inf", "focal is inf"),
+        ("focal = 2.4", "focal = 1e300", r"focal is 1e\+300"),
         ("focal = 2.4", 'focal = "wide"', "focal"),
     ],
 )

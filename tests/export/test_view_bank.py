@@ -180,6 +180,7 @@ def test_the_bank_says_which_rows_carry_the_view_where_the_generator_does_not(
         (lambda m: m["views"]["cameras"].pop(), "views.cameras has 2 entries"),
         (lambda m: m["views"]["cameras"][0].update(elevation_deg=91), "elevation_deg is 91"),
         (lambda m: m["views"]["cameras"][0].update(azimuth_deg=-30.0), "bundle_id"),
+        (lambda m: m["views"]["cameras"][0].update(distance=1e300), r"distance is 1e\+300"),
         (lambda m: m["views"]["cameras"][0].update(zoom=1), "zoom"),
         (lambda m: m.pop("views"), "files has views.f32, but there is no views"),
         (lambda m: m["files"].pop("views.f32"), "files lacks views.f32"),
