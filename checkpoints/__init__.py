@@ -4,12 +4,14 @@ from checkpoints.card import (
     ClassCard,
     ConfigCard,
     DepthCard,
+    EncoderCard,
     GeneratorCard,
     HeadCard,
     InterpreterCard,
     KeypointsCard,
     SegmentationCard,
 )
+from checkpoints.encoder import encoder_from_file, write_encoder
 from checkpoints.errors import CardError, CheckpointError, ForeignFileError, WeightsError
 from checkpoints.families import NATIVE, generator_from_foreign, generator_from_path
 from checkpoints.foreign import (
@@ -49,6 +51,7 @@ __all__ = [
     "ClassCard",
     "ConfigCard",
     "DepthCard",
+    "EncoderCard",
     "ForeignFile",
     "ForeignFileError",
     "GeneratorCard",
@@ -63,6 +66,7 @@ __all__ = [
     "WeightsError",
     "card_from_config",
     "card_with_recipe",
+    "encoder_from_file",
     "generator_from_file",
     "generator_from_foreign",
     "generator_from_path",
@@ -78,6 +82,7 @@ __all__ = [
     "recipe_with_classes",
     "sha256_of_file",
     "widths_of_member",
+    "write_encoder",
     "write_generator",
     "write_interpreter",
     "write_text",

@@ -56,9 +56,10 @@ class HalvingBlock(nn.Module):
         self.skip = nn.Conv2d(in_channels, out_channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:  # [N, in, h, w] -> [N, out, h/2, w/2], rounded up
-        y = self.conv0(F.leaky_relu(self.norm0(x), SLOPE))
-        y = self.conv1(F.leaky_relu(self.norm1(y), SLOPE))
-        return y + self.skip(F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False))
+        halved: Tensor = self.skip(F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False))
+        x = self.conv0(F.leaky_relu(self.norm0(x), SLOPE))
+        x = self.conv1(F.leaky_relu(self.norm1(x), SLOPE))
+        return halved + x
 
 
 class Encoder(nn.Module):
@@ -90,7 +91,7 @@ class Encoder(nn.Module):
         self,
         image: Tensor,  # [N, 3, height, width] in [0, 1]
         shown: Tensor,  # [N, 3, height, width], what `ws` make, nominally in [0, 1]
-        ws: Tensor,  # [N, num_ws, w_dim]
+        ws: Tensor,  # [N or 1, num_ws, w_dim]
     ) -> Tensor:
         """The next latents, [N, num_ws, w_dim]. Raises ValueError for other extents."""
         expected = (3, self.config.height, self.config.width)
@@ -100,7 +101,8 @@ class Encoder(nn.Module):
         x = self.blocks(self.stem(torch.cat([image, shown], dim=1) * 2 - 1))  # [N, last, h, w]
         x = F.adaptive_avg_pool2d(F.leaky_relu(self.norm(x), SLOPE), LAST)
         x = F.leaky_relu(self.linear0(x.flatten(1)), SLOPE)
-        return ws + self.w_std * self.linear1(x).view(ws.shape)
+        change: Tensor = self.linear1(x).view(-1, *ws.shape[1:])
+        return ws + self.w_std * change
 
     def mean_ws(self, count: int) -> Tensor:
         """What the first step starts from, [count, num_ws, w_dim]."""

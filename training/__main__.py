@@ -7,8 +7,10 @@ import click
 
 from checkpoints import CheckpointError, generator_from_file, sha256_of_file, write_interpreter
 from training.card import card_from_fit
+from training.encoder_command import encoder
 from training.errors import TrainingError
 from training.fit_interpreter import FitConfig, fit_interpreter
+from training.invert_command import invert
 from training.labelled_set import labelled_set_from_folder
 from training.sample_command import sample
 
@@ -82,6 +84,8 @@ def interpreter(
 
 
 main.add_command(sample)
+main.add_command(encoder)
+main.add_command(invert)
 
 
 def run() -> None:

@@ -21,11 +21,11 @@ def encoder_steps(
     [0, 1]. Gradients stay within a step."""
     size = (encoder.config.height, encoder.config.width)
     image = F.interpolate(images, size=size, mode="area")
-    ws = encoder.mean_ws(len(images))
+    ws = encoder.mean_ws(1)  # one for all images, to make its image once
     for _ in range(encoder.config.iterations):
         with torch.no_grad():
             shown = F.interpolate(colours_from_ws(generator, ws, frame), size=size, mode="area")
-        ws = encoder(image, shown, ws.detach())
+        ws = encoder(image, shown.expand(len(image), -1, -1, -1), ws.detach())
         yield ws
 
 

@@ -8,17 +8,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from tqdm import trange
 
 from nets.encoder import Encoder, EncoderConfig, encoder_channels
 from nets.generator import Generator
 from training.encode import encoder_steps
+from training.errors import TrainingError
 from training.frame import Frame
 from training.invert import colours_from_ws
 from training.perceptual import STRUCTURE, Distance
 
 MAX_INPUT = 256  # pixels of an encoder's wider side
+SHOWN_EVERY = 20  # steps between figures on the progress bar
 MEASURED = 4096  # draws of w for its spread
 
 
@@ -56,13 +59,15 @@ def fit_encoder(
     optimizer = torch.optim.Adam(encoder.parameters(), lr=config.learning_rate)
     steps = config.latent_steps + config.image_steps
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for step in trange(steps, desc="encoder", unit="step"):
+    progress = trange(steps, desc="encoder", unit="step")
+    for step in progress:
         ws = next(samples)
         with torch.no_grad():
             images = colours_from_ws(generator, ws, frame)
         optimizer.zero_grad()
         for predicted in encoder_steps(encoder, generator, images, frame):
-            loss = ((predicted - ws) / encoder.w_std).square().mean()
+            # Huber's: rare w lie far out (6 times the spread in the demo) and would rule.
+            loss = F.huber_loss(predicted / encoder.w_std, ws / encoder.w_std)
             if step >= config.latent_steps:
                 made = colours_from_ws(generator, predicted, frame)
                 loss = (
@@ -74,6 +79,13 @@ def fit_encoder(
         torch.nn.utils.clip_grad_norm_(encoder.parameters(), 1.0)
         optimizer.step()
         schedule.step()
+        if step % SHOWN_EVERY == 0:
+            if not loss.isfinite():
+                raise TrainingError(
+                    f"the encoder's loss is {loss.item()} at step {step}; lower --learning-rate, "
+                    f"{config.learning_rate}"
+                )
+            progress.set_postfix_str(f"loss {loss.item():.4f}", refresh=False)
     return encoder.eval().requires_grad_(False)
 
 
@@ -112,8 +124,9 @@ def drawn_w(generator: Generator, count: int, source: torch.Generator) -> Tensor
     """w [count, w_dim] of normal z, and of classes drawn evenly where there are classes."""
     device = generator.mapping.w_avg.device
     z = torch.randn(count, generator.config.z_dim, generator=source).to(device)
-    if not generator.config.c_dim:
-        return generator.mapping(z)
-    drawn = torch.randint(generator.config.c_dim, (count,), generator=source)
-    c = torch.nn.functional.one_hot(drawn, generator.config.c_dim).float().to(device)
-    return generator.mapping(z, c)
+    c = None
+    if generator.config.c_dim:
+        drawn = torch.randint(generator.config.c_dim, (count,), generator=source)
+        c = F.one_hot(drawn, generator.config.c_dim).float().to(device)
+    w: Tensor = generator.mapping(z, c)
+    return w

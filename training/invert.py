@@ -114,7 +114,9 @@ def invert_images(
             )
             parts.append(_descend(task, progress.update))
     return Inversion(
-        *(_joined([getattr(part, name) for part in parts]) for name in ("start", "best", "last")),
+        start=_joined([part.start for part in parts]),
+        best=_joined([part.best for part in parts]),
+        last=_joined([part.last for part in parts]),
         failed=torch.cat([part.failed for part in parts]).cpu(),
     )
 
