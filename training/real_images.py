@@ -1,6 +1,8 @@
 """A folder of photographs -> pixels of the frame, by name."""
 
+import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,7 +59,7 @@ def framed_picture(path: Path, frame: Frame) -> tuple[NDArray[np.uint8], tuple[i
     Raises TrainingError.
     """
     try:
-        with Image.open(path) as opened:
+        with _without_warnings(), Image.open(path) as opened:
             if opened.mode not in MODES:
                 raise TrainingError(
                     f"{path} has mode {opened.mode}; save it with eight bits a channel"
@@ -80,6 +82,14 @@ def framed_picture(path: Path, frame: Frame) -> tuple[NDArray[np.uint8], tuple[i
         filter_ = Image.Resampling.BOX if down else Image.Resampling.BICUBIC
         image = image.resize((frame.width, frame.height), filter_)
     return np.array(image), (width, height)
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """For damaged tags, which do not make a damaged picture, and large but allowed ones."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _cropped(width: int, height: int, frame: Frame) -> str:
