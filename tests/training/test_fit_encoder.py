@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from nets.stylegan2 import Generator, GeneratorConfig
+from tests.training.tiny_generator import tiny_generator
 from training.encode import encoder_steps, ws_from_images
 from training.errors import TrainingError
 from training.fit_encoder import EncoderFitConfig, encoder_config, fit_encoder, sampled_ws
@@ -18,17 +19,11 @@ SHORT = EncoderFitConfig(latent_steps=3, image_steps=2, batch=4)
 
 @pytest.fixture(scope="module")
 def generator() -> Generator:
-    torch.manual_seed(1)
-    config = GeneratorConfig(16, (16, 16, 16), z_dim=4, w_dim=8, mapping_layers=2)
-    generator = Generator(config).eval().requires_grad_(False)
-    for block in generator.synthesis.blocks():
-        block.torgb.weight *= 0.15  # else random colours lie far out of range
-    generator.mapping.w_avg.copy_(generator.mapping(torch.randn(256, 4)).mean(dim=0))
-    return generator
+    return tiny_generator(z_dim=4)
 
 
 def test_a_trained_encoder_shows_more_of_an_image_than_the_mean_does(generator: Generator) -> None:
-    config = EncoderFitConfig(latent_steps=60, image_steps=20, batch=16, iterations=2)
+    config = EncoderFitConfig(latent_steps=40, image_steps=10, batch=8, iterations=2)
     encoder = fit_encoder(generator, FRAME, config)
     source = torch.Generator().manual_seed(99)
     ws = generator.mapping(torch.randn(32, 4, generator=source))[:, None].repeat(1, 6, 1)

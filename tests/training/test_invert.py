@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nets.stylegan2 import Generator, GeneratorConfig
+from nets.stylegan2 import Generator
+from tests.training.tiny_generator import tiny_generator
 from training.errors import TrainingError
 from training.frame import Frame, bytes_from_colours, framed
 from training.invert import (
@@ -30,17 +31,13 @@ WILD = InvertConfig(steps=12, learning_rate=1.0)  # some images end up worse tha
 
 @pytest.fixture(scope="module")
 def generator() -> Generator:
-    torch.manual_seed(1)
-    config = GeneratorConfig(16, (16, 16, 16), z_dim=8, w_dim=8, mapping_layers=2)
-    generator = Generator(config).eval().requires_grad_(False)
-    for block in generator.synthesis.blocks():
-        block.torgb.weight *= 0.15  # else random colours lie far out of range
-    return generator
+    return tiny_generator()
 
 
 def latents(generator: Generator, count: int, seed: int = 2) -> Tensor:
     source = torch.Generator().manual_seed(seed)
-    return generator.mapping(torch.randn(count, 8, generator=source))[:, None].repeat(1, 6, 1)
+    w: Tensor = generator.mapping(torch.randn(count, 8, generator=source))
+    return w[:, None].repeat(1, 6, 1)
 
 
 def images_of(generator: Generator, ws: Tensor, frame: Frame = FRAME) -> NDArray[np.uint8]:
@@ -64,7 +61,7 @@ def test_no_point_of_the_way_is_better_than_the_best(generator: Generator) -> No
     found = invert_images(generator, images_of(generator, latents(generator, 3)), FRAME, WILD)
     assert (found.best.loss <= found.last.loss).all()
     assert (found.best.loss <= found.start.loss).all()
-    assert set(found.best.step.tolist()) == {0, 12}
+    assert (found.best.step > 0).any() and (found.best.step < 12).any()
     assert (found.start.step == 0).all() and (found.last.step == 12).all()
 
 

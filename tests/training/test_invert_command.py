@@ -70,7 +70,7 @@ def test_real_pictures_become_a_set_of_images_and_latents(
     assert [entry.source_size for entry in entries] == [None, (64, 48), (96, 72)]
     assert all(entry.psnr_db is not None for entry in entries)
     assert np.array_equal(found.image(0), read_rgb(pictures / "photo 0.png"))
-    assert found.index.made["distance"] in result.output
+    assert f"perceptual distance: {found.index.made['distance']}" in result.output
     report = json.loads((out / "report.json").read_text())
     for entry, reported in zip(entries, report["images"], strict=True):
         assert reported["best"]["psnr_db"] == pytest.approx(entry.psnr_db, abs=1e-3)
