@@ -10,7 +10,9 @@ from checkpoints.card import (
     InterpreterCard,
     KeypointsCard,
     SegmentationCard,
+    Strict,
 )
+from checkpoints.classes import Classes, classes_from_file, classes_from_names, write_classes
 from checkpoints.encoder import encoder_from_file, write_encoder
 from checkpoints.errors import CardError, CheckpointError, ForeignFileError, WeightsError
 from checkpoints.families import NATIVE, generator_from_foreign, generator_from_path
@@ -32,6 +34,7 @@ from checkpoints.published_interpreter import (
     interpreter_from_published,
     member_paths,
     widths_of_member,
+    write_members,
 )
 from checkpoints.recipes import (
     Recipe,
@@ -41,7 +44,7 @@ from checkpoints.recipes import (
     recipe_from_name,
     recipe_with_classes,
 )
-from checkpoints.toml import write_text
+from checkpoints.toml import read_toml, write_text
 from checkpoints.weights import sha256_of_file
 
 __all__ = [
@@ -49,6 +52,7 @@ __all__ = [
     "CardError",
     "CheckpointError",
     "ClassCard",
+    "Classes",
     "ConfigCard",
     "DepthCard",
     "EncoderCard",
@@ -61,11 +65,14 @@ __all__ = [
     "PickledNetwork",
     "Recipe",
     "SegmentationCard",
+    "Strict",
     "TensorFlowNetwork",
     "TorchFile",
     "WeightsError",
     "card_from_config",
     "card_with_recipe",
+    "classes_from_file",
+    "classes_from_names",
     "encoder_from_file",
     "generator_from_file",
     "generator_from_foreign",
@@ -78,12 +85,15 @@ __all__ = [
     "published_names",
     "read_array",
     "read_foreign",
+    "read_toml",
     "recipe_from_name",
     "recipe_with_classes",
     "sha256_of_file",
     "widths_of_member",
+    "write_classes",
     "write_encoder",
     "write_generator",
     "write_interpreter",
+    "write_members",
     "write_text",
 ]

@@ -1,12 +1,16 @@
 """Options that several verbs share, each declared once."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
 from checkpoints import GeneratorCard, generator_from_path, sha256_of_file
 from nets.generator import Generator
 
+Command = TypeVar("Command", bound=Callable[..., Any])
+Number = TypeVar("Number", int, float)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -21,6 +25,42 @@ generator_option = click.option(
 mean_latent_option = click.option(
     "--mean-latent", type=FILE, help="Mean of w (.npy) of a StyleGAN1 .pt."
 )
+
+
+def label_options(command: Command) -> Command:
+    """--labels, and where labels lie that are not in that folder."""
+    for option in (
+        click.option("--depth", type=FOLDER, help="Depth maps, if not in depth/ there."),
+        click.option("--keypoints", type=FILE, help="COCO keypoints, if not in keypoints.json."),
+        click.option("--classes", type=FILE, help="Names and colours, if not in classes.toml."),
+        click.option(
+            "--masks",
+            type=click.Path(path_type=Path),
+            help="A folder of PNG or LabelMe files, or a COCO file; absent: masks/, labelme/ or "
+            "masks.json there.",
+        ),
+        click.option(
+            "--labels",
+            "folder",
+            type=FOLDER,
+            required=True,
+            help="Folder that `sample` or `invert` wrote, with labels beside the images.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def numbers_from_text(kind: Callable[[str], Number]) -> Callable[[str], tuple[Number, ...]]:
+    """A parser of numbers with commas between them."""
+
+    def numbers(text: str) -> tuple[Number, ...]:
+        try:
+            return tuple(kind(part) for part in text.split(","))
+        except ValueError as error:
+            raise click.BadParameter(f"{text!r} is no list of numbers, as 1,2") from error
+
+    return numbers
 
 
 def read_generator(path: Path, mean_latent: Path | None) -> tuple[Generator, GeneratorCard, str]:
