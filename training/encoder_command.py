@@ -8,6 +8,7 @@ import torch
 
 from checkpoints import EncoderCard, write_encoder
 from nets.encoder import Encoder
+from training.errors import TrainingError
 from training.fit_encoder import EncoderFitConfig, fit_encoder
 from training.frame import Frame, frame_for_resolution
 from training.invert_options import device_option, distance_option, vgg_weights_option
@@ -20,11 +21,13 @@ from training.options import (
     rows_from_text,
 )
 
+SUFFIX = ".safetensors"
+
 
 @click.command()
 @generator_option
 @mean_latent_option
-@click.option("--out", type=FILE, required=True, help="Weights file to write (.safetensors).")
+@click.option("--out", type=FILE, required=True, help=f"Weights file to write ({SUFFIX}).")
 @click.option(
     "--latent-steps",
     type=click.IntRange(0),
@@ -83,6 +86,8 @@ def encoder(
     """Trains an encoder that starts `invert`; it sees no image but the generator's own."""
     if latent_steps + image_steps == 0:
         raise click.UsageError("--latent-steps and --image-steps are both 0; one must be more")
+    if out.suffix != SUFFIX:  # its card, .toml, lies beside it
+        raise TrainingError(f"--out is {out}; weights are written as {SUFFIX}")
     generator, generator_card, sha256 = read_generator(generator_path, mean_latent)
     config = EncoderFitConfig(
         latent_steps=latent_steps,

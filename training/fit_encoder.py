@@ -29,10 +29,10 @@ MEASURED = 4096  # draws of w for its spread
 class EncoderFitConfig:
     """How an encoder is trained."""
 
-    latent_steps: int = 3000  # by the distance of latents
-    image_steps: int = 1000  # then by that of images, and of latents
-    batch: int = 16
-    iterations: int = 2  # residual steps
+    latent_steps: int = 500  # by the distance of latents
+    image_steps: int = 1500  # then by that of images, and of latents
+    batch: int = 8
+    iterations: int = 1  # residual steps
     learning_rate: float = 1e-3  # Adam's at the start, cosine to zero over all steps
     perceptual_weight: float = 10.0  # of the second phase, as in the inversion
     mse_weight: float = 1.0

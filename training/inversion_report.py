@@ -139,9 +139,8 @@ def _figures(fit: Fit, row: int) -> Figures:
 def table_of_report(report: Report, start_name: str) -> str:
     """Aligned text, a line for each image."""
     width = max(len("image"), *(len(entry.image) for entry in report.images))
-    lines = [
-        f"{'image':{width}} {start_name:>9} {'best':>9} {'last':>9} {'perceptual':>11} {'step':>5}"
-    ]
+    titles = " ".join(f"{title:>11}" for title in (start_name, "best", "last", "perceptual"))
+    lines = [f"{'image':{width}} {titles} {'step':>5}"]
     for entry in report.images:
         psnrs = " ".join(_db(f.psnr_db) for f in (entry.start, entry.best, entry.last))
         perceptual = entry.best.perceptual
@@ -152,7 +151,7 @@ def table_of_report(report: Report, start_name: str) -> str:
 
 
 def _db(value: float | None) -> str:
-    return f"{'-':>9}" if value is None else f"{value:6.1f} dB"
+    return f"{'-':>11}" if value is None else f"{value:8.1f} dB"
 
 
 def write_report(folder: Path, report: Report) -> None:

@@ -81,7 +81,8 @@ def learning_rate_at(step: int, config: InvertConfig) -> float:
 
 
 def images_at_once(resolution: int) -> int:
-    """Images of a batch that a machine of 16 GiB holds with their gradients."""
+    """Images of a batch; with their gradients 5 GiB at 256 px and the official widths, and
+    less at other resolutions."""
     return max(1, min(IMAGES_AT_ONCE, PIXELS_AT_ONCE // resolution**2))
 
 

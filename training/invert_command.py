@@ -130,6 +130,11 @@ def invert(
         click.echo(f"not pictures, left out: {', '.join(real.ignored)}")
     distance, words = distance_from_name(distance_name, vgg_weights, device)
     click.echo(words)
+    if encoder is None:
+        click.echo(
+            "start: the mean latent; labels fit better from an encoder's (python -m training "
+            "encoder, then --encoder)"
+        )
 
     generator.to(device)
     start = None

@@ -29,5 +29,5 @@ def torch_device(name: str) -> torch.device:
 
 
 device_option = click.option(
-    "--device", type=torch_device, default="cpu", help="Where to compute, as cuda."
+    "--device", type=torch_device, metavar="NAME", default="cpu", help="As cuda."
 )

@@ -61,6 +61,7 @@ def test_real_pictures_become_a_set_of_images_and_latents(
     result = run(*common(tiny_weights[0], pictures, out), "--encoder", str(encoder))
     assert result.exit_code == 0, result.output
     found = image_set_from_folder(out)
+    found.check_files()
     assert found.stems == ["photo 0", "photo 1", "photo 2"] and str(found.frame) == "32x24"
     assert found.ws.shape == (3, 8, 12) and found.index.generator_sha256 == sha256_of_file(
         tiny_weights[0]
@@ -132,6 +133,8 @@ def test_input_that_cannot_be_used_is_one_line(
     words = refused(*arguments, "--encoder", str(encoder), "--rows", "0:24")
     assert "reads rows 4:28 of a grid of 32, not 0:24 of 32; leave out" in words
     assert "rows are 4:40" in refused(*arguments, "--rows", "4:40")
+    words = refused("encoder", *arguments[1:3], "--out", str(tmp_path / "encoder.toml"))
+    assert "encoder.toml; weights are written as .safetensors" in words
     assert "torch cannot use 'tpu9'" in refused(*arguments, *ROWS, "--device", "tpu9")
     card = encoder.with_suffix(".toml")
     other = tmp_path / "other.safetensors"
