@@ -5,7 +5,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import click
-import numpy as np
 import torch
 
 from checkpoints import EncoderCard, encoder_from_file, sha256_of_file
@@ -14,7 +13,7 @@ from nets.generator import Generator
 from training.encode import ws_from_images
 from training.errors import TrainingError
 from training.frame import Frame, frame_for_resolution, images_from_ws
-from training.image_set import ImageEntry, refuse_existing_set, write_image_set
+from training.image_set import IMAGES, ImageEntry, refuse_existing_set, write_image_set
 from training.inversion_report import (
     Judgement,
     Keep,
@@ -114,6 +113,8 @@ def invert(
     Writes the framed images, their latents, the index that pairs them, report.json and sheets.
     """
     refuse_existing_set(out)
+    if images.resolve() in (out.resolve(), (out / IMAGES).resolve()):
+        raise TrainingError(f"{out} would write over the pictures in {images}; name another --out")
     generator, _, sha256 = read_generator(generator_path, mean_latent)
     config = InvertConfig(
         steps=steps,
@@ -225,7 +226,7 @@ def write_kept(
         )
         for i in kept
     ]
-    ws = fit.ws.numpy()[kept].astype(np.float32)
+    ws = fit.ws.numpy()[kept]
     write_image_set(out, ws, real.pixels[kept], frame, entries, generator_sha256, report.made)
     click.echo(
         f"wrote {len(kept)} images of {frame} pixels, their latents and their index to {out}"

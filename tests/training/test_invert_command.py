@@ -151,6 +151,19 @@ def test_input_that_cannot_be_used_is_one_line(
     assert "holds a set of images already" in refused(*arguments, *ROWS)
 
 
+def test_the_pictures_are_never_written_over(
+    tiny_weights: tuple[Path, Path], pictures: Path, tmp_path: Path
+) -> None:
+    before = {path: path.read_bytes() for path in pictures.iterdir()}
+    inside = tmp_path / "set" / "images"
+    inside.parent.mkdir()
+    pictures.rename(inside)
+    for out in (inside.parent, inside, inside / ".." / "images"):
+        words = refused(*common(tiny_weights[0], inside, out), *ROWS)
+        assert "would write over the pictures" in words
+    assert {pictures / path.name: path.read_bytes() for path in inside.iterdir()} == before
+
+
 def test_an_image_that_fails_is_never_written(
     tiny_weights: tuple[Path, Path], pictures: Path, tmp_path: Path
 ) -> None:
