@@ -170,4 +170,4 @@ def head_configs(labels: LabelledSet, config: FitConfig, features: int) -> tuple
 
 
 def _optimizer(interpreter: Interpreter, config: FitConfig) -> torch.optim.Adam:
-    return torch.optim.Adam(interpreter.parameters(), lr=config.learning_rate)
+    return torch.optim.Adam(interpreter.parameters(), lr=config.learning_rate, fused=True)
