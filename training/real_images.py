@@ -38,16 +38,12 @@ def real_images_from_folder(folder: Path, frame: Frame) -> RealImages:
 
     Raises TrainingError naming the first file that cannot be used, and why.
     """
-    pictures, ignored = _files(folder)
-    paths = list(pictures)
-    for first, second in _doubled(paths):
-        raise TrainingError(
-            f"{first} and {second} have one name; labels are found by it, so rename one"
-        )
+    paths, ignored = _files(folder)
     if not paths:
         raise TrainingError(
             f"{folder} holds no pictures: none of its files has a suffix like .jpg or .png"
         )
+    _refuse_doubled(paths)
     framed, sizes = zip(*(framed_picture(path, frame) for path in paths), strict=True)
     return RealImages(paths, list(sizes), np.stack(framed), ignored)
 
@@ -110,9 +106,11 @@ def _files(folder: Path) -> tuple[list[Path], list[str]]:
     return pictures, [path.name for path in files if path not in pictures]
 
 
-def _doubled(paths: list[Path]) -> Iterator[tuple[Path, Path]]:
+def _refuse_doubled(paths: list[Path]) -> None:
     seen: dict[str, Path] = {}
     for path in paths:
-        if path.stem in seen:
-            yield seen[path.stem], path
-        seen[path.stem] = path
+        other = seen.setdefault(path.stem, path)
+        if other != path:
+            raise TrainingError(
+                f"{other} and {path} have one name; labels are found by it, so rename one"
+            )
