@@ -87,18 +87,20 @@ def features_from_ws(
     resize: Resize = "bilinear",
     storage: torch.dtype = torch.float16,
 ) -> PixelFeatures:
-    """Runs the generator on w+ [n, num_ws, w_dim], one image at a time, and keeps its taps.
+    """Runs the generator on w+ [n, num_ws, w_dim], one image at a time, and keeps its taps where it
+    runs.
 
     Taps finer than the grid are reduced to it first, as in the served graph. The release
     stores features in half precision too.
     """
     levels: list[Level] = []
-    for i, row in enumerate(tqdm(torch.from_numpy(ws), desc="taps", unit="image")):
+    device = generator.mapping.w_avg.device
+    for i, row in enumerate(tqdm(torch.from_numpy(ws).to(device), desc="taps", unit="image")):
         taps = [reduce_tap(t, frame.grid) for t in generator.synthesis(row[None]).taps]
         for j, (extent, group) in enumerate(groupby(taps, key=lambda t: t.shape[-1])):
             of_pixels = torch.cat(list(group), dim=1)[0].flatten(1).t()  # [r * r, C]
             if i == 0:
-                empty = torch.empty(len(ws) * extent**2, of_pixels.shape[1], dtype=storage)
+                empty = of_pixels.new_empty(len(ws) * extent**2, of_pixels.shape[1], dtype=storage)
                 levels.append(Level(extent, empty))
             part = levels[j].values[i * extent**2 : (i + 1) * extent**2]
             part.copy_(of_pixels)

@@ -43,8 +43,15 @@ class Regions:
 class PixelSampler:
     """Draws pixels of every image of a set."""
 
-    def __init__(self, labels: LabelledSet, sigma_px: float, seed: int) -> None:
+    def __init__(
+        self,
+        labels: LabelledSet,
+        sigma_px: float,
+        seed: int,
+        device: torch.device | None = None,  # of the chosen pixels
+    ) -> None:
         self.frame = labels.frame
+        self.device = device
         self.seed = seed
         self.labelled = [_labelled(labels, i) for i in range(len(labels))]
         self.regions = [_regions(labels, i, sigma_px) for i in range(len(labels))]
@@ -83,11 +90,8 @@ class PixelSampler:
 
     def _pixels(self, images: NDArray[np.int64], positions: NDArray[np.integer]) -> Pixels:
         width = self.frame.width
-        return Pixels(
-            torch.from_numpy(images),
-            torch.from_numpy((positions // width).astype(np.int64)),
-            torch.from_numpy((positions % width).astype(np.int64)),
-        )
+        chosen = np.stack([images, positions // width, positions % width]).astype(np.int64)
+        return Pixels(*torch.from_numpy(chosen).to(self.device))
 
 
 def _random(seed: int, counter: int, purpose: int) -> np.random.Generator:
