@@ -45,9 +45,13 @@ def fit_interpreter(
     Raises TrainingError, among them LabelError when the labels do not fit the generator.
     """
     check_labels(generator, labels, config)
-    features = features_from_ws(generator, labels.ws, labels.frame, config.resize)
-    torch.manual_seed(config.seed)
     device = generator.mapping.w_avg.device
+    sampler = PixelSampler(labels, config.sigma(labels.frame.grid), config.seed, device)
+    every = sum(len(positions) for positions in sampler.labelled)
+    most = config.schedule == "published" or config.steps * config.pixels > every
+    needed = None if most else sampler.drawn(config.steps, config.pixels)
+    features = features_from_ws(generator, labels.ws, labels.frame, config.resize, needed=needed)
+    torch.manual_seed(config.seed)
     interpreter = Interpreter(head_configs(labels, config, features.features)).to(device)
     state = FitState(interpreter, _optimizer(interpreter, config))
     if partial is not None and partial.exists():
@@ -58,7 +62,6 @@ def fit_interpreter(
             write_fit_state(partial, current, identity)
 
     targets = Targets(labels, config, device)
-    sampler = PixelSampler(labels, config.sigma(labels.frame.grid), config.seed, device)
     interpreter.train()
     _fit(state, features, targets, sampler, config, save)
     if "depth" in interpreter.heads:

@@ -67,6 +67,14 @@ class PixelSampler:
         chosen = [self._of_image(random, i, each) for i in images]
         return self._pixels(np.repeat(images, each), np.concatenate(chosen))
 
+    def drawn(self, steps: int, count: int) -> NDArray[np.bool_]:
+        """The pixels that `draw` gives in steps 0 to `steps`, bool [n, H, W]."""
+        found = np.zeros((len(self.labelled), self.frame.height, self.frame.width), bool)
+        for step in range(steps):
+            pixels = self.draw(step, count)
+            found[pixels.images.cpu(), pixels.rows.cpu(), pixels.columns.cpu()] = True
+        return found
+
     def shuffled(self, epoch: int) -> Pixels:
         """All labelled pixels of all images, in the order of this epoch."""
         images = np.repeat(np.arange(len(self.labelled)), [len(p) for p in self.labelled])
