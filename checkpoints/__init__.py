@@ -8,6 +8,8 @@ from checkpoints.card import (
     HeadCard,
     InterpreterCard,
     KeypointsCard,
+    RefinerCard,
+    RegulariserCard,
     SegmentationCard,
 )
 from checkpoints.errors import CardError, CheckpointError, ForeignFileError, WeightsError
@@ -39,8 +41,9 @@ from checkpoints.recipes import (
     recipe_from_name,
     recipe_with_classes,
 )
+from checkpoints.refiner import config_card_from_refiner, refiner_from_file, write_refiner
 from checkpoints.toml import write_text
-from checkpoints.weights import sha256_of_file
+from checkpoints.weights import sha256_of_file, tensors_from_file, write_tensors
 
 __all__ = [
     "NATIVE",
@@ -57,12 +60,15 @@ __all__ = [
     "KeypointsCard",
     "PickledNetwork",
     "Recipe",
+    "RefinerCard",
+    "RegulariserCard",
     "SegmentationCard",
     "TensorFlowNetwork",
     "TorchFile",
     "WeightsError",
     "card_from_config",
     "card_with_recipe",
+    "config_card_from_refiner",
     "generator_from_file",
     "generator_from_foreign",
     "generator_from_path",
@@ -76,9 +82,13 @@ __all__ = [
     "read_foreign",
     "recipe_from_name",
     "recipe_with_classes",
+    "refiner_from_file",
     "sha256_of_file",
+    "tensors_from_file",
     "widths_of_member",
     "write_generator",
     "write_interpreter",
+    "write_refiner",
+    "write_tensors",
     "write_text",
 ]

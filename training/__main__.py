@@ -10,6 +10,7 @@ from training.card import card_from_fit
 from training.errors import TrainingError
 from training.fit_interpreter import FitConfig, fit_interpreter
 from training.labelled_set import labelled_set_from_folder
+from training.refiner_command import refiner
 from training.sample_command import sample
 
 
@@ -82,6 +83,7 @@ def interpreter(
 
 
 main.add_command(sample)
+main.add_command(refiner)
 
 
 def run() -> None:
