@@ -25,17 +25,24 @@ class RefinerConfig:
     grain: int = 3  # channels of noise beside the image; 0: as the paper has it
 
 
+def framed(x: Tensor) -> Tensor:
+    """[N, C, H, W] -> [N, C, H + 2, W + 2] with the border continued: zeros round every layer
+    would draw a frame into the image."""
+    x = torch.cat([x[:, :, :1], x, x[:, :, -1:]], dim=2)
+    return torch.cat([x[:, :, :, :1], x, x[:, :, :, -1:]], dim=3)
+
+
 class ResidualBlock(nn.Module):
     """[N, width, H, W] -> the same."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.conv0 = nn.Conv2d(width, width, 3, padding=1, padding_mode="replicate")
-        self.conv1 = nn.Conv2d(width, width, 3, padding=1, padding_mode="replicate")
+        self.conv0 = nn.Conv2d(width, width, 3)
+        self.conv1 = nn.Conv2d(width, width, 3)
         nn.init.zeros_(self.conv1.weight)  # a new block passes on what it is given
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(x + self.conv1(F.relu(self.conv0(x))))
+        return F.relu(x + self.conv1(framed(F.relu(self.conv0(framed(x))))))
 
 
 class Refiner(nn.Module):
@@ -49,9 +56,7 @@ class Refiner(nn.Module):
     def __init__(self, config: RefinerConfig) -> None:
         super().__init__()
         self.config = config
-        self.stem = nn.Conv2d(
-            config.channels + config.grain, config.width, 3, padding=1, padding_mode="replicate"
-        )
+        self.stem = nn.Conv2d(config.channels + config.grain, config.width, 3)
         self.blocks = nn.ModuleList(ResidualBlock(config.width) for _ in range(config.blocks))
         self.out = nn.Conv2d(config.width, config.channels, 1)
         self.skip = nn.Conv2d(config.channels, config.channels, 1, bias=False)
@@ -61,7 +66,7 @@ class Refiner(nn.Module):
 
     def forward(self, images: Tensor, grain: Tensor | None = None) -> Tensor:
         x = images if grain is None else torch.cat([images, grain], dim=1)
-        x = F.relu(self.stem(x))
+        x = F.relu(self.stem(framed(x)))
         for block in self.blocks:
             x = block(x)
         return torch.tanh(self.skip(images) + self.out(x))

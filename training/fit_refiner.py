@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from nets.refiner import Refiner, RefinerConfig
 from training.errors import RefinerError
-from training.pixels import bytes_from_float, float_from_bytes
+from training.image_bytes import bytes_from_float, float_from_bytes
 from training.refiner_config import RefinerFit
 from training.refiner_losses import adversarial_loss, self_regularisation
 from training.refiner_state import RefinerState

@@ -27,12 +27,12 @@ class RefinerFit:
     warm_up: int = 100  # updates of the refiner by self-regularisation alone
     critic_warm_up: int = 50  # updates of the critic alone
     steps: int = 1000  # alternations
-    refiner_updates: int = 2  # K_g, in each alternation
-    critic_updates: int = 1  # K_d
+    refiner_updates: int = 1  # K_g, in each alternation
+    critic_updates: int = 2  # K_d
     batch_size: int = 16
     crop: int = 0  # extent of the square pieces that are trained on, pixels; 0: whole images
     critic_width: int = 96
-    learning_rate: float = 1e-3  # Adam's, of both
+    learning_rate: float = 5e-4  # Adam's, of both
     gradient_norm: float = 50.0  # longer gradients are cut to it
     history: int = 512  # images the critic is reminded of
     seed: int = 0
