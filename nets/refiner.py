@@ -60,7 +60,8 @@ class Refiner(nn.Module):
         self.blocks = nn.ModuleList(ResidualBlock(config.width) for _ in range(config.blocks))
         self.out = nn.Conv2d(config.width, config.channels, 1)
         self.skip = nn.Conv2d(config.channels, config.channels, 1, bias=False)
-        nn.init.zeros_(self.out.weight)
+        for parameter in self.out.parameters():
+            nn.init.zeros_(parameter)
         # tanh(1.2 x) is nowhere further from x than 0.17 in [-1, 1].
         self.skip.weight.data.copy_(1.2 * torch.eye(config.channels)[:, :, None, None])
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from nets.refiner import Refiner, RefinerConfig
 from training.errors import RefinerError
+from training.history import History
 from training.image_bytes import bytes_from_float, float_from_bytes
 from training.refiner_config import RefinerFit
 from training.refiner_losses import adversarial_loss, self_regularisation
@@ -32,6 +33,15 @@ def refined_bytes(refiner: Refiner, images: Tensor, seed: int) -> Tensor:
         x = float_from_bytes(part)
         parts.append(bytes_from_float(refiner(x, grain_for(x, refiner.config, chances))))
     return torch.cat(parts)
+
+
+def mixed_with_history(fresh: Tensor, history: History, chances: torch.Generator) -> Tensor:
+    """What the critic gets as refined, [n, C, H, W]: half of it from the history as soon as that
+    holds so many, the rest fresh; the fresh ones it does not get go into the history."""
+    half = len(fresh) // 2
+    past = history.draw(half, chances)
+    history.push(fresh[:half], chances)
+    return torch.cat([fresh[len(past) :], past])
 
 
 class RefinerTraining:
@@ -68,15 +78,18 @@ class RefinerTraining:
         if adversarial:
             losses["fool"] = adversarial_loss(self.state.critic(refined), real=True)
         self._apply(losses, self.state.refiner, self.state.refiner_adam)
+        with torch.no_grad():
+            for kept, now in zip(
+                self.state.average.parameters(), self.state.refiner.parameters(), strict=True
+            ):
+                kept.lerp_(now, 1 - self.config.averaging)
         return {name: loss.item() for name, loss in losses.items()}
 
     def _update_critic(self) -> dict[str, float]:
         original = self._drawn(self.source)
         with torch.no_grad():
             fresh = self.state.refiner(original, self._grain(original))
-        past = self.state.history.draw(len(fresh) // 2, self.state.chances)
-        refined = torch.cat([fresh[len(past) :], past])
-        self.state.history.push(fresh[: len(fresh) // 2], self.state.chances)
+        refined = mixed_with_history(fresh, self.state.history, self.state.chances)
         found = adversarial_loss(self.state.critic(self._drawn(self.real)), real=True)
         found = found + adversarial_loss(self.state.critic(refined), real=False)
         self._apply({"tell": found}, self.state.critic, self.state.critic_adam)

@@ -4,6 +4,7 @@ Brightness, colour and contrast may change: tiles are compared by correlation. O
 corners in them are asked, because along an edge or on a flat wall any shift matches.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor
 
 RADIUS = 3  # pixels of shift that are tried, either way
 TILE, STRIDE = 16, 8  # pixels
+FOUND = 0.8  # correlation from which a tile is taken for the same
+BLANK = 1e-6  # variance of brightness in [0, 1]: under a byte, what is there is rounding
 ASKED = 0.25  # share of all tiles, those with the clearest corners
 
 
@@ -19,7 +22,7 @@ ASKED = 0.25  # share of all tiles, those with the clearest corners
 class Geometry:
     """How well refined images lie on their originals."""
 
-    shift_px: float  # mean length of the tiles' shifts
+    shift_px: float  # mean length of the tiles' shifts, of those that are found; inf: none is
     structure: float  # mean correlation of the tiles where they are, 1: the same up to contrast
 
 
@@ -34,8 +37,10 @@ def geometry_of(original: Tensor, refined: Tensor) -> Geometry:
         ],
         dim=1,
     )  # [tiles, dy, dx]
+    found = maps.flatten(1).amax(dim=1) >= FOUND
+    lengths = _shifts(maps).norm(dim=1)[found]
     return Geometry(
-        shift_px=_shifts(maps).norm(dim=1).mean().item(),
+        shift_px=lengths.mean().item() if len(lengths) else math.inf,
         structure=maps[:, RADIUS, RADIUS].mean().item(),
     )
 
@@ -75,8 +80,9 @@ def _correlation(before: Tensor, after: Tensor, dy: int, dx: int) -> Tensor:
     a, b = _inner(before), _inner(after, dy, dx)
     mean_a, mean_b = _tiles(a), _tiles(b)
     covariance = _tiles(a * b) - mean_a * mean_b
-    variances = (_tiles(a * a) - mean_a**2) * (_tiles(b * b) - mean_b**2)
-    return covariance / variances.clamp(min=1e-12).sqrt()
+    variance_a = (_tiles(a * a) - mean_a**2).clamp(min=BLANK)
+    variance_b = (_tiles(b * b) - mean_b**2).clamp(min=BLANK)
+    return covariance / (variance_a * variance_b).sqrt()
 
 
 def _shifts(maps: Tensor) -> Tensor:

@@ -59,7 +59,7 @@ UNIT = click.FloatRange(-1, 1)
 @click.option("--history", default=FIT.history, type=AT_LEAST_1, help="Images in the buffer.")
 @click.option("--every", default=250, type=AT_LEAST_1, help="Steps between checks and sheets.")
 @click.option("--max-shift", default=0.5, type=POSITIVE, help="Pixels that end the training.")
-@click.option("--min-structure", default=0.8, type=UNIT, help="Correlation that ends it.")
+@click.option("--min-structure", default=0.5, type=UNIT, help="Correlation that ends it.")
 @click.option("--seed", default=FIT.seed, type=click.IntRange(0, 2**63 - 1))
 @click.option("--licence", "licences", multiple=True, help="Licence tag; may be repeated.")
 def refiner(

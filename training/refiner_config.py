@@ -33,6 +33,7 @@ class RefinerFit:
     crop: int = 0  # extent of the square pieces that are trained on, pixels; 0: whole images
     critic_width: int = 96
     learning_rate: float = 5e-4  # Adam's, of both
+    averaging: float = 0.98  # share of itself that the average of the refiner's weights keeps
     gradient_norm: float = 50.0  # longer gradients are cut to it
     history: int = 512  # images the critic is reminded of
     seed: int = 0

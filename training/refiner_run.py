@@ -56,32 +56,32 @@ def run_refiner(config: RefinerFit, source: Pool, real: Pool, run: Run, resume: 
             bar.update()
             bar.set_postfix({k: f"{v:.3f}" for k, v in losses.items()}, refresh=False)
             if state.step % run.every == 0 or state.step == config.total:
-                found = stop(training, source, real, run)
+                found = check_and_write(training, source, real, run)
                 write_state(training, state_path(run.out), recipe)
                 bar.write(
                     f"step {state.step}: moved {found.shift_px:.2f} px, structure "
                     f"{found.structure:.3f}; {sheet_path(run.out, state.step).name}"
                 )
-    return found or check(training, source)
+    return found or geometry_now(training, source)
 
 
-def stop(training: RefinerTraining, source: Pool, real: Pool, run: Run) -> Geometry:
+def check_and_write(training: RefinerTraining, source: Pool, real: Pool, run: Run) -> Geometry:
     """Measures and draws; when all is well, the weights are written. Raises RefinerError."""
     state = training.state
     images = source.images[:CHECKED]
-    refined = refined_bytes(state.refiner, images, training.config.seed)
+    refined = refined_bytes(state.average, images, training.config.seed)
     rows = [images[:SHOWN], refined[:SHOWN], real.images[:SHOWN]]
     sheet_from_rows(rows).save(sheet_path(run.out, state.step))
     found = geometry_of(images, refined)
     refuse_moved(found, run, state.step)
-    write_refiner(run.out, state.refiner, card_of(training, source, real, run, found))
+    write_refiner(run.out, state.average, card_of(training, source, real, run, found))
     return found
 
 
-def check(training: RefinerTraining, source: Pool) -> Geometry:
+def geometry_now(training: RefinerTraining, source: Pool) -> Geometry:
     """The geometry of the refiner as it is."""
     images = source.images[:CHECKED]
-    return geometry_of(images, refined_bytes(training.state.refiner, images, training.config.seed))
+    return geometry_of(images, refined_bytes(training.state.average, images, training.config.seed))
 
 
 def refuse_moved(found: Geometry, run: Run, step: int) -> None:
@@ -114,7 +114,7 @@ def card_of(
         height=source.images.shape[2],
         width=source.images.shape[3],
         grain_seed=config.seed,
-        config=config_card_from_refiner(training.state.refiner),
+        config=config_card_from_refiner(training.state.average),
         regulariser=RegulariserCard(**regulariser),
         shift_px=round(found.shift_px, 4),
         structure=round(found.structure, 4),

@@ -3,6 +3,7 @@
 Networks, Adam's moments, the history and the random numbers to come: all plain tensors.
 """
 
+import copy
 from typing import TypeVar
 
 import torch
@@ -23,6 +24,7 @@ class RefinerState:
             refiner = Refiner(config.network)
             critic = PatchCritic(config.network.channels, config.critic_width)
         self.refiner, self.critic = _channels_last(refiner), _channels_last(critic)
+        self.average = copy.deepcopy(self.refiner).eval().requires_grad_(False)  # what is kept
         self.refiner_adam = _adam(self.refiner, config.learning_rate)
         self.critic_adam = _adam(self.critic, config.learning_rate)
         self.history = History(config.history, shape)
@@ -36,6 +38,8 @@ class RefinerState:
             "history.images": self.history.images,
             "history.filled": torch.tensor(self.history.filled),
         }
+        for key, parameter in self.average.named_parameters():
+            found[f"average.{key}"] = parameter
         for name, module, adam in self._parts():
             for key, parameter in module.named_parameters():
                 found[f"{name}.{key}"] = parameter.detach()
