@@ -120,7 +120,8 @@ class RefinerTraining:
         for name, value in (*losses.items(), ("the gradient's norm", norm)):
             if not torch.isfinite(value):
                 raise RefinerError(
-                    f"{name} is {value.item()} at step {self.state.step}; training stops here, try "
-                    f"a learning rate under {self.config.learning_rate:g}"
+                    f"{name} is {value.item()} at step {self.state.step}; training ends, what "
+                    "the last stop wrote stays; try a learning rate under "
+                    f"{self.config.learning_rate:g}"
                 )
         adam.step()

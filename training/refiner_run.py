@@ -161,7 +161,7 @@ def load_state(training: RefinerTraining, path: Path, recipe: str) -> None:
                     "give the same, or leave --resume out"
                 )
         training.state.load(tensors)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise RefinerError(f"{path} is no state of this training: {error}") from error
     if training.state.step > training.config.total:
         raise RefinerError(

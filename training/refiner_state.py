@@ -58,11 +58,14 @@ class RefinerState:
                     f"{key} is {tensors[key].dtype} {list(tensors[key].shape)}, not "
                     f"{own[key].dtype} {list(own[key].shape)}"
                 )
+        filled = int(tensors["history.filled"])
+        if not 0 <= filled <= len(self.history.images) or int(tensors["step"]) < 0:
+            raise ValueError("its counters are out of range")
+        self.chances.set_state(tensors["chances"])
         for key, value in own.items():
             value.copy_(tensors[key])
         self.step = int(tensors["step"])
-        self.history.filled = int(tensors["history.filled"])
-        self.chances.set_state(tensors["chances"])
+        self.history.filled = filled
 
     def _parts(self) -> list[tuple[str, nn.Module, torch.optim.Adam]]:
         return [

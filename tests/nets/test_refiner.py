@@ -1,7 +1,7 @@
 """A refined pixel lies where its original lay, and grain is noise that every image owns."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nets.refiner import GrainSource, PatchCritic, Refiner, RefinerConfig
 
@@ -67,8 +67,10 @@ def test_the_critic_has_a_verdict_of_either_sign_for_every_patch() -> None:
     logits = torch.cat([critic(noise(4, 3, 32, 32, seed=seed)) for seed in range(8)])
     assert logits.shape == (32, 1, 8, 8)
     swing = (logits - logits.mean()).abs().max()  # an activation would cut one side off
+    last = critic.layers[-1]
+    assert isinstance(last, nn.Conv2d) and last.bias is not None
     for sign in (1, -1):
-        critic.layers[-1].bias.data.add_(sign * swing - logits.mean())  # type: ignore[operator]
+        last.bias.data.add_(sign * swing - logits.mean())
         assert (sign * critic(noise(4, 3, 32, 32)) > 0).any()
 
 

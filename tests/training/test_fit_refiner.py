@@ -109,6 +109,8 @@ def test_a_damaged_state_is_one_line(tmp_path: Path) -> None:
         {"critic.layers.0.weight": torch.zeros(2)},
         {"recipe": torch.tensor([7], dtype=torch.uint8)},
         {"stranger": torch.zeros(1)},
+        {"history.filled": torch.tensor(10**9)},
+        {"chances": torch.zeros_like(whole["chances"])},
     ):
         write_tensors(state_path(out), whole | change)
         with pytest.raises(RefinerError, match=r"r\.state\.safetensors is no state of this"):
