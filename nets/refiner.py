@@ -20,8 +20,8 @@ class RefinerConfig:
     """Shape of a refiner; the paper's has width 64 and 4 blocks, and no grain."""
 
     channels: int = 3  # of the images
-    width: int = 64  # of the hidden layers
-    blocks: int = 4
+    width: int = 24  # of the hidden layers
+    blocks: int = 3
     grain: int = 3  # channels of noise beside the image; 0: as the paper has it
 
 

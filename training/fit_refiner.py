@@ -50,7 +50,8 @@ class RefinerTraining:
     def __init__(self, config: RefinerFit, source: Tensor, real: Tensor) -> None:
         self.config, self.source, self.real = config, source, real
         channels, height, width = source.shape[1:]
-        self.extent = (config.crop, config.crop) if config.crop else (height, width)
+        crop = config.crop or max(height, width)
+        self.extent = min(crop, height), min(crop, width)
         self.state = RefinerState(config, (channels, *self.extent))
 
     def advance(self) -> dict[str, float]:

@@ -15,7 +15,7 @@ MIN_EXTENT = 24  # pixels, what the check of the geometry needs
 FIT, KEPT, NETWORK = RefinerFit(), Regulariser(), RefinerConfig()
 AT_LEAST_0, AT_LEAST_1 = click.IntRange(0), click.IntRange(1)
 POSITIVE = click.FloatRange(0, min_open=True)
-UNIT = click.FloatRange(-1, 1)
+UNIT, SHARE = click.FloatRange(-1, 1), click.FloatRange(0, 1, max_open=True)
 
 
 @click.command(context_settings={"show_default": True})
@@ -55,6 +55,7 @@ UNIT = click.FloatRange(-1, 1)
 @click.option("--reduction", default=KEPT.reduction, type=click.Choice(get_args(Reduction)))
 @click.option("--feature", default=KEPT.feature, type=click.Choice(get_args(Feature)))
 @click.option("--learning-rate", default=FIT.learning_rate, type=POSITIVE)
+@click.option("--averaging", default=FIT.averaging, type=SHARE, help="Of weights kept, a step.")
 @click.option("--gradient-norm", default=FIT.gradient_norm, type=POSITIVE)
 @click.option("--history", default=FIT.history, type=AT_LEAST_1, help="Images in the buffer.")
 @click.option("--every", default=250, type=AT_LEAST_1, help="Steps between checks and sheets.")
@@ -89,10 +90,12 @@ def refiner(
     )
     if out.suffix != ".safetensors":
         raise click.BadParameter(f"{out} must end in .safetensors", param_hint="--out")
+    if out.exists() and not resume:
+        raise RefinerError(f"{out} exists; --resume goes on from its state, or name another --out")
     out.parent.mkdir(parents=True, exist_ok=True)
     made = pool_from_source(source, images, config.seed)
     wanted = Pool(images_from_folder(real, images, made.size if scale else None))
-    refuse_sizes(made, wanted, config)
+    refuse_misfits(made, wanted, config)
     run = Run(out, every, max_shift, min_structure, list(licences) or list(made.licences))
     found = run_refiner(config, made, wanted, run, resume)
     click.echo(
@@ -101,8 +104,8 @@ def refiner(
     )
 
 
-def refuse_sizes(source: Pool, real: Pool, config: RefinerFit) -> None:
-    """Raises RefinerError unless both have one size and pieces fit into it."""
+def refuse_misfits(source: Pool, real: Pool, config: RefinerFit) -> None:
+    """Raises RefinerError unless both have one size, and the history holds half a batch."""
     if source.size != real.size:
         (a, b), (c, d) = source.size, real.size
         raise RefinerError(
@@ -112,8 +115,6 @@ def refuse_sizes(source: Pool, real: Pool, config: RefinerFit) -> None:
     least = min(source.size)
     if least < MIN_EXTENT:
         raise RefinerError(f"images are {least} pixels across; at least {MIN_EXTENT} are needed")
-    if config.crop > least:
-        raise RefinerError(f"--crop is {config.crop} pixels, the images have {least}")
     if config.history < config.batch_size // 2:
         raise RefinerError(
             f"--history is {config.history}; it must hold half a batch, {config.batch_size // 2}"

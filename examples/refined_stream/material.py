@@ -21,11 +21,6 @@ REAL = Draw(seed=51_001, count=2048)  # photographs: the refiner sees them, the 
 STREAMED = 2048  # samples of each bundle
 STREAM_SEED = 41_000
 AT_ONCE = 16
-# Small enough for one core: a step is about a fifth of a second.
-RECIPE = {
-    "width": 24, "blocks": 3, "crop": 32, "warm-up": 60, "critic-warm-up": 100,
-    "steps": 1000, "strength": 2,
-}  # fmt: skip
 
 
 def photographs(draw: Draw) -> Samples:
@@ -50,10 +45,9 @@ def refined_bundle(demo: Path, out: Path) -> Path:
     """A bundle like the demo's with a refiner for the camera in it."""
     refiner, bundle = out / "refiner.safetensors", out / "bundle"
     if not refiner.exists():
-        recipe = [word for name, value in RECIPE.items() for word in (f"--{name}", str(value))]
         run(
             "training", "refiner", "--source", str(GENERATOR), "--real", str(camera_folder(out)),
-            "--out", str(refiner), *recipe,
+            "--out", str(refiner),
         )  # fmt: skip
     if not bundle.exists():
         interpreter = str(demo / "interpreter.safetensors")

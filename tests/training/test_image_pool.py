@@ -110,8 +110,6 @@ def test_the_command_refuses_before_it_trains(tmp_path: Path) -> None:
     where = ("--source", source, "--out", out)
     assert "32x32 pixels, the real ones 40x40; --fit" in refusal(refine(*where, "--real", real))
     assert "has no images" in refusal(refine(*where, "--real", tmp_path))
-    crop = refine(*where, "--real", source, "--crop", 33)
-    assert "--crop is 33 pixels, the images have 32" in refusal(crop)
     history = refine(*where, "--real", source, "--history", 3)
     assert "--history is 3; it must hold half a batch, 8" in refusal(history)
     tiny = refine("--source", small, "--real", small, "--out", out)
@@ -135,5 +133,7 @@ def test_the_command_trains_and_resumes(tmp_path: Path) -> None:
     before = out.read_bytes()
     assert refine(*words, "--steps", 2, "--resume").exit_code == 0
     assert out.read_bytes() != before
-    again = refine(*words, "--steps", 2, "--resume")  # at its end already
-    assert again.exit_code == 0
+    after = out.read_bytes()
+    assert refine(*words, "--steps", 2, "--resume").exit_code == 0  # at its end already
+    assert "exists; --resume goes on" in refusal(refine(*words, "--steps", 2))
+    assert out.read_bytes() == after
