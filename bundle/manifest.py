@@ -111,6 +111,7 @@ class Refiner(Strict, frozen=True):
     regulariser: str  # what held it to the originals: strength, reduction, feature
     shift_px: float  # how far it moved tiles in training, mean
     structure: float  # their correlation with the originals, mean
+    agreement: float | None  # mIoU between a segmenter's views of both; null: not measured
 
 
 class SamplingKey(Strict, frozen=True):

@@ -135,5 +135,6 @@ class RefinerCard(Strict, frozen=True, kw_only=True):
     regulariser: RegulariserCard
     shift_px: float  # measured between images and their refined ones, mean over tiles
     structure: float  # measured correlation of tiles, 1: the same up to contrast
+    agreement: float | None = None  # mIoU between a segmenter's views of both; absent: no masks
     licences: list[str]
     made: str | dict[str, str | int | float | bool]

@@ -127,7 +127,8 @@ def _refiner_lines(path: Path, card: RefinerCard) -> list[str]:
         f"seed {card.grain_seed}",
         f"  images       {card.width} x {card.height} px",
         f"  held by      {kept.strength:g} x {kept.reduction} of {kept.feature}",
-        f"  geometry     moved {card.shift_px:.2f} px, structure {card.structure:.3f}",
+        f"  geometry     moved {card.shift_px:.2f} px, structure {card.structure:.3f}"
+        + ("" if card.agreement is None else f", agreement {card.agreement:.3f}"),
         f"  licences     {', '.join(card.licences) or 'none stated'}",
     ]
 

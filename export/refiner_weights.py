@@ -67,4 +67,5 @@ def facts_from_refiner(weights: RefinerWeights) -> RefinerFacts:
         regulariser=f"{kept.strength:g} x {kept.reduction} of {kept.feature}",
         shift_px=card.shift_px,
         structure=card.structure,
+        agreement=card.agreement,
     )

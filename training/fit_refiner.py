@@ -11,6 +11,7 @@ from nets.refiner import Refiner, RefinerConfig
 from training.errors import RefinerError
 from training.history import History
 from training.image_bytes import bytes_from_float, float_from_bytes
+from training.pieces import drawn_pieces, extent_of_pieces
 from training.refiner_config import RefinerFit
 from training.refiner_losses import adversarial_loss, self_regularisation
 from training.refiner_state import RefinerState
@@ -49,10 +50,8 @@ class RefinerTraining:
 
     def __init__(self, config: RefinerFit, source: Tensor, real: Tensor) -> None:
         self.config, self.source, self.real = config, source, real
-        channels, height, width = source.shape[1:]
-        crop = config.crop or max(height, width)
-        self.extent = min(crop, height), min(crop, width)
-        self.state = RefinerState(config, (channels, *self.extent))
+        self.extent = extent_of_pieces(source, config.crop)
+        self.state = RefinerState(config, (source.shape[1], *self.extent))
 
     def advance(self) -> dict[str, float]:
         """One update or alternation, and its losses by name. Raises RefinerError when one is not
@@ -97,17 +96,8 @@ class RefinerTraining:
         return {"tell": found.item()}
 
     def _drawn(self, images: Tensor) -> Tensor:
-        chosen = torch.randint(len(images), (self.config.batch_size,), generator=self.state.chances)
-        rows, columns = (
-            torch.randint(have - want + 1, (len(chosen),), generator=self.state.chances).tolist()
-            for have, want in zip(images.shape[2:], self.extent, strict=True)
-        )
-        height, width = self.extent
-        pieces = [
-            images[i, :, top : top + height, left : left + width]
-            for i, top, left in zip(chosen.tolist(), rows, columns, strict=True)
-        ]
-        return float_from_bytes(torch.stack(pieces)).contiguous(memory_format=torch.channels_last)
+        pieces = drawn_pieces(images, self.config.batch_size, self.extent, self.state.chances)
+        return float_from_bytes(pieces).contiguous(memory_format=torch.channels_last)
 
     def _grain(self, images: Tensor) -> Tensor | None:
         return grain_for(images, self.config.network, self.state.chances)

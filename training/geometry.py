@@ -24,6 +24,7 @@ class Geometry:
 
     shift_px: float  # mean length of the tiles' shifts, of those that are found; inf: none is
     structure: float  # mean correlation of the tiles where they are, 1: the same up to contrast
+    agreement: float | None = None  # mIoU between a segmenter's views of both; None: no segmenter
 
 
 def geometry_of(original: Tensor, refined: Tensor) -> Geometry:

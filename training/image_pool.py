@@ -30,6 +30,7 @@ class Pool:
     """Images of one size."""
 
     images: Tensor  # uint8 [n, 3, H, W]
+    masks: Tensor | None = None  # uint8 [n, H, W], class ids, where the source has them
     licences: tuple[str, ...] = ()
     generator_sha256: str | None = None  # of the weights they were made with, where that is known
 
@@ -73,22 +74,29 @@ def pool_from_generator(path: Path, count: int, seed: int) -> Pool:
     frame = frame_for_resolution(generator.config.resolution)
     chunks = np.array_split(ws, -(-count // AT_ONCE))
     parts = [images_from_ws(generator, chunk, frame) for chunk in tqdm(chunks, desc="images")]
-    return Pool(_tensor(np.concatenate(parts)), tuple(card.licences), sha256)
+    return Pool(_tensor(np.concatenate(parts)), None, tuple(card.licences), sha256)
 
 
 def pool_from_service(target: str, count: int, seed: int) -> Pool:
     """The first `count` samples of a running service's stream. Raises RefinerError."""
     try:
         with Client(target) as client, tqdm(total=count, desc="images", unit="image") as bar:
-            licences = client.model().licences
-            parts = []
-            for batch in client.stream(AT_ONCE, seed=seed, count=count, outputs=("image",)):
-                assert batch.images is not None  # it was asked for
-                parts.append(batch.images)
+            model = client.model()
+            labelled = "mask" in model.outputs and model.label_size == model.image_size
+            outputs = ("image", "mask") if labelled else ("image",)
+            batches = []
+            for batch in client.stream(AT_ONCE, seed=seed, count=count, outputs=outputs):
+                batches.append(batch)
                 bar.update(len(batch))
     except (LabelmintError, ValueError) as error:
         raise RefinerError(f"--source {target}: {error}") from error
-    return Pool(_tensor(np.concatenate(parts)), tuple(licences))
+    images = np.concatenate([batch.images for batch in batches if batch.images is not None])
+    masks = [batch.masks for batch in batches if batch.masks is not None]
+    return Pool(
+        _tensor(images),
+        torch.from_numpy(np.concatenate(masks)) if masks else None,
+        tuple(model.licences),
+    )
 
 
 def images_from_folder(folder: Path, count: int, fit: tuple[int, int] | None) -> Tensor:

@@ -9,7 +9,7 @@ from nets.refiner import RefinerConfig
 from training.errors import RefinerError
 from training.image_pool import Pool, images_from_folder, pool_from_source
 from training.refiner_config import Feature, Reduction, RefinerFit, Regulariser
-from training.refiner_run import Run, run_refiner
+from training.refiner_run import Run, run_refiner, words_from_geometry
 
 MIN_EXTENT = 24  # pixels, what the check of the geometry needs
 FIT, KEPT, NETWORK = RefinerFit(), Regulariser(), RefinerConfig()
@@ -61,6 +61,8 @@ UNIT, SHARE = click.FloatRange(-1, 1), click.FloatRange(0, 1, max_open=True)
 @click.option("--every", default=250, type=AT_LEAST_1, help="Steps between checks and sheets.")
 @click.option("--max-shift", default=0.5, type=POSITIVE, help="Pixels that end the training.")
 @click.option("--min-structure", default=0.5, type=UNIT, help="Correlation that ends it.")
+@click.option("--min-agreement", default=0.7, type=UNIT, help="mIoU of segmentations, as well.")
+@click.option("--segmenter-steps", default=300, type=AT_LEAST_0, help="For that; 0: without it.")
 @click.option("--seed", default=FIT.seed, type=click.IntRange(0, 2**63 - 1))
 @click.option("--licence", "licences", multiple=True, help="Licence tag; may be repeated.")
 def refiner(
@@ -79,6 +81,8 @@ def refiner(
     every: int,
     max_shift: float,
     min_structure: float,
+    min_agreement: float,
+    segmenter_steps: int,
     licences: tuple[str, ...],
     **recipe: int | float,
 ) -> None:
@@ -96,12 +100,12 @@ def refiner(
     made = pool_from_source(source, images, config.seed)
     wanted = Pool(images_from_folder(real, images, made.size if scale else None))
     refuse_misfits(made, wanted, config)
-    run = Run(out, every, max_shift, min_structure, list(licences) or list(made.licences))
+    run = Run(
+        out, every, max_shift, min_structure, min_agreement, segmenter_steps,
+        list(licences) or list(made.licences),
+    )  # fmt: skip
     found = run_refiner(config, made, wanted, run, resume)
-    click.echo(
-        f"wrote {out} and its card: images move {found.shift_px:.2f} px, structure "
-        f"{found.structure:.3f}"
-    )
+    click.echo(f"wrote {out} and its card: {words_from_geometry(found)}")
 
 
 def refuse_misfits(source: Pool, real: Pool, config: RefinerFit) -> None:

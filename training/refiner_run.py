@@ -4,12 +4,9 @@ Beside the weights and their card lie NAME.state.safetensors, from which trainin
 contact sheet of every stop, NAME-000500.png.
 """
 
-import hashlib
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 from tqdm import tqdm
 
@@ -17,19 +14,19 @@ from checkpoints import (
     RefinerCard,
     RegulariserCard,
     config_card_from_refiner,
-    tensors_from_file,
     write_refiner,
-    write_tensors,
 )
+from nets.segmenter import Segmenter
 from training.errors import RefinerError
 from training.fit_refiner import RefinerTraining, refined_bytes
+from training.fit_segmenter import agreement_of, fit_segmenter
 from training.geometry import Geometry, geometry_of
 from training.image_pool import Pool
 from training.refiner_config import RefinerFit
 from training.refiner_sheet import sheet_from_rows
+from training.refiner_state_file import load_state, recipe_text, state_path, write_state
 
 CHECKED, SHOWN = 64, 8  # images at every stop
-RECIPE = "recipe"
 
 
 @dataclass(frozen=True)
@@ -40,6 +37,8 @@ class Run:
     every: int  # steps from stop to stop
     max_shift_px: float  # passed at a stop, training ends
     min_structure: float
+    min_agreement: float
+    segmenter_steps: int  # 0: no segmenter
     licences: list[str]
 
 
@@ -49,6 +48,7 @@ def run_refiner(config: RefinerFit, source: Pool, real: Pool, run: Run, resume: 
     recipe = recipe_text(config, source, real)
     if resume:
         load_state(training, state_path(run.out), recipe)
+    segmenter = segmenter_of_source(source, config, run)
     state, found = training.state, None
     with tqdm(total=config.total, initial=state.step, desc="refiner", unit="step") as bar:
         while state.step < config.total:
@@ -56,40 +56,59 @@ def run_refiner(config: RefinerFit, source: Pool, real: Pool, run: Run, resume: 
             bar.update()
             bar.set_postfix({k: f"{v:.3f}" for k, v in losses.items()}, refresh=False)
             if state.step % run.every == 0 or state.step == config.total:
-                found = check_and_write(training, source, real, run)
+                found = check_and_write(training, source, real, run, segmenter)
                 write_state(training, state_path(run.out), recipe)
-                bar.write(
-                    f"step {state.step}: moved {found.shift_px:.2f} px, structure "
-                    f"{found.structure:.3f}; {sheet_path(run.out, state.step).name}"
-                )
-    return found or geometry_now(training, source)
+                sheet = sheet_path(run.out, state.step).name
+                bar.write(f"step {state.step}: {words_from_geometry(found)}; {sheet}")
+    return found or measured(training, source, segmenter)[1]
 
 
-def check_and_write(training: RefinerTraining, source: Pool, real: Pool, run: Run) -> Geometry:
+def segmenter_of_source(source: Pool, config: RefinerFit, run: Run) -> Segmenter | None:
+    """What sees shapes in images, trained on the source's masks; None where there are none."""
+    if source.masks is None or run.segmenter_steps == 0:
+        return None
+    return fit_segmenter(source.images, source.masks, run.segmenter_steps, config.seed)
+
+
+def check_and_write(
+    training: RefinerTraining, source: Pool, real: Pool, run: Run, segmenter: Segmenter | None
+) -> Geometry:
     """Measures and draws; when all is well, the weights are written. Raises RefinerError."""
     state = training.state
-    images = source.images[:CHECKED]
-    refined = refined_bytes(state.average, images, training.config.seed)
-    rows = [images[:SHOWN], refined[:SHOWN], real.images[:SHOWN]]
+    refined, found = measured(training, source, segmenter)
+    rows = [source.images[:SHOWN], refined[:SHOWN], real.images[:SHOWN]]
     sheet_from_rows(rows).save(sheet_path(run.out, state.step))
-    found = geometry_of(images, refined)
     refuse_moved(found, run, state.step)
     write_refiner(run.out, state.average, card_of(training, source, real, run, found))
     return found
 
 
-def geometry_now(training: RefinerTraining, source: Pool) -> Geometry:
-    """The geometry of the refiner as it is."""
+def measured(
+    training: RefinerTraining, source: Pool, segmenter: Segmenter | None
+) -> tuple[Tensor, Geometry]:
+    """The first images, refined, uint8 [n, C, H, W], and how they lie on their originals."""
     images = source.images[:CHECKED]
-    return geometry_of(images, refined_bytes(training.state.average, images, training.config.seed))
+    refined = refined_bytes(training.state.average, images, training.config.seed)
+    found = geometry_of(images, refined)
+    if segmenter is not None:
+        found = replace(found, agreement=agreement_of(segmenter, images, refined))
+    return refined, found
+
+
+def words_from_geometry(found: Geometry) -> str:
+    """For people."""
+    words = f"moved {found.shift_px:.2f} px, structure {found.structure:.3f}"
+    return words if found.agreement is None else f"{words}, agreement {found.agreement:.3f}"
 
 
 def refuse_moved(found: Geometry, run: Run, step: int) -> None:
     """Raises RefinerError when a bound is passed; a NaN passes every bound."""
-    figures = (
+    figures = [
         ("shift_px", found.shift_px, run.max_shift_px, found.shift_px <= run.max_shift_px),
         ("structure", found.structure, run.min_structure, found.structure >= run.min_structure),
-    )
+    ]
+    if (seen := found.agreement) is not None:
+        figures.append(("agreement", seen, run.min_agreement, seen >= run.min_agreement))
     kept = f"{run.out} keeps the last stop's weights" if run.out.exists() else "nothing is written"
     for name, value, bound, holds in figures:
         if not holds:
@@ -118,6 +137,7 @@ def card_of(
         regulariser=RegulariserCard(**regulariser),
         shift_px=round(found.shift_px, 4),
         structure=round(found.structure, 4),
+        agreement=None if found.agreement is None else round(found.agreement, 4),
         licences=run.licences,
         made={
             "by": "python -m training refiner",
@@ -127,51 +147,6 @@ def card_of(
             **told,
         },
     )
-
-
-def recipe_text(config: RefinerFit, source: Pool, real: Pool) -> str:
-    """JSON of all that decides the weights but the number of steps."""
-    told = asdict(config)
-    told.pop("steps")
-    images = {"source images": source.images, "real images": real.images}
-    return json.dumps(told | {name: digest(value) for name, value in images.items()})
-
-
-def digest(images: Tensor) -> str:
-    """SHA-256 of the pixels."""
-    return hashlib.sha256(images.numpy().tobytes()).hexdigest()
-
-
-def write_state(training: RefinerTraining, path: Path, recipe: str) -> None:
-    """Writes the state in one step."""
-    text = torch.frombuffer(bytearray(recipe.encode()), dtype=torch.uint8)
-    write_tensors(path, training.state.tensors() | {RECIPE: text})
-
-
-def load_state(training: RefinerTraining, path: Path, recipe: str) -> None:
-    """Raises WeightsError, and RefinerError naming what this command has otherwise."""
-    tensors = tensors_from_file(path)
-    try:
-        then = json.loads(bytes(tensors.pop(RECIPE).tolist()).decode())
-        now = json.loads(recipe)
-        for name in now:
-            if then.get(name) != now[name]:
-                raise RefinerError(
-                    f"{path} was made with {name} {then.get(name)}, this command has {now[name]}; "
-                    "give the same, or leave --resume out"
-                )
-        training.state.load(tensors)
-    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise RefinerError(f"{path} is no state of this training: {error}") from error
-    if training.state.step > training.config.total:
-        raise RefinerError(
-            f"{path} is at step {training.state.step}, beyond the {training.config.total} asked for"
-        )
-
-
-def state_path(out: Path) -> Path:
-    """Where training goes on from."""
-    return out.with_suffix(".state.safetensors")
 
 
 def sheet_path(out: Path, step: int) -> Path:

@@ -214,6 +214,7 @@ REFINER = {
     "regulariser": "0.5 x mean of identity",
     "shift_px": 0.2,
     "structure": 0.9,
+    "agreement": None,
 }
 
 

@@ -20,6 +20,7 @@ FACTS = Refiner(
     regulariser="0.5 x mean of identity",
     shift_px=0.2,
     structure=0.9,
+    agreement=None,
 )
 
 

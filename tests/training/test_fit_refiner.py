@@ -14,14 +14,8 @@ from training.errors import RefinerError
 from training.fit_refiner import RefinerTraining, refined_bytes
 from training.image_pool import Pool
 from training.refiner_config import RefinerFit, Regulariser
-from training.refiner_run import (
-    Run,
-    recipe_text,
-    run_refiner,
-    sheet_path,
-    state_path,
-    write_state,
-)
+from training.refiner_run import Run, run_refiner, sheet_path
+from training.refiner_state_file import recipe_text, state_path, write_state
 
 FAST = RefinerFit(
     network=RefinerConfig(width=6, blocks=1),
@@ -43,11 +37,11 @@ def blobs(seed: int, gain: float = 1.0) -> Tensor:
     return (fine * 255 * gain).byte()
 
 
-SOURCE, REAL = Pool(blobs(0), ("CC0-1.0",), "a" * 64), Pool(blobs(1, 0.4))
+SOURCE, REAL = Pool(blobs(0), None, ("CC0-1.0",), "a" * 64), Pool(blobs(1, 0.4))
 
 
 def run_at(out: Path, every: int = 4, shift: float = 9.0, structure: float = -1.0) -> Run:
-    return Run(out, every, shift, structure, ["CC0-1.0"])
+    return Run(out, every, shift, structure, 0.0, 3, ["CC0-1.0"])
 
 
 def files(out: Path) -> dict[str, bytes]:
@@ -143,6 +137,17 @@ def test_a_bound_that_is_passed_ends_it_and_keeps_the_last_good_weights(tmp_path
     with pytest.raises(RefinerError, match=r"structure is .*nothing is written"):
         run_refiner(FAST, SOURCE, REAL, run_at(new, structure=1.5), resume=False)
     assert not new.exists() and not state_path(new).exists()
+
+
+def test_a_segmenter_that_no_longer_sees_the_same_ends_it_too(tmp_path: Path) -> None:
+    out = tmp_path / "r.safetensors"
+    masks = (SOURCE.images[:, 0] > 128).byte()
+    labelled = replace(SOURCE, masks=masks)
+    run = replace(run_at(out), min_agreement=1.5)
+    with pytest.raises(RefinerError, match=r"agreement is [01]\.\d+, the bound 1\.5; nothing"):
+        run_refiner(FAST, labelled, REAL, run, resume=False)
+    run_refiner(FAST, SOURCE, REAL, run, resume=False)  # without masks there is none
+    assert refiner_from_file(out)[1].agreement is None
 
 
 def test_a_loss_that_is_not_finite_ends_it_before_it_does_harm(tmp_path: Path) -> None:

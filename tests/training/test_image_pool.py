@@ -62,6 +62,8 @@ def test_a_service_gives_its_first_samples() -> None:
         batch = next(iter(client.stream(20, seed=7, count=20)))
         assert batch.images is not None
     assert np.array_equal(pool.images.permute(0, 2, 3, 1).numpy(), batch.images)
+    assert pool.masks is not None and batch.masks is not None
+    assert np.array_equal(pool.masks.numpy(), batch.masks)
     assert pool.generator_sha256 is None
 
 
