@@ -109,13 +109,15 @@ def refiner(
 
 
 def refuse_misfits(source: Pool, real: Pool, config: RefinerFit) -> None:
-    """Raises RefinerError unless both have one size, and the history holds half a batch."""
+    """Raises RefinerError for images of two sizes, and for a recipe that they cannot train."""
     if source.size != real.size:
         (a, b), (c, d) = source.size, real.size
         raise RefinerError(
             f"the source's images are {a}x{b} pixels, the real ones {c}x{d}; --fit scales and "
             "cuts the real ones to the source's size"
         )
+    if config.total == 0:
+        raise RefinerError("--steps, --warm-up and --critic-warm-up are 0; one must not be")
     least = min(source.size)
     if least < MIN_EXTENT:
         raise RefinerError(f"images are {least} pixels across; at least {MIN_EXTENT} are needed")

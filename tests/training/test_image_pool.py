@@ -114,6 +114,8 @@ def test_the_command_refuses_before_it_trains(tmp_path: Path) -> None:
     assert "has no images" in refusal(refine(*where, "--real", tmp_path))
     history = refine(*where, "--real", source, "--history", 3)
     assert "--history is 3; it must hold half a batch, 8" in refusal(history)
+    none = refine(*where, "--real", source, "--steps", 0, "--warm-up", 0, "--critic-warm-up", 0)
+    assert "are 0; one must not be" in refusal(none)
     tiny = refine("--source", small, "--real", small, "--out", out)
     assert "16 pixels across; at least 24" in refusal(tiny)
     assert refine("--source", source, "--real", source, "--out", tmp_path / "x.pt").exit_code == 2
