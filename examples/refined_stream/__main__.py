@@ -17,7 +17,7 @@ from statistics import fmean
 import click
 import torch
 
-from examples.refined_stream.material import REAL, STREAMED, photographs, streamed_sets
+from examples.refined_stream.material import REAL, STREAMED, TEST, photographs, streamed_sets
 from examples.train_segmentation.evaluate import evaluate
 from examples.train_segmentation.fit import FitConfig, fit
 from examples.train_segmentation.options import seeds_from_text
@@ -29,7 +29,7 @@ from examples.train_segmentation.results import (
     runs_of_folder,
     write_run,
 )
-from examples.train_segmentation.samples import TEST, Samples, shuffled_batches
+from examples.train_segmentation.samples import Samples, shuffled_batches
 from labelmint.errors import LabelmintError
 
 SHOWN = 8  # test images in the picture

@@ -18,6 +18,7 @@ from examples.train_segmentation.samples import Draw, Samples, rendered, samples
 from labelmint.torch import LabelStream
 
 REAL = Draw(seed=51_001, count=2048)  # photographs: the refiner sees them, the oracle their truth
+TEST = Draw(seed=51_003, count=1024)  # for the table alone; no recipe was chosen by it
 STREAMED = 2048  # samples of each bundle
 STREAM_SEED = 41_000
 AT_ONCE = 16

@@ -11,8 +11,9 @@ from PIL import Image
 from bundle import open_bundle
 from checkpoints import sha256_of_file
 from engines import EngineOptions, default_options, open_engine, open_mapping, ws_from_indices
+from engines.fake import fake_bundle
 from labelmint import Client
-from tests.service.harness import served
+from tests.service.harness import FakeModel, served
 from training.__main__ import main
 from training.errors import TrainingError
 from training.image_pool import images_from_folder, pool_from_source
@@ -121,6 +122,20 @@ def test_the_command_refuses_before_it_trains(tmp_path: Path) -> None:
     assert refine("--source", source, "--real", source, "--out", tmp_path / "x.pt").exit_code == 2
     assert refine(*where, "--real", source, "--feature", "hue").exit_code == 2
     assert not out.exists()
+
+
+def test_a_services_masks_are_what_the_segmenter_learns_from(tmp_path: Path) -> None:
+    real, out = folder_of(tmp_path / "r", [(32, 32)] * 3), tmp_path / "r.safetensors"
+    with served([FakeModel(bundle=fake_bundle(resolution=32))]) as server:
+        result = refine(
+            "--source", f"127.0.0.1:{server.server.port}", "--images", 6, "--real", real,
+            "--out", out, "--steps", 1, "--warm-up", 1, "--critic-warm-up", 1, "--batch", 2,
+            "--segmenter-steps", 2, "--min-agreement", 0, "--min-structure", -1, "--max-shift", 99,
+        )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert ", agreement 0." in result.output or ", agreement 1.000" in result.output
+    card = out.with_suffix(".toml").read_text()
+    assert "agreement = " in card and "generator_sha256" not in card
 
 
 def test_the_command_trains_and_resumes(tmp_path: Path) -> None:
