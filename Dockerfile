@@ -19,7 +19,7 @@ COPY bundle /app/bundle
 COPY engines /app/engines
 COPY labelmint /app/labelmint
 COPY service /app/service
-RUN python -m compileall -q /app /opt/venv
+RUN python -m compileall -q /app
 
 # onnxruntime and onnxruntime-gpu own one import name.
 FROM builder AS builder-gpu
@@ -34,6 +34,9 @@ FROM builder-gpu AS builder-gpu-trt
 ARG TENSORRT_VERSION=11.4.0.106
 RUN pip install --no-cache-dir "tensorrt==${TENSORRT_VERSION}" \
         --extra-index-url https://pypi.nvidia.com
+# `python -m export.engine_command`, which needs no torch: this image builds its own engines.
+COPY export/__init__.py export/engine.py export/engine_command.py /app/export/
+RUN python -m compileall -q /app/export
 
 FROM builder AS builder-export
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
@@ -45,7 +48,7 @@ COPY checkpoints /app/checkpoints
 COPY export /app/export
 COPY nets /app/nets
 COPY training /app/training
-RUN python -m compileall -q /app /opt/venv
+RUN python -m compileall -q /app
 
 # hadolint ignore=DL3006
 FROM ${BASE_IMAGE} AS runtime

@@ -17,10 +17,10 @@ import torch
 from benchmarks.gpu_results import Results
 from export.label_branch import LabelBranch
 from export.label_spec import LabelSpec
-from export.reference import jensen_shannon
 from nets.config import channels_from_base
 from nets.features import hypercolumn
 from nets.interpreter import HeadConfig, Interpreter, member_as_sequential
+from nets.labels import jensen_shannon
 
 PART, RESOLUTION, CLASSES, MEMBERS, HIDDEN, STRIP = "branch", 512, 19, 10, (256, 32), 1 << 15
 ROUNDS = 10

@@ -24,9 +24,9 @@ from torch import Tensor, nn
 
 from export.label_branch import LabelBranch
 from export.label_spec import LabelSpec
-from export.reference import jensen_shannon
 from nets.features import hypercolumn
 from nets.interpreter import HeadConfig, Interpreter, member_as_sequential, published_hidden
+from nets.labels import jensen_shannon
 from nets.stylegan2 import channels_from_base
 
 CHANNEL_BASES = {64: 4096, 128: 8192, 256: 16384, 512: 32768}

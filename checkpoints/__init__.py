@@ -11,7 +11,9 @@ from checkpoints.card import (
     RefinerCard,
     RegulariserCard,
     SegmentationCard,
+    Strict,
 )
+from checkpoints.classes import Classes, classes_from_file, classes_from_names, write_classes
 from checkpoints.errors import CardError, CheckpointError, ForeignFileError, WeightsError
 from checkpoints.families import NATIVE, generator_from_foreign, generator_from_path
 from checkpoints.foreign import (
@@ -32,6 +34,7 @@ from checkpoints.published_interpreter import (
     interpreter_from_published,
     member_paths,
     widths_of_member,
+    write_members,
 )
 from checkpoints.recipes import (
     Recipe,
@@ -42,7 +45,7 @@ from checkpoints.recipes import (
     recipe_with_classes,
 )
 from checkpoints.refiner import config_card_from_refiner, refiner_from_file, write_refiner
-from checkpoints.toml import write_text
+from checkpoints.toml import read_toml, write_text
 from checkpoints.weights import sha256_of_file, tensors_from_file, write_tensors
 
 __all__ = [
@@ -50,6 +53,7 @@ __all__ = [
     "CardError",
     "CheckpointError",
     "ClassCard",
+    "Classes",
     "ConfigCard",
     "DepthCard",
     "ForeignFile",
@@ -63,11 +67,14 @@ __all__ = [
     "RefinerCard",
     "RegulariserCard",
     "SegmentationCard",
+    "Strict",
     "TensorFlowNetwork",
     "TorchFile",
     "WeightsError",
     "card_from_config",
     "card_with_recipe",
+    "classes_from_file",
+    "classes_from_names",
     "config_card_from_refiner",
     "generator_from_file",
     "generator_from_foreign",
@@ -80,14 +87,17 @@ __all__ = [
     "published_names",
     "read_array",
     "read_foreign",
+    "read_toml",
     "recipe_from_name",
     "recipe_with_classes",
     "refiner_from_file",
     "sha256_of_file",
     "tensors_from_file",
     "widths_of_member",
+    "write_classes",
     "write_generator",
     "write_interpreter",
+    "write_members",
     "write_refiner",
     "write_tensors",
     "write_text",

@@ -19,7 +19,7 @@ from checkpoints.recipes import Recipe, matching_recipes
 from checkpoints.renamed import extent_of, tensors_of
 from checkpoints.weights import fill_module, meta_module, refuse_names
 from nets.config import GeneratorConfig
-from nets.interpreter import HeadConfig, Interpreter
+from nets.interpreter import HeadConfig, Interpreter, member_as_sequential
 
 LINEARS, NORMS = (0, 3, 6), (2, 5)  # positions in their sequence
 STATISTICS = ("weight", "bias", "running_mean", "running_var")
@@ -67,6 +67,21 @@ def interpreter_from_published(
     if problem:
         raise CardError(f"recipe {recipe.name}: {problem}")
     return interpreter, card
+
+
+def write_members(folder: Path, interpreter: Interpreter) -> list[Path]:
+    """Writes the segmentation head as model_0.pth, model_1.pth ..., as their code saves and loads
+    them. Raises WeightsError when there is no such head."""
+    if "segmentation" not in interpreter.heads:
+        raise WeightsError(f"{folder} is not written: published members are of segmentation heads")
+    head = interpreter.head("segmentation")
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"model_{k}.pth" for k in range(head.config.members)]
+    for k, path in enumerate(paths):
+        state = member_as_sequential(head, k).state_dict()
+        renamed = {f"module.layers.{name}": tensor.clone() for name, tensor in state.items()}
+        torch.save({"model_state_dict": renamed}, path)
+    return paths
 
 
 def widths_of_member(file: ForeignFile, source: str) -> tuple[int, int, int, int]:

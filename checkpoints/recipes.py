@@ -3,22 +3,19 @@
 The recipes of the published configurations lie in `published/`; users may write their own.
 """
 
-import colorsys
-import re
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
 from checkpoints.card import ClassCard, GeneratorCard, Strict
+from checkpoints.classes import classes_from_file, distinct_colors
 from checkpoints.errors import CardError
 from checkpoints.toml import read_toml
 from nets.config import TapRecipe
 from nets.features import Resize
 
 FOLDER = Path(__file__).parent / "published"
-GOLDEN_RATIO = 0.618034
-COLOR = re.compile(r"#[0-9a-fA-F]{6}\Z")
 
 
 class RecipeFile(Strict, frozen=True, kw_only=True):
@@ -40,19 +37,6 @@ class RecipeFile(Strict, frozen=True, kw_only=True):
     licences: list[str]
     classes: list[str]  # names, by class id
     colors: list[int] | None = None  # 0xRRGGBB by class id; absent: distinct ones
-
-
-class ClassEntry(Strict, frozen=True):
-    """A row of classes.toml, as labelled sets have it; the class id is its position."""
-
-    name: str
-    color: str  # "#rrggbb"
-
-
-class ClassesFile(Strict, frozen=True):
-    """classes.toml."""
-
-    classes: list[ClassEntry]
 
 
 class Recipe(Strict, frozen=True, kw_only=True):
@@ -91,16 +75,11 @@ def recipe_from_name(name_or_path: str) -> Recipe:
 
 def recipe_with_classes(recipe: Recipe, path: Path) -> Recipe:
     """The recipe with the names and colours of a classes.toml. Raises CardError."""
-    entries = read_toml(path, ClassesFile).classes
-    for i, entry in enumerate(entries):
-        if not COLOR.match(entry.color):
-            raise CardError(f'{path}: classes[{i}].color is {entry.color!r}, not "#rrggbb"')
-    if not entries:
-        raise CardError(f"{path}: classes is empty")
+    cards = classes_from_file(path).cards
     file = msgspec.structs.replace(
         recipe.file,
-        classes=[entry.name for entry in entries],
-        colors=[int(entry.color[1:], 16) for entry in entries],
+        classes=[card.name for card in cards],
+        colors=[card.color for card in cards],
     )
     return Recipe(name=recipe.name, file=file)
 
@@ -129,16 +108,6 @@ def card_with_recipe(card: GeneratorCard, recipe: Recipe) -> GeneratorCard:
         truncation_cutoff=recipe.file.truncation_cutoff,
         licences=list(dict.fromkeys([*card.licences, *recipe.file.licences])),
     )
-
-
-def distinct_colors(count: int) -> list[int]:
-    """Black, then hues by steps of the golden ratio, 0xRRGGBB each."""
-    colors = [0x000000]
-    for i in range(1, count):
-        rgb = colorsys.hsv_to_rgb(i * GOLDEN_RATIO % 1, 0.85 - 0.3 * (i % 2), 1 - 0.25 * (i % 3))
-        red, green, blue = (round(255 * part) for part in rgb)
-        colors.append(red << 16 | green << 8 | blue)
-    return colors[:count]
 
 
 def _recipe(name: str, path: Path) -> Recipe:

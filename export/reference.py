@@ -17,10 +17,16 @@ from export.refiner_stage import RefinerStage
 from nets.features import gather_features, hypercolumn
 from nets.generator import Generator
 from nets.interpreter import Interpreter
+from nets.labels import (
+    jensen_shannon,
+    keypoints_from_heatmaps,
+    majority,
+    member_variance,
+    top_mean,
+)
 
 WHOLE_BYTES = 1 << 30
 PIXELS_AT_ONCE = 1 << 14
-EPS = 1.1920929e-07  # the mixture's probabilities are clamped to [EPS, 1 - EPS] in the log
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -64,9 +70,9 @@ def _one(
     if "segmentation" in maps:
         outputs["mask"], outputs["mask_margin"] = vote(maps["segmentation"])
     if "keypoints" in maps:
-        heatmaps = maps["keypoints"].mean(dim=0).numpy()
-        outputs["keypoints"] = keypoints_from_heatmaps(heatmaps, spec.keypoint_window_px)
-        outputs["keypoints_margin"] = peak_margin(heatmaps)
+        heatmaps = maps["keypoints"].mean(dim=0)
+        outputs["keypoints"] = keypoints_from_heatmaps(heatmaps, spec.keypoint_window_px).numpy()
+        outputs["keypoints_margin"] = peak_margin(heatmaps.numpy())
     if "depth" in maps:
         outputs["depth"] = maps["depth"][..., 0].mean(dim=0).numpy().astype(np.float16)
     if spec.score_source is not None:
@@ -74,7 +80,7 @@ def _one(
         divergence = (
             jensen_shannon(members)
             if spec.score_source == "segmentation"
-            else members.var(dim=0, correction=0).mean(dim=-1)
+            else member_variance(members)
         )
         outputs["uncertainty"] = top_mean(divergence, spec.score_fraction).numpy()
         outputs["uncertainty_map"] = divergence.numpy().astype(np.float16)
@@ -126,53 +132,12 @@ def head_maps(
 def vote(logits: Tensor) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """[m, H, W, C] -> majority of the members' classes, ties to the smallest id, [H, W]; and
     the smallest lead of a member's winner."""
-    classes = logits.shape[-1]
-    votes = F.one_hot(logits.argmax(dim=-1), classes).sum(dim=0).numpy()  # [H, W, C]
-    mask = votes.argmax(axis=-1).astype(np.uint8)  # numpy promises the first maximum
-    if classes == 1:
+    mask: NDArray[np.uint8] = majority(logits).numpy()
+    if logits.shape[-1] == 1:
         return mask, np.full(mask.shape, np.inf, np.float32)
     top = logits.topk(2, dim=-1).values  # [m, H, W, 2]
     margin: NDArray[np.float32] = (top[..., 0] - top[..., 1]).amin(dim=0).numpy()
     return mask, margin
-
-
-def jensen_shannon(logits: Tensor) -> Tensor:
-    """[m, ..., C] -> [...] in nats: entropy of the mean less the mean entropy."""
-    log_p = logits.log_softmax(dim=-1)
-    mean = log_p.exp().mean(dim=0)
-    mean = mean / mean.sum(dim=-1, keepdim=True)
-    mixture = -(mean * mean.clamp(EPS, 1 - EPS).log()).sum(dim=-1)
-    return mixture + (log_p.exp() * log_p).sum(dim=-1).mean(dim=0)
-
-
-def top_mean(values: Tensor, fraction: float) -> Tensor:
-    """Mean of the largest int(fraction * n) values, at least one; a float32 scalar."""
-    count = max(1, int(values.numel() * fraction))
-    return values.flatten().topk(count).values.mean()
-
-
-def keypoints_from_heatmaps(
-    heatmaps: NDArray[np.float32],  # [H, W, K], mean over the members
-    window_px: int,
-) -> NDArray[np.float32]:
-    """[K, 3]: x, y with pixel centres at +0.5, and the maximum.
-
-    Position: the centroid of the positive values within `window_px` of the first maximum,
-    in both directions; the maximum itself where nothing is positive.
-    """
-    points = np.empty((heatmaps.shape[2], 3), np.float32)
-    for k in range(len(points)):
-        heat = heatmaps[:, :, k]
-        row, column = divmod(int(heat.argmax()), heat.shape[1])  # numpy's first maximum
-        top, left = max(row - window_px, 0), max(column - window_px, 0)
-        window = heat[top : row + window_px + 1, left : column + window_px + 1]
-        weights = np.maximum(window, 0).astype(np.float64)
-        x, y, total = column + 0.5, row + 0.5, weights.sum()
-        if total > 0:
-            x = (weights.sum(axis=0) @ (left + np.arange(window.shape[1]) + 0.5)) / total
-            y = (weights.sum(axis=1) @ (top + np.arange(window.shape[0]) + 0.5)) / total
-        points[k] = x, y, heat[row, column]
-    return points
 
 
 def peak_margin(heatmaps: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -27,8 +27,10 @@ _CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.http2.max_pings_without_data", 0),
     # A server that comes back is found again within two seconds, not within two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 2_000),  # for one attempt to connect, whatever it is called
     ("grpc.max_reconnect_backoff_ms", 2_000),
+    # A name is looked up again when a connection ends or grows old, and may be as often.
+    ("grpc.dns_min_time_between_resolutions_ms", 1_000),
     ("grpc.enable_retries", 0),
     ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
 )

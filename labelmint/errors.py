@@ -20,12 +20,16 @@ A mistake in a call's own arguments that needs no server to see is a plain Value
 
 from __future__ import annotations
 
-from typing import cast
+from typing import TypeVar, cast
 
 import grpc
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
+
+# The ErrorInfo of a stream that a server ended in good order: nothing is wrong with either.
+STREAM_AGED, ERROR_DOMAIN = "STREAM_AGED", "labelmint.v1"
+_Detail = TypeVar("_Detail", bound=Message)
 
 
 class LabelmintError(Exception):
@@ -141,13 +145,26 @@ def error_from_rpc(error: grpc.RpcError, target: str) -> RpcError:
     return _CLASSES.get(code, ServerFault)(message, code.name, _retry_after_s(error))
 
 
+def ended_by_age(error: grpc.RpcError) -> bool:
+    """Whether the server ended a stream that has been there for as long as streams may."""
+    info = _detail(error, error_details_pb2.ErrorInfo())
+    return info is not None and (info.reason, info.domain) == (STREAM_AGED, ERROR_DOMAIN)
+
+
 def _retry_after_s(error: grpc.RpcError) -> float | None:
-    retry = error_details_pb2.RetryInfo()
+    retry = _detail(error, error_details_pb2.RetryInfo())
+    if retry is None:
+        return None
+    return float(retry.retry_delay.seconds + retry.retry_delay.nanos * 1e-9)
+
+
+def _detail(error: grpc.RpcError, empty: _Detail) -> _Detail | None:
+    """Fills the empty detail of that kind; None where there is none."""
     try:
         # Whatever a call raises is the call itself, too.
         status = rpc_status.from_call(cast(grpc.Call, error))
-        if any(detail.Unpack(retry) for detail in (status.details if status else ())):
-            return float(retry.retry_delay.seconds + retry.retry_delay.nanos * 1e-9)
+        if any(detail.Unpack(empty) for detail in (status.details if status else ())):
+            return empty
     except (ValueError, DecodeError):
         pass  # the details are damaged or contradict the status: they are only a hint
     return None

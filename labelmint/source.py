@@ -1,11 +1,13 @@
 """One server stream's messages, checked, whatever happens to its servers meanwhile.
 
 A stream that a server ends with UNAVAILABLE, as it may at any message boundary, or that falls
-silent, is asked for again at its position, of the next replica.
+silent, is asked for again at its position, of the next replica; at once, when it was ended because
+of its age.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
@@ -16,10 +18,18 @@ from typing import NamedTuple, Protocol
 import grpc
 
 from labelmint.batch import Chunk, chunk_from_proto
-from labelmint.errors import MalformedMessage, RpcError, Unreachable, error_from_rpc
+from labelmint.errors import (
+    MalformedMessage,
+    RpcError,
+    Unreachable,
+    ended_by_age,
+    error_from_rpc,
+)
 from labelmint.retries import Patience, Reconnects, Retries
 from labelmint.shards import outsiders, resumed
 from labelmint.v1 import label_service_pb2 as pb
+
+_log = logging.getLogger("labelmint")
 
 
 class StreamCall(Protocol):
@@ -80,6 +90,7 @@ class Source:
         """Until the query is answered, or `close`. Raises LabelmintError."""
         rest: pb.SampleQuery | None = self._query
         while rest is not None:
+            began = self._next_index
             call, target = self._open(rest)
             try:
                 while (response := self._next_of(call)) is not None:
@@ -87,7 +98,11 @@ class Source:
                 return
             except grpc.RpcError as error:
                 where = f"going on at index {self._next_index}"
-                self._retries.wait(self._typed(error, target), where)
+                # A server that ends every stream at once, of whatever age, has to be waited for.
+                if ended_by_age(error) and self._next_index > began:
+                    _log.info("%s has ended a stream by its age; %s", target, where)
+                else:
+                    self._retries.wait(self._typed(error, target), where)
             rest = resumed(self._query, self._next_index, self._received, self._bundle_id)
 
     def watch(self) -> None:

@@ -60,6 +60,7 @@ class Config:
     batch_sizes: tuple[int, ...] = ()  # empty: the engine's own
     threads: int = 0  # of one engine run, 0: one per core
     batch_delay_s: float = 0.0  # that an engine batch which is not full waits for more rows
+    max_stream_age_s: float = 0.0  # then a stream ends, to be resumed at any replica; 0: never
     drain_delay_s: float = 0.0  # between not ready and ending streams, for balancers to notice
     drain_grace_s: float = 10.0  # for clients to take their last message
     tls: TlsFiles | None = None  # None: plain text

@@ -96,6 +96,11 @@ class Stream:
         """Whether `count` samples were kept."""
         return 0 < self.query.count <= self.lane.kept
 
+    @property
+    def finished(self) -> bool:
+        """Whether everything asked for is in chunks."""
+        return self.complete and not self._pieces and self._told == self._frontier
+
     def settle(self, outcome: Outcome) -> None:
         """Takes in one outcome; whatever is behind an error or the count is dropped."""
         self._early[outcome.first] = outcome
@@ -117,7 +122,7 @@ class Stream:
         await self._wait_for(self._has_news, HEARTBEAT_S)
         if not self._pieces:
             self._check()
-            if self.complete and self._told == self._frontier:
+            if self.finished:
                 return None
             return self._chunk([], min(self._frontier, self._told + HEARTBEAT_EXAMINED))
         taken = self._take_pieces(size)

@@ -8,6 +8,7 @@ ServiceError
 ├── RangeSpent      OUT_OF_RANGE: max_examined reached, or the latent source has no more rows
 ├── Overloaded      RESOURCE_EXHAUSTED: a limit of this server or of this client, for now
 ├── NotServing      UNAVAILABLE: still loading, or draining
+│   └── Aged        a stream's time here is over; with ErrorInfo, so that clients need not worry
 ├── Denied          PERMISSION_DENIED: for administrators alone
 ├── Disabled        UNIMPLEMENTED: this server was started without it
 └── StartError      never on the wire: the process cannot start
@@ -19,10 +20,12 @@ from dataclasses import dataclass
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from bundle.errors import NotCalibrated
 from engines.errors import NotFiniteError, SamplingError
+from labelmint.errors import ERROR_DOMAIN, STREAM_AGED
 from service.logs import request_id
 
 NEXT_INDEX = "labelmint-next-index"  # trailing metadata: where to resume
@@ -61,6 +64,10 @@ class Overloaded(ServiceError):
 
 class NotServing(ServiceError):
     """The server is loading or draining; another replica, or a later try, may help."""
+
+
+class Aged(NotServing):
+    """The stream has been here for as long as it may; it goes on elsewhere, or here anew."""
 
 
 class LoadFailed(ServiceError):
@@ -108,9 +115,9 @@ def status_from_error(error: Exception) -> Status:
     """The table; whatever is not in it is INTERNAL, with the request id to look for in the log."""
     for kind, code in _CODES:
         if isinstance(error, kind):
-            metadata = _retry_metadata(error) if isinstance(error, Overloaded) else ()
             data = str(error).encode(errors="replace")[:MAX_MESSAGE_BYTES]
-            return Status(code, data.decode(errors="ignore"), metadata)
+            text = data.decode(errors="ignore")
+            return Status(code, text, _metadata(error, code, text))
     _log.error("a call failed: %s", error, exc_info=error)
     message = (
         f"the server failed at this request; its log says why, under request id {request_id.get()}"
@@ -118,16 +125,24 @@ def status_from_error(error: Exception) -> Status:
     return Status(grpc.StatusCode.INTERNAL, message, ())
 
 
-def _retry_metadata(error: Overloaded) -> tuple[tuple[str, str | bytes], ...]:
-    milliseconds = math.ceil(error.retry_after_s * 1000)
-    delay = duration_pb2.Duration()
-    delay.FromMilliseconds(milliseconds)
+def _metadata(
+    error: Exception, code: grpc.StatusCode, text: str
+) -> tuple[tuple[str, str | bytes], ...]:
+    """What programs are to know of it."""
+    if isinstance(error, Aged):
+        info = error_details_pb2.ErrorInfo(reason=STREAM_AGED, domain=ERROR_DOMAIN)
+        return (_details(code, text, info),)
+    if isinstance(error, Overloaded):
+        milliseconds = math.ceil(error.retry_after_s * 1000)
+        delay = duration_pb2.Duration()
+        delay.FromMilliseconds(milliseconds)
+        retry = error_details_pb2.RetryInfo(retry_delay=delay)
+        return _details(code, text, retry), ("grpc-retry-pushback-ms", str(milliseconds))
+    return ()
+
+
+def _details(code: grpc.StatusCode, text: str, message: Message) -> tuple[str, bytes]:
     detail = any_pb2.Any()
-    detail.Pack(error_details_pb2.RetryInfo(retry_delay=delay))
-    status = status_pb2.Status(
-        code=grpc.StatusCode.RESOURCE_EXHAUSTED.value[0], message=str(error), details=[detail]
-    )
-    return (
-        ("grpc-status-details-bin", status.SerializeToString()),
-        ("grpc-retry-pushback-ms", str(milliseconds)),
-    )
+    detail.Pack(message)
+    status = status_pb2.Status(code=code.value[0], message=text, details=[detail])
+    return "grpc-status-details-bin", status.SerializeToString()

@@ -30,6 +30,7 @@ def config_from_flags(flags: dict[str, Any]) -> Config:
         **engine_config(flags),
         threads=flags["threads"],
         batch_delay_s=flags["batch_delay"],
+        max_stream_age_s=flags["max_stream_age"],
         drain_delay_s=flags["drain_delay"],
         drain_grace_s=flags["drain_grace"],
         tls=_tls_from_flags(flags),
@@ -74,6 +75,15 @@ def _address(context: click.Context, option: click.Parameter, value: str) -> str
     return value
 
 
+def _age(context: click.Context, option: click.Parameter, value: float) -> float:
+    if value != 0 and not MIN_STREAM_AGE_S <= value <= MAX_STREAM_AGE_S:
+        raise click.BadParameter(
+            f"{value:g} is not {MIN_STREAM_AGE_S} to {MAX_STREAM_AGE_S} seconds, nor 0 for no end"
+        )
+    return value
+
+
+MIN_STREAM_AGE_S, MAX_STREAM_AGE_S = 1, 86_400  # resuming more often would cost throughput
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _LIMIT = click.IntRange(min=1)
 _SECONDS = click.FloatRange(min=0)
@@ -122,6 +132,14 @@ _FLAGS: tuple[Callable[[Any], Any], ...] = (
         type=_SECONDS,
         default=0.0,
         help="Seconds that an engine batch which is not full waits for more rows.",
+    ),
+    option(
+        "--max-stream-age",
+        type=float,
+        default=0.0,
+        callback=_age,
+        help="Seconds, a tenth more or less, that a stream stays at this server: then it ends at a "
+        "message, for its client to go on at any replica; 0: no end.",
     ),
     option(
         "--drain-delay",

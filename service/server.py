@@ -3,6 +3,7 @@
 import asyncio
 import ipaddress
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from grpc_reflection.v1alpha import reflection
 
 from service.config import Config
 from service.errors import StartError
+from service.lifetime import CONNECTION_SHARE
 from service.loading import OpenModel, open_model
 from service.metrics import Metrics
 from service.models import ServedModel
@@ -77,7 +79,7 @@ class Server:
             self._update_health,
             self._fail,
         )
-        self._serving = Serving(self.repository, config.limits, self._encoders, self._tracing)
+        self._serving = Serving(self.repository, config, self._encoders, self._tracing)
         control = RepositoryControl(config, self.repository) if admins is not None else None
         self._services = (
             LabelService(self._serving, self._calls, config.shared_memory),
@@ -220,7 +222,7 @@ def _is_admin(admins: Tokens | None, context: Context) -> bool:
 
 
 def _grpc_options(config: Config) -> list[tuple[str, int]]:
-    return [
+    options = [
         ("grpc.max_receive_message_length", config.limits.max_request_bytes),
         ("grpc.max_send_message_length", config.limits.max_message_bytes),
         ("grpc.so_reuseport", 0),  # a second server on the port is a mistake, not a share
@@ -228,3 +230,8 @@ def _grpc_options(config: Config) -> list[tuple[str, int]]:
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
     ]
+    if config.max_stream_age_s:
+        # Calls that are under way finish on an old connection, however long they take.
+        age_s = CONNECTION_SHARE * config.max_stream_age_s
+        options.append(("grpc.max_connection_age_ms", math.ceil(age_s * 1000)))
+    return options

@@ -135,7 +135,7 @@ def demo_bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
         return made.resolve()
     folder = tmp_path_factory.mktemp("demo")
     generator, _ = generator_from_file(GENERATOR)
-    write_examples(generator, folder / "labels")
+    write_examples(generator, folder / "labels", sha256_of_file(GENERATOR))
     interpreter, out = folder / "interpreter.safetensors", folder / "bundle"
     training_command(
         [

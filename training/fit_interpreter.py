@@ -1,134 +1,175 @@
-"""Labelled images -> a trained interpreter: all members of all heads in one batched model.
+"""Labelled images -> a trained interpreter: all members of all heads in one batched model."""
 
-Features are gathered per sampled pixel from the taps at their own resolution; the
-hypercolumn is never built.
-"""
-
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from tqdm import trange
+from tqdm import tqdm
 
-from nets.features import gather_features
 from nets.generator import Generator
-from nets.interpreter import HeadConfig, Interpreter, published_hidden
-from training.errors import LabelError
+from nets.interpreter import HeadConfig, HeadKind, Interpreter, published_hidden
+from training.errors import LabelError, TrainingError
+from training.features import PixelFeatures, features_from_ws
+from training.fit_config import PUBLISHED, FitConfig
+from training.fit_state import FitState, fit_state_from_file, write_fit_state
 from training.labelled_set import LabelledSet
+from training.pixels import Pixels, PixelSampler
+from training.targets import Targets
+
+SAVE_EVERY = 200  # steps
+Save = Callable[[FitState], None]
 
 
 @dataclass(frozen=True)
-class FitConfig:
-    """How an interpreter is trained."""
+class Step:
+    """What one step trains on."""
 
-    members: int = 10
-    steps: int = 480
-    pixels_per_image: int = 64  # in every step, half of them spread evenly over the classes
-    learning_rate: float = 2e-3  # Adam's at the start, cosine to zero
-    sigma_px: float = 1.5  # of the keypoints' Gaussian targets, in label pixels
-    seed: int = 0
+    pixels: Pixels
+    rate: float  # Adam's
+    epoch: int = 0
 
 
-def fit_interpreter(generator: Generator, labels: LabelledSet, config: FitConfig) -> Interpreter:
-    """Trains segmentation and, where the set has them, keypoints; deterministic for a seed.
+def fit_interpreter(
+    generator: Generator,
+    labels: LabelledSet,
+    config: FitConfig,
+    partial: Path | None = None,  # where an unfinished fit is kept, and taken up again
+    identity: str = "",  # of everything that goes in; another one's file is not taken up
+) -> Interpreter:
+    """Trains every head the set has labels for, on the device of the generator; deterministic for
+    a seed on one machine, taken up or not.
 
-    Raises LabelError when the labels do not fit the generator.
+    Raises TrainingError, among them LabelError when the labels do not fit the generator.
     """
-    check_labels(generator, labels)
+    check_labels(generator, labels, config)
+    features = features_from_ws(generator, labels.ws, labels.frame, config.resize)
     torch.manual_seed(config.seed)
-    with torch.no_grad():
-        taps = generator.synthesis(torch.from_numpy(labels.ws)).taps
-    sampler = PixelSampler(labels, config)
-    interpreter = Interpreter(head_configs(labels, config, sum(t.shape[1] for t in taps)))
+    device = generator.mapping.w_avg.device
+    interpreter = Interpreter(head_configs(labels, config, features.features)).to(device)
+    state = FitState(interpreter, _optimizer(interpreter, config))
+    if partial is not None and partial.exists():
+        fit_state_from_file(partial, state, identity)
 
-    optimizer = torch.optim.Adam(interpreter.parameters(), lr=config.learning_rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
+    def save(current: FitState) -> None:
+        if partial is not None:
+            write_fit_state(partial, current, identity)
+
+    targets = Targets(labels, config, device)
+    sampler = PixelSampler(labels, config.sigma(labels.frame.grid), config.seed, device)
     interpreter.train()
-    for _ in trange(config.steps, desc="interpreter", unit="step"):
-        rows, columns = sampler.draw()  # [n, P] each
-        features = gather_features(taps, rows, columns, sampler.grid).flatten(0, 1)
-        loss = torch.zeros(())
-        for kind, prediction in interpreter(features).items():  # [m, n*P, c]
-            error = sampler.pixel_loss(kind, prediction, rows, columns)  # [m, n * P]
-            loss = loss + error.mean(dim=1).sum()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    return interpreter.eval()
+    _fit(state, features, targets, sampler, config, save)
+    if "depth" in interpreter.heads:
+        targets.with_depth_units(interpreter.head("depth"))
+    return interpreter.eval().requires_grad_(False).cpu()
 
 
-def check_labels(generator: Generator, labels: LabelledSet) -> None:
-    """Raises LabelError unless latents and mask sizes fit the generator."""
+def _fit(
+    state: FitState,
+    features: PixelFeatures,
+    targets: Targets,
+    sampler: PixelSampler,
+    config: FitConfig,
+    save: Save,
+) -> None:
+    """Steps until the schedule ends; the published one ends each member by its rule."""
+    published = config.schedule == "published"
+    steps = _published_steps(sampler, state.step) if published else _steps(sampler, config, state)
+    total = None if published else config.steps
+    with tqdm(steps, desc="interpreter", unit="step", initial=state.step, total=total) as bar:
+        for step in bar:
+            losses = train_step(state, features, targets, step)
+            shown = {kind: f"{loss.mean():.3f}" for kind, loss in losses.items()}
+            bar.set_postfix(shown | ({"epoch": step.epoch} if published else {}), refresh=False)
+            if published:
+                state.watch(torch.stack(list(losses.values())).sum(dim=0).cpu(), step.epoch)
+                if state.stopped.all():
+                    break
+            if state.step % SAVE_EVERY == 0:
+                save(state)
+    state.restore_stopped()
+
+
+def _steps(sampler: PixelSampler, config: FitConfig, state: FitState) -> Iterator[Step]:
+    """Drawn pixels and a rate that falls to zero."""
+    for i in range(state.step, config.steps):
+        rate = 0.5 * config.learning_rate * (1 + math.cos(math.pi * i / config.steps))
+        yield Step(sampler.draw(i, config.pixels), rate)
+
+
+def _published_steps(sampler: PixelSampler, first: int) -> Iterator[Step]:
+    """Epochs over every labelled pixel, from step `first` on. All members see one order; the
+    release shuffles anew for each."""
+    count = sum(len(positions) for positions in sampler.labelled)
+    # A batch norm has no variance of one pixel: a last batch of one is left out.
+    starts = range(0, count - 1, PUBLISHED.batch)
+    for epoch in range(first // len(starts), PUBLISHED.max_epochs):
+        pixels = sampler.shuffled(epoch)
+        begun = max(first - epoch * len(starts), 0)
+        for start in starts[begun:]:
+            batch = pixels[start : start + PUBLISHED.batch]
+            yield Step(batch, PUBLISHED.learning_rate, epoch)
+
+
+def train_step(
+    state: FitState, features: PixelFeatures, targets: Targets, step: Step
+) -> dict[HeadKind, Tensor]:
+    """One step of Adam on the sum of all members' losses; {kind: loss of each member [members]}.
+
+    Members share no weights, so each moves as if it were alone. Raises TrainingError when a loss
+    is not finite.
+    """
+    x = features.gather(step.pixels.images, step.pixels.rows, step.pixels.columns)
+    losses = targets.losses(state.interpreter(x), step.pixels)
+    total = torch.stack([loss.sum() for loss in losses.values()]).sum()
+    if not torch.isfinite(total):
+        raise TrainingError(
+            f"the loss is {total.item()} at step {state.step}; lower --learning-rate"
+        )
+    for group in state.optimizer.param_groups:
+        group["lr"] = step.rate
+    state.optimizer.zero_grad()
+    total.backward()
+    state.optimizer.step()
+    state.step += 1
+    return {kind: loss.detach() for kind, loss in losses.items()}
+
+
+def check_labels(generator: Generator, labels: LabelledSet, config: FitConfig) -> None:
+    """Raises LabelError unless latents, grid and class weights fit."""
     expected = (generator.config.num_ws, generator.config.w_dim)
     if labels.ws.shape[1:] != expected:
         raise LabelError(
             f"latents are {list(labels.ws.shape[1:])} per image; this generator reads "
             f"{list(expected)} (num_ws, w_dim)"
         )
-    if labels.masks.shape[1] != labels.masks.shape[2]:
+    if labels.frame.grid > generator.config.resolution:
         raise LabelError(
-            f"masks are {labels.masks.shape[2]}x{labels.masks.shape[1]} pixels; they must be square"
+            f"labels lie on a grid of {labels.frame.grid}; this generator has "
+            f"{generator.config.resolution} pixels"
         )
+    count = 0 if labels.classes is None else len(labels.classes.cards)
+    if config.class_weights is not None and len(config.class_weights) != count:
+        raise LabelError(f"{len(config.class_weights)} class weights are given for {count} classes")
 
 
 def head_configs(labels: LabelledSet, config: FitConfig, features: int) -> tuple[HeadConfig, ...]:
-    """Segmentation, then keypoints where the set has them, at the published widths."""
-    num_classes = len(labels.names.classes)
-    hidden = published_hidden(num_classes)
-    heads = [HeadConfig("segmentation", features, hidden, num_classes, config.members)]
+    """A head for every kind of label, at the published widths unless others are asked for."""
+    num_classes = 0 if labels.classes is None else len(labels.classes.cards)
+    outputs: dict[HeadKind, int] = {}
+    if labels.masks is not None:
+        outputs["segmentation"] = num_classes
     if labels.keypoints is not None:
-        count = labels.keypoints.shape[1]
-        heads.append(HeadConfig("keypoints", features, hidden, count, config.members))
-    return tuple(heads)
+        outputs["keypoints"] = labels.keypoints.shape[1]
+    if labels.depth is not None:
+        outputs["depth"] = 1
+    hidden = config.hidden or published_hidden(num_classes)
+    return tuple(
+        HeadConfig(kind, features, hidden, count, config.members) for kind, count in outputs.items()
+    )
 
 
-class PixelSampler:
-    """Draws training pixels of every image and knows their targets."""
-
-    def __init__(self, labels: LabelledSet, config: FitConfig) -> None:
-        self.grid = labels.masks.shape[1]
-        self.masks = torch.from_numpy(labels.masks.astype(np.int64))  # [n, G, G]
-        self.keypoints = None if labels.keypoints is None else torch.from_numpy(labels.keypoints)
-        self.sigma_px = config.sigma_px
-        self.random = torch.Generator().manual_seed(config.seed)
-        self.uniform = config.pixels_per_image // 2
-        self.balanced = config.pixels_per_image - self.uniform
-        # Each image's pixels weighted so that every class in it has the same total.
-        flat = self.masks.flatten(1)
-        counts = torch.zeros(len(flat), len(labels.names.classes)).scatter_add_(
-            1, flat, torch.ones_like(flat, dtype=torch.float32)
-        )
-        self.class_even = 1 / counts.gather(1, flat)  # [n, G*G]
-
-    def draw(self) -> tuple[Tensor, Tensor]:
-        """Rows and columns, int64 [n, P]: half uniform, half even over the image's classes."""
-        n, pixels = self.class_even.shape
-        uniform = torch.randint(pixels, (n, self.uniform), generator=self.random)
-        balanced = torch.multinomial(
-            self.class_even, self.balanced, replacement=True, generator=self.random
-        )
-        chosen = torch.cat([uniform, balanced], dim=1)
-        return chosen // self.grid, chosen % self.grid
-
-    def pixel_loss(self, kind: str, prediction: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        """prediction [m, n*P, c] -> loss of every member at every drawn pixel, [m, n * P]."""
-        members = prediction.shape[0]
-        image = torch.arange(len(rows))[:, None]
-        if kind == "segmentation":
-            target = self.masks[image, rows, columns].flatten()  # [n*P]
-            loss = F.cross_entropy(
-                prediction.flatten(0, 1), target.repeat(members), reduction="none"
-            )
-        else:
-            loss = (prediction - self.heatmap(rows, columns).flatten(0, 1)).square().sum(dim=2)
-        return loss.view(members, -1)
-
-    def heatmap(self, rows: Tensor, columns: Tensor) -> Tensor:
-        """Gaussian targets at the pixels' centres, [n, P, K]; zero for invisible keypoints."""
-        assert self.keypoints is not None
-        x, y, visible = self.keypoints[:, None].unbind(dim=3)  # [n, 1, K] each
-        squared = (columns[..., None] + 0.5 - x).square() + (rows[..., None] + 0.5 - y).square()
-        return visible * torch.exp(squared / (-2 * self.sigma_px**2))
+def _optimizer(interpreter: Interpreter, config: FitConfig) -> torch.optim.Adam:
+    return torch.optim.Adam(interpreter.parameters(), lr=config.learning_rate, fused=True)

@@ -79,6 +79,11 @@ class ImageSet:
             )
         return pixels
 
+    def check_files(self) -> None:
+        """Raises LabelError unless every image is there and is the one of the index."""
+        for row in range(len(self)):
+            self.image(row)
+
 
 def write_image_set(
     folder: Path,

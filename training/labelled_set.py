@@ -1,182 +1,178 @@
-"""A folder of labelled images: latents.npy, mask_00.png ..., classes.toml, keypoints.json (COCO).
+"""An image set and its labels, whatever files they are in -> arrays by image.
 
-Row i of latents.npy is the w+ of image i; the number in every file name is that row.
+Labels lie in the set's folder: masks/ (PNG), labelme/ or masks.json (COCO) with classes.toml,
+keypoints.json (COCO), depth/; or wherever the user says. A label belongs to the image whose name
+it has.
 """
 
-import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from checkpoints import Classes, classes_from_file
 from training.errors import LabelError
+from training.frame import Frame
+from training.image_set import ImageSet
+from training.labels.coco import (
+    Keypoints,
+    classes_of_coco,
+    keypoints_from_coco,
+    masks_from_coco,
+    read_coco,
+)
+from training.labels.depth import depth_unit, depths_from_folder
+from training.labels.labelme import classes_of_labelme, masks_from_labelme, read_labelme
+from training.labels.png import masks_from_png
+from training.labels.scaling import Extents, Label, extents_by_stem
+
+MASKS = ("masks", "masks.json", "labelme")
+UNLABELLED = 255  # mask value where nobody says another
 
 
 @dataclass(frozen=True)
-class LabelNames:
-    """What the numbers in the labels mean."""
+class LabelPaths:
+    """Where the labels are; None: none of this kind."""
 
-    classes: tuple[tuple[str, int], ...]  # name and colour 0xRRGGBB, by class id
-    keypoints: tuple[str, ...] = ()
-    skeleton: tuple[tuple[int, int], ...] = ()  # positions in keypoints
+    classes: Path | None = None  # classes.toml
+    masks: Path | None = None  # a folder of PNG or LabelMe files, or a COCO file
+    keypoints: Path | None = None  # a COCO file
+    depth: Path | None = None  # a folder of PNG or .npy
 
 
 @dataclass(frozen=True)
 class LabelledSet:
     """Labels of n images and the latents that make the images again."""
 
+    frame: Frame
+    stems: tuple[str, ...]
     ws: NDArray[np.float32]  # [n, num_ws, w_dim]
-    masks: NDArray[np.uint8]  # [n, H, W], class ids
-    keypoints: NDArray[np.float32] | None  # [n, K, 3]: x, y in pixels (centres +0.5), visible 0/1
-    names: LabelNames
+    classes: Classes | None = None
+    masks: NDArray[np.uint8] | None = None  # [n, H, W], class ids
+    ignore_id: int = UNLABELLED  # mask value of pixels that nobody labelled
+    keypoints: NDArray[np.float32] | None = None  # [n, K, 3]: x, y in pixels (centres at +0.5),
+    # visible 0 or 1; NaN where nobody looked
+    keypoint_names: tuple[str, ...] = ()
+    skeleton: tuple[tuple[int, int], ...] = ()  # positions in keypoint_names
+    depth: NDArray[np.float32] | None = None  # [n, H, W]; NaN where not known
+    depth_unit: str = ""
 
     def __len__(self) -> int:
         return len(self.ws)
 
-
-class ClassEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A row of classes.toml; the class id is its position."""
-
-    name: str
-    color: str  # "#rrggbb"
-
-
-class ClassFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """classes.toml."""
-
-    classes: list[ClassEntry]
-
-
-def write_labelled_set(folder: Path, labels: LabelledSet) -> None:
-    """Writes the set; the images themselves are whoever draws them to add."""
-    folder.mkdir(parents=True, exist_ok=True)
-    np.save(folder / "latents.npy", labels.ws)
-    entries = [ClassEntry(name, f"#{color:06x}") for name, color in labels.names.classes]
-    (folder / "classes.toml").write_bytes(msgspec.toml.encode(ClassFile(entries)))
-    for i, mask in enumerate(labels.masks):
-        Image.fromarray(mask).save(folder / f"mask_{i:02d}.png")
-    if labels.keypoints is not None:
-        coco = coco_from_keypoints(labels.keypoints, labels.masks.shape[1:], labels.names)
-        (folder / "keypoints.json").write_text(json.dumps(coco, indent=1) + "\n")
-
-
-def coco_from_keypoints(
-    keypoints: NDArray[np.float32], size: tuple[int, ...], names: LabelNames
-) -> dict[str, object]:
-    """One annotation per image. COCO counts pixel centres at whole numbers, we at +0.5."""
-    height, width = size
-    return {
-        "images": [
-            {"id": i, "file_name": f"image_{i:02d}.png", "height": height, "width": width}
-            for i in range(len(keypoints))
-        ],
-        "categories": [
-            {
-                "id": 1,
-                "name": "object",
-                "keypoints": list(names.keypoints),
-                "skeleton": [[a + 1, b + 1] for a, b in names.skeleton],  # COCO counts from 1
-            }
-        ],
-        "annotations": [
-            {
-                "id": i + 1,
-                "image_id": i,
-                "category_id": 1,
-                "num_keypoints": int((points[:, 2] > 0).sum()),
-                "keypoints": [
-                    value
-                    for x, y, visible in points.tolist()
-                    for value in ((x - 0.5, y - 0.5, 2) if visible > 0 else (0, 0, 0))
-                ],
-            }
-            for i, points in enumerate(keypoints)
-        ],
-    }
-
-
-def labelled_set_from_folder(folder: Path) -> LabelledSet:
-    """Reads and checks a set. Raises LabelError naming the file and what is wrong with it."""
-    ws = _latents(folder / "latents.npy")
-    classes = _classes(folder / "classes.toml")
-    masks = [_mask(folder / f"mask_{i:02d}.png", len(classes)) for i in range(len(ws))]
-    for i, mask in enumerate(masks):
-        if mask.shape != masks[0].shape:
-            raise LabelError(
-                f"{folder / f'mask_{i:02d}.png'} is {mask.shape[1]}x{mask.shape[0]} pixels, "
-                f"mask_00.png is {masks[0].shape[1]}x{masks[0].shape[0]}; all must be alike"
-            )
-    coco = folder / "keypoints.json"
-    if not coco.exists():
-        return LabelledSet(ws, np.stack(masks), None, LabelNames(classes))
-    keypoints, names, skeleton = _keypoints(coco, len(ws))
-    return LabelledSet(ws, np.stack(masks), keypoints, LabelNames(classes, names, skeleton))
-
-
-def _latents(path: Path) -> NDArray[np.float32]:
-    try:
-        ws = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise LabelError(f"{path} cannot be read as a numpy array: {error}") from error
-    if not isinstance(ws, np.ndarray) or ws.ndim != 3 or ws.shape[0] == 0 or ws.dtype.kind != "f":
-        raise LabelError(f"{path} must hold floats [n, num_ws, w_dim] with n of at least 1")
-    if not np.isfinite(ws).all():
-        raise LabelError(f"{path} holds values that are not finite")
-    return ws.astype(np.float32)
-
-
-def _classes(path: Path) -> tuple[tuple[str, int], ...]:
-    try:
-        entries = msgspec.toml.decode(path.read_bytes(), type=ClassFile).classes
-        classes = tuple((entry.name, int(entry.color.removeprefix("#"), 16)) for entry in entries)
-    except (OSError, ValueError) as error:
-        raise LabelError(
-            f"{path} is no list of [[classes]] with name and color: {error}"
-        ) from error
-    if not 2 <= len(classes) <= 256:
-        raise LabelError(f"{path} lists {len(classes)} classes; there must be 2 to 256")
-    return classes
-
-
-def _mask(path: Path, num_classes: int) -> NDArray[np.uint8]:
-    try:
-        with Image.open(path) as image:
-            mode, mask = image.mode, np.array(image)
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise LabelError(f"{path} cannot be read as an image: {error}") from error
-    if mode not in ("L", "P"):
-        raise LabelError(f"{path} has mode {mode}; masks are 8-bit index images (mode L or P)")
-    if mask.max() >= num_classes:
-        raise LabelError(
-            f"{path} has class id {mask.max()}; with {num_classes} classes the largest is "
-            f"{num_classes - 1}"
+    def rows(self, chosen: NDArray[np.int64]) -> "LabelledSet":
+        """Some images, in this order."""
+        return replace(
+            self,
+            stems=tuple(self.stems[i] for i in chosen),
+            ws=self.ws[chosen],
+            masks=None if self.masks is None else self.masks[chosen],
+            keypoints=None if self.keypoints is None else self.keypoints[chosen],
+            depth=None if self.depth is None else self.depth[chosen],
         )
-    return mask.astype(np.uint8)
 
 
-def _keypoints(
-    path: Path, count: int
-) -> tuple[NDArray[np.float32], tuple[str, ...], tuple[tuple[int, int], ...]]:
-    try:
-        coco = json.loads(path.read_text())
-        category = coco["categories"][0]
-        names = tuple(str(name) for name in category["keypoints"])
-        skeleton = tuple((int(a) - 1, int(b) - 1) for a, b in category.get("skeleton", []))
-        rows = {a["image_id"]: a["keypoints"] for a in coco["annotations"]}
-        points = np.array([rows[i] for i in range(count)], dtype=np.float32)
-        points = points.reshape(count, len(names), 3)
-    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+def label_paths(folder: Path, given: LabelPaths) -> LabelPaths:
+    """What the user gave, and else what lies in the folder. Raises LabelError."""
+    masks = [
+        path for name in ("masks", "masks.json", "labelme") if (path := folder / name).exists()
+    ]
+    if given.masks is None and len(masks) > 1:
         raise LabelError(
-            f"{path} is no COCO keypoint file with one annotation for each of images "
-            f"0 to {count - 1}: {error!r}"
-        ) from error
-    if not all(0 <= end < len(names) for edge in skeleton for end in edge):
-        raise LabelError(f"{path}: the skeleton names a keypoint outside 1 to {len(names)}")
-    if not np.isfinite(points).all():
-        raise LabelError(f"{path} holds coordinates that are not finite")
-    points[..., :2] += 0.5
-    points[..., 2] = points[..., 2] > 0
-    return points, names, skeleton
+            f"{folder} has {' and '.join(path.name for path in masks)}; say which with --masks"
+        )
+    return LabelPaths(
+        classes=given.classes or _existing(folder / "classes.toml"),
+        masks=given.masks or (masks[0] if masks else None),
+        keypoints=given.keypoints or _existing(folder / "keypoints.json"),
+        depth=given.depth or _existing(folder / "depth"),
+    )
+
+
+def labelled_set(images: ImageSet, given: LabelPaths | None = None) -> LabelledSet:
+    """Reads and checks the labels; images without any are left out.
+
+    Raises LabelError naming the file and what is wrong with it.
+    """
+    paths = label_paths(images.folder, given or LabelPaths())
+    extents = extents_by_stem(images)
+    classes, ignore_id, masks = None, UNLABELLED, None
+    keypoints, unit, depth = None, "", None
+    if paths.masks is not None:
+        classes, ignore_id, masks = _masks(paths.masks, paths.classes, extents)
+    if paths.keypoints is not None:
+        keypoints = keypoints_from_coco(paths.keypoints, read_coco(paths.keypoints), extents)
+    if paths.depth is not None:
+        units = depth_unit(paths.depth)
+        unit, depth = units.unit, depths_from_folder(paths.depth, extents, units)
+    labelled = {
+        *(masks or {}),
+        *(keypoints.points if keypoints is not None else {}),
+        *(depth or {}),
+    }
+    if not labelled:
+        raise LabelError(
+            f"{images.folder} has no labels: masks/, masks.json, labelme/, keypoints.json or depth/"
+        )
+    rows = np.array([i for i, stem in enumerate(images.stems) if stem in labelled])
+    stems = tuple(images.stems[i] for i in rows)
+    return LabelledSet(
+        frame=images.frame,
+        stems=stems,
+        ws=images.ws[rows],
+        classes=classes,
+        masks=None if masks is None else _stacked(masks, stems, images.frame, np.uint8(ignore_id)),
+        ignore_id=ignore_id,
+        keypoints=None if keypoints is None else _stacked_points(keypoints, stems),
+        keypoint_names=() if keypoints is None else keypoints.names,
+        skeleton=() if keypoints is None else keypoints.skeleton,
+        depth=None if depth is None else _stacked(depth, stems, images.frame, np.float32("nan")),
+        depth_unit=unit,
+    )
+
+
+def _masks(
+    path: Path, classes_path: Path | None, extents: dict[str, Extents]
+) -> tuple[Classes, int, dict[str, NDArray[np.uint8]]]:
+    classes = None if classes_path is None else classes_from_file(classes_path)
+    if path.is_dir() and any(file.suffix == ".json" for file in path.iterdir()):
+        labelme = read_labelme(path, extents)
+        classes = classes or classes_of_labelme(labelme)
+        ignore_id = _ignore_id(classes)
+        return classes, ignore_id, masks_from_labelme(labelme, extents, classes, ignore_id)
+    if not path.is_dir() and path.suffix == ".json":
+        coco = read_coco(path)
+        classes = classes or classes_of_coco(coco)
+        ignore_id = _ignore_id(classes)
+        return classes, ignore_id, masks_from_coco(path, coco, extents, classes, ignore_id)
+    if classes is None:
+        raise LabelError(
+            f"{path} holds class ids without names; write classes.toml with a [[classes]] table of "
+            "name and color for each id"
+        )
+    return classes, _ignore_id(classes), masks_from_png(path, extents, classes)
+
+
+def _ignore_id(classes: Classes) -> int:
+    if classes.ignore_id is not None:
+        return classes.ignore_id
+    if len(classes.cards) > UNLABELLED:
+        raise LabelError("256 classes leave no mask value for pixels that are not labelled")
+    return UNLABELLED
+
+
+def _stacked(
+    labels: dict[str, NDArray[Label]], stems: tuple[str, ...], frame: Frame, missing: Label
+) -> NDArray[Label]:
+    nothing = np.full((frame.height, frame.width), missing)
+    return np.stack([labels.get(stem, nothing) for stem in stems])
+
+
+def _stacked_points(keypoints: Keypoints, stems: tuple[str, ...]) -> NDArray[np.float32]:
+    nothing = np.full((len(keypoints.names), 3), np.nan, np.float32)
+    return np.stack([keypoints.points.get(stem, nothing) for stem in stems])
+
+
+def _existing(path: Path) -> Path | None:
+    return path if path.exists() else None

@@ -1,12 +1,18 @@
 """Options that several verbs share, each declared once."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
+import torch
 
 from checkpoints import GeneratorCard, generator_from_path, sha256_of_file
 from nets.generator import Generator
+from training.errors import TrainingError
 
+Command = TypeVar("Command", bound=Callable[..., Any])
+Number = TypeVar("Number", int, float)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -23,6 +29,42 @@ mean_latent_option = click.option(
 )
 
 
+def label_options(command: Command) -> Command:
+    """--labels, and where labels lie that are not in that folder."""
+    for option in (
+        click.option("--depth", type=FOLDER, help="Depth maps, if not in depth/ there."),
+        click.option("--keypoints", type=FILE, help="COCO keypoints, if not in keypoints.json."),
+        click.option("--classes", type=FILE, help="Names and colours, if not in classes.toml."),
+        click.option(
+            "--masks",
+            type=click.Path(path_type=Path),
+            help="A folder of PNG or LabelMe files, or a COCO file; absent: masks/, labelme/ or "
+            "masks.json there.",
+        ),
+        click.option(
+            "--labels",
+            "folder",
+            type=FOLDER,
+            required=True,
+            help="Folder that `sample` or `invert` wrote, with labels beside the images.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def numbers_from_text(kind: Callable[[str], Number]) -> Callable[[str], tuple[Number, ...]]:
+    """A parser of numbers with commas between them."""
+
+    def numbers(text: str) -> tuple[Number, ...]:
+        try:
+            return tuple(kind(part) for part in text.split(","))
+        except ValueError as error:
+            raise click.BadParameter(f"{text!r} is no list of numbers, as 1,2") from error
+
+    return numbers
+
+
 def read_generator(path: Path, mean_latent: Path | None) -> tuple[Generator, GeneratorCard, str]:
     """Network, card and SHA-256 of the weights file. Raises CheckpointError."""
     network, card = generator_from_path(path, mean_latent)
@@ -35,3 +77,14 @@ def rows_from_text(text: str) -> tuple[int, int]:
     if not (colon and first.isdecimal() and end.isdecimal()):
         raise click.BadParameter(f"{text!r} is not FIRST:END, as in 64:448")
     return int(first), int(end)
+
+
+def torch_device(name: str) -> torch.device:
+    """A device by torch's name for it. Raises TrainingError when it is not there."""
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0]
+        raise TrainingError(f"there is no device {name} here: {reason}") from error
+    return device

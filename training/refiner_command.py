@@ -59,7 +59,9 @@ UNIT, SHARE = click.FloatRange(-1, 1), click.FloatRange(0, 1, max_open=True)
 @click.option("--gradient-norm", default=FIT.gradient_norm, type=POSITIVE)
 @click.option("--history", default=FIT.history, type=AT_LEAST_1, help="Images in the buffer.")
 @click.option("--every", default=250, type=AT_LEAST_1, help="Steps between checks and sheets.")
-@click.option("--max-shift", default=0.5, type=click.FloatRange(0, 99), help="Pixels that end the training.")
+@click.option(
+    "--max-shift", default=0.5, type=click.FloatRange(0, 99), help="Pixels that end the training."
+)
 @click.option("--min-structure", default=0.5, type=UNIT, help="Correlation that ends it.")
 @click.option("--min-agreement", default=0.7, type=UNIT, help="mIoU of segmentations, as well.")
 @click.option("--segmenter-steps", default=300, type=AT_LEAST_0, help="For that; 0: without it.")

@@ -16,6 +16,7 @@ from training.frame import Frame, images_from_ws
 from training.image_set import ImageEntry, ImageSet, refuse_existing_set, write_image_set
 
 MAPPED_AT_ONCE = 256
+INDEX_OF_SEED = "index "
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def sample_images(
         ws,
         np.concatenate(images),
         frame,
-        entries_from_names(names_for_count(config.count), [f"index {i}" for i in rows]),
+        entries_from_names(names_for_count(config.count), [f"{INDEX_OF_SEED}{i}" for i in rows]),
         generator_sha256,
         {"by": "python -m training sample", **asdict(config)},
     )
@@ -106,6 +107,12 @@ def truncated(
     mean = generator.mapping.w_avg.numpy()
     ws[:, : config.cutoff] = mean + config.psi * (ws[:, : config.cutoff] - mean)
     return ws
+
+
+def drawn_indices(images: ImageSet) -> NDArray[np.int64]:
+    """Which samples of the seed's stream the images of a drawn set are."""
+    sources = [str(entry.source) for entry in images.index.images]
+    return np.array([int(source.removeprefix(INDEX_OF_SEED)) for source in sources])
 
 
 def names_for_count(count: int) -> list[str]:

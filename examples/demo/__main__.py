@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from checkpoints import generator_from_file
+from checkpoints import generator_from_file, sha256_of_file
 from examples.demo.labels import write_examples
 from examples.demo.report import StreamedSamples, compare_streams, print_report, samples_from_stream
 from examples.demo.serving import server
@@ -37,7 +37,7 @@ def main() -> None:
     labels, interpreter, bundle = OUT / "labels", OUT / "interpreter.safetensors", OUT / "bundle"
     generator, _ = generator_from_file(GENERATOR)
     print(f"labelling 16 generated images with the renderer's truth -> {labels}")
-    write_examples(generator, labels)
+    write_examples(generator, labels, sha256_of_file(GENERATOR))
     run(
         "training", "interpreter", "--generator", str(GENERATOR), "--labels", str(labels),
         "--out", str(interpreter),

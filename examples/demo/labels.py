@@ -1,57 +1,89 @@
 """The 16 labelled examples: generated images that the renderer labels in the annotator's place.
 
-A generator enters, a labelled set folder leaves, with image_00.png ... to look at.
+A generator enters, a labelled set folder leaves.
 """
 
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
-from examples.demo.render import render
-from examples.demo.scene import CLASS_NAMES, KEYPOINT_NAMES, PALETTE, SKELETON, scene_from_latents
+from checkpoints import ClassCard, Classes
+from examples.demo.render import SceneTruth, render
+from examples.demo.scene import (
+    CLASS_NAMES,
+    KEYPOINT_NAMES,
+    PALETTE,
+    SKELETON,
+    Z_DIM,
+    scene_from_latents,
+)
 from labelmint.latents import Purpose, latents
 from nets.generator import Generator
-from training.labelled_set import LabelledSet, LabelNames, write_labelled_set
+from training.frame import Frame, frame_for_resolution
+from training.labelled_set import LabelledSet
+from training.labels.write import write_labels
+from training.sample import SampleConfig, drawn_indices, sample_images
 
 LABEL_SEED = 2021
 CANDIDATES = 256
 EXAMPLES = 16
+RENDERED_AT_ONCE = 50
 
 
-def label_names() -> LabelNames:
-    """Classes, palette, keypoints and skeleton of the scene."""
-    return LabelNames(
-        classes=tuple(zip(CLASS_NAMES, PALETTE, strict=True)),
-        keypoints=KEYPOINT_NAMES,
-        skeleton=SKELETON,
-    )
-
-
-def spread_rows(points: NDArray[np.float32], count: int) -> NDArray[np.int64]:
-    """Rows of points [n, d] that cover the set: each is the farthest from those before it."""
-    centre = int(np.square(points - points.mean(axis=0)).sum(axis=1).argmin())
-    chosen = [centre]
-    nearest = np.square(points - points[centre]).sum(axis=1)
-    while len(chosen) < count:
-        chosen.append(int(nearest.argmax()))
-        nearest = np.minimum(nearest, np.square(points - points[chosen[-1]]).sum(axis=1))
-    return np.array(chosen)
+def write_examples(generator: Generator, folder: Path, generator_sha256: str) -> None:
+    """Picks 16 of 256 drawn latents that are spread over w, and labels their images."""
+    config = SampleConfig(count=EXAMPLES, candidates=CANDIDATES, seed=LABEL_SEED)
+    frame = frame_for_resolution(generator.config.resolution)
+    shutil.rmtree(folder, ignore_errors=True)  # of an earlier demo
+    images = sample_images(generator, config, frame, folder, generator_sha256)
+    truth = truth_of_indices(LABEL_SEED, drawn_indices(images), frame.grid)
+    labels = labels_from_truth(frame, images.stems, images.ws, truth)
+    write_labels(folder, replace(labels, depth=None))  # the demo shows two heads
 
 
 @torch.no_grad()
-def write_examples(generator: Generator, folder: Path) -> None:
-    """Picks 16 of 256 drawn latents that are spread over w, and labels them."""
-    drawn = latents(LABEL_SEED, Purpose.OBJECT, np.arange(CANDIDATES), generator.config.z_dim)
-    w = generator.mapping(torch.from_numpy(drawn))
-    rows = torch.from_numpy(spread_rows(w.numpy(), EXAMPLES))
-    z = torch.from_numpy(drawn)[rows]
-    ws = w[rows, None].expand(-1, generator.config.num_ws, -1).contiguous()
-    truth = render(scene_from_latents(z, z), generator.config.resolution)
-    labels = LabelledSet(ws.numpy(), truth.mask.numpy(), truth.keypoints.numpy(), label_names())
-    write_labelled_set(folder, labels)
-    images = (generator.synthesis(ws).image * 127.5 + 128).clamp(0, 255).byte()
-    for i, image in enumerate(images.permute(0, 2, 3, 1).numpy()):
-        Image.fromarray(image).save(folder / f"image_{i:02d}.png")
+def labels_of_indices(generator: Generator, seed: int, indices: NDArray[np.int64]) -> LabelledSet:
+    """Exact labels of the stream's samples of these indices, without truncation."""
+    frame = frame_for_resolution(generator.config.resolution)
+    z = torch.from_numpy(latents(seed, Purpose.OBJECT, indices, Z_DIM))
+    ws = generator.mapping(z)[:, None].repeat(1, generator.config.num_ws, 1).numpy()
+    truth = truth_of_indices(seed, indices, frame.grid)
+    return labels_from_truth(frame, [str(i) for i in indices], ws, truth)
+
+
+def truth_of_indices(seed: int, indices: NDArray[np.int64], resolution: int) -> SceneTruth:
+    """What the renderer draws for the stream's samples of these indices."""
+    z = torch.from_numpy(latents(seed, Purpose.OBJECT, indices, Z_DIM))
+    parts = [
+        render(scene_from_latents(part, part), resolution) for part in z.split(RENDERED_AT_ONCE)
+    ]
+    return SceneTruth(
+        torch.cat([part.image for part in parts]),
+        torch.cat([part.mask for part in parts]),
+        torch.cat([part.keypoints for part in parts]),
+        torch.cat([part.depth for part in parts]),
+    )
+
+
+def labels_from_truth(
+    frame: Frame, stems: Sequence[str], ws: NDArray[np.float32], truth: SceneTruth
+) -> LabelledSet:
+    """The renderer in the annotator's place."""
+    cards = [ClassCard(name=n, color=c) for n, c in zip(CLASS_NAMES, PALETTE, strict=True)]
+    return LabelledSet(
+        frame,
+        tuple(stems),
+        ws,
+        classes=Classes(cards),
+        masks=truth.mask.numpy(),
+        keypoints=truth.keypoints.numpy(),
+        keypoint_names=KEYPOINT_NAMES,
+        skeleton=SKELETON,
+        depth=truth.depth.numpy(),
+        depth_unit="head half-heights",
+    )

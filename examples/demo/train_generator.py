@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm import tqdm
+from tqdm import tqdm, trange
 
 from checkpoints import GeneratorCard, card_from_config, write_generator
 from examples.demo.mixing import mixed_rows
@@ -44,7 +44,7 @@ class Options:
     out: Path  # weights file; its card lies beside it
     checkpoint: Path  # state to resume from, removed by nobody
     minutes: float  # of training time of the synthesis, resumed runs included
-    mapping_minutes: float  # of training time of the mapping, before it
+    mapping_steps: int  # of the mapping, before it
     batch: int
     lr: float
     seed: int
@@ -79,7 +79,7 @@ def start(options: Options) -> Run:
         torch.load(options.checkpoint, weights_only=True) if options.checkpoint.exists() else None
     )
     if state is None:
-        fit_mapping(generator.mapping, options.mapping_minutes)
+        fit_mapping(generator.mapping, options.mapping_steps)
     else:
         generator.load_state_dict(state["generator"])
     generator.mapping.requires_grad_(False)
@@ -98,18 +98,16 @@ def start(options: Options) -> Run:
     return run
 
 
-def fit_mapping(mapping: MappingNetwork, minutes: float) -> None:
+def fit_mapping(mapping: MappingNetwork, steps: int) -> None:
     """Trains `mapping` until a linear layer reads `scene_vectors` from w."""
     mean, deviation = scene_statistics()
     probe = FullyConnectedLayer(mapping.config.w_dim, len(mean))
     optimizer = torch.optim.Adam(
         [{"params": list(mapping.parameters())}, {"params": list(probe.parameters())}]
     )
-    began, step, spent = time.perf_counter(), 0, 0.0
-    with tqdm(desc="mapping", unit=" steps", mininterval=5.0) as bar:
-        while spent < 1.0:
-            spent = (time.perf_counter() - began) / (minutes * 60)
-            rate = scheduled(PROBE_LR, step, spent)
+    with trange(steps, desc="mapping", unit="step", mininterval=5.0) as bar:
+        for step in bar:
+            rate = scheduled(PROBE_LR, step, step / steps)
             optimizer.param_groups[0]["lr"] = rate / MAPPING_LR_MULTIPLIER
             optimizer.param_groups[1]["lr"] = rate
             z = torch.randn(PROBE_BATCH, Z_DIM)
@@ -118,8 +116,6 @@ def fit_mapping(mapping: MappingNetwork, minutes: float) -> None:
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
-            step += 1
-            bar.update()
             bar.set_postfix(unexplained=f"{loss.item():.4f}", refresh=False)
 
 
@@ -254,7 +250,7 @@ def options_from_arguments() -> Options:
     parser.add_argument("--out", type=Path, default=Path("demo/generator.safetensors"))
     parser.add_argument("--checkpoint", type=Path, default=Path("demo/generator.checkpoint"))
     parser.add_argument("--minutes", type=float, default=90.0)
-    parser.add_argument("--mapping-minutes", type=float, default=3.0)
+    parser.add_argument("--mapping-steps", type=int, default=40_000)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--seed", type=int, default=0)

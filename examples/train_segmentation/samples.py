@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from tqdm import trange
 
@@ -18,7 +17,8 @@ from examples.demo.render import render
 from examples.demo.scene import Z_DIM, scene_from_latents
 from labelmint.torch import LabelBatch
 from training.errors import LabelError
-from training.labelled_set import labelled_set_from_folder
+from training.image_set import image_set_from_folder
+from training.labelled_set import labelled_set
 
 RESOLUTION = 64
 RENDERED_AT_ONCE = 50
@@ -76,16 +76,13 @@ def samples_from_folder(folder: Path) -> Samples:
     Raises:
         LabelError: a file is missing or wrong; the message names it.
     """
-    labels = labelled_set_from_folder(folder)
-    if labels.keypoints is None:
-        raise LabelError(f"{folder} has no keypoints.json; `make demo` writes one")
-    paths = [folder / f"image_{i:02d}.png" for i in range(len(labels))]
-    try:
-        images = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths])
-    except (OSError, ValueError) as error:
-        raise LabelError(f"the images of {folder} cannot be read: {error}") from error
+    images = image_set_from_folder(folder)
+    labels = labelled_set(images)
+    if labels.masks is None or labels.keypoints is None:
+        raise LabelError(f"{folder} lacks masks or keypoints; `make demo` writes both")
+    pixels = np.stack([images.image(row) for row in range(len(images))])
     return Samples(
-        torch.from_numpy(images).permute(0, 3, 1, 2),
+        torch.from_numpy(pixels).permute(0, 3, 1, 2),
         torch.from_numpy(labels.masks),
         torch.from_numpy(labels.keypoints),
     )

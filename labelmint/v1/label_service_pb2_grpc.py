@@ -15,10 +15,11 @@ class LabelServiceStub(object):
     the next_index of the last message received.
 
     Ending and resuming. A server may end any stream with UNAVAILABLE at a message
-    boundary (it drains, or a connection grew old); clients must expect this and
-    send the same request again with start_index = next_index, and count less what
-    was delivered. Nothing is then lost and nothing comes twice. The next_index is
-    also in the trailing metadata under "labelmint-next-index".
+    boundary (it drains, or the stream grew old, and then there is an ErrorInfo of
+    reason STREAM_AGED); clients must expect this and send the same request again
+    with start_index = next_index, and count less what was delivered. Nothing is
+    then lost and nothing comes twice. The next_index is also in the trailing
+    metadata under "labelmint-next-index".
 
     Flow control is HTTP/2's window: a client that stops reading stops its own
     stream, and no other.
@@ -74,10 +75,11 @@ class LabelServiceServicer(object):
     the next_index of the last message received.
 
     Ending and resuming. A server may end any stream with UNAVAILABLE at a message
-    boundary (it drains, or a connection grew old); clients must expect this and
-    send the same request again with start_index = next_index, and count less what
-    was delivered. Nothing is then lost and nothing comes twice. The next_index is
-    also in the trailing metadata under "labelmint-next-index".
+    boundary (it drains, or the stream grew old, and then there is an ErrorInfo of
+    reason STREAM_AGED); clients must expect this and send the same request again
+    with start_index = next_index, and count less what was delivered. Nothing is
+    then lost and nothing comes twice. The next_index is also in the trailing
+    metadata under "labelmint-next-index".
 
     Flow control is HTTP/2's window: a client that stops reading stops its own
     stream, and no other.
@@ -175,10 +177,11 @@ class LabelService(object):
     the next_index of the last message received.
 
     Ending and resuming. A server may end any stream with UNAVAILABLE at a message
-    boundary (it drains, or a connection grew old); clients must expect this and
-    send the same request again with start_index = next_index, and count less what
-    was delivered. Nothing is then lost and nothing comes twice. The next_index is
-    also in the trailing metadata under "labelmint-next-index".
+    boundary (it drains, or the stream grew old, and then there is an ErrorInfo of
+    reason STREAM_AGED); clients must expect this and send the same request again
+    with start_index = next_index, and count less what was delivered. Nothing is
+    then lost and nothing comes twice. The next_index is also in the trailing
+    metadata under "labelmint-next-index".
 
     Flow control is HTTP/2's window: a client that stops reading stops its own
     stream, and no other.

@@ -1,6 +1,7 @@
 """labelmint.v1.LabelService: its calls."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from functools import partial
 
@@ -10,6 +11,7 @@ from labelmint.v1 import label_service_pb2 as pb
 from service.delivery import Chunk, Stream
 from service.encoding import message_from_chunk, parts_from_chunk
 from service.errors import BadRequest, Unmet
+from service.lifetime import Lifetime
 from service.rpc.calls import Call, Calls, request_from_bytes
 from service.rpc.info import proto_from_model
 from service.rpc.query import bounded_query_from_proto, query_from_proto
@@ -49,12 +51,14 @@ class LabelService:
         query = query_from_proto(proto, model, self._serving.limits)
         call.next_index = query.plan.next_index(query.plan.first)
         async with self._serving.stream(call, query, model) as stream:
+            lifetime = self._lifetime(call.next_index)
             with self._serving.stopping(stream.stop):
                 while chunk := await stream.next_chunk(query.samples_per_message):
                     message = await self._encoded(chunk, stream)
                     yield message
                     call.next_index = chunk.next_index
                     model.sent(stream, chunk, len(message))
+                    lifetime.check(stream, chunk, time.monotonic())
             check_not_spent(stream)
 
     async def stream_shared_samples(
@@ -78,6 +82,7 @@ class LabelService:
                     stream.stop(error)
                     slots.stop(error)
 
+                lifetime = self._lifetime(call.next_index)
                 following = asyncio.create_task(slots.follow(asked))
                 try:
                     with self._serving.stopping(stop):
@@ -88,6 +93,7 @@ class LabelService:
                             yield bytes(response.SerializeToString())
                             call.next_index = chunk.next_index
                             model.sent(stream, chunk, size)
+                            lifetime.check(stream, chunk, time.monotonic())
                 finally:
                     following.cancel()
                 check_not_spent(stream)
@@ -124,6 +130,9 @@ class LabelService:
                 threshold_from_fraction(fraction, "", model.bundle, options)
             )
         return bytes(response.SerializeToString())
+
+    def _lifetime(self, next_index: int) -> Lifetime:
+        return Lifetime(self._serving.max_stream_age_s, next_index, time.monotonic())
 
     async def _written(self, chunk: Chunk, stream: Stream, slots: Slots) -> int:
         def write() -> int:

@@ -9,7 +9,7 @@ from typing import TypeVar
 from labelmint.latents import Mt19937Rows
 from labelmint.v1 import label_service_pb2 as pb
 from service.admission import Admission
-from service.config import Limits
+from service.config import Config
 from service.delivery import Stream
 from service.errors import BadRequest, NotServing, RangeSpent, UnknownModel
 from service.models import ServedModel
@@ -27,11 +27,16 @@ class Serving:
     """Finds models for calls and opens their streams, until it is told to drain."""
 
     def __init__(
-        self, repository: Repository, limits: Limits, encoders: Executor, tracing: Tracing
+        self,
+        repository: Repository,
+        config: Config,
+        encoders: Executor,
+        tracing: Tracing,
     ) -> None:
-        self.repository, self.limits = repository, limits
+        self.repository, self.limits = repository, config.limits
+        self.max_stream_age_s = config.max_stream_age_s
         self._encoders, self._tracing = encoders, tracing
-        self._admission = Admission(limits)
+        self._admission = Admission(config.limits)
         self._refusal: NotServing | None = NotServing("the server is loading; try again soon")
         self._stops: set[Stop] = set()
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from checkpoints import CardError, GeneratorCard, card_from_config
+from checkpoints.classes import distinct_colors
 from checkpoints.recipes import (
     FOLDER,
     card_with_recipe,
-    distinct_colors,
     matching_recipes,
     published_names,
     recipe_from_name,
@@ -112,7 +112,7 @@ def test_classes_of_a_labelled_set_replace_the_recipes(tmp_path: Path) -> None:
     assert recipe.file.features == 4992
     for text, words in {
         '[[classes]]\nname = "sky"\ncolor = "blue"\n': "classes[0].color is 'blue'",
-        "classes = []": "classes is empty",
+        "classes = []": "lists 0 classes",
         '[[classes]]\nname = "sky"\n': "color",
     }.items():
         path.write_text(text)

@@ -34,7 +34,7 @@ class FailedCall(grpc.RpcError):
         return self._end.message
 
     def trailing_metadata(self) -> tuple[Any, ...]:
-        return ()
+        return (("grpc-status-details-bin", self._end.details),) if self._end.details else ()
 
 
 class ScriptedCall:

@@ -18,8 +18,11 @@ from typing import Any
 import grpc
 import numpy as np
 import numpy.typing as npt
+from google.protobuf import any_pb2
+from google.rpc import error_details_pb2, status_pb2
 
 from labelmint import codec
+from labelmint.errors import ERROR_DOMAIN, STREAM_AGED
 from labelmint.v1 import label_service_pb2 as pb
 from labelmint.v1 import label_service_pb2_grpc as pb_grpc
 
@@ -58,9 +61,10 @@ DEFAULT_OUTPUTS = ("image", "mask", "keypoints", "depth", "uncertainty")
 class Ended(Exception):
     """The status of a stream that did not end with OK."""
 
-    def __init__(self, code: grpc.StatusCode, message: str) -> None:
+    def __init__(self, code: grpc.StatusCode, message: str, details: bytes = b"") -> None:
+        """`details` is a serialised google.rpc.Status."""
         super().__init__(message)
-        self.code, self.message = code, message
+        self.code, self.message, self.details = code, message, details
 
 
 @dataclass(frozen=True)
@@ -70,8 +74,18 @@ class Script:
     message_samples: tuple[int, ...] = (3, 1, 4)  # cycled
     idle_after: int = 7  # examined without a kept one, until an empty message
     messages_until_drop: int | None = None  # then UNAVAILABLE
+    drops_by_age: bool = False  # rather than for an accident
     bundle_id: str = BUNDLE_ID
     faults: dict[int, pb.StreamSamplesResponse] = field(default_factory=dict)  # by message
+
+
+def aged(message: str) -> Ended:
+    """The end of a stream that has been there for as long as it may."""
+    detail = any_pb2.Any()
+    detail.Pack(error_details_pb2.ErrorInfo(reason=STREAM_AGED, domain=ERROR_DOMAIN))
+    code = grpc.StatusCode.UNAVAILABLE
+    status = status_pb2.Status(code=code.value[0], message=message, details=[detail])
+    return Ended(code, message, status.SerializeToString())
 
 
 def score(seed: int, index: int) -> float:
@@ -109,6 +123,8 @@ def responses(query: pb.SampleQuery, script: Script) -> Iterator[pb.StreamSample
     def message() -> pb.StreamSamplesResponse:
         number = next(sent)
         if number == script.messages_until_drop:
+            if script.drops_by_age:
+                raise aged("grown old")
             raise Ended(grpc.StatusCode.UNAVAILABLE, "draining")
         if number in script.faults:
             return script.faults[number]

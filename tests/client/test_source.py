@@ -18,7 +18,7 @@ from labelmint.source import Opened, Source
 from labelmint.v1 import label_service_pb2 as pb
 from tests.client.scripted_calls import TARGET, FailedCall, Server
 from tests.client.scripted_queries import BATCH_SIZES, SCRIPTS, STREAMS, expected, queries
-from tests.client.scripted_service import BUNDLE_ID, Ended, Script
+from tests.client.scripted_service import BUNDLE_ID, Ended, Script, aged
 
 C = grpc.StatusCode
 
@@ -97,6 +97,29 @@ def test_every_try_again_is_counted_and_logged(caplog: pytest.LogCaptureFixture)
     assert reconnects.count == 2
     assert len(caplog.messages) == 2
     assert all("connection reset" in line and "index 0" in line for line in caplog.messages)
+
+
+def test_a_stream_that_ends_by_age_goes_on_without_a_wait_or_a_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    script = Script(messages_until_drop=1, drops_by_age=True)
+    server, reconnects = Server(script, drops=5), Reconnects()
+    hours = Patience(connect_s=1e6, reconnect_s=1e6, first_wait_s=1e5)
+    found = Source(server.open_call, pb.SampleQuery(end_index=30), hours, reconnects)
+    with caplog.at_level(logging.INFO, "labelmint"):
+        got = [int(i) for message in found.messages() for i in message.chunk.indices]
+    assert got == list(range(30)) and len(server.calls) == 6 and reconnects.count == 0
+    assert [(r.levelno, "by its age" in r.message) for r in caplog.records] == [(20, True)] * 5
+
+
+def test_a_server_that_ends_streams_before_they_get_anywhere_is_not_asked_at_once_again() -> None:
+    patient = Patience(connect_s=5.0, first_wait_s=0.001)
+    found, _, reconnects = source(*[Ending(aged("old"))] * 3, patience=patient)
+    assert sum(len(message.chunk) for message in found.messages()) == 30
+    assert reconnects.count == 3
+    found, _, _ = source(*[Ending(aged("old"))] * 99, patience=Patience(connect_s=0.0))
+    with pytest.raises(Unreachable, match="old"):
+        next(found.messages())
 
 
 class SilentCall:

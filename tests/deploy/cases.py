@@ -72,12 +72,14 @@ CASES: dict[str, Object] = {
         "gpu": {"resource": "nvidia.com/mig-1g.18gb", "count": 2, "runtimeClassName": "nvidia"},
         "engine": {
             "runtime": "tensorrt",
+            "fallbacks": ["onnxruntime-cuda", "onnxruntime"],
             "batchSizes": [1, 8],
             "cache": {"claim": "engines"},
             "build": {"at": "init", "image": "r/export:1", "args": ["--precision", "fp16"]},
         },
         "tolerations": [{"operator": "Exists"}],
     },
+    "gpu that builds before it serves": {"mode": "gpu", "engine": {"build": {"at": "init"}}},
     "gpu with an engine that is there": {
         "mode": "gpu",
         "engine": {"cache": {"claim": "engines"}, "build": {"at": "never"}},
@@ -133,6 +135,36 @@ CASES: dict[str, Object] = {
             "hostnames": ["labels.example.com"],
         }
     },
+    "gateway that encrypts": {
+        "gateway": {
+            "enabled": True,
+            "parentRefs": [{"name": "public"}],
+            "backendTls": {"enabled": True, "authority": {"kind": "ConfigMap", "name": "ca"}},
+        },
+        "tls": {"mode": "certManager", "certManager": {"issuer": {"name": "ca"}}},
+    },
+    "gateway that trusts a secret": {
+        "gateway": {
+            "enabled": True,
+            "parentRefs": [{"name": "public"}],
+            "backendTls": {
+                "enabled": True,
+                "hostname": "labels.example.com",
+                "authority": {"kind": "Secret", "name": "ca"},
+            },
+        },
+        "tls": {"mode": "secret", "secret": "cert"},
+    },
+    "gateway that trusts its system": {
+        "gateway": {
+            "enabled": True,
+            "parentRefs": [{"name": "public"}],
+            "backendTls": {"enabled": True, "hostname": "labels.example.com"},
+        },
+        "tls": {"mode": "secret", "secret": "cert"},
+    },
+    "streams that stay": {"streams": {"maxAgeSeconds": 0}},
+    "streams of half a minute": {"streams": {"maxAgeSeconds": 37.5}},
     "network policy": {"networkPolicy": {"enabled": True}},
     "network policy with peers": {
         "networkPolicy": {

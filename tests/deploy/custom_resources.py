@@ -81,6 +81,13 @@ TRIGGER = closed(
     ),
     authenticationRef=closed(("name",), name=TEXT),
 )
+HOST: Schema = {"type": "string", "pattern": r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"}
+AUTHORITY = closed(
+    ("group", "kind", "name"),
+    group={"const": ""},
+    kind={"enum": ["ConfigMap", "Secret"]},  # the second where an implementation offers it
+    name=TEXT,
+)
 SCHEMAS: dict[str, Schema] = {
     "PodMonitor": monitor("PodMonitor", "podMetricsEndpoints"),
     "ServiceMonitor": monitor("ServiceMonitor", "endpoints"),
@@ -126,6 +133,36 @@ SCHEMAS: dict[str, Schema] = {
             issuerRef=closed(
                 ("name",), name=TEXT, kind={"enum": ["Issuer", "ClusterIssuer"]}, group=TEXT
             ),
+        ),
+    ),
+    "BackendTLSPolicy": resource(
+        "gateway.networking.k8s.io/v1",
+        "BackendTLSPolicy",
+        closed(
+            ("targetRefs", "validation"),
+            targetRefs=several(
+                closed(
+                    ("group", "kind", "name"),
+                    group={"const": ""},
+                    kind={"const": "Service"},
+                    name=TEXT,
+                    sectionName=TEXT,
+                )
+            ),
+            validation={
+                "oneOf": [
+                    closed(
+                        ("hostname", "caCertificateRefs"),
+                        hostname=HOST,
+                        caCertificateRefs=several(AUTHORITY),
+                    ),
+                    closed(
+                        ("hostname", "wellKnownCACertificates"),
+                        hostname=HOST,
+                        wellKnownCACertificates={"const": "System"},
+                    ),
+                ]
+            },
         ),
     ),
     "GRPCRoute": resource(

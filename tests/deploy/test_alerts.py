@@ -18,10 +18,18 @@ from tests.service.prometheus import eventually, scraped_by, tool
 QUEUE, COMPUTED = "labelmint_queue_depth_samples", "labelmint_computed_samples_total"
 REQUESTS, MESSAGES = "labelmint_requests_total", "labelmint_message_seconds_bucket"
 LOADS, INFO = "labelmint_model_loads_total", "labelmint_model_info"
+FALLBACKS = "labelmint_engine_fallbacks_total"
 Series = dict[str, str]  # a name with its labels, and promtool's notation of its values
 
 # Alert -> series with which it fires within the hour, and series with which it does not.
 SITUATIONS: dict[str, tuple[Series, Series]] = {
+    "LabelmintEngineFallback": (
+        {f'{FALLBACKS}|wanted="tensorrt",engine="onnxruntime"': "1x60",
+         f'{INFO}|engine="onnxruntime"': "1x60"},
+        # It was fallen back from once, and the engine that serves by now is another.
+        {f'{FALLBACKS}|wanted="tensorrt",engine="onnxruntime"': "1x60",
+         f'{INFO}|engine="onnxruntime"': "1x20 _x40", f'{INFO}|engine="tensorrt-10"': "_x20 1x40"},
+    ),
     "LabelmintNotServing": (
         {INFO: "_x60", f'{INFO}|pod="demo-labelmint-b-1a-2b"': "1x60"},
         {INFO: "1x60"},
@@ -60,6 +68,12 @@ SITUATIONS: dict[str, tuple[Series, Series]] = {
     ),
 }  # fmt: skip
 
+# Alert, series, and whether it fires with them.
+MORE: tuple[tuple[str, Series, bool], ...] = (
+    ("LabelmintModelNotLoaded", {f'{LOADS}|outcome="failed"': "_x50 1x10"}, True),  # its first load
+    ("LabelmintModelNotLoaded", {f'{LOADS}|outcome="failed"': "_x20 1x40"}, False),  # long ago
+)
+
 
 def series(named: str) -> str:
     name, _, labels = named.partition("|")
@@ -85,6 +99,10 @@ def test_each_alert_fires_when_it_should_and_is_quiet_when_not(tmp_path: Path) -
     checked = check(tmp_path, "check", "rules", content=groups)
     assert checked.returncode == 0 and f"{len(SITUATIONS)} rules found" in checked.stdout
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump(groups))
+    situations = [
+        (a, s[not fires], fires) for a, s in SITUATIONS.items() for fires in (True, False)
+    ]
+    situations += MORE
     tests = [
         {
             "name": f"{alert}, {'fires' if fires else 'is quiet'}",
@@ -101,8 +119,7 @@ def test_each_alert_fires_when_it_should_and_is_quiet_when_not(tmp_path: Path) -
                 }
             ],
         }
-        for alert, situation in SITUATIONS.items()
-        for given, fires in zip(situation, (True, False), strict=True)
+        for alert, given, fires in situations
     ]
     content = {"rule_files": ["rules.yaml"], "evaluation_interval": "1m", "tests": tests}
     tested = check(tmp_path, "test", "rules", content=content)
@@ -126,6 +143,7 @@ def exported() -> dict[str, set[str]]:
     metrics.of_model("m")
     metrics.show_model("m", "sha256:0", "onnxruntime")
     metrics.count_load("m", True)
+    metrics.count_fallback("m", "tensorrt", "onnxruntime")
     metrics.count_request("m", "GetModel", "OK")
     found: dict[str, set[str]] = {}
     for family in metrics.registry.collect():

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from labelmint import Client
-from tests.deploy.chart import CHECKOUT
+from tests.deploy.cases import CASES
+from tests.deploy.chart import CHECKOUT, one, render
 from tests.deploy.image_builder import SERVE, Store, build_base, build_cpu, store_at
 
 READY = re.compile(r"labelmint ready on 127\.0\.0\.1:(\d+), models: m, metrics on .*\n")
@@ -33,6 +34,41 @@ def test_what_the_dockerfile_copies_is_let_through_and_nothing_else_is() -> None
     }
     assert ignore[1] == "*" and copied == allowed
     assert all((CHECKOUT / name).exists() for name in allowed)
+
+
+def test_an_init_container_builds_engines_with_what_gpu_trt_has_in_it(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    app = tmp_path / "app"
+    for stage in ("builder", "builder-gpu", "builder-gpu-trt"):
+        for sources, target in _copied(stage):
+            for source in sources:
+                place = app / target.removeprefix("/app/")
+                if (CHECKOUT / source).is_dir():
+                    shutil.copytree(CHECKOUT / source, place)
+                else:
+                    place.mkdir(exist_ok=True)
+                    shutil.copy(CHECKOUT / source, place)
+    assert (app / "export/engine_command.py").exists() and not (app / "nets").exists()
+    deployment = one(render(CASES["gpu that builds before it serves"]), "Deployment")
+    (container,) = deployment["spec"]["template"]["spec"]["initContainers"]
+    python, *words = container["command"]
+    assert python == "python" and words[:2] == ["-m", "export.engine_command"]
+    there = {"/models/demo": str(tiny_bundle), "/engines": str(tmp_path / "engines")}
+    line = [sys.executable, *(there.get(word, word) for word in words)]
+    done = subprocess.run(line, cwd=app, capture_output=True, text=True)
+    # It gets as far as looking for what most machines have not.
+    assert done.returncode == 0 or re.match("Error: .*(TensorRT|GPU)", done.stderr), done.stderr
+    loaded = "import sys, export.engine_command; print('torch' in sys.modules)"
+    asked = subprocess.run([sys.executable, "-c", loaded], cwd=app, capture_output=True, text=True)
+    assert asked.stdout == "False\n"
+
+
+def _copied(stage: str) -> list[tuple[list[str], str]]:
+    """What a stage copies of the checkout to where it runs: sources and target."""
+    (text,) = re.findall(rf"(?ms)^FROM \S+ AS {stage}\n(.*?)(?=^FROM|\Z)", _dockerfile())
+    lines = [line.split()[1:] for line in text.splitlines() if line.startswith("COPY ")]
+    return [(words[:-1], words[-1]) for words in lines if words[-1].startswith("/app/")]
 
 
 def test_cpu_is_the_default_target() -> None:

@@ -36,13 +36,31 @@ BAD: list[tuple[Object, tuple[str, ...]]] = [
     (GPU | {"gpu": {"resource": ""}}, ("gpu.resource=nvidia.com/gpu", "mode=cpu")),
     (GPU | {"gpu": {"count": 0}}, ("count=0", "gpu.count=1")),
     ({"mode": "gpu"}, ("engine.build.at=start", "engine.cache.claim")),
-    ({"mode": "gpu", "engine": {"build": {"at": "init"}}}, ("engine.build.image", "at=start")),
+    (GPU | {"engine": {"fallbacks": ["tensorrt"], "build": {"at": "start"}}}, ("tensorrt", "once")),
+    ({"engine": {"fallbacks": ["onnxruntime-cuda"]}}, ("engine.fallbacks", "mode=gpu")),
+    ({"engine": {"fallbacks": ["cuda"]}}, ("/engine/fallbacks/0",)),
+    ({"streams": {"maxAgeSeconds": 0.5}}, ("streams.maxAgeSeconds=0.5", "1 to 86400")),
+    ({"streams": {"maxAgeSeconds": 86401}}, ("/streams/maxAgeSeconds", "86,400")),
     ({"mode": "gpu", "engine": {"build": {"at": "start"}}}, ("300 s", "failureThreshold=720")),
     ({"mode": "gpu", "engine": {"runtime": "onnxruntime"}}, ("engine.runtime", "onnxruntime-cuda")),
     ({"engine": {"runtime": "tensorrt"}}, ("engine.runtime=tensorrt", "mode=gpu")),
     ({"engine": {"build": {"at": "start"}}}, ("engine.build.at", "mode=gpu")),
     ({"service": {"port": 9090}}, ("service.metricsPort", "9090")),
     ({"gateway": {"enabled": True}}, ("gateway.parentRefs",)),
+    (
+        {"gateway": {"backendTls": {"enabled": True}}, "tls": TLS},
+        ("gateway.backendTls.enabled", "gateway.enabled=true"),
+    ),
+    (
+        {
+            "gateway": {
+                "enabled": True,
+                "parentRefs": [{"name": "a"}],
+                "backendTls": {"enabled": True},
+            }
+        },
+        ("gateway.backendTls.enabled", "tls.mode=secret"),
+    ),
     ({"dataset": {"enabled": True}}, ("dataset.claim",)),
     (
         {"dataset": {"enabled": True, "claim": "d"}, "models": [CLAIM, CLAIM | {"name": "b"}]},

@@ -113,6 +113,10 @@ def test_ports_that_are_named_exist(case: str) -> None:
             (backend,) = spec["rules"][0]["backendRefs"]
             service = one(objects, "Service", backend["name"])
             assert backend["port"] in [port["port"] for port in service["spec"]["ports"]]
+        elif found["kind"] == "BackendTLSPolicy":
+            (target,) = spec["targetRefs"]
+            service = one(objects, "Service", target["name"])
+            assert target["sectionName"] in [port["name"] for port in service["spec"]["ports"]]
 
 
 @each_case
@@ -201,6 +205,31 @@ def test_large_numbers_are_written_in_full() -> None:
     job = next(o for o in rendered("dataset") if o["kind"] == "Job")
     arguments = job["spec"]["template"]["spec"]["containers"][0]["args"]
     assert "--end-index=5000000000" in arguments
+
+
+def test_a_gateway_expects_a_name_that_is_in_the_servers_certificate() -> None:
+    objects = rendered("gateway that encrypts")
+    expected = one(objects, "BackendTLSPolicy")["spec"]["validation"]["hostname"]
+    assert expected in one(objects, "Certificate")["spec"]["dnsNames"]
+
+
+def test_the_servers_own_image_builds_its_engines_unless_another_is_named() -> None:
+    images = {}
+    for case in ("gpu that builds before it serves", "gpu with everything"):
+        spec = _server_pod(rendered(case))
+        (builder,) = {c["image"] for c in spec["initContainers"] if c["name"].startswith("engine")}
+        images[case] = builder, _server(rendered(case))["image"]
+    own, other = images.values()
+    assert own[0] == own[1] and own[0].endswith("-gpu-trt")
+    assert other[0] == "r/export:1" != other[1]
+
+
+def test_the_image_has_tensorrt_for_whoever_may_fall_back_to_it() -> None:
+    for fallbacks, target in ((["onnxruntime"], "gpu"), (["onnxruntime-tensorrt"], "gpu-trt")):
+        engine = {"runtime": "onnxruntime-cuda", "fallbacks": fallbacks}
+        server = _server(render({"mode": "gpu", "engine": engine}))
+        assert server["image"].endswith(f"-{target}")
+        assert _environment(server)["LABELMINT_SERVER_ENGINE"] == f"onnxruntime-cuda,{fallbacks[0]}"
 
 
 def test_a_download_is_verified_before_the_server_reads_it() -> None:

@@ -32,7 +32,7 @@ from service.errors import NEXT_INDEX
 from tests.service.harness import channel_to, refusal
 
 ROOT = Path(__file__).parents[2]
-READY = re.compile(r"labelmint ready on 127\.0\.0\.1:(\d+), models: .+, metrics on \S+:(\d+)\n")
+READY = re.compile(r"labelmint ready on (127\.0\.0\.\d):(\d+), models: .+, metrics on \S+:(\d+)\n")
 
 
 @dataclass
@@ -40,13 +40,14 @@ class Process:
     """A running `python -m service run`."""
 
     popen: "subprocess.Popen[str]"
+    host: str
     port: int
     metrics_port: int
     ready_after_s: float
 
     def get(self, path: str) -> tuple[int, str]:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}{path}") as answer:
+            with urllib.request.urlopen(f"http://{self.host}:{self.metrics_port}{path}") as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             with error:
@@ -59,7 +60,7 @@ def command(*flags: str) -> list[str]:
 
 def bundle_at(folder: Path, **changes: Any) -> Path:
     """The fake bundle on disk: its manifest and its empty files."""
-    manifest = fake_bundle(resolution=16, **changes).manifest
+    manifest = fake_bundle(**{"resolution": 16, **changes}).manifest
     folder.mkdir()
     (folder / MANIFEST).write_bytes(msgspec.json.encode(manifest))
     for name in manifest.files:
@@ -91,7 +92,7 @@ def running(bundle: Path, *flags: str) -> Iterator[Process]:
             ready = READY.fullmatch(popen.stdout.readline())
             assert ready, popen.stderr.read()
             took = time.monotonic() - started
-            yield Process(popen, int(ready[1]), int(ready[2]), took)
+            yield Process(popen, ready[1], int(ready[2]), int(ready[3]), took)
         finally:
             popen.kill()
 

@@ -1,76 +1,197 @@
-"""Training is repeatable, sees every labelled region, and learns what the features tell."""
+"""Training is repeatable, can be taken up again, learns, and is the published recipe if asked."""
 
-from dataclasses import replace
+import copy
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from nets.features import hypercolumn
-from nets.stylegan2 import Generator, GeneratorConfig
-from training.errors import LabelError
-from training.fit_interpreter import FitConfig, PixelSampler, fit_interpreter
-from training.labelled_set import LabelledSet, LabelNames
-
-FAST = FitConfig(members=2, steps=250, pixels_per_image=64, learning_rate=1e-2)
-
-
-@pytest.fixture(scope="module")
-def generator() -> Generator:
-    torch.manual_seed(1)
-    return Generator(GeneratorConfig(16, (8, 8, 8), z_dim=8, w_dim=8, mapping_layers=2)).eval()
+from nets.interpreter import Interpreter, member_as_sequential
+from nets.labels import majority
+from tests.training.sets import partly_labelled, tiny_generator, tiny_labels
+from training.errors import LabelError, TrainingError
+from training.features import PixelFeatures, features_from_ws
+from training.fit_config import PUBLISHED, FitConfig
+from training.fit_interpreter import Step, fit_interpreter, head_configs, train_step
+from training.fit_state import FitState, fit_state_from_file, write_fit_state
+from training.pixels import PixelSampler
+from training.targets import Targets
 
 
-@pytest.fixture(scope="module")
-def labels(generator: Generator) -> LabelledSet:
-    """Masks that are a function of the image, and the brightest pixel as the keypoint."""
-    torch.manual_seed(2)
-    with torch.no_grad():
-        ws = generator.mapping(torch.randn(4, 8))[:, None].expand(-1, 6, -1).contiguous()
-        image = generator.synthesis(ws).image[:, 0]
-    masks = (image > image.mean()).byte()
-    masks[:, :2, :2] = 2  # a region of four pixels
-    peak = image.flatten(1).argmax(dim=1)
-    keypoints = torch.stack([peak % 16 + 0.5, peak // 16 + 0.5, torch.ones(4)], dim=1)[:, None]
-    names = LabelNames((("low", 0), ("high", 1), ("corner", 2)), ("peak",))
-    return LabelledSet(ws.numpy(), masks.numpy(), keypoints.numpy(), names)
+@dataclass
+class Fit:
+    """Everything `fit_interpreter` works with."""
+
+    state: FitState
+    features: PixelFeatures
+    targets: Targets
+    sampler: PixelSampler
+
+    def run(self, first: int, last: int) -> None:
+        for i in range(first, last):
+            step = Step(self.sampler.draw(i, 256), 1e-2)
+            losses = train_step(self.state, self.features, self.targets, step)
+            self.state.watch(losses["segmentation"], epoch=4)
 
 
-def test_the_same_seed_gives_the_same_weights(generator: Generator, labels: LabelledSet) -> None:
-    short = replace(FAST, steps=5)
-    first, second = (fit_interpreter(generator, labels, short).state_dict() for _ in range(2))
-    other = fit_interpreter(generator, labels, replace(short, seed=1)).state_dict()
+FAST = FitConfig(members=2, steps=250, pixels=256, learning_rate=1e-2)
+GENERATOR = tiny_generator()
+
+
+def test_the_same_seed_gives_the_same_weights() -> None:
+    labels, short = tiny_labels(), replace(FAST, steps=5)
+    first, second = (fit_interpreter(GENERATOR, labels, short).state_dict() for _ in range(2))
+    other = fit_interpreter(GENERATOR, labels, replace(short, seed=1)).state_dict()
     assert all(torch.equal(first[k], second[k]) for k in first)
-    assert not torch.equal(
-        first["heads.segmentation.linear1.weight"], other["heads.segmentation.linear1.weight"]
-    )
+    name = "heads.segmentation.linear1.weight"
+    assert not torch.equal(first[name], other[name])
 
 
-def test_a_trained_ensemble_labels_its_own_images(
-    generator: Generator, labels: LabelledSet
-) -> None:
-    interpreter = fit_interpreter(generator, labels, FAST)
-    with torch.no_grad():
-        taps = generator.synthesis(torch.from_numpy(labels.ws)).taps
-        features = hypercolumn(taps, 16).permute(0, 2, 3, 1).flatten(0, 2)
-        predicted = interpreter(features)
-    votes = predicted["segmentation"].argmax(dim=2).mode(dim=0).values
+def fresh(config: FitConfig, dtype: torch.dtype = torch.float32) -> Fit:
+    """A fit of the tiny set before its first step."""
+    labels = tiny_labels()
+    features = features_from_ws(GENERATOR, labels.ws, labels.frame, config.resize, dtype)
+    torch.manual_seed(config.seed)
+    interpreter = Interpreter(head_configs(labels, config, features.features)).to(dtype).train()
+    optimizer = torch.optim.Adam(interpreter.parameters(), lr=config.learning_rate)
+    sampler = PixelSampler(labels, config.sigma(16), config.seed)
+    return Fit(FitState(interpreter, optimizer), features, Targets(labels, config), sampler)
+
+
+def test_a_state_taken_up_from_its_file_goes_on_with_the_same_bits(tmp_path: Path) -> None:
+    whole, first, second = fresh(FAST), fresh(FAST), fresh(replace(FAST, seed=9))
+    whole.run(0, 40)
+    first.run(0, 20)
+    write_fit_state(tmp_path / "state", first.state, "this fit")
+    fit_state_from_file(tmp_path / "state", second.state, "this fit")
+    second.sampler = first.sampler
+    second.run(second.state.step, 40)
+    for name, tensor in whole.state.interpreter.state_dict().items():
+        assert torch.equal(tensor, second.state.interpreter.state_dict()[name]), name
+    assert torch.equal(whole.state.waited, second.state.waited)
+    assert torch.equal(whole.state.lowest, second.state.lowest)
+
+
+def test_a_state_of_other_labels_or_a_broken_one_is_refused(tmp_path: Path) -> None:
+    fit = fresh(FAST)
+    fit.run(0, 1)
+    path = tmp_path / "state"
+    write_fit_state(path, fit.state, "this fit")
+    with pytest.raises(TrainingError, match="is an unfinished fit of other labels"):
+        fit_state_from_file(path, fit.state, "another")
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(TrainingError, match="is no unfinished fit"):
+        fit_state_from_file(path, fit.state, "this fit")
+
+
+def test_members_learn_as_if_each_were_alone_by_the_published_recipe() -> None:
+    """Same features, first weights, batches and order, in float64: losses and logits agree."""
+    config = FitConfig(members=3, learning_rate=PUBLISHED.learning_rate)
+    fit = fresh(config, torch.float64)
+    labels = tiny_labels()
+    assert labels.masks is not None
+    every = torch.meshgrid(torch.arange(4), torch.arange(16), torch.arange(16), indexing="ij")
+    features = fit.features.gather(*(axis.flatten() for axis in every))
+    classes = torch.from_numpy(labels.masks).long().flatten()
+    head = fit.state.interpreter.head("segmentation")
+    alone = [copy.deepcopy(member_as_sequential(head, k)).train() for k in range(3)]
+    for member in alone:
+        member.requires_grad_(True)
+    optimizers = [torch.optim.Adam(member.parameters(), lr=1e-3) for member in alone]
+    order = fit.sampler.shuffled(0)
+    for i in range(100):
+        start = i * 64 % 1024
+        batch = order[start : start + 64]
+        losses = train_step(
+            fit.state, fit.features, fit.targets, Step(batch, PUBLISHED.learning_rate)
+        )
+        flat = (batch.images * 16 + batch.rows) * 16 + batch.columns
+        for k, (member, optimizer) in enumerate(zip(alone, optimizers, strict=True)):
+            loss = F.cross_entropy(member(features[flat]), classes[flat])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            assert abs(loss.item() - losses["segmentation"][k].item()) < 1e-6, (i, k)
+    ours = fit.state.interpreter.eval()(features)["segmentation"]
+    for k, member in enumerate(alone):
+        assert (member.eval()(features) - ours[k]).abs().max() < 1e-6
+
+
+def test_a_member_stops_by_the_published_rule_as_it_is_then() -> None:
+    fit = fresh(FAST)
+    state = fit.state
+    script = torch.rand(400, 2, generator=torch.Generator().manual_seed(0))
+    stopped_at: dict[int, int] = {}
+    best, waited = [float("inf")] * 2, [0, 0]
+    weights: dict[int, Tensor] = {}
+    for i, losses in enumerate(script):
+        epoch = i // 40
+        state.interpreter.head("segmentation").weight2.data.fill_(float(i))
+        state.watch(losses, epoch)
+        for k in range(2):  # the release, one member after another
+            if epoch > 3 and k not in stopped_at:
+                better = losses[k].item() < best[k]
+                best[k] = min(best[k], losses[k].item())
+                waited[k] = 0 if better else waited[k] + 1
+                if waited[k] > 50:
+                    stopped_at[k] = i
+                    weights[k] = torch.tensor(float(i))
+        assert state.stopped.tolist() == [k in stopped_at for k in range(2)], i
+    assert len(stopped_at) == 2 and stopped_at[0] != stopped_at[1]
+    state.restore_stopped()
+    for k in range(2):
+        assert (state.interpreter.head("segmentation").weight2[k] == weights[k]).all()
+
+
+def test_the_published_schedule_ends_by_itself_and_learns() -> None:
+    labels = tiny_labels()
+    assert labels.masks is not None
+    interpreter = fit_interpreter(GENERATOR, labels, replace(FAST, schedule="published"))
+    taps = GENERATOR.synthesis(torch.from_numpy(labels.ws)).taps
+    features = hypercolumn(taps, 16).permute(0, 2, 3, 1).flatten(0, 2)
+    votes = majority(interpreter(features)["segmentation"])
     assert (votes.numpy() == labels.masks.ravel()).mean() > 0.9
+
+
+def test_a_trained_ensemble_labels_its_own_images() -> None:
+    labels = tiny_labels()
+    assert labels.masks is not None and labels.keypoints is not None and labels.depth is not None
+    interpreter = fit_interpreter(GENERATOR, labels, FAST)
+    taps = GENERATOR.synthesis(torch.from_numpy(labels.ws)).taps
+    features = hypercolumn(taps, 16).permute(0, 2, 3, 1).flatten(0, 2)
+    predicted = interpreter(features)
+    assert (majority(predicted["segmentation"]).numpy() == labels.masks.ravel()).mean() > 0.9
     heat = predicted["keypoints"].mean(dim=0).view(4, 256)
-    assert labels.keypoints is not None
     found = torch.stack([heat.argmax(1) % 16, heat.argmax(1) // 16], dim=1).numpy() + 0.5
     assert np.abs(found - labels.keypoints[:, 0, :2]).max() <= 1.5
+    depth = predicted["depth"].mean(dim=0).view(4, 16, 16).numpy()
+    assert np.abs(depth - labels.depth).mean() < 0.3 * labels.depth.std()
 
 
-def test_every_class_of_every_image_is_drawn(labels: LabelledSet) -> None:
-    rows, columns = PixelSampler(labels, FAST).draw()
-    for i, mask in enumerate(labels.masks):
-        drawn = np.bincount(mask[rows[i], columns[i]], minlength=3)
-        assert (drawn[np.unique(mask)] >= 4).all()
+def test_images_that_nobody_labelled_for_a_head_still_train_the_others() -> None:
+    interpreter = fit_interpreter(GENERATOR, partly_labelled(), replace(FAST, steps=3))
+    assert list(interpreter.heads) == ["segmentation", "keypoints", "depth"]
+    assert all(torch.isfinite(t).all() for t in interpreter.state_dict().values())
 
 
-def test_latents_of_another_generator_are_refused(
-    generator: Generator, labels: LabelledSet
-) -> None:
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (replace(FAST, class_weights=(1.0, 2.0)), "2 class weights are given for 3 classes"),
+        (replace(FAST, learning_rate=1e30), r"the loss is (nan|inf) at step \d+; lower --learning"),
+    ],
+)
+def test_settings_that_cannot_work_end_in_one_line(config: FitConfig, message: str) -> None:
+    with pytest.raises(TrainingError, match=message):
+        fit_interpreter(GENERATOR, tiny_labels(), config)
+
+
+def test_latents_of_another_generator_are_refused() -> None:
+    labels = tiny_labels()
     with pytest.raises(LabelError, match=r"\[5, 8\] per image; this generator reads \[6, 8\]"):
-        fit_interpreter(generator, replace(labels, ws=labels.ws[:, :5]), FAST)
+        fit_interpreter(GENERATOR, replace(labels, ws=labels.ws[:, :5]), FAST)

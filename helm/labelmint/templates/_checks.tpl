@@ -22,15 +22,22 @@
 {{- else if not (has $runtime (list "onnxruntime" "fake")) -}}
   {{- fail (printf "engine.runtime=%s needs a GPU; set mode=gpu" $runtime) -}}
 {{- end -}}
+{{- $tried := list $runtime -}}
+{{- range $v.engine.fallbacks -}}
+  {{- if has . $tried -}}
+    {{- fail (printf "engine.fallbacks has %s, which was tried before; name each runtime once" .) -}}
+  {{- end -}}
+  {{- if and (eq $v.mode "cpu") (not (has . (list "onnxruntime" "fake"))) -}}
+    {{- fail (printf "engine.fallbacks has %s, which needs a GPU; set mode=gpu" .) -}}
+  {{- end -}}
+  {{- $tried = append $tried . -}}
+{{- end -}}
 {{- $build := $v.engine.build -}}
 {{- if and (ne $build.at "never") (ne $runtime "tensorrt") -}}
   {{- fail (printf "engine.build.at=%s builds for TensorRT and engine.runtime is %s; set mode=gpu and engine.runtime=tensorrt, or engine.build.at=never" $build.at $runtime) -}}
 {{- end -}}
 {{- if and (eq $build.at "never") (eq $runtime "tensorrt") (not $v.engine.cache.claim) -}}
   {{- fail "engine.runtime=tensorrt finds no engine in an empty cache; set engine.build.at=start, or engine.cache.claim to a claim that has it" -}}
-{{- end -}}
-{{- if and (eq $build.at "init") (not $build.image) -}}
-  {{- fail "engine.build.image is empty and engine.build.at=init; set it to an image with the package export and TensorRT, or engine.build.at=start" -}}
 {{- end -}}
 {{- $startup := mul $v.probes.startup.periodSeconds $v.probes.startup.failureThreshold -}}
 {{- if and (eq $build.at "start") (lt $startup 1800) -}}
@@ -45,6 +52,13 @@
 {{- if and $v.gateway.enabled (not $v.gateway.parentRefs) -}}
   {{- fail "gateway.enabled=true needs gateway.parentRefs, such as [{name: public, namespace: gateways}]" -}}
 {{- end -}}
+{{- $policy := $v.gateway.backendTls -}}
+{{- if and $policy.enabled (not $v.gateway.enabled) -}}
+  {{- fail "gateway.backendTls.enabled=true needs a route; set gateway.enabled=true" -}}
+{{- end -}}
+{{- if and $policy.enabled (eq $v.tls.mode "none") -}}
+  {{- fail "gateway.backendTls.enabled=true and tls.mode=none, so pods take plain text alone; set tls.mode=secret or certManager" -}}
+{{- end -}}
 {{- if and $v.dataset.enabled (not $v.dataset.claim) -}}
   {{- fail "dataset.enabled=true needs dataset.claim, an existing claim that all parts can write to" -}}
 {{- end -}}
@@ -54,6 +68,10 @@
 {{- end }}
 
 {{- define "labelmint.checkLife" -}}
+{{- $age := .Values.streams.maxAgeSeconds -}}
+{{- if and (gt (float64 $age) 0.0) (lt (float64 $age) 1.0) -}}
+  {{- fail (printf "streams.maxAgeSeconds=%v is under 1; set it to 1 to 86400, such as 300, or to 0 for streams that stay" $age) -}}
+{{- end -}}
 {{- $d := .Values.drain -}}
 {{- $drain := addf $d.preStopSeconds $d.delaySeconds $d.graceSeconds -}}
 {{- if le (float64 .Values.terminationGracePeriodSeconds) $drain -}}

@@ -33,9 +33,9 @@
 {{- end }}
 {{- if eq $.Values.engine.build.at "init" }}
 - name: engine-{{ $i }}
-  image: {{ $.Values.engine.build.image | quote }}
+  image: {{ default (include "labelmint.image" $) $.Values.engine.build.image | quote }}
   imagePullPolicy: {{ $.Values.image.pullPolicy }}
-  command: {{ toJson (concat (list "python" "-m" "export" "engine" (printf "/models/%s" $model.name) "--cache" "/engines") $.Values.engine.build.args) }}
+  command: {{ toJson (concat (list "python" "-m" "export.engine_command" (printf "/models/%s" $model.name) "--cache" "/engines") $.Values.engine.build.args) }}
   env:
     - {name: CUDA_CACHE_PATH, value: /engines/cuda}
   resources:

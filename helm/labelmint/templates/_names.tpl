@@ -40,10 +40,15 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- default (ternary "tensorrt" "onnxruntime" (eq .Values.mode "gpu")) .Values.engine.runtime -}}
 {{- end }}
 
+{{/* All that may run a bundle, in the order in which they are tried. */}}
+{{- define "labelmint.runtimes" -}}
+{{- prepend .Values.engine.fallbacks (include "labelmint.runtime" .) | join "," -}}
+{{- end }}
+
 {{/* The Dockerfile's target: TensorRT is in one of its own. */}}
 {{- define "labelmint.target" -}}
 {{- if eq .Values.mode "cpu" -}}cpu
-{{- else if contains "tensorrt" (include "labelmint.runtime" .) -}}gpu-trt
+{{- else if contains "tensorrt" (include "labelmint.runtimes" .) -}}gpu-trt
 {{- else -}}gpu
 {{- end -}}
 {{- end }}

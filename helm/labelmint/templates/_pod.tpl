@@ -39,7 +39,7 @@ imagePullSecrets:
 {{- define "labelmint.environment" -}}
 LABELMINT_SERVER_LISTEN: "0.0.0.0:{{ int .Values.service.port }}"
 LABELMINT_SERVER_METRICS_PORT: "{{ int .Values.service.metricsPort }}"
-LABELMINT_SERVER_ENGINE: {{ include "labelmint.runtime" . | quote }}
+LABELMINT_SERVER_ENGINE: {{ include "labelmint.runtimes" . | quote }}
 LABELMINT_SERVER_THREADS: "{{ int .Values.engine.threads }}"
 LABELMINT_SERVER_BATCH_DELAY: {{ include "labelmint.number" .Values.engine.batchDelaySeconds | quote }}
 {{- with .Values.engine.batchSizes }}
@@ -52,6 +52,7 @@ CUDA_CACHE_PATH: /engines/cuda
 LABELMINT_SERVER_BUILD_ENGINE: "true"
 {{- end }}
 {{- end }}
+LABELMINT_SERVER_MAX_STREAM_AGE: {{ include "labelmint.number" .Values.streams.maxAgeSeconds | quote }}
 LABELMINT_SERVER_DRAIN_DELAY: {{ include "labelmint.number" .Values.drain.delaySeconds | quote }}
 LABELMINT_SERVER_DRAIN_GRACE: {{ include "labelmint.number" .Values.drain.graceSeconds | quote }}
 LABELMINT_SERVER_MODEL_DRAIN: {{ include "labelmint.number" .Values.drain.modelSeconds | quote }}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from checkpoints import generator_from_file
+from checkpoints import generator_from_file, sha256_of_file
 from engines.fake import fake_bundle
 from examples.demo.__main__ import GENERATOR
 from examples.demo.labels import write_examples
@@ -28,7 +28,7 @@ from tests.service.harness import FakeModel, served
 @pytest.fixture(scope="module")
 def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("labels")
-    write_examples(generator_from_file(GENERATOR)[0], folder)
+    write_examples(generator_from_file(GENERATOR)[0], folder, sha256_of_file(GENERATOR))
     return folder
 
 

@@ -99,7 +99,7 @@ def test_wrong_options_end_with_2_and_the_right_ones(
 def test_a_folder_without_the_demo_is_one_line(tmp_path: Path) -> None:
     result = command("--arms", "a", "--demo", str(tmp_path), "--out", str(tmp_path / "out"))
     assert result.exit_code == 1
-    assert f"{tmp_path / 'labels' / 'latents.npy'} cannot be read" in result.output
+    assert f"{tmp_path / 'labels' / 'index.json'} cannot be read" in result.output
     assert len(result.output.splitlines()) == 1
 
 

@@ -1,0 +1,145 @@
+"""How good labels get from 1, 4, 16 and 40 labelled images, where the truth is exact.
+
+python -m benchmarks.few_labels [--samples 1000] [--out demo/few_labels]
+
+The demo's generator and renderer; the labelled images are nested, each farthest in w from those
+before it. Every variant trains the ensemble once and labels the same fresh samples. Results are
+kept in --out, and a variant that is there is not run again.
+"""
+
+import json
+from dataclasses import dataclass
+from dataclasses import replace as dataclass_replace
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from msgspec.structs import replace
+from numpy.typing import NDArray
+
+from benchmarks.machine import machine_name
+from benchmarks.served_labels import served_predictions
+from checkpoints import InterpreterCard, head_cards, sha256_of_file
+from examples.demo.__main__ import GENERATOR
+from examples.demo.labels import labels_of_indices
+from nets.features import Resize
+from nets.generator import Generator
+from nets.interpreter import Interpreter
+from training.card import card_from_fit
+from training.evaluation import Evaluation, evaluation_of
+from training.evaluation_report import numbers_from_evaluation, write_report
+from training.fit_config import FitConfig
+from training.fit_interpreter import fit_interpreter
+from training.labelled_set import LabelledSet
+from training.options import read_generator
+from training.sample import SampleConfig, drawn_w, spread_rows
+
+MOST = 40
+TEST_SEED = 31_004
+LABEL_SEED = 2021
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of the table."""
+
+    images: int
+    resize: Resize = "bilinear"
+
+    @property
+    def name(self) -> str:
+        """Its file in --out."""
+        return f"{self.images:02d}_{self.resize}"
+
+
+VARIANTS = (
+    Variant(1),
+    Variant(4),
+    Variant(16),
+    Variant(40),
+    Variant(16, "nearest"),
+)
+
+
+@click.command()
+@click.option("--samples", default=1000, help="Fresh samples that are labelled and compared.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("demo/few_labels"))
+def main(samples: int, out: Path) -> None:
+    generator, _, _ = read_generator(GENERATOR, None)
+    missing = [v for v in VARIANTS if not (out / f"{v.name}.json").exists()]
+    if missing:
+        labelled = labels_of_indices(generator, LABEL_SEED, spread_indices(generator))
+        truth = labels_of_indices(generator, TEST_SEED, np.arange(samples))
+        for variant in missing:
+            numbers = run(generator, labelled.rows(np.arange(variant.images)), variant, truth, out)
+            out.mkdir(parents=True, exist_ok=True)
+            (out / f"{variant.name}.json").write_text(json.dumps(numbers, indent=1) + "\n")
+    print(f"machine: {machine_name()}; {samples} fresh samples, {FitConfig.steps} steps")
+    print(table({v: json.loads((out / f"{v.name}.json").read_text()) for v in VARIANTS}))
+
+
+def spread_indices(generator: Generator) -> NDArray[np.int64]:
+    """40 samples out of 640 drawn, the farthest apart first."""
+    config = SampleConfig(count=MOST, candidates=16 * MOST, seed=LABEL_SEED)
+    return spread_rows(drawn_w(generator, config), MOST)
+
+
+def run(
+    generator: Generator, labels: LabelledSet, variant: Variant, truth: LabelledSet, out: Path
+) -> dict[str, object]:
+    """Trains, labels, compares: numbers of the ensemble and of its first member."""
+    config = FitConfig(resize=variant.resize)
+    interpreter = fit_interpreter(generator, labels, config)
+    recipe, sha256 = generator.config.tap_recipe, sha256_of_file(GENERATOR)
+    card = card_from_fit(interpreter, labels, config, sha256, recipe, [])
+    ensemble = compare(interpreter, card, truth)
+    write_report(out / variant.name, ensemble)
+    single = first_member(interpreter)
+    member = compare(single, replace(card, heads=head_cards(single)), truth)
+    return {
+        "ensemble": numbers_from_evaluation(ensemble),
+        "member": numbers_from_evaluation(member),
+    }
+
+
+def compare(interpreter: Interpreter, card: InterpreterCard, truth: LabelledSet) -> Evaluation:
+    """The labels that a server would give against the truth."""
+    return evaluation_of(served_predictions(GENERATOR, interpreter, card, truth.ws), card, truth)
+
+
+def first_member(interpreter: Interpreter) -> Interpreter:
+    """The ensemble's first member as an ensemble of one."""
+    configs = [dataclass_replace(interpreter.head(k).config, members=1) for k in interpreter.heads]
+    single = Interpreter(tuple(configs)).eval().requires_grad_(False)
+    rows = {name: tensor.shape for name, tensor in single.state_dict().items()}
+    first = {
+        name: tensor[: rows[name][0]] if tensor.ndim else tensor
+        for name, tensor in interpreter.state_dict().items()
+    }
+    single.load_state_dict(first)
+    return single
+
+
+def table(results: dict[Variant, dict[str, Any]]) -> str:
+    """A Markdown table: a row for each variant, ensemble, member, filtered ensemble."""
+    lines = [
+        "| labelled images | resize | labels of | mIoU | PCK at 0.1 | depth RMSE | depth AbsRel |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for variant, result in results.items():
+        rows = {
+            "one member": result["member"]["all"],
+            "ensemble of 10": result["ensemble"]["all"],
+            "ensemble, most certain 90%": result["ensemble"]["kept"],
+        }
+        lines += [
+            f"| {variant.images} | {variant.resize} | {name} | {row['miou']:.3f} | "
+            f"{row['pck']:.3f} | {row['depth_rmse']:.3f} | {row['depth_abs_rel']:.4f} |"
+            for name, row in rows.items()
+        ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

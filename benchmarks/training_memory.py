@@ -1,0 +1,142 @@
+"""Memory and time of training on images of 512 px, against the published procedure.
+
+    python -m benchmarks.training_memory [--images 16] [--literal-images 1]
+
+StyleGAN2 config f at 1024 px with random weights, labels at 512 px, HandsOff faces' sizes: D =
+6080, hidden 256 and 32, 19 classes, 10 members. The published procedure builds every image's
+hypercolumn, keeps it in half precision, casts it all to float32, and trains one member after
+another in batches of 64 pixels; it is measured on as many images as fit. Each is a process of its
+own, so that its peak is its own.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import click
+import numpy as np
+import torch
+import torch.nn.functional as F
+from tqdm import trange
+
+from benchmarks.machine import machine_name
+from nets.features import hypercolumn
+from nets.interpreter import HeadConfig, Interpreter, member_as_sequential
+from nets.stylegan2 import Generator, GeneratorConfig, channels_from_base
+from training.features import features_from_ws
+from training.fit_config import FitConfig
+from training.fit_interpreter import Step, head_configs, train_step
+from training.fit_state import FitState
+from training.frame import Frame
+from training.labelled_set import LabelledSet
+from training.pixels import PixelSampler
+from training.targets import Targets
+
+GRID, CLASSES, HIDDEN, MEMBERS = 512, 19, (256, 32), 10
+TIMED, BATCH = 20, 64  # steps; pixels of a published step
+
+
+@click.command()
+@click.option("--images", default=16, help="Labelled images of our run.")
+@click.option("--literal-images", default=1, help="Of the published procedure's.")
+@click.option("--part", type=click.Choice(["ours", "literal"]), hidden=True)
+def main(images: int, literal_images: int, part: str | None) -> None:
+    if part is not None:
+        (ours if part == "ours" else literal)(images)
+        return
+    print(f"machine: {machine_name()}; per 1,000 steps of all {MEMBERS} members")
+    print("| procedure | images | peak memory | 64 pixels a step | 1,024 pixels a step |")
+    print("|---|---|---|---|---|")
+    for name, part_name, count in (
+        ("labelmint", "ours", images),
+        ("published", "literal", literal_images),
+    ):
+        peak, figures = run(part_name, count)
+        print(f"| {name} | {count} | {peak / 1e9:.2f} GB | {figures} |", flush=True)
+
+
+def run(part: str, images: int) -> tuple[int, str]:
+    """Peak resident bytes and last line of this script's part in a process of its own."""
+    words = ["-m", "benchmarks.training_memory", "--part", part, "--images", str(images)]
+    with subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        lines = process.stdout.read().splitlines()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        sys.exit(f"{part} failed with {process.returncode}")
+    return usage.ru_maxrss * 1024, lines[-1]
+
+
+def generator_and_labels(images: int) -> tuple[Generator, LabelledSet]:
+    """Random weights, and masks of 16 px squares."""
+    torch.manual_seed(0)
+    config = GeneratorConfig(1024, channels_from_base(1024, 32768))
+    generator = Generator(config).eval().requires_grad_(False)
+    rng = np.random.default_rng(0)
+    squares = rng.integers(0, CLASSES, (images, GRID // 16, GRID // 16), dtype=np.uint8)
+    return generator, LabelledSet(
+        Frame(GRID, 0, GRID),
+        tuple(str(i) for i in range(images)),
+        rng.standard_normal((images, config.num_ws, config.w_dim)).astype(np.float32),
+        masks=squares.repeat(16, axis=1).repeat(16, axis=2),
+    )
+
+
+def ours(images: int) -> None:
+    """Taps at their own resolution in half precision, pixels gathered, members together."""
+    generator, labels = generator_and_labels(images)
+    config = FitConfig(members=MEMBERS, hidden=HIDDEN)
+    features = features_from_ws(generator, labels.ws, labels.frame)
+    (head,) = head_configs(labels, config, features.features)
+    interpreter = Interpreter((replace(head, outputs=CLASSES),)).train()
+    state = FitState(interpreter, torch.optim.Adam(interpreter.parameters()))
+    sampler, targets = PixelSampler(labels, 1.0, 0), Targets(labels, config)
+    seconds = []
+    for pixels in (BATCH, 1024):
+        train_step(state, features, targets, Step(sampler.draw(0, pixels), 1e-3))
+        began = time.perf_counter()
+        for i in trange(TIMED):
+            train_step(state, features, targets, Step(sampler.draw(i, pixels), 1e-3))
+        seconds.append((time.perf_counter() - began) / TIMED * 1000)
+    print(" | ".join(f"{s:.0f} s" for s in seconds))
+
+
+@torch.no_grad()
+def published_features(generator: Generator, labels: LabelledSet) -> torch.Tensor:
+    """Every pixel's hypercolumn, float32 [n * H * W, D], by way of half precision."""
+    rows = len(labels) * GRID**2
+    stored = torch.empty(rows, generator.config.features, dtype=torch.float16)
+    for i, w in enumerate(torch.from_numpy(labels.ws)):
+        whole = hypercolumn(generator.synthesis(w[None]).taps, GRID)[0]  # [D, H, W]
+        stored[i * GRID**2 : (i + 1) * GRID**2] = whole.flatten(1).t()
+    return stored.float()
+
+
+def literal(images: int) -> None:
+    """Everything in memory, one member after another."""
+    generator, labels = generator_and_labels(images)
+    assert labels.masks is not None
+    features = published_features(generator, labels)
+    classes = torch.from_numpy(labels.masks).long().flatten()
+    head = HeadConfig("segmentation", generator.config.features, HIDDEN, CLASSES, 1)
+    member = member_as_sequential(Interpreter((head,)).head("segmentation"), 0).train()
+    optimizer = torch.optim.Adam(member.requires_grad_(True).parameters(), lr=1e-3)
+    seconds = []
+    for pixels in (BATCH, 1024):
+        order = torch.randperm(len(features))
+        began = time.perf_counter()
+        for i in trange(TIMED):
+            batch = order[i * pixels : (i + 1) * pixels]
+            loss = F.cross_entropy(member(features[batch]), classes[batch])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        seconds.append((time.perf_counter() - began) / TIMED * 1000 * MEMBERS)
+    print(" | ".join(f"{s:.0f} s" for s in seconds))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""Raw outputs of an ensemble's members -> labels and their uncertainty.
+
+DatasetGAN, section 3.3, as its release computes it: a majority of votes, the Jensen-Shannon
+divergence, the mean of its largest tenth.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+EPS = 1.1920929e-07  # the mixture's probabilities are clamped to [EPS, 1 - EPS] in the log
+
+
+def majority(logits: Tensor) -> Tensor:
+    """[m, ..., C] -> class id of most members, ties to the smallest id, uint8 [...]."""
+    votes = F.one_hot(logits.argmax(dim=-1), logits.shape[-1]).sum(dim=0)
+    return votes.argmax(dim=-1).to(torch.uint8)  # torch promises the first maximum
+
+
+def jensen_shannon(logits: Tensor) -> Tensor:
+    """[m, ..., C] -> [...] in nats: entropy of the mean less the mean entropy."""
+    log_p = logits.log_softmax(dim=-1)
+    mean = log_p.exp().mean(dim=0)
+    mean = mean / mean.sum(dim=-1, keepdim=True)
+    mixture = -(mean * mean.clamp(EPS, 1 - EPS).log()).sum(dim=-1)
+    return mixture + (log_p.exp() * log_p).sum(dim=-1).mean(dim=0)
+
+
+def member_variance(values: Tensor) -> Tensor:
+    """[m, ..., K] -> [...]: variance over the members, mean over the outputs."""
+    return values.var(dim=0, correction=0).mean(dim=-1)
+
+
+def top_mean(values: Tensor, fraction: float) -> Tensor:
+    """Mean of the largest int(fraction * n) values, at least one; a float32 scalar."""
+    count = max(1, int(values.numel() * fraction))
+    return values.flatten().topk(count).values.mean()
+
+
+def keypoints_from_heatmaps(heatmaps: Tensor, window_px: int) -> Tensor:
+    """[H, W, K], mean over the members -> [K, 3]: x, y (pixel centres at +0.5), the maximum.
+
+    Position: the centroid of the positive values within `window_px` of the first maximum, in
+    both directions; the maximum itself where nothing is positive.
+    """
+    return torch.stack([_point(heat, window_px) for heat in heatmaps.unbind(dim=2)])
+
+
+def _point(heat: Tensor, window_px: int) -> Tensor:
+    row, column = divmod(int(heat.argmax()), heat.shape[1])
+    top, left = max(row - window_px, 0), max(column - window_px, 0)
+    window = heat[top : row + window_px + 1, left : column + window_px + 1].double().clamp(min=0)
+    total = window.sum()
+    if total <= 0:
+        return heat.new_tensor([column + 0.5, row + 0.5, heat[row, column]])
+    rows, columns = (torch.arange(n, dtype=torch.float64) + 0.5 for n in window.shape)
+    x = left + (window.sum(dim=0) @ columns) / total
+    y = top + (window.sum(dim=1) @ rows) / total
+    return torch.stack([x, y, heat[row, column].double()]).to(heat.dtype)

@@ -1,0 +1,213 @@
+"""From a weights file to an evaluated interpreter, as a user types it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from checkpoints import (
+    GeneratorCard,
+    card_from_config,
+    generator_from_path,
+    interpreter_from_file,
+    member_paths,
+    write_generator,
+)
+from labelmint.latents import Purpose, latents
+from tests.training.sets import CLASSES, tiny_generator
+from training.__main__ import main
+from training.errors import TrainingError
+from training.image_set import image_set_from_folder
+from training.labelled_set import LabelledSet
+from training.labels.write import write_labels
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("generator") / "g.safetensors"
+    generator = tiny_generator()
+    generator.mapping.w_avg.fill_(0.25)
+    card = GeneratorCard(
+        format=1,
+        kind="generator",
+        family="stylegan2",
+        config=card_from_config(generator.config),
+        view_layers=0,
+        truncation_psi=0.5,
+        truncation_cutoff=4,
+        licences=["CC0-1.0"],
+        made="by a test",
+    )
+    write_generator(path, generator, card)
+    return path
+
+
+def command(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(a) for a in arguments])
+
+
+def labelled(weights: Path, folder: Path, count: int = 4, seed: int = 3) -> Path:
+    """A drawn set whose labels are functions of its images."""
+    drawing = ("--count", count, "--seed", seed)
+    result = command("sample", "--generator", weights, "--out", folder, *drawing)
+    assert result.exit_code == 0, result.output
+    images = image_set_from_folder(folder)
+    grey = np.stack([images.image(row)[..., 0] for row in range(count)])
+    masks = (grey > grey.mean(axis=(1, 2), keepdims=True)).astype(np.uint8)
+    labels = LabelledSet(
+        images.frame,
+        tuple(images.stems),
+        images.ws,
+        classes=CLASSES,
+        masks=masks,
+        depth=(grey / 50 + 1).astype(np.float32),
+        depth_unit="m",
+    )
+    write_labels(folder, labels)
+    return folder
+
+
+def test_drawn_images_are_the_streams_samples_of_those_indices(
+    weights: Path, tmp_path: Path
+) -> None:
+    folder = labelled(weights, tmp_path / "set")
+    images = image_set_from_folder(folder)
+    generator, card = generator_from_path(weights)
+    chosen = [int(str(e.source).split()[1]) for e in images.index.images]
+    assert len(set(chosen)) == 4 and max(chosen) < 64
+    w = generator.mapping(torch.from_numpy(latents(3, Purpose.OBJECT, chosen, 8))).detach()
+    expected = w[:, None].repeat(1, 6, 1)
+    mean = generator.mapping.w_avg
+    expected[:, :4] = mean + 0.5 * (expected[:, :4] - mean)
+    np.testing.assert_allclose(images.ws, expected, atol=1e-6)
+    assert (card.truncation_psi, card.truncation_cutoff) == (0.5, 4)
+
+
+def test_chosen_images_lie_farther_apart_than_the_first_ones(weights: Path, tmp_path: Path) -> None:
+    def nearest(folder: Path, *more: object) -> float:
+        command("sample", "--generator", weights, "--out", folder, "--count", 8, "--psi", 1, *more)
+        ws = image_set_from_folder(folder).ws[:, 0]
+        apart = np.linalg.norm(ws[:, None] - ws[None], axis=2)
+        return float(apart[~np.eye(8, dtype=bool)].min())
+
+    first = nearest(tmp_path / "first", "--candidates", 8)
+    assert nearest(tmp_path / "spread") > 1.5 * first
+
+
+def test_a_labelled_folder_becomes_weights_members_and_a_report(
+    weights: Path, tmp_path: Path
+) -> None:
+    folder, held_out = (
+        labelled(weights, tmp_path / "set"),
+        labelled(weights, tmp_path / "test", 10, 4),
+    )
+    out, members, report = (tmp_path / name for name in ("i.safetensors", "members", "report"))
+    start = ("--generator", weights, "--labels")
+    result = command(
+        "interpreter", *start, folder, "--out", out, "--members", 3, "--steps", 150,
+        "--class-weights", "1,2,0", "--hidden", "16,8", "--members-out", members,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert sorted(p.name for p in tmp_path.iterdir() if p.is_file()) == ["i.safetensors", "i.toml"]
+    interpreter, card = interpreter_from_file(out)
+    assert [head.kind for head in card.heads] == ["segmentation", "depth"]
+    head = interpreter.head("segmentation")
+    for k, path in enumerate(member_paths(members)):
+        content = torch.load(path, weights_only=True)["model_state_dict"]
+        torch.testing.assert_close(content["module.layers.3.weight"], head.weight2[k].t())
+        assert set(content) > {"module.layers.2.running_var", "module.layers.6.bias"}
+    result = command(
+        "evaluate", *start, held_out, "--interpreter", out, "--out", tmp_path / "report"
+    )
+    assert result.exit_code == 0, result.output
+    numbers = json.loads((report / "evaluation.json").read_text())
+    assert numbers["all"]["images"] == 10 and numbers["kept"]["images"] == 9
+    assert numbers["all"]["miou"] > 0.5 and f"{numbers['all']['miou']:.3f}" in result.output
+    with Image.open(report / "evaluation.png") as picture:
+        assert picture.width > 1000
+
+
+def test_a_fit_that_was_killed_is_taken_up_and_ends_with_the_same_file(
+    weights: Path, tmp_path: Path
+) -> None:
+    folder = labelled(weights, tmp_path / "set")
+    out, whole = tmp_path / "killed.safetensors", tmp_path / "whole.safetensors"
+    arguments = [
+        "interpreter",
+        "--generator",
+        str(weights),
+        "--labels",
+        str(folder),
+        "--members",
+        "2",
+        "--steps",
+        "1200",
+        "--pixels",
+        "32",
+        "--hidden",
+        "8,8",
+        "--out",
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "training", *arguments, str(out)],
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    partial = tmp_path / "killed.unfinished.safetensors"
+    while not partial.exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not out.exists()
+    result = command(*arguments, out, "--seed", 1)
+    assert result.exit_code == 1 and "is an unfinished fit of other labels" in str(result.exception)
+    assert command(*arguments, out).exit_code == 0
+    assert command(*arguments, whole).exit_code == 0
+    assert out.read_bytes() == whole.read_bytes() and not partial.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("--class-weights", "1,x"), 2, "'1,x' is no list of numbers"),
+        (("--hidden", "16"), 1, "it takes two widths"),
+        (("--class-weights", "0,0,0"), 1, "not all 0"),
+        (("--class-weights", "nan,1,1"), 1, "not all 0"),
+        (("--members", "0"), 2, "0 is not in the range"),
+        (("--labels", "nowhere"), 1, "index.json cannot be read"),
+        (("--masks", "nowhere"), 1, "nowhere cannot be read"),
+        (("--device", "abacus"), 1, "there is no device abacus here"),
+        (("--out", "x.pth"), 1, "weights are written as .safetensors"),
+    ],
+)
+def test_bad_input_is_one_line_that_says_what_to_do(
+    weights: Path, tmp_path: Path, arguments: tuple[str, ...], code: int, message: str
+) -> None:
+    folder, out = labelled(weights, tmp_path / "set"), tmp_path / "i.safetensors"
+    start = ("interpreter", "--generator", weights, "--labels", folder, "--out", out)
+    result = command(*start, *arguments)
+    assert result.exit_code == code
+    error = result.output if code == 2 else str(result.exception)
+    assert message in " ".join(error.split())
+    if code == 1:
+        assert isinstance(result.exception, TrainingError) and "\n" not in error
+
+
+def test_an_error_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "training", "sample", "--generator", "no.pkl", "--out", tmp_path],
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: no.pkl") and len(result.stderr.splitlines()) == 1

@@ -1,0 +1,49 @@
+"""Features of single pixels are those of the hypercolumn."""
+
+import pytest
+import torch
+
+from nets.features import Resize, hypercolumn
+from tests.training.sets import tiny_generator, tiny_labels
+from training.errors import TrainingError
+from training.features import features_from_ws
+from training.frame import Frame
+
+
+@pytest.mark.parametrize("resize", ["bilinear", "nearest"])
+@pytest.mark.parametrize("frame", [Frame(16, 0, 16), Frame(8, 2, 5)])
+def test_gathered_features_are_the_hypercolumns_at_those_pixels(
+    frame: Frame, resize: Resize
+) -> None:
+    generator, ws = tiny_generator(), tiny_labels().ws
+    features = features_from_ws(generator, ws, frame, resize, torch.float64)
+    taps = [t.double() for t in generator.synthesis(torch.from_numpy(ws)).taps]
+    whole = hypercolumn(taps, frame.grid, resize)[:, :, frame.crop_top :][:, :, : frame.height]
+    image, row, column = (
+        a.flatten()
+        for a in torch.meshgrid(
+            torch.arange(4), torch.arange(frame.height), torch.arange(frame.width), indexing="ij"
+        )
+    )
+    gathered = features.gather(image, row, column)
+    expected = whole.permute(0, 2, 3, 1).flatten(0, 2)
+    assert gathered.dtype == torch.float64 and features.features == expected.shape[1]
+    torch.testing.assert_close(gathered, expected, rtol=0, atol=1e-5)  # taps are float32
+
+
+def test_half_precision_is_only_the_storage() -> None:
+    generator, ws = tiny_generator(), tiny_labels().ws
+    chosen = torch.tensor([0, 3]), torch.tensor([5, 15]), torch.tensor([0, 9])
+    half, whole = (
+        features_from_ws(generator, ws, Frame(16, 0, 16), "bilinear", storage).gather(*chosen)
+        for storage in (torch.float16, torch.float32)
+    )
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half, whole, rtol=2e-3, atol=1e-3)
+
+
+def test_features_past_half_precision_are_refused() -> None:
+    generator = tiny_generator()
+    generator.synthesis.get_parameter("b4.const").mul_(1e6)
+    with pytest.raises(TrainingError, match=r"image 0 at 4 px has values that are not finite"):
+        features_from_ws(generator, tiny_labels().ws, Frame(16, 0, 16))

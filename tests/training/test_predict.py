@@ -1,0 +1,76 @@
+"""What `evaluate` looks at are the labels that a bundle of the same weights would serve."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from export.label_spec import LabelSpec
+from export.reference import reference_outputs
+from nets.features import Resize
+from tests.training.sets import partly_labelled, tiny_generator, tiny_labels
+from training.card import card_from_fit
+from training.fit_config import FitConfig
+from training.fit_interpreter import fit_interpreter
+from training.frame import Frame
+from training.labelled_set import LabelledSet
+from training.predict import predictions
+
+GENERATOR = tiny_generator()
+
+
+def cropped(labels: LabelledSet) -> LabelledSet:
+    assert labels.masks is not None and labels.depth is not None and labels.keypoints is not None
+    return replace(
+        labels,
+        frame=Frame(16, 3, 10),
+        masks=labels.masks[:, 3:13],
+        depth=labels.depth[:, 3:13],
+        keypoints=labels.keypoints - np.array([0, 3, 0], np.float32),
+    )
+
+
+@pytest.mark.parametrize("resize", ["bilinear", "nearest"])
+@pytest.mark.parametrize("score", ["segmentation", "keypoints", "depth"])
+def test_labels_and_scores_are_those_of_the_served_graphs_reference(
+    score: str, resize: Resize
+) -> None:
+    labels = cropped(tiny_labels())
+    if score != "segmentation":
+        labels = replace(labels, masks=None, classes=None)
+    if score == "depth":
+        labels = replace(labels, keypoints=None)
+    config = FitConfig(members=3, steps=60, pixels=128, resize=resize)
+    interpreter = fit_interpreter(GENERATOR, labels, config)
+    card = card_from_fit(interpreter, labels, config, "0" * 64, "styledconv+const", [])
+    assert card.score_source == score
+    spec = LabelSpec(
+        grid=16,
+        crop_top=3,
+        height=10,
+        width=16,
+        resize=resize,
+        tap_recipe="styledconv+const",
+        score_source=card.score_source,
+        keypoint_window_px=1 if card.keypoints is None else card.keypoints.window_px,
+    )
+    expected = reference_outputs(GENERATOR, interpreter, spec, labels.ws)
+    for i, found in enumerate(predictions(GENERATOR, interpreter, card, labels.ws)):
+        assert found.uncertainty == pytest.approx(expected["uncertainty"][i], abs=2e-6, rel=1e-3)
+        if found.mask is not None:
+            clear = expected["mask_margin"][i] > 1e-4
+            np.testing.assert_array_equal(found.mask[clear], expected["mask"][i][clear])
+        if found.keypoints is not None:
+            np.testing.assert_allclose(found.keypoints, expected["keypoints"][i], atol=1e-3)
+        assert found.depth is not None
+        np.testing.assert_allclose(found.depth, expected["depth"][i], rtol=2e-3)
+
+
+def test_labels_that_are_not_all_there_give_a_card_that_fits() -> None:
+    labels = partly_labelled()
+    config = FitConfig(members=1, steps=2)
+    interpreter = fit_interpreter(GENERATOR, labels, config)
+    card = card_from_fit(interpreter, labels, config, "0" * 64, "styledconv+const", ["CC0-1.0"])
+    assert card.segmentation is not None and card.segmentation.ignore_id == 255
+    assert card.depth is not None and card.depth.unit == "mm"
+    assert card.keypoints is not None and card.keypoints.sigma_px == 1.5 * 16 / 64

@@ -1,0 +1,144 @@
+"""python -m training interpreter: labelled images -> weights of the label ensemble."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from checkpoints import write_interpreter, write_members
+from training.card import card_from_fit
+from training.errors import TrainingError
+from training.fit_config import FitConfig
+from training.fit_interpreter import fit_interpreter
+from training.image_set import check_generator, image_set_from_folder
+from training.labelled_set import LabelledSet, LabelPaths, labelled_set
+from training.options import (
+    FILE,
+    FOLDER,
+    generator_option,
+    label_options,
+    mean_latent_option,
+    numbers_from_text,
+    read_generator,
+    torch_device,
+)
+
+SUFFIX = ".safetensors"
+
+
+@click.command()
+@generator_option
+@mean_latent_option
+@label_options
+@click.option("--out", type=FILE, required=True, help=f"Weights file to write ({SUFFIX}).")
+@click.option("--members", type=click.IntRange(1, 1024), default=FitConfig.members)
+@click.option("--steps", type=click.IntRange(1), default=FitConfig.steps, help="Of Adam.")
+@click.option(
+    "--pixels", type=click.IntRange(2), default=FitConfig.pixels, help="Of a step, from all images."
+)
+@click.option(
+    "--learning-rate",
+    type=click.FloatRange(0, min_open=True),
+    default=FitConfig.learning_rate,
+    help="At the start; cosine to zero.",
+)
+@click.option(
+    "--hidden",
+    type=numbers_from_text(int),
+    metavar="H1,H2",
+    help="Widths of the layers, as 256,32; absent: 128,32, and 256,128 from 32 classes on.",
+)
+@click.option(
+    "--resize",
+    type=click.Choice(["bilinear", "nearest"]),
+    default=FitConfig.resize,
+    help="How feature maps meet the label grid.",
+)
+@click.option(
+    "--sigma",
+    "sigma_px",
+    type=click.FloatRange(0, min_open=True),
+    help="Of keypoints' Gaussian targets, in label pixels; absent: 1.5/64 of the grid.",
+)
+@click.option(
+    "--class-weights",
+    type=numbers_from_text(float),
+    metavar="W0,W1,...",
+    help="Of the cross-entropy, one for each class.",
+)
+@click.option(
+    "--schedule",
+    type=click.Choice(["cosine", "published"]),
+    default=FitConfig.schedule,
+    help="published: DatasetGAN's batches of 64 of all pixels, its rate and its stopping rule, in "
+    "place of --steps, --pixels and --learning-rate.",
+)
+@click.option("--device", default="cpu", help="Where to train, as cuda or cuda:1.")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=FitConfig.seed)
+@click.option("--licence", "licences", multiple=True, help="Licence tag; may be repeated.")
+@click.option("--members-out", type=FOLDER, help="Also write model_<k>.pth, as published, here.")
+def interpreter(
+    generator_path: Path,
+    mean_latent: Path | None,
+    folder: Path,
+    masks: Path | None,
+    classes: Path | None,
+    keypoints: Path | None,
+    depth: Path | None,
+    out: Path,
+    device: str,
+    licences: tuple[str, ...],
+    members_out: Path | None,
+    **settings: Any,
+) -> None:
+    """Trains the label ensemble on a folder of labelled images.
+
+    An unfinished fit lies beside --out, and the same command takes it up again.
+    """
+    config = FitConfig(**settings)
+    check_config(config, out)
+    generator, generator_card, sha256 = read_generator(generator_path, mean_latent)
+    images = image_set_from_folder(folder)
+    check_generator(images, generator.config, sha256, generator_path)
+    images.check_files()
+    labels = labelled_set(images, LabelPaths(classes, masks, keypoints, depth))
+    click.echo(f"{len(labels)} of {len(images)} images have labels")
+    partial = out.with_name(f"{out.stem}.unfinished{SUFFIX}")
+    identity = identity_of_fit(sha256, labels, config)
+    trained = fit_interpreter(generator.to(torch_device(device)), labels, config, partial, identity)
+    card = card_from_fit(
+        trained,
+        labels,
+        config,
+        sha256,
+        generator.config.tap_recipe,
+        list(licences) or generator_card.licences,
+    )
+    write_interpreter(out, trained, card)
+    partial.unlink(missing_ok=True)
+    click.echo(f"wrote {out} and its card: {', '.join(head.kind for head in card.heads)}")
+    if members_out is not None:
+        paths = write_members(members_out, trained)
+        click.echo(f"wrote {paths[0]} to {paths[-1].name}")
+
+
+def check_config(config: FitConfig, out: Path) -> None:
+    """Raises TrainingError for values that options alone do not refuse."""
+    if out.suffix != SUFFIX:
+        raise TrainingError(f"--out is {out}; weights are written as {SUFFIX}")
+    if config.hidden is not None and not (len(config.hidden) == 2 and min(config.hidden) > 0):
+        raise TrainingError(f"--hidden is {config.hidden}; it takes two widths, as 256,32")
+    weights = config.class_weights
+    if weights is not None and not (min(weights) >= 0 < max(weights) < float("inf")):
+        raise TrainingError(f"--class-weights are {weights}; they must be at least 0, not all 0")
+
+
+def identity_of_fit(generator_sha256: str, labels: LabelledSet, config: FitConfig) -> str:
+    """A hash of everything a fit is a function of."""
+    digest = hashlib.sha256(f"{generator_sha256} {config} {labels.stems}".encode())
+    for array in (labels.ws, labels.masks, labels.keypoints, labels.depth):
+        if array is not None:
+            digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Label files that people make, each format -> arrays at the frame's size, by image stem."""

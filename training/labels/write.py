@@ -1,0 +1,60 @@
+"""Labels that a program knows -> the files that people would have made."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from checkpoints import write_classes, write_text
+from training.labelled_set import LabelledSet
+
+
+def write_labels(folder: Path, labels: LabelledSet) -> None:
+    """Writes masks/, classes.toml, keypoints.json and depth/, as far as the set has them."""
+    if labels.masks is not None and labels.classes is not None:
+        (folder / "masks").mkdir(parents=True, exist_ok=True)
+        for stem, mask in zip(labels.stems, labels.masks, strict=True):
+            Image.fromarray(mask).save(folder / "masks" / f"{stem}.png")
+        write_classes(folder / "classes.toml", labels.classes)
+    if labels.keypoints is not None:
+        write_text(folder / "keypoints.json", json.dumps(_coco(labels), indent=1) + "\n")
+    if labels.depth is not None:
+        (folder / "depth").mkdir(parents=True, exist_ok=True)
+        write_text(folder / "depth" / "depth.toml", f"unit = {json.dumps(labels.depth_unit)}\n")
+        for stem, depth in zip(labels.stems, labels.depth, strict=True):
+            np.save(folder / "depth" / f"{stem}.npy", depth)
+
+
+def _coco(labels: LabelledSet) -> dict[str, object]:
+    """One annotation per image that has one. COCO's pixel centres are whole numbers."""
+    assert labels.keypoints is not None  # the caller asked
+    annotated = [i for i, points in enumerate(labels.keypoints) if not np.isnan(points).any()]
+    size = {"height": labels.frame.height, "width": labels.frame.width}
+    return {
+        "images": [
+            {"id": i, "file_name": f"{stem}.png", **size} for i, stem in enumerate(labels.stems)
+        ],
+        "categories": [
+            {
+                "id": 1,
+                "name": "object",
+                "keypoints": list(labels.keypoint_names),
+                "skeleton": [[a + 1, b + 1] for a, b in labels.skeleton],  # COCO counts from 1
+            }
+        ],
+        "annotations": [
+            {
+                "id": i + 1,
+                "image_id": i,
+                "category_id": 1,
+                "num_keypoints": int((labels.keypoints[i, :, 2] > 0).sum()),
+                "keypoints": [
+                    value
+                    for x, y, visible in labels.keypoints[i].tolist()
+                    for value in ((x - 0.5, y - 0.5, 2) if visible > 0 else (0, 0, 0))
+                ],
+            }
+            for i in annotated
+        ],
+    }

@@ -1,0 +1,112 @@
+"""An interpreter on single images: labels as the served graph gives them, in plain torch.
+
+The first layer runs on every level at its own resolution and its product is resized, one member
+at a time: the same function as on the hypercolumn, without building it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from checkpoints import InterpreterCard
+from nets.features import Resize, reduce_tap
+from nets.generator import Generator
+from nets.interpreter import EnsembleHead, Interpreter, member_as_sequential
+from nets.labels import (
+    jensen_shannon,
+    keypoints_from_heatmaps,
+    majority,
+    member_variance,
+    top_mean,
+)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Labels of one image; None without such a head."""
+
+    mask: NDArray[np.uint8] | None  # [H, W], class ids
+    keypoints: NDArray[np.float32] | None  # [K, 3]: x, y in pixels (centres at +0.5), confidence
+    depth: NDArray[np.float32] | None  # [H, W]
+    uncertainty: float | None  # mean of the map's largest values
+    uncertainty_map: NDArray[np.float32] | None  # [H, W]
+
+
+@torch.no_grad()
+def predictions(
+    generator: Generator,
+    interpreter: Interpreter,
+    card: InterpreterCard,
+    ws: NDArray[np.float32],  # [n, num_ws, w_dim]
+) -> Iterator[Prediction]:
+    """Labels of each image, in order."""
+    members = {kind: _members(interpreter.head(kind)) for kind in interpreter.heads}
+    for row in tqdm(torch.from_numpy(ws), desc="labels", unit="image"):
+        taps = generator.synthesis(row[None]).taps
+        yield prediction_from_taps(members, card, taps)
+
+
+def prediction_from_taps(
+    members: dict[str, list[nn.Sequential]], card: InterpreterCard, taps: list[Tensor]
+) -> Prediction:
+    """taps [1, C, r, r] -> the image's labels."""
+    levels = [
+        torch.cat(list(group), dim=1)[0]  # [C, r, r]
+        for _, group in groupby(
+            (reduce_tap(t, card.grid) for t in taps), key=lambda tap: tap.shape[-1]
+        )
+    ]
+    rows = slice(card.crop_top, card.crop_top + card.height)
+    raw = {
+        kind: torch.stack([_map(net, levels, card.grid, card.resize, rows) for net in networks])
+        for kind, networks in members.items()
+    }  # [m, H, W, outputs] each
+    divergence = score = None
+    if card.score_source is not None:
+        source = raw[card.score_source]
+        segments = card.score_source == "segmentation"
+        divergence = jensen_shannon(source) if segments else member_variance(source)
+        score = float(top_mean(divergence, card.score_fraction))
+    points = None
+    if "keypoints" in raw and card.keypoints is not None:
+        heatmaps = raw["keypoints"].mean(dim=0)
+        points = keypoints_from_heatmaps(heatmaps, card.keypoints.window_px).numpy()
+    return Prediction(
+        mask=majority(raw["segmentation"]).numpy() if "segmentation" in raw else None,
+        keypoints=points,
+        depth=raw["depth"][..., 0].mean(dim=0).numpy() if "depth" in raw else None,
+        uncertainty=score,
+        uncertainty_map=None if divergence is None else divergence.numpy(),
+    )
+
+
+def _members(head: EnsembleHead) -> list[nn.Sequential]:
+    return [member_as_sequential(head, k) for k in range(head.config.members)]
+
+
+def _map(
+    member: nn.Sequential, levels: list[Tensor], grid: int, resize: Resize, rows: slice
+) -> Tensor:
+    """One member's raw output at every pixel of the frame, [H, W, outputs]."""
+    first = member[0]
+    assert isinstance(first, nn.Linear)
+    total = first.bias[:, None, None]  # [h1, 1, 1]
+    weights = first.weight.split([len(level) for level in levels], dim=1)
+    corners = False if resize == "bilinear" else None
+    for weight, level in zip(weights, levels, strict=True):
+        product = torch.einsum("hc,cyx->hyx", weight, level)
+        if product.shape[-1] != grid:
+            product = F.interpolate(
+                product[None], size=(grid, grid), mode=resize, align_corners=corners
+            )[0]
+        total = total + product
+    pixels = total[:, rows].flatten(1).t()  # [H * W, h1]
+    output: Tensor = member[1:](pixels)
+    return torch.unflatten(output, 0, (-1, grid))
