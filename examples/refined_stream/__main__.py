@@ -1,7 +1,7 @@
 """Trains the U-Net on plain and on refined samples, judges it on photographs, prints the table.
 
     make demo
-    python -m examples.refined_stream [--seeds 0,1] [--steps 400]
+    python -m examples.refined_stream [--seeds 0,1] [--steps 800]
 
 The oracle is trained on photographs with exact truth, which nobody has of a real camera. What a
 command leaves in --out is in the next one's table.
@@ -42,7 +42,7 @@ ARMS = {
 
 @click.command(context_settings={"show_default": True})
 @click.option("--seeds", callback=seeds_from_text, default="0")
-@click.option("--steps", type=click.IntRange(min=1), default=400, help="Of each U-Net.")
+@click.option("--steps", type=click.IntRange(min=1), default=FitConfig.steps, help="Of each U-Net.")
 @click.option("--demo", type=click.Path(path_type=Path), default=Path("demo"))
 @click.option("--out", type=click.Path(path_type=Path), default=Path("demo/refined"))
 def main(seeds: tuple[int, ...], steps: int, demo: Path, out: Path) -> None:
