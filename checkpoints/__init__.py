@@ -4,6 +4,7 @@ from checkpoints.card import (
     ClassCard,
     ConfigCard,
     DepthCard,
+    EncoderCard,
     GeneratorCard,
     HeadCard,
     InterpreterCard,
@@ -14,6 +15,7 @@ from checkpoints.card import (
     Strict,
 )
 from checkpoints.classes import Classes, classes_from_file, classes_from_names, write_classes
+from checkpoints.encoder import encoder_from_file, write_encoder
 from checkpoints.errors import CardError, CheckpointError, ForeignFileError, WeightsError
 from checkpoints.families import NATIVE, generator_from_foreign, generator_from_path
 from checkpoints.foreign import (
@@ -56,6 +58,7 @@ __all__ = [
     "Classes",
     "ConfigCard",
     "DepthCard",
+    "EncoderCard",
     "ForeignFile",
     "ForeignFileError",
     "GeneratorCard",
@@ -76,6 +79,7 @@ __all__ = [
     "classes_from_file",
     "classes_from_names",
     "config_card_from_refiner",
+    "encoder_from_file",
     "generator_from_file",
     "generator_from_foreign",
     "generator_from_path",
@@ -95,6 +99,7 @@ __all__ = [
     "tensors_from_file",
     "widths_of_member",
     "write_classes",
+    "write_encoder",
     "write_generator",
     "write_interpreter",
     "write_members",

@@ -138,3 +138,23 @@ class RefinerCard(Strict, frozen=True, kw_only=True):
     agreement: float | None = None  # mIoU between a segmenter's views of both; absent: no masks
     licences: list[str]
     made: str | dict[str, str | int | float | bool]
+
+
+class EncoderCard(Strict, frozen=True, kw_only=True):
+    """Card of an encoder: framed images of one generator to its w+."""
+
+    format: Literal[1]
+    kind: Literal["encoder"]
+    generator_sha256: str  # of the generator's weights file it was trained on
+    grid: int  # square extent of the images whose rows it reads, pixels
+    crop_top: int  # first row of the grid that it reads
+    rows: int  # how many
+    height: int  # of its input, to which the rows are reduced
+    width: int
+    num_ws: int  # rows of w+ that it gives
+    w_dim: int
+    channels: list[int]
+    hidden: int
+    iterations: int  # residual steps
+    licences: list[str]
+    made: str | dict[str, str | int | float | bool]
