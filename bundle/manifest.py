@@ -99,6 +99,21 @@ class Heads(Strict, frozen=True):
     score_fraction: float  # share of the most uncertain pixels that the score averages
 
 
+class Refiner(Strict, frozen=True):
+    """The network that images went through behind synthesis; labels did not."""
+
+    weights_sha256: str  # of its weights file
+    generator_sha256: str | None  # of the weights it was trained for; null: not known
+    width: int  # of its hidden layers
+    blocks: int
+    grain: int  # channels of noise it reads, 0: none
+    grain_seed: int  # of the patterns that noise is mixed from
+    regulariser: str  # what held it to the originals: strength, reduction, feature
+    shift_px: float  # how far it moved tiles in training, mean
+    structure: float  # their correlation with the originals, mean
+    agreement: float | None  # mIoU between a segmenter's views of both; null: not measured
+
+
 class SamplingKey(Strict, frozen=True):
     """The sampling options a calibration holds for."""
 
@@ -134,14 +149,15 @@ class Parity(Strict, frozen=True):
     depth_max_relative: float | None  # in units of the sample's largest |depth|
 
 
-class Manifest(Strict, frozen=True):
-    """The whole file."""
+class Manifest(Strict, frozen=True, kw_only=True, omit_defaults=True):
+    """The whole file. Fields with a default are left out where they have it."""
 
     format: Literal[1]
     bundle_id: str  # "sha256:<hex>" of the content fields and the ONNX files
     generator: Generator
     labels: Labels | None  # null: images only
     heads: Heads | None
+    refiner: Refiner | None = None
     licences: list[str]
     files: dict[str, FileEntry]
     parity: list[Parity]

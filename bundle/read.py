@@ -7,7 +7,7 @@ import msgspec
 
 from bundle.check import check_manifest
 from bundle.errors import ManifestError
-from bundle.manifest import FileEntry, Generator, Heads, Labels, Manifest
+from bundle.manifest import FileEntry, Generator, Heads, Labels, Manifest, Refiner
 
 FORMAT = 1
 MAX_MANIFEST_BYTES = 64 << 20
@@ -37,7 +37,11 @@ def manifest_from_bytes(data: bytes, name: str) -> Manifest:
         raise ManifestError(f"{name} is not JSON: {_one_line(error)}") from error
     check_manifest(manifest, name)
     expected = bundle_id_from_content(
-        manifest.generator, manifest.labels, manifest.heads, manifest.files
+        manifest.generator,
+        manifest.labels,
+        manifest.heads,
+        manifest.files,
+        manifest.refiner,
     )
     if manifest.bundle_id != expected:
         raise ManifestError(
@@ -48,20 +52,26 @@ def manifest_from_bytes(data: bytes, name: str) -> Manifest:
 
 
 def bundle_id_from_content(
-    generator: Generator, labels: Labels | None, heads: Heads | None, files: dict[str, FileEntry]
+    generator: Generator,
+    labels: Labels | None,
+    heads: Heads | None,
+    files: dict[str, FileEntry],
+    refiner: Refiner | None = None,
 ) -> str:
     """The id, sha256:<hex>, over canonical JSON of what decides the samples.
 
     Calibration, parity, licences and tool versions are left out, so that extending them
     keeps engine caches and clients' pins valid.
     """
-    content = {
+    content: dict[str, object] = {
         "format": FORMAT,
         "generator": msgspec.to_builtins(generator),
         "labels": msgspec.to_builtins(labels),
         "heads": msgspec.to_builtins(heads),
         "files": {name: entry.sha256 for name, entry in files.items()},
     }
+    if refiner is not None:
+        content["refiner"] = msgspec.to_builtins(refiner)
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
 

@@ -9,6 +9,8 @@ from checkpoints.card import (
     HeadCard,
     InterpreterCard,
     KeypointsCard,
+    RefinerCard,
+    RegulariserCard,
     SegmentationCard,
     Strict,
 )
@@ -44,8 +46,9 @@ from checkpoints.recipes import (
     recipe_from_name,
     recipe_with_classes,
 )
+from checkpoints.refiner import config_card_from_refiner, refiner_from_file, write_refiner
 from checkpoints.toml import read_toml, write_text
-from checkpoints.weights import sha256_of_file
+from checkpoints.weights import sha256_of_file, tensors_from_file, write_tensors
 
 __all__ = [
     "NATIVE",
@@ -64,6 +67,8 @@ __all__ = [
     "KeypointsCard",
     "PickledNetwork",
     "Recipe",
+    "RefinerCard",
+    "RegulariserCard",
     "SegmentationCard",
     "Strict",
     "TensorFlowNetwork",
@@ -73,6 +78,7 @@ __all__ = [
     "card_with_recipe",
     "classes_from_file",
     "classes_from_names",
+    "config_card_from_refiner",
     "encoder_from_file",
     "generator_from_file",
     "generator_from_foreign",
@@ -88,12 +94,16 @@ __all__ = [
     "read_toml",
     "recipe_from_name",
     "recipe_with_classes",
+    "refiner_from_file",
     "sha256_of_file",
+    "tensors_from_file",
     "widths_of_member",
     "write_classes",
     "write_encoder",
     "write_generator",
     "write_interpreter",
     "write_members",
+    "write_refiner",
+    "write_tensors",
     "write_text",
 ]

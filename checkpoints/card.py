@@ -105,6 +105,41 @@ class InterpreterCard(Strict, frozen=True, kw_only=True):
     depth: DepthCard | None = None
 
 
+class RefinerConfigCard(Strict, frozen=True):
+    """nets.refiner.RefinerConfig, field by field."""
+
+    channels: int
+    width: int
+    blocks: int
+    grain: int
+
+
+class RegulariserCard(Strict, frozen=True):
+    """What held refined images to their originals: the strength means nothing without the rest."""
+
+    strength: float
+    reduction: Literal["mean", "image-sum", "batch-sum"]
+    feature: Literal["identity", "colour-mean", "gradients"]
+
+
+class RefinerCard(Strict, frozen=True, kw_only=True):
+    """Card of a refiner."""
+
+    format: Literal[1]
+    kind: Literal["refiner"]
+    generator_sha256: str | None = None  # of the weights whose images it refines; absent: not known
+    height: int  # of the images it was trained on, pixels
+    width: int
+    grain_seed: int  # of the patterns that the served grain is mixed from
+    config: RefinerConfigCard
+    regulariser: RegulariserCard
+    shift_px: float  # measured between images and their refined ones, mean over tiles
+    structure: float  # measured correlation of tiles, 1: the same up to contrast
+    agreement: float | None = None  # mIoU between a segmenter's views of both; absent: no masks
+    licences: list[str]
+    made: str | dict[str, str | int | float | bool]
+
+
 class EncoderCard(Strict, frozen=True, kw_only=True):
     """Card of an encoder: framed images of one generator to its w+."""
 

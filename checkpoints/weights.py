@@ -80,6 +80,11 @@ def write_weights(path: Path, module: nn.Module, storage: torch.dtype) -> None:
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise WeightsError(f"{path} is not written: {name} has values not finite in {storage}")
+    write_tensors(path, tensors)
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Writes tensors by name, in one step."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial)

@@ -51,6 +51,7 @@ def main() -> None:
 )
 @click.option("--recipe", help="What such members read: a published recipe's name or a TOML file.")
 @click.option("--labels", type=WEIGHTS, help="classes.toml in place of the recipe's classes.")
+@click.option("--refiner", type=WEIGHTS, help="Refines the images; labels stay as they are.")
 @click.option("--out", required=True, type=FOLDER, help="The bundle's folder.")
 @click.option("--force", is_flag=True, help="Replace the bundle at --out.")
 @click.option(
@@ -73,6 +74,7 @@ def bundle(
     interpreter: Path | None,
     recipe: str | None,
     labels: Path | None,
+    refiner: Path | None,
     out: Path,
     force: bool,
     calibrate: int,
@@ -84,7 +86,8 @@ def bundle(
     options = _engine_options(batch)
     with one_line_errors():
         refuse_existing(out, force)
-        weights = weights_from_files(Sources(generator, mean_latent, interpreter, recipe, labels))
+        sources = Sources(generator, mean_latent, interpreter, recipe, labels, refiner)
+        weights = weights_from_files(sources)
         with staged_folder(out, force) as folder:
             write_graphs(folder, weights, half)
             print(f"comparing {parity_samples} samples with the reference", file=sys.stderr)

@@ -7,6 +7,7 @@ from checkpoints import (
     CheckpointError,
     GeneratorCard,
     InterpreterCard,
+    RefinerCard,
     generator_from_foreign,
     generator_from_path,
     interpreter_from_file,
@@ -16,6 +17,7 @@ from checkpoints import (
     read_array,
     read_foreign,
     recipe_from_name,
+    refiner_from_file,
     widths_of_member,
 )
 from nets.config import GeneratorConfig
@@ -43,9 +45,14 @@ def lines_from_weights(path: Path) -> list[str]:
 def _native_lines(path: Path) -> list[str]:
     try:
         _, card = interpreter_from_file(path)
+        return _interpreter_lines(path, card)
     except CheckpointError:  # no interpreter's card
+        pass
+    try:
+        _, refiner_card = refiner_from_file(path)
+        return _refiner_lines(path, refiner_card)
+    except CheckpointError:  # nor a refiner's
         return _generator_lines(path, *generator_from_path(path, None))
-    return _interpreter_lines(path, card)
 
 
 def _generator_lines(path: Path, generator: Generator, card: GeneratorCard) -> list[str]:
@@ -107,6 +114,21 @@ def _interpreter_lines(path: Path, card: InterpreterCard) -> list[str]:
         f"  taps         {card.tap_recipe}, D = {card.features}, {card.resize}",
         f"  labels       {card.height} x {card.width} px of a grid of {card.grid}",
         *heads,
+        f"  licences     {', '.join(card.licences) or 'none stated'}",
+    ]
+
+
+def _refiner_lines(path: Path, card: RefinerCard) -> list[str]:
+    config, kept = card.config, card.regulariser
+    of = card.generator_sha256 or "not known"
+    return [
+        f"{path}: refiner for the generator of SHA-256 {of}",
+        f"  network      {config.blocks} blocks of width {config.width}, grain {config.grain} from "
+        f"seed {card.grain_seed}",
+        f"  images       {card.width} x {card.height} px",
+        f"  held by      {kept.strength:g} x {kept.reduction} of {kept.feature}",
+        f"  geometry     moved {card.shift_px:.2f} px, structure {card.structure:.3f}"
+        + ("" if card.agreement is None else f", agreement {card.agreement:.3f}"),
         f"  licences     {', '.join(card.licences) or 'none stated'}",
     ]
 

@@ -1,7 +1,9 @@
 """Weights files -> networks and their cards: labelmint's own, or those other projects published."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import torch
 
 from checkpoints import (
     NATIVE,
@@ -21,6 +23,8 @@ from checkpoints import (
 from export.errors import ExportError
 from export.label_spec import LabelSpec
 from export.manifest_from_cards import spec_from_cards
+from export.refiner_stage import RefinerStage
+from export.refiner_weights import RefinerWeights, refiner_for_images
 from nets.generator import Generator
 from nets.interpreter import Interpreter
 
@@ -34,6 +38,7 @@ class Sources:
     interpreter: Path | None = None  # None: images only
     recipe: str | None = None  # a published one's name or a TOML file, for members of others
     classes: Path | None = None  # classes.toml, in place of the recipe's
+    refiner: Path | None = None  # None: images as the generator makes them
 
 
 @dataclass(frozen=True)
@@ -44,16 +49,32 @@ class Weights:
     generator_card: GeneratorCard
     interpreter: Interpreter | None
     interpreter_card: InterpreterCard | None
+    refiner: RefinerWeights | None = None
 
     @property
     def spec(self) -> LabelSpec:
         """What the labeller must know beside the weights."""
         return spec_from_cards(self.generator_card, self.interpreter_card)
 
+    def refiner_stage(self, dtype: torch.dtype = torch.float32) -> RefinerStage | None:
+        """What refines the images, where anything does."""
+        if self.refiner is None:
+            return None
+        return self.refiner.stage(self.spec, self.generator.mapping.w_avg, dtype)
+
 
 def weights_from_files(sources: Sources) -> Weights:
     """Reads all and checks that they belong together. Raises CheckpointError, ExportError."""
     _check_sources(sources)
+    weights = _labelling_weights(sources)
+    if sources.refiner is None:
+        return weights
+    channels = weights.generator.config.img_channels
+    refiner = refiner_for_images(sources.refiner, sources.generator, channels, weights.spec)
+    return replace(weights, refiner=refiner)
+
+
+def _labelling_weights(sources: Sources) -> Weights:
     network, card = generator_from_path(sources.generator, sources.mean_latent)
     if sources.interpreter is None:
         return Weights(network, card, None, None)

@@ -46,6 +46,7 @@ class Model:
     engine: str  # such as "onnxruntime-cpu"
     licences: tuple[str, ...]  # of the weights
     calibrated: bool  # for the default sampling options
+    refined: bool = False  # by a network behind the generator, which leaves labels as they are
     max_uncertainty: float | None = None  # the threshold of keep_fraction, when asked for
 
     def palette(self) -> npt.NDArray[np.uint8]:
@@ -98,6 +99,7 @@ def model_from_proto(message: pb.Model, max_uncertainty: float | None = None) ->
         engine=message.engine,
         licences=tuple(message.licences),
         calibrated=message.calibrated,
+        refined=message.refined,
         max_uncertainty=max_uncertainty,
     )
 

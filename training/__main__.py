@@ -10,6 +10,7 @@ from training.errors import TrainingError
 from training.evaluate_command import evaluate
 from training.interpreter_command import interpreter
 from training.invert_command import invert
+from training.refiner_command import refiner
 from training.sample_command import sample
 
 
@@ -18,6 +19,7 @@ def main() -> None:
     """Few labelled images -> weights of the label ensemble."""
 
 
+main.add_command(refiner)
 main.add_command(sample)
 main.add_command(encoder)
 main.add_command(invert)

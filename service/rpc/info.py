@@ -35,6 +35,7 @@ def proto_from_model(model: ServedModel) -> pb.Model:
         engine=model.engines[0].name,
         licences=manifest.licences,
         calibrated=find_calibration(manifest, key) is not None,
+        refined=manifest.refiner is not None,
     )
     _add_heads(proto, manifest)
     return proto
