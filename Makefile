@@ -37,8 +37,8 @@ check: $(READY) ## format, lint, types, proto, import rules
 	$(BIN)/python protos/generate.py --check
 	$(BIN)/pytest -q tests/test_imports.py
 
-test: $(READY) ## all tests but the slow ones; ARGS="-k name" selects
-	$(BIN)/pytest $(ARGS)
+test: $(READY) ## all tests but the slow ones, on all cores; ARGS="-k name" selects
+	$(BIN)/pytest -n auto --dist loadfile $(ARGS)
 
 demo: $(READY) ## labels, training, bundle, service and stream on the demo generator
 	$(BIN)/python -m examples.demo $(ARGS)

@@ -16,16 +16,18 @@ from typing import Any
 import click
 import numpy as np
 from msgspec.structs import replace
+from numpy.typing import NDArray
 
 from benchmarks.machine import machine_name
-from checkpoints import head_cards, sha256_of_file
+from benchmarks.served_labels import served_predictions
+from checkpoints import InterpreterCard, head_cards, sha256_of_file
 from examples.demo.__main__ import GENERATOR
 from examples.demo.labels import labels_of_indices
 from nets.features import Resize
 from nets.generator import Generator
 from nets.interpreter import Interpreter
 from training.card import card_from_fit
-from training.evaluation import evaluate
+from training.evaluation import Evaluation, evaluation_of
 from training.evaluation_report import numbers_from_evaluation, write_report
 from training.fit_config import FitConfig
 from training.fit_interpreter import fit_interpreter
@@ -67,7 +69,7 @@ def main(samples: int, out: Path) -> None:
     generator, _, _ = read_generator(GENERATOR, None)
     missing = [v for v in VARIANTS if not (out / f"{v.name}.json").exists()]
     if missing:
-        labelled = spread_labels(generator)
+        labelled = labels_of_indices(generator, LABEL_SEED, spread_indices(generator))
         truth = labels_of_indices(generator, TEST_SEED, np.arange(samples))
         for variant in missing:
             numbers = run(generator, labelled.rows(np.arange(variant.images)), variant, truth, out)
@@ -77,10 +79,10 @@ def main(samples: int, out: Path) -> None:
     print(table({v: json.loads((out / f"{v.name}.json").read_text()) for v in VARIANTS}))
 
 
-def spread_labels(generator: Generator) -> LabelledSet:
-    """40 labelled images out of 640 drawn, the farthest apart first."""
+def spread_indices(generator: Generator) -> NDArray[np.int64]:
+    """40 samples out of 640 drawn, the farthest apart first."""
     config = SampleConfig(count=MOST, candidates=16 * MOST, seed=LABEL_SEED)
-    return labels_of_indices(generator, LABEL_SEED, spread_rows(drawn_w(generator, config), MOST))
+    return spread_rows(drawn_w(generator, config), MOST)
 
 
 def run(
@@ -91,14 +93,19 @@ def run(
     interpreter = fit_interpreter(generator, labels, config)
     recipe, sha256 = generator.config.tap_recipe, sha256_of_file(GENERATOR)
     card = card_from_fit(interpreter, labels, config, sha256, recipe, [])
-    ensemble = evaluate(generator, interpreter, card, truth)
+    ensemble = compare(interpreter, card, truth)
     write_report(out / variant.name, ensemble)
     single = first_member(interpreter)
-    member = evaluate(generator, single, replace(card, heads=head_cards(single)), truth)
+    member = compare(single, replace(card, heads=head_cards(single)), truth)
     return {
         "ensemble": numbers_from_evaluation(ensemble),
         "member": numbers_from_evaluation(member),
     }
+
+
+def compare(interpreter: Interpreter, card: InterpreterCard, truth: LabelledSet) -> Evaluation:
+    """The labels that a server would give against the truth."""
+    return evaluation_of(served_predictions(GENERATOR, interpreter, card, truth.ws), card, truth)
 
 
 def first_member(interpreter: Interpreter) -> Interpreter:

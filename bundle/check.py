@@ -17,6 +17,7 @@ from bundle.manifest import (
     Keypoints,
     Labels,
     Manifest,
+    Refiner,
     SamplingKey,
     Segmentation,
     Views,
@@ -34,6 +35,7 @@ def check_manifest(manifest: Manifest, name: str) -> None:
     problem = (
         _generator_problem(manifest.generator)
         or _labels_problem(manifest.labels, manifest.heads)
+        or _refiner_problem(manifest.refiner)
         or _files_problem(manifest)
         or _views_problem(manifest)
         or _calibrations_problem(manifest)
@@ -133,6 +135,21 @@ def _keypoints_problem(head: Keypoints) -> str | None:
                 f"heads.keypoints.skeleton has edge {list(edge)}; there are {len(head.names)} "
                 "keypoints, counted from 0"
             )
+    return None
+
+
+def _refiner_problem(refiner: Refiner | None) -> str | None:
+    if refiner is None:
+        return None
+    if not _SHA256.match(refiner.weights_sha256):
+        return f"refiner.weights_sha256 is {refiner.weights_sha256!r}; it must be 64 hex digits"
+    for field, value, least in (
+        ("width", refiner.width, 1),
+        ("blocks", refiner.blocks, 0),
+        ("grain", refiner.grain, 0),
+    ):
+        if value < least:
+            return f"refiner.{field} is {value}; it must be at least {least}"
     return None
 
 

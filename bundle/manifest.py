@@ -100,6 +100,21 @@ class Heads(Strict, frozen=True):
     score_fraction: float  # share of the most uncertain pixels that the score averages
 
 
+class Refiner(Strict, frozen=True):
+    """The network that images went through behind synthesis; labels did not."""
+
+    weights_sha256: str  # of its weights file
+    generator_sha256: str | None  # of the weights it was trained for; null: not known
+    width: int  # of its hidden layers
+    blocks: int
+    grain: int  # channels of noise it reads, 0: none
+    grain_seed: int  # of the patterns that noise is mixed from
+    regulariser: str  # what held it to the originals: strength, reduction, feature
+    shift_px: float  # how far it moved tiles in training, mean
+    structure: float  # their correlation with the originals, mean
+    agreement: float | None  # mIoU between a segmenter's views of both; null: not measured
+
+
 class Camera(Strict, frozen=True):
     """The camera behind a view code; null: not known."""
 
@@ -161,6 +176,7 @@ class Manifest(Strict, frozen=True, kw_only=True, omit_defaults=True):
     generator: Generator
     labels: Labels | None  # null: images only
     heads: Heads | None
+    refiner: Refiner | None = None
     views: Views | None = None  # the view bank; absent: there is none
     licences: list[str]
     files: dict[str, FileEntry]

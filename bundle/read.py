@@ -7,7 +7,7 @@ import msgspec
 
 from bundle.check import check_manifest
 from bundle.errors import ManifestError
-from bundle.manifest import FileEntry, Generator, Heads, Labels, Manifest, Views
+from bundle.manifest import FileEntry, Generator, Heads, Labels, Manifest, Refiner, Views
 
 FORMAT = 1
 MAX_MANIFEST_BYTES = 64 << 20
@@ -41,7 +41,8 @@ def manifest_from_bytes(data: bytes, name: str) -> Manifest:
         manifest.labels,
         manifest.heads,
         manifest.files,
-        views=manifest.views,
+        manifest.refiner,
+        manifest.views,
     )
     if manifest.bundle_id != expected:
         raise ManifestError(
@@ -56,6 +57,7 @@ def bundle_id_from_content(
     labels: Labels | None,
     heads: Heads | None,
     files: dict[str, FileEntry],
+    refiner: Refiner | None = None,
     views: Views | None = None,
 ) -> str:
     """The id, sha256:<hex>, over canonical JSON of what decides the samples.
@@ -70,6 +72,8 @@ def bundle_id_from_content(
         "heads": msgspec.to_builtins(heads),
         "files": {name: entry.sha256 for name, entry in files.items()},
     }
+    if refiner is not None:
+        content["refiner"] = msgspec.to_builtins(refiner)
     if views is not None:
         content["views"] = msgspec.to_builtins(views)
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)

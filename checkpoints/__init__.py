@@ -5,15 +5,19 @@ from checkpoints.card import (
     ClassCard,
     ConfigCard,
     DepthCard,
+    EncoderCard,
     GeneratorCard,
     HeadCard,
     InterpreterCard,
     KeypointsCard,
+    RefinerCard,
+    RegulariserCard,
     SegmentationCard,
     Strict,
     ViewsCard,
 )
 from checkpoints.classes import Classes, classes_from_file, classes_from_names, write_classes
+from checkpoints.encoder import encoder_from_file, write_encoder
 from checkpoints.errors import CardError, CheckpointError, ForeignFileError, WeightsError
 from checkpoints.families import NATIVE, generator_from_foreign, generator_from_path
 from checkpoints.foreign import (
@@ -44,9 +48,10 @@ from checkpoints.recipes import (
     recipe_from_name,
     recipe_with_classes,
 )
+from checkpoints.refiner import config_card_from_refiner, refiner_from_file, write_refiner
 from checkpoints.toml import read_toml, write_text
 from checkpoints.views import camera_problem, views_from_file, write_views
-from checkpoints.weights import sha256_of_file
+from checkpoints.weights import sha256_of_file, tensors_from_file, write_tensors
 
 __all__ = [
     "NATIVE",
@@ -57,6 +62,7 @@ __all__ = [
     "Classes",
     "ConfigCard",
     "DepthCard",
+    "EncoderCard",
     "ForeignFile",
     "ForeignFileError",
     "GeneratorCard",
@@ -65,6 +71,8 @@ __all__ = [
     "KeypointsCard",
     "PickledNetwork",
     "Recipe",
+    "RefinerCard",
+    "RegulariserCard",
     "SegmentationCard",
     "Strict",
     "TensorFlowNetwork",
@@ -76,6 +84,8 @@ __all__ = [
     "card_with_recipe",
     "classes_from_file",
     "classes_from_names",
+    "config_card_from_refiner",
+    "encoder_from_file",
     "generator_from_file",
     "generator_from_foreign",
     "generator_from_path",
@@ -90,13 +100,18 @@ __all__ = [
     "read_toml",
     "recipe_from_name",
     "recipe_with_classes",
+    "refiner_from_file",
     "sha256_of_file",
+    "tensors_from_file",
     "views_from_file",
     "widths_of_member",
     "write_classes",
+    "write_encoder",
     "write_generator",
     "write_interpreter",
     "write_members",
+    "write_refiner",
+    "write_tensors",
     "write_text",
     "write_views",
 ]

@@ -105,6 +105,61 @@ class InterpreterCard(Strict, frozen=True, kw_only=True):
     depth: DepthCard | None = None
 
 
+class RefinerConfigCard(Strict, frozen=True):
+    """nets.refiner.RefinerConfig, field by field."""
+
+    channels: int
+    width: int
+    blocks: int
+    grain: int
+
+
+class RegulariserCard(Strict, frozen=True):
+    """What held refined images to their originals: the strength means nothing without the rest."""
+
+    strength: float
+    reduction: Literal["mean", "image-sum", "batch-sum"]
+    feature: Literal["identity", "colour-mean", "gradients"]
+
+
+class RefinerCard(Strict, frozen=True, kw_only=True):
+    """Card of a refiner."""
+
+    format: Literal[1]
+    kind: Literal["refiner"]
+    generator_sha256: str | None = None  # of the weights whose images it refines; absent: not known
+    height: int  # of the images it was trained on, pixels
+    width: int
+    grain_seed: int  # of the patterns that the served grain is mixed from
+    config: RefinerConfigCard
+    regulariser: RegulariserCard
+    shift_px: float  # measured between images and their refined ones, mean over tiles
+    structure: float  # measured correlation of tiles, 1: the same up to contrast
+    agreement: float | None = None  # mIoU between a segmenter's views of both; absent: no masks
+    licences: list[str]
+    made: str | dict[str, str | int | float | bool]
+
+
+class EncoderCard(Strict, frozen=True, kw_only=True):
+    """Card of an encoder: framed images of one generator to its w+."""
+
+    format: Literal[1]
+    kind: Literal["encoder"]
+    generator_sha256: str  # of the generator's weights file it was trained on
+    grid: int  # square extent of the images whose rows it reads, pixels
+    crop_top: int  # first row of the grid that it reads
+    rows: int  # how many
+    height: int  # of its input, to which the rows are reduced
+    width: int
+    num_ws: int  # rows of w+ that it gives
+    w_dim: int
+    channels: list[int]
+    hidden: int
+    iterations: int  # residual steps
+    licences: list[str]
+    made: str | dict[str, str | int | float | bool]
+
+
 class CameraCard(Strict, frozen=True, kw_only=True):
     """The camera behind a view code; what is absent is not known."""
 

@@ -52,6 +52,7 @@ def main() -> None:
 )
 @click.option("--recipe", help="What such members read: a published recipe's name or a TOML file.")
 @click.option("--labels", type=WEIGHTS, help="classes.toml in place of the recipe's classes.")
+@click.option("--refiner", type=WEIGHTS, help="Refines the images; labels stay as they are.")
 @click.option("--views", type=WEIGHTS, help="View bank of `python -m training views`.")
 @click.option("--out", required=True, type=FOLDER, help="The bundle's folder.")
 @click.option("--force", is_flag=True, help="Replace the bundle at --out.")
@@ -75,6 +76,7 @@ def bundle(
     interpreter: Path | None,
     recipe: str | None,
     labels: Path | None,
+    refiner: Path | None,
     views: Path | None,
     out: Path,
     force: bool,
@@ -87,7 +89,7 @@ def bundle(
     options = _engine_options(batch)
     with one_line_errors():
         refuse_existing(out, force)
-        sources = Sources(generator, mean_latent, interpreter, recipe, labels, views=views)
+        sources = Sources(generator, mean_latent, interpreter, recipe, labels, refiner, views)
         weights = weights_from_files(sources)
         with staged_folder(out, force) as folder:
             write_graphs(folder, weights, half)

@@ -34,6 +34,7 @@ from export.parity import (
     refuse_excess,
 )
 from export.reference import reference_outputs
+from export.refiner_weights import facts_from_refiner
 from export.view_weights import views_from_weights
 from export.weights import Weights
 from labelmint.latents import Purpose, latents
@@ -44,6 +45,7 @@ PRECISIONS: tuple[Precision, ...] = ("float32", "float16")
 # Strips of the CPU's graph fit its cache. On a GPU each strip of each member is a few launches, and
 # TensorRT plans every one: at 512 px 128 strips are 13,600 nodes, 8 strips 1,360.
 STRIP_PIXELS: dict[Precision, int] = {"float32": 1 << 11, "float16": 1 << 15}
+DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "float16": torch.float16}
 PARITY_SEED = 2**63  # far from what users draw
 
 
@@ -64,6 +66,7 @@ def write_graphs(folder: Path, weights: Weights, half: bool) -> None:
                     weights.interpreter,
                     weights.spec,
                     precision,
+                    refine=weights.refiner_stage(DTYPES[precision]),
                     strip_pixels=STRIP_PIXELS[precision],
                 )
             except ValueError as error:
@@ -93,15 +96,18 @@ def manifest_from_folder(folder: Path, weights: Weights) -> Manifest:
     card = weights.interpreter_card
     labels = None if card is None else labels_from_card(card)
     heads = None if card is None else heads_from_card(card)
+    refiner = None if weights.refiner is None else facts_from_refiner(weights.refiner)
     views = None if weights.views is None else views_from_weights(weights.views)
     licences = [*weights.generator_card.licences, *(card.licences if card else ())]
+    licences += weights.refiner.card.licences if weights.refiner else ()
     licences += weights.views.card.licences if weights.views else ()
     return Manifest(
         format=1,
-        bundle_id=bundle_id_from_content(generator, labels, heads, files, views=views),
+        bundle_id=bundle_id_from_content(generator, labels, heads, files, refiner, views),
         generator=generator,
         labels=labels,
         heads=heads,
+        refiner=refiner,
         views=views,
         licences=list(dict.fromkeys(licences)),
         files=files,
@@ -138,7 +144,9 @@ def measured_parity(
 
     drawn = default_options(generator, PARITY_SEED)
     ws = ws_from_indices(mapping, generator, drawn, np.arange(samples, dtype=np.uint64))
-    reference = reference_outputs(weights.generator, weights.interpreter, weights.spec, ws)
+    reference = reference_outputs(
+        weights.generator, weights.interpreter, weights.spec, ws, refine=weights.refiner_stage()
+    )
     for precision in PRECISIONS:
         if LABELLER[precision] not in bundle.manifest.files:
             continue

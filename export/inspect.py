@@ -2,7 +2,7 @@
 
 import msgspec
 
-from bundle.manifest import Calibration, Heads, Parity, Views
+from bundle.manifest import Calibration, Heads, Parity, Refiner, Views
 from bundle.open import Bundle
 
 
@@ -22,6 +22,8 @@ def lines_from_bundle(bundle: Bundle) -> list[str]:
     if labels is not None and manifest.heads is not None:
         lines.append(f"  labels       {labels.height} x {labels.width} px")
         lines += _head_lines(manifest.heads)
+    if manifest.refiner is not None:
+        lines.append(f"  refiner      {_refiner_words(manifest.refiner)}")
     if manifest.views is not None:
         lines.append(f"  views        {_views_words(manifest.views)}")
     lines += [f"  parity       {_parity_words(parity)}" for parity in manifest.parity]
@@ -41,6 +43,13 @@ def _head_lines(heads: Heads) -> list[str]:
         lines.append(f"  depth        {heads.depth.members} members, in {heads.depth.unit}")
     score = heads.score_source or "none, so filtering is refused"
     return [*lines, f"  score        {score}"]
+
+
+def _refiner_words(refiner: Refiner) -> str:
+    return (
+        f"{refiner.blocks} blocks of width {refiner.width}, grain {refiner.grain}, held by "
+        f"{refiner.regulariser}; moved images by {refiner.shift_px:.2f} px in training"
+    )
 
 
 def _views_words(views: Views) -> str:

@@ -8,6 +8,7 @@ from checkpoints import (
     CheckpointError,
     GeneratorCard,
     InterpreterCard,
+    RefinerCard,
     ViewsCard,
     generator_from_foreign,
     generator_from_path,
@@ -18,6 +19,7 @@ from checkpoints import (
     read_array,
     read_foreign,
     recipe_from_name,
+    refiner_from_file,
     views_from_file,
     widths_of_member,
 )
@@ -48,6 +50,11 @@ def _native_lines(path: Path) -> list[str]:
         _, card = interpreter_from_file(path)
         return _interpreter_lines(path, card)
     except CheckpointError:  # no interpreter's card
+        pass
+    try:
+        _, refiner_card = refiner_from_file(path)
+        return _refiner_lines(path, refiner_card)
+    except CheckpointError:  # nor a refiner's
         pass
     try:
         _, views_card = views_from_file(path)
@@ -115,6 +122,21 @@ def _interpreter_lines(path: Path, card: InterpreterCard) -> list[str]:
         f"  taps         {card.tap_recipe}, D = {card.features}, {card.resize}",
         f"  labels       {card.height} x {card.width} px of a grid of {card.grid}",
         *heads,
+        f"  licences     {', '.join(card.licences) or 'none stated'}",
+    ]
+
+
+def _refiner_lines(path: Path, card: RefinerCard) -> list[str]:
+    config, kept = card.config, card.regulariser
+    of = card.generator_sha256 or "not known"
+    return [
+        f"{path}: refiner for the generator of SHA-256 {of}",
+        f"  network      {config.blocks} blocks of width {config.width}, grain {config.grain} from "
+        f"seed {card.grain_seed}",
+        f"  images       {card.width} x {card.height} px",
+        f"  held by      {kept.strength:g} x {kept.reduction} of {kept.feature}",
+        f"  geometry     moved {card.shift_px:.2f} px, structure {card.structure:.3f}"
+        + ("" if card.agreement is None else f", agreement {card.agreement:.3f}"),
         f"  licences     {', '.join(card.licences) or 'none stated'}",
     ]
 

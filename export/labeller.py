@@ -12,6 +12,7 @@ from export.ensemble_outputs import PointsFromHeatmaps
 from export.filter_graph import kept_first, top_mean
 from export.label_branch import LabelBranch, PixelLabels, resized
 from export.label_spec import LabelSpec
+from export.refiner_stage import RefinerStage
 from export.stylegan1_graph import ServedStyleGAN1
 from export.synthesis_graph import ServedSynthesis
 from nets import stylegan1
@@ -63,11 +64,13 @@ class Labeller(nn.Module):
         spec: LabelSpec,
         precision: Precision = "float32",
         *,
+        refine: RefinerStage | None = None,
         tile: int = 8,
         strip_pixels: int = 2048,
     ) -> None:
         super().__init__()
         self.spec = spec
+        self.refine = refine
         self.resolution = generator.config.resolution
         if spec.grid > generator.config.resolution:
             raise ValueError(
@@ -136,6 +139,8 @@ class Labeller(nn.Module):
         if self.resolution > self.spec.grid:
             image = resized(image, self.spec.grid)
         image = image[:, :, rows]
+        if self.refine is not None:
+            image = self.refine(image, ws)
         labels = PixelLabels(None, None, None, None) if self.labels is None else self.labels(taps)
         if labels.uncertainty is None:
             keep = (max_uncertainty >= torch.finfo(torch.float32).min).to(torch.float32)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from export.label_spec import LabelSpec
+from export.refiner_stage import RefinerStage
 from nets.features import gather_features, hypercolumn
 from nets.generator import Generator
 from nets.interpreter import Interpreter
@@ -37,6 +38,7 @@ def reference_outputs(
     spec: LabelSpec,
     ws: NDArray[np.float32],  # [N, num_ws, w_dim]
     whole_bytes: int = WHOLE_BYTES,  # larger concatenated tensors are gathered pixel by pixel
+    refine: RefinerStage | None = None,  # in float32
 ) -> Arrays:
     """All outputs of the labeller, unfiltered, and two margins besides.
 
@@ -45,7 +47,8 @@ def reference_outputs(
     tiny, the same sums in another order may choose another class or pixel.
     """
     samples = [
-        _one(generator, interpreter, spec, torch.from_numpy(row[None]), whole_bytes) for row in ws
+        _one(generator, interpreter, spec, torch.from_numpy(row[None]), whole_bytes, refine)
+        for row in ws
     ]  # one by one: the concatenated tensor is the point of all this, and it is large
     return {name: np.stack([s[name] for s in samples]) for name in samples[0]}
 
@@ -56,11 +59,13 @@ def _one(
     spec: LabelSpec,
     ws: Tensor,  # [1, num_ws, w_dim]
     whole_bytes: int,
+    refine: RefinerStage | None,
 ) -> Arrays:
     synthesis = generator.synthesis(ws)
+    image = _label_image(synthesis.image, spec)
+    outputs: Arrays = {"image": uint8_from_image(image if refine is None else refine(image, ws))}
     if interpreter is None:
-        return {"image": uint8_from_image(synthesis.image)}
-    outputs: Arrays = {"image": uint8_from_image(_label_image(synthesis.image, spec))}
+        return outputs
     maps = head_maps(interpreter, synthesis.taps, spec, whole_bytes)  # {kind: [m, H, W, outputs]}
     if "segmentation" in maps:
         outputs["mask"], outputs["mask_margin"] = vote(maps["segmentation"])

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
+import torch
 
 from checkpoints import (
     NATIVE,
@@ -23,6 +24,8 @@ from checkpoints import (
 from export.errors import ExportError
 from export.label_spec import LabelSpec
 from export.manifest_from_cards import spec_from_cards
+from export.refiner_stage import RefinerStage
+from export.refiner_weights import RefinerWeights, refiner_for_images
 from export.view_weights import ViewWeights, views_for_generator
 from nets.generator import Generator
 from nets.interpreter import Interpreter
@@ -37,6 +40,7 @@ class Sources:
     interpreter: Path | None = None  # None: images only
     recipe: str | None = None  # a published one's name or a TOML file, for members of others
     classes: Path | None = None  # classes.toml, in place of the recipe's
+    refiner: Path | None = None  # None: images as the generator makes them
     views: Path | None = None  # None: no view bank
 
 
@@ -48,6 +52,7 @@ class Weights:
     generator_card: GeneratorCard
     interpreter: Interpreter | None
     interpreter_card: InterpreterCard | None
+    refiner: RefinerWeights | None = None
     views: ViewWeights | None = None
 
     @property
@@ -55,18 +60,27 @@ class Weights:
         """What the labeller must know beside the weights."""
         return spec_from_cards(self.generator_card, self.interpreter_card)
 
+    def refiner_stage(self, dtype: torch.dtype = torch.float32) -> RefinerStage | None:
+        """What refines the images, where anything does."""
+        if self.refiner is None:
+            return None
+        return self.refiner.stage(self.spec, self.generator.mapping.w_avg, dtype)
+
 
 def weights_from_files(sources: Sources) -> Weights:
     """Reads all and checks that they belong together. Raises CheckpointError, ExportError."""
     _check_sources(sources)
     weights = _labelling_weights(sources)
-    if sources.views is None:
-        return weights
-    card = weights.generator_card
-    views = views_for_generator(sources.views, sources.generator, card)
-    # Files of other projects do not say which rows carry the viewpoint; the bank does.
-    card = msgspec.structs.replace(card, view_layers=views.card.view_layers)
-    return replace(weights, generator_card=card, views=views)
+    if sources.refiner is not None:
+        channels = weights.generator.config.img_channels
+        refiner = refiner_for_images(sources.refiner, sources.generator, channels, weights.spec)
+        weights = replace(weights, refiner=refiner)
+    if sources.views is not None:
+        views = views_for_generator(sources.views, sources.generator, weights.generator_card)
+        # Files of other projects do not say which rows carry the viewpoint; the bank does.
+        card = msgspec.structs.replace(weights.generator_card, view_layers=views.card.view_layers)
+        weights = replace(weights, generator_card=card, views=views)
+    return weights
 
 
 def _labelling_weights(sources: Sources) -> Weights:

@@ -57,6 +57,7 @@ class Model:
     engine: str  # such as "onnxruntime-cpu"
     licences: tuple[str, ...]  # of the weights
     calibrated: bool  # for the default sampling options
+    refined: bool = False  # by a network behind the generator, which leaves labels as they are
     view_bank: tuple[Camera, ...] = ()  # by code; empty: it has none
     max_uncertainty: float | None = None  # the threshold of keep_fraction, when asked for
 
@@ -112,6 +113,7 @@ def model_from_proto(message: pb.Model, max_uncertainty: float | None = None) ->
         engine=message.engine,
         licences=tuple(message.licences),
         calibrated=message.calibrated,
+        refined=message.refined,
         view_bank=tuple(_camera_from_proto(camera) for camera in message.view_bank),
         max_uncertainty=max_uncertainty,
     )

@@ -13,7 +13,7 @@ PAGES = sorted(
     for path in (folder.glob("*.md") if folder != CHECKOUT / "docs" else folder.rglob("*.md"))
 )
 # Written by a command that the pages name, or by the user.
-MADE = (".venv", "demo/")
+MADE = (".venv", "demo/", "set/", "classes.toml", "depth.toml")
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -5,9 +5,12 @@ import sys
 import click
 
 from checkpoints import CheckpointError
+from training.encoder_command import encoder
 from training.errors import TrainingError
 from training.evaluate_command import evaluate
 from training.interpreter_command import interpreter
+from training.invert_command import invert
+from training.refiner_command import refiner
 from training.sample_command import sample
 from training.views_command import views
 
@@ -17,7 +20,10 @@ def main() -> None:
     """Few labelled images -> weights of the label ensemble."""
 
 
+main.add_command(refiner)
 main.add_command(sample)
+main.add_command(encoder)
+main.add_command(invert)
 main.add_command(interpreter)
 main.add_command(evaluate)
 main.add_command(views)

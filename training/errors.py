@@ -1,7 +1,8 @@
 """What can be wrong with a user's input to training.
 
 TrainingError
-└── LabelError    a labelled set that cannot be read, or does not fit the generator
+├── LabelError      a labelled set that cannot be read, or does not fit the generator
+└── RefinerError    a refiner's training that cannot start, or had to stop
 """
 
 
@@ -11,3 +12,7 @@ class TrainingError(Exception):
 
 class LabelError(TrainingError):
     """A labelled set that cannot be read, or does not fit the generator."""
+
+
+class RefinerError(TrainingError):
+    """A refiner's training that cannot start, or had to stop."""

@@ -39,14 +39,20 @@ def fit_interpreter(
     partial: Path | None = None,  # where an unfinished fit is kept, and taken up again
     identity: str = "",  # of everything that goes in; another one's file is not taken up
 ) -> Interpreter:
-    """Trains every head the set has labels for; deterministic for a seed, taken up or not.
+    """Trains every head the set has labels for, on the device of the generator; deterministic for
+    a seed on one machine, taken up or not.
 
     Raises TrainingError, among them LabelError when the labels do not fit the generator.
     """
     check_labels(generator, labels, config)
-    features = features_from_ws(generator, labels.ws, labels.frame, config.resize)
+    device = generator.mapping.w_avg.device
+    sampler = PixelSampler(labels, config.sigma(labels.frame.grid), config.seed, device)
+    every = sum(len(positions) for positions in sampler.labelled)
+    most = config.schedule == "published" or config.steps * config.pixels > every
+    needed = None if most else sampler.drawn(config.steps, config.pixels)
+    features = features_from_ws(generator, labels.ws, labels.frame, config.resize, needed=needed)
     torch.manual_seed(config.seed)
-    interpreter = Interpreter(head_configs(labels, config, features.features))
+    interpreter = Interpreter(head_configs(labels, config, features.features)).to(device)
     state = FitState(interpreter, _optimizer(interpreter, config))
     if partial is not None and partial.exists():
         fit_state_from_file(partial, state, identity)
@@ -55,13 +61,12 @@ def fit_interpreter(
         if partial is not None:
             write_fit_state(partial, current, identity)
 
-    targets = Targets(labels, config)
-    sampler = PixelSampler(labels, config.sigma(labels.frame.grid), config.seed)
+    targets = Targets(labels, config, device)
     interpreter.train()
     _fit(state, features, targets, sampler, config, save)
     if "depth" in interpreter.heads:
         targets.with_depth_units(interpreter.head("depth"))
-    return interpreter.eval().requires_grad_(False)
+    return interpreter.eval().requires_grad_(False).cpu()
 
 
 def _fit(
@@ -82,7 +87,7 @@ def _fit(
             shown = {kind: f"{loss.mean():.3f}" for kind, loss in losses.items()}
             bar.set_postfix(shown | ({"epoch": step.epoch} if published else {}), refresh=False)
             if published:
-                state.watch(torch.stack(list(losses.values())).sum(dim=0), step.epoch)
+                state.watch(torch.stack(list(losses.values())).sum(dim=0).cpu(), step.epoch)
                 if state.stopped.all():
                     break
             if state.step % SAVE_EVERY == 0:

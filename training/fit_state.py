@@ -103,10 +103,12 @@ def fit_state_from_file(path: Path, state: FitState, identity: str) -> None:
         state.interpreter.load_state_dict(_part(tensors, "model"))
         moments = {key: _part(tensors, key) for key in ADAM}
         for name, parameter in state.interpreter.named_parameters():
-            state.optimizer.state[parameter] = {key: moments[key][name] for key in ADAM}
+            kept = {key: moments[key][name].to(parameter.device) for key in ADAM}
+            state.optimizer.state[parameter] = kept
         for name in RULE:
             setattr(state, name, tensors[f"rule.{name}"])
-        state.kept = _part(tensors, "kept")
+        device = next(state.interpreter.parameters()).device
+        state.kept = {name: t.to(device) for name, t in _part(tensors, "kept").items()}
     except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise TrainingError(f"{path} is no unfinished fit ({reason}); delete it") from error

@@ -22,6 +22,7 @@ from training.options import (
     mean_latent_option,
     numbers_from_text,
     read_generator,
+    torch_device,
 )
 
 SUFFIX = ".safetensors"
@@ -74,6 +75,7 @@ SUFFIX = ".safetensors"
     help="published: DatasetGAN's batches of 64 of all pixels, its rate and its stopping rule, in "
     "place of --steps, --pixels and --learning-rate.",
 )
+@click.option("--device", default="cpu", help="Where to train, as cuda or cuda:1.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=FitConfig.seed)
 @click.option("--licence", "licences", multiple=True, help="Licence tag; may be repeated.")
 @click.option("--members-out", type=FOLDER, help="Also write model_<k>.pth, as published, here.")
@@ -86,6 +88,7 @@ def interpreter(
     keypoints: Path | None,
     depth: Path | None,
     out: Path,
+    device: str,
     licences: tuple[str, ...],
     members_out: Path | None,
     **settings: Any,
@@ -104,7 +107,7 @@ def interpreter(
     click.echo(f"{len(labels)} of {len(images)} images have labels")
     partial = out.with_name(f"{out.stem}.unfinished{SUFFIX}")
     identity = identity_of_fit(sha256, labels, config)
-    trained = fit_interpreter(generator, labels, config, partial, identity)
+    trained = fit_interpreter(generator.to(torch_device(device)), labels, config, partial, identity)
     card = card_from_fit(
         trained,
         labels,

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+import torch
 
 from checkpoints import GeneratorCard, generator_from_path, sha256_of_file
 from nets.generator import Generator
+from training.errors import TrainingError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Number = TypeVar("Number", int, float)
@@ -75,3 +77,14 @@ def rows_from_text(text: str) -> tuple[int, int]:
     if not (colon and first.isdecimal() and end.isdecimal()):
         raise click.BadParameter(f"{text!r} is not FIRST:END, as in 64:448")
     return int(first), int(end)
+
+
+def torch_device(name: str) -> torch.device:
+    """A device by torch's name for it. Raises TrainingError when it is not there."""
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0]
+        raise TrainingError(f"there is no device {name} here: {reason}") from error
+    return device

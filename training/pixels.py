@@ -43,8 +43,15 @@ class Regions:
 class PixelSampler:
     """Draws pixels of every image of a set."""
 
-    def __init__(self, labels: LabelledSet, sigma_px: float, seed: int) -> None:
+    def __init__(
+        self,
+        labels: LabelledSet,
+        sigma_px: float,
+        seed: int,
+        device: torch.device | None = None,  # of the chosen pixels
+    ) -> None:
         self.frame = labels.frame
+        self.device = device
         self.seed = seed
         self.labelled = [_labelled(labels, i) for i in range(len(labels))]
         self.regions = [_regions(labels, i, sigma_px) for i in range(len(labels))]
@@ -59,6 +66,14 @@ class PixelSampler:
         each = -(-count // len(images))
         chosen = [self._of_image(random, i, each) for i in images]
         return self._pixels(np.repeat(images, each), np.concatenate(chosen))
+
+    def drawn(self, steps: int, count: int) -> NDArray[np.bool_]:
+        """The pixels that `draw` gives in steps 0 to `steps`, bool [n, H, W]."""
+        found = np.zeros((len(self.labelled), self.frame.height, self.frame.width), bool)
+        for step in range(steps):
+            pixels = self.draw(step, count)
+            found[pixels.images.cpu(), pixels.rows.cpu(), pixels.columns.cpu()] = True
+        return found
 
     def shuffled(self, epoch: int) -> Pixels:
         """All labelled pixels of all images, in the order of this epoch."""
@@ -83,11 +98,8 @@ class PixelSampler:
 
     def _pixels(self, images: NDArray[np.int64], positions: NDArray[np.integer]) -> Pixels:
         width = self.frame.width
-        return Pixels(
-            torch.from_numpy(images),
-            torch.from_numpy((positions // width).astype(np.int64)),
-            torch.from_numpy((positions % width).astype(np.int64)),
-        )
+        chosen = np.stack([images, positions // width, positions % width]).astype(np.int64)
+        return Pixels(*torch.from_numpy(chosen).to(self.device))
 
 
 def _random(seed: int, counter: int, purpose: int) -> np.random.Generator:

@@ -1,6 +1,6 @@
 """What the heads should say of chosen pixels, and how wrong they are."""
 
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,8 +13,6 @@ from training.fit_config import FitConfig
 from training.labelled_set import LabelledSet
 from training.pixels import Pixels
 
-Kind = Literal["segmentation", "keypoints", "depth"]
-
 
 class Targets:
     """Labels of a set as tensors.
@@ -22,18 +20,23 @@ class Targets:
     Depth is trained in standard units, and brought back by `with_depth_units`.
     """
 
-    def __init__(self, labels: LabelledSet, config: FitConfig) -> None:
-        self.masks = None if labels.masks is None else torch.from_numpy(labels.masks)
+    def __init__(
+        self, labels: LabelledSet, config: FitConfig, device: torch.device | None = None
+    ) -> None:
+        def tensor(array: NDArray[Any] | None) -> Tensor | None:
+            return None if array is None else torch.from_numpy(array).to(device)
+
+        self.masks = tensor(labels.masks)
         self.ignore_id = labels.ignore_id
-        self.keypoints = None if labels.keypoints is None else torch.from_numpy(labels.keypoints)
+        self.keypoints = tensor(labels.keypoints)
         self.sigma_px = config.sigma(labels.frame.grid)
         self.depth_mean, self.depth_std = 0.0, 1.0
         self.depth = None
         if labels.depth is not None:
             self.depth_mean, self.depth_std = _moments(labels.depth)
-            self.depth = torch.from_numpy((labels.depth - self.depth_mean) / self.depth_std)
+            self.depth = tensor((labels.depth - self.depth_mean) / self.depth_std)
         weights = config.class_weights
-        self.class_weights = None if weights is None else torch.tensor(weights)
+        self.class_weights = None if weights is None else torch.tensor(weights, device=device)
 
     def losses(self, predictions: dict[HeadKind, Tensor], pixels: Pixels) -> dict[HeadKind, Tensor]:
         """{kind: [members, P, outputs]} -> {kind: mean loss of each member, [members]}.

@@ -30,7 +30,7 @@ def description_from_model(model: Model) -> str:
     height, width = model.image_size
     facts = {
         "bundle": model.bundle_id,
-        "family": f"{model.family}, {width} x {height} px, "
+        "family": f"{model.family}{', refined' if model.refined else ''}, {width} x {height} px, "
         + (f"{model.num_classes} classes" if model.num_classes else "unconditional"),
         "outputs": ", ".join(model.outputs),
         "mask": ", ".join(label.name for label in model.classes),

@@ -37,6 +37,7 @@ def proto_from_model(model: ServedModel) -> pb.Model:
         engine=model.engines[0].name,
         licences=manifest.licences,
         calibrated=find_calibration(manifest, key) is not None,
+        refined=manifest.refiner is not None,
     )
     _add_heads(proto, manifest)
     _add_views(proto, manifest)

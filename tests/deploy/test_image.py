@@ -80,6 +80,9 @@ def _dockerfile() -> str:
     return (CHECKOUT / "Dockerfile").read_text("utf-8")
 
 
+IMAGE = pytest.mark.timeout(900)  # the first of them builds it: three minutes on two cores
+
+
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     if os.geteuid() != 0:
@@ -87,6 +90,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     for tool in ("buildah", "debootstrap"):
         if shutil.which(tool) is None:
             pytest.skip(f"{tool} is not installed (Debian's package {tool} has it)")
+    if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
+        pytest.skip("building an image needs mount namespaces, which are not allowed here")
     store = store_at(tmp_path_factory.mktemp("image") / "store")
     try:
         build_base(store, str(shutil.which("debootstrap")))
@@ -96,7 +101,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
         shutil.rmtree(store.folder)  # more than a gigabyte
 
 
-@pytest.mark.slow
+@IMAGE
 def test_the_image_says_how_it_is_run(built: Store) -> None:
     config = built.config()
     assert config["User"] == "10001:10001" and config["StopSignal"] == "SIGTERM"
@@ -107,7 +112,7 @@ def test_the_image_says_how_it_is_run(built: Store) -> None:
     assert "MALLOC_TRIM_THRESHOLD_=33554432" in config["Env"]
 
 
-@pytest.mark.slow
+@IMAGE
 def test_it_streams_as_user_10001_on_a_read_only_root(built: Store, tiny_bundle: Path) -> None:
     config = built.config()
     listen = ["LABELMINT_SERVER_LISTEN=127.0.0.1:0", "LABELMINT_SERVER_METRICS_PORT=0"]
@@ -132,7 +137,7 @@ def test_it_streams_as_user_10001_on_a_read_only_root(built: Store, tiny_bundle:
             process.kill()
 
 
-@pytest.mark.slow
+@IMAGE
 def test_the_root_is_read_only_there_and_tmp_is_not(built: Store, tiny_bundle: Path) -> None:
     for path, code in (("/app/x", 1), ("/opt/venv/x", 1), ("/tmp/x", 0)):
         with _inside(built, tiny_bundle, ["PATH=/usr/sbin:/usr/bin"], ["touch", path]) as process:

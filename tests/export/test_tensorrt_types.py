@@ -12,9 +12,11 @@ from onnx import TensorProto, numpy_helper
 from export.label_spec import LabelSpec
 from export.labeller import Labeller, Precision
 from export.onnx_from_labeller import OPSET, labeller_onnx, mapping_onnx
+from export.refiner_stage import RefinerStage
 from export.tensorrt_operators import OPERATORS, TYPES_8_5, TYPES_10
 from nets import stylegan1
 from nets.config import GeneratorConfig
+from nets.refiner import Refiner, RefinerConfig
 from tests.export.networks import random_generator, random_interpreter
 
 NAMES: dict[int, str] = {
@@ -58,11 +60,23 @@ def labels_of_stylegan1(path: Path) -> None:
     labeller_onnx(Labeller(generator, interpreter, spec, "float16"), path)
 
 
+def refined_images(precision: Precision, path: Path) -> None:
+    """A refiner that reads grain."""
+    generator = random_generator(16)
+    network = Refiner(RefinerConfig(width=4, blocks=1, grain=2))
+    dtype = torch.float32 if precision == "float32" else torch.float16
+    stage = RefinerStage(network, 0, generator.mapping.w_avg, 16, 16, dtype)
+    spec = LabelSpec(16, 0, 16, 16)
+    labeller_onnx(Labeller(generator, None, spec, precision, refine=stage), path)
+
+
 GRAPHS: dict[str, Callable[[Path], None]] = {
     "labels": lambda path: labelled(32, "float32", path),
     "labels in half precision": lambda path: labelled(32, "float16", path),
     "images of a StyleGAN1": lambda path: images_of_stylegan1("float32", path),
     "images of a StyleGAN1 in half precision": lambda path: images_of_stylegan1("float16", path),
+    "refined images": lambda path: refined_images("float32", path),
+    "refined images in half precision": lambda path: refined_images("float16", path),
     "labels of a StyleGAN1": labels_of_stylegan1,
     "a mapping": lambda path: mapping_onnx(random_generator(8).mapping, path),
 }

@@ -43,7 +43,7 @@ class FaultProxy:
         fault, limit = self.fault, self._random.randint(*self.after_bytes)
         try:
             server, to_server = await asyncio.open_connection("127.0.0.1", self.target)
-        except OSError:  # the server is down
+        except (OSError, asyncio.CancelledError):  # the server is down, or the test is over
             _reset(to_client)
             return
         up = asyncio.create_task(_forward(client, to_server))

@@ -1,5 +1,6 @@
 """Features of single pixels are those of the hypercolumn."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -29,6 +30,17 @@ def test_gathered_features_are_the_hypercolumns_at_those_pixels(
     expected = whole.permute(0, 2, 3, 1).flatten(0, 2)
     assert gathered.dtype == torch.float64 and features.features == expected.shape[1]
     torch.testing.assert_close(gathered, expected, rtol=0, atol=1e-5)  # taps are float32
+
+
+@pytest.mark.parametrize("resize", ["bilinear", "nearest"])
+def test_pixels_that_are_needed_have_the_same_features_as_among_all(resize: Resize) -> None:
+    generator, ws, frame = tiny_generator(), tiny_labels().ws, Frame(8, 2, 5)
+    needed = np.random.default_rng(0).random((4, 5, 8)) < 0.3
+    whole = features_from_ws(generator, ws, frame, resize)
+    few = features_from_ws(generator, ws, frame, resize, needed=needed)
+    assert len(few.levels[-1].values) == needed.sum() < len(whole.levels[-1].values)
+    chosen = tuple(torch.from_numpy(axis) for axis in needed.nonzero())
+    assert torch.equal(few.gather(*chosen), whole.gather(*chosen))
 
 
 def test_half_precision_is_only_the_storage() -> None:

@@ -66,3 +66,14 @@ def test_more_images_than_pixels_take_turns() -> None:
         assert len(pixels) == 2 and len(set(pixels.images.tolist())) == 2
         seen |= set(pixels.images.tolist())
     assert seen == set(range(8))
+
+
+def test_all_pixels_of_a_fit_are_known_beforehand() -> None:
+    sampler = PixelSampler(tiny_labels(), SIGMA, seed=0)
+    expected = np.zeros((4, 16, 16), bool)
+    for step in range(6):
+        pixels = sampler.draw(step, 64)
+        for i, row, column in zip(pixels.images, pixels.rows, pixels.columns, strict=True):
+            expected[i, row, column] = True
+    np.testing.assert_array_equal(sampler.drawn(6, 64), expected)
+    assert not expected.all()

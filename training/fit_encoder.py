@@ -1,0 +1,132 @@
+"""A generator's own samples -> an encoder: latents first, then what they look like (HandsOff).
+
+Nothing is labelled and no real image is needed. Half of the samples have rows of two latents,
+because real images are not made of one w.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import trange
+
+from nets.encoder import Encoder, EncoderConfig, encoder_channels
+from nets.generator import Generator
+from training.encode import encoder_steps
+from training.errors import TrainingError
+from training.frame import Frame
+from training.invert import colours_from_ws
+from training.perceptual import STRUCTURE, Distance
+
+MAX_INPUT = 256  # pixels of an encoder's wider side
+SHOWN_EVERY = 20  # steps between figures on the progress bar
+MEASURED = 4096  # draws of w for its spread
+
+
+@dataclass(frozen=True)
+class EncoderFitConfig:
+    """How an encoder is trained."""
+
+    latent_steps: int = 500  # by the distance of latents
+    image_steps: int = 1500  # then by that of images, and of latents
+    batch: int = 8
+    iterations: int = 1  # residual steps
+    learning_rate: float = 1e-3  # Adam's at the start, cosine to zero over all steps
+    perceptual_weight: float = 10.0  # of the second phase, as in the inversion
+    mse_weight: float = 1.0
+    latent_weight: float = 0.1
+    psi: float = 1.0  # truncation of the samples
+    seed: int = 0
+
+
+def fit_encoder(
+    generator: Generator,
+    frame: Frame,
+    config: EncoderFitConfig,
+    distance: Distance = STRUCTURE,
+) -> Encoder:
+    """Trains an encoder of framed images; deterministic for a seed, on the generator's device."""
+    device = generator.mapping.w_avg.device
+    torch.manual_seed(config.seed)
+    encoder = Encoder(encoder_config(generator, frame, config.iterations)).to(device)
+    source = torch.Generator().manual_seed(config.seed)
+    samples = sampled_ws(generator, config, source)
+    encoder.w_avg.copy_(generator.mapping.w_avg)
+    encoder.w_std.copy_(drawn_w(generator, MEASURED, source).std(dim=0))
+
+    optimizer = torch.optim.Adam(encoder.parameters(), lr=config.learning_rate)
+    steps = config.latent_steps + config.image_steps
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    progress = trange(steps, desc="encoder", unit="step")
+    for step in progress:
+        ws = next(samples)
+        with torch.no_grad():
+            images = colours_from_ws(generator, ws, frame)
+        optimizer.zero_grad()
+        for predicted in encoder_steps(encoder, generator, images, frame):
+            # Huber's: rare w lie far out (6 times the spread in the demo) and would rule.
+            loss = F.huber_loss(predicted / encoder.w_std, ws / encoder.w_std)
+            if step >= config.latent_steps:
+                made = colours_from_ws(generator, predicted, frame)
+                loss = (
+                    config.perceptual_weight * distance.between(made, images).mean()
+                    + config.mse_weight * (made - images).square().mean()
+                    + config.latent_weight * loss
+                )
+            loss.backward()  # of each residual step by itself: they start from given latents
+        torch.nn.utils.clip_grad_norm_(encoder.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        if step % SHOWN_EVERY == 0:
+            if not loss.isfinite():
+                raise TrainingError(
+                    f"the encoder's loss is {loss.item()} at step {step}; lower --learning-rate, "
+                    f"{config.learning_rate}"
+                )
+            progress.set_postfix_str(f"loss {loss.item():.4f}", refresh=False)
+    return encoder.eval().requires_grad_(False)
+
+
+def encoder_config(generator: Generator, frame: Frame, iterations: int) -> EncoderConfig:
+    """Shape of an encoder that reads the frame, reduced to at most 256 px across."""
+    width = min(frame.width, MAX_INPUT)
+    height = max(1, round(frame.height * width / frame.width))
+    return EncoderConfig(
+        height=height,
+        width=width,
+        num_ws=generator.config.num_ws,
+        w_dim=generator.config.w_dim,
+        channels=encoder_channels(max(height, width)),
+        iterations=iterations,
+    )
+
+
+def sampled_ws(
+    generator: Generator, config: EncoderFitConfig, source: torch.Generator
+) -> Iterator[Tensor]:
+    """Batches [batch, num_ws, w_dim]; the second half's rows from some row on are another
+    latent's."""
+    rows = torch.arange(generator.config.num_ws)
+    device = generator.mapping.w_avg.device
+    while True:
+        first, second = drawn_w(generator, 2 * config.batch, source).chunk(2)
+        crossover = torch.randint(1, len(rows), (config.batch,), generator=source)
+        crossover[: config.batch // 2] = len(rows)
+        is_first = (rows < crossover[:, None])[..., None].to(device)  # [batch, num_ws, 1]
+        ws = torch.where(is_first, first[:, None], second[:, None])
+        yield generator.mapping.truncated(ws, config.psi)
+
+
+@torch.no_grad()
+def drawn_w(generator: Generator, count: int, source: torch.Generator) -> Tensor:
+    """w [count, w_dim] of normal z, and of classes drawn evenly where there are classes."""
+    device = generator.mapping.w_avg.device
+    z = torch.randn(count, generator.config.z_dim, generator=source).to(device)
+    c = None
+    if generator.config.c_dim:
+        drawn = torch.randint(generator.config.c_dim, (count,), generator=source)
+        c = F.one_hot(drawn, generator.config.c_dim).float().to(device)
+    w: Tensor = generator.mapping(z, c)
+    return w

@@ -1,0 +1,116 @@
+"""A folder of photographs -> pixels of the frame, by name."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from training.errors import TrainingError
+from training.frame import Frame
+
+# What eight bits a channel hold; others (I;16, F) would be cut off in conversion.
+MODES = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "LAB",
+         "HSV"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RealImages:
+    """n pictures, by name, upright and resized to the frame."""
+
+    paths: list[Path]
+    sizes: list[tuple[int, int]]  # width and height of the upright files
+    pixels: NDArray[np.uint8]  # [n, height, width, 3]
+    ignored: list[str]  # names of files that are no pictures
+
+    @property
+    def names(self) -> list[str]:
+        """File names of the framed pictures; their stems are the files' own."""
+        return [f"{path.stem}.png" for path in self.paths]
+
+
+def real_images_from_folder(folder: Path, frame: Frame) -> RealImages:
+    """Reads every picture of a folder, in the order of their names; folders in it are left.
+
+    Raises TrainingError naming the first file that cannot be used, and why.
+    """
+    paths, ignored = _files(folder)
+    if not paths:
+        raise TrainingError(
+            f"{folder} holds no pictures: none of its files has a suffix like .jpg or .png"
+        )
+    _refuse_doubled(paths)
+    framed, sizes = zip(*(framed_picture(path, frame) for path in paths), strict=True)
+    return RealImages(paths, list(sizes), np.stack(framed), ignored)
+
+
+def framed_picture(path: Path, frame: Frame) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """uint8 [height, width, 3], turned as its EXIF orientation says, averaged down (or
+    interpolated up) to the frame; and the width and height of the upright file.
+
+    Raises TrainingError.
+    """
+    try:
+        with _without_warnings(), Image.open(path) as opened:
+            if opened.mode not in MODES:
+                raise TrainingError(
+                    f"{path} has mode {opened.mode}; save it with eight bits a channel"
+                )
+            image = ImageOps.exif_transpose(opened)
+            if image.has_transparency_data and np.array(image.convert("RGBA"))[..., 3].min() < 255:
+                raise TrainingError(f"{path} has transparent pixels; save it without them")
+            image = image.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise TrainingError(f"{path} cannot be read as an image: {error}") from error
+    width, height = image.size
+    # Less than a pixel of the file is rounding, not a wrong shape.
+    if abs(height - width * frame.height / frame.width) >= 1:
+        raise TrainingError(
+            f"{path} is {width}x{height} pixels; crop it to {frame.width}:{frame.height} "
+            f"(width:height), the shape of the labels, as {_cropped(width, height, frame)}"
+        )
+    if (width, height) != (frame.width, frame.height):
+        down = width >= frame.width and height >= frame.height
+        filter_ = Image.Resampling.BOX if down else Image.Resampling.BICUBIC
+        image = image.resize((frame.width, frame.height), filter_)
+    return np.array(image), (width, height)
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """For damaged tags, which do not make a damaged picture, and large but allowed ones."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _cropped(width: int, height: int, frame: Frame) -> str:
+    """The largest size of the frame's shape within a picture, in words."""
+    scale = min(width / frame.width, height / frame.height)
+    return f"{max(1, round(frame.width * scale))}x{max(1, round(frame.height * scale))}"
+
+
+def _files(folder: Path) -> tuple[list[Path], list[str]]:
+    suffixes = {s for s, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    try:
+        files = sorted(
+            path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")
+        )
+    except OSError as error:
+        raise TrainingError(f"{folder} cannot be read ({error.strerror})") from error
+    pictures = [path for path in files if path.suffix.lower() in suffixes]
+    return pictures, [path.name for path in files if path not in pictures]
+
+
+def _refuse_doubled(paths: list[Path]) -> None:
+    seen: dict[str, Path] = {}
+    for path in paths:
+        other = seen.setdefault(path.stem, path)
+        if other != path:
+            raise TrainingError(
+                f"{other} and {path} have one name; labels are found by it, so rename one"
+            )

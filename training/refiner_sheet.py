@@ -1,0 +1,23 @@
+"""A contact sheet of a refiner: originals, the same refined, and real images."""
+
+from PIL import Image
+from torch import Tensor
+
+from labelmint.panels import extent_from_images, panel_from_image
+
+GAP = 4  # pixels
+PAPER = (250, 250, 247)
+
+
+def sheet_from_rows(rows: list[Tensor]) -> Image.Image:
+    """One row for each uint8 [n, 3, H, W]; rows may differ in n."""
+    arrays = [row.permute(0, 2, 3, 1).numpy() for row in rows]
+    width, height = extent_from_images(arrays[0])
+    across, down = width + GAP, height + GAP
+    size = (GAP + across * max(map(len, arrays)), GAP + down * len(arrays))
+    sheet = Image.new("RGB", size, PAPER)
+    for i, row in enumerate(arrays):
+        for j, image in enumerate(row):
+            panel = panel_from_image(image, (width, height))
+            sheet.paste(panel, (GAP + across * j, GAP + down * i))
+    return sheet
