@@ -2,9 +2,10 @@
 
 python -m benchmarks.few_labels [--samples 1000] [--out demo/few_labels]
 
-The demo's generator and renderer; the labelled images are chosen as `training sample` does it, or nested,
-each farthest in w from those before it. Every variant trains the ensemble once and labels the same fresh samples. Results are
-kept in --out, and a variant that is there is not run again.
+The demo's generator and renderer. The labelled images are chosen as `training sample` does it:
+typical ones, or nested ones, each the farthest in w from those before it. Every variant trains
+the ensemble once and labels the same fresh samples. Results are kept in --out, and a variant that
+is there is not run again.
 """
 
 import json
@@ -83,7 +84,7 @@ def main(samples: int, out: Path) -> None:
 
 
 def chosen_indices(generator: Generator, variant: Variant) -> NDArray[np.int64]:
-    """Of the farthest: the first of 40 out of 640 drawn. Of the typical: out of 16 times as many."""
+    """The first of the 40 farthest out of 640 drawn, or the typical of 16 times as many."""
     count = MOST if variant.choose == "farthest" else variant.images
     config = SampleConfig(count=count, candidates=16 * count, seed=LABEL_SEED)
     w = drawn_w(generator, config)
@@ -131,7 +132,7 @@ def first_member(interpreter: Interpreter) -> Interpreter:
 def table(results: dict[Variant, dict[str, Any]]) -> str:
     """A Markdown table: a row for each variant, ensemble, member, filtered ensemble."""
     lines = [
-        "| labelled images | chosen | resize | labels of | mIoU | PCK at 0.1 | depth RMSE | depth AbsRel |",
+        "| images | chosen | resize | labels of | mIoU | PCK@0.1 | depth RMSE | depth AbsRel |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for variant, result in results.items():
@@ -141,8 +142,8 @@ def table(results: dict[Variant, dict[str, Any]]) -> str:
             "ensemble, most certain 90%": result["ensemble"]["kept"],
         }
         lines += [
-            f"| {variant.images} | {variant.choose} | {variant.resize} | {name} | {row['miou']:.3f} | "
-            f"{row['pck']:.3f} | {row['depth_rmse']:.3f} | {row['depth_abs_rel']:.4f} |"
+            f"| {variant.images} | {variant.choose} | {variant.resize} | {name} | "
+            f"{row['miou']:.3f} | {row['pck']:.3f} | {row['depth_rmse']:.3f} | {row['depth_abs_rel']:.4f} |"
             for name, row in rows.items()
         ]
     return "\n".join(lines)
