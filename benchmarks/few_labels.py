@@ -141,12 +141,14 @@ def table(results: dict[Variant, dict[str, Any]]) -> str:
             "ensemble of 10": result["ensemble"]["all"],
             "ensemble, most certain 90%": result["ensemble"]["kept"],
         }
-        lines += [
-            f"| {variant.images} | {variant.choose} | {variant.resize} | {name} | "
-            f"{row['miou']:.3f} | {row['pck']:.3f} | {row['depth_rmse']:.3f} | {row['depth_abs_rel']:.4f} |"
-            for name, row in rows.items()
-        ]
+        start = f"| {variant.images} | {variant.choose} | {variant.resize}"
+        lines += [f"{start} | {name} | {_measures(row)} |" for name, row in rows.items()]
     return "\n".join(lines)
+
+
+def _measures(row: dict[str, float]) -> str:
+    names = ("miou", "pck", "depth_rmse", "depth_abs_rel")
+    return " | ".join(f"{row[name]:.4f}" for name in names)
 
 
 if __name__ == "__main__":
