@@ -2,9 +2,10 @@
 
 python -m benchmarks.few_labels [--samples 1000] [--out demo/few_labels]
 
-The demo's generator and renderer; the labelled images are nested, each farthest in w from those
-before it. Every variant trains the ensemble once and labels the same fresh samples. Results are
-kept in --out, and a variant that is there is not run again.
+The demo's generator and renderer. The labelled images are chosen as `training sample` does it:
+typical ones, or nested ones, each the farthest in w from those before it. Every variant trains
+the ensemble once and labels the same fresh samples. Results are kept in --out, and a variant that
+is there is not run again.
 """
 
 import json
@@ -33,7 +34,7 @@ from training.fit_config import FitConfig
 from training.fit_interpreter import fit_interpreter
 from training.labelled_set import LabelledSet
 from training.options import read_generator
-from training.sample import SampleConfig, drawn_w, spread_rows
+from training.sample import Choice, SampleConfig, drawn_w, spread_rows, typical_rows
 
 MOST = 40
 TEST_SEED = 31_004
@@ -45,12 +46,13 @@ class Variant:
     """One row of the table."""
 
     images: int
+    choose: Choice = "farthest"
     resize: Resize = "bilinear"
 
     @property
     def name(self) -> str:
         """Its file in --out."""
-        return f"{self.images:02d}_{self.resize}"
+        return f"{self.images:02d}_{self.choose}_{self.resize}"
 
 
 VARIANTS = (
@@ -58,7 +60,9 @@ VARIANTS = (
     Variant(4),
     Variant(16),
     Variant(40),
-    Variant(16, "nearest"),
+    Variant(16, resize="nearest"),
+    Variant(4, "typical"),
+    Variant(16, "typical"),
 )
 
 
@@ -69,20 +73,24 @@ def main(samples: int, out: Path) -> None:
     generator, _, _ = read_generator(GENERATOR, None)
     missing = [v for v in VARIANTS if not (out / f"{v.name}.json").exists()]
     if missing:
-        labelled = labels_of_indices(generator, LABEL_SEED, spread_indices(generator))
         truth = labels_of_indices(generator, TEST_SEED, np.arange(samples))
         for variant in missing:
-            numbers = run(generator, labelled.rows(np.arange(variant.images)), variant, truth, out)
+            labels = labels_of_indices(generator, LABEL_SEED, chosen_indices(generator, variant))
+            numbers = run(generator, labels, variant, truth, out)
             out.mkdir(parents=True, exist_ok=True)
             (out / f"{variant.name}.json").write_text(json.dumps(numbers, indent=1) + "\n")
     print(f"machine: {machine_name()}; {samples} fresh samples, {FitConfig.steps} steps")
     print(table({v: json.loads((out / f"{v.name}.json").read_text()) for v in VARIANTS}))
 
 
-def spread_indices(generator: Generator) -> NDArray[np.int64]:
-    """40 samples out of 640 drawn, the farthest apart first."""
-    config = SampleConfig(count=MOST, candidates=16 * MOST, seed=LABEL_SEED)
-    return spread_rows(drawn_w(generator, config), MOST)
+def chosen_indices(generator: Generator, variant: Variant) -> NDArray[np.int64]:
+    """The first of the 40 farthest out of 640 drawn, or the typical of 16 times as many."""
+    count = MOST if variant.choose == "farthest" else variant.images
+    config = SampleConfig(count=count, candidates=16 * count, seed=LABEL_SEED)
+    w = drawn_w(generator, config)
+    if variant.choose == "typical":
+        return typical_rows(w, count, LABEL_SEED)
+    return spread_rows(w, count)[: variant.images]
 
 
 def run(
@@ -124,8 +132,8 @@ def first_member(interpreter: Interpreter) -> Interpreter:
 def table(results: dict[Variant, dict[str, Any]]) -> str:
     """A Markdown table: a row for each variant, ensemble, member, filtered ensemble."""
     lines = [
-        "| labelled images | resize | labels of | mIoU | PCK at 0.1 | depth RMSE | depth AbsRel |",
-        "|---|---|---|---|---|---|---|",
+        "| images | chosen | resize | labels of | mIoU | PCK@0.1 | depth RMSE | depth AbsRel |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for variant, result in results.items():
         rows = {
@@ -133,12 +141,14 @@ def table(results: dict[Variant, dict[str, Any]]) -> str:
             "ensemble of 10": result["ensemble"]["all"],
             "ensemble, most certain 90%": result["ensemble"]["kept"],
         }
-        lines += [
-            f"| {variant.images} | {variant.resize} | {name} | {row['miou']:.3f} | "
-            f"{row['pck']:.3f} | {row['depth_rmse']:.3f} | {row['depth_abs_rel']:.4f} |"
-            for name, row in rows.items()
-        ]
+        start = f"| {variant.images} | {variant.choose} | {variant.resize}"
+        lines += [f"{start} | {name} | {_measures(row)} |" for name, row in rows.items()]
     return "\n".join(lines)
+
+
+def _measures(row: dict[str, float]) -> str:
+    names = ("miou", "pck", "depth_rmse", "depth_abs_rel")
+    return " | ".join(f"{row[name]:.4f}" for name in names)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.few_labels import LABEL_SEED, TEST_SEED, spread_indices
+from benchmarks.few_labels import LABEL_SEED, TEST_SEED, Variant, chosen_indices
 from benchmarks.machine import machine_name
 from benchmarks.served_labels import served_predictions
 from checkpoints import interpreter_from_file
@@ -36,7 +36,7 @@ from training.options import read_generator
 @click.option("--out", type=click.Path(path_type=Path), default=Path("demo/handsoff"))
 def main(samples: int, images: int, out: Path) -> None:
     generator, _, _ = read_generator(GENERATOR, None)
-    indices = spread_indices(generator)[:images]
+    indices = chosen_indices(generator, Variant(images))
     inverted, weights = out / "inverted", out / "interpreter.safetensors"
     if not inverted.exists():
         write_real_images(indices, out / "real")

@@ -7,16 +7,13 @@ it, without calibration, and a server's way to a first sample.
     python -m benchmarks.large_export [--folder DIR] [--half/--no-half]
 """
 
-import os
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
 import click
 
 from benchmarks.machine import machine_name
+from benchmarks.python_process import run_python
 from benchmarks.random_weights import write_weights
 from benchmarks.sizes import Size
 
@@ -47,27 +44,14 @@ def main(folder: Path | None, half: bool) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = folder or Path(temporary)
         generator, interpreter = write_weights(folder, SIZE)
-        seconds, peak, _ = run(
+        seconds, peak, _ = run_python(
             "-m", "export", "bundle", "--generator", str(generator), "--interpreter",
             str(interpreter), "--out", str(folder / "bundle"), "--force", "--parity-samples", "1",
             "--half" if half else "--no-half", "--batch", "1",
         )  # fmt: skip
         print(f"export: {seconds / 60:.1f} minutes, peak {peak / 1e9:.2f} GB ({GOALS})", flush=True)
-        _, peak, said = run("-c", FIRST_SAMPLE, str(folder / "bundle"))
+        _, peak, said = run_python("-c", FIRST_SAMPLE, str(folder / "bundle"))
         print(f"labeller.onnx in ONNX Runtime: {said}, peak {peak / 1e9:.2f} GB")
-
-
-def run(*words: str) -> tuple[float, int, str]:
-    """Seconds, peak resident bytes and last line of a Python process; its end if it fails."""
-    began = time.perf_counter()
-    with subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        lines = process.stdout.read().splitlines()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        sys.exit(f"python {' '.join(words[:3])} failed with {process.returncode}")
-    return time.perf_counter() - began, usage.ru_maxrss * 1024, lines[-1] if lines else ""
 
 
 if __name__ == "__main__":

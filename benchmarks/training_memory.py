@@ -9,9 +9,6 @@ another in batches of 64 pixels; it is measured on as many images as fit. Each i
 own, so that its peak is its own.
 """
 
-import os
-import subprocess
-import sys
 import time
 from dataclasses import replace
 
@@ -22,6 +19,7 @@ import torch.nn.functional as F
 from tqdm import trange
 
 from benchmarks.machine import machine_name
+from benchmarks.python_process import run_python
 from nets.features import hypercolumn
 from nets.interpreter import HeadConfig, Interpreter, member_as_sequential
 from nets.stylegan2 import Generator, GeneratorConfig, channels_from_base
@@ -54,21 +52,9 @@ def main(images: int, literal_images: int, part: str | None) -> None:
         ("labelmint", "ours", images),
         ("published", "literal", literal_images),
     ):
-        peak, figures = run(part_name, count)
+        words = ("-m", "benchmarks.training_memory", "--part", part_name, "--images", str(count))
+        _, peak, figures = run_python(*words)
         print(f"| {name} | {count} | {peak / 1e9:.2f} GB | {figures} |", flush=True)
-
-
-def run(part: str, images: int) -> tuple[int, str]:
-    """Peak resident bytes and last line of this script's part in a process of its own."""
-    words = ["-m", "benchmarks.training_memory", "--part", part, "--images", str(images)]
-    with subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        lines = process.stdout.read().splitlines()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        sys.exit(f"{part} failed with {process.returncode}")
-    return usage.ru_maxrss * 1024, lines[-1]
 
 
 def generator_and_labels(images: int) -> tuple[Generator, LabelledSet]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,6 +20,10 @@ MAPPED_AT_ONCE = 256
 INDEX_OF_SEED = "index "
 
 
+Choice = Literal["typical", "farthest"]
+ROUNDS = 50  # of k-means, which is done long before
+
+
 @dataclass(frozen=True)
 class SampleConfig:
     """How images are drawn."""
@@ -28,6 +33,7 @@ class SampleConfig:
     seed: int = 2021
     psi: float = 1.0  # truncation
     cutoff: int = 0  # rows that psi is applied to
+    choose: Choice = "typical"
 
 
 def spread_rows(points: NDArray[np.floating], count: int) -> NDArray[np.int64]:
@@ -44,17 +50,48 @@ def spread_rows(points: NDArray[np.floating], count: int) -> NDArray[np.int64]:
     return np.array(chosen)
 
 
+def typical_rows(points: NDArray[np.floating], count: int, seed: int) -> NDArray[np.int64]:
+    """Rows of points [n, d] that stand for the others: the nearest to each centre of k-means
+    (Lloyd, from the start of k-means++), the largest cluster's first."""
+    random = np.random.Generator(np.random.Philox(key=seed))
+    centres = points[[int(_squared(points, points.mean(axis=0, keepdims=True))[:, 0].argmin())]]
+    while len(centres) < count:
+        apart = _squared(points, centres).min(axis=1).astype(np.float64)
+        share = apart / apart.sum() if apart.any() else None
+        centres = np.concatenate([centres, points[[random.choice(len(points), p=share)]]])
+    cluster = np.zeros(len(points), np.int64)
+    for _ in range(ROUNDS):
+        cluster = _squared(points, centres).argmin(axis=1)
+        for k in set(cluster.tolist()):
+            centres[k] = points[cluster == k].mean(axis=0)
+    distance = _squared(points, centres)
+    chosen: list[int] = []
+    for k in np.argsort(-np.bincount(cluster, minlength=count), kind="stable"):
+        distance[chosen] = np.inf
+        chosen.append(int(distance[:, k].argmin()))
+    return np.array(chosen)
+
+
+def _squared(points: NDArray[np.floating], centres: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Squared distances [n, k]."""
+    columns = [np.square(points - centre).sum(axis=1) for centre in centres]
+    return np.stack(columns, axis=1)
+
+
 def sample_images(
     generator: Generator, config: SampleConfig, frame: Frame, folder: Path, generator_sha256: str
 ) -> ImageSet:
-    """Draws candidates, keeps the ones farthest apart in w, writes them as an image set.
+    """Draws candidates, chooses among their w, writes the chosen as an image set.
 
     Candidate i is the stream's sample i of this seed. Raises TrainingError.
     """
     check_config(generator, config)
     refuse_existing_set(folder)
     w = drawn_w(generator, config)
-    rows = spread_rows(w, config.count)
+    if config.choose == "typical":
+        rows = typical_rows(w, config.count, config.seed)
+    else:
+        rows = spread_rows(w, config.count)
     ws = truncated(generator, w[rows], config)
     chunks = np.array_split(ws, len(ws))
     images = [images_from_ws(generator, chunk, frame) for chunk in tqdm(chunks, desc="images")]

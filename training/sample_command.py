@@ -12,7 +12,7 @@ from training.options import (
     read_generator,
     rows_from_text,
 )
-from training.sample import SampleConfig, sample_images
+from training.sample import Choice, SampleConfig, sample_images
 
 
 @click.command()
@@ -23,8 +23,13 @@ from training.sample import SampleConfig, sample_images
 @click.option(
     "--candidates",
     type=click.IntRange(1),
-    help="Draws to choose from, the farthest apart in w; as many as --count: no choice.  "
-    "[default: 16 times --count]",
+    help="Draws to choose from; as many as --count: no choice.  [default: 16 times --count]",
+)
+@click.option(
+    "--choose",
+    type=click.Choice(["typical", "farthest"]),
+    default=SampleConfig.choose,
+    help="Those in the middle of clusters of w, or those farthest apart in it.",
 )
 @click.option("--seed", type=click.IntRange(0, 2**64 - 1), default=SampleConfig.seed)
 @click.option("--psi", type=click.FloatRange(0, 2), help="Truncation psi; absent: the card's own.")
@@ -42,6 +47,7 @@ def sample(
     out: Path,
     count: int,
     candidates: int | None,
+    choose: Choice,
     seed: int,
     psi: float | None,
     cutoff: int | None,
@@ -53,6 +59,7 @@ def sample(
     config = SampleConfig(
         count=count,
         candidates=16 * count if candidates is None else candidates,
+        choose=choose,
         seed=seed,
         psi=card.truncation_psi if psi is None else psi,
         cutoff=card.truncation_cutoff if cutoff is None else cutoff,

@@ -100,7 +100,7 @@ def test_chosen_images_lie_farther_apart_than_the_first_ones(weights: Path, tmp_
         return float(apart[~np.eye(8, dtype=bool)].min())
 
     first = nearest(tmp_path / "first", "--candidates", 8)
-    assert nearest(tmp_path / "spread") > 1.5 * first
+    assert nearest(tmp_path / "spread", "--choose", "farthest") > 1.5 * first
 
 
 def test_a_labelled_folder_becomes_weights_members_and_a_report(
