@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -216,22 +217,29 @@ with Client(sys.argv[1], shared_memory=True) as client:
 """
 
 
+def shared_memory_of(pid: int) -> list[str]:
+    """The process's mappings and descriptors of shared messages."""
+    folder = Path(f"/proc/{pid}")
+    found = [line for line in (folder / "maps").read_text().splitlines() if NAME in line]
+    for descriptor in (folder / "fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            found += [link for link in [os.readlink(descriptor)] if link.startswith(NAME)]
+    return found
+
+
 def test_a_killed_client_leaves_nothing_in_the_server(tmp_path: Path) -> None:
     flags = ("--engine", "fake", "--shared-memory")
     with running(bundle_at(tmp_path / "fake"), *flags) as process:
-        maps = Path(f"/proc/{process.popen.pid}/maps")
         for _ in range(3):
             words = [sys.executable, "-c", READER, f"127.0.0.1:{process.port}"]
             with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as client:
                 assert client.stdout is not None and client.stdout.readline()
-                assert NAME in maps.read_text()
+                assert shared_memory_of(process.popen.pid)
                 client.send_signal(signal.SIGKILL)
             until = time.monotonic() + 20
-            while NAME in maps.read_text() and time.monotonic() < until:
+            while shared_memory_of(process.popen.pid) and time.monotonic() < until:
                 time.sleep(0.05)
-            assert NAME not in maps.read_text()
-        links = [os.readlink(fd) for fd in Path(f"/proc/{process.popen.pid}/fd").iterdir()]
-        assert not [link for link in links if link.startswith(NAME)]
+            assert not shared_memory_of(process.popen.pid)
 
 
 def test_a_killed_server_loses_nothing_and_leaves_nothing_in_the_client(tmp_path: Path) -> None:
