@@ -1,7 +1,6 @@
 """From a weights file to an evaluated interpreter, as a user types it."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -160,7 +159,6 @@ def test_a_fit_that_was_killed_is_taken_up_and_ends_with_the_same_file(
     process = subprocess.Popen(
         [sys.executable, "-m", "training", *arguments, str(out)],
         stderr=subprocess.DEVNULL,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     partial = tmp_path / "killed.unfinished.safetensors"
     while not partial.exists():
