@@ -9,11 +9,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bundle import BundleError, FileError, ManifestError, open_bundle
-from bundle.manifest import Manifest, Refiner
+from bundle import FileError, ManifestError, open_bundle
+from bundle.manifest import Manifest
 from bundle.read import bundle_id_from_content, manifest_from_bytes
 from bundle.write import write_manifest
 from engines.fake import fake_bundle
+from tests.bundle.refusals import refusal
 
 PINNED_ID = "sha256:e89205d1f7fbc54dd28747a4d381b30f1577ffa489b1cfd258cdcf6ee5fc5c70"
 PROFILE = settings(
@@ -21,14 +22,6 @@ PROFILE = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-
-
-def refusal(folder: Path) -> str:
-    with pytest.raises(BundleError) as caught:
-        open_bundle(folder)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 def test_what_was_written_is_read(folder: Path) -> None:
@@ -202,40 +195,6 @@ def test_the_id_is_independent_of_the_order_of_files(folder: Path) -> None:
     assert manifest.bundle_id == bundle_id_from_content(
         manifest.generator, manifest.labels, manifest.heads, backwards
     )
-
-
-REFINER = {
-    "weights_sha256": "0" * 64,
-    "generator_sha256": None,
-    "width": 8,
-    "blocks": 2,
-    "grain": 3,
-    "grain_seed": 0,
-    "regulariser": "0.5 x mean of identity",
-    "shift_px": 0.2,
-    "structure": 0.9,
-    "agreement": None,
-}
-
-
-def test_a_refiner_is_part_of_the_id_and_nothing_without_one_changes(
-    folder: Path, editor: Any
-) -> None:
-    plain = open_bundle(folder).manifest
-    assert "refiner" not in editor.read()
-    editor.set("refiner", REFINER)
-    assert "bundle_id" in refusal(folder)
-    refiner = msgspec.convert(REFINER, Refiner)
-    identity = bundle_id_from_content(
-        plain.generator, plain.labels, plain.heads, plain.files, refiner
-    )
-    write_manifest(folder, msgspec.structs.replace(plain, refiner=refiner, bundle_id=identity))
-    assert open_bundle(folder).manifest.refiner == refiner
-    editor.set("refiner.mood", 1)
-    assert "mood" in refusal(folder)
-    for field, value in (("width", 0), ("grain", -1), ("weights_sha256", "xyz")):
-        editor.set("refiner", REFINER | {field: value})
-        assert f"refiner.{field} is {value!r}" in refusal(folder)
 
 
 def test_the_id_of_format_1_does_not_change() -> None:

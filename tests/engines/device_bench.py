@@ -9,7 +9,6 @@ from engines import EngineOptions, open_engines
 from engines.device_engine import DeviceEngine
 from engines.open_gpu import GpuOptions, Machine
 from engines.ort_launch import OrtLauncher
-from engines.protocol import Engine
 from tests.engines.fake_device import FakeDevice
 from tests.engines.fake_tensorrt import VERSIONS, FakeTensorRT
 
@@ -22,29 +21,31 @@ class Bench:
     def __init__(self, kind: str, cache: Path) -> None:
         self.kind, self.cache, self.device = kind, cache, FakeDevice()
         self.trt = FakeTensorRT(kind, self.device) if kind in VERSIONS else None
-        self.engines: list[Engine] = []
+        self.engines: list[DeviceEngine] = []
 
-    def open(self, bundle: Bundle, sizes: tuple[int, ...] = (8,), **gpu: Any) -> Engine:
+    def open(self, bundle: Bundle, sizes: tuple[int, ...] = (8,), **gpu: Any) -> DeviceEngine:
         """Opened, and nothing may be allocated from here on."""
         return self.open_all(bundle, sizes, **{"contexts": 1, **gpu})[0]
 
-    def open_all(self, bundle: Bundle, sizes: tuple[int, ...], **gpu: Any) -> tuple[Engine, ...]:
+    def open_all(
+        self, bundle: Bundle, sizes: tuple[int, ...], **gpu: Any
+    ) -> tuple[DeviceEngine, ...]:
         if self.trt is None:
             launcher = partial(
                 OrtLauncher, bundle.file("labeller.onnx"), batch_sizes=sizes,
                 provider="CPUExecutionProvider", half=False,
             )  # fmt: skip
-            opened: tuple[Engine, ...] = (
-                DeviceEngine(bundle.manifest, "float32", sizes, self.device, launcher),
-            )
+            opened = [DeviceEngine(bundle.manifest, "float32", sizes, self.device, launcher)]
         else:
             options = EngineOptions(
                 "tensorrt", batch_sizes=sizes, gpu=GpuOptions(cache=self.cache, build=True, **gpu)
             )
-            opened = open_engines(bundle, options, self.machine).engines
+            engines = open_engines(bundle, options, self.machine).engines
+            opened = [engine for engine in engines if isinstance(engine, DeviceEngine)]
+            assert len(opened) == len(engines)
         self.engines += opened
         self.device.sealed = True
-        return opened
+        return tuple(opened)
 
     @property
     def machine(self) -> Machine:

@@ -86,7 +86,7 @@ def test_every_context_has_a_stream_of_its_own_and_one_plan(graphs: Any, tensorr
     before = tensorrt.trt.deserialised
     tensorrt.device.sealed = False
     engines = tensorrt.open_all(bundle, (2, 4), contexts=3)
-    streams = {engine._memory.stream for engine in engines}  # type: ignore[attr-defined]
+    streams = {engine._memory.stream for engine in engines}
     assert len(engines) == len(streams) == 3
     # 8.5 lends a profile to one context at a time, so each engine there has a plan of its own.
     plans = tensorrt.trt.deserialised - before

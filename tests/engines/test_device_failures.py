@@ -16,6 +16,7 @@ from engines.errors import (
     PlanError,
 )
 from engines.open_gpu import GpuOptions, Machine
+from engines.tensorrt_launch import TensorRTLauncher
 from engines.tensorrt_plan import TensorRTPlan
 from tests.engines.device_bench import Bench
 from tests.engines.fake_device import FakeDevice
@@ -57,8 +58,8 @@ def test_memory_is_given_back_wherever_opening_fails(
             device.assert_nothing_left()
             continue
         calls = len(device.calls)
-        for engine in opened:  # all went well, or one graph was not captured
-            engine.close()
+        for survivor in opened:  # all went well, or one graph was not captured
+            survivor.close()
         device.assert_nothing_left()
         if calls <= call:
             break
@@ -90,7 +91,8 @@ def test_a_run_that_silently_did_nothing_is_not_taken_for_the_one_before(
     engine = tensorrt.open(graphs.write(), cuda_graphs=False)
     full = rows(*[0.1] * 8)
     engine.run(full, limits(8), engine.outputs)
-    for context in engine._launcher._contexts.values():  # type: ignore[attr-defined]
+    assert isinstance(engine._launcher, TensorRTLauncher)
+    for context in engine._launcher._contexts.values():
         context._execute = lambda: None
     for n in (8, 7):  # 7: "all but the last", which is what -1 means to a slice
         with pytest.raises(EngineRunError, match="kept -1 of 8"):
@@ -127,7 +129,7 @@ def test_a_lost_device_stays_lost(graphs: Any, bench: Bench, method: str) -> Non
     for _ in range(3):
         with pytest.raises(DeviceLost, match="gone"):
             engine.run(rows(0.5), limits(1), engine.outputs)
-    bench.device.synchronize(engine._memory.stream)  # type: ignore[attr-defined]
+    bench.device.synchronize(engine._memory.stream)
 
 
 def test_a_device_lost_under_a_failed_run_is_told_as_such(graphs: Any, tensorrt: Bench) -> None:

@@ -1,50 +1,25 @@
-"""Labels mean the same whatever file they are in, and a broken file is named."""
+"""Labels mean the same whatever file they are in."""
 
 import base64
 import io
-import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from checkpoints import CardError, classes_from_names, write_classes
+from checkpoints import classes_from_names, write_classes
+from tests.training.label_files import OUTLINE, SQUARE, coco, labelme, write_json
 from tests.training.sets import CLASSES, partly_labelled, tiny_images, tiny_labels
-from training.errors import LabelError
 from training.image_set import ImageSet
 from training.labelled_set import LabelPaths, labelled_set
 from training.labels.runs import counts_from_text, mask_from_counts
 from training.labels.write import write_labels
-
-SQUARE = np.zeros((16, 16), np.uint8)  # rows 2 to 5, columns 3 to 9
-SQUARE[2:6, 3:10] = 1
-OUTLINE = [3.0, 2.0, 10.0, 2.0, 10.0, 6.0, 3.0, 6.0]
-
-
-def write_json(path: Path, content: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content))
-
-
-def labelme(*shapes: tuple[str, str, list[list[float]]], size: int = 16) -> dict[str, object]:
-    drawn = [{"label": n, "shape_type": t, "points": p, "flags": {}} for n, t, p in shapes]
-    return {"version": "5", "shapes": drawn, "imageHeight": size, "imageWidth": size}
-
-
-def coco(*annotations: dict[str, object], size: int = 16) -> dict[str, object]:
-    return {
-        "info": {"year": 2026},
-        "images": [{"id": 7, "file_name": "x/a.jpg", "width": size, "height": size}],
-        "categories": [{"id": 3, "name": "high"}, {"id": 9, "name": "corner"}],
-        "annotations": [{"id": i, "image_id": 7, **a} for i, a in enumerate(annotations)],
-    }
 
 
 def masks_of(images: ImageSet, **paths: Path) -> NDArray[np.uint8]:
@@ -108,7 +83,7 @@ def test_labelme_circles_masks_and_ignored_regions_cover_in_order(tmp_path: Path
         ("__ignore__", "rectangle", [[0, 0], [1, 1]]),
         ("_background_", "rectangle", [[7, 7], [9, 9]]),
     )
-    content["shapes"][1]["mask"] = pasted  # type: ignore[index]
+    content["shapes"][1]["mask"] = pasted
     write_json(tmp_path / "labelme" / "a.json", content)
     mask = masks_of(images)[0]
     row, column = np.ogrid[:16, :16]
@@ -123,14 +98,15 @@ def test_labelme_circles_masks_and_ignored_regions_cover_in_order(tmp_path: Path
 
 
 def test_coco_polygons_and_run_lengths_give_one_mask(tmp_path: Path) -> None:
-    runs = coco_mask.encode(np.asfortranarray(SQUARE))
+    text = coco_mask.encode(np.asfortranarray(SQUARE))["counts"]
+    assert isinstance(text, bytes)
     flat = SQUARE.T.ravel()
     changes = np.flatnonzero(np.diff(flat)) + 1
     plain = np.diff([0, *changes, 256]).tolist()
     for i, segmentation in enumerate(
         (
             [OUTLINE],
-            {"size": [16, 16], "counts": runs["counts"].decode()},  # type: ignore[union-attr]
+            {"size": [16, 16], "counts": text.decode()},
             {"size": [16, 16], "counts": plain},
         )
     ):
@@ -208,116 +184,6 @@ def test_sixteen_bit_depth_is_scaled_and_zero_is_unknown(tmp_path: Path) -> None
     assert np.isnan(labels.depth[0, 0, 0]) and labels.depth[0, 0, 1] == np.float32(1.5)
 
 
-def broken(name: str, content: bytes) -> Callable[[Path], None]:
-    def write(folder: Path) -> None:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content)
-
-    return write
-
-
-def png(array: NDArray[np.generic]) -> bytes:
-    with io.BytesIO() as stream:
-        Image.fromarray(array).save(stream, "PNG")
-        return stream.getvalue()
-
-
-def as_json(content: object) -> bytes:
-    return json.dumps(content).encode()
-
-
-@pytest.mark.parametrize(
-    ("write", "message"),
-    [
-        (
-            broken("masks/a.png", png(np.full((16, 16), 7, np.uint8))),
-            r"a\.png has class id 7; with 3 classes the largest is 2",
-        ),
-        (
-            broken("masks/a.png", png(np.zeros((4, 8), np.uint8))),
-            r"a\.png is 8x4 pixels; its image is 16x16",
-        ),
-        (broken("masks/a.png", png(np.zeros((16, 16, 3), np.uint8))), r"a\.png has mode RGB"),
-        (broken("masks/z.png", png(SQUARE)), r"masks has no \.png named like an image .*\(a, b"),
-        (
-            broken("masks.json", as_json(coco({"category_id": 4, "segmentation": [OUTLINE]}))),
-            r"annotation of image 7 and category 4",
-        ),
-        (
-            broken("masks.json", as_json(coco({"category_id": 3, "segmentation": [[1.0, 2.0]]}))),
-            r"outline of 2 numbers",
-        ),
-        (
-            broken("masks.json", as_json(coco({"category_id": 3, "segmentation": [[1e30] * 6]}))),
-            "coordinates past",
-        ),
-        (
-            broken(
-                "masks.json",
-                as_json(
-                    coco(
-                        {"category_id": 3, "segmentation": {"size": [16, 16], "counts": [300, -44]}}
-                    )
-                ),
-            ),
-            "do not add up to 16x16",
-        ),
-        (
-            broken(
-                "masks.json",
-                as_json(
-                    coco({"category_id": 3, "segmentation": {"size": [16, 16], "counts": "`" * 50}})
-                ),
-            ),
-            "do not add up to 16x16",
-        ),
-        (broken("masks.json", as_json(coco(size=32))), r"masks\.json is 32x32 pixels"),
-        (
-            broken(
-                "labelme/a.json", as_json(labelme(("dog", "polygon", [[1, 1], [2, 2], [3, 1]])))
-            ),
-            "the label 'dog'; the classes are low, high, corner",
-        ),
-        (
-            broken("labelme/a.json", as_json(labelme(("high", "line", [[1, 1], [2, 2]])))),
-            "a shape of type 'line'",
-        ),
-        (
-            broken("labelme/a.json", as_json(labelme(("high", "mask", [[9, 9], [12, 12]])))),
-            "a mask that is no PNG",
-        ),
-        (broken("keypoints.json", as_json(coco())), "0 categories with keypoints"),
-        (broken("depth/a.npy", b"x"), r"depth\.toml cannot be read .* write the line unit"),
-    ],
-)
-def test_a_wrong_file_is_named_with_the_value_and_the_limit(
-    tmp_path: Path, write: Callable[[Path], None], message: str
-) -> None:
-    images = tiny_images(tmp_path)
-    write_classes(tmp_path / "classes.toml", CLASSES)
-    write(tmp_path)
-    with pytest.raises((LabelError, CardError), match=message) as caught:
-        labelled_set(images)
-    assert "\n" not in str(caught.value)
-
-
-def test_two_kinds_of_masks_or_none_ask_the_user(tmp_path: Path) -> None:
-    images = tiny_images(tmp_path)
-    with pytest.raises(LabelError, match="has no labels: masks/"):
-        labelled_set(images)
-    write_json(tmp_path / "masks.json", coco())
-    write_json(tmp_path / "labelme" / "a.json", labelme())
-    with pytest.raises(LabelError, match=r"has masks\.json and labelme; say which with --masks"):
-        labelled_set(images)
-
-
-def test_masks_need_names_of_their_classes(tmp_path: Path) -> None:
-    images = tiny_images(tmp_path)
-    broken("masks/a.png", png(SQUARE))(tmp_path)
-    with pytest.raises(LabelError, match=r"write classes\.toml"):
-        labelled_set(images)
-
-
 def test_names_of_outlines_become_the_classes_where_there_is_no_list(tmp_path: Path) -> None:
     images = tiny_images(tmp_path)
     rectangle = [[3.0, 2.0], [10.0, 6.0]]
@@ -325,37 +191,3 @@ def test_names_of_outlines_become_the_classes_where_there_is_no_list(tmp_path: P
     write_json(tmp_path / "labelme" / "a.json", labelme(*shapes))
     labels = labelled_set(images)
     assert labels.classes == classes_from_names(["background", "ear", "tail"])
-
-
-@settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    name=st.sampled_from(
-        [
-            "masks/a.png",
-            "classes.toml",
-            "keypoints.json",
-            "depth/a.npy",
-            "depth/depth.toml",
-            "labelme/a.json",
-            "masks.json",
-        ]
-    ),
-    cut=st.floats(0, 1),
-    junk=st.binary(max_size=40),
-)
-def test_a_mangled_file_never_gives_anything_but_a_one_line_error(
-    tmp_path_factory: pytest.TempPathFactory, name: str, cut: float, junk: bytes
-) -> None:
-    folder = tmp_path_factory.mktemp("set")
-    images = tiny_images(folder, 4)
-    write_labels(folder, tiny_labels())
-    write_json(folder / "labelme" / "a.json", labelme(("high", "circle", [[8, 8], [8, 13]])))
-    write_json(folder / "masks.json", coco({"category_id": 3, "segmentation": [OUTLINE]}))
-    path = folder / name
-    data = path.read_bytes()
-    path.write_bytes(data[: int(cut * len(data))] + junk)
-    masks = {"labelme": "labelme", "masks.json": "masks.json"}.get(name.split("/")[0], "masks")
-    try:
-        labelled_set(images, LabelPaths(masks=folder / masks))
-    except (LabelError, CardError) as error:
-        assert "\n" not in str(error).strip()
