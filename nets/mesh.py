@@ -71,6 +71,17 @@ def normals(points: Tensor, faces: Tensor) -> Tensor:
     return unit
 
 
+def vertex_normals(points: Tensor, faces: Tensor) -> Tensor:
+    """[N, V, 3] -> unit normals of the vertices, each the mean of its faces', [N, V, 3]."""
+    a, b, c = points[:, faces].unbind(dim=2)
+    normal = torch.linalg.cross(b - a, c - a)  # as long as the face is large
+    total = torch.zeros_like(points)
+    for corner in faces.unbind(dim=1):
+        total = total.index_add(1, corner, normal)
+    unit: Tensor = total / total.norm(dim=2, keepdim=True).clamp(min=1e-12)
+    return unit
+
+
 def flatness(points: Tensor, faces: Tensor, pairs: Tensor) -> Tensor:
     """Mean of (1 - cos)^2 over the angles between faces that share an edge, [N]."""
     normal = normals(points, faces)

@@ -27,10 +27,10 @@ class Drawn:
     face: Tensor  # int64 [N, R, R], -1 where nothing is
 
 
-def projected(points: Tensor, focal: float) -> Tensor:
+def projected(points: Tensor, focal: float | Tensor) -> Tensor:
     """Camera coordinates [N, V, 3] (right, down, forward) -> image plane and depth [N, V, 3].
 
-    `focal` is the focal length over the image's extent.
+    `focal` is the focal length over the image's extent, one or [N, 1, 1].
     """
     z = points[..., 2:]
     return torch.cat([points[..., :2] * focal / z.clamp(min=NEAREST), z], dim=2)
