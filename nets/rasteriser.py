@@ -41,25 +41,32 @@ def rasterise(
     faces: Tensor,  # int64 [F, 3], either orientation
     attributes: Tensor,  # [N, F, 3, A], of each face's corners
     resolution: int,
+    sharpness: float = SHARPNESS,
 ) -> Drawn:
-    """Draws every image's mesh; gradients reach points and attributes."""
+    """Draws every image's mesh; gradients reach points and attributes.
+
+    Coverage is counted as far as it is 0.06 or more, DIB-R's 0.02 half images at its sharpness.
+    """
     centres = pixel_centres(resolution, points.device, points.dtype)  # [R * R, 2]
+    shape = (len(points), resolution * resolution)
     with torch.no_grad():
-        face = torch.stack([_nearest_face(p[faces], centres) for p in points])  # [N, R * R]
-    covered = face >= 0
+        corners = points[:, faces]  # [N, F, 3, 3]
+        pairs = _near_pairs(corners, resolution, REACH * (SHARPNESS / sharpness) ** 0.5)
+        face = _nearest_face(corners, centres, pairs, shape)  # [N, R * R]
+        covered = face >= 0
+        beside = ~covered[pairs.image, pairs.pixel]
     image, pixel = covered.nonzero(as_tuple=True)
     chosen = face[image, pixel]
-    corners = points[image[:, None], faces[chosen]]  # [M, 3, 3]
-    weights, depth = _perspective_weights(corners, centres[pixel])
+    of_face = points[image[:, None], faces[chosen]]  # [M, 3, 3]
+    weights, depth = _perspective_weights(of_face, centres[pixel])
     values = (weights[:, :, None] * attributes[image, chosen]).sum(dim=1)  # [M, A]
-    shape = (len(points), resolution * resolution)
     drawn = values.new_zeros(*shape, attributes.shape[3]).index_put((image, pixel), values)
     depths = values.new_full(shape, torch.inf).index_put((image, pixel), depth)
-    coverage = torch.where(covered, 1.0, _halo(points, faces, centres, covered))
+    halo = _halo(points, faces, centres, pairs[beside], covered, sharpness)
     size = (resolution, resolution)
     return Drawn(
         attributes=drawn.transpose(1, 2).unflatten(2, size),
-        coverage=coverage.unflatten(1, size),
+        coverage=torch.where(covered, 1.0, halo).unflatten(1, size),
         depth=depths.unflatten(1, size),
         face=face.unflatten(1, size),
     )
@@ -72,24 +79,62 @@ def pixel_centres(resolution: int, device: torch.device, dtype: torch.dtype) -> 
     return torch.stack([x, y], dim=2).flatten(0, 1)
 
 
-def _nearest_face(corners: Tensor, centres: Tensor) -> Tensor:
-    """corners [F, 3, 3] -> the face under each pixel that is nearest, int64 [P], -1: none.
+@dataclass(frozen=True)
+class _Pairs:
+    """Faces and the pixels in or near their boxes, int64 [M] each."""
+
+    image: Tensor
+    face: Tensor
+    pixel: Tensor
+
+    def __getitem__(self, rows: Tensor) -> "_Pairs":
+        return _Pairs(self.image[rows], self.face[rows], self.pixel[rows])
+
+
+def _near_pairs(corners: Tensor, resolution: int, reach: float) -> _Pairs:
+    """corners [N, F, 3, 3] -> for every face ahead of the camera the pixels whose centres lie
+    within its box and `reach` half images around."""
+    ahead = (corners[..., 2] > NEAREST).all(dim=2)
+    low, high = corners[..., :2].amin(dim=2), corners[..., :2].amax(dim=2)
+    ahead &= (low + high).isfinite().all(dim=2)
+    edge = resolution - 0.5  # far outside is as good as just outside; integers end somewhere
+    first = ((low - reach / 2 + 0.5) * resolution - 0.5).clamp(0, edge).ceil()
+    last = ((high + reach / 2 + 0.5) * resolution - 0.5).clamp(-1, resolution - 1).floor()
+    size = torch.where(ahead[:, :, None], (last - first + 1).clamp(min=0), 0.0).long()
+    count = size.prod(dim=2).flatten()  # [N * F]
+    owner = torch.arange(len(count), device=count.device).repeat_interleave(count)
+    rank = torch.arange(len(owner), device=count.device) - (count.cumsum(0) - count)[owner]
+    width = size[..., 0].flatten()[owner]
+    x = first[..., 0].flatten()[owner].long() + rank % width
+    y = first[..., 1].flatten()[owner].long() + rank // width
+    faces = corners.shape[1]
+    return _Pairs(owner // faces, owner % faces, y * resolution + x)
+
+
+def _nearest_face(
+    corners: Tensor, centres: Tensor, pairs: _Pairs, shape: tuple[int, int]
+) -> Tensor:
+    """The face under each pixel that is nearest, int64 [N, P], -1: none.
 
     Twice the area that a pixel spans with an edge is affine in the pixel, and so is 1 / z over a
-    face: both are matrix products.
+    face.
     """
-    edges = _edge_functions(corners)  # [F, 3, 3], of (x, y, 1)
-    area = edges[:, :, 2].sum(dim=1)  # the three add up to a constant
-    ahead = (corners[:, :, 2] > NEAREST).all(dim=1) & (area.abs() > _TINY)
-    edges = edges[ahead] / area[ahead, None, None]
-    ones = torch.cat([centres, torch.ones_like(centres[:, :1])], dim=1).t()  # [3, P]
-    inside = (edges @ ones).amin(dim=1) >= 0  # [F', P]
-    plane = (edges / corners[ahead, :, 2:]).sum(dim=1)  # 1 / z as a function of (x, y, 1)
-    nearness = torch.where(inside, plane @ ones, -torch.inf)
-    if not len(nearness):
-        return torch.full((len(centres),), -1, device=centres.device)
-    best, index = nearness.max(dim=0)
-    return torch.where(best > -torch.inf, ahead.nonzero()[:, 0][index], -1)
+    edges = _edge_functions(corners.flatten(0, 1)).unflatten(0, corners.shape[:2])
+    area = edges[..., 2].sum(dim=2)  # the three add up to a constant
+    flat = area.abs() <= _TINY
+    edges = edges / torch.where(flat, torch.nan, area)[..., None, None]  # NaN is inside of nothing
+    plane = (edges / corners[..., 2:]).sum(dim=2)  # 1 / z as a function of (x, y, 1)
+    ones = torch.cat([centres, torch.ones_like(centres[:, :1])], dim=1)[pairs.pixel]  # [M, 3]
+    inside = (edges[pairs.image, pairs.face] * ones[:, None]).sum(dim=2).amin(dim=1) >= 0
+    pairs, ones = pairs[inside], ones[inside]
+    nearness = (plane[pairs.image, pairs.face] * ones).sum(dim=1)
+    place = pairs.image * shape[1] + pairs.pixel
+    best = nearness.new_full((shape[0] * shape[1],), -torch.inf)
+    best = best.scatter_reduce(0, place, nearness, "amax")
+    wins = nearness == best[place]
+    none = torch.full_like(best, corners.shape[1], dtype=torch.int64)
+    face = none.scatter_reduce(0, place[wins], pairs.face[wins], "amin")
+    return torch.where(face < corners.shape[1], face, -1).view(shape)
 
 
 def _edge_functions(corners: Tensor) -> Tensor:
@@ -110,35 +155,18 @@ def _perspective_weights(corners: Tensor, pixels: Tensor) -> tuple[Tensor, Tenso
     return over_z / total, 1 / total[:, 0]
 
 
-def _halo(points: Tensor, faces: Tensor, centres: Tensor, covered: Tensor) -> Tensor:
-    """Coverage of the pixels beside the object, [N, P]; 0 where no face is near."""
-    with torch.no_grad():
-        image, face, pixel = _near_pairs(points, faces, centres, covered)
-    corners = points[image[:, None], faces[face]][..., :2]  # [M, 3, 2]
-    squared = _squared_distance(corners, centres[pixel]) * 4  # of half images
-    miss = (1 - torch.exp(-SHARPNESS * squared)).clamp(min=1e-6).log()
+def _halo(
+    points: Tensor, faces: Tensor, centres: Tensor, pairs: _Pairs, covered: Tensor, sharpness: float
+) -> Tensor:
+    """Coverage of the pixels beside the object, of which `pairs` are, [N, P]; 0 where no face is
+    near."""
+    corners = points[pairs.image[:, None], faces[pairs.face]][..., :2]  # [M, 3, 2]
+    squared = _squared_distance(corners, centres[pairs.pixel]) * 4  # of half images
+    miss = (1 - torch.exp(-sharpness * squared)).clamp(min=1e-6).log()
     kept = torch.zeros_like(covered, dtype=points.dtype).index_put(
-        (image, pixel), miss, accumulate=True
+        (pairs.image, pairs.pixel), miss, accumulate=True
     )
     return 1 - kept.exp()
-
-
-def _near_pairs(
-    points: Tensor, faces: Tensor, centres: Tensor, covered: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Faces ahead and uncovered pixels within REACH of their boxes: image, face and pixel, [M]."""
-    found = []
-    for i, corners in enumerate(points[:, faces]):  # [F, 3, 3]
-        low = corners[..., :2].amin(dim=1) - REACH / 2
-        high = corners[..., :2].amax(dim=1) + REACH / 2
-        ahead = (corners[..., 2] > NEAREST).all(dim=1)
-        free = (~covered[i]).nonzero()[:, 0]
-        p = centres[free]
-        near = (p >= low[:, None]).all(dim=2) & (p <= high[:, None]).all(dim=2) & ahead[:, None]
-        face, pixel = near.nonzero(as_tuple=True)
-        found.append((torch.full_like(face, i), face, free[pixel]))
-    image, face, pixel = (torch.cat(parts) for parts in zip(*found, strict=True))
-    return image, face, pixel
 
 
 def _squared_distance(corners: Tensor, pixels: Tensor) -> Tensor:

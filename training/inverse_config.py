@@ -1,0 +1,33 @@
+"""How an inverse-graphics network is trained."""
+
+from dataclasses import dataclass, field
+
+from nets.inverse_graphics import InverseGraphicsConfig
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Of the losses in their sum; the defaults are those that were measured."""
+
+    silhouette: float = 3.0  # 1 - intersection over union
+    colour: float = 3.0  # mean absolute difference on the object
+    consistency: float = 5.0  # mean squared distance of an object's two shapes, in radii
+    laplacian: float = 10.0  # mean squared Laplacian of the offsets, in radii
+    smoothness: float = 0.3  # mean (1 - cos)^2 between neighbouring faces
+    offset: float = 0.02  # mean squared offset, in radii
+    camera: float = 1.0  # 1 - cos between directions, where the network tells them
+
+
+@dataclass(frozen=True)
+class InverseFit:
+    """The recipe."""
+
+    network: InverseGraphicsConfig = field(default_factory=InverseGraphicsConfig)
+    weights: Weights = field(default_factory=Weights)
+    steps: int = 2000
+    objects: int = 8  # of a step; two views of each, where there are two
+    resolution: int = 48  # of what is drawn and compared, pixels
+    sharpness: float = 1000.0  # of the drawn silhouettes: DIB-R's 7000 reaches half a pixel here
+    learning_rate: float = 5e-4  # Adam's, falling to a hundredth along a half cosine
+    refine_cameras: bool = False  # whether the bank's angles are learnt as well
+    seed: int = 0

@@ -1,0 +1,141 @@
+"""Multi-view sets for inverse graphics: the objects of a running service whose bundle has a view
+bank, and their silhouettes by its masks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from labelmint import Client, Model
+from labelmint.batch import Batch
+from labelmint.errors import LabelmintError
+from training.errors import TrainingError
+
+AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class SetsConfig:
+    """Which objects, how many of their views, and what of an image is no object."""
+
+    objects: int
+    views: int | None  # of each object; None: all of the bank
+    extent: int  # of the images, pixels
+    background: tuple[str, ...]  # names of classes
+    seed: int = 0  # of the stream
+
+
+@dataclass(frozen=True)
+class ObjectSets:
+    """O objects, V views of each, on squares: images of other extents lie in their middle."""
+
+    images: Tensor  # uint8 [O, V, 3, E, E]
+    silhouettes: Tensor  # uint8 [O, V, E, E], 255 where the object is
+    codes: Tensor  # int64 [O, V], of the bank, ascending
+    keypoints: Tensor | None  # [O, V, K, 3]: x, y in image extents from the middle, confidence
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def codes_of_objects(objects: int, views: int, bank: int, seed: int) -> NDArray[np.int64]:
+    """Which of a bank's codes show each object, ascending [objects, views]: evenly apart in the
+    bank, from a start that is drawn for each object."""
+    random = np.random.Generator(np.random.Philox(key=seed))
+    start = random.integers(bank, size=(objects, 1))
+    return np.sort((start + np.arange(views) * bank // views) % bank, axis=1)
+
+
+def sets_from_service(target: str, config: SetsConfig) -> tuple[ObjectSets, Model]:
+    """The first objects of the stream's seed, and the model. Raises TrainingError."""
+    try:
+        with Client(target) as client:
+            model = client.model()
+            refuse_model(model, config)
+            bank = len(model.view_bank)
+            codes = codes_of_objects(config.objects, config.views or bank, bank, config.seed)
+            outputs = ["image", "mask", *(["keypoints"] if model.keypoints else [])]
+            batches = client.stream(
+                AT_ONCE,
+                seed=config.seed,
+                views_per_object=bank,
+                indices=(np.arange(config.objects)[:, None] * bank + codes).ravel(),
+                outputs=outputs,
+            )
+            shown = tqdm(batches, total=-(-codes.size // AT_ONCE), desc="images", unit="batch")
+            return sets_from_batches(list(shown), codes, model, config), model
+    except (LabelmintError, ValueError) as error:
+        raise TrainingError(f"--source {target}: {error}") from error
+
+
+def refuse_model(model: Model, config: SetsConfig) -> None:
+    """Raises ValueError for a model that inverse graphics cannot learn from."""
+    if not model.view_bank:
+        raise ValueError(
+            "its bundle has no view bank; export it with --views (see `training views`)"
+        )
+    if config.views is not None and config.views > len(model.view_bank):
+        raise ValueError(f"--views is {config.views}; its bank has {len(model.view_bank)}")
+    if "mask" not in model.outputs:
+        raise ValueError("its bundle has no masks; silhouettes need a segmentation head")
+    if model.label_size != model.image_size:
+        raise ValueError(
+            f"its masks are {model.label_size} pixels, its images {model.image_size}; "
+            "they must lie on each other"
+        )
+    names = [label.name for label in model.classes]
+    unknown = [name for name in config.background if name not in names]
+    if unknown:
+        raise ValueError(f"--background {unknown[0]} is none of its classes: {', '.join(names)}")
+
+
+def sets_from_batches(
+    batches: Sequence[Batch], codes: NDArray[np.int64], model: Model, config: SetsConfig
+) -> ObjectSets:
+    """Samples in the order of codes [O, V] -> sets of the config's extent."""
+    background = [label.id for label in model.classes if label.name in config.background]
+    images, silhouettes, keypoints = [], [], []
+    for batch in batches:
+        assert batch.images is not None and batch.masks is not None  # they were asked for
+        images.append(torch.from_numpy(batch.images.copy()).permute(0, 3, 1, 2))
+        there = torch.from_numpy(~np.isin(batch.masks, background))
+        silhouettes.append(there[:, None].to(torch.uint8) * 255)
+        if batch.keypoints is not None:
+            keypoints.append(torch.from_numpy(batch.keypoints.copy()))
+    shape = codes.shape
+    points = torch.cat(keypoints).unflatten(0, shape) if keypoints else None
+    return ObjectSets(
+        images=on_square(torch.cat(images), config.extent).unflatten(0, shape),
+        silhouettes=on_square(torch.cat(silhouettes), config.extent)[:, 0].unflatten(0, shape),
+        codes=torch.from_numpy(codes),
+        keypoints=None if points is None else points_on_square(points, model.image_size),
+    )
+
+
+def on_square(images: Tensor, extent: int) -> Tensor:
+    """uint8 [n, C, h, w] -> [n, C, extent, extent]: black beside the shorter sides, resized."""
+    height, width = images.shape[2:]
+    side = max(height, width)
+    top, left = (side - height) // 2, (side - width) // 2
+    square = F.pad(images, (left, side - width - left, top, side - height - top))
+    if side == extent:
+        return square
+    # Means of pixels where it shrinks, so that a silhouette's edge keeps its place.
+    resized = [
+        F.interpolate(part.float(), size=(extent, extent), mode="bilinear", antialias=True)
+        for part in square.split(256)
+    ]
+    return torch.cat(resized).round().clamp(0, 255).to(torch.uint8)
+
+
+def points_on_square(points: Tensor, size: tuple[int, int]) -> Tensor:
+    """x, y in pixels and confidence [..., 3], in images of (height, width) -> x, y in extents of
+    the square, from its middle."""
+    height, width = size
+    middle = points.new_tensor([width / 2, height / 2, 0.0])
+    return (points - middle) / points.new_tensor([max(size), max(size), 1.0])
