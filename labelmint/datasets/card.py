@@ -136,7 +136,9 @@ def _view_fields(card: dict[str, Any], request: Request) -> list[tuple[str, str]
         fields.append(("view", "which viewpoint; one number for the same one of all objects"))
     if "camera" in card["outputs"]:
         names = ", ".join(Camera._fields)
-        fields.append((names if request.format == "png" else f"camera: {names}", "below"))
+        fields.append(
+            (names if request.format == "png" else f"camera: {names}", "of that viewpoint")
+        )
     return fields
 
 

@@ -35,8 +35,8 @@ class Sample:
     keypoints: Array | None  # float32 [K, 3], pixels of the label grid
     depth: Array | None  # float16 [h, w]
     uncertainty: float | None
-    view: int | None  # code of the view bank, where views are of it
-    camera: Array | None  # float32 [4] in the order of model.Camera, NaN: not known
+    view: int | None = None  # code of the view bank, where views are of it
+    camera: Array | None = None  # float32 [4] in the order of model.Camera, NaN: not known
 
     @property
     def key(self) -> str:

@@ -23,7 +23,7 @@ from tests.service.harness import FakeModel, RunningServer, served
 
 CODES = 5
 FORMATS = ("webdataset", "coco", "png")
-FAR = 2**63 + 1  # an odd object of odd views, beyond what float64 counts
+FAR = 2**63 + 1  # beyond what float64 counts, and in the midst of an object
 CAMERA = ("azimuth_deg", "elevation_deg", "distance", "focal")
 BANK = FakeModel("bank", fake_bundle(resolution=16, view_codes=CODES))
 SEVERAL = ("--model", "bank", "--views-per-object", "5")
@@ -162,10 +162,10 @@ def test_a_filter_leaves_each_sample_what_it_was(
 def test_failures_change_no_byte_of_views(
     bank_server: RunningServer, tmp_path: Path, form: str
 ) -> None:
-    options = ("--format", form, "--model", "bank", "--view", "random", "--count", "60")
+    options = ("--format", form, "--model", "bank", "--view", "random", "--count", "40")
     whole = made(bank_server, tmp_path / "whole", *options)
     out, failures = tmp_path / "cut", 0
-    fails_soon = FakeModel("bank", BANK.bundle, FakeOptions(fail_after_runs=3))
+    fails_soon = FakeModel("bank", BANK.bundle, FakeOptions(fail_after_runs=2))
     while not (out / "card.json").exists():
         with served([fails_soon]) as fails:
             failures += download(fails, out, *options).code
@@ -223,7 +223,7 @@ def test_the_documented_matrix_is_that_of_the_cameras_we_render_with() -> None:
     from nets.textured import Cameras, camera_axes
 
     page = (Path(__file__).parents[2] / "docs" / "datasets.md").read_text("utf-8")
-    (snippet,) = re.findall(r"(?ms)^```python\n(import numpy as np\n\ndef camera.*?)^```", page)
+    (snippet,) = re.findall(r"(?ms)^```python\n(import numpy as np\n+def camera.*?)^```", page)
     scope: dict[str, Any] = {}
     exec(compile(ast.parse(snippet), "docs/datasets.md", "exec"), scope)
     random = np.random.default_rng(5)
