@@ -208,21 +208,19 @@ def ws_from_latents(
     space: LatentSpace,
     rows: NDArray[np.float32],
     first_row: int = 0,
+    bank: ViewBank | None = None,
 ) -> NDArray[np.float32]:
-    """The caller's latents -> float32 [n, num_ws, w_dim]; only z is mapped and truncated.
+    """The caller's latents -> float32 [n, num_ws, w_dim]; only z is mapped and truncated, and a
+    view of the bank takes the place of the first rows.
 
     `rows` is [n, z_dim], [n, w_dim] or [n, num_ws, w_dim] by `space`; `first_row` is the row
-    number of rows[0], which classes are drawn by. Raises SamplingError.
+    number of rows[0], which classes and random views are drawn by. Raises SamplingError.
     """
     if options.views_per_object != 1:
         raise SamplingError(
             f"views_per_object is {options.views_per_object}; with explicit latents it must be 1"
         )
-    if options.view_mode != "drawn":
-        raise SamplingError(
-            f"view_mode is {options.view_mode}; with explicit latents it must be drawn"
-        )
-    check_options(generator, options)
+    check_options(generator, options, bank)
     extents = {
         "z": (generator.z_dim,),
         "w": (generator.w_dim,),
@@ -239,12 +237,17 @@ def ws_from_latents(
         row = int(np.flatnonzero(~np.isfinite(rows.reshape(len(rows), -1)).all(axis=1))[0])
         raise SamplingError(f"latent row {first_row + row} holds values that are not finite")
     rows = np.ascontiguousarray(rows, np.float32)
-    if space == "w+":
-        return rows
-    if space == "w":
-        return np.repeat(rows[:, None], generator.num_ws, axis=1)
     numbers = np.arange(first_row, first_row + len(rows), dtype=np.uint64)
-    return _ws_from_z(mapping, generator, options, rows, numbers)
+    if space == "z":
+        ws = _ws_from_z(mapping, generator, options, rows, numbers)
+    elif space == "w":
+        ws = np.repeat(rows[:, None], generator.num_ws, axis=1)
+    else:
+        ws = rows if options.view_mode == "drawn" else rows.copy()
+    if options.view_mode != "drawn":
+        assert bank is not None  # checked, see check_options
+        ws[:, : generator.view_layers] = bank.codes[view_numbers(options, numbers, bank)]
+    return ws
 
 
 def _mt19937_rows(

@@ -58,6 +58,7 @@ CODECS: dict[str, pb.Codec] = {
     "jpeg": pb.CODEC_JPEG,
 }
 _SPEC_OF_OUTPUT = {spec.output: spec for spec in OUTPUTS.values()}
+_CHANNELS = {"image": 3, "keypoints": 3, "camera": 4}
 _DTYPE_OF_TYPE: dict[pb.DataType, np.dtype[Any]] = {
     pb.DATA_TYPE_UINT8: np.dtype("u1"),
     pb.DATA_TYPE_FLOAT16: np.dtype("<f2"),
@@ -215,12 +216,12 @@ def _fault_of_output(output: pb.Output, dtype: np.dtype[Any], shape: tuple[int, 
     spec = _SPEC_OF_OUTPUT.get(output)
     if spec is None:
         return f"output {output} is unknown"
-    channels_fit = spec.name not in ("image", "keypoints") or shape[-1] == 3
+    channels = _CHANNELS.get(spec.name)
+    channels_fit = channels is None or shape[-1] == channels
     if dtype != spec.dtype or len(shape) != 1 + spec.sample_rank or not channels_fit:
         return (
             f"{spec.name} is {dtype.name} {list(shape)}; it has to be {spec.dtype.name} of "
-            f"rank {1 + spec.sample_rank}"
-            + (" with 3 channels" if spec.name in ("image", "keypoints") else "")
+            f"rank {1 + spec.sample_rank}" + (f" with {channels} channels" if channels else "")
         )
     return ""
 

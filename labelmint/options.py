@@ -63,7 +63,7 @@ class StreamOptions(SamplingOptions, total=False):
     num_shards: int  # readers that share the range; default 1
     max_examined: int  # OutOfRange after so many examined; 0: none
 
-    # Instead of a range
+    # Instead of a range; a view of the bank takes the place of the first rows of w+ here too
     indices: npt.ArrayLike | None  # [n] strictly ascending
     z: npt.ArrayLike | None  # float32 [n, z_dim], mapped and truncated
     w: npt.ArrayLike | None  # float32 [n, w_dim], used for every row, untruncated

@@ -14,7 +14,7 @@ from bundle.open import Bundle
 from bundle.views import CAMERA_FIELDS
 from engines.errors import DeviceLost, NotFiniteError
 from engines.protocol import Engine, EngineResult, Mapping
-from engines.sampling import OWN_VIEW, view_numbers, ws_from_indices, ws_from_latents
+from engines.sampling import view_numbers, ws_from_indices, ws_from_latents
 from engines.signature import UNCERTAINTY
 from service.delivery import Arrays, Outcome, Stream
 from service.metrics import ModelMetrics
@@ -52,7 +52,9 @@ def part_from_draw(stream: Stream, draw: Draw, mapping: Mapping, bundle: Bundle)
     else:
         row = int(indices[0])  # rows that a caller brings are never sharded
         rows = query.latents.rows[row : row + draw.count]
-        ws = ws_from_latents(mapping, generator, query.options, query.latents.space, rows, row)
+        ws = ws_from_latents(
+            mapping, generator, query.options, query.latents.space, rows, row, bundle.views
+        )
     return Part(stream, draw.first, ws, _views(query, indices, bundle), draw.since)
 
 
@@ -61,10 +63,7 @@ def _views(query: Query, indices: NDArray[np.uint64], bundle: Bundle) -> Arrays:
     bank = bundle.views
     if bank is None:
         return {}
-    if query.latents is None:
-        numbers = view_numbers(query.options, indices, bank)
-    else:
-        numbers = np.full(len(indices), OWN_VIEW, np.int32)
+    numbers = view_numbers(query.options, indices, bank)
     if bank.cameras is None:
         return {VIEW: numbers}
     if query.options.view_mode == "drawn":

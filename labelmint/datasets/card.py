@@ -11,7 +11,7 @@ from typing import Any
 from labelmint.datasets.folder import State
 from labelmint.datasets.request import Request
 from labelmint.datasets.samples import image_suffix, outputs_from_model
-from labelmint.model import Model
+from labelmint.model import Camera, Model
 
 FORMAT = 1  # of card.json
 README = "README.md"
@@ -74,6 +74,11 @@ def readme_from_card(card: dict[str, Any], request: Request) -> str:
         points = list(enumerate(card["keypoints"]))
         sections += ["## Keypoints\n", _table(("position", "name"), points)]
     sections += ["## Files\n", _FILES[request.format].format(suffix=image_suffix(request))]
+    fields = _view_fields(card, request)
+    if fields:
+        sections += [f"## Views\n\n{_PLACES[request.format]} has:\n", _table(("", ""), fields)]
+    if "camera" in card["outputs"]:
+        sections.append(_CAMERAS)
     return "\n".join(sections)
 
 
@@ -122,6 +127,21 @@ def _facts(card: dict[str, Any], request: Request) -> list[tuple[str, object]]:
     return facts
 
 
+def _view_fields(card: dict[str, Any], request: Request) -> list[tuple[str, str]]:
+    fields = []
+    if request.views_per_object > 1:
+        whole = f"the raw index div {request.views_per_object}, one number for an object's views"
+        fields.append(("object", whole))
+    if fields or "view" in card["outputs"]:
+        fields.append(("view", "which viewpoint; one number for the same one of all objects"))
+    if "camera" in card["outputs"]:
+        names = ", ".join(Camera._fields)
+        fields.append(
+            (names if request.format == "png" else f"camera: {names}", "of that viewpoint")
+        )
+    return fields
+
+
 def _end(request: Request) -> str:
     return "the last one needed" if request.stop is None else str(request.stop - 1)
 
@@ -166,3 +186,16 @@ palette pictures (`np.asarray` gives ids); `depth/KEY.npy`, float16; `keypoints.
 pixels, centres at +0.5) and confidence. A key is the raw index.
 """,
 }
+_PLACES = {
+    "webdataset": "`KEY.json`",
+    "coco": "An entry of `images`",
+    "png": "A row of `index.csv`",
+}
+_CAMERAS = """\
+Angles a (azimuth) and e (elevation) are in degrees, `focal` is the focal length over the image's
+extent; null or empty is not known. The object frame has x to the object's left, y up and z out of
+its front. A camera looks at the origin, y upright in the image: at a = 0 from the front, at a
+positive a from the object's left, at a positive e from above. Its right axis is
+(cos a, 0, -sin a), up (-sin a sin e, cos e, -cos a sin e), backward (sin a cos e, sin e,
+cos a cos e), and it stands at `distance` times backward.
+"""

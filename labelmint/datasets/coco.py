@@ -25,6 +25,7 @@ from labelmint.datasets.folder import Folder, State
 from labelmint.datasets.growing import GrowingFile
 from labelmint.datasets.request import Request
 from labelmint.datasets.samples import Sample, encoded_image, image_suffix
+from labelmint.datasets.viewpoint import viewpoint_from_sample
 from labelmint.model import Model
 
 ANNOTATIONS = "annotations.json"
@@ -67,6 +68,7 @@ class CocoWriter:
             image["license"] = 1
         if sample.uncertainty is not None:
             image["uncertainty"] = sample.uncertainty
+        image |= viewpoint_from_sample(sample, self._request)
         annotations, mask = [], None
         if sample.mask is not None:
             mask = _resized(sample.mask, (width, height))

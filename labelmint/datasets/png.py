@@ -20,6 +20,11 @@ from labelmint.datasets.samples import (
     npy_from_array,
     png_from_mask,
 )
+from labelmint.datasets.viewpoint import (
+    cells_from_viewpoint,
+    viewpoint_columns,
+    viewpoint_from_sample,
+)
 from labelmint.model import Model
 
 _TABLE, _POINTS = "index.csv", "keypoints.jsonl"
@@ -31,6 +36,7 @@ class PngWriter:
     def __init__(self, folder: Folder, request: Request, model: Model, state: State) -> None:
         """Goes on after a state."""
         self._folder, self._request, self._palette = folder.path, request, model.palette()
+        self._viewpoint = viewpoint_columns(model, request)
         self._columns = {"image": "images"}
         if "mask" in model.outputs:
             self._columns["mask"] = "masks"
@@ -43,7 +49,7 @@ class PngWriter:
             for name in (_TABLE, *([_POINTS] if "keypoints" in model.outputs else []))
         }
         if not self._lines[_TABLE].length:
-            head = ("index", "uncertainty", *self._columns)
+            head = ("index", "uncertainty", *self._viewpoint, *self._columns)
             self._lines[_TABLE].append(",".join(head).encode() + b"\n")
 
     def encoded(self, sample: Sample) -> tuple[dict[PurePosixPath, bytes], dict[str, bytes]]:
@@ -60,7 +66,9 @@ class PngWriter:
         if sample.depth is not None:
             files[PurePosixPath(folders["depth"], f"{key}.npy")] = npy_from_array(sample.depth)
         score = "" if sample.uncertainty is None else str(sample.uncertainty)
-        row = (str(sample.index), score, *map(str, files))
+        viewpoint = viewpoint_from_sample(sample, self._request)
+        cells = cells_from_viewpoint(viewpoint, self._viewpoint)
+        row = (str(sample.index), score, *cells, *map(str, files))
         lines = {_TABLE: ",".join(row).encode() + b"\n"}
         if sample.keypoints is not None:
             points = {"index": sample.index, "keypoints": json_from_keypoints(sample.keypoints)}

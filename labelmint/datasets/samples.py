@@ -20,8 +20,9 @@ from labelmint.batch import Batch
 from labelmint.codec import Array
 from labelmint.datasets.request import Request
 from labelmint.model import Model
+from labelmint.options import takes_bank
 
-_OUTPUTS = ("image", "mask", "keypoints", "depth", "uncertainty")
+_OUTPUTS = ("image", "mask", "keypoints", "depth", "uncertainty", "view", "camera")
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +35,8 @@ class Sample:
     keypoints: Array | None  # float32 [K, 3], pixels of the label grid
     depth: Array | None  # float16 [h, w]
     uncertainty: float | None
+    view: int | None = None  # code of the view bank, where views are of it
+    camera: Array | None = None  # float32 [4] in the order of model.Camera, NaN: not known
 
     @property
     def key(self) -> str:
@@ -52,12 +55,17 @@ def samples_from_batch(batch: Batch) -> Iterator[Sample]:
             None if batch.keypoints is None else batch.keypoints[n],
             None if batch.depth is None else batch.depth[n],
             None if batch.uncertainty is None else shortest(batch.uncertainty[n]),
+            None if batch.views is None else int(batch.views[n]),
+            None if batch.cameras is None else batch.cameras[n],
         )
 
 
 def outputs_from_model(model: Model, request: Request) -> tuple[str, ...]:
-    """Those that a data set is made of, as far as the model has them; COCO knows no depth."""
+    """Those that a data set is made of, as far as the model has them; COCO knows no depth, and
+    only the view bank has codes and cameras."""
     absent = {"depth"} if request.format == "coco" else set()
+    if not takes_bank(request.sampling()):
+        absent |= {"view", "camera"}
     return tuple(name for name in _OUTPUTS if name in model.outputs and name not in absent)
 
 

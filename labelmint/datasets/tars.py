@@ -1,8 +1,8 @@
 """WebDataset shards: tar files of a fixed number of samples each, in index order.
 
 A sample's files share a key, its raw index: KEY.png (or .jpg), KEY.mask.png, KEY.depth.npy and
-KEY.json with index, uncertainty and keypoints. Members have no times and no owner, so that equal
-samples make equal tars. An unfinished tar grows in the scratch folder.
+KEY.json with index, uncertainty, viewpoint and keypoints. Members have no times and no owner, so
+that equal samples make equal tars. An unfinished tar grows in the scratch folder.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from labelmint.datasets.samples import (
     npy_from_array,
     png_from_mask,
 )
+from labelmint.datasets.viewpoint import viewpoint_from_sample
 from labelmint.model import Model
 
 
@@ -41,6 +42,7 @@ class TarWriter:
         fields: dict[str, object] = {"index": sample.index}
         if sample.uncertainty is not None:
             fields["uncertainty"] = sample.uncertainty
+        fields |= viewpoint_from_sample(sample, self._request)
         if sample.keypoints is not None:
             fields["keypoints"] = json_from_keypoints(sample.keypoints)
         files = {image_suffix(self._request): encoded_image(sample.image, self._request)}

@@ -176,11 +176,8 @@ def _check_latents_alone(proto: pb.SampleQuery, options: SamplingOptions) -> Non
         )
     if options.views_per_object != 1:
         raise BadRequest(
-            f"views_per_object is {options.views_per_object}; with latents it must be 0 or 1"
-        )
-    if options.view_mode != "drawn":
-        raise BadRequest(
-            f"view_mode is {options.view_mode.upper()}; with latents it must be DRAWN or left out"
+            f"views_per_object is {options.views_per_object}; with latents it must be 0 or 1: ask "
+            "for one view at a time, with view_mode FIXED"
         )
 
 

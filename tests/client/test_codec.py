@@ -146,6 +146,7 @@ HOSTILE = {
     "image of four channels": tensor(
         output=pb.OUTPUT_IMAGE, dtype=pb.DATA_TYPE_UINT8, shape=[1, 2, 3, 4]
     ),
+    "camera of three numbers": tensor(output=pb.OUTPUT_CAMERA, shape=[2, 3]),
     "not a frame": tensor(codec=pb.CODEC_ZSTD),
     "no frame": tensor(codec=pb.CODEC_ZSTD, data=b""),
     "frame of other size": tensor(codec=pb.CODEC_ZSTD, data=zstd(bytes(25))),

@@ -14,6 +14,7 @@ from engines.errors import SamplingError
 from engines.fake import FakeMapping, fake_bundle
 from engines.sampling import (
     OWN_VIEW,
+    LatentSpace,
     SamplingOptions,
     check_options,
     default_view_mode,
@@ -119,10 +120,21 @@ def test_without_a_bank_its_views_are_refused(options: SamplingOptions) -> None:
         check_options(G, options)
 
 
-def test_given_latents_have_no_views_of_the_bank() -> None:
-    rows = np.zeros((1, 16), np.float32)
-    with pytest.raises(SamplingError, match="view_mode is fixed; with explicit latents"):
-        ws_from_latents(FakeMapping(G), G, FIXED, "w", rows)
+@pytest.mark.parametrize("space", ["z", "w", "w+"])
+@pytest.mark.parametrize("options", [FIXED, RANDOM])
+def test_given_latents_seen_from_the_bank_are_the_same_object(
+    options: SamplingOptions, space: LatentSpace
+) -> None:
+    assert BANK is not None
+    shape = {"z": (9, G.z_dim), "w": (9, G.w_dim), "w+": (9, G.num_ws, G.w_dim)}[space]
+    rows = np.random.default_rng(3).normal(size=shape).astype(np.float32)
+    rows.flags.writeable = False  # as they come off the wire
+    own = ws_from_latents(FakeMapping(G), G, HALF, space, rows, 20)
+    ws = ws_from_latents(FakeMapping(G), G, options, space, rows, 20, BANK)
+    codes = view_numbers(options, np.arange(20, 29, dtype=np.uint64), BANK)
+    assert (ws[:, : G.view_layers] == BANK.codes[codes]).all()
+    assert (ws[:, G.view_layers :] == own[:, G.view_layers :]).all()
+    assert (own[:, : G.view_layers] != ws[:, : G.view_layers]).any()
 
 
 def test_every_way_to_choose_views_has_a_calibration_of_its_own() -> None:

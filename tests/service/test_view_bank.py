@@ -165,6 +165,52 @@ def test_the_inference_protocol_fixes_views_too(server: RunningServer) -> None:
     assert (ws[:, 0] == 4).all() and list(response.outputs[2].shape) == [2, 4]
 
 
+def given(space: pb.LatentSpace, *shape: int) -> pb.ExplicitLatents:
+    rows = np.random.default_rng(2).normal(size=shape).astype("<f4")
+    return pb.ExplicitLatents(
+        space=space,
+        rows=pb.Tensor(dtype=pb.DATA_TYPE_FLOAT32, shape=shape, data=rows.tobytes()),
+    )
+
+
+@pytest.mark.parametrize("mode", [FIXED, RANDOM])
+@pytest.mark.parametrize(
+    "latents",
+    [
+        given(pb.LATENT_SPACE_Z, 12, 16),
+        given(pb.LATENT_SPACE_W, 12, 16),
+        given(pb.LATENT_SPACE_W_PLUS, 12, 6, 16),
+    ],
+    ids=["z", "w", "w+"],
+)
+def test_latents_of_the_caller_are_seen_from_the_bank(
+    server: RunningServer, mode: pb.ViewMode, latents: pb.ExplicitLatents
+) -> None:
+    own = samples(server, **sampling(), latents=latents)
+    found = samples(server, **sampling(view_mode=mode), latents=latents)
+    codes = views(7, range(12), CODES).tolist() if mode == RANDOM else [0] * 12
+    assert [code_of(found[i]) for i in range(12)] == codes
+    for i, sample in found.items():
+        assert sample["view"] == codes[i] and own[i]["view"] == -1
+        assert np.isnan(own[i]["camera"]).all()
+        assert np.isnan(sample["camera"]).all() == (codes[i] == CODES - 1)
+        assert (sample["w"][ROWS:] == own[i]["w"][ROWS:]).all()
+    query = sampling(view_mode=mode) | {"latents": latents, "start_index": 5}
+    resumed = samples(server, **query)
+    assert sorted(resumed) == list(range(5, 12))
+    assert all(sample["w"].tobytes() == found[i]["w"].tobytes() for i, sample in resumed.items())
+
+
+def test_the_inference_protocol_turns_latents_too(server: RunningServer) -> None:
+    rows = np.random.default_rng(4).normal(size=(2, 16)).astype(np.float32)
+    request = infer_request({"w": rows}, ("ws", "view"))
+    request.parameters["view"].int64_param = 3
+    response = call(server.channel, "ModelInfer", request)
+    ws = np.frombuffer(response.raw_output_contents[0], "<f4").reshape(2, -1, 16)
+    assert np.frombuffer(response.raw_output_contents[1], "<i4").tolist() == [3, 3]
+    assert (ws[:, 0] == 4).all() and (ws[:, ROWS:] == rows[:, None]).all()
+
+
 KEEP = pb.Filter(mode=pb.FILTER_MODE_KEEP_FRACTION, keep_fraction=0.5)
 LATENTS = pb.ExplicitLatents(
     space=pb.LATENT_SPACE_W,
@@ -182,7 +228,13 @@ LATENTS = pb.ExplicitLatents(
         ({"view_mode": BANK}, {}, INVALID, ["views_per_object is 1", "[2, 5]"]),
         ({"views_per_object": 6}, {}, INVALID, ["views_per_object is 6", "[2, 5]", "drawn"]),
         ({"view_mode": RANDOM, "views_per_object": 2}, {}, INVALID, ["it must be 1"]),
-        ({"view_mode": FIXED}, {"latents": LATENTS}, INVALID, ["view_mode is FIXED", "latents"]),
+        ({"views_per_object": 2}, {"latents": LATENTS}, INVALID, ["latents", "FIXED"]),
+        (
+            {"view_mode": FIXED},
+            {"model": "plain", "latents": LATENTS},
+            UNMET,
+            ["view_mode is FIXED", "no view bank"],
+        ),
         ({"view_mode": FIXED}, {"model": "plain"}, UNMET, ["view_mode is FIXED", "no view bank"]),
         ({}, {"model": "plain", "outputs": [pb.OUTPUT_VIEW]}, UNMET, ["view", "lacks"]),
         (
