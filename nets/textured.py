@@ -70,9 +70,7 @@ def seen_from(
     if light is not None:
         lit = light[:, :1, None, None] + (light[:, 1:, None, None] * normals).sum(1, keepdim=True)
         colour = (colour * lit).clamp(0, 1)
-    return Seen(
-        torch.where(there, colour, 0.0), drawn.coverage, drawn.depth, normals, drawn.face
-    )
+    return Seen(torch.where(there, colour, 0.0), drawn.coverage, drawn.depth, normals, drawn.face)
 
 
 def camera_axes(points: Tensor, cameras: Cameras) -> Tensor:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import random
-import socket
 import subprocess
 import sys
 import warnings
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
@@ -40,7 +40,7 @@ def run(module: str, *arguments: str, **environment: str) -> subprocess.Popen[st
 
 def said(process: subprocess.Popen[str]) -> Any:
     out, err = process.communicate(timeout=250)
-    assert process.returncode == 0, err
+    assert process.returncode == 0, (out, err)
     return json.loads(out.splitlines()[-1])
 
 
@@ -61,21 +61,21 @@ def test_every_layout_resumed_under_another_sees_every_index_once(target: str, s
 
 
 def test_two_ddp_processes_and_then_one_see_every_index_once(target: str, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
     seen: list[int] = []
     for world_size in (2, 1):
-        ranks = [
-            run(
-                "torch_ddp", target, "5", str(tmp_path / "state.json"), RANK=str(rank),
-                WORLD_SIZE=str(world_size), MASTER_ADDR="127.0.0.1", MASTER_PORT=port,
-            )
-            for rank in range(world_size)
-        ]  # fmt: skip
-        indices, same_weights = said(ranks[0])
-        for process in ranks[1:]:
-            assert process.wait(60) == 0
-            process.communicate()
+        with ExitStack() as running:
+            ranks = [
+                run(
+                    "torch_ddp", target, "5", str(tmp_path / "state.json"),
+                    str(tmp_path / f"of_{world_size}"), RANK=str(rank), WORLD_SIZE=str(world_size),
+                )
+                for rank in range(world_size)
+            ]  # fmt: skip
+            for process in ranks:
+                running.enter_context(process)
+                running.callback(process.kill)
+            (indices, same_weights), *others = [said(process) for process in ranks]
+        assert others == [None] * (world_size - 1)
         assert same_weights and all(len(of_rank) == 20 for of_rank in indices)
         seen += [i for of_rank in indices for i in of_rank]
     assert len(seen) == len(set(seen)) == 60

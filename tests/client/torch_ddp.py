@@ -1,14 +1,17 @@
 """One rank of a real DDP run over gloo, on a stream that shards itself.
 
-    RANK=0 WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=P \
-        python -m tests.client.torch_ddp TARGET STEPS STATE
+    RANK=0 WORLD_SIZE=2 python -m tests.client.torch_ddp TARGET STEPS STATE MEETING
 
 Trains so many steps from the state in the file, if there is one, and writes what all ranks did
-to it. Rank 0 prints one JSON line: all ranks' indices, and whether their weights are the same.
+to it. Rank 0 prints one JSON line: all ranks' indices, and whether their weights are the same;
+the others print null. Ranks meet in a new file: a port that is free now may be somebody else's
+a moment later.
 """
 
+import gc
 import itertools
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,8 +25,11 @@ from torch.utils.data import DataLoader
 from labelmint.torch import LabelStream
 
 
-def main(target: str, steps: int, path: Path) -> None:
-    dist.init_process_group("gloo")
+def main(target: str, steps: int, path: Path, meeting: Path) -> None:
+    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    dist.init_process_group(
+        "gloo", init_method=meeting.absolute().as_uri(), rank=rank, world_size=world_size
+    )
     stream = LabelStream(target, batch_size=4, seed=7, keep_fraction=0.8)
     if path.exists():
         stream.load_state_dict(json.loads(path.read_text()))
@@ -42,11 +48,15 @@ def main(target: str, steps: int, path: Path) -> None:
     done: list[Any] = [None] * dist.get_world_size()
     weights = [p.tolist() for p in model.parameters()]
     dist.all_gather_object(done, (indices, stream.state_dict(), weights))
-    if dist.get_rank() == 0:
+    said = None
+    if rank == 0:
         path.write_text(json.dumps(LabelStream.merge_states([state for _, state, _ in done])))
-        print(json.dumps([[i for i, _, _ in done], all(w == done[0][2] for _, _, w in done)]))
+        said = [[i for i, _, _ in done], all(w == done[0][2] for _, _, w in done)]
+    del loader, model, optimiser  # which hold the group
+    gc.collect()
     dist.destroy_process_group()
+    print(json.dumps(said))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))
+    main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4]))

@@ -112,7 +112,7 @@ def proxying(target: int, seed: int = 0) -> Iterator[FaultProxy]:
     thread = threading.Thread(target=run)
     thread.start()
     try:
-        assert ready.wait(10)
+        assert ready.wait(60)
         yield proxy
     finally:
         loop.call_soon_threadsafe(stop.set)

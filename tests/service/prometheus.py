@@ -42,29 +42,57 @@ def scraped_by(
             }
         )
     )
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        own = free.getsockname()[1]
-    line = [
-        prometheus, f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data",
-        f"--web.listen-address=127.0.0.1:{own}", "--log.level=error",
-    ]  # fmt: skip
+    with started(prometheus, folder) as own:
 
-    def ask(query: str) -> list[str]:
-        url = f"http://127.0.0.1:{own}/api/v1/query?query={urllib.parse.quote(query)}"
-        try:
-            with urllib.request.urlopen(url, timeout=5) as answer:
+        def ask(query: str) -> list[str]:
+            url = f"http://127.0.0.1:{own}/api/v1/query?query={urllib.parse.quote(query)}"
+            with urllib.request.urlopen(url, timeout=30) as answer:
                 return [found["value"][1] for found in json.load(answer)["data"]["result"]]
-        except OSError:  # not up yet
-            return []
 
-    with subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
-        try:
-            yield ask
-        finally:
-            running.kill()
+        yield ask
 
 
-def eventually(condition: Callable[[], bool], within_s: float = 30) -> bool:
+@contextmanager
+def started(prometheus: str, folder: Path) -> Iterator[int]:
+    """The port of a Prometheus that is ready: the first of five free ones that nobody else takes
+    before Prometheus does."""
+    for _ in range(5):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        line = [
+            prometheus, f"--config.file={folder}/prometheus.yml",
+            f"--storage.tsdb.path={folder}/data", f"--web.listen-address=127.0.0.1:{port}",
+            "--log.level=error",
+        ]  # fmt: skip
+        with subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as running:
+            try:
+                if answers(running, port):
+                    yield port
+                    return
+            finally:
+                running.kill()
+            assert running.stderr is not None
+            said = running.stderr.read().decode()
+        assert "address already in use" in said, said
+    raise AssertionError("every free port was taken by somebody else")
+
+
+def answers(running: subprocess.Popen[bytes], port: int) -> bool:
+    """Whether it comes to answer queries there, or ends."""
+    assert eventually(lambda: running.poll() is not None or ready(port)), "Prometheus says nothing"
+    return running.poll() is None
+
+
+def ready(port: int) -> bool:
+    """Whether a Prometheus answers queries there."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/-/ready", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def eventually(condition: Callable[[], bool], within_s: float = 120) -> bool:
     until = time.monotonic() + within_s
     while not condition():
         if time.monotonic() > until:

@@ -56,12 +56,12 @@ def test_one_client_cannot_take_every_stream(two_clients: Any) -> None:
         ]
         for call in calls:
             next(iter(call))
-        refused = refusal(lambda: server.stub.GenerateSamples(TWO, timeout=10, metadata=one))
+        refused = refusal(lambda: server.stub.GenerateSamples(TWO, timeout=60, metadata=one))
         assert refused.code is EXHAUSTED and retry_s(refused) > 0
         assert "client trainer" in refused.message and "max_client_streams is 2" in refused.message
-        assert server.stub.GenerateSamples(TWO, timeout=10, metadata=two).batch.indices
+        assert server.stub.GenerateSamples(TWO, timeout=60, metadata=two).batch.indices
         calls[0].cancel()
-        assert eventually(lambda: server.stub.GenerateSamples(TWO, timeout=10, metadata=one))
+        assert eventually(lambda: server.stub.GenerateSamples(TWO, timeout=60, metadata=one))
         calls[1].cancel()
 
 
@@ -71,7 +71,7 @@ def test_one_client_cannot_take_all_samples_under_way(two_clients: Any) -> None:
         next(iter(call))
         refused = refusal(
             lambda: list(
-                server.stub.StreamSamples(pb.StreamSamplesRequest(), timeout=10, metadata=one)
+                server.stub.StreamSamples(pb.StreamSamplesRequest(), timeout=60, metadata=one)
             )
         )
         assert refused.code is EXHAUSTED
@@ -86,7 +86,7 @@ def test_a_client_that_calls_too_often_is_told_when_to_come_again(two_clients: A
     with two_clients(max_client_requests_per_s=4) as (server, one, two):
 
         def ask(metadata: Any) -> Any:
-            return server.stub.ListModels(pb.ListModelsRequest(), timeout=10, metadata=metadata)
+            return server.stub.ListModels(pb.ListModelsRequest(), timeout=60, metadata=metadata)
 
         for _ in range(4):
             ask(one)
@@ -123,8 +123,8 @@ def test_rates_are_per_client_refill_evenly_and_forget_the_oldest() -> None:
 
 
 def eventually(work: Callable[[], Any]) -> bool:
-    """Whether work succeeds within a few seconds, refused or not at first."""
-    until = time.monotonic() + 5
+    """Whether work succeeds within a minute, refused or not at first."""
+    until = time.monotonic() + 60
     while time.monotonic() < until:
         try:
             work()

@@ -235,7 +235,7 @@ def test_nothing_is_left_behind(server: RunningServer) -> None:
             len(serving._stops), len(admission._clients), *vars(admission._all).values(),
         )  # fmt: skip
 
-    for _ in range(50):
+    for _ in range(600):
         if not any(server.call(left)):
             return
         time.sleep(0.1)

@@ -146,10 +146,10 @@ def test_reflection_and_health_name_the_service(server: RunningServer) -> None:
     stub: Any = reflection_pb2_grpc.ServerReflectionStub(server.channel)
     for symbol in (messages.SERVICE, "labelmint.v1.LabelService", "grpc.health.v1.Health"):
         asked = reflection_pb2.ServerReflectionRequest(file_containing_symbol=symbol)
-        (answer,) = stub.ServerReflectionInfo(iter([asked]), timeout=10)
+        (answer,) = stub.ServerReflectionInfo(iter([asked]), timeout=60)
         assert answer.file_descriptor_response.file_descriptor_proto
     asked = reflection_pb2.ServerReflectionRequest(list_services="")
-    (answer,) = stub.ServerReflectionInfo(iter([asked]), timeout=10)
+    (answer,) = stub.ServerReflectionInfo(iter([asked]), timeout=60)
     assert messages.SERVICE in {service.name for service in answer.list_services_response.service}
 
 

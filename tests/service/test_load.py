@@ -79,7 +79,7 @@ def test_64_misbehaving_streams_leave_memory_flat_and_nothing_open(
                 assert sum(opened) > 0  # fewer than one a thread where the machine is busy
                 marks.append(resident_bytes(process))
         assert max(marks[2:]) < marks[1] + (16 << 20), marks  # flat once it was busy for a while
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while gauge(process, "labelmint_open_streams") and time.monotonic() < deadline:
             time.sleep(0.1)
         assert gauge(process, "labelmint_open_streams") == 0
@@ -121,7 +121,7 @@ def test_equal_streams_get_equal_shares_and_leave_no_task(streams: int, seconds:
 
         received = list(pool.map(read, range(streams)))
         assert min(received) >= 0.8 * max(received), sorted(received)
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while open_tasks(server) > before and time.monotonic() < deadline:
             time.sleep(0.1)
         assert open_tasks(server) <= before

@@ -31,7 +31,7 @@ LOCAL = Config(bundles=(), listen="127.0.0.1:0", metrics_port=0)
 
 
 def until(condition: Any) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)

@@ -191,7 +191,7 @@ def test_bytes_that_are_no_request_are_the_callers_mistake(
     server: RunningServer, method: str, data: bytes
 ) -> None:
     call: Any = server.channel.unary_stream(f"/labelmint.v1.LabelService/{method}")
-    assert refusal(lambda: list(call(data, timeout=10))).code is INVALID
+    assert refusal(lambda: list(call(data, timeout=60))).code is INVALID
 
 
 def test_get_model_refuses_as_streams_do(two: RunningServer) -> None:
@@ -204,7 +204,7 @@ def test_get_model_refuses_as_streams_do(two: RunningServer) -> None:
         (pb.GetModelRequest(model="x"), grpc.StatusCode.NOT_FOUND),
     ):
         with pytest.raises(grpc.RpcError) as caught:
-            two.stub.GetModel(request, timeout=10)
+            two.stub.GetModel(request, timeout=60)
         assert caught.value.code() is code
 
 
@@ -228,7 +228,8 @@ def test_too_many_streams_are_told_when_to_come_back() -> None:
 
 def eventually(server: RunningServer) -> Any:
     """A stream, once the server has noticed that another one ended."""
-    for _ in range(100):
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
         call = server.stream()
         try:
             first = next(iter(call))

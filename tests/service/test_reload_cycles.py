@@ -80,7 +80,7 @@ def held(server: RunningServer) -> tuple[int, int, int]:
 
     The other threads are those of pools, which start them as they come to need them.
     """
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while len(server.server.repository._running) > 1 and time.monotonic() < deadline:
         time.sleep(0.05)
     gc.collect()

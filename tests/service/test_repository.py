@@ -64,7 +64,7 @@ def bundle_id(server: RunningServer) -> str:
 
 def status_of_health(server: RunningServer, service: str = "") -> int:
     health: Any = health_pb2_grpc.HealthStub(server.channel)
-    return int(health.Check(health_pb2.HealthCheckRequest(service=service), timeout=10).status)
+    return int(health.Check(health_pb2.HealthCheckRequest(service=service), timeout=60).status)
 
 
 def test_a_swap_serves_new_calls_anew_and_finishes_streams_on_the_old_model(

@@ -19,7 +19,7 @@ UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
 
 
 def answers(call: Any, metadata: Any) -> None:
-    answer = call(TWO, timeout=10, metadata=metadata)
+    answer = call(TWO, timeout=60, metadata=metadata)
     if isinstance(answer, Iterator):
         list(answer)
 
@@ -27,10 +27,10 @@ def answers(call: Any, metadata: Any) -> None:
 def test_only_token_holders_may_call_but_health_answers_all(tokens: Path) -> None:
     with served(config=config(token_file=tokens)) as server:
         unary, stream = server.stub.GenerateSamples, server.stub.StreamSamples
-        good = unary(TWO, timeout=10, metadata=bearer(TOKENS["trainer"]))
+        good = unary(TWO, timeout=60, metadata=bearer(TOKENS["trainer"]))
         assert len(good.batch.indices) == 2
         request = pb.StreamSamplesRequest(query=TWO.query)
-        messages = stream(request, timeout=10, metadata=bearer(TOKENS["night-job"]))
+        messages = stream(request, timeout=60, metadata=bearer(TOKENS["night-job"]))
         assert sum(len(m.batch.indices) for m in messages) == 2
         for metadata in (
             (), bearer(""), bearer("t" * 19), bearer("t" * 21), bearer("trainer"),
@@ -43,9 +43,9 @@ def test_only_token_holders_may_call_but_health_answers_all(tokens: Path) -> Non
         reflection: Any = server.channel.stream_stream(
             "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
         )
-        assert refusal(lambda: list(reflection(iter([b""]), timeout=10))).code is UNAUTHENTICATED
+        assert refusal(lambda: list(reflection(iter([b""]), timeout=60))).code is UNAUTHENTICATED
         health: Any = health_pb2_grpc.HealthStub(server.channel)
-        answer = health.Check(health_pb2.HealthCheckRequest(), timeout=10)
+        answer = health.Check(health_pb2.HealthCheckRequest(), timeout=60)
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
