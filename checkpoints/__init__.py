@@ -9,6 +9,7 @@ from checkpoints.card import (
     GeneratorCard,
     HeadCard,
     InterpreterCard,
+    InverseGraphicsCard,
     KeypointsCard,
     RefinerCard,
     RegulariserCard,
@@ -34,6 +35,7 @@ from checkpoints.interpreter import (
     interpreter_from_file,
     write_interpreter,
 )
+from checkpoints.inverse_graphics import inverse_graphics_from_file, write_inverse_graphics
 from checkpoints.published_interpreter import (
     interpreter_from_published,
     member_paths,
@@ -68,6 +70,7 @@ __all__ = [
     "GeneratorCard",
     "HeadCard",
     "InterpreterCard",
+    "InverseGraphicsCard",
     "KeypointsCard",
     "PickledNetwork",
     "Recipe",
@@ -92,6 +95,7 @@ __all__ = [
     "head_cards",
     "interpreter_from_file",
     "interpreter_from_published",
+    "inverse_graphics_from_file",
     "matching_recipes",
     "member_paths",
     "published_names",
@@ -109,6 +113,7 @@ __all__ = [
     "write_encoder",
     "write_generator",
     "write_interpreter",
+    "write_inverse_graphics",
     "write_members",
     "write_refiner",
     "write_tensors",

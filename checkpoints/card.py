@@ -160,6 +160,26 @@ class EncoderCard(Strict, frozen=True, kw_only=True):
     made: str | dict[str, str | int | float | bool]
 
 
+class InverseGraphicsCard(Strict, frozen=True, kw_only=True):
+    """Card of an inverse-graphics network: square images of one bundle's objects to meshes."""
+
+    format: Literal[1]
+    kind: Literal["inverse-graphics"]
+    bundle_id: str  # of the served bundle it learnt from
+    extent: int  # of the images it reads, pixels
+    hidden: int
+    texture: int  # rows of the texture, pixels
+    radius: float  # of the sphere before it is bent, object units
+    camera: bool  # whether it tells an image's camera
+    distance: float  # of the cameras it was drawn with, object units
+    focal: float  # theirs, over the image's extent
+    background: list[str]  # classes of the bundle that are no object
+    keypoints: list[str]  # of the bundle, in output order
+    silhouette: float  # mean IoU with the silhouettes of its own sets, at the end
+    licences: list[str]
+    made: str | dict[str, str | int | float | bool]
+
+
 class CameraCard(Strict, frozen=True, kw_only=True):
     """The camera behind a view code; what is absent is not known."""
 
