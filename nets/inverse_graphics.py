@@ -3,6 +3,7 @@ GANverse3D, ICLR 2021), on the encoder's blocks."""
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -67,9 +68,7 @@ class InverseGraphics(nn.Module):
         channels = encoder_channels(config.extent)
         first, last = channels[0], channels[-1]
         self.stem = nn.Conv2d(3, first, 3, padding=1)
-        self.blocks = nn.Sequential(
-            *(HalvingBlock(a, b) for a, b in zip(channels[:-1], channels[1:], strict=True))
-        )
+        self.blocks = nn.Sequential(*(HalvingBlock(a, b) for a, b in pairwise(channels)))
         self.norm = nn.GroupNorm(last // GROUP, last)
         self.known = nn.Linear(last * LAST * LAST, config.hidden)
         sphere, faces = icosphere()
@@ -108,9 +107,7 @@ class TextureDecoder(nn.Module):
         self.start = (channels[0], TEXTURE_START, 2 * TEXTURE_START)
         self.linear = nn.Linear(config.hidden, math.prod(self.start))
         self.norms = nn.ModuleList(nn.GroupNorm(c // GROUP, c) for c in channels)
-        self.convolutions = nn.ModuleList(
-            nn.Conv2d(a, b, 3) for a, b in zip(channels[:-1], channels[1:], strict=True)
-        )
+        self.convolutions = nn.ModuleList(nn.Conv2d(a, b, 3) for a, b in pairwise(channels))
         self.last = nn.Conv2d(channels[-1], 3, 3)
 
     def forward(self, x: Tensor) -> Tensor:

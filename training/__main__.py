@@ -9,6 +9,7 @@ from training.encoder_command import encoder
 from training.errors import TrainingError
 from training.evaluate_command import evaluate
 from training.interpreter_command import interpreter
+from training.inverse_command import inverse_graphics
 from training.invert_command import invert
 from training.refiner_command import refiner
 from training.sample_command import sample
@@ -27,6 +28,7 @@ main.add_command(invert)
 main.add_command(interpreter)
 main.add_command(evaluate)
 main.add_command(views)
+main.add_command(inverse_graphics)
 
 
 def run() -> None:

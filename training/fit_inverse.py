@@ -27,6 +27,7 @@ from training.inverse_mesh import template
 from training.object_sets import ObjectSets
 
 LOWEST_RATE = 0.01  # of the learning rate, at the end
+BETAS = (0.9, 0.99)  # Adam's
 
 
 class InverseTraining:
@@ -41,9 +42,10 @@ class InverseTraining:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.network = InverseGraphics(config.network).to(device)
-        self.turns = torch.zeros(len(bank), 2, device=device, requires_grad=True)
-        learnt = [*self.network.parameters(), *([self.turns] if config.refine_cameras else [])]
-        self.adam = torch.optim.Adam(learnt, config.learning_rate, betas=(0.9, 0.99))
+        self.turns = torch.zeros(len(bank), 2, device=device, requires_grad=config.refine_cameras)
+        turns = {"turns": self.turns} if config.refine_cameras else {}
+        self.learnt = dict(self.network.named_parameters()) | turns
+        self.adam = torch.optim.Adam(self.learnt.values(), config.learning_rate, betas=BETAS)
         self.step = 0
 
     def advance(self) -> dict[str, float]:
@@ -61,7 +63,7 @@ class InverseTraining:
         for group in self.adam.param_groups:
             group["lr"] = self.config.learning_rate * self._rate()
         self.adam.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
         self.adam.step()
         self.step += 1
         return told
@@ -78,16 +80,16 @@ class InverseTraining:
         """rows int64 [B], views int64 [B, P]."""
         config, count = self.config, views.shape[1]
         picked = (rows[:, None], views)
-        images = self._scaled(self.sets.images[picked].flatten(0, 1))
-        silhouettes = self._scaled(self.sets.silhouettes[picked].flatten(0, 1)[:, None])[:, 0]
+        images = self.scaled(self.sets.images[picked].flatten(0, 1))
+        silhouettes = self.scaled(self.sets.silhouettes[picked].flatten(0, 1)[:, None])[:, 0]
         codes = self.sets.codes[picked].flatten().to(self.device)
         cameras = self.cameras(codes)
-        found = self.network(self._network_input(rows, views))
+        found = self.network(self.network_input(self.sets.images[picked].flatten(0, 1)))
         # What image a shows is drawn as image b sees it: the neighbour's turn, within an object.
         other = torch.arange(len(codes), device=self.device).view(-1, count).roll(1, 1).flatten()
         seen = seen_from(
             found.points, self.template.faces, self.template.uv, found.texture, cameras[other],
-            config.resolution, found.light[other], config.sharpness,
+            config.resolution, found.light[other],
         )  # fmt: skip
         radii = found.points / config.network.radius
         losses = {
@@ -101,13 +103,13 @@ class InverseTraining:
             losses["camera"] = camera_loss(found.directions, directions_of(cameras))
         return losses
 
-    def _network_input(self, rows: Tensor, views: Tensor) -> Tensor:
-        images = self.sets.images[rows[:, None], views].flatten(0, 1)
+    def network_input(self, images: Tensor) -> Tensor:
+        """uint8 [N, 3, E, E] -> [N, 3, E, E] in [0, 1], where the network is."""
         return images.to(self.device, torch.float32) / 255
 
-    def _scaled(self, images: Tensor) -> Tensor:
+    def scaled(self, images: Tensor) -> Tensor:
         """uint8 [N, C, E, E] -> [N, C, R, R] in [0, 1]."""
-        x = images.to(self.device, torch.float32) / 255
+        x = self.network_input(images)
         size = (self.config.resolution, self.config.resolution)
         if x.shape[2:] == size:
             return x

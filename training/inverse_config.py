@@ -12,8 +12,8 @@ class Weights:
     silhouette: float = 3.0  # 1 - intersection over union
     colour: float = 3.0  # mean absolute difference on the object
     consistency: float = 5.0  # mean squared distance of an object's two shapes, in radii
-    laplacian: float = 10.0  # mean squared Laplacian of the offsets, in radii
-    smoothness: float = 0.3  # mean (1 - cos)^2 between neighbouring faces
+    laplacian: float = 3.0  # mean squared Laplacian of the offsets, in radii
+    smoothness: float = 0.05  # mean (1 - cos)^2 between neighbouring faces
     offset: float = 0.02  # mean squared offset, in radii
     camera: float = 1.0  # 1 - cos between directions, where the network tells them
 
@@ -26,8 +26,7 @@ class InverseFit:
     weights: Weights = field(default_factory=Weights)
     steps: int = 2000
     objects: int = 8  # of a step; two views of each, where there are two
-    resolution: int = 48  # of what is drawn and compared, pixels
-    sharpness: float = 1000.0  # of the drawn silhouettes: DIB-R's 7000 reaches half a pixel here
+    resolution: int = 64  # of what is drawn and compared, pixels
     learning_rate: float = 5e-4  # Adam's, falling to a hundredth along a half cosine
     refine_cameras: bool = False  # whether the bank's angles are learnt as well
     seed: int = 0

@@ -1,6 +1,5 @@
 """What an inverse-graphics network is trained by; every loss is a mean over N images."""
 
-import torch
 from torch import Tensor
 
 from nets.mesh import flatness, laplacian

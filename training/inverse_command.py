@@ -1,0 +1,137 @@
+"""The verb `inverse-graphics`: sets of views of objects -> a network from image to mesh."""
+
+import math
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+from labelmint import Model
+from nets.inverse_graphics import InverseGraphicsConfig
+from nets.textured import Cameras
+from training.errors import TrainingError
+from training.fit_inverse import InverseTraining
+from training.inverse_config import InverseFit, Weights
+from training.inverse_run import Run, refuse_existing, run_inverse
+from training.object_sets import ObjectSets, SetsConfig, sets_from_service
+from training.options import FILE, torch_device
+
+FIT, NETWORK, WEIGHTS = InverseFit(), InverseGraphicsConfig(), Weights()
+AT_LEAST_1 = click.IntRange(1)
+POSITIVE = click.FloatRange(0, min_open=True)
+NOT_NEGATIVE = click.FloatRange(0)
+
+
+@click.command("inverse-graphics")
+@click.option(
+    "--source",
+    required=True,
+    metavar="HOST:PORT",
+    help="A running service whose bundle has masks and a view bank with azimuths.",
+)
+@click.option("--out", type=FILE, required=True, help="Weights to write (.safetensors), card too.")
+@click.option("--resume", is_flag=True, help="Go on from the state beside --out.")
+@click.option("--objects", default=256, type=AT_LEAST_1, help="Of the stream's seed.")
+@click.option("--views", type=AT_LEAST_1, help="Of each object; absent: all of the bank.")
+@click.option(
+    "--background",
+    multiple=True,
+    help="A class that is not the object; may be repeated.  [default: the class of id 0]",
+)
+@click.option("--extent", default=NETWORK.extent, type=AT_LEAST_1, help="Pixels the network reads.")
+@click.option("--texture", default=NETWORK.texture, type=AT_LEAST_1, help="Rows; a power of two.")
+@click.option("--hidden", default=NETWORK.hidden, type=AT_LEAST_1, help="Width of its middle.")
+@click.option(
+    "--radius",
+    type=POSITIVE,
+    help="Of the sphere that is bent, object units; absent: as large as the silhouettes.",
+)
+@click.option("--tell-camera", is_flag=True, help="The network tells each image's camera too.")
+@click.option(
+    "--refine-cameras", is_flag=True, help="Learn corrections of the bank's angles, if coarse."
+)
+@click.option("--distance", default=6.0, type=POSITIVE, help="Of cameras whose own is not known.")
+@click.option("--focal", default=2.4, type=POSITIVE, help="Likewise, over the image's extent.")
+@click.option("--steps", default=FIT.steps, type=AT_LEAST_1)
+@click.option("--batch", "objects_of_step", default=FIT.objects, type=AT_LEAST_1, help="Objects.")
+@click.option("--resolution", default=FIT.resolution, type=click.IntRange(8), help="Drawn pixels.")
+@click.option("--learning-rate", default=FIT.learning_rate, type=POSITIVE)
+@click.option("--silhouette", default=WEIGHTS.silhouette, type=NOT_NEGATIVE, help="Weight.")
+@click.option("--colour", default=WEIGHTS.colour, type=NOT_NEGATIVE, help="Weight.")
+@click.option("--consistency", default=WEIGHTS.consistency, type=NOT_NEGATIVE, help="Weight.")
+@click.option("--laplacian", default=WEIGHTS.laplacian, type=NOT_NEGATIVE, help="Weight.")
+@click.option("--smoothness", default=WEIGHTS.smoothness, type=NOT_NEGATIVE, help="Weight.")
+@click.option("--offset", default=WEIGHTS.offset, type=NOT_NEGATIVE, help="Weight.")
+@click.option("--every", default=250, type=AT_LEAST_1, help="Steps between sheets and states.")
+@click.option("--seed", default=FIT.seed, type=click.IntRange(0, 2**63 - 1))
+@click.option("--device", default="cpu", help="As torch names it.")
+def inverse_graphics(
+    source: str,
+    out: Path,
+    resume: bool,
+    objects: int,
+    views: int | None,
+    background: tuple[str, ...],
+    extent: int,
+    texture: int,
+    hidden: int,
+    radius: float | None,
+    tell_camera: bool,
+    distance: float,
+    focal: float,
+    objects_of_step: int,
+    every: int,
+    seed: int,
+    device: str,
+    **told: Any,
+) -> None:
+    """Trains a network that turns one image into a textured mesh."""
+    refuse_existing(out, resume)
+    where = torch_device(device)
+    weights = Weights(**{f.name: told.pop(f.name) for f in fields(Weights) if f.name in told})
+    sets, model = sets_from_service(source, SetsConfig(objects, views, extent, background, seed))
+    bank = cameras_of_bank(model, distance, focal)
+    try:
+        network = InverseGraphicsConfig(
+            extent, hidden, texture, radius or radius_of_sets(sets, bank), tell_camera
+        )
+    except ValueError as error:
+        raise TrainingError(str(error)) from error
+    config = InverseFit(network, weights, objects=objects_of_step, seed=seed, **told)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    training = InverseTraining(config, sets, bank, where)
+    run = Run(out, every, background or (model.classes[0].name,), list(model.licences))
+    measured = run_inverse(training, model, run, resume)
+    click.echo(
+        f"wrote {out} and its card: silhouettes of {len(sets)} objects at IoU {measured:.3f}"
+    )
+
+
+def cameras_of_bank(model: Model, distance: float, focal: float) -> Cameras:
+    """The bank's cameras by code; an elevation that is not known is 0. Raises TrainingError."""
+    for code, camera in enumerate(model.view_bank):
+        if math.isnan(camera.azimuth_deg):
+            raise TrainingError(
+                f"view {code} of {model.name} has no azimuth; make the bank with --cameras (see "
+                "`training views`)"
+            )
+    azimuth, elevation, away, focals = torch.tensor(model.view_bank).float().unbind(dim=1)
+    return Cameras(
+        torch.deg2rad(azimuth),
+        torch.deg2rad(elevation.nan_to_num(0.0)),
+        away.nan_to_num(distance),
+        focals.nan_to_num(focal),
+    )
+
+
+def radius_of_sets(sets: ObjectSets, bank: Cameras) -> float:
+    """Of a ball whose image is as large as the mean silhouette. Raises TrainingError where there is
+    no object in any image."""
+    covered = (sets.silhouettes >= 128).float().mean(dim=(2, 3))  # [O, V]
+    units = (bank.distance / bank.focal)[sets.codes]  # that an image extent is wide at the object
+    radius = float((covered / math.pi).sqrt().mul(units).mean())
+    if radius == 0:
+        raise TrainingError("no image shows anything but background; check --background")
+    return round(radius, 6)
