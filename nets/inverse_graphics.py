@@ -13,7 +13,10 @@ from nets.encoder import GROUP, LAST, SLOPE, HalvingBlock, encoder_channels
 from nets.mesh import icosphere
 
 TEXTURE_START = 4  # rows of the texture that the hidden layer gives; doubled from there
-BEND = 0.1  # radii that an output of one bends a vertex by: the step of Adam is the same for all
+# Adam steps every weight alike, so what all objects share is given longer strides than what tells
+# one from another: that is a small difference.
+BEND, SHARED_BEND = 0.3, 4.0  # radii that a layer's output, and a shared weight of one bend by
+SHARED_COLOUR = 20.0  # that a shared weight of one adds before the sigmoid
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ class InverseGraphics(nn.Module):
         sphere, faces = icosphere()
         self.register_buffer("sphere", sphere, persistent=False)
         self.register_buffer("faces", faces, persistent=False)
+        self.shared_bends = nn.Parameter(torch.zeros_like(sphere))
         self.bends = _starts_at_zero(nn.Linear(config.hidden, sphere.numel()))
         self.texture = TextureDecoder(config)
         self.light = _starts_at_zero(nn.Linear(config.hidden, 4))
@@ -87,7 +91,7 @@ class InverseGraphics(nn.Module):
         x = self.blocks(self.stem(images * 2 - 1))
         x = F.adaptive_avg_pool2d(F.leaky_relu(self.norm(x), SLOPE), LAST)
         x = F.leaky_relu(self.known(x.flatten(1)), SLOPE)
-        bends = self.bends(x).unflatten(1, (-1, 3)) * BEND
+        bends = SHARED_BEND * self.shared_bends + BEND * self.bends(x).unflatten(1, (-1, 3))
         plain = x.new_tensor([1.0, 0.0, 0.0, 0.0])  # as the texture is
         return Shapes(
             points=self.config.radius * (self.sphere + bends),
@@ -109,6 +113,7 @@ class TextureDecoder(nn.Module):
         self.norms = nn.ModuleList(nn.GroupNorm(c // GROUP, c) for c in channels)
         self.convolutions = nn.ModuleList(nn.Conv2d(a, b, 3) for a, b in pairwise(channels))
         self.last = nn.Conv2d(channels[-1], 3, 3)
+        self.shared = nn.Parameter(torch.zeros(3, config.texture, 2 * config.texture))
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.linear(x).unflatten(1, self.start)
@@ -116,7 +121,8 @@ class TextureDecoder(nn.Module):
             x = F.leaky_relu(norm(x), SLOPE)
             x = F.interpolate(x, scale_factor=2.0, mode="nearest")
             x = convolution(_round_the_world(x))
-        return torch.sigmoid(self.last(_round_the_world(F.leaky_relu(self.norms[-1](x), SLOPE))))
+        own = self.last(_round_the_world(F.leaky_relu(self.norms[-1](x), SLOPE)))
+        return torch.sigmoid(own + SHARED_COLOUR * self.shared)
 
 
 def _round_the_world(x: Tensor) -> Tensor:

@@ -119,7 +119,7 @@ class InverseTraining:
         """Objects [B] and their views [B, 2 or 1], different ones."""
         random = np.random.Generator(np.random.Philox(key=[self.config.seed, self.step]))
         objects, views = self.sets.codes.shape
-        rows = random.integers(objects, size=self.config.objects)
+        rows = random.integers(objects, size=self.config.batch)
         chosen = [random.permutation(views)[:2] for _ in rows]
         return torch.from_numpy(rows), torch.from_numpy(np.stack(chosen))
 

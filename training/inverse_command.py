@@ -15,7 +15,7 @@ from training.errors import TrainingError
 from training.fit_inverse import InverseTraining
 from training.inverse_config import InverseFit, Weights
 from training.inverse_run import Run, refuse_existing, run_inverse
-from training.object_sets import ObjectSets, SetsConfig, sets_from_service
+from training.object_sets import ObjectSets, SetsConfig, background_of, sets_from_service
 from training.options import FILE, torch_device
 
 FIT, NETWORK, WEIGHTS = InverseFit(), InverseGraphicsConfig(), Weights()
@@ -55,7 +55,7 @@ NOT_NEGATIVE = click.FloatRange(0)
 @click.option("--distance", default=6.0, type=POSITIVE, help="Of cameras whose own is not known.")
 @click.option("--focal", default=2.4, type=POSITIVE, help="Likewise, over the image's extent.")
 @click.option("--steps", default=FIT.steps, type=AT_LEAST_1)
-@click.option("--batch", "objects_of_step", default=FIT.objects, type=AT_LEAST_1, help="Objects.")
+@click.option("--batch", default=FIT.batch, type=AT_LEAST_1, help="Objects.")
 @click.option("--resolution", default=FIT.resolution, type=click.IntRange(8), help="Drawn pixels.")
 @click.option("--learning-rate", default=FIT.learning_rate, type=POSITIVE)
 @click.option("--silhouette", default=WEIGHTS.silhouette, type=NOT_NEGATIVE, help="Weight.")
@@ -81,7 +81,6 @@ def inverse_graphics(
     tell_camera: bool,
     distance: float,
     focal: float,
-    objects_of_step: int,
     every: int,
     seed: int,
     device: str,
@@ -91,7 +90,8 @@ def inverse_graphics(
     refuse_existing(out, resume)
     where = torch_device(device)
     weights = Weights(**{f.name: told.pop(f.name) for f in fields(Weights) if f.name in told})
-    sets, model = sets_from_service(source, SetsConfig(objects, views, extent, background, seed))
+    asked = SetsConfig(objects, views, extent, background, seed)
+    sets, model = sets_from_service(source, asked)
     bank = cameras_of_bank(model, distance, focal)
     try:
         network = InverseGraphicsConfig(
@@ -99,10 +99,10 @@ def inverse_graphics(
         )
     except ValueError as error:
         raise TrainingError(str(error)) from error
-    config = InverseFit(network, weights, objects=objects_of_step, seed=seed, **told)
+    config = InverseFit(network, weights, seed=seed, **told)
     out.parent.mkdir(parents=True, exist_ok=True)
     training = InverseTraining(config, sets, bank, where)
-    run = Run(out, every, background or (model.classes[0].name,), list(model.licences))
+    run = Run(out, every, background_of(model, asked), list(model.licences))
     measured = run_inverse(training, model, run, resume)
     click.echo(
         f"wrote {out} and its card: silhouettes of {len(sets)} objects at IoU {measured:.3f}"

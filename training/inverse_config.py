@@ -25,7 +25,7 @@ class InverseFit:
     network: InverseGraphicsConfig = field(default_factory=InverseGraphicsConfig)
     weights: Weights = field(default_factory=Weights)
     steps: int = 2000
-    objects: int = 8  # of a step; two views of each, where there are two
+    batch: int = 8  # objects of a step; two views of each, where there are two
     resolution: int = 64  # of what is drawn and compared, pixels
     learning_rate: float = 5e-4  # Adam's, falling to a hundredth along a half cosine
     refine_cameras: bool = False  # whether the bank's angles are learnt as well

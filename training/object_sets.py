@@ -26,7 +26,7 @@ class SetsConfig:
     objects: int
     views: int | None  # of each object; None: all of the bank
     extent: int  # of the images, pixels
-    background: tuple[str, ...]  # names of classes
+    background: tuple[str, ...]  # names of classes; none: the first one
     seed: int = 0  # of the stream
 
 
@@ -89,16 +89,21 @@ def refuse_model(model: Model, config: SetsConfig) -> None:
             "they must lie on each other"
         )
     names = [label.name for label in model.classes]
-    unknown = [name for name in config.background if name not in names]
-    if unknown:
-        raise ValueError(f"--background {unknown[0]} is none of its classes: {', '.join(names)}")
+    for name in config.background:
+        if name not in names:
+            raise ValueError(f"--background {name} is none of its classes: {', '.join(names)}")
+
+
+def background_of(model: Model, config: SetsConfig) -> tuple[str, ...]:
+    """Names of the classes that are not the object."""
+    return config.background or (model.classes[0].name,)
 
 
 def sets_from_batches(
     batches: Sequence[Batch], codes: NDArray[np.int64], model: Model, config: SetsConfig
 ) -> ObjectSets:
     """Samples in the order of codes [O, V] -> sets of the config's extent."""
-    background = [label.id for label in model.classes if label.name in config.background]
+    background = [c.id for c in model.classes if c.name in background_of(model, config)]
     images, silhouettes, keypoints = [], [], []
     for batch in batches:
         assert batch.images is not None and batch.masks is not None  # they were asked for
