@@ -85,11 +85,13 @@ class InverseTraining:
         codes = self.sets.codes[picked].flatten().to(self.device)
         cameras = self.cameras(codes)
         found = self.network(self.network_input(self.sets.images[picked].flatten(0, 1)))
-        # What image a shows is drawn as image b sees it: the neighbour's turn, within an object.
-        other = torch.arange(len(codes), device=self.device).view(-1, count).roll(1, 1).flatten()
+        # Every image's shape is drawn as each of its object's images sees it.
+        own = torch.arange(len(codes), device=self.device).view(-1, count)
+        shape = own.repeat_interleave(count, dim=1).flatten()
+        other = own.repeat(1, count).flatten()
         seen = seen_from(
-            found.points, self.template.faces, self.template.uv, found.texture, cameras[other],
-            config.resolution, found.light[other],
+            found.points[shape], self.template.faces, self.template.uv, found.texture[shape],
+            cameras[other], config.resolution, found.light[other],
         )  # fmt: skip
         radii = found.points / config.network.radius
         losses = {
