@@ -62,6 +62,8 @@ class Shapes:
 class InverseGraphics(nn.Module):
     """Convolutions down to one vector; offsets, texture, light and camera from that."""
 
+    centre: Tensor  # [hidden], of what it knows of images before it is trained
+    spread: Tensor  # [hidden], likewise, standard deviations
     sphere: Tensor  # [642, 3]
     faces: Tensor  # int64 [1280, 3]
 
@@ -74,6 +76,8 @@ class InverseGraphics(nn.Module):
         self.blocks = nn.Sequential(*(HalvingBlock(a, b) for a, b in pairwise(channels)))
         self.norm = nn.GroupNorm(last // GROUP, last)
         self.known = nn.Linear(last * LAST * LAST, config.hidden)
+        self.register_buffer("centre", torch.zeros(config.hidden))
+        self.register_buffer("spread", torch.ones(config.hidden))
         sphere, faces = icosphere()
         self.register_buffer("sphere", sphere, persistent=False)
         self.register_buffer("faces", faces, persistent=False)
@@ -85,20 +89,34 @@ class InverseGraphics(nn.Module):
 
     def forward(self, images: Tensor) -> Shapes:
         """Images [N, 3, extent, extent] in [0, 1]. Raises ValueError for other extents."""
+        x = (self._known_of(images) - self.centre) / self.spread
+        own = self.bends(x).unflatten(1, (-1, 3))
+        plain = x.new_tensor([1.0, 0.0, 0.0, 0.0])  # as the texture is
+        return Shapes(
+            points=self.config.radius
+            * (self.sphere + SHARED_BEND * self.shared_bends + BEND * own),
+            texture=self.texture(x),
+            light=plain + self.light(x),
+            directions=None if self.camera is None else F.normalize(self.camera(x), dim=1),
+        )
+
+    @torch.no_grad()
+    def look_at(self, images: Tensor) -> None:
+        """Before training: learns what all of the images [N, 3, extent, extent] have in common, so
+        that the layers behind see differences. Most of the signal is common at first, and they
+        would learn to tell one object from another hundreds of steps later."""
+        known = torch.cat([self._known_of(part) for part in images.split(64)])
+        self.centre.copy_(known.mean(dim=0))
+        self.spread.copy_(known.std(dim=0).clamp(min=1e-3))
+
+    def _known_of(self, images: Tensor) -> Tensor:  # [N, hidden]
         expected = (3, self.config.extent, self.config.extent)
         if tuple(images.shape[1:]) != expected:
             raise ValueError(f"an image is {list(images.shape[1:])}; it must be {list(expected)}")
         x = self.blocks(self.stem(images * 2 - 1))
         x = F.adaptive_avg_pool2d(F.leaky_relu(self.norm(x), SLOPE), LAST)
-        x = F.leaky_relu(self.known(x.flatten(1)), SLOPE)
-        bends = SHARED_BEND * self.shared_bends + BEND * self.bends(x).unflatten(1, (-1, 3))
-        plain = x.new_tensor([1.0, 0.0, 0.0, 0.0])  # as the texture is
-        return Shapes(
-            points=self.config.radius * (self.sphere + bends),
-            texture=self.texture(x),
-            light=plain + self.light(x),
-            directions=None if self.camera is None else F.normalize(self.camera(x), dim=1),
-        )
+        known: Tensor = self.known(x.flatten(1))
+        return known
 
 
 class TextureDecoder(nn.Module):

@@ -27,6 +27,7 @@ from training.inverse_mesh import template
 from training.object_sets import ObjectSets
 
 LOWEST_RATE = 0.01  # of the learning rate, at the end
+LOOKED_AT = 256  # objects, before training
 BETAS = (0.9, 0.99)  # Adam's
 
 
@@ -42,6 +43,7 @@ class InverseTraining:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.network = InverseGraphics(config.network).to(device)
+        self.network.look_at(self.network_input(sets.images[:LOOKED_AT, 0]))
         self.turns = torch.zeros(len(bank), 2, device=device, requires_grad=config.refine_cameras)
         turns = {"turns": self.turns} if config.refine_cameras else {}
         self.learnt = dict(self.network.named_parameters()) | turns

@@ -1,5 +1,6 @@
 """Bad requests get the status the contract says, with the value and the limit."""
 
+import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path

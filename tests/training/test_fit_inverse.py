@@ -1,0 +1,150 @@
+"""Inverse graphics learns shapes it can be checked against, and goes on to the last bit."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from checkpoints import inverse_graphics_from_file, tensors_from_file, write_tensors
+from labelmint import Model
+from nets.inverse_graphics import InverseGraphicsConfig
+from nets.textured import Cameras
+from tests.training.ellipsoids import BANK, EXTENT, ellipsoids, sets_of_ellipsoids
+from training.errors import TrainingError
+from training.fit_inverse import InverseTraining, directions_of
+from training.inverse_config import InverseFit, Weights
+from training.inverse_losses import silhouette_loss
+from training.inverse_run import Run, run_inverse, silhouettes_met
+from training.inverse_state import state_path
+from training.object_sets import ObjectSets
+
+CPU = torch.device("cpu")
+TINY = InverseGraphicsConfig(extent=EXTENT, hidden=32, texture=8)
+FAST = InverseFit(TINY, steps=4, batch=2, resolution=24)
+MODEL = Model(
+    name="demo", bundle_id="sha256:demo", family="fake", outputs=(), image_size=(32, 32),
+    label_size=(32, 32), z_dim=8, w_dim=8, num_ws=4, num_classes=0, view_layers=2,
+    truncation_psi=1.0, truncation_cutoff=4, classes=(), keypoints=("nose",), skeleton=(),
+    score_source="", max_batch_size=8, engine="fake", licences=("CC0-1.0",), calibrated=False,
+)  # fmt: skip
+
+
+def run_at(out: Path) -> Run:
+    return Run(out, 2, ("background",), ["CC0-1.0"])
+
+
+def training(config: InverseFit = FAST, sets: ObjectSets | None = None) -> InverseTraining:
+    return InverseTraining(config, sets or sets_of_ellipsoids(4), BANK, CPU)
+
+
+def test_shapes_come_to_fit_the_silhouettes_and_the_geometry() -> None:
+    sets = sets_of_ellipsoids(4)
+    learns = training(replace(FAST, steps=120, batch=4, learning_rate=2e-3, resolution=32), sets)
+    before = silhouettes_met(learns)
+    while learns.step < learns.config.steps:
+        learns.advance()
+    assert silhouettes_met(learns) > 0.93 > before
+    with torch.no_grad():
+        found = learns.network(learns.network_input(sets.images[:, 1])).points
+    extents = found.amax(dim=1) - found.amin(dim=1)
+    truth = ellipsoids(4).amax(dim=1) - ellipsoids(4).amin(dim=1)
+    assert (extents[:, :2] - truth[:, :2]).abs().mean() < 0.15  # width and height, of about 1.7
+
+
+@pytest.mark.parametrize("views", [1, 4])
+@pytest.mark.parametrize("cameras", [False, True])
+def test_a_training_that_was_cut_ends_with_the_same_bytes(
+    views: int, cameras: bool, tmp_path: Path
+) -> None:
+    config = replace(FAST, network=replace(TINY, camera=cameras), refine_cameras=cameras)
+    sets = sets_of_ellipsoids(4, views)
+    whole, cut = tmp_path / "whole.safetensors", tmp_path / "cut.safetensors"
+    met = run_inverse(training(config, sets), MODEL, run_at(whole), resume=False)
+    half = training(config, sets)
+    with pytest.raises(KeyboardInterrupt):
+        stop_after(half, 3, cut)
+    assert run_inverse(training(config, sets), MODEL, run_at(cut), resume=True) == met
+    for name in ("", ".state"):
+        paths = [p.with_suffix(f"{name}.safetensors") if name else p for p in (whole, cut)]
+        assert paths[0].read_bytes() == paths[1].read_bytes()
+    card = inverse_graphics_from_file(whole)[1]
+    assert (card.bundle_id, card.keypoints, card.camera) == ("sha256:demo", ["nose"], cameras)
+    assert card.silhouette == pytest.approx(met, abs=1e-4)
+    assert (tmp_path / "whole-000002.png").exists()
+
+
+def stop_after(training: InverseTraining, steps: int, out: Path) -> None:
+    """As Ctrl-C does it, between a state that was written and the next."""
+    advance = training.advance
+
+    def advance_or_stop() -> dict[str, float]:
+        if training.step == steps:
+            raise KeyboardInterrupt
+        return advance()
+
+    training.advance = advance_or_stop  # type: ignore[method-assign]  # the user's hand
+    run_inverse(training, MODEL, run_at(out), resume=False)
+
+
+def test_another_recipe_or_other_sets_are_not_gone_on_with(tmp_path: Path) -> None:
+    out = tmp_path / "n.safetensors"
+    run_inverse(training(), MODEL, run_at(out), resume=False)
+    for other in (
+        training(replace(FAST, batch=3)),
+        training(replace(FAST, weights=Weights(colour=1.0))),
+        training(FAST, sets_of_ellipsoids(3)),
+    ):
+        with pytest.raises(TrainingError, match="leave --resume out"):
+            run_inverse(other, MODEL, run_at(out), resume=True)
+    broken = tensors_from_file(state_path(out))
+    broken.pop("value.bends.bias")
+    write_tensors(state_path(out), broken)
+    with pytest.raises(TrainingError, match="no state of this training"):
+        run_inverse(training(), MODEL, run_at(out), resume=True)
+
+
+def test_a_loss_that_is_not_finite_changes_nothing() -> None:
+    learns = training(replace(FAST, weights=Weights(colour=float("inf"))))
+    before = {name: value.clone() for name, value in learns.network.state_dict().items()}
+    with pytest.raises(TrainingError, match="not finite"):
+        learns.advance()
+    assert learns.step == 0
+    for name, value in learns.network.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_coarse_cameras_are_refined_towards_the_true_ones() -> None:
+    """The bank says one view is 20 degrees further round than it is."""
+    wrong = Cameras(BANK.azimuth + torch.tensor([0, 0, 0.35, 0]), *list(vars(BANK).values())[1:])
+    config = replace(
+        FAST, steps=150, batch=4, learning_rate=3e-3, resolution=32, refine_cameras=True
+    )
+    learns = InverseTraining(config, sets_of_ellipsoids(6), wrong, CPU)
+    while learns.step < config.steps:
+        learns.advance()
+    turned = learns.turns[:, 0].detach()
+    assert turned[2] - turned[[0, 1, 3]].mean() < -0.08
+
+
+def test_a_network_that_tells_cameras_learns_them() -> None:
+    config = replace(FAST, network=replace(TINY, camera=True), steps=100, batch=4, resolution=16)
+    learns = training(replace(config, learning_rate=2e-3))
+    losses = [learns.advance()["camera"] for _ in range(config.steps)]
+    assert sum(losses[-10:]) < 0.3 * sum(losses[:3])
+    with torch.no_grad():
+        angles = learns.network(learns.network_input(learns.sets.images[:, 0])).angles
+    assert angles.shape == (4, 2)
+
+
+def test_directions_are_those_of_the_angles() -> None:
+    assert directions_of(BANK).norm(dim=1).sub(1).abs().max() < 1e-6
+    assert directions_of(BANK)[3, 0] > 0.7 and directions_of(BANK)[0, 0] < -0.7
+
+
+def test_the_silhouette_loss_is_one_less_intersection_over_union() -> None:
+    a, b = torch.zeros(1, 4, 4), torch.zeros(1, 4, 4)
+    a[0, :2], b[0, 1:3] = 1, 1
+    assert silhouette_loss(a, b).item() == pytest.approx(1 - 4 / 12)
+    assert silhouette_loss(a, a).item() == 0
+    assert silhouette_loss(torch.zeros_like(a), torch.zeros_like(a)).isfinite()
