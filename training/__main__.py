@@ -12,6 +12,7 @@ from training.interpreter_command import interpreter
 from training.invert_command import invert
 from training.refiner_command import refiner
 from training.sample_command import sample
+from training.shapes_command import shapes
 from training.views_command import views
 
 
@@ -27,6 +28,7 @@ main.add_command(invert)
 main.add_command(interpreter)
 main.add_command(evaluate)
 main.add_command(views)
+main.add_command(shapes)
 
 
 def run() -> None:
