@@ -16,7 +16,7 @@ class Limits:
     longest_edge: float = 20.0  # over the median edge
     flatness: float = 0.05  # shortest side of the bounding box over its longest
     smallest: float = 0.05  # longest side of the bounding box
-    reach: float = 10.0  # furthest vertex from the origin
+    reach: float = 5.0  # furthest vertex from the origin
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,8 @@ def places_near(xyz: Tensor, points: Tensor, faces: Tensor) -> tuple[Tensor, Ten
     place = (weights[..., None] * corners).sum(dim=3)
     away = (place - xyz[None, :, None]).norm(dim=3)
     away = torch.where((weights >= 0).all(dim=3), away, torch.inf)
-    kind, face = away.amin(dim=2).argmin(dim=0), away.amin(dim=0).argmin(dim=1)
+    best = away.transpose(0, 1).flatten(1).argmin(dim=1)
+    kind, face = best // len(faces), best % len(faces)
     return face, weights[kind, torch.arange(len(xyz)), face]
 
 

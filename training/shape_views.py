@@ -15,6 +15,7 @@ from training.views_sheet import CAPTION, GAP, INK, PAPER
 
 AZIMUTHS = 8
 TILE = 160  # pixels of a turntable's tile
+FILLED = 0.95  # of a tile, by the sphere that holds the object
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,6 @@ class Shape:
 
     points: Tensor  # [642, 3], object frame and units
     texture: Tensor  # [3, T, 2T] in [0, 1]
-
-
-def camera(azimuth: float, elevation: float, distance: float, focal: float) -> Cameras:
-    """One camera; angles in radians."""
-    return Cameras(*(torch.tensor([float(x)]) for x in (azimuth, elevation, distance, focal)))
 
 
 def seen_shape(shape: Shape, template: Template, cameras: Cameras, resolution: int) -> Seen:
@@ -65,10 +61,12 @@ def normals_of_seen(seen: Seen, on_paper: bool = False) -> NDArray[np.uint8]:
     return there_of_seen(seen)[..., None] // 255 * _bytes(scaled)
 
 
-def turntable(shape: Shape, template: Template, distance: float, focal: float) -> Image.Image:
+def turntable(shape: Shape, template: Template, distance: float) -> Image.Image:
     """Eight azimuths across, from the front towards the object's left; colour, normals and depth
-    (near is bright) below one another."""
+    (near is bright) below one another. The whole object is in it, whatever the images showed."""
     angles = [i * 2 * math.pi / AZIMUTHS for i in range(AZIMUTHS)]
+    reach = min(float(shape.points.norm(dim=1).max()), 0.9 * distance)
+    focal = FILLED / 2 * math.sqrt(distance**2 - reach**2) / max(reach, 1e-6)
     around = Cameras(
         torch.tensor(angles),
         torch.zeros(AZIMUTHS),
@@ -77,8 +75,7 @@ def turntable(shape: Shape, template: Template, distance: float, focal: float) -
     )
     seen = seen_shape(shape, template, around, TILE)
     depth = torch.where(seen.face >= 0, seen.depth, distance)
-    reach = float((depth - distance).abs().max().clamp(min=1e-6))
-    grey = 0.55 + 0.4 * (distance - depth) / reach
+    grey = 0.55 + 0.4 * (distance - depth) / (depth - distance).abs().max().clamp(min=1e-6)
     rows = [
         colours_of_seen(seen),
         normals_of_seen(seen, on_paper=True),

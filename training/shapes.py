@@ -161,7 +161,7 @@ def _pictures(
 ) -> list[Path]:
     seen = seen_shape(subject.shape, template, subject.cameras[:1], resolution)
     pictures = {
-        "turntable": turntable(subject.shape, template, card.distance, card.focal),
+        "turntable": turntable(subject.shape, template, card.distance),
         "normals": Image.fromarray(normals_of_seen(seen)[0]),
         "mask": Image.fromarray(there_of_seen(seen)[0]),
     }
