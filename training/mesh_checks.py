@@ -8,6 +8,9 @@ from nets.mesh import turned_inside_out
 from training.inverse_mesh import Template
 
 
+ABSURD = 1e6  # radii; float32 overflows in squares of squares from 1e9 on
+
+
 @dataclass(frozen=True)
 class Limits:
     """Past which a mesh is flagged; lengths in radii of the sphere it was bent from."""
@@ -21,9 +24,9 @@ class Limits:
 
 @dataclass(frozen=True)
 class Checks:
-    """Of one mesh; lengths in object units. Measures that are not finite are None."""
+    """Of one mesh; lengths in object units. Without finite vertices there are no measures."""
 
-    finite: bool
+    finite: bool  # and within reason
     inverted: float | None  # share of faces
     longest_edge: float | None
     median_edge: float | None
@@ -35,9 +38,10 @@ class Checks:
 
 def checks_of_mesh(points: Tensor, template: Template, radius: float, limits: Limits) -> Checks:
     """Of points [V, 3] on the template's faces."""
-    if not points.isfinite().all():
-        some = int((~points.isfinite()).any(dim=1).sum())
-        flag = f"{some} of {len(points)} vertices are not finite"
+    finite = ((points / radius).abs() <= ABSURD).all(dim=1)  # NaN is not
+    if not finite.all():
+        some = int((~finite).sum())
+        flag = f"{some} of {len(points)} vertices are not finite, or over {ABSURD:g} radii away"
         return Checks(False, None, None, None, None, None, None, (flag,))
     radii = points.double() / radius  # the measures below have absolute limits
     inverted = float(turned_inside_out(radii[None], template.faces)[0])

@@ -37,8 +37,10 @@ def seen_shape(shape: Shape, template: Template, cameras: Cameras, resolution: i
 
 def depth_of_seen(seen: Seen) -> NDArray[np.float32]:
     """z-depth in object units [N, R, R], 0 where nothing is: it is written to files."""
-    depth: NDArray[np.float32] = torch.where(seen.face >= 0, seen.depth, 0.0).numpy()
-    return depth
+    depth = torch.where(seen.face >= 0, seen.depth, 0.0)
+    depth = depth.nan_to_num(0.0, 0.0, 0.0)  # of an absurd mesh that was to be written all the same
+    there: NDArray[np.float32] = depth.numpy()
+    return there
 
 
 def there_of_seen(seen: Seen) -> NDArray[np.uint8]:
@@ -98,5 +100,5 @@ def _on_paper(seen: Seen, colours: NDArray[np.floating]) -> NDArray[np.uint8]:
 
 
 def _bytes(unit: NDArray[np.floating]) -> NDArray[np.uint8]:
-    scaled: NDArray[np.uint8] = (np.clip(unit, 0, 1) * 255).round().astype(np.uint8)
+    scaled: NDArray[np.uint8] = (np.nan_to_num(np.clip(unit, 0, 1)) * 255).round().astype(np.uint8)
     return scaled

@@ -77,6 +77,9 @@ def shapes(
         {"--masks": masks, "--azimuth": azimuth, "--elevation": elevation},
         {"--objects": objects, "--seed": seed, "--pose": pose},
     )
+    for name, value in {"--azimuth": azimuth, "--elevation": elevation}.items():
+        if value is not None and math.isnan(value):  # which is within any range of click's
+            raise click.UsageError(f"{name} is nan; it must be a number of degrees")
     refuse_existing_report(out)
     network, card = inverse_graphics_from_file(network_path)
     network.to(device)
