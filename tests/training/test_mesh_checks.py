@@ -29,7 +29,7 @@ def test_vertices_that_are_not_finite_are_counted() -> None:
     found = checks(points)
     assert found.flags == ("2 of 642 vertices are not finite, or over 1e+06 radii away",)
     assert not found.finite and not checks(ellipsoid() * 1e30).finite
-    assert found.inverted is found.box is found.reach is None
+    assert (found.inverted, found.box, found.reach) == (None, None, None)
 
 
 def test_a_mesh_turned_inside_out_is_flagged() -> None:

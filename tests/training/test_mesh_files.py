@@ -20,25 +20,30 @@ from training.mesh_files import TexturedMesh, textured_mesh, write_glb, write_ob
 
 HEAD = ellipsoid()
 TEXTURE = torch.rand(3, 16, 32, generator=torch.Generator().manual_seed(0))
-Read = Callable[[Path], trimesh.Trimesh]
+Read = Callable[[Path], Any]
 
 
 def mesh() -> TexturedMesh:
     return textured_mesh(HEAD, SPHERE.faces, SPHERE.uv, TEXTURE)
 
 
-def glb(folder: Path) -> trimesh.Trimesh:
+def glb(folder: Path) -> Any:
     write_glb(folder / "a.glb", mesh(), {})
-    return trimesh.load(folder / "a.glb", process=False).geometry["object"]
+    return only_mesh(folder / "a.glb")
 
 
-def obj(folder: Path) -> trimesh.Trimesh:
+def obj(folder: Path) -> Any:
     written = write_obj(folder / "a.obj", mesh())
     assert sorted(written) == sorted(folder.iterdir())
-    return trimesh.load(folder / "a.obj", process=False, maintain_order=True)
+    return only_mesh(folder / "a.obj")
 
 
-def image_of(read: trimesh.Trimesh) -> Image.Image:
+def only_mesh(path: Path) -> Any:
+    (found,) = trimesh.load_scene(path, process=False, maintain_order=True).geometry.values()
+    return found
+
+
+def image_of(read: Any) -> Image.Image:
     material = read.visual.material
     image: Image.Image = getattr(material, "baseColorTexture", None) or material.image
     return image
@@ -87,7 +92,7 @@ def test_a_glb_names_its_keypoints_and_how_its_texture_goes_on(tmp_path: Path) -
     path = tmp_path / "a.glb"
     places = {"nose": np.array([0, 0, 0.9], np.float32), "left ear": np.array([1, 0, 0.0])}
     write_glb(path, mesh(), places)
-    scene = trimesh.load(path)
+    scene = trimesh.load_scene(path)
     for name, xyz in places.items():
         matrix, geometry = scene.graph.get(f"keypoint.{name}")
         assert geometry is None and np.allclose(matrix[:3, 3], xyz)

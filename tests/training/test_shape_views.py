@@ -11,7 +11,6 @@ from tests.training.ellipsoids import DISTANCE, FOCAL, SPHERE, around, ellipsoid
 from training.rays import rays_from_keypoints
 from training.shape_views import (
     AZIMUTHS,
-    GAP,
     TILE,
     Shape,
     colours_of_seen,
@@ -21,7 +20,7 @@ from training.shape_views import (
     there_of_seen,
     turntable,
 )
-from training.views_sheet import CAPTION, PAPER
+from training.views_sheet import CAPTION, GAP, PAPER
 
 AXES = torch.tensor([0.8, 1.0, 0.9])
 RED = Shape(ellipsoid(*AXES), torch.tensor([1.0, 0.0, 0.0])[:, None, None].expand(3, 4, 8))
@@ -37,7 +36,8 @@ def true_depth(cameras: Cameras, resolution: int) -> Tensor:
     a, b = (way * way).sum(2), (start * way).sum(2)
     root = (b * b - a * ((start * start).sum(2) - 1)).sqrt()  # NaN below 0
     along = 1 / (plane.square().sum(2) / FOCAL**2 + 1).sqrt()  # of the axis, per unit of the ray
-    return ((-b - root) / a * along).unflatten(1, (resolution, resolution))
+    depth: Tensor = ((-b - root) / a * along).unflatten(1, (resolution, resolution))
+    return depth
 
 
 def test_an_ellipsoids_depth_is_its_equations() -> None:

@@ -1,5 +1,6 @@
 """Images, or a service's objects, become files that are sound or are named as not sound."""
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +11,10 @@ import pytest
 import torch
 import trimesh
 from click.testing import CliRunner, Result
+from msgspec.structs import replace
 from PIL import Image
 
+from bundle.open import Bundle
 from engines.fake import fake_bundle
 from tests.service.harness import FakeModel, served
 from tests.training.ellipsoids import SPHERE, ellipsoid, write_network
@@ -50,6 +53,14 @@ def images(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    folder = tmp_path / "one"
+    folder.mkdir()
+    Image.new("RGB", (16, 16), (90, 60, 30)).save(folder / "a b.png")
+    return folder
+
+
 def test_every_image_gives_its_files_and_an_entry(
     tmp_path: Path, network: Path, images: Path
 ) -> None:
@@ -69,7 +80,7 @@ def test_every_image_gives_its_files_and_an_entry(
     assert first["camera"]["from"] == "front" and second["silhouette_iou"] is None
     # The mask is a band of 24/40 of the square's width, the object an ellipse within it.
     assert 0.2 < first["silhouette_iou"] < 0.8
-    mesh = trimesh.load(out / "a_b.glb", process=False).geometry["object"]
+    mesh = trimesh.load_scene(out / "a_b.glb", process=False).geometry["object"]
     assert np.allclose(mesh.vertices[mesh.faces], ellipsoid()[SPHERE.faces], atol=1e-5)
     depth = np.load(out / "a_b.depth.npy")
     assert depth.shape == (8, 8) and depth.dtype == np.float32 and np.isfinite(depth).all()
@@ -77,18 +88,18 @@ def test_every_image_gives_its_files_and_an_entry(
 
 
 def test_pictures_are_from_where_the_options_or_the_network_say(
-    tmp_path: Path, images: Path
+    tmp_path: Path, image: Path
 ) -> None:
     network = write_network(tmp_path / "c.safetensors", ellipsoid(), camera=True)
     for name, options in {"told": (), "given": ("--azimuth", "90", "--elevation", "-5")}.items():
         out = tmp_path / name
-        run = shapes("--network", network, "--images", images, "--out", out, *SMALL, *options)
+        run = shapes("--network", network, "--images", image, "--out", out, *SMALL, *options)
         assert run.exit_code == 0, run.output
     told, given = (report_of(tmp_path / n)["objects"][0]["camera"] for n in ("told", "given"))
     assert told["from"] == "network" and told["azimuth_deg"] != 0
     assert given["from"] == "options"
     assert (given["azimuth_deg"], given["elevation_deg"]) == (pytest.approx(90), pytest.approx(-5))
-    depth = np.load(tmp_path / "given" / "c.depth.npy")
+    depth = np.load(tmp_path / "given" / "a_b.depth.npy")
     assert depth[depth > 0].min() == pytest.approx(6 - 0.8, abs=0.02)
 
 
@@ -102,48 +113,45 @@ def test_pictures_are_from_where_the_options_or_the_network_say(
     ],
 )
 def test_degenerate_meshes_are_named_and_written_only_when_asked_for(
-    tmp_path: Path, images: Path, points: torch.Tensor, words: str
+    tmp_path: Path, image: Path, points: torch.Tensor, words: str
 ) -> None:
     network = write_network(tmp_path / "i.safetensors", points)
-    run = shapes("--network", network, "--images", images, "--out", tmp_path / "o", *SMALL)
-    assert run.exit_code == 0 and "wrote 0 of 3 shapes" in run.output and "3 flagged" in run.output
+    run = shapes("--network", network, "--images", image, "--out", tmp_path / "o", *SMALL)
+    assert run.exit_code == 0 and "wrote 0 of 1 shapes" in run.output and "1 flagged" in run.output
     assert f"flagged: a_b: {report_of(tmp_path / 'o')['objects'][0]['flags'][0]}" in run.output
     assert words in run.output
     assert [path.name for path in (tmp_path / "o").iterdir()] == ["report.json"]
     kept = ("--keep-flagged", "--out", tmp_path / "k", *SMALL)
-    run = shapes("--network", network, "--images", images, *kept)
+    run = shapes("--network", network, "--images", image, *kept)
     assert run.exit_code == 0, run.output
-    assert "wrote 3 of 3 shapes" in run.output and "3 flagged" in run.output
+    assert "wrote 1 of 1 shapes" in run.output and "1 flagged" in run.output
     for path in (tmp_path / "k").glob("*.npy"):
         assert np.isfinite(np.load(path)).all()
     for path in (tmp_path / "k").glob("*.obj"):
         assert "nan" not in path.read_text() and "inf" not in path.read_text()
     for path in (tmp_path / "k").glob("*.glb"):
-        assert np.isfinite(trimesh.load(path, process=False).geometry["object"].vertices).all()
+        assert np.isfinite(
+            trimesh.load_scene(path, process=False).geometry["object"].vertices
+        ).all()
 
 
-def test_what_is_not_finite_is_never_written(tmp_path: Path, images: Path) -> None:
+def test_what_is_not_finite_is_never_written(tmp_path: Path, image: Path) -> None:
     for name, points, radius in (
         ("inf", ellipsoid() * 1e37, 1e9),
         ("far", ellipsoid() * 1e30, 1.0),
     ):
         network = write_network(tmp_path / "i.safetensors", points, radius=radius)
         out = tmp_path / name
-        run = shapes("--network", network, "--images", images, "--out", out, "--keep-flagged")
+        run = shapes("--network", network, "--images", image, "--out", out, "--keep-flagged")
         assert run.exit_code == 0, run.output
-        assert "vertices are not finite" in run.output and "wrote 0 of 3" in run.output
+        assert "vertices are not finite" in run.output and "wrote 0 of 1" in run.output
         assert [path.name for path in out.iterdir()] == ["report.json"]
-        assert report_of(out)["flagged"] == 3
+        assert report_of(out)["flagged"] == 1
 
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[str]:
-    models = [
-        FakeModel("bank", fake_bundle(resolution=16, view_codes=4)),
-        FakeModel("none", fake_bundle(resolution=16)),
-        FakeModel("bare", fake_bundle(resolution=16, heads=False, view_codes=4)),
-    ]
-    with served(models[:1]) as server:
+    with served([FakeModel(bundle=fake_bundle(resolution=16, view_codes=4))]) as server:
         yield f"127.0.0.1:{server.server.port}"
 
 
@@ -162,7 +170,7 @@ def test_objects_of_a_service_have_keypoints_and_can_be_posed(
     assert first["camera"]["azimuth_deg"] == 0  # the bank's nearest to the front
     keypoints = json.loads((out / "object_000000.keypoints.json").read_text())["keypoints"]
     assert [keypoint["name"] for keypoint in keypoints] == ["left", "right", "top"]
-    mesh = trimesh.load(out / "object_000000.glb", process=False)
+    mesh = trimesh.load_scene(out / "object_000000.glb", process=False)
     for keypoint in keypoints:
         if keypoint["views"] == 0:
             assert keypoint["xyz"] is None
@@ -216,8 +224,47 @@ def test_faults_of_the_input_are_one_line(
         assert not (tmp_path / "o").exists()
 
 
-def test_a_report_is_not_written_over(tmp_path: Path, network: Path, images: Path) -> None:
-    arguments = ("--network", network, "--images", images, "--out", tmp_path / "o", *SMALL)
+def without_keypoints(bundle: Bundle) -> Bundle:
+    assert bundle.manifest.heads is not None
+    heads = replace(bundle.manifest.heads, keypoints=None)
+    return dataclasses.replace(bundle, manifest=replace(bundle.manifest, heads=heads))
+
+
+def test_a_bundle_without_keypoints_gives_shapes_alone(tmp_path: Path, network: Path) -> None:
+    pose = tmp_path / "pose.json"
+    pose.write_text('{"top": [0, 1.4, 0]}')
+    bare = without_keypoints(fake_bundle(resolution=16, view_codes=4))
+    with served([FakeModel(bundle=bare)]) as server:
+        asked = ("--source", f"127.0.0.1:{server.server.port}", "--objects", 1, *SMALL)
+        run = shapes("--network", network, "--out", tmp_path / "o", *asked)
+        posed = shapes("--network", network, "--out", tmp_path / "p", *asked, "--pose", pose)
+    assert run.exit_code == 0, run.output
+    assert "has no keypoints; shapes only" in run.output
+    assert not list((tmp_path / "o").glob("*.keypoints.json"))
+    assert isinstance(posed.exception, TrainingError)
+    assert "has no keypoints to move" in str(posed.exception)
+
+
+@pytest.mark.parametrize(
+    ("bundle", "words"),
+    [
+        (fake_bundle(resolution=16), "its bundle has no view bank; export it with --views"),
+        (fake_bundle(resolution=16, view_codes=1), "its view bank tells no camera; annotate it"),
+        (fake_bundle(resolution=16, view_codes=4, heads=False), "its bundle has no masks"),
+    ],
+)
+def test_bundles_that_cannot_be_used_are_refused_in_one_line(
+    tmp_path: Path, network: Path, bundle: Bundle, words: str
+) -> None:
+    with served([FakeModel(bundle=bundle)]) as server:
+        source = f"127.0.0.1:{server.server.port}"
+        run = shapes("--network", network, "--out", tmp_path / "o", "--source", source)
+    assert isinstance(run.exception, TrainingError) and words in str(run.exception)
+    assert "\n" not in str(run.exception) and not (tmp_path / "o").exists()
+
+
+def test_a_report_is_not_written_over(tmp_path: Path, network: Path, image: Path) -> None:
+    arguments = ("--network", network, "--images", image, "--out", tmp_path / "o", *SMALL)
     assert shapes(*arguments).exit_code == 0
     again = shapes(*arguments)
     assert isinstance(again.exception, TrainingError) and "name another" in str(again.exception)
