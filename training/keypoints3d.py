@@ -53,6 +53,8 @@ def keypoints_on_mesh(
 ) -> Keypoints3D:
     """keypoints [V, K, 3]: x, y in image extents from the middle, y down, and confidence, of V
     cameras; points [P, 3] and faces [F, 3] of the object's mesh."""
+    told = keypoints.isfinite().all(dim=2, keepdim=True)
+    keypoints = torch.where(told, keypoints, 0.0)
     rays = rays_from_keypoints(cameras, keypoints)
     confidence = keypoints[..., 2].clamp(min=0)
     hits = hits_of_rays(rays, points, faces)

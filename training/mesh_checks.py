@@ -7,7 +7,6 @@ from torch import Tensor
 from nets.mesh import turned_inside_out
 from training.inverse_mesh import Template
 
-
 ABSURD = 1e6  # radii; float32 overflows in squares of squares from 1e9 on
 
 

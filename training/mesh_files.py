@@ -24,6 +24,7 @@ from trimesh.visual.texture import TextureVisuals
 from nets.mesh import vertex_normals
 
 REPEAT, CLAMP_TO_EDGE, LINEAR = 10497, 33071, 9729  # glTF takes OpenGL's numbers
+UNITS = "object units of the bundle's cameras; x to the object's left, y up, z out of its front"
 KEYPOINT = "keypoint."  # begins the names of the nodes that keypoints are
 MESH = "object"
 
@@ -68,7 +69,7 @@ def write_glb(path: Path, mesh: TexturedMesh, keypoints: Mapping[str, NDArray[np
         scene.graph.update(
             frame_to=KEYPOINT + name, matrix=trimesh.transformations.translation_matrix(xyz)
         )
-    path.write_bytes(export_glb(scene, include_normals=True, tree_postprocessor=_sampled))
+    path.write_bytes(export_glb(scene, include_normals=True, tree_postprocessor=_finished))
 
 
 def write_obj(path: Path, mesh: TexturedMesh) -> list[Path]:
@@ -102,8 +103,10 @@ def _trimesh(mesh: TexturedMesh, material: PBRMaterial | SimpleMaterial) -> trim
     )
 
 
-def _sampled(tree: dict[str, Any]) -> None:
-    """Says how the texture goes on at its edges: round the object, but not over the poles."""
+def _finished(tree: dict[str, Any]) -> None:
+    """Says how the texture goes on at its edges: round the object, but not over the poles; and
+    that lengths are no metres, as they are without a word."""
+    tree["asset"]["extras"] = {"units": UNITS}
     tree["samplers"] = [
         {"wrapS": REPEAT, "wrapT": CLAMP_TO_EDGE, "magFilter": LINEAR, "minFilter": LINEAR}
     ]

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
-from tqdm import tqdm
 
 from checkpoints import InverseGraphicsCard
 from nets.inverse_graphics import InverseGraphics, Shapes
@@ -48,7 +47,7 @@ def subjects_from_folder(
     if masks is not None:
         silhouettes = _silhouettes(masks, paths, sizes, card.extent)
     subjects = []
-    for first in tqdm(range(0, len(paths), AT_ONCE), desc="shapes", unit="batch"):
+    for first in range(0, len(paths), AT_ONCE):
         found = shapes_of_images(torch.cat(images[first : first + AT_ONCE]), network, device)
         for i in range(len(found.points)):
             silhouette = silhouettes[first + i]

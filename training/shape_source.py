@@ -8,7 +8,6 @@ than what the view nearest to the front gives.
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from checkpoints import InverseGraphicsCard
 from labelmint import Model
@@ -54,7 +53,7 @@ def subjects_of_sets(
 ) -> list[Subject]:
     """One of each object; the view nearest to the front makes its pictures."""
     subjects = []
-    for i in tqdm(range(len(sets)), desc="shapes", unit="object"):
+    for i in range(len(sets)):
         found = shapes_of_images(sets.images[i], network, device)
         shape = Shape(found.points.mean(dim=0), found.texture.mean(dim=0))
         codes = sets.codes[i]

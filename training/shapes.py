@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+from tqdm import tqdm
 
 from checkpoints import InverseGraphicsCard, write_text
 from nets.textured import Cameras
@@ -24,7 +25,7 @@ from training.inverse_mesh import Template
 from training.keypoint_files import keypoint_nodes, keypoints_text, moved_anchors
 from training.keypoints3d import Keypoints3D, posed
 from training.mesh_checks import Checks, Limits, checks_of_mesh, flags_of_texture
-from training.mesh_files import textured_mesh, write_glb, write_obj
+from training.mesh_files import UNITS, textured_mesh, write_glb, write_obj
 from training.shape_views import (
     Shape,
     depth_of_seen,
@@ -35,7 +36,6 @@ from training.shape_views import (
 )
 
 REPORT = "report.json"
-UNITS = "object units of the bundle's cameras; x to the object's left, y up, z out of its front"
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,8 @@ def write_shapes(
     """Writes every subject, and the report. Raises TrainingError where a report is already."""
     refuse_existing_report(out)
     out.mkdir(parents=True, exist_ok=True)
-    entries = [write_subject(out, subject, card, template, config) for subject in subjects]
+    shown = tqdm(subjects, desc="shapes", unit="object")
+    entries = [write_subject(out, subject, card, template, config) for subject in shown]
     report: dict[str, Any] = {
         "made": dict(made),
         "units": UNITS,

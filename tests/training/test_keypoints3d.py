@@ -85,10 +85,11 @@ def test_what_no_view_tells_is_not_known() -> None:
     xyz, _ = places()
     keypoints = keypoints_of(xyz, around(8))
     keypoints[:, 1, 2] = 0  # no confidence
+    keypoints[3, 2, 0] = torch.nan
     beside = around(1)
     alone = keypoints_of(xyz, beside)
     alone[0, 2, :2] = 0.5  # one ray, past the mesh
-    assert found(keypoints, around(8)).views.tolist() == [8, 0, 8, 8]
+    assert found(keypoints, around(8)).views.tolist() == [8, 0, 7, 8]
     assert found(alone, beside).views[2] == 0
     for one in (found(keypoints, around(8)), found(alone, beside)):
         assert all(

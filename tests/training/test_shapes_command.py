@@ -270,7 +270,9 @@ def test_a_report_is_not_written_over(tmp_path: Path, network: Path, image: Path
     assert isinstance(again.exception, TrainingError) and "name another" in str(again.exception)
 
 
-def test_options_that_do_not_go_together_are_a_usage_error(network: Path, images: Path) -> None:
+def test_options_that_do_not_go_together_are_a_usage_error(
+    tmp_path: Path, network: Path, images: Path
+) -> None:
     for options, words in [
         ((), "either --images or --source"),
         (("--images", images, "--source", "h:1"), "either --images or --source"),
@@ -278,5 +280,5 @@ def test_options_that_do_not_go_together_are_a_usage_error(network: Path, images
         (("--source", "h:1", "--azimuth", 3), "--azimuth is for --images"),
         (("--images", images, "--azimuth", "nan"), "--azimuth"),
     ]:
-        run = shapes("--network", network, "--out", "o", *options)
+        run = shapes("--network", network, "--out", tmp_path / "o", *options)
         assert run.exit_code == 2 and words in run.output
