@@ -13,6 +13,7 @@ from training.inverse_command import inverse_graphics
 from training.invert_command import invert
 from training.refiner_command import refiner
 from training.sample_command import sample
+from training.shapes_command import shapes
 from training.views_command import views
 
 
@@ -29,6 +30,7 @@ main.add_command(interpreter)
 main.add_command(evaluate)
 main.add_command(views)
 main.add_command(inverse_graphics)
+main.add_command(shapes)
 
 
 def run() -> None:

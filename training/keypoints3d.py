@@ -6,6 +6,7 @@ camera, and their geometric median is taken. From there the point nearest to the
 without those that pass far by; a mesh that is a little wrong does no harm to that.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -38,6 +39,7 @@ class Anchors:
 class Keypoints3D:
     """K keypoints of one object, object frame and units."""
 
+    names: tuple[str, ...]
     xyz: Tensor  # [K, 3], 0 where no view tells
     views: Tensor  # int64 [K], that agree on it; 0: it is not known
     spread: Tensor  # [K], mean distance of those views' rays from it
@@ -47,10 +49,12 @@ class Keypoints3D:
 
 
 def keypoints_on_mesh(
-    keypoints: Tensor, cameras: Cameras, points: Tensor, faces: Tensor
+    names: Sequence[str], keypoints: Tensor, cameras: Cameras, points: Tensor, faces: Tensor
 ) -> Keypoints3D:
     """keypoints [V, K, 3]: x, y in image extents from the middle, y down, and confidence, of V
     cameras; points [P, 3] and faces [F, 3] of the object's mesh."""
+    told = keypoints.isfinite().all(dim=2, keepdim=True)
+    keypoints = torch.where(told, keypoints, 0.0)
     rays = rays_from_keypoints(cameras, keypoints)
     confidence = keypoints[..., 2].clamp(min=0)
     hits = hits_of_rays(rays, points, faces)
@@ -65,7 +69,7 @@ def keypoints_on_mesh(
     spread = torch.where(agrees, away, 0.0).sum(dim=0) / views.clamp(min=1)
     face, weights = places_near(xyz, points, faces)
     vertices = torch.cdist(xyz, points).argmin(dim=1)
-    return Keypoints3D(xyz, views, spread, wide, Anchors(face, weights), vertices)
+    return Keypoints3D(tuple(names), xyz, views, spread, wide, Anchors(face, weights), vertices)
 
 
 def posed(points: Tensor, faces: Tensor, anchors: Anchors, moved: Tensor) -> Tensor:
@@ -85,7 +89,8 @@ def posed(points: Tensor, faces: Tensor, anchors: Anchors, moved: Tensor) -> Ten
         ]
     )
     right = torch.cat([torch.zeros_like(points, dtype=torch.float64), wanted])
-    return points + torch.linalg.solve(system, right)[:count].to(points.dtype)
+    shift: Tensor = torch.linalg.solve(system, right)[:count]
+    return points + shift.to(points.dtype)
 
 
 def _middle_of_hits(hits: Hits, confidence: Tensor) -> tuple[Tensor, Tensor]:

@@ -22,7 +22,8 @@ class Rays:
     def distances(self, xyz: Tensor) -> Tensor:
         """From xyz [K, 3] to each one's rays, [V, K]."""
         to = xyz - self.origin
-        return torch.linalg.cross(to, self.direction).norm(dim=2)
+        away: Tensor = torch.linalg.cross(to, self.direction).norm(dim=2)
+        return away
 
     def meeting(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """With weights [V, K]: the points nearest to the rays by least squares, [K, 3], and how
@@ -66,11 +67,11 @@ def hits_of_rays(rays: Rays, points: Tensor, faces: Tensor) -> Hits:
     way = rays.direction.flatten(0, 1)
     start = rays.origin.expand_as(rays.direction).flatten(0, 1)
     normal = normals(points[None], faces)[0]
+    chunk = max(1, AT_ONCE // len(faces))
     found = [
-        _first_hits(*some, points[faces], normal)
-        for some in zip(*(part.split(max(1, AT_ONCE // len(faces))) for part in (start, way)),
-                        strict=True)
-    ]  # fmt: skip
+        _first_hits(a, b, points[faces], normal)
+        for a, b in zip(start.split(chunk), way.split(chunk), strict=True)
+    ]
     xyz, facing = (torch.cat(parts) for parts in zip(*found, strict=True))
     shape = rays.direction.shape[:2]
     return Hits(xyz.unflatten(0, shape), facing.unflatten(0, shape))
@@ -105,7 +106,8 @@ def places_near(xyz: Tensor, points: Tensor, faces: Tensor) -> tuple[Tensor, Ten
     place = (weights[..., None] * corners).sum(dim=3)
     away = (place - xyz[None, :, None]).norm(dim=3)
     away = torch.where((weights >= 0).all(dim=3), away, torch.inf)
-    kind, face = away.amin(dim=2).argmin(dim=0), away.amin(dim=0).argmin(dim=1)
+    best = away.transpose(0, 1).flatten(1).argmin(dim=1)
+    kind, face = best // len(faces), best % len(faces)
     return face, weights[kind, torch.arange(len(xyz)), face]
 
 

@@ -38,14 +38,21 @@ def real_images_from_folder(folder: Path, frame: Frame) -> RealImages:
 
     Raises TrainingError naming the first file that cannot be used, and why.
     """
+    paths, ignored = pictures_of_folder(folder)
+    framed, sizes = zip(*(framed_picture(path, frame) for path in paths), strict=True)
+    return RealImages(paths, list(sizes), np.stack(framed), ignored)
+
+
+def pictures_of_folder(folder: Path) -> tuple[list[Path], list[str]]:
+    """Its pictures by name, and the names of its other files. Raises TrainingError when it has no
+    pictures, or two of one name."""
     paths, ignored = _files(folder)
     if not paths:
         raise TrainingError(
             f"{folder} holds no pictures: none of its files has a suffix like .jpg or .png"
         )
     _refuse_doubled(paths)
-    framed, sizes = zip(*(framed_picture(path, frame) for path in paths), strict=True)
-    return RealImages(paths, list(sizes), np.stack(framed), ignored)
+    return paths, ignored
 
 
 def framed_picture(path: Path, frame: Frame) -> tuple[NDArray[np.uint8], tuple[int, int]]:
@@ -54,18 +61,7 @@ def framed_picture(path: Path, frame: Frame) -> tuple[NDArray[np.uint8], tuple[i
 
     Raises TrainingError.
     """
-    try:
-        with _without_warnings(), Image.open(path) as opened:
-            if opened.mode not in MODES:
-                raise TrainingError(
-                    f"{path} has mode {opened.mode}; save it with eight bits a channel"
-                )
-            image = ImageOps.exif_transpose(opened)
-            if image.has_transparency_data and np.array(image.convert("RGBA"))[..., 3].min() < 255:
-                raise TrainingError(f"{path} has transparent pixels; save it without them")
-            image = image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise TrainingError(f"{path} cannot be read as an image: {error}") from error
+    image = upright_picture(path)
     width, height = image.size
     # Less than a pixel of the file is rounding, not a wrong shape.
     if abs(height - width * frame.height / frame.width) >= 1:
@@ -78,6 +74,22 @@ def framed_picture(path: Path, frame: Frame) -> tuple[NDArray[np.uint8], tuple[i
         filter_ = Image.Resampling.BOX if down else Image.Resampling.BICUBIC
         image = image.resize((frame.width, frame.height), filter_)
     return np.array(image), (width, height)
+
+
+def upright_picture(path: Path) -> Image.Image:
+    """RGB, turned as its EXIF orientation says. Raises TrainingError."""
+    try:
+        with _without_warnings(), Image.open(path) as opened:
+            if opened.mode not in MODES:
+                raise TrainingError(
+                    f"{path} has mode {opened.mode}; save it with eight bits a channel"
+                )
+            image = ImageOps.exif_transpose(opened)
+            if image.has_transparency_data and np.array(image.convert("RGBA"))[..., 3].min() < 255:
+                raise TrainingError(f"{path} has transparent pixels; save it without them")
+            return image.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise TrainingError(f"{path} cannot be read as an image: {error}") from error
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from checkpoints import inverse_graphics_from_file, tensors_from_file, write_ten
 from labelmint import Model
 from nets.inverse_graphics import InverseGraphicsConfig
 from nets.textured import Cameras
-from tests.training.ellipsoids import BANK, EXTENT, ellipsoids, sets_of_ellipsoids
+from tests.training.ellipsoid_sets import BANK, EXTENT, ellipsoids, sets_of_ellipsoids
 from training.errors import TrainingError
 from training.fit_inverse import InverseTraining, directions_of
 from training.inverse_config import InverseFit, Weights
@@ -40,11 +40,12 @@ def training(config: InverseFit = FAST, sets: ObjectSets | None = None) -> Inver
 
 def test_shapes_come_to_fit_the_silhouettes_and_the_geometry() -> None:
     sets = sets_of_ellipsoids(4)
-    learns = training(replace(FAST, steps=120, batch=4, learning_rate=2e-3, resolution=32), sets)
+    learns = training(replace(FAST, steps=100, batch=4, resolution=32), sets)
     before = silhouettes_met(learns)
     while learns.step < learns.config.steps:
         learns.advance()
-    assert silhouettes_met(learns) > 0.93 > before
+    assert silhouettes_met(learns) > 0.9  # one shape for all of them comes to 0.85
+    assert before < 0.75
     with torch.no_grad():
         found = learns.network(learns.network_input(sets.images[:, 1])).points
     extents = found.amax(dim=1) - found.amin(dim=1)
@@ -112,6 +113,16 @@ def test_a_loss_that_is_not_finite_changes_nothing() -> None:
     assert learns.step == 0
     for name, value in learns.network.state_dict().items():
         assert torch.equal(value, before[name])
+
+
+def test_layers_behind_what_is_known_see_differences_from_the_start() -> None:
+    sets = sets_of_ellipsoids(4)
+    learns = training(sets=sets)
+    images = learns.network_input(sets.images[:, 0])
+    with torch.no_grad():
+        known = (learns.network._known_of(images) - learns.network.centre) / learns.network.spread
+    assert known.mean(dim=0).abs().max() < 1e-4
+    assert known.std(dim=0).median().item() == pytest.approx(1, abs=1e-3)
 
 
 def test_coarse_cameras_are_refined_towards_the_true_ones() -> None:
