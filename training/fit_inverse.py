@@ -87,13 +87,12 @@ class InverseTraining:
         codes = self.sets.codes[picked].flatten().to(self.device)
         cameras = self.cameras(codes)
         found = self.network(self.network_input(self.sets.images[picked].flatten(0, 1)))
-        # Every image's shape is drawn as each of its object's images sees it.
-        own = torch.arange(len(codes), device=self.device).view(-1, count)
-        shape = own.repeat_interleave(count, dim=1).flatten()
-        other = own.repeat(1, count).flatten()
+        # What image a shows is drawn as image b sees it: a shape that only fits its own image is
+        # easily found, and wrong.
+        other = torch.arange(len(codes), device=self.device).view(-1, count).roll(1, 1).flatten()
         seen = seen_from(
-            found.points[shape], self.template.faces, self.template.uv, found.texture[shape],
-            cameras[other], config.resolution, found.light[other],
+            found.points, self.template.faces, self.template.uv, found.texture, cameras[other],
+            config.resolution, found.light[other],
         )  # fmt: skip
         radii = found.points / config.network.radius
         losses = {
