@@ -1,9 +1,10 @@
 """Keypoints of several views -> points in the object frame, anchored on the object's mesh.
 
-A view's keypoint is a ray from its camera. Where the rays hit the mesh tells roughly where the
-keypoint is: a view that hides it hits the wrong side, so hits count as far as the surface faces the
-camera, and their geometric median is taken. From there the point nearest to the rays is found,
-without those that pass far by; a mesh that is a little wrong does no harm to that.
+A view's keypoint is a ray from its camera. Where rays first hit the mesh tells roughly where the
+keypoint is, by a geometric median: views that hide it hit the wrong side. From there the point
+nearest to the rays is found, without those that pass far by, which take it for another. Neither
+weighting hits by how they face the camera nor keeping to the surface made it better; a mesh that
+is a little wrong does no harm to rays.
 """
 
 from collections.abc import Sequence
@@ -95,7 +96,7 @@ def posed(points: Tensor, faces: Tensor, anchors: Anchors, moved: Tensor) -> Ten
 
 def _middle_of_hits(hits: Hits, confidence: Tensor) -> tuple[Tensor, Tensor]:
     """Weighted geometric medians [K, 3] (Weiszfeld), and whether there was any hit [K]."""
-    weight = confidence * hits.facing  # [V, K]
+    weight = confidence * hits.there  # [V, K]
     now = weight
     for _ in range(ROUNDS):
         middle = (now[..., None] * hits.xyz).sum(dim=0) / now.sum(dim=0)[:, None].clamp(min=1e-12)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nets.mesh import normals
 from nets.textured import Cameras, camera_axes
 
 EDGE = 1e-6  # of a face: a ray along an edge must not slip between the faces beside it
@@ -46,7 +45,7 @@ class Hits:
     """Where rays first meet a mesh."""
 
     xyz: Tensor  # [V, K, 3], 0 where they do not
-    facing: Tensor  # [V, K], cosine between the surface's normal and the way back; 0: no hit
+    there: Tensor  # bool [V, K], whether they do
 
 
 def rays_from_keypoints(cameras: Cameras, keypoints: Tensor) -> Rays:
@@ -66,21 +65,18 @@ def hits_of_rays(rays: Rays, points: Tensor, faces: Tensor) -> Hits:
     """First hits on the mesh of points [P, 3] (Moeller and Trumbore, 1997)."""
     way = rays.direction.flatten(0, 1)
     start = rays.origin.expand_as(rays.direction).flatten(0, 1)
-    normal = normals(points[None], faces)[0]
     chunk = max(1, AT_ONCE // len(faces))
     found = [
-        _first_hits(a, b, points[faces], normal)
+        _first_hits(a, b, points[faces])
         for a, b in zip(start.split(chunk), way.split(chunk), strict=True)
     ]
-    xyz, facing = (torch.cat(parts) for parts in zip(*found, strict=True))
+    xyz, there = (torch.cat(parts) for parts in zip(*found, strict=True))
     shape = rays.direction.shape[:2]
-    return Hits(xyz.unflatten(0, shape), facing.unflatten(0, shape))
+    return Hits(xyz.unflatten(0, shape), there.unflatten(0, shape))
 
 
-def _first_hits(
-    start: Tensor, way: Tensor, corners: Tensor, normal: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Rays [R, 3], faces [F, 3, 3] and their normals [F, 3] -> places [R, 3] and facing [R]."""
+def _first_hits(start: Tensor, way: Tensor, corners: Tensor) -> tuple[Tensor, Tensor]:
+    """Rays [R, 3] and faces [F, 3, 3] -> places [R, 3] and whether there is one, bool [R]."""
     a, b, c = corners.unbind(dim=1)
     across = torch.linalg.cross(way[:, None], (c - a)[None])  # [R, F, 3]
     determinant = (across * (b - a)).sum(dim=2)
@@ -91,11 +87,10 @@ def _first_hits(
     v = (along * way[:, None]).sum(dim=2) * over
     t = (along * (c - a)).sum(dim=2) * over
     inside = (u >= -EDGE) & (v >= -EDGE) & (u + v <= 1 + EDGE) & (t > 0)  # NaN is in none
-    distance, face = torch.where(inside, t, torch.inf).min(dim=1)
+    distance = torch.where(inside, t, torch.inf).amin(dim=1)
     hit = distance.isfinite()
     xyz = start + way * torch.where(hit, distance, 0.0)[:, None]
-    facing = -(normal[face] * way).sum(dim=1).clamp(max=0)
-    return torch.where(hit[:, None], xyz, 0.0), torch.where(hit, facing, 0.0)
+    return torch.where(hit[:, None], xyz, 0.0), hit
 
 
 def places_near(xyz: Tensor, points: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:

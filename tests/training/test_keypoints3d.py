@@ -105,7 +105,7 @@ def test_rays_hit_the_mesh_where_the_rasteriser_draws_it() -> None:
     rays = rays_from_keypoints(cameras, torch.stack([x, y], dim=1).expand(5, -1, -1))
     hits = hits_of_rays(rays, HEAD, SPHERE.faces)
     there = (seen.face >= 0).flatten(1)
-    assert torch.equal(hits.facing > 0, there) and there.float().mean() > 0.2
+    assert torch.equal(hits.there, there) and there.float().mean() > 0.2
     depth = -camera_axes(hits.xyz, cameras)[..., 2]
     assert torch.allclose(depth[there], seen.depth.flatten(1)[there], atol=1e-4)
 
