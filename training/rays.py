@@ -50,15 +50,15 @@ class Hits:
 
 def rays_from_keypoints(cameras: Cameras, keypoints: Tensor) -> Rays:
     """V cameras and keypoints [V, K, 2+]: x, y in image extents from the middle, y down."""
-    none = torch.zeros(len(cameras), 1, 3)
-    unit = torch.eye(3).expand(len(cameras), 3, 3)
-    axes = camera_axes(unit, cameras) - camera_axes(none, cameras)  # [V, 3, 3], in columns
+    middle = torch.zeros_like(cameras.distance)
+    turned = Cameras(cameras.azimuth, cameras.elevation, middle, cameras.focal)
+    axes = camera_axes(torch.eye(3).expand(len(cameras), 3, 3), turned)  # [V, 3, 3], in columns
     x, y = keypoints[..., 0], keypoints[..., 1]
     focal = cameras.focal[:, None]
     way = torch.stack([x / focal, -y / focal, -torch.ones_like(x)], dim=2)
     direction = way @ axes.transpose(1, 2)
-    origin = axes[:, :, 2] * cameras.distance[:, None]
-    return Rays(origin[:, None], direction / direction.norm(dim=2, keepdim=True))
+    start = axes[:, :, 2] * cameras.distance[:, None]
+    return Rays(start[:, None], direction / direction.norm(dim=2, keepdim=True))
 
 
 def hits_of_rays(rays: Rays, points: Tensor, faces: Tensor) -> Hits:
@@ -80,7 +80,7 @@ def _first_hits(start: Tensor, way: Tensor, corners: Tensor) -> tuple[Tensor, Te
     a, b, c = corners.unbind(dim=1)
     across = torch.linalg.cross(way[:, None], (c - a)[None])  # [R, F, 3]
     determinant = (across * (b - a)).sum(dim=2)
-    over = 1 / torch.where(determinant.abs() > 1e-12, determinant, torch.nan)
+    over = 1 / torch.where(determinant == 0, torch.nan, determinant)  # NaN: alongside the face
     from_a = start[:, None] - a
     u = (across * from_a).sum(dim=2) * over
     along = torch.linalg.cross(from_a, (b - a)[None])
@@ -113,7 +113,7 @@ def _within(xyz: Tensor, corners: Tensor) -> Tensor:
     d00, d01, d11 = (ab * ab).sum(1), (ab * ac).sum(1), (ac * ac).sum(1)
     d20, d21 = (to * ab).sum(2), (to * ac).sum(2)
     area = d00 * d11 - d01 * d01
-    over = 1 / torch.where(area > 1e-20, area, torch.nan)  # of a face without area: its edges
+    over = 1 / torch.where(area > 0, area, torch.nan)  # of a face without area: its edges
     v, w = (d11 * d20 - d01 * d21) * over, (d00 * d21 - d01 * d20) * over
     return torch.stack([1 - v - w, v, w], dim=2)[None]
 
@@ -124,7 +124,7 @@ def _on_edges(xyz: Tensor, corners: Tensor) -> list[Tensor]:
     for first in range(3):
         second = (first + 1) % 3
         start, along = corners[:, first], corners[:, second] - corners[:, first]
-        length = along.square().sum(dim=1).clamp(min=1e-20)
+        length = along.square().sum(dim=1).clamp(min=1e-30)
         t = (((xyz[:, None] - start) * along).sum(dim=2) / length).clamp(0, 1)
         weights = torch.zeros(1, *t.shape, 3)
         weights[0, :, :, first], weights[0, :, :, second] = 1 - t, t

@@ -43,6 +43,21 @@ def test_exact_views_give_exact_keypoints_and_anchors(seed: int, views: int) -> 
     assert ((HEAD[keypoints.vertices] - xyz).norm(dim=1) <= (HEAD[near] - xyz).norm(dim=1)).all()
 
 
+@pytest.mark.parametrize("unit", [1e-4, 1e4])
+def test_units_do_not_matter(unit: float) -> None:
+    xyz, _ = places()
+    cameras = around(8)
+    large = Cameras(cameras.azimuth, cameras.elevation, cameras.distance * unit, cameras.focal)
+    for some in (slice(0, 8), slice(0, 1)):
+        seen = keypoints_of(xyz, cameras)[some]
+        one = found(seen, cameras[some])
+        other = found(seen, large[some], HEAD * unit)
+        assert torch.allclose(other.xyz / unit, one.xyz, atol=1e-4)
+        assert torch.equal(other.views, one.views)
+        there = other.anchors.on(HEAD, SPHERE.faces)
+        assert torch.allclose(there, one.anchors.on(HEAD, SPHERE.faces), atol=1e-4)
+
+
 @given(seed=st.integers(0, 1000), wrong=st.integers(0, 7))
 def test_a_wrong_view_is_left_out(seed: int, wrong: int) -> None:
     xyz, _ = places(seed)
