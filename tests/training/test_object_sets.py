@@ -63,7 +63,7 @@ def test_classes_named_as_background_are_no_object() -> None:
         names = [c.name for c in sets_from_service(target, ASKED)[1].classes]
         all_of_it, _ = sets_from_service(target, replace(ASKED, background=tuple(names)))
     assert not all_of_it.silhouettes.any()
-    with pytest.raises(TrainingError, match="nothing but background"):
+    with pytest.raises(TrainingError, match="anything but background"):
         radius_of_sets(all_of_it, cameras())
 
 

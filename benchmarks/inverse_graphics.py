@@ -1,0 +1,204 @@
+"""Shapes from single images, for training with 1, 4 and 8 views of an object, against the demo's
+exact geometry as cameras see it that no training had.
+
+make demo
+python -m benchmarks.inverse_graphics [--steps 1500] [--threads 1]
+
+A view bank of 8 codes with exact cameras, a bundle with it, three trainings on the same 256 objects
+side by side; all lie in demo/inverse and are not made again. Tested on other objects.
+"""
+
+import json
+import math
+import os
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.machine import machine_name
+from checkpoints import inverse_graphics_from_file
+from examples.demo.render import pixel_centres, trace
+from examples.demo.scene import BACKGROUND, Z_DIM, Scene, scene_from_latents
+from examples.demo.serving import server
+from labelmint.latents import Purpose, latents
+from nets.inverse_graphics import InverseGraphics
+from nets.mesh import turned_inside_out
+from nets.textured import Cameras, Seen, seen_from
+from training.inverse_command import cameras_of_bank
+from training.inverse_mesh import template
+from training.object_sets import SetsConfig, sets_from_service
+from training.refiner_sheet import sheet_from_rows
+
+GENERATOR = Path("examples/demo/generator.safetensors")
+OUT = Path("demo/inverse")
+BANK, VIEWS = 8, (1, 4, 8)
+TRAINED, TESTED = 256, 96  # objects
+SEEN = 4  # cameras of each tested object, drawn as the demo draws them
+EXTENT = 64
+TEST_SEED, CAMERA_SEED = 777, 1000
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Tested objects as one camera of each sees them."""
+
+    cameras: Cameras
+    mask: Tensor  # bool [N, R, R]
+    depth: Tensor  # [N, R, R]
+    colour: Tensor  # [N, 3, R, R] in [0, 1]
+
+
+@click.command(context_settings={"show_default": True})
+@click.option("--steps", default=1500, type=click.IntRange(1))
+@click.option("--threads", default=1, type=click.IntRange(1), help="Of each training.")
+def main(steps: int, threads: int) -> None:
+    OUT.mkdir(parents=True, exist_ok=True)
+    bundle = bundle_with_views()
+    with server(bundle) as address:
+        train_side_by_side(address, steps, threads)
+        asked = SetsConfig(TESTED, 1, EXTENT, (), TEST_SEED)
+        sets, model = sets_from_service(address, asked)
+    bank = cameras_of_bank(model, math.nan, math.nan)
+    truths = [truth_of_draw(draw, bank) for draw in range(SEEN)]
+    images = sets.images[:, 0]
+    print(f"machine: {machine_name()}\n{steps} steps, {TESTED} objects, {SEEN} cameras of each\n")
+    print("| training | silhouette IoU | depth error | silhouettes it was trained on | inverted |")
+    print("|---|---|---|---|---|")
+    rows, figures = [images[:10]], {}
+    rows.append(bytes_of(truths[0].colour * truths[0].mask[:, None])[:10])
+    for name, network, own in networks():
+        seen = [seen_by(network, images, truth.cameras) for truth in truths]
+        iou, depth = scores(seen, truths)
+        inverted = inverted_by(network, images)
+        figures[name] = {"iou": iou, "depth": depth, "own": own, "inverted": inverted}
+        print(f"| {name} | {iou:.3f} | {depth:.3f} | {own:.3f} | {inverted:.4f} |")
+        rows += [bytes_of(seen[0].colour)[:10], bytes_of(facing(seen[0]))[:10]]
+    sheet_from_rows(rows).save(OUT / "shapes.png")
+    (OUT / "figures.json").write_text(json.dumps(figures, indent=2))
+
+
+def bundle_with_views() -> Path:
+    cameras, views, bundle = OUT / "cameras.csv", OUT / "views.safetensors", OUT / "bundle"
+    if not bundle.exists():
+        cameras.unlink(missing_ok=True)
+        run("examples.demo.cameras", "--out", str(cameras))
+        run(
+            "training", "views", "--generator", str(GENERATOR), "--cameras", str(cameras),
+            "--count", str(BANK), "--out", str(views),
+        )  # fmt: skip
+        run(
+            "export", "bundle", "--generator", str(GENERATOR), "--interpreter",
+            "demo/interpreter.safetensors", "--views", str(views), "--out", str(bundle),
+        )  # fmt: skip
+    return bundle
+
+
+def train_side_by_side(address: str, steps: int, threads: int) -> None:
+    """A step has 16 images: of 16 objects where there is one view of each, else two of 8."""
+    started = []
+    for views in VIEWS:
+        out = weights_of(views)
+        if out.exists():
+            continue
+        line = [
+            "training", "inverse-graphics", "--source", address, "--out", str(out), "--objects",
+            str(TRAINED), "--views", str(views), "--batch", "16" if views == 1 else "8", "--steps",
+            str(steps), "--extent", "32", "--texture", "32", "--resume",
+        ]  # fmt: skip
+        if not out.with_suffix(".state.safetensors").exists():
+            line.remove("--resume")
+        started.append(run_beside(threads, *line))
+    if any([process.wait() for process in started]):
+        raise SystemExit("a training failed")
+
+
+def weights_of(views: int) -> Path:
+    return OUT / f"views_{views}.safetensors"
+
+
+def networks() -> list[tuple[str, InverseGraphics, float]]:
+    """Each with its name and the IoU of its own training."""
+    found = []
+    for views in VIEWS:
+        network, card = inverse_graphics_from_file(weights_of(views))
+        found.append((f"{views} view{'s' * (views > 1)}", network, card.silhouette))
+    return found
+
+
+def truth_of_draw(draw: int, bank: Cameras) -> Truth:
+    scene = scenes(draw)
+    hits = trace(scene, *pixel_centres(EXTENT))
+    away, focal = (x.mean().expand(TESTED) for x in (bank.distance, bank.focal))
+    cameras = Cameras(scene.azimuth, scene.elevation, away, focal)
+    return Truth(cameras, hits.part != BACKGROUND, hits.depth, hits.colour)
+
+
+def scenes(draw: int) -> Scene:
+    """The tested objects under cameras of their own."""
+    objects = np.arange(TESTED)
+    content = latents(TEST_SEED, Purpose.OBJECT, objects, Z_DIM)
+    view = latents(CAMERA_SEED + draw, Purpose.OBJECT, objects, Z_DIM)
+    return scene_from_latents(torch.from_numpy(view), torch.from_numpy(content))
+
+
+@torch.no_grad()
+def seen_by(network: InverseGraphics, images: Tensor, cameras: Cameras) -> Seen:
+    """The shapes of images uint8 [N, 3, EXTENT, EXTENT], lit as there."""
+    found = network(input_of(network, images))
+    mesh = template(torch.device("cpu"))
+    return seen_from(found.points, mesh.faces, mesh.uv, found.texture, cameras, EXTENT, found.light)
+
+
+@torch.no_grad()
+def inverted_by(network: InverseGraphics, images: Tensor) -> float:
+    """Mean share of faces that point inwards."""
+    points = network(input_of(network, images)).points
+    return float(turned_inside_out(points, network.faces).mean())
+
+
+def input_of(network: InverseGraphics, images: Tensor) -> Tensor:
+    extent = network.config.extent
+    x = images.float() / 255
+    return torch.nn.functional.interpolate(x, (extent, extent), mode="bilinear", antialias=True)
+
+
+def scores(seen: list[Seen], truths: list[Truth]) -> tuple[float, float]:
+    """Mean IoU of silhouettes, and mean absolute z-depth error where both are, object units."""
+    ious, errors = [], []
+    for found, truth in zip(seen, truths, strict=True):
+        covered = found.face >= 0
+        both = covered & truth.mask
+        ious.append(both.sum(dim=(1, 2)) / (covered | truth.mask).sum(dim=(1, 2)))
+        apart = torch.where(both, (found.depth - truth.depth).abs(), 0.0).sum(dim=(1, 2))
+        errors.append(apart / both.sum(dim=(1, 2)))
+    return float(torch.cat(ious).mean()), float(torch.cat(errors).mean())
+
+
+def facing(seen: Seen) -> Tensor:
+    return torch.where((seen.face >= 0)[:, None], seen.normals * 0.5 + 0.5, 0.0)
+
+
+def bytes_of(colours: Tensor) -> Tensor:
+    return (colours.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def run(*command: str) -> None:
+    if run_beside(1, *command).wait():
+        raise SystemExit(f"python -m {shlex.join(command)} failed")
+
+
+def run_beside(threads: int, *command: str) -> subprocess.Popen[bytes]:
+    print(f"\n$ python -m {shlex.join(command)}", flush=True)
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    return subprocess.Popen([sys.executable, "-m", *command], env=environment)
+
+
+if __name__ == "__main__":
+    main()
