@@ -1,8 +1,8 @@
 """Objects of a running service, each from all views of its bundle's bank -> shapes with 3D
 keypoints.
 
-A shape is the mean of what all views give. It fits their silhouettes and colours as well as what
-the view nearest to the front gives, and does not hang on one image.
+A shape is the mean of what all views give: that fits their silhouettes and colours a little better
+than what the view nearest to the front gives.
 """
 
 import numpy as np
