@@ -1,9 +1,10 @@
 """Keypoints of several views -> points in the object frame, anchored on the object's mesh.
 
-A view's keypoint is a ray from its camera. Where the rays hit the mesh tells roughly where the
-keypoint is: a view that hides it hits the wrong side, so hits count as far as the surface faces the
-camera, and their geometric median is taken. From there the point nearest to the rays is found,
-without those that pass far by; a mesh that is a little wrong does no harm to that.
+A view's keypoint is a ray from its camera. Where rays first hit the mesh tells roughly where the
+keypoint is, by a geometric median: views that hide it hit the wrong side. From there the point
+nearest to the rays is found, without those that pass far by, which take it for another. Neither
+weighting hits by how they face the camera nor keeping to the surface made it better; a mesh that
+is a little wrong does no harm to rays.
 """
 
 from collections.abc import Sequence
@@ -58,8 +59,8 @@ def keypoints_on_mesh(
     rays = rays_from_keypoints(cameras, keypoints)
     confidence = keypoints[..., 2].clamp(min=0)
     hits = hits_of_rays(rays, points, faces)
-    start, known = _middle_of_hits(hits, confidence)
     noise = float(cameras.distance.mean()) * NOISE
+    start, known = _middle_of_hits(hits, confidence, noise)
     met, wide = _met_by_rays(rays, confidence, start, known, noise)
     xyz = torch.where(wide[:, None], met, torch.where(known[:, None], start, 0.0))
     known = known | wide
@@ -93,13 +94,13 @@ def posed(points: Tensor, faces: Tensor, anchors: Anchors, moved: Tensor) -> Ten
     return points + shift.to(points.dtype)
 
 
-def _middle_of_hits(hits: Hits, confidence: Tensor) -> tuple[Tensor, Tensor]:
+def _middle_of_hits(hits: Hits, confidence: Tensor, noise: float) -> tuple[Tensor, Tensor]:
     """Weighted geometric medians [K, 3] (Weiszfeld), and whether there was any hit [K]."""
-    weight = confidence * hits.facing  # [V, K]
+    weight = confidence * hits.there  # [V, K]
     now = weight
     for _ in range(ROUNDS):
         middle = (now[..., None] * hits.xyz).sum(dim=0) / now.sum(dim=0)[:, None].clamp(min=1e-12)
-        now = weight / (hits.xyz - middle).norm(dim=2).clamp(min=1e-6)
+        now = weight / (hits.xyz - middle).norm(dim=2).clamp(min=noise / 100)
     return middle, weight.sum(dim=0) > 0
 
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nets.mesh import normals
 from nets.textured import Cameras, camera_axes
 
 EDGE = 1e-6  # of a face: a ray along an edge must not slip between the faces beside it
@@ -46,56 +45,52 @@ class Hits:
     """Where rays first meet a mesh."""
 
     xyz: Tensor  # [V, K, 3], 0 where they do not
-    facing: Tensor  # [V, K], cosine between the surface's normal and the way back; 0: no hit
+    there: Tensor  # bool [V, K], whether they do
 
 
 def rays_from_keypoints(cameras: Cameras, keypoints: Tensor) -> Rays:
     """V cameras and keypoints [V, K, 2+]: x, y in image extents from the middle, y down."""
-    none = torch.zeros(len(cameras), 1, 3)
-    unit = torch.eye(3).expand(len(cameras), 3, 3)
-    axes = camera_axes(unit, cameras) - camera_axes(none, cameras)  # [V, 3, 3], in columns
+    middle = torch.zeros_like(cameras.distance)
+    turned = Cameras(cameras.azimuth, cameras.elevation, middle, cameras.focal)
+    axes = camera_axes(torch.eye(3).expand(len(cameras), 3, 3), turned)  # [V, 3, 3], in columns
     x, y = keypoints[..., 0], keypoints[..., 1]
     focal = cameras.focal[:, None]
     way = torch.stack([x / focal, -y / focal, -torch.ones_like(x)], dim=2)
     direction = way @ axes.transpose(1, 2)
-    origin = axes[:, :, 2] * cameras.distance[:, None]
-    return Rays(origin[:, None], direction / direction.norm(dim=2, keepdim=True))
+    start = axes[:, :, 2] * cameras.distance[:, None]
+    return Rays(start[:, None], direction / direction.norm(dim=2, keepdim=True))
 
 
 def hits_of_rays(rays: Rays, points: Tensor, faces: Tensor) -> Hits:
     """First hits on the mesh of points [P, 3] (Moeller and Trumbore, 1997)."""
     way = rays.direction.flatten(0, 1)
     start = rays.origin.expand_as(rays.direction).flatten(0, 1)
-    normal = normals(points[None], faces)[0]
     chunk = max(1, AT_ONCE // len(faces))
     found = [
-        _first_hits(a, b, points[faces], normal)
+        _first_hits(a, b, points[faces])
         for a, b in zip(start.split(chunk), way.split(chunk), strict=True)
     ]
-    xyz, facing = (torch.cat(parts) for parts in zip(*found, strict=True))
+    xyz, there = (torch.cat(parts) for parts in zip(*found, strict=True))
     shape = rays.direction.shape[:2]
-    return Hits(xyz.unflatten(0, shape), facing.unflatten(0, shape))
+    return Hits(xyz.unflatten(0, shape), there.unflatten(0, shape))
 
 
-def _first_hits(
-    start: Tensor, way: Tensor, corners: Tensor, normal: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Rays [R, 3], faces [F, 3, 3] and their normals [F, 3] -> places [R, 3] and facing [R]."""
+def _first_hits(start: Tensor, way: Tensor, corners: Tensor) -> tuple[Tensor, Tensor]:
+    """Rays [R, 3] and faces [F, 3, 3] -> places [R, 3] and whether there is one, bool [R]."""
     a, b, c = corners.unbind(dim=1)
     across = torch.linalg.cross(way[:, None], (c - a)[None])  # [R, F, 3]
     determinant = (across * (b - a)).sum(dim=2)
-    over = 1 / torch.where(determinant.abs() > 1e-12, determinant, torch.nan)
+    over = 1 / torch.where(determinant == 0, torch.nan, determinant)  # NaN: alongside the face
     from_a = start[:, None] - a
     u = (across * from_a).sum(dim=2) * over
     along = torch.linalg.cross(from_a, (b - a)[None])
     v = (along * way[:, None]).sum(dim=2) * over
     t = (along * (c - a)).sum(dim=2) * over
     inside = (u >= -EDGE) & (v >= -EDGE) & (u + v <= 1 + EDGE) & (t > 0)  # NaN is in none
-    distance, face = torch.where(inside, t, torch.inf).min(dim=1)
+    distance = torch.where(inside, t, torch.inf).amin(dim=1)
     hit = distance.isfinite()
     xyz = start + way * torch.where(hit, distance, 0.0)[:, None]
-    facing = -(normal[face] * way).sum(dim=1).clamp(max=0)
-    return torch.where(hit[:, None], xyz, 0.0), torch.where(hit, facing, 0.0)
+    return torch.where(hit[:, None], xyz, 0.0), hit
 
 
 def places_near(xyz: Tensor, points: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
@@ -118,7 +113,7 @@ def _within(xyz: Tensor, corners: Tensor) -> Tensor:
     d00, d01, d11 = (ab * ab).sum(1), (ab * ac).sum(1), (ac * ac).sum(1)
     d20, d21 = (to * ab).sum(2), (to * ac).sum(2)
     area = d00 * d11 - d01 * d01
-    over = 1 / torch.where(area > 1e-20, area, torch.nan)  # of a face without area: its edges
+    over = 1 / torch.where(area > 0, area, torch.nan)  # of a face without area: its edges
     v, w = (d11 * d20 - d01 * d21) * over, (d00 * d21 - d01 * d20) * over
     return torch.stack([1 - v - w, v, w], dim=2)[None]
 
@@ -129,7 +124,7 @@ def _on_edges(xyz: Tensor, corners: Tensor) -> list[Tensor]:
     for first in range(3):
         second = (first + 1) % 3
         start, along = corners[:, first], corners[:, second] - corners[:, first]
-        length = along.square().sum(dim=1).clamp(min=1e-20)
+        length = along.square().sum(dim=1).clamp(min=1e-30)
         t = (((xyz[:, None] - start) * along).sum(dim=2) / length).clamp(0, 1)
         weights = torch.zeros(1, *t.shape, 3)
         weights[0, :, :, first], weights[0, :, :, second] = 1 - t, t

@@ -1,7 +1,7 @@
 """Objects of a running service, each from all views of its bundle's bank -> shapes with 3D
 keypoints.
 
-A shape is the mean of what all views give: it fits the silhouettes of all of them a little better
+A shape is the mean of what all views give: that fits their silhouettes and colours a little better
 than what the view nearest to the front gives.
 """
 

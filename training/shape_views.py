@@ -37,10 +37,8 @@ def seen_shape(shape: Shape, template: Template, cameras: Cameras, resolution: i
 
 def depth_of_seen(seen: Seen) -> NDArray[np.float32]:
     """z-depth in object units [N, R, R], 0 where nothing is: it is written to files."""
-    depth = torch.where(seen.face >= 0, seen.depth, 0.0)
-    depth = depth.nan_to_num(0.0, 0.0, 0.0)  # of an absurd mesh that was to be written all the same
-    there: NDArray[np.float32] = depth.numpy()
-    return there
+    depth: NDArray[np.float32] = seen.depth.nan_to_num(0.0, 0.0, 0.0).numpy()
+    return depth
 
 
 def there_of_seen(seen: Seen) -> NDArray[np.uint8]:

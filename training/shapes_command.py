@@ -1,6 +1,7 @@
 """python -m training shapes: images, or objects of a service -> textured meshes."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -15,7 +16,7 @@ from training.mesh_checks import Limits
 from training.options import FILE, FOLDER
 from training.shape_images import Looks, subjects_from_folder
 from training.shape_source import subjects_from_service
-from training.shapes import ShapesConfig, Subject, refuse_existing_report, write_shapes
+from training.shapes import Entry, ShapesConfig, Subject, refuse_existing_report, write_shapes
 
 ANGLE = click.FloatRange(-360, 360)
 
@@ -97,8 +98,10 @@ def shapes(
         )
         if model.bundle_id != card.bundle_id:
             click.echo(f"note: {network_path} learnt from another bundle, {card.bundle_id}")
+        unknown = [name for name in places if name not in model.keypoints]
+        if unknown:
+            raise TrainingError(f"--pose {pose}: {source} has no keypoint {unknown[0]} to move")
         if not model.keypoints:
-            _refuse_pose(source, pose)
             click.echo(f"note: the bundle of {source} has no keypoints; shapes only")
     made = {
         "by": "python -m training shapes",
@@ -110,7 +113,10 @@ def shapes(
         "keep_flagged": keep_flagged,
     }
     config = ShapesConfig(resolution, Limits(inverted=max_inverted), keep_flagged, places)
-    entries = write_shapes(out, subjects, card, mesh, config, made)
+    _tell(write_shapes(out, subjects, card, mesh, config, made), out)
+
+
+def _tell(entries: Sequence[Entry], out: Path) -> None:
     for entry in entries:
         for flag in entry.flags:
             click.echo(f"flagged: {entry.name}: {flag}")
@@ -131,8 +137,3 @@ def _check_usage(
     for name, value in (of_source if images else of_images).items():
         if value is not None:
             raise click.UsageError(f"{name} is for {'--source' if images else '--images'}")
-
-
-def _refuse_pose(source: str, pose: Path | None) -> None:
-    if pose is not None:
-        raise TrainingError(f"--pose {pose}: the bundle of {source} has no keypoints to move")

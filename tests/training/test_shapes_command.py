@@ -242,7 +242,7 @@ def test_a_bundle_without_keypoints_gives_shapes_alone(tmp_path: Path, network: 
     assert "has no keypoints; shapes only" in run.output
     assert not list((tmp_path / "o").glob("*.keypoints.json"))
     assert isinstance(posed.exception, TrainingError)
-    assert "has no keypoints to move" in str(posed.exception)
+    assert "has no keypoint top to move" in str(posed.exception)
 
 
 @pytest.mark.parametrize(
