@@ -41,13 +41,17 @@ def rasterise(
     faces: Tensor,  # int64 [F, 3], either orientation
     attributes: Tensor,  # [N, F, 3, A], of each face's corners
     resolution: int,
+    sharpness: float = SHARPNESS,
 ) -> Drawn:
-    """Draws every image's mesh; gradients reach points and attributes."""
+    """Draws every image's mesh; gradients reach points and attributes.
+
+    With another sharpness the reach is another one, at the end of which coverage is the same 0.06.
+    """
     centres = pixel_centres(resolution, points.device, points.dtype)  # [R * R, 2]
     shape = (len(points), resolution * resolution)
     with torch.no_grad():
         corners = points[:, faces]  # [N, F, 3, 3]
-        pairs = _near_pairs(corners, resolution)
+        pairs = _near_pairs(corners, resolution, REACH * (SHARPNESS / sharpness) ** 0.5)
         face = _nearest_face(corners, centres, pairs, shape)  # [N, R * R]
         covered = face >= 0
         beside = ~covered[pairs.image, pairs.pixel]
@@ -58,7 +62,7 @@ def rasterise(
     values = (weights[:, :, None] * attributes[image, chosen]).sum(dim=1)  # [M, A]
     drawn = values.new_zeros(*shape, attributes.shape[3]).index_put((image, pixel), values)
     depths = values.new_full(shape, torch.inf).index_put((image, pixel), depth)
-    halo = _halo(points, faces, centres, pairs[beside], covered)
+    halo = _halo(points, faces, centres, pairs[beside], covered, sharpness)
     size = (resolution, resolution)
     return Drawn(
         attributes=drawn.transpose(1, 2).unflatten(2, size),
@@ -87,15 +91,15 @@ class _Pairs:
         return _Pairs(self.image[rows], self.face[rows], self.pixel[rows])
 
 
-def _near_pairs(corners: Tensor, resolution: int) -> _Pairs:
+def _near_pairs(corners: Tensor, resolution: int, reach: float) -> _Pairs:
     """corners [N, F, 3, 3] -> for every face ahead of the camera the pixels whose centres lie
-    within its box and REACH around."""
+    within its box and `reach` half images around."""
     ahead = (corners[..., 2] > NEAREST).all(dim=2)
     low, high = corners[..., :2].amin(dim=2), corners[..., :2].amax(dim=2)
     ahead &= (low + high).isfinite().all(dim=2)
     edge = resolution - 0.5  # far outside is as good as just outside; integers end somewhere
-    first = ((low - REACH / 2 + 0.5) * resolution - 0.5).clamp(0, edge).ceil()
-    last = ((high + REACH / 2 + 0.5) * resolution - 0.5).clamp(-1, resolution - 1).floor()
+    first = ((low - reach / 2 + 0.5) * resolution - 0.5).clamp(0, edge).ceil()
+    last = ((high + reach / 2 + 0.5) * resolution - 0.5).clamp(-1, resolution - 1).floor()
     size = torch.where(ahead[:, :, None], (last - first + 1).clamp(min=0), 0.0).long()
     count = size.prod(dim=2).flatten()  # [N * F]
     owner = torch.arange(len(count), device=count.device).repeat_interleave(count)
@@ -151,12 +155,14 @@ def _perspective_weights(corners: Tensor, pixels: Tensor) -> tuple[Tensor, Tenso
     return over_z / total, 1 / total[:, 0]
 
 
-def _halo(points: Tensor, faces: Tensor, centres: Tensor, pairs: _Pairs, covered: Tensor) -> Tensor:
+def _halo(
+    points: Tensor, faces: Tensor, centres: Tensor, pairs: _Pairs, covered: Tensor, sharpness: float
+) -> Tensor:
     """Coverage of the pixels beside the object, of which `pairs` are, [N, P]; 0 where no face is
     near."""
     corners = points[pairs.image[:, None], faces[pairs.face]][..., :2]  # [M, 3, 2]
     squared = _squared_distance(corners, centres[pairs.pixel]) * 4  # of half images
-    miss = (1 - torch.exp(-SHARPNESS * squared)).clamp(min=1e-6).log()
+    miss = (1 - torch.exp(-sharpness * squared)).clamp(min=1e-6).log()
     kept = torch.zeros_like(covered, dtype=points.dtype).index_put(
         (pairs.image, pairs.pixel), miss, accumulate=True
     )

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nets.mesh import vertex_normals
-from nets.rasteriser import projected, rasterise
+from nets.rasteriser import SHARPNESS, projected, rasterise
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ def seen_from(
     cameras: Cameras,
     resolution: int,
     light: Tensor | None = None,  # [N, 4]: ambient, then along right, up, towards the camera
+    sharpness: float = SHARPNESS,  # of the coverage, see `rasterise`
 ) -> Seen:
     """Draws each object with its texture, lit (ambient + normal . direction) where there is light;
     gradients reach points, texture and light, through coverage, depth and normals as well."""
@@ -62,7 +63,7 @@ def seen_from(
     )
     normal = vertex_normals(turned - turned.mean(dim=1, keepdim=True), faces)[:, faces]
     attributes = torch.cat([uv.expand(len(points), -1, -1, -1), normal], dim=3)
-    drawn = rasterise(on_plane, faces, attributes, resolution)
+    drawn = rasterise(on_plane, faces, attributes, resolution, sharpness)
     there = (drawn.face >= 0)[:, None]
     normals = F.normalize(drawn.attributes[:, 2:], dim=1)
     colour = texture_at(texture, drawn.attributes[:, :2])

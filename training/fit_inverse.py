@@ -92,7 +92,7 @@ class InverseTraining:
         other = torch.arange(len(codes), device=self.device).view(-1, count).roll(1, 1).flatten()
         seen = seen_from(
             found.points, self.template.faces, self.template.uv, found.texture, cameras[other],
-            config.resolution, found.light[other],
+            config.resolution, found.light[other], config.sharpness,
         )  # fmt: skip
         radii = found.points / config.network.radius
         losses = {

@@ -27,6 +27,7 @@ class InverseFit:
     steps: int = 2000
     batch: int = 8  # objects of a step; two views of each, where there are two
     resolution: int = 64  # of what is drawn and compared, pixels
+    sharpness: float = 20_000.0  # of drawn silhouettes: a halo of a third of a pixel here
     learning_rate: float = 5e-4  # Adam's, falling to a hundredth along a half cosine
     refine_cameras: bool = False  # whether the bank's angles are learnt as well
     seed: int = 0
