@@ -58,7 +58,7 @@ NOT_NEGATIVE = click.FloatRange(0)
 @click.option("--batch", default=FIT.batch, type=AT_LEAST_1, help="Objects.")
 @click.option("--resolution", default=FIT.resolution, type=click.IntRange(8), help="Drawn pixels.")
 @click.option(
-    "--sharpness", default=FIT.sharpness, type=POSITIVE, help="Of drawn silhouettes; DIB-R's: 7000."
+    "--halo", default=FIT.halo, type=POSITIVE, help="Pixels beside a silhouette that pull at it."
 )
 @click.option("--learning-rate", default=FIT.learning_rate, type=POSITIVE)
 @click.option("--silhouette", default=WEIGHTS.silhouette, type=NOT_NEGATIVE, help="Weight.")

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from nets.inverse_graphics import InverseGraphicsConfig
+from nets.rasteriser import REACH, SHARPNESS
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,12 @@ class InverseFit:
     steps: int = 2000
     batch: int = 8  # objects of a step; two views of each, where there are two
     resolution: int = 64  # of what is drawn and compared, pixels
-    sharpness: float = 20_000.0  # of drawn silhouettes: a halo of a third of a pixel here
+    halo: float = 0.4  # pixels beside a drawn silhouette in which it has gradients
     learning_rate: float = 5e-4  # Adam's, falling to a hundredth along a half cosine
     refine_cameras: bool = False  # whether the bank's angles are learnt as well
     seed: int = 0
+
+    @property
+    def sharpness(self) -> float:
+        """Of `rasterise`: DIB-R's own is for a halo of 0.02 half images."""
+        return SHARPNESS * (REACH * self.resolution / 2 / self.halo) ** 2
