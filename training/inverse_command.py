@@ -1,7 +1,7 @@
 """The verb `inverse-graphics`: sets of views of objects -> a network from image to mesh."""
 
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,15 +93,15 @@ def inverse_graphics(
     refuse_existing(out, resume)
     where = torch_device(device)
     weights = Weights(**{f.name: told.pop(f.name) for f in fields(Weights) if f.name in told})
-    asked = SetsConfig(objects, views, extent, background, seed)
-    sets, model = sets_from_service(source, asked)
-    bank = cameras_of_bank(model, distance, focal)
     try:
-        network = InverseGraphicsConfig(
-            extent, hidden, texture, radius or radius_of_sets(sets, bank), tell_camera
-        )
+        network = InverseGraphicsConfig(extent, hidden, texture, radius or 1.0, tell_camera)
     except ValueError as error:
         raise TrainingError(str(error)) from error
+    asked = SetsConfig(objects, views, extent, background, seed, posed=True)
+    sets, model = sets_from_service(source, asked)
+    bank = cameras_of_bank(model, distance, focal)
+    if radius is None:
+        network = replace(network, radius=radius_of_sets(sets, bank))
     config = InverseFit(network, weights, seed=seed, **told)
     out.parent.mkdir(parents=True, exist_ok=True)
     training = InverseTraining(config, sets, bank, where)
@@ -113,13 +113,7 @@ def inverse_graphics(
 
 
 def cameras_of_bank(model: Model, distance: float, focal: float) -> Cameras:
-    """The bank's cameras by code; an elevation that is not known is 0. Raises TrainingError."""
-    for code, camera in enumerate(model.view_bank):
-        if math.isnan(camera.azimuth_deg):
-            raise TrainingError(
-                f"view {code} of {model.name} has no azimuth; make the bank with --cameras (see "
-                "`training views`)"
-            )
+    """The bank's cameras by code; NaN where no azimuth is known, 0 for an unknown elevation."""
     azimuth, elevation, away, focals = torch.tensor(model.view_bank).float().unbind(dim=1)
     return Cameras(
         torch.deg2rad(azimuth),

@@ -28,6 +28,7 @@ class SetsConfig:
     extent: int  # of the images, pixels
     background: tuple[str, ...]  # names of classes; none: the first one
     seed: int = 0  # of the stream
+    posed: bool = False  # whether views without an azimuth are left out
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,9 @@ def sets_from_service(target: str, config: SetsConfig) -> tuple[ObjectSets, Mode
         with Client(target) as client:
             model = client.model()
             refuse_model(model, config)
-            bank = len(model.view_bank)
-            codes = codes_of_objects(config.objects, config.views or bank, bank, config.seed)
+            bank, usable = len(model.view_bank), usable_codes(model, config)
+            views = config.views or len(usable)
+            codes = usable[codes_of_objects(config.objects, views, len(usable), config.seed)]
             outputs = ["image", "mask", *(["keypoints"] if model.keypoints else [])]
             batches = client.stream(
                 AT_ONCE,
@@ -79,8 +81,14 @@ def refuse_model(model: Model, config: SetsConfig) -> None:
         raise ValueError(
             "its bundle has no view bank; export it with --views (see `training views`)"
         )
-    if config.views is not None and config.views > len(model.view_bank):
-        raise ValueError(f"--views is {config.views}; its bank has {len(model.view_bank)}")
+    usable = len(usable_codes(model, config))
+    if not usable:
+        raise ValueError(
+            "no view of its bank has an azimuth; make it with --cameras (see `training views`)"
+        )
+    if config.views is not None and config.views > usable:
+        with_azimuths = " with azimuths" if config.posed else ""
+        raise ValueError(f"--views is {config.views}; its bank has {usable}{with_azimuths}")
     if "mask" not in model.outputs:
         raise ValueError("its bundle has no masks; silhouettes need a segmentation head")
     if model.label_size != model.image_size:
@@ -92,6 +100,12 @@ def refuse_model(model: Model, config: SetsConfig) -> None:
     for name in config.background:
         if name not in names:
             raise ValueError(f"--background {name} is none of its classes: {', '.join(names)}")
+
+
+def usable_codes(model: Model, config: SetsConfig) -> NDArray[np.int64]:
+    """Codes of the bank that may show objects."""
+    azimuths = np.array([camera.azimuth_deg for camera in model.view_bank])
+    return np.flatnonzero(~np.isnan(azimuths) | (not config.posed))
 
 
 def background_of(model: Model, config: SetsConfig) -> tuple[str, ...]:

@@ -97,14 +97,25 @@ def test_other_extents_lie_in_the_middle_of_a_square_and_keypoints_with_them() -
     torch.testing.assert_close(corner, expected)
 
 
-def test_a_bank_without_azimuths_is_refused_and_what_else_is_unknown_is_declared() -> None:
+def test_views_without_an_azimuth_are_left_out_where_cameras_count() -> None:
+    """The last one of the fake bank's five."""
+    posed = replace(ASKED, posed=True, views=None)
+    with served([FakeModel(bundle=BANK)]) as server:
+        target = f"127.0.0.1:{server.server.port}"
+        sets, _ = sets_from_service(target, posed)
+        with pytest.raises(TrainingError, match="--views is 5; its bank has 4 with azimuths"):
+            sets_from_service(target, replace(posed, views=5))
+    assert torch.equal(sets.codes, torch.arange(4).expand(6, 4))
+    with served([FakeModel(bundle=fake_bundle(resolution=16, view_codes=1))]) as server:
+        target = f"127.0.0.1:{server.server.port}"
+        with pytest.raises(TrainingError, match="no view of its bank has an azimuth"):
+            sets_from_service(target, posed)
+
+
+def test_what_is_unknown_of_a_camera_is_declared() -> None:
     with served([FakeModel(bundle=BANK)]) as server:
         model = sets_from_service(f"127.0.0.1:{server.server.port}", ASKED)[1]
     nan = math.nan
-    with pytest.raises(TrainingError, match=r"view 1 .* has no azimuth"):
-        cameras_of_bank(
-            replace(model, view_bank=(Camera(0, 0, 1, 1), Camera(nan, 0, 1, 1))), 6.0, 2.4
-        )
     bank = replace(model, view_bank=(Camera(90, nan, nan, 3), Camera(-90, 45, 7, nan)))
     found = cameras_of_bank(bank, 6.0, 2.4)
     torch.testing.assert_close(found.azimuth, torch.tensor([math.pi / 2, -math.pi / 2]))
