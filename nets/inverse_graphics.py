@@ -107,7 +107,8 @@ class InverseGraphics(nn.Module):
         would learn to tell one object from another hundreds of steps later."""
         known = torch.cat([self._known_of(part) for part in images.split(64)])
         self.centre.copy_(known.mean(dim=0))
-        self.spread.copy_(known.std(dim=0).clamp(min=1e-3))
+        spread = known.std(dim=0, correction=min(1, len(known) - 1))  # of one image: 0
+        self.spread.copy_(spread.clamp(min=1e-3))
 
     def _known_of(self, images: Tensor) -> Tensor:  # [N, hidden]
         expected = (3, self.config.extent, self.config.extent)

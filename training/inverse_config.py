@@ -8,7 +8,7 @@ from nets.rasteriser import REACH, SHARPNESS
 
 @dataclass(frozen=True)
 class Weights:
-    """Of the losses in their sum; the defaults are those that were measured."""
+    """Of the losses in their sum; the defaults are those of the table in the docs."""
 
     silhouette: float = 3.0  # 1 - intersection over union
     colour: float = 3.0  # mean absolute difference on the object

@@ -64,6 +64,13 @@ def test_weights_are_written_once_and_nobodys_are_written_over(source: str, tmp_
     }  # fmt: skip
 
 
+def test_one_view_of_one_object_is_enough_to_begin_with(source: str, tmp_path: Path) -> None:
+    out = tmp_path / "n.safetensors"
+    assert ran(source, out, *QUICK, "--objects", 1, "--views", 1).exit_code == 0
+    made = inverse_graphics_from_file(out)[1].made
+    assert isinstance(made, dict) and made["objects"] == 1
+
+
 def test_names_that_are_no_weights_and_services_that_are_not_there_are_said(tmp_path: Path) -> None:
     result = ran("127.0.0.1:1", tmp_path / "n.pt", *QUICK)
     assert isinstance(result.exception, TrainingError) and ".safetensors" in str(result.exception)
