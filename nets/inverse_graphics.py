@@ -52,6 +52,14 @@ class Shapes:
     directions: Tensor | None  # [N, 3], unit vectors from the object to the image's camera
 
     @property
+    def lit_texture(self) -> Tensor:
+        """The texture as bright as the image has it, [N, 3, T, 2T] in [0, 1], for drawing without
+        light: texture and light may share a factor between them, and a ball's normals point to the
+        camera by 2/3 in the mean."""
+        brightness = self.light[:, 0] + self.light[:, 3] * 2 / 3
+        return (self.texture * brightness[:, None, None, None]).clamp(0, 1)
+
+    @property
     def angles(self) -> Tensor:
         """Azimuth and elevation of the images' cameras, radians, [N, 2]."""
         assert self.directions is not None, "this network tells no cameras"

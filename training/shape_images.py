@@ -56,7 +56,7 @@ def subjects_from_folder(
                 Subject(
                     name=names[first + i],
                     source=paths[first + i].name,
-                    shape=Shape(found.points[i], found.texture[i]),
+                    shape=Shape(found.points[i], found.lit_texture[i]),
                     cameras=cameras,
                     camera_from=told_by,
                     silhouettes=None if silhouette is None else silhouette[None],

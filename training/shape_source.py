@@ -55,7 +55,7 @@ def subjects_of_sets(
     subjects = []
     for i in range(len(sets)):
         found = shapes_of_images(sets.images[i], network, device)
-        shape = Shape(found.points.mean(dim=0), found.texture.mean(dim=0))
+        shape = Shape(found.points.mean(dim=0), found.lit_texture.mean(dim=0))
         codes = sets.codes[i]
         rows = known[codes].nonzero()[:, 0]
         frontal = bank[codes[rows]]

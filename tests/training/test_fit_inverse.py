@@ -73,6 +73,19 @@ def test_a_network_that_tells_cameras_learns_them(trained: InverseTraining) -> N
     torch.testing.assert_close(found.directions.norm(dim=1), torch.ones(16))
 
 
+def test_textures_are_as_bright_as_the_images(trained: InverseTraining) -> None:
+    """Whatever part of the brightness the light has taken."""
+    images = trained.network_input(trained.sets.images[:, 1])
+    with torch.no_grad():
+        found = trained.network(images)
+        twice = replace(found, texture=found.texture / 2, light=found.light * 2)
+    torch.testing.assert_close(found.lit_texture, twice.lit_texture)
+    there = trained.sets.silhouettes[:, 1] > 0
+    shown = torch.stack([image[:, t].mean() for image, t in zip(images, there, strict=True)])
+    front = found.lit_texture[:, :, 2:6, 6:10].mean(dim=(1, 2, 3))
+    assert (shown - front).abs().max() < 0.15
+
+
 def test_coarse_cameras_are_turned_towards_the_true_ones(trained: InverseTraining) -> None:
     """The bank says one view is 29 degrees further round than it is; the shapes are known."""
     wrong = Cameras(BANK.azimuth + torch.tensor([0, 0, 0.5, 0]), *list(vars(BANK).values())[1:])
