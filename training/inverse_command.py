@@ -6,16 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import click
-import torch
 
-from labelmint import Model
 from nets.inverse_graphics import InverseGraphicsConfig
 from nets.textured import Cameras
 from training.errors import TrainingError
 from training.fit_inverse import InverseTraining
 from training.inverse_config import InverseFit, Weights
 from training.inverse_run import Run, refuse_existing, run_inverse
-from training.object_sets import ObjectSets, SetsConfig, background_of, sets_from_service
+from training.object_sets import (
+    ObjectSets,
+    SetsConfig,
+    background_of,
+    cameras_of_bank,
+    sets_from_service,
+)
 from training.options import FILE, torch_device
 
 FIT, NETWORK, WEIGHTS = InverseFit(), InverseGraphicsConfig(), Weights()
@@ -97,7 +101,7 @@ def inverse_graphics(
         network = InverseGraphicsConfig(extent, hidden, texture, radius or 1.0, tell_camera)
     except ValueError as error:
         raise TrainingError(str(error)) from error
-    asked = SetsConfig(objects, views, extent, background, seed, posed=True)
+    asked = SetsConfig(objects, views, extent, background, seed)
     sets, model = sets_from_service(source, asked)
     bank = cameras_of_bank(model, distance, focal)
     if radius is None:
@@ -109,17 +113,6 @@ def inverse_graphics(
     measured = run_inverse(training, model, run, resume)
     click.echo(
         f"wrote {out} and its card: silhouettes of {len(sets)} objects at IoU {measured:.3f}"
-    )
-
-
-def cameras_of_bank(model: Model, distance: float, focal: float) -> Cameras:
-    """The bank's cameras by code; NaN where no azimuth is known, 0 for an unknown elevation."""
-    azimuth, elevation, away, focals = torch.tensor(model.view_bank).float().unbind(dim=1)
-    return Cameras(
-        torch.deg2rad(azimuth),
-        torch.deg2rad(elevation.nan_to_num(0.0)),
-        away.nan_to_num(distance),
-        focals.nan_to_num(focal),
     )
 
 

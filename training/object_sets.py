@@ -14,6 +14,7 @@ from tqdm import tqdm
 from labelmint import Client, Model
 from labelmint.batch import Batch
 from labelmint.errors import LabelmintError
+from nets.textured import Cameras
 from training.errors import TrainingError
 
 AT_ONCE = 16
@@ -24,11 +25,10 @@ class SetsConfig:
     """Which objects, how many of their views, and what of an image is no object."""
 
     objects: int
-    views: int | None  # of each object; None: all of the bank
+    views: int | None  # of each object; None: all of the bank whose azimuth is known
     extent: int  # of the images, pixels
     background: tuple[str, ...]  # names of classes; none: the first one
     seed: int = 0  # of the stream
-    posed: bool = False  # whether views without an azimuth are left out
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def sets_from_service(target: str, config: SetsConfig) -> tuple[ObjectSets, Mode
         with Client(target) as client:
             model = client.model()
             refuse_model(model, config)
-            bank, usable = len(model.view_bank), usable_codes(model, config)
+            bank, usable = len(model.view_bank), usable_codes(model)
             views = config.views or len(usable)
             codes = usable[codes_of_objects(config.objects, views, len(usable), config.seed)]
             outputs = ["image", "mask", *(["keypoints"] if model.keypoints else [])]
@@ -81,14 +81,13 @@ def refuse_model(model: Model, config: SetsConfig) -> None:
         raise ValueError(
             "its bundle has no view bank; export it with --views (see `training views`)"
         )
-    usable = len(usable_codes(model, config))
+    usable = len(usable_codes(model))
     if not usable:
         raise ValueError(
             "no view of its bank has an azimuth; make it with --cameras (see `training views`)"
         )
     if config.views is not None and config.views > usable:
-        with_azimuths = " with azimuths" if config.posed else ""
-        raise ValueError(f"--views is {config.views}; its bank has {usable}{with_azimuths}")
+        raise ValueError(f"--views is {config.views}; its bank has {usable} with an azimuth")
     if "mask" not in model.outputs:
         raise ValueError("its bundle has no masks; silhouettes need a segmentation head")
     if model.label_size != model.image_size:
@@ -102,10 +101,22 @@ def refuse_model(model: Model, config: SetsConfig) -> None:
             raise ValueError(f"--background {name} is none of its classes: {', '.join(names)}")
 
 
-def usable_codes(model: Model, config: SetsConfig) -> NDArray[np.int64]:
-    """Codes of the bank that may show objects."""
+def usable_codes(model: Model) -> NDArray[np.int64]:
+    """Codes of the bank whose azimuths are known."""
     azimuths = np.array([camera.azimuth_deg for camera in model.view_bank])
-    return np.flatnonzero(~np.isnan(azimuths) | (not config.posed))
+    return np.flatnonzero(~np.isnan(azimuths))
+
+
+def cameras_of_bank(model: Model, distance: float, focal: float) -> Cameras:
+    """The bank's cameras by code, with this distance and focal length where they are not known;
+    NaN where no azimuth is known, 0 for an unknown elevation."""
+    azimuth, elevation, away, focals = torch.tensor(model.view_bank).float().unbind(dim=1)
+    return Cameras(
+        torch.deg2rad(azimuth),
+        torch.deg2rad(elevation.nan_to_num(0.0)),
+        away.nan_to_num(distance),
+        focals.nan_to_num(focal),
+    )
 
 
 def background_of(model: Model, config: SetsConfig) -> tuple[str, ...]:

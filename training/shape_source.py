@@ -5,18 +5,15 @@ A shape is the mean of what all views give: that fits their silhouettes and colo
 than what the view nearest to the front gives.
 """
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from checkpoints import InverseGraphicsCard
 from labelmint import Model
 from nets.inverse_graphics import InverseGraphics
 from nets.textured import Cameras
-from training.errors import TrainingError
 from training.inverse_mesh import Template
 from training.keypoints3d import Keypoints3D, keypoints_on_mesh
-from training.object_sets import ObjectSets, SetsConfig, sets_from_service
+from training.object_sets import ObjectSets, SetsConfig, cameras_of_bank, sets_from_service
 from training.shape_images import shapes_of_images
 from training.shape_views import Shape
 from training.shapes import Subject
@@ -34,18 +31,13 @@ def subjects_from_service(
     """The first objects of the stream's seed, and the model. Raises TrainingError."""
     config = SetsConfig(objects, None, card.extent, tuple(card.background), seed)
     sets, model = sets_from_service(target, config)
-    bank, known = cameras_of_bank(model, card)
-    if not known.any():
-        raise TrainingError(
-            f"--source {target}: its view bank tells no camera; annotate it (see `training views`)"
-        )
-    return subjects_of_sets(sets, bank, known, model.keypoints, network, template, device), model
+    bank = cameras_of_bank(model, card.distance, card.focal)
+    return subjects_of_sets(sets, bank, model.keypoints, network, template, device), model
 
 
 def subjects_of_sets(
     sets: ObjectSets,
     bank: Cameras,
-    known: Tensor,  # bool [codes], whose cameras are known
     names: tuple[str, ...],  # of the sets' keypoints
     network: InverseGraphics,
     template: Template,
@@ -57,10 +49,9 @@ def subjects_of_sets(
         found = shapes_of_images(sets.images[i], network, device)
         shape = Shape(found.points.mean(dim=0), found.lit_texture.mean(dim=0))
         codes = sets.codes[i]
-        rows = known[codes].nonzero()[:, 0]
-        frontal = bank[codes[rows]]
-        order = rows[(frontal.azimuth.cos() * frontal.elevation.cos()).argsort(descending=True)]
-        cameras = bank[codes[order]]
+        shown = bank[codes]
+        order = (shown.azimuth.cos() * shown.elevation.cos()).argsort(descending=True)
+        cameras = shown[order]
         keypoints: Keypoints3D | None = None
         if sets.keypoints is not None and shape.points.isfinite().all():
             seen = sets.keypoints[i, order]
@@ -77,13 +68,3 @@ def subjects_of_sets(
             )
         )
     return subjects
-
-
-def cameras_of_bank(model: Model, card: InverseGraphicsCard) -> tuple[Cameras, Tensor]:
-    """By code, and bool [codes]: whose angles are known. Distance and focal length are the card's
-    where the bank does not tell them."""
-    table = torch.from_numpy(np.array(model.view_bank, np.float32))  # [codes, 4]
-    known = table[:, :2].isfinite().all(dim=1)
-    table = torch.where(table.isfinite(), table, torch.tensor([0, 0, card.distance, card.focal]))
-    azimuth, elevation, distance, focal = table.unbind(dim=1)
-    return Cameras(azimuth.deg2rad(), elevation.deg2rad(), distance, focal), known

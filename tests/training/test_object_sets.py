@@ -14,10 +14,11 @@ from labelmint.model import Camera
 from nets.textured import Cameras
 from tests.service.harness import FakeModel, served
 from training.errors import TrainingError
-from training.inverse_command import cameras_of_bank, radius_of_sets
+from training.inverse_command import radius_of_sets
 from training.object_sets import (
     ObjectSets,
     SetsConfig,
+    cameras_of_bank,
     codes_of_objects,
     on_square,
     points_on_square,
@@ -45,7 +46,7 @@ def test_sets_are_the_streams_samples(views: int | None) -> None:
         sets, model = sets_from_service(target, replace(ASKED, views=views))
         with Client(target) as client:
             (batch,) = client.stream(30, seed=4, count=30, views_per_object=5)
-    assert model.view_bank and sets.codes.shape == (6, views or 5)
+    assert model.view_bank and sets.codes.shape == (6, views or 4)
     assert batch.images is not None and batch.masks is not None and batch.keypoints is not None
     rows = torch.arange(6)[:, None] * 5 + sets.codes
     images = torch.from_numpy(batch.images.copy()).permute(0, 3, 1, 2)[rows]
@@ -71,7 +72,7 @@ def test_classes_named_as_background_are_no_object() -> None:
     ("bundle", "asked", "words"),
     [
         (fake_bundle(resolution=16), ASKED, ["no view bank", "--views"]),
-        (BANK, replace(ASKED, views=6), ["--views is 6", "5"]),
+        (BANK, replace(ASKED, views=6), ["--views is 6", "4 with an azimuth"]),
         (BANK, replace(ASKED, background=("sky",)), ["--background sky", "none of its classes"]),
         (fake_bundle(resolution=16, heads=False, view_codes=5), ASKED, ["no masks"]),
     ],
@@ -97,19 +98,18 @@ def test_other_extents_lie_in_the_middle_of_a_square_and_keypoints_with_them() -
     torch.testing.assert_close(corner, expected)
 
 
-def test_views_without_an_azimuth_are_left_out_where_cameras_count() -> None:
+def test_views_without_an_azimuth_are_left_out() -> None:
     """The last one of the fake bank's five."""
-    posed = replace(ASKED, posed=True, views=None)
     with served([FakeModel(bundle=BANK)]) as server:
         target = f"127.0.0.1:{server.server.port}"
-        sets, _ = sets_from_service(target, posed)
-        with pytest.raises(TrainingError, match="--views is 5; its bank has 4 with azimuths"):
-            sets_from_service(target, replace(posed, views=5))
+        sets, _ = sets_from_service(target, replace(ASKED, views=None))
+        with pytest.raises(TrainingError, match="--views is 5; its bank has 4 with an azimuth"):
+            sets_from_service(target, replace(ASKED, views=5))
     assert torch.equal(sets.codes, torch.arange(4).expand(6, 4))
     with served([FakeModel(bundle=fake_bundle(resolution=16, view_codes=1))]) as server:
         target = f"127.0.0.1:{server.server.port}"
         with pytest.raises(TrainingError, match="no view of its bank has an azimuth"):
-            sets_from_service(target, posed)
+            sets_from_service(target, ASKED)
 
 
 def test_what_is_unknown_of_a_camera_is_declared() -> None:

@@ -249,7 +249,7 @@ def test_a_bundle_without_keypoints_gives_shapes_alone(tmp_path: Path, network: 
     ("bundle", "words"),
     [
         (fake_bundle(resolution=16), "its bundle has no view bank; export it with --views"),
-        (fake_bundle(resolution=16, view_codes=1), "its view bank tells no camera; annotate it"),
+        (fake_bundle(resolution=16, view_codes=1), "no view of its bank has an azimuth"),
         (fake_bundle(resolution=16, view_codes=4, heads=False), "its bundle has no masks"),
     ],
 )
