@@ -9,11 +9,11 @@ from training.encoder_command import encoder
 from training.errors import TrainingError
 from training.evaluate_command import evaluate
 from training.interpreter_command import interpreter
-from training.inverse_command import inverse_graphics
 from training.invert_command import invert
 from training.refiner_command import refiner
 from training.sample_command import sample
-from training.shapes_command import shapes
+from training.shapes.inverse_graphics_command import inverse_graphics
+from training.shapes.shapes_command import shapes
 from training.views_command import views
 
 

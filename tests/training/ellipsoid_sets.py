@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from nets.textured import Cameras, seen_from
-from training.inverse_mesh import template
-from training.object_sets import ObjectSets, codes_of_objects
+from training.shapes.object_sets import ObjectSets, codes_of_objects
+from training.shapes.template import template
 
 EXTENT = 32
 

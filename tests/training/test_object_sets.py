@@ -14,8 +14,8 @@ from labelmint.model import Camera
 from nets.textured import Cameras
 from tests.service.harness import FakeModel, served
 from training.errors import TrainingError
-from training.inverse_command import radius_of_sets
-from training.object_sets import (
+from training.shapes.inverse_graphics_command import radius_of_sets
+from training.shapes.object_sets import (
     ObjectSets,
     SetsConfig,
     cameras_of_bank,

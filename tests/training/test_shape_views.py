@@ -8,8 +8,7 @@ from torch import Tensor
 
 from nets.textured import Cameras
 from tests.training.ellipsoids import DISTANCE, FOCAL, SPHERE, around, ellipsoid
-from training.rays import rays_from_keypoints
-from training.shape_views import (
+from training.shapes.pictures import (
     AZIMUTHS,
     TILE,
     Shape,
@@ -20,6 +19,7 @@ from training.shape_views import (
     there_of_seen,
     turntable,
 )
+from training.shapes.rays import rays_from_keypoints
 from training.views_sheet import CAPTION, GAP, PAPER
 
 AXES = torch.tensor([0.8, 1.0, 0.9])

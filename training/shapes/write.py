@@ -21,12 +21,11 @@ from tqdm import tqdm
 from checkpoints import InverseGraphicsCard, write_text
 from nets.textured import Cameras
 from training.errors import TrainingError
-from training.inverse_mesh import Template
-from training.keypoint_files import keypoint_nodes, keypoints_text, moved_anchors
-from training.keypoints3d import Keypoints3D, posed
-from training.mesh_checks import Checks, Limits, checks_of_mesh, flags_of_texture
-from training.mesh_files import UNITS, textured_mesh, write_glb, write_obj
-from training.shape_views import (
+from training.shapes.keypoint_files import keypoint_nodes, keypoints_text, moved_anchors
+from training.shapes.keypoints3d import Keypoints3D, posed
+from training.shapes.mesh_checks import Checks, Limits, checks_of_mesh, flags_of_texture
+from training.shapes.mesh_files import UNITS, textured_mesh, write_glb, write_obj
+from training.shapes.pictures import (
     Shape,
     depth_of_seen,
     normals_of_seen,
@@ -34,6 +33,7 @@ from training.shape_views import (
     there_of_seen,
     turntable,
 )
+from training.shapes.template import Template
 
 REPORT = "report.json"
 

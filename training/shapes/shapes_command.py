@@ -9,14 +9,14 @@ import torch
 
 from checkpoints import inverse_graphics_from_file, sha256_of_file
 from training.errors import TrainingError
-from training.inverse_mesh import template
 from training.invert_options import device_option
-from training.keypoint_files import Places, pose_from_file
-from training.mesh_checks import Limits
 from training.options import FILE, FOLDER
-from training.shape_images import Looks, subjects_from_folder
-from training.shape_source import subjects_from_service
-from training.shapes import Entry, ShapesConfig, Subject, refuse_existing_report, write_shapes
+from training.shapes.from_images import Looks, subjects_from_folder
+from training.shapes.from_service import subjects_from_service
+from training.shapes.keypoint_files import Places, pose_from_file
+from training.shapes.mesh_checks import Limits
+from training.shapes.template import template
+from training.shapes.write import Entry, ShapesConfig, Subject, refuse_existing_report, write_shapes
 
 ANGLE = click.FloatRange(-360, 360)
 

@@ -10,17 +10,17 @@ import click
 from nets.inverse_graphics import InverseGraphicsConfig
 from nets.textured import Cameras
 from training.errors import TrainingError
-from training.fit_inverse import InverseTraining
-from training.inverse_config import InverseFit, Weights
-from training.inverse_run import Run, refuse_existing, run_inverse
-from training.object_sets import (
+from training.options import FILE, torch_device
+from training.shapes.config import InverseFit, Weights
+from training.shapes.fit import InverseTraining
+from training.shapes.object_sets import (
     ObjectSets,
     SetsConfig,
     background_of,
     cameras_of_bank,
     sets_from_service,
 )
-from training.options import FILE, torch_device
+from training.shapes.run import Run, refuse_existing, run_inverse
 
 FIT, NETWORK, WEIGHTS = InverseFit(), InverseGraphicsConfig(), Weights()
 AT_LEAST_1 = click.IntRange(1)

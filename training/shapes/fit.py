@@ -15,16 +15,16 @@ from torch import Tensor
 from nets.inverse_graphics import InverseGraphics
 from nets.textured import Cameras, seen_from
 from training.errors import TrainingError
-from training.inverse_config import InverseFit
-from training.inverse_losses import (
+from training.shapes.config import InverseFit
+from training.shapes.losses import (
     camera_loss,
     colour_loss,
     consistency_loss,
     shape_losses,
     silhouette_loss,
 )
-from training.inverse_mesh import template
-from training.object_sets import ObjectSets
+from training.shapes.object_sets import ObjectSets
+from training.shapes.template import template
 
 LOWEST_RATE = 0.01  # of the learning rate, at the end
 LOOKED_AT = 256  # objects, before training

@@ -6,8 +6,8 @@ from PIL import Image
 from torch import Tensor
 
 from nets.textured import Seen, seen_from
-from training.fit_inverse import InverseTraining
 from training.refiner_sheet import sheet_from_rows
+from training.shapes.fit import InverseTraining
 
 SHOWN, EXTENT = 10, 128  # columns, and pixels of each
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from nets.mesh import edges_of_faces, laplacian
 from nets.textured import Cameras
-from training.rays import Hits, Rays, hits_of_rays, places_near, rays_from_keypoints
+from training.shapes.rays import Hits, Rays, hits_of_rays, places_near, rays_from_keypoints
 
 ROUNDS = 20  # of reweighting
 TAIL = 1.5  # median distances from which on a ray loses its weight (Geman and McClure)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training.errors import TrainingError
-from training.keypoints3d import Anchors, Keypoints3D
+from training.shapes.keypoints3d import Anchors, Keypoints3D
 
 MAX_POSE_BYTES = 1 << 20
 Places = dict[str, NDArray[np.float32]]  # keypoint -> xyz [3]

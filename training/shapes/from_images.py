@@ -14,10 +14,10 @@ from checkpoints import InverseGraphicsCard
 from nets.inverse_graphics import InverseGraphics, Shapes
 from nets.textured import Cameras
 from training.errors import TrainingError
-from training.object_sets import on_square
 from training.real_images import pictures_of_folder, upright_picture
-from training.shape_views import Shape
-from training.shapes import Subject
+from training.shapes.object_sets import on_square
+from training.shapes.pictures import Shape
+from training.shapes.write import Subject
 
 AT_ONCE = 16
 MASK_MODES = {"1", "L", "P"}

@@ -14,9 +14,9 @@ from checkpoints import InverseGraphicsCard, write_inverse_graphics
 from labelmint import Model
 from nets.textured import seen_from
 from training.errors import TrainingError
-from training.fit_inverse import InverseTraining
-from training.inverse_sheet import sheet_of_training
-from training.inverse_state import load_state, state_path, write_state
+from training.shapes.fit import InverseTraining
+from training.shapes.sheet import sheet_of_training
+from training.shapes.state import load_state, state_path, write_state
 
 AT_ONCE = 16
 

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from nets.mesh import flatness, laplacian
 from nets.textured import Seen
-from training.inverse_mesh import Template
+from training.shapes.template import Template
 
 
 def silhouette_loss(coverage: Tensor, silhouette: Tensor) -> Tensor:

@@ -11,12 +11,12 @@ from checkpoints import InverseGraphicsCard
 from labelmint import Model
 from nets.inverse_graphics import InverseGraphics
 from nets.textured import Cameras
-from training.inverse_mesh import Template
-from training.keypoints3d import Keypoints3D, keypoints_on_mesh
-from training.object_sets import ObjectSets, SetsConfig, cameras_of_bank, sets_from_service
-from training.shape_images import shapes_of_images
-from training.shape_views import Shape
-from training.shapes import Subject
+from training.shapes.from_images import shapes_of_images
+from training.shapes.keypoints3d import Keypoints3D, keypoints_on_mesh
+from training.shapes.object_sets import ObjectSets, SetsConfig, cameras_of_bank, sets_from_service
+from training.shapes.pictures import Shape
+from training.shapes.template import Template
+from training.shapes.write import Subject
 
 
 def subjects_from_service(

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from nets.textured import Cameras, Seen, seen_from
-from training.inverse_mesh import Template
+from training.shapes.template import Template
 from training.views_sheet import CAPTION, GAP, INK, PAPER
 
 AZIMUTHS = 8

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from nets.mesh import turned_inside_out
-from training.inverse_mesh import Template
+from training.shapes.template import Template
 
 ABSURD = 1e6  # radii; float32 overflows in squares of squares from 1e9 on
 

@@ -12,7 +12,7 @@ import torch
 
 from checkpoints import tensors_from_file, write_tensors
 from training.errors import TrainingError
-from training.fit_inverse import InverseTraining
+from training.shapes.fit import InverseTraining
 
 ADAM = ("exp_avg", "exp_avg_sq", "step")
 
