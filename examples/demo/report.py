@@ -61,7 +61,8 @@ def print_report(
 ) -> None:
     """Prints the figures, for all, kept and discarded samples."""
     z = torch.from_numpy(latents(seed, Purpose.OBJECT, samples.indices, Z_DIM))
-    truth = render(scene_from_latents(z, z), samples.masks.shape[1])
+    # One ray a pixel: masks and keypoints are asked for, no images.
+    truth = render(scene_from_latents(z, z), samples.masks.shape[1], supersampling=1)
     true_masks, true_keypoints = truth.mask.numpy(), truth.keypoints.numpy()
     kept = samples.uncertainty <= np.float32(max_uncertainty)
 

@@ -35,7 +35,8 @@ def streamed(demo_bundle: Path) -> tuple[StreamedSamples, float]:
 
 def score(samples: StreamedSamples, rows: np.ndarray) -> LabelScore:
     z = torch.from_numpy(latents(SEED, Purpose.OBJECT, samples.indices[rows], Z_DIM))
-    truth = render(scene_from_latents(z, z), samples.masks.shape[1])
+    # One ray a pixel: masks and keypoints are asked for, no images.
+    truth = render(scene_from_latents(z, z), samples.masks.shape[1], supersampling=1)
     return score_labels(
         samples.masks[rows],
         samples.keypoints[rows],
