@@ -55,7 +55,7 @@ def run_inverse(training: InverseTraining, model: Model, run: Run, resume: bool)
 @torch.no_grad()
 def silhouettes_met(training: InverseTraining) -> float:
     """Mean intersection over union of silhouettes: every object's shape, from its first view, as
-    each of its views sees it. Raises TrainingError where nothing is seen any more."""
+    each of its views sees it."""
     sets, template, total = training.sets, training.template, 0.0
     views = sets.codes.shape[1]
     for rows in torch.arange(len(sets)).split(max(1, AT_ONCE // views)):
