@@ -44,6 +44,7 @@ class ServedModel:
     ended: NotServing | None = None  # why there are no streams any more
     lost: bool = False  # with its device, until this process starts anew
     idle: asyncio.Event = field(default_factory=asyncio.Event)  # set when a last stream ends
+    _shown: int = 0  # of this bundle's rows in the metric, which one that it replaces shares
     # One for all engines: a stream's MT19937 position is not safe for two threads.
     mapping_thread: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(1, "mapping")
@@ -84,9 +85,11 @@ class ServedModel:
         self.metrics.streams.inc()
         try:
             self.scheduler.add(lane, time.monotonic())
+            self._show_waiting()
             yield stream
         finally:
             self.scheduler.remove(lane)
+            self._show_waiting()
             del self.streams[lane]
             self.metrics.streams.dec()
             if not self.streams:
@@ -99,10 +102,15 @@ class ServedModel:
             await self.scheduler.work.wait()
             await self._gather(capacity)
         now = time.monotonic()
-        self.metrics.waiting.set(self.scheduler.waiting())
+        self._show_waiting()
         for draw in draws:
             self.metrics.queue_seconds.observe(now - draw.since)
         return draws
+
+    def _show_waiting(self) -> None:
+        waiting = self.scheduler.waiting()
+        self.metrics.waiting.inc(waiting - self._shown)
+        self._shown = waiting
 
     async def _gather(self, capacity: int) -> None:
         """Lets rows that are no full batch wait `batch_delay_s` for company."""

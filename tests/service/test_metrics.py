@@ -95,6 +95,18 @@ def test_depth_and_streams_while_streams_wait() -> None:
             call.cancel()
 
 
+def test_nothing_waits_once_the_last_stream_was_cancelled() -> None:
+    with served([FakeModel(options=FakeOptions(seconds_per_run=0.2))]) as server:
+        calls = [server.stream() for _ in range(3)]
+        for call in calls:
+            next(iter(call))
+            call.cancel()
+        patience = time.monotonic() + 30
+        while value(scraped(server), "labelmint_open_streams") and time.monotonic() < patience:
+            time.sleep(0.05)
+        assert value(scraped(server), "labelmint_queue_depth_samples") == 0
+
+
 def test_a_scraper_that_hangs_up_is_no_news(
     capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
