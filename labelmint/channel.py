@@ -41,12 +41,23 @@ _log = logging.getLogger("labelmint")
 
 @dataclass(frozen=True)
 class Tls:
-    """PEM files for an encrypted channel; all None trusts the system's authorities."""
+    """PEM files for an encrypted channel; all None trusts the system's authorities.
+
+    Raises ValueError for a certificate without its private key, and the other way round.
+    """
 
     authorities: str | Path | None = None  # that the server's certificate has to come from
     certificate: str | Path | None = None  # this client's own, for mutual TLS
     private_key: str | Path | None = None  # of that certificate
     server_name: str | None = None  # to expect in the server's certificate, if not the target's
+
+    def __post_init__(self) -> None:
+        if bool(self.certificate) != bool(self.private_key):  # grpc aborts the process
+            given, missing = ("certificate", "private_key")[:: 1 if self.certificate else -1]
+            raise ValueError(
+                f"{given} {getattr(self, given)} is given without a {missing}; mutual TLS needs "
+                "both"
+            )
 
 
 def open_channel(target: str, tls: Tls | None) -> grpc.Channel:

@@ -66,6 +66,10 @@ def _channel_to(
     tls_client_key: Path | None,
 ) -> grpc.Channel:
     files = (tls_authorities, tls_client_key, tls_client_certificate)
+    if bool(tls_client_certificate) != bool(tls_client_key):  # grpc aborts the process
+        raise click.UsageError(
+            "mutual TLS needs both --tls-client-certificate and --tls-client-key"
+        )
     if not any(files):
         return grpc.insecure_channel(target)
     contents = [path.read_bytes() if path else None for path in files]

@@ -48,13 +48,21 @@ def connection_from_options(options: dict[str, Any]) -> Connection:
     return cast(Connection, {name: options.pop(name) for name in Connection.__annotations__})
 
 
-def client_from_connection(connection: Connection, streams: int = 1) -> Client:
+def client_from_connection(
+    connection: Connection, streams: int = 1, timeout_s: float = 60.0
+) -> Client:
     """The client that these options ask for, with so many calls a stream."""
     tls = tls_from_connection(connection)
-    return Client(connection["target"], streams=streams, tls=tls)
+    try:
+        return Client(connection["target"], streams=streams, tls=tls, timeout_s=timeout_s)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
 
 
 def tls_from_connection(connection: Connection) -> Tls | None:
     """What these options say of encryption; None is plain text."""
     files = (connection["authorities"], connection["certificate"], connection["private_key"])
-    return Tls(*files) if connection["tls"] or any(files) else None
+    try:
+        return Tls(*files) if connection["tls"] or any(files) else None
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error

@@ -7,14 +7,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from labelmint.channel import Tls, metadata_from_token
+from labelmint.channel import metadata_from_token
 from labelmint.cli import FAILURE, code_from_error
-from labelmint.client import Client
 from labelmint.doctor.check import Check, State
 from labelmint.doctor.connection import connection_checks
 from labelmint.doctor.machine import machine_checks
 from labelmint.doctor.server import server_checks
-from labelmint.verbs.connection import Connection, connects, tls_from_connection
+from labelmint.verbs.connection import (
+    Connection,
+    client_from_connection,
+    connects,
+    tls_from_connection,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -32,7 +36,7 @@ def doctor(**connection: Unpack[Connection]) -> None:
     one failed; warnings are about speed, and about what a model cannot do.
     """
     failed: list[Check] = []
-    for check in _checks(connection["target"], tls_from_connection(connection)):
+    for check in _checks(connection):
         click.echo(line_from_check(check))
         if check.state is State.FAIL:
             failed.append(check)
@@ -41,9 +45,10 @@ def doctor(**connection: Unpack[Connection]) -> None:
         click.get_current_context().exit(code_from_error(error) if error else FAILURE)
 
 
-def _checks(target: str, tls: Tls | None) -> Iterator[Check]:
-    yield from machine_checks()
-    with Client(target, tls=tls, timeout_s=_TIMEOUT_S) as client:
+def _checks(connection: Connection) -> Iterator[Check]:
+    target, tls = connection["target"], tls_from_connection(connection)
+    with client_from_connection(connection, timeout_s=_TIMEOUT_S) as client:
+        yield from machine_checks()
         reached = connection_checks(client, target, tls, token=bool(metadata_from_token(None)))
         yield from reached
         if reached[-1].state is not State.FAIL:

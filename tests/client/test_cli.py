@@ -86,6 +86,18 @@ def test_options_that_cannot_be_sent_are_usage(capsys: Captured, target: str) ->
     assert "keep_fraction 2.0 is outside (0, 1]" in err
 
 
+@pytest.mark.parametrize("verb", [["models"], ["doctor"], ["preview", "--out", "a.png"]])
+@pytest.mark.parametrize("half", ["certificate", "private-key"])
+def test_half_of_a_pair_for_mutual_tls_is_usage(tmp_path: Path, verb: list[str], half: str) -> None:
+    file = tmp_path / "half.pem"
+    file.write_text("not looked at")
+    command = [sys.executable, "-m", "labelmint", *verb, "--target", "localhost:1"]
+    # A process of its own: grpc aborts the one that it is given half a pair in.
+    ended = subprocess.run([*command, f"--{half}", str(file)], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert f"{file} is given without a" in ended.stderr
+
+
 def test_unreachable_is_3(capsys: Captured) -> None:
     code, out, err = run(capsys, "models", "--target", "localhost:1")
     assert (code, out) == (3, "")

@@ -161,6 +161,14 @@ def test_a_caller_that_does_not_read_cannot_hold_the_drain(fake: Path) -> None:
         assert process.popen.wait(60) == 0
 
 
+def test_half_of_a_pair_for_mutual_tls_is_usage_of_the_health_command() -> None:
+    ended = subprocess.run(
+        command("health", "--tls-client-key", __file__), cwd=ROOT, capture_output=True, text=True
+    )
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "--tls-client-certificate" in ended.stderr
+
+
 def test_health_command_tells_by_its_exit_code(process: Process) -> None:
     up = subprocess.run(
         command("health", "--target", f"127.0.0.1:{process.port}"), cwd=ROOT,
