@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ _CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.enable_retries", 0),
     ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
 )
+# Those that list addresses or paths; what they say is for grpc to judge.
+_OTHER_SCHEMES = ("ipv4:", "ipv6:", "unix:", "unix-abstract:", "vsock:", "passthrough:", "xds:")
 
 _first_pid = 0  # of the process that opened a channel first; forks inherit it
 _log = logging.getLogger("labelmint")
@@ -61,7 +64,12 @@ class Tls:
 
 
 def open_channel(target: str, tls: Tls | None) -> grpc.Channel:
-    """A channel that connects at its first call; OSError when a file of tls cannot be read."""
+    """A channel that connects at its first call.
+
+    Raises ValueError for a target without a host or a port, OSError when a file of tls cannot be
+    read.
+    """
+    _check_target(target)
     _warn_of_fork()
     if tls is None:
         return grpc.insecure_channel(target, options=_CHANNEL_OPTIONS)
@@ -76,9 +84,30 @@ def open_channel(target: str, tls: Tls | None) -> grpc.Channel:
     return grpc.secure_channel(target, credentials, options=options)
 
 
+def _check_target(target: str) -> None:
+    """grpc takes port 443 where none is named, and another port where it is over 65535."""
+    if target.startswith(_OTHER_SCHEMES):
+        return
+    host, _, port = re.sub(r"^dns:(//[^/]*/)?", "", target).rpartition(":")
+    bare = (host.startswith("[") and host.endswith("]")) or not set(host) & set("/:[]")
+    if not host or not bare or not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 65536:
+        raise ValueError(
+            f"target {target!r} is not host:port, with a port from 1 to 65535; give for example "
+            "localhost:50051"
+        )
+
+
 def metadata_from_token(token: str | None) -> tuple[tuple[str, str], ...]:
-    """What calls send along; None takes the token of LABELMINT_TOKEN, if any."""
-    token = token or os.environ.get("LABELMINT_TOKEN", "")
+    """What calls send along; None takes the token of LABELMINT_TOKEN, if any.
+
+    Raises ValueError for a token that no header can carry. Blanks around it, as the line break
+    at the end of a file or secret, are left out.
+    """
+    token = (token or os.environ.get("LABELMINT_TOKEN", "")).strip()
+    if not all("!" <= letter <= "~" for letter in token):
+        raise ValueError(
+            "the token has a blank, a line break or a letter beyond ASCII in it; give one word"
+        )
     return (("authorization", f"Bearer {token}"),) if token else ()
 
 

@@ -73,7 +73,8 @@ class Client:
                 this host that runs with --shared-memory; others send them as ever.
 
         Raises:
-            ValueError: no target, streams under 1, or prefetch_bytes under 0.
+            ValueError: no target, or one without a port; a token that is no single word of ASCII;
+                streams under 1, or prefetch_bytes under 0.
             OSError: a file of tls cannot be read.
         """
         given = target or os.environ.get("LABELMINT_TARGET", "")

@@ -23,7 +23,7 @@ class Replicas:
     """The replicas of a service, for calls in turns. Safe for several threads."""
 
     def __init__(self, targets: Sequence[str], tls: Tls | None) -> None:
-        """Connects at the first call. Raises OSError when a file of tls cannot be read."""
+        """Connects at the first call. Raises ValueError, OSError as open_channel does."""
         self._channels = [open_channel(target, tls) for target in targets]
         stubs = [pb_grpc.LabelServiceStub(channel) for channel in self._channels]
         self._turns = itertools.cycle(map(Replica, targets, stubs))  # next() on it is atomic

@@ -51,7 +51,7 @@ class Calls:
     """Calls to one server over one connection; several threads may make them."""
 
     def __init__(self, target: str, tls: Tls | None) -> None:
-        """Connects lazily; OSError when a file of tls cannot be read."""
+        """Connects lazily. Raises ValueError, OSError as open_channel does."""
         self.target = target
         self.ended = threading.Event()  # no call lives on
         self._metadata = metadata_from_token(None)

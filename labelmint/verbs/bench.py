@@ -21,6 +21,7 @@ from labelmint.load.text import text_from_requests, text_from_streams
 from labelmint.load.timing import fixed_arrivals, poisson_arrivals
 from labelmint.model import Model
 from labelmint.options import StreamOptions, query_from_options
+from labelmint.replicas import targets_from_text
 from labelmint.verbs.connection import (
     client_from_connection,
     connection_from_options,
@@ -122,6 +123,11 @@ def bench(json_file: Path | None, rate: float | None, streams: int | None, **opt
     if json_file and not json_file.parent.is_dir():
         raise LabelmintError(f"{json_file} cannot be written: there is no folder for it; make it")
     connection = connection_from_options(options)
+    if len(targets_from_text(connection["target"])) > 1:
+        raise click.UsageError(
+            f"--target {connection['target']} names several; bench measures one, or a name that "
+            "stands for all of them"
+        )
     plan = {name: options.pop(name) for name in _PLAN}
     _refuse_too_many(rate, plan, options["start_index"])
     with client_from_connection(connection) as client:

@@ -17,7 +17,7 @@ _CONNECTION = (
         envvar="LABELMINT_TARGET",
         show_envvar=True,
         required=True,
-        help="host:port, or dns:///name:port for all replicas.",
+        help="host:port, several with commas between, or dns:///name:port for all replicas.",
     ),
     click.option("--tls", is_flag=True, help="Encrypt, trusting the system's authorities."),
     click.option("--authorities", type=_FILE, help="PEM file to trust instead; implies --tls."),

@@ -86,6 +86,20 @@ def test_options_that_cannot_be_sent_are_usage(capsys: Captured, target: str) ->
     assert "keep_fraction 2.0 is outside (0, 1]" in err
 
 
+@pytest.mark.parametrize("target", ["localhost", "localhost:99999", ",", "http://localhost:1"])
+@pytest.mark.parametrize("verb", ["models", "doctor", "bench"])
+def test_a_target_that_is_none_is_usage(capsys: Captured, verb: str, target: str) -> None:
+    code, out, err = run(capsys, verb, "--target", target)
+    assert (code, out) == (2, "")
+    assert "localhost:50051" in err or "no target" in err
+
+
+def test_bench_measures_one_target(capsys: Captured) -> None:
+    code, _, err = run(capsys, "bench", "--target", "localhost:1,localhost:2")
+    assert code == 2
+    assert "names several" in err
+
+
 @pytest.mark.parametrize("verb", [["models"], ["doctor"], ["preview", "--out", "a.png"]])
 @pytest.mark.parametrize("half", ["certificate", "private-key"])
 def test_half_of_a_pair_for_mutual_tls_is_usage(tmp_path: Path, verb: list[str], half: str) -> None:
