@@ -7,6 +7,12 @@ with Client("localhost:50051") as client:
         train(batch.images, batch.masks)
 """
 
+import os
+
+# As grpc's manual says it is; without, it writes lines of its own for each failed TLS handshake.
+# It looks at this once, while it is imported.
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+
 from labelmint.batch import Batch
 from labelmint.channel import Tls
 from labelmint.client import Client

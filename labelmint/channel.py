@@ -66,22 +66,29 @@ class Tls:
 def open_channel(target: str, tls: Tls | None) -> grpc.Channel:
     """A channel that connects at its first call.
 
-    Raises ValueError for a target without a host or a port, OSError when a file of tls cannot be
-    read.
+    Raises ValueError for a target without a host or a port and for a file of tls that is not PEM,
+    OSError when one cannot be read.
     """
     _check_target(target)
     _warn_of_fork()
     if tls is None:
         return grpc.insecure_channel(target, options=_CHANNEL_OPTIONS)
-    authorities, key, certificate = (
-        Path(file).read_bytes() if file else None
-        for file in (tls.authorities, tls.private_key, tls.certificate)
+    authorities, key, certificate = map(
+        _pem_from_file, (tls.authorities, tls.private_key, tls.certificate)
     )
     options = _CHANNEL_OPTIONS
     if tls.server_name:
         options += (("grpc.ssl_target_name_override", tls.server_name),)
     credentials = grpc.ssl_channel_credentials(authorities, key, certificate)
     return grpc.secure_channel(target, credentials, options=options)
+
+
+def _pem_from_file(file: str | Path | None) -> bytes | None:
+    """None of none."""
+    data = Path(file).read_bytes() if file else None
+    if data is not None and b"-----BEGIN " not in data:
+        raise ValueError(f"{file} is not PEM: it has no line that begins with -----BEGIN")
+    return data
 
 
 def _check_target(target: str) -> None:

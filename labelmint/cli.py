@@ -6,7 +6,6 @@ Whatever is expected to go wrong is one line on stderr.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 
@@ -17,7 +16,6 @@ FAILURE, USAGE, UNREACHABLE, REFUSED, INTERRUPTED = 1, 2, 3, 4, 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command line, by default the process's own, and returns its exit code."""
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its lines say what ours say
     try:
         return _run(arguments)
     except KeyboardInterrupt:

@@ -74,7 +74,7 @@ class Client:
 
         Raises:
             ValueError: no target, or one without a port; a token that is no single word of ASCII;
-                streams under 1, or prefetch_bytes under 0.
+                a file of tls that is not PEM; streams under 1, or prefetch_bytes under 0.
             OSError: a file of tls cannot be read.
         """
         given = target or os.environ.get("LABELMINT_TARGET", "")

@@ -132,6 +132,9 @@ _HINTS = {  # by what grpc says of a connection that failed
     ),
     "HTTP/2": "what listens there is no gRPC server: check the port",
     "lookup error": "the name has no address: check the target",
+    "security handshaker": (
+        "the PEM files are of no use: check authorities, certificate and private key"
+    ),
 }
 
 

@@ -100,6 +100,23 @@ def test_bench_measures_one_target(capsys: Captured) -> None:
     assert "names several" in err
 
 
+def test_a_file_that_is_not_pem_is_usage(capsys: Captured, tmp_path: Path) -> None:
+    file = tmp_path / "certificate.der"
+    file.write_bytes(b"0\x82\x03")
+    code, _, err = run(capsys, "models", "--target", "localhost:1", "--authorities", str(file))
+    assert code == 2
+    assert f"{file} is not PEM" in err
+
+
+def test_a_failed_handshake_is_one_line(target: str) -> None:
+    # A process of its own: grpc's lines come from beneath Python.
+    command = [sys.executable, "-m", "labelmint", "models", "--tls", "--target", target]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (3, "")
+    assert "leave TLS out" in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("verb", [["models"], ["doctor"], ["preview", "--out", "a.png"]])
 @pytest.mark.parametrize("half", ["certificate", "private-key"])
 def test_half_of_a_pair_for_mutual_tls_is_usage(tmp_path: Path, verb: list[str], half: str) -> None:

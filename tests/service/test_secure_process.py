@@ -1,6 +1,8 @@
 """TLS and tokens as a user sets them up: server flags, the client's options, the health command."""
 
+import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +54,32 @@ def test_a_secured_server_serves_the_client_and_the_commands(folder: Path) -> No
             "--tls-client-key", key,
         )  # fmt: skip
         assert subprocess.run(health, cwd=ROOT, capture_output=True).returncode == 0
+
+
+def test_a_json_log_has_no_lines_of_grpc(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GRPC_VERBOSITY", raising=False)  # that importing labelmint set here
+    log = ("--log-format", "json")
+    with running(folder / "fake", *flags_in(folder), *log) as process:
+        for _ in range(3):
+            with socket.create_connection(("127.0.0.1", process.port)) as stranger:
+                stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
+                assert stranger.recv(1) in (b"", b"\x15")  # hung up, or a TLS alert
+        process.popen.terminate()
+        assert process.popen.wait(60) == 0
+        assert process.popen.stderr
+        lines = process.popen.stderr.read().splitlines()
+    assert all(json.loads(line) for line in lines), lines
+
+
+def test_a_port_that_is_taken_ends_the_start_in_one_line(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GRPC_VERBOSITY", raising=False)  # that importing labelmint set here
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = run_once(folder / "fake", "--engine", "fake", "--listen", f"127.0.0.1:{port}")
+    assert result.returncode == 1
+    assert result.stderr == f"error: 127.0.0.1:{port} cannot be bound; is it in use?\n"
 
 
 def test_a_certificate_without_its_key_is_a_usage_error(folder: Path) -> None:
