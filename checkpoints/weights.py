@@ -84,11 +84,13 @@ def write_weights(path: Path, module: nn.Module, storage: torch.dtype) -> None:
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Writes tensors by name, in one step."""
+    """Writes tensors by name, in one step. Raises WeightsError."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial)
         os.replace(partial, path)
+    except SafetensorError as error:  # the disk is full, or the folder not there
+        raise WeightsError(f"{path} cannot be written: {_one_line(error)}") from error
     finally:
         partial.unlink(missing_ok=True)
 

@@ -10,6 +10,7 @@ from training.errors import TrainingError
 from training.evaluate_command import evaluate
 from training.interpreter_command import interpreter
 from training.invert_command import invert
+from training.options import refuse_nan
 from training.refiner_command import refiner
 from training.sample_command import sample
 from training.shapes.inverse_graphics_command import inverse_graphics
@@ -31,6 +32,10 @@ main.add_command(evaluate)
 main.add_command(views)
 main.add_command(inverse_graphics)
 main.add_command(shapes)
+for command in main.commands.values():
+    for parameter in command.params:
+        if isinstance(parameter.type, click.types.FloatParamType):
+            parameter.callback = parameter.callback or refuse_nan
 
 
 def run() -> None:

@@ -105,6 +105,7 @@ def interpreter(
     images.check_files()
     labels = labelled_set(images, LabelPaths(classes, masks, keypoints, depth))
     click.echo(f"{len(labels)} of {len(images)} images have labels")
+    out.parent.mkdir(parents=True, exist_ok=True)  # before the training, not after
     partial = out.with_name(f"{out.stem}.unfinished{SUFFIX}")
     identity = identity_of_fit(sha256, labels, config)
     trained = fit_interpreter(generator.to(torch_device(device)), labels, config, partial, identity)

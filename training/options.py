@@ -65,6 +65,13 @@ def numbers_from_text(kind: Callable[[str], Number]) -> Callable[[str], tuple[Nu
     return numbers
 
 
+def refuse_nan(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+    """A callback for numbers; no range refuses NaN."""
+    if value != value:
+        raise click.BadParameter("nan is not a number", context, parameter)
+    return value
+
+
 def read_generator(path: Path, mean_latent: Path | None) -> tuple[Generator, GeneratorCard, str]:
     """Network, card and SHA-256 of the weights file. Raises CheckpointError."""
     network, card = generator_from_path(path, mean_latent)

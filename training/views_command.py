@@ -105,6 +105,7 @@ def views(
     )
     frame = frame_for_resolution(generator.config.resolution, grid, rows)
     draw = identity_of_draws(sha256, config)
+    (annotate or out or Path()).parent.mkdir(parents=True, exist_ok=True)
     if annotate is not None:
         return _write_candidates(generator, config, candidates or 96, frame, annotate, draw)
     assert out is not None

@@ -201,6 +201,12 @@ def test_http_has_probes_and_metrics_and_nothing_else(process: Process) -> None:
     assert process.get("/other")[0] == 404
 
 
+@pytest.mark.parametrize("flag", ["--drain-delay", "--batch-delay", "--watch-interval"])
+def test_no_number_of_the_server_may_be_nan(fake: Path, flag: str) -> None:
+    result = run_once(fake, "--engine", "fake", flag, "nan")
+    assert result.returncode == 2 and "nan is not a number" in result.stderr
+
+
 def test_flags_have_environment_twins(fake: Path) -> None:
     twins = {"LABELMINT_SERVER_BUNDLE": str(fake), "LABELMINT_SERVER_LISTEN": "nonsense"}
     result = subprocess.run(
@@ -246,10 +252,13 @@ def test_a_broken_bundle_is_one_line_and_exit_1(
     assert all(word in result.stderr for word in words), result.stderr
 
 
-def test_a_taken_port_is_one_line_and_exit_1(process: Process, fake: Path) -> None:
+def test_a_taken_port_is_one_line_and_exit_1(
+    process: Process, fake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GRPC_VERBOSITY", raising=False)  # that importing labelmint set here
     taken = run_once(fake, "--engine", "fake", "--listen", f"127.0.0.1:{process.port}")
     assert taken.returncode == 1
-    assert f"127.0.0.1:{process.port} cannot be bound" in taken.stderr.splitlines()[-1]
+    assert taken.stderr == f"error: 127.0.0.1:{process.port} cannot be bound; is it in use?\n"
     flags = ("--engine", "fake", "--metrics-port", str(process.metrics_port))
     taken = run_once(fake, *flags)
     assert taken.returncode == 1 and "metrics port" in taken.stderr

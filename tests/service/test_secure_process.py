@@ -71,17 +71,6 @@ def test_a_json_log_has_no_lines_of_grpc(folder: Path, monkeypatch: pytest.Monke
     assert all(json.loads(line) for line in lines), lines
 
 
-def test_a_port_that_is_taken_ends_the_start_in_one_line(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("GRPC_VERBOSITY", raising=False)  # that importing labelmint set here
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        result = run_once(folder / "fake", "--engine", "fake", "--listen", f"127.0.0.1:{port}")
-    assert result.returncode == 1
-    assert result.stderr == f"error: 127.0.0.1:{port} cannot be bound; is it in use?\n"
-
-
 def test_a_certificate_without_its_key_is_a_usage_error(folder: Path) -> None:
     half = run_once(folder / "fake", "--tls-certificate", str(folder / "certificate.pem"))
     assert half.returncode == 2 and "--tls-key" in half.stderr

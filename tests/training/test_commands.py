@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 import torch
@@ -186,6 +187,8 @@ def test_a_fit_that_was_killed_is_taken_up_and_ends_with_the_same_file(
         (("--masks", "nowhere"), 1, "nowhere cannot be read"),
         (("--device", "abacus"), 1, "there is no device abacus here"),
         (("--out", "x.pth"), 1, "weights are written as .safetensors"),
+        (("--learning-rate", "nan"), 2, "nan is not a number"),
+        (("--sigma", "NaN"), 2, "nan is not a number"),
     ],
 )
 def test_bad_input_is_one_line_that_says_what_to_do(
@@ -199,6 +202,29 @@ def test_bad_input_is_one_line_that_says_what_to_do(
     assert message in " ".join(error.split())
     if code == 1:
         assert isinstance(result.exception, TrainingError) and "\n" not in error
+
+
+def test_no_number_of_any_verb_may_be_nan() -> None:
+    numbers = 0
+    for name, verb in main.commands.items():
+        for parameter in verb.params:
+            if isinstance(parameter.type, click.types.FloatParamType):
+                numbers += 1
+                result = command(name, parameter.opts[0], "nan")
+                assert result.exit_code == 2, parameter.opts
+                assert "nan is not a number" in result.output
+    assert numbers > 30
+
+
+def test_the_folder_of_the_weights_is_made(weights: Path, tmp_path: Path) -> None:
+    folder = labelled(weights, tmp_path / "set")
+    out, bank = tmp_path / "a/b/i.safetensors", tmp_path / "c/v.safetensors"
+    trained = ("interpreter", "--labels", folder, "--out", out, "--members", 1, "--steps", 2)
+    views = ("views", "--out", bank, "--count", 2, "--view-layers", 1)
+    for name, *options in (trained, views):
+        result = command(name, "--generator", weights, *options)
+        assert result.exit_code == 0, result.output
+    assert out.exists() and bank.exists()
 
 
 def test_an_error_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
