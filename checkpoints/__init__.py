@@ -51,7 +51,7 @@ from checkpoints.recipes import (
     recipe_with_classes,
 )
 from checkpoints.refiner import config_card_from_refiner, refiner_from_file, write_refiner
-from checkpoints.toml import read_toml, write_text
+from checkpoints.toml import kind_of_weights, read_toml, write_text
 from checkpoints.views import camera_problem, views_from_file, write_views
 from checkpoints.weights import sha256_of_file, tensors_from_file, write_tensors
 
@@ -96,6 +96,7 @@ __all__ = [
     "interpreter_from_file",
     "interpreter_from_published",
     "inverse_graphics_from_file",
+    "kind_of_weights",
     "matching_recipes",
     "member_paths",
     "published_names",

@@ -144,4 +144,7 @@ def _kind_from_head(head: bytes) -> str:
     for kind, magic in KINDS.items():
         if magic.match(head):
             return kind
-    raise Refused("it is no file of a known kind: StyleGAN2 .pkl, torch .pt or .pth, numpy .npy")
+    raise Refused(
+        "it is no file of a known kind: .safetensors with its card, StyleGAN2 .pkl, torch .pt or "
+        ".pth, numpy .npy"
+    )

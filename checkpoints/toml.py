@@ -4,7 +4,7 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, get_args, get_type_hints
 
 import msgspec
 
@@ -14,6 +14,12 @@ MAX_CARD_BYTES = 1 << 20
 Card = TypeVar("Card", bound=msgspec.Struct)
 
 
+class _Kind(msgspec.Struct):
+    """What every card begins with."""
+
+    kind: str
+
+
 def card_path(weights: Path) -> Path:
     """The card of a weights file: its sibling with suffix .toml."""
     return weights.with_suffix(".toml")
@@ -21,9 +27,25 @@ def card_path(weights: Path) -> Path:
 
 def read_card(weights: Path, card_type: type[Card]) -> Card:
     """The card beside `weights`. Raises CardError, naming the file and the field."""
-    return read_toml(
-        card_path(weights), card_type, f"the card of {weights.name} must lie beside it"
-    )
+    path, advice = card_path(weights), f"the card of {weights.name} must lie beside it"
+    try:
+        return read_toml(path, card_type, advice)
+    except CardError as error:
+        (wanted,) = get_args(get_type_hints(card_type)["kind"])
+        kind = kind_of_weights(weights)
+        if kind in (None, wanted):
+            raise
+        raise CardError(
+            f"{weights} is of kind {kind!r}, as {path.name} says; give one of kind {wanted!r}"
+        ) from error
+
+
+def kind_of_weights(weights: Path) -> str | None:
+    """What the card beside `weights` says they are; None where it does not."""
+    try:
+        return read_toml(card_path(weights), _Kind).kind
+    except CardError:
+        return None
 
 
 def read_toml(path: Path, card_type: type[Card], advice: str = "") -> Card:

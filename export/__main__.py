@@ -28,7 +28,7 @@ from export.weights import Sources, weights_from_files
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 WEIGHTS = click.Path(dir_okay=False, path_type=Path)
-AT_LEAST_64 = click.IntRange(min=64)
+LEAST_CALIBRATION = 64  # samples
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
@@ -87,10 +87,22 @@ def bundle(
 ) -> None:
     """Exports weights, checks the graphs against the reference, writes a bundle."""
     options = _engine_options(batch)
+    if 0 < calibrate < LEAST_CALIBRATION:
+        raise click.BadParameter(
+            f"{calibrate} is under {LEAST_CALIBRATION}; 4096 is usual, 0 is not now",
+            param_hint="--calibrate",
+        )
     with one_line_errors():
         refuse_existing(out, force)
         sources = Sources(generator, mean_latent, interpreter, recipe, labels, refiner, views)
         weights = weights_from_files(sources)
+        card = weights.interpreter_card
+        if calibrate and (card is None or card.score_source is None):  # before the export
+            raise ExportError(
+                f"--calibrate is {calibrate}, but this bundle has no score: "
+                + ("--interpreter is not given" if card is None else f"{interpreter} has none")
+                + "; leave --calibrate out"
+            )
         with staged_folder(out, force) as folder:
             write_graphs(folder, weights, half)
             print(f"comparing {parity_samples} samples with the reference", file=sys.stderr)
@@ -102,7 +114,12 @@ def bundle(
 
 @main.command()
 @click.argument("bundle", type=FOLDER)
-@click.option("--samples", required=True, type=AT_LEAST_64, help="Indices 0 to this are scored.")
+@click.option(
+    "--samples",
+    required=True,
+    type=click.IntRange(LEAST_CALIBRATION),
+    help="Indices 0 to this are scored.",
+)
 @click.option("--seed", default=0, type=click.IntRange(0, 2**64 - 1))
 @click.option("--psi", type=float, help="Truncation psi; absent: the bundle's own.")
 @click.option("--cutoff", type=int, help="Truncated rows of w+; absent: the bundle's own.")
@@ -159,6 +176,8 @@ def inspect(path: Path) -> None:
     with one_line_errors():
         if (path / MANIFEST).exists():
             print("\n".join(lines_from_bundle(open_bundle(path))))
+        elif path.is_dir() and not any(path.glob("model_*.pth")):
+            raise ExportError(f"{path} has neither a bundle's {MANIFEST} nor any model_<k>.pth")
         else:
             print("\n".join(lines_from_weights(path)))
 

@@ -4,15 +4,19 @@ from pathlib import Path
 
 from checkpoints import (
     NATIVE,
-    CardError,
     CheckpointError,
+    EncoderCard,
     GeneratorCard,
     InterpreterCard,
+    InverseGraphicsCard,
     RefinerCard,
     ViewsCard,
+    encoder_from_file,
     generator_from_foreign,
     generator_from_path,
     interpreter_from_file,
+    inverse_graphics_from_file,
+    kind_of_weights,
     matching_recipes,
     member_paths,
     published_names,
@@ -30,7 +34,10 @@ NPY = b"\x93NUMPY"
 
 
 def lines_from_weights(path: Path) -> list[str]:
-    """A generator, an ensemble's folder or member, or a mean latent. Raises CheckpointError."""
+    """A weights file of ours or others, an ensemble's folder or member, or a mean latent.
+
+    Raises CheckpointError.
+    """
     if path.is_dir():
         return _member_lines(path, member_paths(path))
     if path.suffix == NATIVE:
@@ -46,21 +53,19 @@ def lines_from_weights(path: Path) -> list[str]:
 
 
 def _native_lines(path: Path) -> list[str]:
-    try:
-        _, card = interpreter_from_file(path)
-        return _interpreter_lines(path, card)
-    except CheckpointError:  # no interpreter's card
-        pass
-    try:
-        _, refiner_card = refiner_from_file(path)
-        return _refiner_lines(path, refiner_card)
-    except CheckpointError:  # nor a refiner's
-        pass
-    try:
-        _, views_card = views_from_file(path)
-        return _view_lines(path, views_card)
-    except CardError:  # nor a view bank's
-        return _generator_lines(path, *generator_from_path(path, None))
+    match kind_of_weights(path):
+        case "interpreter":
+            return _interpreter_lines(path, interpreter_from_file(path)[1])
+        case "refiner":
+            return _refiner_lines(path, refiner_from_file(path)[1])
+        case "views":
+            return _view_lines(path, views_from_file(path)[1])
+        case "encoder":
+            return _encoder_lines(path, encoder_from_file(path)[1])
+        case "inverse-graphics":
+            return _shape_lines(path, inverse_graphics_from_file(path)[1])
+        case _:
+            return _generator_lines(path, *generator_from_path(path, None))
 
 
 def _generator_lines(path: Path, generator: Generator, card: GeneratorCard) -> list[str]:
@@ -149,6 +154,27 @@ def _view_lines(path: Path, card: ViewsCard) -> list[str]:
         f"{path}: view bank for the generator of SHA-256 {card.generator_sha256}",
         f"  codes        {card.codes}, the first {card.view_layers} rows of w+ of {card.w_dim}",
         f"  cameras      {angles}",
+        f"  licences     {', '.join(card.licences) or 'none stated'}",
+    ]
+
+
+def _encoder_lines(path: Path, card: EncoderCard) -> list[str]:
+    return [
+        f"{path}: encoder for the generator of SHA-256 {card.generator_sha256}",
+        f"  images       rows {card.crop_top} to {card.crop_top + card.rows} of {card.grid} px, "
+        f"read at {card.width} x {card.height} px",
+        f"  latents      {card.num_ws} rows of w+ of {card.w_dim}, in {card.iterations} steps",
+        f"  licences     {', '.join(card.licences) or 'none stated'}",
+    ]
+
+
+def _shape_lines(path: Path, card: InverseGraphicsCard) -> list[str]:
+    return [
+        f"{path}: inverse graphics for objects of the bundle {card.bundle_id}",
+        f"  network      reads {card.extent} px, paints {card.texture} rows of texture"
+        + (", tells the camera" if card.camera else ""),
+        f"  no object    {', '.join(card.background)}",
+        f"  silhouettes  IoU {card.silhouette:.3f} with its own",
         f"  licences     {', '.join(card.licences) or 'none stated'}",
     ]
 

@@ -135,6 +135,11 @@ def _check_features(sources: Sources, features: int, network: Generator) -> None
 
 def _with_published_members(sources: Sources, network: Generator, card: GeneratorCard) -> Weights:
     assert sources.interpreter is not None
+    if not sources.interpreter.exists():
+        raise ExportError(
+            f"{sources.interpreter} does not exist; --interpreter takes a .safetensors with its "
+            "card, or a folder of model_<k>.pth"
+        )
     if sources.recipe is None:
         config = network.config
         matching = ", ".join(matching_recipes(config.features, config.tap_recipe))

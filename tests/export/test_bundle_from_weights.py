@@ -156,6 +156,18 @@ def test_an_image_only_bundle_serves_images(tiny_weights: TinyWeights, tmp_path:
     assert "no score_source" in refusal(export("calibrate", out, "--samples", 64))
 
 
+def test_what_cannot_be_calibrated_is_said_before_the_export(
+    tiny_weights: TinyWeights, tmp_path: Path
+) -> None:
+    start = ("bundle", "--generator", tiny_weights[0], "--out", tmp_path / "out")
+    result = export(*start, "--calibrate", 64)
+    assert "--interpreter is not given" in refusal(result)
+    assert "comparing" not in result.stderr
+    few = export(*start, "--interpreter", tiny_weights[1], "--calibrate", 63)
+    assert few.exit_code == 2 and "63 is under 64" in few.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_existing_bundle_is_refused_before_any_work(
     tiny_bundle: Path, tiny_weights: TinyWeights
 ) -> None:
@@ -189,6 +201,19 @@ def test_missing_weights_are_one_line(
     result = export("bundle", *arguments, "--out", tmp_path / "out")
     assert "absent" in refusal(result)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_in_each_others_place_are_told_by_their_kind(
+    tiny_weights: TinyWeights, tmp_path: Path
+) -> None:
+    generator, interpreter = tiny_weights
+    out = ("--out", tmp_path / "out")
+    for option in ("--interpreter", "--refiner", "--views"):
+        line = refusal(export("bundle", "--generator", generator, option, generator, *out))
+        assert f"{generator} is of kind 'generator'" in line
+        assert f"give one of kind '{option[2:]}'" in line
+    line = refusal(export("bundle", "--generator", interpreter, *out))
+    assert "is of kind 'interpreter'" in line and "give one of kind 'generator'" in line
 
 
 def test_wrong_usage_is_exit_code_2(tmp_path: Path) -> None:

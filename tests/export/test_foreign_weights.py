@@ -155,6 +155,10 @@ def test_wrong_combinations_name_both_sides_and_the_fix(
     for words, expected in (
         ((*start, generator, *labels), ["does not say what it reads", "--recipe"]),
         (
+            (*start, generator, "--interpreter", tmp_path / "none", "--recipe", recipe),
+            ["none does not exist", "model_<k>.pth"],
+        ),
+        (
             (*start, generator, *labels, "--recipe", "datasetgan-cat-99"),
             ["datasetgan-cat-99", "handsoff-faces-19"],
         ),
@@ -211,6 +215,7 @@ def test_inspect_says_what_a_file_is(members: Path, tiny_weights: tuple[Path, Pa
     assert "StyleGAN3" in refused("inspect", STYLEGAN3)
     assert "no file of a known kind" in refused("inspect", "README.md")
     assert "cannot be read" in refused("inspect", "no-such-file")
+    assert "neither a bundle's manifest.json nor any model_<k>.pth" in refused("inspect", "docs")
 
 
 def test_inspect_names_the_recipes_that_fit(tmp_path: Path) -> None:

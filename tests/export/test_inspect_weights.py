@@ -1,10 +1,20 @@
 """What weights are, in words."""
 
-from checkpoints import generator_from_foreign
+from pathlib import Path
+
+import pytest
+
+from checkpoints import (
+    CardError,
+    generator_from_foreign,
+    write_encoder,
+    write_inverse_graphics,
+)
 from checkpoints.foreign import PickledNetwork, TorchFile
-from export.inspect_weights import lines_from_generator
+from export.inspect_weights import lines_from_generator, lines_from_weights
 from nets.config import GeneratorConfig
 from nets.stylegan2 import channels_from_base
+from tests.checkpoints import test_encoder, test_inverse_graphics
 from tests.checkpoints.golden import golden
 
 
@@ -43,3 +53,22 @@ def test_recipes_of_other_taps_are_not_offered() -> None:
     ):
         text = "\n".join(lines_from_generator("g", config, card))
         assert "D = 5088" in text and ("recipe       datasetgan-face-34" in text) is offered
+
+
+def test_weights_of_every_kind_that_training_writes_are_known(tmp_path: Path) -> None:
+    encoder, shapes = tmp_path / "e.safetensors", tmp_path / "s.safetensors"
+    write_encoder(encoder, test_encoder.encoder(), test_encoder.CARD)
+    write_inverse_graphics(
+        shapes, test_inverse_graphics.inverse_graphics(), test_inverse_graphics.CARD
+    )
+    assert "encoder for the generator" in lines_from_weights(encoder)[0]
+    assert "inverse graphics for objects" in lines_from_weights(shapes)[0]
+
+
+def test_a_damaged_card_is_named_by_its_own_fault(tmp_path: Path) -> None:
+    path = tmp_path / "e.safetensors"
+    write_encoder(path, test_encoder.encoder(), test_encoder.CARD)
+    card = path.with_suffix(".toml")
+    card.write_text(card.read_text().replace("num_ws", "nun_ws"))
+    with pytest.raises(CardError, match="nun_ws"):
+        lines_from_weights(path)
