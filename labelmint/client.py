@@ -21,6 +21,7 @@ from labelmint.options import (
     StreamOptions,
     query_from_options,
     sampling_from_options,
+    whole_number,
 )
 from labelmint.prefetch import Prefetch
 from labelmint.replicas import Replicas, targets_from_text
@@ -74,7 +75,8 @@ class Client:
 
         Raises:
             ValueError: no target, or one without a port; a token that is no single word of ASCII;
-                a file of tls that is not PEM; streams under 1, or prefetch_bytes under 0.
+                a file of tls that is not PEM; streams under 1, timeout_s not over 0, or
+                prefetch_bytes under 0.
             OSError: a file of tls cannot be read.
         """
         given = target or os.environ.get("LABELMINT_TARGET", "")
@@ -83,6 +85,8 @@ class Client:
             raise ValueError("no target; give Client('host:port') or set LABELMINT_TARGET")
         if streams < 1:
             raise ValueError(f"streams {streams} is under 1; give at least one")
+        if not timeout_s > 0:
+            raise ValueError(f"timeout_s {timeout_s} is not over 0; give seconds")
         if prefetch_bytes < 0:
             raise ValueError(f"prefetch_bytes {prefetch_bytes} is under 0; give 0 or more")
         self._streams, self._timeout_s = streams, timeout_s
@@ -129,8 +133,10 @@ class Client:
             LabelmintError: while iterating; what came before is yielded first.
         """
         query = query_from_options(options)
-        if batch_size < 1:
+        if whole_number("batch_size", batch_size) < 1:
             raise ValueError(f"batch_size {batch_size} is under 1; give at least one")
+        if deadline_s is not None and math.isnan(deadline_s):
+            raise ValueError("deadline_s is nan; give seconds, or None for no deadline")
         if not group_views:
             return self._batches(batch_size, query, deadline_s, skip)
         query, views = query_for_groups(query, batch_size)

@@ -145,6 +145,8 @@ def error_from_rpc(error: grpc.RpcError, target: str) -> RpcError:
     if code is grpc.StatusCode.UNAVAILABLE:
         hints = [hint for words, hint in _HINTS.items() if words in message]
         message = "; ".join((f"{target} is unreachable: {message}", *hints[:1]))
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED and "Deadline Exceeded" in message:  # grpc's own
+        message = f"the time ran out before {target} was done; give more: timeout_s or deadline_s"
     return _CLASSES.get(code, ServerFault)(message, code.name, _retry_after_s(error))
 
 

@@ -101,7 +101,8 @@ def query_from_options(options: StreamOptions) -> pb.SampleQuery:
     """The query that asks for exactly these options.
 
     Raises:
-        TypeError: an option is unknown; the message has the nearest known one.
+        TypeError: an option is unknown, then the message has the nearest known one, or a number
+            is not whole, or names are no list.
         ValueError: options contradict each other or do not fit the wire.
     """
     _check(options, StreamOptions.__annotations__)
@@ -116,8 +117,8 @@ def query_from_options(options: StreamOptions) -> pb.SampleQuery:
         shard_index=options.get("shard_index", 0),
         num_shards=options.get("num_shards", 1),
         max_examined=options.get("max_examined", 0),
-        outputs=[codec.output_from_name(name) for name in options.get("outputs") or ()],
-        accept_codecs=[codec.codec_from_name(name) for name in options.get("codecs") or ()],
+        outputs=[codec.output_from_name(name) for name in _names("outputs", options)],
+        accept_codecs=[codec.codec_from_name(name) for name in _names("codecs", options)],
         jpeg_quality=options.get("jpeg_quality", 0),
         max_message_bytes=options.get("max_message_bytes", 0),
         max_message_samples=options.get("max_message_samples", 0),
@@ -175,7 +176,7 @@ def _view(view: int | str | None) -> tuple[pb.ViewMode, int]:
                 f"view {view!r} is unknown; give a number or one of {', '.join(VIEW_MODES)}"
             )
         return VIEW_MODES[view], 0
-    if not 0 <= index(view) < 2**32:
+    if not 0 <= whole_number("view", view) < 2**32:
         raise ValueError(f"view {view} is outside 0 to 2**32 - 1")
     return pb.VIEW_MODE_FIXED, index(view)
 
@@ -211,11 +212,26 @@ def _check(options: Mapping[str, object], known: Collection[str]) -> None:
     for names, bits in ((_UINT32, 32), (_UINT64, 64)):
         for name in names:
             value = options.get(name)
-            if value is not None and not 0 <= index(cast(SupportsIndex, value)) < 2**bits:
+            if value is not None and not 0 <= whole_number(name, value) < 2**bits:
                 raise ValueError(f"{name} {value} is outside 0 to 2**{bits} - 1")
     given = [name for name in ("indices", *_LATENTS) if options.get(name) is not None]
     if len(given) > 1:
         raise ValueError(f"{' and '.join(given)} exclude each other; give one")
+
+
+def whole_number(name: str, value: object) -> int:
+    """The value of an option; TypeError names it when it is no whole number."""
+    try:
+        return index(cast(SupportsIndex, value))
+    except TypeError as error:
+        raise TypeError(f"{name} is {value!r}; give a whole number") from error
+
+
+def _names(option: str, options: StreamOptions) -> Sequence[str]:
+    names = cast(Mapping[str, object], options).get(option) or ()
+    if isinstance(names, str):
+        raise TypeError(f"{option} is {names!r}; give a list, as [{names!r}]")
+    return cast(Sequence[str], names)
 
 
 def _ascending(indices: npt.ArrayLike) -> list[int]:
@@ -231,5 +247,7 @@ def _ascending(indices: npt.ArrayLike) -> list[int]:
 def _tensor_from_rows(name: str, rows: object, rank: int) -> pb.Tensor:
     array = np.asarray(rows, np.float32)
     if array.ndim != rank or not array.size:
-        raise ValueError(f"{name} has shape {list(array.shape)}; it has to be of rank {rank}")
+        raise ValueError(
+            f"{name} has shape {list(array.shape)}; it has to be of rank {rank} and not empty"
+        )
     return codec.tensor_from_array(array)

@@ -235,6 +235,10 @@ def test_arguments_are_judged_before_any_call() -> None:
     with Client(CLOSED_PORT) as client:
         with pytest.raises(ValueError, match="batch_size 0"):
             client.stream(0)
+        with pytest.raises(TypeError, match=r"batch_size is 2\.5; give a whole number"):
+            client.stream(2.5)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="deadline_s is nan"):
+            client.stream(deadline_s=float("nan"))
         with pytest.raises(TypeError, match="did you mean keep_fraction"):
             client.stream(keep_fracton=0.5)  # type: ignore[call-arg]
     with pytest.raises(ValueError, match="streams 0"):
@@ -313,3 +317,11 @@ def test_a_deadline_ends_a_stream(target: str) -> None:
             for _ in batches:
                 time.sleep(0.01)
         assert caught.value.next_index is not None
+        with pytest.raises(TimedOut, match=f"the time ran out before {target} was done; give more"):
+            list(client.stream(4, deadline_s=0.0))
+
+
+@pytest.mark.parametrize("wrong", [0.0, -1.0, float("nan")])
+def test_no_time_at_all_is_refused(wrong: float) -> None:
+    with pytest.raises(ValueError, match="is not over 0; give seconds"):
+        Client(CLOSED_PORT, timeout_s=wrong)

@@ -50,7 +50,7 @@ def test_every_option_is_understood() -> None:
         ({"indices": [0.5]}, "integers"),
         ({"w": np.zeros(4)}, "w has shape [4]; it has to be of rank 2"),
         ({"w_plus": np.zeros((1, 4))}, "rank 3"),
-        ({"z": np.zeros((0, 4))}, "z has shape [0, 4]"),
+        ({"z": np.zeros((0, 4))}, "z has shape [0, 4]; it has to be of rank 2 and not empty"),
         ({"outputs": ["masks"]}, "choose from image, mask"),
         ({"codecs": ["png"]}, "choose from raw, zstd, jpeg"),
         ({"latent_source": "random"}, "choose from philox, mt19937"),
@@ -68,6 +68,23 @@ def test_unknown_options_name_the_nearest() -> None:
         query_from_options({"startindex": 3})  # type: ignore[typeddict-unknown-key]
     with pytest.raises(TypeError, match="choose from seed"):
         sampling_from_options({"count": 3})  # type: ignore[typeddict-unknown-key]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"seed": 1.5}, "seed is 1.5; give a whole number"),
+        ({"count": "9"}, "count is '9'; give a whole number"),
+        ({"view": 0.5}, "view is 0.5; give a whole number"),
+        ({"outputs": "image"}, "outputs is 'image'; give a list, as ['image']"),
+        ({"codecs": "raw"}, "codecs is 'raw'; give a list, as ['raw']"),
+    ],
+    ids=str,
+)
+def test_values_of_the_wrong_type_name_their_option(options: StreamOptions, words: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        query_from_options(options)
+    assert str(caught.value) == words
 
 
 def test_numbers_of_numpy_are_numbers() -> None:
