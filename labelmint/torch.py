@@ -24,7 +24,7 @@ from labelmint.codec import Array
 from labelmint.errors import MissingExtra
 from labelmint.groups import query_for_groups
 from labelmint.made import Item, Made
-from labelmint.options import StreamOptions, query_from_options, takes_bank
+from labelmint.options import StreamOptions, query_from_options, takes_bank, whole_number
 from labelmint.position import Layer, Position, merged
 from labelmint.prefetch import Prefetch
 from labelmint.retries import Patience
@@ -114,11 +114,15 @@ class LabelStream(IterableDataset[Any]):
         for name in _REFUSED:
             if options.get(name) is not None:
                 raise ValueError(f"option {name!r} is not for LabelStream; use Client.stream")
-        if batch_size < 1:
+        if whole_number("batch_size", batch_size) < 1:
             raise ValueError(f"batch_size {batch_size} is under 1; give at least one")
         if ignore_above is not None and not ignore_above >= 0:
             raise ValueError(f"ignore_above {ignore_above} is under 0; give a limit from 0 up")
         query = query_from_options(options)  # raises
+        if ignore_above is not None and "mask" not in (options.get("outputs") or ["mask"]):
+            raise ValueError(
+                f"ignore_above {ignore_above} is for masks; outputs has no mask; add it"
+            )
         if group_views:
             query_for_groups(query, batch_size)  # raises
         self._rank, self._world_size = _world(rank, world_size)
@@ -283,7 +287,14 @@ def _world(rank: int | None, world_size: int | None) -> tuple[int, int]:
     if rank is None or world_size is None:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             return torch.distributed.get_rank(), torch.distributed.get_world_size()
-        rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+        rank, world_size = _from_launcher("RANK", 0), _from_launcher("WORLD_SIZE", 1)
     if not 0 <= rank < world_size:
         raise ValueError(f"rank {rank} is outside 0 to world_size - 1 = {world_size - 1}")
     return rank, world_size
+
+
+def _from_launcher(name: str, absent: int) -> int:
+    text = os.environ.get(name, str(absent))
+    if not text.isdecimal():
+        raise ValueError(f"the environment's {name} is {text!r}; it has to be a number")
+    return int(text)

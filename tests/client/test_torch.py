@@ -179,6 +179,7 @@ def test_a_state_pins_its_bundle(target: str) -> None:
         ({"num_shards": 2}, "'num_shards' is not for LabelStream"),
         ({"batch_size": 0}, "batch_size 0 is under 1"),
         ({"ignore_above": -1.0}, "ignore_above -1.0 is under 0"),
+        ({"ignore_above": 0.2, "outputs": ["image"]}, "outputs has no mask; add it"),
         ({"rank": 2, "world_size": 2}, "rank 2 is outside 0 to world_size - 1 = 1"),
         ({"rank": 1}, "go together"),
         ({"keep_fraction": 2.0}, r"outside \(0, 1\]"),
@@ -214,3 +215,6 @@ def test_ranks_come_from_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "3")
     with Client("localhost:1"):
         assert (LabelStream("x")._rank, LabelStream("x")._world_size) == (2, 3)
+    monkeypatch.setenv("RANK", "")
+    with pytest.raises(ValueError, match="RANK is ''; it has to be a number"):
+        LabelStream("x")
