@@ -62,6 +62,14 @@ BAD: list[tuple[Object, tuple[str, ...]]] = [
         ("gateway.backendTls.enabled", "tls.mode=secret"),
     ),
     ({"dataset": {"enabled": True}}, ("dataset.claim",)),
+    ({"nameOverride": "Labels"}, ("/nameOverride", "Labels")),
+    ({"fullnameOverride": "my_labels"}, ("/fullnameOverride", "my_labels")),
+    ({"engine": {"batchSizes": [8, 4]}}, ("engine.batchSizes", "4 after 8", "ascending")),
+    ({"engine": {"batchSizes": [4, 4]}}, ("4 after 4", "each once")),
+    (
+        {"dataset": {"enabled": True, "claim": "d", "model": "demmo"}},
+        ("dataset.model=demmo", "one of: demo"),
+    ),
     (
         {"dataset": {"enabled": True, "claim": "d"}, "models": [CLAIM, CLAIM | {"name": "b"}]},
         ("dataset.model", "a, b"),

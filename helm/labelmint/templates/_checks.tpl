@@ -32,6 +32,13 @@
   {{- end -}}
   {{- $tried = append $tried . -}}
 {{- end -}}
+{{- $before := 0 -}}
+{{- range $v.engine.batchSizes -}}
+  {{- if le (int .) $before -}}
+    {{- fail (printf "engine.batchSizes has %d after %d; list them ascending, each once" (int .) $before) -}}
+  {{- end -}}
+  {{- $before = int . -}}
+{{- end -}}
 {{- $build := $v.engine.build -}}
 {{- if and (ne $build.at "never") (ne $runtime "tensorrt") -}}
   {{- fail (printf "engine.build.at=%s builds for TensorRT and engine.runtime is %s; set mode=gpu and engine.runtime=tensorrt, or engine.build.at=never" $build.at $runtime) -}}
@@ -61,6 +68,9 @@
 {{- end -}}
 {{- if and $v.dataset.enabled (not $v.dataset.claim) -}}
   {{- fail "dataset.enabled=true needs dataset.claim, an existing claim that all parts can write to" -}}
+{{- end -}}
+{{- if and $v.dataset.enabled $v.dataset.model (not (has $v.dataset.model $names)) -}}
+  {{- fail (printf "dataset.model=%s is no name under models; set it to one of: %s" $v.dataset.model (join ", " $names)) -}}
 {{- end -}}
 {{- if and $v.dataset.enabled (not $v.dataset.model) (gt (len $v.models) 1) -}}
   {{- fail (printf "dataset.model is empty and there are %d models; set it to one of: %s" (len $v.models) (join ", " $names)) -}}
