@@ -127,7 +127,7 @@ _HINTS = {  # by what grpc says of a connection that failed
     "Hostname Verification": "its certificate is for another name: give that as server_name",
     "WRONG_VERSION_NUMBER": "there is no TLS at this port: leave TLS out, or check the port",
     "Connection refused": "no server listens there: start one, or check host and port",
-    "Socket closed": (
+    ": Socket closed": (  # before it was of any use; later it is "(Socket closed)"
         "the other side closed the connection: check the port, and whether it wants TLS"
     ),
     "HTTP/2": "what listens there is no gRPC server: check the port",

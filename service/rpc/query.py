@@ -208,11 +208,12 @@ def _weight(proto: pb.SampleQuery, limits: Limits) -> int:
 
 
 def _max_message_bytes(proto: pb.SampleQuery, limits: Limits) -> int:
-    given = proto.max_message_bytes or min(DEFAULT_MESSAGE_BYTES, limits.max_message_bytes)
+    default = min(DEFAULT_MESSAGE_BYTES, limits.max_message_bytes)
+    given = proto.max_message_bytes or default
     if not MIN_MESSAGE_BYTES <= given <= limits.max_message_bytes:
         raise BadRequest(
             f"max_message_bytes is {given}; it must be in [{MIN_MESSAGE_BYTES}, "
-            f"{limits.max_message_bytes}], or 0 for {DEFAULT_MESSAGE_BYTES}"
+            f"{limits.max_message_bytes}], or 0 for {default}"
         )
     return given
 

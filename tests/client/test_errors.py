@@ -57,6 +57,20 @@ def test_a_status_without_words_still_says_something() -> None:
     assert str(error) == "INTERNAL without a message"
 
 
+@pytest.mark.parametrize(
+    ("details", "hinted"),
+    [
+        ("failing; last error: UNAVAILABLE: ipv4:127.0.0.1:1: Socket closed", True),
+        ("Stream removed (Socket closed)", False),  # it worked until now
+    ],
+)
+def test_only_a_connection_that_never_worked_is_told_to_check_its_port(
+    details: str, hinted: bool
+) -> None:
+    error = errors.error_from_rpc(FailedCall(grpc.StatusCode.UNAVAILABLE, details), "here:1")
+    assert ("check the port" in str(error)) is hinted
+
+
 def test_the_wait_that_the_server_asks_for_is_passed_on() -> None:
     wait = error_details_pb2.RetryInfo(
         retry_delay=duration_pb2.Duration(seconds=2, nanos=5 * 10**8)

@@ -166,6 +166,13 @@ def test_a_unary_call_needs_a_bound_and_room(two: RunningServer) -> None:
     assert all(word in large.message for word in ("1000 samples", "4177920"))
 
 
+def test_the_default_that_a_refusal_names_is_under_the_limit() -> None:
+    limits = Limits(max_message_bytes=100_000)
+    with served(config=Config(bundles=(), listen="127.0.0.1:0", limits=limits)) as server:
+        refused = refusal(lambda: list(server.stream(max_message_bytes=100_001)))
+    assert "in [4096, 100000], or 0 for 100000" in refused.message
+
+
 def test_a_unary_call_examines_only_so_much() -> None:
     config = Config(bundles=(), listen="127.0.0.1:0", limits=Limits(max_generate_examined=64))
     nothing = filtered(mode=MOST, max_uncertainty=0)
