@@ -76,6 +76,16 @@ def test_what_was_written_is_read(path: Path) -> None:
     assert torch.equal(generator(z), expected.eval()(z))
 
 
+def test_whoever_may_read_the_card_may_read_the_weights(path: Path) -> None:
+    assert path.stat().st_mode == path.with_suffix(".toml").stat().st_mode
+
+
+def test_weights_that_cannot_be_written_are_one_line(path: Path) -> None:
+    with pytest.raises(WeightsError, match="cannot be written") as caught:
+        write_generator(path.parent / "none" / "g.safetensors", Generator(CONFIG), CARD)
+    assert "\n" not in str(caught.value)
+
+
 def test_half_precision_storage_becomes_float32(path: Path) -> None:
     torch.manual_seed(0)
     original = Generator(CONFIG)
