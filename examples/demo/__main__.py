@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import click
 import numpy as np
 
 from checkpoints import generator_from_file, sha256_of_file
@@ -32,7 +33,12 @@ def run(*command: str) -> None:
     subprocess.run([sys.executable, "-m", *command], check=True)
 
 
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
+    """Labels, training, bundle, service and stream on the demo generator; writes to ./demo.
+
+    What is there from before is replaced. Takes a few minutes.
+    """
     started = time.monotonic()
     labels, interpreter, bundle = OUT / "labels", OUT / "interpreter.safetensors", OUT / "bundle"
     generator, _ = generator_from_file(GENERATOR)
