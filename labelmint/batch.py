@@ -17,7 +17,7 @@ from labelmint.latents import UInt64s
 from labelmint.v1 import label_service_pb2 as pb
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Batch:
     """Labelled samples in ascending order of their indices; arrays are read-only.
 
@@ -43,6 +43,17 @@ class Batch:
     def __len__(self) -> int:
         """Number of samples, or of objects when they are grouped."""
         return len(self.indices)
+
+    def __repr__(self) -> str:
+        """Arrays by type and shape, not by what is in them."""
+        words = [
+            f"{name}={value.dtype}{list(value.shape)}"
+            if isinstance(value, np.ndarray)
+            else f"{name}={value!r}"
+            for name, value in vars(self).items()
+            if value is not None
+        ]
+        return f"Batch({', '.join(words)})"
 
 
 FIELDS = {  # output name: field of Batch

@@ -19,6 +19,7 @@ from labelmint.model import Model, model_from_proto
 from labelmint.options import (
     SamplingOptions,
     StreamOptions,
+    check_fraction,
     query_from_options,
     sampling_from_options,
     whole_number,
@@ -177,8 +178,11 @@ class Client:
             sampling: see `labelmint.options.SamplingOptions`.
 
         Raises:
+            ValueError: keep_fraction is out of range.
             LabelmintError: NotFound, or NotReady when not calibrated for these options.
         """
+        if keep_fraction is not None:
+            check_fraction(keep_fraction)
         request = pb.GetModelRequest(
             model=name,
             sampling=sampling_from_options(sampling),

@@ -189,8 +189,7 @@ def _filter_from_options(options: StreamOptions) -> pb.Filter:
         )
     sets = options.get("filter_sets", False)
     if fraction is not None:
-        if not 0 < fraction <= 1:
-            raise ValueError(f"keep_fraction {fraction} is outside (0, 1]; 0.9 keeps most")
+        check_fraction(fraction)
         return pb.Filter(
             mode=pb.FILTER_MODE_KEEP_FRACTION, keep_fraction=fraction, filter_sets=sets
         )
@@ -225,6 +224,12 @@ def whole_number(name: str, value: object) -> int:
         return index(cast(SupportsIndex, value))
     except TypeError as error:
         raise TypeError(f"{name} is {value!r}; give a whole number") from error
+
+
+def check_fraction(fraction: float) -> None:
+    """Raises ValueError for a keep_fraction that keeps nothing, or more than all."""
+    if not 0 < fraction <= 1:
+        raise ValueError(f"keep_fraction {fraction} is outside (0, 1]; 0.9 keeps most")
 
 
 def _names(option: str, options: StreamOptions) -> Sequence[str]:

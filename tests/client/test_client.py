@@ -176,6 +176,21 @@ def test_generate_returns_one_batch(target: str) -> None:
     assert (len(none), none.images, none.discarded, none.next_index) == (0, None, 1, 10)
 
 
+@pytest.mark.parametrize("wrong", [0.0, 1.5, float("nan")])
+def test_a_fraction_out_of_range_has_no_threshold(wrong: float) -> None:
+    with Client(CLOSED_PORT) as client, pytest.raises(ValueError, match="outside"):
+        client.model(keep_fraction=wrong)
+
+
+def test_a_batch_prints_as_a_line(target: str) -> None:
+    with Client(target) as client:
+        batch = client.generate(count=2)
+    shown = repr(batch)
+    assert shown.startswith("Batch(images=uint8[2, 6, 8, 3], masks=uint8[2, 6, 8], ")
+    assert "next_index=2" in shown and "views" not in shown
+    assert "\n" not in shown and len(shown) < 400
+
+
 def test_models_are_described(target: str) -> None:
     with Client(target) as client:
         (model,) = client.models()
