@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import click
 import torch
 
-from checkpoints import GeneratorCard, generator_from_path, sha256_of_file
+from checkpoints import NATIVE, GeneratorCard, generator_from_path, sha256_of_file
 from nets.generator import Generator
 from training.errors import TrainingError
 
@@ -73,7 +73,9 @@ def refuse_nan(context: click.Context, parameter: click.Parameter, value: Any) -
 
 
 def read_generator(path: Path, mean_latent: Path | None) -> tuple[Generator, GeneratorCard, str]:
-    """Network, card and SHA-256 of the weights file. Raises CheckpointError."""
+    """Network, card and SHA-256 of the weights file. Raises CheckpointError, TrainingError."""
+    if mean_latent is not None and path.suffix == NATIVE:
+        raise TrainingError(f"--mean-latent is given, but {path} brings its own; leave it out")
     network, card = generator_from_path(path, mean_latent)
     return network, card, sha256_of_file(path)
 
