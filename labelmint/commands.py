@@ -15,7 +15,10 @@ from labelmint.verbs.preview import preview
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package.__version__, prog_name="labelmint")
 def labelmint() -> None:
-    """Labelled training data from a generator, streamed."""
+    """Labelled training data from a generator, streamed.
+
+    A server that asks for a token gets the one of the environment's LABELMINT_TOKEN.
+    """
 
 
 for verb in (bench, doctor, download, models, preview):

@@ -124,7 +124,9 @@ _HINTS = {  # by what grpc says of a connection that failed
     "CERTIFICATE_VERIFY_FAILED": (
         "its certificate is of no authority trusted here: give the right authorities"
     ),
-    "Hostname Verification": "its certificate is for another name: give that as server_name",
+    "Hostname Verification": (
+        "its certificate is for another name: give that as server_name (--server-name)"
+    ),
     "WRONG_VERSION_NUMBER": "there is no TLS at this port: leave TLS out, or check the port",
     "Connection refused": "no server listens there: start one, or check host and port",
     ": Socket closed": (  # before it was of any use; later it is "(Socket closed)"

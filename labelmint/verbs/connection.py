@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypedDict, cast
+from typing import Any, Literal, TypedDict, cast
 
 import click
 
 from labelmint.channel import Tls
 from labelmint.client import Client
 
+_TLS: tuple[Literal["authorities", "certificate", "private_key", "server_name"], ...] = (
+    "authorities", "certificate", "private_key", "server_name",
+)  # fmt: skip
 _FILE = click.Path(exists=True, dir_okay=False)
 _CONNECTION = (
     click.option(
@@ -23,6 +26,10 @@ _CONNECTION = (
     click.option("--authorities", type=_FILE, help="PEM file to trust instead; implies --tls."),
     click.option("--certificate", type=_FILE, help="PEM file for mutual TLS; implies --tls."),
     click.option("--private-key", type=_FILE, help="PEM file of the certificate's key."),
+    click.option(
+        "--server-name",
+        help="To expect in the server's certificate, if not the target's; implies --tls.",
+    ),
 )
 
 
@@ -34,6 +41,7 @@ class Connection(TypedDict):
     authorities: str | None
     certificate: str | None
     private_key: str | None
+    server_name: str | None
 
 
 def connects(verb: Callable[..., None]) -> Callable[..., None]:
@@ -61,8 +69,8 @@ def client_from_connection(
 
 def tls_from_connection(connection: Connection) -> Tls | None:
     """What these options say of encryption; None is plain text."""
-    files = (connection["authorities"], connection["certificate"], connection["private_key"])
+    given = [connection[name] for name in _TLS]
     try:
-        return Tls(*files) if connection["tls"] or any(files) else None
+        return Tls(*given) if connection["tls"] or any(given) else None
     except ValueError as error:
         raise click.UsageError(str(error)) from error

@@ -36,7 +36,10 @@ class Authentication(grpc.aio.ServerInterceptor):
             return await continuation(handler_call_details)
         token = bearer_token(handler_call_details.invocation_metadata)
         if token is None:
-            return self._refusing("no token came; send it as metadata authorization: Bearer TOKEN")
+            return self._refusing(
+                "no token came; set LABELMINT_TOKEN for labelmint's client, or send the metadata "
+                "authorization: Bearer TOKEN"
+            )
         if _name_of(token, self._tokens) is None:
             return self._refusing("the token is none of this server's; ask whoever runs it")
         return await continuation(handler_call_details)

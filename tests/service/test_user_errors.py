@@ -101,6 +101,19 @@ def test_a_refused_command_ends_with_4_and_one_line(
     assert not out.exists()
 
 
+def test_a_certificate_for_another_name_is_told_and_its_name_can_be_given(
+    tmp_path: Path, capsys: Captured
+) -> None:
+    tls = write_identity(trustme.CA(), tmp_path, "labels.example")
+    with served([BARE], config(tls=tls)) as server:
+        arguments = ["models", "--target", f"localhost:{server.server.port}"]
+        arguments += ["--authorities", str(tmp_path / "ca.pem")]
+        assert main(arguments) == 3
+        assert "--server-name" in capsys.readouterr().err
+        assert main([*arguments, "--server-name", "labels.example"]) == 0
+        assert main(["doctor", *arguments[1:], "--server-name", "labels.example"]) == 0
+
+
 def test_a_wrong_token_is_denied(
     tokens: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,6 +121,8 @@ def test_a_wrong_token_is_denied(
         target = f"localhost:{server.server.port}"
         with Client(target, token="x" * 20) as client, pytest.raises(Denied, match="token"):
             client.models()
+        assert main(["models", "--target", target]) == 4
+        assert "LABELMINT_TOKEN" in capsys.readouterr().err
         monkeypatch.setenv("LABELMINT_TOKEN", "x" * 20)
         assert main(["models", "--target", target]) == 4
         said = capsys.readouterr().err
