@@ -4,6 +4,7 @@ OpenTelemetry's interface alone is imported here; without an exporter its spans 
 An engine run serves several requests, so it is a trace of its own that links to them.
 """
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from service.errors import StartError
 
 __all__ = ["INVALID_SPAN", "Span", "Tracing", "tracing_to"]
+LAST_SPANS_S = 2.0  # for what is left to be sent when the server ends
 _PROPAGATOR = TraceContextTextMapPropagator()
 
 
@@ -33,7 +35,7 @@ class Tracing:
         self, tracer: Tracer | None = None, close: Callable[[], None] = lambda: None
     ) -> None:
         self._tracer = tracer or NoOpTracer()
-        self.close = close  # sends what is left
+        self.close = close  # sends what is left, as far as that is quick
 
     def request(self, name: str, metadata: Iterable[tuple[str, str | bytes]] | None) -> Span:
         """A call's span, under the caller's own when it sends a traceparent; to be ended."""
@@ -101,10 +103,18 @@ def tracing_to(endpoint: str | None) -> Tracing:
         raise StartError(
             f"tracing needs the packages of the extra 'tracing' ({error.name} is missing)"
         ) from error
-    provider = TracerProvider(resource=Resource.create({"service.name": "labelmint"}))
+    resource = Resource.create({"service.name": "labelmint"})
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     exporter = OTLPSpanExporter(endpoint=endpoint, insecure=endpoint.startswith("http://"))
     provider.add_span_processor(BatchSpanProcessor(exporter))
-    return Tracing(provider.get_tracer("labelmint"), provider.shutdown)
+
+    def close() -> None:
+        # By itself it waits for 30 s where nobody collects, and a pod would be killed meanwhile.
+        ending = threading.Thread(target=provider.shutdown, name="traces", daemon=True)
+        ending.start()
+        ending.join(LAST_SPANS_S)
+
+    return Tracing(provider.get_tracer("labelmint"), close)
 
 
 def _wall(moment: float) -> int:

@@ -158,6 +158,19 @@ def test_prometheus_scrapes_the_server(fake: Path, tmp_path: Path) -> None:
             assert ask("histogram_quantile(0.5, labelmint_engine_seconds_bucket)") != []
 
 
+def test_a_collector_that_is_gone_does_not_hold_the_end_of_the_server(fake: Path) -> None:
+    url = "http://127.0.0.1:1"
+    with (
+        running(fake, "--engine", "fake", "--otlp-endpoint", url) as process,
+        channel_to(process.port) as channel,
+    ):
+        query = pb.SampleQuery(count=2000, max_message_samples=1)  # thousands of spans
+        for _ in LabelServiceStub(channel).StreamSamples(pb.StreamSamplesRequest(query=query)):
+            pass
+        process.popen.terminate()
+        assert process.popen.wait(15) == 0  # the exporter by itself tries for 30 s
+
+
 def test_tracing_without_its_packages_is_one_line(fake: Path) -> None:
     """As without the extra: the exporter cannot be imported."""
     flags = ["--bundle", str(fake), "--engine", "fake", "--otlp-endpoint", "http://localhost:1"]
