@@ -83,6 +83,12 @@ def _age(context: click.Context, option: click.Parameter, value: float) -> float
     return value
 
 
+def _url(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not value.startswith(("http://", "https://")):
+        raise click.BadParameter(f"{value!r} is not http://HOST:PORT, or https:// for TLS")
+    return value
+
+
 MIN_STREAM_AGE_S, MAX_STREAM_AGE_S = 1, 86_400  # resuming more often would cost throughput
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _LIMIT = click.IntRange(min=1)
@@ -184,6 +190,7 @@ _FLAGS: tuple[Callable[[Any], Any], ...] = (
     ),
     option(
         "--otlp-endpoint",
+        callback=_url,
         metavar="URL",
         help="Send traces there over OTLP/gRPC; OTEL_* variables set sampling and headers.",
     ),

@@ -207,6 +207,11 @@ def test_no_number_of_the_server_may_be_nan(fake: Path, flag: str) -> None:
     assert result.returncode == 2 and "nan is not a number" in result.stderr
 
 
+def test_a_collector_is_named_by_its_url(fake: Path) -> None:
+    result = run_once(fake, "--engine", "fake", "--otlp-endpoint", "collector:4317")
+    assert result.returncode == 2 and "'collector:4317' is not http://HOST:PORT" in result.stderr
+
+
 def test_flags_have_environment_twins(fake: Path) -> None:
     twins = {"LABELMINT_SERVER_BUNDLE": str(fake), "LABELMINT_SERVER_LISTEN": "nonsense"}
     result = subprocess.run(
