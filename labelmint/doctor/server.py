@@ -83,14 +83,14 @@ def filter_check(model: Model) -> Check:
     name = f"model {model.name}"
     found = f"{model.engine}, batches of {model.max_batch_size}"
     if not model.score_source:
-        fix = "none; its labels give no score"
+        fix = "take every sample, or export the bundle with an --interpreter that scores"
         return Check(name, State.WARN, f"{found}; cannot be filtered: it has no score", fix)
     if not model.calibrated:
         return Check(
             name,
             State.WARN,
             f"{found}; not calibrated: keep_fraction is refused",
-            "python -m export calibrate BUNDLE, where the bundle is",
+            "python -m export calibrate BUNDLE --samples 4096, where the bundle is",
         )
     return Check(name, State.OK, f"{found}; calibrated by {model.score_source}")
 

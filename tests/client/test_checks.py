@@ -54,7 +54,7 @@ def model(**changes: object) -> Model:
 
 def test_models_that_cannot_be_filtered_or_do_not_fit_are_warned_of() -> None:
     assert filter_check(model()).state is State.OK
-    assert "calibrate" in filter_check(model(calibrated=False)).fix
+    assert "calibrate BUNDLE --samples" in filter_check(model(calibrated=False)).fix
     assert filter_check(model(score_source="")).state is State.WARN
     assert size_check(model()).state is State.OK
     large = size_check(model(image_size=(1024, 1024), label_size=(1024, 1024)))

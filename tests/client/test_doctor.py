@@ -207,5 +207,6 @@ def test_each_model_is_asked_for_a_sample(capsys: Captured) -> None:
     with served([good, bare]) as server:
         code, lines = examined(capsys, f"localhost:{server.server.port}")
     assert code == 0
-    assert any(line.startswith("warn model bare") and "no score" in line for line in lines)
+    (bare_line,) = [line for line in lines if line.startswith("warn model bare")]
+    assert "it has no score; take every sample, or export" in bare_line
     assert sum(line.startswith("ok   sample") for line in lines) == 2
