@@ -126,7 +126,7 @@ class LabelServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetModel(self, request, context):
-        """Describes one model: heads, classes, sizes, calibration, parity, licence.
+        """Describes one model: heads, classes, sizes, calibration, engine, licence.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
