@@ -8,6 +8,7 @@ import click
 
 from service.config import Config, Limits, NamedBundle, TlsFiles
 from service.engine_flags import ENGINE_FLAGS, engine_config
+from service.folder import MODEL_NAME
 from service.option import Command, option
 
 
@@ -65,6 +66,10 @@ def _bundles(context: click.Context, option: click.Parameter, values: tuple[str,
     for name in names:
         if not name or names.count(name) > 1:
             raise click.BadParameter(f"the name {name!r} must be given and unique; use NAME=DIR")
+        if not MODEL_NAME.fullmatch(name):
+            raise click.BadParameter(
+                f"{name!r} is no name of a model: letters, digits, _ . and -; use NAME=DIR"
+            )
     return tuple(bundles)
 
 

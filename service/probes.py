@@ -4,6 +4,7 @@ Kubernetes' gRPC probes cannot do mutual TLS, and a scrape must not wait for the
 """
 
 import logging
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,8 +33,10 @@ class Probes:
 def probe_server(host: str, port: int, probes: Probes) -> Iterator[int]:
     """Serves until the block ends; yields the bound port. Raises StartError."""
     handler = type("Handler", (_Handler,), {"probes": probes})
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    kind = type("Server", (_Server,), {"address_family": family})
     try:
-        server = _Server((host, port), handler)
+        server = kind((host, port), handler)
     except OSError as error:
         raise StartError(f"metrics port {host}:{port} cannot be bound: {error.strerror}") from error
     server.daemon_threads = True

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ import msgspec
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from prometheus_client import CollectorRegistry
 
 from bundle.manifest import MANIFEST, Manifest
 from bundle.read import bundle_id_from_content
@@ -29,6 +31,7 @@ from engines.fake import fake_bundle
 from labelmint.v1 import label_service_pb2 as pb
 from labelmint.v1.label_service_pb2_grpc import LabelServiceStub
 from service.errors import NEXT_INDEX
+from service.probes import Probes, probe_server
 from tests.service.harness import channel_to, refusal
 
 ROOT = Path(__file__).parents[2]
@@ -205,6 +208,25 @@ def test_http_has_probes_and_metrics_and_nothing_else(process: Process) -> None:
 def test_no_number_of_the_server_may_be_nan(fake: Path, flag: str) -> None:
     result = run_once(fake, "--engine", "fake", flag, "nan")
     assert result.returncode == 2 and "nan is not a number" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["a b", "c/d", ".hidden", "ünï", "x" * 129])
+def test_names_of_models_are_those_that_a_watched_folder_may_have(fake: Path, name: str) -> None:
+    result = run_once(Path(f"{name}={fake}"), "--engine", "fake")
+    assert result.returncode == 2 and "is no name of a model" in " ".join(result.stderr.split())
+
+
+def test_probes_are_at_the_ipv6_address_that_is_listened_on(fake: Path) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    probes = Probes(lambda: True, lambda: True, CollectorRegistry())
+    with (
+        probe_server("::1", 0, probes) as port,
+        urllib.request.urlopen(f"http://[::1]:{port}/readyz") as answer,
+    ):
+        assert answer.read() == b"ready\n"
 
 
 def test_a_collector_is_named_by_its_url(fake: Path) -> None:
