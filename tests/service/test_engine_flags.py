@@ -1,4 +1,4 @@
-"""--engine and its companions: what they make of a configuration, and what they refuse."""
+"""Flags, --engine and its companions above all: what they make, and what they refuse."""
 
 from pathlib import Path
 from typing import Any
@@ -73,3 +73,20 @@ def test_what_makes_no_sense_is_a_usage_error_naming_it(flag: str, value: str, w
     found = parsed(flag, value)
     assert isinstance(found, str)
     assert words in " ".join(found.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("name", ["a b", "c/d", ".hidden", "ünï", "x" * 129])
+def test_names_of_models_are_those_that_a_watched_folder_may_have(name: str) -> None:
+    refused = parsed("--bundle", f"{name}=nowhere")
+    assert isinstance(refused, str) and "is no name of a model" in refused
+
+
+@pytest.mark.parametrize("flag", ["--drain-delay", "--batch-delay", "--watch-interval"])
+def test_no_number_of_the_server_may_be_nan(flag: str) -> None:
+    refused = parsed(flag, "nan")
+    assert isinstance(refused, str) and "nan is not a number" in refused
+
+
+def test_a_collector_is_named_by_its_url() -> None:
+    refused = parsed("--otlp-endpoint", "collector:4317")
+    assert isinstance(refused, str) and "'collector:4317' is not http://HOST:PORT" in refused

@@ -204,18 +204,6 @@ def test_http_has_probes_and_metrics_and_nothing_else(process: Process) -> None:
     assert process.get("/other")[0] == 404
 
 
-@pytest.mark.parametrize("flag", ["--drain-delay", "--batch-delay", "--watch-interval"])
-def test_no_number_of_the_server_may_be_nan(fake: Path, flag: str) -> None:
-    result = run_once(fake, "--engine", "fake", flag, "nan")
-    assert result.returncode == 2 and "nan is not a number" in result.stderr
-
-
-@pytest.mark.parametrize("name", ["a b", "c/d", ".hidden", "ünï", "x" * 129])
-def test_names_of_models_are_those_that_a_watched_folder_may_have(fake: Path, name: str) -> None:
-    result = run_once(Path(f"{name}={fake}"), "--engine", "fake")
-    assert result.returncode == 2 and "is no name of a model" in " ".join(result.stderr.split())
-
-
 def test_probes_are_at_the_ipv6_address_that_is_listened_on(fake: Path) -> None:
     try:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()
@@ -227,11 +215,6 @@ def test_probes_are_at_the_ipv6_address_that_is_listened_on(fake: Path) -> None:
         urllib.request.urlopen(f"http://[::1]:{port}/readyz") as answer,
     ):
         assert answer.read() == b"ready\n"
-
-
-def test_a_collector_is_named_by_its_url(fake: Path) -> None:
-    result = run_once(fake, "--engine", "fake", "--otlp-endpoint", "collector:4317")
-    assert result.returncode == 2 and "'collector:4317' is not http://HOST:PORT" in result.stderr
 
 
 def test_flags_have_environment_twins(fake: Path) -> None:
