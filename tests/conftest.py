@@ -1,5 +1,6 @@
 """What tests of several rooms share: a tiny real bundle and the demo's, each built once."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,8 @@ from nets.interpreter import HeadConfig, Interpreter
 from nets.stylegan2 import Generator, GeneratorConfig, SynthesisLayer
 from training.__main__ import main as training_command
 
+# Kernels run in Triton's interpreter here, which is chosen when it is imported.
+os.environ["TRITON_INTERPRET"] = "1"
 CALIBRATION_SAMPLES = 4096  # as the demo: fewer would not hold keep_fraction to its bounds
 DEMO_BUNDLE = "--demo-bundle"
 CONFIG = GeneratorConfig(32, (16, 16, 12, 8), z_dim=8, w_dim=12, mapping_layers=2)
@@ -51,11 +54,13 @@ def random_interpreter(features: int) -> Interpreter:
     return interpreter.eval()
 
 
-def write_tiny_weights(folder: Path, seed: int = 0) -> tuple[Path, Path]:
+def write_tiny_weights(
+    folder: Path, seed: int = 0, config: GeneratorConfig = CONFIG
+) -> tuple[Path, Path]:
     """Random generator and interpreter files with their cards."""
     torch.manual_seed(seed)
-    generator = Generator(CONFIG).eval()
-    interpreter = random_interpreter(2 * sum(CONFIG.channels))
+    generator = Generator(config).eval()
+    interpreter = random_interpreter(config.features)
     for layer in generator.synthesis.modules():
         if isinstance(layer, SynthesisLayer):
             layer.noise_strength.data.fill_(0.1)
@@ -64,10 +69,10 @@ def write_tiny_weights(folder: Path, seed: int = 0) -> tuple[Path, Path]:
         format=1,
         kind="generator",
         family="stylegan2",
-        config=card_from_config(CONFIG),
+        config=card_from_config(config),
         view_layers=3,
         truncation_psi=0.7,
-        truncation_cutoff=CONFIG.num_ws,
+        truncation_cutoff=config.num_ws,
         licences=["CC0-1.0"],
         made="random",
     )
@@ -80,11 +85,11 @@ def write_tiny_weights(folder: Path, seed: int = 0) -> tuple[Path, Path]:
             kind="interpreter",
             generator_sha256=sha256_of_file(generator_path),
             tap_recipe="styledconv+const",
-            features=2 * sum(CONFIG.channels),
-            grid=32,
+            features=config.features,
+            grid=config.resolution,
             crop_top=0,
-            height=32,
-            width=32,
+            height=config.resolution,
+            width=config.resolution,
             resize="bilinear",
             score_source="segmentation",
             licences=["CC0-1.0"],
