@@ -18,13 +18,11 @@ from bundle.fused import (
 )
 from export.bundle_from_weights import quiet_exporter
 from export.errors import ExportError
+from export.fused_branch import fused_branch
 from export.fused_graphs import filter_onnx, taps_onnx
 from export.half_on_cpu import half_by_float32
-from export.kernel_arrays import head_arrays
 from export.kernel_binaries import compiled_kernels, compiler_name
-from export.kernel_launches import LaunchList, Tuning
-from export.kernel_taps import KernelTaps
-from export.kernel_tiles import kernel_tiles
+from export.kernel_launches import Tuning
 from export.labeller import Labeller, constant_tap, level_channels
 from export.weights import Weights
 
@@ -33,30 +31,22 @@ def write_fused_labeller(
     folder: Path, weights: Weights, capabilities: list[str], tuning: Tuning | None = None
 ) -> None:
     """For GPUs of these compute capabilities. Raises ExportError."""
-    tuning = tuning or Tuning()
     if weights.interpreter is None:
         raise ExportError("there is no interpreter; without labels there is nothing to fuse")
     generator, spec = weights.generator, weights.spec
     channels, constant = level_channels(generator, spec.grid), constant_tap(generator)
-    with torch.no_grad():
-        heads = [
-            head_arrays(weights.interpreter.head(kind), channels, constant)
-            for kind in weights.interpreter.heads
-        ]
-    rows = tuning.table_bytes // (2 * max(head.members * head.hidden[0] for head in heads))
     try:
-        tiles = kernel_tiles(tuple(sorted(channels))[:-1], spec, tuning.squares, rows)
+        launches, taps = fused_branch(
+            weights.interpreter, spec, constant, channels, tuning or Tuning()
+        )
     except ValueError as error:
         raise ExportError(str(error)) from error
-    launches = LaunchList(tiles, spec, tuning)
-    for head in heads:
-        launches.add(head)
-    image = Buffer("features", "float32", [3, spec.height, spec.width])
+    picture = Buffer("features", "float32", [3, spec.height, spec.width])
     half = Labeller(
         generator, weights.interpreter, spec, "float16", refine=weights.refiner_stage(torch.float16)
     )
     with quiet_exporter(), half_by_float32():
-        taps_onnx(half, KernelTaps(heads, spec, tiles, channels), folder / TAPS)
+        taps_onnx(half, taps, folder / TAPS)
         filter_onnx(half, folder / FILTER)
     _write_arrays(folder / ARRAYS, {n: x.numpy() for n, x in launches.constants.items()})
     compiled = compiled_kernels(launches.kernels, capabilities)
@@ -66,7 +56,7 @@ def write_fused_labeller(
     write_fused(
         folder,
         Fused(
-            buffers={PICTURE: image} | launches.buffers,
+            buffers={PICTURE: picture} | launches.buffers,
             kernels=launches.kernels,
             launches=launches.launches,
             binaries={

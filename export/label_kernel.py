@@ -16,6 +16,7 @@ import triton.language as tl
 
 # Clamp of probabilities in the mixture's entropy, as in export.ensemble_outputs.
 EPS = tl.constexpr(1.1920928955078125e-07)
+LEAST = tl.constexpr(-1e30)  # below every logit
 
 
 @triton.jit
@@ -135,9 +136,10 @@ def label_pixels(
             third += tl.load(bias3 + member * OUTPUTS + output)[None, :]
             second = tl.zeros((PIXELS, H2), tl.float32)
             if VOTES:
-                sums += (output[None, :] == tl.argmax(third, 1)[:, None]).to(tl.float32)
+                number = tl.where(third == third, third, LEAST)  # what is none has no order
+                sums += (output[None, :] == tl.argmax(number, 1)[:, None]).to(tl.float32)
                 if SCORED:
-                    third -= tl.max(third, 1)[:, None]
+                    third -= tl.max(number, 1)[:, None]
                     powers = tl.exp(third)
                     total = tl.sum(powers, 1)
                     spread += powers / total[:, None]
