@@ -70,14 +70,20 @@ class Binary(Strict, frozen=True):
     hidden: Count  # null pointers behind the arguments, the compiler's own
 
 
+class Program(Strict, frozen=True):
+    """What labels one sample on GPUs of one compute capability."""
+
+    kernels: dict[str, Kernel]
+    binaries: dict[str, Binary]  # by kernel
+    launches: list[Launch]  # in order
+
+
 class Fused(Strict, frozen=True, kw_only=True):
     """The whole file."""
 
     format: Literal[1] = 1
     buffers: dict[str, Buffer]
-    kernels: dict[str, Kernel]
-    launches: list[Launch]  # of one sample, in order
-    binaries: dict[str, dict[str, Binary]]  # by compute capability, then kernel
+    programs: dict[str, Program]  # by compute capability
     compiler: str  # "triton 3.9.0"
 
 
@@ -91,22 +97,25 @@ def fused_from_folder(folder: Path) -> Fused:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise FileError(f"{file} describes no fused labeller: {reason}; export again") from error
-    for launch in fused.launches:
-        if launch.kernel not in fused.kernels:
-            raise FileError(f"{file} launches {launch.kernel!r}, a kernel it lacks; export again")
-        for argument in launch.arguments:
-            if isinstance(argument, Pointer) and argument.buffer not in fused.buffers:
-                raise FileError(
-                    f"{file} has an argument in {argument.buffer!r}, a buffer it lacks; export "
-                    "again"
-                )
-    for capability, binaries in fused.binaries.items():
-        missing = sorted(set(fused.kernels) - set(binaries))
-        if missing:
-            raise FileError(f"{file} lacks {', '.join(missing)} for {capability}; export again")
+    for capability, program in fused.programs.items():
+        problem = _problem(program, fused.buffers)
+        if problem:
+            raise FileError(f"{file}: for {capability} it {problem}; export again")
     return fused
 
 
 def write_fused(folder: Path, fused: Fused) -> None:
     """Puts fused.json into a staged folder."""
     (folder / FUSED).write_bytes(msgspec.json.encode(fused))
+
+
+def _problem(program: Program, buffers: dict[str, Buffer]) -> str | None:
+    if missing := sorted(set(program.kernels) - set(program.binaries)):
+        return f"lacks the code of {', '.join(missing)}"
+    for launch in program.launches:
+        if launch.kernel not in program.kernels:
+            return f"launches {launch.kernel!r}, a kernel it lacks"
+        for argument in launch.arguments:
+            if isinstance(argument, Pointer) and argument.buffer not in buffers:
+                return f"has an argument in {argument.buffer!r}, a buffer it lacks"
+    return None

@@ -23,19 +23,19 @@ class KernelSet:
     """The bundle's kernels for one compute capability, and where its arrays lie."""
 
     def __init__(self, fused: Fused, capability: str, arrays: Path, codes: Path) -> None:
-        self.fused, self.binaries = fused, fused.binaries[capability]
+        self.program, self._buffers = fused.programs[capability], fused.buffers
         self._arrays, self._codes = arrays, codes
 
     def of_kind(self, kind: BufferKind) -> Arrays:
         """Buffers without their batch axis."""
-        return {n: _spec(b) for n, b in self.fused.buffers.items() if b.kind == kind}
+        return {n: _spec(b) for n, b in self._buffers.items() if b.kind == kind}
 
     def codes(self) -> dict[str, bytes]:
         """Cubins by kernel. Raises EngineOpenError."""
         found = _arrays(self._codes)
-        if missing := sorted(set(self.fused.kernels) - set(found)):
+        if missing := sorted(set(self.program.kernels) - set(found)):
             raise EngineOpenError(f"{self._codes} lacks {', '.join(missing)}; export again")
-        return {name: found[name].tobytes() for name in self.fused.kernels}
+        return {name: found[name].tobytes() for name in self.program.kernels}
 
     def constants(self) -> dict[str, NDArray[np.generic]]:
         """Constant buffers by name. Raises EngineOpenError."""
@@ -74,7 +74,7 @@ class FusedLauncher:
             self._upload(kernels.constants())
             self._load(kernels)
             self._launches = [
-                [self._launch(kernels, launch, sample) for launch in kernels.fused.launches]
+                [self._launch(kernels, launch, sample) for launch in kernels.program.launches]
                 for sample in range(memory.rows)
             ]
             addresses = memory.addresses | self._addresses
@@ -136,11 +136,12 @@ class FusedLauncher:
 
     def _load(self, kernels: KernelSet) -> None:
         for name, code in kernels.codes().items():
-            entry, shared = kernels.fused.kernels[name].entry, kernels.binaries[name].shared
+            entry = kernels.program.kernels[name].entry
+            shared = kernels.program.binaries[name].shared
             self._loaded[name] = self._device.load_kernel(code, entry, shared)
 
     def _launch(self, kernels: KernelSet, launch: Launch, sample: int) -> KernelLaunch:
-        binary = kernels.binaries[launch.kernel]
+        binary = kernels.program.binaries[launch.kernel]
         arguments: list[Argument] = [
             np.uint64(self._addresses[a.buffer] + a.first + sample * a.per_sample)
             if isinstance(a, Pointer)

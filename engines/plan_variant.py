@@ -110,10 +110,10 @@ def _capability(fused: Fused, device: Device) -> str:
     major, minor = device.capability
     least = 0 if major == 8 else minor
     for one in range(minor, least - 1, -1):
-        if f"{major}.{one}" in fused.binaries:
+        if f"{major}.{one}" in fused.programs:
             return f"{major}.{one}"
     raise EngineOpenError(
-        f"the bundle's kernels are for compute capability {', '.join(sorted(fused.binaries))}; "
+        f"the bundle's kernels are for compute capability {', '.join(sorted(fused.programs))}; "
         f"{device.name} has {_words(device)}, export again with `--fused {_words(device)}`"
     )
 

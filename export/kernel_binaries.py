@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from bundle.fused import Binary, Kernel
 from export.errors import ExportError
 
 CAPABILITY = re.compile(r"\d+\.\d\Z")
 LEAST = (8, 0)  # tensor cores that take float16 as the kernels use it
+# KiB of shared memory that a block may have (CUDA C++ Programming Guide, technical
+# specifications per compute capability); 99 where it is not known.
+SHARED_KIB = {"8.0": 163, "8.7": 163, "9.0": 227, "10.0": 227, "10.3": 227, "11.0": 227}
 # By the suffix of names in export.label_kernel's signatures.
 POINTERS = {
     "features": "*fp16", "weights": "*fp16", "table": "*fp16", "nodes": "*fp16", "finest": "*fp16",
@@ -51,19 +53,19 @@ def check_capability(capability: str) -> None:
         )
 
 
-def compiled_kernels(
-    kernels: dict[str, Kernel], capabilities: list[str]
-) -> dict[str, dict[str, Compiled]]:
-    """By compute capability, then kernel. Raises ExportError."""
-    wanted = [(c, name) for c in capabilities for name in kernels]
-    compiled: dict[str, dict[str, Compiled]] = {}
-    for capability, name in tqdm(wanted, desc="compile", unit="kernel"):
+def compiled_kernels(kernels: dict[str, Kernel], capability: str) -> dict[str, Compiled] | None:
+    """For GPUs of one compute capability; None when a kernel needs more shared memory than they
+    have. Raises ExportError."""
+    compiled = {}
+    # The kernels with the members come last, and are those that may be too large.
+    for name, kernel in reversed(kernels.items()):
         try:
-            one = _compiled(kernels[name], capability)
+            compiled[name] = _compiled(kernel, capability)
         except Exception as error:  # of Triton, LLVM or ptxas, which have no common one
             reason = " ".join(str(error).split())[:300]
             raise ExportError(f"{name} cannot be compiled for {capability}: {reason}") from error
-        compiled.setdefault(capability, {})[name] = one
+        if compiled[name].binary.shared > SHARED_KIB.get(capability, 99) << 10:
+            return None
     return compiled
 
 

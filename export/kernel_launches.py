@@ -35,9 +35,11 @@ class LaunchList:
         self.constants: dict[str, Tensor] = {}
         self.kernels: dict[str, Kernel] = {}
         self.launches: list[Launch] = []
-        self._constant("interpolation", torch.from_numpy(tiles.interpolation))
+        # Named by the tile, because a bundle may hold programs of several.
+        self._tile = "{}x{}".format(*tiles.tile)
+        self._constant(f"interpolation_{self._tile}", torch.from_numpy(tiles.interpolation))
         for i, band in enumerate(tiles.bands):
-            self._constant(f"reads_{i}", torch.from_numpy(band.reads))
+            self._constant(f"reads_{self._tile}_{i}", torch.from_numpy(band.reads))
 
     def add(self, head: HeadArrays) -> None:
         """All bands of one head."""
@@ -111,8 +113,8 @@ class LaunchList:
             Pointer("table"),
             self._sample(f"{kind}_nodes"),
             self._sample("finest"),
-            Pointer(f"reads_{index}"),
-            Pointer("interpolation"),
+            Pointer(f"reads_{self._tile}_{index}"),
+            Pointer(f"interpolation_{self._tile}"),
             *(Pointer(f"{kind}_{n}") for n in ("weight1", "weight2", "bias2", "weight3", "bias3")),
             self._sample(f"{kind}_labels"),
             # Without a score nothing is written there.

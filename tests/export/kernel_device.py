@@ -25,7 +25,7 @@ class KernelDevice(FakeDevice):
 
     def __init__(self, fused: Fused, **given: Any) -> None:
         super().__init__(**given)
-        self.fused = fused
+        self.program = fused.programs["9.0"]
         self.idle = ""  # a function that does nothing
         self.loaded: dict[int, str] = {}
 
@@ -33,7 +33,7 @@ class KernelDevice(FakeDevice):
         self._enter("load_kernel")
         assert not self.sealed and not self._recording, "loaded during a run"
         name = code.decode()
-        assert self.fused.kernels[name].entry == entry
+        assert self.program.kernels[name].entry == entry
         number = self._number()
         self.loaded[number] = name
         return number
@@ -42,8 +42,7 @@ class KernelDevice(FakeDevice):
         self._enter("launch_kernel")
         assert stream != 0, "on the default stream"
         name = self.loaded[launch.kernel]
-        kernel = self.fused.kernels[name]
-        binary = self.fused.binaries["9.0"][name]
+        kernel, binary = self.program.kernels[name], self.program.binaries[name]
         assert (launch.threads, launch.shared) == (binary.threads, binary.shared)
         visible = launch.arguments[: len(launch.arguments) - binary.hidden]
         assert all(a == 0 for a in launch.arguments[len(visible) :])

@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from msgspec.structs import replace
 
 from bundle import Bundle, open_bundle
 from bundle.errors import FileError
-from bundle.fused import Binary, binaries_file, fused_from_folder, write_fused
+from bundle.fused import Binary, Kernel, Pointer, binaries_file, fused_from_folder
 from bundle.write import write_manifest
 from engines import EngineOptions, open_engines
 from engines.device_engine import DeviceEngine
@@ -27,7 +26,9 @@ from engines.plan_parity import parity_of_arrays, parity_rows, unfiltered_arrays
 from engines.plan_variant import fused_variant
 from export.__main__ import main as export_command
 from export.bundle_from_weights import manifest_from_folder, write_graphs
+from export.errors import ExportError
 from export.fused_bundle import write_fused_labeller
+from export.kernel_binaries import Compiled
 from export.kernel_launches import Tuning
 from export.weights import Sources, weights_from_files
 from nets.config import GeneratorConfig
@@ -48,15 +49,16 @@ def fused_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     out = folder / "bundle"
     out.mkdir()
     write_graphs(out, weights, half=True)
-    write_fused_labeller(out, weights, [], Tuning(squares=(4, 4), table_bytes=100_000))
-    fused = fused_from_folder(out)
-    codes = {name: np.frombuffer(name.encode(), np.uint8) for name in fused.kernels}
-    binaries = dict.fromkeys(fused.kernels, Binary(threads=256, shared=1 << 15, hidden=2))
-    for capability in ("8.0", "9.0"):
-        np.savez(out / binaries_file(capability), **codes)  # type: ignore[arg-type]
-    write_fused(out, replace(fused, binaries={"8.0": binaries, "9.0": binaries}))
+    tuning = Tuning(squares=(4, 4), table_bytes=100_000)
+    write_fused_labeller(out, weights, ["8.0", "9.0"], (tuning,), named)
     write_manifest(out, manifest_from_folder(out, weights))
     return open_bundle(out)
+
+
+def named(kernels: dict[str, Kernel], capability: str) -> dict[str, Compiled]:
+    """In place of code, the kernels' names."""
+    binary = Binary(threads=256, shared=1 << 15, hidden=2)
+    return {n: Compiled(np.frombuffer(n.encode(), np.uint8), binary) for n in kernels}
 
 
 class Bench:
@@ -200,12 +202,31 @@ def test_the_command_compiles_machine_code_of_the_named_kernels(tmp_path: Path) 
     assert done.returncode == 0, done.stderr
     bundle = open_bundle(tmp_path / "bundle")
     fused = fused_from_folder(bundle.path)
-    assert set(fused.binaries) == {"9.0"}
+    (program,) = fused.programs.values()
     with np.load(bundle.file(binaries_file("9.0"))) as stored:
-        for name, kernel in fused.kernels.items():
-            code, binary = stored[name].tobytes(), fused.binaries["9.0"][name]
+        for name, kernel in program.kernels.items():
+            code, binary = stored[name].tobytes(), program.binaries[name]
             assert code.startswith(b"\x7fELF") and kernel.entry.encode() in code
             assert 0 < binary.shared <= 227 << 10 and binary.hidden >= 0
+
+
+def test_a_gpu_of_little_memory_gets_the_first_shape_that_fits(
+    tmp_path: Path,
+) -> None:
+    generator, interpreter = write_tiny_weights(tmp_path, config=CONFIG)
+    weights = weights_from_files(Sources(generator, None, interpreter, None, None))
+
+    def roomy(kernels: dict[str, Kernel], capability: str) -> dict[str, Compiled] | None:
+        fits = capability == "9.0" or kernels["label_pixels-2"].constants["CHUNK"] == 8
+        return named(kernels, capability) if fits else None
+
+    shapes = (Tuning(squares=(2, 4)), Tuning(squares=(1, 4), chunk=8))
+    write_fused_labeller(tmp_path, weights, ["9.0", "8.9"], shapes, roomy)
+    fused = fused_from_folder(tmp_path)
+    tiles = {c: p.launches[-1].arguments[4] for c, p in fused.programs.items()}
+    assert tiles == {"9.0": Pointer("interpolation_16x32"), "8.9": Pointer("interpolation_8x32")}
+    with pytest.raises(ExportError, match=r"8\.6 have too little shared memory"):
+        write_fused_labeller(tmp_path, weights, ["8.6"], shapes[:1], roomy)
 
 
 @pytest.mark.parametrize("capability", ["7.5", "90", "9.0;8.0"])
