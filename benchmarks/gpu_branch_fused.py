@@ -19,7 +19,7 @@ from export.label_spec import LabelSpec
 from nets.config import channels_from_base
 
 PART = "branch-fused"
-BANDS = (24 << 20, 1 << 40)  # bytes of a table: half of the L2 cache, and the whole picture's
+BANDS = (32 << 20, 1 << 40)  # bytes of a table: within the L2 cache, and the whole picture's
 SHAPES = [
     Tuning(squares, table, chunk, 128, warps, stages)
     for squares, chunk, warps, stages in (

@@ -15,6 +15,12 @@ from engines.errors import (
     OutOfDeviceMemory,
 )
 
+# Of the code, and not of the device.
+REFUSALS = (
+    "INVALID_IMAGE", "INVALID_PTX", "INVALID_SOURCE", "INVALID_VALUE", "NO_BINARY_FOR_GPU",
+    "NOT_FOUND", "UNSUPPORTED_PTX_VERSION",
+)  # fmt: skip
+
 
 class CudaKernels:
     """Of one device, in the context that the runtime API made current on this thread."""
@@ -27,21 +33,24 @@ class CudaKernels:
 
     def load(self, code: bytes, entry: str, shared: int) -> int:
         """Raises EngineOpenError, DeviceLost."""
-        self._driver = self._driver or _driver()
-        refusals = ("INVALID_IMAGE", "NO_BINARY_FOR_GPU", "INVALID_PTX", "NOT_FOUND", "INVALID")
+        self._driver = self._driver or driver_module()
         try:
             module = self._do("cuModuleLoadData", code)
-            function = self._do("cuModuleGetFunction", module, entry.encode())
-            most = self._driver.CUfunction_attribute
-            limit = most.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-            self._do("cuFuncSetAttribute", function, limit, shared)
+            try:
+                function = self._do("cuModuleGetFunction", module, entry.encode())
+                limit = self._driver.CUfunction_attribute
+                limit = limit.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+                self._do("cuFuncSetAttribute", function, limit, shared)
+            except EngineError:
+                self._do("cuModuleUnload", module)
+                raise
         except DeviceLost as error:
-            if any(f"CUDA_ERROR_{word}" in str(error) for word in refusals):
-                raise EngineOpenError(
-                    f"GPU {self._index} refuses the kernel {entry} ({error}); export the bundle "
-                    "again with --fused for this GPU"
-                ) from error
-            raise
+            if not any(f"CUDA_ERROR_{word}" in str(error) for word in REFUSALS):
+                raise
+            raise EngineOpenError(
+                f"GPU {self._index} refuses the kernel {entry} ({str(error).split(';')[0]}); "
+                "export the bundle again with --fused for this GPU"
+            ) from error
         self._loaded[int(function)] = (module, function)
         return int(function)
 
@@ -80,7 +89,8 @@ class CudaKernels:
         return DeviceLost(f"{words}; restart the server")
 
 
-def _driver() -> Any:
+def driver_module() -> Any:
+    """Of whichever cuda-python is installed. Raises ImportError."""
     try:
         return import_module("cuda.bindings.driver")
     except ImportError:
