@@ -4,7 +4,7 @@ that a service gives for the same objects."""
 import math
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +77,9 @@ def sets_from_folder(folder: Path, config: SetsConfig) -> tuple[ObjectSets, Down
             for code in row
         ]
         shown = tqdm(_batches(picked, stored), total=-(-len(picked) // AT_ONCE), desc="images")
-        return sets_from_batches(list(shown), codes, origin, config), origin
+        sets = sets_from_batches(list(shown), codes, origin, config)
+        seed = stored.request.seed
+        return replace(sets, numbers=tuple(objects), stream_seed=seed), origin
     except (LabelmintError, ValueError) as error:
         raise TrainingError(f"--source {folder}: {error}") from error
 

@@ -2,7 +2,7 @@
 bank, and their silhouettes by its masks."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -63,6 +63,8 @@ class ObjectSets:
     silhouettes: Tensor  # uint8 [O, V, E, E], 255 where the object is
     codes: Tensor  # int64 [O, V], of the bank, ascending
     keypoints: Tensor | None  # [O, V, K, 3]: x, y in image extents from the middle, confidence
+    numbers: tuple[int, ...] = ()  # of the objects in their stream, ascending; empty: of none
+    stream_seed: int = 0
 
     def __len__(self) -> int:
         return len(self.images)
@@ -103,7 +105,8 @@ def sets_from_service(target: str, config: SetsConfig) -> tuple[ObjectSets, Mode
                 outputs=outputs,
             )
             shown = tqdm(batches, total=-(-codes.size // AT_ONCE), desc="images", unit="batch")
-            return sets_from_batches(list(shown), codes, model, config), model
+            sets = sets_from_batches(list(shown), codes, model, config)
+            return replace(sets, numbers=tuple(range(objects)), stream_seed=config.seed), model
     except (LabelmintError, ValueError) as error:
         raise TrainingError(f"--source {target}: {error}") from error
 

@@ -77,10 +77,14 @@ def card_of(
     training: InverseTraining, origin: Origin, run: Run, measured: float
 ) -> InverseGraphicsCard:
     """What the weights do not say."""
-    config, bank = training.config, training.bank
+    config, bank, sets = training.config, training.bank, training.sets
     told = asdict(config)
     network = told.pop("network")
     weights = {f"weight_{name}": value for name, value in told.pop("weights").items()}
+    stream = {}
+    if sets.numbers:
+        ends = {"first_object": sets.numbers[0], "last_object": sets.numbers[-1]}
+        stream = {"stream_seed": sets.stream_seed, **ends}
     return InverseGraphicsCard(
         format=1,
         kind="inverse-graphics",
@@ -94,8 +98,9 @@ def card_of(
         licences=run.licences,
         made={
             "by": "python -m training inverse-graphics",
-            "objects": len(training.sets),
-            "views": training.sets.codes.shape[1],
+            "objects": len(sets),
+            "views": sets.codes.shape[1],
+            **stream,
             **told,
             **weights,
         },
