@@ -17,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from labelmint.errors import LabelmintError
 
+_FORMATS = ("PNG", "JPEG")
 AGAIN = "it was changed, download it again to another folder"
 
 
@@ -63,7 +64,10 @@ def mask_from_piece(piece: Piece, size: tuple[int, int], classes: int) -> npt.ND
 
 def _pixels(piece: Piece, modes: tuple[str, ...], size: tuple[int, int]) -> npt.NDArray[np.uint8]:
     try:
-        with Image.open(io.BytesIO(piece.content()), formats=("PNG", "JPEG")) as picture:
+        content = piece.content()
+        with Image.open(io.BytesIO(content), formats=_FORMATS) as picture:
+            picture.verify()  # the checksums of a PNG, which decoding leaves out
+        with Image.open(io.BytesIO(content), formats=_FORMATS) as picture:
             if (picture.height, picture.width) != size:
                 raise LabelmintError(
                     f"{piece} is {picture.width}x{picture.height} pixels, its card says "
