@@ -17,12 +17,11 @@ import numpy.typing as npt
 from labelmint.datasets.pieces import AGAIN, Found, Piece
 from labelmint.datasets.png import samples_of_table
 from labelmint.datasets.request import MAX_INDEX
-from labelmint.datasets.stored import Stored
+from labelmint.datasets.stored import DAMAGE, Stored, words_of
 from labelmint.datasets.tars import samples_of_tars
 from labelmint.errors import LabelmintError
 from labelmint.model import Camera
 
-_DAMAGE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -87,14 +86,14 @@ def _next_entry(samples: Iterator[Found], stored: Stored, before: int) -> Entry 
         raise LabelmintError(
             f"{error.filename or stored.path} cannot be read ({error.strerror or error}); {AGAIN}"
         ) from error
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise LabelmintError(
-            f"{stored.path} is damaged after {before} samples ({error}); {AGAIN}"
+            f"{stored.path} is damaged after {before} samples ({words_of(error)}); {AGAIN}"
         ) from error
 
 
 def _entry(found: Found, stored: Stored) -> Entry:
-    """Raises what _DAMAGE lists."""
+    """Raises what DAMAGE lists."""
     fields = found.fields
     index, view = fields["index"], fields["view"]
     if [type(n) for n in (index, view)] != [int, int] or not 0 <= index < MAX_INDEX:

@@ -15,6 +15,8 @@ from labelmint.datasets.request import Request, checked_request
 from labelmint.errors import LabelmintError
 from labelmint.model import LabelClass
 
+# What reading JSON that nobody checked can raise.
+DAMAGE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 _Kind = TypeVar("_Kind")
 
 
@@ -50,18 +52,28 @@ def stored_from_folder(path: Path) -> Stored:
         ) from error
     except OSError as error:
         raise LabelmintError(f"{file} cannot be read: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except DAMAGE as error:
         raise LabelmintError(
-            f"{file} is damaged, or of another release of labelmint ({error})"
+            f"{file} is damaged, or of another release of labelmint ({words_of(error)})"
         ) from error
 
 
+def words_of(error: Exception) -> str:
+    """An error's message, or as much of it as one line holds."""
+    return " ".join(str(error).split())[:200]
+
+
 def _stored_from_card(path: Path, card: Any) -> Stored:
-    """Raises KeyError, TypeError, ValueError, AttributeError for what no download wrote."""
-    model = card["model"]
+    """Raises what DAMAGE lists for what no download wrote."""
+    model, request = card["model"], checked_request(**card["request"])
+    counts = [request.views_per_object, request.num_shards]
+    if request.format == "webdataset":
+        counts.append(request.samples_per_shard or 0)
+    if min(_as(int, count) for count in counts) < 1:
+        raise ValueError(f"{counts} should be 1 or more")
     return Stored(
         path=path,
-        request=checked_request(**card["request"]),
+        request=request,
         samples=_as(int, card["samples"]["kept"]),
         bundle_id=_as(str, card["bundle_id"]),
         licences=_names(card["licences"]),

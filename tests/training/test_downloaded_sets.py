@@ -222,7 +222,7 @@ def refusal(source: Path | str, asked: SetsConfig = ASKED) -> str:
     with pytest.raises(TrainingError) as refused:
         sets_from_source(str(source), asked)
     said = str(refused.value)
-    assert "\n" not in said and said.startswith("--source ")
+    assert "\n" not in said and str(source) in said
     return said
 
 

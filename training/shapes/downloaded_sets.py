@@ -80,7 +80,9 @@ def sets_from_folder(folder: Path, config: SetsConfig) -> tuple[ObjectSets, Down
         sets = sets_from_batches(list(shown), codes, origin, config)
         seed = stored.request.seed
         return replace(sets, numbers=tuple(objects), stream_seed=seed), origin
-    except (LabelmintError, ValueError) as error:
+    except LabelmintError as error:
+        raise TrainingError(str(error)) from error  # it names the file
+    except ValueError as error:
         raise TrainingError(f"--source {folder}: {error}") from error
 
 
