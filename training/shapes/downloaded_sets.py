@@ -76,7 +76,8 @@ def sets_from_folder(folder: Path, config: SetsConfig) -> tuple[ObjectSets, Down
             for number, row in zip(objects, codes.tolist(), strict=True)
             for code in row
         ]
-        shown = tqdm(_batches(picked, stored), total=-(-len(picked) // AT_ONCE), desc="images")
+        total = -(-len(picked) // AT_ONCE)
+        shown = tqdm(_batches(picked, stored), total=total, desc="images", unit="batch")
         sets = sets_from_batches(list(shown), codes, origin, config)
         seed = stored.request.seed
         return replace(sets, numbers=tuple(objects), stream_seed=seed), origin
