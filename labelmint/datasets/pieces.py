@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from labelmint.errors import LabelmintError
 
 _FORMATS = ("PNG", "JPEG")
-AGAIN = "it was changed, download it again to another folder"
+AGAIN = "if it was changed, download it again to another folder"
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from labelmint.model import LabelClass
 
 # What reading JSON that nobody checked can raise.
 DAMAGE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+_MAX_VIEWS = 1 << 16  # of an object that a server gives
 _Kind = TypeVar("_Kind")
 
 
@@ -69,8 +70,8 @@ def _stored_from_card(path: Path, card: Any) -> Stored:
     counts = [request.views_per_object, request.num_shards]
     if request.format == "webdataset":
         counts.append(request.samples_per_shard or 0)
-    if min(_as(int, count) for count in counts) < 1:
-        raise ValueError(f"{counts} should be 1 or more")
+    if min(_as(int, count) for count in counts) < 1 or request.views_per_object > _MAX_VIEWS:
+        raise ValueError(f"one of {counts} is out of range")
     return Stored(
         path=path,
         request=request,

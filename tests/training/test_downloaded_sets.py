@@ -213,6 +213,8 @@ def test_ranges_and_ranks_that_cut_an_object_are_told(
     )
     assert "--count that are multiples of 5" in refusal(ranged, asked)
     assert len(sets_from_folder(ranged, replace(asked, objects=2))[0]) == 2
+    one = made(bank_server, tmp_path / "o", *WHOLE[:4], "--count", "3", "--format", "png")
+    assert "object 0 lacks views 3, 4; give --views 3" in refusal(one, asked)
     ranks = ("--filter", "top-fraction", "--fraction", "0.5", "--end-index", "30")
     ranked = made(bank_server, tmp_path / "f", *WHOLE[:4], *ranks, "--format", "png")
     assert "--filter-sets in place of --filter" in refusal(ranked, asked)

@@ -70,7 +70,7 @@ def sets_from_folder(folder: Path, config: SetsConfig) -> tuple[ObjectSets, Down
         objects = objects_of_entries(stored, config.objects)
         origin = _origin(stored, bank_of_objects(objects, stored.request.views_per_object))
         refuse_origin(origin, config)
-        codes = codes_of_download(objects, usable_codes(origin), config, stored.request)
+        codes = codes_of_download(objects, wanted_codes(objects, origin), config, stored.request)
         picked = [
             objects[number][code]
             for number, row in zip(objects, codes.tolist(), strict=True)
@@ -119,22 +119,29 @@ def bank_of_objects(objects: dict[int, Views], size: int) -> tuple[Camera, ...]:
     return tuple(bank[code].camera if code in bank else NOWHERE for code in range(size))
 
 
+def wanted_codes(objects: dict[int, Views], origin: Origin) -> NDArray[np.int64]:
+    """Those that a whole object has: without those whose azimuths are known to be unknown."""
+    seen = np.unique([code for views in objects.values() for code in views])
+    unseen = np.setdiff1d(np.arange(len(origin.view_bank)), seen)
+    return np.union1d(usable_codes(origin), unseen)
+
+
 def codes_of_download(
-    objects: dict[int, Views], usable: NDArray[np.int64], config: SetsConfig, request: Request
+    objects: dict[int, Views], wanted: NDArray[np.int64], config: SetsConfig, request: Request
 ) -> NDArray[np.int64]:
     """As `codes_of_objects`, but of the views that each object has [objects, views]. Raises
     ValueError naming the first that has too few."""
-    views = config.views or len(usable)
-    if views > len(usable):
+    views = config.views or len(wanted)
+    if views > len(wanted):
         raise ValueError(
-            f"--views is {views}; it has {len(usable)} of an object with an azimuth, download more "
+            f"--views is {views}; it has {len(wanted)} of an object with an azimuth, download more "
             "--views-per-object"
         )
-    own = [usable[np.isin(usable, list(found))] for found in objects.values()]
+    own = [wanted[np.isin(wanted, list(found))] for found in objects.values()]
     for number, codes in zip(objects, own, strict=True):
         if len(codes) < views:
-            raise ValueError(_lacking(number, np.setdiff1d(usable, codes), own, request))
-    starts = starts_of_objects(len(objects), len(usable), config.seed)
+            raise ValueError(_lacking(number, np.setdiff1d(wanted, codes), own, request))
+    starts = starts_of_objects(len(objects), len(wanted), config.seed)
     rows = [
         codes[evenly_apart(start, views, len(codes))]
         for start, codes in zip(starts, own, strict=True)
@@ -147,7 +154,8 @@ def _lacking(
 ) -> str:
     """Which view of which object is not there, and what to do."""
     fewest = min(map(len, own))
-    words = f"view {missing[0]}" if len(missing) == 1 else f"views {', '.join(map(str, missing))}"
+    listed = ", ".join(map(str, missing[:8])) + (", ..." if len(missing) > 8 else "")
+    words = f"view{'s' * (len(missing) > 1)} {listed}"
     less = f"give --views {fewest}, which every object has, or " if fewest else ""
     if request.filter:
         more = "--keep-fraction and --filter-sets in place of --filter"

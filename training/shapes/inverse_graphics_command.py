@@ -33,8 +33,9 @@ NOT_NEGATIVE = click.FloatRange(0)
 @click.option(
     "--source",
     required=True,
-    help="HOST:PORT of a running service whose bundle has masks and a view bank with azimuths, or "
-    "a folder that `labelmint download --views-per-object` wrote from one.",
+    metavar="HOST:PORT|FOLDER",
+    help="A running service whose bundle has masks and a view bank with azimuths, or a folder "
+    "that `labelmint download --views-per-object` wrote from one.",
 )
 @click.option("--out", type=FILE, required=True, help="Weights to write (.safetensors), card too.")
 @click.option("--resume", is_flag=True, help="Go on from the state beside --out.")

@@ -37,7 +37,8 @@ ANGLE = click.FloatRange(-360, 360)
 )
 @click.option(
     "--source",
-    help="In place of --images: HOST:PORT of a service, or a folder that `labelmint download "
+    metavar="HOST:PORT|FOLDER",
+    help="In place of --images: a service, or a folder that `labelmint download "
     "--views-per-object` wrote.",
 )
 @click.option(
