@@ -113,6 +113,22 @@ def test_sets_are_those_of_the_service(
     assert len(everything) == 6
 
 
+def test_shards_and_jpegs_are_sets_of_what_they_hold(
+    bank_server: RunningServer, folders: Path, tmp_path: Path
+) -> None:
+    asked = replace(ASKED, objects=None)
+    whole, _ = sets_from_folder(folders / "png", asked)
+    second = ("--num-shards", "2", "--shard-index", "1", "--samples-per-shard", "7")
+    shard, _ = sets_from_folder(made(bank_server, tmp_path / "s", *WHOLE, *second), asked)
+    assert shard.numbers == (1, 3, 5) and torch.equal(shard.images, whole.images[1::2])
+    for form in ("png", "webdataset"):
+        options = (*WHOLE, "--format", form, "--image-codec", "jpeg", "--jpeg-quality", "100")
+        lossy, _ = sets_from_folder(made(bank_server, tmp_path / form, *options), asked)
+        assert torch.equal(lossy.silhouettes, whole.silhouettes)
+        difference = (lossy.images.float() - whole.images.float()).abs()
+        assert 0 < difference.mean() < 4
+
+
 def trained(source: object, out: Path, *options: object) -> Result:
     line = (
         "inverse-graphics", "--source", source, "--out", out, "--objects", 6, "--views", 3,
