@@ -29,7 +29,7 @@ PARTS = {
     "branch": (TORCH, 120),
     "branch-fused": (TORCH, 120),
     "branch-tensorrt": (TENSORRT, 120),
-    "bundles": (TORCH, 150),
+    "bundles": (TORCH, 200),
     "rates": (TENSORRT, 400),
     "filter": (TENSORRT, 100),
     "server": (TENSORRT, 100),

@@ -19,14 +19,14 @@ from export.label_spec import LabelSpec
 from nets.config import channels_from_base
 
 PART = "branch-fused"
-BANDS = (32 << 20, 1 << 40)  # bytes of a table: within the L2 cache, and the whole picture's
+BANDS = (128, 512, 1 << 20)  # tiles of a launch; the last: the whole picture
 SHAPES = [
-    Tuning(squares, table, chunk, 128, warps, stages)
+    Tuning(squares, tiles, chunk, 128, warps, stages)
     for squares, chunk, warps, stages in (
         ((1, 2), 64, 8, 2), ((1, 2), 128, 8, 2), ((1, 2), 64, 8, 3), ((1, 1), 64, 4, 2),
         ((1, 1), 128, 4, 2), ((2, 2), 64, 8, 2),
     )
-    for table in BANDS
+    for tiles in BANDS
 ]  # fmt: skip
 
 
@@ -63,10 +63,10 @@ def main(folder: Path) -> None:
 def words(tuning: Tuning) -> str:
     """A shape, as the table names it."""
     down, across = tuning.squares
-    whole = tuning.table_bytes == BANDS[1]
+    bands = "one table" if tuning.band_tiles == BANDS[-1] else f"bands of {tuning.band_tiles}"
     return (
         f"fused {8 * down} x {8 * across}, chunk {tuning.chunk}, {tuning.warps} warps, "
-        f"{tuning.stages} stages, {'one table' if whole else 'bands'}"
+        f"{tuning.stages} stages, {bands}"
     )
 
 

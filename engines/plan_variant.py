@@ -20,7 +20,8 @@ from engines.device import Device
 from engines.device_engine import Launcher
 from engines.engine_cache import GraphName
 from engines.errors import EngineOpenError
-from engines.fused_launch import FusedLauncher, KernelSet
+from engines.fused_launch import FusedLauncher
+from engines.kernel_runs import KernelSet
 from engines.plan_parity import Precision
 from engines.run_memory import RunMemory
 from engines.signature import Arrays, graph_inputs, graph_outputs

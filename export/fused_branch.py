@@ -24,8 +24,8 @@ def fused_branch(
             head_arrays(interpreter.head(kind), level_channels, const_tap)
             for kind in interpreter.heads
         ]
-    rows = tuning.table_bytes // (2 * max(head.members * head.hidden[0] for head in heads))
-    tiles = kernel_tiles(tuple(sorted(level_channels))[:-1], spec, tuning.squares, rows)
+    coarse = tuple(sorted(level_channels))[:-1]
+    tiles = kernel_tiles(coarse, spec, tuning.squares, tuning.band_tiles)
     launches = LaunchList(tiles, spec, tuning)
     for head in heads:
         launches.add(head)

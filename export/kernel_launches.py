@@ -19,7 +19,7 @@ class Tuning:
     """What changes the speed and not the result."""
 
     squares: tuple[int, int] = (1, 2)  # of 8 x 8 pixels in a tile, down and across
-    table_bytes: int = 32 << 20  # of a band, so that its table stays in the L2 cache
+    band_tiles: int = 128  # of a launch: a wave of programs, and a table for the L2 cache
     chunk: int = 64  # of the first layer's width at a time
     rows: int = 128  # of the table in one block
     warps: int = 8

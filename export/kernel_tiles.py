@@ -62,11 +62,11 @@ class KernelTiles:
 
 
 def kernel_tiles(
-    extents: tuple[int, ...], spec: LabelSpec, squares: tuple[int, int], table_rows: int
+    extents: tuple[int, ...], spec: LabelSpec, squares: tuple[int, int], band_tiles: int
 ) -> KernelTiles:
-    """For levels of these extents under the grid, in the fewest bands whose tables have at most
-    so many rows (or in bands of one row of tiles). Raises ValueError when the grid is too small
-    for tiles of so many squares, or for the constant to lie among the nodes."""
+    """For levels of these extents under the grid, in bands of at most so many tiles (but whole
+    rows of tiles). Raises ValueError when the grid is too small for tiles of so many squares, or
+    for the constant to lie among the nodes."""
     tile = (SQUARE * squares[0], SQUARE * squares[1])
     if spec.grid < max(64, *tile):
         raise ValueError(
@@ -77,6 +77,7 @@ def kernel_tiles(
     missing = sum(padded) - reads.weights.shape[1]
     first = spec.crop_top // tile[0]
     end = -(-(spec.crop_top + spec.height) // tile[0])
+    step = max(1, band_tiles * tile[1] // spec.grid)
     return KernelTiles(
         tile,
         reads.direct,
@@ -84,18 +85,8 @@ def kernel_tiles(
         reads.nodes,
         np.pad(reads.weights, ((0, 0), (0, missing))).astype(np.float16),
         padded,
-        _bands(reads, range(first, end), missing, table_rows),
+        tuple(_band(reads, row, min(row + step, end), missing) for row in range(first, end, step)),
     )
-
-
-def _bands(reads: TileReads, rows: range, missing: int, table_rows: int) -> tuple[Band, ...]:
-    count = 1
-    while True:
-        parts = np.array_split(np.array(rows), min(count, len(rows)))
-        bands = tuple(_band(reads, int(part[0]), int(part[-1]) + 1, missing) for part in parts)
-        if count >= len(rows) or max(band.table_rows for band in bands) <= table_rows:
-            return bands
-        count *= 2
 
 
 def _band(reads: TileReads, first: int, end: int, missing: int) -> Band:

@@ -49,7 +49,7 @@ def fused_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     out = folder / "bundle"
     out.mkdir()
     write_graphs(out, weights, half=True)
-    tuning = Tuning(squares=(4, 4), table_bytes=100_000)
+    tuning = Tuning(squares=(4, 4), band_tiles=2)
     write_fused_labeller(out, weights, ["8.0", "9.0"], (tuning,), named)
     write_manifest(out, manifest_from_folder(out, weights))
     return open_bundle(out)

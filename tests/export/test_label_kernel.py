@@ -73,7 +73,7 @@ def case(spec: LabelSpec, seed: int = 0, **given: object) -> Case:
         # Two slabs of reads, several bands, a crop within tiles.
         (
             LabelSpec(GRID, 9, 50, GRID, "segmentation"),
-            Tuning(squares=(2, 2), chunk=16, table_bytes=60_000),
+            Tuning(squares=(2, 2), chunk=16, band_tiles=8),
         ),
         (LabelSpec(GRID, 0, GRID, GRID, "depth", resize="nearest"), LARGE),
         (LabelSpec(GRID, 0, GRID, GRID, "keypoints"), LARGE),
