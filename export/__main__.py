@@ -20,7 +20,7 @@ from export.bundle_from_weights import write_checked_manifest, write_graphs
 from export.calibrate import calibration_from_engine, refuse_without_score
 from export.engine_command import engine
 from export.errors import ExportError
-from export.fused_bundle import write_fused_labeller
+from export.fused_bundle import check_fusable, write_fused_labeller
 from export.inspect import lines_from_bundle
 from export.inspect_weights import lines_from_weights
 from export.kernel_binaries import check_capability
@@ -104,6 +104,8 @@ def bundle(
             check_capability(capability)
         sources = Sources(generator, mean_latent, interpreter, recipe, labels, refiner, views)
         weights = weights_from_files(sources)
+        if capabilities:
+            check_fusable(weights)
         with staged_folder(out, force) as folder:
             write_graphs(folder, weights, half)
             if capabilities:

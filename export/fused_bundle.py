@@ -30,6 +30,7 @@ from export.half_on_cpu import half_by_float32
 from export.kernel_binaries import Compiled, compiled_kernels, compiler_name
 from export.kernel_launches import LaunchList, Tuning
 from export.kernel_taps import KernelTaps
+from export.kernel_tiles import LEAST_GRID
 from export.labeller import Labeller, constant_tap, level_channels
 from export.weights import Weights
 
@@ -44,6 +45,17 @@ TUNINGS = (
 Compile = Callable[[dict[str, Kernel], str], dict[str, Compiled] | None]
 
 
+def check_fusable(weights: Weights) -> None:
+    """Before anything slow. Raises ExportError."""
+    if weights.interpreter is None:
+        raise ExportError("there is no interpreter; without labels there is nothing to fuse")
+    if weights.spec.grid < LEAST_GRID:
+        raise ExportError(
+            f"the label grid is {weights.spec.grid} px; the fused kernel needs at least "
+            f"{LEAST_GRID}, leave out --fused"
+        )
+
+
 def write_fused_labeller(
     folder: Path,
     weights: Weights,
@@ -52,8 +64,7 @@ def write_fused_labeller(
     compiler: Compile = compiled_kernels,
 ) -> None:
     """For GPUs of these compute capabilities. Raises ExportError."""
-    if weights.interpreter is None:
-        raise ExportError("there is no interpreter; without labels there is nothing to fuse")
+    check_fusable(weights)
     generator, spec = weights.generator, weights.spec
     half = Labeller(
         generator, weights.interpreter, spec, "float16", refine=weights.refiner_stage(torch.float16)
@@ -87,10 +98,7 @@ def _fitting(
     assert weights.interpreter is not None
     channels, constant = level_channels(generator, spec.grid), constant_tap(generator)
     for tuning in tunings:
-        try:
-            launches, graph = fused_branch(weights.interpreter, spec, constant, channels, tuning)
-        except ValueError as error:
-            raise ExportError(str(error)) from error
+        launches, graph = fused_branch(weights.interpreter, spec, constant, channels, tuning)
         compiled = compiler(launches.kernels, capability)
         if compiled is not None:
             return launches, graph, compiled

@@ -10,6 +10,7 @@ from export.label_spec import LabelSpec
 from export.label_tiles import TileReads, tile_reads
 
 SQUARE = 8  # pixels between nodes
+LEAST_GRID = 64  # so that the level of 4 pixels, with the bias, lies among the nodes
 
 
 def slabs(count: int, least: int = 16) -> tuple[int, int]:
@@ -65,13 +66,11 @@ def kernel_tiles(
     extents: tuple[int, ...], spec: LabelSpec, squares: tuple[int, int], band_tiles: int
 ) -> KernelTiles:
     """For levels of these extents under the grid, in bands of at most so many tiles (but whole
-    rows of tiles). Raises ValueError when the grid is too small for tiles of so many squares, or
-    for the constant to lie among the nodes."""
+    rows of tiles). Raises ValueError when the grid is too small."""
     tile = (SQUARE * squares[0], SQUARE * squares[1])
-    if spec.grid < max(64, *tile):
-        raise ValueError(
-            f"the label grid is {spec.grid}; the fused kernel needs at least {max(64, *tile)}"
-        )
+    least = max(LEAST_GRID, *tile)
+    if spec.grid < least:
+        raise ValueError(f"the label grid is {spec.grid}; these tiles need at least {least}")
     reads = tile_reads(extents, spec.grid, SQUARE, spec.resize, squares=squares)
     padded = slabs(reads.weights.shape[1])
     missing = sum(padded) - reads.weights.shape[1]

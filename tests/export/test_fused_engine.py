@@ -229,12 +229,22 @@ def test_a_gpu_of_little_memory_gets_the_first_shape_that_fits(
         write_fused_labeller(tmp_path, weights, ["8.6"], shapes[:1], roomy)
 
 
-@pytest.mark.parametrize("capability", ["7.5", "90", "9.0;8.0"])
-def test_a_capability_that_cannot_be_is_told_before_the_export(
-    tiny_weights: tuple[Path, Path], tmp_path: Path, capability: str
+@pytest.mark.parametrize(
+    ("fused", "labelled", "words"),
+    [
+        ("7.5", True, "'7.5'; the fused kernel needs one from 8.0"),
+        ("90", True, "'90'"),
+        ("9.0;8.0", True, "'9.0;8.0'"),
+        ("9.0", True, "the label grid is 32 px; the fused kernel needs at least 64"),
+        ("9.0", False, "there is no interpreter"),
+    ],
+)
+def test_what_cannot_be_fused_is_told_before_the_export(
+    tiny_weights: tuple[Path, Path], tmp_path: Path, fused: str, labelled: bool, words: str
 ) -> None:
     generator, interpreter = map(str, tiny_weights)
-    given = ["--generator", generator, "--interpreter", interpreter, "--fused", capability]
-    done = CliRunner().invoke(export_command, ["bundle", "--out", str(tmp_path / "b"), *given])
+    given = ["--generator", generator, "--out", str(tmp_path / "b"), "--fused", fused]
+    given += ["--interpreter", interpreter] if labelled else []
+    done = CliRunner().invoke(export_command, ["bundle", *given])
     assert done.exit_code == 1 and not (tmp_path / "b").exists()
-    assert done.stderr.count("\n") == 1 and repr(capability) in done.stderr
+    assert done.stderr.count("\n") == 1 and words in done.stderr

@@ -155,5 +155,5 @@ def test_a_grid_without_room_for_a_tile_is_refused() -> None:
     interpreter = random_interpreter(generator.config.features)
     channels = level_channels(generator, 32)
     spec = LabelSpec(32, 0, 32, 32, "segmentation")
-    with pytest.raises(ValueError, match="grid is 32; the fused kernel needs at least 64"):
+    with pytest.raises(ValueError, match="grid is 32; these tiles need at least 64"):
         fused_branch(interpreter, spec, constant_tap(generator), channels, Tuning())
