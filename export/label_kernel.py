@@ -98,6 +98,8 @@ def label_pixels(
     share0 = tl.load(interpolation + pixel[:, None] * (K0 + K1) + k0[None, :])
     row0 = tl.load(reads + tl.program_id(0) * (K0 + K1) + k0).to(tl.int64)
     from0 = tl.where(row0 < table_rows, table + row0 * WIDTH, nodes + (row0 - table_rows) * WIDTH)
+    # Rows are whole: without this hint the compiler loads two bytes at a time, and not ahead.
+    from0 = tl.multiple_of(from0, 16)
     if K1 > 0:
         k1 = K0 + tl.arange(0, K1)
         share1 = tl.load(interpolation + pixel[:, None] * (K0 + K1) + k1[None, :])
@@ -105,6 +107,7 @@ def label_pixels(
         from1 = tl.where(
             row1 < table_rows, table + row1 * WIDTH, nodes + (row1 - table_rows) * WIDTH
         )
+        from1 = tl.multiple_of(from1, 16)
     at = finest + (y * GRID + x)[:, None].to(tl.int64) * (F0 + F1)
     f0 = tl.arange(0, F0)
     finest0 = tl.load(at + f0[None, :])
