@@ -1,5 +1,6 @@
 """What tests of several rooms share: a tiny real bundle and the demo's, each built once."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from checkpoints import (
     write_generator,
     write_interpreter,
 )
+from engines.cores import available_cores
 from examples.demo.__main__ import GENERATOR
 from examples.demo.labels import write_examples
 from export.__main__ import main as export_command
@@ -28,11 +30,50 @@ from training.__main__ import main as training_command
 CALIBRATION_SAMPLES = 4096  # as the demo: fewer would not hold keep_fraction to its bounds
 DEMO_BUNDLE = "--demo-bundle"
 CONFIG = GeneratorConfig(32, (16, 16, 12, 8), z_dim=8, w_dim=12, mapping_layers=2)
+TESTS = Path(__file__).resolve().parent
+# The longest first. Workers get files whole, in the order of collection: a long one that comes
+# last is waited for by all the other workers.
+LONGEST = (
+    "e2e/test_demo_quality.py",
+    "deploy/test_image.py",
+    "datasets/test_resume.py",
+    "client/test_torch.py",
+    "deploy/test_replicas_live.py",
+    "service/test_process.py",
+    "service/test_real_engine.py",
+    "client/test_bench.py",
+    "service/test_flow.py",
+    "client/test_doctor.py",
+    "training/test_fit_inverse.py",
+    "service/test_any_inference_request.py",
+    "service/test_any_request.py",
+    "training/test_commands.py",
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     words = "What `make demo` left here, in place of making it again."
     parser.addoption(DEMO_BUNDLE, type=Path, metavar="DIR", help=words)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Half as many again as cores: tests wait for clocks and other processes half of the time."""
+    return available_cores() * 3 // 2
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Workers have one thread each for torch: its threads would fight for the workers' cores."""
+    if config.getoption("numprocesses", None):
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by workers, and what they start
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the longest files first; within a file nothing moves."""
+    places = {TESTS / name: place for place, name in enumerate(LONGEST)}
+    missing = [str(path) for path in places if not path.is_file()]
+    assert not missing, f"{__file__} orders files that are gone: {missing}"
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 def random_interpreter(features: int) -> Interpreter:
