@@ -28,7 +28,8 @@ $(READY): pyproject.toml constraints.txt
 
 # The parts share nothing, and mypy keeps a cache for each version of Python.
 check: $(READY) ## format, lint, types, proto, import rules
-	@$(MAKE) --no-print-directory --jobs 2 --output-sync check-types check-types-3.10 check-rest
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync --keep-going \
+	  check-types check-types-3.10 check-rest
 
 check-types: $(READY)
 	$(BIN)/mypy
@@ -44,7 +45,7 @@ check-rest: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/buf lint protos
 	$(BIN)/python protos/generate.py --check
-	$(BIN)/pytest -q tests/test_imports.py
+	$(BIN)/pytest -q --noconftest tests/test_imports.py
 
 # tests/conftest.py says how many workers, and which files come first.
 test: $(READY) ## all tests but the slow ones, on all cores; ARGS="-k name" selects
