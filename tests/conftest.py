@@ -1,6 +1,8 @@
 """What tests of several rooms share: a tiny real bundle and the demo's, each built once."""
 
+import fcntl
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -146,62 +148,48 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return write_tiny_weights(tmp_path_factory.mktemp("weights"))
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that the first worker in need of it makes, and all others wait for."""
+    common = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        common = common.parent
+    folder = common / name
+    with (common / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            unfinished = factory.mktemp(name)
+            make(unfinished)
+            unfinished.rename(folder)
+    return folder
+
+
+def export_bundle(generator: Path, interpreter: Path, out: Path, samples: int) -> None:
+    weights = ["--generator", str(generator), "--interpreter", str(interpreter)]
+    target = ["--out", str(out), "--calibrate", str(samples)]
+    export_command(["bundle", *weights, *target], standalone_mode=False)
+
+
 @pytest.fixture(scope="session")
 def tiny_bundle(tiny_weights: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A calibrated bundle of those weights, exported by the command. Do not change it."""
-    out = tmp_path_factory.mktemp("bundles") / "tiny"
-    generator, interpreter = map(str, tiny_weights)
-    export_command(
-        [
-            "bundle",
-            "--generator",
-            generator,
-            "--interpreter",
-            interpreter,
-            "--out",
-            str(out),
-            "--calibrate",
-            "256",
-        ],
-        standalone_mode=False,
-    )
-    return out
+
+    def make(folder: Path) -> None:
+        export_bundle(*tiny_weights, folder / "tiny", samples=256)
+
+    return made_once(tmp_path_factory, "bundles", make) / "tiny"
 
 
 @pytest.fixture(scope="session")
 def demo_bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo's bundle, made as `make demo` makes it. Takes minutes; do not change it."""
     made: Path | None = request.config.getoption(DEMO_BUNDLE)
-    if made is not None:
-        return made.resolve()
-    folder = tmp_path_factory.mktemp("demo")
+    return made.resolve() if made else made_once(tmp_path_factory, "demo", make_demo) / "bundle"
+
+
+def make_demo(folder: Path) -> None:
     generator, _ = generator_from_file(GENERATOR)
-    write_examples(generator, folder / "labels", sha256_of_file(GENERATOR))
-    interpreter, out = folder / "interpreter.safetensors", folder / "bundle"
-    training_command(
-        [
-            "interpreter",
-            "--generator",
-            str(GENERATOR),
-            "--labels",
-            str(folder / "labels"),
-            "--out",
-            str(interpreter),
-        ],
-        standalone_mode=False,
-    )
-    export_command(
-        [
-            "bundle",
-            "--generator",
-            str(GENERATOR),
-            "--interpreter",
-            str(interpreter),
-            "--out",
-            str(out),
-            "--calibrate",
-            str(CALIBRATION_SAMPLES),
-        ],
-        standalone_mode=False,
-    )
-    return out
+    labels, interpreter = folder / "labels", folder / "interpreter.safetensors"
+    write_examples(generator, labels, sha256_of_file(GENERATOR))
+    weights = ["--generator", str(GENERATOR), "--labels", str(labels), "--out", str(interpreter)]
+    training_command(["interpreter", *weights], standalone_mode=False)
+    export_bundle(GENERATOR, interpreter, folder / "bundle", CALIBRATION_SAMPLES)
