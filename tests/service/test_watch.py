@@ -254,7 +254,7 @@ def test_a_load_that_hangs_does_not_hold_up_the_end(tmp_path: Path) -> None:
         time.sleep(0.5)
         assert ask(channel, "ModelReady", name="m").ready
         process.popen.send_signal(signal.SIGTERM)
-        assert process.popen.wait(20) == 0
+        assert process.popen.wait(60) == 0
         assert loading.result().code is grpc.StatusCode.UNAVAILABLE
 
 
