@@ -98,11 +98,12 @@ def build_base(store: Store, debootstrap: str) -> None:
     """
     context, root = store.folder / "base", store.folder / "debian"
     context.mkdir()
-    options = ["--foreign", "--variant=minbase", f"--include={PACKAGES}"]
+    options = ["--download-only", "--variant=minbase", f"--include={PACKAGES}"]
     line = [debootstrap, *options, "bookworm", str(root)]
     subprocess.run(line, check=True, capture_output=True)
-    if (root / "proc").is_symlink():  # to itself, where debootstrap finds itself in a container
-        (root / "proc").unlink()
+    for name in ("bin", "lib", "lib64", "sbin"):
+        (root / "usr" / name).mkdir(parents=True)
+        (root / name).symlink_to(f"usr/{name}")
     archives = root / "var/cache/apt/archives"
     for package in archives.glob("*.deb"):
         unpack = 'dpkg-deb --fsys-tarfile "$1" | tar -x --keep-directory-symlink -C "$2"'
