@@ -33,8 +33,8 @@ CALIBRATION_SAMPLES = 4096  # as the demo: fewer would not hold keep_fraction to
 DEMO_BUNDLE = "--demo-bundle"
 CONFIG = GeneratorConfig(32, (16, 16, 12, 8), z_dim=8, w_dim=12, mapping_layers=2)
 TESTS = Path(__file__).resolve().parent
-# The longest first. Workers get files whole, in the order of collection: a long one that comes
-# last is waited for by all the other workers.
+# The longest first. Workers get files whole, in this order with --no-loadscope-reorder, else by the
+# number of tests: a long one that comes last is waited for by all the other workers.
 LONGEST = (
     "e2e/test_demo_quality.py",
     "deploy/test_image.py",
