@@ -200,6 +200,7 @@ def export(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
 def test_the_command_compiles_machine_code_of_the_named_kernels(tmp_path: Path) -> None:
     done = export(tmp_path, "--fused", "9.0", "--no-half")
     assert done.returncode == 0, done.stderr
+    assert "kernels for compute capability 9.0 (triton " in done.stdout
     bundle = open_bundle(tmp_path / "bundle")
     fused = fused_from_folder(bundle.path)
     (program,) = fused.programs.values()
