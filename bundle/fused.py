@@ -5,6 +5,7 @@
 needs neither Triton nor torch to run. The files are listed in the manifest like all others.
 """
 
+import math
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -116,6 +117,19 @@ def _problem(program: Program, buffers: dict[str, Buffer]) -> str | None:
         if launch.kernel not in program.kernels:
             return f"launches {launch.kernel!r}, a kernel it lacks"
         for argument in launch.arguments:
-            if isinstance(argument, Pointer) and argument.buffer not in buffers:
+            if not isinstance(argument, Pointer):
+                continue
+            if argument.buffer not in buffers:
                 return f"has an argument in {argument.buffer!r}, a buffer it lacks"
+            size = _bytes_of(buffers[argument.buffer])
+            if argument.first >= size or argument.per_sample not in (0, size):
+                return (
+                    f"has an argument at byte {argument.first} of {argument.buffer!r}, and "
+                    f"{argument.per_sample} from sample to sample; it has {size}"
+                )
     return None
+
+
+def _bytes_of(buffer: Buffer) -> int:
+    """Of one sample, where there is one for every sample."""
+    return math.prod(buffer.extents) * (2 if buffer.dtype == "float16" else 4)
