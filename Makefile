@@ -3,7 +3,7 @@ PYTHON ?= $(shell python3.11 --version >/dev/null 2>&1 && echo python3.11 || ech
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-EXTRAS := serve,tracing,train,export,cli,jpeg,datasets,dev
+EXTRAS := serve,tracing,train,export,fused,cli,jpeg,datasets,dev
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 ARGS ?=
 BUILDER ?= docker build
@@ -12,7 +12,8 @@ VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' labelmint/__init__.py)
 BENCHES := label_branch stream transport devices replicas shared_memory latency trainer_wait
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test demo bench soak protos image clean
+.PHONY: help setup check check-types check-types-3.10 check-rest test demo bench soak protos image \
+  clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -25,20 +26,30 @@ $(READY): pyproject.toml constraints.txt
 	$(PIP) -q --no-build-isolation -e '.[$(EXTRAS)]'
 	@touch $@
 
-# The second mypy keeps newer interfaces out of what runs on 3.10; numpy's types are for 3.11 on,
-# hence its two switches.
+# The parts share nothing, and mypy keeps a cache for each version of Python.
 check: $(READY) ## format, lint, types, proto, import rules
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync --keep-going \
+	  check-types check-types-3.10 check-rest
+
+check-types: $(READY)
 	$(BIN)/mypy
+
+# Keeps newer interfaces out of what runs on 3.10; numpy's types are for 3.11 on, hence its two
+# switches.
+check-types-3.10: $(READY)
 	$(BIN)/mypy --python-version 3.10 --no-warn-return-any --no-warn-unused-ignores \
 	  labelmint bundle engines service
+
+check-rest: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/buf lint protos
 	$(BIN)/python protos/generate.py --check
-	$(BIN)/pytest -q tests/test_imports.py
+	$(BIN)/pytest -q --noconftest tests/test_imports.py
 
+# tests/conftest.py says how many workers, and which files come first.
 test: $(READY) ## all tests but the slow ones, on all cores; ARGS="-k name" selects
-	$(BIN)/pytest -n auto --dist loadfile $(ARGS)
+	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 demo: $(READY) ## labels, training, bundle, service and stream on the demo generator
 	$(BIN)/python -m examples.demo $(ARGS)

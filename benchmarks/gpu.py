@@ -27,8 +27,9 @@ TORCH, TENSORRT = "torch", "tensorrt"
 PARTS = {
     "ceilings": (TORCH, 40),
     "branch": (TORCH, 120),
+    "branch-fused": (TORCH, 120),
     "branch-tensorrt": (TENSORRT, 120),
-    "bundles": (TORCH, 150),
+    "bundles": (TORCH, 200),
     "rates": (TENSORRT, 400),
     "filter": (TENSORRT, 100),
     "server": (TENSORRT, 100),
@@ -36,10 +37,12 @@ PARTS = {
 NEEDS = {  # of this Python; the other says by itself what it lacks
     "ceilings": ("torch",),
     "branch": ("torch", "onnx"),
+    "branch-fused": ("torch", "triton"),
     "bundles": ("torch", "onnx", "onnxruntime", "safetensors", "msgspec"),
 }
 MODULES = {
     "ceilings": "gpu_ceilings", "branch": "gpu_branch", "branch-tensorrt": "gpu_branch_tensorrt",
+    "branch-fused": "gpu_branch_fused",
     "bundles": "gpu_bundles", "rates": "gpu_rates", "filter": "gpu_rates", "server": "gpu_rates",
 }  # fmt: skip
 
@@ -82,18 +85,19 @@ def print_tables(results: Results) -> None:
     print("\n## Ceilings\n")
     print(table(results.measured("ceilings"), ("what", "value", "unit", "method")))
     print("\n## Label branch\n")
-    branch = results.measured("branch") + results.measured("branch-tensorrt")
+    parts = ("branch", "branch-fused", "branch-tensorrt")
+    branch = [row for part in parts for row in results.measured(part)]
     eager = [row["ms"] for row in branch if row.get("variant") == "paper, float32"]
     for row in branch:
         if eager and "ms" in row:
             row["ratio to eager float32"] = round(eager[-1] / row["ms"], 1)
-    print(table(branch, ("variant", "ms", "peak MiB", "ratio to eager float32", "build s")))
+    columns = ("variant", "ms", "peak MiB", "ratio to eager float32", "build s")
+    print(table(branch, (*columns, "mask differs", "score differs")))
     print("\n## Labelled samples per second\n")
     rates = results.measured("rates")
     for row in rates:
         row["goal"] = GOALS.get(row.get("case", ""), "")
-    columns = ("case", "engine", "batch", "contexts", "per s", "bound per s", "goal")
-    print(table(rates, columns))
+    print(table(rates, ("case", "engine", "batch", "contexts", "per s", "bound per s", "goal")))
     missing = set(CASES) - {row.get("case", "") for row in rates}
     if missing:
         print(f"\nnot measured: {', '.join(sorted(missing))}")

@@ -31,11 +31,11 @@ def main(folder: Path) -> None:
     if not torch.cuda.is_available():
         return results.add(PART, "left out", reason="torch has no CUDA device here")
     torch.set_grad_enabled(False)
-    taps, interpreter = _task()
+    taps, interpreter = task()
     variants: list[tuple[str, Callable[[], Callable[[], Any]]]] = [
-        ("paper, float32", lambda: _paper(taps, interpreter, torch.float32, False)),
-        ("paper, TF32", lambda: _paper(taps, interpreter, torch.float32, True)),
-        ("paper, float16", lambda: _paper(taps, interpreter, torch.float16, False)),
+        ("paper, float32", lambda: paper(taps, interpreter, torch.float32, False)),
+        ("paper, TF32", lambda: paper(taps, interpreter, torch.float32, True)),
+        ("paper, float16", lambda: paper(taps, interpreter, torch.float16, False)),
         ("split, float32", lambda: _split(taps, interpreter, "float32", False)),
         ("split, float16", lambda: _split(taps, interpreter, "float16", False)),
         ("split compiled, float16", lambda: _split(taps, interpreter, "float16", True)),
@@ -44,7 +44,7 @@ def main(folder: Path) -> None:
         if results.has(PART, variant=name):
             continue
         try:
-            results.add(PART, variant=name, **_timed(make()))
+            results.add(PART, variant=name, **timed(make()))
         except Exception as error:  # the next variant may do
             results.add(PART, "failed", variant=name, reason=str(error).splitlines()[0][:120])
         torch.cuda.empty_cache()
@@ -52,7 +52,7 @@ def main(folder: Path) -> None:
     _onnxruntime(folder, taps, results)
 
 
-def _task() -> tuple[list[Any], Any]:
+def task() -> tuple[list[Any], Any]:
     torch.manual_seed(0)
     channels = channels_from_base(RESOLUTION, 32768)
     features = 2 * sum(channels)
@@ -67,7 +67,7 @@ def _task() -> tuple[list[Any], Any]:
     return taps, interpreter
 
 
-def _paper(taps: list[Any], interpreter: Any, dtype: Any, tf32: bool) -> Any:
+def paper(taps: list[Any], interpreter: Any, dtype: Any, tf32: bool) -> Any:
     """Upsample every tap, concatenate, run each member on every pixel."""
     head = interpreter.head("segmentation")
     members = [member_as_sequential(head, k).to("cuda", dtype) for k in range(MEMBERS)]
@@ -84,7 +84,7 @@ def _paper(taps: list[Any], interpreter: Any, dtype: Any, tf32: bool) -> Any:
     return run
 
 
-def _branch(taps: list[Any], interpreter: Any, precision: str) -> Any:
+def split_branch(taps: list[Any], interpreter: Any, precision: str) -> Any:
     dtype = torch.float16 if precision == "float16" else torch.float32
     channels = channels_from_base(RESOLUTION, 32768)
     branch = LabelBranch(
@@ -112,13 +112,13 @@ def _branch(taps: list[Any], interpreter: Any, precision: str) -> Any:
 def _split(taps: list[Any], interpreter: Any, precision: str, compiled: bool) -> Any:
     """The served form of it, run by torch."""
     torch.backends.cuda.matmul.allow_tf32 = False
-    module = _branch(taps, interpreter, precision).to("cuda")
+    module = split_branch(taps, interpreter, precision).to("cuda")
     there = [tap.to("cuda") for tap in taps[1:]]
     run = torch.compile(module) if compiled else module
     return lambda: run(*there)
 
 
-def _timed(run: Callable[[], Any]) -> dict[str, Any]:
+def timed(run: Callable[[], Any]) -> dict[str, Any]:
     """Median of rounds by CUDA events, after two warm-ups; memory above what was held."""
     run(), run()
     torch.cuda.synchronize()
@@ -145,7 +145,7 @@ def _export(taps: list[Any], interpreter: Any, folder: Path, results: Results) -
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 torch.onnx.export(
-                    _branch(taps, interpreter, precision), tuple(taps[1:]), path,
+                    split_branch(taps, interpreter, precision), tuple(taps[1:]), path,
                     input_names=[f"tap{i}" for i in range(len(taps) - 1)],
                     output_names=["mask", "uncertainty"], opset_version=17, dynamo=False,
                 )  # fmt: skip

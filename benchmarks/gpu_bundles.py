@@ -4,7 +4,10 @@ minutes at these sizes: for figures of speed alone."""
 import sys
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
+
+import torch
 
 from benchmarks.gpu_cases import CASES, bundle_folder
 from benchmarks.gpu_results import Results
@@ -12,6 +15,7 @@ from benchmarks.random_weights import write_weights
 from bundle.manifest import LABELLER, MAPPING
 from bundle.write import staged_folder, write_manifest
 from export.bundle_from_weights import PRECISIONS, manifest_from_folder, quiet_exporter
+from export.fused_bundle import write_fused_labeller
 from export.half_on_cpu import half_by_float32
 from export.labeller import Labeller
 from export.onnx_from_labeller import labeller_onnx, mapping_onnx
@@ -45,7 +49,16 @@ def _write(out: Path, case: str) -> None:
             )  # fmt: skip
             with half_by_float32():
                 labeller_onnx(labeller, folder / LABELLER[precision])
+        if find_spec("triton"):
+            write_fused_labeller(folder, weights, [_capability()])
         write_manifest(folder, manifest_from_folder(folder, weights))
+
+
+def _capability() -> str:
+    """Of the GPU at hand, or of the one that figures are for."""
+    if not torch.cuda.is_available():
+        return "9.0"
+    return "{}.{}".format(*torch.cuda.get_device_capability())
 
 
 if __name__ == "__main__":

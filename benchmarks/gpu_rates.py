@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ import numpy as np
 
 from benchmarks.gpu_cases import CASES, Ceilings, bound_per_s, bundle_folder
 from benchmarks.gpu_results import Results
-from bundle.manifest import LABELLER
 from bundle.open import Bundle, open_bundle
 from engines import EngineOptions, open_engines, open_mapping
 from engines.cuda import open_device
@@ -29,14 +27,14 @@ from engines.engine_cache import Sidecar, building, key_of, plan_path, read_plan
 from engines.errors import EngineError, PlanMissing
 from engines.open import Runtime
 from engines.open_gpu import GpuOptions
-from engines.plan_parity import parity_of_arrays, parity_rows, unfiltered_arrays
+from engines.plan_build import open_plans
+from engines.plan_parity import Precision, parity_of_arrays, parity_rows, unfiltered_arrays
+from engines.plan_variant import Variant, fused_variant, labeller_variant
 from engines.protocol import Engine
 from engines.run_memory import bytes_of
 from engines.signature import KEPT, SAMPLE, UNCERTAINTY, graph_outputs
 from engines.tensorrt_build import PlanRequest, plan_from_graph, profiles_of
-from engines.tensorrt_launch import TensorRTLauncher
 from engines.tensorrt_module import tensorrt_module, version_of
-from engines.tensorrt_plan import TensorRTPlan
 
 SIZES, SECONDS, PARITY_SAMPLES = (4, 16), 4.0, 4
 WIRE = ("image", "mask", "uncertainty")
@@ -51,7 +49,7 @@ def main(part: str, folder: Path) -> None:
         "rates": rates, "filter": filtering, "server": served,
     }  # fmt: skip
     chosen = cases if part == "rates" else cases[:1]
-    runtimes: tuple[Runtime, ...] = ("tensorrt", "onnxruntime-cuda")
+    runtimes: tuple[Runtime, ...] = ("tensorrt", "tensorrt-fused", "onnxruntime-cuda")
     for case in chosen:
         for runtime in runtimes if part == "rates" else runtimes[:1]:
             try:
@@ -137,8 +135,9 @@ def opened(
 ) -> Iterator[tuple[Bundle, tuple[Engine, ...]]]:
     """The case's engines, of a plan that is built when it is not there."""
     bundle = open_bundle(bundle_folder(folder, case), verify=False)
-    if runtime == "tensorrt":
-        _ensure_plan(bundle, tensorrt_module(), open_device(), folder / "engines")
+    if runtime in ("tensorrt", "tensorrt-fused"):
+        fused = runtime == "tensorrt-fused"
+        _ensure_plans(bundle, tensorrt_module(), open_device(), folder / "engines", fused)
     gpu = GpuOptions(contexts=contexts, cache=folder / "engines")
     options = EngineOptions(runtime, precision="float16", batch_sizes=SIZES, gpu=gpu)
     engines = open_engines(bundle, options).engines
@@ -182,51 +181,58 @@ def _ceilings(results: Results) -> Ceilings | None:
     return Ceilings(tensor, other, moved)
 
 
-def _ensure_plan(bundle: Bundle, trt: Any, device: Device, cache: Path) -> None:
-    key = key_of(bundle.manifest.bundle_id, device, version_of(trt), "float16")
-    path = plan_path(cache, key)
-    with building(path):
+def _ensure_plans(bundle: Bundle, trt: Any, device: Device, cache: Path, fused: bool) -> None:
+    variant = (fused_variant if fused else _whole)(bundle, "float16", device)
+    keys = [
+        key_of(bundle.manifest.bundle_id, device, version_of(trt), "float16", graph.name)
+        for graph in variant.graphs
+    ]
+    paths = [plan_path(cache, key) for key in keys]
+    with building(paths[0]):
         try:
-            read_plan(path, key)
+            for path, key in zip(paths, keys, strict=True):
+                read_plan(path, key)
         except PlanMissing:
-            _build(bundle, trt, device, path)
+            _build(bundle, trt, device, variant, paths)
 
 
-def _build(bundle: Bundle, trt: Any, device: Device, path: Path) -> None:
-    began, manifest = time.monotonic(), bundle.manifest
-    graph = bundle.file(LABELLER["float16"])
-    profiles = profiles_of(manifest, SIZES)
-    data = plan_from_graph(trt, PlanRequest(graph, True, profiles, path.with_suffix(".timing")))
-    seconds = time.monotonic() - began
+def _whole(bundle: Bundle, precision: Precision, device: Device) -> Variant:
+    return labeller_variant(bundle, precision)
+
+
+def _build(bundle: Bundle, trt: Any, device: Device, variant: Variant, paths: list[Path]) -> None:
+    manifest, plans = bundle.manifest, []
+    for graph, path in zip(variant.graphs, paths, strict=True):
+        began, profiles = time.monotonic(), profiles_of(graph.inputs, SIZES)
+        request = PlanRequest(graph.file, graph.half, profiles, path.with_suffix(".timing"))
+        plans.append((plan_from_graph(trt, request), time.monotonic() - began))
     rows = parity_rows(open_mapping(bundle, EngineOptions()), manifest.generator, PARITY_SAMPLES)
     (reference,) = open_engines(bundle, EngineOptions(batch_sizes=(1,))).engines
-    launcher = partial(
-        TensorRTLauncher,
-        TensorRTPlan(trt, data, manifest, device),
-        batch_sizes=SIZES,
-        graphs=True,
-    )
+    opened_plans = open_plans(trt, variant, tuple(data for data, _ in plans), device)
+    launcher = variant.opener(opened_plans, SIZES, graphs=True)
     engine = DeviceEngine(manifest, "float16", SIZES, device, launcher)
     expected, found = unfiltered_arrays(reference, rows), unfiltered_arrays(engine, rows)
     engine.close()
     parity = parity_of_arrays(reference.name, expected, found, SIZES[0])
-    print(f"  built in {seconds:.0f} s, {parity}", flush=True)
-    write_plan(
-        path,
-        data,
-        Sidecar(
-            bundle_id=manifest.bundle_id,
-            gpu=device.name,
-            capability=device.capability,
-            tensorrt=version_of(trt),
-            precision="float16",
-            batch_sizes=list(SIZES),
-            size=len(data),
-            sha256=sha256(data).hexdigest(),
-            parity=[parity],
-            build_seconds=round(seconds, 1),
-        ),
-    )
+    print(f"  built in {sum(seconds for _, seconds in plans):.0f} s, {parity}", flush=True)
+    for (data, seconds), graph, path in zip(plans, variant.graphs, paths, strict=True):
+        write_plan(
+            path,
+            data,
+            Sidecar(
+                bundle_id=manifest.bundle_id,
+                gpu=device.name,
+                capability=device.capability,
+                tensorrt=version_of(trt),
+                precision="float16",
+                graph=graph.name,
+                batch_sizes=list(SIZES),
+                size=len(data),
+                sha256=sha256(data).hexdigest(),
+                parity=[parity],
+                build_seconds=round(seconds, 1),
+            ),
+        )
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from engines.device import HostBytes
+from engines.cuda_kernel import CudaKernels
+from engines.device import HostBytes, KernelLaunch
 from engines.errors import (
     DeviceLost,
     EngineError,
@@ -43,6 +44,7 @@ class CudaDevice:
         self._device_name: str = properties.name.decode().rstrip("\0")
         self._capability = (int(properties.major), int(properties.minor))
         self._graphs: dict[int, Any] = {}  # handles that must live as long as they are used
+        self._kernels = CudaKernels(index)
 
     @property
     def name(self) -> str:
@@ -109,6 +111,15 @@ class CudaDevice:
 
     def end_graph(self, graph: int) -> None:
         self._do("cudaGraphExecDestroy", self._graphs.pop(graph))
+
+    def load_kernel(self, code: bytes, entry: str, shared: int) -> int:
+        return self._kernels.load(code, entry, shared)
+
+    def launch_kernel(self, launch: KernelLaunch, stream: int) -> None:
+        self._kernels.launch(launch, stream)
+
+    def unload_kernel(self, kernel: int) -> None:
+        self._kernels.unload(kernel)
 
     def _do(self, function: str, *arguments: Any) -> Any:
         """Calls the runtime; what it returns besides its error code."""

@@ -5,12 +5,26 @@ are asynchronous and in the order of their stream; a host array may be read, and
 changed, after `synchronize` only.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 HostBytes = NDArray[np.uint8]
+Argument = np.uint64 | np.int32  # of a kernel: an address or a number
+
+
+@dataclass(frozen=True)
+class KernelLaunch:
+    """One launch of a kernel that the device loaded."""
+
+    kernel: int
+    grid: tuple[int, int, int]
+    threads: int  # of a block
+    shared: int  # bytes of dynamic shared memory
+    arguments: Sequence[Argument]
 
 
 class Device(Protocol):
@@ -72,3 +86,13 @@ class Device(Protocol):
 
     def end_graph(self, graph: int) -> None:
         """Destroys it."""
+
+    def load_kernel(self, code: bytes, entry: str, shared: int) -> int:
+        """A kernel of a cubin, allowed so many bytes of dynamic shared memory. Raises
+        EngineOpenError when this device cannot run it."""
+
+    def launch_kernel(self, launch: KernelLaunch, stream: int) -> None:
+        """Puts a kernel on the stream."""
+
+    def unload_kernel(self, kernel: int) -> None:
+        """Gives back what `load_kernel` returned; nothing of it may be under way."""

@@ -1,4 +1,5 @@
-"""The folder of built engines: <bundle_id>/<gpu>-<trt version>-<precision>.plan and its .json.
+"""The folder of built engines: <bundle_id>/<gpu>-<trt version>-<precision>.plan and its .json;
+the fused labeller's are two, -taps.plan and -filter.plan.
 
 An engine counts as built when both lie there and agree; whatever else is found is refused by
 name. Nothing of a plan reaches TensorRT before its hash fits: a plan holds code.
@@ -23,6 +24,7 @@ from engines.plan_parity import PlanParity, Precision
 
 DEFAULT_CACHE = Path("~/.cache/labelmint/engines")
 MAX_SIDECAR_BYTES = 1 << 20
+GraphName = Literal["labeller", "taps", "filter"]  # the whole, or what is around the kernels
 
 
 class Sidecar(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -34,6 +36,7 @@ class Sidecar(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     capability: tuple[int, int]
     tensorrt: str  # version
     precision: Precision
+    graph: GraphName = "labeller"
     batch_sizes: list[int]
     size: int  # bytes of the plan
     sha256: str
@@ -50,17 +53,25 @@ class EngineKey:
     capability: tuple[int, int]
     tensorrt: str
     precision: Precision
+    graph: GraphName = "labeller"
 
 
-def key_of(bundle_id: str, device: Device, tensorrt: str, precision: Precision) -> EngineKey:
+def key_of(
+    bundle_id: str,
+    device: Device,
+    tensorrt: str,
+    precision: Precision,
+    graph: GraphName = "labeller",
+) -> EngineKey:
     """The plan that this GPU and version can run."""
-    return EngineKey(bundle_id, device.name, device.capability, tensorrt, precision)
+    return EngineKey(bundle_id, device.name, device.capability, tensorrt, precision, graph)
 
 
 def plan_path(cache: Path, key: EngineKey) -> Path:
     """Where the plan lies, or would."""
     gpu = f"{_slug(key.gpu)}-sm{key.capability[0]}{key.capability[1]}"
-    name = f"{gpu}-{_slug(key.tensorrt)}-{key.precision}.plan"
+    part = "" if key.graph == "labeller" else f"-{key.graph}"
+    name = f"{gpu}-{_slug(key.tensorrt)}-{key.precision}{part}.plan"
     return cache.expanduser() / _slug(key.bundle_id) / name
 
 
@@ -68,7 +79,12 @@ def read_plan(path: Path, key: EngineKey) -> tuple[bytes, Sidecar]:
     """The plan's bytes, checked. Raises PlanMissing, PlanError."""
     sidecar = read_sidecar(path)
     found = EngineKey(
-        sidecar.bundle_id, sidecar.gpu, sidecar.capability, sidecar.tensorrt, sidecar.precision
+        sidecar.bundle_id,
+        sidecar.gpu,
+        sidecar.capability,
+        sidecar.tensorrt,
+        sidecar.precision,
+        sidecar.graph,
     )
     for name in EngineKey.__dataclass_fields__:
         here, there = getattr(key, name), getattr(found, name)

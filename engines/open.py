@@ -19,7 +19,9 @@ __all__ = [
     "open_engine", "open_engines", "open_mapping",
 ]  # fmt: skip
 
-Runtime = Literal["onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt", "tensorrt", "fake"]
+Runtime = Literal[
+    "onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt", "tensorrt", "tensorrt-fused", "fake"
+]  # fmt: skip
 RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
 PROVIDERS: dict[Runtime, Provider] = {"onnxruntime-cuda": CUDA, "onnxruntime-tensorrt": TENSORRT}
 _log = logging.getLogger(__name__)
@@ -95,8 +97,8 @@ def _opened(bundle: Bundle, options: EngineOptions, machine: Machine) -> tuple[E
         precision = options.precision or "float32"
         return (OrtEngine(bundle, precision, options.batch_sizes, options.threads),)
     request = GpuRequest(bundle, options.precision, options.batch_sizes, options.gpu)
-    if options.runtime == "tensorrt":
-        return open_tensorrt(request, machine)
+    if options.runtime in ("tensorrt", "tensorrt-fused"):
+        return open_tensorrt(request, machine, fused=options.runtime == "tensorrt-fused")
     if options.runtime in PROVIDERS:
         return open_onnxruntime(request, machine, PROVIDERS[options.runtime])
     raise EngineOpenError(f"runtime is {options.runtime!r}; it is one of {', '.join(RUNTIMES)}")

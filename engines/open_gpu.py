@@ -14,12 +14,11 @@ from engines.device import Device
 from engines.device_engine import DeviceEngine
 from engines.engine_cache import DEFAULT_CACHE
 from engines.ort_launch import OrtLauncher, Provider
-from engines.plan_build import PlanOptions, plan_for_bundle
+from engines.plan_build import PlanOptions, open_plans, plans_for_bundle
 from engines.plan_parity import Precision
+from engines.plan_variant import Plans, fused_variant, labeller_variant
 from engines.protocol import Engine
-from engines.tensorrt_launch import TensorRTLauncher
 from engines.tensorrt_module import tensorrt_module
-from engines.tensorrt_plan import TensorRTPlan
 
 BATCH_SIZES = (8,)  # not measured yet
 
@@ -68,22 +67,29 @@ def default_precision(bundle: Bundle) -> Precision:
     return "float16" if LABELLER["float16"] in bundle.manifest.files else "float32"
 
 
-def open_tensorrt(request: GpuRequest, machine: Machine) -> tuple[Engine, ...]:
-    """Engines of plans in the cache, or built into it. Raises EngineError, BundleError."""
+def open_tensorrt(
+    request: GpuRequest, machine: Machine, *, fused: bool = False
+) -> tuple[Engine, ...]:
+    """Engines of plans in the cache, or built into it; `fused`: labels by the bundle's kernels.
+    Raises EngineError, BundleError."""
     trt, gpu, bundle = machine.tensorrt(), request.gpu, request.bundle
     precision, sizes = request.chosen_precision, request.sizes
-    wanted = PlanOptions(gpu.cache, precision, sizes, gpu.build)
     with ExitStack() as failing:
         engines: list[Engine] = []
         for device in map(machine.open_device, gpu.devices):
-            data, _ = plan_for_bundle(bundle, trt, device, wanted)
-            plan: TensorRTPlan | None = None
+            variant = (
+                fused_variant(bundle, precision, device)
+                if fused
+                else labeller_variant(bundle, precision)
+            )
+            wanted = PlanOptions(gpu.cache, sizes, gpu.build)
+            built = plans_for_bundle(bundle, trt, device, variant, wanted)
+            data = tuple(one for one, _ in built)
+            plans: Plans = ()
             for _ in range(gpu.contexts):
-                if plan is None or not plan.shared:
-                    plan = TensorRTPlan(trt, data, bundle.manifest, device)
-                launcher = partial(
-                    TensorRTLauncher, plan, batch_sizes=sizes, graphs=gpu.cuda_graphs
-                )
+                if not (plans and all(plan.shared for plan in plans)):
+                    plans = open_plans(trt, variant, data, device)
+                launcher = variant.opener(plans, sizes, gpu.cuda_graphs)
                 engine = DeviceEngine(bundle.manifest, precision, sizes, device, launcher)
                 failing.callback(engine.close)
                 engines.append(engine)

@@ -1,14 +1,12 @@
-"""A bundle -> a checked plan in the cache: found there, or built, compared and put there."""
+"""A bundle's graphs -> checked plans in the cache: found there, or built, compared, put there."""
 
 import logging
 import time
 from dataclasses import dataclass
-from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from bundle.manifest import LABELLER
 from bundle.open import Bundle
 from engines.device import Device
 from engines.device_engine import DeviceEngine
@@ -25,115 +23,149 @@ from engines.errors import PlanError, PlanMissing
 from engines.ort import OrtEngine, OrtMapping
 from engines.plan_parity import (
     PlanParity,
-    Precision,
     parity_of_arrays,
     parity_rows,
     refuse_difference,
     unfiltered_arrays,
 )
+from engines.plan_variant import PlanGraph, Plans, Variant
 from engines.tensorrt_build import PlanRequest, plan_from_graph, profiles_of
-from engines.tensorrt_launch import TensorRTLauncher
 from engines.tensorrt_module import version_of
 from engines.tensorrt_plan import TensorRTPlan
 
 PARITY_SAMPLES = 16
+Built = tuple[bytes, Sidecar]  # a plan and its description
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class PlanOptions:
-    """Which plan is wanted, and where it is kept."""
+    """Where plans are kept, and what they must be good for."""
 
     cache: Path
-    precision: Precision
     batch_sizes: tuple[int, ...]  # at least these
     build: bool = False  # what is not there, or is no good
     force: bool = False  # build in any case
     parity_samples: int = PARITY_SAMPLES
 
 
-def plan_for_bundle(
-    bundle: Bundle, trt: Any, device: Device, options: PlanOptions
-) -> tuple[bytes, Sidecar]:
-    """The plan and its description. Raises PlanMissing, PlanError, or what building raises."""
-    key = key_of(bundle.manifest.bundle_id, device, version_of(trt), options.precision)
-    path = plan_path(options.cache, key)
+def plans_for_bundle(
+    bundle: Bundle, trt: Any, device: Device, variant: Variant, options: PlanOptions
+) -> tuple[Built, ...]:
+    """One for each graph. Raises PlanMissing, PlanError, or what building raises."""
+    keys = [
+        key_of(bundle.manifest.bundle_id, device, version_of(trt), variant.precision, graph.name)
+        for graph in variant.graphs
+    ]
     if not options.force:
         try:
-            return _found(path, key, options)
+            return _found(keys, options)
         except (PlanMissing, PlanError) as error:
             if not options.build:
                 raise
             _log.info("%s", error)
-    with building(path):
+    with building(plan_path(options.cache, keys[0])):
         if not options.force:
             try:
-                return _found(path, key, options)  # another process built it meanwhile
+                return _found(keys, options)  # another process built them meanwhile
             except (PlanMissing, PlanError):
                 pass
-        return _built(bundle, trt, device, path, options)
+        return _built(bundle, trt, device, variant, keys, options)
 
 
-def _found(path: Path, key: EngineKey, options: PlanOptions) -> tuple[bytes, Sidecar]:
-    data, sidecar = read_plan(path, key)
-    missing = set(options.batch_sizes) - set(sidecar.batch_sizes)
-    if missing:
-        raise PlanError(
-            f"{path} was built for batches of {_words(sidecar.batch_sizes)}, not of "
-            f"{_words(sorted(missing))}; build it again with those"
-        )
-    return data, sidecar
+def open_plans(trt: Any, variant: Variant, data: tuple[bytes, ...], device: Device) -> Plans:
+    """Deserialised, one for each graph. Raises PlanError, RuntimeMissing, DeviceLost."""
+    return tuple(
+        TensorRTPlan(trt, one, graph.inputs, graph.outputs, device)
+        for one, graph in zip(data, variant.graphs, strict=True)
+    )
+
+
+def _found(keys: list[EngineKey], options: PlanOptions) -> tuple[Built, ...]:
+    plans = []
+    for key in keys:
+        path = plan_path(options.cache, key)
+        data, sidecar = read_plan(path, key)
+        missing = set(options.batch_sizes) - set(sidecar.batch_sizes)
+        if missing:
+            raise PlanError(
+                f"{path} was built for batches of {_words(sidecar.batch_sizes)}, not of "
+                f"{_words(sorted(missing))}; build it again with those"
+            )
+        plans.append((data, sidecar))
+    return tuple(plans)
 
 
 def _built(
-    bundle: Bundle, trt: Any, device: Device, path: Path, options: PlanOptions
-) -> tuple[bytes, Sidecar]:
+    bundle: Bundle,
+    trt: Any,
+    device: Device,
+    variant: Variant,
+    keys: list[EngineKey],
+    options: PlanOptions,
+) -> tuple[Built, ...]:
+    paths = [plan_path(options.cache, key) for key in keys]
+    device.use()
+    plans = [
+        _plan(trt, graph, path, options) for graph, path in zip(variant.graphs, paths, strict=True)
+    ]
+    parity = _checked_parity(bundle, trt, device, variant, tuple(d for d, _ in plans), options)
+    built = []
+    for (data, seconds), key, path in zip(plans, keys, paths, strict=True):
+        sidecar = Sidecar(
+            bundle_id=key.bundle_id,
+            gpu=key.gpu,
+            capability=key.capability,
+            tensorrt=key.tensorrt,
+            precision=key.precision,
+            graph=key.graph,
+            batch_sizes=list(options.batch_sizes),
+            size=len(data),
+            sha256=sha256(data).hexdigest(),
+            parity=parity,
+            build_seconds=round(seconds, 1),
+        )
+        write_plan(path, data, sidecar)
+        built.append((data, sidecar))
+    return tuple(built)
+
+
+def _plan(trt: Any, graph: PlanGraph, path: Path, options: PlanOptions) -> tuple[bytes, float]:
+    """And the seconds that it took."""
     began = time.monotonic()
     _log.info("building %s, which takes minutes", path)
     request = PlanRequest(
-        graph=bundle.file(LABELLER[options.precision]),
-        half=options.precision == "float16",
-        profiles=profiles_of(bundle.manifest, options.batch_sizes),
+        graph=graph.file,
+        half=graph.half,
+        profiles=profiles_of(graph.inputs, options.batch_sizes),
         timing_cache=path.with_suffix(".timing"),
     )
-    device.use()
-    data = plan_from_graph(trt, request)
-    seconds = time.monotonic() - began
-    parity = _checked_parity(bundle, trt, device, data, options)
-    sidecar = Sidecar(
-        bundle_id=bundle.manifest.bundle_id,
-        gpu=device.name,
-        capability=device.capability,
-        tensorrt=version_of(trt),
-        precision=options.precision,
-        batch_sizes=list(options.batch_sizes),
-        size=len(data),
-        sha256=sha256(data).hexdigest(),
-        parity=parity,
-        build_seconds=round(seconds, 1),
-    )
-    write_plan(path, data, sidecar)
-    return data, sidecar
+    return plan_from_graph(trt, request), time.monotonic() - began
 
 
 def _checked_parity(
-    bundle: Bundle, trt: Any, device: Device, data: bytes, options: PlanOptions
+    bundle: Bundle,
+    trt: Any,
+    device: Device,
+    variant: Variant,
+    data: tuple[bytes, ...],
+    options: PlanOptions,
 ) -> list[PlanParity]:
     """Each batch size against the float32 graph on the CPU. Raises PlanDiffers."""
     rows = parity_rows(OrtMapping(bundle), bundle.manifest.generator, options.parity_samples)
     reference = OrtEngine(bundle)
     expected = unfiltered_arrays(reference, rows)
-    plan = TensorRTPlan(trt, data, bundle.manifest, device)
+    plans = open_plans(trt, variant, data, device)
     parities = []
     for size in options.batch_sizes:
-        launcher = partial(TensorRTLauncher, plan, batch_sizes=(size,), graphs=True)
-        engine = DeviceEngine(bundle.manifest, options.precision, (size,), device, launcher)
+        launcher = variant.opener(plans, (size,), graphs=True)
+        engine = DeviceEngine(bundle.manifest, variant.precision, (size,), device, launcher)
         try:
             found = unfiltered_arrays(engine, rows)
         finally:
             engine.close()
         parities.append(parity_of_arrays(reference.name, expected, found, size))
-        refuse_difference(parities[-1], options.precision)
+        refuse_difference(parities[-1], variant.precision)
     return parities
 
 

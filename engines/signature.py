@@ -20,7 +20,10 @@ class ArraySpec:
     batched: bool = True  # false: a scalar of the whole batch
 
 
-def labeller_outputs(manifest: Manifest) -> dict[str, ArraySpec]:
+Arrays = dict[str, ArraySpec]  # by name
+
+
+def labeller_outputs(manifest: Manifest) -> Arrays:
     """What a sample of this bundle consists of, by output name, in wire order."""
     labels, heads = manifest.labels, manifest.heads
     if labels is None or heads is None:
@@ -40,13 +43,13 @@ def labeller_outputs(manifest: Manifest) -> dict[str, ArraySpec]:
     return outputs
 
 
-def graph_outputs(manifest: Manifest) -> dict[str, ArraySpec]:
+def graph_outputs(manifest: Manifest) -> Arrays:
     """All outputs of the labeller's graph: a sample's arrays and the bookkeeping."""
     kept = ArraySpec(np.dtype(np.int32), (), batched=False)
     return labeller_outputs(manifest) | {SAMPLE: _spec(np.int32), KEPT: kept}
 
 
-def graph_inputs(manifest: Manifest) -> dict[str, ArraySpec]:
+def graph_inputs(manifest: Manifest) -> Arrays:
     """Inputs of the labeller's graph."""
     generator = manifest.generator
     return {
@@ -55,7 +58,7 @@ def graph_inputs(manifest: Manifest) -> dict[str, ArraySpec]:
     }
 
 
-def mapping_inputs(generator: Generator) -> dict[str, ArraySpec]:
+def mapping_inputs(generator: Generator) -> Arrays:
     """Inputs of the mapping's graph; the class only where there are classes."""
     inputs = {"z": _spec(np.float32, generator.z_dim)}
     if generator.num_classes > 0:

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bundle.manifest import Manifest
 from engines.errors import EngineOpenError, RuntimeMissing
 from engines.request import check_batch_sizes
-from engines.signature import graph_inputs
+from engines.signature import Arrays
 from engines.tensorrt_module import logger_from_module, member, version_of
 
 # Sources of kernels in libraries that 8.5 can do without, and that need not be there.
@@ -34,10 +33,9 @@ class PlanRequest:
     workspace_bytes: int | None = None  # None: all the device has
 
 
-def profiles_of(manifest: Manifest, batch_sizes: tuple[int, ...]) -> tuple[Shapes, ...]:
+def profiles_of(inputs: Arrays, batch_sizes: tuple[int, ...]) -> tuple[Shapes, ...]:
     """A profile for each batch size, for that size alone. Raises EngineOpenError."""
     check_batch_sizes(batch_sizes)
-    inputs = graph_inputs(manifest)
     return tuple({n: (rows, *spec.extents) for n, spec in inputs.items()} for rows in batch_sizes)
 
 

@@ -1,13 +1,12 @@
-"""A plan's bytes -> a deserialised engine whose tensors are those of the manifest."""
+"""A plan's bytes -> a deserialised engine whose tensors are those of its graph."""
 
 from typing import Any
 
 import numpy as np
 
-from bundle.manifest import Manifest
 from engines.device import Device
 from engines.errors import EngineOpenError, PlanError, RuntimeMissing
-from engines.signature import ArraySpec, graph_inputs, graph_outputs
+from engines.signature import Arrays, ArraySpec
 from engines.tensorrt_module import logger_from_module, major_of, version_of
 
 DTYPES: dict[str, np.dtype[np.generic]] = {
@@ -22,8 +21,11 @@ SHARED_PROFILES_FROM = 10  # before, a profile belongs to one context at a time
 class TensorRTPlan:
     """An ICudaEngine and what it was built for. Several contexts may run it at once."""
 
-    def __init__(self, trt: Any, data: bytes, manifest: Manifest, device: Device) -> None:
+    def __init__(
+        self, trt: Any, data: bytes, inputs: Arrays, outputs: Arrays, device: Device
+    ) -> None:
         """Raises PlanError, RuntimeMissing, DeviceLost."""
+        self.inputs, self.outputs = inputs, outputs
         device.use()
         self.log = logger_from_module(trt)
         self.version = version_of(trt)
@@ -38,7 +40,7 @@ class TensorRTPlan:
                 f"TensorRT {self.version} on {device.name} refuses the engine: "
                 f"{self.log.last_error}; build it again on this machine"
             )
-        self._check_tensors(manifest)
+        self._check_tensors()
         self.profiles = self._profiles()
 
     @property
@@ -59,9 +61,10 @@ class TensorRTPlan:
     def _profiles(self) -> dict[int, int]:
         """Optimisation profile by the one batch size it is for."""
         profiles = {}
+        first = next(iter(self.inputs))
         for index in range(self._engine.num_optimization_profiles):
             least, _, most = (
-                tuple(shape) for shape in self._engine.get_tensor_profile_shape("ws", index)
+                tuple(shape) for shape in self._engine.get_tensor_profile_shape(first, index)
             )
             if least != most:
                 raise PlanError(
@@ -71,14 +74,14 @@ class TensorRTPlan:
             profiles[int(least[0])] = index
         return profiles
 
-    def _check_tensors(self, manifest: Manifest) -> None:
+    def _check_tensors(self) -> None:
         engine = self._engine
         names = {engine.get_tensor_name(i) for i in range(engine.num_io_tensors)}
-        roles = {"INPUT": graph_inputs(manifest), "OUTPUT": graph_outputs(manifest)}
+        roles = {"INPUT": self.inputs, "OUTPUT": self.outputs}
         expected = {name for specs in roles.values() for name in specs}
         if names != expected:
             raise PlanError(
-                f"the engine has tensors {', '.join(sorted(names))}; the manifest needs "
+                f"the engine has tensors {', '.join(sorted(names))}; the bundle needs "
                 f"{', '.join(sorted(expected))}"
             )
         for role, specs in roles.items():
@@ -91,7 +94,7 @@ class TensorRTPlan:
                 if found != (role, spec.dtype, _open_shape(spec)):
                     raise PlanError(
                         f"the engine's {name} is {found[0].lower()} {found[1]} {list(found[2])}; "
-                        f"the manifest needs {role.lower()} {spec.dtype} {list(_open_shape(spec))}"
+                        f"the bundle needs {role.lower()} {spec.dtype} {list(_open_shape(spec))}"
                     )
 
 

@@ -20,8 +20,10 @@ from export.bundle_from_weights import write_checked_manifest, write_graphs
 from export.calibrate import calibration_from_engine, refuse_without_score
 from export.engine_command import engine
 from export.errors import ExportError
+from export.fused_bundle import check_fusable, write_fused_labeller
 from export.inspect import lines_from_bundle
 from export.inspect_weights import lines_from_weights
+from export.kernel_binaries import check_capability
 from export.score_engine import open_score_engine
 from export.view_options import views_from_text
 from export.weights import Sources, weights_from_files
@@ -69,6 +71,13 @@ def main() -> None:
 @click.option(
     "--half/--no-half", default=True, help="Export the float16 graph too, or leave it out."
 )
+@click.option(
+    "--fused",
+    default="",
+    metavar="CAPABILITY[,...]",
+    help="Compile the fused label kernel for GPUs of these compute capabilities, such as 8.9,9.0, "
+    "for the engine tensorrt-fused.",
+)
 @click.option("--batch", type=click.IntRange(min=1), help="Samples of a run, while exporting.")
 def bundle(
     generator: Path,
@@ -83,6 +92,7 @@ def bundle(
     calibrate: int,
     parity_samples: int,
     half: bool,
+    fused: str,
     batch: int | None,
 ) -> None:
     """Exports weights, checks the graphs against the reference, writes a bundle."""
@@ -92,8 +102,11 @@ def bundle(
             f"{calibrate} is under {LEAST_CALIBRATION}; 4096 is usual, 0 is not now",
             param_hint="--calibrate",
         )
+    capabilities = [word for word in fused.split(",") if word]
     with one_line_errors():
         refuse_existing(out, force)
+        for capability in capabilities:
+            check_capability(capability)
         sources = Sources(generator, mean_latent, interpreter, recipe, labels, refiner, views)
         weights = weights_from_files(sources)
         card = weights.interpreter_card
@@ -103,8 +116,12 @@ def bundle(
                 + ("--interpreter is not given" if card is None else f"{interpreter} has none")
                 + "; leave --calibrate out"
             )
+        if capabilities:
+            check_fusable(weights)
         with staged_folder(out, force) as folder:
             write_graphs(folder, weights, half)
+            if capabilities:
+                write_fused_labeller(folder, weights, capabilities)
             print(f"comparing {parity_samples} samples with the reference", file=sys.stderr)
             write_checked_manifest(folder, weights, parity_samples, options)
             if calibrate:

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from bundle.manifest import LABELLER
 from bundle.open import open_bundle
 from engines.engine_cache import Sidecar, key_of, plan_path
 from engines.open_gpu import BATCH_SIZES, Machine, default_precision
-from engines.plan_build import PARITY_SAMPLES, PlanOptions, plan_for_bundle
+from engines.plan_build import PARITY_SAMPLES, PlanOptions, plans_for_bundle
 from engines.plan_parity import PlanParity, Precision
+from engines.plan_variant import fused_variant, labeller_variant
 from engines.tensorrt_module import version_of
 
 PRECISIONS: dict[str, Precision] = {"fp16": "float16", "fp32": "float32"}
@@ -23,6 +23,7 @@ class EngineRequest:
     precision: Precision | None = None  # None: float16 where the bundle has it
     batch_sizes: tuple[int, ...] = ()  # empty: what the service takes by itself
     device: int = 0
+    fused: bool = False  # labels by the bundle's kernels
     rebuild: bool = False
     parity_samples: int = PARITY_SAMPLES
 
@@ -31,19 +32,24 @@ def lines_from_request(request: EngineRequest, machine: Machine) -> list[str]:
     """Builds the engine, or finds it, and describes it. Raises EngineError, BundleError."""
     bundle = open_bundle(request.bundle)
     precision = request.precision or default_precision(bundle)
-    bundle.file(LABELLER[precision])
     trt, device = machine.tensorrt(), machine.open_device(request.device)
+    variant = (
+        fused_variant(bundle, precision, device)
+        if request.fused
+        else labeller_variant(bundle, precision)
+    )
     options = PlanOptions(
         cache=request.cache,
-        precision=precision,
         batch_sizes=request.batch_sizes or BATCH_SIZES,
         build=True,
         force=request.rebuild,
         parity_samples=request.parity_samples,
     )
-    _, sidecar = plan_for_bundle(bundle, trt, device, options)
-    key = key_of(bundle.manifest.bundle_id, device, version_of(trt), precision)
-    return described(plan_path(request.cache, key), sidecar)
+    lines = []
+    for _, sidecar in plans_for_bundle(bundle, trt, device, variant, options):
+        key = key_of(sidecar.bundle_id, device, version_of(trt), precision, sidecar.graph)
+        lines += described(plan_path(request.cache, key), sidecar)
+    return lines
 
 
 def described(path: Path, sidecar: Sidecar) -> list[str]:

@@ -44,6 +44,9 @@ def _batch_sizes(context: click.Context, option: click.Parameter, value: str) ->
     show_envvar=True,
     help="Folder of engines, the service's --engine-cache.",
 )
+@click.option(
+    "--fused", is_flag=True, help="For the engine tensorrt-fused: the graphs around its kernels."
+)
 @click.option("--gpu", default=0, type=click.IntRange(min=0), help="The driver's number of it.")
 @click.option("--rebuild", is_flag=True, help="Build even what is in the cache.")
 @click.option(
@@ -57,6 +60,7 @@ def engine(
     precision: str | None,
     batch_size: tuple[int, ...],
     cache: Path,
+    fused: bool,
     gpu: int,
     rebuild: bool,
     parity_samples: int,
@@ -66,7 +70,7 @@ def engine(
     Takes minutes. An engine is good for one GPU model and one version of TensorRT.
     """
     wanted = None if precision is None else PRECISIONS[precision]
-    request = EngineRequest(bundle, cache, wanted, batch_size, gpu, rebuild, parity_samples)
+    request = EngineRequest(bundle, cache, wanted, batch_size, gpu, fused, rebuild, parity_samples)
     try:
         print("\n".join(lines_from_request(request, Machine())))
     except (BundleError, EngineError) as error:

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from bundle.fused import FUSED, fused_from_folder
 from bundle.manifest import Calibration, Heads, Parity, Refiner, Views
 from bundle.open import Bundle
 
@@ -26,6 +27,10 @@ def lines_from_bundle(bundle: Bundle) -> list[str]:
         lines.append(f"  refiner      {_refiner_words(manifest.refiner)}")
     if manifest.views is not None:
         lines.append(f"  views        {_views_words(manifest.views)}")
+    if FUSED in manifest.files:
+        fused = fused_from_folder(bundle.path)
+        gpus = ", ".join(fused.programs)
+        lines.append(f"  fused        kernels for compute capability {gpus} ({fused.compiler})")
     lines += [f"  parity       {_parity_words(parity)}" for parity in manifest.parity]
     lines += [f"  calibration  {_calibration_words(c)}" for c in manifest.calibrations]
     return lines

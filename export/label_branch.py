@@ -156,7 +156,7 @@ class LabelBranch(nn.Module):
             self.register_buffer("columns", columns.to(self.dtype))
 
     def forward(self, taps: list[Tensor]) -> PixelLabels:
-        levels = self._levels(taps)
+        levels = self.levels(taps)
         finest = [
             levels[-1].index_select(1, pixels).reshape(-1, self.channels[-1])
             for pixels in self._strips("pixels")
@@ -182,7 +182,7 @@ class LabelBranch(nn.Module):
     def _strips(self, name: str) -> list[Tensor]:
         return [getattr(self, f"{name}_{i}") for i in range(self.strips)]
 
-    def _levels(self, taps: list[Tensor]) -> list[Tensor]:
+    def levels(self, taps: list[Tensor]) -> list[Tensor]:
         """Taps of one extent side by side, channels last: [N, r * r, C], ascending."""
         by_extent: dict[int, list[Tensor]] = {}
         for i, tap in enumerate(taps):

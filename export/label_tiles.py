@@ -55,43 +55,71 @@ class TileReads:
     direct: tuple[int, ...]  # extents of the levels read as they are, ascending
     merged: tuple[int, ...]  # extents of the levels summed at the nodes, ascending
     nodes: int  # along an axis
-    weights: Matrix  # [tile * tile, K], the same for every tile
-    indices: NDArray[np.int64]  # [grid / tile, grid / tile, K], rows of the table
+    weights: Matrix  # [pixels of a tile, K], the same for every tile
+    indices: NDArray[np.int64]  # [tiles down, tiles across, K], rows of the table
     # The table: direct levels in row-major order, then the nodes, squared.
 
 
 def tile_reads(
-    extents: tuple[int, ...], grid: int, tile: int, resize: Resize = "bilinear"
+    extents: tuple[int, ...],
+    grid: int,
+    tile: int,
+    resize: Resize = "bilinear",
+    *,
+    squares: tuple[int, int] = (1, 1),
 ) -> TileReads:
-    """For levels of these extents, all powers of two under `grid`."""
+    """For levels of these extents, all powers of two under `grid`; a tile is so many squares of
+    `tile` pixels high and wide."""
     direct = tuple(r for r in extents if grid // r <= tile)
     merged = tuple(r for r in extents if grid // r > tile)
-    tiles = np.arange(grid // tile)
-    pixels: Matrix = np.arange(tile, dtype=np.float64) + 0.5  # centres within a tile
-    # Samples beside a tile's own that it reads; and nodes beyond its first.
-    beside = 1 if resize == "bilinear" else 0
+    nodes = grid // tile + (1 if resize == "bilinear" else 0)
     offset = 0
     weights: list[Matrix] = []
     indices: list[NDArray[np.int64]] = []
     for extent in direct:
-        span = tile * extent // grid  # samples under a tile
-        positions = pixels * (extent / grid)
-        axis = selection(positions, span)
-        if resize == "bilinear":
-            axis = interpolation(positions - 0.5 + 1, span + 2)  # [tile, span + 2]
-        reads = tiles[:, None] * span + np.arange(-beside, span + beside)
-        weights.append(np.kron(axis, axis).astype(np.float64))
-        indices.append(_pairs(np.clip(reads, 0, extent - 1), extent) + offset)
+        (down, rows), (across, columns) = (
+            _level_axis(extent, grid, tile * count, resize) for count in squares
+        )
+        weights.append(np.kron(down, across).astype(np.float64))
+        indices.append(_pairs(rows, columns, extent) + offset)
         offset += extent * extent
-    nodes = grid // tile + beside
     if merged:
-        axis = interpolation(pixels / tile, 2) if resize == "bilinear" else np.ones((tile, 1))
-        reads = tiles[:, None] + np.arange(1 + beside)
-        weights.append(np.kron(axis, axis).astype(np.float64))
-        indices.append(_pairs(reads, nodes) + offset)
+        (down, rows), (across, columns) = (
+            _node_axis(grid // tile, tile, count, resize) for count in squares
+        )
+        weights.append(np.kron(down, across).astype(np.float64))
+        indices.append(_pairs(rows, columns, nodes) + offset)
     return TileReads(
         direct, merged, nodes, np.concatenate(weights, axis=1), np.concatenate(indices, axis=2)
     )
+
+
+def _level_axis(
+    extent: int, grid: int, side: int, resize: Resize
+) -> tuple[Matrix, NDArray[np.int64]]:
+    """Along one axis, for tiles of `side` pixels: weights [side, k] and a level's samples that
+    each tile reads [tiles, k]."""
+    span = side * extent // grid  # samples under a tile
+    positions: Matrix = (np.arange(side, dtype=np.float64) + 0.5) * (extent / grid)
+    if resize == "nearest":
+        weights, beside = selection(positions, span), 0
+    else:
+        weights, beside = interpolation(positions - 0.5 + 1, span + 2), 1
+    reads = np.arange(grid // side)[:, None] * span + np.arange(-beside, span + beside)
+    return weights, np.clip(reads, 0, extent - 1)
+
+
+def _node_axis(
+    squares: int, tile: int, count: int, resize: Resize
+) -> tuple[Matrix, NDArray[np.int64]]:
+    """The same of the nodes, for tiles of `count` squares."""
+    positions: Matrix = (np.arange(tile * count, dtype=np.float64) + 0.5) / tile
+    if resize == "nearest":
+        weights, beside = selection(positions, count), 0
+    else:
+        weights, beside = interpolation(positions, count + 1), 1
+    first = np.arange(0, squares, count)
+    return weights, first[:, None] + np.arange(count + beside)
 
 
 def tile_pixels(grid: int, tile: int) -> NDArray[np.int64]:
@@ -101,7 +129,7 @@ def tile_pixels(grid: int, tile: int) -> NDArray[np.int64]:
     return pixels.transpose(0, 2, 1, 3).reshape(across, across, tile * tile)
 
 
-def _pairs(reads: NDArray[np.int64], extent: int) -> NDArray[np.int64]:
-    """Reads along one axis [tiles, k] -> row-major [tiles, tiles, k * k]."""
-    both = reads[:, None, :, None] * extent + reads[None, :, None, :]
-    return both.reshape(len(reads), len(reads), -1)
+def _pairs(rows: NDArray[np.int64], columns: NDArray[np.int64], extent: int) -> NDArray[np.int64]:
+    """Reads along both axes [tiles, k] -> row-major [tiles down, tiles across, k * k]."""
+    both = rows[:, None, :, None] * extent + columns[None, :, None, :]
+    return both.reshape(len(rows), len(columns), -1)

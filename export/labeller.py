@@ -134,6 +134,12 @@ class Labeller(nn.Module):
         return tuple(self.output_extents)
 
     def forward(self, ws: Tensor, max_uncertainty: Tensor) -> tuple[Tensor, ...]:
+        image, taps = self.pictures(ws)
+        labels = PixelLabels(None, None, None, None) if self.labels is None else self.labels(taps)
+        return self.finished(image, labels, max_uncertainty)
+
+    def pictures(self, ws: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """ws -> the images as served, float32 [N, 3, H, W], and the taps without the constant."""
         image, taps = self.synthesis(ws)
         rows = slice(self.spec.crop_top, self.spec.crop_top + self.spec.height)
         if self.resolution > self.spec.grid:
@@ -141,7 +147,12 @@ class Labeller(nn.Module):
         image = image[:, :, rows]
         if self.refine is not None:
             image = self.refine(image, ws)
-        labels = PixelLabels(None, None, None, None) if self.labels is None else self.labels(taps)
+        return image, taps
+
+    def finished(
+        self, image: Tensor, labels: PixelLabels, max_uncertainty: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Scores, filters and orders the rows: all outputs."""
         if labels.uncertainty is None:
             keep = (max_uncertainty >= torch.finfo(torch.float32).min).to(torch.float32)
             score = None

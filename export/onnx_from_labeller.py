@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import onnx
@@ -25,7 +26,7 @@ def labeller_onnx(labeller: Labeller, path: Path) -> None:
         "ws": torch.zeros(1, synthesis.num_ws, synthesis.w_dim),
         "max_uncertainty": torch.zeros(1),
     }
-    _write(labeller, inputs, labeller.output_extents, path)
+    write_onnx(labeller, inputs, labeller.output_extents, path)
 
 
 def mapping_onnx(mapping: MappingNetwork, path: Path) -> None:
@@ -35,13 +36,13 @@ def mapping_onnx(mapping: MappingNetwork, path: Path) -> None:
     inputs = {"z": torch.zeros(1, config.z_dim)}
     if config.c_dim > 0:
         inputs["c"] = torch.zeros(1, config.c_dim)
-    _write(mapping, inputs, {"w": (config.w_dim,)}, path)
+    write_onnx(mapping, inputs, {"w": (config.w_dim,)}, path)
 
 
-def _write(
+def write_onnx(
     module: nn.Module,
     inputs: dict[str, Tensor],
-    outputs: dict[str, tuple[int, ...] | None],  # extents behind N; None: a scalar
+    outputs: Mapping[str, tuple[int, ...] | None],  # extents behind N; None: a scalar
     path: Path,
 ) -> None:
     model = _traced(module, inputs, outputs)
@@ -65,7 +66,7 @@ def _write(
 
 
 def _traced(
-    module: nn.Module, inputs: dict[str, Tensor], outputs: dict[str, tuple[int, ...] | None]
+    module: nn.Module, inputs: dict[str, Tensor], outputs: Mapping[str, tuple[int, ...] | None]
 ) -> onnx.ModelProto:
     """The exporter that traces: the newer one takes five to ten times as long for graphs of
     thousands of nodes (members times strips), and writes opset 18 when asked for 17."""

@@ -1,5 +1,8 @@
 """What tests of several rooms share: a tiny real bundle and the demo's, each built once."""
 
+import fcntl
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,7 @@ from checkpoints import (
     write_generator,
     write_interpreter,
 )
+from engines.cores import available_cores
 from examples.demo.__main__ import GENERATOR
 from examples.demo.labels import write_examples
 from export.__main__ import main as export_command
@@ -25,14 +29,56 @@ from nets.interpreter import HeadConfig, Interpreter
 from nets.stylegan2 import Generator, GeneratorConfig, SynthesisLayer
 from training.__main__ import main as training_command
 
+# Kernels run in Triton's interpreter here, which is chosen when it is imported.
+os.environ["TRITON_INTERPRET"] = "1"
 CALIBRATION_SAMPLES = 4096  # as the demo: fewer would not hold keep_fraction to its bounds
 DEMO_BUNDLE = "--demo-bundle"
 CONFIG = GeneratorConfig(32, (16, 16, 12, 8), z_dim=8, w_dim=12, mapping_layers=2)
+TESTS = Path(__file__).resolve().parent
+# The longest first. Workers get files whole, in this order with --no-loadscope-reorder, else by the
+# number of tests: a long one that comes last is waited for by all the other workers.
+LONGEST = (
+    "e2e/test_demo_quality.py",
+    "deploy/test_image.py",
+    "datasets/test_resume.py",
+    "client/test_torch.py",
+    "deploy/test_replicas_live.py",
+    "service/test_process.py",
+    "service/test_real_engine.py",
+    "export/test_fused_engine.py",
+    "client/test_bench.py",
+    "service/test_flow.py",
+    "client/test_doctor.py",
+    "training/test_fit_inverse.py",
+    "service/test_any_inference_request.py",
+    "service/test_any_request.py",
+    "training/test_commands.py",
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     words = "What `make demo` left here, in place of making it again."
     parser.addoption(DEMO_BUNDLE, type=Path, metavar="DIR", help=words)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Half as many again as cores: tests wait for clocks and other processes half of the time."""
+    return available_cores() * 3 // 2
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Workers have one thread each for torch: its threads would fight for the workers' cores."""
+    if config.getoption("numprocesses", None):
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by workers, and what they start
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the longest files first; within a file nothing moves."""
+    places = {TESTS / name: place for place, name in enumerate(LONGEST)}
+    missing = [str(path) for path in places if not path.is_file()]
+    assert not missing, f"{__file__} orders files that are gone: {missing}"
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 def random_interpreter(features: int) -> Interpreter:
@@ -51,11 +97,13 @@ def random_interpreter(features: int) -> Interpreter:
     return interpreter.eval()
 
 
-def write_tiny_weights(folder: Path, seed: int = 0) -> tuple[Path, Path]:
+def write_tiny_weights(
+    folder: Path, seed: int = 0, config: GeneratorConfig = CONFIG
+) -> tuple[Path, Path]:
     """Random generator and interpreter files with their cards."""
     torch.manual_seed(seed)
-    generator = Generator(CONFIG).eval()
-    interpreter = random_interpreter(2 * sum(CONFIG.channels))
+    generator = Generator(config).eval()
+    interpreter = random_interpreter(config.features)
     for layer in generator.synthesis.modules():
         if isinstance(layer, SynthesisLayer):
             layer.noise_strength.data.fill_(0.1)
@@ -64,10 +112,10 @@ def write_tiny_weights(folder: Path, seed: int = 0) -> tuple[Path, Path]:
         format=1,
         kind="generator",
         family="stylegan2",
-        config=card_from_config(CONFIG),
+        config=card_from_config(config),
         view_layers=3,
         truncation_psi=0.7,
-        truncation_cutoff=CONFIG.num_ws,
+        truncation_cutoff=config.num_ws,
         licences=["CC0-1.0"],
         made="random",
     )
@@ -80,11 +128,11 @@ def write_tiny_weights(folder: Path, seed: int = 0) -> tuple[Path, Path]:
             kind="interpreter",
             generator_sha256=sha256_of_file(generator_path),
             tap_recipe="styledconv+const",
-            features=2 * sum(CONFIG.channels),
-            grid=32,
+            features=config.features,
+            grid=config.resolution,
             crop_top=0,
-            height=32,
-            width=32,
+            height=config.resolution,
+            width=config.resolution,
             resize="bilinear",
             score_source="segmentation",
             licences=["CC0-1.0"],
@@ -105,62 +153,48 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return write_tiny_weights(tmp_path_factory.mktemp("weights"))
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that the first worker in need of it makes, and all others wait for."""
+    common = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        common = common.parent
+    folder = common / name
+    with (common / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            unfinished = factory.mktemp(name)
+            make(unfinished)
+            unfinished.rename(folder)
+    return folder
+
+
+def export_bundle(generator: Path, interpreter: Path, out: Path, samples: int) -> None:
+    weights = ["--generator", str(generator), "--interpreter", str(interpreter)]
+    target = ["--out", str(out), "--calibrate", str(samples)]
+    export_command(["bundle", *weights, *target], standalone_mode=False)
+
+
 @pytest.fixture(scope="session")
 def tiny_bundle(tiny_weights: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A calibrated bundle of those weights, exported by the command. Do not change it."""
-    out = tmp_path_factory.mktemp("bundles") / "tiny"
-    generator, interpreter = map(str, tiny_weights)
-    export_command(
-        [
-            "bundle",
-            "--generator",
-            generator,
-            "--interpreter",
-            interpreter,
-            "--out",
-            str(out),
-            "--calibrate",
-            "256",
-        ],
-        standalone_mode=False,
-    )
-    return out
+
+    def make(folder: Path) -> None:
+        export_bundle(*tiny_weights, folder / "tiny", samples=256)
+
+    return made_once(tmp_path_factory, "bundles", make) / "tiny"
 
 
 @pytest.fixture(scope="session")
 def demo_bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo's bundle, made as `make demo` makes it. Takes minutes; do not change it."""
     made: Path | None = request.config.getoption(DEMO_BUNDLE)
-    if made is not None:
-        return made.resolve()
-    folder = tmp_path_factory.mktemp("demo")
+    return made.resolve() if made else made_once(tmp_path_factory, "demo", make_demo) / "bundle"
+
+
+def make_demo(folder: Path) -> None:
     generator, _ = generator_from_file(GENERATOR)
-    write_examples(generator, folder / "labels", sha256_of_file(GENERATOR))
-    interpreter, out = folder / "interpreter.safetensors", folder / "bundle"
-    training_command(
-        [
-            "interpreter",
-            "--generator",
-            str(GENERATOR),
-            "--labels",
-            str(folder / "labels"),
-            "--out",
-            str(interpreter),
-        ],
-        standalone_mode=False,
-    )
-    export_command(
-        [
-            "bundle",
-            "--generator",
-            str(GENERATOR),
-            "--interpreter",
-            str(interpreter),
-            "--out",
-            str(out),
-            "--calibrate",
-            str(CALIBRATION_SAMPLES),
-        ],
-        standalone_mode=False,
-    )
-    return out
+    labels, interpreter = folder / "labels", folder / "interpreter.safetensors"
+    write_examples(generator, labels, sha256_of_file(GENERATOR))
+    weights = ["--generator", str(GENERATOR), "--labels", str(labels), "--out", str(interpreter)]
+    training_command(["interpreter", *weights], standalone_mode=False)
+    export_bundle(GENERATOR, interpreter, folder / "bundle", CALIBRATION_SAMPLES)

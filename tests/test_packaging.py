@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 CHECKOUT = Path(__file__).resolve().parent.parent
 BASE = {"grpcio", "grpcio-status", "numpy", "protobuf", "zstandard"}
 USER_EXTRAS = {"torch", "cli", "datasets", "jpeg"}
-APPLICATION_EXTRAS = {"tracing", "serve", "train", "lpips", "export", "gpu", "dev"}
+APPLICATION_EXTRAS = {"tracing", "serve", "train", "fused", "lpips", "export", "gpu", "dev"}
 GPU_ALONE = {"cuda-python", "onnxruntime-gpu", "tensorrt"}
 # Modules of every extra: a base installation has none of them.
 OPTIONAL_MODULES = (

@@ -149,12 +149,13 @@ def _end(request: Request) -> str:
 def _filter(card: dict[str, Any], request: Request) -> str:
     if request.filter:
         return f"{request.filter}, a share of {request.fraction} of the whole range"
+    whole = ", by all views of an object" if request.filter_sets else ""
     if request.keep_fraction is not None:
         limit = card["max_uncertainty"]
         shown = "no limit" if limit is None else f"uncertainty at most {limit:g}"
-        return f"keep fraction {request.keep_fraction} by the bundle's calibration: {shown}"
+        return f"keep fraction {request.keep_fraction} by the bundle's calibration: {shown}{whole}"
     if request.max_uncertainty is not None:
-        return f"uncertainty at most {request.max_uncertainty:g}"
+        return f"uncertainty at most {request.max_uncertainty:g}{whole}"
     return "none"
 
 

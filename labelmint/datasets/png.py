@@ -1,4 +1,4 @@
-"""Plain folders: a file for every picture, and a table.
+"""Plain folders, written and read back: a file for every picture, and a table.
 
 images/KEY.png (or .jpg), masks/KEY.png with a palette, depth/KEY.npy float16 as the model gives
 it, index.csv with a row for every sample, and keypoints.jsonl, one JSON object a line.
@@ -6,11 +6,15 @@ it, index.csv with a row for every sample, and keypoints.jsonl, one JSON object 
 
 from __future__ import annotations
 
+import csv
 import json
-from pathlib import PurePosixPath
+from collections.abc import Iterator
+from itertools import repeat
+from pathlib import Path, PurePosixPath
 
 from labelmint.datasets.folder import Folder, State
 from labelmint.datasets.growing import GrowingFile
+from labelmint.datasets.pieces import Found, Piece
 from labelmint.datasets.request import Request
 from labelmint.datasets.samples import (
     Sample,
@@ -23,6 +27,7 @@ from labelmint.datasets.samples import (
 from labelmint.datasets.viewpoint import (
     cells_from_viewpoint,
     viewpoint_columns,
+    viewpoint_from_cells,
     viewpoint_from_sample,
 )
 from labelmint.model import Model
@@ -94,3 +99,34 @@ class PngWriter:
         """Lets go of the files."""
         for file in self._lines.values():
             file.close()
+
+
+def samples_of_table(path: Path, request: Request, keypoints: bool) -> Iterator[Found]:
+    """The samples of a complete folder, with masks and several views of each object.
+
+    Raises OSError, and ValueError, KeyError, TypeError, AttributeError for damage.
+    """
+    with (path / _TABLE).open(newline="", encoding="utf-8") as table:
+        lines = _lines(path / _POINTS) if keypoints else repeat("{}")
+        rows = csv.reader(table, strict=True)
+        try:
+            head = next(rows, [])
+            for cells in rows:
+                row = dict(zip(head, cells, strict=True))
+                fields = {"index": int(row["index"]), **viewpoint_from_cells(row)}
+                points = json.loads(next(lines, ""))
+                if points.setdefault("index", fields["index"]) != fields["index"]:
+                    raise ValueError(f"{_POINTS} has sample {points['index']} there")
+                key = f"{fields['index']:012d}"
+                yield Found(
+                    {**points, **fields},
+                    Piece(path / "images" / f"{key}.{image_suffix(request)}"),
+                    Piece(path / "masks" / f"{key}.png"),
+                )
+        except csv.Error as error:
+            raise ValueError(f"{_TABLE}: {error}") from error
+
+
+def _lines(path: Path) -> Iterator[str]:
+    with path.open(encoding="utf-8") as file:
+        yield from file

@@ -40,6 +40,7 @@ class Request:
     fraction: float | None = None  # of those that the filter keeps, (0, 1]
     keep_fraction: float | None = None  # the server's calibrated filter instead, (0, 1]
     max_uncertainty: float | None = None  # or a limit of one's own
+    filter_sets: bool | None = None  # True: those two keep or drop whole objects
     truncation_psi: float | None = None  # None: the bundle's
     class_index: int | None = None
     views_per_object: int = 1
@@ -112,6 +113,8 @@ def checked_request(**options: Any) -> Request:
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"{_option(name, value)} is not a finite number; give one")
     _check_range(request)
+    if request.filter_sets:
+        _check_sets(request)
     sent = request.sampling()
     sent["keep_fraction"], sent["max_uncertainty"] = request.keep_fraction, request.max_uncertainty
     sent["count"] = request.limit or 0
@@ -129,6 +132,7 @@ def difference(begun: dict[str, Any], wanted: Request) -> str | None:
     """
     if begun["release"] != wanted.release:
         return f"labelmint {begun['release']}, not {wanted.release}"
+    begun = {"filter_sets": None, **begun}  # folders may have been begun before there was one
     for name, value in dataclasses.asdict(wanted).items():
         before = begun[name]
         if before != value and (name, value) != ("model", ""):
@@ -138,6 +142,8 @@ def difference(begun: dict[str, Any], wanted: Request) -> str | None:
 
 def _option(name: str, value: Any) -> str:
     flag = "--" + name.replace("_", "-")
+    if value is True:
+        return flag
     return f"no {flag}" if value is None else f"{flag} {value}"
 
 
@@ -164,6 +170,29 @@ def _check_range(request: Request) -> None:
             f"--count {request.count} of filtered samples cannot be split over --num-shards "
             f"{request.num_shards}; give --end-index, a range of raw indices"
         )
+
+
+def _check_sets(request: Request) -> None:
+    """Whole objects have several views, a filter that judges them, and a range that cuts none."""
+    views = request.views_per_object
+    if views < 2:
+        raise ValueError("--filter-sets means nothing without --views-per-object, 2 or more")
+    if request.filter:
+        raise ValueError(
+            f"--filter {request.filter} and --filter-sets exclude each other; --filter ranks each "
+            "view by itself, --keep-fraction and --max-uncertainty can judge whole objects"
+        )
+    if request.keep_fraction is None and request.max_uncertainty is None:
+        raise ValueError(
+            "--filter-sets means nothing without a filter, --keep-fraction or --max-uncertainty"
+        )
+    for name in ("start_index", "end_index", "count"):
+        value = getattr(request, name)
+        if value is not None and value % views:
+            raise ValueError(
+                f"{_option(name, value)} cuts an object of {views} views, which "
+                f"--filter-sets keeps whole; give a multiple of {views}"
+            )
 
 
 def _check_filter(request: Request) -> None:

@@ -1,4 +1,4 @@
-"""WebDataset shards: tar files of a fixed number of samples each, in index order.
+"""WebDataset shards, written and read back: tars of a fixed number of samples, in index order.
 
 A sample's files share a key, its raw index: KEY.png (or .jpg), KEY.mask.png, KEY.depth.npy and
 KEY.json with index, uncertainty, viewpoint and keypoints. Members have no times and no owner, so
@@ -10,9 +10,12 @@ from __future__ import annotations
 import json
 import os
 import tarfile
+from collections.abc import Iterator
+from pathlib import Path
 
 from labelmint.datasets.folder import Folder, State
 from labelmint.datasets.growing import GrowingFile
+from labelmint.datasets.pieces import Found, Piece
 from labelmint.datasets.request import Request
 from labelmint.datasets.samples import (
     Sample,
@@ -106,3 +109,33 @@ def _member(name: str, content: bytes) -> bytes:
     header.size = len(content)
     padding = bytes(-len(content) % tarfile.BLOCKSIZE)
     return header.tobuf(tarfile.USTAR_FORMAT) + content + padding
+
+
+def samples_of_tars(path: Path, request: Request, samples: int) -> Iterator[Found]:
+    """The samples of a complete folder, with masks.
+
+    Raises OSError, and ValueError, KeyError, TypeError, AttributeError for damage.
+    """
+    assert request.samples_per_shard, "checked_request fills it in"
+    for number in range(-(-samples // request.samples_per_shard)):
+        file = path / tar_name(request, number)
+        try:
+            with tarfile.open(file, "r:") as tar:
+                yield from _samples_of_tar(tar, file, request)
+        except tarfile.TarError as error:
+            raise ValueError(f"{file.name}: {error}") from error
+
+
+def _samples_of_tar(tar: tarfile.TarFile, file: Path, request: Request) -> Iterator[Found]:
+    pieces: dict[str, Piece] = {}
+    for member in tar:
+        key, _, suffix = member.name.partition(".")
+        if suffix != "json":  # which is the last of a sample
+            pieces[suffix] = Piece(file, member.name, member.offset_data, member.size)
+            continue
+        content = tar.extractfile(member)
+        fields = json.loads(content.read() if content else "")
+        if key != f"{fields['index']:012d}":
+            raise ValueError(f"{file.name}: {member.name} is of sample {fields['index']}")
+        yield Found(fields, pieces[image_suffix(request)], pieces["mask.png"])
+        pieces = {}

@@ -1,6 +1,6 @@
 """Which object a sample shows, and from where: what only data sets with views tell.
 
-Enter: samples. Leave: fields for JSON, and the same as cells of a table.
+Enter: samples. Leave: fields for JSON, and the same as cells of a table; and back.
 """
 
 from __future__ import annotations
@@ -45,3 +45,9 @@ def cells_from_viewpoint(viewpoint: dict[str, Any], columns: tuple[str, ...]) ->
     flat = {**viewpoint, **viewpoint.get("camera", {})}
     values = (flat.get(name) for name in columns)
     return ["" if value is None else str(value) for value in values]
+
+
+def viewpoint_from_cells(row: dict[str, str]) -> dict[str, Any]:
+    """The fields of a row by column, where all of them are there; raises KeyError, ValueError."""
+    camera = {name: float(row[name]) if row[name] else None for name in Camera._fields}
+    return {"object": int(row["object"]), "view": int(row["view"]), "camera": camera}

@@ -90,6 +90,7 @@ def _batches(
             yield from client.stream(_BATCH, **options)
     elif state.kept != request.limit and state.next_index != request.stop:
         options["max_uncertainty"] = state.threshold
+        options["filter_sets"] = bool(request.filter_sets)
         options["start_index"] = state.next_index
         options["end_index"] = request.stop or 0
         options["count"] = 0 if request.limit is None else request.limit - state.kept

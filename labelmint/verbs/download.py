@@ -34,6 +34,13 @@ from labelmint.verbs.sampling import INDEX, samples
 @click.option("--end-index", type=INDEX, help="Look at raw indices under this one only.")
 @samples
 @click.option(
+    "--filter-sets",
+    is_flag=True,
+    callback=lambda context, parameter, value: value or None,
+    help="With --views-per-object: --keep-fraction and --max-uncertainty keep an object with all "
+    "its views, or drop it.",
+)
+@click.option(
     "--filter",
     type=click.Choice(RULES),
     help="Rank all of --start-index to --end-index, and write the least uncertain of them; "

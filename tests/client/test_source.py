@@ -129,7 +129,7 @@ class SilentCall:
         self._ended = threading.Event()
 
     def __next__(self) -> pb.StreamSamplesResponse:
-        assert self._ended.wait(20)
+        assert self._ended.wait(60)
         raise FailedCall(Ended(C.CANCELLED, "cancelled"))
 
     def cancel(self) -> bool:

@@ -132,7 +132,7 @@ def test_it_streams_as_user_10001_on_a_read_only_root(built: Store, tiny_bundle:
             with Client(f"127.0.0.1:{ready[1]}") as client:
                 assert sum(len(batch.indices) for batch in client.stream(count=20)) == 20
             process.terminate()
-            assert process.wait(30) == 0
+            assert process.wait(60) == 0
         finally:
             process.kill()
 

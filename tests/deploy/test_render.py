@@ -232,6 +232,17 @@ def test_the_image_has_tensorrt_for_whoever_may_fall_back_to_it() -> None:
         assert _environment(server)["LABELMINT_SERVER_ENGINE"] == f"onnxruntime-cuda,{fallbacks[0]}"
 
 
+def test_the_fused_engine_is_built_where_it_is_asked_for() -> None:
+    for runtime, flags in (("tensorrt", []), ("tensorrt-fused", ["--fused"])):
+        engine = {
+            "runtime": runtime,
+            "build": {"at": "init", "image": "r/export:1", "args": ["-x"]},
+        }
+        spec = _server_pod(render({"mode": "gpu", "engine": engine}))
+        (builder,) = (c for c in spec["initContainers"] if c["name"].startswith("engine"))
+        assert builder["command"][-2 - len(flags) :] == ["/engines", *flags, "-x"]
+
+
 def test_a_download_is_verified_before_the_server_reads_it() -> None:
     spec = _server_pod(rendered("claims and downloads"))
     names = [container["name"] for container in spec["initContainers"]]

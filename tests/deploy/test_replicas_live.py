@@ -125,4 +125,4 @@ def test_replicas_come_and_go_under_load_and_nothing_is_lost(by_name: bool, tmp_
             wait_for_progress(readers)
             names.addresses = (SECOND, ADDED)
             second.popen.send_signal(signal.SIGTERM)
-            assert second.popen.wait(30) == 0
+            assert second.popen.wait(60) == 0

@@ -25,7 +25,8 @@ SAMPLES = 2000
 @pytest.fixture(scope="module")
 def streamed(demo_bundle: Path) -> tuple[StreamedSamples, float]:
     """2,000 fresh samples and the threshold of keep_fraction 0.9."""
-    with server(demo_bundle) as address, Client(address) as client:
+    # A thread, and not one per core: other tests have the others.
+    with server(demo_bundle, "--threads", "1") as address, Client(address) as client:
         threshold = client.model(keep_fraction=0.9).max_uncertainty
         batches = client.stream(batch_size=50, seed=SEED, count=SAMPLES)
         samples = samples_from_stream(batches, SAMPLES)

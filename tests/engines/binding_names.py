@@ -50,6 +50,17 @@ def cuda_names() -> set[str]:
     }
 
 
+def driver_names() -> set[str]:
+    """Functions and constants of the driver API."""
+    text = (ENGINES / "cuda_kernel.py").read_text("utf-8")
+    constants = set(re.findall(r"\b(CU_FUNC_\w+)", text))
+    return (
+        set(re.findall(r'"(cu[A-Z]\w+)"', text))
+        | {f"CUfunction_attribute.{name}" for name in constants}
+        | {f"CUresult.{name}" for name in re.findall(r"CUresult\.(\w+)", text)}
+    )
+
+
 def missing(package: Any, names: set[str]) -> list[str]:
     """Those that the package does not have."""
     return sorted(name for name in names if not _has(package, name))

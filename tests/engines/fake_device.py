@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from engines.device import HostBytes
+from engines.device import HostBytes, KernelLaunch
 from engines.errors import EngineError
 
 GUARD = 64  # bytes behind every allocation that nobody may touch
@@ -139,6 +139,15 @@ class FakeDevice:
     def end_graph(self, graph: int) -> None:
         self._enter("end_graph")
         del self._graphs[graph]
+
+    def load_kernel(self, code: bytes, entry: str, shared: int) -> int:
+        raise NotImplementedError  # tests.export.kernel_device has a device that does
+
+    def launch_kernel(self, launch: KernelLaunch, stream: int) -> None:
+        raise NotImplementedError
+
+    def unload_kernel(self, kernel: int) -> None:
+        raise NotImplementedError
 
     def enqueue(self, stream: int, work: Work) -> None:
         """What runs when the stream gets there; recorded instead while it is captured."""

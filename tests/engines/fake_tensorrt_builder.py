@@ -41,7 +41,7 @@ class FakeBuilder:
         if trt.refuses:
             self._log.log(SimpleNamespace(name="ERROR"), trt.refuses)
             return None
-        sizes = [profile.shapes["ws"][0][0] for profile in config.profiles]
+        sizes = [next(iter(profile.shapes.values()))[0][0] for profile in config.profiles]
         about = {"version": trt.__version__, "gpu": trt.device.name, "sizes": sizes}
         return b"\n".join((json.dumps(about).encode(), network.graph))
 

@@ -4,7 +4,7 @@ import importlib.util
 
 import pytest
 
-from tests.engines.binding_names import cuda_names, missing, tensorrt_names
+from tests.engines.binding_names import cuda_names, driver_names, missing, tensorrt_names
 from tests.engines.fake_device import FakeDevice
 from tests.engines.fake_tensorrt import MEMBERS, VERSIONS, FakeTensorRT
 
@@ -13,6 +13,8 @@ def test_the_names_are_really_found_in_the_sources() -> None:
     assert {"Builder", "IBuilderConfig.set_tactic_sources", "ILayer.precision"} <= tensorrt_names()
     assert {"cudaMemcpyAsync", "cudaGraphInstantiateWithFlags"} <= cuda_names()
     assert "cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal" in cuda_names()
+    attribute = "CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES"
+    assert {"cuLaunchKernel", "CUresult.CUDA_ERROR_OUT_OF_MEMORY", attribute} <= driver_names()
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -37,5 +39,7 @@ def test_cuda_python_has_every_name() -> None:
     if importlib.util.find_spec("cuda") is None:
         pytest.skip("cuda-python is not installed")
     from engines.cuda import _runtime
+    from engines.cuda_kernel import driver_module
 
     assert missing(_runtime(), cuda_names()) == []
+    assert missing(driver_module(), driver_names()) == []

@@ -16,6 +16,7 @@ from engines.errors import (
     PlanError,
 )
 from engines.open_gpu import GpuOptions, Machine
+from engines.signature import graph_inputs, graph_outputs
 from engines.tensorrt_launch import TensorRTLauncher
 from engines.tensorrt_plan import TensorRTPlan
 from tests.engines.device_bench import Bench
@@ -92,7 +93,7 @@ def test_a_run_that_silently_did_nothing_is_not_taken_for_the_one_before(
     full = rows(*[0.1] * 8)
     engine.run(full, limits(8), engine.outputs)
     assert isinstance(engine._launcher, TensorRTLauncher)
-    for context in engine._launcher._contexts.values():
+    for context in engine._launcher._contexts._contexts.values():
         context._execute = lambda: None
     for n in (8, 7):  # 7: "all but the last", which is what -1 means to a slice
         with pytest.raises(EngineRunError, match="kept -1 of 8"):
@@ -144,7 +145,7 @@ def test_a_device_lost_under_a_failed_run_is_told_as_such(graphs: Any, tensorrt:
 @pytest.mark.parametrize(
     ("field", "value", "words"),
     [
-        ("drop_output", "mask", "the manifest needs .*mask"),
+        ("drop_output", "mask", "the bundle needs .*mask"),
         ("mask_type", 6, "mask is output int32"),
         ("mask_width", 15, r"mask .*15"),
     ],
@@ -158,7 +159,9 @@ def test_a_plan_that_contradicts_the_manifest_is_refused(
     header = f'{{"version": "{tensorrt.kind}", "gpu": "{tensorrt.device.name}", "sizes": [2]}}\n'
     data = header.encode() + other.file("labeller.onnx").read_bytes()
     with pytest.raises(PlanError, match=words):
-        TensorRTPlan(tensorrt.trt, data, manifest, tensorrt.device)
+        TensorRTPlan(
+            tensorrt.trt, data, graph_inputs(manifest), graph_outputs(manifest), tensorrt.device
+        )
 
 
 def test_no_room_for_a_context_is_said(graphs: Any, tensorrt: Bench) -> None:

@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bundle import open_bundle
+from bundle import Bundle, open_bundle
 from bundle.manifest import LABELLER
 from engines.device import Device
 from engines.engine_cache import key_of, plan_path, read_sidecar
 from engines.errors import EngineOpenError, PlanDiffers, PlanError, PlanMissing, RuntimeMissing
-from engines.plan_build import PlanOptions, plan_for_bundle
+from engines.plan_build import Built, PlanOptions, plans_for_bundle
 from engines.plan_parity import TOLERANCES, Arrays, PlanParity, parity_of_arrays, refuse_difference
+from engines.plan_variant import labeller_variant
+from engines.signature import graph_inputs
 from engines.tensorrt_build import PlanRequest, plan_from_graph, profiles_of
 from tests.engines.fake_device import FakeDevice
 from tests.engines.fake_tensorrt import VERSIONS, FakeTensorRT
@@ -29,9 +31,15 @@ def built(trt: FakeTensorRT) -> tuple[Any, Any]:
     return trt.built[-1].network, trt.built[-1].config
 
 
+def plan_for_bundle(bundle: Bundle, trt: Any, device: Device, wanted: PlanOptions) -> Built:
+    """Of the labeller in float32."""
+    variant = labeller_variant(bundle, "float32")
+    return plans_for_bundle(bundle, trt, device, variant, wanted)[0]
+
+
 def options(cache: Path, *sizes: int, **changes: Any) -> PlanOptions:
     given = {"build": True, "parity_samples": 8} | changes
-    return PlanOptions(cache, "float32", sizes or (4,), **given)
+    return PlanOptions(cache, sizes or (4,), **given)
 
 
 def test_precision_is_told_only_to_a_version_that_does_not_read_it_from_the_graph(
@@ -40,7 +48,9 @@ def test_precision_is_told_only_to_a_version_that_does_not_read_it_from_the_grap
     bundle = open_bundle(tiny_bundle)
     for precision, half in (("float32", False), ("float16", True)):
         graph = bundle.file(LABELLER[precision])
-        plan_from_graph(trt, PlanRequest(graph, half, profiles_of(bundle.manifest, (1, 4))))
+        plan_from_graph(
+            trt, PlanRequest(graph, half, profiles_of(graph_inputs(bundle.manifest), (1, 4)))
+        )
         network, config = built(trt)
         flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", 0)
         if trt.__version__.startswith("8"):
@@ -62,7 +72,7 @@ def test_precision_is_told_only_to_a_version_that_does_not_read_it_from_the_grap
 def test_batch_sizes_are_profiles_of_one_size_each(trt: FakeTensorRT, graphs: Any) -> None:
     bundle = graphs.write()
     request = PlanRequest(
-        bundle.file("labeller.onnx"), False, profiles_of(bundle.manifest, (1, 3, 8))
+        bundle.file("labeller.onnx"), False, profiles_of(graph_inputs(bundle.manifest), (1, 3, 8))
     )
     plan_from_graph(trt, request)
     shapes = [profile.shapes for profile in built(trt)[1].profiles]
@@ -77,7 +87,7 @@ def test_kernels_of_other_libraries_are_switched_off_where_they_could_be_on(
     request = PlanRequest(
         bundle.file("labeller.onnx"),
         False,
-        profiles_of(bundle.manifest, (1,)),
+        profiles_of(graph_inputs(bundle.manifest), (1,)),
         workspace_bytes=1 << 20,
     )
     plan_from_graph(trt, request)
@@ -96,7 +106,10 @@ def test_timings_are_kept_and_garbage_among_them_is_no_matter(
     if known is not None:
         cache.write_bytes(known)
     request = PlanRequest(
-        bundle.file("labeller.onnx"), False, profiles_of(bundle.manifest, (1,)), timing_cache=cache
+        bundle.file("labeller.onnx"),
+        False,
+        profiles_of(graph_inputs(bundle.manifest), (1,)),
+        timing_cache=cache,
     )
     plan_from_graph(trt, request)
     assert built(trt)[1].timing.known == (known if known == b"timings of old" else b"")
@@ -106,7 +119,9 @@ def test_timings_are_kept_and_garbage_among_them_is_no_matter(
 def test_half_precision_that_the_graph_does_not_have_is_an_error(graphs: Any) -> None:
     trt, bundle = FakeTensorRT("8.5.3.1", FakeDevice()), graphs.write()
     # It casts two outputs at its end, and computes in float32.
-    request = PlanRequest(bundle.file("labeller.onnx"), True, profiles_of(bundle.manifest, (1,)))
+    request = PlanRequest(
+        bundle.file("labeller.onnx"), True, profiles_of(graph_inputs(bundle.manifest), (1,))
+    )
     with pytest.raises(EngineOpenError, match="no layer in it"):
         plan_from_graph(trt, request)
 
@@ -116,7 +131,9 @@ def test_what_tensorrt_refuses_is_said_in_one_line(
 ) -> None:
     bundle = graphs.write()
     trt.refuses = "Could not find\nany implementation"
-    request = PlanRequest(bundle.file("labeller.onnx"), False, profiles_of(bundle.manifest, (1,)))
+    request = PlanRequest(
+        bundle.file("labeller.onnx"), False, profiles_of(graph_inputs(bundle.manifest), (1,))
+    )
     with pytest.raises(EngineOpenError, match=r"cannot build .*Could not find any impl"):
         plan_from_graph(trt, request)
     nonsense = tmp_path / "nonsense.onnx"

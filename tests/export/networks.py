@@ -29,10 +29,13 @@ def random_generator(resolution: int, seed: int = 0) -> Generator:
 
 
 def random_interpreter(
-    features: int, members: int = 3, kinds: tuple[HeadKind, ...] = tuple(OUTPUTS)
+    features: int,
+    members: int = 3,
+    kinds: tuple[HeadKind, ...] = tuple(OUTPUTS),
+    hidden: tuple[int, int] = (12, 10),
 ) -> Interpreter:
     interpreter = Interpreter(
-        tuple(HeadConfig(kind, features, (12, 10), OUTPUTS[kind], members) for kind in kinds)
+        tuple(HeadConfig(kind, features, hidden, OUTPUTS[kind], members) for kind in kinds)
     )
     for module in interpreter.modules():
         if isinstance(module, nn.BatchNorm1d):

@@ -24,9 +24,13 @@ from tests.export.reference import jensen_shannon, literal_synthesis
     ("grid", "tile"), [(32, 8), (64, 8), (64, 4), (64, 16), (128, 8), (16, 16)]
 )
 @pytest.mark.parametrize("resize", ["bilinear", "nearest"])
-def test_tiles_are_the_direct_resize_of_every_level(grid: int, tile: int, resize: Resize) -> None:
+@pytest.mark.parametrize("squares", [(1, 1), (1, 2), (2, 1)])
+def test_tiles_are_the_direct_resize_of_every_level(
+    grid: int, tile: int, resize: Resize, squares: tuple[int, int]
+) -> None:
     extents = tuple(r for r in (4, 8, 16, 32, 64) if r < grid)
-    reads = tile_reads(extents, grid, tile, resize)
+    down, across = (min(tile * count, grid) // tile for count in squares)
+    reads = tile_reads(extents, grid, tile, resize, squares=(down, across))
     torch.manual_seed(0)
     levels = {r: torch.randn(1, 1, r, r, dtype=torch.float64) for r in extents}
     expected = sum(hypercolumn([x], grid, resize) for x in levels.values())
@@ -36,10 +40,16 @@ def test_tiles_are_the_direct_resize_of_every_level(grid: int, tile: int, resize
         weights = {r: node_weights(r, grid, tile, resize) for r in reads.merged}
         nodes = sum(weights[r] @ levels[r][0, 0].numpy() @ weights[r].T for r in reads.merged)
         table.append(np.asarray(nodes).ravel())
-    values = np.concatenate(table)[reads.indices] @ reads.weights.T  # [tiles, tiles, t * t]
-    flat = np.empty(grid * grid)
-    flat[tile_pixels(grid, tile).ravel()] = values.ravel()
-    np.testing.assert_allclose(flat, expected.reshape(-1).numpy(), atol=1e-12)
+    values = np.concatenate(table)[reads.indices] @ reads.weights.T
+    rows, columns = values.shape[:2]
+    pixels = values.reshape(rows, columns, down * tile, across * tile).transpose(0, 2, 1, 3)
+    np.testing.assert_allclose(pixels.reshape(grid, grid), expected[0, 0].numpy(), atol=1e-12)
+
+
+def test_the_pixels_of_tiles_are_those_of_the_grid() -> None:
+    grid = np.arange(64).reshape(8, 8)
+    np.testing.assert_array_equal(tile_pixels(8, 4)[1, 0], grid[4:, :4].ravel())
+    np.testing.assert_array_equal(np.sort(tile_pixels(8, 4), axis=None), np.arange(64))
 
 
 def test_one_transposed_convolution_is_upsampling_borders_included() -> None:

@@ -116,4 +116,4 @@ def proxying(target: int, seed: int = 0) -> Iterator[FaultProxy]:
         yield proxy
     finally:
         loop.call_soon_threadsafe(stop.set)
-        thread.join(10)
+        thread.join(60)

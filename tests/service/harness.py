@@ -59,13 +59,13 @@ class RunningServer:
 
     def call(self, work: Callable[[Server], Any]) -> Any:
         """Runs a coroutine of the server's on its loop."""
-        return asyncio.run_coroutine_threadsafe(work(self.server), self.loop).result(30)
+        return asyncio.run_coroutine_threadsafe(work(self.server), self.loop).result(60)
 
-    def stream(self, timeout: float = 30, **query: Any) -> Any:
+    def stream(self, timeout: float = 60, **query: Any) -> Any:
         request = pb.StreamSamplesRequest(query=pb.SampleQuery(**query))
         return self.stub.StreamSamples(request, timeout=timeout)
 
-    def generate(self, timeout: float = 30, **query: Any) -> pb.GenerateSamplesResponse:
+    def generate(self, timeout: float = 60, **query: Any) -> pb.GenerateSamplesResponse:
         request = pb.GenerateSamplesRequest(query=pb.SampleQuery(**query))
         answer: pb.GenerateSamplesResponse = self.stub.GenerateSamples(request, timeout=timeout)
         return answer
@@ -136,11 +136,11 @@ def served_by(
     def end() -> None:
         with contextlib.suppress(RuntimeError):  # ended before
             loop.call_soon_threadsafe(stop.set)
-        thread.join(30)
+        thread.join(60)
         assert not thread.is_alive()
 
     try:
-        assert ready.wait(30)
+        assert ready.wait(60)
         with channel_to(started[0].port) as channel:
             yield RunningServer(LabelServiceStub(channel), channel, started[0], loop, end)
     finally:

@@ -51,7 +51,7 @@ def two_clients(tokens: Path) -> Iterator[Callable[..., Any]]:
 def test_one_client_cannot_take_every_stream(two_clients: Any) -> None:
     with two_clients(max_client_streams=2) as (server, one, two):
         calls = [
-            server.stub.StreamSamples(pb.StreamSamplesRequest(), timeout=20, metadata=one)
+            server.stub.StreamSamples(pb.StreamSamplesRequest(), timeout=60, metadata=one)
             for _ in range(2)
         ]
         for call in calls:
@@ -67,7 +67,7 @@ def test_one_client_cannot_take_every_stream(two_clients: Any) -> None:
 
 def test_one_client_cannot_take_all_samples_under_way(two_clients: Any) -> None:
     with two_clients(max_client_inflight_samples=40) as (server, one, two):
-        call = server.stub.StreamSamples(pb.StreamSamplesRequest(), timeout=20, metadata=one)
+        call = server.stub.StreamSamples(pb.StreamSamplesRequest(), timeout=60, metadata=one)
         next(iter(call))
         refused = refusal(
             lambda: list(
@@ -76,7 +76,7 @@ def test_one_client_cannot_take_all_samples_under_way(two_clients: Any) -> None:
         )
         assert refused.code is EXHAUSTED
         assert "max_client_inflight_samples 40" in refused.message
-        other = server.stub.StreamSamples(pb.StreamSamplesRequest(), timeout=20, metadata=two)
+        other = server.stub.StreamSamples(pb.StreamSamplesRequest(), timeout=60, metadata=two)
         assert next(iter(other)).batch.indices
         call.cancel()
         other.cancel()

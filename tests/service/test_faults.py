@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_args
 
@@ -22,6 +23,7 @@ ROUNDS = [
 ]
 FAULTS = [fault for fault in get_args(Fault) if fault != "none"]
 PATIENCE = Patience(connect_s=60.0)
+FIRST_HANDED_OUT = 32_768  # Linux's default for ip_local_port_range
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +58,11 @@ def exactly_once(reader: Reader) -> bool:
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+    """A port that also stays free while a server is down: none of those the system hands out."""
+    while True:
+        port = random.SystemRandom().randrange(10_000, FIRST_HANDED_OUT)
+        with suppress(OSError), socket.create_server(("", port)):
+            return port
 
 
 @pytest.mark.parametrize("rounds", ROUNDS)

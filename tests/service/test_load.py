@@ -85,7 +85,7 @@ def test_64_misbehaving_streams_leave_memory_flat_and_nothing_open(
         assert gauge(process, "labelmint_open_streams") == 0
         with channel_to(process.port) as channel:
             call = LabelServiceStub(channel).StreamSamples(
-                pb.StreamSamplesRequest(query=pb.SampleQuery(count=100)), timeout=20
+                pb.StreamSamplesRequest(query=pb.SampleQuery(count=100)), timeout=60
             )
             assert sum(len(message.batch.indices) for message in call) == 100
 
@@ -110,7 +110,7 @@ def test_equal_streams_get_equal_shares_and_leave_no_task(streams: int, seconds:
             """Samples received while all streams flow."""
             call = server.stream(timeout=seconds + 60, sampling=pb.SamplingOptions(seed=seed))
             next(call)
-            all_flow.wait(30)
+            all_flow.wait(60)
             received, until = 0, time.monotonic() + seconds
             for message in call:
                 received += len(message.batch.indices)

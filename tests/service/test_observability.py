@@ -34,7 +34,7 @@ def fake(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ended(process: Process) -> str:
     """Everything the process logged, after its end."""
     process.popen.terminate()
-    _, log = process.popen.communicate(timeout=20)
+    _, log = process.popen.communicate(timeout=60)
     return log
 
 

@@ -151,7 +151,7 @@ def test_a_second_signal_ends_at_once(fake: Path) -> None:
         time.sleep(0.3)
         assert process.popen.poll() is None
         process.popen.send_signal(signal.SIGTERM)
-        assert process.popen.wait(30) == 130
+        assert process.popen.wait(50) == 130
 
 
 def test_a_caller_that_does_not_read_cannot_hold_the_drain(fake: Path) -> None:
@@ -234,7 +234,7 @@ def changed(bundle: Path, **changes: Any) -> None:
 def run_once(bundle: Path, *flags: str) -> "subprocess.CompletedProcess[str]":
     listen = ("--listen", "127.0.0.1:0")
     line = command("run", "--bundle", str(bundle), *listen, *flags)
-    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=30)
+    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=120)
 
 
 @pytest.mark.parametrize(

@@ -75,10 +75,11 @@ def test_bits_do_not_depend_on_position_in_a_batch_or_company(
         shifted = samples_of(real.stream(**query(start_index=start)))
         assert shifted == {i: alone[i] for i in range(start, END)}
     others = [query(sampling=pb.SamplingOptions(seed=s)) for s in range(4)]
-    with ThreadPoolExecutor(8) as pool:
-        results = list(pool.map(lambda q: samples_of(real.stream(**q)), [*others, query()] * 2))
-    assert results[4] == results[9] == alone
-    assert results[0] != alone
+    with ThreadPoolExecutor(6) as pool:
+        streams = [query(), *others, query()]
+        results = list(pool.map(lambda q: samples_of(real.stream(**q)), streams))
+    assert results[0] == results[-1] == alone
+    assert all(result != alone for result in results[1:-1])
 
 
 def test_bits_do_not_depend_on_shards_or_restart(bundle: Path, alone: Samples) -> None:
@@ -113,7 +114,7 @@ def test_a_real_process_serves_it_soon(tiny_bundle: Path) -> None:
     with running(tiny_bundle) as process, channel_to(process.port) as channel:
         stub = LabelServiceStub(channel)
         request = pb.GenerateSamplesRequest(query=pb.SampleQuery(count=2))
-        assert len(stub.GenerateSamples(request, timeout=20).batch.indices) == 2
+        assert len(stub.GenerateSamples(request, timeout=60).batch.indices) == 2
 
 
 def flip(path: Path) -> None:

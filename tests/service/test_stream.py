@@ -1,6 +1,7 @@
 """Streams deliver exactly what section 4 says, message by message, and resume at every one."""
 
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import grpc
@@ -16,9 +17,6 @@ from tests.service.section4 import Expected, Wanted, candidates, expect, fake_sc
 
 SEED = 11
 SCORED = 1400  # indices whose scores are known here
-SCORES = {
-    views: fake_scores(fake_bundle(resolution=16), SEED, views, SCORED) for views in (1, 2, 3, 4)
-}
 KEEP = 0.5
 MESSAGE_BYTES = 8192  # six samples of 16 px, so that chunks end inside engine batches
 
@@ -36,6 +34,11 @@ wanted_queries = st.builds(
     filter_sets=st.booleans(),
     max_examined=st.sampled_from((0, 0, 1, 13, 100)),
 )
+
+
+@cache
+def scores(views: int) -> list[float]:
+    return fake_scores(fake_bundle(resolution=16), SEED, views, SCORED)
 
 
 def bounded(wanted: Wanted) -> Wanted:
@@ -83,7 +86,7 @@ def read(server: RunningServer, wanted: Wanted) -> tuple[list[pb.StreamSamplesRe
 
 
 def score_of(wanted: Wanted) -> Any:
-    return SCORES[wanted.views].__getitem__
+    return scores(wanted.views).__getitem__
 
 
 def check_messages(
@@ -182,7 +185,7 @@ def test_keep_fraction_uses_the_calibrated_threshold(server: RunningServer) -> N
         filter=pb.Filter(mode=pb.FILTER_MODE_KEEP_FRACTION, keep_fraction=0.75),
     )  # fmt: skip
     delivered = [i for message in call for i in message.batch.indices]
-    expected = expect(Wanted(end=200, threshold=model.max_uncertainty), SCORES[1].__getitem__)
+    expected = expect(Wanted(end=200, threshold=model.max_uncertainty), scores(1).__getitem__)
     assert delivered == expected.delivered
 
 
@@ -207,7 +210,7 @@ def test_generate_samples_answers_in_one_message(server: RunningServer) -> None:
     wanted = Wanted(start=5, count=4, threshold=KEEP)
     query = query_of(wanted) | {"max_message_bytes": 0}
     answer = server.generate(**query)
-    expected = expect(wanted, SCORES[1].__getitem__)
+    expected = expect(wanted, scores(1).__getitem__)
     assert list(answer.batch.indices) == expected.delivered
     assert answer.next_index == expected.examined[-1] + 1
     assert answer.discarded == len(expected.examined) - len(expected.delivered)

@@ -242,8 +242,9 @@ def test_the_command_watches_a_directory_beside_its_bundles(watched: Path, tmp_p
 def test_a_load_that_hangs_does_not_hold_up_the_end(tmp_path: Path) -> None:
     bundle, admins = bundle_at(tmp_path / "m"), tmp_path / "admins"
     admins.write_text(f"ops {'a' * 20}\n")
+    flags = ("--engine", "fake", "--drain-grace", "0.5", "--admin-token-file", str(admins))
     with (
-        running(bundle, "--engine", "fake", "--admin-token-file", str(admins)) as process,
+        running(bundle, *flags) as process,
         channel_to(process.port) as channel,
         ThreadPoolExecutor() as pool,
     ):
@@ -254,7 +255,7 @@ def test_a_load_that_hangs_does_not_hold_up_the_end(tmp_path: Path) -> None:
         time.sleep(0.5)
         assert ask(channel, "ModelReady", name="m").ready
         process.popen.send_signal(signal.SIGTERM)
-        assert process.popen.wait(20) == 0
+        assert process.popen.wait(60) == 0
         assert loading.result().code is grpc.StatusCode.UNAVAILABLE
 
 

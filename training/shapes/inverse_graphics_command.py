@@ -12,13 +12,14 @@ from nets.textured import Cameras
 from training.errors import TrainingError
 from training.options import FILE, torch_device
 from training.shapes.config import InverseFit, Weights
+from training.shapes.downloaded_sets import sets_from_source
 from training.shapes.fit import InverseTraining
 from training.shapes.object_sets import (
+    OBJECTS,
     ObjectSets,
     SetsConfig,
     background_of,
     cameras_of_bank,
-    sets_from_service,
 )
 from training.shapes.run import Run, refuse_existing, run_inverse
 
@@ -32,13 +33,18 @@ NOT_NEGATIVE = click.FloatRange(0)
 @click.option(
     "--source",
     required=True,
-    metavar="HOST:PORT",
-    help="A running service whose bundle has masks and a view bank with azimuths.",
+    metavar="HOST:PORT|FOLDER",
+    help="A running service whose bundle has masks and a view bank with azimuths, or a folder "
+    "that `labelmint download --views-per-object` wrote from one.",
 )
 @click.option("--out", type=FILE, required=True, help="Weights to write (.safetensors), card too.")
 @click.option("--resume", is_flag=True, help="Go on from the state beside --out.")
-@click.option("--objects", default=256, type=AT_LEAST_1, help="Of the stream's seed.")
-@click.option("--views", type=AT_LEAST_1, help="Of each object; absent: all of the bank.")
+@click.option(
+    "--objects",
+    type=AT_LEAST_1,
+    help=f"The first of --source.  [default: {OBJECTS} of a service, all of a folder]",
+)
+@click.option("--views", type=AT_LEAST_1, help="Of each object; absent: all that there are.")
 @click.option(
     "--background",
     multiple=True,
@@ -78,7 +84,7 @@ def inverse_graphics(
     source: str,
     out: Path,
     resume: bool,
-    objects: int,
+    objects: int | None,
     views: int | None,
     background: tuple[str, ...],
     extent: int,
@@ -102,15 +108,15 @@ def inverse_graphics(
     except ValueError as error:
         raise TrainingError(str(error)) from error
     asked = SetsConfig(objects, views, extent, background, seed)
-    sets, model = sets_from_service(source, asked)
-    bank = cameras_of_bank(model, distance, focal)
+    sets, origin = sets_from_source(source, asked)
+    bank = cameras_of_bank(origin, distance, focal)
     if radius is None:
         network = replace(network, radius=radius_of_sets(sets, bank))
     config = InverseFit(network, weights, seed=seed, **told)
     out.parent.mkdir(parents=True, exist_ok=True)
     training = InverseTraining(config, sets, bank, where)
-    run = Run(out, every, background_of(model, asked), list(model.licences))
-    measured = run_inverse(training, model, run, resume)
+    run = Run(out, every, background_of(origin, asked), list(origin.licences))
+    measured = run_inverse(training, origin, run, resume)
     click.echo(
         f"wrote {out} and its card: silhouettes of {len(sets)} objects at IoU {measured:.3f}"
     )

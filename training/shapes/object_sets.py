@@ -2,7 +2,8 @@
 bank, and their silhouettes by its masks."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,21 +15,44 @@ from tqdm import tqdm
 from labelmint import Client, Model
 from labelmint.batch import Batch
 from labelmint.errors import LabelmintError
+from labelmint.model import Camera, LabelClass
 from nets.textured import Cameras
 from training.errors import TrainingError
 
 AT_ONCE = 16
+OBJECTS = 256  # of a service
 
 
 @dataclass(frozen=True)
 class SetsConfig:
     """Which objects, how many of their views, and what of an image is no object."""
 
-    objects: int
+    objects: int | None  # None: all that a data set has, or OBJECTS of a service
     views: int | None  # of each object; None: all of the bank whose azimuth is known
     extent: int  # of the images, pixels
     background: tuple[str, ...]  # names of classes; none: the first one
-    seed: int = 0  # of the stream
+    seed: int = 0  # of a service's stream, and of which views are taken
+
+
+class Origin(Protocol):
+    """What sets come from: a served model, or one that wrote a data set."""
+
+    @property
+    def bundle_id(self) -> str: ...
+    @property
+    def licences(self) -> tuple[str, ...]: ...
+    @property
+    def outputs(self) -> tuple[str, ...]: ...
+    @property
+    def image_size(self) -> tuple[int, int]: ...
+    @property
+    def label_size(self) -> tuple[int, int]: ...
+    @property
+    def classes(self) -> tuple[LabelClass, ...]: ...
+    @property
+    def keypoints(self) -> tuple[str, ...]: ...
+    @property
+    def view_bank(self) -> tuple[Camera, ...]: ...
 
 
 @dataclass(frozen=True)
@@ -39,6 +63,8 @@ class ObjectSets:
     silhouettes: Tensor  # uint8 [O, V, E, E], 255 where the object is
     codes: Tensor  # int64 [O, V], of the bank, ascending
     keypoints: Tensor | None  # [O, V, K, 3]: x, y in image extents from the middle, confidence
+    numbers: tuple[int, ...] = ()  # of the objects in their stream, ascending; empty: of none
+    stream_seed: int = 0
 
     def __len__(self) -> int:
         return len(self.images)
@@ -47,9 +73,18 @@ class ObjectSets:
 def codes_of_objects(objects: int, views: int, bank: int, seed: int) -> NDArray[np.int64]:
     """Which of a bank's codes show each object, ascending [objects, views]: evenly apart in the
     bank, from a start that is drawn for each object."""
+    return evenly_apart(starts_of_objects(objects, bank, seed), views, bank)
+
+
+def starts_of_objects(objects: int, bank: int, seed: int) -> NDArray[np.int64]:
+    """Where each object's views begin in a bank [objects, 1]."""
     random = np.random.Generator(np.random.Philox(key=seed))
-    start = random.integers(bank, size=(objects, 1))
-    return np.sort((start + np.arange(views) * bank // views) % bank, axis=1)
+    return random.integers(bank, size=(objects, 1))
+
+
+def evenly_apart(start: NDArray[np.int64], views: int, bank: int) -> NDArray[np.int64]:
+    """Positions in a bank from a start [..., 1] on, ascending [..., views]."""
+    return np.sort((start + np.arange(views) * bank // views) % bank, axis=-1)
 
 
 def sets_from_service(target: str, config: SetsConfig) -> tuple[ObjectSets, Model]:
@@ -59,18 +94,19 @@ def sets_from_service(target: str, config: SetsConfig) -> tuple[ObjectSets, Mode
             model = client.model()
             refuse_model(model, config)
             bank, usable = len(model.view_bank), usable_codes(model)
-            views = config.views or len(usable)
-            codes = usable[codes_of_objects(config.objects, views, len(usable), config.seed)]
+            objects, views = config.objects or OBJECTS, config.views or len(usable)
+            codes = usable[codes_of_objects(objects, views, len(usable), config.seed)]
             outputs = ["image", "mask", *(["keypoints"] if model.keypoints else [])]
             batches = client.stream(
                 AT_ONCE,
                 seed=config.seed,
                 views_per_object=bank,
-                indices=(np.arange(config.objects)[:, None] * bank + codes).ravel(),
+                indices=(np.arange(objects)[:, None] * bank + codes).ravel(),
                 outputs=outputs,
             )
             shown = tqdm(batches, total=-(-codes.size // AT_ONCE), desc="images", unit="batch")
-            return sets_from_batches(list(shown), codes, model, config), model
+            sets = sets_from_batches(list(shown), codes, model, config)
+            return replace(sets, numbers=tuple(range(objects)), stream_seed=config.seed), model
     except (LabelmintError, ValueError) as error:
         raise TrainingError(f"--source {target}: {error}") from error
 
@@ -81,36 +117,41 @@ def refuse_model(model: Model, config: SetsConfig) -> None:
         raise ValueError(
             "its bundle has no view bank; export it with --views (see `training views`)"
         )
+    refuse_origin(model, config)
     usable = len(usable_codes(model))
-    if not usable:
+    if config.views is not None and config.views > usable:
+        raise ValueError(f"--views is {config.views}; its bank has {usable} with an azimuth")
+
+
+def refuse_origin(origin: Origin, config: SetsConfig) -> None:
+    """Raises ValueError where silhouettes or cameras are missing, wherever sets come from."""
+    if not len(usable_codes(origin)):
         raise ValueError(
             "no view of its bank has an azimuth; make it with --cameras (see `training views`)"
         )
-    if config.views is not None and config.views > usable:
-        raise ValueError(f"--views is {config.views}; its bank has {usable} with an azimuth")
-    if "mask" not in model.outputs:
+    if "mask" not in origin.outputs:
         raise ValueError("its bundle has no masks; silhouettes need a segmentation head")
-    if model.label_size != model.image_size:
+    if origin.label_size != origin.image_size:
         raise ValueError(
-            f"its masks are {model.label_size} pixels, its images {model.image_size}; "
+            f"its masks are {origin.label_size} pixels, its images {origin.image_size}; "
             "they must lie on each other"
         )
-    names = [label.name for label in model.classes]
+    names = [label.name for label in origin.classes]
     for name in config.background:
         if name not in names:
             raise ValueError(f"--background {name} is none of its classes: {', '.join(names)}")
 
 
-def usable_codes(model: Model) -> NDArray[np.int64]:
+def usable_codes(origin: Origin) -> NDArray[np.int64]:
     """Codes of the bank whose azimuths are known."""
-    azimuths = np.array([camera.azimuth_deg for camera in model.view_bank])
+    azimuths = np.array([camera.azimuth_deg for camera in origin.view_bank])
     return np.flatnonzero(~np.isnan(azimuths))
 
 
-def cameras_of_bank(model: Model, distance: float, focal: float) -> Cameras:
+def cameras_of_bank(origin: Origin, distance: float, focal: float) -> Cameras:
     """The bank's cameras by code, with this distance and focal length where they are not known;
     NaN where no azimuth is known, 0 for an unknown elevation."""
-    azimuth, elevation, away, focals = torch.tensor(model.view_bank).float().unbind(dim=1)
+    azimuth, elevation, away, focals = torch.tensor(origin.view_bank).float().unbind(dim=1)
     return Cameras(
         torch.deg2rad(azimuth),
         torch.deg2rad(elevation.nan_to_num(0.0)),
@@ -119,16 +160,16 @@ def cameras_of_bank(model: Model, distance: float, focal: float) -> Cameras:
     )
 
 
-def background_of(model: Model, config: SetsConfig) -> tuple[str, ...]:
+def background_of(origin: Origin, config: SetsConfig) -> tuple[str, ...]:
     """Names of the classes that are not the object."""
-    return config.background or (model.classes[0].name,)
+    return config.background or (origin.classes[0].name,)
 
 
 def sets_from_batches(
-    batches: Sequence[Batch], codes: NDArray[np.int64], model: Model, config: SetsConfig
+    batches: Sequence[Batch], codes: NDArray[np.int64], origin: Origin, config: SetsConfig
 ) -> ObjectSets:
     """Samples in the order of codes [O, V] -> sets of the config's extent."""
-    background = [c.id for c in model.classes if c.name in background_of(model, config)]
+    background = [c.id for c in origin.classes if c.name in background_of(origin, config)]
     images, silhouettes, keypoints = [], [], []
     for batch in batches:
         assert batch.images is not None and batch.masks is not None  # they were asked for
@@ -143,7 +184,7 @@ def sets_from_batches(
         images=on_square(torch.cat(images), config.extent).unflatten(0, shape),
         silhouettes=on_square(torch.cat(silhouettes), config.extent)[:, 0].unflatten(0, shape),
         codes=torch.from_numpy(codes),
-        keypoints=None if points is None else points_on_square(points, model.image_size),
+        keypoints=None if points is None else points_on_square(points, origin.image_size),
     )
 
 

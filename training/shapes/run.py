@@ -11,10 +11,10 @@ import torch
 from tqdm import tqdm
 
 from checkpoints import InverseGraphicsCard, write_inverse_graphics
-from labelmint import Model
 from nets.textured import seen_from
 from training.errors import TrainingError
 from training.shapes.fit import InverseTraining
+from training.shapes.object_sets import Origin
 from training.shapes.sheet import sheet_of_training
 from training.shapes.state import load_state, state_path, write_state
 
@@ -31,7 +31,7 @@ class Run:
     licences: list[str]
 
 
-def run_inverse(training: InverseTraining, model: Model, run: Run, resume: bool) -> float:
+def run_inverse(training: InverseTraining, origin: Origin, run: Run, resume: bool) -> float:
     """Trains to the end and writes; the mean IoU with the silhouettes. Raises TrainingError."""
     if resume:
         load_state(training, state_path(run.out))
@@ -47,7 +47,7 @@ def run_inverse(training: InverseTraining, model: Model, run: Run, resume: bool)
                 write_state(training, state_path(run.out))
     measured = silhouettes_met(training)
     write_inverse_graphics(
-        run.out, training.network.cpu().eval(), card_of(training, model, run, measured)
+        run.out, training.network.cpu().eval(), card_of(training, origin, run, measured)
     )
     return measured
 
@@ -74,28 +74,33 @@ def silhouettes_met(training: InverseTraining) -> float:
 
 
 def card_of(
-    training: InverseTraining, model: Model, run: Run, measured: float
+    training: InverseTraining, origin: Origin, run: Run, measured: float
 ) -> InverseGraphicsCard:
     """What the weights do not say."""
-    config, bank = training.config, training.bank
+    config, bank, sets = training.config, training.bank, training.sets
     told = asdict(config)
     network = told.pop("network")
     weights = {f"weight_{name}": value for name, value in told.pop("weights").items()}
+    stream = {}
+    if sets.numbers:
+        ends = {"first_object": sets.numbers[0], "last_object": sets.numbers[-1]}
+        stream = {"stream_seed": sets.stream_seed, **ends}
     return InverseGraphicsCard(
         format=1,
         kind="inverse-graphics",
-        bundle_id=model.bundle_id,
+        bundle_id=origin.bundle_id,
         **network,
         distance=round(float(bank.distance.mean()), 6),
         focal=round(float(bank.focal.mean()), 6),
         background=list(run.background),
-        keypoints=list(model.keypoints),
+        keypoints=list(origin.keypoints),
         silhouette=round(measured, 4),
         licences=run.licences,
         made={
             "by": "python -m training inverse-graphics",
-            "objects": len(training.sets),
-            "views": training.sets.codes.shape[1],
+            "objects": len(sets),
+            "views": sets.codes.shape[1],
+            **stream,
             **told,
             **weights,
         },

@@ -1,4 +1,4 @@
-"""python -m training shapes: images, or objects of a service -> textured meshes."""
+"""python -m training shapes: images, or objects of a stream -> textured meshes."""
 
 import math
 from collections.abc import Sequence
@@ -12,12 +12,14 @@ from training.errors import TrainingError
 from training.invert_options import device_option
 from training.options import FILE, FOLDER
 from training.shapes.from_images import Looks, subjects_from_folder
-from training.shapes.from_service import subjects_from_service
+from training.shapes.from_sets import subjects_from_source
 from training.shapes.keypoint_files import Places, pose_from_file
 from training.shapes.mesh_checks import Limits
+from training.shapes.object_sets import SetsConfig
 from training.shapes.template import template
 from training.shapes.write import Entry, ShapesConfig, Subject, refuse_existing_report, write_shapes
 
+OBJECTS = 16
 ANGLE = click.FloatRange(-360, 360)
 
 
@@ -33,9 +35,19 @@ ANGLE = click.FloatRange(-360, 360)
     type=click.FloatRange(-90, 90),
     help="Of --images, degrees; absent: the network's, or 0.",
 )
-@click.option("--source", metavar="HOST:PORT", help="In place of --images: a service.")
-@click.option("--objects", type=click.IntRange(1), help="How many of --source.  [default: 16]")
-@click.option("--seed", type=click.IntRange(0, 2**64 - 1), help="Of --source.  [default: 0]")
+@click.option(
+    "--source",
+    metavar="HOST:PORT|FOLDER",
+    help="In place of --images: a service, or a folder that `labelmint download "
+    "--views-per-object` wrote.",
+)
+@click.option(
+    "--objects",
+    type=click.IntRange(1),
+    help=f"The first of --source.  [default: {OBJECTS} of a service, all of a folder]",
+)
+@click.option("--views", type=click.IntRange(1), help="Of each; absent: all that there are.")
+@click.option("--seed", type=click.IntRange(0, 2**64 - 1), help="Of a service.  [default: 0]")
 @click.option("--pose", type=FILE, help="JSON: names of --source's keypoints and where they go.")
 @click.option("--out", type=FOLDER, required=True, help="Folder to write.")
 @click.option(
@@ -60,6 +72,7 @@ def shapes(
     elevation: float | None,
     source: str | None,
     objects: int | None,
+    views: int | None,
     seed: int | None,
     pose: Path | None,
     out: Path,
@@ -76,8 +89,11 @@ def shapes(
         images is not None,
         source is not None,
         {"--masks": masks, "--azimuth": azimuth, "--elevation": elevation},
-        {"--objects": objects, "--seed": seed, "--pose": pose},
+        {"--objects": objects, "--views": views, "--seed": seed, "--pose": pose},
     )
+    stored = source is not None and Path(source).is_dir()
+    if stored and seed is not None:
+        raise click.UsageError("--seed is for a service; a folder has the objects that it has")
     for name, value in {"--azimuth": azimuth, "--elevation": elevation}.items():
         if value is not None and math.isnan(value):  # which is within any range of click's
             raise click.UsageError(f"{name} is nan; it must be a number of degrees")
@@ -93,27 +109,27 @@ def shapes(
         looks = Looks(*(None if a is None else math.radians(a) for a in (azimuth, elevation)))
         subjects = subjects_from_folder(images, masks, looks, network, card, device)
     if source is not None:
-        subjects, model = subjects_from_service(
-            source, objects or 16, seed or 0, network, card, mesh, device
-        )
-        if model.bundle_id != card.bundle_id:
+        first = objects if stored else objects or OBJECTS
+        config = SetsConfig(first, views, card.extent, tuple(card.background), seed or 0)
+        subjects, origin = subjects_from_source(source, config, network, card, mesh, device)
+        if origin.bundle_id != card.bundle_id:
             click.echo(f"note: {network_path} learnt from another bundle, {card.bundle_id}")
-        unknown = [name for name in places if name not in model.keypoints]
+        unknown = [name for name in places if name not in origin.keypoints]
         if unknown:
             raise TrainingError(f"--pose {pose}: {source} has no keypoint {unknown[0]} to move")
-        if not model.keypoints:
+        if not origin.keypoints:
             click.echo(f"note: the bundle of {source} has no keypoints; shapes only")
     made = {
         "by": "python -m training shapes",
         "network_sha256": sha256_of_file(network_path),
         "images": images and str(images),
         "source": source,
-        "seed": None if source is None else seed or 0,
+        "seed": None if source is None or stored else seed or 0,
         "resolution": resolution,
         "keep_flagged": keep_flagged,
     }
-    config = ShapesConfig(resolution, Limits(inverted=max_inverted), keep_flagged, places)
-    _tell(write_shapes(out, subjects, card, mesh, config, made), out)
+    written = ShapesConfig(resolution, Limits(inverted=max_inverted), keep_flagged, places)
+    _tell(write_shapes(out, subjects, card, mesh, written, made), out)
 
 
 def _tell(entries: Sequence[Entry], out: Path) -> None:

@@ -15,6 +15,7 @@ from training.errors import TrainingError
 from training.shapes.fit import InverseTraining
 
 ADAM = ("exp_avg", "exp_avg_sq", "step")
+SETS = ("images", "silhouettes", "codes")
 
 
 def recipe_text(training: InverseTraining) -> str:
@@ -22,7 +23,7 @@ def recipe_text(training: InverseTraining) -> str:
     number is of it."""
     sets = training.sets
     told = asdict(training.config)
-    for name in ("images", "silhouettes", "codes"):
+    for name in SETS:
         told[name] = hashlib.sha256(getattr(sets, name).numpy().tobytes()).hexdigest()
     told["cameras"] = [angle.tolist() for angle in vars(training.bank).values()]
     return json.dumps(told)
@@ -48,7 +49,13 @@ def load_state(training: InverseTraining, path: Path) -> None:
     try:
         then = json.loads(bytes(tensors["recipe"].tolist()).decode())
         now = json.loads(recipe_text(training))
-        for name in now:
+        # The sets first: the radius in the network's configuration is theirs.
+        for name in sorted(now, key=lambda name: name not in SETS):
+            if then.get(name) != now[name] and name in SETS:
+                raise TrainingError(
+                    f"{path} was made with other {name} of objects than this command has; give the "
+                    "same --source, --objects, --views and --background, or leave --resume out"
+                )
             if then.get(name) != now[name]:
                 raise TrainingError(
                     f"{path} was made with {name} {_short(then.get(name))}, this command has "

@@ -40,11 +40,12 @@
   {{- $before = int . -}}
 {{- end -}}
 {{- $build := $v.engine.build -}}
-{{- if and (ne $build.at "never") (ne $runtime "tensorrt") -}}
+{{- $built := has $runtime (list "tensorrt" "tensorrt-fused") -}}
+{{- if and (ne $build.at "never") (not $built) -}}
   {{- fail (printf "engine.build.at=%s builds for TensorRT and engine.runtime is %s; set mode=gpu and engine.runtime=tensorrt, or engine.build.at=never" $build.at $runtime) -}}
 {{- end -}}
-{{- if and (eq $build.at "never") (eq $runtime "tensorrt") (not $v.engine.cache.claim) -}}
-  {{- fail "engine.runtime=tensorrt finds no engine in an empty cache; set engine.build.at=start, or engine.cache.claim to a claim that has it" -}}
+{{- if and (eq $build.at "never") $built (not $v.engine.cache.claim) -}}
+  {{- fail (printf "engine.runtime=%s finds no engine in an empty cache; set engine.build.at=start, or engine.cache.claim to a claim that has it" $runtime) -}}
 {{- end -}}
 {{- $startup := mul $v.probes.startup.periodSeconds $v.probes.startup.failureThreshold -}}
 {{- if and (eq $build.at "start") (lt $startup 1800) -}}

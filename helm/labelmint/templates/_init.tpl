@@ -35,7 +35,7 @@
 - name: engine-{{ $i }}
   image: {{ default (include "labelmint.image" $) $.Values.engine.build.image | quote }}
   imagePullPolicy: {{ $.Values.image.pullPolicy }}
-  command: {{ toJson (concat (list "python" "-m" "export.engine_command" (printf "/models/%s" $model.name) "--cache" "/engines") $.Values.engine.build.args) }}
+  command: {{ toJson (concat (list "python" "-m" "export.engine_command" (printf "/models/%s" $model.name) "--cache" "/engines") (ternary (list "--fused") list (eq (include "labelmint.runtime" $) "tensorrt-fused")) $.Values.engine.build.args) }}
   env:
     - {name: CUDA_CACHE_PATH, value: /engines/cuda}
   resources:

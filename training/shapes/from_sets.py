@@ -1,4 +1,4 @@
-"""Objects of a running service, each from all views of its bundle's bank -> shapes with 3D
+"""Objects of a running service or of a data set, each from all its views -> shapes with 3D
 keypoints.
 
 A shape is the mean of what all views give: that fits their silhouettes and colours a little better
@@ -8,31 +8,29 @@ than what the view nearest to the front gives.
 import torch
 
 from checkpoints import InverseGraphicsCard
-from labelmint import Model
 from nets.inverse_graphics import InverseGraphics
 from nets.textured import Cameras
+from training.shapes.downloaded_sets import sets_from_source
 from training.shapes.from_images import shapes_of_images
 from training.shapes.keypoints3d import Keypoints3D, keypoints_on_mesh
-from training.shapes.object_sets import ObjectSets, SetsConfig, cameras_of_bank, sets_from_service
+from training.shapes.object_sets import ObjectSets, Origin, SetsConfig, cameras_of_bank
 from training.shapes.pictures import Shape
 from training.shapes.template import Template
 from training.shapes.write import Subject
 
 
-def subjects_from_service(
-    target: str,
-    objects: int,
-    seed: int,
+def subjects_from_source(
+    source: str,  # HOST:PORT or a folder
+    config: SetsConfig,
     network: InverseGraphics,
     card: InverseGraphicsCard,
     template: Template,
     device: torch.device,
-) -> tuple[list[Subject], Model]:
-    """The first objects of the stream's seed, and the model. Raises TrainingError."""
-    config = SetsConfig(objects, None, card.extent, tuple(card.background), seed)
-    sets, model = sets_from_service(target, config)
-    bank = cameras_of_bank(model, card.distance, card.focal)
-    return subjects_of_sets(sets, bank, model.keypoints, network, template, device), model
+) -> tuple[list[Subject], Origin]:
+    """One of each object, and what made them. Raises TrainingError."""
+    sets, origin = sets_from_source(source, config)
+    bank = cameras_of_bank(origin, card.distance, card.focal)
+    return subjects_of_sets(sets, bank, origin.keypoints, network, template, device), origin
 
 
 def subjects_of_sets(
@@ -45,7 +43,7 @@ def subjects_of_sets(
 ) -> list[Subject]:
     """One of each object; the view nearest to the front makes its pictures."""
     subjects = []
-    for i in range(len(sets)):
+    for i, number in enumerate(sets.numbers or range(len(sets))):
         found = shapes_of_images(sets.images[i], network, device)
         shape = Shape(found.points.mean(dim=0), found.lit_texture.mean(dim=0))
         codes = sets.codes[i]
@@ -58,8 +56,8 @@ def subjects_of_sets(
             keypoints = keypoints_on_mesh(names, seen, cameras, shape.points, template.faces)
         subjects.append(
             Subject(
-                name=f"object_{i:06d}",
-                source=f"object {i}",
+                name=f"object_{number:06d}",
+                source=f"object {number}",
                 shape=shape,
                 cameras=cameras,
                 camera_from="view bank",

@@ -1,0 +1,103 @@
+"""The label branch at 512 px by the fused kernel, compiled on the spot, in several shapes.
+
+The same weights and taps as benchmarks.gpu_branch. Each shape is recorded as a CUDA graph from taps
+to labels, the coarse levels' sums by torch included, and compared with the paper's formula.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.gpu_branch import RESOLUTION, paper, task, timed
+from benchmarks.gpu_results import Results
+from export.fused_branch import fused_branch
+from export.kernel_launches import Tuning
+from export.label_branch import LabelBranch
+from export.label_spec import LabelSpec
+from nets.config import channels_from_base
+
+PART = "branch-fused"
+BANDS = (128, 512, 1 << 20)  # tiles of a launch; the last: the whole picture
+SHAPES = [
+    Tuning(squares, tiles, chunk, 128, warps, stages)
+    for squares, chunk, warps, stages in (
+        ((1, 2), 64, 8, 2), ((1, 2), 128, 8, 2), ((1, 2), 64, 8, 3), ((1, 1), 64, 4, 2),
+        ((1, 1), 128, 4, 2), ((2, 2), 64, 8, 2),
+    )
+    for tiles in BANDS
+]  # fmt: skip
+
+
+def main(folder: Path) -> None:
+    results = Results(folder / "results.jsonl")
+    if not torch.cuda.is_available():
+        return results.add(PART, "left out", reason="torch has no CUDA device here")
+    torch.set_grad_enabled(False)
+    taps, interpreter = task()
+    expected = [x.cpu() for x in paper(taps, interpreter, torch.float32, False)()]
+    torch.cuda.empty_cache()
+    for tuning in SHAPES:
+        variant = words(tuning)
+        if results.has(PART, variant=variant):
+            continue
+        try:
+            run, buffers = recorded(taps, interpreter, tuning)
+            figures = timed(run)
+        except Exception as error:  # too much shared memory, say; the next shape may do
+            reason = " ".join(str(error).split())[:120]
+            results.add(PART, "failed", variant=variant, reason=reason)
+            continue
+        mask, score = (buffers[n].cpu().flatten() for n in ("segmentation_labels", "scores"))
+        figures["peak_MiB"] = sum(x.nbytes for x in buffers.values()) >> 20  # weights and all
+        results.add(
+            PART,
+            variant=variant,
+            **figures,
+            mask_differs=f"{(mask != expected[0].float()).float().mean():.1e}",
+            score_differs=f"{(score - expected[1]).abs().max():.1e}",
+        )
+
+
+def words(tuning: Tuning) -> str:
+    """A shape, as the table names it."""
+    down, across = tuning.squares
+    bands = "one table" if tuning.band_tiles == BANDS[-1] else f"bands of {tuning.band_tiles}"
+    return (
+        f"fused {8 * down} x {8 * across}, chunk {tuning.chunk}, {tuning.warps} warps, "
+        f"{tuning.stages} stages, {bands}"
+    )
+
+
+def recorded(taps: list[Any], interpreter: Any, tuning: Tuning) -> tuple[Any, dict[str, Any]]:
+    """A graph's launch, and the buffers between which it runs."""
+    from export.kernel_run import device_buffers, run_launches
+
+    spec = LabelSpec(RESOLUTION, 0, RESOLUTION, RESOLUTION, "segmentation")
+    channels = {
+        4 * 2**i: c * (1 if i == 0 else 2)
+        for i, c in enumerate(channels_from_base(RESOLUTION, 32768))
+    }
+    launches, graph = fused_branch(interpreter, spec, taps[0], channels, tuning)
+    branch = LabelBranch(interpreter, spec, taps[0], channels, torch.float16)
+    graph, there = graph.to("cuda"), [tap.to("cuda", torch.float16) for tap in taps[1:]]
+
+    def features() -> dict[str, Any]:
+        levels = dict(zip(branch.extents, branch.levels(there), strict=True))
+        found: dict[str, Any] = graph(levels)
+        return found
+
+    buffers = device_buffers(launches, features())
+    run_launches(launches, buffers, 1)  # compiles
+    torch.cuda.synchronize()
+    recording = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(recording):
+        for name, value in features().items():
+            buffers[name].copy_(value)
+        run_launches(launches, buffers, 1)
+    return recording.replay, buffers
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[2]))

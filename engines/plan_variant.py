@@ -1,0 +1,123 @@
+"""What TensorRT runs of a bundle: the labeller as one plan, or its fused form as two."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bundle.fused import (
+    ARRAYS,
+    FILTER,
+    FUSED,
+    PICTURE,
+    TAPS,
+    Fused,
+    binaries_file,
+    fused_from_folder,
+)
+from bundle.manifest import LABELLER
+from bundle.open import Bundle
+from engines.device import Device
+from engines.device_engine import Launcher
+from engines.engine_cache import GraphName
+from engines.errors import EngineOpenError
+from engines.fused_launch import FusedLauncher
+from engines.kernel_runs import KernelSet
+from engines.plan_parity import Precision
+from engines.run_memory import RunMemory
+from engines.signature import Arrays, graph_inputs, graph_outputs
+from engines.tensorrt_launch import TensorRTLauncher
+from engines.tensorrt_plan import TensorRTPlan
+
+Plans = tuple[TensorRTPlan, ...]
+
+
+@dataclass(frozen=True)
+class PlanGraph:
+    """What one plan is built from."""
+
+    name: GraphName
+    file: Path
+    half: bool  # whether it computes in half precision
+    inputs: Arrays
+    outputs: Arrays
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Graphs in the order in which they run, and how plans of them are launched."""
+
+    precision: Precision
+    graphs: tuple[PlanGraph, ...]
+    # Of plans, memory, batch sizes, and whether to record CUDA graphs.
+    launcher: Callable[[Plans, RunMemory, tuple[int, ...], bool], Launcher]
+
+    def opener(
+        self, plans: Plans, batch_sizes: tuple[int, ...], graphs: bool
+    ) -> Callable[[RunMemory], Launcher]:
+        """For DeviceEngine."""
+        return lambda memory: self.launcher(plans, memory, batch_sizes, graphs)
+
+
+def labeller_variant(bundle: Bundle, precision: Precision) -> Variant:
+    """The whole labeller in one graph. Raises BundleError."""
+    manifest = bundle.manifest
+    file = bundle.file(LABELLER[precision])
+    graph = PlanGraph(
+        "labeller", file, precision == "float16", graph_inputs(manifest), graph_outputs(manifest)
+    )
+
+    def launcher(
+        plans: Plans, memory: RunMemory, batch_sizes: tuple[int, ...], graphs: bool
+    ) -> Launcher:
+        return TensorRTLauncher(plans[0], memory, batch_sizes, graphs)
+
+    return Variant(precision, (graph,), launcher)
+
+
+def fused_variant(bundle: Bundle, precision: Precision, device: Device) -> Variant:
+    """The labels by kernels for this device. Raises EngineOpenError, BundleError."""
+    if FUSED not in bundle.manifest.files:
+        raise EngineOpenError(
+            f"{bundle.path} has no fused kernels; export it again with `--fused "
+            f"{_words(device)}`, or take the engine tensorrt"
+        )
+    if precision != "float16":
+        raise EngineOpenError(
+            f"the precision is {precision}; the fused kernels compute in float16, take that or "
+            "the engine tensorrt"
+        )
+    fused = fused_from_folder(bundle.path)
+    capability = _capability(fused, device)
+    kernels = KernelSet(
+        fused, capability, bundle.file(ARRAYS), bundle.file(binaries_file(capability))
+    )
+    inputs, outputs = graph_inputs(bundle.manifest), graph_outputs(bundle.manifest)
+    features, labels = kernels.of_kind("features"), kernels.of_kind("labels")
+    taps = PlanGraph("taps", bundle.file(TAPS), True, {"ws": inputs.pop("ws")}, features)
+    to_filter = {PICTURE: features[PICTURE]} | inputs | labels
+    finish = PlanGraph("filter", bundle.file(FILTER), False, to_filter, outputs)
+
+    def launcher(
+        plans: Plans, memory: RunMemory, batch_sizes: tuple[int, ...], graphs: bool
+    ) -> Launcher:
+        return FusedLauncher(plans, kernels, memory, batch_sizes, graphs)
+
+    return Variant(precision, (taps, finish), launcher)
+
+
+def _capability(fused: Fused, device: Device) -> str:
+    """Code for a GPU also runs on later ones of its generation, but from 9.0 on it is bound to
+    one alone. Raises EngineOpenError."""
+    major, minor = device.capability
+    least = 0 if major == 8 else minor
+    for one in range(minor, least - 1, -1):
+        if f"{major}.{one}" in fused.programs:
+            return f"{major}.{one}"
+    raise EngineOpenError(
+        f"the bundle's kernels are for compute capability {', '.join(sorted(fused.programs))}; "
+        f"{device.name} has {_words(device)}, export again with `--fused {_words(device)}`"
+    )
+
+
+def _words(device: Device) -> str:
+    return f"{device.capability[0]}.{device.capability[1]}"

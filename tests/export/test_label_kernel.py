@@ -1,0 +1,159 @@
+"""The fused kernel, run by Triton's interpreter, gives what the branch it replaces gives."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from export.fused_branch import fused_branch
+from export.kernel_launches import LaunchList, Tuning
+from export.kernel_run import device_buffers, run_launches
+from export.kernel_tiles import slabs
+from export.label_branch import LabelBranch, PixelLabels
+from export.label_spec import LabelSpec
+from export.labeller import constant_tap, level_channels, served_synthesis
+from nets.interpreter import Interpreter
+from tests.export.networks import random_generator, random_interpreter, random_ws
+
+GRID = 64
+LARGE = Tuning(squares=(4, 4), chunk=16)  # few tiles: the interpreter takes its time by the tile
+
+
+@dataclass
+class Case:
+    """Taps of two samples, and what is to be made of them."""
+
+    interpreter: Interpreter
+    spec: LabelSpec
+    taps: list[Tensor]
+    const_tap: Tensor
+    channels: dict[int, int]
+
+    def branch(self) -> PixelLabels:
+        """The reference, in float32."""
+        args = (self.interpreter, self.spec, self.const_tap, self.channels, torch.float32)
+        with torch.no_grad():
+            labels: PixelLabels = LabelBranch(*args)(self.taps)
+        return labels
+
+    def kernels(self, tuning: Tuning) -> tuple[LaunchList, dict[str, Tensor]]:
+        """What was launched, and the buffers afterwards; those it writes were NaN before."""
+        launches, graph = fused_branch(
+            self.interpreter, self.spec, self.const_tap, self.channels, tuning
+        )
+        args = (self.interpreter, self.spec, self.const_tap, self.channels, torch.float16)
+        branch = LabelBranch(*args)
+        with torch.no_grad():
+            levels = [level.half() for level in branch.levels(self.taps)]
+            buffers = device_buffers(
+                launches, graph(dict(zip(branch.extents, levels, strict=True)))
+            )
+        for name, buffer in launches.buffers.items():
+            if buffer.kind in ("labels", "scratch"):
+                buffers[name].fill_(torch.nan)
+        run_launches(launches, buffers, len(self.taps[0]))
+        return launches, buffers
+
+
+def case(spec: LabelSpec, seed: int = 0, **given: object) -> Case:
+    generator = random_generator(GRID, seed)
+    interpreter = random_interpreter(generator.config.features, **given)  # type: ignore[arg-type]
+    with torch.no_grad():
+        _, taps = served_synthesis(generator, torch.float32)(random_ws(generator, 2))
+    channels = level_channels(generator, GRID)
+    return Case(interpreter, spec, taps, constant_tap(generator), channels)
+
+
+@pytest.mark.parametrize(
+    ("spec", "tuning"),
+    [
+        # Two slabs of reads, several bands, a crop within tiles.
+        (
+            LabelSpec(GRID, 9, 50, GRID, "segmentation"),
+            Tuning(squares=(2, 2), chunk=16, band_tiles=8),
+        ),
+        (LabelSpec(GRID, 0, GRID, GRID, "depth", resize="nearest"), LARGE),
+        (LabelSpec(GRID, 0, GRID, GRID, "keypoints"), LARGE),
+    ],
+    ids=["crop in bands", "nearest, depth scores", "keypoints score"],
+)
+def test_labels_and_scores_are_those_of_the_branch(spec: LabelSpec, tuning: Tuning) -> None:
+    given = case(spec)
+    launches, buffers = given.kernels(tuning)
+    expected = given.branch()
+    assert expected.mask is not None and expected.uncertainty is not None
+    assert expected.heatmaps is not None and expected.depth is not None
+    differs = buffers["segmentation_labels"][:, 0] != expected.mask
+    assert differs.float().mean() < 2e-3
+    score = expected.uncertainty
+    torch.testing.assert_close(buffers["scores"], score, atol=2e-3 * float(score.max()), rtol=5e-3)
+    for name, values in (("keypoints", expected.heatmaps), ("depth", expected.depth[:, None])):
+        torch.testing.assert_close(
+            buffers[f"{name}_labels"], values, atol=4e-3 * float(values.abs().max()), rtol=0
+        )
+    bands = {launch.arguments[-2] for launch in launches.launches if "label" in launch.kernel}
+    assert (len(bands) > 1) == (tuning is not LARGE)
+
+
+def test_widths_that_are_no_power_of_two_are_padded_with_what_adds_nothing() -> None:
+    """36 and 20 hidden units, the first in chunks; channels that the kernels cannot take."""
+    given = case(
+        LabelSpec(GRID, 0, GRID, GRID, "segmentation"), kinds=("segmentation",), hidden=(36, 20)
+    )
+    launches, buffers = given.kernels(LARGE)
+    kernel = launches.kernels[launches.launches[-1].kernel]
+    assert (kernel.constants["H1"], kernel.constants["H2"], kernel.constants["CHUNK"]) == (
+        64,
+        32,
+        16,
+    )
+    assert given.channels[32] == 24 and buffers["level_32"].shape[2] == 32
+    expected = given.branch()
+    assert expected.mask is not None and expected.uncertainty is not None
+    differs = buffers["segmentation_labels"][:, 0] != expected.mask
+    assert differs.float().mean() < 2e-3
+    torch.testing.assert_close(buffers["scores"], expected.uncertainty, atol=2e-3, rtol=5e-3)
+
+
+def test_a_tie_of_the_members_goes_to_the_smallest_class() -> None:
+    given = case(LabelSpec(GRID, 0, GRID, GRID, "segmentation"), members=2, kinds=("segmentation",))
+    head = given.interpreter.head("segmentation")
+    head.weight3.data.zero_()
+    head.norm2.bias.data.zero_()
+    head.bias3.data.zero_()
+    head.bias3.data[0, 0, 5] = head.bias3.data[1, 0, 2] = 9
+    _, buffers = given.kernels(LARGE)
+    assert (buffers["segmentation_labels"] == 2).all()
+    torch.testing.assert_close(buffers["scores"], given.branch().uncertainty, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("level", [-1, 1])
+def test_a_feature_that_is_no_number_reaches_the_score(level: int) -> None:
+    """As a NaN at the pixels that read it: the filter's graph refuses the batch by it."""
+    given = case(LabelSpec(GRID, 0, GRID, GRID, "segmentation"), kinds=("segmentation",))
+    given.taps[level][1, 0, 3, 2] = torch.nan
+    _, buffers = given.kernels(LARGE)
+    score = buffers["scores"]
+    assert score[0].isfinite().all()
+    assert score[1].isnan().any()
+
+
+@given(st.integers(1, 3000))
+def test_slabs_hold_what_they_are_for_and_waste_little(count: int) -> None:
+    first, second = slabs(count)
+    assert first + second >= max(count, 16)
+    assert first & (first - 1) == 0 and second & (second - 1) == 0
+    assert second == 0 or (16 <= second < first)
+    assert first + second <= max(16, 1.5 * count + 16)
+
+
+def test_a_grid_without_room_for_a_tile_is_refused() -> None:
+    generator = random_generator(32)
+    interpreter = random_interpreter(generator.config.features)
+    channels = level_channels(generator, 32)
+    spec = LabelSpec(32, 0, 32, 32, "segmentation")
+    with pytest.raises(ValueError, match="grid is 32; these tiles need at least 64"):
+        fused_branch(interpreter, spec, constant_tap(generator), channels, Tuning())
