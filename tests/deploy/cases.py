@@ -86,6 +86,10 @@ CASES: dict[str, Object] = {
     },
     "gpu by ONNX Runtime": {"mode": "gpu", "engine": {"runtime": "onnxruntime-cuda"}},
     "gpu by both": {"mode": "gpu", "engine": {"runtime": "onnxruntime-tensorrt"}},
+    "gpu by kernels": {
+        "mode": "gpu",
+        "engine": {"runtime": "tensorrt-fused", "fallbacks": ["tensorrt"], "build": {"at": "init"}},
+    },
     "plain engine": {"engine": {"runtime": "onnxruntime", "batchDelaySeconds": 0.002}},
     "fake": {"engine": {"runtime": "fake", "threads": 2}},
     "limits": {"limits": LIMITS},

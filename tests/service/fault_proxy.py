@@ -29,13 +29,27 @@ class FaultProxy:
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
+        self._accepted: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     async def serve(self, ready: threading.Event, stop: asyncio.Event) -> None:
-        server = await asyncio.start_server(self._connection, "127.0.0.1", 0)
+        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
         ready.set()
         async with server:
             await stop.wait()
+        # A transport that is only told to close outlives the loop, and is found by the collector.
+        for task, writer in self._accepted.items():
+            task.cancel()
+            _reset(writer)
+        await asyncio.gather(*self._accepted, return_exceptions=True)
+        for writer in self._accepted.values():
+            with suppress(OSError):
+                await writer.wait_closed()
+
+    def _accept(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
+        """At once: a task that is cancelled before it begins would not know of its connection."""
+        task = asyncio.get_running_loop().create_task(self._connection(client, to_client))
+        self._accepted[task] = to_client
 
     async def _connection(
         self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter
@@ -55,8 +69,9 @@ class FaultProxy:
             up.cancel()
             _reset(to_client)
             to_server.close()
-            with suppress(OSError, asyncio.CancelledError):
-                await up
+            for ending in (up, to_client.wait_closed(), to_server.wait_closed()):
+                with suppress(OSError, asyncio.CancelledError):
+                    await ending
 
     async def _answer(
         self,
