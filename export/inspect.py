@@ -3,8 +3,9 @@
 import msgspec
 
 from bundle.fused import FUSED, fused_from_folder
-from bundle.manifest import Calibration, Heads, Parity, Refiner, Views
+from bundle.manifest import LABELLER, Calibration, Heads, Parity, Refiner, Views
 from bundle.open import Bundle
+from export.parity import TOLERANCES, W_MAX_DIFFERENCE
 
 
 def lines_from_bundle(bundle: Bundle) -> list[str]:
@@ -68,13 +69,15 @@ def _views_words(views: Views) -> str:
 
 
 def _parity_words(parity: Parity) -> str:
-    measured = {
-        name: value
-        for name, value in msgspec.structs.asdict(parity).items()
-        if isinstance(value, float | int) and name != "samples"
-    }
-    figures = ", ".join(f"{name} {value:.3g}" for name, value in measured.items())
-    return f"{parity.graph} ({parity.runtime}, {parity.samples} samples): {figures}"
+    precisions = {file: precision for precision, file in LABELLER.items()}
+    tolerance = TOLERANCES.get(precisions.get(parity.graph, ""))
+    figures = []
+    for name, value in msgspec.structs.asdict(parity).items():
+        if not isinstance(value, float | int) or name == "samples":
+            continue
+        limit = W_MAX_DIFFERENCE if name == "w_max_difference" else getattr(tolerance, name, None)
+        figures.append(f"{name} {value:.3g}" + ("" if limit is None else f" (limit {limit:g})"))
+    return f"{parity.graph} ({parity.runtime}, {parity.samples} samples): {', '.join(figures)}"
 
 
 def _calibration_words(calibration: Calibration) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 import numpy as np
+from click.core import ParameterSource
 
 from checkpoints import write_interpreter, write_members
 from training.card import card_from_fit
@@ -98,6 +99,7 @@ def interpreter(
     An unfinished fit lies beside --out, and the same command takes it up again.
     """
     config = FitConfig(**settings)
+    refuse_settings_of_ours(config)
     check_config(config, out)
     generator, generator_card, sha256 = read_generator(generator_path, mean_latent)
     images = image_set_from_folder(folder)
@@ -123,6 +125,18 @@ def interpreter(
     if members_out is not None:
         paths = write_members(members_out, trained)
         click.echo(f"wrote {paths[0]} to {paths[-1].name}")
+
+
+def refuse_settings_of_ours(config: FitConfig) -> None:
+    """Raises UsageError for what the published schedule decides by itself."""
+    context = click.get_current_context()
+    for name in ("steps", "pixels", "learning_rate"):
+        given = context.get_parameter_source(name) is not ParameterSource.DEFAULT
+        if config.schedule == "published" and given:
+            option = "--" + name.replace("_", "-")
+            raise click.UsageError(
+                f"{option} has no meaning with --schedule published, which has its own"
+            )
 
 
 def check_config(config: FitConfig, out: Path) -> None:

@@ -130,6 +130,7 @@ CASES: dict[str, Object] = {
         "podDisruptionBudget": {"maxUnavailable": "25%"},
     },
     "no budget": {"replicas": 2, "podDisruptionBudget": {"enabled": False}},
+    "IPv6": {"service": {"listen": "[::]"}},
     "node port": {"service": {"type": "NodePort", "port": 443, "metricsPort": 8080}},
     "load balancer": {"service": {"type": "LoadBalancer", "annotations": {"a": "b"}}},
     "gateway": {

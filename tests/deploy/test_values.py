@@ -93,7 +93,8 @@ def test_the_server_understands_its_environment(case: str, monkeypatch: pytest.M
     assert named <= twins
     config = config_from_flags(run.make_context("run", list(server["args"])).params)
     ports = {port["name"]: port["containerPort"] for port in server["ports"]}
-    assert (config.listen, config.metrics_port) == (f"0.0.0.0:{ports['grpc']}", ports["metrics"])
+    host = "[::]" if case == "IPv6" else "0.0.0.0"
+    assert (config.listen, config.metrics_port) == (f"{host}:{ports['grpc']}", ports["metrics"])
     given = {**default_values(), **CASES[case]}
     assert config.max_stream_age_s == given["streams"]["maxAgeSeconds"]
     assert list(config.fallbacks) == given["engine"].get("fallbacks", [])

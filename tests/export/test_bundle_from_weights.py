@@ -225,7 +225,12 @@ def test_wrong_usage_is_exit_code_2(tmp_path: Path) -> None:
 def test_inspect_prints_what_a_bundle_is(tiny_bundle: Path) -> None:
     result = export("inspect", tiny_bundle)
     assert result.exit_code == 0
-    for words in (open_bundle(tiny_bundle).manifest.bundle_id, "class 3", "32 x 32", "parity"):
+    for words in (
+        open_bundle(tiny_bundle).manifest.bundle_id,
+        "class 3",
+        "32 x 32",
+        "(limit 10000)",
+    ):
         assert words in result.output
 
 

@@ -190,6 +190,11 @@ def test_a_fit_that_was_killed_is_taken_up_and_ends_with_the_same_file(
         (("--mean-latent", "mean.npy"), 1, "brings its own; leave it out"),
         (("--learning-rate", "nan"), 2, "nan is not a number"),
         (("--sigma", "NaN"), 2, "nan is not a number"),
+        (
+            ("--schedule", "published", "--learning-rate", "0.01"),
+            2,
+            "--learning-rate has no meaning with --schedule published",
+        ),
     ],
 )
 def test_bad_input_is_one_line_that_says_what_to_do(

@@ -37,7 +37,7 @@ imagePullSecrets:
 
 {{/* Every flag of the server, by its environment twin. */}}
 {{- define "labelmint.environment" -}}
-LABELMINT_SERVER_LISTEN: "0.0.0.0:{{ int .Values.service.port }}"
+LABELMINT_SERVER_LISTEN: "{{ .Values.service.listen }}:{{ int .Values.service.port }}"
 LABELMINT_SERVER_METRICS_PORT: "{{ int .Values.service.metricsPort }}"
 LABELMINT_SERVER_ENGINE: {{ include "labelmint.runtimes" . | quote }}
 LABELMINT_SERVER_THREADS: "{{ int .Values.engine.threads }}"
