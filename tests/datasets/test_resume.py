@@ -100,24 +100,25 @@ def _progress(out: Path) -> int:
     return int(state["kept"] + state["scored"])
 
 
-def test_interruption_by_the_user_is_130_and_resumes(tmp_path: Path) -> None:
+def test_interruption_by_the_user_is_130_and_resumes(server: RunningServer, tmp_path: Path) -> None:
     options = ("--count", "300", "--samples-per-shard", "100")
     out = tmp_path / "d"
     command = [sys.executable, "-m", "labelmint", "download", "--out", str(out), *options]
-    with served([FakeModel(options=FakeOptions(seconds_per_sample=0.005))]) as server:
+    # Slow enough that it cannot be over before it is interrupted, on a busy machine too.
+    with served([FakeModel(options=FakeOptions(seconds_per_sample=0.05))]) as slow:
         process = subprocess.Popen(
-            [*INTERRUPTIBLE, *command, "--target", target_of(server)],
+            [*INTERRUPTIBLE, *command, "--target", target_of(slow)],
             stderr=subprocess.PIPE,
             text=True,
         )
-        while process.poll() is None and not (out / ".labelmint" / "samples-000000.tar").exists():
+        while process.poll() is None and not _progress(out):
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
         _, said = process.communicate()
-        assert (process.returncode, said.strip()) == (130, "labelmint: interrupted")
-        assert _progress(out) > 0
-        made(server, out, *options)
-        assert contents(out) == contents(made(server, tmp_path / "whole", *options))
+    assert (process.returncode, said.strip()) == (130, "labelmint: interrupted")
+    assert 0 < _progress(out) < 300
+    made(server, out, *options)
+    assert contents(out) == contents(made(server, tmp_path / "whole", *options))
 
 
 def test_a_full_disk_is_a_line_and_resumes(server: RunningServer, tmp_path: Path) -> None:
