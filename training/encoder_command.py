@@ -15,9 +15,11 @@ from training.invert_options import device_option, distance_option, vgg_weights_
 from training.lpips_distance import DistanceName, distance_from_name
 from training.options import (
     FILE,
+    force_option,
     generator_option,
     mean_latent_option,
     read_generator,
+    refuse_existing,
     rows_from_text,
 )
 
@@ -28,6 +30,7 @@ SUFFIX = ".safetensors"
 @generator_option
 @mean_latent_option
 @click.option("--out", type=FILE, required=True, help=f"Weights file to write ({SUFFIX}).")
+@force_option
 @click.option(
     "--latent-steps",
     type=click.IntRange(0),
@@ -69,6 +72,7 @@ def encoder(
     generator_path: Path,
     mean_latent: Path | None,
     out: Path,
+    force: bool,
     latent_steps: int,
     image_steps: int,
     batch: int,
@@ -88,6 +92,7 @@ def encoder(
         raise click.UsageError("--latent-steps and --image-steps are both 0; one must be more")
     if out.suffix != SUFFIX:  # its card, .toml, lies beside it
         raise TrainingError(f"--out is {out}; weights are written as {SUFFIX}")
+    refuse_existing(out, force)
     generator, generator_card, sha256 = read_generator(generator_path, mean_latent)
     config = EncoderFitConfig(
         latent_steps=latent_steps,

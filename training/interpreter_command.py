@@ -18,11 +18,13 @@ from training.labelled_set import LabelledSet, LabelPaths, labelled_set
 from training.options import (
     FILE,
     FOLDER,
+    force_option,
     generator_option,
     label_options,
     mean_latent_option,
     numbers_from_text,
     read_generator,
+    refuse_existing,
     torch_device,
 )
 
@@ -34,6 +36,7 @@ SUFFIX = ".safetensors"
 @mean_latent_option
 @label_options
 @click.option("--out", type=FILE, required=True, help=f"Weights file to write ({SUFFIX}).")
+@force_option
 @click.option("--members", type=click.IntRange(1, 1024), default=FitConfig.members)
 @click.option("--steps", type=click.IntRange(1), default=FitConfig.steps, help="Of Adam.")
 @click.option(
@@ -89,6 +92,7 @@ def interpreter(
     keypoints: Path | None,
     depth: Path | None,
     out: Path,
+    force: bool,
     device: str,
     licences: tuple[str, ...],
     members_out: Path | None,
@@ -101,6 +105,7 @@ def interpreter(
     config = FitConfig(**settings)
     refuse_settings_of_ours(config)
     check_config(config, out)
+    refuse_existing(out, force)
     generator, generator_card, sha256 = read_generator(generator_path, mean_latent)
     images = image_set_from_folder(folder)
     check_generator(images, generator.config, sha256, generator_path)

@@ -28,6 +28,14 @@ mean_latent_option = click.option(
     "--mean-latent", type=FILE, help="Mean of w (.npy) of a StyleGAN1 .pt."
 )
 
+force_option = click.option("--force", is_flag=True, help="Replace what is at --out.")
+
+
+def refuse_existing(path: Path, force: bool) -> None:
+    """Raises TrainingError when writing there would lose what somebody made."""
+    if path.exists() and not force:
+        raise TrainingError(f"{path} exists; give --force to replace it, or another name")
+
 
 def label_options(command: Command) -> Command:
     """--labels, and where labels lie that are not in that folder."""

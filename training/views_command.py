@@ -15,6 +15,7 @@ from training.options import (
     generator_option,
     mean_latent_option,
     read_generator,
+    refuse_existing,
     rows_from_text,
 )
 from training.views import (
@@ -37,6 +38,7 @@ SUFFIX = ".safetensors"
 @generator_option
 @mean_latent_option
 @click.option("--out", type=FILE, help=f"Bank to write ({SUFFIX}), with card and contact sheet.")
+@click.option("--force", is_flag=True, help="Replace what is at --out or --annotate.")
 @click.option(
     "--annotate",
     type=FILE,
@@ -74,6 +76,7 @@ def views(
     generator_path: Path,
     mean_latent: Path | None,
     out: Path | None,
+    force: bool,
     annotate: Path | None,
     cameras_path: Path | None,
     spread: Literal["images", "w"] | None,
@@ -93,6 +96,7 @@ def views(
     and elevation.
     """
     _check_paths(out, annotate, cameras_path)
+    refuse_existing(annotate or out or Path(), force)
     if cameras_path is not None and (candidates or spread):
         raise click.UsageError("--cameras says which; leave --candidates and --spread out")
     generator, card, sha256 = read_generator(generator_path, mean_latent)

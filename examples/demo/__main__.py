@@ -46,7 +46,7 @@ def main() -> None:
     write_examples(generator, labels, sha256_of_file(GENERATOR))
     run(
         "training", "interpreter", "--generator", str(GENERATOR), "--labels", str(labels),
-        "--out", str(interpreter),
+        "--out", str(interpreter), "--force",
     )  # fmt: skip
     run(
         "export", "bundle", "--generator", str(GENERATOR), "--interpreter", str(interpreter),

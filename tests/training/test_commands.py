@@ -222,6 +222,24 @@ def test_no_number_of_any_verb_may_be_nan() -> None:
     assert numbers > 30
 
 
+def test_what_was_made_before_is_replaced_only_by_force(weights: Path, tmp_path: Path) -> None:
+    folder, kept = labelled(weights, tmp_path / "set"), tmp_path / "kept.safetensors"
+    cameras = tmp_path / "cameras.csv"
+    for file in (kept, cameras):
+        file.write_text("hours of work")
+    lines: dict[str, tuple[object, ...]] = {
+        "interpreter": ("--labels", folder, "--out", kept),
+        "encoder": ("--out", kept),
+        "views": ("--annotate", cameras),
+    }
+    for verb, options in lines.items():
+        result = command(verb, "--generator", weights, *options)
+        assert result.exit_code == 1 and "exists; give --force" in str(result.exception), verb
+        assert kept.read_text() == cameras.read_text() == "hours of work"
+    shown = command("views", "--generator", weights, *lines["views"], "--force")
+    assert shown.exit_code == 0 and "azimuth_deg" in cameras.read_text()
+
+
 def test_the_folder_of_the_weights_is_made(weights: Path, tmp_path: Path) -> None:
     folder = labelled(weights, tmp_path / "set")
     out, bank = tmp_path / "a/b/i.safetensors", tmp_path / "c/v.safetensors"
