@@ -40,7 +40,7 @@ def main(samples: int, images: int, out: Path) -> None:
     inverted, weights = out / "inverted", out / "interpreter.safetensors"
     if not inverted.exists():
         write_real_images(indices, out / "real")
-        run("encoder", "--out", out / "encoder.safetensors")
+        run("encoder", "--out", out / "encoder.safetensors", "--force")
         run(
             "invert", "--images", out / "real", "--encoder", out / "encoder.safetensors",
             "--out", inverted,
@@ -49,7 +49,7 @@ def main(samples: int, images: int, out: Path) -> None:
     truth = truth_of_indices(LABEL_SEED, indices, image_set.frame.grid)
     labels = labels_from_truth(image_set.frame, image_set.stems, image_set.ws, truth)
     write_labels(inverted, labels)
-    run("interpreter", "--labels", inverted, "--out", weights)
+    run("interpreter", "--labels", inverted, "--out", weights, "--force")
     interpreter, card = interpreter_from_file(weights)
     fresh = labels_of_indices(generator, TEST_SEED, np.arange(samples))
     served = served_predictions(GENERATOR, interpreter, card, fresh.ws)

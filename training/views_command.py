@@ -12,6 +12,7 @@ from training.errors import TrainingError
 from training.frame import Frame, frame_for_resolution
 from training.options import (
     FILE,
+    force_option,
     generator_option,
     mean_latent_option,
     read_generator,
@@ -38,7 +39,7 @@ SUFFIX = ".safetensors"
 @generator_option
 @mean_latent_option
 @click.option("--out", type=FILE, help=f"Bank to write ({SUFFIX}), with card and contact sheet.")
-@click.option("--force", is_flag=True, help="Replace what is at --out or --annotate.")
+@force_option
 @click.option(
     "--annotate",
     type=FILE,
@@ -96,7 +97,8 @@ def views(
     and elevation.
     """
     _check_paths(out, annotate, cameras_path)
-    refuse_existing(annotate or out or Path(), force)
+    if out is not None:
+        refuse_existing(out, force)
     if cameras_path is not None and (candidates or spread):
         raise click.UsageError("--cameras says which; leave --candidates and --spread out")
     generator, card, sha256 = read_generator(generator_path, mean_latent)

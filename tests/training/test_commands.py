@@ -224,20 +224,19 @@ def test_no_number_of_any_verb_may_be_nan() -> None:
 
 def test_what_was_made_before_is_replaced_only_by_force(weights: Path, tmp_path: Path) -> None:
     folder, kept = labelled(weights, tmp_path / "set"), tmp_path / "kept.safetensors"
-    cameras = tmp_path / "cameras.csv"
-    for file in (kept, cameras):
-        file.write_text("hours of work")
+    kept.write_text("hours of work")
     lines: dict[str, tuple[object, ...]] = {
-        "interpreter": ("--labels", folder, "--out", kept),
-        "encoder": ("--out", kept),
-        "views": ("--annotate", cameras),
+        "interpreter": ("--labels", folder),
+        "encoder": (),
+        "views": ("--view-layers", 1, "--candidates", 4, "--count", 2),
     }
     for verb, options in lines.items():
-        result = command(verb, "--generator", weights, *options)
+        result = command(verb, "--generator", weights, "--out", kept, *options)
         assert result.exit_code == 1 and "exists; give --force" in str(result.exception), verb
-        assert kept.read_text() == cameras.read_text() == "hours of work"
-    shown = command("views", "--generator", weights, *lines["views"], "--force")
-    assert shown.exit_code == 0 and "azimuth_deg" in cameras.read_text()
+        assert kept.read_text() == "hours of work"
+    line = ("--generator", weights, "--out", kept, *lines["views"], "--force")
+    assert command("views", *line).exit_code == 0
+    assert kept.read_bytes() != b"hours of work"
 
 
 def test_the_folder_of_the_weights_is_made(weights: Path, tmp_path: Path) -> None:
