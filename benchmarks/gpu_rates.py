@@ -28,8 +28,8 @@ from engines.errors import EngineError, PlanMissing
 from engines.open import Runtime
 from engines.open_gpu import GpuOptions
 from engines.plan_build import open_plans
-from engines.plan_parity import Precision, parity_of_arrays, parity_rows, unfiltered_arrays
-from engines.plan_variant import Variant, fused_variant, labeller_variant
+from engines.plan_parity import parity_of_arrays, parity_rows, unfiltered_arrays
+from engines.plan_variant import Variant, variant_of
 from engines.protocol import Engine
 from engines.run_memory import bytes_of
 from engines.signature import KEPT, SAMPLE, UNCERTAINTY, graph_outputs
@@ -182,7 +182,7 @@ def _ceilings(results: Results) -> Ceilings | None:
 
 
 def _ensure_plans(bundle: Bundle, trt: Any, device: Device, cache: Path, fused: bool) -> None:
-    variant = (fused_variant if fused else _whole)(bundle, "float16", device)
+    variant = variant_of(bundle, "float16", device, fused)
     keys = [
         key_of(bundle.manifest.bundle_id, device, version_of(trt), "float16", graph.name)
         for graph in variant.graphs
@@ -194,10 +194,6 @@ def _ensure_plans(bundle: Bundle, trt: Any, device: Device, cache: Path, fused: 
                 read_plan(path, key)
         except PlanMissing:
             _build(bundle, trt, device, variant, paths)
-
-
-def _whole(bundle: Bundle, precision: Precision, device: Device) -> Variant:
-    return labeller_variant(bundle, precision)
 
 
 def _build(bundle: Bundle, trt: Any, device: Device, variant: Variant, paths: list[Path]) -> None:

@@ -16,7 +16,7 @@ from engines.engine_cache import DEFAULT_CACHE
 from engines.ort_launch import OrtLauncher, Provider
 from engines.plan_build import PlanOptions, open_plans, plans_for_bundle
 from engines.plan_parity import Precision
-from engines.plan_variant import Plans, fused_variant, labeller_variant
+from engines.plan_variant import Plans, variant_of
 from engines.protocol import Engine
 from engines.tensorrt_module import tensorrt_module
 
@@ -77,11 +77,7 @@ def open_tensorrt(
     with ExitStack() as failing:
         engines: list[Engine] = []
         for device in map(machine.open_device, gpu.devices):
-            variant = (
-                fused_variant(bundle, precision, device)
-                if fused
-                else labeller_variant(bundle, precision)
-            )
+            variant = variant_of(bundle, precision, device, fused)
             wanted = PlanOptions(gpu.cache, sizes, gpu.build)
             built = plans_for_bundle(bundle, trt, device, variant, wanted)
             data = tuple(one for one, _ in built)

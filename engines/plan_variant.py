@@ -58,6 +58,13 @@ class Variant:
         return lambda memory: self.launcher(plans, memory, batch_sizes, graphs)
 
 
+def variant_of(bundle: Bundle, precision: Precision, device: Device, fused: bool) -> Variant:
+    """The one that is asked for. Raises EngineOpenError, BundleError."""
+    if fused:
+        return fused_variant(bundle, precision, device)
+    return labeller_variant(bundle, precision)
+
+
 def labeller_variant(bundle: Bundle, precision: Precision) -> Variant:
     """The whole labeller in one graph. Raises BundleError."""
     manifest = bundle.manifest

@@ -8,7 +8,7 @@ from engines.engine_cache import Sidecar, key_of, plan_path
 from engines.open_gpu import BATCH_SIZES, Machine, default_precision
 from engines.plan_build import PARITY_SAMPLES, PlanOptions, plans_for_bundle
 from engines.plan_parity import PlanParity, Precision
-from engines.plan_variant import fused_variant, labeller_variant
+from engines.plan_variant import variant_of
 from engines.tensorrt_module import version_of
 
 PRECISIONS: dict[str, Precision] = {"fp16": "float16", "fp32": "float32"}
@@ -33,11 +33,7 @@ def lines_from_request(request: EngineRequest, machine: Machine) -> list[str]:
     bundle = open_bundle(request.bundle)
     precision = request.precision or default_precision(bundle)
     trt, device = machine.tensorrt(), machine.open_device(request.device)
-    variant = (
-        fused_variant(bundle, precision, device)
-        if request.fused
-        else labeller_variant(bundle, precision)
-    )
+    variant = variant_of(bundle, precision, device, request.fused)
     options = PlanOptions(
         cache=request.cache,
         batch_sizes=request.batch_sizes or BATCH_SIZES,
