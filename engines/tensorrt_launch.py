@@ -4,10 +4,10 @@ one CUDA graph for each batch size."""
 from typing import Any
 
 from engines.device import Device
-from engines.errors import EngineOpenError, EngineRunError
+from engines.errors import EngineOpenError, EngineRunError, PlanError
 from engines.recorded_runs import RecordedRuns
 from engines.run_memory import RunMemory
-from engines.tensorrt_plan import TensorRTPlan
+from engines.tensorrt_plan import TensorRTPlan, shape_of
 
 
 class PlanContexts:
@@ -48,7 +48,7 @@ class PlanContexts:
         good = context.set_optimization_profile_async(plan.profiles[rows], self._stream)
         device.synchronize(self._stream)
         for name, spec in plan.inputs.items():
-            good = good and context.set_input_shape(name, (rows, *spec.extents))
+            good = good and context.set_input_shape(name, shape_of(spec, rows))
         for name in (*plan.inputs, *plan.outputs):
             good = good and context.set_tensor_address(name, addresses[name])
         if not good:
@@ -56,6 +56,12 @@ class PlanContexts:
                 f"TensorRT refuses batches of {rows}: {self._log.last_error}; build the "
                 "engine again"
             )
+        for name, spec in plan.outputs.items():  # each has memory for just this
+            if (shape := tuple(context.get_tensor_shape(name))) != shape_of(spec, rows):
+                raise PlanError(
+                    f"the engine's {name} is {list(shape)} in batches of {rows}; the bundle "
+                    f"needs {list(shape_of(spec, rows))}"
+                )
         return context
 
 

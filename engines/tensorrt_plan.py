@@ -86,17 +86,26 @@ class TensorRTPlan:
             )
         for role, specs in roles.items():
             for name, spec in specs.items():
-                found = (
-                    engine.get_tensor_mode(name).name,
-                    DTYPES.get(engine.get_tensor_dtype(name).name),
-                    tuple(engine.get_tensor_shape(name)),
-                )
-                if found != (role, spec.dtype, _open_shape(spec)):
+                mode = engine.get_tensor_mode(name).name
+                dtype = DTYPES.get(engine.get_tensor_dtype(name).name)
+                shape = tuple(engine.get_tensor_shape(name))
+                if (mode, dtype) != (role, spec.dtype) or not _may_become(shape, spec):
                     raise PlanError(
-                        f"the engine's {name} is {found[0].lower()} {found[1]} {list(found[2])}; "
-                        f"the bundle needs {role.lower()} {spec.dtype} {list(_open_shape(spec))}"
+                        f"the engine's {name} is {mode.lower()} {dtype} {list(shape)}; the bundle "
+                        f"needs {role.lower()} {spec.dtype} {list(shape_of(spec, -1))}"
                     )
 
 
-def _open_shape(spec: ArraySpec) -> tuple[int, ...]:
-    return (-1, *spec.extents) if spec.batched else spec.extents
+def shape_of(spec: ArraySpec, rows: int) -> tuple[int, ...]:
+    """Of a run of so many rows."""
+    return (rows, *spec.extents) if spec.batched else spec.extents
+
+
+def _may_become(shape: tuple[int, ...], spec: ArraySpec) -> bool:
+    """Extents that TensorRT does not know before it is told the batch are -1; where a plan is for
+    one size, it may know that one as well. A context checks the rest."""
+    wanted = shape_of(spec, -1)
+    return len(shape) == len(wanted) and all(
+        -1 in (found, needed) or found == needed
+        for found, needed in zip(shape, wanted, strict=True)
+    )

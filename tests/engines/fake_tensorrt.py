@@ -73,6 +73,8 @@ class FakeTensorRT:
         self.refuses = ""  # why builds fail, empty: they do not
         self.runs_fail = False
         self.spoil: Callable[[str, NDArray[Any]], None] | None = None  # outputs, in place
+        # What an engine or a context says of a tensor's shape, in place of the truth.
+        self.says_shape: Callable[[str, tuple[int, ...]], tuple[int, ...]] | None = None
         self.ILogger = _ILogger
         for enum, names in (SAME | MEMBERS[version]).items():
             kind: Any = Enum if enum in ("DataType", *SAME) else IntEnum
@@ -139,11 +141,20 @@ class _Engine:
         return self._trt.DataType[kind]
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        return tuple(-1 if d.dim_param else d.dim_value for d in self._values[name].shape.dim)
+        return self.said(name, self._shape(name))
 
     def get_tensor_profile_shape(self, name: str, index: int) -> list[tuple[int, ...]]:
-        shape = (self.sizes[index], *self.get_tensor_shape(name)[1:])
+        shape = (self.sizes[index], *self._shape(name)[1:])
         return [shape, shape, shape]
+
+    def said(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return self._trt.says_shape(name, shape) if self._trt.says_shape else shape
+
+    def shape_in(self, name: str, rows: int) -> tuple[int, ...]:
+        return tuple(rows if extent < 0 else extent for extent in self._shape(name))
+
+    def _shape(self, name: str) -> tuple[int, ...]:
+        return tuple(-1 if d.dim_param else d.dim_value for d in self._values[name].shape.dim)
 
     def create_execution_context(self) -> "_Context | None":
         if self._trt.device.room <= 0:
@@ -169,6 +180,10 @@ class _Context:
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         self._shapes[name] = shape
         return shape[0] == self._engine.sizes[self._profile]
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        rows = self._engine.sizes[self._profile]
+        return self._engine.said(name, self._engine.shape_in(name, rows))
 
     def set_tensor_address(self, name: str, address: int) -> bool:
         self._addresses[name] = address

@@ -164,6 +164,35 @@ def test_a_plan_that_contradicts_the_manifest_is_refused(
         )
 
 
+def test_what_tensorrt_knows_of_shapes_before_and_after_it_is_told_the_batch_is_all_right(
+    graphs: Any, tensorrt: Bench
+) -> None:
+    def unknown(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(-1 for _ in shape) if -1 in shape else shape
+
+    def fixed(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(2 if extent < 0 else extent for extent in shape)
+
+    assert tensorrt.trt is not None
+    bundle = graphs.write()
+    for tensorrt.trt.says_shape in (unknown, fixed):
+        tensorrt.device.sealed = False
+        result = tensorrt.open(bundle, (2,)).run(rows(0.5, 0.25), limits(2), ("mask",))
+        assert len(result.sample) == 2
+
+
+def test_a_context_whose_outputs_would_not_fit_their_memory_is_refused(
+    graphs: Any, tensorrt: Bench
+) -> None:
+    def wider(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (*shape[:-1], 99) if name == "mask" and -1 not in shape else shape
+
+    assert tensorrt.trt is not None
+    tensorrt.trt.says_shape = wider
+    with pytest.raises(PlanError, match=r"mask is \[2, .*, 99\] in batches of 2"):
+        tensorrt.open(graphs.write(), (2,))
+
+
 def test_no_room_for_a_context_is_said(graphs: Any, tensorrt: Bench) -> None:
     bundle = graphs.write()
     tensorrt.open(bundle, (2,))
