@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -19,6 +20,9 @@ BASE = {"grpcio", "grpcio-status", "numpy", "protobuf", "zstandard"}
 USER_EXTRAS = {"torch", "cli", "datasets", "jpeg"}
 APPLICATION_EXTRAS = {"tracing", "serve", "train", "fused", "lpips", "export", "gpu", "dev"}
 GPU_ALONE = {"cuda-python", "onnxruntime-gpu", "tensorrt"}
+# What torch asks for in the build that the package index has; a build without CUDA asks for none.
+TORCH_OF_THE_INDEX = {"torch": "==2.13.0", "triton": "==3.7.1", "cuda-bindings": ">=13.0.3,<14"}
+CUDA_OF_TORCH = ("cuda-toolkit", "nvidia-")  # pinned by torch itself
 # Modules of every extra: a base installation has none of them.
 OPTIONAL_MODULES = (
     "click", "jinja2", "onnx", "onnxruntime", "PIL", "msgspec", "pycocotools",
@@ -104,13 +108,21 @@ def test_only_the_gpu_extra_leads_to_gpu_packages(metadata: Message) -> None:
 
 
 def test_constraints_pin_everything_that_setup_installs(metadata: Message) -> None:
-    pins = dict(
-        (canonicalize_name(name), version)
-        for name, version in re.findall(r"(?m)^([\w.-]+)==(\S+)$", _text("constraints.txt"))
-    )
+    pins = _pins()
     installed = _closure(_requirements(metadata), _extras_of_setup())
     assert {name: pins.get(name) for name in installed} == installed
     assert not pins.keys() - installed.keys(), "pinned, but nothing asks for it"
+
+
+def test_the_pins_are_those_of_torch_from_the_package_index_too() -> None:
+    pins = _pins()
+    for name, wanted in TORCH_OF_THE_INDEX.items():
+        assert SpecifierSet(wanted).contains(pins[name]), f"{name} {pins[name]}"
+
+
+def _pins() -> dict[str, str]:
+    found = re.findall(r"(?m)^([\w.-]+)==(\S+)$", _text("constraints.txt"))
+    return {canonicalize_name(name): version for name, version in found}
 
 
 def _closure(roots: list[Requirement], extras: set[str]) -> dict[str, str]:
@@ -123,6 +135,8 @@ def _closure(roots: list[Requirement], extras: set[str]) -> dict[str, str]:
         if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
             continue
         name = canonicalize_name(requirement.name)
+        if name.startswith(CUDA_OF_TORCH):
+            continue
         try:
             found = distribution(name)
         except PackageNotFoundError:

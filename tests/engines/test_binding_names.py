@@ -1,9 +1,9 @@
 """What the room calls exists in the packages as they are, where they are installed."""
 
-import importlib.util
-
 import pytest
 
+from engines.cuda import _runtime
+from engines.cuda_kernel import driver_module
 from tests.engines.binding_names import cuda_names, driver_names, missing, tensorrt_names
 from tests.engines.fake_device import FakeDevice
 from tests.engines.fake_tensorrt import MEMBERS, VERSIONS, FakeTensorRT
@@ -36,10 +36,5 @@ def test_tensorrt_has_every_name() -> None:
 
 
 def test_cuda_python_has_every_name() -> None:
-    if importlib.util.find_spec("cuda") is None:
-        pytest.skip("cuda-python is not installed")
-    from engines.cuda import _runtime
-    from engines.cuda_kernel import driver_module
-
     assert missing(_runtime(), cuda_names()) == []
     assert missing(driver_module(), driver_names()) == []
