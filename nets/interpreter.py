@@ -62,7 +62,8 @@ class EnsembleHead(nn.Module):
 
 
 def member_as_sequential(head: EnsembleHead, k: int) -> nn.Sequential:
-    """Member k as the release builds it: Linear, ReLU, BatchNorm1d, twice, Linear."""
+    """Member k as the release builds it: Linear, ReLU, BatchNorm1d, twice, Linear; where the head
+    is, in its dtype."""
     d, (h1, h2), c = head.config.features, head.config.hidden, head.config.outputs
     net = nn.Sequential(
         nn.Linear(d, h1), nn.ReLU(), nn.BatchNorm1d(h1),
@@ -82,7 +83,7 @@ def member_as_sequential(head: EnsembleHead, k: int) -> nn.Sequential:
         for key in ("weight", "bias", "running_mean", "running_var"):
             state[f"{name}.{key}"] = getattr(norm, key)[rows]
     net.load_state_dict(state, strict=False)
-    return net.eval().to(head.weight2.dtype)
+    return net.eval().to(head.weight2)
 
 
 class Interpreter(nn.Module):

@@ -53,7 +53,9 @@ def _point(heat: Tensor, window_px: int) -> Tensor:
     total = window.sum()
     if total <= 0:
         return heat.new_tensor([column + 0.5, row + 0.5, heat[row, column]])
-    rows, columns = (torch.arange(n, dtype=torch.float64) + 0.5 for n in window.shape)
+    rows, columns = (
+        torch.arange(n, dtype=torch.float64, device=heat.device) + 0.5 for n in window.shape
+    )
     x = left + (window.sum(dim=0) @ columns) / total
     y = top + (window.sum(dim=1) @ rows) / total
     return torch.stack([x, y, heat[row, column].double()]).to(heat.dtype)

@@ -11,10 +11,11 @@ from nets.encoder import Encoder
 from training.errors import TrainingError
 from training.fit_encoder import EncoderFitConfig, fit_encoder
 from training.frame import Frame, frame_for_resolution
-from training.invert_options import device_option, distance_option, vgg_weights_option
+from training.invert_options import distance_option, vgg_weights_option
 from training.lpips_distance import DistanceName, distance_from_name
 from training.options import (
     FILE,
+    device_option,
     force_option,
     generator_option,
     mean_latent_option,

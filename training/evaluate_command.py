@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import click
+import torch
 
 from checkpoints import InterpreterCard, interpreter_from_file
 from training.errors import LabelError, TrainingError
@@ -13,6 +14,7 @@ from training.labelled_set import LabelledSet, LabelPaths, labelled_set
 from training.options import (
     FILE,
     FOLDER,
+    device_option,
     generator_option,
     label_options,
     mean_latent_option,
@@ -26,6 +28,7 @@ from training.options import (
 @label_options
 @click.option("--interpreter", "weights", type=FILE, required=True, help="Weights with their card.")
 @click.option("--out", type=FOLDER, required=True, help="Folder of evaluation.json and .png.")
+@device_option
 def evaluate(
     generator_path: Path,
     mean_latent: Path | None,
@@ -36,6 +39,7 @@ def evaluate(
     depth: Path | None,
     weights: Path,
     out: Path,
+    device: torch.device,
 ) -> None:
     """Compares an interpreter's labels with those of images it was not trained on."""
     generator, _, sha256 = read_generator(generator_path, mean_latent)
@@ -45,6 +49,8 @@ def evaluate(
             f"{weights} was trained on a generator of SHA-256 {card.generator_sha256}, "
             f"{generator_path} has {sha256}"
         )
+    generator.to(device)
+    interpreter.to(device)
     images = image_set_from_folder(folder)
     check_generator(images, generator.config, sha256, generator_path)
     images.check_files()

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 import numpy as np
+import torch
 from click.core import ParameterSource
 
 from checkpoints import write_interpreter, write_members
@@ -18,6 +19,7 @@ from training.labelled_set import LabelledSet, LabelPaths, labelled_set
 from training.options import (
     FILE,
     FOLDER,
+    device_option,
     force_option,
     generator_option,
     label_options,
@@ -25,7 +27,6 @@ from training.options import (
     numbers_from_text,
     read_generator,
     refuse_existing,
-    torch_device,
 )
 
 SUFFIX = ".safetensors"
@@ -79,7 +80,7 @@ SUFFIX = ".safetensors"
     help="published: DatasetGAN's batches of 64 of all pixels, its rate and its stopping rule, in "
     "place of --steps, --pixels and --learning-rate.",
 )
-@click.option("--device", default="cpu", help="Where to train, as cuda or cuda:1.")
+@device_option
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=FitConfig.seed)
 @click.option("--licence", "licences", multiple=True, help="Licence tag; may be repeated.")
 @click.option("--members-out", type=FOLDER, help="Also write model_<k>.pth, as published, here.")
@@ -93,7 +94,7 @@ def interpreter(
     depth: Path | None,
     out: Path,
     force: bool,
-    device: str,
+    device: torch.device,
     licences: tuple[str, ...],
     members_out: Path | None,
     **settings: Any,
@@ -115,7 +116,7 @@ def interpreter(
     out.parent.mkdir(parents=True, exist_ok=True)  # before the training, not after
     partial = out.with_name(f"{out.stem}.unfinished{SUFFIX}")
     identity = identity_of_fit(sha256, labels, config)
-    trained = fit_interpreter(generator.to(torch_device(device)), labels, config, partial, identity)
+    trained = fit_interpreter(generator.to(device), labels, config, partial, identity)
     card = card_from_fit(
         trained,
         labels,

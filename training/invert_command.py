@@ -26,11 +26,12 @@ from training.inversion_report import (
 )
 from training.inversion_sheet import write_sheets
 from training.invert import Fit, InvertConfig, invert_images
-from training.invert_options import device_option, distance_option, vgg_weights_option
+from training.invert_options import distance_option, vgg_weights_option
 from training.lpips_distance import DistanceName, distance_from_name
 from training.options import (
     FILE,
     FOLDER,
+    device_option,
     generator_option,
     mean_latent_option,
     read_generator,

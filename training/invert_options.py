@@ -1,7 +1,6 @@
 """Options that `encoder` and `invert` share."""
 
 import click
-import torch
 
 from training.options import FILE
 
@@ -14,20 +13,4 @@ distance_option = click.option(
 )
 vgg_weights_option = click.option(
     "--vgg-weights", type=FILE, help="torchvision's VGG-16 for LPIPS; absent: from torch's cache."
-)
-
-
-def torch_device(name: str) -> torch.device:
-    """A device that torch can compute on. Raises click.BadParameter."""
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise click.BadParameter(f"torch cannot use {name!r} here: {reason}") from error
-    return device
-
-
-device_option = click.option(
-    "--device", type=torch_device, metavar="NAME", default="cpu", help="As cuda."
 )

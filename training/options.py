@@ -28,6 +28,22 @@ mean_latent_option = click.option(
     "--mean-latent", type=FILE, help="Mean of w (.npy) of a StyleGAN1 .pt."
 )
 
+
+def torch_device(name: str) -> torch.device:
+    """A device that torch can compute on. Raises click.BadParameter."""
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0]
+        raise click.BadParameter(f"torch cannot use {name!r} here: {reason}") from error
+    return device
+
+
+device_option = click.option(
+    "--device", type=torch_device, metavar="NAME", default="cpu", help="As cuda, or cuda:1."
+)
+
 force_option = click.option("--force", is_flag=True, help="Replace what is at --out.")
 
 
@@ -94,14 +110,3 @@ def rows_from_text(text: str) -> tuple[int, int]:
     if not (colon and first.isdecimal() and end.isdecimal()):
         raise click.BadParameter(f"{text!r} is not FIRST:END, as in 64:448")
     return int(first), int(end)
-
-
-def torch_device(name: str) -> torch.device:
-    """A device by torch's name for it. Raises TrainingError when it is not there."""
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).partition("\n")[0]
-        raise TrainingError(f"there is no device {name} here: {reason}") from error
-    return device

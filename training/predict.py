@@ -46,9 +46,10 @@ def predictions(
     card: InterpreterCard,
     ws: NDArray[np.float32],  # [n, num_ws, w_dim]
 ) -> Iterator[Prediction]:
-    """Labels of each image, in order."""
+    """Labels of each image, in order; runs where the generator and the interpreter are."""
+    device = generator.mapping.w_avg.device
     members = {kind: _members(interpreter.head(kind)) for kind in interpreter.heads}
-    for row in tqdm(torch.from_numpy(ws), desc="labels", unit="image"):
+    for row in tqdm(torch.from_numpy(ws).to(device), desc="labels", unit="image"):
         taps = generator.synthesis(row[None]).taps
         yield prediction_from_taps(members, card, taps)
 
@@ -77,13 +78,13 @@ def prediction_from_taps(
     points = None
     if "keypoints" in raw and card.keypoints is not None:
         heatmaps = raw["keypoints"].mean(dim=0)
-        points = keypoints_from_heatmaps(heatmaps, card.keypoints.window_px).numpy()
+        points = keypoints_from_heatmaps(heatmaps, card.keypoints.window_px).cpu().numpy()
     return Prediction(
-        mask=majority(raw["segmentation"]).numpy() if "segmentation" in raw else None,
+        mask=majority(raw["segmentation"]).cpu().numpy() if "segmentation" in raw else None,
         keypoints=points,
-        depth=raw["depth"][..., 0].mean(dim=0).numpy() if "depth" in raw else None,
+        depth=raw["depth"][..., 0].mean(dim=0).cpu().numpy() if "depth" in raw else None,
         uncertainty=score,
-        uncertainty_map=None if divergence is None else divergence.numpy(),
+        uncertainty_map=None if divergence is None else divergence.cpu().numpy(),
     )
 
 

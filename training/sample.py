@@ -122,11 +122,15 @@ def check_config(generator: Generator, config: SampleConfig) -> None:
 @torch.no_grad()
 def drawn_w(generator: Generator, config: SampleConfig) -> NDArray[np.float32]:
     """w of every candidate before truncation, float32 [candidates, w_dim]."""
+    device = generator.mapping.w_avg.device
     indices = np.arange(config.candidates)
-    z = torch.from_numpy(latents(config.seed, Purpose.OBJECT, indices, generator.config.z_dim))
+    drawn = latents(config.seed, Purpose.OBJECT, indices, generator.config.z_dim)
+    z = torch.from_numpy(drawn).to(device)
     c = None
     if generator.config.c_dim:
-        of_class = torch.from_numpy(classes(config.seed, indices, generator.config.c_dim))
+        of_class = torch.from_numpy(classes(config.seed, indices, generator.config.c_dim)).to(
+            device
+        )
         c = torch.nn.functional.one_hot(of_class.long(), generator.config.c_dim).float()
     parts = [
         generator.mapping(
@@ -134,7 +138,7 @@ def drawn_w(generator: Generator, config: SampleConfig) -> NDArray[np.float32]:
         )
         for i in range(0, len(z), MAPPED_AT_ONCE)
     ]
-    return torch.cat(parts).numpy()
+    return torch.cat(parts).cpu().numpy()
 
 
 def truncated(
@@ -142,7 +146,7 @@ def truncated(
 ) -> NDArray[np.float32]:
     """w [n, w_dim] -> w+ [n, num_ws, w_dim], the first `cutoff` rows drawn towards the mean."""
     ws = np.repeat(w[:, None], generator.config.num_ws, axis=1)
-    mean = generator.mapping.w_avg.numpy()
+    mean = generator.mapping.w_avg.cpu().numpy()
     ws[:, : config.cutoff] = mean + config.psi * (ws[:, : config.cutoff] - mean)
     return ws
 

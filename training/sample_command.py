@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import click
+import torch
 
 from training.frame import frame_for_resolution
 from training.options import (
     FOLDER,
+    device_option,
     generator_option,
     mean_latent_option,
     read_generator,
@@ -41,6 +43,7 @@ from training.sample import Choice, SampleConfig, sample_images
     metavar="FIRST:END",
     help="Rows of the grid to keep, as 64:448 for cars.",
 )
+@device_option
 def sample(
     generator_path: Path,
     mean_latent: Path | None,
@@ -53,6 +56,7 @@ def sample(
     cutoff: int | None,
     grid: int | None,
     rows: tuple[int, int] | None,
+    device: torch.device,
 ) -> None:
     """Draws images to label: images/*.png, their latents, and the index that pairs them."""
     generator, card, sha256 = read_generator(generator_path, mean_latent)
@@ -65,5 +69,5 @@ def sample(
         cutoff=card.truncation_cutoff if cutoff is None else cutoff,
     )
     frame = frame_for_resolution(generator.config.resolution, grid, rows)
-    sample_images(generator, config, frame, out, sha256)
+    sample_images(generator.to(device), config, frame, out, sha256)
     click.echo(f"wrote {count} images of {frame} pixels, their latents and their index to {out}")

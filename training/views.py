@@ -113,7 +113,7 @@ def images_of_average(
     generator: Generator, codes: NDArray[np.float32], frame: Frame
 ) -> NDArray[np.uint8]:
     """The object of the mean of w under codes [n, view_layers, w_dim]: [n, height, width, 3]."""
-    ws = np.tile(generator.mapping.w_avg.numpy(), (len(codes), generator.config.num_ws, 1))
+    ws = np.tile(generator.mapping.w_avg.cpu().numpy(), (len(codes), generator.config.num_ws, 1))
     ws[:, : codes.shape[1]] = codes
     return images_from_ws(generator, ws, frame)
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 import click
+import torch
 
 from checkpoints import write_views
 from nets.generator import Generator
@@ -12,6 +13,7 @@ from training.errors import TrainingError
 from training.frame import Frame, frame_for_resolution
 from training.options import (
     FILE,
+    device_option,
     force_option,
     generator_option,
     mean_latent_option,
@@ -73,6 +75,7 @@ SUFFIX = ".safetensors"
 @click.option(
     "--rows", type=rows_from_text, metavar="FIRST:END", help="Rows of it to show, as 64:448."
 )
+@device_option
 def views(
     generator_path: Path,
     mean_latent: Path | None,
@@ -90,6 +93,7 @@ def views(
     objects: int,
     grid: int | None,
     rows: tuple[int, int] | None,
+    device: torch.device,
 ) -> None:
     """Makes a bank of view codes, the first rows of w+, for `export bundle --views`.
 
@@ -102,6 +106,7 @@ def views(
     if cameras_path is not None and (candidates or spread):
         raise click.UsageError("--cameras says which; leave --candidates and --spread out")
     generator, card, sha256 = read_generator(generator_path, mean_latent)
+    generator.to(device)
     config = ViewsConfig(
         view_layers=view_layers_of(card, view_layers),
         psi=card.truncation_psi if psi is None else psi,

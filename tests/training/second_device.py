@@ -131,6 +131,5 @@ def _check(func: Any, args: Any, given: list[torch.Tensor], any_ours: bool) -> N
             raise WrongDevice(f"{func}: a tensor of the CPU is indexed by one of the device")
     plain = [x for x in given if not isinstance(x, OnDevice) and x.dim() > 0]
     if any_ours and plain:
-        raise WrongDevice(
-            f"{func}: tensors of the CPU {[tuple(x.shape) for x in plain]} among ours"
-        )
+        shapes = [tuple(x.shape) for x in plain]
+        raise WrongDevice(f"{func}: tensors of the CPU {shapes} among the device's")

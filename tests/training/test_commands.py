@@ -185,7 +185,7 @@ def test_a_fit_that_was_killed_is_taken_up_and_ends_with_the_same_file(
         (("--members", "0"), 2, "0 is not in the range"),
         (("--labels", "nowhere"), 1, "index.json cannot be read"),
         (("--masks", "nowhere"), 1, "nowhere cannot be read"),
-        (("--device", "abacus"), 1, "there is no device abacus here"),
+        (("--device", "abacus"), 2, "torch cannot use 'abacus' here"),
         (("--out", "x.pth"), 1, "weights are written as .safetensors"),
         (("--mean-latent", "mean.npy"), 1, "brings its own; leave it out"),
         (("--learning-rate", "nan"), 2, "nan is not a number"),

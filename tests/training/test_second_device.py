@@ -3,6 +3,7 @@
 The results are the CPU's to the bit, because the second device computes with the CPU's kernels.
 """
 
+import copy
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Literal
@@ -13,20 +14,26 @@ import torch
 from torch import nn
 
 from checkpoints import Classes
+from nets.config import GeneratorConfig
+from nets.generator import generator_from_config
 from nets.inverse_graphics import InverseGraphicsConfig
 from tests.training.ellipsoid_sets import BANK, EXTENT, sets_of_ellipsoids
 from tests.training.second_device import DEVICE, WrongDevice, second_device
 from tests.training.sets import CLASSES, tiny_generator, tiny_labels
+from training.card import card_from_fit
 from training.encode import ws_from_images
+from training.evaluation import evaluate
 from training.fit_config import FitConfig
 from training.fit_encoder import EncoderFitConfig, fit_encoder
 from training.fit_interpreter import fit_interpreter
-from training.frame import Frame
+from training.frame import Frame, images_from_ws
 from training.invert import InvertConfig, invert_images
+from training.sample import SampleConfig, drawn_w, truncated
 from training.shapes.config import InverseFit
 from training.shapes.fit import InverseTraining
 from training.shapes.from_images import shapes_of_images
 from training.shapes.run import silhouettes_met
+from training.views import small_images
 
 FRAME = Frame(grid=16, crop_top=2, height=12)
 FIT = FitConfig(members=2, steps=5, pixels=256, learning_rate=1e-2)
@@ -62,6 +69,30 @@ def test_the_second_device_refuses_what_cuda_would(device: torch.device) -> None
     assert torch.equal((there * 2).cpu(), here * 2)
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        GeneratorConfig(16, (8, 8, 8), z_dim=4, w_dim=6, c_dim=3, mapping_layers=2),
+        GeneratorConfig(16, (8, 8, 8), z_dim=4, w_dim=6, architecture="resnet", conv_clamp=256),
+        GeneratorConfig(16, (8, 8, 8), z_dim=4, w_dim=6, architecture="orig"),
+        GeneratorConfig(256, (4,) * 7, z_dim=4, w_dim=6, family="stylegan1"),
+    ],
+)
+def test_every_kind_of_generator_runs_where_it_is(
+    device: torch.device, config: GeneratorConfig
+) -> None:
+    torch.manual_seed(0)
+    generator = generator_from_config(config).eval().requires_grad_(False)
+    there = copy.deepcopy(generator).to(device)
+    z, c = torch.randn(2, 4), torch.eye(3)[:2] if config.c_dim else None
+    w = generator.mapping(z, c)
+    assert torch.equal(there.mapping(z.to(device), c if c is None else c.to(device)).cpu(), w)
+    ws = w[:, None].repeat(1, config.num_ws, 1)
+    expected, found = generator.synthesis(ws), there.synthesis(ws.to(device))
+    assert torch.equal(found.image.cpu(), expected.image)
+    assert all(torch.equal(a.cpu(), b) for a, b in zip(found.taps, expected.taps, strict=True))
+
+
 @pytest.mark.parametrize("schedule", ["cosine", "published"])
 def test_an_interpreter_is_fitted_where_its_generator_is(
     device: torch.device, schedule: Literal["cosine", "published"]
@@ -95,6 +126,25 @@ def test_images_are_inverted_where_the_generator_is(device: torch.device) -> Non
     expected = invert_images(tiny_generator(), images, FRAME, config)
     found = invert_images(tiny_generator().to(device), images, FRAME, config)
     assert torch.equal(found.best.ws, expected.best.ws) and found.failed.device.type == "cpu"
+
+
+def test_images_are_drawn_and_labelled_where_the_generator_is(device: torch.device) -> None:
+    config = SampleConfig(count=2, candidates=4, psi=0.7, cutoff=6)
+    here, there = tiny_generator(), tiny_generator().to(device)
+    ws = truncated(here, drawn_w(here, config), config)
+    codes = ws[:, :2]
+    assert (truncated(there, drawn_w(there, config), config) == ws).all()
+    assert (images_from_ws(there, ws, FRAME) == images_from_ws(here, ws, FRAME)).all()
+    assert (small_images(there, codes) == small_images(here, codes)).all()
+
+
+def test_an_interpreter_is_evaluated_where_it_is(device: torch.device) -> None:
+    labels, generator = tiny_labels(), tiny_generator()
+    trained = fit_interpreter(generator, labels, FIT)
+    card = card_from_fit(trained, labels, FIT, "0" * 64, "styledconv+const", [])
+    expected = evaluate(generator, trained, card, labels)
+    found = evaluate(generator.to(device), trained.to(device), card, labels)
+    assert str(found) == str(expected)
 
 
 def test_shapes_are_learnt_and_made_where_the_network_is(device: torch.device) -> None:

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import click
+import torch
 
 from nets.inverse_graphics import InverseGraphicsConfig
 from nets.textured import Cameras
 from training.errors import TrainingError
-from training.options import FILE, torch_device
+from training.options import FILE, device_option
 from training.shapes.config import InverseFit, Weights
 from training.shapes.downloaded_sets import sets_from_source
 from training.shapes.fit import InverseTraining
@@ -79,7 +80,7 @@ NOT_NEGATIVE = click.FloatRange(0)
 @click.option("--offset", default=WEIGHTS.offset, type=NOT_NEGATIVE, help="Weight.")
 @click.option("--every", default=250, type=AT_LEAST_1, help="Steps between sheets and states.")
 @click.option("--seed", default=FIT.seed, type=click.IntRange(0, 2**63 - 1))
-@click.option("--device", default="cpu", help="As torch names it.")
+@device_option
 def inverse_graphics(
     source: str,
     out: Path,
@@ -96,12 +97,11 @@ def inverse_graphics(
     focal: float,
     every: int,
     seed: int,
-    device: str,
+    device: torch.device,
     **told: Any,
 ) -> None:
     """Trains a network that turns one image into a textured mesh."""
     refuse_existing(out, resume)
-    where = torch_device(device)
     weights = Weights(**{f.name: told.pop(f.name) for f in fields(Weights) if f.name in told})
     try:
         network = InverseGraphicsConfig(extent, hidden, texture, radius or 1.0, tell_camera)
@@ -114,7 +114,7 @@ def inverse_graphics(
         network = replace(network, radius=radius_of_sets(sets, bank))
     config = InverseFit(network, weights, seed=seed, **told)
     out.parent.mkdir(parents=True, exist_ok=True)
-    training = InverseTraining(config, sets, bank, where)
+    training = InverseTraining(config, sets, bank, device)
     run = Run(out, every, background_of(origin, asked), list(origin.licences))
     measured = run_inverse(training, origin, run, resume)
     click.echo(

@@ -9,8 +9,7 @@ import torch
 
 from checkpoints import inverse_graphics_from_file, sha256_of_file
 from training.errors import TrainingError
-from training.invert_options import device_option
-from training.options import FILE, FOLDER
+from training.options import FILE, FOLDER, device_option
 from training.shapes.from_images import Looks, subjects_from_folder
 from training.shapes.from_sets import subjects_from_source
 from training.shapes.keypoint_files import Places, pose_from_file
