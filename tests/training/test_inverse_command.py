@@ -36,7 +36,6 @@ def ran(source: str, out: Path, *arguments: object) -> Result:
     [
         (["--texture", 5], "power of two"),
         (["--extent", 2], "extent is 2"),
-        (["--device", "abacus"], "no device abacus"),
         (["--views", 6], "its bank has 4"),
     ],
 )
