@@ -10,6 +10,7 @@ import torch
 from checkpoints import NATIVE, GeneratorCard, generator_from_path, sha256_of_file
 from nets.generator import Generator
 from training.errors import TrainingError
+from training.state_file import digest
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Number = TypeVar("Number", int, float)
@@ -86,6 +87,11 @@ def read_generator(path: Path, mean_latent: Path | None) -> tuple[Generator, Gen
         raise TrainingError(f"--mean-latent is given, but {path} brings its own; leave it out")
     network, card = generator_from_path(path, mean_latent)
     return network, card, sha256_of_file(path)
+
+
+def identity_of_generator(generator: Generator, sha256: str) -> dict[str, str]:
+    """Of a recipe; --mean-latent is no part of the file that the hash is of."""
+    return {"generator": sha256, "mean latent": digest(generator.mapping.w_avg)}
 
 
 def rows_from_text(text: str) -> tuple[int, int]:
