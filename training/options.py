@@ -91,7 +91,7 @@ def read_generator(path: Path, mean_latent: Path | None) -> tuple[Generator, Gen
 
 def identity_of_generator(generator: Generator, sha256: str) -> dict[str, str]:
     """Of a recipe; --mean-latent is no part of the file that the hash is of."""
-    return {"generator": sha256, "mean latent": digest(generator.mapping.w_avg)}
+    return {"generator weights": sha256, "means of w": digest(generator.mapping.w_avg)}
 
 
 def rows_from_text(text: str) -> tuple[int, int]:

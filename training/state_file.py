@@ -6,6 +6,7 @@ things as their hashes.
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from checkpoints import tensors_from_file, write_tensors
 from training.errors import TrainingError
 
 RECIPE = "recipe"
+HASH = re.compile("[0-9a-f]{64}")
 SHOWN = 60  # characters of a value in a message
 Recipe = Mapping[str, object]  # of what JSON can hold
 
@@ -64,12 +66,10 @@ def load_state(
     now = json.loads(json.dumps(recipe))
     try:
         then = json.loads(bytes(tensors.pop(RECIPE).tolist()).decode())
-        for name in now:
-            if then.get(name) != now[name]:
-                raise TrainingError(
-                    f"{path} was made with {name} {_short(then.get(name))}, this command has "
-                    f"{_short(now[name])}; give the same, or {otherwise}"
-                )
+        for name, value in now.items():
+            if then.get(name) != value:
+                what = _difference(name, then.get(name), value)
+                raise TrainingError(f"{path} was made with {what}; give the same, or {otherwise}")
         load(tensors)
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
@@ -80,7 +80,7 @@ def load_state(
 
 def copy_tensors(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
     """Fills `own` with the values of the same names. Raises ValueError naming what does not fit."""
-    for key in own.keys() | tensors.keys():
+    for key in sorted(own.keys() | tensors.keys()):
         if key not in own or key not in tensors:
             raise ValueError(f"{key} is {'missing' if key in own else 'unexpected'}")
         if (own[key].shape, own[key].dtype) != (tensors[key].shape, tensors[key].dtype):
@@ -119,6 +119,12 @@ def tensors_of_trained(values: Mapping[str, Tensor], adam: torch.optim.Adam) -> 
 def digest(values: Tensor) -> str:
     """SHA-256 of a tensor's values."""
     return hashlib.sha256(values.contiguous().numpy().tobytes()).hexdigest()
+
+
+def _difference(name: str, then: object, now: object) -> str:
+    if all(isinstance(value, str) and HASH.fullmatch(value) for value in (then, now)):
+        return f"other {name} than this command has"
+    return f"{name} {_short(then)}, this command has {_short(now)}"
 
 
 def _short(value: object) -> str:

@@ -164,7 +164,7 @@ def test_a_training_has_the_bytes_of_one_from_the_service_and_goes_on_likewise(
     other = made(bank_server, tmp_path / "other", "--format", "png", *others)
     refused = trained(other, outs["cut"], "--resume")
     assert isinstance(refused.exception, TrainingError)
-    assert "was made with other images of objects than this command has" in str(refused.exception)
+    assert "was made with other images of objects (--source," in str(refused.exception)
     assert trained(folders / "tars", outs["cut"], "--resume").exit_code == 0
     assert contents(tmp_path / "cut") == whole
 

@@ -135,7 +135,7 @@ def test_another_recipe_or_other_sets_are_not_gone_on_with(tmp_path: Path) -> No
     for name, other in {
         "batch": training(replace(FAST, batch=3)),
         "weights": training(replace(FAST, weights=Weights(colour=1.0))),
-        "images .by --source": training(FAST, sets_of_ellipsoids(3)),
+        "other images of objects .--source": training(FAST, sets_of_ellipsoids(3)),
     }.items():
         with pytest.raises(TrainingError, match=f"made with {name}.*leave --resume out"):
             run_inverse(other, MODEL, run_at(out), resume=True)

@@ -85,7 +85,7 @@ def test_a_state_of_another_recipe_is_refused(tmp_path: Path) -> None:
     changes = {
         "learning_rate": (replace(FAST, learning_rate=1e-4), REAL),
         "regulariser": (replace(FAST, regulariser=Regulariser(feature="gradients")), REAL),
-        "real images": (FAST, Pool(blobs(2))),
+        "other real images": (FAST, Pool(blobs(2))),
     }
     for name, (config, real) in changes.items():
         with pytest.raises(TrainingError, match=rf"was made with {name} .*leave --resume out"):

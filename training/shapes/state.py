@@ -10,7 +10,7 @@ from training.shapes.fit import InverseTraining
 from training.state_file import Recipe, copy_tensors, digest, load_state, tensors_of_trained
 
 SETS = ("images", "silhouettes", "codes")
-BY = "(by --source, --objects, --views and --background)"
+BY = "of objects (--source, --objects, --views, --background)"
 
 
 def recipe_of(training: InverseTraining) -> Recipe:
