@@ -93,16 +93,18 @@ def copy_tensors(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> No
 
 
 def adam_with_moments(
-    parameters: Iterable[Tensor], learning_rate: float, betas: tuple[float, float] = (0.9, 0.999)
+    parameters: Iterable[Tensor],
+    learning_rate: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+    fused: bool = False,
 ) -> torch.optim.Adam:
     """With its moments there from the start, so that a state of step 0 is like any other."""
     trained = list(parameters)
-    adam = torch.optim.Adam(trained, learning_rate, betas=betas)
+    adam = torch.optim.Adam(trained, learning_rate, betas=betas, fused=fused)
     for parameter in trained:
         zeros = torch.zeros_like(parameter, requires_grad=False)
-        adam.state[parameter] = {
-            "step": torch.tensor(0.0), "exp_avg": zeros, "exp_avg_sq": zeros.clone()
-        }  # fmt: skip
+        step = torch.zeros((), device=parameter.device if fused else "cpu")
+        adam.state[parameter] = {"step": step, "exp_avg": zeros, "exp_avg_sq": zeros.clone()}
     return adam
 
 
