@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
+from PIL import Image
 from torch import Tensor
 
 from checkpoints import WeightsError, refiner_from_file, tensors_from_file, write_tensors
 from nets.refiner import RefinerConfig
+from training.__main__ import main
 from training.errors import RefinerError, TrainingError
 from training.fit_refiner import RefinerTraining, refined_bytes
 from training.image_pool import Pool
@@ -77,6 +80,23 @@ def test_a_resumed_training_leaves_the_same_bytes(tmp_path: Path, ended_at: int,
     write_state(state_path(parts), training.state.tensors(), recipe_of(config, SOURCE, REAL))
     run_refiner(config, SOURCE, REAL, run_at(parts, every=100), resume=True)
     assert files(parts) == files(whole)
+
+
+def test_a_job_that_always_says_resume_begins_and_goes_on(tmp_path: Path) -> None:
+    for name, pool in (("source", SOURCE), ("real", REAL)):
+        (tmp_path / name).mkdir()
+        for i, image in enumerate(pool.images):
+            pixels = image.permute(1, 2, 0).numpy()
+            Image.fromarray(pixels).save(tmp_path / name / f"{i:02d}.png")
+    out = tmp_path / "r.safetensors"
+    line = [
+        "refiner", "--source", tmp_path / "source", "--real", tmp_path / "real", "--out", out,
+        "--warm-up", 1, "--critic-warm-up", 1, "--steps", 2, "--batch", 4, "--width", 4,
+        "--blocks", 1, "--history", 4, "--max-shift", 99, "--min-structure", -1, "--resume",
+    ]  # fmt: skip
+    said = [CliRunner().invoke(main, [str(word) for word in line]) for _ in range(2)]
+    assert [result.exit_code for result in said] == [0, 0], said[0].output
+    assert ["is not there yet" in result.output for result in said] == [True, False]
 
 
 def test_a_state_of_another_recipe_is_refused(tmp_path: Path) -> None:
