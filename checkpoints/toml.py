@@ -75,6 +75,8 @@ def write_text(path: Path, text: str) -> None:
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
             stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())  # a machine that stops may else leave an empty file
             os.fchmod(stream.fileno(), 0o644)
         os.replace(name, path)
     except BaseException:

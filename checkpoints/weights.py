@@ -89,6 +89,8 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     try:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial)
         partial.chmod(0o644)  # as the card's; safetensors makes files that only their owner reads
+        with partial.open("rb") as stream:
+            os.fsync(stream.fileno())  # a machine that stops may else leave an empty file
         os.replace(partial, path)
     except SafetensorError as error:  # the disk is full, or the folder not there
         raise WeightsError(f"{path} cannot be written: {_one_line(error)}") from error

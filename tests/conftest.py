@@ -53,6 +53,8 @@ LONGEST = (
     "service/test_any_inference_request.py",
     "service/test_any_request.py",
     "training/test_commands.py",
+    "training/test_killed_encoder.py",
+    "training/test_killed_invert.py",
 )
 
 

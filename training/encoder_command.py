@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 import torch
 
-from checkpoints import EncoderCard, write_encoder
+from checkpoints import EncoderCard, sha256_of_file, write_encoder
 from nets.encoder import Encoder
 from training.errors import TrainingError
 from training.fit_encoder import EncoderFitConfig, fit_encoder
@@ -18,11 +18,13 @@ from training.options import (
     device_option,
     force_option,
     generator_option,
+    identity_of_generator,
     mean_latent_option,
     read_generator,
     refuse_existing,
     rows_from_text,
 )
+from training.state_file import StateFile, state_path
 
 SUFFIX = ".safetensors"
 
@@ -68,6 +70,12 @@ SUFFIX = ".safetensors"
 @distance_option
 @vgg_weights_option
 @device_option
+@click.option(
+    "--every",
+    type=click.IntRange(1),
+    default=250,
+    help="Steps between writings of the state that a killed training goes on from.",
+)
 @click.option("--licence", "licences", multiple=True, help="Licence tag; may be repeated.")
 def encoder(
     generator_path: Path,
@@ -86,9 +94,13 @@ def encoder(
     distance_name: DistanceName,
     vgg_weights: Path | None,
     device: torch.device,
+    every: int,
     licences: tuple[str, ...],
 ) -> None:
-    """Trains an encoder that starts `invert`; it sees no image but the generator's own."""
+    """Trains an encoder that starts `invert`; it sees no image but the generator's own.
+
+    The state of an unfinished training lies beside --out, and the same command goes on from it.
+    """
     if latent_steps + image_steps == 0:
         raise click.UsageError("--latent-steps and --image-steps are both 0; one must be more")
     if out.suffix != SUFFIX:  # its card, .toml, lies beside it
@@ -108,7 +120,15 @@ def encoder(
     distance, words = distance_from_name(distance_name, vgg_weights, device)
     click.echo(words)
     out.parent.mkdir(parents=True, exist_ok=True)  # before the hours, not after
-    trained = fit_encoder(generator.to(device), frame, config, distance).cpu()
+    recipe = {
+        **identity_of_generator(generator, sha256),
+        **asdict(frame),
+        **asdict(config),
+        "distance": distance.name,
+        "VGG weights": vgg_weights and sha256_of_file(vgg_weights),
+    }
+    unfinished = StateFile(state_path(out), recipe, every)
+    trained = fit_encoder(generator.to(device), frame, config, distance, unfinished).cpu()
     made: dict[str, str | int | float | bool] = {
         "by": "python -m training encoder",
         **asdict(config),
@@ -118,6 +138,7 @@ def encoder(
         trained, frame, sha256, list(licences) or generator_card.licences, made
     )
     write_encoder(out, trained, card)
+    unfinished.remove()
     click.echo(f"wrote {out} and its card")
 
 

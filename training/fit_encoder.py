@@ -4,21 +4,24 @@ Nothing is labelled and no real image is needed. Half of the samples have rows o
 because real images are not made of one w.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm import trange
+from tqdm import tqdm
 
 from nets.encoder import Encoder, EncoderConfig, encoder_channels
 from nets.generator import Generator
 from training.encode import encoder_steps
+from training.encoder_state import EncoderState
 from training.errors import TrainingError
 from training.frame import Frame
 from training.invert import colours_from_ws
 from training.perceptual import STRUCTURE, Distance
+from training.state_file import StateFile, adam_with_moments, write_state
 
 MAX_INPUT = 256  # pixels of an encoder's wider side
 SHOWN_EVERY = 20  # steps between figures on the progress bar
@@ -40,53 +43,92 @@ class EncoderFitConfig:
     psi: float = 1.0  # truncation of the samples
     seed: int = 0
 
+    @property
+    def steps(self) -> int:
+        """Of both phases."""
+        return self.latent_steps + self.image_steps
+
 
 def fit_encoder(
     generator: Generator,
     frame: Frame,
     config: EncoderFitConfig,
     distance: Distance = STRUCTURE,
+    unfinished: StateFile | None = None,
 ) -> Encoder:
-    """Trains an encoder of framed images; deterministic for a seed, on the generator's device."""
+    """Trains an encoder of framed images, on the generator's device; deterministic for a seed on
+    one machine, taken up or not.
+
+    Raises TrainingError, WeightsError.
+    """
+    state = new_state(generator, frame, config)
+    if unfinished is not None:
+        unfinished.take_up(state.load)
+    samples = sampled_ws(generator, config, state.chances)
+    with tqdm(total=config.steps, initial=state.step, desc="encoder", unit="step") as progress:
+        while state.step < config.steps:
+            ws = next(samples)
+            loss = train_step(state, generator, ws, frame, config, distance)
+            if state.step % SHOWN_EVERY == 0:
+                if not loss.isfinite():
+                    raise TrainingError(
+                        f"the encoder's loss is {loss.item()} at step {state.step}; lower "
+                        f"--learning-rate, {config.learning_rate}"
+                    )
+                progress.set_postfix_str(f"loss {loss.item():.4f}", refresh=False)
+            state.step += 1
+            progress.update()
+            if unfinished is not None and state.step % unfinished.every == 0:
+                write_state(unfinished.path, state.tensors(), unfinished.recipe)
+    return state.encoder.eval().requires_grad_(False)
+
+
+def new_state(generator: Generator, frame: Frame, config: EncoderFitConfig) -> EncoderState:
+    """Before the first step, on the generator's device."""
     device = generator.mapping.w_avg.device
     torch.manual_seed(config.seed)
     encoder = Encoder(encoder_config(generator, frame, config.iterations)).to(device)
-    source = torch.Generator().manual_seed(config.seed)
-    samples = sampled_ws(generator, config, source)
+    chances = torch.Generator().manual_seed(config.seed)
     encoder.w_avg.copy_(generator.mapping.w_avg)
-    encoder.w_std.copy_(drawn_w(generator, MEASURED, source).std(dim=0))
+    encoder.w_std.copy_(drawn_w(generator, MEASURED, chances).std(dim=0))
+    adam = adam_with_moments(encoder.parameters(), config.learning_rate)
+    return EncoderState(encoder, adam, chances, config.steps)
 
-    optimizer = torch.optim.Adam(encoder.parameters(), lr=config.learning_rate)
-    steps = config.latent_steps + config.image_steps
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    progress = trange(steps, desc="encoder", unit="step")
-    for step in progress:
-        ws = next(samples)
-        with torch.no_grad():
-            images = colours_from_ws(generator, ws, frame)
-        optimizer.zero_grad()
-        for predicted in encoder_steps(encoder, generator, images, frame):
-            # Huber's: rare w lie far out (6 times the spread in the demo) and would rule.
-            loss = F.huber_loss(predicted / encoder.w_std, ws / encoder.w_std)
-            if step >= config.latent_steps:
-                made = colours_from_ws(generator, predicted, frame)
-                loss = (
-                    config.perceptual_weight * distance.between(made, images).mean()
-                    + config.mse_weight * (made - images).square().mean()
-                    + config.latent_weight * loss
-                )
-            loss.backward()  # of each residual step by itself: they start from given latents
-        torch.nn.utils.clip_grad_norm_(encoder.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        if step % SHOWN_EVERY == 0:
-            if not loss.isfinite():
-                raise TrainingError(
-                    f"the encoder's loss is {loss.item()} at step {step}; lower --learning-rate, "
-                    f"{config.learning_rate}"
-                )
-            progress.set_postfix_str(f"loss {loss.item():.4f}", refresh=False)
-    return encoder.eval().requires_grad_(False)
+
+def train_step(
+    state: EncoderState,
+    generator: Generator,
+    ws: Tensor,  # [batch, num_ws, w_dim]
+    frame: Frame,
+    config: EncoderFitConfig,
+    distance: Distance,
+) -> Tensor:
+    """One step of Adam; the last residual step's loss."""
+    encoder = state.encoder
+    with torch.no_grad():
+        images = colours_from_ws(generator, ws, frame)
+    state.adam.zero_grad()
+    for predicted in encoder_steps(encoder, generator, images, frame):
+        # Huber's: rare w lie far out (6 times the spread in the demo) and would rule.
+        loss = F.huber_loss(predicted / encoder.w_std, ws / encoder.w_std)
+        if state.step >= config.latent_steps:
+            made = colours_from_ws(generator, predicted, frame)
+            loss = (
+                config.perceptual_weight * distance.between(made, images).mean()
+                + config.mse_weight * (made - images).square().mean()
+                + config.latent_weight * loss
+            )
+        loss.backward()  # of each residual step by itself: they start from given latents
+    torch.nn.utils.clip_grad_norm_(encoder.parameters(), 1.0)
+    for group in state.adam.param_groups:
+        group["lr"] = learning_rate_at(state.step, config)
+    state.adam.step()
+    return loss.detach()
+
+
+def learning_rate_at(step: int, config: EncoderFitConfig) -> float:
+    """Adam's, from a step alone, so that nothing of it has to be kept."""
+    return 0.5 * config.learning_rate * (1 + math.cos(math.pi * step / config.steps))
 
 
 def encoder_config(generator: Generator, frame: Frame, iterations: int) -> EncoderConfig:

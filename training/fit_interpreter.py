@@ -1,9 +1,8 @@
 """Labelled images -> a trained interpreter: all members of all heads in one batched model."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -14,13 +13,11 @@ from nets.interpreter import HeadConfig, HeadKind, Interpreter, published_hidden
 from training.errors import LabelError, TrainingError
 from training.features import PixelFeatures, features_from_ws
 from training.fit_config import PUBLISHED, FitConfig
-from training.fit_state import FitState, fit_state_from_file, write_fit_state
+from training.fit_state import FitState
 from training.labelled_set import LabelledSet
 from training.pixels import Pixels, PixelSampler
+from training.state_file import StateFile, adam_with_moments, write_state
 from training.targets import Targets
-
-SAVE_EVERY = 200  # steps
-Save = Callable[[FitState], None]
 
 
 @dataclass(frozen=True)
@@ -36,8 +33,7 @@ def fit_interpreter(
     generator: Generator,
     labels: LabelledSet,
     config: FitConfig,
-    partial: Path | None = None,  # where an unfinished fit is kept, and taken up again
-    identity: str = "",  # of everything that goes in; another one's file is not taken up
+    unfinished: StateFile | None = None,
 ) -> Interpreter:
     """Trains every head the set has labels for, on the device of the generator; deterministic for
     a seed on one machine, taken up or not.
@@ -53,17 +49,13 @@ def fit_interpreter(
     features = features_from_ws(generator, labels.ws, labels.frame, config.resize, needed=needed)
     torch.manual_seed(config.seed)
     interpreter = Interpreter(head_configs(labels, config, features.features)).to(device)
-    state = FitState(interpreter, _optimizer(interpreter, config))
-    if partial is not None and partial.exists():
-        fit_state_from_file(partial, state, identity)
-
-    def save(current: FitState) -> None:
-        if partial is not None:
-            write_fit_state(partial, current, identity)
-
+    adam = adam_with_moments(interpreter.parameters(), config.learning_rate, fused=True)
+    state = FitState(interpreter, adam)
+    if unfinished is not None:
+        unfinished.take_up(state.load)
     targets = Targets(labels, config, device)
     interpreter.train()
-    _fit(state, features, targets, sampler, config, save)
+    _fit(state, features, targets, sampler, config, unfinished)
     if "depth" in interpreter.heads:
         targets.with_depth_units(interpreter.head("depth"))
     return interpreter.eval().requires_grad_(False).cpu()
@@ -75,7 +67,7 @@ def _fit(
     targets: Targets,
     sampler: PixelSampler,
     config: FitConfig,
-    save: Save,
+    unfinished: StateFile | None,
 ) -> None:
     """Steps until the schedule ends; the published one ends each member by its rule."""
     published = config.schedule == "published"
@@ -90,8 +82,8 @@ def _fit(
                 state.watch(torch.stack(list(losses.values())).sum(dim=0).cpu(), step.epoch)
                 if state.stopped.all():
                     break
-            if state.step % SAVE_EVERY == 0:
-                save(state)
+            if unfinished is not None and state.step % unfinished.every == 0:
+                write_state(unfinished.path, state.tensors(), unfinished.recipe)
     state.restore_stopped()
 
 
@@ -172,7 +164,3 @@ def head_configs(labels: LabelledSet, config: FitConfig, features: int) -> tuple
     return tuple(
         HeadConfig(kind, features, hidden, count, config.members) for kind, count in outputs.items()
     )
-
-
-def _optimizer(interpreter: Interpreter, config: FitConfig) -> torch.optim.Adam:
-    return torch.optim.Adam(interpreter.parameters(), lr=config.learning_rate, fused=True)

@@ -1,28 +1,23 @@
-"""A fit under way: weights, Adam's moments, members that have stopped; and its file.
+"""A fit under way: weights, Adam's moments, members that have stopped.
 
-Random draws are functions of the step, so nothing else has to be kept. The file is safetensors.
+Random draws are functions of the step, so nothing else has to be kept.
 """
 
-import os
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from nets.interpreter import Interpreter
-from training.errors import TrainingError
 from training.fit_config import PUBLISHED
+from training.state_file import copy_tensors, tensors_of_trained
 
-ADAM = ("exp_avg", "exp_avg_sq", "step")
-RULE = ("lowest", "waited", "stopped")
+KEPT = "kept."
 
 
 @dataclass
 class FitState:
-    """What changes from step to step."""
+    """What changes from step to step; `tensors` and `load` are its file."""
 
     interpreter: Interpreter
     optimizer: torch.optim.Adam
@@ -63,57 +58,28 @@ class FitState:
             for name, rows in self._by_member():
                 rows[self.stopped] = self.kept[name][self.stopped]
 
+    def tensors(self) -> dict[str, Tensor]:
+        """The whole state by name; what is in it may not be changed."""
+        values = self.interpreter.state_dict(prefix="model.", keep_vars=True)
+        return {
+            "step": torch.tensor(self.step),
+            "lowest": self.lowest,
+            "waited": self.waited,
+            "stopped": self.stopped,
+            **tensors_of_trained(values, self.optimizer),
+            **{f"{KEPT}{name}": rows for name, rows in self.kept.items()},
+        }
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Goes on from there. Raises ValueError naming what does not fit this configuration."""
+        self.kept = {}
+        if any(name.startswith(KEPT) for name in tensors):
+            self.kept = {name: torch.empty_like(rows) for name, rows in self._by_member()}
+        own = self.tensors()
+        copy_tensors(own, tensors)
+        self.step = int(own["step"])
+
     def _by_member(self) -> list[tuple[str, Tensor]]:
         """Every weight and statistic as [members, ...]: all begin with the members' rows."""
         state = self.interpreter.state_dict()
         return [(n, t.view(self.members, -1)) for n, t in state.items() if t.ndim > 0]
-
-
-def write_fit_state(path: Path, state: FitState, identity: str) -> None:
-    """Writes the state in one step."""
-    tensors = {f"model.{name}": t for name, t in state.interpreter.state_dict().items()}
-    for name, parameter in state.interpreter.named_parameters():
-        for key in ADAM:
-            tensors[f"{key}.{name}"] = state.optimizer.state[parameter][key]
-    tensors |= {f"rule.{name}": getattr(state, name) for name in RULE}
-    tensors |= {f"kept.{name}": t for name, t in state.kept.items()}
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        contiguous = {name: t.detach().contiguous() for name, t in tensors.items()}
-        save_file(contiguous, partial, {"identity": identity, "step": str(state.step)})
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def fit_state_from_file(path: Path, state: FitState, identity: str) -> None:
-    """Fills `state` with what `write_fit_state` wrote. Raises TrainingError when the file is broken
-    or of a fit of other labels, generator or settings."""
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("identity") != identity:
-                raise TrainingError(
-                    f"{path} is an unfinished fit of other labels, another generator or other "
-                    "settings; delete it, or give another --out"
-                )
-            names = file.keys()
-            tensors = {name: file.get_tensor(name) for name in names}
-        state.step = int(metadata["step"])
-        state.interpreter.load_state_dict(_part(tensors, "model"))
-        moments = {key: _part(tensors, key) for key in ADAM}
-        for name, parameter in state.interpreter.named_parameters():
-            kept = {key: moments[key][name].to(parameter.device) for key in ADAM}
-            state.optimizer.state[parameter] = kept
-        for name in RULE:
-            setattr(state, name, tensors[f"rule.{name}"])
-        device = next(state.interpreter.parameters()).device
-        state.kept = {name: t.to(device) for name, t in _part(tensors, "kept").items()}
-    except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise TrainingError(f"{path} is no unfinished fit ({reason}); delete it") from error
-
-
-def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    start = f"{prefix}."
-    return {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}

@@ -57,20 +57,19 @@ def framed(image: Tensor, frame: Frame) -> Tensor:
 
 def bytes_from_colours(colours: Tensor) -> NDArray[np.uint8]:
     """[N, 3, H, W], nominally in [-1, 1] -> uint8 [N, H, W, 3] (x 127.5 + 128, cut off)."""
-    return (
-        (colours * 127.5 + 128).clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous().cpu().numpy()
-    )
+    values = (colours * 127.5 + 128).clamp(0, 255).byte()
+    return values.permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
 @torch.no_grad()
 def images_from_ws(
     generator: Generator, ws: NDArray[np.float32], frame: Frame
 ) -> NDArray[np.uint8]:
-    """w+ [n, num_ws, w_dim] -> uint8 [n, height, width, 3]; runs where the generator is."""
+    """w+ [n, num_ws, w_dim] -> uint8 [n, height, width, 3]; computed where the generator is."""
     device = generator.mapping.w_avg.device
     return np.concatenate(
         [
-            bytes_from_colours(framed(generator.synthesis(chunk).image, frame))
-            for chunk in torch.from_numpy(ws).to(device).split(AT_ONCE)
+            bytes_from_colours(framed(generator.synthesis(chunk.to(device)).image, frame))
+            for chunk in torch.from_numpy(ws).split(AT_ONCE)
         ]
     )

@@ -1,6 +1,7 @@
 """python -m training interpreter: labelled images -> weights of the label ensemble."""
 
 import hashlib
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,10 @@ from training.options import (
     read_generator,
     refuse_existing,
 )
+from training.state_file import StateFile, state_path
 
 SUFFIX = ".safetensors"
+SAVE_EVERY = 200  # steps
 
 
 @click.command()
@@ -114,9 +117,13 @@ def interpreter(
     labels = labelled_set(images, LabelPaths(classes, masks, keypoints, depth))
     click.echo(f"{len(labels)} of {len(images)} images have labels")
     out.parent.mkdir(parents=True, exist_ok=True)  # before the training, not after
-    partial = out.with_name(f"{out.stem}.unfinished{SUFFIX}")
-    identity = identity_of_fit(sha256, labels, config)
-    trained = fit_interpreter(generator.to(device), labels, config, partial, identity)
+    recipe = {
+        "generator weights": sha256,
+        "labels": digest_of_labels(labels),
+        **asdict(config),
+    }
+    unfinished = StateFile(state_path(out), recipe, SAVE_EVERY)
+    trained = fit_interpreter(generator.to(device), labels, config, unfinished)
     card = card_from_fit(
         trained,
         labels,
@@ -126,11 +133,11 @@ def interpreter(
         list(licences) or generator_card.licences,
     )
     write_interpreter(out, trained, card)
-    partial.unlink(missing_ok=True)
     click.echo(f"wrote {out} and its card: {', '.join(head.kind for head in card.heads)}")
     if members_out is not None:
         paths = write_members(members_out, trained)
         click.echo(f"wrote {paths[0]} to {paths[-1].name}")
+    unfinished.remove()
 
 
 def refuse_settings_of_ours(config: FitConfig) -> None:
@@ -156,9 +163,11 @@ def check_config(config: FitConfig, out: Path) -> None:
         raise TrainingError(f"--class-weights are {weights}; they must be at least 0, not all 0")
 
 
-def identity_of_fit(generator_sha256: str, labels: LabelledSet, config: FitConfig) -> str:
-    """A hash of everything a fit is a function of."""
-    digest = hashlib.sha256(f"{generator_sha256} {config} {labels.stems}".encode())
+def digest_of_labels(labels: LabelledSet) -> str:
+    """A hash of all that a fit sees of them."""
+    count = 0 if labels.classes is None else len(labels.classes.cards)
+    seen = (labels.frame, labels.stems, count, labels.ignore_id)
+    digest = hashlib.sha256(repr(seen).encode())
     for array in (labels.ws, labels.masks, labels.keypoints, labels.depth):
         if array is not None:
             digest.update(np.ascontiguousarray(array).data)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from checkpoints import write_text
-from training.invert import Fit, Inversion
+from training.inversion import Fit, Inversion
 
 FEWEST = 5  # images, for a median to say what is usual
 PSNR_FLOOR_DB = 1.0  # an image this close to the median is as good as it

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from nets.generator import Generator
 from training.errors import TrainingError
 from training.frame import Frame, framed
+from training.inversion import Fit, Inversion, Parts
 from training.perceptual import STRUCTURE, Distance
 
 PIXELS_AT_ONCE = 8 * 256 * 256  # of the generator's images that are optimised as one batch
@@ -37,27 +38,6 @@ class InvertConfig:
     mse_weight: float = 1.0
     latent_weight: float = 1.0
     at_once: int | None = None  # images of a batch; None: by the generator's resolution
-
-
-@dataclass(frozen=True)
-class Fit:
-    """Latents of n images and how well they make them; float32 but for `step`."""
-
-    ws: Tensor  # [n, num_ws, w_dim]
-    loss: Tensor  # [n]
-    perceptual: Tensor  # [n], the distance, unweighted
-    psnr_db: Tensor  # [n], of colours cut to [0, 1], over the framed rows
-    step: Tensor  # int64 [n], updates before it
-
-
-@dataclass(frozen=True)
-class Inversion:
-    """Where n images started, the point of the lowest loss, and the last one."""
-
-    start: Fit
-    best: Fit
-    last: Fit
-    failed: Tensor  # bool [n]: a loss was not finite, the latents are of no use
 
 
 @dataclass(frozen=True)
@@ -93,8 +73,11 @@ def invert_images(
     config: InvertConfig,
     start: Tensor | None = None,  # [n, num_ws, w_dim]; None: the mean of w
     distance: Distance = STRUCTURE,
+    parts: Parts | None = None,
 ) -> Inversion:
     """Optimises the latents of every image, each by its own loss; results are on the CPU.
+
+    Batches that `parts` has are not optimised again, and it gets the others as they are done.
 
     The same arguments give the same latents on the same machine; another `at_once` changes
     them by rounding. Runs on the device of the generator. Raises TrainingError when extents
@@ -105,20 +88,27 @@ def invert_images(
     start = mean.expand(shape) if start is None else start
     _check_extents(images, frame, start, shape)
     at_once = config.at_once or images_at_once(generator.config.resolution)
-    parts = []
-    with tqdm(total=len(images) * config.steps, desc="invert", unit="step") as progress:
+    done = {} if parts is None else dict(parts.done)
+    begun = 0 if parts is None else parts.images * config.steps
+    total = len(images) * config.steps
+    with tqdm(total=total, initial=begun, desc="invert", unit="step") as progress:
         for first in range(0, len(images), at_once):
+            if first in done:
+                continue
             rows = slice(first, first + at_once)
             targets = colours_from_bytes(images[rows]).to(mean.device)
             task = Task(
                 generator, targets, start[rows].to(mean.device).clone(), frame, distance, config
             )
-            parts.append(_descend(task, progress.update))
+            done[first] = _descend(task, progress.update)
+            if parts is not None:
+                parts.add(first, done[first])
+    ordered = [done[first] for first in sorted(done)]
     return Inversion(
-        start=_joined([part.start for part in parts]),
-        best=_joined([part.best for part in parts]),
-        last=_joined([part.last for part in parts]),
-        failed=torch.cat([part.failed for part in parts]).cpu(),
+        start=_joined([part.start for part in ordered]),
+        best=_joined([part.best for part in ordered]),
+        last=_joined([part.last for part in ordered]),
+        failed=torch.cat([part.failed.cpu() for part in ordered]),
     )
 
 
@@ -193,7 +183,7 @@ def _chosen(choose: Tensor, a: Fit, b: Fit) -> Fit:  # bool [n]: a's rows there,
 
 def _joined(fits: list[Fit]) -> Fit:
     columns = zip(*(_tensors(fit) for fit in fits), strict=True)
-    return Fit(*(torch.cat(column).cpu() for column in columns))
+    return Fit(*(torch.cat([part.cpu() for part in column]) for column in columns))
 
 
 def _check_extents(

@@ -13,7 +13,14 @@ from nets.generator import Generator
 from training.encode import ws_from_images
 from training.errors import TrainingError
 from training.frame import Frame, frame_for_resolution, images_from_ws
-from training.image_set import IMAGES, ImageEntry, refuse_existing_set, write_image_set
+from training.image_set import (
+    IMAGES,
+    ImageEntry,
+    refuse_existing_set,
+    sha256_of_array,
+    write_image_set,
+)
+from training.inversion import UNFINISHED, Fit, Parts
 from training.inversion_report import (
     Judgement,
     Keep,
@@ -25,7 +32,7 @@ from training.inversion_report import (
     write_report,
 )
 from training.inversion_sheet import write_sheets
-from training.invert import Fit, InvertConfig, invert_images
+from training.invert import InvertConfig, images_at_once, invert_images
 from training.invert_options import distance_option, vgg_weights_option
 from training.lpips_distance import DistanceName, distance_from_name
 from training.options import (
@@ -33,6 +40,7 @@ from training.options import (
     FOLDER,
     device_option,
     generator_option,
+    identity_of_generator,
     mean_latent_option,
     read_generator,
     rows_from_text,
@@ -112,6 +120,7 @@ def invert(
     """Finds the latents of real images, so that labels of real images can train.
 
     Writes the framed images, their latents, the index that pairs them, report.json and sheets.
+    Batches that are done lie in --out, and the same command goes on after them.
     """
     refuse_existing_set(out)
     if images.resolve() in (out.resolve(), (out / IMAGES).resolve()):
@@ -138,24 +147,37 @@ def invert(
             "encoder, then --encoder)"
         )
 
+    encoder_sha256 = None if encoder_path is None else sha256_of_file(encoder_path)
+    at_once = batch or images_at_once(generator.config.resolution)
+    recipe = {
+        **identity_of_generator(generator, sha256),
+        "encoder weights": encoder_sha256,
+        **asdict(frame),
+        "images": sha256_of_array(real.pixels),
+        **asdict(config),
+        "at_once": at_once,
+        "distance": distance.name,
+        "VGG weights": vgg_weights and sha256_of_file(vgg_weights),
+    }
+    shape = (len(real.pixels), generator.config.num_ws, generator.config.w_dim)
+    parts = Parts(out / UNFINISHED, recipe, shape, at_once)
+    out.mkdir(parents=True, exist_ok=True)  # before the hours, not after
     generator.to(device)
     start = None
     if encoder is not None:
         start = ws_from_images(encoder.to(device), generator, real.pixels, frame)
-    inversion = invert_images(generator, real.pixels, frame, config, start, distance)
-    generator.cpu()
+    inversion = invert_images(generator, real.pixels, frame, config, start, distance, parts)
 
     made: dict[str, str | int | float | bool | None] = {
         "by": "python -m training invert",
         **asdict(config),
         "distance": distance.name,
         "start": "mean latent" if encoder is None else "encoder",
-        "encoder_sha256": None if encoder_path is None else sha256_of_file(encoder_path),
+        "encoder_sha256": encoder_sha256,
         **asdict(judgement),
     }
     report = report_of_inversion(inversion, real.names, judgement, made)
     kept = kept_fit(inversion, keep)
-    out.mkdir(parents=True, exist_ok=True)
     write_report(out, report)
     start_name = str(made["start"])
     shown = [images_from_ws(generator, fit.ws.numpy(), frame) for fit in (inversion.start, kept)]
@@ -163,6 +185,7 @@ def invert(
     click.echo(table_of_report(report, start_name))
     click.echo(f"wrote {out / 'report.json'} and {', '.join(path.name for path in sheets)}")
     write_kept(out, real, kept, frame, report, sha256)
+    parts.remove()
 
 
 def encoder_and_frame(

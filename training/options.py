@@ -10,6 +10,7 @@ import torch
 from checkpoints import NATIVE, GeneratorCard, generator_from_path, sha256_of_file
 from nets.generator import Generator
 from training.errors import TrainingError
+from training.state_file import digest, state_path
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Number = TypeVar("Number", int, float)
@@ -51,6 +52,15 @@ def refuse_existing(path: Path, force: bool) -> None:
     """Raises TrainingError when writing there would lose what somebody made."""
     if path.exists() and not force:
         raise TrainingError(f"{path} exists; give --force to replace it, or another name")
+
+
+def goes_on(out: Path, resume: bool) -> bool:
+    """Whether there is something to resume. A job that is always started with --resume has nothing
+    at first; weights without their state are a mistake, which reading the state tells."""
+    if resume and not (state_path(out).exists() or out.exists()):
+        click.echo(f"{state_path(out)} is not there yet: training starts at its beginning")
+        return False
+    return resume
 
 
 def label_options(command: Command) -> Command:
@@ -102,6 +112,11 @@ def read_generator(path: Path, mean_latent: Path | None) -> tuple[Generator, Gen
         raise TrainingError(f"--mean-latent is given, but {path} brings its own; leave it out")
     network, card = generator_from_path(path, mean_latent)
     return network, card, sha256_of_file(path)
+
+
+def identity_of_generator(generator: Generator, sha256: str) -> dict[str, str]:
+    """Of a recipe; --mean-latent is no part of the file that the hash is of."""
+    return {"generator weights": sha256, "means of w": digest(generator.mapping.w_avg)}
 
 
 def rows_from_text(text: str) -> tuple[int, int]:

@@ -8,6 +8,7 @@ import click
 from nets.refiner import RefinerConfig
 from training.errors import RefinerError
 from training.image_pool import Pool, images_from_folder, pool_from_source
+from training.options import goes_on
 from training.refiner_config import Feature, Reduction, RefinerFit, Regulariser
 from training.refiner_run import Run, run_refiner, words_from_geometry
 
@@ -37,7 +38,7 @@ UNIT, SHARE = click.FloatRange(-1, 1), click.FloatRange(0, 1, max_open=True)
     required=True,
     help="Weights file to write (.safetensors); card, state and contact sheets lie beside it.",
 )
-@click.option("--resume", is_flag=True, help="Go on from the state beside --out.")
+@click.option("--resume", is_flag=True, help="Go on from the state beside --out, if there is one.")
 @click.option("--images", default=2048, type=AT_LEAST_1, help="At most, of source and real.")
 @click.option("--fit", "scale", is_flag=True, help="Scale and cut real images to the source's.")
 @click.option("--steps", default=FIT.steps, type=AT_LEAST_0, help="Alternations.")
@@ -106,7 +107,7 @@ def refiner(
         out, every, max_shift, min_structure, min_agreement, segmenter_steps,
         list(licences) or list(made.licences),
     )  # fmt: skip
-    found = run_refiner(config, made, wanted, run, resume)
+    found = run_refiner(config, made, wanted, run, goes_on(out, resume))
     click.echo(f"wrote {out} and its card: {words_from_geometry(found)}")
 
 

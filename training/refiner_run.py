@@ -24,7 +24,8 @@ from training.geometry import Geometry, geometry_of
 from training.image_pool import Pool
 from training.refiner_config import RefinerFit
 from training.refiner_sheet import sheet_from_rows
-from training.refiner_state_file import load_state, recipe_text, state_path, write_state
+from training.refiner_state_file import go_on, recipe_of
+from training.state_file import state_path, write_state
 
 CHECKED, SHOWN = 64, 8  # images at every stop
 
@@ -45,9 +46,9 @@ class Run:
 def run_refiner(config: RefinerFit, source: Pool, real: Pool, run: Run, resume: bool) -> Geometry:
     """Trains to the end; raises RefinerError when a loss or the geometry goes out of bounds."""
     training = RefinerTraining(config, source.images, real.images)
-    recipe = recipe_text(config, source, real)
+    recipe = recipe_of(config, source, real)
     if resume:
-        load_state(training, state_path(run.out), recipe)
+        go_on(training, state_path(run.out), recipe)
     segmenter = segmenter_of_source(source, config, run)
     state, found = training.state, None
     with tqdm(total=config.total, initial=state.step, desc="refiner", unit="step") as bar:
@@ -57,7 +58,7 @@ def run_refiner(config: RefinerFit, source: Pool, real: Pool, run: Run, resume: 
             bar.set_postfix({k: f"{v:.3f}" for k, v in losses.items()}, refresh=False)
             if state.step % run.every == 0 or state.step == config.total:
                 found = check_and_write(training, source, real, run, segmenter)
-                write_state(training, state_path(run.out), recipe)
+                write_state(state_path(run.out), training.state.tensors(), recipe)
                 sheet = sheet_path(run.out, state.step).name
                 bar.write(f"step {state.step}: {words_from_geometry(found)}; {sheet}")
     return found or measured(training, source, segmenter)[1]

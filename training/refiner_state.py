@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from nets.refiner import PatchCritic, Refiner
 from training.history import History
 from training.refiner_config import RefinerFit
+from training.state_file import adam_with_moments, copy_tensors, tensors_of_trained
+
+BETAS = (0.5, 0.999)  # Adam's
 
 
 class RefinerState:
@@ -25,8 +28,10 @@ class RefinerState:
             critic = PatchCritic(config.network.channels, config.critic_width)
         self.refiner, self.critic = _channels_last(refiner), _channels_last(critic)
         self.average = copy.deepcopy(self.refiner).eval().requires_grad_(False)  # what is kept
-        self.refiner_adam = _adam(self.refiner, config.learning_rate)
-        self.critic_adam = _adam(self.critic, config.learning_rate)
+        self.refiner_adam = adam_with_moments(
+            self.refiner.parameters(), config.learning_rate, BETAS
+        )
+        self.critic_adam = adam_with_moments(self.critic.parameters(), config.learning_rate, BETAS)
         self.history = History(config.history, shape)
         self.step = 0
 
@@ -40,38 +45,24 @@ class RefinerState:
         }
         for key, parameter in self.average.named_parameters():
             found[f"average.{key}"] = parameter
-        for name, module, adam in self._parts():
-            for key, parameter in module.named_parameters():
-                found[f"{name}.{key}"] = parameter.detach()
-                for moment, value in adam.state[parameter].items():
-                    found[f"{name}.{key}.{moment}"] = value
+        for name, module, adam in (
+            ("refiner", self.refiner, self.refiner_adam),
+            ("critic", self.critic, self.critic_adam),
+        ):
+            values = {f"{name}.{key}": value for key, value in module.named_parameters()}
+            found |= tensors_of_trained(values, adam)
         return found
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Goes on from there. Raises ValueError naming what does not fit this configuration."""
         own = self.tensors()
-        for key in own.keys() | tensors.keys():
-            if key not in own or key not in tensors:
-                raise ValueError(f"{key} is {'missing' if key in own else 'unexpected'}")
-            if (own[key].shape, own[key].dtype) != (tensors[key].shape, tensors[key].dtype):
-                raise ValueError(
-                    f"{key} is {tensors[key].dtype} {list(tensors[key].shape)}, not "
-                    f"{own[key].dtype} {list(own[key].shape)}"
-                )
-        filled = int(tensors["history.filled"])
-        if not 0 <= filled <= len(self.history.images) or int(tensors["step"]) < 0:
+        copy_tensors(own, tensors)
+        filled, step = int(own["history.filled"]), int(own["step"])
+        if not 0 <= filled <= len(self.history.images) or step < 0:
             raise ValueError("its counters are out of range")
-        self.chances.set_state(tensors["chances"])
-        for key, value in own.items():
-            value.copy_(tensors[key])
-        self.step = int(tensors["step"])
+        self.chances.set_state(own["chances"])
+        self.step = step
         self.history.filled = filled
-
-    def _parts(self) -> list[tuple[str, nn.Module, torch.optim.Adam]]:
-        return [
-            ("refiner", self.refiner, self.refiner_adam),
-            ("critic", self.critic, self.critic_adam),
-        ]
 
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -83,14 +74,3 @@ def _channels_last(module: Module) -> Module:
         if parameter.ndim == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     return module
-
-
-def _adam(module: nn.Module, learning_rate: float) -> torch.optim.Adam:
-    """With its moments there from the start, so that a state of step 0 is like any other."""
-    adam = torch.optim.Adam(module.parameters(), learning_rate, betas=(0.5, 0.999))
-    for parameter in module.parameters():
-        zeros = torch.zeros_like(parameter, requires_grad=False)
-        adam.state[parameter] = {
-            "step": torch.tensor(0.0), "exp_avg": zeros, "exp_avg_sq": zeros.clone()
-        }  # fmt: skip
-    return adam

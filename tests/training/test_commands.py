@@ -161,7 +161,7 @@ def test_a_fit_that_was_killed_is_taken_up_and_ends_with_the_same_file(
         [sys.executable, "-m", "training", *arguments, str(out)],
         stderr=subprocess.DEVNULL,
     )
-    partial = tmp_path / "killed.unfinished.safetensors"
+    partial = tmp_path / "killed.state.safetensors"
     while not partial.exists():
         assert process.poll() is None
         time.sleep(0.01)
@@ -169,7 +169,9 @@ def test_a_fit_that_was_killed_is_taken_up_and_ends_with_the_same_file(
     process.wait()
     assert not out.exists()
     result = command(*arguments, out, "--seed", 1)
-    assert result.exit_code == 1 and "is an unfinished fit of other labels" in str(result.exception)
+    assert result.exit_code == 1 and "was made with seed 0, this command has 1" in str(
+        result.exception
+    )
     assert command(*arguments, out).exit_code == 0
     assert command(*arguments, whole).exit_code == 0
     assert out.read_bytes() == whole.read_bytes() and not partial.exists()

@@ -38,7 +38,8 @@ from training.shapes.object_sets import (
     codes_of_objects,
     sets_from_service,
 )
-from training.shapes.state import state_path, write_state
+from training.shapes.state import recipe_of, tensors_of
+from training.state_file import state_path, write_state
 
 ASKED = SetsConfig(objects=6, views=None, extent=16, background=(), seed=4)
 VIEWS = 5  # of which the last has no azimuth
@@ -158,12 +159,12 @@ def test_a_training_has_the_bytes_of_one_from_the_service_and_goes_on_likewise(
     training = InverseTraining(config, sets, bank, torch.device("cpu"))
     training.advance()
     outs["cut"].parent.mkdir()
-    write_state(training, state_path(outs["cut"]))
+    write_state(state_path(outs["cut"]), tensors_of(training), recipe_of(training))
     others = ("--start-index", "5", *WHOLE)
     other = made(bank_server, tmp_path / "other", "--format", "png", *others)
     refused = trained(other, outs["cut"], "--resume")
     assert isinstance(refused.exception, TrainingError)
-    assert "was made with other images of objects than this command has" in str(refused.exception)
+    assert "was made with other images of objects (--source," in str(refused.exception)
     assert trained(folders / "tars", outs["cut"], "--resume").exit_code == 0
     assert contents(tmp_path / "cut") == whole
 

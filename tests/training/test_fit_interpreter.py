@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from checkpoints import WeightsError
 from nets.features import hypercolumn
 from nets.interpreter import Interpreter, member_as_sequential
 from nets.labels import majority
@@ -18,8 +19,9 @@ from training.errors import LabelError, TrainingError
 from training.features import PixelFeatures, features_from_ws
 from training.fit_config import PUBLISHED, FitConfig
 from training.fit_interpreter import Step, fit_interpreter, head_configs, train_step
-from training.fit_state import FitState, fit_state_from_file, write_fit_state
+from training.fit_state import FitState
 from training.pixels import PixelSampler
+from training.state_file import StateFile, adam_with_moments, write_state
 from training.targets import Targets
 
 
@@ -58,7 +60,7 @@ def fresh(config: FitConfig, dtype: torch.dtype = torch.float32) -> Fit:
     features = features_from_ws(GENERATOR, labels.ws, labels.frame, config.resize, dtype)
     torch.manual_seed(config.seed)
     interpreter = Interpreter(head_configs(labels, config, features.features)).to(dtype).train()
-    optimizer = torch.optim.Adam(interpreter.parameters(), lr=config.learning_rate)
+    optimizer = adam_with_moments(interpreter.parameters(), config.learning_rate)
     sampler = PixelSampler(labels, config.sigma(16), config.seed)
     return Fit(FitState(interpreter, optimizer), features, Targets(labels, config), sampler)
 
@@ -67,8 +69,8 @@ def test_a_state_taken_up_from_its_file_goes_on_with_the_same_bits(tmp_path: Pat
     whole, first, second = fresh(FAST), fresh(FAST), fresh(replace(FAST, seed=9))
     whole.run(0, 40)
     first.run(0, 20)
-    write_fit_state(tmp_path / "state", first.state, "this fit")
-    fit_state_from_file(tmp_path / "state", second.state, "this fit")
+    write_state(tmp_path / "state", first.state.tensors(), {})
+    StateFile(tmp_path / "state", {}, 1).take_up(second.state.load)
     second.sampler = first.sampler
     second.run(second.state.step, 40)
     for name, tensor in whole.state.interpreter.state_dict().items():
@@ -77,16 +79,35 @@ def test_a_state_taken_up_from_its_file_goes_on_with_the_same_bits(tmp_path: Pat
     assert torch.equal(whole.state.lowest, second.state.lowest)
 
 
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_state_has_the_members_that_stopped(tmp_path: Path, stopped: bool) -> None:
+    first, second = fresh(FAST), fresh(FAST)
+    first.run(0, 3)
+    if stopped:
+        losses = torch.tensor([1.0, 2.0])
+        for loss in (losses, *[losses - torch.tensor([0.0, i]) for i in range(51)]):
+            first.state.watch(loss, PUBLISHED.first_epoch)
+    assert first.state.stopped.tolist() == [stopped, False]
+    write_state(tmp_path / "state", first.state.tensors(), {})
+    StateFile(tmp_path / "state", {}, 1).take_up(second.state.load)
+    one, two = first.state.tensors(), second.state.tensors()
+    assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+    assert any(name.startswith("kept.") for name in one) == stopped
+
+
 def test_a_state_of_other_labels_or_a_broken_one_is_refused(tmp_path: Path) -> None:
     fit = fresh(FAST)
     fit.run(0, 1)
     path = tmp_path / "state"
-    write_fit_state(path, fit.state, "this fit")
-    with pytest.raises(TrainingError, match="is an unfinished fit of other labels"):
-        fit_state_from_file(path, fit.state, "another")
+    write_state(path, fit.state.tensors(), {"labels": "0" * 64})
+    with pytest.raises(TrainingError, match="was made with other labels than this command has"):
+        StateFile(path, {"labels": "1" * 64}, 1).take_up(fit.state.load)
+    other = fresh(replace(FAST, hidden=(4, 4)))
+    with pytest.raises(TrainingError, match=r"is no state of this training \(model"):
+        StateFile(path, {"labels": "0" * 64}, 1).take_up(other.state.load)
     path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(TrainingError, match="is no unfinished fit"):
-        fit_state_from_file(path, fit.state, "this fit")
+    with pytest.raises(WeightsError, match="is no intact safetensors file"):
+        StateFile(path, {"labels": "0" * 64}, 1).take_up(fit.state.load)
 
 
 def test_members_learn_as_if_each_were_alone_by_the_published_recipe() -> None:

@@ -6,16 +6,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
+from PIL import Image
 from torch import Tensor
 
 from checkpoints import WeightsError, refiner_from_file, tensors_from_file, write_tensors
 from nets.refiner import RefinerConfig
-from training.errors import RefinerError
+from training.__main__ import main
+from training.errors import RefinerError, TrainingError
 from training.fit_refiner import RefinerTraining, refined_bytes
 from training.image_pool import Pool
 from training.refiner_config import RefinerFit, Regulariser
 from training.refiner_run import Run, run_refiner, sheet_path
-from training.refiner_state_file import recipe_text, state_path, write_state
+from training.refiner_state_file import recipe_of
+from training.state_file import state_path, write_state
 
 FAST = RefinerFit(
     network=RefinerConfig(width=6, blocks=1),
@@ -73,9 +77,26 @@ def test_a_resumed_training_leaves_the_same_bytes(tmp_path: Path, ended_at: int,
     training = RefinerTraining(config, SOURCE.images, REAL.images)
     for _ in range(ended_at):
         training.advance()
-    write_state(training, state_path(parts), recipe_text(config, SOURCE, REAL))
+    write_state(state_path(parts), training.state.tensors(), recipe_of(config, SOURCE, REAL))
     run_refiner(config, SOURCE, REAL, run_at(parts, every=100), resume=True)
     assert files(parts) == files(whole)
+
+
+def test_a_job_that_always_says_resume_begins_and_goes_on(tmp_path: Path) -> None:
+    for name, pool in (("source", SOURCE), ("real", REAL)):
+        (tmp_path / name).mkdir()
+        for i, image in enumerate(pool.images):
+            pixels = image.permute(1, 2, 0).numpy()
+            Image.fromarray(pixels).save(tmp_path / name / f"{i:02d}.png")
+    out = tmp_path / "r.safetensors"
+    line = [
+        "refiner", "--source", tmp_path / "source", "--real", tmp_path / "real", "--out", out,
+        "--warm-up", 1, "--critic-warm-up", 1, "--steps", 2, "--batch", 4, "--width", 4,
+        "--blocks", 1, "--history", 4, "--max-shift", 99, "--min-structure", -1, "--resume",
+    ]  # fmt: skip
+    said = [CliRunner().invoke(main, [str(word) for word in line]) for _ in range(2)]
+    assert [result.exit_code for result in said] == [0, 0], said[0].output
+    assert ["is not there yet" in result.output for result in said] == [True, False]
 
 
 def test_a_state_of_another_recipe_is_refused(tmp_path: Path) -> None:
@@ -84,10 +105,10 @@ def test_a_state_of_another_recipe_is_refused(tmp_path: Path) -> None:
     changes = {
         "learning_rate": (replace(FAST, learning_rate=1e-4), REAL),
         "regulariser": (replace(FAST, regulariser=Regulariser(feature="gradients")), REAL),
-        "real images": (FAST, Pool(blobs(2))),
+        "other real images": (FAST, Pool(blobs(2))),
     }
     for name, (config, real) in changes.items():
-        with pytest.raises(RefinerError, match=rf"was made with {name} .*leave --resume out"):
+        with pytest.raises(TrainingError, match=rf"was made with {name} .*leave --resume out"):
             run_refiner(config, SOURCE, real, run_at(out), resume=True)
     with pytest.raises(RefinerError, match="at step 8, beyond the 5"):
         run_refiner(replace(FAST, steps=1), SOURCE, REAL, run_at(out), resume=True)
@@ -107,7 +128,7 @@ def test_a_damaged_state_is_one_line(tmp_path: Path) -> None:
         {"chances": torch.zeros_like(whole["chances"])},
     ):
         write_tensors(state_path(out), whole | change)
-        with pytest.raises(RefinerError, match=r"r\.state\.safetensors is no state of this"):
+        with pytest.raises(TrainingError, match=r"r\.state\.safetensors is no state of this"):
             run_refiner(FAST, SOURCE, REAL, run_at(out), resume=True)
     state_path(out).write_bytes(state_path(out).read_bytes()[:1000])
     with pytest.raises(WeightsError, match="no intact safetensors"):

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from checkpoints import inverse_graphics_from_file
+from checkpoints import WeightsError, inverse_graphics_from_file
 from engines.fake import fake_bundle
 from tests.service.harness import FakeModel, served
 from training.__main__ import main
 from training.errors import TrainingError
+from training.state_file import state_path
 
 BANK = fake_bundle(resolution=16, view_codes=5, view_layers=4)
 QUICK = (
@@ -61,6 +62,20 @@ def test_weights_are_written_once_and_nobodys_are_written_over(source: str, tmp_
     assert {path.name for path in out.parent.iterdir()} == {
         "n.safetensors", "n.toml", "n.state.safetensors", "n-000001.png", "n-000002.png",
     }  # fmt: skip
+
+
+def test_a_job_that_always_says_resume_begins_and_goes_on(source: str, tmp_path: Path) -> None:
+    whole, out = tmp_path / "whole.safetensors", tmp_path / "n.safetensors"
+    assert ran(source, whole, *QUICK).exit_code == 0
+    begun = ran(source, out, *QUICK, "--resume")
+    assert begun.exit_code == 0 and "n.state.safetensors is not there yet" in begun.output
+    assert out.read_bytes() == whole.read_bytes()
+    again = ran(source, out, *QUICK, "--resume")
+    assert again.exit_code == 0 and "not there yet" not in again.output
+    state_path(out).unlink()  # the weights are somebody's: nothing says that they may be replaced
+    lost = ran(source, out, *QUICK, "--resume")
+    assert isinstance(lost.exception, WeightsError) and "cannot be read" in str(lost.exception)
+    assert out.read_bytes() == whole.read_bytes()
 
 
 def test_one_view_of_one_object_is_enough_to_begin_with(source: str, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from training.inversion import Fit, Inversion
 from training.inversion_report import (
     Judgement,
     Report,
@@ -13,7 +14,6 @@ from training.inversion_report import (
     table_of_report,
 )
 from training.inversion_sheet import ALARM, sheet_from_entries
-from training.invert import Fit, Inversion
 
 PSNR = [30.0, 30.4, 29.8, 30.1, 29.9, 20.0, 30.2]
 NAMES = [f"{i}.png" for i in range(len(PSNR))]

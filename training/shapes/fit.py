@@ -25,6 +25,7 @@ from training.shapes.losses import (
 )
 from training.shapes.object_sets import ObjectSets
 from training.shapes.template import template
+from training.state_file import adam_with_moments
 
 LOWEST_RATE = 0.01  # of the learning rate, at the end
 LOOKED_AT = 256  # objects, before training
@@ -47,7 +48,7 @@ class InverseTraining:
         self.turns = torch.zeros(len(bank), 2, device=device, requires_grad=config.refine_cameras)
         turns = {"turns": self.turns} if config.refine_cameras else {}
         self.learnt = dict(self.network.named_parameters()) | turns
-        self.adam = torch.optim.Adam(self.learnt.values(), config.learning_rate, betas=BETAS)
+        self.adam = adam_with_moments(self.learnt.values(), config.learning_rate, BETAS)
         self.step = 0
 
     def advance(self) -> dict[str, float]:

@@ -11,7 +11,7 @@ import torch
 from nets.inverse_graphics import InverseGraphicsConfig
 from nets.textured import Cameras
 from training.errors import TrainingError
-from training.options import FILE, device_option
+from training.options import FILE, device_option, goes_on
 from training.shapes.config import InverseFit, Weights
 from training.shapes.downloaded_sets import sets_from_source
 from training.shapes.fit import InverseTraining
@@ -39,7 +39,7 @@ NOT_NEGATIVE = click.FloatRange(0)
     "that `labelmint download --views-per-object` wrote from one.",
 )
 @click.option("--out", type=FILE, required=True, help="Weights to write (.safetensors), card too.")
-@click.option("--resume", is_flag=True, help="Go on from the state beside --out.")
+@click.option("--resume", is_flag=True, help="Go on from the state beside --out, if there is one.")
 @click.option(
     "--objects",
     type=AT_LEAST_1,
@@ -116,7 +116,7 @@ def inverse_graphics(
     out.parent.mkdir(parents=True, exist_ok=True)
     training = InverseTraining(config, sets, bank, device)
     run = Run(out, every, background_of(origin, asked), list(origin.licences))
-    measured = run_inverse(training, origin, run, resume)
+    measured = run_inverse(training, origin, run, goes_on(out, resume))
     click.echo(
         f"wrote {out} and its card: silhouettes of {len(sets)} objects at IoU {measured:.3f}"
     )

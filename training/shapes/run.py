@@ -16,7 +16,8 @@ from training.errors import TrainingError
 from training.shapes.fit import InverseTraining
 from training.shapes.object_sets import Origin
 from training.shapes.sheet import sheet_of_training
-from training.shapes.state import load_state, state_path, write_state
+from training.shapes.state import go_on, recipe_of, tensors_of
+from training.state_file import state_path, write_state
 
 AT_ONCE = 16
 
@@ -34,7 +35,7 @@ class Run:
 def run_inverse(training: InverseTraining, origin: Origin, run: Run, resume: bool) -> float:
     """Trains to the end and writes; the mean IoU with the silhouettes. Raises TrainingError."""
     if resume:
-        load_state(training, state_path(run.out))
+        go_on(training, state_path(run.out))
     steps = training.config.steps
     with tqdm(total=steps, initial=training.step, desc="inverse graphics", unit="step") as bar:
         while training.step < steps:
@@ -44,7 +45,7 @@ def run_inverse(training: InverseTraining, origin: Origin, run: Run, resume: boo
             if training.step % run.every == 0 or training.step == steps:
                 sheet = run.out.with_name(f"{run.out.stem}-{training.step:06d}.png")
                 sheet_of_training(training).save(sheet)
-                write_state(training, state_path(run.out))
+                write_state(state_path(run.out), tensors_of(training), recipe_of(training))
     measured = silhouettes_met(training)
     write_inverse_graphics(
         run.out, training.network.cpu().eval(), card_of(training, origin, run, measured)
