@@ -87,7 +87,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """Writes tensors by name, in one step. Raises WeightsError."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial)
+        save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, partial)
         partial.chmod(0o644)  # as the card's; safetensors makes files that only their owner reads
         with partial.open("rb") as stream:
             os.fsync(stream.fileno())  # a machine that stops may else leave an empty file

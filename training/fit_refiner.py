@@ -18,21 +18,22 @@ from training.refiner_state import RefinerState
 
 
 def grain_for(images: Tensor, config: RefinerConfig, chances: torch.Generator) -> Tensor | None:
-    """Fresh noise for [N, C, H, W]; None for a refiner that has none."""
+    """Fresh noise for [N, C, H, W], where they are; None for a refiner that has none."""
     if config.grain == 0:
         return None
     n, _, height, width = images.shape
-    return torch.randn(n, config.grain, height, width, generator=chances)
+    return torch.randn(n, config.grain, height, width, generator=chances).to(images.device)
 
 
 @torch.no_grad()
 def refined_bytes(refiner: Refiner, images: Tensor, seed: int) -> Tensor:
-    """uint8 [n, C, H, W] -> uint8 [n, C, H, W] with the grain of a seed."""
+    """uint8 [n, C, H, W] -> uint8 [n, C, H, W] with the grain of a seed; both on the CPU."""
+    device = next(refiner.parameters()).device
     chances = torch.Generator().manual_seed(seed)
     parts = []
     for part in images.split(16):
-        x = float_from_bytes(part)
-        parts.append(bytes_from_float(refiner(x, grain_for(x, refiner.config, chances))))
+        x = float_from_bytes(part.to(device))
+        parts.append(bytes_from_float(refiner(x, grain_for(x, refiner.config, chances))).cpu())
     return torch.cat(parts)
 
 
@@ -46,12 +47,15 @@ def mixed_with_history(fresh: Tensor, history: History, chances: torch.Generator
 
 
 class RefinerTraining:
-    """Takes one step after the other; deterministic for a seed, and for a state it goes on from."""
+    """Takes one step after the other; deterministic for a seed, and for a state it goes on from.
+    The networks are on the device, the images stay on the CPU."""
 
-    def __init__(self, config: RefinerFit, source: Tensor, real: Tensor) -> None:
-        self.config, self.source, self.real = config, source, real
+    def __init__(
+        self, config: RefinerFit, source: Tensor, real: Tensor, device: torch.device | None = None
+    ) -> None:
+        self.config, self.source, self.real, self.device = config, source, real, device
         self.extent = extent_of_pieces(source, config.crop)
-        self.state = RefinerState(config, (source.shape[1], *self.extent))
+        self.state = RefinerState(config, (source.shape[1], *self.extent), device)
 
     def advance(self) -> dict[str, float]:
         """One update or alternation, and its losses by name. Raises RefinerError when one is not
@@ -97,7 +101,9 @@ class RefinerTraining:
 
     def _drawn(self, images: Tensor) -> Tensor:
         pieces = drawn_pieces(images, self.config.batch_size, self.extent, self.state.chances)
-        return float_from_bytes(pieces).contiguous(memory_format=torch.channels_last)
+        return float_from_bytes(pieces.to(self.device)).contiguous(
+            memory_format=torch.channels_last
+        )
 
     def _grain(self, images: Tensor) -> Tensor | None:
         return grain_for(images, self.config.network, self.state.chances)

@@ -10,8 +10,10 @@ from torch import Tensor
 class History:
     """A pool of at most `capacity` images; when it is full, new ones replace random old ones."""
 
-    def __init__(self, capacity: int, shape: tuple[int, int, int]) -> None:
-        self.images = torch.zeros(capacity, *shape, dtype=torch.float16)
+    def __init__(
+        self, capacity: int, shape: tuple[int, int, int], device: torch.device | None = None
+    ) -> None:
+        self.images = torch.zeros(capacity, *shape, dtype=torch.float16, device=device)
         self.filled = 0
 
     def draw(self, count: int, chances: torch.Generator) -> Tensor:

@@ -40,12 +40,14 @@ class Pool:
         return self.images.shape[3], self.images.shape[2]
 
 
-def pool_from_source(source: str, count: int, seed: int) -> Pool:
-    """`count` images of a generator's weights or of a service (HOST:PORT), or at most so many of a
-    folder. Raises TrainingError, CheckpointError."""
+def pool_from_source(
+    source: str, count: int, seed: int, device: torch.device | None = None
+) -> Pool:
+    """`count` images of a generator's weights, which runs on the device, or of a service
+    (HOST:PORT), or at most so many of a folder. Raises TrainingError, CheckpointError."""
     path = Path(source)
     if path.is_file():
-        return pool_from_generator(path, count, seed)
+        return pool_from_generator(path, count, seed, device)
     if (path / MANIFEST).exists():
         raise RefinerError(
             f"{source} is a bundle, which training does not run; serve it and give HOST:PORT, or "
@@ -65,9 +67,12 @@ def pool_from_source(source: str, count: int, seed: int) -> Pool:
     return pool_from_service(source, count, seed)
 
 
-def pool_from_generator(path: Path, count: int, seed: int) -> Pool:
+def pool_from_generator(
+    path: Path, count: int, seed: int, device: torch.device | None = None
+) -> Pool:
     """The images of indices 0 to `count` of a stream's seed, at the card's truncation."""
     generator, card, sha256 = read_generator(path, None)
+    generator.to(device)
     psi, cutoff = card.truncation_psi, card.truncation_cutoff
     config = SampleConfig(count, count, seed, psi, cutoff)
     ws = truncated(generator, drawn_w(generator, config), config)

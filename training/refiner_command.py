@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import get_args
 
 import click
+import torch
 
 from nets.refiner import RefinerConfig
 from training.errors import RefinerError
 from training.image_pool import Pool, images_from_folder, pool_from_source
-from training.options import goes_on
+from training.options import device_option, goes_on
 from training.refiner_config import Feature, Reduction, RefinerFit, Regulariser
 from training.refiner_run import Run, run_refiner, words_from_geometry
 
@@ -68,6 +69,7 @@ UNIT, SHARE = click.FloatRange(-1, 1), click.FloatRange(0, 1, max_open=True)
 @click.option("--segmenter-steps", default=300, type=AT_LEAST_0, help="For that; 0: without it.")
 @click.option("--seed", default=FIT.seed, type=click.IntRange(0, 2**63 - 1))
 @click.option("--licence", "licences", multiple=True, help="Licence tag; may be repeated.")
+@device_option
 def refiner(
     source: str,
     real: Path,
@@ -87,6 +89,7 @@ def refiner(
     min_agreement: float,
     segmenter_steps: int,
     licences: tuple[str, ...],
+    device: torch.device,
     **recipe: int | float,
 ) -> None:
     """Trains a refiner, which makes synthetic images look like real ones."""
@@ -100,12 +103,12 @@ def refiner(
     if out.exists() and not resume:
         raise RefinerError(f"{out} exists; --resume goes on from its state, or name another --out")
     out.parent.mkdir(parents=True, exist_ok=True)
-    made = pool_from_source(source, images, config.seed)
+    made = pool_from_source(source, images, config.seed, device)
     wanted = Pool(images_from_folder(real, images, made.size if scale else None))
     refuse_misfits(made, wanted, config)
     run = Run(
         out, every, max_shift, min_structure, min_agreement, segmenter_steps,
-        list(licences) or list(made.licences),
+        list(licences) or list(made.licences), device,
     )  # fmt: skip
     found = run_refiner(config, made, wanted, run, goes_on(out, resume))
     click.echo(f"wrote {out} and its card: {words_from_geometry(found)}")

@@ -7,6 +7,7 @@ contact sheet of every stop, NAME-000500.png.
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 from tqdm import tqdm
 
@@ -41,11 +42,12 @@ class Run:
     min_agreement: float
     segmenter_steps: int  # 0: no segmenter
     licences: list[str]
+    device: torch.device | None = None  # of the networks; None: the CPU
 
 
 def run_refiner(config: RefinerFit, source: Pool, real: Pool, run: Run, resume: bool) -> Geometry:
     """Trains to the end; raises RefinerError when a loss or the geometry goes out of bounds."""
-    training = RefinerTraining(config, source.images, real.images)
+    training = RefinerTraining(config, source.images, real.images, run.device)
     recipe = recipe_of(config, source, real)
     if resume:
         go_on(training, state_path(run.out), recipe)
@@ -68,7 +70,7 @@ def segmenter_of_source(source: Pool, config: RefinerFit, run: Run) -> Segmenter
     """What sees shapes in images, trained on the source's masks; None where there are none."""
     if source.masks is None or run.segmenter_steps == 0:
         return None
-    return fit_segmenter(source.images, source.masks, run.segmenter_steps, config.seed)
+    return fit_segmenter(source.images, source.masks, run.segmenter_steps, config.seed, run.device)
 
 
 def check_and_write(

@@ -20,19 +20,22 @@ BETAS = (0.5, 0.999)  # Adam's
 class RefinerState:
     """The training at a step; `tensors` and `load` are its file."""
 
-    def __init__(self, config: RefinerFit, shape: tuple[int, int, int]) -> None:
+    def __init__(
+        self, config: RefinerFit, shape: tuple[int, int, int], device: torch.device | None = None
+    ) -> None:
         self.chances = torch.Generator().manual_seed(config.seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             refiner = Refiner(config.network)
             critic = PatchCritic(config.network.channels, config.critic_width)
-        self.refiner, self.critic = _channels_last(refiner), _channels_last(critic)
+        self.refiner = _channels_last(refiner).to(device)
+        self.critic = _channels_last(critic).to(device)
         self.average = copy.deepcopy(self.refiner).eval().requires_grad_(False)  # what is kept
         self.refiner_adam = adam_with_moments(
             self.refiner.parameters(), config.learning_rate, BETAS
         )
         self.critic_adam = adam_with_moments(self.critic.parameters(), config.learning_rate, BETAS)
-        self.history = History(config.history, shape)
+        self.history = History(config.history, shape, device)
         self.step = 0
 
     def tensors(self) -> dict[str, Tensor]:

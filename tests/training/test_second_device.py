@@ -4,8 +4,10 @@ The results are the CPU's to the bit, because the second device computes with th
 """
 
 import copy
+import math
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -17,6 +19,7 @@ from checkpoints import Classes
 from nets.config import GeneratorConfig
 from nets.generator import generator_from_config
 from nets.inverse_graphics import InverseGraphicsConfig
+from nets.refiner import RefinerConfig
 from tests.training.ellipsoid_sets import BANK, EXTENT, sets_of_ellipsoids
 from tests.training.second_device import DEVICE, WrongDevice, second_device
 from tests.training.sets import CLASSES, tiny_generator, tiny_labels
@@ -27,7 +30,10 @@ from training.fit_config import FitConfig
 from training.fit_encoder import EncoderFitConfig, fit_encoder
 from training.fit_interpreter import fit_interpreter
 from training.frame import Frame, images_from_ws
+from training.image_pool import Pool
 from training.invert import InvertConfig, invert_images
+from training.refiner_config import RefinerFit
+from training.refiner_run import Run, run_refiner
 from training.sample import SampleConfig, drawn_w, truncated
 from training.shapes.config import InverseFit
 from training.shapes.fit import InverseTraining
@@ -35,6 +41,7 @@ from training.shapes.from_images import shapes_of_images
 from training.shapes.run import silhouettes_met
 from training.views import small_images
 
+CPU = torch.device("cpu")
 FRAME = Frame(grid=16, crop_top=2, height=12)
 FIT = FitConfig(members=2, steps=5, pixels=256, learning_rate=1e-2)
 INVERSE = InverseFit(
@@ -128,6 +135,32 @@ def test_images_are_inverted_where_the_generator_is(device: torch.device) -> Non
     assert torch.equal(found.best.ws, expected.best.ws) and found.failed.device.type == "cpu"
 
 
+def test_a_refiner_is_fitted_and_judged_where_it_is_told(
+    device: torch.device, tmp_path: Path
+) -> None:
+    random = torch.Generator().manual_seed(0)
+    source, real = (
+        Pool(
+            torch.randint(0, 256, (8, 3, 32, 32), generator=random, dtype=torch.uint8),
+            torch.randint(0, 3, (8, 32, 32), generator=random, dtype=torch.uint8),
+        )
+        for _ in range(2)
+    )
+    config = RefinerFit(
+        RefinerConfig(width=8, blocks=1, grain=2), steps=2, warm_up=1, critic_warm_up=1,
+        batch_size=4, crop=24, critic_width=12, history=6,
+    )  # fmt: skip
+    found = []
+    for name, first, then in (("a", CPU, CPU), ("b", device, device), ("c", CPU, device)):
+        out = tmp_path / name / "r.safetensors"
+        out.parent.mkdir()
+        run = Run(out, 2, math.inf, -1, -1, 2, ["CC0-1.0"], first)
+        run_refiner(replace(config, steps=0), source, real, run, resume=False)
+        run_refiner(config, source, real, replace(run, device=then), resume=True)
+        found.append({path.name: path.read_bytes() for path in out.parent.iterdir()})
+    assert found[0] == found[1] == found[2] and len(found[0]) == 5
+
+
 def test_images_are_drawn_and_labelled_where_the_generator_is(device: torch.device) -> None:
     config = SampleConfig(count=2, candidates=4, psi=0.7, cutoff=6)
     here, there = tiny_generator(), tiny_generator().to(device)
@@ -149,7 +182,7 @@ def test_an_interpreter_is_evaluated_where_it_is(device: torch.device) -> None:
 
 def test_shapes_are_learnt_and_made_where_the_network_is(device: torch.device) -> None:
     sets = sets_of_ellipsoids(4)
-    here, there = (InverseTraining(INVERSE, sets, BANK, d) for d in (torch.device("cpu"), device))
+    here, there = (InverseTraining(INVERSE, sets, BANK, d) for d in (CPU, device))
     assert [there.advance() for _ in range(3)] == [here.advance() for _ in range(3)]
     assert silhouettes_met(there) == silhouettes_met(here)
     points = [
