@@ -153,7 +153,6 @@ def check_labels(generator: Generator, labels: LabelledSet, config: FitConfig) -
             f"labels lie on a grid of {labels.frame.grid}; this generator has "
             f"{generator.config.resolution} pixels"
         )
-    count = 0 if labels.classes is None else len(labels.classes.cards)
     given = {"segmentation": labels.masks, "keypoints": labels.keypoints, "depth": labels.depth}
     for kind, members in config.head_members:
         if given[kind] is None:
@@ -161,6 +160,7 @@ def check_labels(generator: Generator, labels: LabelledSet, config: FitConfig) -
                 f"{members} members are asked of {kind}, which nothing is labelled with; leave "
                 f"--head-members {kind} out"
             )
+    count = 0 if labels.classes is None else len(labels.classes.cards)
     if config.class_weights is not None and len(config.class_weights) != count:
         raise LabelError(f"{len(config.class_weights)} class weights are given for {count} classes")
 
