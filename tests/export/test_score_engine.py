@@ -24,6 +24,8 @@ from checkpoints import (
     head_cards,
 )
 from engines import EngineOptions, open_engine
+from engines.errors import EngineRunError
+from engines.protocol import Engine
 from export.bundle_from_weights import manifest_from_folder, write_graphs
 from export.refiner_weights import RefinerWeights
 from export.score_engine import open_score_engine
@@ -74,17 +76,18 @@ def bundle_of(folder: Path, weights: Weights) -> Bundle:
     return open_bundle(folder)
 
 
-def scores_of(bundle: Bundle) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
-    """Of the whole graph and of the cut one, for rows of w+ that share nothing."""
+def scores_of(bundle: Bundle, engine: Engine) -> NDArray[np.generic]:
+    """With all outputs, for rows of w+ that share nothing."""
     generator = bundle.manifest.generator
     draws = np.random.default_rng(3)
     ws = draws.standard_normal((SAMPLES, generator.num_ws, generator.w_dim)).astype(np.float32)
-    options = EngineOptions()
-    whole, cut = open_engine(bundle, options), open_score_engine(bundle, options)
-    assert "image" in whole.outputs and cut.outputs == ("uncertainty",)
     limits = np.full(SAMPLES, np.inf, np.float32)
-    served = whole.run(ws, limits, whole.outputs).arrays["uncertainty"]
-    return served, cut.run(ws, limits, cut.outputs).arrays["uncertainty"]
+    return engine.run(ws, limits, engine.outputs).arrays["uncertainty"]
+
+
+def whole_and_cut(bundle: Bundle) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
+    whole, cut = open_engine(bundle, EngineOptions()), open_score_engine(bundle, EngineOptions())
+    return scores_of(bundle, whole), scores_of(bundle, cut)
 
 
 @pytest.mark.parametrize("score", OUTPUTS)
@@ -92,11 +95,39 @@ def test_any_heads_score_has_the_served_bits_and_order(
     score: HeadKind, tiny_weights: tuple[Path, Path], tmp_path: Path
 ) -> None:
     bundle = bundle_of(tmp_path / "b", weights_of_three_heads(*tiny_weights, score))
-    served, cut = scores_of(bundle)
+    served, cut = whole_and_cut(bundle)
     assert len(np.unique(served)) == SAMPLES
     assert served.tobytes() == cut.tobytes()
     open_bundle(bundle.path)  # verifies that no file has changed
     assert {path.name for path in bundle.path.iterdir()} == {*bundle.manifest.files, MANIFEST}
+
+
+def test_what_the_score_does_not_need_is_not_run(
+    tiny_weights: tuple[Path, Path], tmp_path: Path
+) -> None:
+    bundle = bundle_of(tmp_path / "b", weights_of_three_heads(*tiny_weights, "segmentation"))
+    expected = whole_and_cut(bundle)[1]
+    spoil_other_outputs(bundle.file(LABELLER["float32"]))
+    with pytest.raises(EngineRunError, match="indices"):
+        scores_of(bundle, open_engine(bundle, EngineOptions()))
+    cut = scores_of(bundle, open_score_engine(bundle, EngineOptions()))
+    assert cut.tobytes() == expected.tobytes()
+
+
+def spoil_other_outputs(path: Path) -> None:
+    """Running the graph now fails wherever an image or a label would leave it."""
+    model = onnx.load(path)
+    graph = model.graph
+    far = onnx.numpy_helper.from_array(np.array([1 << 20], np.int32), "far")
+    graph.initializer.append(far)
+    graph.node.append(onnx.helper.make_node("Add", ["sample", "far"], ["beyond"]))
+    for name in {value.name for value in graph.output} - {"uncertainty", "sample", "kept"}:
+        for node in graph.node:
+            for i, output in enumerate(node.output):
+                if output == name:
+                    node.output[i] = f"good {name}"
+        graph.node.append(onnx.helper.make_node("Gather", [f"good {name}", "beyond"], [name]))
+    onnx.save(model, path)
 
 
 def test_weights_beside_the_graph_are_cut_as_well(
@@ -104,14 +135,14 @@ def test_weights_beside_the_graph_are_cut_as_well(
 ) -> None:
     weights = weights_of_three_heads(*tiny_weights, "segmentation")
     bundle = bundle_of(tmp_path / "b", weights)
-    within = scores_of(bundle)[1]
+    within = whole_and_cut(bundle)[1]
     path = bundle.file(LABELLER["float32"])
     onnx.save(onnx.load(path), path, save_as_external_data=True, location=f"{path.name}.data")
     (bundle.path / MANIFEST).unlink()  # not one of the files that it lists
     write_manifest(bundle.path, manifest_from_folder(bundle.path, weights))
     bundle = open_bundle(bundle.path)
     assert len(bundle.manifest.files) == 3
-    served, cut = scores_of(bundle)
+    served, cut = whole_and_cut(bundle)
     assert within.tobytes() == served.tobytes() == cut.tobytes()
 
 
