@@ -9,7 +9,7 @@ ARGS ?=
 BUILDER ?= docker build
 TARGET ?= cpu
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' labelmint/__init__.py)
-BENCHES := label_branch stream transport devices replicas shared_memory latency trainer_wait
+BENCHES := label_branch stream transport devices replicas shared_memory latency trainer_wait heads
 
 .DEFAULT_GOAL := help
 .PHONY: help setup check check-types check-types-3.10 check-rest test demo bench soak protos image \

@@ -11,9 +11,9 @@ import onnx.utils
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from bundle.manifest import LABELLER, MAPPING, Manifest
+from bundle.manifest import LABELLER, Manifest
 from bundle.open import Bundle
-from engines.open import EngineOptions, open_engine
+from engines.open import EngineOptions
 from engines.ort import default_batch_sizes, only_size, open_session, run_session
 from engines.protocol import Engine, EngineResult
 from engines.request import check_batch_sizes, check_request, padded_feed
@@ -23,8 +23,6 @@ from engines.signature import KEPT, SAMPLE, UNCERTAINTY
 
 def open_score_engine(bundle: Bundle, options: EngineOptions) -> Engine:
     """An engine whose one output is the uncertainty. Raises EngineOpenError, BundleError."""
-    if len(bundle.manifest.files) > len({MAPPING, *LABELLER.values()}):
-        return open_engine(bundle, options)  # weights beside the graph: too large to cut
     with TemporaryDirectory() as folder:
         path = Path(folder, "score.onnx")
         inputs, outputs = ["ws", "max_uncertainty"], [UNCERTAINTY, SAMPLE, KEPT]

@@ -119,3 +119,15 @@ def panel_from_values(
     pixels = np.stack(channels, axis=-1).round().astype(np.uint8)
     pixels[~finite] = 128
     return panel_from_image(pixels, extent)
+
+
+def panel_from_depth(depth: Array, low: float, high: float, extent: tuple[int, int]) -> Image.Image:
+    """Depth [H, W] from low to high, dark to light; not finite ones are grey.
+
+    Colours follow the inverse of positive depths, so that a wall far behind leaves most of them to
+    what is before it.
+    """
+    if low <= 0:
+        return panel_from_values(depth, low, high, RANGE, extent)
+    known = np.where(np.isfinite(depth), depth.astype(np.float64), np.nan)
+    return panel_from_values(-1 / np.maximum(known, low), -1 / low, -1 / high, RANGE, extent)

@@ -88,15 +88,9 @@ def _rows(batch: Batch, images: Array, model: Model, extent: tuple[int, int]) ->
     if batch.keypoints is not None:
         rows.append(_keypoint_row(batch.keypoints, images, model, extent))
     if batch.depth is not None:
-        low, high = _low_high(batch.depth, 0.5, 99.5)
-        note = f"{low:.3g} to {high:.3g}"
-        rows.append(_value_row("depth", note, batch.depth, (low, high), panels.RANGE, extent))
+        rows.append(_depth_row(batch.depth, extent))
     if batch.uncertainty_map is not None:
-        high = _low_high(batch.uncertainty_map, 0, 99.5)[1]
-        note = f"0 to {high:.3g}"
-        rows.append(
-            _value_row("uncertainty", note, batch.uncertainty_map, (0, high), panels.HEAT, extent)
-        )
+        rows.append(_uncertainty_row(batch.uncertainty_map, extent))
     if batch.uncertainty is not None:
         rows[-1] = _with_scores(rows[-1], batch.uncertainty)
     return rows
@@ -120,18 +114,22 @@ def _keypoint_row(keypoints: Array, images: Array, model: Model, extent: tuple[i
     return _Row("keypoints", f"{keypoints.shape[1]} points", panel)
 
 
-def _value_row(
-    title: str,
-    note: str,
-    values: Array,
-    low_high: tuple[float, float],
-    scale: tuple[panels.Color, ...],
-    extent: tuple[int, int],
-) -> _Row:
-    def panel(n: int) -> Image.Image:
-        return panels.panel_from_values(values[n], *low_high, scale, extent)
+def _depth_row(depth: Array, extent: tuple[int, int]) -> _Row:
+    low, high = _low_high(depth, 0.5, 99.5)
 
-    return _Row(title, note, panel)
+    def panel(n: int) -> Image.Image:
+        return panels.panel_from_depth(depth[n], low, high, extent)
+
+    return _Row("depth", f"{low:.3g} to {high:.3g}", panel)
+
+
+def _uncertainty_row(values: Array, extent: tuple[int, int]) -> _Row:
+    high = _low_high(values, 0, 99.5)[1]
+
+    def panel(n: int) -> Image.Image:
+        return panels.panel_from_values(values[n], 0, high, panels.HEAT, extent)
+
+    return _Row("uncertainty", f"0 to {high:.3g}", panel)
 
 
 def _with_scores(row: _Row, scores: Array) -> _Row:

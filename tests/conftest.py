@@ -22,7 +22,7 @@ from checkpoints import (
     write_interpreter,
 )
 from engines.cores import available_cores
-from examples.demo.__main__ import GENERATOR
+from examples.demo.__main__ import DEPTH_MEMBERS, GENERATOR
 from examples.demo.labels import write_examples
 from export.__main__ import main as export_command
 from nets.interpreter import HeadConfig, Interpreter
@@ -198,5 +198,5 @@ def make_demo(folder: Path) -> None:
     labels, interpreter = folder / "labels", folder / "interpreter.safetensors"
     write_examples(generator, labels, sha256_of_file(GENERATOR))
     weights = ["--generator", str(GENERATOR), "--labels", str(labels), "--out", str(interpreter)]
-    training_command(["interpreter", *weights], standalone_mode=False)
+    training_command(["interpreter", *weights, *DEPTH_MEMBERS], standalone_mode=False)
     export_bundle(GENERATOR, interpreter, folder / "bundle", CALIBRATION_SAMPLES)

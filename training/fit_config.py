@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from nets.features import Resize
+from nets.interpreter import HeadKind
 
 
 @dataclass(frozen=True)
@@ -11,6 +12,7 @@ class FitConfig:
     """Settings of one fit; members and heads train together."""
 
     members: int = 10
+    head_members: tuple[tuple[HeadKind, int], ...] = ()  # of heads with another number
     steps: int = 480
     pixels: int = 1024  # of every step, as many from each image
     learning_rate: float = 2e-3  # Adam's at the start, cosine to zero
@@ -20,6 +22,10 @@ class FitConfig:
     class_weights: tuple[float, ...] | None = None  # of the cross-entropy, by class id
     seed: int = 0
     schedule: Literal["cosine", "published"] = "cosine"
+
+    def members_of(self, kind: HeadKind) -> int:
+        """The size of this head's ensemble."""
+        return dict(self.head_members).get(kind, self.members)
 
     def sigma(self, grid: int) -> float:
         """sigma_px, or what stands for it at this grid."""

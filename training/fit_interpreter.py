@@ -133,7 +133,7 @@ def train_step(
 
 
 def check_labels(generator: Generator, labels: LabelledSet, config: FitConfig) -> None:
-    """Raises LabelError unless latents, grid and class weights fit."""
+    """Raises LabelError unless latents, grid, heads and class weights fit."""
     expected = (generator.config.num_ws, generator.config.w_dim)
     if labels.ws.shape[1:] != expected:
         raise LabelError(
@@ -145,6 +145,13 @@ def check_labels(generator: Generator, labels: LabelledSet, config: FitConfig) -
             f"labels lie on a grid of {labels.frame.grid}; this generator has "
             f"{generator.config.resolution} pixels"
         )
+    given = {"segmentation": labels.masks, "keypoints": labels.keypoints, "depth": labels.depth}
+    for kind, members in config.head_members:
+        if given[kind] is None:
+            raise LabelError(
+                f"{members} members are asked of {kind}, which nothing is labelled with; leave "
+                f"--head-members {kind} out"
+            )
     count = 0 if labels.classes is None else len(labels.classes.cards)
     if config.class_weights is not None and len(config.class_weights) != count:
         raise LabelError(f"{len(config.class_weights)} class weights are given for {count} classes")
@@ -162,5 +169,6 @@ def head_configs(labels: LabelledSet, config: FitConfig, features: int) -> tuple
         outputs["depth"] = 1
     hidden = config.hidden or published_hidden(num_classes)
     return tuple(
-        HeadConfig(kind, features, hidden, count, config.members) for kind, count in outputs.items()
+        HeadConfig(kind, features, hidden, count, config.members_of(kind))
+        for kind, count in outputs.items()
     )

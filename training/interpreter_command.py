@@ -3,7 +3,7 @@
 import hashlib
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from click.core import ParameterSource
 
 from checkpoints import write_interpreter, write_members
+from nets.interpreter import HeadKind
 from training.card import card_from_fit
 from training.errors import TrainingError
 from training.fit_config import FitConfig
@@ -42,6 +43,13 @@ SAVE_EVERY = 200  # steps
 @click.option("--out", type=FILE, required=True, help=f"Weights file to write ({SUFFIX}).")
 @force_option
 @click.option("--members", type=click.IntRange(1, 1024), default=FitConfig.members)
+@click.option(
+    "--head-members",
+    type=(click.Choice(get_args(HeadKind)), click.IntRange(1, 1024)),
+    multiple=True,
+    metavar="HEAD N",
+    help="Members of one head in place of --members, as depth 3; may be repeated.",
+)
 @click.option("--steps", type=click.IntRange(1), default=FitConfig.steps, help="Of Adam.")
 @click.option(
     "--pixels", type=click.IntRange(2), default=FitConfig.pixels, help="Of a step, from all images."
@@ -158,6 +166,14 @@ def check_config(config: FitConfig, out: Path) -> None:
         raise TrainingError(f"--out is {out}; weights are written as {SUFFIX}")
     if config.hidden is not None and not (len(config.hidden) == 2 and min(config.hidden) > 0):
         raise TrainingError(f"--hidden is {config.hidden}; it takes two widths, as 256,32")
+    kinds = [kind for kind, _ in config.head_members]
+    if len(set(kinds)) < len(kinds):
+        raise TrainingError(f"--head-members names {', '.join(kinds)}; it takes each head once")
+    if kinds and config.schedule == "published":
+        raise TrainingError(
+            f"--head-members names {', '.join(kinds)}; --schedule published ends a member of all "
+            "heads at once, so all have --members"
+        )
     weights = config.class_weights
     if weights is not None and not (min(weights) >= 0 < max(weights) < float("inf")):
         raise TrainingError(f"--class-weights are {weights}; they must be at least 0, not all 0")

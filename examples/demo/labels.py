@@ -5,7 +5,6 @@ A generator enters, a labelled set folder leaves.
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +42,7 @@ def write_examples(generator: Generator, folder: Path, generator_sha256: str) ->
     images = sample_images(generator, config, frame, folder, generator_sha256)
     truth = truth_of_indices(LABEL_SEED, drawn_indices(images), frame.grid)
     labels = labels_from_truth(frame, images.stems, images.ws, truth)
-    write_labels(folder, replace(labels, depth=None))  # the demo shows two heads
+    write_labels(folder, labels)
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from examples.demo.render import render
 from examples.demo.scene import CLASS_NAMES, Z_DIM, scene_from_latents
-from examples.demo.score import LabelScore, score_labels
+from examples.demo.score import DepthScore, LabelScore, score_depth, score_labels
 from labelmint import Batch
 from labelmint.latents import Purpose, latents
 
@@ -23,6 +23,7 @@ class StreamedSamples:
     images: NDArray[np.uint8]  # [n, H, W, 3]
     masks: NDArray[np.uint8]  # [n, H, W]
     keypoints: NDArray[np.float32]  # [n, K, 3]
+    depth: NDArray[np.float16]  # [n, H, W]
     uncertainty: NDArray[np.float32]  # [n]
 
 
@@ -38,6 +39,7 @@ def samples_from_stream(batches: Iterable[Batch], expected: int) -> StreamedSamp
         np.concatenate([p.images for p in parts]),
         np.concatenate([p.masks for p in parts]),
         np.concatenate([p.keypoints for p in parts]),
+        np.concatenate([p.depth for p in parts]),
         np.concatenate([p.uncertainty for p in parts]),
     )
 
@@ -49,7 +51,7 @@ def compare_streams(
     kept = unfiltered.uncertainty <= np.float32(max_uncertainty)
     same = np.array_equal(unfiltered.indices[kept], filtered.indices) and all(
         np.array_equal(getattr(unfiltered, name)[kept], getattr(filtered, name))
-        for name in ("images", "masks", "keypoints", "uncertainty")
+        for name in ("images", "masks", "keypoints", "depth", "uncertainty")
     )
     if not same:
         raise SystemExit("the filtered stream is not the kept part of the unfiltered one")
@@ -61,9 +63,10 @@ def print_report(
 ) -> None:
     """Prints the figures, for all, kept and discarded samples."""
     z = torch.from_numpy(latents(seed, Purpose.OBJECT, samples.indices, Z_DIM))
-    # One ray a pixel: masks and keypoints are asked for, no images.
+    # One ray a pixel: labels are asked for, no images.
     truth = render(scene_from_latents(z, z), samples.masks.shape[1], supersampling=1)
     true_masks, true_keypoints = truth.mask.numpy(), truth.keypoints.numpy()
+    true_depth = truth.depth.numpy()
     kept = samples.uncertainty <= np.float32(max_uncertainty)
 
     def score(rows: NDArray[np.bool_]) -> LabelScore:
@@ -72,7 +75,12 @@ def print_report(
             true_masks[rows], true_keypoints[rows], len(CLASS_NAMES),
         )  # fmt: skip
 
-    scores = {"all": score(np.ones_like(kept)), "kept": score(kept), "discarded": score(~kept)}
+    def depth_score(rows: NDArray[np.bool_]) -> DepthScore:
+        return score_depth(samples.depth[rows], true_depth[rows], true_masks[rows])
+
+    groups = {"all": np.ones_like(kept), "kept": kept, "discarded": ~kept}
+    scores = {name: score(rows) for name, rows in groups.items()}
+    depths = [depth_score(rows) for rows in groups.values()]
     correlation = np.corrcoef(samples.uncertainty, scores["all"].pixel_error)[0, 1]
     print(f"\n{len(kept) / seconds:.1f} samples/s over gRPC, first request included")
     print(f"kept {kept.sum()}, discarded {(~kept).sum()} at uncertainty {max_uncertainty:.4f}")
@@ -83,6 +91,8 @@ def print_report(
         "mIoU": [f"{s.miou:.3f}" for s in scores.values()],
         "wrong pixels": [f"{s.pixel_error.mean():.2%}" for s in scores.values()],
         "keypoints px": [f"{s.keypoint_error_px:.2f}" for s in scores.values()],
+        "depth RMSE": [f"{d.rmse:.3f}" for d in depths],
+        "depth AbsRel": [f"{d.abs_rel:.2%}" for d in depths],
     }
     for class_id, name in enumerate(CLASS_NAMES):
         rows[name] = [f"{s.iou[class_id]:.3f}" for s in scores.values()]

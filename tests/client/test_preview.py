@@ -15,6 +15,8 @@ from labelmint.batch import Batch
 from labelmint.model import Model, model_from_proto
 from labelmint.panels import (
     HEAT,
+    RANGE,
+    panel_from_depth,
     panel_from_image,
     panel_from_keypoints,
     panel_from_mask,
@@ -134,6 +136,22 @@ def test_values_run_through_the_scale_and_not_finite_ones_are_grey() -> None:
     values = np.array([[0, 2, np.nan]], np.float32)
     panel = np.asarray(panel_from_values(values, 0, 2, HEAT, (3, 1)))
     assert panel.tolist() == [[list(HEAT[0]), list(HEAT[-1]), [128, 128, 128]]]
+
+
+def test_depth_takes_colours_by_its_inverse() -> None:
+    depth = np.array([[1, 2, 4, 0.5, -1, 9, np.nan, np.inf]], np.float16)
+    row = np.asarray(panel_from_depth(depth, 1, 4, (8, 1)))[0].tolist()
+    even = np.array([[0, 2 / 3, 1]])
+    scale = np.asarray(panel_from_values(even, 0, 1, RANGE, (3, 1)))[0].tolist()
+    assert row[:3] == scale
+    assert row[3:6] == [scale[0], scale[0], scale[2]]  # beyond the ends
+    assert row[6:] == [[128] * 3] * 2
+
+
+def test_depth_that_may_be_negative_has_even_colours_by_itself() -> None:
+    depth = np.array([[-2, 0, 1, np.nan]], np.float16)
+    ours = panel_from_depth(depth, -2, 1, (4, 1))
+    assert ours == panel_from_values(depth, -2, 1, RANGE, (4, 1))
 
 
 def test_a_sheet_saves_as_a_picture(model: Model, tmp_path: Path) -> None:

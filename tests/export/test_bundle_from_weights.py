@@ -17,7 +17,6 @@ from bundle.calibration import calibration_for
 from checkpoints import generator_from_file, write_generator
 from engines import EngineOptions, default_options, open_engine, open_mapping, ws_from_indices
 from export.__main__ import main
-from export.score_engine import open_score_engine
 
 TinyWeights = tuple[Path, Path]
 
@@ -94,22 +93,6 @@ def test_a_kept_sample_has_the_same_bits_as_unfiltered(tiny_bundle: Path) -> Non
     assert 0 < len(kept.sample) < 8
     for name in engine.outputs:
         assert kept.arrays[name].tobytes() == whole.arrays[name][kept.sample].tobytes(), name
-
-
-def test_calibration_scores_have_the_bits_that_are_served(tiny_bundle: Path) -> None:
-    bundle = open_bundle(tiny_bundle)
-    mapping = open_mapping(bundle, EngineOptions())
-    generator = bundle.manifest.generator
-    ws = ws_from_indices(mapping, generator, default_options(generator, 5), range(4))
-    limits = np.full(4, np.inf, np.float32)
-    served, calibrated = (
-        engine.run(ws, limits, ("uncertainty",)).arrays["uncertainty"]
-        for engine in (
-            open_engine(bundle, EngineOptions()),
-            open_score_engine(bundle, EngineOptions()),
-        )
-    )
-    assert served.tobytes() == calibrated.tobytes()
 
 
 def test_half_precision_runs_and_is_another_graph(tiny_bundle: Path) -> None:

@@ -114,12 +114,13 @@ def test_a_labelled_folder_becomes_weights_members_and_a_report(
     start = ("--generator", weights, "--labels")
     result = command(
         "interpreter", *start, folder, "--out", out, "--members", 3, "--steps", 150,
-        "--class-weights", "1,2,0", "--hidden", "16,8", "--members-out", members,
+        "--head-members", "depth", 2, "--class-weights", "1,2,0", "--hidden", "16,8",
+        "--members-out", members,
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert sorted(p.name for p in tmp_path.iterdir() if p.is_file()) == ["i.safetensors", "i.toml"]
     interpreter, card = interpreter_from_file(out)
-    assert [head.kind for head in card.heads] == ["segmentation", "depth"]
+    assert {head.kind: head.members for head in card.heads} == {"segmentation": 3, "depth": 2}
     head = interpreter.head("segmentation")
     for k, path in enumerate(member_paths(members)):
         content = torch.load(path, weights_only=True)["model_state_dict"]
@@ -185,6 +186,15 @@ def test_a_fit_that_was_killed_is_taken_up_and_ends_with_the_same_file(
         (("--class-weights", "0,0,0"), 1, "not all 0"),
         (("--class-weights", "nan,1,1"), 1, "not all 0"),
         (("--members", "0"), 2, "0 is not in the range"),
+        (("--head-members", "depth", "0"), 2, "0 is not in the range"),
+        (("--head-members", "pose", "2"), 2, "'pose' is not one of"),
+        (("--head-members", "depth", "2") * 2, 1, "it takes each head once"),
+        (("--head-members", "keypoints", "2"), 1, "leave --head-members keypoints out"),
+        (
+            ("--head-members", "depth", "2", "--schedule", "published"),
+            1,
+            "so all have --members",
+        ),
         (("--labels", "nowhere"), 1, "index.json cannot be read"),
         (("--masks", "nowhere"), 1, "nowhere cannot be read"),
         (("--device", "abacus"), 2, "torch cannot use 'abacus' here"),

@@ -54,6 +54,17 @@ def test_the_same_seed_gives_the_same_weights() -> None:
     assert not torch.equal(first[name], other[name])
 
 
+def test_a_smaller_head_leaves_the_others_bits_as_they_were() -> None:
+    labels, short = tiny_labels(), replace(FAST, steps=5)
+    same = fit_interpreter(GENERATOR, labels, short)
+    fewer = fit_interpreter(GENERATOR, labels, replace(short, head_members=(("depth", 1),)))
+    assert fewer.head("depth").config.members == 1
+    for kind in ("segmentation", "keypoints"):
+        others = fewer.head(kind).state_dict()
+        for name, tensor in same.head(kind).state_dict().items():
+            assert torch.equal(tensor, others[name]), (kind, name)
+
+
 def fresh(config: FitConfig, dtype: torch.dtype = torch.float32) -> Fit:
     """A fit of the tiny set before its first step."""
     labels = tiny_labels()
