@@ -103,7 +103,9 @@ def test_a_state_has_the_members_that_stopped(tmp_path: Path, stopped: bool) -> 
     StateFile(tmp_path / "state", {}, 1).take_up(second.state.load)
     one, two = first.state.tensors(), second.state.tensors()
     assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
-    assert any(name.startswith("kept.") for name in one) == stopped
+    for name in ("lowest", "waited", "stopped"):
+        assert torch.equal(getattr(first.state, name), getattr(second.state, name)), name
+    assert bool(second.state.kept) == stopped
 
 
 def test_a_state_of_other_labels_or_a_broken_one_is_refused(tmp_path: Path) -> None:
