@@ -125,7 +125,7 @@ def bundle(
             print(f"comparing {parity_samples} samples with the reference", file=sys.stderr)
             write_checked_manifest(folder, weights, parity_samples, options)
             if calibrate:
-                _calibrate(folder, None, calibrate, options, replace_known=False)
+                _calibrate(folder, None, calibrate, options, replace_known=False, keep=False)
         print("\n".join(lines_from_bundle(open_bundle(out))))
 
 
@@ -163,7 +163,10 @@ def calibrate(
     replace_known: bool,
     batch: int | None,
 ) -> None:
-    """Measures which uncertainty keeps which share of samples, for one set of options."""
+    """Measures which uncertainty keeps which share of samples, for one set of options.
+
+    When it is killed, the same command goes on where it stood.
+    """
     with one_line_errors():
         opened = open_bundle(bundle, verify=False)
         given = default_options(opened.manifest.generator, seed)
@@ -178,7 +181,7 @@ def calibrate(
             view_mode=view_mode,
             view=fixed,
         )
-        _calibrate(bundle, sampling, samples, _engine_options(batch), replace_known)
+        _calibrate(bundle, sampling, samples, _engine_options(batch), replace_known, keep=True)
         print(f"{bundle} is calibrated on {samples} samples")
 
 
@@ -219,13 +222,14 @@ def _calibrate(
     samples: int,
     options: EngineOptions,
     replace_known: bool,
+    keep: bool,
 ) -> None:
     opened = open_bundle(folder)
     sampling = sampling or default_options(opened.manifest.generator)
     refuse_known_calibration(opened, key_from_options(sampling), replace_known)
     refuse_without_score(opened)
     mapping, engine = open_mapping(opened, options), open_score_engine(opened, options)
-    calibration = calibration_from_engine(opened, engine, mapping, sampling, samples)
+    calibration = calibration_from_engine(opened, engine, mapping, sampling, samples, keep)
     add_calibration(folder, calibration, replace_known)
 
 

@@ -1,5 +1,7 @@
 """A bundle -> quantiles of its score over drawn samples, into its manifest."""
 
+from contextlib import nullcontext
+
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
@@ -10,6 +12,7 @@ from bundle.open import Bundle
 from engines.protocol import Engine, Mapping
 from engines.sampling import SamplingOptions, check_options, key_from_options, ws_from_indices
 from export.errors import ExportError
+from export.kept_scores import KeptScores, kept_scores
 from labelmint.latents import Mt19937Rows
 
 MAX_LEVELS = 1024  # steps between quantiles
@@ -17,7 +20,12 @@ SAMPLES_PER_LEVEL = 4
 
 
 def calibration_from_engine(
-    bundle: Bundle, engine: Engine, mapping: Mapping, options: SamplingOptions, samples: int
+    bundle: Bundle,
+    engine: Engine,
+    mapping: Mapping,
+    options: SamplingOptions,
+    samples: int,
+    keep: bool = False,  # scores beside the bundle until all are there, to go on after a kill
 ) -> Calibration:
     """Scores indices 0 to samples - 1, drawn exactly as the service draws them.
 
@@ -25,7 +33,9 @@ def calibration_from_engine(
     """
     refuse_without_score(bundle)
     check_options(bundle.manifest.generator, options, bundle.views)
-    scores = scores_from_engine(bundle, engine, mapping, options, samples)
+    identity = f"{bundle.manifest.bundle_id} {options} {engine.name} {engine.batch_sizes}"
+    with kept_scores(bundle.path, identity) if keep else nullcontext(KeptScores()) as kept:
+        scores = scores_from_engine(bundle, engine, mapping, options, samples, kept)
     return Calibration(
         options=key_from_options(options),
         seed=options.seed,
@@ -44,22 +54,31 @@ def refuse_without_score(bundle: Bundle) -> None:
 
 
 def scores_from_engine(
-    bundle: Bundle, engine: Engine, mapping: Mapping, options: SamplingOptions, samples: int
+    bundle: Bundle,
+    engine: Engine,
+    mapping: Mapping,
+    options: SamplingOptions,
+    samples: int,
+    kept: KeptScores,
 ) -> NDArray[np.float32]:
-    """Uncertainties of indices 0 to samples - 1, float32 [samples]."""
+    """Uncertainties of indices 0 to samples - 1, float32 [samples]; those that are kept are not
+    measured again."""
     scores = np.empty(samples, np.float32)
+    known = min(samples, len(kept.scores))
+    scores[:known] = kept.scores[:known]
     batch = engine.batch_sizes[-1]
     generator = bundle.manifest.generator
     rows = (
         Mt19937Rows(options.seed, generator.z_dim) if options.latent_source == "mt19937" else None
     )
-    with tqdm(total=samples, desc="calibrate", unit="sample") as progress:
-        for start in range(0, samples, batch):
+    with tqdm(total=samples, initial=known, desc="calibrate", unit="sample") as progress:
+        for start in range(known, samples, batch):
             indices = np.arange(start, min(start + batch, samples), dtype=np.uint64)
             ws = ws_from_indices(mapping, generator, options, indices, rows, bundle.views)
             everything = np.full(len(ws), np.inf, np.float32)
             result = engine.run(ws, everything, ("uncertainty",))
             scores[start : start + len(ws)] = result.arrays["uncertainty"]
+            kept.append(scores[start : start + len(ws)])
             progress.update(len(ws))
     return scores
 

@@ -1,16 +1,24 @@
 """Calibration scores the samples the service would draw, and states them exactly."""
 
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
+from bundle.manifest import Calibration
+from bundle.open import Bundle
 from engines import EngineOptions, default_options, open_engine, open_mapping, ws_from_indices
 from engines.fake import fake_bundle
+from engines.protocol import EngineResult
 from export.calibrate import (
     calibration_from_engine,
     quantiles_from_scores,
     scores_from_engine,
 )
 from export.errors import ExportError
+from export.kept_scores import KeptScores, kept_scores
 
 BUNDLE = fake_bundle()
 FAKE = EngineOptions(runtime="fake", batch_sizes=(8,))
@@ -20,7 +28,7 @@ GENERATOR = BUNDLE.manifest.generator
 def test_scores_are_those_of_indices_from_0_in_any_batch() -> None:
     options = default_options(GENERATOR, seed=5)
     mapping, engine = open_mapping(BUNDLE, FAKE), open_engine(BUNDLE, FAKE)
-    scores = scores_from_engine(BUNDLE, engine, mapping, options, 21)
+    scores = scores_from_engine(BUNDLE, engine, mapping, options, 21, KeptScores())
     for i in range(21):
         ws = ws_from_indices(mapping, GENERATOR, options, [i])
         alone = engine.run(ws, np.full(1, np.inf, np.float32), ("uncertainty",))
@@ -48,3 +56,66 @@ def test_bundles_without_a_score_are_refused() -> None:
     mapping, engine = open_mapping(images, FAKE), open_engine(images, FAKE)
     with pytest.raises(ExportError, match="no score_source"):
         calibration_from_engine(images, engine, mapping, default_options(GENERATOR), 64)
+
+
+class Counting:
+    """An engine that counts its samples, and dies before it runs more than `most` of them."""
+
+    def __init__(self, most: int = 10**9) -> None:
+        self._engine, self.most, self.samples = open_engine(BUNDLE, FAKE), most, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def run(self, ws: Any, limits: Any, outputs: Any) -> EngineResult:
+        if self.samples + len(ws) > self.most:
+            raise KeyboardInterrupt
+        self.samples += len(ws)
+        return self._engine.run(ws, limits, outputs)
+
+
+def calibrated(bundle: Bundle, engine: Any, samples: int, **options: Any) -> Calibration:
+    sampling = default_options(GENERATOR, **options)
+    mapping = open_mapping(BUNDLE, FAKE)
+    return calibration_from_engine(bundle, engine, mapping, sampling, samples, keep=True)
+
+
+@pytest.mark.parametrize("torn", [b"", b"\x01\x02\x03"])
+def test_a_killed_calibration_goes_on_where_it_stood(tmp_path: Path, torn: bytes) -> None:
+    bundle = replace(BUNDLE, path=tmp_path / "demo")
+    whole = calibrated(bundle, Counting(), 100)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(KeyboardInterrupt):
+        calibrated(bundle, Counting(most=60), 100)
+    (left,) = tmp_path.iterdir()
+    with left.open("ab") as file:
+        file.write(torn)
+    rest = Counting()
+    assert calibrated(bundle, rest, 100) == whole
+    assert rest.samples == 100 - 56 and list(tmp_path.iterdir()) == []
+
+
+def test_scores_are_kept_for_their_own_options_alone(tmp_path: Path) -> None:
+    bundle = replace(BUNDLE, path=tmp_path / "demo")
+    with pytest.raises(KeyboardInterrupt):
+        calibrated(bundle, Counting(most=60), 100)
+    other = Counting()
+    calibrated(bundle, other, 100, seed=1)
+    assert other.samples == 100 and len(list(tmp_path.iterdir())) == 1
+
+
+def test_two_calibrations_of_the_same_options_do_not_mix(tmp_path: Path) -> None:
+    with (
+        kept_scores(tmp_path / "demo", "same"),
+        pytest.raises(ExportError, match="being calibrated"),
+        kept_scores(tmp_path / "demo", "same"),
+    ):
+        pass
+
+
+def test_where_nothing_can_be_kept_a_calibration_is_made_all_the_same(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    bundle = replace(BUNDLE, path=Path("/proc/demo"))
+    assert calibrated(bundle, Counting(), 64).samples == 64
+    assert "scores are not kept" in capsys.readouterr().err
