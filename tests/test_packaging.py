@@ -120,6 +120,12 @@ def test_the_pins_are_those_of_torch_from_the_package_index_too() -> None:
         assert SpecifierSet(wanted).contains(pins[name]), f"{name} {pins[name]}"
 
 
+def test_the_pins_are_those_of_the_images_cuda_python_too() -> None:
+    match = re.search(r"(?m)^ARG CUDA_PYTHON_VERSION=(\S+)$", _text("Dockerfile"))
+    assert match
+    assert SpecifierSet(f"~={match[1]}").contains(_pins()["cuda-bindings"])  # as it asks for
+
+
 def _pins() -> dict[str, str]:
     found = re.findall(r"(?m)^([\w.-]+)==(\S+)$", _text("constraints.txt"))
     return {canonicalize_name(name): version for name, version in found}
