@@ -10,10 +10,10 @@ torch.save(stream.state_dict(), "stream.pt")
 
 from __future__ import annotations
 
-import os
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from labelmint.client import Client
 from labelmint.codec import Array
 from labelmint.errors import MissingExtra
 from labelmint.groups import query_for_groups
+from labelmint.launcher import rank_of_launcher
 from labelmint.made import Item, Made
 from labelmint.options import StreamOptions, query_from_options, takes_bank, whole_number
 from labelmint.position import Layer, Position, merged
@@ -132,8 +133,7 @@ class LabelStream(IterableDataset[Any]):
             Client, target, streams=streams, token=token, tls=tls, patience=patience,
             prefetch_bytes=prefetch_bytes, shared_memory=shared_memory,
         )  # fmt: skip
-        start = options.get("start_index", 0)
-        self._start = Position(Layer(1, {0: start}))
+        self._start = Position(Layer(1, {0: options.get("start_index", 0)}))
         self._consumed: dict[int, Position] = {}  # by shard, of the iteration under way
 
     def __iter__(self) -> Iterator[Any]:
@@ -240,9 +240,7 @@ class LabelStream(IterableDataset[Any]):
             outputs = options.get("outputs")
             if outputs is None:
                 model = client.model(options.get("model", ""))
-                unasked = ["uncertainty_map", "w"]
-                unasked += [] if takes_bank(options) else ["view", "camera"]
-                outputs = [name for name in model.outputs if name not in unasked]
+                outputs = model.usual_outputs(takes_bank(options))
             if "uncertainty_map" not in outputs:
                 options["outputs"] = [*outputs, "uncertainty_map"]
         return options
@@ -282,19 +280,21 @@ def _tensor(array: Array | None) -> torch.Tensor | None:
 
 
 def _world(rank: int | None, world_size: int | None) -> tuple[int, int]:
-    if (rank is None) != (world_size is None):
-        raise ValueError(f"rank {rank} and world_size {world_size} go together; give both")
-    if rank is None or world_size is None:
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            return torch.distributed.get_rank(), torch.distributed.get_world_size()
-        rank, world_size = _from_launcher("RANK", 0), _from_launcher("WORLD_SIZE", 1)
-    if not 0 <= rank < world_size:
-        raise ValueError(f"rank {rank} is outside 0 to world_size - 1 = {world_size - 1}")
-    return rank, world_size
+    given = rank is not None or world_size is not None
+    if not given and torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return rank_of_launcher(rank, world_size)
 
 
-def _from_launcher(name: str, absent: int) -> int:
-    text = os.environ.get(name, str(absent))
-    if not text.isdecimal():
-        raise ValueError(f"the environment's {name} is {text!r}; it has to be a number")
-    return int(text)
+def _refuse_to_collate(batch: Any, **_: Any) -> NoReturn:
+    raise ValueError(
+        "LabelStream yields whole batches, and this DataLoader would make batches of them; give "
+        "it batch_size=None, as DataLoader(stream, batch_size=None)"
+    )
+
+
+with contextlib.suppress(ImportError):  # torch documents this table, but not where it is
+    from torch.utils.data._utils.collate import default_collate_fn_map
+
+    # Position for what a transform makes of a batch and keeps its position.
+    default_collate_fn_map.update({LabelBatch: _refuse_to_collate, Position: _refuse_to_collate})
