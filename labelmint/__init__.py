@@ -7,18 +7,34 @@ with Client("localhost:50051") as client:
         train(batch.images, batch.masks)
 """
 
-import os
+from typing import TYPE_CHECKING
 
-# As grpc's manual says it is; without, it writes lines of its own for each failed TLS handshake.
-# It looks at this once, while it is imported.
-os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+if TYPE_CHECKING:
+    from labelmint.batch import Batch
+    from labelmint.channel import Tls
+    from labelmint.client import Client
+    from labelmint.errors import LabelmintError, Refused, Unreachable
+    from labelmint.model import Model
+    from labelmint.retries import Patience
+else:
+    # Names are imported when they are asked for, because the command has something to tell grpc
+    # before grpc is imported, which is no business of programs that import this package.
+    from importlib import import_module
 
-from labelmint.batch import Batch
-from labelmint.channel import Tls
-from labelmint.client import Client
-from labelmint.errors import LabelmintError, Refused, Unreachable
-from labelmint.model import Model
-from labelmint.retries import Patience
+    _MODULES = {
+        "Batch": "batch", "Client": "client", "LabelmintError": "errors", "Model": "model",
+        "Patience": "retries", "Refused": "errors", "Tls": "channel", "Unreachable": "errors",
+    }  # fmt: skip
+
+    def __getattr__(name: str) -> object:
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+        return globals()[name]
+
+    def __dir__() -> list[str]:
+        return [*__all__, "__version__"]
+
 
 __all__ = [
     "Batch", "Client", "LabelmintError", "Model", "Patience", "Refused", "Tls", "Unreachable",

@@ -15,6 +15,7 @@ from labelmint.cli import main
 from tests.client.scripted_service import Ended, ScriptedService
 
 Captured = pytest.CaptureFixture[str]
+SCRIPT = "import sys; from labelmint.cli import main; sys.exit(main())"  # as pip's is
 
 
 def run(capsys: Captured, *arguments: str) -> tuple[int, str, str]:
@@ -108,9 +109,13 @@ def test_a_file_that_is_not_pem_is_usage(capsys: Captured, tmp_path: Path) -> No
     assert f"{file} is not PEM" in err
 
 
-def test_a_failed_handshake_is_one_line(target: str) -> None:
+@pytest.mark.parametrize("start", [["-m", "labelmint"], ["-c", SCRIPT]])
+def test_a_failed_handshake_is_one_line(
+    target: str, start: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     # A process of its own: grpc's lines come from beneath Python.
-    command = [sys.executable, "-m", "labelmint", "models", "--tls", "--target", target]
+    monkeypatch.delenv("GRPC_VERBOSITY", raising=False)  # that the command set here
+    command = [sys.executable, *start, "models", "--tls", "--target", target]
     ended = subprocess.run(command, capture_output=True, text=True)
     assert (ended.returncode, ended.stdout) == (3, "")
     assert "leave TLS out" in ended.stderr

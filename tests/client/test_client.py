@@ -7,13 +7,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from types import ModuleType
 
 import grpc
 import numpy as np
 import pytest
 
-import labelmint
 from labelmint import Client, codec
 from labelmint.errors import Denied, Invalid, NotFound, Refused, TimedOut, Unreachable
 from labelmint.options import StreamOptions
@@ -258,28 +256,6 @@ def test_arguments_are_judged_before_any_call() -> None:
             client.stream(keep_fracton=0.5)  # type: ignore[call-arg]
     with pytest.raises(ValueError, match="streams 0"):
         Client(CLOSED_PORT, streams=0)
-
-
-def test_public_names_are_exactly_all() -> None:
-    assert len(labelmint.__all__) <= 8
-    for name in labelmint.__all__:
-        assert getattr(labelmint, name) is not None
-        assert getattr(labelmint, name).__doc__
-    public = {
-        name for name, value in vars(labelmint).items()
-        if not name.startswith("_") and not isinstance(value, ModuleType)
-    }  # fmt: skip
-    assert public == set(labelmint.__all__)
-    assert labelmint.__version__.count(".") == 2
-
-
-def test_importing_labelmint_imports_no_torch_and_none_of_the_extras() -> None:
-    extras = ("torch", "click", "PIL", "simplejpeg", "tqdm")
-    code = f"import labelmint, sys; print([name for name in {extras} if name in sys.modules])"
-    run = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True
-    )
-    assert (run.stdout.strip(), run.stderr) == ("[]", "")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""LabelStream in a DataLoader: one that would batch its batches again is told, others are let be."""
+"""LabelStream in a DataLoader: one that would batch its batches again is told, others not."""
 
 from __future__ import annotations
 
