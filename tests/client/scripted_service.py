@@ -171,12 +171,12 @@ def _members(query: pb.SampleQuery) -> Iterator[int]:
     if query.indices:
         yield from query.indices
         return
-    end = query.end_index or None
+    end = query.end_index or 2**64 - 1
     if query.HasField("latents"):
         end = query.latents.rows.shape[0]
     views, shards = max(1, query.sampling.views_per_object), max(1, query.num_shards)
     for index in itertools.count(query.start_index):
-        if end is not None and index >= end:
+        if index >= end:
             return
         if index // views % shards == query.shard_index:
             yield index
