@@ -24,12 +24,12 @@ from labelmint.options import (
     sampling_from_options,
     whole_number,
 )
-from labelmint.prefetch import Prefetch
+from labelmint.prefetch import Prefetch, Prefetches
 from labelmint.replicas import Replicas, targets_from_text
 from labelmint.retries import Patience, Reconnects, Retries
 from labelmint.shards import subshards
 from labelmint.shared import shared_call
-from labelmint.source import Message, Opened, Source
+from labelmint.source import Opened, Source
 from labelmint.stream import Marks, Reader, batches_from_readers
 from labelmint.v1 import label_service_pb2 as pb
 
@@ -95,8 +95,8 @@ class Client:
         self._shared_memory, self._reconnects = shared_memory, Reconnects()
         self._metadata = metadata_from_token(token)
         self._replicas = Replicas(targets, tls)
-        self._open: weakref.WeakSet[Prefetch[Message]] = weakref.WeakSet()
-        self._end = weakref.finalize(self, _close, self._open, self._replicas)
+        self._prefetches = Prefetches()
+        self._end = weakref.finalize(self, _close, self._prefetches, self._replicas)
 
     @property
     def reconnects(self) -> int:
@@ -193,7 +193,10 @@ class Client:
         return model_from_proto(response.model, limit)
 
     def close(self) -> None:
-        """Ends all streams and their threads, and the connection; harmless when closed."""
+        """Ends all streams and their threads, and the connection; harmless when closed.
+
+        Streams and calls that run then, and those that come later, raise ClientClosed.
+        """
         self._end()
 
     def __enter__(self) -> Self:
@@ -217,35 +220,34 @@ class Client:
         for part in parts:
             source = Source(self._open_stream, part, self._patience, self._reconnects, deadline)
             prefetch = Prefetch(source, self._prefetch_bytes // len(parts))
-            self._open.add(prefetch)
+            self._prefetches.add(prefetch)
             readers.append(Reader(prefetch, part.start_index, skip))
         yield from batches_from_readers(readers, batch_size, query, unit)
 
     def _open_stream(self, query: pb.SampleQuery, timeout_s: float | None) -> Opened:
-        replica = self._replicas.next()
         options = {"timeout": timeout_s, "metadata": self._metadata}
-        if self._shared_memory:
-            return Opened(shared_call(replica.stub, query, **options), replica.target)
-        request = pb.StreamSamplesRequest(query=query)
-        return Opened(replica.stub.StreamSamples(request, **options), replica.target)
+        with self._replicas.turn() as replica:
+            if self._shared_memory:
+                return Opened(shared_call(replica.stub, query, **options), replica.target)
+            request = pb.StreamSamplesRequest(query=query)
+            return Opened(replica.stub.StreamSamples(request, **options), replica.target)
 
     def _call(self, method: str, request: Any) -> Any:
         """The answer of a call that may be made twice. Raises LabelmintError."""
         deadline = time.monotonic() + self._timeout_s
-        retries = Retries(self._patience, self._reconnects, deadline)
+        retries = Retries(self._patience, self._reconnects, deadline, self._replicas.closed)
         while True:
-            replica = self._replicas.next()
             left_s = max(deadline - time.monotonic(), 0.0)
-            try:
-                call = getattr(replica.stub, method)
-                return call(request, timeout=left_s, metadata=self._metadata)
-            except grpc.RpcError as error:
-                typed = error_from_rpc(error, replica.target)
-                typed.__cause__ = error
-                retries.wait(typed, f"asking {method} again")
+            with self._replicas.turn() as replica:
+                try:
+                    call = getattr(replica.stub, method)
+                    return call(request, timeout=left_s, metadata=self._metadata)
+                except grpc.RpcError as error:
+                    typed = error_from_rpc(error, replica.target)
+                    typed.__cause__ = error
+                    retries.wait(typed, f"asking {method} again")
 
 
-def _close(streams: weakref.WeakSet[Prefetch[Message]], replicas: Replicas) -> None:
-    for prefetch in list(streams):
-        prefetch.close()
+def _close(prefetches: Prefetches, replicas: Replicas) -> None:
+    prefetches.close()
     replicas.close()

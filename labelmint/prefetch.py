@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import deque
 from collections.abc import Iterator
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
+
+from labelmint.errors import ClientClosed
 
 WATCH_S = 0.25  # between looks at a source that keeps its reader waiting
 
@@ -45,11 +48,13 @@ class Prefetch(Generic[Item]):
 
     def get(self) -> Item | None:
         """The next message; None at the end. Raises what the source raised, after the messages
-        before it."""
+        before it, and ClientClosed once closed, which no end of the messages may look like."""
         with self._changed:
-            while not self._ready and not self._ended:
+            while not (self._ready or self._ended or self._closed):
                 if not self._changed.wait(WATCH_S):
                     self._source.watch()
+            if self._closed:
+                raise ClientClosed
             if self._ready:
                 message = self._ready.popleft()
                 self._bytes -= message.nbytes
@@ -85,3 +90,27 @@ class Prefetch(Generic[Item]):
             with self._changed:
                 self._ended = True
                 self._changed.notify_all()
+
+
+class Prefetches:
+    """Those of one client, which end together."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: weakref.WeakSet[Prefetch[Any]] = weakref.WeakSet()
+        self._closed = False
+
+    def add(self, prefetch: Prefetch[Any]) -> None:
+        """Closes it at once where the others were closed."""
+        with self._lock:
+            self._running.add(prefetch)
+            closed = self._closed
+        if closed:
+            prefetch.close()
+
+    def close(self) -> None:
+        """Harmless when closed."""
+        with self._lock:
+            self._closed, running = True, list(self._running)
+        for prefetch in running:
+            prefetch.close()

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import grpc
+
 from labelmint.channel import Tls, open_channel
+from labelmint.errors import ClientClosed, LabelmintError
 from labelmint.v1 import label_service_pb2_grpc as pb_grpc
 
 
@@ -24,16 +29,26 @@ class Replicas:
 
     def __init__(self, targets: Sequence[str], tls: Tls | None) -> None:
         """Connects at the first call. Raises ValueError, OSError as open_channel does."""
+        self.closed = threading.Event()
         self._channels = [open_channel(target, tls) for target in targets]
         stubs = [pb_grpc.LabelServiceStub(channel) for channel in self._channels]
         self._turns = itertools.cycle(map(Replica, targets, stubs))  # next() on it is atomic
 
-    def next(self) -> Replica:
-        """Whose turn it is."""
-        return next(self._turns)
+    @contextmanager
+    def turn(self) -> Iterator[Replica]:
+        """Whose turn it is. Raises ClientClosed once closed, in place of what a call says then."""
+        if self.closed.is_set():
+            raise ClientClosed
+        try:
+            yield next(self._turns)
+        except (grpc.RpcError, LabelmintError, ValueError) as error:
+            if self.closed.is_set():
+                raise ClientClosed from error
+            raise
 
     def close(self) -> None:
         """Ends all calls; harmless when closed."""
+        self.closed.set()
         for channel in self._channels:
             channel.close()
 

@@ -262,9 +262,9 @@ class ScriptedService(pb_grpc.LabelServiceServicer):
 
 
 @contextmanager
-def serving() -> Iterator[tuple[str, ScriptedService]]:
+def serving(service: ScriptedService | None = None) -> Iterator[tuple[str, ScriptedService]]:
     """A server on a free port of this machine: its target, and the service to script."""
-    service = ScriptedService()
+    service = service or ScriptedService()
     server = grpc.server(futures.ThreadPoolExecutor(8))
     pb_grpc.add_LabelServiceServicer_to_server(service, server)
     port = server.add_insecure_port("localhost:0")
