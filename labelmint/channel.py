@@ -15,6 +15,8 @@ from typing import Any
 
 import grpc
 
+from labelmint.arguments import of_type
+
 MAX_RECEIVED_BYTES = 64 << 20  # of one message
 # One call goes to one replica behind a name, and the calls of streams=n to n of them. Failed calls
 # are not grpc's to repeat: a stream has to go on at its position, see retries.
@@ -69,7 +71,7 @@ def open_channel(target: str, tls: Tls | None) -> grpc.Channel:
     Raises ValueError for a target without a host or a port and for a file of tls that is not PEM,
     OSError when one cannot be read.
     """
-    _check_target(target)
+    check_target(target)
     _warn_of_fork()
     if tls is None:
         return grpc.insecure_channel(target, options=_CHANNEL_OPTIONS)
@@ -91,8 +93,13 @@ def _pem_from_file(file: str | Path | None) -> bytes | None:
     return data
 
 
-def _check_target(target: str) -> None:
-    """grpc takes port 443 where none is named, and another port where it is over 65535."""
+def check_target(target: str) -> None:
+    """Raises ValueError for a target without a host or a port, TypeError for what is no text.
+
+    grpc takes port 443 where none is named, and another port where it is over 65535.
+    """
+    if not isinstance(target, str):
+        raise TypeError(f"target is {target!r}; give text, as 'localhost:50051'")
     if target.startswith(_OTHER_SCHEMES):
         return
     host, _, port = re.sub(r"^dns:(//[^/]*/)?", "", target).rpartition(":")
@@ -110,6 +117,7 @@ def metadata_from_token(token: str | None) -> tuple[tuple[str, str], ...]:
     Raises ValueError for a token that no header can carry. Blanks around it, as the line break
     at the end of a file or secret, are left out.
     """
+    of_type("token", token, str, "text")
     token = (token or os.environ.get("LABELMINT_TOKEN", "")).strip()
     if not all("!" <= letter <= "~" for letter in token):
         raise ValueError(

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 import weakref
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
 
+from labelmint.arguments import (
+    check_batch_size,
+    check_fraction,
+    of_type,
+    real_number,
+    whole_number,
+)
 from labelmint.batch import Batch, batch_from_chunks, chunk_from_proto
 from labelmint.channel import Tls, metadata_from_token
 from labelmint.errors import error_from_rpc
@@ -19,13 +25,11 @@ from labelmint.model import Model, model_from_proto
 from labelmint.options import (
     SamplingOptions,
     StreamOptions,
-    check_fraction,
     query_from_options,
     sampling_from_options,
-    whole_number,
 )
 from labelmint.prefetch import Prefetch, Prefetches
-from labelmint.replicas import Replicas, targets_from_text
+from labelmint.replicas import Replicas, targets_from_argument
 from labelmint.retries import Patience, Reconnects, Retries
 from labelmint.shards import subshards
 from labelmint.shared import shared_call
@@ -78,18 +82,11 @@ class Client:
             ValueError: no target, or one without a port; a token that is no single word of ASCII;
                 a file of tls that is not PEM; streams under 1, timeout_s not over 0, or
                 prefetch_bytes under 0.
+            TypeError: one of them is of another type.
             OSError: a file of tls cannot be read.
         """
-        given = target or os.environ.get("LABELMINT_TARGET", "")
-        targets = targets_from_text(given) if isinstance(given, str) else list(given)
-        if not targets:
-            raise ValueError("no target; give Client('host:port') or set LABELMINT_TARGET")
-        if streams < 1:
-            raise ValueError(f"streams {streams} is under 1; give at least one")
-        if not timeout_s > 0:
-            raise ValueError(f"timeout_s {timeout_s} is not over 0; give seconds")
-        if prefetch_bytes < 0:
-            raise ValueError(f"prefetch_bytes {prefetch_bytes} is under 0; give 0 or more")
+        check_settings(streams, token, tls, patience, prefetch_bytes, timeout_s)
+        targets = targets_from_argument(target)
         self._streams, self._timeout_s = streams, timeout_s
         self._patience, self._prefetch_bytes = patience or Patience(), prefetch_bytes
         self._shared_memory, self._reconnects = shared_memory, Reconnects()
@@ -134,9 +131,8 @@ class Client:
             LabelmintError: while iterating; what came before is yielded first.
         """
         query = query_from_options(options)
-        if whole_number("batch_size", batch_size) < 1:
-            raise ValueError(f"batch_size {batch_size} is under 1; give at least one")
-        if deadline_s is not None and math.isnan(deadline_s):
+        check_batch_size(batch_size)
+        if deadline_s is not None and math.isnan(real_number("deadline_s", deadline_s)):
             raise ValueError("deadline_s is nan; give seconds, or None for no deadline")
         if not group_views:
             return self._batches(batch_size, query, deadline_s, skip)
@@ -205,6 +201,12 @@ class Client:
     def __exit__(self, *ended: object) -> None:
         self.close()
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a Client is a connection and cannot be pickled or copied; make a Client in each "
+            "process, or use labelmint.torch.LabelStream, which can be"
+        )
+
     def _batches(
         self,
         batch_size: int,
@@ -246,6 +248,26 @@ class Client:
                     typed = error_from_rpc(error, replica.target)
                     typed.__cause__ = error
                     retries.wait(typed, f"asking {method} again")
+
+
+def check_settings(
+    streams: int,
+    token: str | None,
+    tls: Tls | None,
+    patience: Patience | None,
+    prefetch_bytes: int,
+    timeout_s: float = 60.0,
+) -> None:
+    """Raises TypeError, ValueError for what a client cannot be told."""
+    if whole_number("streams", streams) < 1:
+        raise ValueError(f"streams {streams} is under 1; give at least one")
+    if not real_number("timeout_s", timeout_s) > 0:
+        raise ValueError(f"timeout_s {timeout_s} is not over 0; give seconds")
+    if whole_number("prefetch_bytes", prefetch_bytes) < 0:
+        raise ValueError(f"prefetch_bytes {prefetch_bytes} is under 0; give 0 or more")
+    of_type("tls", tls, Tls, "Tls(), or Tls with PEM files")
+    of_type("patience", patience, Patience, "Patience(reconnect_s=...)")
+    metadata_from_token(token)
 
 
 def _close(prefetches: Prefetches, replicas: Replicas) -> None:

@@ -3,7 +3,7 @@
     LabelmintError           .next_index is where its stream can go on, or None
     |-- MissingExtra         an optional dependency is not installed
     |-- MalformedMessage     the other side sent bytes that break the contract
-    |-- ClientClosed         Client.close came before the call, or while it ran
+    |-- ClientClosed         Client.close came before the call, or while it ran; or it is a fork's
     `-- RpcError             the call failed, by itself CANCELLED; .code is the gRPC status
         |-- Unreachable      UNAVAILABLE: no server, or it is draining; trying again may help
         |-- TimedOut         DEADLINE_EXCEEDED
@@ -53,7 +53,7 @@ class MalformedMessage(LabelmintError):
 
 
 class ClientClosed(LabelmintError):
-    """Its client was closed, before the call or while it ran."""
+    """The client was closed, before the call or while it ran; in a fork it is, too."""
 
     def __init__(self, message: str = "the client is closed; make another Client") -> None:
         super().__init__(message)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any, Generic, Protocol, TypeVar
 
 from labelmint.errors import ClientClosed
+from labelmint.forks import Home
 
 WATCH_S = 0.25  # between looks at a source that keeps its reader waiting
 
@@ -44,11 +45,14 @@ class Prefetch(Generic[Item]):
         self._error: Exception | None = None
         # A daemon, so that a stream which nobody closed cannot keep a process alive.
         self._thread = threading.Thread(target=self._fill, name="labelmint-prefetch", daemon=True)
+        self._home = Home()
         self._thread.start()
 
     def get(self) -> Item | None:
         """The next message; None at the end. Raises what the source raised, after the messages
-        before it, and ClientClosed once closed, which no end of the messages may look like."""
+        before it, and ClientClosed once closed, which no end of the messages may look like, or in
+        a fork."""
+        self._home.check()  # a fork has no thread that would fill it
         with self._changed:
             while not (self._ready or self._ended or self._closed):
                 if not self._changed.wait(WATCH_S):
@@ -65,7 +69,9 @@ class Prefetch(Generic[Item]):
             return None
 
     def close(self) -> None:
-        """Ends the source and its thread; harmless when closed."""
+        """Ends the source and its thread; harmless when closed, and in a fork."""
+        if not self._home.is_here:  # the lock may be held for ever there
+            return
         with self._changed:
             self._closed = True
             self._changed.notify_all()

@@ -19,17 +19,23 @@ import numpy as np
 
 from labelmint.batch import Batch
 from labelmint.channel import Tls
-from labelmint.client import Client
+from labelmint.client import Client, check_settings
 from labelmint.codec import Array
 from labelmint.errors import MissingExtra
-from labelmint.groups import query_for_groups
 from labelmint.launcher import rank_of_launcher
 from labelmint.made import Item, Made
-from labelmint.options import StreamOptions, query_from_options, takes_bank, whole_number
+from labelmint.options import StreamOptions, takes_bank
 from labelmint.position import Layer, Position, merged
 from labelmint.prefetch import Prefetch
+from labelmint.replicas import targets_from_argument
 from labelmint.retries import Patience
-from labelmint.stream_state import merged_states, position_of_stream, state_of_stream
+from labelmint.sharded import check_sharded
+from labelmint.stream_state import (
+    merged_states,
+    position_of_batch,
+    position_of_stream,
+    state_of_stream,
+)
 
 try:
     import torch
@@ -41,8 +47,6 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 IGNORE_INDEX = 255  # of masks: pixels that a loss leaves out
-# A sharded stream has no use for them: the first is not shard-invariant, the others are no range.
-_REFUSED = ("count", "max_examined", "indices", "z", "w", "w_plus", "shard_index", "num_shards")
 
 
 class LabelBatch(NamedTuple):
@@ -110,28 +114,16 @@ class LabelStream(IterableDataset[Any]):
 
         Raises:
             TypeError, ValueError: options are unknown, contradict each other or are not for
-                sharded streams.
+                sharded streams, or no client could be made of the others.
         """
-        for name in _REFUSED:
-            if options.get(name) is not None:
-                raise ValueError(f"option {name!r} is not for LabelStream; use Client.stream")
-        if whole_number("batch_size", batch_size) < 1:
-            raise ValueError(f"batch_size {batch_size} is under 1; give at least one")
-        if ignore_above is not None and not ignore_above >= 0:
-            raise ValueError(f"ignore_above {ignore_above} is under 0; give a limit from 0 up")
-        query = query_from_options(options)  # raises
-        if ignore_above is not None and "mask" not in (options.get("outputs") or ["mask"]):
-            raise ValueError(
-                f"ignore_above {ignore_above} is for masks; outputs has no mask; add it"
-            )
-        if group_views:
-            query_for_groups(query, batch_size)  # raises
+        check_sharded(options, batch_size, group_views, ignore_above, transform)
+        check_settings(streams, token, tls, patience, prefetch_bytes)
         self._rank, self._world_size = _world(rank, world_size)
         self._batch_size, self._transform, self._ignore_above = batch_size, transform, ignore_above
         self._options, self._group_views = options, group_views
         self._open_client = partial(
-            Client, target, streams=streams, token=token, tls=tls, patience=patience,
-            prefetch_bytes=prefetch_bytes, shared_memory=shared_memory,
+            Client, targets_from_argument(target), streams=streams, token=token, tls=tls,
+            patience=patience, prefetch_bytes=prefetch_bytes, shared_memory=shared_memory,
         )  # fmt: skip
         self._start = Position(Layer(1, {0: options.get("start_index", 0)}))
         self._consumed: dict[int, Position] = {}  # by shard, of the iteration under way
@@ -146,9 +138,12 @@ class LabelStream(IterableDataset[Any]):
         """Tells `state_dict` that this batch was trained on; needed only with workers.
 
         Args:
-            batch: a LabelBatch, or whatever has its `position`.
+            batch: a LabelBatch, or what has its `position`, as an attribute or an item.
+
+        Raises:
+            TypeError: it has none.
         """
-        position: Position = batch.position
+        position = position_of_batch(batch)
         (shard,) = position.layer.next
         before = self._consumed.get(shard)
         if before is not None and before.layer.next[shard] > position.layer.next[shard]:
@@ -184,7 +179,7 @@ class LabelStream(IterableDataset[Any]):
         """One state of those of all ranks, for any number of ranks and workers.
 
         Raises:
-            ValueError: they do not belong together, or some reader's is missing.
+            ValueError: they are no states, do not belong together, or some reader's is missing.
         """
         return merged_states(states)
 
