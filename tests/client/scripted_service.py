@@ -26,6 +26,7 @@ from labelmint.errors import ERROR_DOMAIN, STREAM_AGED
 from labelmint.v1 import label_service_pb2 as pb
 from labelmint.v1 import label_service_pb2_grpc as pb_grpc
 
+CLOSED_PORT = "localhost:1"  # where nothing listens
 BUNDLE_ID = "sha256:scripted"
 HEIGHT, WIDTH, POINTS = 6, 8, 3
 MODEL = pb.Model(

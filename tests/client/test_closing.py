@@ -1,9 +1,10 @@
-"""A closed client says so, whatever it is asked for and whoever closed it."""
+"""Ends: leaving a stream leaves nothing behind, and a closed client says that it is closed."""
 
 from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,9 +14,8 @@ import pytest
 from labelmint import Client, Patience
 from labelmint.batch import Batch
 from labelmint.errors import ClientClosed
-from tests.client.scripted_service import ScriptedService, serving
+from tests.client.scripted_service import CLOSED_PORT, ScriptedService, serving
 
-CLOSED_PORT = "localhost:1"
 CALLS: dict[str, Callable[[Client], object]] = {
     "models": lambda client: client.models(),
     "model": lambda client: client.model(),
@@ -108,3 +108,37 @@ def test_streams_that_run_when_another_thread_closes_never_look_finished(
 def read(batches: Iterator[Batch], seen: threading.Semaphore) -> None:
     for _ in batches:
         seen.release()
+
+
+@pytest.mark.parametrize("leave", ["break", "close", "client"])
+def test_leaving_early_ends_the_calls_and_leaves_no_thread(
+    target: str, service: ScriptedService, leave: str
+) -> None:
+    before = set(threading.enumerate())
+    client = Client(target, streams=2)
+    batches = client.stream(4)
+    next(batches)
+    if leave == "break":
+        for _ in batches:
+            break
+        del batches
+    elif leave == "close":
+        batches.close()  # type: ignore[attr-defined]
+    client.close()
+    client.close()
+    assert settles(lambda: service.running == 0)
+    assert settles(lambda: not [t for t in threading.enumerate() if is_clients(t, before)])
+
+
+def is_clients(thread: threading.Thread, before: set[threading.Thread]) -> bool:
+    # The server's pool is in this process, too, and grows with the calls.
+    return thread not in before and not thread.name.startswith("ThreadPoolExecutor")
+
+
+def settles(condition: Callable[[], bool], within_s: float = 5.0) -> bool:
+    deadline = time.monotonic() + within_s
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
