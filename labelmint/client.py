@@ -111,8 +111,9 @@ class Client:
     ) -> Iterator[Batch]:
         """Streams samples in ascending index order, endlessly unless options bound it.
 
-        Leaving the loop early ends the calls at once. To go on later, pass the same options
-        with start_index = batch.next_index, and count less what was delivered.
+        What it returns can be gone through once; call it again for another pass. Leaving the loop
+        early ends the calls at once. To go on later, pass the same options with start_index =
+        batch.next_index, and count less what was delivered.
 
         Args:
             batch_size: kept samples in a batch, at least 1; only the last may be short.
@@ -144,10 +145,16 @@ class Client:
         """Makes a few samples in one message; count, end_index, indices or rows bound them.
 
         Raises:
-            TypeError, ValueError: options cannot be sent.
+            TypeError, ValueError: options cannot be sent, or bound nothing.
             LabelmintError: the call failed; Refused when the answer could exceed a message.
         """
-        request = pb.GenerateSamplesRequest(query=query_from_options(options))
+        query = query_from_options(options)
+        if not (query.count or query.end_index or query.indices or query.HasField("latents")):
+            raise ValueError(
+                "generate has no bound; give count, end_index, indices or latents, or use stream, "
+                "which may be endless"
+            )
+        request = pb.GenerateSamplesRequest(query=query)
         response: pb.GenerateSamplesResponse = self._call("GenerateSamples", request)
         chunk = chunk_from_proto(response.batch)
         return batch_from_chunks(

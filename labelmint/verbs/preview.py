@@ -51,7 +51,7 @@ def preview(out: Path, model: str, count: int | None, **options: Any) -> None:
     distributed, and samples that the filter keeps beside samples that it discards.
     """
     report = out.suffix.lower() in REPORT_SUFFIXES
-    if not report and out.suffix.lower() not in Image.registered_extensions():
+    if not report and Image.registered_extensions().get(out.suffix.lower()) not in Image.SAVE:
         raise click.UsageError(
             f"--out {out} does not end like a picture or a report; use for example .png or .html"
         )

@@ -61,6 +61,11 @@ def test_arguments_of_a_stream_are_judged_before_any_call(
         client.stream(**given)
 
 
+def test_generate_needs_a_bound() -> None:
+    with Client(CLOSED_PORT) as client, pytest.raises(ValueError, match="has no bound; give count"):
+        client.generate(seed=3, keep_fraction=0.5)
+
+
 @pytest.mark.parametrize("wrong", [0.0, 1.5, float("nan")])
 def test_a_fraction_out_of_range_has_no_threshold(wrong: float) -> None:
     with Client(CLOSED_PORT) as client, pytest.raises(ValueError, match="outside"):

@@ -96,6 +96,7 @@ def test_target_comes_from_the_environment(
         (["models"], "--target"),
         (["preview", "--target", "x"], "--out"),
         (["preview", "--target", "x", "--out", "sheet.xyz"], ".png"),
+        (["preview", "--target", "x", "--out", "sheet.psd"], ".png"),  # Pillow only reads these
         (["preview", "--target", "x", "--out", "a.png", "--count", "0"], "1<=x<=65536"),
         (
             ["preview", "--target", "x", "--out", "a.png", "--count", "257"],

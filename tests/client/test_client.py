@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 import grpc
 import numpy as np
@@ -140,7 +141,8 @@ def test_models_are_described(target: str) -> None:
 def test_refusals_are_typed_on_every_call(target: str, service: ScriptedService) -> None:
     service.refusal = Ended(grpc.StatusCode.INVALID_ARGUMENT, "count 9 is over the limit 8")
     with Client(target) as client:
-        for call in (client.models, client.model, client.generate, lambda: next(client.stream())):
+        generate, stream = partial(client.generate, count=9), client.stream
+        for call in (client.models, client.model, generate, lambda: next(stream())):
             with pytest.raises(Invalid, match="over the limit 8") as caught:
                 call()
             assert isinstance(caught.value, Refused)
