@@ -19,17 +19,18 @@ if TYPE_CHECKING:
 else:
     # Names are imported when they are asked for, because the command has something to tell grpc
     # before grpc is imported, which is no business of programs that import this package.
-    from importlib import import_module
-
-    _MODULES = {
-        "Batch": "batch", "Client": "client", "LabelmintError": "errors", "Model": "model",
-        "Patience": "retries", "Refused": "errors", "Tls": "channel", "Unreachable": "errors",
-    }  # fmt: skip
-
     def __getattr__(name: str) -> object:
-        if name not in _MODULES:
+        if name not in (*__all__, *_MODULES):
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        globals()[name] = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+        from labelmint.batch import Batch
+        from labelmint.channel import Tls
+        from labelmint.client import Client  # and with it all of _MODULES
+        from labelmint.errors import LabelmintError, Refused, Unreachable
+        from labelmint.model import Model
+        from labelmint.retries import Patience
+
+        found = (Batch, Client, LabelmintError, Model, Patience, Refused, Tls, Unreachable)
+        globals().update({each.__name__: each for each in found})
         return globals()[name]
 
     def __dir__() -> list[str]:
@@ -39,4 +40,8 @@ else:
 __all__ = [
     "Batch", "Client", "LabelmintError", "Model", "Patience", "Refused", "Tls", "Unreachable",
 ]  # fmt: skip
+# As labelmint.errors, without an import of its own.
+_MODULES = (
+    "batch", "channel", "client", "codec", "errors", "latents", "model", "options", "retries",
+)  # fmt: skip
 __version__ = "0.1.0"

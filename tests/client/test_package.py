@@ -24,6 +24,12 @@ def test_public_names_are_exactly_all() -> None:
     assert labelmint.__version__.count(".") == 2
 
 
+@pytest.mark.parametrize("name", labelmint._MODULES)
+def test_modules_that_callers_name_need_no_import_of_their_own(name: str) -> None:
+    code = f"import labelmint; print(labelmint.{name}.__name__)"
+    assert said(code) == f"labelmint.{name}"
+
+
 def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="module 'labelmint' has no attribute 'Cleint'"):
         _ = labelmint.Cleint  # type: ignore[attr-defined]
