@@ -15,8 +15,6 @@ from typing import Any
 
 import grpc
 
-from labelmint.arguments import of_type
-
 MAX_RECEIVED_BYTES = 64 << 20  # of one message
 # One call goes to one replica behind a name, and the calls of streams=n to n of them. Failed calls
 # are not grpc's to repeat: a stream has to go on at its position, see retries.
@@ -114,10 +112,11 @@ def check_target(target: str) -> None:
 def metadata_from_token(token: str | None) -> tuple[tuple[str, str], ...]:
     """What calls send along; None takes the token of LABELMINT_TOKEN, if any.
 
-    Raises ValueError for a token that no header can carry. Blanks around it, as the line break
-    at the end of a file or secret, are left out.
+    Raises ValueError for a token that no header can carry, TypeError for what is no text. Blanks
+    around it, as the line break at the end of a file or secret, are left out.
     """
-    of_type("token", token, str, "text")
+    if token is not None and not isinstance(token, str):  # which no message may show
+        raise TypeError(f"the token is of type {type(token).__name__}; give text")
     token = (token or os.environ.get("LABELMINT_TOKEN", "")).strip()
     if not all("!" <= letter <= "~" for letter in token):
         raise ValueError(

@@ -181,11 +181,12 @@ class Client:
             sampling: see `labelmint.options.SamplingOptions`.
 
         Raises:
-            ValueError: keep_fraction is out of range.
+            TypeError, ValueError: keep_fraction is out of range, or an option cannot be sent.
             LabelmintError: NotFound, or NotReady when not calibrated for these options.
         """
         if keep_fraction is not None:
             check_fraction(keep_fraction)
+        of_type("name", name, str, "text")
         request = pb.GetModelRequest(
             model=name,
             sampling=sampling_from_options(sampling),

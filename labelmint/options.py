@@ -247,7 +247,7 @@ def _tensor_from_rows(name: str, rows: object, rank: int) -> pb.Tensor:
     try:
         array = np.asarray(rows, np.float32)
     except (TypeError, ValueError) as error:
-        raise type(error)(f"{name} is no array of numbers: {error}") from error
+        raise ValueError(f"{name} is no array of numbers: {error}") from error
     if array.ndim != rank or not array.size:
         raise ValueError(
             f"{name} has shape {list(array.shape)}; it has to be of rank {rank} and not empty"

@@ -82,13 +82,13 @@ def preview(out: Path, model: str, count: int | None, **options: Any) -> None:
 def _write_picture(
     client: Client, model: Model, out: Path, count: int, options: dict[str, Any]
 ) -> str:
-    most, start = count * EXAMINED_PER_SAMPLE, options["start_index"]
+    start = options["start_index"]
     batches = client.stream(
         count,
         model=model.name,
         count=count,
         outputs=[name for name in OUTPUTS if name in model.outputs],
-        max_examined=most,
+        max_examined=count * EXAMINED_PER_SAMPLE,
         **options,
     )
     batch, examined = None, 0

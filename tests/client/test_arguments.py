@@ -16,7 +16,7 @@ OF_CONNECTIONS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"target": "localhost"}, ValueError, "target 'localhost' is not host:port"),
     ({"streams": 0}, ValueError, "streams 0 is under 1"),
     ({"streams": 1.5}, TypeError, r"streams is 1\.5; give a whole number"),
-    ({"token": 5}, TypeError, "token is 5; give text"),
+    ({"token": b"secret"}, TypeError, "^the token is of type bytes; give text$"),
     ({"token": "two words"}, ValueError, "give one word"),
     ({"tls": True}, TypeError, r"tls is True; give Tls\(\), or Tls with PEM files"),
     ({"patience": 5.0}, TypeError, r"patience is 5\.0; give Patience\("),
@@ -70,6 +70,11 @@ def test_generate_needs_a_bound() -> None:
 def test_a_fraction_out_of_range_has_no_threshold(wrong: float) -> None:
     with Client(CLOSED_PORT) as client, pytest.raises(ValueError, match="outside"):
         client.model(keep_fraction=wrong)
+
+
+def test_a_model_is_asked_for_by_name() -> None:
+    with Client(CLOSED_PORT) as client, pytest.raises(TypeError, match="name is 3; give text"):
+        client.model(3)  # type: ignore[arg-type]
 
 
 def test_what_a_label_stream_is_given_is_judged_when_it_is_given() -> None:
