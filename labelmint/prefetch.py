@@ -11,6 +11,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from labelmint.errors import ClientClosed
 from labelmint.forks import Home
 
+_of_parents: list[object] = []  # of a fork's parent: grpc may crash where its calls are let go
 WATCH_S = 0.25  # between looks at a source that keeps its reader waiting
 
 
@@ -71,6 +72,7 @@ class Prefetch(Generic[Item]):
     def close(self) -> None:
         """Ends the source and its thread; harmless when closed, and in a fork."""
         if not self._home.is_here:  # the lock may be held for ever there
+            _of_parents.append(self)
             return
         with self._changed:
             self._closed = True
