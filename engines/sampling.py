@@ -99,7 +99,7 @@ def check_options(
     if o.latent_source == "mt19937" and o.views_per_object > 1:
         raise SamplingError(
             f"views_per_object is {o.views_per_object}; MT19937 latents are the research code's "
-            "order, which has no views: use PHILOX or 1"
+            "order, which has no views: use philox or 1"
         )
     if not 0 <= o.truncation_psi <= MAX_PSI:  # also refuses NaN
         raise SamplingError(f"truncation_psi is {o.truncation_psi}; it must be in [0, {MAX_PSI:g}]")
@@ -137,19 +137,20 @@ def _check_views(o: SamplingOptions, bank: ViewBank | None) -> None:
         )
     if o.view_mode == "drawn":
         return
+    asked = o.view_mode if o.view is None else str(o.view)  # as callers spell it
     if bank is None:
-        raise SamplingError(f"view_mode is {o.view_mode}; this bundle has no view bank, use drawn")
+        raise SamplingError(f"view is {asked}; this bundle has no view bank, use drawn")
     if o.view is not None and not 0 <= o.view < len(bank):
-        raise SamplingError(f"view is {o.view}; the view bank has {len(bank)}, counted from 0")
+        raise SamplingError(f"view is {asked}; the view bank has {len(bank)}, counted from 0")
     if o.view_mode == "bank" and not 1 < o.views_per_object <= len(bank):
         raise SamplingError(
-            f"views_per_object is {o.views_per_object} with view_mode bank; the view bank has "
-            f"{len(bank)}, so it must be in [2, {len(bank)}]; use drawn for more, fixed for one"
+            f"views_per_object is {o.views_per_object} and view is bank; the bank has {len(bank)}, "
+            f"so it must be in [2, {len(bank)}]; use drawn for more, a number for one"
         )
     if o.view_mode != "bank" and o.views_per_object != 1:
         raise SamplingError(
-            f"views_per_object is {o.views_per_object} with view_mode {o.view_mode}, which gives "
-            "an object one view; it must be 1"
+            f"views_per_object is {o.views_per_object} and view is {asked}, which gives an object "
+            "one view; it must be 1"
         )
 
 

@@ -7,20 +7,41 @@ with Client("localhost:50051") as client:
         train(batch.images, batch.masks)
 """
 
-import os
+from typing import TYPE_CHECKING
 
-# As grpc's manual says it is; without, it writes lines of its own for each failed TLS handshake.
-# It looks at this once, while it is imported.
-os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+if TYPE_CHECKING:
+    from labelmint.batch import Batch
+    from labelmint.channel import Tls
+    from labelmint.client import Client
+    from labelmint.errors import LabelmintError, Refused, Unreachable
+    from labelmint.model import Model
+    from labelmint.retries import Patience
+else:
+    # Names are imported when they are asked for, because the command has something to tell grpc
+    # before grpc is imported, which is no business of programs that import this package.
+    def __getattr__(name: str) -> object:
+        if name not in (*__all__, *_MODULES):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from labelmint.batch import Batch
+        from labelmint.channel import Tls
+        from labelmint.client import Client  # and with it all of _MODULES
+        from labelmint.errors import LabelmintError, Refused, Unreachable
+        from labelmint.model import Model
+        from labelmint.retries import Patience
 
-from labelmint.batch import Batch
-from labelmint.channel import Tls
-from labelmint.client import Client
-from labelmint.errors import LabelmintError, Refused, Unreachable
-from labelmint.model import Model
-from labelmint.retries import Patience
+        found = (Batch, Client, LabelmintError, Model, Patience, Refused, Tls, Unreachable)
+        globals().update({each.__name__: each for each in found})
+        return globals()[name]
+
+    def __dir__() -> list[str]:
+        return [*__all__, "__version__"]
+
 
 __all__ = [
     "Batch", "Client", "LabelmintError", "Model", "Patience", "Refused", "Tls", "Unreachable",
 ]  # fmt: skip
+# As labelmint.errors, without an import of its own.
+_MODULES = (
+    "batch", "channel", "client", "codec", "errors", "latents", "model", "options", "retries",
+)  # fmt: skip
 __version__ = "0.1.0"

@@ -69,7 +69,7 @@ def open_channel(target: str, tls: Tls | None) -> grpc.Channel:
     Raises ValueError for a target without a host or a port and for a file of tls that is not PEM,
     OSError when one cannot be read.
     """
-    _check_target(target)
+    check_target(target)
     _warn_of_fork()
     if tls is None:
         return grpc.insecure_channel(target, options=_CHANNEL_OPTIONS)
@@ -91,8 +91,13 @@ def _pem_from_file(file: str | Path | None) -> bytes | None:
     return data
 
 
-def _check_target(target: str) -> None:
-    """grpc takes port 443 where none is named, and another port where it is over 65535."""
+def check_target(target: str) -> None:
+    """Raises ValueError for a target without a host or a port, TypeError for what is no text.
+
+    grpc takes port 443 where none is named, and another port where it is over 65535.
+    """
+    if not isinstance(target, str):
+        raise TypeError(f"target is {target!r}; give text, as 'localhost:50051'")
     if target.startswith(_OTHER_SCHEMES):
         return
     host, _, port = re.sub(r"^dns:(//[^/]*/)?", "", target).rpartition(":")
@@ -107,9 +112,11 @@ def _check_target(target: str) -> None:
 def metadata_from_token(token: str | None) -> tuple[tuple[str, str], ...]:
     """What calls send along; None takes the token of LABELMINT_TOKEN, if any.
 
-    Raises ValueError for a token that no header can carry. Blanks around it, as the line break
-    at the end of a file or secret, are left out.
+    Raises ValueError for a token that no header can carry, TypeError for what is no text. Blanks
+    around it, as the line break at the end of a file or secret, are left out.
     """
+    if token is not None and not isinstance(token, str):  # which no message may show
+        raise TypeError(f"the token is of type {type(token).__name__}; give text")
     token = (token or os.environ.get("LABELMINT_TOKEN", "")).strip()
     if not all("!" <= letter <= "~" for letter in token):
         raise ValueError(

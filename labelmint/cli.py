@@ -6,8 +6,13 @@ Whatever is expected to go wrong is one line on stderr.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
+
+# As grpc's manual says it is; without, grpc writes lines of its own for each failed TLS handshake.
+# It looks at this once, while it is imported.
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 from labelmint.errors import LabelmintError, MissingExtra, Refused, TimedOut, Unreachable
 

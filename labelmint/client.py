@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 import weakref
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
 
+from labelmint.arguments import (
+    check_batch_size,
+    check_fraction,
+    of_type,
+    real_number,
+    whole_number,
+)
 from labelmint.batch import Batch, batch_from_chunks, chunk_from_proto
 from labelmint.channel import Tls, metadata_from_token
 from labelmint.errors import error_from_rpc
@@ -19,17 +25,15 @@ from labelmint.model import Model, model_from_proto
 from labelmint.options import (
     SamplingOptions,
     StreamOptions,
-    check_fraction,
     query_from_options,
     sampling_from_options,
-    whole_number,
 )
-from labelmint.prefetch import Prefetch
-from labelmint.replicas import Replicas, targets_from_text
+from labelmint.prefetch import Prefetch, Prefetches
+from labelmint.replicas import Replicas, targets_from_argument
 from labelmint.retries import Patience, Reconnects, Retries
 from labelmint.shards import subshards
 from labelmint.shared import shared_call
-from labelmint.source import Message, Opened, Source
+from labelmint.source import Opened, Source
 from labelmint.stream import Marks, Reader, batches_from_readers
 from labelmint.v1 import label_service_pb2 as pb
 
@@ -78,25 +82,18 @@ class Client:
             ValueError: no target, or one without a port; a token that is no single word of ASCII;
                 a file of tls that is not PEM; streams under 1, timeout_s not over 0, or
                 prefetch_bytes under 0.
+            TypeError: one of them is of another type.
             OSError: a file of tls cannot be read.
         """
-        given = target or os.environ.get("LABELMINT_TARGET", "")
-        targets = targets_from_text(given) if isinstance(given, str) else list(given)
-        if not targets:
-            raise ValueError("no target; give Client('host:port') or set LABELMINT_TARGET")
-        if streams < 1:
-            raise ValueError(f"streams {streams} is under 1; give at least one")
-        if not timeout_s > 0:
-            raise ValueError(f"timeout_s {timeout_s} is not over 0; give seconds")
-        if prefetch_bytes < 0:
-            raise ValueError(f"prefetch_bytes {prefetch_bytes} is under 0; give 0 or more")
+        check_settings(streams, token, tls, patience, prefetch_bytes, timeout_s)
+        targets = targets_from_argument(target)
         self._streams, self._timeout_s = streams, timeout_s
         self._patience, self._prefetch_bytes = patience or Patience(), prefetch_bytes
         self._shared_memory, self._reconnects = shared_memory, Reconnects()
         self._metadata = metadata_from_token(token)
         self._replicas = Replicas(targets, tls)
-        self._open: weakref.WeakSet[Prefetch[Message]] = weakref.WeakSet()
-        self._end = weakref.finalize(self, _close, self._open, self._replicas)
+        self._prefetches = Prefetches()
+        self._end = weakref.finalize(self, _close, self._prefetches, self._replicas)
 
     @property
     def reconnects(self) -> int:
@@ -114,8 +111,9 @@ class Client:
     ) -> Iterator[Batch]:
         """Streams samples in ascending index order, endlessly unless options bound it.
 
-        Leaving the loop early ends the calls at once. To go on later, pass the same options
-        with start_index = batch.next_index, and count less what was delivered.
+        What it returns can be gone through once; call it again for another pass. Leaving the loop
+        early ends the calls at once. To go on later, pass the same options with start_index =
+        batch.next_index, and count less what was delivered.
 
         Args:
             batch_size: kept samples in a batch, at least 1; only the last may be short.
@@ -134,9 +132,8 @@ class Client:
             LabelmintError: while iterating; what came before is yielded first.
         """
         query = query_from_options(options)
-        if whole_number("batch_size", batch_size) < 1:
-            raise ValueError(f"batch_size {batch_size} is under 1; give at least one")
-        if deadline_s is not None and math.isnan(deadline_s):
+        check_batch_size(batch_size)
+        if deadline_s is not None and math.isnan(real_number("deadline_s", deadline_s)):
             raise ValueError("deadline_s is nan; give seconds, or None for no deadline")
         if not group_views:
             return self._batches(batch_size, query, deadline_s, skip)
@@ -148,10 +145,16 @@ class Client:
         """Makes a few samples in one message; count, end_index, indices or rows bound them.
 
         Raises:
-            TypeError, ValueError: options cannot be sent.
+            TypeError, ValueError: options cannot be sent, or bound nothing.
             LabelmintError: the call failed; Refused when the answer could exceed a message.
         """
-        request = pb.GenerateSamplesRequest(query=query_from_options(options))
+        query = query_from_options(options)
+        if not (query.count or query.end_index or query.indices or query.HasField("latents")):
+            raise ValueError(
+                "generate has no bound; give count, end_index, indices or latents, or use stream, "
+                "which may be endless"
+            )
+        request = pb.GenerateSamplesRequest(query=query)
         response: pb.GenerateSamplesResponse = self._call("GenerateSamples", request)
         chunk = chunk_from_proto(response.batch)
         return batch_from_chunks(
@@ -178,11 +181,12 @@ class Client:
             sampling: see `labelmint.options.SamplingOptions`.
 
         Raises:
-            ValueError: keep_fraction is out of range.
+            TypeError, ValueError: keep_fraction is out of range, or an option cannot be sent.
             LabelmintError: NotFound, or NotReady when not calibrated for these options.
         """
         if keep_fraction is not None:
             check_fraction(keep_fraction)
+        of_type("name", name, str, "text")
         request = pb.GetModelRequest(
             model=name,
             sampling=sampling_from_options(sampling),
@@ -193,7 +197,10 @@ class Client:
         return model_from_proto(response.model, limit)
 
     def close(self) -> None:
-        """Ends all streams and their threads, and the connection; harmless when closed."""
+        """Ends all streams and their threads, and the connection; harmless when closed.
+
+        Streams and calls that run then, and those that come later, raise ClientClosed.
+        """
         self._end()
 
     def __enter__(self) -> Self:
@@ -201,6 +208,12 @@ class Client:
 
     def __exit__(self, *ended: object) -> None:
         self.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a Client is a connection and cannot be pickled or copied; make a Client in each "
+            "process, or use labelmint.torch.LabelStream, which can be"
+        )
 
     def _batches(
         self,
@@ -217,35 +230,54 @@ class Client:
         for part in parts:
             source = Source(self._open_stream, part, self._patience, self._reconnects, deadline)
             prefetch = Prefetch(source, self._prefetch_bytes // len(parts))
-            self._open.add(prefetch)
+            self._prefetches.add(prefetch)
             readers.append(Reader(prefetch, part.start_index, skip))
         yield from batches_from_readers(readers, batch_size, query, unit)
 
     def _open_stream(self, query: pb.SampleQuery, timeout_s: float | None) -> Opened:
-        replica = self._replicas.next()
         options = {"timeout": timeout_s, "metadata": self._metadata}
-        if self._shared_memory:
-            return Opened(shared_call(replica.stub, query, **options), replica.target)
-        request = pb.StreamSamplesRequest(query=query)
-        return Opened(replica.stub.StreamSamples(request, **options), replica.target)
+        with self._replicas.turn() as replica:
+            if self._shared_memory:
+                return Opened(shared_call(replica.stub, query, **options), replica.target)
+            request = pb.StreamSamplesRequest(query=query)
+            return Opened(replica.stub.StreamSamples(request, **options), replica.target)
 
     def _call(self, method: str, request: Any) -> Any:
         """The answer of a call that may be made twice. Raises LabelmintError."""
         deadline = time.monotonic() + self._timeout_s
-        retries = Retries(self._patience, self._reconnects, deadline)
+        retries = Retries(self._patience, self._reconnects, deadline, self._replicas.closed)
         while True:
-            replica = self._replicas.next()
             left_s = max(deadline - time.monotonic(), 0.0)
-            try:
-                call = getattr(replica.stub, method)
-                return call(request, timeout=left_s, metadata=self._metadata)
-            except grpc.RpcError as error:
-                typed = error_from_rpc(error, replica.target)
-                typed.__cause__ = error
-                retries.wait(typed, f"asking {method} again")
+            with self._replicas.turn() as replica:
+                try:
+                    call = getattr(replica.stub, method)
+                    return call(request, timeout=left_s, metadata=self._metadata)
+                except grpc.RpcError as error:
+                    typed = error_from_rpc(error, replica.target)
+                    typed.__cause__ = error
+                    retries.wait(typed, f"asking {method} again")
 
 
-def _close(streams: weakref.WeakSet[Prefetch[Message]], replicas: Replicas) -> None:
-    for prefetch in list(streams):
-        prefetch.close()
+def check_settings(
+    streams: int,
+    token: str | None,
+    tls: Tls | None,
+    patience: Patience | None,
+    prefetch_bytes: int,
+    timeout_s: float = 60.0,
+) -> None:
+    """Raises TypeError, ValueError for what a client cannot be told."""
+    if whole_number("streams", streams) < 1:
+        raise ValueError(f"streams {streams} is under 1; give at least one")
+    if not real_number("timeout_s", timeout_s) > 0:
+        raise ValueError(f"timeout_s {timeout_s} is not over 0; give seconds")
+    if whole_number("prefetch_bytes", prefetch_bytes) < 0:
+        raise ValueError(f"prefetch_bytes {prefetch_bytes} is under 0; give 0 or more")
+    of_type("tls", tls, Tls, "Tls(), or Tls with PEM files")
+    of_type("patience", patience, Patience, "Patience(reconnect_s=...)")
+    metadata_from_token(token)
+
+
+def _close(prefetches: Prefetches, replicas: Replicas) -> None:
+    prefetches.close()
     replicas.close()

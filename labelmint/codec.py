@@ -71,7 +71,9 @@ _TYPE_OF_DTYPE = {dtype: data_type for data_type, dtype in _DTYPE_OF_TYPE.items(
 def output_from_name(name: str) -> pb.Output:
     """The Output called name; ValueError lists the known ones."""
     if name not in OUTPUTS:
-        raise ValueError(f"output {name!r} is unknown; choose from {', '.join(OUTPUTS)}")
+        meant = str(name).removesuffix("s")  # batches call theirs so
+        hint = f"did you mean {meant}?" if meant in OUTPUTS else f"choose from {', '.join(OUTPUTS)}"
+        raise ValueError(f"output {name!r} is unknown; {hint}")
     return OUTPUTS[name].output
 
 

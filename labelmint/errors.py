@@ -3,6 +3,7 @@
     LabelmintError           .next_index is where its stream can go on, or None
     |-- MissingExtra         an optional dependency is not installed
     |-- MalformedMessage     the other side sent bytes that break the contract
+    |-- ClientClosed         Client.close came before the call, or while it ran; or it is a fork's
     `-- RpcError             the call failed, by itself CANCELLED; .code is the gRPC status
         |-- Unreachable      UNAVAILABLE: no server, or it is draining; trying again may help
         |-- TimedOut         DEADLINE_EXCEEDED
@@ -49,6 +50,13 @@ class MissingExtra(LabelmintError):
 
 class MalformedMessage(LabelmintError):
     """A message breaks the wire contract: wrong dtype, shape, length, offsets or frame."""
+
+
+class ClientClosed(LabelmintError):
+    """The client was closed, before the call or while it ran; in a fork it is, too."""
+
+    def __init__(self, message: str = "the client is closed; make another Client") -> None:
+        super().__init__(message)
 
 
 class RpcError(LabelmintError):

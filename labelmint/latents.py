@@ -150,7 +150,7 @@ class Mt19937Rows:
 
     def __init__(self, seed: int, z_dim: int) -> None:
         """Raises ValueError for a seed outside 0 to 2**32 - 1 or a z_dim under 1."""
-        _check_range("seed", seed, 0, MAX_MT19937_SEED, "use the PHILOX latent source")
+        _check_range("seed", seed, 0, MAX_MT19937_SEED, "use the philox latent source")
         _check_range("z_dim", z_dim, 1, 2**31)
         self._seed, self._z_dim = seed, z_dim
         self._next = 0  # the row that the state would draw next
@@ -164,7 +164,7 @@ class Mt19937Rows:
         wanted = uint64_from_indices(indices)
         if len(wanted):
             _check_range(
-                "index", int(wanted.max()), 0, MAX_MT19937_INDEX, "use the PHILOX latent source"
+                "index", int(wanted.max()), 0, MAX_MT19937_INDEX, "use the philox latent source"
             )
         out = np.empty((len(wanted), self._z_dim), np.float32)
         order = np.argsort(wanted, kind="stable")

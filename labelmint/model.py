@@ -68,6 +68,11 @@ class Model:
             palette[label.id] = label.color
         return palette
 
+    def usual_outputs(self, of_bank: bool) -> list[str]:
+        """What a stream that names no outputs has; `of_bank`: views come from the view bank."""
+        unasked = ("uncertainty_map", "w", *(() if of_bank else ("view", "camera")))
+        return [name for name in self.outputs if name not in unasked]
+
     def sample_bytes(self, outputs: Sequence[str]) -> int:
         """Bytes of one sample with these outputs, before packing; ValueError: unknown output."""
         extents: dict[str, tuple[int, ...]] = {

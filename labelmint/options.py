@@ -9,12 +9,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Mapping, Sequence
 from operator import index
-from typing import SupportsIndex, TypedDict, cast
+from typing import TypedDict, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from labelmint import codec
+from labelmint.arguments import check_fraction, of_type, real_number, whole_number
 from labelmint.latents import uint64_from_indices
 from labelmint.v1 import label_service_pb2 as pb
 
@@ -90,6 +91,7 @@ _UINT32 = (
     "weight",
 )
 _UINT64 = ("seed", "start_index", "end_index", "count", "max_examined")
+_TEXTS = ("model", "bundle_id")
 _LATENTS: dict[str, tuple[pb.LatentSpace, int]] = {  # option: space, rank
     "z": (pb.LATENT_SPACE_Z, 2),
     "w": (pb.LATENT_SPACE_W, 2),
@@ -194,7 +196,7 @@ def _filter_from_options(options: StreamOptions) -> pb.Filter:
             mode=pb.FILTER_MODE_KEEP_FRACTION, keep_fraction=fraction, filter_sets=sets
         )
     if limit is not None:
-        if not limit >= 0:
+        if not real_number("max_uncertainty", limit) >= 0:
             raise ValueError(f"max_uncertainty {limit} is under 0; give a limit from 0 up")
         return pb.Filter(
             mode=pb.FILTER_MODE_MAX_UNCERTAINTY, max_uncertainty=limit, filter_sets=sets
@@ -213,29 +215,21 @@ def _check(options: Mapping[str, object], known: Collection[str]) -> None:
             value = options.get(name)
             if value is not None and not 0 <= whole_number(name, value) < 2**bits:
                 raise ValueError(f"{name} {value} is outside 0 to 2**{bits} - 1")
+    if options.get("truncation_psi") is not None:
+        real_number("truncation_psi", options["truncation_psi"])
+    for name in _TEXTS:
+        of_type(name, options.get(name), str, "text")
+    of_type("filter_sets", options.get("filter_sets"), bool, "True or False")
     given = [name for name in ("indices", *_LATENTS) if options.get(name) is not None]
     if len(given) > 1:
         raise ValueError(f"{' and '.join(given)} exclude each other; give one")
-
-
-def whole_number(name: str, value: object) -> int:
-    """The value of an option; TypeError names it when it is no whole number."""
-    try:
-        return index(cast(SupportsIndex, value))
-    except TypeError as error:
-        raise TypeError(f"{name} is {value!r}; give a whole number") from error
-
-
-def check_fraction(fraction: float) -> None:
-    """Raises ValueError for a keep_fraction that keeps nothing, or more than all."""
-    if not 0 < fraction <= 1:
-        raise ValueError(f"keep_fraction {fraction} is outside (0, 1]; 0.9 keeps most")
 
 
 def _names(option: str, options: StreamOptions) -> Sequence[str]:
     names = cast(Mapping[str, object], options).get(option) or ()
     if isinstance(names, str):
         raise TypeError(f"{option} is {names!r}; give a list, as [{names!r}]")
+    of_type(option, names, Collection, "a list of names")
     return cast(Sequence[str], names)
 
 
@@ -250,7 +244,10 @@ def _ascending(indices: npt.ArrayLike) -> list[int]:
 
 
 def _tensor_from_rows(name: str, rows: object, rank: int) -> pb.Tensor:
-    array = np.asarray(rows, np.float32)
+    try:
+        array = np.asarray(rows, np.float32)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} is no array of numbers: {error}") from error
     if array.ndim != rank or not array.size:
         raise ValueError(
             f"{name} has shape {list(array.shape)}; it has to be of rank {rank} and not empty"

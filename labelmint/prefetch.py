@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import deque
 from collections.abc import Iterator
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
+from labelmint.errors import ClientClosed
+from labelmint.forks import Home
+
+_of_parents: list[object] = []  # of a fork's parent: grpc may crash where its calls are let go
 WATCH_S = 0.25  # between looks at a source that keeps its reader waiting
 
 
@@ -41,15 +46,20 @@ class Prefetch(Generic[Item]):
         self._error: Exception | None = None
         # A daemon, so that a stream which nobody closed cannot keep a process alive.
         self._thread = threading.Thread(target=self._fill, name="labelmint-prefetch", daemon=True)
+        self._home = Home()
         self._thread.start()
 
     def get(self) -> Item | None:
         """The next message; None at the end. Raises what the source raised, after the messages
-        before it."""
+        before it, and ClientClosed once closed, which no end of the messages may look like, or in
+        a fork."""
+        self._home.check()  # a fork has no thread that would fill it
         with self._changed:
-            while not self._ready and not self._ended:
+            while not (self._ready or self._ended or self._closed):
                 if not self._changed.wait(WATCH_S):
                     self._source.watch()
+            if self._closed:
+                raise ClientClosed
             if self._ready:
                 message = self._ready.popleft()
                 self._bytes -= message.nbytes
@@ -60,7 +70,10 @@ class Prefetch(Generic[Item]):
             return None
 
     def close(self) -> None:
-        """Ends the source and its thread; harmless when closed."""
+        """Ends the source and its thread; harmless when closed, and in a fork."""
+        if not self._home.is_here:  # the lock may be held for ever there
+            _of_parents.append(self)
+            return
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -85,3 +98,27 @@ class Prefetch(Generic[Item]):
             with self._changed:
                 self._ended = True
                 self._changed.notify_all()
+
+
+class Prefetches:
+    """Those of one client, which end together."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: weakref.WeakSet[Prefetch[Any]] = weakref.WeakSet()
+        self._closed = False
+
+    def add(self, prefetch: Prefetch[Any]) -> None:
+        """Closes it at once where the others were closed."""
+        with self._lock:
+            self._running.add(prefetch)
+            closed = self._closed
+        if closed:
+            prefetch.close()
+
+    def close(self) -> None:
+        """Harmless when closed."""
+        with self._lock:
+            self._closed, running = True, list(self._running)
+        for prefetch in running:
+            prefetch.close()

@@ -20,13 +20,30 @@ def state_of_stream(position: Position, options: StreamOptions) -> dict[str, Any
     return {**state_from_position(position), "options": _identity(options)}
 
 
+def position_of_batch(batch: Any) -> Position:
+    """The position that a batch carries, or what a transform made of it.
+
+    Raises:
+        TypeError: it carries none.
+    """
+    item = batch.get("position") if isinstance(batch, Mapping) else None
+    position = getattr(batch, "position", item)
+    if not isinstance(position, Position):
+        raise TypeError(
+            f"a {type(batch).__name__} without a position was consumed; let the transform keep "
+            "batch.position"
+        )
+    return position
+
+
 def position_of_stream(state: Mapping[str, Any], options: StreamOptions) -> Position:
     """Where a stream of these options goes on.
 
     Raises:
         ValueError: it is no state, or of a stream with other options.
     """
-    theirs, mine = state.get("options"), _identity(options)
+    theirs = state.get("options") if isinstance(state, Mapping) else None
+    mine = _identity(options)
     if not isinstance(theirs, Mapping):
         raise ValueError("the state has no options; it is not of a LabelStream")
     for name, value in mine.items():
@@ -42,8 +59,10 @@ def merged_states(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """One state of those of all readers, for any layout.
 
     Raises:
-        ValueError: they do not belong together, or some reader's is missing.
+        ValueError: they are no states, do not belong together, or some reader's is missing.
     """
+    if isinstance(states, Mapping) or not all(isinstance(state, Mapping) for state in states):
+        raise ValueError("states are not those of all ranks; give a list of what state_dict gave")
     options = [state.get("options") for state in states]
     if any(each != options[0] for each in options):
         raise ValueError("states of streams with different options; merge those of one run")

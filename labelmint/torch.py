@@ -10,25 +10,32 @@ torch.save(stream.state_dict(), "stream.pt")
 
 from __future__ import annotations
 
-import os
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
 
 from labelmint.batch import Batch
 from labelmint.channel import Tls
-from labelmint.client import Client
+from labelmint.client import Client, check_settings
 from labelmint.codec import Array
 from labelmint.errors import MissingExtra
-from labelmint.groups import query_for_groups
+from labelmint.launcher import rank_of_launcher
 from labelmint.made import Item, Made
-from labelmint.options import StreamOptions, query_from_options, takes_bank, whole_number
+from labelmint.options import StreamOptions, takes_bank
 from labelmint.position import Layer, Position, merged
 from labelmint.prefetch import Prefetch
+from labelmint.replicas import targets_from_argument
 from labelmint.retries import Patience
-from labelmint.stream_state import merged_states, position_of_stream, state_of_stream
+from labelmint.sharded import check_sharded
+from labelmint.stream_state import (
+    merged_states,
+    position_of_batch,
+    position_of_stream,
+    state_of_stream,
+)
 
 try:
     import torch
@@ -40,8 +47,6 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 IGNORE_INDEX = 255  # of masks: pixels that a loss leaves out
-# A sharded stream has no use for them: the first is not shard-invariant, the others are no range.
-_REFUSED = ("count", "max_examined", "indices", "z", "w", "w_plus", "shard_index", "num_shards")
 
 
 class LabelBatch(NamedTuple):
@@ -109,31 +114,18 @@ class LabelStream(IterableDataset[Any]):
 
         Raises:
             TypeError, ValueError: options are unknown, contradict each other or are not for
-                sharded streams.
+                sharded streams, or no client could be made of the others.
         """
-        for name in _REFUSED:
-            if options.get(name) is not None:
-                raise ValueError(f"option {name!r} is not for LabelStream; use Client.stream")
-        if whole_number("batch_size", batch_size) < 1:
-            raise ValueError(f"batch_size {batch_size} is under 1; give at least one")
-        if ignore_above is not None and not ignore_above >= 0:
-            raise ValueError(f"ignore_above {ignore_above} is under 0; give a limit from 0 up")
-        query = query_from_options(options)  # raises
-        if ignore_above is not None and "mask" not in (options.get("outputs") or ["mask"]):
-            raise ValueError(
-                f"ignore_above {ignore_above} is for masks; outputs has no mask; add it"
-            )
-        if group_views:
-            query_for_groups(query, batch_size)  # raises
+        check_sharded(options, batch_size, group_views, ignore_above, transform)
+        check_settings(streams, token, tls, patience, prefetch_bytes)
         self._rank, self._world_size = _world(rank, world_size)
         self._batch_size, self._transform, self._ignore_above = batch_size, transform, ignore_above
         self._options, self._group_views = options, group_views
         self._open_client = partial(
-            Client, target, streams=streams, token=token, tls=tls, patience=patience,
-            prefetch_bytes=prefetch_bytes, shared_memory=shared_memory,
+            Client, targets_from_argument(target), streams=streams, token=token, tls=tls,
+            patience=patience, prefetch_bytes=prefetch_bytes, shared_memory=shared_memory,
         )  # fmt: skip
-        start = options.get("start_index", 0)
-        self._start = Position(Layer(1, {0: start}))
+        self._start = Position(Layer(1, {0: options.get("start_index", 0)}))
         self._consumed: dict[int, Position] = {}  # by shard, of the iteration under way
 
     def __iter__(self) -> Iterator[Any]:
@@ -146,9 +138,12 @@ class LabelStream(IterableDataset[Any]):
         """Tells `state_dict` that this batch was trained on; needed only with workers.
 
         Args:
-            batch: a LabelBatch, or whatever has its `position`.
+            batch: a LabelBatch, or what has its `position`, as an attribute or an item.
+
+        Raises:
+            TypeError: it has none.
         """
-        position: Position = batch.position
+        position = position_of_batch(batch)
         (shard,) = position.layer.next
         before = self._consumed.get(shard)
         if before is not None and before.layer.next[shard] > position.layer.next[shard]:
@@ -184,7 +179,7 @@ class LabelStream(IterableDataset[Any]):
         """One state of those of all ranks, for any number of ranks and workers.
 
         Raises:
-            ValueError: they do not belong together, or some reader's is missing.
+            ValueError: they are no states, do not belong together, or some reader's is missing.
         """
         return merged_states(states)
 
@@ -240,9 +235,7 @@ class LabelStream(IterableDataset[Any]):
             outputs = options.get("outputs")
             if outputs is None:
                 model = client.model(options.get("model", ""))
-                unasked = ["uncertainty_map", "w"]
-                unasked += [] if takes_bank(options) else ["view", "camera"]
-                outputs = [name for name in model.outputs if name not in unasked]
+                outputs = model.usual_outputs(takes_bank(options))
             if "uncertainty_map" not in outputs:
                 options["outputs"] = [*outputs, "uncertainty_map"]
         return options
@@ -282,19 +275,21 @@ def _tensor(array: Array | None) -> torch.Tensor | None:
 
 
 def _world(rank: int | None, world_size: int | None) -> tuple[int, int]:
-    if (rank is None) != (world_size is None):
-        raise ValueError(f"rank {rank} and world_size {world_size} go together; give both")
-    if rank is None or world_size is None:
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            return torch.distributed.get_rank(), torch.distributed.get_world_size()
-        rank, world_size = _from_launcher("RANK", 0), _from_launcher("WORLD_SIZE", 1)
-    if not 0 <= rank < world_size:
-        raise ValueError(f"rank {rank} is outside 0 to world_size - 1 = {world_size - 1}")
-    return rank, world_size
+    given = rank is not None or world_size is not None
+    if not given and torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return rank_of_launcher(rank, world_size)
 
 
-def _from_launcher(name: str, absent: int) -> int:
-    text = os.environ.get(name, str(absent))
-    if not text.isdecimal():
-        raise ValueError(f"the environment's {name} is {text!r}; it has to be a number")
-    return int(text)
+def _refuse_to_collate(batch: Any, **_: Any) -> NoReturn:
+    raise ValueError(
+        "LabelStream yields whole batches, and this DataLoader would make batches of them; give "
+        "it batch_size=None, as DataLoader(stream, batch_size=None)"
+    )
+
+
+with contextlib.suppress(ImportError):  # torch documents this table, but not where it is
+    from torch.utils.data._utils.collate import default_collate_fn_map
+
+    # Position for what a transform makes of a batch and keeps its position.
+    default_collate_fn_map.update({LabelBatch: _refuse_to_collate, Position: _refuse_to_collate})

@@ -1,4 +1,4 @@
-"""What tests of several rooms share: a tiny real bundle and the demo's, each built once."""
+"""What tests of several rooms share: a tiny real bundle, the demo's, each built once, and a GPU."""
 
 import fcntl
 import os
@@ -22,6 +22,8 @@ from checkpoints import (
     write_interpreter,
 )
 from engines.cores import available_cores
+from engines.cuda import CudaDevice, open_device
+from engines.errors import RuntimeMissing
 from examples.demo.__main__ import DEPTH_MEMBERS, GENERATOR
 from examples.demo.labels import write_examples
 from export.__main__ import main as export_command
@@ -147,6 +149,15 @@ def write_tiny_weights(
         ),
     )
     return generator_path, interpreter_path
+
+
+@pytest.fixture(scope="module")
+def device() -> CudaDevice:
+    """A real GPU; skips where there is none."""
+    try:
+        return open_device()
+    except RuntimeMissing as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")

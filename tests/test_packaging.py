@@ -70,6 +70,7 @@ def test_the_wheel_imports_without_checkout_and_extras(wheel: Path, tmp_path: Pa
 import importlib.util, sys
 sys.modules.update(dict.fromkeys({OPTIONAL_MODULES!r}))
 import labelmint, labelmint.latents, labelmint.v1.label_service_pb2_grpc
+from labelmint import *
 assert labelmint.__file__.startswith({str(site)!r}), labelmint.__file__
 for room in ("bundle", "engines", "export", "nets", "service", "training"):
     assert importlib.util.find_spec(room) is None, room

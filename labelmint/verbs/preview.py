@@ -12,7 +12,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from labelmint.client import Client
-from labelmint.errors import LabelmintError
+from labelmint.errors import LabelmintError, OutOfRange
 from labelmint.model import Model
 from labelmint.options import StreamOptions, query_from_options
 from labelmint.preview import sheet_from_batch
@@ -51,7 +51,7 @@ def preview(out: Path, model: str, count: int | None, **options: Any) -> None:
     distributed, and samples that the filter keeps beside samples that it discards.
     """
     report = out.suffix.lower() in REPORT_SUFFIXES
-    if not report and out.suffix.lower() not in Image.registered_extensions():
+    if not report and Image.registered_extensions().get(out.suffix.lower()) not in Image.SAVE:
         raise click.UsageError(
             f"--out {out} does not end like a picture or a report; use for example .png or .html"
         )
@@ -64,9 +64,13 @@ def preview(out: Path, model: str, count: int | None, **options: Any) -> None:
         raise LabelmintError(f"{out} cannot be written: there is no folder {out.parent}; make it")
     connection = connection_from_options(options)
     count = count or (REPORT_SAMPLES if report else PICTURE_SAMPLES)
+    if options["start_index"] + count >= 2**64:
+        raise click.UsageError(
+            f"--start-index {options['start_index']} and {count} samples from there are not under "
+            "2**64 - 1, where a stream ends; lower either"
+        )
     try:
-        last = {"end_index": options["start_index"] + count}
-        query_from_options(cast(StreamOptions, {**options, **last}))
+        query_from_options(cast(StreamOptions, options))
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     with client_from_connection(connection) as client:
@@ -78,6 +82,7 @@ def preview(out: Path, model: str, count: int | None, **options: Any) -> None:
 def _write_picture(
     client: Client, model: Model, out: Path, count: int, options: dict[str, Any]
 ) -> str:
+    start = options["start_index"]
     batches = client.stream(
         count,
         model=model.name,
@@ -86,11 +91,31 @@ def _write_picture(
         max_examined=count * EXAMINED_PER_SAMPLE,
         **options,
     )
-    batch = next(batches, None)
+    batch, examined = None, 0
+    try:
+        for batch in batches:  # there is at most one
+            examined = batch.next_index - start
+    except OutOfRange as error:
+        examined = (error.next_index or start) - start
     if batch is None:
-        raise LabelmintError(f"{model.name} delivered no sample; try another --start-index")
+        raise LabelmintError(_nothing_kept(model, examined, options))
     sheet_from_batch(batch, model).save(out)
-    return f"{len(batch)} samples; go on with --start-index {batch.next_index}"
+    few = "" if len(batch) == count else f" of {count}, all that was kept of {examined} examined"
+    return f"{len(batch)} samples{few}; go on with --start-index {start + examined}"
+
+
+def _nothing_kept(model: Model, examined: int, options: dict[str, Any]) -> str:
+    """Why there is no sheet, and what to change."""
+    start = f"from --start-index {options['start_index']} on"
+    for name in ("keep_fraction", "max_uncertainty"):
+        if options[name] is not None:
+            number = f"{examined} " if examined else ""
+            return (
+                f"--{name.replace('_', '-')} {options[name]:g} keeps none of the {number}samples "
+                f"{start}; raise it, or leave it out: --out preview.html then shows how uncertain "
+                "samples are"
+            )
+    return f"{model.name} has no samples {start}; lower it"
 
 
 def _write_report(

@@ -151,11 +151,11 @@ def _end(proto: pb.SampleQuery, options: SamplingOptions) -> tuple[int, str]:
     if max(proto.start_index, proto.end_index) > MAX_MT19937_INDEX:
         raise BadRequest(
             f"start_index is {proto.start_index} and end_index {proto.end_index}; with MT19937 "
-            f"latents neither may exceed {MAX_MT19937_INDEX}: use PHILOX"
+            f"latents neither may exceed {MAX_MT19937_INDEX}: use philox"
         )
     if proto.end_index:
         return proto.end_index, ""
-    return MAX_MT19937_INDEX, f"MT19937 latents end at index {MAX_MT19937_INDEX}; use PHILOX"
+    return MAX_MT19937_INDEX, f"MT19937 latents end at index {MAX_MT19937_INDEX}; use philox"
 
 
 def _check_count(proto: pb.SampleQuery, plan: Plan) -> None:
@@ -171,13 +171,13 @@ def _check_latents_alone(proto: pb.SampleQuery, options: SamplingOptions) -> Non
     _check_alone(proto, "latents", indices=len(proto.indices))
     if proto.filter.mode == pb.FILTER_MODE_KEEP_FRACTION:
         raise BadRequest(
-            "latents is set and filter.mode is KEEP_FRACTION; calibration holds for drawn "
-            "latents only, use MAX_UNCERTAINTY or NONE"
+            f"latents is set and so is keep_fraction ({proto.filter.keep_fraction:g}); calibration "
+            "holds for drawn latents only, use max_uncertainty or no filter"
         )
     if options.views_per_object != 1:
         raise BadRequest(
             f"views_per_object is {options.views_per_object}; with latents it must be 0 or 1: ask "
-            "for one view at a time, with view_mode FIXED"
+            "for one view of the bank at a time, by its number"
         )
 
 

@@ -68,15 +68,16 @@ def _view_mode(proto: pb.SamplingOptions, bundle: Bundle) -> ViewMode:
         )
     if proto.view and proto.view_mode != pb.VIEW_MODE_FIXED:
         raise BadRequest(
-            f"view is {proto.view} with view_mode {proto.view_mode}; leave it 0 or set the mode to "
-            "FIXED"
+            f"view is {proto.view} with view_mode {proto.view_mode}; leave it 0 or set view_mode "
+            "to fixed, see ViewMode"
         )
     default = default_view_mode(proto.views_per_object, bundle.views)
     mode = _VIEW_MODES.get(proto.view_mode, default)
     if mode != "drawn" and bundle.views is None:
+        asked = proto.view if mode == "fixed" else mode
         raise Unmet(
-            f"view_mode is {mode.upper()}, but this bundle has no view bank; leave it out, or "
-            "export the bundle with --views"
+            f"view is {asked}, but this bundle has no view bank; leave it out, or export the "
+            "bundle with --views"
         )
     return mode
 
@@ -136,6 +137,6 @@ def check_has_score(bundle: Bundle) -> None:
     heads = bundle.manifest.heads
     if heads is None or heads.score_source is None:
         raise Unmet(
-            "this bundle has no score_source, so nothing can be filtered by uncertainty; set the "
-            "filter's mode to NONE"
+            "this bundle has no score_source, so nothing can be filtered by uncertainty; leave "
+            "keep_fraction and max_uncertainty out"
         )

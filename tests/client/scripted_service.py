@@ -26,6 +26,7 @@ from labelmint.errors import ERROR_DOMAIN, STREAM_AGED
 from labelmint.v1 import label_service_pb2 as pb
 from labelmint.v1 import label_service_pb2_grpc as pb_grpc
 
+CLOSED_PORT = "localhost:1"  # where nothing listens
 BUNDLE_ID = "sha256:scripted"
 HEIGHT, WIDTH, POINTS = 6, 8, 3
 MODEL = pb.Model(
@@ -171,12 +172,12 @@ def _members(query: pb.SampleQuery) -> Iterator[int]:
     if query.indices:
         yield from query.indices
         return
-    end = query.end_index or None
+    end = query.end_index or 2**64 - 1
     if query.HasField("latents"):
         end = query.latents.rows.shape[0]
     views, shards = max(1, query.sampling.views_per_object), max(1, query.num_shards)
     for index in itertools.count(query.start_index):
-        if end is not None and index >= end:
+        if index >= end:
             return
         if index // views % shards == query.shard_index:
             yield index
@@ -262,9 +263,9 @@ class ScriptedService(pb_grpc.LabelServiceServicer):
 
 
 @contextmanager
-def serving() -> Iterator[tuple[str, ScriptedService]]:
+def serving(service: ScriptedService | None = None) -> Iterator[tuple[str, ScriptedService]]:
     """A server on a free port of this machine: its target, and the service to script."""
-    service = ScriptedService()
+    service = service or ScriptedService()
     server = grpc.server(futures.ThreadPoolExecutor(8))
     pb_grpc.add_LabelServiceServicer_to_server(service, server)
     port = server.add_insecure_port("localhost:0")

@@ -15,6 +15,7 @@ from labelmint.cli import main
 from tests.client.scripted_service import Ended, ScriptedService
 
 Captured = pytest.CaptureFixture[str]
+SCRIPT = "import sys; from labelmint.cli import main; sys.exit(main())"  # as pip's is
 
 
 def run(capsys: Captured, *arguments: str) -> tuple[int, str, str]:
@@ -47,6 +48,39 @@ def test_preview_writes_a_sheet_and_says_where_to_go_on(
     assert f"--start-index {int(said.split()[-1])}" in said
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--max-uncertainty", "0"], "--max-uncertainty 0 keeps none of the 400 samples from "),
+        (["--keep-fraction", "1e-5"], "--keep-fraction 1e-05 keeps none of the 400 samples from "),
+        (
+            ["--keep-fraction", "1e-5", "--start-index", str(2**64 - 9)],
+            f"--keep-fraction 1e-05 keeps none of the samples from --start-index {2**64 - 9} on",
+        ),
+    ],
+)
+def test_a_preview_of_a_filter_that_keeps_nothing_says_so_in_words_of_the_preview(
+    capsys: Captured, target: str, tmp_path: Path, arguments: list[str], words: str
+) -> None:
+    out = tmp_path / "sheet.png"
+    arguments = ["--out", str(out), "--count", "2", "--seed", "7", *arguments]
+    code, said, err = run(capsys, "preview", "--target", target, *arguments)
+    assert (code, said, out.exists()) == (1, "", False)
+    assert err.startswith(f"labelmint: {words}") and err.count("\n") == 1
+    assert "; raise it, or leave it out: --out preview.html" in err
+
+
+def test_a_preview_of_fewer_samples_than_asked_for_says_of_how_many(
+    capsys: Captured, target: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "sheet.png"
+    arguments = ["--count", "8", "--keep-fraction", "0.002"]
+    code, said, err = run(capsys, "preview", "--target", target, "--out", str(out), *arguments)
+    assert (code, err, out.exists()) == (0, "", True)
+    samples = f"{said.split()[2]} samples of 8, all that was kept of 1600 examined"
+    assert said == f"wrote {out}: {samples}; go on with --start-index 1600\n"
+
+
 def test_target_comes_from_the_environment(
     capsys: Captured, target: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -62,6 +96,7 @@ def test_target_comes_from_the_environment(
         (["models"], "--target"),
         (["preview", "--target", "x"], "--out"),
         (["preview", "--target", "x", "--out", "sheet.xyz"], ".png"),
+        (["preview", "--target", "x", "--out", "sheet.psd"], ".png"),  # Pillow only reads these
         (["preview", "--target", "x", "--out", "a.png", "--count", "0"], "1<=x<=65536"),
         (
             ["preview", "--target", "x", "--out", "a.png", "--count", "257"],
@@ -108,9 +143,13 @@ def test_a_file_that_is_not_pem_is_usage(capsys: Captured, tmp_path: Path) -> No
     assert f"{file} is not PEM" in err
 
 
-def test_a_failed_handshake_is_one_line(target: str) -> None:
+@pytest.mark.parametrize("start", [["-m", "labelmint"], ["-c", SCRIPT]])
+def test_a_failed_handshake_is_one_line(
+    target: str, start: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     # A process of its own: grpc's lines come from beneath Python.
-    command = [sys.executable, "-m", "labelmint", "models", "--tls", "--target", target]
+    monkeypatch.delenv("GRPC_VERBOSITY", raising=False)  # that the command set here
+    command = [sys.executable, *start, "models", "--tls", "--target", target]
     ended = subprocess.run(command, capture_output=True, text=True)
     assert (ended.returncode, ended.stdout) == (3, "")
     assert "leave TLS out" in ended.stderr

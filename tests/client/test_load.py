@@ -96,7 +96,7 @@ class Sender:
 
     def __call__(self, number: int) -> Payload:
         self.sent.append(number)
-        assert self.may_answer.wait(30)
+        assert self.may_answer.wait(240)
         if number in self.errors:
             raise self.errors[number]
         return Payload(3, 100)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from labelmint import Client
-from tests.client.scripted_service import Script, ScriptedService, serving
-from tests.client.test_client import CLOSED_PORT
+from tests.client.scripted_service import CLOSED_PORT, Script, ScriptedService, serving
 
 
 def test_targets_are_taken_in_turns_and_dead_ones_left_out(

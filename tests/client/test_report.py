@@ -169,7 +169,7 @@ def test_rare_is_not_never() -> None:
     ("arguments", "code", "word"),
     [
         (["--keep-fraction", "2"], 2, "keep_fraction 2.0"),
-        (["--start-index", str(2**64 - 10)], 2, "end_index"),
+        (["--start-index", str(2**64 - 10)], 2, f"--start-index {2**64 - 10} and 256 samples from"),
         (["--model", "other"], 4, "'other' is not served"),
     ],
 )

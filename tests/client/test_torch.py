@@ -16,11 +16,10 @@ import numpy as np
 import pytest
 import torch
 
-from labelmint import Client
 from labelmint.errors import Refused
 from labelmint.options import StreamOptions, query_from_options
 from labelmint.torch import IGNORE_INDEX, LabelBatch, LabelStream
-from tests.client.scripted_service import Script, ScriptedService, keeps, sample
+from tests.client.scripted_service import CLOSED_PORT, Script, ScriptedService, keeps, sample
 
 IGNORED = (
     "ignore:This DataLoader will create",  # more workers than a machine has cores
@@ -190,6 +189,34 @@ def test_options_that_cannot_be_sharded_are_refused(options: dict[str, Any], wor
         LabelStream("localhost:1", **options)
 
 
+def of_dict(batch: LabelBatch) -> dict[str, Any]:
+    return {"x": batch.images, "position": batch.position}
+
+
+def test_what_is_consumed_carries_its_position_however_a_transform_packs_it(target: str) -> None:
+    for transform in (None, of_dict):
+        stream = LabelStream(target, batch_size=4, end_index=50, transform=transform)
+        batch = next(iter(stream))
+        fresh = LabelStream(target, batch_size=4, end_index=50)
+        fresh.consumed(batch)
+        assert fresh.state_dict()["next"] == {"0": 4}
+        others: list[Any] = [None, {"x": 1}, batch["x"] if transform else batch.images]
+        for wrong in others:
+            with pytest.raises(TypeError, match="without a position was consumed; let the tran"):
+                fresh.consumed(wrong)
+
+
+def test_what_is_no_state_is_refused(target: str) -> None:
+    stream = LabelStream(target)
+    states: list[Any] = [None, {}, [stream.state_dict()]]
+    for wrong in states:
+        with pytest.raises(ValueError, match="it is not of a LabelStream"):
+            stream.load_state_dict(wrong)
+    for several in (stream.state_dict(), [None]):
+        with pytest.raises(ValueError, match="give a list of what state_dict gave"):
+            LabelStream.merge_states(several)  # type: ignore[arg-type]
+
+
 def test_states_of_other_streams_are_refused(target: str) -> None:
     state = LabelStream(target, seed=7).state_dict()
     with pytest.raises(ValueError, match="seed 7, and this one has 8; give the same"):
@@ -213,8 +240,8 @@ def test_states_of_other_streams_are_refused(target: str) -> None:
 def test_ranks_come_from_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "2")
     monkeypatch.setenv("WORLD_SIZE", "3")
-    with Client("localhost:1"):
-        assert (LabelStream("x")._rank, LabelStream("x")._world_size) == (2, 3)
+    stream = LabelStream(CLOSED_PORT)
+    assert (stream._rank, stream._world_size) == (2, 3)
     monkeypatch.setenv("RANK", "")
     with pytest.raises(ValueError, match="RANK is ''; it has to be a number"):
-        LabelStream("x")
+        LabelStream(CLOSED_PORT)

@@ -15,7 +15,7 @@ import pytest
 from bundle import Bundle, open_bundle
 from bundle.manifest import LABELLER
 from engines import EngineOptions, default_options, open_engine, open_engines, open_mapping
-from engines.cuda import CudaDevice, open_device
+from engines.cuda import CudaDevice
 from engines.engine_cache import key_of, plan_path, read_sidecar, write_plan
 from engines.errors import EngineOpenError, OutOfDeviceMemory, PlanError, RuntimeMissing
 from engines.open_gpu import GpuOptions
@@ -34,14 +34,6 @@ from engines.tensorrt_module import tensorrt_module, version_of
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(900)]
 SIZES = (2, 8)
 PRECISIONS: tuple[Precision, ...] = ("float32", "float16")
-
-
-@pytest.fixture(scope="module")
-def device() -> CudaDevice:
-    try:
-        return open_device()
-    except RuntimeMissing as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")

@@ -104,8 +104,8 @@ def test_several_views_are_the_banks_unless_drawn_ones_are_asked_for() -> None:
         ({"view_mode": "bank", "view": 1, "views_per_object": 2}, "other modes none"),
         ({"view_mode": "bank"}, r"views_per_object is 1 .* in \[2, 5\]"),
         ({"view_mode": "bank", "views_per_object": 6}, r"is 6 .* in \[2, 5\]"),
-        ({"view_mode": "random", "views_per_object": 2}, "it must be 1"),
-        ({"view_mode": "fixed", "view": 0, "views_per_object": 2}, "it must be 1"),
+        ({"view_mode": "random", "views_per_object": 2}, "view is random, .* it must be 1"),
+        ({"view_mode": "fixed", "view": 0, "views_per_object": 2}, "view is 0, .* it must be 1"),
         ({"view_mode": "spin"}, "view_mode is 'spin'"),
     ],
 )
@@ -116,7 +116,8 @@ def test_views_out_of_range_are_refused(change: dict[str, Any], message: str) ->
 
 @pytest.mark.parametrize("options", [ALL, FIXED, RANDOM])
 def test_without_a_bank_its_views_are_refused(options: SamplingOptions) -> None:
-    with pytest.raises(SamplingError, match="no view bank"):
+    spelled = options.view_mode if options.view is None else options.view
+    with pytest.raises(SamplingError, match=f"view is {spelled}; this bundle has no view bank"):
         check_options(G, options)
 
 

@@ -8,7 +8,7 @@ import pytest
 from bundle import Bundle, open_bundle
 from bundle.fused import ARRAYS, binaries_file, fused_from_folder
 from engines import EngineOptions, open_engines
-from engines.cuda import CudaDevice, open_device
+from engines.cuda import CudaDevice
 from engines.errors import RuntimeMissing
 from engines.kernel_runs import KernelRuns, KernelSet
 from engines.open_gpu import GpuOptions
@@ -19,14 +19,6 @@ from engines.tensorrt_module import tensorrt_module
 from tests.export.test_fused_engine import export, rows_of
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(900)]
-
-
-@pytest.fixture(scope="module")
-def device() -> CudaDevice:
-    try:
-        return open_device()
-    except RuntimeMissing as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")

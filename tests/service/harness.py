@@ -23,6 +23,8 @@ from service.metrics import Metrics
 from service.models import ServedModel
 from service.server import Server
 
+LONG_S = 240.0  # for what comes at once, unless a machine is busy; pytest gives up after 300
+
 
 @dataclass(frozen=True)
 class FakeModel:
@@ -59,13 +61,13 @@ class RunningServer:
 
     def call(self, work: Callable[[Server], Any]) -> Any:
         """Runs a coroutine of the server's on its loop."""
-        return asyncio.run_coroutine_threadsafe(work(self.server), self.loop).result(60)
+        return asyncio.run_coroutine_threadsafe(work(self.server), self.loop).result(LONG_S)
 
-    def stream(self, timeout: float = 60, **query: Any) -> Any:
+    def stream(self, timeout: float = LONG_S, **query: Any) -> Any:
         request = pb.StreamSamplesRequest(query=pb.SampleQuery(**query))
         return self.stub.StreamSamples(request, timeout=timeout)
 
-    def generate(self, timeout: float = 60, **query: Any) -> pb.GenerateSamplesResponse:
+    def generate(self, timeout: float = LONG_S, **query: Any) -> pb.GenerateSamplesResponse:
         request = pb.GenerateSamplesRequest(query=pb.SampleQuery(**query))
         answer: pb.GenerateSamplesResponse = self.stub.GenerateSamples(request, timeout=timeout)
         return answer
@@ -136,11 +138,11 @@ def served_by(
     def end() -> None:
         with contextlib.suppress(RuntimeError):  # ended before
             loop.call_soon_threadsafe(stop.set)
-        thread.join(60)
+        thread.join(LONG_S)
         assert not thread.is_alive()
 
     try:
-        assert ready.wait(60)
+        assert ready.wait(LONG_S)
         with channel_to(started[0].port) as channel:
             yield RunningServer(LabelServiceStub(channel), channel, started[0], loop, end)
     finally:

@@ -265,7 +265,7 @@ def test_a_broken_bundle_is_one_line_and_exit_1(
 def test_a_taken_port_is_one_line_and_exit_1(
     process: Process, fake: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("GRPC_VERBOSITY", raising=False)  # that importing labelmint set here
+    monkeypatch.delenv("GRPC_VERBOSITY", raising=False)  # that the command may have set here
     taken = run_once(fake, "--engine", "fake", "--listen", f"127.0.0.1:{process.port}")
     assert taken.returncode == 1
     assert taken.stderr == f"error: 127.0.0.1:{process.port} cannot be bound; is it in use?\n"

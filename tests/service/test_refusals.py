@@ -57,7 +57,7 @@ BAD: list[tuple[dict[str, Any], grpc.StatusCode, list[str]]] = [
     (sampling(views_per_object=70000), INVALID, ["views_per_object", "70000", "65536"]),
     (
         sampling(latent_source=MT) | {"start_index": 1_000_001}, INVALID,
-        ["start_index", "1000001", "1000000", "PHILOX"],
+        ["start_index", "1000001", "1000000", "philox"],
     ),
     (
         sampling(latent_source=MT) | {"indices": [1_000_000]}, INVALID,
@@ -93,7 +93,7 @@ BAD: list[tuple[dict[str, Any], grpc.StatusCode, list[str]]] = [
     (latents() | {"num_shards": 2}, INVALID, ["latents", "num_shards", "2"]),
     (latents() | {"start_index": 3}, INVALID, ["start_index", "3", "[0, 2]"]),
     (latents() | sampling(views_per_object=2), INVALID, ["views_per_object", "2"]),
-    (latents() | filtered(mode=KEEP, keep_fraction=0.5), INVALID, ["KEEP_FRACTION", "latents"]),
+    (latents() | filtered(mode=KEEP, keep_fraction=0.5), INVALID, ["keep_fraction", "latents"]),
     (latents(space=0), INVALID, ["latents.space", "0", "1, 2, 3"]),
     (latents(space=8), INVALID, ["latents.space", "8"]),
     (latents(shape=(2, 17)), INVALID, ["[2, 17]", "[n, 16]"]),
@@ -125,7 +125,7 @@ BAD: list[tuple[dict[str, Any], grpc.StatusCode, list[str]]] = [
     ({"model": "bare", "outputs": [pb.OUTPUT_MASK]}, UNMET, ["mask", "lacks", "image, w"]),
     (
         {"model": "bare"} | filtered(mode=MOST, max_uncertainty=1), UNMET,
-        ["no score_source", "NONE"],
+        ["no score_source", "leave keep_fraction and max_uncertainty out"],
     ),
     ({"model": "bare"} | filtered(mode=KEEP, keep_fraction=0.5), UNMET, ["no score_source"]),
     ({"model": "bare"} | sampling(views_per_object=2), INVALID, ["views_per_object", "2"]),

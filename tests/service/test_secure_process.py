@@ -57,7 +57,7 @@ def test_a_secured_server_serves_the_client_and_the_commands(folder: Path) -> No
 
 
 def test_a_json_log_has_no_lines_of_grpc(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("GRPC_VERBOSITY", raising=False)  # that importing labelmint set here
+    monkeypatch.delenv("GRPC_VERBOSITY", raising=False)  # that the command may have set here
     log = ("--log-format", "json")
     with running(folder / "fake", *flags_in(folder), *log) as process:
         for _ in range(3):

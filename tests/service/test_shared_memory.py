@@ -2,13 +2,13 @@
 
 import fcntl
 import gc
-import itertools
 import mmap
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +24,7 @@ from labelmint.shared import SharedMemory
 from labelmint.v1 import label_service_pb2 as pb
 from service.errors import NEXT_INDEX
 from service.shared_memory import NAME, Slots
-from tests.service.harness import RunningServer, refusal, served
+from tests.service.harness import LONG_S, RunningServer, refusal, served
 from tests.service.identities import config
 from tests.service.test_faults import free_port
 from tests.service.test_process import bundle_at, running
@@ -70,7 +70,7 @@ def test_samples_are_those_of_the_socket_and_safe_to_keep(
 
 def test_the_messages_do_come_through_memory(server: RunningServer) -> None:
     memory = SharedMemory(1 << 16)
-    call = server.stub.StreamSharedSamples(iter([first(memory)]), timeout=30)
+    call = server.stub.StreamSharedSamples(iter([first(memory)]), timeout=LONG_S)
     sizes = [next(call).size for _ in range(4)]
     messages = [memory.message(number, size) for number, size in enumerate(sizes)]
     indices = [i for message in messages for i in message.batch.indices]
@@ -94,9 +94,17 @@ def first(memory: SharedMemory, **changes: Any) -> pb.StreamSharedSamplesRequest
 
 
 def refused(server: RunningServer, *requests: pb.StreamSharedSamplesRequest) -> Any:
-    found = refusal(lambda: list(server.stub.StreamSharedSamples(iter(requests), timeout=30)))
+    found = refusal(lambda: list(server.stub.StreamSharedSamples(iter(requests), timeout=LONG_S)))
     assert server.generate(count=1).batch.indices == [0]
     return found
+
+
+@pytest.fixture
+def over() -> Iterator[threading.Event]:
+    """Set when the test is."""
+    event = threading.Event()
+    yield event
+    event.set()
 
 
 @pytest.fixture
@@ -168,10 +176,9 @@ def test_a_client_that_releases_nothing_more_is_told(
 
 
 def test_a_stalled_reader_gets_its_slots_and_no_more(
-    server: RunningServer, memory: SharedMemory
+    server: RunningServer, memory: SharedMemory, over: threading.Event
 ) -> None:
-    requests = itertools.chain([first(memory)], endless())
-    call = server.stub.StreamSharedSamples(requests, timeout=30)
+    call = server.stub.StreamSharedSamples(silent_after(first(memory), over), timeout=LONG_S)
     slots = memory.description().slots
     sizes = [next(call).size for _ in range(slots)]
     with ThreadPoolExecutor(1) as pool:
@@ -183,15 +190,19 @@ def test_a_stalled_reader_gets_its_slots_and_no_more(
         assert isinstance(waiting.exception(), grpc.RpcError)
 
 
-def endless() -> Iterator[pb.StreamSharedSamplesRequest]:
-    time.sleep(25)
-    yield from ()
+def silent_after(
+    request: pb.StreamSharedSamplesRequest, over: threading.Event
+) -> Iterator[pb.StreamSharedSamplesRequest]:
+    """The request, and then nothing until it is over: a reader that neither releases nor ends."""
+    yield request
+    over.wait()
 
 
-def test_a_drain_ends_a_stalled_reader_resumably(memory: SharedMemory) -> None:
+def test_a_drain_ends_a_stalled_reader_resumably(
+    memory: SharedMemory, over: threading.Event
+) -> None:
     with served(config=config(shared_memory=True)) as server:
-        requests = itertools.chain([first(memory)], endless())
-        call = server.stub.StreamSharedSamples(requests, timeout=30)
+        call = server.stub.StreamSharedSamples(silent_after(first(memory), over), timeout=LONG_S)
         for number in range(memory.description().slots):
             last = memory.message(number, next(call).size)
         server.call(lambda running: running.drain())

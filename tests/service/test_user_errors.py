@@ -76,7 +76,7 @@ def test_a_server_that_is_not_reached_is_told_in_one_line(
 REQUESTS: dict[str, tuple[dict[str, Any], type[LabelmintError], str]] = {
     "a head it lacks": ({"count": 1, "outputs": ["keypoints"]}, NotReady, "keypoints"),
     "too large a batch": ({"count": 100_000}, Invalid, "the limit is"),
-    "another model": ({"model": "car"}, NotFound, "'car'; this server has bare"),
+    "another model": ({"count": 1, "model": "car"}, NotFound, "'car'; this server has bare"),
     "another bundle": ({"count": 1, "bundle_id": "sha256:1"}, NotReady, "sha256:1"),
 }
 

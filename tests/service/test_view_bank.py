@@ -1,5 +1,6 @@
 """Streams of a model with a view bank: which rows are used, what is told, what refused."""
 
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -13,7 +14,7 @@ from engines.fake import fake_bundle
 from labelmint.codec import array_from_tensor, name_from_output
 from labelmint.latents import views
 from labelmint.v1 import label_service_pb2 as pb
-from tests.service.harness import FakeModel, RunningServer, refusal, served
+from tests.service.harness import LONG_S, FakeModel, RunningServer, refusal, served
 from tests.service.inference_calls import call, infer_request
 
 CODES, ROWS = 5, 4
@@ -147,10 +148,10 @@ def test_sets_stay_whole_over_filter_shards_and_resume(server: RunningServer) ->
 
 def test_the_model_names_its_cameras(server: RunningServer) -> None:
     request = pb.GetModelRequest(model="fake")
-    bank = server.stub.GetModel(request, timeout=30).model.view_bank
+    bank = server.stub.GetModel(request, timeout=LONG_S).model.view_bank
     assert len(bank) == CODES and bank[3].azimuth_deg == 30
     assert not bank[3].HasField("focal") and not bank[4].HasField("azimuth_deg")
-    plain = server.stub.GetModel(pb.GetModelRequest(model="plain"), timeout=30).model
+    plain = server.stub.GetModel(pb.GetModelRequest(model="plain"), timeout=LONG_S).model
     assert not plain.view_bank and pb.OUTPUT_VIEW not in plain.outputs
 
 
@@ -222,20 +223,30 @@ LATENTS = pb.ExplicitLatents(
     ("options", "query", "code", "words"),
     [
         ({"view_mode": FIXED, "view": 5}, {}, INVALID, ["view is 5", "has 5"]),
-        ({"view": 2}, {}, INVALID, ["view is 2", "FIXED"]),
-        ({"view": 2, "view_mode": RANDOM}, {}, INVALID, ["view is 2", "FIXED"]),
+        ({"view": 2}, {}, INVALID, ["view is 2", "view_mode to fixed"]),
+        ({"view": 2, "view_mode": RANDOM}, {}, INVALID, ["view is 2", "view_mode to fixed"]),
         ({"view_mode": 9}, {}, INVALID, ["view_mode is 9", "ViewMode"]),
         ({"view_mode": BANK}, {}, INVALID, ["views_per_object is 1", "[2, 5]"]),
         ({"views_per_object": 6}, {}, INVALID, ["views_per_object is 6", "[2, 5]", "drawn"]),
-        ({"view_mode": RANDOM, "views_per_object": 2}, {}, INVALID, ["it must be 1"]),
-        ({"views_per_object": 2}, {"latents": LATENTS}, INVALID, ["latents", "FIXED"]),
         (
-            {"view_mode": FIXED},
+            {"view_mode": RANDOM, "views_per_object": 2},
+            {},
+            INVALID,
+            ["view is random, which"],
+        ),
+        (
+            {"views_per_object": 2},
+            {"latents": LATENTS},
+            INVALID,
+            ["latents", "one view of the"],
+        ),
+        (
+            {"view_mode": FIXED, "view": 3},
             {"model": "plain", "latents": LATENTS},
             UNMET,
-            ["view_mode is FIXED", "no view bank"],
+            ["view is 3, but", "no view bank"],
         ),
-        ({"view_mode": FIXED}, {"model": "plain"}, UNMET, ["view_mode is FIXED", "no view bank"]),
+        ({"view_mode": RANDOM}, {"model": "plain"}, UNMET, ["view is random, but", "no view bank"]),
         ({}, {"model": "plain", "outputs": [pb.OUTPUT_VIEW]}, UNMET, ["view", "lacks"]),
         (
             {"view_mode": FIXED, "view": 3},
@@ -259,6 +270,8 @@ def test_views_that_cannot_be_served_are_refused(
     assert refused.code is code, refused
     assert all(word in refused.message for word in words), refused
     assert "\n" not in refused.message
+    modes = re.findall(r"\b(?:DRAWN|BANK|FIXED|RANDOM)\b", refused.message)
+    assert not modes, "callers type them in small letters"
 
 
 def test_drawn_views_of_a_model_with_a_bank_keep_their_calibration(server: RunningServer) -> None:

@@ -1,0 +1,92 @@
+"""Forks and copies: a client works in the process that made it, and elsewhere says what to do."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from labelmint import Client
+from labelmint.torch import LabelStream
+from tests.client.scripted_service import CLOSED_PORT
+
+WARNED = """
+import logging, os, sys
+from labelmint import Client
+logging.basicConfig(format="%(message)s", stream=sys.stdout)
+used = sys.argv[1] == "used"
+if used:
+    Client("localhost:1").close()
+if os.fork() == 0:
+    Client("localhost:1")
+    os._exit(0)
+os.wait()
+"""
+
+
+@pytest.mark.parametrize("parent", ["used", "fresh"])
+def test_a_fork_of_a_process_that_used_grpc_is_warned_of(parent: str) -> None:
+    said = run(WARNED, parent)
+    assert ("multiprocessing_context='forkserver'" in said) == (parent == "used")
+
+
+USED = """
+import os, sys
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"  # grpc's own handlers may hang within os.fork
+from labelmint import Client
+from labelmint.errors import ClientClosed
+client = Client(sys.argv[1])
+running = client.stream(4)
+if sys.argv[2] == "used":
+    client.models()
+    next(running)
+child = os.fork()
+if child == 0:
+    for ask in (client.models, lambda: next(running), lambda: next(client.stream(4))):
+        try:
+            ask()
+        except ClientClosed as error:
+            whose = f"the client is of process {os.getppid()}, and this is its fork {os.getpid()}"
+            assert str(error) == f"{whose}; make a Client in each process"
+        else:
+            raise AssertionError
+    client.close()
+    print("child is done", flush=True)
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+next(running), client.models()
+print("parent is done")
+"""
+
+
+@pytest.mark.parametrize("parent", ["used", "fresh"])
+def test_a_client_in_a_fork_says_so_rather_than_wait_for_ever(target: str, parent: str) -> None:
+    """And the parent's goes on."""
+    assert run(USED, target, parent).splitlines() == ["child is done", "parent is done"]
+
+
+def run(code: str, *arguments: str) -> str:
+    command = [sys.executable, "-c", code, *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+@pytest.mark.parametrize("copied", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_a_client_that_would_be_copied_says_what_to_do(copied: Callable[[Any], Any]) -> None:
+    with Client(CLOSED_PORT) as client, pytest.raises(TypeError, match="make a Client in each"):
+        copied(client)
+
+
+def test_a_label_stream_is_copied_in_the_midst_of_an_iteration(target: str) -> None:
+    stream = LabelStream(target, batch_size=4, end_index=10)
+    batches = iter(stream)
+    next(batches)
+    for each in (pickle.loads(pickle.dumps(stream)), copy.deepcopy(stream)):
+        assert [b.indices.tolist() for b in each] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert next(batches).indices.tolist() == [4, 5, 6, 7]

@@ -1,0 +1,56 @@
+"""The package: its public names, and what importing it leaves alone."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+import labelmint
+
+
+def test_public_names_are_exactly_all() -> None:
+    # In a process where nobody has imported one of them.
+    shown, found = said(
+        "import labelmint; print(*dir(labelmint)); print(*vars(labelmint.Client))"
+    ).splitlines()
+    assert sorted(shown.split()) == sorted([*labelmint.__all__, "__version__"])
+    assert "stream" in found.split()
+    assert len(labelmint.__all__) <= 8
+    for name in labelmint.__all__:
+        assert getattr(labelmint, name).__doc__
+    assert labelmint.__version__.count(".") == 2
+
+
+@pytest.mark.parametrize("name", labelmint._MODULES)
+def test_modules_that_callers_name_need_no_import_of_their_own(name: str) -> None:
+    code = f"import labelmint; print(labelmint.{name}.__name__)"
+    assert said(code) == f"labelmint.{name}"
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'labelmint' has no attribute 'Cleint'"):
+        _ = labelmint.Cleint  # type: ignore[attr-defined]
+
+
+def test_importing_labelmint_imports_no_torch_and_none_of_the_extras() -> None:
+    extras = ("torch", "click", "PIL", "simplejpeg", "tqdm")
+    code = "import sys; from labelmint import *"
+    assert said(f"{code}; print([name for name in {extras} if name in sys.modules])") == "[]"
+
+
+@pytest.mark.parametrize("imported", ["from labelmint import *", "import labelmint.torch"])
+def test_importing_labelmint_leaves_the_environment_alone(imported: str) -> None:
+    environment = {name: text for name, text in os.environ.items() if name != "GRPC_VERBOSITY"}
+    code = f"import os; import torch; before = dict(os.environ); {imported}"
+    assert said(f"{code}; print(dict(os.environ) == before)", environment) == "True"
+
+
+def said(code: str, environment: dict[str, str] | None = None) -> str:
+    """What a process of its own prints, which may warn of nothing."""
+    command = [sys.executable, "-W", "error", "-c", code]
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    return ended.stdout.strip()
