@@ -217,7 +217,8 @@ class ScriptedService(pb_grpc.LabelServiceServicer):
         self.queries.append(request.query)
         with self._lock:
             self.running += 1
-        context.add_callback(self._stopped)
+        if not context.add_callback(self._stopped):  # the caller is gone already
+            self._stopped()
         script, self.script = self.script, replace(self.script, messages_until_drop=None)
         try:
             yield from responses(request.query, script)

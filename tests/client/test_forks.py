@@ -35,16 +35,13 @@ def test_a_fork_of_a_process_that_used_grpc_is_warned_of(parent: str) -> None:
     assert ("multiprocessing_context='forkserver'" in said) == (parent == "used")
 
 
-USED = """
+MADE = """
 import os, sys
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"  # grpc's own handlers may hang within os.fork
 from labelmint import Client
 from labelmint.errors import ClientClosed
 client = Client(sys.argv[1])
 running = client.stream(4)
-if sys.argv[2] == "used":
-    client.models()
-    next(running)
 child = os.fork()
 if child == 0:
     for ask in (client.models, lambda: next(running), lambda: next(client.stream(4))):
@@ -64,10 +61,10 @@ print("parent is done")
 """
 
 
-@pytest.mark.parametrize("parent", ["used", "fresh"])
-def test_a_client_in_a_fork_says_so_rather_than_wait_for_ever(target: str, parent: str) -> None:
-    """And the parent's goes on."""
-    assert run(USED, target, parent).splitlines() == ["child is done", "parent is done"]
+def test_a_client_in_a_fork_says_so_rather_than_wait_for_ever(target: str) -> None:
+    """And the parent's goes on. It forks before its first call: while grpc's threads are at work, a
+    fork may hang in whatever lock they held, which no client can help."""
+    assert run(MADE, target).splitlines() == ["child is done", "parent is done"]
 
 
 def run(code: str, *arguments: str) -> str:
