@@ -1,33 +1,25 @@
-"""Messages through a client's memory: the same samples, whoever lies, stalls or dies."""
+"""Messages through a client's memory: the same samples, whoever lies or stalls."""
 
 import fcntl
-import gc
 import mmap
 import os
-import signal
-import subprocess
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 
-from labelmint import Client, Patience
+from labelmint import Client
 from labelmint.shared import SharedMemory
 from labelmint.v1 import label_service_pb2 as pb
 from service.errors import NEXT_INDEX
-from service.shared_memory import NAME, Slots
+from service.shared_memory import Slots
 from tests.service.harness import LONG_S, RunningServer, refusal, served
 from tests.service.identities import config
-from tests.service.test_faults import free_port
-from tests.service.test_process import bundle_at, running
 
 C = grpc.StatusCode
 QUERY = pb.SampleQuery(max_message_bytes=1 << 16)
@@ -217,84 +209,6 @@ def test_slots_are_written_in_turn_and_never_before_they_are_free() -> None:
         for number in range(4):
             assert slots.write([bytes([number]), memoryview(b"ab")]) == 3
         assert [ring[i * 8 : i * 8 + 3] for i in range(4)] == [bytes([n]) + b"ab" for n in range(4)]
-
-
-READER = """
-import sys
-from labelmint import Client
-with Client(sys.argv[1], shared_memory=True) as client:
-    for batch in client.stream(8):
-        print(batch.next_index, flush=True)
-"""
-
-
-def shared_memory_of(pid: int) -> list[str]:
-    """The process's mappings and descriptors of shared messages."""
-    folder = Path(f"/proc/{pid}")
-    found = [line for line in (folder / "maps").read_text().splitlines() if NAME in line]
-    for descriptor in (folder / "fd").iterdir():
-        with suppress(FileNotFoundError):  # closed meanwhile
-            found += [link for link in [os.readlink(descriptor)] if link.startswith(NAME)]
-    return found
-
-
-def test_a_killed_client_leaves_nothing_in_the_server(tmp_path: Path) -> None:
-    flags = ("--engine", "fake", "--shared-memory")
-    with running(bundle_at(tmp_path / "fake"), *flags) as process:
-        for _ in range(3):
-            words = [sys.executable, "-c", READER, f"127.0.0.1:{process.port}"]
-            with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as client:
-                assert client.stdout is not None and client.stdout.readline()
-                assert shared_memory_of(process.popen.pid)
-                client.send_signal(signal.SIGKILL)
-            until = time.monotonic() + 60
-            while shared_memory_of(process.popen.pid) and time.monotonic() < until:
-                time.sleep(0.05)
-            assert not shared_memory_of(process.popen.pid)
-
-
-def test_a_killed_server_loses_nothing_and_leaves_nothing_in_the_client(tmp_path: Path) -> None:
-    fake, port, before = bundle_at(tmp_path / "fake"), free_port(), shared_here()
-    flags = ("--engine", "fake", "--shared-memory", "--listen", f"127.0.0.1:{port}")
-    with Client(f"127.0.0.1:{port}", shared_memory=True, patience=Patience(60)) as client:
-        batches = client.stream(8)
-        indices: list[int] = []
-        for _ in range(2):
-            with running(fake, *flags) as process:
-                indices += [i for _ in range(20) for i in next(batches).indices.tolist()]
-                process.popen.send_signal(signal.SIGKILL)
-        with running(fake, *flags):
-            for _ in range(60):  # what is still at hand, and what comes anew
-                indices += next(batches).indices.tolist()
-        assert indices == list(range(len(indices)))
-    del batches
-    assert falls_to(before)
-
-
-def test_streams_that_are_left_in_the_middle_leave_nothing(server: RunningServer) -> None:
-    before = shared_here()
-    for _ in range(3):
-        with Client(target(server), shared_memory=True, prefetch_bytes=0) as client:
-            batches = client.stream(2)
-            next(batches)
-            del batches
-    assert falls_to(before)
-
-
-def shared_here() -> int:
-    """Descriptors and mappings of such memory in this process."""
-    links = [os.readlink(fd) for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink()]
-    maps = Path("/proc/self/maps").read_text()
-    return sum(link.startswith(NAME) for link in links) + maps.count(NAME)
-
-
-def falls_to(before: int) -> bool:
-    """Whether no more of it is left; grpc's threads let go of it last."""
-    until = time.monotonic() + 60
-    while shared_here() > before and time.monotonic() < until:
-        gc.collect()
-        time.sleep(0.1)
-    return shared_here() <= before
 
 
 def test_memory_of_a_client_cannot_shrink(memory: SharedMemory) -> None:
