@@ -27,14 +27,14 @@ from examples.demo.labels import labels_of_indices
 from nets.features import Resize
 from nets.generator import Generator
 from nets.interpreter import Interpreter
-from training.card import card_from_fit
-from training.evaluation import Evaluation, evaluation_of
-from training.evaluation_report import numbers_from_evaluation, write_report
-from training.fit_config import FitConfig
-from training.fit_interpreter import fit_interpreter
-from training.labelled_set import LabelledSet
+from training.evaluate.evaluation import Evaluation, evaluation_of
+from training.evaluate.report import numbers_from_evaluation, write_report
+from training.images.sample import Choice, SampleConfig, drawn_w, spread_rows, typical_rows
+from training.interpreter.card import card_from_fit
+from training.interpreter.config import FitConfig
+from training.interpreter.train import fit_interpreter
+from training.labels.labelled_set import LabelledSet
 from training.options import read_generator
-from training.sample import Choice, SampleConfig, drawn_w, spread_rows, typical_rows
 
 MOST = 40
 TEST_SEED = 31_004

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from benchmarks.gpu_results import Results
-from export.label_branch import LabelBranch
-from export.label_spec import LabelSpec
+from export.graph.label_branch import LabelBranch
+from export.graph.spec import LabelSpec
 from nets.config import channels_from_base
 from nets.features import hypercolumn
 from nets.interpreter import HeadConfig, Interpreter, member_as_sequential

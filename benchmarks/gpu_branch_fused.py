@@ -12,10 +12,10 @@ import torch
 
 from benchmarks.gpu_branch import RESOLUTION, paper, task, timed
 from benchmarks.gpu_results import Results
-from export.fused_branch import fused_branch
-from export.kernel_launches import Tuning
-from export.label_branch import LabelBranch
-from export.label_spec import LabelSpec
+from export.fused.graphs import fused_branch
+from export.fused.launches import Tuning
+from export.graph.label_branch import LabelBranch
+from export.graph.spec import LabelSpec
 from nets.config import channels_from_base
 
 PART = "branch-fused"
@@ -72,7 +72,7 @@ def words(tuning: Tuning) -> str:
 
 def recorded(taps: list[Any], interpreter: Any, tuning: Tuning) -> tuple[Any, dict[str, Any]]:
     """A graph's launch, and the buffers between which it runs."""
-    from export.kernel_run import device_buffers, run_launches
+    from benchmarks.kernel_run import device_buffers, run_launches
 
     spec = LabelSpec(RESOLUTION, 0, RESOLUTION, RESOLUTION, "segmentation")
     channels = {

@@ -15,10 +15,9 @@ from benchmarks.random_weights import write_weights
 from bundle.manifest import LABELLER, MAPPING
 from bundle.write import staged_folder, write_manifest
 from export.bundle_from_weights import PRECISIONS, manifest_from_folder, quiet_exporter
-from export.fused_bundle import write_fused_labeller
-from export.half_on_cpu import half_by_float32
-from export.labeller import Labeller
-from export.onnx_from_labeller import labeller_onnx, mapping_onnx
+from export.fused.bundle import write_fused_labeller
+from export.graph.labeller import Labeller
+from export.graph.to_onnx import half_by_float32, labeller_onnx, mapping_onnx
 from export.weights import Sources, weights_from_files
 
 PART = "bundles"

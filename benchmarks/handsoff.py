@@ -22,10 +22,10 @@ from checkpoints import interpreter_from_file
 from examples.demo.__main__ import GENERATOR
 from examples.demo.labels import labels_from_truth, labels_of_indices, truth_of_indices
 from training.__main__ import main as training_command
-from training.evaluation import evaluation_of
-from training.evaluation_report import numbers_from_evaluation, write_report
+from training.evaluate.evaluation import evaluation_of
+from training.evaluate.report import numbers_from_evaluation, write_report
 from training.frame import bytes_from_colours
-from training.image_set import image_set_from_folder
+from training.images.image_set import image_set_from_folder
 from training.labels.write import write_labels
 from training.options import read_generator
 

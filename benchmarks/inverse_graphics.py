@@ -32,9 +32,9 @@ from labelmint.latents import Purpose, latents
 from nets.inverse_graphics import InverseGraphics
 from nets.mesh import turned_inside_out
 from nets.textured import Cameras, Seen, seen_from
-from training.refiner_sheet import sheet_from_rows
-from training.shapes.object_sets import SetsConfig, cameras_of_bank, sets_from_service
-from training.shapes.template import template
+from training.inverse_graphics.config import template
+from training.inverse_graphics.object_sets import SetsConfig, cameras_of_bank, sets_from_service
+from training.sheet import sheet_from_rows
 
 GENERATOR = Path("examples/demo/generator.safetensors")
 OUT = Path("demo/inverse")

@@ -22,8 +22,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from export.label_branch import LabelBranch
-from export.label_spec import LabelSpec
+from export.graph.label_branch import LabelBranch
+from export.graph.spec import LabelSpec
 from nets.features import hypercolumn
 from nets.interpreter import HeadConfig, Interpreter, member_as_sequential, published_hidden
 from nets.labels import jensen_shannon

@@ -13,7 +13,7 @@ from checkpoints import InterpreterCard, write_interpreter
 from engines.open import EngineOptions, open_engine
 from export.__main__ import main as export_command
 from nets.interpreter import Interpreter
-from training.predict import Prediction
+from training.interpreter.predict import Prediction
 
 BATCH = 8
 

@@ -23,14 +23,13 @@ from benchmarks.python_process import run_python
 from nets.features import hypercolumn
 from nets.interpreter import HeadConfig, Interpreter, member_as_sequential
 from nets.stylegan2 import Generator, GeneratorConfig, channels_from_base
-from training.features import features_from_ws
-from training.fit_config import FitConfig
-from training.fit_interpreter import Step, head_configs, train_step
-from training.fit_state import FitState
 from training.frame import Frame
-from training.labelled_set import LabelledSet
-from training.pixels import PixelSampler
-from training.targets import Targets
+from training.interpreter.config import FitConfig
+from training.interpreter.features import features_from_ws
+from training.interpreter.losses import Targets
+from training.interpreter.pixel_sampler import PixelSampler
+from training.interpreter.train import FitState, Step, head_configs, train_step
+from training.labels.labelled_set import LabelledSet
 
 GRID, CLASSES, HIDDEN, MEMBERS = 512, 19, (256, 32), 10
 TIMED, BATCH = 20, 64  # steps; pixels of a published step

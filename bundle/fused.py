@@ -55,7 +55,7 @@ class Launch(Strict, frozen=True):
 
 
 class Kernel(Strict, frozen=True):
-    """What was compiled: a function of export.label_kernel and its constants."""
+    """What was compiled: a function of export.fused.kernel and its constants."""
 
     entry: str
     constants: dict[str, int]

@@ -1,5 +1,7 @@
 """ONNX Runtime on the CPU: the reference runtime, and the one of the demo and the tests."""
 
+import math
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -9,7 +11,6 @@ from numpy.typing import NDArray
 
 from bundle.manifest import LABELLER, MAPPING, Manifest
 from bundle.open import Bundle
-from engines.cores import available_cores
 from engines.errors import EngineOpenError, EngineRunError
 from engines.protocol import EngineResult
 from engines.request import check_batch_sizes, check_request, padded_feed
@@ -24,6 +25,23 @@ from engines.signature import (
     labeller_outputs,
     mapping_inputs,
 )
+
+CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
+
+
+def available_cores(cpu_max: Path = CPU_MAX) -> int:
+    """Cores of the affinity mask, or fewer where a container's quota allows fewer.
+
+    A runtime that starts a thread per core of the node is throttled as soon as it works.
+    """
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux alone has it
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    try:
+        quota, period = cpu_max.read_text().split()
+        return max(1, min(cores, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError, ZeroDivisionError):  # no cgroup, or "max": no quota
+        return cores
+
 
 _DTYPES = {
     "tensor(float)": np.dtype(np.float32),

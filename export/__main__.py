@@ -11,22 +11,44 @@ import click
 from bundle.errors import BundleError
 from bundle.manifest import MANIFEST
 from bundle.open import open_bundle
+from bundle.views import ViewBank
 from bundle.write import add_calibration, refuse_existing, refuse_known_calibration, staged_folder
 from checkpoints import CheckpointError
 from engines.errors import EngineError
 from engines.open import EngineOptions, open_mapping
-from engines.sampling import LatentSource, SamplingOptions, default_options, key_from_options
+from engines.sampling import (
+    LatentSource,
+    SamplingOptions,
+    ViewMode,
+    default_options,
+    default_view_mode,
+    key_from_options,
+)
 from export.bundle_from_weights import write_checked_manifest, write_graphs
-from export.calibrate import calibration_from_engine, refuse_without_score
+from export.checks.calibration import calibration_from_engine, refuse_without_score
+from export.checks.score_engine import open_score_engine
 from export.engine_command import engine
 from export.errors import ExportError
-from export.fused_bundle import check_fusable, write_fused_labeller
-from export.inspect import lines_from_bundle
-from export.inspect_weights import lines_from_weights
-from export.kernel_binaries import check_capability
-from export.score_engine import open_score_engine
-from export.view_options import views_from_text
+from export.fused.bundle import check_fusable, write_fused_labeller
+from export.fused.compile import check_capability
+from export.inspect import lines_from_bundle, lines_from_weights
 from export.weights import Sources, weights_from_files
+
+_MODES: dict[str, ViewMode] = {"drawn": "drawn", "bank": "bank", "random": "random"}
+
+
+def views_from_text(
+    text: str | None, views_per_object: int, bank: ViewBank | None
+) -> tuple[ViewMode, int | None]:
+    """The mode, and the view of the mode fixed. Raises ExportError."""
+    if text is None:
+        return default_view_mode(views_per_object, bank), None
+    if text in _MODES:
+        return _MODES[text], None
+    if text.isdecimal():
+        return "fixed", int(text)
+    raise ExportError(f"--view is {text!r}; it is a number from 0, {', '.join(_MODES)}")
+
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 WEIGHTS = click.Path(dir_okay=False, path_type=Path)

@@ -22,21 +22,18 @@ from bundle.write import file_entries, write_manifest
 from engines.open import EngineOptions, Precision, open_engine, open_mapping
 from engines.plan_parity import unfiltered_arrays
 from engines.sampling import default_options, ws_from_indices
-from export.errors import ExportError
-from export.half_on_cpu import half_by_float32
-from export.labeller import Labeller
-from export.manifest_from_cards import generator_from_card, heads_from_card, labels_from_card
-from export.onnx_from_labeller import labeller_onnx, mapping_onnx
-from export.parity import (
+from export.checks.parity import (
     TOLERANCES,
     parity_of_labeller,
     parity_of_mapping,
     refuse_excess,
 )
-from export.reference import reference_outputs
-from export.refiner_weights import facts_from_refiner
-from export.view_weights import views_from_weights
-from export.weights import Weights
+from export.checks.reference import reference_outputs
+from export.errors import ExportError
+from export.graph.labeller import Labeller
+from export.graph.to_onnx import half_by_float32, labeller_onnx, mapping_onnx
+from export.manifest_from_cards import generator_from_card, heads_from_card, labels_from_card
+from export.weights import Weights, facts_from_refiner, views_from_weights
 from labelmint.latents import Purpose, latents
 
 TOOLS = ("torch", "onnx", "onnxruntime", "numpy")

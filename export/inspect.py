@@ -1,11 +1,40 @@
-"""A bundle in words, for people."""
+"""A bundle or a weights file in words, for people: what it is, and which label recipes fit."""
+
+from pathlib import Path
 
 import msgspec
 
 from bundle.fused import FUSED, fused_from_folder
 from bundle.manifest import LABELLER, Calibration, Heads, Parity, Refiner, Views
 from bundle.open import Bundle
-from export.parity import TOLERANCES, W_MAX_DIFFERENCE
+from checkpoints import (
+    NATIVE,
+    CheckpointError,
+    EncoderCard,
+    GeneratorCard,
+    InterpreterCard,
+    InverseGraphicsCard,
+    RefinerCard,
+    ViewsCard,
+    encoder_from_file,
+    generator_from_foreign,
+    generator_from_path,
+    interpreter_from_file,
+    inverse_graphics_from_file,
+    kind_of_weights,
+    matching_recipes,
+    member_paths,
+    published_names,
+    read_array,
+    read_foreign,
+    recipe_from_name,
+    refiner_from_file,
+    views_from_file,
+    widths_of_member,
+)
+from export.checks.parity import TOLERANCES, W_MAX_DIFFERENCE
+from nets.config import GeneratorConfig
+from nets.generator import Generator
 
 
 def lines_from_bundle(bundle: Bundle) -> list[str]:
@@ -95,3 +124,160 @@ def _calibration_words(calibration: Calibration) -> str:
         f"{options.truncation_cutoff}, class {chosen}, {views[options.view_mode]}: "
         f"{calibration.samples} samples, median {q[len(q) // 2]:.4g}"
     )
+
+
+NPY = b"\x93NUMPY"
+
+
+def lines_from_weights(path: Path) -> list[str]:
+    """A weights file of ours or others, an ensemble's folder or member, or a mean latent.
+
+    Raises CheckpointError.
+    """
+    if path.is_dir():
+        return _member_lines(path, member_paths(path))
+    if path.suffix == NATIVE:
+        return _native_lines(path)
+    if _starts_with(path, NPY):
+        return [f"{path}: array {list(read_array(path).shape)}; a mean latent has rows of w"]
+    file = read_foreign(path)
+    try:
+        widths_of_member(file, str(path))
+    except CheckpointError:  # no member, so it should be a generator
+        return _generator_lines(path, *generator_from_foreign(file, str(path)))
+    return _member_lines(path, [path])
+
+
+def _native_lines(path: Path) -> list[str]:
+    match kind_of_weights(path):
+        case "interpreter":
+            return _interpreter_lines(path, interpreter_from_file(path)[1])
+        case "refiner":
+            return _refiner_lines(path, refiner_from_file(path)[1])
+        case "views":
+            return _view_lines(path, views_from_file(path)[1])
+        case "encoder":
+            return _encoder_lines(path, encoder_from_file(path)[1])
+        case "inverse-graphics":
+            return _shape_lines(path, inverse_graphics_from_file(path)[1])
+        case _:
+            return _generator_lines(path, *generator_from_path(path, None))
+
+
+def _generator_lines(path: Path, generator: Generator, card: GeneratorCard) -> list[str]:
+    return lines_from_generator(str(path), generator.config, card)
+
+
+def lines_from_generator(source: str, config: GeneratorConfig, card: GeneratorCard) -> list[str]:
+    """What a generator is, and which published labels its taps are for."""
+    shape = config.architecture if config.family == "stylegan2" else "as DatasetGAN ports it"
+    lines = [
+        f"{source}: generator, {config.family} ({shape})",
+        f"  resolution   {config.resolution} px, channels "
+        f"{', '.join(map(str, config.channels))} from 4 px on",
+        f"  mapping      {config.mapping_layers} layers, z {config.z_dim}, w {config.w_dim}, "
+        f"{config.num_ws} rows of w+",
+        f"  classes      {config.c_dim or 'none: not conditional'}",
+        f"  clamp        {config.conv_clamp or 'none'}",
+        "  noise        "
+        + ("of the file" if card.noise_seed is None else f"drawn from seed {card.noise_seed}"),
+        f"  taps         {config.tap_recipe}, D = {config.features}",
+        f"  licences     {', '.join(card.licences) or 'not stated: see where the file is from'}",
+    ]
+    return lines + _recipe_lines(matching_recipes(config.features, config.tap_recipe))
+
+
+def _recipe_lines(matching: list[str]) -> list[str]:
+    lines = []
+    for name in matching:
+        file = recipe_from_name(name).file
+        lines.append(
+            f"  recipe       {name}: D = {file.features}, {file.height} x {file.width} px, "
+            f"{len(file.classes)} classes, psi {file.truncation_psi}; {', '.join(file.licences)}"
+        )
+    if not lines:
+        lines.append(f"  recipe       none of the published fits ({', '.join(published_names())})")
+    return lines
+
+
+def _member_lines(path: Path, members: list[Path]) -> list[str]:
+    widths = {str(m): widths_of_member(read_foreign(m), str(m)) for m in members}
+    features, h1, h2, classes = next(iter(widths.values()))
+    odd = [name for name, found in widths.items() if found != (features, h1, h2, classes)]
+    lines = [
+        f"{path}: label ensemble, {len(members)} member{'s' if len(members) > 1 else ''}",
+        f"  layers       D = {features}, {h1}, {h2}, {classes} classes",
+        *(f"  differs      {name}: {', '.join(map(str, widths[name]))}" for name in odd),
+    ]
+    return lines + _recipe_lines(matching_recipes(features))
+
+
+def _interpreter_lines(path: Path, card: InterpreterCard) -> list[str]:
+    heads = [
+        f"  {head.kind:<12} {head.members} members, hidden {head.hidden[0]}, {head.hidden[1]}, "
+        f"{head.outputs} outputs"
+        for head in card.heads
+    ]
+    return [
+        f"{path}: interpreter for the generator of SHA-256 {card.generator_sha256}",
+        f"  taps         {card.tap_recipe}, D = {card.features}, {card.resize}",
+        f"  labels       {card.height} x {card.width} px of a grid of {card.grid}",
+        *heads,
+        f"  licences     {', '.join(card.licences) or 'none stated'}",
+    ]
+
+
+def _refiner_lines(path: Path, card: RefinerCard) -> list[str]:
+    config, kept = card.config, card.regulariser
+    of = card.generator_sha256 or "not known"
+    return [
+        f"{path}: refiner for the generator of SHA-256 {of}",
+        f"  network      {config.blocks} blocks of width {config.width}, grain {config.grain} from "
+        f"seed {card.grain_seed}",
+        f"  images       {card.width} x {card.height} px",
+        f"  held by      {kept.strength:g} x {kept.reduction} of {kept.feature}",
+        f"  geometry     moved {card.shift_px:.2f} px, structure {card.structure:.3f}"
+        + ("" if card.agreement is None else f", agreement {card.agreement:.3f}"),
+        f"  licences     {', '.join(card.licences) or 'none stated'}",
+    ]
+
+
+def _view_lines(path: Path, card: ViewsCard) -> list[str]:
+    cameras = card.cameras or []
+    known = [camera.azimuth_deg for camera in cameras if camera.azimuth_deg is not None]
+    angles = f"azimuth {min(known):.0f} to {max(known):.0f} degrees" if known else "not known"
+    return [
+        f"{path}: view bank for the generator of SHA-256 {card.generator_sha256}",
+        f"  codes        {card.codes}, the first {card.view_layers} rows of w+ of {card.w_dim}",
+        f"  cameras      {angles}",
+        f"  licences     {', '.join(card.licences) or 'none stated'}",
+    ]
+
+
+def _encoder_lines(path: Path, card: EncoderCard) -> list[str]:
+    return [
+        f"{path}: encoder for the generator of SHA-256 {card.generator_sha256}",
+        f"  images       rows {card.crop_top} to {card.crop_top + card.rows} of {card.grid} px, "
+        f"read at {card.width} x {card.height} px",
+        f"  latents      {card.num_ws} rows of w+ of {card.w_dim}, in {card.iterations} steps",
+        f"  licences     {', '.join(card.licences) or 'none stated'}",
+    ]
+
+
+def _shape_lines(path: Path, card: InverseGraphicsCard) -> list[str]:
+    return [
+        f"{path}: inverse graphics for objects of the bundle {card.bundle_id}",
+        f"  network      reads {card.extent} px, paints {card.texture} rows of texture"
+        + (", tells the camera" if card.camera else ""),
+        f"  no object    {', '.join(card.background)}",
+        f"  silhouettes  IoU {card.silhouette:.3f} with its own",
+        f"  licences     {', '.join(card.licences) or 'none stated'}",
+    ]
+
+
+def _starts_with(path: Path, magic: bytes) -> bool:
+    try:
+        with path.open("rb") as stream:
+            return stream.read(len(magic)) == magic
+    except OSError:
+        return False  # the reader will say so

@@ -13,7 +13,7 @@ from bundle.manifest import (
     Segmentation,
 )
 from checkpoints import GeneratorCard, InterpreterCard
-from export.label_spec import LabelSpec
+from export.graph.spec import LabelSpec
 
 DEFAULT_WINDOW_PX = 3  # without a keypoint head nobody reads it
 

@@ -1,15 +1,25 @@
-"""Weights files -> networks and their cards: labelmint's own, or those other projects published."""
+"""Weights files -> networks and their cards: labelmint's own, or those other projects published.
+
+A refiner's and a view bank's file are checked against the generator here.
+"""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
+from bundle.manifest import Camera, Views
+from bundle.manifest import Refiner as RefinerFacts
 from checkpoints import (
     NATIVE,
     GeneratorCard,
     InterpreterCard,
+    RefinerCard,
+    ViewsCard,
     card_with_recipe,
     generator_from_path,
     interpreter_from_file,
@@ -19,16 +29,17 @@ from checkpoints import (
     read_foreign,
     recipe_from_name,
     recipe_with_classes,
+    refiner_from_file,
     sha256_of_file,
+    views_from_file,
 )
 from export.errors import ExportError
-from export.label_spec import LabelSpec
+from export.graph.refiner import RefinerStage
+from export.graph.spec import LabelSpec
 from export.manifest_from_cards import spec_from_cards
-from export.refiner_stage import RefinerStage
-from export.refiner_weights import RefinerWeights, refiner_for_images
-from export.view_weights import ViewWeights, views_for_generator
 from nets.generator import Generator
 from nets.interpreter import Interpreter
+from nets.refiner import Refiner
 
 
 @dataclass(frozen=True)
@@ -42,6 +53,28 @@ class Sources:
     classes: Path | None = None  # classes.toml, in place of the recipe's
     refiner: Path | None = None  # None: images as the generator makes them
     views: Path | None = None  # None: no view bank
+
+
+@dataclass(frozen=True)
+class RefinerWeights:
+    """A refiner and where it is from."""
+
+    refiner: Refiner
+    card: RefinerCard
+    sha256: str
+
+    def stage(self, spec: LabelSpec, w_avg: Tensor, dtype: torch.dtype) -> RefinerStage:
+        """The stage for images of the spec's extent."""
+        seed = self.card.grain_seed
+        return RefinerStage(self.refiner, seed, w_avg, spec.height, spec.width, dtype)
+
+
+@dataclass(frozen=True)
+class ViewWeights:
+    """View codes and their card."""
+
+    codes: NDArray[np.float32]  # [codes, view_layers, w_dim]
+    card: ViewsCard
 
 
 @dataclass(frozen=True)
@@ -155,3 +188,92 @@ def _with_published_members(sources: Sources, network: Generator, card: Generato
         members, recipe, network.config, sha256_of_file(sources.generator)
     )
     return Weights(network, card_with_recipe(card, recipe), ensemble, ensemble_card)
+
+
+def refiner_for_images(
+    path: Path, generator: Path, channels: int, spec: LabelSpec
+) -> RefinerWeights:
+    """Reads a refiner for a generator's images. Raises CheckpointError, ExportError."""
+    refiner, card = refiner_from_file(path)
+    if card.config.channels != channels:
+        raise ExportError(
+            f"{path} refines images of {card.config.channels} channels; those of {generator} have "
+            f"{channels}"
+        )
+    found = sha256_of_file(generator)
+    if card.generator_sha256 not in (None, found):
+        raise ExportError(
+            f"{path} was trained on images of a generator with SHA-256 {card.generator_sha256}, "
+            f"{generator} has {found}; give that generator, or leave generator_sha256 out of "
+            f"{path.with_suffix('.toml')} if this one's images look the same"
+        )
+    if card.width != spec.width:
+        raise ExportError(
+            f"{path} was trained on images {card.width} pixels wide; this bundle's are "
+            f"{spec.width}. Train it on those: --source HOST:PORT of a service that makes them"
+        )
+    return RefinerWeights(refiner, card, sha256_of_file(path))
+
+
+def facts_from_refiner(weights: RefinerWeights) -> RefinerFacts:
+    """The manifest's refiner section."""
+    card = weights.card
+    kept = card.regulariser
+    return RefinerFacts(
+        weights_sha256=weights.sha256,
+        generator_sha256=card.generator_sha256,
+        width=card.config.width,
+        blocks=card.config.blocks,
+        grain=card.config.grain,
+        grain_seed=card.grain_seed,
+        regulariser=f"{kept.strength:g} x {kept.reduction} of {kept.feature}",
+        shift_px=card.shift_px,
+        structure=card.structure,
+        agreement=card.agreement,
+    )
+
+
+def views_for_generator(path: Path, generator: Path, card: GeneratorCard) -> ViewWeights:
+    """Reads a bank. Raises CheckpointError, ExportError when it is not of this generator."""
+    codes, views = views_from_file(path)
+    found = sha256_of_file(generator)
+    if views.generator_sha256 != found:
+        raise ExportError(
+            f"{path} has views of a generator with SHA-256 {views.generator_sha256}, {generator} "
+            f"has {found}; give that generator, or make a bank of this one"
+        )
+    if views.w_dim != card.config.w_dim:
+        raise ExportError(
+            f"{path} has codes of {views.w_dim} values a row; w of {generator} has "
+            f"{card.config.w_dim}"
+        )
+    if card.view_layers not in (0, views.view_layers):
+        raise ExportError(
+            f"{path} has codes of {views.view_layers} rows; by the card of {generator} the "
+            f"viewpoint is in {card.view_layers} (view_layers)"
+        )
+    if views.view_layers > 2 * len(card.config.channels):
+        raise ExportError(
+            f"{path} has codes of {views.view_layers} rows; {generator} has "
+            f"{2 * len(card.config.channels)} rows of w+"
+        )
+    return ViewWeights(codes, views)
+
+
+def views_from_weights(weights: ViewWeights) -> Views:
+    """The manifest's section."""
+    cameras = weights.card.cameras
+    return Views(
+        codes=len(weights.codes),
+        cameras=None
+        if cameras is None
+        else [
+            Camera(
+                azimuth_deg=camera.azimuth_deg,
+                elevation_deg=camera.elevation_deg,
+                distance=camera.distance,
+                focal=camera.focal,
+            )
+            for camera in cameras
+        ],
+    )

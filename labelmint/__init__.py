@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from labelmint.batch import Batch
-    from labelmint.channel import Tls
     from labelmint.client import Client
     from labelmint.errors import LabelmintError, Refused, Unreachable
     from labelmint.model import Model
-    from labelmint.retries import Patience
+    from labelmint.wire.channel import Tls
+    from labelmint.wire.retries import Patience
 else:
     # Names are imported when they are asked for, because the command has something to tell grpc
     # before grpc is imported, which is no business of programs that import this package.
@@ -23,11 +23,11 @@ else:
         if name not in (*__all__, *_MODULES):
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from labelmint.batch import Batch
-        from labelmint.channel import Tls
         from labelmint.client import Client  # and with it all of _MODULES
         from labelmint.errors import LabelmintError, Refused, Unreachable
         from labelmint.model import Model
-        from labelmint.retries import Patience
+        from labelmint.wire.channel import Tls
+        from labelmint.wire.retries import Patience
 
         found = (Batch, Client, LabelmintError, Model, Patience, Refused, Tls, Unreachable)
         globals().update({each.__name__: each for each in found})
@@ -41,7 +41,5 @@ __all__ = [
     "Batch", "Client", "LabelmintError", "Model", "Patience", "Refused", "Tls", "Unreachable",
 ]  # fmt: skip
 # As labelmint.errors, without an import of its own.
-_MODULES = (
-    "batch", "channel", "client", "codec", "errors", "latents", "model", "options", "retries",
-)  # fmt: skip
+_MODULES = ("batch", "client", "codec", "errors", "latents", "model", "options")
 __version__ = "0.1.0"

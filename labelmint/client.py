@@ -10,32 +10,29 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
 
-from labelmint.arguments import (
-    check_batch_size,
-    check_fraction,
-    of_type,
-    real_number,
-    whole_number,
-)
 from labelmint.batch import Batch, batch_from_chunks, chunk_from_proto
-from labelmint.channel import Tls, metadata_from_token
 from labelmint.errors import error_from_rpc
-from labelmint.groups import grouped_batch, query_for_groups
 from labelmint.model import Model, model_from_proto
 from labelmint.options import (
     SamplingOptions,
     StreamOptions,
+    check_batch_size,
+    check_fraction,
+    of_type,
     query_from_options,
+    real_number,
     sampling_from_options,
+    whole_number,
 )
-from labelmint.prefetch import Prefetch, Prefetches
-from labelmint.replicas import Replicas, targets_from_argument
-from labelmint.retries import Patience, Reconnects, Retries
-from labelmint.shards import subshards
-from labelmint.shared import shared_call
-from labelmint.source import Opened, Source
-from labelmint.stream import Marks, Reader, batches_from_readers
 from labelmint.v1 import label_service_pb2 as pb
+from labelmint.wire.channel import Tls, metadata_from_token
+from labelmint.wire.merge import Marks, Reader, batches_from_readers
+from labelmint.wire.prefetch import Prefetch, Prefetches
+from labelmint.wire.replicas import Replicas, targets_from_argument
+from labelmint.wire.resuming_stream import Opened, Source
+from labelmint.wire.retries import Patience, Reconnects, Retries
+from labelmint.wire.sharding import grouped_batch, query_for_groups, subshards
+from labelmint.wire.shared_memory import shared_call
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack

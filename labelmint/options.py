@@ -1,4 +1,4 @@
-"""What a caller may ask of a stream, and its translation to the wire.
+"""What a caller may ask of a stream: arguments checked and translated to the wire.
 
 Enter: keyword options. Leaves: a SampleQuery. Only what the wire cannot express is refused
 here; the server judges the rest, because it knows the model.
@@ -9,15 +9,51 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Mapping, Sequence
 from operator import index
-from typing import TypedDict, cast
+from typing import SupportsIndex, TypedDict, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from labelmint import codec
-from labelmint.arguments import check_fraction, of_type, real_number, whole_number
+from labelmint.codec import codec_from_name, output_from_name, tensor_from_array
 from labelmint.latents import uint64_from_indices
 from labelmint.v1 import label_service_pb2 as pb
+
+
+def whole_number(name: str, value: object) -> int:
+    """The value of an option; TypeError names it when it is no whole number."""
+    try:
+        return index(cast(SupportsIndex, value))
+    except TypeError as error:
+        raise TypeError(f"{name} is {value!r}; give a whole number") from error
+
+
+def real_number(name: str, value: object) -> float:
+    """The value of an option; TypeError names it when it is no number. Text is none."""
+    try:
+        if not isinstance(value, (str, bytes)):
+            return float(cast(float, value))
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise TypeError(f"{name} is {value!r}; give a number")
+
+
+def of_type(name: str, value: object, kind: type, give: str) -> None:
+    """TypeError names an option that is neither None nor of this type."""
+    if value is not None and not isinstance(value, kind):
+        raise TypeError(f"{name} is {value!r}; give {give}")
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Raises TypeError, ValueError."""
+    if whole_number("batch_size", batch_size) < 1:
+        raise ValueError(f"batch_size {batch_size} is under 1; give at least one")
+
+
+def check_fraction(fraction: float) -> None:
+    """Raises ValueError for a keep_fraction that keeps nothing, or more than all, and TypeError."""
+    if not 0 < real_number("keep_fraction", fraction) <= 1:
+        raise ValueError(f"keep_fraction {fraction} is outside (0, 1]; 0.9 keeps most")
+
 
 LATENT_SOURCES: dict[str, pb.LatentSource] = {
     "philox": pb.LATENT_SOURCE_PHILOX,
@@ -119,8 +155,8 @@ def query_from_options(options: StreamOptions) -> pb.SampleQuery:
         shard_index=options.get("shard_index", 0),
         num_shards=options.get("num_shards", 1),
         max_examined=options.get("max_examined", 0),
-        outputs=[codec.output_from_name(name) for name in _names("outputs", options)],
-        accept_codecs=[codec.codec_from_name(name) for name in _names("codecs", options)],
+        outputs=[output_from_name(name) for name in _names("outputs", options)],
+        accept_codecs=[codec_from_name(name) for name in _names("codecs", options)],
         jpeg_quality=options.get("jpeg_quality", 0),
         max_message_bytes=options.get("max_message_bytes", 0),
         max_message_samples=options.get("max_message_samples", 0),
@@ -252,4 +288,4 @@ def _tensor_from_rows(name: str, rows: object, rank: int) -> pb.Tensor:
         raise ValueError(
             f"{name} has shape {list(array.shape)}; it has to be of rank {rank} and not empty"
         )
-    return codec.tensor_from_array(array)
+    return tensor_from_array(array)

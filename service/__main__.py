@@ -9,9 +9,8 @@ import click
 import grpc
 
 from service.errors import StartError
-from service.flags import config_from_flags, takes_server_flags
+from service.flags import config_from_flags, option, takes_server_flags
 from service.logs import set_up_logging
-from service.option import option
 from service.process import keep_freed_memory, serve_until_signal
 
 EXIT_FAILURE = 1

@@ -1,11 +1,13 @@
-"""Draws batches for one engine and runs them: its thread, and the place in front of it.
+"""Draws batches for one engine and runs them: its thread, and the queue of batches before it.
 
-Shortly before a run ends, the next batch is drawn and its latents are mapped; nothing is drawn
-further ahead than that. Streams that ended meanwhile are dropped before the engine sees them.
+Shortly before a run ends, the next batch is drawn and its latents are mapped, so early that the
+engine need not wait, and no earlier: a small request that comes while a run is under way finds
+room in the very next batch. Streams that ended meanwhile are dropped before the engine sees them.
 """
 
 import asyncio
 import time
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,9 +16,41 @@ from engines.protocol import Engine
 from service.batch import Part, Settled, failed_outcome, outcomes_from_parts, part_from_draw
 from service.delivery import Stream
 from service.models import ServedModel
-from service.pace import Pace
 from service.scheduler import Draw
 from service.tracing import Tracing
+
+RECENT = 8  # runs and draws to judge by
+MARGIN_S = 0.005  # for an event loop that is busy with messages
+
+
+class Pace:
+    """Recent durations of one engine's runs and of the drawing in front of it.
+
+    Times are in seconds, on one clock.
+    """
+
+    def __init__(self) -> None:
+        self._run_s: dict[int, deque[float]] = defaultdict(lambda: deque(maxlen=RECENT))
+        self._draw_s: deque[float] = deque(maxlen=RECENT)
+        self._run_ends = 0.0
+
+    def drew(self, seconds: float) -> None:
+        """Drawing and mapping a batch took so long."""
+        self._draw_s.append(seconds)
+
+    def run_begins(self, rows: int, now: float) -> None:
+        """The engine has a batch of so many rows."""
+        self._run_ends = now + min(self._run_s[rows], default=0.0)
+
+    def run_ended(self, rows: int, seconds: float) -> None:
+        """The batch took so long."""
+        self._run_s[rows].append(seconds)
+
+    def wait_s(self, now: float) -> float:
+        """How long drawing may still wait; 0 after a run of a size that is new."""
+        lead_s = max(self._draw_s, default=0.0) + MARGIN_S
+        return max(0.0, self._run_ends - lead_s - now)
+
 
 Batch = tuple[list[Part], list[Settled]]  # rows to run, and streams whose latents failed
 

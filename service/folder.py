@@ -2,11 +2,40 @@
 
 import os
 import re
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 from bundle.errors import BundleError
 from bundle.manifest import MANIFEST
 from bundle.open import open_bundle
+
+Stamp = tuple[int, int, int, int]
+
+
+class WatchedFiles:
+    """Asked now and then, tells whether any of the files differs from when it was last asked."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = tuple(paths)
+        self._lock = threading.Lock()
+        self._seen: tuple[Stamp | None, ...] = ()
+
+    def changed(self) -> bool:
+        """True the first time, and whenever a file was replaced, changed, made or removed."""
+        stamps = tuple(_stamp_or_none(path) for path in self._paths)
+        with self._lock:
+            changed, self._seen = stamps != self._seen, stamps
+        return changed
+
+
+def _stamp_or_none(path: Path) -> Stamp | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
+
 
 FolderStamp = tuple[tuple[str, int, int, int, int], ...]
 MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127}")

@@ -15,6 +15,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from service.admission import RequestRate
 from service.config import Config
 from service.errors import StartError
 from service.lifetime import CONNECTION_SHARE
@@ -22,7 +23,6 @@ from service.loading import OpenModel, open_model
 from service.metrics import Metrics
 from service.models import ServedModel
 from service.probes import Probes, probe_server
-from service.rate import RequestRate
 from service.repository import Repository
 from service.rpc import inference, label_service
 from service.rpc.callers import Authentication, bearer_token, caller_of

@@ -9,7 +9,7 @@ import grpc
 
 from service.config import TlsFiles
 from service.errors import StartError
-from service.watched import WatchedFiles
+from service.folder import WatchedFiles
 
 _log = logging.getLogger(__name__)
 

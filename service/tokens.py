@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from service.errors import StartError
-from service.watched import WatchedFiles
+from service.folder import WatchedFiles
 
 MIN_TOKEN_CHARACTERS = 16
 MAX_FILE_BYTES = 1 << 20

@@ -21,9 +21,9 @@ from checkpoints import (
     write_generator,
     write_interpreter,
 )
-from engines.cores import available_cores
 from engines.cuda import CudaDevice, open_device
 from engines.errors import RuntimeMissing
+from engines.ort import available_cores
 from examples.demo.__main__ import DEPTH_MEMBERS, GENERATOR
 from examples.demo.labels import write_examples
 from export.__main__ import main as export_command

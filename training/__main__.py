@@ -5,17 +5,17 @@ import sys
 import click
 
 from checkpoints import CheckpointError
-from training.encoder_command import encoder
 from training.errors import TrainingError
-from training.evaluate_command import evaluate
-from training.interpreter_command import interpreter
-from training.invert_command import invert
+from training.evaluate.command import evaluate
+from training.images.sample_command import sample
+from training.interpreter.command import interpreter
+from training.inverse_graphics.command import inverse_graphics
+from training.inverse_graphics.shapes_command import shapes
+from training.inversion.command import invert
+from training.inversion.encoder_command import encoder
 from training.options import refuse_nan
-from training.refiner_command import refiner
-from training.sample_command import sample
-from training.shapes.inverse_graphics_command import inverse_graphics
-from training.shapes.shapes_command import shapes
-from training.views_command import views
+from training.refiner.command import refiner
+from training.views.command import views
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})

@@ -73,3 +73,38 @@ def images_from_ws(
             for chunk in torch.from_numpy(ws).split(AT_ONCE)
         ]
     )
+
+
+def float_from_bytes(images: Tensor) -> Tensor:
+    """uint8 -> float32 in [-1, 1], the middle of what x * 127.5 + 128 truncates to the byte."""
+    return images.float() / 127.5 - 1
+
+
+def bytes_from_float(images: Tensor) -> Tensor:
+    """float32 -> uint8, as the served graph does it: truncated, and clipped to [-1, 1]."""
+    return (images * 127.5 + 128).clamp(0, 255).byte()
+
+
+def drawn_pieces(
+    images: Tensor, count: int, extent: tuple[int, int], chances: torch.Generator
+) -> Tensor:
+    """[n, C, H, W] -> [count, C, *extent]; an image may come twice."""
+    chosen = torch.randint(len(images), (count,), generator=chances).tolist()
+    height, width = extent
+    tops, lefts = (
+        torch.randint(have - want + 1, (count,), generator=chances).tolist()
+        for have, want in zip(images.shape[2:], extent, strict=True)
+    )
+    return torch.stack(
+        [
+            images[i, :, top : top + height, left : left + width]
+            for i, top, left in zip(chosen, tops, lefts, strict=True)
+        ]
+    )
+
+
+def extent_of_pieces(images: Tensor, crop: int) -> tuple[int, int]:
+    """Height and width of pieces of at most `crop` pixels of [n, C, H, W]; 0: whole images."""
+    height, width = images.shape[2:]
+    crop = crop or max(height, width)
+    return min(crop, height), min(crop, width)

@@ -10,7 +10,7 @@ import torch
 from checkpoints import NATIVE, GeneratorCard, generator_from_path, sha256_of_file
 from nets.generator import Generator
 from training.errors import TrainingError
-from training.state_file import digest, state_path
+from training.resume import digest, state_path
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Number = TypeVar("Number", int, float)
@@ -125,3 +125,15 @@ def rows_from_text(text: str) -> tuple[int, int]:
     if not (colon and first.isdecimal() and end.isdecimal()):
         raise click.BadParameter(f"{text!r} is not FIRST:END, as in 64:448")
     return int(first), int(end)
+
+
+distance_option = click.option(
+    "--distance",
+    "distance_name",
+    type=click.Choice(["auto", "lpips", "structure"]),
+    default="auto",
+    help="Perceptual distance; auto: LPIPS where its package and weights are, else our own.",
+)
+vgg_weights_option = click.option(
+    "--vgg-weights", type=FILE, help="torchvision's VGG-16 for LPIPS; absent: from torch's cache."
+)

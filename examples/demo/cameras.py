@@ -12,8 +12,8 @@ import torch
 
 from examples.demo.scene import CAMERA_DISTANCE, FOCAL, Z_DIM, scene_from_latents
 from labelmint.latents import Purpose, latents
-from training.cameras import CameraRow, write_cameras
-from training.views import ViewsConfig
+from training.views.bank import ViewsConfig
+from training.views.cameras import CameraRow, write_cameras
 
 
 def cameras_of_draws(seed: int, count: int) -> list[CameraRow]:

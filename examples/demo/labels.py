@@ -24,9 +24,9 @@ from examples.demo.scene import (
 from labelmint.latents import Purpose, latents
 from nets.generator import Generator
 from training.frame import Frame, frame_for_resolution
-from training.labelled_set import LabelledSet
+from training.images.sample import SampleConfig, drawn_indices, sample_images
+from training.labels.labelled_set import LabelledSet
 from training.labels.write import write_labels
-from training.sample import SampleConfig, drawn_indices, sample_images
 
 LABEL_SEED = 2021
 CANDIDATES = 256

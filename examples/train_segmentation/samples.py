@@ -17,8 +17,8 @@ from examples.demo.render import render
 from examples.demo.scene import Z_DIM, scene_from_latents
 from labelmint.torch import LabelBatch
 from training.errors import LabelError
-from training.image_set import image_set_from_folder
-from training.labelled_set import labelled_set
+from training.images.image_set import image_set_from_folder
+from training.labels.labelled_set import labelled_set
 
 RESOLUTION = 64
 RENDERED_AT_ONCE = 50

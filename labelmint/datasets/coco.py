@@ -21,8 +21,8 @@ from labelmint.datasets.annotations import (
     categories_from_model,
     licences_from_model,
 )
+from labelmint.datasets.append_file import GrowingFile
 from labelmint.datasets.folder import Folder, State
-from labelmint.datasets.growing import GrowingFile
 from labelmint.datasets.request import Request
 from labelmint.datasets.samples import Sample, encoded_image, image_suffix
 from labelmint.datasets.viewpoint import viewpoint_from_sample

@@ -13,12 +13,11 @@ from typing import Any
 
 from labelmint.client import Client
 from labelmint.datasets.card import README, card_from_state, readme_from_card
-from labelmint.datasets.commits import Commits
-from labelmint.datasets.folder import Folder, State, replace_file
+from labelmint.datasets.folder import Commits, Folder, State, replace_file
+from labelmint.datasets.pipeline import write_samples
 from labelmint.datasets.request import Request
 from labelmint.datasets.scores import chosen_indices
 from labelmint.datasets.writer import OpenWriter, check_model, writer_from_format
-from labelmint.datasets.writing import write_samples
 from labelmint.errors import LabelmintError, NotReady
 from labelmint.model import Model
 from labelmint.options import SamplingOptions

@@ -12,9 +12,8 @@ from collections.abc import Iterator
 from itertools import repeat
 from pathlib import Path, PurePosixPath
 
+from labelmint.datasets.append_file import GrowingFile
 from labelmint.datasets.folder import Folder, State
-from labelmint.datasets.growing import GrowingFile
-from labelmint.datasets.pieces import Found, Piece
 from labelmint.datasets.request import Request
 from labelmint.datasets.samples import (
     Sample,
@@ -24,6 +23,7 @@ from labelmint.datasets.samples import (
     npy_from_array,
     png_from_mask,
 )
+from labelmint.datasets.stored_files import Found, Piece
 from labelmint.datasets.viewpoint import (
     cells_from_viewpoint,
     viewpoint_columns,

@@ -14,8 +14,8 @@ from typing import Any
 import labelmint
 from labelmint.datasets.selection import RULES, kept_by_rule
 from labelmint.options import StreamOptions, query_from_options
-from labelmint.shards import members_before
 from labelmint.v1 import label_service_pb2 as pb
+from labelmint.wire.sharding import members_before
 
 FORMATS = ("webdataset", "coco", "png")
 DEFAULT_FRACTION = 0.9

@@ -14,14 +14,13 @@ import numpy as np
 from tqdm import tqdm
 
 from labelmint.client import Client
-from labelmint.datasets.commits import Commits
-from labelmint.datasets.folder import Folder
-from labelmint.datasets.growing import GrowingFile
+from labelmint.datasets.append_file import GrowingFile
+from labelmint.datasets.folder import Commits, Folder
 from labelmint.datasets.request import Request
 from labelmint.datasets.selection import positions_by_rule
 from labelmint.errors import LabelmintError, MalformedMessage
 from labelmint.latents import UInt64s
-from labelmint.shards import outsiders
+from labelmint.wire.sharding import outsiders
 
 _BATCH = 64
 _BYTES = 4  # of a score, little-endian float32

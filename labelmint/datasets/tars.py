@@ -13,9 +13,8 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from labelmint.datasets.append_file import GrowingFile
 from labelmint.datasets.folder import Folder, State
-from labelmint.datasets.growing import GrowingFile
-from labelmint.datasets.pieces import Found, Piece
 from labelmint.datasets.request import Request
 from labelmint.datasets.samples import (
     Sample,
@@ -25,6 +24,7 @@ from labelmint.datasets.samples import (
     npy_from_array,
     png_from_mask,
 )
+from labelmint.datasets.stored_files import Found, Piece
 from labelmint.datasets.viewpoint import viewpoint_from_sample
 from labelmint.model import Model
 

@@ -8,12 +8,33 @@ from __future__ import annotations
 import re
 import socket
 import ssl
+from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 
-from labelmint.channel import Tls
 from labelmint.client import Client
-from labelmint.doctor.check import Check, State
 from labelmint.errors import Denied, LabelmintError, NotFound, TimedOut, Unreachable
+from labelmint.wire.channel import Tls
+
+
+class State(Enum):
+    """How a check ended."""
+
+    OK = "ok"
+    WARN = "warn"  # works, but slower or with less than it could
+    FAIL = "fail"
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was looked at, what was found, and what to do about it."""
+
+    name: str
+    state: State
+    found: str
+    fix: str = ""  # empty where nothing is wrong
+    error: LabelmintError | None = None  # why it failed, where a call did
+
 
 _PROBE_S = 5.0  # for the socket to connect, and to say something
 _START = "start the server, or correct --target"

@@ -13,7 +13,7 @@ import numpy as np
 from google.protobuf.internal import api_implementation
 
 import labelmint
-from labelmint.doctor.check import Check, State
+from labelmint.doctor.connection import Check, State
 from labelmint.v1 import label_service_pb2 as pb
 
 EXTRAS = {  # extra of labelmint: modules that it brings

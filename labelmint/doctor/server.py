@@ -11,11 +11,11 @@ from google.protobuf import any_pb2
 from google.protobuf.message import DecodeError
 
 import labelmint
-from labelmint.channel import MAX_RECEIVED_BYTES, Tls, metadata_from_token, open_channel
 from labelmint.client import Client
-from labelmint.doctor.check import Check, State
+from labelmint.doctor.connection import Check, State
 from labelmint.errors import LabelmintError
 from labelmint.model import Model
+from labelmint.wire.channel import MAX_RECEIVED_BYTES, Tls, metadata_from_token, open_channel
 
 _CALL_S = 10.0
 _USUAL_MESSAGE_BYTES = (4 << 20) - (16 << 10)  # of a server that is not asked for more

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from labelmint.batch import chunk_from_proto
-from labelmint.channel import Tls, metadata_from_token, open_channel
 from labelmint.errors import RpcError, error_from_rpc
 from labelmint.options import StreamOptions, query_from_options
 from labelmint.v1 import label_service_pb2 as pb
 from labelmint.v1 import label_service_pb2_grpc as pb_grpc
+from labelmint.wire.channel import Tls, metadata_from_token, open_channel
 
 if TYPE_CHECKING:
     from typing_extensions import Self

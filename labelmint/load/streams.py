@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from labelmint.errors import LabelmintError, RpcError
 from labelmint.load.calls import Calls
 from labelmint.load.timing import Percentiles, Stalls, joined_stalls, percentiles_of, stalls_of
-from labelmint.prefetch import Prefetch
-from labelmint.retries import Patience, Reconnects
-from labelmint.source import Opened, Source
-from labelmint.stream import Reader, batches_from_readers
 from labelmint.v1 import label_service_pb2 as pb
+from labelmint.wire.merge import Reader, batches_from_readers
+from labelmint.wire.prefetch import Prefetch
+from labelmint.wire.resuming_stream import Opened, Source
+from labelmint.wire.retries import Patience, Reconnects
 
 PREFETCH_BYTES = 64 << 20  # as Client has it
 _LOOK_S = 0.05  # between two looks at whether all streams have ended

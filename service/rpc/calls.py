@@ -18,10 +18,10 @@ from typing import TypeVar
 import grpc
 from google.protobuf.message import DecodeError, Message
 
+from service.admission import RequestRate
 from service.errors import NEXT_INDEX, BadRequest, Overloaded, Status, status_from_error
 from service.logs import REQUEST_ID_HEADER, fields, request_id, request_id_from_metadata
 from service.metrics import Metrics
-from service.rate import RequestRate
 from service.tracing import Span, Tracing
 
 Context = grpc.aio.ServicerContext[bytes, bytes]

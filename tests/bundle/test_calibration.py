@@ -13,7 +13,7 @@ from bundle import NotCalibrated
 from bundle.calibration import calibration_for, shortest_float32, threshold_for
 from bundle.manifest import Calibration, SamplingKey
 from engines.fake import fake_bundle
-from export.calibrate import quantiles_from_scores
+from export.checks.calibration import quantiles_from_scores
 
 KEY = SamplingKey(
     latent_source="philox",

@@ -10,11 +10,11 @@ from typing import Any
 import grpc
 
 from labelmint.batch import Batch
-from labelmint.retries import Patience, Reconnects
-from labelmint.shards import subshards
-from labelmint.source import Message, Opened, Source
-from labelmint.stream import Reader, batches_from_readers
 from labelmint.v1 import label_service_pb2 as pb
+from labelmint.wire.merge import Reader, batches_from_readers
+from labelmint.wire.resuming_stream import Message, Opened, Source
+from labelmint.wire.retries import Patience, Reconnects
+from labelmint.wire.sharding import subshards
 from tests.client.scripted_service import Ended, Script, responses
 
 TARGET = "here:1"

@@ -12,12 +12,11 @@ import click
 import pytest
 from packaging.requirements import Requirement
 
-from labelmint.doctor.check import Check, State
-from labelmint.doctor.connection import endpoint_from_target
+from labelmint.cli.doctor import line_from_check
+from labelmint.doctor.connection import Check, State, endpoint_from_target
 from labelmint.doctor.machine import EXTRAS, KEEP_BYTES, extras_check, memory_check, protobuf_check
 from labelmint.doctor.server import filter_check, size_check
 from labelmint.model import Model, model_from_proto
-from labelmint.verbs.doctor import line_from_check
 from tests.client.scripted_service import MODEL
 
 if sys.version_info >= (3, 11):

@@ -11,8 +11,8 @@ from engines.fake import fake_bundle
 from labelmint import Client
 from labelmint.batch import Batch, Chunk, batch_from_chunks
 from labelmint.errors import LabelmintError
-from labelmint.groups import grouped_batch
 from labelmint.torch import LabelStream
+from labelmint.wire.sharding import grouped_batch
 from tests.service.harness import FakeModel, served
 
 VIEWS = 3

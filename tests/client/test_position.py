@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labelmint.position import (
+from labelmint.torch.position import (
     Layer,
     Position,
     merged,

@@ -13,8 +13,8 @@ from PIL import Image
 
 from engines.fake import fake_bundle
 from labelmint.cli import main
-from labelmint.report import percent
-from labelmint.survey import EXAMPLES
+from labelmint.report.page import percent
+from labelmint.report.stream_statistics import EXAMPLES
 from labelmint.v1 import label_service_pb2 as pb
 from tests.client.report_page import Page
 from tests.client.scripted_service import MODEL, ScriptedService, sample, score

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from labelmint.client import Client
 from labelmint.model import LabelClass, model_from_proto
-from labelmint.report import html_from_survey
-from labelmint.survey import Survey, survey_from_stream
+from labelmint.report.page import html_from_survey
+from labelmint.report.stream_statistics import Survey, survey_from_stream
 from tests.client.report_page import Page
 from tests.client.scripted_service import MODEL, ScriptedService
 

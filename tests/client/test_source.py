@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 
 from labelmint.errors import RpcError, Unreachable
-from labelmint.prefetch import Prefetch
-from labelmint.retries import Patience, Reconnects
-from labelmint.source import Opened, Source
 from labelmint.v1 import label_service_pb2 as pb
+from labelmint.wire.prefetch import Prefetch
+from labelmint.wire.resuming_stream import Opened, Source
+from labelmint.wire.retries import Patience, Reconnects
 from tests.client.scripted_calls import TARGET, FailedCall, Server
 from tests.client.scripted_queries import BATCH_SIZES, SCRIPTS, STREAMS, expected, queries
 from tests.client.scripted_service import BUNDLE_ID, Ended, Script, aged

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labelmint.errors import MalformedMessage, NotReady, OutOfRange
-from labelmint.shards import members_before, outsiders, subshards
 from labelmint.v1 import label_service_pb2 as pb
+from labelmint.wire.sharding import members_before, outsiders, subshards
 from tests.client.scripted_calls import Server
 from tests.client.scripted_queries import (
     BATCH_SIZES,

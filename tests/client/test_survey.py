@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from labelmint.batch import Batch
-from labelmint.histogram import histogram_from_scores
 from labelmint.model import Model, model_from_proto
-from labelmint.survey import EXAMPLES, Scored, examples_from_scores
-from labelmint.tally import Tally
+from labelmint.report.histogram import histogram_from_scores
+from labelmint.report.stream_statistics import EXAMPLES, Scored, Tally, examples_from_scores
 from tests.client.scripted_service import MODEL
 
 SCORES = arrays.arrays(np.float32, st.integers(0, 40), elements=st.floats(width=32))

@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 
 from labelmint import Client
-from labelmint.datasets.commits import Commits
-from labelmint.datasets.folder import Folder, State
+from labelmint.datasets.folder import Commits, Folder, State
+from labelmint.datasets.pipeline import write_samples
 from labelmint.datasets.request import checked_request
 from labelmint.datasets.writer import Writer, writer_from_format
-from labelmint.datasets.writing import write_samples
 from tests.datasets.folders import contents, download, made, target_of
 from tests.datasets.test_views import told
 from tests.service.harness import RunningServer

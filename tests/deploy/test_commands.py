@@ -10,7 +10,7 @@ import click
 import pytest
 
 from bundle.__main__ import main as bundle_command
-from labelmint.verbs.download import download
+from labelmint.cli.download import download
 from tests.deploy.cases import CASES
 from tests.deploy.chart import CHECKOUT, Object, containers, one, pod_specs, render
 from tests.service.test_process import Process, bundle_at, running

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from engines.cores import available_cores
+from engines.ort import available_cores
 
 
 def test_without_a_quota_the_affinity_counts(tmp_path: Path) -> None:

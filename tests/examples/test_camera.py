@@ -4,7 +4,7 @@ import torch
 
 from examples.demo.camera import Camera, photographed
 from examples.train_segmentation.samples import Draw, rendered
-from training.geometry import geometry_of
+from training.refiner.drift import geometry_of
 
 SCENES = Draw(seed=8, count=8)
 

@@ -10,8 +10,8 @@ from checkpoints import generator_from_file
 from examples.demo import scene
 from examples.demo.cameras import cameras_of_draws
 from nets.generator import Generator
-from training.cameras import cameras_from_file, write_cameras
-from training.views import Spread, ViewsConfig, bank_from_cameras, bank_from_draws, directions
+from training.views.bank import Spread, ViewsConfig, bank_from_cameras, bank_from_draws, directions
+from training.views.cameras import cameras_from_file, write_cameras
 
 WEIGHTS = Path(scene.__file__).parent / "generator.safetensors"
 CONFIG = ViewsConfig(view_layers=4, psi=1.0, cutoff=10, count=8)

@@ -14,7 +14,7 @@ import torch
 
 from bundle.fused import Fused, Kernel
 from engines.device import Argument, KernelLaunch
-from export.kernel_binaries import POINTERS
+from export.fused.compile import POINTERS
 from tests.engines.fake_device import FakeDevice
 
 DTYPES = {"*fp16": torch.float16, "*fp32": torch.float32, "*i32": torch.int32}
@@ -84,7 +84,7 @@ class KernelDevice(FakeDevice):
 
 def interpreted(entry: str) -> Any:
     """The kernel as Triton's interpreter runs it."""
-    from export import label_kernel
+    from export.fused import kernel as label_kernel
 
     function: Callable[..., Any] = getattr(label_kernel, entry)
     assert "interpreter" in type(function).__module__, (

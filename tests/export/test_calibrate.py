@@ -12,13 +12,14 @@ from bundle.open import Bundle
 from engines import EngineOptions, default_options, open_engine, open_mapping, ws_from_indices
 from engines.fake import fake_bundle
 from engines.protocol import EngineResult
-from export.calibrate import (
+from export.checks.calibration import (
+    KeptScores,
     calibration_from_engine,
+    kept_scores,
     quantiles_from_scores,
     scores_from_engine,
 )
 from export.errors import ExportError
-from export.kept_scores import KeptScores, kept_scores
 
 BUNDLE = fake_bundle()
 FAKE = EngineOptions(runtime="fake", batch_sizes=(8,))

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from export.label_spec import LabelSpec
-from export.labeller import Labeller, served_synthesis
-from export.onnx_from_labeller import labeller_onnx
+from export.graph.labeller import Labeller, served_synthesis
+from export.graph.spec import LabelSpec
+from export.graph.to_onnx import labeller_onnx
 from nets.generator import Generator
 from tests.checkpoints import (
     test_rosinality,

@@ -27,9 +27,9 @@ from engines.plan_variant import fused_variant
 from export.__main__ import main as export_command
 from export.bundle_from_weights import manifest_from_folder, write_graphs
 from export.errors import ExportError
-from export.fused_bundle import write_fused_labeller
-from export.kernel_binaries import Compiled
-from export.kernel_launches import Tuning
+from export.fused.bundle import write_fused_labeller
+from export.fused.compile import Compiled
+from export.fused.launches import Tuning
 from export.weights import Sources, weights_from_files
 from nets.config import GeneratorConfig
 from tests.conftest import write_tiny_weights

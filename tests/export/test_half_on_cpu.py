@@ -8,9 +8,8 @@ import torch.nn.functional as F
 
 from bundle.manifest import LABELLER
 from export.bundle_from_weights import quiet_exporter
-from export.half_on_cpu import half_by_float32
-from export.labeller import Labeller
-from export.onnx_from_labeller import labeller_onnx
+from export.graph.labeller import Labeller
+from export.graph.to_onnx import half_by_float32, labeller_onnx
 from export.weights import Sources, weights_from_files
 
 

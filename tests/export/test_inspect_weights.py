@@ -11,7 +11,7 @@ from checkpoints import (
     write_inverse_graphics,
 )
 from checkpoints.foreign import PickledNetwork, TorchFile
-from export.inspect_weights import lines_from_generator, lines_from_weights
+from export.inspect import lines_from_generator, lines_from_weights
 from nets.config import GeneratorConfig
 from nets.stylegan2 import channels_from_base
 from tests.checkpoints import test_encoder, test_inverse_graphics

@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from export.fused_branch import fused_branch
-from export.kernel_launches import LaunchList, Tuning
-from export.kernel_run import device_buffers, run_launches
-from export.kernel_tiles import slabs
-from export.label_branch import LabelBranch, PixelLabels
-from export.label_spec import LabelSpec
-from export.labeller import constant_tap, level_channels, served_synthesis
+from benchmarks.kernel_run import device_buffers, run_launches
+from export.fused.graphs import fused_branch
+from export.fused.launches import LaunchList, Tuning
+from export.fused.tiles import slabs
+from export.graph.label_branch import LabelBranch, PixelLabels
+from export.graph.labeller import constant_tap, level_channels, served_synthesis
+from export.graph.spec import LabelSpec
 from nets.interpreter import Interpreter
 from tests.export.networks import random_generator, random_interpreter, random_ws
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from export.label_spec import LabelSpec
-from export.labeller import Labeller
-from export.onnx_from_labeller import labeller_onnx, mapping_onnx
+from export.graph.labeller import Labeller
+from export.graph.spec import LabelSpec
+from export.graph.to_onnx import labeller_onnx, mapping_onnx
 from nets.interpreter import Interpreter
 from nets.stylegan2 import Generator, GeneratorConfig, MappingNetwork
 from tests.export.networks import random_generator, random_interpreter, random_ws

@@ -5,10 +5,9 @@ from pathlib import Path
 import onnx
 import pytest
 
-from export.label_spec import LabelSpec
-from export.labeller import Labeller
-from export.onnx_from_labeller import labeller_onnx
-from export.tensorrt_operators import OPERATORS
+from export.graph.labeller import Labeller
+from export.graph.spec import LabelSpec
+from export.graph.to_onnx import OPERATORS, labeller_onnx
 from tests.export.networks import random_generator, random_interpreter
 
 

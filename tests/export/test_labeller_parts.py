@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from export.ensemble_outputs import Consensus, mean_and_variance
-from export.filter_graph import kept_first, top_mean
-from export.label_tiles import node_weights, tile_pixels, tile_reads
-from export.stylegan1_graph import ServedDoubling
-from export.synthesis_graph import ServedSynthesis, upconv_kernel
+from export.graph.ensemble import Consensus, mean_and_variance
+from export.graph.filter import kept_first, top_mean
+from export.graph.stylegan1 import ServedDoubling
+from export.graph.stylegan2 import ServedSynthesis, upconv_kernel
+from export.graph.tiles import node_weights, tile_pixels, tile_reads
 from nets.features import Resize, hypercolumn
 from nets.ops import modulated_conv2d, resample_kernel
 from nets.stylegan1 import FUSED_FROM, DoublingConv

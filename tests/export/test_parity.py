@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from bundle.manifest import Parity
+from export.checks.parity import TOLERANCES, parity_of_labeller, parity_of_mapping, refuse_excess
 from export.errors import ParityError
-from export.parity import TOLERANCES, parity_of_labeller, parity_of_mapping, refuse_excess
 
 TOLERANCE = TOLERANCES["float32"]
 

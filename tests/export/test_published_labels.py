@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from checkpoints.published_interpreter import interpreter_from_published
-from export.ensemble_outputs import Consensus
-from export.filter_graph import top_mean
-from export.label_spec import LabelSpec
-from export.labeller import Labeller
-from export.onnx_from_labeller import labeller_onnx
+from export.graph.ensemble import Consensus
+from export.graph.filter import top_mean
+from export.graph.labeller import Labeller
+from export.graph.spec import LabelSpec
+from export.graph.to_onnx import labeller_onnx
 from nets.generator import Generator
 from tests.checkpoints import test_rosinality, test_stylegan1
 from tests.checkpoints.golden import FIXTURES, tensors_and_notes

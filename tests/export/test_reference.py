@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from export.label_spec import LabelSpec
-from export.reference import WHOLE_BYTES, reference_outputs
+from export.checks.reference import WHOLE_BYTES, reference_outputs
+from export.graph.spec import LabelSpec
 from nets.interpreter import HeadKind
 from tests.export.networks import random_generator, random_interpreter, random_ws
 from tests.export.reference import centroid, reference, top_mean

@@ -25,8 +25,8 @@ from checkpoints import (
 )
 from engines import EngineOptions, default_options, open_engine, open_mapping, ws_from_indices
 from export.__main__ import main
-from export.reference import uint8_from_image
-from export.tensorrt_operators import OPERATORS
+from export.checks.reference import uint8_from_image
+from export.graph.to_onnx import OPERATORS
 from nets.refiner import GrainSource, Refiner, RefinerConfig
 
 SAMPLES = 6

@@ -27,9 +27,8 @@ from engines import EngineOptions, open_engine
 from engines.errors import EngineRunError
 from engines.protocol import Engine
 from export.bundle_from_weights import manifest_from_folder, write_graphs
-from export.refiner_weights import RefinerWeights
-from export.score_engine import open_score_engine
-from export.weights import Sources, Weights, weights_from_files
+from export.checks.score_engine import open_score_engine
+from export.weights import RefinerWeights, Sources, Weights, weights_from_files
 from nets.interpreter import HeadKind
 from nets.refiner import Refiner, RefinerConfig
 from tests.export.networks import OUTPUTS, random_interpreter

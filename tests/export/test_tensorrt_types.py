@@ -9,11 +9,10 @@ import pytest
 import torch
 from onnx import TensorProto, numpy_helper
 
-from export.label_spec import LabelSpec
-from export.labeller import Labeller, Precision
-from export.onnx_from_labeller import OPSET, labeller_onnx, mapping_onnx
-from export.refiner_stage import RefinerStage
-from export.tensorrt_operators import OPERATORS, TYPES_8_5, TYPES_10
+from export.graph.labeller import Labeller, Precision
+from export.graph.refiner import RefinerStage
+from export.graph.spec import LabelSpec
+from export.graph.to_onnx import OPERATORS, OPSET, TYPES_8_5, TYPES_10, labeller_onnx, mapping_onnx
 from nets import stylegan1
 from nets.config import GeneratorConfig
 from nets.refiner import Refiner, RefinerConfig

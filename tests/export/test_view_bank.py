@@ -28,9 +28,8 @@ from checkpoints import (
 )
 from engines import EngineOptions, open_mapping, ws_from_indices
 from engines.sampling import default_options, key_from_options
-from export.__main__ import main
+from export.__main__ import main, views_from_text
 from export.errors import ExportError
-from export.view_options import views_from_text
 from tests.export.networks import random_generator
 
 Codes = NDArray[np.float32]

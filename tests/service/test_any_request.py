@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engines.fake import fake_bundle
-from labelmint.shared import SharedMemory
 from labelmint.v1 import label_service_pb2 as pb
+from labelmint.wire.shared_memory import SharedMemory
 from tests.service.harness import FakeModel, RunningServer, served
 from tests.service.identities import config
 from tests.service.test_real_engine import serving

@@ -13,8 +13,8 @@ from grpc_status import rpc_status
 
 from engines.fake import FakeOptions
 from labelmint.v1 import label_service_pb2 as pb
+from service.admission import MAX_CLIENTS, RequestRate
 from service.config import Limits
-from service.rate import MAX_CLIENTS, RequestRate
 from tests.service.harness import FakeModel, Refusal, RunningServer, refusal, served
 from tests.service.identities import TOKENS, TWO, bearer, config
 

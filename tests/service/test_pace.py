@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from engines.fake import FakeOptions
-from service.pace import MARGIN_S, RECENT, Pace
+from service.compute import MARGIN_S, RECENT, Pace
 from tests.service.harness import FakeModel, RunningServer, served
 from tests.service.test_metrics import scraped, value
 

@@ -7,7 +7,7 @@ import msgspec
 from bundle.manifest import Refiner
 from engines.fake import fake_bundle
 from labelmint import Client
-from labelmint.verbs.models import description_from_model
+from labelmint.cli.models import description_from_model
 from tests.service.harness import FakeModel, served
 
 FACTS = Refiner(

@@ -14,8 +14,8 @@ import grpc
 import pytest
 
 from labelmint import Client
-from labelmint.shared import SharedMemory
 from labelmint.v1 import label_service_pb2 as pb
+from labelmint.wire.shared_memory import SharedMemory
 from service.errors import NEXT_INDEX
 from service.shared_memory import Slots
 from tests.service.harness import LONG_S, RunningServer, refusal, served

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from training.errors import TrainingError
-from training.shapes.downloaded_sets import sets_from_source
-from training.shapes.object_sets import SetsConfig
+from training.inverse_graphics.downloaded_sets import sets_from_source
+from training.inverse_graphics.object_sets import SetsConfig
 
 ASKED = SetsConfig(objects=6, views=None, extent=16, background=(), seed=4)
 VIEWS = 5  # of which the last has no azimuth

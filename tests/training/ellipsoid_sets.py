@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from nets.textured import Cameras, seen_from
-from training.shapes.object_sets import ObjectSets, codes_of_objects
-from training.shapes.template import template
+from training.inverse_graphics.config import template
+from training.inverse_graphics.object_sets import ObjectSets, codes_of_objects
 
 EXTENT = 32
 

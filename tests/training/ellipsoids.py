@@ -10,7 +10,7 @@ from torch import Tensor
 from checkpoints import InverseGraphicsCard, write_inverse_graphics
 from nets.inverse_graphics import BEND, InverseGraphics, InverseGraphicsConfig
 from nets.textured import Cameras, camera_axes
-from training.shapes.template import Template, template
+from training.inverse_graphics.config import Template, template
 
 DISTANCE, FOCAL = 6.0, 2.4
 CARD = InverseGraphicsCard(

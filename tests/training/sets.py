@@ -9,8 +9,8 @@ import torch
 from checkpoints import Classes, classes_from_names
 from nets.stylegan2 import Generator, GeneratorConfig
 from training.frame import Frame, images_from_ws
-from training.image_set import ImageEntry, ImageSet, write_image_set
-from training.labelled_set import LabelledSet
+from training.images.image_set import ImageEntry, ImageSet, write_image_set
+from training.labels.labelled_set import LabelledSet
 
 CLASSES = classes_from_names(["low", "high", "corner"])
 SHA = "0" * 64

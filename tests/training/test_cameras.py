@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.cameras import CameraRow, cameras_from_file, write_cameras
 from training.errors import TrainingError
+from training.views.cameras import CameraRow, cameras_from_file, write_cameras
 
 DRAW = "0123456789ab"
 

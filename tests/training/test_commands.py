@@ -26,8 +26,8 @@ from labelmint.latents import Purpose, latents
 from tests.training.sets import CLASSES, tiny_generator
 from training.__main__ import main
 from training.errors import TrainingError
-from training.image_set import image_set_from_folder
-from training.labelled_set import LabelledSet
+from training.images.image_set import image_set_from_folder
+from training.labels.labelled_set import LabelledSet
 from training.labels.write import write_labels
 
 

@@ -17,19 +17,19 @@ from tests.training.downloads import ASKED, FORMATS, WHOLE, refusal
 from tests.training.ellipsoids import ellipsoid, write_network
 from training.__main__ import main
 from training.errors import TrainingError
-from training.shapes.config import InverseFit
-from training.shapes.downloaded_sets import sets_from_folder, sets_from_source
-from training.shapes.fit import InverseTraining
-from training.shapes.inverse_graphics_command import radius_of_sets
-from training.shapes.object_sets import (
+from training.inverse_graphics.command import radius_of_sets
+from training.inverse_graphics.config import InverseFit
+from training.inverse_graphics.downloaded_sets import sets_from_folder, sets_from_source
+from training.inverse_graphics.object_sets import (
     ObjectSets,
     Origin,
     cameras_of_bank,
     codes_of_objects,
     sets_from_service,
 )
-from training.shapes.state import recipe_of, tensors_of
-from training.state_file import state_path, write_state
+from training.inverse_graphics.run import recipe_of, tensors_of
+from training.inverse_graphics.train import InverseTraining
+from training.resume import state_path, write_state
 
 
 def assert_same(found: tuple[ObjectSets, Origin], expected: tuple[ObjectSets, Origin]) -> None:

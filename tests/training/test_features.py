@@ -7,8 +7,8 @@ import torch
 from nets.features import Resize, hypercolumn
 from tests.training.sets import tiny_generator, tiny_labels
 from training.errors import TrainingError
-from training.features import features_from_ws
 from training.frame import Frame
+from training.interpreter.features import features_from_ws
 
 
 @pytest.mark.parametrize("resize", ["bilinear", "nearest"])

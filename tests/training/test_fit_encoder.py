@@ -7,11 +7,17 @@ import torch
 
 from nets.stylegan2 import Generator, GeneratorConfig
 from tests.training.tiny_generator import tiny_generator
-from training.encode import encoder_steps, ws_from_images
 from training.errors import TrainingError
-from training.fit_encoder import EncoderFitConfig, encoder_config, fit_encoder, sampled_ws
 from training.frame import Frame, bytes_from_colours, framed
-from training.invert import colours_from_ws, psnr_of_images
+from training.inversion.optimise import colours_from_ws, psnr_of_images
+from training.inversion.train_encoder import (
+    EncoderFitConfig,
+    encoder_config,
+    encoder_steps,
+    fit_encoder,
+    sampled_ws,
+    ws_from_images,
+)
 
 FRAME = Frame(grid=16, crop_top=2, height=12)
 SHORT = EncoderFitConfig(latent_steps=3, image_steps=2, batch=4)

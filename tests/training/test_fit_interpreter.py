@@ -16,13 +16,12 @@ from nets.interpreter import Interpreter, member_as_sequential
 from nets.labels import majority
 from tests.training.sets import partly_labelled, tiny_generator, tiny_labels
 from training.errors import LabelError, TrainingError
-from training.features import PixelFeatures, features_from_ws
-from training.fit_config import PUBLISHED, FitConfig
-from training.fit_interpreter import Step, fit_interpreter, head_configs, train_step
-from training.fit_state import FitState
-from training.pixels import PixelSampler
-from training.state_file import StateFile, adam_with_moments, write_state
-from training.targets import Targets
+from training.interpreter.config import PUBLISHED, FitConfig
+from training.interpreter.features import PixelFeatures, features_from_ws
+from training.interpreter.losses import Targets
+from training.interpreter.pixel_sampler import PixelSampler
+from training.interpreter.train import FitState, Step, fit_interpreter, head_configs, train_step
+from training.resume import StateFile, adam_with_moments, write_state
 
 
 @dataclass

@@ -12,12 +12,11 @@ from nets.inverse_graphics import InverseGraphicsConfig
 from nets.textured import Cameras
 from tests.training.ellipsoid_sets import BANK, EXTENT, ellipsoids, sets_of_ellipsoids
 from training.errors import TrainingError
-from training.shapes.config import InverseFit, Weights
-from training.shapes.fit import InverseTraining, directions_of
-from training.shapes.losses import silhouette_loss
-from training.shapes.object_sets import ObjectSets
-from training.shapes.run import Run, run_inverse, silhouettes_met
-from training.state_file import state_path
+from training.inverse_graphics.config import InverseFit, Weights
+from training.inverse_graphics.object_sets import ObjectSets
+from training.inverse_graphics.run import Run, run_inverse, silhouettes_met
+from training.inverse_graphics.train import InverseTraining, directions_of, silhouette_loss
+from training.resume import state_path
 
 CPU = torch.device("cpu")
 TINY = InverseGraphicsConfig(extent=EXTENT, hidden=32, texture=8)

@@ -14,12 +14,11 @@ from checkpoints import WeightsError, refiner_from_file, tensors_from_file, writ
 from nets.refiner import RefinerConfig
 from training.__main__ import main
 from training.errors import RefinerError, TrainingError
-from training.fit_refiner import RefinerTraining, refined_bytes
-from training.image_pool import Pool
-from training.refiner_config import RefinerFit, Regulariser
-from training.refiner_run import Run, run_refiner, sheet_path
-from training.refiner_state_file import recipe_of
-from training.state_file import state_path, write_state
+from training.images.sources import Pool
+from training.refiner.config import RefinerFit, Regulariser
+from training.refiner.run import Run, recipe_of, run_refiner, sheet_path
+from training.refiner.train import RefinerTraining, refined_bytes
+from training.resume import state_path, write_state
 
 FAST = RefinerFit(
     network=RefinerConfig(width=6, blocks=1),

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from nets.segmenter import Segmenter
-from training.fit_segmenter import agreement_of, fit_segmenter, with_random_looks
+from training.refiner.segmenter import agreement_of, fit_segmenter, with_random_looks
 
 
 def discs(count: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from examples.demo.camera import photographed
 from examples.train_segmentation.samples import Draw, rendered
-from training.geometry import geometry_of
+from training.refiner.drift import geometry_of
 
 
 @pytest.fixture(scope="module")

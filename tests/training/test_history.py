@@ -2,8 +2,8 @@
 
 import torch
 
-from training.fit_refiner import mixed_with_history
-from training.history import History
+from training.refiner.state import History
+from training.refiner.train import mixed_with_history
 
 
 def numbered(first: int, count: int) -> torch.Tensor:

@@ -16,7 +16,7 @@ from labelmint import Client
 from tests.service.harness import FakeModel, served
 from training.__main__ import main
 from training.errors import TrainingError
-from training.image_pool import images_from_folder, pool_from_source
+from training.images.sources import images_from_folder, pool_from_source
 
 
 def folder_of(path: Path, sizes: list[tuple[int, int]]) -> Path:

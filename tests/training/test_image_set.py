@@ -14,7 +14,7 @@ from nets.config import GeneratorConfig
 from tests.training.sets import SHA, tiny_generator, tiny_images
 from training.errors import LabelError
 from training.frame import Frame, frame_for_resolution, images_from_ws
-from training.image_set import (
+from training.images.image_set import (
     ImageEntry,
     check_generator,
     image_set_from_folder,

@@ -11,7 +11,7 @@ from engines.fake import fake_bundle
 from tests.service.harness import FakeModel, served
 from training.__main__ import main
 from training.errors import TrainingError
-from training.state_file import state_path
+from training.resume import state_path
 
 BANK = fake_bundle(resolution=16, view_codes=5, view_layers=4)
 QUICK = (

@@ -5,15 +5,15 @@ import numpy as np
 import pytest
 import torch
 
-from training.inversion import Fit, Inversion
-from training.inversion_report import (
+from training.inversion.optimise import Fit, Inversion
+from training.inversion.report import (
     Judgement,
     Report,
     reasons_to_doubt,
     report_of_inversion,
     table_of_report,
 )
-from training.inversion_sheet import ALARM, sheet_from_entries
+from training.inversion.sheet import ALARM, sheet_from_entries
 
 PSNR = [30.0, 30.4, 29.8, 30.1, 29.9, 20.0, 30.2]
 NAMES = [f"{i}.png" for i in range(len(PSNR))]

@@ -13,7 +13,8 @@ from nets.stylegan2 import Generator
 from tests.training.tiny_generator import tiny_generator
 from training.errors import TrainingError
 from training.frame import Frame, bytes_from_colours, framed
-from training.invert import (
+from training.inversion.distances import STRUCTURE, structure_distance
+from training.inversion.optimise import (
     InvertConfig,
     Task,
     colours_from_bytes,
@@ -22,7 +23,6 @@ from training.invert import (
     invert_images,
     learning_rate_at,
 )
-from training.perceptual import STRUCTURE, structure_distance
 
 FRAME = Frame(grid=16, crop_top=2, height=12)
 SHORT = InvertConfig(steps=12)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from checkpoints import sha256_of_file
 from training.__main__ import main
-from training.image_set import image_set_from_folder, read_rgb
+from training.images.image_set import image_set_from_folder, read_rgb
 
 ROWS = ["--rows", "4:28"]  # of the tiny generator's 32
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from tests.training.ellipsoids import SPHERE, around, ellipsoid, keypoints_of
-from training.shapes.keypoint_files import keypoint_nodes, keypoints_text, moved_anchors
-from training.shapes.keypoints3d import Keypoints3D, keypoints_on_mesh, posed
-from training.shapes.mesh_files import UNITS, textured_mesh
+from training.inverse_graphics.keypoint_files import keypoint_nodes, keypoints_text, moved_anchors
+from training.inverse_graphics.keypoints3d import Keypoints3D, keypoints_on_mesh, posed
+from training.inverse_graphics.mesh_files import UNITS, textured_mesh
 
 HEAD = ellipsoid()
 PLACES = torch.tensor([[0.0, 0.0, 1.1], [0.75, 0.1, 0.0], [0.0, 0.9, 0.1], [0.0, -0.9, 0.1]])

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from nets.textured import Cameras, camera_axes
 from tests.training.ellipsoids import SPHERE, around, ellipsoid, keypoints_of
-from training.shapes.keypoints3d import Anchors, Keypoints3D, keypoints_on_mesh, posed
-from training.shapes.pictures import Shape, seen_shape
-from training.shapes.rays import hits_of_rays, places_near, rays_from_keypoints
+from training.inverse_graphics.keypoints3d import Anchors, Keypoints3D, keypoints_on_mesh, posed
+from training.inverse_graphics.pictures import Shape, seen_shape
+from training.inverse_graphics.rays import hits_of_rays, places_near, rays_from_keypoints
 
 NAMES = ("front", "left", "back", "top")
 HEAD = ellipsoid()

@@ -17,10 +17,10 @@ from tests.training.killed import ended, files, killed, written
 from tests.training.tiny_generator import tiny_generator
 from training.__main__ import main
 from training.errors import TrainingError
-from training.fit_encoder import EncoderFitConfig, fit_encoder
 from training.frame import Frame
-from training.perceptual import STRUCTURE, Distance
-from training.state_file import StateFile, state_path
+from training.inversion.distances import STRUCTURE, Distance
+from training.inversion.train_encoder import EncoderFitConfig, fit_encoder
+from training.resume import StateFile, state_path
 
 FRAME = Frame(grid=16, crop_top=2, height=12)
 SHORT = EncoderFitConfig(latent_steps=3, image_steps=4, batch=4, iterations=2)

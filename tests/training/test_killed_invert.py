@@ -22,9 +22,15 @@ from tests.training.tiny_generator import tiny_generator
 from training.__main__ import main
 from training.errors import TrainingError
 from training.frame import Frame
-from training.inversion import UNFINISHED, Fit, Inversion, Parts
-from training.invert import InvertConfig, invert_images
-from training.perceptual import STRUCTURE, Distance
+from training.inversion.distances import STRUCTURE, Distance
+from training.inversion.optimise import (
+    UNFINISHED,
+    Fit,
+    Inversion,
+    InvertConfig,
+    Parts,
+    invert_images,
+)
 
 FRAME = Frame(grid=16, crop_top=2, height=12)
 SHORT = InvertConfig(steps=3, at_once=2)

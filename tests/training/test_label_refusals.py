@@ -16,7 +16,7 @@ from checkpoints import CardError, write_classes
 from tests.training.label_files import OUTLINE, SQUARE, coco, labelme, write_json
 from tests.training.sets import CLASSES, tiny_images, tiny_labels
 from training.errors import LabelError
-from training.labelled_set import LabelPaths, labelled_set
+from training.labels.labelled_set import LabelPaths, labelled_set
 from training.labels.write import write_labels
 
 

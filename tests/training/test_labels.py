@@ -16,9 +16,9 @@ from pycocotools import mask as coco_mask
 from checkpoints import classes_from_names, write_classes
 from tests.training.label_files import OUTLINE, SQUARE, coco, labelme, write_json
 from tests.training.sets import CLASSES, partly_labelled, tiny_images, tiny_labels
-from training.image_set import ImageSet
-from training.labelled_set import LabelPaths, labelled_set
-from training.labels.runs import counts_from_text, mask_from_counts
+from training.images.image_set import ImageSet
+from training.labels.labelled_set import LabelPaths, labelled_set
+from training.labels.polygons import counts_from_text, mask_from_counts
 from training.labels.write import write_labels
 
 

@@ -3,7 +3,7 @@
 import torch
 
 from tests.training.ellipsoids import SPHERE, ellipsoid
-from training.shapes.mesh_checks import Checks, Limits, checks_of_mesh, flags_of_texture
+from training.inverse_graphics.mesh_files import Checks, Limits, checks_of_mesh, flags_of_texture
 
 
 def checks(points: torch.Tensor, radius: float = 1.0, limits: Limits | None = None) -> Checks:

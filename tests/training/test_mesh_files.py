@@ -16,7 +16,7 @@ from PIL import Image
 from nets.mesh import vertex_normals
 from nets.textured import texture_at
 from tests.training.ellipsoids import SPHERE, ellipsoid
-from training.shapes.mesh_files import TexturedMesh, textured_mesh, write_glb, write_obj
+from training.inverse_graphics.mesh_files import TexturedMesh, textured_mesh, write_glb, write_obj
 
 HEAD = ellipsoid()
 TEXTURE = torch.rand(3, 16, 32, generator=torch.Generator().manual_seed(0))

@@ -14,8 +14,8 @@ from labelmint.model import Camera
 from nets.textured import Cameras
 from tests.service.harness import FakeModel, served
 from training.errors import TrainingError
-from training.shapes.inverse_graphics_command import radius_of_sets
-from training.shapes.object_sets import (
+from training.inverse_graphics.command import radius_of_sets
+from training.inverse_graphics.object_sets import (
     ObjectSets,
     SetsConfig,
     cameras_of_bank,

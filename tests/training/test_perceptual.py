@@ -9,8 +9,7 @@ from torch import Tensor
 
 from checkpoints import CheckpointError
 from training.errors import TrainingError
-from training.lpips_distance import NAME, distance_from_name
-from training.perceptual import STRUCTURE, structure_distance
+from training.inversion.distances import NAME, STRUCTURE, distance_from_name, structure_distance
 
 CPU = torch.device("cpu")
 LPIPS_IS_HERE = importlib.util.find_spec("lpips") is not None

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from tests.training.sets import partly_labelled, tiny_labels
-from training.pixels import PixelSampler
+from training.interpreter.pixel_sampler import PixelSampler
 
 SIGMA = 1.0
 

@@ -5,16 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from export.label_spec import LabelSpec
-from export.reference import reference_outputs
+from export.checks.reference import reference_outputs
+from export.graph.spec import LabelSpec
 from nets.features import Resize
 from tests.training.sets import partly_labelled, tiny_generator, tiny_labels
-from training.card import card_from_fit
-from training.fit_config import FitConfig
-from training.fit_interpreter import fit_interpreter
 from training.frame import Frame
-from training.labelled_set import LabelledSet
-from training.predict import predictions
+from training.interpreter.card import card_from_fit
+from training.interpreter.config import FitConfig
+from training.interpreter.predict import predictions
+from training.interpreter.train import fit_interpreter
+from training.labels.labelled_set import LabelledSet
 
 GENERATOR = tiny_generator()
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from training.errors import TrainingError
 from training.frame import Frame
-from training.real_images import framed_picture, real_images_from_folder
+from training.images.photos import framed_picture, real_images_from_folder
 
 FRAME = Frame(grid=16, crop_top=2, height=12)
 

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from training.refiner_config import Feature, Reduction, Regulariser
-from training.refiner_losses import adversarial_loss, self_regularisation
+from training.refiner.config import Feature, Reduction, Regulariser
+from training.refiner.train import adversarial_loss, self_regularisation
 
 
 def images(seed: int) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from training.sample import spread_rows, typical_rows
+from training.images.sample import spread_rows, typical_rows
 
 
 def clusters(sizes: tuple[int, ...]) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:

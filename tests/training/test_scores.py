@@ -7,9 +7,9 @@ import pytest
 from scipy.stats import spearmanr
 
 from tests.training.sets import partly_labelled, tiny_labels
-from training.calibration import calibration_of, pixel_calibration_of
-from training.predict import Prediction
-from training.scores import image_errors, scores_of
+from training.evaluate.metrics import image_errors, scores_of
+from training.evaluate.sparsification import calibration_of, pixel_calibration_of
+from training.interpreter.predict import Prediction
 
 
 def perfect() -> list[Prediction]:

@@ -23,23 +23,22 @@ from nets.refiner import RefinerConfig
 from tests.training.ellipsoid_sets import BANK, EXTENT, sets_of_ellipsoids
 from tests.training.second_device import DEVICE, WrongDevice, second_device
 from tests.training.sets import CLASSES, tiny_generator, tiny_labels
-from training.card import card_from_fit
-from training.encode import ws_from_images
-from training.evaluation import evaluate
-from training.fit_config import FitConfig
-from training.fit_encoder import EncoderFitConfig, fit_encoder
-from training.fit_interpreter import fit_interpreter
+from training.evaluate.evaluation import evaluate
 from training.frame import Frame, images_from_ws
-from training.image_pool import Pool
-from training.invert import InvertConfig, invert_images
-from training.refiner_config import RefinerFit
-from training.refiner_run import Run, run_refiner
-from training.sample import SampleConfig, drawn_w, truncated
-from training.shapes.config import InverseFit
-from training.shapes.fit import InverseTraining
-from training.shapes.from_images import shapes_of_images
-from training.shapes.run import silhouettes_met
-from training.views import small_images
+from training.images.sample import SampleConfig, drawn_w, truncated
+from training.images.sources import Pool
+from training.interpreter.card import card_from_fit
+from training.interpreter.config import FitConfig
+from training.interpreter.train import fit_interpreter
+from training.inverse_graphics.config import InverseFit
+from training.inverse_graphics.from_images import shapes_of_images
+from training.inverse_graphics.run import silhouettes_met
+from training.inverse_graphics.train import InverseTraining
+from training.inversion.optimise import InvertConfig, invert_images
+from training.inversion.train_encoder import EncoderFitConfig, fit_encoder, ws_from_images
+from training.refiner.config import RefinerFit
+from training.refiner.run import Run, run_refiner
+from training.views.bank import small_images
 
 CPU = torch.device("cpu")
 FRAME = Frame(grid=16, crop_top=2, height=12)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from nets.textured import Cameras
 from tests.training.ellipsoids import DISTANCE, FOCAL, SPHERE, around, ellipsoid
-from training.shapes.pictures import (
+from training.inverse_graphics.pictures import (
     AZIMUTHS,
     TILE,
     Shape,
@@ -19,8 +19,8 @@ from training.shapes.pictures import (
     there_of_seen,
     turntable,
 )
-from training.shapes.rays import rays_from_keypoints
-from training.views_sheet import CAPTION, GAP, PAPER
+from training.inverse_graphics.rays import rays_from_keypoints
+from training.views.sheet import CAPTION, GAP, PAPER
 
 AXES = torch.tensor([0.8, 1.0, 0.9])
 RED = Shape(ellipsoid(*AXES), torch.tensor([1.0, 0.0, 0.0])[:, None, None].expand(3, 4, 8))

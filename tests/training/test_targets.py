@@ -9,9 +9,9 @@ import torch.nn.functional as F
 
 from nets.interpreter import HeadConfig, HeadKind, Interpreter
 from tests.training.sets import partly_labelled, tiny_labels
-from training.fit_config import FitConfig
-from training.pixels import Pixels
-from training.targets import Targets
+from training.interpreter.config import FitConfig
+from training.interpreter.losses import Targets
+from training.interpreter.pixel_sampler import Pixels
 
 OUTPUTS: dict[HeadKind, int] = {"segmentation": 3, "keypoints": 1, "depth": 1}
 

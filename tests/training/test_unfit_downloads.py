@@ -18,7 +18,7 @@ from tests.datasets.folders import made
 from tests.service.harness import FakeModel, RunningServer, served
 from tests.training.downloads import ASKED, VIEWS, refusal
 from training.errors import TrainingError
-from training.shapes.downloaded_sets import sets_from_folder
+from training.inverse_graphics.downloaded_sets import sets_from_folder
 
 
 @pytest.fixture(scope="module")

@@ -14,11 +14,10 @@ from checkpoints import GeneratorCard, card_from_config, views_from_file, write_
 from labelmint.latents import Purpose, latents
 from tests.training.sets import SHA, tiny_generator
 from training.__main__ import main
-from training.cameras import CameraRow, cameras_from_file, write_cameras
 from training.errors import TrainingError
 from training.frame import Frame, images_from_ws
-from training.sample import spread_rows
-from training.views import (
+from training.images.sample import spread_rows
+from training.views.bank import (
     ViewsConfig,
     bank_from_cameras,
     bank_from_draws,
@@ -29,7 +28,8 @@ from training.views import (
     small_images,
     view_layers_of,
 )
-from training.views_command import captions_from_bank
+from training.views.cameras import CameraRow, cameras_from_file, write_cameras
+from training.views.command import captions_from_bank
 
 GENERATOR = tiny_generator()
 CARD = GeneratorCard(

@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from checkpoints import Classes, classes_from_names
 from training.errors import LabelError
-from training.labels.runs import counts_from_text, mask_from_counts
+from training.labels.polygons import counts_from_text, filled, mask_from_counts, painted
 from training.labels.scaling import Extents
-from training.labels.shapes import filled, painted
 
 
 class Category(msgspec.Struct, frozen=True):

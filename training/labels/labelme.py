@@ -12,8 +12,8 @@ from PIL import Image
 
 from checkpoints import Classes, classes_from_names
 from training.errors import LabelError
+from training.labels.polygons import circle, filled, painted
 from training.labels.scaling import Extents, files_by_stem
-from training.labels.shapes import circle, filled, painted
 
 BACKGROUND, IGNORE = "_background_", "__ignore__"  # LabelMe's own names
 

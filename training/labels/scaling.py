@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.errors import LabelError
-from training.image_set import ImageSet
+from training.images.image_set import ImageSet
 
 Label = TypeVar("Label", bound=np.generic)
 

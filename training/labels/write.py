@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from checkpoints import write_classes, write_text
-from training.labelled_set import LabelledSet
+from training.labels.labelled_set import LabelledSet
 
 
 def write_labels(folder: Path, labels: LabelledSet) -> None:

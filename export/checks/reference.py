@@ -1,0 +1,147 @@
+"""The label branch as the papers state it, in eager torch: concatenate, classify, vote.
+
+Slow and plain on purpose: the served graph is measured against this at every export. The
+tests hold it to a second reference, written independently.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from export.graph.refiner import RefinerStage
+from export.graph.spec import LabelSpec
+from nets.features import gather_features, hypercolumn
+from nets.generator import Generator
+from nets.interpreter import Interpreter
+from nets.labels import (
+    jensen_shannon,
+    keypoints_from_heatmaps,
+    majority,
+    member_variance,
+    top_mean,
+)
+
+WHOLE_BYTES = 1 << 30
+PIXELS_AT_ONCE = 1 << 14
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@torch.no_grad()
+def reference_outputs(
+    generator: Generator,
+    interpreter: Interpreter | None,
+    spec: LabelSpec,
+    ws: NDArray[np.float32],  # [N, num_ws, w_dim]
+    whole_bytes: int = WHOLE_BYTES,  # larger concatenated tensors are gathered pixel by pixel
+    refine: RefinerStage | None = None,  # in float32
+) -> Arrays:
+    """All outputs of the labeller, unfiltered, and two margins besides.
+
+    "mask_margin" float32 [N, H, W] is the smallest lead of any member's winning class, in
+    logits; "keypoints_margin" float32 [N, K] the lead of the heatmap's maximum. Where they are
+    tiny, the same sums in another order may choose another class or pixel.
+    """
+    samples = [
+        _one(generator, interpreter, spec, torch.from_numpy(row[None]), whole_bytes, refine)
+        for row in ws
+    ]  # one by one: the concatenated tensor is the point of all this, and it is large
+    return {name: np.stack([s[name] for s in samples]) for name in samples[0]}
+
+
+def _one(
+    generator: Generator,
+    interpreter: Interpreter | None,
+    spec: LabelSpec,
+    ws: Tensor,  # [1, num_ws, w_dim]
+    whole_bytes: int,
+    refine: RefinerStage | None,
+) -> Arrays:
+    synthesis = generator.synthesis(ws)
+    image = _label_image(synthesis.image, spec)
+    outputs: Arrays = {"image": uint8_from_image(image if refine is None else refine(image, ws))}
+    if interpreter is None:
+        return outputs
+    maps = head_maps(interpreter, synthesis.taps, spec, whole_bytes)  # {kind: [m, H, W, outputs]}
+    if "segmentation" in maps:
+        outputs["mask"], outputs["mask_margin"] = vote(maps["segmentation"])
+    if "keypoints" in maps:
+        heatmaps = maps["keypoints"].mean(dim=0)
+        outputs["keypoints"] = keypoints_from_heatmaps(heatmaps, spec.keypoint_window_px).numpy()
+        outputs["keypoints_margin"] = peak_margin(heatmaps.numpy())
+    if "depth" in maps:
+        outputs["depth"] = maps["depth"][..., 0].mean(dim=0).numpy().astype(np.float16)
+    if spec.score_source is not None:
+        members = maps[spec.score_source]
+        divergence = (
+            jensen_shannon(members)
+            if spec.score_source == "segmentation"
+            else member_variance(members)
+        )
+        outputs["uncertainty"] = top_mean(divergence, spec.score_fraction).numpy()
+        outputs["uncertainty_map"] = divergence.numpy().astype(np.float16)
+    return outputs
+
+
+def uint8_from_image(image: Tensor) -> NDArray[np.uint8]:
+    """float32 [1, 3, H, W] in [-1, 1] -> uint8 [H, W, 3], truncating as the research code does."""
+    scaled = (image[0].permute(1, 2, 0) * 127.5 + 128).clamp(0, 255)
+    array: NDArray[np.uint8] = scaled.to(torch.uint8).numpy()
+    return array
+
+
+def _label_image(image: Tensor, spec: LabelSpec) -> Tensor:
+    """The image at the labels' size: resized to the grid before quantising, then cropped."""
+    if image.shape[-1] != spec.grid:
+        size = (spec.grid, spec.grid)
+        image = F.interpolate(image, size=size, mode="bilinear", align_corners=False)
+    return image[:, :, spec.crop_top : spec.crop_top + spec.height, : spec.width]
+
+
+def head_maps(
+    interpreter: Interpreter, taps: list[Tensor], spec: LabelSpec, whole_bytes: int
+) -> dict[str, Tensor]:
+    """Every member's raw output at every label pixel, {kind: [members, H, W, outputs]}."""
+    rows = torch.arange(spec.crop_top, spec.crop_top + spec.height)
+    flat = (rows[:, None] * spec.grid + torch.arange(spec.width)).flatten()  # grid pixels
+    features = sum(t.shape[1] for t in taps)
+    whole = (
+        hypercolumn(taps, spec.grid, spec.resize)[0].flatten(1).t()  # [grid * grid, D]
+        if features * spec.grid**2 * 4 <= whole_bytes
+        else None
+    )
+    chunks: dict[str, list[Tensor]] = {}
+    for pixels in flat.split(PIXELS_AT_ONCE):
+        if whole is not None:
+            x = whole[pixels]
+        else:
+            row, column = pixels // spec.grid, pixels % spec.grid
+            x = gather_features(taps, row[None], column[None], spec.grid, spec.resize)[0]
+        for kind, raw in interpreter(x).items():
+            chunks.setdefault(kind, []).append(raw)
+    return {
+        kind: torch.cat(parts, dim=1).unflatten(1, (spec.height, spec.width))
+        for kind, parts in chunks.items()
+    }
+
+
+def vote(logits: Tensor) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """[m, H, W, C] -> majority of the members' classes, ties to the smallest id, [H, W]; and
+    the smallest lead of a member's winner."""
+    mask: NDArray[np.uint8] = majority(logits).numpy()
+    if logits.shape[-1] == 1:
+        return mask, np.full(mask.shape, np.inf, np.float32)
+    top = logits.topk(2, dim=-1).values  # [m, H, W, 2]
+    margin: NDArray[np.float32] = (top[..., 0] - top[..., 1]).amin(dim=0).numpy()
+    return mask, margin
+
+
+def peak_margin(heatmaps: NDArray[np.float32]) -> NDArray[np.float32]:
+    """[H, W, K] -> [K]: the maximum's lead over the second largest value."""
+    top = np.sort(heatmaps.reshape(-1, heatmaps.shape[2]), axis=0)[-2:]
+    margin: NDArray[np.float32] = top[-1] - top[0]
+    return margin

@@ -1,0 +1,1 @@
+"""The label branch as Triton kernels with two graphs around them."""

@@ -1,0 +1,163 @@
+"""The two graphs around the kernels: ws -> buffers, and buffers -> the labeller's outputs."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from bundle.fused import PICTURE
+from export.fused.launches import LaunchList, Tuning
+from export.fused.tiles import SQUARE, KernelTiles, kernel_tiles
+from export.fused.weights import HeadArrays, head_arrays
+from export.graph.label_branch import LabelBranch, PixelLabels
+from export.graph.labeller import Labeller
+from export.graph.spec import LabelSpec
+from export.graph.tiles import node_weights
+from export.graph.to_onnx import write_onnx
+from nets.interpreter import Interpreter
+
+
+class KernelTaps(nn.Module):
+    """Levels float16 [N, r * r, C] by extent, ascending -> buffers by name, all float16:
+    level_<r> [N, r * r, C padded] of the table's levels; finest [N, grid * grid, C padded]; and
+    for each head <kind>_nodes [N, nodes * nodes, M * H1], where the coarse levels, the constant
+    and the bias are summed.
+    """
+
+    def __init__(
+        self,
+        heads: list[HeadArrays],
+        spec: LabelSpec,
+        tiles: KernelTiles,
+        level_channels: dict[int, int],  # real, by extent
+    ) -> None:
+        super().__init__()
+        self.tiles, self.finest = tiles, max(level_channels)
+        self.widths = {head.kind: head.members * head.hidden[0] for head in heads}
+        padded = {r: heads[0].levels[r].shape[0] for r in tiles.direct}
+        padded[self.finest] = heads[0].weight1.shape[0]
+        for extent, channels in padded.items():
+            # Widens by a product, because TensorRT 8.5 does not pad this axis. None where none is
+            # needed, as with all published generators.
+            missing = channels != level_channels[extent]
+            identity = torch.eye(level_channels[extent], channels).half() if missing else None
+            self.register_buffer(f"widen_{extent}", identity)
+        for extent in tiles.merged:
+            rows = node_weights(extent, spec.grid, SQUARE, spec.resize)
+            self.register_buffer(f"nodes_{extent}", torch.from_numpy(rows).half())
+            for head in heads:
+                weights = head.levels[extent][: level_channels[extent]]
+                self.register_buffer(f"weights_{head.kind}_{extent}", weights)
+        for head in heads:
+            self.register_buffer(f"constant_{head.kind}", head.constant)
+        self.channels = level_channels
+
+    def forward(self, levels: dict[int, Tensor]) -> dict[str, Tensor]:
+        buffers = {f"level_{r}": self._widened(levels[r], r) for r in self.tiles.direct}
+        buffers["finest"] = self._widened(levels[self.finest], self.finest)
+        return buffers | {f"{kind}_nodes": self._nodes(kind, levels) for kind in self.widths}
+
+    def _widened(self, x: Tensor, extent: int) -> Tensor:
+        identity: Tensor | None = getattr(self, f"widen_{extent}")
+        return x if identity is None else torch.matmul(x, identity)
+
+    def _nodes(self, kind: str, levels: dict[int, Tensor]) -> Tensor:
+        width, nodes = self.widths[kind], self.tiles.nodes
+        parts = []
+        for r in self.tiles.merged:
+            rows: Tensor = getattr(self, f"nodes_{r}")
+            x = levels[r].reshape(-1, self.channels[r])
+            x = torch.matmul(x, getattr(self, f"weights_{kind}_{r}")).reshape(-1, r * r, width)
+            if r == 4:
+                x = x + getattr(self, f"constant_{kind}")
+            # Down, then across.
+            x = torch.matmul(rows, x.reshape(-1, r, r * width))
+            x = torch.matmul(rows, x.reshape(-1, r, width))
+            parts.append(x.reshape(-1, nodes * nodes, width))
+        total = parts[0]
+        for part in parts[1:]:
+            total = total + part
+        return total
+
+
+def fused_branch(
+    interpreter: Interpreter,
+    spec: LabelSpec,
+    const_tap: Tensor,
+    level_channels: dict[int, int],  # extent -> channels of its taps together, no constant
+    tuning: Tuning,
+) -> tuple[LaunchList, KernelTaps]:
+    """Raises ValueError when the label grid is too small."""
+    with torch.no_grad():
+        heads = [
+            head_arrays(interpreter.head(kind), level_channels, const_tap)
+            for kind in interpreter.heads
+        ]
+    coarse = tuple(sorted(level_channels))[:-1]
+    tiles = kernel_tiles(coarse, spec, tuning.squares, tuning.band_tiles)
+    launches = LaunchList(tiles, spec, tuning)
+    for head in heads:
+        launches.add(head)
+    return launches, KernelTaps(heads, spec, tiles, level_channels)
+
+
+class FusedTaps(nn.Module):
+    """ws float32 [N, num_ws, w_dim] -> picture float32 [N, 3, H, W], then KernelTaps' buffers."""
+
+    def __init__(self, labeller: Labeller, taps: KernelTaps) -> None:
+        super().__init__()
+        self.labeller, self.taps = labeller, taps
+
+    def by_name(self, ws: Tensor) -> dict[str, Tensor]:
+        """By name, in the order of `forward`."""
+        picture, taps = self.labeller.pictures(ws)
+        branch = self.labeller.labels
+        assert isinstance(branch, LabelBranch)
+        levels = dict(zip(branch.extents, branch.levels(taps), strict=True))
+        buffers: dict[str, Tensor] = self.taps(levels)
+        return {PICTURE: picture} | buffers
+
+    def forward(self, ws: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.by_name(ws).values())
+
+
+class FusedFilter(nn.Module):
+    """picture, max_uncertainty, scores (where the bundle scores), then labels by head
+    -> the labeller's outputs."""
+
+    def __init__(self, labeller: Labeller) -> None:
+        super().__init__()
+        self.labeller = labeller
+
+    def forward(
+        self, picture: Tensor, max_uncertainty: Tensor, *given: Tensor
+    ) -> tuple[Tensor, ...]:
+        left = list(given)
+        scores = left.pop(0) if self.labeller.spec.score_source is not None else None
+        labels = dict(zip(self.labeller.head_outputs, left, strict=True))
+        mask, depth = (labels[k][:, 0] if k in labels else None for k in ("segmentation", "depth"))
+        found = PixelLabels(mask, labels.get("keypoints"), depth, scores)
+        return self.labeller.finished(picture, found, max_uncertainty)
+
+
+def taps_onnx(labeller: Labeller, taps: KernelTaps, path: Path) -> None:
+    """Writes FusedTaps: input ws, outputs picture and the buffers by name."""
+    synthesis = labeller.synthesis
+    ws = torch.zeros(1, synthesis.num_ws, synthesis.w_dim)
+    module = FusedTaps(labeller, taps)
+    with torch.no_grad():
+        outputs = {name: tuple(value.shape[1:]) for name, value in module.by_name(ws).items()}
+    write_onnx(module, {"ws": ws}, outputs, path)
+
+
+def filter_onnx(labeller: Labeller, path: Path) -> None:
+    """Writes FusedFilter: inputs by their buffers' names, outputs as the labeller's."""
+    spec = labeller.spec
+    pixels = (spec.height, spec.width)
+    inputs = {PICTURE: torch.zeros(1, 3, *pixels), "max_uncertainty": torch.zeros(1)}
+    if spec.score_source is not None:
+        inputs["scores"] = torch.zeros(1, *pixels)
+    for kind, outputs in labeller.head_outputs.items():
+        planes = 1 if kind == "segmentation" else outputs
+        inputs[f"{kind}_labels"] = torch.zeros(1, planes, *pixels)
+    write_onnx(FusedFilter(labeller), inputs, labeller.output_extents, path)

@@ -1,0 +1,1 @@
+"""The served graph: synthesis, label branch, ensemble and filter as one ONNX file."""

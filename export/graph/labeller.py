@@ -1,0 +1,181 @@
+"""`Labeller`: the one module that is exported and served (docs/design, section 2).
+
+ws and a threshold per row enter; finished uint8 images and labels leave, kept samples first.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from export.graph.ensemble import PointsFromHeatmaps
+from export.graph.filter import kept_first, top_mean
+from export.graph.label_branch import LabelBranch, PixelLabels, resized
+from export.graph.refiner import RefinerStage
+from export.graph.spec import LabelSpec
+from export.graph.stylegan1 import ServedStyleGAN1
+from export.graph.stylegan2 import ServedSynthesis
+from nets import stylegan1
+from nets.generator import Generator
+from nets.interpreter import Interpreter
+
+__all__ = ["LabelSpec", "Labeller"]
+
+Precision = Literal["float32", "float16"]
+
+
+def served_synthesis(generator: Generator, dtype: torch.dtype) -> ServedSynthesis | ServedStyleGAN1:
+    """The generator's synthesis as the graph has it."""
+    if isinstance(generator, stylegan1.Generator):
+        return ServedStyleGAN1(generator.synthesis, dtype)
+    return ServedSynthesis(generator.synthesis, dtype)
+
+
+def constant_tap(generator: Generator) -> Tensor:
+    """The tap that is the same for every image, float32 [1, C, 4, 4]; C is 0 without such."""
+    if isinstance(generator, stylegan1.Generator):
+        return torch.zeros(1, 0, 4, 4)
+    return generator.synthesis.blocks()[0].const.detach()[None]
+
+
+def level_channels(generator: Generator, grid: int) -> dict[int, int]:
+    """Channels of the taps at each extent of the label grid, without the constant."""
+    config = generator.config
+    channels = {4: -constant_tap(generator).shape[1]}
+    for extent, width in zip(config.resolutions, config.channels, strict=True):
+        reduced = min(extent, grid)
+        channels[reduced] = channels.get(reduced, 0) + 2 * width
+    return channels
+
+
+class Labeller(nn.Module):
+    """Inputs: ws float32 [N, num_ws, w_dim]; max_uncertainty float32 [N], -inf marks padding.
+
+    Outputs by name, kept samples first and in order (absent heads are absent):
+    image uint8 [N, H, W, 3]; mask uint8 [N, H, W]; keypoints float32 [N, K, 3] (x, y,
+    confidence); depth float16 [N, H, W]; uncertainty float32 [N]; uncertainty_map
+    float16 [N, H, W]; sample int32 [N], the input row of each output row; kept int32 [].
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        interpreter: Interpreter | None,
+        spec: LabelSpec,
+        precision: Precision = "float32",
+        *,
+        refine: RefinerStage | None = None,
+        tile: int = 8,
+        strip_pixels: int = 2048,
+    ) -> None:
+        super().__init__()
+        self.spec = spec
+        self.refine = refine
+        self.resolution = generator.config.resolution
+        if spec.grid > generator.config.resolution:
+            raise ValueError(
+                f"the label grid is {spec.grid}, larger than the generator's "
+                f"{generator.config.resolution} pixels"
+            )
+        dtype = torch.float32 if precision == "float32" else torch.float16
+        self.synthesis = served_synthesis(generator, dtype)
+        self.labels = None
+        self.head_outputs: dict[str, int] = {}
+        self.points = PointsFromHeatmaps(spec.height, spec.width, spec.keypoint_window_px)
+        if interpreter is None:
+            if spec.score_source is not None:
+                raise ValueError(f"score_source is {spec.score_source!r} without an interpreter")
+            return
+        self._check_heads(generator, interpreter)
+        kinds = list(interpreter.heads)
+        self.head_outputs = {kind: interpreter.head(kind).config.outputs for kind in kinds}
+        self.labels = LabelBranch(
+            interpreter,
+            spec,
+            constant_tap(generator),
+            level_channels(generator, spec.grid),
+            dtype,
+            tile=tile,
+            strip_pixels=strip_pixels,
+        )
+
+    def _check_heads(self, generator: Generator, interpreter: Interpreter) -> None:
+        kinds = list(interpreter.heads)
+        if self.spec.score_source is not None and self.spec.score_source not in kinds:
+            raise ValueError(f"score_source is {self.spec.score_source!r}; the heads are {kinds}")
+        if self.spec.tap_recipe != generator.config.tap_recipe:
+            raise ValueError(
+                f"the labels read taps {self.spec.tap_recipe!r}; this generator gives "
+                f"{generator.config.tap_recipe!r}"
+            )
+        expected = generator.config.features
+        actual = interpreter.head(kinds[0]).config.features
+        if actual != expected:
+            raise ValueError(f"heads read {actual} features; this generator's taps have {expected}")
+
+    @property
+    def output_extents(self) -> dict[str, tuple[int, ...] | None]:
+        """Outputs by name in the order of `forward`: extents behind N, None for the scalar."""
+        height, width = self.spec.height, self.spec.width
+        outputs: dict[str, tuple[int, ...] | None] = {"image": (height, width, 3)}
+        if "segmentation" in self.head_outputs:
+            outputs["mask"] = (height, width)
+        if "keypoints" in self.head_outputs:
+            outputs["keypoints"] = (self.head_outputs["keypoints"], 3)
+        if "depth" in self.head_outputs:
+            outputs["depth"] = (height, width)
+        if self.spec.score_source is not None:
+            outputs |= {"uncertainty": (), "uncertainty_map": (height, width)}
+        return outputs | {"sample": (), "kept": None}
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the outputs, in the order of `forward`."""
+        return tuple(self.output_extents)
+
+    def forward(self, ws: Tensor, max_uncertainty: Tensor) -> tuple[Tensor, ...]:
+        image, taps = self.pictures(ws)
+        labels = PixelLabels(None, None, None, None) if self.labels is None else self.labels(taps)
+        return self.finished(image, labels, max_uncertainty)
+
+    def pictures(self, ws: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """ws -> the images as served, float32 [N, 3, H, W], and the taps without the constant."""
+        image, taps = self.synthesis(ws)
+        rows = slice(self.spec.crop_top, self.spec.crop_top + self.spec.height)
+        if self.resolution > self.spec.grid:
+            image = resized(image, self.spec.grid)
+        image = image[:, :, rows]
+        if self.refine is not None:
+            image = self.refine(image, ws)
+        return image, taps
+
+    def finished(
+        self, image: Tensor, labels: PixelLabels, max_uncertainty: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Scores, filters and orders the rows: all outputs."""
+        if labels.uncertainty is None:
+            keep = (max_uncertainty >= torch.finfo(torch.float32).min).to(torch.float32)
+            score = None
+        else:
+            score = top_mean(
+                labels.uncertainty.reshape(-1, self.spec.height * self.spec.width),
+                self.spec.score_pixels,
+            )
+            keep = (score <= max_uncertainty).to(torch.float32)
+        sample, kept = kept_first(keep)
+        # Gather in float; uint8 exists in TensorRT only as a last cast.
+        outputs = [_bytes(image.index_select(0, sample).permute(0, 2, 3, 1) * 127.5 + 128)]
+        if labels.mask is not None:
+            outputs.append(_bytes(labels.mask.index_select(0, sample)))
+        if labels.heatmaps is not None:
+            outputs.append(self.points(labels.heatmaps).index_select(0, sample))
+        if labels.depth is not None:
+            outputs.append(labels.depth.index_select(0, sample).to(torch.float16))
+        if labels.uncertainty is not None and score is not None:
+            maps = labels.uncertainty.index_select(0, sample)
+            outputs += [score.index_select(0, sample), maps.to(torch.float16)]
+        return (*outputs, sample.to(torch.int32), kept)
+
+
+def _bytes(x: Tensor) -> Tensor:
+    return x.clamp(0, 255).to(torch.uint8)

@@ -1,0 +1,58 @@
+"""`labelmint models`: what a server offers."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import click
+
+from labelmint.cli.connection import Connection, client_from_connection, connects
+from labelmint.model import Model
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+@click.command()
+@connects
+def models(**connection: Unpack[Connection]) -> None:
+    """List the models that a server offers."""
+    with client_from_connection(connection) as client:
+        served = client.models()
+    if not served:
+        click.echo(f"{connection['target']} serves no model")
+    click.echo("\n\n".join(description_from_model(model) for model in served))
+
+
+def description_from_model(model: Model) -> str:
+    """A model in a few aligned lines."""
+    height, width = model.image_size
+    facts = {
+        "bundle": model.bundle_id,
+        "family": f"{model.family}{', refined' if model.refined else ''}, {width} x {height} px, "
+        + (f"{model.num_classes} classes" if model.num_classes else "unconditional"),
+        "outputs": ", ".join(model.outputs),
+        "mask": ", ".join(label.name for label in model.classes),
+        "keypoints": ", ".join(model.keypoints),
+        "score": _score(model),
+        "truncation": f"psi {model.truncation_psi:g} on {model.truncation_cutoff} of "
+        f"{model.num_ws} rows",
+        "views": _views(model),
+        "engine": f"{model.engine}, batches of {model.max_batch_size}",
+        "licences": ", ".join(model.licences),
+    }
+    lines = (f"  {name:<11}{fact}" for name, fact in facts.items() if fact)
+    return "\n".join((click.style(model.name, bold=True), *lines))
+
+
+def _views(model: Model) -> str:
+    known = [c.azimuth_deg for c in model.view_bank if not math.isnan(c.azimuth_deg)]
+    words = f"{len(model.view_bank)} in the bank" if model.view_bank else ""
+    return f"{words}, azimuth {min(known):.0f} to {max(known):.0f} degrees" if known else words
+
+
+def _score(model: Model) -> str:
+    if not model.score_source:
+        return "none: keep_fraction and max_uncertainty are refused"
+    return f"{model.score_source}, {'calibrated' if model.calibrated else 'not calibrated'}"

@@ -1,0 +1,1 @@
+"""What a stream is like, as statistics and as one HTML page."""

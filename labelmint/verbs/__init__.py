@@ -1,1 +1,0 @@
-"""What the command `labelmint` can do, one module per verb. Needs the extra `cli`."""

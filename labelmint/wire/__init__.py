@@ -1,0 +1,1 @@
+"""From server streams to batches in index order: channels, replicas, retries, merging."""

@@ -1,0 +1,81 @@
+"""The replicas of a service, taken in turns."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from labelmint.errors import ClientClosed, LabelmintError
+from labelmint.options import of_type
+from labelmint.v1 import label_service_pb2_grpc as pb_grpc
+from labelmint.wire.channel import Home, Tls, check_target, open_channel
+
+
+@dataclass(frozen=True)
+class Replica:
+    """One target: a server, or several behind one name."""
+
+    target: str
+    stub: Any
+
+
+class Replicas:
+    """The replicas of a service, for calls in turns. Safe for several threads."""
+
+    def __init__(self, targets: Sequence[str], tls: Tls | None) -> None:
+        """Connects at the first call. Raises ValueError, OSError as open_channel does."""
+        self.closed, self._home = threading.Event(), Home()
+        self._channels = [open_channel(target, tls) for target in targets]
+        stubs = [pb_grpc.LabelServiceStub(channel) for channel in self._channels]
+        self._turns = itertools.cycle(map(Replica, targets, stubs))  # next() on it is atomic
+
+    @contextmanager
+    def turn(self) -> Iterator[Replica]:
+        """Whose turn it is. Raises ClientClosed in a fork, and once closed, in place of what a
+        call says then."""
+        self._home.check()
+        if self.closed.is_set():
+            raise ClientClosed
+        try:
+            yield next(self._turns)
+        except (grpc.RpcError, LabelmintError, ValueError) as error:
+            if self.closed.is_set():
+                raise ClientClosed from error
+            raise
+
+    def close(self) -> None:
+        """Ends all calls; harmless when closed, and in a fork, whose channels may hang."""
+        if not self._home.is_here:
+            return
+        self.closed.set()
+        for channel in self._channels:
+            channel.close()
+
+
+def targets_from_argument(target: str | Sequence[str] | None) -> list[str]:
+    """The targets of text or of a list; None takes the environment's LABELMINT_TARGET.
+
+    Raises TypeError, ValueError when there is none, or one is none.
+    """
+    of_type("target", target, Iterable, "text, as 'localhost:50051', or a list of such")
+    given = target or os.environ.get("LABELMINT_TARGET", "")
+    targets = targets_from_text(given) if isinstance(given, str) else list(given)
+    if not targets:
+        raise ValueError("no target; give Client('host:port') or set LABELMINT_TARGET")
+    for each in targets:
+        check_target(each)
+    return targets
+
+
+def targets_from_text(text: str) -> list[str]:
+    """The targets of "host:port,host:port"; names that list addresses themselves stay whole."""
+    if text.startswith(("ipv4:", "ipv6:")):
+        return [text]
+    return [target.strip() for target in text.split(",") if target.strip()]

@@ -1,0 +1,1 @@
+"""An interpreter against held-out labels: `training evaluate`."""

@@ -1,0 +1,88 @@
+"""python -m training evaluate: an interpreter against held-out labels."""
+
+from pathlib import Path
+
+import click
+import torch
+
+from checkpoints import InterpreterCard, interpreter_from_file
+from training.errors import LabelError, TrainingError
+from training.evaluate.evaluation import evaluate as evaluation_of_interpreter
+from training.evaluate.report import lines_from_evaluation, write_report
+from training.images.image_set import check_generator, image_set_from_folder
+from training.labels.labelled_set import LabelledSet, LabelPaths, labelled_set
+from training.options import (
+    FILE,
+    FOLDER,
+    device_option,
+    generator_option,
+    label_options,
+    mean_latent_option,
+    read_generator,
+)
+
+
+@click.command()
+@generator_option
+@mean_latent_option
+@label_options
+@click.option("--interpreter", "weights", type=FILE, required=True, help="Weights with their card.")
+@click.option("--out", type=FOLDER, required=True, help="Folder of evaluation.json and .png.")
+@device_option
+def evaluate(
+    generator_path: Path,
+    mean_latent: Path | None,
+    folder: Path,
+    masks: Path | None,
+    classes: Path | None,
+    keypoints: Path | None,
+    depth: Path | None,
+    weights: Path,
+    out: Path,
+    device: torch.device,
+) -> None:
+    """Compares an interpreter's labels with those of images it was not trained on."""
+    generator, _, sha256 = read_generator(generator_path, mean_latent)
+    interpreter, card = interpreter_from_file(weights)
+    if card.generator_sha256 != sha256:
+        raise TrainingError(
+            f"{weights} was trained on a generator of SHA-256 {card.generator_sha256}, "
+            f"{generator_path} has {sha256}"
+        )
+    generator.to(device)
+    interpreter.to(device)
+    images = image_set_from_folder(folder)
+    check_generator(images, generator.config, sha256, generator_path)
+    images.check_files()
+    truth = labelled_set(images, LabelPaths(classes, masks, keypoints, depth))
+    check_same_meaning(card, truth, weights, folder)
+    evaluation = evaluation_of_interpreter(generator, interpreter, card, truth)
+    write_report(out, evaluation)
+    click.echo("\n".join(lines_from_evaluation(evaluation)))
+    click.echo(f"\nlook at {out / 'evaluation.png'}")
+
+
+def check_same_meaning(
+    card: InterpreterCard, truth: LabelledSet, weights: Path, folder: Path
+) -> None:
+    """Raises LabelError unless both have the same frame, classes and keypoints."""
+    frame = truth.frame
+    if (card.grid, card.crop_top, card.height) != (frame.grid, frame.crop_top, frame.height):
+        raise LabelError(
+            f"{weights} labels {card.width}x{card.height} pixels of a grid of {card.grid} from row "
+            f"{card.crop_top}; {folder} has {frame} of {frame.grid} from row {frame.crop_top}"
+        )
+    pairs = [
+        (
+            "classes",
+            card.segmentation and [c.name for c in card.segmentation.classes],
+            truth.classes and [c.name for c in truth.classes.cards],
+        ),
+        ("keypoints", card.keypoints and card.keypoints.names, list(truth.keypoint_names)),
+    ]
+    for what, trained, labelled in pairs:
+        if trained and labelled and trained != labelled:
+            raise LabelError(
+                f"{weights} knows the {what} {', '.join(trained)}; {folder} has "
+                f"{', '.join(labelled)}"
+            )

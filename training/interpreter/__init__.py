@@ -1,0 +1,1 @@
+"""Labelled images -> weights of the label ensemble: `training interpreter`."""

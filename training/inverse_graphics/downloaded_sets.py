@@ -1,0 +1,196 @@
+"""Multi-view sets for inverse graphics from a folder that `labelmint download` wrote: the same sets
+that a service gives for the same objects."""
+
+import math
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from labelmint.batch import Batch
+from labelmint.datasets.reader import Entry, Stored, entries_from_stored, stored_from_folder
+from labelmint.datasets.request import Request
+from labelmint.datasets.stored_files import image_from_piece, mask_from_piece
+from labelmint.errors import LabelmintError
+from labelmint.model import Camera, LabelClass
+from training.errors import TrainingError
+from training.inverse_graphics.object_sets import (
+    AT_ONCE,
+    ObjectSets,
+    Origin,
+    SetsConfig,
+    evenly_apart,
+    refuse_origin,
+    sets_from_batches,
+    sets_from_service,
+    starts_of_objects,
+    usable_codes,
+)
+
+NOWHERE = Camera(math.nan, math.nan, math.nan, math.nan)
+Views = dict[int, Entry]  # of an object, by code
+
+
+@dataclass(frozen=True)
+class DownloadOrigin:
+    """What wrote a data set; see Origin."""
+
+    bundle_id: str
+    licences: tuple[str, ...]
+    outputs: tuple[str, ...]
+    image_size: tuple[int, int]
+    label_size: tuple[int, int]
+    classes: tuple[LabelClass, ...]
+    keypoints: tuple[str, ...]
+    view_bank: tuple[Camera, ...]  # as far as the data set shows it
+
+
+def sets_from_source(source: str, config: SetsConfig) -> tuple[ObjectSets, Origin]:
+    """Of a folder or a service, and what made them. Raises TrainingError."""
+    folder = Path(source)
+    if folder.is_dir():
+        return sets_from_folder(folder, config)
+    if folder.exists() or ":" not in source:
+        raise TrainingError(
+            f"--source {source} is neither a folder nor HOST:PORT; give a running service, or a "
+            "folder that `labelmint download` wrote"
+        )
+    return sets_from_service(source, config)
+
+
+def sets_from_folder(folder: Path, config: SetsConfig) -> tuple[ObjectSets, DownloadOrigin]:
+    """The first objects of a data set, and what wrote it. Raises TrainingError."""
+    try:
+        stored = stored_from_folder(folder)
+        objects = objects_of_entries(stored, config.objects)
+        origin = _origin(stored, bank_of_objects(objects, stored.request.views_per_object))
+        refuse_origin(origin, config)
+        codes = codes_of_download(objects, wanted_codes(objects, origin), config, stored.request)
+        picked = [
+            objects[number][code]
+            for number, row in zip(objects, codes.tolist(), strict=True)
+            for code in row
+        ]
+        total = -(-len(picked) // AT_ONCE)
+        shown = tqdm(_batches(picked, stored), total=total, desc="images", unit="batch")
+        sets = sets_from_batches(list(shown), codes, origin, config)
+        seed = stored.request.seed
+        return replace(sets, numbers=tuple(objects), stream_seed=seed), origin
+    except LabelmintError as error:
+        raise TrainingError(str(error)) from error  # it names the file
+    except ValueError as error:
+        raise TrainingError(f"--source {folder}: {error}") from error
+
+
+def objects_of_entries(stored: Stored, wanted: int | None) -> dict[int, Views]:
+    """The first so many objects of a data set, or all, ascending. Raises LabelmintError,
+    ValueError."""
+    objects: dict[int, Views] = {}
+    with closing(entries_from_stored(stored)) as entries:
+        for entry in entries:
+            if len(objects) == wanted and entry.object not in objects:
+                break
+            objects.setdefault(entry.object, {})[entry.view] = entry
+    if not objects:
+        raise ValueError("it has no samples; download with a filter that keeps some")
+    if wanted is not None and len(objects) < wanted:
+        raise ValueError(
+            f"--objects is {wanted}, it has {len(objects)}; download more, or give at most that"
+        )
+    return objects
+
+
+def bank_of_objects(objects: dict[int, Views], size: int) -> tuple[Camera, ...]:
+    """The cameras by code. Raises ValueError where two samples of a code differ."""
+    bank: dict[int, Entry] = {}
+    for views in objects.values():
+        for code, entry in views.items():
+            first = bank.setdefault(code, entry)
+            if not np.array_equal(first.camera, entry.camera, equal_nan=True):
+                raise ValueError(
+                    f"view {code} has one camera in sample {first.index} and another one in "
+                    f"{entry.index}; download it again"
+                )
+    return tuple(bank[code].camera if code in bank else NOWHERE for code in range(size))
+
+
+def wanted_codes(objects: dict[int, Views], origin: Origin) -> NDArray[np.int64]:
+    """Those that a whole object has: without those whose azimuths are known to be unknown."""
+    seen = np.unique([code for views in objects.values() for code in views])
+    unseen = np.setdiff1d(np.arange(len(origin.view_bank)), seen)
+    return np.union1d(usable_codes(origin), unseen)
+
+
+def codes_of_download(
+    objects: dict[int, Views], wanted: NDArray[np.int64], config: SetsConfig, request: Request
+) -> NDArray[np.int64]:
+    """As `codes_of_objects`, but of the views that each object has [objects, views]. Raises
+    ValueError naming the first that has too few."""
+    views = config.views or len(wanted)
+    if views > len(wanted):
+        raise ValueError(
+            f"--views is {views}; it has {len(wanted)} of an object with an azimuth, download more "
+            "--views-per-object"
+        )
+    own = [wanted[np.isin(wanted, list(found))] for found in objects.values()]
+    for number, codes in zip(objects, own, strict=True):
+        if len(codes) < views:
+            raise ValueError(_lacking(number, np.setdiff1d(wanted, codes), own, request))
+    starts = starts_of_objects(len(objects), len(wanted), config.seed)
+    rows = [
+        codes[evenly_apart(start, views, len(codes))]
+        for start, codes in zip(starts, own, strict=True)
+    ]
+    return np.stack(rows)
+
+
+def _lacking(
+    number: int, missing: NDArray[np.int64], own: list[NDArray[np.int64]], request: Request
+) -> str:
+    """Which view of which object is not there, and what to do."""
+    fewest = min(map(len, own))
+    listed = ", ".join(map(str, missing[:8])) + (", ..." if len(missing) > 8 else "")
+    words = f"view{'s' * (len(missing) > 1)} {listed}"
+    less = f"give --views {fewest}, which every object has, or " if fewest else ""
+    if request.filter:
+        more = "--keep-fraction and --filter-sets in place of --filter"
+    elif request.filter_sets is None and {request.keep_fraction, request.max_uncertainty} != {None}:
+        more = "--filter-sets"
+    else:
+        more = (
+            "--start-index, --end-index and --count that are multiples of "
+            f"{request.views_per_object}"
+        )
+    return f"object {number} lacks {words}; {less}download whole objects, with {more}"
+
+
+def _origin(stored: Stored, bank: tuple[Camera, ...]) -> DownloadOrigin:
+    return DownloadOrigin(
+        stored.bundle_id, stored.licences, stored.outputs, stored.image_size, stored.label_size,
+        stored.classes, stored.keypoints, bank,
+    )  # fmt: skip
+
+
+def _batches(entries: list[Entry], stored: Stored) -> Iterator[Batch]:
+    """As a stream gives them. Raises LabelmintError."""
+    for first in range(0, len(entries), AT_ONCE):
+        some = entries[first : first + AT_ONCE]
+        size, labels = stored.image_size, len(stored.classes)
+        points = [entry.keypoints for entry in some if entry.keypoints is not None]
+        yield Batch(
+            images=np.stack([image_from_piece(entry.image, size) for entry in some]),
+            masks=np.stack([mask_from_piece(e.mask, stored.label_size, labels) for e in some]),
+            keypoints=np.stack(points) if points else None,
+            depth=None,
+            uncertainty=None,
+            uncertainty_map=None,
+            w=None,
+            indices=np.array([entry.index for entry in some], np.uint64),
+            next_index=some[-1].index + 1,
+            discarded=0,
+            bundle_id=stored.bundle_id,
+        )

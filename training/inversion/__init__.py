@@ -1,0 +1,1 @@
+"""Photographs -> latents: `training encoder` and `training invert`."""

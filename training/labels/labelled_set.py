@@ -1,0 +1,178 @@
+"""An image set and its labels, whatever files they are in -> arrays by image.
+
+Labels lie in the set's folder: masks/ (PNG), labelme/ or masks.json (COCO) with classes.toml,
+keypoints.json (COCO), depth/; or wherever the user says. A label belongs to the image whose name
+it has.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from checkpoints import Classes, classes_from_file
+from training.errors import LabelError
+from training.frame import Frame
+from training.images.image_set import ImageSet
+from training.labels.coco import (
+    Keypoints,
+    classes_of_coco,
+    keypoints_from_coco,
+    masks_from_coco,
+    read_coco,
+)
+from training.labels.depth import depth_unit, depths_from_folder
+from training.labels.labelme import classes_of_labelme, masks_from_labelme, read_labelme
+from training.labels.png import masks_from_png
+from training.labels.scaling import Extents, Label, extents_by_stem
+
+MASKS = ("masks", "masks.json", "labelme")
+UNLABELLED = 255  # mask value where nobody says another
+
+
+@dataclass(frozen=True)
+class LabelPaths:
+    """Where the labels are; None: none of this kind."""
+
+    classes: Path | None = None  # classes.toml
+    masks: Path | None = None  # a folder of PNG or LabelMe files, or a COCO file
+    keypoints: Path | None = None  # a COCO file
+    depth: Path | None = None  # a folder of PNG or .npy
+
+
+@dataclass(frozen=True)
+class LabelledSet:
+    """Labels of n images and the latents that make the images again."""
+
+    frame: Frame
+    stems: tuple[str, ...]
+    ws: NDArray[np.float32]  # [n, num_ws, w_dim]
+    classes: Classes | None = None
+    masks: NDArray[np.uint8] | None = None  # [n, H, W], class ids
+    ignore_id: int = UNLABELLED  # mask value of pixels that nobody labelled
+    keypoints: NDArray[np.float32] | None = None  # [n, K, 3]: x, y in pixels (centres at +0.5),
+    # visible 0 or 1; NaN where nobody looked
+    keypoint_names: tuple[str, ...] = ()
+    skeleton: tuple[tuple[int, int], ...] = ()  # positions in keypoint_names
+    depth: NDArray[np.float32] | None = None  # [n, H, W]; NaN where not known
+    depth_unit: str = ""
+
+    def __len__(self) -> int:
+        return len(self.ws)
+
+    def rows(self, chosen: NDArray[np.int64]) -> "LabelledSet":
+        """Some images, in this order."""
+        return replace(
+            self,
+            stems=tuple(self.stems[i] for i in chosen),
+            ws=self.ws[chosen],
+            masks=None if self.masks is None else self.masks[chosen],
+            keypoints=None if self.keypoints is None else self.keypoints[chosen],
+            depth=None if self.depth is None else self.depth[chosen],
+        )
+
+
+def label_paths(folder: Path, given: LabelPaths) -> LabelPaths:
+    """What the user gave, and else what lies in the folder. Raises LabelError."""
+    masks = [
+        path for name in ("masks", "masks.json", "labelme") if (path := folder / name).exists()
+    ]
+    if given.masks is None and len(masks) > 1:
+        raise LabelError(
+            f"{folder} has {' and '.join(path.name for path in masks)}; say which with --masks"
+        )
+    return LabelPaths(
+        classes=given.classes or _existing(folder / "classes.toml"),
+        masks=given.masks or (masks[0] if masks else None),
+        keypoints=given.keypoints or _existing(folder / "keypoints.json"),
+        depth=given.depth or _existing(folder / "depth"),
+    )
+
+
+def labelled_set(images: ImageSet, given: LabelPaths | None = None) -> LabelledSet:
+    """Reads and checks the labels; images without any are left out.
+
+    Raises LabelError naming the file and what is wrong with it.
+    """
+    paths = label_paths(images.folder, given or LabelPaths())
+    extents = extents_by_stem(images)
+    classes, ignore_id, masks = None, UNLABELLED, None
+    keypoints, unit, depth = None, "", None
+    if paths.masks is not None:
+        classes, ignore_id, masks = _masks(paths.masks, paths.classes, extents)
+    if paths.keypoints is not None:
+        keypoints = keypoints_from_coco(paths.keypoints, read_coco(paths.keypoints), extents)
+    if paths.depth is not None:
+        units = depth_unit(paths.depth)
+        unit, depth = units.unit, depths_from_folder(paths.depth, extents, units)
+    labelled = {
+        *(masks or {}),
+        *(keypoints.points if keypoints is not None else {}),
+        *(depth or {}),
+    }
+    if not labelled:
+        raise LabelError(
+            f"{images.folder} has no labels: masks/, masks.json, labelme/, keypoints.json or depth/"
+        )
+    rows = np.array([i for i, stem in enumerate(images.stems) if stem in labelled])
+    stems = tuple(images.stems[i] for i in rows)
+    return LabelledSet(
+        frame=images.frame,
+        stems=stems,
+        ws=images.ws[rows],
+        classes=classes,
+        masks=None if masks is None else _stacked(masks, stems, images.frame, np.uint8(ignore_id)),
+        ignore_id=ignore_id,
+        keypoints=None if keypoints is None else _stacked_points(keypoints, stems),
+        keypoint_names=() if keypoints is None else keypoints.names,
+        skeleton=() if keypoints is None else keypoints.skeleton,
+        depth=None if depth is None else _stacked(depth, stems, images.frame, np.float32("nan")),
+        depth_unit=unit,
+    )
+
+
+def _masks(
+    path: Path, classes_path: Path | None, extents: dict[str, Extents]
+) -> tuple[Classes, int, dict[str, NDArray[np.uint8]]]:
+    classes = None if classes_path is None else classes_from_file(classes_path)
+    if path.is_dir() and any(file.suffix == ".json" for file in path.iterdir()):
+        labelme = read_labelme(path, extents)
+        classes = classes or classes_of_labelme(labelme)
+        ignore_id = _ignore_id(classes)
+        return classes, ignore_id, masks_from_labelme(labelme, extents, classes, ignore_id)
+    if not path.is_dir() and path.suffix == ".json":
+        coco = read_coco(path)
+        classes = classes or classes_of_coco(coco)
+        ignore_id = _ignore_id(classes)
+        return classes, ignore_id, masks_from_coco(path, coco, extents, classes, ignore_id)
+    if classes is None:
+        raise LabelError(
+            f"{path} holds class ids without names; write classes.toml with a [[classes]] table of "
+            "name and color for each id"
+        )
+    return classes, _ignore_id(classes), masks_from_png(path, extents, classes)
+
+
+def _ignore_id(classes: Classes) -> int:
+    if classes.ignore_id is not None:
+        return classes.ignore_id
+    if len(classes.cards) > UNLABELLED:
+        raise LabelError("256 classes leave no mask value for pixels that are not labelled")
+    return UNLABELLED
+
+
+def _stacked(
+    labels: dict[str, NDArray[Label]], stems: tuple[str, ...], frame: Frame, missing: Label
+) -> NDArray[Label]:
+    nothing = np.full((frame.height, frame.width), missing)
+    return np.stack([labels.get(stem, nothing) for stem in stems])
+
+
+def _stacked_points(keypoints: Keypoints, stems: tuple[str, ...]) -> NDArray[np.float32]:
+    nothing = np.full((len(keypoints.names), 3), np.nan, np.float32)
+    return np.stack([keypoints.points.get(stem, nothing) for stem in stems])
+
+
+def _existing(path: Path) -> Path | None:
+    return path if path.exists() else None

@@ -1,0 +1,1 @@
+"""Generated and real images -> weights of a refiner: `training refiner`."""

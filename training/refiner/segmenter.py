@@ -1,0 +1,79 @@
+"""Unrefined images and their masks -> a segmenter that looks at shapes, to judge refined ones by.
+
+Every image it learns from gets a look of its own at random: otherwise it would say of a refined
+image how new its look is, and not whether anything moved (docs/decisions/0015).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import trange
+
+from nets.segmenter import Segmenter
+from training.frame import drawn_pieces, extent_of_pieces, float_from_bytes
+
+BATCH, CROP = 16, 64
+LEARNING_RATE = 2e-3  # Adam's at the start, half a cosine to zero
+AT_ONCE = 16
+
+
+def fit_segmenter(
+    images: Tensor, masks: Tensor, steps: int, seed: int, device: torch.device | None = None
+) -> Segmenter:
+    """Trains on uint8 [n, 3, H, W] and class ids uint8 [n, H, W], which are on the CPU;
+    deterministic for a seed."""
+    chances = torch.Generator().manual_seed(seed)
+    labelled = torch.cat([images, masks[:, None]], dim=1)
+    extent = extent_of_pieces(images, CROP)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = Segmenter(int(masks.max()) + 1).to(device)
+    adam = torch.optim.Adam(network.parameters(), LEARNING_RATE)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
+    for _ in trange(steps, desc="segmenter", unit="step"):
+        pieces = drawn_pieces(labelled, BATCH, extent, chances).to(device)
+        if torch.rand((), generator=chances) < 0.5:
+            pieces = pieces.flip(3)
+        looks = with_random_looks(pieces[:, :3].float() / 255, chances) * 2 - 1
+        loss = F.cross_entropy(network(looks), pieces[:, 3].long())
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        schedule.step()
+    return network.eval().requires_grad_(False)
+
+
+def with_random_looks(images: Tensor, chances: torch.Generator) -> Tensor:
+    """[n, 3, H, W] in [0, 1] -> the same scenes in other light, colours, texture and focus."""
+    n, _, height, width = images.shape
+
+    def uniform(channels: int, low: float, high: float) -> Tensor:
+        drawn = torch.rand(n, channels, 1, 1, generator=chances).to(images.device)
+        return low + (high - low) * drawn
+
+    x = images ** uniform(1, 0.6, 1.6)
+    x = x * uniform(3, 0.5, 1.2) + uniform(3, -0.1, 0.1)
+    coarse = torch.randn(n, 1, height, width, generator=chances).to(images.device)
+    x = x * (1 + uniform(1, 0, 0.2) * 3 * F.avg_pool2d(coarse, 3, 1, padding=1))
+    blurred = F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, 1)
+    x = x.lerp(blurred, uniform(1, 0, 1))
+    noise = torch.randn(x.shape, generator=chances).to(images.device)
+    return (x + uniform(1, 0, 0.1) * noise).clamp(0, 1)
+
+
+def agreement_of(segmenter: Segmenter, original: Tensor, refined: Tensor) -> float:
+    """mIoU between what the segmenter sees in uint8 [n, 3, H, W] and in their refined ones."""
+    before, after = (_classes(segmenter, images) for images in (original, refined))
+    present = torch.unique(before).tolist()
+    shares = []
+    for label in present:
+        a, b = before == label, after == label
+        shares.append(float((a & b).sum() / (a | b).sum()))
+    return sum(shares) / len(shares)
+
+
+@torch.no_grad()
+def _classes(segmenter: Segmenter, images: Tensor) -> Tensor:
+    device = next(segmenter.parameters()).device
+    parts = images.split(AT_ONCE)
+    return torch.cat([segmenter(float_from_bytes(x.to(device))).argmax(1).cpu() for x in parts])

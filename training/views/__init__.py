@@ -1,0 +1,1 @@
+"""A generator -> a bank of view codes: `training views`."""
