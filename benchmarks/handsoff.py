@@ -24,8 +24,8 @@ from examples.demo.labels import labels_from_truth, labels_of_indices, truth_of_
 from training.__main__ import main as training_command
 from training.evaluate.evaluation import evaluation_of
 from training.evaluate.report import numbers_from_evaluation, write_report
-from training.frame import bytes_from_colours
 from training.images.image_set import image_set_from_folder
+from training.label_crop import bytes_from_colours
 from training.labels.write import write_labels
 from training.options import read_generator
 
@@ -46,8 +46,8 @@ def main(samples: int, images: int, out: Path) -> None:
             "--out", inverted,
         )  # fmt: skip
     image_set = image_set_from_folder(inverted)
-    truth = truth_of_indices(LABEL_SEED, indices, image_set.frame.grid)
-    labels = labels_from_truth(image_set.frame, image_set.stems, image_set.ws, truth)
+    truth = truth_of_indices(LABEL_SEED, indices, image_set.crop.grid)
+    labels = labels_from_truth(image_set.crop, image_set.stems, image_set.ws, truth)
     write_labels(inverted, labels)
     run("interpreter", "--labels", inverted, "--out", weights, "--force")
     interpreter, card = interpreter_from_file(weights)

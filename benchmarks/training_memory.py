@@ -23,12 +23,12 @@ from benchmarks.python_process import run_python
 from nets.features import hypercolumn
 from nets.interpreter import HeadConfig, Interpreter, member_as_sequential
 from nets.stylegan2 import Generator, GeneratorConfig, channels_from_base
-from training.frame import Frame
 from training.interpreter.config import FitConfig
 from training.interpreter.features import features_from_ws
 from training.interpreter.losses import Targets
 from training.interpreter.pixel_sampler import PixelSampler
 from training.interpreter.train import FitState, Step, head_configs, train_step
+from training.label_crop import LabelCrop
 from training.labels.labelled_set import LabelledSet
 
 GRID, CLASSES, HIDDEN, MEMBERS = 512, 19, (256, 32), 10
@@ -64,7 +64,7 @@ def generator_and_labels(images: int) -> tuple[Generator, LabelledSet]:
     rng = np.random.default_rng(0)
     squares = rng.integers(0, CLASSES, (images, GRID // 16, GRID // 16), dtype=np.uint8)
     return generator, LabelledSet(
-        Frame(GRID, 0, GRID),
+        LabelCrop(GRID, 0, GRID),
         tuple(str(i) for i in range(images)),
         rng.standard_normal((images, config.num_ws, config.w_dim)).astype(np.float32),
         masks=squares.repeat(16, axis=1).repeat(16, axis=2),
@@ -77,7 +77,7 @@ def ours(images: int) -> None:
     config = FitConfig(members=MEMBERS, hidden=HIDDEN)
     sampler = PixelSampler(labels, 1.0, 0)
     needed = sampler.drawn(STEPS, 1024)
-    features = features_from_ws(generator, labels.ws, labels.frame, needed=needed)
+    features = features_from_ws(generator, labels.ws, labels.crop, needed=needed)
     (head,) = head_configs(labels, config, features.features)
     interpreter = Interpreter((replace(head, outputs=CLASSES),)).train()
     state = FitState(interpreter, torch.optim.Adam(interpreter.parameters()))

@@ -23,8 +23,8 @@ from examples.demo.scene import (
 )
 from labelmint.latents import Purpose, latents
 from nets.generator import Generator
-from training.frame import Frame, frame_for_resolution
 from training.images.sample import SampleConfig, drawn_indices, sample_images
+from training.label_crop import LabelCrop, crop_for_resolution
 from training.labels.labelled_set import LabelledSet
 from training.labels.write import write_labels
 
@@ -37,22 +37,22 @@ RENDERED_AT_ONCE = 50
 def write_examples(generator: Generator, folder: Path, generator_sha256: str) -> None:
     """Picks 16 of 256 drawn latents that are spread over w, and labels their images."""
     config = SampleConfig(count=EXAMPLES, candidates=CANDIDATES, seed=LABEL_SEED)
-    frame = frame_for_resolution(generator.config.resolution)
+    crop = crop_for_resolution(generator.config.resolution)
     shutil.rmtree(folder, ignore_errors=True)  # of an earlier demo
-    images = sample_images(generator, config, frame, folder, generator_sha256)
-    truth = truth_of_indices(LABEL_SEED, drawn_indices(images), frame.grid)
-    labels = labels_from_truth(frame, images.stems, images.ws, truth)
+    images = sample_images(generator, config, crop, folder, generator_sha256)
+    truth = truth_of_indices(LABEL_SEED, drawn_indices(images), crop.grid)
+    labels = labels_from_truth(crop, images.stems, images.ws, truth)
     write_labels(folder, labels)
 
 
 @torch.no_grad()
 def labels_of_indices(generator: Generator, seed: int, indices: NDArray[np.int64]) -> LabelledSet:
     """Exact labels of the stream's samples of these indices, without truncation."""
-    frame = frame_for_resolution(generator.config.resolution)
+    crop = crop_for_resolution(generator.config.resolution)
     z = torch.from_numpy(latents(seed, Purpose.OBJECT, indices, Z_DIM))
     ws = generator.mapping(z)[:, None].repeat(1, generator.config.num_ws, 1).numpy()
-    truth = truth_of_indices(seed, indices, frame.grid)
-    return labels_from_truth(frame, [str(i) for i in indices], ws, truth)
+    truth = truth_of_indices(seed, indices, crop.grid)
+    return labels_from_truth(crop, [str(i) for i in indices], ws, truth)
 
 
 def truth_of_indices(seed: int, indices: NDArray[np.int64], resolution: int) -> SceneTruth:
@@ -70,12 +70,12 @@ def truth_of_indices(seed: int, indices: NDArray[np.int64], resolution: int) -> 
 
 
 def labels_from_truth(
-    frame: Frame, stems: Sequence[str], ws: NDArray[np.float32], truth: SceneTruth
+    crop: LabelCrop, stems: Sequence[str], ws: NDArray[np.float32], truth: SceneTruth
 ) -> LabelledSet:
     """The renderer in the annotator's place."""
     cards = [ClassCard(name=n, color=c) for n, c in zip(CLASS_NAMES, PALETTE, strict=True)]
     return LabelledSet(
-        frame,
+        crop,
         tuple(stems),
         ws,
         classes=Classes(cards),

@@ -8,8 +8,8 @@ import torch
 
 from checkpoints import Classes, classes_from_names
 from nets.stylegan2 import Generator, GeneratorConfig
-from training.frame import Frame, images_from_ws
 from training.images.image_set import ImageEntry, ImageSet, write_image_set
+from training.label_crop import LabelCrop, images_from_ws
 from training.labels.labelled_set import LabelledSet
 
 CLASSES = classes_from_names(["low", "high", "corner"])
@@ -24,18 +24,21 @@ def tiny_generator() -> Generator:
 
 
 def tiny_images(
-    folder: Path, images: int = 3, frame: Frame | None = None, source: tuple[int, int] | None = None
+    folder: Path,
+    images: int = 3,
+    crop: LabelCrop | None = None,
+    source: tuple[int, int] | None = None,
 ) -> ImageSet:
     """An image set of the tiny generator, a.png, b.png ...; `source` is their source_size."""
     torch.manual_seed(2)
-    generator, frame = tiny_generator(), frame or Frame(16, 0, 16)
+    generator, crop = tiny_generator(), crop or LabelCrop(16, 0, 16)
     ws = generator.mapping(torch.randn(images, 8))[:, None].expand(-1, 6, -1).contiguous().numpy()
     entries = [
         ImageEntry(file=f"{chr(97 + i)}.png", pixels_sha256="", source_size=source)
         for i in range(images)
     ]
-    pixels = images_from_ws(generator, ws, frame)
-    return write_image_set(folder, ws, pixels, frame, entries, SHA, {"by": "a test"})
+    pixels = images_from_ws(generator, ws, crop)
+    return write_image_set(folder, ws, pixels, crop, entries, SHA, {"by": "a test"})
 
 
 def tiny_labels(images: int = 4) -> LabelledSet:
@@ -50,7 +53,7 @@ def tiny_labels(images: int = 4) -> LabelledSet:
     visible = torch.ones(images)
     keypoints = torch.stack([peak % 16 + 0.5, peak // 16 + 0.5, visible], dim=1)[:, None]
     return LabelledSet(
-        Frame(16, 0, 16),
+        LabelCrop(16, 0, 16),
         tuple(chr(97 + i) for i in range(images)),
         ws.numpy(),
         classes=CLASSES,

@@ -64,7 +64,7 @@ def labelled(weights: Path, folder: Path, count: int = 4, seed: int = 3) -> Path
     grey = np.stack([images.image(row)[..., 0] for row in range(count)])
     masks = (grey > grey.mean(axis=(1, 2), keepdims=True)).astype(np.uint8)
     labels = LabelledSet(
-        images.frame,
+        images.crop,
         tuple(images.stems),
         images.ws,
         classes=CLASSES,

@@ -7,23 +7,23 @@ import torch
 from nets.features import Resize, hypercolumn
 from tests.training.sets import tiny_generator, tiny_labels
 from training.errors import TrainingError
-from training.frame import Frame
 from training.interpreter.features import features_from_ws
+from training.label_crop import LabelCrop
 
 
 @pytest.mark.parametrize("resize", ["bilinear", "nearest"])
-@pytest.mark.parametrize("frame", [Frame(16, 0, 16), Frame(8, 2, 5)])
+@pytest.mark.parametrize("crop", [LabelCrop(16, 0, 16), LabelCrop(8, 2, 5)])
 def test_gathered_features_are_the_hypercolumns_at_those_pixels(
-    frame: Frame, resize: Resize
+    crop: LabelCrop, resize: Resize
 ) -> None:
     generator, ws = tiny_generator(), tiny_labels().ws
-    features = features_from_ws(generator, ws, frame, resize, torch.float64)
+    features = features_from_ws(generator, ws, crop, resize, torch.float64)
     taps = [t.double() for t in generator.synthesis(torch.from_numpy(ws)).taps]
-    whole = hypercolumn(taps, frame.grid, resize)[:, :, frame.crop_top :][:, :, : frame.height]
+    whole = hypercolumn(taps, crop.grid, resize)[:, :, crop.top :][:, :, : crop.height]
     image, row, column = (
         a.flatten()
         for a in torch.meshgrid(
-            torch.arange(4), torch.arange(frame.height), torch.arange(frame.width), indexing="ij"
+            torch.arange(4), torch.arange(crop.height), torch.arange(crop.width), indexing="ij"
         )
     )
     gathered = features.gather(image, row, column)
@@ -34,10 +34,10 @@ def test_gathered_features_are_the_hypercolumns_at_those_pixels(
 
 @pytest.mark.parametrize("resize", ["bilinear", "nearest"])
 def test_pixels_that_are_needed_have_the_same_features_as_among_all(resize: Resize) -> None:
-    generator, ws, frame = tiny_generator(), tiny_labels().ws, Frame(8, 2, 5)
+    generator, ws, crop = tiny_generator(), tiny_labels().ws, LabelCrop(8, 2, 5)
     needed = np.random.default_rng(0).random((4, 5, 8)) < 0.3
-    whole = features_from_ws(generator, ws, frame, resize)
-    few = features_from_ws(generator, ws, frame, resize, needed=needed)
+    whole = features_from_ws(generator, ws, crop, resize)
+    few = features_from_ws(generator, ws, crop, resize, needed=needed)
     assert len(few.levels[-1].values) == needed.sum() < len(whole.levels[-1].values)
     chosen = tuple(torch.from_numpy(axis) for axis in needed.nonzero())
     assert torch.equal(few.gather(*chosen), whole.gather(*chosen))
@@ -47,7 +47,7 @@ def test_half_precision_is_only_the_storage() -> None:
     generator, ws = tiny_generator(), tiny_labels().ws
     chosen = torch.tensor([0, 3]), torch.tensor([5, 15]), torch.tensor([0, 9])
     half, whole = (
-        features_from_ws(generator, ws, Frame(16, 0, 16), "bilinear", storage).gather(*chosen)
+        features_from_ws(generator, ws, LabelCrop(16, 0, 16), "bilinear", storage).gather(*chosen)
         for storage in (torch.float16, torch.float32)
     )
     assert half.dtype == torch.float32
@@ -58,4 +58,4 @@ def test_features_past_half_precision_are_refused() -> None:
     generator = tiny_generator()
     generator.synthesis.get_parameter("b4.const").mul_(1e6)
     with pytest.raises(TrainingError, match=r"image 0 at 4 px has values that are not finite"):
-        features_from_ws(generator, tiny_labels().ws, Frame(16, 0, 16))
+        features_from_ws(generator, tiny_labels().ws, LabelCrop(16, 0, 16))

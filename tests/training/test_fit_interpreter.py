@@ -67,7 +67,7 @@ def test_a_smaller_head_leaves_the_others_bits_as_they_were() -> None:
 def fresh(config: FitConfig, dtype: torch.dtype = torch.float32) -> Fit:
     """A fit of the tiny set before its first step."""
     labels = tiny_labels()
-    features = features_from_ws(GENERATOR, labels.ws, labels.frame, config.resize, dtype)
+    features = features_from_ws(GENERATOR, labels.ws, labels.crop, config.resize, dtype)
     torch.manual_seed(config.seed)
     interpreter = Interpreter(head_configs(labels, config, features.features)).to(dtype).train()
     optimizer = adam_with_moments(interpreter.parameters(), config.learning_rate)

@@ -13,21 +13,21 @@ from PIL import Image
 from nets.config import GeneratorConfig
 from tests.training.sets import SHA, tiny_generator, tiny_images
 from training.errors import LabelError
-from training.frame import Frame, frame_for_resolution, images_from_ws
 from training.images.image_set import (
     ImageEntry,
     check_generator,
     image_set_from_folder,
     write_image_set,
 )
+from training.label_crop import LabelCrop, crop_for_resolution, images_from_ws
 
 
 def test_a_set_comes_back_from_disk_as_it_was(tmp_path: Path) -> None:
-    written = tiny_images(tmp_path, frame=Frame(16, 2, 12))
+    written = tiny_images(tmp_path, crop=LabelCrop(16, 2, 12))
     back = image_set_from_folder(tmp_path)
     np.testing.assert_array_equal(back.ws, written.ws)
-    assert back.index == written.index and back.frame == Frame(16, 2, 12)
-    expected = images_from_ws(tiny_generator(), written.ws, back.frame)
+    assert back.index == written.index and back.crop == LabelCrop(16, 2, 12)
+    expected = images_from_ws(tiny_generator(), written.ws, back.crop)
     for row in range(3):
         np.testing.assert_array_equal(back.image(row), expected[row])
     back.check_files()
@@ -86,7 +86,7 @@ def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:
     entries = [ImageEntry(file=name, pixels_sha256="") for name in ("a.png", "a.jpg")]
     ws, pixels = np.zeros((2, 6, 8), np.float32), np.zeros((2, 16, 16, 3), np.uint8)
     with pytest.raises(LabelError, match="two images are called a"):
-        write_image_set(tmp_path, ws, pixels, Frame(16, 0, 16), entries, SHA, {})
+        write_image_set(tmp_path, ws, pixels, LabelCrop(16, 0, 16), entries, SHA, {})
 
 
 def test_files_outside_the_folder_are_never_named(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_frames_outside_the_image_are_refused(
     grid: int, rows: tuple[int, int] | None, message: str
 ) -> None:
     with pytest.raises(Exception, match=message):
-        frame_for_resolution(16, grid, rows)
+        crop_for_resolution(16, grid, rows)
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])

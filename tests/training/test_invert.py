@@ -12,7 +12,6 @@ from torch import Tensor
 from nets.stylegan2 import Generator
 from tests.training.tiny_generator import tiny_generator
 from training.errors import TrainingError
-from training.frame import Frame, bytes_from_colours, framed
 from training.inversion.distances import STRUCTURE, structure_distance
 from training.inversion.optimise import (
     InvertConfig,
@@ -23,8 +22,9 @@ from training.inversion.optimise import (
     invert_images,
     learning_rate_at,
 )
+from training.label_crop import LabelCrop, bytes_from_colours, cropped
 
-FRAME = Frame(grid=16, crop_top=2, height=12)
+CROP = LabelCrop(grid=16, top=2, height=12)
 SHORT = InvertConfig(steps=12)
 WILD = InvertConfig(steps=12, learning_rate=1.0)  # some images end up worse than they started
 
@@ -40,8 +40,8 @@ def latents(generator: Generator, count: int, seed: int = 2) -> Tensor:
     return w[:, None].repeat(1, 6, 1)
 
 
-def images_of(generator: Generator, ws: Tensor, frame: Frame = FRAME) -> NDArray[np.uint8]:
-    return bytes_from_colours(framed(generator.synthesis(ws).image, frame))
+def images_of(generator: Generator, ws: Tensor, crop: LabelCrop = CROP) -> NDArray[np.uint8]:
+    return bytes_from_colours(cropped(generator.synthesis(ws).image, crop))
 
 
 def noise(count: int, seed: int = 3) -> NDArray[np.uint8]:
@@ -53,12 +53,12 @@ def test_the_image_of_a_known_latent_is_found_to_40_db(generator: Generator) -> 
     torch.manual_seed(0)
     start = truth + 0.4 * torch.randn_like(truth)
     config = InvertConfig(steps=100, latent_weight=0)
-    found = invert_images(generator, images_of(generator, truth), FRAME, config, start)
+    found = invert_images(generator, images_of(generator, truth), CROP, config, start)
     assert found.start.psnr_db.min() < 30 and found.best.psnr_db.min() > 40
 
 
 def test_no_point_of_the_way_is_better_than_the_best(generator: Generator) -> None:
-    found = invert_images(generator, images_of(generator, latents(generator, 3)), FRAME, WILD)
+    found = invert_images(generator, images_of(generator, latents(generator, 3)), CROP, WILD)
     assert (found.best.loss <= found.last.loss).all()
     assert (found.best.loss <= found.start.loss).all()
     assert (found.best.step > 0).any() and (found.best.step < 12).any()
@@ -68,11 +68,11 @@ def test_no_point_of_the_way_is_better_than_the_best(generator: Generator) -> No
 def test_the_best_latents_are_those_of_the_best_loss(generator: Generator) -> None:
     """And no alias of the last ones, as in the published code."""
     images = images_of(generator, latents(generator, 3))
-    found = invert_images(generator, images, FRAME, WILD)
+    found = invert_images(generator, images, CROP, WILD)
     earlier = found.best.step < 12
     assert earlier.any() and not torch.equal(found.best.ws[earlier], found.last.ws[earlier])
     targets = colours_from_bytes(images)
-    task = Task(generator, targets, found.start.ws, FRAME, STRUCTURE, SHORT)
+    task = Task(generator, targets, found.start.ws, CROP, STRUCTURE, SHORT)
     for fit in (found.start, found.best, found.last):
         torch.testing.assert_close(fit_of_ws(task, fit.ws, 0).loss, fit.loss)
 
@@ -80,7 +80,7 @@ def test_the_best_latents_are_those_of_the_best_loss(generator: Generator) -> No
 def test_the_loss_is_the_published_one(generator: Generator) -> None:
     ws, start = latents(generator, 2), latents(generator, 2, seed=4)
     targets = colours_from_bytes(noise(2))
-    fit = fit_of_ws(Task(generator, targets, start, FRAME, STRUCTURE, InvertConfig()), ws, 0)
+    fit = fit_of_ws(Task(generator, targets, start, CROP, STRUCTURE, InvertConfig()), ws, 0)
     for i in range(2):
         made = (generator.synthesis(ws[i : i + 1]).image[:, :, 2:14] + 1) / 2
         terms = (
@@ -110,29 +110,29 @@ def test_the_learning_rate_rises_for_a_twentieth_and_falls_for_a_quarter() -> No
 def test_the_neighbours_in_a_batch_change_nothing(generator: Generator) -> None:
     mine = noise(1)
     one, other = (np.concatenate([noise(2, seed), mine]) for seed in (5, 6))
-    a, b = (invert_images(generator, batch, FRAME, SHORT) for batch in (one, other))
+    a, b = (invert_images(generator, batch, CROP, SHORT) for batch in (one, other))
     assert torch.equal(a.last.ws[2], b.last.ws[2]) and torch.equal(a.best.loss[2:], b.best.loss[2:])
     assert not torch.equal(a.last.ws[0], b.last.ws[0])
 
 
 def test_the_batch_size_changes_nothing_but_rounding(generator: Generator) -> None:
     images = noise(3)
-    together = invert_images(generator, images, FRAME, SHORT)
-    apart = invert_images(generator, images, FRAME, replace(SHORT, at_once=1))
+    together = invert_images(generator, images, CROP, SHORT)
+    apart = invert_images(generator, images, CROP, replace(SHORT, at_once=1))
     torch.testing.assert_close(together.last.loss, apart.last.loss, rtol=1e-3, atol=0)
     torch.testing.assert_close(together.last.ws, apart.last.ws, rtol=0, atol=1e-2)
 
 
 def test_two_runs_are_equal(generator: Generator) -> None:
-    one, two = (invert_images(generator, noise(2), FRAME, SHORT) for _ in range(2))
+    one, two = (invert_images(generator, noise(2), CROP, SHORT) for _ in range(2))
     assert torch.equal(one.last.ws, two.last.ws) and torch.equal(one.best.ws, two.best.ws)
 
 
 def test_an_image_that_fails_does_not_touch_the_others(generator: Generator) -> None:
     images, start = noise(3), latents(generator, 3)
-    sound = invert_images(generator, images, FRAME, SHORT, start)
+    sound = invert_images(generator, images, CROP, SHORT, start)
     start[1] = 1e30
-    found = invert_images(generator, images, FRAME, SHORT, start)
+    found = invert_images(generator, images, CROP, SHORT, start)
     assert found.failed.tolist() == [False, True, False]
     for i in (0, 2):
         assert torch.equal(found.last.ws[i], sound.last.ws[i])
@@ -140,7 +140,7 @@ def test_an_image_that_fails_does_not_touch_the_others(generator: Generator) -> 
 
 def test_no_steps_give_the_start(generator: Generator) -> None:
     start = latents(generator, 2)
-    found = invert_images(generator, noise(2), FRAME, InvertConfig(steps=0), start)
+    found = invert_images(generator, noise(2), CROP, InvertConfig(steps=0), start)
     assert torch.equal(found.best.ws, start) and torch.equal(found.last.ws, start)
 
 
@@ -160,4 +160,4 @@ def test_extents_that_do_not_fit_are_refused(
     generator: Generator, images: NDArray[np.uint8], start: Tensor | None, words: str
 ) -> None:
     with pytest.raises(TrainingError, match=words):
-        invert_images(generator, images, FRAME, SHORT, start)
+        invert_images(generator, images, CROP, SHORT, start)

@@ -62,7 +62,7 @@ def test_real_pictures_become_a_set_of_images_and_latents(
     assert result.exit_code == 0, result.output
     found = image_set_from_folder(out)
     found.check_files()
-    assert found.stems == ["photo 0", "photo 1", "photo 2"] and str(found.frame) == "32x24"
+    assert found.stems == ["photo 0", "photo 1", "photo 2"] and str(found.crop) == "32x24"
     assert found.ws.shape == (3, 8, 12) and found.index.generator_sha256 == sha256_of_file(
         tiny_weights[0]
     )

@@ -17,12 +17,12 @@ from tests.training.killed import ended, files, killed, written
 from tests.training.tiny_generator import tiny_generator
 from training.__main__ import main
 from training.errors import TrainingError
-from training.frame import Frame
 from training.inversion.distances import STRUCTURE, Distance
 from training.inversion.train_encoder import EncoderFitConfig, fit_encoder
+from training.label_crop import LabelCrop
 from training.resume import StateFile, state_path
 
-FRAME = Frame(grid=16, crop_top=2, height=12)
+CROP = LabelCrop(grid=16, top=2, height=12)
 SHORT = EncoderFitConfig(latent_steps=3, image_steps=4, batch=4, iterations=2)
 STEPS = ["--latent-steps", "60", "--image-steps", "60", "--batch", "2", "--every", "4"]
 
@@ -62,9 +62,9 @@ def test_a_training_goes_on_to_the_last_bit_and_repeats_no_step(
     generator: Generator, tmp_path: Path, every: int, written_at: int
 ) -> None:
     unfinished = StateFile(tmp_path / "state", {}, every)
-    whole = fit_encoder(generator, FRAME, SHORT, STRUCTURE, unfinished).state_dict()
+    whole = fit_encoder(generator, CROP, SHORT, STRUCTURE, unfinished).state_dict()
     calls: list[int] = []
-    again = fit_encoder(generator, FRAME, SHORT, counting(calls), unfinished).state_dict()
+    again = fit_encoder(generator, CROP, SHORT, counting(calls), unfinished).state_dict()
     assert all(torch.equal(whole[name], again[name]) for name in whole)
     assert len(calls) == SHORT.iterations * (SHORT.steps - written_at)
 
@@ -74,7 +74,7 @@ def test_a_state_that_is_no_state_is_one_line(generator: Generator, tmp_path: Pa
     unfinished = StateFile(path, {"seed": 0}, every=4)
 
     def train(config: EncoderFitConfig = SHORT) -> None:
-        fit_encoder(generator, FRAME, config, STRUCTURE, unfinished)
+        fit_encoder(generator, CROP, config, STRUCTURE, unfinished)
 
     train()
     whole, data = tensors_from_file(path), path.read_bytes()

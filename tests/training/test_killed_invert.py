@@ -21,7 +21,6 @@ from tests.training.killed import ended, files, killed, written
 from tests.training.tiny_generator import tiny_generator
 from training.__main__ import main
 from training.errors import TrainingError
-from training.frame import Frame
 from training.inversion.distances import STRUCTURE, Distance
 from training.inversion.optimise import (
     UNFINISHED,
@@ -31,8 +30,9 @@ from training.inversion.optimise import (
     Parts,
     invert_images,
 )
+from training.label_crop import LabelCrop
 
-FRAME = Frame(grid=16, crop_top=2, height=12)
+CROP = LabelCrop(grid=16, top=2, height=12)
 SHORT = InvertConfig(steps=3, at_once=2)
 IMAGES = 5
 STEPS = 20
@@ -107,14 +107,14 @@ def same(one: Inversion, two: Inversion) -> bool:
 def test_only_what_is_missing_is_optimised_and_all_is_equal(
     generator: Generator, tmp_path: Path, missing: tuple[int, ...]
 ) -> None:
-    whole = invert_images(generator, noise(), FRAME, SHORT, parts=parts_in(tmp_path))
+    whole = invert_images(generator, noise(), CROP, SHORT, parts=parts_in(tmp_path))
     for first in missing:
         (tmp_path / f"{first:06d}.safetensors").unlink()
     calls: list[int] = []
     again = invert_images(
-        generator, noise(), FRAME, SHORT, None, counting(calls), parts_in(tmp_path)
+        generator, noise(), CROP, SHORT, None, counting(calls), parts_in(tmp_path)
     )
-    assert same(whole, again) and same(whole, invert_images(generator, noise(), FRAME, SHORT))
+    assert same(whole, again) and same(whole, invert_images(generator, noise(), CROP, SHORT))
     sizes = [1 if first == 4 else 2 for first in missing]
     assert calls == [size for size in sizes for _ in range(SHORT.steps + 1)]
 
@@ -122,14 +122,14 @@ def test_only_what_is_missing_is_optimised_and_all_is_equal(
 def test_an_image_that_failed_stays_failed(generator: Generator, tmp_path: Path) -> None:
     start = generator.mapping.w_avg.repeat(IMAGES, 6, 1)
     start[2] = 1e30
-    found = invert_images(generator, noise(), FRAME, SHORT, start, parts=parts_in(tmp_path))
-    again = invert_images(generator, noise(), FRAME, SHORT, start, parts=parts_in(tmp_path))
+    found = invert_images(generator, noise(), CROP, SHORT, start, parts=parts_in(tmp_path))
+    again = invert_images(generator, noise(), CROP, SHORT, start, parts=parts_in(tmp_path))
     assert again.failed.tolist() == found.failed.tolist() == [i == 2 for i in range(IMAGES)]
     assert torch.equal(again.last.ws[3:], found.last.ws[3:])
 
 
 def test_a_file_that_is_no_batch_is_one_line(generator: Generator, tmp_path: Path) -> None:
-    invert_images(generator, noise(), FRAME, SHORT, parts=parts_in(tmp_path))
+    invert_images(generator, noise(), CROP, SHORT, parts=parts_in(tmp_path))
     path = tmp_path / "000002.safetensors"
     whole, data = tensors_from_file(path), path.read_bytes()
     for change in (

@@ -9,11 +9,11 @@ from export.checks.reference import reference_outputs
 from export.graph.spec import LabelSpec
 from nets.features import Resize
 from tests.training.sets import partly_labelled, tiny_generator, tiny_labels
-from training.frame import Frame
 from training.interpreter.card import card_from_fit
 from training.interpreter.config import FitConfig
 from training.interpreter.predict import predictions
 from training.interpreter.train import fit_interpreter
+from training.label_crop import LabelCrop
 from training.labels.labelled_set import LabelledSet
 
 GENERATOR = tiny_generator()
@@ -23,7 +23,7 @@ def cropped(labels: LabelledSet) -> LabelledSet:
     assert labels.masks is not None and labels.depth is not None and labels.keypoints is not None
     return replace(
         labels,
-        frame=Frame(16, 3, 10),
+        crop=LabelCrop(16, 3, 10),
         masks=labels.masks[:, 3:13],
         depth=labels.depth[:, 3:13],
         keypoints=labels.keypoints - np.array([0, 3, 0], np.float32),

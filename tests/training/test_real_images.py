@@ -1,4 +1,4 @@
-"""Pictures become the frame's pixels upright and by their names, or a line says which cannot."""
+"""Pictures become the crop's pixels upright and by their names, or a line says which cannot."""
 
 import io
 from pathlib import Path
@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from training.errors import TrainingError
-from training.frame import Frame
-from training.images.photos import framed_picture, real_images_from_folder
+from training.images.photos import cropped_picture, real_images_from_folder
+from training.label_crop import LabelCrop
 
-FRAME = Frame(grid=16, crop_top=2, height=12)
+CROP = LabelCrop(grid=16, top=2, height=12)
 
 
 def noise(height: int, width: int, seed: int = 0) -> Image.Image:
@@ -27,7 +27,7 @@ def test_pictures_come_in_order_by_stem_and_others_are_named(tmp_path: Path) -> 
     (tmp_path / "notes.txt").write_text("no picture")
     (tmp_path / ".hidden.png").write_text("no picture")
     (tmp_path / "folder.png").mkdir()
-    real = real_images_from_folder(tmp_path, FRAME)
+    real = real_images_from_folder(tmp_path, CROP)
     assert real.names == ["a.png", "b.png", "c.png"] and real.ignored == ["notes.txt"]
     assert real.sizes == [(32, 24), (16, 12), (64, 48)]
     assert real.pixels.shape == (3, 12, 16, 3) and real.pixels.dtype == np.uint8
@@ -36,14 +36,14 @@ def test_pictures_come_in_order_by_stem_and_others_are_named(tmp_path: Path) -> 
 
 def test_pictures_are_averaged_over_area(tmp_path: Path) -> None:
     noise(36, 48).save(tmp_path / "a.png")
-    found, _ = framed_picture(tmp_path / "a.png", FRAME)
+    found, _ = cropped_picture(tmp_path / "a.png", CROP)
     mean = np.array(noise(36, 48)).reshape(12, 3, 16, 3, 3).mean(axis=(1, 3))
     assert np.abs(found - mean).max() <= 1  # Pillow rounds twice
 
 
 def test_small_pictures_are_enlarged(tmp_path: Path) -> None:
     noise(6, 8).save(tmp_path / "a.png")
-    assert framed_picture(tmp_path / "a.png", FRAME)[0].shape == (12, 16, 3)
+    assert cropped_picture(tmp_path / "a.png", CROP)[0].shape == (12, 16, 3)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -62,14 +62,14 @@ def test_the_exif_orientation_is_respected(tmp_path: Path, orientation: int) -> 
     exif = Image.Exif()
     exif[0x0112] = orientation
     stored.save(tmp_path / "a.png", exif=exif)
-    found, size = framed_picture(tmp_path / "a.png", FRAME)
+    found, size = cropped_picture(tmp_path / "a.png", CROP)
     assert np.array_equal(found, np.array(upright)) and size == (16, 12)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGBA", "CMYK", "YCbCr"])
 def test_every_mode_of_eight_bits_is_read(tmp_path: Path, mode: str) -> None:
     noise(12, 16).convert(mode).save(tmp_path / "a.tif")
-    assert framed_picture(tmp_path / "a.tif", FRAME)[0].shape == (12, 16, 3)
+    assert cropped_picture(tmp_path / "a.tif", CROP)[0].shape == (12, 16, 3)
 
 
 @pytest.mark.parametrize(
@@ -82,35 +82,35 @@ def test_the_shape_must_be_the_frames_but_for_rounding(
     path = tmp_path / "a.png"
     noise(height, width).save(path)
     if fits:
-        assert framed_picture(path, FRAME)[1] == (width, height)
+        assert cropped_picture(path, CROP)[1] == (width, height)
         return
     with pytest.raises(TrainingError) as caught:
-        framed_picture(path, FRAME)
+        cropped_picture(path, CROP)
     message = str(caught.value)
     assert str(path) in message and f"is {width}x{height} pixels; crop it to 16:12" in message
     advised = [int(n) for n in message.rsplit(" as ", 1)[1].split("x")]
     assert advised[0] <= width and advised[1] <= height
     noise(advised[1], advised[0]).save(path)
-    assert framed_picture(path, FRAME)[1] == tuple(advised)
+    assert cropped_picture(path, CROP)[1] == tuple(advised)
 
 
 def test_pictures_that_hold_more_than_colours_of_eight_bits_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     Image.fromarray(np.full((12, 16), np.nan, np.float32)).save(path)
     with pytest.raises(TrainingError, match=r"a\.tif has mode F; save it with eight bits"):
-        framed_picture(path, FRAME)
+        cropped_picture(path, CROP)
     Image.fromarray(np.full((12, 16), 40000, np.uint16)).save(path)
     with pytest.raises(TrainingError, match=r"a\.tif has mode I;16"):
-        framed_picture(path, FRAME)
+        cropped_picture(path, CROP)
     Image.new("RGBA", (16, 12), (1, 2, 3, 128)).save(path)
     with pytest.raises(TrainingError, match=r"a\.tif has transparent pixels"):
-        framed_picture(path, FRAME)
+        cropped_picture(path, CROP)
 
 
 def test_folders_that_cannot_be_used_are_refused_in_one_line(tmp_path: Path) -> None:
     def refused(folder: Path) -> str:
         with pytest.raises(TrainingError) as caught:
-            real_images_from_folder(folder, FRAME)
+            real_images_from_folder(folder, CROP)
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
@@ -147,6 +147,6 @@ def test_any_broken_file_gives_a_picture_or_one_line(
     path = tmp_path / "a.img"
     path.write_bytes(bytes(data[: max(1, len(data) - cut)]) if cut < len(data) else b"")
     try:
-        assert framed_picture(path, FRAME)[0].shape == (12, 16, 3)
+        assert cropped_picture(path, CROP)[0].shape == (12, 16, 3)
     except TrainingError as error:
         assert str(path) in str(error) and "\n" not in str(error)

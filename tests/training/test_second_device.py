@@ -24,7 +24,6 @@ from tests.training.ellipsoid_sets import BANK, EXTENT, sets_of_ellipsoids
 from tests.training.second_device import DEVICE, WrongDevice, second_device
 from tests.training.sets import CLASSES, tiny_generator, tiny_labels
 from training.evaluate.evaluation import evaluate
-from training.frame import Frame, images_from_ws
 from training.images.sample import SampleConfig, drawn_w, truncated
 from training.images.sources import Pool
 from training.interpreter.card import card_from_fit
@@ -36,12 +35,13 @@ from training.inverse_graphics.run import silhouettes_met
 from training.inverse_graphics.train import InverseTraining
 from training.inversion.optimise import InvertConfig, invert_images
 from training.inversion.train_encoder import EncoderFitConfig, fit_encoder, ws_from_images
+from training.label_crop import LabelCrop, images_from_ws
 from training.refiner.config import RefinerFit
 from training.refiner.run import Run, run_refiner
 from training.views.bank import small_images
 
 CPU = torch.device("cpu")
-FRAME = Frame(grid=16, crop_top=2, height=12)
+CROP = LabelCrop(grid=16, top=2, height=12)
 FIT = FitConfig(members=2, steps=5, pixels=256, learning_rate=1e-2)
 INVERSE = InverseFit(
     InverseGraphicsConfig(extent=EXTENT, hidden=32, texture=8, camera=True),
@@ -118,19 +118,19 @@ def test_an_encoder_is_fitted_and_used_where_its_generator_is(device: torch.devi
     config = EncoderFitConfig(latent_steps=2, image_steps=2, batch=4, iterations=2)
     images = np.random.default_rng(0).integers(0, 256, (3, 12, 16, 3), np.uint8)
     here, there = tiny_generator(), tiny_generator().to(device)
-    expected = fit_encoder(here, FRAME, config)
-    found = fit_encoder(there, FRAME, config)
+    expected = fit_encoder(here, CROP, config)
+    found = fit_encoder(there, CROP, config)
     assert next(found.parameters()).device == device
-    ws = ws_from_images(found, there, images, FRAME)
-    assert torch.equal(ws, ws_from_images(expected, here, images, FRAME))
+    ws = ws_from_images(found, there, images, CROP)
+    assert torch.equal(ws, ws_from_images(expected, here, images, CROP))
     assert same(found.cpu(), expected)
 
 
 def test_images_are_inverted_where_the_generator_is(device: torch.device) -> None:
     images = np.random.default_rng(0).integers(0, 256, (3, 12, 16, 3), np.uint8)
     config = InvertConfig(steps=4, at_once=2)
-    expected = invert_images(tiny_generator(), images, FRAME, config)
-    found = invert_images(tiny_generator().to(device), images, FRAME, config)
+    expected = invert_images(tiny_generator(), images, CROP, config)
+    found = invert_images(tiny_generator().to(device), images, CROP, config)
     assert torch.equal(found.best.ws, expected.best.ws) and found.failed.device.type == "cpu"
 
 
@@ -166,7 +166,7 @@ def test_images_are_drawn_and_labelled_where_the_generator_is(device: torch.devi
     ws = truncated(here, drawn_w(here, config), config)
     codes = ws[:, :2]
     assert (truncated(there, drawn_w(there, config), config) == ws).all()
-    assert (images_from_ws(there, ws, FRAME) == images_from_ws(here, ws, FRAME)).all()
+    assert (images_from_ws(there, ws, CROP) == images_from_ws(here, ws, CROP)).all()
     assert (small_images(there, codes) == small_images(here, codes)).all()
 
 

@@ -15,8 +15,8 @@ from labelmint.latents import Purpose, latents
 from tests.training.sets import SHA, tiny_generator
 from training.__main__ import main
 from training.errors import TrainingError
-from training.frame import Frame, images_from_ws
 from training.images.sample import spread_rows
+from training.label_crop import LabelCrop, images_from_ws
 from training.views.bank import (
     ViewsConfig,
     bank_from_cameras,
@@ -106,10 +106,10 @@ def test_views_that_look_alike_are_not_taken_both() -> None:
 
 def test_the_view_rows_alone_decide_the_small_images() -> None:
     codes = drawn_rows(GENERATOR, CONFIG, 3)[:, :2]
-    images = images_of_average(GENERATOR, codes, Frame(16, 0, 16))
+    images = images_of_average(GENERATOR, codes, LabelCrop(16, 0, 16))
     ws = np.tile(GENERATOR.mapping.w_avg.numpy(), (3, 6, 1))
     ws[:, :2] = codes
-    assert (images == images_from_ws(GENERATOR, ws, Frame(16, 0, 16))).all()
+    assert (images == images_from_ws(GENERATOR, ws, LabelCrop(16, 0, 16))).all()
 
 
 def test_cameras_are_spread_over_azimuth_and_stay_with_their_codes() -> None:

@@ -65,12 +65,12 @@ def evaluate(
 def check_same_meaning(
     card: InterpreterCard, truth: LabelledSet, weights: Path, folder: Path
 ) -> None:
-    """Raises LabelError unless both have the same frame, classes and keypoints."""
-    frame = truth.frame
-    if (card.grid, card.crop_top, card.height) != (frame.grid, frame.crop_top, frame.height):
+    """Raises LabelError unless both have the same crop, classes and keypoints."""
+    crop = truth.crop
+    if (card.grid, card.crop_top, card.height) != (crop.grid, crop.top, crop.height):
         raise LabelError(
             f"{weights} labels {card.width}x{card.height} pixels of a grid of {card.grid} from row "
-            f"{card.crop_top}; {folder} has {frame} of {frame.grid} from row {frame.crop_top}"
+            f"{card.crop_top}; {folder} has {crop} of {crop.grid} from row {crop.top}"
         )
     pairs = [
         (

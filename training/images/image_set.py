@@ -18,7 +18,7 @@ from PIL import Image
 from checkpoints import write_text
 from nets.config import GeneratorConfig
 from training.errors import LabelError
-from training.frame import Frame
+from training.label_crop import LabelCrop
 
 INDEX, LATENTS, IMAGES = "index.json", "latents.npy", "images"
 MAX_INDEX_BYTES = 64 << 20
@@ -59,9 +59,9 @@ class ImageSet:
         return len(self.ws)
 
     @property
-    def frame(self) -> Frame:
+    def crop(self) -> LabelCrop:
         """Extent of every image."""
-        return Frame(self.index.grid, self.index.crop_top, self.index.height)
+        return LabelCrop(self.index.grid, self.index.crop_top, self.index.height)
 
     @property
     def stems(self) -> list[str]:
@@ -89,7 +89,7 @@ def write_image_set(
     folder: Path,
     ws: NDArray[np.float32],  # [n, num_ws, w_dim]
     images: NDArray[np.uint8],  # [n, height, width, 3]
-    frame: Frame,
+    crop: LabelCrop,
     entries: Sequence[ImageEntry],  # their hashes are filled in here
     generator_sha256: str,
     made: dict[str, str | int | float | bool | None],
@@ -111,9 +111,9 @@ def write_image_set(
         format=1,
         generator_sha256=generator_sha256,
         latents_sha256=sha256_of_array(ws),
-        grid=frame.grid,
-        crop_top=frame.crop_top,
-        height=frame.height,
+        grid=crop.grid,
+        crop_top=crop.top,
+        height=crop.height,
         made=made,
         images=[
             msgspec.structs.replace(entry, pixels_sha256=sha256_of_array(pixels))
@@ -158,9 +158,9 @@ def check_generator(
             f"latents are {list(images.ws.shape[1:])} per image; this generator reads "
             f"{list(expected)} (num_ws, w_dim)"
         )
-    if images.frame.grid > config.resolution:
+    if images.crop.grid > config.resolution:
         raise LabelError(
-            f"the grid of {images.folder} is {images.frame.grid}; this generator has "
+            f"the grid of {images.folder} is {images.crop.grid}; this generator has "
             f"{config.resolution} pixels"
         )
 

@@ -1,4 +1,4 @@
-"""A folder of photographs -> pixels of the frame, by name."""
+"""A folder of photographs -> pixels of the crop, by name."""
 
 import warnings
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from training.errors import TrainingError
-from training.frame import Frame
+from training.label_crop import LabelCrop
 
 # What eight bits a channel hold; others (I;16, F) would be cut off in conversion.
 MODES = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "LAB",
@@ -20,7 +20,7 @@ MODES = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK",
 
 @dataclass(frozen=True)
 class RealImages:
-    """n pictures, by name, upright and resized to the frame."""
+    """n pictures, by name, upright and resized to the crop."""
 
     paths: list[Path]
     sizes: list[tuple[int, int]]  # width and height of the upright files
@@ -29,18 +29,18 @@ class RealImages:
 
     @property
     def names(self) -> list[str]:
-        """File names of the framed pictures; their stems are the files' own."""
+        """File names of the cropped pictures; their stems are the files' own."""
         return [f"{path.stem}.png" for path in self.paths]
 
 
-def real_images_from_folder(folder: Path, frame: Frame) -> RealImages:
+def real_images_from_folder(folder: Path, crop: LabelCrop) -> RealImages:
     """Reads every picture of a folder, in the order of their names; folders in it are left.
 
     Raises TrainingError naming the first file that cannot be used, and why.
     """
     paths, ignored = pictures_of_folder(folder)
-    framed, sizes = zip(*(framed_picture(path, frame) for path in paths), strict=True)
-    return RealImages(paths, list(sizes), np.stack(framed), ignored)
+    cropped, sizes = zip(*(cropped_picture(path, crop) for path in paths), strict=True)
+    return RealImages(paths, list(sizes), np.stack(cropped), ignored)
 
 
 def pictures_of_folder(folder: Path) -> tuple[list[Path], list[str]]:
@@ -55,24 +55,24 @@ def pictures_of_folder(folder: Path) -> tuple[list[Path], list[str]]:
     return paths, ignored
 
 
-def framed_picture(path: Path, frame: Frame) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+def cropped_picture(path: Path, crop: LabelCrop) -> tuple[NDArray[np.uint8], tuple[int, int]]:
     """uint8 [height, width, 3], turned as its EXIF orientation says, averaged down (or
-    interpolated up) to the frame; and the width and height of the upright file.
+    interpolated up) to the crop; and the width and height of the upright file.
 
     Raises TrainingError.
     """
     image = upright_picture(path)
     width, height = image.size
     # Less than a pixel of the file is rounding, not a wrong shape.
-    if abs(height - width * frame.height / frame.width) >= 1:
+    if abs(height - width * crop.height / crop.width) >= 1:
         raise TrainingError(
-            f"{path} is {width}x{height} pixels; crop it to {frame.width}:{frame.height} "
-            f"(width:height), the shape of the labels, as {_cropped(width, height, frame)}"
+            f"{path} is {width}x{height} pixels; crop it to {crop.width}:{crop.height} "
+            f"(width:height), the shape of the labels, as {_cropped(width, height, crop)}"
         )
-    if (width, height) != (frame.width, frame.height):
-        down = width >= frame.width and height >= frame.height
+    if (width, height) != (crop.width, crop.height):
+        down = width >= crop.width and height >= crop.height
         filter_ = Image.Resampling.BOX if down else Image.Resampling.BICUBIC
-        image = image.resize((frame.width, frame.height), filter_)
+        image = image.resize((crop.width, crop.height), filter_)
     return np.array(image), (width, height)
 
 
@@ -100,10 +100,10 @@ def _without_warnings() -> Iterator[None]:
         yield
 
 
-def _cropped(width: int, height: int, frame: Frame) -> str:
-    """The largest size of the frame's shape within a picture, in words."""
-    scale = min(width / frame.width, height / frame.height)
-    return f"{max(1, round(frame.width * scale))}x{max(1, round(frame.height * scale))}"
+def _cropped(width: int, height: int, crop: LabelCrop) -> str:
+    """The largest size of the crop's shape within a picture, in words."""
+    scale = min(width / crop.width, height / crop.height)
+    return f"{max(1, round(crop.width * scale))}x{max(1, round(crop.height * scale))}"
 
 
 def _files(folder: Path) -> tuple[list[Path], list[str]]:

@@ -13,8 +13,8 @@ from tqdm import tqdm
 from labelmint.latents import Purpose, classes, latents
 from nets.generator import Generator
 from training.errors import TrainingError
-from training.frame import Frame, images_from_ws
 from training.images.image_set import ImageEntry, ImageSet, refuse_existing_set, write_image_set
+from training.label_crop import LabelCrop, images_from_ws
 
 MAPPED_AT_ONCE = 256
 INDEX_OF_SEED = "index "
@@ -79,7 +79,7 @@ def _squared(points: NDArray[np.floating], centres: NDArray[np.floating]) -> NDA
 
 
 def sample_images(
-    generator: Generator, config: SampleConfig, frame: Frame, folder: Path, generator_sha256: str
+    generator: Generator, config: SampleConfig, crop: LabelCrop, folder: Path, generator_sha256: str
 ) -> ImageSet:
     """Draws candidates, chooses among their w, writes the chosen as an image set.
 
@@ -94,12 +94,12 @@ def sample_images(
         rows = spread_rows(w, config.count)
     ws = truncated(generator, w[rows], config)
     chunks = np.array_split(ws, len(ws))
-    images = [images_from_ws(generator, chunk, frame) for chunk in tqdm(chunks, desc="images")]
+    images = [images_from_ws(generator, chunk, crop) for chunk in tqdm(chunks, desc="images")]
     return write_image_set(
         folder,
         ws,
         np.concatenate(images),
-        frame,
+        crop,
         entries_from_names(names_for_count(config.count), [f"{INDEX_OF_SEED}{i}" for i in rows]),
         generator_sha256,
         {"by": "python -m training sample", **asdict(config)},

@@ -5,8 +5,8 @@ from pathlib import Path
 import click
 import torch
 
-from training.frame import frame_for_resolution
 from training.images.sample import Choice, SampleConfig, sample_images
+from training.label_crop import crop_for_resolution
 from training.options import (
     FOLDER,
     device_option,
@@ -68,6 +68,6 @@ def sample(
         psi=card.truncation_psi if psi is None else psi,
         cutoff=card.truncation_cutoff if cutoff is None else cutoff,
     )
-    frame = frame_for_resolution(generator.config.resolution, grid, rows)
-    sample_images(generator.to(device), config, frame, out, sha256)
-    click.echo(f"wrote {count} images of {frame} pixels, their latents and their index to {out}")
+    crop = crop_for_resolution(generator.config.resolution, grid, rows)
+    sample_images(generator.to(device), config, crop, out, sha256)
+    click.echo(f"wrote {count} images of {crop} pixels, their latents and their index to {out}")

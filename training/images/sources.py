@@ -15,9 +15,9 @@ from tqdm import tqdm
 from labelmint import Client
 from labelmint.errors import LabelmintError
 from training.errors import RefinerError
-from training.frame import frame_for_resolution, images_from_ws
 from training.images.image_set import IMAGES, INDEX, image_set_from_folder, read_rgb
 from training.images.sample import SampleConfig, drawn_w, truncated
+from training.label_crop import crop_for_resolution, images_from_ws
 from training.options import read_generator
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -76,9 +76,9 @@ def pool_from_generator(
     psi, cutoff = card.truncation_psi, card.truncation_cutoff
     config = SampleConfig(count, count, seed, psi, cutoff)
     ws = truncated(generator, drawn_w(generator, config), config)
-    frame = frame_for_resolution(generator.config.resolution)
+    crop = crop_for_resolution(generator.config.resolution)
     chunks = np.array_split(ws, -(-count // AT_ONCE))
-    parts = [images_from_ws(generator, chunk, frame) for chunk in tqdm(chunks, desc="images")]
+    parts = [images_from_ws(generator, chunk, crop) for chunk in tqdm(chunks, desc="images")]
     return Pool(_tensor(np.concatenate(parts)), None, tuple(card.licences), sha256)
 
 

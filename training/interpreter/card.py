@@ -34,7 +34,7 @@ def card_from_fit(
             classes=labels.classes.cards, ignore_id=labels.classes.ignore_id
         )
     if labels.keypoints is not None:
-        sigma_px = config.sigma(labels.frame.grid)
+        sigma_px = config.sigma(labels.crop.grid)
         keypoints = KeypointsCard(
             names=list(labels.keypoint_names),
             skeleton=list(labels.skeleton),
@@ -50,10 +50,10 @@ def card_from_fit(
         generator_sha256=generator_sha256,
         tap_recipe=tap_recipe,
         features=interpreter.head(heads[0].kind).config.features,
-        grid=labels.frame.grid,
-        crop_top=labels.frame.crop_top,
-        height=labels.frame.height,
-        width=labels.frame.width,
+        grid=labels.crop.grid,
+        crop_top=labels.crop.top,
+        height=labels.crop.height,
+        width=labels.crop.width,
         resize=config.resize,
         score_source=heads[0].kind,
         licences=licences,

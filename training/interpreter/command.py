@@ -182,7 +182,7 @@ def check_config(config: FitConfig, out: Path) -> None:
 def digest_of_labels(labels: LabelledSet) -> str:
     """A hash of all that a fit sees of them."""
     count = 0 if labels.classes is None else len(labels.classes.cards)
-    seen = (labels.frame, labels.stems, count, labels.ignore_id)
+    seen = (labels.crop, labels.stems, count, labels.ignore_id)
     digest = hashlib.sha256(repr(seen).encode())
     for array in (labels.ws, labels.masks, labels.keypoints, labels.depth):
         if array is not None:

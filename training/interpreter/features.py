@@ -16,7 +16,7 @@ from tqdm import tqdm
 from nets.features import Resize, reduce_tap
 from nets.generator import Generator
 from training.errors import TrainingError
-from training.frame import Frame
+from training.label_crop import LabelCrop
 
 
 @dataclass(frozen=True)
@@ -36,19 +36,19 @@ class Level:
 class PixelFeatures:
     """Features of any pixel of n images, as `nets.features.hypercolumn` has them."""
 
-    def __init__(self, levels: list[Level], frame: Frame, resize: Resize) -> None:
+    def __init__(self, levels: list[Level], crop: LabelCrop, resize: Resize) -> None:
         self.levels = levels
-        self.frame = frame
+        self.crop = crop
         self.resize = resize
         self.features = sum(level.values.shape[1] for level in levels)
 
     def gather(self, images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        """images, rows, columns int64 [P], within the frame -> float32 or float64 [P, D]."""
-        rows = rows + self.frame.crop_top
+        """images, rows, columns int64 [P], within the crop -> float32 or float64 [P, D]."""
+        rows = rows + self.crop.top
         return torch.cat([self._of_level(v, images, rows, columns) for v in self.levels], dim=1)
 
     def _of_level(self, level: Level, images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        r, grid = level.extent, self.frame.grid
+        r, grid = level.extent, self.crop.grid
         start = images * r * r
         if self.resize == "nearest" or r == grid:
             return level.at(start + rows * r // grid * r + columns * r // grid)
@@ -83,10 +83,10 @@ def computed(stored: Tensor) -> Tensor:
 def features_from_ws(
     generator: Generator,
     ws: NDArray[np.float32],
-    frame: Frame,
+    crop: LabelCrop,
     resize: Resize = "bilinear",
     storage: torch.dtype = torch.float16,
-    needed: NDArray[np.bool_] | None = None,  # [n, H, W], of the frame; None: every pixel
+    needed: NDArray[np.bool_] | None = None,  # [n, H, W], of the crop; None: every pixel
 ) -> PixelFeatures:
     """Runs the generator on w+ [n, num_ws, w_dim], one image at a time, and keeps its taps where it
     runs.
@@ -96,22 +96,26 @@ def features_from_ws(
     """
     levels: list[Level] = []
     device = generator.mapping.w_avg.device
-    kept = None if needed is None else [torch.from_numpy(_of_grid(n, frame)) for n in needed]
+    kept = None if needed is None else [torch.from_numpy(_of_grid(n, crop)) for n in needed]
     for i, row in enumerate(tqdm(torch.from_numpy(ws).to(device), desc="taps", unit="image")):
-        taps = [reduce_tap(t, frame.grid) for t in generator.synthesis(row[None]).taps]
+        taps = [reduce_tap(t, crop.grid) for t in generator.synthesis(row[None]).taps]
         groups = [list(group) for _, group in groupby(taps, key=lambda t: t.shape[-1])]
         if i == 0:
-            levels = [_empty_level(len(ws), group, frame, storage, kept) for group in groups]
+            levels = [_empty_level(len(ws), group, crop, storage, kept) for group in groups]
         for level, group in zip(levels, groups, strict=True):
             _store(level, i, group, kept)
-    return PixelFeatures(levels, frame, resize)
+    return PixelFeatures(levels, crop, resize)
 
 
 def _empty_level(
-    images: int, taps: list[Tensor], frame: Frame, storage: torch.dtype, kept: list[Tensor] | None
+    images: int,
+    taps: list[Tensor],
+    crop: LabelCrop,
+    storage: torch.dtype,
+    kept: list[Tensor] | None,
 ) -> Level:
     extent, channels = taps[0].shape[-1], sum(t.shape[1] for t in taps)
-    if kept is None or extent != frame.grid:
+    if kept is None or extent != crop.grid:
         rows, position = images * extent**2, None
     else:
         chosen = torch.cat(kept)
@@ -142,8 +146,8 @@ def _store(level: Level, image: int, taps: list[Tensor], kept: list[Tensor] | No
             )
 
 
-def _of_grid(needed: NDArray[np.bool_], frame: Frame) -> NDArray[np.bool_]:
-    """[H, W] of the frame -> [grid * grid]."""
-    whole = np.zeros((frame.grid, frame.grid), bool)
-    whole[frame.crop_top : frame.crop_top + frame.height] = needed
+def _of_grid(needed: NDArray[np.bool_], crop: LabelCrop) -> NDArray[np.bool_]:
+    """[H, W] of the crop -> [grid * grid]."""
+    whole = np.zeros((crop.grid, crop.grid), bool)
+    whole[crop.top : crop.top + crop.height] = needed
     return whole.ravel()

@@ -29,7 +29,7 @@ class Targets:
         self.masks = tensor(labels.masks)
         self.ignore_id = labels.ignore_id
         self.keypoints = tensor(labels.keypoints)
-        self.sigma_px = config.sigma(labels.frame.grid)
+        self.sigma_px = config.sigma(labels.crop.grid)
         self.depth_mean, self.depth_std = 0.0, 1.0
         self.depth = None
         if labels.depth is not None:

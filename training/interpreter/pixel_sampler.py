@@ -19,7 +19,7 @@ _DRAW, _SHUFFLE = 0, 1  # what random numbers are for
 
 @dataclass(frozen=True)
 class Pixels:
-    """P chosen pixels: int64 [P] each, within the frame."""
+    """P chosen pixels: int64 [P] each, within the crop."""
 
     images: Tensor
     rows: Tensor
@@ -50,7 +50,7 @@ class PixelSampler:
         seed: int,
         device: torch.device | None = None,  # of the chosen pixels
     ) -> None:
-        self.frame = labels.frame
+        self.crop = labels.crop
         self.device = device
         self.seed = seed
         self.labelled = [_labelled(labels, i) for i in range(len(labels))]
@@ -69,7 +69,7 @@ class PixelSampler:
 
     def drawn(self, steps: int, count: int) -> NDArray[np.bool_]:
         """The pixels that `draw` gives in steps 0 to `steps`, bool [n, H, W]."""
-        found = np.zeros((len(self.labelled), self.frame.height, self.frame.width), bool)
+        found = np.zeros((len(self.labelled), self.crop.height, self.crop.width), bool)
         for step in range(steps):
             pixels = self.draw(step, count)
             found[pixels.images.cpu(), pixels.rows.cpu(), pixels.columns.cpu()] = True
@@ -97,7 +97,7 @@ class PixelSampler:
         return np.concatenate([uniform, regions.members[within]]).astype(np.int64)
 
     def _pixels(self, images: NDArray[np.int64], positions: NDArray[np.integer]) -> Pixels:
-        width = self.frame.width
+        width = self.crop.width
         chosen = np.stack([images, positions // width, positions % width]).astype(np.int64)
         return Pixels(*torch.from_numpy(chosen).to(self.device))
 
@@ -108,7 +108,7 @@ def _random(seed: int, counter: int, purpose: int) -> np.random.Generator:
 
 def _labelled(labels: LabelledSet, i: int) -> NDArray[np.int32]:
     """Pixels with any label."""
-    known = np.zeros((labels.frame.height, labels.frame.width), bool)
+    known = np.zeros((labels.crop.height, labels.crop.width), bool)
     if labels.masks is not None:
         known |= labels.masks[i] != labels.ignore_id
     if labels.depth is not None:
@@ -128,7 +128,7 @@ def _regions(labels: LabelledSet, i: int, sigma_px: float) -> Regions:
         parts = np.split(order, first[1:])
         found += [part for k, part in zip(ids, parts, strict=True) if k != labels.ignore_id]
     if labels.keypoints is not None:
-        row, column = np.ogrid[: labels.frame.height, : labels.frame.width]
+        row, column = np.ogrid[: labels.crop.height, : labels.crop.width]
         for x, y, visible in labels.keypoints[i]:
             disc = np.hypot(column + 0.5 - x, row + 0.5 - y) <= AROUND_SIGMAS * sigma_px
             if visible > 0 and disc.any():

@@ -95,7 +95,7 @@ def _members(head: EnsembleHead) -> list[nn.Sequential]:
 def _map(
     member: nn.Sequential, levels: list[Tensor], grid: int, resize: Resize, rows: slice
 ) -> Tensor:
-    """One member's raw output at every pixel of the frame, [H, W, outputs]."""
+    """One member's raw output at every pixel of the crop, [H, W, outputs]."""
     first = member[0]
     assert isinstance(first, nn.Linear)
     total = first.bias[:, None, None]  # [h1, 1, 1]

@@ -117,11 +117,11 @@ def fit_interpreter(
     """
     check_labels(generator, labels, config)
     device = generator.mapping.w_avg.device
-    sampler = PixelSampler(labels, config.sigma(labels.frame.grid), config.seed, device)
+    sampler = PixelSampler(labels, config.sigma(labels.crop.grid), config.seed, device)
     every = sum(len(positions) for positions in sampler.labelled)
     most = config.schedule == "published" or config.steps * config.pixels > every
     needed = None if most else sampler.drawn(config.steps, config.pixels)
-    features = features_from_ws(generator, labels.ws, labels.frame, config.resize, needed=needed)
+    features = features_from_ws(generator, labels.ws, labels.crop, config.resize, needed=needed)
     torch.manual_seed(config.seed)
     interpreter = Interpreter(head_configs(labels, config, features.features)).to(device)
     adam = adam_with_moments(interpreter.parameters(), config.learning_rate, fused=True)
@@ -215,9 +215,9 @@ def check_labels(generator: Generator, labels: LabelledSet, config: FitConfig) -
             f"latents are {list(labels.ws.shape[1:])} per image; this generator reads "
             f"{list(expected)} (num_ws, w_dim)"
         )
-    if labels.frame.grid > generator.config.resolution:
+    if labels.crop.grid > generator.config.resolution:
         raise LabelError(
-            f"labels lie on a grid of {labels.frame.grid}; this generator has "
+            f"labels lie on a grid of {labels.crop.grid}; this generator has "
             f"{generator.config.resolution} pixels"
         )
     given = {"segmentation": labels.masks, "keypoints": labels.keypoints, "depth": labels.depth}

@@ -11,7 +11,6 @@ from checkpoints import EncoderCard, encoder_from_file, sha256_of_file
 from nets.encoder import Encoder
 from nets.generator import Generator
 from training.errors import TrainingError
-from training.frame import Frame, frame_for_resolution, images_from_ws
 from training.images.image_set import (
     IMAGES,
     ImageEntry,
@@ -41,6 +40,7 @@ from training.inversion.report import (
 )
 from training.inversion.sheet import write_sheets
 from training.inversion.train_encoder import ws_from_images
+from training.label_crop import LabelCrop, crop_for_resolution, images_from_ws
 from training.options import (
     FILE,
     FOLDER,
@@ -126,7 +126,7 @@ def invert(
 ) -> None:
     """Finds the latents of real images, so that labels of real images can train.
 
-    Writes the framed images, their latents, the index that pairs them, report.json and sheets.
+    Writes the cropped images, their latents, the index that pairs them, report.json and sheets.
     Batches that are done lie in --out, and the same command goes on after them.
     """
     refuse_existing_set(out)
@@ -142,8 +142,8 @@ def invert(
         at_once=batch,
     )
     judgement = Judgement(keep, on_bad, min_psnr, max_mads)
-    encoder, frame = encoder_and_frame(encoder_path, generator, sha256, grid, rows)
-    real = real_images_from_folder(images, frame)
+    encoder, crop = encoder_and_crop(encoder_path, generator, sha256, grid, rows)
+    real = real_images_from_folder(images, crop)
     if real.ignored:
         click.echo(f"not pictures, left out: {', '.join(real.ignored)}")
     distance, words = distance_from_name(distance_name, vgg_weights, device)
@@ -159,7 +159,7 @@ def invert(
     recipe = {
         **identity_of_generator(generator, sha256),
         "encoder weights": encoder_sha256,
-        **asdict(frame),
+        **asdict(crop),
         "images": sha256_of_array(real.pixels),
         **asdict(config),
         "at_once": at_once,
@@ -172,8 +172,8 @@ def invert(
     generator.to(device)
     start = None
     if encoder is not None:
-        start = ws_from_images(encoder.to(device), generator, real.pixels, frame)
-    inversion = invert_images(generator, real.pixels, frame, config, start, distance, parts)
+        start = ws_from_images(encoder.to(device), generator, real.pixels, crop)
+    inversion = invert_images(generator, real.pixels, crop, config, start, distance, parts)
 
     made: dict[str, str | int | float | bool | None] = {
         "by": "python -m training invert",
@@ -187,39 +187,39 @@ def invert(
     kept = kept_fit(inversion, keep)
     write_report(out, report)
     start_name = str(made["start"])
-    shown = [images_from_ws(generator, fit.ws.numpy(), frame) for fit in (inversion.start, kept)]
+    shown = [images_from_ws(generator, fit.ws.numpy(), crop) for fit in (inversion.start, kept)]
     sheets = write_sheets(out, report, start_name, keep, (real.pixels, *shown))
     click.echo(table_of_report(report, start_name))
     click.echo(f"wrote {out / 'report.json'} and {', '.join(path.name for path in sheets)}")
-    write_kept(out, real, kept, frame, report, sha256)
+    write_kept(out, real, kept, crop, report, sha256)
     parts.remove()
 
 
-def encoder_and_frame(
+def encoder_and_crop(
     path: Path | None,
     generator: Generator,
     sha256: str,
     grid: int | None,
     rows: tuple[int, int] | None,
-) -> tuple[Encoder | None, Frame]:
-    """The encoder, and the frame asked for or, where none is, the encoder's. Raises TrainingError
-    when the encoder is another generator's or another frame's."""
-    asked = frame_for_resolution(generator.config.resolution, grid, rows)
+) -> tuple[Encoder | None, LabelCrop]:
+    """The encoder, and the crop asked for or, where none is, the encoder's. Raises TrainingError
+    when the encoder is another generator's or another crop's."""
+    asked = crop_for_resolution(generator.config.resolution, grid, rows)
     if path is None:
         return None, asked
     encoder, card = encoder_from_file(path)
     _check_encoder(path, card, generator, sha256)
-    frame = Frame(card.grid, card.crop_top, card.rows)
-    if (grid is not None or rows is not None) and frame != asked:
+    crop = LabelCrop(card.grid, card.crop_top, card.rows)
+    if (grid is not None or rows is not None) and crop != asked:
         raise TrainingError(
-            f"{path} reads rows {_rows(frame)} of a grid of {frame.grid}, not {_rows(asked)} of "
+            f"{path} reads rows {_rows(crop)} of a grid of {crop.grid}, not {_rows(asked)} of "
             f"{asked.grid}; leave out --grid and --rows, or train an encoder with them"
         )
-    return encoder, frame
+    return encoder, crop
 
 
-def _rows(frame: Frame) -> str:
-    return f"{frame.crop_top}:{frame.crop_top + frame.height}"
+def _rows(crop: LabelCrop) -> str:
+    return f"{crop.top}:{crop.top + crop.height}"
 
 
 def _check_encoder(path: Path, card: EncoderCard, generator: Generator, sha256: str) -> None:
@@ -234,7 +234,7 @@ def _check_encoder(path: Path, card: EncoderCard, generator: Generator, sha256: 
 
 
 def write_kept(
-    out: Path, real: RealImages, fit: Fit, frame: Frame, report: Report, generator_sha256: str
+    out: Path, real: RealImages, fit: Fit, crop: LabelCrop, report: Report, generator_sha256: str
 ) -> None:
     """The set, of the images that are neither dropped nor failed, and a line about the others.
 
@@ -252,13 +252,11 @@ def write_kept(
             file=real.names[i],
             pixels_sha256="",
             source=real.paths[i].name,
-            source_size=None if real.sizes[i] == (frame.width, frame.height) else real.sizes[i],
+            source_size=None if real.sizes[i] == (crop.width, crop.height) else real.sizes[i],
             psnr_db=round(float(fit.psnr_db[i]), 3),
         )
         for i in kept
     ]
     ws = fit.ws.numpy()[kept]
-    write_image_set(out, ws, real.pixels[kept], frame, entries, generator_sha256, report.made)
-    click.echo(
-        f"wrote {len(kept)} images of {frame} pixels, their latents and their index to {out}"
-    )
+    write_image_set(out, ws, real.pixels[kept], crop, entries, generator_sha256, report.made)
+    click.echo(f"wrote {len(kept)} images of {crop} pixels, their latents and their index to {out}")

@@ -9,9 +9,9 @@ import torch
 from checkpoints import EncoderCard, sha256_of_file, write_encoder
 from nets.encoder import Encoder
 from training.errors import TrainingError
-from training.frame import Frame, frame_for_resolution
 from training.inversion.distances import DistanceName, distance_from_name
 from training.inversion.train_encoder import EncoderFitConfig, fit_encoder
+from training.label_crop import LabelCrop, crop_for_resolution
 from training.options import (
     FILE,
     device_option,
@@ -117,27 +117,25 @@ def encoder(
         psi=psi,
         seed=seed,
     )
-    frame = frame_for_resolution(generator.config.resolution, grid, rows)
+    crop = crop_for_resolution(generator.config.resolution, grid, rows)
     distance, words = distance_from_name(distance_name, vgg_weights, device)
     click.echo(words)
     out.parent.mkdir(parents=True, exist_ok=True)  # before the hours, not after
     recipe = {
         **identity_of_generator(generator, sha256),
-        **asdict(frame),
+        **asdict(crop),
         **asdict(config),
         "distance": distance.name,
         "VGG weights": vgg_weights and sha256_of_file(vgg_weights),
     }
     unfinished = StateFile(state_path(out), recipe, every)
-    trained = fit_encoder(generator.to(device), frame, config, distance, unfinished).cpu()
+    trained = fit_encoder(generator.to(device), crop, config, distance, unfinished).cpu()
     made: dict[str, str | int | float | bool] = {
         "by": "python -m training encoder",
         **asdict(config),
         "distance": distance.name,
     }
-    card = card_from_encoder(
-        trained, frame, sha256, list(licences) or generator_card.licences, made
-    )
+    card = card_from_encoder(trained, crop, sha256, list(licences) or generator_card.licences, made)
     write_encoder(out, trained, card)
     unfinished.remove()
     click.echo(f"wrote {out} and its card")
@@ -145,7 +143,7 @@ def encoder(
 
 def card_from_encoder(
     trained: Encoder,
-    frame: Frame,
+    crop: LabelCrop,
     generator_sha256: str,
     licences: list[str],
     made: dict[str, str | int | float | bool],
@@ -156,9 +154,9 @@ def card_from_encoder(
         format=1,
         kind="encoder",
         generator_sha256=generator_sha256,
-        grid=frame.grid,
-        crop_top=frame.crop_top,
-        rows=frame.height,
+        grid=crop.grid,
+        crop_top=crop.top,
+        rows=crop.height,
         height=config.height,
         width=config.width,
         num_ws=config.num_ws,

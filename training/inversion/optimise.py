@@ -1,7 +1,7 @@
 """Real images -> the w+ that make them: a start, then optimisation (HandsOff, CVPR 2023).
 
 loss = 10 perceptual + 1 MSE of colours in [0, 1] + 1 MSE(w, start), by Adam, with the learning
-rate of StyleGAN2's projector. It sees the framed rows only; the published one, of a square
+rate of StyleGAN2's projector. It sees the cropped rows only; the published one, of a square
 picture, counts the black bars of cars too. Finished batches are files, which no kill takes away.
 """
 
@@ -20,8 +20,8 @@ from tqdm import tqdm
 
 from nets.generator import Generator
 from training.errors import TrainingError
-from training.frame import Frame, framed
 from training.inversion.distances import STRUCTURE, Distance
+from training.label_crop import LabelCrop, cropped
 from training.resume import Recipe, copy_tensors, load_state, write_state
 
 UNFINISHED = "unfinished"  # the files' folder, in that of the set
@@ -35,7 +35,7 @@ class Fit:
     ws: Tensor  # [n, num_ws, w_dim]
     loss: Tensor  # [n]
     perceptual: Tensor  # [n], the distance, unweighted
-    psnr_db: Tensor  # [n], of colours cut to [0, 1], over the framed rows
+    psnr_db: Tensor  # [n], of colours cut to [0, 1], over the cropped rows
     step: Tensor  # int64 [n], updates before it
 
 
@@ -138,7 +138,7 @@ class Task:
     generator: Generator
     targets: Tensor  # [n, 3, height, width] in [0, 1]
     start: Tensor  # [n, num_ws, w_dim]
-    frame: Frame
+    crop: LabelCrop
     distance: Distance
     config: InvertConfig
 
@@ -159,8 +159,8 @@ def images_at_once(resolution: int) -> int:
 
 def invert_images(
     generator: Generator,
-    images: NDArray[np.uint8],  # [n, height, width, 3], rows of the frame
-    frame: Frame,
+    images: NDArray[np.uint8],  # [n, height, width, 3], rows of the crop
+    crop: LabelCrop,
     config: InvertConfig,
     start: Tensor | None = None,  # [n, num_ws, w_dim]; None: the mean of w
     distance: Distance = STRUCTURE,
@@ -177,7 +177,7 @@ def invert_images(
     mean = generator.mapping.w_avg
     shape = (len(images), generator.config.num_ws, mean.shape[0])
     start = mean.expand(shape) if start is None else start
-    _check_extents(images, frame, start, shape)
+    _check_extents(images, crop, start, shape)
     at_once = config.at_once or images_at_once(generator.config.resolution)
     done = {} if parts is None else dict(parts.done)
     begun = 0 if parts is None else parts.images * config.steps
@@ -189,7 +189,7 @@ def invert_images(
             rows = slice(first, first + at_once)
             targets = colours_from_bytes(images[rows]).to(mean.device)
             task = Task(
-                generator, targets, start[rows].to(mean.device).clone(), frame, distance, config
+                generator, targets, start[rows].to(mean.device).clone(), crop, distance, config
             )
             done[first] = _descend(task, progress.update)
             if parts is not None:
@@ -208,9 +208,9 @@ def colours_from_bytes(images: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous() / 255
 
 
-def colours_from_ws(generator: Generator, ws: Tensor, frame: Frame) -> Tensor:
+def colours_from_ws(generator: Generator, ws: Tensor, crop: LabelCrop) -> Tensor:
     """w+ -> float32 [n, 3, height, width], nominally in [0, 1], not cut."""
-    return framed(generator.synthesis(ws).image, frame) / 2 + 0.5
+    return cropped(generator.synthesis(ws).image, crop) / 2 + 0.5
 
 
 def psnr_of_images(a: Tensor, b: Tensor) -> Tensor:
@@ -221,7 +221,7 @@ def psnr_of_images(a: Tensor, b: Tensor) -> Tensor:
 
 def fit_of_ws(task: Task, ws: Tensor, step: int) -> Fit:
     """The published loss of every image at `ws`, with its gradient, and its parts."""
-    colours = colours_from_ws(task.generator, ws, task.frame)
+    colours = colours_from_ws(task.generator, ws, task.crop)
     perceptual = task.distance.between(colours, task.targets)
     mse = (colours - task.targets).square().mean(dim=(1, 2, 3))
     moved = (ws - task.start).square().mean(dim=(1, 2))
@@ -278,11 +278,11 @@ def _joined(fits: list[Fit]) -> Fit:
 
 
 def _check_extents(
-    images: NDArray[np.uint8], frame: Frame, start: Tensor, shape: tuple[int, ...]
+    images: NDArray[np.uint8], crop: LabelCrop, start: Tensor, shape: tuple[int, ...]
 ) -> None:
-    if images.ndim != 4 or len(images) == 0 or images.shape[1:] != (frame.height, frame.width, 3):
+    if images.ndim != 4 or len(images) == 0 or images.shape[1:] != (crop.height, crop.width, 3):
         raise TrainingError(
-            f"images are {list(images.shape)}; they must be [n, {frame.height}, {frame.width}, 3], "
+            f"images are {list(images.shape)}; they must be [n, {crop.height}, {crop.width}, 3], "
             "n of at least 1"
         )
     if start.shape != shape:

@@ -18,9 +18,9 @@ from tqdm import tqdm
 from nets.encoder import Encoder, EncoderConfig, encoder_channels
 from nets.generator import Generator
 from training.errors import TrainingError
-from training.frame import AT_ONCE, Frame
 from training.inversion.distances import STRUCTURE, Distance
 from training.inversion.optimise import colours_from_bytes, colours_from_ws
+from training.label_crop import AT_ONCE, LabelCrop
 from training.resume import (
     StateFile,
     adam_with_moments,
@@ -86,24 +86,24 @@ class EncoderState:
 
 def fit_encoder(
     generator: Generator,
-    frame: Frame,
+    crop: LabelCrop,
     config: EncoderFitConfig,
     distance: Distance = STRUCTURE,
     unfinished: StateFile | None = None,
 ) -> Encoder:
-    """Trains an encoder of framed images, on the generator's device; deterministic for a seed on
+    """Trains an encoder of cropped images, on the generator's device; deterministic for a seed on
     one machine, taken up or not.
 
     Raises TrainingError, WeightsError.
     """
-    state = new_state(generator, frame, config)
+    state = new_state(generator, crop, config)
     if unfinished is not None:
         unfinished.take_up(state.load)
     samples = sampled_ws(generator, config, state.chances)
     with tqdm(total=config.steps, initial=state.step, desc="encoder", unit="step") as progress:
         while state.step < config.steps:
             ws = next(samples)
-            loss = train_step(state, generator, ws, frame, config, distance)
+            loss = train_step(state, generator, ws, crop, config, distance)
             if state.step % SHOWN_EVERY == 0:
                 if not loss.isfinite():
                     raise TrainingError(
@@ -118,11 +118,11 @@ def fit_encoder(
     return state.encoder.eval().requires_grad_(False)
 
 
-def new_state(generator: Generator, frame: Frame, config: EncoderFitConfig) -> EncoderState:
+def new_state(generator: Generator, crop: LabelCrop, config: EncoderFitConfig) -> EncoderState:
     """Before the first step, on the generator's device."""
     device = generator.mapping.w_avg.device
     torch.manual_seed(config.seed)
-    encoder = Encoder(encoder_config(generator, frame, config.iterations)).to(device)
+    encoder = Encoder(encoder_config(generator, crop, config.iterations)).to(device)
     chances = torch.Generator().manual_seed(config.seed)
     encoder.w_avg.copy_(generator.mapping.w_avg)
     encoder.w_std.copy_(drawn_w(generator, MEASURED, chances).std(dim=0))
@@ -134,20 +134,20 @@ def train_step(
     state: EncoderState,
     generator: Generator,
     ws: Tensor,  # [batch, num_ws, w_dim]
-    frame: Frame,
+    crop: LabelCrop,
     config: EncoderFitConfig,
     distance: Distance,
 ) -> Tensor:
     """One step of Adam; the last residual step's loss."""
     encoder = state.encoder
     with torch.no_grad():
-        images = colours_from_ws(generator, ws, frame)
+        images = colours_from_ws(generator, ws, crop)
     state.adam.zero_grad()
-    for predicted in encoder_steps(encoder, generator, images, frame):
+    for predicted in encoder_steps(encoder, generator, images, crop):
         # Huber's: rare w lie far out (6 times the spread in the demo) and would rule.
         loss = F.huber_loss(predicted / encoder.w_std, ws / encoder.w_std)
         if state.step >= config.latent_steps:
-            made = colours_from_ws(generator, predicted, frame)
+            made = colours_from_ws(generator, predicted, crop)
             loss = (
                 config.perceptual_weight * distance.between(made, images).mean()
                 + config.mse_weight * (made - images).square().mean()
@@ -166,10 +166,10 @@ def learning_rate_at(step: int, config: EncoderFitConfig) -> float:
     return 0.5 * config.learning_rate * (1 + math.cos(math.pi * step / config.steps))
 
 
-def encoder_config(generator: Generator, frame: Frame, iterations: int) -> EncoderConfig:
-    """Shape of an encoder that reads the frame, reduced to at most 256 px across."""
-    width = min(frame.width, MAX_INPUT)
-    height = max(1, round(frame.height * width / frame.width))
+def encoder_config(generator: Generator, crop: LabelCrop, iterations: int) -> EncoderConfig:
+    """Shape of an encoder that reads the crop, reduced to at most 256 px across."""
+    width = min(crop.width, MAX_INPUT)
+    height = max(1, round(crop.height * width / crop.width))
     return EncoderConfig(
         height=height,
         width=width,
@@ -210,7 +210,7 @@ def drawn_w(generator: Generator, count: int, source: torch.Generator) -> Tensor
 
 
 def encoder_steps(
-    encoder: Encoder, generator: Generator, images: Tensor, frame: Frame
+    encoder: Encoder, generator: Generator, images: Tensor, crop: LabelCrop
 ) -> Iterator[Tensor]:
     """w+ after each residual step, [N, num_ws, w_dim]; `images` are [N, 3, height, width] in
     [0, 1]. Gradients stay within a step."""
@@ -219,7 +219,7 @@ def encoder_steps(
     ws = encoder.mean_ws(1)  # one for all images, to make its image once
     for _ in range(encoder.config.iterations):
         with torch.no_grad():
-            shown = F.interpolate(colours_from_ws(generator, ws, frame), size=size, mode="area")
+            shown = F.interpolate(colours_from_ws(generator, ws, crop), size=size, mode="area")
         ws = encoder(image, shown.expand(len(image), -1, -1, -1), ws.detach())
         yield ws
 
@@ -228,12 +228,12 @@ def encoder_steps(
 def ws_from_images(
     encoder: Encoder,
     generator: Generator,
-    images: NDArray[np.uint8],  # [n, height, width, 3], rows of the frame
-    frame: Frame,
+    images: NDArray[np.uint8],  # [n, height, width, 3], rows of the crop
+    crop: LabelCrop,
 ) -> Tensor:
     """The encoder's last w+, [n, num_ws, w_dim], on the CPU."""
     found = []
     for colours in colours_from_bytes(images).to(encoder.w_avg.device).split(AT_ONCE):
-        *_, ws = encoder_steps(encoder, generator, colours, frame)
+        *_, ws = encoder_steps(encoder, generator, colours, crop)
         found.append(ws.cpu())
     return torch.cat(found)

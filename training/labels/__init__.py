@@ -1,1 +1,1 @@
-"""Label files that people make, each format -> arrays at the frame's size, by image stem."""
+"""Label files that people make, each format -> arrays at the crop's size, by image stem."""

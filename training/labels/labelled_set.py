@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from checkpoints import Classes, classes_from_file
 from training.errors import LabelError
-from training.frame import Frame
 from training.images.image_set import ImageSet
+from training.label_crop import LabelCrop
 from training.labels.coco import (
     Keypoints,
     classes_of_coco,
@@ -45,7 +45,7 @@ class LabelPaths:
 class LabelledSet:
     """Labels of n images and the latents that make the images again."""
 
-    frame: Frame
+    crop: LabelCrop
     stems: tuple[str, ...]
     ws: NDArray[np.float32]  # [n, num_ws, w_dim]
     classes: Classes | None = None
@@ -118,16 +118,16 @@ def labelled_set(images: ImageSet, given: LabelPaths | None = None) -> LabelledS
     rows = np.array([i for i, stem in enumerate(images.stems) if stem in labelled])
     stems = tuple(images.stems[i] for i in rows)
     return LabelledSet(
-        frame=images.frame,
+        crop=images.crop,
         stems=stems,
         ws=images.ws[rows],
         classes=classes,
-        masks=None if masks is None else _stacked(masks, stems, images.frame, np.uint8(ignore_id)),
+        masks=None if masks is None else _stacked(masks, stems, images.crop, np.uint8(ignore_id)),
         ignore_id=ignore_id,
         keypoints=None if keypoints is None else _stacked_points(keypoints, stems),
         keypoint_names=() if keypoints is None else keypoints.names,
         skeleton=() if keypoints is None else keypoints.skeleton,
-        depth=None if depth is None else _stacked(depth, stems, images.frame, np.float32("nan")),
+        depth=None if depth is None else _stacked(depth, stems, images.crop, np.float32("nan")),
         depth_unit=unit,
     )
 
@@ -163,9 +163,9 @@ def _ignore_id(classes: Classes) -> int:
 
 
 def _stacked(
-    labels: dict[str, NDArray[Label]], stems: tuple[str, ...], frame: Frame, missing: Label
+    labels: dict[str, NDArray[Label]], stems: tuple[str, ...], crop: LabelCrop, missing: Label
 ) -> NDArray[Label]:
-    nothing = np.full((frame.height, frame.width), missing)
+    nothing = np.full((crop.height, crop.width), missing)
     return np.stack([labels.get(stem, nothing) for stem in stems])
 
 

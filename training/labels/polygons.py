@@ -20,7 +20,7 @@ LARGEST = 1e6  # of a coordinate, in pixels
 def filled(
     path: Path, polygons: Sequence[Sequence[float]], size: tuple[int, int], extents: Extents
 ) -> NDArray[np.bool_]:
-    """Polygons x0, y0, x1, y1 ... at a label's (width, height) -> bool [H, W] at the frame's."""
+    """Polygons x0, y0, x1, y1 ... at a label's (width, height) -> bool [H, W] at the crop's."""
     scale = np.array(extents.scale(path, *size))
     scaled = []
     for polygon in polygons:

@@ -1,4 +1,4 @@
-"""Labels may be drawn at the frame's size or at that of the photograph it was made from."""
+"""Labels may be drawn at the crop's size or at that of the photograph it was made from."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ Label = TypeVar("Label", bound=np.generic)
 class Extents:
     """Sizes that labels of one image may have."""
 
-    width: int  # of the frame, in which labels are trained on
+    width: int  # of the crop, in which labels are trained on
     height: int
     source: tuple[int, int] | None  # width and height of the photograph, where it differs
 
     def scale(self, path: Path, width: int, height: int) -> tuple[float, float]:
-        """Factors of x and y from a label's size to the frame's. Raises LabelError."""
+        """Factors of x and y from a label's size to the crop's. Raises LabelError."""
         if (width, height) not in {(self.width, self.height), self.source}:
             also = "" if self.source is None else f" or {self.source[0]}x{self.source[1]}"
             raise LabelError(
@@ -44,9 +44,9 @@ def nearest(old: int, new: int) -> NDArray[np.int64]:
 
 def extents_by_stem(images: ImageSet) -> dict[str, Extents]:
     """What every image allows."""
-    frame = images.frame
+    crop = images.crop
     return {
-        stem: Extents(frame.width, frame.height, entry.source_size)
+        stem: Extents(crop.width, crop.height, entry.source_size)
         for stem, entry in zip(images.stems, images.index.images, strict=True)
     }
 

@@ -30,7 +30,7 @@ def _coco(labels: LabelledSet) -> dict[str, object]:
     """One annotation per image that has one. COCO's pixel centres are whole numbers."""
     assert labels.keypoints is not None  # the caller asked
     annotated = [i for i, points in enumerate(labels.keypoints) if not np.isnan(points).any()]
-    size = {"height": labels.frame.height, "width": labels.frame.width}
+    size = {"height": labels.crop.height, "width": labels.crop.width}
     return {
         "images": [
             {"id": i, "file_name": f"{stem}.png", **size} for i, stem in enumerate(labels.stems)

@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm import trange
 
 from nets.segmenter import Segmenter
-from training.frame import drawn_pieces, extent_of_pieces, float_from_bytes
+from training.label_crop import extent_of_crops, float_from_bytes, random_crops
 
 BATCH, CROP = 16, 64
 LEARNING_RATE = 2e-3  # Adam's at the start, half a cosine to zero
@@ -24,14 +24,14 @@ def fit_segmenter(
     deterministic for a seed."""
     chances = torch.Generator().manual_seed(seed)
     labelled = torch.cat([images, masks[:, None]], dim=1)
-    extent = extent_of_pieces(images, CROP)
+    extent = extent_of_crops(images, CROP)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = Segmenter(int(masks.max()) + 1).to(device)
     adam = torch.optim.Adam(network.parameters(), LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
     for _ in trange(steps, desc="segmenter", unit="step"):
-        pieces = drawn_pieces(labelled, BATCH, extent, chances).to(device)
+        pieces = random_crops(labelled, BATCH, extent, chances).to(device)
         if torch.rand((), generator=chances) < 0.5:
             pieces = pieces.flip(3)
         looks = with_random_looks(pieces[:, :3].float() / 255, chances) * 2 - 1

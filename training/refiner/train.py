@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from nets.refiner import Refiner, RefinerConfig
 from training.errors import RefinerError
-from training.frame import bytes_from_float, drawn_pieces, extent_of_pieces, float_from_bytes
+from training.label_crop import bytes_from_float, extent_of_crops, float_from_bytes, random_crops
 from training.refiner.config import Feature, RefinerFit, Regulariser
 from training.refiner.state import History, RefinerState
 
@@ -78,7 +78,7 @@ class RefinerTraining:
         self, config: RefinerFit, source: Tensor, real: Tensor, device: torch.device | None = None
     ) -> None:
         self.config, self.source, self.real, self.device = config, source, real, device
-        self.extent = extent_of_pieces(source, config.crop)
+        self.extent = extent_of_crops(source, config.crop)
         self.state = RefinerState(config, (source.shape[1], *self.extent), device)
 
     def advance(self) -> dict[str, float]:
@@ -124,7 +124,7 @@ class RefinerTraining:
         return {"tell": found.item()}
 
     def _drawn(self, images: Tensor) -> Tensor:
-        pieces = drawn_pieces(images, self.config.batch_size, self.extent, self.state.chances)
+        pieces = random_crops(images, self.config.batch_size, self.extent, self.state.chances)
         return float_from_bytes(pieces.to(self.device)).contiguous(
             memory_format=torch.channels_last
         )

@@ -12,8 +12,8 @@ from tqdm import tqdm
 from checkpoints import GeneratorCard, ViewsCard
 from nets.generator import Generator
 from training.errors import TrainingError
-from training.frame import Frame, frame_for_resolution, images_from_ws
 from training.images.sample import SampleConfig, drawn_w, spread_rows, truncated
+from training.label_crop import LabelCrop, crop_for_resolution, images_from_ws
 from training.views.cameras import CameraRow
 
 Spread = Literal["images", "w", "cameras"]
@@ -101,21 +101,21 @@ def small_images(generator: Generator, codes: NDArray[np.float32]) -> NDArray[np
     """The average object seen with each code, float32 [n, pixels]: w differs in much that these
     rows do not show, and a few pixels show the viewpoint."""
     resolution = generator.config.resolution
-    frame = frame_for_resolution(resolution, min(SMALL, resolution))
+    crop = crop_for_resolution(resolution, min(SMALL, resolution))
     parts = [
-        images_of_average(generator, codes[i : i + DRAWN_AT_ONCE], frame)
+        images_of_average(generator, codes[i : i + DRAWN_AT_ONCE], crop)
         for i in tqdm(range(0, len(codes), DRAWN_AT_ONCE), desc="candidates")
     ]
     return np.concatenate(parts).reshape(len(codes), -1).astype(np.float32)
 
 
 def images_of_average(
-    generator: Generator, codes: NDArray[np.float32], frame: Frame
+    generator: Generator, codes: NDArray[np.float32], crop: LabelCrop
 ) -> NDArray[np.uint8]:
     """The object of the mean of w under codes [n, view_layers, w_dim]: [n, height, width, 3]."""
     ws = np.tile(generator.mapping.w_avg.cpu().numpy(), (len(codes), generator.config.num_ws, 1))
     ws[:, : codes.shape[1]] = codes
-    return images_from_ws(generator, ws, frame)
+    return images_from_ws(generator, ws, crop)
 
 
 def bank_from_cameras(

@@ -9,7 +9,7 @@ import torch
 from checkpoints import write_views
 from nets.generator import Generator
 from training.errors import TrainingError
-from training.frame import Frame, frame_for_resolution
+from training.label_crop import LabelCrop, crop_for_resolution
 from training.options import (
     FILE,
     device_option,
@@ -114,11 +114,11 @@ def views(
         count=count,
         seed=seed,
     )
-    frame = frame_for_resolution(generator.config.resolution, grid, rows)
+    crop = crop_for_resolution(generator.config.resolution, grid, rows)
     draw = identity_of_draws(sha256, config)
     (annotate or out or Path()).parent.mkdir(parents=True, exist_ok=True)
     if annotate is not None:
-        return _write_candidates(generator, config, candidates or 96, frame, annotate, draw)
+        return _write_candidates(generator, config, candidates or 96, crop, annotate, draw)
     assert out is not None
     used: Spread = "cameras" if cameras_path is not None else spread or "images"
     if cameras_path is not None:
@@ -127,7 +127,7 @@ def views(
         bank = bank_from_draws(generator, config, candidates or 16 * count, spread or "images")
     write_views(out, bank.codes, card_from_bank(bank, config, used, sha256, card.licences))
     contents = drawn_rows(generator, config, objects)
-    sheet = sheet_of_bank(generator, bank.codes, contents, captions_from_bank(bank), frame)
+    sheet = sheet_of_bank(generator, bank.codes, contents, captions_from_bank(bank), crop)
     sheet.save(out.with_suffix(".png"))
     click.echo(f"wrote {count} views of {config.view_layers} rows to {out}, and their sheet")
 
@@ -147,13 +147,13 @@ def _write_candidates(
     generator: Generator,
     config: ViewsConfig,
     candidates: int,
-    frame: Frame,
+    crop: LabelCrop,
     path: Path,
     draw: str,
 ) -> None:
     codes = drawn_rows(generator, config, candidates)[:, : config.view_layers]
     write_cameras(path, [CameraRow(row=row, draw=draw) for row in range(candidates)])
-    sheet = sheet_of_candidates(generator, codes, frame)
+    sheet = sheet_of_candidates(generator, codes, crop)
     sheet.save(path.with_suffix(".png"))
     click.echo(
         f"wrote {candidates} rows to {path} and their images to {path.with_suffix('.png')}; fill "

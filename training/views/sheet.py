@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from nets.generator import Generator
-from training.frame import Frame, images_from_ws
+from training.label_crop import LabelCrop, images_from_ws
 from training.views.bank import images_of_average
 
 GAP = 4  # pixels
@@ -23,37 +23,37 @@ def sheet_of_bank(
     codes: NDArray[np.float32],
     objects: NDArray[np.float32],
     captions: Sequence[str],
-    frame: Frame,
+    crop: LabelCrop,
 ) -> Image.Image:
     """One row of the sheet for each of objects [n, num_ws, w_dim], one column for each of codes
     [k, view_layers, w_dim], under its caption."""
-    tile = _tile(len(codes), frame)
+    tile = _tile(len(codes), crop)
     sheet = _paper(len(codes), len(objects), tile)
     for i, rows in enumerate(tqdm(objects, desc="objects")):
         ws = np.repeat(rows[None], len(codes), axis=0)
         ws[:, : codes.shape[1]] = codes
-        for j, image in enumerate(images_from_ws(generator, ws, frame)):
+        for j, image in enumerate(images_from_ws(generator, ws, crop)):
             _paste(sheet, image, tile, i, j, captions[j] if i == 0 else "")
     return sheet
 
 
 def sheet_of_candidates(
-    generator: Generator, codes: NDArray[np.float32], frame: Frame
+    generator: Generator, codes: NDArray[np.float32], crop: LabelCrop
 ) -> Image.Image:
     """Every code on the generator's average object, under its number."""
-    tile = _tile(ACROSS, frame)
+    tile = _tile(ACROSS, crop)
     sheet = _paper(min(ACROSS, len(codes)), -(-len(codes) // ACROSS), tile)
     for first in tqdm(range(0, len(codes), ACROSS), desc="views"):
         some = codes[first : first + ACROSS]
-        for j, image in enumerate(images_of_average(generator, some, frame)):
+        for j, image in enumerate(images_of_average(generator, some, crop)):
             _paste(sheet, image, tile, first // ACROSS, j, str(first + j))
     return sheet
 
 
-def _tile(across: int, frame: Frame) -> tuple[int, int]:
+def _tile(across: int, crop: LabelCrop) -> tuple[int, int]:
     low, high = TILE_WIDTHS
     width = min(high, max(low, SHEET_WIDTH // across))
-    return width, max(1, round(width * frame.height / frame.width))
+    return width, max(1, round(width * crop.height / crop.width))
 
 
 def _paper(across: int, down: int, tile: tuple[int, int]) -> Image.Image:

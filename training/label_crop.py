@@ -16,11 +16,11 @@ AT_ONCE = 4  # images of one synthesis pass
 
 
 @dataclass(frozen=True)
-class Frame:
-    """Images and labels are `height` rows, from `crop_top` on, of a square of `grid` pixels."""
+class LabelCrop:
+    """Images and labels are `height` rows, from `top` on, of a square of `grid` pixels."""
 
     grid: int
-    crop_top: int
+    top: int
     height: int
 
     @property
@@ -32,10 +32,10 @@ class Frame:
         return f"{self.width}x{self.height}"
 
 
-def frame_for_resolution(
+def crop_for_resolution(
     resolution: int, grid: int | None = None, rows: tuple[int, int] | None = None
-) -> Frame:
-    """The frame of a generator's labels; the grid is its resolution, at most 512, if not given.
+) -> LabelCrop:
+    """The crop of a generator's labels; the grid is its resolution, at most 512, if not given.
 
     Raises TrainingError when the grid or the rows (first, one past the last) do not fit.
     """
@@ -47,12 +47,12 @@ def frame_for_resolution(
     top, end = rows or (0, grid)
     if not 0 <= top < end <= grid:
         raise TrainingError(f"the rows are {top}:{end}; they must lie within 0:{grid}, the grid")
-    return Frame(grid, top, end - top)
+    return LabelCrop(grid, top, end - top)
 
 
-def framed(image: Tensor, frame: Frame) -> Tensor:
+def cropped(image: Tensor, crop: LabelCrop) -> Tensor:
     """[N, C, R, R] -> [N, C, height, width], reduced as the served graph does it."""
-    return reduce_tap(image, frame.grid)[:, :, frame.crop_top : frame.crop_top + frame.height]
+    return reduce_tap(image, crop.grid)[:, :, crop.top : crop.top + crop.height]
 
 
 def bytes_from_colours(colours: Tensor) -> NDArray[np.uint8]:
@@ -63,13 +63,13 @@ def bytes_from_colours(colours: Tensor) -> NDArray[np.uint8]:
 
 @torch.no_grad()
 def images_from_ws(
-    generator: Generator, ws: NDArray[np.float32], frame: Frame
+    generator: Generator, ws: NDArray[np.float32], crop: LabelCrop
 ) -> NDArray[np.uint8]:
     """w+ [n, num_ws, w_dim] -> uint8 [n, height, width, 3]; computed where the generator is."""
     device = generator.mapping.w_avg.device
     return np.concatenate(
         [
-            bytes_from_colours(framed(generator.synthesis(chunk.to(device)).image, frame))
+            bytes_from_colours(cropped(generator.synthesis(chunk.to(device)).image, crop))
             for chunk in torch.from_numpy(ws).split(AT_ONCE)
         ]
     )
@@ -85,7 +85,7 @@ def bytes_from_float(images: Tensor) -> Tensor:
     return (images * 127.5 + 128).clamp(0, 255).byte()
 
 
-def drawn_pieces(
+def random_crops(
     images: Tensor, count: int, extent: tuple[int, int], chances: torch.Generator
 ) -> Tensor:
     """[n, C, H, W] -> [count, C, *extent]; an image may come twice."""
@@ -103,7 +103,7 @@ def drawn_pieces(
     )
 
 
-def extent_of_pieces(images: Tensor, crop: int) -> tuple[int, int]:
+def extent_of_crops(images: Tensor, crop: int) -> tuple[int, int]:
     """Height and width of pieces of at most `crop` pixels of [n, C, H, W]; 0: whole images."""
     height, width = images.shape[2:]
     crop = crop or max(height, width)
