@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 EXTRAS := serve,tracing,train,export,fused,cli,jpeg,datasets,dev
+# tests/conftest.py says how many workers, and which files come first.
+PYTEST := $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 ARGS ?=
 BUILDER ?= docker build
@@ -12,11 +14,11 @@ VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' labelmint/__init__.py)
 BENCHES := label_branch stream transport devices replicas shared_memory latency trainer_wait heads
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check check-types check-types-3.10 check-rest test demo bench soak protos image \
+.PHONY: help setup check check-types check-types-3.10 check-rest test test-all demo bench soak protos image \
   clean
 
 help: ## list the verbs
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
 
 setup: $(READY) ## make .venv with pinned dependencies; instant when it is up to date
 
@@ -47,9 +49,11 @@ check-rest: $(READY)
 	$(BIN)/python protos/generate.py --check
 	$(BIN)/pytest -q --noconftest tests/test_imports.py
 
-# tests/conftest.py says how many workers, and which files come first.
-test: $(READY) ## all tests but the slow ones, on all cores; ARGS="-k name" selects
-	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
+test: $(READY) ## the tests in four minutes, on all cores; ARGS="-k name" selects
+	$(PYTEST) $(ARGS)
+
+test-all: $(READY) ## the long tests too: kills, images, the demo's quality, training
+	$(PYTEST) -m "not slow" $(ARGS)
 
 demo: $(READY) ## labels, training, bundle, service and stream on the demo generator
 	$(BIN)/python -m examples.demo $(ARGS)

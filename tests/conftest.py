@@ -2,6 +2,8 @@
 
 import fcntl
 import os
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from engines.cuda import CudaDevice, open_device
 from engines.errors import RuntimeMissing
 from engines.ort import available_cores
 from examples.demo.__main__ import DEPTH_MEMBERS, GENERATOR
+from examples.demo.inputs import is_current
 from examples.demo.labels import write_examples
 from export.__main__ import main as export_command
 from nets.interpreter import HeadConfig, Interpreter
@@ -34,9 +37,10 @@ from training.__main__ import main as training_command
 # Kernels run in Triton's interpreter here, which is chosen when it is imported.
 os.environ["TRITON_INTERPRET"] = "1"
 CALIBRATION_SAMPLES = 4096  # as the demo: fewer would not hold keep_fraction to its bounds
-DEMO_BUNDLE = "--demo-bundle"
 CONFIG = GeneratorConfig(32, (16, 16, 12, 8), z_dim=8, w_dim=12, mapping_layers=2)
 TESTS = Path(__file__).resolve().parent
+CHECKOUT = TESTS.parent
+LONG_S = 60.0  # seconds; a test that runs longer is named on the terminal, again and again
 # The longest first. Workers get files whole, in this order with --no-loadscope-reorder, else by the
 # number of tests: a long one that comes last is waited for by all the other workers.
 LONGEST = (
@@ -60,11 +64,6 @@ LONGEST = (
 )
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    words = "What `make demo` left here, in place of making it again."
-    parser.addoption(DEMO_BUNDLE, type=Path, metavar="DIR", help=words)
-
-
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Half as many again as cores: tests wait for clocks and other processes half of the time."""
@@ -75,6 +74,37 @@ def pytest_configure(config: pytest.Config) -> None:
     """Workers have one thread each for torch: its threads would fight for the workers' cores."""
     if config.getoption("numprocesses", None):
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by workers, and what they start
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(LongTests(reporter))
+
+
+class LongTests:
+    """Names tests on the terminal that have been running for a minute or more, every minute."""
+
+    def __init__(self, reporter: pytest.TerminalReporter) -> None:
+        self._reporter, self._started = reporter, dict[str, float]()
+        self._over = threading.Event()
+
+    def pytest_sessionstart(self) -> None:
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def pytest_sessionfinish(self) -> None:
+        self._over.set()
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self._started[nodeid] = time.monotonic()
+
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        self._started.pop(nodeid, None)
+
+    def _watch(self) -> None:
+        while not self._over.wait(LONG_S):
+            now = time.monotonic()
+            for nodeid, started in list(self._started.items()):
+                if now - started >= LONG_S:
+                    self._reporter.ensure_newline()
+                    self._reporter.write_line(f"running for {now - started:.0f} s: {nodeid}")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -198,10 +228,13 @@ def tiny_bundle(tiny_weights: tuple[Path, Path], tmp_path_factory: pytest.TempPa
 
 
 @pytest.fixture(scope="session")
-def demo_bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo's bundle, made as `make demo` makes it. Takes minutes; do not change it."""
-    made: Path | None = request.config.getoption(DEMO_BUNDLE)
-    return made.resolve() if made else made_once(tmp_path_factory, "demo", make_demo) / "bundle"
+def demo_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's bundle: what `make demo` left, or made anew where other code has made that, which
+    takes minutes. Do not change it."""
+    found = CHECKOUT / "demo"
+    return (
+        found if is_current(found) else made_once(tmp_path_factory, "demo", make_demo)
+    ) / "bundle"
 
 
 def make_demo(folder: Path) -> None:

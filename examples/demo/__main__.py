@@ -13,6 +13,7 @@ import click
 import numpy as np
 
 from checkpoints import generator_from_file, sha256_of_file
+from examples.demo.inputs import record_inputs
 from examples.demo.labels import write_examples
 from examples.demo.report import StreamedSamples, compare_streams, print_report, samples_from_stream
 from examples.demo.serving import server
@@ -55,6 +56,7 @@ def main() -> None:
         "export", "bundle", "--generator", str(GENERATOR), "--interpreter", str(interpreter),
         "--out", str(bundle), "--calibrate", str(CALIBRATION_SAMPLES), "--force",
     )  # fmt: skip
+    record_inputs(OUT)
     with server(bundle) as address, Client(address) as client:
         unfiltered, seconds = stream_timed(client)
         max_uncertainty = client.model(keep_fraction=KEEP_FRACTION).max_uncertainty

@@ -15,6 +15,7 @@ import pytest
 from engines.fake import FakeOptions
 from labelmint.cli import main
 from tests.client.scripted_service import ScriptedService
+from tests.hangs import HANG_S
 from tests.interrupts import INTERRUPTIBLE
 from tests.service.harness import FakeModel, served
 
@@ -90,7 +91,7 @@ def test_streams_are_shards_read_in_whole_batches(
     assert figures["samples"] == 5 * figures["batches"] > 0
     assert (figures["streams"], figures["failed"], figures["interrupted"]) == (3, 0, False)
     assert "samples/s" in capsys.readouterr().out
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + HANG_S
     while service.running and time.monotonic() < deadline:
         time.sleep(0.01)
     assert service.running == 0
@@ -122,12 +123,12 @@ def test_an_interrupt_prints_what_was_measured_and_is_130(
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + HANG_S
         while len(service.queries) < 3 and time.monotonic() < deadline:
             time.sleep(0.02)
         time.sleep(0.5)
         process.send_signal(signal.SIGINT)
-        said, complained = process.communicate(timeout=60)
+        said, complained = process.communicate(timeout=HANG_S)
     assert process.returncode == 130, complained
     assert "samples/s" in said
     figures = json.loads(out.read_text("utf-8"))["figures"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,6 +14,7 @@ from labelmint import Client, Patience
 from labelmint.batch import Batch
 from labelmint.errors import ClientClosed
 from tests.client.scripted_service import CLOSED_PORT, ScriptedService, serving
+from tests.hangs import eventually
 
 CALLS: dict[str, Callable[[Client], object]] = {
     "models": lambda client: client.models(),
@@ -126,19 +126,10 @@ def test_leaving_early_ends_the_calls_and_leaves_no_thread(
         batches.close()  # type: ignore[attr-defined]
     client.close()
     client.close()
-    assert settles(lambda: service.running == 0)
-    assert settles(lambda: not [t for t in threading.enumerate() if is_clients(t, before)])
+    assert eventually(lambda: service.running == 0)
+    assert eventually(lambda: not [t for t in threading.enumerate() if is_clients(t, before)])
 
 
 def is_clients(thread: threading.Thread, before: set[threading.Thread]) -> bool:
     # The server's pool is in this process, too, and grows with the calls.
     return thread not in before and not thread.name.startswith("ThreadPoolExecutor")
-
-
-def settles(condition: Callable[[], bool], within_s: float = 5.0) -> bool:
-    deadline = time.monotonic() + within_s
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True

@@ -14,6 +14,7 @@ import pytest
 from labelmint import Client
 from labelmint.torch import LabelStream
 from tests.client.scripted_service import CLOSED_PORT
+from tests.hangs import HANG_S
 
 WARNED = """
 import logging, os, sys
@@ -69,7 +70,7 @@ def test_a_client_in_a_fork_says_so_rather_than_wait_for_ever(target: str) -> No
 
 def run(code: str, *arguments: str) -> str:
     command = [sys.executable, "-c", code, *arguments]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=HANG_S)
     assert ended.returncode == 0, ended.stderr
     return ended.stdout
 

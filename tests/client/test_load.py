@@ -23,6 +23,7 @@ from labelmint.load.timing import (
     poisson_arrivals,
     stalls_of,
 )
+from tests.hangs import HANG_S
 
 Captured = pytest.CaptureFixture[str]
 SECONDS = st.floats(0, 1e6, allow_nan=False)
@@ -96,7 +97,7 @@ class Sender:
 
     def __call__(self, number: int) -> Payload:
         self.sent.append(number)
-        assert self.may_answer.wait(240)
+        assert self.may_answer.wait(HANG_S)
         if number in self.errors:
             raise self.errors[number]
         return Payload(3, 100)

@@ -19,6 +19,7 @@ from labelmint.wire.retries import Patience, Reconnects
 from tests.client.scripted_calls import TARGET, FailedCall, Server
 from tests.client.scripted_queries import BATCH_SIZES, SCRIPTS, STREAMS, expected, queries
 from tests.client.scripted_service import BUNDLE_ID, Ended, Script, aged
+from tests.hangs import HANG_S
 
 C = grpc.StatusCode
 
@@ -129,7 +130,7 @@ class SilentCall:
         self._ended = threading.Event()
 
     def __next__(self) -> pb.StreamSamplesResponse:
-        assert self._ended.wait(60)
+        assert self._ended.wait(HANG_S)
         raise FailedCall(Ended(C.CANCELLED, "cancelled"))
 
     def cancel(self) -> bool:

@@ -20,6 +20,7 @@ from labelmint.errors import Refused
 from labelmint.options import StreamOptions, query_from_options
 from labelmint.torch import IGNORE_INDEX, LabelBatch, LabelStream
 from tests.client.scripted_service import CLOSED_PORT, Script, ScriptedService, keeps, sample
+from tests.hangs import HANG_S
 
 IGNORED = (
     "ignore:This DataLoader will create",  # more workers than a machine has cores
@@ -38,7 +39,7 @@ def run(module: str, *arguments: str, **environment: str) -> subprocess.Popen[st
 
 
 def said(process: subprocess.Popen[str]) -> Any:
-    out, err = process.communicate(timeout=250)
+    out, err = process.communicate(timeout=HANG_S)
     assert process.returncode == 0, (out, err)
     return json.loads(out.splitlines()[-1])
 
@@ -48,6 +49,7 @@ def kept(options: dict[str, Any]) -> list[int]:
     return [i for i in range(query.start_index, query.end_index) if keeps(query, i)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_every_layout_resumed_under_another_sees_every_index_once(target: str, seed: int) -> None:
     layouts = LAYOUTS.copy()
@@ -59,6 +61,7 @@ def test_every_layout_resumed_under_another_sees_every_index_once(target: str, s
     assert sorted(said(run("torch_layouts", target, job))) == kept(options)
 
 
+@pytest.mark.long
 def test_two_ddp_processes_and_then_one_see_every_index_once(target: str, tmp_path: Path) -> None:
     seen: list[int] = []
     for world_size in (2, 1):

@@ -55,6 +55,7 @@ def test_failures_and_forgotten_states_change_no_byte(
         assert contents(made(server, later, *options)) == whole
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["coco", "ranked"])
 def test_kill_9_changes_no_byte(tmp_path: Path, name: str) -> None:
     options = {

@@ -13,7 +13,8 @@ from service.metrics import Metrics
 from service.probes import Probes, probe_server
 from tests.deploy.cases import CASES
 from tests.deploy.chart import CHART, CHECKOUT, Object, one, render
-from tests.service.prometheus import eventually, scraped_by, tool
+from tests.hangs import eventually
+from tests.service.prometheus import scraped_by, tool
 
 QUEUE, COMPUTED = "labelmint_queue_depth_samples", "labelmint_computed_samples_total"
 REQUESTS, MESSAGES = "labelmint_requests_total", "labelmint_message_seconds_bucket"

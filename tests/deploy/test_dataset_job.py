@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from tests.deploy.chart import CHECKOUT, render
+from tests.hangs import HANG_S
 from tests.service.test_process import bundle_at, running
 
 PARTS = 3
@@ -40,7 +41,7 @@ def test_parts_from_several_replicas_are_one_unsharded_run(tmp_path: Path) -> No
         def run(line: list[str]) -> str:
             environment = {**os.environ, "LABELMINT_TARGET": target}
             done = subprocess.run(
-                line, cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=60
+                line, cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=HANG_S
             )
             assert done.returncode == 0, done.stderr
             return done.stdout

@@ -14,6 +14,7 @@ from labelmint import Client
 from tests.deploy.cases import CASES
 from tests.deploy.chart import CHECKOUT, one, render
 from tests.deploy.image_builder import SERVE, Store, build_base, build_cpu, store_at
+from tests.hangs import HANG_S
 
 READY = re.compile(r"labelmint ready on 127\.0\.0\.1:(\d+), models: m, metrics on .*\n")
 
@@ -80,7 +81,7 @@ def _dockerfile() -> str:
     return (CHECKOUT / "Dockerfile").read_text("utf-8")
 
 
-IMAGE = pytest.mark.timeout(900)  # the first of them builds it: three minutes on two cores
+IMAGE = pytest.mark.long  # the first of them builds it: three minutes on two cores
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +133,7 @@ def test_it_streams_as_user_10001_on_a_read_only_root(built: Store, tiny_bundle:
             with Client(f"127.0.0.1:{ready[1]}") as client:
                 assert sum(len(batch.indices) for batch in client.stream(count=20)) == 20
             process.terminate()
-            assert process.wait(60) == 0
+            assert process.wait(HANG_S) == 0
         finally:
             process.kill()
 

@@ -12,8 +12,8 @@ import pytest
 from engines.fake import fake_bundle
 from labelmint import Client
 from tests.deploy.name_server import NameServer, named
+from tests.hangs import HANG_S, eventually
 from tests.service.harness import FakeModel, served
-from tests.service.prometheus import eventually
 from tests.service.test_faults import free_port
 from tests.service.test_lifetime import samples_of
 from tests.service.test_process import Process, bundle_at, running
@@ -100,10 +100,11 @@ def wait_until(condition: Callable[[], bool], readers: list[Reader]) -> None:
     def over() -> bool:
         return condition() or any(reader.error for reader in readers)
 
-    assert eventually(over, within_s=60)
+    assert eventually(over)
     assert [reader.error for reader in readers] == [None] * len(readers)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("by_name", [True, False], ids=["a name", "a list"])
 def test_replicas_come_and_go_under_load_and_nothing_is_lost(by_name: bool, tmp_path: Path) -> None:
     with ExitStack() as stack:
@@ -125,4 +126,4 @@ def test_replicas_come_and_go_under_load_and_nothing_is_lost(by_name: bool, tmp_
             wait_for_progress(readers)
             names.addresses = (SECOND, ADDED)
             second.popen.send_signal(signal.SIGTERM)
-            assert second.popen.wait(60) == 0
+            assert second.popen.wait(HANG_S) == 0

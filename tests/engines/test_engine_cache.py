@@ -24,6 +24,7 @@ from engines.engine_cache import (
 )
 from engines.errors import EngineOpenError, PlanError, PlanMissing
 from engines.plan_parity import PlanParity
+from tests.hangs import HANG_S
 
 KEY = EngineKey("sha256:" + "ab" * 32, "NVIDIA H200", (9, 0), "10.3.0", "float16")
 DATA = b"a plan"
@@ -164,7 +165,7 @@ def test_nothing_is_written_where_that_is_not_allowed(tmp_path: Path) -> None:
 
 
 def _append(path: Path, log: Path, start: Any) -> None:
-    start.wait(60)
+    start.wait(HANG_S)
     with building(path):
         for word in ("in", "out"):
             with log.open("a") as stream:
@@ -180,7 +181,7 @@ def test_one_process_builds_at_a_time(tmp_path: Path) -> None:
     for process in processes:
         process.start()
     for process in processes:
-        process.join(60)
+        process.join(HANG_S)
         assert process.exitcode == 0
     words = [line.split() for line in log.read_text().splitlines()]
     assert len(words) == 8

@@ -31,7 +31,7 @@ from engines.run_memory import RunMemory
 from engines.sampling import ws_from_indices
 from engines.tensorrt_module import tensorrt_module, version_of
 
-pytestmark = [pytest.mark.gpu, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.gpu
 SIZES = (2, 8)
 PRECISIONS: tuple[Precision, ...] = ("float32", "float16")
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.hangs import HANG_S
+
 
 @pytest.mark.parametrize(("argument", "code"), [("--help", 0), ("--samples", 2), ("again", 2)])
 def test_questions_and_mistakes_write_nothing(tmp_path: Path, argument: str, code: int) -> None:
@@ -16,7 +18,7 @@ def test_questions_and_mistakes_write_nothing(tmp_path: Path, argument: str, cod
         env={"PYTHONPATH": str(root)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANG_S,
     )
     assert done.returncode == code
     assert "Usage: " in done.stdout + done.stderr

@@ -100,6 +100,7 @@ def test_training_writes_weights_that_load_and_a_run_that_resumes(tmp_path: Path
         torch.testing.assert_close(value, generator.state_dict()[name], atol=2e-2, rtol=2e-3)
 
 
+@pytest.mark.long
 def test_fitting_the_mapping_lets_a_straight_line_read_the_scene_from_w(tmp_path: Path) -> None:
     z = torch.randn(4096, Z_DIM, generator=torch.Generator().manual_seed(5))
     mean, deviation = train_generator.scene_statistics()
@@ -115,6 +116,7 @@ def test_fitting_the_mapping_lets_a_straight_line_read_the_scene_from_w(tmp_path
     assert unexplained(steps=1500) < 0.5 * unexplained(steps=1)
 
 
+@pytest.mark.long
 def test_training_lowers_the_loss(tmp_path: Path) -> None:
     options = tiny_run(tmp_path, minutes=60.0)
     run = train_generator.start(options)

@@ -18,7 +18,7 @@ from engines.run_memory import bytes_of
 from engines.tensorrt_module import tensorrt_module
 from tests.export.test_fused_engine import export, rows_of
 
-pytestmark = [pytest.mark.gpu, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.gpu
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal
 
+from tests.hangs import HANG_S
+
 Fault = Literal["none", "reset", "stall", "half-close", "slow"]
 CHUNK = 16 << 10
 SLOW_BYTES_PER_S = 2 << 20
@@ -127,8 +129,8 @@ def proxying(target: int, seed: int = 0) -> Iterator[FaultProxy]:
     thread = threading.Thread(target=run)
     thread.start()
     try:
-        assert ready.wait(60)
+        assert ready.wait(HANG_S)
         yield proxy
     finally:
         loop.call_soon_threadsafe(stop.set)
-        thread.join(60)
+        thread.join(HANG_S)

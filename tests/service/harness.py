@@ -22,8 +22,7 @@ from service.loading import OpenModel
 from service.metrics import Metrics
 from service.models import ServedModel
 from service.server import Server
-
-LONG_S = 240.0  # for what comes at once, unless a machine is busy; pytest gives up after 300
+from tests.hangs import HANG_S
 
 
 @dataclass(frozen=True)
@@ -61,13 +60,13 @@ class RunningServer:
 
     def call(self, work: Callable[[Server], Any]) -> Any:
         """Runs a coroutine of the server's on its loop."""
-        return asyncio.run_coroutine_threadsafe(work(self.server), self.loop).result(LONG_S)
+        return asyncio.run_coroutine_threadsafe(work(self.server), self.loop).result(HANG_S)
 
-    def stream(self, timeout: float = LONG_S, **query: Any) -> Any:
+    def stream(self, timeout: float = HANG_S, **query: Any) -> Any:
         request = pb.StreamSamplesRequest(query=pb.SampleQuery(**query))
         return self.stub.StreamSamples(request, timeout=timeout)
 
-    def generate(self, timeout: float = LONG_S, **query: Any) -> pb.GenerateSamplesResponse:
+    def generate(self, timeout: float = HANG_S, **query: Any) -> pb.GenerateSamplesResponse:
         request = pb.GenerateSamplesRequest(query=pb.SampleQuery(**query))
         answer: pb.GenerateSamplesResponse = self.stub.GenerateSamples(request, timeout=timeout)
         return answer
@@ -138,11 +137,11 @@ def served_by(
     def end() -> None:
         with contextlib.suppress(RuntimeError):  # ended before
             loop.call_soon_threadsafe(stop.set)
-        thread.join(LONG_S)
+        thread.join(HANG_S)
         assert not thread.is_alive()
 
     try:
-        assert ready.wait(LONG_S)
+        assert ready.wait(HANG_S)
         with channel_to(started[0].port) as channel:
             yield RunningServer(LabelServiceStub(channel), channel, started[0], loop, end)
     finally:

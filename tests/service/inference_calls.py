@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.rpc import inference_messages as messages
+from tests.hangs import HANG_S
 
 DTYPES = {"UINT8": "u1", "INT32": "<i4", "FP16": "<f2", "FP32": "<f4", "UINT64": "<u8"}
 DATATYPES = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
@@ -18,7 +19,7 @@ def call(channel: grpc.Channel, method: str, request: Any, **options: Any) -> An
     unary: Any = channel.unary_unary(
         f"/{messages.SERVICE}/{method}", lambda r: r.SerializeToString(), kind.FromString
     )
-    return unary(request, **{"timeout": 30, **options})
+    return unary(request, **{"timeout": HANG_S, **options})
 
 
 def ask(channel: grpc.Channel, method: str, metadata: Any = (), **fields: Any) -> Any:
@@ -34,7 +35,7 @@ def exchange(channel: grpc.Channel, requests: Any, **options: Any) -> Any:
         lambda r: r.SerializeToString(),
         messages.ModelStreamInferResponse.FromString,
     )
-    return stream(requests, **{"timeout": 30, **options})
+    return stream(requests, **{"timeout": HANG_S, **options})
 
 
 def infer_request(

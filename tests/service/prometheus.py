@@ -4,7 +4,6 @@ import json
 import shutil
 import socket
 import subprocess
-import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -12,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from tests.hangs import HANG_S, eventually
 
 
 def tool(name: str) -> str:
@@ -46,7 +47,7 @@ def scraped_by(
 
         def ask(query: str) -> list[str]:
             url = f"http://127.0.0.1:{own}/api/v1/query?query={urllib.parse.quote(query)}"
-            with urllib.request.urlopen(url, timeout=30) as answer:
+            with urllib.request.urlopen(url, timeout=HANG_S) as answer:
                 return [found["value"][1] for found in json.load(answer)["data"]["result"]]
 
         yield ask
@@ -90,12 +91,3 @@ def ready(port: int) -> bool:
             return bool(answer.status == 200)
     except OSError:
         return False
-
-
-def eventually(condition: Callable[[], bool], within_s: float = 120) -> bool:
-    until = time.monotonic() + within_s
-    while not condition():
-        if time.monotonic() > until:
-            return False
-        time.sleep(0.2)
-    return True

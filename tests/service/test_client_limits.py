@@ -15,6 +15,7 @@ from engines.fake import FakeOptions
 from labelmint.v1 import label_service_pb2 as pb
 from service.admission import MAX_CLIENTS, RequestRate
 from service.config import Limits
+from tests.hangs import HANG_S
 from tests.service.harness import FakeModel, Refusal, RunningServer, refusal, served
 from tests.service.identities import TOKENS, TWO, bearer, config
 
@@ -51,32 +52,32 @@ def two_clients(tokens: Path) -> Iterator[Callable[..., Any]]:
 def test_one_client_cannot_take_every_stream(two_clients: Any) -> None:
     with two_clients(max_client_streams=2) as (server, one, two):
         calls = [
-            server.stub.StreamSamples(pb.StreamSamplesRequest(), timeout=60, metadata=one)
+            server.stub.StreamSamples(pb.StreamSamplesRequest(), timeout=HANG_S, metadata=one)
             for _ in range(2)
         ]
         for call in calls:
             next(iter(call))
-        refused = refusal(lambda: server.stub.GenerateSamples(TWO, timeout=60, metadata=one))
+        refused = refusal(lambda: server.stub.GenerateSamples(TWO, timeout=HANG_S, metadata=one))
         assert refused.code is EXHAUSTED and retry_s(refused) > 0
         assert "client trainer" in refused.message and "max_client_streams is 2" in refused.message
-        assert server.stub.GenerateSamples(TWO, timeout=60, metadata=two).batch.indices
+        assert server.stub.GenerateSamples(TWO, timeout=HANG_S, metadata=two).batch.indices
         calls[0].cancel()
-        assert eventually(lambda: server.stub.GenerateSamples(TWO, timeout=60, metadata=one))
+        assert eventually(lambda: server.stub.GenerateSamples(TWO, timeout=HANG_S, metadata=one))
         calls[1].cancel()
 
 
 def test_one_client_cannot_take_all_samples_under_way(two_clients: Any) -> None:
     with two_clients(max_client_inflight_samples=40) as (server, one, two):
-        call = server.stub.StreamSamples(pb.StreamSamplesRequest(), timeout=60, metadata=one)
+        call = server.stub.StreamSamples(pb.StreamSamplesRequest(), timeout=HANG_S, metadata=one)
         next(iter(call))
         refused = refusal(
             lambda: list(
-                server.stub.StreamSamples(pb.StreamSamplesRequest(), timeout=60, metadata=one)
+                server.stub.StreamSamples(pb.StreamSamplesRequest(), timeout=HANG_S, metadata=one)
             )
         )
         assert refused.code is EXHAUSTED
         assert "max_client_inflight_samples 40" in refused.message
-        other = server.stub.StreamSamples(pb.StreamSamplesRequest(), timeout=60, metadata=two)
+        other = server.stub.StreamSamples(pb.StreamSamplesRequest(), timeout=HANG_S, metadata=two)
         assert next(iter(other)).batch.indices
         call.cancel()
         other.cancel()
@@ -86,7 +87,7 @@ def test_a_client_that_calls_too_often_is_told_when_to_come_again(two_clients: A
     with two_clients(max_client_requests_per_s=4) as (server, one, two):
 
         def ask(metadata: Any) -> Any:
-            return server.stub.ListModels(pb.ListModelsRequest(), timeout=60, metadata=metadata)
+            return server.stub.ListModels(pb.ListModelsRequest(), timeout=HANG_S, metadata=metadata)
 
         for _ in range(4):
             ask(one)
@@ -124,7 +125,7 @@ def test_rates_are_per_client_refill_evenly_and_forget_the_oldest() -> None:
 
 def eventually(work: Callable[[], Any]) -> bool:
     """Whether work succeeds within a minute, refused or not at first."""
-    until = time.monotonic() + 60
+    until = time.monotonic() + HANG_S
     while time.monotonic() < until:
         try:
             work()

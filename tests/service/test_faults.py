@@ -18,8 +18,8 @@ from tests.service.fault_proxy import Fault, proxying
 from tests.service.test_process import Process, bundle_at, running
 
 ROUNDS = [
-    pytest.param(3, marks=pytest.mark.timeout(300)),
-    pytest.param(100, marks=[pytest.mark.slow, pytest.mark.timeout(3600)]),
+    3,
+    pytest.param(100, marks=pytest.mark.slow),
 ]
 FAULTS = [fault for fault in get_args(Fault) if fault != "none"]
 PATIENCE = Patience(connect_s=60.0)
@@ -86,9 +86,7 @@ def test_kill_9_and_a_restart_lose_nothing_and_repeat_nothing(fake: Path, rounds
     assert len(reader.indices) > 100 * rounds
 
 
-@pytest.mark.parametrize(
-    "kills", [2, pytest.param(20, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])]
-)
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
 def test_training_through_kills_sees_every_index_of_an_epoch_once(fake: Path, kills: int) -> None:
     dice, port, killed, seen = random.Random(kills), free_port(), 0, list[int]()
     per_kill = 300

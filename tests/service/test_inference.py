@@ -14,6 +14,7 @@ from engines.fake import FakeOptions
 from labelmint.codec import array_from_tensor
 from labelmint.v1 import label_service_pb2 as pb
 from service.rpc import inference_messages as messages
+from tests.hangs import HANG_S
 from tests.service.harness import FakeModel, RunningServer, refusal, served
 from tests.service.inference_calls import (
     arrays_of,
@@ -146,10 +147,10 @@ def test_reflection_and_health_name_the_service(server: RunningServer) -> None:
     stub: Any = reflection_pb2_grpc.ServerReflectionStub(server.channel)
     for symbol in (messages.SERVICE, "labelmint.v1.LabelService", "grpc.health.v1.Health"):
         asked = reflection_pb2.ServerReflectionRequest(file_containing_symbol=symbol)
-        (answer,) = stub.ServerReflectionInfo(iter([asked]), timeout=60)
+        (answer,) = stub.ServerReflectionInfo(iter([asked]), timeout=HANG_S)
         assert answer.file_descriptor_response.file_descriptor_proto
     asked = reflection_pb2.ServerReflectionRequest(list_services="")
-    (answer,) = stub.ServerReflectionInfo(iter([asked]), timeout=60)
+    (answer,) = stub.ServerReflectionInfo(iter([asked]), timeout=HANG_S)
     assert messages.SERVICE in {service.name for service in answer.list_services_response.service}
 
 

@@ -13,6 +13,7 @@ import pytest
 from engines.fake import FakeOptions, fake_bundle
 from service.config import Config, Limits
 from service.rpc import inference_messages as messages
+from tests.hangs import HANG_S
 from tests.service.harness import FakeModel, RunningServer, refusal, served
 from tests.service.inference_calls import (
     indices,
@@ -132,4 +133,4 @@ def test_limits_of_clients_and_messages_hold_here_too() -> None:
 def test_what_is_not_implemented_says_so(server: RunningServer) -> None:
     for method in ("TraceSetting", "LogSettings", "SystemSharedMemoryStatus"):
         unary: Any = server.channel.unary_unary(f"/{messages.SERVICE}/{method}")
-        assert refusal(partial(unary, b"", timeout=60)).code is C.UNIMPLEMENTED
+        assert refusal(partial(unary, b"", timeout=HANG_S)).code is C.UNIMPLEMENTED

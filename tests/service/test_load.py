@@ -15,10 +15,10 @@ from engines.fake import FakeOptions
 from labelmint.v1 import label_service_pb2 as pb
 from labelmint.v1.label_service_pb2_grpc import LabelServiceStub
 from service.server import Server
+from tests.hangs import HANG_S
 from tests.service.harness import FakeModel, RunningServer, channel_to, served
 from tests.service.test_process import Process, bundle_at, running
 
-pytestmark = pytest.mark.timeout(600)
 STREAMS = 64
 SECONDS = [4, pytest.param(120, marks=pytest.mark.slow)]
 ENDS = {grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED}
@@ -79,13 +79,13 @@ def test_64_misbehaving_streams_leave_memory_flat_and_nothing_open(
                 assert sum(opened) > 0  # fewer than one a thread where the machine is busy
                 marks.append(resident_bytes(process))
         assert max(marks[2:]) < marks[1] + (16 << 20), marks  # flat once it was busy for a while
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + HANG_S
         while gauge(process, "labelmint_open_streams") and time.monotonic() < deadline:
             time.sleep(0.1)
         assert gauge(process, "labelmint_open_streams") == 0
         with channel_to(process.port) as channel:
             call = LabelServiceStub(channel).StreamSamples(
-                pb.StreamSamplesRequest(query=pb.SampleQuery(count=100)), timeout=60
+                pb.StreamSamplesRequest(query=pb.SampleQuery(count=100)), timeout=HANG_S
             )
             assert sum(len(message.batch.indices) for message in call) == 100
 
@@ -108,9 +108,9 @@ def test_equal_streams_get_equal_shares_and_leave_no_task(streams: int, seconds:
 
         def read(seed: int) -> int:
             """Samples received while all streams flow."""
-            call = server.stream(timeout=seconds + 60, sampling=pb.SamplingOptions(seed=seed))
+            call = server.stream(timeout=seconds + HANG_S, sampling=pb.SamplingOptions(seed=seed))
             next(call)
-            all_flow.wait(60)
+            all_flow.wait(HANG_S)
             received, until = 0, time.monotonic() + seconds
             for message in call:
                 received += len(message.batch.indices)
@@ -121,7 +121,7 @@ def test_equal_streams_get_equal_shares_and_leave_no_task(streams: int, seconds:
 
         received = list(pool.map(read, range(streams)))
         assert min(received) >= 0.8 * max(received), sorted(received)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + HANG_S
         while open_tasks(server) > before and time.monotonic() < deadline:
             time.sleep(0.1)
         assert open_tasks(server) <= before

@@ -22,6 +22,7 @@ from service.loading import open_model
 from service.metrics import Metrics
 from tests.engines.fake_device import FakeDevice
 from tests.engines.fake_tensorrt import FakeTensorRT
+from tests.hangs import HANG_S
 from tests.service.harness import FakeModel, refusal, served, served_by
 from tests.service.test_metrics import scraped, value
 
@@ -31,7 +32,7 @@ LOCAL = Config(bundles=(), listen="127.0.0.1:0", metrics_port=0)
 
 
 def until(condition: Any) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + HANG_S
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)

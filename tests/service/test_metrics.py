@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from engines.fake import FakeOptions, fake_bundle
 from labelmint.v1 import label_service_pb2 as pb
+from tests.hangs import HANG_S
 from tests.service.harness import FakeModel, RunningServer, refusal, served
 
 HISTOGRAMS = (
@@ -101,7 +102,7 @@ def test_nothing_waits_once_the_last_stream_was_cancelled() -> None:
         for call in calls:
             next(iter(call))
             call.cancel()
-        patience = time.monotonic() + 30
+        patience = time.monotonic() + HANG_S
         while value(scraped(server), "labelmint_open_streams") and time.monotonic() < patience:
             time.sleep(0.05)
         assert value(scraped(server), "labelmint_queue_depth_samples") == 0

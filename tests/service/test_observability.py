@@ -18,8 +18,9 @@ from labelmint import Client
 from labelmint.v1 import label_service_pb2 as pb
 from labelmint.v1.label_service_pb2_grpc import LabelServiceStub
 from service.logs import REQUEST_ID_HEADER
+from tests.hangs import HANG_S, eventually
 from tests.service.harness import channel_to, refusal
-from tests.service.prometheus import eventually, scraped_by, tool
+from tests.service.prometheus import scraped_by, tool
 from tests.service.test_process import ROOT, Process, bundle_at, running
 
 PARENT = ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331")
@@ -34,7 +35,7 @@ def fake(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ended(process: Process) -> str:
     """Everything the process logged, after its end."""
     process.popen.terminate()
-    _, log = process.popen.communicate(timeout=60)
+    _, log = process.popen.communicate(timeout=HANG_S)
     return log
 
 
@@ -181,6 +182,6 @@ def test_tracing_without_its_packages_is_one_line(fake: Path) -> None:
         "runpy.run_module('service', run_name='__main__')"
     )
     line = [sys.executable, "-c", code]
-    result = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    result = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=HANG_S)
     assert result.returncode == 1 and "extra 'tracing'" in result.stderr
     assert "Traceback" not in result.stderr

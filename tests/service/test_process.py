@@ -32,6 +32,7 @@ from labelmint.v1 import label_service_pb2 as pb
 from labelmint.v1.label_service_pb2_grpc import LabelServiceStub
 from service.errors import NEXT_INDEX
 from service.probes import Probes, probe_server
+from tests.hangs import HANG_S
 from tests.service.harness import channel_to, refusal
 
 ROOT = Path(__file__).parents[2]
@@ -124,7 +125,7 @@ def test_sigterm_ends_streams_resumably_and_exits_0(fake: Path) -> None:
             assert ended.code is grpc.StatusCode.UNAVAILABLE
             assert "draining" in ended.message
             assert int(ended.trailers[NEXT_INDEX]) == positions[-1] > 0
-        assert process.popen.wait(60) == 0
+        assert process.popen.wait(HANG_S) == 0
 
 
 def test_drain_delay_keeps_serving_while_not_ready(fake: Path) -> None:
@@ -141,7 +142,7 @@ def test_drain_delay_keeps_serving_while_not_ready(fake: Path) -> None:
         assert process.get("/readyz") == (503, "loading, draining, or a device is lost\n")
         assert process.get("/healthz")[0] == 200
         assert stub.ListModels(pb.ListModelsRequest()).models
-        assert process.popen.wait(60) == 0
+        assert process.popen.wait(HANG_S) == 0
 
 
 def test_a_second_signal_ends_at_once(fake: Path) -> None:
@@ -151,7 +152,7 @@ def test_a_second_signal_ends_at_once(fake: Path) -> None:
         time.sleep(0.3)
         assert process.popen.poll() is None
         process.popen.send_signal(signal.SIGTERM)
-        assert process.popen.wait(50) == 130
+        assert process.popen.wait(HANG_S) == 130
 
 
 def test_a_caller_that_does_not_read_cannot_hold_the_drain(fake: Path) -> None:
@@ -161,7 +162,7 @@ def test_a_caller_that_does_not_read_cannot_hold_the_drain(fake: Path) -> None:
         next(iter(call))
         time.sleep(0.5)  # fills every buffer between the two
         process.popen.send_signal(signal.SIGTERM)
-        assert process.popen.wait(60) == 0
+        assert process.popen.wait(HANG_S) == 0
 
 
 def test_half_of_a_pair_for_mutual_tls_is_usage_of_the_health_command() -> None:
@@ -234,7 +235,7 @@ def changed(bundle: Path, **changes: Any) -> None:
 def run_once(bundle: Path, *flags: str) -> "subprocess.CompletedProcess[str]":
     listen = ("--listen", "127.0.0.1:0")
     line = command("run", "--bundle", str(bundle), *listen, *flags)
-    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=HANG_S)
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,11 @@ from labelmint.v1 import label_service_pb2 as pb
 from labelmint.v1.label_service_pb2_grpc import LabelServiceStub
 from service.config import Config, NamedBundle
 from service.loading import open_models
+from tests.hangs import HANG_S
 from tests.service.harness import RunningServer, channel_to, served_by
 from tests.service.test_content import Samples, samples_of
 from tests.service.test_process import bundle_around, run_once, running
 
-pytestmark = pytest.mark.timeout(900)  # the demo's bundle takes minutes
 END = 24
 OUTPUTS = [pb.OUTPUT_IMAGE, pb.OUTPUT_MASK, pb.OUTPUT_KEYPOINTS, pb.OUTPUT_UNCERTAINTY, pb.OUTPUT_W]
 
@@ -42,7 +42,10 @@ def query(**changes: Any) -> dict[str, Any]:
     return {"sampling": sampling, "end_index": END, "outputs": OUTPUTS, **changes}
 
 
-@pytest.fixture(scope="module", params=["tiny_bundle", "demo_bundle"])
+LONG_DEMO = pytest.param("demo_bundle", marks=pytest.mark.long)
+
+
+@pytest.fixture(scope="module", params=["tiny_bundle", LONG_DEMO])
 def bundle(request: pytest.FixtureRequest) -> Path:
     path: Path = request.getfixturevalue(request.param)
     return path
@@ -114,7 +117,7 @@ def test_a_real_process_serves_it_soon(tiny_bundle: Path) -> None:
     with running(tiny_bundle) as process, channel_to(process.port) as channel:
         stub = LabelServiceStub(channel)
         request = pb.GenerateSamplesRequest(query=pb.SampleQuery(count=2))
-        assert len(stub.GenerateSamples(request, timeout=60).batch.indices) == 2
+        assert len(stub.GenerateSamples(request, timeout=HANG_S).batch.indices) == 2
 
 
 def flip(path: Path) -> None:

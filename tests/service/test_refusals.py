@@ -15,6 +15,7 @@ from grpc_status import rpc_status
 from engines.fake import fake_bundle
 from labelmint.v1 import label_service_pb2 as pb
 from service.config import Config, Limits
+from tests.hangs import HANG_S
 from tests.service.harness import FakeModel, RunningServer, refusal, served
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
@@ -199,7 +200,7 @@ def test_bytes_that_are_no_request_are_the_callers_mistake(
     server: RunningServer, method: str, data: bytes
 ) -> None:
     call: Any = server.channel.unary_stream(f"/labelmint.v1.LabelService/{method}")
-    assert refusal(lambda: list(call(data, timeout=60))).code is INVALID
+    assert refusal(lambda: list(call(data, timeout=HANG_S))).code is INVALID
 
 
 def test_get_model_refuses_as_streams_do(two: RunningServer) -> None:
@@ -212,7 +213,7 @@ def test_get_model_refuses_as_streams_do(two: RunningServer) -> None:
         (pb.GetModelRequest(model="x"), grpc.StatusCode.NOT_FOUND),
     ):
         with pytest.raises(grpc.RpcError) as caught:
-            two.stub.GetModel(request, timeout=60)
+            two.stub.GetModel(request, timeout=HANG_S)
         assert caught.value.code() is code
 
 
@@ -236,7 +237,7 @@ def test_too_many_streams_are_told_when_to_come_back() -> None:
 
 def eventually(server: RunningServer) -> Any:
     """A stream, once the server has noticed that another one ended."""
-    until = time.monotonic() + 60
+    until = time.monotonic() + HANG_S
     while time.monotonic() < until:
         call = server.stream()
         try:

@@ -13,6 +13,7 @@ import pytest
 from engines.open import Runtime
 from service.config import Config, NamedBundle
 from service.loading import open_models
+from tests.hangs import HANG_S
 from tests.service.harness import RunningServer, refusal, served_by
 from tests.service.test_process import bundle_at
 from tests.service.test_repository_control import control
@@ -80,7 +81,7 @@ def held(server: RunningServer) -> tuple[int, int, int]:
 
     The other threads are those of pools, which start them as they come to need them.
     """
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + HANG_S
     while len(server.server.repository._running) > 1 and time.monotonic() < deadline:
         time.sleep(0.05)
     gc.collect()

@@ -25,7 +25,8 @@ from service.folder import without_folders
 from service.loading import open_model, warm_up
 from service.metrics import Metrics
 from service.models import ServedModel
-from tests.service.harness import LONG_S, FakeModel, RunningServer, refusal, served, served_by
+from tests.hangs import HANG_S
+from tests.service.harness import FakeModel, RunningServer, refusal, served, served_by
 from tests.service.inference_calls import index_of
 from tests.service.test_metrics import scraped, value
 from tests.service.test_process import bundle_at
@@ -34,7 +35,7 @@ SLOW = FakeModel(options=FakeOptions(seconds_per_run=0.05))
 C = grpc.StatusCode
 
 
-def config(drain_s: float = LONG_S, **changes: Any) -> Config:
+def config(drain_s: float = HANG_S, **changes: Any) -> Config:
     return Config(
         bundles=(), listen="127.0.0.1:0", metrics_port=0, runtime="fake", model_drain_s=drain_s,
         **changes,
@@ -64,7 +65,7 @@ def bundle_id(server: RunningServer) -> str:
 
 def status_of_health(server: RunningServer, service: str = "") -> int:
     health: Any = health_pb2_grpc.HealthStub(server.channel)
-    return int(health.Check(health_pb2.HealthCheckRequest(service=service), timeout=60).status)
+    return int(health.Check(health_pb2.HealthCheckRequest(service=service), timeout=HANG_S).status)
 
 
 def test_a_swap_serves_new_calls_anew_and_finishes_streams_on_the_old_model(
@@ -103,7 +104,7 @@ def test_streams_that_outlast_the_drain_end_resumably(other: NamedBundle) -> Non
 
 
 def test_unary_calls_finish_within_the_drain_and_end_after_it(other: NamedBundle) -> None:
-    for drain_s, count, done in ((LONG_S, 80, True), (0.1, 800, False)):
+    for drain_s, count, done in ((HANG_S, 80, True), (0.1, 800, False)):
         with served([SLOW], config(drain_s)) as server, ThreadPoolExecutor() as pool:
             answer = pool.submit(partial(server.generate, count=count))
             while not value(scraped(server), "labelmint_computed_samples_total"):
@@ -270,5 +271,5 @@ def test_loading_holds_up_neither_calls_nor_health(tmp_path: Path) -> None:
         assert status_of_health(server) == health_pb2.HealthCheckResponse.SERVING
         pipe.write_bytes(b"{")
         with pytest.raises(LoadFailed, match="JSON"):
-            loading.result(LONG_S)
+            loading.result(HANG_S)
         assert index_of(server.channel)["slow"].state == "UNAVAILABLE"

@@ -11,6 +11,7 @@ import pytest
 import trustme
 
 from labelmint import Client, Tls
+from tests.hangs import HANG_S
 from tests.service.identities import write_identity
 from tests.service.test_process import ROOT, bundle_at, command, run_once, running
 
@@ -65,7 +66,7 @@ def test_a_json_log_has_no_lines_of_grpc(folder: Path, monkeypatch: pytest.Monke
                 stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
                 assert stranger.recv(1) in (b"", b"\x15")  # hung up, or a TLS alert
         process.popen.terminate()
-        assert process.popen.wait(60) == 0
+        assert process.popen.wait(HANG_S) == 0
         assert process.popen.stderr
         lines = process.popen.stderr.read().splitlines()
     assert all(json.loads(line) for line in lines), lines

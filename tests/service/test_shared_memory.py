@@ -18,7 +18,8 @@ from labelmint.v1 import label_service_pb2 as pb
 from labelmint.wire.shared_memory import SharedMemory
 from service.errors import NEXT_INDEX
 from service.shared_memory import Slots
-from tests.service.harness import LONG_S, RunningServer, refusal, served
+from tests.hangs import HANG_S
+from tests.service.harness import RunningServer, refusal, served
 from tests.service.identities import config
 
 C = grpc.StatusCode
@@ -62,7 +63,7 @@ def test_samples_are_those_of_the_socket_and_safe_to_keep(
 
 def test_the_messages_do_come_through_memory(server: RunningServer) -> None:
     memory = SharedMemory(1 << 16)
-    call = server.stub.StreamSharedSamples(iter([first(memory)]), timeout=LONG_S)
+    call = server.stub.StreamSharedSamples(iter([first(memory)]), timeout=HANG_S)
     sizes = [next(call).size for _ in range(4)]
     messages = [memory.message(number, size) for number, size in enumerate(sizes)]
     indices = [i for message in messages for i in message.batch.indices]
@@ -86,7 +87,7 @@ def first(memory: SharedMemory, **changes: Any) -> pb.StreamSharedSamplesRequest
 
 
 def refused(server: RunningServer, *requests: pb.StreamSharedSamplesRequest) -> Any:
-    found = refusal(lambda: list(server.stub.StreamSharedSamples(iter(requests), timeout=LONG_S)))
+    found = refusal(lambda: list(server.stub.StreamSharedSamples(iter(requests), timeout=HANG_S)))
     assert server.generate(count=1).batch.indices == [0]
     return found
 
@@ -170,7 +171,7 @@ def test_a_client_that_releases_nothing_more_is_told(
 def test_a_stalled_reader_gets_its_slots_and_no_more(
     server: RunningServer, memory: SharedMemory, over: threading.Event
 ) -> None:
-    call = server.stub.StreamSharedSamples(silent_after(first(memory), over), timeout=LONG_S)
+    call = server.stub.StreamSharedSamples(silent_after(first(memory), over), timeout=HANG_S)
     slots = memory.description().slots
     sizes = [next(call).size for _ in range(slots)]
     with ThreadPoolExecutor(1) as pool:
@@ -194,7 +195,7 @@ def test_a_drain_ends_a_stalled_reader_resumably(
     memory: SharedMemory, over: threading.Event
 ) -> None:
     with served(config=config(shared_memory=True)) as server:
-        call = server.stub.StreamSharedSamples(silent_after(first(memory), over), timeout=LONG_S)
+        call = server.stub.StreamSharedSamples(silent_after(first(memory), over), timeout=HANG_S)
         for number in range(memory.description().slots):
             last = memory.message(number, next(call).size)
         server.call(lambda running: running.drain())

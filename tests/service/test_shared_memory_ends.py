@@ -11,6 +11,7 @@ from pathlib import Path
 
 from labelmint import Client, Patience
 from service.shared_memory import NAME
+from tests.hangs import HANG_S
 from tests.service.harness import served
 from tests.service.identities import config
 from tests.service.test_faults import free_port
@@ -44,7 +45,7 @@ def test_a_killed_client_leaves_nothing_in_the_server(tmp_path: Path) -> None:
                 assert client.stdout is not None and client.stdout.readline()
                 assert shared_memory_of(process.popen.pid)
                 client.send_signal(signal.SIGKILL)
-            until = time.monotonic() + 60
+            until = time.monotonic() + HANG_S
             while shared_memory_of(process.popen.pid) and time.monotonic() < until:
                 time.sleep(0.05)
             assert not shared_memory_of(process.popen.pid)
@@ -89,7 +90,7 @@ def shared_here() -> int:
 
 def falls_to(before: int) -> bool:
     """Whether no more of it is left; grpc's threads let go of it last."""
-    until = time.monotonic() + 60
+    until = time.monotonic() + HANG_S
     while shared_here() > before and time.monotonic() < until:
         gc.collect()
         time.sleep(0.1)

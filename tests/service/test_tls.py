@@ -19,6 +19,7 @@ from service.config import Config, Limits, TlsFiles
 from service.errors import StartError
 from service.server import is_loopback
 from service.tls import credentials_from_files
+from tests.hangs import HANG_S
 from tests.service.harness import FakeModel, refusal, served
 from tests.service.identities import TWO, config, write_identity
 
@@ -46,9 +47,9 @@ def test_tls_serves_those_who_trust_it_and_nobody_in_plain_text(
     tls = write_identity(authority, tmp_path)
     with served(config=config(tls=tls)) as server:
         with secured(server.server.port, ca_pem(authority)) as stub:
-            assert len(stub.GenerateSamples(TWO, timeout=60).batch.indices) == 2
+            assert len(stub.GenerateSamples(TWO, timeout=HANG_S).batch.indices) == 2
         with secured(server.server.port, ca_pem(trustme.CA())) as stub:
-            refused = refusal(lambda: stub.GenerateSamples(TWO, timeout=60))
+            refused = refusal(lambda: stub.GenerateSamples(TWO, timeout=HANG_S))
             assert refused.code is grpc.StatusCode.UNAVAILABLE
         assert refusal(lambda: server.generate(count=1)).code is grpc.StatusCode.UNAVAILABLE
 
@@ -68,14 +69,14 @@ def test_mutual_tls_turns_away_clients_without_a_certificate_of_its_authorities(
     with served([slow], config(tls=tls, limits=limits)) as server:
         ca, port = ca_pem(authority), server.server.port
         with secured(port, ca, **shown(authority)) as stub:
-            call = stub.StreamSamples(pb.StreamSamplesRequest(), timeout=60)
+            call = stub.StreamSamples(pb.StreamSamplesRequest(), timeout=HANG_S)
             next(iter(call))
-            refused = refusal(lambda: stub.GenerateSamples(TWO, timeout=60))
+            refused = refusal(lambda: stub.GenerateSamples(TWO, timeout=HANG_S))
             assert "client trainer " in refused.message  # named by its certificate
             call.cancel()
         for stranger in ({}, shown(trustme.CA())):
             with secured(port, ca, **stranger) as stub:
-                refused = refusal(partial(stub.GenerateSamples, TWO, timeout=60))
+                refused = refusal(partial(stub.GenerateSamples, TWO, timeout=HANG_S))
                 assert refused.code is grpc.StatusCode.UNAVAILABLE
 
 
@@ -89,7 +90,7 @@ def test_a_renewed_certificate_is_shown_at_the_next_connection(
         def works_with(trusted: trustme.CA) -> bool:
             with secured(port, ca_pem(trusted)) as stub:
                 try:
-                    return bool(stub.GenerateSamples(TWO, timeout=60).batch.indices)
+                    return bool(stub.GenerateSamples(TWO, timeout=HANG_S).batch.indices)
                 except grpc.RpcError:
                     return False
 

@@ -12,6 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from labelmint.v1 import label_service_pb2 as pb
 from service.errors import StartError
 from service.tokens import Tokens
+from tests.hangs import HANG_S
 from tests.service.harness import refusal, served
 from tests.service.identities import TOKENS, TWO, bearer, config
 
@@ -19,7 +20,7 @@ UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
 
 
 def answers(call: Any, metadata: Any) -> None:
-    answer = call(TWO, timeout=60, metadata=metadata)
+    answer = call(TWO, timeout=HANG_S, metadata=metadata)
     if isinstance(answer, Iterator):
         list(answer)
 
@@ -27,10 +28,10 @@ def answers(call: Any, metadata: Any) -> None:
 def test_only_token_holders_may_call_but_health_answers_all(tokens: Path) -> None:
     with served(config=config(token_file=tokens)) as server:
         unary, stream = server.stub.GenerateSamples, server.stub.StreamSamples
-        good = unary(TWO, timeout=60, metadata=bearer(TOKENS["trainer"]))
+        good = unary(TWO, timeout=HANG_S, metadata=bearer(TOKENS["trainer"]))
         assert len(good.batch.indices) == 2
         request = pb.StreamSamplesRequest(query=TWO.query)
-        messages = stream(request, timeout=60, metadata=bearer(TOKENS["night-job"]))
+        messages = stream(request, timeout=HANG_S, metadata=bearer(TOKENS["night-job"]))
         assert sum(len(m.batch.indices) for m in messages) == 2
         for metadata in (
             (), bearer(""), bearer("t" * 19), bearer("t" * 21), bearer("trainer"),
@@ -43,9 +44,10 @@ def test_only_token_holders_may_call_but_health_answers_all(tokens: Path) -> Non
         reflection: Any = server.channel.stream_stream(
             "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
         )
-        assert refusal(lambda: list(reflection(iter([b""]), timeout=60))).code is UNAUTHENTICATED
+        refused = refusal(lambda: list(reflection(iter([b""]), timeout=HANG_S)))
+        assert refused.code is UNAUTHENTICATED
         health: Any = health_pb2_grpc.HealthStub(server.channel)
-        answer = health.Check(health_pb2.HealthCheckRequest(), timeout=60)
+        answer = health.Check(health_pb2.HealthCheckRequest(), timeout=HANG_S)
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 

@@ -14,6 +14,7 @@ import pytest
 from labelmint.v1 import label_service_pb2 as pb
 from service.config import Config, NamedBundle
 from service.loading import open_models
+from tests.hangs import HANG_S
 from tests.service.harness import RunningServer, served_by
 from tests.service.test_inference import generated
 from tests.service.test_process import bundle_at
@@ -44,7 +45,7 @@ def test_stock_triton_client_works_unchanged(tmp_path: Path) -> None:
         half = pb.SamplingOptions(seed=7, truncation_psi=0.5)
         result = subprocess.run(
             [sys.executable, str(SCRIPT), f"127.0.0.1:{server.server.port}", "m", TOKEN],
-            capture_output=True, text=True, timeout=120, cwd=tmp_path,
+            capture_output=True, text=True, timeout=HANG_S, cwd=tmp_path,
         )  # fmt: skip
         assert result.returncode == 0, result.stderr
         seen: dict[str, Any] = json.loads(result.stdout)

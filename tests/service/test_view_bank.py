@@ -14,7 +14,8 @@ from engines.fake import fake_bundle
 from labelmint.codec import array_from_tensor, name_from_output
 from labelmint.latents import views
 from labelmint.v1 import label_service_pb2 as pb
-from tests.service.harness import LONG_S, FakeModel, RunningServer, refusal, served
+from tests.hangs import HANG_S
+from tests.service.harness import FakeModel, RunningServer, refusal, served
 from tests.service.inference_calls import call, infer_request
 
 CODES, ROWS = 5, 4
@@ -148,10 +149,10 @@ def test_sets_stay_whole_over_filter_shards_and_resume(server: RunningServer) ->
 
 def test_the_model_names_its_cameras(server: RunningServer) -> None:
     request = pb.GetModelRequest(model="fake")
-    bank = server.stub.GetModel(request, timeout=LONG_S).model.view_bank
+    bank = server.stub.GetModel(request, timeout=HANG_S).model.view_bank
     assert len(bank) == CODES and bank[3].azimuth_deg == 30
     assert not bank[3].HasField("focal") and not bank[4].HasField("azimuth_deg")
-    plain = server.stub.GetModel(pb.GetModelRequest(model="plain"), timeout=LONG_S).model
+    plain = server.stub.GetModel(pb.GetModelRequest(model="plain"), timeout=HANG_S).model
     assert not plain.view_bank and pb.OUTPUT_VIEW not in plain.outputs
 
 

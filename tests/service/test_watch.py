@@ -17,6 +17,7 @@ import pytest
 from bundle.manifest import MANIFEST
 from service.config import NamedBundle
 from service.watch import Watch
+from tests.hangs import HANG_S
 from tests.service.harness import RunningServer, channel_to, refusal, served
 from tests.service.inference_calls import ask, index_of
 from tests.service.test_metrics import scraped
@@ -255,7 +256,7 @@ def test_a_load_that_hangs_does_not_hold_up_the_end(tmp_path: Path) -> None:
         time.sleep(0.5)
         assert ask(channel, "ModelReady", name="m").ready
         process.popen.send_signal(signal.SIGTERM)
-        assert process.popen.wait(60) == 0
+        assert process.popen.wait(HANG_S) == 0
         assert loading.result().code is grpc.StatusCode.UNAVAILABLE
 
 

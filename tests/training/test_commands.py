@@ -137,6 +137,7 @@ def test_a_labelled_folder_becomes_weights_members_and_a_report(
         assert picture.width > 1000
 
 
+@pytest.mark.long
 def test_a_fit_that_was_killed_is_taken_up_and_ends_with_the_same_file(
     weights: Path, tmp_path: Path
 ) -> None:

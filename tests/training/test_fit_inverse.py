@@ -52,6 +52,7 @@ def trained() -> InverseTraining:
     return learns
 
 
+@pytest.mark.long
 def test_shapes_come_to_fit_silhouettes_and_geometry(trained: InverseTraining) -> None:
     met = silhouettes_met(trained)
     assert met > 0.88, met  # one shape for all of them comes to 0.85
@@ -62,6 +63,7 @@ def test_shapes_come_to_fit_silhouettes_and_geometry(trained: InverseTraining) -
     assert (sizes[0] - sizes[1])[:, :2].abs().mean() < 0.2
 
 
+@pytest.mark.long
 def test_a_network_that_tells_cameras_learns_them(trained: InverseTraining) -> None:
     with torch.no_grad():
         found = trained.network(trained.network_input(trained.sets.images.flatten(0, 1)))
@@ -72,6 +74,7 @@ def test_a_network_that_tells_cameras_learns_them(trained: InverseTraining) -> N
     torch.testing.assert_close(found.directions.norm(dim=1), torch.ones(16))
 
 
+@pytest.mark.long
 def test_textures_are_as_bright_as_the_images(trained: InverseTraining) -> None:
     """Whatever part of the brightness the light has taken."""
     images = trained.network_input(trained.sets.images[:, 1])
