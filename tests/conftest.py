@@ -232,9 +232,9 @@ def demo_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo's bundle: what `make demo` left, or made anew where other code has made that, which
     takes minutes. Do not change it."""
     found = CHECKOUT / "demo"
-    return (
-        found if is_current(found) else made_once(tmp_path_factory, "demo", make_demo)
-    ) / "bundle"
+    if not is_current(found):
+        found = made_once(tmp_path_factory, "demo", make_demo)
+    return found / "bundle"
 
 
 def make_demo(folder: Path) -> None:

@@ -1,25 +1,35 @@
 """`python -m examples.demo` as a command: it replaces files, so nothing starts it by accident."""
 
-import subprocess
-import sys
+import shutil
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from tests.hangs import HANG_S
+from examples.demo.__main__ import main
+from examples.demo.inputs import NAME, is_current, record_inputs
 
 
 @pytest.mark.parametrize(("argument", "code"), [("--help", 0), ("--samples", 2), ("again", 2)])
 def test_questions_and_mistakes_write_nothing(tmp_path: Path, argument: str, code: int) -> None:
-    root = Path(__file__).parents[2]
-    done = subprocess.run(
-        [sys.executable, "-m", "examples.demo", argument],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(root)},
-        capture_output=True,
-        text=True,
-        timeout=HANG_S,
-    )
-    assert done.returncode == code
-    assert "Usage: " in done.stdout + done.stderr
-    assert list(tmp_path.iterdir()) == []
+    runner = CliRunner()
+    with runner.isolated_filesystem(tmp_path) as folder:
+        result = runner.invoke(main, [argument])
+        assert result.exit_code == code and "Usage: " in result.output
+        assert list(Path(folder).iterdir()) == []
+
+
+def test_a_demo_of_other_code_or_with_a_changed_file_is_made_again(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    assert not is_current(tmp_path)
+    shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    record_inputs(tmp_path)
+    assert is_current(tmp_path)
+    recorded = (tmp_path / NAME).read_text()
+    (tmp_path / NAME).write_text("0" * len(recorded))
+    assert not is_current(tmp_path)
+    (tmp_path / NAME).write_text(recorded)
+    with (tmp_path / "bundle" / "labeller.onnx").open("ab") as graph:
+        graph.write(b" ")
+    assert not is_current(tmp_path)
