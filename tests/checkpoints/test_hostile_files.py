@@ -19,8 +19,8 @@ from tests.checkpoints.hostile_reader import Outcome, Report
 CHECKOUT = Path(__file__).resolve().parents[2]
 FIXTURES = Path(__file__).parent / "fixtures"
 FILES = sorted(FIXTURES.rglob("file_*.p*"))
-CUTS = 50  # lengths at which every file is cut
-DAMAGED = 600  # files damaged at random
+CUTS = 30  # lengths at which every file is cut
+DAMAGED = 400  # files damaged at random
 MAX_GROWTH_BYTES = 128 << 20  # by any file of a few megabytes
 LARGE = "~large"  # an honest file, read last
 LARGE_BYTES = 64 << 20
@@ -42,7 +42,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Report]:
 
 
 def cut_files() -> dict[str, bytes]:
-    """Every fixture, cut at every fiftieth of its length."""
+    """Every fixture, cut at a thirtieth, two thirtieths ... of its length."""
     files = {file.stem: file.read_bytes() for file in FILES}
     return {
         f"cut {name} {part:02}": data[: len(data) * part // CUTS]

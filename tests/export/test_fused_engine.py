@@ -197,6 +197,7 @@ def export(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.long
 def test_the_command_compiles_machine_code_of_the_named_kernels(tmp_path: Path) -> None:
     done = export(tmp_path, "--fused", "9.0", "--no-half")
     assert done.returncode == 0, done.stderr

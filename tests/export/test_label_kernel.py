@@ -75,8 +75,12 @@ def case(spec: LabelSpec, seed: int = 0, **given: object) -> Case:
             LabelSpec(GRID, 9, 50, GRID, "segmentation"),
             Tuning(squares=(2, 2), chunk=16, band_tiles=8),
         ),
-        (LabelSpec(GRID, 0, GRID, GRID, "depth", resize="nearest"), LARGE),
-        (LabelSpec(GRID, 0, GRID, GRID, "keypoints"), LARGE),
+        pytest.param(
+            LabelSpec(GRID, 0, GRID, GRID, "depth", resize="nearest"),
+            LARGE,
+            marks=pytest.mark.long,
+        ),
+        pytest.param(LabelSpec(GRID, 0, GRID, GRID, "keypoints"), LARGE, marks=pytest.mark.long),
     ],
     ids=["crop in bands", "nearest, depth scores", "keypoints score"],
 )

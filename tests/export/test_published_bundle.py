@@ -59,7 +59,7 @@ def saved_members(features: int) -> list[tuple[str, TorchFile]]:
 
 
 @pytest.mark.parametrize("name", PAIRS)
-@pytest.mark.parametrize("resize", ["bilinear", "nearest"])
+@pytest.mark.parametrize("resize", ["bilinear", pytest.param("nearest", marks=pytest.mark.long)])
 def test_a_bundle_of_published_weights_is_written(tmp_path: Path, name: str, resize: str) -> None:
     torch.manual_seed(0)
     weights = golden(PAIRS[name]).weights

@@ -136,7 +136,12 @@ requests = {
 
 
 @pytest.fixture(
-    scope="module", params=["heads", "classes", pytest.param("demo", marks=pytest.mark.slow)]
+    scope="module",
+    params=[
+        "heads",
+        pytest.param("classes", marks=pytest.mark.long),
+        pytest.param("demo", marks=pytest.mark.slow),
+    ],
 )
 def one(request: pytest.FixtureRequest) -> Any:
     """A usual model with a view bank, one of images alone with classes, or the demo's own."""

@@ -20,7 +20,7 @@ from tests.service.harness import FakeModel, RunningServer, channel_to, served
 from tests.service.test_process import Process, bundle_at, running
 
 STREAMS = 64
-SECONDS = [4, pytest.param(120, marks=pytest.mark.slow)]
+SECONDS = [pytest.param(4, marks=pytest.mark.long), pytest.param(120, marks=pytest.mark.slow)]
 ENDS = {grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED}
 
 
@@ -98,7 +98,11 @@ def open_tasks(server: RunningServer) -> int:
 
 
 @pytest.mark.parametrize(
-    ("streams", "seconds"), [(12, 4), pytest.param(STREAMS, 120, marks=pytest.mark.slow)]
+    ("streams", "seconds"),
+    [
+        pytest.param(12, 4, marks=pytest.mark.long),
+        pytest.param(STREAMS, 120, marks=pytest.mark.slow),
+    ],
 )
 def test_equal_streams_get_equal_shares_and_leave_no_task(streams: int, seconds: int) -> None:
     slow = FakeModel(options=FakeOptions(seconds_per_run=0.005))

@@ -88,6 +88,7 @@ def test_textures_are_as_bright_as_the_images(trained: InverseTraining) -> None:
     assert (shown - front).abs().max() < 0.15
 
 
+@pytest.mark.long
 def test_coarse_cameras_are_turned_towards_the_true_ones(trained: InverseTraining) -> None:
     """The bank says one view is 29 degrees further round than it is; the shapes are known."""
     wrong = Cameras(BANK.azimuth + torch.tensor([0, 0, 0.5, 0]), *list(vars(BANK).values())[1:])
