@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.deploy.chart import CHECKOUT, render
 from tests.hangs import HANG_S
 from tests.service.test_process import bundle_at, running
@@ -30,6 +32,7 @@ def samples(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in files}
 
 
+@pytest.mark.long
 def test_parts_from_several_replicas_are_one_unsharded_run(tmp_path: Path) -> None:
     bundle = bundle_at(tmp_path / "bundle")
     with (

@@ -15,7 +15,8 @@ from tests.service.harness import FakeModel, RunningServer, served
 from tests.service.identities import config
 from tests.service.test_real_engine import serving
 
-EXAMPLES = 260  # for each of the five calls and two fake models: over two thousand
+EXAMPLES = 100  # for each of the five calls and the usual model
+EXAMPLES_LONG = 320  # and for each of the five calls and the other: over two thousand with them
 EXAMPLES_SLOW = 520  # for each of the five calls and the demo's bundle: over two thousand
 TIMEOUT_S = 0.3  # endless streams are cut here
 TIMEOUT_SLOW_S = 1.5  # a real engine needs so long for a few messages
@@ -161,7 +162,8 @@ def test_any_request_ends_as_the_contract_says(
     one: RunningServer, method: str, request: pytest.FixtureRequest
 ) -> None:
     slow = request.node.get_closest_marker("slow") is not None
-    examples = EXAMPLES_SLOW if slow else EXAMPLES
+    long = request.node.get_closest_marker("long") is not None
+    examples = EXAMPLES_SLOW if slow else EXAMPLES_LONG if long else EXAMPLES
     timeout_s = TIMEOUT_SLOW_S if slow else TIMEOUT_S
     call: Any = one.channel.unary_stream(f"/labelmint.v1.LabelService/{method}")
     codes: Counter[grpc.StatusCode] = Counter()

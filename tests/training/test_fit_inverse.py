@@ -102,8 +102,7 @@ def test_coarse_cameras_are_turned_towards_the_true_ones(trained: InverseTrainin
     assert turned[2] < -0.07 and turned[[0, 1, 3]].abs().max() < 0.05
 
 
-@pytest.mark.parametrize("views", [1, 4])
-@pytest.mark.parametrize("cameras", [False, True])
+@pytest.mark.parametrize(("views", "cameras"), [(1, False), (4, True)])
 def test_a_training_that_was_cut_ends_with_the_same_bytes(
     views: int, cameras: bool, tmp_path: Path
 ) -> None:

@@ -40,6 +40,8 @@ from training.refiner.config import RefinerFit
 from training.refiner.run import Run, run_refiner
 from training.views.bank import small_images
 
+pytestmark = pytest.mark.long  # every command once more, on a device that is not the CPU
+
 CPU = torch.device("cpu")
 CROP = LabelCrop(grid=16, top=2, height=12)
 FIT = FitConfig(members=2, steps=5, pixels=256, learning_rate=1e-2)

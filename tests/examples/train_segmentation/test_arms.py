@@ -32,6 +32,7 @@ def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_every_arm_yields_whole_batches_and_never_a_test_image(labels: Path) -> None:
     tested = hashes(rendered(Draw(TEST.seed, 64)).images)
     part = Draw(TRAINING.seed, 64)
