@@ -11,12 +11,13 @@ from examples.demo.inputs import NAME, is_current, record_inputs
 
 
 @pytest.mark.parametrize(("argument", "code"), [("--help", 0), ("--samples", 2), ("again", 2)])
-def test_questions_and_mistakes_write_nothing(tmp_path: Path, argument: str, code: int) -> None:
-    runner = CliRunner()
-    with runner.isolated_filesystem(tmp_path) as folder:
-        result = runner.invoke(main, [argument])
-        assert result.exit_code == code and "Usage: " in result.output
-        assert list(Path(folder).iterdir()) == []
+def test_questions_and_mistakes_write_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argument: str, code: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(main, [argument])
+    assert result.exit_code == code and "Usage: " in result.output
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_demo_of_other_code_or_with_a_changed_file_is_made_again(
