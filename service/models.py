@@ -18,7 +18,7 @@ from engines.protocol import Engine, Mapping
 from engines.signature import ArraySpec, labeller_outputs
 from labelmint.latents import Mt19937Rows
 from service.batch import CAMERA, VIEW, W
-from service.delivery import Chunk, Stream
+from service.delivery import Message, Stream
 from service.errors import NotServing
 from service.metrics import ModelMetrics
 from service.query import Query
@@ -118,16 +118,16 @@ class ServedModel:
         while 0 < self.scheduler.waiting() < capacity and time.monotonic() < until:
             await asyncio.sleep(self.batch_delay_s / DELAY_STEPS)
 
-    def sent(self, stream: Stream, chunk: Chunk, message_bytes: int) -> None:
+    def sent(self, stream: Stream, message: Message, message_bytes: int) -> None:
         """A message left; its stream may draw again."""
         now = time.monotonic()
-        stream.sent(chunk)
+        stream.sent(message)
         self.scheduler.wake(stream.lane, now)
-        self.metrics.kept.inc(chunk.size)
-        self.metrics.discarded.inc(chunk.discarded)
+        self.metrics.kept.inc(message.size)
+        self.metrics.discarded.inc(message.discarded)
         self.metrics.message_bytes.inc(message_bytes)
-        if chunk.pieces:
-            self.metrics.message_seconds.observe(now - min(p.since for p in chunk.pieces))
+        if message.kept:
+            self.metrics.message_seconds.observe(now - min(kept.since for kept in message.kept))
 
     async def end(self, why: NotServing, grace_s: float) -> None:
         """Streams may finish for so long; then they end before their next message."""

@@ -26,7 +26,7 @@ from service.rpc.inference_description import (
 from service.rpc.inference_exchange import Exchange
 from service.rpc.inference_messages import SERVICE
 from service.rpc.inference_request import check_version, inference_from_request
-from service.rpc.inference_response import refusal_for_stream, response_from_chunk
+from service.rpc.inference_response import refusal_for_stream, response_from_message
 from service.rpc.repository_control import RepositoryControl
 from service.rpc.serving import Serving, check_not_spent
 
@@ -209,11 +209,11 @@ class InferenceService:
         async with self._serving.stream(call, query, model, samples) as stream:
             await stream.wait_complete()
             check_not_spent(stream)
-            chunk = stream.rest()
-            made = partial(response_from_chunk, chunk, inference, model, streamed)
-            message = await self._serving.encoded(stream, chunk.size, made)
-            model.sent(stream, chunk, len(message))
-            return message
+            message = stream.rest()
+            encode = partial(response_from_message, message, inference, model, streamed)
+            data = await self._serving.encoded(stream, message.size, encode)
+            model.sent(stream, message, len(data))
+            return data
 
     async def _answer(self, call: Call, data: bytes) -> bytes:
         """One response of a stream; whatever is wrong with its request is said in it."""

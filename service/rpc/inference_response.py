@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from service.delivery import Chunk
-from service.encoding import arrays_from_pieces
+from service.delivery import Message
+from service.encoding import arrays_from_kept
 from service.errors import BadRequest
 from service.framing import Part, field_parts
 from service.models import ServedModel
@@ -16,8 +16,8 @@ _RESPONSE: int = ModelStreamInferResponse.INFER_RESPONSE_FIELD_NUMBER
 _STREAM_BYTES = 16  # what the message of a stream adds
 
 
-def response_from_chunk(
-    chunk: Chunk, inference: Inference, model: ServedModel, streamed: bool
+def response_from_message(
+    message: Message, inference: Inference, model: ServedModel, streamed: bool
 ) -> bytes:
     """All samples in one response. Raises BadRequest when it exceeds max_message_bytes."""
     head = ModelInferResponse(
@@ -29,7 +29,7 @@ def response_from_chunk(
         head.parameters["triton_final_response"].bool_param = True
     parts: list[Part] = []
     for name in inference.outputs:
-        arrays = arrays_from_pieces(chunk.pieces, own_name(name))
+        arrays = arrays_from_kept(message.kept, own_name(name))
         if inference.order is not None:
             arrays = [np.concatenate(arrays)[inference.order]]
         rows, dtype = sum(len(array) for array in arrays), arrays[0].dtype

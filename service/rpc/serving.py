@@ -111,8 +111,8 @@ def _only_copied(query: Query) -> bool:
 
 def check_not_spent(stream: Stream) -> None:
     """Raises RangeSpent when a stream ended short of what it was asked for."""
-    if stream.query.plan.spent and not stream.counted:
-        raise RangeSpent(stream.query.plan.spent)
+    if stream.query.plan.end_reason and not stream.count_reached:
+        raise RangeSpent(stream.query.plan.end_reason)
 
 
 async def _mt19937(query: Query, model: ServedModel) -> Mt19937Rows | None:
