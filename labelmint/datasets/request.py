@@ -15,7 +15,7 @@ import labelmint
 from labelmint.datasets.selection import RULES, kept_by_rule
 from labelmint.options import StreamOptions, query_from_options
 from labelmint.v1 import label_service_pb2 as pb
-from labelmint.wire.sharding import members_before
+from labelmint.wire.sharding import shard_indices_between
 
 FORMATS = ("webdataset", "coco", "png")
 DEFAULT_FRACTION = 0.9
@@ -97,7 +97,7 @@ class Request:
         if self.filter:
             return self.ranked
         query = self.query()
-        return members_before(query, next_index) - members_before(query, self.start_index)
+        return shard_indices_between(query, self.start_index, next_index)
 
 
 def checked_request(**options: Any) -> Request:

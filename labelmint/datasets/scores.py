@@ -20,7 +20,7 @@ from labelmint.datasets.request import Request
 from labelmint.datasets.selection import positions_by_rule
 from labelmint.errors import LabelmintError, MalformedMessage
 from labelmint.latents import UInt64s
-from labelmint.wire.sharding import outsiders
+from labelmint.wire.sharding import foreign_indices
 
 _BATCH = 64
 _BYTES = 4  # of a score, little-endian float32
@@ -43,7 +43,7 @@ def chosen_indices(
     except ValueError as error:
         raise LabelmintError(str(error)) from error
     indices = np.uint64(request.start_index) + positions.astype(np.uint64)
-    return indices[~outsiders(request.query(), indices)]
+    return indices[~foreign_indices(request.query(), indices)]
 
 
 def _complete(client: Client, request: Request, file: GrowingFile, commits: Commits) -> None:

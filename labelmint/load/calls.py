@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from labelmint.batch import chunk_from_proto
+from labelmint.batch import kept_from_proto
 from labelmint.errors import RpcError, error_from_rpc
 from labelmint.options import StreamOptions, query_from_options
 from labelmint.v1 import label_service_pb2 as pb
@@ -76,7 +76,7 @@ class Calls:
         finally:
             with self._lock:
                 self._running.discard(call)
-        return Payload(len(chunk_from_proto(response.batch)), response.ByteSize())
+        return Payload(len(kept_from_proto(response.batch)), response.ByteSize())
 
     def stream(self, query: pb.SampleQuery, weigh: Callable[[int], object]) -> MeteredCall:
         """Opens a stream whose messages' bytes are told to weigh."""

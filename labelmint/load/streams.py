@@ -15,9 +15,9 @@ from labelmint.errors import LabelmintError, RpcError
 from labelmint.load.calls import Calls
 from labelmint.load.timing import Percentiles, Stalls, joined_stalls, percentiles_of, stalls_of
 from labelmint.v1 import label_service_pb2 as pb
-from labelmint.wire.merge import Reader, batches_from_readers
+from labelmint.wire.merge import ShardReader, batches_from_readers
 from labelmint.wire.prefetch import Prefetch
-from labelmint.wire.resuming_stream import Opened, Source
+from labelmint.wire.resuming_stream import OpenedCall, ResumingStream
 from labelmint.wire.retries import Patience, Reconnects
 
 PREFETCH_BYTES = 64 << 20  # as Client has it
@@ -117,13 +117,13 @@ def _read(calls: Calls, query: pb.SampleQuery, batch_size: int, reading: _Readin
         nonlocal received
         received += message_bytes
 
-    def open_call(resumed: pb.SampleQuery, timeout_s: float | None) -> Opened:
-        return Opened(calls.stream(resumed, weigh), calls.target)
+    def open_call(resumed: pb.SampleQuery, timeout_s: float | None) -> OpenedCall:
+        return OpenedCall(calls.stream(resumed, weigh), calls.target)
 
     reading.opened = time.perf_counter()
     try:
-        source = Source(open_call, query, Patience(), Reconnects())
-        reader = Reader(Prefetch(source, PREFETCH_BYTES), query.start_index)
+        source = ResumingStream(open_call, query, Patience(), Reconnects())
+        reader = ShardReader(Prefetch(source, PREFETCH_BYTES), query.start_index)
         for batch in batches_from_readers([reader], batch_size, query):
             reading.arrivals.append(time.perf_counter())
             reading.samples.append(len(batch))

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any, Generic, Protocol, TypeVar
 
 from labelmint.errors import ClientClosed
-from labelmint.wire.channel import Home
+from labelmint.wire.channel import OwnerProcess
 
 _of_parents: list[object] = []  # of a fork's parent: grpc may crash where its calls are let go
 WATCH_S = 0.25  # between looks at a source that keeps its reader waiting
@@ -27,7 +27,7 @@ ItemOut = TypeVar("ItemOut", bound=Sized, covariant=True)
 
 
 class Source(Protocol[ItemOut]):
-    """What a prefetch reads from, such as labelmint.wire.resuming_stream's."""
+    """What a prefetch reads from, such as labelmint.wire.resuming_stream.ResumingStream."""
 
     def messages(self) -> Iterator[ItemOut]: ...
     def watch(self) -> None: ...
@@ -46,14 +46,14 @@ class Prefetch(Generic[Item]):
         self._error: Exception | None = None
         # A daemon, so that a stream which nobody closed cannot keep a process alive.
         self._thread = threading.Thread(target=self._fill, name="labelmint-prefetch", daemon=True)
-        self._home = Home()
+        self._owner = OwnerProcess()
         self._thread.start()
 
     def get(self) -> Item | None:
         """The next message; None at the end. Raises what the source raised, after the messages
         before it, and ClientClosed once closed, which no end of the messages may look like, or in
         a fork."""
-        self._home.check()  # a fork has no thread that would fill it
+        self._owner.check()  # a fork has no thread that would fill it
         with self._changed:
             while not (self._ready or self._ended or self._closed):
                 if not self._changed.wait(WATCH_S):
@@ -71,7 +71,7 @@ class Prefetch(Generic[Item]):
 
     def close(self) -> None:
         """Ends the source and its thread; harmless when closed, and in a fork."""
-        if not self._home.is_here:  # the lock may be held for ever there
+        if not self._owner.is_here:  # the lock may be held for ever there
             _of_parents.append(self)
             return
         with self._changed:

@@ -15,7 +15,7 @@ import grpc
 from labelmint.errors import ClientClosed, LabelmintError
 from labelmint.options import of_type
 from labelmint.v1 import label_service_pb2_grpc as pb_grpc
-from labelmint.wire.channel import Home, Tls, check_target, open_channel
+from labelmint.wire.channel import OwnerProcess, Tls, check_target, open_channel
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Replicas:
 
     def __init__(self, targets: Sequence[str], tls: Tls | None) -> None:
         """Connects at the first call. Raises ValueError, OSError as open_channel does."""
-        self.closed, self._home = threading.Event(), Home()
+        self.closed, self._owner = threading.Event(), OwnerProcess()
         self._channels = [open_channel(target, tls) for target in targets]
         stubs = [pb_grpc.LabelServiceStub(channel) for channel in self._channels]
         self._turns = itertools.cycle(map(Replica, targets, stubs))  # next() on it is atomic
@@ -40,7 +40,7 @@ class Replicas:
     def turn(self) -> Iterator[Replica]:
         """Whose turn it is. Raises ClientClosed in a fork, and once closed, in place of what a
         call says then."""
-        self._home.check()
+        self._owner.check()
         if self.closed.is_set():
             raise ClientClosed
         try:
@@ -52,7 +52,7 @@ class Replicas:
 
     def close(self) -> None:
         """Ends all calls; harmless when closed, and in a fork, whose channels may hang."""
-        if not self._home.is_here:
+        if not self._owner.is_here:
             return
         self.closed.set()
         for channel in self._channels:

@@ -73,7 +73,7 @@ def _view_mode(proto: pb.SamplingOptions, bundle: Bundle) -> ViewMode:
     if proto.view and proto.view_mode != pb.VIEW_MODE_FIXED:
         raise BadRequest(
             f"view is {proto.view} with view_mode {proto.view_mode}; leave view 0 or set "
-            "view_mode to FIXED, see ViewMode"
+            "view_mode to fixed, see ViewMode"
         )
     default = default_view_mode(proto.views_per_object, bundle.views)
     mode = _VIEW_MODES.get(proto.view_mode, default)

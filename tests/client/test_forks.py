@@ -48,7 +48,8 @@ if child == 0:
         try:
             ask()
         except ClientClosed as error:
-            whose = f"the client is of process {os.getppid()}, and this is its fork {os.getpid()}"
+            owner, fork = os.getppid(), os.getpid()
+            whose = f"the client belongs to process {owner}, and this is its fork {fork}"
             assert str(error) == f"{whose}; make a Client in each process"
         else:
             raise AssertionError
