@@ -19,7 +19,7 @@ from labelmint.v1 import label_service_pb2 as pb
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Batch:
-    """Labelled samples in ascending order of their indices; arrays are read-only.
+    """Labeled samples in ascending order of their indices; arrays are read-only.
 
     An output that was not requested, or that the model does not have, is None. H and W are the
     height and width of the image for images, of the label grid for everything else. With
@@ -36,7 +36,7 @@ class Batch:
     indices: UInt64s  # uint64 [n], raw: counted before the filter
     next_index: int  # start_index that resumes the stream right after this batch
     discarded: int  # number of samples rejected since the previous batch
-    bundle_id: str  # of the bundle that made the samples
+    bundle_id: str  # bundle that made the samples
     views: Array | None = None  # int32 [n]: code of the view bank; -1: the object's own view
     cameras: Array | None = None  # float32 [n, 4], fields of model.Camera; NaN: unknown
 

@@ -1,8 +1,9 @@
-"""Serves bundles: engines in, a filtered and resumable stream of labelled samples out.
+"""Serves bundles: engines in, filtered and resumable streams of labeled samples out.
 
-A request walks down: rpc (proto -> Query) -> sampler (which indices) -> scheduler (whose rows
-next) -> compute (rows -> arrays, on the engine's thread) -> delivery (arrays -> chunks) ->
-encoding (chunks -> message bytes) -> rpc. Policy holds no tensors, the engine no policy.
+The way of a request: rpc (proto -> Query) -> sampler (which indices) -> scheduler (which streams'
+rows next) -> compute and batch (w+ -> filtered rows, on the engine's thread) -> delivery (filtered
+rows -> messages) -> encoding (messages -> bytes) -> rpc. Policy holds no tensors, the engine no
+policy.
 """
 
 import os

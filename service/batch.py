@@ -147,7 +147,7 @@ def _run_up_to_fault(
     index = int(rows.stream.query.plan.indices(rows.first + good, 1)[0])
     fault = NotFiniteError(
         f"the {UNCERTAINTY} of index {index} is not finite, the model fails at this sample; "
-        "start after it to go on without it",
+        "start after it to continue without it",
         (good,),
     )
     results = [(rows.stream, failed_rows(rows.first + good, fault))]

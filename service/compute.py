@@ -41,7 +41,7 @@ class Compute:
         self._pace = Pace()
 
     async def run(self) -> None:
-        """Prepares and runs batches; returns when the device is lost, with the model told.
+        """Prepares and runs batches; returns when the device is lost, after telling the model.
 
         Any other exception from here is a bug, and ends the server.
         """

@@ -34,7 +34,7 @@ class FilteredRows:
     first: int
     count: int
     passed: Offsets  # rows that passed the filter, counted from `first`, ascending
-    arrays: Arrays  # of the passed rows, by output name, each [len(passed), ...]
+    arrays: Arrays  # outputs of the passed rows by name, each [len(passed), ...]
     since: float  # when these rows began to wait for the engine
     error: Exception | None = None  # ends the stream before ordinal `first`
 
@@ -48,9 +48,9 @@ class KeptSamples:
 
     arrays: Arrays  # by output name, each [passed rows, ...]
     picks: Offsets  # rows of the arrays that are these samples, ascending
-    ordinals: list[int]  # of each sample
-    indices: NDArray[np.uint64]  # of each sample, raw
-    since: float
+    ordinals: list[int]  # ordinal of each sample
+    indices: NDArray[np.uint64]  # raw index of each sample
+    since: float  # as in FilteredRows
 
     def __len__(self) -> int:
         return len(self.picks)
@@ -86,9 +86,9 @@ class Stream:
 
       plan.first    reported       decided         arrived          lane.drawn      plan.stop
           |------------|--------------|---------------|-----------------|---------------|
-          | told in a  | kept or      | filtered, but | with the engine,| not drawn yet |
+          | sent in a  | kept or      | filtered, but | with the engine,| not drawn yet |
           | message    | rejected,    | their object  | or filtered     |               |
-          |            | not told yet | is incomplete | ("early")       |               |
+          |            | not sent yet | is incomplete | ("early")       |               |
 
     A row is early when rows before it have not arrived. Without filter_sets an object is one row,
     and `decided` is where `arrived` is, until the count is reached.

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from labelmint.v1 import label_service_pb2 as pb
 
-Part = bytes | memoryview  # of a serialized message, to be joined in order
+Part = bytes | memoryview  # part of a serialized message; parts are joined in order
 _LENGTH_DELIMITED = 2
 
 

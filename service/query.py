@@ -11,7 +11,7 @@ from service.sampler import Plan
 
 # Upper bounds on the bytes of a message besides the data of its tensors.
 MESSAGE_OVERHEAD_BYTES = 768  # tensor headers, bundle_id, next_index, lengths
-SAMPLE_OVERHEAD_BYTES = 16  # of each sample: its index, and its offset in a JPEG tensor
+SAMPLE_OVERHEAD_BYTES = 16  # per sample: its index, and its offset in a JPEG tensor
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class WantedOutput:
     name: str  # as engines call it
     output: pb.Output
     codec: pb.Codec
-    raw_bytes: int  # of one sample in memory
-    max_packed_bytes: int  # of one sample in a message
+    raw_bytes: int  # bytes of one sample in memory
+    max_packed_bytes: int  # most bytes of one sample in a message
 
 
 @dataclass(frozen=True)

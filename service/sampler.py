@@ -66,7 +66,7 @@ class RangePlan:
     stop_requested: int
     shard: int
     shards: int
-    views: int  # of each object
+    views: int  # number of views of each object
     unit: int
     end_reason: str
 
@@ -140,7 +140,7 @@ class IndexRange:
     end: int = END_OF_INDICES  # exclusive, at least start
     shard: int = 0
     shards: int = 1
-    views: int = 1  # of each object
+    views: int = 1  # number of views of each object
     whole_objects: bool = False  # the views of an object are kept or rejected together
     max_examined: int = 0  # most indices to examine; 0: no limit
     end_reason: str = ""  # why `end` is before the end that was requested; empty when it is not

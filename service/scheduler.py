@@ -117,7 +117,7 @@ class Scheduler:
         mapping network and larger messages, and over a few batches the same share for each lane.
         """
         quarter = max(1, capacity // 4)
-        first_ordinals: dict[Lane, int] = {}  # of the lanes that draw
+        first_ordinals: dict[Lane, int] = {}  # first ordinal of each lane that draws
         idle_turns = 0  # since a lane last drew
         while capacity and idle_turns < len(self._lanes):
             lane = self._lanes[0]

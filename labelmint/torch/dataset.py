@@ -71,7 +71,7 @@ class LabelBatch(NamedTuple):
     uncertainty_map: torch.Tensor | None  # float16 [n, H, W]
     w: torch.Tensor | None  # float32 [n, num_ws, w_dim]
     indices: torch.Tensor  # int64 [n], raw
-    position: Position  # of the reader that made the batch, right after it
+    position: Position  # position of the batch's reader right after it
     views: torch.Tensor | None = None  # int32 [n], code of the view bank; -1: the object's own
     cameras: torch.Tensor | None = None  # float32 [n, 4], fields of labelmint.model.Camera
 

@@ -64,7 +64,7 @@ class Position:
 
     layout: ShardLayout
     earlier: tuple[ShardLayout, ...] = ()  # without missing shards
-    bundle_id: str = ""  # of the bundle that made the samples; empty until one came
+    bundle_id: str = ""  # bundle that made the samples; empty until one came
 
     def advanced(self, shard: int, next_index: int, bundle_id: str) -> Position:
         """The position of this shard's reader alone, after its next batch."""

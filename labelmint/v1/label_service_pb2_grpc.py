@@ -6,7 +6,7 @@ from labelmint.v1 import label_service_pb2 as labelmint_dot_v1_dot_label__servic
 
 
 class LabelServiceStub(object):
-    """LabelService streams labelled samples that a generator and its label ensemble
+    """LabelService streams labeled samples that a generator and its label ensemble
     make on demand.
 
     The sample of index i is a pure function of (bundle_id, seed, i) and of the
@@ -66,7 +66,7 @@ class LabelServiceStub(object):
 
 
 class LabelServiceServicer(object):
-    """LabelService streams labelled samples that a generator and its label ensemble
+    """LabelService streams labeled samples that a generator and its label ensemble
     make on demand.
 
     The sample of index i is a pure function of (bundle_id, seed, i) and of the
@@ -126,7 +126,7 @@ class LabelServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetModel(self, request, context):
-        """Describes one model: heads, classes, sizes, calibration, engine, licence.
+        """Describes one model: heads, classes, sizes, calibration, engine, license.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -168,7 +168,7 @@ def add_LabelServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class LabelService(object):
-    """LabelService streams labelled samples that a generator and its label ensemble
+    """LabelService streams labeled samples that a generator and its label ensemble
     make on demand.
 
     The sample of index i is a pure function of (bundle_id, seed, i) and of the

@@ -18,7 +18,7 @@ import grpc
 
 from labelmint.errors import ClientClosed
 
-MAX_RECEIVED_BYTES = 64 << 20  # of one message
+MAX_RECEIVED_BYTES = 64 << 20  # limit of one message
 # Each call goes to the next replica behind a name, so the calls of streams=n go to n of them.
 # gRPC must not repeat failed calls itself: a stream is resumed at its position, see retries.
 _SERVICE_CONFIG: dict[str, Any] = {"loadBalancingConfig": [{"round_robin": {}}]}

@@ -80,7 +80,7 @@ class ShardReader:
         self.ended = False
         self._messages, self._skip = messages, skip
         self._kept = KeptSamples(np.empty(0, np.uint64), {})
-        self._next_index = start_index  # of the last message
+        self._next_index = start_index  # as the last message said
 
     @property
     def has_samples(self) -> bool:

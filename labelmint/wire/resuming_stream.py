@@ -55,7 +55,7 @@ class Message:
 
     kept: KeptSamples
     next_index: int  # raw index at which to resume after this message
-    bundle_id: str  # of the bundle that made the samples
+    bundle_id: str  # bundle that made the samples
 
     @property
     def nbytes(self) -> int:
@@ -82,7 +82,7 @@ class ResumingStream:
         self._call: StreamCall | None = None
         self._waiting_since: float | None = None  # for a message; None while none is awaited
         self._silent = False  # whether `watch` ended the call
-        self._next_index = query.start_index  # of the last message
+        self._next_index = query.start_index  # as the last message said
         self._received = 0  # number of samples
         self._bundle_id = ""
 
