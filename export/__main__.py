@@ -17,8 +17,8 @@ from checkpoints import CheckpointError
 from engines.errors import EngineError
 from engines.open import EngineOptions, open_mapping
 from engines.sampling import (
+    LatentOptions,
     LatentSource,
-    SamplingOptions,
     ViewMode,
     default_options,
     default_view_mode,
@@ -240,7 +240,7 @@ def one_line_errors() -> Iterator[None]:
 
 def _calibrate(
     folder: Path,
-    sampling: SamplingOptions | None,
+    sampling: LatentOptions | None,
     samples: int,
     options: EngineOptions,
     replace_known: bool,

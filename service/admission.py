@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from service.config import Limits
+from service.config import ServerLimits
 from service.errors import BadRequest, Overloaded
 from service.query import Query
 
@@ -55,7 +55,7 @@ class _Reserved:
 class Admission:
     """What is reserved by the streams that are open, in all and by client."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: ServerLimits) -> None:
         self._limits = limits
         self._all = _Reserved()
         self._clients: dict[str, _Reserved] = {}

@@ -11,7 +11,7 @@ MIN_MESSAGE_BYTES = 4 << 10
 
 
 @dataclass(frozen=True)
-class Limits:
+class ServerLimits:
     """What a request, and all requests together, may ask for."""
 
     max_streams: int = 256  # open StreamSamples and GenerateSamples calls
@@ -71,4 +71,4 @@ class Config:
     watch: Path | None = None  # each folder in it is a bundle, served under the folder's name
     watch_interval_s: float = 5.0  # between two looks at it
     model_drain_s: float = 30.0  # for streams of a model that was replaced or unloaded
-    limits: Limits = field(default_factory=Limits)
+    limits: ServerLimits = field(default_factory=ServerLimits)

@@ -3,13 +3,13 @@
 ServiceError
 ├── BadRequest      INVALID_ARGUMENT: a field out of range, or fields that exclude each other
 ├── UnknownModel    NOT_FOUND
-├── Unmet           FAILED_PRECONDITION: the bundle lacks what the request needs
+├── FailedPrecondition           FAILED_PRECONDITION: the bundle lacks what the request needs
 ├── LoadFailed      FAILED_PRECONDITION: a bundle cannot be served; the old one, if any, is
-├── RangeSpent      OUT_OF_RANGE: max_examined reached, or the latent source has no more rows
+├── RangeExhausted      OUT_OF_RANGE: max_examined reached, or the latent source has no more rows
 ├── Overloaded      RESOURCE_EXHAUSTED: a limit of this server or of this client, for now
 ├── NotServing      UNAVAILABLE: still loading, or draining
-│   └── Aged        a stream's time here is over; with ErrorInfo, so that clients need not worry
-├── Denied          PERMISSION_DENIED: for administrators alone
+│   └── StreamExpired        a stream's time here is over; with ErrorInfo, so that clients need not worry
+├── PermissionDenied          PERMISSION_DENIED: for administrators alone
 ├── Disabled        UNIMPLEMENTED: this server was started without it
 └── StartError      never on the wire: the process cannot start
 """
@@ -46,11 +46,11 @@ class UnknownModel(ServiceError):
     """No model of that name is served."""
 
 
-class Unmet(ServiceError):
+class FailedPrecondition(ServiceError):
     """The bundle lacks what the request needs, or is not the pinned one."""
 
 
-class RangeSpent(ServiceError):
+class RangeExhausted(ServiceError):
     """The stream may examine no further indices."""
 
 
@@ -66,7 +66,7 @@ class NotServing(ServiceError):
     """The server is loading or draining; another replica, or a later try, may help."""
 
 
-class Aged(NotServing):
+class StreamExpired(NotServing):
     """The stream has been here for as long as it may; it goes on elsewhere, or here anew."""
 
 
@@ -74,7 +74,7 @@ class LoadFailed(ServiceError):
     """A bundle cannot be served; the message names no folder of this machine."""
 
 
-class Denied(ServiceError):
+class PermissionDenied(ServiceError):
     """The call is for administrators alone."""
 
 
@@ -90,13 +90,13 @@ _CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (BadRequest, grpc.StatusCode.INVALID_ARGUMENT),
     (SamplingError, grpc.StatusCode.INVALID_ARGUMENT),
     (UnknownModel, grpc.StatusCode.NOT_FOUND),
-    (Unmet, grpc.StatusCode.FAILED_PRECONDITION),
+    (FailedPrecondition, grpc.StatusCode.FAILED_PRECONDITION),
     (NotCalibrated, grpc.StatusCode.FAILED_PRECONDITION),
     (LoadFailed, grpc.StatusCode.FAILED_PRECONDITION),
-    (RangeSpent, grpc.StatusCode.OUT_OF_RANGE),
+    (RangeExhausted, grpc.StatusCode.OUT_OF_RANGE),
     (Overloaded, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (NotServing, grpc.StatusCode.UNAVAILABLE),
-    (Denied, grpc.StatusCode.PERMISSION_DENIED),
+    (PermissionDenied, grpc.StatusCode.PERMISSION_DENIED),
     (Disabled, grpc.StatusCode.UNIMPLEMENTED),
     (NotFiniteError, grpc.StatusCode.DATA_LOSS),
 )
@@ -129,7 +129,7 @@ def _metadata(
     error: Exception, code: grpc.StatusCode, text: str
 ) -> tuple[tuple[str, str | bytes], ...]:
     """What programs are to know of it."""
-    if isinstance(error, Aged):
+    if isinstance(error, StreamExpired):
         info = error_details_pb2.ErrorInfo(reason=STREAM_AGED, domain=ERROR_DOMAIN)
         return (_details(code, text, info),)
     if isinstance(error, Overloaded):

@@ -8,7 +8,7 @@ import click
 
 from engines.engine_cache import DEFAULT_CACHE
 from engines.open import RUNTIMES, GpuOptions, Precision, Runtime
-from service.config import Config, Limits, NamedBundle, TlsFiles
+from service.config import Config, NamedBundle, ServerLimits, TlsFiles
 from service.folder import MODEL_NAME
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -39,7 +39,7 @@ def config_from_flags(flags: dict[str, Any]) -> Config:
     """Raises click.UsageError for flags that exclude or need each other."""
     if not flags["bundle"] and flags["watch"] is None:
         raise click.UsageError("there is nothing to serve; give --bundle or --watch")
-    limits = Limits(**{name: flags[name] for name in Limits.__dataclass_fields__})
+    limits = ServerLimits(**{name: flags[name] for name in ServerLimits.__dataclass_fields__})
     return Config(
         bundles=flags["bundle"],
         listen=flags["listen"],
@@ -208,7 +208,7 @@ ENGINE_FLAGS: tuple[Callable[[Any], Any], ...] = (
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _LIMIT = click.IntRange(min=1)
 _SECONDS = click.FloatRange(min=0)
-_DEFAULT = Limits()
+_DEFAULT = ServerLimits()
 _FLAGS: tuple[Callable[[Any], Any], ...] = (
     option(
         "--bundle",

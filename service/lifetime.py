@@ -3,7 +3,7 @@
 import random
 
 from service.delivery import Chunk, Stream
-from service.errors import Aged
+from service.errors import StreamExpired
 
 JITTER = 0.1  # either way, so that streams which began together do not move together
 # Of that time, for connections. grpc closes an old one to new calls, which has clients look their
@@ -21,14 +21,14 @@ class Lifetime:
         self._ends = now + max_age_s * random.uniform(1 - JITTER, 1 + JITTER)
 
     def check(self, stream: Stream, sent: Chunk, now: float) -> None:
-        """Raises Aged when the time is over and something is left to be asked for elsewhere.
+        """Raises StreamExpired when the time is over and something is left to be asked for elsewhere.
 
         A stream that got nowhere stays: moved on from server to server, it never would.
         """
         if not self._max_age_s or now < self._ends or stream.finished:
             return
         if sent.next_index > self._began_at:
-            raise Aged(
+            raise StreamExpired(
                 f"the stream has had its {self._max_age_s:g} s at this server, its "
                 "--max-stream-age; resume from next_index, at any replica"
             )

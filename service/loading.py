@@ -8,7 +8,7 @@ import numpy as np
 from bundle.errors import BundleError
 from bundle.open import Bundle, open_bundle
 from engines.errors import EngineError, NotFiniteError
-from engines.open import EngineOptions, Machine, open_engines, open_mapping
+from engines.open import EngineOptions, GpuDrivers, open_engines, open_mapping
 from engines.protocol import Engine, Mapping
 from engines.sampling import default_options, ws_from_indices
 from service.config import Config, NamedBundle
@@ -33,7 +33,7 @@ def open_models(config: Config, metrics: Metrics) -> list[ServedModel]:
 
 
 def open_model(
-    named: NamedBundle, config: Config, metrics: Metrics, machine: Machine | None = None
+    named: NamedBundle, config: Config, metrics: Metrics, drivers: GpuDrivers | None = None
 ) -> ServedModel:
     """Loads one bundle and runs it once on every engine. Raises BundleError, EngineError."""
     options = EngineOptions(
@@ -46,7 +46,7 @@ def open_model(
     )
     bundle = open_bundle(named.path)
     with ExitStack() as failing:
-        opened = open_engines(bundle, options, machine)
+        opened = open_engines(bundle, options, drivers)
         for engine in opened.engines:
             failing.callback(engine.close)
         mapping = open_mapping(bundle, options)

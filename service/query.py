@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.sampling import LatentSpace, SamplingOptions
+from engines.sampling import LatentOptions, LatentSpace
 from labelmint.v1 import label_service_pb2 as pb
 from service.sampler import Plan
 
@@ -37,7 +37,7 @@ class WantedOutput:
 class Query:
     """A checked SampleQuery; nothing in it can be out of range any more."""
 
-    options: SamplingOptions
+    options: LatentOptions
     latents: LatentRows | None
     plan: Plan
     max_uncertainty: np.float32  # inf keeps everything

@@ -26,7 +26,7 @@ from service.probes import Probes, probe_server
 from service.repository import Repository
 from service.rpc import inference, label_service
 from service.rpc.callers import Authentication, bearer_token, caller_of
-from service.rpc.calls import Calls, Context
+from service.rpc.calls import CallHandlers, Context
 from service.rpc.inference import InferenceService
 from service.rpc.inference_messages import pool_with_messages
 from service.rpc.label_service import LabelService
@@ -64,7 +64,7 @@ class Server:
         tokens = [known for known in (callers, admins) if known is not None]
         self._credentials = None if config.tls is None else credentials_from_files(config.tls)
         self._tracing = tracing_to(config.otlp_endpoint)
-        self._calls = Calls(
+        self._calls = CallHandlers(
             metrics,
             RequestRate(config.limits.max_client_requests_per_s),
             partial(caller_of, tokens=tokens),

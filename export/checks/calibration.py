@@ -20,7 +20,7 @@ from bundle.calibration import shortest_float32
 from bundle.manifest import Calibration
 from bundle.open import Bundle
 from engines.protocol import Engine, Mapping
-from engines.sampling import SamplingOptions, check_options, key_from_options, ws_from_indices
+from engines.sampling import LatentOptions, check_options, key_from_options, ws_from_indices
 from export.errors import ExportError
 from labelmint.latents import Mt19937Rows
 
@@ -80,7 +80,7 @@ def calibration_from_engine(
     bundle: Bundle,
     engine: Engine,
     mapping: Mapping,
-    options: SamplingOptions,
+    options: LatentOptions,
     samples: int,
     keep: bool = False,  # scores beside the bundle until all are there, to go on after a kill
 ) -> Calibration:
@@ -114,7 +114,7 @@ def scores_from_engine(
     bundle: Bundle,
     engine: Engine,
     mapping: Mapping,
-    options: SamplingOptions,
+    options: LatentOptions,
     samples: int,
     kept: KeptScores,
 ) -> NDArray[np.float32]:

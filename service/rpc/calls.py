@@ -59,7 +59,7 @@ def request_from_bytes(data: bytes, kind: type[Request]) -> Request:
     return request
 
 
-class Calls:
+class CallHandlers:
     """Wraps handlers so that every call ends as the table in errors says, and is counted."""
 
     def __init__(

@@ -12,11 +12,11 @@ from typing import Any
 import grpc
 
 from labelmint import __version__
-from service.errors import Denied, Disabled, Overloaded, Status
+from service.errors import Disabled, Overloaded, PermissionDenied, Status
 from service.metrics import Metrics
 from service.models import ServedModel
 from service.rpc import inference_messages as messages
-from service.rpc.calls import Call, Calls, request_from_bytes
+from service.rpc.calls import Call, CallHandlers, request_from_bytes
 from service.rpc.inference_description import (
     BACKEND,
     config_from_model,
@@ -28,7 +28,7 @@ from service.rpc.inference_messages import SERVICE
 from service.rpc.inference_request import check_version, inference_from_request
 from service.rpc.inference_response import refusal_for_stream, response_from_chunk
 from service.rpc.repository_control import RepositoryControl
-from service.rpc.serving import Serving, check_not_spent
+from service.rpc.serving import Serving, check_not_exhausted
 
 __all__ = ["SERVICE", "InferenceService"]
 
@@ -42,7 +42,7 @@ class InferenceService:
     def __init__(
         self,
         serving: Serving,
-        calls: Calls,
+        calls: CallHandlers,
         metrics: Metrics,
         control: RepositoryControl | None,
         ready: Callable[[], bool],
@@ -184,13 +184,13 @@ class InferenceService:
                 )
 
     def _control_for(self, call: Call) -> RepositoryControl:
-        """Raises Disabled, Denied, NotServing."""
+        """Raises Disabled, PermissionDenied, NotServing."""
         if self._control is None:
             raise Disabled(
                 "models are not loaded by calls here; start the server with --admin-token-file"
             )
         if not call.is_admin():
-            raise Denied(
+            raise PermissionDenied(
                 "this call is for administrators; send one of their tokens as metadata "
                 "authorization: Bearer TOKEN"
             )
@@ -208,7 +208,7 @@ class InferenceService:
         query, samples = inference.query, inference.samples
         async with self._serving.stream(call, query, model, samples) as stream:
             await stream.wait_complete()
-            check_not_spent(stream)
+            check_not_exhausted(stream)
             chunk = stream.rest()
             made = partial(response_from_chunk, chunk, inference, model, streamed)
             message = await self._serving.encoded(stream, chunk.size, made)

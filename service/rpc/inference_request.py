@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from labelmint.codec import OUTPUTS
 from labelmint.v1 import label_service_pb2 as pb
-from service.config import Limits
+from service.config import ServerLimits
 from service.errors import BadRequest, UnknownModel
 from service.models import ServedModel
 from service.query import Query
@@ -44,7 +44,7 @@ class Inference:
     order: NDArray[np.intp] | None  # which of the query's samples each row is; None: its own
 
 
-def inference_from_request(request: Any, model: ServedModel, limits: Limits) -> Inference:
+def inference_from_request(request: Any, model: ServedModel, limits: ServerLimits) -> Inference:
     """Raises ServiceError, SamplingError."""
     check_version(request.model_version, model)
     if len(request.id) > MAX_ID_CHARACTERS:
@@ -92,7 +92,7 @@ def _add_source(proto: pb.SampleQuery, arrays: Arrays) -> NDArray[np.intp] | Non
     return None
 
 
-def _arrays(request: Any, tensors: dict[str, Tensor], limits: Limits) -> Arrays:
+def _arrays(request: Any, tensors: dict[str, Tensor], limits: ServerLimits) -> Arrays:
     raw = request.raw_input_contents
     if raw and len(raw) != len(request.inputs):
         raise BadRequest(
@@ -113,7 +113,7 @@ def _arrays(request: Any, tensors: dict[str, Tensor], limits: Limits) -> Arrays:
     return arrays
 
 
-def _check_tensor(given: Any, tensor: Tensor, limits: Limits) -> None:
+def _check_tensor(given: Any, tensor: Tensor, limits: ServerLimits) -> None:
     name, shape = given.name, list(given.shape)
     if given.datatype != tensor.datatype:
         raise BadRequest(f"{name} is {given.datatype[:20]!r}; it must be {tensor.datatype}")

@@ -10,13 +10,13 @@ import grpc
 from labelmint.v1 import label_service_pb2 as pb
 from service.delivery import Chunk, Stream
 from service.encoding import message_from_chunk, parts_from_chunk
-from service.errors import BadRequest, Unmet
+from service.errors import BadRequest, FailedPrecondition
 from service.lifetime import Lifetime
-from service.rpc.calls import Call, Calls, request_from_bytes
+from service.rpc.calls import Call, CallHandlers, request_from_bytes
 from service.rpc.info import proto_from_model
 from service.rpc.query import bounded_query_from_proto, query_from_proto
 from service.rpc.sampling import options_from_proto, threshold_from_fraction
-from service.rpc.serving import Serving, check_not_spent
+from service.rpc.serving import Serving, check_not_exhausted
 from service.shared_memory import Slots, opened_slots
 
 SERVICE: str = pb.DESCRIPTOR.services_by_name["LabelService"].full_name
@@ -25,7 +25,7 @@ SERVICE: str = pb.DESCRIPTOR.services_by_name["LabelService"].full_name
 class LabelService:
     """Answers calls from what is served."""
 
-    def __init__(self, serving: Serving, calls: Calls, shares_memory: bool) -> None:
+    def __init__(self, serving: Serving, calls: CallHandlers, shares_memory: bool) -> None:
         self._serving, self._calls, self._shares_memory = serving, calls, shares_memory
 
     def handler(self) -> grpc.GenericRpcHandler:
@@ -59,14 +59,14 @@ class LabelService:
                     call.next_index = chunk.next_index
                     model.sent(stream, chunk, len(message))
                     lifetime.check(stream, chunk, time.monotonic())
-            check_not_spent(stream)
+            check_not_exhausted(stream)
 
     async def stream_shared_samples(
         self, call: Call, requests: AsyncIterator[bytes]
     ) -> AsyncGenerator[bytes, None]:
         """Places of messages that are written to the client's memory."""
         if not self._shares_memory:
-            raise Unmet("this server shares no memory; use StreamSamples, or start it with "
+            raise FailedPrecondition("this server shares no memory; use StreamSamples, or start it with "
                         "--shared-memory")  # fmt: skip
         asked = _shared_requests(requests)
         first = await anext(asked, None)
@@ -96,7 +96,7 @@ class LabelService:
                             lifetime.check(stream, chunk, time.monotonic())
                 finally:
                     following.cancel()
-                check_not_spent(stream)
+                check_not_exhausted(stream)
 
     async def generate_samples(self, call: Call, data: bytes) -> bytes:
         """The one message of GenerateSamples."""
@@ -105,7 +105,7 @@ class LabelService:
         query, most = bounded_query_from_proto(proto, model, self._serving.limits)
         async with self._serving.stream(call, query, model, most) as stream:
             await stream.wait_complete()
-            check_not_spent(stream)
+            check_not_exhausted(stream)
             chunk = stream.rest()
             message = await self._encoded(chunk, stream)
             model.sent(stream, chunk, len(message))

@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from engines.signature import ArraySpec
 from labelmint.codec import CODECS, OUTPUTS, max_packed_bytes_per_sample, raw_bytes_per_sample
 from labelmint.v1 import label_service_pb2 as pb
-from service.errors import BadRequest, Unmet
+from service.errors import BadRequest, FailedPrecondition
 from service.query import WantedOutput
 
 _ON_REQUEST = ("uncertainty_map", "w")
@@ -19,7 +19,7 @@ def outputs_from_proto(
     proto: pb.SampleQuery, available: dict[str, ArraySpec], of_bank: bool
 ) -> tuple[WantedOutput, ...]:
     """In ascending Output order; `of_bank`: views come from the view bank. Raises BadRequest,
-    Unmet."""
+    FailedPrecondition."""
     codecs = _codecs(proto)
     wanted = []
     for name in _names(proto, available, of_bank):
@@ -63,7 +63,7 @@ def _names(proto: pb.SampleQuery, available: dict[str, ArraySpec], of_bank: bool
                 f"outputs has {output}; each is one of {', '.join(map(str, names))}, see Output"
             )
         if names[output] not in available:
-            raise Unmet(
+            raise FailedPrecondition(
                 f"outputs has {names[output]}, which this model lacks; it has "
                 f"{', '.join(available)}"
             )

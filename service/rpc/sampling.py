@@ -8,15 +8,15 @@ import numpy as np
 from bundle.calibration import calibration_for, threshold_for
 from bundle.open import Bundle
 from engines.sampling import (
+    LatentOptions,
     LatentSource,
-    SamplingOptions,
     ViewMode,
     check_options,
     default_view_mode,
     key_from_options,
 )
 from labelmint.v1 import label_service_pb2 as pb
-from service.errors import BadRequest, Unmet
+from service.errors import BadRequest, FailedPrecondition
 
 _SOURCES: dict[int, LatentSource] = {
     pb.LATENT_SOURCE_UNSPECIFIED: "philox",
@@ -33,8 +33,8 @@ _FILTERS = (pb.FILTER_MODE_KEEP_FRACTION, pb.FILTER_MODE_MAX_UNCERTAINTY)
 _NO_FILTERS = (pb.FILTER_MODE_UNSPECIFIED, pb.FILTER_MODE_NONE)
 
 
-def options_from_proto(proto: pb.SamplingOptions, bundle: Bundle) -> SamplingOptions:
-    """Fills in the bundle's defaults. Raises BadRequest, SamplingError, and Unmet when there is no
+def options_from_proto(proto: pb.SamplingOptions, bundle: Bundle) -> LatentOptions:
+    """Fills in the bundle's defaults. Raises BadRequest, SamplingError, and FailedPrecondition when there is no
     view bank."""
     generator = bundle.manifest.generator
     if proto.latent_source not in _SOURCES:
@@ -44,7 +44,7 @@ def options_from_proto(proto: pb.SamplingOptions, bundle: Bundle) -> SamplingOpt
         )
     view_mode = _view_mode(proto, bundle)
     own_psi, own_cutoff = generator.truncation_psi, generator.truncation_cutoff
-    options = SamplingOptions(
+    options = LatentOptions(
         seed=proto.seed,
         latent_source=_SOURCES[proto.latent_source],
         truncation_psi=proto.truncation_psi if proto.HasField("truncation_psi") else own_psi,
@@ -75,7 +75,7 @@ def _view_mode(proto: pb.SamplingOptions, bundle: Bundle) -> ViewMode:
     mode = _VIEW_MODES.get(proto.view_mode, default)
     if mode != "drawn" and bundle.views is None:
         asked = proto.view if mode == "fixed" else mode
-        raise Unmet(
+        raise FailedPrecondition(
             f"view is {asked}, but this bundle has no view bank; leave it out, or export the "
             "bundle with --views"
         )
@@ -101,11 +101,11 @@ def filters(proto: pb.Filter) -> bool:
 
 
 def max_uncertainty_from_filter(
-    proto: pb.Filter, bundle: Bundle, options: SamplingOptions
+    proto: pb.Filter, bundle: Bundle, options: LatentOptions
 ) -> np.float32:
     """The largest score that is delivered; inf delivers all.
 
-    Raises BadRequest, Unmet for a bundle without a score, NotCalibrated.
+    Raises BadRequest, FailedPrecondition for a bundle without a score, NotCalibrated.
     """
     if not filters(proto):
         return np.float32(math.inf)
@@ -120,7 +120,7 @@ def max_uncertainty_from_filter(
 
 
 def threshold_from_fraction(
-    keep_fraction: float, where: str, bundle: Bundle, options: SamplingOptions
+    keep_fraction: float, where: str, bundle: Bundle, options: LatentOptions
 ) -> np.float32:
     """The calibrated score that keeps this share. Raises as max_uncertainty_from_filter."""
     if not 0 < keep_fraction <= 1:
@@ -133,10 +133,10 @@ def threshold_from_fraction(
 
 
 def check_has_score(bundle: Bundle) -> None:
-    """Raises Unmet when no head of the bundle gives an uncertainty."""
+    """Raises FailedPrecondition when no head of the bundle gives an uncertainty."""
     heads = bundle.manifest.heads
     if heads is None or heads.score_source is None:
-        raise Unmet(
+        raise FailedPrecondition(
             "this bundle has no score_source, so nothing can be filtered by uncertainty; leave "
             "keep_fraction and max_uncertainty out"
         )

@@ -11,7 +11,7 @@ from labelmint.v1 import label_service_pb2 as pb
 from service.admission import Admission
 from service.config import Config
 from service.delivery import Stream
-from service.errors import BadRequest, NotServing, RangeSpent, UnknownModel
+from service.errors import BadRequest, NotServing, RangeExhausted, UnknownModel
 from service.models import ServedModel
 from service.query import Query
 from service.repository import Repository
@@ -109,10 +109,10 @@ def _only_copied(query: Query) -> bool:
     return all(output.codec == pb.CODEC_RAW for output in query.outputs)
 
 
-def check_not_spent(stream: Stream) -> None:
-    """Raises RangeSpent when a stream ended short of what it was asked for."""
+def check_not_exhausted(stream: Stream) -> None:
+    """Raises RangeExhausted when a stream ended short of what it was asked for."""
     if stream.query.plan.spent and not stream.counted:
-        raise RangeSpent(stream.query.plan.spent)
+        raise RangeExhausted(stream.query.plan.spent)
 
 
 async def _mt19937(query: Query, model: ServedModel) -> Mt19937Rows | None:
