@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 import click
 
 from engines.engine_cache import DEFAULT_CACHE
-from engines.open import RUNTIMES, GpuOptions, Precision, Runtime
+from engines.flags import PRECISIONS, batch_sizes_from_flag
+from engines.open import RUNTIMES, GpuOptions, Runtime
 from service.config import Config, Limits, NamedBundle, TlsFiles
 from service.folder import MODEL_NAME
 
@@ -113,9 +114,6 @@ def _url(context: click.Context, option: click.Parameter, value: str | None) -> 
 MIN_STREAM_AGE_S, MAX_STREAM_AGE_S = 1, 86_400  # resuming more often would cost throughput
 
 
-PRECISIONS: dict[str, Precision] = {"fp16": "float16", "fp32": "float32"}
-
-
 def engine_config(flags: dict[str, Any]) -> dict[str, Any]:
     """Fields of the Config."""
     return {
@@ -146,13 +144,6 @@ def _numbers(context: click.Context, option: click.Parameter, value: str) -> tup
     words = value.split(",")
     if not all(word.isdigit() for word in words) or len(set(words)) < len(words):
         raise click.BadParameter(f"{value!r} is no list of numbers, such as 0,1, each once")
-    return tuple(int(word) for word in words)
-
-
-def _batch_sizes(context: click.Context, option: click.Parameter, value: str) -> tuple[int, ...]:
-    words = [word for word in value.split(",") if word]
-    if not all(word.isdigit() for word in words):
-        raise click.BadParameter(f"{value!r} is no list of sizes, such as 1,8")
     return tuple(int(word) for word in words)
 
 
@@ -198,7 +189,7 @@ ENGINE_FLAGS: tuple[Callable[[Any], Any], ...] = (
     option(
         "--batch-size",
         default="",
-        callback=_batch_sizes,
+        callback=batch_sizes_from_flag,
         metavar="N[,N...]",
         help="Fixed engine batch sizes, ascending; absent: the engine's own choice.",
     ),

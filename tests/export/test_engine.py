@@ -69,7 +69,7 @@ def test_without_tensorrt_or_a_gpu_the_command_says_so_in_one_line(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--batch-size", "4,x"], "no list of sizes"),
+        (["--batch-size", "4,x"], "not a list of batch sizes"),
         (["--precision", "int8"], "'int8' is not one of"),
         (["--gpu", "-1"], "-1 is not in the range"),
     ],
