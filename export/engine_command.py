@@ -20,15 +20,16 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.option(
     "--precision",
     type=click.Choice(list(PRECISIONS)),
-    help="Graph to build: fp16 is labeller.fp16.onnx, fp32 is labeller.onnx without TF32.  "
-    "[default: fp16 if the bundle has it]",
+    help="Graph to build: fp16 is labeller.fp16.onnx, fp32 is labeller.onnx without TF32.",
+    show_default="fp16 if the bundle has it",
 )
 @click.option(
     "--batch-size",
     default="",
     callback=batch_sizes_from_flag,
     metavar="N[,N...]",
-    help="Batch sizes in samples, ascending.  [default: the service's own choice]",
+    help="Batch sizes in samples, ascending.",
+    show_default="the service's default",
 )
 @click.option(
     "--cache",
@@ -41,7 +42,7 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.option(
     "--fused",
     is_flag=True,
-    help="Build for the runtime tensorrt-fused: the two graphs around the fused kernels.",
+    help="Build for --engine tensorrt-fused: the two graphs around the fused kernels.",
 )
 @click.option(
     "--gpu", default=0, type=click.IntRange(min=0), help="Number of the GPU, as the driver counts."
