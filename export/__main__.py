@@ -101,6 +101,7 @@ def main() -> None:
 @click.option(
     "--fused",
     default="",
+    show_default="none",
     metavar="CAPABILITY[,...]",
     help="Compute capabilities, such as 8.9,9.0, of the GPUs to compile the fused label kernel "
     "for. The service's --engine tensorrt-fused needs it.",

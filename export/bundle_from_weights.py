@@ -46,8 +46,8 @@ TOOLS = ("torch", "onnx", "onnxruntime", "numpy")
 RUNTIME = f"onnxruntime-cpu {version('onnxruntime')}"
 DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "float16": torch.float16}
 # Pixels that the label branch computes at a time. The float32 graph is for CPUs, whose cache holds
-# a strip. The float16 graph is for GPUs, where each strip of each member is a few kernel launches and
-# TensorRT optimises every one: at 512 px, 128 strips make 13,600 nodes and 8 strips make 1,360.
+# a strip. The float16 graph is for GPUs, where each strip of each member is a few kernel launches
+# and TensorRT optimises every one: at 512 px, 128 strips are 13,600 nodes and 8 strips are 1,360.
 STRIP_PIXELS: dict[Precision, int] = {"float32": 1 << 11, "float16": 1 << 15}
 PARITY_SEED = 2**63  # a seed that users are unlikely to use
 
