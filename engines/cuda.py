@@ -1,5 +1,6 @@
 """The Device protocol over cuda-python's runtime API; functions are called by their CUDA names."""
 
+import contextlib
 import ctypes
 from importlib import import_module
 from typing import Any
@@ -144,9 +145,8 @@ def _name(error: Any) -> str:
 
 
 def _runtime() -> Any:
-    for name in ("cuda.bindings.runtime", "cuda.cudart"):  # the latter before cuda-python 12.6
-        try:
-            return import_module(name)
-        except ImportError:
-            continue
+    with contextlib.suppress(ImportError):
+        return import_module("cuda.bindings.runtime")
+    with contextlib.suppress(ImportError):
+        return import_module("cuda.cudart")  # before cuda-python 12.6
     raise RuntimeMissing(f"cuda-python is not installed; {MISSING}")

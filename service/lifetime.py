@@ -21,7 +21,7 @@ class Lifetime:
         self._ends = now + max_age_s * random.uniform(1 - JITTER, 1 + JITTER)
 
     def check(self, stream: Stream, sent: Chunk, now: float) -> None:
-        """Raises StreamExpired when the time is over and something is left to be asked for elsewhere.
+        """Raises StreamExpired when the time is over and samples are left to stream.
 
         A stream that got nowhere stays: moved on from server to server, it never would.
         """

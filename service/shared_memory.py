@@ -78,7 +78,8 @@ def opened_slots(shared: pb.SharedMemory, peer: str, max_message_bytes: int) -> 
 
     Raises:
         BadRequest: the description is no memory for such messages.
-        FailedPrecondition: the client is not on this host, or its memory is not reached or not its own.
+        FailedPrecondition: the client is not on this host, or its memory is not reached or not its
+            own.
     """
     size = _checked_size(shared, max_message_bytes)
     if not peer.startswith(_LOCAL):
@@ -117,8 +118,10 @@ def _opened(path: str) -> int:
             return os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
         pass  # another namespace or another user, or no such process
-    raise FailedPrecondition("the memory is not reached from here; the client's process is another user's, or "
-                "in another container")  # fmt: skip
+    raise FailedPrecondition(
+        "the memory is not reached from here; the client's process is another user's, or in "
+        "another container"
+    )
 
 
 def _check_sealed(descriptor: int, size: int) -> None:

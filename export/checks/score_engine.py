@@ -1,6 +1,7 @@
-"""The labeller cut down to its score: calibration then computes neither images nor other heads.
+"""Bundle -> an engine that computes the score alone: no images, and no head but the scoring one.
 
-The kernels that remain are the same, and so are the score's bits (tests hold it to that).
+Calibration uses it, to save time. The operators of the score stay as they are in the labeller, so
+the scores are the same bits.
 """
 
 from pathlib import Path
@@ -17,7 +18,10 @@ from engines.signature import KEPT, SAMPLE, UNCERTAINTY
 
 
 def open_score_engine(bundle: Bundle, options: EngineOptions) -> Engine:
-    """An engine whose one output is the uncertainty. Raises EngineOpenError, BundleError."""
+    """An engine on the CPU whose only output is the uncertainty.
+
+    Raises EngineOpenError, BundleError.
+    """
     with TemporaryDirectory() as folder:
         path = Path(folder, "score.onnx")
         inputs, outputs = ["ws", "max_uncertainty"], [UNCERTAINTY, SAMPLE, KEPT]

@@ -66,8 +66,9 @@ class LabelService:
     ) -> AsyncGenerator[bytes, None]:
         """Places of messages that are written to the client's memory."""
         if not self._shares_memory:
-            raise FailedPrecondition("this server shares no memory; use StreamSamples, or start it with "
-                        "--shared-memory")  # fmt: skip
+            raise FailedPrecondition(
+                "this server shares no memory; use StreamSamples, or start it with --shared-memory"
+            )
         asked = _shared_requests(requests)
         first = await anext(asked, None)
         if first is None:

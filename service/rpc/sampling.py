@@ -34,8 +34,8 @@ _NO_FILTERS = (pb.FILTER_MODE_UNSPECIFIED, pb.FILTER_MODE_NONE)
 
 
 def options_from_proto(proto: pb.SamplingOptions, bundle: Bundle) -> LatentOptions:
-    """Fills in the bundle's defaults. Raises BadRequest, SamplingError, and FailedPrecondition when there is no
-    view bank."""
+    """Fills in the bundle's defaults. Raises BadRequest, SamplingError, and FailedPrecondition
+    when there is no view bank."""
     generator = bundle.manifest.generator
     if proto.latent_source not in _SOURCES:
         raise BadRequest(

@@ -10,9 +10,8 @@ import pytest
 import yaml
 
 from service.__main__ import run
-from service.config import ServerLimits
+from service.config import MODEL_NAME, ServerLimits
 from service.flags import config_from_flags
-from service.folder import MODEL_NAME
 from tests.deploy.cases import CASES
 from tests.deploy.chart import CHART, Object, default_values, one, render
 

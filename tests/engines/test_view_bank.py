@@ -101,11 +101,14 @@ def test_several_views_are_the_banks_unless_drawn_ones_are_asked_for() -> None:
         ({"view_mode": "fixed", "view": 5}, "view is 5; the view bank has 5"),
         ({"view_mode": "fixed", "view": -1}, "view is -1"),
         ({"view_mode": "fixed"}, "view is None with view_mode fixed"),
-        ({"view_mode": "bank", "view": 1, "views_per_object": 2}, "other modes none"),
+        (
+            {"view_mode": "bank", "view": 1, "views_per_object": 2},
+            "if and only if view_mode is fixed",
+        ),
         ({"view_mode": "bank"}, r"views_per_object is 1 .* in \[2, 5\]"),
         ({"view_mode": "bank", "views_per_object": 6}, r"is 6 .* in \[2, 5\]"),
-        ({"view_mode": "random", "views_per_object": 2}, "view is random, .* it must be 1"),
-        ({"view_mode": "fixed", "view": 0, "views_per_object": 2}, "view is 0, .* it must be 1"),
+        ({"view_mode": "random", "views_per_object": 2}, "with view random .* must be 1"),
+        ({"view_mode": "fixed", "view": 0, "views_per_object": 2}, "with view 0 .* must be 1"),
         ({"view_mode": "spin"}, "view_mode is 'spin'"),
     ],
 )
