@@ -51,7 +51,7 @@ class DeviceEngine:
         """Raises EngineError; nothing stays allocated then."""
         self._contract = RunContract(manifest, batch_sizes)
         self.batch_sizes, self.outputs = batch_sizes, self._contract.outputs
-        # What decides which rows were kept, copied back first.
+        # Outputs that tell which rows were kept; they are copied back first.
         score = (UNCERTAINTY,) if UNCERTAINTY in self.outputs else ()
         self._bookkeeping = (SAMPLE, KEPT, *score)
         self._device = device

@@ -19,7 +19,7 @@ from engines.plan_variant import Plans, variant_of
 from engines.protocol import Engine, Precision
 from engines.tensorrt_module import tensorrt_module
 
-BATCH_SIZES = (8,)  # not measured yet
+BATCH_SIZES = (8,)  # in samples; not tuned yet
 
 
 @dataclass(frozen=True)

@@ -39,10 +39,10 @@ def config_from_flags(flags: dict[str, Any]) -> Config:
     """Raises click.UsageError for flags that exclude or need each other."""
     if not flags["bundles"] and flags["watch"] is None:
         raise click.UsageError("there is nothing to serve; give --bundle or --watch")
-    simple = {field.name for field in fields(Config)} & flags.keys()
+    same_name = {field.name for field in fields(Config)} & flags.keys()
     runtime, *fallbacks = flags["engine"]
     return Config(
-        **{name: flags[name] for name in simple},
+        **{name: flags[name] for name in same_name},
         runtime=runtime,
         fallbacks=tuple(fallbacks),
         gpu=GpuOptions(
@@ -372,9 +372,8 @@ _LIMITS = {  # help of each flag, by field of ServerLimits
     "max_explicit_indices": "Maximum number of explicit indices in a request.",
     "max_generate_examined": "Maximum number of indices that a GenerateSamples call examines.",
 }
-_LIMIT_TYPES: dict[
-    str, click.IntRange | click.FloatRange
-] = {  # all others are whole numbers from 1
+# Types of the limits that are not whole numbers from 1.
+_LIMIT_TYPES: dict[str, click.IntRange | click.FloatRange] = {
     "max_client_requests_per_s": click.FloatRange(min=0),
     "max_message_bytes": click.IntRange(min=MIN_MESSAGE_BYTES),
 }

@@ -57,9 +57,7 @@ class Metrics:
         self._computed = self._counter(
             "labelmint_computed_samples", "Samples that engines ran, delivered or not."
         )
-        self._message_bytes = self._counter(
-            "labelmint_message_bytes", "Serialised bytes of messages sent."
-        )
+        self._message_bytes = self._counter("labelmint_message_bytes", "Bytes of messages sent.")
         self._waiting = self._gauge(
             "labelmint_queue_depth_samples", "Samples that wait for an engine batch."
         )
