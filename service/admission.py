@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from service.config import Limits
+from service.config import ServerLimits
 from service.errors import BadRequest, Overloaded
 from service.query import Query
 
@@ -44,7 +44,7 @@ class RequestRate:
 class Admission:
     """The reservations of the open streams, in total and by client."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: ServerLimits) -> None:
         self._limits = limits
         self._total = _Reserved()
         self._clients: dict[str, _Reserved] = {}

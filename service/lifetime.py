@@ -3,7 +3,7 @@
 import random
 
 from service.delivery import Message, Stream
-from service.errors import Aged
+from service.errors import StreamExpired
 
 JITTER = 0.1  # a tenth shorter or longer, so that streams which began together end apart
 # gRPC closes a connection to new calls at this share of the stream's age (with its own jitter of
@@ -21,14 +21,14 @@ class Lifetime:
         self._ends = now + max_age_s * random.uniform(1 - JITTER, 1 + JITTER)
 
     def check(self, stream: Stream, sent: Message, now: float) -> None:
-        """Raises Aged when the time is over and the stream is not.
+        """Raises StreamExpired when the time is over and the stream is not.
 
         A stream that has not progressed stays: moved from server to server, it never would.
         """
         if not self._max_age_s or now < self._ends or stream.finished:
             return
         if sent.next_index > self._began_at:
-            raise Aged(
+            raise StreamExpired(
                 f"the stream has had its {self._max_age_s:g} s at this server, its "
                 "--max-stream-age; resume from next_index, at any replica"
             )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.sampling import LatentSpace, SamplingOptions
+from engines.sampling import LatentOptions, LatentSpace
 from labelmint.v1 import label_service_pb2 as pb
 from service.sampler import Plan
 
@@ -37,7 +37,7 @@ class WantedOutput:
 class Query:
     """A checked SampleQuery: every value is in range, every default filled in."""
 
-    options: SamplingOptions
+    options: LatentOptions
     latents: LatentRows | None  # None: latents are drawn
     plan: Plan
     max_uncertainty: np.float32  # samples above are rejected; inf keeps every sample

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 
 from labelmint.v1 import label_service_pb2 as pb
-from service.errors import BadRequest, Unmet
+from service.errors import BadRequest, FailedPrecondition
 from service.framing import Part
 
 MAX_BYTES = 1 << 30
@@ -81,19 +81,23 @@ def opened_slots(shared: pb.SharedMemory, peer: str, max_message_bytes: int) -> 
 
     Raises:
         BadRequest: the slots are too small, too many or none, or the nonce has another length.
-        Unmet: the client is on another host, its memory cannot be reached, or it is not the
-            memory that the description says.
+        FailedPrecondition: the client is on another host, its memory cannot be reached, or it is
+            not the memory that the description says.
     """
     size = _checked_size(shared, max_message_bytes)
     if not peer.startswith(_LOCAL):
-        raise Unmet("memory is shared on one host only, and this client is on another host; use "
-                    "StreamSamples")  # fmt: skip
+        raise FailedPrecondition(
+            "memory is shared on one host only, and this client is on another host; use "
+            "StreamSamples"
+        )
     descriptor = _opened(f"/proc/{shared.pid}/fd/{shared.fd}")
     try:
         _check_sealed(descriptor, size)
         with mmap.mmap(descriptor, size) as memory:
             if memory[size - NONCE_BYTES :] != shared.nonce:
-                raise Unmet("the memory does not hold the nonce, so it is not the caller's")
+                raise FailedPrecondition(
+                    "the memory does not hold the nonce, so it is not the caller's"
+                )
             yield Slots(memory, shared.slot_bytes, shared.slots)
     finally:
         os.close(descriptor)
@@ -120,18 +124,22 @@ def _opened(path: str) -> int:
             return os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
         pass  # another namespace or another user, or no such process
-    raise Unmet("the memory cannot be reached from here; the client's process is another user's, "
-                "or in another container")  # fmt: skip
+    raise FailedPrecondition(
+        "the memory cannot be reached from here; the client's process is another user's, or in "
+        "another container"
+    )
 
 
 def _check_sealed(descriptor: int, size: int) -> None:
-    """Raises Unmet unless the memory has this size and cannot shrink.
+    """Raises FailedPrecondition unless the memory has this size and cannot shrink.
 
     A file that shrinks under its mapping would kill the process that writes to it.
     """
     status = os.fstat(descriptor)
     seals = fcntl.fcntl(descriptor, fcntl.F_GET_SEALS)
     if not stat.S_ISREG(status.st_mode) or status.st_size != size:
-        raise Unmet(f"the memory has {status.st_size} bytes, its description says {size}")
+        raise FailedPrecondition(
+            f"the memory has {status.st_size} bytes, its description says {size}"
+        )
     if not seals & fcntl.F_SEAL_SHRINK:
-        raise Unmet("the memory is not sealed against shrinking")
+        raise FailedPrecondition("the memory is not sealed against shrinking")

@@ -10,13 +10,13 @@ import grpc
 from labelmint.v1 import label_service_pb2 as pb
 from service.delivery import Message, Stream
 from service.encoding import bytes_from_message, parts_from_message
-from service.errors import BadRequest, Unmet
+from service.errors import BadRequest, FailedPrecondition
 from service.lifetime import Lifetime
-from service.rpc.calls import Call, Calls, request_from_bytes
+from service.rpc.calls import Call, CallHandlers, request_from_bytes
 from service.rpc.info import proto_from_model
 from service.rpc.query import bounded_query_from_proto, query_from_proto
 from service.rpc.sampling import options_from_proto, threshold_from_fraction
-from service.rpc.serving import Serving, check_not_spent
+from service.rpc.serving import Serving, check_not_exhausted
 from service.shared_memory import Slots, opened_slots
 
 SERVICE: str = pb.DESCRIPTOR.services_by_name["LabelService"].full_name
@@ -25,7 +25,7 @@ SERVICE: str = pb.DESCRIPTOR.services_by_name["LabelService"].full_name
 class LabelService:
     """Answers calls with samples and descriptions of the served models."""
 
-    def __init__(self, serving: Serving, calls: Calls, shares_memory: bool) -> None:
+    def __init__(self, serving: Serving, calls: CallHandlers, shares_memory: bool) -> None:
         self._serving, self._calls, self._shares_memory = serving, calls, shares_memory
 
     def handler(self) -> grpc.GenericRpcHandler:
@@ -59,15 +59,16 @@ class LabelService:
                     call.next_index = message.next_index
                     model.sent(stream, message, len(data))
                     lifetime.check(stream, message, time.monotonic())
-            check_not_spent(stream)
+            check_not_exhausted(stream)
 
     async def stream_shared_samples(
         self, call: Call, requests: AsyncIterator[bytes]
     ) -> AsyncGenerator[bytes, None]:
         """Writes messages to the client's memory; yields their sizes, serialized."""
         if not self._shares_memory:
-            raise Unmet("this server shares no memory; use StreamSamples, or start it with "
-                        "--shared-memory")  # fmt: skip
+            raise FailedPrecondition(
+                "this server shares no memory; use StreamSamples, or start it with --shared-memory"
+            )
         parsed = _parsed_requests(requests)
         first = await anext(parsed, None)
         if first is None:
@@ -96,7 +97,7 @@ class LabelService:
                             lifetime.check(stream, message, time.monotonic())
                 finally:
                     following.cancel()
-                check_not_spent(stream)
+                check_not_exhausted(stream)
 
     async def generate_samples(self, call: Call, request: bytes) -> bytes:
         """A serialized GenerateSamplesResponse with all samples."""
@@ -105,7 +106,7 @@ class LabelService:
         query, max_samples = bounded_query_from_proto(proto, model, self._serving.limits)
         async with self._serving.stream(call, query, model, max_samples) as stream:
             await stream.wait_complete()
-            check_not_spent(stream)
+            check_not_exhausted(stream)
             message = stream.rest()
             data = await self._encoded(message, stream)
             model.sent(stream, message, len(data))

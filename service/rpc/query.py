@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from engines.sampling import SamplingOptions
+from engines.sampling import LatentOptions
 from labelmint.latents import MAX_MT19937_INDEX
 from labelmint.v1 import label_service_pb2 as pb
-from service.config import DEFAULT_MESSAGE_BYTES, MIN_MESSAGE_BYTES, Limits
+from service.config import DEFAULT_MESSAGE_BYTES, MIN_MESSAGE_BYTES, ServerLimits
 from service.encoding import over_limit
-from service.errors import BadRequest, Unmet
+from service.errors import BadRequest, FailedPrecondition
 from service.models import ServedModel
 from service.query import MESSAGE_OVERHEAD_BYTES, LatentRows, Query
 from service.rpc.latents import latents_from_proto
@@ -18,14 +18,14 @@ from service.rpc.sampling import can_reject, max_uncertainty_from_filter, option
 from service.sampler import END_OF_INDICES, IndexRange, Plan, plan_from_indices, plan_from_range
 
 
-def query_from_proto(proto: pb.SampleQuery, model: ServedModel, limits: Limits) -> Query:
+def query_from_proto(proto: pb.SampleQuery, model: ServedModel, limits: ServerLimits) -> Query:
     """A checked query with all defaults filled in.
 
     Raises ServiceError, SamplingError, NotCalibrated; messages name the value, limit and fix.
     """
     manifest = model.bundle.manifest
     if proto.bundle_id not in ("", manifest.bundle_id):
-        raise Unmet(
+        raise FailedPrecondition(
             f"bundle_id is {proto.bundle_id}, {model.name} is served from {manifest.bundle_id}; "
             "start a new stream without bundle_id, or ask a server that has that bundle"
         )
@@ -52,7 +52,7 @@ def query_from_proto(proto: pb.SampleQuery, model: ServedModel, limits: Limits) 
 
 
 def bounded_query_from_proto(
-    proto: pb.SampleQuery, model: ServedModel, limits: Limits
+    proto: pb.SampleQuery, model: ServedModel, limits: ServerLimits
 ) -> tuple[Query, int]:
     """The query of a call with one answer, and the most samples it can deliver.
 
@@ -85,7 +85,7 @@ def bounded_query_from_proto(
 
 
 def _plan(
-    proto: pb.SampleQuery, options: SamplingOptions, latents: LatentRows | None, limits: Limits
+    proto: pb.SampleQuery, options: LatentOptions, latents: LatentRows | None, limits: ServerLimits
 ) -> Plan:
     whole_objects = can_reject(proto.filter) and proto.filter.filter_sets
     if proto.indices:
@@ -121,7 +121,7 @@ def _plan(
 
 
 def _plan_from_indices(
-    proto: pb.SampleQuery, options: SamplingOptions, whole_objects: bool, limits: Limits
+    proto: pb.SampleQuery, options: LatentOptions, whole_objects: bool, limits: ServerLimits
 ) -> Plan:
     _check_alone(proto, "indices", start_index=proto.start_index)
     if len(proto.indices) > limits.max_explicit_indices:
@@ -145,7 +145,7 @@ def _plan_from_indices(
     return plan_from_indices(indices, views, whole_objects, proto.max_examined)
 
 
-def _end(proto: pb.SampleQuery, options: SamplingOptions) -> tuple[int, str]:
+def _end(proto: pb.SampleQuery, options: LatentOptions) -> tuple[int, str]:
     """End of the raw range, exclusive, and why it is before the requested end, or ""."""
     if proto.end_index and proto.end_index < proto.start_index:
         raise BadRequest(
@@ -174,7 +174,7 @@ def _check_count(proto: pb.SampleQuery, plan: Plan) -> None:
         )
 
 
-def _check_latents_alone(proto: pb.SampleQuery, options: SamplingOptions) -> None:
+def _check_latents_alone(proto: pb.SampleQuery, options: LatentOptions) -> None:
     """Raises BadRequest when a field is set that explicit latents exclude."""
     _check_alone(proto, "latents", indices=len(proto.indices))
     if proto.filter.mode == pb.FILTER_MODE_KEEP_FRACTION:
@@ -198,7 +198,7 @@ def _check_alone(proto: pb.SampleQuery, field: str, **more: int) -> None:
             raise BadRequest(f"{field} is set and so is {name} ({value}); leave one of them out")
 
 
-def _max_message_samples(proto: pb.SampleQuery, model: ServedModel, limits: Limits) -> int:
+def _max_message_samples(proto: pb.SampleQuery, model: ServedModel, limits: ServerLimits) -> int:
     if proto.max_message_samples > limits.max_message_samples:
         raise BadRequest(
             f"max_message_samples is {proto.max_message_samples}; the limit is "
@@ -207,7 +207,7 @@ def _max_message_samples(proto: pb.SampleQuery, model: ServedModel, limits: Limi
     return proto.max_message_samples or min(model.batch_size, limits.max_message_samples)
 
 
-def _weight(proto: pb.SampleQuery, limits: Limits) -> int:
+def _weight(proto: pb.SampleQuery, limits: ServerLimits) -> int:
     if proto.weight > limits.max_weight:
         raise BadRequest(
             f"weight is {proto.weight}; it must be in [1, {limits.max_weight}], or 0 for 1"
@@ -215,7 +215,7 @@ def _weight(proto: pb.SampleQuery, limits: Limits) -> int:
     return proto.weight or 1
 
 
-def _max_message_bytes(proto: pb.SampleQuery, limits: Limits) -> int:
+def _max_message_bytes(proto: pb.SampleQuery, limits: ServerLimits) -> int:
     default = min(DEFAULT_MESSAGE_BYTES, limits.max_message_bytes)
     given = proto.max_message_bytes or default
     if not MIN_MESSAGE_BYTES <= given <= limits.max_message_bytes:

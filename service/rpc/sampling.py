@@ -1,4 +1,4 @@
-"""Sampling options and filters of requests -> SamplingOptions and a threshold for engines."""
+"""Sampling options and filters of requests -> LatentOptions and a threshold for engines."""
 
 import math
 from pathlib import Path
@@ -8,15 +8,15 @@ import numpy as np
 from bundle.calibration import calibration_for, threshold_for
 from bundle.open import Bundle
 from engines.sampling import (
+    LatentOptions,
     LatentSource,
-    SamplingOptions,
     ViewMode,
     check_options,
     default_view_mode,
     key_from_options,
 )
 from labelmint.v1 import label_service_pb2 as pb
-from service.errors import BadRequest, Unmet
+from service.errors import BadRequest, FailedPrecondition
 
 _SOURCES: dict[int, LatentSource] = {
     pb.LATENT_SOURCE_UNSPECIFIED: "philox",
@@ -33,12 +33,12 @@ _FILTERS = (pb.FILTER_MODE_KEEP_FRACTION, pb.FILTER_MODE_MAX_UNCERTAINTY)
 _NO_FILTERS = (pb.FILTER_MODE_UNSPECIFIED, pb.FILTER_MODE_NONE)
 
 
-def options_from_proto(proto: pb.SamplingOptions, bundle: Bundle) -> SamplingOptions:
+def options_from_proto(proto: pb.SamplingOptions, bundle: Bundle) -> LatentOptions:
     """The request's sampling options, with the bundle's defaults filled in.
 
     Raises:
         BadRequest, SamplingError: an option is out of range, or contradicts another.
-        Unmet: views of a view bank are requested, and the bundle has none.
+        FailedPrecondition: views of a view bank are requested, and the bundle has none.
     """
     generator = bundle.manifest.generator
     if proto.latent_source not in _SOURCES:
@@ -48,7 +48,7 @@ def options_from_proto(proto: pb.SamplingOptions, bundle: Bundle) -> SamplingOpt
         )
     view_mode = _view_mode(proto, bundle)
     default_psi, default_cutoff = generator.truncation_psi, generator.truncation_cutoff
-    options = SamplingOptions(
+    options = LatentOptions(
         seed=proto.seed,
         latent_source=_SOURCES[proto.latent_source],
         truncation_psi=proto.truncation_psi if proto.HasField("truncation_psi") else default_psi,
@@ -79,7 +79,7 @@ def _view_mode(proto: pb.SamplingOptions, bundle: Bundle) -> ViewMode:
     mode = _VIEW_MODES.get(proto.view_mode, default)
     if mode != "drawn" and bundle.views is None:
         requested = proto.view if mode == "fixed" else mode
-        raise Unmet(
+        raise FailedPrecondition(
             f"view is {requested}, but this bundle has no view bank; leave it out, or export the "
             "bundle with --views"
         )
@@ -105,13 +105,13 @@ def can_reject(proto: pb.Filter) -> bool:
 
 
 def max_uncertainty_from_filter(
-    proto: pb.Filter, bundle: Bundle, options: SamplingOptions
+    proto: pb.Filter, bundle: Bundle, options: LatentOptions
 ) -> np.float32:
     """The largest uncertainty that is delivered; inf without a filter.
 
     Raises:
         BadRequest: a value is out of range.
-        Unmet: the bundle has no uncertainty score.
+        FailedPrecondition: the bundle has no uncertainty score.
         NotCalibrated: keep_fraction needs a calibration for these options.
     """
     if not can_reject(proto):
@@ -127,7 +127,7 @@ def max_uncertainty_from_filter(
 
 
 def threshold_from_fraction(
-    keep_fraction: float, prefix: str, bundle: Bundle, options: SamplingOptions
+    keep_fraction: float, prefix: str, bundle: Bundle, options: LatentOptions
 ) -> np.float32:
     """The calibrated uncertainty that this share of samples does not exceed.
 
@@ -144,10 +144,10 @@ def threshold_from_fraction(
 
 
 def check_has_score(bundle: Bundle) -> None:
-    """Raises Unmet when no head of the bundle gives an uncertainty score."""
+    """Raises FailedPrecondition when no head of the bundle gives an uncertainty score."""
     heads = bundle.manifest.heads
     if heads is None or heads.score_source is None:
-        raise Unmet(
+        raise FailedPrecondition(
             "this bundle has no score_source, so nothing can be filtered by uncertainty; leave "
             "keep_fraction and max_uncertainty out"
         )
