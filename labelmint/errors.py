@@ -30,6 +30,7 @@ from grpc_status import rpc_status
 
 # The ErrorInfo of a stream that a server ended in good order: nothing is wrong with either.
 STREAM_AGED, ERROR_DOMAIN = "STREAM_AGED", "labelmint.v1"
+_LOADING = "the server is loading"  # the details of UNAVAILABLE until models are loaded
 _Detail = TypeVar("_Detail", bound=Message)
 
 
@@ -158,6 +159,11 @@ def error_from_rpc(error: grpc.RpcError, target: str) -> RpcError:
     if code is grpc.StatusCode.DEADLINE_EXCEEDED and "Deadline Exceeded" in message:  # grpc's own
         message = f"the time ran out before {target} was done; give more: timeout_s or deadline_s"
     return _CLASSES.get(code, ServerFault)(message, code.name, _retry_after_s(error))
+
+
+def is_loading(error: RpcError) -> bool:
+    """Whether a server answered that its models are still loading, which takes it a while."""
+    return isinstance(error, Unreachable) and _LOADING in str(error)
 
 
 def ended_by_age(error: grpc.RpcError) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import secrets
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -34,17 +35,29 @@ class Replicas:
         self.closed, self._home = threading.Event(), Home()
         self._channels = [open_channel(target, tls) for target in targets]
         stubs = [pb_grpc.LabelServiceStub(channel) for channel in self._channels]
-        self._turns = itertools.cycle(map(Replica, targets, stubs))  # next() on it is atomic
+        self._replicas = [Replica(*each) for each in zip(targets, stubs, strict=True)]
+        # By the system's randomness: trainers that seed `random` alike are to spread all the same.
+        self._turns = self.turns_from(secrets.randbelow(len(targets)))
+
+    def turns_from(self, first: int) -> Iterator[Replica]:
+        """The replicas in cyclic order, endlessly, beginning at number first modulo their count.
+
+        Several threads may share it: next() on it is atomic.
+        """
+        first %= len(self._replicas)
+        return itertools.cycle(self._replicas[first:] + self._replicas[:first])
 
     @contextmanager
-    def turn(self) -> Iterator[Replica]:
-        """Whose turn it is. Raises ClientClosed in a fork, and once closed, in place of what a
-        call says then."""
+    def turn(self, turns: Iterator[Replica] | None = None) -> Iterator[Replica]:
+        """The replica for the next call, by these turns or else by those of all other calls.
+
+        Raises ClientClosed in a fork and after `close`, in place of the error of the call.
+        """
         self._home.check()
         if self.closed.is_set():
             raise ClientClosed
         try:
-            yield next(self._turns)
+            yield next(turns or self._turns)
         except (grpc.RpcError, LabelmintError, ValueError) as error:
             if self.closed.is_set():
                 raise ClientClosed from error
