@@ -9,6 +9,7 @@ import click
 
 from labelmint.client import Client
 from labelmint.wire.channel import Tls
+from labelmint.wire.retries import Patience
 
 _TLS: tuple[Literal["authorities", "certificate", "private_key", "server_name"], ...] = (
     "authorities", "certificate", "private_key", "server_name",
@@ -57,12 +58,17 @@ def connection_from_options(options: dict[str, Any]) -> Connection:
 
 
 def client_from_connection(
-    connection: Connection, streams: int = 1, timeout_s: float = 60.0
+    connection: Connection,
+    streams: int = 1,
+    timeout_s: float = 60.0,
+    patience: Patience | None = None,
 ) -> Client:
-    """The client that these options ask for, with so many calls a stream."""
+    """The client of these options; for the other arguments see `labelmint.Client`."""
     tls = tls_from_connection(connection)
     try:
-        return Client(connection["target"], streams=streams, tls=tls, timeout_s=timeout_s)
+        return Client(
+            connection["target"], streams=streams, tls=tls, timeout_s=timeout_s, patience=patience
+        )
     except ValueError as error:
         raise click.UsageError(str(error)) from error
 
