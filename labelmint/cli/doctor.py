@@ -10,7 +10,7 @@ import click
 from labelmint.cli.connection import (
     Connection,
     client_from_connection,
-    connects,
+    connection_options,
     tls_from_connection,
 )
 from labelmint.cli.exit_codes import FAILURE, code_from_error
@@ -29,7 +29,7 @@ _PATIENCE = Patience(reconnect_s=2.0)  # a server that is loading is reported, n
 
 
 @click.command()
-@connects
+@connection_options
 def doctor(**connection: Unpack[Connection]) -> None:
     """Check the installation, the connection to a server, and the server.
 

@@ -18,6 +18,10 @@ from labelmint.client import Client
 from labelmint.errors import Denied, LabelmintError, NotFound, TimedOut, Unreachable, is_loading
 from labelmint.wire.channel import Tls
 
+Endpoint = tuple[str, int]  # host, port
+_PROBE_S = 5.0  # time limit for the socket to connect, and again for its first byte
+_START = "start the server, or correct --target"
+
 
 class CheckStatus(Enum):
     """Result of a check."""
@@ -36,11 +40,6 @@ class Check:
     found: str
     fix: str = ""  # what to do; empty if nothing is wrong
     error: LabelmintError | None = None  # of the call that made the check fail, if any
-
-
-_PROBE_S = 5.0  # time limit for the socket to connect, and again for its first byte
-_START = "start the server, or correct --target"
-Endpoint = tuple[str, int]
 
 
 def connection_checks(client: Client, target: str, tls: Tls | None, token: bool) -> list[Check]:

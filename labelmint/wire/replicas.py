@@ -1,4 +1,7 @@
-"""The replicas of a service, taken in turns."""
+"""Replicas of a service: the channels to all targets, used in turns.
+
+Enter: targets. Leave: for each call, the replica to send it to.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +24,14 @@ from labelmint.wire.channel import Home, Tls, check_target, open_channel
 
 @dataclass(frozen=True)
 class Replica:
-    """One target: a server, or several behind one name."""
+    """One target, a server or several servers behind one name, and its stub."""
 
     target: str
     stub: Any
 
 
 class Replicas:
-    """The replicas of a service, for calls in turns. Safe for several threads."""
+    """Channels to all replicas of a service, used in turns. Safe for several threads."""
 
     def __init__(self, targets: Sequence[str], tls: Tls | None) -> None:
         """Connects at the first call. Raises ValueError, OSError as open_channel does."""
@@ -36,22 +39,26 @@ class Replicas:
         self._channels = [open_channel(target, tls) for target in targets]
         stubs = [pb_grpc.LabelServiceStub(channel) for channel in self._channels]
         self._replicas = [Replica(*each) for each in zip(targets, stubs, strict=True)]
-        # By the system's randomness: trainers that seed `random` alike are to spread all the same.
+        # Not from `random`, so that trainers with the same seed begin at different targets.
         self._turns = self.turns_from(secrets.randbelow(len(targets)))
 
     def turns_from(self, first: int) -> Iterator[Replica]:
-        """The replicas in cyclic order, endlessly, beginning at number first modulo their count.
+        """Endless cyclic order of the replicas, beginning at number `first` modulo their count.
 
-        Several threads may share it: next() on it is atomic.
+        Several threads may share the iterator, because its next() is atomic.
         """
         first %= len(self._replicas)
         return itertools.cycle(self._replicas[first:] + self._replicas[:first])
 
     @contextmanager
     def turn(self, turns: Iterator[Replica] | None = None) -> Iterator[Replica]:
-        """The replica for the next call, by these turns or else by those of all other calls.
+        """The replica for one call, which is made in the with block.
 
-        Raises ClientClosed in a fork and after `close`, in place of the error of the call.
+        Args:
+            turns: order of the replicas, from `turns_from`. None: one order for all such calls.
+
+        Raises:
+            ClientClosed: in a fork; and after `close`, in place of the error of the call.
         """
         self._home.check()
         if self.closed.is_set():
@@ -64,7 +71,7 @@ class Replicas:
             raise
 
     def close(self) -> None:
-        """Ends all calls; harmless when closed, and in a fork, whose channels may hang."""
+        """Ends all calls. May be called again; does nothing in a fork, where channels may hang."""
         if not self._home.is_here:
             return
         self.closed.set()
@@ -73,11 +80,17 @@ class Replicas:
 
 
 def targets_from_argument(target: str | Sequence[str] | None) -> list[str]:
-    """The targets of text or of a list; None takes the environment's LABELMINT_TARGET.
+    """List of targets.
 
-    Raises TypeError, ValueError when there is none, or one is none.
+    Args:
+        target: "host:port", several separated by commas, or a list of targets. None: the
+            environment variable LABELMINT_TARGET.
+
+    Raises:
+        TypeError: target has another type.
+        ValueError: no target is given, or one has no host or port.
     """
-    of_type("target", target, Iterable, "text, as 'localhost:50051', or a list of such")
+    of_type("target", target, Iterable, "text, as 'localhost:50051', or a list of targets")
     given = target or os.environ.get("LABELMINT_TARGET", "")
     targets = targets_from_text(given) if isinstance(given, str) else list(given)
     if not targets:
@@ -88,7 +101,7 @@ def targets_from_argument(target: str | Sequence[str] | None) -> list[str]:
 
 
 def targets_from_text(text: str) -> list[str]:
-    """The targets of "host:port,host:port"; names that list addresses themselves stay whole."""
+    """The targets in "host:port,host:port". A target of grpc that lists addresses stays whole."""
     if text.startswith(("ipv4:", "ipv6:")):
         return [text]
     return [target.strip() for target in text.split(",") if target.strip()]
