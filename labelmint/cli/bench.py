@@ -128,11 +128,11 @@ def _not_nan(context: click.Context, parameter: click.Parameter, value: float | 
 )
 @sampling_options
 def bench(json_file: Path | None, rate: float | None, streams: int | None, **options: Any) -> None:
-    """Measure the latency (--rate) or the throughput (--streams) of a server.
+    """Measure the latency or the throughput of a server.
 
-    With --rate, latency counts from the time at which a request was due, so that it includes the
-    wait for a server that falls behind. Ctrl-C ends the measurement early and prints the figures so
-    far.
+    --rate measures latency, --streams measures throughput. With --rate, latency counts from the
+    time at which a request was due, so that it includes the wait for a server that falls behind.
+    Ctrl-C ends the measurement early and prints the figures so far.
     """
     _refuse_options_of_the_other_mode(rate, streams)
     if json_file and not json_file.parent.is_dir():
@@ -147,19 +147,19 @@ def bench(json_file: Path | None, rate: float | None, streams: int | None, **opt
     _check_size(rate, plan, options["start_index"])
     with client_from_connection(connection) as client:
         model = client.model(options["model"])
-    wanted = cast(StreamOptions, {**options, "model": model.name})
+    sampling = cast(StreamOptions, {**options, "model": model.name})
     with MeteredConnection(connection["target"], tls_from_connection(connection)) as server:
         try:
             # One request before the measurement, so that options the server refuses end here.
             count = plan["batch_size"] or 1 if rate is not None else 1
-            server.generate({**wanted, "count": count}, plan["timeout"])
+            server.generate({**sampling, "count": count}, plan["timeout"])
         except ValueError as error:
             raise click.UsageError(str(error)) from error
         with _progress(plan) as bar:
             figures, report = (
-                _requests(server, wanted, rate, plan, bar)
+                _requests(server, sampling, rate, plan, bar)
                 if rate is not None
-                else _streams(server, wanted, streams or 1, plan, bar)
+                else _streams(server, sampling, streams or 1, plan, bar)
             )
     click.echo(f"{model.name} at {connection['target']}, {report}")
     if json_file:
@@ -218,22 +218,22 @@ def _progress(plan: dict[str, Any]) -> tqdm[Any]:
 
 def _requests(
     server: MeteredConnection,
-    wanted: StreamOptions,
+    sampling: StreamOptions,
     rate: float,
     plan: dict[str, Any],
     bar: tqdm[Any],
 ) -> tuple[RequestFigures, str]:
-    count, first = plan["batch_size"] or 1, wanted["start_index"]
+    count, first = plan["batch_size"] or 1, sampling["start_index"]
     seconds = plan["warmup"] + plan["duration"]
     poisson = plan["arrivals"] == "poisson"
     due = (
-        poisson_arrivals(rate, seconds, wanted["seed"])
+        poisson_arrivals(rate, seconds, sampling["seed"])
         if poisson
         else fixed_arrivals(rate, seconds)
     )
 
     def send(number: int) -> Payload:
-        options: StreamOptions = {**wanted, "start_index": first + number * count, "count": count}
+        options: StreamOptions = {**sampling, "start_index": first + number * count, "count": count}
         return server.generate(options, plan["timeout"])
 
     figures = measure_requests(
@@ -245,14 +245,14 @@ def _requests(
 
 def _streams(
     server: MeteredConnection,
-    wanted: StreamOptions,
+    sampling: StreamOptions,
     streams: int,
     plan: dict[str, Any],
     bar: tqdm[Any],
 ) -> tuple[StreamFigures, str]:
     size = plan["batch_size"] or 16
     queries = [
-        query_from_options({**wanted, "shard_index": shard, "num_shards": streams})
+        query_from_options({**sampling, "shard_index": shard, "num_shards": streams})
         for shard in range(streams)
     ]
     figures = measure_streams(

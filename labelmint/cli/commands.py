@@ -20,8 +20,8 @@ from labelmint.cli.preview import preview
 def labelmint() -> None:
     """Stream labelled training images from a labelmint server.
 
-    The server draws images and labels (masks, keypoints, depth) with a StyleGAN; each sample is
-    determined by the model, a seed and an index.
+    The server generates images and labels (masks, keypoints, depth) with a StyleGAN. The model, a
+    seed and an index determine each sample.
 
     If the server requires a token, set the environment variable LABELMINT_TOKEN.
     """

@@ -31,7 +31,7 @@ _PATIENCE = Patience(reconnect_s=2.0)  # a server that is loading is reported, n
 @click.command()
 @connection_options
 def doctor(**connection: Unpack[Connection]) -> None:
-    """Check the installation, the connection to a server, and the server.
+    """Check the installation, the connection and the server.
 
     Prints one line per check: its status (ok, warn or fail), what was found, and the fix.
     Warnings are about speed and about features that a model lacks. The exit code is 0 unless a

@@ -114,10 +114,10 @@ from labelmint.datasets.selection import RULES
     help="Number of parallel calls to the server.",
 )
 def download(out: Path, streams: int, **options: Any) -> None:
-    """Write samples to a folder as WebDataset, COCO or PNG files, with a data card.
+    """Write samples to a folder as a data set.
 
-    After an interruption, run the same command again: it resumes, and the files are the same as
-    those of an uninterrupted run.
+    The folder gets WebDataset, COCO or PNG files, and a data card. After an interruption, run the
+    same command again: it resumes, and the files are the same as those of an uninterrupted run.
     """
     connection = connection_from_options(options)
     try:

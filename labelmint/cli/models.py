@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 @click.command()
 @connection_options
 def models(**connection: Unpack[Connection]) -> None:
-    """List the models of a server with their outputs, sizes, classes and license tags."""
+    """List the models of a server.
+
+    Prints the bundle, outputs, sizes, classes, views, engine and license tags of each model.
+    """
     with client_from_connection(connection) as client:
         served = client.models()
     if not served:

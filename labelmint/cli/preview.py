@@ -51,11 +51,12 @@ REPORT_SUFFIXES = (".html", ".htm")
 )
 @sampling_options
 def preview(out: Path, model: str, count: int | None, **options: Any) -> None:
-    """Draw samples as a contact sheet (--out sheet.png), or write a report (--out report.html).
+    """Draw a contact sheet of samples, or write a report on them.
 
-    The sheet shows images, masks, keypoints, depth and uncertainty. The report is one
-    self-contained HTML file: the sheet, the frequency of each class, the distribution of the
-    uncertainty, and examples of samples that the filter keeps and discards.
+    --out sheet.png draws a sheet, --out report.html writes a report. The sheet shows images, masks,
+    keypoints, depth and uncertainty. The report is one self-contained HTML file: the sheet, the
+    frequency of each class, the distribution of the uncertainty, and examples of samples that the
+    filter keeps and discards.
     """
     report = out.suffix.lower() in REPORT_SUFFIXES
     if not report and Image.registered_extensions().get(out.suffix.lower()) not in Image.SAVE:

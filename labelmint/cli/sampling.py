@@ -60,10 +60,10 @@ _SAMPLING = (
     click.option(
         "--view",
         callback=lambda context, parameter, value: _view(value),
-        help="View of all samples, as a code of the model's view bank; or random (a random one "
-        "of the bank for each sample), bank (its first ones, one for each view of an object) or "
-        "drawn (without the bank).  [default: bank for several views of a model that has a bank, "
-        "otherwise drawn]",
+        help="Viewpoint: a code of the model's view bank (the same view for all samples), random "
+        "(a random view of the bank for each sample), bank (the bank's first views, one per view "
+        "of an object) or drawn (no bank).  [default: bank if --views-per-object is over 1 and the "
+        "model has a bank, otherwise drawn]",
     ),
 )
 

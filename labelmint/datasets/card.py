@@ -58,7 +58,7 @@ def readme_from_card(card: dict[str, Any], request: Request) -> str:
     sections = [
         _front_matter(card),
         f"# {_words(card['request']['model'])}: {card['samples']['kept']} labelled samples\n",
-        "Images from a generator, labeled by an ensemble of small networks on its features. No "
+        "Images from a generator, labelled by an ensemble of small networks on its features. No "
         "person has\nchecked the labels. Made by labelmint "
         f"{request.release}; `card.json` has the same facts in machine-readable form.\n",
         _table(("", ""), _facts(card, request)),

@@ -87,9 +87,8 @@ def encoded_image(image: Array, request: Request) -> bytes:
 def png_from_mask(mask: Array, palette: npt.NDArray[np.uint8]) -> bytes:
     """A mask, uint8 [h, w], as a palette PNG: viewers show colors, np.asarray gives class ids."""
     picture = Image.fromarray(np.ascontiguousarray(mask))
-    picture.putpalette(
-        palette.tobytes()
-    )  # 256 colors: a shorter palette would change the bit depth
+    # All 256 colors: Pillow would store a shorter palette with fewer bits per pixel.
+    picture.putpalette(palette.tobytes())
     return _saved(picture, "PNG")
 
 

@@ -160,11 +160,8 @@ def _sends_a_byte(secured: ssl.SSLSocket) -> bool:
 
 
 def _hung_up(tls: Tls) -> tuple[str, str]:
-    cause = (
-        "it may refuse this client's certificate"
-        if tls.certificate
-        else ("it may need a client certificate")
-    )
+    refused = "it may refuse this client's certificate"
+    cause = refused if tls.certificate else "it may need a client certificate"
     return (
         f"the server hangs up after the TLS handshake: {cause}",
         "give --certificate and --private-key from an authority that the server trusts",

@@ -286,9 +286,8 @@ class LabelStatistics:
                 self.class_pixels += pixels
                 self.class_images += pixels > 0
         if batch.keypoints is not None:
-            self.confidences.append(
-                batch.keypoints[..., 2].copy()
-            )  # a view would keep the whole message
+            # A copy: a view would keep the memory of the whole message.
+            self.confidences.append(batch.keypoints[..., 2].copy())
         if batch.depth is not None:
             finite = batch.depth[np.isfinite(batch.depth)]
             self.depth_pixels += batch.depth.size

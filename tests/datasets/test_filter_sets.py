@@ -112,8 +112,8 @@ def test_shards_are_the_whole(server: RunningServer, tmp_path: Path) -> None:
         ("--end-index 9 --views-per-object 4 --keep-fraction 0.5", "--end-index 9 cuts an object"),
         (
             "--start-index 2 --count 8 --views-per-object 4 --keep-fraction 0.5",
-            "--start-index 2 cuts an object of 4 views, but --filter-sets needs whole objects; give "
-            "a multiple of 4",
+            "--start-index 2 cuts an object of 4 views, but --filter-sets needs whole objects; "
+            "give a multiple of 4",
         ),
     ],
 )
