@@ -6,6 +6,7 @@ import math
 import time
 import weakref
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
@@ -28,7 +29,7 @@ from labelmint.v1 import label_service_pb2 as pb
 from labelmint.wire.channel import Tls, metadata_from_token
 from labelmint.wire.merge import IndexMask, ShardReader, batches_from_readers
 from labelmint.wire.prefetch import Prefetch, Prefetches
-from labelmint.wire.replicas import Replicas, targets_from_argument
+from labelmint.wire.replicas import Replica, Replicas, targets_from_argument
 from labelmint.wire.resuming_stream import OpenedCall, ResumingStream
 from labelmint.wire.retries import Patience, Reconnects, Retries
 from labelmint.wire.sharding import grouped_batch, query_for_groups, subshards
@@ -62,15 +63,16 @@ class Client:
         """Connects lazily: nothing is sent before the first call.
 
         Args:
-            target: "host:port", several as "host:port,host:port" or a list, taken in turns, or
+            target: "host:port", several as "host:port,host:port" or a list, or
                 "dns:///name:port" for all replicas behind a name. None: the environment's
-                LABELMINT_TARGET.
+                LABELMINT_TARGET. Calls go to several targets in turns: the first call of a
+                shard to target number shard_index modulo their count, others from a random one.
             streams: number of calls that every `stream` is split into, at least 1, so that one
                 reader can use several replicas.
             token: bearer token. None: the environment's LABELMINT_TOKEN, if any.
             tls: encrypts the channel. None: plain text.
             timeout_s: seconds that `models`, `model` and `generate` may take.
-            patience: how long unreachable or busy servers are waited for.
+            patience: how long to wait for a server that is unreachable, busy or loading.
             prefetch_bytes: bytes of decoded samples that a stream receives ahead; at least one
                 message for each of its calls is received, however large.
             shared_memory: receive the messages of streams through memory shared with a server on
@@ -229,19 +231,23 @@ class Client:
         # A generator, so that no call opens before the first batch is requested.
         deadline = math.inf if deadline_s is None else time.monotonic() + deadline_s
         parts = subshards(query, self._streams)
+        # Shards that several clients read begin at different targets.
+        sharded = query.num_shards > 1
+        turns = self._replicas.turns_from(query.shard_index * self._streams) if sharded else None
+        open_call = partial(self._open_stream, turns)
         readers = []
         for part in parts:
-            source = ResumingStream(
-                self._open_stream, part, self._patience, self._reconnects, deadline
-            )
+            source = ResumingStream(open_call, part, self._patience, self._reconnects, deadline)
             prefetch = Prefetch(source, self._prefetch_bytes // len(parts))
             self._prefetches.add(prefetch)
             readers.append(ShardReader(prefetch, part.start_index, skip))
         yield from batches_from_readers(readers, batch_size, query, unit)
 
-    def _open_stream(self, query: pb.SampleQuery, timeout_s: float | None) -> OpenedCall:
+    def _open_stream(
+        self, turns: Iterator[Replica] | None, query: pb.SampleQuery, timeout_s: float | None
+    ) -> OpenedCall:
         options = {"timeout": timeout_s, "metadata": self._metadata}
-        with self._replicas.turn() as replica:
+        with self._replicas.turn(turns) as replica:
             if self._shared_memory:
                 return OpenedCall(shared_call(replica.stub, query, **options), replica.target)
             request = pb.StreamSamplesRequest(query=query)

@@ -1,7 +1,7 @@
-"""Connections to servers: target and `Tls` -> a gRPC channel, token -> metadata of its calls.
+"""gRPC channels to a server: TLS, message sizes, keepalive, and the token of calls.
 
-An object with channels or threads also remembers its `OwnerProcess`, because neither survives a
-fork.
+Enters: a target. Leave: a channel, and the metadata of its calls. Neither grpc nor threads survive
+a fork, so each object that has them belongs to the process that made it.
 """
 
 from __future__ import annotations
@@ -18,47 +18,47 @@ import grpc
 
 from labelmint.errors import ClientClosed
 
-MAX_RECEIVED_BYTES = 64 << 20  # limit of one message
-# Each call goes to the next replica behind a name, so the calls of streams=n go to n of them.
-# gRPC must not repeat failed calls itself: a stream is resumed at its position, see retries.
+MAX_RECEIVED_BYTES = 64 << 20  # size limit of one message
+# With round_robin, successive calls go to different servers behind one name. grpc must not repeat
+# failed calls, because a stream has to be resumed at its position, see `retries`.
 _SERVICE_CONFIG: dict[str, Any] = {"loadBalancingConfig": [{"round_robin": {}}]}
 _CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.max_receive_message_length", MAX_RECEIVED_BYTES),
-    ("grpc.max_send_message_length", 64 << 20),  # requests with explicit latents
+    ("grpc.max_send_message_length", 64 << 20),  # explicit latents can be large
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
-    # A server that comes back is found within two seconds; gRPC's default is two minutes.
+    # Reconnects within two seconds to a server that comes back; the default is two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 2_000),  # despite its name, the limit of one attempt
+    ("grpc.min_reconnect_backoff_ms", 2_000),  # in fact the time limit of a connection attempt
     ("grpc.max_reconnect_backoff_ms", 2_000),
-    # A name is looked up again whenever a connection ends, at most once a second.
+    # A name is looked up again when a connection ends or reaches its maximum age.
     ("grpc.dns_min_time_between_resolutions_ms", 1_000),
     ("grpc.enable_retries", 0),
     ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
 )
-# Schemes of targets that gRPC checks itself: lists of addresses, or paths.
+# Schemes of targets that this module does not check; grpc does.
 _OTHER_SCHEMES = ("ipv4:", "ipv6:", "unix:", "unix-abstract:", "vsock:", "passthrough:", "xds:")
 
-_first_pid = 0  # process that first opened a channel; forks inherit the value
+_first_pid = 0  # process that opened the first channel; forks inherit the value
 _log = logging.getLogger("labelmint")
 
 
 @dataclass(frozen=True)
 class Tls:
-    """PEM files for an encrypted channel; all None trusts the system's authorities.
+    """PEM files of an encrypted channel.
 
-    Raises ValueError for a certificate without its private key, or a key without its certificate.
+    Raises ValueError for a certificate without a private key, or the other way round.
     """
 
-    authorities: str | Path | None = None  # authorities that may sign the server's certificate
-    certificate: str | Path | None = None  # this client's certificate, for mutual TLS
-    private_key: str | Path | None = None  # private key of that certificate
+    authorities: str | Path | None = None  # that sign the server's certificate; None: the system's
+    certificate: str | Path | None = None  # of this client, for mutual TLS
+    private_key: str | Path | None = None  # of `certificate`
     server_name: str | None = None  # name in the server's certificate; None: the target's host
 
     def __post_init__(self) -> None:
-        if bool(self.certificate) != bool(self.private_key):  # gRPC would abort the process
+        if bool(self.certificate) != bool(self.private_key):  # grpc would abort the process
             given, missing = ("certificate", "private_key")[:: 1 if self.certificate else -1]
             raise ValueError(
                 f"{given} {getattr(self, given)} is given without a {missing}; mutual TLS needs "
@@ -70,7 +70,7 @@ def open_channel(target: str, tls: Tls | None) -> grpc.Channel:
     """A channel that connects at its first call; tls None: plain text.
 
     Raises:
-        ValueError: the target has no host or no port, or a file of tls is not PEM.
+        ValueError: the target has no host or port, or a file of tls is not PEM.
         OSError: a file of tls cannot be read.
     """
     check_target(target)
@@ -88,7 +88,7 @@ def open_channel(target: str, tls: Tls | None) -> grpc.Channel:
 
 
 def _pem_from_file(file: str | Path | None) -> bytes | None:
-    """The file's bytes; None if file is None. Raises ValueError when it is not PEM."""
+    """Content of a PEM file; None if file is None."""
     data = Path(file).read_bytes() if file else None
     if data is not None and b"-----BEGIN " not in data:
         raise ValueError(f"{file} is not PEM: it has no line that begins with -----BEGIN")
@@ -96,9 +96,9 @@ def _pem_from_file(file: str | Path | None) -> bytes | None:
 
 
 def check_target(target: str) -> None:
-    """Raises ValueError for a target without a host or a port, TypeError if it is not text.
+    """Raises ValueError for a target without a host or port, TypeError for other types than str.
 
-    gRPC would use port 443 where none is named, and a wrong port where it is over 65535.
+    grpc itself would use port 443 if there is none, and another port if it is over 65535.
     """
     if not isinstance(target, str):
         raise TypeError(f"target is {target!r}; give text, such as 'localhost:50051'")
@@ -114,24 +114,29 @@ def check_target(target: str) -> None:
 
 
 def metadata_from_token(token: str | None) -> tuple[tuple[str, str], ...]:
-    """Metadata that authorizes a call; None takes the token of LABELMINT_TOKEN, if any.
+    """gRPC metadata of calls: the bearer token, if any.
 
-    Blanks around the token, such as the line break at the end of a file, are removed. Raises
-    ValueError for a token that no header can carry, TypeError if it is not text.
+    Args:
+        token: None: the environment variable LABELMINT_TOKEN, if it is set. Blanks and line
+            breaks at both ends, as at the end of a secret's file, are removed.
+
+    Raises:
+        ValueError: the token has characters that a header cannot have.
+        TypeError: the token is not a str.
     """
-    if token is not None and not isinstance(token, str):  # messages never show the token
+    if token is not None and not isinstance(token, str):  # the message must not show the token
         raise TypeError(f"the token is of type {type(token).__name__}; give text")
     token = (token or os.environ.get("LABELMINT_TOKEN", "")).strip()
     if not all("!" <= letter <= "~" for letter in token):
         raise ValueError(
-            "the token has a blank, a line break or a character beyond ASCII in it; give one word"
+            "the token has a blank, a line break or a non-ASCII character in it; give one word"
         )
     return (("authorization", f"Bearer {token}"),) if token else ()
 
 
 @dataclass(frozen=True)
 class OwnerProcess:
-    """The process that made an object; gRPC calls and threads do not survive a fork of it."""
+    """The process that made an object; neither grpc nor threads survive a fork of it."""
 
     pid: int = field(default_factory=os.getpid)
 
@@ -150,13 +155,13 @@ class OwnerProcess:
 
 
 def _warn_of_fork() -> None:
-    """Logs a warning in a fork of a process that used gRPC, where gRPC may hang or crash."""
+    """Logs a warning in a fork of a process that used grpc, where grpc may hang or crash."""
     global _first_pid
     _first_pid = _first_pid or os.getpid()
     if _first_pid != os.getpid():
         _log.warning(
-            "process %d was forked from %d, which has used gRPC; gRPC may hang or crash after a "
-            "fork: start workers with multiprocessing_context='forkserver'",
+            "process %d was forked from %d, which has used grpc, and grpc may hang or crash after "
+            "a fork: start workers with multiprocessing_context='forkserver'",
             os.getpid(),
             _first_pid,
         )

@@ -48,9 +48,9 @@ if child == 0:
         try:
             ask()
         except ClientClosed as error:
-            owner, fork = os.getppid(), os.getpid()
-            whose = f"the client belongs to process {owner}, and this is its fork {fork}"
-            assert str(error) == f"{whose}; make a Client in each process"
+            whose = f"the client belongs to process {os.getppid()}"
+            fork = f"and this is its fork {os.getpid()}; make a Client in each process"
+            assert str(error) == f"{whose}, {fork}"
         else:
             raise AssertionError
     client.close()

@@ -123,6 +123,30 @@ def test_a_server_that_ends_streams_before_they_get_anywhere_is_not_asked_at_onc
         next(found.messages())
 
 
+LOADING = Ended(C.UNAVAILABLE, "the server is loading; try again soon")
+
+
+def test_a_server_that_is_loading_is_waited_for_with_one_log_line(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    short = Patience(connect_s=0.0, reconnect_s=60.0, first_wait_s=0.001)
+    found, _, reconnects = source(*[Ending(LOADING)] * 5, patience=short)
+    with caplog.at_level(logging.INFO, "labelmint"):
+        assert sum(len(message.kept) for message in found.messages()) == 30
+    assert reconnects.count == 5
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "is loading" in record.message and "up to 60 s" in record.message
+
+
+def test_a_server_that_goes_on_loading_is_unreachable_after_reconnect_s() -> None:
+    short = Patience(connect_s=0.0, reconnect_s=0.05, first_wait_s=0.001)
+    found, server, reconnects = source(*[Ending(LOADING)] * 999, patience=short)
+    with pytest.raises(Unreachable, match=f"{TARGET} is unreachable: the server is loading"):
+        next(found.messages())
+    assert reconnects.count > 1 and not server.calls
+
+
 class SilentCall:
     """A call that the server never got."""
 
