@@ -14,11 +14,11 @@ from benchmarks.gpu_results import Results
 from benchmarks.random_weights import write_weights
 from bundle.manifest import LABELLER, MAPPING
 from bundle.write import staged_folder, write_manifest
-from export.bundle_from_weights import PRECISIONS, manifest_from_folder, quiet_exporter
+from export.bundle_from_weights import DTYPES, manifest_from_folder, quiet_exporter
 from export.fused.bundle import write_fused_labeller
 from export.graph.labeller import Labeller
 from export.graph.to_onnx import half_by_float32, labeller_onnx, mapping_onnx
-from export.weights import Sources, weights_from_files
+from export.weights import WeightFiles, weights_from_files
 
 PART = "bundles"
 STRIP_PIXELS = 1 << 15  # in both precisions: TensorRT plans every strip
@@ -38,10 +38,10 @@ def main(folder: Path) -> None:
 def _write(out: Path, case: str) -> None:
     with tempfile.TemporaryDirectory() as files:
         generator, interpreter = write_weights(Path(files), CASES[case])
-        weights = weights_from_files(Sources(generator, None, interpreter, None, None))
+        weights = weights_from_files(WeightFiles(generator, None, interpreter, None, None))
     with staged_folder(out, False) as folder, quiet_exporter():
         mapping_onnx(weights.generator.mapping, folder / MAPPING)
-        for precision in PRECISIONS:
+        for precision in DTYPES:
             labeller = Labeller(
                 weights.generator, weights.interpreter, weights.spec, precision,
                 strip_pixels=STRIP_PIXELS,

@@ -23,7 +23,7 @@ from engines import EngineOptions, open_engines, open_mapping
 from engines.cuda import open_device
 from engines.device import Device
 from engines.device_engine import DeviceEngine
-from engines.engine_cache import Sidecar, building, key_of, plan_path, read_plan, write_plan
+from engines.engine_cache import Sidecar, build_lock, key_of, plan_path, read_plan, write_plan
 from engines.errors import EngineError, PlanMissing
 from engines.open import Runtime
 from engines.open_gpu import GpuOptions
@@ -188,7 +188,7 @@ def _ensure_plans(bundle: Bundle, trt: Any, device: Device, cache: Path, fused: 
         for graph in variant.graphs
     ]
     paths = [plan_path(cache, key) for key in keys]
-    with building(paths[0]):
+    with build_lock(paths[0]):
         try:
             for path, key in zip(paths, keys, strict=True):
                 read_plan(path, key)

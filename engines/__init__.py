@@ -1,10 +1,13 @@
-"""Engines run a bundle's served graph; everything about devices stays in this room."""
+"""Engines run a bundle's served graph: rows of w+ go in, images and labels come out.
+
+All code about devices and inference runtimes is in this package.
+"""
 
 from engines.errors import EngineError
 from engines.open import EngineOptions, open_engine, open_engines, open_mapping
 from engines.protocol import Engine, EngineResult, Mapping
 from engines.sampling import (
-    SamplingOptions,
+    LatentOptions,
     default_options,
     ws_from_indices,
     ws_from_latents,
@@ -15,8 +18,8 @@ __all__ = [
     "EngineError",
     "EngineOptions",
     "EngineResult",
+    "LatentOptions",
     "Mapping",
-    "SamplingOptions",
     "default_options",
     "open_engine",
     "open_engines",

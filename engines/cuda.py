@@ -1,5 +1,6 @@
-"""The device seam by cuda-python, which every method here calls by its runtime API's own name."""
+"""The Device protocol over cuda-python's runtime API; functions are called by their CUDA names."""
 
+import contextlib
 import ctypes
 from importlib import import_module
 from typing import Any
@@ -16,20 +17,20 @@ from engines.errors import (
     RuntimeMissing,
 )
 
-MISSING = "install the extra `gpu` on a machine with an NVIDIA GPU and driver"
+MISSING = "install the extra `gpu` on a machine with an NVIDIA GPU and driver"  # hint in errors
 
 
 def open_device(index: int = 0) -> "CudaDevice":
-    """GPU `index` of this machine. Raises RuntimeMissing."""
+    """GPU number `index` of this machine, from 0. Raises RuntimeMissing."""
     runtime = _runtime()
     try:
         error, count = runtime.cudaGetDeviceCount()
     except RuntimeError as cause:  # cuda-python 12 without the driver's library
-        raise RuntimeMissing(f"there is no NVIDIA driver here ({cause}); {MISSING}") from cause
+        raise RuntimeMissing(f"no NVIDIA driver was found ({cause}); {MISSING}") from cause
     if error != runtime.cudaError_t.cudaSuccess or not count:
-        raise RuntimeMissing(f"there is no NVIDIA GPU here ({_name(error)}); {MISSING}")
+        raise RuntimeMissing(f"no NVIDIA GPU was found ({_name(error)}); {MISSING}")
     if not 0 <= index < count:
-        raise RuntimeMissing(f"GPU {index} is asked for; this machine has 0 to {count - 1}")
+        raise RuntimeMissing(f"GPU is {index}; this machine has GPUs 0 to {count - 1}")
     return CudaDevice(runtime, index)
 
 
@@ -40,10 +41,10 @@ class CudaDevice:
         """`runtime` is cuda.bindings.runtime, or cuda.cudart before cuda-python 12.6."""
         self._cuda, self._index = runtime, index
         self.use()
-        properties = self._do("cudaGetDeviceProperties", index)
+        properties = self._call("cudaGetDeviceProperties", index)
         self._device_name: str = properties.name.decode().rstrip("\0")
         self._capability = (int(properties.major), int(properties.minor))
-        self._graphs: dict[int, Any] = {}  # handles that must live as long as they are used
+        self._graphs: dict[int, Any] = {}  # handle objects, which own the graphs, by address
         self._kernels = CudaKernels(index)
 
     @property
@@ -59,58 +60,58 @@ class CudaDevice:
         return self._capability
 
     def use(self) -> None:
-        self._do("cudaSetDevice", self._index)
+        self._call("cudaSetDevice", self._index)
 
     def allocate(self, size: int) -> int:
-        return int(self._do("cudaMalloc", size))
+        return int(self._call("cudaMalloc", size))
 
     def free(self, address: int) -> None:
-        self._do("cudaFree", address)
+        self._call("cudaFree", address)
 
     def pinned(self, size: int) -> HostBytes:
-        address = int(self._do("cudaHostAlloc", size, self._cuda.cudaHostAllocDefault))
+        address = int(self._call("cudaHostAlloc", size, self._cuda.cudaHostAllocDefault))
         return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
 
     def unpin(self, memory: HostBytes) -> None:
-        self._do("cudaFreeHost", memory.ctypes.data)
+        self._call("cudaFreeHost", memory.ctypes.data)
 
     def stream(self) -> int:
-        return int(self._do("cudaStreamCreateWithFlags", self._cuda.cudaStreamNonBlocking))
+        return int(self._call("cudaStreamCreateWithFlags", self._cuda.cudaStreamNonBlocking))
 
     def end_stream(self, stream: int) -> None:
-        self._do("cudaStreamDestroy", stream)
+        self._call("cudaStreamDestroy", stream)
 
     def upload(self, address: int, host: HostBytes, stream: int) -> None:
         kind = self._cuda.cudaMemcpyKind.cudaMemcpyHostToDevice
-        self._do("cudaMemcpyAsync", address, host.ctypes.data, host.nbytes, kind, stream)
+        self._call("cudaMemcpyAsync", address, host.ctypes.data, host.nbytes, kind, stream)
 
     def download(self, host: HostBytes, address: int, stream: int) -> None:
         kind = self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost
-        self._do("cudaMemcpyAsync", host.ctypes.data, address, host.nbytes, kind, stream)
+        self._call("cudaMemcpyAsync", host.ctypes.data, address, host.nbytes, kind, stream)
 
     def fill(self, address: int, byte: int, size: int, stream: int) -> None:
-        self._do("cudaMemsetAsync", address, byte, size, stream)
+        self._call("cudaMemsetAsync", address, byte, size, stream)
 
     def synchronize(self, stream: int) -> None:
-        self._do("cudaStreamSynchronize", stream)
+        self._call("cudaStreamSynchronize", stream)
 
     def begin_capture(self, stream: int) -> None:
-        # Of this thread alone: another engine may allocate while this one records.
+        # Capture restricts only this thread: another engine may allocate meanwhile.
         mode = self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
-        self._do("cudaStreamBeginCapture", stream, mode)
+        self._call("cudaStreamBeginCapture", stream, mode)
 
     def end_capture(self, stream: int) -> int:
-        recorded = self._do("cudaStreamEndCapture", stream)
-        graph = self._do("cudaGraphInstantiateWithFlags", recorded, 0)
-        self._do("cudaGraphDestroy", recorded)
+        recorded = self._call("cudaStreamEndCapture", stream)
+        graph = self._call("cudaGraphInstantiateWithFlags", recorded, 0)
+        self._call("cudaGraphDestroy", recorded)
         self._graphs[int(graph)] = graph
         return int(graph)
 
     def launch(self, graph: int, stream: int) -> None:
-        self._do("cudaGraphLaunch", self._graphs[graph], stream)
+        self._call("cudaGraphLaunch", self._graphs[graph], stream)
 
     def end_graph(self, graph: int) -> None:
-        self._do("cudaGraphExecDestroy", self._graphs.pop(graph))
+        self._call("cudaGraphExecDestroy", self._graphs.pop(graph))
 
     def load_kernel(self, code: bytes, entry: str, shared: int) -> int:
         return self._kernels.load(code, entry, shared)
@@ -121,22 +122,22 @@ class CudaDevice:
     def unload_kernel(self, kernel: int) -> None:
         self._kernels.unload(kernel)
 
-    def _do(self, function: str, *arguments: Any) -> Any:
-        """Calls the runtime; what it returns besides its error code."""
+    def _call(self, function: str, *arguments: Any) -> Any:
+        """Calls a CUDA function and returns its value, if any. Raises EngineError."""
         error, *values = getattr(self._cuda, function)(*arguments)
         if error != self._cuda.cudaError_t.cudaSuccess:
             raise self._error(function, error)
         return values[0] if values else None
 
     def _error(self, function: str, error: Any) -> EngineError:
-        """Only memory can be short for a while. Any other error may have spoilt the context, of
-        which the runtime says nothing: it is not trusted again."""
-        words = f"{function} on GPU {self._index} failed with {_name(error)}"
+        """Missing memory and a refused capture leave the device usable. Any other error may have
+        corrupted the CUDA context, which CUDA does not report, so the device counts as lost."""
+        message = f"{function} on GPU {self._index} failed with {_name(error)}"
         if error == self._cuda.cudaError_t.cudaErrorMemoryAllocation:
-            return OutOfDeviceMemory(f"{words}; use smaller batches or fewer contexts")
-        if "StreamCapture" in _name(error):  # refused to record, which spoils nothing
-            return EngineRunError(words)
-        return DeviceLost(f"{words}; restart the server")
+            return OutOfDeviceMemory(f"{message}; use smaller batches or fewer contexts")
+        if "StreamCapture" in _name(error):
+            return EngineRunError(message)
+        return DeviceLost(f"{message}; restart the server")
 
 
 def _name(error: Any) -> str:
@@ -144,17 +145,8 @@ def _name(error: Any) -> str:
 
 
 def _runtime() -> Any:
-    for importing in (_bindings, _before_12_6):
-        try:
-            return importing()
-        except ImportError:
-            continue
+    with contextlib.suppress(ImportError):
+        return import_module("cuda.bindings.runtime")
+    with contextlib.suppress(ImportError):
+        return import_module("cuda.cudart")  # before cuda-python 12.6
     raise RuntimeMissing(f"cuda-python is not installed; {MISSING}")
-
-
-def _bindings() -> Any:
-    return import_module("cuda.bindings.runtime")
-
-
-def _before_12_6() -> Any:
-    return import_module("cuda.cudart")

@@ -1,7 +1,8 @@
-"""The Engine protocol on a GPU, whatever launches the graph there: TensorRT or ONNX Runtime.
+"""The Engine protocol on a GPU; TensorRT or ONNX Runtime launches the graph.
 
-A run copies in, launches, copies the scores and the order of the rows back, checks them, and then
-copies back the kept prefix of what was asked for. What was discarded never crosses the bus.
+A run copies ws to the device, launches the graph, and copies back the scores and the row order.
+Only after these are checked are the requested outputs of the kept samples copied back, so that
+discarded samples never cross the bus.
 """
 
 import contextlib
@@ -14,48 +15,47 @@ from numpy.typing import NDArray
 from bundle.manifest import Manifest
 from engines.device import Device
 from engines.errors import DeviceLost, EngineError, EngineRunError
-from engines.plan_parity import Precision
-from engines.protocol import EngineResult
-from engines.request import check_batch_sizes, check_request, padded_feed, padded_size
+from engines.protocol import EngineResult, Precision
+from engines.request import RunContract
 from engines.result import result_from_arrays
 from engines.run_memory import RunMemory
-from engines.signature import KEPT, SAMPLE, UNCERTAINTY, labeller_outputs
+from engines.signature import KEPT, SAMPLE, UNCERTAINTY
 
 
 class Launcher(Protocol):
-    """A graph, ready to run between the addresses of one RunMemory."""
+    """A graph, ready to run on the inputs and outputs of one RunMemory."""
 
     @property
     def name(self) -> str:
-        """Of the runtime, for example "tensorrt-10.3.0"."""
+        """Name and version of the runtime, for example "tensorrt-10.3.0"."""
 
     def launch(self, rows: int) -> None:
-        """Puts one run of this fixed size on the memory's stream. Raises EngineError."""
+        """Puts one run of this batch size on the memory's stream. Raises EngineError."""
 
     def close(self) -> None:
         """Frees what it holds on the device; idempotent."""
 
 
 class DeviceEngine:
-    """Engine protocol. Several on one device, each with a stream of its own, overlap the copies
-    of one with the computing of another."""
+    """Engine protocol. Each engine has its own stream, so that of several engines on one device
+    one can copy while another computes."""
 
     def __init__(
         self,
         manifest: Manifest,
-        precision: Precision,  # of the graph
+        precision: Precision,
         batch_sizes: tuple[int, ...],
         device: Device,
         open_launcher: Callable[[RunMemory], Launcher],
     ) -> None:
         """Raises EngineError; nothing stays allocated then."""
-        check_batch_sizes(batch_sizes)
-        self._manifest, self._precision = manifest, precision
-        self._batch_sizes, self._device = batch_sizes, device
-        self._specs = labeller_outputs(manifest)
-        self._score = (UNCERTAINTY,) if UNCERTAINTY in self._specs else ()
-        self._lost: DeviceLost | None = None
-        self._closed = False
+        self._contract = RunContract(manifest, batch_sizes)
+        self.batch_sizes, self.outputs = batch_sizes, self._contract.outputs
+        # Outputs that tell which rows were kept; they are copied back first.
+        score = (UNCERTAINTY,) if UNCERTAINTY in self.outputs else ()
+        self._bookkeeping = (SAMPLE, KEPT, *score)
+        self._device = device
+        self._lost: DeviceLost | None = None  # why nothing can run any more
         device.use()
         self._memory = RunMemory(device, manifest, batch_sizes[-1])
         try:
@@ -63,18 +63,7 @@ class DeviceEngine:
         except BaseException:
             self._memory.close()
             raise
-
-    @property
-    def name(self) -> str:
-        return f"{self._launcher.name}-{self._precision}"
-
-    @property
-    def batch_sizes(self) -> tuple[int, ...]:
-        return self._batch_sizes
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        return tuple(self._specs)
+        self.name = f"{self._launcher.name}-{precision}"
 
     def run(
         self,
@@ -82,18 +71,17 @@ class DeviceEngine:
         max_uncertainty: NDArray[np.float32],
         outputs: tuple[str, ...],
     ) -> EngineResult:
-        """As the protocol says. Raises EngineRunError, DeviceLost, NotFiniteError."""
-        check_request(self._manifest, self, ws, max_uncertainty, outputs)
-        if self._closed:
-            raise EngineRunError("the engine is closed")
+        """See Engine.run. Raises EngineRunError, DeviceLost, NotFiniteError."""
+        feed = self._contract.feed(ws, max_uncertainty, outputs)
         if self._lost is not None:
-            raise self._lost.with_traceback(None)
+            raise self._lost.with_traceback(None)  # without the frames of the run that lost it
         try:
             self._device.use()
             try:
-                return self._run(ws, max_uncertainty, outputs)
+                return self._run(feed, max_uncertainty, outputs)
             except EngineRunError:
-                # The next run may not meet copies of this one; a lost device shows here as well.
+                # Copies of this run must end before the next one begins; a lost device also
+                # shows here.
                 self._device.synchronize(self._memory.stream)
                 raise
         except DeviceLost as error:
@@ -101,8 +89,8 @@ class DeviceEngine:
             raise
 
     def close(self) -> None:
-        if not self._closed:
-            self._closed = True
+        if not self._contract.closed:
+            self._contract.closed = True
             with contextlib.suppress(EngineError):
                 self._device.use()
             self._launcher.close()
@@ -110,16 +98,15 @@ class DeviceEngine:
 
     def _run(
         self,
-        ws: NDArray[np.float32],
-        max_uncertainty: NDArray[np.float32],
+        feed: dict[str, NDArray[np.float32]],  # padded to a batch size
+        max_uncertainty: NDArray[np.float32],  # [n], not padded
         outputs: tuple[str, ...],
     ) -> EngineResult:
-        rows = padded_size(self._batch_sizes, len(ws))
-        memory = self._memory
-        memory.upload(padded_feed(self._batch_sizes, ws, max_uncertainty))
-        memory.forget(KEPT)
+        rows, memory = len(feed["ws"]), self._memory
+        memory.upload(feed)
+        memory.invalidate(KEPT)
         self._launcher.launch(rows)
-        order = memory.download((SAMPLE, KEPT, *self._score), rows)
-        sample = result_from_arrays(order, len(ws), max_uncertainty, ()).sample
+        order = memory.download(self._bookkeeping, rows)
+        sample = result_from_arrays(order, max_uncertainty, ()).sample
         kept = memory.download(outputs, len(sample))
         return EngineResult(sample, {name: array.copy() for name, array in kept.items()})

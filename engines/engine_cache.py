@@ -1,8 +1,9 @@
-"""The folder of built engines: <bundle_id>/<gpu>-<trt version>-<precision>.plan and its .json;
-the fused labeller's are two, -taps.plan and -filter.plan.
+"""The folder of built TensorRT engines (plans): reads, writes and locks its files.
 
-An engine counts as built when both lie there and agree; whatever else is found is refused by
-name. Nothing of a plan reaches TensorRT before its hash fits: a plan holds code.
+Layout: <bundle_id>/<gpu>-<TensorRT version>-<precision>.plan with a .json beside it (the sidecar);
+the fused labeller has two plans, -taps.plan and -filter.plan. A plan is used only if its sidecar
+matches; anything else is refused with the reason. The SHA-256 is checked before TensorRT reads a
+plan, because plans contain code.
 """
 
 import fcntl
@@ -20,15 +21,17 @@ import msgspec
 from bundle.replace import replace_file
 from engines.device import Device
 from engines.errors import EngineOpenError, PlanError, PlanMissing
-from engines.plan_parity import PlanParity, Precision
+from engines.plan_parity import PlanParity
+from engines.protocol import Precision
 
 DEFAULT_CACHE = Path("~/.cache/labelmint/engines")
 MAX_SIDECAR_BYTES = 1 << 20
-GraphName = Literal["labeller", "taps", "filter"]  # the whole, or what is around the kernels
+# The whole labeller, or the parts before ("taps") and after ("filter") the fused kernels.
+GraphName = Literal["labeller", "taps", "filter"]
 
 
 class Sidecar(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What is known of a plan."""
+    """Description of a plan, the .json file beside it."""
 
     format: Literal[1] = 1
     bundle_id: str
@@ -40,13 +43,13 @@ class Sidecar(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     batch_sizes: list[int]
     size: int  # bytes of the plan
     sha256: str
-    parity: list[PlanParity]  # of every batch size
+    parity: list[PlanParity]  # one per batch size
     build_seconds: float
 
 
 @dataclass(frozen=True)
 class EngineKey:
-    """What a plan is good for, and nothing else."""
+    """The bundle, GPU, version and precision that a plan is valid for."""
 
     bundle_id: str
     gpu: str
@@ -63,12 +66,12 @@ def key_of(
     precision: Precision,
     graph: GraphName = "labeller",
 ) -> EngineKey:
-    """The plan that this GPU and version can run."""
+    """Key of the plan that this GPU and TensorRT version can run."""
     return EngineKey(bundle_id, device.name, device.capability, tensorrt, precision, graph)
 
 
 def plan_path(cache: Path, key: EngineKey) -> Path:
-    """Where the plan lies, or would."""
+    """Path of the plan's file, whether it exists or not."""
     gpu = f"{_slug(key.gpu)}-sm{key.capability[0]}{key.capability[1]}"
     part = "" if key.graph == "labeller" else f"-{key.graph}"
     name = f"{gpu}-{_slug(key.tensorrt)}-{key.precision}{part}.plan"
@@ -76,7 +79,7 @@ def plan_path(cache: Path, key: EngineKey) -> Path:
 
 
 def read_plan(path: Path, key: EngineKey) -> tuple[bytes, Sidecar]:
-    """The plan's bytes, checked. Raises PlanMissing, PlanError."""
+    """The plan's bytes and sidecar, checked against the key. Raises PlanMissing, PlanError."""
     sidecar = read_sidecar(path)
     found = EngineKey(
         sidecar.bundle_id,
@@ -87,9 +90,11 @@ def read_plan(path: Path, key: EngineKey) -> tuple[bytes, Sidecar]:
         sidecar.graph,
     )
     for name in EngineKey.__dataclass_fields__:
-        here, there = getattr(key, name), getattr(found, name)
-        if here != there:
-            raise PlanError(f"{path} is for {name} {there}; here it is {here}, build it again")
+        wanted, built_for = getattr(key, name), getattr(found, name)
+        if wanted != built_for:
+            raise PlanError(
+                f"{path} was built for {name} {built_for}; {name} is {wanted} here, build it again"
+            )
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -99,24 +104,28 @@ def read_plan(path: Path, key: EngineKey) -> tuple[bytes, Sidecar]:
             f"{path} has {len(data)} bytes, its .json says {sidecar.size}; build it again"
         )
     if hashlib.sha256(data).hexdigest() != sidecar.sha256:
-        raise PlanError(f"{path} has another SHA-256 than its .json says; build it again")
+        raise PlanError(f"{path} does not have the SHA-256 in its .json; build it again")
     return data, sidecar
 
 
 def read_sidecar(path: Path) -> Sidecar:
-    """What lies beside a plan. Raises PlanMissing, PlanError."""
+    """The sidecar of a plan. Raises PlanMissing, PlanError."""
     file = path.with_suffix(".json")
     try:
         with file.open("rb") as stream:
             data = stream.read(MAX_SIDECAR_BYTES + 1)
     except FileNotFoundError:
         raise PlanMissing(
-            f"there is no engine {path}; build it by `python -m export engine` or --build-engine"
+            f"engine {path} does not exist; build it with `python -m export engine` or "
+            "--build-engine"
         ) from None
     except OSError as error:
         raise PlanError(f"{file} cannot be read ({error.strerror})") from error
     if len(data) > MAX_SIDECAR_BYTES:
-        raise PlanError(f"{file} has over {MAX_SIDECAR_BYTES} bytes; it describes no engine")
+        raise PlanError(
+            f"{file} has over {MAX_SIDECAR_BYTES} bytes, so it does not describe an engine; build "
+            "it again"
+        )
     try:
         return msgspec.json.decode(data, type=Sidecar)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -125,17 +134,21 @@ def read_sidecar(path: Path) -> Sidecar:
 
 
 def write_plan(path: Path, data: bytes, sidecar: Sidecar) -> None:
-    """Puts a plan and its description in place. A crash between the two leaves no engine, never
-    one that another file describes. Call it within `building`."""
-    described = path.with_suffix(".json")
-    described.unlink(missing_ok=True)
+    """Writes a plan and its sidecar, within `build_lock`. Raises EngineOpenError.
+
+    The old sidecar is removed first: after a crash there is no engine, never a plan with the
+    sidecar of another.
+    """
+    file = path.with_suffix(".json")
+    file.unlink(missing_ok=True)
     _write(path, data)
-    _write(described, msgspec.json.format(msgspec.json.encode(sidecar), indent=2) + b"\n")
+    _write(file, msgspec.json.format(msgspec.json.encode(sidecar), indent=2) + b"\n")
 
 
 @contextmanager
-def building(path: Path) -> Iterator[None]:
-    """One process at a time builds a plan; the others wait, and find it. Raises EngineOpenError."""
+def build_lock(path: Path) -> Iterator[None]:
+    """Holds a file lock while one process builds a plan; other processes wait and then find the
+    plan built. Raises EngineOpenError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o644)
@@ -158,5 +171,5 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _slug(text: str) -> str:
-    """Lower case, and nothing that leads out of a folder or needs quoting."""
+    """The text in lower case, reduced to characters that are safe in a file name."""
     return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.")

@@ -1,21 +1,21 @@
-"""What can go wrong between a bundle and its arrays; every message is one line.
+"""Everything that can fail between a bundle and its arrays; every message is one line.
 
 EngineError
 ├── EngineOpenError         the runtime cannot load a graph, or the graph contradicts the manifest
-│   ├── RuntimeMissing      this machine lacks the device or the library that was asked for
-│   ├── PlanMissing         nobody built an engine for this bundle, GPU, version and precision
-│   ├── PlanError           an engine file is corrupt, or of another GPU, version or bundle
-│   └── PlanDiffers         a built engine is further from ONNX Runtime than is accepted
-├── EngineRunError          a run failed, or what came back contradicts the contract
-│   └── OutOfDeviceMemory   the device has no room for this run; a later one may fit
-├── DeviceLost              permanent: nothing runs on this device until the process starts anew
-├── NotFiniteError          a score is NaN or infinite: it must not pass for a discarded one
+│   ├── RuntimeMissing      this machine lacks the requested GPU or library
+│   ├── PlanMissing         no engine was built for this bundle, GPU, TensorRT version, precision
+│   ├── PlanError           an engine file is corrupt, or for another GPU, version or bundle
+│   └── PlanDiffers         a built engine differs too much from ONNX Runtime
+├── EngineRunError          a run failed, or its result contradicts the contract
+│   └── OutOfDeviceMemory   the device lacks memory for this run; a later one may fit
+├── DeviceLost              permanent: nothing runs on this device until the process restarts
+├── NotFiniteError          a score is NaN or infinite, so the filter cannot judge the sample
 └── SamplingError           the caller's sampling options or latents do not fit the bundle
 """
 
 
 class EngineError(Exception):
-    """Base of the room."""
+    """Base class of all errors of this package."""
 
 
 class EngineOpenError(EngineError):
@@ -23,35 +23,39 @@ class EngineOpenError(EngineError):
 
 
 class RuntimeMissing(EngineOpenError):
-    """This machine lacks the device or the library that was asked for."""
+    """This machine lacks the requested GPU or library."""
 
 
 class PlanError(EngineOpenError):
-    """An engine file is corrupt, or of another GPU, version or bundle."""
+    """An engine file is corrupt, or for another GPU, TensorRT version or bundle."""
 
 
 class PlanMissing(EngineOpenError):
-    """Nobody built an engine for this bundle, GPU, version and precision."""
+    """No engine was built for this bundle, GPU, TensorRT version and precision."""
 
 
 class PlanDiffers(EngineOpenError):
-    """A built engine is further from ONNX Runtime than is accepted."""
+    """A built engine differs from ONNX Runtime by more than the tolerance."""
 
 
 class EngineRunError(EngineError):
-    """A run failed, or what came back contradicts the contract."""
+    """A run failed, or its result contradicts the contract."""
 
 
 class OutOfDeviceMemory(EngineRunError):
-    """The device has no room for this run; a later one may fit."""
+    """The device lacks memory for this run; a later one may fit."""
 
 
 class DeviceLost(EngineError):
-    """Permanent: nothing runs on this device until the process starts anew."""
+    """Permanent: nothing runs on this device until the process restarts."""
 
 
 class NotFiniteError(EngineError):
-    """A score is NaN or infinite; `rows` are the input rows concerned."""
+    """A score is NaN or infinite.
+
+    Attributes:
+        rows: input rows with such a score.
+    """
 
     def __init__(self, message: str, rows: tuple[int, ...]) -> None:
         super().__init__(message)
@@ -59,4 +63,4 @@ class NotFiniteError(EngineError):
 
 
 class SamplingError(EngineError):
-    """The caller's sampling options or latents do not fit the bundle; the caller's fault."""
+    """The caller's sampling options or latents do not fit the bundle."""

@@ -1,4 +1,5 @@
-"""An engine without a device: arrays computed from ws alone, for developing clients and tests."""
+"""An engine without a model: synthetic arrays computed from ws alone, for client development and
+tests."""
 
 import hashlib
 import time
@@ -31,7 +32,7 @@ from bundle.read import bundle_id_from_content
 from bundle.views import ViewBank, cameras_from_views
 from engines.errors import DeviceLost, EngineRunError, NotFiniteError
 from engines.protocol import EngineResult
-from engines.request import check_request, padded_size
+from engines.request import RunContract
 from engines.signature import UNCERTAINTY, ArraySpec, labeller_outputs
 
 DEFAULT_BATCH_SIZES = (8,)
@@ -39,19 +40,19 @@ DEFAULT_BATCH_SIZES = (8,)
 
 @dataclass(frozen=True)
 class FakeOptions:
-    """How the fake engine behaves; the defaults answer at once."""
+    """How the fake engine behaves; with the defaults a run returns at once."""
 
     seconds_per_run: float = 0.0
-    seconds_per_sample: float = 0.0  # added for every row, padding too, as a device would
-    fail_after_runs: int | None = None  # then every run raises EngineRunError
-    lost_after_runs: int | None = None  # then every run raises DeviceLost
-    not_finite_share: float = 0.0  # of all samples, whose runs raise NotFiniteError
+    seconds_per_sample: float = 0.0  # added for every row, padding included, as on a device
+    fail_after_runs: int | None = None  # runs before every run raises EngineRunError
+    lost_after_runs: int | None = None  # runs before every run raises DeviceLost
+    not_finite_share: float = 0.0  # share of samples whose run raises NotFiniteError
 
 
 class FakeEngine:
-    """Engine protocol; a sample's arrays are a pure function of its ws row.
+    """Engine protocol; a sample's arrays are a pure function of its row of ws.
 
-    The uncertainty is uniform in [0, 1), so that max_uncertainty t keeps about t of all.
+    The uncertainty is uniform in [0, 1), so a max_uncertainty of t keeps a share of about t.
     """
 
     def __init__(
@@ -60,24 +61,13 @@ class FakeEngine:
         options: FakeOptions | None = None,
         batch_sizes: tuple[int, ...] = (),
     ) -> None:
-        self._manifest = manifest
+        """Raises EngineOpenError for batch sizes that are not positive and ascending."""
+        self.name = "fake"
+        self._contract = RunContract(manifest, batch_sizes or DEFAULT_BATCH_SIZES)
+        self.batch_sizes, self.outputs = self._contract.batch_sizes, self._contract.outputs
         self._options = options or FakeOptions()
         self._specs = labeller_outputs(manifest)
-        self._batch_sizes = batch_sizes or DEFAULT_BATCH_SIZES
         self._runs = 0
-        self._closed = False
-
-    @property
-    def name(self) -> str:
-        return "fake"
-
-    @property
-    def batch_sizes(self) -> tuple[int, ...]:
-        return self._batch_sizes
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        return tuple(self._specs)
 
     def run(
         self,
@@ -85,36 +75,34 @@ class FakeEngine:
         max_uncertainty: NDArray[np.float32],
         outputs: tuple[str, ...],
     ) -> EngineResult:
-        """As the protocol says. Raises EngineRunError, NotFiniteError."""
-        check_request(self._manifest, self, ws, max_uncertainty, outputs)
-        if self._closed:
-            raise EngineRunError("the engine is closed")
+        """See Engine.run. Raises EngineRunError, DeviceLost, NotFiniteError."""
+        rows = len(self._contract.feed(ws, max_uncertainty, outputs)["ws"])
         if self._runs == self._options.lost_after_runs:
             raise DeviceLost(f"the fake device is lost after {self._runs} runs, as configured")
         if self._runs == self._options.fail_after_runs:
             raise EngineRunError(f"the fake engine fails after {self._runs} runs, as configured")
         self._runs += 1
-        rows = padded_size(self._batch_sizes, len(ws))
         time.sleep(self._options.seconds_per_run + self._options.seconds_per_sample * rows)
 
-        words = np.array([_word(row) for row in ws], np.uint64)  # [n]
-        scores = (words >> np.uint64(40)).astype(np.float32) / np.float32(1 << 24)
-        bad = tuple(np.flatnonzero(words % 65536 < 65536 * self._options.not_finite_share).tolist())
-        if bad:
+        hashes = np.array([_hash_of_row(row) for row in ws], np.uint64)  # [n]
+        scores = (hashes >> np.uint64(40)).astype(np.float32) / np.float32(1 << 24)
+        not_finite = hashes % 65536 < 65536 * self._options.not_finite_share
+        if not_finite.any():
+            bad = tuple(np.flatnonzero(not_finite).tolist())
             raise NotFiniteError(f"uncertainty of rows {list(bad)} is not finite", bad)
         filtered = UNCERTAINTY in self._specs
         kept = np.flatnonzero(scores <= max_uncertainty) if filtered else np.arange(len(ws))
         arrays = {
-            name: _array(name, self._specs[name], words[kept], scores[kept]) for name in outputs
+            name: _output(name, self._specs[name], hashes[kept], scores[kept]) for name in outputs
         }
         return EngineResult(kept.astype(np.int32), arrays)
 
     def close(self) -> None:
-        self._closed = True
+        self._contract.closed = True
 
 
 class FakeMapping:
-    """Mapping protocol; w repeats z to w_dim values and adds the class, exactly row by row."""
+    """Mapping protocol; w is z repeated to w_dim values, plus the class index."""
 
     def __init__(self, generator: Generator) -> None:
         self._generator = generator
@@ -131,8 +119,15 @@ def fake_bundle(
     view_layers: int = 4,
     view_codes: int = 0,
 ) -> Bundle:
-    """A bundle that lies nowhere, for FakeEngine; `heads` false gives images only, `view_codes`
-    over 0 a view bank."""
+    """A bundle in memory, without files, for FakeEngine.
+
+    Args:
+        resolution: side of the images in pixels, a power of two.
+        num_classes: classes of a conditional generator; 0 for an unconditional one.
+        heads: whether there are labels; False gives images only.
+        view_layers: rows of w+ that carry the viewpoint.
+        view_codes: codes in the view bank; 0 for no bank.
+    """
     num_ws = 2 * (resolution.bit_length() - 2)
     generator = Generator(
         family="fake",
@@ -178,14 +173,14 @@ def fake_bundle(
 
 
 def _fake_bank(codes: int, view_layers: int, w_dim: int) -> ViewBank:
-    """Code k has k + 1 + row / 16 in every place."""
+    """All w_dim values of row r of code k are k + 1 + r / 16."""
     values = np.arange(1, codes + 1)[:, None] + np.arange(view_layers) / 16
     rows = np.repeat(values[..., None], w_dim, axis=2).astype(np.float32)
     return ViewBank(rows, cameras_from_views(_fake_views(codes)))
 
 
 def _fake_views(codes: int) -> Views:
-    """Cameras 10 degrees apart; the last one is not known."""
+    """Cameras 10 degrees apart; the last one is unknown."""
     known = [
         Camera(azimuth_deg=10.0 * i, elevation_deg=-5.0, distance=6.0, focal=None)
         for i in range(codes - 1)
@@ -230,7 +225,7 @@ def _fake_heads() -> Heads:
 
 
 def _fake_calibration(views: int) -> Calibration:
-    """Exact: the fake score is uniform."""
+    """Exact quantiles, since the fake score is uniform in [0, 1)."""
     return Calibration(
         options=SamplingKey(
             latent_source="philox",
@@ -245,21 +240,21 @@ def _fake_calibration(views: int) -> Calibration:
     )
 
 
-def _word(row: NDArray[np.float32]) -> int:
+def _hash_of_row(row: NDArray[np.float32]) -> int:
     return int.from_bytes(hashlib.blake2b(row.tobytes(), digest_size=8).digest(), "little")
 
 
-def _array(
-    name: str, spec: ArraySpec, words: NDArray[np.uint64], scores: NDArray[np.float32]
+def _output(
+    name: str, spec: ArraySpec, hashes: NDArray[np.uint64], scores: NDArray[np.float32]
 ) -> NDArray[np.generic]:
-    """One output of the samples with these hashes: slopes whose phase is the sample's own."""
+    """One output, [n, *spec.extents]: a periodic ramp whose phase comes from the sample's hash."""
     if name == UNCERTAINTY:
         return scores
-    phase = (words % 251).reshape(-1, *(1,) * len(spec.extents))
+    phase = (hashes % 251).reshape(-1, *(1,) * len(spec.extents))
     if name == "keypoints":
         points = (phase + 37 * np.arange(spec.extents[0])[:, None] + 101 * np.arange(3)) % 256
         return np.asarray(points / np.array([8, 8, 256]), spec.dtype)
-    slope = phase + np.indices(spec.extents, np.uint64).sum(axis=0, dtype=np.uint64)
+    ramp = phase + np.indices(spec.extents, np.uint64).sum(axis=0, dtype=np.uint64)
     periods = {"mask": (16, 4), "image": (1, 256)}
     divisor, modulus = periods.get(name, (64, 4))
-    return np.asarray(slope / divisor % modulus, spec.dtype)
+    return np.asarray(ramp / divisor % modulus, spec.dtype)

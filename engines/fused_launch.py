@@ -1,5 +1,8 @@
-"""Runs the fused labeller: a plan leaves picture and features, kernels label them, a second plan
-scores, filters and orders; all on one stream, and one CUDA graph for each batch size."""
+"""Runs the fused labeller on one stream, with one CUDA graph for each batch size.
+
+ws -> plan "taps" -> image and features -> CUDA kernels -> labels -> plan "filter" -> scores, and
+rows with the kept ones first.
+"""
 
 from engines.kernel_runs import KernelRuns, KernelSet
 from engines.recorded_runs import RecordedRuns
@@ -9,7 +12,7 @@ from engines.tensorrt_plan import TensorRTPlan
 
 
 class FusedLauncher:
-    """Launcher protocol. Owns kernels, contexts and graphs; the memory is another's."""
+    """Launcher protocol. Owns kernels, contexts and graphs, but not the RunMemory."""
 
     def __init__(
         self,

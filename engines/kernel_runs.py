@@ -1,4 +1,4 @@
-"""A bundle's compiled kernels on a device: their buffers, and what is launched for a sample."""
+"""A bundle's compiled kernels on a device: their code, buffers and launches for each sample."""
 
 import contextlib
 from pathlib import Path
@@ -12,25 +12,28 @@ from bundle.fused import Buffer, BufferKind, Fused, Launch, Pointer
 from engines.device import Argument, Device, KernelLaunch
 from engines.errors import EngineError, EngineOpenError
 from engines.run_memory import bytes_of
-from engines.signature import Arrays, ArraySpec
+from engines.signature import ArraySpec, ArraySpecs
 
 
 class KernelSet:
-    """The bundle's kernels for one compute capability, and where its arrays lie."""
+    """The bundle's kernels for one compute capability, and the files with their arrays."""
 
     def __init__(self, fused: Fused, capability: str, arrays: Path, codes: Path) -> None:
+        """`arrays` is the npz file of constants, `codes` the npz file of cubins."""
         self.program, self._buffers = fused.programs[capability], fused.buffers
         self._arrays, self._codes = arrays, codes
 
-    def of_kind(self, kind: BufferKind) -> Arrays:
-        """Buffers without their batch axis."""
+    def of_kind(self, kind: BufferKind) -> ArraySpecs:
+        """Specs of the buffers of one kind, by name."""
         return {n: _spec(b) for n, b in self._buffers.items() if b.kind == kind}
 
     def codes(self) -> dict[str, bytes]:
-        """Cubins by kernel. Raises EngineOpenError."""
+        """Cubins by kernel name. Raises EngineOpenError."""
         found = _arrays(self._codes)
         if missing := sorted(set(self.program.kernels) - set(found)):
-            raise EngineOpenError(f"{self._codes} lacks {', '.join(missing)}; export again")
+            raise EngineOpenError(
+                f"{self._codes} lacks {', '.join(missing)}; export the bundle again"
+            )
         return {name: found[name].tobytes() for name in self.program.kernels}
 
     def constants(self) -> dict[str, NDArray[np.generic]]:
@@ -39,10 +42,10 @@ class KernelSet:
         for name, spec in self.of_kind("constant").items():
             array = found.get(name)
             if array is None or (array.dtype, array.shape) != (spec.dtype, spec.extents):
-                had = "nothing" if array is None else f"{array.dtype} {list(array.shape)}"
+                actual = "missing" if array is None else f"{array.dtype} {list(array.shape)}"
                 raise EngineOpenError(
-                    f"{self._arrays} has {had} as {name}; {spec.dtype} {list(spec.extents)} is "
-                    "needed, export again"
+                    f"{self._arrays}: {name} is {actual}; it must be {spec.dtype} "
+                    f"{list(spec.extents)}, export the bundle again"
                 )
         return {name: found[name] for name in self.of_kind("constant")}
 
@@ -51,10 +54,11 @@ class KernelRuns:
     """Owns buffers and loaded kernels until `close`. One thread at a time."""
 
     def __init__(self, kernels: KernelSet, device: Device, stream: int, rows: int) -> None:
-        """For up to so many samples. Raises EngineError; nothing stays on the device then."""
+        """Prepares runs of up to `rows` samples. Raises EngineError; nothing stays on the device
+        then."""
         self._device, self._stream = device, stream
-        self.addresses: dict[str, int] = {}  # of every buffer
-        self._loaded: dict[str, int] = {}
+        self.addresses: dict[str, int] = {}  # device address of every buffer, by name
+        self._loaded: dict[str, int] = {}  # loaded kernels by name
         try:
             for kind in get_args(BufferKind):
                 batched = rows if kind in ("features", "labels") else 1
@@ -74,14 +78,14 @@ class KernelRuns:
         ]
 
     def enqueue(self, rows: int) -> None:
-        """Labels the first samples, one after another: a band's table is that of one. Raises
-        EngineError."""
+        """Puts the kernels for the first `rows` samples on the stream, one sample after another,
+        because the table of a band of rows holds one sample. Raises EngineError."""
         for sample in self._launches[:rows]:
             for launch in sample:
                 self._device.launch_kernel(launch, self._stream)
 
     def close(self) -> None:
-        """Idempotent. A lost device frees nothing."""
+        """Unloads the kernels and frees the buffers, except on a lost device; idempotent."""
         while self._loaded:
             with contextlib.suppress(EngineError):
                 self._device.unload_kernel(self._loaded.popitem()[1])
@@ -122,4 +126,6 @@ def _arrays(file: Path) -> dict[str, NDArray[np.generic]]:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             return dict(stored)
     except (OSError, ValueError, BadZipFile) as error:
-        raise EngineOpenError(f"{file} cannot be read ({error}); export again") from error
+        raise EngineOpenError(
+            f"{file} cannot be read ({error}); export the bundle again"
+        ) from error

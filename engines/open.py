@@ -1,4 +1,4 @@
-"""A bundle and options -> engines, or the mapping; the one place that picks a runtime."""
+"""A bundle and EngineOptions -> engines, or the mapping network; the runtime is chosen here."""
 
 import logging
 from dataclasses import dataclass, field, replace
@@ -8,15 +8,22 @@ from bundle.errors import BundleError
 from bundle.open import Bundle
 from engines.errors import EngineError, EngineOpenError
 from engines.fake import FakeEngine, FakeMapping, FakeOptions
-from engines.open_gpu import GpuOptions, GpuRequest, Machine, open_onnxruntime, open_tensorrt
-from engines.ort import OrtEngine, OrtMapping
+from engines.open_gpu import GpuDrivers, GpuOptions, GpuRequest, open_onnxruntime, open_tensorrt
+from engines.ort import OrtMapping, open_ort_engine
 from engines.ort_launch import CUDA, TENSORRT, Provider
-from engines.plan_parity import Precision
-from engines.protocol import Engine, Mapping
+from engines.protocol import Engine, Mapping, Precision
 
 __all__ = [
-    "EngineOptions", "Fallback", "GpuOptions", "Machine", "OpenedEngines", "Precision", "Runtime",
-    "open_engine", "open_engines", "open_mapping",
+    "EngineOptions",
+    "Fallback",
+    "GpuDrivers",
+    "GpuOptions",
+    "OpenedEngines",
+    "Precision",
+    "Runtime",
+    "open_engine",
+    "open_engines",
+    "open_mapping",
 ]  # fmt: skip
 
 Runtime = Literal[
@@ -32,17 +39,17 @@ class EngineOptions:
     """Which runtime runs a bundle, and how."""
 
     runtime: Runtime = "onnxruntime"
-    fallbacks: tuple[Runtime, ...] = ()  # tried in this order where the one before cannot be had
-    precision: Precision | None = None  # None: float16 on a GPU where the bundle has it
-    batch_sizes: tuple[int, ...] = ()  # ascending; empty: the runtime's own choice
-    threads: int = 0  # of one run; 0: one per core this process may use
-    fake: FakeOptions | None = None  # how the fake one behaves; None: instantly
+    fallbacks: tuple[Runtime, ...] = ()  # tried in this order when the runtime cannot be opened
+    precision: Precision | None = None  # None: float16 on a GPU if the bundle has it, else float32
+    batch_sizes: tuple[int, ...] = ()  # ascending; empty: the runtime's default
+    threads: int = 0  # CPU threads of one run; 0: one per available core
+    fake: FakeOptions | None = None  # behavior of the runtime "fake"; None: runs return at once
     gpu: GpuOptions = field(default_factory=GpuOptions)
 
 
 @dataclass(frozen=True)
 class Fallback:
-    """A runtime that was asked for and could not be had."""
+    """A runtime that was tried and could not be opened."""
 
     runtime: Runtime
     reason: str
@@ -50,7 +57,7 @@ class Fallback:
 
 @dataclass(frozen=True)
 class OpenedEngines:
-    """Engines of one runtime, all alike, and what was tried before it."""
+    """Identical engines of one runtime, and the runtimes that failed before it."""
 
     engines: tuple[Engine, ...]
     runtime: Runtime
@@ -58,47 +65,49 @@ class OpenedEngines:
 
 
 def open_engines(
-    bundle: Bundle, options: EngineOptions, machine: Machine | None = None
+    bundle: Bundle, options: EngineOptions, drivers: GpuDrivers | None = None
 ) -> OpenedEngines:
-    """Loads the served graph by the first runtime that can; nothing but what the options list is
-    tried. Raises the last one's EngineError or BundleError."""
+    """Loads the served graph with the first runtime of `options` that can be opened; other
+    runtimes are never tried. Raises the EngineError or BundleError of the last one."""
+    drivers = drivers or GpuDrivers()
     failed: list[Fallback] = []
-    listed = (options.runtime, *options.fallbacks)
-    for runtime in listed:
-        one = replace(options, runtime=runtime, fallbacks=())
+    runtimes = (options.runtime, *options.fallbacks)
+    for runtime in runtimes:
         try:
-            return OpenedEngines(_opened(bundle, one, machine or Machine()), runtime, tuple(failed))
+            engines = _engines_of_runtime(bundle, runtime, options, drivers)
+            return OpenedEngines(engines, runtime, tuple(failed))
         except (EngineError, BundleError) as error:
-            if runtime == listed[-1]:
+            if runtime == runtimes[-1]:
                 raise
-            _log.warning("engine %s cannot be had, falling back: %s", runtime, error)
+            _log.warning("engine %s cannot be opened, falling back: %s", runtime, error)
             failed.append(Fallback(runtime, str(error)))
     raise AssertionError("unreachable: the last failure is raised")
 
 
 def open_engine(bundle: Bundle, options: EngineOptions) -> Engine:
-    """A single engine. Raises EngineOpenError, BundleError."""
-    alone = replace(options.gpu, devices=options.gpu.devices[:1], contexts=1)
-    return open_engines(bundle, replace(options, gpu=alone)).engines[0]
+    """A single engine, on the first GPU of `options`. Raises EngineError, BundleError."""
+    one_context = replace(options.gpu, devices=options.gpu.devices[:1], contexts=1)
+    return open_engines(bundle, replace(options, gpu=one_context)).engines[0]
 
 
 def open_mapping(bundle: Bundle, options: EngineOptions) -> Mapping:
-    """Loads the mapping network; always on the CPU. Raises EngineOpenError, BundleError."""
+    """Loads the mapping network, always on the CPU. Raises EngineOpenError, BundleError."""
     if options.runtime == "fake":
         return FakeMapping(bundle.manifest.generator)
     return OrtMapping(bundle)
 
 
-def _opened(bundle: Bundle, options: EngineOptions, machine: Machine) -> tuple[Engine, ...]:
-    if options.runtime == "fake":
-        fake = options.fake or FakeOptions()
-        return (FakeEngine(bundle.manifest, fake, options.batch_sizes),)
-    if options.runtime == "onnxruntime":
+def _engines_of_runtime(
+    bundle: Bundle, runtime: Runtime, options: EngineOptions, drivers: GpuDrivers
+) -> tuple[Engine, ...]:
+    if runtime == "fake":
+        return (FakeEngine(bundle.manifest, options.fake, options.batch_sizes),)
+    if runtime == "onnxruntime":
         precision = options.precision or "float32"
-        return (OrtEngine(bundle, precision, options.batch_sizes, options.threads),)
+        return (open_ort_engine(bundle, precision, options.batch_sizes, options.threads),)
     request = GpuRequest(bundle, options.precision, options.batch_sizes, options.gpu)
-    if options.runtime in ("tensorrt", "tensorrt-fused"):
-        return open_tensorrt(request, machine, fused=options.runtime == "tensorrt-fused")
-    if options.runtime in PROVIDERS:
-        return open_onnxruntime(request, machine, PROVIDERS[options.runtime])
-    raise EngineOpenError(f"runtime is {options.runtime!r}; it is one of {', '.join(RUNTIMES)}")
+    if runtime in ("tensorrt", "tensorrt-fused"):
+        return open_tensorrt(request, drivers, fused=runtime == "tensorrt-fused")
+    if runtime in PROVIDERS:
+        return open_onnxruntime(request, drivers, PROVIDERS[runtime])
+    raise EngineOpenError(f"runtime is {runtime!r}; it must be one of {', '.join(RUNTIMES)}")

@@ -1,4 +1,4 @@
-"""A bundle -> engines on GPUs: one for each device and context, or none at all."""
+"""A bundle -> engines on GPUs, one per device and context; if one fails, all are closed."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -15,28 +15,27 @@ from engines.device_engine import DeviceEngine
 from engines.engine_cache import DEFAULT_CACHE
 from engines.ort_launch import OrtLauncher, Provider
 from engines.plan_build import PlanOptions, open_plans, plans_for_bundle
-from engines.plan_parity import Precision
 from engines.plan_variant import Plans, variant_of
-from engines.protocol import Engine
+from engines.protocol import Engine, Precision
 from engines.tensorrt_module import tensorrt_module
 
-BATCH_SIZES = (8,)  # not measured yet
+BATCH_SIZES = (8,)  # in samples; not tuned yet
 
 
 @dataclass(frozen=True)
 class GpuOptions:
-    """What concerns runtimes on a GPU alone."""
+    """Options of the runtimes that use a GPU."""
 
-    devices: tuple[int, ...] = (0,)  # the driver's numbers, engines on each
-    contexts: int = 2  # engines per device, so that copies of one overlap the other's computing
+    devices: tuple[int, ...] = (0,)  # GPUs to use, by the driver's numbers
+    contexts: int = 2  # engines per GPU; with two, one copies while the other computes
     cuda_graphs: bool = True
-    cache: Path = DEFAULT_CACHE  # of TensorRT's engines
-    build: bool = False  # a TensorRT engine that is not in the cache
+    cache: Path = DEFAULT_CACHE  # folder of built TensorRT engines
+    build: bool = False  # whether to build a TensorRT engine that the cache lacks
 
 
 @dataclass(frozen=True)
-class Machine:
-    """Where devices and TensorRT come from: the device seam, for tests to stand in."""
+class GpuDrivers:
+    """How to open a GPU and import TensorRT; tests replace both with fakes."""
 
     open_device: Callable[[int], Device] = open_device
     tensorrt: Callable[[], Any] = tensorrt_module
@@ -44,71 +43,73 @@ class Machine:
 
 @dataclass(frozen=True)
 class GpuRequest:
-    """What is to run there."""
+    """A bundle to open on GPUs, and how."""
 
     bundle: Bundle
-    precision: Precision | None  # None: float16 where the bundle has it
-    batch_sizes: tuple[int, ...]  # empty: ours
+    precision: Precision | None  # None: default_precision
+    batch_sizes: tuple[int, ...]  # empty: BATCH_SIZES
     gpu: GpuOptions
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Never empty."""
+        """Batch sizes of the engines; never empty."""
         return self.batch_sizes or BATCH_SIZES
 
     @property
     def chosen_precision(self) -> Precision:
-        """Never None."""
+        """Precision of the engines."""
         return self.precision or default_precision(self.bundle)
 
 
 def default_precision(bundle: Bundle) -> Precision:
-    """What a GPU computes in unless told."""
+    """Precision on a GPU if none is given: float16 if the bundle has that graph."""
     return "float16" if LABELLER["float16"] in bundle.manifest.files else "float32"
 
 
 def open_tensorrt(
-    request: GpuRequest, machine: Machine, *, fused: bool = False
+    request: GpuRequest, drivers: GpuDrivers, *, fused: bool = False
 ) -> tuple[Engine, ...]:
-    """Engines of plans in the cache, or built into it; `fused`: labels by the bundle's kernels.
-    Raises EngineError, BundleError."""
-    trt, gpu, bundle = machine.tensorrt(), request.gpu, request.bundle
+    """Engines from plans in the cache, which are built first if GpuOptions.build allows.
+
+    With `fused` the bundle's own CUDA kernels compute the labels. Raises EngineError, BundleError.
+    """
+    trt, gpu, bundle = drivers.tensorrt(), request.gpu, request.bundle
     precision, sizes = request.chosen_precision, request.sizes
-    with ExitStack() as failing:
+    with ExitStack() as on_failure:
         engines: list[Engine] = []
-        for device in map(machine.open_device, gpu.devices):
+        for device in map(drivers.open_device, gpu.devices):
             variant = variant_of(bundle, precision, device, fused)
             wanted = PlanOptions(gpu.cache, sizes, gpu.build)
             built = plans_for_bundle(bundle, trt, device, variant, wanted)
-            data = tuple(one for one, _ in built)
+            data = tuple(plan for plan, _ in built)
             plans: Plans = ()
             for _ in range(gpu.contexts):
-                if not (plans and all(plan.shared for plan in plans)):
+                if not (plans and all(plan.shares_profiles for plan in plans)):
                     plans = open_plans(trt, variant, data, device)
                 launcher = variant.opener(plans, sizes, gpu.cuda_graphs)
                 engine = DeviceEngine(bundle.manifest, precision, sizes, device, launcher)
-                failing.callback(engine.close)
+                on_failure.callback(engine.close)
                 engines.append(engine)
-        failing.pop_all()
+        on_failure.pop_all()
     return tuple(engines)
 
 
 def open_onnxruntime(
-    request: GpuRequest, machine: Machine, provider: Provider
+    request: GpuRequest, drivers: GpuDrivers, provider: Provider
 ) -> tuple[Engine, ...]:
-    """Engines of sessions on that provider. Raises EngineError, BundleError."""
+    """Engines over ONNX Runtime sessions of that provider. Raises EngineError, BundleError."""
     precision, sizes = request.chosen_precision, request.sizes
     graph, manifest = request.bundle.file(LABELLER[precision]), request.bundle.manifest
-    with ExitStack() as failing:
+    with ExitStack() as on_failure:
         engines: list[Engine] = []
-        for device in map(machine.open_device, request.gpu.devices):
+        for device in map(drivers.open_device, request.gpu.devices):
             launcher = partial(
                 OrtLauncher, graph,
                 batch_sizes=sizes, provider=provider, half=precision == "float16",
             )  # fmt: skip
             for _ in range(request.gpu.contexts):
                 engine = DeviceEngine(manifest, precision, sizes, device, launcher)
-                failing.callback(engine.close)
+                on_failure.callback(engine.close)
                 engines.append(engine)
-        failing.pop_all()
+        on_failure.pop_all()
     return tuple(engines)

@@ -1,9 +1,12 @@
-"""ONNX Runtime on the CPU: the reference runtime, and the one of the demo and the tests."""
+"""ONNX Runtime on the CPU: the reference for other runtimes, and what the demo and tests use.
+
+`open_ort_engine` checks a bundle's graph and makes an OrtEngine of it; OrtMapping runs the mapping
+network for every runtime. Sessions are opened and run in one place, at the end.
+"""
 
 import math
 import os
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import onnxruntime as ort
@@ -12,8 +15,8 @@ from numpy.typing import NDArray
 from bundle.manifest import LABELLER, MAPPING, Manifest
 from bundle.open import Bundle
 from engines.errors import EngineOpenError, EngineRunError
-from engines.protocol import EngineResult
-from engines.request import check_batch_sizes, check_request, padded_feed
+from engines.protocol import EngineResult, Precision
+from engines.request import RunContract, check_batch_sizes
 from engines.result import result_from_arrays
 from engines.signature import (
     KEPT,
@@ -22,26 +25,10 @@ from engines.signature import (
     ArraySpec,
     graph_inputs,
     graph_outputs,
-    labeller_outputs,
     mapping_inputs,
 )
 
-CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
-
-
-def available_cores(cpu_max: Path = CPU_MAX) -> int:
-    """Cores of the affinity mask, or fewer where a container's quota allows fewer.
-
-    A runtime that starts a thread per core of the node is throttled as soon as it works.
-    """
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux alone has it
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    try:
-        quota, period = cpu_max.read_text().split()
-        return max(1, min(cores, math.ceil(int(quota) / int(period))))
-    except (OSError, ValueError, ZeroDivisionError):  # no cgroup, or "max": no quota
-        return cores
-
+CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # CPU quota of this container, by cgroup v2
 
 _DTYPES = {
     "tensor(float)": np.dtype(np.float32),
@@ -51,41 +38,39 @@ _DTYPES = {
 }
 
 
+def open_ort_engine(
+    bundle: Bundle,
+    precision: Precision = "float32",
+    batch_sizes: tuple[int, ...] = (),  # empty: default_batch_sizes
+    threads: int = 0,  # threads of one run; 0: one per available core
+) -> "OrtEngine":
+    """An engine for the bundle's labeller graph. Raises EngineOpenError, FileError."""
+    manifest, path = bundle.manifest, bundle.file(LABELLER[precision])
+    batch_sizes = batch_sizes or default_batch_sizes(manifest)
+    check_batch_sizes(batch_sizes)
+    size = only_size(batch_sizes)
+    session = open_session(path, threads, size)
+    _check_nodes(path, "input", graph_inputs(manifest), session.get_inputs(), size)
+    _check_nodes(path, "output", graph_outputs(manifest), session.get_outputs(), size)
+    return OrtEngine(manifest, session, batch_sizes)
+
+
 class OrtEngine:
-    """Runs the labeller on the CPU. One thread at a time."""
+    """Engine protocol over a CPU session. One thread at a time."""
 
     def __init__(
         self,
-        bundle: Bundle,
-        precision: Literal["float32", "float16"] = "float32",
-        batch_sizes: tuple[int, ...] = (),
-        threads: int = 0,
+        manifest: Manifest,
+        session: ort.InferenceSession,
+        batch_sizes: tuple[int, ...],
+        outputs: tuple[str, ...] | None = None,  # outputs the session has; None: the manifest's
     ) -> None:
-        """Raises EngineOpenError, FileError."""
-        self._manifest = bundle.manifest
-        self._specs = labeller_outputs(bundle.manifest)
-        self._batch_sizes = batch_sizes or default_batch_sizes(bundle.manifest)
-        check_batch_sizes(self._batch_sizes)
-        path = bundle.file(LABELLER[precision])
-        size = only_size(self._batch_sizes)
-        self._session: ort.InferenceSession | None = open_session(path, threads, size)
-        self._score = (UNCERTAINTY,) if UNCERTAINTY in self._specs else ()
-        _check_nodes(path, "input", graph_inputs(bundle.manifest), self._session.get_inputs(), size)
-        _check_nodes(
-            path, "output", graph_outputs(bundle.manifest), self._session.get_outputs(), size
-        )
-
-    @property
-    def name(self) -> str:
-        return "onnxruntime-cpu"
-
-    @property
-    def batch_sizes(self) -> tuple[int, ...]:
-        return self._batch_sizes
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        return tuple(self._specs)
+        """Raises EngineOpenError for batch sizes that are not positive and ascending."""
+        self.name = "onnxruntime-cpu"
+        self._contract = RunContract(manifest, batch_sizes, outputs)
+        self.batch_sizes, self.outputs = batch_sizes, self._contract.outputs
+        self._score = (UNCERTAINTY,) if UNCERTAINTY in self.outputs else ()
+        self._session: ort.InferenceSession | None = session
 
     def run(
         self,
@@ -93,22 +78,24 @@ class OrtEngine:
         max_uncertainty: NDArray[np.float32],
         outputs: tuple[str, ...],
     ) -> EngineResult:
-        """As the protocol says. Raises EngineRunError, NotFiniteError."""
-        check_request(self._manifest, self, ws, max_uncertainty, outputs)
-        if self._session is None:
-            raise EngineRunError("the engine is closed")
-        feed = padded_feed(self._batch_sizes, ws, max_uncertainty)
+        """See Engine.run. Raises EngineRunError, NotFiniteError."""
+        feed = self._contract.feed(ws, max_uncertainty, outputs)
+        assert self._session is not None  # only `close` ends it, and `feed` refuses from then on
         names = tuple(dict.fromkeys([*outputs, *self._score, SAMPLE, KEPT]))
         raw = run_session(self._session, names, feed)
-        return result_from_arrays(raw, len(ws), max_uncertainty, outputs)
+        return result_from_arrays(raw, max_uncertainty, outputs)
 
     def close(self) -> None:
+        self._contract.closed = True
         self._session = None
 
 
 class OrtMapping:
-    """Runs the mapping network on the CPU, always on the same number of rows, so that a row's
-    bits do not depend on how many others come with it. Safe for several threads at once."""
+    """Mapping protocol on the CPU. Safe for several threads at once.
+
+    Every run has the same number of rows, so that the bits of a row do not depend on how many
+    other rows come with it.
+    """
 
     ROWS = 8
 
@@ -116,7 +103,7 @@ class OrtMapping:
         """Raises EngineOpenError, FileError."""
         generator = bundle.manifest.generator
         path = bundle.file(MAPPING)
-        # One thread: a few rows gain nothing from more, and would wait for the engine's.
+        # One thread: more would not speed up a few rows, and would wait for the engine's threads.
         self._session = open_session(path, threads=1, batch=self.ROWS)
         self._w_dim = generator.w_dim
         outputs = {"w": ArraySpec(np.dtype(np.float32), (generator.w_dim,))}
@@ -126,49 +113,66 @@ class OrtMapping:
         _check_nodes(path, "output", outputs, self._session.get_outputs(), self.ROWS)
 
     def run(self, z: NDArray[np.float32], c: NDArray[np.float32] | None) -> NDArray[np.float32]:
-        """As the protocol says."""
-        given = {"z": z} if c is None else {"z": z, "c": c}
+        """See Mapping.run. Raises EngineRunError."""
+        inputs = {"z": z} if c is None else {"z": z, "c": c}
         w = np.empty((len(z), self._w_dim), np.float32)
         for start in range(0, len(z), self.ROWS):
             rows = min(self.ROWS, len(z) - start)
             feed = {}
-            for name, array in given.items():
+            for name, array in inputs.items():
                 feed[name] = np.zeros((self.ROWS, array.shape[1]), np.float32)
                 feed[name][:rows] = array[start : start + rows]
             w[start : start + rows] = run_session(self._session, ("w",), feed)["w"][:rows]
         return w
 
 
-def default_batch_sizes(manifest: Manifest) -> tuple[int, ...]:
-    """One size, so that a sample always meets the same kernels.
+def available_cores(cpu_max: Path = CPU_MAX) -> int:
+    """Number of cores in the affinity mask, or fewer if the container's CPU quota allows fewer.
 
-    Small, because samples of a batch share nothing but the way to the engine and compete for
-    the cache: at 64 px on two cores batches of 1, 4, 8 and 16 took 53, 58, 61 and 69 ms of CPU
-    per sample.
+    Without the quota a runtime would start a thread per core of the node and be throttled.
+    """
+    affinity = getattr(os, "sched_getaffinity", None)  # only Linux has it
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    try:
+        quota, period = cpu_max.read_text().split()
+        return max(1, min(cores, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError, ZeroDivisionError):  # no cgroup, or "max": no quota
+        return cores
+
+
+def default_batch_sizes(manifest: Manifest) -> tuple[int, ...]:
+    """One batch size, so that every sample is computed by the same kernels.
+
+    It is small because samples of one batch compete for the CPU cache: at 64 px on two cores,
+    batches of 1, 4, 8 and 16 took 53, 58, 61 and 69 ms of CPU time per sample.
     """
     return (4,) if manifest.generator.resolution <= 128 else (1,)
 
 
 def only_size(batch_sizes: tuple[int, ...]) -> int | None:
-    """The batch size of every run, where there is only one."""
+    """The batch size of every run if there is only one, else None."""
     return batch_sizes[0] if len(batch_sizes) == 1 else None
 
 
 def open_session(path: Path, threads: int, batch: int | None) -> ort.InferenceSession:
-    """A CPU session on so many threads (0: one per core this process may use).
+    """Opens a CPU session.
 
-    With `batch` every run has that many rows: all extents are then known, and the graph is
-    optimised further and loads in half the time.
+    Args:
+        path: ONNX file.
+        threads: threads of one run; 0 takes one per available core.
+        batch: rows of every run, or None if they vary. With a fixed batch all extents are known:
+            the graph is optimized further and loads in half the time.
 
-    Raises EngineOpenError when the runtime refuses the graph.
+    Raises:
+        EngineOpenError: the runtime cannot load the graph.
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or available_cores()
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors come as exceptions
+    options.log_severity_level = 3  # errors only; they are raised as exceptions anyway
     if batch is not None:
         options.add_free_dimension_override_by_name("N", batch)
-    # Spinning workers would take the cores from encoding and the network between two runs.
+    # Workers that spin between two runs would take the cores from encoding and the network.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -182,7 +186,7 @@ def run_session(
     names: tuple[str, ...],
     feed: dict[str, NDArray[np.float32]],
 ) -> dict[str, NDArray[np.generic]]:
-    """The named outputs. Raises EngineRunError."""
+    """The named outputs of one run. Raises EngineRunError."""
     try:
         arrays: list[NDArray[np.generic]] = session.run(list(names), feed)
     except Exception as error:  # the runtime has no common exception class
@@ -191,7 +195,7 @@ def run_session(
 
 
 def first_line(error: Exception) -> str:
-    """What a message begins with; the rest of ONNX Runtime's is about its own sources."""
+    """First line of an error's message; in ONNX Runtime's messages the rest names its sources."""
     return next(iter(str(error).strip().splitlines()), repr(error))
 
 
@@ -200,9 +204,9 @@ def _check_nodes(
     role: str,
     specs: dict[str, ArraySpec],
     nodes: list[ort.NodeArg],
-    batch: int | None,  # the session's fixed batch, which it reports in place of "N"
+    batch: int | None,  # fixed batch size of the session, which replaces "N" in its shapes
 ) -> None:
-    """Raises EngineOpenError unless the graph's inputs or outputs are those of the manifest."""
+    """Raises EngineOpenError unless the graph has the manifest's inputs or outputs (`role`)."""
     found = {node.name: node for node in nodes}
     if found.keys() != specs.keys():
         raise EngineOpenError(

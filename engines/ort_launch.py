@@ -1,4 +1,4 @@
-"""Runs a graph by ONNX Runtime on a device, between fixed addresses (I/O binding)."""
+"""Runs a graph with ONNX Runtime on a device, on fixed addresses (I/O binding)."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,7 @@ NAMES: dict[Provider, str] = {
 
 
 class OrtLauncher:
-    """Launcher protocol. Its session lives as long as it does; the memory is another's."""
+    """Launcher protocol. Owns its session, but not the RunMemory."""
 
     def __init__(
         self,
@@ -30,7 +30,7 @@ class OrtLauncher:
         provider: Provider,
         half: bool,
     ) -> None:
-        """Raises RuntimeMissing when the provider is not there or does not become active,
+        """`half` allows float16 kernels. Raises RuntimeMissing if the provider is unavailable,
         EngineOpenError."""
         self._memory, self._provider = memory, provider
         self._session: Any = open_device_session(
@@ -43,7 +43,8 @@ class OrtLauncher:
         return f"{NAMES[self._provider]}-{ort.__version__}"
 
     def launch(self, rows: int) -> None:
-        self._memory.device.synchronize(self._memory.stream)  # the copies in: a run has its own
+        # The session may use another stream, so the inputs must have arrived.
+        self._memory.device.synchronize(self._memory.stream)
         try:
             self._session.run_with_iobinding(self._bindings[rows])
         except Exception as error:  # the runtime has no common exception class
@@ -70,14 +71,15 @@ class OrtLauncher:
 def provider_options(
     provider: Provider, memory: RunMemory, half: bool
 ) -> list[tuple[str, dict[str, str]]]:
-    """The provider, and what it hands on; ONNX Runtime adds its CPU for shapes by itself."""
+    """The provider and its options, then the one for operators that it lacks. ONNX Runtime itself
+    adds the CPU, for shape computations."""
     if provider == "CPUExecutionProvider":
         return [(provider, {})]
     on_device = {
         "device_id": str(memory.device.index),
         "user_compute_stream": str(memory.stream),
     }
-    # The choice of kernels by a race differs between replicas; TF32 is not float32.
+    # HEURISTIC: kernels chosen by timing would differ between replicas. TF32 is not float32.
     cuda = on_device | {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
     if provider == CUDA:
         return [(CUDA, cuda)]
@@ -87,11 +89,11 @@ def provider_options(
 def open_device_session(
     graph: Path, providers: list[tuple[str, dict[str, str]]], batch: int | None
 ) -> ort.InferenceSession:
-    """A session whose first provider is really active. Raises RuntimeMissing, EngineOpenError."""
+    """A session whose first provider is active. Raises RuntimeMissing, EngineOpenError."""
     wanted, available = providers[0][0], ort.get_available_providers()
     if wanted not in available:
         raise RuntimeMissing(
-            f"this ONNX Runtime has no {wanted} but {', '.join(available)}; install "
+            f"ONNX Runtime lacks {wanted}, it has {', '.join(available)}; install "
             "onnxruntime-gpu in place of onnxruntime"
         )
     options = ort.SessionOptions()
@@ -105,10 +107,10 @@ def open_device_session(
             f"{graph} cannot be loaded by ONNX Runtime: {first_line(error)}"
         ) from error
     active = session.get_providers()
-    if active[:1] != [wanted]:  # it goes on without what it cannot load
+    if active[:1] != [wanted]:  # ONNX Runtime silently drops a provider that it cannot load
         raise RuntimeMissing(
-            f"{wanted} did not become active, ONNX Runtime has {', '.join(active)}; check that "
-            "its CUDA and cuDNN libraries are there"
+            f"{wanted} could not be loaded, ONNX Runtime uses {', '.join(active)}; check that its "
+            "CUDA and cuDNN libraries are installed"
         )
     return session
 

@@ -1,4 +1,5 @@
-"""A bundle's graphs -> checked plans in the cache: found there, or built, compared, put there."""
+"""A bundle's graphs -> TensorRT plans from the cache, or newly built, compared with ONNX Runtime
+and written to the cache."""
 
 import logging
 import time
@@ -13,14 +14,14 @@ from engines.device_engine import DeviceEngine
 from engines.engine_cache import (
     EngineKey,
     Sidecar,
-    building,
+    build_lock,
     key_of,
     plan_path,
     read_plan,
     write_plan,
 )
 from engines.errors import PlanError, PlanMissing
-from engines.ort import OrtEngine, OrtMapping
+from engines.ort import OrtMapping, open_ort_engine
 from engines.plan_parity import (
     PlanParity,
     parity_of_arrays,
@@ -34,54 +35,58 @@ from engines.tensorrt_module import version_of
 from engines.tensorrt_plan import TensorRTPlan
 
 PARITY_SAMPLES = 16
-Built = tuple[bytes, Sidecar]  # a plan and its description
+CachedPlan = tuple[bytes, Sidecar]
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class PlanOptions:
-    """Where plans are kept, and what they must be good for."""
+    """Where plans are kept, and when they are built."""
 
     cache: Path
-    batch_sizes: tuple[int, ...]  # at least these
-    build: bool = False  # what is not there, or is no good
-    force: bool = False  # build in any case
-    parity_samples: int = PARITY_SAMPLES
+    batch_sizes: tuple[int, ...]  # a plan must have been built for these, maybe for more
+    build: bool = False  # whether to build a plan that is missing or cannot be used
+    force: bool = False  # whether to build even if there is a usable plan
+    parity_samples: int = PARITY_SAMPLES  # samples compared with ONNX Runtime
 
 
 def plans_for_bundle(
     bundle: Bundle, trt: Any, device: Device, variant: Variant, options: PlanOptions
-) -> tuple[Built, ...]:
-    """One for each graph. Raises PlanMissing, PlanError, or what building raises."""
+) -> tuple[CachedPlan, ...]:
+    """One plan for each graph of the variant.
+
+    Raises PlanMissing or PlanError if building is not allowed, else EngineError if it fails.
+    """
     keys = [
         key_of(bundle.manifest.bundle_id, device, version_of(trt), variant.precision, graph.name)
         for graph in variant.graphs
     ]
     if not options.force:
         try:
-            return _found(keys, options)
+            return _cached_plans(keys, options)
         except (PlanMissing, PlanError) as error:
             if not options.build:
                 raise
             _log.info("%s", error)
-    with building(plan_path(options.cache, keys[0])):
+    with build_lock(plan_path(options.cache, keys[0])):
         if not options.force:
             try:
-                return _found(keys, options)  # another process built them meanwhile
+                return _cached_plans(keys, options)  # another process built them meanwhile
             except (PlanMissing, PlanError):
                 pass
-        return _built(bundle, trt, device, variant, keys, options)
+        return _built_plans(bundle, trt, device, variant, keys, options)
 
 
 def open_plans(trt: Any, variant: Variant, data: tuple[bytes, ...], device: Device) -> Plans:
-    """Deserialised, one for each graph. Raises PlanError, RuntimeMissing, DeviceLost."""
+    """Deserializes one plan for each graph. Raises PlanError, RuntimeMissing, DeviceLost."""
     return tuple(
-        TensorRTPlan(trt, one, graph.inputs, graph.outputs, device)
-        for one, graph in zip(data, variant.graphs, strict=True)
+        TensorRTPlan(trt, plan, graph.inputs, graph.outputs, device)
+        for plan, graph in zip(data, variant.graphs, strict=True)
     )
 
 
-def _found(keys: list[EngineKey], options: PlanOptions) -> tuple[Built, ...]:
+def _cached_plans(keys: list[EngineKey], options: PlanOptions) -> tuple[CachedPlan, ...]:
+    """Raises PlanMissing, PlanError."""
     plans = []
     for key in keys:
         path = plan_path(options.cache, key)
@@ -89,25 +94,26 @@ def _found(keys: list[EngineKey], options: PlanOptions) -> tuple[Built, ...]:
         missing = set(options.batch_sizes) - set(sidecar.batch_sizes)
         if missing:
             raise PlanError(
-                f"{path} was built for batches of {_words(sidecar.batch_sizes)}, not of "
-                f"{_words(sorted(missing))}; build it again with those"
+                f"{path} was built for batches of {_joined(sidecar.batch_sizes)}, not of "
+                f"{_joined(sorted(missing))}; build it again with those"
             )
         plans.append((data, sidecar))
     return tuple(plans)
 
 
-def _built(
+def _built_plans(
     bundle: Bundle,
     trt: Any,
     device: Device,
     variant: Variant,
     keys: list[EngineKey],
     options: PlanOptions,
-) -> tuple[Built, ...]:
+) -> tuple[CachedPlan, ...]:
     paths = [plan_path(options.cache, key) for key in keys]
     device.use()
     plans = [
-        _plan(trt, graph, path, options) for graph, path in zip(variant.graphs, paths, strict=True)
+        _built_plan(trt, graph, path, options)
+        for graph, path in zip(variant.graphs, paths, strict=True)
     ]
     parity = _checked_parity(bundle, trt, device, variant, tuple(d for d, _ in plans), options)
     built = []
@@ -130,8 +136,10 @@ def _built(
     return tuple(built)
 
 
-def _plan(trt: Any, graph: PlanGraph, path: Path, options: PlanOptions) -> tuple[bytes, float]:
-    """And the seconds that it took."""
+def _built_plan(
+    trt: Any, graph: PlanGraph, path: Path, options: PlanOptions
+) -> tuple[bytes, float]:
+    """The plan and the seconds that building took."""
     began = time.monotonic()
     _log.info("building %s, which takes minutes", path)
     request = PlanRequest(
@@ -151,9 +159,9 @@ def _checked_parity(
     data: tuple[bytes, ...],
     options: PlanOptions,
 ) -> list[PlanParity]:
-    """Each batch size against the float32 graph on the CPU. Raises PlanDiffers."""
+    """Compares every batch size with the float32 graph on the CPU. Raises PlanDiffers."""
     rows = parity_rows(OrtMapping(bundle), bundle.manifest.generator, options.parity_samples)
-    reference = OrtEngine(bundle)
+    reference = open_ort_engine(bundle)
     expected = unfiltered_arrays(reference, rows)
     plans = open_plans(trt, variant, data, device)
     parities = []
@@ -169,5 +177,5 @@ def _checked_parity(
     return parities
 
 
-def _words(sizes: list[int]) -> str:
+def _joined(sizes: list[int]) -> str:
     return ", ".join(map(str, sizes))

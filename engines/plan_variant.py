@@ -1,4 +1,5 @@
-"""What TensorRT runs of a bundle: the labeller as one plan, or its fused form as two."""
+"""The two ways to run a bundle with TensorRT: the labeller as one plan, or as two plans with fused
+kernels between them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,9 +23,9 @@ from engines.engine_cache import GraphName
 from engines.errors import EngineOpenError
 from engines.fused_launch import FusedLauncher
 from engines.kernel_runs import KernelSet
-from engines.plan_parity import Precision
+from engines.protocol import Precision
 from engines.run_memory import RunMemory
-from engines.signature import Arrays, graph_inputs, graph_outputs
+from engines.signature import ArraySpecs, graph_inputs, graph_outputs
 from engines.tensorrt_launch import TensorRTLauncher
 from engines.tensorrt_plan import TensorRTPlan
 
@@ -33,40 +34,40 @@ Plans = tuple[TensorRTPlan, ...]
 
 @dataclass(frozen=True)
 class PlanGraph:
-    """What one plan is built from."""
+    """One ONNX graph that a plan is built from."""
 
     name: GraphName
     file: Path
-    half: bool  # whether it computes in half precision
-    inputs: Arrays
-    outputs: Arrays
+    half: bool  # whether it computes in float16
+    inputs: ArraySpecs
+    outputs: ArraySpecs
 
 
 @dataclass(frozen=True)
 class Variant:
-    """Graphs in the order in which they run, and how plans of them are launched."""
+    """Graphs in the order in which they run, and how their plans are launched."""
 
     precision: Precision
     graphs: tuple[PlanGraph, ...]
-    # Of plans, memory, batch sizes, and whether to record CUDA graphs.
+    # (plans, memory, batch sizes, whether to record CUDA graphs) -> launcher
     launcher: Callable[[Plans, RunMemory, tuple[int, ...], bool], Launcher]
 
     def opener(
         self, plans: Plans, batch_sizes: tuple[int, ...], graphs: bool
     ) -> Callable[[RunMemory], Launcher]:
-        """For DeviceEngine."""
+        """The argument `open_launcher` of DeviceEngine."""
         return lambda memory: self.launcher(plans, memory, batch_sizes, graphs)
 
 
 def variant_of(bundle: Bundle, precision: Precision, device: Device, fused: bool) -> Variant:
-    """The one that is asked for. Raises EngineOpenError, BundleError."""
+    """The fused variant or the plain one. Raises EngineOpenError, BundleError."""
     if fused:
         return fused_variant(bundle, precision, device)
     return labeller_variant(bundle, precision)
 
 
 def labeller_variant(bundle: Bundle, precision: Precision) -> Variant:
-    """The whole labeller in one graph. Raises BundleError."""
+    """The whole labeller as one graph. Raises BundleError."""
     manifest = bundle.manifest
     file = bundle.file(LABELLER[precision])
     graph = PlanGraph(
@@ -82,19 +83,20 @@ def labeller_variant(bundle: Bundle, precision: Precision) -> Variant:
 
 
 def fused_variant(bundle: Bundle, precision: Precision, device: Device) -> Variant:
-    """The labels by kernels for this device. Raises EngineOpenError, BundleError."""
+    """Two graphs, and the kernels for this device between them. Raises EngineOpenError,
+    BundleError."""
     if FUSED not in bundle.manifest.files:
         raise EngineOpenError(
             f"{bundle.path} has no fused kernels; export it again with `--fused "
-            f"{_words(device)}`, or take the engine tensorrt"
+            f"{_capability_of(device)}`, or use the engine tensorrt"
         )
     if precision != "float16":
         raise EngineOpenError(
-            f"the precision is {precision}; the fused kernels compute in float16, take that or "
-            "the engine tensorrt"
+            f"precision is {precision}; fused kernels compute in float16, use that or the engine "
+            "tensorrt"
         )
     fused = fused_from_folder(bundle.path)
-    capability = _capability(fused, device)
+    capability = _kernel_capability(fused, device)
     kernels = KernelSet(
         fused, capability, bundle.file(ARRAYS), bundle.file(binaries_file(capability))
     )
@@ -112,19 +114,22 @@ def fused_variant(bundle: Bundle, precision: Precision, device: Device) -> Varia
     return Variant(precision, (taps, finish), launcher)
 
 
-def _capability(fused: Fused, device: Device) -> str:
-    """Code for a GPU also runs on later ones of its generation, but from 9.0 on it is bound to
-    one alone. Raises EngineOpenError."""
+def _kernel_capability(fused: Fused, device: Device) -> str:
+    """The compute capability whose kernels this device runs. Raises EngineOpenError.
+
+    Kernels for 8.x also run on later GPUs 8.y; from 9.0 on they run on one capability only.
+    """
     major, minor = device.capability
-    least = 0 if major == 8 else minor
-    for one in range(minor, least - 1, -1):
-        if f"{major}.{one}" in fused.programs:
-            return f"{major}.{one}"
+    lowest = 0 if major == 8 else minor
+    for candidate in range(minor, lowest - 1, -1):
+        if f"{major}.{candidate}" in fused.programs:
+            return f"{major}.{candidate}"
+    own = _capability_of(device)
     raise EngineOpenError(
         f"the bundle's kernels are for compute capability {', '.join(sorted(fused.programs))}; "
-        f"{device.name} has {_words(device)}, export again with `--fused {_words(device)}`"
+        f"{device.name} has {own}, export the bundle again with `--fused {own}`"
     )
 
 
-def _words(device: Device) -> str:
+def _capability_of(device: Device) -> str:
     return f"{device.capability[0]}.{device.capability[1]}"

@@ -1,10 +1,12 @@
-"""The seam between policy (service) and devices: what every engine promises."""
+"""What every engine promises to its callers (service, export), whatever runtime it uses."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+Precision = Literal["float32", "float16"]  # of the labeller's graph
 
 
 @dataclass(frozen=True)
@@ -12,25 +14,25 @@ class EngineResult:
     """The kept samples of one run, in ascending order of their input rows."""
 
     sample: NDArray[np.int32]  # [kept], the input row of each output row
-    # By output name, each [kept, ...]. They are the caller's: an engine with buffers that it
-    # reuses hands out copies.
+    # By output name, each [kept, ...]. The caller may keep them: an engine that reuses its
+    # buffers returns copies.
     arrays: dict[str, NDArray[np.generic]]
 
 
 class Engine(Protocol):
-    """Runs `labeller` at fixed batch sizes. One thread calls an engine at a time."""
+    """Runs the labeller's graph at fixed batch sizes. One thread calls an engine at a time."""
 
     @property
     def name(self) -> str:
-        """For example "onnxruntime-cpu"."""
+        """Name of the runtime, for example "onnxruntime-cpu"."""
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:
-        """Ascending fixed sizes; a run of n samples is padded to the next one."""
+        """Fixed batch sizes, ascending; a run of n samples is padded to the next one."""
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Names of the arrays a run can return."""
+        """Names of the arrays that a run can return."""
 
     def run(
         self,
@@ -38,16 +40,20 @@ class Engine(Protocol):
         max_uncertainty: NDArray[np.float32],
         outputs: tuple[str, ...],
     ) -> EngineResult:
-        """ws [n, num_ws, w_dim], max_uncertainty [n], n <= batch_sizes[-1]; only `outputs`
-        are copied back. Raises EngineError; never returns a wrong or half batch."""
+        """Computes n samples and returns those whose uncertainty is at most their threshold.
+
+        `ws` is [n, num_ws, w_dim] and `max_uncertainty` [n], with 1 <= n <= batch_sizes[-1].
+        Only the arrays named by `outputs` are copied from the device. Raises EngineError; a
+        wrong or incomplete batch is never returned.
+        """
 
     def close(self) -> None:
         """Frees the device; idempotent."""
 
 
 class Mapping(Protocol):
-    """Runs `mapping`: z to untruncated w."""
+    """Runs the mapping network: z to untruncated w."""
 
     def run(self, z: NDArray[np.float32], c: NDArray[np.float32] | None) -> NDArray[np.float32]:
-        """z [n, z_dim], c one-hot [n, num_classes] for conditional generators -> [n, w_dim];
-        each row independent of the others, bit for bit."""
+        """z [n, z_dim] -> w [n, w_dim]; c is one-hot [n, num_classes], or None for a generator
+        without classes. Each row is independent of the others, bit for bit."""

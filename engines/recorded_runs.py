@@ -1,4 +1,4 @@
-"""What is put on a stream again and again, by batch size: recorded as CUDA graphs where it can."""
+"""Repeated runs on a stream, one kind per batch size, recorded as CUDA graphs where possible."""
 
 import contextlib
 import logging
@@ -11,18 +11,18 @@ _log = logging.getLogger(__name__)
 
 
 class RecordedRuns:
-    """One recording for each batch size. Owns its graphs, not what they run."""
+    """One recorded CUDA graph for each batch size. Owns the graphs, not the memory they use."""
 
     def __init__(
         self,
         device: Device,
         stream: int,
-        enqueue: Callable[[int], None],  # puts one run of so many rows on the stream
+        enqueue: Callable[[int], None],  # puts one run of this batch size on the stream
         batch_sizes: tuple[int, ...],
-        graphs: bool,
+        graphs: bool,  # whether to record CUDA graphs
     ) -> None:
-        """Runs every size once, unrecorded: runtimes do work then that they do not repeat.
-        Raises EngineError."""
+        """Runs every batch size once before recording it, because the first run does one-time work
+        that must not be recorded. Raises EngineError."""
         self._device, self._stream, self._enqueue = device, stream, enqueue
         self._graphs: dict[int, int] = {}
         try:
@@ -43,13 +43,13 @@ class RecordedRuns:
             self._enqueue(rows)
 
     def close(self) -> None:
-        """Frees the graphs; idempotent."""
-        with contextlib.suppress(EngineError):  # a lost device frees nothing
+        """Frees the graphs, except on a lost device; idempotent."""
+        with contextlib.suppress(EngineError):
             while self._graphs:
                 self._device.end_graph(self._graphs.popitem()[1])
 
     def _capture(self, rows: int) -> None:
-        """A run that cannot be recorded is made without: slower, and the same result."""
+        """Records one run; if that fails, `launch` uses `enqueue`: slower, with the same result."""
         try:
             self._device.begin_capture(self._stream)
             try:

@@ -1,4 +1,4 @@
-"""Checks every engine makes of what it is asked, so that all engines refuse alike."""
+"""Checks and padding of a run's inputs, shared by all engines so that all refuse alike."""
 
 from itertools import pairwise
 
@@ -7,61 +7,80 @@ from numpy.typing import NDArray
 
 from bundle.manifest import Manifest
 from engines.errors import EngineOpenError, EngineRunError
-from engines.protocol import Engine
-from engines.signature import UNCERTAINTY
+from engines.signature import UNCERTAINTY, labeller_outputs
 
 
 def check_batch_sizes(sizes: tuple[int, ...]) -> None:
     """Raises EngineOpenError unless sizes are positive and ascending."""
     if not sizes or sizes[0] < 1 or any(a >= b for a, b in pairwise(sizes)):
-        raise EngineOpenError(f"batch sizes are {list(sizes)}; they must be ascending, from 1 on")
-
-
-def padded_size(sizes: tuple[int, ...], rows: int) -> int:
-    """The smallest fixed size that `rows` fit."""
-    return next(size for size in sizes if size >= rows)
-
-
-def padded_feed(
-    sizes: tuple[int, ...], ws: NDArray[np.float32], max_uncertainty: NDArray[np.float32]
-) -> dict[str, NDArray[np.float32]]:
-    """The graph's inputs at the smallest fixed size; padding repeats the last row and is never
-    kept."""
-    padding = padded_size(sizes, len(ws)) - len(ws)
-    never = np.full(padding, -np.inf, np.float32)
-    return {
-        "ws": np.concatenate([ws, np.repeat(ws[-1:], padding, axis=0)]),
-        "max_uncertainty": np.concatenate([max_uncertainty, never]),
-    }
-
-
-def check_request(
-    manifest: Manifest,
-    engine: Engine,
-    ws: NDArray[np.float32],
-    max_uncertainty: NDArray[np.float32],
-    outputs: tuple[str, ...],
-) -> None:
-    """Raises EngineRunError unless the engine can run this."""
-    generator = manifest.generator
-    if ws.dtype != np.float32 or ws.shape[1:] != (generator.num_ws, generator.w_dim):
-        raise EngineRunError(
-            f"ws is {ws.dtype} {list(ws.shape)}; expected float32 "
-            f"[n, {generator.num_ws}, {generator.w_dim}]"
+        raise EngineOpenError(
+            f"batch sizes are {list(sizes)}; they must be positive and strictly ascending"
         )
-    if not 1 <= len(ws) <= engine.batch_sizes[-1]:
-        raise EngineRunError(f"{len(ws)} rows given; a run takes 1 to {engine.batch_sizes[-1]}")
-    if max_uncertainty.dtype != np.float32 or max_uncertainty.shape != (len(ws),):
-        raise EngineRunError(
-            f"max_uncertainty is {max_uncertainty.dtype} {list(max_uncertainty.shape)}; expected "
-            f"float32 [{len(ws)}]"
-        )
-    if np.isnan(max_uncertainty).any():
-        raise EngineRunError("max_uncertainty holds NaN; +inf keeps everything")
-    unknown = [name for name in outputs if name not in engine.outputs]
-    if unknown:
-        raise EngineRunError(
-            f"{', '.join(unknown)} asked for; this bundle has {', '.join(engine.outputs)}"
-        )
-    if UNCERTAINTY not in engine.outputs and not np.isposinf(max_uncertainty).all():
-        raise EngineRunError("this bundle has no score to filter by; max_uncertainty must be +inf")
+
+
+class RunContract:
+    """What one engine accepts: its bundle's shapes, fixed batch sizes, and outputs."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        batch_sizes: tuple[int, ...],
+        outputs: tuple[str, ...] | None = None,  # None: all that the bundle has
+    ) -> None:
+        """Raises EngineOpenError for batch sizes that are not positive and ascending."""
+        check_batch_sizes(batch_sizes)
+        self.batch_sizes = batch_sizes
+        self.outputs = tuple(labeller_outputs(manifest)) if outputs is None else outputs
+        self.closed = False  # set by the engine's `close`
+        self._generator = manifest.generator
+
+    def feed(
+        self,
+        ws: NDArray[np.float32],
+        max_uncertainty: NDArray[np.float32],
+        outputs: tuple[str, ...],
+    ) -> dict[str, NDArray[np.float32]]:
+        """Inputs of the graph for one run, padded to the smallest batch size that fits.
+
+        Padding repeats the last row of ws with threshold -inf, so it is never kept. Raises
+        EngineRunError unless the engine can run this.
+        """
+        self._check(ws, max_uncertainty, outputs)
+        padding = next(size for size in self.batch_sizes if size >= len(ws)) - len(ws)
+        never = np.full(padding, -np.inf, np.float32)
+        return {
+            "ws": np.concatenate([ws, np.repeat(ws[-1:], padding, axis=0)]),
+            "max_uncertainty": np.concatenate([max_uncertainty, never]),
+        }
+
+    def _check(
+        self,
+        ws: NDArray[np.float32],
+        max_uncertainty: NDArray[np.float32],
+        outputs: tuple[str, ...],
+    ) -> None:
+        num_ws, w_dim = self._generator.num_ws, self._generator.w_dim
+        if ws.dtype != np.float32 or ws.shape[1:] != (num_ws, w_dim):
+            raise EngineRunError(
+                f"ws is {ws.dtype} {list(ws.shape)}; expected float32 [n, {num_ws}, {w_dim}]"
+            )
+        if not 1 <= len(ws) <= self.batch_sizes[-1]:
+            raise EngineRunError(f"ws has {len(ws)} rows; a run takes 1 to {self.batch_sizes[-1]}")
+        if max_uncertainty.dtype != np.float32 or max_uncertainty.shape != (len(ws),):
+            raise EngineRunError(
+                f"max_uncertainty is {max_uncertainty.dtype} {list(max_uncertainty.shape)}; "
+                f"expected float32 [{len(ws)}]"
+            )
+        if np.isnan(max_uncertainty).any():
+            raise EngineRunError("max_uncertainty holds NaN; +inf keeps everything")
+        unknown = [name for name in outputs if name not in self.outputs]
+        if unknown:
+            raise EngineRunError(
+                f"outputs has {', '.join(unknown)}; this bundle has {', '.join(self.outputs)}"
+            )
+        if UNCERTAINTY not in self.outputs and not np.isposinf(max_uncertainty).all():
+            raise EngineRunError(
+                "this bundle has no score to filter by; max_uncertainty must be +inf"
+            )
+        if self.closed:
+            raise EngineRunError("the engine is closed")

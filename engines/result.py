@@ -1,4 +1,4 @@
-"""What a device returned -> EngineResult, or an error; no engine trusts its graph unchecked."""
+"""Raw outputs of the graph -> a checked EngineResult, or an error."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,20 +10,25 @@ from engines.signature import KEPT, SAMPLE, UNCERTAINTY
 
 def result_from_arrays(
     raw: dict[str, NDArray[np.generic]],  # [N, ...] each, kept rows first; kept is int32 []
-    rows: int,  # real ones, the first of the N
-    max_uncertainty: NDArray[np.float32],  # [rows]
+    max_uncertainty: NDArray[np.float32],  # [n]; rows n to N - 1 are padding
     outputs: tuple[str, ...],
 ) -> EngineResult:
-    """Checks the bookkeeping against the scores and cuts every output to the kept prefix.
+    """Checks which rows the graph kept and cuts every output to those rows.
 
-    Without a score among `raw` all real rows must be kept. Raises NotFiniteError when a real
-    row has no finite score, EngineRunError when the graph kept other rows than it should.
+    The graph sorts its rows: kept ones first. For example, with N = 4, n = 3 and thresholds of
+    0.5, scores [0.9, 0.1, 0.3, -] give sample = [1, 2, 0, 3] and kept = 2.
+
+    A graph without a score must keep all n rows. Raises NotFiniteError when one of the n rows has
+    no finite score, EngineRunError when the graph kept other rows than the scores say.
     """
+    rows = len(max_uncertainty)
     order, kept = raw[SAMPLE].astype(np.int64), int(raw[KEPT].item())
     if not 0 <= kept <= len(order):
-        raise EngineRunError(f"the graph says that it kept {kept} of {len(order)} rows")
+        raise EngineRunError(f"the graph kept {kept} of {len(order)} rows, which is impossible")
     if not np.array_equal(np.sort(order), np.arange(len(order))):
-        raise EngineRunError(f"the graph returned rows {order.tolist()}; that is no reordering")
+        raise EngineRunError(
+            f"the graph returned row order {order.tolist()}, which is not a permutation"
+        )
     expected = np.arange(rows)
     if UNCERTAINTY in raw:
         scores = np.empty(len(order), np.float32)
@@ -44,5 +49,5 @@ def result_from_arrays(
 
 
 def _prefix(array: NDArray[np.generic], rows: int) -> NDArray[np.generic]:
-    # A copy, so that a few kept rows do not hold the memory of the whole batch.
+    # A copy: a view would keep the whole batch in memory for a few kept rows.
     return array if rows == len(array) else array[:rows].copy()

@@ -1,5 +1,5 @@
-"""Memory of one engine on a device, all of it taken once: a graph's inputs and outputs at the
-largest batch, there and in pinned host memory, and the stream that copies between the two."""
+"""Memory of one engine, allocated once: the graph's inputs and outputs at the largest batch size,
+on the device and in pinned host memory, and the stream that copies between them."""
 
 import contextlib
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ from engines.device import Device, HostBytes
 from engines.errors import EngineError
 from engines.signature import ArraySpec, graph_inputs, graph_outputs
 
-UNTOUCHED = 0xFF  # every byte of an output that no run has written
+UNWRITTEN_BYTE = 0xFF  # value of every byte of an invalidated output
 
 
 class RunMemory:
     """Owns the memory until `close`. One thread at a time."""
 
     def __init__(self, device: Device, manifest: Manifest, rows: int) -> None:
-        """For runs of up to so many rows. Raises OutOfDeviceMemory, DeviceLost."""
+        """Allocates memory for runs of up to `rows` rows. Raises OutOfDeviceMemory, DeviceLost."""
         self.device, self.rows = device, rows
         self.inputs, self.outputs = graph_inputs(manifest), graph_outputs(manifest)
         self.addresses: dict[str, int] = {}
@@ -30,26 +30,30 @@ class RunMemory:
                 size = bytes_of(spec, rows)
                 self.addresses[name] = device.allocate(size)
                 self._pinned[name] = device.pinned(size)
-                device.fill(self.addresses[name], 0, size, self.stream)  # a first run reads it
+                # Warm-up runs read the inputs before anything is uploaded.
+                device.fill(self.addresses[name], 0, size, self.stream)
             device.synchronize(self.stream)
         except BaseException:
             self.close()
             raise
 
     def upload(self, feed: dict[str, NDArray[np.float32]]) -> None:
-        """Sends the inputs on their way. Nothing of an earlier run may be under way."""
+        """Starts copying the inputs to the device. Earlier runs must have ended."""
         for name, array in feed.items():
             host = self._pinned[name][: array.nbytes]
             host[:] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
             self.device.upload(self.addresses[name], host, self.stream)
 
-    def forget(self, name: str) -> None:
-        """Overwrites an output, so that one that a run did not write is not taken for its own."""
+    def invalidate(self, name: str) -> None:
+        """Fills an output with 0xFF bytes, so that a run which does not write it is noticed."""
         size = bytes_of(self.outputs[name], self.rows)
-        self.device.fill(self.addresses[name], UNTOUCHED, size, self.stream)
+        self.device.fill(self.addresses[name], UNWRITTEN_BYTE, size, self.stream)
 
     def download(self, names: Sequence[str], rows: int) -> dict[str, NDArray[np.generic]]:
-        """Waits for the stream; the first rows of these outputs, valid until the next call."""
+        """Waits for the stream and returns the first `rows` rows of these outputs.
+
+        The arrays are views that stay valid until the next call.
+        """
         hosts = {name: self._pinned[name][: bytes_of(self.outputs[name], rows)] for name in names}
         for name, host in hosts.items():
             if host.nbytes:
@@ -58,8 +62,8 @@ class RunMemory:
         return {name: _shaped(host, self.outputs[name], rows) for name, host in hosts.items()}
 
     def close(self) -> None:
-        """Frees everything once its stream is done; idempotent. A lost device frees nothing, and
-        the process has to end anyway."""
+        """Waits for the stream and frees everything; idempotent. On a lost device nothing can be
+        freed; the process must end anyway."""
         if self.stream:
             with contextlib.suppress(EngineError):
                 self.device.synchronize(self.stream)
@@ -76,7 +80,7 @@ class RunMemory:
 
 
 def bytes_of(spec: ArraySpec, rows: int) -> int:
-    """Size of an array of so many rows."""
+    """Bytes of an array of this spec with `rows` rows."""
     count = int(np.prod(spec.extents, dtype=np.int64))
     return spec.dtype.itemsize * count * (rows if spec.batched else 1)
 

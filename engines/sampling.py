@@ -1,6 +1,6 @@
-"""Indices or explicit latents -> w+ rows, in numpy; service and calibration share it.
+"""Sample indices or explicit latents -> rows of w+, in numpy; used by service and calibration.
 
-Row i is a function of (bundle, options, i) alone: not of the batch it is drawn in.
+Row i depends on (bundle, options, i) alone, not on the batch in which it is computed.
 """
 
 from collections.abc import Sequence
@@ -31,28 +31,35 @@ ViewMode = Literal["drawn", "bank", "fixed", "random"]
 
 MAX_PSI = 2.0
 MAX_VIEWS = 1 << 16
-OWN_VIEW = -1  # number of a view that is neither one of several nor of the bank
+OWN_VIEW = -1  # view number of a sample with one view per object that is not from the view bank
 
 
 @dataclass(frozen=True)
-class SamplingOptions:
-    """Everything besides the bundle and the index that a sample depends on."""
+class LatentOptions:
+    """How latents are made from indices: all that a sample depends on besides bundle and index.
+
+    With V views per object, index i is view i mod V of object i div V. The view mode chooses the
+    rows of w+ that carry the viewpoint:
+
+    drawn     view codes drawn from the seed; with V = 1 the object keeps its own view
+    bank      the first V codes of the view bank
+    fixed     the code `view` of the bank, for all samples
+    random    one code of the bank, drawn for each index
+    """
 
     seed: int  # in [0, 2^64)
-    latent_source: LatentSource
-    truncation_psi: float  # in [0, 2], a float32 value; 1: w stays as it is
-    truncation_cutoff: int  # rows of w+ that are truncated, the first ones, in [0, num_ws]
-    class_index: int | None  # None: drawn per object, or unconditional
-    views_per_object: int  # V: index i is view i mod V of object i div V
-    # drawn: view codes of the seed, with V 1 the object's own view; the others are of the bank:
-    # its first V codes, the code `view` for all, or one drawn for each index.
+    latent_source: LatentSource  # generator of z: Philox, or numpy's MT19937 as in research code
+    truncation_psi: float  # in [0, 2], a float32 value; 1 leaves w unchanged
+    truncation_cutoff: int  # number of rows of w+ that are truncated, in [0, num_ws]
+    class_index: int | None  # None: drawn per object, or an unconditional generator
+    views_per_object: int  # V, in [1, MAX_VIEWS]
     view_mode: ViewMode = "drawn"
-    view: int | None = None  # of the mode fixed
+    view: int | None = None  # code of the bank, set if and only if view_mode is "fixed"
 
 
-def default_options(generator: Generator, seed: int = 0) -> SamplingOptions:
-    """The bundle's own truncation, drawn classes, one view."""
-    return SamplingOptions(
+def default_options(generator: Generator, seed: int = 0) -> LatentOptions:
+    """The bundle's own truncation, drawn classes, one view per object."""
+    return LatentOptions(
         seed=seed,
         latent_source="philox",
         truncation_psi=generator.truncation_psi,
@@ -63,14 +70,14 @@ def default_options(generator: Generator, seed: int = 0) -> SamplingOptions:
 
 
 def default_view_mode(views_per_object: int, bank: ViewBank | None) -> ViewMode:
-    """What several views of an object are when nobody says."""
+    """View mode of a request that names none: "bank" for several views if there is a bank."""
     return "bank" if views_per_object > 1 and bank is not None else "drawn"
 
 
-def key_from_options(options: SamplingOptions) -> SamplingKey:
-    """What a calibration is keyed by: the options without the seed, in one form.
+def key_from_options(options: LatentOptions) -> SamplingKey:
+    """Key of a calibration: the options without the seed, in canonical form.
 
-    Psi 1 and cutoff 0 both mean no truncation, and both become psi 1 with cutoff 0.
+    Psi 1 and cutoff 0 both mean no truncation; either becomes psi 1 with cutoff 0.
     """
     psi = shortest_float32(options.truncation_psi)
     truncated = psi != 1 and options.truncation_cutoff > 0
@@ -86,27 +93,27 @@ def key_from_options(options: SamplingOptions) -> SamplingKey:
 
 
 def check_options(
-    generator: Generator, options: SamplingOptions, bank: ViewBank | None = None
+    generator: Generator, options: LatentOptions, bank: ViewBank | None = None
 ) -> None:
     """Raises SamplingError unless the bundle, with this view bank, can serve these options."""
     o = options
     if not 0 <= o.seed < 1 << 64:
         raise SamplingError(f"seed is {o.seed}; it must be in [0, 2^64)")
     if o.latent_source not in ("philox", "mt19937"):
-        raise SamplingError(f"latent_source is {o.latent_source!r}; it is philox or mt19937")
+        raise SamplingError(f"latent_source is {o.latent_source!r}; it must be philox or mt19937")
     if o.latent_source == "mt19937" and o.seed >= MAX_MT19937_SEED:
         raise SamplingError(f"seed is {o.seed}; with MT19937 latents it must be under 2^32")
     if o.latent_source == "mt19937" and o.views_per_object > 1:
         raise SamplingError(
-            f"views_per_object is {o.views_per_object}; MT19937 latents are the research code's "
-            "order, which has no views: use philox or 1"
+            f"views_per_object is {o.views_per_object}; MT19937 latents follow the order of "
+            "research code, which has no views: use philox or 1"
         )
     if not 0 <= o.truncation_psi <= MAX_PSI:  # also refuses NaN
         raise SamplingError(f"truncation_psi is {o.truncation_psi}; it must be in [0, {MAX_PSI:g}]")
     if not 0 <= o.truncation_cutoff <= generator.num_ws:
         raise SamplingError(
             f"truncation_cutoff is {o.truncation_cutoff}; it must be in [0, {generator.num_ws}], "
-            "the rows of w+"
+            "the number of rows of w+"
         )
     if o.class_index is not None and generator.num_classes == 0:
         raise SamplingError(
@@ -128,46 +135,65 @@ def check_options(
     _check_views(o, bank)
 
 
-def _check_views(o: SamplingOptions, bank: ViewBank | None) -> None:
+def _check_views(o: LatentOptions, bank: ViewBank | None) -> None:
     if o.view_mode not in ("drawn", "bank", "fixed", "random"):
-        raise SamplingError(f"view_mode is {o.view_mode!r}; it is drawn, bank, fixed or random")
+        raise SamplingError(
+            f"view_mode is {o.view_mode!r}; it must be drawn, bank, fixed or random"
+        )
     if (o.view is not None) != (o.view_mode == "fixed"):
         raise SamplingError(
-            f"view is {o.view} with view_mode {o.view_mode}; fixed has a view, other modes none"
+            f"view is {o.view} with view_mode {o.view_mode}; set view if and only if view_mode is "
+            "fixed"
         )
     if o.view_mode == "drawn":
         return
-    asked = o.view_mode if o.view is None else str(o.view)  # as callers spell it
+    view = o.view_mode if o.view is None else str(o.view)  # the client's argument `view`
     if bank is None:
-        raise SamplingError(f"view is {asked}; this bundle has no view bank, use drawn")
+        raise SamplingError(f"view is {view}; this bundle has no view bank, use drawn")
     if o.view is not None and not 0 <= o.view < len(bank):
-        raise SamplingError(f"view is {asked}; the view bank has {len(bank)}, counted from 0")
+        raise SamplingError(
+            f"view is {view}; the view bank has {len(bank)} codes, it must be in [0, {len(bank)})"
+        )
     if o.view_mode == "bank" and not 1 < o.views_per_object <= len(bank):
         raise SamplingError(
-            f"views_per_object is {o.views_per_object} and view is bank; the bank has {len(bank)}, "
-            f"so it must be in [2, {len(bank)}]; use drawn for more, a number for one"
+            f"views_per_object is {o.views_per_object} and view is bank; the bank has {len(bank)} "
+            f"codes, so views_per_object must be in [2, {len(bank)}]; use view drawn for more "
+            "views, or a number as view for one"
         )
     if o.view_mode != "bank" and o.views_per_object != 1:
         raise SamplingError(
-            f"views_per_object is {o.views_per_object} and view is {asked}, which gives an object "
-            "one view; it must be 1"
+            f"views_per_object is {o.views_per_object}; with view {view} an object has one view, "
+            "so it must be 1"
         )
 
 
 def ws_from_indices(
     mapping: Mapping,
     generator: Generator,
-    options: SamplingOptions,
+    options: LatentOptions,
     indices: Sequence[int] | NDArray[np.uint64],
     mt19937: Mt19937Rows | None = None,
     bank: ViewBank | None = None,
 ) -> NDArray[np.float32]:
-    """Raw indices [n] -> float32 [n, num_ws, w_dim], truncated, views mixed in; codes of the
-    bank as they are, because they were measured so.
+    """Rows of w+ for sample indices, truncated, with the rows of the view replaced.
 
-    `mt19937` is a stream's own position in that sequence, so that ascending batches draw each
-    row once; without it every call starts at row 0. Raises SamplingError for options or
-    indices out of range.
+    Codes of the view bank are not truncated, because their cameras were measured on
+    untruncated codes.
+
+    Args:
+        mapping: mapping network.
+        generator: generator of the bundle's manifest.
+        options: how latents are made.
+        indices: sample indices [n], in [0, 2^64).
+        mt19937: position of a stream in the MT19937 sequence, so that ascending batches draw
+            each row once; without it every call starts at row 0.
+        bank: view bank of the bundle, if it has one.
+
+    Returns:
+        float32 [n, num_ws, w_dim].
+
+    Raises:
+        SamplingError: options or indices are out of range.
     """
     check_options(generator, options, bank)
     index = np.asarray(indices, np.uint64)
@@ -181,7 +207,7 @@ def ws_from_indices(
         assert bank is not None  # checked, see check_options
         ws[:, : generator.view_layers] = bank.codes[view_numbers(options, index, bank)]
     elif options.views_per_object > 1:
-        # One view code for all objects; only the class it is mapped with is the object's own.
+        # View v has the same z for all objects; it is mapped with the class of each object.
         z = latents(options.seed, Purpose.VIEW, view_of_object, generator.z_dim)
         view_ws = _ws_from_z(mapping, generator, options, z, objects)
         ws[:, : generator.view_layers] = view_ws[:, : generator.view_layers]
@@ -189,9 +215,9 @@ def ws_from_indices(
 
 
 def view_numbers(
-    options: SamplingOptions, indices: NDArray[np.uint64], bank: ViewBank | None = None
+    options: LatentOptions, indices: NDArray[np.uint64], bank: ViewBank | None = None
 ) -> NDArray[np.int32]:
-    """Which view each index is, int32 [n]: a code of the bank, i mod V, or OWN_VIEW."""
+    """View number of each index, int32 [n]: a code of the bank, i mod V, or OWN_VIEW."""
     if options.view is not None:
         return np.full(len(indices), options.view, np.int32)
     if options.view_mode == "random":
@@ -205,17 +231,31 @@ def view_numbers(
 def ws_from_latents(
     mapping: Mapping,
     generator: Generator,
-    options: SamplingOptions,
+    options: LatentOptions,
     space: LatentSpace,
     rows: NDArray[np.float32],
     first_row: int = 0,
     bank: ViewBank | None = None,
 ) -> NDArray[np.float32]:
-    """The caller's latents -> float32 [n, num_ws, w_dim]; only z is mapped and truncated, and a
-    view of the bank takes the place of the first rows.
+    """Rows of w+ for latents that the caller brings.
 
-    `rows` is [n, z_dim], [n, w_dim] or [n, num_ws, w_dim] by `space`; `first_row` is the row
-    number of rows[0], which classes and random views are drawn by. Raises SamplingError.
+    Latents in z are mapped and truncated; w and w+ are taken unchanged. A view of the bank
+    replaces the first `view_layers` rows of w+.
+
+    Args:
+        mapping: mapping network.
+        generator: generator of the bundle's manifest.
+        options: how to truncate, and which classes and views to draw; one view per object.
+        space: latent space of `rows`.
+        rows: [n, z_dim], [n, w_dim] or [n, num_ws, w_dim], by space.
+        first_row: row number of rows[0], from which classes and random views are drawn.
+        bank: view bank of the bundle, if it has one.
+
+    Returns:
+        float32 [n, num_ws, w_dim].
+
+    Raises:
+        SamplingError: options or latents do not fit the bundle.
     """
     if options.views_per_object != 1:
         raise SamplingError(
@@ -228,7 +268,7 @@ def ws_from_latents(
         "w+": (generator.num_ws, generator.w_dim),
     }
     if space not in extents:
-        raise SamplingError(f"latent space is {space!r}; it is one of {', '.join(extents)}")
+        raise SamplingError(f"latent space is {space!r}; it must be one of {', '.join(extents)}")
     if rows.shape[1:] != extents[space]:
         raise SamplingError(
             f"latents have shape {list(rows.shape)}; {space} rows of this bundle are "
@@ -253,7 +293,7 @@ def ws_from_latents(
 
 def _mt19937_rows(
     generator: Generator,
-    options: SamplingOptions,
+    options: LatentOptions,
     index: NDArray[np.uint64],
     position: Mt19937Rows | None,
 ) -> NDArray[np.float32]:
@@ -267,9 +307,9 @@ def _mt19937_rows(
 def _ws_from_z(
     mapping: Mapping,
     generator: Generator,
-    options: SamplingOptions,
+    options: LatentOptions,
     z: NDArray[np.float32],  # [n, z_dim]
-    numbers: NDArray[np.uint64],  # [n], what a drawn class is drawn by
+    numbers: NDArray[np.uint64],  # [n], object or row numbers from which classes are drawn
 ) -> NDArray[np.float32]:
     one_hot = None
     if generator.num_classes > 0:
@@ -281,7 +321,7 @@ def _ws_from_z(
         one_hot = np.eye(generator.num_classes, dtype=np.float32)[class_ids]
     w = mapping.run(z, one_hot)
     ws = np.repeat(w[:, None], generator.num_ws, axis=1)  # [n, num_ws, w_dim]
-    if options.truncation_psi != 1:  # at 1 the formula would round w
+    if options.truncation_psi != 1:  # with psi 1 the formula would only round w
         w_avg = np.array(generator.w_avg, np.float32)
         truncated = w_avg + np.float32(options.truncation_psi) * (w - w_avg)
         ws[:, : options.truncation_cutoff] = truncated[:, None]

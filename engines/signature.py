@@ -7,24 +7,25 @@ from numpy.typing import DTypeLike
 
 from bundle.manifest import Generator, Manifest
 
-# The graph's own bookkeeping; every other output is a sample's.
+# Outputs that tell which rows the graph kept: KEPT is their number, int32 []; SAMPLE is the input
+# row of each output row, int32 [N], kept ones first; UNCERTAINTY is the score, float32 [N].
 KEPT, SAMPLE, UNCERTAINTY = "kept", "sample", "uncertainty"
 
 
 @dataclass(frozen=True)
 class ArraySpec:
-    """One array without its batch axis."""
+    """Dtype and extents of one array."""
 
     dtype: np.dtype[np.generic]
-    extents: tuple[int, ...]
-    batched: bool = True  # false: a scalar of the whole batch
+    extents: tuple[int, ...]  # without the batch axis
+    batched: bool = True  # whether a batch axis comes first; False for a scalar of the batch
 
 
-Arrays = dict[str, ArraySpec]  # by name
+ArraySpecs = dict[str, ArraySpec]  # by input or output name
 
 
-def labeller_outputs(manifest: Manifest) -> Arrays:
-    """What a sample of this bundle consists of, by output name, in wire order."""
+def labeller_outputs(manifest: Manifest) -> ArraySpecs:
+    """Arrays of one sample of this bundle, in the order in which they are sent."""
     labels, heads = manifest.labels, manifest.heads
     if labels is None or heads is None:
         size = manifest.generator.resolution
@@ -43,13 +44,13 @@ def labeller_outputs(manifest: Manifest) -> Arrays:
     return outputs
 
 
-def graph_outputs(manifest: Manifest) -> Arrays:
-    """All outputs of the labeller's graph: a sample's arrays and the bookkeeping."""
+def graph_outputs(manifest: Manifest) -> ArraySpecs:
+    """All outputs of the labeller's graph: the sample's arrays, SAMPLE and KEPT."""
     kept = ArraySpec(np.dtype(np.int32), (), batched=False)
     return labeller_outputs(manifest) | {SAMPLE: _spec(np.int32), KEPT: kept}
 
 
-def graph_inputs(manifest: Manifest) -> Arrays:
+def graph_inputs(manifest: Manifest) -> ArraySpecs:
     """Inputs of the labeller's graph."""
     generator = manifest.generator
     return {
@@ -58,8 +59,8 @@ def graph_inputs(manifest: Manifest) -> Arrays:
     }
 
 
-def mapping_inputs(generator: Generator) -> Arrays:
-    """Inputs of the mapping's graph; the class only where there are classes."""
+def mapping_inputs(generator: Generator) -> ArraySpecs:
+    """Inputs of the mapping's graph; `c` only if the generator has classes."""
     inputs = {"z": _spec(np.float32, generator.z_dim)}
     if generator.num_classes > 0:
         inputs["c"] = _spec(np.float32, generator.num_classes)

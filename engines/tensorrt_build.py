@@ -1,7 +1,7 @@
-"""An ONNX graph -> a TensorRT plan for the GPU at hand, by one path for versions 8.5.3 to 11.
+"""An ONNX graph -> a TensorRT plan for the current GPU, with TensorRT 8.5.3 to 11.
 
-Precision is in the graph. Where the version types networks by their graph, nothing is said about
-it; 8.5 needs to be told, layer by layer, and is then held to it.
+The graph's own dtypes decide the precision. Versions with strongly typed networks follow them;
+for 8.5 the precision of every layer is set from them and enforced.
 """
 
 from dataclasses import dataclass
@@ -10,41 +10,41 @@ from typing import Any
 
 from engines.errors import EngineOpenError, RuntimeMissing
 from engines.request import check_batch_sizes
-from engines.signature import Arrays
+from engines.signature import ArraySpecs
 from engines.tensorrt_module import logger_from_module, member, version_of
 
-# Sources of kernels in libraries that 8.5 can do without, and that need not be there.
+# Libraries that TensorRT 8.5 can take kernels from; they may be missing, so they are switched off.
 EXTERNAL_TACTICS = ("CUBLAS", "CUBLAS_LT", "CUDNN")
 WITHOUT_EXTERNAL_TACTICS = "DISABLE_EXTERNAL_TACTIC_SOURCES_FOR_CORE_0805"
 FLOATS = ("FLOAT", "HALF")
-NOT_COMPUTING = ("CONSTANT", "SHAPE")
+NOT_COMPUTING = ("CONSTANT", "SHAPE")  # layer types whose precision is not set
 
-Shapes = dict[str, tuple[int, ...]]  # of every input
+Shapes = dict[str, tuple[int, ...]]  # by input name
 
 
 @dataclass(frozen=True)
 class PlanRequest:
-    """What to build."""
+    """Arguments of one build."""
 
-    graph: Path
-    half: bool  # whether the graph is the one in half precision
-    profiles: tuple[Shapes, ...]  # none for a graph whose shapes are all fixed
-    timing_cache: Path | None = None  # read, and written again
-    workspace_bytes: int | None = None  # None: all the device has
+    graph: Path  # ONNX file
+    half: bool  # whether the graph computes in float16
+    profiles: tuple[Shapes, ...]  # one per batch size; empty if all shapes of the graph are fixed
+    timing_cache: Path | None = None  # file of kernel timings, read and then updated
+    workspace_bytes: int | None = None  # None: up to all of the device's memory
 
 
-def profiles_of(inputs: Arrays, batch_sizes: tuple[int, ...]) -> tuple[Shapes, ...]:
-    """A profile for each batch size, for that size alone. Raises EngineOpenError."""
+def profiles_of(inputs: ArraySpecs, batch_sizes: tuple[int, ...]) -> tuple[Shapes, ...]:
+    """Input shapes for each batch size. Raises EngineOpenError."""
     check_batch_sizes(batch_sizes)
     return tuple({n: (rows, *spec.extents) for n, spec in inputs.items()} for rows in batch_sizes)
 
 
 def plan_from_graph(trt: Any, request: PlanRequest) -> bytes:
-    """Builds the plan; minutes. Raises EngineOpenError, RuntimeMissing."""
+    """Builds the plan, which takes minutes. Raises EngineOpenError, RuntimeMissing."""
     log = logger_from_module(trt)
     try:
         builder = trt.Builder(log)
-    except TypeError as error:  # how the package says that there is no GPU
+    except TypeError as error:  # raised by the package when there is no GPU
         raise RuntimeMissing(f"TensorRT cannot build here: {log.last_error}") from error
     network = builder.create_network(_network_flags(trt))
     _parse(trt, network, log, request.graph)
@@ -75,7 +75,7 @@ def _network_flags(trt: Any) -> int:
 
 
 def strongly_typed(trt: Any) -> bool:
-    """Whether this version can be told to take types from the graph, or does nothing else."""
+    """Whether this version takes the precision of each layer from the graph."""
     typed = member(trt, "NetworkDefinitionCreationFlag", "STRONGLY_TYPED") is not None
     return typed or member(trt, "BuilderFlag", "FP16") is None
 
@@ -85,14 +85,17 @@ def _parse(trt: Any, network: Any, log: Any, graph: Path) -> None:
     if not parser.parse_from_file(str(graph)):
         reasons = [" ".join(parser.get_error(i).desc().split()) for i in range(parser.num_errors)]
         raise EngineOpenError(
-            f"TensorRT {version_of(trt)} cannot parse {graph}: {'; '.join(reasons) or 'no reason'}"
+            f"TensorRT {version_of(trt)} cannot parse {graph}: "
+            f"{'; '.join(reasons) or 'TensorRT gave no reason'}"
         )
 
 
 def _set_precision(trt: Any, network: Any, config: Any, request: PlanRequest) -> None:
     tf32 = member(trt, "BuilderFlag", "TF32")
     if tf32 is not None:
-        config.clear_flag(tf32)  # on by default: ten bits where the graph says float32
+        config.clear_flag(
+            tf32
+        )  # TF32 is on by default: float32 with 10 instead of 23 mantissa bits
     if strongly_typed(trt):
         return
     if request.half:
@@ -101,13 +104,14 @@ def _set_precision(trt: Any, network: Any, config: Any, request: PlanRequest) ->
     types = [_constrain(trt, network.get_layer(i)) for i in range(network.num_layers)]
     if request.half and "HALF" not in types:
         raise EngineOpenError(
-            f"{request.graph} was asked for in half precision and has no layer in it; export the "
+            f"{request.graph} should compute in float16 and has no layer that does; export the "
             "bundle again"
         )
 
 
 def _constrain(trt: Any, layer: Any) -> str:
-    """Holds a layer to the types of its tensors; the type it computes in, or empty."""
+    """Fixes a layer's precision to that of its tensors; returns "HALF", "FLOAT", or "" for a layer
+    that computes no floats."""
     outputs = [layer.get_output(i) for i in range(layer.num_outputs)]
     tensors = [layer.get_input(i) for i in range(layer.num_inputs)] + outputs
     found = {t.dtype.name for t in tensors if t is not None and not t.is_shape_tensor}
@@ -142,7 +146,8 @@ def _profile(builder: Any, shapes: Shapes) -> Any:
 
 
 def _timing_cache(config: Any, path: Path | None) -> Any:
-    """What was measured before, if this version and GPU take it, else an empty cache."""
+    """Sets and returns the file's timing cache, or an empty one if the file does not fit this
+    TensorRT version and GPU; None without a file."""
     if path is None:
         return None
     known = path.read_bytes() if path.exists() else b""

@@ -1,5 +1,5 @@
-"""Runs a TensorRT plan between fixed addresses, one execution context and, where the version can,
-one CUDA graph for each batch size."""
+"""Runs a TensorRT plan on fixed addresses, with one execution context and one CUDA graph for each
+batch size (runs that cannot be recorded as a graph are launched without one)."""
 
 from typing import Any
 
@@ -11,17 +11,17 @@ from engines.tensorrt_plan import TensorRTPlan, shape_of
 
 
 class PlanContexts:
-    """A plan's contexts, one for each batch size; they keep the plan alive."""
+    """A plan's execution contexts, one for each batch size; they keep the plan alive."""
 
     def __init__(
         self,
         plan: TensorRTPlan,
-        addresses: dict[str, int],  # of every input and output
+        addresses: dict[str, int],  # device address of every input and output
         batch_sizes: tuple[int, ...],
         device: Device,
         stream: int,
     ) -> None:
-        """Shapes and addresses are set once, for good. Raises EngineOpenError."""
+        """Sets all shapes and addresses, which never change afterwards. Raises EngineOpenError."""
         self._log, self._stream = plan.log, stream
         self._contexts: dict[int, Any] = {}
         for rows in batch_sizes:
@@ -43,20 +43,21 @@ class PlanContexts:
         if rows not in plan.profiles:
             sizes = ", ".join(map(str, plan.batch_sizes))
             raise EngineOpenError(
-                f"batch size {rows} is asked for; the engine was built for {sizes}"
+                f"batch size is {rows}; the engine was built for {sizes}: use one of these or "
+                "build it again"
             )
-        good = context.set_optimization_profile_async(plan.profiles[rows], self._stream)
+        accepted = context.set_optimization_profile_async(plan.profiles[rows], self._stream)
         device.synchronize(self._stream)
         for name, spec in plan.inputs.items():
-            good = good and context.set_input_shape(name, shape_of(spec, rows))
+            accepted = accepted and context.set_input_shape(name, shape_of(spec, rows))
         for name in (*plan.inputs, *plan.outputs):
-            good = good and context.set_tensor_address(name, addresses[name])
-        if not good:
+            accepted = accepted and context.set_tensor_address(name, addresses[name])
+        if not accepted:
             raise EngineOpenError(
                 f"TensorRT refuses batches of {rows}: {self._log.last_error}; build the "
                 "engine again"
             )
-        for name, spec in plan.outputs.items():  # each has memory for just this
+        for name, spec in plan.outputs.items():  # a larger output would overrun its memory
             if (shape := tuple(context.get_tensor_shape(name))) != shape_of(spec, rows):
                 raise PlanError(
                     f"the engine's {name} is {list(shape)} in batches of {rows}; the bundle "
@@ -66,7 +67,7 @@ class PlanContexts:
 
 
 class TensorRTLauncher:
-    """Launcher protocol. Owns its contexts and graphs; the memory is another's."""
+    """Launcher protocol. Owns its contexts and graphs, but not the RunMemory."""
 
     def __init__(
         self, plan: TensorRTPlan, memory: RunMemory, batch_sizes: tuple[int, ...], graphs: bool

@@ -1,4 +1,4 @@
-"""A plan's bytes -> a deserialised engine whose tensors are those of its graph."""
+"""A plan's bytes -> a deserialized TensorRT engine with the inputs and outputs of its graph."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from engines.device import Device
 from engines.errors import EngineOpenError, PlanError, RuntimeMissing
-from engines.signature import Arrays, ArraySpec
+from engines.signature import ArraySpec, ArraySpecs
 from engines.tensorrt_module import logger_from_module, major_of, version_of
 
 DTYPES: dict[str, np.dtype[np.generic]] = {
@@ -15,24 +15,25 @@ DTYPES: dict[str, np.dtype[np.generic]] = {
     "INT32": np.dtype(np.int32),
     "UINT8": np.dtype(np.uint8),
 }
-SHARED_PROFILES_FROM = 10  # before, a profile belongs to one context at a time
+SHARED_PROFILES_FROM = 10  # major version; before it, only one context at a time uses a profile
 
 
 class TensorRTPlan:
-    """An ICudaEngine and what it was built for. Several contexts may run it at once."""
+    """An ICudaEngine and its batch sizes. Several contexts may run it at once."""
 
     def __init__(
-        self, trt: Any, data: bytes, inputs: Arrays, outputs: Arrays, device: Device
+        self, trt: Any, data: bytes, inputs: ArraySpecs, outputs: ArraySpecs, device: Device
     ) -> None:
         """Raises PlanError, RuntimeMissing, DeviceLost."""
         self.inputs, self.outputs = inputs, outputs
         device.use()
         self.log = logger_from_module(trt)
         self.version = version_of(trt)
-        self.shared = major_of(trt) >= SHARED_PROFILES_FROM
+        # Whether several contexts may use one profile, and so this plan, at once.
+        self.shares_profiles = major_of(trt) >= SHARED_PROFILES_FROM
         try:
             self._runtime = trt.Runtime(self.log)
-        except TypeError as error:  # how the package says that there is no GPU
+        except TypeError as error:  # raised by the package when there is no GPU
             raise RuntimeMissing(f"TensorRT cannot start: {self.log.last_error}") from error
         self._engine = self._runtime.deserialize_cuda_engine(data)
         if self._engine is None:
@@ -45,7 +46,7 @@ class TensorRTPlan:
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:
-        """What it was built for, ascending."""
+        """Batch sizes that it was built for, ascending."""
         return tuple(sorted(self.profiles))
 
     def context(self) -> Any:
@@ -53,13 +54,13 @@ class TensorRTPlan:
         context = self._engine.create_execution_context()
         if context is None:
             raise EngineOpenError(
-                f"TensorRT has no room for an execution context: {self.log.last_error}; use "
+                f"TensorRT cannot create an execution context: {self.log.last_error}; use "
                 "smaller batches or fewer contexts"
             )
         return context
 
     def _profiles(self) -> dict[int, int]:
-        """Optimisation profile by the one batch size it is for."""
+        """Number of the optimization profile for each batch size."""
         profiles = {}
         first = next(iter(self.inputs))
         for index in range(self._engine.num_optimization_profiles):
@@ -69,7 +70,7 @@ class TensorRTPlan:
             if least != most:
                 raise PlanError(
                     f"profile {index} of the engine is for batches of {least[0]} to {most[0]}; "
-                    "each must be for one size, build it again"
+                    "each profile must be for one batch size: build the engine again"
                 )
             profiles[int(least[0])] = index
         return profiles
@@ -97,13 +98,16 @@ class TensorRTPlan:
 
 
 def shape_of(spec: ArraySpec, rows: int) -> tuple[int, ...]:
-    """Of a run of so many rows."""
+    """Shape of the array in a run of `rows` rows."""
     return (rows, *spec.extents) if spec.batched else spec.extents
 
 
 def _may_become(shape: tuple[int, ...], spec: ArraySpec) -> bool:
-    """Extents that TensorRT does not know before it is told the batch are -1; where a plan is for
-    one size, it may know that one as well. A context checks the rest."""
+    """Whether a plan's shape fits the spec, where -1 is an extent not known yet.
+
+    The batch axis is -1 until a context sets it, unless the plan is for one batch size alone.
+    PlanContexts checks the final shapes.
+    """
     wanted = shape_of(spec, -1)
     return len(shape) == len(wanted) and all(
         -1 in (found, needed) or found == needed

@@ -1,1 +1,1 @@
-"""Weights -> bundle: the served graphs, their parity with the paper's formulas, calibration."""
+"""Weights -> bundle: ONNX graphs, their parity with the papers' formulas, calibration."""

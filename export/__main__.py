@@ -1,4 +1,4 @@
-"""python -m export: weights -> bundle, and what can be done to a bundle afterwards."""
+"""`python -m export`: weights -> bundle; calibration, description and engine of a bundle."""
 
 import sys
 from collections.abc import Iterator
@@ -17,8 +17,8 @@ from checkpoints import CheckpointError
 from engines.errors import EngineError
 from engines.open import EngineOptions, open_mapping
 from engines.sampling import (
+    LatentOptions,
     LatentSource,
-    SamplingOptions,
     ViewMode,
     default_options,
     default_view_mode,
@@ -32,32 +32,17 @@ from export.errors import ExportError
 from export.fused.bundle import check_fusable, write_fused_labeller
 from export.fused.compile import check_capability
 from export.inspect import lines_from_bundle, lines_from_weights
-from export.weights import Sources, weights_from_files
-
-_MODES: dict[str, ViewMode] = {"drawn": "drawn", "bank": "bank", "random": "random"}
-
-
-def views_from_text(
-    text: str | None, views_per_object: int, bank: ViewBank | None
-) -> tuple[ViewMode, int | None]:
-    """The mode, and the view of the mode fixed. Raises ExportError."""
-    if text is None:
-        return default_view_mode(views_per_object, bank), None
-    if text in _MODES:
-        return _MODES[text], None
-    if text.isdecimal():
-        return "fixed", int(text)
-    raise ExportError(f"--view is {text!r}; it is a number from 0, {', '.join(_MODES)}")
-
+from export.weights import WeightFiles, weights_from_files
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 WEIGHTS = click.Path(dir_okay=False, path_type=Path)
-LEAST_CALIBRATION = 64  # samples
+VIEW_MODES: dict[str, ViewMode] = {"drawn": "drawn", "bank": "bank", "random": "random"}
+MIN_CALIBRATION_SAMPLES = 64  # fewer give too few quantiles to set a threshold by
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 def main() -> None:
-    """Makes bundles, which the service serves, from trained weights."""
+    """Make bundles from trained weights, for the service to serve."""
 
 
 @main.command()
@@ -65,42 +50,68 @@ def main() -> None:
     "--generator",
     required=True,
     type=WEIGHTS,
-    help="Weights with their card beside them, or an official StyleGAN2 .pkl (PyTorch or "
-    "TensorFlow), a rosinality .pt, or a DatasetGAN StyleGAN1 .pt.",
+    help="Generator weights: a .safetensors file with its card, an official StyleGAN2 .pkl "
+    "(PyTorch or TensorFlow), a rosinality .pt, or a DatasetGAN StyleGAN1 .pt.",
 )
-@click.option("--mean-latent", type=WEIGHTS, help="Mean of w (.npy) of such a file.")
+@click.option(
+    "--mean-latent",
+    type=WEIGHTS,
+    help="Mean of w as an .npy array, for a generator file of another project that lacks it.",
+)
 @click.option(
     "--interpreter",
     type=click.Path(path_type=Path),
-    help="Label ensemble, or a folder of published model_<k>.pth; without it: images only.",
+    help="Label ensemble: a .safetensors file with its card, or a folder of published "
+    "model_<k>.pth files.",
+    show_default="none, the bundle serves images only",
 )
-@click.option("--recipe", help="What such members read: a published recipe's name or a TOML file.")
-@click.option("--labels", type=WEIGHTS, help="classes.toml in place of the recipe's classes.")
-@click.option("--refiner", type=WEIGHTS, help="Refines the images; labels stay as they are.")
-@click.option("--views", type=WEIGHTS, help="View bank of `python -m training views`.")
-@click.option("--out", required=True, type=FOLDER, help="The bundle's folder.")
-@click.option("--force", is_flag=True, help="Replace the bundle at --out.")
+@click.option(
+    "--recipe",
+    help="Label recipe of model_<k>.pth files (features, label size, classes): the name of a "
+    "published recipe or a TOML file.",
+)
+@click.option(
+    "--labels", type=WEIGHTS, help="Path to a classes.toml that replaces the recipe's classes."
+)
+@click.option(
+    "--refiner",
+    type=WEIGHTS,
+    help="Refiner weights, to refine the images. Labels do not change.",
+)
+@click.option(
+    "--views", type=WEIGHTS, help="View bank to include, as `python -m training views` writes it."
+)
+@click.option("--out", required=True, type=FOLDER, help="Folder to write the bundle to.")
+@click.option("--force", is_flag=True, help="Replace a bundle that exists at --out.")
 @click.option(
     "--calibrate",
     default=0,
     metavar="SAMPLES",
     type=click.IntRange(min=0),
-    help="Calibrate the default sampling options on so many samples; 0: not now.",
+    help="Number of samples to calibrate the default sampling options on; 4096 is usual, 0 skips "
+    "calibration.",
 )
 @click.option(
-    "--parity-samples", default=8, type=click.IntRange(min=1), help="Compared with the reference."
+    "--parity-samples",
+    default=8,
+    type=click.IntRange(min=1),
+    help="Number of samples to compare with the eager PyTorch reference.",
 )
-@click.option(
-    "--half/--no-half", default=True, help="Export the float16 graph too, or leave it out."
-)
+@click.option("--half/--no-half", default=True, help="Also export the float16 graph, for GPUs.")
 @click.option(
     "--fused",
     default="",
+    show_default="none",
     metavar="CAPABILITY[,...]",
-    help="Compile the fused label kernel for GPUs of these compute capabilities, such as 8.9,9.0, "
-    "for the engine tensorrt-fused.",
+    help="Compute capabilities, such as 8.9,9.0, of the GPUs to compile the fused label kernel "
+    "for. The service's --engine tensorrt-fused needs it.",
 )
-@click.option("--batch", type=click.IntRange(min=1), help="Samples of a run, while exporting.")
+@click.option(
+    "--batch",
+    type=click.IntRange(min=1),
+    help="Batch size in samples of the runs that compare and calibrate.",
+    show_default="4 for images up to 128 px, else 1",
+)
 def bundle(
     generator: Path,
     mean_latent: Path | None,
@@ -117,11 +128,11 @@ def bundle(
     fused: str,
     batch: int | None,
 ) -> None:
-    """Exports weights, checks the graphs against the reference, writes a bundle."""
+    """Export weights as a bundle, after comparing its graphs with the PyTorch reference."""
     options = _engine_options(batch)
-    if 0 < calibrate < LEAST_CALIBRATION:
+    if 0 < calibrate < MIN_CALIBRATION_SAMPLES:
         raise click.BadParameter(
-            f"{calibrate} is under {LEAST_CALIBRATION}; 4096 is usual, 0 is not now",
+            f"{calibrate} is under {MIN_CALIBRATION_SAMPLES}; 4096 is usual, 0 skips calibration",
             param_hint="--calibrate",
         )
     capabilities = [word for word in fused.split(",") if word]
@@ -129,13 +140,13 @@ def bundle(
         refuse_existing(out, force)
         for capability in capabilities:
             check_capability(capability)
-        sources = Sources(generator, mean_latent, interpreter, recipe, labels, refiner, views)
-        weights = weights_from_files(sources)
+        files = WeightFiles(generator, mean_latent, interpreter, recipe, labels, refiner, views)
+        weights = weights_from_files(files)
         card = weights.interpreter_card
-        if calibrate and (card is None or card.score_source is None):  # before the export
+        if calibrate and (card is None or card.score_source is None):  # fail before the export
             raise ExportError(
                 f"--calibrate is {calibrate}, but this bundle has no score: "
-                + ("--interpreter is not given" if card is None else f"{interpreter} has none")
+                + ("--interpreter is missing" if card is None else f"{interpreter} has none")
                 + "; leave --calibrate out"
             )
         if capabilities:
@@ -147,7 +158,7 @@ def bundle(
             print(f"comparing {parity_samples} samples with the reference", file=sys.stderr)
             write_checked_manifest(folder, weights, parity_samples, options)
             if calibrate:
-                _calibrate(folder, None, calibrate, options, replace_known=False, keep=False)
+                _calibrate(folder, None, calibrate, options, replace_known=False, resumable=False)
         print("\n".join(lines_from_bundle(open_bundle(out))))
 
 
@@ -156,22 +167,49 @@ def bundle(
 @click.option(
     "--samples",
     required=True,
-    type=click.IntRange(LEAST_CALIBRATION),
-    help="Indices 0 to this are scored.",
+    type=click.IntRange(MIN_CALIBRATION_SAMPLES),
+    help="Number of samples to score: indices 0 to SAMPLES - 1 of the seed.",
 )
-@click.option("--seed", default=0, type=click.IntRange(0, 2**64 - 1))
-@click.option("--psi", type=float, help="Truncation psi; absent: the bundle's own.")
-@click.option("--cutoff", type=int, help="Truncated rows of w+; absent: the bundle's own.")
-@click.option("--class", "class_index", type=int, help="Class; absent: drawn.")
-@click.option("--views", default=1, help="Views of each object.")
+@click.option(
+    "--seed", default=0, type=click.IntRange(0, 2**64 - 1), help="Seed that latents are drawn from."
+)
+@click.option("--psi", type=float, help="Truncation psi.", show_default="the bundle's")
+@click.option(
+    "--cutoff",
+    type=int,
+    help="Number of rows of w+ to truncate.",
+    show_default="the bundle's",
+)
+@click.option(
+    "--class",
+    "class_index",
+    type=int,
+    help="Class index of a conditional generator.",
+    show_default="drawn for each object",
+)
+@click.option("--views", default=1, help="Number of views per object.")
 @click.option(
     "--view",
-    help="Of the view bank: a number for all objects, random, bank (--views of it), or drawn.  "
-    "[default: as requests that do not say]",
+    help="View codes to use: a number (that code of the view bank for all objects), random (a "
+    "code of the bank drawn for each sample), bank (the first --views codes of the bank for each "
+    "object), or drawn (codes drawn from the seed, without the bank).",
+    show_default="as for a request without a view",
 )
-@click.option("--latents", default="philox", type=click.Choice(["philox", "mt19937"]))
-@click.option("--replace", "replace_known", is_flag=True, help="Change an existing calibration.")
-@click.option("--batch", type=click.IntRange(min=1), help="Samples of a run.")
+@click.option(
+    "--latents",
+    default="philox",
+    type=click.Choice(["philox", "mt19937"]),
+    help="Random number generator of the latents: philox, or mt19937 as NumPy's RandomState draws.",
+)
+@click.option(
+    "--replace", "replace_known", is_flag=True, help="Replace a calibration of the same options."
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(min=1),
+    help="Batch size in samples.",
+    show_default="4 for images up to 128 px, else 1",
+)
 def calibrate(
     bundle: Path,
     samples: int,
@@ -185,35 +223,36 @@ def calibrate(
     replace_known: bool,
     batch: int | None,
 ) -> None:
-    """Measures which uncertainty keeps which share of samples, for one set of options.
+    """Measure which uncertainty threshold keeps which share of the samples.
 
-    When it is killed, the same command goes on where it stood.
+    The result holds for the given sampling options and is added to BUNDLE. If the command is
+    killed, running it again resumes from the scores it has.
     """
     with one_line_errors():
         opened = open_bundle(bundle, verify=False)
-        given = default_options(opened.manifest.generator, seed)
-        view_mode, fixed = views_from_text(view, views, opened.views)
+        defaults = default_options(opened.manifest.generator, seed)
+        view_mode, fixed_view = view_mode_from_text(view, views, opened.views)
         sampling = replace(
-            given,
+            defaults,
             latent_source=latents,
-            truncation_psi=given.truncation_psi if psi is None else psi,
-            truncation_cutoff=given.truncation_cutoff if cutoff is None else cutoff,
+            truncation_psi=defaults.truncation_psi if psi is None else psi,
+            truncation_cutoff=defaults.truncation_cutoff if cutoff is None else cutoff,
             class_index=class_index,
             views_per_object=views,
             view_mode=view_mode,
-            view=fixed,
+            view=fixed_view,
         )
-        _calibrate(bundle, sampling, samples, _engine_options(batch), replace_known, keep=True)
+        _calibrate(bundle, sampling, samples, _engine_options(batch), replace_known, resumable=True)
         print(f"{bundle} is calibrated on {samples} samples")
 
 
 @main.command()
 @click.argument("path", type=click.Path(path_type=Path))
 def inspect(path: Path) -> None:
-    """Prints what a bundle or a weights file is; nothing in a file is ever run.
+    """Describe a bundle or a weights file, without running any code in it.
 
-    A bundle's files are verified. Weights are labelmint's own or other projects', as `bundle`
-    takes them; a folder of model_<k>.pth is one ensemble.
+    PATH is a bundle (its files are verified), any weights file that `bundle` takes, or a folder of
+    model_<k>.pth files, which is one label ensemble.
     """
     with one_line_errors():
         if (path / MANIFEST).exists():
@@ -229,7 +268,7 @@ main.add_command(engine)
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """What the user can mend ends with exit code 1 and one line instead of a traceback."""
+    """Turns errors that the user can fix into one line and exit code 1, without a traceback."""
     try:
         yield
     except (BundleError, CheckpointError, EngineError, ExportError) as error:
@@ -240,19 +279,36 @@ def one_line_errors() -> Iterator[None]:
 
 def _calibrate(
     folder: Path,
-    sampling: SamplingOptions | None,
+    sampling: LatentOptions | None,
     samples: int,
     options: EngineOptions,
     replace_known: bool,
-    keep: bool,
+    resumable: bool,
 ) -> None:
+    """Adds a calibration to the bundle in `folder`. sampling None: the bundle's default options."""
     opened = open_bundle(folder)
     sampling = sampling or default_options(opened.manifest.generator)
     refuse_known_calibration(opened, key_from_options(sampling), replace_known)
     refuse_without_score(opened)
     mapping, engine = open_mapping(opened, options), open_score_engine(opened, options)
-    calibration = calibration_from_engine(opened, engine, mapping, sampling, samples, keep)
+    calibration = calibration_from_engine(opened, engine, mapping, sampling, samples, resumable)
     add_calibration(folder, calibration, replace_known)
+
+
+def view_mode_from_text(
+    text: str | None, views_per_object: int, bank: ViewBank | None
+) -> tuple[ViewMode, int | None]:
+    """Value of --view -> view mode, and the view code's number if the mode is "fixed".
+
+    Raises ExportError.
+    """
+    if text is None:
+        return default_view_mode(views_per_object, bank), None
+    if text in VIEW_MODES:
+        return VIEW_MODES[text], None
+    if text.isdecimal():
+        return "fixed", int(text)
+    raise ExportError(f"--view is {text!r}; it must be {', '.join(VIEW_MODES)} or a number from 0")
 
 
 def _engine_options(batch: int | None) -> EngineOptions:

@@ -1,4 +1,4 @@
-"""Weights files -> a bundle: graphs, manifest, parity, in a staged folder."""
+"""Weights -> the files of a bundle in a staged folder: ONNX graphs and a manifest with parity."""
 
 import logging
 import platform
@@ -32,31 +32,37 @@ from export.checks.reference import reference_outputs
 from export.errors import ExportError
 from export.graph.labeller import Labeller
 from export.graph.to_onnx import half_by_float32, labeller_onnx, mapping_onnx
-from export.manifest_from_cards import generator_from_card, heads_from_card, labels_from_card
-from export.weights import Weights, facts_from_refiner, views_from_weights
+from export.manifest_from_cards import (
+    generator_from_card,
+    heads_from_card,
+    labels_from_card,
+    refiner_from_card,
+    views_from_card,
+)
+from export.weights import SourceWeights
 from labelmint.latents import Purpose, latents
 
 TOOLS = ("torch", "onnx", "onnxruntime", "numpy")
 RUNTIME = f"onnxruntime-cpu {version('onnxruntime')}"
-PRECISIONS: tuple[Precision, ...] = ("float32", "float16")
-# Strips of the CPU's graph fit its cache. On a GPU each strip of each member is a few launches, and
-# TensorRT plans every one: at 512 px 128 strips are 13,600 nodes, 8 strips 1,360.
-STRIP_PIXELS: dict[Precision, int] = {"float32": 1 << 11, "float16": 1 << 15}
 DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "float16": torch.float16}
-PARITY_SEED = 2**63  # far from what users draw
+# Pixels that the label branch computes at a time. The float32 graph is for CPUs, whose cache holds
+# a strip. The float16 graph is for GPUs, where each strip of each member is a few kernel launches
+# and TensorRT optimises every one: at 512 px, 128 strips are 13,600 nodes and 8 strips are 1,360.
+STRIP_PIXELS: dict[Precision, int] = {"float32": 1 << 11, "float16": 1 << 15}
+PARITY_SEED = 2**63  # a seed that users are unlikely to use
 
 
-def write_graphs(folder: Path, weights: Weights, half: bool) -> None:
-    """Exports the mapping and the labeller; `half`: the labeller in float16 as well. The view
-    bank, if any, goes beside them.
+def write_graphs(folder: Path, weights: SourceWeights, half: bool) -> None:
+    """Writes the graphs of the mapping and the labeller, and the view codes if there is a bank.
 
-    Raises ExportError when the weights cannot be served.
+    half: also write the labeller in float16. Raises ExportError if the weights do not fit together.
     """
+    precisions: list[Precision] = list(DTYPES) if half else ["float32"]
     if weights.views is not None:
         write_view_codes(folder, weights.views.codes)
     with quiet_exporter():
         mapping_onnx(weights.generator.mapping, folder / MAPPING)
-        for precision in tqdm(PRECISIONS if half else PRECISIONS[:1], desc="export", unit="graph"):
+        for precision in tqdm(precisions, desc="export", unit="graph"):
             try:
                 labeller = Labeller(
                     weights.generator,
@@ -67,14 +73,16 @@ def write_graphs(folder: Path, weights: Weights, half: bool) -> None:
                     strip_pixels=STRIP_PIXELS[precision],
                 )
             except ValueError as error:
-                raise ExportError(f"these weights cannot be served: {error}") from error
+                raise ExportError(
+                    f"no labeller can be built from these weights: {error}"
+                ) from error
             with half_by_float32():
                 labeller_onnx(labeller, folder / LABELLER[precision])
 
 
 @contextmanager
 def quiet_exporter() -> Iterator[None]:
-    """torch's exporter warns of its own deprecations and of libraries that nobody needs here."""
+    """Silences torch's exporter, which warns of its own deprecations and of unneeded libraries."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     with warnings.catch_warnings():
@@ -86,15 +94,18 @@ def quiet_exporter() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def manifest_from_folder(folder: Path, weights: Weights) -> Manifest:
-    """The manifest of exported graphs, without parity and calibration."""
+def manifest_from_folder(folder: Path, weights: SourceWeights) -> Manifest:
+    """The manifest of the files in `folder`, with empty parity and calibrations."""
     files = file_entries(folder)
     generator = generator_from_card(weights.generator_card, weights.generator.mapping.w_avg)
     card = weights.interpreter_card
     labels = None if card is None else labels_from_card(card)
     heads = None if card is None else heads_from_card(card)
-    refiner = None if weights.refiner is None else facts_from_refiner(weights.refiner)
-    views = None if weights.views is None else views_from_weights(weights.views)
+    refiner = views = None
+    if weights.refiner is not None:
+        refiner = refiner_from_card(weights.refiner.card, weights.refiner.sha256)
+    if weights.views is not None:
+        views = views_from_card(weights.views.card)
     licences = [*weights.generator_card.licences, *(card.licences if card else ())]
     licences += weights.refiner.card.licences if weights.refiner else ()
     licences += weights.views.card.licences if weights.views else ()
@@ -115,10 +126,12 @@ def manifest_from_folder(folder: Path, weights: Weights) -> Manifest:
 
 
 def write_checked_manifest(
-    folder: Path, weights: Weights, samples: int, options: EngineOptions
+    folder: Path, weights: SourceWeights, samples: int, options: EngineOptions
 ) -> None:
-    """Writes the manifest, runs the folder as the bundle it will be, and records how far its
-    graphs are from the reference. Raises ParityError when that is over the tolerance."""
+    """Writes the manifest, opens the folder as a bundle, measures parity, adds it to the manifest.
+
+    samples: number of samples to compare. Raises ParityError over a tolerance.
+    """
     manifest = manifest_from_folder(folder, weights)
     write_manifest(folder, manifest)
     parity = measured_parity(open_bundle(folder), weights, samples, options)
@@ -126,25 +139,28 @@ def write_checked_manifest(
 
 
 def measured_parity(
-    bundle: Bundle, weights: Weights, samples: int, options: EngineOptions
+    bundle: Bundle, weights: SourceWeights, samples: int, options: EngineOptions
 ) -> list[Parity]:
-    """Runs mapping and labellers on drawn samples. Raises ParityError, EngineError."""
+    """Differences of the mapping and each labeller from eager torch, over indices of PARITY_SEED.
+
+    Raises ParityError over a tolerance, EngineError.
+    """
     generator = bundle.manifest.generator
     mapping = open_mapping(bundle, options)
     z = latents(PARITY_SEED, Purpose.OBJECT, np.arange(samples), generator.z_dim)
     classes = np.eye(generator.num_classes, dtype=np.float32)
     c = classes[np.arange(samples) % generator.num_classes] if generator.num_classes else None
     with torch.no_grad():
-        given = (torch.from_numpy(z), None if c is None else torch.from_numpy(c))
-        reference_w = weights.generator.mapping(*given).numpy()
+        inputs = (torch.from_numpy(z), None if c is None else torch.from_numpy(c))
+        reference_w = weights.generator.mapping(*inputs).numpy()
     parities = [parity_of_mapping(MAPPING, RUNTIME, reference_w, mapping.run(z, c))]
 
-    drawn = default_options(generator, PARITY_SEED)
-    ws = ws_from_indices(mapping, generator, drawn, np.arange(samples, dtype=np.uint64))
+    sampling = default_options(generator, PARITY_SEED)
+    ws = ws_from_indices(mapping, generator, sampling, np.arange(samples, dtype=np.uint64))
     reference = reference_outputs(
         weights.generator, weights.interpreter, weights.spec, ws, refine=weights.refiner_stage()
     )
-    for precision in PRECISIONS:
+    for precision in DTYPES:
         if LABELLER[precision] not in bundle.manifest.files:
             continue
         engine = open_engine(bundle, replace(options, precision=precision))

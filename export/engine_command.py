@@ -1,4 +1,4 @@
-"""python -m export engine; also python -m export.engine_command, where there is no torch."""
+"""`python -m export engine`; in images without torch, `python -m export.engine_command`."""
 
 from pathlib import Path
 
@@ -7,18 +7,12 @@ import click
 from bundle.errors import BundleError
 from engines.engine_cache import DEFAULT_CACHE
 from engines.errors import EngineError
-from engines.open_gpu import Machine
+from engines.flags import PRECISIONS, batch_sizes_from_flag
+from engines.open_gpu import GpuDrivers
 from engines.plan_build import PARITY_SAMPLES
-from export.engine import PRECISIONS, EngineRequest, lines_from_request
+from export.engine import EngineRequest, lines_from_request
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
-
-
-def _batch_sizes(context: click.Context, option: click.Parameter, value: str) -> tuple[int, ...]:
-    words = [word for word in value.split(",") if word]
-    if not all(word.isdigit() for word in words):
-        raise click.BadParameter(f"{value!r} is no list of sizes, such as 1,8")
-    return tuple(int(word) for word in words)
 
 
 @click.command()
@@ -26,15 +20,16 @@ def _batch_sizes(context: click.Context, option: click.Parameter, value: str) ->
 @click.option(
     "--precision",
     type=click.Choice(list(PRECISIONS)),
-    help="fp16 builds labeller.fp16.onnx, fp32 labeller.onnx without TF32; absent: fp16 where the "
-    "bundle has it.",
+    help="Graph to build: fp16 is labeller.fp16.onnx, fp32 is labeller.onnx without TF32.",
+    show_default="fp16 if the bundle has it",
 )
 @click.option(
     "--batch-size",
     default="",
-    callback=_batch_sizes,
+    callback=batch_sizes_from_flag,
     metavar="N[,N...]",
-    help="Fixed batch sizes, ascending; absent: what the service takes by itself.",
+    help="Batch sizes in samples, ascending.",
+    show_default="the service's default",
 )
 @click.option(
     "--cache",
@@ -42,18 +37,22 @@ def _batch_sizes(context: click.Context, option: click.Parameter, value: str) ->
     default=DEFAULT_CACHE,
     envvar="LABELMINT_SERVER_ENGINE_CACHE",
     show_envvar=True,
-    help="Folder of engines, the service's --engine-cache.",
+    help="Folder to write the engine to; the same as the service's --engine-cache.",
 )
 @click.option(
-    "--fused", is_flag=True, help="For the engine tensorrt-fused: the graphs around its kernels."
+    "--fused",
+    is_flag=True,
+    help="Build for --engine tensorrt-fused: the two graphs around the fused kernels.",
 )
-@click.option("--gpu", default=0, type=click.IntRange(min=0), help="The driver's number of it.")
-@click.option("--rebuild", is_flag=True, help="Build even what is in the cache.")
+@click.option(
+    "--gpu", default=0, type=click.IntRange(min=0), help="Number of the GPU, as the driver counts."
+)
+@click.option("--rebuild", is_flag=True, help="Build even if the cache has this engine.")
 @click.option(
     "--parity-samples",
     default=PARITY_SAMPLES,
     type=click.IntRange(min=1),
-    help="Compared with ONNX Runtime.",
+    help="Number of samples to compare with ONNX Runtime.",
 )
 def engine(
     bundle: Path,
@@ -65,14 +64,14 @@ def engine(
     rebuild: bool,
     parity_samples: int,
 ) -> None:
-    """Builds a TensorRT engine for the GPU at hand, and checks it against ONNX Runtime.
+    """Build a TensorRT engine for this machine's GPU and compare it with ONNX Runtime.
 
-    Takes minutes. An engine is good for one GPU model and one version of TensorRT.
+    Takes minutes. An engine runs on one GPU model and one TensorRT version only.
     """
-    wanted = None if precision is None else PRECISIONS[precision]
-    request = EngineRequest(bundle, cache, wanted, batch_size, gpu, fused, rebuild, parity_samples)
+    chosen = None if precision is None else PRECISIONS[precision]
+    request = EngineRequest(bundle, cache, chosen, batch_size, gpu, fused, rebuild, parity_samples)
     try:
-        print("\n".join(lines_from_request(request, Machine())))
+        print("\n".join(lines_from_request(request, GpuDrivers())))
     except (BundleError, EngineError) as error:
         raise click.ClickException(str(error)) from error
 

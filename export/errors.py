@@ -1,4 +1,4 @@
-"""What can be wrong with an export; every message is one line for the user.
+"""Errors of the package; every message is one line for the user.
 
 ExportError
 └── ParityError    the served graph differs from the reference by more than the tolerance
@@ -6,7 +6,7 @@ ExportError
 
 
 class ExportError(Exception):
-    """Base of the room."""
+    """Base of the errors of this package."""
 
 
 class ParityError(ExportError):

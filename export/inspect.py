@@ -1,4 +1,7 @@
-"""A bundle or a weights file in words, for people: what it is, and which label recipes fit."""
+"""Bundle or weights file -> lines of text that describe it, and the label recipes that fit it.
+
+The bundle comes first, then weights files by kind, then generator and ensembles with recipes.
+"""
 
 from pathlib import Path
 
@@ -36,9 +39,11 @@ from export.checks.parity import TOLERANCES, W_MAX_DIFFERENCE
 from nets.config import GeneratorConfig
 from nets.generator import Generator
 
+NPY_MAGIC = b"\x93NUMPY"
+
 
 def lines_from_bundle(bundle: Bundle) -> list[str]:
-    """What the bundle makes, how well it agrees with the reference, what it is calibrated for."""
+    """Generator, files, heads, parity with the reference, and calibrations of a bundle."""
     manifest = bundle.manifest
     generator, labels = manifest.generator, manifest.labels
     size = sum(entry.size for entry in manifest.files.values()) / 1e6
@@ -54,15 +59,15 @@ def lines_from_bundle(bundle: Bundle) -> list[str]:
         lines.append(f"  labels       {labels.height} x {labels.width} px")
         lines += _head_lines(manifest.heads)
     if manifest.refiner is not None:
-        lines.append(f"  refiner      {_refiner_words(manifest.refiner)}")
+        lines.append(f"  refiner      {_refiner_text(manifest.refiner)}")
     if manifest.views is not None:
-        lines.append(f"  views        {_views_words(manifest.views)}")
+        lines.append(f"  views        {_views_text(manifest.views)}")
     if FUSED in manifest.files:
         fused = fused_from_folder(bundle.path)
         gpus = ", ".join(fused.programs)
         lines.append(f"  fused        kernels for compute capability {gpus} ({fused.compiler})")
-    lines += [f"  parity       {_parity_words(parity)}" for parity in manifest.parity]
-    lines += [f"  calibration  {_calibration_words(c)}" for c in manifest.calibrations]
+    lines += [f"  parity       {_parity_text(parity)}" for parity in manifest.parity]
+    lines += [f"  calibration  {_calibration_text(c)}" for c in manifest.calibrations]
     return lines
 
 
@@ -80,24 +85,24 @@ def _head_lines(heads: Heads) -> list[str]:
     return [*lines, f"  score        {score}"]
 
 
-def _refiner_words(refiner: Refiner) -> str:
+def _refiner_text(refiner: Refiner) -> str:
     return (
-        f"{refiner.blocks} blocks of width {refiner.width}, grain {refiner.grain}, held by "
-        f"{refiner.regulariser}; moved images by {refiner.shift_px:.2f} px in training"
+        f"{refiner.blocks} blocks of width {refiner.width}, grain {refiner.grain}, regulariser "
+        f"{refiner.regulariser}; drift {refiner.shift_px:.2f} px in training"
     )
 
 
-def _views_words(views: Views) -> str:
-    words = f"{views.codes} in the bank"
+def _views_text(views: Views) -> str:
+    text = f"{views.codes} in the bank"
     for name, field in (("azimuth", "azimuth_deg"), ("elevation", "elevation_deg")):
         known = [getattr(camera, field) for camera in views.cameras or ()]
         known = [value for value in known if value is not None]
         if known:
-            words += f", {name} {min(known):.0f} to {max(known):.0f} degrees"
-    return words if views.cameras else f"{words}, cameras not known"
+            text += f", {name} {min(known):.0f} to {max(known):.0f} degrees"
+    return text if views.cameras else f"{text}, cameras not known"
 
 
-def _parity_words(parity: Parity) -> str:
+def _parity_text(parity: Parity) -> str:
     precisions = {file: precision for precision, file in LABELLER.items()}
     tolerance = TOLERANCES.get(precisions.get(parity.graph, ""))
     figures = []
@@ -109,7 +114,7 @@ def _parity_words(parity: Parity) -> str:
     return f"{parity.graph} ({parity.runtime}, {parity.samples} samples): {', '.join(figures)}"
 
 
-def _calibration_words(calibration: Calibration) -> str:
+def _calibration_text(calibration: Calibration) -> str:
     options = calibration.options
     q = calibration.quantiles
     views = {
@@ -126,24 +131,23 @@ def _calibration_words(calibration: Calibration) -> str:
     )
 
 
-NPY = b"\x93NUMPY"
-
-
 def lines_from_weights(path: Path) -> list[str]:
-    """A weights file of ours or others, an ensemble's folder or member, or a mean latent.
+    """Describes weights, without running any code in them.
 
-    Raises CheckpointError.
+    path: a weights file of labelmint or of another project, a mean latent (.npy), or one member
+    or a folder of a published ensemble (model_<k>.pth). Raises CheckpointError.
     """
     if path.is_dir():
         return _member_lines(path, member_paths(path))
     if path.suffix == NATIVE:
         return _native_lines(path)
-    if _starts_with(path, NPY):
-        return [f"{path}: array {list(read_array(path).shape)}; a mean latent has rows of w"]
+    if _starts_with(path, NPY_MAGIC):
+        shape = list(read_array(path).shape)
+        return [f"{path}: array {shape}; a mean latent is [w_dim] or [rows, w_dim]"]
     file = read_foreign(path)
     try:
         widths_of_member(file, str(path))
-    except CheckpointError:  # no member, so it should be a generator
+    except CheckpointError:  # not a member, so it should be a generator
         return _generator_lines(path, *generator_from_foreign(file, str(path)))
     return _member_lines(path, [path])
 
@@ -159,7 +163,7 @@ def _native_lines(path: Path) -> list[str]:
         case "encoder":
             return _encoder_lines(path, encoder_from_file(path)[1])
         case "inverse-graphics":
-            return _shape_lines(path, inverse_graphics_from_file(path)[1])
+            return _inverse_graphics_lines(path, inverse_graphics_from_file(path)[1])
         case _:
             return _generator_lines(path, *generator_from_path(path, None))
 
@@ -169,8 +173,8 @@ def _generator_lines(path: Path, generator: Generator, card: GeneratorCard) -> l
 
 
 def lines_from_generator(source: str, config: GeneratorConfig, card: GeneratorCard) -> list[str]:
-    """What a generator is, and which published labels its taps are for."""
-    shape = config.architecture if config.family == "stylegan2" else "as DatasetGAN ports it"
+    """Shape of a generator, and the published label recipes that read its taps."""
+    shape = config.architecture if config.family == "stylegan2" else "DatasetGAN's port"
     lines = [
         f"{source}: generator, {config.family} ({shape})",
         f"  resolution   {config.resolution} px, channels "
@@ -180,9 +184,9 @@ def lines_from_generator(source: str, config: GeneratorConfig, card: GeneratorCa
         f"  classes      {config.c_dim or 'none: not conditional'}",
         f"  clamp        {config.conv_clamp or 'none'}",
         "  noise        "
-        + ("of the file" if card.noise_seed is None else f"drawn from seed {card.noise_seed}"),
+        + ("from the file" if card.noise_seed is None else f"drawn from seed {card.noise_seed}"),
         f"  taps         {config.tap_recipe}, D = {config.features}",
-        f"  licences     {', '.join(card.licences) or 'not stated: see where the file is from'}",
+        f"  licences     {', '.join(card.licences) or 'not stated: see the source of the file'}",
     ]
     return lines + _recipe_lines(matching_recipes(config.features, config.tap_recipe))
 
@@ -196,18 +200,20 @@ def _recipe_lines(matching: list[str]) -> list[str]:
             f"{len(file.classes)} classes, psi {file.truncation_psi}; {', '.join(file.licences)}"
         )
     if not lines:
-        lines.append(f"  recipe       none of the published fits ({', '.join(published_names())})")
+        lines.append(
+            f"  recipe       none of the published ones fits ({', '.join(published_names())})"
+        )
     return lines
 
 
 def _member_lines(path: Path, members: list[Path]) -> list[str]:
     widths = {str(m): widths_of_member(read_foreign(m), str(m)) for m in members}
     features, h1, h2, classes = next(iter(widths.values()))
-    odd = [name for name, found in widths.items() if found != (features, h1, h2, classes)]
+    different = [name for name, w in widths.items() if w != (features, h1, h2, classes)]
     lines = [
         f"{path}: label ensemble, {len(members)} member{'s' if len(members) > 1 else ''}",
         f"  layers       D = {features}, {h1}, {h2}, {classes} classes",
-        *(f"  differs      {name}: {', '.join(map(str, widths[name]))}" for name in odd),
+        *(f"  differs      {name}: {', '.join(map(str, widths[name]))}" for name in different),
     ]
     return lines + _recipe_lines(matching_recipes(features))
 
@@ -228,15 +234,15 @@ def _interpreter_lines(path: Path, card: InterpreterCard) -> list[str]:
 
 
 def _refiner_lines(path: Path, card: RefinerCard) -> list[str]:
-    config, kept = card.config, card.regulariser
-    of = card.generator_sha256 or "not known"
+    config, loss = card.config, card.regulariser
+    generator = card.generator_sha256 or "not known"
     return [
-        f"{path}: refiner for the generator of SHA-256 {of}",
+        f"{path}: refiner for the generator of SHA-256 {generator}",
         f"  network      {config.blocks} blocks of width {config.width}, grain {config.grain} from "
         f"seed {card.grain_seed}",
         f"  images       {card.width} x {card.height} px",
-        f"  held by      {kept.strength:g} x {kept.reduction} of {kept.feature}",
-        f"  geometry     moved {card.shift_px:.2f} px, structure {card.structure:.3f}"
+        f"  regulariser  {loss.strength:g} x {loss.reduction} of {loss.feature}",
+        f"  drift        {card.shift_px:.2f} px, structure {card.structure:.3f}"
         + ("" if card.agreement is None else f", agreement {card.agreement:.3f}"),
         f"  licences     {', '.join(card.licences) or 'none stated'}",
     ]
@@ -258,19 +264,19 @@ def _encoder_lines(path: Path, card: EncoderCard) -> list[str]:
     return [
         f"{path}: encoder for the generator of SHA-256 {card.generator_sha256}",
         f"  images       rows {card.crop_top} to {card.crop_top + card.rows} of {card.grid} px, "
-        f"read at {card.width} x {card.height} px",
+        f"resized to {card.width} x {card.height} px",
         f"  latents      {card.num_ws} rows of w+ of {card.w_dim}, in {card.iterations} steps",
         f"  licences     {', '.join(card.licences) or 'none stated'}",
     ]
 
 
-def _shape_lines(path: Path, card: InverseGraphicsCard) -> list[str]:
+def _inverse_graphics_lines(path: Path, card: InverseGraphicsCard) -> list[str]:
     return [
         f"{path}: inverse graphics for objects of the bundle {card.bundle_id}",
-        f"  network      reads {card.extent} px, paints {card.texture} rows of texture"
-        + (", tells the camera" if card.camera else ""),
-        f"  no object    {', '.join(card.background)}",
-        f"  silhouettes  IoU {card.silhouette:.3f} with its own",
+        f"  network      input {card.extent} px, texture of {card.texture} rows"
+        + (", predicts the camera" if card.camera else ""),
+        f"  background   {', '.join(card.background)}",
+        f"  silhouettes  IoU {card.silhouette:.3f} in training",
         f"  licences     {', '.join(card.licences) or 'none stated'}",
     ]
 
@@ -280,4 +286,4 @@ def _starts_with(path: Path, magic: bytes) -> bool:
         with path.open("rb") as stream:
             return stream.read(len(magic)) == magic
     except OSError:
-        return False  # the reader will say so
+        return False  # the reader reports it

@@ -1,25 +1,28 @@
-"""Weights cards -> the manifest's sections and the labeller's specification."""
+"""Weights cards -> the sections of the manifest, and the labeller's specification."""
 
 from torch import Tensor
 
 from bundle.calibration import shortest_float32
 from bundle.manifest import (
+    Camera,
     Depth,
     Generator,
     Heads,
     Keypoints,
     LabelClass,
     Labels,
+    Refiner,
     Segmentation,
+    Views,
 )
-from checkpoints import GeneratorCard, InterpreterCard
+from checkpoints import GeneratorCard, InterpreterCard, RefinerCard, ViewsCard
 from export.graph.spec import LabelSpec
 
-DEFAULT_WINDOW_PX = 3  # without a keypoint head nobody reads it
+UNUSED_WINDOW_PX = 3  # fills LabelSpec without a keypoint head, where no graph uses it
 
 
 def spec_from_cards(generator: GeneratorCard, interpreter: InterpreterCard | None) -> LabelSpec:
-    """Geometry and rules of the labeller; without an interpreter, whole images."""
+    """Geometry and rules of the labeller. Without an interpreter: uncropped images, no labels."""
     if interpreter is None:
         size = generator.config.resolution
         return LabelSpec(grid=size, crop_top=0, height=size, width=size)
@@ -31,14 +34,14 @@ def spec_from_cards(generator: GeneratorCard, interpreter: InterpreterCard | Non
         width=interpreter.width,
         score_source=interpreter.score_source,
         score_fraction=interpreter.score_fraction,
-        keypoint_window_px=DEFAULT_WINDOW_PX if keypoints is None else keypoints.window_px,
+        keypoint_window_px=UNUSED_WINDOW_PX if keypoints is None else keypoints.window_px,
         tap_recipe=interpreter.tap_recipe,
         resize=interpreter.resize,
     )
 
 
 def generator_from_card(card: GeneratorCard, w_avg: Tensor) -> Generator:
-    """The manifest's generator section; w_avg [w_dim]."""
+    """The manifest's generator section; w_avg is float32 [w_dim]."""
     config = card.config
     return Generator(
         family=card.family,
@@ -72,7 +75,10 @@ def labels_from_card(card: InterpreterCard) -> Labels:
 
 
 def heads_from_card(card: InterpreterCard) -> Heads:
-    """The manifest's heads section; loading has checked that heads and tables agree."""
+    """The manifest's heads section.
+
+    The card's [[heads]] and its tables of names agree: loading the card has checked that.
+    """
     shapes = {head.kind: head for head in card.heads}
     segmentation = keypoints = depth = None
     if card.segmentation is not None:
@@ -104,3 +110,36 @@ def heads_from_card(card: InterpreterCard) -> Heads:
         score_source=card.score_source,
         score_fraction=card.score_fraction,
     )
+
+
+def refiner_from_card(card: RefinerCard, weights_sha256: str) -> Refiner:
+    """The manifest's refiner section."""
+    regulariser = card.regulariser
+    return Refiner(
+        weights_sha256=weights_sha256,
+        generator_sha256=card.generator_sha256,
+        width=card.config.width,
+        blocks=card.config.blocks,
+        grain=card.config.grain,
+        grain_seed=card.grain_seed,
+        regulariser=f"{regulariser.strength:g} x {regulariser.reduction} of {regulariser.feature}",
+        shift_px=card.shift_px,
+        structure=card.structure,
+        agreement=card.agreement,
+    )
+
+
+def views_from_card(card: ViewsCard) -> Views:
+    """The manifest's views section."""
+    cameras = None
+    if card.cameras is not None:
+        cameras = [
+            Camera(
+                azimuth_deg=camera.azimuth_deg,
+                elevation_deg=camera.elevation_deg,
+                distance=camera.distance,
+                focal=camera.focal,
+            )
+            for camera in card.cameras
+        ]
+    return Views(codes=card.codes, cameras=cameras)

@@ -1,6 +1,7 @@
-"""Weights files -> networks and their cards: labelmint's own, or those other projects published.
+"""Weights files -> networks and their cards, checked to belong together.
 
-A refiner's and a view bank's file are checked against the generator here.
+Reads labelmint's own .safetensors files and the files of other projects. Generator and label
+ensemble come first; a refiner and a view bank are then checked against the generator.
 """
 
 from dataclasses import dataclass, replace
@@ -10,10 +11,7 @@ import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from bundle.manifest import Camera, Views
-from bundle.manifest import Refiner as RefinerFacts
 from checkpoints import (
     NATIVE,
     GeneratorCard,
@@ -43,237 +41,200 @@ from nets.refiner import Refiner
 
 
 @dataclass(frozen=True)
-class Sources:
-    """What the user named."""
+class WeightFiles:
+    """Paths and names that the user gave."""
 
     generator: Path
-    mean_latent: Path | None = None  # .npy, for generators of other projects
+    mean_latent: Path | None = None  # .npy, for a generator file of another project
     interpreter: Path | None = None  # None: images only
-    recipe: str | None = None  # a published one's name or a TOML file, for members of others
-    classes: Path | None = None  # classes.toml, in place of the recipe's
+    recipe: str | None = None  # for model_<k>.pth files: name of a published recipe, or TOML file
+    classes: Path | None = None  # classes.toml that replaces the recipe's classes
     refiner: Path | None = None  # None: images as the generator makes them
     views: Path | None = None  # None: no view bank
 
 
 @dataclass(frozen=True)
 class RefinerWeights:
-    """A refiner and where it is from."""
+    """A refiner, its card, and the SHA-256 of its weights file."""
 
     refiner: Refiner
     card: RefinerCard
     sha256: str
 
-    def stage(self, spec: LabelSpec, w_avg: Tensor, dtype: torch.dtype) -> RefinerStage:
-        """The stage for images of the spec's extent."""
-        seed = self.card.grain_seed
-        return RefinerStage(self.refiner, seed, w_avg, spec.height, spec.width, dtype)
-
 
 @dataclass(frozen=True)
 class ViewWeights:
-    """View codes and their card."""
+    """The codes of a view bank, and its card."""
 
     codes: NDArray[np.float32]  # [codes, view_layers, w_dim]
     card: ViewsCard
 
 
 @dataclass(frozen=True)
-class Weights:
-    """Everything a bundle is made from."""
+class SourceWeights:
+    """All networks that a bundle is made from, with their cards."""
 
     generator: Generator
     generator_card: GeneratorCard
-    interpreter: Interpreter | None
+    interpreter: Interpreter | None  # None, and its card: images only
     interpreter_card: InterpreterCard | None
     refiner: RefinerWeights | None = None
     views: ViewWeights | None = None
 
     @property
     def spec(self) -> LabelSpec:
-        """What the labeller must know beside the weights."""
+        """Geometry and rules of the labeller's outputs."""
         return spec_from_cards(self.generator_card, self.interpreter_card)
 
     def refiner_stage(self, dtype: torch.dtype = torch.float32) -> RefinerStage | None:
-        """What refines the images, where anything does."""
+        """The refiner for images of the spec's size, or None without a refiner."""
         if self.refiner is None:
             return None
-        return self.refiner.stage(self.spec, self.generator.mapping.w_avg, dtype)
+        spec, seed = self.spec, self.refiner.card.grain_seed
+        w_avg = self.generator.mapping.w_avg
+        return RefinerStage(self.refiner.refiner, seed, w_avg, spec.height, spec.width, dtype)
 
 
-def weights_from_files(sources: Sources) -> Weights:
-    """Reads all and checks that they belong together. Raises CheckpointError, ExportError."""
-    _check_sources(sources)
-    weights = _labelling_weights(sources)
-    if sources.refiner is not None:
+def weights_from_files(files: WeightFiles) -> SourceWeights:
+    """Reads all files and checks that they belong together. Raises CheckpointError, ExportError."""
+    _refuse_unused_options(files)
+    weights = _generator_and_interpreter(files)
+    if files.refiner is not None:
         channels = weights.generator.config.img_channels
-        refiner = refiner_for_images(sources.refiner, sources.generator, channels, weights.spec)
+        refiner = refiner_for_images(files.refiner, files.generator, channels, weights.spec)
         weights = replace(weights, refiner=refiner)
-    if sources.views is not None:
-        views = views_for_generator(sources.views, sources.generator, weights.generator_card)
-        # Files of other projects do not say which rows carry the viewpoint; the bank does.
+    if files.views is not None:
+        views = views_for_generator(files.views, files.generator, weights.generator_card)
+        # Generator files of other projects do not record which rows of w+ carry the viewpoint.
         card = msgspec.structs.replace(weights.generator_card, view_layers=views.card.view_layers)
         weights = replace(weights, generator_card=card, views=views)
     return weights
 
 
-def _labelling_weights(sources: Sources) -> Weights:
-    network, card = generator_from_path(sources.generator, sources.mean_latent)
-    if sources.interpreter is None:
-        return Weights(network, card, None, None)
-    if sources.interpreter.suffix == NATIVE:
-        ensemble, ensemble_card = _native_interpreter(sources.interpreter, sources.generator)
-        _check_features(sources, ensemble_card.features, network)
-        return Weights(network, card, ensemble, ensemble_card)
-    return _with_published_members(sources, network, card)
-
-
-def _check_sources(sources: Sources) -> None:
-    """Raises ExportError for options that nothing would read."""
-    if sources.mean_latent is not None and sources.generator.suffix == NATIVE:
+def _refuse_unused_options(files: WeightFiles) -> None:
+    """Raises ExportError for an option that these files make meaningless."""
+    if files.mean_latent is not None and files.generator.suffix == NATIVE:
         raise ExportError(
-            f"--mean-latent is given, but {sources.generator} brings its own; leave it out"
+            f"--mean-latent is given, but {files.generator} has its own mean; leave it out"
         )
-    foreign = sources.interpreter is not None and sources.interpreter.suffix != NATIVE
-    for flag, value in (("--recipe", sources.recipe), ("--labels", sources.classes)):
-        if value is not None and not foreign:
+    published = files.interpreter is not None and files.interpreter.suffix != NATIVE
+    for flag, value in (("--recipe", files.recipe), ("--labels", files.classes)):
+        if value is not None and not published:
             raise ExportError(
-                f"{flag} explains an ensemble of model_<k>.pth files; "
+                f"{flag} describes an ensemble of model_<k>.pth files; "
                 + (
-                    f"the card of {sources.interpreter} says all, leave it out"
-                    if sources.interpreter
+                    f"{files.interpreter} has a card that describes it, leave it out"
+                    if files.interpreter
                     else "name one with --interpreter"
                 )
             )
 
 
+def _generator_and_interpreter(files: WeightFiles) -> SourceWeights:
+    network, card = generator_from_path(files.generator, files.mean_latent)
+    if files.interpreter is None:
+        return SourceWeights(network, card, None, None)
+    if files.interpreter.suffix == NATIVE:
+        ensemble, ensemble_card = _native_interpreter(files.interpreter, files.generator)
+        if ensemble_card.features != network.config.features:
+            raise ExportError(
+                f"{files.interpreter} reads {ensemble_card.features} features per pixel; the taps "
+                f"of {files.generator} have {network.config.features}"
+            )
+        return SourceWeights(network, card, ensemble, ensemble_card)
+    return _with_published_interpreter(files, network, card)
+
+
 def _native_interpreter(path: Path, generator: Path) -> tuple[Interpreter, InterpreterCard]:
     ensemble, card = interpreter_from_file(path)
-    found = sha256_of_file(generator)
-    if card.generator_sha256 != found:
+    actual = sha256_of_file(generator)
+    if card.generator_sha256 != actual:
         raise ExportError(
             f"{path} was trained on a generator with SHA-256 {card.generator_sha256}, {generator} "
-            f"has {found}; give that generator, or set generator_sha256 in "
+            f"has {actual}; give that generator, or set generator_sha256 in "
             f"{path.with_suffix('.toml')} if they are the same network"
         )
     return ensemble, card
 
 
-def _check_features(sources: Sources, features: int, network: Generator) -> None:
-    if features != network.config.features:
+def _with_published_interpreter(
+    files: WeightFiles, network: Generator, card: GeneratorCard
+) -> SourceWeights:
+    """The generator, and an ensemble read from a folder of model_<k>.pth by a recipe."""
+    assert files.interpreter is not None
+    if not files.interpreter.exists():
         raise ExportError(
-            f"{sources.interpreter} reads {features} features a pixel; the taps of "
-            f"{sources.generator} have {network.config.features}"
-        )
-
-
-def _with_published_members(sources: Sources, network: Generator, card: GeneratorCard) -> Weights:
-    assert sources.interpreter is not None
-    if not sources.interpreter.exists():
-        raise ExportError(
-            f"{sources.interpreter} does not exist; --interpreter takes a .safetensors with its "
+            f"{files.interpreter} does not exist; --interpreter takes a .safetensors with its "
             "card, or a folder of model_<k>.pth"
         )
-    if sources.recipe is None:
+    if files.recipe is None:
         config = network.config
         matching = ", ".join(matching_recipes(config.features, config.tap_recipe))
         raise ExportError(
-            f"{sources.interpreter} does not say what it reads; give --recipe, a TOML file or one "
-            f"that fits this generator: {matching or 'none of the published does'}"
+            f"{files.interpreter} does not record which features it reads; give --recipe, either "
+            f"a TOML file or a published recipe that fits this generator: {matching or 'none does'}"
         )
-    recipe = recipe_from_name(sources.recipe)
-    if sources.classes is not None:
-        recipe = recipe_with_classes(recipe, sources.classes)
-    members = [(str(path), read_foreign(path)) for path in member_paths(sources.interpreter)]
+    recipe = recipe_from_name(files.recipe)
+    if files.classes is not None:
+        recipe = recipe_with_classes(recipe, files.classes)
+    members = [(str(path), read_foreign(path)) for path in member_paths(files.interpreter)]
     ensemble, ensemble_card = interpreter_from_published(
-        members, recipe, network.config, sha256_of_file(sources.generator)
+        members, recipe, network.config, sha256_of_file(files.generator)
     )
-    return Weights(network, card_with_recipe(card, recipe), ensemble, ensemble_card)
+    return SourceWeights(network, card_with_recipe(card, recipe), ensemble, ensemble_card)
 
 
 def refiner_for_images(
     path: Path, generator: Path, channels: int, spec: LabelSpec
 ) -> RefinerWeights:
-    """Reads a refiner for a generator's images. Raises CheckpointError, ExportError."""
+    """Reads a refiner for images of `channels` channels and the spec's width, made by `generator`.
+
+    Raises CheckpointError, and ExportError if the refiner does not fit them.
+    """
     refiner, card = refiner_from_file(path)
     if card.config.channels != channels:
         raise ExportError(
             f"{path} refines images of {card.config.channels} channels; those of {generator} have "
             f"{channels}"
         )
-    found = sha256_of_file(generator)
-    if card.generator_sha256 not in (None, found):
+    actual = sha256_of_file(generator)
+    if card.generator_sha256 not in (None, actual):
         raise ExportError(
             f"{path} was trained on images of a generator with SHA-256 {card.generator_sha256}, "
-            f"{generator} has {found}; give that generator, or leave generator_sha256 out of "
+            f"{generator} has {actual}; give that generator, or leave generator_sha256 out of "
             f"{path.with_suffix('.toml')} if this one's images look the same"
         )
     if card.width != spec.width:
         raise ExportError(
             f"{path} was trained on images {card.width} pixels wide; this bundle's are "
-            f"{spec.width}. Train it on those: --source HOST:PORT of a service that makes them"
+            f"{spec.width}. Train a refiner on images of that width: `python -m training refiner` "
+            "with --source HOST:PORT of a service that makes them"
         )
     return RefinerWeights(refiner, card, sha256_of_file(path))
 
 
-def facts_from_refiner(weights: RefinerWeights) -> RefinerFacts:
-    """The manifest's refiner section."""
-    card = weights.card
-    kept = card.regulariser
-    return RefinerFacts(
-        weights_sha256=weights.sha256,
-        generator_sha256=card.generator_sha256,
-        width=card.config.width,
-        blocks=card.config.blocks,
-        grain=card.config.grain,
-        grain_seed=card.grain_seed,
-        regulariser=f"{kept.strength:g} x {kept.reduction} of {kept.feature}",
-        shift_px=card.shift_px,
-        structure=card.structure,
-        agreement=card.agreement,
-    )
-
-
 def views_for_generator(path: Path, generator: Path, card: GeneratorCard) -> ViewWeights:
-    """Reads a bank. Raises CheckpointError, ExportError when it is not of this generator."""
-    codes, views = views_from_file(path)
-    found = sha256_of_file(generator)
-    if views.generator_sha256 != found:
+    """Reads a view bank. Raises CheckpointError, and ExportError if it is not this generator's."""
+    codes, bank = views_from_file(path)
+    actual = sha256_of_file(generator)
+    if bank.generator_sha256 != actual:
         raise ExportError(
-            f"{path} has views of a generator with SHA-256 {views.generator_sha256}, {generator} "
-            f"has {found}; give that generator, or make a bank of this one"
+            f"{path} has views of a generator with SHA-256 {bank.generator_sha256}, {generator} "
+            f"has {actual}; give that generator, or make a bank of this one"
         )
-    if views.w_dim != card.config.w_dim:
+    if bank.w_dim != card.config.w_dim:
         raise ExportError(
-            f"{path} has codes of {views.w_dim} values a row; w of {generator} has "
+            f"{path} has codes of {bank.w_dim} values per row; w of {generator} has "
             f"{card.config.w_dim}"
         )
-    if card.view_layers not in (0, views.view_layers):
+    if card.view_layers not in (0, bank.view_layers):
         raise ExportError(
-            f"{path} has codes of {views.view_layers} rows; by the card of {generator} the "
-            f"viewpoint is in {card.view_layers} (view_layers)"
+            f"{path} has codes of {bank.view_layers} rows; the card of {generator} says that the "
+            f"first {card.view_layers} rows of w+ carry the viewpoint (view_layers)"
         )
-    if views.view_layers > 2 * len(card.config.channels):
+    num_ws = 2 * len(card.config.channels)
+    if bank.view_layers > num_ws:
         raise ExportError(
-            f"{path} has codes of {views.view_layers} rows; {generator} has "
-            f"{2 * len(card.config.channels)} rows of w+"
+            f"{path} has codes of {bank.view_layers} rows; {generator} has {num_ws} rows of w+"
         )
-    return ViewWeights(codes, views)
-
-
-def views_from_weights(weights: ViewWeights) -> Views:
-    """The manifest's section."""
-    cameras = weights.card.cameras
-    return Views(
-        codes=len(weights.codes),
-        cameras=None
-        if cameras is None
-        else [
-            Camera(
-                azimuth_deg=camera.azimuth_deg,
-                elevation_deg=camera.elevation_deg,
-                distance=camera.distance,
-                focal=camera.focal,
-            )
-            for camera in cameras
-        ],
-    )
+    return ViewWeights(codes, bank)

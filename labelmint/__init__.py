@@ -1,4 +1,4 @@
-"""Labelled training data from a generator, streamed.
+"""Client of labelmint: streams labelled training images from a server.
 
 from labelmint import Client
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from labelmint.wire.channel import Tls
     from labelmint.wire.retries import Patience
 else:
-    # Names are imported when they are asked for, because the command has something to tell grpc
-    # before grpc is imported, which is no business of programs that import this package.
+    # Names are imported at their first use, because `labelmint.cli` sets an environment variable
+    # of grpc before grpc is imported. Importing the package must not do either.
     def __getattr__(name: str) -> object:
         if name not in (*__all__, *_MODULES):
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from labelmint.batch import Batch
-        from labelmint.client import Client  # and with it all of _MODULES
+        from labelmint.client import Client  # imports all of _MODULES too
         from labelmint.errors import LabelmintError, Refused, Unreachable
         from labelmint.model import Model
         from labelmint.wire.channel import Tls
@@ -40,6 +40,6 @@ else:
 __all__ = [
     "Batch", "Client", "LabelmintError", "Model", "Patience", "Refused", "Tls", "Unreachable",
 ]  # fmt: skip
-# As labelmint.errors, without an import of its own.
+# Submodules that are attributes of the package without an import, as labelmint.errors.
 _MODULES = ("batch", "client", "codec", "errors", "latents", "model", "options")
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""`python -m labelmint` is the command `labelmint`."""
+"""Entry point of `python -m labelmint`, the same as the command `labelmint`."""
 
 import sys
 

@@ -1,6 +1,6 @@
-"""Decoded samples: `Chunk`, what one message brought, and `Batch`, what the caller gets.
+"""Decoded samples: `KeptSamples`, the samples of one message, and `Batch`, what the caller gets.
 
-Enter: SampleBatches from the wire. Leave: batches of exactly the size that was asked for.
+Enter: pb.SampleBatches from the wire. Leave: batches, joined from the samples of messages.
 """
 
 from __future__ import annotations
@@ -19,33 +19,33 @@ from labelmint.v1 import label_service_pb2 as pb
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Batch:
-    """Labelled samples in ascending order of their indices; arrays are read-only.
+    """Labeled samples in ascending order of their indices; arrays are read-only.
 
-    An output that was not asked for, or that the model does not have, is None. H and W are
-    the image's extents for images, the label grid's for the rest. With group_views every n
-    is [objects, views].
+    An output that was not requested, or that the model does not have, is None. H and W are the
+    height and width of the image for images, of the label grid for everything else. With
+    group_views every n is [objects, views].
     """
 
     images: Array | None  # uint8 [n, H, W, 3], RGB
     masks: Array | None  # uint8 [n, H, W], class ids
-    keypoints: Array | None  # float32 [n, K, 3]: x, y in label pixels (centres at +0.5), confidence
-    depth: Array | None  # float16 [n, H, W], in the unit the head was trained in
+    keypoints: Array | None  # float32 [n, K, 3]: x, y in label pixels (centers at +0.5), confidence
+    depth: Array | None  # float16 [n, H, W], in the units the head was trained in
     uncertainty: Array | None  # float32 [n], in nats for segmentation heads
     uncertainty_map: Array | None  # float16 [n, H, W]
     w: Array | None  # float32 [n, num_ws, w_dim], after truncation
-    indices: UInt64s  # [n], raw: before the filter
-    next_index: int  # start_index that continues the stream right after this batch
-    discarded: int  # samples that the filter dropped since the previous batch
-    bundle_id: str  # what made the samples
+    indices: UInt64s  # uint64 [n], raw: counted before the filter
+    next_index: int  # start_index that resumes the stream right after this batch
+    discarded: int  # number of samples rejected since the previous batch
+    bundle_id: str  # bundle that made the samples
     views: Array | None = None  # int32 [n]: code of the view bank; -1: the object's own view
-    cameras: Array | None = None  # float32 [n, 4], in the order of model.Camera; NaN: not known
+    cameras: Array | None = None  # float32 [n, 4], fields of model.Camera; NaN: unknown
 
     def __len__(self) -> int:
-        """Number of samples, or of objects when they are grouped."""
+        """Number of samples; with group_views, of objects."""
         return len(self.indices)
 
     def __repr__(self) -> str:
-        """Arrays by type and shape, not by what is in them."""
+        """The dtype and shape of each array, and the other fields."""
         words = [
             f"{name}={value.dtype}{list(value.shape)}"
             if isinstance(value, np.ndarray)
@@ -70,35 +70,35 @@ FIELDS = {  # output name: field of Batch
 
 
 @dataclass(frozen=True, eq=False)
-class Chunk:
-    """The samples of one message, or a run of them."""
+class KeptSamples:
+    """Samples that passed the server's filter: those of one message, or a run of them."""
 
-    indices: UInt64s  # [n]
-    arrays: dict[str, Array]  # field of Batch: [n, ...]
+    indices: UInt64s  # [n], raw, ascending
+    arrays: dict[str, Array]  # by field of Batch, each [n, ...]
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def rows(self, start: int, stop: int) -> Chunk:
-        """A view of some samples."""
+    def rows(self, start: int, stop: int) -> KeptSamples:
+        """The samples [start, stop), as views of the arrays."""
         arrays = {name: array[start:stop] for name, array in self.arrays.items()}
-        return Chunk(self.indices[start:stop], arrays)
+        return KeptSamples(self.indices[start:stop], arrays)
 
-    def where(self, mask: npt.NDArray[np.bool_]) -> Chunk:
-        """The marked samples; copied only when some are not."""
+    def where(self, mask: npt.NDArray[np.bool_]) -> KeptSamples:
+        """The samples where the mask, [n], is true; copied unless it is true everywhere."""
         if mask.all():
             return self
         arrays = {name: array[mask] for name, array in self.arrays.items()}
-        return Chunk(self.indices[mask], arrays)
+        return KeptSamples(self.indices[mask], arrays)
 
 
-def chunk_from_proto(message: pb.SampleBatch) -> Chunk:
-    """Decodes and checks a message's samples; raises MalformedMessage."""
-    indices = np.array(message.indices, np.uint64)
+def kept_from_proto(proto: pb.SampleBatch) -> KeptSamples:
+    """Decodes and checks the samples of one message; raises MalformedMessage."""
+    indices = np.array(proto.indices, np.uint64)
     if np.any(indices[1:] <= indices[:-1]):
         raise MalformedMessage(f"sample indices {indices.tolist()[:8]}... do not ascend")
     arrays: dict[str, Array] = {}
-    for tensor in message.tensors:
+    for tensor in proto.tensors:
         array = array_from_tensor(tensor)
         try:
             field = FIELDS[name_from_output(tensor.output)]
@@ -107,32 +107,38 @@ def chunk_from_proto(message: pb.SampleBatch) -> Chunk:
         if len(array) != len(indices) or field in arrays:
             raise MalformedMessage(
                 f"{field} has {len(array)} samples; the message has {len(indices)} indices, "
-                "and each output once"
+                "and must have each output once"
             )
         arrays[field] = array
-    return Chunk(indices, arrays)
+    return KeptSamples(indices, arrays)
 
 
-def batch_from_chunks(
-    chunks: Sequence[Chunk],
+def batch_from_kept(
+    samples: Sequence[KeptSamples],
     next_index: int,
     discarded: int,
     bundle_id: str,
 ) -> Batch:
-    """Joins runs of samples, already in order; a single run is not copied."""
-    filled = [chunk for chunk in chunks if len(chunk)] or list(chunks[:1])
-    shapes = [
-        {name: (array.dtype, array.shape[1:]) for name, array in chunk.arrays.items()}
-        for chunk in filled
+    """Joins runs of samples, already in index order; a single run is not copied.
+
+    Raises MalformedMessage when they have different outputs, dtypes or extents.
+    """
+    runs = [kept for kept in samples if len(kept)] or list(samples[:1])
+    layouts = [
+        {name: (array.dtype, array.shape[1:]) for name, array in kept.arrays.items()}
+        for kept in runs
     ]
-    if any(shape != shapes[0] for shape in shapes):
-        raise MalformedMessage(f"outputs changed within a stream: {shapes[0]}, then another")
-    if not filled:
-        filled = [Chunk(np.empty(0, np.uint64), {})]
-    arrays = {name: _joined([chunk.arrays[name] for chunk in filled]) for name in filled[0].arrays}
+    for layout in layouts:
+        if layout != layouts[0]:
+            raise MalformedMessage(
+                f"outputs changed within a stream, from {layouts[0]} to {layout}"
+            )
+    if not runs:
+        runs = [KeptSamples(np.empty(0, np.uint64), {})]
+    arrays = {name: _joined([kept.arrays[name] for kept in runs]) for name in runs[0].arrays}
     return Batch(
         **{field: arrays.get(field) for field in FIELDS.values()},
-        indices=_joined([chunk.indices for chunk in filled]),
+        indices=_joined([kept.indices for kept in runs]),
         next_index=next_index,
         discarded=discarded,
         bundle_id=bundle_id,
@@ -140,6 +146,7 @@ def batch_from_chunks(
 
 
 def _joined(arrays: Sequence[Array]) -> Array:
+    """One read-only array; a single one is returned as it is."""
     joined = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
     joined.flags.writeable = False
     return joined

@@ -1,4 +1,4 @@
-"""The way in: `Client` opens a channel and turns options into batches."""
+"""`Client`: options -> requests to a server or its replicas -> batches and models."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import math
 import time
 import weakref
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
 
-from labelmint.batch import Batch, batch_from_chunks, chunk_from_proto
+from labelmint.batch import Batch, batch_from_kept, kept_from_proto
 from labelmint.errors import error_from_rpc
 from labelmint.model import Model, model_from_proto
 from labelmint.options import (
@@ -26,10 +27,10 @@ from labelmint.options import (
 )
 from labelmint.v1 import label_service_pb2 as pb
 from labelmint.wire.channel import Tls, metadata_from_token
-from labelmint.wire.merge import Marks, Reader, batches_from_readers
+from labelmint.wire.merge import IndexMask, ShardReader, batches_from_readers
 from labelmint.wire.prefetch import Prefetch, Prefetches
-from labelmint.wire.replicas import Replicas, targets_from_argument
-from labelmint.wire.resuming_stream import Opened, Source
+from labelmint.wire.replicas import Replica, Replicas, targets_from_argument
+from labelmint.wire.resuming_stream import OpenedCall, ResumingStream
 from labelmint.wire.retries import Patience, Reconnects, Retries
 from labelmint.wire.sharding import grouped_batch, query_for_groups, subshards
 from labelmint.wire.shared_memory import shared_call
@@ -42,8 +43,9 @@ class Client:
     """A connection to a labelmint service: one server, or its replicas.
 
     Use it as a context manager, and after a fork only in the process that made it. Several
-    streams may run at once, in several threads too. A stream whose server goes away goes on at
-    its position, at the next replica: a line of the logger "labelmint" and `reconnects` tell.
+    streams may run at once, also in several threads. A stream whose server fails is resumed at
+    its position, at the next replica; `reconnects` counts that, and the logger "labelmint" has a
+    line for it.
     """
 
     def __init__(
@@ -61,25 +63,27 @@ class Client:
         """Connects lazily: nothing is sent before the first call.
 
         Args:
-            target: "host:port", several as "host:port,host:port" or a list, taken in turns, or
+            target: "host:port", several as "host:port,host:port" or a list, or
                 "dns:///name:port" for all replicas behind a name. None: the environment's
-                LABELMINT_TARGET.
-            streams: calls that every `stream` is split over, at least 1, so that one reader
-                can use as many replicas.
+                LABELMINT_TARGET. Calls go to several targets in turns: the first call of a
+                shard to target number shard_index modulo their count, others from a random one.
+            streams: number of calls that every `stream` is split into, at least 1, so that one
+                reader can use several replicas.
             token: bearer token. None: the environment's LABELMINT_TOKEN, if any.
             tls: encrypts the channel. None: plain text.
             timeout_s: seconds that `models`, `model` and `generate` may take.
-            patience: how long unreachable or busy servers are waited for.
-            prefetch_bytes: of decoded samples that a stream holds ready, at least; one message
-                for each of its calls is more where that is larger.
-            shared_memory: take the messages of streams through memory shared with a server on
-                this host that runs with --shared-memory; others send them as ever.
+            patience: how long to wait for a server that is unreachable, busy or loading.
+            prefetch_bytes: bytes of decoded samples that a stream receives ahead; at least one
+                message for each of its calls is received, however large.
+            shared_memory: receive the messages of streams through memory shared with a server on
+                this host that runs with --shared-memory; other servers send them over the
+                connection.
 
         Raises:
-            ValueError: no target, or one without a port; a token that is no single word of ASCII;
+            ValueError: no target, or one without a port; a token that is not one word of ASCII;
                 a file of tls that is not PEM; streams under 1, timeout_s not over 0, or
                 prefetch_bytes under 0.
-            TypeError: one of them is of another type.
+            TypeError: an argument has another type.
             OSError: a file of tls cannot be read.
         """
         check_settings(streams, token, tls, patience, prefetch_bytes, timeout_s)
@@ -94,7 +98,7 @@ class Client:
 
     @property
     def reconnects(self) -> int:
-        """How often a call was tried again so far."""
+        """Number of calls repeated so far."""
         return self._reconnects.count
 
     def stream(
@@ -102,31 +106,31 @@ class Client:
         batch_size: int = 16,
         *,
         deadline_s: float | None = None,
-        skip: Marks | None = None,
+        skip: IndexMask | None = None,
         group_views: bool = False,
         **options: Unpack[StreamOptions],
     ) -> Iterator[Batch]:
         """Streams samples in ascending index order, endlessly unless options bound it.
 
-        What it returns can be gone through once; call it again for another pass. Leaving the loop
-        early ends the calls at once. To go on later, pass the same options with start_index =
-        batch.next_index, and count less what was delivered.
+        The iterator it returns can be used once; call it again for another pass. Leaving the loop
+        early ends the calls at once. To resume later, pass the same options with start_index =
+        batch.next_index, and with count reduced by the samples delivered.
 
         Args:
-            batch_size: kept samples in a batch, at least 1; only the last may be short.
-            deadline_s: seconds from the first batch that is asked for until TimedOut, over all
-                calls of the stream. None: none.
-            skip: marks those of indices, uint64 [n], that are left out after they came, as if
-                the filter had discarded them.
+            batch_size: samples in a batch, at least 1; only the last batch may have fewer.
+            deadline_s: seconds after which the stream raises TimedOut, counted from the request
+                for the first batch. None: no deadline.
+            skip: function of raw indices, uint64 [n], that marks with bool [n] the samples to
+                leave out after they were received, as if the filter had rejected them.
             group_views: give the arrays of batches the axes [objects, views_per_object] in place
-                of [n]. batch_size and count are multiples of views_per_object then, indices and
-                ranges whole objects, and a filter comes with filter_sets. A range that begins
+                of [n]. batch_size and count must then be multiples of views_per_object, indices
+                and ranges whole objects, and a filter needs filter_sets. A range that begins
                 within an object begins at the next one.
             options: see `labelmint.options.StreamOptions`.
 
         Raises:
             TypeError, ValueError: at once, for options that cannot be sent.
-            LabelmintError: while iterating; what came before is yielded first.
+            LabelmintError: while iterating, after the samples before the error were yielded.
         """
         query = query_from_options(options)
         check_batch_size(batch_size)
@@ -139,10 +143,14 @@ class Client:
         return (grouped_batch(batch, views) for batch in batches)
 
     def generate(self, **options: Unpack[StreamOptions]) -> Batch:
-        """Makes a few samples in one message; count, end_index, indices or rows bound them.
+        """Returns a few samples, sent in one message.
+
+        Args:
+            options: see `labelmint.options.StreamOptions`; count, end_index, indices or latents
+                must bound the number of samples.
 
         Raises:
-            TypeError, ValueError: options cannot be sent, or bound nothing.
+            TypeError, ValueError: options cannot be sent, or have no bound.
             LabelmintError: the call failed; Refused when the answer could exceed a message.
         """
         query = query_from_options(options)
@@ -153,13 +161,11 @@ class Client:
             )
         request = pb.GenerateSamplesRequest(query=query)
         response: pb.GenerateSamplesResponse = self._call("GenerateSamples", request)
-        chunk = chunk_from_proto(response.batch)
-        return batch_from_chunks(
-            [chunk], response.next_index, response.discarded, response.bundle_id
-        )
+        kept = kept_from_proto(response.batch)
+        return batch_from_kept([kept], response.next_index, response.discarded, response.bundle_id)
 
     def models(self) -> list[Model]:
-        """The served models, by name; raises LabelmintError."""
+        """The served models in ascending order of their names. Raises LabelmintError."""
         response: pb.ListModelsResponse = self._call("ListModels", pb.ListModelsRequest())
         return [model_from_proto(model) for model in response.models]
 
@@ -170,16 +176,18 @@ class Client:
         keep_fraction: float | None = None,
         **sampling: Unpack[SamplingOptions],
     ) -> Model:
-        """One model, with the threshold that keep_fraction means for these sampling options.
+        """One model, with the uncertainty threshold of keep_fraction if that is given.
 
         Args:
-            name: may be left out when the server has only one.
-            keep_fraction: (0, 1]; fills Model.max_uncertainty.
+            name: of the model; may be left out when the server has only one.
+            keep_fraction: share of samples to keep, in (0, 1]; sets Model.max_uncertainty to its
+                threshold for these sampling options.
             sampling: see `labelmint.options.SamplingOptions`.
 
         Raises:
             TypeError, ValueError: keep_fraction is out of range, or an option cannot be sent.
-            LabelmintError: NotFound, or NotReady when not calibrated for these options.
+            LabelmintError: NotFound; or NotReady when the model is not calibrated for these
+                options.
         """
         if keep_fraction is not None:
             check_fraction(keep_fraction)
@@ -194,9 +202,9 @@ class Client:
         return model_from_proto(response.model, limit)
 
     def close(self) -> None:
-        """Ends all streams and their threads, and the connection; harmless when closed.
+        """Ends all streams, their threads and the connection; harmless when closed.
 
-        Streams and calls that run then, and those that come later, raise ClientClosed.
+        Streams and calls that are running, and later ones, raise ClientClosed.
         """
         self._end()
 
@@ -217,30 +225,36 @@ class Client:
         batch_size: int,
         query: pb.SampleQuery,
         deadline_s: float | None,
-        skip: Marks | None,
+        skip: IndexMask | None,
         unit: int = 1,
     ) -> Iterator[Batch]:
-        # A generator, so that no call opens before the first batch is asked for.
+        # A generator, so that no call opens before the first batch is requested.
         deadline = math.inf if deadline_s is None else time.monotonic() + deadline_s
         parts = subshards(query, self._streams)
+        # Shards that several clients read begin at different targets.
+        sharded = query.num_shards > 1
+        turns = self._replicas.turns_from(query.shard_index * self._streams) if sharded else None
+        open_call = partial(self._open_stream, turns)
         readers = []
         for part in parts:
-            source = Source(self._open_stream, part, self._patience, self._reconnects, deadline)
+            source = ResumingStream(open_call, part, self._patience, self._reconnects, deadline)
             prefetch = Prefetch(source, self._prefetch_bytes // len(parts))
             self._prefetches.add(prefetch)
-            readers.append(Reader(prefetch, part.start_index, skip))
+            readers.append(ShardReader(prefetch, part.start_index, skip))
         yield from batches_from_readers(readers, batch_size, query, unit)
 
-    def _open_stream(self, query: pb.SampleQuery, timeout_s: float | None) -> Opened:
+    def _open_stream(
+        self, turns: Iterator[Replica] | None, query: pb.SampleQuery, timeout_s: float | None
+    ) -> OpenedCall:
         options = {"timeout": timeout_s, "metadata": self._metadata}
-        with self._replicas.turn() as replica:
+        with self._replicas.turn(turns) as replica:
             if self._shared_memory:
-                return Opened(shared_call(replica.stub, query, **options), replica.target)
+                return OpenedCall(shared_call(replica.stub, query, **options), replica.target)
             request = pb.StreamSamplesRequest(query=query)
-            return Opened(replica.stub.StreamSamples(request, **options), replica.target)
+            return OpenedCall(replica.stub.StreamSamples(request, **options), replica.target)
 
     def _call(self, method: str, request: Any) -> Any:
-        """The answer of a call that may be made twice. Raises LabelmintError."""
+        """The answer of a call, which is repeated if it fails. Raises LabelmintError."""
         deadline = time.monotonic() + self._timeout_s
         retries = Retries(self._patience, self._reconnects, deadline, self._replicas.closed)
         while True:
@@ -252,7 +266,7 @@ class Client:
                 except grpc.RpcError as error:
                     typed = error_from_rpc(error, replica.target)
                     typed.__cause__ = error
-                    retries.wait(typed, f"asking {method} again")
+                    retries.wait(typed, f"calling {method} again")
 
 
 def check_settings(
@@ -263,7 +277,7 @@ def check_settings(
     prefetch_bytes: int,
     timeout_s: float = 60.0,
 ) -> None:
-    """Raises TypeError, ValueError for what a client cannot be told."""
+    """Raises TypeError, ValueError for settings that a client cannot have."""
     if whole_number("streams", streams) < 1:
         raise ValueError(f"streams {streams} is under 1; give at least one")
     if not real_number("timeout_s", timeout_s) > 0:

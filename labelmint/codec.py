@@ -1,8 +1,8 @@
-"""Tensors on the wire, both ways, and the table of what each output is.
+"""Encoding of arrays as protobuf Tensors, decoding, and the table of outputs.
 
-Enter: numpy arrays (to send) or protobuf Tensors (received, and trusted in nothing). Leave:
-Tensors, or read-only arrays. The service encodes with this file and the client decodes with
-it, so that the format has one truth.
+Enter: numpy arrays to send, or received Tensors, in which every field is checked. Leave: Tensors,
+or read-only arrays. The service encodes with this module and the client decodes with it, so that
+the format is defined once.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from labelmint.v1 import label_service_pb2 as pb
 
 Array = npt.NDArray[Any]
 
-MAX_DECODED_BYTES = 256 << 20  # of one tensor, unless the caller says otherwise
+MAX_DECODED_BYTES = 256 << 20  # default limit for one tensor
 MAX_RANK = 4
 ZSTD_LEVEL = 1  # higher levels cost more time than the bytes they save on masks
 
 
 @dataclass(frozen=True)
 class OutputSpec:
-    """One thing a sample consists of, as `Output` in the proto describes it."""
+    """An output of a sample; `Output` in the proto describes each one."""
 
-    name: str  # in requests, manifests and engines
+    name: str  # as in requests, manifests and engines
     output: pb.Output
     dtype: np.dtype[Any]
-    sample_rank: int  # dimensions of one sample
+    sample_rank: int  # number of dimensions of one sample
 
 
 OUTPUTS: dict[str, OutputSpec] = {
@@ -69,16 +69,16 @@ _TYPE_OF_DTYPE = {dtype: data_type for data_type, dtype in _DTYPE_OF_TYPE.items(
 
 
 def output_from_name(name: str) -> pb.Output:
-    """The Output called name; ValueError lists the known ones."""
+    """The Output of this name; raises ValueError, listing the known names."""
     if name not in OUTPUTS:
-        meant = str(name).removesuffix("s")  # batches call theirs so
+        meant = str(name).removesuffix("s")  # the fields of Batch are plurals
         hint = f"did you mean {meant}?" if meant in OUTPUTS else f"choose from {', '.join(OUTPUTS)}"
         raise ValueError(f"output {name!r} is unknown; {hint}")
     return OUTPUTS[name].output
 
 
 def name_from_output(output: pb.Output) -> str:
-    """The name of an Output; ValueError for OUTPUT_UNSPECIFIED and unknown numbers."""
+    """The name of an Output; raises ValueError for OUTPUT_UNSPECIFIED and unknown numbers."""
     if output not in _SPEC_OF_OUTPUT:
         known = ", ".join(str(number) for number in _SPEC_OF_OUTPUT)
         raise ValueError(f"output {output} is unknown; choose from {known}")
@@ -86,7 +86,7 @@ def name_from_output(output: pb.Output) -> str:
 
 
 def codec_from_name(name: str) -> pb.Codec:
-    """The Codec called name; ValueError lists the known ones."""
+    """The Codec of this name; raises ValueError, listing the known names."""
     if name not in CODECS:
         raise ValueError(f"codec {name!r} is unknown; choose from {', '.join(CODECS)}")
     return CODECS[name]
@@ -97,7 +97,13 @@ def raw_bytes_per_sample(
     sample_shape: Sequence[int],
     dtype: npt.DTypeLike | None = None,
 ) -> int:
-    """Bytes of one sample of an output before packing; dtype None is the output's own."""
+    """Bytes of one uncompressed sample of an output.
+
+    Args:
+        output: the output; raises ValueError if it is unknown.
+        sample_shape: shape of one sample.
+        dtype: type of the elements. None: the type of the output.
+    """
     itemsize = (
         OUTPUTS[name_from_output(output)].dtype if dtype is None else np.dtype(dtype)
     ).itemsize
@@ -109,10 +115,10 @@ def max_packed_bytes_per_sample(
     sample_shape: Sequence[int],
     codec: pb.Codec,
 ) -> int:
-    """What one sample's share of Tensor.data can never exceed, for choosing chunk sizes.
+    """Upper bound of the bytes of one sample in Tensor.data, for choosing chunk sizes.
 
-    ZSTD falls back to RAW where it would not save anything, so its bound is the raw size.
-    JPEG's is libjpeg-turbo's own for 4:2:0: whole 16-pixel blocks and a header.
+    ZSTD: the raw size, because incompressible data is sent as RAW. JPEG: the bound of libjpeg-turbo
+    for 4:2:0, which counts whole blocks of 16 pixels and a header.
     """
     if codec == pb.CODEC_JPEG and output == pb.OUTPUT_IMAGE:
         height, width = (-(-extent // 16) * 16 for extent in sample_shape[:2])
@@ -126,19 +132,19 @@ def tensor_from_array(
     codec: pb.Codec = pb.CODEC_RAW,
     jpeg_quality: int = 90,
 ) -> pb.Tensor:
-    """Packs samples, [n, ...] in any memory order, into one Tensor.
+    """Encodes samples, [n, ...] in any memory order, as one Tensor.
 
-    JPEG applies to uint8 [n, H, W, 3] only, at 4:2:0. A ZSTD frame that is not smaller than
+    JPEG needs uint8 [n, H, W, 3] and subsamples chroma 4:2:0. A ZSTD frame that is no smaller than
     the elements is sent as RAW instead, which every reader accepts.
 
     Raises:
-        ValueError: the dtype has no wire type, or the array does not fit output or codec.
-        MissingExtra: JPEG without the extra.
+        ValueError: the message has no such dtype, or the array does not fit output or codec.
+        MissingExtra: the extra `jpeg` is not installed.
     """
     dtype = array.dtype.newbyteorder("<")
     if dtype not in _TYPE_OF_DTYPE:
         known = ", ".join(kind.name for kind in _TYPE_OF_DTYPE)
-        raise ValueError(f"dtype {array.dtype} has no wire type; convert to one of {known}")
+        raise ValueError(f"dtype {array.dtype} cannot be sent; convert to one of {known}")
     fault = _fault_of_output(output, dtype, array.shape)
     if fault:
         raise ValueError(fault)
@@ -164,15 +170,14 @@ def tensor_from_array(
 
 
 def array_from_tensor(tensor: pb.Tensor, max_bytes: int = MAX_DECODED_BYTES) -> Array:
-    """Unpacks a received Tensor: a read-only array [n, ...]; RAW is not copied.
+    """Decodes a received Tensor to a read-only array [n, ...]; RAW is not copied.
 
-    Nothing about the tensor is believed before it is checked, and no more than the shape's
-    own bytes are ever allocated.
+    All fields are checked first, and no more bytes are allocated than the shape needs.
 
     Raises:
-        MalformedMessage: dtype, shape, codec, length or offsets do not fit together, or the
-            array would exceed max_bytes.
-        MissingExtra: JPEG without the extra.
+        MalformedMessage: dtype, shape, codec, length and offsets do not fit together, or the
+            array is larger than max_bytes.
+        MissingExtra: the extra `jpeg` is not installed.
     """
     dtype = _DTYPE_OF_TYPE.get(tensor.dtype)
     if dtype is None:
@@ -180,9 +185,9 @@ def array_from_tensor(tensor: pb.Tensor, max_bytes: int = MAX_DECODED_BYTES) -> 
     shape = tuple(tensor.shape)
     if not 1 <= len(shape) <= MAX_RANK or 0 in shape[1:]:
         raise MalformedMessage(
-            f"tensor shape {list(shape)} is not 1 to {MAX_RANK} extents, positive but for the first"
+            f"tensor shape {list(shape)} needs 1 to {MAX_RANK} sizes; only the first may be 0"
         )
-    # The extents after the first count even for no samples, lest they overflow a pointer.
+    # As if there were one sample at least: reshape overflows for huge sizes even if n is 0.
     nbytes = dtype.itemsize * math.prod(shape[1:]) * max(shape[0], 1)
     if nbytes > max_bytes:
         raise MalformedMessage(
@@ -195,7 +200,7 @@ def array_from_tensor(tensor: pb.Tensor, max_bytes: int = MAX_DECODED_BYTES) -> 
         return _images_from_jpegs(tensor, shape)
     if len(tensor.offsets):
         raise MalformedMessage(
-            f"codec {tensor.codec} has {len(tensor.offsets)} offsets; only JPEG has any"
+            f"codec {tensor.codec} has {len(tensor.offsets)} offsets; only JPEG has offsets"
         )
     nbytes = dtype.itemsize * math.prod(shape)
     if tensor.codec == pb.CODEC_ZSTD:
@@ -212,7 +217,7 @@ def array_from_tensor(tensor: pb.Tensor, max_bytes: int = MAX_DECODED_BYTES) -> 
 
 
 def _fault_of_output(output: pb.Output, dtype: np.dtype[Any], shape: tuple[int, ...]) -> str:
-    """What is wrong with an array as this output, or nothing."""
+    """Why an array cannot be this output; empty if it can."""
     if output == pb.OUTPUT_UNSPECIFIED:
         return ""
     spec = _SPEC_OF_OUTPUT.get(output)
@@ -222,19 +227,20 @@ def _fault_of_output(output: pb.Output, dtype: np.dtype[Any], shape: tuple[int, 
     channels_fit = channels is None or shape[-1] == channels
     if dtype != spec.dtype or len(shape) != 1 + spec.sample_rank or not channels_fit:
         return (
-            f"{spec.name} is {dtype.name} {list(shape)}; it has to be {spec.dtype.name} of "
-            f"rank {1 + spec.sample_rank}" + (f" with {channels} channels" if channels else "")
+            f"{spec.name} is {dtype.name} {list(shape)}; it has to be {spec.dtype.name} with "
+            f"{1 + spec.sample_rank} dimensions"
+            + (f", the last of size {channels}" if channels else "")
         )
     return ""
 
 
 def _bytes_from_frame(frame: bytes, nbytes: int) -> bytes:
-    """One Zstandard frame of nbytes elements, decompressed."""
-    # zstandard allocates what a frame claims whatever max_output_size says, hence the look first.
+    """Decompresses one Zstandard frame of exactly nbytes bytes."""
+    # zstandard allocates the size in the frame's header, whatever max_output_size is.
     try:
-        claimed = zstandard.get_frame_parameters(frame).content_size
-        if claimed not in (nbytes, zstandard.CONTENTSIZE_UNKNOWN):
-            raise MalformedMessage(f"zstd frame holds {claimed} bytes; the shape takes {nbytes}")
+        header_bytes = zstandard.get_frame_parameters(frame).content_size
+        if header_bytes not in (nbytes, zstandard.CONTENTSIZE_UNKNOWN):
+            raise MalformedMessage(f"zstd frame has {header_bytes} bytes; the shape takes {nbytes}")
         return zstandard.ZstdDecompressor().decompress(
             frame, max_output_size=nbytes, allow_extra_data=False
         )
@@ -264,7 +270,7 @@ def _images_from_jpegs(tensor: pb.Tensor, shape: tuple[int, ...]) -> Array:
             f"JPEG tensor has shape {list(shape)}; it has to be uint8 [n, H, W, 3]"
         )
     offsets, data = list(tensor.offsets), tensor.data
-    # Offsets that do not ascend give empty slices, which no JPEG is.
+    # Descending offsets give empty slices, which do not decode.
     if len(offsets) != shape[0] + 1 or offsets[0] != 0 or offsets[-1] != len(data):
         raise MalformedMessage(
             f"JPEG offsets have to be {shape[0] + 1} ascending positions from 0 to {len(data)}"

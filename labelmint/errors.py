@@ -1,22 +1,22 @@
-"""Everything that labelmint raises on purpose, and the one table from gRPC statuses to it.
+"""Errors of labelmint, and the table from gRPC status codes to them.
 
-    LabelmintError           .next_index is where its stream can go on, or None
+    LabelmintError           .next_index resumes the stream that ended with it, or is None
     |-- MissingExtra         an optional dependency is not installed
-    |-- MalformedMessage     the other side sent bytes that break the contract
-    |-- ClientClosed         Client.close came before the call, or while it ran; or it is a fork's
-    `-- RpcError             the call failed, by itself CANCELLED; .code is the gRPC status
-        |-- Unreachable      UNAVAILABLE: no server, or it is draining; trying again may help
+    |-- MalformedMessage     the server sent a message that breaks the contract
+    |-- ClientClosed         the client was closed before or during the call, or used after a fork
+    `-- RpcError             the call failed; .code is the gRPC status, itself for CANCELLED
+        |-- Unreachable      UNAVAILABLE: no server, or it is loading or draining; retry
         |-- TimedOut         DEADLINE_EXCEEDED
-        |-- Refused          the request cannot succeed as it is
+        |-- Refused          the request cannot succeed unless it is changed
         |   |-- Invalid      INVALID_ARGUMENT
         |   |-- NotFound     NOT_FOUND, UNIMPLEMENTED
         |   |-- NotReady     FAILED_PRECONDITION: the bundle lacks what the request needs
         |   |-- OutOfRange   OUT_OF_RANGE: max_examined reached
         |   |-- Denied       UNAUTHENTICATED, PERMISSION_DENIED
-        |   `-- Exhausted    RESOURCE_EXHAUSTED: a limit; .retry_after_s when time may help
+        |   `-- Exhausted    RESOURCE_EXHAUSTED: a limit; .retry_after_s if a retry may help
         `-- ServerFault      INTERNAL, UNKNOWN, DATA_LOSS and all other codes
 
-A mistake in a call's own arguments that needs no server to see is a plain ValueError.
+Wrong arguments that the client recognizes without a server are plain ValueError and TypeError.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-# The ErrorInfo of a stream that a server ended in good order: nothing is wrong with either.
+# ErrorInfo of a stream that the server ended because of its age, which is no failure.
 STREAM_AGED, ERROR_DOMAIN = "STREAM_AGED", "labelmint.v1"
+_LOADING = "the server is loading"  # in the details of UNAVAILABLE until models are loaded
 _Detail = TypeVar("_Detail", bound=Message)
 
 
@@ -37,8 +38,8 @@ class LabelmintError(Exception):
     """Base of all errors of labelmint.
 
     Attributes:
-        next_index: start_index that continues the stream which ended so, or None; every
-            sample before it was delivered or discarded.
+        next_index: start_index that resumes the stream that ended with this error, or None.
+            All samples before it were delivered or discarded.
     """
 
     next_index: int | None = None
@@ -49,11 +50,11 @@ class MissingExtra(LabelmintError):
 
 
 class MalformedMessage(LabelmintError):
-    """A message breaks the wire contract: wrong dtype, shape, length, offsets or frame."""
+    """A message of the server has a wrong dtype, shape, length, offset or compressed frame."""
 
 
 class ClientClosed(LabelmintError):
-    """The client was closed, before the call or while it ran; in a fork it is, too."""
+    """The client was closed before or during the call, or it belongs to the parent of a fork."""
 
     def __init__(self, message: str = "the client is closed; make another Client") -> None:
         super().__init__(message)
@@ -64,7 +65,7 @@ class RpcError(LabelmintError):
 
     Attributes:
         code: name of the gRPC status code, such as "UNAVAILABLE".
-        retry_after_s: seconds the server asks to wait before trying again, or None.
+        retry_after_s: seconds to wait before a retry, as the server asks; or None.
     """
 
     def __init__(self, message: str, code: str = "", retry_after_s: float | None = None) -> None:
@@ -74,7 +75,7 @@ class RpcError(LabelmintError):
 
 
 class Unreachable(RpcError):
-    """No server answered, or it is draining; trying again may help."""
+    """No server answered, or it is loading or draining; a retry may help."""
 
 
 class TimedOut(RpcError):
@@ -82,11 +83,11 @@ class TimedOut(RpcError):
 
 
 class Refused(RpcError):
-    """The server refused the request; sending it again unchanged cannot help."""
+    """The server refused the request; a retry without a change cannot help."""
 
 
 class Invalid(Refused):
-    """A field of the request is out of range; the message names value, limit and fix."""
+    """A field of the request is out of range; the message has value, limit and fix."""
 
 
 class NotFound(Refused):
@@ -94,23 +95,23 @@ class NotFound(Refused):
 
 
 class NotReady(Refused):
-    """The bundle lacks what the request needs, or is not the pinned one."""
+    """The bundle lacks a feature that the request needs, or is not the pinned bundle."""
 
 
 class OutOfRange(Refused):
-    """The stream examined max_examined samples without filling the request."""
+    """The stream examined max_examined samples without delivering all requested ones."""
 
 
 class Denied(Refused):
-    """The token is missing, wrong, or not allowed to do this."""
+    """The token is missing or wrong, or does not allow this call."""
 
 
 class Exhausted(Refused):
-    """A server limit was reached; retry_after_s is set when waiting may help."""
+    """A limit of the server is reached; retry_after_s is set if a retry may help."""
 
 
 class ServerFault(RpcError):
-    """The server failed in a way that is its own fault."""
+    """The server failed; the request is not at fault."""
 
 
 _CLASSES: dict[grpc.StatusCode, type[RpcError]] = {
@@ -128,22 +129,22 @@ _CLASSES: dict[grpc.StatusCode, type[RpcError]] = {
 }
 
 
-_HINTS = {  # by what grpc says of a connection that failed
+_HINTS = {  # words in a message of grpc about a failed connection: cause and fix
     "CERTIFICATE_VERIFY_FAILED": (
-        "its certificate is of no authority trusted here: give the right authorities"
+        "its certificate is from no trusted authority: give the right authorities (--authorities)"
     ),
     "Hostname Verification": (
-        "its certificate is for another name: give that as server_name (--server-name)"
+        "its certificate is for another name: give that name as server_name (--server-name)"
     ),
-    "WRONG_VERSION_NUMBER": "there is no TLS at this port: leave TLS out, or check the port",
-    "Connection refused": "no server listens there: start one, or check host and port",
-    ": Socket closed": (  # before it was of any use; later it is "(Socket closed)"
-        "the other side closed the connection: check the port, and whether it wants TLS"
+    "WRONG_VERSION_NUMBER": "the port does not speak TLS: leave TLS out, or check the port",
+    "Connection refused": "no server listens on this port: start one, or check host and port",
+    ": Socket closed": (  # during the connection attempt; later grpc writes "(Socket closed)"
+        "the server closed the connection: check the port, and whether it needs TLS"
     ),
-    "HTTP/2": "what listens there is no gRPC server: check the port",
-    "lookup error": "the name has no address: check the target",
+    "HTTP/2": "the port does not speak gRPC: check the port",
+    "lookup error": "the host name has no address: check the target",
     "security handshaker": (
-        "the PEM files are of no use: check authorities, certificate and private key"
+        "the PEM files cannot be used: check authorities, certificate and private key"
     ),
 }
 
@@ -156,12 +157,17 @@ def error_from_rpc(error: grpc.RpcError, target: str) -> RpcError:
         hints = [hint for words, hint in _HINTS.items() if words in message]
         message = "; ".join((f"{target} is unreachable: {message}", *hints[:1]))
     if code is grpc.StatusCode.DEADLINE_EXCEEDED and "Deadline Exceeded" in message:  # grpc's own
-        message = f"the time ran out before {target} was done; give more: timeout_s or deadline_s"
+        message = f"{target} did not finish in time; raise timeout_s or deadline_s"
     return _CLASSES.get(code, ServerFault)(message, code.name, _retry_after_s(error))
 
 
+def is_loading(error: RpcError) -> bool:
+    """Whether a server answered that its models are still loading."""
+    return isinstance(error, Unreachable) and _LOADING in str(error)
+
+
 def ended_by_age(error: grpc.RpcError) -> bool:
-    """Whether the server ended a stream that has been there for as long as streams may."""
+    """Whether the server ended a stream because it reached the maximum age of streams."""
     info = _detail(error, error_details_pb2.ErrorInfo())
     return info is not None and (info.reason, info.domain) == (STREAM_AGED, ERROR_DOMAIN)
 
@@ -174,12 +180,12 @@ def _retry_after_s(error: grpc.RpcError) -> float | None:
 
 
 def _detail(error: grpc.RpcError, empty: _Detail) -> _Detail | None:
-    """Fills the empty detail of that kind; None where there is none."""
+    """Fills `empty` with the status detail of its type; None if the error has none."""
     try:
-        # Whatever a call raises is the call itself, too.
+        # An error raised by a call also has the interface of grpc.Call.
         status = rpc_status.from_call(cast(grpc.Call, error))
         if any(detail.Unpack(empty) for detail in (status.details if status else ())):
             return empty
     except (ValueError, DecodeError):
-        pass  # the details are damaged or contradict the status: they are only a hint
+        pass  # details that are damaged or contradict the status are ignored
     return None

@@ -1,6 +1,7 @@
-"""Latents and classes of a stream, recomputed from (seed, index) by client and service alike.
+"""Random latents, classes and views of a stream, as functions of (seed, index).
 
-Enter: a 64-bit seed, what the numbers are for, and raw sample indices. Leave: float32 rows.
+Enter: a 64-bit seed, the purpose of the numbers, and raw sample indices. Leave: float32 or int32
+rows, the same in client and service.
 
 Words are Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3") with
 key = (seed low, seed high) and counter = (block, purpose, index low, index high); block b
@@ -23,7 +24,7 @@ UInt32s = npt.NDArray[np.uint32]
 UInt64s = npt.NDArray[np.uint64]
 Float32s = npt.NDArray[np.float32]
 
-MAX_MT19937_INDEX = 1_000_000  # exclusive: rows before it are drawn and thrown away
+MAX_MT19937_INDEX = 1_000_000  # exclusive; all rows before an index have to be drawn too
 MAX_MT19937_SEED = 2**32  # exclusive
 
 _MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
@@ -31,11 +32,11 @@ _WEYL = (0x9E3779B9, 0xBB67AE85)
 _ROUNDS = 10
 _LOW = np.uint64(0xFFFFFFFF)
 _HALF = np.uint64(32)
-_CHUNK = 1 << 16  # normals at a time: the working set stays in the cache
+_CHUNK = 1 << 16  # numbers per step, so that the arrays fit into the cache
 
 
 class Purpose(IntEnum):
-    """What a random row is for; rows of different purposes are independent."""
+    """Use of a random row; rows of different purposes are independent."""
 
     OBJECT = 0
     VIEW = 1
@@ -44,7 +45,7 @@ class Purpose(IntEnum):
 
 
 def latents(seed: int, purpose: int, indices: npt.ArrayLike, dim: int) -> Float32s:
-    """Standard normal rows of these indices.
+    """Standard normal latents of these indices.
 
     Args:
         seed: 0 to 2**64 - 1.
@@ -53,8 +54,8 @@ def latents(seed: int, purpose: int, indices: npt.ArrayLike, dim: int) -> Float3
         dim: length of a row, at least 1.
 
     Returns:
-        float32 [n, dim], each row a function of (seed, purpose, index) only, and a prefix of
-        the same row at a larger dim; magnitudes stay under 6.8.
+        float32 [n, dim]. A row depends on (seed, purpose, index) only; a row of a smaller dim is
+        the beginning of it. Magnitudes are under 6.8.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -70,7 +71,7 @@ def latents(seed: int, purpose: int, indices: npt.ArrayLike, dim: int) -> Float3
 
 
 def classes(seed: int, indices: npt.ArrayLike, num_classes: int) -> npt.NDArray[np.int32]:
-    """Classes drawn uniformly per index, for class-conditional generators.
+    """Uniformly random classes of these indices, for class-conditional generators.
 
     Returns:
         int32 [n], 0 to num_classes - 1: the first CLASS word times num_classes, over 2**32.
@@ -86,7 +87,7 @@ def classes(seed: int, indices: npt.ArrayLike, num_classes: int) -> npt.NDArray[
 
 
 def views(seed: int, indices: npt.ArrayLike, codes: int) -> npt.NDArray[np.int32]:
-    """Codes of a view bank drawn uniformly per index, for streams of random views.
+    """Uniformly random codes of a view bank, for streams with view="random".
 
     Returns:
         int32 [n], 0 to codes - 1: the first VIEW word times codes, over 2**32.
@@ -102,7 +103,7 @@ def views(seed: int, indices: npt.ArrayLike, codes: int) -> npt.NDArray[np.int32
 
 
 def random_words(seed: int, purpose: int, indices: UInt64s, blocks: int) -> UInt32s:
-    """The Philox words behind a row: uint32 [n, 4 * blocks]."""
+    """Philox words of these indices: uint32 [n, 4 * blocks]."""
     _check_range("seed", seed, 0, 2**64)
     _check_range("purpose", purpose, 0, 2**32)
     rows = indices[:, None]
@@ -116,7 +117,7 @@ def random_words(seed: int, purpose: int, indices: UInt64s, blocks: int) -> UInt
 
 
 def philox4x32(counter: npt.NDArray[Any], key: tuple[int, int]) -> UInt32s:
-    """Ten rounds of Philox4x32: counter words [4, ...] under 2**32 to uint32 [4, ...]."""
+    """Ten rounds of Philox4x32: counter words [4, ...], each under 2**32, to uint32 [4, ...]."""
     c0, c1, c2, c3 = (word.astype(np.uint64) for word in counter)
     for turn in range(_ROUNDS):
         k0, k1 = (
@@ -130,7 +131,7 @@ def philox4x32(counter: npt.NDArray[Any], key: tuple[int, int]) -> UInt32s:
 
 
 def normals_from_words(words: UInt32s) -> Float32s:
-    """Box and Muller as in the module's head: uint32 [n, 2m] to float32 [n, 2m]."""
+    """Normals by the formula of Box and Muller above: uint32 [n, 2m] to float32 [n, 2m]."""
     uniforms = (words.astype(np.float64) + 0.5) * 2.0**-32  # exact
     radius = np.sqrt(-2.0 * np.log(uniforms[:, 0::2]))
     angle = (2.0 * np.pi) * uniforms[:, 1::2]
@@ -141,11 +142,11 @@ def normals_from_words(words: UInt32s) -> Float32s:
 
 
 class Mt19937Rows:
-    """Rows of numpy.random.RandomState(seed).randn(..., z_dim), the research code's order.
+    """Rows of numpy.random.RandomState(seed).randn(..., z_dim), as the DatasetGAN code draws them.
 
-    That generator cannot jump: row i costs all rows before it (about 10 us each at z_dim
-    512). An instance goes on where it stopped, so ascending indices cost each row once;
-    an earlier index starts over. Not safe for use by several threads at once.
+    MT19937 cannot jump to a row: it has to draw all rows before it, each about 10 us at z_dim 512.
+    An instance keeps its position, so that ascending indices draw each row once; a smaller index
+    starts again from row 0. Not for use by several threads at once.
     """
 
     def __init__(self, seed: int, z_dim: int) -> None:
@@ -153,13 +154,14 @@ class Mt19937Rows:
         _check_range("seed", seed, 0, MAX_MT19937_SEED, "use the philox latent source")
         _check_range("z_dim", z_dim, 1, 2**31)
         self._seed, self._z_dim = seed, z_dim
-        self._next = 0  # the row that the state would draw next
+        self._next = 0  # index of the row that the state draws next
         self._state = np.random.RandomState(seed)
 
     def rows(self, indices: npt.ArrayLike) -> Float32s:
-        """float32 [n, z_dim] of these indices, each under 1,000,000, in any order.
+        """Rows of these indices, in any order: float32 [n, z_dim].
 
-        Raises ValueError for an index out of range. Memory beside the result is bounded.
+        Raises ValueError for an index outside 0 to 999,999. Memory is bounded, apart from the
+        result.
         """
         wanted = uint64_from_indices(indices)
         if len(wanted):
@@ -188,8 +190,8 @@ def latents_mt19937(seed: int, indices: npt.ArrayLike, z_dim: int) -> Float32s:
 
 
 def uint64_from_indices(indices: npt.ArrayLike) -> UInt64s:
-    """Checks that indices are a row of integers from 0 to 2**64 - 1: uint64 [n]."""
-    # numpy would make float64 of a list with integers on both sides of 2**63.
+    """Indices as uint64 [n]; raises ValueError if they are not integers of that range."""
+    # As objects, because numpy converts a list with integers on both sides of 2**63 to float64.
     given = indices if isinstance(indices, np.ndarray) else np.asarray(indices, object)
     integral = given.dtype.kind in "iu" or all(isinstance(i, (int, np.integer)) for i in given.flat)
     if given.ndim != 1 or not integral:

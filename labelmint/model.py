@@ -1,4 +1,4 @@
-"""What a served model can do: `Model`, read from the wire."""
+"""Description of a served model: `Model`, decoded from its protobuf message."""
 
 from __future__ import annotations
 
@@ -18,64 +18,68 @@ from labelmint.v1 import label_service_pb2 as pb
 class LabelClass:
     """A class of the segmentation head."""
 
-    id: int  # in masks
+    id: int  # value in masks
     name: str
     color: tuple[int, int, int]  # RGB, 0 to 255
 
 
 class Camera(NamedTuple):
-    """The camera behind a code of a view bank; nan: not known."""
+    """Camera of a view in the view bank; NaN: unknown."""
 
     azimuth_deg: float  # positive: towards the object's left
     elevation_deg: float  # positive: from above
-    distance: float  # to the object, in its units
-    focal: float  # focal length over image extent
+    distance: float  # from the object's center, in units of the object
+    focal: float  # focal length divided by the extent of the image
 
 
 @dataclass(frozen=True)
 class Model:
-    """What a bundle can do and where it came from; extents are (height, width) in pixels."""
+    """A served bundle: outputs, sizes, classes and origin. Sizes are (height, width) in pixels."""
 
     name: str
     bundle_id: str  # hash of the bundle's content
     family: str  # of the generator
-    outputs: tuple[str, ...]  # what it can deliver
+    outputs: tuple[str, ...]  # available ones, keys of codec.OUTPUTS
     image_size: tuple[int, int]
     label_size: tuple[int, int]  # of masks, depth and uncertainty maps; (0, 0): no heads
     z_dim: int
     w_dim: int
-    num_ws: int  # rows of w+
+    num_ws: int  # number of rows of w+
     num_classes: int  # of a class-conditional generator; 0: unconditional
-    view_layers: int  # first rows of w+ that carry the viewpoint; 0: views are refused
-    truncation_psi: float  # default
-    truncation_cutoff: int  # default, in rows
-    classes: tuple[LabelClass, ...]  # by id; empty: no mask
-    keypoints: tuple[str, ...]  # names in output order; empty: no keypoints
-    skeleton: tuple[tuple[int, int], ...]  # bones, as positions in keypoints
-    score_source: str  # the head that gives the uncertainty; empty: filtering is refused
+    view_layers: int  # number of first rows of w+ that set the viewpoint; 0: no views
+    truncation_psi: float  # default of streams
+    truncation_cutoff: int  # default of streams: number of rows of w+
+    classes: tuple[LabelClass, ...]  # in order of id; empty: no mask
+    keypoints: tuple[str, ...]  # names, in the order of the output; empty: no keypoints
+    skeleton: tuple[tuple[int, int], ...]  # bones, as pairs of positions in `keypoints`
+    score_source: str  # head that gives the uncertainty score; empty: filters are refused
     max_batch_size: int  # of the engine
     engine: str  # such as "onnxruntime-cpu"
-    licences: tuple[str, ...]  # of the weights
-    calibrated: bool  # for the default sampling options
-    refined: bool = False  # by a network behind the generator, which leaves labels as they are
-    view_bank: tuple[Camera, ...] = ()  # by code; empty: it has none
-    max_uncertainty: float | None = None  # the threshold of keep_fraction, when asked for
+    licences: tuple[str, ...]  # license tags of the weights
+    calibrated: bool  # whether keep_fraction works with the default sampling options
+    refined: bool = False  # whether a refiner network edits the images (never the labels)
+    view_bank: tuple[Camera, ...] = ()  # cameras by code; empty: no view bank
+    max_uncertainty: float | None = None  # threshold of the keep_fraction of Client.model
 
     def palette(self) -> npt.NDArray[np.uint8]:
-        """Colours by class id: uint8 [256, 3], black where there is no class."""
+        """RGB colors by class id: uint8 [256, 3], black for ids without a class."""
         palette = np.zeros((256, 3), np.uint8)
         for label in self.classes:
             palette[label.id] = label.color
         return palette
 
     def usual_outputs(self, of_bank: bool) -> list[str]:
-        """What a stream that names no outputs has; `of_bank`: views come from the view bank."""
-        unasked = ("uncertainty_map", "w", *(() if of_bank else ("view", "camera")))
-        return [name for name in self.outputs if name not in unasked]
+        """Outputs of a stream without the option `outputs`.
+
+        Args:
+            of_bank: whether views come from the view bank, see `options.takes_bank`.
+        """
+        on_request = ("uncertainty_map", "w", *(() if of_bank else ("view", "camera")))
+        return [name for name in self.outputs if name not in on_request]
 
     def sample_bytes(self, outputs: Sequence[str]) -> int:
-        """Bytes of one sample with these outputs, before packing; ValueError: unknown output."""
-        extents: dict[str, tuple[int, ...]] = {
+        """Bytes of one uncompressed sample; raises ValueError for an unknown output."""
+        shapes: dict[str, tuple[int, ...]] = {
             "image": (*self.image_size, 3),
             "keypoints": (len(self.keypoints), 3),
             "uncertainty": (),
@@ -84,13 +88,13 @@ class Model:
             "camera": (len(Camera._fields),),
         }
         return sum(
-            raw_bytes_per_sample(output_from_name(name), extents.get(name, self.label_size))
+            raw_bytes_per_sample(output_from_name(name), shapes.get(name, self.label_size))
             for name in outputs
         )
 
 
 def model_from_proto(message: pb.Model, max_uncertainty: float | None = None) -> Model:
-    """The typed form of a Model message; outputs this release does not know are left out."""
+    """The Model of a message; outputs that this release does not know are left out."""
     names = {spec.output: spec.name for spec in OUTPUTS.values()}
     return Model(
         name=message.name,
@@ -132,5 +136,5 @@ def _camera_from_proto(message: pb.Camera) -> Camera:
 
 
 def rgb_from_hex(color: int) -> tuple[int, int, int]:
-    """(red, green, blue) of 0xRRGGBB."""
+    """(red, green, blue) of the number 0xRRGGBB."""
     return (color >> 16) & 255, (color >> 8) & 255, color & 255

@@ -1,7 +1,7 @@
-"""What a caller may ask of a stream: arguments checked and translated to the wire.
+"""Options of a stream: their types, their checks, and the query that is sent to the server.
 
-Enter: keyword options. Leaves: a SampleQuery. Only what the wire cannot express is refused
-here; the server judges the rest, because it knows the model.
+Enter: keyword options. Leaves: a protobuf SampleQuery. Options that the message cannot hold are
+refused here; the server checks the rest, because it knows the model.
 """
 
 from __future__ import annotations
@@ -18,43 +18,6 @@ from labelmint.codec import codec_from_name, output_from_name, tensor_from_array
 from labelmint.latents import uint64_from_indices
 from labelmint.v1 import label_service_pb2 as pb
 
-
-def whole_number(name: str, value: object) -> int:
-    """The value of an option; TypeError names it when it is no whole number."""
-    try:
-        return index(cast(SupportsIndex, value))
-    except TypeError as error:
-        raise TypeError(f"{name} is {value!r}; give a whole number") from error
-
-
-def real_number(name: str, value: object) -> float:
-    """The value of an option; TypeError names it when it is no number. Text is none."""
-    try:
-        if not isinstance(value, (str, bytes)):
-            return float(cast(float, value))
-    except (TypeError, ValueError, OverflowError):
-        pass
-    raise TypeError(f"{name} is {value!r}; give a number")
-
-
-def of_type(name: str, value: object, kind: type, give: str) -> None:
-    """TypeError names an option that is neither None nor of this type."""
-    if value is not None and not isinstance(value, kind):
-        raise TypeError(f"{name} is {value!r}; give {give}")
-
-
-def check_batch_size(batch_size: int) -> None:
-    """Raises TypeError, ValueError."""
-    if whole_number("batch_size", batch_size) < 1:
-        raise ValueError(f"batch_size {batch_size} is under 1; give at least one")
-
-
-def check_fraction(fraction: float) -> None:
-    """Raises ValueError for a keep_fraction that keeps nothing, or more than all, and TypeError."""
-    if not 0 < real_number("keep_fraction", fraction) <= 1:
-        raise ValueError(f"keep_fraction {fraction} is outside (0, 1]; 0.9 keeps most")
-
-
 LATENT_SOURCES: dict[str, pb.LatentSource] = {
     "philox": pb.LATENT_SOURCE_PHILOX,
     "mt19937": pb.LATENT_SOURCE_MT19937,
@@ -67,52 +30,59 @@ VIEW_MODES: dict[str, pb.ViewMode] = {
 
 
 class SamplingOptions(TypedDict, total=False):
-    """Everything besides the bundle and the index that a sample depends on."""
+    """Options that a sample depends on, in addition to the bundle and its index.
+
+    Values of `view`:
+
+        a number    code of the view bank, the same view for all samples
+        "random"    a random view of the view bank for each sample
+        "bank"      the first views_per_object views of the view bank, for each object
+        "drawn"     no view bank: viewpoints from the seed, or the object's own for one view
+        None        "bank" if views_per_object is over 1 and the model has a bank, else "drawn"
+    """
 
     seed: int  # 0 to 2**64 - 1; default 0
-    latent_source: str  # "philox" (default) or "mt19937", the research code's order
+    latent_source: str  # "philox" (default), or "mt19937": the latents of NumPy's RandomState
     truncation_psi: float | None  # 0 to 2; None: the bundle's default
-    truncation_cutoff: int | None  # rows of w+ to truncate; None: the bundle's default
-    class_index: int | None  # for class-conditional generators; None: drawn per index
-    views_per_object: int  # index i is view i mod V of object i div V; default 1
-    # A code of the model's view bank for all samples, "random" for one drawn for each, "bank" for
-    # the bank's first views_per_object ones, "drawn" for none of them; None: with views_per_object
-    # over 1 "bank" where the model has one, else "drawn".
-    view: int | str | None
+    truncation_cutoff: int | None  # number of rows of w+ to truncate; None: the bundle's default
+    class_index: int | None  # for class-conditional generators; None: a random class per index
+    views_per_object: int  # V: index i is view i mod V of object i div V; default 1
+    view: int | str | None  # see above
 
 
 class StreamOptions(SamplingOptions, total=False):
-    """Keyword options of `Client.stream` and `Client.generate`; all may be left out."""
+    """Keyword options of `Client.stream` and `Client.generate`; all are optional."""
 
-    model: str  # name; may be left out when the server has only one
-    bundle_id: str  # refuse any other bundle
+    model: str  # name of the model; optional if the server has only one
+    bundle_id: str  # the server has to serve this bundle, or refuses
 
     # Which samples to deliver
-    keep_fraction: float | None  # (0, 1]: about this share, the least uncertain
-    max_uncertainty: float | None  # at least 0: those with at most this uncertainty
-    filter_sets: bool  # keep or drop whole objects; with views_per_object over 1
+    keep_fraction: float | None  # fraction to keep, (0, 1]: about this share, the least uncertain
+    max_uncertainty: float | None  # highest score of a delivered sample, from 0 up
+    filter_sets: bool  # keep or drop all views of an object together; views_per_object over 1
 
     # Which range of raw indices
-    start_index: int  # first considered; default 0
-    end_index: int  # exclusive; 0: none
-    count: int  # end after so many delivered samples; 0: endless
-    shard_index: int  # this reader, under num_shards; default 0
-    num_shards: int  # readers that share the range; default 1
-    max_examined: int  # OutOfRange after so many examined; 0: none
+    start_index: int  # first index; default 0
+    end_index: int  # end of the range, exclusive; 0: no end
+    count: int  # number of samples to deliver; 0: no limit
+    shard_index: int  # number of this reader, from 0 to num_shards - 1; default 0
+    num_shards: int  # number of readers that share the range; default 1
+    max_examined: int  # OutOfRange after this number of samples, kept or not; 0: no limit
 
-    # Instead of a range; a view of the bank takes the place of the first rows of w+ here too
-    indices: npt.ArrayLike | None  # [n] strictly ascending
-    z: npt.ArrayLike | None  # float32 [n, z_dim], mapped and truncated
-    w: npt.ArrayLike | None  # float32 [n, w_dim], used for every row, untruncated
-    w_plus: npt.ArrayLike | None  # float32 [n, num_ws, w_dim], used as they are
+    # In place of a range: explicit samples. Views of the bank replace the first rows of w+, as
+    # for all samples.
+    indices: npt.ArrayLike | None  # [n], strictly ascending
+    z: npt.ArrayLike | None  # float32 [n, z_dim], to be mapped and truncated
+    w: npt.ArrayLike | None  # float32 [n, w_dim], the same for all rows of w+, not truncated
+    w_plus: npt.ArrayLike | None  # float32 [n, num_ws, w_dim], not truncated
 
     # How to deliver
-    outputs: Sequence[str] | None  # names in codec.OUTPUTS; None: the image and every head
-    codecs: Sequence[str] | None  # acceptable, of "raw", "zstd", "jpeg"; None: raw and zstd
+    outputs: Sequence[str] | None  # keys of codec.OUTPUTS; None: the image and every head
+    codecs: Sequence[str] | None  # accepted ones of "raw", "zstd", "jpeg"; None: raw and zstd
     jpeg_quality: int  # 1 to 100; 0: 90
-    max_message_bytes: int  # 0: 4 MiB less room for headers
-    max_message_samples: int  # 0: the engine's batch
-    weight: int  # share of the engine relative to other streams; 0: 1
+    max_message_bytes: int  # maximum size of a message; 0: 4 MiB minus 16 KiB for headers
+    max_message_samples: int  # maximum number of samples in a message; 0: the engine's batch size
+    weight: int  # share of the engine, relative to other streams; 0: 1
 
 
 _UINT32 = (
@@ -136,14 +106,13 @@ _LATENTS: dict[str, tuple[pb.LatentSpace, int]] = {  # option: space, rank
 
 
 def query_from_options(options: StreamOptions) -> pb.SampleQuery:
-    """The query that asks for exactly these options.
+    """The query with these options.
 
     Raises:
-        TypeError: an option is unknown, then the message has the nearest known one, or a number
-            is not whole, or names are no list.
-        ValueError: options contradict each other or do not fit the wire.
+        TypeError: an option is unknown (the message has the most similar one), or of a wrong type.
+        ValueError: options exclude each other, or a value is out of the range of the message.
     """
-    _check(options, StreamOptions.__annotations__)
+    _check_options(options, StreamOptions.__annotations__)
     query = pb.SampleQuery(
         model=options.get("model", ""),
         bundle_id=options.get("bundle_id", ""),
@@ -174,14 +143,14 @@ def query_from_options(options: StreamOptions) -> pb.SampleQuery:
 
 
 def takes_bank(options: SamplingOptions) -> bool:
-    """Whether views come from the view bank, where the model has one."""
+    """Whether views come from the view bank, if the model has one."""
     view = options.get("view")
     return options.get("views_per_object", 1) > 1 if view is None else view != "drawn"
 
 
 def sampling_from_options(options: SamplingOptions) -> pb.SamplingOptions:
-    """The sampling options alone; raises as query_from_options does."""
-    _check(options, SamplingOptions.__annotations__)
+    """The message of the sampling options; raises as query_from_options does."""
+    _check_options(options, SamplingOptions.__annotations__)
     return _sampling(options)
 
 
@@ -192,7 +161,7 @@ def _sampling(options: SamplingOptions) -> pb.SamplingOptions:
             f"latent_source {source!r} is unknown; choose from {', '.join(LATENT_SOURCES)}"
         )
     view_mode, view = _view(options.get("view"))
-    # None leaves an optional field absent.
+    # A field that is None stays unset in the message.
     return pb.SamplingOptions(
         seed=options.get("seed", 0),
         latent_source=LATENT_SOURCES[source],
@@ -240,7 +209,7 @@ def _filter_from_options(options: StreamOptions) -> pb.Filter:
     return pb.Filter(mode=pb.FILTER_MODE_NONE, filter_sets=sets)
 
 
-def _check(options: Mapping[str, object], known: Collection[str]) -> None:
+def _check_options(options: Mapping[str, object], known: Collection[str]) -> None:
     for name in options:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
@@ -264,7 +233,7 @@ def _check(options: Mapping[str, object], known: Collection[str]) -> None:
 def _names(option: str, options: StreamOptions) -> Sequence[str]:
     names = cast(Mapping[str, object], options).get(option) or ()
     if isinstance(names, str):
-        raise TypeError(f"{option} is {names!r}; give a list, as [{names!r}]")
+        raise TypeError(f"{option} is {names!r}; give a list, for example [{names!r}]")
     of_type(option, names, Collection, "a list of names")
     return cast(Sequence[str], names)
 
@@ -272,9 +241,9 @@ def _names(option: str, options: StreamOptions) -> Sequence[str]:
 def _ascending(indices: npt.ArrayLike) -> list[int]:
     rows = uint64_from_indices(indices)
     if not len(rows):
-        raise ValueError("indices are empty; leave them out for a range")
+        raise ValueError("indices is empty; leave it out to stream a range")
     if np.any(rows[1:] <= rows[:-1]):
-        raise ValueError("indices have to ascend strictly; give np.unique(indices)")
+        raise ValueError("indices must be strictly ascending; give np.unique(indices)")
     listed: list[int] = rows.tolist()
     return listed
 
@@ -283,9 +252,51 @@ def _tensor_from_rows(name: str, rows: object, rank: int) -> pb.Tensor:
     try:
         array = np.asarray(rows, np.float32)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} is no array of numbers: {error}") from error
+        raise ValueError(f"{name} is not an array of numbers: {error}") from error
     if array.ndim != rank or not array.size:
         raise ValueError(
-            f"{name} has shape {list(array.shape)}; it has to be of rank {rank} and not empty"
+            f"{name} has shape {list(array.shape)}; give {rank} dimensions and at least one row"
         )
     return tensor_from_array(array)
+
+
+def whole_number(name: str, value: object) -> int:
+    """The value of an option as int; raises TypeError, naming the option, if it is no integer."""
+    try:
+        return index(cast(SupportsIndex, value))
+    except TypeError as error:
+        raise TypeError(f"{name} is {value!r}; give a whole number") from error
+
+
+def real_number(name: str, value: object) -> float:
+    """The value of an option as float; raises TypeError for other types, text included."""
+    try:
+        if not isinstance(value, (str, bytes)):
+            return float(cast(float, value))
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise TypeError(f"{name} is {value!r}; give a number")
+
+
+def of_type(name: str, value: object, kind: type, give: str) -> None:
+    """Raises TypeError for an option that is neither None nor of this type.
+
+    Args:
+        name, value: the option.
+        kind: its type.
+        give: words of the message that describe a right value.
+    """
+    if value is not None and not isinstance(value, kind):
+        raise TypeError(f"{name} is {value!r}; give {give}")
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Raises TypeError for no integer, ValueError for a batch size under 1."""
+    if whole_number("batch_size", batch_size) < 1:
+        raise ValueError(f"batch_size {batch_size} is under 1; give at least one")
+
+
+def check_fraction(fraction: float) -> None:
+    """Raises TypeError for no number, ValueError for a keep_fraction outside (0, 1]."""
+    if not 0 < real_number("keep_fraction", fraction) <= 1:
+        raise ValueError(f"keep_fraction {fraction} is outside (0, 1]; give for example 0.9")

@@ -1,7 +1,7 @@
-"""The panels of a contact sheet: one sample's image or label, drawn at a given size.
+"""Panels of a contact sheet: pictures of one sample's image or label.
 
-Enter: arrays as a `Batch` has them, and an extent (width, height) in pixels. Leave: Pillow
-images of that extent. Needs the extra `cli`.
+Enter: arrays of a `Batch`, and a size (height, width) in pixels. Leave: Pillow images of that size.
+Needs the extra `cli`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from labelmint.codec import Array
 
 Color = tuple[int, int, int]
 
-HEAT: tuple[Color, ...] = (  # dark to light, evenly spaced
+HEAT: tuple[Color, ...] = (  # evenly spaced, dark to light; for uncertainty
     (0, 0, 4),
     (58, 9, 99),
     (150, 38, 103),
@@ -24,7 +24,7 @@ HEAT: tuple[Color, ...] = (  # dark to light, evenly spaced
     (252, 165, 10),
     (252, 255, 164),
 )
-RANGE: tuple[Color, ...] = (
+RANGE: tuple[Color, ...] = (  # for depth
     (68, 1, 84),
     (59, 82, 139),
     (33, 145, 140),
@@ -39,35 +39,44 @@ _JOINTS: tuple[Color, ...] = (
     (106, 127, 255),
     (214, 111, 255),
 )
-_WIDTH_PX = 192  # of a panel, about: small images grow by a whole factor
-_MASK_WEIGHT = 0.6  # of the class colour over the image
-_MIN_CONFIDENCE = 0.05  # a keypoint under this is not drawn
-_SMOOTH = 3  # lines are drawn so many times larger, then averaged
+_WIDTH_PX = 192  # of a panel, roughly: small images are enlarged by an integer factor
+_MASK_WEIGHT = 0.6  # opacity of the class colors over the image
+_MIN_CONFIDENCE = 0.05  # of a keypoint that is drawn
+_SMOOTH = 3  # lines are drawn 3 times larger, then averaged
 
 
-def extent_from_images(images: Array) -> tuple[int, int]:
-    """The (width, height) in pixels at which to draw images, [n, H, W, 3]."""
+def size_from_images(images: Array) -> tuple[int, int]:
+    """Size (height, width) in pixels of the panels of images, [n, H, W, 3]."""
     height, width = images.shape[1:3]
     panel_width = width * max(1, _WIDTH_PX // width) if width < _WIDTH_PX else _WIDTH_PX
-    return panel_width, max(1, round(panel_width * height / width))
+    return max(1, round(panel_width * height / width)), panel_width
 
 
-def panel_from_image(image: Array, extent: tuple[int, int]) -> Image.Image:
-    """uint8 [H, W, 3] at this extent: whole pixels when it grows, averages when it shrinks."""
+def panel_from_image(image: Array, size: tuple[int, int]) -> Image.Image:
+    """An image, uint8 [H, W, 3], enlarged by nearest neighbor or reduced by box averages."""
     picture = Image.fromarray(np.ascontiguousarray(image))
-    grows = extent[0] >= picture.width
-    return picture.resize(extent, Image.Resampling.NEAREST if grows else Image.Resampling.BOX)
+    grows = size[1] >= picture.width
+    return picture.resize(
+        (size[1], size[0]), Image.Resampling.NEAREST if grows else Image.Resampling.BOX
+    )
 
 
 def panel_from_mask(
     mask: Array,
     image: Array,
     palette: npt.NDArray[np.uint8],
-    extent: tuple[int, int],
+    size: tuple[int, int],
 ) -> Image.Image:
-    """The classes of mask, uint8 [H, W], in their colours over the image, with outlines."""
-    under = panel_from_image(image, extent)
-    classes = np.asarray(Image.fromarray(mask).resize(extent, Image.Resampling.NEAREST))
+    """A mask, uint8 [H, W], in the colors of its classes over the image, with dark outlines.
+
+    Args:
+        mask, image: the sample, uint8 [H, W] and [H, W, 3]; their sizes may differ.
+        palette: RGB by class id, uint8 [256, 3].
+        size: (height, width) of the panel.
+    """
+    under = panel_from_image(image, size)
+    resized = Image.fromarray(mask).resize((size[1], size[0]), Image.Resampling.NEAREST)
+    classes = np.asarray(resized)
     over = Image.blend(under, Image.fromarray(palette[classes]), _MASK_WEIGHT)
     pixels = np.array(over)
     edge = np.zeros(classes.shape, bool)
@@ -82,12 +91,20 @@ def panel_from_keypoints(
     skeleton: Sequence[tuple[int, int]],
     image: Array,
     grid: tuple[int, int],
-    extent: tuple[int, int],
+    size: tuple[int, int],
 ) -> Image.Image:
-    """Keypoints, float32 [K, 3] in pixels of grid (height, width), and bones over the image."""
-    under = panel_from_image(image, extent)
-    canvas = Image.blend(under, Image.new("RGB", extent, (24, 24, 28)), 0.35)
-    canvas = canvas.resize((extent[0] * _SMOOTH, extent[1] * _SMOOTH), Image.Resampling.NEAREST)
+    """Keypoints and bones over the image.
+
+    Args:
+        keypoints: float32 [K, 3]: x, y in pixels of the grid, confidence.
+        skeleton: bones, as pairs of keypoint numbers.
+        image: uint8 [H, W, 3].
+        grid: (height, width) that the coordinates refer to.
+        size: (height, width) of the panel.
+    """
+    under = panel_from_image(image, size)
+    canvas = Image.blend(under, Image.new("RGB", under.size, (24, 24, 28)), 0.35)
+    canvas = canvas.resize((size[1] * _SMOOTH, size[0] * _SMOOTH), Image.Resampling.NEAREST)
     draw = ImageDraw.Draw(canvas)
     points = keypoints[:, :2].astype(np.float64) / (grid[1], grid[0]) * canvas.size
     seen = (keypoints[:, 2] >= _MIN_CONFIDENCE) & np.isfinite(points).all(axis=1)
@@ -100,7 +117,7 @@ def panel_from_keypoints(
         x, y = points[number].tolist()
         box = (x - reach, y - reach, x + reach, y + reach)
         draw.ellipse(box, _JOINTS[number % len(_JOINTS)], (16, 16, 20), _SMOOTH)
-    return canvas.resize(extent, Image.Resampling.BOX)
+    return canvas.resize((size[1], size[0]), Image.Resampling.BOX)
 
 
 def panel_from_values(
@@ -108,9 +125,9 @@ def panel_from_values(
     low: float,
     high: float,
     scale: Sequence[Color],
-    extent: tuple[int, int],
+    size: tuple[int, int],
 ) -> Image.Image:
-    """Numbers [H, W] from low to high in the colours of a scale; not finite ones are grey."""
+    """Numbers, [H, W], in the colors of a scale from low to high; non-finite ones are gray."""
     finite = np.isfinite(values)
     shade = (np.where(finite, values, low).astype(np.float64) - low) / max(high - low, 1e-12)
     place = np.clip(shade, 0, 1)
@@ -118,16 +135,16 @@ def panel_from_values(
     channels = [np.interp(place, anchors, channel) for channel in zip(*scale, strict=True)]
     pixels = np.stack(channels, axis=-1).round().astype(np.uint8)
     pixels[~finite] = 128
-    return panel_from_image(pixels, extent)
+    return panel_from_image(pixels, size)
 
 
-def panel_from_depth(depth: Array, low: float, high: float, extent: tuple[int, int]) -> Image.Image:
-    """Depth [H, W] from low to high, dark to light; not finite ones are grey.
+def panel_from_depth(depth: Array, low: float, high: float, size: tuple[int, int]) -> Image.Image:
+    """Depth, [H, W], from low to high as dark to light; non-finite values are gray.
 
-    Colours follow the inverse of positive depths, so that a wall far behind leaves most of them to
-    what is before it.
+    Positive depths are colored by their inverse, so that a distant background does not take most of
+    the color scale.
     """
     if low <= 0:
-        return panel_from_values(depth, low, high, RANGE, extent)
+        return panel_from_values(depth, low, high, RANGE, size)
     known = np.where(np.isfinite(depth), depth.astype(np.float64), np.nan)
-    return panel_from_values(-1 / np.maximum(known, low), -1 / low, -1 / high, RANGE, extent)
+    return panel_from_values(-1 / np.maximum(known, low), -1 / low, -1 / high, RANGE, size)

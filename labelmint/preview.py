@@ -1,7 +1,7 @@
-"""Contact sheet: what a stream's samples look like, beside their labels.
+"""Contact sheet of a batch: images and their labels.
 
-Enter: a batch and its model. Leaves: a Pillow image with a column for every sample and a row
-for everything that the batch has. Needs the extra `cli`.
+Enter: a batch and its model. Leaves: a Pillow image with one column per sample and one row per
+output. Needs the extra `cli`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from labelmint.batch import Batch
 from labelmint.codec import Array
 from labelmint.model import LabelClass, Model
 
-_COLUMNS = 8  # further samples go into another band below
+_COLUMNS = 8  # per band; further samples go into bands below
 _GAP, _MARGIN, _TITLES, _HEAD, _CAPTION = 6, 20, 128, 52, 24  # pixels
-_MIN_WIDTH = 560  # the headline needs it
+_MIN_WIDTH = 560  # room for the headline
 _PAPER, _INK, _FAINT = (250, 250, 247), (32, 33, 36), (112, 114, 120)
 
 
@@ -27,32 +27,31 @@ _PAPER, _INK, _FAINT = (250, 250, 247), (32, 33, 36), (112, 114, 120)
 class _Row:
     title: str
     note: str  # under the title
-    panel: Callable[[int], Image.Image]  # of the n-th sample
+    panel: Callable[[int], Image.Image]  # of sample n of the batch
     caption: Callable[[int], str] | None = None  # under the panel
 
 
 def sheet_from_batch(batch: Batch, model: Model) -> Image.Image:
-    """Draws a batch: image, mask, keypoints, depth and uncertainty, as far as it has them.
+    """Draws the images, masks, keypoints, depth and uncertainty of a batch, whichever it has.
 
-    All samples of a sheet share one colour scale for depth and one for uncertainty.
+    All samples share one color scale for depth and one for uncertainty.
 
     Raises:
         ValueError: the batch is empty or has no images.
     """
     if batch.images is None or not len(batch):
         raise ValueError(
-            f"batch has {len(batch)} samples with outputs other than images; a sheet needs at "
-            "least one sample and its image"
+            f"the batch has {len(batch)} samples but no images; add image to the outputs"
             if batch.images is None
-            else "batch has 0 samples; a sheet needs at least one"
+            else "the batch has 0 samples; a sheet needs at least one"
         )
-    extent = panels.extent_from_images(batch.images)
-    rows = _rows(batch, batch.images, model, extent)
+    size = panels.size_from_images(batch.images)
+    rows = _rows(batch, batch.images, model, size)
     columns = min(len(batch), _COLUMNS)
-    heights = [extent[1] + _GAP + (_CAPTION if row.caption else 0) for row in rows]
+    heights = [size[0] + _GAP + (_CAPTION if row.caption else 0) for row in rows]
     bands = -(-len(batch) // columns)
     band_height = sum(heights) + 2 * _GAP
-    width = max(_MIN_WIDTH, 2 * _MARGIN + _TITLES + columns * (extent[0] + _GAP) - _GAP)
+    width = max(_MIN_WIDTH, 2 * _MARGIN + _TITLES + columns * (size[1] + _GAP) - _GAP)
     legend = _legend(_shown_classes(batch, model), width - 2 * _MARGIN)
     sheet = Image.new("RGB", (width, _HEAD + bands * band_height + legend.height), _PAPER)
     draw = ImageDraw.Draw(sheet)
@@ -65,69 +64,69 @@ def sheet_from_batch(batch: Batch, model: Model) -> Image.Image:
             draw.multiline_text((_MARGIN, top + 24), row.note, _FAINT, _font(12), spacing=4)
             for column in range(min(columns, len(batch) - band * columns)):
                 sample = band * columns + column
-                left = _MARGIN + _TITLES + column * (extent[0] + _GAP)
+                left = _MARGIN + _TITLES + column * (size[1] + _GAP)
                 sheet.paste(row.panel(sample), (left, top))
                 if row.caption:
-                    place = (left + 1, top + extent[1] + 3)
+                    place = (left + 1, top + size[0] + 3)
                     draw.text(place, row.caption(sample), _INK, _font(13))
             top += height
     sheet.paste(legend, (_MARGIN, sheet.height - legend.height))
     return sheet
 
 
-def _rows(batch: Batch, images: Array, model: Model, extent: tuple[int, int]) -> list[_Row]:
+def _rows(batch: Batch, images: Array, model: Model, size: tuple[int, int]) -> list[_Row]:
     def image(n: int) -> Image.Image:
-        return panels.panel_from_image(images[n], extent)
+        return panels.panel_from_image(images[n], size)
 
     def image_caption(n: int) -> str:
         return f"#{batch.indices[n]}"
 
     rows = [_Row("image", "{1} x {0} px".format(*images.shape[1:3]), image, image_caption)]
     if batch.masks is not None:
-        rows.append(_mask_row(batch.masks, images, model, extent))
+        rows.append(_mask_row(batch.masks, images, model, size))
     if batch.keypoints is not None:
-        rows.append(_keypoint_row(batch.keypoints, images, model, extent))
+        rows.append(_keypoint_row(batch.keypoints, images, model, size))
     if batch.depth is not None:
-        rows.append(_depth_row(batch.depth, extent))
+        rows.append(_depth_row(batch.depth, size))
     if batch.uncertainty_map is not None:
-        rows.append(_uncertainty_row(batch.uncertainty_map, extent))
+        rows.append(_uncertainty_row(batch.uncertainty_map, size))
     if batch.uncertainty is not None:
         rows[-1] = _with_scores(rows[-1], batch.uncertainty)
     return rows
 
 
-def _mask_row(masks: Array, images: Array, model: Model, extent: tuple[int, int]) -> _Row:
+def _mask_row(masks: Array, images: Array, model: Model, size: tuple[int, int]) -> _Row:
     def panel(n: int) -> Image.Image:
-        return panels.panel_from_mask(masks[n], images[n], model.palette(), extent)
+        return panels.panel_from_mask(masks[n], images[n], model.palette(), size)
 
     return _Row("mask", f"{len(model.classes)} classes", panel)
 
 
-def _keypoint_row(keypoints: Array, images: Array, model: Model, extent: tuple[int, int]) -> _Row:
+def _keypoint_row(keypoints: Array, images: Array, model: Model, size: tuple[int, int]) -> _Row:
     grid = model.label_size if all(model.label_size) else images.shape[1:3]
 
     def panel(n: int) -> Image.Image:
         return panels.panel_from_keypoints(
-            keypoints[n], model.skeleton, images[n], (grid[0], grid[1]), extent
+            keypoints[n], model.skeleton, images[n], (grid[0], grid[1]), size
         )
 
     return _Row("keypoints", f"{keypoints.shape[1]} points", panel)
 
 
-def _depth_row(depth: Array, extent: tuple[int, int]) -> _Row:
+def _depth_row(depth: Array, size: tuple[int, int]) -> _Row:
     low, high = _low_high(depth, 0.5, 99.5)
 
     def panel(n: int) -> Image.Image:
-        return panels.panel_from_depth(depth[n], low, high, extent)
+        return panels.panel_from_depth(depth[n], low, high, size)
 
     return _Row("depth", f"{low:.3g} to {high:.3g}", panel)
 
 
-def _uncertainty_row(values: Array, extent: tuple[int, int]) -> _Row:
+def _uncertainty_row(values: Array, size: tuple[int, int]) -> _Row:
     high = _low_high(values, 0, 99.5)[1]
 
     def panel(n: int) -> Image.Image:
-        return panels.panel_from_values(values[n], 0, high, panels.HEAT, extent)
+        return panels.panel_from_values(values[n], 0, high, panels.HEAT, size)
 
     return _Row("uncertainty", f"0 to {high:.3g}", panel)
 
@@ -141,7 +140,7 @@ def _with_scores(row: _Row, scores: Array) -> _Row:
 
 
 def _low_high(values: Array, low: float, high: float) -> tuple[float, float]:
-    """Percentiles of the finite values, so that single pixels do not flatten the rest."""
+    """Two percentiles of the finite values, as ends of a color scale without the outliers."""
     finite = values[np.isfinite(values)].astype(np.float32)
     if not len(finite):
         return 0.0, 1.0
@@ -164,7 +163,7 @@ def _shown_classes(batch: Batch, model: Model) -> list[LabelClass]:
 
 
 def _legend(classes: list[LabelClass], width: int) -> Image.Image:
-    """Swatches and names in as many lines as they need."""
+    """Colors and names of classes, in lines of at most `width` pixels."""
     font, line_height = _font(13), 24
     places: list[tuple[int, int]] = []
     left = top = 0
@@ -184,7 +183,7 @@ def _legend(classes: list[LabelClass], width: int) -> Image.Image:
 
 
 def _line(text: str) -> str:
-    """A name as one line: Pillow refuses to measure others, and a server may send anything."""
+    """A name as one line. Names come from a server, and Pillow cannot measure several lines."""
     return "".join(letter if letter.isprintable() else " " for letter in text)
 
 

@@ -1,12 +1,19 @@
-"""Serves bundles: engines in, a filtered and resumable stream of labelled samples out.
+"""Serves bundles over gRPC: runs engines and sends filtered, resumable streams of labelled samples.
 
-A request walks down: rpc (proto -> Query) -> sampler (which indices) -> scheduler (whose rows
-next) -> compute (rows -> arrays, on the engine's thread) -> delivery (arrays -> chunks) ->
-encoding (chunks -> message bytes) -> rpc. Policy holds no tensors, the engine no policy.
+The way of a request:
+
+rpc         SampleQuery message -> checked Query
+sampler     Query -> the sample indices to examine
+scheduler   indices of all open streams -> the rows of the next engine batch
+compute     rows -> arrays, on the engine's thread
+delivery    arrays -> kept samples in index order
+encoding    kept samples -> message bytes, which rpc sends
+
+The scheduler decides without touching tensors; engines compute without deciding anything.
 """
 
 import os
 
-# Its lines are neither ours nor JSON, such as those for each caller that speaks no TLS to a port
-# that does. It looks at this once, while it is imported.
+# gRPC writes log lines in its own format, for example for every caller without TLS on a TLS port.
+# It reads this variable once, when it is imported.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")

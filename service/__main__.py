@@ -1,4 +1,4 @@
-"""python -m service run | health: serve bundles, or ask a server whether it serves."""
+"""python -m service run | health: serve bundles, or check that a server is serving."""
 
 import asyncio
 import sys
@@ -8,6 +8,7 @@ from typing import Any
 import click
 import grpc
 
+from service.config import Config
 from service.errors import StartError
 from service.flags import config_from_flags, option, takes_server_flags
 from service.logs import set_up_logging
@@ -18,15 +19,19 @@ HEALTH_TIMEOUT_S = 5.0
 _READ = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-@click.group()
+@click.group(context_settings={"max_content_width": 100})
 def main() -> None:
-    """Serves labelled samples from bundles over gRPC."""
+    """Serve labelled samples from bundles over gRPC."""
 
 
 @main.command()
 @takes_server_flags
 def run(**flags: Any) -> None:
-    """Serves bundles until SIGTERM; streams then end so that clients can resume elsewhere."""
+    """Run a server until SIGTERM.
+
+    Prints one line on standard output when the server is ready. On SIGTERM, open streams end such
+    that clients can resume them at another server.
+    """
     config = config_from_flags(flags)
     set_up_logging(flags["log_format"], flags["log_level"])
     keep_freed_memory()
@@ -38,12 +43,27 @@ def run(**flags: Any) -> None:
 
 
 @main.command()
-@option("--target", default="127.0.0.1:50051", metavar="HOST:PORT", help="The server to ask.")
-@option("--tls-authorities", type=_READ, help="TLS: PEM authorities to trust the server by.")
-@option("--tls-client-certificate", type=_READ, help="Mutual TLS: PEM certificate to show.")
-@option("--tls-client-key", type=_READ, help="Mutual TLS: PEM key of that certificate.")
+@option("--target", default=Config.listen, metavar="HOST:PORT", help="Address of the server.")
+@option(
+    "--tls-authorities",
+    type=_READ,
+    help="PEM file of CA certificates to verify the server with. Implies TLS.",
+)
+@option(
+    "--tls-client-certificate",
+    type=_READ,
+    help="PEM file with the client certificate to show (mutual TLS). Needs --tls-client-key.",
+)
+@option(
+    "--tls-client-key",
+    type=_READ,
+    help="PEM file with the private key of the client certificate.",
+)
 def health(target: str, **files: Path | None) -> None:
-    """Exits 0 when the server at TARGET serves, 1 when it does not."""
+    """Check that a server is ready to serve.
+
+    Prints its gRPC health status. Exits with 0 if it is SERVING, else with 1.
+    """
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
     with _channel_to(target, **files) as channel:
@@ -65,7 +85,7 @@ def _channel_to(
     tls_client_key: Path | None,
 ) -> grpc.Channel:
     files = (tls_authorities, tls_client_key, tls_client_certificate)
-    if bool(tls_client_certificate) != bool(tls_client_key):  # grpc aborts the process
+    if bool(tls_client_certificate) != bool(tls_client_key):  # gRPC would abort the process
         raise click.UsageError(
             "mutual TLS needs both --tls-client-certificate and --tls-client-key"
         )

@@ -1,6 +1,6 @@
-"""One engine batch: draws of several streams -> w+ rows -> one run -> each stream's outcome.
+"""One engine batch: draws of several streams -> w+ rows -> one engine run -> filtered rows.
 
-Pure of threads and queues, see compute. A failure stays with the stream whose rows cause it.
+No threads and no queues here, see compute. A failure ends only the stream whose rows cause it.
 """
 
 import time
@@ -16,32 +16,34 @@ from engines.errors import DeviceLost, NotFiniteError
 from engines.protocol import Engine, EngineResult, Mapping
 from engines.sampling import view_numbers, ws_from_indices, ws_from_latents
 from engines.signature import UNCERTAINTY
-from service.delivery import Arrays, Outcome, Stream
+from service.delivery import Arrays, FilteredRows, Stream
 from service.metrics import ModelMetrics
 from service.query import Query
 from service.scheduler import Draw
 
-W, VIEW, CAMERA = "w", "view", "camera"  # outputs that the sampler gives, not the engine
-Settled = tuple[Stream, Outcome]
+W, VIEW, CAMERA = "w", "view", "camera"  # outputs that come from the sampler, not the engine
+StreamRows = tuple[Stream, FilteredRows]
 
 
 @dataclass(frozen=True)
-class Part:
-    """One stream's rows of a batch."""
+class EngineRows:
+    """One stream's rows of an engine batch, ready to run."""
 
     stream: Stream
     first: int  # ordinal of the first row
     ws: NDArray[np.float32]  # [n, num_ws, w_dim]
-    views: Arrays  # VIEW and CAMERA of the rows, as far as the bundle has them
+    views: Arrays  # VIEW [n] and CAMERA [n, 4], those that the bundle has
     since: float  # when the rows began to wait
 
-    def head(self, rows: int) -> "Part":
-        """The first so many rows."""
+    def head(self, rows: int) -> "EngineRows":
+        """The first `rows` rows."""
         views = {name: array[:rows] for name, array in self.views.items()}
         return replace(self, ws=self.ws[:rows], views=views)
 
 
-def part_from_draw(stream: Stream, draw: Draw, mapping: Mapping, bundle: Bundle) -> Part:
+def engine_rows_from_draw(
+    stream: Stream, draw: Draw, mapping: Mapping, bundle: Bundle
+) -> EngineRows:
     """Draws the latents, or takes the caller's, and maps them. Raises EngineError."""
     query, generator = stream.query, bundle.manifest.generator
     indices = query.plan.indices(draw.first, draw.count)
@@ -50,16 +52,16 @@ def part_from_draw(stream: Stream, draw: Draw, mapping: Mapping, bundle: Bundle)
             mapping, generator, query.options, indices, stream.mt19937, bundle.views
         )
     else:
-        row = int(indices[0])  # rows that a caller brings are never sharded
+        row = int(indices[0])  # the caller's rows are never sharded, so they follow each other
         rows = query.latents.rows[row : row + draw.count]
         ws = ws_from_latents(
             mapping, generator, query.options, query.latents.space, rows, row, bundle.views
         )
-    return Part(stream, draw.first, ws, _views(query, indices, bundle), draw.since)
+    return EngineRows(stream, draw.first, ws, _views(query, indices, bundle), draw.since)
 
 
 def _views(query: Query, indices: NDArray[np.uint64], bundle: Bundle) -> Arrays:
-    """VIEW and CAMERA of these indices; the latter NaN where no code of the bank is used."""
+    """VIEW and CAMERA of these indices; CAMERA is NaN for views that are no code of the bank."""
     bank = bundle.views
     if bank is None:
         return {}
@@ -72,36 +74,38 @@ def _views(query: Query, indices: NDArray[np.uint64], bundle: Bundle) -> Arrays:
     return {VIEW: numbers, CAMERA: bank.cameras[numbers]}
 
 
-def outcomes_from_parts(
-    engine: Engine, parts: Sequence[Part], metrics: ModelMetrics
-) -> list[Settled]:
-    """Runs all rows together; when that fails each part alone, so that it fails alone.
+def run_engine(
+    engine: Engine, batch: Sequence[EngineRows], metrics: ModelMetrics
+) -> list[StreamRows]:
+    """Runs all rows in one batch; if that fails, each stream's rows on their own.
 
-    Raises DeviceLost, which is no part's fault.
+    Raises DeviceLost, which no stream's rows cause.
     """
     try:
-        return _split(parts, _run(engine, parts, metrics))
+        return _split(batch, _run(engine, batch, metrics))
     except DeviceLost:
         raise
     except Exception as error:
-        if len(parts) > 1:
-            return [s for part in parts for s in outcomes_from_parts(engine, [part], metrics)]
+        if len(batch) > 1:
+            return [result for rows in batch for result in run_engine(engine, [rows], metrics)]
+        (rows,) = batch
         if isinstance(error, NotFiniteError):
-            return _outcomes_up_to_fault(engine, parts[0], error, metrics)
-        return [(parts[0].stream, failed_outcome(parts[0].first, error))]
+            return _run_up_to_fault(engine, rows, error, metrics)
+        return [(rows.stream, failed_rows(rows.first, error))]
 
 
-def failed_outcome(first: int, error: Exception) -> Outcome:
-    """The stream ends before this ordinal."""
-    return Outcome(first, 0, np.empty(0, np.intp), {}, 0.0, error)
+def failed_rows(first: int, error: Exception) -> FilteredRows:
+    """No rows, and an error that ends the stream before ordinal `first`."""
+    return FilteredRows(first, 0, np.empty(0, np.intp), {}, 0.0, error)
 
 
-def _run(engine: Engine, parts: Sequence[Part], metrics: ModelMetrics) -> EngineResult:
-    ws = np.concatenate([part.ws for part in parts]) if len(parts) > 1 else parts[0].ws
+def _run(engine: Engine, batch: Sequence[EngineRows], metrics: ModelMetrics) -> EngineResult:
+    """One engine run; rejected rows are gone from its result, see engines.protocol."""
+    ws = np.concatenate([rows.ws for rows in batch]) if len(batch) > 1 else batch[0].ws
     limits = np.concatenate(
-        [np.full(len(part.ws), part.stream.query.max_uncertainty, np.float32) for part in parts]
+        [np.full(len(rows.ws), rows.stream.query.max_uncertainty, np.float32) for rows in batch]
     )
-    wanted = {output.name for part in parts for output in part.stream.query.outputs}
+    wanted = {output.name for rows in batch for output in rows.stream.query.outputs}
     outputs = tuple(name for name in engine.outputs if name in wanted)
     started = time.monotonic()
     result = engine.run(ws, limits, outputs)
@@ -111,39 +115,42 @@ def _run(engine: Engine, parts: Sequence[Part], metrics: ModelMetrics) -> Engine
     arrays = dict(result.arrays)
     if W in wanted:
         arrays[W] = ws[result.sample]
-    for name in parts[0].views.keys() & wanted:
-        arrays[name] = np.concatenate([part.views[name] for part in parts])[result.sample]
+    for name in batch[0].views.keys() & wanted:
+        arrays[name] = np.concatenate([rows.views[name] for rows in batch])[result.sample]
     return EngineResult(result.sample, arrays)
 
 
-def _split(parts: Sequence[Part], result: EngineResult) -> list[Settled]:
-    """Each stream's share. Shares are copied, so that a slow reader keeps alive only its own."""
-    outcomes, start = [], 0
-    for part in parts:
-        low, high = np.searchsorted(result.sample, [start, start + len(part.ws)])
-        rows = result.sample[low:high].astype(np.intp) - start
-        names = [output.name for output in part.stream.query.outputs]
+def _split(batch: Sequence[EngineRows], result: EngineResult) -> list[StreamRows]:
+    """Each stream's share, copied, so that a slow reader keeps only its own samples alive."""
+    results, start = [], 0  # start: row of the batch
+    for rows in batch:
+        low, high = np.searchsorted(result.sample, [start, start + len(rows.ws)])
+        passed = result.sample[low:high].astype(np.intp) - start
+        names = [output.name for output in rows.stream.query.outputs]
         arrays = {name: result.arrays[name][low:high] for name in names}
-        if len(parts) > 1:
+        if len(batch) > 1:
             arrays = {name: array.copy() for name, array in arrays.items()}
-        outcome = Outcome(part.first, len(part.ws), rows, arrays, part.since)
-        outcomes.append((part.stream, outcome))
-        start += len(part.ws)
-    return outcomes
+        filtered = FilteredRows(rows.first, len(rows.ws), passed, arrays, rows.since)
+        results.append((rows.stream, filtered))
+        start += len(rows.ws)
+    return results
 
 
-def _outcomes_up_to_fault(
-    engine: Engine, part: Part, error: NotFiniteError, metrics: ModelMetrics
-) -> list[Settled]:
-    """What comes before the first bad row is still good, wherever batches happen to begin."""
+def _run_up_to_fault(
+    engine: Engine, rows: EngineRows, error: NotFiniteError, metrics: ModelMetrics
+) -> list[StreamRows]:
+    """Delivers the rows before the first faulty one, so that batch boundaries make no difference.
+
+    The stream ends before the faulty row.
+    """
     good = min(error.rows, default=0)
-    index = int(part.stream.query.plan.indices(part.first + good, 1)[0])
+    index = int(rows.stream.query.plan.indices(rows.first + good, 1)[0])
     fault = NotFiniteError(
         f"the {UNCERTAINTY} of index {index} is not finite, the model fails at this sample; "
-        "start after it to go on without it",
+        "start after it to continue without it",
         (good,),
     )
-    settled = [(part.stream, failed_outcome(part.first + good, fault))]
+    results = [(rows.stream, failed_rows(rows.first + good, fault))]
     if good:
-        settled = outcomes_from_parts(engine, [part.head(good)], metrics) + settled
-    return settled
+        results = run_engine(engine, [rows.head(good)], metrics) + results
+    return results

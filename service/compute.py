@@ -1,8 +1,8 @@
-"""Draws batches for one engine and runs them: its thread, and the queue of batches before it.
+"""Prepares engine batches for one engine and runs them: its thread, and the batch that waits.
 
-Shortly before a run ends, the next batch is drawn and its latents are mapped, so early that the
-engine need not wait, and no earlier: a small request that comes while a run is under way finds
-room in the very next batch. Streams that ended meanwhile are dropped before the engine sees them.
+Shortly before a run ends, the next batch is drawn and its latents are mapped: early enough that
+the engine need not wait, and no earlier, so that a small request which comes during a run is part
+of the next batch. Streams that ended meanwhile are dropped before the engine sees their rows.
 """
 
 import asyncio
@@ -10,53 +10,30 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 from engines.errors import DeviceLost
 from engines.protocol import Engine
-from service.batch import Part, Settled, failed_outcome, outcomes_from_parts, part_from_draw
+from service.batch import EngineRows, StreamRows, engine_rows_from_draw, failed_rows, run_engine
 from service.delivery import Stream
 from service.models import ServedModel
 from service.scheduler import Draw
 from service.tracing import Tracing
 
-RECENT = 8  # runs and draws to judge by
+RECENT = 8  # number of runs and of draws that predict the next one
 MARGIN_S = 0.005  # for an event loop that is busy with messages
 
 
-class Pace:
-    """Recent durations of one engine's runs and of the drawing in front of it.
+@dataclass(frozen=True)
+class _Prepared:
+    """An engine batch before its run."""
 
-    Times are in seconds, on one clock.
-    """
-
-    def __init__(self) -> None:
-        self._run_s: dict[int, deque[float]] = defaultdict(lambda: deque(maxlen=RECENT))
-        self._draw_s: deque[float] = deque(maxlen=RECENT)
-        self._run_ends = 0.0
-
-    def drew(self, seconds: float) -> None:
-        """Drawing and mapping a batch took so long."""
-        self._draw_s.append(seconds)
-
-    def run_begins(self, rows: int, now: float) -> None:
-        """The engine has a batch of so many rows."""
-        self._run_ends = now + min(self._run_s[rows], default=0.0)
-
-    def run_ended(self, rows: int, seconds: float) -> None:
-        """The batch took so long."""
-        self._run_s[rows].append(seconds)
-
-    def wait_s(self, now: float) -> float:
-        """How long drawing may still wait; 0 after a run of a size that is new."""
-        lead_s = max(self._draw_s, default=0.0) + MARGIN_S
-        return max(0.0, self._run_ends - lead_s - now)
-
-
-Batch = tuple[list[Part], list[Settled]]  # rows to run, and streams whose latents failed
+    batch: list[EngineRows]
+    failed: list[StreamRows]  # streams whose latents could not be mapped
 
 
 class Compute:
-    """Works for one model on one engine until cancelled; a context manager."""
+    """Works for one model on one engine until cancelled; close it afterwards."""
 
     def __init__(self, engine: Engine, model: ServedModel, tracing: Tracing) -> None:
         self._engine, self._model, self._tracing = engine, model, tracing
@@ -64,11 +41,13 @@ class Compute:
         self._pace = Pace()
 
     async def run(self) -> None:
-        """Returns when the device is lost, with the model told; an exception from here is a bug,
-        and the end of the server."""
-        ahead: asyncio.Queue[Batch] = asyncio.Queue()
-        place = asyncio.Semaphore(1)  # one batch may wait in front of the engine
-        works = (self._prepare(ahead, place), self._compute(ahead, place))
+        """Prepares and runs batches; returns when the device is lost, after telling the model.
+
+        Any other exception from here is a bug, and ends the server.
+        """
+        queue: asyncio.Queue[_Prepared] = asyncio.Queue()
+        slot = asyncio.Semaphore(1)  # one batch may wait in front of the engine
+        works = (self._prepare_batches(queue, slot), self._run_batches(queue, slot))
         tasks = [asyncio.ensure_future(work) for work in works]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -83,51 +62,84 @@ class Compute:
         """Waits for the run under way, then ends the thread."""
         self._engine_thread.shutdown()
 
-    async def _prepare(self, ahead: asyncio.Queue[Batch], place: asyncio.Semaphore) -> None:
+    async def _prepare_batches(
+        self, queue: asyncio.Queue[_Prepared], slot: asyncio.Semaphore
+    ) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            await place.acquire()
+            await slot.acquire()
             await asyncio.sleep(self._pace.wait_s(time.monotonic()))
             draws = await self._model.draws(self._engine.batch_sizes[-1])
             began = time.monotonic()
             streams = [self._model.streams[draw.lane] for draw in draws]
-            batch = await loop.run_in_executor(
-                self._model.mapping_thread, self._batch, draws, streams
+            prepared = await loop.run_in_executor(
+                self._model.mapping_thread, self._prepared, draws, streams
             )
             self._pace.drew(time.monotonic() - began)
-            ahead.put_nowait(batch)
+            queue.put_nowait(prepared)
 
-    async def _compute(self, ahead: asyncio.Queue[Batch], place: asyncio.Semaphore) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            parts, settled = await ahead.get()
-            now = time.monotonic()
-            parts = [part for part in parts if part.stream.lane.wanted(now)]
-            rows = sum(len(part.ws) for part in parts)
-            self._pace.run_begins(rows, now)
-            place.release()
-            if parts:
-                try:
-                    settled += await loop.run_in_executor(
-                        self._engine_thread,
-                        outcomes_from_parts, self._engine, parts, self._model.metrics,
-                    )  # fmt: skip
-                except DeviceLost as error:
-                    return self._model.lose(error)
-                self._pace.run_ended(rows, time.monotonic() - now)
-                shares = [(part.stream.span, len(part.ws), part.since) for part in parts]
-                self._tracing.engine_run(self._model.name, shares, now, time.monotonic())
-            for stream, outcome in settled:
-                stream.settle(outcome)
-                self._model.scheduler.wake(stream.lane, time.monotonic())
-
-    def _batch(self, draws: Sequence[Draw], streams: Sequence[Stream]) -> Batch:
-        parts: list[Part] = []
-        failed: list[Settled] = []
+    def _prepared(self, draws: Sequence[Draw], streams: Sequence[Stream]) -> _Prepared:
+        """Maps the latents of all draws; runs on the mapping thread."""
+        batch: list[EngineRows] = []
+        failed: list[StreamRows] = []
         mapping, bundle = self._model.mapping, self._model.bundle
         for draw, stream in zip(draws, streams, strict=True):
             try:
-                parts.append(part_from_draw(stream, draw, mapping, bundle))
+                batch.append(engine_rows_from_draw(stream, draw, mapping, bundle))
             except Exception as error:  # ends its own stream, see errors
-                failed.append((stream, failed_outcome(draw.first, error)))
-        return parts, failed
+                failed.append((stream, failed_rows(draw.first, error)))
+        return _Prepared(batch, failed)
+
+    async def _run_batches(self, queue: asyncio.Queue[_Prepared], slot: asyncio.Semaphore) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            prepared = await queue.get()
+            now = time.monotonic()
+            batch = [rows for rows in prepared.batch if rows.stream.lane.is_live(now)]
+            size = sum(len(rows.ws) for rows in batch)
+            self._pace.run_begins(size, now)
+            slot.release()
+            results = list(prepared.failed)
+            if batch:
+                try:
+                    results += await loop.run_in_executor(
+                        self._engine_thread,
+                        run_engine, self._engine, batch, self._model.metrics,
+                    )  # fmt: skip
+                except DeviceLost as error:
+                    return self._model.lose(error)
+                self._pace.run_ended(size, time.monotonic() - now)
+                shares = [(rows.stream.span, len(rows.ws), rows.since) for rows in batch]
+                self._tracing.engine_run(self._model.name, shares, now, time.monotonic())
+            for stream, filtered in results:
+                stream.add(filtered)
+                self._model.scheduler.wake(stream.lane, time.monotonic())
+
+
+class Pace:
+    """Predicts when to draw the next batch, from recent durations of one engine's runs and draws.
+
+    Times are in seconds, all on the caller's clock.
+    """
+
+    def __init__(self) -> None:
+        self._run_s: dict[int, deque[float]] = defaultdict(lambda: deque(maxlen=RECENT))
+        self._draw_s: deque[float] = deque(maxlen=RECENT)
+        self._run_ends = 0.0
+
+    def drew(self, seconds: float) -> None:
+        """Records how long drawing and mapping a batch took."""
+        self._draw_s.append(seconds)
+
+    def run_begins(self, rows: int, now: float) -> None:
+        """Records that the engine has a batch of `rows` rows, and predicts its end."""
+        self._run_ends = now + min(self._run_s[rows], default=0.0)
+
+    def run_ended(self, rows: int, seconds: float) -> None:
+        """Records how long a batch of `rows` rows took."""
+        self._run_s[rows].append(seconds)
+
+    def wait_s(self, now: float) -> float:
+        """How long drawing may still wait; 0 when no run of that size was measured yet."""
+        lead_s = max(self._draw_s, default=0.0) + MARGIN_S
+        return max(0.0, self._run_ends - lead_s - now)

@@ -1,8 +1,12 @@
-"""Outcomes of engine batches, in any order -> resumable chunks of one stream, in index order."""
+"""One stream's samples between the engine and the wire: filtered rows -> resumable messages.
+
+Enter: `FilteredRows`, one for each draw, in whatever order engines finish. Leave: `Message`s of
+`KeptSamples`, in index order.
+"""
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,58 +18,81 @@ from service.sampler import Plan
 from service.scheduler import Lane
 from service.tracing import INVALID_SPAN, Span
 
-HEARTBEAT_EXAMINED = 256  # an empty message at the latest after so many indices,
-HEARTBEAT_S = 1.0  # or so many seconds
+# A message without samples (a heartbeat) is sent once this many indices were examined since the
+# last message, or after this time without a message.
+HEARTBEAT_EXAMINED = 256
+HEARTBEAT_S = 1.0
 
 Arrays = dict[str, NDArray[np.generic]]
-Positions = NDArray[np.intp]
+Offsets = NDArray[np.intp]
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of ordinals first to first + count - 1 of a stream."""
+class FilteredRows:
+    """What the engine and its filter made of a draw: ordinals first to first + count - 1."""
 
     first: int
     count: int
-    rows: Positions  # those that passed the filter, counted from first, ascending
-    arrays: Arrays  # of those rows, by output name
+    passed: Offsets  # rows that passed the filter, counted from `first`, ascending
+    arrays: Arrays  # outputs of the passed rows by name, each [len(passed), ...]
     since: float  # when these rows began to wait for the engine
-    error: Exception | None = None
+    error: Exception | None = None  # ends the stream before ordinal `first`
 
 
 @dataclass(frozen=True)
-class Piece:
-    """Samples of one outcome."""
+class KeptSamples:
+    """Samples that passed the filter and are delivered, all from one draw.
 
-    arrays: Arrays
-    picks: Positions  # which of the arrays' samples, ascending
-    ordinals: list[int]
-    indices: NDArray[np.uint64]
-    since: float
+    They share the arrays of their FilteredRows; nothing is copied until a message is encoded.
+    """
 
-    def split(self, size: int) -> tuple["Piece", "Piece"]:
+    arrays: Arrays  # by output name, each [passed rows, ...]
+    picks: Offsets  # rows of the arrays that are these samples, ascending
+    ordinals: list[int]  # ordinal of each sample
+    indices: NDArray[np.uint64]  # raw index of each sample
+    since: float  # as in FilteredRows
+
+    def __len__(self) -> int:
+        return len(self.picks)
+
+    def split(self, size: int) -> tuple["KeptSamples", "KeptSamples"]:
         """The first `size` samples, and the others."""
         return self._slice(slice(0, size)), self._slice(slice(size, None))
 
-    def _slice(self, s: slice) -> "Piece":
-        return Piece(self.arrays, self.picks[s], self.ordinals[s], self.indices[s], self.since)
+    def _slice(self, s: slice) -> "KeptSamples":
+        return KeptSamples(
+            self.arrays, self.picks[s], self.ordinals[s], self.indices[s], self.since
+        )
 
 
 @dataclass(frozen=True)
-class Chunk:
-    """What one message says; without pieces, a heartbeat."""
+class Message:
+    """What one StreamSamplesResponse says; a heartbeat when it has no samples."""
 
-    pieces: tuple[Piece, ...]
-    next_index: int
-    discarded: int
+    kept: tuple[KeptSamples, ...]
+    next_index: int  # raw index at which to resume after this message
+    discarded: int  # number of examined samples that were rejected since the last message
 
     @property
     def size(self) -> int:
-        return sum(len(piece.picks) for piece in self.pieces)
+        """Number of samples."""
+        return _total(self.kept)
 
 
 class Stream:
-    """One stream's undelivered samples and its position; lives on the event loop."""
+    """The position of one stream and its undelivered samples; used on the event loop only.
+
+    Positions are ordinals, in this order; each moves to the right:
+
+      plan.first    reported       decided         arrived          lane.drawn      plan.stop
+          |------------|--------------|---------------|-----------------|---------------|
+          | sent in a  | kept or      | filtered, but | with the engine,| not drawn yet |
+          | message    | rejected,    | their object  | or filtered     |               |
+          |            | not sent yet | is incomplete | ("early")       |               |
+
+    A row is early when rows before it have not arrived. Without filter_sets an object is one row,
+    and `decided` is where `arrived` is, until the count is reached.
+    """
 
     def __init__(
         self,
@@ -77,77 +104,76 @@ class Stream:
         self.query, self.lane, self.span = query, lane, span
         self.mt19937 = mt19937  # the stream's own position in that sequence
         self._plan = query.plan
-        self._early: dict[int, Outcome] = {}  # arrived before their turn, by first ordinal
-        self._arrived = self._plan.first  # outcomes of ordinals under this were taken in
-        self._undecided: list[Outcome] = []  # those with views of an object that is not whole yet
-        self._pieces: deque[Piece] = deque()
-        self._frontier = self._plan.first  # ordinals under this are decided
-        self._told = self._plan.first  # ordinals under this were in a chunk
+        self._early: dict[int, FilteredRows] = {}  # by first ordinal
+        self._arrived = self._plan.first
+        self._undecided: list[FilteredRows] = []  # those that reach past `decided`
+        self._decided = self._plan.first
+        self._kept: deque[KeptSamples] = deque()  # between `reported` and `decided`
+        self._reported = self._plan.first
         self._error: Exception | None = None
         self._changed = asyncio.Event()
 
     @property
     def complete(self) -> bool:
-        """Whether everything asked for is decided."""
-        return self._frontier >= self._plan.stop or self.counted
+        """Whether every requested sample is kept or rejected."""
+        return self._decided >= self._plan.stop or self.count_reached
 
     @property
-    def counted(self) -> bool:
+    def count_reached(self) -> bool:
         """Whether `count` samples were kept."""
         return 0 < self.query.count <= self.lane.kept
 
     @property
     def finished(self) -> bool:
-        """Whether everything asked for is in chunks."""
-        return self.complete and not self._pieces and self._told == self._frontier
+        """Whether the stream is complete and all of it is in messages."""
+        return self.complete and not self._kept and self._reported == self._decided
 
-    def settle(self, outcome: Outcome) -> None:
-        """Takes in one outcome; whatever is behind an error or the count is dropped."""
-        self._early[outcome.first] = outcome
-        while not self._error and not self.counted and self._arrived in self._early:
+    def add(self, filtered: FilteredRows) -> None:
+        """Takes the filtered rows of one draw; rows behind an error or the count are dropped."""
+        self._early[filtered.first] = filtered
+        while not self._error and not self.count_reached and self._arrived in self._early:
             self._take_in(self._early.pop(self._arrived))
         self._changed.set()
 
     def stop(self, error: Exception) -> None:
-        """Ends the stream before its next message; what was not sent is dropped."""
-        self._pieces.clear()
+        """Ends the stream before its next message; samples that were not sent are dropped."""
+        self._kept.clear()
         self._error = error
         self._changed.set()
 
-    async def next_chunk(self, size: int) -> Chunk | None:
-        """The next chunk of at most `size` samples, or a heartbeat; None at the end.
+    async def next_message(self, size: int) -> Message | None:
+        """The next message of at most `size` samples, or a heartbeat; None at the end.
 
-        Raises what ended the stream early.
+        Raises the error that ended the stream early.
         """
         await self._wait_for(self._has_news, HEARTBEAT_S)
-        if not self._pieces:
-            self._check()
+        if not self._kept:
+            self._raise_error()
             if self.finished:
                 return None
-            return self._chunk([], min(self._frontier, self._told + HEARTBEAT_EXAMINED))
-        taken = self._take_pieces(size)
-        return self._chunk(taken, taken[-1].ordinals[-1] + 1 if self._pieces else self._frontier)
+            return self._message([], min(self._decided, self._reported + HEARTBEAT_EXAMINED))
+        kept = self._take_kept(size)
+        return self._message(kept, kept[-1].ordinals[-1] + 1 if self._kept else self._decided)
 
     async def wait_complete(self) -> None:
-        """Returns when everything asked for is decided; raises what ended the stream early."""
+        """Returns when the stream is complete; raises the error that ended it early."""
         await self._wait_for(lambda: self.complete or self._error is not None, None)
-        self._check()
+        self._raise_error()
 
-    def rest(self) -> Chunk:
-        """All samples there are, in one chunk."""
-        pieces, self._pieces = list(self._pieces), deque()
-        return self._chunk(pieces, self._frontier)
+    def rest(self) -> Message:
+        """All samples not yet in a message, in one message."""
+        kept, self._kept = list(self._kept), deque()
+        return self._message(kept, self._decided)
 
-    def sent(self, chunk: Chunk) -> None:
-        """The chunk's samples no longer count against the window."""
-        self.lane.unsent -= chunk.size
+    def sent(self, message: Message) -> None:
+        """Frees the message's samples from the stream's window."""
+        self.lane.unsent -= message.size
 
-    def _chunk(self, pieces: list[Piece], upto: int) -> Chunk:
-        """These samples, and everything under `upto` examined."""
-        examined = self._plan.examined(upto) - self._plan.examined(self._told)
-        self._told = upto
-        kept = sum(len(piece.picks) for piece in pieces)
-        return Chunk(tuple(pieces), self._plan.next_index(upto), examined - kept)
+    def _message(self, kept: list[KeptSamples], stop: int) -> Message:
+        """A message of these samples that reports every ordinal under `stop`."""
+        examined = self._plan.examined(stop) - self._plan.examined(self._reported)
+        self._reported = stop
+        return Message(tuple(kept), self._plan.next_index(stop), examined - _total(kept))
 
     async def _wait_for(self, condition: Callable[[], bool], timeout_s: float | None) -> None:
         """Returns when the condition holds, or after the timeout."""
@@ -160,86 +186,115 @@ class Stream:
             except asyncio.TimeoutError:
                 return
 
-    def _check(self) -> None:
-        """Raises what ended the stream early."""
+    def _raise_error(self) -> None:
         if self._error:
             raise self._error
 
     def _has_news(self) -> bool:
-        silent = self._frontier - self._told >= HEARTBEAT_EXAMINED
-        return bool(self._pieces or self._error or self.complete or silent)
+        heartbeat_due = self._decided - self._reported >= HEARTBEAT_EXAMINED
+        return bool(self._kept or self._error or self.complete or heartbeat_due)
 
-    def _take_pieces(self, size: int) -> list[Piece]:
-        taken: list[Piece] = []
-        while self._pieces and size > 0:
-            piece = self._pieces.popleft()
-            if len(piece.picks) > size:
-                piece, rest = piece.split(size)
-                self._pieces.appendleft(rest)
-            taken.append(piece)
-            size -= len(piece.picks)
+    def _take_kept(self, size: int) -> list[KeptSamples]:
+        """Removes up to `size` samples, the first ones."""
+        taken: list[KeptSamples] = []
+        while self._kept and size > 0:
+            kept = self._kept.popleft()
+            if len(kept) > size:
+                kept, rest = kept.split(size)
+                self._kept.appendleft(rest)
+            taken.append(kept)
+            size -= len(kept)
         return taken
 
-    def _take_in(self, outcome: Outcome) -> None:
-        if outcome.error:
-            self._error = outcome.error
+    def _take_in(self, filtered: FilteredRows) -> None:
+        """Moves `arrived` behind these rows, and `decided` to the last object boundary there."""
+        if filtered.error:
+            self._error = filtered.error
             return
-        self._arrived += outcome.count
-        self._undecided.append(outcome)
-        decided = self._arrived // self._plan.unit * self._plan.unit
-        pieces = _decided_pieces(self._plan, self._undecided, self._frontier, decided)
-        self._undecided = [o for o in self._undecided if o.first + o.count > decided]
-        rows, self._frontier = decided - self._frontier, decided
-        kept = sum(len(piece.picks) for piece in pieces)
-        surplus = self.lane.kept + kept - self.query.count if self.query.count else 0
-        if surplus >= 0 and self.query.count:
-            pieces = _without_last(pieces, surplus)
-            kept -= surplus
-            self._frontier = pieces[-1].ordinals[-1] + 1
-        self.lane.decide(rows, kept)
-        self._pieces.extend(pieces)
+        self._arrived += filtered.count
+        self._undecided.append(filtered)
+        boundary = self._arrived // self._plan.unit * self._plan.unit
+        kept = _kept_samples(self._plan, self._undecided, self._decided, boundary)
+        self._undecided = [f for f in self._undecided if f.first + f.count > boundary]
+        self._decide(boundary, kept)
+
+    def _decide(self, boundary: int, kept: list[KeptSamples]) -> None:
+        """Moves `decided` to `boundary`, or right behind the sample that reaches the count."""
+        rows, self._decided = boundary - self._decided, boundary
+        surplus = self.lane.kept + _total(kept) - self.query.count
+        if self.query.count and surplus >= 0:
+            kept = _without_last(kept, surplus)
+            self._decided = kept[-1].ordinals[-1] + 1
+        self.lane.decide(rows, _total(kept))
+        self._kept.extend(kept)
 
 
-def _decided_pieces(
-    plan: Plan, outcomes: Sequence[Outcome], frontier: int, decided: int
-) -> list[Piece]:
-    """The kept samples of ordinals [frontier, decided), whole objects where the plan has them."""
-    offsets = [outcome.first - frontier + outcome.rows for outcome in outcomes]
-    passed = np.ones(decided - frontier, np.bool_)
-    if plan.unit > 1:
-        together = np.concatenate(offsets)
-        together = together[(together >= 0) & (together < decided - frontier)]
-        views = np.bincount(together // plan.unit, minlength=(decided - frontier) // plan.unit)
-        passed = np.repeat(views == plan.unit, plan.unit)
-    pieces = []
-    for outcome, offset in zip(outcomes, offsets, strict=True):
-        mine = (offset >= 0) & (offset < decided - frontier)
-        mine[mine] = passed[offset[mine]]
+def _kept_samples(
+    plan: Plan, undecided: Sequence[FilteredRows], start: int, stop: int
+) -> list[KeptSamples]:
+    """The kept samples of ordinals [start, stop), both object boundaries, by their draws.
+
+    An object is kept when all of its plan.unit rows passed. Example: unit 3, start 0, stop 6, and
+    two draws of 4 rows, A and B:
+
+        ordinal     0  1  2    3  4  5    6  7
+        draw        A  A  A    A  B  B    B  B
+        passed      x  x  x    x  .  x    x  x
+        object      kept       rejected   not decided: ordinal 8 has not arrived
+
+    gives A's samples 0, 1 and 2. Rows that were computed for their object's sake only (see
+    Plan.requested) are left out.
+    """
+    rows = stop - start
+    offsets = [filtered.first - start + filtered.passed for filtered in undecided]  # from start
+    object_passed = _rows_of_passed_objects(offsets, rows, plan.unit)
+    kept = []
+    for filtered, offset in zip(undecided, offsets, strict=True):
+        mask = (offset >= 0) & (offset < rows)
+        mask[mask] = object_passed[offset[mask]]
         if plan.unit > 1:
-            mine &= plan.wanted(outcome.first, outcome.count)[outcome.rows]
-        if mine.any():
-            pieces.append(_piece(plan, outcome, np.flatnonzero(mine)))
-    return pieces
+            mask &= plan.requested(filtered.first, filtered.count)[filtered.passed]
+        if mask.any():
+            kept.append(_picked_samples(plan, filtered, np.flatnonzero(mask)))
+    return kept
 
 
-def _piece(plan: Plan, outcome: Outcome, picks: Positions) -> Piece:
-    rows = outcome.rows[picks]
-    return Piece(
-        arrays=outcome.arrays,
+def _rows_of_passed_objects(offsets: Sequence[Offsets], rows: int, unit: int) -> NDArray[np.bool_]:
+    """Marks, [rows], the rows of objects of which all `unit` rows are among the offsets.
+
+    With unit 1 every row is marked: the offsets themselves say which ones passed.
+    """
+    if unit == 1:
+        return np.ones(rows, np.bool_)
+    passed = np.concatenate(offsets)
+    passed = passed[(passed >= 0) & (passed < rows)]
+    views_passed = np.bincount(passed // unit, minlength=rows // unit)  # [objects]
+    return np.repeat(views_passed == unit, unit)
+
+
+def _picked_samples(plan: Plan, filtered: FilteredRows, picks: Offsets) -> KeptSamples:
+    rows = filtered.passed[picks]
+    return KeptSamples(
+        arrays=filtered.arrays,
         picks=picks,
-        ordinals=[outcome.first + int(row) for row in rows],  # may exceed 64-bit signed
-        indices=plan.indices(outcome.first, outcome.count)[rows],
-        since=outcome.since,
+        ordinals=[filtered.first + int(row) for row in rows],  # may exceed a signed 64-bit integer
+        indices=plan.indices(filtered.first, filtered.count)[rows],
+        since=filtered.since,
     )
 
 
-def _without_last(pieces: list[Piece], surplus: int) -> list[Piece]:
-    """The pieces without their last `surplus` samples."""
-    pieces = list(pieces)
+def _without_last(kept: Sequence[KeptSamples], surplus: int) -> list[KeptSamples]:
+    """The samples without the last `surplus` of them."""
+    left = list(kept)
     while surplus:
-        last = pieces.pop()
-        keep = max(0, len(last.picks) - surplus)
-        surplus -= len(last.picks) - keep
-        if keep:
-            pieces.append(last.split(keep)[0])
-    return pieces
+        last = left.pop()
+        remaining = max(0, len(last) - surplus)
+        surplus -= len(last) - remaining
+        if remaining:
+            left.append(last.split(remaining)[0])
+    return left
+
+
+def _total(kept: Iterable[KeptSamples]) -> int:
+    """Number of samples."""
+    return sum(map(len, kept))

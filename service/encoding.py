@@ -1,4 +1,4 @@
-"""Chunks -> message bytes, off the event loop."""
+"""Messages of kept samples -> the bytes of responses; runs off the event loop."""
 
 from collections.abc import Sequence
 
@@ -7,29 +7,29 @@ from numpy.typing import NDArray
 
 from labelmint.codec import CODECS, tensor_from_array
 from labelmint.v1 import label_service_pb2 as pb
-from service.delivery import Chunk, Piece
+from service.delivery import KeptSamples, Message
 from service.errors import BadRequest
 from service.framing import Part, response_parts, size_of, tensor_parts
 from service.query import Query, WantedOutput
 
 
-def message_from_chunk(chunk: Chunk, query: Query) -> bytes:
-    """A serialised StreamSamplesResponse; GenerateSamplesResponse has the same fields.
+def bytes_from_message(message: Message, query: Query) -> bytes:
+    """A serialized StreamSamplesResponse; GenerateSamplesResponse has the same fields.
 
-    Raises BadRequest when a single sample does not fit max_message_bytes.
+    Raises BadRequest when a single sample does not fit into max_message_bytes.
     """
-    return b"".join(parts_from_chunk(chunk, query))
+    return b"".join(parts_from_message(message, query))
 
 
-def parts_from_chunk(chunk: Chunk, query: Query) -> list[Part]:
-    """What message_from_chunk joins."""
+def parts_from_message(message: Message, query: Query) -> list[Part]:
+    """The bytes of bytes_from_message in parts, to be written one after the other."""
     response = pb.StreamSamplesResponse(
-        next_index=chunk.next_index, discarded=chunk.discarded, bundle_id=query.bundle_id
+        next_index=message.next_index, discarded=message.discarded, bundle_id=query.bundle_id
     )
     parts: list[Part] = [response.SerializeToString()]
-    if chunk.pieces:
-        indices = np.concatenate([piece.indices for piece in chunk.pieces]).tolist()
-        tensors = [_tensor_parts(chunk.pieces, output, query) for output in query.outputs]
+    if message.kept:
+        indices = np.concatenate([kept.indices for kept in message.kept]).tolist()
+        tensors = [_tensor_parts(message.kept, output, query) for output in query.outputs]
         parts = response_parts(response, indices, tensors)
     size = size_of(parts)
     if size > query.max_message_bytes:
@@ -38,7 +38,7 @@ def parts_from_chunk(chunk: Chunk, query: Query) -> list[Part]:
 
 
 def over_limit(query: Query, message_bytes: int) -> BadRequest:
-    """The refusal of a query whose single sample does not fit a message."""
+    """The refusal of a query of which a single sample does not fit into a message."""
     names = {number: name for name, number in CODECS.items()}
     sizes = ", ".join(f"{o.name} {o.raw_bytes} ({names[o.codec]})" for o in query.outputs)
     return BadRequest(
@@ -48,14 +48,14 @@ def over_limit(query: Query, message_bytes: int) -> BadRequest:
     )
 
 
-def arrays_from_pieces(pieces: Sequence[Piece], name: str) -> list[NDArray[np.generic]]:
-    """One output of the pieces' samples, each [n, ...]."""
-    return [_picked(piece.arrays[name], piece.picks) for piece in pieces]
+def arrays_from_kept(samples: Sequence[KeptSamples], name: str) -> list[NDArray[np.generic]]:
+    """One output of the samples, an array [n, ...] for each item."""
+    return [_picked(kept.arrays[name], kept.picks) for kept in samples]
 
 
-def _tensor_parts(pieces: Sequence[Piece], output: WantedOutput, query: Query) -> list[Part]:
-    """One output of all samples of a chunk."""
-    arrays = arrays_from_pieces(pieces, output.name)
+def _tensor_parts(samples: Sequence[KeptSamples], output: WantedOutput, query: Query) -> list[Part]:
+    """One output of all samples of a message."""
+    arrays = arrays_from_kept(samples, output.name)
     if output.codec != pb.CODEC_RAW:
         array = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
         tensor = tensor_from_array(array, output.output, output.codec, query.jpeg_quality)
@@ -67,6 +67,7 @@ def _tensor_parts(pieces: Sequence[Piece], output: WantedOutput, query: Query) -
 
 
 def _picked(array: NDArray[np.generic], picks: NDArray[np.intp]) -> NDArray[np.generic]:
+    """array[picks], without a copy where the picks are consecutive."""
     first, last = int(picks[0]), int(picks[-1])
     if last - first == len(picks) - 1:
         return array[first : last + 1]

@@ -1,17 +1,17 @@
-"""What the service refuses or fails at, and the one table from exceptions to gRPC statuses.
+"""Errors of the service, and the table from exceptions to gRPC statuses.
 
 ServiceError
-├── BadRequest      INVALID_ARGUMENT: a field out of range, or fields that exclude each other
-├── UnknownModel    NOT_FOUND
-├── Unmet           FAILED_PRECONDITION: the bundle lacks what the request needs
-├── LoadFailed      FAILED_PRECONDITION: a bundle cannot be served; the old one, if any, is
-├── RangeSpent      OUT_OF_RANGE: max_examined reached, or the latent source has no more rows
-├── Overloaded      RESOURCE_EXHAUSTED: a limit of this server or of this client, for now
-├── NotServing      UNAVAILABLE: still loading, or draining
-│   └── Aged        a stream's time here is over; with ErrorInfo, so that clients need not worry
-├── Denied          PERMISSION_DENIED: for administrators alone
-├── Disabled        UNIMPLEMENTED: this server was started without it
-└── StartError      never on the wire: the process cannot start
+├── BadRequest          INVALID_ARGUMENT: a field is out of range, or fields exclude each other
+├── UnknownModel        NOT_FOUND
+├── FailedPrecondition  FAILED_PRECONDITION: the bundle lacks what the request needs
+├── LoadFailed          FAILED_PRECONDITION: a bundle cannot be served; an older one stays
+├── RangeExhausted      OUT_OF_RANGE: max_examined reached, or the latent source has no more rows
+├── Overloaded          RESOURCE_EXHAUSTED: a limit of this server or of this client, for now
+├── NotServing          UNAVAILABLE: loading or draining
+│   └── StreamExpired   with ErrorInfo, so that clients resume at once and count no failure
+├── PermissionDenied    PERMISSION_DENIED: for administrators only
+├── Disabled            UNIMPLEMENTED: this server was started without the option
+└── StartError          never sent: the process cannot start
 """
 
 import logging
@@ -28,14 +28,15 @@ from engines.errors import NotFiniteError, SamplingError
 from labelmint.errors import ERROR_DOMAIN, STREAM_AGED
 from service.logs import request_id
 
-NEXT_INDEX = "labelmint-next-index"  # trailing metadata: where to resume
-MAX_MESSAGE_BYTES = 1500  # a client refuses statuses of over 8 KiB, and bytes may triple there
+NEXT_INDEX = "labelmint-next-index"  # key of trailing metadata: index from which to resume
+# Clients refuse statuses of more than 8 KiB, and percent-encoding may triple the bytes.
+MAX_MESSAGE_BYTES = 1500
 
 _log = logging.getLogger(__name__)
 
 
 class ServiceError(Exception):
-    """Base of the room; messages are for the caller and name value, limit and fix."""
+    """Base class of this package's errors. Messages are for the caller: value, limit and fix."""
 
 
 class BadRequest(ServiceError):
@@ -46,16 +47,20 @@ class UnknownModel(ServiceError):
     """No model of that name is served."""
 
 
-class Unmet(ServiceError):
-    """The bundle lacks what the request needs, or is not the pinned one."""
+class FailedPrecondition(ServiceError):
+    """The bundle lacks what the request needs, or is not the bundle_id that the request pins."""
 
 
-class RangeSpent(ServiceError):
-    """The stream may examine no further indices."""
+class RangeExhausted(ServiceError):
+    """The stream cannot examine further indices and has not delivered `count` samples."""
 
 
 class Overloaded(ServiceError):
-    """A limit of this server or of this client is reached; waiting may help."""
+    """A limit of this server or of this client is reached.
+
+    Attributes:
+        retry_after_s: seconds after which a retry may succeed.
+    """
 
     def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
         super().__init__(message)
@@ -63,40 +68,40 @@ class Overloaded(ServiceError):
 
 
 class NotServing(ServiceError):
-    """The server is loading or draining; another replica, or a later try, may help."""
+    """The server is loading or draining; a retry later or at another replica may succeed."""
 
 
-class Aged(NotServing):
-    """The stream has been here for as long as it may; it goes on elsewhere, or here anew."""
+class StreamExpired(NotServing):
+    """The stream reached the server's maximum age; the client can resume it at any replica."""
 
 
 class LoadFailed(ServiceError):
-    """A bundle cannot be served; the message names no folder of this machine."""
+    """A bundle cannot be served; the message contains no path of this machine."""
 
 
-class Denied(ServiceError):
-    """The call is for administrators alone."""
+class PermissionDenied(ServiceError):
+    """The call needs an administrator's token."""
 
 
 class Disabled(ServiceError):
-    """This server was started without it."""
+    """The call needs an option that this server was started without."""
 
 
 class StartError(ServiceError):
-    """The process cannot start; the message is the one line it prints."""
+    """The process cannot start; it prints the message, which is one line."""
 
 
 _CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (BadRequest, grpc.StatusCode.INVALID_ARGUMENT),
     (SamplingError, grpc.StatusCode.INVALID_ARGUMENT),
     (UnknownModel, grpc.StatusCode.NOT_FOUND),
-    (Unmet, grpc.StatusCode.FAILED_PRECONDITION),
+    (FailedPrecondition, grpc.StatusCode.FAILED_PRECONDITION),
     (NotCalibrated, grpc.StatusCode.FAILED_PRECONDITION),
     (LoadFailed, grpc.StatusCode.FAILED_PRECONDITION),
-    (RangeSpent, grpc.StatusCode.OUT_OF_RANGE),
+    (RangeExhausted, grpc.StatusCode.OUT_OF_RANGE),
     (Overloaded, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (NotServing, grpc.StatusCode.UNAVAILABLE),
-    (Denied, grpc.StatusCode.PERMISSION_DENIED),
+    (PermissionDenied, grpc.StatusCode.PERMISSION_DENIED),
     (Disabled, grpc.StatusCode.UNIMPLEMENTED),
     (NotFiniteError, grpc.StatusCode.DATA_LOSS),
 )
@@ -104,7 +109,7 @@ _CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
 
 @dataclass(frozen=True)
 class Status:
-    """How an RPC ends."""
+    """How a gRPC call ends."""
 
     code: grpc.StatusCode
     message: str
@@ -112,24 +117,25 @@ class Status:
 
 
 def status_from_error(error: Exception) -> Status:
-    """The table; whatever is not in it is INTERNAL, with the request id to look for in the log."""
+    """The status for an exception, by the table above.
+
+    Other exceptions become INTERNAL, with the request id under which they are logged.
+    """
     for kind, code in _CODES:
         if isinstance(error, kind):
             data = str(error).encode(errors="replace")[:MAX_MESSAGE_BYTES]
             text = data.decode(errors="ignore")
             return Status(code, text, _metadata(error, code, text))
     _log.error("a call failed: %s", error, exc_info=error)
-    message = (
-        f"the server failed at this request; its log says why, under request id {request_id.get()}"
-    )
+    message = f"internal error; see the server's log, request id {request_id.get()}"
     return Status(grpc.StatusCode.INTERNAL, message, ())
 
 
 def _metadata(
     error: Exception, code: grpc.StatusCode, text: str
 ) -> tuple[tuple[str, str | bytes], ...]:
-    """What programs are to know of it."""
-    if isinstance(error, Aged):
+    """Error details for programs."""
+    if isinstance(error, StreamExpired):
         info = error_details_pb2.ErrorInfo(reason=STREAM_AGED, domain=ERROR_DOMAIN)
         return (_details(code, text, info),)
     if isinstance(error, Overloaded):

@@ -1,35 +1,35 @@
-"""The flags of `service run`, each with its environment twin, and the Config they make."""
+"""The flags of `python -m service run`, each with an environment variable -> Config.
+
+A flag's parameter has the name of the Config or ServerLimits field that it sets, and the field's
+default. Flags that set several fields, or one together, have callbacks or are combined below.
+"""
 
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from engines.engine_cache import DEFAULT_CACHE
-from engines.open import RUNTIMES, GpuOptions, Precision, Runtime
-from service.config import Config, Limits, NamedBundle, TlsFiles
-from service.folder import MODEL_NAME
+from engines.flags import PRECISIONS, batch_sizes_from_flag
+from engines.open import RUNTIMES, GpuOptions, Runtime
+from service.config import (
+    MIN_MESSAGE_BYTES,
+    MODEL_NAME,
+    Config,
+    NamedBundle,
+    ServerLimits,
+    TlsFiles,
+)
+
+# Shorter ages would cost throughput, because streams would spend their time resuming.
+MIN_STREAM_AGE_S, MAX_STREAM_AGE_S = 1, 86_400
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def option(flag: str, **settings: Any) -> Callable[[Command], Command]:
-    """An option with its environment twin, LABELMINT_SERVER_ and the flag's name."""
-    twin = "LABELMINT_SERVER_" + flag.lstrip("-").replace("-", "_").upper()
-    if isinstance(settings.get("type"), click.FloatRange):
-        settings.setdefault("callback", _refuse_nan)
-    return click.option(flag, envvar=twin, show_envvar=True, show_default=True, **settings)
-
-
-def _refuse_nan(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
-    if value != value:  # which no range refuses
-        raise click.BadParameter("nan is not a number", context, parameter)
-    return value
-
-
 def takes_server_flags(command: Command) -> Command:
-    """Gives a command every flag that `config_from_flags` reads, and those of the log."""
+    """Adds all flags of `run` to a command."""
     for flag in reversed(_FLAGS):
         command = flag(command)
     return command
@@ -37,28 +37,35 @@ def takes_server_flags(command: Command) -> Command:
 
 def config_from_flags(flags: dict[str, Any]) -> Config:
     """Raises click.UsageError for flags that exclude or need each other."""
-    if not flags["bundle"] and flags["watch"] is None:
+    if not flags["bundles"] and flags["watch"] is None:
         raise click.UsageError("there is nothing to serve; give --bundle or --watch")
-    limits = Limits(**{name: flags[name] for name in Limits.__dataclass_fields__})
+    same_name = {field.name for field in fields(Config)} & flags.keys()
+    runtime, *fallbacks = flags["engine"]
     return Config(
-        bundles=flags["bundle"],
-        listen=flags["listen"],
-        metrics_port=flags["metrics_port"],
-        **engine_config(flags),
-        threads=flags["threads"],
-        batch_delay_s=flags["batch_delay"],
-        max_stream_age_s=flags["max_stream_age"],
-        drain_delay_s=flags["drain_delay"],
-        drain_grace_s=flags["drain_grace"],
+        **{name: flags[name] for name in same_name},
+        runtime=runtime,
+        fallbacks=tuple(fallbacks),
+        gpu=GpuOptions(
+            devices=flags["gpu_devices"],
+            contexts=flags["engine_contexts"],
+            cache=flags["engine_cache"],
+            build=flags["build_engine"],
+        ),
         tls=_tls_from_flags(flags),
-        token_file=flags["token_file"],
-        otlp_endpoint=flags["otlp_endpoint"],
-        shared_memory=flags["shared_memory"],
-        admin_token_file=flags["admin_token_file"],
-        watch=flags["watch"],
-        watch_interval_s=flags["watch_interval"],
-        model_drain_s=flags["model_drain"],
-        limits=limits,
+        limits=ServerLimits(**{name: flags[name] for name in _LIMITS}),
+    )
+
+
+def option(flag: str, *name: str, **settings: Any) -> Callable[[Command], Command]:
+    """click.option that also reads the environment variable LABELMINT_SERVER_<FLAG>.
+
+    `name` is the parameter's name, if it differs from the flag's.
+    """
+    variable = "LABELMINT_SERVER_" + flag.lstrip("-").replace("-", "_").upper()
+    if isinstance(settings.get("type"), click.FloatRange):
+        settings.setdefault("callback", _refuse_nan)
+    return click.option(
+        flag, *name, envvar=variable, show_envvar=True, **{"show_default": True} | settings
     )
 
 
@@ -72,7 +79,14 @@ def _tls_from_flags(flags: dict[str, Any]) -> TlsFiles | None:
     return TlsFiles(certificate, key, authorities)
 
 
-def _bundles(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> Any:
+def _refuse_nan(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+    if value != value:  # NaN, which click's ranges let through
+        raise click.BadParameter("nan is not a number", context, parameter)
+    return value
+
+
+def _bundles(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> Any:
+    """("car=bundles/7",) -> (NamedBundle("car", Path("bundles/7")),)"""
     bundles = []
     for value in values:
         name, equals, path = value.rpartition("=")
@@ -81,58 +95,26 @@ def _bundles(context: click.Context, option: click.Parameter, values: tuple[str,
     names = [bundle.name for bundle in bundles]
     for name in names:
         if not name or names.count(name) > 1:
-            raise click.BadParameter(f"the name {name!r} must be given and unique; use NAME=DIR")
+            raise click.BadParameter(f"the name {name!r} is empty or used twice; use NAME=DIR")
         if not MODEL_NAME.fullmatch(name):
             raise click.BadParameter(
-                f"{name!r} is no name of a model: letters, digits, _ . and -; use NAME=DIR"
+                f"{name!r} is not a model name: use letters, digits, _ . and -, at most 128; "
+                "NAME=DIR gives another name than the folder's"
             )
     return tuple(bundles)
 
 
-def _address(context: click.Context, option: click.Parameter, value: str) -> str:
+def _address(context: click.Context, parameter: click.Parameter, value: str) -> str:
     host, _, port = value.rpartition(":")
     if not host or not port.isdigit() or int(port) > 65535:
         raise click.BadParameter(f"{value!r} is not HOST:PORT, with a port from 0 to 65535")
     return value
 
 
-def _age(context: click.Context, option: click.Parameter, value: float) -> float:
-    if value != 0 and not MIN_STREAM_AGE_S <= value <= MAX_STREAM_AGE_S:
-        raise click.BadParameter(
-            f"{value:g} is not {MIN_STREAM_AGE_S} to {MAX_STREAM_AGE_S} seconds, nor 0 for no end"
-        )
-    return value
-
-
-def _url(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
-    if value is not None and not value.startswith(("http://", "https://")):
-        raise click.BadParameter(f"{value!r} is not http://HOST:PORT, or https:// for TLS")
-    return value
-
-
-MIN_STREAM_AGE_S, MAX_STREAM_AGE_S = 1, 86_400  # resuming more often would cost throughput
-
-
-PRECISIONS: dict[str, Precision] = {"fp16": "float16", "fp32": "float32"}
-
-
-def engine_config(flags: dict[str, Any]) -> dict[str, Any]:
-    """Fields of the Config."""
-    return {
-        "runtime": flags["engine"][0],
-        "fallbacks": flags["engine"][1:],
-        "precision": flags["precision"],
-        "batch_sizes": flags["batch_size"],
-        "gpu": GpuOptions(
-            devices=flags["gpu"],
-            contexts=flags["engine_contexts"],
-            cache=flags["engine_cache"],
-            build=flags["build_engine"],
-        ),
-    }
-
-
-def _runtimes(context: click.Context, option: click.Parameter, value: str) -> tuple[Runtime, ...]:
+def _runtimes(
+    context: click.Context, parameter: click.Parameter, value: str
+) -> tuple[Runtime, ...]:
+    """ "tensorrt,onnxruntime" -> ("tensorrt", "onnxruntime")"""
     chosen: list[Runtime] = []
     for word in value.split(","):
         known = [runtime for runtime in RUNTIMES if runtime == word]
@@ -142,251 +124,270 @@ def _runtimes(context: click.Context, option: click.Parameter, value: str) -> tu
     return tuple(chosen)
 
 
-def _numbers(context: click.Context, option: click.Parameter, value: str) -> tuple[int, ...]:
+def _gpu_numbers(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
+    """ "0,3" -> (0, 3)"""
     words = value.split(",")
     if not all(word.isdigit() for word in words) or len(set(words)) < len(words):
-        raise click.BadParameter(f"{value!r} is no list of numbers, such as 0,1, each once")
+        raise click.BadParameter(f"{value!r} is not a list of different numbers, for example 0,1")
     return tuple(int(word) for word in words)
 
 
-def _batch_sizes(context: click.Context, option: click.Parameter, value: str) -> tuple[int, ...]:
-    words = [word for word in value.split(",") if word]
-    if not all(word.isdigit() for word in words):
-        raise click.BadParameter(f"{value!r} is no list of sizes, such as 1,8")
-    return tuple(int(word) for word in words)
+def _stream_age(context: click.Context, parameter: click.Parameter, value: float) -> float:
+    if value != 0 and not MIN_STREAM_AGE_S <= value <= MAX_STREAM_AGE_S:
+        raise click.BadParameter(
+            f"{value:g} is not {MIN_STREAM_AGE_S} to {MAX_STREAM_AGE_S} seconds, nor 0 for no limit"
+        )
+    return value
 
 
-ENGINE_FLAGS: tuple[Callable[[Any], Any], ...] = (
-    option(
-        "--engine",
-        default="onnxruntime",
-        callback=_runtimes,
-        metavar="NAME[,NAME...]",
-        help=f"What runs the bundle: {', '.join(RUNTIMES)}; fake computes arrays from latents "
-        "alone. Where it cannot be had, the next one of the list is taken, and a metric says so.",
-    ),
-    option(
-        "--precision",
-        type=click.Choice(list(PRECISIONS)),
-        callback=lambda context, option, value: PRECISIONS.get(value),
-        help="Which graph of the bundle; absent: fp16 on a GPU where there is one, else fp32.",
-    ),
-    option(
-        "--engine-cache",
-        type=click.Path(file_okay=False, path_type=Path),
-        default=DEFAULT_CACHE,
-        help="Folder of TensorRT's engines, which `python -m export engine` builds.",
-    ),
-    option(
-        "--build-engine",
-        is_flag=True,
-        help="Build a TensorRT engine that is not there; the first start then takes minutes.",
-    ),
-    option(
-        "--gpu",
-        default="0",
-        callback=_numbers,
-        metavar="N[,N...]",
-        help="The driver's numbers of the GPUs; one server may use several.",
-    ),
-    option(
-        "--engine-contexts",
-        type=click.IntRange(1, 8),
-        default=GpuOptions().contexts,
-        help="Engines on each GPU: copies of one overlap with the computing of another.",
-    ),
-    option(
-        "--batch-size",
-        default="",
-        callback=_batch_sizes,
-        metavar="N[,N...]",
-        help="Fixed engine batch sizes, ascending; absent: the engine's own choice.",
-    ),
-)
+def _url(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not value.startswith(("http://", "https://")):
+        raise click.BadParameter(f"{value!r} is not http://HOST:PORT, or https:// for TLS")
+    return value
 
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
-_LIMIT = click.IntRange(min=1)
 _SECONDS = click.FloatRange(min=0)
-_DEFAULT = Limits()
-_FLAGS: tuple[Callable[[Any], Any], ...] = (
+
+_MODEL_FLAGS = (
     option(
         "--bundle",
+        "bundles",
         multiple=True,
         callback=_bundles,
         metavar="[NAME=]DIR",
-        help="A bundle to serve; its name is the folder's unless given. May be repeated.",
+        help="Bundle to serve, under NAME or the folder's name. May be repeated.",
     ),
     option(
         "--watch",
         type=click.Path(exists=True, file_okay=False, path_type=Path),
-        help="A directory of bundles: each folder that appears is served under its name, one that "
-        "is replaced by renaming is swapped, one that goes is unloaded. May be empty.",
+        help="Directory of bundles to serve under their folder names. New folders are loaded, "
+        "replaced ones reloaded, removed ones unloaded. May be empty.",
     ),
     option(
         "--watch-interval",
+        "watch_interval_s",
+        metavar="SECONDS",
         type=click.FloatRange(min=0.1),
-        default=5.0,
-        help="Seconds between two looks at that directory.",
-    ),
-    option(
-        "--listen",
-        default="127.0.0.1:50051",
-        callback=_address,
-        metavar="HOST:PORT",
-        help="Port 0 takes any free one.",
-    ),
-    option(
-        "--metrics-port",
-        type=click.IntRange(0, 65535),
-        help="HTTP port of /metrics, /healthz and /readyz; 0 takes any free one, absent: none.",
-    ),
-    *ENGINE_FLAGS,
-    option(
-        "--threads",
-        type=click.IntRange(min=0),
-        default=0,
-        help="Threads of one engine run; 0 takes one per core.",
-    ),
-    option(
-        "--batch-delay",
-        type=_SECONDS,
-        default=0.0,
-        help="Seconds that an engine batch which is not full waits for more rows.",
-    ),
-    option(
-        "--max-stream-age",
-        type=float,
-        default=0.0,
-        callback=_age,
-        help="Seconds, a tenth more or less, that a stream stays at this server: then it ends at a "
-        "message, for its client to go on at any replica; 0: no end.",
-    ),
-    option(
-        "--drain-delay",
-        type=_SECONDS,
-        default=0.0,
-        help="Seconds from not ready to ending streams, for load balancers to notice.",
-    ),
-    option(
-        "--drain-grace",
-        type=_SECONDS,
-        default=10.0,
-        help="Seconds that ended calls have for their last message.",
+        default=Config.watch_interval_s,
+        help="Seconds between two checks of the --watch directory.",
     ),
     option(
         "--model-drain",
+        "model_drain_s",
+        metavar="SECONDS",
         type=_SECONDS,
-        default=30.0,
-        help="Seconds that streams of a replaced or unloaded model go on; then they end resumably.",
+        default=Config.model_drain_s,
+        help="Seconds that open streams of a replaced or unloaded model may go on. Then they end; "
+        "clients can resume.",
     ),
-    option("--tls-certificate", type=_FILE, help="PEM certificate and its chain; needs --tls-key."),
-    option("--tls-key", type=_FILE, help="PEM key of that certificate, not encrypted."),
+)
+
+_NETWORK_FLAGS = (
+    option(
+        "--listen",
+        default=Config.listen,
+        callback=_address,
+        metavar="HOST:PORT",
+        help="Address to listen on. Port 0 takes any free port.",
+    ),
+    option(
+        "--metrics-port",
+        metavar="PORT",
+        type=click.IntRange(0, 65535),
+        show_default="no HTTP",
+        help="HTTP port for /metrics, /healthz and /readyz. 0 takes any free port.",
+    ),
+    option(
+        "--tls-certificate",
+        type=_FILE,
+        help="PEM file with the server's certificate and its chain. Needs --tls-key.",
+    ),
+    option(
+        "--tls-key",
+        type=_FILE,
+        help="PEM file with the private key of the certificate, not encrypted.",
+    ),
     option(
         "--tls-client-authorities",
         type=_FILE,
-        help="Mutual TLS: clients must show a certificate from one of these PEM authorities.",
+        help="PEM file of CA certificates. Clients must show a certificate that one of them signed "
+        "(mutual TLS).",
     ),
     option(
         "--token-file",
         type=_FILE,
-        help="Callers must send a bearer token of this file, a line NAME TOKEN each.",
-    ),
-    option(
-        "--shared-memory",
-        is_flag=True,
-        help="Let clients on this host take messages through memory of theirs.",
+        help="File of bearer tokens, one NAME TOKEN per line. Callers must send one of them.",
     ),
     option(
         "--admin-token-file",
         type=_FILE,
-        help="Callers with a bearer token of this file, a line NAME TOKEN each, may load and "
-        "unload models by RepositoryModelLoad and RepositoryModelUnload; absent: nobody may.",
+        help="File of bearer tokens, one NAME TOKEN per line, that allow loading and unloading "
+        "models by RepositoryModelLoad and RepositoryModelUnload. Without it nobody may.",
+    ),
+    option(
+        "--shared-memory",
+        is_flag=True,
+        help="Let clients on this host receive messages through shared memory.",
+    ),
+)
+
+_ENGINE_FLAGS = (
+    option(
+        "--engine",
+        default=Config.runtime,
+        callback=_runtimes,
+        metavar="NAME[,NAME...]",
+        help=f"Runtime for the model: {', '.join(RUNTIMES)}. If it cannot be opened, the next one "
+        "in the list is used and counted in a metric. fake needs no model: it derives synthetic "
+        "samples from the latents.",
+    ),
+    option(
+        "--precision",
+        type=click.Choice(list(PRECISIONS)),
+        callback=lambda context, parameter, value: PRECISIONS.get(value),
+        show_default="fp16 on a GPU if the bundle has it, else fp32",
+        help="Which of the bundle's graphs to run.",
+    ),
+    option(
+        "--engine-cache",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=GpuOptions.cache,
+        help="Folder of TensorRT engines, built by `python -m export engine`.",
+    ),
+    option(
+        "--build-engine",
+        is_flag=True,
+        help="Build a TensorRT engine that is missing. The first start then takes minutes.",
+    ),
+    option(
+        "--gpu",
+        "gpu_devices",
+        default=",".join(map(str, GpuOptions.devices)),
+        callback=_gpu_numbers,
+        metavar="N[,N...]",
+        help="GPUs to use, by the driver's numbers.",
+    ),
+    option(
+        "--engine-contexts",
+        metavar="N",
+        type=click.IntRange(1, 8),
+        default=GpuOptions.contexts,
+        help="Engines per GPU. With two, one copies data while the other computes.",
+    ),
+    option(
+        "--batch-size",
+        "batch_sizes",
+        default="",
+        callback=batch_sizes_from_flag,
+        show_default="the runtime's own",
+        metavar="N[,N...]",
+        help="Fixed batch sizes of engine runs, ascending. Smaller batches are padded.",
+    ),
+    option(
+        "--batch-delay",
+        "batch_delay_s",
+        metavar="SECONDS",
+        type=_SECONDS,
+        default=Config.batch_delay_s,
+        help="Seconds that an engine batch waits for more rows when it is not full.",
+    ),
+    option(
+        "--threads",
+        metavar="N",
+        type=click.IntRange(min=0),
+        default=Config.threads,
+        help="CPU threads of one engine run. 0 takes one per core.",
+    ),
+)
+
+_STREAM_FLAGS = (
+    option(
+        "--max-stream-age",
+        "max_stream_age_s",
+        metavar="SECONDS",
+        type=float,
+        default=Config.max_stream_age_s,
+        callback=_stream_age,
+        help="Seconds, plus or minus 10%, after which a stream ends so that its client resumes at "
+        "any replica. 0 means no limit.",
+    ),
+    option(
+        "--drain-delay",
+        "drain_delay_s",
+        metavar="SECONDS",
+        type=_SECONDS,
+        default=Config.drain_delay_s,
+        help="Seconds between reporting not ready and ending streams, for load balancers to "
+        "notice.",
+    ),
+    option(
+        "--drain-grace",
+        "drain_grace_s",
+        metavar="SECONDS",
+        type=_SECONDS,
+        default=Config.drain_grace_s,
+        help="Seconds that ended calls have to deliver their last message.",
+    ),
+)
+
+_LOG_FLAGS = (
+    option(
+        "--log-format",
+        type=click.Choice(["text", "json"]),
+        default="text",
+        help="Format of log lines on standard error.",
+    ),
+    option(
+        "--log-level",
+        type=click.Choice(["debug", "info", "warning", "error"]),
+        default="info",
+        help="Lowest level that is logged.",
     ),
     option(
         "--otlp-endpoint",
         callback=_url,
         metavar="URL",
-        help="Send traces there over OTLP/gRPC; OTEL_* variables set sampling and headers.",
-    ),
-    option("--log-format", type=click.Choice(["text", "json"]), default="text"),
-    option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info"),
-    option(
-        "--max-streams",
-        type=_LIMIT,
-        default=_DEFAULT.max_streams,
-        help="Calls that are open at a time.",
-    ),
-    option(
-        "--max-client-streams",
-        type=_LIMIT,
-        default=_DEFAULT.max_client_streams,
-        help="Those of one client: a token, a client certificate's name, or an address.",
-    ),
-    option(
-        "--max-client-requests-per-s",
-        type=click.FloatRange(min=0),
-        default=_DEFAULT.max_client_requests_per_s,
-        help="Calls a second of one client; 0: any number.",
-    ),
-    option(
-        "--max-inflight-samples",
-        type=_LIMIT,
-        default=_DEFAULT.max_inflight_samples,
-        help="Samples that are drawn and not yet sent, in all.",
-    ),
-    option(
-        "--max-client-inflight-samples",
-        type=_LIMIT,
-        default=_DEFAULT.max_client_inflight_samples,
-        help="Those of one client.",
-    ),
-    option(
-        "--max-inflight-bytes",
-        type=_LIMIT,
-        default=_DEFAULT.max_inflight_bytes,
-        help="Bytes of those samples and of latents that callers bring.",
-    ),
-    option(
-        "--max-message-bytes",
-        type=click.IntRange(min=4096),
-        default=_DEFAULT.max_message_bytes,
-        help="Largest response message a caller may ask for.",
-    ),
-    option(
-        "--max-message-samples",
-        type=_LIMIT,
-        default=_DEFAULT.max_message_samples,
-        help="Samples of the largest response message.",
-    ),
-    option(
-        "--max-weight",
-        type=_LIMIT,
-        default=_DEFAULT.max_weight,
-        help="Largest share a stream may ask for, relative to one of weight 1.",
-    ),
-    option(
-        "--max-request-bytes",
-        type=_LIMIT,
-        default=_DEFAULT.max_request_bytes,
-        help="Largest request message.",
-    ),
-    option(
-        "--max-explicit-rows",
-        type=_LIMIT,
-        default=_DEFAULT.max_explicit_rows,
-        help="Rows of latents in one request.",
-    ),
-    option(
-        "--max-explicit-indices",
-        type=_LIMIT,
-        default=_DEFAULT.max_explicit_indices,
-        help="Explicit indices in one request.",
-    ),
-    option(
-        "--max-generate-examined",
-        type=_LIMIT,
-        default=_DEFAULT.max_generate_examined,
-        help="Indices one GenerateSamples call examines.",
+        help="OTLP/gRPC endpoint to send traces to. The OTEL_* environment variables set sampling "
+        "and headers.",
     ),
 )
+
+_LIMITS = {  # help of each flag, by field of ServerLimits
+    "max_streams": "Maximum number of open StreamSamples and GenerateSamples calls.",
+    "max_client_streams": "Maximum number of open calls of one client. A client is a token, else "
+    "the name in a client certificate, else an address.",
+    "max_client_requests_per_s": "Maximum number of calls per second of one client. 0 means no "
+    "limit.",
+    "max_inflight_samples": "Maximum number of samples that are drawn and not yet sent.",
+    "max_client_inflight_samples": "Maximum number of samples of one client that are drawn and not "
+    "yet sent.",
+    "max_inflight_bytes": "Maximum memory in bytes for samples that are drawn and not yet sent, "
+    "and for latents in requests.",
+    "max_message_bytes": "Maximum size in bytes of a response message that a client may ask for.",
+    "max_message_samples": "Maximum number of samples in a response message.",
+    "max_weight": "Maximum weight of a stream: its share of the engine, relative to weight 1.",
+    "max_request_bytes": "Maximum size in bytes of a request message.",
+    "max_explicit_rows": "Maximum number of latent rows in a request.",
+    "max_explicit_indices": "Maximum number of explicit indices in a request.",
+    "max_generate_examined": "Maximum number of indices that a GenerateSamples call examines.",
+}
+# Types of the limits that are not whole numbers from 1.
+_LIMIT_TYPES: dict[str, click.IntRange | click.FloatRange] = {
+    "max_client_requests_per_s": click.FloatRange(min=0),
+    "max_message_bytes": click.IntRange(min=MIN_MESSAGE_BYTES),
+}
+_LIMIT_FLAGS = tuple(
+    option(
+        "--" + name.replace("_", "-"),
+        metavar="BYTES" if name.endswith("bytes") else "N",
+        type=_LIMIT_TYPES.get(name, click.IntRange(min=1)),
+        default=getattr(ServerLimits, name),
+        help=text,
+    )
+    for name, text in _LIMITS.items()
+)
+
+_FLAGS = (
+    *_MODEL_FLAGS, *_NETWORK_FLAGS, *_ENGINE_FLAGS, *_STREAM_FLAGS, *_LOG_FLAGS, *_LIMIT_FLAGS,
+)  # fmt: skip

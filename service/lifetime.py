@@ -1,34 +1,34 @@
-"""How long a stream stays at this server, so that replicas which were added get their share."""
+"""How long a stream stays at this server, so that replicas added later get their share."""
 
 import random
 
-from service.delivery import Chunk, Stream
-from service.errors import Aged
+from service.delivery import Message, Stream
+from service.errors import StreamExpired
 
-JITTER = 0.1  # either way, so that streams which began together do not move together
-# Of that time, for connections. grpc closes an old one to new calls, which has clients look their
-# name up again: so early (with its own jitter of a tenth) that they know all replicas when the
+JITTER = 0.1  # a tenth shorter or longer, so that streams which began together end apart
+# gRPC closes a connection to new calls at this share of the stream's age (with its own jitter of
+# a tenth). Clients then look their target's name up again, and know all replicas by the time their
 # streams end.
 CONNECTION_SHARE = 0.75
 
 
 class Lifetime:
-    """One stream's. Times are in seconds, on one clock."""
+    """The age limit of one stream. Times are in seconds, on the caller's clock."""
 
     def __init__(self, max_age_s: float, next_index: int, now: float) -> None:
-        """`max_age_s` 0 is for ever; `next_index` is where the stream begins."""
+        """`max_age_s` 0: no limit; `next_index`: where the stream begins."""
         self._max_age_s, self._began_at = max_age_s, next_index
         self._ends = now + max_age_s * random.uniform(1 - JITTER, 1 + JITTER)
 
-    def check(self, stream: Stream, sent: Chunk, now: float) -> None:
-        """Raises Aged when the time is over and something is left to be asked for elsewhere.
+    def check(self, stream: Stream, sent: Message, now: float) -> None:
+        """Raises StreamExpired when the time is over and the stream is not.
 
-        A stream that got nowhere stays: moved on from server to server, it never would.
+        A stream that has not progressed stays: moved from server to server, it never would.
         """
         if not self._max_age_s or now < self._ends or stream.finished:
             return
         if sent.next_index > self._began_at:
-            raise Aged(
+            raise StreamExpired(
                 f"the stream has had its {self._max_age_s:g} s at this server, its "
                 "--max-stream-age; resume from next_index, at any replica"
             )

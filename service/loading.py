@@ -1,4 +1,4 @@
-"""A bundle's folder -> a served model that has proved itself in one run of every batch size."""
+"""A bundle's folder -> a ServedModel whose engines have completed one run of every batch size."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -8,7 +8,7 @@ import numpy as np
 from bundle.errors import BundleError
 from bundle.open import Bundle, open_bundle
 from engines.errors import EngineError, NotFiniteError
-from engines.open import EngineOptions, Machine, open_engines, open_mapping
+from engines.open import EngineOptions, GpuDrivers, open_engines, open_mapping
 from engines.protocol import Engine, Mapping
 from engines.sampling import default_options, ws_from_indices
 from service.config import Config, NamedBundle
@@ -20,7 +20,7 @@ OpenModel = Callable[[NamedBundle], ServedModel]
 
 
 def open_models(config: Config, metrics: Metrics) -> list[ServedModel]:
-    """Loads every configured bundle and its engine. Raises StartError, in one line."""
+    """Loads every configured bundle and its engines. Raises StartError."""
     models: list[ServedModel] = []
     for named in config.bundles:
         try:
@@ -33,7 +33,7 @@ def open_models(config: Config, metrics: Metrics) -> list[ServedModel]:
 
 
 def open_model(
-    named: NamedBundle, config: Config, metrics: Metrics, machine: Machine | None = None
+    named: NamedBundle, config: Config, metrics: Metrics, drivers: GpuDrivers | None = None
 ) -> ServedModel:
     """Loads one bundle and runs it once on every engine. Raises BundleError, EngineError."""
     options = EngineOptions(
@@ -45,14 +45,14 @@ def open_model(
         gpu=config.gpu,
     )
     bundle = open_bundle(named.path)
-    with ExitStack() as failing:
-        opened = open_engines(bundle, options, machine)
+    with ExitStack() as on_failure:
+        opened = open_engines(bundle, options, drivers)
         for engine in opened.engines:
-            failing.callback(engine.close)
+            on_failure.callback(engine.close)
         mapping = open_mapping(bundle, options)
         for engine in opened.engines:
             warm_up(engine, mapping, bundle)
-        failing.pop_all()
+        on_failure.pop_all()
     for fallback in opened.fallbacks:
         metrics.count_fallback(named.name, fallback.runtime, opened.engines[0].name)
     return ServedModel(
@@ -66,15 +66,15 @@ def open_model(
 
 
 def warm_up(engine: Engine, mapping: Mapping, bundle: Bundle) -> None:
-    """Runs every batch size once, so that the first caller waits for no allocation, and no
-    model is served that computes nonsense. Raises EngineError."""
+    """Runs every batch size once, so that memory is allocated before the first call and a model
+    with NaN or infinite outputs is refused. Raises EngineError."""
     generator = bundle.manifest.generator
     ws = ws_from_indices(
         mapping, generator, default_options(generator), range(engine.batch_sizes[-1])
     )
     for rows in engine.batch_sizes:
-        unlimited = np.full(rows, np.inf, np.float32)
-        result = engine.run(ws[:rows], unlimited, engine.outputs)
+        keep_all = np.full(rows, np.inf, np.float32)
+        result = engine.run(ws[:rows], keep_all, engine.outputs)
         for name, array in result.arrays.items():
             finite = np.isfinite(array).reshape(rows, -1).all(axis=1)
             if not finite.all():

@@ -1,4 +1,4 @@
-"""Log lines for people or for machines, each with the request it belongs to."""
+"""Log lines as text or JSON, each with the id of the request that it belongs to."""
 
 import json
 import logging
@@ -10,20 +10,20 @@ from datetime import datetime, timezone
 from typing import Literal
 
 LogFormat = Literal["text", "json"]
-REQUEST_ID_HEADER = "x-request-id"  # of requests; trailers bring it back
+REQUEST_ID_HEADER = "x-request-id"  # key in the metadata of requests and in trailers
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 _GIVEN_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 
 def set_up_logging(style: LogFormat, level: str) -> None:
-    """All records of the process to standard error, in this style."""
+    """Writes all log records of the process from `level` on to standard error."""
     handler = logging.StreamHandler()
     handler.setFormatter(_Json() if style == "json" else _Text())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
 
 def request_id_from_metadata(metadata: Iterable[tuple[str, str | bytes]] | None) -> str:
-    """The caller's own, where it is a harmless word of 64 characters at most; else a new one."""
+    """The caller's request id if it is 1 to 64 letters, digits or . _ : -, else a new one."""
     for key, value in metadata or ():
         if key == REQUEST_ID_HEADER and isinstance(value, str) and _GIVEN_ID.fullmatch(value):
             return value
@@ -31,7 +31,7 @@ def request_id_from_metadata(metadata: Iterable[tuple[str, str | bytes]] | None)
 
 
 def fields(**values: str | int | float) -> dict[str, dict[str, str | int | float]]:
-    """`extra` of a log call: values that machines read as fields."""
+    """The argument `extra` of a log call: named values, which become fields of the line."""
     return {"fields": values}
 
 
@@ -43,7 +43,7 @@ def _fields_of(record: logging.LogRecord) -> dict[str, str | int | float]:
 
 
 class _Text(logging.Formatter):
-    """TIME LEVEL MESSAGE field=value ..."""
+    """Lines of the form TIME LEVEL MESSAGE field=value ..."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(message)s")
@@ -54,7 +54,7 @@ class _Text(logging.Formatter):
 
 
 class _Json(logging.Formatter):
-    """One object a line; a traceback is one string in it."""
+    """One JSON object per line; a traceback is one string in it."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {

@@ -1,4 +1,4 @@
-"""Prometheus metrics, all labelled by model; base units, histograms throughout."""
+"""Prometheus metrics, all labelled by model; in seconds, bytes and samples."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ _SAMPLES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 @dataclass(frozen=True)
 class ModelMetrics:
-    """One model's, bound to its label."""
+    """Metrics of one model, with the label set."""
 
     queue_seconds: Histogram
     engine_seconds: Histogram
@@ -34,7 +34,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._queue_seconds = self._histogram(
             "labelmint_queue_seconds",
-            "Time that rows waited for a place in an engine batch.",
+            "Time that rows waited for an engine batch.",
             _SECONDS,
         )
         self._engine_seconds = self._histogram(
@@ -42,7 +42,7 @@ class Metrics:
         )
         self._message_seconds = self._histogram(
             "labelmint_message_seconds",
-            "End to end: from when a message's first sample began to wait to when it was sent.",
+            "End to end time of a message: from when its first sample began to wait until sent.",
             _SECONDS,
         )
         self._batch_samples = self._histogram(
@@ -57,22 +57,20 @@ class Metrics:
         self._computed = self._counter(
             "labelmint_computed_samples", "Samples that engines ran, delivered or not."
         )
-        self._message_bytes = self._counter(
-            "labelmint_message_bytes", "Serialised bytes of messages sent."
-        )
+        self._message_bytes = self._counter("labelmint_message_bytes", "Bytes of messages sent.")
         self._waiting = self._gauge(
-            "labelmint_queue_depth_samples", "Samples that streams would have run now."
+            "labelmint_queue_depth_samples", "Samples that wait for an engine batch."
         )
         self._streams = self._gauge(
-            "labelmint_open_streams", "StreamSamples and GenerateSamples calls under way."
+            "labelmint_open_streams", "Open StreamSamples and GenerateSamples calls."
         )
         self._lost = self._gauge(
             "labelmint_device_lost",
-            "1 once the model's device failed for good: the process has to start anew.",
+            "1 after the model's device failed permanently; the process must be restarted.",
         )
         self._fallbacks = self._counter(
             "labelmint_engine_fallbacks",
-            "Loads in which an engine that was asked for could not be had.",
+            "Loads in which the wanted engine could not be opened and another was used.",
             "wanted",
             "engine",
         )
@@ -84,13 +82,13 @@ class Metrics:
         )
         self._info = Gauge(
             "labelmint_model_info",
-            "1 for every bundle that is served.",
+            "1 for every served bundle.",
             ("model", "bundle_id", "engine"),
             registry=self.registry,
         )
 
     def of_model(self, name: str) -> ModelMetrics:
-        """The metrics of one served model; they exist from here on, at zero."""
+        """Metrics of one model, which are reported as zero from now on."""
         return ModelMetrics(
             queue_seconds=self._queue_seconds.labels(name),
             engine_seconds=self._engine_seconds.labels(name),
@@ -106,25 +104,25 @@ class Metrics:
         )
 
     def count_load(self, model: str, loaded: bool) -> None:
-        """An attempt to load a bundle ended."""
+        """Counts an attempt to load a bundle."""
         ok, failed = (self._loads.labels(model, outcome) for outcome in ("ok", "failed"))
         (ok if loaded else failed).inc()
 
     def count_fallback(self, model: str, wanted: str, engine: str) -> None:
-        """A model got this engine because that one could not be had."""
+        """Counts a model that uses `engine` because the runtime `wanted` could not be opened."""
         self._fallbacks.labels(model, wanted, engine).inc()
 
     def show_model(self, model: str, bundle_id: str, engine: str) -> None:
-        """This is served from now on."""
+        """Reports a bundle as served."""
         self._info.labels(model, bundle_id, engine).set(1)
         self._lost.labels(model).set(0)
 
     def hide_model(self, model: str, bundle_id: str, engine: str) -> None:
-        """This is not served any more."""
+        """Stops reporting a bundle as served."""
         self._info.remove(model, bundle_id, engine)
 
     def count_request(self, model: str, method: str, code: str) -> None:
-        """A call ended; `model` is a served one's name, or empty."""
+        """Counts a call that ended; `model` is the name of a served model, or empty."""
         self._requests.labels(model, method, code).inc()
 
     def _histogram(self, name: str, help_text: str, buckets: tuple[float, ...]) -> Histogram:

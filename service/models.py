@@ -1,4 +1,4 @@
-"""A bundle that is being served: its engines, its lanes, and who is behind each lane."""
+"""A bundle that is being served: its engines, its scheduler, and the stream of each lane."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ from engines.protocol import Engine, Mapping
 from engines.signature import ArraySpec, labeller_outputs
 from labelmint.latents import Mt19937Rows
 from service.batch import CAMERA, VIEW, W
-from service.delivery import Chunk, Stream
+from service.delivery import Message, Stream
 from service.errors import NotServing
 from service.metrics import ModelMetrics
 from service.query import Query
@@ -26,26 +26,27 @@ from service.scheduler import Draw, Lane, Scheduler
 from service.tracing import INVALID_SPAN, Span
 
 _log = logging.getLogger(__name__)
-DELAY_STEPS = 4  # looks at what waits, while a batch is delayed
+DELAY_STEPS = 4  # checks for enough waiting rows during one batch delay
 
 
 @dataclass(eq=False)
 class ServedModel:
-    """One model; `engines` share its streams, until it is ended."""
+    """One served model; all `engines` work for the same streams."""
 
     name: str
     bundle: Bundle
     engines: tuple[Engine, ...]
     mapping: Mapping
     metrics: ModelMetrics
-    batch_delay_s: float = 0.0  # that a batch which is not full waits for more rows
+    batch_delay_s: float = 0.0  # how long a batch that is not full waits for more rows
     scheduler: Scheduler = field(default_factory=Scheduler)
     streams: dict[Lane, Stream] = field(default_factory=dict)
-    ended: NotServing | None = None  # why there are no streams any more
-    lost: bool = False  # with its device, until this process starts anew
-    idle: asyncio.Event = field(default_factory=asyncio.Event)  # set when a last stream ends
-    _shown: int = 0  # of this bundle's rows in the metric, which one that it replaces shares
-    # One for all engines: a stream's MT19937 position is not safe for two threads.
+    ended: NotServing | None = None  # set when no more streams are served; the reason
+    lost: bool = False  # whether its device failed, which is final for this process
+    idle: asyncio.Event = field(default_factory=asyncio.Event)  # set when the last stream ends
+    # This model's part of the gauge of waiting rows; during a reload two models share the gauge.
+    _shown: int = 0
+    # One thread for all engines: a stream's MT19937 position is not thread-safe.
     mapping_thread: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(1, "mapping")
     )
@@ -57,7 +58,7 @@ class ServedModel:
 
     @property
     def outputs(self) -> dict[str, ArraySpec]:
-        """What a sample can consist of, by name, in wire order."""
+        """Arrays that a sample can have, by name, in the order in which they are sent."""
         manifest = self.bundle.manifest
         ws = ArraySpec(np.dtype(np.float32), (manifest.generator.num_ws, manifest.generator.w_dim))
         specs = {**labeller_outputs(manifest), W: ws}
@@ -76,9 +77,20 @@ class ServedModel:
         mt19937: Mt19937Rows | None = None,
         span: Span = INVALID_SPAN,
     ) -> Iterator[Stream]:
-        """A stream that engines work for until the block ends. Raises NotServing."""
+        """Opens a stream that engines work for until the block ends.
+
+        Args:
+            query: the checked request.
+            window: samples that may be computed and not yet sent.
+            deadline: end of the call on time.monotonic's clock.
+            mt19937: position in the MT19937 sequence, if the query draws latents from it.
+            span: trace span of the call.
+
+        Raises:
+            NotServing: the model was replaced or unloaded, or its device failed.
+        """
         if self.ended is not None:
-            raise self.ended.with_traceback(None)  # of those who got it before
+            raise self.ended.with_traceback(None)  # without the frames of earlier raises
         plan = query.plan
         lane = Lane(plan.first, plan.stop, plan.unit, window, query.count, query.weight, deadline)
         stream = self.streams[lane] = Stream(query, lane, mt19937, span)
@@ -96,7 +108,7 @@ class ServedModel:
                 self.idle.set()
 
     async def draws(self, capacity: int) -> list[Draw]:
-        """The next engine batch; waits until some stream has rows to draw."""
+        """Rows of the next engine batch, at most `capacity`; waits until there are any."""
         await self._gather(capacity)
         while not (draws := self.scheduler.draw(capacity, time.monotonic())):
             await self.scheduler.work.wait()
@@ -113,24 +125,24 @@ class ServedModel:
         self._shown = waiting
 
     async def _gather(self, capacity: int) -> None:
-        """Lets rows that are no full batch wait `batch_delay_s` for company."""
+        """Waits up to `batch_delay_s` while rows are waiting but do not fill a batch."""
         until = time.monotonic() + self.batch_delay_s
         while 0 < self.scheduler.waiting() < capacity and time.monotonic() < until:
             await asyncio.sleep(self.batch_delay_s / DELAY_STEPS)
 
-    def sent(self, stream: Stream, chunk: Chunk, message_bytes: int) -> None:
-        """A message left; its stream may draw again."""
+    def sent(self, stream: Stream, message: Message, message_bytes: int) -> None:
+        """Records that a message was sent, so that its stream may draw more rows."""
         now = time.monotonic()
-        stream.sent(chunk)
+        stream.sent(message)
         self.scheduler.wake(stream.lane, now)
-        self.metrics.kept.inc(chunk.size)
-        self.metrics.discarded.inc(chunk.discarded)
+        self.metrics.kept.inc(message.size)
+        self.metrics.discarded.inc(message.discarded)
         self.metrics.message_bytes.inc(message_bytes)
-        if chunk.pieces:
-            self.metrics.message_seconds.observe(now - min(p.since for p in chunk.pieces))
+        if message.kept:
+            self.metrics.message_seconds.observe(now - min(kept.since for kept in message.kept))
 
     async def end(self, why: NotServing, grace_s: float) -> None:
-        """Streams may finish for so long; then they end before their next message."""
+        """Lets streams go on for `grace_s` seconds, then ends them before their next message."""
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._without_streams(), grace_s)
         self.ended = why
@@ -138,14 +150,14 @@ class ServedModel:
             stream.stop(why)
 
     def lose(self, error: DeviceLost) -> None:
-        """Streams end before their next message, and no new ones begin: another replica may have
-        a device that works."""
+        """Ends all streams before their next message and refuses new ones, because the device
+        failed; clients can resume at another replica."""
         if not self.lost:
-            _log.error("model %s is lost: %s", self.name, error)
+            _log.error("model %s lost its device: %s", self.name, error)
         self.lost = True
         self.metrics.lost.set(1)
         self.ended = NotServing(
-            f"model {self.name} lost its device on this server; go on from next_index at another "
+            f"model {self.name} lost its device on this server; resume from next_index at another "
             "replica"
         )
         for stream in self.streams.values():
@@ -157,7 +169,7 @@ class ServedModel:
             await self.idle.wait()
 
     def close(self) -> None:
-        """Frees the engines; nothing may be running on them."""
+        """Frees the engines; call it only when nothing runs on them."""
         self.mapping_thread.shutdown()
         for engine in self.engines:
             engine.close()

@@ -1,6 +1,6 @@
-"""HTTP beside gRPC: /healthz, /readyz and /metrics, on a thread of its own.
+"""HTTP server for /healthz, /readyz and /metrics, on its own thread.
 
-Kubernetes' gRPC probes cannot do mutual TLS, and a scrape must not wait for the event loop.
+Kubernetes' gRPC probes do not support mutual TLS, and a scrape must not wait for the event loop.
 """
 
 import logging
@@ -22,10 +22,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Probes:
-    """What the endpoints report."""
+    """Sources of what the endpoints report."""
 
-    alive: Callable[[], bool]  # the event loop turns, on devices that work
-    ready: Callable[[], bool]  # calls are served
+    alive: Callable[[], bool]  # whether the event loop runs and no device is lost
+    ready: Callable[[], bool]  # whether calls are served
     registry: CollectorRegistry
 
 
@@ -52,7 +52,7 @@ def probe_server(host: str, port: int, probes: Probes) -> Iterator[int]:
 
 class _Server(ThreadingHTTPServer):
     def handle_error(self, request: object, client_address: object) -> None:
-        """A scraper that hangs up is no news."""
+        """Logs errors other than scrapers that hang up."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             _log.exception("an HTTP request failed")
 
@@ -74,10 +74,10 @@ class _Handler(BaseHTTPRequestHandler):
                 self.probes.ready(), "ready", "loading, draining, or a device is lost"
             )
         else:
-            self._answer(404, b"/metrics, /healthz and /readyz are here\n")
+            self._answer(404, b"not found; there are /metrics, /healthz and /readyz\n")
 
     def log_message(self, format: str, *args: object) -> None:
-        """Probes come every few seconds; they are not worth a line each."""
+        """Logs nothing, because probes come every few seconds."""
 
     def _answer_probe(self, good: bool, yes: str, no: str) -> None:
         self._answer(200 if good else 503, f"{yes if good else no}\n".encode())

@@ -1,48 +1,48 @@
-"""What one request asks for, checked and resolved against one model."""
+"""A request's SampleQuery, checked and resolved against one model."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.sampling import LatentSpace, SamplingOptions
+from engines.sampling import LatentOptions, LatentSpace
 from labelmint.v1 import label_service_pb2 as pb
 from service.sampler import Plan
 
-# What a message holds beside its samples' tensors: bounds, generous ones.
+# Upper bounds on the bytes of a message besides the data of its tensors.
 MESSAGE_OVERHEAD_BYTES = 768  # tensor headers, bundle_id, next_index, lengths
-SAMPLE_OVERHEAD_BYTES = 16  # its index, and JPEG's offset
+SAMPLE_OVERHEAD_BYTES = 16  # per sample: its index, and its offset in a JPEG tensor
 
 
 @dataclass(frozen=True)
 class LatentRows:
-    """Latents the caller brought."""
+    """Latents that the caller sent."""
 
     space: LatentSpace
-    rows: NDArray[np.float32]  # [n, ...] by space
+    rows: NDArray[np.float32]  # [n, z_dim], [n, w_dim] or [n, num_ws, w_dim] by space
 
 
 @dataclass(frozen=True)
 class WantedOutput:
-    """One output of each delivered sample, and how it travels."""
+    """One output of each delivered sample, and how it is packed."""
 
     name: str  # as engines call it
     output: pb.Output
     codec: pb.Codec
-    raw_bytes: int  # of one sample in memory
-    max_packed_bytes: int  # of one sample in a message
+    raw_bytes: int  # bytes of one sample in memory
+    max_packed_bytes: int  # most bytes of one sample in a message
 
 
 @dataclass(frozen=True)
 class Query:
-    """A checked SampleQuery; nothing in it can be out of range any more."""
+    """A checked SampleQuery: every value is in range, every default filled in."""
 
-    options: SamplingOptions
-    latents: LatentRows | None
+    options: LatentOptions
+    latents: LatentRows | None  # None: latents are drawn
     plan: Plan
-    max_uncertainty: np.float32  # inf keeps everything
-    count: int  # 0: endless
-    weight: int  # of its share of the engine, at least 1
+    max_uncertainty: np.float32  # samples above are rejected; inf keeps every sample
+    count: int  # most samples to deliver; 0: no limit
+    weight: int  # share of the engine relative to other streams, at least 1
     outputs: tuple[WantedOutput, ...]  # in ascending Output order
     jpeg_quality: int
     max_message_bytes: int
@@ -51,17 +51,21 @@ class Query:
 
     @property
     def sample_bytes(self) -> int:
-        """What one sample of the answer takes in memory."""
+        """Bytes of one sample in memory."""
         return sum(output.raw_bytes for output in self.outputs)
 
     @property
     def sample_message_bytes(self) -> int:
-        """What one sample adds to a message at most."""
+        """Most bytes that one sample adds to a message."""
         packed = sum(output.max_packed_bytes for output in self.outputs)
         return packed + SAMPLE_OVERHEAD_BYTES
 
     @property
     def samples_per_message(self) -> int:
-        """How many samples certainly fit a message; at least 1, encoding has the last word."""
-        room = self.max_message_bytes - MESSAGE_OVERHEAD_BYTES
-        return max(1, min(self.max_message_samples, room // self.sample_message_bytes))
+        """Number of samples in a full message, at least 1.
+
+        This many fit by the upper bounds above; a single sample may still be too large, which
+        encoding finds out.
+        """
+        available = self.max_message_bytes - MESSAGE_OVERHEAD_BYTES
+        return max(1, min(self.max_message_samples, available // self.sample_message_bytes))

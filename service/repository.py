@@ -1,20 +1,22 @@
-"""The models of this server by name: loaded, swapped and unloaded while calls go on.
+"""The models of this server by name: loads, replaces and unloads them while calls go on.
 
-Of one name there are at most two in memory: the one that is served, and for the time of its
-drain the one before it.
+At most two models of one name are in memory: the one that is served, and the one before it until
+its streams have ended.
 """
 
 import asyncio
 import logging
+import re
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from bundle.errors import BundleError
 from engines.errors import EngineError
 from service.config import NamedBundle
 from service.errors import LoadFailed, NotServing, UnknownModel
-from service.folder import stamp_of, without_folders
+from service.file_changes import stamp_of_folder
 from service.loading import OpenModel
 from service.metrics import Metrics
 from service.models import ServedModel
@@ -27,12 +29,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Listed:
-    """What there is to tell of a name."""
+    """State of one model name, for RepositoryIndex."""
 
     name: str
-    bundle_id: str  # of what is served, or empty
+    bundle_id: str  # of the served bundle; empty if there is none
     state: State
-    reason: str  # why it is not served, or why the last attempt to replace it failed
+    reason: str  # why it is not served, or why it could not be replaced
 
 
 @dataclass
@@ -40,12 +42,12 @@ class _Entry:
     running: RunningModel | None = None
     loading: bool = False
     reason: str = ""
-    changing: asyncio.Lock = field(default_factory=asyncio.Lock)  # one change at a time
-    retiring: "asyncio.Task[None] | None" = None  # the model before, while it drains
+    changing: asyncio.Lock = field(default_factory=asyncio.Lock)  # held by each load and unload
+    retiring: "asyncio.Task[None] | None" = None  # ends the previous model
 
 
 class Repository:
-    """Owns every model from its loading to its end."""
+    """Owns every model from loading to closing."""
 
     def __init__(
         self,
@@ -56,52 +58,63 @@ class Repository:
         changed: Callable[[], Awaitable[None]],
         failed: Callable[[BaseException], None],
     ) -> None:
-        """`changed` is awaited whenever a name is served or is no more; `failed` hears of bugs."""
+        """
+        Args:
+            open_model: opens a bundle and its engines; runs on another thread.
+            metrics: metrics of the server.
+            tracing: traces of the server.
+            drain_s: seconds that streams of a replaced or unloaded model may go on.
+            changed: awaited after a model was loaded, unloaded or lost.
+            failed: called with the exception when a bug ends a model's computation.
+        """
         self._open, self._metrics, self._tracing = open_model, metrics, tracing
         self._drain_s = drain_s
         self._changed, self._failed = changed, failed
         self._entries: dict[str, _Entry] = {}
-        self._opening = asyncio.Lock()  # one bundle at a time, whatever its name
-        self._running: set[RunningModel] = set()  # those served, and those that drain
+        self._opening = asyncio.Lock()  # one bundle is opened at a time
+        self._running: set[RunningModel] = set()  # served or draining
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def models(self) -> dict[str, ServedModel]:
-        """What is served, by name, in the order of the names."""
+        """Served models by name, sorted."""
         served = {n: e.running.model for n, e in self._entries.items() if e.running is not None}
         return dict(sorted(served.items()))
 
     @property
     def opening(self) -> bool:
-        """Whether a bundle is being opened, which nothing can interrupt."""
+        """Whether a bundle is being opened, which cannot be interrupted."""
         return self._opening.locked()
 
     def listed(self) -> list[Listed]:
-        """Every name there is or was, sorted."""
+        """All names that are or were served, or failed to load, sorted."""
         return [_listed(name, entry) for name, entry in sorted(self._entries.items())]
 
     def serve(self, models: Sequence[ServedModel]) -> None:
-        """Takes models that are open already."""
+        """Serves models that are already open."""
         for model in models:
             self._metrics.count_load(model.name, True)
             self._put(self._entries.setdefault(model.name, _Entry()), model)
 
     async def load(self, named: NamedBundle) -> None:
-        """Opens a bundle and serves it, in place of the one of that name.
+        """Opens a bundle and serves it, replacing the model of that name.
 
-        Raises LoadFailed, with the old one serving on. A caller that leaves does not stop it.
+        Raises LoadFailed; the old model then stays. Cancelling the call does not stop the loading.
         """
         await asyncio.shield(self._spawn(self._load(named)))
 
     async def unload(self, name: str, forget: bool = False) -> None:
-        """New calls do not find it from now on; its streams drain. Raises UnknownModel."""
+        """Refuses new calls for a model and drains its streams; `forget` also unlists the name.
+
+        Raises UnknownModel.
+        """
         entry = self._entries.get(name)
         if entry is None:
             raise UnknownModel(f"model is {name!r}; this server has {', '.join(self._entries)}")
         await asyncio.shield(self._spawn(self._unload(name, entry, forget)))
 
     async def close(self) -> None:
-        """Ends everything at once; nobody may be calling any more."""
+        """Closes all models at once; call it only when no call is open any more."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -110,7 +123,7 @@ class Repository:
     async def _load(self, named: NamedBundle) -> None:
         entry = self._entries.setdefault(named.name, _Entry())
         async with entry.changing:
-            if self._entries.get(named.name) is not entry:  # forgotten meanwhile
+            if self._entries.get(named.name) is not entry:  # an unload removed it meanwhile
                 return await self._load(named)
             if entry.retiring is not None:
                 await asyncio.wait([entry.retiring])
@@ -130,32 +143,32 @@ class Repository:
 
     async def _opened(self, named: NamedBundle) -> ServedModel:
         def opened() -> ServedModel:
-            before = stamp_of(named.path)
+            before = stamp_of_folder(named.path)
             model = self._open(named)
-            if stamp_of(named.path) == before:
+            if stamp_of_folder(named.path) == before:
                 return model
-            model.close()  # it may be half of one bundle and half of another
+            model.close()  # it may mix files of two bundles
             raise BundleError(f"{named.path} was changed while it was loaded; load it again")
 
         return await asyncio.get_running_loop().run_in_executor(None, opened)
 
     def _failure(self, entry: _Entry, named: NamedBundle, error: Exception) -> LoadFailed:
         self._metrics.count_load(named.name, False)
-        known = isinstance(error, (BundleError, EngineError, OSError))
-        entry.reason = "the server failed at it; its log says why"
-        if known:
+        expected = isinstance(error, (BundleError, EngineError, OSError))
+        entry.reason = "internal error; see the server's log"
+        if expected:
             entry.reason = without_folders(str(error), named.path)
-        state = "it is not served" if entry.running is None else "the one before is served on"
+        state = "it is not served" if entry.running is None else "the old one stays"
         _log.error(
             "model %s cannot be loaded, %s: %s",
-            named.name, state, error, exc_info=None if known else error,
+            named.name, state, error, exc_info=None if expected else error,
         )  # fmt: skip
         return LoadFailed(f"model {named.name} cannot be loaded, {state}: {entry.reason}")
 
     async def _unload(self, name: str, entry: _Entry, forget: bool) -> None:
         async with entry.changing:
             if entry.running is not None:
-                _log.info("model %s is not served any more", name)
+                _log.info("model %s is no longer served", name)
             self._retire(entry, f"model {name} was unloaded")
             entry.reason = "unloaded"
             if forget:
@@ -163,25 +176,26 @@ class Repository:
         await self._changed()
 
     def _put(self, entry: _Entry, model: ServedModel) -> None:
-        running = RunningModel(model, self._tracing, self._failed, self._tell)
+        running = RunningModel(model, self._tracing, self._failed, self._on_lost)
         entry.running, entry.reason = running, ""
         self._running.add(entry.running)
         self._metrics.show_model(*_info(model))
 
-    def _tell(self) -> None:
-        """Something changed outside of a load."""
-        self._spawn(self._tell_changed())
+    def _on_lost(self) -> None:
+        self._spawn(self._notify())
 
-    async def _tell_changed(self) -> None:
+    async def _notify(self) -> None:
         await self._changed()
 
     def _retire(self, entry: _Entry, why: str) -> None:
-        """What the entry serves is not found any more, and ends in the background."""
+        """Removes the entry's model, if any, from new calls and ends it in the background."""
         running, entry.running = entry.running, None
         if running is None:
             return
         self._metrics.hide_model(*_info(running.model))
-        refusal = NotServing(f"{why} on this server; go on from next_index, or at another replica")
+        refusal = NotServing(
+            f"{why} on this server; resume from next_index, here or at another replica"
+        )
         entry.retiring = self._spawn(self._end(running, refusal))
 
     async def _end(self, running: RunningModel, why: NotServing) -> None:
@@ -199,9 +213,20 @@ class Repository:
         return task
 
 
+def without_folders(message: str, folder: Path) -> str:
+    """An error message without absolute paths, because callers must not learn about folders here.
+
+    "/srv/car/mapping.onnx is missing" -> "mapping.onnx is missing"
+    """
+    for path in (folder.resolve(), folder.absolute(), folder):
+        named = rf"(?<![\w./-]){re.escape(str(path))}(/|(?![\w.-]))"
+        message = re.sub(named, lambda found: "" if found[1] else "the bundle", message)
+    return re.sub(r"(?<![\w.])/(?:[^/\s]+/)*", "", message)
+
+
 def _listed(name: str, entry: _Entry) -> Listed:
     if entry.running is not None and entry.running.model.lost:
-        return Listed(name, "", "UNAVAILABLE", "its device is lost; restart the server")
+        return Listed(name, "", "UNAVAILABLE", "its device failed; restart the server")
     if entry.running is not None:
         bundle_id = entry.running.model.bundle.manifest.bundle_id
         return Listed(name, bundle_id, "READY", entry.reason)

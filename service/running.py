@@ -1,4 +1,4 @@
-"""A served model at work: the tasks that compute for it, and their end."""
+"""The tasks that compute for a served model, one per engine."""
 
 import asyncio
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from service.tracing import Tracing
 
 
 class RunningModel:
-    """Computes from here on, until it is closed."""
+    """Computes for a model until `close`."""
 
     def __init__(
         self,
@@ -18,7 +18,8 @@ class RunningModel:
         failed: Callable[[BaseException], None],
         lost: Callable[[], None],
     ) -> None:
-        """`failed` hears of a bug that ended the computing, `lost` of a device that did."""
+        """`failed` is called with the exception when a bug ends a task, `lost` when its device
+        fails."""
         self.model = model
         self._failed, self._lost = failed, lost
         self._computes = [Compute(engine, model, tracing) for engine in model.engines]
@@ -27,7 +28,7 @@ class RunningModel:
             task.add_done_callback(self._report)
 
     async def close(self) -> None:
-        """Frees the engines after the run under way, without holding up the event loop."""
+        """Frees the engines once their current runs end, without blocking the event loop."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -35,7 +36,7 @@ class RunningModel:
 
     def _free(self) -> None:
         for compute in self._computes:
-            compute.close()  # waits for its thread, so that no engine is freed under a run
+            compute.close()  # waits for its thread, so that no engine is freed during a run
         self.model.close()
 
     def _report(self, task: "asyncio.Task[None]") -> None:

@@ -1,8 +1,8 @@
-"""Whose rows the next engine batch holds: weighted round robin over lanes, counts only.
+"""Which streams' rows the next engine batch holds: weighted round robin over lanes.
 
-A lane is a stream as the scheduler sees it: a run of ordinals, of which so many are drawn, so
-many decided (kept or discarded), and so many kept ones wait for their reader. It may draw while
-what is under way fits its window, so a slow reader stops its own lane and no other.
+Enter: lanes, each the counters of one stream. Leave: `Draw`s, runs of ordinals to compute; no
+latents and no tensors. A lane may draw while the rows under way fit its window, so a slow reader
+stops its own lane and no other.
 """
 
 import asyncio
@@ -13,51 +13,55 @@ from dataclasses import dataclass
 
 @dataclass(eq=False)
 class Lane:
-    """One stream's counters; all ordinals, see sampler."""
+    """The counters of one stream; positions are ordinals, see sampler.
+
+    decided <= drawn <= stop. Rows from `decided` to `drawn` are with the engine or wait for the
+    other views of their object.
+    """
 
     drawn: int  # next ordinal to draw
-    stop: int  # end of the plan
-    unit: int  # ordinals decided together
+    stop: int  # end of the plan, exclusive
+    unit: int  # number of ordinals that are kept or rejected together
     window: int  # most samples under way: drawn and undecided, or kept and unsent
-    count: int = 0  # most samples to keep, 0: endless
-    weight: int = 1  # of its share, relative to other lanes that wait
-    deadline: float = math.inf  # on the scheduler's clock; work after it is wasted
-    decided: int = 0  # ordinals under this are kept or discarded; set from drawn
-    rows: int = 0  # decided so far
-    kept: int = 0  # of those, kept
-    unsent: int = 0  # of those, not yet handed to gRPC
-    turn: int = 0  # rows left of its turn
+    count: int = 0  # most samples to keep; 0: no limit
+    weight: int = 1  # share of the engine relative to the other lanes that wait
+    deadline: float = math.inf  # on the scheduler's clock; rows computed later are wasted
+    decided: int = 0  # every ordinal under this is kept or rejected; begins at `drawn`
+    decided_rows: int = 0  # number of rows kept or rejected
+    kept: int = 0  # number of rows kept
+    unsent: int = 0  # number of kept samples not yet handed to gRPC
+    turn_left: int = 0  # rows left of its turn, in which a full batch interrupted it
     closed: bool = False
-    waiting_since: float | None = None  # since when it may draw and did not
+    waiting_since: float | None = None  # when it became drawable; None when it is not
 
     def __post_init__(self) -> None:
         self.decided = self.drawn
 
     def drawable(self) -> int:
-        """Rows this lane may draw now."""
-        room = self.window - self.unsent
+        """Number of rows this lane may draw now."""
+        free = self.window - self.unsent
         if self.count:
-            room = min(room, self._rows_for_count())
-        if room <= 0:
+            free = min(free, self._rows_for_count())
+        if free <= 0:
             return 0
-        limit = -(-(self.decided + room) // self.unit) * self.unit  # whole objects get decided
+        limit = -(-(self.decided + free) // self.unit) * self.unit  # only whole objects get decided
         return max(0, min(limit, self.stop) - self.drawn)
 
-    def wanted(self, now: float) -> bool:
-        """Whether anyone still waits for what it draws."""
+    def is_live(self, now: float) -> bool:
+        """Whether a reader still waits for its rows: not closed, and before its deadline."""
         return not self.closed and now <= self.deadline
 
     def decide(self, rows: int, kept: int) -> None:
-        """So many further ordinals are decided, so many of them kept for the reader."""
+        """Counts the next `rows` ordinals as decided, `kept` of them as kept and unsent."""
         self.decided += rows
-        self.rows += rows
+        self.decided_rows += rows
         self.kept += kept
         self.unsent += kept
 
     def _rows_for_count(self) -> int:
-        """Rows that should give what is missing at the rate of keeping seen so far."""
+        """Rows likely to give the samples missing from `count`, at the share kept so far."""
         missing = self.count - self.kept
-        return -(-missing * (self.rows + 1) // (self.kept + 1))
+        return -(-missing * (self.decided_rows + 1) // (self.kept + 1))
 
 
 @dataclass(frozen=True)
@@ -75,59 +79,67 @@ class Scheduler:
 
     def __init__(self) -> None:
         self.work = asyncio.Event()  # set when some lane may have rows to draw
-        self._lanes: deque[Lane] = deque()
+        self._lanes: deque[Lane] = deque()  # the first one's turn is next
 
     def add(self, lane: Lane, now: float) -> None:
         self._lanes.append(lane)
         self.wake(lane, now)
 
     def remove(self, lane: Lane) -> None:
-        """Nothing of this lane is computed from now on."""
+        """Closes a lane: none of its rows are computed from now on."""
         lane.closed = True
         if lane in self._lanes:
             self._lanes.remove(lane)
 
     def wake(self, lane: Lane, now: float) -> None:
-        """To be called whenever a lane may have become drawable."""
+        """Call it whenever a lane may have become drawable."""
         if lane.drawable():
             lane.waiting_since = now if lane.waiting_since is None else lane.waiting_since
             self.work.set()
 
     def waiting(self) -> int:
-        """Rows that lanes could draw now."""
+        """Number of rows that lanes could draw now."""
         return sum(lane.drawable() for lane in self._lanes)
 
     def draw(self, capacity: int, now: float) -> list[Draw]:
-        """Fills one batch: each lane in turn gets a quarter batch by its weight, then what is left.
+        """Draws up to `capacity` rows, in turns of a quarter batch times the lane's weight.
 
-        A quarter and not a row: fewer lanes per batch means fewer calls of the mapping, larger
-        messages, and over a few batches the same share for everyone.
+        Example: capacity 8, so a turn is 2 rows. A and C have many rows to draw, B has one, and
+        C has weight 2:
+
+            turn of       A   B   C   A
+            rows drawn    2   1   4   1     the batch is full, and cuts A's second turn short
+            capacity left 6   5   1   0
+
+        The draws are A 3, B 1, C 4; the next batch begins with A and the 1 row left of its turn.
+
+        A turn is a quarter batch and not a row: fewer lanes in a batch means fewer calls of the
+        mapping network and larger messages, and over a few batches the same share for each lane.
         """
-        quantum = max(1, capacity // 4)
-        shares: dict[Lane, tuple[int, int]] = {}  # first ordinal, count
-        idle = 0
-        while capacity and idle < len(self._lanes):
+        quarter = max(1, capacity // 4)
+        first_ordinals: dict[Lane, int] = {}  # first ordinal of each lane that draws
+        idle_turns = 0  # since a lane last drew
+        while capacity and idle_turns < len(self._lanes):
             lane = self._lanes[0]
-            lane.turn = (
-                lane.turn or quantum * lane.weight
-            )  # what is left of a turn that a batch cut short
-            taken = min(capacity, lane.turn, lane.drawable() if lane.wanted(now) else 0)
-            if taken:
-                first, count = shares.get(lane, (lane.drawn, 0))
-                shares[lane] = (first, count + taken)
-                lane.drawn += taken
-                lane.turn -= taken
-                capacity -= taken
-            idle = 0 if taken else idle + 1
-            if capacity or not lane.turn:
-                lane.turn = 0
+            lane.turn_left = lane.turn_left or quarter * lane.weight
+            rows = min(capacity, lane.turn_left, lane.drawable() if lane.is_live(now) else 0)
+            if rows:
+                first_ordinals.setdefault(lane, lane.drawn)
+                lane.drawn += rows
+                lane.turn_left -= rows
+                capacity -= rows
+            idle_turns = 0 if rows else idle_turns + 1
+            turn_is_over = capacity > 0 or lane.turn_left == 0
+            if turn_is_over:
+                lane.turn_left = 0
                 self._lanes.rotate(-1)
-        if not shares:
+        if not first_ordinals:
             self.work.clear()
-        return [_draw(lane, first, count, now) for lane, (first, count) in shares.items()]
+        return [_draw(lane, first, now) for lane, first in first_ordinals.items()]
 
 
-def _draw(lane: Lane, first: int, count: int, now: float) -> Draw:
+def _draw(lane: Lane, first: int, now: float) -> Draw:
+    """The draw of a lane that has just drawn the ordinals from `first` to `lane.drawn`."""
     since = now if lane.waiting_since is None else lane.waiting_since
     lane.waiting_since = now if lane.drawable() else None
-    return Draw(lane, first, count, since)
+    return Draw(lane, first, lane.drawn - first, since)

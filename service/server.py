@@ -1,4 +1,5 @@
-"""Wiring: one event loop with gRPC, health, reflection and probes around the models."""
+"""Wires the server together: gRPC services, health, reflection, probes and models on one event
+loop."""
 
 import asyncio
 import ipaddress
@@ -26,7 +27,7 @@ from service.probes import Probes, probe_server
 from service.repository import Repository
 from service.rpc import inference, label_service
 from service.rpc.callers import Authentication, bearer_token, caller_of
-from service.rpc.calls import Calls, Context
+from service.rpc.calls import CallHandlers, Context
 from service.rpc.inference import InferenceService
 from service.rpc.inference_messages import pool_with_messages
 from service.rpc.label_service import LabelService
@@ -38,8 +39,9 @@ from service.tracing import tracing_to
 from service.watch import Watch
 
 ENCODING_THREADS = 2
-FLUSH_S = 0.25  # for the last trailers; health watchers would hold any longer grace to its end
-ALIVE_WITHIN_S = 10.0  # the event loop must have turned
+# Time to send the last trailers. Open health watches would use up a longer time completely.
+FLUSH_S = 0.25
+ALIVE_WITHIN_S = 10.0  # the event loop counts as alive if its heartbeat is not older
 _NAMES = (health.OVERALL_HEALTH, label_service.SERVICE, inference.SERVICE)
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -47,24 +49,28 @@ _log = logging.getLogger(__name__)
 
 
 class Server:
-    """One process's server; `running` binds it, `serve` makes it ready, `drain` ends it."""
+    """The server of one process.
+
+    `running` listens, `serve` answers calls, `drain` ends all calls before the block of `running`
+    is left.
+    """
 
     def __init__(
         self, config: Config, metrics: Metrics, open_named: OpenModel | None = None
     ) -> None:
-        """`open_named` opens the models that are loaded later, as the configuration says
-        unless given."""
+        """`open_named` opens models that are loaded later; None: loading.open_model."""
         self.config, self.metrics = config, metrics
-        self.port = 0  # bound, once running
-        self.metrics_port: int | None = None
+        self.port = 0  # set by `running`
+        self.metrics_port: int | None = None  # set by `running`; None without HTTP
+        # Gets the exception of a bug that ends the server.
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._encoders = ThreadPoolExecutor(ENCODING_THREADS, "encoding")
         callers = None if config.token_file is None else Tokens(config.token_file)
         admins = None if config.admin_token_file is None else Tokens(config.admin_token_file)
-        tokens = [known for known in (callers, admins) if known is not None]
+        tokens = [file for file in (callers, admins) if file is not None]
         self._credentials = None if config.tls is None else credentials_from_files(config.tls)
         self._tracing = tracing_to(config.otlp_endpoint)
-        self._calls = Calls(
+        self._calls = CallHandlers(
             metrics,
             RequestRate(config.limits.max_client_requests_per_s),
             partial(caller_of, tokens=tokens),
@@ -86,27 +92,28 @@ class Server:
             InferenceService(self._serving, self._calls, metrics, control, lambda: self.ready),
         )
         self._health = health.aio.HealthServicer()
-        doors = () if callers is None else (Authentication(tokens, metrics),)
-        self._grpc = grpc.aio.server(interceptors=doors, options=_grpc_options(config))
-        self._open = False
-        self._turned = time.monotonic()
+        interceptors = () if callers is None else (Authentication(tokens, metrics),)
+        self._grpc = grpc.aio.server(interceptors=interceptors, options=_grpc_options(config))
+        self._open = False  # whether calls are answered
+        self._heartbeat = time.monotonic()  # when the event loop last ran `_beat`
         self._tasks: list[asyncio.Task[None]] = []
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Server"]:
-        """Listens, answering UNAVAILABLE until `serve`. Raises StartError."""
+        """Listens until the block ends; calls get UNAVAILABLE until `serve`. Raises StartError."""
         async with AsyncExitStack() as stack:
             await self._update_health()
             self._start_probes(stack)
-            stack.push_async_callback(self._end_computing)  # after the calls that wait for it
+            # Exit callbacks run in reverse: first calls end, then the computation they wait for.
+            stack.push_async_callback(self._end_computing)
             await self._start_grpc(stack)
-            self._spawn(self._turn())
+            self._spawn(self._beat())
             yield self
 
     @property
     def ready(self) -> bool:
-        """Whether calls are served: from `serve` to `drain`, while there is a model, and none
-        has lost its device."""
+        """Whether calls are served: between `serve` and `drain`, with at least one model, and no
+        model with a lost device."""
         return self._open and bool(self.repository.models) and not self._lost
 
     @property
@@ -114,22 +121,23 @@ class Server:
         return any(model.lost for model in self.repository.models.values())
 
     async def serve(self, models: Sequence[ServedModel]) -> None:
-        """Calls are answered from here on; the models are closed with the server.
+        """Loads the bundles of the --watch directory, then answers calls.
 
-        What is in a watched directory is loaded before.
+        `models` are open already; they are closed with the server.
         """
         self.repository.serve(models)
         if self.config.watch is not None:
             reserved = [bundle.name for bundle in self.config.bundles]
             watch = Watch(self.config.watch, self.repository, reserved)
-            await watch.look()
+            await watch.poll()
             self._spawn(watch.run(self.config.watch_interval_s))
         self._serving.serve()
         self._open = True
         await self._update_health()
 
     async def drain(self) -> None:
-        """Not ready, then streams end resumably, then calls that are left get the grace."""
+        """Reports not ready, waits `drain_delay_s`, ends streams so that clients can resume, and
+        gives the remaining calls `drain_grace_s`."""
         self._open = False
         await self._update_health()
         await asyncio.sleep(self.config.drain_delay_s)
@@ -154,7 +162,7 @@ class Server:
             self.port = self._bind()
         except RuntimeError as error:
             raise StartError(f"{self.config.listen} cannot be bound; is it in use?") from error
-        # Callbacks run last to first: cancelled calls get to their end before the engines go.
+        # In reverse order: stop the gRPC server, then wait until cancelled calls have ended.
         stack.push_async_callback(self._calls.ended, FLUSH_S)
         stack.push_async_callback(self._grpc.stop, None)
         await self._grpc.start()
@@ -165,7 +173,7 @@ class Server:
             return int(self._grpc.add_secure_port(listen, self._credentials))
         if not is_loopback(listen):
             _log.warning(
-                "%s is reached from other machines and not encrypted; give --tls-certificate and "
+                "%s accepts unencrypted calls from other machines; give --tls-certificate and "
                 "--tls-key, or listen on 127.0.0.1",
                 listen,
             )
@@ -184,12 +192,12 @@ class Server:
             await self._health.set(name, _SERVING if self.ready else _NOT_SERVING)
 
     def _alive(self) -> bool:
-        """A lost device comes back in a new process alone: whoever watches has to start one."""
-        return time.monotonic() - self._turned < ALIVE_WITHIN_S and not self._lost
+        """False also with a lost device, because only a restarted process can use it again."""
+        return time.monotonic() - self._heartbeat < ALIVE_WITHIN_S and not self._lost
 
-    async def _turn(self) -> None:
+    async def _beat(self) -> None:
         while True:
-            self._turned = time.monotonic()
+            self._heartbeat = time.monotonic()
             await asyncio.sleep(1)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -208,7 +216,7 @@ class Server:
 
 
 def is_loopback(listen: str) -> bool:
-    """Whether HOST:PORT is reached from this machine alone."""
+    """Whether only this machine can connect to HOST:PORT."""
     host = listen.rpartition(":")[0].strip("[]")
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -225,13 +233,13 @@ def _grpc_options(config: Config) -> list[tuple[str, int]]:
     options = [
         ("grpc.max_receive_message_length", config.limits.max_request_bytes),
         ("grpc.max_send_message_length", config.limits.max_message_bytes),
-        ("grpc.so_reuseport", 0),  # a second server on the port is a mistake, not a share
-        # Clients may ping every 10 s, also between calls.
+        ("grpc.so_reuseport", 0),  # a second server on the same port must fail, not share it
+        # Clients may send keepalive pings every 10 s, also between calls.
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
     ]
     if config.max_stream_age_s:
-        # Calls that are under way finish on an old connection, however long they take.
+        # Open calls finish on an old connection, however long they take.
         age_s = CONNECTION_SHARE * config.max_stream_age_s
         options.append(("grpc.max_connection_age_ms", math.ceil(age_s * 1000)))
     return options

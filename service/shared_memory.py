@@ -1,7 +1,8 @@
-"""Memory that a client on the same host shares: opened with suspicion, written slot by slot.
+"""Memory that a client on the same host shares: checked before it is mapped, written by slots.
 
-Nothing has to be cleaned up, whichever side is killed: the memory has no name, and the kernel
-frees it with the last descriptor.
+Enter: the client's description of its memory, and messages. Leave: the messages' bytes in that
+memory. Nothing has to be cleaned up, whichever side is killed: the memory has no name, and the
+kernel frees it with the last descriptor.
 """
 
 import asyncio
@@ -13,17 +14,17 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 
 from labelmint.v1 import label_service_pb2 as pb
-from service.errors import BadRequest, Unmet
+from service.errors import BadRequest, FailedPrecondition
 from service.framing import Part
 
 MAX_BYTES = 1 << 30
 NONCE_BYTES = 16
-NAME = "/memfd:labelmint"  # what the kernel calls it
+NAME = "/memfd:labelmint"  # target of its descriptor's link in /proc
 _LOCAL = ("ipv4:127.", "ipv6:[::1]", "ipv6:%5B::1%5D", "unix:")
 
 
 class Slots:
-    """A ring of slots; the writer waits for those that its reader has not released."""
+    """A ring of slots, one message in each; a slot is written again once its reader released it."""
 
     def __init__(self, memory: mmap.mmap, slot_bytes: int, slots: int) -> None:
         self._memory, self._slot_bytes, self._slots = memory, slot_bytes, slots
@@ -32,27 +33,28 @@ class Slots:
         self._error: Exception | None = None
 
     async def follow(self, requests: AsyncIterator[pb.StreamSharedSamplesRequest]) -> None:
-        """Takes in what the reader releases; `free` raises what is wrong with it."""
+        """Counts the slots that the reader releases; `wait_free` raises what ends the requests."""
         try:
             async for request in requests:
                 if not self._released <= request.released <= self._written:
                     raise BadRequest(
-                        f"released is {request.released}; it is between {self._released}, what "
-                        f"was released before, and {self._written}, what was sent"
+                        f"released is {request.released}; it must be at least "
+                        f"{self._released}, the messages released before, and at most "
+                        f"{self._written}, the messages sent"
                     )
                 self._released = request.released
                 self._changed.set()
-            self.stop(BadRequest("the requests have ended, and no slot will be released"))
+            self.stop(BadRequest("the requests have ended, so no slot will be released"))
         except Exception as error:
             self.stop(error)
 
     def stop(self, error: Exception) -> None:
-        """`free` raises this instead of waiting."""
+        """Has `wait_free` raise this error instead of waiting."""
         self._error = error
         self._changed.set()
 
-    async def free(self) -> None:
-        """Returns when the next slot is free. Raises what ended the waiting."""
+    async def wait_free(self) -> None:
+        """Returns when the next slot is free. Raises the error given to `stop`."""
         while self._written - self._released >= self._slots:
             if self._error is not None:
                 raise self._error
@@ -60,7 +62,8 @@ class Slots:
             await self._changed.wait()
 
     def write(self, parts: Sequence[Part]) -> int:
-        """Copies a message into the next slot; its size. Off the event loop."""
+        """Copies a message into the next slot, which is free; returns its bytes. Runs off the
+        event loop."""
         begin = position = self._written % self._slots * self._slot_bytes
         for part in parts:
             size = part.nbytes if isinstance(part, memoryview) else len(part)
@@ -74,21 +77,27 @@ class Slots:
 
 @contextmanager
 def opened_slots(shared: pb.SharedMemory, peer: str, max_message_bytes: int) -> Iterator[Slots]:
-    """The slots of a client's memory, until the block ends.
+    """The slots of a client's memory, mapped until the block ends.
 
     Raises:
-        BadRequest: the description is no memory for such messages.
-        Unmet: the client is not on this host, or its memory is not reached or not its own.
+        BadRequest: the slots are too small, too many or none, or the nonce has another length.
+        FailedPrecondition: the client is on another host, its memory cannot be reached, or it is
+            not the memory that the description says.
     """
     size = _checked_size(shared, max_message_bytes)
     if not peer.startswith(_LOCAL):
-        raise Unmet("memory is shared on one host only, and this client is on another")
+        raise FailedPrecondition(
+            "memory is shared on one host only, and this client is on another host; use "
+            "StreamSamples"
+        )
     descriptor = _opened(f"/proc/{shared.pid}/fd/{shared.fd}")
     try:
         _check_sealed(descriptor, size)
         with mmap.mmap(descriptor, size) as memory:
             if memory[size - NONCE_BYTES :] != shared.nonce:
-                raise Unmet("the memory does not hold the nonce; it is not the caller's")
+                raise FailedPrecondition(
+                    "the memory does not hold the nonce, so it is not the caller's"
+                )
             yield Slots(memory, shared.slot_bytes, shared.slots)
     finally:
         os.close(descriptor)
@@ -98,8 +107,8 @@ def _checked_size(shared: pb.SharedMemory, max_message_bytes: int) -> int:
     size: int = shared.slot_bytes * shared.slots + NONCE_BYTES
     if shared.slot_bytes < max_message_bytes or not shared.slots:
         raise BadRequest(
-            f"memory has {shared.slots} slots of {shared.slot_bytes} bytes; it needs at least one, "
-            f"of at least max_message_bytes, {max_message_bytes}"
+            f"memory has {shared.slots} slots of {shared.slot_bytes} bytes; it needs at least one "
+            f"slot, of at least max_message_bytes, {max_message_bytes}"
         )
     if size > MAX_BYTES:
         raise BadRequest(f"memory has {size} bytes, the limit is {MAX_BYTES}; share fewer slots")
@@ -109,21 +118,28 @@ def _checked_size(shared: pb.SharedMemory, max_message_bytes: int) -> int:
 
 
 def _opened(path: str) -> int:
-    """A descriptor of the memory; looked at before it is opened, which may have effects."""
+    """A descriptor of the memory. Its link is read first, because opening may have effects."""
     try:
         if os.readlink(path).startswith(NAME):
             return os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
         pass  # another namespace or another user, or no such process
-    raise Unmet("the memory is not reached from here; the client's process is another user's, or "
-                "in another container")  # fmt: skip
+    raise FailedPrecondition(
+        "the memory cannot be reached from here; the client's process is another user's, or in "
+        "another container"
+    )
 
 
 def _check_sealed(descriptor: int, size: int) -> None:
-    """A file that shrinks under a mapping would kill the process that writes to it."""
+    """Raises FailedPrecondition unless the memory has this size and cannot shrink.
+
+    A file that shrinks under its mapping would kill the process that writes to it.
+    """
     status = os.fstat(descriptor)
     seals = fcntl.fcntl(descriptor, fcntl.F_GET_SEALS)
     if not stat.S_ISREG(status.st_mode) or status.st_size != size:
-        raise Unmet(f"the memory has {status.st_size} bytes, and its description says {size}")
+        raise FailedPrecondition(
+            f"the memory has {status.st_size} bytes, its description says {size}"
+        )
     if not seals & fcntl.F_SEAL_SHRINK:
-        raise Unmet("the memory is not sealed against shrinking")
+        raise FailedPrecondition("the memory is not sealed against shrinking")

@@ -1,4 +1,4 @@
-"""PEM files -> server credentials that follow the files: a renewed certificate needs no restart."""
+"""PEM files -> gRPC server credentials that are renewed when the files change."""
 
 import logging
 import ssl
@@ -9,16 +9,17 @@ import grpc
 
 from service.config import TlsFiles
 from service.errors import StartError
-from service.folder import WatchedFiles
+from service.file_changes import WatchedFiles
 
 _log = logging.getLogger(__name__)
 
 
 def credentials_from_files(files: TlsFiles) -> grpc.ServerCredentials:
-    """Credentials of the files as they are at each handshake.
+    """Credentials that use the current content of the files at each handshake.
 
-    Files that do not fit together are left alone, with a warning, until they do: a certificate
-    and its key are rarely replaced in one step. Raises StartError when they do not at the start.
+    A certificate and its key are rarely replaced in one step. While the files do not match, the
+    old certificate stays in use and a warning is logged. Raises StartError if they do not match
+    now.
     """
     paths = [files.certificate, files.key]
     if files.client_authorities is not None:
@@ -30,7 +31,7 @@ def credentials_from_files(files: TlsFiles) -> grpc.ServerCredentials:
     except OSError as error:  # ssl.SSLError is one
         raise StartError(_problem(files, error)) from error
 
-    def at_handshake() -> Any:  # None: go on with the last one, which gRPC's stubs do not know
+    def at_handshake() -> Any:  # None keeps the current one, which gRPC's type stubs do not allow
         if not watched.changed():
             return None
         try:
@@ -47,7 +48,7 @@ def credentials_from_files(files: TlsFiles) -> grpc.ServerCredentials:
 
 
 def _configuration(files: TlsFiles) -> "grpc.ServerCertificateConfiguration":
-    """Raises OSError when a file cannot be read or is not what it should be."""
+    """Raises OSError when a file cannot be read or has other content."""
     _check(files)
     authorities = files.client_authorities
     return grpc.ssl_server_certificate_configuration(
@@ -57,9 +58,10 @@ def _configuration(files: TlsFiles) -> "grpc.ServerCertificateConfiguration":
 
 
 def _check(files: TlsFiles) -> None:
-    """gRPC takes any bytes and fails at the handshakes; the ssl module looks at them now."""
+    """Checks the files with the ssl module; gRPC itself would accept any bytes and fail at every
+    handshake."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    # An encrypted key would be asked for on the terminal.
+    # Without `password`, OpenSSL would ask for the password of an encrypted key on the terminal.
     context.load_cert_chain(files.certificate, files.key, password=lambda: "")
     if files.client_authorities is not None:
         context.load_verify_locations(files.client_authorities)
@@ -69,6 +71,6 @@ def _problem(files: TlsFiles, error: OSError) -> str:
     named: list[Path] = [files.certificate, files.key]
     if files.client_authorities is not None:
         named.append(files.client_authorities)
-    reason = getattr(error, "reason", None) or error.strerror or "it is no PEM file"
+    reason = getattr(error, "reason", None) or error.strerror or "it is not a PEM file"
     where = error.filename or ", ".join(map(str, named))
     return f"TLS files cannot be used: {where}: {reason}"

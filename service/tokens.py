@@ -1,6 +1,6 @@
-"""Bearer tokens and whose they are, from a file that may change while the server runs.
+"""Bearer tokens and their owners, from a file that is read again whenever it changes.
 
-One token a line, `NAME TOKEN`; blank lines and lines that begin with # are skipped.
+The file has one `NAME TOKEN` per line; blank lines and lines that begin with # are skipped.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from service.errors import StartError
-from service.folder import WatchedFiles
+from service.file_changes import WatchedFiles
 
 MIN_TOKEN_CHARACTERS = 16
 MAX_FILE_BYTES = 1 << 20
@@ -19,10 +19,10 @@ _log = logging.getLogger(__name__)
 
 
 class Tokens:
-    """The tokens of a file, by name; only their hashes are kept."""
+    """The tokens of a file, by name; only their SHA-256 digests are kept in memory."""
 
     def __init__(self, path: Path) -> None:
-        """Raises StartError when the file cannot be read or holds something else."""
+        """Raises StartError when the file cannot be read or is malformed."""
         self._path, self._watched = path, WatchedFiles([path])
         self._watched.changed()
         try:
@@ -31,7 +31,7 @@ class Tokens:
             raise StartError(str(error)) from error
 
     def name_of(self, token: str) -> str | None:
-        """Whose token it is. Takes as long for a wrong one as for a right one."""
+        """Name of the token's owner, or None. Takes equally long for right and wrong tokens."""
         self._reload()
         given = hashlib.sha256(token.encode()).digest()
         found = None
@@ -50,7 +50,7 @@ class Tokens:
 
 
 class _BadFile(Exception):
-    """In one line, without a token."""
+    """Why a token file cannot be used, in one line that contains no token."""
 
 
 def _digests_from_file(path: Path) -> dict[str, bytes]:
@@ -58,24 +58,26 @@ def _digests_from_file(path: Path) -> dict[str, bytes]:
         with path.open("rb") as stream:
             data = stream.read(MAX_FILE_BYTES + 1)
         if len(data) > MAX_FILE_BYTES:
-            raise _BadFile(f"token file {path} has over {MAX_FILE_BYTES} bytes")
+            raise _BadFile(f"token file {path} has over {MAX_FILE_BYTES} bytes; remove lines")
         lines = data.decode().splitlines()
     except OSError as error:
         raise _BadFile(f"token file {path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise _BadFile(f"token file {path} is no UTF-8 text") from error
+        raise _BadFile(f"token file {path} is not UTF-8 text") from error
     digests: dict[str, bytes] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         name, token = _parsed(path, number, line)
         if name in digests:
-            raise _BadFile(f"token file {path}, line {number}: {name} has a token already")
+            raise _BadFile(
+                f"token file {path}, line {number}: {name} already has a token; use another name"
+            )
         digests[name] = hashlib.sha256(token.encode()).digest()
     if not digests:
-        raise _BadFile(f"token file {path} has no token; write lines of NAME TOKEN")
+        raise _BadFile(f"token file {path} has no token; write lines of the form NAME TOKEN")
     if len(set(digests.values())) < len(digests):
-        raise _BadFile(f"token file {path} has one token for two names")
+        raise _BadFile(f"token file {path} has the same token for two names; make them different")
     return digests
 
 
@@ -83,12 +85,13 @@ def _parsed(path: Path, number: int, line: str) -> tuple[str, str]:
     words = line.split()
     where = f"token file {path}, line {number}"
     if len(words) != 2:
-        raise _BadFile(f"{where} has {len(words)} words; it must be NAME TOKEN")
+        raise _BadFile(f"{where} has {len(words)} words; it must have two, NAME TOKEN")
     name, token = words
     if not _NAME.fullmatch(name):
-        raise _BadFile(f"{where}: the name must be of A-Z a-z 0-9 . _ -, 64 characters at most")
+        raise _BadFile(f"{where}: the name must be 1 to 64 characters of A-Z a-z 0-9 . _ -")
     if len(token) < MIN_TOKEN_CHARACTERS:
         raise _BadFile(
-            f"{where}: the token has {len(token)} characters; it needs {MIN_TOKEN_CHARACTERS}"
+            f"{where}: the token has {len(token)} characters; it needs at least "
+            f"{MIN_TOKEN_CHARACTERS}"
         )
     return name, token

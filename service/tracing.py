@@ -1,7 +1,7 @@
-"""Spans of a request: its wait for the engine, its share of engine runs, and its messages.
+"""Trace spans of a request: its wait for the engine, its part of engine runs, and its messages.
 
-OpenTelemetry's interface alone is imported here; without an exporter its spans record nothing.
-An engine run serves several requests, so it is a trace of its own that links to them.
+Only OpenTelemetry's API is imported here; without an exporter its spans record nothing. An engine
+run serves several requests, so it has its own trace, with links to theirs.
 """
 
 import threading
@@ -24,21 +24,22 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from service.errors import StartError
 
 __all__ = ["INVALID_SPAN", "Span", "Tracing", "tracing_to"]
-LAST_SPANS_S = 2.0  # for what is left to be sent when the server ends
+LAST_SPANS_S = 2.0  # time to send the remaining spans when the server ends
 _PROPAGATOR = TraceContextTextMapPropagator()
 
 
 class Tracing:
-    """Starts the spans; with the default tracer they cost nothing and go nowhere."""
+    """Starts spans; with the default tracer they record nothing."""
 
     def __init__(
         self, tracer: Tracer | None = None, close: Callable[[], None] = lambda: None
     ) -> None:
         self._tracer = tracer or NoOpTracer()
-        self.close = close  # sends what is left, as far as that is quick
+        self.close = close  # sends the remaining spans, within LAST_SPANS_S
 
     def request(self, name: str, metadata: Iterable[tuple[str, str | bytes]] | None) -> Span:
-        """A call's span, under the caller's own when it sends a traceparent; to be ended."""
+        """Starts the span of a call, as a child of the caller's span if the metadata has a
+        traceparent. The caller of this method must end it."""
         carrier = {key: value for key, value in metadata or () if isinstance(value, str)}
         parent = _PROPAGATOR.extract(carrier)
         attributes = {"rpc.system": "grpc", "rpc.method": name}
@@ -51,7 +52,7 @@ class Tracing:
         started: float,  # on time.monotonic's clock, as the shares' times
         ended: float,
     ) -> None:
-        """A run of the engine, and each request's wait for it and part in it."""
+        """Records a run of the engine, and for each request its wait and its part of the run."""
         shares = [share for share in shares if share[0].is_recording()]
         if not shares:
             return
@@ -59,7 +60,7 @@ class Tracing:
         rows = sum(count for _, count, _ in shares)
         run = self._tracer.start_span(
             "engine run",
-            Context(),  # nobody's child
+            Context(),  # without a parent
             attributes={"labelmint.model": model, "labelmint.rows": rows},
             links=[Link(span.get_span_context()) for span, _, _ in shares],
             start_time=begin,
@@ -76,7 +77,7 @@ class Tracing:
 
     @contextmanager
     def encoding(self, request: Span, samples: int) -> Iterator[None]:
-        """The span of making one message."""
+        """Records the encoding of one message, which the block does."""
         if not request.is_recording():
             yield
             return
@@ -87,10 +88,10 @@ class Tracing:
 
 
 def tracing_to(endpoint: str | None) -> Tracing:
-    """Spans sent over OTLP/gRPC in the background, or dropped without an endpoint.
+    """Tracing that sends spans to an OTLP/gRPC endpoint in the background; None sends nothing.
 
-    The environment's OTEL_* variables decide the rest: sampling, headers, certificates,
-    resource attributes. Raises StartError without the packages.
+    The OTEL_* environment variables set sampling, headers, certificates and resource attributes.
+    Raises StartError if the extra `tracing` is not installed.
     """
     if endpoint is None:
         return Tracing()
@@ -101,7 +102,7 @@ def tracing_to(endpoint: str | None) -> Tracing:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
         raise StartError(
-            f"tracing needs the packages of the extra 'tracing' ({error.name} is missing)"
+            f"--otlp-endpoint needs the extra `tracing`: {error.name} is not installed"
         ) from error
     resource = Resource.create({"service.name": "labelmint"})
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
@@ -109,7 +110,7 @@ def tracing_to(endpoint: str | None) -> Tracing:
     provider.add_span_processor(BatchSpanProcessor(exporter))
 
     def close() -> None:
-        # By itself it waits for 30 s where nobody collects, and a pod would be killed meanwhile.
+        # With an unreachable collector, shutdown itself would wait 30 s; a pod would be killed.
         ending = threading.Thread(target=provider.shutdown, name="traces", daemon=True)
         ending.start()
         ending.join(LAST_SPANS_S)
@@ -118,5 +119,5 @@ def tracing_to(endpoint: str | None) -> Tracing:
 
 
 def _wall(moment: float) -> int:
-    """time.monotonic's clock -> nanoseconds since 1970."""
+    """A time of time.monotonic's clock -> nanoseconds since 1970."""
     return time.time_ns() - int((time.monotonic() - moment) * 1e9)

@@ -1,7 +1,6 @@
-"""A directory of bundles -> loads and unloads: what appears is served, what goes is not.
+"""Serves the bundles of the --watch directory: loads new folders, unloads removed ones.
 
-The directory is looked at every few seconds, because notifications do not come from every file
-system that bundles are mounted from.
+The directory is polled, because not every file system that holds bundles sends notifications.
 """
 
 import asyncio
@@ -11,60 +10,65 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
-from service.config import NamedBundle
+from bundle.errors import BundleError
+from bundle.manifest import MANIFEST
+from bundle.open import open_bundle
+from service.config import MODEL_NAME, NamedBundle
 from service.errors import LoadFailed
-from service.folder import MODEL_NAME, FolderStamp, has_manifest, is_whole, stamp_of
+from service.file_changes import FolderStamp, stamp_of_folder
 from service.repository import Repository
 
 _log = logging.getLogger(__name__)
 
 
 class Watch:
-    """Keeps a repository as the folders of a directory are.
+    """Keeps a repository's models equal to the bundle folders of a directory.
 
-    A folder without a manifest is left alone. One whose files do not fit its manifest is left
-    alone until it stays the same for two looks: it may still be written.
+    A folder without a manifest is ignored. One whose files do not match its manifest is ignored
+    until it is unchanged for two polls, because it may still be written; then loading it fails
+    and is logged.
     """
 
     def __init__(self, directory: Path, repository: Repository, reserved: Collection[str]) -> None:
-        """Models of `reserved` names are not the directory's."""
+        """Folders with `reserved` names are ignored."""
         self._directory, self._repository, self._reserved = directory, repository, set(reserved)
-        self._seen: dict[str, FolderStamp] = {}  # at the last look
-        self._tried: dict[str, FolderStamp] = {}  # when it was last loaded, or failed to
-        self._missing: set[str] = set()  # at the last look
-        self._complaints: set[str] = set()
+        self._seen: dict[str, FolderStamp] = {}  # stamps at the last poll
+        self._tried: dict[str, FolderStamp] = {}  # stamps when loading last succeeded or failed
+        self._missing: set[str] = set()  # known folders that the last poll did not find
+        self._warned: set[str] = set()  # warnings logged so far
 
     async def run(self, interval_s: float) -> None:
-        """Never returns."""
+        """Polls until cancelled."""
         while True:
             await asyncio.sleep(interval_s)
-            await self.look()
+            await self.poll()
 
-    async def look(self) -> None:
-        """Loads what is new or changed and unloads what is gone; failures are logged."""
+    async def poll(self) -> None:
+        """Loads new and changed folders and unloads removed ones; failures are logged."""
         loop = asyncio.get_running_loop()
         try:
             found = await loop.run_in_executor(None, self._folders)
-        except OSError as error:  # a network's file system may be back at the next look
-            self._complain(f"{self._directory} cannot be read: {error.strerror}")
+        except OSError as error:  # a network file system may be back at the next poll
+            self._warn_once(f"{self._directory} cannot be read: {error.strerror}")
             return
         gone = self._seen.keys() - found.keys()
         for name in sorted(gone & self._missing):
             await self._remove(name)
-        self._missing = gone - self._missing  # two renames may replace a folder
+        # A folder is removed only when two polls miss it: it may be replaced by two renames.
+        self._missing = gone - self._missing
         for name, stamp in sorted(found.items()):
-            await self._follow(name, stamp)
+            await self._load_if_changed(name, stamp)
 
-    async def _follow(self, name: str, stamp: FolderStamp) -> None:
-        settled, self._seen[name] = self._seen.get(name) == stamp, stamp
+    async def _load_if_changed(self, name: str, stamp: FolderStamp) -> None:
+        unchanged, self._seen[name] = self._seen.get(name) == stamp, stamp
         if self._tried.get(name) == stamp:
             return
         folder = self._directory / name
         loop = asyncio.get_running_loop()
-        if not settled and not await loop.run_in_executor(None, is_whole, folder):
+        if not unchanged and not await loop.run_in_executor(None, _is_complete, folder):
             return
         self._tried[name] = stamp
-        with contextlib.suppress(LoadFailed):  # it was logged
+        with contextlib.suppress(LoadFailed):  # the repository logged it
             await self._repository.load(NamedBundle(name, folder))
 
     async def _remove(self, name: str) -> None:
@@ -73,26 +77,36 @@ class Watch:
             await self._repository.unload(name, forget=True)
 
     def _folders(self) -> dict[str, FolderStamp]:
-        """Those that may be bundles. Raises OSError."""
+        """Stamps of the folders that may be bundles. Raises OSError."""
         found = {}
         with os.scandir(self._directory) as entries:
             names = [entry.name for entry in entries if entry.is_dir()]
         for name in names:
-            if name.startswith(".") or not has_manifest(self._directory / name):
+            if name.startswith(".") or not (self._directory / name / MANIFEST).is_file():
                 continue
             if not MODEL_NAME.fullmatch(name):
-                self._complain(f"{name!r} is no name of a model: letters, digits, _ . and -")
+                self._warn_once(
+                    f"{name!r} is not a model name: use letters, digits, _ . and -, at most 128"
+                )
             elif name in self._reserved:
-                self._complain(f"{name} is served by --bundle, its folder is left alone")
+                self._warn_once(f"{name} is served by --bundle; its folder is ignored")
             else:
                 try:
-                    found[name] = stamp_of(self._directory / name)
-                except OSError:  # it is being replaced; the next look sees what by
+                    found[name] = stamp_of_folder(self._directory / name)
+                except OSError:  # it is being replaced; the next poll finds the new folder
                     continue
         return found
 
-    def _complain(self, message: str) -> None:
-        """Once: it would come again every few seconds."""
-        if message not in self._complaints:
-            self._complaints.add(message)
+    def _warn_once(self, message: str) -> None:
+        if message not in self._warned:  # else it would be logged at every poll
+            self._warned.add(message)
             _log.warning("--watch: %s", message)
+
+
+def _is_complete(folder: Path) -> bool:
+    """Whether the manifest can be read and every file has its size; loading checks the hashes."""
+    try:
+        open_bundle(folder, verify=False)
+    except BundleError:
+        return False
+    return True

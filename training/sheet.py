@@ -3,7 +3,7 @@
 from PIL import Image
 from torch import Tensor
 
-from labelmint.panels import extent_from_images, panel_from_image
+from labelmint.panels import panel_from_image, size_from_images
 
 GAP = 4  # pixels
 PAPER = (250, 250, 247)
@@ -12,12 +12,12 @@ PAPER = (250, 250, 247)
 def sheet_from_rows(rows: list[Tensor]) -> Image.Image:
     """One row for each uint8 [n, 3, H, W]; rows may differ in n."""
     arrays = [row.permute(0, 2, 3, 1).numpy() for row in rows]
-    width, height = extent_from_images(arrays[0])
+    height, width = size_from_images(arrays[0])
     across, down = width + GAP, height + GAP
     size = (GAP + across * max(map(len, arrays)), GAP + down * len(arrays))
     sheet = Image.new("RGB", size, PAPER)
     for i, row in enumerate(arrays):
         for j, image in enumerate(row):
-            panel = panel_from_image(image, (width, height))
+            panel = panel_from_image(image, (height, width))
             sheet.paste(panel, (GAP + across * j, GAP + down * i))
     return sheet

@@ -1,1 +1,1 @@
-"""What is measured of a bundle: parity with the papers' formulas, and calibration of its score."""
+"""Measurements on a bundle: parity with the papers' formulas, and calibration of its score."""

@@ -1,4 +1,7 @@
-"""Served graph against literal reference: differences measured, and the most that is accepted."""
+"""Outputs of an exported graph and of the reference -> their differences, checked against limits.
+
+The reference (export.checks.reference) evaluates the papers' formulas in eager torch.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,20 +17,20 @@ Arrays = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Tolerance:
-    """The most a graph may differ; see bundle.manifest.Parity for the units."""
+    """Limits on the differences of one graph; bundle.manifest.Parity has the units."""
 
     image_max_steps: int
-    image_share_within_1: float  # at least
-    near_tie_margin: float  # logits: pixels with a smaller lead may fall to either class
-    mask_mismatch_share: float  # of the others
+    image_share_within_1: float  # lower limit
+    near_tie_margin: float  # logits: pixels whose best class leads by less are not compared
+    mask_mismatch_share: float
     uncertainty_max_excess: float
-    near_peak_margin: float  # heatmap: keypoints with a smaller lead may sit on either maximum
+    near_peak_margin: float  # keypoints whose heatmap maximum leads by less are not compared
     keypoints_max_px: float
     depth_max_relative: float
 
 
-W_MAX_DIFFERENCE = 1e-5
-# Depth is stored in half precision: 1e-3 is one step of it.
+W_MAX_DIFFERENCE = 1e-5  # of the mapping, relative to the largest |w|
+# Depth is stored in float16, where one step is 1e-3 of the value.
 TOLERANCES = {
     "float32": Tolerance(
         image_max_steps=1,
@@ -55,7 +58,11 @@ TOLERANCES = {
 def parity_of_labeller(
     graph: str, runtime: str, reference: Arrays, served: Arrays, tolerance: Tolerance
 ) -> Parity:
-    """Compares the outputs of n samples, each [n, ...]; `reference` has the margins besides."""
+    """Compares outputs of n samples, arrays [n, ...] by name.
+
+    reference: outputs of `reference_outputs`, which include the margins of masks and keypoints.
+    served: outputs of the graph; heads that the bundle lacks are absent.
+    """
     steps = np.abs(reference["image"].astype(np.int16) - served["image"].astype(np.int16))
     mismatch = near_ties = None
     if "mask" in served:
@@ -80,7 +87,7 @@ def parity_of_labeller(
 def parity_of_mapping(
     graph: str, runtime: str, reference: NDArray[np.float32], served: NDArray[np.float32]
 ) -> Parity:
-    """Compares rows of w, [n, w_dim] each."""
+    """Compares rows of w, float32 [n, w_dim] each."""
     return Parity(
         graph=graph,
         runtime=runtime,
@@ -97,7 +104,7 @@ def parity_of_mapping(
 
 
 def refuse_excess(parity: Parity, tolerance: Tolerance) -> None:
-    """Raises ParityError naming the graph, the value and the tolerance it exceeds."""
+    """Raises ParityError, which names the graph, the value and the limit, for the first excess."""
     limits: dict[str, tuple[float | None, float]] = {
         "w_max_difference": (parity.w_max_difference, W_MAX_DIFFERENCE),
         "image_max_steps": (parity.image_max_steps, tolerance.image_max_steps),
@@ -107,23 +114,23 @@ def refuse_excess(parity: Parity, tolerance: Tolerance) -> None:
         "depth_max_relative": (parity.depth_max_relative, tolerance.depth_max_relative),
     }
     for name, (value, limit) in limits.items():
-        if value is not None and not value <= limit:  # a NaN exceeds every limit
+        if value is not None and not value <= limit:  # true for NaN, so that NaN is refused
             raise ParityError(
                 f"{parity.graph} differs from the reference: {name} is {value:.4g}, at most "
-                f"{limit:.4g} is accepted; {_ending(parity)}"
+                f"{limit:.4g} is accepted; {_advice(parity)}"
             )
-    share, least = parity.image_share_within_1, tolerance.image_share_within_1
-    if share is not None and not share >= least:
+    share, minimum = parity.image_share_within_1, tolerance.image_share_within_1
+    if share is not None and not share >= minimum:
         raise ParityError(
             f"{parity.graph} differs from the reference: image_share_within_1 is {share:.4g}, at "
-            f"least {least:.4g} is needed; {_ending(parity)}"
+            f"least {minimum:.4g} is needed; {_advice(parity)}"
         )
 
 
-def _ending(parity: Parity) -> str:
-    """What became of the export, and what the user can do."""
+def _advice(parity: Parity) -> str:
+    """The end of the message: what happened to the export and what the user can do."""
     if parity.graph == LABELLER["float16"]:
-        return "the bundle is not written, --no-half leaves this graph out"
+        return "the bundle is not written; --no-half leaves this graph out"
     return "the bundle is not written"
 
 

@@ -1,7 +1,7 @@
-"""The label branch as the papers state it, in eager torch: concatenate, classify, vote.
+"""ws -> outputs of the labeller by the papers' formulas, in eager torch.
 
-Slow and plain on purpose: the served graph is measured against this at every export. The
-tests hold it to a second reference, written independently.
+Slow but literal: every export compares its graphs with this. The tests compare it with a second
+reference that was written independently.
 """
 
 from typing import Any
@@ -25,8 +25,8 @@ from nets.labels import (
     top_mean,
 )
 
-WHOLE_BYTES = 1 << 30
-PIXELS_AT_ONCE = 1 << 14
+MAX_HYPERCOLUMN_BYTES = 1 << 30
+PIXELS_PER_CHUNK = 1 << 14
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -37,28 +37,31 @@ def reference_outputs(
     interpreter: Interpreter | None,
     spec: LabelSpec,
     ws: NDArray[np.float32],  # [N, num_ws, w_dim]
-    whole_bytes: int = WHOLE_BYTES,  # larger concatenated tensors are gathered pixel by pixel
-    refine: RefinerStage | None = None,  # in float32
+    max_hypercolumn_bytes: int = MAX_HYPERCOLUMN_BYTES,  # above it, features are gathered by pixel
+    refine: RefinerStage | None = None,  # float32
 ) -> Arrays:
-    """All outputs of the labeller, unfiltered, and two margins besides.
+    """All outputs of the labeller by name, [N, ...], unfiltered, and two margins.
 
-    "mask_margin" float32 [N, H, W] is the smallest lead of any member's winning class, in
-    logits; "keypoints_margin" float32 [N, K] the lead of the heatmap's maximum. Where they are
-    tiny, the same sums in another order may choose another class or pixel.
+    "mask_margin", float32 [N, H, W]: difference in logits between the best and second best class,
+    of the member where it is smallest. "keypoints_margin", float32 [N, K]: difference between the
+    two largest values of a heatmap. Where a margin is near 0, rounding may change the class or
+    the pixel.
     """
     samples = [
-        _one(generator, interpreter, spec, torch.from_numpy(row[None]), whole_bytes, refine)
+        _sample_outputs(
+            generator, interpreter, spec, torch.from_numpy(row[None]), max_hypercolumn_bytes, refine
+        )
         for row in ws
-    ]  # one by one: the concatenated tensor is the point of all this, and it is large
+    ]  # one sample at a time, because the concatenated features are large
     return {name: np.stack([s[name] for s in samples]) for name in samples[0]}
 
 
-def _one(
+def _sample_outputs(
     generator: Generator,
     interpreter: Interpreter | None,
     spec: LabelSpec,
     ws: Tensor,  # [1, num_ws, w_dim]
-    whole_bytes: int,
+    max_hypercolumn_bytes: int,
     refine: RefinerStage | None,
 ) -> Arrays:
     synthesis = generator.synthesis(ws)
@@ -66,9 +69,9 @@ def _one(
     outputs: Arrays = {"image": uint8_from_image(image if refine is None else refine(image, ws))}
     if interpreter is None:
         return outputs
-    maps = head_maps(interpreter, synthesis.taps, spec, whole_bytes)  # {kind: [m, H, W, outputs]}
+    maps = head_maps(interpreter, synthesis.taps, spec, max_hypercolumn_bytes)
     if "segmentation" in maps:
-        outputs["mask"], outputs["mask_margin"] = vote(maps["segmentation"])
+        outputs["mask"], outputs["mask_margin"] = mask_and_margin(maps["segmentation"])
     if "keypoints" in maps:
         heatmaps = maps["keypoints"].mean(dim=0)
         outputs["keypoints"] = keypoints_from_heatmaps(heatmaps, spec.keypoint_window_px).numpy()
@@ -88,14 +91,14 @@ def _one(
 
 
 def uint8_from_image(image: Tensor) -> NDArray[np.uint8]:
-    """float32 [1, 3, H, W] in [-1, 1] -> uint8 [H, W, 3], truncating as the research code does."""
+    """float32 [1, 3, H, W] in [-1, 1] -> uint8 [H, W, 3], truncated like the papers' code does."""
     scaled = (image[0].permute(1, 2, 0) * 127.5 + 128).clamp(0, 255)
     array: NDArray[np.uint8] = scaled.to(torch.uint8).numpy()
     return array
 
 
 def _label_image(image: Tensor, spec: LabelSpec) -> Tensor:
-    """The image at the labels' size: resized to the grid before quantising, then cropped."""
+    """The image at the labels' size: resized to the grid, then cropped."""
     if image.shape[-1] != spec.grid:
         size = (spec.grid, spec.grid)
         image = F.interpolate(image, size=size, mode="bilinear", align_corners=False)
@@ -103,21 +106,21 @@ def _label_image(image: Tensor, spec: LabelSpec) -> Tensor:
 
 
 def head_maps(
-    interpreter: Interpreter, taps: list[Tensor], spec: LabelSpec, whole_bytes: int
+    interpreter: Interpreter, taps: list[Tensor], spec: LabelSpec, max_hypercolumn_bytes: int
 ) -> dict[str, Tensor]:
-    """Every member's raw output at every label pixel, {kind: [members, H, W, outputs]}."""
+    """Every member's raw outputs at every label pixel, {kind: [members, H, W, outputs]}."""
     rows = torch.arange(spec.crop_top, spec.crop_top + spec.height)
     flat = (rows[:, None] * spec.grid + torch.arange(spec.width)).flatten()  # grid pixels
     features = sum(t.shape[1] for t in taps)
-    whole = (
+    all_features = (
         hypercolumn(taps, spec.grid, spec.resize)[0].flatten(1).t()  # [grid * grid, D]
-        if features * spec.grid**2 * 4 <= whole_bytes
+        if features * spec.grid**2 * 4 <= max_hypercolumn_bytes
         else None
     )
     chunks: dict[str, list[Tensor]] = {}
-    for pixels in flat.split(PIXELS_AT_ONCE):
-        if whole is not None:
-            x = whole[pixels]
+    for pixels in flat.split(PIXELS_PER_CHUNK):
+        if all_features is not None:
+            x = all_features[pixels]
         else:
             row, column = pixels // spec.grid, pixels % spec.grid
             x = gather_features(taps, row[None], column[None], spec.grid, spec.resize)[0]
@@ -129,9 +132,12 @@ def head_maps(
     }
 
 
-def vote(logits: Tensor) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """[m, H, W, C] -> majority of the members' classes, ties to the smallest id, [H, W]; and
-    the smallest lead of a member's winner."""
+def mask_and_margin(logits: Tensor) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Logits [m, H, W, C] -> mask uint8 [H, W] and its margin float32 [H, W].
+
+    The mask is the majority of the members' classes, ties to the smallest id. The margin is that
+    of `reference_outputs`; infinity if there is one class only.
+    """
     mask: NDArray[np.uint8] = majority(logits).numpy()
     if logits.shape[-1] == 1:
         return mask, np.full(mask.shape, np.inf, np.float32)
@@ -141,7 +147,7 @@ def vote(logits: Tensor) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
 
 
 def peak_margin(heatmaps: NDArray[np.float32]) -> NDArray[np.float32]:
-    """[H, W, K] -> [K]: the maximum's lead over the second largest value."""
+    """Heatmaps [H, W, K] -> [K]: the largest value less the second largest."""
     top = np.sort(heatmaps.reshape(-1, heatmaps.shape[2]), axis=0)[-2:]
     margin: NDArray[np.float32] = top[-1] - top[0]
     return margin

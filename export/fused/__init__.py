@@ -1,1 +1,1 @@
-"""The label branch as Triton kernels with two graphs around them."""
+"""The label branch as Triton kernels, with one ONNX graph before and one after them."""

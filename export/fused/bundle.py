@@ -30,7 +30,7 @@ from export.fused.launches import LaunchList, Tuning
 from export.fused.tiles import LEAST_GRID
 from export.graph.labeller import Labeller, constant_tap, level_channels
 from export.graph.to_onnx import half_by_float32
-from export.weights import Weights
+from export.weights import SourceWeights
 
 # From the fastest by counting down to what fits the least shared memory. None was measured yet.
 TUNINGS = (
@@ -43,7 +43,7 @@ TUNINGS = (
 Compile = Callable[[dict[str, Kernel], str], dict[str, Compiled] | None]
 
 
-def check_fusable(weights: Weights) -> None:
+def check_fusable(weights: SourceWeights) -> None:
     """Before anything slow. Raises ExportError."""
     if weights.interpreter is None:
         raise ExportError("there is no interpreter; without labels there is nothing to fuse")
@@ -56,7 +56,7 @@ def check_fusable(weights: Weights) -> None:
 
 def write_fused_labeller(
     folder: Path,
-    weights: Weights,
+    weights: SourceWeights,
     capabilities: list[str],
     tunings: tuple[Tuning, ...] = TUNINGS,
     compiler: Compile = compiled_kernels,
@@ -89,7 +89,7 @@ def write_fused_labeller(
 
 
 def _fitting(
-    weights: Weights, capability: str, tunings: tuple[Tuning, ...], compiler: Compile
+    weights: SourceWeights, capability: str, tunings: tuple[Tuning, ...], compiler: Compile
 ) -> tuple[LaunchList, KernelTaps, dict[str, Compiled]]:
     """The first shape that GPUs of this capability have room for."""
     generator, spec = weights.generator, weights.spec

@@ -1,1 +1,1 @@
-"""The served graph: synthesis, label branch, ensemble and filter as one ONNX file."""
+"""The labeller: synthesis, label branch, ensemble and filter in one ONNX graph."""

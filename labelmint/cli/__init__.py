@@ -1,7 +1,7 @@
-"""The command `labelmint`: runs a verb of `commands` and turns its end into an exit code.
+"""The command `labelmint`: runs a subcommand of `commands` and returns its exit code.
 
-0 done, 1 failure, 2 usage, 3 the server is unreachable, 4 the server refused, 130 interrupted.
-Whatever is expected to go wrong is one line on stderr.
+Exit codes: 0 success, 1 failure, 2 wrong usage, 3 the server is unreachable, 4 the server refused
+the request, 130 interrupted. An expected error is one line on stderr, without a traceback.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-# As grpc's manual says it is; without, grpc writes lines of its own for each failed TLS handshake.
-# It looks at this once, while it is imported.
+# Without this, grpc writes lines of its own to stderr for each failed TLS handshake. grpc reads the
+# variable once, while it is imported.
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 from labelmint.cli.exit_codes import INTERRUPTED, code_from_error
@@ -19,7 +19,11 @@ from labelmint.errors import LabelmintError, MissingExtra
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command line, by default the process's own, and returns its exit code."""
+    """Runs the command line and returns its exit code.
+
+    Args:
+        arguments: words after the program's name. None: those of this process.
+    """
     try:
         return _run(arguments)
     except KeyboardInterrupt:
@@ -44,10 +48,10 @@ def _run(arguments: Sequence[str] | None) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    return int(code or 0)  # what a verb has exited with
+    return int(code or 0)  # of context.exit in a subcommand
 
 
 def _fail(message: str, code: int) -> int:
-    line = " ".join(message.split())  # gRPC details may have line breaks
+    line = " ".join(message.split())  # details of gRPC may have line breaks
     print(f"labelmint: {line}", file=sys.stderr)
     return code

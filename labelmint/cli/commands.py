@@ -1,4 +1,7 @@
-"""The command `labelmint`, which `cli` runs: its verbs. Needs the extra `cli`."""
+"""The click group `labelmint` with all its subcommands; `labelmint.cli.main` runs it.
+
+Needs the extra `cli`.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,14 @@ from labelmint.cli.preview import preview
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package.__version__, prog_name="labelmint")
 def labelmint() -> None:
-    """Labelled training data from a generator, streamed.
+    """Stream labelled training images from a labelmint server.
 
-    A server that asks for a token gets the one of the environment's LABELMINT_TOKEN.
+    The server generates images and labels (masks, keypoints, depth) with a StyleGAN. The model, a
+    seed and an index determine each sample.
+
+    If the server requires a token, set the environment variable LABELMINT_TOKEN.
     """
 
 
-for verb in (bench, doctor, download, models, preview):
-    labelmint.add_command(verb)
+for subcommand in (bench, doctor, download, models, preview):
+    labelmint.add_command(subcommand)

@@ -1,4 +1,4 @@
-"""`labelmint doctor`: what stands between this machine and its samples."""
+"""`labelmint doctor`: checks of the installation, the connection and the server."""
 
 from __future__ import annotations
 
@@ -10,34 +10,37 @@ import click
 from labelmint.cli.connection import (
     Connection,
     client_from_connection,
-    connects,
+    connection_options,
     tls_from_connection,
 )
 from labelmint.cli.exit_codes import FAILURE, code_from_error
-from labelmint.doctor.connection import Check, State, connection_checks
+from labelmint.doctor.connection import Check, CheckStatus, connection_checks
 from labelmint.doctor.machine import machine_checks
 from labelmint.doctor.server import server_checks
 from labelmint.wire.channel import metadata_from_token
+from labelmint.wire.retries import Patience
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-_COLORS = {State.OK: "green", State.WARN: "yellow", State.FAIL: "red"}
+_COLORS = {CheckStatus.OK: "green", CheckStatus.WARN: "yellow", CheckStatus.FAIL: "red"}
 _TIMEOUT_S = 30.0
+_PATIENCE = Patience(reconnect_s=2.0)  # a server that is loading is reported, not waited for
 
 
 @click.command()
-@connects
+@connection_options
 def doctor(**connection: Unpack[Connection]) -> None:
-    """Check this machine, the way to a server, and the server.
+    """Check the installation, the connection and the server.
 
-    Each line is one check: ok, warn or fail, and what to do about it. The exit code is 0 unless
-    one failed; warnings are about speed, and about what a model cannot do.
+    Prints one line per check: its status (ok, warn or fail), what was found, and the fix.
+    Warnings are about speed and about features that a model lacks. The exit code is 0 unless a
+    check fails.
     """
     failed: list[Check] = []
     for check in _checks(connection):
         click.echo(line_from_check(check))
-        if check.state is State.FAIL:
+        if check.status is CheckStatus.FAIL:
             failed.append(check)
     if failed:
         error = failed[0].error
@@ -46,18 +49,18 @@ def doctor(**connection: Unpack[Connection]) -> None:
 
 def _checks(connection: Connection) -> Iterator[Check]:
     target, tls = connection["target"], tls_from_connection(connection)
-    with client_from_connection(connection, timeout_s=_TIMEOUT_S) as client:
+    with client_from_connection(connection, timeout_s=_TIMEOUT_S, patience=_PATIENCE) as client:
         yield from machine_checks()
         reached = connection_checks(client, target, tls, token=bool(metadata_from_token(None)))
         yield from reached
-        if reached[-1].state is not State.FAIL:
+        if reached[-1].status is not CheckStatus.FAIL:
             yield from server_checks(client, target, tls)
 
 
 def line_from_check(check: Check) -> str:
-    """One line for people, whatever a server has put into it."""
-    state = click.style(f"{check.state.value:<5}", _COLORS[check.state], bold=True)
+    """The check as one line; unprintable characters, which a server may send, become blanks."""
+    status = click.style(f"{check.status.value:<5}", _COLORS[check.status], bold=True)
     text = f"{check.name}: {check.found}" + (f"; {check.fix}" if check.fix else "")
-    return state + "".join(
+    return status + "".join(
         letter if letter.isprintable() else " " for letter in " ".join(text.split())
     )

@@ -1,4 +1,4 @@
-"""`labelmint download`: a finite data set on a disk."""
+"""`labelmint download`: writes a finite data set to a folder."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ from typing import Any
 
 import click
 
-from labelmint.cli.connection import client_from_connection, connection_from_options, connects
-from labelmint.cli.sampling import INDEX, samples
-from labelmint.datasets.download import download as completed
+from labelmint.cli.connection import (
+    client_from_connection,
+    connection_from_options,
+    connection_options,
+)
+from labelmint.cli.sampling import INDEX, sampling_options
+from labelmint.datasets.download import complete_folder
 from labelmint.datasets.request import (
     DEFAULT_FRACTION,
     DEFAULT_JPEG_QUALITY,
@@ -22,64 +26,98 @@ from labelmint.datasets.selection import RULES
 
 
 @click.command()
-@connects
+@connection_options
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
     required=True,
-    help="Folder to make; a new or empty one, or this command's own from before.",
+    help="Folder to write to: a new or empty one, or one that an interrupted run of the same "
+    "command left.",
 )
-@click.option("--format", type=click.Choice(FORMATS), default="webdataset", show_default=True)
-@click.option("--count", type=click.IntRange(1), help="Samples to write.")
-@click.option("--end-index", type=INDEX, help="Look at raw indices under this one only.")
-@samples
+@click.option(
+    "--format",
+    type=click.Choice(FORMATS),
+    default="webdataset",
+    show_default=True,
+    help="File format: WebDataset tars, COCO, or folders of PNG files with a table.",
+)
+@click.option(
+    "--count",
+    type=click.IntRange(1),
+    help="Number of samples to write; required without --end-index, refused with --filter.",
+)
+@click.option("--end-index", type=INDEX, help="End of the raw indices, exclusive.")
+@sampling_options
 @click.option(
     "--filter-sets",
     is_flag=True,
     callback=lambda context, parameter, value: value or None,
-    help="With --views-per-object: --keep-fraction and --max-uncertainty keep an object with all "
-    "its views, or drop it.",
+    help="Keep or drop all views of an object together; for --keep-fraction or "
+    "--max-uncertainty with --views-per-object.",
 )
 @click.option(
     "--filter",
     type=click.Choice(RULES),
-    help="Rank all of --start-index to --end-index, and write the least uncertain of them; "
-    "research also drops the 30 least uncertain, as the research code does. --keep-fraction "
-    "instead is a threshold from the bundle's calibration, and needs no end.",
+    help="Rank all samples from --start-index to --end-index by uncertainty and keep the least "
+    "uncertain --fraction. research shifts that by 30 ranks, as the code of DatasetGAN does: it "
+    "drops the 30 least uncertain too. --keep-fraction needs no end: it is a threshold from the "
+    "bundle's calibration.",
 )
-@click.option("--fraction", type=float, help=f"What --filter keeps.  [default: {DEFAULT_FRACTION}]")
-@click.option("--shard-index", type=click.IntRange(0), default=0, show_default=True)
+@click.option(
+    "--fraction",
+    type=float,
+    help=f"Fraction of samples that --filter keeps, in (0, 1].  [default: {DEFAULT_FRACTION}]",
+)
+@click.option(
+    "--shard-index",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Number of the part to write, from 0 to --num-shards - 1.",
+)
 @click.option(
     "--num-shards",
     type=click.IntRange(1, 2**16),
     default=1,
     show_default=True,
-    help="Write one of so many disjoint parts, each to a folder of its own.",
+    help="Number of disjoint parts to split the data set into; write each to its own folder.",
 )
 @click.option(
     "--samples-per-shard",
     type=click.IntRange(1),
-    help=f"In a tar of --format webdataset.  [default: {DEFAULT_SAMPLES_PER_SHARD}]",
+    help="Number of samples in a tar file of --format webdataset.  "
+    f"[default: {DEFAULT_SAMPLES_PER_SHARD}]",
 )
-@click.option("--image-codec", type=click.Choice(("png", "jpeg")), default="png", show_default=True)
+@click.option(
+    "--image-codec",
+    type=click.Choice(("png", "jpeg")),
+    default="png",
+    show_default=True,
+    help="File format of the images.",
+)
 @click.option(
     "--jpeg-quality",
     type=click.IntRange(1, 100),
-    help=f"Of --image-codec jpeg.  [default: {DEFAULT_JPEG_QUALITY}]",
+    help=f"Quality of --image-codec jpeg.  [default: {DEFAULT_JPEG_QUALITY}]",
 )
 @click.option(
     "--min-confidence",
     type=click.FloatRange(0),
-    help=f"Of keypoints in --format coco.  [default: {DEFAULT_MIN_CONFIDENCE}]",
+    help="Confidence from which --format coco marks a keypoint as visible.  "
+    f"[default: {DEFAULT_MIN_CONFIDENCE}]",
 )
 @click.option(
-    "--streams", type=click.IntRange(1, 256), default=1, show_default=True, help="Calls at a time."
+    "--streams",
+    type=click.IntRange(1, 256),
+    default=1,
+    show_default=True,
+    help="Number of parallel calls to the server.",
 )
 def download(out: Path, streams: int, **options: Any) -> None:
-    """Write samples as WebDataset shards, COCO or plain folders, with a data card.
+    """Write samples to a folder as a data set.
 
-    The same command goes on where it was interrupted, and then the files are those of an
-    uninterrupted run.
+    The folder gets WebDataset, COCO or PNG files, and a data card. After an interruption, run the
+    same command again: it resumes, and the files are the same as those of an uninterrupted run.
     """
     connection = connection_from_options(options)
     try:
@@ -87,6 +125,6 @@ def download(out: Path, streams: int, **options: Any) -> None:
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     with client_from_connection(connection, streams) as client:
-        card = completed(client, request, out)
+        card = complete_folder(client, request, out)
     kept, examined = card["samples"]["kept"], card["samples"]["examined"]
     click.echo(f"{out} is complete: {kept} samples of {examined} examined, {request.format}")

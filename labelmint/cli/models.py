@@ -1,4 +1,4 @@
-"""`labelmint models`: what a server offers."""
+"""`labelmint models`: a description of every model of a server."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from labelmint.cli.connection import Connection, client_from_connection, connects
+from labelmint.cli.connection import Connection, client_from_connection, connection_options
 from labelmint.model import Model
 
 if TYPE_CHECKING:
@@ -15,18 +15,21 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@connects
+@connection_options
 def models(**connection: Unpack[Connection]) -> None:
-    """List the models that a server offers."""
+    """List the models of a server.
+
+    Prints the bundle, outputs, sizes, classes, views, engine and license tags of each model.
+    """
     with client_from_connection(connection) as client:
         served = client.models()
     if not served:
-        click.echo(f"{connection['target']} serves no model")
+        click.echo(f"{connection['target']} has no models")
     click.echo("\n\n".join(description_from_model(model) for model in served))
 
 
 def description_from_model(model: Model) -> str:
-    """A model in a few aligned lines."""
+    """A model as aligned lines, one per property."""
     height, width = model.image_size
     facts = {
         "bundle": model.bundle_id,

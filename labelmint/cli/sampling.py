@@ -1,4 +1,4 @@
-"""Options of verbs that ask for samples: which ones, and which of them to keep."""
+"""Command-line options that choose samples: model, seed, range, filter, truncation and views."""
 
 from __future__ import annotations
 
@@ -12,31 +12,69 @@ _SAMPLING = (
         "--model",
         default="",
         show_default=False,
-        help="Name; may be left out when there is only one.",
+        help="Name of the model; optional if the server has only one.",
     ),
-    click.option("--seed", type=INDEX, default=0, show_default=True),
-    click.option("--start-index", type=INDEX, default=0, show_default=True),
-    click.option("--keep-fraction", type=float, help="Keep about this share, the least uncertain."),
-    click.option("--max-uncertainty", type=float, help="Keep samples with at most this score."),
-    click.option("--truncation-psi", type=float, help="In place of the model's own."),
-    click.option("--class-index", type=click.IntRange(0), help="For class-conditional generators."),
-    click.option("--views-per-object", type=click.IntRange(1), default=1, show_default=True),
+    click.option(
+        "--seed",
+        type=INDEX,
+        default=0,
+        show_default=True,
+        help="Seed of the stream; the same seed and index give the same sample.",
+    ),
+    click.option(
+        "--start-index",
+        type=INDEX,
+        default=0,
+        show_default=True,
+        help="First raw index. Raw indices number all samples of a seed, before any filter.",
+    ),
+    click.option(
+        "--keep-fraction",
+        type=float,
+        help="Fraction of samples to keep, in (0, 1]: the least uncertain, by a threshold from the "
+        "bundle's calibration.  [default: no filter]",
+    ),
+    click.option(
+        "--max-uncertainty",
+        type=float,
+        help="Highest uncertainty score of a sample to keep.  [default: no filter]",
+    ),
+    click.option(
+        "--truncation-psi",
+        type=float,
+        help="Truncation psi, from 0 to 2.  [default: the model's]",
+    ),
+    click.option(
+        "--class-index",
+        type=click.IntRange(0),
+        help="Class of all samples, for class-conditional generators.  [default: a random class "
+        "for each sample]",
+    ),
+    click.option(
+        "--views-per-object",
+        type=click.IntRange(1),
+        default=1,
+        show_default=True,
+        help="Number of views of each object; each view is a sample of its own.",
+    ),
     click.option(
         "--view",
         callback=lambda context, parameter, value: _view(value),
-        help="Code of the model's view bank, or random, bank or drawn.  [default: bank for several "
-        "views, where the model has one]",
+        help="Viewpoint: a code of the model's view bank (the same view for all samples), random "
+        "(a random view of the bank for each sample), bank (the bank's first views, one per view "
+        "of an object) or drawn (no bank).  [default: bank if --views-per-object is over 1 and the "
+        "model has a bank, otherwise drawn]",
     ),
 )
 
 
-def samples(verb: Callable[..., None]) -> Callable[..., None]:
-    """Gives a verb the options of a stream, under the names of `labelmint.options`."""
+def sampling_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds the options of a stream to a subcommand, named as in `labelmint.options`."""
     for option in reversed(_SAMPLING):
-        verb = option(verb)
-    return verb
+        command = option(command)
+    return command
 
 
 def _view(text: str | None) -> int | str | None:
-    """As `labelmint.options` has it, which says what is wrong with others."""
+    """The option `view` of `labelmint.options`, which refuses unknown words."""
     return int(text) if text is not None and text.isdecimal() else text

@@ -1,8 +1,8 @@
-"""A finite data set on a disk, made from a stream: what `labelmint download` does.
+"""Data sets on disk, written from a stream: the library behind `labelmint download`.
 
-Data walks down: a request (what to write), selection (which indices, for the filters that rank),
-samples, one writer a format, a card. A folder remembers how far it is, so that the same request
-goes on after any interruption, and the files are then those of an uninterrupted run, byte for
-byte. `stored` and `entries` read sets of views back. Needs the extra `cli`, for COCO `datasets`
-too.
+In the order of the data: `request` (what to write), `scores` and `selection` (which samples, for
+filters that rank), `pipeline` (the download), `samples` (encoding), one writer per format (`tars`,
+`coco`, `png`), and `card` (the data card). `folder` stores the progress, so that an interrupted
+download resumes and writes the same bytes as an uninterrupted one. `reader` reads data sets with
+several views per object. Needs the extra `cli`; COCO also needs `datasets`.
 """

@@ -1,13 +1,15 @@
-"""What COCO says about an image: categories, and annotations from masks and keypoints.
+"""COCO categories and annotations, from a model's classes and a sample's mask and keypoints.
 
-Every class but 0, the background, is a category under its own id, with one annotation in every
-image that shows it: an RLE mask, its area and its box. Keypoints are one more annotation an image,
-of a category of their own, as COCO has persons; its box and area are those of everything but
-background, or else of the points.
+Enter: a model, masks and keypoints. Leave: dicts for the JSON file of COCO.
 
-COCO counts keypoints in pixels from the centre of the first one, ours have centres at +0.5: so
-x and y are 0.5 less here. A point that is not sure enough is 0, 0, 0, "not labelled"; the others
-have visibility 2, since nothing tells whether a part is in front of them.
+Each class except 0, the background, is a category with the same id. An image has one annotation per
+class that it shows: an RLE mask, its area and its bounding box. The keypoints are one more
+annotation per image, in a category of their own, as for persons in COCO. Its box and area are those
+of all non-background pixels, or of the keypoints if there is no mask.
+
+Keypoint coordinates differ by 0.5: in COCO the center of the first pixel is (0, 0), in labelmint it
+is (0.5, 0.5). A keypoint of low confidence is written as 0, 0, 0 ("not labeled"), the others with
+visibility 2 ("visible"), because the heads do not predict occlusion.
 """
 
 from __future__ import annotations
@@ -25,14 +27,14 @@ BACKGROUND = 0
 
 
 def licences_from_model(model: Model) -> list[dict[str, Any]]:
-    """COCO's table of licences: one entry with all tags, since all hold for every image."""
+    """COCO's table of licenses: one entry with all tags, because all apply to every image."""
     if not model.licences:
         return []
     return [{"id": 1, "name": ", ".join(model.licences), "url": ""}]
 
 
 def categories_from_model(model: Model) -> list[dict[str, Any]]:
-    """The classes by their ids in masks, and the keypoints' category after them."""
+    """Categories of the classes, with the ids of masks, and then the category of the keypoints."""
     categories: list[dict[str, Any]] = [
         {"id": label.id, "name": label.name, "supercategory": "part", "color": list(label.color)}
         for label in model.classes
@@ -53,12 +55,12 @@ def categories_from_model(model: Model) -> list[dict[str, Any]]:
 
 
 def keypoint_category(model: Model) -> int:
-    """Id of the category that keypoints belong to."""
+    """Id of the keypoints' category: the next one after all classes."""
     return 1 + max((label.id for label in model.classes), default=BACKGROUND)
 
 
 def annotations_from_mask(mask: Array, model: Model) -> list[dict[str, Any]]:
-    """One annotation for every named class but background in a mask, uint8 [H, W]."""
+    """Annotations of a mask, uint8 [H, W]: one per class of the model that occurs in it."""
     present = set(np.unique(mask).tolist()) - {BACKGROUND}
     return [
         {"category_id": label.id, "iscrowd": 0, **_region(mask == label.id)}
@@ -74,9 +76,14 @@ def annotations_from_keypoints(
     mask: Array | None,
     model: Model,
 ) -> list[dict[str, Any]]:
-    """The annotation of keypoints, float32 [K, 3], if any is visible: seen, [K], and finite.
+    """The annotation of an image's keypoints: a list of one, or empty if no keypoint is visible.
 
-    scale is image pixels per label pixel across and down; mask is uint8 [H, W] of the image.
+    Args:
+        keypoints: float32 [K, 3]: x, y in label pixels, confidence.
+        seen: bool [K]: keypoints that are confident enough; non-finite ones are dropped too.
+        scale: image pixels per label pixel, in x and in y.
+        mask: uint8 [H, W] at the size of the image, for the bounding box; or None.
+        model: the model, for the category.
     """
     places = keypoints[:, :2].astype(np.float64) * scale
     seen = seen & np.isfinite(places).all(axis=1)

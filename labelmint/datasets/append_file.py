@@ -1,4 +1,4 @@
-"""A file that only grows, so that its length is all there is to remember of it."""
+"""A file that only grows: its length is all that a resumed download needs to know of it."""
 
 from __future__ import annotations
 
@@ -8,32 +8,37 @@ from pathlib import Path
 from labelmint.errors import LabelmintError
 
 
-class GrowingFile:
-    """Appends to a file from a known length on; what lay beyond is cut off.
+class AppendFile:
+    """A file open for appending, unbuffered: data survives a killed process once `append` returns.
 
-    Nothing is buffered here: what `append` returned from survives the death of the process.
+    Opening it truncates the file to a known length.
     """
 
     def __init__(self, path: Path, length: int) -> None:
-        """Opens or makes the file. Raises LabelmintError when it is shorter, OSError."""
+        """Opens or creates the file and truncates it to length bytes.
+
+        Raises:
+            LabelmintError: the file is shorter.
+            OSError: the file cannot be opened.
+        """
         self.path, self.length = path, length
         self._file = path.open("ab", buffering=0)
         size = os.fstat(self._file.fileno()).st_size
         if size < length:
             self.close()
             raise LabelmintError(
-                f"{path} has {size} bytes of the {length} that were written; it was changed, "
-                "start anew in another folder"
+                f"{path} has {size} bytes, but {length} were written: another program changed it; "
+                "start again in another folder"
             )
         self._file.truncate(length)
 
     def append(self, data: bytes) -> None:
-        """Writes all of data; raises OSError, and the file then has some of it at most."""
+        """Writes all of data. Raises OSError, after which the file may have a part of it."""
         rest = memoryview(data)
         while rest:
             rest = rest[self._file.write(rest) :]
         self.length += len(data)
 
     def close(self) -> None:
-        """Closes the file; harmless when closed."""
+        """Closes the file; may be called again."""
         self._file.close()

@@ -1,6 +1,7 @@
-"""The data card: where a data set came from, for people (README.md) and machines (card.json).
+"""Data card: the origin and content of a data set, as card.json and as README.md.
 
-Nothing in it depends on when or where it was made, so that equal data sets have equal cards.
+Enter: a request, a model and the final state of a download. Leave: the content of both files. It
+has no dates and no host names, so that equal data sets have equal cards.
 """
 
 from __future__ import annotations
@@ -8,17 +9,17 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from labelmint.datasets.folder import State
+from labelmint.datasets.folder import DownloadState
 from labelmint.datasets.request import Request
 from labelmint.datasets.samples import image_suffix, outputs_from_model
 from labelmint.model import Camera, Model
 
-FORMAT = 1  # of card.json
+FORMAT = 1  # version of card.json
 README = "README.md"
 
 
-def card_from_state(request: Request, model: Model, state: State) -> dict[str, Any]:
-    """card.json: the request as it was asked, the model, and what came of it."""
+def card_from_state(request: Request, model: Model, state: DownloadState) -> dict[str, Any]:
+    """Content of card.json: the request, the model, and the numbers of samples."""
     pixels = state.class_pixels
     return {
         "card": FORMAT,
@@ -53,13 +54,13 @@ def card_from_state(request: Request, model: Model, state: State) -> dict[str, A
 
 
 def readme_from_card(card: dict[str, Any], request: Request) -> str:
-    """README.md, a data card with YAML front matter as the Hugging Face hub reads it."""
+    """Content of README.md, with the YAML front matter of the Hugging Face hub."""
     sections = [
         _front_matter(card),
         f"# {_words(card['request']['model'])}: {card['samples']['kept']} labelled samples\n",
-        "Images from a generator, with labels that an ensemble of small networks read off its "
-        "features;\nnobody has checked them. Made by labelmint "
-        f"{request.release}; `card.json` says the same to machines.\n",
+        "Images from a generator, labelled by an ensemble of small networks on its features. No "
+        "person has\nchecked the labels. Made by labelmint "
+        f"{request.release}; `card.json` has the same facts in machine-readable form.\n",
         _table(("", ""), _facts(card, request)),
     ]
     if card["classes"]:
@@ -69,7 +70,7 @@ def readme_from_card(card: dict[str, Any], request: Request) -> str:
              f"{label['pixels'] / total:.3%}")
             for label in card["classes"]
         ]  # fmt: skip
-        sections += ["## Classes\n", _table(("id", "name", "colour", "share of pixels"), rows)]
+        sections += ["## Classes\n", _table(("id", "name", "color", "share of pixels"), rows)]
     if card["keypoints"]:
         points = list(enumerate(card["keypoints"]))
         sections += ["## Keypoints\n", _table(("position", "name"), points)]
@@ -99,7 +100,7 @@ def _front_matter(card: dict[str, Any]) -> str:
 
 
 def _yaml(text: str) -> str:
-    """A quoted string, whatever is in a name; JSON's own escapes are not all YAML's."""
+    """A quoted YAML string of any text; JSON has escapes that YAML lacks."""
     plain = (c if " " <= c <= "~" and c not in '"\\' else f"\\U{ord(c):08x}" for c in text)
     return f'"{"".join(plain)}"'
 
@@ -130,25 +131,25 @@ def _facts(card: dict[str, Any], request: Request) -> list[tuple[str, object]]:
 def _view_fields(card: dict[str, Any], request: Request) -> list[tuple[str, str]]:
     fields = []
     if request.views_per_object > 1:
-        whole = f"the raw index div {request.views_per_object}, one number for an object's views"
+        whole = f"the raw index div {request.views_per_object}: the same for all views of an object"
         fields.append(("object", whole))
     if fields or "view" in card["outputs"]:
-        fields.append(("view", "which viewpoint; one number for the same one of all objects"))
+        fields.append(("view", "number of the viewpoint, the same for all objects"))
     if "camera" in card["outputs"]:
         names = ", ".join(Camera._fields)
         fields.append(
-            (names if request.format == "png" else f"camera: {names}", "of that viewpoint")
+            (names if request.format == "png" else f"camera: {names}", "camera of the viewpoint")
         )
     return fields
 
 
 def _end(request: Request) -> str:
-    return "the last one needed" if request.stop is None else str(request.stop - 1)
+    return "as far as needed" if request.stop is None else str(request.stop - 1)
 
 
 def _filter(card: dict[str, Any], request: Request) -> str:
     if request.filter:
-        return f"{request.filter}, a share of {request.fraction} of the whole range"
+        return f"{request.filter}, a fraction of {request.fraction} of the whole range"
     whole = ", by all views of an object" if request.filter_sets else ""
     if request.keep_fraction is not None:
         limit = card["max_uncertainty"]
@@ -165,26 +166,26 @@ def _table(head: tuple[str, ...], rows: list[Any]) -> str:
 
 
 def _words(value: object) -> str:
-    """A name on one line of Markdown."""
+    """The text of a value, escaped for one line of Markdown."""
     return " ".join(str(value).split()).replace("|", "\\|").replace("<", "&lt;")
 
 
 _FILES = {
     "webdataset": """\
-`samples-*.tar`, WebDataset shards. A sample's key is its raw index: `KEY.{suffix}` is the image,
-`KEY.mask.png` the class ids as a palette picture, `KEY.depth.npy` float16, `KEY.json` the index,
-the uncertainty, and keypoints as x, y (label pixels, centres at +0.5) and confidence. Read masks
-by `np.asarray(PIL.Image.open(...))`: a decoder that converts to RGB gives their colours.
+`samples-*.tar`, WebDataset shards. The key of a sample is its raw index. `KEY.{suffix}`: image.
+`KEY.mask.png`: class ids as a palette PNG. `KEY.depth.npy`: depth, float16. `KEY.json`: index,
+uncertainty, and keypoints as x, y (label pixels, pixel centers at +0.5) and confidence. Read masks
+with `np.asarray(PIL.Image.open(...))`; a decoder that converts to RGB gives colors instead of ids.
 """,
     "coco": """\
-`images/` and `annotations.json`, COCO. Image ids are raw indices; class 0, the background, has no
-annotations; masks are RLE. Keypoints belong to the category `object`, in COCO's coordinates:
-0.5 less than those of labelmint, which have pixel centres at +0.5.
+`images/` and `annotations.json`, COCO. Image ids are raw indices. Masks are RLE; class 0, the
+background, has no annotations. Keypoints have the category `object` and COCO's coordinates, which
+are 0.5 less than those of labelmint (pixel centers at +0.5).
 """,
     "png": """\
-`index.csv` lists a row for every sample. `images/KEY.{suffix}`; `masks/KEY.png`, class ids as
-palette pictures (`np.asarray` gives ids); `depth/KEY.npy`, float16; `keypoints.jsonl`, x, y (label
-pixels, centres at +0.5) and confidence. A key is the raw index.
+`index.csv` has one row per sample. The key of a sample is its raw index. `images/KEY.{suffix}`:
+image. `masks/KEY.png`: class ids as a palette PNG (`np.asarray` gives the ids). `depth/KEY.npy`:
+depth, float16. `keypoints.jsonl`: x, y (label pixels, pixel centers at +0.5) and confidence.
 """,
 }
 _PLACES = {
@@ -193,10 +194,10 @@ _PLACES = {
     "png": "A row of `index.csv`",
 }
 _CAMERAS = """\
-Angles a (azimuth) and e (elevation) are in degrees, `focal` is the focal length over the image's
-extent; null or empty is not known. The object frame has x to the object's left, y up and z out of
-its front. A camera looks at the origin, y upright in the image: at a = 0 from the front, at a
-positive a from the object's left, at a positive e from above. Its right axis is
+The angles a (azimuth) and e (elevation) are in degrees; `focal` is the focal length divided by the
+image's extent. A null or empty value is unknown. Axes of the object: x to its left, y up, z out of
+its front. The camera looks at the origin, with y upright in the image: from the front at a = 0,
+from the object's left at a > 0, from above at e > 0. Axes of the camera: right
 (cos a, 0, -sin a), up (-sin a sin e, cos e, -cos a sin e), backward (sin a cos e, sin e,
-cos a cos e), and it stands at `distance` times backward.
+cos a cos e). Its position is `distance` times backward.
 """

@@ -1,7 +1,7 @@
-"""COCO: images/ and annotations.json, for pycocotools and what builds on it.
+"""Writer of COCO data sets: images/ and annotations.json, as pycocotools reads them.
 
-Image ids are raw indices; `annotations` says what an image is annotated with. Annotations wait as
-lines on the disk, not in memory.
+Enter: samples. Leave: files; image ids are raw indices. Until the end, images and annotations are
+lines of two files in the scratch folder, because annotations.json cannot be appended to.
 """
 
 from __future__ import annotations
@@ -21,44 +21,46 @@ from labelmint.datasets.annotations import (
     categories_from_model,
     licences_from_model,
 )
-from labelmint.datasets.append_file import GrowingFile
-from labelmint.datasets.folder import Folder, State
+from labelmint.datasets.append_file import AppendFile
+from labelmint.datasets.folder import DownloadState, Folder
 from labelmint.datasets.request import Request
 from labelmint.datasets.samples import Sample, encoded_image, image_suffix
 from labelmint.datasets.viewpoint import viewpoint_from_sample
 from labelmint.model import Model
 
 ANNOTATIONS = "annotations.json"
-_IMAGES, _LABELS = "images.jsonl", "annotations.jsonl"  # while it is made
+_IMAGES, _LABELS = "images.jsonl", "annotations.jsonl"  # in the scratch folder
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """A sample as COCO has it; annotations have no id yet."""
+class EncodedImage:
+    """A sample ready to be written; its annotations have no ids yet."""
 
-    file: str
+    file: str  # name in images/
     content: bytes
-    image: dict[str, Any]
+    image: dict[str, Any]  # element of COCO's "images"
     annotations: list[dict[str, Any]]
 
 
 class CocoWriter:
-    """Writes a COCO data set; `encoded` may run in other threads, the rest in one."""
+    """Writes a COCO data set. `encoded` may run in several threads, everything else in one."""
 
-    def __init__(self, folder: Folder, request: Request, model: Model, state: State) -> None:
-        """Goes on after a state."""
+    def __init__(
+        self, folder: Folder, request: Request, model: Model, state: DownloadState
+    ) -> None:
+        """Resumes after a state."""
         self._folder, self._request, self._model = folder, request, model
         (folder.path / "images").mkdir(exist_ok=True)
         assert request.min_confidence is not None, "checked_request fills it in"
         self._min_confidence = request.min_confidence
         self._annotations = state.mark.get("annotations", 0)
         self._lines = {
-            name: GrowingFile(folder.scratch / name, state.mark.get(name, 0))
+            name: AppendFile(folder.scratch / name, state.mark.get(name, 0))
             for name in (_IMAGES, _LABELS)
         }
 
-    def encoded(self, sample: Sample) -> Labelled:
-        """A sample's image file and annotations."""
+    def encoded(self, sample: Sample) -> EncodedImage:
+        """The image file and the annotations of a sample."""
         name = f"{sample.key}.{image_suffix(self._request)}"
         height, width = sample.image.shape[:2]
         image: dict[str, Any] = {
@@ -71,7 +73,7 @@ class CocoWriter:
         image |= viewpoint_from_sample(sample, self._request)
         annotations, mask = [], None
         if sample.mask is not None:
-            mask = _resized(sample.mask, (width, height))
+            mask = _resized(sample.mask, (height, width))
             annotations = annotations_from_mask(mask, self._model)
         if sample.keypoints is not None:
             grid = self._model.label_size
@@ -81,26 +83,26 @@ class CocoWriter:
                 sample.keypoints, seen, scale, mask, self._model
             )
         content = encoded_image(sample.image, self._request)
-        return Labelled(name, content, image, annotations)
+        return EncodedImage(name, content, image, annotations)
 
-    def add(self, encoded: Labelled) -> None:
+    def add(self, encoded: EncodedImage) -> None:
         """Writes the next sample; raises OSError."""
         (self._folder.path / "images" / encoded.file).write_bytes(encoded.content)
         lines = []
         for annotation in encoded.annotations:
-            self._annotations += 1  # from 1 on: pycocotools takes 0 for no match
+            self._annotations += 1  # from 1: pycocotools takes id 0 as "no match"
             whole = {"id": self._annotations, "image_id": encoded.image["id"], **annotation}
             lines.append(json.dumps(whole).encode() + b"\n")
         self._lines[_LABELS].append(b"".join(lines))
         self._lines[_IMAGES].append(json.dumps(encoded.image).encode() + b"\n")
 
     def mark(self) -> dict[str, int]:
-        """Where to go on after the samples so far."""
+        """The position after the samples written so far, for `DownloadState.mark`."""
         lengths = {name: file.length for name, file in self._lines.items()}
         return {"annotations": self._annotations, **lengths}
 
     def finish(self) -> None:
-        """Puts the lines together to annotations.json."""
+        """Writes annotations.json from the lines of both files."""
         head = {
             "info": {"description": f"Made by labelmint from {self._model.bundle_id}"},
             "licenses": licences_from_model(self._model),
@@ -119,13 +121,14 @@ class CocoWriter:
         os.replace(path, self._folder.path / ANNOTATIONS)
 
     def close(self) -> None:
-        """Lets go of the files."""
+        """Closes the files."""
         for file in self._lines.values():
             file.close()
 
 
-def _resized(mask: Array, extent: tuple[int, int]) -> Array:
-    if (mask.shape[1], mask.shape[0]) == extent:
+def _resized(mask: Array, size: tuple[int, int]) -> Array:
+    """The mask at this size, (height, width), by nearest neighbor."""
+    if mask.shape == size:
         return mask
     picture = Image.fromarray(np.ascontiguousarray(mask))
-    return np.asarray(picture.resize(extent, Image.Resampling.NEAREST))
+    return np.asarray(picture.resize((size[1], size[0]), Image.Resampling.NEAREST))

@@ -1,7 +1,7 @@
-"""The job: a request becomes a complete folder, in as many runs as it takes.
+"""The download of a data set: from a request to a complete folder.
 
-Enter: a client, a request, a path. Leaves: a folder with a card. Whatever ends a run, the next
-one with the same request goes on where the last commit was, with the same bundle.
+Enter: a client, a request and a path. Leaves: a folder with a data card. A download that was
+interrupted resumes with the same request from its last commit, and from the same bundle.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from labelmint.client import Client
 from labelmint.datasets.card import README, card_from_state, readme_from_card
-from labelmint.datasets.folder import Commits, Folder, State, replace_file
+from labelmint.datasets.folder import Commits, DownloadState, Folder, replace_file
 from labelmint.datasets.pipeline import write_samples
 from labelmint.datasets.request import Request
 from labelmint.datasets.scores import chosen_indices
@@ -23,15 +23,20 @@ from labelmint.model import Model
 from labelmint.options import SamplingOptions
 
 
-def download(client: Client, request: Request, path: Path) -> dict[str, Any]:
-    """Makes or completes the data set of a checked request, and returns its card.
+def complete_folder(client: Client, request: Request, path: Path) -> dict[str, Any]:
+    """Starts or resumes the download of a data set, and returns the content of card.json.
 
-    A complete folder is left as it is, and the server is not asked for anything. Progress is
-    shown on stderr where that is a terminal.
+    If the folder is complete already, nothing is written and no call is made. A progress bar is
+    shown if stderr is a terminal.
+
+    Args:
+        client: client of the server.
+        request: a request from `checked_request`.
+        path: folder of the data set; created if it does not exist.
 
     Raises:
-        LabelmintError: the folder is not this request's, the disk is full or not writable, or
-            a call failed. Where that can be put right, the same request goes on from there.
+        LabelmintError: the folder belongs to another request, the disk is full or not writable,
+            or a call failed. Once the cause is mended, the same call resumes.
     """
     open_writer = writer_from_format(request.format)
     try:
@@ -43,15 +48,16 @@ def download(client: Client, request: Request, path: Path) -> dict[str, Any]:
         folder.clear()
     except OSError as error:
         raise LabelmintError(
-            f"{error.filename or path}: {error.strerror or error}; nothing is lost, the same "
-            "command goes on when that is repaired"
+            f"{error.filename or path}: {error.strerror or error}; no data is lost: fix it and run "
+            "the same command again, which resumes"
         ) from error
-    assert folder.card, "made, or found"
+    assert folder.card, "_complete has written it"
     return folder.card
 
 
 def _complete(client: Client, request: Request, folder: Folder, open_writer: OpenWriter) -> None:
-    sampling: SamplingOptions = request.sampling()  # refused here, before a folder is begun
+    # The server refuses wrong sampling options here, before the first file is written.
+    sampling: SamplingOptions = request.sampling()
     if folder.state:
         model = client.model(folder.state.model, **sampling)
         state = folder.state
@@ -61,8 +67,8 @@ def _complete(client: Client, request: Request, folder: Folder, open_writer: Ope
     check_model(request, model)
     if model.bundle_id != state.bundle_id:
         raise NotReady(
-            f"{folder.path} was begun with bundle {state.bundle_id}, but {model.name} is now "
-            f"{model.bundle_id}; serve the former, or give another --out",
+            f"{folder.path} was started with bundle {state.bundle_id}, but {model.name} now has "
+            f"bundle {model.bundle_id}; serve the first one again, or give another --out",
             "FAILED_PRECONDITION",
         )
     with Commits(folder, state) as commits:
@@ -75,9 +81,9 @@ def _complete(client: Client, request: Request, folder: Folder, open_writer: Ope
     folder.finish(card)
 
 
-def _first_state(request: Request, model: Model) -> State:
-    # Calibration may change under the same bundle: what it says now holds to the end.
+def _first_state(request: Request, model: Model) -> DownloadState:
+    # Kept to the end: the calibration of a bundle may change during the download.
     threshold = model.max_uncertainty if request.keep_fraction else request.max_uncertainty
     if threshold is not None and math.isinf(threshold):
-        threshold = None  # keeps everything
-    return State(model.name, model.bundle_id, threshold, request.start_index)
+        threshold = None  # no limit
+    return DownloadState(model.name, model.bundle_id, threshold, request.start_index)

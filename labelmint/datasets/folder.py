@@ -1,8 +1,8 @@
-"""A data set's folder: who may write in it, how far it is, and whether it is complete.
+"""Folder of a data set: its lock, the progress of its download, and whether it is complete.
 
-While a data set is made, the folder `.labelmint` in it has `state.json` (the request and a
-`State`, replaced as a whole) and unfinished files. `card.json` comes last, and then `.labelmint`
-goes: a folder with a card is complete.
+During a download the subfolder `.labelmint` has `state.json` (the request and a `DownloadState`,
+replaced atomically) and unfinished files. `card.json` is written last, after which `.labelmint` is
+removed: a folder with `card.json` is complete.
 """
 
 from __future__ import annotations
@@ -23,101 +23,71 @@ from labelmint.errors import LabelmintError
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-COMMIT_S = 1.0  # work that the death of the process can cost, about
-_SHARE = 20  # commits take at most one part in so many of the time
-
-
-class Commits:
-    """Holds the newest state; a context manager whose end commits it.
-
-    After an OSError nothing is committed: the disk may be full, and an earlier state is as good.
-    """
-
-    def __init__(self, folder: Folder, state: State) -> None:
-        """Commits at once. Raises OSError."""
-        self._folder = folder
-        self._due = 0.0
-        self.note(state)
-
-    def note(self, state: State) -> None:
-        """Takes a newer state; what it counts has been written. Raises OSError."""
-        self.state = state
-        if time.monotonic() >= self._due:
-            self._commit()
-
-    def _commit(self) -> None:
-        start = time.monotonic()
-        self._folder.commit(self.state)
-        end = time.monotonic()
-        self._due = end + max(COMMIT_S, _SHARE * (end - start))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: object, error: object, traceback: object) -> None:
-        if not isinstance(error, OSError):
-            self._commit()
-
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
 CARD, SCRATCH = "card.json", ".labelmint"
+COMMIT_S = 1.0  # minimum seconds between commits: about the work that a killed process loses
+_COMMIT_PAUSE = 20  # a commit that took t seconds is followed by at least 20 t without one
 _STATE = "state.json"
 
 
 @dataclass(frozen=True)
-class State:
-    """How far a data set is; everything before it is on the disk."""
+class DownloadState:
+    """Progress of a download; all that it counts is on disk."""
 
-    model: str  # name under which it was found
-    bundle_id: str  # that all samples come from
-    threshold: float | None  # what keep_fraction means for it, so that it stays the same
-    next_index: int  # first raw index not yet looked at, of those that are streamed in order
-    scored: int = 0  # samples that the filter has scores of
-    kept: int = 0  # samples written
-    mark: dict[str, int] = field(default_factory=dict)  # the writer's own position
-    class_pixels: dict[int, int] = field(default_factory=dict)  # in all masks so far, by id
+    model: str  # name of the served model
+    bundle_id: str  # bundle of all samples
+    threshold: float | None  # highest uncertainty of a kept sample; None: no limit
+    next_index: int  # first raw index that is neither written nor discarded
+    scored: int = 0  # number of scores on disk, for a filter that ranks
+    kept: int = 0  # number of samples written
+    mark: dict[str, int] = field(default_factory=dict)  # position in the writer's files
+    class_pixels: dict[int, int] = field(default_factory=dict)  # pixels of all masks by class id
 
 
 class Folder:
-    """The owner of a data set's folder; a context manager that keeps others out."""
+    """Folder of a data set; a context manager that locks it against other downloads."""
 
     def __init__(self, path: Path, request: Request) -> None:
-        """Looks at the folder; raises LabelmintError when it is not for this request, OSError."""
+        """Reads the state of the folder, which need not exist.
+
+        Raises:
+            LabelmintError: the folder has other files, or belongs to another request.
+            OSError: the folder cannot be read.
+        """
         self.path, self.scratch = path, path / SCRATCH
         self._request = request
-        self.card: dict[str, Any] | None  # of a complete folder
-        self.state: State | None  # what an earlier run reached
-        self.card, self.state = self._look()
+        self.card: dict[str, Any] | None  # content of card.json; None: not complete
+        self.state: DownloadState | None  # last commit; None: not started
+        self.card, self.state = self._read()
 
-    def commit(self, state: State) -> None:
-        """Remembers a state, once everything it counts is on the disk."""
-        os.sync()  # thousands of small files: one by one would take longer than making them
+    def commit(self, state: DownloadState) -> None:
+        """Writes state.json, after all that the state counts has reached the disk."""
+        os.sync()  # fsync of thousands of small files would take longer than writing them
         request = dataclasses.asdict(dataclasses.replace(self._request, model=state.model))
         stored = {"request": request, "state": dataclasses.asdict(state)}
         replace_file(self.scratch / _STATE, json.dumps(stored, indent=1))
         self.state = state
 
     def finish(self, card: dict[str, Any]) -> None:
-        """Makes the folder complete, once everything else in it is written."""
+        """Writes card.json, which makes the folder complete."""
         os.sync()
         replace_file(self.path / CARD, json.dumps(card, indent=1) + "\n")
         self.card = card
 
     def clear(self) -> None:
-        """Removes what only an incomplete folder has."""
+        """Removes the scratch folder."""
         shutil.rmtree(self.scratch, ignore_errors=True)
 
     def __enter__(self) -> Self:
         self.scratch.mkdir(parents=True, exist_ok=True)
         self._lock = (self.scratch / "lock").open("w")
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process
-            self.card, self.state = self._look()  # nobody else writes from here on
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the process ends
+            self.card, self.state = self._read()  # again: another download may have written
         except BlockingIOError as error:
             self._lock.close()
-            raise LabelmintError(f"{self.path} is being written by another download") from error
+            raise LabelmintError(
+                f"{self.path} is locked by another download; wait for its end"
+            ) from error
         except BaseException:
             self._lock.close()
             raise
@@ -126,14 +96,14 @@ class Folder:
     def __exit__(self, *ended: object) -> None:
         self._lock.close()
 
-    def _look(self) -> tuple[dict[str, Any] | None, State | None]:
+    def _read(self) -> tuple[dict[str, Any] | None, DownloadState | None]:
         found = {entry.name for entry in self.path.iterdir()} if self.path.exists() else set()
         card_file, state_file = self.path / CARD, self.scratch / _STATE
         if CARD not in found and not state_file.exists():
-            strangers = found - {SCRATCH}
-            if strangers:
+            others = found - {SCRATCH}
+            if others:
                 raise LabelmintError(
-                    f"{self.path} has other files, such as {min(strangers)}; give a new or empty "
+                    f"{self.path} has other files, such as {min(others)}; give a new or empty "
                     "folder"
                 )
             return None, None
@@ -145,37 +115,70 @@ class Folder:
             state = _state_from_json(stored["state"]) if source is state_file else None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise LabelmintError(
-                f"{source} is damaged, or none of labelmint's ({error}); give another --out"
+                f"{source} is damaged, or not from labelmint ({error}); give another --out"
             ) from error
         if other:
             raise LabelmintError(
-                f"{self.path} was begun with {other}; give the same options, or another --out"
+                f"{self.path} was started with {other}; give the same options, or another --out"
             )
         return card, state
 
 
+class Commits:
+    """Commits of a download's state: at most about one per second, and one at the end.
+
+    A context manager. After an OSError the last state is not committed, because the disk may be
+    full; the download then resumes from the commit before.
+    """
+
+    def __init__(self, folder: Folder, state: DownloadState) -> None:
+        """Commits this state at once. Raises OSError."""
+        self._folder = folder
+        self._due = 0.0
+        self.note(state)
+
+    def note(self, state: DownloadState) -> None:
+        """Takes a newer state, whose samples are written, and commits it if due. Raises OSError."""
+        self.state = state
+        if time.monotonic() >= self._due:
+            self._commit()
+
+    def _commit(self) -> None:
+        start = time.monotonic()
+        self._folder.commit(self.state)
+        end = time.monotonic()
+        self._due = end + max(COMMIT_S, _COMMIT_PAUSE * (end - start))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        if not isinstance(error, OSError):
+            self._commit()
+
+
 def _checked_card(stored: dict[str, Any]) -> dict[str, Any]:
-    """Raises KeyError, TypeError for a card that does not say what came of the request."""
+    """The card, if it has the numbers of samples; raises KeyError, TypeError."""
     for name in ("kept", "examined"):
         if type(stored["samples"][name]) is not int:
             raise TypeError(f"{name} is not a number")
     return stored
 
 
-def _state_from_json(stored: dict[str, Any]) -> State:
-    """Raises ValueError, KeyError, TypeError, AttributeError for what is no state."""
+def _state_from_json(stored: dict[str, Any]) -> DownloadState:
+    """The state in state.json; raises ValueError, KeyError, TypeError, AttributeError."""
     pixels = {int(label): count for label, count in stored["class_pixels"].items()}
-    state = State(**{**stored, "class_pixels": pixels})
+    state = DownloadState(**{**stored, "class_pixels": pixels})
     counts = (state.next_index, state.scored, state.kept, *state.mark.values(), *pixels.values())
     if any(type(count) is not int or count < 0 for count in counts):
-        raise ValueError("a count is not one")
+        raise ValueError("a count is not an integer from 0 up")
     if not isinstance(state.model, str) or not isinstance(state.bundle_id, str):
-        raise TypeError("a name is not one")
+        raise TypeError("model or bundle_id is not a string")
     return state
 
 
 def replace_file(path: Path, text: str) -> None:
-    """Writes a text file as a whole or not at all."""
+    """Writes a text file atomically: a killed process leaves the old file or the new one."""
     partial = path.with_name(path.name + ".partial")
     with partial.open("w", encoding="utf-8") as file:
         file.write(text)

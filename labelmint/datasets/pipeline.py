@@ -1,4 +1,7 @@
-"""The pass that fetches samples and hands them to a writer, from a state on to the end."""
+"""Download of samples: streams them, encodes them in threads and writes them in order.
+
+Enter: a client, a request, and a state to resume from. Leave: files of a `Writer`, and commits.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from tqdm import tqdm
 
 from labelmint.batch import Batch
 from labelmint.client import Client
-from labelmint.datasets.folder import Commits, State
+from labelmint.datasets.folder import Commits, DownloadState
 from labelmint.datasets.request import Request
 from labelmint.datasets.samples import Sample, outputs_from_model, samples_from_batch
 from labelmint.datasets.writer import Writer
@@ -23,8 +26,8 @@ from labelmint.latents import UInt64s
 from labelmint.model import Model
 
 _BATCH = 16
-_MOST_INDICES = 4096  # of one call; servers take 65,536 unless told otherwise
-_MOST_THREADS = 8  # that encode pictures
+_MAX_INDICES = 4096  # per call; the server's default limit is 65,536
+_MAX_THREADS = 8  # for encoding
 
 
 def write_samples(
@@ -35,19 +38,28 @@ def write_samples(
     writer: Writer,
     commits: Commits,
 ) -> None:
-    """Writes what is left; chosen are the raw indices [n] of a filter that ranks, or None.
+    """Writes all samples that the last commit does not have.
+
+    Args:
+        client: client of the server.
+        request: the data set.
+        model: the model of the request.
+        chosen: raw indices to write, uint64 [n] ascending, from a filter that ranks. None: all
+            samples of the range that pass the server's filter.
+        writer: writer of the format, opened at the last commit.
+        commits: receives the state after each sample.
 
     Raises:
-        LabelmintError: the stream failed; what came before is written.
-        OSError: the disk did.
+        LabelmintError: the stream failed; all samples received before are written.
+        OSError: a file could not be written.
     """
 
     def prepared(sample: Sample) -> tuple[Sample, dict[int, int], Any]:
-        return sample, _pixels(sample), writer.encoded(sample)
+        return sample, _class_pixels(sample), writer.encoded(sample)
 
     state = commits.state
     batches = closing(_batches(client, request, model, state, chosen))
-    pool = ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1))
+    pool = ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1))
     bar = tqdm(
         desc="samples", total=_total(request, state, chosen), initial=state.kept,
         unit=" samples", disable=None, dynamic_ncols=True,
@@ -67,7 +79,7 @@ def write_samples(
             bar.set_postfix(examined=_examined(request, state), refresh=False)
             bar.update(len(batch))
     if chosen is not None and state.kept != len(chosen):
-        raise MalformedMessage(f"{state.kept} samples came of {len(chosen)} that were asked for")
+        raise MalformedMessage(f"the server sent {state.kept} of {len(chosen)} requested samples")
     if request.stop is not None and state.kept != request.limit:
         commits.note(dataclasses.replace(state, next_index=request.stop))
 
@@ -76,7 +88,7 @@ def _batches(
     client: Client,
     request: Request,
     model: Model,
-    state: State,
+    state: DownloadState,
     chosen: UInt64s | None,
 ) -> Generator[Batch, None, None]:
     options = request.sampling()
@@ -84,8 +96,8 @@ def _batches(
     options["outputs"] = outputs_from_model(model, request)
     if chosen is not None:
         rest = chosen[state.kept :]
-        for start in range(0, len(rest), _MOST_INDICES):
-            options["indices"] = rest[start : start + _MOST_INDICES]
+        for start in range(0, len(rest), _MAX_INDICES):
+            options["indices"] = rest[start : start + _MAX_INDICES]
             yield from client.stream(_BATCH, **options)
     elif state.kept != request.limit and state.next_index != request.stop:
         options["max_uncertainty"] = state.threshold
@@ -98,8 +110,8 @@ def _batches(
         yield from client.stream(_BATCH, **options)
 
 
-def _total(request: Request, state: State, chosen: UInt64s | None) -> int | None:
-    """Samples that there will be, where that is known."""
+def _total(request: Request, state: DownloadState, chosen: UInt64s | None) -> int | None:
+    """Number of samples of the complete data set; None if a filter decides it."""
     if chosen is not None:
         return len(chosen)
     if request.stop is None or state.threshold is not None:
@@ -107,12 +119,12 @@ def _total(request: Request, state: State, chosen: UInt64s | None) -> int | None
     return request.examined(request.stop)
 
 
-def _examined(request: Request, state: State) -> str:
+def _examined(request: Request, state: DownloadState) -> str:
     examined = request.examined(state.next_index)
     return str(examined) if request.stop is None else f"{examined}/{request.examined(request.stop)}"
 
 
-def _pixels(sample: Sample) -> dict[int, int]:
+def _class_pixels(sample: Sample) -> dict[int, int]:
     if sample.mask is None:
         return {}
     counts = np.bincount(sample.mask.ravel())

@@ -1,7 +1,8 @@
-"""Plain folders, written and read back: a file for every picture, and a table.
+"""Data sets as plain folders, written and read: one file per picture, and a table.
 
-images/KEY.png (or .jpg), masks/KEY.png with a palette, depth/KEY.npy float16 as the model gives
-it, index.csv with a row for every sample, and keypoints.jsonl, one JSON object a line.
+Enter: samples. Leave: images/KEY.png (or .jpg), masks/KEY.png with a palette, depth/KEY.npy
+(float16), index.csv with one row per sample, and keypoints.jsonl with one JSON object per line.
+`samples_of_table` reads them.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from collections.abc import Iterator
 from itertools import repeat
 from pathlib import Path, PurePosixPath
 
-from labelmint.datasets.append_file import GrowingFile
-from labelmint.datasets.folder import Folder, State
+from labelmint.datasets.append_file import AppendFile
+from labelmint.datasets.folder import DownloadState, Folder
 from labelmint.datasets.request import Request
 from labelmint.datasets.samples import (
     Sample,
@@ -23,7 +24,7 @@ from labelmint.datasets.samples import (
     npy_from_array,
     png_from_mask,
 )
-from labelmint.datasets.stored_files import Found, Piece
+from labelmint.datasets.stored_files import StoredFile, StoredSample
 from labelmint.datasets.viewpoint import (
     cells_from_viewpoint,
     viewpoint_columns,
@@ -36,10 +37,12 @@ _TABLE, _POINTS = "index.csv", "keypoints.jsonl"
 
 
 class PngWriter:
-    """Writes folders; `encoded` may run in other threads, the rest in one."""
+    """Writes plain folders. `encoded` may run in several threads, everything else in one."""
 
-    def __init__(self, folder: Folder, request: Request, model: Model, state: State) -> None:
-        """Goes on after a state."""
+    def __init__(
+        self, folder: Folder, request: Request, model: Model, state: DownloadState
+    ) -> None:
+        """Resumes after a state."""
         self._folder, self._request, self._palette = folder.path, request, model.palette()
         self._viewpoint = viewpoint_columns(model, request)
         self._columns = {"image": "images"}
@@ -50,7 +53,7 @@ class PngWriter:
         for name in self._columns.values():
             (self._folder / name).mkdir(exist_ok=True)
         self._lines = {
-            name: GrowingFile(self._folder / name, state.mark.get(name, 0))
+            name: AppendFile(self._folder / name, state.mark.get(name, 0))
             for name in (_TABLE, *([_POINTS] if "keypoints" in model.outputs else []))
         }
         if not self._lines[_TABLE].length:
@@ -58,7 +61,7 @@ class PngWriter:
             self._lines[_TABLE].append(",".join(head).encode() + b"\n")
 
     def encoded(self, sample: Sample) -> tuple[dict[PurePosixPath, bytes], dict[str, bytes]]:
-        """A sample's files by path, and its lines by the file they go to."""
+        """A sample's files by path, and its lines by the name of the file that they belong to."""
         folders, key = self._columns, sample.key
         files = {
             PurePosixPath(folders["image"], f"{key}.{image_suffix(self._request)}"): encoded_image(
@@ -89,22 +92,22 @@ class PngWriter:
             self._lines[name].append(line)
 
     def mark(self) -> dict[str, int]:
-        """Where to go on after the samples so far."""
+        """The position after the samples written so far, for `DownloadState.mark`."""
         return {name: file.length for name, file in self._lines.items()}
 
     def finish(self) -> None:
-        """Everything is in its place."""
+        """Does nothing: all files are complete after each sample."""
 
     def close(self) -> None:
-        """Lets go of the files."""
+        """Closes the files."""
         for file in self._lines.values():
             file.close()
 
 
-def samples_of_table(path: Path, request: Request, keypoints: bool) -> Iterator[Found]:
-    """The samples of a complete folder, with masks and several views of each object.
+def samples_of_table(path: Path, request: Request, keypoints: bool) -> Iterator[StoredSample]:
+    """The samples of a complete folder that has masks and several views per object.
 
-    Raises OSError, and ValueError, KeyError, TypeError, AttributeError for damage.
+    Raises OSError, and for a damaged table ValueError, KeyError, TypeError, AttributeError.
     """
     with (path / _TABLE).open(newline="", encoding="utf-8") as table:
         lines = _lines(path / _POINTS) if keypoints else repeat("{}")
@@ -116,12 +119,15 @@ def samples_of_table(path: Path, request: Request, keypoints: bool) -> Iterator[
                 fields = {"index": int(row["index"]), **viewpoint_from_cells(row)}
                 points = json.loads(next(lines, ""))
                 if points.setdefault("index", fields["index"]) != fields["index"]:
-                    raise ValueError(f"{_POINTS} has sample {points['index']} there")
+                    raise ValueError(
+                        f"{_POINTS} has sample {points['index']} where {_TABLE} has "
+                        f"{fields['index']}"
+                    )
                 key = f"{fields['index']:012d}"
-                yield Found(
+                yield StoredSample(
                     {**points, **fields},
-                    Piece(path / "images" / f"{key}.{image_suffix(request)}"),
-                    Piece(path / "masks" / f"{key}.png"),
+                    StoredFile(path / "images" / f"{key}.{image_suffix(request)}"),
+                    StoredFile(path / "masks" / f"{key}.png"),
                 )
         except csv.Error as error:
             raise ValueError(f"{_TABLE}: {error}") from error

@@ -1,7 +1,8 @@
-"""A complete data set, read back: what its card says, and the views of its objects one by one.
+"""Reader of complete data sets with several views per object.
 
-Enters: a folder. Leave: `Stored`, and entries whose pictures wait in their files. Anything that no
-writer of this package left there is an error that says where.
+Enters: a folder of `labelmint download`. Leave: `StoredDataset`, the content of its card, and one
+`StoredView` per sample, whose pictures are decoded later by `stored_files`. A file that no writer
+of this package can have written is an error that names it.
 """
 
 from __future__ import annotations
@@ -19,24 +20,25 @@ import numpy.typing as npt
 from labelmint.datasets.folder import CARD, SCRATCH
 from labelmint.datasets.png import samples_of_table
 from labelmint.datasets.request import MAX_INDEX, Request, checked_request
-from labelmint.datasets.stored_files import AGAIN, Found, Piece
+from labelmint.datasets.stored_files import REDOWNLOAD_HINT, StoredFile, StoredSample
 from labelmint.datasets.tars import samples_of_tars
 from labelmint.errors import LabelmintError
 from labelmint.model import Camera, LabelClass
 
-# What reading JSON that nobody checked can raise.
-DAMAGE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
-_MAX_VIEWS = 1 << 16  # of an object that a server gives
+# Exceptions of code that reads unchecked JSON as if it were well-formed.
+JSON_ERRORS = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+_MAX_VIEWS = 1 << 16  # per object, as in servers
+_MAX_FLOAT32 = float(np.finfo(np.float32).max)
 _Kind = TypeVar("_Kind")
 
 
 @dataclass(frozen=True)
-class Stored:
-    """A data set and what made it; extents are (height, width) in pixels."""
+class StoredDataset:
+    """Content of a data set's card; sizes are (height, width) in pixels."""
 
     path: Path
     request: Request
-    samples: int
+    samples: int  # number of samples
     bundle_id: str
     licences: tuple[str, ...]
     outputs: tuple[str, ...]  # of every sample
@@ -46,42 +48,42 @@ class Stored:
     keypoints: tuple[str, ...]
 
 
-def stored_from_folder(path: Path) -> Stored:
-    """The data set of a folder; raises LabelmintError where there is none, or no whole one."""
+def dataset_from_folder(path: Path) -> StoredDataset:
+    """Reads the card of a folder. Raises LabelmintError if it has no complete data set."""
     file = path / CARD
     try:
         card = json.loads(file.read_bytes())
-        return _stored_from_card(path, card)
+        return _dataset_from_card(path, card)
     except FileNotFoundError as error:
         if (path / SCRATCH).exists():
             raise LabelmintError(
-                f"{path} is not complete; the same `labelmint download` goes on with it"
+                f"{path} is not complete; run the same `labelmint download` again, which resumes"
             ) from error
         raise LabelmintError(
             f"{path} has no {CARD}; give a folder that `labelmint download` wrote"
         ) from error
     except OSError as error:
         raise LabelmintError(f"{file} cannot be read: {error.strerror or error}") from error
-    except DAMAGE as error:
+    except JSON_ERRORS as error:
         raise LabelmintError(
-            f"{file} is damaged, or of another release of labelmint ({words_of(error)})"
+            f"{file} is damaged, or of another release of labelmint ({line_from_error(error)})"
         ) from error
 
 
-def words_of(error: Exception) -> str:
-    """An error's message, or as much of it as one line holds."""
+def line_from_error(error: Exception) -> str:
+    """The message of an error as one line of at most 200 characters."""
     return " ".join(str(error).split())[:200]
 
 
-def _stored_from_card(path: Path, card: Any) -> Stored:
-    """Raises what DAMAGE lists for what no download wrote."""
+def _dataset_from_card(path: Path, card: Any) -> StoredDataset:
+    """Raises one of JSON_ERRORS if no download can have written the card."""
     model, request = card["model"], checked_request(**card["request"])
     counts = [request.views_per_object, request.num_shards]
     if request.format == "webdataset":
         counts.append(request.samples_per_shard or 0)
     if min(_as(int, count) for count in counts) < 1 or request.views_per_object > _MAX_VIEWS:
         raise ValueError(f"one of {counts} is out of range")
-    return Stored(
+    return StoredDataset(
         path=path,
         request=request,
         samples=_as(int, card["samples"]["kept"]),
@@ -110,53 +112,52 @@ def _extent(value: Any) -> tuple[int, int]:
 
 
 def _as(kind: type[_Kind], value: Any) -> _Kind:
-    if type(value) is not kind:  # True is no number
-        raise TypeError(f"{value!r:.40} is no {kind.__name__}")
+    if type(value) is not kind:  # not isinstance: True is an int
+        raise TypeError(f"{value!r:.40} is not of type {kind.__name__}")
     return value
 
 
-_LARGEST = float(np.finfo(np.float32).max)
-
-
 @dataclass(frozen=True, eq=False)
-class Entry:
-    """A view of an object."""
+class StoredView:
+    """One view of an object: a sample of a data set."""
 
     index: int  # raw
-    object: int
-    view: int  # code of the view bank
+    object: int  # number of the object: index div views per object
+    view: int  # number of the view: index mod views per object
     camera: Camera
-    keypoints: npt.NDArray[np.float32] | None  # [K, 3], as in Batch, where there are any
-    image: Piece
-    mask: Piece
+    keypoints: npt.NDArray[np.float32] | None  # [K, 3], as in Batch; None without keypoints
+    image: StoredFile
+    mask: StoredFile
 
 
-def entries_from_stored(stored: Stored) -> Generator[Entry, None, None]:
-    """Every view, ascending by index.
+def views_from_dataset(stored: StoredDataset) -> Generator[StoredView, None, None]:
+    """All views of a data set in ascending order of the index.
 
-    Raises LabelmintError for a data set without views, cameras or masks, and for one that is not as
-    it was written.
+    Raises:
+        LabelmintError: the data set has no views, cameras or masks, or it is damaged.
     """
-    _check_kind(stored)
+    _check_has_views(stored)
     path, request = stored.path, stored.request
     if request.format == "png":
         samples = samples_of_table(path, request, bool(stored.keypoints))
     else:
         samples = samples_of_tars(path, request, stored.samples)
     last, count = -1, 0
-    while entry := _next_entry(samples, stored, count):
-        if entry.index <= last:
-            raise LabelmintError(f"{path} has sample {entry.index} after sample {last}; {AGAIN}")
-        last, count = entry.index, count + 1
-        yield entry
+    while view := _next_view(samples, stored, count):
+        if view.index <= last:
+            raise LabelmintError(
+                f"{path} has sample {view.index} after sample {last}; {REDOWNLOAD_HINT}"
+            )
+        last, count = view.index, count + 1
+        yield view
     if count != stored.samples:
         raise LabelmintError(
-            f"{path} has {count} samples of the {stored.samples} that its card tells; {AGAIN}"
+            f"{path} has {count} samples, but its card says {stored.samples}; {REDOWNLOAD_HINT}"
         )
 
 
-def _check_kind(stored: Stored) -> None:
-    has_not = {
+def _check_has_views(stored: StoredDataset) -> None:
+    lacks = {  # what is missing, and the fix: whether it is missing
         "views: download with --views-per-object": stored.request.views_per_object < 2,
         "cameras: download from a bundle whose view bank has them, without --view drawn": (
             "camera" not in stored.outputs
@@ -166,46 +167,50 @@ def _check_kind(stored: Stored) -> None:
             stored.request.format not in ("png", "webdataset")
         ),
     }
-    for what, true in has_not.items():
-        if true:
+    for what, missing in lacks.items():
+        if missing:
             raise LabelmintError(f"{stored.path} has no {what}")
 
 
-def _next_entry(samples: Iterator[Found], stored: Stored, before: int) -> Entry | None:
+def _next_view(
+    samples: Iterator[StoredSample], stored: StoredDataset, before: int
+) -> StoredView | None:
     try:
         found = next(samples, None)
-        return None if found is None else _entry(found, stored)
+        return None if found is None else _checked_view(found, stored)
     except OSError as error:
         raise LabelmintError(
-            f"{error.filename or stored.path} cannot be read ({error.strerror or error}); {AGAIN}"
+            f"{error.filename or stored.path} cannot be read ({error.strerror or error}); "
+            f"{REDOWNLOAD_HINT}"
         ) from error
-    except DAMAGE as error:
+    except JSON_ERRORS as error:
         raise LabelmintError(
-            f"{stored.path} is damaged after {before} samples ({words_of(error)}); {AGAIN}"
+            f"{stored.path} is damaged after {before} samples ({line_from_error(error)}); "
+            f"{REDOWNLOAD_HINT}"
         ) from error
 
 
-def _entry(found: Found, stored: Stored) -> Entry:
-    """Raises what DAMAGE lists."""
+def _checked_view(found: StoredSample, stored: StoredDataset) -> StoredView:
+    """Raises one of JSON_ERRORS if the fields are not those of a sample of this data set."""
     fields = found.fields
     index, view = fields["index"], fields["view"]
     if [type(n) for n in (index, view)] != [int, int] or not 0 <= index < MAX_INDEX:
-        raise ValueError(f"index {index!r} and view {view!r} are not those of a sample")
+        raise ValueError(f"index {index!r} or view {view!r} is not a number in its range")
     if (fields["object"], view) != divmod(index, stored.request.views_per_object):
-        raise ValueError(f"sample {index} is said to be view {view} of object {fields['object']}")
+        raise ValueError(f"sample {index} is not view {view} of object {fields['object']}")
     camera = Camera(*(_number(fields["camera"][name]) for name in Camera._fields))
     if camera.distance <= 0 or camera.focal <= 0:
-        raise ValueError(f"sample {index} has a {camera}")
+        raise ValueError(f"sample {index} has an impossible {camera}")
     points = None
     if stored.keypoints:
         rows = [[_number(value) for value in row] for row in fields["keypoints"]]
         points = np.array(rows, np.float32).reshape(len(stored.keypoints), 3)
-    return Entry(index, fields["object"], view, camera, points, found.image, found.mask)
+    return StoredView(index, fields["object"], view, camera, points, found.image, found.mask)
 
 
 def _number(value: Any) -> float:
-    """NaN for None, which is not known; raises TypeError, ValueError."""
+    """A float32 number; NaN for None, which means unknown. Raises TypeError, ValueError."""
     number = math.nan if value is None else float(value)
-    if abs(number) > _LARGEST:
-        raise ValueError(f"{value} is no float32")
+    if abs(number) > _MAX_FLOAT32:
+        raise ValueError(f"{value} is out of the range of float32")
     return number

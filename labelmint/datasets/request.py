@@ -1,7 +1,7 @@
-"""What a data set consists of: `Request`, everything that its files depend on.
+"""Request for a data set: all options that its files depend on.
 
-Enter: options of the command. Leaves: a checked request. How samples are delivered (target,
-token, streams) is no part of it, because it changes no file.
+Enter: options of `labelmint download`. Leaves: a checked `Request`. Options of the connection
+(target, token, streams) are not part of it, because no file depends on them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import labelmint
 from labelmint.datasets.selection import RULES, kept_by_rule
 from labelmint.options import StreamOptions, query_from_options
 from labelmint.v1 import label_service_pb2 as pb
-from labelmint.wire.sharding import members_before
+from labelmint.wire.sharding import shard_indices_between
 
 FORMATS = ("webdataset", "coco", "png")
 DEFAULT_FRACTION = 0.9
@@ -23,39 +23,39 @@ DEFAULT_SAMPLES_PER_SHARD = 1000
 DEFAULT_JPEG_QUALITY = 95
 DEFAULT_MIN_CONFIDENCE = 0.2
 MAX_INDEX = 2**64 - 1
-_MAX_FINITE = 2**31  # samples that are ranked: their scores are held in memory, 4 bytes each
+_MAX_RANKED = 2**31  # samples: their scores are in memory, 4 bytes each
 
 
 @dataclass(frozen=True)
 class Request:
-    """One data set, or one shard of it; field names are the command's options."""
+    """One data set, or one shard of it; the fields are named as the options of the command."""
 
-    format: str  # of FORMATS
-    model: str = ""  # "": the server's only one
+    format: str  # element of FORMATS
+    model: str = ""  # empty: the only model of the server
     seed: int = 0
-    start_index: int = 0  # first raw index considered
+    start_index: int = 0  # first raw index
     end_index: int | None = None  # exclusive
-    count: int | None = None  # samples to write
-    filter: str | None = None  # of RULES: ranks all of start_index to end_index - 1
-    fraction: float | None = None  # of those that the filter keeps, (0, 1]
-    keep_fraction: float | None = None  # the server's calibrated filter instead, (0, 1]
-    max_uncertainty: float | None = None  # or a limit of one's own
-    filter_sets: bool | None = None  # True: those two keep or drop whole objects
-    truncation_psi: float | None = None  # None: the bundle's
+    count: int | None = None  # number of samples to write
+    filter: str | None = None  # element of RULES: ranks start_index to end_index - 1
+    fraction: float | None = None  # that `filter` keeps, (0, 1]
+    keep_fraction: float | None = None  # that the server keeps by its calibration, (0, 1]
+    max_uncertainty: float | None = None  # highest score that the server keeps
+    filter_sets: bool | None = None  # True: the server keeps or drops whole objects
+    truncation_psi: float | None = None  # None: the bundle's default
     class_index: int | None = None
     views_per_object: int = 1
-    view: int | str | None = None  # of the model's view bank, or how views are chosen
+    view: int | str | None = None  # see StreamOptions
     shard_index: int = 0
     num_shards: int = 1
-    samples_per_shard: int | None = None  # of a tar file
+    samples_per_shard: int | None = None  # samples in a tar file
     image_codec: str = "png"  # or "jpeg"
     jpeg_quality: int | None = None  # 1 to 100
-    min_confidence: float | None = None  # of a keypoint that COCO is told of
-    release: str = labelmint.__version__  # another one may write files differently
+    min_confidence: float | None = None  # of a visible keypoint in COCO
+    release: str = labelmint.__version__  # other releases may write other bytes
 
     @property
     def stop(self) -> int | None:
-        """Where the considered raw indices end, exclusive; None: `limit` alone ends them."""
+        """End of the raw indices, exclusive; None: the data set ends after `limit` samples."""
         if self.count is None or self.limit is not None:
             return self.end_index
         stop = self.start_index + self.count
@@ -63,18 +63,18 @@ class Request:
 
     @property
     def limit(self) -> int | None:
-        """Samples to write at most, where a filter makes that differ from a range."""
+        """Maximum number of samples, if a server-side filter decides which are written."""
         filtered = self.keep_fraction is not None or self.max_uncertainty is not None
         return self.count if filtered else None
 
     @property
     def ranked(self) -> int:
-        """How many samples the filter ranks."""
-        assert self.stop is not None, "checked_request saw to it"
+        """Number of samples that `filter` ranks."""
+        assert self.stop is not None, "checked_request refuses a filter without an end"
         return self.stop - self.start_index
 
     def sampling(self) -> StreamOptions:
-        """What every sample depends on beside the bundle: SamplingOptions, for a stream."""
+        """Sampling options of a stream: what samples depend on, apart from bundle and index."""
         options = StreamOptions(seed=self.seed, views_per_object=self.views_per_object)
         if self.truncation_psi is not None:
             options["truncation_psi"] = self.truncation_psi
@@ -85,7 +85,7 @@ class Request:
         return options
 
     def query(self) -> pb.SampleQuery:
-        """The samples of this shard before any filter, for arithmetic on indices."""
+        """Query for all samples of this shard, unfiltered; for arithmetic on indices."""
         options = self.sampling()
         options["start_index"] = self.start_index
         options["shard_index"] = self.shard_index
@@ -93,18 +93,21 @@ class Request:
         return query_from_options(options)
 
     def examined(self, next_index: int) -> int:
-        """How many samples under next_index were looked at, or ranked by the filter."""
+        """Number of samples with an index under next_index, kept or not."""
         if self.filter:
             return self.ranked
         query = self.query()
-        return members_before(query, next_index) - members_before(query, self.start_index)
+        return shard_indices_between(query, self.start_index, next_index)
 
 
 def checked_request(**options: Any) -> Request:
-    """The request of these fields of `Request`, with what depends on others filled in.
+    """A valid request; fields whose default depends on other fields are filled in.
+
+    Args:
+        options: fields of `Request`.
 
     Raises:
-        ValueError: the fields contradict each other, or ask for nothing.
+        ValueError: options contradict each other, are out of range, or give no sample.
     """
     request = Request(**options)
     if request.format not in FORMATS:
@@ -126,13 +129,18 @@ def checked_request(**options: Any) -> Request:
 
 
 def difference(begun: dict[str, Any], wanted: Request) -> str | None:
-    """The first field in which a request differs from a stored one, in words; None: none.
+    """Description of the first difference between two requests; None if they are equal.
 
-    No model asked for is the model that was found. Raises KeyError for what is no request.
+    Args:
+        begun: stored request of a folder, as a dict.
+        wanted: request of this run; an empty model name matches any.
+
+    Raises:
+        KeyError: `begun` is not a request.
     """
     if begun["release"] != wanted.release:
         return f"labelmint {begun['release']}, not {wanted.release}"
-    begun = {"filter_sets": None, **begun}  # folders may have been begun before there was one
+    begun = {"filter_sets": None, **begun}  # absent in folders of older versions
     for name, value in dataclasses.asdict(wanted).items():
         before = begun[name]
         if before != value and (name, value) != ("model", ""):
@@ -149,9 +157,9 @@ def _option(name: str, value: Any) -> str:
 
 def _check_range(request: Request) -> None:
     if request.count is None and request.end_index is None:
-        raise ValueError("neither --count nor --end-index: give how many samples to write")
+        raise ValueError("neither --count nor --end-index is given; give one of them")
     if request.count is not None and request.count < 1:
-        raise ValueError(f"--count {request.count} asks for nothing; give at least 1")
+        raise ValueError(f"--count {request.count} is under 1; give at least 1")
     stop = request.stop
     if stop is not None and not request.start_index < stop:
         raise ValueError(
@@ -162,36 +170,34 @@ def _check_range(request: Request) -> None:
         raise ValueError(f"raw index {last} is over 2**64 - 1; lower --start-index or --count")
     if not 0 <= request.shard_index < request.num_shards:
         raise ValueError(
-            f"--shard-index {request.shard_index} is outside 0 to {request.num_shards - 1}, "
-            "under --num-shards"
+            f"--shard-index {request.shard_index} is outside 0 to {request.num_shards - 1}; it has "
+            "to be under --num-shards"
         )
     if request.num_shards > 1 and request.limit is not None:
         raise ValueError(
-            f"--count {request.count} of filtered samples cannot be split over --num-shards "
-            f"{request.num_shards}; give --end-index, a range of raw indices"
+            f"--count {request.count} with a filter cannot be split over --num-shards "
+            f"{request.num_shards}; give --end-index instead"
         )
 
 
 def _check_sets(request: Request) -> None:
-    """Whole objects have several views, a filter that judges them, and a range that cuts none."""
+    """--filter-sets needs several views, a server-side filter, and a range of whole objects."""
     views = request.views_per_object
     if views < 2:
-        raise ValueError("--filter-sets means nothing without --views-per-object, 2 or more")
+        raise ValueError("--filter-sets needs --views-per-object of 2 or more")
     if request.filter:
         raise ValueError(
-            f"--filter {request.filter} and --filter-sets exclude each other; --filter ranks each "
-            "view by itself, --keep-fraction and --max-uncertainty can judge whole objects"
+            f"--filter {request.filter} and --filter-sets exclude each other; to filter whole "
+            "objects, use --keep-fraction or --max-uncertainty"
         )
     if request.keep_fraction is None and request.max_uncertainty is None:
-        raise ValueError(
-            "--filter-sets means nothing without a filter, --keep-fraction or --max-uncertainty"
-        )
+        raise ValueError("--filter-sets needs a filter: --keep-fraction or --max-uncertainty")
     for name in ("start_index", "end_index", "count"):
         value = getattr(request, name)
         if value is not None and value % views:
             raise ValueError(
-                f"{_option(name, value)} cuts an object of {views} views, which "
-                f"--filter-sets keeps whole; give a multiple of {views}"
+                f"{_option(name, value)} cuts an object of {views} views, but --filter-sets needs "
+                f"whole objects; give a multiple of {views}"
             )
 
 
@@ -203,25 +209,25 @@ def _check_filter(request: Request) -> None:
         if value is not None:
             raise ValueError(
                 f"--filter {request.filter} and {_option(name, value)} exclude each other; "
-                "--filter ranks --start-index to --end-index and keeps --fraction of that"
+                "--filter ranks --start-index to --end-index and keeps --fraction of them"
             )
-    assert request.fraction is not None, "filled in before"
+    assert request.fraction is not None, "_with_defaults fills it in"
     if not 0 < request.fraction <= 1:
         raise ValueError(f"--fraction {request.fraction} is outside (0, 1]; 0.9 keeps most")
-    if request.ranked > _MAX_FINITE:
+    if request.ranked > _MAX_RANKED:
         raise ValueError(
-            f"--filter ranks {request.ranked} samples, over {_MAX_FINITE}; lower --end-index"
+            f"--filter ranks {request.ranked} samples, over {_MAX_RANKED}; lower --end-index"
         )
     if not kept_by_rule(request.filter, request.ranked, request.fraction):
         raise ValueError(
             f"--filter {request.filter} keeps none of {request.ranked} samples at --fraction "
-            f"{request.fraction}; rank more (research needs over 30 to drop), or try top-fraction"
+            f"{request.fraction}; raise --end-index, or use --filter top-fraction"
         )
 
 
 def _with_defaults(request: Request) -> Request:
-    """Fills in what only some requests have; raises ValueError where others have it."""
-    conditional = (  # field, its default, when it means something, what that is
+    """Fills in defaults of fields that only some requests have; raises ValueError for others."""
+    conditional = (  # field, default, whether the request may have it, the option that it needs
         ("fraction", DEFAULT_FRACTION, request.filter is not None, "--filter"),
         ("samples_per_shard", DEFAULT_SAMPLES_PER_SHARD, request.format == "webdataset",
          "--format webdataset"),
@@ -230,9 +236,9 @@ def _with_defaults(request: Request) -> Request:
         ("min_confidence", DEFAULT_MIN_CONFIDENCE, request.format == "coco", "--format coco"),
     )  # fmt: skip
     filled: dict[str, Any] = {}
-    for name, default, applies, what in conditional:
+    for name, default, applies, needed_option in conditional:
         value = getattr(request, name)
         if value is not None and not applies:
-            raise ValueError(f"{_option(name, value)} means nothing without {what}")
+            raise ValueError(f"{_option(name, value)} needs {needed_option}")
         filled[name] = default if value is None and applies else value
     return dataclasses.replace(request, **filled)

@@ -1,7 +1,7 @@
-"""One sample at a time, and the bytes that its parts become in a file.
+"""Single samples of a batch, and their encoding as PNG, JPEG, NPY and JSON.
 
-Enter: batches. Leave: `Sample`s, and PNG, JPEG, NPY and JSON of their arrays. All is lossless
-but JPEG, and the same arrays give the same bytes.
+Enter: batches. Leave: `Sample`s, and bytes of files. All encodings except JPEG are lossless, and
+equal arrays give equal bytes.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ _OUTPUTS = ("image", "mask", "keypoints", "depth", "uncertainty", "view", "camer
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """A row of a batch; what the model does not have is None."""
+    """One sample of a batch; outputs that the model lacks are None."""
 
     index: int  # raw
     image: Array  # uint8 [H, W, 3]
-    mask: Array | None  # uint8 [h, w], class ids on the label grid
-    keypoints: Array | None  # float32 [K, 3], pixels of the label grid
+    mask: Array | None  # uint8 [h, w], class ids at the label size
+    keypoints: Array | None  # float32 [K, 3]: x, y in label pixels, confidence
     depth: Array | None  # float16 [h, w]
     uncertainty: float | None
-    view: int | None = None  # code of the view bank, where views are of it
-    camera: Array | None = None  # float32 [4] in the order of model.Camera, NaN: not known
+    view: int | None = None  # code of the view bank; None: not from the bank
+    camera: Array | None = None  # float32 [4] in the order of model.Camera, NaN: unknown
 
     @property
     def key(self) -> str:
-        """What its files are called: the raw index, in 12 digits or more."""
+        """Stem of the file names: the raw index with at least 12 digits."""
         return f"{self.index:012d}"
 
 
 def samples_from_batch(batch: Batch) -> Iterator[Sample]:
-    """The samples of a batch that has images."""
-    assert batch.images is not None, "images are always asked for"
+    """The samples of a batch with images."""
+    assert batch.images is not None, "images are always requested"
     for n, index in enumerate(batch.indices.tolist()):
         yield Sample(
             index,
@@ -61,8 +61,10 @@ def samples_from_batch(batch: Batch) -> Iterator[Sample]:
 
 
 def outputs_from_model(model: Model, request: Request) -> tuple[str, ...]:
-    """Those that a data set is made of, as far as the model has them; COCO knows no depth, and
-    only the view bank has codes and cameras."""
+    """Outputs of the model that a data set stores.
+
+    COCO has no field for depth; view and camera exist only for views from the view bank.
+    """
     absent = {"depth"} if request.format == "coco" else set()
     if not takes_bank(request.sampling()):
         absent |= {"view", "camera"}
@@ -70,12 +72,12 @@ def outputs_from_model(model: Model, request: Request) -> tuple[str, ...]:
 
 
 def image_suffix(request: Request) -> str:
-    """How image files end."""
+    """Suffix of image files, without a dot."""
     return "jpg" if request.image_codec == "jpeg" else "png"
 
 
 def encoded_image(image: Array, request: Request) -> bytes:
-    """uint8 [H, W, 3] as PNG, or as JPEG without chroma subsampling."""
+    """An image, uint8 [H, W, 3], as PNG, or as JPEG without chroma subsampling."""
     picture = Image.fromarray(np.ascontiguousarray(image))
     if request.image_codec == "png":
         return _saved(picture, "PNG")
@@ -83,26 +85,27 @@ def encoded_image(image: Array, request: Request) -> bytes:
 
 
 def png_from_mask(mask: Array, palette: npt.NDArray[np.uint8]) -> bytes:
-    """uint8 [h, w] as a palette PNG: viewers show colours, np.asarray gives the class ids."""
+    """A mask, uint8 [h, w], as a palette PNG: viewers show colors, np.asarray gives class ids."""
     picture = Image.fromarray(np.ascontiguousarray(mask))
-    picture.putpalette(palette.tobytes())  # all 256, or few classes would be packed in fewer bits
+    # All 256 colors: Pillow would store a shorter palette with fewer bits per pixel.
+    picture.putpalette(palette.tobytes())
     return _saved(picture, "PNG")
 
 
 def npy_from_array(array: Array) -> bytes:
-    """Any array as a file for np.load."""
+    """An array as a file for np.load."""
     file = io.BytesIO()
     np.save(file, np.ascontiguousarray(array), allow_pickle=False)
     return file.getvalue()
 
 
 def json_from_keypoints(keypoints: Array) -> list[list[float | None]]:
-    """[[x, y, confidence], ...] that read back to the same float32; None is not finite."""
+    """[[x, y, confidence], ...] as decimals of the same float32; None if a value is not finite."""
     return [[shortest(value) for value in row] for row in keypoints]
 
 
 def shortest(value: np.float32) -> float | None:
-    """The shortest decimal that is this float32 again, None when it is not finite."""
+    """The shortest decimal that rounds to this float32; None if it is not finite."""
     number = float(str(np.float32(value)))
     return number if math.isfinite(number) else None
 

@@ -1,8 +1,8 @@
-"""The first pass of a filter that ranks: the score of every sample of the range, alone.
+"""First pass of a filter that ranks: downloads uncertainty scores, without images.
 
-Enter: a request with a filter. Leave: the raw indices that it keeps of this shard. The scores
-wait in the scratch folder, so that an interrupted pass goes on. Every shard ranks the whole
-range, because ranks are of the whole.
+Enters: a request with a filter. Leave: the raw indices of this shard that the filter keeps. Scores
+are stored in the scratch folder, so that an interrupted pass resumes. Each shard downloads the
+scores of the whole range, because a rank depends on all of them.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ import numpy as np
 from tqdm import tqdm
 
 from labelmint.client import Client
-from labelmint.datasets.append_file import GrowingFile
+from labelmint.datasets.append_file import AppendFile
 from labelmint.datasets.folder import Commits, Folder
 from labelmint.datasets.request import Request
 from labelmint.datasets.selection import positions_by_rule
 from labelmint.errors import LabelmintError, MalformedMessage
 from labelmint.latents import UInt64s
-from labelmint.wire.sharding import outsiders
+from labelmint.wire.sharding import foreign_indices
 
 _BATCH = 64
-_BYTES = 4  # of a score, little-endian float32
+_SCORE_BYTES = 4  # little-endian float32
 
 
 def chosen_indices(
@@ -32,10 +32,10 @@ def chosen_indices(
     folder: Folder,
     commits: Commits,
 ) -> UInt64s:
-    """Raw indices [n], ascending; raises LabelmintError, OSError."""
-    assert request.filter and request.fraction, "checked_request saw to it"
+    """Raw indices that the filter keeps, uint64 [n] ascending; raises LabelmintError, OSError."""
+    assert request.filter and request.fraction, "checked_request fills in the fraction"
     scores_file = folder.scratch / "scores.f32"
-    with closing(GrowingFile(scores_file, _BYTES * commits.state.scored)) as file:
+    with closing(AppendFile(scores_file, _SCORE_BYTES * commits.state.scored)) as file:
         _complete(client, request, file, commits)
     scores = np.fromfile(scores_file, "<f4", request.ranked)
     try:
@@ -43,10 +43,10 @@ def chosen_indices(
     except ValueError as error:
         raise LabelmintError(str(error)) from error
     indices = np.uint64(request.start_index) + positions.astype(np.uint64)
-    return indices[~outsiders(request.query(), indices)]
+    return indices[~foreign_indices(request.query(), indices)]
 
 
-def _complete(client: Client, request: Request, file: GrowingFile, commits: Commits) -> None:
+def _complete(client: Client, request: Request, file: AppendFile, commits: Commits) -> None:
     state = commits.state
     if state.scored == request.ranked:
         return
@@ -64,10 +64,10 @@ def _complete(client: Client, request: Request, file: GrowingFile, commits: Comm
             first = request.start_index + state.scored
             expected = np.uint64(first) + np.arange(len(batch), dtype=np.uint64)
             if batch.uncertainty is None or not np.array_equal(batch.indices, expected):
-                raise MalformedMessage(f"the scores from raw index {first} on are not all there")
+                raise MalformedMessage(f"the server left out scores from raw index {first} on")
             file.append(batch.uncertainty.astype("<f4").tobytes())
             state = dataclasses.replace(state, scored=state.scored + len(batch))
             commits.note(state)
             bar.update(len(batch))
     if state.scored != request.ranked:
-        raise MalformedMessage(f"{state.scored} scores came of {request.ranked}")
+        raise MalformedMessage(f"the server sent {state.scored} of {request.ranked} scores")

@@ -1,8 +1,7 @@
-"""Filters that rank a finite set of samples by their uncertainty.
+"""Filters that rank a finite set of samples by uncertainty and keep the least uncertain.
 
-Enter: scores, float32 [n] by position. Leave: the kept positions, ascending. Equal scores rank
-by position. The server's own filter, a threshold, knows no set: these are for a data set that
-has an end.
+Enter: scores, float32 [n]. Leave: positions of the kept scores, ascending. Equal scores rank by
+position. Unlike these filters, a server filters a stream without end, by a threshold.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 RULES = ("research", "top-fraction")
-_CERTAIN = 30  # that the research code drops, and adds to the other end
+_RANK_SHIFT = 30  # of the rule "research"
 
 
 def positions_by_rule(
@@ -21,34 +20,45 @@ def positions_by_rule(
     scores: npt.NDArray[np.float32],
     fraction: float,
 ) -> npt.NDArray[np.int64]:
-    """Positions that a rule of RULES keeps of all scores, ascending.
+    """Positions of the scores that a rule keeps, ascending.
 
-    top-fraction keeps the least uncertain, without the int(n * (1 - fraction)) most uncertain.
-    research is what DatasetGAN's and HandsOff's code does, `uncertainty_portion` being
-    1 - fraction: as many, but ranks 30 higher. It drops the 30 least uncertain too, and none
-    at all for a portion of 0.
+    For n = 1000 and fraction = 0.9, d = int(n * (1 - fraction)) = 100, with rank 0 the least
+    uncertain sample:
+
+        rule           keeps ranks
+        top-fraction   0 to 899
+        research       30 to 929, as DatasetGAN and HandsOff do (`uncertainty_portion` = d / n)
+
+    With a fraction of 1 both rules keep all samples.
+
+    Args:
+        rule: an element of RULES.
+        scores: uncertainty scores, float32 [n].
+        fraction: fraction to keep, (0, 1].
 
     Raises:
-        ValueError: a score is NaN, so nothing can be ranked.
+        ValueError: a score is NaN.
     """
     if np.isnan(scores).any():
-        raise ValueError(f"{np.isnan(scores).sum()} of {len(scores)} scores are NaN; nothing ranks")
+        raise ValueError(
+            f"{np.isnan(scores).sum()} of {len(scores)} scores are NaN and cannot be ranked"
+        )
     order = np.argsort(scores, kind="stable")
     return np.sort(order[_kept_ranks(rule, len(scores), fraction)])
 
 
 def kept_by_rule(rule: str, n: int, fraction: float) -> int:
-    """How many of n samples a rule keeps."""
+    """Number of samples that a rule keeps of n."""
     return len(range(n)[_kept_ranks(rule, n, fraction)])
 
 
 def _dropped_share(n: int, fraction: float) -> int:
-    """int(n * (1 - fraction)) as people mean it: 1 - 0.9 is 0.1, not 0.09999999999999998."""
+    """int(n * (1 - fraction)) in decimal arithmetic, where 1 - 0.9 is 0.1."""
     return int(n * float(1 - Decimal(repr(float(fraction)))))
 
 
 def _kept_ranks(rule: str, n: int, fraction: float) -> slice:
     dropped = _dropped_share(n, fraction)
     if rule == "research" and fraction < 1:
-        return slice(_CERTAIN, -dropped + _CERTAIN)
+        return slice(_RANK_SHIFT, -dropped + _RANK_SHIFT)
     return slice(0, n - dropped)

@@ -1,7 +1,7 @@
-"""What a format's reader finds of a sample, and the arrays of its pictures.
+"""Pictures of stored samples: files or members of tar files, decoded to arrays.
 
-Enter: pieces, files or members of tars. Leave: arrays. What no writer of this room left there is an
-error that names it.
+Enter: a `StoredFile` and the size on its data card. Leaves: a uint8 array. A file that no writer of
+this package can have written is an error that names it.
 """
 
 from __future__ import annotations
@@ -18,68 +18,72 @@ from PIL import Image, UnidentifiedImageError
 from labelmint.errors import LabelmintError
 
 _FORMATS = ("PNG", "JPEG")
-AGAIN = "if it was changed, download it again to another folder"
+REDOWNLOAD_HINT = "if another program changed it, download it again to another folder"
 
 
 @dataclass(frozen=True)
-class Piece:
-    """A file, or a member of a tar."""
+class StoredFile:
+    """A file, or a member of a tar file."""
 
     path: Path
-    member: str = ""
-    offset: int = 0
-    size: int = -1  # all of it
+    member: str = ""  # name in the tar file; empty: a file of its own
+    offset: int = 0  # first byte of the member
+    size: int = -1  # number of bytes; -1: up to the end
 
     def __str__(self) -> str:
         return f"{self.path}: {self.member}" if self.member else str(self.path)
 
     def content(self) -> bytes:
-        """Its bytes; raises OSError."""
-        with self.path.open("rb") as file:
-            file.seek(self.offset)
-            return file.read(self.size)
+        """The bytes of the file or member; raises OSError."""
+        with self.path.open("rb") as opened:
+            opened.seek(self.offset)
+            return opened.read(self.size)
 
 
 @dataclass(frozen=True)
-class Found:
-    """A sample as it is stored."""
+class StoredSample:
+    """A sample of a data set on disk; nothing is checked yet."""
 
-    fields: dict[str, Any]  # as KEY.json of a tar has them; nothing is checked yet
-    image: Piece
-    mask: Piece
-
-
-def image_from_piece(piece: Piece, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """uint8 [H, W, 3] of these extents, RGB. Raises LabelmintError."""
-    return _pixels(piece, ("RGB",), size)
+    fields: dict[str, Any]  # as in KEY.json of a tar file
+    image: StoredFile
+    mask: StoredFile
 
 
-def mask_from_piece(piece: Piece, size: tuple[int, int], classes: int) -> npt.NDArray[np.uint8]:
-    """uint8 [h, w] of these extents, ids under `classes`. Raises LabelmintError."""
-    ids = _pixels(piece, ("P", "L"), size)
+def image_from_file(file: StoredFile, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """RGB image, uint8 [H, W, 3], of size (H, W). Raises LabelmintError."""
+    return _pixels(file, ("RGB",), size)
+
+
+def mask_from_file(file: StoredFile, size: tuple[int, int], classes: int) -> npt.NDArray[np.uint8]:
+    """Class ids, uint8 [H, W], of size (H, W), all under classes. Raises LabelmintError."""
+    ids = _pixels(file, ("P", "L"), size)
     if ids.max() >= classes:
-        raise LabelmintError(f"{piece} has class {ids.max()}, there are {classes}; {AGAIN}")
+        raise LabelmintError(
+            f"{file} has class {ids.max()}, but its card lists {classes} classes; {REDOWNLOAD_HINT}"
+        )
     return ids
 
 
-def _pixels(piece: Piece, modes: tuple[str, ...], size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+def _pixels(
+    file: StoredFile, modes: tuple[str, ...], size: tuple[int, int]
+) -> npt.NDArray[np.uint8]:
     try:
-        content = piece.content()
+        content = file.content()
         with Image.open(io.BytesIO(content), formats=_FORMATS) as picture:
-            picture.verify()  # the checksums of a PNG, which decoding leaves out
+            picture.verify()  # checksums of a PNG, which decoding ignores
         with Image.open(io.BytesIO(content), formats=_FORMATS) as picture:
             if (picture.height, picture.width) != size:
                 raise LabelmintError(
-                    f"{piece} is {picture.width}x{picture.height} pixels, its card says "
-                    f"{size[1]}x{size[0]}; {AGAIN}"
+                    f"{file} is {picture.width}x{picture.height} pixels, but its card says "
+                    f"{size[1]}x{size[0]}; {REDOWNLOAD_HINT}"
                 )
             if picture.mode not in modes:
                 raise LabelmintError(
-                    f"{piece} has mode {picture.mode}, not {' or '.join(modes)}; {AGAIN}"
+                    f"{file} has mode {picture.mode}, not {' or '.join(modes)}; {REDOWNLOAD_HINT}"
                 )
             return np.array(picture)
     except UnidentifiedImageError as error:
-        raise LabelmintError(f"{piece} is no PNG or JPEG; {AGAIN}") from error
+        raise LabelmintError(f"{file} is no PNG or JPEG; {REDOWNLOAD_HINT}") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise LabelmintError(f"{piece} cannot be read ({reason}); {AGAIN}") from error
+        raise LabelmintError(f"{file} cannot be read ({reason}); {REDOWNLOAD_HINT}") from error

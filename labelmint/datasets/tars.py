@@ -1,8 +1,9 @@
-"""WebDataset shards, written and read back: tars of a fixed number of samples, in index order.
+"""Data sets as WebDataset shards, written and read: tar files of a fixed number of samples.
 
-A sample's files share a key, its raw index: KEY.png (or .jpg), KEY.mask.png, KEY.depth.npy and
-KEY.json with index, uncertainty, viewpoint and keypoints. Members have no times and no owner, so
-that equal samples make equal tars. An unfinished tar grows in the scratch folder.
+Enter: samples. Leave: tar files. The files of a sample share a key, its raw index: KEY.png (or
+.jpg), KEY.mask.png, KEY.depth.npy, and KEY.json with index, uncertainty, viewpoint and keypoints.
+Members have neither a time nor an owner, so that equal samples give equal tar files. An unfinished
+tar file is in the scratch folder. `samples_of_tars` reads them.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from labelmint.datasets.append_file import GrowingFile
-from labelmint.datasets.folder import Folder, State
+from labelmint.datasets.append_file import AppendFile
+from labelmint.datasets.folder import DownloadState, Folder
 from labelmint.datasets.request import Request
 from labelmint.datasets.samples import (
     Sample,
@@ -24,16 +25,18 @@ from labelmint.datasets.samples import (
     npy_from_array,
     png_from_mask,
 )
-from labelmint.datasets.stored_files import Found, Piece
+from labelmint.datasets.stored_files import StoredFile, StoredSample
 from labelmint.datasets.viewpoint import viewpoint_from_sample
 from labelmint.model import Model
 
 
 class TarWriter:
-    """Writes shards; `encoded` may run in other threads, the rest in one."""
+    """Writes WebDataset shards. `encoded` may run in several threads, everything else in one."""
 
-    def __init__(self, folder: Folder, request: Request, model: Model, state: State) -> None:
-        """Goes on after a state."""
+    def __init__(
+        self, folder: Folder, request: Request, model: Model, state: DownloadState
+    ) -> None:
+        """Resumes after a state."""
         assert request.samples_per_shard, "checked_request fills it in"
         self._folder, self._request, self._palette = folder, request, model.palette()
         self._number, self._samples = divmod(state.kept, request.samples_per_shard)
@@ -41,7 +44,7 @@ class TarWriter:
         self._tar = self._opened(length) if length else None
 
     def encoded(self, sample: Sample) -> bytes:
-        """A sample's members."""
+        """The tar members of a sample, as bytes."""
         fields: dict[str, object] = {"index": sample.index}
         if sample.uncertainty is not None:
             fields["uncertainty"] = sample.uncertainty
@@ -67,27 +70,27 @@ class TarWriter:
             self._seal(self._tar)
 
     def mark(self) -> dict[str, int]:
-        """Where to go on after the samples so far."""
+        """The position after the samples written so far, for `DownloadState.mark`."""
         return {"bytes": self._tar.length if self._tar else 0}
 
     def finish(self) -> None:
-        """Completes the last tar."""
+        """Completes the last tar file."""
         if self._tar:
             self._seal(self._tar)
 
     def close(self) -> None:
-        """Lets go of the unfinished tar."""
+        """Closes the unfinished tar file."""
         if self._tar:
             self._tar.close()
 
-    def _opened(self, length: int) -> GrowingFile:
+    def _opened(self, length: int) -> AppendFile:
         name = tar_name(self._request, self._number)
         path = self._folder.scratch / name
         if length and not path.exists() and (self._folder.path / name).exists():
-            os.replace(self._folder.path / name, path)  # completed, and then not remembered
-        return GrowingFile(path, length)
+            os.replace(self._folder.path / name, path)  # completed after the last commit
+        return AppendFile(path, length)
 
-    def _seal(self, tar: GrowingFile) -> None:
+    def _seal(self, tar: AppendFile) -> None:
         end = 2 * tarfile.BLOCKSIZE
         tar.append(bytes(end + -(tar.length + end) % tarfile.RECORDSIZE))
         tar.close()
@@ -96,7 +99,7 @@ class TarWriter:
 
 
 def tar_name(request: Request, number: int) -> str:
-    """File name of a tar, another one for every shard of the request."""
+    """File name of tar file `number`, counted from 0; it differs between shards of a request."""
     shard = ""
     if request.num_shards > 1:
         digits = len(str(request.num_shards))
@@ -105,16 +108,16 @@ def tar_name(request: Request, number: int) -> str:
 
 
 def _member(name: str, content: bytes) -> bytes:
-    header = tarfile.TarInfo(name)  # mode 0644, everything else 0
+    header = tarfile.TarInfo(name)  # mode 0644; time, user and group 0
     header.size = len(content)
     padding = bytes(-len(content) % tarfile.BLOCKSIZE)
     return header.tobuf(tarfile.USTAR_FORMAT) + content + padding
 
 
-def samples_of_tars(path: Path, request: Request, samples: int) -> Iterator[Found]:
-    """The samples of a complete folder, with masks.
+def samples_of_tars(path: Path, request: Request, samples: int) -> Iterator[StoredSample]:
+    """The samples of a complete folder that has masks.
 
-    Raises OSError, and ValueError, KeyError, TypeError, AttributeError for damage.
+    Raises OSError, and for a damaged tar file ValueError, KeyError, TypeError, AttributeError.
     """
     assert request.samples_per_shard, "checked_request fills it in"
     for number in range(-(-samples // request.samples_per_shard)):
@@ -126,16 +129,16 @@ def samples_of_tars(path: Path, request: Request, samples: int) -> Iterator[Foun
             raise ValueError(f"{file.name}: {error}") from error
 
 
-def _samples_of_tar(tar: tarfile.TarFile, file: Path, request: Request) -> Iterator[Found]:
-    pieces: dict[str, Piece] = {}
+def _samples_of_tar(tar: tarfile.TarFile, file: Path, request: Request) -> Iterator[StoredSample]:
+    files: dict[str, StoredFile] = {}
     for member in tar:
         key, _, suffix = member.name.partition(".")
-        if suffix != "json":  # which is the last of a sample
-            pieces[suffix] = Piece(file, member.name, member.offset_data, member.size)
+        if suffix != "json":  # the last member of a sample
+            files[suffix] = StoredFile(file, member.name, member.offset_data, member.size)
             continue
         content = tar.extractfile(member)
         fields = json.loads(content.read() if content else "")
         if key != f"{fields['index']:012d}":
-            raise ValueError(f"{file.name}: {member.name} is of sample {fields['index']}")
-        yield Found(fields, pieces[image_suffix(request)], pieces["mask.png"])
-        pieces = {}
+            raise ValueError(f"{file.name}: {member.name} has index {fields['index']}")
+        yield StoredSample(fields, files[image_suffix(request)], files["mask.png"])
+        files = {}

@@ -1,6 +1,6 @@
-"""Which object a sample shows, and from where: what only data sets with views tell.
+"""Object, view and camera of a sample, as stored in data sets with several views.
 
-Enter: samples. Leave: fields for JSON, and the same as cells of a table; and back.
+Enter: samples. Leave: JSON fields, or the same as cells of a table; and from cells to fields.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from labelmint.model import Camera, Model
 
 
 def viewpoint_from_sample(sample: Sample, request: Request) -> dict[str, Any]:
-    """`object` where several views share one, `view`, `camera`; nothing without views.
+    """JSON fields `object`, `view` and `camera` of a sample, whichever the request has.
 
-    The camera has the names of model.Camera, and None for what is not known.
+    `object` needs several views per object. `camera` has the fields of model.Camera; a field is
+    None if it is unknown.
     """
     fields: dict[str, Any] = {}
     if request.views_per_object > 1:
-        # Views of the bank and drawn ones are counted alike, so that both have numbers.
+        # With or without a view bank, views are numbered by the index.
         fields["object"], fields["view"] = divmod(sample.index, request.views_per_object)
     if sample.view is not None:
         fields["view"] = sample.view
@@ -30,7 +31,7 @@ def viewpoint_from_sample(sample: Sample, request: Request) -> dict[str, Any]:
 
 
 def viewpoint_columns(model: Model, request: Request) -> tuple[str, ...]:
-    """The names of `cells_from_viewpoint`."""
+    """Names of the columns that `cells_from_viewpoint` fills."""
     outputs = outputs_from_model(model, request)
     several = request.views_per_object > 1
     return (
@@ -41,13 +42,13 @@ def viewpoint_columns(model: Model, request: Request) -> tuple[str, ...]:
 
 
 def cells_from_viewpoint(viewpoint: dict[str, Any], columns: tuple[str, ...]) -> list[str]:
-    """A row's cells of a table; empty where something is not known."""
+    """Cells of these columns for one sample; an empty cell means unknown."""
     flat = {**viewpoint, **viewpoint.get("camera", {})}
     values = (flat.get(name) for name in columns)
     return ["" if value is None else str(value) for value in values]
 
 
 def viewpoint_from_cells(row: dict[str, str]) -> dict[str, Any]:
-    """The fields of a row by column, where all of them are there; raises KeyError, ValueError."""
+    """The fields of a row with all columns, given by name; raises KeyError, ValueError."""
     camera = {name: float(row[name]) if row[name] else None for name in Camera._fields}
     return {"object": int(row["object"]), "view": int(row["view"]), "camera": camera}

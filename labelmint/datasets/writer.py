@@ -1,10 +1,10 @@
-"""What a format has to do, and the one that a request asks for."""
+"""Interface of the writers, one per file format, and the choice of one for a request."""
 
 from __future__ import annotations
 
 from typing import Any, Protocol
 
-from labelmint.datasets.folder import Folder, State
+from labelmint.datasets.folder import DownloadState, Folder
 from labelmint.datasets.png import PngWriter
 from labelmint.datasets.request import Request
 from labelmint.datasets.samples import Sample
@@ -14,35 +14,37 @@ from labelmint.model import Model
 
 
 class Writer(Protocol):
-    """Samples to files, in ascending order of their indices.
+    """Writes samples to files, in ascending order of the index.
 
-    Opened after a state, a writer takes back whatever was written beyond it.
+    Opening a writer at a state removes what was written after it.
     """
 
     def encoded(self, sample: Sample) -> Any:
-        """What `add` takes: the costly part, which several threads share."""
+        """The argument of `add`: compressed files. Slow, so several threads may call it."""
 
     def add(self, encoded: Any) -> None:
         """Writes the next sample; raises OSError."""
 
     def mark(self) -> dict[str, int]:
-        """State.mark after the samples so far."""
+        """DownloadState.mark after the samples written so far."""
 
     def finish(self) -> None:
-        """Leaves the files as a reader wants them; raises OSError."""
+        """Completes the files after the last sample; raises OSError."""
 
     def close(self) -> None:
-        """Lets go of open files; harmless after finish."""
+        """Closes open files; may be called after `finish`."""
 
 
 class OpenWriter(Protocol):
-    """How a format's writer is made."""
+    """Constructor of a writer, opened at a state."""
 
-    def __call__(self, folder: Folder, request: Request, model: Model, state: State) -> Writer: ...
+    def __call__(
+        self, folder: Folder, request: Request, model: Model, state: DownloadState
+    ) -> Writer: ...
 
 
 def writer_from_format(name: str) -> OpenWriter:
-    """The writer of a format; raises MissingExtra."""
+    """The writer of a format: an element of request.FORMATS. Raises MissingExtra."""
     if name == "webdataset":
         return TarWriter
     if name == "png":
@@ -57,10 +59,10 @@ def writer_from_format(name: str) -> OpenWriter:
 
 
 def check_model(request: Request, model: Model) -> None:
-    """Raises LabelmintError when a model cannot give what the request is about."""
+    """Raises LabelmintError if a model lacks the outputs that a request needs."""
     if request.format == "coco" and not {"mask", "keypoints"} & set(model.outputs):
         raise LabelmintError(
-            f"{model.name} has neither masks nor keypoints, so COCO has nothing to hold; use "
+            f"{model.name} has neither masks nor keypoints to write as COCO annotations; use "
             "--format png or webdataset"
         )
     ranks = request.filter is not None or request.max_uncertainty is not None

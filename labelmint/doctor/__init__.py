@@ -1,4 +1,5 @@
-"""What stands between a client and its samples, as checks: `labelmint doctor`.
+"""Checks that find out why a client gets no samples: the subcommand `labelmint doctor`.
 
-machine, connection, server: this machine's installation, the way to the server, and the server.
+`machine` checks the local installation, `connection` the network path to the server, and `server`
+the server itself. Each check is a `Check`: what was checked, what was found, and the fix.
 """

@@ -1,4 +1,7 @@
-"""Checks of this machine's installation; no server is asked."""
+"""Checks of the local installation: versions, protobuf, extras, and malloc's settings.
+
+Nothing enters. Leave: checks; no server is called.
+"""
 
 from __future__ import annotations
 
@@ -13,25 +16,25 @@ import numpy as np
 from google.protobuf.internal import api_implementation
 
 import labelmint
-from labelmint.doctor.connection import Check, State
+from labelmint.doctor.connection import Check, CheckStatus
 from labelmint.v1 import label_service_pb2 as pb
 
-EXTRAS = {  # extra of labelmint: modules that it brings
+EXTRAS = {  # name of the extra: modules that it installs
     "cli": ("click", "jinja2", "PIL", "tqdm"),
     "datasets": ("pycocotools", "webdataset"),
     "jpeg": ("simplejpeg",),
     "torch": ("torch",),
 }
 KEEP_BYTES = 32 << 20  # the largest mmap threshold that glibc accepts
-_MESSAGE_BYTES = 4 << 20  # of a message as servers send them
+_MESSAGE_BYTES = 4 << 20  # size of a full message with the server's default settings
 _WARM_ROUNDS, _ROUNDS = 4, 8
 
 
 def machine_checks() -> Iterator[Check]:
-    """Versions, protobuf's speed, extras, and what large messages cost."""
+    """Versions, protobuf implementation, installed extras, and page faults per message."""
     yield Check(
         "versions",
-        State.OK,
+        CheckStatus.OK,
         f"labelmint {labelmint.__version__}, Python {platform.python_version()}, "
         f"grpcio {grpc.__version__}, numpy {np.__version__}",
     )
@@ -45,49 +48,58 @@ def machine_checks() -> Iterator[Check]:
 
 
 def protobuf_check(version: str, implementation: str) -> Check:
-    """Whether messages are parsed in C."""
+    """Checks that protobuf parses messages in C."""
     found = f"{version}, implementation {implementation}"
     if implementation != "python":
-        return Check("protobuf", State.OK, found)
+        return Check("protobuf", CheckStatus.OK, found)
     return Check(
         "protobuf",
-        State.WARN,
-        f"{found}: many times slower than upb",
+        CheckStatus.WARN,
+        f"{found}: many times slower than the implementation upb",
         "unset PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION, or reinstall protobuf from a wheel",
     )
 
 
 def extras_check(missing: dict[str, list[str]]) -> Check:
-    """Which extras are at hand; none has to be."""
+    """Lists installed extras; a missing one is no failure.
+
+    Args:
+        missing: modules that are not installed, by extra.
+    """
     present = ", ".join(extra for extra in EXTRAS if extra not in missing) or "none"
     if not missing:
-        return Check("extras", State.OK, present)
-    absent = "; ".join(f"{extra} lacks {', '.join(names)}" for extra, names in missing.items())
+        return Check("extras", CheckStatus.OK, present)
+    absent = "; ".join(f"{extra} (needs {', '.join(names)})" for extra, names in missing.items())
     return Check(
         "extras",
-        State.OK,
+        CheckStatus.OK,
         f"{present}; not installed: {absent}",
-        f"if you need them: pip install 'labelmint[{','.join(missing)}]'",
+        f"to install them: pip install 'labelmint[{','.join(missing)}]'",
     )
 
 
 def memory_check(faults: int, page_bytes: int) -> Check:
-    """Whether malloc keeps the memory of messages, or returns it and faults it in anew."""
+    """Checks that malloc keeps freed memory for the next message instead of returning it.
+
+    Args:
+        faults: page faults for one message, see `faults_per_message`.
+        page_bytes: size of a memory page.
+    """
     if faults * page_bytes < _MESSAGE_BYTES // 4:
-        return Check("memory", State.OK, f"{faults} page faults for a message of 4 MiB")
+        return Check("memory", CheckStatus.OK, f"{faults} page faults for a message of 4 MiB")
     return Check(
         "memory",
-        State.WARN,
-        f"{faults} page faults for each message of 4 MiB: freed memory goes back to the system",
+        CheckStatus.WARN,
+        f"{faults} page faults for each message of 4 MiB: malloc gives freed memory back",
         f"export MALLOC_MMAP_THRESHOLD_={KEEP_BYTES} MALLOC_TRIM_THRESHOLD_={KEEP_BYTES} "
-        "before the process that reads samples",
+        "before starting the process that reads samples",
     )
 
 
 def faults_per_message() -> int:
-    """Page faults of this thread for handling one message of 4 MiB, once it is used to them.
+    """Page faults of this thread for one message of 4 MiB, measured after a warm-up.
 
-    Looks at what malloc does instead of at its settings, which have many sources.
+    Measures malloc instead of reading its settings, which may come from several places.
     """
     thread = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)
     array = np.zeros(_MESSAGE_BYTES, np.uint8)

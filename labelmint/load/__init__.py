@@ -1,5 +1,5 @@
-"""Load on a server, and how it was answered: what `labelmint bench` runs.
+"""Load tests of a server: the library behind `labelmint bench`.
 
-timing -> calls -> requests, streams: the arithmetic, a connection whose calls can be ended, and
-the two ways to load a server.
+`requests` measures latency at a fixed request rate (open loop), `streams` measures throughput at
+full speed (closed loop). Both call through `calls`, compute with `timing` and print with `text`.
 """

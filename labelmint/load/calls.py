@@ -1,6 +1,6 @@
-"""A connection whose messages are weighed, and whose calls can all be ended at once.
+"""A connection that counts the bytes of its messages and can end all its calls at once.
 
-Enter: a target and options. Leave: what came of each request, and open streams.
+Enter: a target and options. Leave: for each request its number of samples and bytes; open streams.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from labelmint.batch import chunk_from_proto
+from labelmint.batch import kept_from_proto
 from labelmint.errors import RpcError, error_from_rpc
 from labelmint.options import StreamOptions, query_from_options
 from labelmint.v1 import label_service_pb2 as pb
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Payload:
-    """What came of a request."""
+    """Size of the answer to a request."""
 
     samples: int
-    wire_bytes: int  # of the serialised message
+    wire_bytes: int  # length of the serialized message
 
 
 class MeteredCall:
-    """A StreamSamples call that reports the bytes of every message."""
+    """A StreamSamples call that passes the length of every message, in bytes, to a function."""
 
-    def __init__(self, call: Any, weigh: Callable[[int], object]) -> None:
-        self._call, self._weigh = call, weigh
+    def __init__(self, call: Any, on_bytes: Callable[[int], object]) -> None:
+        self._call, self._on_bytes = call, on_bytes
 
     def __next__(self) -> pb.StreamSamplesResponse:
         response: pb.StreamSamplesResponse = next(self._call)
-        self._weigh(response.ByteSize())
+        self._on_bytes(response.ByteSize())
         return response
 
     def cancel(self) -> bool:
@@ -47,13 +47,13 @@ class MeteredCall:
         return bool(self._call.cancel())
 
 
-class Calls:
-    """Calls to one server over one connection; several threads may make them."""
+class MeteredConnection:
+    """One connection to one server, for calls from several threads. A context manager."""
 
     def __init__(self, target: str, tls: Tls | None) -> None:
-        """Connects lazily. Raises ValueError, OSError as open_channel does."""
+        """Connects at the first call. Raises ValueError, OSError as open_channel does."""
         self.target = target
-        self.ended = threading.Event()  # no call lives on
+        self.ended = threading.Event()  # set by `end`
         self._metadata = metadata_from_token(None)
         self._channel = open_channel(target, tls)
         self._stub = pb_grpc.LabelServiceStub(self._channel)
@@ -61,7 +61,7 @@ class Calls:
         self._running: set[Any] = set()
 
     def generate(self, options: StreamOptions, timeout_s: float) -> Payload:
-        """Makes one request and decodes the answer, as a client does; raises LabelmintError."""
+        """Sends one request and decodes the answer, as a client does; raises LabelmintError."""
         request = pb.GenerateSamplesRequest(query=query_from_options(options))
         call = self._stub.GenerateSamples.future(
             request, timeout=timeout_s, metadata=self._metadata
@@ -70,23 +70,23 @@ class Calls:
         try:
             response: pb.GenerateSamplesResponse = call.result()
         except grpc.FutureCancelledError as error:
-            raise RpcError("the call was ended here", "CANCELLED") from error
+            raise RpcError("the call was cancelled by this client", "CANCELLED") from error
         except grpc.RpcError as error:
             raise error_from_rpc(error, self.target) from error
         finally:
             with self._lock:
                 self._running.discard(call)
-        return Payload(len(chunk_from_proto(response.batch)), response.ByteSize())
+        return Payload(len(kept_from_proto(response.batch)), response.ByteSize())
 
-    def stream(self, query: pb.SampleQuery, weigh: Callable[[int], object]) -> MeteredCall:
-        """Opens a stream whose messages' bytes are told to weigh."""
+    def stream(self, query: pb.SampleQuery, on_bytes: Callable[[int], object]) -> MeteredCall:
+        """Opens a stream; on_bytes is called with the length of every message, in bytes."""
         request = pb.StreamSamplesRequest(query=query)
         call = self._stub.StreamSamples(request, metadata=self._metadata)
         self._add(call)
-        return MeteredCall(call, weigh)
+        return MeteredCall(call, on_bytes)
 
     def end(self) -> None:
-        """Cancels what runs, and what is called from now on."""
+        """Cancels all running calls, and every later one."""
         self.ended.set()
         with self._lock:
             running = list(self._running)
@@ -103,5 +103,5 @@ class Calls:
     def _add(self, call: Any) -> None:
         with self._lock:
             self._running.add(call)
-        if self.ended.is_set():  # perhaps after end() looked
+        if self.ended.is_set():  # `end` may have run before this call was added
             call.cancel()

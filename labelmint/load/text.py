@@ -1,6 +1,6 @@
-"""Figures as lines for people.
+"""Text reports of load tests.
 
-Enter: figures. Leaves: a few aligned lines, without the last line's end.
+Enter: figures. Leave: aligned lines, without a line break at the end.
 """
 
 from __future__ import annotations
@@ -9,35 +9,35 @@ from labelmint.load.requests import RequestFigures
 from labelmint.load.streams import StreamFigures
 from labelmint.load.timing import Percentiles
 
-LATE_S = 0.01  # a machine that sends requests so late loads the server less evenly than asked
+LATE_S = 0.01  # from here on the report warns that this machine sends requests late
 
 
 def text_from_requests(figures: RequestFigures) -> str:
-    """What came of requests at a rate."""
+    """Report of requests at a fixed rate."""
     lines = {
         "requests": f"{figures.scheduled} due: {figures.answered} answered, "
         f"{figures.dropped} dropped, {figures.failed} failed{_codes(figures.errors)}",
         "rate": f"{figures.requests_per_s:.4g} requests/s, {figures.samples_per_s:.4g} "
         f"samples/s, {_megabytes(figures.bytes_per_s)}",
-        "latency": _percentiles(figures.latency_s, "from when a request was due"),
-        "service": _percentiles(figures.service_s, "from when it was sent"),
+        "latency": _percentiles(figures.latency_s, "from the time it was due"),
+        "service": _percentiles(figures.service_s, "from the time it was sent"),
     }
     if figures.lateness_s and figures.lateness_s.p99 > LATE_S:
         lines["late"] = _percentiles(
-            figures.lateness_s, "until this machine sent it: use a lower --rate or more machines"
+            figures.lateness_s, "before this machine sent it: lower --rate, or use more machines"
         )
     return _aligned(lines)
 
 
 def text_from_streams(figures: StreamFigures, stall_s: float) -> str:
-    """What streams at full speed brought."""
+    """Report of streams at full speed; stall_s is the gap above which a stall was counted."""
     stalls = figures.stalls
     lines = {
         "streams": f"{figures.streams} over {figures.elapsed_s:.1f} s, "
         f"{figures.failed} ended early{_codes(figures.errors)}",
         "rate": f"{figures.samples_per_s:.4g} samples/s, {_megabytes(figures.bytes_per_s)}; "
         f"{figures.samples} samples in {figures.batches} batches",
-        "first batch": _percentiles(figures.first_batch_s, "from opening a stream"),
+        "first batch": _percentiles(figures.first_batch_s, "from the opening of a stream"),
         "stalls": f"{stalls.count} over {stall_s:g} s, {100 * stalls.share:.1f} % of the time; "
         f"longest gap {_milliseconds(stalls.longest_s)}",
     }

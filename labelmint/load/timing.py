@@ -1,6 +1,7 @@
-"""The arithmetic of a load test: when requests are due, and what the measured times mean.
+"""Arithmetic of load tests: times at which requests are due, percentiles, stalls.
 
-Enter: rates and times in seconds. Leave: the same; nothing here looks at a clock.
+Enter: rates and measured times in seconds. Leave: times and statistics in seconds. Nothing here
+reads a clock.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ Seconds = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Percentiles:
-    """Seconds within which so many per cent of the calls were answered."""
+    """Percentiles of a time in seconds; p90 is the time that 90 % of the calls did not exceed."""
 
     p50: float
     p90: float
@@ -27,23 +28,23 @@ class Percentiles:
 
 @dataclass(frozen=True)
 class Stalls:
-    """Gaps between batches that were longer than a reader should wait."""
+    """Gaps between batches that are longer than a threshold."""
 
     count: int
-    longest_s: float  # of all gaps, stall or not
-    share: float  # of the observed time, spent in stalls
+    longest_s: float  # longest of all gaps, stall or not
+    share: float  # share of the observed time that stalls take, 0 to 1
 
 
 def fixed_arrivals(rate: float, duration_s: float) -> Seconds:
-    """When requests are due, evenly spaced from 0 on: float64 [n], all under duration_s."""
+    """Evenly spaced times from 0 on, at which requests are due: float64 [n], under duration_s."""
     due = np.arange(int(np.ceil(rate * duration_s)) + 1) / rate
     return due[due < duration_s]
 
 
 def poisson_arrivals(rate: float, duration_s: float, seed: int) -> Seconds:
-    """When requests of many independent callers are due: float64 [n], all under duration_s.
+    """Times of a Poisson process, as of many independent callers: float64 [n], under duration_s.
 
-    The same seed gives the same times, whatever the duration: a longer one adds to the end.
+    The times of a longer duration begin with those of a shorter one of the same seed.
     """
     random = np.random.Generator(np.random.PCG64(seed))
     due = np.empty(0)
@@ -54,11 +55,11 @@ def poisson_arrivals(rate: float, duration_s: float, seed: int) -> Seconds:
 
 
 def percentiles_of(latencies: Sequence[float]) -> Percentiles | None:
-    """Nearest-rank percentiles, so that each is a latency that occurred; None of nothing."""
+    """Nearest-rank percentiles, each one of the latencies; None without latencies."""
     if not latencies:
         return None
     ordered = sorted(latencies)
-    # Ranks in integers: 0.9 * 10 in floats would be one too high.
+    # Integer ranks: with floats, rounding could give the next rank.
     return Percentiles(
         *(ordered[-(-percent * len(ordered) // 100) - 1] for percent in (50, 90, 95, 99, 100))
     )
@@ -68,10 +69,10 @@ def stalls_of(arrivals: Sequence[float], begin: float, end: float, threshold_s: 
     """The stalls of one reader between begin and end.
 
     Args:
-        arrivals: when batches came, ascending; those outside of begin to end do not count.
-        begin, end: observed time, on the clock of arrivals. What passes before the first batch
-            and after the last one is a gap as well: a stream that stops is one long stall.
-        threshold_s: a longer gap is a stall.
+        arrivals: times at which batches arrived, ascending; those outside (begin, end) are ignored.
+        begin, end: observed interval, on the clock of arrivals. The time before the first batch
+            and after the last one are gaps too: a stream that stops is one long stall.
+        threshold_s: length in seconds above which a gap is a stall.
     """
     if end <= begin:
         return Stalls(0, 0.0, 0.0)
@@ -82,7 +83,7 @@ def stalls_of(arrivals: Sequence[float], begin: float, end: float, threshold_s: 
 
 
 def joined_stalls(readers: Sequence[Stalls]) -> Stalls:
-    """Those of readers that were observed for the same time: at least one reader."""
+    """Stalls of all readers together; at least one reader, all observed equally long."""
     return Stalls(
         sum(reader.count for reader in readers),
         max(reader.longest_s for reader in readers),

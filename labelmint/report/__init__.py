@@ -1,1 +1,1 @@
-"""What a stream is like, as statistics and as one HTML page."""
+"""Statistics of a stream, and their report as one HTML page."""

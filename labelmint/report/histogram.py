@@ -1,6 +1,7 @@
-"""A histogram of scores, as the numbers that a drawing needs.
+"""Histogram of uncertainty scores, as positions of bars and ticks.
 
-Enter: scores and the threshold that parts them. Leaves: bars and ticks in percent of the plot.
+Enter: scores of kept and of discarded samples, and the threshold between them. Leaves: `Histogram`,
+with positions in percent of the plot's width.
 """
 
 from __future__ import annotations
@@ -17,40 +18,45 @@ Scores = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Bar:
-    """One bin: the kept samples stand below, the discarded on top of them."""
+    """One bin: kept samples at the bottom, discarded ones stacked on them."""
 
-    left: float  # per cent of the plot's width
+    left: float  # percent of the plot's width
     width: float
-    kept: int  # samples
+    kept: int  # number of samples
     discarded: int
 
 
 @dataclass(frozen=True)
 class Tick:
-    """A number under the plot."""
+    """A label under the plot."""
 
-    left: float  # per cent of the plot's width
+    left: float  # percent of the plot's width
     label: str
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """What to draw."""
+    """Bars and ticks of the plot."""
 
     bars: tuple[Bar, ...]
     ticks: tuple[Tick, ...]
-    tallest: int  # samples in the highest bar, at least 1
-    threshold: float | None  # per cent of the plot's width; None: outside the plot
+    tallest: int  # number of samples in the highest bar, at least 1
+    threshold: float | None  # percent of the plot's width; None: outside the plot
 
 
 def histogram_from_scores(kept: Scores, discarded: Scores, threshold: float) -> Histogram | None:
-    """Counts finite scores in about BINS equal bins; None when there are none."""
+    """Histogram of the finite scores in about BINS equal bins; None without any.
+
+    Args:
+        kept, discarded: float32 [n] each.
+        threshold: score that becomes an edge between two bins, if it lies within the scores.
+    """
     parts = [part[np.isfinite(part)].astype(np.float64) for part in (kept, discarded)]
     both = np.concatenate(parts)
     if not len(both):
         return None
     low, high = float(both.min()), float(both.max())
-    # An axis from 0 where that wastes little of it.
+    # The axis begins at 0 if the lowest score is close to it.
     low = 0.0 if 0 <= low < 0.3 * high else low
     high = high if high > low else low + (abs(low) or 1.0)
     edges = _edges(low, high, threshold)
@@ -70,11 +76,11 @@ def histogram_from_scores(kept: Scores, discarded: Scores, threshold: float) -> 
 
 
 def _edges(low: float, high: float, threshold: float) -> npt.NDArray[np.float64]:
-    """About BINS equal bins, one of which ends at the threshold where it is among them."""
+    """Edges of about BINS equal bins; the threshold is an edge if it lies within the range."""
     if not low < threshold <= high:
         return np.linspace(low, high, BINS + 1)
     before = round(BINS * (threshold - low) / (high - low))
-    if not before:  # the first bin begins before the scores do
+    if not before:  # the threshold is close to low: the first bin begins under low
         width = (high - threshold) / (BINS - 1)
         edges = np.linspace(threshold - width, high, BINS + 1)
         edges[1] = threshold
@@ -83,7 +89,7 @@ def _edges(low: float, high: float, threshold: float) -> npt.NDArray[np.float64]
     bins = max(before, math.ceil((high - low) / width))
     edges = np.linspace(low, low + width * bins, bins + 1)
     edges[before] = threshold
-    edges[-1] = max(edges[-1], high)  # or rounding could lose the highest score
+    edges[-1] = max(edges[-1], high)  # rounding could put the last edge under the highest score
     return edges
 
 
@@ -93,5 +99,5 @@ def _round_numbers(low: float, high: float) -> list[float]:
     power = 10.0 ** math.floor(math.log10(rough))
     step = next((factor * power for factor in (5, 2) if factor * power <= rough), power)
     first, last = math.ceil(low / step), math.floor(high / step)
-    # Through a decimal string, so that 3 * 0.1 is 0.3.
+    # By way of a decimal string, so that 3 * 0.1 is 0.3.
     return [float(f"{number * step:.12g}") for number in range(first, last + 1)]

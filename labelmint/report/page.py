@@ -1,7 +1,7 @@
-"""A survey as one HTML page that needs nothing else: no script, no network, no other file.
+"""HTML report on a range of a stream: one self-contained page without scripts or links.
 
-Enters: a survey. Leaves: HTML text. Needs the extra `cli`. Names come from a server, so all text
-is escaped, and the page forbids itself to load anything.
+Enter: `StreamStatistics`. Leaves: HTML text. Needs the extra `cli`. Names come from a server, so
+all text is escaped, and the page's content security policy forbids to load anything.
 """
 
 from __future__ import annotations
@@ -21,33 +21,35 @@ from labelmint.batch import Batch
 from labelmint.model import Model
 from labelmint.preview import sheet_from_batch
 from labelmint.report.histogram import histogram_from_scores
-from labelmint.report.stream_statistics import Scored, Survey
+from labelmint.report.stream_statistics import ScoredSamples, StreamStatistics
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture that the page holds."""
+    """A picture within the page."""
 
-    uri: str
+    uri: str  # data URI
     alt: str
 
 
 @dataclass(frozen=True)
 class Card:
-    """An example."""
+    """An example sample."""
 
-    index: int
-    score: float
+    index: int  # raw
+    score: float  # uncertainty
     pictures: tuple[Picture, ...]
 
 
-def html_from_survey(survey: Survey, options: dict[str, object], command: str) -> str:
-    """The page.
+def html_from_statistics(
+    statistics: StreamStatistics, options: dict[str, object], command: str
+) -> str:
+    """The report as an HTML page.
 
     Args:
-        survey: what to show.
-        options: names and values of what was asked for, to be listed.
-        command: what makes the page again, to be shown.
+        statistics: content of the page.
+        options: names and values of stream options, listed at the top.
+        command: command line that makes the page again, shown at the top.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("labelmint"),
@@ -58,40 +60,42 @@ def html_from_survey(survey: Survey, options: dict[str, object], command: str) -
     )
     environment.filters |= {"percent": percent, "score": score}
     return environment.get_template("report.html").render(
-        survey=survey,
-        model=survey.model,
+        statistics=statistics,
+        model=statistics.model,
         options=options,
         command=command,
         version=labelmint.__version__,
-        sheet=_sheet(survey),
-        delivered=survey.delivered.frequencies(survey.model),
-        examined=survey.examined.frequencies(survey.model),
-        keypoints=survey.delivered.keypoints(survey.model),
-        depth=survey.delivered.depth(),
-        histogram=_histogram(survey),
-        quantiles=_quantiles(survey),
-        examples=_examples(survey),
+        sheet=_sheet(statistics),
+        delivered=statistics.delivered.frequencies(statistics.model),
+        examined=statistics.examined.frequencies(statistics.model),
+        keypoints=statistics.delivered.keypoints(statistics.model),
+        depth=statistics.delivered.depth(),
+        histogram=_histogram(statistics),
+        quantiles=_quantiles(statistics),
+        examples=_examples(statistics),
     )
 
 
 def percent(share: float) -> str:
-    """A share from 0 to 1, so that what is rare does not look like nothing."""
+    """A fraction from 0 to 1 in percent; a small one as "< 0.1 %", not as 0."""
     return "< 0.1 %" if 0 < share < 0.0005 else f"{100 * share:.1f} %"
 
 
 def score(value: float) -> str:
-    """An uncertainty in four significant digits."""
+    """A score with four significant digits; "none" if it is not finite."""
     return f"{value:.4g}" if math.isfinite(value) else "none"
 
 
-def _histogram(survey: Survey) -> object:
-    limit = survey.threshold.value if survey.threshold else math.inf
-    return histogram_from_scores(survey.kept.scores, survey.discarded.scores, limit)
+def _histogram(statistics: StreamStatistics) -> object:
+    limit = statistics.threshold.value if statistics.threshold else math.inf
+    return histogram_from_scores(statistics.kept.scores, statistics.discarded.scores, limit)
 
 
-def _quantiles(survey: Survey) -> dict[str, float]:
-    """Of all examined samples; empty without scores."""
-    scores = np.concatenate([survey.kept.scores, survey.discarded.scores]).astype(np.float64)
+def _quantiles(statistics: StreamStatistics) -> dict[str, float]:
+    """Quantiles of the scores of all examined samples, by name; empty without scores."""
+    scores = np.concatenate([statistics.kept.scores, statistics.discarded.scores]).astype(
+        np.float64
+    )
     finite = scores[np.isfinite(scores)]
     if not len(finite):
         return {}
@@ -99,27 +103,27 @@ def _quantiles(survey: Survey) -> dict[str, float]:
     return dict(zip(names, np.percentile(finite, (0, 50, 90, 100)).tolist(), strict=True))
 
 
-def _sheet(survey: Survey) -> Picture | None:
-    if survey.sheet is None or survey.sheet.images is None:
+def _sheet(statistics: StreamStatistics) -> Picture | None:
+    if statistics.sheet is None or statistics.sheet.images is None:
         return None
-    drawn = sheet_from_batch(survey.sheet, survey.model)
-    unshown = ("w", "uncertainty_map", "view", "camera")
-    shown = [name for name in survey.model.outputs if name not in unshown]
-    indices = ", ".join(map(str, survey.sheet.indices.tolist()))
+    drawn = sheet_from_batch(statistics.sheet, statistics.model)
+    not_drawn = ("w", "uncertainty_map", "view", "camera")
+    shown = [name for name in statistics.model.outputs if name not in not_drawn]
+    indices = ", ".join(map(str, statistics.sheet.indices.tolist()))
     return Picture(uri_from_picture(drawn), f"{', '.join(shown)} of samples {indices}")
 
 
-def _examples(survey: Survey) -> dict[str, list[Card]]:
-    """Cards by kind, as `Examples` names them; a kind without samples is an empty list."""
-    indices = vars(survey.examples)
-    batch = survey.pictures
+def _examples(statistics: StreamStatistics) -> dict[str, list[Card]]:
+    """Cards by list of `Examples`, with the same names; a list may be empty."""
+    indices = vars(statistics.examples)
+    batch = statistics.pictures
     if batch is None or batch.images is None:
         return {kind: [] for kind in indices}
-    scores = _score_of_index(survey.kept) | _score_of_index(survey.discarded)
+    scores = _score_of_index(statistics.kept) | _score_of_index(statistics.discarded)
     rows = {index: row for row, index in enumerate(batch.indices.tolist())}
     return {
         kind: [
-            Card(index, scores[index], _pictures(batch, rows[index], survey.model))
+            Card(index, scores[index], _pictures(batch, rows[index], statistics.model))
             for index in chosen
             if index in rows
         ]
@@ -127,23 +131,23 @@ def _examples(survey: Survey) -> dict[str, list[Card]]:
     }
 
 
-def _score_of_index(samples: Scored) -> dict[int, float]:
+def _score_of_index(samples: ScoredSamples) -> dict[int, float]:
     return dict(zip(samples.indices.tolist(), samples.scores.tolist(), strict=True))
 
 
 def _pictures(batch: Batch, row: int, model: Model) -> tuple[Picture, ...]:
-    """The sample's image, mask and uncertainty map, as far as there are any."""
-    assert batch.images is not None, "callers look"
-    extent = panels.extent_from_images(batch.images)
+    """Image, mask and uncertainty map of a sample, whichever the batch has."""
+    assert batch.images is not None, "_examples has checked it"
+    size = panels.size_from_images(batch.images)
     image = batch.images[row]
-    drawn = {"image": panels.panel_from_image(image, extent)}
+    drawn = {"image": panels.panel_from_image(image, size)}
     if batch.masks is not None:
-        drawn["mask"] = panels.panel_from_mask(batch.masks[row], image, model.palette(), extent)
+        drawn["mask"] = panels.panel_from_mask(batch.masks[row], image, model.palette(), size)
     if batch.uncertainty_map is not None:
         finite = batch.uncertainty_map[np.isfinite(batch.uncertainty_map)].astype(np.float32)
         high = float(np.percentile(finite, 99.5)) if len(finite) else 1.0  # one scale for all
         drawn["uncertainty"] = panels.panel_from_values(
-            batch.uncertainty_map[row], 0, high, panels.HEAT, extent
+            batch.uncertainty_map[row], 0, high, panels.HEAT, size
         )
     return tuple(
         Picture(uri_from_picture(picture), f"{name} of sample {batch.indices[row]}")
@@ -152,7 +156,7 @@ def _pictures(batch: Batch, row: int, model: Model) -> tuple[Picture, ...]:
 
 
 def uri_from_picture(picture: Image.Image) -> str:
-    """A picture as a data URI, PNG."""
+    """Data URI of a picture as PNG."""
     file = io.BytesIO()
     picture.save(file, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

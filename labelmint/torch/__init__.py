@@ -1,4 +1,4 @@
-"""A stream as a dataset of PyTorch: whole batches, sharded by itself, resumable. Needs torch.
+"""A stream as a PyTorch dataset of whole batches, sharded by rank and worker, resumable.
 
 from labelmint.torch import LabelStream
 

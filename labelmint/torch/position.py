@@ -1,9 +1,17 @@
-"""Where the readers of a sharded stream are, and how other readers take over.
+"""How far the readers of a sharded stream are, and how readers of another layout continue.
 
-Shard s of S takes whole objects o = i div V with o mod S = s. Readers of another layout begin
-at the smallest next index of the old ones and leave out i < next[(i div V) mod S]: that was
-delivered or discarded before. Several changes in a row leave several such layers, until every
-reader is past them.
+Enter: what each reader received. Leave: starts of readers, and states for checkpoints.
+
+Shard s of S takes every raw index i whose object i div V has (i div V) mod S = s. Readers of
+another layout begin at the smallest next index of the old ones, and skip the indices that an old
+reader is past. Example: V = 1, and 2 readers become 3:
+
+    index        0  1  2  3  4  5  6  7
+    old shard    0  1  0  1  0  1  0  1      next of shard 0 is 6, next of shard 1 is 3
+    done         x  x  x  .  x  .  .  .
+    new shard             0  1  2  0  1      all begin at 3; the reader of shard 1 skips 4
+
+Several changes in a row leave several such layouts behind, until every reader is past them.
 """
 
 from __future__ import annotations
@@ -19,18 +27,26 @@ from labelmint.latents import UInt64s
 from labelmint.options import StreamOptions
 
 VERSION = 1
-_MOST = 2**64 - 1
+_MAX_INDEX = 2**64 - 1
+_DEFAULTS: dict[str, Any] = {  # options that must be the same when a state is loaded
+    "model": "", "seed": 0, "latent_source": "philox", "truncation_psi": None,
+    "truncation_cutoff": None, "class_index": None, "views_per_object": 1, "view": None,
+    "keep_fraction": None, "max_uncertainty": None, "filter_sets": False,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Layer:
-    """The shards of one layout: all indices of shard s under next[s] are done."""
+class ShardLayout:
+    """A number of shards, and how far their readers are.
+
+    All indices of shard s under next[s] are done: delivered, or rejected by the filter.
+    """
 
     num_shards: int
-    next: Mapping[int, int]  # by shard; those of other readers may be missing
+    next: Mapping[int, int]  # by shard; shards of other readers may be missing
 
     def done(self, indices: UInt64s, views: int) -> npt.NDArray[np.bool_]:
-        """Marks those of indices, [n], that are done; needs every shard."""
+        """Marks those of the indices, [n], that are done. No shard may be missing."""
         ends = np.array([self.next[shard] for shard in range(self.num_shards)], np.uint64)
         shards = indices // np.uint64(views) % np.uint64(self.num_shards)
         marked: npt.NDArray[np.bool_] = indices < ends[shards]
@@ -38,108 +54,178 @@ class Layer:
 
     @property
     def missing(self) -> list[int]:
-        """Shards that nothing is known of."""
+        """Shards without a next index."""
         return [shard for shard in range(self.num_shards) if shard not in self.next]
 
 
 @dataclass(frozen=True)
 class Position:
-    """What readers did of a stream: `layer` is their layout, `earlier` those before it."""
+    """How far readers of a stream are: in their own layout, and in those before it."""
 
-    layer: Layer
-    earlier: tuple[Layer, ...] = ()  # complete
-    bundle_id: str = ""  # what made the samples; empty while none came
+    layout: ShardLayout
+    earlier: tuple[ShardLayout, ...] = ()  # without missing shards
+    bundle_id: str = ""  # bundle that made the samples; empty until one came
 
     def advanced(self, shard: int, next_index: int, bundle_id: str) -> Position:
-        """The position of this shard's reader alone, one batch later."""
-        return Position(Layer(self.layer.num_shards, {shard: next_index}), self.earlier, bundle_id)
+        """The position of this shard's reader alone, after its next batch."""
+        layout = ShardLayout(self.layout.num_shards, {shard: next_index})
+        return Position(layout, self.earlier, bundle_id)
 
     def for_layout(self, num_shards: int) -> Position:
-        """Where readers of this layout start.
+        """The position from which readers of `num_shards` shards continue.
 
-        Raises:
-            ValueError: the layout changes, and some shards of the old one are not known.
+        Raises ValueError when the number changes and shards of the old layout are missing.
         """
-        if self.layer.num_shards == num_shards:
+        if self.layout.num_shards == num_shards:
             return self
-        if self.layer.missing:
+        if self.layout.missing:
             raise ValueError(
-                f"the state is of shards {_list(self.layer.next)} of {self.layer.num_shards}, and "
+                f"the state has shards {_list(self.layout.next)} of {self.layout.num_shards}, and "
                 f"the layout changes to {num_shards} shards; merge the states of all readers "
                 "first, with merge_states"
             )
-        start = min(self.layer.next.values())
-        layers = (*self.earlier, self.layer)
-        earlier = tuple(layer for layer in layers if max(layer.next.values()) > start)
+        start = min(self.layout.next.values())
+        layouts = (*self.earlier, self.layout)
+        earlier = tuple(layout for layout in layouts if max(layout.next.values()) > start)
         starts = dict.fromkeys(range(num_shards), start)
-        return Position(Layer(num_shards, starts), earlier, self.bundle_id)
+        return Position(ShardLayout(num_shards, starts), earlier, self.bundle_id)
 
     def done(self, indices: UInt64s, views: int) -> npt.NDArray[np.bool_]:
-        """Marks those of indices, [n], that readers of earlier layouts took."""
+        """Marks those of the indices, [n], that are done by readers of earlier layouts."""
         marked = np.zeros(len(indices), np.bool_)
-        for layer in self.earlier:
-            marked |= layer.done(indices, views)
+        for layout in self.earlier:
+            marked |= layout.done(indices, views)
         return marked
 
 
-def merged(positions: Sequence[Position]) -> Position:
-    """What several readers of one layout did together; of one shard, the furthest.
+def position_from_batch(batch: Any) -> Position:
+    """The position of a LabelBatch, or of what a transform made of it.
 
-    Raises:
-        ValueError: there are none, or they are of different layouts, starts or bundles.
+    Raises TypeError when it has none.
+    """
+    item = batch.get("position") if isinstance(batch, Mapping) else None
+    position = getattr(batch, "position", item)
+    if not isinstance(position, Position):
+        raise TypeError(
+            f"consumed a {type(batch).__name__} without a position; let the transform keep "
+            "batch.position"
+        )
+    return position
+
+
+def merged_positions(positions: Sequence[Position]) -> Position:
+    """One position of several readers of one layout; for each shard the furthest.
+
+    Raises ValueError when there are none, or they differ in layout, start or bundle.
     """
     if not positions:
         raise ValueError("there are no states to merge; give those of all readers")
     first = positions[0]
     following: dict[int, int] = {}
     for position in positions:
-        if (position.layer.num_shards, position.earlier) != (first.layer.num_shards, first.earlier):
+        layout = position.layout
+        if (layout.num_shards, position.earlier) != (first.layout.num_shards, first.earlier):
             raise ValueError(
-                f"a state of {position.layer.num_shards} shards does not go with one of "
-                f"{first.layer.num_shards} shards from the same start; merge states that were "
+                f"a state of {layout.num_shards} shards does not go with one of "
+                f"{first.layout.num_shards} shards from the same start; merge states that were "
                 "saved together"
             )
-        for shard, index in position.layer.next.items():
+        for shard, index in layout.next.items():
             following[shard] = max(index, following.get(shard, 0))
     bundles = sorted({position.bundle_id for position in positions} - {""})
     if len(bundles) > 1:
-        raise ValueError(f"states of different bundles, {bundles[0]} and {bundles[1]}")
+        raise ValueError(
+            f"the states are of different bundles, {bundles[0]} and {bundles[1]}; merge states of "
+            "one run"
+        )
     bundle_id = bundles[0] if bundles else ""
-    return Position(Layer(first.layer.num_shards, following), first.earlier, bundle_id)
+    return Position(ShardLayout(first.layout.num_shards, following), first.earlier, bundle_id)
+
+
+def stream_state_from_position(position: Position, options: StreamOptions) -> dict[str, Any]:
+    """Plain numbers, strings and dicts, for torch.save or JSON: a position and its options."""
+    return {**state_from_position(position), "options": _identity(options)}
+
+
+def position_from_stream_state(state: Mapping[str, Any], options: StreamOptions) -> Position:
+    """The position from which a stream of these options continues.
+
+    Raises ValueError when the state is none of a LabelStream, or of one with other options.
+    """
+    saved = state.get("options") if isinstance(state, Mapping) else None
+    if not isinstance(saved, Mapping):
+        raise ValueError("the state has no options, so it is not of a LabelStream")
+    for name, value in _identity(options).items():
+        if saved.get(name) != value:
+            raise ValueError(
+                f"the state is of a stream with {name} {saved.get(name)!r}, and this one has "
+                f"{value!r}; give the same"
+            )
+    return position_from_state(state)
+
+
+def merged_stream_states(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One state of the states of all readers, from which any layout continues.
+
+    Raises ValueError when one is no state, they do not belong together, or a shard is missing.
+    """
+    if isinstance(states, Mapping) or not all(isinstance(state, Mapping) for state in states):
+        raise ValueError("merge_states needs a list of the states that state_dict gave, one a rank")
+    options = [state.get("options") for state in states]
+    if any(each != options[0] for each in options):
+        raise ValueError("the states are of streams with different options; merge those of one run")
+    position = merged_positions([position_from_state(state) for state in states])
+    if position.layout.missing:
+        raise ValueError(
+            f"the states of shards {_list(position.layout.missing)} of "
+            f"{position.layout.num_shards} are missing; give those of all ranks"
+        )
+    return {**state_from_position(position), "options": options[0]}
+
+
+def _identity(options: StreamOptions) -> dict[str, Any]:
+    """The options that decide which sample an index is, with their defaults."""
+    given: Mapping[str, Any] = options
+    return {name: given.get(name, default) for name, default in _DEFAULTS.items()}
 
 
 def state_from_position(position: Position) -> dict[str, Any]:
-    """Plain numbers, strings and dicts, for torch.save or JSON."""
+    """Plain numbers, strings and dicts that hold a position."""
     return {
         "version": VERSION,
-        **_state_from_layer(position.layer),
-        "earlier": [_state_from_layer(layer) for layer in position.earlier],
+        **_state_from_layout(position.layout),
+        "earlier": [_state_from_layout(layout) for layout in position.earlier],
         "bundle_id": position.bundle_id,
     }
 
 
 def position_from_state(state: Mapping[str, Any]) -> Position:
-    """The position that a state holds. Raises ValueError when it is none."""
+    """The position that a state holds. Raises ValueError when it holds none."""
     version = state.get("version")
     if version != VERSION:
         raise ValueError(f"state version {version!r} is unknown; this release reads {VERSION}")
-    layers = [_layer_from_state(layer) for layer in _listed(state.get("earlier"))]
-    for layer in layers:
-        if layer.missing:
-            raise ValueError(f"the state misses shards {_list(layer.missing)} of an earlier layout")
+    earlier = state.get("earlier")
+    if not isinstance(earlier, list):
+        raise ValueError(f"earlier layouts {earlier!r:.100} of the state are not a list")
+    layouts = [_layout_from_state(layout) for layout in earlier]
+    for layout in layouts:
+        if layout.missing:
+            raise ValueError(
+                f"the state misses shards {_list(layout.missing)} of an earlier layout"
+            )
     bundle_id = state.get("bundle_id")
     if not isinstance(bundle_id, str):
-        raise ValueError(f"bundle_id {bundle_id!r} of the state is no text")
-    return Position(_layer_from_state(state), tuple(layers), bundle_id)
+        raise ValueError(f"bundle_id {bundle_id!r} of the state is not text")
+    return Position(_layout_from_state(state), tuple(layouts), bundle_id)
 
 
-def _state_from_layer(layer: Layer) -> dict[str, Any]:
-    # JSON knows only text as keys.
-    ends = {str(shard): layer.next[shard] for shard in sorted(layer.next)}
-    return {"num_shards": layer.num_shards, "next": ends}
+def _state_from_layout(layout: ShardLayout) -> dict[str, Any]:
+    # Keys are text, because JSON has no others.
+    ends = {str(shard): layout.next[shard] for shard in sorted(layout.next)}
+    return {"num_shards": layout.num_shards, "next": ends}
 
 
-def _layer_from_state(state: object) -> Layer:
+def _layout_from_state(state: object) -> ShardLayout:
     found = state if isinstance(state, Mapping) else {}
     num_shards, following = found.get("num_shards"), found.get("next")
     if not _is_count(num_shards, 1, 2**32 - 1) or not isinstance(following, Mapping):
@@ -147,97 +233,19 @@ def _layer_from_state(state: object) -> Layer:
     ends: dict[int, int] = {}
     for shard, index in following.items():
         number = int(shard) if str(shard).isdecimal() else -1
-        if not 0 <= number < num_shards or not _is_count(index, 0, _MOST):
+        if not 0 <= number < num_shards or not _is_count(index, 0, _MAX_INDEX):
             raise ValueError(
                 f"next[{shard!r}] = {index!r} of the state is no index of a shard of {num_shards}"
             )
         ends[number] = index
     if not ends:
         raise ValueError("the state holds no shard's position")
-    return Layer(num_shards, ends)
+    return ShardLayout(num_shards, ends)
 
 
 def _is_count(value: object, least: int, most: int) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
-def _listed(value: object) -> list[object]:
-    if not isinstance(value, list):
-        raise ValueError(f"earlier layouts {value!r:.100} of the state are no list")
-    return value
-
-
 def _list(shards: Iterable[int]) -> str:
     return ", ".join(map(str, sorted(shards)))
-
-
-_DEFAULTS: dict[str, Any] = {  # what has to be the same for a state to go on
-    "model": "", "seed": 0, "latent_source": "philox", "truncation_psi": None,
-    "truncation_cutoff": None, "class_index": None, "views_per_object": 1, "view": None,
-    "keep_fraction": None, "max_uncertainty": None, "filter_sets": False,
-}  # fmt: skip
-
-
-def state_of_stream(position: Position, options: StreamOptions) -> dict[str, Any]:
-    """For torch.save or JSON."""
-    return {**state_from_position(position), "options": _identity(options)}
-
-
-def position_of_batch(batch: Any) -> Position:
-    """The position that a batch carries, or what a transform made of it.
-
-    Raises:
-        TypeError: it carries none.
-    """
-    item = batch.get("position") if isinstance(batch, Mapping) else None
-    position = getattr(batch, "position", item)
-    if not isinstance(position, Position):
-        raise TypeError(
-            f"a {type(batch).__name__} without a position was consumed; let the transform keep "
-            "batch.position"
-        )
-    return position
-
-
-def position_of_stream(state: Mapping[str, Any], options: StreamOptions) -> Position:
-    """Where a stream of these options goes on.
-
-    Raises:
-        ValueError: it is no state, or of a stream with other options.
-    """
-    theirs = state.get("options") if isinstance(state, Mapping) else None
-    mine = _identity(options)
-    if not isinstance(theirs, Mapping):
-        raise ValueError("the state has no options; it is not of a LabelStream")
-    for name, value in mine.items():
-        if theirs.get(name) != value:
-            raise ValueError(
-                f"the state is of a stream with {name} {theirs.get(name)!r}, and this one has "
-                f"{value!r}; give the same"
-            )
-    return position_from_state(state)
-
-
-def merged_states(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One state of those of all readers, for any layout.
-
-    Raises:
-        ValueError: they are no states, do not belong together, or some reader's is missing.
-    """
-    if isinstance(states, Mapping) or not all(isinstance(state, Mapping) for state in states):
-        raise ValueError("states are not those of all ranks; give a list of what state_dict gave")
-    options = [state.get("options") for state in states]
-    if any(each != options[0] for each in options):
-        raise ValueError("states of streams with different options; merge those of one run")
-    position = merged([position_from_state(state) for state in states])
-    if position.layer.missing:
-        raise ValueError(
-            f"the states of shards {', '.join(map(str, position.layer.missing))} of "
-            f"{position.layer.num_shards} are missing; give those of all ranks"
-        )
-    return {**state_from_position(position), "options": options[0]}
-
-
-def _identity(options: StreamOptions) -> dict[str, Any]:
-    given: Mapping[str, Any] = options
-    return {name: given.get(name, default) for name, default in _DEFAULTS.items()}

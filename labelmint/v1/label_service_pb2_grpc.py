@@ -6,20 +6,20 @@ from labelmint.v1 import label_service_pb2 as labelmint_dot_v1_dot_label__servic
 
 
 class LabelServiceStub(object):
-    """LabelService streams labelled samples that a generator and its label ensemble
+    """LabelService streams labeled samples that a generator and its label ensemble
     make on demand.
 
-    Sample i of a stream is a pure function of (bundle_id, seed, i) and of the
-    request's SamplingOptions: not of batch size, replica, shard, restart or who
-    else is connected. The server keeps no state for a stream; its position is
-    the next_index of the last message received.
+    The sample of index i is a pure function of (bundle_id, seed, i) and of the
+    request's SamplingOptions. It does not depend on batch size, replica, shard,
+    restart or other clients. The server keeps no state for a stream; its position
+    is the next_index of the last message received.
 
     Ending and resuming. A server may end any stream with UNAVAILABLE at a message
-    boundary (it drains, or the stream grew old, and then there is an ErrorInfo of
-    reason STREAM_AGED); clients must expect this and send the same request again
-    with start_index = next_index, and count less what was delivered. Nothing is
-    then lost and nothing comes twice. The next_index is also in the trailing
-    metadata under "labelmint-next-index".
+    boundary: because it drains, or because the stream reached its age limit, which
+    an ErrorInfo of reason STREAM_AGED says. Clients must expect this and send the
+    same request again with start_index = next_index, and with count reduced by the
+    samples delivered. No sample is then lost, and none comes twice. The next_index
+    is also in the trailing metadata under "labelmint-next-index".
 
     Flow control is HTTP/2's window: a client that stops reading stops its own
     stream, and no other.
@@ -66,20 +66,20 @@ class LabelServiceStub(object):
 
 
 class LabelServiceServicer(object):
-    """LabelService streams labelled samples that a generator and its label ensemble
+    """LabelService streams labeled samples that a generator and its label ensemble
     make on demand.
 
-    Sample i of a stream is a pure function of (bundle_id, seed, i) and of the
-    request's SamplingOptions: not of batch size, replica, shard, restart or who
-    else is connected. The server keeps no state for a stream; its position is
-    the next_index of the last message received.
+    The sample of index i is a pure function of (bundle_id, seed, i) and of the
+    request's SamplingOptions. It does not depend on batch size, replica, shard,
+    restart or other clients. The server keeps no state for a stream; its position
+    is the next_index of the last message received.
 
     Ending and resuming. A server may end any stream with UNAVAILABLE at a message
-    boundary (it drains, or the stream grew old, and then there is an ErrorInfo of
-    reason STREAM_AGED); clients must expect this and send the same request again
-    with start_index = next_index, and count less what was delivered. Nothing is
-    then lost and nothing comes twice. The next_index is also in the trailing
-    metadata under "labelmint-next-index".
+    boundary: because it drains, or because the stream reached its age limit, which
+    an ErrorInfo of reason STREAM_AGED says. Clients must expect this and send the
+    same request again with start_index = next_index, and with count reduced by the
+    samples delivered. No sample is then lost, and none comes twice. The next_index
+    is also in the trailing metadata under "labelmint-next-index".
 
     Flow control is HTTP/2's window: a client that stops reading stops its own
     stream, and no other.
@@ -93,16 +93,16 @@ class LabelServiceServicer(object):
     """
 
     def StreamSamples(self, request, context):
-        """Streams chunks of samples in ascending index order until count, end_index or
-        max_examined is reached, or for ever.
+        """Streams messages of samples in ascending index order, until count, end_index
+        or max_examined is reached, or without end.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StreamSharedSamples(self, request_iterator, context):
-        """StreamSamples for a client on the same host: messages come through memory
-        that the client shares, and only their places over the connection.
+        """StreamSamples for a client on the same host: messages are written to memory
+        that the client shares, and only their sizes are sent over the connection.
         FAILED_PRECONDITION where the server does not offer it or cannot reach the
         memory; StreamSamples then gives the same messages.
         """
@@ -111,22 +111,22 @@ class LabelServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GenerateSamples(self, request, context):
-        """Returns one message with the samples of a small request; refuses requests
-        whose answer could exceed max_message_bytes.
+        """Returns the samples of a small request in one message; refuses requests whose
+        answer could exceed max_message_bytes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
-        """Lists the models that are served.
+        """Lists the served models.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetModel(self, request, context):
-        """Describes one model: heads, classes, sizes, calibration, engine, licence.
+        """Describes one model: heads, classes, sizes, calibration, engine, license.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -168,20 +168,20 @@ def add_LabelServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class LabelService(object):
-    """LabelService streams labelled samples that a generator and its label ensemble
+    """LabelService streams labeled samples that a generator and its label ensemble
     make on demand.
 
-    Sample i of a stream is a pure function of (bundle_id, seed, i) and of the
-    request's SamplingOptions: not of batch size, replica, shard, restart or who
-    else is connected. The server keeps no state for a stream; its position is
-    the next_index of the last message received.
+    The sample of index i is a pure function of (bundle_id, seed, i) and of the
+    request's SamplingOptions. It does not depend on batch size, replica, shard,
+    restart or other clients. The server keeps no state for a stream; its position
+    is the next_index of the last message received.
 
     Ending and resuming. A server may end any stream with UNAVAILABLE at a message
-    boundary (it drains, or the stream grew old, and then there is an ErrorInfo of
-    reason STREAM_AGED); clients must expect this and send the same request again
-    with start_index = next_index, and count less what was delivered. Nothing is
-    then lost and nothing comes twice. The next_index is also in the trailing
-    metadata under "labelmint-next-index".
+    boundary: because it drains, or because the stream reached its age limit, which
+    an ErrorInfo of reason STREAM_AGED says. Clients must expect this and send the
+    same request again with start_index = next_index, and with count reduced by the
+    samples delivered. No sample is then lost, and none comes twice. The next_index
+    is also in the trailing metadata under "labelmint-next-index".
 
     Flow control is HTTP/2's window: a client that stops reading stops its own
     stream, and no other.

@@ -1,1 +1,1 @@
-"""From server streams to batches in index order: channels, replicas, retries, merging."""
+"""The path from a server's stream to batches: channels, replicas, retries, prefetch, merging."""

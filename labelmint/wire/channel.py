@@ -1,7 +1,7 @@
-"""How a channel to a server is opened: `Tls`, sizes and keepalive, and the token.
+"""gRPC channels to a server: TLS, message sizes, keepalive, and the token of calls.
 
-Enters: a target. Leaves: a gRPC channel, and the metadata that every call on it sends. Neither
-grpc nor threads survive a fork, so what has them belongs to the process that made it.
+Enters: a target. Leave: a channel, and the metadata of its calls. Neither grpc nor threads survive
+a fork, so each object that has them belongs to the process that made it.
 """
 
 from __future__ import annotations
@@ -18,68 +18,47 @@ import grpc
 
 from labelmint.errors import ClientClosed
 
-
-@dataclass(frozen=True)
-class Home:
-    """The process that something was made in."""
-
-    pid: int = field(default_factory=os.getpid)
-
-    @property
-    def is_here(self) -> bool:
-        """Whether this is it, not a fork of it."""
-        return self.pid == os.getpid()
-
-    def check(self) -> None:
-        """Raises ClientClosed in a fork."""
-        if not self.is_here:
-            raise ClientClosed(
-                f"the client is of process {self.pid}, and this is its fork {os.getpid()}; make a "
-                "Client in each process"
-            )
-
-
-MAX_RECEIVED_BYTES = 64 << 20  # of one message
-# One call goes to one replica behind a name, and the calls of streams=n to n of them. Failed calls
-# are not grpc's to repeat: a stream has to go on at its position, see retries.
+MAX_RECEIVED_BYTES = 64 << 20  # size limit of one message
+# With round_robin, successive calls go to different servers behind one name. grpc must not repeat
+# failed calls, because a stream has to be resumed at its position, see `retries`.
 _SERVICE_CONFIG: dict[str, Any] = {"loadBalancingConfig": [{"round_robin": {}}]}
 _CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.max_receive_message_length", MAX_RECEIVED_BYTES),
-    ("grpc.max_send_message_length", 64 << 20),  # explicit latents
+    ("grpc.max_send_message_length", 64 << 20),  # explicit latents can be large
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
-    # A server that comes back is found again within two seconds, not within two minutes.
+    # Reconnects within two seconds to a server that comes back; the default is two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 2_000),  # for one attempt to connect, whatever it is called
+    ("grpc.min_reconnect_backoff_ms", 2_000),  # in fact the time limit of a connection attempt
     ("grpc.max_reconnect_backoff_ms", 2_000),
-    # A name is looked up again when a connection ends or grows old, and may be as often.
+    # A name is looked up again when a connection ends or reaches its maximum age.
     ("grpc.dns_min_time_between_resolutions_ms", 1_000),
     ("grpc.enable_retries", 0),
     ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
 )
-# Those that list addresses or paths; what they say is for grpc to judge.
+# Schemes of targets that this module does not check; grpc does.
 _OTHER_SCHEMES = ("ipv4:", "ipv6:", "unix:", "unix-abstract:", "vsock:", "passthrough:", "xds:")
 
-_first_pid = 0  # of the process that opened a channel first; forks inherit it
+_first_pid = 0  # process that opened the first channel; forks inherit the value
 _log = logging.getLogger("labelmint")
 
 
 @dataclass(frozen=True)
 class Tls:
-    """PEM files for an encrypted channel; all None trusts the system's authorities.
+    """PEM files of an encrypted channel.
 
-    Raises ValueError for a certificate without its private key, and the other way round.
+    Raises ValueError for a certificate without a private key, or the other way round.
     """
 
-    authorities: str | Path | None = None  # that the server's certificate has to come from
-    certificate: str | Path | None = None  # this client's own, for mutual TLS
-    private_key: str | Path | None = None  # of that certificate
-    server_name: str | None = None  # to expect in the server's certificate, if not the target's
+    authorities: str | Path | None = None  # that sign the server's certificate; None: the system's
+    certificate: str | Path | None = None  # of this client, for mutual TLS
+    private_key: str | Path | None = None  # of `certificate`
+    server_name: str | None = None  # name in the server's certificate; None: the target's host
 
     def __post_init__(self) -> None:
-        if bool(self.certificate) != bool(self.private_key):  # grpc aborts the process
+        if bool(self.certificate) != bool(self.private_key):  # grpc would abort the process
             given, missing = ("certificate", "private_key")[:: 1 if self.certificate else -1]
             raise ValueError(
                 f"{given} {getattr(self, given)} is given without a {missing}; mutual TLS needs "
@@ -88,10 +67,11 @@ class Tls:
 
 
 def open_channel(target: str, tls: Tls | None) -> grpc.Channel:
-    """A channel that connects at its first call.
+    """A channel that connects at its first call; tls None: plain text.
 
-    Raises ValueError for a target without a host or a port and for a file of tls that is not PEM,
-    OSError when one cannot be read.
+    Raises:
+        ValueError: the target has no host or port, or a file of tls is not PEM.
+        OSError: a file of tls cannot be read.
     """
     check_target(target)
     _warn_of_fork()
@@ -108,7 +88,7 @@ def open_channel(target: str, tls: Tls | None) -> grpc.Channel:
 
 
 def _pem_from_file(file: str | Path | None) -> bytes | None:
-    """None of none."""
+    """Content of a PEM file; None if file is None."""
     data = Path(file).read_bytes() if file else None
     if data is not None and b"-----BEGIN " not in data:
         raise ValueError(f"{file} is not PEM: it has no line that begins with -----BEGIN")
@@ -116,12 +96,12 @@ def _pem_from_file(file: str | Path | None) -> bytes | None:
 
 
 def check_target(target: str) -> None:
-    """Raises ValueError for a target without a host or a port, TypeError for what is no text.
+    """Raises ValueError for a target without a host or port, TypeError for other types than str.
 
-    grpc takes port 443 where none is named, and another port where it is over 65535.
+    grpc itself would use port 443 if there is none, and another port if it is over 65535.
     """
     if not isinstance(target, str):
-        raise TypeError(f"target is {target!r}; give text, as 'localhost:50051'")
+        raise TypeError(f"target is {target!r}; give text, such as 'localhost:50051'")
     if target.startswith(_OTHER_SCHEMES):
         return
     host, _, port = re.sub(r"^dns:(//[^/]*/)?", "", target).rpartition(":")
@@ -134,29 +114,54 @@ def check_target(target: str) -> None:
 
 
 def metadata_from_token(token: str | None) -> tuple[tuple[str, str], ...]:
-    """What calls send along; None takes the token of LABELMINT_TOKEN, if any.
+    """gRPC metadata of calls: the bearer token, if any.
 
-    Raises ValueError for a token that no header can carry, TypeError for what is no text. Blanks
-    around it, as the line break at the end of a file or secret, are left out.
+    Args:
+        token: None: the environment variable LABELMINT_TOKEN, if it is set. Blanks and line
+            breaks at both ends, as at the end of a secret's file, are removed.
+
+    Raises:
+        ValueError: the token has characters that a header cannot have.
+        TypeError: the token is not a str.
     """
-    if token is not None and not isinstance(token, str):  # which no message may show
+    if token is not None and not isinstance(token, str):  # the message must not show the token
         raise TypeError(f"the token is of type {type(token).__name__}; give text")
     token = (token or os.environ.get("LABELMINT_TOKEN", "")).strip()
     if not all("!" <= letter <= "~" for letter in token):
         raise ValueError(
-            "the token has a blank, a line break or a letter beyond ASCII in it; give one word"
+            "the token has a blank, a line break or a non-ASCII character in it; give one word"
         )
     return (("authorization", f"Bearer {token}"),) if token else ()
 
 
+@dataclass(frozen=True)
+class OwnerProcess:
+    """The process that made an object; neither grpc nor threads survive a fork of it."""
+
+    pid: int = field(default_factory=os.getpid)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this process made the object; false in a fork."""
+        return self.pid == os.getpid()
+
+    def check(self) -> None:
+        """Raises ClientClosed in a fork."""
+        if not self.is_here:
+            raise ClientClosed(
+                f"the client belongs to process {self.pid}, and this is its fork {os.getpid()}; "
+                "make a Client in each process"
+            )
+
+
 def _warn_of_fork() -> None:
-    """grpc may hang or crash in a child of a process that used it."""
+    """Logs a warning in a fork of a process that used grpc, where grpc may hang or crash."""
     global _first_pid
     _first_pid = _first_pid or os.getpid()
     if _first_pid != os.getpid():
         _log.warning(
-            "process %d was forked from %d, which has used grpc; grpc does not survive that for "
-            "sure: start workers with multiprocessing_context='forkserver'",
+            "process %d was forked from %d, which has used grpc, and grpc may hang or crash after "
+            "a fork: start workers with multiprocessing_context='forkserver'",
             os.getpid(),
             _first_pid,
         )

@@ -1,4 +1,7 @@
-"""Things at hand: a thread that receives and decodes while the trainer computes."""
+"""Prefetching: a thread that receives and decodes messages while the trainer computes.
+
+Enters: a source of messages. Leave: the same messages, buffered.
+"""
 
 from __future__ import annotations
 
@@ -9,51 +12,65 @@ from collections.abc import Iterator
 from typing import Any, Generic, Protocol, TypeVar
 
 from labelmint.errors import ClientClosed
-from labelmint.wire.channel import Home
+from labelmint.wire.channel import OwnerProcess
 
-_of_parents: list[object] = []  # of a fork's parent: grpc may crash where its calls are let go
-WATCH_S = 0.25  # between looks at a source that keeps its reader waiting
+# Prefetches of a fork's parent, kept alive: grpc may crash if their calls are freed in the fork.
+_of_parents: list[object] = []
+WATCH_S = 0.25  # interval of PrefetchSource.watch while the reader waits
 
 
 class Sized(Protocol):
-    """What is fetched."""
+    """An item of a prefetch."""
 
     @property
-    def nbytes(self) -> int: ...
+    def nbytes(self) -> int:
+        """Bytes that the item takes in memory."""
 
 
 Item = TypeVar("Item", bound=Sized)
 ItemOut = TypeVar("ItemOut", bound=Sized, covariant=True)
 
 
-class Source(Protocol[ItemOut]):
-    """What a prefetch reads from, such as labelmint.wire.resuming_stream's."""
+class PrefetchSource(Protocol[ItemOut]):
+    """What a prefetch reads from, such as a stream of labelmint.wire.resuming_stream."""
 
-    def messages(self) -> Iterator[ItemOut]: ...
-    def watch(self) -> None: ...
-    def close(self) -> None: ...
+    def messages(self) -> Iterator[ItemOut]:
+        """Yields the items, in the prefetch's thread."""
+
+    def watch(self) -> None:
+        """Called every WATCH_S while a reader waits, to end a call that is silent for too long."""
+
+    def close(self) -> None:
+        """Ends `messages` soon; called from any thread."""
 
 
 class Prefetch(Generic[Item]):
-    """One source's messages, up to `max_bytes` and one message ahead of their reader."""
+    """Buffer of one source's items: up to max_bytes, and at least one item.
 
-    def __init__(self, source: Source[Item], max_bytes: int) -> None:
+    `get` and `close` may run in any thread.
+    """
+
+    def __init__(self, source: PrefetchSource[Item], max_bytes: int) -> None:
+        """Starts the thread at once."""
         self._source, self._max_bytes = source, max_bytes
         self._ready: deque[Item] = deque()
         self._bytes = 0
         self._changed = threading.Condition()
         self._ended = self._closed = False
         self._error: Exception | None = None
-        # A daemon, so that a stream which nobody closed cannot keep a process alive.
+        # A daemon thread, so that a stream that was not closed does not keep the process alive.
         self._thread = threading.Thread(target=self._fill, name="labelmint-prefetch", daemon=True)
-        self._home = Home()
+        self._owner = OwnerProcess()
         self._thread.start()
 
     def get(self) -> Item | None:
-        """The next message; None at the end. Raises what the source raised, after the messages
-        before it, and ClientClosed once closed, which no end of the messages may look like, or in
-        a fork."""
-        self._home.check()  # a fork has no thread that would fill it
+        """The next item; waits for it. None at the end.
+
+        Raises:
+            Exception: the exception that the source raised, after all items before it.
+            ClientClosed: the prefetch was closed, or this process is a fork.
+        """
+        self._owner.check()  # a fork does not have the thread
         with self._changed:
             while not (self._ready or self._ended or self._closed):
                 if not self._changed.wait(WATCH_S):
@@ -70,15 +87,15 @@ class Prefetch(Generic[Item]):
             return None
 
     def close(self) -> None:
-        """Ends the source and its thread; harmless when closed, and in a fork."""
-        if not self._home.is_here:  # the lock may be held for ever there
+        """Ends the source and the thread. May be called again; does nothing in a fork."""
+        if not self._owner.is_here:  # the parent's thread may have held the lock
             _of_parents.append(self)
             return
         with self._changed:
             self._closed = True
             self._changed.notify_all()
         self._source.close()
-        if threading.current_thread() is not self._thread:  # a collector may run anywhere
+        if threading.current_thread() is not self._thread:  # a finalizer may run in that thread
             self._thread.join()
 
     def _fill(self) -> None:
@@ -92,7 +109,7 @@ class Prefetch(Generic[Item]):
                     self._ready.append(message)
                     self._bytes += message.nbytes
                     self._changed.notify_all()
-        except Exception as error:  # for the reader to see, a bug too
+        except Exception as error:  # raised by `get`, even if it is a bug
             self._error = error
         finally:
             with self._changed:
@@ -101,7 +118,7 @@ class Prefetch(Generic[Item]):
 
 
 class Prefetches:
-    """Those of one client, which end together."""
+    """All prefetches of one client, to be closed together."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -109,7 +126,7 @@ class Prefetches:
         self._closed = False
 
     def add(self, prefetch: Prefetch[Any]) -> None:
-        """Closes it at once where the others were closed."""
+        """Adds a prefetch; closes it at once if `close` was called before."""
         with self._lock:
             self._running.add(prefetch)
             closed = self._closed
@@ -117,7 +134,7 @@ class Prefetches:
             prefetch.close()
 
     def close(self) -> None:
-        """Harmless when closed."""
+        """Closes all prefetches, and every later one; may be called again."""
         with self._lock:
             self._closed, running = True, list(self._running)
         for prefetch in running:

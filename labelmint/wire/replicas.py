@@ -1,9 +1,13 @@
-"""The replicas of a service, taken in turns."""
+"""Replicas of a service: the channels to all targets, used in turns.
+
+Enter: targets. Leave: for each call, the replica to send it to.
+"""
 
 from __future__ import annotations
 
 import itertools
 import os
+import secrets
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,44 +19,60 @@ import grpc
 from labelmint.errors import ClientClosed, LabelmintError
 from labelmint.options import of_type
 from labelmint.v1 import label_service_pb2_grpc as pb_grpc
-from labelmint.wire.channel import Home, Tls, check_target, open_channel
+from labelmint.wire.channel import OwnerProcess, Tls, check_target, open_channel
 
 
 @dataclass(frozen=True)
 class Replica:
-    """One target: a server, or several behind one name."""
+    """One target, a server or several servers behind one name, and its stub."""
 
     target: str
     stub: Any
 
 
 class Replicas:
-    """The replicas of a service, for calls in turns. Safe for several threads."""
+    """Channels to all replicas of a service, used in turns. Safe for several threads."""
 
     def __init__(self, targets: Sequence[str], tls: Tls | None) -> None:
         """Connects at the first call. Raises ValueError, OSError as open_channel does."""
-        self.closed, self._home = threading.Event(), Home()
+        self.closed, self._owner = threading.Event(), OwnerProcess()
         self._channels = [open_channel(target, tls) for target in targets]
         stubs = [pb_grpc.LabelServiceStub(channel) for channel in self._channels]
-        self._turns = itertools.cycle(map(Replica, targets, stubs))  # next() on it is atomic
+        self._replicas = [Replica(*each) for each in zip(targets, stubs, strict=True)]
+        # Not from `random`, so that trainers with the same seed begin at different targets.
+        self._turns = self.turns_from(secrets.randbelow(len(targets)))
+
+    def turns_from(self, first: int) -> Iterator[Replica]:
+        """Endless cyclic order of the replicas, beginning at number `first` modulo their count.
+
+        Several threads may share the iterator, because its next() is atomic.
+        """
+        first %= len(self._replicas)
+        return itertools.cycle(self._replicas[first:] + self._replicas[:first])
 
     @contextmanager
-    def turn(self) -> Iterator[Replica]:
-        """Whose turn it is. Raises ClientClosed in a fork, and once closed, in place of what a
-        call says then."""
-        self._home.check()
+    def turn(self, turns: Iterator[Replica] | None = None) -> Iterator[Replica]:
+        """The replica for one call, which is made in the with block.
+
+        Args:
+            turns: order of the replicas, from `turns_from`. None: one order for all such calls.
+
+        Raises:
+            ClientClosed: in a fork; and after `close`, in place of the error of the call.
+        """
+        self._owner.check()
         if self.closed.is_set():
             raise ClientClosed
         try:
-            yield next(self._turns)
+            yield next(turns or self._turns)
         except (grpc.RpcError, LabelmintError, ValueError) as error:
             if self.closed.is_set():
                 raise ClientClosed from error
             raise
 
     def close(self) -> None:
-        """Ends all calls; harmless when closed, and in a fork, whose channels may hang."""
-        if not self._home.is_here:
+        """Ends all calls. May be called again; does nothing in a fork, where channels may hang."""
+        if not self._owner.is_here:
             return
         self.closed.set()
         for channel in self._channels:
@@ -60,11 +80,17 @@ class Replicas:
 
 
 def targets_from_argument(target: str | Sequence[str] | None) -> list[str]:
-    """The targets of text or of a list; None takes the environment's LABELMINT_TARGET.
+    """List of targets.
 
-    Raises TypeError, ValueError when there is none, or one is none.
+    Args:
+        target: "host:port", several separated by commas, or a list of targets. None: the
+            environment variable LABELMINT_TARGET.
+
+    Raises:
+        TypeError: target has another type.
+        ValueError: no target is given, or one has no host or port.
     """
-    of_type("target", target, Iterable, "text, as 'localhost:50051', or a list of such")
+    of_type("target", target, Iterable, "text, as 'localhost:50051', or a list of targets")
     given = target or os.environ.get("LABELMINT_TARGET", "")
     targets = targets_from_text(given) if isinstance(given, str) else list(given)
     if not targets:
@@ -75,7 +101,7 @@ def targets_from_argument(target: str | Sequence[str] | None) -> list[str]:
 
 
 def targets_from_text(text: str) -> list[str]:
-    """The targets of "host:port,host:port"; names that list addresses themselves stay whole."""
+    """The targets in "host:port,host:port". A target of grpc that lists addresses stays whole."""
     if text.startswith(("ipv4:", "ipv6:")):
         return [text]
     return [target.strip() for target in text.split(",") if target.strip()]

@@ -1,8 +1,8 @@
-"""One server stream's messages, checked, whatever happens to its servers meanwhile.
+"""The messages of one query, checked, through the failures of the servers that answer it.
 
-A stream that a server ends with UNAVAILABLE, as it may at any message boundary, or that falls
-silent, is asked for again at its position, of the next replica; at once, when it was ended because
-of its age.
+Enters: a query. Leave: messages. When a server ends a stream with UNAVAILABLE, as it may at any
+message boundary, or falls silent, the rest is requested from the next replica: at once when the
+stream was ended because of its age, else after a wait, see retries.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import NamedTuple, Protocol
 
 import grpc
 
-from labelmint.batch import Chunk, chunk_from_proto
+from labelmint.batch import KeptSamples, kept_from_proto
 from labelmint.errors import (
     MalformedMessage,
     RpcError,
@@ -27,43 +27,43 @@ from labelmint.errors import (
 )
 from labelmint.v1 import label_service_pb2 as pb
 from labelmint.wire.retries import Patience, Reconnects, Retries
-from labelmint.wire.sharding import outsiders, resumed
+from labelmint.wire.sharding import foreign_indices, remaining_query
 
 _log = logging.getLogger("labelmint")
 
 
 class StreamCall(Protocol):
-    """A running StreamSamples call."""
+    """A running StreamSamples call, as grpc returns it."""
 
     def __next__(self) -> pb.StreamSamplesResponse: ...
     def cancel(self) -> bool: ...
 
 
-class Opened(NamedTuple):
-    """A call, and whom it went to."""
+class OpenedCall(NamedTuple):
+    """A call, and the target that answers it."""
 
     call: StreamCall
     target: str
 
 
-OpenCall = Callable[[pb.SampleQuery, float | None], Opened]  # query, timeout in seconds
+OpenCall = Callable[[pb.SampleQuery, float | None], OpenedCall]  # query, timeout in seconds
 
 
 @dataclass(frozen=True, eq=False)
 class Message:
-    """What one response brought."""
+    """What one StreamSamplesResponse says; a heartbeat when it has no samples."""
 
-    chunk: Chunk
-    next_index: int
-    bundle_id: str
+    kept: KeptSamples
+    next_index: int  # raw index at which to resume after this message
+    bundle_id: str  # bundle that made the samples
 
     @property
     def nbytes(self) -> int:
-        """Bytes of its samples."""
-        return sum(array.nbytes for array in self.chunk.arrays.values())
+        """Bytes of the samples' arrays."""
+        return sum(array.nbytes for array in self.kept.arrays.values())
 
 
-class Source:
+class ResumingStream:
     """Messages of one query; `messages` runs in one thread, `close` and `watch` in any."""
 
     def __init__(
@@ -80,36 +80,36 @@ class Source:
         self._closed = threading.Event()
         self._retries = Retries(patience, reconnects, deadline, self._closed)
         self._call: StreamCall | None = None
-        self._asked_at: float | None = None  # since when a message is waited for
-        self._silent = False  # the call was ended because nothing came
-        self._next_index = query.start_index  # what the server has told so far
-        self._received = 0
+        self._waiting_since: float | None = None  # for a message; None while none is awaited
+        self._silent = False  # whether `watch` ended the call
+        self._next_index = query.start_index  # as the last message said
+        self._received = 0  # number of samples
         self._bundle_id = ""
 
     def messages(self) -> Iterator[Message]:
-        """Until the query is answered, or `close`. Raises LabelmintError."""
+        """Yields messages until the query is answered, or `close`. Raises LabelmintError."""
         rest: pb.SampleQuery | None = self._query
         while rest is not None:
             began = self._next_index
             call, target = self._open(rest)
             try:
                 while (response := self._next_of(call)) is not None:
-                    yield self._accepted(response)
+                    yield self._checked(response)
                 return
             except grpc.RpcError as error:
-                where = f"going on at index {self._next_index}"
-                # A server that ends every stream at once, of whatever age, has to be waited for.
+                where = f"resuming at index {self._next_index}"
+                # Wait when nothing came: this server may end every stream as soon as it begins.
                 if ended_by_age(error) and self._next_index > began:
-                    _log.info("%s has ended a stream by its age; %s", target, where)
+                    _log.info("%s has ended a stream because of its age; %s", target, where)
                 else:
                     self._retries.wait(self._typed(error, target), where)
-            rest = resumed(self._query, self._next_index, self._received, self._bundle_id)
+            rest = remaining_query(self._query, self._next_index, self._received, self._bundle_id)
 
     def watch(self) -> None:
-        """Ends a call that is silent for too long, so that `messages` opens another."""
-        asked_at = self._asked_at
-        # A call that the server never got stays silent for ever.
-        if asked_at is not None and time.monotonic() - asked_at > self._silence_s and self._call:
+        """Ends a call that has been silent for silence_s, so that `messages` opens another."""
+        since = self._waiting_since
+        # A call that the server never received stays silent without an error.
+        if since is not None and time.monotonic() - since > self._silence_s and self._call:
             self._silent = True
             self._call.cancel()
 
@@ -119,22 +119,22 @@ class Source:
         if self._call is not None:
             self._call.cancel()
 
-    def _open(self, query: pb.SampleQuery) -> Opened:
-        left = self._deadline - time.monotonic()
-        opened = self._open_call(query, None if left == math.inf else max(left, 0.0))
+    def _open(self, query: pb.SampleQuery) -> OpenedCall:
+        left_s = self._deadline - time.monotonic()
+        opened = self._open_call(query, None if left_s == math.inf else max(left_s, 0.0))
         self._silent, self._call = False, opened.call
-        if self._closed.is_set():  # by now: close saw the call before
+        if self._closed.is_set():  # meanwhile; `close` has cancelled the call before this one
             opened.call.cancel()
         return opened
 
     def _next_of(self, call: StreamCall) -> pb.StreamSamplesResponse | None:
-        self._asked_at = time.monotonic()
+        self._waiting_since = time.monotonic()
         try:
             return next(call)
         except StopIteration:
             return None
         finally:
-            self._asked_at = None
+            self._waiting_since = None
 
     def _typed(self, error: grpc.RpcError, target: str) -> RpcError:
         typed = error_from_rpc(error, target)
@@ -146,19 +146,20 @@ class Source:
         typed.__cause__ = error
         return typed
 
-    def _accepted(self, response: pb.StreamSamplesResponse) -> Message:
-        chunk = chunk_from_proto(response.batch)
-        if len(chunk):
-            first, last = int(chunk.indices[0]), int(chunk.indices[-1])
+    def _checked(self, response: pb.StreamSamplesResponse) -> Message:
+        """The message, and this stream's position behind it. Raises MalformedMessage."""
+        kept = kept_from_proto(response.batch)
+        if len(kept):
+            first, last = int(kept.indices[0]), int(kept.indices[-1])
             if first < self._next_index or last >= response.next_index:
                 raise MalformedMessage(
                     f"samples {first} to {last} are outside {self._next_index} to "
-                    f"{response.next_index}, what the message covers"
+                    f"{response.next_index}, the indices that the message covers"
                 )
-            strangers = chunk.indices[outsiders(self._query, chunk.indices)]
-            if len(strangers):
+            foreign = kept.indices[foreign_indices(self._query, kept.indices)]
+            if len(foreign):
                 raise MalformedMessage(
-                    f"sample {strangers[0]} is not of shard {self._query.shard_index} of "
+                    f"sample {foreign[0]} is not of shard {self._query.shard_index} of "
                     f"{self._query.num_shards}"
                 )
         elif response.next_index < self._next_index:
@@ -166,7 +167,7 @@ class Source:
                 f"next_index went back from {self._next_index} to {response.next_index}"
             )
         self._next_index = response.next_index
-        self._received += len(chunk)
+        self._received += len(kept)
         self._bundle_id = response.bundle_id
         self._retries.progressed()
-        return Message(chunk, response.next_index, response.bundle_id)
+        return Message(kept, response.next_index, response.bundle_id)

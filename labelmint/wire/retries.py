@@ -1,4 +1,7 @@
-"""Which failures are worth another try, when, and until when."""
+"""Which failed calls are tried again, after which wait, and until when.
+
+Enter: typed errors of failed calls. Leave: a wait, or the error where no further try is made.
+"""
 
 from __future__ import annotations
 
@@ -9,40 +12,41 @@ import threading
 import time
 from dataclasses import dataclass
 
-from labelmint.errors import Exhausted, RpcError, TimedOut, Unreachable
+from labelmint.errors import Exhausted, RpcError, TimedOut, Unreachable, is_loading
 
-MOST_S, FACTOR, JITTER = 2.0, 2.0, 0.2  # of the waits between tries
+MAX_WAIT_S, WAIT_FACTOR, WAIT_JITTER = 2.0, 2.0, 0.2
 _log = logging.getLogger("labelmint")
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How long failures that may pass are waited out."""
+    """How long, in seconds, failed calls are tried again before their error is raised."""
 
-    connect_s: float = 2.0  # until a call is answered for the first time
-    reconnect_s: float = 60.0  # of a stream that got messages, since its last call failed
-    silence_s: float = 30.0  # without a message, until a stream is asked for anew; servers send
-    # at least a heartbeat every second
-    first_wait_s: float = 0.1  # before the second try; doubles up to 2 s
+    connect_s: float = 2.0  # for a call that was not answered yet
+    # For a stream that received messages, counted from its failure; and for a server that answers
+    # that it is loading, so that a trainer and its server can be started together.
+    reconnect_s: float = 60.0
+    # Without any message before a stream is opened anew; servers send a heartbeat every second.
+    silence_s: float = 30.0
+    first_wait_s: float = 0.1  # before the second try; doubles with each try, up to 2 s
 
 
 class Reconnects:
-    """Counts the tries again of all calls of a client."""
+    """Number of repeated calls of one client. Safe for several threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self.count = 0
 
-    def record(self, level: int, error: RpcError, delay_s: float, where: str) -> None:
-        """One more, with a line in the log."""
+    def record(self) -> int:
+        """Counts one more; returns the number so far."""
         with self._lock:
             self.count += 1
-            count = self.count
-        _log.log(level, "%s; %s in %.1f s (reconnect %d)", error, where, delay_s, count)
+            return self.count
 
 
 class Retries:
-    """The tries of one call or stream; `stop` ends its waits from another thread."""
+    """The tries of one call or stream; setting the event `stop` ends its waits."""
 
     def __init__(
         self,
@@ -51,42 +55,61 @@ class Retries:
         deadline: float = math.inf,
         stop: threading.Event | None = None,
     ) -> None:
-        """`deadline` is on time.monotonic's clock."""
+        """No try is made after `deadline`, a time on the clock of time.monotonic."""
         self._patience, self._reconnects, self._deadline = patience, reconnects, deadline
         self._stop = stop or threading.Event()
         self._allowed_s = patience.connect_s
-        self._log_level = logging.INFO  # a first contact that fails is about to be an error
-        self._failing_since: float | None = None
-        self._wait_s = self._patience.first_wait_s
+        self._log_level = logging.INFO  # without an answer so far: the error is raised soon
+        self._forget_failures()
 
     def progressed(self) -> None:
-        """An answer came: failures from here on are new ones."""
+        """Records that an answer came: the next failure is the first of a new row."""
         self._allowed_s, self._log_level = self._patience.reconnect_s, logging.WARNING
-        self._failing_since = None
-        self._wait_s = self._patience.first_wait_s
+        self._forget_failures()
 
     def wait(self, error: RpcError, where: str) -> None:
-        """Returns when it is time to try again; `where` says for the log where to go on.
+        """Returns when it is time for the next try.
 
-        Raises the error when it will not pass, or not in time; TimedOut at the deadline.
+        Args:
+            error: how the last try failed.
+            where: words for the log: what the next try does.
+
+        Raises:
+            RpcError: error itself, where no try can help or patience has run out.
+            TimedOut: the deadline comes before the next try.
         """
         now = time.monotonic()
         if self._failing_since is None:
             self._failing_since = now
-        delay_s = self._wait_s * random.uniform(1 - JITTER, 1 + JITTER)
+        loading, loading_before = is_loading(error), self._loading
+        self._loading = loading or loading_before
+        allowed_s = self._allowed_s
+        if self._loading:
+            allowed_s = max(allowed_s, self._patience.reconnect_s)
+        delay_s = self._wait_s * random.uniform(1 - WAIT_JITTER, 1 + WAIT_JITTER)
         delay_s = max(delay_s, error.retry_after_s or 0.0)
-        patient_until = self._failing_since + self._allowed_s
+        patient_until = self._failing_since + allowed_s
         if not _may_pass(error) or now + delay_s > patient_until or self._stop.is_set():
             raise error
         if now + delay_s > self._deadline:
-            raise TimedOut(f"the deadline of the stream passed: {error}", "DEADLINE_EXCEEDED")
-        self._wait_s = min(self._wait_s * FACTOR, MOST_S)
-        self._reconnects.record(self._log_level, error, delay_s, where)
+            raise TimedOut(f"the deadline passed: {error}", "DEADLINE_EXCEEDED")
+        self._wait_s = min(self._wait_s * WAIT_FACTOR, MAX_WAIT_S)
+        number = self._reconnects.record()
+        if not loading:
+            line = "%s; %s in %.1f s (reconnect %d)"
+            _log.log(self._log_level, line, error, where, delay_s, number)
+        elif not loading_before:
+            _log.warning("%s; waiting up to %g s for it", error, allowed_s)
         if self._stop.wait(delay_s):
             raise error
 
+    def _forget_failures(self) -> None:
+        self._failing_since: float | None = None
+        self._wait_s = self._patience.first_wait_s
+        self._loading = False  # whether a failure of this row was a server that is loading
+
 
 def _may_pass(error: RpcError) -> bool:
-    # A message over a size limit is RESOURCE_EXHAUSTED, too, but nobody says to try again.
+    # RESOURCE_EXHAUSTED is also the status of a message over the size limit, which stays too large.
     limited = isinstance(error, Exhausted) and error.retry_after_s is not None
     return isinstance(error, Unreachable) or limited

@@ -1,4 +1,8 @@
-"""Sharding of a query by raw index, and samples as sets: all views of an object side by side."""
+"""Which raw indices a reader takes: shards of a query, what is left of it, and whole objects.
+
+Shard s of S takes every raw index i whose object i div V has (i div V) mod S = s, where V is
+views_per_object. Queries enter and leave; nothing is sent from here.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,11 @@ from labelmint.v1 import label_service_pb2 as pb
 
 
 def subshards(query: pb.SampleQuery, streams: int) -> list[pb.SampleQuery]:
-    """Splits a query into so many that share its samples; explicit rows are not split."""
+    """Splits a query into `streams` queries that share its samples.
+
+    Explicit indices and latents are not split. Shard s of S becomes the shards s, s + S, s + 2S
+    and so on, of S * streams.
+    """
     if streams == 1 or query.indices or query.HasField("latents"):
         return [query]
     parts = []
@@ -27,8 +35,8 @@ def subshards(query: pb.SampleQuery, streams: int) -> list[pb.SampleQuery]:
     return parts
 
 
-def outsiders(query: pb.SampleQuery, indices: UInt64s) -> npt.NDArray[np.bool_]:
-    """Marks those of indices, [n], that are not the reader's."""
+def foreign_indices(query: pb.SampleQuery, indices: UInt64s) -> npt.NDArray[np.bool_]:
+    """Marks, [n], those of the indices that this query's reader does not take."""
     if query.indices:
         return ~np.isin(indices, np.array(query.indices, np.uint64))
     objects = indices // np.uint64(_views(query))
@@ -36,56 +44,57 @@ def outsiders(query: pb.SampleQuery, indices: UInt64s) -> npt.NDArray[np.bool_]:
     return foreign
 
 
-def members_before(query: pb.SampleQuery, index: int) -> int:
-    """How many raw indices under index the reader takes, counted from index 0."""
+def shard_indices_before(query: pb.SampleQuery, index: int) -> int:
+    """Number of raw indices under `index` that the reader takes, counted from index 0."""
     if query.indices:
         return int(np.searchsorted(np.array(query.indices, np.uint64), np.uint64(index)))
     views, shards, shard = _views(query), _num_shards(query), query.shard_index
-    whole, view = divmod(index, views)
-    objects = (whole + shards - 1 - shard) // shards  # of the reader, under whole
-    return objects * views + (view if whole % shards == shard else 0)
+    raw_objects, view = divmod(index, views)  # complete objects under index, of all shards
+    objects = (raw_objects + shards - 1 - shard) // shards  # those of the reader
+    return objects * views + (view if raw_objects % shards == shard else 0)
 
 
-def resumed(
+def shard_indices_between(query: pb.SampleQuery, start: int, stop: int) -> int:
+    """Number of raw indices in [start, stop) that the reader takes."""
+    return shard_indices_before(query, stop) - shard_indices_before(query, start)
+
+
+def remaining_query(
     query: pb.SampleQuery,
     next_index: int,
     received: int,
     bundle_id: str,
 ) -> pb.SampleQuery | None:
-    """What is left of a query after `received` samples under next_index; None for nothing."""
+    """The query that resumes at next_index after `received` samples; None when nothing is left.
+
+    It is pinned to bundle_id.
+    """
     rest = pb.SampleQuery()
     rest.CopyFrom(query)
     rest.bundle_id = bundle_id
     if query.indices:
-        del rest.indices[: members_before(query, next_index)]
+        del rest.indices[: shard_indices_before(query, next_index)]
     else:
         rest.start_index = next_index
     if query.count:
         rest.count = query.count - received
     if query.max_examined:
-        examined = members_before(query, next_index) - members_before(query, query.start_index)
+        examined = shard_indices_between(query, query.start_index, next_index)
         rest.max_examined = max(1, query.max_examined - examined)
-    used_up = (
+    nothing_left = (
         (query.count and not rest.count)
         or (query.indices and not rest.indices)
         or (query.end_index and next_index >= query.end_index)
         or (query.HasField("latents") and next_index >= query.latents.rows.shape[0])
     )
-    return None if used_up else rest
-
-
-def _views(query: pb.SampleQuery) -> int:
-    return max(1, query.sampling.views_per_object)
-
-
-def _num_shards(query: pb.SampleQuery) -> int:
-    return max(1, query.num_shards)
+    return None if nothing_left else rest
 
 
 def query_for_groups(query: pb.SampleQuery, batch_size: int) -> tuple[pb.SampleQuery, int]:
-    """The query of whole objects, and their views; a range begins at its first whole object.
+    """The query of whole objects, and their number of views, for group_views.
 
-    Raises ValueError when the query or the batch would cut one.
+    A range that begins within an object begins at the next one. Raises ValueError when the query
+    or the batch would cut an object.
     """
     views = query.sampling.views_per_object
     if views < 2:
@@ -95,12 +104,16 @@ def query_for_groups(query: pb.SampleQuery, batch_size: int) -> tuple[pb.SampleQ
         pb.FILTER_MODE_MAX_UNCERTAINTY,
     )
     if filtered and not query.filter.filter_sets:
-        raise ValueError("group_views with a filter needs filter_sets=True, so that sets are whole")
+        raise ValueError(
+            "group_views with a filter needs filter_sets=True, which keeps objects whole"
+        )
     numbers = {"batch_size": batch_size, "count": query.count, "end_index": query.end_index}
     for name, value in numbers.items():
         if value % views:
-            raise ValueError(f"{name} {value} is no multiple of {views}, the views of an object")
-    if not _whole(np.array(query.indices, np.uint64), views):
+            raise ValueError(
+                f"{name} {value} is no multiple of {views}, the views of an object; give one"
+            )
+    if not _are_whole_objects(np.array(query.indices, np.uint64), views):
         raise ValueError(f"indices are not whole objects of {views} views; list all their views")
     whole = pb.SampleQuery()
     whole.CopyFrom(query)
@@ -109,11 +122,11 @@ def query_for_groups(query: pb.SampleQuery, batch_size: int) -> tuple[pb.SampleQ
 
 
 def grouped_batch(batch: Batch, views: int) -> Batch:
-    """The batch with axes [objects, views] in place of [n]; the samples must be whole objects.
+    """The batch with axes [objects, views] in place of [n].
 
-    Raises ValueError when they are not.
+    Raises ValueError when its samples are not whole objects.
     """
-    if not _whole(batch.indices, views):
+    if not _are_whole_objects(batch.indices, views):
         raise ValueError(
             f"samples {batch.indices.tolist()[:8]}... are not whole objects of {views} views; "
             "group_views needs all of them: check `skip`, and the server's release"
@@ -127,9 +140,18 @@ def grouped_batch(batch: Batch, views: int) -> Batch:
     return replace(batch, indices=batch.indices.reshape(-1, views), **arrays)
 
 
-def _whole(indices: UInt64s, views: int) -> bool:
+def _are_whole_objects(indices: UInt64s, views: int) -> bool:
+    """Whether the indices are all views of their objects, in order; true of no indices."""
     if len(indices) % views or not len(indices):
         return not len(indices)
     starts = indices[::views] // np.uint64(views) * np.uint64(views)
-    sets = starts[:, None] + np.arange(views, dtype=np.uint64)
-    return np.array_equal(indices, sets.ravel())
+    objects = starts[:, None] + np.arange(views, dtype=np.uint64)
+    return np.array_equal(indices, objects.ravel())
+
+
+def _views(query: pb.SampleQuery) -> int:
+    return max(1, query.sampling.views_per_object)
+
+
+def _num_shards(query: pb.SampleQuery) -> int:
+    return max(1, query.num_shards)

@@ -1,8 +1,8 @@
 """A stream's messages through memory shared with a server on the same host.
 
-The memory is anonymous, so the kernel frees it when both sides have closed it or died. A message
-is parsed out of its slot, which copies it once, and the slot is released: arrays are as safe to
-keep as those that came over a socket.
+Enters: a query. Leave: responses. The memory is anonymous, so the kernel frees it when both sides
+have closed it or died. A message is parsed out of its slot, which copies it once, and the slot is
+released: its arrays can be kept like those that came over a socket.
 """
 
 from __future__ import annotations
@@ -24,16 +24,17 @@ from labelmint.v1 import label_service_pb2 as pb
 from labelmint.wire.resuming_stream import StreamCall
 
 SLOTS = 8
-RELEASED_TOGETHER = SLOTS // 2  # a request for each would cost more than the copy
-DEFAULT_MESSAGE_BYTES = 4 << 20  # of a query that says nothing
+RELEASED_TOGETHER = SLOTS // 2  # slots; a request for each would cost more than the copy
+DEFAULT_MESSAGE_BYTES = 4 << 20  # bytes of a slot for a query without max_message_bytes
 NONCE_BYTES = 16
 _NOT_OFFERED = (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.UNIMPLEMENTED)
 
 
 class SharedMemory:
-    """Sealed anonymous memory of so many slots. Raises OSError where there is none."""
+    """Sealed anonymous memory of SLOTS slots, and a nonce behind them."""
 
     def __init__(self, slot_bytes: int) -> None:
+        """Raises OSError, AttributeError where the system has no such memory."""
         self._slot_bytes = slot_bytes
         self._nonce = secrets.token_bytes(NONCE_BYTES)
         size = slot_bytes * SLOTS + NONCE_BYTES
@@ -50,14 +51,14 @@ class SharedMemory:
         self._map[size - NONCE_BYTES :] = self._nonce
 
     def description(self) -> pb.SharedMemory:
-        """What a server needs to find it."""
+        """The description by which a server finds the memory."""
         return pb.SharedMemory(
             pid=os.getpid(), fd=self._fd, slot_bytes=self._slot_bytes, slots=SLOTS,
             nonce=self._nonce,
         )  # fmt: skip
 
     def message(self, number: int, size: int) -> pb.StreamSamplesResponse:
-        """Message `number` of so many bytes. Raises MalformedMessage."""
+        """Message `number` of the stream, which has `size` bytes. Raises MalformedMessage."""
         if size > self._slot_bytes:
             raise MalformedMessage(
                 f"a message of {size} bytes in a slot of {self._slot_bytes} bytes"
@@ -65,17 +66,17 @@ class SharedMemory:
         begin = number % SLOTS * self._slot_bytes
         message = pb.StreamSamplesResponse()
         with memoryview(self._map) as whole, whole[begin : begin + size] as part:
-            message.MergeFromString(cast(bytes, part))  # any buffer will do
+            message.MergeFromString(cast(bytes, part))  # takes any buffer
         return message
 
     def close(self) -> None:
-        """Harmless when closed; so does the collector."""
+        """Frees the memory; harmless when closed. Collecting the object does the same."""
         self._map.close()
         self._close()
 
 
 class SharedCall:
-    """A StreamCall by shared memory, or over the socket where the server does not offer it."""
+    """A StreamCall through shared memory, or over the connection if the server refuses that."""
 
     def __init__(self, stub: Any, query: pb.SampleQuery, **options: Any) -> None:
         """`options` are those of a grpc call."""
@@ -85,14 +86,14 @@ class SharedCall:
         self._requests = queue.SimpleQueue()
         first = pb.StreamSharedSamplesRequest(query=query, memory=self._memory.description())
         self._requests.put(first)
-        self._call = stub.StreamSharedSamples(self._asked(), **options)
-        self._socket: StreamCall | None = None
+        self._call = stub.StreamSharedSamples(self._sent_requests(), **options)
+        self._plain_call: StreamCall | None = None  # in place of a refused shared one
         self._cancelled = False
         self._received = 0
 
     def __next__(self) -> pb.StreamSamplesResponse:
-        if self._socket is not None:
-            return next(self._socket)
+        if self._plain_call is not None:
+            return next(self._plain_call)
         try:
             size = next(self._call).size
         except grpc.RpcError as error:
@@ -101,8 +102,8 @@ class SharedCall:
                 raise
             request = pb.StreamSamplesRequest(query=self._query)
             call: StreamCall = self._stub.StreamSamples(request, **self._options)
-            self._socket = call
-            if self._cancelled:  # by another thread, which saw the call before
+            self._plain_call = call
+            if self._cancelled:  # meanwhile, by another thread, which cancelled self._call
                 call.cancel()
             return next(call)
         except StopIteration:
@@ -118,21 +119,21 @@ class SharedCall:
         """Ends the call."""
         self._cancelled = True
         self._requests.put(None)
-        return bool((self._socket or self._call).cancel())
+        return bool((self._plain_call or self._call).cancel())
 
     def _end(self) -> None:
         self._requests.put(None)
         self._memory.close()
 
-    def _asked(self) -> Iterator[pb.StreamSharedSamplesRequest]:
-        """Runs in a thread of grpc's."""
+    def _sent_requests(self) -> Iterator[pb.StreamSharedSamplesRequest]:
+        """Requests until None is in the queue; runs in one of gRPC's threads."""
         while (request := self._requests.get()) is not None:
             yield request
 
 
 def shared_call(stub: Any, query: pb.SampleQuery, **options: Any) -> StreamCall:
-    """The fastest call there is to a server, which may be on this host."""
-    with contextlib.suppress(OSError, AttributeError):  # no memfd: not Linux, or forbidden
+    """A StreamSamples call, through shared memory where this system and the server have it."""
+    with contextlib.suppress(OSError, AttributeError):  # no memfd_create: not Linux, or forbidden
         return SharedCall(stub, query, **options)
     call: StreamCall = stub.StreamSamples(pb.StreamSamplesRequest(query=query), **options)
     return call

@@ -1,1 +1,1 @@
-"""The wire: protos to queries and back, and how calls end."""
+"""gRPC services: request messages -> queries, samples -> response messages, errors -> statuses."""

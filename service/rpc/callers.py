@@ -1,6 +1,6 @@
-"""Who is calling: checked at the door by bearer token, and named for the limits per client.
+"""Authenticates callers by bearer token, and names them for the limits per client.
 
-A server may know several files of tokens: its callers', and its administrators'.
+There may be two token files: one for callers and one for administrators.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import grpc
 from service.metrics import Metrics
 from service.tokens import Tokens
 
-OPEN_SERVICE = "/grpc.health.v1.Health/"  # probes carry no token
+OPEN_SERVICE = "/grpc.health.v1.Health/"  # needs no token, because probes send none
 _BEARER = re.compile(r"[Bb]earer +(\S+)")
 _PORT = re.compile(r":\d+$")
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
 class Authentication(grpc.aio.ServerInterceptor):
-    """Refuses calls without a valid token, before anything else looks at them."""
+    """Interceptor that refuses calls without a valid token, before any handler runs."""
 
     def __init__(self, tokens: Sequence[Tokens], metrics: Metrics) -> None:
         self._tokens, self._metrics = tokens, metrics
@@ -37,11 +37,11 @@ class Authentication(grpc.aio.ServerInterceptor):
         token = bearer_token(handler_call_details.invocation_metadata)
         if token is None:
             return self._refusing(
-                "no token came; set LABELMINT_TOKEN for labelmint's client, or send the metadata "
-                "authorization: Bearer TOKEN"
+                "the call has no token; set LABELMINT_TOKEN for labelmint's client, or send the "
+                "metadata authorization: Bearer TOKEN"
             )
         if _name_of(token, self._tokens) is None:
-            return self._refusing("the token is none of this server's; ask whoever runs it")
+            return self._refusing("this server does not know the token; ask its operator for one")
         return await continuation(handler_call_details)
 
     def _refusing(self, message: str) -> Handler:
@@ -53,7 +53,7 @@ class Authentication(grpc.aio.ServerInterceptor):
 
 
 def bearer_token(metadata: Iterable[tuple[str, str | bytes]] | None) -> str | None:
-    """The token of the first authorization header, or None."""
+    """Bearer token of the first authorization header, or None."""
     for key, value in metadata or ():
         if key == "authorization" and isinstance(value, str):
             found = _BEARER.fullmatch(value)
@@ -72,5 +72,5 @@ def caller_of(context: grpc.aio.ServicerContext[Any, Any], tokens: Sequence[Toke
 
 
 def _name_of(token: str | None, tokens: Sequence[Tokens]) -> str | None:
-    names = [known.name_of(token) for known in tokens] if token is not None else []
+    names = [file.name_of(token) for file in tokens] if token is not None else []
     return next((name for name in names if name is not None), None)

@@ -1,7 +1,7 @@
-"""How a call begins and ends: bytes to a message, any exception to a status.
+"""Wraps the methods of our services as gRPC handlers: rate limits, errors -> statuses, metrics.
 
-Handlers get and give bytes, so that a request that is no protobuf is the caller's mistake and
-not the library's INTERNAL, and so that responses are serialised off the event loop.
+Methods take and return bytes instead of messages. So a malformed request gets INVALID_ARGUMENT
+instead of gRPC's INTERNAL, and responses can be serialized outside the event loop.
 """
 
 import asyncio
@@ -29,38 +29,39 @@ Request = TypeVar("Request", bound=Message)
 
 _OK = Status(grpc.StatusCode.OK, "", ())
 _log = logging.getLogger(__name__)
-_CANCELLED = Status(grpc.StatusCode.CANCELLED, "", ())  # nobody hears it, but it is counted
+_CANCELLED = Status(grpc.StatusCode.CANCELLED, "", ())  # never sent, only counted
 
 
 class _CallerLeft(Exception):
-    """A message could not be written."""
+    """A message could not be written, because the caller is gone."""
 
 
 @dataclass
 class Call:
-    """One call under way, for its trailers and its metrics."""
+    """One open gRPC call."""
 
-    deadline: float  # on time.monotonic's clock
-    client: str  # who calls, for limits
-    peer: str  # from where, as grpc names it
+    deadline: float  # on time.monotonic's clock; inf without a deadline
+    client: str  # name of the caller for limits, see callers.caller_of
+    peer: str  # address of the caller, as gRPC writes it
     span: Span
     is_admin: Callable[[], bool] = field(default=lambda: False, repr=False)
-    model: str = ""  # name of a served model, once known
-    next_index: int | None = None  # where to resume after the last message sent
+    model: str = ""  # name of the served model, once known; for metrics
+    next_index: int | None = None  # index from which to resume after the last message; a trailer
 
 
 def request_from_bytes(data: bytes, kind: type[Request]) -> Request:
-    """Raises BadRequest."""
+    """Parses a request. Raises BadRequest."""
     request = kind()
     try:
         request.ParseFromString(data)
     except DecodeError as error:
-        raise BadRequest(f"the request is no {kind.DESCRIPTOR.name}: {error}") from error
+        raise BadRequest(f"the request is not a valid {kind.DESCRIPTOR.name}: {error}") from error
     return request
 
 
-class Calls:
-    """Wraps handlers so that every call ends as the table in errors says, and is counted."""
+class CallHandlers:
+    """Makes gRPC handlers whose calls are limited, counted, logged, traced, and end with the
+    status that errors.status_from_error gives."""
 
     def __init__(
         self,
@@ -77,32 +78,32 @@ class Calls:
         self._idle.set()
 
     async def ended(self, timeout_s: float) -> None:
-        """Returns when no call is under way any more, or after the timeout."""
+        """Waits until no call is open, or for the timeout."""
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._idle.wait(), timeout_s)
 
     def unary(
-        self, method: str, behaviour: Callable[[Call, bytes], Awaitable[bytes]]
+        self, method: str, behavior: Callable[[Call, bytes], Awaitable[bytes]]
     ) -> "grpc.RpcMethodHandler[bytes, bytes]":
-        """A call with one answer."""
+        """Handler of a method with one request and one response."""
 
         async def handle(data: bytes, context: Context) -> bytes:
-            answer = b""
-            async with self._ending(method, context) as call:
-                answer = await behaviour(call, data)
-            return answer
+            response = b""
+            async with self._open_call(method, context) as call:
+                response = await behavior(call, data)
+            return response
 
         return grpc.unary_unary_rpc_method_handler(handle)
 
     def stream(
-        self, method: str, behaviour: Callable[[Call, bytes], AsyncGenerator[bytes, None]]
+        self, method: str, behavior: Callable[[Call, bytes], AsyncGenerator[bytes, None]]
     ) -> "grpc.RpcMethodHandler[bytes, bytes]":
-        """A call with many; its trailers tell where to resume."""
+        """Handler of a method with one request and a stream of responses."""
 
         async def handle(data: bytes, context: Context) -> None:
             async with (
-                self._ending(method, context) as call,
-                aclosing(behaviour(call, data)) as messages,
+                self._open_call(method, context) as call,
+                aclosing(behavior(call, data)) as messages,
             ):
                 async for message in messages:
                     await _write(message, context)
@@ -112,14 +113,14 @@ class Calls:
     def exchange(
         self,
         method: str,
-        behaviour: Callable[[Call, AsyncIterator[bytes]], AsyncGenerator[bytes, None]],
+        behavior: Callable[[Call, AsyncIterator[bytes]], AsyncGenerator[bytes, None]],
     ) -> "grpc.RpcMethodHandler[bytes, bytes]":
-        """A call with many requests and many answers."""
+        """Handler of a method with streams of requests and responses."""
 
         async def handle(requests: AsyncIterator[bytes], context: Context) -> None:
             async with (
-                self._ending(method, context) as call,
-                aclosing(behaviour(call, requests)) as messages,
+                self._open_call(method, context) as call,
+                aclosing(behavior(call, requests)) as messages,
             ):
                 async for message in messages:
                     await _write(message, context)
@@ -127,15 +128,15 @@ class Calls:
         return grpc.stream_stream_rpc_method_handler(handle)
 
     async def within(
-        self, call: Call, method: str, behaviour: Callable[[Call], Awaitable[bytes]]
+        self, call: Call, method: str, behavior: Callable[[Call], Awaitable[bytes]]
     ) -> bytes | Status:
-        """One request of an exchange: limited and counted like a call of its own."""
+        """Runs one request of an exchange, limited and counted like a call of its own."""
         own, status = replace(call, model="", next_index=None), _CANCELLED
         try:
             self._check_rate(own.client)
-            answer = await behaviour(own)
+            response = await behavior(own)
             status = _OK
-            return answer
+            return response
         except Exception as error:
             status = status_from_error(error)
             return status
@@ -143,7 +144,7 @@ class Calls:
             self._metrics.count_request(own.model, method, status.code.name)
 
     @asynccontextmanager
-    async def _ending(self, method: str, context: Context) -> AsyncIterator[Call]:
+    async def _open_call(self, method: str, context: Context) -> AsyncIterator[Call]:
         began, status = time.monotonic(), _CANCELLED
         call = self._call(method, context)
         self._active += 1
@@ -166,7 +167,7 @@ class Calls:
 
     def _call(self, method: str, context: Context) -> Call:
         metadata = context.invocation_metadata()
-        request_id.set(request_id_from_metadata(metadata))  # of this task, which is the call's
+        request_id.set(request_id_from_metadata(metadata))  # each call has its own task
         remaining = context.time_remaining()
         return Call(
             deadline=math.inf if remaining is None else time.monotonic() + remaining,
@@ -193,8 +194,7 @@ class Calls:
         wait_s = self._rate.wait_s(client, time.monotonic())
         if wait_s:
             raise Overloaded(
-                f"client {client} calls more often than max_client_requests_per_s allows; try "
-                f"again in {wait_s:.2f} s",
+                f"client {client} exceeds max_client_requests_per_s; try again in {wait_s:.2f} s",
                 wait_s,
             )
 
@@ -202,7 +202,7 @@ class Calls:
 async def _write(message: bytes, context: Context) -> None:
     try:
         await context.write(message)
-    except Exception as error:  # a private class of grpc's; a write fails for no other reason
+    except Exception as error:  # gRPC's exception class is private; only a lost caller causes it
         raise _CallerLeft from error
 
 

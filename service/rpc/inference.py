@@ -1,6 +1,6 @@
-"""inference.GRPCInferenceService: the Open Inference Protocol v2, for clients of its own.
+"""inference.GRPCInferenceService: the Open Inference Protocol v2, for clients such as Triton's.
 
-ModelInfer is GenerateSamples in other words: the same query, engine batches and limits.
+ModelInfer does the same as GenerateSamples, with the same queries, engine batches and limits.
 """
 
 import logging
@@ -12,11 +12,11 @@ from typing import Any
 import grpc
 
 from labelmint import __version__
-from service.errors import Denied, Disabled, Overloaded, Status
+from service.errors import Disabled, Overloaded, PermissionDenied, Status
 from service.metrics import Metrics
 from service.models import ServedModel
 from service.rpc import inference_messages as messages
-from service.rpc.calls import Call, Calls, request_from_bytes
+from service.rpc.calls import Call, CallHandlers, request_from_bytes
 from service.rpc.inference_description import (
     BACKEND,
     config_from_model,
@@ -26,9 +26,9 @@ from service.rpc.inference_description import (
 from service.rpc.inference_exchange import Exchange
 from service.rpc.inference_messages import SERVICE
 from service.rpc.inference_request import check_version, inference_from_request
-from service.rpc.inference_response import refusal_for_stream, response_from_chunk
+from service.rpc.inference_response import error_response, response_from_message
 from service.rpc.repository_control import RepositoryControl
-from service.rpc.serving import Serving, check_not_spent
+from service.rpc.serving import Serving, check_not_exhausted
 
 __all__ = ["SERVICE", "InferenceService"]
 
@@ -37,23 +37,23 @@ _log = logging.getLogger(__name__)
 
 
 class InferenceService:
-    """Answers calls from what is served; other methods of the protocol are UNIMPLEMENTED."""
+    """The methods of the protocol; those that are missing here answer UNIMPLEMENTED."""
 
     def __init__(
         self,
         serving: Serving,
-        calls: Calls,
+        calls: CallHandlers,
         metrics: Metrics,
         control: RepositoryControl | None,
         ready: Callable[[], bool],
     ) -> None:
-        """Without `control` nobody loads or unloads."""
+        """`control` None disables loading and unloading; `ready` tells whether calls are served."""
         self._serving, self._calls, self._metrics = serving, calls, metrics
         self._control, self._ready = control, ready
-        self._exchanges: Counter[str] = Counter()  # open ones, by client
+        self._exchanges: Counter[str] = Counter()  # open ModelStreamInfer calls by client
 
     def handler(self) -> grpc.GenericRpcHandler:
-        """To be added to a server."""
+        """gRPC handler of all methods, to be added to a server."""
         unary = {
             "ServerLive": self.server_live,
             "ServerReady": self.server_ready,
@@ -73,12 +73,12 @@ class InferenceService:
         return grpc.method_handlers_generic_handler(SERVICE, handlers)
 
     async def server_live(self, call: Call, data: bytes) -> bytes:
-        """ServerLiveResponse: it answers, so it lives."""
+        """ServerLiveResponse: always live, since it can answer."""
         request_from_bytes(data, messages.ServerLiveRequest)
         return _bytes(messages.ServerLiveResponse(live=True))
 
     async def server_ready(self, call: Call, data: bytes) -> bytes:
-        """ServerReadyResponse, as the health service says."""
+        """ServerReadyResponse: the same as the health service."""
         request_from_bytes(data, messages.ServerReadyRequest)
         return _bytes(messages.ServerReadyResponse(ready=self._ready()))
 
@@ -91,7 +91,7 @@ class InferenceService:
         return _bytes(response)
 
     async def model_ready(self, call: Call, data: bytes) -> bytes:
-        """ModelReadyResponse; no for a model that there is not."""
+        """ModelReadyResponse: false for an unknown model or version."""
         request = request_from_bytes(data, messages.ModelReadyRequest)
         model = self._serving.repository.models.get(request.name)
         ready = (
@@ -112,7 +112,7 @@ class InferenceService:
         return _bytes(config_from_model(self._model(call, request.name, request.version)))
 
     async def model_statistics(self, call: Call, data: bytes) -> bytes:
-        """ModelStatisticsResponse, of all models where none is named."""
+        """ModelStatisticsResponse: for one model, or for all if none is named."""
         request = request_from_bytes(data, messages.ModelStatisticsRequest)
         self._serving.check()
         models = list(self._serving.repository.models.values())
@@ -121,14 +121,14 @@ class InferenceService:
         return _bytes(statistics_from_metrics(models, self._metrics.registry))
 
     async def model_infer(self, call: Call, data: bytes) -> bytes:
-        """ModelInferResponse."""
+        """ModelInferResponse: the requested samples."""
         request = request_from_bytes(data, messages.ModelInferRequest)
         return await self._infer(call, request, streamed=False)
 
     async def model_stream_infer(
         self, call: Call, requests: AsyncIterator[bytes]
     ) -> AsyncGenerator[bytes, None]:
-        """ModelStreamInferResponses, one for each request."""
+        """ModelStreamInferResponses: one per request, in the order of the requests."""
         self._check_exchanges(call.client)
         exchange = Exchange(partial(self._answer, call))
         self._exchanges[call.client] += 1
@@ -138,10 +138,10 @@ class InferenceService:
                     yield message
         finally:
             self._exchanges[call.client] -= 1
-            self._exchanges += Counter()  # forgets clients that have none
+            self._exchanges += Counter()  # removes clients with no open call
 
     async def repository_index(self, call: Call, data: bytes) -> bytes:
-        """RepositoryIndexResponse: what is or was served, or could not be."""
+        """RepositoryIndexResponse: all models that are or were served, or failed to load."""
         request = request_from_bytes(data, messages.RepositoryIndexRequest)
         self._serving.check()
         response = messages.RepositoryIndexResponse()
@@ -164,7 +164,7 @@ class InferenceService:
         return _bytes(messages.RepositoryModelLoadResponse())
 
     async def repository_model_unload(self, call: Call, data: bytes) -> bytes:
-        """RepositoryModelUnloadResponse, once no new call finds the model."""
+        """RepositoryModelUnloadResponse, once new calls for the model are refused."""
         control = self._control_for(call)
         request = request_from_bytes(data, messages.RepositoryModelUnloadRequest)
         _log.info("%s unloads model %.100r", call.client, request.model_name)
@@ -172,26 +172,27 @@ class InferenceService:
         return _bytes(messages.RepositoryModelUnloadResponse())
 
     def _check_exchanges(self, client: str) -> None:
-        """Its requests are admitted one by one; an idle call, too, takes a place."""
+        """Limits the open ModelStreamInfer calls, idle ones included. (Each of their requests is
+        also admitted on its own.) Raises Overloaded."""
         limits = self._serving.limits
-        for counted, most, name in (
+        for count, limit, name in (
             (self._exchanges[client], limits.max_client_streams, "max_client_streams"),
             (self._exchanges.total(), limits.max_streams, "max_streams"),
         ):
-            if counted >= most:
+            if count >= limit:
                 raise Overloaded(
-                    f"{counted} ModelStreamInfer calls are open, {name} is {most}; end one first"
+                    f"{count} ModelStreamInfer calls are open, {name} is {limit}; end one first"
                 )
 
     def _control_for(self, call: Call) -> RepositoryControl:
-        """Raises Disabled, Denied, NotServing."""
+        """Raises Disabled, PermissionDenied, NotServing."""
         if self._control is None:
             raise Disabled(
-                "models are not loaded by calls here; start the server with --admin-token-file"
+                "this server does not load models by calls; start it with --admin-token-file"
             )
         if not call.is_admin():
-            raise Denied(
-                "this call is for administrators; send one of their tokens as metadata "
+            raise PermissionDenied(
+                "this call is for administrators; send a token of --admin-token-file as metadata "
                 "authorization: Bearer TOKEN"
             )
         self._serving.check()
@@ -208,15 +209,16 @@ class InferenceService:
         query, samples = inference.query, inference.samples
         async with self._serving.stream(call, query, model, samples) as stream:
             await stream.wait_complete()
-            check_not_spent(stream)
-            chunk = stream.rest()
-            made = partial(response_from_chunk, chunk, inference, model, streamed)
-            message = await self._serving.encoded(stream, chunk.size, made)
-            model.sent(stream, chunk, len(message))
-            return message
+            check_not_exhausted(stream)
+            message = stream.rest()
+            encode = partial(response_from_message, message, inference, model, streamed)
+            data = await self._serving.encoded(stream, message.size, encode)
+            model.sent(stream, message, len(data))
+            return data
 
     async def _answer(self, call: Call, data: bytes) -> bytes:
-        """One response of a stream; whatever is wrong with its request is said in it."""
+        """The response to one request of a stream; an error of the request becomes its
+        error_message."""
         request_id = model_name = ""
 
         async def infer(own: Call) -> bytes:
@@ -225,11 +227,11 @@ class InferenceService:
             request_id, model_name = request.id[:256], request.model_name[:256]
             return await self._infer(own, request, streamed=True)
 
-        answer = await self._calls.within(call, "ModelInfer", infer)
-        if isinstance(answer, Status):
-            words = f"{answer.code.name}: {answer.message}"
-            return refusal_for_stream(words, request_id, model_name)
-        return answer
+        response = await self._calls.within(call, "ModelInfer", infer)
+        if isinstance(response, Status):
+            message = f"{response.code.name}: {response.message}"
+            return error_response(message, request_id, model_name)
+        return response
 
 
 def _bytes(message: Any) -> bytes:

@@ -1,4 +1,4 @@
-"""A served model -> its metadata, configuration and statistics, as the protocol has them."""
+"""A served model -> its metadata, configuration and statistics in the Open Inference Protocol."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from service.rpc.inference_messages import (
     ModelMetadataResponse,
     ModelStatisticsResponse,
 )
-from service.rpc.inference_tensors import Tensor, inputs_of_generator, outputs_of_model
+from service.rpc.inference_tensors import TensorSpec, inputs_of_generator, outputs_of_model
 
 BACKEND = "labelmint"
 
@@ -34,7 +34,7 @@ def metadata_from_model(model: ServedModel) -> Any:
 
 
 def config_from_model(model: ServedModel) -> Any:
-    """ModelConfigResponse; max_batch_size 0 says that shapes name the samples' axis themselves."""
+    """ModelConfigResponse; max_batch_size is 0, which means that shapes include the batch axis."""
     response = ModelConfigResponse()
     config = response.config
     config.name, config.backend = model.name, BACKEND
@@ -48,9 +48,10 @@ def config_from_model(model: ServedModel) -> Any:
 
 
 def statistics_from_metrics(models: list[ServedModel], registry: CollectorRegistry) -> Any:
-    """ModelStatisticsResponse: the metrics of these names, over all services and versions.
+    """ModelStatisticsResponse of these models, over both services and all versions of a name.
 
-    A success is a message of samples, from when its first one began to wait until it was sent.
+    A success is one message of samples, timed from when its first sample began to wait until it
+    was sent.
     """
     totals: dict[tuple[str, str], float] = {}
     for family in registry.collect():
@@ -84,8 +85,9 @@ def _add_statistics(
     ):
         field.count = int(total(f"{histogram}_count"))
         field.ns = int(total(f"{histogram}_sum") * 1e9)
-    statistics.inference_stats.fail.count = int(total("requests_total"))  # those not OK
+    # The totals leave out requests with code OK.
+    statistics.inference_stats.fail.count = int(total("requests_total"))
 
 
-def _data_type(tensor: Tensor) -> int:
+def _data_type(tensor: TensorSpec) -> int:
     return int(DATA_TYPES[f"TYPE_{tensor.datatype}"].number)

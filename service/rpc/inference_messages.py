@@ -1,7 +1,7 @@
-"""The messages of the Open Inference Protocol, from the descriptors that protos/generate.py wrote.
+"""Message classes of the Open Inference Protocol, made from inference.binpb (protos/generate.py).
 
-They are made in a pool of their own and not by generated modules: those would register the
-package `inference` in protobuf's one default pool, where Triton's client registers it too.
+They use their own descriptor pool. Generated modules would register the package `inference` in
+protobuf's default pool, where Triton's client registers it too.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ SERVICE = f"{PACKAGE}.GRPCInferenceService"
 
 
 def pool_with_messages() -> DescriptorPool:
-    """The descriptors of every service of this server, for reflection."""
+    """Descriptors of all services of this server, for gRPC reflection."""
     pool = DescriptorPool()
     for module in (health_pb2, reflection_pb2, label_service_pb2):
         pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)
@@ -41,7 +41,7 @@ def _pool() -> DescriptorPool:
     return pool
 
 
-def _message(name: str) -> Any:  # a class; nothing describes it to a type checker
+def _message(name: str) -> Any:  # a message class, unknown to type checkers
     return message_factory.GetMessageClass(_POOL.FindMessageTypeByName(f"{PACKAGE}.{name}"))
 
 

@@ -1,4 +1,4 @@
-"""ModelInferRequest -> a query like any other, with every refusal naming value, limit and fix."""
+"""ModelInferRequest -> a checked Query, the same as for a SampleQuery of LabelService."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from labelmint.codec import OUTPUTS
 from labelmint.v1 import label_service_pb2 as pb
-from service.config import Limits
+from service.config import ServerLimits
 from service.errors import BadRequest, UnknownModel
 from service.models import ServedModel
 from service.query import Query
@@ -16,39 +16,42 @@ from service.rpc.inference_tensors import (
     INDEX,
     SEED,
     SPACES,
-    Tensor,
+    TensorSpec,
     inputs_of_generator,
     own_name,
     wire_name,
 )
 from service.rpc.query import bounded_query_from_proto
 
-MAX_ID_CHARACTERS = 256  # it is sent back
+MAX_ID_CHARACTERS = 256  # of a request's id, which the response repeats
 PSI, CUTOFF, CLASS = "truncation_psi", "truncation_cutoff", "class_index"
-VIEW = "view"  # of the view bank, for all samples
-# Triton's clients may send it; there is one response to a request, and it says that it is final.
+VIEW = "view"  # code of the view bank, for all samples
+# Parameter that Triton's clients may send. It has no effect, because each request has exactly one
+# response, which is marked as final.
 _FINAL = "triton_enable_empty_final_response"
-_SETS = f"send one of {', '.join(SPACES)}, or {INDEX} with or without {SEED}"
+_INPUT_HINT = f"send one of {', '.join(SPACES)}, or {INDEX} with or without {SEED}"
 
 Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class Inference:
-    """A checked request."""
+    """A checked ModelInferRequest."""
 
     id: str
     query: Query
-    samples: int
-    outputs: tuple[str, ...]  # in the protocol's words and the caller's order
-    order: NDArray[np.intp] | None  # which of the query's samples each row is; None: its own
+    samples: int  # number of samples
+    outputs: tuple[str, ...]  # names in the protocol, in the caller's order
+    order: NDArray[np.intp] | None  # sample of the query for each response row; None: unchanged
 
 
-def inference_from_request(request: Any, model: ServedModel, limits: Limits) -> Inference:
-    """Raises ServiceError, SamplingError."""
+def inference_from_request(request: Any, model: ServedModel, limits: ServerLimits) -> Inference:
+    """Checks a request. Raises ServiceError, SamplingError."""
     check_version(request.model_version, model)
     if len(request.id) > MAX_ID_CHARACTERS:
-        raise BadRequest(f"id has {len(request.id)} characters; it may have {MAX_ID_CHARACTERS}")
+        raise BadRequest(
+            f"id has {len(request.id)} characters; it may have at most {MAX_ID_CHARACTERS}"
+        )
     arrays = _arrays(request, inputs_of_generator(model.bundle.manifest.generator), limits)
     proto = pb.SampleQuery(
         sampling=_sampling(request, arrays),
@@ -64,23 +67,25 @@ def inference_from_request(request: Any, model: ServedModel, limits: Limits) -> 
 
 
 def check_version(version: str, model: ServedModel) -> None:
-    """A model's one version is its bundle_id. Raises UnknownModel."""
+    """Checks a model's version, which is its bundle_id. Raises UnknownModel."""
     bundle_id = model.bundle.manifest.bundle_id
     if version not in ("", bundle_id):
         raise UnknownModel(
-            f"version is {version[:100]!r}, {model.name} is served from {bundle_id}; leave the "
-            "version out to take what is served"
+            f"version is {version[:100]!r}; {model.name} has version {bundle_id}: use this one or "
+            "leave the version out"
         )
 
 
 def _add_source(proto: pb.SampleQuery, arrays: Arrays) -> NDArray[np.intp] | None:
-    """Says what the samples are made of; returns the order that the caller wants them in."""
-    given = [name for name in (*SPACES, INDEX) if name in arrays]
-    if len(given) != 1:
-        raise BadRequest(f"inputs has {', '.join(given) or 'no source of samples'}; {_SETS}")
-    name, array = given[0], arrays[given[0]]
+    """Adds indices or latents to the query. Returns the sample of the query for each row of the
+    response: indices are sorted and unique in a query, but not in a request."""
+    sources = [name for name in (*SPACES, INDEX) if name in arrays]
+    if len(sources) != 1:
+        found = ", ".join(sources) or f"none of {', '.join((*SPACES, INDEX))}"
+        raise BadRequest(f"inputs has {found}; {_INPUT_HINT}")
+    name, array = sources[0], arrays[sources[0]]
     if name != INDEX and SEED in arrays:
-        raise BadRequest(f"inputs has {SEED} and {name}; {SEED} goes with {INDEX} alone")
+        raise BadRequest(f"inputs has {SEED} and {name}; {SEED} is only allowed with {INDEX}")
     if name == INDEX:
         indices, order = np.unique(array, return_inverse=True)
         proto.indices.extend(indices.tolist())
@@ -92,7 +97,7 @@ def _add_source(proto: pb.SampleQuery, arrays: Arrays) -> NDArray[np.intp] | Non
     return None
 
 
-def _arrays(request: Any, tensors: dict[str, Tensor], limits: Limits) -> Arrays:
+def _arrays(request: Any, tensors: dict[str, TensorSpec], limits: ServerLimits) -> Arrays:
     raw = request.raw_input_contents
     if raw and len(raw) != len(request.inputs):
         raise BadRequest(
@@ -103,7 +108,7 @@ def _arrays(request: Any, tensors: dict[str, Tensor], limits: Limits) -> Arrays:
     for position, given in enumerate(request.inputs):
         name = given.name
         if name not in tensors:
-            raise BadRequest(f"inputs has {name[:100]!r}; it may have {', '.join(tensors)}")
+            raise BadRequest(f"inputs has {name[:100]!r}; it may only have {', '.join(tensors)}")
         if name in arrays:
             raise BadRequest(f"inputs has {name} twice; send it once")
         _check_no_parameters(f"inputs {name}", given.parameters)
@@ -113,7 +118,7 @@ def _arrays(request: Any, tensors: dict[str, Tensor], limits: Limits) -> Arrays:
     return arrays
 
 
-def _check_tensor(given: Any, tensor: Tensor, limits: Limits) -> None:
+def _check_tensor(given: Any, tensor: TensorSpec, limits: ServerLimits) -> None:
     name, shape = given.name, list(given.shape)
     if given.datatype != tensor.datatype:
         raise BadRequest(f"{name} is {given.datatype[:20]!r}; it must be {tensor.datatype}")
@@ -122,38 +127,38 @@ def _check_tensor(given: Any, tensor: Tensor, limits: Limits) -> None:
     )
     if not fits:
         raise BadRequest(
-            f"{name} has shape {shape[:10]}; this model takes {list(tensor.shape)}, where -1 is "
-            "the number of samples"
+            f"{name} has shape {shape[:10]}; it must be {list(tensor.shape)}, where -1 is the "
+            "number of samples"
         )
-    most = limits.max_explicit_indices if name == INDEX else limits.max_explicit_rows
-    if not 1 <= shape[0] <= most:
+    limit = limits.max_explicit_indices if name == INDEX else limits.max_explicit_rows
+    if not 1 <= shape[0] <= limit:
         raise BadRequest(
-            f"{name} has {shape[0]} rows; it must be 1 to {most}, send more in several requests"
+            f"{name} has {shape[0]} rows; it must have 1 to {limit}, send more in several requests"
         )
 
 
-def _array(given: Any, tensor: Tensor, raw: bytes | None) -> NDArray[Any]:
+def _array(given: Any, tensor: TensorSpec, raw: bytes | None) -> NDArray[Any]:
     name, shape = given.name, tuple(given.shape)
     if raw is not None:
         if given.HasField("contents"):
             raise BadRequest(f"{name} has contents beside raw_input_contents; send one of them")
-        wanted = int(np.prod(shape)) * tensor.dtype.itemsize
-        if len(raw) != wanted:
-            raise BadRequest(f"{name} has {len(raw)} raw bytes; shape {list(shape)} has {wanted}")
+        needed = int(np.prod(shape)) * tensor.dtype.itemsize
+        if len(raw) != needed:
+            raise BadRequest(f"{name} has {len(raw)} raw bytes; shape {list(shape)} needs {needed}")
         array = np.frombuffer(raw, tensor.dtype.newbyteorder("<")).astype(tensor.dtype, copy=False)
     else:
         field = "fp32_contents" if tensor.datatype == "FP32" else "uint64_contents"
         array = np.array(getattr(given.contents, field), tensor.dtype)
         if len(array) != np.prod(shape):
             raise BadRequest(
-                f"{name} has {len(array)} values in {field}; shape {list(shape)} has "
-                f"{int(np.prod(shape))}, send them there or in raw_input_contents"
+                f"{name} has {len(array)} values in {field}; shape {list(shape)} needs "
+                f"{int(np.prod(shape))}, there or in raw_input_contents"
             )
     array = array.reshape(shape)
     finite = np.isfinite(array).reshape(len(array), -1).all(axis=1)
     if not finite.all():
         row = int(np.flatnonzero(~finite)[0])
-        raise BadRequest(f"{name} has values in row {row} that are not finite; every one must be")
+        raise BadRequest(f"{name} has NaN or infinite values in row {row}; all must be finite")
     return array
 
 
@@ -168,26 +173,29 @@ def _sampling(request: Any, arrays: Arrays) -> pb.SamplingOptions:
             sampling.view, sampling.view_mode = _count(name, parameter), pb.VIEW_MODE_FIXED
         elif name != _FINAL:
             raise BadRequest(
-                f"parameters has {name[:100]!r}; it may have {PSI}, {CUTOFF}, {CLASS} and {VIEW}"
+                f"parameters has {name[:100]!r}; it may only have {PSI}, {CUTOFF}, {CLASS} and "
+                f"{VIEW}"
             )
     return sampling
 
 
 def _number(name: str, parameter: Any) -> float:
-    """A number, or text that says one: Triton's client sends no fractions otherwise."""
+    """A number, or text such as "0.7": Triton's client can send fractions only as text."""
     kind = parameter.WhichOneof("parameter_choice")
     value: Any = getattr(parameter, kind) if kind else None
     try:
         return float("" if isinstance(value, (bool, type(None))) else value)
     except ValueError:
         text = f"{value!r}"[:100]
-        raise BadRequest(f"parameter {name} is {text}; it must be a number, or its text") from None
+        raise BadRequest(
+            f"parameter {name} is {text}; it must be a number or a number as text"
+        ) from None
 
 
 def _count(name: str, parameter: Any) -> int:
     number = _number(name, parameter)
     if not 0 <= number < 1 << 32 or number != int(number):
-        raise BadRequest(f"parameter {name} is {number:g}; it must be a whole number from 0 on")
+        raise BadRequest(f"parameter {name} is {number:g}; it must be an integer in [0, 2^32)")
     return int(number)
 
 
@@ -197,9 +205,9 @@ def _output_names(request: Any) -> list[str]:
     for output in request.outputs:
         name = output.name
         if name not in known:
-            raise BadRequest(f"outputs has {name[:100]!r}; each is one of {', '.join(known)}")
+            raise BadRequest(f"outputs has {name[:100]!r}; it may only have {', '.join(known)}")
         if name in names:
-            raise BadRequest(f"outputs has {name} twice; ask for it once")
+            raise BadRequest(f"outputs has {name} twice; send it once")
         _check_no_parameters(f"outputs {name}", output.parameters)
         names.append(name)
     return names
@@ -208,6 +216,6 @@ def _output_names(request: Any) -> list[str]:
 def _check_no_parameters(where: str, parameters: Any) -> None:
     for name in parameters:
         raise BadRequest(
-            f"{where} has parameter {name[:100]!r}; it must have none, shared memory and "
-            "classification are not supported"
+            f"{where} has parameter {name[:100]!r}; leave it out: shared memory and classification "
+            "are not supported"
         )

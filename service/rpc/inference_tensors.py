@@ -1,4 +1,4 @@
-"""Names, datatypes and shapes of a model's inputs and outputs, in the protocol's words."""
+"""Names, datatypes and shapes of a model's inputs and outputs in the Open Inference Protocol."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from labelmint.v1 import label_service_pb2 as pb
 from service.batch import W
 from service.models import ServedModel
 
-WS = "ws"  # the protocol's name, and the graph's, of what LabelService calls w
+WS = "ws"  # name of w+ here and in the graph; the output is called "w" in LabelService
 SEED, INDEX = "seed", "index"
 SPACES = {"z": pb.LATENT_SPACE_Z, "w": pb.LATENT_SPACE_W, WS: pb.LATENT_SPACE_W_PLUS}
 DATATYPES = {
@@ -22,42 +22,42 @@ DATATYPES = {
 
 
 @dataclass(frozen=True)
-class Tensor:
-    """An input or output."""
+class TensorSpec:
+    """Dtype and shape of an input or output."""
 
     dtype: np.dtype[np.generic]
-    shape: tuple[int, ...]  # -1: the samples
+    shape: tuple[int, ...]  # -1 is the number of samples
 
     @property
     def datatype(self) -> str:
         return DATATYPES[self.dtype]
 
 
-def inputs_of_generator(generator: Generator) -> dict[str, Tensor]:
-    """All of them are optional: a request brings one of z, w and ws, or index and maybe seed."""
+def inputs_of_generator(generator: Generator) -> dict[str, TensorSpec]:
+    """Inputs that a request may have: one of z, w and ws, or index with or without seed."""
     floats, integers = np.dtype(np.float32), np.dtype(np.uint64)
     return {
-        "z": Tensor(floats, (-1, generator.z_dim)),
-        "w": Tensor(floats, (-1, generator.w_dim)),
-        WS: Tensor(floats, (-1, generator.num_ws, generator.w_dim)),
-        SEED: Tensor(integers, (1,)),
-        INDEX: Tensor(integers, (-1,)),
+        "z": TensorSpec(floats, (-1, generator.z_dim)),
+        "w": TensorSpec(floats, (-1, generator.w_dim)),
+        WS: TensorSpec(floats, (-1, generator.num_ws, generator.w_dim)),
+        SEED: TensorSpec(integers, (1,)),
+        INDEX: TensorSpec(integers, (-1,)),
     }
 
 
-def outputs_of_model(model: ServedModel) -> dict[str, Tensor]:
-    """What can be asked for."""
+def outputs_of_model(model: ServedModel) -> dict[str, TensorSpec]:
+    """Outputs that a request may ask for."""
     return {
-        wire_name(name): Tensor(spec.dtype, (-1, *spec.extents))
+        wire_name(name): TensorSpec(spec.dtype, (-1, *spec.extents))
         for name, spec in model.outputs.items()
     }
 
 
 def wire_name(name: str) -> str:
-    """An output's name in the protocol."""
+    """An output's name in LabelService -> its name in the protocol."""
     return WS if name == W else name
 
 
 def own_name(name: str) -> str:
-    """An output's name on this side."""
+    """An output's name in the protocol -> its name in LabelService."""
     return W if name == WS else name

@@ -1,4 +1,4 @@
-"""A served model -> its description on the wire."""
+"""A served model -> its description on the wire, a pb.Model."""
 
 import msgspec
 
@@ -11,7 +11,7 @@ from service.models import ServedModel
 
 
 def proto_from_model(model: ServedModel) -> pb.Model:
-    """Everything a client can know beforehand."""
+    """Everything a client can know before it asks for samples."""
     manifest = model.bundle.manifest
     generator, labels = manifest.generator, manifest.labels
     specs = model.outputs

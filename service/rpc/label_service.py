@@ -1,4 +1,4 @@
-"""labelmint.v1.LabelService: its calls."""
+"""The calls of labelmint.v1.LabelService: bytes of requests -> bytes of responses."""
 
 import asyncio
 import time
@@ -8,28 +8,28 @@ from functools import partial
 import grpc
 
 from labelmint.v1 import label_service_pb2 as pb
-from service.delivery import Chunk, Stream
-from service.encoding import message_from_chunk, parts_from_chunk
-from service.errors import BadRequest, Unmet
+from service.delivery import Message, Stream
+from service.encoding import bytes_from_message, parts_from_message
+from service.errors import BadRequest, FailedPrecondition
 from service.lifetime import Lifetime
-from service.rpc.calls import Call, Calls, request_from_bytes
+from service.rpc.calls import Call, CallHandlers, request_from_bytes
 from service.rpc.info import proto_from_model
 from service.rpc.query import bounded_query_from_proto, query_from_proto
 from service.rpc.sampling import options_from_proto, threshold_from_fraction
-from service.rpc.serving import Serving, check_not_spent
+from service.rpc.serving import Serving, check_not_exhausted
 from service.shared_memory import Slots, opened_slots
 
 SERVICE: str = pb.DESCRIPTOR.services_by_name["LabelService"].full_name
 
 
 class LabelService:
-    """Answers calls from what is served."""
+    """Answers calls with samples and descriptions of the served models."""
 
-    def __init__(self, serving: Serving, calls: Calls, shares_memory: bool) -> None:
+    def __init__(self, serving: Serving, calls: CallHandlers, shares_memory: bool) -> None:
         self._serving, self._calls, self._shares_memory = serving, calls, shares_memory
 
     def handler(self) -> grpc.GenericRpcHandler:
-        """To be added to a server."""
+        """The calls by name, for a gRPC server."""
         calls = self._calls
         return grpc.method_handlers_generic_handler(
             SERVICE,
@@ -44,34 +44,35 @@ class LabelService:
             },
         )
 
-    async def stream_samples(self, call: Call, data: bytes) -> AsyncGenerator[bytes, None]:
-        """Messages of StreamSamples."""
-        proto = request_from_bytes(data, pb.StreamSamplesRequest).query
+    async def stream_samples(self, call: Call, request: bytes) -> AsyncGenerator[bytes, None]:
+        """Yields serialized StreamSamplesResponses."""
+        proto = request_from_bytes(request, pb.StreamSamplesRequest).query
         model = self._serving.model(call, proto.model)
         query = query_from_proto(proto, model, self._serving.limits)
         call.next_index = query.plan.next_index(query.plan.first)
         async with self._serving.stream(call, query, model) as stream:
             lifetime = self._lifetime(call.next_index)
             with self._serving.stopping(stream.stop):
-                while chunk := await stream.next_chunk(query.samples_per_message):
-                    message = await self._encoded(chunk, stream)
-                    yield message
-                    call.next_index = chunk.next_index
-                    model.sent(stream, chunk, len(message))
-                    lifetime.check(stream, chunk, time.monotonic())
-            check_not_spent(stream)
+                while message := await stream.next_message(query.samples_per_message):
+                    data = await self._encoded(message, stream)
+                    yield data
+                    call.next_index = message.next_index
+                    model.sent(stream, message, len(data))
+                    lifetime.check(stream, message, time.monotonic())
+            check_not_exhausted(stream)
 
     async def stream_shared_samples(
         self, call: Call, requests: AsyncIterator[bytes]
     ) -> AsyncGenerator[bytes, None]:
-        """Places of messages that are written to the client's memory."""
+        """Writes messages to the client's memory; yields their sizes, serialized."""
         if not self._shares_memory:
-            raise Unmet("this server shares no memory; use StreamSamples, or start it with "
-                        "--shared-memory")  # fmt: skip
-        asked = _shared_requests(requests)
-        first = await anext(asked, None)
+            raise FailedPrecondition(
+                "this server shares no memory; use StreamSamples, or start it with --shared-memory"
+            )
+        parsed = _parsed_requests(requests)
+        first = await anext(parsed, None)
         if first is None:
-            raise BadRequest("there is no request; the first one has query and memory")
+            raise BadRequest("there is no request; the first one must have query and memory")
         model = self._serving.model(call, first.query.model)
         query = query_from_proto(first.query, model, self._serving.limits)
         call.next_index = query.plan.next_index(query.plan.first)
@@ -83,49 +84,49 @@ class LabelService:
                     slots.stop(error)
 
                 lifetime = self._lifetime(call.next_index)
-                following = asyncio.create_task(slots.follow(asked))
+                following = asyncio.create_task(slots.follow(parsed))
                 try:
                     with self._serving.stopping(stop):
-                        while chunk := await stream.next_chunk(query.samples_per_message):
-                            await slots.free()
-                            size = await self._written(chunk, stream, slots)
+                        while message := await stream.next_message(query.samples_per_message):
+                            await slots.wait_free()
+                            size = await self._written(message, stream, slots)
                             response = pb.StreamSharedSamplesResponse(size=size)
                             yield bytes(response.SerializeToString())
-                            call.next_index = chunk.next_index
-                            model.sent(stream, chunk, size)
-                            lifetime.check(stream, chunk, time.monotonic())
+                            call.next_index = message.next_index
+                            model.sent(stream, message, size)
+                            lifetime.check(stream, message, time.monotonic())
                 finally:
                     following.cancel()
-                check_not_spent(stream)
+                check_not_exhausted(stream)
 
-    async def generate_samples(self, call: Call, data: bytes) -> bytes:
-        """The one message of GenerateSamples."""
-        proto = request_from_bytes(data, pb.GenerateSamplesRequest).query
+    async def generate_samples(self, call: Call, request: bytes) -> bytes:
+        """A serialized GenerateSamplesResponse with all samples."""
+        proto = request_from_bytes(request, pb.GenerateSamplesRequest).query
         model = self._serving.model(call, proto.model)
-        query, most = bounded_query_from_proto(proto, model, self._serving.limits)
-        async with self._serving.stream(call, query, model, most) as stream:
+        query, max_samples = bounded_query_from_proto(proto, model, self._serving.limits)
+        async with self._serving.stream(call, query, model, max_samples) as stream:
             await stream.wait_complete()
-            check_not_spent(stream)
-            chunk = stream.rest()
-            message = await self._encoded(chunk, stream)
-            model.sent(stream, chunk, len(message))
-            return message
+            check_not_exhausted(stream)
+            message = stream.rest()
+            data = await self._encoded(message, stream)
+            model.sent(stream, message, len(data))
+            return data
 
-    async def list_models(self, call: Call, data: bytes) -> bytes:
-        """ListModelsResponse."""
-        request_from_bytes(data, pb.ListModelsRequest)
+    async def list_models(self, call: Call, request: bytes) -> bytes:
+        """A serialized ListModelsResponse."""
+        request_from_bytes(request, pb.ListModelsRequest)
         self._serving.check()
         models = [proto_from_model(model) for model in self._serving.repository.models.values()]
         return bytes(pb.ListModelsResponse(models=models).SerializeToString())
 
-    async def get_model(self, call: Call, data: bytes) -> bytes:
-        """GetModelResponse."""
-        request = request_from_bytes(data, pb.GetModelRequest)
-        model = self._serving.model(call, request.model)
-        options = options_from_proto(request.sampling, model.bundle)
+    async def get_model(self, call: Call, request: bytes) -> bytes:
+        """A serialized GetModelResponse."""
+        proto = request_from_bytes(request, pb.GetModelRequest)
+        model = self._serving.model(call, proto.model)
+        options = options_from_proto(proto.sampling, model.bundle)
         response = pb.GetModelResponse(model=proto_from_model(model))
-        if request.keep_fraction != 0:
-            fraction = request.keep_fraction
+        if proto.keep_fraction != 0:
+            fraction = proto.keep_fraction
             response.max_uncertainty = float(
                 threshold_from_fraction(fraction, "", model.bundle, options)
             )
@@ -134,19 +135,21 @@ class LabelService:
     def _lifetime(self, next_index: int) -> Lifetime:
         return Lifetime(self._serving.max_stream_age_s, next_index, time.monotonic())
 
-    async def _written(self, chunk: Chunk, stream: Stream, slots: Slots) -> int:
-        def write() -> int:
-            return slots.write(parts_from_chunk(chunk, stream.query))
-
-        return await self._serving.encoded(stream, chunk.size, write)
-
-    async def _encoded(self, chunk: Chunk, stream: Stream) -> bytes:
+    async def _encoded(self, message: Message, stream: Stream) -> bytes:
         return await self._serving.encoded(
-            stream, chunk.size, partial(message_from_chunk, chunk, stream.query)
+            stream, message.size, partial(bytes_from_message, message, stream.query)
         )
 
+    async def _written(self, message: Message, stream: Stream, slots: Slots) -> int:
+        """Encodes a message into the next slot; its size in bytes."""
 
-async def _shared_requests(
+        def write() -> int:
+            return slots.write(parts_from_message(message, stream.query))
+
+        return await self._serving.encoded(stream, message.size, write)
+
+
+async def _parsed_requests(
     requests: AsyncIterator[bytes],
 ) -> AsyncIterator[pb.StreamSharedSamplesRequest]:
     async for data in requests:

@@ -1,4 +1,4 @@
-"""Latents that a request brings -> checked float32 rows."""
+"""Latents in a request -> checked float32 rows."""
 
 import math
 
@@ -23,11 +23,11 @@ _CODECS = (pb.CODEC_UNSPECIFIED, pb.CODEC_RAW, pb.CODEC_ZSTD)
 def latents_from_proto(
     proto: pb.ExplicitLatents, generator: Generator, max_rows: int
 ) -> LatentRows:
-    """Nothing is decoded before its size is known. Raises BadRequest."""
+    """Checks and decodes latents; the decoded size is checked first. Raises BadRequest."""
     if proto.space not in _SPACES:
         raise BadRequest(
-            f"latents.space is {proto.space}; it is one of {', '.join(map(str, _SPACES))}, see "
-            "LatentSpace"
+            f"latents.space is {proto.space}; it must be one of {', '.join(map(str, _SPACES))}, "
+            "see LatentSpace"
         )
     space = _SPACES[proto.space]
     extents = {
@@ -43,8 +43,8 @@ def latents_from_proto(
     finite = np.isfinite(rows).reshape(len(rows), -1).all(axis=1)
     if not finite.all():
         raise BadRequest(
-            f"latents.rows has values in row {int(np.flatnonzero(~finite)[0])} that are not "
-            "finite; every value must be"
+            f"latents.rows has NaN or infinite values in row {int(np.flatnonzero(~finite)[0])}; "
+            "all must be finite"
         )
     return LatentRows(space, rows.astype(np.float32, copy=False))
 
@@ -65,6 +65,6 @@ def _check_tensor(rows: pb.Tensor, space: str, extents: list[int], max_rows: int
         )
     if not 1 <= shape[0] <= max_rows:
         raise BadRequest(
-            f"latents.rows has {shape[0]} rows; it must be 1 to {max_rows}, send more in several "
+            f"latents.rows has {shape[0]} rows; it must have 1 to {max_rows}, send more in several "
             "requests"
         )

@@ -1,16 +1,16 @@
-"""Outputs and codecs of a request -> what each delivered sample consists of."""
+"""Outputs and codecs of a request -> the arrays of each delivered sample, and their encoding."""
 
 from importlib.util import find_spec
 
 from engines.signature import ArraySpec
 from labelmint.codec import CODECS, OUTPUTS, max_packed_bytes_per_sample, raw_bytes_per_sample
 from labelmint.v1 import label_service_pb2 as pb
-from service.errors import BadRequest, Unmet
+from service.errors import BadRequest, FailedPrecondition
 from service.query import WantedOutput
 
-_ON_REQUEST = ("uncertainty_map", "w")
-_OF_VIEWS = ("view", "camera")
-_CAN_JPEG = find_spec("simplejpeg") is not None  # an extra; without it images go RAW
+_ON_REQUEST = ("uncertainty_map", "w")  # sent only if the request names them
+_OF_VIEWS = ("view", "camera")  # sent by default only if views come from the view bank
+_CAN_JPEG = find_spec("simplejpeg") is not None  # an extra; without it images are sent RAW
 MAX_JPEG_QUALITY = 100
 DEFAULT_JPEG_QUALITY = 90
 
@@ -18,8 +18,17 @@ DEFAULT_JPEG_QUALITY = 90
 def outputs_from_proto(
     proto: pb.SampleQuery, available: dict[str, ArraySpec], of_bank: bool
 ) -> tuple[WantedOutput, ...]:
-    """In ascending Output order; `of_bank`: views come from the view bank. Raises BadRequest,
-    Unmet."""
+    """Outputs of a request, sorted by Output.
+
+    Args:
+        proto: the request.
+        available: what the model has, by name.
+        of_bank: whether views come from the view bank.
+
+    Raises:
+        BadRequest: an output or codec does not exist.
+        FailedPrecondition: the model lacks an output.
+    """
     codecs = _codecs(proto)
     wanted = []
     for name in _names(proto, available, of_bank):
@@ -38,7 +47,7 @@ def outputs_from_proto(
 
 
 def jpeg_quality_from_proto(proto: pb.SampleQuery) -> int:
-    """Raises BadRequest."""
+    """JPEG quality, 1 to 100. Raises BadRequest."""
     if proto.jpeg_quality > MAX_JPEG_QUALITY:
         raise BadRequest(
             f"jpeg_quality is {proto.jpeg_quality}; it must be in [1, {MAX_JPEG_QUALITY}], or 0 "
@@ -46,24 +55,24 @@ def jpeg_quality_from_proto(proto: pb.SampleQuery) -> int:
         )
     if proto.jpeg_quality and pb.CODEC_JPEG not in proto.accept_codecs:
         raise BadRequest(
-            f"jpeg_quality is {proto.jpeg_quality} and accept_codecs has no JPEG; add JPEG or "
-            "leave the quality 0"
+            f"jpeg_quality is {proto.jpeg_quality} and accept_codecs lacks JPEG; add JPEG, or set "
+            "jpeg_quality to 0"
         )
     return proto.jpeg_quality or DEFAULT_JPEG_QUALITY
 
 
 def _names(proto: pb.SampleQuery, available: dict[str, ArraySpec], of_bank: bool) -> list[str]:
     if not proto.outputs:
-        unasked = _ON_REQUEST if of_bank else (*_ON_REQUEST, *_OF_VIEWS)
-        return [name for name in available if name not in unasked]
+        left_out = _ON_REQUEST if of_bank else (*_ON_REQUEST, *_OF_VIEWS)
+        return [name for name in available if name not in left_out]
     names = {spec.output: name for name, spec in OUTPUTS.items()}
     for output in proto.outputs:
         if output not in names:
             raise BadRequest(
-                f"outputs has {output}; each is one of {', '.join(map(str, names))}, see Output"
+                f"outputs has {output}; it may only have {', '.join(map(str, names))}, see Output"
             )
         if names[output] not in available:
-            raise Unmet(
+            raise FailedPrecondition(
                 f"outputs has {names[output]}, which this model lacks; it has "
                 f"{', '.join(available)}"
             )
@@ -74,7 +83,7 @@ def _codecs(proto: pb.SampleQuery) -> set[int]:
     for codec in proto.accept_codecs:
         if codec not in (pb.CODEC_UNSPECIFIED, *CODECS.values()):
             known = ", ".join(map(str, CODECS.values()))
-            raise BadRequest(f"accept_codecs has {codec}; each is one of {known}, see Codec")
+            raise BadRequest(f"accept_codecs has {codec}; it may only have {known}, see Codec")
     return set(proto.accept_codecs) or {pb.CODEC_RAW, pb.CODEC_ZSTD}
 
 

@@ -1,30 +1,33 @@
-"""SampleQuery -> Query: every field checked, every refusal with value, limit and fix."""
+"""SampleQuery -> Query: checks every field and resolves the request against one model."""
 
 from dataclasses import replace
 
 import numpy as np
 
-from engines.sampling import SamplingOptions
+from engines.sampling import LatentOptions
 from labelmint.latents import MAX_MT19937_INDEX
 from labelmint.v1 import label_service_pb2 as pb
-from service.config import DEFAULT_MESSAGE_BYTES, MIN_MESSAGE_BYTES, Limits
+from service.config import DEFAULT_MESSAGE_BYTES, MIN_MESSAGE_BYTES, ServerLimits
 from service.encoding import over_limit
-from service.errors import BadRequest, Unmet
+from service.errors import BadRequest, FailedPrecondition
 from service.models import ServedModel
 from service.query import MESSAGE_OVERHEAD_BYTES, LatentRows, Query
 from service.rpc.latents import latents_from_proto
 from service.rpc.outputs import jpeg_quality_from_proto, outputs_from_proto
-from service.rpc.sampling import filters, max_uncertainty_from_filter, options_from_proto
+from service.rpc.sampling import can_reject, max_uncertainty_from_filter, options_from_proto
 from service.sampler import END_OF_INDICES, IndexRange, Plan, plan_from_indices, plan_from_range
 
 
-def query_from_proto(proto: pb.SampleQuery, model: ServedModel, limits: Limits) -> Query:
-    """Resolves a request against a model. Raises ServiceError, SamplingError, NotCalibrated."""
+def query_from_proto(proto: pb.SampleQuery, model: ServedModel, limits: ServerLimits) -> Query:
+    """A checked query with all defaults filled in.
+
+    Raises ServiceError, SamplingError, NotCalibrated; messages name the value, limit and fix.
+    """
     manifest = model.bundle.manifest
     if proto.bundle_id not in ("", manifest.bundle_id):
-        raise Unmet(
+        raise FailedPrecondition(
             f"bundle_id is {proto.bundle_id}, {model.name} is served from {manifest.bundle_id}; "
-            "start a new stream without the pin, or ask a server that has that bundle"
+            "start a new stream without bundle_id, or ask a server that has that bundle"
         )
     options = options_from_proto(proto.sampling, model.bundle)
     latents = None
@@ -49,18 +52,21 @@ def query_from_proto(proto: pb.SampleQuery, model: ServedModel, limits: Limits) 
 
 
 def bounded_query_from_proto(
-    proto: pb.SampleQuery, model: ServedModel, limits: Limits
+    proto: pb.SampleQuery, model: ServedModel, limits: ServerLimits
 ) -> tuple[Query, int]:
-    """The query of a unary call, and the most samples it can deliver. Raises as above."""
+    """The query of a call with one answer, and the most samples it can deliver.
+
+    Raises as query_from_proto, and BadRequest when the answer could exceed a message.
+    """
     if not (proto.count or proto.end_index or proto.indices or proto.HasField("latents")):
         raise BadRequest(
             "count, end_index, indices and latents are all empty; GenerateSamples needs one of "
-            "them as a bound, StreamSamples can be endless"
+            "them as a bound, StreamSamples does not"
         )
-    most = limits.max_generate_examined
+    limit = limits.max_generate_examined
     bounded = pb.SampleQuery()
     bounded.CopyFrom(proto)
-    bounded.max_examined = min(proto.max_examined or most, most)
+    bounded.max_examined = min(proto.max_examined or limit, limit)
     query = query_from_proto(bounded, model, limits)
     samples = query.plan.examined(query.plan.stop)
     samples = min(samples, query.count) if query.count else samples
@@ -79,11 +85,11 @@ def bounded_query_from_proto(
 
 
 def _plan(
-    proto: pb.SampleQuery, options: SamplingOptions, latents: LatentRows | None, limits: Limits
+    proto: pb.SampleQuery, options: LatentOptions, latents: LatentRows | None, limits: ServerLimits
 ) -> Plan:
-    whole_objects = filters(proto.filter) and proto.filter.filter_sets
+    whole_objects = can_reject(proto.filter) and proto.filter.filter_sets
     if proto.indices:
-        return _plan_of_indices(proto, options, whole_objects, limits)
+        return _plan_from_indices(proto, options, whole_objects, limits)
     if latents is not None:
         rows = len(latents.rows)
         if proto.start_index > rows:
@@ -92,7 +98,7 @@ def _plan(
                 f"[0, {rows}]"
             )
         return plan_from_range(IndexRange(proto.start_index, rows, max_examined=proto.max_examined))
-    end, spent_at_end = _end(proto, options)
+    end, end_reason = _end(proto, options)
     shards = proto.num_shards or 1
     if proto.shard_index >= shards:
         raise BadRequest(
@@ -107,15 +113,15 @@ def _plan(
             views=options.views_per_object,
             whole_objects=whole_objects,
             max_examined=proto.max_examined,
-            spent_at_end=spent_at_end,
+            end_reason=end_reason,
         )
     )
     _check_count(proto, plan)
     return plan
 
 
-def _plan_of_indices(
-    proto: pb.SampleQuery, options: SamplingOptions, whole_objects: bool, limits: Limits
+def _plan_from_indices(
+    proto: pb.SampleQuery, options: LatentOptions, whole_objects: bool, limits: ServerLimits
 ) -> Plan:
     _check_alone(proto, "indices", start_index=proto.start_index)
     if len(proto.indices) > limits.max_explicit_indices:
@@ -139,12 +145,12 @@ def _plan_of_indices(
     return plan_from_indices(indices, views, whole_objects, proto.max_examined)
 
 
-def _end(proto: pb.SampleQuery, options: SamplingOptions) -> tuple[int, str]:
-    """End of the raw range, and why it is not what the caller asked for, if so."""
+def _end(proto: pb.SampleQuery, options: LatentOptions) -> tuple[int, str]:
+    """End of the raw range, exclusive, and why it is before the requested end, or ""."""
     if proto.end_index and proto.end_index < proto.start_index:
         raise BadRequest(
-            f"end_index is {proto.end_index}, under start_index {proto.start_index}; it must be "
-            "at least that, or 0 for none"
+            f"end_index is {proto.end_index}; it must be at least start_index, "
+            f"{proto.start_index}, or 0 for no end"
         )
     if options.latent_source != "mt19937":
         return proto.end_index or END_OF_INDICES, ""
@@ -159,47 +165,49 @@ def _end(proto: pb.SampleQuery, options: SamplingOptions) -> tuple[int, str]:
 
 
 def _check_count(proto: pb.SampleQuery, plan: Plan) -> None:
+    """Raises BadRequest when an endless range has fewer than `count` indices."""
     left = plan.examined(plan.stop)
-    if not proto.end_index and not plan.spent and proto.count > left:
+    if not proto.end_index and not plan.end_reason and proto.count > left:
         raise BadRequest(
             f"count is {proto.count}; from start_index {proto.start_index} on there are only "
-            f"{left} indices under 2^64 - 1 for this shard, lower either"
+            f"{left} indices under 2^64 - 1 for this shard; lower count or start_index"
         )
 
 
-def _check_latents_alone(proto: pb.SampleQuery, options: SamplingOptions) -> None:
+def _check_latents_alone(proto: pb.SampleQuery, options: LatentOptions) -> None:
+    """Raises BadRequest when a field is set that explicit latents exclude."""
     _check_alone(proto, "latents", indices=len(proto.indices))
     if proto.filter.mode == pb.FILTER_MODE_KEEP_FRACTION:
         raise BadRequest(
             f"latents is set and so is keep_fraction ({proto.filter.keep_fraction:g}); calibration "
-            "holds for drawn latents only, use max_uncertainty or no filter"
+            "holds for drawn latents only: use max_uncertainty or no filter"
         )
     if options.views_per_object != 1:
         raise BadRequest(
             f"views_per_object is {options.views_per_object}; with latents it must be 0 or 1: ask "
-            "for one view of the bank at a time, by its number"
+            "for one view of the bank at a time, by its code"
         )
 
 
-def _check_alone(proto: pb.SampleQuery, what: str, **more: int) -> None:
-    """Raises BadRequest when a field is set that `what` excludes."""
+def _check_alone(proto: pb.SampleQuery, field: str, **more: int) -> None:
+    """Raises BadRequest when a range, a shard or one of `more` is set beside `field`."""
     shards = proto.num_shards if proto.num_shards > 1 else 0
     fields = {"end_index": proto.end_index, "shard_index": proto.shard_index, "num_shards": shards}
     for name, value in {**fields, **more}.items():
         if value:
-            raise BadRequest(f"{what} is set and so is {name} ({value}); leave one of them out")
+            raise BadRequest(f"{field} is set and so is {name} ({value}); leave one of them out")
 
 
-def _max_message_samples(proto: pb.SampleQuery, model: ServedModel, limits: Limits) -> int:
+def _max_message_samples(proto: pb.SampleQuery, model: ServedModel, limits: ServerLimits) -> int:
     if proto.max_message_samples > limits.max_message_samples:
         raise BadRequest(
             f"max_message_samples is {proto.max_message_samples}; the limit is "
-            f"{limits.max_message_samples}, and 0 takes an engine batch"
+            f"{limits.max_message_samples}, or 0 for an engine batch"
         )
     return proto.max_message_samples or min(model.batch_size, limits.max_message_samples)
 
 
-def _weight(proto: pb.SampleQuery, limits: Limits) -> int:
+def _weight(proto: pb.SampleQuery, limits: ServerLimits) -> int:
     if proto.weight > limits.max_weight:
         raise BadRequest(
             f"weight is {proto.weight}; it must be in [1, {limits.max_weight}], or 0 for 1"
@@ -207,7 +215,7 @@ def _weight(proto: pb.SampleQuery, limits: Limits) -> int:
     return proto.weight or 1
 
 
-def _max_message_bytes(proto: pb.SampleQuery, limits: Limits) -> int:
+def _max_message_bytes(proto: pb.SampleQuery, limits: ServerLimits) -> int:
     default = min(DEFAULT_MESSAGE_BYTES, limits.max_message_bytes)
     given = proto.max_message_bytes or default
     if not MIN_MESSAGE_BYTES <= given <= limits.max_message_bytes:
@@ -219,7 +227,10 @@ def _max_message_bytes(proto: pb.SampleQuery, limits: Limits) -> int:
 
 
 def _check_one_sample_fits(query: Query) -> None:
-    """Refuses at once what cannot fit; what compression decides is seen when it is encoded."""
-    certain = sum(o.raw_bytes for o in query.outputs if o.codec == pb.CODEC_RAW)
-    if certain > query.max_message_bytes:
-        raise over_limit(query, certain)
+    """Refuses at once when the RAW outputs of one sample exceed a message.
+
+    Whether compressed outputs fit is only known once they are encoded.
+    """
+    raw_bytes = sum(o.raw_bytes for o in query.outputs if o.codec == pb.CODEC_RAW)
+    if raw_bytes > query.max_message_bytes:
+        raise over_limit(query, raw_bytes)

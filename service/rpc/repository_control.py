@@ -1,23 +1,22 @@
-"""Models loaded and unloaded by name: those of --bundle, and the folders of --watch."""
+"""Loads and unloads models by name for administrators: --bundle models and --watch folders."""
 
 from typing import Any
 
-from service.config import Config, NamedBundle
+from service.config import MODEL_NAME, Config, NamedBundle
 from service.errors import BadRequest, UnknownModel
-from service.folder import MODEL_NAME
 from service.repository import Repository
 
-_UNLOAD_PARAMETERS = ("unload_dependents",)  # Triton's client always sends it; there are none
+_UNLOAD_PARAMETERS = ("unload_dependents",)  # always sent by Triton's client; has no effect
 
 
 class RepositoryControl:
-    """Does what administrators ask for; who is one is checked before."""
+    """Loads and unloads models; the caller has checked that the call is an administrator's."""
 
     def __init__(self, config: Config, repository: Repository) -> None:
         self._config, self._repository = config, repository
 
     async def load(self, request: Any) -> None:
-        """Loads a model, or again. Raises BadRequest, UnknownModel, LoadFailed."""
+        """Loads or reloads a model. Raises BadRequest, UnknownModel, LoadFailed."""
         _check(request, ())
         await self._repository.load(self._find(request.model_name))
 
@@ -35,17 +34,17 @@ class RepositoryControl:
             if folder.is_dir():
                 return NamedBundle(name, folder)
         raise UnknownModel(
-            f"model is {name[:100]!r}; this server can load what --bundle names and the folders "
+            f"model is {name[:100]!r}; this server can load the models of --bundle and the folders "
             "of --watch"
         )
 
 
 def _check(request: Any, known: tuple[str, ...]) -> None:
     if request.repository_name:
-        raise BadRequest("repository_name is set; there is one repository, leave it empty")
+        raise BadRequest("repository_name is set; leave it empty, there is only one repository")
+    allowed = f"may only have {', '.join(known)}" if known else "must be empty"
     for name in request.parameters:
         if name not in known:
             raise BadRequest(
-                f"parameters has {name[:100]!r}; it may have {', '.join(known) or 'none'}, a "
-                "model's options are the server's own"
+                f"parameters has {name[:100]!r}; it {allowed}: models cannot be configured by calls"
             )

@@ -1,4 +1,4 @@
-"""Sampling options and filters of requests -> those of the engines' room."""
+"""Sampling options and filters of requests -> LatentOptions and a threshold for engines."""
 
 import math
 from pathlib import Path
@@ -8,15 +8,15 @@ import numpy as np
 from bundle.calibration import calibration_for, threshold_for
 from bundle.open import Bundle
 from engines.sampling import (
+    LatentOptions,
     LatentSource,
-    SamplingOptions,
     ViewMode,
     check_options,
     default_view_mode,
     key_from_options,
 )
 from labelmint.v1 import label_service_pb2 as pb
-from service.errors import BadRequest, Unmet
+from service.errors import BadRequest, FailedPrecondition
 
 _SOURCES: dict[int, LatentSource] = {
     pb.LATENT_SOURCE_UNSPECIFIED: "philox",
@@ -33,9 +33,13 @@ _FILTERS = (pb.FILTER_MODE_KEEP_FRACTION, pb.FILTER_MODE_MAX_UNCERTAINTY)
 _NO_FILTERS = (pb.FILTER_MODE_UNSPECIFIED, pb.FILTER_MODE_NONE)
 
 
-def options_from_proto(proto: pb.SamplingOptions, bundle: Bundle) -> SamplingOptions:
-    """Fills in the bundle's defaults. Raises BadRequest, SamplingError, and Unmet when there is no
-    view bank."""
+def options_from_proto(proto: pb.SamplingOptions, bundle: Bundle) -> LatentOptions:
+    """The request's sampling options, with the bundle's defaults filled in.
+
+    Raises:
+        BadRequest, SamplingError: an option is out of range, or contradicts another.
+        FailedPrecondition: views of a view bank are requested, and the bundle has none.
+    """
     generator = bundle.manifest.generator
     if proto.latent_source not in _SOURCES:
         raise BadRequest(
@@ -43,13 +47,13 @@ def options_from_proto(proto: pb.SamplingOptions, bundle: Bundle) -> SamplingOpt
             f"{', '.join(map(str, _SOURCES))}, see LatentSource"
         )
     view_mode = _view_mode(proto, bundle)
-    own_psi, own_cutoff = generator.truncation_psi, generator.truncation_cutoff
-    options = SamplingOptions(
+    default_psi, default_cutoff = generator.truncation_psi, generator.truncation_cutoff
+    options = LatentOptions(
         seed=proto.seed,
         latent_source=_SOURCES[proto.latent_source],
-        truncation_psi=proto.truncation_psi if proto.HasField("truncation_psi") else own_psi,
+        truncation_psi=proto.truncation_psi if proto.HasField("truncation_psi") else default_psi,
         truncation_cutoff=(
-            proto.truncation_cutoff if proto.HasField("truncation_cutoff") else own_cutoff
+            proto.truncation_cutoff if proto.HasField("truncation_cutoff") else default_cutoff
         ),
         class_index=proto.class_index if proto.HasField("class_index") else None,
         views_per_object=proto.views_per_object or 1,
@@ -68,46 +72,49 @@ def _view_mode(proto: pb.SamplingOptions, bundle: Bundle) -> ViewMode:
         )
     if proto.view and proto.view_mode != pb.VIEW_MODE_FIXED:
         raise BadRequest(
-            f"view is {proto.view} with view_mode {proto.view_mode}; leave it 0 or set view_mode "
-            "to fixed, see ViewMode"
+            f"view is {proto.view} with view_mode {proto.view_mode}; leave view 0 or set "
+            "view_mode to fixed, see ViewMode"
         )
     default = default_view_mode(proto.views_per_object, bundle.views)
     mode = _VIEW_MODES.get(proto.view_mode, default)
     if mode != "drawn" and bundle.views is None:
-        asked = proto.view if mode == "fixed" else mode
-        raise Unmet(
-            f"view is {asked}, but this bundle has no view bank; leave it out, or export the "
+        requested = proto.view if mode == "fixed" else mode
+        raise FailedPrecondition(
+            f"view is {requested}, but this bundle has no view bank; leave it out, or export the "
             "bundle with --views"
         )
     return mode
 
 
-def filters(proto: pb.Filter) -> bool:
-    """Whether this filter can discard anything. Raises BadRequest when it contradicts itself."""
+def can_reject(proto: pb.Filter) -> bool:
+    """Whether this filter can reject a sample. Raises BadRequest when it contradicts itself."""
     if proto.mode not in (*_FILTERS, *_NO_FILTERS):
         known = ", ".join(map(str, (*_NO_FILTERS, *_FILTERS)))
         raise BadRequest(f"filter.mode is {proto.mode}; it is one of {known}, see FilterMode")
     if proto.keep_fraction != 0 and proto.mode != pb.FILTER_MODE_KEEP_FRACTION:
         raise BadRequest(
             f"filter.keep_fraction is {proto.keep_fraction:g} in mode {proto.mode}; leave it 0 or "
-            "set the mode to KEEP_FRACTION"
+            "set filter.mode to KEEP_FRACTION"
         )
     if proto.max_uncertainty != 0 and proto.mode != pb.FILTER_MODE_MAX_UNCERTAINTY:
         raise BadRequest(
             f"filter.max_uncertainty is {proto.max_uncertainty:g} in mode {proto.mode}; leave it "
-            "0 or set the mode to MAX_UNCERTAINTY"
+            "0 or set filter.mode to MAX_UNCERTAINTY"
         )
     return proto.mode in _FILTERS
 
 
 def max_uncertainty_from_filter(
-    proto: pb.Filter, bundle: Bundle, options: SamplingOptions
+    proto: pb.Filter, bundle: Bundle, options: LatentOptions
 ) -> np.float32:
-    """The largest score that is delivered; inf delivers all.
+    """The largest uncertainty that is delivered; inf without a filter.
 
-    Raises BadRequest, Unmet for a bundle without a score, NotCalibrated.
+    Raises:
+        BadRequest: a value is out of range.
+        FailedPrecondition: the bundle has no uncertainty score.
+        NotCalibrated: keep_fraction needs a calibration for these options.
     """
-    if not filters(proto):
+    if not can_reject(proto):
         return np.float32(math.inf)
     if proto.mode == pb.FILTER_MODE_KEEP_FRACTION:
         return threshold_from_fraction(proto.keep_fraction, "filter.", bundle, options)
@@ -120,23 +127,27 @@ def max_uncertainty_from_filter(
 
 
 def threshold_from_fraction(
-    keep_fraction: float, where: str, bundle: Bundle, options: SamplingOptions
+    keep_fraction: float, prefix: str, bundle: Bundle, options: LatentOptions
 ) -> np.float32:
-    """The calibrated score that keeps this share. Raises as max_uncertainty_from_filter."""
+    """The calibrated uncertainty that this share of samples does not exceed.
+
+    `prefix` of the field's name is for messages, as "filter.". Raises as
+    max_uncertainty_from_filter.
+    """
     if not 0 < keep_fraction <= 1:
-        raise BadRequest(f"{where}keep_fraction is {keep_fraction:g}; it must be in (0, 1]")
+        raise BadRequest(f"{prefix}keep_fraction is {keep_fraction:g}; it must be in (0, 1]")
     check_has_score(bundle)
     key = key_from_options(options)
-    # Where it lies on the server is nobody's business.
+    # Messages name the bundle's folder without its place on the server.
     calibration = calibration_for(bundle.manifest, key, Path(bundle.path.name))
     return np.float32(threshold_for(calibration, keep_fraction))
 
 
 def check_has_score(bundle: Bundle) -> None:
-    """Raises Unmet when no head of the bundle gives an uncertainty."""
+    """Raises FailedPrecondition when no head of the bundle gives an uncertainty score."""
     heads = bundle.manifest.heads
     if heads is None or heads.score_source is None:
-        raise Unmet(
+        raise FailedPrecondition(
             "this bundle has no score_source, so nothing can be filtered by uncertainty; leave "
             "keep_fraction and max_uncertainty out"
         )

@@ -1,4 +1,4 @@
-"""What all services of this server share: its models, its limits, and whether it serves."""
+"""State that both services of this server share: its models, its limits, whether it is serving."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -11,20 +11,20 @@ from labelmint.v1 import label_service_pb2 as pb
 from service.admission import Admission
 from service.config import Config
 from service.delivery import Stream
-from service.errors import BadRequest, NotServing, RangeSpent, UnknownModel
+from service.errors import BadRequest, NotServing, RangeExhausted, UnknownModel
 from service.models import ServedModel
 from service.query import Query
 from service.repository import Repository
 from service.rpc.calls import Call
 from service.tracing import Tracing
 
-COPIED_BYTES = 8 << 20  # at once on the event loop, about a millisecond
+COPIED_BYTES = 8 << 20  # most bytes to copy on the event loop at once: about a millisecond
 Stop = Callable[[Exception], None]
-Made = TypeVar("Made")
+Encoded = TypeVar("Encoded")
 
 
 class Serving:
-    """Finds models for calls and opens their streams, until it is told to drain."""
+    """Finds models for calls and opens their streams, between `serve` and `drain`."""
 
     def __init__(
         self,
@@ -41,31 +41,34 @@ class Serving:
         self._stops: set[Stop] = set()
 
     def serve(self) -> None:
-        """From now on calls are answered."""
+        """Answers calls from now on."""
         self._refusal = None
 
     def drain(self) -> None:
-        """From now on calls are refused; streams end before their next message."""
+        """Refuses calls from now on and ends open streams before their next message."""
         self._refusal = NotServing(
-            "the server is draining; resume at another replica, from next_index"
+            "the server is draining; resume from next_index at another replica"
         )
         for stop in self._stops:
             stop(self._refusal)
 
     def check(self) -> None:
-        """Raises NotServing."""
+        """Raises NotServing before `serve` and after `drain`."""
         if self._refusal is not None:
-            raise self._refusal.with_traceback(None)  # of those who got it before
+            raise self._refusal.with_traceback(None)  # without the frames of earlier raises
 
     def model(self, call: Call, name: str) -> ServedModel:
-        """The model of that name, or the only one. Raises BadRequest, UnknownModel, NotServing."""
+        """The model of that name, or the only one if the name is empty.
+
+        Raises BadRequest, UnknownModel, NotServing.
+        """
         self.check()
         models = self.repository.models
         known = ", ".join(models) or "none"
         if not name and not models:
             raise NotServing("no model is loaded; try again later or at another replica")
         if not name and len(models) != 1:
-            raise BadRequest(f"model is empty; this server has {len(models)}: {known}")
+            raise BadRequest(f"model is empty; name one of this server's {len(models)}: {known}")
         model = models.get(name) if name else next(iter(models.values()))
         if model is None:
             raise UnknownModel(f"model is {name!r}; this server has {known}")
@@ -76,7 +79,11 @@ class Serving:
     async def stream(
         self, call: Call, query: Query, model: ServedModel, answer_samples: int = 0
     ) -> AsyncIterator[Stream]:
-        """An admitted stream of samples, until the block ends; see Admission for the raises."""
+        """Opens a stream of samples until the block ends.
+
+        `answer_samples` are kept in memory until the whole answer is sent. Raises NotServing, and
+        what Admission.admit raises.
+        """
         with self._admission.admit(call.client, query, model.batch_size, answer_samples) as window:
             position = await _mt19937(query, model)
             with model.stream(query, window, call.deadline, position, call.span) as stream:
@@ -84,18 +91,19 @@ class Serving:
 
     @contextmanager
     def stopping(self, stop: Stop) -> Iterator[None]:
-        """Has `drain` call `stop` while the block lasts; unary calls may finish instead."""
-        self.check()  # draining may have begun since the call did
+        """Lets `drain` end the call by `stop` while the block runs. Unary calls do not use this,
+        so they may finish."""
+        self.check()  # draining may have begun since the call was admitted
         self._stops.add(stop)
         try:
             yield
         finally:
             self._stops.remove(stop)
 
-    async def encoded(self, stream: Stream, samples: int, make: Callable[[], Made]) -> Made:
-        """What `make` returns for so many samples of the stream, none in a heartbeat.
+    async def encoded(self, stream: Stream, samples: int, make: Callable[[], Encoded]) -> Encoded:
+        """Calls `make`, which encodes a message with this number of samples (0 in a heartbeat).
 
-        Off the event loop, but for small copies: to another thread and back takes longer.
+        It runs on another thread, except for small copies, which take less time than the switch.
         """
         if not samples:
             return make()
@@ -109,14 +117,18 @@ def _only_copied(query: Query) -> bool:
     return all(output.codec == pb.CODEC_RAW for output in query.outputs)
 
 
-def check_not_spent(stream: Stream) -> None:
-    """Raises RangeSpent when a stream ended short of what it was asked for."""
-    if stream.query.plan.spent and not stream.counted:
-        raise RangeSpent(stream.query.plan.spent)
+def check_not_exhausted(stream: Stream) -> None:
+    """Raises RangeExhausted if a finished stream delivered fewer samples than requested because
+    its indices ran out."""
+    if stream.query.plan.end_reason and not stream.count_reached:
+        raise RangeExhausted(stream.query.plan.end_reason)
 
 
 async def _mt19937(query: Query, model: ServedModel) -> Mt19937Rows | None:
-    """The position of an MT19937 stream, gone to its start where nobody waits for it."""
+    """The position of an MT19937 stream, or None for other latents.
+
+    Skipping to the first index can take long, so it runs on another thread.
+    """
     if query.options.latent_source != "mt19937" or query.latents is not None:
         return None
     rows = Mt19937Rows(query.options.seed, model.bundle.manifest.generator.z_dim)

@@ -11,8 +11,8 @@ import grpc
 
 from labelmint.batch import Batch
 from labelmint.v1 import label_service_pb2 as pb
-from labelmint.wire.merge import Reader, batches_from_readers
-from labelmint.wire.resuming_stream import Message, Opened, Source
+from labelmint.wire.merge import ShardReader, batches_from_readers
+from labelmint.wire.resuming_stream import Message, OpenedCall, ResumingStream
 from labelmint.wire.retries import Patience, Reconnects
 from labelmint.wire.sharding import subshards
 from tests.client.scripted_service import Ended, Script, responses
@@ -64,7 +64,7 @@ class Server:
         self.queries: list[pb.SampleQuery] = []
         self.calls: list[ScriptedCall] = []
 
-    def open_call(self, query: pb.SampleQuery, timeout_s: float | None = None) -> Opened:
+    def open_call(self, query: pb.SampleQuery, timeout_s: float | None = None) -> OpenedCall:
         script = next(self._scripts)
         if len(self.calls) >= self._drops:
             script = replace(script, messages_until_drop=None)
@@ -72,22 +72,22 @@ class Server:
         copy.CopyFrom(query)
         self.queries.append(copy)
         self.calls.append(ScriptedCall(copy, script))
-        return Opened(self.calls[-1], TARGET)
+        return OpenedCall(self.calls[-1], TARGET)
 
     def batches(
         self, query: pb.SampleQuery, batch_size: int = 4, streams: int = 1
     ) -> Iterator[Batch]:
         readers = []
         for part in subshards(query, streams):
-            source = Source(self.open_call, part, QUICK, Reconnects())
-            readers.append(Reader(Straight(source), part.start_index))
+            source = ResumingStream(self.open_call, part, QUICK, Reconnects())
+            readers.append(ShardReader(Straight(source), part.start_index))
         return batches_from_readers(readers, batch_size, query)
 
 
 class Straight:
     """Messages as they are asked for, without a thread."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: ResumingStream) -> None:
         self._source, self._messages = source, source.messages()
 
     def get(self) -> Message | None:

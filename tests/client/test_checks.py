@@ -13,7 +13,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from labelmint.cli.doctor import line_from_check
-from labelmint.doctor.connection import Check, State, endpoint_from_target
+from labelmint.doctor.connection import Check, CheckStatus, endpoint_from_target
 from labelmint.doctor.machine import EXTRAS, KEEP_BYTES, extras_check, memory_check, protobuf_check
 from labelmint.doctor.server import filter_check, size_check
 from labelmint.model import Model, model_from_proto
@@ -52,28 +52,28 @@ def model(**changes: object) -> Model:
 
 
 def test_models_that_cannot_be_filtered_or_do_not_fit_are_warned_of() -> None:
-    assert filter_check(model()).state is State.OK
+    assert filter_check(model()).status is CheckStatus.OK
     assert "calibrate BUNDLE --samples" in filter_check(model(calibrated=False)).fix
-    assert filter_check(model(score_source="")).state is State.WARN
-    assert size_check(model()).state is State.OK
+    assert filter_check(model(score_source="")).status is CheckStatus.WARN
+    assert size_check(model()).status is CheckStatus.OK
     large = size_check(model(image_size=(1024, 1024), label_size=(1024, 1024)))
-    assert large.state is State.WARN and "max_message_bytes=" in large.fix
+    assert large.status is CheckStatus.WARN and "max_message_bytes=" in large.fix
     huge = size_check(model(image_size=(8192, 8192), label_size=(8192, 8192)))
-    assert huge.state is State.WARN and "64 MiB" in huge.found
+    assert huge.status is CheckStatus.WARN and "64 MiB" in huge.found
 
 
 def test_a_line_stays_one_line_whatever_a_server_says() -> None:
-    line = line_from_check(Check("model \x1b[2J\nok", State.WARN, "a\r\nb\x00", "c\u2028d"))
+    line = line_from_check(Check("model \x1b[2J\nok", CheckStatus.WARN, "a\r\nb\x00", "c\u2028d"))
     assert len(line.splitlines()) == 1
     assert click.unstyle(line).isprintable()
 
 
 def test_slow_protobuf_and_missing_extras_are_told() -> None:
-    assert protobuf_check("1.2", "upb").state is State.OK
-    assert protobuf_check("1.2", "python").state is State.WARN
+    assert protobuf_check("1.2", "upb").status is CheckStatus.OK
+    assert protobuf_check("1.2", "python").status is CheckStatus.WARN
     check = extras_check({"datasets": ["webdataset"], "torch": ["torch"]})
-    assert check.state is State.OK
-    assert "datasets lacks webdataset" in check.found
+    assert check.status is CheckStatus.OK
+    assert "datasets (needs webdataset)" in check.found
     assert check.fix.endswith("pip install 'labelmint[datasets,torch]'")
 
 
@@ -88,9 +88,9 @@ def test_the_extras_are_those_of_the_package() -> None:
 
 
 def test_memory_is_judged_by_the_bytes_that_are_faulted_in() -> None:
-    assert memory_check(0, 4096).state is State.OK
-    assert memory_check(1024, 4096).state is State.WARN
-    assert memory_check(17, 65536).state is State.WARN
+    assert memory_check(0, 4096).status is CheckStatus.OK
+    assert memory_check(1024, 4096).status is CheckStatus.WARN
+    assert memory_check(17, 65536).status is CheckStatus.WARN
     assert str(KEEP_BYTES) in memory_check(4096, 4096).fix
 
 
@@ -98,7 +98,7 @@ def test_memory_is_judged_by_the_bytes_that_are_faulted_in() -> None:
 def test_the_fix_for_memory_is_one() -> None:
     code = (
         "import resource; from labelmint.doctor.machine import *;"
-        "print(memory_check(faults_per_message(), resource.getpagesize()).state.value)"
+        "print(memory_check(faults_per_message(), resource.getpagesize()).status.value)"
     )
     found = []
     for settings in ({}, dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"))):

@@ -77,8 +77,8 @@ def test_a_preview_of_fewer_samples_than_asked_for_says_of_how_many(
     arguments = ["--count", "8", "--keep-fraction", "0.002"]
     code, said, err = run(capsys, "preview", "--target", target, "--out", str(out), *arguments)
     assert (code, err, out.exists()) == (0, "", True)
-    samples = f"{said.split()[2]} samples of 8, all that was kept of 1600 examined"
-    assert said == f"wrote {out}: {samples}; go on with --start-index 1600\n"
+    samples = f"{said.split()[2]} samples of 8: no more kept in 1600 examined"
+    assert said == f"wrote {out}: {samples}; continue with --start-index 1600\n"
 
 
 def test_target_comes_from_the_environment(
@@ -132,7 +132,7 @@ def test_a_target_that_is_none_is_usage(capsys: Captured, verb: str, target: str
 def test_bench_measures_one_target(capsys: Captured) -> None:
     code, _, err = run(capsys, "bench", "--target", "localhost:1,localhost:2")
     assert code == 2
-    assert "names several" in err
+    assert "has several addresses" in err
 
 
 def test_a_file_that_is_not_pem_is_usage(capsys: Captured, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from functools import partial
 
@@ -9,7 +10,7 @@ import grpc
 import numpy as np
 import pytest
 
-from labelmint import Client, codec
+from labelmint import Client, Patience, codec
 from labelmint.errors import Denied, Invalid, NotFound, Refused, TimedOut, Unreachable
 from labelmint.options import StreamOptions
 from labelmint.v1 import label_service_pb2 as pb
@@ -161,6 +162,17 @@ def test_no_server_is_unreachable_and_names_the_target() -> None:
         assert caught.value.next_index == 5
 
 
+def test_a_single_call_waits_for_a_server_that_is_loading(
+    target: str, service: ScriptedService
+) -> None:
+    service.refusal = Ended(grpc.StatusCode.UNAVAILABLE, "the server is loading; try again soon")
+    loaded = threading.Timer(0.3, setattr, (service, "refusal", None))
+    loaded.start()
+    with Client(target, patience=Patience(connect_s=0.0, first_wait_s=0.01)) as client:
+        assert client.model().name == "scripted"
+    loaded.join()
+
+
 def test_a_deadline_ends_a_stream(target: str) -> None:
     with Client(target, prefetch_bytes=0) as client:
         batches = client.stream(4, deadline_s=0.3, outputs=["mask"])
@@ -168,5 +180,5 @@ def test_a_deadline_ends_a_stream(target: str) -> None:
             for _ in batches:
                 time.sleep(0.01)
         assert caught.value.next_index is not None
-        with pytest.raises(TimedOut, match=f"the time ran out before {target} was done; give more"):
+        with pytest.raises(TimedOut, match=f"{target} did not finish in time; raise timeout_s"):
             list(client.stream(4, deadline_s=0.0))

@@ -55,7 +55,7 @@ def test_a_server_with_the_service_alone_passes(capsys: Captured, target: str) -
     code, lines = examined(capsys, target)
     assert code == 0
     assert any(line.startswith("warn health") for line in lines)
-    assert "ok   server: does not tell its version" in lines
+    assert "ok   server: version unknown: the server does not report it" in lines
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_tls_faults_are_told_apart(capsys: Captured, identities: Identities) -> 
                 "certificate is refused",
                 "--authorities",
             ),
-            ((f"127.0.0.1:{port}", *trusting), "mismatch", "by a name that its certificate has"),
+            ((f"127.0.0.1:{port}", *trusting), "mismatch", "that the certificate names"),
         ]
         for arguments, found, fix in faults:
             code, lines = examined(capsys, *arguments)
@@ -157,8 +157,8 @@ def test_a_client_certificate_that_is_missing_or_strange_is_told(
     with served(config=config(tls=mutual)) as server:
         target = f"localhost:{server.server.port}"
         for arguments, found in (
-            (trusting, "wants a client certificate"),
-            ((*trusting, *shown(identities.stranger)), "refuses this client's certificate"),
+            (trusting, "may need a client certificate"),
+            ((*trusting, *shown(identities.stranger)), "may refuse this client's certificate"),
         ):
             code, lines = examined(capsys, target, *arguments)
             assert code == 3
@@ -199,7 +199,7 @@ def test_a_server_without_models_is_1(capsys: Captured) -> None:
     with served([]) as server:
         code, lines = examined(capsys, f"localhost:{server.server.port}")
     assert code == 1
-    assert lines[-1].startswith("fail models: none is served")
+    assert lines[-1].startswith("fail models: the server has none")
 
 
 def test_each_model_is_asked_for_a_sample(capsys: Captured) -> None:
@@ -208,5 +208,5 @@ def test_each_model_is_asked_for_a_sample(capsys: Captured) -> None:
         code, lines = examined(capsys, f"localhost:{server.server.port}")
     assert code == 0
     (bare_line,) = [line for line in lines if line.startswith("warn model bare")]
-    assert "it has no score; take every sample, or export" in bare_line
+    assert "has no uncertainty score: filters are refused; use all samples" in bare_line
     assert sum(line.startswith("ok   sample") for line in lines) == 2

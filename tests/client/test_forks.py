@@ -49,8 +49,9 @@ if child == 0:
         try:
             ask()
         except ClientClosed as error:
-            whose = f"the client is of process {os.getppid()}, and this is its fork {os.getpid()}"
-            assert str(error) == f"{whose}; make a Client in each process"
+            whose = f"the client belongs to process {os.getppid()}"
+            fork = f"and this is its fork {os.getpid()}; make a Client in each process"
+            assert str(error) == f"{whose}, {fork}"
         else:
             raise AssertionError
     client.close()

@@ -9,7 +9,7 @@ import torch
 
 from engines.fake import fake_bundle
 from labelmint import Client
-from labelmint.batch import Batch, Chunk, batch_from_chunks
+from labelmint.batch import Batch, KeptSamples, batch_from_kept
 from labelmint.errors import LabelmintError
 from labelmint.torch import LabelStream
 from labelmint.wire.sharding import grouped_batch
@@ -116,9 +116,9 @@ def test_what_would_cut_an_object_is_refused_at_once(
 
 def test_samples_that_are_no_sets_are_never_grouped() -> None:
     for indices in ([0, 1, 3], [1, 2, 3], [0, 1], [3, 4, 5, 0, 1, 2, 6]):
-        chunk = Chunk(np.array(indices, np.uint64), {})
+        kept = KeptSamples(np.array(indices, np.uint64), {})
         with pytest.raises(ValueError, match="not whole objects of 3 views"):
-            grouped_batch(batch_from_chunks([chunk], 9, 0, ""), VIEWS)
+            grouped_batch(batch_from_kept([kept], 9, 0, ""), VIEWS)
 
 
 def test_a_skip_that_cuts_an_object_is_told(target: str) -> None:

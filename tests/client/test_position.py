@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labelmint.torch.position import (
-    Layer,
     Position,
-    merged,
+    ShardLayout,
+    merged_positions,
     position_from_state,
     state_from_position,
 )
@@ -35,35 +35,35 @@ def test_any_sequence_of_layouts_takes_every_index_once(
     layouts: list[int], views: int, start: int, seed: int
 ) -> None:
     dice, end = random.Random(seed), start + 200
-    position = Position(Layer(1, {0: start}))
+    position = Position(ShardLayout(1, {0: start}))
     taken: list[int] = []
     for number, shards in enumerate(layouts):
         position = position.for_layout(shards)
         last = number == len(layouts) - 1
         positions = []
         for shard in range(shards):
-            first = position.layer.next[shard]
+            first = position.layout.next[shard]
             stop = end if last else dice.randint(first, min(first + 40, end))
             mine = np.array([*of_shard(shard, shards, views, first, stop)], np.uint64)
             taken += mine[~position.done(mine, views)].tolist()
             positions.append(position.advanced(shard, stop, "sha256:here"))
         dice.shuffle(positions)
-        position = merged(positions)
+        position = merged_positions(positions)
         position = position_from_state(json.loads(json.dumps(state_from_position(position))))
     assert sorted(taken) == list(range(start, end))
 
 
-def test_layers_that_everyone_is_past_are_forgotten() -> None:
-    position = Position(Layer(2, {0: 10, 1: 20})).for_layout(3)
-    assert position.earlier == (Layer(2, {0: 10, 1: 20}),)
-    past = Position(Layer(3, {0: 20, 1: 25, 2: 30}), position.earlier).for_layout(2)
-    assert past.earlier == (Layer(3, {0: 20, 1: 25, 2: 30}),)
-    even = Position(Layer(2, {0: 40, 1: 40}), past.earlier).for_layout(5)
+def test_layouts_that_everyone_is_past_are_forgotten() -> None:
+    position = Position(ShardLayout(2, {0: 10, 1: 20})).for_layout(3)
+    assert position.earlier == (ShardLayout(2, {0: 10, 1: 20}),)
+    past = Position(ShardLayout(3, {0: 20, 1: 25, 2: 30}), position.earlier).for_layout(2)
+    assert past.earlier == (ShardLayout(3, {0: 20, 1: 25, 2: 30}),)
+    even = Position(ShardLayout(2, {0: 40, 1: 40}), past.earlier).for_layout(5)
     assert even.earlier == ()
 
 
 def test_another_layout_needs_the_states_of_all_readers() -> None:
-    one = Position(Layer(3, {1: 7}))
+    one = Position(ShardLayout(3, {1: 7}))
     assert one.for_layout(3) is one
     with pytest.raises(ValueError, match="shards 1 of 3, and the layout changes to 2") as caught:
         one.for_layout(2)
@@ -74,15 +74,15 @@ def test_another_layout_needs_the_states_of_all_readers() -> None:
     ("others", "words"),
     [
         ([], "no states"),
-        ([Position(Layer(3, {0: 1}))], "3 shards does not go with one of 2"),
-        ([Position(Layer(2, {1: 1}), (Layer(1, {0: 9}),))], "from the same start"),
-        ([Position(Layer(2, {1: 1}), bundle_id="sha256:b")], "sha256:a and sha256:b"),
+        ([Position(ShardLayout(3, {0: 1}))], "3 shards does not go with one of 2"),
+        ([Position(ShardLayout(2, {1: 1}), (ShardLayout(1, {0: 9}),))], "from the same start"),
+        ([Position(ShardLayout(2, {1: 1}), bundle_id="sha256:b")], "sha256:a and sha256:b"),
     ],
 )
 def test_states_that_do_not_belong_together_are_refused(others: list[Position], words: str) -> None:
-    first = Position(Layer(2, {0: 1}), bundle_id="sha256:a")
+    first = Position(ShardLayout(2, {0: 1}), bundle_id="sha256:a")
     with pytest.raises(ValueError, match=words):
-        merged([first, *others] if others else [])
+        merged_positions([first, *others] if others else [])
 
 
 ANY_JSON = st.recursive(
@@ -108,6 +108,6 @@ def test_a_damaged_state_is_refused_in_one_line(state: dict[str, Any]) -> None:
 
 
 def test_a_newer_state_is_refused() -> None:
-    state = state_from_position(Position(Layer(1, {0: 0})))
+    state = state_from_position(Position(ShardLayout(1, {0: 0})))
     with pytest.raises(ValueError, match="version 2 is unknown; this release reads 1"):
         position_from_state({**state, "version": 2})

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from labelmint.batch import Chunk
+from labelmint.batch import KeptSamples
 from labelmint.errors import OutOfRange
 from labelmint.wire.prefetch import Prefetch
 from labelmint.wire.resuming_stream import Message
@@ -30,8 +30,8 @@ class Counted:
                 return
             self.taken += 1
             images = np.zeros((1, SAMPLE_BYTES), np.uint8)
-            chunk = Chunk(np.array([number], np.uint64), {"images": images})
-            yield Message(chunk, number + 1, "sha256:here")
+            kept = KeptSamples(np.array([number], np.uint64), {"images": images})
+            yield Message(kept, number + 1, "sha256:here")
         if self._error:
             raise self._error
 

@@ -117,7 +117,7 @@ def test_masks_take_the_palette_over_the_image() -> None:
     palette = np.zeros((256, 3), np.uint8)
     palette[1] = (250, 100, 0)
     image: npt.NDArray[np.uint8] = np.full((1, 2, 3), 100, np.uint8)
-    panel = np.asarray(panel_from_mask(mask, image, palette, (20, 10)))
+    panel = np.asarray(panel_from_mask(mask, image, palette, (10, 20)))
     assert np.abs(panel[5, 2] - np.array([40.0, 40, 40])).max() <= 1
     assert np.abs(panel[5, 17] - np.array([190.0, 100, 40])).max() <= 1
 
@@ -134,15 +134,15 @@ def test_keypoints_sit_at_pixel_centres_and_faint_ones_are_left_out() -> None:
 
 def test_values_run_through_the_scale_and_not_finite_ones_are_grey() -> None:
     values = np.array([[0, 2, np.nan]], np.float32)
-    panel = np.asarray(panel_from_values(values, 0, 2, HEAT, (3, 1)))
+    panel = np.asarray(panel_from_values(values, 0, 2, HEAT, (1, 3)))
     assert panel.tolist() == [[list(HEAT[0]), list(HEAT[-1]), [128, 128, 128]]]
 
 
 def test_depth_takes_colours_by_its_inverse() -> None:
     depth = np.array([[1, 2, 4, 0.5, -1, 9, np.nan, np.inf]], np.float16)
-    row = np.asarray(panel_from_depth(depth, 1, 4, (8, 1)))[0].tolist()
+    row = np.asarray(panel_from_depth(depth, 1, 4, (1, 8)))[0].tolist()
     even = np.array([[0, 2 / 3, 1]])
-    scale = np.asarray(panel_from_values(even, 0, 1, RANGE, (3, 1)))[0].tolist()
+    scale = np.asarray(panel_from_values(even, 0, 1, RANGE, (1, 3)))[0].tolist()
     assert row[:3] == scale
     assert row[3:6] == [scale[0], scale[0], scale[2]]  # beyond the ends
     assert row[6:] == [[128] * 3] * 2
@@ -150,8 +150,8 @@ def test_depth_takes_colours_by_its_inverse() -> None:
 
 def test_depth_that_may_be_negative_has_even_colours_by_itself() -> None:
     depth = np.array([[-2, 0, 1, np.nan]], np.float16)
-    ours = panel_from_depth(depth, -2, 1, (4, 1))
-    assert ours == panel_from_values(depth, -2, 1, RANGE, (4, 1))
+    ours = panel_from_depth(depth, -2, 1, (1, 4))
+    assert ours == panel_from_values(depth, -2, 1, RANGE, (1, 4))
 
 
 def test_a_sheet_saves_as_a_picture(model: Model, tmp_path: Path) -> None:

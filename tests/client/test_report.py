@@ -134,7 +134,11 @@ def test_examples_lie_on_both_sides_of_the_threshold_and_are_fetched_unfiltered(
             ["calibration,"],
         ),
         (["--keep-fraction", "0.5"], ["keeps a fraction of 0.5", "Kept"], ["ould"]),
-        (["--max-uncertainty", "0"], ["None of the examined samples is delivered"], ["Classes"]),
+        (
+            ["--max-uncertainty", "0"],
+            ["The filter keeps none of the examined samples"],
+            ["Classes"],
+        ),
         (["--max-uncertainty", "1"], ["40 delivered", "discarded: 0", "None."], ["ould"]),
         (["--max-uncertainty", "inf"], ["40 delivered", "scores up to none"], []),
     ],
@@ -169,7 +173,11 @@ def test_rare_is_not_never() -> None:
     ("arguments", "code", "word"),
     [
         (["--keep-fraction", "2"], 2, "keep_fraction 2.0"),
-        (["--start-index", str(2**64 - 10)], 2, f"--start-index {2**64 - 10} and 256 samples from"),
+        (
+            ["--start-index", str(2**64 - 10)],
+            2,
+            f"--start-index {2**64 - 10} and --count 256 go beyond",
+        ),
         (["--model", "other"], 4, "'other' is not served"),
     ],
 )

@@ -12,34 +12,34 @@ from hypothesis import strategies as st
 
 from labelmint.client import Client
 from labelmint.model import LabelClass, model_from_proto
-from labelmint.report.page import html_from_survey
-from labelmint.report.stream_statistics import Survey, survey_from_stream
+from labelmint.report.page import html_from_statistics
+from labelmint.report.stream_statistics import StreamStatistics, statistics_from_stream
 from tests.client.report_page import Page
 from tests.client.scripted_service import MODEL, ScriptedService
 
 
 @pytest.fixture(scope="module")
-def survey(server: tuple[str, ScriptedService]) -> Survey:
+def statistics(server: tuple[str, ScriptedService]) -> StreamStatistics:
     with Client(server[0]) as client:
-        return survey_from_stream(
+        return statistics_from_stream(
             client, model_from_proto(MODEL), 30, {"max_uncertainty": 0.5}, lambda samples: None
         )
 
 
-def renamed(survey: Survey, name: str) -> Survey:
-    """The survey with everything that a server may name called name."""
+def renamed(statistics: StreamStatistics, name: str) -> StreamStatistics:
+    """The statistics with everything that a server may name called name."""
     model = dataclasses.replace(
-        survey.model,
+        statistics.model,
         name=name,
         bundle_id=name,
         family=name,
         engine=name,
         score_source=name,
         licences=(name,),
-        classes=tuple(LabelClass(each.id, name, each.color) for each in survey.model.classes),
-        keypoints=(name,) * len(survey.model.keypoints),
+        classes=tuple(LabelClass(each.id, name, each.color) for each in statistics.model.classes),
+        keypoints=(name,) * len(statistics.model.keypoints),
     )
-    return dataclasses.replace(survey, model=model)
+    return dataclasses.replace(statistics, model=model)
 
 
 HOSTILE = (
@@ -60,27 +60,27 @@ def structure(page: Page) -> list[Any]:
 
 
 @pytest.fixture(scope="module")
-def honest(survey: Survey) -> Page:
-    return Page(html_from_survey(renamed(survey, "n"), {"n": "n"}, "n"))
+def honest(statistics: StreamStatistics) -> Page:
+    return Page(html_from_statistics(renamed(statistics, "n"), {"n": "n"}, "n"))
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_names_are_text(survey: Survey, honest: Page, name: str) -> None:
-    page = Page(html_from_survey(renamed(survey, name), {name: name}, name))
+def test_hostile_names_are_text(statistics: StreamStatistics, honest: Page, name: str) -> None:
+    page = Page(html_from_statistics(renamed(statistics, name), {name: name}, name))
     assert structure(page) == structure(honest)
     assert page.styles == honest.styles
-    assert page.words.count(name) >= 1 + 1 + len(survey.model.keypoints)  # title, heading, rows
+    assert page.words.count(name) >= 1 + 1 + len(statistics.model.keypoints)  # title, heading, rows
 
 
 @settings(max_examples=20)
 @given(st.text(st.characters(codec="utf-8"), min_size=1))
-def test_any_name_is_text(survey: Survey, honest: Page, name: str) -> None:
-    page = Page(html_from_survey(renamed(survey, name), {name: name}, name))
+def test_any_name_is_text(statistics: StreamStatistics, honest: Page, name: str) -> None:
+    page = Page(html_from_statistics(renamed(statistics, name), {name: name}, name))
     assert structure(page) == structure(honest)
 
 
-def test_colours_are_numbers(survey: Survey) -> None:
-    html = html_from_survey(survey, {}, "labelmint")
+def test_colours_are_numbers(statistics: StreamStatistics) -> None:
+    html = html_from_statistics(statistics, {}, "labelmint")
     found = re.findall(r"background: (rgb\([^)]*\))", html)
-    expected = [f"rgb{label.color}" for label in survey.model.classes for _ in range(2)]
+    expected = [f"rgb{label.color}" for label in statistics.model.classes for _ in range(2)]
     assert found == expected

@@ -14,7 +14,7 @@ from hypothesis import given
 from labelmint.errors import RpcError, Unreachable
 from labelmint.v1 import label_service_pb2 as pb
 from labelmint.wire.prefetch import Prefetch
-from labelmint.wire.resuming_stream import Opened, Source
+from labelmint.wire.resuming_stream import OpenedCall, ResumingStream
 from labelmint.wire.retries import Patience, Reconnects
 from tests.client.scripted_calls import TARGET, FailedCall, Server
 from tests.client.scripted_queries import BATCH_SIZES, SCRIPTS, STREAMS, expected, queries
@@ -68,16 +68,17 @@ class Ending:
         return True
 
 
-def source(*calls: Any, patience: Patience) -> tuple[Source, Server, Reconnects]:
+def source(*calls: Any, patience: Patience) -> tuple[ResumingStream, Server, Reconnects]:
     """A source that gets these calls, then those of a scripted server."""
     server, reconnects, left = Server(), Reconnects(), list(calls)
 
-    def open_call(query: pb.SampleQuery, timeout_s: float | None) -> Opened:
+    def open_call(query: pb.SampleQuery, timeout_s: float | None) -> OpenedCall:
         if left:
-            return Opened(left.pop(0), TARGET)
+            return OpenedCall(left.pop(0), TARGET)
         return server.open_call(query)
 
-    return Source(open_call, pb.SampleQuery(end_index=30), patience, reconnects), server, reconnects
+    stream = ResumingStream(open_call, pb.SampleQuery(end_index=30), patience, reconnects)
+    return stream, server, reconnects
 
 
 @pytest.mark.parametrize("code", [C.RESOURCE_EXHAUSTED, C.INVALID_ARGUMENT, C.INTERNAL])
@@ -106,21 +107,45 @@ def test_a_stream_that_ends_by_age_goes_on_without_a_wait_or_a_warning(
     script = Script(messages_until_drop=1, drops_by_age=True)
     server, reconnects = Server(script, drops=5), Reconnects()
     hours = Patience(connect_s=1e6, reconnect_s=1e6, first_wait_s=1e5)
-    found = Source(server.open_call, pb.SampleQuery(end_index=30), hours, reconnects)
+    found = ResumingStream(server.open_call, pb.SampleQuery(end_index=30), hours, reconnects)
     with caplog.at_level(logging.INFO, "labelmint"):
-        got = [int(i) for message in found.messages() for i in message.chunk.indices]
+        got = [int(i) for message in found.messages() for i in message.kept.indices]
     assert got == list(range(30)) and len(server.calls) == 6 and reconnects.count == 0
-    assert [(r.levelno, "by its age" in r.message) for r in caplog.records] == [(20, True)] * 5
+    assert [(r.levelno, "its age" in r.message) for r in caplog.records] == [(20, True)] * 5
 
 
 def test_a_server_that_ends_streams_before_they_get_anywhere_is_not_asked_at_once_again() -> None:
     patient = Patience(connect_s=5.0, first_wait_s=0.001)
     found, _, reconnects = source(*[Ending(aged("old"))] * 3, patience=patient)
-    assert sum(len(message.chunk) for message in found.messages()) == 30
+    assert sum(len(message.kept) for message in found.messages()) == 30
     assert reconnects.count == 3
     found, _, _ = source(*[Ending(aged("old"))] * 99, patience=Patience(connect_s=0.0))
     with pytest.raises(Unreachable, match="old"):
         next(found.messages())
+
+
+LOADING = Ended(C.UNAVAILABLE, "the server is loading; try again soon")
+
+
+def test_a_server_that_is_loading_is_waited_for_with_one_log_line(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    short = Patience(connect_s=0.0, reconnect_s=60.0, first_wait_s=0.001)
+    found, _, reconnects = source(*[Ending(LOADING)] * 5, patience=short)
+    with caplog.at_level(logging.INFO, "labelmint"):
+        assert sum(len(message.kept) for message in found.messages()) == 30
+    assert reconnects.count == 5
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "is loading" in record.message and "up to 60 s" in record.message
+
+
+def test_a_server_that_goes_on_loading_is_unreachable_after_reconnect_s() -> None:
+    short = Patience(connect_s=0.0, reconnect_s=0.05, first_wait_s=0.001)
+    found, server, reconnects = source(*[Ending(LOADING)] * 999, patience=short)
+    with pytest.raises(Unreachable, match=f"{TARGET} is unreachable: the server is loading"):
+        next(found.messages())
+    assert reconnects.count > 1 and not server.calls
 
 
 class SilentCall:
@@ -143,7 +168,7 @@ def test_a_silent_stream_is_opened_anew() -> None:
     found, server, _ = source(SilentCall(), patience=patient)
     messages = Prefetch(found, 1 << 20)
     first = messages.get()
-    assert first is not None and first.chunk.indices[0] == 0
+    assert first is not None and first.kept.indices[0] == 0
     assert len(server.calls) == 1
     messages.close()
 

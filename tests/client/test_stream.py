@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from labelmint.errors import MalformedMessage, NotReady, OutOfRange
 from labelmint.v1 import label_service_pb2 as pb
-from labelmint.wire.sharding import members_before, outsiders, subshards
+from labelmint.wire.sharding import foreign_indices, shard_indices_before, subshards
 from tests.client.scripted_calls import Server
 from tests.client.scripted_queries import (
     BATCH_SIZES,
@@ -87,9 +87,9 @@ def test_counting_and_judging_members_follow_the_definition(
 ) -> None:
     query.start_index, query.end_index = 0, index
     mine = members(query)
-    assert members_before(query, index) == len(mine)
+    assert shard_indices_before(query, index) == len(mine)
     everything = np.arange(index, dtype=np.uint64)
-    assert np.flatnonzero(~outsiders(query, everything)).tolist() == mine
+    assert np.flatnonzero(~foreign_indices(query, everything)).tolist() == mine
 
 
 @given(queries(), STREAMS)

@@ -205,7 +205,7 @@ def test_what_is_consumed_carries_its_position_however_a_transform_packs_it(targ
         assert fresh.state_dict()["next"] == {"0": 4}
         others: list[Any] = [None, {"x": 1}, batch["x"] if transform else batch.images]
         for wrong in others:
-            with pytest.raises(TypeError, match="without a position was consumed; let the tran"):
+            with pytest.raises(TypeError, match="without a position; let the tran"):
                 fresh.consumed(wrong)
 
 
@@ -213,10 +213,10 @@ def test_what_is_no_state_is_refused(target: str) -> None:
     stream = LabelStream(target)
     states: list[Any] = [None, {}, [stream.state_dict()]]
     for wrong in states:
-        with pytest.raises(ValueError, match="it is not of a LabelStream"):
+        with pytest.raises(ValueError, match="not of a LabelStream"):
             stream.load_state_dict(wrong)
     for several in (stream.state_dict(), [None]):
-        with pytest.raises(ValueError, match="give a list of what state_dict gave"):
+        with pytest.raises(ValueError, match="needs a list of the states that state_dict gave"):
             LabelStream.merge_states(several)  # type: ignore[arg-type]
 
 
@@ -246,5 +246,5 @@ def test_ranks_come_from_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = LabelStream(CLOSED_PORT)
     assert (stream._rank, stream._world_size) == (2, 3)
     monkeypatch.setenv("RANK", "")
-    with pytest.raises(ValueError, match="RANK is ''; it has to be a number"):
+    with pytest.raises(ValueError, match="RANK is ''; it must be a number"):
         LabelStream(CLOSED_PORT)

@@ -18,7 +18,7 @@ from labelmint.datasets.annotations import (
     categories_from_model,
 )
 from labelmint.datasets.coco import CocoWriter
-from labelmint.datasets.folder import Folder, State
+from labelmint.datasets.folder import DownloadState, Folder
 from labelmint.datasets.request import checked_request
 from labelmint.datasets.samples import Sample
 from labelmint.model import model_from_proto
@@ -93,7 +93,7 @@ def test_labels_coarser_than_the_image_are_brought_to_its_pixels(tmp_path: Path)
         uncertainty=None,
     )
     with Folder(tmp_path, request) as folder:
-        state = State("scripted", "sha256:scripted", None, 0)
+        state = DownloadState("scripted", "sha256:scripted", None, 0)
         with closing(CocoWriter(folder, request, model, state)) as writer:
             part, whole = writer.encoded(sample).annotations
     assert (part["area"], part["bbox"]) == (4, [2, 0, 2, 2])

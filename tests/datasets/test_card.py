@@ -16,7 +16,7 @@ from PIL import Image
 
 from engines.fake import fake_bundle
 from labelmint.datasets.card import card_from_state, readme_from_card
-from labelmint.datasets.folder import State
+from labelmint.datasets.folder import DownloadState
 from labelmint.datasets.request import checked_request
 from labelmint.model import LabelClass, model_from_proto
 from tests.client.scripted_service import MODEL
@@ -73,7 +73,7 @@ def test_no_name_breaks_the_card(name: str, form: str) -> None:
         keypoints=(name,),
     )
     request = checked_request(format=form, count=1)
-    card = card_from_state(request, model, State(name, "sha256:b", None, 1, kept=1))
+    card = card_from_state(request, model, DownloadState(name, "sha256:b", None, 1, kept=1))
     assert json.loads(json.dumps(card)) == card
     readme = readme_from_card(card, request)
     assert front_matter(readme)["license"] == [name.lower()]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from labelmint import Client
-from labelmint.datasets.folder import Commits, Folder, State
+from labelmint.datasets.folder import Commits, DownloadState, Folder
 from labelmint.datasets.pipeline import write_samples
 from labelmint.datasets.request import checked_request
 from labelmint.datasets.writer import Writer, writer_from_format
@@ -65,7 +65,7 @@ def test_stopped_within_an_object_or_not_whole_objects_are_kept_or_dropped(
         out = tmp_path / str(kept)
         with Client(target_of(server)) as client, Folder(out, request) as folder:
             model = client.model()
-            state = State(model.name, model.bundle_id, LIMIT, 0)
+            state = DownloadState(model.name, model.bundle_id, LIMIT, 0)
             writer = writer_from_format(form)(folder, request, model, state)
             with (
                 pytest.raises(KeyboardInterrupt), Commits(folder, state) as commits,
@@ -102,15 +102,18 @@ def test_shards_are_the_whole(server: RunningServer, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ("--count 8 --max-uncertainty 1", "means nothing without --views-per-object, 2 or more"),
-        ("--count 8 --views-per-object 4", "means nothing without a filter"),
-        ("--end-index 80 --views-per-object 4 --filter top-fraction", "ranks each view by itself"),
+        ("--count 8 --max-uncertainty 1", "needs --views-per-object of 2 or more"),
+        ("--count 8 --views-per-object 4", "needs a filter"),
+        (
+            "--end-index 80 --views-per-object 4 --filter top-fraction",
+            "to filter whole objects, use",
+        ),
         ("--count 10 --views-per-object 4 --max-uncertainty 1", "--count 10 cuts an object of 4"),
         ("--end-index 9 --views-per-object 4 --keep-fraction 0.5", "--end-index 9 cuts an object"),
         (
             "--start-index 2 --count 8 --views-per-object 4 --keep-fraction 0.5",
-            "--start-index 2 cuts an object of 4 views, which --filter-sets keeps whole; give a "
-            "multiple of 4",
+            "--start-index 2 cuts an object of 4 views, but --filter-sets needs whole objects; "
+            "give a multiple of 4",
         ),
     ],
 )
@@ -131,7 +134,7 @@ def test_a_folder_goes_on_as_it_was_begun(server: RunningServer, tmp_path: Path)
         shutil.rmtree(out)
         made(server, out, *begun)
         ran = download(server, out, *asked)
-        assert ran.code == 1 and f"was begun with {words};" in ran.err
+        assert ran.code == 1 and f"was started with {words};" in ran.err
     shutil.rmtree(out)
     card = made(server, out, *options) / "card.json"
     before = json.loads(card.read_text())

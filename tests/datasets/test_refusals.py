@@ -42,11 +42,11 @@ def assert_line(ran: Ran, code: int, words: str) -> None:
         ("--count 5 --keep-fraction 2", "keep_fraction 2.0 is outside (0, 1]"),
         ("--count 5 --keep-fraction 0.5 --max-uncertainty 1", "exclude each other"),
         ("--count 5 --max-uncertainty nan", "--max-uncertainty nan is not a finite"),
-        ("--count 5 --fraction 0.5", "--fraction 0.5 means nothing without --filter"),
-        ("--count 5 --jpeg-quality 50", "means nothing without --image-codec jpeg"),
+        ("--count 5 --fraction 0.5", "--fraction 0.5 needs --filter"),
+        ("--count 5 --jpeg-quality 50", "needs --image-codec jpeg"),
         ("--count 5 --format coco --min-confidence inf", "--min-confidence inf is not a finite"),
-        ("--count 5 --min-confidence 0.5", "means nothing without --format coco"),
-        ("--count 5 --format png --samples-per-shard 3", "means nothing without --format webd"),
+        ("--count 5 --min-confidence 0.5", "needs --format coco"),
+        ("--count 5 --format png --samples-per-shard 3", "needs --format webd"),
         ("--count 99 --filter research", "--filter research and --count 99 exclude each other"),
         ("--end-index 99 --filter research --keep-fraction 0.5", "exclude each other"),
         ("--end-index 300 --filter research", "keeps none of 300"),
@@ -84,7 +84,7 @@ def test_another_command_is_refused(
     for folder in (out, cut):
         before = contents(folder)
         given = options if "--seed" in options else f"{options} --seed 7"
-        assert_line(download(server, folder, *given.split()), 1, f"was begun with {words}")
+        assert_line(download(server, folder, *given.split()), 1, f"was started with {words}")
         assert contents(folder) == before
 
 
@@ -115,7 +115,7 @@ def test_another_bundle_is_refused_by_4(server: RunningServer, tmp_path: Path) -
     with served([FakeModel(options=FakeOptions(fail_after_runs=4))]) as failing:
         assert download(failing, tmp_path / "d", *options).code == 1
     with served([FakeModel(bundle=fake_bundle(resolution=32))]) as other:
-        assert_line(download(other, tmp_path / "d", *options), 4, "was begun with bundle sha256:")
+        assert_line(download(other, tmp_path / "d", *options), 4, "was started with bundle sha256:")
     made(server, tmp_path / "d", *options)
 
 
@@ -152,7 +152,9 @@ def test_files_that_were_changed_are_not_gone_on_with(tmp_path: Path) -> None:
         assert download(failing, tmp_path / "d", "--count", "90").code == 1
     (tmp_path / "d" / ".labelmint" / "samples-000000.tar").write_bytes(b"")
     with served() as server:
-        assert_line(download(server, tmp_path / "d", "--count", "90"), 1, "it was changed")
+        assert_line(
+            download(server, tmp_path / "d", "--count", "90"), 1, "another program changed it"
+        )
 
 
 JSON = st.recursive(
@@ -184,6 +186,6 @@ def test_any_damaged_state_is_read_or_an_error_of_ours(
         try:
             read = Folder(folder, REQUEST)
         except LabelmintError as error:
-            assert "is damaged, or none of labelmint's" in str(error)
+            assert "is damaged, or not from labelmint" in str(error)
         else:
             assert read.card or (read.state and read.state.kept >= 0)

@@ -10,9 +10,8 @@ import pytest
 import yaml
 
 from service.__main__ import run
-from service.config import Limits
+from service.config import MODEL_NAME, ServerLimits
 from service.flags import config_from_flags
-from service.folder import MODEL_NAME
 from tests.deploy.cases import CASES
 from tests.deploy.chart import CHART, Object, default_values, one, render
 
@@ -72,7 +71,7 @@ def _at(value: Any, keys: list[str]) -> Iterator[Any]:
 
 
 def test_the_limits_are_those_of_the_server() -> None:
-    words = {name: name.split("_") for name in Limits.__dataclass_fields__}
+    words = {name: name.split("_") for name in ServerLimits.__dataclass_fields__}
     camel = {name[0] + "".join(map(str.capitalize, name[1:])) for name in words.values()}
     assert SCHEMA["properties"]["limits"]["properties"].keys() == camel
 

@@ -7,7 +7,7 @@ from typing import Any
 from bundle.open import Bundle
 from engines import EngineOptions, open_engines
 from engines.device_engine import DeviceEngine
-from engines.open_gpu import GpuOptions, Machine
+from engines.open_gpu import GpuDrivers, GpuOptions
 from engines.ort_launch import OrtLauncher
 from tests.engines.fake_device import FakeDevice
 from tests.engines.fake_tensorrt import VERSIONS, FakeTensorRT
@@ -40,7 +40,7 @@ class Bench:
             options = EngineOptions(
                 "tensorrt", batch_sizes=sizes, gpu=GpuOptions(cache=self.cache, build=True, **gpu)
             )
-            engines = open_engines(bundle, options, self.machine).engines
+            engines = open_engines(bundle, options, self.drivers).engines
             opened = [engine for engine in engines if isinstance(engine, DeviceEngine)]
             assert len(opened) == len(engines)
         self.engines += opened
@@ -48,5 +48,5 @@ class Bench:
         return tuple(opened)
 
     @property
-    def machine(self) -> Machine:
-        return Machine(lambda index: self.device, lambda: self.trt)
+    def drivers(self) -> GpuDrivers:
+        return GpuDrivers(lambda index: self.device, lambda: self.trt)

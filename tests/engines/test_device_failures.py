@@ -15,7 +15,7 @@ from engines.errors import (
     OutOfDeviceMemory,
     PlanError,
 )
-from engines.open_gpu import GpuOptions, Machine
+from engines.open_gpu import GpuDrivers, GpuOptions
 from engines.signature import graph_inputs, graph_outputs
 from engines.tensorrt_launch import TensorRTLauncher
 from engines.tensorrt_plan import TensorRTPlan
@@ -36,8 +36,8 @@ class FailsAt(FakeDevice):
             raise OutOfDeviceMemory("as the test wants it")
 
 
-def machine_of(device: FakeDevice, trt: FakeTensorRT) -> Machine:
-    return Machine(lambda index: device, lambda: trt)
+def drivers_of(device: FakeDevice, trt: FakeTensorRT) -> GpuDrivers:
+    return GpuDrivers(lambda index: device, lambda: trt)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -52,9 +52,9 @@ def test_memory_is_given_back_wherever_opening_fails(
         device = FailsAt()
         device.at = call
         trt = FakeTensorRT(version, device)
-        machine = machine_of(device, trt)
+        drivers = drivers_of(device, trt)
         try:
-            opened = open_engines(bundle, options, machine).engines
+            opened = open_engines(bundle, options, drivers).engines
         except OutOfDeviceMemory:
             device.assert_nothing_left()
             continue
@@ -197,5 +197,5 @@ def test_no_room_for_a_context_is_said(graphs: Any, tensorrt: Bench) -> None:
     bundle = graphs.write()
     tensorrt.open(bundle, (2,))
     tensorrt.device.sealed, tensorrt.device.room = False, 0
-    with pytest.raises(EngineOpenError, match="no room for an execution context"):
+    with pytest.raises(EngineOpenError, match="cannot create an execution context"):
         tensorrt.open(bundle, (2,))

@@ -17,7 +17,7 @@ from engines.engine_cache import (
     MAX_SIDECAR_BYTES,
     EngineKey,
     Sidecar,
-    building,
+    build_lock,
     plan_path,
     read_plan,
     write_plan,
@@ -54,7 +54,7 @@ def sidecar(**changes: Any) -> Sidecar:
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     path = plan_path(tmp_path, KEY)
-    with building(path):
+    with build_lock(path):
         write_plan(path, DATA, sidecar())
     return path
 
@@ -77,13 +77,13 @@ def test_no_name_leads_out_of_the_cache(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"bundle_id": "sha256:00"}, "is for bundle_id sha256:00; here it is sha256:abab"),
-        ({"gpu": "NVIDIA A100"}, "is for gpu NVIDIA A100; here it is NVIDIA H200"),
-        ({"capability": (8, 0)}, r"is for capability \(8, 0\)"),
-        ({"tensorrt": "8.5.3.1"}, "is for tensorrt 8.5.3.1; here it is 10.3.0"),
-        ({"precision": "float32"}, "is for precision float32"),
+        ({"bundle_id": "sha256:00"}, "was built for bundle_id sha256:00; bundle_id is sha256:abab"),
+        ({"gpu": "NVIDIA A100"}, "was built for gpu NVIDIA A100; gpu is NVIDIA H200 here"),
+        ({"capability": (8, 0)}, r"was built for capability \(8, 0\)"),
+        ({"tensorrt": "8.5.3.1"}, "was built for tensorrt 8.5.3.1; tensorrt is 10.3.0 here"),
+        ({"precision": "float32"}, "was built for precision float32"),
         ({"size": 7}, "has 6 bytes, its .json says 7"),
-        ({"sha256": "0" * 64}, "another SHA-256"),
+        ({"sha256": "0" * 64}, "does not have the SHA-256"),
     ],
 )
 def test_an_engine_of_another_kind_is_refused_by_name(
@@ -159,14 +159,14 @@ def test_nothing_is_written_where_that_is_not_allowed(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (
         pytest.raises(EngineOpenError, match="cannot be written"),
-        building(plan_path(tmp_path / "file", KEY)),
+        build_lock(plan_path(tmp_path / "file", KEY)),
     ):
         raise AssertionError("not reached")
 
 
 def _append(path: Path, log: Path, start: Any) -> None:
     start.wait(HANG_S)
-    with building(path):
+    with build_lock(path):
         for word in ("in", "out"):
             with log.open("a") as stream:
                 stream.write(f"{os.getpid()} {word}\n")

@@ -87,9 +87,9 @@ def test_it_fails_when_it_is_told() -> None:
 
 def test_it_refuses_what_a_real_engine_refuses() -> None:
     engine = open_engine(BUNDLE, replace(FAKE, batch_sizes=(2,)))
-    with pytest.raises(EngineRunError, match="3 rows given; a run takes 1 to 2"):
+    with pytest.raises(EngineRunError, match="ws has 3 rows; a run takes 1 to 2"):
         engine.run(draw(3), limits(3), ())
-    with pytest.raises(EngineRunError, match="normals asked for"):
+    with pytest.raises(EngineRunError, match="outputs has normals"):
         engine.run(draw(1), limits(1), ("normals",))
     engine.close()
     with pytest.raises(EngineRunError, match="closed"):

@@ -21,12 +21,11 @@ from engines.errors import EngineOpenError, OutOfDeviceMemory, PlanError, Runtim
 from engines.open_gpu import GpuOptions
 from engines.ort_launch import CUDA, open_device_session, provider_options
 from engines.plan_parity import (
-    Precision,
     parity_of_arrays,
     refuse_difference,
     unfiltered_arrays,
 )
-from engines.protocol import Engine
+from engines.protocol import Engine, Precision
 from engines.run_memory import RunMemory
 from engines.sampling import ws_from_indices
 from engines.tensorrt_module import tensorrt_module, version_of

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from bundle import FileError
 from engines import EngineError, EngineOptions, open_engine, open_mapping
 from engines.errors import EngineOpenError, EngineRunError, NotFiniteError
-from engines.ort import OrtEngine
+from engines.ort import open_ort_engine
 
 NUM_WS, W_DIM = 6, 16
 EIGHT = EngineOptions(batch_sizes=(8,))
@@ -161,13 +161,13 @@ def test_batch_sizes_must_ascend(graphs: Any, sizes: tuple[int, ...]) -> None:
 @pytest.mark.parametrize(
     ("ws", "thresholds", "outputs", "words"),
     [
-        (rows(), limits(0), (), "0 rows given"),
-        (rows(*[0.0] * 9), limits(9), (), "9 rows given; a run takes 1 to 8"),
+        (rows(), limits(0), (), "ws has 0 rows"),
+        (rows(*[0.0] * 9), limits(9), (), "ws has 9 rows; a run takes 1 to 8"),
         (rows(0.0)[:, :2], limits(1), (), "ws is float32"),
         (rows(0.0).astype(np.float64), limits(1), (), "ws is float64"),
         (rows(0.0), limits(2), (), "max_uncertainty is"),
         (rows(0.0), limits(1, np.nan), (), "NaN"),
-        (rows(0.0), limits(1), ("normals",), "normals asked for"),
+        (rows(0.0), limits(1), ("normals",), "outputs has normals"),
     ],
 )
 def test_requests_that_do_not_fit_are_refused(
@@ -188,7 +188,7 @@ def test_a_closed_engine_refuses_and_closing_twice_is_fine(graphs: Any) -> None:
 
 def test_half_precision_that_the_bundle_lacks_is_refused(graphs: Any) -> None:
     with pytest.raises(FileError, match=r"no labeller\.fp16\.onnx"):
-        OrtEngine(graphs.write(), "float16")
+        open_ort_engine(graphs.write(), "float16")
 
 
 @pytest.mark.parametrize("num_classes", [0, 3])

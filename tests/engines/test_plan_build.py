@@ -12,7 +12,7 @@ from bundle.manifest import LABELLER
 from engines.device import Device
 from engines.engine_cache import key_of, plan_path, read_sidecar
 from engines.errors import EngineOpenError, PlanDiffers, PlanError, PlanMissing, RuntimeMissing
-from engines.plan_build import Built, PlanOptions, plans_for_bundle
+from engines.plan_build import CachedPlan, PlanOptions, plans_for_bundle
 from engines.plan_parity import TOLERANCES, Arrays, PlanParity, parity_of_arrays, refuse_difference
 from engines.plan_variant import labeller_variant
 from engines.signature import graph_inputs
@@ -31,7 +31,7 @@ def built(trt: FakeTensorRT) -> tuple[Any, Any]:
     return trt.built[-1].network, trt.built[-1].config
 
 
-def plan_for_bundle(bundle: Bundle, trt: Any, device: Device, wanted: PlanOptions) -> Built:
+def plan_for_bundle(bundle: Bundle, trt: Any, device: Device, wanted: PlanOptions) -> CachedPlan:
     """Of the labeller in float32."""
     variant = labeller_variant(bundle, "float32")
     return plans_for_bundle(bundle, trt, device, variant, wanted)[0]
@@ -122,7 +122,7 @@ def test_half_precision_that_the_graph_does_not_have_is_an_error(graphs: Any) ->
     request = PlanRequest(
         bundle.file("labeller.onnx"), True, profiles_of(graph_inputs(bundle.manifest), (1,))
     )
-    with pytest.raises(EngineOpenError, match="no layer in it"):
+    with pytest.raises(EngineOpenError, match="has no layer that does"):
         plan_from_graph(trt, request)
 
 
@@ -198,7 +198,7 @@ def test_an_engine_that_differs_is_never_kept(graphs: Any, tmp_path: Path, outpu
 
     trt.spoil = spoil
     bundle = graphs.write()
-    with pytest.raises(PlanDiffers, match=rf"{output}\w* is .* it is not kept"):
+    with pytest.raises(PlanDiffers, match=rf"{output}\w* is .* is not kept"):
         plan_for_bundle(bundle, trt, trt.device, options(tmp_path / "cache"))
     left = {file.suffix for file in (tmp_path / "cache").rglob("*.*")}
     assert left <= {".lock", ".timing"}

@@ -13,7 +13,7 @@ from bundle.manifest import Generator
 from engines import default_options, ws_from_indices, ws_from_latents
 from engines.errors import SamplingError
 from engines.fake import FakeMapping, fake_bundle
-from engines.sampling import LatentSpace, SamplingOptions, check_options, key_from_options
+from engines.sampling import LatentOptions, LatentSpace, check_options, key_from_options
 from labelmint.latents import Mt19937Rows, Purpose, classes, latents
 
 PLAIN = fake_bundle().manifest.generator
@@ -23,12 +23,12 @@ UNCONDITIONAL = msgspec.structs.replace(GENERATOR, num_classes=0)
 OPTIONS = replace(default_options(GENERATOR, seed=7), truncation_psi=0.5, truncation_cutoff=6)
 
 
-def draw(options: SamplingOptions, *indices: int, g: Generator = GENERATOR) -> NDArray[np.float32]:
+def draw(options: LatentOptions, *indices: int, g: Generator = GENERATOR) -> NDArray[np.float32]:
     return ws_from_indices(FakeMapping(g), g, options, np.array(indices, np.uint64))
 
 
 def expected_w(
-    options: SamplingOptions, purpose: Purpose, index: int, label: int
+    options: LatentOptions, purpose: Purpose, index: int, label: int
 ) -> NDArray[np.float32]:
     """Untruncated w of one code, by FakeMapping's definition."""
     w: NDArray[np.float32] = latents(options.seed, purpose, [index], GENERATOR.z_dim)[0]
@@ -110,7 +110,7 @@ def test_no_indices_give_no_rows() -> None:
 
 
 def test_mt19937_is_the_research_codes_order() -> None:
-    options = SamplingOptions(5, "mt19937", 1.0, 0, None, 1)
+    options = LatentOptions(5, "mt19937", 1.0, 0, None, 1)
     state = np.random.RandomState(5)
     expected = [state.randn(1, 16).astype(np.float32)[0] for _ in range(4)]
     ws = draw(options, 0, 3, g=UNCONDITIONAL)
@@ -118,7 +118,7 @@ def test_mt19937_is_the_research_codes_order() -> None:
 
 
 def test_mt19937_goes_on_from_a_streams_position() -> None:
-    options = SamplingOptions(5, "mt19937", 1.0, 0, None, 1)
+    options = LatentOptions(5, "mt19937", 1.0, 0, None, 1)
     position, mapping = Mt19937Rows(5, 16), FakeMapping(UNCONDITIONAL)
     whole = draw(options, *range(6), g=UNCONDITIONAL)
     for start in (0, 2, 4):
@@ -163,7 +163,7 @@ def test_views_are_refused_where_the_view_rows_are_unknown() -> None:
 
 
 def test_mt19937_indices_end_at_a_million() -> None:
-    options = SamplingOptions(5, "mt19937", 1.0, 0, None, 1)
+    options = LatentOptions(5, "mt19937", 1.0, 0, None, 1)
     with pytest.raises(SamplingError, match="under 1000000"):
         draw(options, 1_000_000, g=UNCONDITIONAL)
 

@@ -13,9 +13,9 @@ from engines import EngineOptions, default_options, open_engine, open_mapping, w
 from engines.fake import fake_bundle
 from engines.protocol import EngineResult
 from export.checks.calibration import (
-    KeptScores,
+    SavedScores,
     calibration_from_engine,
-    kept_scores,
+    open_saved_scores,
     quantiles_from_scores,
     scores_from_engine,
 )
@@ -29,7 +29,7 @@ GENERATOR = BUNDLE.manifest.generator
 def test_scores_are_those_of_indices_from_0_in_any_batch() -> None:
     options = default_options(GENERATOR, seed=5)
     mapping, engine = open_mapping(BUNDLE, FAKE), open_engine(BUNDLE, FAKE)
-    scores = scores_from_engine(BUNDLE, engine, mapping, options, 21, KeptScores())
+    scores = scores_from_engine(BUNDLE, engine, mapping, options, 21, SavedScores())
     for i in range(21):
         ws = ws_from_indices(mapping, GENERATOR, options, [i])
         alone = engine.run(ws, np.full(1, np.inf, np.float32), ("uncertainty",))
@@ -78,11 +78,11 @@ class Counting:
 def calibrated(bundle: Bundle, engine: Any, samples: int, **options: Any) -> Calibration:
     sampling = default_options(GENERATOR, **options)
     mapping = open_mapping(BUNDLE, FAKE)
-    return calibration_from_engine(bundle, engine, mapping, sampling, samples, keep=True)
+    return calibration_from_engine(bundle, engine, mapping, sampling, samples, resumable=True)
 
 
 @pytest.mark.parametrize("torn", [b"", b"\x01\x02\x03"])
-def test_a_killed_calibration_goes_on_where_it_stood(tmp_path: Path, torn: bytes) -> None:
+def test_a_killed_calibration_resumes_from_its_saved_scores(tmp_path: Path, torn: bytes) -> None:
     bundle = replace(BUNDLE, path=tmp_path / "demo")
     whole = calibrated(bundle, Counting(), 100)
     assert list(tmp_path.iterdir()) == []
@@ -96,7 +96,7 @@ def test_a_killed_calibration_goes_on_where_it_stood(tmp_path: Path, torn: bytes
     assert rest.samples == 100 - 56 and list(tmp_path.iterdir()) == []
 
 
-def test_scores_are_kept_for_their_own_options_alone(tmp_path: Path) -> None:
+def test_scores_are_saved_for_their_own_options_alone(tmp_path: Path) -> None:
     bundle = replace(BUNDLE, path=tmp_path / "demo")
     with pytest.raises(KeyboardInterrupt):
         calibrated(bundle, Counting(most=60), 100)
@@ -107,16 +107,16 @@ def test_scores_are_kept_for_their_own_options_alone(tmp_path: Path) -> None:
 
 def test_two_calibrations_of_the_same_options_do_not_mix(tmp_path: Path) -> None:
     with (
-        kept_scores(tmp_path / "demo", "same"),
+        open_saved_scores(tmp_path / "demo", "same"),
         pytest.raises(ExportError, match="being calibrated"),
-        kept_scores(tmp_path / "demo", "same"),
+        open_saved_scores(tmp_path / "demo", "same"),
     ):
         pass
 
 
-def test_where_nothing_can_be_kept_a_calibration_is_made_all_the_same(
+def test_a_calibration_succeeds_where_scores_cannot_be_saved(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     bundle = replace(BUNDLE, path=Path("/proc/demo"))
     assert calibrated(bundle, Counting(), 64).samples == 64
-    assert "scores are not kept" in capsys.readouterr().err
+    assert "scores are not saved" in capsys.readouterr().err

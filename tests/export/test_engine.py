@@ -8,17 +8,17 @@ from click.testing import CliRunner
 
 from engines.engine_cache import read_sidecar
 from engines.errors import EngineOpenError, PlanDiffers
-from engines.open_gpu import Machine
+from engines.open_gpu import GpuDrivers
 from export.__main__ import main
 from export.engine import EngineRequest, lines_from_request
 from tests.engines.fake_device import FakeDevice
 from tests.engines.fake_tensorrt import VERSIONS, FakeTensorRT
 
 
-def machine(version: str) -> tuple[FakeTensorRT, Machine]:
+def drivers(version: str) -> tuple[FakeTensorRT, GpuDrivers]:
     device = FakeDevice()
     trt = FakeTensorRT(version, device)
-    return trt, Machine(lambda index: device, lambda: trt)
+    return trt, GpuDrivers(lambda index: device, lambda: trt)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -26,7 +26,7 @@ def machine(version: str) -> tuple[FakeTensorRT, Machine]:
 def test_a_real_bundles_engine_is_built_compared_and_described(
     tiny_bundle: Path, tmp_path: Path, version: str, precision: str | None
 ) -> None:
-    trt, on = machine(version)
+    trt, on = drivers(version)
     request = EngineRequest(tiny_bundle, tmp_path, precision, (2, 4), parity_samples=6)  # type: ignore[arg-type]
     lines = lines_from_request(request, on)
     (plan,) = tmp_path.rglob("*.plan")
@@ -39,20 +39,20 @@ def test_a_real_bundles_engine_is_built_compared_and_described(
 
 
 def test_a_batch_size_that_makes_no_sense_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
-    _, on = machine("10.3.0")
+    _, on = drivers("10.3.0")
     with pytest.raises(EngineOpenError, match="ascending"):
         lines_from_request(EngineRequest(tiny_bundle, tmp_path, None, (4, 2)), on)
 
 
 def test_a_wrong_engine_is_refused_with_its_figure(tiny_bundle: Path, tmp_path: Path) -> None:
-    trt, on = machine("8.5.3.1")
+    trt, on = drivers("8.5.3.1")
 
     def turn(name: str, array: object) -> None:
         if name == "mask":
             array[...] = 1  # type: ignore[index]
 
     trt.spoil = turn
-    with pytest.raises(PlanDiffers, match=r"mask_mismatch_share is \S+, at most 0.02"):
+    with pytest.raises(PlanDiffers, match=r"mask_mismatch_share is \S+, it must be at most 0.02"):
         lines_from_request(EngineRequest(tiny_bundle, tmp_path, parity_samples=4), on)
 
 
@@ -69,7 +69,7 @@ def test_without_tensorrt_or_a_gpu_the_command_says_so_in_one_line(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--batch-size", "4,x"], "no list of sizes"),
+        (["--batch-size", "4,x"], "not a list of batch sizes"),
         (["--precision", "int8"], "'int8' is not one of"),
         (["--gpu", "-1"], "-1 is not in the range"),
     ],

@@ -153,7 +153,7 @@ def test_wrong_combinations_name_both_sides_and_the_fix(
     few.write_text(RECIPE.replace(', "d"]', "]"))
     gap = save_members(tmp_path / "gap", ensemble(), (0, 2, 3))
     for words, expected in (
-        ((*start, generator, *labels), ["does not say what it reads", "--recipe"]),
+        ((*start, generator, *labels), ["does not record which features it reads", "--recipe"]),
         (
             (*start, generator, "--interpreter", tmp_path / "none", "--recipe", recipe),
             ["none does not exist", "model_<k>.pth"],

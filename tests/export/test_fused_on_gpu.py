@@ -12,7 +12,7 @@ from engines.cuda import CudaDevice
 from engines.errors import RuntimeMissing
 from engines.kernel_runs import KernelRuns, KernelSet
 from engines.open_gpu import GpuOptions
-from engines.ort import OrtEngine
+from engines.ort import open_ort_engine
 from engines.plan_parity import parity_of_arrays, refuse_difference, unfiltered_arrays
 from engines.run_memory import bytes_of
 from engines.tensorrt_module import tensorrt_module
@@ -68,6 +68,6 @@ def test_the_fused_engine_gives_what_onnx_runtime_gives(
     options = EngineOptions("tensorrt-fused", batch_sizes=(2, 8), gpu=gpu)
     (engine,) = open_engines(fused_bundle, options).engines
     ws = rows_of(fused_bundle, 11)
-    found, expected = (unfiltered_arrays(e, ws) for e in (engine, OrtEngine(fused_bundle)))
+    found, expected = (unfiltered_arrays(e, ws) for e in (engine, open_ort_engine(fused_bundle)))
     refuse_difference(parity_of_arrays("", expected, found, 8), "float16")
     engine.close()

@@ -10,14 +10,14 @@ from bundle.manifest import LABELLER
 from export.bundle_from_weights import quiet_exporter
 from export.graph.labeller import Labeller
 from export.graph.to_onnx import half_by_float32, labeller_onnx
-from export.weights import Sources, weights_from_files
+from export.weights import WeightFiles, weights_from_files
 
 
 def test_the_graph_is_the_one_that_slow_tracing_gives(
     tiny_bundle: Path, tiny_weights: tuple[Path, Path], tmp_path: Path
 ) -> None:
     generator, interpreter = tiny_weights
-    weights = weights_from_files(Sources(generator, interpreter=interpreter))
+    weights = weights_from_files(WeightFiles(generator, interpreter=interpreter))
     labeller = Labeller(weights.generator, weights.interpreter, weights.spec, "float16")
     with quiet_exporter():
         labeller_onnx(labeller, tmp_path / "slow.onnx")

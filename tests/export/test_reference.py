@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from export.checks.reference import WHOLE_BYTES, reference_outputs
+from export.checks.reference import MAX_HYPERCOLUMN_BYTES, reference_outputs
 from export.graph.spec import LabelSpec
 from nets.interpreter import HeadKind
 from tests.export.networks import random_generator, random_interpreter, random_ws
@@ -16,14 +16,14 @@ WS = random_ws(GENERATOR, 2)
 SOURCES: tuple[HeadKind, ...] = ("segmentation", "keypoints", "depth")
 
 
-@pytest.mark.parametrize("whole_bytes", [WHOLE_BYTES, 0])
+@pytest.mark.parametrize("max_bytes", [MAX_HYPERCOLUMN_BYTES, 0])
 @pytest.mark.parametrize(("grid", "top", "height"), [(32, 0, 32), (16, 2, 12)])
-def test_both_references_agree(grid: int, top: int, height: int, whole_bytes: int) -> None:
+def test_both_references_agree(grid: int, top: int, height: int, max_bytes: int) -> None:
     theirs = reference(GENERATOR, INTERPRETER, WS, grid, top, height)
     scores = (theirs.divergence, theirs.heatmap_variance, theirs.depth_variance)
     for source, maps in zip(SOURCES, scores, strict=True):
         spec = LabelSpec(grid, top, height, grid, source, 0.1, keypoint_window_px=2)
-        ours = reference_outputs(GENERATOR, INTERPRETER, spec, WS.numpy(), whole_bytes)
+        ours = reference_outputs(GENERATOR, INTERPRETER, spec, WS.numpy(), max_bytes)
         steps = ours["image"].astype(int) - theirs.image
         assert abs(steps).max() <= 1 and (steps == 0).mean() > 0.999
         clear = theirs.margin > 1e-4

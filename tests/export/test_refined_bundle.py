@@ -160,9 +160,9 @@ def test_its_graphs_hold_what_every_tensorrt_parses(refined: Path, graph: str) -
 
 def test_inspect_shows_bundle_and_weights(refined: Path, refiner: Path) -> None:
     shown = export("inspect", refined).output
-    assert "refiner      2 blocks of width 6, grain 3, held by 0.5 x mean of identity" in shown
+    assert "refiner      2 blocks of width 6, grain 3, regulariser 0.5 x mean of identity" in shown
     shown = export("inspect", refiner).output
-    assert "refiner for the generator of SHA-256" in shown and "moved 0.21 px" in shown
+    assert "refiner for the generator of SHA-256" in shown and "drift        0.21 px" in shown
 
 
 def test_a_refiner_without_grain_works_on_images_alone(

@@ -28,7 +28,7 @@ from engines.errors import EngineRunError
 from engines.protocol import Engine
 from export.bundle_from_weights import manifest_from_folder, write_graphs
 from export.checks.score_engine import open_score_engine
-from export.weights import RefinerWeights, Sources, Weights, weights_from_files
+from export.weights import RefinerWeights, SourceWeights, WeightFiles, weights_from_files
 from nets.interpreter import HeadKind
 from nets.refiner import Refiner, RefinerConfig
 from tests.export.networks import OUTPUTS, random_interpreter
@@ -36,10 +36,10 @@ from tests.export.networks import OUTPUTS, random_interpreter
 SAMPLES = 4
 
 
-def weights_of_three_heads(generator: Path, interpreter: Path, score: HeadKind) -> Weights:
+def weights_of_three_heads(generator: Path, interpreter: Path, score: HeadKind) -> SourceWeights:
     """Random heads of every kind, and a refiner behind the image."""
     torch.manual_seed(1)
-    given = weights_from_files(Sources(generator, interpreter=interpreter))
+    given = weights_from_files(WeightFiles(generator, interpreter=interpreter))
     assert given.interpreter_card is not None
     heads = random_interpreter(given.interpreter_card.features)
     card = msgspec.structs.replace(
@@ -68,7 +68,7 @@ def weights_of_three_heads(generator: Path, interpreter: Path, score: HeadKind) 
     return replace(given, interpreter=heads, interpreter_card=card, refiner=behind)
 
 
-def bundle_of(folder: Path, weights: Weights) -> Bundle:
+def bundle_of(folder: Path, weights: SourceWeights) -> Bundle:
     folder.mkdir()
     write_graphs(folder, weights, half=False)
     write_manifest(folder, manifest_from_folder(folder, weights))

@@ -28,7 +28,7 @@ from checkpoints import (
 )
 from engines import EngineOptions, open_mapping, ws_from_indices
 from engines.sampling import default_options, key_from_options
-from export.__main__ import main, views_from_text
+from export.__main__ import main, view_mode_from_text
 from export.errors import ExportError
 from tests.export.networks import random_generator
 
@@ -140,8 +140,8 @@ def test_a_bank_of_another_generator_is_refused(folder: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("codes", "words"),
     [
-        (CODES[:, :1], "has codes of 1 rows; by the card of"),
-        (CODES[..., :8], "has codes of 8 values a row"),
+        (CODES[:, :1], "has codes of 1 rows; the card of"),
+        (CODES[..., :8], "has codes of 8 values per row"),
     ],
 )
 def test_a_bank_of_other_extents_is_refused(
@@ -221,7 +221,7 @@ def test_the_command_that_calibrates_names_the_views(
     folder: Path, views: int, view: str | None, command: str
 ) -> None:
     bundle = open_bundle(folder / "with")
-    mode, fixed = views_from_text(view, views, bundle.views)
+    mode, fixed = view_mode_from_text(view, views, bundle.views)
     options = replace(
         default_options(bundle.manifest.generator),
         views_per_object=views,
@@ -236,4 +236,4 @@ def test_the_command_that_calibrates_names_the_views(
 def test_a_view_that_is_none_is_refused() -> None:
     for text in ("-1", "1.5", "front", ""):
         with pytest.raises(ExportError, match="--view is"):
-            views_from_text(text, 1, None)
+            view_mode_from_text(text, 1, None)

@@ -14,7 +14,7 @@ from grpc_status import rpc_status
 from engines.fake import FakeOptions
 from labelmint.v1 import label_service_pb2 as pb
 from service.admission import MAX_CLIENTS, RequestRate
-from service.config import Limits
+from service.config import ServerLimits
 from tests.hangs import HANG_S
 from tests.service.harness import FakeModel, Refusal, RunningServer, refusal, served
 from tests.service.identities import TOKENS, TWO, bearer, config
@@ -24,7 +24,7 @@ EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
 
 def limited(**limits: Any) -> Any:
     slow = FakeModel(options=FakeOptions(seconds_per_run=0.05))
-    return served([slow], config(limits=Limits(**limits)))
+    return served([slow], config(limits=ServerLimits(**limits)))
 
 
 def retry_s(refused: Refusal) -> float:
@@ -43,7 +43,7 @@ def two_clients(tokens: Path) -> Iterator[Callable[..., Any]]:
     @contextmanager
     def start(**limits: Any) -> Iterator[tuple[RunningServer, Any, Any]]:
         slow = FakeModel(options=FakeOptions(seconds_per_run=0.05))
-        with served([slow], config(limits=Limits(**limits), token_file=tokens)) as server:
+        with served([slow], config(limits=ServerLimits(**limits), token_file=tokens)) as server:
             yield server, bearer(TOKENS["trainer"]), bearer(TOKENS["night-job"])
 
     yield start

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from engines.errors import EngineRunError
 from engines.fake import fake_bundle
 from engines.sampling import default_options
-from service.delivery import HEARTBEAT_S, Chunk, Outcome, Stream
+from service.delivery import HEARTBEAT_S, FilteredRows, Message, Stream
 from service.query import Query
 from service.sampler import IndexRange, plan_from_range
 from service.scheduler import Lane
@@ -41,20 +41,20 @@ def stream_of(wanted: Wanted) -> Stream:
     return Stream(query, Lane(plan.first, plan.stop, plan.unit, window=1000, count=wanted.count))
 
 
-def outcome_of(stream: Stream, first: int, count: int, scores: list[float]) -> Outcome:
+def filtered_rows(stream: Stream, first: int, count: int, scores: list[float]) -> FilteredRows:
     """As an engine would: the rows whose scores pass, each with its index as its one value."""
     indices = stream.query.plan.indices(first, count)
     passed = np.array([scores[int(i)] <= stream.query.max_uncertainty for i in indices])
     rows = np.flatnonzero(passed)
-    return Outcome(first, count, rows, {"index": indices[rows]}, since=0.0)
+    return FilteredRows(first, count, rows, {"index": indices[rows]}, since=0.0)
 
 
-async def everything(stream: Stream, size: int) -> list[Chunk]:
-    chunks = []
-    while chunk := await stream.next_chunk(size):
-        chunks.append(chunk)
-        stream.sent(chunk)
-    return chunks
+async def everything(stream: Stream, size: int) -> list[Message]:
+    messages = []
+    while message := await stream.next_message(size):
+        messages.append(message)
+        stream.sent(message)
+    return messages
 
 
 @given(
@@ -69,28 +69,29 @@ async def everything(stream: Stream, size: int) -> list[Chunk]:
     order=st.randoms(use_true_random=False),
     size=st.integers(1, 9),
 )  # fmt: skip
-def test_order_of_outcomes_does_not_matter(
+def test_order_of_engine_batches_does_not_matter(
     wanted: Wanted, scores: list[float], cuts: list[int], order: object, size: int
 ) -> None:
     wanted = replace(wanted, filter_sets=wanted.filter_sets and wanted.views > 1)
     stream = stream_of(wanted)
     plan = stream.query.plan
-    outcomes: list[Outcome] = []
+    filtered: list[FilteredRows] = []
     first = plan.first
     while first < plan.stop:
-        count = min(cuts[len(outcomes) % len(cuts)], plan.stop - first)
-        outcomes.append(outcome_of(stream, first, count, scores))
+        count = min(cuts[len(filtered) % len(cuts)], plan.stop - first)
+        filtered.append(filtered_rows(stream, first, count, scores))
         first += count
-    order.shuffle(outcomes)  # type: ignore[attr-defined]
-    for outcome in outcomes:
-        stream.settle(outcome)
-    chunks = asyncio.run(everything(stream, size))
+    order.shuffle(filtered)  # type: ignore[attr-defined]
+    for rows in filtered:
+        stream.add(rows)
+    messages = asyncio.run(everything(stream, size))
     expected = expect(wanted, scores.__getitem__)
-    got = [int(i) for c in chunks for p in c.pieces for i in p.indices]
-    values = [int(i) for c in chunks for p in c.pieces for i in p.arrays["index"][p.picks]]
+    kept = [kept for message in messages for kept in message.kept]
+    got = [int(i) for k in kept for i in k.indices]
+    values = [int(i) for k in kept for i in k.arrays["index"][k.picks]]
     assert got == values == expected.delivered
-    assert all(chunk.size <= size for chunk in chunks)
-    assert sum(c.discarded for c in chunks) == len(expected.examined) - len(got)
+    assert all(message.size <= size for message in messages)
+    assert sum(m.discarded for m in messages) == len(expected.examined) - len(got)
     assert stream.lane.unsent == 0
 
 
@@ -100,13 +101,13 @@ def test_256_discarded_samples_are_told_at_once() -> None:
     scores = [0.5] * 1000
 
     async def read() -> None:
-        stream.settle(outcome_of(stream, 0, 255, scores))
-        silent = asyncio.ensure_future(stream.next_chunk(8))
+        stream.add(filtered_rows(stream, 0, 255, scores))
+        silent = asyncio.ensure_future(stream.next_message(8))
         await asyncio.sleep(0.05)
         assert not silent.done()
-        stream.settle(outcome_of(stream, 255, 300, scores))
+        stream.add(filtered_rows(stream, 255, 300, scores))
         first = await asyncio.wait_for(silent, HEARTBEAT_S / 2)
-        second = await asyncio.wait_for(stream.next_chunk(8), HEARTBEAT_S / 2)
+        second = await asyncio.wait_for(stream.next_message(8), HEARTBEAT_S / 2)
         assert first and (first.next_index, first.discarded) == (256, 256)
         assert second and (second.next_index, second.discarded) == (512, 256)
 
@@ -116,15 +117,15 @@ def test_256_discarded_samples_are_told_at_once() -> None:
 def test_what_came_before_an_error_is_delivered_first() -> None:
     stream = stream_of(Wanted(end=30, threshold=1.0))
     scores = [0.5] * 30
-    failed = Outcome(8, 0, np.empty(0, np.intp), {}, 0.0, EngineRunError("no"))
-    stream.settle(outcome_of(stream, 16, 8, scores))
-    stream.settle(failed)
-    stream.settle(outcome_of(stream, 0, 8, scores))
+    failed = FilteredRows(8, 0, np.empty(0, np.intp), {}, 0.0, EngineRunError("no"))
+    stream.add(filtered_rows(stream, 16, 8, scores))
+    stream.add(failed)
+    stream.add(filtered_rows(stream, 0, 8, scores))
 
     async def read() -> None:
-        chunk = await stream.next_chunk(100)
-        assert chunk and chunk.size == 8 and chunk.next_index == 8
+        message = await stream.next_message(100)
+        assert message and message.size == 8 and message.next_index == 8
         with pytest.raises(EngineRunError):
-            await stream.next_chunk(100)
+            await stream.next_message(100)
 
     asyncio.run(read())

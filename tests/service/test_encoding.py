@@ -8,8 +8,8 @@ from engines.fake import fake_bundle
 from engines.sampling import default_options
 from labelmint.codec import OUTPUTS, array_from_tensor, tensor_from_array
 from labelmint.v1 import label_service_pb2 as pb
-from service.delivery import Chunk, Piece
-from service.encoding import message_from_chunk
+from service.delivery import KeptSamples, Message
+from service.encoding import bytes_from_message
 from service.query import Query, WantedOutput
 from service.sampler import IndexRange, plan_from_range
 
@@ -43,12 +43,12 @@ def query_of(codecs: dict[str, pb.Codec]) -> Query:
     zstd=st.booleans(),
     scattered=st.booleans(),
 )
-def test_any_chunk_parses_to_its_samples(
+def test_any_message_parses_to_its_samples(
     seed: int, sizes: list[int], names: list[str], zstd: bool, scattered: bool
 ) -> None:
     random = np.random.default_rng(seed)
     codecs = {name: pb.CODEC_ZSTD if zstd else pb.CODEC_RAW for name in names}
-    pieces = []
+    samples = []
     for size in sizes:
         arrays = {
             name: (random.standard_normal((size + 3, *SHAPES[name])) * 99).astype(
@@ -58,16 +58,16 @@ def test_any_chunk_parses_to_its_samples(
         }
         picks = np.sort(random.permutation(size + 3)[:size]) if scattered else np.arange(size) + 1
         indices = random.integers(0, 2**63, size, np.uint64)
-        pieces.append(Piece(arrays, picks.astype(np.intp), [], indices, 0.0))
-    chunk = Chunk(tuple(pieces), next_index=2**64 - 1, discarded=3)
-    response = pb.StreamSamplesResponse.FromString(message_from_chunk(chunk, query_of(codecs)))
+        samples.append(KeptSamples(arrays, picks.astype(np.intp), [], indices, 0.0))
+    message = Message(tuple(samples), next_index=2**64 - 1, discarded=3)
+    response = pb.StreamSamplesResponse.FromString(bytes_from_message(message, query_of(codecs)))
     expected = pb.StreamSamplesResponse(
         next_index=2**64 - 1, discarded=3, bundle_id="sha256:" + 64 * "0"
     )
-    for piece in pieces:
-        expected.batch.indices.extend(piece.indices.tolist())
+    for kept in samples:
+        expected.batch.indices.extend(kept.indices.tolist())
     for name in names:
-        array = np.concatenate([piece.arrays[name][piece.picks] for piece in pieces])
+        array = np.concatenate([kept.arrays[name][kept.picks] for kept in samples])
         tensor = tensor_from_array(array, OUTPUTS[name].output, codecs[name])
         expected.batch.tensors.append(tensor)
     assert response == expected

@@ -63,9 +63,9 @@ def test_every_engine_may_be_asked_for(name: str) -> None:
         ("--engine", "tensorrt,tensorrt", "'tensorrt' is not one of"),
         ("--engine", "cuda", "'cuda' is not one of"),
         ("--precision", "float16", "'float16' is not one of"),
-        ("--gpu", "0,0", "'0,0' is no list of numbers"),
-        ("--gpu", "-1", "'-1' is no list of numbers"),
-        ("--gpu", "", "'' is no list of numbers"),
+        ("--gpu", "0,0", "'0,0' is not a list of different numbers"),
+        ("--gpu", "-1", "'-1' is not a list of different numbers"),
+        ("--gpu", "", "'' is not a list of different numbers"),
         ("--engine-contexts", "0", "0 is not in the range"),
     ],
 )
@@ -78,7 +78,7 @@ def test_what_makes_no_sense_is_a_usage_error_naming_it(flag: str, value: str, w
 @pytest.mark.parametrize("name", ["a b", "c/d", ".hidden", "ünï", "x" * 129])
 def test_names_of_models_are_those_that_a_watched_folder_may_have(name: str) -> None:
     refused = parsed("--bundle", f"{name}=nowhere")
-    assert isinstance(refused, str) and "is no name of a model" in refused
+    assert isinstance(refused, str) and "is not a model name" in refused
 
 
 @pytest.mark.parametrize("flag", ["--drain-delay", "--batch-delay", "--watch-interval"])

@@ -232,7 +232,7 @@ def test_nothing_is_left_behind(server: RunningServer) -> None:
         admission = serving._admission
         return (
             sum(len(m.streams) + len(m.scheduler._lanes) for m in models),
-            len(serving._stops), len(admission._clients), *vars(admission._all).values(),
+            len(serving._stops), len(admission._clients), *vars(admission._total).values(),
         )  # fmt: skip
 
     for _ in range(600):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from engines.fake import FakeOptions, fake_bundle
-from service.config import Config, Limits
+from service.config import Config, ServerLimits
 from service.rpc import inference_messages as messages
 from tests.hangs import HANG_S
 from tests.service.harness import FakeModel, RunningServer, refusal, served
@@ -23,7 +23,7 @@ from tests.service.test_inference import infer
 
 C = grpc.StatusCode
 Z = np.linspace(-1, 1, 3 * 16, dtype=np.float32).reshape(3, 16)
-FAST_LIMITS = Limits(max_explicit_rows=32, max_message_samples=32, max_inflight_samples=200)
+FAST_LIMITS = ServerLimits(max_explicit_rows=32, max_message_samples=32, max_inflight_samples=200)
 BAD: list[tuple[dict[str, Any], C, tuple[str, ...]]] = [
     ({"inputs": {}}, C.INVALID_ARGUMENT, ("no source", "z, w, ws", "index")),
     ({"inputs": {"z": Z, "w": Z}}, C.INVALID_ARGUMENT, ("z, w", "one of")),
@@ -113,7 +113,7 @@ def test_names_of_any_length_are_refused_within_what_a_status_may_hold(
 
 def test_limits_of_clients_and_messages_hold_here_too() -> None:
     slow = FakeModel(options=FakeOptions(seconds_per_run=0.3))
-    limits = Limits(max_client_streams=1, max_message_bytes=16 << 10)
+    limits = ServerLimits(max_client_streams=1, max_message_bytes=16 << 10)
     with (
         served([slow], Config((), "127.0.0.1:0", limits=limits)) as server,
         ThreadPoolExecutor() as pool,

@@ -9,8 +9,8 @@ import grpc
 import pytest
 
 from engines.fake import FakeOptions
-from service.config import Config, Limits
-from service.rpc.inference_exchange import MAX_UNDER_WAY
+from service.config import Config, ServerLimits
+from service.rpc.inference_exchange import MAX_PENDING
 from tests.service.harness import FakeModel, RunningServer, refusal, served
 from tests.service.inference_calls import arrays_of, exchange, indices, infer_request
 from tests.service.test_inference import generated
@@ -50,7 +50,7 @@ def test_a_stream_reads_no_more_than_it_may_have_under_way() -> None:
         answers = exchange(server.channel, requests())
         time.sleep(0.5)
         values = scraped(server)
-        assert value(values, "labelmint_open_streams") == MAX_UNDER_WAY
+        assert value(values, "labelmint_open_streams") == MAX_PENDING
         answers.cancel()
         while value(scraped(server), "labelmint_open_streams"):
             time.sleep(0.05)
@@ -80,7 +80,7 @@ def endless(request: Any) -> Iterator[Any]:
 
 @pytest.mark.parametrize("name", ["max_streams", "max_client_streams"])
 def test_open_streams_are_bounded(name: str) -> None:
-    limits = Limits(**{name: 2})
+    limits = ServerLimits(**{name: 2})
     with served(config=Config((), "127.0.0.1:0", limits=limits)) as server:
         held = [exchange(server.channel, endless(infer_request(indices(1)))) for _ in range(2)]
         for one in held:
@@ -92,7 +92,7 @@ def test_open_streams_are_bounded(name: str) -> None:
 
 
 def test_requests_of_a_stream_count_against_the_rate() -> None:
-    limits = Limits(max_client_requests_per_s=2)
+    limits = ServerLimits(max_client_requests_per_s=2)
     with served(config=Config((), "127.0.0.1:0", limits=limits)) as server:
         requests = iter([infer_request(indices(1))] * 5)
         errors = [answer.error_message for answer in exchange(server.channel, requests)]

@@ -14,8 +14,8 @@ from engines.fake import FakeOptions
 from labelmint import Batch, Client
 from labelmint.errors import ERROR_DOMAIN, STREAM_AGED
 from labelmint.v1 import label_service_pb2 as pb
-from service.delivery import Chunk
-from service.errors import NEXT_INDEX, Aged
+from service.delivery import Message
+from service.errors import NEXT_INDEX, StreamExpired
 from service.lifetime import Lifetime
 from tests.service.harness import FakeModel, RunningServer, refusal, served
 from tests.service.identities import config
@@ -116,8 +116,8 @@ def test_calls_with_one_answer_and_inference_streams_finish(server: RunningServe
 
 def over(lifetime: Lifetime, now: float) -> bool:
     try:
-        lifetime.check(stream_of(Wanted(end=100)), Chunk((), next_index=8, discarded=8), now)
-    except Aged:
+        lifetime.check(stream_of(Wanted(end=100)), Message((), next_index=8, discarded=8), now)
+    except StreamExpired:
         return True
     return False
 

@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from engines.errors import DeviceLost
 from engines.fake import FakeOptions
-from engines.open import GpuOptions, Machine
+from engines.open import GpuDrivers, GpuOptions
 from labelmint import Client
 from labelmint.v1 import label_service_pb2 as pb
 from service.config import Config, NamedBundle
@@ -107,10 +107,10 @@ class OnGpu:
             "gpu": GpuOptions(cache=cache, build=True),
         }  # fmt: skip
         self.config = Config(**(given | config))
-        self.machine = Machine(lambda index: self.device, lambda: self.trt)
+        self.drivers = GpuDrivers(lambda index: self.device, lambda: self.trt)
 
     def models(self, metrics: Metrics) -> list[Any]:
-        return [open_model(n, self.config, metrics, self.machine) for n in self.config.bundles]
+        return [open_model(n, self.config, metrics, self.drivers) for n in self.config.bundles]
 
 
 @pytest.mark.parametrize("version", ["8.5.3.1", "11.0.0"])

@@ -183,5 +183,5 @@ def test_tracing_without_its_packages_is_one_line(fake: Path) -> None:
     )
     line = [sys.executable, "-c", code]
     result = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=HANG_S)
-    assert result.returncode == 1 and "extra 'tracing'" in result.stderr
+    assert result.returncode == 1 and "extra `tracing`" in result.stderr
     assert "Traceback" not in result.stderr

@@ -14,7 +14,7 @@ from grpc_status import rpc_status
 
 from engines.fake import fake_bundle
 from labelmint.v1 import label_service_pb2 as pb
-from service.config import Config, Limits
+from service.config import Config, ServerLimits
 from tests.hangs import HANG_S
 from tests.service.harness import FakeModel, RunningServer, refusal, served
 
@@ -138,7 +138,7 @@ BAD: list[tuple[dict[str, Any], grpc.StatusCode, list[str]]] = [
 def two() -> Any:
     """Two models: a usual one, and one of images alone at 64 px."""
     bare = fake_bundle(resolution=64, heads=False, view_layers=0)
-    limits = Limits(max_explicit_indices=100, max_explicit_rows=50)
+    limits = ServerLimits(max_explicit_indices=100, max_explicit_rows=50)
     config = Config(bundles=(), listen="127.0.0.1:0", limits=limits)
     with served([FakeModel(), FakeModel("bare", bare)], config) as server:
         yield server
@@ -168,14 +168,14 @@ def test_a_unary_call_needs_a_bound_and_room(two: RunningServer) -> None:
 
 
 def test_the_default_that_a_refusal_names_is_under_the_limit() -> None:
-    limits = Limits(max_message_bytes=100_000)
+    limits = ServerLimits(max_message_bytes=100_000)
     with served(config=Config(bundles=(), listen="127.0.0.1:0", limits=limits)) as server:
         refused = refusal(lambda: list(server.stream(max_message_bytes=100_001)))
     assert "in [4096, 100000], or 0 for 100000" in refused.message
 
 
 def test_a_unary_call_examines_only_so_much() -> None:
-    config = Config(bundles=(), listen="127.0.0.1:0", limits=Limits(max_generate_examined=64))
+    config = Config(bundles=(), listen="127.0.0.1:0", limits=ServerLimits(max_generate_examined=64))
     nothing = filtered(mode=MOST, max_uncertainty=0)
     with served(config=config) as server:
         refused = refusal(lambda: server.generate(count=1, **nothing))
@@ -218,7 +218,7 @@ def test_get_model_refuses_as_streams_do(two: RunningServer) -> None:
 
 
 def test_too_many_streams_are_told_when_to_come_back() -> None:
-    config = Config(bundles=(), listen="127.0.0.1:0", limits=Limits(max_streams=2))
+    config = Config(bundles=(), listen="127.0.0.1:0", limits=ServerLimits(max_streams=2))
     with served(config=config) as server:
         open_calls = [server.stream() for _ in range(2)]
         for call in open_calls:
@@ -252,7 +252,7 @@ def eventually(server: RunningServer) -> Any:
 
 @pytest.mark.parametrize("limit", [{"max_inflight_samples": 70}, {"max_inflight_bytes": 300_000}])
 def test_room_is_reserved_so_that_open_streams_always_have_theirs(limit: dict[str, int]) -> None:
-    config = Config(bundles=(), listen="127.0.0.1:0", limits=Limits(**limit))
+    config = Config(bundles=(), listen="127.0.0.1:0", limits=ServerLimits(**limit))
     with served(config=config) as server:
         calls: list[Any] = []
 

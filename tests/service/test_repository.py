@@ -21,10 +21,10 @@ from engines.protocol import EngineResult
 from labelmint.v1 import label_service_pb2 as pb
 from service.config import Config, NamedBundle
 from service.errors import NEXT_INDEX, LoadFailed
-from service.folder import without_folders
 from service.loading import open_model, warm_up
 from service.metrics import Metrics
 from service.models import ServedModel
+from service.repository import without_folders
 from tests.hangs import HANG_S
 from tests.service.harness import FakeModel, RunningServer, refusal, served, served_by
 from tests.service.inference_calls import index_of
@@ -133,7 +133,7 @@ def test_a_failed_load_leaves_the_old_model_serving_and_is_told_everywhere(
             labels = frozenset({"model": "fake", "outcome": outcome}.items())
             assert values.get(("labelmint_model_loads_total", labels)) == count
     (record,) = [r for r in caplog.records if r.name == "service.repository"]
-    assert "the one before is served on" in record.message and "\n" not in record.message
+    assert "the old one stays" in record.message and "\n" not in record.message
 
 
 def test_a_load_that_fails_in_a_way_nobody_thought_of_tells_callers_nothing(
@@ -249,7 +249,7 @@ def test_no_engine_is_closed_under_a_run() -> None:
             for reader in readers:
                 reader.result()
         assert not server.server.failed.done()
-    assert len(opened) == 21 and all(engine._closed for engine in opened)
+    assert len(opened) == 21 and all(engine._contract.closed for engine in opened)
 
 
 def pipe_at(folder: Path) -> Path:

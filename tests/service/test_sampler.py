@@ -14,10 +14,10 @@ from service.sampler import (
 from tests.service.section4 import Wanted, candidates
 
 
-def wanted_indices(plan: Plan) -> list[int]:
+def requested_indices(plan: Plan) -> list[int]:
     rows = plan.stop - plan.first
-    indices, wanted = plan.indices(plan.first, rows), plan.wanted(plan.first, rows)
-    return [int(i) for i in indices[wanted]]
+    indices, requested = plan.indices(plan.first, rows), plan.requested(plan.first, rows)
+    return [int(i) for i in indices[requested]]
 
 
 @given(
@@ -35,8 +35,8 @@ def test_a_range_examines_what_brute_force_finds(
     full = Wanted(start, start + length, shard=shard, shards=shards, views=views)
     everything = list(candidates(full)) if length else []
     expected = everything[:max_examined] if max_examined else everything
-    assert wanted_indices(plan) == expected
-    assert bool(plan.spent) == (len(expected) < len(everything))
+    assert requested_indices(plan) == expected
+    assert bool(plan.end_reason) == (len(expected) < len(everything))
     for ordinal in range(plan.first, plan.stop + 1):
         done = plan.examined(ordinal)
         assert plan.next_index(ordinal) == (expected[done - 1] + 1 if done else start)
@@ -51,7 +51,7 @@ def test_whole_objects_are_computed_at_both_ends(
 ) -> None:
     plan = plan_from_range(IndexRange(start, start + length, 0, shards, views, True))
     computed = [int(i) for i in plan.indices(plan.first, plan.stop - plan.first)]
-    objects = {i // views for i in wanted_indices(plan)}
+    objects = {i // views for i in requested_indices(plan)}
     assert computed == [o * views + v for o in sorted(objects) for v in range(views)]
 
 
@@ -66,7 +66,7 @@ def test_the_last_indices_of_all_are_reached_and_not_passed(
     plan = plan_from_range(IndexRange(start, shards=shards, views=views, whole_objects=whole))
     last = END_OF_INDICES // views * views if whole else END_OF_INDICES
     expected = [i for i in range(start, last) if i // views % shards == 0]
-    assert wanted_indices(plan) == expected
+    assert requested_indices(plan) == expected
     assert plan.next_index(plan.stop) <= END_OF_INDICES
 
 
@@ -79,8 +79,8 @@ def test_listed_indices_are_examined_and_no_others(
 ) -> None:
     plan = plan_from_indices(np.array(indices, np.uint64), views, whole, max_examined)
     expected = indices[:max_examined] if max_examined else indices
-    assert wanted_indices(plan) == expected
-    assert bool(plan.spent) == (len(expected) < len(indices))
+    assert requested_indices(plan) == expected
+    assert bool(plan.end_reason) == (len(expected) < len(indices))
     for ordinal in range(plan.first, plan.stop + 1):
         done = plan.examined(ordinal)
         assert plan.next_index(ordinal) == (expected[done - 1] + 1 if done else expected[0])

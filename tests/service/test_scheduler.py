@@ -110,7 +110,7 @@ def test_removed_and_expired_lanes_get_nothing() -> None:
     scheduler = scheduler_of(gone, late, alive)
     scheduler.remove(gone)
     assert {d.lane for d in scheduler.draw(8, now=2.0)} == {alive}
-    assert not gone.wanted(0.0) and not late.wanted(2.0) and late.wanted(0.5)
+    assert not gone.is_live(0.0) and not late.is_live(2.0) and late.is_live(0.5)
     assert alive.deadline == math.inf
 
 

@@ -117,10 +117,10 @@ def memory() -> Iterator[SharedMemory]:
         ({"nonce": b"short"}, C.INVALID_ARGUMENT, "nonce has 5 bytes"),
         ({"slots": 5}, C.FAILED_PRECONDITION, "its description says"),
         ({"nonce": bytes(16)}, C.FAILED_PRECONDITION, "does not hold the nonce"),
-        ({"fd": 0}, C.FAILED_PRECONDITION, "not reached"),
-        ({"fd": 2**32 - 1}, C.FAILED_PRECONDITION, "not reached"),
-        ({"pid": 1}, C.FAILED_PRECONDITION, "not reached"),
-        ({"pid": 2**32 - 1}, C.FAILED_PRECONDITION, "not reached"),
+        ({"fd": 0}, C.FAILED_PRECONDITION, "cannot be reached"),
+        ({"fd": 2**32 - 1}, C.FAILED_PRECONDITION, "cannot be reached"),
+        ({"pid": 1}, C.FAILED_PRECONDITION, "cannot be reached"),
+        ({"pid": 2**32 - 1}, C.FAILED_PRECONDITION, "cannot be reached"),
     ],
 )
 def test_memory_that_is_not_the_callers_is_refused(
@@ -134,7 +134,7 @@ def test_memory_that_is_not_the_callers_is_refused(
 def test_files_and_unsealed_memory_are_refused(server: RunningServer) -> None:
     with tempfile.TemporaryFile() as file:
         found = refused(server, described(file.fileno()))
-        assert found.code is C.FAILED_PRECONDITION and "not reached" in found.message
+        assert found.code is C.FAILED_PRECONDITION and "cannot be reached" in found.message
     unsealed = os.memfd_create("labelmint", os.MFD_ALLOW_SEALING)
     found = refused(server, described(unsealed))
     assert found.code is C.FAILED_PRECONDITION and "not sealed" in found.message

@@ -18,7 +18,7 @@ from tests.service.section4 import Expected, Wanted, candidates, expect, fake_sc
 SEED = 11
 SCORED = 1400  # indices whose scores are known here
 KEEP = 0.5
-MESSAGE_BYTES = 8192  # six samples of 16 px, so that chunks end inside engine batches
+MESSAGE_BYTES = 8192  # six samples of 16 px, so that messages end inside engine batches
 
 FIXTURES = [HealthCheck.function_scoped_fixture]  # the server keeps nothing between examples
 

@@ -15,7 +15,7 @@ import trustme
 from engines.fake import FakeOptions
 from labelmint.v1 import label_service_pb2 as pb
 from labelmint.v1.label_service_pb2_grpc import LabelServiceStub
-from service.config import Config, Limits, TlsFiles
+from service.config import Config, ServerLimits, TlsFiles
 from service.errors import StartError
 from service.server import is_loopback
 from service.tls import credentials_from_files
@@ -64,7 +64,7 @@ def test_mutual_tls_turns_away_clients_without_a_certificate_of_its_authorities(
         own = by.issue_cert("trainer.example", common_name="trainer")
         return {"key": own.private_key_pem.bytes(), "chain": own.cert_chain_pems[0].bytes()}
 
-    limits = Limits(max_client_streams=1)
+    limits = ServerLimits(max_client_streams=1)
     slow = FakeModel(options=FakeOptions(seconds_per_run=0.05))
     with served([slow], config(tls=tls, limits=limits)) as server:
         ca, port = ca_pem(authority), server.server.port

@@ -75,7 +75,7 @@ def test_tokens_change_with_their_file_and_a_broken_one_changes_nothing(
         ("a b " + "x" * 20, ["line 1", "3 words"]),
         ("ä " + "x" * 20, ["line 1", "name"]),
         (f"a {'x' * 20}\na {'y' * 20}", ["line 2", "already"]),
-        (f"a {'x' * 20}\nb {'x' * 20}", ["one token for two names"]),
+        (f"a {'x' * 20}\nb {'x' * 20}", ["same token for two names"]),
         ("a " + "x" * (1 << 20), ["over 1048576 bytes"]),
     ],
 )

@@ -44,7 +44,7 @@ def server() -> Iterator[RunningServer]:
 def look(server: RunningServer, watched: Path) -> Callable[[], None]:
     """Looks at the directory once, as the server does every few seconds."""
     watch = Watch(watched, server.server.repository, ["taken"])
-    return lambda: server.call(lambda running: watch.look())
+    return lambda: server.call(lambda running: watch.poll())
 
 
 def models(server: RunningServer) -> dict[str, str]:
@@ -180,8 +180,8 @@ def test_other_things_in_the_directory_are_left_alone(
         look()
     assert not models(server)
     assert sorted(record.message for record in caplog.records) == [
-        "--watch: 'no name' is no name of a model: letters, digits, _ . and -",
-        "--watch: taken is served by --bundle, its folder is left alone",
+        "--watch: 'no name' is not a model name: use letters, digits, _ . and -, at most 128",
+        "--watch: taken is served by --bundle; its folder is ignored",
     ]
 
 

@@ -12,9 +12,14 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from labelmint.batch import Batch
-from labelmint.datasets.reader import Entry, Stored, entries_from_stored, stored_from_folder
+from labelmint.datasets.reader import (
+    StoredDataset,
+    StoredView,
+    dataset_from_folder,
+    views_from_dataset,
+)
 from labelmint.datasets.request import Request
-from labelmint.datasets.stored_files import image_from_piece, mask_from_piece
+from labelmint.datasets.stored_files import image_from_file, mask_from_file
 from labelmint.errors import LabelmintError
 from labelmint.model import Camera, LabelClass
 from training.errors import TrainingError
@@ -32,7 +37,7 @@ from training.inverse_graphics.object_sets import (
 )
 
 NOWHERE = Camera(math.nan, math.nan, math.nan, math.nan)
-Views = dict[int, Entry]  # of an object, by code
+Views = dict[int, StoredView]  # of an object, by code
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ def sets_from_source(source: str, config: SetsConfig) -> tuple[ObjectSets, Origi
 def sets_from_folder(folder: Path, config: SetsConfig) -> tuple[ObjectSets, DownloadOrigin]:
     """The first objects of a data set, and what wrote it. Raises TrainingError."""
     try:
-        stored = stored_from_folder(folder)
+        stored = dataset_from_folder(folder)
         objects = objects_of_entries(stored, config.objects)
         origin = _origin(stored, bank_of_objects(objects, stored.request.views_per_object))
         refuse_origin(origin, config)
@@ -86,11 +91,11 @@ def sets_from_folder(folder: Path, config: SetsConfig) -> tuple[ObjectSets, Down
         raise TrainingError(f"--source {folder}: {error}") from error
 
 
-def objects_of_entries(stored: Stored, wanted: int | None) -> dict[int, Views]:
+def objects_of_entries(stored: StoredDataset, wanted: int | None) -> dict[int, Views]:
     """The first so many objects of a data set, or all, ascending. Raises LabelmintError,
     ValueError."""
     objects: dict[int, Views] = {}
-    with closing(entries_from_stored(stored)) as entries:
+    with closing(views_from_dataset(stored)) as entries:
         for entry in entries:
             if len(objects) == wanted and entry.object not in objects:
                 break
@@ -106,7 +111,7 @@ def objects_of_entries(stored: Stored, wanted: int | None) -> dict[int, Views]:
 
 def bank_of_objects(objects: dict[int, Views], size: int) -> tuple[Camera, ...]:
     """The cameras by code. Raises ValueError where two samples of a code differ."""
-    bank: dict[int, Entry] = {}
+    bank: dict[int, StoredView] = {}
     for views in objects.values():
         for code, entry in views.items():
             first = bank.setdefault(code, entry)
@@ -168,22 +173,22 @@ def _lacking(
     return f"object {number} lacks {words}; {less}download whole objects, with {more}"
 
 
-def _origin(stored: Stored, bank: tuple[Camera, ...]) -> DownloadOrigin:
+def _origin(stored: StoredDataset, bank: tuple[Camera, ...]) -> DownloadOrigin:
     return DownloadOrigin(
         stored.bundle_id, stored.licences, stored.outputs, stored.image_size, stored.label_size,
         stored.classes, stored.keypoints, bank,
     )  # fmt: skip
 
 
-def _batches(entries: list[Entry], stored: Stored) -> Iterator[Batch]:
+def _batches(entries: list[StoredView], stored: StoredDataset) -> Iterator[Batch]:
     """As a stream gives them. Raises LabelmintError."""
     for first in range(0, len(entries), AT_ONCE):
         some = entries[first : first + AT_ONCE]
         size, labels = stored.image_size, len(stored.classes)
         points = [entry.keypoints for entry in some if entry.keypoints is not None]
         yield Batch(
-            images=np.stack([image_from_piece(entry.image, size) for entry in some]),
-            masks=np.stack([mask_from_piece(e.mask, stored.label_size, labels) for e in some]),
+            images=np.stack([image_from_file(entry.image, size) for entry in some]),
+            masks=np.stack([mask_from_file(e.mask, stored.label_size, labels) for e in some]),
             keypoints=np.stack(points) if points else None,
             depth=None,
             uncertainty=None,

@@ -15,14 +15,19 @@ from hypothesis.extra import numpy as arrays
 from labelmint.batch import Batch
 from labelmint.model import Model, model_from_proto
 from labelmint.report.histogram import histogram_from_scores
-from labelmint.report.stream_statistics import EXAMPLES, Scored, Tally, examples_from_scores
+from labelmint.report.stream_statistics import (
+    EXAMPLES,
+    LabelStatistics,
+    ScoredSamples,
+    examples_from_scores,
+)
 from tests.client.scripted_service import MODEL
 
 SCORES = arrays.arrays(np.float32, st.integers(0, 40), elements=st.floats(width=32))
 
 
-def scored(scores: Any, first: int = 0) -> Scored:
-    return Scored(np.arange(first, first + len(scores), dtype=np.uint64), scores)
+def scored(scores: Any, first: int = 0) -> ScoredSamples:
+    return ScoredSamples(np.arange(first, first + len(scores), dtype=np.uint64), scores)
 
 
 @given(SCORES, SCORES)
@@ -95,11 +100,11 @@ def model() -> Model:
     st.integers(0, 6),
 )
 def test_shares_are_of_all_pixels_and_of_all_images(masks: Any, split: int) -> None:
-    tally = Tally()
+    statistics = LabelStatistics()
     for part in (masks[:split], masks[split:]):
         if len(part):
-            tally.add(batch(masks=part, indices=np.arange(len(part), dtype=np.uint64)))
-    rows = tally.frequencies(model_from_proto(MODEL))
+            statistics.add(batch(masks=part, indices=np.arange(len(part), dtype=np.uint64)))
+    rows = statistics.frequencies(model_from_proto(MODEL))
     assert [row.label.id for row in rows] == [0, 1, 2] + [9] * bool((masks == 9).any())
     for row in rows:
         found = masks == row.label.id
@@ -108,17 +113,17 @@ def test_shares_are_of_all_pixels_and_of_all_images(masks: Any, split: int) -> N
 
 
 def test_odd_values_are_counted_as_they_are(model: Model) -> None:
-    tally = Tally()
+    statistics = LabelStatistics()
     depth = np.array([[[np.nan, 2]], [[np.inf, 4]]], np.float16)
     points = np.full((2, 3, 3), np.nan, np.float32)
-    tally.add(batch(masks=np.full((2, 1, 2), 255, np.uint8), depth=depth, keypoints=points))
-    rows = {row.label.id: row for row in tally.frequencies(model)}
+    statistics.add(batch(masks=np.full((2, 1, 2), 255, np.uint8), depth=depth, keypoints=points))
+    rows = {row.label.id: row for row in statistics.frequencies(model)}
     assert (rows[255].pixels, rows[255].images, rows[255].label.name) == (1, 1, "class 255")
     assert (rows[0].pixels, rows[0].images) == (0, 0)
-    measured = tally.depth()
+    measured = statistics.depth()
     assert measured and (measured.nearest, measured.farthest, measured.not_finite) == (2, 4, 0.5)
-    assert all(math.isnan(point.median) for point in tally.keypoints(model))
-    nowhere = Tally()
+    assert all(math.isnan(point.median) for point in statistics.keypoints(model))
+    nowhere = LabelStatistics()
     nowhere.add(batch(depth=np.full((2, 1, 1), np.nan, np.float16)))
     lost = nowhere.depth()
     assert lost and math.isnan(lost.nearest) and lost.not_finite == 1
