@@ -25,11 +25,15 @@ C = grpc.StatusCode
 Z = np.linspace(-1, 1, 3 * 16, dtype=np.float32).reshape(3, 16)
 FAST_LIMITS = ServerLimits(max_explicit_rows=32, max_message_samples=32, max_inflight_samples=200)
 BAD: list[tuple[dict[str, Any], C, tuple[str, ...]]] = [
-    ({"inputs": {}}, C.INVALID_ARGUMENT, ("no source", "z, w, ws", "index")),
+    ({"inputs": {}}, C.INVALID_ARGUMENT, ("none of z, w, ws, index", "z, w, ws", "index")),
     ({"inputs": {"z": Z, "w": Z}}, C.INVALID_ARGUMENT, ("z, w", "one of")),
     ({"inputs": {"z": Z, **indices(1)}}, C.INVALID_ARGUMENT, ("z, index",)),
     ({"inputs": {"z": Z, "seed": np.zeros(1, np.uint64)}}, C.INVALID_ARGUMENT, ("seed",)),
-    ({"inputs": {"seed": np.zeros(1, np.uint64)}}, C.INVALID_ARGUMENT, ("no source",)),
+    (
+        {"inputs": {"seed": np.zeros(1, np.uint64)}},
+        C.INVALID_ARGUMENT,
+        ("none of z, w, ws, index",),
+    ),
     ({"inputs": {"x": Z}}, C.INVALID_ARGUMENT, ("'x'", "z, w, ws, seed, index")),
     ({"inputs": {"z": Z[:, :5]}}, C.INVALID_ARGUMENT, ("z", "[3, 5]", "[-1, 16]")),
     ({"inputs": {"z": Z.ravel()}}, C.INVALID_ARGUMENT, ("z", "[48]", "[-1, 16]")),
@@ -71,9 +75,9 @@ def test_a_refusal_names_value_limit_and_fix(
         ("truncation_psi", "string_param", "half", "'half'"),
         ("truncation_psi", "bool_param", True, "True"),
         ("truncation_cutoff", "int64_param", 7, "[0, 6]"),
-        ("truncation_cutoff", "int64_param", -1, "whole number"),
-        ("truncation_cutoff", "string_param", "nan", "whole number"),
-        ("class_index", "uint64_param", 2**64 - 1, "whole number"),
+        ("truncation_cutoff", "int64_param", -1, "must be an integer"),
+        ("truncation_cutoff", "string_param", "nan", "must be an integer"),
+        ("class_index", "uint64_param", 2**64 - 1, "must be an integer"),
         ("class_index", "int64_param", 0, "no classes"),
         ("priority", "uint64_param", 1, "'priority'"),
     ],

@@ -138,7 +138,7 @@ def test_a_public_address_without_tls_is_warned_of(caplog: pytest.LogCaptureFixt
         served(config=Config(bundles=(), listen="0.0.0.0:0")) as server,
     ):
         assert server.generate(count=1).batch.indices
-    assert "not encrypted" in caplog.text and "--tls-certificate" in caplog.text
+    assert "unencrypted" in caplog.text and "--tls-certificate" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -233,7 +233,7 @@ LATENTS = pb.ExplicitLatents(
             {"view_mode": RANDOM, "views_per_object": 2},
             {},
             INVALID,
-            ["view is random, which"],
+            ["with view random"],
         ),
         (
             {"views_per_object": 2},
