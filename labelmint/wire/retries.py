@@ -60,12 +60,15 @@ class Retries:
         self._stop = stop or threading.Event()
         self._allowed_s = patience.connect_s
         self._log_level = logging.INFO  # without an answer so far: the error is raised soon
-        self._forget_failures()
+        self._failing_since: float | None = None
+        self._wait_s = patience.first_wait_s
+        self._loading = False  # whether a failure of this row was a server that is loading
 
     def progressed(self) -> None:
         """Records that an answer came: the next failure is the first of a new row."""
         self._allowed_s, self._log_level = self._patience.reconnect_s, logging.WARNING
-        self._forget_failures()
+        self._failing_since, self._wait_s = None, self._patience.first_wait_s
+        self._loading = False
 
     def wait(self, error: RpcError, where: str) -> None:
         """Returns when it is time for the next try.
@@ -102,11 +105,6 @@ class Retries:
             _log.warning("%s; waiting up to %g s for it", error, allowed_s)
         if self._stop.wait(delay_s):
             raise error
-
-    def _forget_failures(self) -> None:
-        self._failing_since: float | None = None
-        self._wait_s = self._patience.first_wait_s
-        self._loading = False  # whether a failure of this row was a server that is loading
 
 
 def _may_pass(error: RpcError) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 from labelmint import Client
+from labelmint.options import StreamOptions
 from tests.client.scripted_service import CLOSED_PORT, Script, ScriptedService, serving
 
 
@@ -13,8 +14,8 @@ def test_targets_are_taken_in_turns_and_dead_ones_left_out(
 ) -> None:
     with serving() as (other, elsewhere), Client(f"{target}, {CLOSED_PORT},{other}") as client:
         for shard in range(4):
-            shards = {"shard_index": shard, "num_shards": 4}
-            assert len(next(client.stream(4, count=4, outputs=["mask"], **shards))) == 4
+            batches = client.stream(4, count=4, shard_index=shard, num_shards=4, outputs=["mask"])
+            assert len(next(batches)) == 4
         assert (len(service.queries), len(elsewhere.queries)) == (2, 2)
         assert client.reconnects == 1
 
@@ -46,8 +47,8 @@ def test_the_shards_of_several_clients_spread_over_the_targets(
     with serving() as (other, elsewhere):
         for shard in range(4):
             with Client([target, other]) as client:
-                shards = {"shard_index": shard, "num_shards": 4}
-                assert len(next(client.stream(4, count=4, outputs=["mask"], **shards))) == 4
+                options: StreamOptions = {"shard_index": shard, "num_shards": 4, "count": 4}
+                assert len(next(client.stream(4, outputs=["mask"], **options))) == 4
         assert [query.shard_index for query in service.queries] == [0, 2]
         assert [query.shard_index for query in elsewhere.queries] == [1, 3]
 
@@ -57,8 +58,7 @@ def test_the_calls_of_one_shard_go_to_different_targets(
 ) -> None:
     with serving() as (other, elsewhere), Client([target, other], streams=2) as client:
         for shard in range(2):
-            shards = {"shard_index": shard, "num_shards": 2}
-            list(client.stream(4, count=20, outputs=["mask"], **shards))
+            list(client.stream(4, count=20, shard_index=shard, num_shards=2, outputs=["mask"]))
         assert (len(service.queries), len(elsewhere.queries)) == (2, 2)
 
 

@@ -46,12 +46,12 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 
 
 MISTAKES: dict[str, tuple[Callable[[Servers], tuple[str, Path | None]], str]] = {
-    "server down": (lambda s: ("127.0.0.1:1", None), "no server listens there"),
+    "server down": (lambda s: ("127.0.0.1:1", None), "no server listens on this port"),
     "wrong port": (lambda s: (s.metrics, None), "check the port"),
-    "unknown name": (lambda s: ("nobody.invalid:1", None), "the name has no address"),
-    "plain text to TLS": (lambda s: (s.encrypted, None), "whether it wants TLS"),
+    "unknown name": (lambda s: ("nobody.invalid:1", None), "the host name has no address"),
+    "plain text to TLS": (lambda s: (s.encrypted, None), "whether it needs TLS"),
     "TLS to plain text": (lambda s: (s.plain, s.authorities), "leave TLS out"),
-    "another authority": (lambda s: (s.encrypted, s.strangers), "of no authority trusted here"),
+    "another authority": (lambda s: (s.encrypted, s.strangers), "from no trusted authority"),
 }
 
 

@@ -85,10 +85,10 @@ def test_folders_that_no_download_completed_are_refused(png: Path, tmp_path: Pat
     (png / "card.json").write_text(card.replace('"kept": 30', '"kept": "30"'))
     assert "card.json is damaged, or of another release" in refusal(png)
     (png / "card.json").write_text(card.replace('"kept": 30', '"kept": 31'))
-    assert "has 30 samples of the 31 that its card tells" in refusal(png)
+    assert "has 30 samples, but its card says 31" in refusal(png)
     (png / "card.json").unlink()
     (png / ".labelmint").mkdir()
-    assert "is not complete; the same `labelmint download` goes on" in refusal(png)
+    assert "is not complete; run the same `labelmint download` again" in refusal(png)
 
 
 def test_pictures_that_were_changed_are_named(png: Path) -> None:
@@ -102,10 +102,10 @@ def test_pictures_that_were_changed_are_named(png: Path) -> None:
         (image, b"GIF89a", "images/000000000007.png is no PNG or JPEG"),
         (image, None, "images/000000000007.png cannot be read (No such file or directory)"),
         (mask, None, "masks/000000000007.png cannot be read (No such file"),
-        (image, _png(Image.new("RGB", (16, 8))), "is 16x8 pixels, its card says 16x16"),
+        (image, _png(Image.new("RGB", (16, 8))), "is 16x8 pixels, but its card says 16x16"),
         (image, _png(Image.new("L", (16, 16))), "has mode L, not RGB"),
         (mask, _png(Image.new("RGB", (16, 16))), "has mode RGB, not P or L"),
-        (mask, _png(Image.new("L", (16, 16), 4)), "has class 4, there are 4"),
+        (mask, _png(Image.new("L", (16, 16), 4)), "has class 4, but its card lists 4 classes"),
     ):
         file.unlink() if content is None else file.write_bytes(content)
         assert words in refusal(png)
@@ -124,14 +124,14 @@ def test_rows_that_were_changed_are_told(png: Path) -> None:
     table = png / "index.csv"
     head, *rows = table.read_text().splitlines(keepends=True)
     for changed, words in (
-        (rows[:7] + rows[8:], "keypoints.jsonl has sample 7 there"),
-        (rows[:7] + rows[6:], "keypoints.jsonl has sample 7 there"),
-        (rows[:-1], "has 29 samples of the 30"),
+        (rows[:7] + rows[8:], "keypoints.jsonl has sample 7 where index.csv has 8"),
+        (rows[:7] + rows[6:], "keypoints.jsonl has sample 7 where index.csv has 6"),
+        (rows[:-1], "has 29 samples, but its card says 30"),
         ([*rows[:7], rows[7][:9] + "\n"], "is damaged after 7 samples"),
         ([r.replace(",10.0,", ",11.0,") if n == 6 else r for n, r in enumerate(rows)],
          "view 1 has one camera in sample 1 and another one in 6"),
-        ([r.replace(",6.0,", ",-6.0,") for r in rows], "sample 0 has a Camera"),
-        ([r.replace(",6.0,", ",inf,") for r in rows], "inf is no float32"),
+        ([r.replace(",6.0,", ",-6.0,") for r in rows], "sample 0 has an impossible Camera"),
+        ([r.replace(",6.0,", ",inf,") for r in rows], "inf is out of the range of float32"),
         ([r.replace("7,", "7e,", 1) for r in rows], "is damaged after 7 samples"),
     ):  # fmt: skip
         table.write_text(head + "".join(changed))
@@ -145,10 +145,10 @@ def test_tars_that_were_changed_are_told(tars: Path) -> None:
     whole = second.read_bytes()
     for length in (0, 700, 9000, len(whole) // 2):
         second.write_bytes(whole[:length])
-        assert "is damaged after 1" in (said := refusal(tars)) or "samples of the 30" in said
+        assert "is damaged after 1" in (said := refusal(tars)) or "its card says 30" in said
     for left_out, words in (
         ("000000000014.mask.png", "is damaged after 14 samples ('mask.png')"),
-        ("000000000014.", "has 29 samples of the 30"),
+        ("000000000014.", "has 29 samples, but its card says 30"),
     ):
         with tarfile.open(fileobj=io.BytesIO(whole)) as tar, tarfile.open(second, "w") as changed:
             for member in tar:
