@@ -25,7 +25,7 @@ from training.__main__ import main as training_command
 from training.evaluate.evaluation import evaluation_of
 from training.evaluate.report import numbers_from_evaluation, write_report
 from training.images.image_set import image_set_from_folder
-from training.label_crop import bytes_from_colours
+from training.label_crop import rgb_from_float
 from training.labels.write import write_labels
 from training.options import read_generator
 
@@ -72,7 +72,7 @@ def main(samples: int, images: int, out: Path) -> None:
 def write_real_images(indices: NDArray[np.int64], folder: Path) -> None:
     """The renderer's pictures of these scenes, 000.png ..., in the order of the indices."""
     folder.mkdir(parents=True, exist_ok=True)
-    pictures = bytes_from_colours(truth_of_indices(LABEL_SEED, indices, 64).image)
+    pictures = rgb_from_float(truth_of_indices(LABEL_SEED, indices, 64).image)
     for i, picture in enumerate(pictures):
         Image.fromarray(picture).save(folder / f"{i:03d}.png")
 

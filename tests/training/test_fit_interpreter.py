@@ -80,7 +80,7 @@ def test_a_state_taken_up_from_its_file_goes_on_with_the_same_bits(tmp_path: Pat
     whole.run(0, 40)
     first.run(0, 20)
     write_state(tmp_path / "state", first.state.tensors(), {})
-    StateFile(tmp_path / "state", {}, 1).take_up(second.state.load)
+    StateFile(tmp_path / "state", {}, 1).resume(second.state.load)
     second.sampler = first.sampler
     second.run(second.state.step, 40)
     for name, tensor in whole.state.interpreter.state_dict().items():
@@ -99,7 +99,7 @@ def test_a_state_has_the_members_that_stopped(tmp_path: Path, stopped: bool) -> 
             first.state.watch(loss, PUBLISHED.first_epoch)
     assert first.state.stopped.tolist() == [stopped, False]
     write_state(tmp_path / "state", first.state.tensors(), {})
-    StateFile(tmp_path / "state", {}, 1).take_up(second.state.load)
+    StateFile(tmp_path / "state", {}, 1).resume(second.state.load)
     one, two = first.state.tensors(), second.state.tensors()
     assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
     for name in ("lowest", "waited", "stopped"):
@@ -113,13 +113,13 @@ def test_a_state_of_other_labels_or_a_broken_one_is_refused(tmp_path: Path) -> N
     path = tmp_path / "state"
     write_state(path, fit.state.tensors(), {"labels": "0" * 64})
     with pytest.raises(TrainingError, match="was made with other labels than this command has"):
-        StateFile(path, {"labels": "1" * 64}, 1).take_up(fit.state.load)
+        StateFile(path, {"labels": "1" * 64}, 1).resume(fit.state.load)
     other = fresh(replace(FAST, hidden=(4, 4)))
     with pytest.raises(TrainingError, match=r"is no state of this training \(model"):
-        StateFile(path, {"labels": "0" * 64}, 1).take_up(other.state.load)
+        StateFile(path, {"labels": "0" * 64}, 1).resume(other.state.load)
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(WeightsError, match="is no intact safetensors file"):
-        StateFile(path, {"labels": "0" * 64}, 1).take_up(fit.state.load)
+        StateFile(path, {"labels": "0" * 64}, 1).resume(fit.state.load)
 
 
 def test_members_learn_as_if_each_were_alone_by_the_published_recipe() -> None:

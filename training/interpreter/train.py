@@ -127,7 +127,7 @@ def fit_interpreter(
     adam = adam_with_moments(interpreter.parameters(), config.learning_rate, fused=True)
     state = FitState(interpreter, adam)
     if unfinished is not None:
-        unfinished.take_up(state.load)
+        unfinished.resume(state.load)
     targets = Targets(labels, config, device)
     interpreter.train()
     _fit(state, features, targets, sampler, config, unfinished)
@@ -157,7 +157,7 @@ def _fit(
                 state.watch(torch.stack(list(losses.values())).sum(dim=0).cpu(), step.epoch)
                 if state.stopped.all():
                     break
-            if unfinished is not None and state.step % unfinished.every == 0:
+            if unfinished is not None and state.step % unfinished.save_every == 0:
                 write_state(unfinished.path, state.tensors(), unfinished.recipe)
     state.restore_stopped()
 

@@ -9,7 +9,7 @@ import torch
 from nets.refiner import RefinerConfig
 from training.errors import RefinerError
 from training.images.sources import Pool, images_from_folder, pool_from_source
-from training.options import device_option, goes_on
+from training.options import can_resume, device_option
 from training.refiner.config import Feature, Reduction, RefinerFit, Regulariser
 from training.refiner.run import Run, run_refiner, words_from_geometry
 
@@ -110,7 +110,7 @@ def refiner(
         out, every, max_shift, min_structure, min_agreement, segmenter_steps,
         list(licences) or list(made.licences), device,
     )  # fmt: skip
-    found = run_refiner(config, made, wanted, run, goes_on(out, resume))
+    found = run_refiner(config, made, wanted, run, can_resume(out, resume))
     click.echo(f"wrote {out} and its card: {words_from_geometry(found)}")
 
 
