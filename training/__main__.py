@@ -20,7 +20,7 @@ from training.views.command import views
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 def main() -> None:
-    """Train label ensembles and related networks on a frozen StyleGAN generator.
+    """Trains label ensembles and related networks on a frozen StyleGAN generator.
 
     A typical session: `sample` images, label them, train with `interpreter`, check with `evaluate`.
     """

@@ -29,7 +29,7 @@ generator_option = click.option(
 mean_latent_option = click.option(
     "--mean-latent",
     type=FILE,
-    help="Path to the mean of w (.npy) of a StyleGAN1 .pt, which does not contain it.",
+    help="Path to the mean of w (.npy) of a StyleGAN1 .pt.  [default: measured over samples]",
 )
 
 

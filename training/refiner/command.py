@@ -117,7 +117,7 @@ def refiner(
 def refuse_misfits(source: Pool, real: Pool, config: RefinerFit) -> None:
     """Raises RefinerError for images of two sizes, and for a recipe that they cannot train."""
     if source.size != real.size:
-        (a, b), (c, d) = source.size, real.size
+        (b, a), (d, c) = source.size, real.size
         raise RefinerError(
             f"the source's images are {a}x{b} pixels, the real ones {c}x{d}; --fit scales and "
             "cuts the real ones to the source's size"
