@@ -27,7 +27,7 @@ from examples.demo.labels import labels_of_indices
 from nets.features import Resize
 from nets.generator import Generator
 from nets.interpreter import Interpreter
-from training.evaluate.evaluation import Evaluation, evaluation_of
+from training.evaluate.evaluation import Evaluation, evaluation_from_predictions
 from training.evaluate.report import numbers_from_evaluation, write_report
 from training.images.sample import Choice, SampleConfig, drawn_w, spread_rows, typical_rows
 from training.interpreter.card import card_from_fit
@@ -113,7 +113,9 @@ def run(
 
 def compare(interpreter: Interpreter, card: InterpreterCard, truth: LabelledSet) -> Evaluation:
     """The labels that a server would give against the truth."""
-    return evaluation_of(served_predictions(GENERATOR, interpreter, card, truth.ws), card, truth)
+    return evaluation_from_predictions(
+        served_predictions(GENERATOR, interpreter, card, truth.ws), card, truth
+    )
 
 
 def first_member(interpreter: Interpreter) -> Interpreter:

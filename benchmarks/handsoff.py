@@ -22,7 +22,7 @@ from checkpoints import interpreter_from_file
 from examples.demo.__main__ import GENERATOR
 from examples.demo.labels import labels_from_truth, labels_of_indices, truth_of_indices
 from training.__main__ import main as training_command
-from training.evaluate.evaluation import evaluation_of
+from training.evaluate.evaluation import evaluation_from_predictions
 from training.evaluate.report import numbers_from_evaluation, write_report
 from training.images.image_set import image_set_from_folder
 from training.label_crop import rgb_from_float
@@ -53,7 +53,7 @@ def main(samples: int, images: int, out: Path) -> None:
     interpreter, card = interpreter_from_file(weights)
     fresh = labels_of_indices(generator, TEST_SEED, np.arange(samples))
     served = served_predictions(GENERATOR, interpreter, card, fresh.ws)
-    evaluation = evaluation_of(served, card, fresh)
+    evaluation = evaluation_from_predictions(served, card, fresh)
     write_report(out / "report", evaluation)
     numbers = json.loads(json.dumps(numbers_from_evaluation(evaluation)))
     psnr = [entry.psnr_db for entry in image_set.index.images if entry.psnr_db is not None]

@@ -123,8 +123,7 @@ def test_coco_polygons_and_run_lengths_give_one_mask(tmp_path: Path) -> None:
 def test_run_length_texts_read_as_pycocotools_writes_them(mask: NDArray[np.uint8]) -> None:
     text = coco_mask.encode(np.asfortranarray(mask))["counts"]
     assert isinstance(text, bytes)
-    size = (mask.shape[1], mask.shape[0])
-    back = mask_from_counts(Path("x"), counts_from_text(text.decode()), size)
+    back = mask_from_counts(Path("x"), counts_from_text(text.decode()), mask.shape)
     np.testing.assert_array_equal(back, mask == 1)
 
 

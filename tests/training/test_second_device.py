@@ -23,7 +23,7 @@ from nets.refiner import RefinerConfig
 from tests.training.ellipsoid_sets import BANK, EXTENT, sets_of_ellipsoids
 from tests.training.second_device import DEVICE, WrongDevice, second_device
 from tests.training.sets import CLASSES, tiny_generator, tiny_labels
-from training.evaluate.evaluation import evaluate
+from training.evaluate.evaluation import evaluation_from_interpreter
 from training.images.sample import SampleConfig, drawn_w, truncated
 from training.images.sources import Pool
 from training.interpreter.card import card_from_fit
@@ -174,8 +174,8 @@ def test_an_interpreter_is_evaluated_where_it_is(device: torch.device) -> None:
     labels, generator = tiny_labels(), tiny_generator()
     trained = fit_interpreter(generator, labels, FIT)
     card = card_from_fit(trained, labels, FIT, "0" * 64, "styledconv+const", [])
-    expected = evaluate(generator, trained, card, labels)
-    found = evaluate(generator.to(device), trained.to(device), card, labels)
+    expected = evaluation_from_interpreter(generator, trained, card, labels)
+    found = evaluation_from_interpreter(generator.to(device), trained.to(device), card, labels)
     assert str(found) == str(expected)
 
 

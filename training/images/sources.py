@@ -126,8 +126,8 @@ def images_from_folder(folder: Path, count: int, fit: tuple[int, int] | None) ->
         if images[-1].shape != images[0].shape:
             raise RefinerError(
                 f"{path} is {_size_text(images[-1])} pixels, {paths[0].name} is "
-                f"{_size_text(images[0])}; all must have one size (--fit resizes and crops the images "
-                "of --real)"
+                f"{_size_text(images[0])}; all must have one size (--fit resizes and crops the "
+                "images of --real)"
             )
     return _tensor(np.stack(images))
 
