@@ -193,7 +193,7 @@ def test_a_fit_that_was_killed_is_taken_up_and_ends_with_the_same_file(
         (
             ("--head-members", "depth", "2", "--schedule", "published"),
             1,
-            "so all have --members",
+            "so all heads need the same --members",
         ),
         (("--labels", "nowhere"), 1, "index.json cannot be read"),
         (("--masks", "nowhere"), 1, "nowhere cannot be read"),
@@ -205,7 +205,7 @@ def test_a_fit_that_was_killed_is_taken_up_and_ends_with_the_same_file(
         (
             ("--schedule", "published", "--learning-rate", "0.01"),
             2,
-            "--learning-rate has no meaning with --schedule published",
+            "--learning-rate has no effect with --schedule published",
         ),
     ],
 )

@@ -27,7 +27,7 @@ from training.evaluate.evaluation import evaluation_from_interpreter
 from training.images.sample import SampleConfig, drawn_w, truncated
 from training.images.sources import Pool
 from training.interpreter.card import card_from_fit
-from training.interpreter.config import FitConfig
+from training.interpreter.config import InterpreterTrainConfig
 from training.interpreter.train import fit_interpreter
 from training.inverse_graphics.config import InverseFit
 from training.inverse_graphics.from_images import shapes_of_images
@@ -42,7 +42,7 @@ from training.views.bank import small_images
 
 CPU = torch.device("cpu")
 CROP = LabelCrop(grid=16, top=2, height=12)
-FIT = FitConfig(members=2, steps=5, pixels=256, learning_rate=1e-2)
+FIT = InterpreterTrainConfig(members=2, steps=5, pixels=256, learning_rate=1e-2)
 INVERSE = InverseFit(
     InverseGraphicsConfig(extent=EXTENT, hidden=32, texture=8, camera=True),
     steps=3, batch=2, resolution=24, refine_cameras=True,
