@@ -222,10 +222,10 @@ def test_bad_input_is_one_line_that_says_what_to_do(
         assert isinstance(result.exception, TrainingError) and "\n" not in error
 
 
-def test_no_number_of_any_verb_may_be_nan() -> None:
+def test_no_number_of_any_subcommand_may_be_nan() -> None:
     numbers = 0
-    for name, verb in main.commands.items():
-        for parameter in verb.params:
+    for name, subcommand in main.commands.items():
+        for parameter in subcommand.params:
             if isinstance(parameter.type, click.types.FloatParamType):
                 numbers += 1
                 result = command(name, parameter.opts[0], "nan")

@@ -1,4 +1,4 @@
-"""Training is repeatable, can be taken up again, learns, and is the published recipe if asked."""
+"""Training is repeatable, resumes, learns, and can follow the published schedule."""
 
 import copy
 from dataclasses import dataclass, replace

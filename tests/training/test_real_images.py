@@ -76,7 +76,7 @@ def test_every_mode_of_eight_bits_is_read(tmp_path: Path, mode: str) -> None:
     ("width", "height", "fits"),
     [(1600, 1200, True), (1023, 767, True), (1023, 768, True), (1000, 740, False), (12, 16, False)],
 )
-def test_the_shape_must_be_the_frames_but_for_rounding(
+def test_the_shape_must_be_the_crops_but_for_rounding(
     tmp_path: Path, width: int, height: int, fits: bool
 ) -> None:
     path = tmp_path / "a.png"
@@ -94,7 +94,7 @@ def test_the_shape_must_be_the_frames_but_for_rounding(
     assert cropped_picture(path, CROP)[1] == tuple(advised[::-1])
 
 
-def test_pictures_that_hold_more_than_colours_of_eight_bits_are_refused(tmp_path: Path) -> None:
+def test_pictures_that_hold_more_than_colors_of_eight_bits_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     Image.fromarray(np.full((12, 16), np.nan, np.float32)).save(path)
     with pytest.raises(TrainingError, match=r"a\.tif has mode F; save it with eight bits"):

@@ -18,7 +18,7 @@ from training.evaluate.sparsification import (
 from training.interpreter.predict import Prediction, predictions
 from training.labels.labelled_set import LabelledSet
 
-FRACTION_KEPT = 0.9  # of images, the most certain ones
+FRACTION_KEPT = 0.9  # share of images kept, the most certain ones
 
 
 @dataclass(frozen=True)

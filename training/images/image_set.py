@@ -35,7 +35,7 @@ class ImageEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     pixels_sha256: str  # SHA-256 of the RGB bytes
     source: str | None = None  # name of the photo, or index of the sample, it comes from
     source_size: tuple[int, int] | None = None  # (width, height) of the photo; None: as the crop
-    psnr_db: float | None = None  # of the regenerated image against the photo, after inversion
+    psnr_db: float | None = None  # regenerated image against the photo; None: not inverted
 
 
 class SetIndex(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -14,8 +14,7 @@ from nets.interpreter import Interpreter
 from training.interpreter.config import InterpreterTrainConfig
 from training.labels.labelled_set import LabelledSet
 
-# Radius of the window for a keypoint's centroid, in heatmap sigmas: it holds the peak, but not that
-# of a neighboring keypoint.
+# Radius of the centroid window in heatmap sigmas: holds one keypoint's peak and no neighboring one.
 WINDOW_SIGMAS = 2
 
 

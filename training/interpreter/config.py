@@ -11,15 +11,15 @@ from nets.interpreter import HeadKind
 class InterpreterTrainConfig:
     """Settings of one training run, in which all members of all heads are trained together."""
 
-    members: int = 10  # of each head's ensemble
+    members: int = 10  # ensemble size of each head
     head_members: tuple[tuple[HeadKind, int], ...] = ()  # heads with another number of members
     steps: int = 480
     pixels: int = 1024  # per step, split evenly over images
-    learning_rate: float = 2e-3  # Adam's at step 0; half a cosine to zero
-    hidden: tuple[int, int] | None = None  # layer widths; None: the published ones, see nets
+    learning_rate: float = 2e-3  # initial rate of Adam; falls to zero along a cosine
+    hidden: tuple[int, int] | None = None  # layer widths; None: the published ones
     resize: Resize = "bilinear"
-    sigma_px: float | None = None  # of keypoint heatmaps, label pixels; None: 1.5 / 64 of the grid
-    class_weights: tuple[float, ...] | None = None  # of the cross-entropy, by class id
+    sigma_px: float | None = None  # keypoint heatmaps, label pixels; None: 1.5 / 64 of the grid
+    class_weights: tuple[float, ...] | None = None  # cross-entropy weights by class id
     seed: int = 0
     schedule: Literal["cosine", "published"] = "cosine"
 

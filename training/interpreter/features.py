@@ -116,7 +116,7 @@ def features_from_ws(
 
 def _empty_level(
     images: int,
-    taps: list[Tensor],  # of one resolution, [1, C, r, r] each
+    taps: list[Tensor],  # [1, C, r, r] each, all of one resolution
     crop: LabelCrop,
     storage: torch.dtype,
     masks: list[Tensor] | None,  # bool [grid * grid] of each image

@@ -1,4 +1,4 @@
-"""Choice of the pixels of each training step, a function of seed and step so that training resumes.
+"""Pixels of each training step, a function of seed and step so that training can resume.
 
 Half of a step's pixels are uniform over the labelled pixels of each image. The other half is split
 evenly over the regions of the image: its classes, and discs around its keypoints.
@@ -36,10 +36,10 @@ class Pixels:
 class Regions:
     """Pixels of one image grouped by region, as positions in the flattened crop.
 
-    Region k is members[starts[k] : starts[k + 1]]. Regions may overlap.
+    Region k is positions[starts[k] : starts[k + 1]]. Regions may overlap.
     """
 
-    members: NDArray[np.int32]
+    positions: NDArray[np.int32]
     starts: NDArray[np.int64]  # [regions + 1]
 
 
@@ -51,11 +51,12 @@ class PixelSampler:
         labels: LabelledSet,
         sigma_px: float,
         seed: int,
-        device: torch.device | None = None,  # of the returned tensors
+        device: torch.device | None = None,  # device of the returned tensors
     ) -> None:
         self.crop = labels.crop
         self.device = device
         self.seed = seed
+        # Positions in the flattened crop, of each image.
         self.labelled = [_labelled(labels, i) for i in range(len(labels))]
         self.regions = [_regions(labels, i, sigma_px) for i in range(len(labels))]
 
@@ -110,7 +111,7 @@ class PixelSampler:
         k = (share * (len(regions.starts) - 1)).astype(np.int64)
         first, end = regions.starts[k], regions.starts[k + 1]
         within = first + (rng.random(by_region) * (end - first)).astype(np.int64)
-        return np.concatenate([uniform, regions.members[within]]).astype(np.int64)
+        return np.concatenate([uniform, regions.positions[within]]).astype(np.int64)
 
     def _pixels(self, images: NDArray[np.int64], positions: NDArray[np.integer]) -> Pixels:
         width = self.crop.width

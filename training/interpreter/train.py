@@ -35,7 +35,7 @@ class Step:
 
     pixels: Pixels
     learning_rate: float
-    epoch: int = 0  # of the published schedule
+    epoch: int = 0  # epoch of the published schedule
 
 
 @dataclass
@@ -50,8 +50,8 @@ class TrainState:
     interpreter: Interpreter
     optimizer: torch.optim.Adam
     step: int = 0  # completed steps
-    lowest_loss: Tensor = field(init=False)  # of each member, float [members]
-    batches_waited: Tensor = field(init=False)  # since its lowest loss, int64 [members]
+    lowest_loss: Tensor = field(init=False)  # lowest loss of each member, float [members]
+    batches_waited: Tensor = field(init=False)  # batches since then, int64 [members]
     stopped: Tensor = field(init=False)  # bool [members]
     weights_at_stop: dict[str, Tensor] = field(default_factory=dict)  # [members, ...] by name
 
