@@ -27,11 +27,11 @@ from examples.demo.labels import labels_of_indices
 from nets.features import Resize
 from nets.generator import Generator
 from nets.interpreter import Interpreter
-from training.evaluate.evaluation import Evaluation, evaluation_of
+from training.evaluate.evaluation import Evaluation, evaluation_from_predictions
 from training.evaluate.report import numbers_from_evaluation, write_report
 from training.images.sample import Choice, SampleConfig, drawn_w, spread_rows, typical_rows
 from training.interpreter.card import card_from_fit
-from training.interpreter.config import FitConfig
+from training.interpreter.config import InterpreterTrainConfig
 from training.interpreter.train import fit_interpreter
 from training.labels.labelled_set import LabelledSet
 from training.options import read_generator
@@ -79,7 +79,9 @@ def main(samples: int, out: Path) -> None:
             numbers = run(generator, labels, variant, truth, out)
             out.mkdir(parents=True, exist_ok=True)
             (out / f"{variant.name}.json").write_text(json.dumps(numbers, indent=1) + "\n")
-    print(f"machine: {machine_name()}; {samples} fresh samples, {FitConfig.steps} steps")
+    print(
+        f"machine: {machine_name()}; {samples} fresh samples, {InterpreterTrainConfig.steps} steps"
+    )
     print(table({v: json.loads((out / f"{v.name}.json").read_text()) for v in VARIANTS}))
 
 
@@ -97,7 +99,7 @@ def run(
     generator: Generator, labels: LabelledSet, variant: Variant, truth: LabelledSet, out: Path
 ) -> dict[str, object]:
     """Trains, labels, compares: numbers of the ensemble and of its first member."""
-    config = FitConfig(resize=variant.resize)
+    config = InterpreterTrainConfig(resize=variant.resize)
     interpreter = fit_interpreter(generator, labels, config)
     recipe, sha256 = generator.config.tap_recipe, sha256_of_file(GENERATOR)
     card = card_from_fit(interpreter, labels, config, sha256, recipe, [])
@@ -113,7 +115,9 @@ def run(
 
 def compare(interpreter: Interpreter, card: InterpreterCard, truth: LabelledSet) -> Evaluation:
     """The labels that a server would give against the truth."""
-    return evaluation_of(served_predictions(GENERATOR, interpreter, card, truth.ws), card, truth)
+    return evaluation_from_predictions(
+        served_predictions(GENERATOR, interpreter, card, truth.ws), card, truth
+    )
 
 
 def first_member(interpreter: Interpreter) -> Interpreter:

@@ -22,10 +22,10 @@ from checkpoints import interpreter_from_file
 from examples.demo.__main__ import GENERATOR
 from examples.demo.labels import labels_from_truth, labels_of_indices, truth_of_indices
 from training.__main__ import main as training_command
-from training.evaluate.evaluation import evaluation_of
+from training.evaluate.evaluation import evaluation_from_predictions
 from training.evaluate.report import numbers_from_evaluation, write_report
 from training.images.image_set import image_set_from_folder
-from training.label_crop import bytes_from_colours
+from training.label_crop import rgb_from_float
 from training.labels.write import write_labels
 from training.options import read_generator
 
@@ -53,7 +53,7 @@ def main(samples: int, images: int, out: Path) -> None:
     interpreter, card = interpreter_from_file(weights)
     fresh = labels_of_indices(generator, TEST_SEED, np.arange(samples))
     served = served_predictions(GENERATOR, interpreter, card, fresh.ws)
-    evaluation = evaluation_of(served, card, fresh)
+    evaluation = evaluation_from_predictions(served, card, fresh)
     write_report(out / "report", evaluation)
     numbers = json.loads(json.dumps(numbers_from_evaluation(evaluation)))
     psnr = [entry.psnr_db for entry in image_set.index.images if entry.psnr_db is not None]
@@ -72,7 +72,7 @@ def main(samples: int, images: int, out: Path) -> None:
 def write_real_images(indices: NDArray[np.int64], folder: Path) -> None:
     """The renderer's pictures of these scenes, 000.png ..., in the order of the indices."""
     folder.mkdir(parents=True, exist_ok=True)
-    pictures = bytes_from_colours(truth_of_indices(LABEL_SEED, indices, 64).image)
+    pictures = rgb_from_float(truth_of_indices(LABEL_SEED, indices, 64).image)
     for i, picture in enumerate(pictures):
         Image.fromarray(picture).save(folder / f"{i:03d}.png")
 

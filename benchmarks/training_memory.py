@@ -23,11 +23,11 @@ from benchmarks.python_process import run_python
 from nets.features import hypercolumn
 from nets.interpreter import HeadConfig, Interpreter, member_as_sequential
 from nets.stylegan2 import Generator, GeneratorConfig, channels_from_base
-from training.interpreter.config import FitConfig
+from training.interpreter.config import InterpreterTrainConfig
 from training.interpreter.features import features_from_ws
-from training.interpreter.losses import Targets
+from training.interpreter.losses import LabelLosses
 from training.interpreter.pixel_sampler import PixelSampler
-from training.interpreter.train import FitState, Step, head_configs, train_step
+from training.interpreter.train import Step, TrainState, head_configs, train_step
 from training.label_crop import LabelCrop
 from training.labels.labelled_set import LabelledSet
 
@@ -74,20 +74,20 @@ def generator_and_labels(images: int) -> tuple[Generator, LabelledSet]:
 def ours(images: int) -> None:
     """Taps at their own resolution in half precision, pixels gathered, members together."""
     generator, labels = generator_and_labels(images)
-    config = FitConfig(members=MEMBERS, hidden=HIDDEN)
+    config = InterpreterTrainConfig(members=MEMBERS, hidden=HIDDEN)
     sampler = PixelSampler(labels, 1.0, 0)
-    needed = sampler.drawn(STEPS, 1024)
-    features = features_from_ws(generator, labels.ws, labels.crop, needed=needed)
+    mask = sampler.drawn_mask(STEPS, 1024)
+    features = features_from_ws(generator, labels.ws, labels.crop, mask=mask)
     (head,) = head_configs(labels, config, features.features)
     interpreter = Interpreter((replace(head, outputs=CLASSES),)).train()
-    state = FitState(interpreter, torch.optim.Adam(interpreter.parameters()))
-    targets = Targets(labels, config)
+    state = TrainState(interpreter, torch.optim.Adam(interpreter.parameters()))
+    losses = LabelLosses(labels, config)
     seconds = []
     for pixels in (BATCH, 1024):
-        train_step(state, features, targets, Step(sampler.draw(0, 1024)[:pixels], 1e-3))
+        train_step(state, features, losses, Step(sampler.draw(0, 1024)[:pixels], 1e-3))
         began = time.perf_counter()
         for i in trange(TIMED):
-            train_step(state, features, targets, Step(sampler.draw(i, 1024)[:pixels], 1e-3))
+            train_step(state, features, losses, Step(sampler.draw(i, 1024)[:pixels], 1e-3))
         seconds.append((time.perf_counter() - began) / TIMED * 1000)
     print(" | ".join(f"{s:.0f} s" for s in seconds))
 

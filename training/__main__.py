@@ -1,4 +1,4 @@
-"""python -m training: few labelled images -> weights."""
+"""Command line of `python -m training`, with one subcommand per module."""
 
 import sys
 
@@ -20,7 +20,10 @@ from training.views.command import views
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 def main() -> None:
-    """Few labelled images -> weights of the label ensemble."""
+    """Trains label ensembles and related networks on a frozen StyleGAN generator.
+
+    A typical session: `sample` images, label them, train with `interpreter`, check with `evaluate`.
+    """
 
 
 main.add_command(refiner)
@@ -39,7 +42,7 @@ for command in main.commands.values():
 
 
 def run() -> None:
-    """The command with one-line errors: exit code 1 for the input's faults, 2 for usage."""
+    """Runs the command line; exit code 1 and one line for bad input, 2 for bad usage."""
     try:
         main(prog_name="python -m training")
     except (TrainingError, CheckpointError, OSError) as error:

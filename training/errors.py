@@ -1,13 +1,18 @@
-"""What can be wrong with a user's input to training.
+"""Errors in a user's input to training; each message is one line.
 
 TrainingError
 ├── LabelError      a labelled set that cannot be read, or does not fit the generator
 └── RefinerError    a refiner's training that cannot start, or had to stop
 """
 
+from PIL import Image
+
+# Everything that Pillow raises for a file it cannot decode.
+IMAGE_DECODE_ERRORS = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+
 
 class TrainingError(Exception):
-    """Base of the room; the message is one line for the user."""
+    """Any fault of a user's input to training; the message is one line for the user."""
 
 
 class LabelError(TrainingError):

@@ -1,4 +1,15 @@
-"""What of a generated image is labelled: the label grid and the rows of it that are kept."""
+"""The labelled part of a generated image, and conversions between float and uint8 images.
+
+A label grid is a square of `grid` pixels over the whole image. A crop keeps some of its rows:
+
+    0  +------------+
+       |            |
+    top+------------+
+       |   labels   |  height rows of width = grid columns
+       +------------+ top + height
+       |            |
+    grid------------+
+"""
 
 from dataclasses import dataclass
 
@@ -11,21 +22,21 @@ from nets.features import reduce_tap
 from nets.generator import Generator
 from training.errors import TrainingError
 
-MAX_GRID = 512  # the published grids' largest, and the default's
-AT_ONCE = 4  # images of one synthesis pass
+MAX_GRID = 512  # default limit; the published label grids are at most this large
+SYNTHESIS_BATCH = 4  # images in one pass of the synthesis network
 
 
 @dataclass(frozen=True)
 class LabelCrop:
-    """Images and labels are `height` rows, from `top` on, of a square of `grid` pixels."""
+    """Rows [top, top + height) of a label grid; the size of images and labels."""
 
-    grid: int
+    grid: int  # pixels along each side of the label grid
     top: int
     height: int
 
     @property
     def width(self) -> int:
-        """Columns; only rows are cropped, as the published cars do it (64:448 of 512)."""
+        """Columns of the crop; only rows are cropped, as for the published cars (64:448 of 512)."""
         return self.grid
 
     def __str__(self) -> str:
@@ -35,9 +46,10 @@ class LabelCrop:
 def crop_for_resolution(
     resolution: int, grid: int | None = None, rows: tuple[int, int] | None = None
 ) -> LabelCrop:
-    """The crop of a generator's labels; the grid is its resolution, at most 512, if not given.
+    """Crop for a generator of this resolution in pixels.
 
-    Raises TrainingError when the grid or the rows (first, one past the last) do not fit.
+    `grid` defaults to the resolution, at most 512. `rows` are the first row and the one past the
+    last; default all. Raises TrainingError when either does not fit.
     """
     grid = min(resolution, MAX_GRID) if grid is None else grid
     if not 4 <= grid <= resolution:
@@ -51,49 +63,52 @@ def crop_for_resolution(
 
 
 def cropped(image: Tensor, crop: LabelCrop) -> Tensor:
-    """[N, C, R, R] -> [N, C, height, width], reduced as the served graph does it."""
+    """Reduces [N, C, R, R] to the label grid, as the served graph does, and cuts out the crop:
+    [N, C, height, width]."""
     return reduce_tap(image, crop.grid)[:, :, crop.top : crop.top + crop.height]
-
-
-def bytes_from_colours(colours: Tensor) -> NDArray[np.uint8]:
-    """[N, 3, H, W], nominally in [-1, 1] -> uint8 [N, H, W, 3] (x 127.5 + 128, cut off)."""
-    values = (colours * 127.5 + 128).clamp(0, 255).byte()
-    return values.permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
 @torch.no_grad()
 def images_from_ws(
     generator: Generator, ws: NDArray[np.float32], crop: LabelCrop
 ) -> NDArray[np.uint8]:
-    """w+ [n, num_ws, w_dim] -> uint8 [n, height, width, 3]; computed where the generator is."""
+    """Generates w+ [n, num_ws, w_dim] -> uint8 [n, height, width, 3], on the generator's device."""
     device = generator.mapping.w_avg.device
     return np.concatenate(
         [
-            bytes_from_colours(cropped(generator.synthesis(chunk.to(device)).image, crop))
-            for chunk in torch.from_numpy(ws).split(AT_ONCE)
+            rgb_from_float(cropped(generator.synthesis(batch.to(device)).image, crop))
+            for batch in torch.from_numpy(ws).split(SYNTHESIS_BATCH)
         ]
     )
 
 
-def float_from_bytes(images: Tensor) -> Tensor:
-    """uint8 -> float32 in [-1, 1], the middle of what x * 127.5 + 128 truncates to the byte."""
-    return images.float() / 127.5 - 1
+def rgb_from_float(images: Tensor) -> NDArray[np.uint8]:
+    """float [N, 3, H, W], nominally in [-1, 1] -> uint8 array [N, H, W, 3]."""
+    return bytes_from_float(images).permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
 def bytes_from_float(images: Tensor) -> Tensor:
-    """float32 -> uint8, as the served graph does it: truncated, and clipped to [-1, 1]."""
+    """float, nominally in [-1, 1] -> uint8, as in the served graph: x * 127.5 + 128, clipped to
+    [0, 255] and truncated."""
     return (images * 127.5 + 128).clamp(0, 255).byte()
 
 
+def float_from_bytes(images: Tensor) -> Tensor:
+    """uint8 -> float32 in [-1, 1]: the middle of the interval that `bytes_from_float` truncates to
+    each byte."""
+    return images.float() / 127.5 - 1
+
+
 def random_crops(
-    images: Tensor, count: int, extent: tuple[int, int], chances: torch.Generator
+    images: Tensor, count: int, extent: tuple[int, int], rng: torch.Generator
 ) -> Tensor:
-    """[n, C, H, W] -> [count, C, *extent]; an image may come twice."""
-    chosen = torch.randint(len(images), (count,), generator=chances).tolist()
+    """Cuts `count` crops of (height, width) from [n, C, H, W], with replacement over images:
+    [count, C, height, width]."""
+    chosen = torch.randint(len(images), (count,), generator=rng).tolist()
     height, width = extent
     tops, lefts = (
-        torch.randint(have - want + 1, (count,), generator=chances).tolist()
-        for have, want in zip(images.shape[2:], extent, strict=True)
+        torch.randint(full - part + 1, (count,), generator=rng).tolist()
+        for full, part in zip(images.shape[2:], extent, strict=True)
     )
     return torch.stack(
         [
@@ -104,7 +119,8 @@ def random_crops(
 
 
 def extent_of_crops(images: Tensor, crop: int) -> tuple[int, int]:
-    """Height and width of pieces of at most `crop` pixels of [n, C, H, W]; 0: whole images."""
+    """(height, width) of crops of [n, C, H, W]: `crop` pixels a side, limited to the image's size;
+    0: whole images."""
     height, width = images.shape[2:]
     crop = crop or max(height, width)
     return min(crop, height), min(crop, width)

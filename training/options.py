@@ -1,4 +1,4 @@
-"""Options that several verbs share, each declared once."""
+"""Command-line options shared by several training subcommands, and the parsers behind them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,16 +22,19 @@ generator_option = click.option(
     "generator_path",
     type=FILE,
     required=True,
-    help="Weights with their card beside them, or an official StyleGAN2 .pkl (PyTorch or "
-    "TensorFlow), a rosinality .pt, or a DatasetGAN StyleGAN1 .pt.",
+    help="Path to the generator's weights: a .safetensors file with its card (.toml) beside it, an "
+    "official StyleGAN2 .pkl (PyTorch or TensorFlow), a rosinality .pt, or a DatasetGAN StyleGAN1 "
+    ".pt.",
 )
 mean_latent_option = click.option(
-    "--mean-latent", type=FILE, help="Mean of w (.npy) of a StyleGAN1 .pt."
+    "--mean-latent",
+    type=FILE,
+    help="Path to the mean of w (.npy) of a StyleGAN1 .pt.  [default: measured over samples]",
 )
 
 
 def torch_device(name: str) -> torch.device:
-    """A device that torch can compute on. Raises click.BadParameter."""
+    """Parses a device name and checks that torch can compute there. Raises click.BadParameter."""
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)
@@ -42,45 +45,62 @@ def torch_device(name: str) -> torch.device:
 
 
 device_option = click.option(
-    "--device", type=torch_device, metavar="NAME", default="cpu", help="As cuda, or cuda:1."
+    "--device",
+    type=torch_device,
+    metavar="NAME",
+    default="cpu",
+    help="torch device to compute on, e.g. cuda or cuda:1.",
 )
 
-force_option = click.option("--force", is_flag=True, help="Replace what is at --out.")
+force_option = click.option("--force", is_flag=True, help="Overwrite --out if it exists.")
 
 
 def refuse_existing(path: Path, force: bool) -> None:
-    """Raises TrainingError when writing there would lose what somebody made."""
+    """Raises TrainingError if `path` exists and --force was not given."""
     if path.exists() and not force:
         raise TrainingError(f"{path} exists; give --force to replace it, or another name")
 
 
-def goes_on(out: Path, resume: bool) -> bool:
-    """Whether there is something to resume. A job that is always started with --resume has nothing
-    at first; weights without their state are a mistake, which reading the state tells."""
+def can_resume(out: Path, resume: bool) -> bool:
+    """Whether to load a state: --resume was given, and weights or a state exist.
+
+    A job that is always started with --resume has neither on its first run, so training then starts
+    at step 0. Weights without a state return True, and loading the missing state raises the error.
+    """
     if resume and not (state_path(out).exists() or out.exists()):
-        click.echo(f"{state_path(out)} is not there yet: training starts at its beginning")
+        click.echo(f"{state_path(out)} is not there yet; training starts at step 0")
         return False
     return resume
 
 
 def label_options(command: Command) -> Command:
-    """--labels, and where labels lie that are not in that folder."""
+    """Adds --labels, and the options for labels kept outside that folder."""
     for option in (
-        click.option("--depth", type=FOLDER, help="Depth maps, if not in depth/ there."),
-        click.option("--keypoints", type=FILE, help="COCO keypoints, if not in keypoints.json."),
-        click.option("--classes", type=FILE, help="Names and colours, if not in classes.toml."),
+        click.option(
+            "--depth", type=FOLDER, help="Folder of depth maps.  [default: depth/ in --labels]"
+        ),
+        click.option(
+            "--keypoints",
+            type=FILE,
+            help="COCO file of keypoints.  [default: keypoints.json in --labels]",
+        ),
+        click.option(
+            "--classes",
+            type=FILE,
+            help="TOML file of class names and colors.  [default: classes.toml in --labels]",
+        ),
         click.option(
             "--masks",
             type=click.Path(path_type=Path),
-            help="A folder of PNG or LabelMe files, or a COCO file; absent: masks/, labelme/ or "
-            "masks.json there.",
+            help="Folder of PNG or LabelMe masks, or a COCO file.  [default: masks/, labelme/ or "
+            "masks.json in --labels]",
         ),
         click.option(
             "--labels",
             "folder",
             type=FOLDER,
             required=True,
-            help="Folder that `sample` or `invert` wrote, with labels beside the images.",
+            help="Image set written by `sample` or `invert`, with labels added.",
         ),
     ):
         command = option(command)
@@ -88,26 +108,29 @@ def label_options(command: Command) -> Command:
 
 
 def numbers_from_text(kind: Callable[[str], Number]) -> Callable[[str], tuple[Number, ...]]:
-    """A parser of numbers with commas between them."""
+    """Returns a parser of comma-separated numbers, each read by `kind`."""
 
     def numbers(text: str) -> tuple[Number, ...]:
         try:
             return tuple(kind(part) for part in text.split(","))
         except ValueError as error:
-            raise click.BadParameter(f"{text!r} is no list of numbers, as 1,2") from error
+            raise click.BadParameter(f"{text!r} is no list of numbers, such as 1,2") from error
 
     return numbers
 
 
 def refuse_nan(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
-    """A callback for numbers; no range refuses NaN."""
+    """Option callback that refuses NaN, which click.FloatRange lets through."""
     if value != value:
         raise click.BadParameter("nan is not a number", context, parameter)
     return value
 
 
 def read_generator(path: Path, mean_latent: Path | None) -> tuple[Generator, GeneratorCard, str]:
-    """Network, card and SHA-256 of the weights file. Raises CheckpointError, TrainingError."""
+    """Reads a generator: network, card, and SHA-256 of the weights file.
+
+    Raises CheckpointError, or TrainingError if the file already contains the mean latent.
+    """
     if mean_latent is not None and path.suffix == NATIVE:
         raise TrainingError(f"--mean-latent is given, but {path} brings its own; leave it out")
     network, card = generator_from_path(path, mean_latent)
@@ -115,15 +138,16 @@ def read_generator(path: Path, mean_latent: Path | None) -> tuple[Generator, Gen
 
 
 def identity_of_generator(generator: Generator, sha256: str) -> dict[str, str]:
-    """Of a recipe; --mean-latent is no part of the file that the hash is of."""
+    """Recipe entries that identify a generator: the hash of its file, and that of the mean of w,
+    which --mean-latent may supply from another file."""
     return {"generator weights": sha256, "means of w": digest(generator.mapping.w_avg)}
 
 
 def rows_from_text(text: str) -> tuple[int, int]:
-    """FIRST:END, as in 64:448. Raises click.BadParameter."""
+    """Parses FIRST:END, e.g. 64:448. Raises click.BadParameter."""
     first, colon, end = text.partition(":")
     if not (colon and first.isdecimal() and end.isdecimal()):
-        raise click.BadParameter(f"{text!r} is not FIRST:END, as in 64:448")
+        raise click.BadParameter(f"{text!r} is not FIRST:END, such as 64:448")
     return int(first), int(end)
 
 
@@ -132,8 +156,11 @@ distance_option = click.option(
     "distance_name",
     type=click.Choice(["auto", "lpips", "structure"]),
     default="auto",
-    help="Perceptual distance; auto: LPIPS where its package and weights are, else our own.",
+    help="Perceptual distance. auto: lpips if its package and weights are found, else structure, a "
+    "distance that needs no weights.",
 )
 vgg_weights_option = click.option(
-    "--vgg-weights", type=FILE, help="torchvision's VGG-16 for LPIPS; absent: from torch's cache."
+    "--vgg-weights",
+    type=FILE,
+    help="Path to torchvision's VGG-16 weights, for LPIPS.  [default: torch's cache]",
 )

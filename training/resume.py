@@ -1,7 +1,7 @@
-"""The file a training goes on from: its tensors, and the recipe that they were made by.
+"""State files: tensors that a training resumes from, and the recipe they were made with.
 
-A training goes on only by the same recipe: everything that decides the weights, by name, long
-things as their hashes.
+The recipe names everything that decides the final weights: settings by value, files and labels by
+hash. A training resumes only if its own recipe is equal.
 """
 
 import hashlib
@@ -18,26 +18,29 @@ from checkpoints import tensors_from_file, write_tensors
 from training.errors import TrainingError
 
 RECIPE = "recipe"
-HASH = re.compile("[0-9a-f]{64}")
-SHOWN = 60  # characters of a value in a message
-Recipe = Mapping[str, object]  # of what JSON can hold
+SHA256 = re.compile("[0-9a-f]{64}")
+MAX_SHOWN = 60  # characters of a recipe value in a message
+Recipe = Mapping[str, object]  # values that JSON can hold
 
 
 @dataclass(frozen=True)
 class StateFile:
-    """Where an unfinished training is kept, and taken up again by the same command."""
+    """The state file of a training that its command writes regularly and resumes from."""
 
     path: Path
     recipe: Recipe
-    every: int  # steps from one writing to the next
+    save_every: int  # steps
 
-    def take_up(self, load: Callable[[dict[str, Tensor]], object]) -> None:
-        """Loads the state where there is one. Raises WeightsError, TrainingError."""
+    def resume(self, load: Callable[[dict[str, Tensor]], object]) -> None:
+        """Passes the tensors of the state to `load`, if the file exists.
+
+        Raises WeightsError, TrainingError.
+        """
         if self.path.exists():
             load_state(self.path, self.recipe, load, "delete it, or name another --out")
 
     def remove(self) -> None:
-        """Removes it, and what was left by writers that were killed."""
+        """Deletes the file, and temporary files left by writers that were killed."""
         self.path.unlink(missing_ok=True)
         for path in self.path.parent.iterdir():
             if path.name.startswith(f".{self.path.name}."):
@@ -45,41 +48,46 @@ class StateFile:
 
 
 def state_path(out: Path) -> Path:
-    """Where the training of these weights goes on from."""
+    """Path of the state file beside the weights `out`: NAME.state.safetensors."""
     return out.with_suffix(".state.safetensors")
 
 
 def write_state(path: Path, tensors: Mapping[str, Tensor], recipe: Recipe) -> None:
-    """Writes a state in one step. Raises WeightsError."""
+    """Writes tensors and recipe atomically. Raises WeightsError."""
     text = torch.frombuffer(bytearray(json.dumps(recipe).encode()), dtype=torch.uint8)
     write_tensors(path, {**tensors, RECIPE: text})
 
 
 def load_state(
-    path: Path, recipe: Recipe, load: Callable[[dict[str, Tensor]], object], otherwise: str
+    path: Path, recipe: Recipe, load: Callable[[dict[str, Tensor]], object], remedy: str
 ) -> None:
-    """Gives `load` the tensors of a state; it raises ValueError and the like where they do not fit.
+    """Passes the tensors of a state file to `load`, which raises ValueError if they do not fit.
 
-    Raises WeightsError, and TrainingError naming what this command has otherwise.
+    `remedy` ends the error message, e.g. "delete it". Raises WeightsError, or TrainingError naming
+    the first recipe entry that differs.
     """
     tensors = tensors_from_file(path)
-    now = json.loads(json.dumps(recipe))
+    current = json.loads(json.dumps(recipe))
     try:
-        then = json.loads(bytes(tensors.pop(RECIPE).tolist()).decode())
-        for name, value in now.items():
-            if then.get(name) != value:
-                what = _difference(name, then.get(name), value)
-                raise TrainingError(f"{path} was made with {what}; give the same, or {otherwise}")
+        saved = json.loads(bytes(tensors.pop(RECIPE).tolist()).decode())
+        for name, value in current.items():
+            if saved.get(name) != value:
+                difference = _difference(name, saved.get(name), value)
+                raise TrainingError(
+                    f"{path} was made with {difference}; give the same, or {remedy}"
+                )
         load(tensors)
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise TrainingError(
-            f"{path} is no state of this training ({reason}); {otherwise}"
-        ) from error
+        raise TrainingError(f"{path} is no state of this training ({reason}); {remedy}") from error
 
 
 def copy_tensors(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
-    """Fills `own` with the values of the same names. Raises ValueError naming what does not fit."""
+    """Copies `tensors` into the tensors of the same names in `own`, in place.
+
+    Raises ValueError naming the first tensor that is missing, unexpected, or of another shape or
+    dtype.
+    """
     for key in sorted(own.keys() | tensors.keys()):
         if key not in own or key not in tensors:
             raise ValueError(f"{key} is {'missing' if key in own else 'unexpected'}")
@@ -98,7 +106,7 @@ def adam_with_moments(
     betas: tuple[float, float] = (0.9, 0.999),
     fused: bool = False,
 ) -> torch.optim.Adam:
-    """With its moments there from the start, so that a state of step 0 is like any other."""
+    """Adam with its moments allocated, so that a state has the same tensors at step 0 as later."""
     trained = list(parameters)
     adam = torch.optim.Adam(trained, learning_rate, betas=betas, fused=fused)
     for parameter in trained:
@@ -109,7 +117,8 @@ def adam_with_moments(
 
 
 def tensors_of_trained(values: Mapping[str, Tensor], adam: torch.optim.Adam) -> dict[str, Tensor]:
-    """The values, and with each one that Adam trains its moments, as NAME.exp_avg."""
+    """The values by name, and the Adam state of each trained one as NAME.step, NAME.exp_avg and
+    NAME.exp_avg_sq."""
     found = {}
     for name, value in values.items():
         found[name] = value.detach()
@@ -119,16 +128,16 @@ def tensors_of_trained(values: Mapping[str, Tensor], adam: torch.optim.Adam) -> 
 
 
 def digest(values: Tensor) -> str:
-    """SHA-256 of a tensor's values."""
+    """SHA-256 of the values of a tensor on the CPU."""
     return hashlib.sha256(values.contiguous().numpy().tobytes()).hexdigest()
 
 
-def _difference(name: str, then: object, now: object) -> str:
-    if all(isinstance(value, str) and HASH.fullmatch(value) for value in (then, now)):
+def _difference(name: str, saved: object, current: object) -> str:
+    if all(isinstance(value, str) and SHA256.fullmatch(value) for value in (saved, current)):
         return f"other {name} than this command has"
-    return f"{name} {_short(then)}, this command has {_short(now)}"
+    return f"{name} {_shortened(saved)}, this command has {_shortened(current)}"
 
 
-def _short(value: object) -> str:
+def _shortened(value: object) -> str:
     text = json.dumps(value)
-    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
+    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 3]}..."

@@ -1,4 +1,4 @@
-"""A contact sheet of a refiner: originals, the same refined, and real images."""
+"""Contact sheets: rows of uint8 images -> one picture, for people to look at."""
 
 from PIL import Image
 from torch import Tensor
@@ -10,7 +10,8 @@ PAPER = (250, 250, 247)
 
 
 def sheet_from_rows(rows: list[Tensor]) -> Image.Image:
-    """One row for each uint8 [n, 3, H, W]; rows may differ in n."""
+    """Draws each uint8 [n, 3, H, W] as one row of images; n may differ between rows, H and W may
+    not."""
     arrays = [row.permute(0, 2, 3, 1).numpy() for row in rows]
     height, width = size_from_images(arrays[0])
     across, down = width + GAP, height + GAP

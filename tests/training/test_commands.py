@@ -194,7 +194,7 @@ def test_a_fit_that_was_killed_is_taken_up_and_ends_with_the_same_file(
         (
             ("--head-members", "depth", "2", "--schedule", "published"),
             1,
-            "so all have --members",
+            "so all heads need the same --members",
         ),
         (("--labels", "nowhere"), 1, "index.json cannot be read"),
         (("--masks", "nowhere"), 1, "nowhere cannot be read"),
@@ -206,7 +206,7 @@ def test_a_fit_that_was_killed_is_taken_up_and_ends_with_the_same_file(
         (
             ("--schedule", "published", "--learning-rate", "0.01"),
             2,
-            "--learning-rate has no meaning with --schedule published",
+            "--learning-rate has no effect with --schedule published",
         ),
     ],
 )
@@ -223,10 +223,10 @@ def test_bad_input_is_one_line_that_says_what_to_do(
         assert isinstance(result.exception, TrainingError) and "\n" not in error
 
 
-def test_no_number_of_any_verb_may_be_nan() -> None:
+def test_no_number_of_any_subcommand_may_be_nan() -> None:
     numbers = 0
-    for name, verb in main.commands.items():
-        for parameter in verb.params:
+    for name, subcommand in main.commands.items():
+        for parameter in subcommand.params:
             if isinstance(parameter.type, click.types.FloatParamType):
                 numbers += 1
                 result = command(name, parameter.opts[0], "nan")

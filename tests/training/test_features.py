@@ -35,11 +35,11 @@ def test_gathered_features_are_the_hypercolumns_at_those_pixels(
 @pytest.mark.parametrize("resize", ["bilinear", "nearest"])
 def test_pixels_that_are_needed_have_the_same_features_as_among_all(resize: Resize) -> None:
     generator, ws, crop = tiny_generator(), tiny_labels().ws, LabelCrop(8, 2, 5)
-    needed = np.random.default_rng(0).random((4, 5, 8)) < 0.3
+    mask = np.random.default_rng(0).random((4, 5, 8)) < 0.3
     whole = features_from_ws(generator, ws, crop, resize)
-    few = features_from_ws(generator, ws, crop, resize, needed=needed)
-    assert len(few.levels[-1].values) == needed.sum() < len(whole.levels[-1].values)
-    chosen = tuple(torch.from_numpy(axis) for axis in needed.nonzero())
+    few = features_from_ws(generator, ws, crop, resize, mask=mask)
+    assert len(few.levels[-1].values) == mask.sum() < len(whole.levels[-1].values)
+    chosen = tuple(torch.from_numpy(axis) for axis in mask.nonzero())
     assert torch.equal(few.gather(*chosen), whole.gather(*chosen))
 
 

@@ -17,7 +17,7 @@ from training.inversion.train_encoder import (
     sampled_ws,
     ws_from_images,
 )
-from training.label_crop import LabelCrop, bytes_from_colours, cropped
+from training.label_crop import LabelCrop, cropped, rgb_from_float
 
 CROP = LabelCrop(grid=16, top=2, height=12)
 SHORT = EncoderFitConfig(latent_steps=3, image_steps=2, batch=4)
@@ -83,7 +83,7 @@ def test_the_encoder_reads_at_most_256_px_of_the_frames_shape() -> None:
 def test_an_images_latents_do_not_depend_on_the_others(generator: Generator) -> None:
     encoder = fit_encoder(generator, CROP, SHORT)
     ws = next(sampled_ws(generator, replace(SHORT, batch=8), torch.Generator().manual_seed(5)))
-    images = bytes_from_colours(cropped(generator.synthesis(ws).image, CROP))
+    images = rgb_from_float(cropped(generator.synthesis(ws).image, CROP))
     together = ws_from_images(encoder, generator, images, CROP)
     assert together.shape == (8, 6, 8)
     torch.testing.assert_close(

@@ -1,4 +1,4 @@
-"""Training is repeatable, can be taken up again, learns, and is the published recipe if asked."""
+"""Training is repeatable, resumes, learns, and can follow the published schedule."""
 
 import copy
 from dataclasses import dataclass, replace
@@ -16,11 +16,11 @@ from nets.interpreter import Interpreter, member_as_sequential
 from nets.labels import majority
 from tests.training.sets import partly_labelled, tiny_generator, tiny_labels
 from training.errors import LabelError, TrainingError
-from training.interpreter.config import PUBLISHED, FitConfig
+from training.interpreter.config import PUBLISHED, InterpreterTrainConfig
 from training.interpreter.features import PixelFeatures, features_from_ws
-from training.interpreter.losses import Targets
+from training.interpreter.losses import LabelLosses
 from training.interpreter.pixel_sampler import PixelSampler
-from training.interpreter.train import FitState, Step, fit_interpreter, head_configs, train_step
+from training.interpreter.train import Step, TrainState, fit_interpreter, head_configs, train_step
 from training.resume import StateFile, adam_with_moments, write_state
 
 
@@ -28,19 +28,19 @@ from training.resume import StateFile, adam_with_moments, write_state
 class Fit:
     """Everything `fit_interpreter` works with."""
 
-    state: FitState
+    state: TrainState
     features: PixelFeatures
-    targets: Targets
+    losses: LabelLosses
     sampler: PixelSampler
 
     def run(self, first: int, last: int) -> None:
         for i in range(first, last):
             step = Step(self.sampler.draw(i, 256), 1e-2)
-            losses = train_step(self.state, self.features, self.targets, step)
-            self.state.watch(losses["segmentation"], epoch=4)
+            losses = train_step(self.state, self.features, self.losses, step)
+            self.state.update_stopped(losses["segmentation"], epoch=4)
 
 
-FAST = FitConfig(members=2, steps=250, pixels=256, learning_rate=1e-2)
+FAST = InterpreterTrainConfig(members=2, steps=250, pixels=256, learning_rate=1e-2)
 GENERATOR = tiny_generator()
 
 
@@ -64,7 +64,7 @@ def test_a_smaller_head_leaves_the_others_bits_as_they_were() -> None:
             assert torch.equal(tensor, others[name]), (kind, name)
 
 
-def fresh(config: FitConfig, dtype: torch.dtype = torch.float32) -> Fit:
+def fresh(config: InterpreterTrainConfig, dtype: torch.dtype = torch.float32) -> Fit:
     """A fit of the tiny set before its first step."""
     labels = tiny_labels()
     features = features_from_ws(GENERATOR, labels.ws, labels.crop, config.resize, dtype)
@@ -72,7 +72,7 @@ def fresh(config: FitConfig, dtype: torch.dtype = torch.float32) -> Fit:
     interpreter = Interpreter(head_configs(labels, config, features.features)).to(dtype).train()
     optimizer = adam_with_moments(interpreter.parameters(), config.learning_rate)
     sampler = PixelSampler(labels, config.sigma(16), config.seed)
-    return Fit(FitState(interpreter, optimizer), features, Targets(labels, config), sampler)
+    return Fit(TrainState(interpreter, optimizer), features, LabelLosses(labels, config), sampler)
 
 
 def test_a_state_taken_up_from_its_file_goes_on_with_the_same_bits(tmp_path: Path) -> None:
@@ -80,13 +80,13 @@ def test_a_state_taken_up_from_its_file_goes_on_with_the_same_bits(tmp_path: Pat
     whole.run(0, 40)
     first.run(0, 20)
     write_state(tmp_path / "state", first.state.tensors(), {})
-    StateFile(tmp_path / "state", {}, 1).take_up(second.state.load)
+    StateFile(tmp_path / "state", {}, 1).resume(second.state.load)
     second.sampler = first.sampler
     second.run(second.state.step, 40)
     for name, tensor in whole.state.interpreter.state_dict().items():
         assert torch.equal(tensor, second.state.interpreter.state_dict()[name]), name
-    assert torch.equal(whole.state.waited, second.state.waited)
-    assert torch.equal(whole.state.lowest, second.state.lowest)
+    assert torch.equal(whole.state.batches_waited, second.state.batches_waited)
+    assert torch.equal(whole.state.lowest_loss, second.state.lowest_loss)
 
 
 @pytest.mark.parametrize("stopped", [False, True])
@@ -96,15 +96,15 @@ def test_a_state_has_the_members_that_stopped(tmp_path: Path, stopped: bool) -> 
     if stopped:
         losses = torch.tensor([1.0, 2.0])
         for loss in (losses, *[losses - torch.tensor([0.0, i]) for i in range(51)]):
-            first.state.watch(loss, PUBLISHED.first_epoch)
+            first.state.update_stopped(loss, PUBLISHED.first_epoch)
     assert first.state.stopped.tolist() == [stopped, False]
     write_state(tmp_path / "state", first.state.tensors(), {})
-    StateFile(tmp_path / "state", {}, 1).take_up(second.state.load)
+    StateFile(tmp_path / "state", {}, 1).resume(second.state.load)
     one, two = first.state.tensors(), second.state.tensors()
     assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
-    for name in ("lowest", "waited", "stopped"):
+    for name in ("lowest_loss", "batches_waited", "stopped"):
         assert torch.equal(getattr(first.state, name), getattr(second.state, name)), name
-    assert bool(second.state.kept) == stopped
+    assert bool(second.state.weights_at_stop) == stopped
 
 
 def test_a_state_of_other_labels_or_a_broken_one_is_refused(tmp_path: Path) -> None:
@@ -113,18 +113,18 @@ def test_a_state_of_other_labels_or_a_broken_one_is_refused(tmp_path: Path) -> N
     path = tmp_path / "state"
     write_state(path, fit.state.tensors(), {"labels": "0" * 64})
     with pytest.raises(TrainingError, match="was made with other labels than this command has"):
-        StateFile(path, {"labels": "1" * 64}, 1).take_up(fit.state.load)
+        StateFile(path, {"labels": "1" * 64}, 1).resume(fit.state.load)
     other = fresh(replace(FAST, hidden=(4, 4)))
     with pytest.raises(TrainingError, match=r"is no state of this training \(model"):
-        StateFile(path, {"labels": "0" * 64}, 1).take_up(other.state.load)
+        StateFile(path, {"labels": "0" * 64}, 1).resume(other.state.load)
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(WeightsError, match="is no intact safetensors file"):
-        StateFile(path, {"labels": "0" * 64}, 1).take_up(fit.state.load)
+        StateFile(path, {"labels": "0" * 64}, 1).resume(fit.state.load)
 
 
 def test_members_learn_as_if_each_were_alone_by_the_published_recipe() -> None:
     """Same features, first weights, batches and order, in float64: losses and logits agree."""
-    config = FitConfig(members=3, learning_rate=PUBLISHED.learning_rate)
+    config = InterpreterTrainConfig(members=3, learning_rate=PUBLISHED.learning_rate)
     fit = fresh(config, torch.float64)
     labels = tiny_labels()
     assert labels.masks is not None
@@ -141,7 +141,7 @@ def test_members_learn_as_if_each_were_alone_by_the_published_recipe() -> None:
         start = i * 64 % 1024
         batch = order[start : start + 64]
         losses = train_step(
-            fit.state, fit.features, fit.targets, Step(batch, PUBLISHED.learning_rate)
+            fit.state, fit.features, fit.losses, Step(batch, PUBLISHED.learning_rate)
         )
         flat = (batch.images * 16 + batch.rows) * 16 + batch.columns
         for k, (member, optimizer) in enumerate(zip(alone, optimizers, strict=True)):
@@ -165,7 +165,7 @@ def test_a_member_stops_by_the_published_rule_as_it_is_then() -> None:
     for i, losses in enumerate(script):
         epoch = i // 40
         state.interpreter.head("segmentation").weight2.data.fill_(float(i))
-        state.watch(losses, epoch)
+        state.update_stopped(losses, epoch)
         for k in range(2):  # the release, one member after another
             if epoch > 3 and k not in stopped_at:
                 better = losses[k].item() < best[k]
@@ -219,7 +219,9 @@ def test_images_that_nobody_labelled_for_a_head_still_train_the_others() -> None
         (replace(FAST, learning_rate=1e30), r"the loss is (nan|inf) at step \d+; lower --learning"),
     ],
 )
-def test_settings_that_cannot_work_end_in_one_line(config: FitConfig, message: str) -> None:
+def test_settings_that_cannot_work_end_in_one_line(
+    config: InterpreterTrainConfig, message: str
+) -> None:
     with pytest.raises(TrainingError, match=message):
         fit_interpreter(GENERATOR, tiny_labels(), config)
 

@@ -71,7 +71,7 @@ def test_a_service_gives_its_first_samples() -> None:
 def test_a_folder_gives_its_images_by_name(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "f", [(30, 24)] * 3)
     pool = pool_from_source(str(folder), 2, seed=0)
-    assert pool.images.shape == (2, 3, 24, 30) and pool.size == (30, 24)
+    assert pool.images.shape == (2, 3, 24, 30) and pool.size == (24, 30)
     expected = np.asarray(Image.open(folder / "1.png"))
     assert np.array_equal(pool.images[1].permute(1, 2, 0).numpy(), expected)
 
@@ -94,7 +94,7 @@ def test_mixed_sizes_are_refused_unless_they_are_to_be_cut(tmp_path: Path) -> No
     folder = folder_of(tmp_path / "f", [(32, 32), (32, 32), (40, 32)])
     with pytest.raises(TrainingError, match=r"2\.png is 40x32 pixels, 0\.png is 32x32; .*--fit"):
         images_from_folder(folder, 9, None)
-    assert images_from_folder(folder, 9, (28, 24)).shape == (3, 3, 24, 28)
+    assert images_from_folder(folder, 9, (24, 28)).shape == (3, 3, 24, 28)
     assert images_from_folder(folder, 2, None).shape == (2, 3, 32, 32)
 
 

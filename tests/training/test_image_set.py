@@ -96,7 +96,7 @@ def test_files_outside_the_folder_are_never_named(tmp_path: Path) -> None:
     for name in ("../a.png", "/etc/passwd", "..", ""):
         index["images"][0]["file"] = name
         path.write_text(json.dumps(index))
-        with pytest.raises(LabelError, match="is no plain name"):
+        with pytest.raises(LabelError, match="is no plain file name"):
             image_set_from_folder(tmp_path)
 
 
@@ -108,7 +108,7 @@ def test_files_outside_the_folder_are_never_named(tmp_path: Path) -> None:
         (16, (4, 4), "the rows are 4:4"),
     ],
 )
-def test_frames_outside_the_image_are_refused(
+def test_crops_outside_the_image_are_refused(
     grid: int, rows: tuple[int, int] | None, message: str
 ) -> None:
     with pytest.raises(Exception, match=message):

@@ -22,7 +22,7 @@ from training.inversion.optimise import (
     invert_images,
     learning_rate_at,
 )
-from training.label_crop import LabelCrop, bytes_from_colours, cropped
+from training.label_crop import LabelCrop, cropped, rgb_from_float
 
 CROP = LabelCrop(grid=16, top=2, height=12)
 SHORT = InvertConfig(steps=12)
@@ -41,7 +41,7 @@ def latents(generator: Generator, count: int, seed: int = 2) -> Tensor:
 
 
 def images_of(generator: Generator, ws: Tensor, crop: LabelCrop = CROP) -> NDArray[np.uint8]:
-    return bytes_from_colours(cropped(generator.synthesis(ws).image, crop))
+    return rgb_from_float(cropped(generator.synthesis(ws).image, crop))
 
 
 def noise(count: int, seed: int = 3) -> NDArray[np.uint8]:

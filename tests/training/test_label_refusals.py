@@ -119,7 +119,7 @@ def test_two_kinds_of_masks_or_none_ask_the_user(tmp_path: Path) -> None:
         labelled_set(images)
     write_json(tmp_path / "masks.json", coco())
     write_json(tmp_path / "labelme" / "a.json", labelme())
-    with pytest.raises(LabelError, match=r"has masks\.json and labelme; say which with --masks"):
+    with pytest.raises(LabelError, match=r"has masks\.json and labelme; choose one with --masks"):
         labelled_set(images)
 
 

@@ -123,8 +123,7 @@ def test_coco_polygons_and_run_lengths_give_one_mask(tmp_path: Path) -> None:
 def test_run_length_texts_read_as_pycocotools_writes_them(mask: NDArray[np.uint8]) -> None:
     text = coco_mask.encode(np.asfortranarray(mask))["counts"]
     assert isinstance(text, bytes)
-    size = (mask.shape[1], mask.shape[0])
-    back = mask_from_counts(Path("x"), counts_from_text(text.decode()), size)
+    back = mask_from_counts(Path("x"), counts_from_text(text.decode()), mask.shape)
     np.testing.assert_array_equal(back, mask == 1)
 
 
@@ -147,7 +146,7 @@ def test_smaller_coco_parts_cover_larger_ones_and_crowds_are_ignored(tmp_path: P
     np.testing.assert_array_equal(masks_of(images)[0], expected)
 
 
-def test_labels_of_the_photographs_size_are_scaled_to_the_frame(tmp_path: Path) -> None:
+def test_labels_of_the_photographs_size_are_scaled_to_the_crop(tmp_path: Path) -> None:
     images = tiny_images(tmp_path, source=(64, 64))
     write_classes(tmp_path / "classes.toml", CLASSES)
     large = np.repeat(np.repeat(SQUARE, 4, axis=0), 4, axis=1)
@@ -162,7 +161,7 @@ def test_labels_of_the_photographs_size_are_scaled_to_the_frame(tmp_path: Path) 
     np.testing.assert_array_equal(masks_of(images, masks=tmp_path / "lm")[0], SQUARE)
 
 
-def test_coco_keypoints_count_pixel_centres_at_whole_numbers(tmp_path: Path) -> None:
+def test_coco_keypoints_count_pixel_centers_at_whole_numbers(tmp_path: Path) -> None:
     images = tiny_images(tmp_path, source=(32, 32))
     content = coco({"category_id": 9, "keypoints": [3, 0, 2, 0, 0, 0]}, size=32)
     content["categories"] = [{"id": 9, "name": "o", "keypoints": ["p", "q"], "skeleton": [[1, 2]]}]

@@ -75,5 +75,5 @@ def test_all_pixels_of_a_fit_are_known_beforehand() -> None:
         pixels = sampler.draw(step, 64)
         for i, row, column in zip(pixels.images, pixels.rows, pixels.columns, strict=True):
             expected[i, row, column] = True
-    np.testing.assert_array_equal(sampler.drawn(6, 64), expected)
+    np.testing.assert_array_equal(sampler.drawn_mask(6, 64), expected)
     assert not expected.all()

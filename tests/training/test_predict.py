@@ -10,7 +10,7 @@ from export.graph.spec import LabelSpec
 from nets.features import Resize
 from tests.training.sets import partly_labelled, tiny_generator, tiny_labels
 from training.interpreter.card import card_from_fit
-from training.interpreter.config import FitConfig
+from training.interpreter.config import InterpreterTrainConfig
 from training.interpreter.predict import predictions
 from training.interpreter.train import fit_interpreter
 from training.label_crop import LabelCrop
@@ -40,7 +40,7 @@ def test_labels_and_scores_are_those_of_the_served_graphs_reference(
         labels = replace(labels, masks=None, classes=None)
     if score == "depth":
         labels = replace(labels, keypoints=None)
-    config = FitConfig(members=3, steps=60, pixels=128, resize=resize)
+    config = InterpreterTrainConfig(members=3, steps=60, pixels=128, resize=resize)
     interpreter = fit_interpreter(GENERATOR, labels, config)
     card = card_from_fit(interpreter, labels, config, "0" * 64, "styledconv+const", [])
     assert card.score_source == score
@@ -68,7 +68,7 @@ def test_labels_and_scores_are_those_of_the_served_graphs_reference(
 
 def test_labels_that_are_not_all_there_give_a_card_that_fits() -> None:
     labels = partly_labelled()
-    config = FitConfig(members=1, steps=2)
+    config = InterpreterTrainConfig(members=1, steps=2)
     interpreter = fit_interpreter(GENERATOR, labels, config)
     card = card_from_fit(interpreter, labels, config, "0" * 64, "styledconv+const", ["CC0-1.0"])
     assert card.segmentation is not None and card.segmentation.ignore_id == 255

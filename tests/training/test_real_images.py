@@ -29,7 +29,7 @@ def test_pictures_come_in_order_by_stem_and_others_are_named(tmp_path: Path) -> 
     (tmp_path / "folder.png").mkdir()
     real = real_images_from_folder(tmp_path, CROP)
     assert real.names == ["a.png", "b.png", "c.png"] and real.ignored == ["notes.txt"]
-    assert real.sizes == [(32, 24), (16, 12), (64, 48)]
+    assert real.sizes == [(24, 32), (12, 16), (48, 64)]
     assert real.pixels.shape == (3, 12, 16, 3) and real.pixels.dtype == np.uint8
     assert np.array_equal(real.pixels[1], np.array(noise(12, 16)))
 
@@ -63,7 +63,7 @@ def test_the_exif_orientation_is_respected(tmp_path: Path, orientation: int) -> 
     exif[0x0112] = orientation
     stored.save(tmp_path / "a.png", exif=exif)
     found, size = cropped_picture(tmp_path / "a.png", CROP)
-    assert np.array_equal(found, np.array(upright)) and size == (16, 12)
+    assert np.array_equal(found, np.array(upright)) and size == (12, 16)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGBA", "CMYK", "YCbCr"])
@@ -76,25 +76,25 @@ def test_every_mode_of_eight_bits_is_read(tmp_path: Path, mode: str) -> None:
     ("width", "height", "fits"),
     [(1600, 1200, True), (1023, 767, True), (1023, 768, True), (1000, 740, False), (12, 16, False)],
 )
-def test_the_shape_must_be_the_frames_but_for_rounding(
+def test_the_shape_must_be_the_crops_but_for_rounding(
     tmp_path: Path, width: int, height: int, fits: bool
 ) -> None:
     path = tmp_path / "a.png"
     noise(height, width).save(path)
     if fits:
-        assert cropped_picture(path, CROP)[1] == (width, height)
+        assert cropped_picture(path, CROP)[1] == (height, width)
         return
     with pytest.raises(TrainingError) as caught:
         cropped_picture(path, CROP)
     message = str(caught.value)
     assert str(path) in message and f"is {width}x{height} pixels; crop it to 16:12" in message
-    advised = [int(n) for n in message.rsplit(" as ", 1)[1].split("x")]
+    advised = [int(n) for n in message.rsplit(" e.g. ", 1)[1].split("x")]
     assert advised[0] <= width and advised[1] <= height
     noise(advised[1], advised[0]).save(path)
-    assert cropped_picture(path, CROP)[1] == tuple(advised)
+    assert cropped_picture(path, CROP)[1] == tuple(advised[::-1])
 
 
-def test_pictures_that_hold_more_than_colours_of_eight_bits_are_refused(tmp_path: Path) -> None:
+def test_pictures_that_hold_more_than_colors_of_eight_bits_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     Image.fromarray(np.full((12, 16), np.nan, np.float32)).save(path)
     with pytest.raises(TrainingError, match=r"a\.tif has mode F; save it with eight bits"):

@@ -23,11 +23,11 @@ from nets.refiner import RefinerConfig
 from tests.training.ellipsoid_sets import BANK, EXTENT, sets_of_ellipsoids
 from tests.training.second_device import DEVICE, WrongDevice, second_device
 from tests.training.sets import CLASSES, tiny_generator, tiny_labels
-from training.evaluate.evaluation import evaluate
+from training.evaluate.evaluation import evaluation_from_interpreter
 from training.images.sample import SampleConfig, drawn_w, truncated
 from training.images.sources import Pool
 from training.interpreter.card import card_from_fit
-from training.interpreter.config import FitConfig
+from training.interpreter.config import InterpreterTrainConfig
 from training.interpreter.train import fit_interpreter
 from training.inverse_graphics.config import InverseFit
 from training.inverse_graphics.from_images import shapes_of_images
@@ -44,7 +44,7 @@ pytestmark = pytest.mark.long  # every command once more, on a device that is no
 
 CPU = torch.device("cpu")
 CROP = LabelCrop(grid=16, top=2, height=12)
-FIT = FitConfig(members=2, steps=5, pixels=256, learning_rate=1e-2)
+FIT = InterpreterTrainConfig(members=2, steps=5, pixels=256, learning_rate=1e-2)
 INVERSE = InverseFit(
     InverseGraphicsConfig(extent=EXTENT, hidden=32, texture=8, camera=True),
     steps=3, batch=2, resolution=24, refine_cameras=True,
@@ -176,8 +176,8 @@ def test_an_interpreter_is_evaluated_where_it_is(device: torch.device) -> None:
     labels, generator = tiny_labels(), tiny_generator()
     trained = fit_interpreter(generator, labels, FIT)
     card = card_from_fit(trained, labels, FIT, "0" * 64, "styledconv+const", [])
-    expected = evaluate(generator, trained, card, labels)
-    found = evaluate(generator.to(device), trained.to(device), card, labels)
+    expected = evaluation_from_interpreter(generator, trained, card, labels)
+    found = evaluation_from_interpreter(generator.to(device), trained.to(device), card, labels)
     assert str(found) == str(expected)
 
 

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 
 from nets.interpreter import HeadConfig, HeadKind, Interpreter
 from tests.training.sets import partly_labelled, tiny_labels
-from training.interpreter.config import FitConfig
-from training.interpreter.losses import Targets
+from training.interpreter.config import InterpreterTrainConfig
+from training.interpreter.losses import LabelLosses
 from training.interpreter.pixel_sampler import Pixels
 
 OUTPUTS: dict[HeadKind, int] = {"segmentation": 3, "keypoints": 1, "depth": 1}
@@ -30,8 +30,8 @@ def test_losses_are_the_papers_on_the_labelled_pixels_alone() -> None:
     labels, pixels = partly_labelled(), all_pixels()
     assert labels.masks is not None and labels.keypoints is not None and labels.depth is not None
     predictions = random_predictions(len(pixels))
-    targets = Targets(labels, FitConfig(sigma_px=2.0))
-    losses = targets.losses(predictions, pixels)
+    targets = LabelLosses(labels, InterpreterTrainConfig(sigma_px=2.0))
+    losses = targets.by_head(predictions, pixels)
     masks = torch.from_numpy(labels.masks).long().flatten()
     known_depth = np.isfinite(labels.depth)
     mean, std = labels.depth[known_depth].mean(), labels.depth[known_depth].std()
@@ -60,8 +60,8 @@ def test_class_weights_are_those_of_the_cross_entropy() -> None:
     assert labels.masks is not None
     weights = (0.5, 3.0, 0.0)
     predictions = random_predictions(len(pixels))
-    targets = Targets(labels, FitConfig(class_weights=weights))
-    found = targets.losses({"segmentation": predictions["segmentation"]}, pixels)["segmentation"]
+    targets = LabelLosses(labels, InterpreterTrainConfig(class_weights=weights))
+    found = targets.by_head({"segmentation": predictions["segmentation"]}, pixels)["segmentation"]
     masks = torch.from_numpy(labels.masks).long().flatten()
     for k in range(2):
         expected = F.cross_entropy(
@@ -75,7 +75,7 @@ def test_a_keypoint_that_is_not_there_has_an_empty_heatmap() -> None:
     assert labels.keypoints is not None
     hidden = labels.keypoints.copy()
     hidden[1, 0, 2] = 0
-    targets = Targets(replace(labels, keypoints=hidden), FitConfig())
+    targets = LabelLosses(replace(labels, keypoints=hidden), InterpreterTrainConfig())
     maps = targets.heatmaps(all_pixels()).view(4, 256)
     assert (maps[1] == 0).all() and (maps[0] > 0.99).any()
 
@@ -83,7 +83,7 @@ def test_a_keypoint_that_is_not_there_has_an_empty_heatmap() -> None:
 def test_pixels_without_any_label_of_a_kind_give_no_loss_and_no_nan() -> None:
     labels = partly_labelled()
     only = Pixels(torch.tensor([0, 0]), torch.tensor([3, 4]), torch.tensor([9, 12]))
-    losses = Targets(labels, FitConfig()).losses(random_predictions(2), only)
+    losses = LabelLosses(labels, InterpreterTrainConfig()).by_head(random_predictions(2), only)
     assert all((loss == 0).all() for loss in losses.values())
 
 
@@ -92,13 +92,13 @@ def test_a_depth_head_speaks_in_the_users_units(flat: bool) -> None:
     labels = tiny_labels()
     assert labels.depth is not None
     depth = np.full_like(labels.depth, 7.0) if flat else labels.depth
-    targets = Targets(replace(labels, depth=depth), FitConfig())
+    targets = LabelLosses(replace(labels, depth=depth), InterpreterTrainConfig())
     torch.manual_seed(0)
     head = Interpreter((HeadConfig("depth", 8, (4, 4), 1, 2),)).eval().head("depth")
     x = torch.randn(5, 8)
     with torch.no_grad():
         before = head(x)
-        targets.with_depth_units(head)
+        targets.restore_depth_units(head)
         torch.testing.assert_close(
             head(x), before * targets.depth_std + targets.depth_mean, rtol=1e-5, atol=1e-3
         )

@@ -1,1 +1,1 @@
-"""An interpreter against held-out labels: `training evaluate`."""
+"""Scores of an interpreter on held-out labels: `python -m training evaluate`."""

@@ -1,4 +1,4 @@
-"""python -m training evaluate: an interpreter against held-out labels."""
+"""`python -m training evaluate`: an interpreter and held-out labels -> scores, table and plots."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import torch
 
 from checkpoints import InterpreterCard, interpreter_from_file
 from training.errors import LabelError, TrainingError
-from training.evaluate.evaluation import evaluate as evaluation_of_interpreter
+from training.evaluate.evaluation import evaluation_from_interpreter
 from training.evaluate.report import lines_from_evaluation, write_report
 from training.images.image_set import check_generator, image_set_from_folder
 from training.labels.labelled_set import LabelledSet, LabelPaths, labelled_set
@@ -26,8 +26,19 @@ from training.options import (
 @generator_option
 @mean_latent_option
 @label_options
-@click.option("--interpreter", "weights", type=FILE, required=True, help="Weights with their card.")
-@click.option("--out", type=FOLDER, required=True, help="Folder of evaluation.json and .png.")
+@click.option(
+    "--interpreter",
+    "weights",
+    type=FILE,
+    required=True,
+    help="Path to the interpreter's weights (.safetensors), with their card beside them.",
+)
+@click.option(
+    "--out",
+    type=FOLDER,
+    required=True,
+    help="Folder to write evaluation.json and evaluation.png to.",
+)
 @device_option
 def evaluate(
     generator_path: Path,
@@ -41,7 +52,11 @@ def evaluate(
     out: Path,
     device: torch.device,
 ) -> None:
-    """Compares an interpreter's labels with those of images it was not trained on."""
+    """Compares an interpreter's labels with those of images it was not trained on.
+
+    Prints and writes IoU of each class, PCK, depth errors, and how well the uncertainty finds wrong
+    labels.
+    """
     generator, _, sha256 = read_generator(generator_path, mean_latent)
     interpreter, card = interpreter_from_file(weights)
     if card.generator_sha256 != sha256:
@@ -56,16 +71,16 @@ def evaluate(
     images.check_files()
     truth = labelled_set(images, LabelPaths(classes, masks, keypoints, depth))
     check_same_meaning(card, truth, weights, folder)
-    evaluation = evaluation_of_interpreter(generator, interpreter, card, truth)
+    evaluation = evaluation_from_interpreter(generator, interpreter, card, truth)
     write_report(out, evaluation)
     click.echo("\n".join(lines_from_evaluation(evaluation)))
-    click.echo(f"\nlook at {out / 'evaluation.png'}")
+    click.echo(f"\nplots: {out / 'evaluation.png'}")
 
 
 def check_same_meaning(
     card: InterpreterCard, truth: LabelledSet, weights: Path, folder: Path
 ) -> None:
-    """Raises LabelError unless both have the same crop, classes and keypoints."""
+    """Raises LabelError unless interpreter and labels have the same crop, classes and keypoints."""
     crop = truth.crop
     if (card.grid, card.crop_top, card.height) != (crop.grid, crop.top, crop.height):
         raise LabelError(
@@ -83,6 +98,6 @@ def check_same_meaning(
     for what, trained, labelled in pairs:
         if trained and labelled and trained != labelled:
             raise LabelError(
-                f"{weights} knows the {what} {', '.join(trained)}; {folder} has "
+                f"{weights} was trained on the {what} {', '.join(trained)}; {folder} has "
                 f"{', '.join(labelled)}"
             )

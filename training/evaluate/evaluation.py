@@ -1,79 +1,83 @@
-"""An interpreter on held-out labelled images: scores, and whether its uncertainty is of use."""
+"""An interpreter's predictions and held-out labels -> scores and sparsification."""
 
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from checkpoints import InterpreterCard
 from nets.generator import Generator
 from nets.interpreter import Interpreter
-from training.evaluate.metrics import Scores, image_errors, scores_of
+from training.evaluate.metrics import Scores, image_errors, scores_from_predictions
 from training.evaluate.sparsification import (
-    Calibration,
-    PixelCalibration,
-    calibration_of,
-    pixel_calibration_of,
+    PixelTenths,
+    Sparsification,
+    sparsification_from_scores,
+    tenths_from_pixels,
 )
 from training.interpreter.predict import Prediction, predictions
 from training.labels.labelled_set import LabelledSet
 
-FRACTION_KEPT = 0.9
+FRACTION_KEPT = 0.9  # share of images kept, the most certain ones
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Everything the report shows."""
+    """Everything the report shows. The optional fields need a card with a score source."""
 
     card: InterpreterCard
     class_names: list[str]
     depth_unit: str
     all: Scores
-    kept: Scores | None  # without the most uncertain tenth; None without a score
-    calibration: Calibration | None
-    pixels: PixelCalibration | None  # of segmentation
+    kept: Scores | None  # without the most uncertain tenth of images
+    sparsification: Sparsification | None
+    pixel_tenths: PixelTenths | None  # only if the score is from segmentation
 
 
-def evaluate(
+def evaluation_from_interpreter(
     generator: Generator, interpreter: Interpreter, card: InterpreterCard, truth: LabelledSet
 ) -> Evaluation:
-    """Labels every image of `truth` again and compares."""
+    """Predicts labels for the latents of `truth` and compares them with its labels."""
     predicted = list(predictions(generator, interpreter, card, truth.ws))
-    return evaluation_of(predicted, card, truth)
+    return evaluation_from_predictions(predicted, card, truth)
 
 
-def evaluation_of(
+def evaluation_from_predictions(
     predicted: list[Prediction], card: InterpreterCard, truth: LabelledSet
 ) -> Evaluation:
-    """The same of labels that are made already, [n] in the order of the truth."""
-    kept = calibration = None
+    """Compares predictions, in the order of the images of `truth`, with its labels."""
+    kept = sparsification = tenths = None
     if card.score_source is not None:
         scores = np.array([p.uncertainty for p in predicted], dtype=np.float64)
-        calibration = calibration_of(scores, image_errors(predicted, truth, card.score_source))
+        errors = image_errors(predicted, truth, card.score_source)
+        sparsification = sparsification_from_scores(scores, errors)
         rows = np.sort(np.argsort(scores, kind="stable")[: kept_count(len(scores))])
-        kept = scores_of([predicted[i] for i in rows], truth.rows(rows))
+        kept = scores_from_predictions([predicted[i] for i in rows], truth.rows(rows))
+    if card.score_source == "segmentation" and truth.masks is not None:
+        tenths = _pixel_tenths(predicted, truth.masks, truth.ignore_id)
     return Evaluation(
         card=card,
         class_names=[] if truth.classes is None else [c.name for c in truth.classes.cards],
         depth_unit=truth.depth_unit,
-        all=scores_of(predicted, truth),
+        all=scores_from_predictions(predicted, truth),
         kept=kept,
-        calibration=calibration,
-        pixels=_pixels(predicted, truth) if card.score_source == "segmentation" else None,
+        sparsification=sparsification,
+        pixel_tenths=tenths,
     )
 
 
 def kept_count(images: int) -> int:
-    """How many images are left without the most uncertain tenth, at least one."""
+    """Number of images that remain without the most uncertain tenth; at least one."""
     return max(1, round(images * FRACTION_KEPT))
 
 
-def _pixels(predicted: list[Prediction], truth: LabelledSet) -> PixelCalibration | None:
-    if truth.masks is None:
-        return None
+def _pixel_tenths(
+    predicted: list[Prediction], masks: NDArray[np.uint8], ignore_id: int
+) -> PixelTenths:
     uncertainty, wrong = [], []
-    for labels, mask in zip(predicted, truth.masks, strict=True):
-        assert labels.mask is not None and labels.uncertainty_map is not None  # there is a score
-        known = mask != truth.ignore_id
+    for labels, mask in zip(predicted, masks, strict=True):
+        assert labels.mask is not None and labels.uncertainty_map is not None  # the caller checks
+        known = mask != ignore_id
         uncertainty.append(labels.uncertainty_map[known])
         wrong.append((labels.mask != mask)[known])
-    return pixel_calibration_of(np.concatenate(uncertainty), np.concatenate(wrong))
+    return tenths_from_pixels(np.concatenate(uncertainty), np.concatenate(wrong))

@@ -1,4 +1,4 @@
-"""Labels against the truth: IoU, PCK, depth errors, and the error of each image."""
+"""Predictions and true labels -> IoU, PCK, depth errors, and the error of each image."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,51 +9,51 @@ from numpy.typing import NDArray
 from training.interpreter.predict import Prediction
 from training.labels.labelled_set import LabelledSet
 
-PCK_ALPHA = 0.1
+PCK_ALPHA = 0.1  # a keypoint is correct within this share of the box around all keypoints
 
 
 @dataclass(frozen=True)
 class Scores:
-    """How well the labels of some images agree with the truth; nan: nothing to measure."""
+    """Agreement of predicted and true labels over n images; nan where there is no true label."""
 
-    images: int
-    iou: NDArray[np.float64]  # [classes], over all known pixels; nan: class absent
-    pck: float  # share of visible keypoints within PCK_ALPHA of the box, Yang and Ramanan 2013
-    keypoint_error_px: float  # mean distance
-    depth_rmse: float  # in units of the truth
-    depth_abs_rel: float  # mean of |error| / truth where the truth is above 0
+    images: int  # n
+    iou: NDArray[np.float64]  # [classes], pooled over all labelled pixels; nan: class absent
+    pck: float  # share of visible keypoints that are correct (PCK, Yang and Ramanan 2013)
+    keypoint_error_px: float  # mean distance of visible keypoints
+    depth_rmse: float  # in units of the true depth
+    depth_abs_rel: float  # mean of |error| / truth over pixels with a true depth above 0
 
     @property
     def miou(self) -> float:
-        """Mean IoU over the classes present."""
+        """Mean IoU over the classes that are present."""
         return float(np.nanmean(self.iou)) if np.isfinite(self.iou).any() else float("nan")
 
 
-def scores_of(predicted: Sequence[Prediction], truth: LabelledSet) -> Scores:
-    """Scores of predictions [n], in the order of the truth's images."""
+def scores_from_predictions(predicted: Sequence[Prediction], truth: LabelledSet) -> Scores:
+    """Scores of predictions, in the order of the images of `truth`."""
     classes = 0 if truth.classes is None else len(truth.classes.cards)
     confusion = np.zeros((classes, classes), np.int64)
-    distances, reaches, errors, relative = [], [], [], []
+    distances, box_sides, errors, relative = [], [], [], []
     for i, labels in enumerate(predicted):
         if labels.mask is not None and truth.masks is not None:
             known = truth.masks[i] != truth.ignore_id
             pairs = truth.masks[i][known].astype(np.int64) * classes + labels.mask[known]
             confusion += np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
         if labels.keypoints is not None and truth.keypoints is not None:
-            distance, reach = keypoint_distances(labels.keypoints, truth.keypoints[i])
+            distance, box_side = keypoint_distances(labels.keypoints, truth.keypoints[i])
             distances.append(distance)
-            reaches.append(np.full_like(distance, reach))
+            box_sides.append(np.full_like(distance, box_side))
         if labels.depth is not None and truth.depth is not None:
             known = np.isfinite(truth.depth[i])
             error = labels.depth[known].astype(np.float64) - truth.depth[i][known]
             errors.append(error)
-            ahead = truth.depth[i][known] > 0
-            relative.append(np.abs(error[ahead]) / truth.depth[i][known][ahead])
-    near = _joined(distances) <= PCK_ALPHA * _joined(reaches)
+            positive = truth.depth[i][known] > 0
+            relative.append(np.abs(error[positive]) / truth.depth[i][known][positive])
+    correct = _joined(distances) <= PCK_ALPHA * _joined(box_sides)
     return Scores(
         images=len(predicted),
         iou=_iou(confusion),
-        pck=_mean(near.astype(np.float64)),
+        pck=_mean(correct.astype(np.float64)),
         keypoint_error_px=_mean(_joined(distances)),
         depth_rmse=float(np.sqrt(_mean(np.square(_joined(errors))))),
         depth_abs_rel=_mean(_joined(relative)),
@@ -61,20 +61,23 @@ def scores_of(predicted: Sequence[Prediction], truth: LabelledSet) -> Scores:
 
 
 def keypoint_distances(
-    found: NDArray[np.float32], true: NDArray[np.float32]
+    predicted: NDArray[np.float32], true: NDArray[np.float32]
 ) -> tuple[NDArray[np.float64], float]:
-    """Distances of the visible keypoints in pixels, and the larger side of the box around them."""
+    """Distances in pixels of the visible keypoints, and the longer side of the box around them.
+
+    Both arguments are [K, 3]: x, y in pixels, and in `true` visible 0 or 1.
+    """
     visible = true[:, 2] > 0
-    offset = found[visible, :2].astype(np.float64) - true[visible, :2]
-    extent = np.ptp(true[visible, :2], axis=0).max() if visible.any() else 0.0
-    return np.hypot(offset[:, 0], offset[:, 1]), float(extent)
+    offset = predicted[visible, :2].astype(np.float64) - true[visible, :2]
+    box_side = np.ptp(true[visible, :2], axis=0).max() if visible.any() else 0.0
+    return np.hypot(offset[:, 0], offset[:, 1]), float(box_side)
 
 
 def image_errors(
     predicted: Sequence[Prediction], truth: LabelledSet, kind: str
 ) -> NDArray[np.float64]:
-    """What the uncertainty should foretell, [n]: the share of wrong pixels, the mean keypoint
-    distance or the depth RMSE of each image, by the head the score is from; nan: no truth."""
+    """Error of each image, [n], that a score from the head `kind` should predict: share of wrong
+    pixels (segmentation), mean distance (keypoints) or RMSE (depth); nan without true labels."""
     return np.array([_image_error(p, truth, i, kind) for i, p in enumerate(predicted)])
 
 

@@ -1,4 +1,4 @@
-"""An evaluation -> a table for the terminal, numbers for programs, a picture for people."""
+"""An evaluation -> a table for the terminal, evaluation.json and evaluation.png."""
 
 import json
 from collections.abc import Callable
@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from checkpoints import write_text
 from training.evaluate.evaluation import FRACTION_KEPT, Evaluation
 from training.evaluate.metrics import PCK_ALPHA, Scores
-from training.evaluate.sparsification import Calibration, PixelCalibration
+from training.evaluate.sparsification import PixelTenths, Sparsification
 
-INK, BLUE, ORANGE, GREY = "#20242c", "#1f6fe0", "#e07a1f", "#9aa0a8"
+INK, BLUE, ORANGE, GRAY = "#20242c", "#1f6fe0", "#e07a1f", "#9aa0a8"
 ERRORS = {
     "segmentation": "share of wrong pixels",
     "keypoints": "mean keypoint distance, px",
@@ -24,7 +24,7 @@ ERRORS = {
 
 
 def lines_from_evaluation(evaluation: Evaluation) -> list[str]:
-    """The table: a row for each measure, all images and those the filter keeps."""
+    """Lines of a table: one row per measure, one column for all images and one for those kept."""
     columns = [evaluation.all] + ([evaluation.kept] if evaluation.kept is not None else [])
     titles = ["all", f"kept {FRACTION_KEPT:.0%}"][: len(columns)]
     lines = [f"{'':<24}" + "".join(f"{title:>10}" for title in titles)]
@@ -36,45 +36,45 @@ def lines_from_evaluation(evaluation: Evaluation) -> list[str]:
     ]
     for i, name in enumerate(evaluation.class_names):
         lines.append(f"  IoU {name:<18}" + "".join(f"{s.iou[i]:>10.3f}" for s in columns))
-    if evaluation.calibration is not None:
-        lines += ["", *_calibration_lines(evaluation, evaluation.calibration)]
+    if evaluation.sparsification is not None:
+        lines += ["", *_sparsification_lines(evaluation, evaluation.sparsification)]
     return lines
 
 
 def write_report(folder: Path, evaluation: Evaluation) -> None:
-    """Writes evaluation.json and evaluation.png."""
+    """Writes evaluation.json and evaluation.png to the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(numbers_from_evaluation(evaluation), indent=1)
     write_text(folder / "evaluation.json", text + "\n")
-    figure: Any = figure_from_evaluation(evaluation)  # its savefig has no types
+    figure: Any = figure_from_evaluation(evaluation)  # matplotlib does not annotate savefig
     figure.savefig(folder / "evaluation.png", dpi=110)
 
 
 def numbers_from_evaluation(evaluation: Evaluation) -> dict[str, object]:
-    """Every number of the report; null where there was nothing to measure."""
+    """Contents of evaluation.json; None where there is no true label."""
     numbers: dict[str, object] = {"all": _numbers(evaluation, evaluation.all)}
     if evaluation.kept is not None:
         numbers["kept"] = _numbers(evaluation, evaluation.kept)
-    if evaluation.calibration is not None:
+    if evaluation.sparsification is not None:
         numbers["calibration"] = {
             "score_source": evaluation.card.score_source,
-            "spearman": _or_none(evaluation.calibration.correlation),
-            "error": _or_none(evaluation.calibration.error),
-            "error_without_tenth": _or_none(evaluation.calibration.error_without_tenth),
-            "oracle_without_tenth": _or_none(evaluation.calibration.oracle_without_tenth),
+            "spearman": _or_none(evaluation.sparsification.correlation),
+            "error": _or_none(evaluation.sparsification.error),
+            "error_without_tenth": _or_none(evaluation.sparsification.error_without_tenth),
+            "oracle_without_tenth": _or_none(evaluation.sparsification.oracle_without_tenth),
         }
     return numbers
 
 
 def figure_from_evaluation(evaluation: Evaluation) -> Figure:
-    """Up to three plots side by side: classes, images by uncertainty, pixels by uncertainty."""
+    """Up to three plots side by side: IoU by class, images and pixels by uncertainty."""
     plots: list[Callable[[Axes], None]] = []
     if evaluation.class_names:
         plots.append(lambda axes: _plot_classes(axes, evaluation))
-    if (calibration := evaluation.calibration) is not None and len(calibration.kept) > 1:
-        plots.append(lambda axes: _plot_images(axes, evaluation, calibration))
-    if (pixels := evaluation.pixels) is not None:
-        plots.append(lambda axes: _plot_pixels(axes, pixels))
+    if (sparsification := evaluation.sparsification) is not None and len(sparsification.kept) > 1:
+        plots.append(lambda axes: _plot_images(axes, evaluation, sparsification))
+    if (tenths := evaluation.pixel_tenths) is not None:
+        plots.append(lambda axes: _plot_pixels(axes, tenths))
     figure = Figure(figsize=(5.2 * max(len(plots), 1), 4.2), layout="constrained")
     for i, plot in enumerate(plots):
         axes = figure.add_subplot(1, len(plots), i + 1)
@@ -105,17 +105,17 @@ def _numbers(evaluation: Evaluation, scores: Scores) -> dict[str, object]:
     }
 
 
-def _calibration_lines(evaluation: Evaluation, calibration: Calibration) -> list[str]:
+def _sparsification_lines(evaluation: Evaluation, sparsification: Sparsification) -> list[str]:
     source = evaluation.card.score_source
-    assert source is not None  # else there is no calibration
-    before, after = calibration.error, calibration.error_without_tenth
-    oracle = calibration.oracle_without_tenth
+    assert source is not None  # else there is no sparsification
+    before, after = sparsification.error, sparsification.error_without_tenth
+    oracle = sparsification.oracle_without_tenth
     gain = 0.0 if before == 0 else 1 - after / before
     return [
         f"uncertainty of {source} against {ERRORS[source]}:",
-        f"  rank correlation {calibration.correlation:.2f}",
-        f"  without the most uncertain tenth {before:.4g} becomes {after:.4g} ({gain:.0%} less); "
-        f"without the worst tenth {oracle:.4g}",
+        f"  rank correlation {sparsification.correlation:.2f}",
+        f"  error {before:.4g} falls to {after:.4g} ({gain:.0%} less) without the most uncertain "
+        f"tenth, to {oracle:.4g} without the worst tenth",
     ]
 
 
@@ -134,24 +134,24 @@ def _plot_classes(axes: Axes, evaluation: Evaluation) -> None:
     axes.set_title(f"mIoU {evaluation.all.miou:.3f}")
 
 
-def _plot_images(axes: Axes, evaluation: Evaluation, calibration: Calibration) -> None:
-    dropped: NDArray[np.float64] = 1 - calibration.kept
-    axes.plot(dropped, calibration.by_score, color=BLUE, label="most uncertain first")
-    axes.plot(dropped, calibration.by_error, color=GREY, label="worst first (oracle)")
-    axes.axhline(calibration.error, color=INK, linewidth=0.8, linestyle=":", label="at random")
+def _plot_images(axes: Axes, evaluation: Evaluation, sparsification: Sparsification) -> None:
+    dropped: NDArray[np.float64] = 1 - sparsification.kept
+    axes.plot(dropped, sparsification.by_score, color=BLUE, label="most uncertain first")
+    axes.plot(dropped, sparsification.by_error, color=GRAY, label="worst first (oracle)")
+    axes.axhline(sparsification.error, color=INK, linewidth=0.8, linestyle=":", label="at random")
     axes.axvline(1 - FRACTION_KEPT, color=ORANGE, linewidth=0.8)
     axes.set_xlim(0, 0.9)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("share of images left out")
     source = evaluation.card.score_source
     axes.set_ylabel("" if source is None else ERRORS[source])
-    axes.set_title(f"images: rank correlation {calibration.correlation:.2f}")
+    axes.set_title(f"images: rank correlation {sparsification.correlation:.2f}")
     axes.legend(frameon=False)
 
 
-def _plot_pixels(axes: Axes, pixels: PixelCalibration) -> None:
-    places = np.arange(1, len(pixels.wrong) + 1)
-    axes.bar(places, pixels.wrong, color=BLUE)
+def _plot_pixels(axes: Axes, tenths: PixelTenths) -> None:
+    places = np.arange(1, len(tenths.wrong) + 1)
+    axes.bar(places, tenths.wrong, color=BLUE)
     axes.set_xticks(places)
     axes.set_xlabel("pixels by uncertainty, in tenths")
     axes.set_ylabel("share of wrong labels")

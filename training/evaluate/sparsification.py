@@ -1,21 +1,33 @@
-"""Does the uncertainty know where the labels are wrong?"""
+"""How well uncertainty finds wrong labels: errors that remain when uncertain images are dropped.
+
+Sparsification (Ilg et al., ECCV 2018) drops images one by one, the most uncertain first, and plots
+the mean error of those that remain. An oracle drops the image with the largest error first:
+
+    mean error
+      |*.              * by uncertainty
+      |o **..          o by true error (oracle), never above
+      |  o   ***..
+      |    o      ***
+      +---------------- share of images dropped
+"""
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import spearmanr
 
 TENTHS = 10
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """Scores of n images against their true errors."""
+class Sparsification:
+    """Curves over n images; entry i is of the n - i images that remain."""
 
-    correlation: float  # Spearman's, of score and error; nan when either is constant
-    kept: NDArray[np.float64]  # shares of images kept, from all down, [n]
-    by_score: NDArray[np.float64]  # mean error of the most certain of that share, [n]
-    by_error: NDArray[np.float64]  # the same with an oracle that knows the errors, [n]
+    correlation: float  # Spearman's, of uncertainty and error; nan when either is constant
+    kept: NDArray[np.float64]  # share of images that remain, from 1 down, [n]
+    by_score: NDArray[np.float64]  # mean error after dropping the most uncertain images, [n]
+    by_error: NDArray[np.float64]  # mean error after dropping those with the largest error, [n]
 
     @property
     def error(self) -> float:
@@ -29,7 +41,7 @@ class Calibration:
 
     @property
     def oracle_without_tenth(self) -> float:
-        """Mean error without the worst tenth."""
+        """Mean error without the tenth that has the largest errors."""
         return float(self.by_error[self._tenth])
 
     @property
@@ -38,18 +50,23 @@ class Calibration:
 
 
 @dataclass(frozen=True)
-class PixelCalibration:
-    """Pixels by their uncertainty, in equally many tenths, the most certain first."""
+class PixelTenths:
+    """Pixels sorted by uncertainty and split into ten equal parts, the most certain first."""
 
-    uncertainty: NDArray[np.float64]  # mean of each tenth
-    wrong: NDArray[np.float64]  # share of wrong labels in each
+    uncertainty: NDArray[np.float64]  # mean of each tenth, [10]
+    wrong: NDArray[np.float64]  # share of wrong labels in each tenth, [10]
 
 
-def calibration_of(scores: NDArray[np.float64], errors: NDArray[np.float64]) -> Calibration:
-    """Sparsification of n images with a score and an error each (Ilg et al., ECCV 2018)."""
+def sparsification_from_scores(
+    scores: NDArray[np.float64], errors: NDArray[np.float64]
+) -> Sparsification:
+    """Sparsification of images with an uncertainty score and an error each, both [n].
+
+    Images where either is not finite are left out.
+    """
     known = np.isfinite(errors) & np.isfinite(scores)
     scores, errors = scores[known], errors[known]
-    return Calibration(
+    return Sparsification(
         correlation=_spearman(scores, errors),
         kept=1 - np.arange(len(errors)) / max(len(errors), 1),
         by_score=_kept_means(errors[np.argsort(scores, kind="stable")]),
@@ -57,33 +74,23 @@ def calibration_of(scores: NDArray[np.float64], errors: NDArray[np.float64]) -> 
     )
 
 
-def pixel_calibration_of(
-    uncertainty: NDArray[np.floating], wrong: NDArray[np.bool_]
-) -> PixelCalibration:
-    """Of pixels [p], in the order of their uncertainty."""
+def tenths_from_pixels(uncertainty: NDArray[np.floating], wrong: NDArray[np.bool_]) -> PixelTenths:
+    """Tenths of pixels with an uncertainty and a verdict (label wrong or not) each, both [P]."""
     order = np.argsort(uncertainty, kind="stable")
     tenths = np.array_split(order, TENTHS)
-    return PixelCalibration(
+    return PixelTenths(
         np.array([float(uncertainty[tenth].mean()) for tenth in tenths]),
         np.array([float(wrong[tenth].mean()) for tenth in tenths]),
     )
 
 
 def _kept_means(best_first: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean of all values, of all but the last, of all but the last two ..., [n]."""
+    """Mean of all n values, of all but the last, of all but the last two, ..., [n]."""
     means = np.cumsum(best_first) / np.arange(1, len(best_first) + 1)
     return means[::-1]
 
 
 def _spearman(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    ranks_a, ranks_b = _ranks(a), _ranks(b)
-    if len(a) < 2 or ranks_a.std() == 0 or ranks_b.std() == 0:
-        return float("nan")
-    return float(np.corrcoef(ranks_a, ranks_b)[0, 1])
-
-
-def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Ranks from 0, ties at their mean."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return (last - (counts + 1) / 2)[inverse]
+    if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return float("nan")  # where scipy warns
+    return float(spearmanr(a, b).statistic)

@@ -1,1 +1,1 @@
-"""Images to label or to learn from: sampled from a generator, read from folders, or streamed."""
+"""Images to label or to train on: sampled from a generator, read from folders, or streamed."""

@@ -1,7 +1,11 @@
-"""A folder of images and the latents that make them: images/, latents.npy and index.json.
+"""Image sets: a folder of images and the latents that generate them.
 
-`sample` and `invert` write it, people add labels, `interpreter` and `evaluate` read it. The index
-says which row of latents.npy makes which image; hashes of both keep the pairing beyond doubt.
+    SET/images/*.png   the images
+    SET/latents.npy    w+ [n, num_ws, w_dim], one row per image
+    SET/index.json     the image of each row, with hashes of images and latents
+
+`sample` and `invert` write a set, people add labels, `interpreter` and `evaluate` read it. Files
+that no longer match the hashes are refused.
 """
 
 import hashlib
@@ -17,7 +21,7 @@ from PIL import Image
 
 from checkpoints import write_text
 from nets.config import GeneratorConfig
-from training.errors import LabelError
+from training.errors import IMAGE_DECODE_ERRORS, LabelError
 from training.label_crop import LabelCrop
 
 INDEX, LATENTS, IMAGES = "index.json", "latents.npy", "images"
@@ -25,31 +29,31 @@ MAX_INDEX_BYTES = 64 << 20
 
 
 class ImageEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """An image; its row of latents.npy is its position."""
+    """One image of index.json; entry i belongs to row i of latents.npy."""
 
-    file: str  # within images/
-    pixels_sha256: str  # of its RGB bytes
-    source: str | None = None  # the file or the draw that it is from
-    source_size: tuple[int, int] | None = None  # width and height of that file, where it differs
-    psnr_db: float | None = None  # of the image that the latents make, for inverted images
+    file: str  # name within images/
+    pixels_sha256: str  # SHA-256 of the RGB bytes
+    source: str | None = None  # name of the photo, or index of the sample, it comes from
+    source_size: tuple[int, int] | None = None  # (width, height) of the photo; None: as the crop
+    psnr_db: float | None = None  # regenerated image against the photo; None: not inverted
 
 
 class SetIndex(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """index.json."""
+    """Contents of index.json."""
 
     format: Literal[1]
-    generator_sha256: str  # of the weights file
-    latents_sha256: str  # of the float32 values of latents.npy
-    grid: int  # pixels of the square that images are rows of
+    generator_sha256: str  # SHA-256 of the weights file
+    latents_sha256: str  # SHA-256 of the float32 values of latents.npy
+    grid: int  # pixels along each side of the label grid, see LabelCrop
     crop_top: int
     height: int
-    made: dict[str, str | int | float | bool | None]  # how
+    made: dict[str, str | int | float | bool | None]  # provenance: command and settings
     images: list[ImageEntry]
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """n images by name, and their latents."""
+    """A set of n images and their latents; images are read on demand."""
 
     folder: Path
     index: SetIndex
@@ -60,16 +64,16 @@ class ImageSet:
 
     @property
     def crop(self) -> LabelCrop:
-        """Extent of every image."""
+        """Crop of the label grid that every image shows."""
         return LabelCrop(self.index.grid, self.index.crop_top, self.index.height)
 
     @property
     def stems(self) -> list[str]:
-        """Names of the images without suffix, by row; labels are found by them."""
+        """File names without suffix, by row; a label file has the stem of its image."""
         return [Path(entry.file).stem for entry in self.index.images]
 
     def image(self, row: int) -> NDArray[np.uint8]:
-        """uint8 [height, width, 3]. Raises LabelError when it is not the image of the index."""
+        """Reads uint8 [height, width, 3]. Raises LabelError if its hash has changed."""
         path = self.folder / IMAGES / self.index.images[row].file
         pixels = read_rgb(path)
         if sha256_of_array(pixels) != self.index.images[row].pixels_sha256:
@@ -80,7 +84,7 @@ class ImageSet:
         return pixels
 
     def check_files(self) -> None:
-        """Raises LabelError unless every image is there and is the one of the index."""
+        """Raises LabelError unless every image exists and has the hash of the index."""
         for row in range(len(self)):
             self.image(row)
 
@@ -90,18 +94,18 @@ def write_image_set(
     ws: NDArray[np.float32],  # [n, num_ws, w_dim]
     images: NDArray[np.uint8],  # [n, height, width, 3]
     crop: LabelCrop,
-    entries: Sequence[ImageEntry],  # their hashes are filled in here
+    entries: Sequence[ImageEntry],  # pixels_sha256 is filled in here
     generator_sha256: str,
-    made: dict[str, str | int | float | bool | None],
+    provenance: dict[str, str | int | float | bool | None],  # command and settings
 ) -> ImageSet:
-    """Writes the set; the index last and in one step, so that a set without one is unfinished.
+    """Writes a set. The index is written last and atomically; a set without it is incomplete.
 
-    Raises LabelError when the folder holds a set already, or two images have one stem.
+    Raises LabelError when the folder already holds a set, or two images have the same stem.
     """
     stems = [Path(entry.file).stem for entry in entries]
     doubled = sorted({stem for stem in stems if stems.count(stem) > 1})
     if doubled:
-        raise LabelError(f"two images are called {doubled[0]}; labels are found by that name")
+        raise LabelError(f"two images are called {doubled[0]}; their labels would share that name")
     refuse_existing_set(folder)
     (folder / IMAGES).mkdir(parents=True, exist_ok=True)
     for entry, pixels in zip(entries, images, strict=True):
@@ -114,7 +118,7 @@ def write_image_set(
         grid=crop.grid,
         crop_top=crop.top,
         height=crop.height,
-        made=made,
+        made=provenance,
         images=[
             msgspec.structs.replace(entry, pixels_sha256=sha256_of_array(pixels))
             for entry, pixels in zip(entries, images, strict=True)
@@ -126,14 +130,14 @@ def write_image_set(
 
 
 def refuse_existing_set(folder: Path) -> None:
-    """Raises LabelError when the folder holds a set."""
+    """Raises LabelError if the folder already holds a set."""
     if (folder / INDEX).exists():
         raise LabelError(f"{folder} holds a set of images already; name another folder")
 
 
 def image_set_from_folder(folder: Path) -> ImageSet:
-    """Reads and checks a set. Raises LabelError naming the file and what is wrong with it."""
-    index = _index(folder / INDEX)
+    """Reads and checks index and latents. Raises LabelError naming the file and its fault."""
+    index = _read_index(folder / INDEX)
     path = folder / LATENTS
     ws = read_latents(path)
     if len(ws) != len(index.images):
@@ -146,7 +150,7 @@ def image_set_from_folder(folder: Path) -> ImageSet:
 def check_generator(
     images: ImageSet, config: GeneratorConfig, generator_sha256: str, generator: Path
 ) -> None:
-    """Raises LabelError unless the set is of this generator, and its latents and grid fit."""
+    """Raises LabelError unless the set was made with this generator and fits its sizes."""
     if images.index.generator_sha256 != generator_sha256:
         raise LabelError(
             f"{images.folder} was made with a generator of SHA-256 "
@@ -160,13 +164,13 @@ def check_generator(
         )
     if images.crop.grid > config.resolution:
         raise LabelError(
-            f"the grid of {images.folder} is {images.crop.grid}; this generator has "
-            f"{config.resolution} pixels"
+            f"the grid of {images.folder} is {images.crop.grid}; this generator's "
+            f"resolution is {config.resolution}"
         )
 
 
 def read_latents(path: Path) -> NDArray[np.float32]:
-    """float32 [n, num_ws, w_dim], n at least 1, finite. Raises LabelError."""
+    """Reads float32 [n, num_ws, w_dim], n >= 1, all finite. Raises LabelError."""
     try:
         ws = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
@@ -179,20 +183,20 @@ def read_latents(path: Path) -> NDArray[np.float32]:
 
 
 def read_rgb(path: Path) -> NDArray[np.uint8]:
-    """uint8 [H, W, 3] of any file Pillow reads. Raises LabelError."""
+    """Reads any image file that Pillow can: uint8 [H, W, 3]. Raises LabelError."""
     try:
         with Image.open(path) as image:
             return np.array(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except IMAGE_DECODE_ERRORS as error:
         raise LabelError(f"{path} cannot be read as an image: {error}") from error
 
 
 def sha256_of_array(array: NDArray[np.generic]) -> str:
-    """Of the values in memory order, C-contiguous."""
+    """SHA-256 of the values in C order."""
     return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
 
 
-def _index(path: Path) -> SetIndex:
+def _read_index(path: Path) -> SetIndex:
     try:
         with path.open("rb") as stream:
             data = stream.read(MAX_INDEX_BYTES)
@@ -207,9 +211,9 @@ def _index(path: Path) -> SetIndex:
     stems: set[str] = set()
     for entry in index.images:
         if Path(entry.file).name != entry.file or entry.file in ("", ".", ".."):
-            raise LabelError(f"{path} names the file {entry.file!r}, which is no plain name")
+            raise LabelError(f"{path} names the file {entry.file!r}, which is no plain file name")
         if Path(entry.file).stem in stems:
-            raise LabelError(f"{path} names {Path(entry.file).stem} twice")
+            raise LabelError(f"{path} names two images {Path(entry.file).stem}")
         stems.add(Path(entry.file).stem)
     if index.grid < 4 or index.crop_top < 0 or index.height < 1:
         raise LabelError(f"{path}: grid, crop_top or height is out of range")

@@ -1,4 +1,4 @@
-"""A folder of photographs -> pixels of the crop, by name."""
+"""Photographs from a folder, resized to the label crop, sorted by name."""
 
 import warnings
 from collections.abc import Iterator
@@ -10,31 +10,31 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from training.errors import TrainingError
+from training.errors import IMAGE_DECODE_ERRORS, TrainingError
 from training.label_crop import LabelCrop
 
-# What eight bits a channel hold; others (I;16, F) would be cut off in conversion.
+# Pillow modes with eight bits a channel; converting others (I;16, F) to RGB clips their values.
 MODES = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "LAB",
          "HSV"}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class RealImages:
-    """n pictures, by name, upright and resized to the crop."""
+    """n photographs sorted by name, turned upright and resized to the crop."""
 
     paths: list[Path]
-    sizes: list[tuple[int, int]]  # width and height of the upright files
+    sizes: list[tuple[int, int]]  # (height, width) of the files, turned upright
     pixels: NDArray[np.uint8]  # [n, height, width, 3]
-    ignored: list[str]  # names of files that are no pictures
+    ignored: list[str]  # names of files that are not images
 
     @property
     def names(self) -> list[str]:
-        """File names of the cropped pictures; their stems are the files' own."""
+        """File names of the cropped pictures: the stems of the originals with .png."""
         return [f"{path.stem}.png" for path in self.paths]
 
 
 def real_images_from_folder(folder: Path, crop: LabelCrop) -> RealImages:
-    """Reads every picture of a folder, in the order of their names; folders in it are left.
+    """Reads every picture in a folder, in the order of their names; subfolders are skipped.
 
     Raises TrainingError naming the first file that cannot be used, and why.
     """
@@ -44,8 +44,10 @@ def real_images_from_folder(folder: Path, crop: LabelCrop) -> RealImages:
 
 
 def pictures_of_folder(folder: Path) -> tuple[list[Path], list[str]]:
-    """Its pictures by name, and the names of its other files. Raises TrainingError when it has no
-    pictures, or two of one name."""
+    """Paths of the pictures, sorted by name, and the names of the other files.
+
+    Raises TrainingError when there is no picture, or two have the same stem.
+    """
     paths, ignored = _files(folder)
     if not paths:
         raise TrainingError(
@@ -56,28 +58,29 @@ def pictures_of_folder(folder: Path) -> tuple[list[Path], list[str]]:
 
 
 def cropped_picture(path: Path, crop: LabelCrop) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-    """uint8 [height, width, 3], turned as its EXIF orientation says, averaged down (or
-    interpolated up) to the crop; and the width and height of the upright file.
+    """Reads a picture, turns it by its EXIF orientation, and resizes it to the crop.
 
-    Raises TrainingError.
+    Returns uint8 [height, width, 3], box-filtered when shrunk and bicubic when enlarged, and the
+    upright file's (height, width). Raises TrainingError, among others when the aspect ratio is not
+    the crop's.
     """
     image = upright_picture(path)
     width, height = image.size
-    # Less than a pixel of the file is rounding, not a wrong shape.
+    # A difference below one pixel is rounding, not another aspect ratio.
     if abs(height - width * crop.height / crop.width) >= 1:
         raise TrainingError(
             f"{path} is {width}x{height} pixels; crop it to {crop.width}:{crop.height} "
-            f"(width:height), the shape of the labels, as {_cropped(width, height, crop)}"
+            f"(width:height), the shape of the labels, e.g. {_largest_fit(width, height, crop)}"
         )
     if (width, height) != (crop.width, crop.height):
         down = width >= crop.width and height >= crop.height
         filter_ = Image.Resampling.BOX if down else Image.Resampling.BICUBIC
         image = image.resize((crop.width, crop.height), filter_)
-    return np.array(image), (width, height)
+    return np.array(image), (height, width)
 
 
 def upright_picture(path: Path) -> Image.Image:
-    """RGB, turned as its EXIF orientation says. Raises TrainingError."""
+    """Reads a picture as RGB, turned by its EXIF orientation. Raises TrainingError."""
     try:
         with _without_warnings(), Image.open(path) as opened:
             if opened.mode not in MODES:
@@ -88,20 +91,20 @@ def upright_picture(path: Path) -> Image.Image:
             if image.has_transparency_data and np.array(image.convert("RGBA"))[..., 3].min() < 255:
                 raise TrainingError(f"{path} has transparent pixels; save it without them")
             return image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except IMAGE_DECODE_ERRORS as error:
         raise TrainingError(f"{path} cannot be read as an image: {error}") from error
 
 
 @contextmanager
 def _without_warnings() -> Iterator[None]:
-    """For damaged tags, which do not make a damaged picture, and large but allowed ones."""
+    """Silences warnings about damaged tags and about large images below the limit."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
-def _cropped(width: int, height: int, crop: LabelCrop) -> str:
-    """The largest size of the crop's shape within a picture, in words."""
+def _largest_fit(width: int, height: int, crop: LabelCrop) -> str:
+    """WIDTHxHEIGHT of the largest crop-shaped rectangle within a picture."""
     scale = min(width / crop.width, height / crop.height)
     return f"{max(1, round(crop.width * scale))}x{max(1, round(crop.height * scale))}"
 
@@ -124,5 +127,5 @@ def _refuse_doubled(paths: list[Path]) -> None:
         other = seen.setdefault(path.stem, path)
         if other != path:
             raise TrainingError(
-                f"{other} and {path} have one name; labels are found by it, so rename one"
+                f"{other} and {path} have one name, which their labels would share; rename one"
             )

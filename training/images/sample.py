@@ -1,5 +1,9 @@
-"""Draws images from a generator for people to label, spread over what it can make."""
+"""Images sampled from a generator for people to label, chosen to cover what it can generate.
 
+A generator and a SampleConfig enter; an image set leaves.
+"""
+
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,6 +12,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.cluster.vq import kmeans2
 from tqdm import tqdm
 
 from labelmint.latents import Purpose, classes, latents
@@ -16,74 +21,31 @@ from training.errors import TrainingError
 from training.images.image_set import ImageEntry, ImageSet, refuse_existing_set, write_image_set
 from training.label_crop import LabelCrop, images_from_ws
 
-MAPPED_AT_ONCE = 256
-INDEX_OF_SEED = "index "
-
+MAPPING_BATCH = 256
+KMEANS_ITERATIONS = 50  # converges long before
+SOURCE_PREFIX = "index "  # before a sample's index, in ImageEntry.source
 
 Choice = Literal["typical", "farthest"]
-ROUNDS = 50  # of k-means, which is done long before
 
 
 @dataclass(frozen=True)
 class SampleConfig:
-    """How images are drawn."""
+    """How images are sampled and chosen."""
 
-    count: int = 16
-    candidates: int = 256  # drawn to choose from; `count` of them: the first ones, unchosen
+    count: int = 16  # images to write
+    candidates: int = 256  # samples to choose from; equal to `count`: no choice
     seed: int = 2021
-    psi: float = 1.0  # truncation
-    cutoff: int = 0  # rows that psi is applied to
+    psi: float = 1.0  # truncation psi
+    cutoff: int = 0  # rows of w+ that are truncated
     choose: Choice = "typical"
-
-
-def spread_rows(points: NDArray[np.floating], count: int) -> NDArray[np.int64]:
-    """Rows of points [n, d] that cover the set: each is the farthest from those before it.
-
-    Greedy k-centre (Gonzalez, 1985); the first is the one nearest to the mean.
-    """
-    chosen = [int(np.square(points - points.mean(axis=0)).sum(axis=1).argmin())]
-    nearest = np.square(points - points[chosen[0]]).sum(axis=1)
-    while len(chosen) < count:
-        nearest[chosen] = -1  # equal points too are taken once each
-        chosen.append(int(nearest.argmax()))
-        nearest = np.minimum(nearest, np.square(points - points[chosen[-1]]).sum(axis=1))
-    return np.array(chosen)
-
-
-def typical_rows(points: NDArray[np.floating], count: int, seed: int) -> NDArray[np.int64]:
-    """Rows of points [n, d] that stand for the others: the nearest to each centre of k-means
-    (Lloyd, from the start of k-means++), the largest cluster's first."""
-    random = np.random.Generator(np.random.Philox(key=seed))
-    centres = points[[int(_squared(points, points.mean(axis=0, keepdims=True))[:, 0].argmin())]]
-    while len(centres) < count:
-        apart = _squared(points, centres).min(axis=1).astype(np.float64)
-        share = apart / apart.sum() if apart.any() else None
-        centres = np.concatenate([centres, points[[random.choice(len(points), p=share)]]])
-    cluster = np.zeros(len(points), np.int64)
-    for _ in range(ROUNDS):
-        cluster = _squared(points, centres).argmin(axis=1)
-        for k in set(cluster.tolist()):
-            centres[k] = points[cluster == k].mean(axis=0)
-    distance = _squared(points, centres)
-    chosen: list[int] = []
-    for k in np.argsort(-np.bincount(cluster, minlength=count), kind="stable"):
-        distance[chosen] = np.inf
-        chosen.append(int(distance[:, k].argmin()))
-    return np.array(chosen)
-
-
-def _squared(points: NDArray[np.floating], centres: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Squared distances [n, k]."""
-    columns = [np.square(points - centre).sum(axis=1) for centre in centres]
-    return np.stack(columns, axis=1)
 
 
 def sample_images(
     generator: Generator, config: SampleConfig, crop: LabelCrop, folder: Path, generator_sha256: str
 ) -> ImageSet:
-    """Draws candidates, chooses among their w, writes the chosen as an image set.
+    """Samples candidates, chooses among their w, and writes the chosen images as an image set.
 
-    Candidate i is the stream's sample i of this seed. Raises TrainingError.
+    Candidate i is sample i of a stream with the same seed. Raises TrainingError.
     """
     check_config(generator, config)
     refuse_existing_set(folder)
@@ -100,14 +62,14 @@ def sample_images(
         ws,
         np.concatenate(images),
         crop,
-        entries_from_names(names_for_count(config.count), [f"{INDEX_OF_SEED}{i}" for i in rows]),
+        entries_from_names(names_for_count(config.count), [f"{SOURCE_PREFIX}{i}" for i in rows]),
         generator_sha256,
         {"by": "python -m training sample", **asdict(config)},
     )
 
 
 def check_config(generator: Generator, config: SampleConfig) -> None:
-    """Raises TrainingError for counts and truncation out of range."""
+    """Raises TrainingError if there are too few candidates or the cutoff is out of range."""
     if config.candidates < config.count:
         raise TrainingError(
             f"{config.count} images cannot be chosen from {config.candidates} candidates; raise "
@@ -115,7 +77,8 @@ def check_config(generator: Generator, config: SampleConfig) -> None:
         )
     if not 0 <= config.cutoff <= generator.config.num_ws:
         raise TrainingError(
-            f"the cutoff is {config.cutoff}; this generator has {generator.config.num_ws} rows"
+            f"the cutoff is {config.cutoff}; it must be from 0 to {generator.config.num_ws}, this "
+            "generator's rows of w+"
         )
 
 
@@ -124,27 +87,73 @@ def drawn_w(generator: Generator, config: SampleConfig) -> NDArray[np.float32]:
     """w of every candidate before truncation, float32 [candidates, w_dim]."""
     device = generator.mapping.w_avg.device
     indices = np.arange(config.candidates)
-    drawn = latents(config.seed, Purpose.OBJECT, indices, generator.config.z_dim)
-    z = torch.from_numpy(drawn).to(device)
-    c = None
-    if generator.config.c_dim:
-        of_class = torch.from_numpy(classes(config.seed, indices, generator.config.c_dim)).to(
-            device
-        )
-        c = torch.nn.functional.one_hot(of_class.long(), generator.config.c_dim).float()
-    parts = [
-        generator.mapping(
-            z[i : i + MAPPED_AT_ONCE], None if c is None else c[i : i + MAPPED_AT_ONCE]
-        )
-        for i in range(0, len(z), MAPPED_AT_ONCE)
-    ]
-    return torch.cat(parts).cpu().numpy()
+    z = torch.from_numpy(latents(config.seed, Purpose.OBJECT, indices, generator.config.z_dim))
+    batches = list(z.to(device).split(MAPPING_BATCH))
+    conditions: list[torch.Tensor | None] = [None] * len(batches)
+    if c_dim := generator.config.c_dim:
+        class_ids = torch.from_numpy(classes(config.seed, indices, c_dim)).to(device)
+        one_hot = torch.nn.functional.one_hot(class_ids.long(), c_dim).float()
+        conditions = list(one_hot.split(MAPPING_BATCH))
+    w = [generator.mapping(z, c) for z, c in zip(batches, conditions, strict=True)]
+    return torch.cat(w).cpu().numpy()
+
+
+def typical_rows(points: NDArray[np.floating], count: int, seed: int) -> NDArray[np.int64]:
+    """Rows of points [n, d] nearest to the centers of `count` k-means clusters, the row of the
+    largest cluster first.
+
+    k-means is Lloyd's, initialized as by k-means++ (Arthur and Vassilvitskii, 2007), but with the
+    point nearest to the mean as its first center.
+    """
+    rng = np.random.Generator(np.random.Philox(key=seed))
+    centers = points[[_nearest_to_mean(points)]]
+    while len(centers) < count:
+        squared = _squared_distances(points, centers).min(axis=1).astype(np.float64)
+        probabilities = squared / squared.sum() if squared.any() else None
+        centers = np.concatenate([centers, points[[rng.choice(len(points), p=probabilities)]]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # equal points leave clusters empty; their centers stay
+        centers, cluster = kmeans2(points, centers, KMEANS_ITERATIONS, minit="matrix")
+    distances = _squared_distances(points, centers)
+    chosen: list[int] = []
+    for k in np.argsort(-np.bincount(cluster, minlength=count), kind="stable"):
+        distances[chosen] = np.inf  # no row is chosen twice
+        chosen.append(int(distances[:, k].argmin()))
+    return np.array(chosen)
+
+
+def spread_rows(points: NDArray[np.floating], count: int) -> NDArray[np.int64]:
+    """Rows of points [n, d] that cover the set: each is the farthest from those chosen before it.
+
+    Greedy k-center (Gonzalez, 1985); the first row is the one nearest to the mean.
+    """
+    chosen = [_nearest_to_mean(points)]
+    nearest = np.square(points - points[chosen[0]]).sum(axis=1)
+    while len(chosen) < count:
+        nearest[chosen] = -1  # no row is chosen twice, even among equal points
+        chosen.append(int(nearest.argmax()))
+        nearest = np.minimum(nearest, np.square(points - points[chosen[-1]]).sum(axis=1))
+    return np.array(chosen)
+
+
+def _nearest_to_mean(points: NDArray[np.floating]) -> int:
+    return int(np.square(points - points.mean(axis=0)).sum(axis=1).argmin())
+
+
+def _squared_distances(
+    points: NDArray[np.floating], centers: NDArray[np.floating]
+) -> NDArray[np.floating]:
+    """[n, k] in the precision of the points. A cluster of two points has its center midway, so
+    rounding decides which is chosen: another formula would change the images of a seed."""
+    columns = [np.square(points - center).sum(axis=1) for center in centers]
+    return np.stack(columns, axis=1)
 
 
 def truncated(
     generator: Generator, w: NDArray[np.float32], config: SampleConfig
 ) -> NDArray[np.float32]:
-    """w [n, w_dim] -> w+ [n, num_ws, w_dim], the first `cutoff` rows drawn towards the mean."""
+    """Truncates w [n, w_dim] -> w+ [n, num_ws, w_dim]: the first `cutoff` rows of w+ become
+    mean + psi * (w - mean)."""
     ws = np.repeat(w[:, None], generator.config.num_ws, axis=1)
     mean = generator.mapping.w_avg.cpu().numpy()
     ws[:, : config.cutoff] = mean + config.psi * (ws[:, : config.cutoff] - mean)
@@ -152,19 +161,19 @@ def truncated(
 
 
 def drawn_indices(images: ImageSet) -> NDArray[np.int64]:
-    """Which samples of the seed's stream the images of a drawn set are."""
+    """Stream indices of the images of a sampled set."""
     sources = [str(entry.source) for entry in images.index.images]
-    return np.array([int(source.removeprefix(INDEX_OF_SEED)) for source in sources])
+    return np.array([int(source.removeprefix(SOURCE_PREFIX)) for source in sources])
 
 
 def names_for_count(count: int) -> list[str]:
-    """000.png, 001.png ..., of one length."""
+    """File names 000.png, 001.png, ..., all of the same length."""
     digits = max(3, len(str(count - 1)))
     return [f"{i:0{digits}d}.png" for i in range(count)]
 
 
 def entries_from_names(names: Sequence[str], sources: Sequence[str | None]) -> list[ImageEntry]:
-    """Index entries without their hashes, which `write_image_set` fills in."""
+    """Index entries without hashes, which `write_image_set` fills in."""
     return [
         ImageEntry(file=name, pixels_sha256="", source=source)
         for name, source in zip(names, sources, strict=True)

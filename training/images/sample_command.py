@@ -1,11 +1,12 @@
-"""python -m training sample: images for people to label."""
+"""`python -m training sample`: a generator -> an image set for people to label."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
 
-from training.images.sample import Choice, SampleConfig, sample_images
+from training.images.sample import SampleConfig, sample_images
 from training.label_crop import crop_for_resolution
 from training.options import (
     FOLDER,
@@ -20,54 +21,71 @@ from training.options import (
 @click.command()
 @generator_option
 @mean_latent_option
-@click.option("--out", type=FOLDER, required=True, help="Folder to write.")
-@click.option("--count", type=click.IntRange(1), default=SampleConfig.count, help="Images.")
+@click.option("--out", type=FOLDER, required=True, help="Folder to write the image set to.")
+@click.option(
+    "--count", type=click.IntRange(1), default=SampleConfig.count, help="Number of images."
+)
 @click.option(
     "--candidates",
     type=click.IntRange(1),
-    help="Draws to choose from; as many as --count: no choice.  [default: 16 times --count]",
+    help="Number of samples to choose the images from.  [default: 16 times --count]",
 )
 @click.option(
     "--choose",
     type=click.Choice(["typical", "farthest"]),
     default=SampleConfig.choose,
-    help="Those in the middle of clusters of w, or those farthest apart in it.",
+    help="How images are chosen among the candidates: typical: the centers of clusters of w; "
+    "farthest: those farthest apart in w.",
 )
-@click.option("--seed", type=click.IntRange(0, 2**64 - 1), default=SampleConfig.seed)
-@click.option("--psi", type=click.FloatRange(0, 2), help="Truncation psi; absent: the card's own.")
-@click.option("--cutoff", type=click.IntRange(0), help="Truncated rows; absent: the card's own.")
-@click.option("--grid", type=int, help="Pixels of the label grid; absent: all, at most 512.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**64 - 1),
+    default=SampleConfig.seed,
+    help="Seed of the stream that candidates are samples of.",
+)
+@click.option(
+    "--psi", type=click.FloatRange(0, 2), help="Truncation psi.  [default: of the generator's card]"
+)
+@click.option(
+    "--cutoff",
+    type=click.IntRange(0),
+    help="Number of truncated rows of w+.  [default: of the generator's card]",
+)
+@click.option(
+    "--grid",
+    type=int,
+    help="Side of the label grid in pixels.  [default: the generator's resolution, at most 512]",
+)
 @click.option(
     "--rows",
     type=rows_from_text,
     metavar="FIRST:END",
-    help="Rows of the grid to keep, as 64:448 for cars.",
+    help="Rows of the grid to keep, e.g. 64:448 for cars.  [default: all]",
 )
 @device_option
 def sample(
     generator_path: Path,
     mean_latent: Path | None,
     out: Path,
-    count: int,
-    candidates: int | None,
-    choose: Choice,
-    seed: int,
-    psi: float | None,
-    cutoff: int | None,
     grid: int | None,
     rows: tuple[int, int] | None,
     device: torch.device,
+    **settings: Any,
 ) -> None:
-    """Draws images to label: images/*.png, their latents, and the index that pairs them."""
+    """Samples images for people to label.
+
+    Writes images/*.png, their latents (latents.npy), and the index that pairs them (index.json).
+    """
     generator, card, sha256 = read_generator(generator_path, mean_latent)
-    config = SampleConfig(
-        count=count,
-        candidates=16 * count if candidates is None else candidates,
-        choose=choose,
-        seed=seed,
-        psi=card.truncation_psi if psi is None else psi,
-        cutoff=card.truncation_cutoff if cutoff is None else cutoff,
-    )
+    defaults = {
+        "candidates": 16 * settings["count"],
+        "psi": card.truncation_psi,
+        "cutoff": card.truncation_cutoff,
+    }
+    given = {name: value for name, value in settings.items() if value is not None}
+    config = SampleConfig(**(defaults | given))
     crop = crop_for_resolution(generator.config.resolution, grid, rows)
-    sample_images(generator.to(device), config, crop, out, sha256)
-    click.echo(f"wrote {count} images of {crop} pixels, their latents and their index to {out}")
+    images = sample_images(generator.to(device), config, crop, out, sha256)
+    click.echo(
+        f"wrote {len(images)} images of {crop} pixels, their latents and their index to {out}"
+    )

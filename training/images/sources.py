@@ -1,6 +1,7 @@
-"""Where images come from: a generator's weights, a running service, or a folder.
+"""Image pools for refiner training: the name of a source -> its images in one tensor.
 
-The name of a source enters, all its images leave as one tensor: equal names and seeds, equal bits.
+A source is a generator's weights file, a running service, or a folder. The same source and seed
+give the same images bit for bit.
 """
 
 from dataclasses import dataclass
@@ -21,34 +22,37 @@ from training.label_crop import crop_for_resolution, images_from_ws
 from training.options import read_generator
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-MANIFEST = "manifest.json"  # of a bundle
-AT_ONCE = 16
+BUNDLE_MANIFEST = "manifest.json"
+BATCH = 16
 
 
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """Images of one size."""
+    """Images of one size, with masks and provenance where the source has them."""
 
     images: Tensor  # uint8 [n, 3, H, W]
-    masks: Tensor | None = None  # uint8 [n, H, W], class ids, where the source has them
+    masks: Tensor | None = None  # class ids, uint8 [n, H, W]
     licences: tuple[str, ...] = ()
-    generator_sha256: str | None = None  # of the weights they were made with, where that is known
+    generator_sha256: str | None = None  # SHA-256 of the weights file, if known
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height in pixels."""
-        return self.images.shape[3], self.images.shape[2]
+        """(height, width) in pixels."""
+        return self.images.shape[2], self.images.shape[3]
 
 
 def pool_from_source(
     source: str, count: int, seed: int, device: torch.device | None = None
 ) -> Pool:
-    """`count` images of a generator's weights, which runs on the device, or of a service
-    (HOST:PORT), or at most so many of a folder. Raises TrainingError, CheckpointError."""
+    """Images of a weights file (`count`, generated on the device), of a service at HOST:PORT
+    (`count`), or of a folder (the first `count`, or fewer if it has fewer).
+
+    Raises TrainingError, CheckpointError.
+    """
     path = Path(source)
     if path.is_file():
         return pool_from_generator(path, count, seed, device)
-    if (path / MANIFEST).exists():
+    if (path / BUNDLE_MANIFEST).exists():
         raise RefinerError(
             f"{source} is a bundle, which training does not run; serve it and give HOST:PORT, or "
             "give the weights of its generator"
@@ -70,27 +74,27 @@ def pool_from_source(
 def pool_from_generator(
     path: Path, count: int, seed: int, device: torch.device | None = None
 ) -> Pool:
-    """The images of indices 0 to `count` of a stream's seed, at the card's truncation."""
+    """Samples 0 to `count` - 1 of the stream of this seed, at the card's truncation."""
     generator, card, sha256 = read_generator(path, None)
     generator.to(device)
     psi, cutoff = card.truncation_psi, card.truncation_cutoff
     config = SampleConfig(count, count, seed, psi, cutoff)
     ws = truncated(generator, drawn_w(generator, config), config)
     crop = crop_for_resolution(generator.config.resolution)
-    chunks = np.array_split(ws, -(-count // AT_ONCE))
+    chunks = np.array_split(ws, -(-count // BATCH))
     parts = [images_from_ws(generator, chunk, crop) for chunk in tqdm(chunks, desc="images")]
     return Pool(_tensor(np.concatenate(parts)), None, tuple(card.licences), sha256)
 
 
 def pool_from_service(target: str, count: int, seed: int) -> Pool:
-    """The first `count` samples of a running service's stream. Raises RefinerError."""
+    """Samples 0 to `count` - 1 of a service's stream of this seed. Raises RefinerError."""
     try:
         with Client(target) as client, tqdm(total=count, desc="images", unit="image") as bar:
             model = client.model()
             labelled = "mask" in model.outputs and model.label_size == model.image_size
             outputs = ("image", "mask") if labelled else ("image",)
             batches = []
-            for batch in client.stream(AT_ONCE, seed=seed, count=count, outputs=outputs):
+            for batch in client.stream(BATCH, seed=seed, count=count, outputs=outputs):
                 batches.append(batch)
                 bar.update(len(batch))
     except (LabelmintError, ValueError) as error:
@@ -105,10 +109,10 @@ def pool_from_service(target: str, count: int, seed: int) -> Pool:
 
 
 def images_from_folder(folder: Path, count: int, fit: tuple[int, int] | None) -> Tensor:
-    """The first `count` images by name, uint8 [n, 3, H, W].
+    """The first `count` images in the order of their names, uint8 [n, 3, H, W].
 
-    With `fit`, each is scaled and cut in the middle to that width and height; without it all must
-    have one size. Raises TrainingError naming the folder or file.
+    With `fit`, each is resized and center-cropped to that (height, width); without, all must have
+    the same size. Raises TrainingError naming the folder or file.
     """
     try:
         paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)[:count]
@@ -121,19 +125,22 @@ def images_from_folder(folder: Path, count: int, fit: tuple[int, int] | None) ->
         images.append(_fitted(read_rgb(path), fit))
         if images[-1].shape != images[0].shape:
             raise RefinerError(
-                f"{path} is {_words(images[-1])} pixels, {paths[0].name} is {_words(images[0])}; "
-                "all must be alike (--fit scales and cuts those of --real)"
+                f"{path} is {_size_text(images[-1])} pixels, {paths[0].name} is "
+                f"{_size_text(images[0])}; all must have one size (--fit resizes and crops the "
+                "images of --real)"
             )
     return _tensor(np.stack(images))
 
 
 def _fitted(image: np.ndarray, fit: tuple[int, int] | None) -> np.ndarray:  # uint8 [H, W, 3]
-    if fit is None or image.shape[1::-1] == fit:
+    if fit is None or image.shape[:2] == fit:
         return image
-    return np.asarray(ImageOps.fit(Image.fromarray(image), fit, Image.Resampling.LANCZOS))
+    height, width = fit
+    fitted = ImageOps.fit(Image.fromarray(image), (width, height), Image.Resampling.LANCZOS)
+    return np.asarray(fitted)
 
 
-def _words(image: np.ndarray) -> str:
+def _size_text(image: np.ndarray) -> str:
     return f"{image.shape[1]}x{image.shape[0]}"
 
 

@@ -1,1 +1,1 @@
-"""Labelled images -> weights of the label ensemble: `training interpreter`."""
+"""Labelled images -> weights of the label ensemble: `python -m training interpreter`."""

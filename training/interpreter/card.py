@@ -1,4 +1,4 @@
-"""What a fit leaves behind besides weights: the interpreter's card."""
+"""A trained interpreter and its settings -> the card written beside its weights."""
 
 from dataclasses import asdict
 
@@ -11,23 +11,22 @@ from checkpoints import (
 )
 from nets.config import TapRecipe
 from nets.interpreter import Interpreter
-from training.interpreter.config import FitConfig
+from training.interpreter.config import InterpreterTrainConfig
 from training.labels.labelled_set import LabelledSet
 
-# Of the centroid at inference, in sigmas of the targets: wide enough for the peak, too
-# narrow for a neighbour.
+# Radius of the centroid window in heatmap sigmas: holds one keypoint's peak and no neighboring one.
 WINDOW_SIGMAS = 2
 
 
 def card_from_fit(
     interpreter: Interpreter,
     labels: LabelledSet,
-    config: FitConfig,
+    config: InterpreterTrainConfig,
     generator_sha256: str,
     tap_recipe: TapRecipe,
     licences: list[str],
 ) -> InterpreterCard:
-    """The card of a fitted ensemble; its score is the first head's."""
+    """Card of a trained ensemble; its uncertainty score is that of the first head."""
     segmentation = keypoints = depth = None
     if labels.classes is not None and labels.masks is not None:
         segmentation = SegmentationCard(

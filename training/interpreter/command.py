@@ -1,4 +1,4 @@
-"""python -m training interpreter: labelled images -> weights of the label ensemble."""
+"""`python -m training interpreter`: labelled images -> weights of the label ensemble."""
 
 import hashlib
 from dataclasses import asdict
@@ -15,7 +15,7 @@ from nets.interpreter import HeadKind
 from training.errors import TrainingError
 from training.images.image_set import check_generator, image_set_from_folder
 from training.interpreter.card import card_from_fit
-from training.interpreter.config import FitConfig
+from training.interpreter.config import InterpreterTrainConfig
 from training.interpreter.train import fit_interpreter
 from training.labels.labelled_set import LabelledSet, LabelPaths, labelled_set
 from training.options import (
@@ -40,61 +40,94 @@ SAVE_EVERY = 200  # steps
 @generator_option
 @mean_latent_option
 @label_options
-@click.option("--out", type=FILE, required=True, help=f"Weights file to write ({SUFFIX}).")
+@click.option(
+    "--out",
+    type=FILE,
+    required=True,
+    help=f"Weights file to write ({SUFFIX}); its card (.toml) and, until training ends, its state "
+    "are written beside it.",
+)
 @force_option
-@click.option("--members", type=click.IntRange(1, 1024), default=FitConfig.members)
+@click.option(
+    "--members",
+    type=click.IntRange(1, 1024),
+    default=InterpreterTrainConfig.members,
+    help="Number of networks in the ensemble of each head.",
+)
 @click.option(
     "--head-members",
     type=(click.Choice(get_args(HeadKind)), click.IntRange(1, 1024)),
     multiple=True,
     metavar="HEAD N",
-    help="Members of one head in place of --members, as depth 3; may be repeated.",
+    help="Number of networks for one head instead of --members, e.g. depth 3; repeatable.",
 )
-@click.option("--steps", type=click.IntRange(1), default=FitConfig.steps, help="Of Adam.")
 @click.option(
-    "--pixels", type=click.IntRange(2), default=FitConfig.pixels, help="Of a step, from all images."
+    "--steps",
+    type=click.IntRange(1),
+    default=InterpreterTrainConfig.steps,
+    help="Number of Adam steps.",
+)
+@click.option(
+    "--pixels",
+    type=click.IntRange(2),
+    default=InterpreterTrainConfig.pixels,
+    help="Number of pixels per step, split evenly over images.",
 )
 @click.option(
     "--learning-rate",
     type=click.FloatRange(0, min_open=True),
-    default=FitConfig.learning_rate,
-    help="At the start; cosine to zero.",
+    default=InterpreterTrainConfig.learning_rate,
+    help="Learning rate of Adam at the first step; it falls to zero along a cosine.",
 )
 @click.option(
     "--hidden",
     type=numbers_from_text(int),
     metavar="H1,H2",
-    help="Widths of the layers, as 256,32; absent: 128,32, and 256,128 from 32 classes on.",
+    help="Widths of the two hidden layers.  [default: 128,32, or 256,128 from 32 classes on]",
 )
 @click.option(
     "--resize",
     type=click.Choice(["bilinear", "nearest"]),
-    default=FitConfig.resize,
-    help="How feature maps meet the label grid.",
+    default=InterpreterTrainConfig.resize,
+    help="Interpolation that resizes feature maps to the label grid.",
 )
 @click.option(
     "--sigma",
     "sigma_px",
     type=click.FloatRange(0, min_open=True),
-    help="Of keypoints' Gaussian targets, in label pixels; absent: 1.5/64 of the grid.",
+    help="Standard deviation of keypoint heatmaps in label pixels.  [default: 1.5/64 of the grid]",
 )
 @click.option(
     "--class-weights",
     type=numbers_from_text(float),
     metavar="W0,W1,...",
-    help="Of the cross-entropy, one for each class.",
+    help="Weights of the classes in the cross-entropy, one per class.  [default: all 1]",
 )
 @click.option(
     "--schedule",
     type=click.Choice(["cosine", "published"]),
-    default=FitConfig.schedule,
-    help="published: DatasetGAN's batches of 64 of all pixels, its rate and its stopping rule, in "
-    "place of --steps, --pixels and --learning-rate.",
+    default=InterpreterTrainConfig.schedule,
+    help="Training schedule. cosine: --steps, --pixels and --learning-rate; published: that of "
+    "DatasetGAN, batches of 64 from all pixels, learning rate 1e-3, early stopping.",
 )
 @device_option
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=FitConfig.seed)
-@click.option("--licence", "licences", multiple=True, help="Licence tag; may be repeated.")
-@click.option("--members-out", type=FOLDER, help="Also write model_<k>.pth, as published, here.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**63 - 1),
+    default=InterpreterTrainConfig.seed,
+    help="Seed of initial weights and pixels.",
+)
+@click.option(
+    "--licence",
+    "licences",
+    multiple=True,
+    help="Licence tag for the card; repeatable.  [default: those of the generator's card]",
+)
+@click.option(
+    "--members-out",
+    type=FOLDER,
+    help="Folder to also write the members to, as model_<k>.pth in DatasetGAN's format.",
+)
 def interpreter(
     generator_path: Path,
     mean_latent: Path | None,
@@ -112,10 +145,10 @@ def interpreter(
 ) -> None:
     """Trains the label ensemble on a folder of labelled images.
 
-    An unfinished fit lies beside --out, and the same command takes it up again.
+    An interrupted training leaves its state beside --out; the same command resumes it.
     """
-    config = FitConfig(**settings)
-    refuse_settings_of_ours(config)
+    config = InterpreterTrainConfig(**settings)
+    refuse_ignored_options(config)
     check_config(config, out)
     refuse_existing(out, force)
     generator, generator_card, sha256 = read_generator(generator_path, mean_latent)
@@ -124,14 +157,14 @@ def interpreter(
     images.check_files()
     labels = labelled_set(images, LabelPaths(classes, masks, keypoints, depth))
     click.echo(f"{len(labels)} of {len(images)} images have labels")
-    out.parent.mkdir(parents=True, exist_ok=True)  # before the training, not after
+    out.parent.mkdir(parents=True, exist_ok=True)  # fail now rather than after training
     recipe = {
         "generator weights": sha256,
         "labels": digest_of_labels(labels),
         **asdict(config),
     }
-    unfinished = StateFile(state_path(out), recipe, SAVE_EVERY)
-    trained = fit_interpreter(generator.to(device), labels, config, unfinished)
+    state_file = StateFile(state_path(out), recipe, SAVE_EVERY)
+    trained = fit_interpreter(generator.to(device), labels, config, state_file)
     card = card_from_fit(
         trained,
         labels,
@@ -145,34 +178,34 @@ def interpreter(
     if members_out is not None:
         paths = write_members(members_out, trained)
         click.echo(f"wrote {paths[0]} to {paths[-1].name}")
-    unfinished.remove()
+    state_file.remove()
 
 
-def refuse_settings_of_ours(config: FitConfig) -> None:
-    """Raises UsageError for what the published schedule decides by itself."""
+def refuse_ignored_options(config: InterpreterTrainConfig) -> None:
+    """Raises UsageError for options that the published schedule would ignore."""
     context = click.get_current_context()
     for name in ("steps", "pixels", "learning_rate"):
         given = context.get_parameter_source(name) is not ParameterSource.DEFAULT
         if config.schedule == "published" and given:
             option = "--" + name.replace("_", "-")
             raise click.UsageError(
-                f"{option} has no meaning with --schedule published, which has its own"
+                f"{option} has no effect with --schedule published, which sets it; leave it out"
             )
 
 
-def check_config(config: FitConfig, out: Path) -> None:
-    """Raises TrainingError for values that options alone do not refuse."""
+def check_config(config: InterpreterTrainConfig, out: Path) -> None:
+    """Raises TrainingError for values that the option types do not refuse."""
     if out.suffix != SUFFIX:
         raise TrainingError(f"--out is {out}; weights are written as {SUFFIX}")
     if config.hidden is not None and not (len(config.hidden) == 2 and min(config.hidden) > 0):
-        raise TrainingError(f"--hidden is {config.hidden}; it takes two widths, as 256,32")
+        raise TrainingError(f"--hidden is {config.hidden}; it takes two widths, such as 256,32")
     kinds = [kind for kind, _ in config.head_members]
     if len(set(kinds)) < len(kinds):
         raise TrainingError(f"--head-members names {', '.join(kinds)}; it takes each head once")
     if kinds and config.schedule == "published":
         raise TrainingError(
-            f"--head-members names {', '.join(kinds)}; --schedule published ends a member of all "
-            "heads at once, so all have --members"
+            f"--head-members names {', '.join(kinds)}; --schedule published stops a member in "
+            "all heads at once, so all heads need the same --members"
         )
     weights = config.class_weights
     if weights is not None and not (min(weights) >= 0 < max(weights) < float("inf")):
@@ -180,7 +213,7 @@ def check_config(config: FitConfig, out: Path) -> None:
 
 
 def digest_of_labels(labels: LabelledSet) -> str:
-    """A hash of all that a fit sees of them."""
+    """SHA-256 of everything that training reads from the labels."""
     count = 0 if labels.classes is None else len(labels.classes.cards)
     seen = (labels.crop, labels.stems, count, labels.ignore_id)
     digest = hashlib.sha256(repr(seen).encode())

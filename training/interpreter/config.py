@@ -1,4 +1,4 @@
-"""How an interpreter is trained."""
+"""Settings of interpreter training."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,39 +8,39 @@ from nets.interpreter import HeadKind
 
 
 @dataclass(frozen=True)
-class FitConfig:
-    """Settings of one fit; members and heads train together."""
+class InterpreterTrainConfig:
+    """Settings of one training run, in which all members of all heads are trained together."""
 
-    members: int = 10
-    head_members: tuple[tuple[HeadKind, int], ...] = ()  # of heads with another number
+    members: int = 10  # ensemble size of each head
+    head_members: tuple[tuple[HeadKind, int], ...] = ()  # heads with another number of members
     steps: int = 480
-    pixels: int = 1024  # of every step, as many from each image
-    learning_rate: float = 2e-3  # Adam's at the start, cosine to zero
-    hidden: tuple[int, int] | None = None  # None: the published widths, by the classes' number
+    pixels: int = 1024  # per step, split evenly over images
+    learning_rate: float = 2e-3  # initial rate of Adam; falls to zero along a cosine
+    hidden: tuple[int, int] | None = None  # layer widths; None: the published ones
     resize: Resize = "bilinear"
-    sigma_px: float | None = None  # of the keypoints' Gaussian targets; None: 1.5 / 64 of the grid
-    class_weights: tuple[float, ...] | None = None  # of the cross-entropy, by class id
+    sigma_px: float | None = None  # keypoint heatmaps, label pixels; None: 1.5 / 64 of the grid
+    class_weights: tuple[float, ...] | None = None  # cross-entropy weights by class id
     seed: int = 0
     schedule: Literal["cosine", "published"] = "cosine"
 
     def members_of(self, kind: HeadKind) -> int:
-        """The size of this head's ensemble."""
+        """Number of members of this head."""
         return dict(self.head_members).get(kind, self.members)
 
     def sigma(self, grid: int) -> float:
-        """sigma_px, or what stands for it at this grid."""
+        """Standard deviation of keypoint heatmaps in label pixels, on a grid of this size."""
         return 1.5 * grid / 64 if self.sigma_px is None else self.sigma_px
 
 
 @dataclass(frozen=True)
-class PublishedRule:
-    """The DatasetGAN release's training: every pixel in shuffled batches, and when it ends."""
+class PublishedSchedule:
+    """Schedule of the published DatasetGAN code: shuffled batches of all pixels, early stopping."""
 
-    batch: int = 64
+    batch: int = 64  # pixels
     learning_rate: float = 1e-3  # Adam's, constant
     max_epochs: int = 100
-    first_epoch: int = 4  # epochs before it never stop
-    patience: int = 50  # batches without a new lowest loss; one more ends it
+    first_epoch: int = 4  # first epoch (from 0) in which a member may stop
+    patience: int = 50  # batches without a new lowest loss; at the next one, a member stops
 
 
-PUBLISHED = PublishedRule()
+PUBLISHED = PublishedSchedule()

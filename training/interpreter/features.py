@@ -1,7 +1,7 @@
-"""Taps of the labelled images, kept at their own resolution, and features of single pixels.
+"""Feature maps (taps) of labelled images, stored at their own resolution -> features of pixels.
 
-The hypercolumn of one 512 px image is 5 to 6 GB; its taps in half precision are 0.16 GB, and less
-where it is known which pixels will be asked for.
+The hypercolumn of one image at 512 px takes 5 to 6 GB. Its taps take 0.16 GB in half precision, and
+less if only the pixels that training will draw are stored.
 """
 
 from dataclasses import dataclass
@@ -21,39 +21,47 @@ from training.label_crop import LabelCrop
 
 @dataclass(frozen=True)
 class Level:
-    """All taps of one resolution, pixels first, so that a pixel's channels lie together."""
+    """All taps of one resolution, with the channels of a pixel next to each other in memory.
 
-    extent: int  # r
-    values: Tensor  # [n * r * r, C], or those of its rows that are needed
-    position: Tensor | None = None  # int32 [n * r * r], the row of values; -1: not needed
+    Without a mask, row p of `values` is pixel p of the flattened images. With one, rows are the
+    masked pixels only, and `position` maps a pixel to its row:
+
+        mask      1  0  0  1  1
+        position  0 -1 -1  1  2
+    """
+
+    extent: int  # r, pixels along each side
+    values: Tensor  # [n * r * r, C], or [masked pixels, C]
+    position: Tensor | None = None  # int32 [n * r * r]; None: without a mask
 
     def at(self, pixels: Tensor) -> Tensor:
-        """Flattened pixels int64 [P] -> values [P, C], computed with as `computed` says."""
+        """Values [P, C] of flattened pixels int64 [P], in float32 or wider."""
         rows = pixels if self.position is None else self.position[pixels]
-        return computed(self.values[rows])
+        values = self.values[rows]
+        return values.float() if values.dtype == torch.float16 else values
 
 
 class PixelFeatures:
-    """Features of any pixel of n images, as `nets.features.hypercolumn` has them."""
+    """Features of any stored pixel of n images, equal to those of `nets.features.hypercolumn`."""
 
     def __init__(self, levels: list[Level], crop: LabelCrop, resize: Resize) -> None:
         self.levels = levels
         self.crop = crop
         self.resize = resize
-        self.features = sum(level.values.shape[1] for level in levels)
+        self.features = sum(level.values.shape[1] for level in levels)  # D
 
     def gather(self, images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        """images, rows, columns int64 [P], within the crop -> float32 or float64 [P, D]."""
+        """Features of pixels of the crop, each argument int64 [P] -> float32 or float64 [P, D]."""
         rows = rows + self.crop.top
-        return torch.cat([self._of_level(v, images, rows, columns) for v in self.levels], dim=1)
+        return torch.cat([self._at_level(v, images, rows, columns) for v in self.levels], dim=1)
 
-    def _of_level(self, level: Level, images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    def _at_level(self, level: Level, images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         r, grid = level.extent, self.crop.grid
         start = images * r * r
         if self.resize == "nearest" or r == grid:
             return level.at(start + rows * r // grid * r + columns * r // grid)
-        y0, y1, y = corners(rows, grid, r)
-        x0, x1, x = corners(columns, grid, r)
+        y0, y1, y = source_pixels(rows, grid, r)
+        x0, x1, x = source_pixels(columns, grid, r)
         total = torch.zeros(())
         for row, column, weight in (
             (y0, x0, (1 - y) * (1 - x)),
@@ -66,17 +74,16 @@ class PixelFeatures:
         return total
 
 
-def corners(positions: Tensor, grid: int, extent: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Grid positions int64 [P] -> the two taps around each, int64, and the second one's weight
-    float64: half-pixel centres, edges replicated."""
+def source_pixels(positions: Tensor, grid: int, extent: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The two source pixels of bilinear resizing from `extent` to `grid` along one axis.
+
+    Grid positions int64 [P] -> first and second source pixel, int64 [P], and the weight of the
+    second, float64 [P]. Pixel centers lie at +0.5, edges are replicated. From 4 to 8 pixels,
+    position 1 has its center at 0.75 source pixels: it takes 0.75 of pixel 0 and 0.25 of pixel 1.
+    """
     source = ((positions.double() + 0.5) * extent / grid - 0.5).clamp(min=0)
-    low = source.long()
-    return low, (low + 1).clamp(max=extent - 1), source - low
-
-
-def computed(stored: Tensor) -> Tensor:
-    """Half precision as float32; what is wider stays."""
-    return stored.float() if stored.dtype == torch.float16 else stored
+    first = source.long()
+    return first, (first + 1).clamp(max=extent - 1), source - first
 
 
 @torch.no_grad()
@@ -86,58 +93,59 @@ def features_from_ws(
     crop: LabelCrop,
     resize: Resize = "bilinear",
     storage: torch.dtype = torch.float16,
-    needed: NDArray[np.bool_] | None = None,  # [n, H, W], of the crop; None: every pixel
+    mask: NDArray[np.bool_] | None = None,  # [n, H, W] of the crop; None: all pixels
 ) -> PixelFeatures:
-    """Runs the generator on w+ [n, num_ws, w_dim], one image at a time, and keeps its taps where it
-    runs.
+    """Generates w+ [n, num_ws, w_dim], one image at a time, and stores the taps on its device.
 
-    Taps finer than the grid are reduced to it first, as in the served graph. The release
-    stores features in half precision too. Raises TrainingError for taps that do not fit in it.
+    Taps larger than the grid are reduced to it, as in the served graph. At the grid's own
+    resolution, only the pixels of `mask` are stored. The published code stores half precision too.
+    Raises TrainingError when a tap exceeds the range of `storage`.
     """
     levels: list[Level] = []
     device = generator.mapping.w_avg.device
-    kept = None if needed is None else [torch.from_numpy(_of_grid(n, crop)) for n in needed]
+    masks = None if mask is None else [torch.from_numpy(_on_grid(m, crop)) for m in mask]
     for i, row in enumerate(tqdm(torch.from_numpy(ws).to(device), desc="taps", unit="image")):
         taps = [reduce_tap(t, crop.grid) for t in generator.synthesis(row[None]).taps]
         groups = [list(group) for _, group in groupby(taps, key=lambda t: t.shape[-1])]
         if i == 0:
-            levels = [_empty_level(len(ws), group, crop, storage, kept) for group in groups]
+            levels = [_empty_level(len(ws), group, crop, storage, masks) for group in groups]
         for level, group in zip(levels, groups, strict=True):
-            _store(level, i, group, kept)
+            _store(level, i, group, masks)
     return PixelFeatures(levels, crop, resize)
 
 
 def _empty_level(
     images: int,
-    taps: list[Tensor],
+    taps: list[Tensor],  # [1, C, r, r] each, all of one resolution
     crop: LabelCrop,
     storage: torch.dtype,
-    kept: list[Tensor] | None,
+    masks: list[Tensor] | None,  # bool [grid * grid] of each image
 ) -> Level:
+    """A level with room for the taps of all images."""
     extent, channels = taps[0].shape[-1], sum(t.shape[1] for t in taps)
-    if kept is None or extent != crop.grid:
+    if masks is None or extent != crop.grid:
         rows, position = images * extent**2, None
     else:
-        chosen = torch.cat(kept)
-        rows = int(chosen.sum())
-        position = torch.where(chosen, chosen.cumsum(0) - 1, -1).to(taps[0].device, torch.int32)
+        stored = torch.cat(masks)
+        rows = int(stored.sum())
+        position = torch.where(stored, stored.cumsum(0) - 1, -1).to(taps[0].device, torch.int32)
     return Level(extent, taps[0].new_empty(rows, channels, dtype=storage), position)
 
 
-def _store(level: Level, image: int, taps: list[Tensor], kept: list[Tensor] | None) -> None:
-    """Writes the pixels of one image; tap by tap, which takes the least memory."""
+def _store(level: Level, image: int, taps: list[Tensor], masks: list[Tensor] | None) -> None:
+    """Copies the taps of one image into its rows of the level, one tap at a time to save memory."""
     pixels = level.extent**2
-    chosen: Tensor | None = None
+    stored: Tensor | None = None  # pixels of the mask
     rows = level.values[image * pixels : (image + 1) * pixels]
-    if level.position is not None and kept is not None:
-        chosen = kept[image].nonzero()[:, 0].to(taps[0].device)
-        first = sum(int(k.sum()) for k in kept[:image])
-        rows = level.values[first : first + len(chosen)]
+    if level.position is not None and masks is not None:
+        stored = masks[image].nonzero()[:, 0].to(taps[0].device)
+        first = sum(int(m.sum()) for m in masks[:image])
+        rows = level.values[first : first + len(stored)]
     channel = 0
     for tap in taps:
         part = rows[:, channel : channel + tap.shape[1]]
-        of_pixels = tap[0].flatten(1).t()
-        part.copy_(of_pixels if chosen is None else of_pixels[chosen])
+        by_pixel = tap[0].flatten(1).t()
+        part.copy_(by_pixel if stored is None else by_pixel[stored])
         channel += tap.shape[1]
         if not torch.isfinite(part).all():
             raise TrainingError(
@@ -146,8 +154,8 @@ def _store(level: Level, image: int, taps: list[Tensor], kept: list[Tensor] | No
             )
 
 
-def _of_grid(needed: NDArray[np.bool_], crop: LabelCrop) -> NDArray[np.bool_]:
-    """[H, W] of the crop -> [grid * grid]."""
+def _on_grid(mask: NDArray[np.bool_], crop: LabelCrop) -> NDArray[np.bool_]:
+    """Mask of the crop [H, W] -> mask of the grid [grid * grid]."""
     whole = np.zeros((crop.grid, crop.grid), bool)
-    whole[crop.top : crop.top + crop.height] = needed
+    whole[crop.top : crop.top + crop.height] = mask
     return whole.ravel()

@@ -1,4 +1,4 @@
-"""What the heads should say of chosen pixels, and how wrong they are."""
+"""Labels of chosen pixels, and the loss of each head against them."""
 
 from typing import Any
 
@@ -9,19 +9,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nets.interpreter import EnsembleHead, HeadKind
-from training.interpreter.config import FitConfig
+from training.interpreter.config import InterpreterTrainConfig
 from training.interpreter.pixel_sampler import Pixels
 from training.labels.labelled_set import LabelledSet
 
 
-class Targets:
-    """Labels of a set as tensors.
+class LabelLosses:
+    """Losses against the labels of a set.
 
-    Depth is trained in standard units, and brought back by `with_depth_units`.
+    Depth is trained standardized, (depth - mean) / std. `restore_depth_units` changes a trained
+    head to predict in the units of the labels.
     """
 
     def __init__(
-        self, labels: LabelledSet, config: FitConfig, device: torch.device | None = None
+        self,
+        labels: LabelledSet,
+        config: InterpreterTrainConfig,
+        device: torch.device | None = None,
     ) -> None:
         def tensor(array: NDArray[Any] | None) -> Tensor | None:
             return None if array is None else torch.from_numpy(array).to(device)
@@ -33,26 +37,28 @@ class Targets:
         self.depth_mean, self.depth_std = 0.0, 1.0
         self.depth = None
         if labels.depth is not None:
-            self.depth_mean, self.depth_std = _moments(labels.depth)
+            self.depth_mean, self.depth_std = _mean_and_std(labels.depth)
             self.depth = tensor((labels.depth - self.depth_mean) / self.depth_std)
         weights = config.class_weights
         self.class_weights = None if weights is None else torch.tensor(weights, device=device)
 
-    def losses(self, predictions: dict[HeadKind, Tensor], pixels: Pixels) -> dict[HeadKind, Tensor]:
-        """{kind: [members, P, outputs]} -> {kind: mean loss of each member, [members]}.
+    def by_head(
+        self, predictions: dict[HeadKind, Tensor], pixels: Pixels
+    ) -> dict[HeadKind, Tensor]:
+        """Raw outputs {kind: [members, P, outputs]} -> {kind: mean loss of each member [members]}.
 
-        Cross-entropy of segmentation; squared error of heatmap values, summed over keypoints, and
-        of depth (DatasetGAN, HandsOff). Pixels without a label of the kind do not count.
+        Cross-entropy for segmentation; squared error for depth, and for heatmap values, summed over
+        keypoints (DatasetGAN, HandsOff). Pixels without a label of that kind are left out.
         """
         return {kind: self._loss(kind, x, pixels) for kind, x in predictions.items()}
 
     def _loss(self, kind: HeadKind, prediction: Tensor, pixels: Pixels) -> Tensor:
         if kind == "segmentation":
             return self._cross_entropy(prediction, pixels)
-        target = self.heatmaps(pixels) if kind == "keypoints" else self._depth(pixels)
+        target = self.heatmaps(pixels) if kind == "keypoints" else self._depth_at(pixels)
         known = torch.isfinite(target)
-        wanted = torch.where(known, target, 0).to(prediction.dtype)
-        error = ((prediction - wanted).square() * known).sum(dim=2)  # [m, P]
+        finite = torch.where(known, target, 0).to(prediction.dtype)
+        error = ((prediction - finite).square() * known).sum(dim=2)  # [members, P]
         return error.sum(dim=1) / known.any(dim=1).sum().clamp(min=1)
 
     def _cross_entropy(self, logits: Tensor, pixels: Pixels) -> Tensor:
@@ -69,26 +75,29 @@ class Targets:
         return (error * weight).sum(dim=1) / weight.sum().clamp(min=1e-12)
 
     def heatmaps(self, pixels: Pixels) -> Tensor:
-        """Gaussian targets at the pixels' centres, [P, K]; zero where a keypoint is not there, NaN
-        where nobody looked."""
+        """Heatmap values at the centers of pixels, [P, K]: a Gaussian around each keypoint.
+
+        0 for keypoints that are not visible, NaN in images without keypoint labels.
+        """
         assert self.keypoints is not None  # else there is no such head
         x, y, visible = self.keypoints[pixels.images].unbind(dim=2)  # [P, K] each
         squared = (pixels.columns[:, None] + 0.5 - x).square()
         squared = squared + (pixels.rows[:, None] + 0.5 - y).square()
         return visible * torch.exp(squared / (-2 * self.sigma_px**2))
 
-    def _depth(self, pixels: Pixels) -> Tensor:
+    def _depth_at(self, pixels: Pixels) -> Tensor:
         assert self.depth is not None  # else there is no such head
         return self.depth[pixels.images, pixels.rows, pixels.columns][:, None]  # [P, 1]
 
     @torch.no_grad()
-    def with_depth_units(self, head: EnsembleHead) -> None:
-        """Folds the standardisation into the head's last layer."""
+    def restore_depth_units(self, head: EnsembleHead) -> None:
+        """Multiplies by std and adds mean in the head's last layer, in place."""
         head.weight3.mul_(self.depth_std)
         head.bias3.mul_(self.depth_std).add_(self.depth_mean)
 
 
-def _moments(depth: NDArray[np.float32]) -> tuple[float, float]:
+def _mean_and_std(depth: NDArray[np.float32]) -> tuple[float, float]:
+    """Mean and standard deviation of the known values; a deviation of 0 becomes 1."""
     known = depth[np.isfinite(depth)].astype(np.float64)
     std = float(known.std())
     return float(known.mean()), std if std > 0 else 1.0

@@ -1,7 +1,7 @@
-"""Which pixels a step trains on: a function of (seed, step), so that a fit can be taken up again.
+"""Pixels of each training step, a function of seed and step so that training can resume.
 
-Half of a step's pixels are spread over all labelled ones, half evenly over the regions of each
-image: its classes and the surroundings of its keypoints.
+Half of a step's pixels are uniform over the labelled pixels of each image. The other half is split
+evenly over the regions of the image: its classes, and discs around its keypoints.
 """
 
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from torch import Tensor
 
 from training.labels.labelled_set import LabelledSet
 
-AROUND_SIGMAS = 2  # radius of a keypoint's surroundings
-_DRAW, _SHUFFLE = 0, 1  # what random numbers are for
+DISC_SIGMAS = 2  # radius of the disc around a keypoint, in heatmap sigmas
+_DRAW, _SHUFFLE = 0, 1  # purposes of random numbers, in the counter of Philox
 
 
 @dataclass(frozen=True)
 class Pixels:
-    """P chosen pixels: int64 [P] each, within the crop."""
+    """P pixels of the crop, int64 [P] each."""
 
     images: Tensor
     rows: Tensor
@@ -34,67 +34,84 @@ class Pixels:
 
 @dataclass(frozen=True)
 class Regions:
-    """Pixels of one image by region, as positions in its flattened rows."""
+    """Pixels of one image grouped by region, as positions in the flattened crop.
 
-    members: NDArray[np.int32]  # of region k: members[starts[k] : starts[k + 1]]
-    starts: NDArray[np.int64]
+    Region k is positions[starts[k] : starts[k + 1]]. Regions may overlap.
+    """
+
+    positions: NDArray[np.int32]
+    starts: NDArray[np.int64]  # [regions + 1]
 
 
 class PixelSampler:
-    """Draws pixels of every image of a set."""
+    """Samples pixels from every image of a set."""
 
     def __init__(
         self,
         labels: LabelledSet,
         sigma_px: float,
         seed: int,
-        device: torch.device | None = None,  # of the chosen pixels
+        device: torch.device | None = None,  # device of the returned tensors
     ) -> None:
         self.crop = labels.crop
         self.device = device
         self.seed = seed
+        # Positions in the flattened crop, of each image.
         self.labelled = [_labelled(labels, i) for i in range(len(labels))]
         self.regions = [_regions(labels, i, sigma_px) for i in range(len(labels))]
 
+    @property
+    def labelled_total(self) -> int:
+        """Number of labelled pixels in all images."""
+        return sum(len(positions) for positions in self.labelled)
+
     def draw(self, step: int, count: int) -> Pixels:
-        """About `count` pixels, as many from each image, of different images when there are
-        more images than pixels."""
-        random = _random(self.seed, step, _DRAW)
+        """Pixels of a step: `count`, rounded up to a multiple of the number of images.
+
+        With more images than `count`, one pixel each from `count` random images.
+        """
+        rng = _rng(self.seed, step, _DRAW)
         images = np.arange(len(self.labelled))
         if len(images) > count:
-            images = random.choice(images, count, replace=False)
+            images = rng.choice(images, count, replace=False)
         each = -(-count // len(images))
-        chosen = [self._of_image(random, i, each) for i in images]
+        chosen = [self._draw_positions(rng, i, each) for i in images]
         return self._pixels(np.repeat(images, each), np.concatenate(chosen))
 
-    def drawn(self, steps: int, count: int) -> NDArray[np.bool_]:
-        """The pixels that `draw` gives in steps 0 to `steps`, bool [n, H, W]."""
-        found = np.zeros((len(self.labelled), self.crop.height, self.crop.width), bool)
+    def drawn_mask(self, steps: int, count: int) -> NDArray[np.bool_]:
+        """Union of the pixels that `draw` returns in steps 0 to `steps` - 1, bool [n, H, W]."""
+        drawn = np.zeros((len(self.labelled), self.crop.height, self.crop.width), bool)
         for step in range(steps):
             pixels = self.draw(step, count)
-            found[pixels.images.cpu(), pixels.rows.cpu(), pixels.columns.cpu()] = True
-        return found
+            drawn[pixels.images.cpu(), pixels.rows.cpu(), pixels.columns.cpu()] = True
+        return drawn
 
     def shuffled(self, epoch: int) -> Pixels:
-        """All labelled pixels of all images, in the order of this epoch."""
+        """All labelled pixels of all images, in a random order for each epoch."""
         images = np.repeat(np.arange(len(self.labelled)), [len(p) for p in self.labelled])
         positions = np.concatenate(self.labelled)
-        order = _random(self.seed, epoch, _SHUFFLE).permutation(len(positions))
+        order = _rng(self.seed, epoch, _SHUFFLE).permutation(len(positions))
         return self._pixels(images[order], positions[order])
 
-    def _of_image(
-        self, random: np.random.Generator, image: np.integer, count: int
+    def _draw_positions(
+        self, rng: np.random.Generator, image: np.integer, count: int
     ) -> NDArray[np.int64]:
-        """Positions in one image: half from anywhere, half by region."""
-        anywhere, regions = self.labelled[image], self.regions[image]
-        even = count // 2 if len(regions.starts) > 1 else 0
-        uniform = anywhere[random.integers(len(anywhere), size=count - even)]
-        # Systematic sampling: regions get equal shares, to the nearest whole pixel.
-        share = (np.arange(even) + random.random()) / max(even, 1)
+        """`count` positions in one image: half uniform, half by region.
+
+        Regions get equal numbers, to within one, by systematic sampling. Eight pixels over three
+        regions, with an offset of 0.5:
+
+            share * 3   0.19 0.56 0.94 1.31 1.69 2.06 2.44 2.81
+            region k    0    0    0    1    1    2    2    2
+        """
+        labelled, regions = self.labelled[image], self.regions[image]
+        by_region = count // 2 if len(regions.starts) > 1 else 0
+        uniform = labelled[rng.integers(len(labelled), size=count - by_region)]
+        share = (np.arange(by_region) + rng.random()) / max(by_region, 1)
         k = (share * (len(regions.starts) - 1)).astype(np.int64)
-        first, last = regions.starts[k], regions.starts[k + 1]
-        within = first + (random.random(even) * (last - first)).astype(np.int64)
-        return np.concatenate([uniform, regions.members[within]]).astype(np.int64)
+        first, end = regions.starts[k], regions.starts[k + 1]
+        within = first + (rng.random(by_region) * (end - first)).astype(np.int64)
+        return np.concatenate([uniform, regions.positions[within]]).astype(np.int64)
 
     def _pixels(self, images: NDArray[np.int64], positions: NDArray[np.integer]) -> Pixels:
         width = self.crop.width
@@ -102,12 +119,12 @@ class PixelSampler:
         return Pixels(*torch.from_numpy(chosen).to(self.device))
 
 
-def _random(seed: int, counter: int, purpose: int) -> np.random.Generator:
+def _rng(seed: int, counter: int, purpose: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, counter, purpose]))
 
 
 def _labelled(labels: LabelledSet, i: int) -> NDArray[np.int32]:
-    """Pixels with any label."""
+    """Positions of the pixels with a label of any kind."""
     known = np.zeros((labels.crop.height, labels.crop.width), bool)
     if labels.masks is not None:
         known |= labels.masks[i] != labels.ignore_id
@@ -119,7 +136,7 @@ def _labelled(labels: LabelledSet, i: int) -> NDArray[np.int32]:
 
 
 def _regions(labels: LabelledSet, i: int, sigma_px: float) -> Regions:
-    """Classes that are in the image, and discs around its visible keypoints."""
+    """Regions of image i: the classes present, and discs around visible keypoints."""
     found: list[NDArray[np.int32]] = []
     if labels.masks is not None:
         flat = labels.masks[i].ravel()
@@ -130,7 +147,7 @@ def _regions(labels: LabelledSet, i: int, sigma_px: float) -> Regions:
     if labels.keypoints is not None:
         row, column = np.ogrid[: labels.crop.height, : labels.crop.width]
         for x, y, visible in labels.keypoints[i]:
-            disc = np.hypot(column + 0.5 - x, row + 0.5 - y) <= AROUND_SIGMAS * sigma_px
+            disc = np.hypot(column + 0.5 - x, row + 0.5 - y) <= DISC_SIGMAS * sigma_px
             if visible > 0 and disc.any():
                 found.append(np.flatnonzero(disc).astype(np.int32))
     starts = np.cumsum([0, *map(len, found)])

@@ -1,7 +1,7 @@
-"""An interpreter on single images: labels as the served graph gives them, in plain torch.
+"""Labels of an interpreter for single images, computed in torch as in the served graph.
 
-The first layer runs on every level at its own resolution and its product is resized, one member
-at a time: the same function as on the hypercolumn, without building it.
+The first layer is linear, and so is resizing: it is applied to the taps at their own resolution and
+its output is resized. The result is that of the hypercolumn, which is never built.
 """
 
 from collections.abc import Iterator
@@ -30,12 +30,12 @@ from nets.labels import (
 
 @dataclass(frozen=True)
 class Prediction:
-    """Labels of one image; None without such a head."""
+    """Predicted labels of one image; None where the interpreter has no such head."""
 
     mask: NDArray[np.uint8] | None  # [H, W], class ids
-    keypoints: NDArray[np.float32] | None  # [K, 3]: x, y in pixels (centres at +0.5), confidence
+    keypoints: NDArray[np.float32] | None  # [K, 3]: x, y in pixels (centers at +0.5), confidence
     depth: NDArray[np.float32] | None  # [H, W]
-    uncertainty: float | None  # mean of the map's largest values
+    uncertainty: float | None  # mean of the largest values of uncertainty_map
     uncertainty_map: NDArray[np.float32] | None  # [H, W]
 
 
@@ -46,7 +46,7 @@ def predictions(
     card: InterpreterCard,
     ws: NDArray[np.float32],  # [n, num_ws, w_dim]
 ) -> Iterator[Prediction]:
-    """Labels of each image, in order; runs where the generator and the interpreter are."""
+    """Labels of each image, in order; generator and interpreter are on one device."""
     device = generator.mapping.w_avg.device
     members = {kind: _members(interpreter.head(kind)) for kind in interpreter.heads}
     for row in tqdm(torch.from_numpy(ws).to(device), desc="labels", unit="image"):
@@ -57,7 +57,7 @@ def predictions(
 def prediction_from_taps(
     members: dict[str, list[nn.Sequential]], card: InterpreterCard, taps: list[Tensor]
 ) -> Prediction:
-    """taps [1, C, r, r] -> the image's labels."""
+    """Labels of one image from its taps [1, C, r, r]; `members` are networks by head."""
     levels = [
         torch.cat(list(group), dim=1)[0]  # [C, r, r]
         for _, group in groupby(
@@ -66,14 +66,16 @@ def prediction_from_taps(
     ]
     rows = slice(card.crop_top, card.crop_top + card.height)
     raw = {
-        kind: torch.stack([_map(net, levels, card.grid, card.resize, rows) for net in networks])
+        kind: torch.stack(
+            [_output_map(net, levels, card.grid, card.resize, rows) for net in networks]
+        )
         for kind, networks in members.items()
-    }  # [m, H, W, outputs] each
+    }  # [members, H, W, outputs] each
     divergence = score = None
     if card.score_source is not None:
         source = raw[card.score_source]
-        segments = card.score_source == "segmentation"
-        divergence = jensen_shannon(source) if segments else member_variance(source)
+        classes = card.score_source == "segmentation"
+        divergence = jensen_shannon(source) if classes else member_variance(source)
         score = float(top_mean(divergence, card.score_fraction))
     points = None
     if "keypoints" in raw and card.keypoints is not None:
@@ -92,10 +94,10 @@ def _members(head: EnsembleHead) -> list[nn.Sequential]:
     return [member_as_sequential(head, k) for k in range(head.config.members)]
 
 
-def _map(
+def _output_map(
     member: nn.Sequential, levels: list[Tensor], grid: int, resize: Resize, rows: slice
 ) -> Tensor:
-    """One member's raw output at every pixel of the crop, [H, W, outputs]."""
+    """Output of one member at every pixel of the crop, [H, W, outputs]."""
     first = member[0]
     assert isinstance(first, nn.Linear)
     total = first.bias[:, None, None]  # [h1, 1, 1]

@@ -4,16 +4,18 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
 from nets.generator import Generator
 from nets.interpreter import HeadConfig, HeadKind, Interpreter, published_hidden
 from training.errors import LabelError, TrainingError
-from training.interpreter.config import PUBLISHED, FitConfig
+from training.interpreter.config import PUBLISHED, InterpreterTrainConfig
 from training.interpreter.features import PixelFeatures, features_from_ws
-from training.interpreter.losses import Targets
+from training.interpreter.losses import LabelLosses
 from training.interpreter.pixel_sampler import Pixels, PixelSampler
 from training.labels.labelled_set import LabelledSet
 from training.resume import (
@@ -24,82 +26,94 @@ from training.resume import (
     write_state,
 )
 
+WEIGHTS_AT_STOP = "kept."  # prefix of their names in the state file
+
 
 @dataclass(frozen=True)
 class Step:
-    """What one step trains on."""
+    """Inputs of one training step."""
 
     pixels: Pixels
-    rate: float  # Adam's
-    epoch: int = 0
+    learning_rate: float
+    epoch: int = 0  # epoch of the published schedule
 
 
 @dataclass
-class FitState:
-    """What changes from step to step; `tensors` and `load` are its file."""
+class TrainState:
+    """Everything that changes from step to step, and its conversion to and from a state file.
+
+    The published schedule stops each member at its own batch. The batched model still trains all
+    members until the last one stops, so the weights of the others are copied when they stop and
+    restored at the end.
+    """
 
     interpreter: Interpreter
     optimizer: torch.optim.Adam
-    step: int = 0  # steps that are done
-    lowest: Tensor = field(init=False)  # loss of each member since the rule watches, [members]
-    waited: Tensor = field(init=False)  # batches since then, int64 [members]
+    step: int = 0  # completed steps
+    lowest_loss: Tensor = field(init=False)  # lowest loss of each member, float [members]
+    batches_waited: Tensor = field(init=False)  # batches since then, int64 [members]
     stopped: Tensor = field(init=False)  # bool [members]
-    kept: dict[str, Tensor] = field(default_factory=dict)  # weights of members as they stopped
+    weights_at_stop: dict[str, Tensor] = field(default_factory=dict)  # [members, ...] by name
 
     def __post_init__(self) -> None:
-        members = self.members
-        self.lowest = torch.full((members,), torch.inf)
-        self.waited = torch.zeros(members, dtype=torch.int64)
-        self.stopped = torch.zeros(members, dtype=torch.bool)
+        self.lowest_loss = torch.full((self.members,), torch.inf)
+        self.batches_waited = torch.zeros(self.members, dtype=torch.int64)
+        self.stopped = torch.zeros(self.members, dtype=torch.bool)
 
     @property
     def members(self) -> int:
-        """Members of each head."""
+        """Members of each head under the published schedule; of the first head otherwise."""
         return self.interpreter.head(next(iter(self.interpreter.heads))).config.members
 
-    def watch(self, losses: Tensor, epoch: int) -> None:
-        """The published rule: from epoch 4 on, a member stops at the 51st batch in a row whose
-        loss is no new lowest one (losses [members])."""
+    def update_stopped(self, losses: Tensor, epoch: int) -> None:
+        """Applies the published stopping rule to the losses [members] of one batch.
+
+        From epoch 4 on, a member stops at the 51st batch in a row without a new lowest loss.
+        """
         if epoch < PUBLISHED.first_epoch:
             return
-        better = losses < self.lowest
-        self.lowest = torch.where(better, losses, self.lowest)
-        self.waited = torch.where(better, 0, self.waited + 1)
-        ended = (self.waited > PUBLISHED.patience) & ~self.stopped
-        if ended.any():
-            for name, rows in self._by_member():
-                self.kept.setdefault(name, rows.clone())[ended] = rows[ended]
-            self.stopped |= ended
+        better = losses < self.lowest_loss
+        self.lowest_loss = torch.where(better, losses, self.lowest_loss)
+        self.batches_waited = torch.where(better, 0, self.batches_waited + 1)
+        stopping = (self.batches_waited > PUBLISHED.patience) & ~self.stopped
+        if stopping.any():
+            for name, weights in self._weights_by_member():
+                kept = self.weights_at_stop.setdefault(name, weights.clone())
+                kept[stopping] = weights[stopping]
+            self.stopped |= stopping
 
     def restore_stopped(self) -> None:
-        """Gives the members that stopped the weights they stopped with."""
-        if self.kept:
-            for name, rows in self._by_member():
-                rows[self.stopped] = self.kept[name][self.stopped]
+        """Restores the weights that each stopped member had when it stopped."""
+        if self.weights_at_stop:
+            for name, weights in self._weights_by_member():
+                weights[self.stopped] = self.weights_at_stop[name][self.stopped]
 
     def tensors(self) -> dict[str, Tensor]:
-        """The whole state by name; what is in it may not be changed."""
+        """Tensors of the state file by name. They share memory with the state: do not modify."""
         values = self.interpreter.state_dict(prefix="model.", keep_vars=True)
         return {
             "step": torch.tensor(self.step),
-            "lowest": self.lowest,
-            "waited": self.waited,
+            "lowest": self.lowest_loss,
+            "waited": self.batches_waited,
             "stopped": self.stopped,
             **tensors_of_trained(values, self.optimizer),
-            **{f"{KEPT}{name}": rows for name, rows in self.kept.items()},
+            **{f"{WEIGHTS_AT_STOP}{name}": rows for name, rows in self.weights_at_stop.items()},
         }
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Goes on from there. Raises ValueError naming what does not fit this configuration."""
-        self.kept = {}
-        if any(name.startswith(KEPT) for name in tensors):
-            self.kept = {name: torch.empty_like(rows) for name, rows in self._by_member()}
+        """Sets the state to that of a file. Raises ValueError naming the first misfit."""
+        self.weights_at_stop = {}
+        if any(name.startswith(WEIGHTS_AT_STOP) for name in tensors):
+            self.weights_at_stop = {
+                name: torch.empty_like(weights) for name, weights in self._weights_by_member()
+            }
         own = self.tensors()
         copy_tensors(own, tensors)
         self.step = int(own["step"])
 
-    def _by_member(self) -> list[tuple[str, Tensor]]:
-        """Every weight and statistic as [members, ...]: all begin with the members' rows."""
+    def _weights_by_member(self) -> list[tuple[str, Tensor]]:
+        """Views [members, ...] of all weights and batch norm statistics, whose first axis is the
+        members."""
         state = self.interpreter.state_dict()
         return [(n, t.view(self.members, -1)) for n, t in state.items() if t.ndim > 0]
 
@@ -107,108 +121,33 @@ class FitState:
 def fit_interpreter(
     generator: Generator,
     labels: LabelledSet,
-    config: FitConfig,
-    unfinished: StateFile | None = None,
+    config: InterpreterTrainConfig,
+    state_file: StateFile | None = None,
 ) -> Interpreter:
-    """Trains every head the set has labels for, on the device of the generator; deterministic for
-    a seed on one machine, taken up or not.
+    """Trains a head for each kind of label in the set, on the device of the generator.
 
-    Raises TrainingError, among them LabelError when the labels do not fit the generator.
+    Training resumes from the state file if it exists, and writes it every `save_every` steps. A
+    seed gives the same weights on one machine, interrupted or not. Raises TrainingError, and
+    LabelError when the labels do not fit the generator.
     """
     check_labels(generator, labels, config)
     device = generator.mapping.w_avg.device
     sampler = PixelSampler(labels, config.sigma(labels.crop.grid), config.seed, device)
-    every = sum(len(positions) for positions in sampler.labelled)
-    most = config.schedule == "published" or config.steps * config.pixels > every
-    needed = None if most else sampler.drawn(config.steps, config.pixels)
-    features = features_from_ws(generator, labels.ws, labels.crop, config.resize, needed=needed)
-    torch.manual_seed(config.seed)
-    interpreter = Interpreter(head_configs(labels, config, features.features)).to(device)
-    adam = adam_with_moments(interpreter.parameters(), config.learning_rate, fused=True)
-    state = FitState(interpreter, adam)
-    if unfinished is not None:
-        unfinished.take_up(state.load)
-    targets = Targets(labels, config, device)
-    interpreter.train()
-    _fit(state, features, targets, sampler, config, unfinished)
+    mask = pixels_to_cache(sampler, config)
+    features = features_from_ws(generator, labels.ws, labels.crop, config.resize, mask=mask)
+    losses = LabelLosses(labels, config, device)
+    state = new_state(head_configs(labels, config, features.features), config, device)
+    if state_file is not None:
+        state_file.resume(state.load)
+    _train(state, features, losses, sampler, config, state_file)
+    interpreter = state.interpreter
     if "depth" in interpreter.heads:
-        targets.with_depth_units(interpreter.head("depth"))
+        losses.restore_depth_units(interpreter.head("depth"))
     return interpreter.eval().requires_grad_(False).cpu()
 
 
-def _fit(
-    state: FitState,
-    features: PixelFeatures,
-    targets: Targets,
-    sampler: PixelSampler,
-    config: FitConfig,
-    unfinished: StateFile | None,
-) -> None:
-    """Steps until the schedule ends; the published one ends each member by its rule."""
-    published = config.schedule == "published"
-    steps = _published_steps(sampler, state.step) if published else _steps(sampler, config, state)
-    total = None if published else config.steps
-    with tqdm(steps, desc="interpreter", unit="step", initial=state.step, total=total) as bar:
-        for step in bar:
-            losses = train_step(state, features, targets, step)
-            shown = {kind: f"{loss.mean():.3f}" for kind, loss in losses.items()}
-            bar.set_postfix(shown | ({"epoch": step.epoch} if published else {}), refresh=False)
-            if published:
-                state.watch(torch.stack(list(losses.values())).sum(dim=0).cpu(), step.epoch)
-                if state.stopped.all():
-                    break
-            if unfinished is not None and state.step % unfinished.every == 0:
-                write_state(unfinished.path, state.tensors(), unfinished.recipe)
-    state.restore_stopped()
-
-
-def _steps(sampler: PixelSampler, config: FitConfig, state: FitState) -> Iterator[Step]:
-    """Drawn pixels and a rate that falls to zero."""
-    for i in range(state.step, config.steps):
-        rate = 0.5 * config.learning_rate * (1 + math.cos(math.pi * i / config.steps))
-        yield Step(sampler.draw(i, config.pixels), rate)
-
-
-def _published_steps(sampler: PixelSampler, first: int) -> Iterator[Step]:
-    """Epochs over every labelled pixel, from step `first` on. All members see one order; the
-    release shuffles anew for each."""
-    count = sum(len(positions) for positions in sampler.labelled)
-    # A batch norm has no variance of one pixel: a last batch of one is left out.
-    starts = range(0, count - 1, PUBLISHED.batch)
-    for epoch in range(first // len(starts), PUBLISHED.max_epochs):
-        pixels = sampler.shuffled(epoch)
-        begun = max(first - epoch * len(starts), 0)
-        for start in starts[begun:]:
-            batch = pixels[start : start + PUBLISHED.batch]
-            yield Step(batch, PUBLISHED.learning_rate, epoch)
-
-
-def train_step(
-    state: FitState, features: PixelFeatures, targets: Targets, step: Step
-) -> dict[HeadKind, Tensor]:
-    """One step of Adam on the sum of all members' losses; {kind: loss of each member [members]}.
-
-    Members share no weights, so each moves as if it were alone. Raises TrainingError when a loss
-    is not finite.
-    """
-    x = features.gather(step.pixels.images, step.pixels.rows, step.pixels.columns)
-    losses = targets.losses(state.interpreter(x), step.pixels)
-    total = torch.stack([loss.sum() for loss in losses.values()]).sum()
-    if not torch.isfinite(total):
-        raise TrainingError(
-            f"the loss is {total.item()} at step {state.step}; lower --learning-rate"
-        )
-    for group in state.optimizer.param_groups:
-        group["lr"] = step.rate
-    state.optimizer.zero_grad()
-    total.backward()
-    state.optimizer.step()
-    state.step += 1
-    return {kind: loss.detach() for kind, loss in losses.items()}
-
-
-def check_labels(generator: Generator, labels: LabelledSet, config: FitConfig) -> None:
-    """Raises LabelError unless latents, grid, heads and class weights fit."""
+def check_labels(generator: Generator, labels: LabelledSet, config: InterpreterTrainConfig) -> None:
+    """Raises LabelError unless latents, grid, heads and class weights fit the generator."""
     expected = (generator.config.num_ws, generator.config.w_dim)
     if labels.ws.shape[1:] != expected:
         raise LabelError(
@@ -224,16 +163,32 @@ def check_labels(generator: Generator, labels: LabelledSet, config: FitConfig) -
     for kind, members in config.head_members:
         if given[kind] is None:
             raise LabelError(
-                f"{members} members are asked of {kind}, which nothing is labelled with; leave "
-                f"--head-members {kind} out"
+                f"--head-members asks for {members} members of {kind}, but no image has such "
+                f"labels; leave --head-members {kind} out"
             )
     count = 0 if labels.classes is None else len(labels.classes.cards)
     if config.class_weights is not None and len(config.class_weights) != count:
         raise LabelError(f"{len(config.class_weights)} class weights are given for {count} classes")
 
 
-def head_configs(labels: LabelledSet, config: FitConfig, features: int) -> tuple[HeadConfig, ...]:
-    """A head for every kind of label, at the published widths unless others are asked for."""
+def pixels_to_cache(
+    sampler: PixelSampler, config: InterpreterTrainConfig
+) -> NDArray[np.bool_] | None:
+    """Pixels whose features are kept in memory, bool [n, H, W]; None: all pixels.
+
+    The sampler is deterministic, so the pixels that training will draw are known beforehand. The
+    default 480 steps of 1024 pixels draw at most 491,520. Of 16 images at 512 px, 4,194,304 pixels,
+    only those drawn are kept; of one such image, 262,144 pixels, all are.
+    """
+    labelled_total = sampler.labelled_total
+    cache_all = config.schedule == "published" or config.steps * config.pixels > labelled_total
+    return None if cache_all else sampler.drawn_mask(config.steps, config.pixels)
+
+
+def head_configs(
+    labels: LabelledSet, config: InterpreterTrainConfig, features: int
+) -> tuple[HeadConfig, ...]:
+    """A head for each kind of label, with the published hidden widths unless config has others."""
     num_classes = 0 if labels.classes is None else len(labels.classes.cards)
     outputs: dict[HeadKind, int] = {}
     if labels.masks is not None:
@@ -249,4 +204,94 @@ def head_configs(labels: LabelledSet, config: FitConfig, features: int) -> tuple
     )
 
 
-KEPT = "kept."
+def new_state(
+    heads: tuple[HeadConfig, ...], config: InterpreterTrainConfig, device: torch.device
+) -> TrainState:
+    """State before the first step, with weights initialized from the seed."""
+    torch.manual_seed(config.seed)
+    interpreter = Interpreter(heads).to(device).train()
+    optimizer = adam_with_moments(interpreter.parameters(), config.learning_rate, fused=True)
+    return TrainState(interpreter, optimizer)
+
+
+def _train(
+    state: TrainState,
+    features: PixelFeatures,
+    losses: LabelLosses,
+    sampler: PixelSampler,
+    config: InterpreterTrainConfig,
+    state_file: StateFile | None,
+) -> None:
+    """Runs the remaining steps: to the end of the cosine schedule, or until the published rule has
+    stopped every member."""
+    published = config.schedule == "published"
+    if published:
+        steps, total = _published_steps(sampler, state.step), None
+    else:
+        steps, total = _cosine_steps(sampler, config, state.step), config.steps
+    with tqdm(steps, desc="interpreter", unit="step", initial=state.step, total=total) as bar:
+        for step in bar:
+            by_head = train_step(state, features, losses, step)
+            shown = {kind: f"{loss.mean():.3f}" for kind, loss in by_head.items()}
+            bar.set_postfix(shown | ({"epoch": step.epoch} if published else {}), refresh=False)
+            if published:
+                by_member = torch.stack(list(by_head.values())).sum(dim=0).cpu()
+                state.update_stopped(by_member, step.epoch)
+                if state.stopped.all():
+                    break
+            if state_file is not None and state.step % state_file.save_every == 0:
+                write_state(state_file.path, state.tensors(), state_file.recipe)
+    state.restore_stopped()
+
+
+def _cosine_steps(
+    sampler: PixelSampler, config: InterpreterTrainConfig, first: int
+) -> Iterator[Step]:
+    """Steps from `first` on: sampled pixels, and half a cosine from the learning rate to zero.
+
+    A function of the step, so that a resumed training needs no scheduler state; torch's
+    CosineAnnealingLR updates its rate recursively, with other rounding.
+    """
+    for i in range(first, config.steps):
+        rate = 0.5 * config.learning_rate * (1 + math.cos(math.pi * i / config.steps))
+        yield Step(sampler.draw(i, config.pixels), rate)
+
+
+def _published_steps(sampler: PixelSampler, first: int) -> Iterator[Step]:
+    """Steps from `first` on: epochs over all labelled pixels, in shuffled batches.
+
+    All members see the same order; the published code shuffles for each member.
+    """
+    labelled_total = sampler.labelled_total
+    # A last batch of one pixel is left out: batch norm needs two for a variance.
+    starts = range(0, labelled_total - 1, PUBLISHED.batch)
+    for epoch in range(first // len(starts), PUBLISHED.max_epochs):
+        pixels = sampler.shuffled(epoch)
+        completed = max(first - epoch * len(starts), 0)  # batches of this epoch
+        for start in starts[completed:]:
+            batch = pixels[start : start + PUBLISHED.batch]
+            yield Step(batch, PUBLISHED.learning_rate, epoch)
+
+
+def train_step(
+    state: TrainState, features: PixelFeatures, losses: LabelLosses, step: Step
+) -> dict[HeadKind, Tensor]:
+    """One step of Adam on the sum of all losses; returns {kind: loss of each member [members]}.
+
+    Members share no weights, so each is trained as if alone. Raises TrainingError if a loss is not
+    finite, before any weight changes.
+    """
+    x = features.gather(step.pixels.images, step.pixels.rows, step.pixels.columns)
+    by_head = losses.by_head(state.interpreter(x), step.pixels)
+    total = torch.stack([loss.sum() for loss in by_head.values()]).sum()
+    if not torch.isfinite(total):
+        raise TrainingError(
+            f"the loss is {total.item()} at step {state.step}; lower --learning-rate"
+        )
+    for group in state.optimizer.param_groups:
+        group["lr"] = step.learning_rate
+    state.optimizer.zero_grad()
+    total.backward()
+    state.optimizer.step()
+    state.step += 1
+    return {kind: loss.detach() for kind, loss in by_head.items()}

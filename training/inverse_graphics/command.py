@@ -22,7 +22,7 @@ from training.inverse_graphics.object_sets import (
 )
 from training.inverse_graphics.run import Run, refuse_existing, run_inverse
 from training.inverse_graphics.train import InverseTraining
-from training.options import FILE, device_option, goes_on
+from training.options import FILE, can_resume, device_option
 
 FIT, NETWORK, WEIGHTS = InverseFit(), InverseGraphicsConfig(), Weights()
 AT_LEAST_1 = click.IntRange(1)
@@ -116,7 +116,7 @@ def inverse_graphics(
     out.parent.mkdir(parents=True, exist_ok=True)
     training = InverseTraining(config, sets, bank, device)
     run = Run(out, every, background_of(origin, asked), list(origin.licences))
-    measured = run_inverse(training, origin, run, goes_on(out, resume))
+    measured = run_inverse(training, origin, run, can_resume(out, resume))
     click.echo(
         f"wrote {out} and its card: silhouettes of {len(sets)} objects at IoU {measured:.3f}"
     )

@@ -252,7 +252,9 @@ def write_kept(
             file=real.names[i],
             pixels_sha256="",
             source=real.paths[i].name,
-            source_size=None if real.sizes[i] == (crop.width, crop.height) else real.sizes[i],
+            source_size=None
+            if real.sizes[i] == (crop.height, crop.width)
+            else real.sizes[i][::-1],  # written as (width, height)
             psnr_db=round(float(fit.psnr_db[i]), 3),
         )
         for i in kept

@@ -20,7 +20,7 @@ from nets.generator import Generator
 from training.errors import TrainingError
 from training.inversion.distances import STRUCTURE, Distance
 from training.inversion.optimise import colours_from_bytes, colours_from_ws
-from training.label_crop import AT_ONCE, LabelCrop
+from training.label_crop import SYNTHESIS_BATCH, LabelCrop
 from training.resume import (
     StateFile,
     adam_with_moments,
@@ -98,7 +98,7 @@ def fit_encoder(
     """
     state = new_state(generator, crop, config)
     if unfinished is not None:
-        unfinished.take_up(state.load)
+        unfinished.resume(state.load)
     samples = sampled_ws(generator, config, state.chances)
     with tqdm(total=config.steps, initial=state.step, desc="encoder", unit="step") as progress:
         while state.step < config.steps:
@@ -113,7 +113,7 @@ def fit_encoder(
                 progress.set_postfix_str(f"loss {loss.item():.4f}", refresh=False)
             state.step += 1
             progress.update()
-            if unfinished is not None and state.step % unfinished.every == 0:
+            if unfinished is not None and state.step % unfinished.save_every == 0:
                 write_state(unfinished.path, state.tensors(), unfinished.recipe)
     return state.encoder.eval().requires_grad_(False)
 
@@ -233,7 +233,7 @@ def ws_from_images(
 ) -> Tensor:
     """The encoder's last w+, [n, num_ws, w_dim], on the CPU."""
     found = []
-    for colours in colours_from_bytes(images).to(encoder.w_avg.device).split(AT_ONCE):
+    for colours in colours_from_bytes(images).to(encoder.w_avg.device).split(SYNTHESIS_BATCH):
         *_, ws = encoder_steps(encoder, generator, colours, crop)
         found.append(ws.cpu())
     return torch.cat(found)

@@ -1,1 +1,1 @@
-"""Label files that people make, each format -> arrays at the crop's size, by image stem."""
+"""Label files made by people -> arrays at the crop's size, by image stem; one module a format."""

@@ -1,8 +1,8 @@
-"""An image set and its labels, whatever files they are in -> arrays by image.
+"""An image set and its label files -> label arrays, one row per labelled image.
 
-Labels lie in the set's folder: masks/ (PNG), labelme/ or masks.json (COCO) with classes.toml,
-keypoints.json (COCO), depth/; or wherever the user says. A label belongs to the image whose name
-it has.
+Label files lie in the set's folder: masks/ (PNG), labelme/ or masks.json (COCO) with classes.toml,
+keypoints.json (COCO), depth/; or at paths that the user gives. A label and its image have the same
+stem.
 """
 
 from dataclasses import dataclass, replace
@@ -16,24 +16,23 @@ from training.errors import LabelError
 from training.images.image_set import ImageSet
 from training.label_crop import LabelCrop
 from training.labels.coco import (
-    Keypoints,
-    classes_of_coco,
+    CocoKeypoints,
+    classes_from_coco,
     keypoints_from_coco,
     masks_from_coco,
     read_coco,
 )
-from training.labels.depth import depth_unit, depths_from_folder
-from training.labels.labelme import classes_of_labelme, masks_from_labelme, read_labelme
+from training.labels.depth import depth_file_of_folder, depths_from_folder
+from training.labels.labelme import classes_from_labelme, masks_from_labelme, read_labelme
 from training.labels.png import masks_from_png
-from training.labels.scaling import Extents, Label, extents_by_stem
+from training.labels.scaling import Label, LabelSizes, sizes_by_stem
 
-MASKS = ("masks", "masks.json", "labelme")
-UNLABELLED = 255  # mask value where nobody says another
+DEFAULT_IGNORE_ID = 255  # mask value of unlabelled pixels, unless classes.toml gives another
 
 
 @dataclass(frozen=True)
 class LabelPaths:
-    """Where the labels are; None: none of this kind."""
+    """Paths of label files; None: no labels of this kind."""
 
     classes: Path | None = None  # classes.toml
     masks: Path | None = None  # a folder of PNG or LabelMe files, or a COCO file
@@ -43,26 +42,26 @@ class LabelPaths:
 
 @dataclass(frozen=True)
 class LabelledSet:
-    """Labels of n images and the latents that make the images again."""
+    """Labels of n images and the latents that generate the images."""
 
     crop: LabelCrop
     stems: tuple[str, ...]
     ws: NDArray[np.float32]  # [n, num_ws, w_dim]
     classes: Classes | None = None
     masks: NDArray[np.uint8] | None = None  # [n, H, W], class ids
-    ignore_id: int = UNLABELLED  # mask value of pixels that nobody labelled
-    keypoints: NDArray[np.float32] | None = None  # [n, K, 3]: x, y in pixels (centres at +0.5),
-    # visible 0 or 1; NaN where nobody looked
+    ignore_id: int = DEFAULT_IGNORE_ID  # mask value of unlabelled pixels
+    keypoints: NDArray[np.float32] | None = None  # [n, K, 3]: x, y in pixels (centers at +0.5),
+    # visible 0 or 1; NaN for images without keypoint labels
     keypoint_names: tuple[str, ...] = ()
-    skeleton: tuple[tuple[int, int], ...] = ()  # positions in keypoint_names
-    depth: NDArray[np.float32] | None = None  # [n, H, W]; NaN where not known
+    skeleton: tuple[tuple[int, int], ...] = ()  # pairs of positions in keypoint_names
+    depth: NDArray[np.float32] | None = None  # [n, H, W]; NaN where unknown
     depth_unit: str = ""
 
     def __len__(self) -> int:
         return len(self.ws)
 
     def rows(self, chosen: NDArray[np.int64]) -> "LabelledSet":
-        """Some images, in this order."""
+        """The chosen images, in this order."""
         return replace(
             self,
             stems=tuple(self.stems[i] for i in chosen),
@@ -74,13 +73,16 @@ class LabelledSet:
 
 
 def label_paths(folder: Path, given: LabelPaths) -> LabelPaths:
-    """What the user gave, and else what lies in the folder. Raises LabelError."""
+    """Paths given by the user, and for the other kinds what lies in the folder.
+
+    Raises LabelError when the folder has masks in several formats.
+    """
     masks = [
         path for name in ("masks", "masks.json", "labelme") if (path := folder / name).exists()
     ]
     if given.masks is None and len(masks) > 1:
         raise LabelError(
-            f"{folder} has {' and '.join(path.name for path in masks)}; say which with --masks"
+            f"{folder} has {' and '.join(path.name for path in masks)}; choose one with --masks"
         )
     return LabelPaths(
         classes=given.classes or _existing(folder / "classes.toml"),
@@ -91,21 +93,21 @@ def label_paths(folder: Path, given: LabelPaths) -> LabelPaths:
 
 
 def labelled_set(images: ImageSet, given: LabelPaths | None = None) -> LabelledSet:
-    """Reads and checks the labels; images without any are left out.
+    """Reads and checks the labels; images without labels are left out.
 
-    Raises LabelError naming the file and what is wrong with it.
+    Raises LabelError naming the file and its fault.
     """
     paths = label_paths(images.folder, given or LabelPaths())
-    extents = extents_by_stem(images)
-    classes, ignore_id, masks = None, UNLABELLED, None
+    sizes = sizes_by_stem(images)
+    classes, ignore_id, masks = None, DEFAULT_IGNORE_ID, None
     keypoints, unit, depth = None, "", None
     if paths.masks is not None:
-        classes, ignore_id, masks = _masks(paths.masks, paths.classes, extents)
+        classes, ignore_id, masks = _masks(paths.masks, paths.classes, sizes)
     if paths.keypoints is not None:
-        keypoints = keypoints_from_coco(paths.keypoints, read_coco(paths.keypoints), extents)
+        keypoints = keypoints_from_coco(paths.keypoints, read_coco(paths.keypoints), sizes)
     if paths.depth is not None:
-        units = depth_unit(paths.depth)
-        unit, depth = units.unit, depths_from_folder(paths.depth, extents, units)
+        depth_file = depth_file_of_folder(paths.depth)
+        unit, depth = depth_file.unit, depths_from_folder(paths.depth, sizes, depth_file)
     labelled = {
         *(masks or {}),
         *(keypoints.points if keypoints is not None else {}),
@@ -133,33 +135,33 @@ def labelled_set(images: ImageSet, given: LabelPaths | None = None) -> LabelledS
 
 
 def _masks(
-    path: Path, classes_path: Path | None, extents: dict[str, Extents]
+    path: Path, classes_path: Path | None, sizes: dict[str, LabelSizes]
 ) -> tuple[Classes, int, dict[str, NDArray[np.uint8]]]:
     classes = None if classes_path is None else classes_from_file(classes_path)
     if path.is_dir() and any(file.suffix == ".json" for file in path.iterdir()):
-        labelme = read_labelme(path, extents)
-        classes = classes or classes_of_labelme(labelme)
+        labelme = read_labelme(path, sizes)
+        classes = classes or classes_from_labelme(labelme)
         ignore_id = _ignore_id(classes)
-        return classes, ignore_id, masks_from_labelme(labelme, extents, classes, ignore_id)
+        return classes, ignore_id, masks_from_labelme(labelme, sizes, classes, ignore_id)
     if not path.is_dir() and path.suffix == ".json":
         coco = read_coco(path)
-        classes = classes or classes_of_coco(coco)
+        classes = classes or classes_from_coco(coco)
         ignore_id = _ignore_id(classes)
-        return classes, ignore_id, masks_from_coco(path, coco, extents, classes, ignore_id)
+        return classes, ignore_id, masks_from_coco(path, coco, sizes, classes, ignore_id)
     if classes is None:
         raise LabelError(
             f"{path} holds class ids without names; write classes.toml with a [[classes]] table of "
             "name and color for each id"
         )
-    return classes, _ignore_id(classes), masks_from_png(path, extents, classes)
+    return classes, _ignore_id(classes), masks_from_png(path, sizes, classes)
 
 
 def _ignore_id(classes: Classes) -> int:
     if classes.ignore_id is not None:
         return classes.ignore_id
-    if len(classes.cards) > UNLABELLED:
-        raise LabelError("256 classes leave no mask value for pixels that are not labelled")
-    return UNLABELLED
+    if len(classes.cards) > DEFAULT_IGNORE_ID:
+        raise LabelError("256 classes leave no mask value for unlabelled pixels; use at most 255")
+    return DEFAULT_IGNORE_ID
 
 
 def _stacked(
@@ -169,7 +171,7 @@ def _stacked(
     return np.stack([labels.get(stem, nothing) for stem in stems])
 
 
-def _stacked_points(keypoints: Keypoints, stems: tuple[str, ...]) -> NDArray[np.float32]:
+def _stacked_points(keypoints: CocoKeypoints, stems: tuple[str, ...]) -> NDArray[np.float32]:
     nothing = np.full((len(keypoints.names), 3), np.nan, np.float32)
     return np.stack([keypoints.points.get(stem, nothing) for stem in stems])
 

@@ -1,4 +1,4 @@
-"""Masks as LabelMe's JSON files, one for each image; later shapes cover earlier ones."""
+"""Masks from LabelMe JSON files, one per image; later shapes cover earlier ones."""
 
 import base64
 import io
@@ -11,66 +11,66 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from checkpoints import Classes, classes_from_names
-from training.errors import LabelError
-from training.labels.polygons import circle, filled, painted
-from training.labels.scaling import Extents, files_by_stem
+from training.errors import IMAGE_DECODE_ERRORS, LabelError
+from training.labels.polygons import mask_from_parts, mask_from_polygons, polygon_from_circle
+from training.labels.scaling import LabelSizes, files_by_stem
 
-BACKGROUND, IGNORE = "_background_", "__ignore__"  # LabelMe's own names
+BACKGROUND, IGNORE = "_background_", "__ignore__"  # labels with a meaning in LabelMe
 
 
-class Shape(msgspec.Struct, frozen=True):
-    """One drawn outline."""
+class LabelMeShape(msgspec.Struct, frozen=True):
+    """One drawn shape."""
 
     label: str
-    points: list[tuple[float, float]]
+    points: list[tuple[float, float]]  # (x, y) in pixels; their meaning depends on shape_type
     shape_type: str = "polygon"
-    mask: str | None = None  # of shape_type mask: a PNG in base64 at the points' rectangle
+    mask: str | None = None  # shape_type "mask": a PNG in base64, placed at the first point
 
 
 class LabelMeFile(msgspec.Struct, frozen=True, rename="camel"):
-    """The fields that are read; LabelMe writes more."""
+    """One JSON file; fields that are not read are left out."""
 
-    shapes: list[Shape]
+    shapes: list[LabelMeShape]
     image_height: int
     image_width: int
 
 
-Files = Mapping[str, tuple[Path, LabelMeFile]]  # by stem
+LabelMeFiles = Mapping[str, tuple[Path, LabelMeFile]]  # by stem
 
 
-def read_labelme(folder: Path, extents: Mapping[str, Extents]) -> Files:
-    """<stem>.json of every labelled image. Raises LabelError."""
-    files = files_by_stem(folder, (".json",), extents)
+def read_labelme(folder: Path, sizes: Mapping[str, LabelSizes]) -> LabelMeFiles:
+    """Reads STEM.json of each labelled image. Raises LabelError."""
+    files = files_by_stem(folder, (".json",), sizes)
     return {stem: (path, _read(path)) for stem, path in files.items()}
 
 
-def classes_of_labelme(files: Files) -> Classes:
-    """The background and every label that is used, by alphabet."""
+def classes_from_labelme(files: LabelMeFiles) -> Classes:
+    """Class 0 "background", then the labels in use, in alphabetical order."""
     used = {shape.label for _, file in files.values() for shape in file.shapes}
     names = sorted(used - {BACKGROUND, IGNORE})
     return classes_from_names(["background", *names])
 
 
 def masks_from_labelme(
-    files: Files,
-    extents: Mapping[str, Extents],
+    files: LabelMeFiles,
+    sizes: Mapping[str, LabelSizes],
     classes: Classes,
     ignore_id: int,
 ) -> dict[str, NDArray[np.uint8]]:
-    """uint8 [H, W] by stem. Raises LabelError."""
+    """Class ids uint8 [H, W] by stem. Raises LabelError."""
     ids = {card.name: i for i, card in enumerate(classes.cards)}
     ids |= {BACKGROUND: 0, IGNORE: ignore_id}
     masks = {}
     for stem, (path, file) in files.items():
-        size = (file.image_width, file.image_height)
-        extents[stem].scale(path, *size)
+        size = (file.image_height, file.image_width)
+        sizes[stem].scale(path, size)  # checked even when there is no shape
         parts = []
         for shape in file.shapes:
             if shape.label not in ids:
                 known = ", ".join(card.name for card in classes.cards)
                 raise LabelError(f"{path} has the label {shape.label!r}; the classes are {known}")
-            parts.append((ids[shape.label], _region(path, shape, size, extents[stem])))
-        masks[stem] = painted(parts, extents[stem])
+            parts.append((ids[shape.label], _region_of_shape(path, shape, size, sizes[stem])))
+        masks[stem] = mask_from_parts(parts, sizes[stem])
     return masks
 
 
@@ -83,7 +83,9 @@ def _read(path: Path) -> LabelMeFile:
         raise LabelError(f"{path} is no LabelMe file: {' '.join(str(error).split())}") from error
 
 
-def _region(path: Path, shape: Shape, size: tuple[int, int], extents: Extents) -> NDArray[np.bool_]:
+def _region_of_shape(
+    path: Path, shape: LabelMeShape, size: tuple[int, int], sizes: LabelSizes
+) -> NDArray[np.bool_]:
     kind, points = shape.shape_type, shape.points
     if kind in ("rectangle", "circle", "mask") and len(points) != 2:
         raise LabelError(f"{path} has a {kind} of {len(points)} points; it needs 2")
@@ -93,32 +95,28 @@ def _region(path: Path, shape: Shape, size: tuple[int, int], extents: Extents) -
         (x0, y0), (x1, y1) = points
         outline = [x0, y0, x1, y0, x1, y1, x0, y1]
     elif kind == "circle":
-        outline = circle(points[0], points[1])
+        outline = polygon_from_circle(points[0], points[1])
     elif kind == "mask":
-        return extents.resized(path, _pasted(path, shape, size))
+        return sizes.resized(path, _region_of_mask(path, shape, size))
     else:
         raise LabelError(
-            f"{path} has a shape of type {kind!r}; masks are made of polygon, rectangle, circle "
-            "and mask"
+            f"{path} has a shape of type {kind!r}; masks are read from the types polygon, "
+            "rectangle, circle and mask"
         )
-    return filled(path, [outline], size, extents)
+    return mask_from_polygons(path, [outline], size, sizes)
 
 
-def _pasted(path: Path, shape: Shape, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """A mask shape at its place, bool [h, w] of the label's size."""
+def _region_of_mask(path: Path, shape: LabelMeShape, size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Region of a shape of type mask, bool [height, width] of the label's size."""
     try:
         with Image.open(io.BytesIO(base64.b64decode(shape.mask or "", validate=True))) as image:
             part = np.array(image.convert("L")) > 0
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        Image.DecompressionBombError,
-    ) as error:
+    except IMAGE_DECODE_ERRORS as error:
         raise LabelError(f"{path} has a mask that is no PNG in base64: {error}") from error
     left, top = (round(value) for value in shape.points[0])
-    whole = np.zeros((size[1], size[0]), bool)
-    if not (0 <= left <= size[0] - part.shape[1] and 0 <= top <= size[1] - part.shape[0]):
+    bottom, right = top + part.shape[0], left + part.shape[1]
+    if min(top, left) < 0 or bottom > size[0] or right > size[1]:
         raise LabelError(f"{path} has a mask that reaches past the image")
-    whole[top : top + part.shape[0], left : left + part.shape[1]] = part
-    return whole
+    region = np.zeros(size, bool)
+    region[top:bottom, left:right] = part
+    return region

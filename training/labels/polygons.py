@@ -1,7 +1,11 @@
-"""Polygons, circles and COCO's run lengths -> masks.
+"""Polygons, circles and COCO run lengths -> masks.
 
-Coordinates count from the corner of the first pixel; pycocotools fills the polygons. Run lengths
-alternate between outside and inside, down the columns.
+Coordinates are pixels from the top left corner of the first pixel. pycocotools rasterizes polygons.
+Run lengths alternate between outside and inside, column by column: the 3x2 mask
+
+    0 1
+    0 1      is [3, 2, 1]: three outside, two inside, one outside.
+    0 0
 """
 
 from collections.abc import Sequence
@@ -12,51 +16,59 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from training.errors import LabelError
-from training.labels.scaling import Extents
+from training.labels.scaling import LabelSizes
 
-LARGEST = 1e6  # of a coordinate, in pixels
+MAX_COORDINATE = 1e6  # pixels
 
 
-def filled(
-    path: Path, polygons: Sequence[Sequence[float]], size: tuple[int, int], extents: Extents
+def mask_from_polygons(
+    path: Path, polygons: Sequence[Sequence[float]], size: tuple[int, int], sizes: LabelSizes
 ) -> NDArray[np.bool_]:
-    """Polygons x0, y0, x1, y1 ... at a label's (width, height) -> bool [H, W] at the crop's."""
-    scale = np.array(extents.scale(path, *size))
+    """Union of polygons [x0, y0, x1, y1, ...], drawn at the label's (height, width) -> bool [H, W]
+    at the crop's. Raises LabelError."""
+    scale = np.array(sizes.scale(path, size))
     scaled = []
     for polygon in polygons:
         points = np.array(polygon, dtype=np.float64)
         if points.size < 6 or points.size % 2:
             raise LabelError(f"{path} has an outline of {points.size} numbers; it needs 3 points")
-        if not np.abs(points).max() <= LARGEST:
-            raise LabelError(f"{path} has an outline with coordinates past {LARGEST:.0f}")
+        if not np.abs(points).max() <= MAX_COORDINATE:
+            raise LabelError(f"{path} has an outline with coordinates past {MAX_COORDINATE:.0f}")
         scaled.append((points.reshape(-1, 2) * scale).ravel().tolist())
-    mask = np.zeros((extents.height, extents.width), bool)
-    for run_lengths in coco_mask.frPyObjects(scaled, extents.height, extents.width):
+    mask = np.zeros((sizes.height, sizes.width), bool)
+    for run_lengths in coco_mask.frPyObjects(scaled, sizes.height, sizes.width):
         counts = counts_from_text(run_lengths["counts"].decode())
-        mask |= mask_from_counts(path, counts, (extents.width, extents.height))
+        mask |= mask_from_counts(path, counts, (sizes.height, sizes.width))
     return mask
 
 
-def circle(centre: Sequence[float], edge: Sequence[float], corners: int = 64) -> list[float]:
-    """A circle by its centre and a point on it, as a polygon."""
-    radius = np.hypot(edge[0] - centre[0], edge[1] - centre[1])
+def polygon_from_circle(
+    center: Sequence[float], edge: Sequence[float], corners: int = 64
+) -> list[float]:
+    """Polygon [x0, y0, x1, y1, ...] of the circle around `center` through the point `edge`."""
+    radius = np.hypot(edge[0] - center[0], edge[1] - center[1])
     angle = np.arange(corners) * 2 * np.pi / corners
-    points = np.stack([centre[0] + radius * np.cos(angle), centre[1] + radius * np.sin(angle)], 1)
+    points = np.stack([center[0] + radius * np.cos(angle), center[1] + radius * np.sin(angle)], 1)
     return [float(value) for value in points.ravel()]
 
 
-def painted(parts: Sequence[tuple[int, NDArray[np.bool_]]], extents: Extents) -> NDArray[np.uint8]:
-    """Parts by class id, each over those before it, on background 0 -> uint8 [H, W]."""
-    mask = np.zeros((extents.height, extents.width), np.uint8)
-    for class_id, where in parts:
-        mask[where] = class_id
+def mask_from_parts(
+    parts: Sequence[tuple[int, NDArray[np.bool_]]], sizes: LabelSizes
+) -> NDArray[np.uint8]:
+    """Paints (class id, region) pairs in order, later over earlier, on background 0 -> uint8 [H, W]
+    at the crop's size."""
+    mask = np.zeros((sizes.height, sizes.width), np.uint8)
+    for class_id, region in parts:
+        mask[region] = class_id
     return mask
 
 
 def counts_from_text(text: str) -> list[int]:
-    """Compressed run lengths: five bits a character, from the third on differences.
+    """Decodes COCO's compressed run lengths.
 
-    Read here and not by pycocotools, whose C code trusts the text.
+    Each character is 48 plus six bits: five bits of a number, low bits first, and a bit (32) that
+    is set if more follow. From the fourth number on, each is the difference to the one two before.
+    Decoded here because the C code of pycocotools does not check the text.
     """
     counts: list[int] = []
     value, shift = 0, 0
@@ -66,7 +78,7 @@ def counts_from_text(text: str) -> list[int]:
         shift += 5
         if bits & 32:
             continue
-        if bits & 16:
+        if bits & 16:  # sign
             value -= 1 << shift
         counts.append(value + (counts[-2] if len(counts) > 2 else 0))
         value, shift = 0, 0
@@ -74,8 +86,8 @@ def counts_from_text(text: str) -> list[int]:
 
 
 def mask_from_counts(path: Path, counts: list[int], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Runs of a mask of (width, height) -> bool [height, width]. Raises LabelError."""
-    width, height = size
+    """Run lengths of a mask of (height, width) -> bool [height, width]. Raises LabelError."""
+    height, width = size
     if min(counts, default=-1) < 0 or sum(counts) != height * width:
         raise LabelError(f"{path} has run lengths that do not add up to {width}x{height}")
     inside = np.arange(len(counts)) % 2 == 1

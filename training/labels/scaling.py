@@ -1,4 +1,4 @@
-"""Labels may be drawn at the crop's size or at that of the photograph it was made from."""
+"""Sizes that label files may have: that of the crop, or of the photograph it was made from."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,49 +15,56 @@ Label = TypeVar("Label", bound=np.generic)
 
 
 @dataclass(frozen=True)
-class Extents:
-    """Sizes that labels of one image may have."""
+class LabelSizes:
+    """Label sizes that one image accepts; labels of either are resized to the crop."""
 
-    width: int  # of the crop, in which labels are trained on
-    height: int
-    source: tuple[int, int] | None  # width and height of the photograph, where it differs
+    height: int  # pixels of the crop
+    width: int
+    photo: tuple[int, int] | None  # (height, width) of the photograph; None: as the crop
 
-    def scale(self, path: Path, width: int, height: int) -> tuple[float, float]:
-        """Factors of x and y from a label's size to the crop's. Raises LabelError."""
-        if (width, height) not in {(self.width, self.height), self.source}:
-            also = "" if self.source is None else f" or {self.source[0]}x{self.source[1]}"
+    def scale(self, path: Path, size: tuple[int, int]) -> tuple[float, float]:
+        """Factors of x and y from a label's (height, width) to the crop's.
+
+        Raises LabelError, naming the file, when the image does not accept that size.
+        """
+        height, width = size
+        if size not in {(self.height, self.width), self.photo}:
+            also = "" if self.photo is None else f" or {self.photo[1]}x{self.photo[0]}"
             raise LabelError(
                 f"{path} is {width}x{height} pixels; its image is {self.width}x{self.height}{also}"
             )
         return self.width / width, self.height / height
 
     def resized(self, path: Path, label: NDArray[Label]) -> NDArray[Label]:
-        """[h, w] -> [height, width], the value at the place nearest to each pixel's centre."""
-        self.scale(path, label.shape[1], label.shape[0])
-        return label[nearest(label.shape[0], self.height)][:, nearest(label.shape[1], self.width)]
+        """Nearest-neighbor resize of a label [h, w] to the crop. Raises LabelError as `scale`."""
+        h, w = label.shape
+        self.scale(path, (h, w))
+        return label[_nearest(h, self.height)][:, _nearest(w, self.width)]
 
 
-def nearest(old: int, new: int) -> NDArray[np.int64]:
-    """Old index under the centre of each new pixel."""
+def _nearest(old: int, new: int) -> NDArray[np.int64]:
+    """Index of the old pixel under the center of each new pixel, [new]."""
     return ((np.arange(new) + 0.5) * old / new).astype(np.int64)
 
 
-def extents_by_stem(images: ImageSet) -> dict[str, Extents]:
-    """What every image allows."""
+def sizes_by_stem(images: ImageSet) -> dict[str, LabelSizes]:
+    """Label sizes that each image accepts, by its stem."""
     crop = images.crop
     return {
-        stem: Extents(crop.width, crop.height, entry.source_size)
+        stem: LabelSizes(
+            crop.height, crop.width, None if entry.source_size is None else entry.source_size[::-1]
+        )
         for stem, entry in zip(images.stems, images.index.images, strict=True)
     }
 
 
 def files_by_stem(
-    folder: Path, suffixes: tuple[str, ...], extents: Mapping[str, Extents]
+    folder: Path, suffixes: tuple[str, ...], sizes: Mapping[str, LabelSizes]
 ) -> dict[str, Path]:
-    """The folder's files of these suffixes that belong to an image of the set.
+    """Files of a folder with one of the suffixes and the stem of an image of the set.
 
-    Others are left alone: a dataset has more labels than the set has images. Raises LabelError
-    when there are none, or two for one image.
+    Other files are ignored: a data set may have labels of more images. Raises LabelError when no
+    image has a label, or one image has two.
     """
     try:
         files = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes)
@@ -65,13 +72,13 @@ def files_by_stem(
         raise LabelError(f"{folder} cannot be read ({error.strerror})") from error
     found: dict[str, Path] = {}
     for path in files:
-        if path.stem not in extents:
+        if path.stem not in sizes:
             continue
         if path.stem in found:
             raise LabelError(f"{path} and {found[path.stem].name} are both labels of {path.stem}")
         found[path.stem] = path
     if not found:
-        some = ", ".join(sorted(extents)[:2])
+        some = ", ".join(sorted(sizes)[:2])
         raise LabelError(
             f"{folder} has no {' or '.join(suffixes)} named like an image of the set ({some} ...)"
         )

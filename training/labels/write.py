@@ -1,4 +1,4 @@
-"""Labels that a program knows -> the files that people would have made."""
+"""Label arrays -> files in the formats that people label in; used by programs that know labels."""
 
 import json
 from pathlib import Path
@@ -11,14 +11,16 @@ from training.labels.labelled_set import LabelledSet
 
 
 def write_labels(folder: Path, labels: LabelledSet) -> None:
-    """Writes masks/, classes.toml, keypoints.json and depth/, as far as the set has them."""
+    """Writes masks/, classes.toml, keypoints.json and depth/ for the kinds of labels present."""
     if labels.masks is not None and labels.classes is not None:
         (folder / "masks").mkdir(parents=True, exist_ok=True)
         for stem, mask in zip(labels.stems, labels.masks, strict=True):
             Image.fromarray(mask).save(folder / "masks" / f"{stem}.png")
         write_classes(folder / "classes.toml", labels.classes)
     if labels.keypoints is not None:
-        write_text(folder / "keypoints.json", json.dumps(_coco(labels), indent=1) + "\n")
+        write_text(
+            folder / "keypoints.json", json.dumps(_coco_from_labels(labels), indent=1) + "\n"
+        )
     if labels.depth is not None:
         (folder / "depth").mkdir(parents=True, exist_ok=True)
         write_text(folder / "depth" / "depth.toml", f"unit = {json.dumps(labels.depth_unit)}\n")
@@ -26,9 +28,9 @@ def write_labels(folder: Path, labels: LabelledSet) -> None:
             np.save(folder / "depth" / f"{stem}.npy", depth)
 
 
-def _coco(labels: LabelledSet) -> dict[str, object]:
-    """One annotation per image that has one. COCO's pixel centres are whole numbers."""
-    assert labels.keypoints is not None  # the caller asked
+def _coco_from_labels(labels: LabelledSet) -> dict[str, object]:
+    """One annotation per image with keypoints; COCO puts pixel centers at whole numbers."""
+    assert labels.keypoints is not None  # the caller checks
     annotated = [i for i, points in enumerate(labels.keypoints) if not np.isnan(points).any()]
     size = {"height": labels.crop.height, "width": labels.crop.width}
     return {

@@ -9,7 +9,7 @@ import torch
 from nets.refiner import RefinerConfig
 from training.errors import RefinerError
 from training.images.sources import Pool, images_from_folder, pool_from_source
-from training.options import device_option, goes_on
+from training.options import can_resume, device_option
 from training.refiner.config import Feature, Reduction, RefinerFit, Regulariser
 from training.refiner.run import Run, run_refiner, words_from_geometry
 
@@ -110,14 +110,14 @@ def refiner(
         out, every, max_shift, min_structure, min_agreement, segmenter_steps,
         list(licences) or list(made.licences), device,
     )  # fmt: skip
-    found = run_refiner(config, made, wanted, run, goes_on(out, resume))
+    found = run_refiner(config, made, wanted, run, can_resume(out, resume))
     click.echo(f"wrote {out} and its card: {words_from_geometry(found)}")
 
 
 def refuse_misfits(source: Pool, real: Pool, config: RefinerFit) -> None:
     """Raises RefinerError for images of two sizes, and for a recipe that they cannot train."""
     if source.size != real.size:
-        (a, b), (c, d) = source.size, real.size
+        (b, a), (d, c) = source.size, real.size
         raise RefinerError(
             f"the source's images are {a}x{b} pixels, the real ones {c}x{d}; --fit scales and "
             "cuts the real ones to the source's size"
