@@ -11,7 +11,7 @@ import torch
 from nets.inverse_graphics import InverseGraphicsConfig
 from nets.textured import Cameras
 from training.errors import TrainingError
-from training.inverse_graphics.config import InverseFit, Weights
+from training.inverse_graphics.config import InverseGraphicsTrainConfig, LossWeights
 from training.inverse_graphics.downloaded_sets import sets_from_source
 from training.inverse_graphics.object_sets import (
     OBJECTS,
@@ -20,11 +20,15 @@ from training.inverse_graphics.object_sets import (
     background_of,
     cameras_of_bank,
 )
-from training.inverse_graphics.run import Run, refuse_existing, run_inverse
-from training.inverse_graphics.train import InverseTraining
+from training.inverse_graphics.run import (
+    InverseGraphicsRunOptions,
+    refuse_existing,
+    run_inverse_graphics,
+)
+from training.inverse_graphics.train import InverseGraphicsTraining
 from training.options import FILE, device_option, goes_on
 
-FIT, NETWORK, WEIGHTS = InverseFit(), InverseGraphicsConfig(), Weights()
+FIT, NETWORK, WEIGHTS = InverseGraphicsTrainConfig(), InverseGraphicsConfig(), LossWeights()
 AT_LEAST_1 = click.IntRange(1)
 POSITIVE = click.FloatRange(0, min_open=True)
 NOT_NEGATIVE = click.FloatRange(0)
@@ -102,7 +106,9 @@ def inverse_graphics(
 ) -> None:
     """Trains a network that turns one image into a textured mesh."""
     refuse_existing(out, resume)
-    weights = Weights(**{f.name: told.pop(f.name) for f in fields(Weights) if f.name in told})
+    weights = LossWeights(
+        **{f.name: told.pop(f.name) for f in fields(LossWeights) if f.name in told}
+    )
     try:
         network = InverseGraphicsConfig(extent, hidden, texture, radius or 1.0, tell_camera)
     except ValueError as error:
@@ -112,11 +118,11 @@ def inverse_graphics(
     bank = cameras_of_bank(origin, distance, focal)
     if radius is None:
         network = replace(network, radius=radius_of_sets(sets, bank))
-    config = InverseFit(network, weights, seed=seed, **told)
+    config = InverseGraphicsTrainConfig(network, weights, seed=seed, **told)
     out.parent.mkdir(parents=True, exist_ok=True)
-    training = InverseTraining(config, sets, bank, device)
-    run = Run(out, every, background_of(origin, asked), list(origin.licences))
-    measured = run_inverse(training, origin, run, goes_on(out, resume))
+    training = InverseGraphicsTraining(config, sets, bank, device)
+    run = InverseGraphicsRunOptions(out, every, background_of(origin, asked), list(origin.licences))
+    measured = run_inverse_graphics(training, origin, run, goes_on(out, resume))
     click.echo(
         f"wrote {out} and its card: silhouettes of {len(sets)} objects at IoU {measured:.3f}"
     )

@@ -12,7 +12,7 @@ from nets.textured import sphere_uv
 
 
 @dataclass(frozen=True)
-class Weights:
+class LossWeights:
     """Of the losses in their sum; the defaults are those of the table in the docs."""
 
     silhouette: float = 3.0  # 1 - intersection over union
@@ -25,11 +25,11 @@ class Weights:
 
 
 @dataclass(frozen=True)
-class InverseFit:
+class InverseGraphicsTrainConfig:
     """The recipe."""
 
     network: InverseGraphicsConfig = field(default_factory=InverseGraphicsConfig)
-    weights: Weights = field(default_factory=Weights)
+    weights: LossWeights = field(default_factory=LossWeights)
     steps: int = 2000
     batch: int = 8  # objects of a step; two views of each, where there are two
     resolution: int = 64  # of what is drawn and compared, pixels

@@ -21,8 +21,8 @@ from training.errors import TrainingError
 from training.inverse_graphics.object_sets import (
     AT_ONCE,
     ObjectSets,
-    Origin,
     SetsConfig,
+    SetsOrigin,
     evenly_apart,
     refuse_origin,
     sets_from_batches,
@@ -37,7 +37,7 @@ Views = dict[int, Entry]  # of an object, by code
 
 @dataclass(frozen=True)
 class DownloadOrigin:
-    """What wrote a data set; see Origin."""
+    """What wrote a data set; see SetsOrigin."""
 
     bundle_id: str
     licences: tuple[str, ...]
@@ -49,7 +49,7 @@ class DownloadOrigin:
     view_bank: tuple[Camera, ...]  # as far as the data set shows it
 
 
-def sets_from_source(source: str, config: SetsConfig) -> tuple[ObjectSets, Origin]:
+def sets_from_source(source: str, config: SetsConfig) -> tuple[ObjectSets, SetsOrigin]:
     """Of a folder or a service, and what made them. Raises TrainingError."""
     folder = Path(source)
     if folder.is_dir():
@@ -118,7 +118,7 @@ def bank_of_objects(objects: dict[int, Views], size: int) -> tuple[Camera, ...]:
     return tuple(bank[code].camera if code in bank else NOWHERE for code in range(size))
 
 
-def wanted_codes(objects: dict[int, Views], origin: Origin) -> NDArray[np.int64]:
+def wanted_codes(objects: dict[int, Views], origin: SetsOrigin) -> NDArray[np.int64]:
     """Those that a whole object has: without those whose azimuths are known to be unknown."""
     seen = np.unique([code for views in objects.values() for code in views])
     unseen = np.setdiff1d(np.arange(len(origin.view_bank)), seen)

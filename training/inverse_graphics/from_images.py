@@ -24,12 +24,12 @@ from training.inverse_graphics.downloaded_sets import sets_from_source
 from training.inverse_graphics.keypoints3d import Keypoints3D, keypoints_on_mesh
 from training.inverse_graphics.object_sets import (
     ObjectSets,
-    Origin,
     SetsConfig,
+    SetsOrigin,
     cameras_of_bank,
     on_square,
 )
-from training.inverse_graphics.pictures import Shape
+from training.inverse_graphics.pictures import ObjectShape
 from training.inverse_graphics.write import Subject
 
 AT_ONCE = 16
@@ -37,7 +37,7 @@ MASK_MODES = {"1", "L", "P"}
 
 
 @dataclass(frozen=True)
-class Looks:
+class ViewAngles:
     """Where images are seen from, radians; None: as the network tells, or else from the front."""
 
     azimuth: float | None = None
@@ -47,7 +47,7 @@ class Looks:
 def subjects_from_folder(
     folder: Path,
     masks: Path | None,
-    looks: Looks,
+    looks: ViewAngles,
     network: InverseGraphics,
     card: InverseGraphicsCard,
     device: torch.device,
@@ -69,7 +69,7 @@ def subjects_from_folder(
                 Subject(
                     name=names[first + i],
                     source=paths[first + i].name,
-                    shape=Shape(found.points[i], found.lit_texture[i]),
+                    shape=ObjectShape(found.points[i], found.lit_texture[i]),
                     cameras=cameras,
                     camera_from=told_by,
                     silhouettes=None if silhouette is None else silhouette[None],
@@ -142,7 +142,9 @@ def _silhouette(path: Path, size: tuple[int, int], extent: int) -> Tensor:
     return on_square(grown, extent)[0, 0] > 127
 
 
-def _camera(found: Shapes, i: int, looks: Looks, card: InverseGraphicsCard) -> tuple[Cameras, str]:
+def _camera(
+    found: Shapes, i: int, looks: ViewAngles, card: InverseGraphicsCard
+) -> tuple[Cameras, str]:
     told_by = "front"
     azimuth = elevation = 0.0
     if found.directions is not None:
@@ -163,7 +165,7 @@ def subjects_from_source(
     card: InverseGraphicsCard,
     template: Template,
     device: torch.device,
-) -> tuple[list[Subject], Origin]:
+) -> tuple[list[Subject], SetsOrigin]:
     """One of each object, and what made them. Raises TrainingError."""
     sets, origin = sets_from_source(source, config)
     bank = cameras_of_bank(origin, card.distance, card.focal)
@@ -182,7 +184,7 @@ def subjects_of_sets(
     subjects = []
     for i, number in enumerate(sets.numbers or range(len(sets))):
         found = shapes_of_images(sets.images[i], network, device)
-        shape = Shape(found.points.mean(dim=0), found.lit_texture.mean(dim=0))
+        shape = ObjectShape(found.points.mean(dim=0), found.lit_texture.mean(dim=0))
         codes = sets.codes[i]
         shown = bank[codes]
         order = (shown.azimuth.cos() * shown.elevation.cos()).argsort(descending=True)

@@ -16,7 +16,7 @@ from torch import Tensor
 from nets.mesh import edges_of_faces, laplacian
 from nets.textured import Cameras
 from training.inverse_graphics.rays import (
-    Hits,
+    RayHits,
     Rays,
     hits_of_rays,
     places_near,
@@ -100,7 +100,7 @@ def posed(points: Tensor, faces: Tensor, anchors: Anchors, moved: Tensor) -> Ten
     return points + shift.to(points.dtype)
 
 
-def _middle_of_hits(hits: Hits, confidence: Tensor, noise: float) -> tuple[Tensor, Tensor]:
+def _middle_of_hits(hits: RayHits, confidence: Tensor, noise: float) -> tuple[Tensor, Tensor]:
     """Weighted geometric medians [K, 3] (Weiszfeld), and whether there was any hit [K]."""
     weight = confidence * hits.there  # [V, K]
     now = weight

@@ -28,7 +28,7 @@ ABSURD = 1e6  # radii; float32 overflows in squares of squares from 1e9 on
 
 
 @dataclass(frozen=True)
-class Limits:
+class MeshLimits:
     """Past which a mesh is flagged; lengths in radii of the sphere it was bent from."""
 
     inverted: float = 0.05  # share of faces that point inwards or have no area
@@ -39,7 +39,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Checks:
+class MeshChecks:
     """Of one mesh; lengths in object units. Without finite vertices there are no measures."""
 
     finite: bool  # and within reason
@@ -52,13 +52,15 @@ class Checks:
     flags: tuple[str, ...]  # in words; empty: nothing is wrong
 
 
-def checks_of_mesh(points: Tensor, template: Template, radius: float, limits: Limits) -> Checks:
+def checks_of_mesh(
+    points: Tensor, template: Template, radius: float, limits: MeshLimits
+) -> MeshChecks:
     """Of points [V, 3] on the template's faces."""
     finite = ((points / radius).abs() <= ABSURD).all(dim=1)  # NaN is not
     if not finite.all():
         some = int((~finite).sum())
         flag = f"{some} of {len(points)} vertices are not finite, or over {ABSURD:g} radii away"
-        return Checks(False, None, None, None, None, None, None, (flag,))
+        return MeshChecks(False, None, None, None, None, None, None, (flag,))
     radii = points.double() / radius  # the measures below have absolute limits
     inverted = float(turned_inside_out(radii[None], template.faces)[0])
     edges = (radii[template.edges[:, 0]] - radii[template.edges[:, 1]]).norm(dim=1)
@@ -83,7 +85,7 @@ def checks_of_mesh(points: Tensor, template: Template, radius: float, limits: Li
         (side < limits.smallest, f"its longest side is {side:.3g} radii; it collapsed"),
         (reach > limits.reach, f"it reaches {reach:.3g} radii from the origin"),
     ]
-    return Checks(
+    return MeshChecks(
         finite=True,
         inverted=inverted,
         longest_edge=longest * radius,

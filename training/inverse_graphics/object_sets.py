@@ -34,7 +34,7 @@ class SetsConfig:
     seed: int = 0  # of a service's stream, and of which views are taken
 
 
-class Origin(Protocol):
+class SetsOrigin(Protocol):
     """What sets come from: a served model, or one that wrote a data set."""
 
     @property
@@ -123,7 +123,7 @@ def refuse_model(model: Model, config: SetsConfig) -> None:
         raise ValueError(f"--views is {config.views}; its bank has {usable} with an azimuth")
 
 
-def refuse_origin(origin: Origin, config: SetsConfig) -> None:
+def refuse_origin(origin: SetsOrigin, config: SetsConfig) -> None:
     """Raises ValueError where silhouettes or cameras are missing, wherever sets come from."""
     if not len(usable_codes(origin)):
         raise ValueError(
@@ -142,13 +142,13 @@ def refuse_origin(origin: Origin, config: SetsConfig) -> None:
             raise ValueError(f"--background {name} is none of its classes: {', '.join(names)}")
 
 
-def usable_codes(origin: Origin) -> NDArray[np.int64]:
+def usable_codes(origin: SetsOrigin) -> NDArray[np.int64]:
     """Codes of the bank whose azimuths are known."""
     azimuths = np.array([camera.azimuth_deg for camera in origin.view_bank])
     return np.flatnonzero(~np.isnan(azimuths))
 
 
-def cameras_of_bank(origin: Origin, distance: float, focal: float) -> Cameras:
+def cameras_of_bank(origin: SetsOrigin, distance: float, focal: float) -> Cameras:
     """The bank's cameras by code, with this distance and focal length where they are not known;
     NaN where no azimuth is known, 0 for an unknown elevation."""
     azimuth, elevation, away, focals = torch.tensor(origin.view_bank).float().unbind(dim=1)
@@ -160,13 +160,13 @@ def cameras_of_bank(origin: Origin, distance: float, focal: float) -> Cameras:
     )
 
 
-def background_of(origin: Origin, config: SetsConfig) -> tuple[str, ...]:
+def background_of(origin: SetsOrigin, config: SetsConfig) -> tuple[str, ...]:
     """Names of the classes that are not the object."""
     return config.background or (origin.classes[0].name,)
 
 
 def sets_from_batches(
-    batches: Sequence[Batch], codes: NDArray[np.int64], origin: Origin, config: SetsConfig
+    batches: Sequence[Batch], codes: NDArray[np.int64], origin: SetsOrigin, config: SetsConfig
 ) -> ObjectSets:
     """Samples in the order of codes [O, V] -> sets of the config's extent."""
     background = [c.id for c in origin.classes if c.name in background_of(origin, config)]

@@ -19,14 +19,14 @@ FILLED = 0.95  # of a tile, by the sphere that holds the object
 
 
 @dataclass(frozen=True)
-class Shape:
+class ObjectShape:
     """One object, float32."""
 
     points: Tensor  # [642, 3], object frame and units
     texture: Tensor  # [3, T, 2T] in [0, 1]
 
 
-def seen_shape(shape: Shape, template: Template, cameras: Cameras, resolution: int) -> Seen:
+def seen_shape(shape: ObjectShape, template: Template, cameras: Cameras, resolution: int) -> Seen:
     """A shape as each of the cameras sees it."""
     count = len(cameras)
     return seen_from(
@@ -47,7 +47,7 @@ def there_of_seen(seen: Seen) -> NDArray[np.uint8]:
     return there
 
 
-def colours_of_seen(seen: Seen) -> NDArray[np.uint8]:
+def colors_of_seen(seen: Seen) -> NDArray[np.uint8]:
     """[N, R, R, 3], on paper."""
     return _on_paper(seen, seen.colour.permute(0, 2, 3, 1).numpy())
 
@@ -61,7 +61,7 @@ def normals_of_seen(seen: Seen, on_paper: bool = False) -> NDArray[np.uint8]:
     return there_of_seen(seen)[..., None] // 255 * _bytes(scaled)
 
 
-def turntable(shape: Shape, template: Template, distance: float) -> Image.Image:
+def turntable(shape: ObjectShape, template: Template, distance: float) -> Image.Image:
     """Eight azimuths across, from the front towards the object's left; colour, normals and depth
     (near is bright) below one another. The whole object is in it, whatever the images showed."""
     angles = [i * 2 * math.pi / AZIMUTHS for i in range(AZIMUTHS)]
@@ -77,7 +77,7 @@ def turntable(shape: Shape, template: Template, distance: float) -> Image.Image:
     depth = torch.where(seen.face >= 0, seen.depth, distance)
     grey = 0.55 + 0.4 * (distance - depth) / (depth - distance).abs().max().clamp(min=1e-6)
     rows = [
-        colours_of_seen(seen),
+        colors_of_seen(seen),
         normals_of_seen(seen, on_paper=True),
         _on_paper(seen, grey[..., None].expand(-1, -1, -1, 3).numpy()),
     ]

@@ -41,7 +41,7 @@ class Rays:
 
 
 @dataclass(frozen=True)
-class Hits:
+class RayHits:
     """Where rays first meet a mesh."""
 
     xyz: Tensor  # [V, K, 3], 0 where they do not
@@ -61,7 +61,7 @@ def rays_from_keypoints(cameras: Cameras, keypoints: Tensor) -> Rays:
     return Rays(start[:, None], direction / direction.norm(dim=2, keepdim=True))
 
 
-def hits_of_rays(rays: Rays, points: Tensor, faces: Tensor) -> Hits:
+def hits_of_rays(rays: Rays, points: Tensor, faces: Tensor) -> RayHits:
     """First hits on the mesh of points [P, 3] (Moeller and Trumbore, 1997)."""
     way = rays.direction.flatten(0, 1)
     start = rays.origin.expand_as(rays.direction).flatten(0, 1)
@@ -72,7 +72,7 @@ def hits_of_rays(rays: Rays, points: Tensor, faces: Tensor) -> Hits:
     ]
     xyz, there = (torch.cat(parts) for parts in zip(*found, strict=True))
     shape = rays.direction.shape[:2]
-    return Hits(xyz.unflatten(0, shape), there.unflatten(0, shape))
+    return RayHits(xyz.unflatten(0, shape), there.unflatten(0, shape))
 
 
 def _first_hits(start: Tensor, way: Tensor, corners: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,8 +15,8 @@ from tqdm import tqdm
 from checkpoints import InverseGraphicsCard, write_inverse_graphics
 from nets.textured import Seen, seen_from
 from training.errors import TrainingError
-from training.inverse_graphics.object_sets import Origin
-from training.inverse_graphics.train import InverseTraining
+from training.inverse_graphics.object_sets import SetsOrigin
+from training.inverse_graphics.train import InverseGraphicsTraining
 from training.resume import (
     Recipe,
     copy_tensors,
@@ -32,7 +32,7 @@ AT_ONCE = 16
 
 
 @dataclass(frozen=True)
-class Run:
+class InverseGraphicsRunOptions:
     """What the command was told beside the recipe."""
 
     out: Path  # .safetensors
@@ -41,10 +41,15 @@ class Run:
     licences: list[str]
 
 
-def run_inverse(training: InverseTraining, origin: Origin, run: Run, resume: bool) -> float:
+def run_inverse_graphics(
+    training: InverseGraphicsTraining,
+    origin: SetsOrigin,
+    run: InverseGraphicsRunOptions,
+    resume: bool,
+) -> float:
     """Trains to the end and writes; the mean IoU with the silhouettes. Raises TrainingError."""
     if resume:
-        go_on(training, state_path(run.out))
+        resume_training(training, state_path(run.out))
     steps = training.config.steps
     with tqdm(total=steps, initial=training.step, desc="inverse graphics", unit="step") as bar:
         while training.step < steps:
@@ -63,7 +68,7 @@ def run_inverse(training: InverseTraining, origin: Origin, run: Run, resume: boo
 
 
 @torch.no_grad()
-def silhouettes_met(training: InverseTraining) -> float:
+def silhouettes_met(training: InverseGraphicsTraining) -> float:
     """Mean intersection over union of silhouettes: every object's shape, from its first view, as
     each of its views sees it."""
     sets, template, total = training.sets, training.template, 0.0
@@ -84,7 +89,10 @@ def silhouettes_met(training: InverseTraining) -> float:
 
 
 def card_of(
-    training: InverseTraining, origin: Origin, run: Run, measured: float
+    training: InverseGraphicsTraining,
+    origin: SetsOrigin,
+    run: InverseGraphicsRunOptions,
+    measured: float,
 ) -> InverseGraphicsCard:
     """What the weights do not say."""
     config, bank, sets = training.config, training.bank, training.sets
@@ -129,7 +137,7 @@ SETS = ("images", "silhouettes", "codes")
 BY = "of objects (--source, --objects, --views, --background)"
 
 
-def recipe_of(training: InverseTraining) -> Recipe:
+def recipe_of(training: InverseGraphicsTraining) -> Recipe:
     """All that decides the weights. The learning rate falls over all steps, so their number is of
     it. The sets first: the radius in the network's configuration is theirs."""
     return {
@@ -139,7 +147,7 @@ def recipe_of(training: InverseTraining) -> Recipe:
     }
 
 
-def tensors_of(training: InverseTraining) -> dict[str, Tensor]:
+def tensors_of(training: InverseGraphicsTraining) -> dict[str, Tensor]:
     """All that changes from step to step; what is in it may not be changed."""
     return {
         "step": torch.tensor(training.step),
@@ -147,7 +155,7 @@ def tensors_of(training: InverseTraining) -> dict[str, Tensor]:
     }
 
 
-def go_on(training: InverseTraining, path: Path) -> None:
+def resume_training(training: InverseGraphicsTraining, path: Path) -> None:
     """Raises WeightsError, and TrainingError naming what this command has otherwise."""
 
     def load(tensors: dict[str, Tensor]) -> None:
@@ -162,7 +170,7 @@ SHOWN, EXTENT = 10, 128  # columns, and pixels of each
 
 
 @torch.no_grad()
-def sheet_of_training(training: InverseTraining) -> Image.Image:
+def sheet_of_training(training: InverseGraphicsTraining) -> Image.Image:
     """By rows: an image; its shape from the same camera, with its texture, and its normals; the
     shape from another camera of the object, and the image that belongs there."""
     sets, template = training.sets, training.template

@@ -10,14 +10,18 @@ import torch
 from checkpoints import inverse_graphics_from_file, sha256_of_file
 from training.errors import TrainingError
 from training.inverse_graphics.config import template
-from training.inverse_graphics.from_images import Looks, subjects_from_folder, subjects_from_source
+from training.inverse_graphics.from_images import (
+    ViewAngles,
+    subjects_from_folder,
+    subjects_from_source,
+)
 from training.inverse_graphics.keypoint_files import Places, pose_from_file
-from training.inverse_graphics.mesh_files import Limits
+from training.inverse_graphics.mesh_files import MeshLimits
 from training.inverse_graphics.object_sets import SetsConfig
 from training.inverse_graphics.write import (
-    Entry,
     ShapesConfig,
     Subject,
+    SubjectReport,
     refuse_existing_report,
     write_shapes,
 )
@@ -63,7 +67,7 @@ ANGLE = click.FloatRange(-360, 360)
 @click.option(
     "--max-inverted",
     type=click.FloatRange(0, 1),
-    default=Limits.inverted,
+    default=MeshLimits.inverted,
     help="Share of faces that may be inverted or collapsed.",
 )
 @click.option("--keep-flagged", is_flag=True, help="Write the files of degenerate meshes too.")
@@ -110,7 +114,7 @@ def shapes(
     if images is not None:
         if images.resolve() == out.resolve():
             raise TrainingError(f"--out {out} is the folder of --images; name another one")
-        looks = Looks(*(None if a is None else math.radians(a) for a in (azimuth, elevation)))
+        looks = ViewAngles(*(None if a is None else math.radians(a) for a in (azimuth, elevation)))
         subjects = subjects_from_folder(images, masks, looks, network, card, device)
     if source is not None:
         first = objects if stored else objects or OBJECTS
@@ -132,11 +136,11 @@ def shapes(
         "resolution": resolution,
         "keep_flagged": keep_flagged,
     }
-    written = ShapesConfig(resolution, Limits(inverted=max_inverted), keep_flagged, places)
+    written = ShapesConfig(resolution, MeshLimits(inverted=max_inverted), keep_flagged, places)
     _tell(write_shapes(out, subjects, card, mesh, written, made), out)
 
 
-def _tell(entries: Sequence[Entry], out: Path) -> None:
+def _tell(entries: Sequence[SubjectReport], out: Path) -> None:
     for entry in entries:
         for flag in entry.flags:
             click.echo(f"flagged: {entry.name}: {flag}")

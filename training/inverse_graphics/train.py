@@ -17,7 +17,7 @@ from nets.inverse_graphics import InverseGraphics
 from nets.mesh import flatness, laplacian
 from nets.textured import Cameras, Seen, seen_from
 from training.errors import TrainingError
-from training.inverse_graphics.config import InverseFit, Template, template
+from training.inverse_graphics.config import InverseGraphicsTrainConfig, Template, template
 from training.inverse_graphics.object_sets import ObjectSets
 from training.resume import adam_with_moments
 
@@ -29,7 +29,7 @@ def silhouette_loss(coverage: Tensor, silhouette: Tensor) -> Tensor:
     return (1 - both / either.clamp(min=1e-6)).mean()
 
 
-def colour_loss(seen: Seen, images: Tensor, silhouette: Tensor) -> Tensor:
+def color_loss(seen: Seen, images: Tensor, silhouette: Tensor) -> Tensor:
     """Mean absolute difference where object and mesh are: images [N, 3, R, R] in [0, 1]."""
     there = silhouette * (seen.face >= 0)
     apart = (seen.colour - images).abs().mean(dim=1)
@@ -61,11 +61,15 @@ LOOKED_AT = 256  # objects, before training
 BETAS = (0.9, 0.99)  # Adam's
 
 
-class InverseTraining:
+class InverseGraphicsTraining:
     """Takes one step after the other. Random draws are functions of the step."""
 
     def __init__(
-        self, config: InverseFit, sets: ObjectSets, bank: Cameras, device: torch.device
+        self,
+        config: InverseGraphicsTrainConfig,
+        sets: ObjectSets,
+        bank: Cameras,
+        device: torch.device,
     ) -> None:
         self.config, self.sets, self.device = config, sets, device
         self.bank = Cameras(*(angle.to(device) for angle in vars(bank).values()))
@@ -127,7 +131,7 @@ class InverseTraining:
         radii = found.points / config.network.radius
         losses = {
             "silhouette": silhouette_loss(seen.coverage, silhouettes[other]),
-            "colour": colour_loss(seen, images[other], silhouettes[other]),
+            "colour": color_loss(seen, images[other], silhouettes[other]),
             **shape_losses(radii, self.template),
         }
         if count > 1:

@@ -26,8 +26,8 @@ from training.inverse_graphics.keypoint_files import keypoint_nodes, keypoints_t
 from training.inverse_graphics.keypoints3d import Keypoints3D, posed
 from training.inverse_graphics.mesh_files import (
     UNITS,
-    Checks,
-    Limits,
+    MeshChecks,
+    MeshLimits,
     checks_of_mesh,
     flags_of_texture,
     textured_mesh,
@@ -35,7 +35,7 @@ from training.inverse_graphics.mesh_files import (
     write_obj,
 )
 from training.inverse_graphics.pictures import (
-    Shape,
+    ObjectShape,
     depth_of_seen,
     normals_of_seen,
     seen_shape,
@@ -52,7 +52,7 @@ class Subject:
 
     name: str  # of its files
     source: str  # what it was made from
-    shape: Shape
+    shape: ObjectShape
     cameras: Cameras  # of its images; its pictures are made with the first one
     camera_from: str  # who says so
     silhouettes: Tensor | None  # bool [cameras, E, E]
@@ -64,13 +64,13 @@ class ShapesConfig:
     """What is written of a subject."""
 
     resolution: int = 256  # of depth and normals, pixels
-    limits: Limits = field(default_factory=Limits)
+    limits: MeshLimits = field(default_factory=MeshLimits)
     keep_flagged: bool = False
     pose: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)  # keypoint -> xyz
 
 
 @dataclass(frozen=True)
-class Entry:
+class SubjectReport:
     """What the report says of a subject."""
 
     name: str
@@ -78,7 +78,7 @@ class Entry:
     flags: tuple[str, ...]
     camera: dict[str, float | str]  # of the pictures
     silhouette_iou: float | None  # mean over its images' silhouettes; None: none are known
-    checks: Checks
+    checks: MeshChecks
     files: tuple[str, ...]  # none of a flagged one
 
 
@@ -89,7 +89,7 @@ def write_shapes(
     template: Template,
     config: ShapesConfig,
     made: Mapping[str, object],
-) -> list[Entry]:
+) -> list[SubjectReport]:
     """Writes every subject, and the report. Raises TrainingError where a report is already."""
     refuse_existing_report(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -116,7 +116,7 @@ def refuse_existing_report(out: Path) -> None:
 
 def write_subject(
     out: Path, subject: Subject, card: InverseGraphicsCard, template: Template, config: ShapesConfig
-) -> Entry:
+) -> SubjectReport:
     """The files of one subject, unless it is flagged; what there is to say of it."""
     shape = subject.shape
     checks = checks_of_mesh(shape.points, template, card.radius, config.limits)
@@ -130,7 +130,7 @@ def write_subject(
             path, words = _posed_file(out, subject, subject.keypoints, card, template, config)
             files += [path] if path else []
             flags += words
-    return Entry(
+    return SubjectReport(
         name=subject.name,
         source=subject.source,
         flags=tuple(flags),
@@ -146,7 +146,7 @@ def silhouette_iou(subject: Subject, template: Template) -> float | None:
     given = subject.silhouettes
     if given is None:
         return None
-    plain = Shape(subject.shape.points, torch.zeros(3, 2, 4))
+    plain = ObjectShape(subject.shape.points, torch.zeros(3, 2, 4))
     drawn = seen_shape(plain, template, subject.cameras, given.shape[2]).face >= 0
     common, either = (drawn & given).sum(dim=(1, 2)), (drawn | given).sum(dim=(1, 2))
     return float((common / either.clamp(min=1)).mean())

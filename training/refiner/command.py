@@ -10,11 +10,11 @@ from nets.refiner import RefinerConfig
 from training.errors import RefinerError
 from training.images.sources import Pool, images_from_folder, pool_from_source
 from training.options import device_option, goes_on
-from training.refiner.config import Feature, Reduction, RefinerFit, Regulariser
-from training.refiner.run import Run, run_refiner, words_from_geometry
+from training.refiner.config import Feature, Reduction, RefinerTrainConfig, Regulariser
+from training.refiner.run import RefinerRunOptions, run_refiner, text_from_drift
 
 MIN_EXTENT = 24  # pixels, what the check of the geometry needs
-FIT, KEPT, NETWORK = RefinerFit(), Regulariser(), RefinerConfig()
+FIT, KEPT, NETWORK = RefinerTrainConfig(), Regulariser(), RefinerConfig()
 AT_LEAST_0, AT_LEAST_1 = click.IntRange(0), click.IntRange(1)
 POSITIVE = click.FloatRange(0, min_open=True)
 UNIT, SHARE = click.FloatRange(-1, 1), click.FloatRange(0, 1, max_open=True)
@@ -93,7 +93,7 @@ def refiner(
     **recipe: int | float,
 ) -> None:
     """Trains a refiner, which makes synthetic images look like real ones."""
-    config = RefinerFit(
+    config = RefinerTrainConfig(
         network=RefinerConfig(width=width, blocks=blocks, grain=grain),
         regulariser=Regulariser(strength, reduction, feature),
         **recipe,  # type: ignore[arg-type]  # click has checked each by its own option
@@ -106,15 +106,15 @@ def refiner(
     made = pool_from_source(source, images, config.seed, device)
     wanted = Pool(images_from_folder(real, images, made.size if scale else None))
     refuse_misfits(made, wanted, config)
-    run = Run(
+    run = RefinerRunOptions(
         out, every, max_shift, min_structure, min_agreement, segmenter_steps,
         list(licences) or list(made.licences), device,
     )  # fmt: skip
     found = run_refiner(config, made, wanted, run, goes_on(out, resume))
-    click.echo(f"wrote {out} and its card: {words_from_geometry(found)}")
+    click.echo(f"wrote {out} and its card: {text_from_drift(found)}")
 
 
-def refuse_misfits(source: Pool, real: Pool, config: RefinerFit) -> None:
+def refuse_misfits(source: Pool, real: Pool, config: RefinerTrainConfig) -> None:
     """Raises RefinerError for images of two sizes, and for a recipe that they cannot train."""
     if source.size != real.size:
         (a, b), (c, d) = source.size, real.size

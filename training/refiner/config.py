@@ -19,7 +19,7 @@ class Regulariser:
 
 
 @dataclass(frozen=True)
-class RefinerFit:
+class RefinerTrainConfig:
     """The recipe: three phases, one after the other. The defaults are those that were measured."""
 
     network: RefinerConfig = field(default_factory=RefinerConfig)

@@ -19,7 +19,7 @@ ASKED = 0.25  # share of all tiles, those with the clearest corners
 
 
 @dataclass(frozen=True)
-class Geometry:
+class Drift:
     """How well refined images lie on their originals."""
 
     shift_px: float  # mean length of the tiles' shifts, of those that are found; inf: none is
@@ -27,7 +27,7 @@ class Geometry:
     agreement: float | None = None  # mIoU between a segmenter's views of both; None: no segmenter
 
 
-def geometry_of(original: Tensor, refined: Tensor) -> Geometry:
+def drift_between(original: Tensor, refined: Tensor) -> Drift:
     """Compares uint8 [n, C, H, W] with uint8 [n, C, H, W]; H and W are at least 24."""
     before, after = (_smoothed(images) for images in (original, refined))
     chosen = _cornered(before)
@@ -40,7 +40,7 @@ def geometry_of(original: Tensor, refined: Tensor) -> Geometry:
     )  # [tiles, dy, dx]
     found = maps.flatten(1).amax(dim=1) >= FOUND
     lengths = _shifts(maps).norm(dim=1)[found]
-    return Geometry(
+    return Drift(
         shift_px=lengths.mean().item() if len(lengths) else math.inf,
         structure=maps[:, RADIUS, RADIUS].mean().item(),
     )

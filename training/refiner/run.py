@@ -20,8 +20,8 @@ from checkpoints import (
 from nets.segmenter import Segmenter
 from training.errors import RefinerError
 from training.images.sources import Pool
-from training.refiner.config import RefinerFit
-from training.refiner.drift import Geometry, geometry_of
+from training.refiner.config import RefinerTrainConfig
+from training.refiner.drift import Drift, drift_between
 from training.refiner.segmenter import agreement_of, fit_segmenter
 from training.refiner.train import RefinerTraining, refined_bytes
 from training.resume import Recipe, digest, load_state, state_path, write_state
@@ -31,7 +31,7 @@ CHECKED, SHOWN = 64, 8  # images at every stop
 
 
 @dataclass(frozen=True)
-class Run:
+class RefinerRunOptions:
     """What the command was told beside the recipe."""
 
     out: Path  # .safetensors
@@ -44,12 +44,14 @@ class Run:
     device: torch.device | None = None  # of the networks; None: the CPU
 
 
-def run_refiner(config: RefinerFit, source: Pool, real: Pool, run: Run, resume: bool) -> Geometry:
+def run_refiner(
+    config: RefinerTrainConfig, source: Pool, real: Pool, run: RefinerRunOptions, resume: bool
+) -> Drift:
     """Trains to the end; raises RefinerError when a loss or the geometry goes out of bounds."""
     training = RefinerTraining(config, source.images, real.images, run.device)
     recipe = recipe_of(config, source, real)
     if resume:
-        go_on(training, state_path(run.out), recipe)
+        resume_training(training, state_path(run.out), recipe)
     segmenter = segmenter_of_source(source, config, run)
     state, found = training.state, None
     with tqdm(total=config.total, initial=state.step, desc="refiner", unit="step") as bar:
@@ -61,11 +63,13 @@ def run_refiner(config: RefinerFit, source: Pool, real: Pool, run: Run, resume: 
                 found = check_and_write(training, source, real, run, segmenter)
                 write_state(state_path(run.out), training.state.tensors(), recipe)
                 sheet = sheet_path(run.out, state.step).name
-                bar.write(f"step {state.step}: {words_from_geometry(found)}; {sheet}")
+                bar.write(f"step {state.step}: {text_from_drift(found)}; {sheet}")
     return found or measured(training, source, segmenter)[1]
 
 
-def segmenter_of_source(source: Pool, config: RefinerFit, run: Run) -> Segmenter | None:
+def segmenter_of_source(
+    source: Pool, config: RefinerTrainConfig, run: RefinerRunOptions
+) -> Segmenter | None:
     """What sees shapes in images, trained on the source's masks; None where there are none."""
     if source.masks is None or run.segmenter_steps == 0:
         return None
@@ -73,37 +77,41 @@ def segmenter_of_source(source: Pool, config: RefinerFit, run: Run) -> Segmenter
 
 
 def check_and_write(
-    training: RefinerTraining, source: Pool, real: Pool, run: Run, segmenter: Segmenter | None
-) -> Geometry:
+    training: RefinerTraining,
+    source: Pool,
+    real: Pool,
+    run: RefinerRunOptions,
+    segmenter: Segmenter | None,
+) -> Drift:
     """Measures and draws; when all is well, the weights are written. Raises RefinerError."""
     state = training.state
     refined, found = measured(training, source, segmenter)
     rows = [source.images[:SHOWN], refined[:SHOWN], real.images[:SHOWN]]
     sheet_from_rows(rows).save(sheet_path(run.out, state.step))
-    refuse_moved(found, run, state.step)
+    refuse_drift(found, run, state.step)
     write_refiner(run.out, state.average, card_of(training, source, real, run, found))
     return found
 
 
 def measured(
     training: RefinerTraining, source: Pool, segmenter: Segmenter | None
-) -> tuple[Tensor, Geometry]:
+) -> tuple[Tensor, Drift]:
     """The first images, refined, uint8 [n, C, H, W], and how they lie on their originals."""
     images = source.images[:CHECKED]
     refined = refined_bytes(training.state.average, images, training.config.seed)
-    found = geometry_of(images, refined)
+    found = drift_between(images, refined)
     if segmenter is not None:
         found = replace(found, agreement=agreement_of(segmenter, images, refined))
     return refined, found
 
 
-def words_from_geometry(found: Geometry) -> str:
+def text_from_drift(found: Drift) -> str:
     """For people."""
     words = f"moved {found.shift_px:.2f} px, structure {found.structure:.3f}"
     return words if found.agreement is None else f"{words}, agreement {found.agreement:.3f}"
 
 
-def refuse_moved(found: Geometry, run: Run, step: int) -> None:
+def refuse_drift(found: Drift, run: RefinerRunOptions, step: int) -> None:
     """Raises RefinerError when a bound is passed; a NaN passes every bound."""
     figures = [
         ("shift_px", found.shift_px, run.max_shift_px, found.shift_px <= run.max_shift_px),
@@ -121,7 +129,7 @@ def refuse_moved(found: Geometry, run: Run, step: int) -> None:
 
 
 def card_of(
-    training: RefinerTraining, source: Pool, real: Pool, run: Run, found: Geometry
+    training: RefinerTraining, source: Pool, real: Pool, run: RefinerRunOptions, found: Drift
 ) -> RefinerCard:
     """What the weights do not say."""
     config = training.config
@@ -156,14 +164,14 @@ def sheet_path(out: Path, step: int) -> Path:
     return out.with_name(f"{out.stem}-{step:06d}.png")
 
 
-def recipe_of(config: RefinerFit, source: Pool, real: Pool) -> Recipe:
+def recipe_of(config: RefinerTrainConfig, source: Pool, real: Pool) -> Recipe:
     """All that decides the weights but the number of steps."""
     told = asdict(config)
     told.pop("steps")
     return {**told, "source images": digest(source.images), "real images": digest(real.images)}
 
 
-def go_on(training: RefinerTraining, path: Path, recipe: Recipe) -> None:
+def resume_training(training: RefinerTraining, path: Path, recipe: Recipe) -> None:
     """Raises WeightsError, and TrainingError naming what this command has otherwise."""
     load_state(path, recipe, training.state.load, "leave --resume out")
     if training.state.step > training.config.total:

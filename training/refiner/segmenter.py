@@ -22,7 +22,7 @@ def fit_segmenter(
 ) -> Segmenter:
     """Trains on uint8 [n, 3, H, W] and class ids uint8 [n, H, W], which are on the CPU;
     deterministic for a seed."""
-    chances = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     labelled = torch.cat([images, masks[:, None]], dim=1)
     extent = extent_of_crops(images, CROP)
     with torch.random.fork_rng(devices=[]):
@@ -31,10 +31,10 @@ def fit_segmenter(
     adam = torch.optim.Adam(network.parameters(), LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
     for _ in trange(steps, desc="segmenter", unit="step"):
-        pieces = random_crops(labelled, BATCH, extent, chances).to(device)
-        if torch.rand((), generator=chances) < 0.5:
+        pieces = random_crops(labelled, BATCH, extent, rng).to(device)
+        if torch.rand((), generator=rng) < 0.5:
             pieces = pieces.flip(3)
-        looks = with_random_looks(pieces[:, :3].float() / 255, chances) * 2 - 1
+        looks = with_random_looks(pieces[:, :3].float() / 255, rng) * 2 - 1
         loss = F.cross_entropy(network(looks), pieces[:, 3].long())
         adam.zero_grad()
         loss.backward()
@@ -43,21 +43,21 @@ def fit_segmenter(
     return network.eval().requires_grad_(False)
 
 
-def with_random_looks(images: Tensor, chances: torch.Generator) -> Tensor:
+def with_random_looks(images: Tensor, rng: torch.Generator) -> Tensor:
     """[n, 3, H, W] in [0, 1] -> the same scenes in other light, colours, texture and focus."""
     n, _, height, width = images.shape
 
     def uniform(channels: int, low: float, high: float) -> Tensor:
-        drawn = torch.rand(n, channels, 1, 1, generator=chances).to(images.device)
+        drawn = torch.rand(n, channels, 1, 1, generator=rng).to(images.device)
         return low + (high - low) * drawn
 
     x = images ** uniform(1, 0.6, 1.6)
     x = x * uniform(3, 0.5, 1.2) + uniform(3, -0.1, 0.1)
-    coarse = torch.randn(n, 1, height, width, generator=chances).to(images.device)
+    coarse = torch.randn(n, 1, height, width, generator=rng).to(images.device)
     x = x * (1 + uniform(1, 0, 0.2) * 3 * F.avg_pool2d(coarse, 3, 1, padding=1))
     blurred = F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, 1)
     x = x.lerp(blurred, uniform(1, 0, 1))
-    noise = torch.randn(x.shape, generator=chances).to(images.device)
+    noise = torch.randn(x.shape, generator=rng).to(images.device)
     return (x + uniform(1, 0, 0.1) * noise).clamp(0, 1)
 
 

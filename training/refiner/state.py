@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from nets.refiner import PatchCritic, Refiner
-from training.refiner.config import RefinerFit
+from training.refiner.config import RefinerTrainConfig
 from training.resume import adam_with_moments, copy_tensors, tensors_of_trained
 
 
-class History:
+class ReplayBuffer:
     """A pool of at most `capacity` images; when it is full, new ones replace random old ones."""
 
     def __init__(
@@ -23,15 +23,15 @@ class History:
         self.images = torch.zeros(capacity, *shape, dtype=torch.float16, device=device)
         self.filled = 0
 
-    def draw(self, count: int, chances: torch.Generator) -> Tensor:
+    def draw(self, count: int, rng: torch.Generator) -> Tensor:
         """float32 [m, C, H, W], different ones; m is less than `count` until so many are in."""
-        chosen = torch.randperm(self.filled, generator=chances)[:count]
+        chosen = torch.randperm(self.filled, generator=rng)[:count]
         return self.images[chosen].float()
 
-    def push(self, images: Tensor, chances: torch.Generator) -> None:
+    def push(self, images: Tensor, rng: torch.Generator) -> None:
         """Takes [n, C, H, W] in, n at most the capacity."""
         free = torch.arange(self.filled, min(self.filled + len(images), len(self.images)))
-        taken = torch.randperm(self.filled, generator=chances)[: len(images) - len(free)]
+        taken = torch.randperm(self.filled, generator=rng)[: len(images) - len(free)]
         self.images[torch.cat([free, taken])] = images.detach().to(torch.float16)
         self.filled += len(free)
 
@@ -43,9 +43,12 @@ class RefinerState:
     """The training at a step; `tensors` and `load` are its file."""
 
     def __init__(
-        self, config: RefinerFit, shape: tuple[int, int, int], device: torch.device | None = None
+        self,
+        config: RefinerTrainConfig,
+        shape: tuple[int, int, int],
+        device: torch.device | None = None,
     ) -> None:
-        self.chances = torch.Generator().manual_seed(config.seed)
+        self.rng = torch.Generator().manual_seed(config.seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             refiner = Refiner(config.network)
@@ -57,14 +60,14 @@ class RefinerState:
             self.refiner.parameters(), config.learning_rate, BETAS
         )
         self.critic_adam = adam_with_moments(self.critic.parameters(), config.learning_rate, BETAS)
-        self.history = History(config.history, shape, device)
+        self.history = ReplayBuffer(config.history, shape, device)
         self.step = 0
 
     def tensors(self) -> dict[str, Tensor]:
         """The whole state by name; what is in it may not be changed."""
         found = {
             "step": torch.tensor(self.step),
-            "chances": self.chances.get_state(),
+            "chances": self.rng.get_state(),
             "history.images": self.history.images,
             "history.filled": torch.tensor(self.history.filled),
         }
@@ -85,7 +88,7 @@ class RefinerState:
         filled, step = int(own["history.filled"]), int(own["step"])
         if not 0 <= filled <= len(self.history.images) or step < 0:
             raise ValueError("its counters are out of range")
-        self.chances.set_state(own["chances"])
+        self.rng.set_state(own["chances"])
         self.step = step
         self.history.filled = filled
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from nets.refiner import Refiner, RefinerConfig
 from training.errors import RefinerError
 from training.label_crop import bytes_from_float, extent_of_crops, float_from_bytes, random_crops
-from training.refiner.config import Feature, RefinerFit, Regulariser
-from training.refiner.state import History, RefinerState
+from training.refiner.config import Feature, RefinerTrainConfig, Regulariser
+from training.refiner.state import RefinerState, ReplayBuffer
 
 
 def adversarial_loss(logits: Tensor, real: bool) -> Tensor:
@@ -41,32 +41,32 @@ def features(images: Tensor, feature: Feature) -> tuple[Tensor, ...]:
     return images.diff(dim=3), images.diff(dim=2)
 
 
-def grain_for(images: Tensor, config: RefinerConfig, chances: torch.Generator) -> Tensor | None:
+def grain_for(images: Tensor, config: RefinerConfig, rng: torch.Generator) -> Tensor | None:
     """Fresh noise for [N, C, H, W], where they are; None for a refiner that has none."""
     if config.grain == 0:
         return None
     n, _, height, width = images.shape
-    return torch.randn(n, config.grain, height, width, generator=chances).to(images.device)
+    return torch.randn(n, config.grain, height, width, generator=rng).to(images.device)
 
 
 @torch.no_grad()
 def refined_bytes(refiner: Refiner, images: Tensor, seed: int) -> Tensor:
     """uint8 [n, C, H, W] -> uint8 [n, C, H, W] with the grain of a seed; both on the CPU."""
     device = next(refiner.parameters()).device
-    chances = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     parts = []
     for part in images.split(16):
         x = float_from_bytes(part.to(device))
-        parts.append(bytes_from_float(refiner(x, grain_for(x, refiner.config, chances))).cpu())
+        parts.append(bytes_from_float(refiner(x, grain_for(x, refiner.config, rng))).cpu())
     return torch.cat(parts)
 
 
-def mixed_with_history(fresh: Tensor, history: History, chances: torch.Generator) -> Tensor:
+def mixed_with_replay(fresh: Tensor, history: ReplayBuffer, rng: torch.Generator) -> Tensor:
     """What the critic gets as refined, [n, C, H, W]: half of it from the history as soon as that
     holds so many, the rest fresh; the fresh ones it does not get go into the history."""
     half = len(fresh) // 2
-    past = history.draw(half, chances)
-    history.push(fresh[:half], chances)
+    past = history.draw(half, rng)
+    history.push(fresh[:half], rng)
     return torch.cat([fresh[len(past) :], past])
 
 
@@ -75,7 +75,11 @@ class RefinerTraining:
     The networks are on the device, the images stay on the CPU."""
 
     def __init__(
-        self, config: RefinerFit, source: Tensor, real: Tensor, device: torch.device | None = None
+        self,
+        config: RefinerTrainConfig,
+        source: Tensor,
+        real: Tensor,
+        device: torch.device | None = None,
     ) -> None:
         self.config, self.source, self.real, self.device = config, source, real, device
         self.extent = extent_of_crops(source, config.crop)
@@ -117,20 +121,20 @@ class RefinerTraining:
         original = self._drawn(self.source)
         with torch.no_grad():
             fresh = self.state.refiner(original, self._grain(original))
-        refined = mixed_with_history(fresh, self.state.history, self.state.chances)
+        refined = mixed_with_replay(fresh, self.state.history, self.state.rng)
         found = adversarial_loss(self.state.critic(self._drawn(self.real)), real=True)
         found = found + adversarial_loss(self.state.critic(refined), real=False)
         self._apply({"tell": found}, self.state.critic, self.state.critic_adam)
         return {"tell": found.item()}
 
     def _drawn(self, images: Tensor) -> Tensor:
-        pieces = random_crops(images, self.config.batch_size, self.extent, self.state.chances)
+        pieces = random_crops(images, self.config.batch_size, self.extent, self.state.rng)
         return float_from_bytes(pieces.to(self.device)).contiguous(
             memory_format=torch.channels_last
         )
 
     def _grain(self, images: Tensor) -> Tensor | None:
-        return grain_for(images, self.config.network, self.state.chances)
+        return grain_for(images, self.config.network, self.state.rng)
 
     def _apply(
         self, losses: dict[str, Tensor], module: nn.Module, adam: torch.optim.Optimizer
