@@ -14,9 +14,9 @@ from training.inverse_graphics.pictures import (
     ObjectShape,
     colors_of_seen,
     depth_of_seen,
+    mask_of_seen,
     normals_of_seen,
     seen_shape,
-    there_of_seen,
     turntable,
 )
 from training.inverse_graphics.rays import rays_from_keypoints
@@ -53,7 +53,7 @@ def test_an_ellipsoids_depth_is_its_equations() -> None:
 
 def test_what_is_beside_the_object_is_marked_and_finite() -> None:
     seen = seen_shape(RED, SPHERE, around(1), 32)
-    depth, there, normals = depth_of_seen(seen)[0], there_of_seen(seen)[0], normals_of_seen(seen)[0]
+    depth, there, normals = depth_of_seen(seen)[0], mask_of_seen(seen)[0], normals_of_seen(seen)[0]
     assert set(np.unique(there)) == {0, 255} and there[0, 0] == 0 and there[16, 16] == 255
     assert np.isfinite(depth).all() and ((depth > 0) == (there > 0)).all()
     assert (normals[there == 0] == 0).all() and (colors_of_seen(seen)[0][0, 0] == PAPER).all()

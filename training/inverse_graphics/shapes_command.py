@@ -15,7 +15,7 @@ from training.inverse_graphics.from_images import (
     subjects_from_folder,
     subjects_from_source,
 )
-from training.inverse_graphics.keypoint_files import Places, pose_from_file
+from training.inverse_graphics.keypoint_files import Positions, pose_from_file
 from training.inverse_graphics.mesh_files import MeshLimits
 from training.inverse_graphics.object_sets import SetsConfig
 from training.inverse_graphics.write import (
@@ -109,7 +109,7 @@ def shapes(
     network, card = inverse_graphics_from_file(network_path)
     network.to(device)
     mesh = template(torch.device("cpu"))
-    places: Places = pose_from_file(pose, card.keypoints) if pose else {}
+    places: Positions = pose_from_file(pose, card.keypoints) if pose else {}
     subjects: list[Subject] = []
     if images is not None:
         if images.resolve() == out.resolve():

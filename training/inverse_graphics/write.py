@@ -37,9 +37,9 @@ from training.inverse_graphics.mesh_files import (
 from training.inverse_graphics.pictures import (
     ObjectShape,
     depth_of_seen,
+    mask_of_seen,
     normals_of_seen,
     seen_shape,
-    there_of_seen,
     turntable,
 )
 
@@ -172,7 +172,7 @@ def _pictures(
     pictures = {
         "turntable": turntable(subject.shape, template, card.distance),
         "normals": Image.fromarray(normals_of_seen(seen)[0]),
-        "mask": Image.fromarray(there_of_seen(seen)[0]),
+        "mask": Image.fromarray(mask_of_seen(seen)[0]),
     }
     files = [out / f"{subject.name}.{kind}.png" for kind in pictures]
     for path, picture in zip(files, pictures.values(), strict=True):
