@@ -16,8 +16,8 @@ from training.inverse_graphics.config import InverseGraphicsTrainConfig, LossWei
 from training.inverse_graphics.object_sets import ObjectSets
 from training.inverse_graphics.run import (
     InverseGraphicsRunOptions,
+    mean_silhouette_iou,
     run_inverse_graphics,
-    silhouettes_met,
 )
 from training.inverse_graphics.train import InverseGraphicsTraining, directions_of, silhouette_loss
 from training.resume import state_path
@@ -52,14 +52,14 @@ LEARNS = replace(
 def trained() -> InverseGraphicsTraining:
     """On four ellipsoids, long enough to tell them apart."""
     learns = training(LEARNS)
-    assert silhouettes_met(learns) < 0.75
+    assert mean_silhouette_iou(learns) < 0.75
     while learns.step < LEARNS.steps:
         learns.advance()
     return learns
 
 
 def test_shapes_come_to_fit_silhouettes_and_geometry(trained: InverseGraphicsTraining) -> None:
-    met = silhouettes_met(trained)
+    met = mean_silhouette_iou(trained)
     assert met > 0.88, met  # one shape for all of them comes to 0.85
     with torch.no_grad():
         found = trained.network(trained.network_input(trained.sets.images[:, 1])).points
@@ -100,7 +100,7 @@ def test_coarse_cameras_are_turned_towards_the_true_ones(trained: InverseGraphic
     learns.network.requires_grad_(False)
     while learns.step < config.steps:
         learns.advance()
-    turned = learns.turns[:, 0].detach()
+    turned = learns.corrections[:, 0].detach()
     assert turned[2] < -0.07 and turned[[0, 1, 3]].abs().max() < 0.05
 
 

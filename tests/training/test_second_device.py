@@ -31,7 +31,7 @@ from training.interpreter.config import FitConfig
 from training.interpreter.train import fit_interpreter
 from training.inverse_graphics.config import InverseGraphicsTrainConfig
 from training.inverse_graphics.from_images import shapes_of_images
-from training.inverse_graphics.run import silhouettes_met
+from training.inverse_graphics.run import mean_silhouette_iou
 from training.inverse_graphics.train import InverseGraphicsTraining
 from training.inversion.optimise import InvertConfig, invert_images
 from training.inversion.train_encoder import EncoderTrainConfig, fit_encoder, ws_from_images
@@ -183,7 +183,7 @@ def test_shapes_are_learnt_and_made_where_the_network_is(device: torch.device) -
     sets = sets_of_ellipsoids(4)
     here, there = (InverseGraphicsTraining(INVERSE, sets, BANK, d) for d in (CPU, device))
     assert [there.advance() for _ in range(3)] == [here.advance() for _ in range(3)]
-    assert silhouettes_met(there) == silhouettes_met(here)
+    assert mean_silhouette_iou(there) == mean_silhouette_iou(here)
     points = [
         shapes_of_images(sets.images[:, 0], t.network, t.device).points for t in (here, there)
     ]

@@ -163,7 +163,7 @@ def test_objects_of_a_service_have_keypoints_and_can_be_posed(
     asked = ("--source", service, "--objects", 2, "--seed", 3, "--pose", pose, *SMALL)
     run = shapes("--network", network, "--out", out, *asked)
     assert run.exit_code == 0, run.output
-    assert "note: " in run.output and "learnt from another bundle" in run.output
+    assert "note: " in run.output and "was trained on another bundle" in run.output
     first, second = report_of(out)["objects"]
     assert (first["name"], second["name"]) == ("object_000000", "object_000001")
     assert first["camera"]["from"] == "view bank" and first["silhouette_iou"] > 0
