@@ -4,7 +4,7 @@ import torch
 
 from examples.demo.camera import Camera, photographed
 from examples.train_segmentation.samples import Draw, rendered
-from training.refiner.drift import geometry_of
+from training.refiner.drift import drift_between
 
 SCENES = Draw(seed=8, count=8)
 
@@ -20,7 +20,7 @@ def test_a_photograph_is_of_its_seed_and_its_place() -> None:
 def test_it_looks_otherwise_and_moves_nothing() -> None:
     images = rendered(SCENES).images
     seen = photographed(images, 3)
-    found = geometry_of(images, seen)
+    found = drift_between(images, seen)
     assert found.shift_px < 0.3 and found.structure > 0.85
     assert (images.float() - seen.float()).abs().mean() > 25
     warm = seen.float().mean(dim=(0, 2, 3)) / images.float().mean(dim=(0, 2, 3))

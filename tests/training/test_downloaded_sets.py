@@ -18,21 +18,23 @@ from tests.training.ellipsoids import ellipsoid, write_network
 from training.__main__ import main
 from training.errors import TrainingError
 from training.inverse_graphics.command import radius_of_sets
-from training.inverse_graphics.config import InverseFit
+from training.inverse_graphics.config import InverseGraphicsTrainConfig
 from training.inverse_graphics.downloaded_sets import sets_from_folder, sets_from_source
 from training.inverse_graphics.object_sets import (
     ObjectSets,
-    Origin,
+    SetsOrigin,
     cameras_of_bank,
     codes_of_objects,
     sets_from_service,
 )
 from training.inverse_graphics.run import recipe_of, tensors_of
-from training.inverse_graphics.train import InverseTraining
+from training.inverse_graphics.train import InverseGraphicsTraining
 from training.resume import state_path, write_state
 
 
-def assert_same(found: tuple[ObjectSets, Origin], expected: tuple[ObjectSets, Origin]) -> None:
+def assert_same(
+    found: tuple[ObjectSets, SetsOrigin], expected: tuple[ObjectSets, SetsOrigin]
+) -> None:
     for name in ("images", "silhouettes", "codes", "keypoints"):
         ours, theirs = (getattr(sets, name) for sets, _ in (found, expected))
         assert ours.dtype == theirs.dtype and torch.equal(ours, theirs)
@@ -100,8 +102,8 @@ def test_a_training_has_the_bytes_of_one_from_the_service_and_goes_on_likewise(
     sets, origin = sets_from_folder(folders / "png", replace(ASKED, views=3))
     bank = cameras_of_bank(origin, 6.0, 2.4)
     network = InverseGraphicsConfig(16, 8, 4, radius_of_sets(sets, bank))
-    config = InverseFit(network, steps=2, batch=2, resolution=16, seed=4)
-    training = InverseTraining(config, sets, bank, torch.device("cpu"))
+    config = InverseGraphicsTrainConfig(network, steps=2, batch=2, resolution=16, seed=4)
+    training = InverseGraphicsTraining(config, sets, bank, torch.device("cpu"))
     training.advance()
     outs["cut"].parent.mkdir()
     write_state(state_path(outs["cut"]), tensors_of(training), recipe_of(training))

@@ -8,9 +8,9 @@ import torch
 from nets.stylegan2 import Generator, GeneratorConfig
 from tests.training.tiny_generator import tiny_generator
 from training.errors import TrainingError
-from training.inversion.optimise import colours_from_ws, psnr_of_images
+from training.inversion.optimise import colors_from_ws, psnr_of_images
 from training.inversion.train_encoder import (
-    EncoderFitConfig,
+    EncoderTrainConfig,
     encoder_config,
     encoder_steps,
     fit_encoder,
@@ -20,7 +20,7 @@ from training.inversion.train_encoder import (
 from training.label_crop import LabelCrop, cropped, rgb_from_float
 
 CROP = LabelCrop(grid=16, top=2, height=12)
-SHORT = EncoderFitConfig(latent_steps=3, image_steps=2, batch=4)
+SHORT = EncoderTrainConfig(latent_steps=3, image_steps=2, batch=4)
 
 
 @pytest.fixture(scope="module")
@@ -29,14 +29,14 @@ def generator() -> Generator:
 
 
 def test_a_trained_encoder_shows_more_of_an_image_than_the_mean_does(generator: Generator) -> None:
-    config = EncoderFitConfig(latent_steps=40, image_steps=10, batch=8, iterations=2)
+    config = EncoderTrainConfig(latent_steps=40, image_steps=10, batch=8, iterations=2)
     encoder = fit_encoder(generator, CROP, config)
     source = torch.Generator().manual_seed(99)
     ws = generator.mapping(torch.randn(32, 4, generator=source))[:, None].repeat(1, 6, 1)
-    colours = colours_from_ws(generator, ws, CROP)
-    mean = colours_from_ws(generator, encoder.mean_ws(1), CROP).expand_as(colours)
+    colours = colors_from_ws(generator, ws, CROP)
+    mean = colors_from_ws(generator, encoder.mean_ws(1), CROP).expand_as(colours)
     found = [
-        psnr_of_images(colours_from_ws(generator, step, CROP), colours).mean()
+        psnr_of_images(colors_from_ws(generator, step, CROP), colours).mean()
         for step in encoder_steps(encoder, generator, colours, CROP)
     ]
     assert found[-1] > psnr_of_images(mean, colours).mean() + 2

@@ -12,15 +12,19 @@ from nets.inverse_graphics import InverseGraphicsConfig
 from nets.textured import Cameras
 from tests.training.ellipsoid_sets import BANK, EXTENT, ellipsoids, sets_of_ellipsoids
 from training.errors import TrainingError
-from training.inverse_graphics.config import InverseFit, Weights
+from training.inverse_graphics.config import InverseGraphicsTrainConfig, LossWeights
 from training.inverse_graphics.object_sets import ObjectSets
-from training.inverse_graphics.run import Run, run_inverse, silhouettes_met
-from training.inverse_graphics.train import InverseTraining, directions_of, silhouette_loss
+from training.inverse_graphics.run import (
+    InverseGraphicsRunOptions,
+    mean_silhouette_iou,
+    run_inverse_graphics,
+)
+from training.inverse_graphics.train import InverseGraphicsTraining, directions_of, silhouette_loss
 from training.resume import state_path
 
 CPU = torch.device("cpu")
 TINY = InverseGraphicsConfig(extent=EXTENT, hidden=32, texture=8)
-FAST = InverseFit(TINY, steps=4, batch=2, resolution=24)
+FAST = InverseGraphicsTrainConfig(TINY, steps=4, batch=2, resolution=24)
 MODEL = Model(
     name="demo", bundle_id="sha256:demo", family="fake", outputs=(), image_size=(32, 32),
     label_size=(32, 32), z_dim=8, w_dim=8, num_ws=4, num_classes=0, view_layers=2,
@@ -29,12 +33,14 @@ MODEL = Model(
 )  # fmt: skip
 
 
-def run_at(out: Path) -> Run:
-    return Run(out, 2, ("background",), ["CC0-1.0"])
+def run_at(out: Path) -> InverseGraphicsRunOptions:
+    return InverseGraphicsRunOptions(out, 2, ("background",), ["CC0-1.0"])
 
 
-def training(config: InverseFit = FAST, sets: ObjectSets | None = None) -> InverseTraining:
-    return InverseTraining(config, sets or sets_of_ellipsoids(4), BANK, CPU)
+def training(
+    config: InverseGraphicsTrainConfig = FAST, sets: ObjectSets | None = None
+) -> InverseGraphicsTraining:
+    return InverseGraphicsTraining(config, sets or sets_of_ellipsoids(4), BANK, CPU)
 
 
 LEARNS = replace(
@@ -43,18 +49,18 @@ LEARNS = replace(
 
 
 @pytest.fixture(scope="module")
-def trained() -> InverseTraining:
+def trained() -> InverseGraphicsTraining:
     """On four ellipsoids, long enough to tell them apart."""
     learns = training(LEARNS)
-    assert silhouettes_met(learns) < 0.75
+    assert mean_silhouette_iou(learns) < 0.75
     while learns.step < LEARNS.steps:
         learns.advance()
     return learns
 
 
 @pytest.mark.long
-def test_shapes_come_to_fit_silhouettes_and_geometry(trained: InverseTraining) -> None:
-    met = silhouettes_met(trained)
+def test_shapes_come_to_fit_silhouettes_and_geometry(trained: InverseGraphicsTraining) -> None:
+    met = mean_silhouette_iou(trained)
     assert met > 0.88, met  # one shape for all of them comes to 0.85
     with torch.no_grad():
         found = trained.network(trained.network_input(trained.sets.images[:, 1])).points
@@ -64,7 +70,7 @@ def test_shapes_come_to_fit_silhouettes_and_geometry(trained: InverseTraining) -
 
 
 @pytest.mark.long
-def test_a_network_that_tells_cameras_learns_them(trained: InverseTraining) -> None:
+def test_a_network_that_tells_cameras_learns_them(trained: InverseGraphicsTraining) -> None:
     with torch.no_grad():
         found = trained.network(trained.network_input(trained.sets.images.flatten(0, 1)))
     codes = trained.sets.codes.flatten()
@@ -75,7 +81,7 @@ def test_a_network_that_tells_cameras_learns_them(trained: InverseTraining) -> N
 
 
 @pytest.mark.long
-def test_textures_are_as_bright_as_the_images(trained: InverseTraining) -> None:
+def test_textures_are_as_bright_as_the_images(trained: InverseGraphicsTraining) -> None:
     """Whatever part of the brightness the light has taken."""
     images = trained.network_input(trained.sets.images[:, 1])
     with torch.no_grad():
@@ -89,16 +95,16 @@ def test_textures_are_as_bright_as_the_images(trained: InverseTraining) -> None:
 
 
 @pytest.mark.long
-def test_coarse_cameras_are_turned_towards_the_true_ones(trained: InverseTraining) -> None:
+def test_coarse_cameras_are_turned_towards_the_true_ones(trained: InverseGraphicsTraining) -> None:
     """The bank says one view is 29 degrees further round than it is; the shapes are known."""
     wrong = Cameras(BANK.azimuth + torch.tensor([0, 0, 0.5, 0]), *list(vars(BANK).values())[1:])
     config = replace(LEARNS, steps=25, learning_rate=1e-2, refine_cameras=True)
-    learns = InverseTraining(config, trained.sets, wrong, CPU)
+    learns = InverseGraphicsTraining(config, trained.sets, wrong, CPU)
     learns.network.load_state_dict(trained.network.state_dict())
     learns.network.requires_grad_(False)
     while learns.step < config.steps:
         learns.advance()
-    turned = learns.turns[:, 0].detach()
+    turned = learns.corrections[:, 0].detach()
     assert turned[2] < -0.07 and turned[[0, 1, 3]].abs().max() < 0.05
 
 
@@ -109,10 +115,10 @@ def test_a_training_that_was_cut_ends_with_the_same_bytes(
     config = replace(FAST, network=replace(TINY, camera=cameras), refine_cameras=cameras)
     sets = sets_of_ellipsoids(4, views)
     whole, cut = tmp_path / "whole.safetensors", tmp_path / "cut.safetensors"
-    met = run_inverse(training(config, sets), MODEL, run_at(whole), resume=False)
+    met = run_inverse_graphics(training(config, sets), MODEL, run_at(whole), resume=False)
     with pytest.raises(KeyboardInterrupt):
-        run_inverse(CutShort(config, sets, BANK, CPU), MODEL, run_at(cut), resume=False)
-    assert run_inverse(training(config, sets), MODEL, run_at(cut), resume=True) == met
+        run_inverse_graphics(CutShort(config, sets, BANK, CPU), MODEL, run_at(cut), resume=False)
+    assert run_inverse_graphics(training(config, sets), MODEL, run_at(cut), resume=True) == met
     for name in ("", ".state"):
         paths = [p.with_suffix(f"{name}.safetensors") if name else p for p in (whole, cut)]
         assert paths[0].read_bytes() == paths[1].read_bytes()
@@ -122,7 +128,7 @@ def test_a_training_that_was_cut_ends_with_the_same_bytes(
     assert (tmp_path / "whole-000002.png").exists()
 
 
-class CutShort(InverseTraining):
+class CutShort(InverseGraphicsTraining):
     """As Ctrl-C does it, between a state that was written and the next."""
 
     def advance(self) -> dict[str, float]:
@@ -133,23 +139,23 @@ class CutShort(InverseTraining):
 
 def test_another_recipe_or_other_sets_are_not_gone_on_with(tmp_path: Path) -> None:
     out = tmp_path / "n.safetensors"
-    run_inverse(training(), MODEL, run_at(out), resume=False)
+    run_inverse_graphics(training(), MODEL, run_at(out), resume=False)
     for name, other in {
         "batch": training(replace(FAST, batch=3)),
-        "weights": training(replace(FAST, weights=Weights(colour=1.0))),
+        "weights": training(replace(FAST, weights=LossWeights(colour=1.0))),
         "other images of objects .--source": training(FAST, sets_of_ellipsoids(3)),
     }.items():
         with pytest.raises(TrainingError, match=f"made with {name}.*leave --resume out"):
-            run_inverse(other, MODEL, run_at(out), resume=True)
+            run_inverse_graphics(other, MODEL, run_at(out), resume=True)
     broken = tensors_from_file(state_path(out))
     broken.pop("bends.bias")
     write_tensors(state_path(out), broken)
     with pytest.raises(TrainingError, match="no state of this training"):
-        run_inverse(training(), MODEL, run_at(out), resume=True)
+        run_inverse_graphics(training(), MODEL, run_at(out), resume=True)
 
 
 def test_a_loss_that_is_not_finite_changes_nothing() -> None:
-    learns = training(replace(FAST, weights=Weights(colour=float("inf"))))
+    learns = training(replace(FAST, weights=LossWeights(colour=float("inf"))))
     before = {name: value.clone() for name, value in learns.network.state_dict().items()}
     with pytest.raises(TrainingError, match="not finite"):
         learns.advance()

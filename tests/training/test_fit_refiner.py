@@ -15,12 +15,12 @@ from nets.refiner import RefinerConfig
 from training.__main__ import main
 from training.errors import RefinerError, TrainingError
 from training.images.sources import Pool
-from training.refiner.config import RefinerFit, Regulariser
-from training.refiner.run import Run, recipe_of, run_refiner, sheet_path
+from training.refiner.config import RefinerTrainConfig, Regulariser
+from training.refiner.run import RefinerRunOptions, recipe_of, run_refiner, sheet_path
 from training.refiner.train import RefinerTraining, refined_bytes
 from training.resume import state_path, write_state
 
-FAST = RefinerFit(
+FAST = RefinerTrainConfig(
     network=RefinerConfig(width=6, blocks=1),
     warm_up=2,
     critic_warm_up=2,
@@ -43,8 +43,10 @@ def blobs(seed: int, gain: float = 1.0) -> Tensor:
 SOURCE, REAL = Pool(blobs(0), None, ("CC0-1.0",), "a" * 64), Pool(blobs(1, 0.4))
 
 
-def run_at(out: Path, every: int = 4, shift: float = 9.0, structure: float = -1.0) -> Run:
-    return Run(out, every, shift, structure, 0.0, 3, ["CC0-1.0"])
+def run_at(
+    out: Path, every: int = 4, shift: float = 9.0, structure: float = -1.0
+) -> RefinerRunOptions:
+    return RefinerRunOptions(out, every, shift, structure, 0.0, 3, ["CC0-1.0"])
 
 
 def files(out: Path) -> dict[str, bytes]:
@@ -149,7 +151,7 @@ def test_a_bound_that_is_passed_ends_it_and_keeps_the_last_good_weights(tmp_path
     run_refiner(FAST, SOURCE, REAL, run_at(out), resume=False)
     kept = out.read_bytes()
     longer = replace(FAST, steps=8)
-    with pytest.raises(RefinerError, match=r"step 12 .*shift_px is .*bound 1e-06.*last stop's"):
+    with pytest.raises(RefinerError, match=r"step 12 .*shift_px is .*bound 1e-06.*last check's"):
         run_refiner(longer, SOURCE, REAL, run_at(out, shift=1e-6), resume=True)
     assert out.read_bytes() == kept
     assert sheet_path(out, 12).exists()  # to see what became of it

@@ -14,10 +14,10 @@ from tests.training.tiny_generator import tiny_generator
 from training.errors import TrainingError
 from training.inversion.distances import STRUCTURE, structure_distance
 from training.inversion.optimise import (
+    InversionTask,
     InvertConfig,
-    Task,
-    colours_from_bytes,
-    fit_of_ws,
+    colors_from_bytes,
+    estimate_of_ws,
     images_at_once,
     invert_images,
     learning_rate_at,
@@ -71,16 +71,18 @@ def test_the_best_latents_are_those_of_the_best_loss(generator: Generator) -> No
     found = invert_images(generator, images, CROP, WILD)
     earlier = found.best.step < 12
     assert earlier.any() and not torch.equal(found.best.ws[earlier], found.last.ws[earlier])
-    targets = colours_from_bytes(images)
-    task = Task(generator, targets, found.start.ws, CROP, STRUCTURE, SHORT)
+    targets = colors_from_bytes(images)
+    task = InversionTask(generator, targets, found.start.ws, CROP, STRUCTURE, SHORT)
     for fit in (found.start, found.best, found.last):
-        torch.testing.assert_close(fit_of_ws(task, fit.ws, 0).loss, fit.loss)
+        torch.testing.assert_close(estimate_of_ws(task, fit.ws, 0).loss, fit.loss)
 
 
 def test_the_loss_is_the_published_one(generator: Generator) -> None:
     ws, start = latents(generator, 2), latents(generator, 2, seed=4)
-    targets = colours_from_bytes(noise(2))
-    fit = fit_of_ws(Task(generator, targets, start, CROP, STRUCTURE, InvertConfig()), ws, 0)
+    targets = colors_from_bytes(noise(2))
+    fit = estimate_of_ws(
+        InversionTask(generator, targets, start, CROP, STRUCTURE, InvertConfig()), ws, 0
+    )
     for i in range(2):
         made = (generator.synthesis(ws[i : i + 1]).image[:, :, 2:14] + 1) / 2
         terms = (

@@ -142,7 +142,7 @@ def test_input_that_cannot_be_used_is_one_line(
     sha256 = sha256_of_file(tiny_weights[0])
     other.with_suffix(".toml").write_text(card.read_text().replace(sha256, "0" * 64))
     words = refused(*arguments, "--encoder", str(other))
-    assert f"of a generator of SHA-256 {'0' * 64}, this one has {sha256}" in words
+    assert f"to the generator with SHA-256 {'0' * 64}, this one has {sha256}" in words
     (pictures / "broken.jpg").write_bytes(b"\xff\xd8\xff")
     assert "broken.jpg cannot be read" in refused(*arguments, *ROWS)
     (pictures / "broken.jpg").unlink()

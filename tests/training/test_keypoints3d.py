@@ -10,7 +10,7 @@ from torch import Tensor
 from nets.textured import Cameras, camera_axes
 from tests.training.ellipsoids import SPHERE, around, ellipsoid, keypoints_of
 from training.inverse_graphics.keypoints3d import Anchors, Keypoints3D, keypoints_on_mesh, posed
-from training.inverse_graphics.pictures import Shape, seen_shape
+from training.inverse_graphics.pictures import ObjectShape, seen_shape
 from training.inverse_graphics.rays import hits_of_rays, places_near, rays_from_keypoints
 
 NAMES = ("front", "left", "back", "top")
@@ -114,7 +114,7 @@ def test_what_no_view_tells_is_not_known() -> None:
 
 def test_rays_hit_the_mesh_where_the_rasteriser_draws_it() -> None:
     cameras = around(5, elevation=30)
-    seen = seen_shape(Shape(HEAD, torch.rand(3, 4, 8)), SPHERE, cameras, 24)
+    seen = seen_shape(ObjectShape(HEAD, torch.rand(3, 4, 8)), SPHERE, cameras, 24)
     line = (torch.arange(24) + 0.5) / 24 - 0.5
     y, x = (part.flatten() for part in torch.meshgrid(line, line, indexing="ij"))
     rays = rays_from_keypoints(cameras, torch.stack([x, y], dim=1).expand(5, -1, -1))

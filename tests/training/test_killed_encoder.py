@@ -18,12 +18,12 @@ from tests.training.tiny_generator import tiny_generator
 from training.__main__ import main
 from training.errors import TrainingError
 from training.inversion.distances import STRUCTURE, Distance
-from training.inversion.train_encoder import EncoderFitConfig, fit_encoder
+from training.inversion.train_encoder import EncoderTrainConfig, fit_encoder
 from training.label_crop import LabelCrop
 from training.resume import StateFile, state_path
 
 CROP = LabelCrop(grid=16, top=2, height=12)
-SHORT = EncoderFitConfig(latent_steps=3, image_steps=4, batch=4, iterations=2)
+SHORT = EncoderTrainConfig(latent_steps=3, image_steps=4, batch=4, iterations=2)
 STEPS = ["--latent-steps", "60", "--image-steps", "60", "--batch", "2", "--every", "4"]
 
 
@@ -74,7 +74,7 @@ def test_a_state_that_is_no_state_is_one_line(generator: Generator, tmp_path: Pa
     path = tmp_path / "state"
     unfinished = StateFile(path, {"seed": 0}, every=4)
 
-    def train(config: EncoderFitConfig = SHORT) -> None:
+    def train(config: EncoderTrainConfig = SHORT) -> None:
         fit_encoder(generator, CROP, config, STRUCTURE, unfinished)
 
     train()

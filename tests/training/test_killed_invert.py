@@ -24,10 +24,10 @@ from training.errors import TrainingError
 from training.inversion.distances import STRUCTURE, Distance
 from training.inversion.optimise import (
     UNFINISHED,
-    Fit,
+    FinishedBatches,
     Inversion,
     InvertConfig,
-    Parts,
+    LatentEstimate,
     invert_images,
 )
 from training.label_crop import LabelCrop
@@ -83,8 +83,10 @@ def done(out: Path) -> dict[str, object]:
     return {path.name: written(path) for path in (out / UNFINISHED).glob("*.safetensors")}
 
 
-def parts_in(folder: Path, config: InvertConfig = SHORT, images: int = IMAGES) -> Parts:
-    return Parts(folder, {"steps": config.steps}, (images, 6, 8), 2)
+def finished_in(
+    folder: Path, config: InvertConfig = SHORT, images: int = IMAGES
+) -> FinishedBatches:
+    return FinishedBatches(folder, {"steps": config.steps}, (images, 6, 8), 2)
 
 
 def counting(calls: list[int]) -> Distance:
@@ -100,7 +102,7 @@ def same(one: Inversion, two: Inversion) -> bool:
     return torch.equal(one.failed, two.failed) and all(
         torch.equal(getattr(a, field.name), getattr(b, field.name))
         for a, b in pairs
-        for field in fields(Fit)
+        for field in fields(LatentEstimate)
     )
 
 
@@ -108,12 +110,12 @@ def same(one: Inversion, two: Inversion) -> bool:
 def test_only_what_is_missing_is_optimised_and_all_is_equal(
     generator: Generator, tmp_path: Path, missing: tuple[int, ...]
 ) -> None:
-    whole = invert_images(generator, noise(), CROP, SHORT, parts=parts_in(tmp_path))
+    whole = invert_images(generator, noise(), CROP, SHORT, finished=finished_in(tmp_path))
     for first in missing:
         (tmp_path / f"{first:06d}.safetensors").unlink()
     calls: list[int] = []
     again = invert_images(
-        generator, noise(), CROP, SHORT, None, counting(calls), parts_in(tmp_path)
+        generator, noise(), CROP, SHORT, None, counting(calls), finished_in(tmp_path)
     )
     assert same(whole, again) and same(whole, invert_images(generator, noise(), CROP, SHORT))
     sizes = [1 if first == 4 else 2 for first in missing]
@@ -123,14 +125,14 @@ def test_only_what_is_missing_is_optimised_and_all_is_equal(
 def test_an_image_that_failed_stays_failed(generator: Generator, tmp_path: Path) -> None:
     start = generator.mapping.w_avg.repeat(IMAGES, 6, 1)
     start[2] = 1e30
-    found = invert_images(generator, noise(), CROP, SHORT, start, parts=parts_in(tmp_path))
-    again = invert_images(generator, noise(), CROP, SHORT, start, parts=parts_in(tmp_path))
+    found = invert_images(generator, noise(), CROP, SHORT, start, finished=finished_in(tmp_path))
+    again = invert_images(generator, noise(), CROP, SHORT, start, finished=finished_in(tmp_path))
     assert again.failed.tolist() == found.failed.tolist() == [i == 2 for i in range(IMAGES)]
     assert torch.equal(again.last.ws[3:], found.last.ws[3:])
 
 
 def test_a_file_that_is_no_batch_is_one_line(generator: Generator, tmp_path: Path) -> None:
-    invert_images(generator, noise(), CROP, SHORT, parts=parts_in(tmp_path))
+    invert_images(generator, noise(), CROP, SHORT, finished=finished_in(tmp_path))
     path = tmp_path / "000002.safetensors"
     whole, data = tensors_from_file(path), path.read_bytes()
     for change in (
@@ -141,19 +143,19 @@ def test_a_file_that_is_no_batch_is_one_line(generator: Generator, tmp_path: Pat
     ):
         write_tensors(path, whole | change)
         with pytest.raises(TrainingError, match=rf"no state of this .*remove {tmp_path}, or name"):
-            parts_in(tmp_path)
+            finished_in(tmp_path)
     choice = random.Random(1)
     for _ in range(20):
         path.write_bytes(data[: choice.randrange(len(data))])
         with pytest.raises(WeightsError, match="no intact safetensors"):
-            parts_in(tmp_path)
+            finished_in(tmp_path)
     path.write_bytes(data)
     with pytest.raises(TrainingError, match="made with steps 3, this command has 4"):
-        parts_in(tmp_path, replace(SHORT, steps=4))
+        finished_in(tmp_path, replace(SHORT, steps=4))
     with pytest.raises(
         TrainingError, match=r"best.loss is torch.float32 \[1\], not torch.float32 \[2\]"
     ):
-        parts_in(tmp_path, images=6)
+        finished_in(tmp_path, images=6)
 
 
 def test_only_the_same_command_goes_on_but_the_verdicts_may_be_others(

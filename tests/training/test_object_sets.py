@@ -73,7 +73,11 @@ def test_classes_named_as_background_are_no_object() -> None:
     [
         (fake_bundle(resolution=16), ASKED, ["no view bank", "--views"]),
         (BANK, replace(ASKED, views=6), ["--views is 6", "4 with an azimuth"]),
-        (BANK, replace(ASKED, background=("sky",)), ["--background sky", "none of its classes"]),
+        (
+            BANK,
+            replace(ASKED, background=("sky",)),
+            ["--background sky", "not among its classes"],
+        ),
         (fake_bundle(resolution=16, heads=False, view_codes=5), ASKED, ["no masks"]),
     ],
 )

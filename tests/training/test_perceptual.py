@@ -9,7 +9,12 @@ from torch import Tensor
 
 from checkpoints import CheckpointError
 from training.errors import TrainingError
-from training.inversion.distances import NAME, STRUCTURE, distance_from_name, structure_distance
+from training.inversion.distances import (
+    LPIPS_NAME,
+    STRUCTURE,
+    distance_from_name,
+    structure_distance,
+)
 
 CPU = torch.device("cpu")
 LPIPS_IS_HERE = importlib.util.find_spec("lpips") is not None
@@ -90,7 +95,7 @@ def test_lpips_runs_on_a_file_of_torchvisions_names_alone(tmp_path: Path) -> Non
     torch.save(vgg_state(), path)
     distance, _ = distance_from_name("auto", path, CPU)
     a, b = torch.rand(2, 2, 3, 32, 32)
-    assert distance.name == NAME and distance.between(a, b).shape == (2,)
+    assert distance.name == LPIPS_NAME and distance.between(a, b).shape == (2,)
     assert torch.equal(distance.between(a, a), torch.zeros(2))
     torch.save({"features.0.weight": torch.zeros(3)}, path)
     with pytest.raises(TrainingError, match="holds no VGG-16"):

@@ -29,15 +29,15 @@ from training.images.sources import Pool
 from training.interpreter.card import card_from_fit
 from training.interpreter.config import InterpreterTrainConfig
 from training.interpreter.train import fit_interpreter
-from training.inverse_graphics.config import InverseFit
+from training.inverse_graphics.config import InverseGraphicsTrainConfig
 from training.inverse_graphics.from_images import shapes_of_images
-from training.inverse_graphics.run import silhouettes_met
-from training.inverse_graphics.train import InverseTraining
+from training.inverse_graphics.run import mean_silhouette_iou
+from training.inverse_graphics.train import InverseGraphicsTraining
 from training.inversion.optimise import InvertConfig, invert_images
-from training.inversion.train_encoder import EncoderFitConfig, fit_encoder, ws_from_images
+from training.inversion.train_encoder import EncoderTrainConfig, fit_encoder, ws_from_images
 from training.label_crop import LabelCrop, images_from_ws
-from training.refiner.config import RefinerFit
-from training.refiner.run import Run, run_refiner
+from training.refiner.config import RefinerTrainConfig
+from training.refiner.run import RefinerRunOptions, run_refiner
 from training.views.bank import small_images
 
 pytestmark = pytest.mark.long  # every command once more, on a device that is not the CPU
@@ -45,7 +45,7 @@ pytestmark = pytest.mark.long  # every command once more, on a device that is no
 CPU = torch.device("cpu")
 CROP = LabelCrop(grid=16, top=2, height=12)
 FIT = InterpreterTrainConfig(members=2, steps=5, pixels=256, learning_rate=1e-2)
-INVERSE = InverseFit(
+INVERSE = InverseGraphicsTrainConfig(
     InverseGraphicsConfig(extent=EXTENT, hidden=32, texture=8, camera=True),
     steps=3, batch=2, resolution=24, refine_cameras=True,
 )  # fmt: skip
@@ -117,7 +117,7 @@ def test_an_interpreter_is_fitted_where_its_generator_is(
 
 
 def test_an_encoder_is_fitted_and_used_where_its_generator_is(device: torch.device) -> None:
-    config = EncoderFitConfig(latent_steps=2, image_steps=2, batch=4, iterations=2)
+    config = EncoderTrainConfig(latent_steps=2, image_steps=2, batch=4, iterations=2)
     images = np.random.default_rng(0).integers(0, 256, (3, 12, 16, 3), np.uint8)
     here, there = tiny_generator(), tiny_generator().to(device)
     expected = fit_encoder(here, CROP, config)
@@ -147,7 +147,7 @@ def test_a_refiner_is_fitted_and_judged_where_it_is_told(
         )
         for _ in range(2)
     )
-    config = RefinerFit(
+    config = RefinerTrainConfig(
         RefinerConfig(width=8, blocks=1, grain=2), steps=2, warm_up=1, critic_warm_up=1,
         batch_size=4, crop=24, critic_width=12, history=6,
     )  # fmt: skip
@@ -155,7 +155,7 @@ def test_a_refiner_is_fitted_and_judged_where_it_is_told(
     for name, first, then in (("a", CPU, CPU), ("b", device, device), ("c", CPU, device)):
         out = tmp_path / name / "r.safetensors"
         out.parent.mkdir()
-        run = Run(out, 2, math.inf, -1, -1, 2, ["CC0-1.0"], first)
+        run = RefinerRunOptions(out, 2, math.inf, -1, -1, 2, ["CC0-1.0"], first)
         run_refiner(replace(config, steps=0), source, real, run, resume=False)
         run_refiner(config, source, real, replace(run, device=then), resume=True)
         found.append({path.name: path.read_bytes() for path in out.parent.iterdir()})
@@ -183,9 +183,9 @@ def test_an_interpreter_is_evaluated_where_it_is(device: torch.device) -> None:
 
 def test_shapes_are_learnt_and_made_where_the_network_is(device: torch.device) -> None:
     sets = sets_of_ellipsoids(4)
-    here, there = (InverseTraining(INVERSE, sets, BANK, d) for d in (CPU, device))
+    here, there = (InverseGraphicsTraining(INVERSE, sets, BANK, d) for d in (CPU, device))
     assert [there.advance() for _ in range(3)] == [here.advance() for _ in range(3)]
-    assert silhouettes_met(there) == silhouettes_met(here)
+    assert mean_silhouette_iou(there) == mean_silhouette_iou(here)
     points = [
         shapes_of_images(sets.images[:, 0], t.network, t.device).points for t in (here, there)
     ]

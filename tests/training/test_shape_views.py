@@ -11,19 +11,19 @@ from tests.training.ellipsoids import DISTANCE, FOCAL, SPHERE, around, ellipsoid
 from training.inverse_graphics.pictures import (
     AZIMUTHS,
     TILE,
-    Shape,
-    colours_of_seen,
+    ObjectShape,
+    colors_of_seen,
     depth_of_seen,
+    mask_of_seen,
     normals_of_seen,
     seen_shape,
-    there_of_seen,
     turntable,
 )
 from training.inverse_graphics.rays import rays_from_keypoints
 from training.views.sheet import CAPTION, GAP, PAPER
 
 AXES = torch.tensor([0.8, 1.0, 0.9])
-RED = Shape(ellipsoid(*AXES), torch.tensor([1.0, 0.0, 0.0])[:, None, None].expand(3, 4, 8))
+RED = ObjectShape(ellipsoid(*AXES), torch.tensor([1.0, 0.0, 0.0])[:, None, None].expand(3, 4, 8))
 
 
 def true_depth(cameras: Cameras, resolution: int) -> Tensor:
@@ -53,11 +53,11 @@ def test_an_ellipsoids_depth_is_its_equations() -> None:
 
 def test_what_is_beside_the_object_is_marked_and_finite() -> None:
     seen = seen_shape(RED, SPHERE, around(1), 32)
-    depth, there, normals = depth_of_seen(seen)[0], there_of_seen(seen)[0], normals_of_seen(seen)[0]
+    depth, there, normals = depth_of_seen(seen)[0], mask_of_seen(seen)[0], normals_of_seen(seen)[0]
     assert set(np.unique(there)) == {0, 255} and there[0, 0] == 0 and there[16, 16] == 255
     assert np.isfinite(depth).all() and ((depth > 0) == (there > 0)).all()
-    assert (normals[there == 0] == 0).all() and (colours_of_seen(seen)[0][0, 0] == PAPER).all()
-    assert (colours_of_seen(seen)[0][there > 0] == [255, 0, 0]).all()
+    assert (normals[there == 0] == 0).all() and (colors_of_seen(seen)[0][0, 0] == PAPER).all()
+    assert (colors_of_seen(seen)[0][there > 0] == [255, 0, 0]).all()
 
 
 def test_normals_are_right_up_and_towards_the_camera() -> None:
@@ -73,7 +73,7 @@ def test_a_turntable_turns_towards_the_objects_left_and_shows_all_of_it() -> Non
     texture[0, :, 1:3] = 1.0  # the front half is red
     texture[2, :, 0] = 1.0  # behind to its right is blue, to its left black
     for scale in (0.1, 2.5):
-        shape = Shape(ellipsoid() * scale, texture)
+        shape = ObjectShape(ellipsoid() * scale, texture)
         sheet = np.array(turntable(shape, SPHERE, DISTANCE))
         assert sheet.shape[1] == GAP + AZIMUTHS * (TILE + GAP)
         tiles = [

@@ -163,7 +163,7 @@ def test_objects_of_a_service_have_keypoints_and_can_be_posed(
     asked = ("--source", service, "--objects", 2, "--seed", 3, "--pose", pose, *SMALL)
     run = shapes("--network", network, "--out", out, *asked)
     assert run.exit_code == 0, run.output
-    assert "note: " in run.output and "learnt from another bundle" in run.output
+    assert "note: " in run.output and "was trained on another bundle" in run.output
     first, second = report_of(out)["objects"]
     assert (first["name"], second["name"]) == ("object_000000", "object_000001")
     assert first["camera"]["from"] == "view bank" and first["silhouette_iou"] > 0
@@ -213,7 +213,7 @@ def test_faults_of_the_input_are_one_line(
         (("--images", images, "--masks", wrong), "is 9x9 pixels, its picture 16x16"),
         (("--images", images, "--network", other), "no intact safetensors file"),
         (("--images", images, "--network", tmp_path / "n.safetensors"), "must lie beside it"),
-        (("--source", service, "--pose", pose), "chin is none of its keypoints: left, right, top"),
+        (("--source", service, "--pose", pose), "chin is not among the keypoints left, right, top"),
         (("--source", service, "--pose", tmp_path / "far.json"), "top is at [0.0, 1e+300, 0.0]"),
         (("--source", service, "--pose", tmp_path / "list.json"), "is no JSON like"),
         (("--source", "127.0.0.1:1"), "--source 127.0.0.1:1"),

@@ -66,9 +66,9 @@ def test_data_sets_without_what_is_needed_are_refused(
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
-        ({"objects": 7}, "--objects is 7, it has 6; download more"),
-        ({"views": 5}, "--views is 5; it has 4 of an object with an azimuth"),
-        ({"background": ("sky",)}, "--background sky is none of its classes: part 0, part 1"),
+        ({"objects": 7}, "--objects is 7; it has 6; download more"),
+        ({"views": 5}, "--views is 5; its objects have 4 views with an azimuth"),
+        ({"background": ("sky",)}, "--background sky is not among its classes: part 0, part 1"),
     ],
 )
 def test_options_that_ask_for_more_are_refused(

@@ -22,7 +22,7 @@ from training.views.bank import (
     bank_from_cameras,
     bank_from_draws,
     directions,
-    drawn_rows,
+    drawn_ws,
     identity_of_draws,
     images_of_average,
     small_images,
@@ -80,7 +80,7 @@ def test_codes_are_the_first_rows_of_the_streams_samples() -> None:
 
 
 def test_w_is_covered_better_than_by_the_first_draws() -> None:
-    w = drawn_rows(GENERATOR, CONFIG, 64)[:, 0]
+    w = drawn_ws(GENERATOR, CONFIG, 64)[:, 0]
     bank = bank_from_draws(GENERATOR, CONFIG, 64, "w")
 
     def farthest(chosen: NDArray[np.float32]) -> float:
@@ -91,7 +91,7 @@ def test_w_is_covered_better_than_by_the_first_draws() -> None:
 
 
 def test_views_that_look_alike_are_not_taken_both() -> None:
-    codes = drawn_rows(GENERATOR, CONFIG, 64)[:, :2]
+    codes = drawn_ws(GENERATOR, CONFIG, 64)[:, :2]
     images = small_images(GENERATOR, codes)
     assert images.shape == (64, 16 * 16 * 3)
 
@@ -105,7 +105,7 @@ def test_views_that_look_alike_are_not_taken_both() -> None:
 
 
 def test_the_view_rows_alone_decide_the_small_images() -> None:
-    codes = drawn_rows(GENERATOR, CONFIG, 3)[:, :2]
+    codes = drawn_ws(GENERATOR, CONFIG, 3)[:, :2]
     images = images_of_average(GENERATOR, codes, LabelCrop(16, 0, 16))
     ws = np.tile(GENERATOR.mapping.w_avg.numpy(), (3, 6, 1))
     ws[:, :2] = codes
@@ -119,7 +119,7 @@ def test_cameras_are_spread_over_azimuth_and_stay_with_their_codes() -> None:
     azimuths = [camera.azimuth_deg for camera in bank.cameras]
     assert azimuths[0] == -60 and azimuths[1] == -30 and azimuths[3:] == [30, 60]
     assert abs(azimuths[2] or 0) < 10
-    every = drawn_rows(GENERATOR, CONFIG, 44)
+    every = drawn_ws(GENERATOR, CONFIG, 44)
     for code, camera, row in zip(bank.codes, bank.cameras, bank.rows, strict=True):
         assert camera.row == row and (code == every[row, :2]).all()
 

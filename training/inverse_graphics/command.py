@@ -1,4 +1,4 @@
-"""The verb `inverse-graphics`: sets of views of objects -> a network from image to mesh."""
+"""python -m training inverse-graphics: multi-view sets -> a network from image to mesh."""
 
 import math
 from dataclasses import fields, replace
@@ -11,7 +11,7 @@ import torch
 from nets.inverse_graphics import InverseGraphicsConfig
 from nets.textured import Cameras
 from training.errors import TrainingError
-from training.inverse_graphics.config import InverseFit, Weights
+from training.inverse_graphics.config import InverseGraphicsTrainConfig, LossWeights
 from training.inverse_graphics.downloaded_sets import sets_from_source
 from training.inverse_graphics.object_sets import (
     OBJECTS,
@@ -20,11 +20,15 @@ from training.inverse_graphics.object_sets import (
     background_of,
     cameras_of_bank,
 )
-from training.inverse_graphics.run import Run, refuse_existing, run_inverse
-from training.inverse_graphics.train import InverseTraining
+from training.inverse_graphics.run import (
+    InverseGraphicsRunOptions,
+    refuse_existing,
+    run_inverse_graphics,
+)
+from training.inverse_graphics.train import InverseGraphicsTraining
 from training.options import FILE, can_resume, device_option
 
-FIT, NETWORK, WEIGHTS = InverseFit(), InverseGraphicsConfig(), Weights()
+DEFAULTS, NETWORK, WEIGHTS = InverseGraphicsTrainConfig(), InverseGraphicsConfig(), LossWeights()
 AT_LEAST_1 = click.IntRange(1)
 POSITIVE = click.FloatRange(0, min_open=True)
 NOT_NEGATIVE = click.FloatRange(0)
@@ -35,51 +39,143 @@ NOT_NEGATIVE = click.FloatRange(0)
     "--source",
     required=True,
     metavar="HOST:PORT|FOLDER",
-    help="A running service whose bundle has masks and a view bank with azimuths, or a folder "
-    "that `labelmint download --views-per-object` wrote from one.",
+    help="Running service whose bundle has masks and a view bank with azimuths, or a folder that "
+    "`labelmint download --views-per-object` wrote from one.",
 )
-@click.option("--out", type=FILE, required=True, help="Weights to write (.safetensors), card too.")
-@click.option("--resume", is_flag=True, help="Go on from the state beside --out, if there is one.")
+@click.option(
+    "--out",
+    type=FILE,
+    required=True,
+    help="Weights file to write (.safetensors); card, state and contact sheets are written beside "
+    "it.",
+)
+@click.option("--resume", is_flag=True, help="Resume from the state beside --out, if it exists.")
 @click.option(
     "--objects",
     type=AT_LEAST_1,
-    help=f"The first of --source.  [default: {OBJECTS} of a service, all of a folder]",
+    help=f"Number of objects to take from --source.  [default: {OBJECTS} of a service, all of a "
+    "folder]",
 )
-@click.option("--views", type=AT_LEAST_1, help="Of each object; absent: all that there are.")
+@click.option(
+    "--views", type=AT_LEAST_1, help="Number of views to take of each object.  [default: all]"
+)
 @click.option(
     "--background",
     multiple=True,
-    help="A class that is not the object; may be repeated.  [default: the class of id 0]",
+    help="Name of a class that is not the object; may be repeated.  [default: the class of id 0]",
 )
-@click.option("--extent", default=NETWORK.extent, type=AT_LEAST_1, help="Pixels the network reads.")
-@click.option("--texture", default=NETWORK.texture, type=AT_LEAST_1, help="Rows; a power of two.")
-@click.option("--hidden", default=NETWORK.hidden, type=AT_LEAST_1, help="Width of its middle.")
+@click.option(
+    "--extent",
+    default=NETWORK.extent,
+    type=AT_LEAST_1,
+    help="Side of the square images that the network reads, pixels.",
+)
+@click.option(
+    "--texture",
+    default=NETWORK.texture,
+    type=AT_LEAST_1,
+    help="Rows of the texture, a power of two; it has twice as many columns.",
+)
+@click.option(
+    "--hidden",
+    default=NETWORK.hidden,
+    type=AT_LEAST_1,
+    help="Width of the layer between the encoder and its outputs.",
+)
 @click.option(
     "--radius",
     type=POSITIVE,
-    help="Of the sphere that is bent, object units; absent: as large as the silhouettes.",
+    help="Radius of the sphere that is deformed, in object units.  [default: from the mean area of "
+    "the silhouettes]",
 )
-@click.option("--tell-camera", is_flag=True, help="The network tells each image's camera too.")
 @click.option(
-    "--refine-cameras", is_flag=True, help="Learn corrections of the bank's angles, if coarse."
+    "--tell-camera", is_flag=True, help="Let the network also predict the camera of an image."
 )
-@click.option("--distance", default=6.0, type=POSITIVE, help="Of cameras whose own is not known.")
-@click.option("--focal", default=2.4, type=POSITIVE, help="Likewise, over the image's extent.")
-@click.option("--steps", default=FIT.steps, type=AT_LEAST_1)
-@click.option("--batch", default=FIT.batch, type=AT_LEAST_1, help="Objects.")
-@click.option("--resolution", default=FIT.resolution, type=click.IntRange(8), help="Drawn pixels.")
 @click.option(
-    "--halo", default=FIT.halo, type=POSITIVE, help="Pixels beside a silhouette that pull at it."
+    "--refine-cameras",
+    is_flag=True,
+    help="Learn corrections of the bank's azimuths and elevations, for a bank with coarse angles.",
 )
-@click.option("--learning-rate", default=FIT.learning_rate, type=POSITIVE)
-@click.option("--silhouette", default=WEIGHTS.silhouette, type=NOT_NEGATIVE, help="Weight.")
-@click.option("--colour", default=WEIGHTS.colour, type=NOT_NEGATIVE, help="Weight.")
-@click.option("--consistency", default=WEIGHTS.consistency, type=NOT_NEGATIVE, help="Weight.")
-@click.option("--laplacian", default=WEIGHTS.laplacian, type=NOT_NEGATIVE, help="Weight.")
-@click.option("--smoothness", default=WEIGHTS.smoothness, type=NOT_NEGATIVE, help="Weight.")
-@click.option("--offset", default=WEIGHTS.offset, type=NOT_NEGATIVE, help="Weight.")
-@click.option("--every", default=250, type=AT_LEAST_1, help="Steps between sheets and states.")
-@click.option("--seed", default=FIT.seed, type=click.IntRange(0, 2**63 - 1))
+@click.option(
+    "--distance",
+    default=6.0,
+    type=POSITIVE,
+    help="Distance of cameras whose distance is unknown, in object units.",
+)
+@click.option(
+    "--focal",
+    default=2.4,
+    type=POSITIVE,
+    help="Focal length of cameras whose focal length is unknown, in image extents.",
+)
+@click.option("--steps", default=DEFAULTS.steps, type=AT_LEAST_1, help="Number of steps of Adam.")
+@click.option("--batch", default=DEFAULTS.batch, type=AT_LEAST_1, help="Objects per step.")
+@click.option(
+    "--resolution",
+    default=DEFAULTS.resolution,
+    type=click.IntRange(8),
+    help="Side of the rendered images that losses compare, pixels.",
+)
+@click.option(
+    "--halo",
+    default=DEFAULTS.halo,
+    type=POSITIVE,
+    help="Width of the soft edge of rendered silhouettes, which gives gradients, pixels.",
+)
+@click.option(
+    "--learning-rate",
+    default=DEFAULTS.learning_rate,
+    type=POSITIVE,
+    help="Learning rate of Adam at the first step; it falls to a hundredth along a cosine.",
+)
+@click.option(
+    "--silhouette",
+    default=WEIGHTS.silhouette,
+    type=NOT_NEGATIVE,
+    help="Weight of the silhouettes' loss, 1 - IoU.",
+)
+@click.option(
+    "--colour",
+    default=WEIGHTS.colour,
+    type=NOT_NEGATIVE,
+    help="Weight of the mean absolute difference of colors.",
+)
+@click.option(
+    "--consistency",
+    default=WEIGHTS.consistency,
+    type=NOT_NEGATIVE,
+    help="Weight of the squared distance between the shapes of an object's views.",
+)
+@click.option(
+    "--laplacian",
+    default=WEIGHTS.laplacian,
+    type=NOT_NEGATIVE,
+    help="Weight of the squared Laplacian of vertex offsets.",
+)
+@click.option(
+    "--smoothness",
+    default=WEIGHTS.smoothness,
+    type=NOT_NEGATIVE,
+    help="Weight of the angles between neighbouring faces.",
+)
+@click.option(
+    "--offset",
+    default=WEIGHTS.offset,
+    type=NOT_NEGATIVE,
+    help="Weight of the squared offsets of vertices from the sphere.",
+)
+@click.option(
+    "--every",
+    default=250,
+    type=AT_LEAST_1,
+    help="Number of steps between saves of the state and a contact sheet.",
+)
+@click.option(
+    "--seed",
+    default=DEFAULTS.seed,
+    type=click.IntRange(0, 2**63 - 1),
+    help="Seed of the weights, the random draws and a service's stream.",
+)
 @device_option
 def inverse_graphics(
     source: str,
@@ -98,36 +194,44 @@ def inverse_graphics(
     every: int,
     seed: int,
     device: torch.device,
-    **told: Any,
+    **settings: Any,
 ) -> None:
-    """Trains a network that turns one image into a textured mesh."""
+    """Trains a network that turns one image into a textured mesh.
+
+    It learns from images, masks and cameras of objects seen from several views.
+    """
     refuse_existing(out, resume)
-    weights = Weights(**{f.name: told.pop(f.name) for f in fields(Weights) if f.name in told})
+    names = {field.name for field in fields(LossWeights)} & settings.keys()
+    weights = LossWeights(**{name: settings.pop(name) for name in names})
     try:
         network = InverseGraphicsConfig(extent, hidden, texture, radius or 1.0, tell_camera)
     except ValueError as error:
         raise TrainingError(str(error)) from error
-    asked = SetsConfig(objects, views, extent, background, seed)
-    sets, origin = sets_from_source(source, asked)
+    sets_config = SetsConfig(objects, views, extent, background, seed)
+    sets, origin = sets_from_source(source, sets_config)
     bank = cameras_of_bank(origin, distance, focal)
     if radius is None:
         network = replace(network, radius=radius_of_sets(sets, bank))
-    config = InverseFit(network, weights, seed=seed, **told)
+    config = InverseGraphicsTrainConfig(network, weights, seed=seed, **settings)
     out.parent.mkdir(parents=True, exist_ok=True)
-    training = InverseTraining(config, sets, bank, device)
-    run = Run(out, every, background_of(origin, asked), list(origin.licences))
-    measured = run_inverse(training, origin, run, can_resume(out, resume))
-    click.echo(
-        f"wrote {out} and its card: silhouettes of {len(sets)} objects at IoU {measured:.3f}"
+    training = InverseGraphicsTraining(config, sets, bank, device)
+    options = InverseGraphicsRunOptions(
+        out, every, background_of(origin, sets_config), list(origin.licences)
     )
+    iou = run_inverse_graphics(training, origin, options, can_resume(out, resume))
+    click.echo(f"wrote {out} and its card: silhouettes of {len(sets)} objects at IoU {iou:.3f}")
 
 
 def radius_of_sets(sets: ObjectSets, bank: Cameras) -> float:
-    """Of a ball whose image is as large as the mean silhouette. Raises TrainingError where there is
-    no object in any image."""
+    """Radius of a ball whose image is as large as the mean silhouette, in object units.
+
+    A silhouette that covers the share s of an image has the area of a disc of radius sqrt(s / pi)
+    image extents; at the object, an extent is distance / focal object units wide. Raises
+    TrainingError when no image shows an object.
+    """
     covered = (sets.silhouettes >= 128).float().mean(dim=(2, 3))  # [O, V]
-    units = (bank.distance / bank.focal)[sets.codes]  # that an image extent is wide at the object
-    radius = float((covered / math.pi).sqrt().mul(units).mean())
+    extents = (bank.distance / bank.focal)[sets.codes]  # [O, V], in object units
+    radius = float((covered / math.pi).sqrt().mul(extents).mean())
     if radius == 0:
         raise TrainingError("no image shows anything but background; check --background")
     return round(radius, 6)

@@ -1,5 +1,5 @@
-"""Multi-view sets for inverse graphics from a folder that `labelmint download` wrote: the same sets
-that a service gives for the same objects."""
+"""A folder that `labelmint download` wrote -> multi-view sets, equal to those of a service for the
+same objects and views."""
 
 import math
 from collections.abc import Iterator
@@ -24,10 +24,10 @@ from labelmint.errors import LabelmintError
 from labelmint.model import Camera, LabelClass
 from training.errors import TrainingError
 from training.inverse_graphics.object_sets import (
-    AT_ONCE,
+    BATCH,
     ObjectSets,
-    Origin,
     SetsConfig,
+    SetsOrigin,
     evenly_apart,
     refuse_origin,
     sets_from_batches,
@@ -36,13 +36,13 @@ from training.inverse_graphics.object_sets import (
     usable_codes,
 )
 
-NOWHERE = Camera(math.nan, math.nan, math.nan, math.nan)
-Views = dict[int, StoredView]  # of an object, by code
+UNKNOWN_CAMERA = Camera(math.nan, math.nan, math.nan, math.nan)
+Views = dict[int, StoredView]  # an object's samples by view code
 
 
 @dataclass(frozen=True)
 class DownloadOrigin:
-    """What wrote a data set; see Origin."""
+    """Metadata of the model that a folder was downloaded from; see SetsOrigin."""
 
     bundle_id: str
     licences: tuple[str, ...]
@@ -51,11 +51,14 @@ class DownloadOrigin:
     label_size: tuple[int, int]
     classes: tuple[LabelClass, ...]
     keypoints: tuple[str, ...]
-    view_bank: tuple[Camera, ...]  # as far as the data set shows it
+    view_bank: tuple[Camera, ...]  # by code; unknown for codes without a sample
 
 
-def sets_from_source(source: str, config: SetsConfig) -> tuple[ObjectSets, Origin]:
-    """Of a folder or a service, and what made them. Raises TrainingError."""
+def sets_from_source(source: str, config: SetsConfig) -> tuple[ObjectSets, SetsOrigin]:
+    """Sets of a folder or of a service (HOST:PORT), and the model behind them.
+
+    Raises TrainingError.
+    """
     folder = Path(source)
     if folder.is_dir():
         return sets_from_folder(folder, config)
@@ -68,7 +71,7 @@ def sets_from_source(source: str, config: SetsConfig) -> tuple[ObjectSets, Origi
 
 
 def sets_from_folder(folder: Path, config: SetsConfig) -> tuple[ObjectSets, DownloadOrigin]:
-    """The first objects of a data set, and what wrote it. Raises TrainingError."""
+    """The first objects of a folder, and the model behind it. Raises TrainingError."""
     try:
         stored = dataset_from_folder(folder)
         objects = objects_of_entries(stored, config.objects)
@@ -80,20 +83,22 @@ def sets_from_folder(folder: Path, config: SetsConfig) -> tuple[ObjectSets, Down
             for number, row in zip(objects, codes.tolist(), strict=True)
             for code in row
         ]
-        total = -(-len(picked) // AT_ONCE)
+        total = -(-len(picked) // BATCH)
         shown = tqdm(_batches(picked, stored), total=total, desc="images", unit="batch")
         sets = sets_from_batches(list(shown), codes, origin, config)
         seed = stored.request.seed
         return replace(sets, numbers=tuple(objects), stream_seed=seed), origin
     except LabelmintError as error:
-        raise TrainingError(str(error)) from error  # it names the file
+        raise TrainingError(str(error)) from error  # the message names the file
     except ValueError as error:
         raise TrainingError(f"--source {folder}: {error}") from error
 
 
 def objects_of_entries(stored: StoredDataset, wanted: int | None) -> dict[int, Views]:
-    """The first so many objects of a data set, or all, ascending. Raises LabelmintError,
-    ValueError."""
+    """The first `wanted` objects of a folder, or all for None, by number, ascending.
+
+    Raises LabelmintError, ValueError.
+    """
     objects: dict[int, Views] = {}
     with closing(views_from_dataset(stored)) as entries:
         for entry in entries:
@@ -101,16 +106,16 @@ def objects_of_entries(stored: StoredDataset, wanted: int | None) -> dict[int, V
                 break
             objects.setdefault(entry.object, {})[entry.view] = entry
     if not objects:
-        raise ValueError("it has no samples; download with a filter that keeps some")
+        raise ValueError("it has no samples; download it with a filter that keeps some")
     if wanted is not None and len(objects) < wanted:
         raise ValueError(
-            f"--objects is {wanted}, it has {len(objects)}; download more, or give at most that"
+            f"--objects is {wanted}; it has {len(objects)}; download more, or lower --objects"
         )
     return objects
 
 
 def bank_of_objects(objects: dict[int, Views], size: int) -> tuple[Camera, ...]:
-    """The cameras by code. Raises ValueError where two samples of a code differ."""
+    """Cameras of `size` codes. Raises ValueError when samples of one code have different ones."""
     bank: dict[int, StoredView] = {}
     for views in objects.values():
         for code, entry in views.items():
@@ -120,11 +125,12 @@ def bank_of_objects(objects: dict[int, Views], size: int) -> tuple[Camera, ...]:
                     f"view {code} has one camera in sample {first.index} and another one in "
                     f"{entry.index}; download it again"
                 )
-    return tuple(bank[code].camera if code in bank else NOWHERE for code in range(size))
+    return tuple(bank[code].camera if code in bank else UNKNOWN_CAMERA for code in range(size))
 
 
-def wanted_codes(objects: dict[int, Views], origin: Origin) -> NDArray[np.int64]:
-    """Those that a whole object has: without those whose azimuths are known to be unknown."""
+def wanted_codes(objects: dict[int, Views], origin: SetsOrigin) -> NDArray[np.int64]:
+    """Codes that a complete object has, ascending: those with an azimuth, and those without any
+    sample, whose azimuth the folder does not show."""
     seen = np.unique([code for views in objects.values() for code in views])
     unseen = np.setdiff1d(np.arange(len(origin.view_bank)), seen)
     return np.union1d(usable_codes(origin), unseen)
@@ -133,44 +139,47 @@ def wanted_codes(objects: dict[int, Views], origin: Origin) -> NDArray[np.int64]
 def codes_of_download(
     objects: dict[int, Views], wanted: NDArray[np.int64], config: SetsConfig, request: Request
 ) -> NDArray[np.int64]:
-    """As `codes_of_objects`, but of the views that each object has [objects, views]. Raises
-    ValueError naming the first that has too few."""
+    """Codes to take of each object, int64 [objects, views], evenly spaced in those that it has.
+
+    For complete objects these are the codes of `codes_of_objects`. Raises ValueError naming the
+    first object with too few views.
+    """
     views = config.views or len(wanted)
     if views > len(wanted):
         raise ValueError(
-            f"--views is {views}; it has {len(wanted)} of an object with an azimuth, download more "
-            "--views-per-object"
+            f"--views is {views}; its objects have {len(wanted)} views with an azimuth; download "
+            "with a larger --views-per-object"
         )
-    own = [wanted[np.isin(wanted, list(found))] for found in objects.values()]
-    for number, codes in zip(objects, own, strict=True):
+    available = [wanted[np.isin(wanted, list(own))] for own in objects.values()]
+    for number, codes in zip(objects, available, strict=True):
         if len(codes) < views:
-            raise ValueError(_lacking(number, np.setdiff1d(wanted, codes), own, request))
+            raise ValueError(_lacking(number, np.setdiff1d(wanted, codes), available, request))
     starts = starts_of_objects(len(objects), len(wanted), config.seed)
     rows = [
         codes[evenly_apart(start, views, len(codes))]
-        for start, codes in zip(starts, own, strict=True)
+        for start, codes in zip(starts, available, strict=True)
     ]
     return np.stack(rows)
 
 
 def _lacking(
-    number: int, missing: NDArray[np.int64], own: list[NDArray[np.int64]], request: Request
+    number: int, missing: NDArray[np.int64], available: list[NDArray[np.int64]], request: Request
 ) -> str:
-    """Which view of which object is not there, and what to do."""
-    fewest = min(map(len, own))
+    """Error message: which views an object lacks, and how to download or choose others."""
+    fewest = min(map(len, available))
     listed = ", ".join(map(str, missing[:8])) + (", ..." if len(missing) > 8 else "")
     words = f"view{'s' * (len(missing) > 1)} {listed}"
-    less = f"give --views {fewest}, which every object has, or " if fewest else ""
+    fewer = f"give --views {fewest}, which every object has, or " if fewest else ""
     if request.filter:
-        more = "--keep-fraction and --filter-sets in place of --filter"
+        options = "--keep-fraction and --filter-sets in place of --filter"
     elif request.filter_sets is None and {request.keep_fraction, request.max_uncertainty} != {None}:
-        more = "--filter-sets"
+        options = "--filter-sets"
     else:
-        more = (
+        options = (
             "--start-index, --end-index and --count that are multiples of "
             f"{request.views_per_object}"
         )
-    return f"object {number} lacks {words}; {less}download whole objects, with {more}"
+    return f"object {number} lacks {words}; {fewer}download whole objects, with {options}"
 
 
 def _origin(stored: StoredDataset, bank: tuple[Camera, ...]) -> DownloadOrigin:
@@ -181,21 +190,21 @@ def _origin(stored: StoredDataset, bank: tuple[Camera, ...]) -> DownloadOrigin:
 
 
 def _batches(entries: list[StoredView], stored: StoredDataset) -> Iterator[Batch]:
-    """As a stream gives them. Raises LabelmintError."""
-    for first in range(0, len(entries), AT_ONCE):
-        some = entries[first : first + AT_ONCE]
+    """The entries as batches of a stream. Raises LabelmintError."""
+    for first in range(0, len(entries), BATCH):
+        batch = entries[first : first + BATCH]
         size, labels = stored.image_size, len(stored.classes)
-        points = [entry.keypoints for entry in some if entry.keypoints is not None]
+        points = [entry.keypoints for entry in batch if entry.keypoints is not None]
         yield Batch(
-            images=np.stack([image_from_file(entry.image, size) for entry in some]),
-            masks=np.stack([mask_from_file(e.mask, stored.label_size, labels) for e in some]),
+            images=np.stack([image_from_file(entry.image, size) for entry in batch]),
+            masks=np.stack([mask_from_file(e.mask, stored.label_size, labels) for e in batch]),
             keypoints=np.stack(points) if points else None,
             depth=None,
             uncertainty=None,
             uncertainty_map=None,
             w=None,
-            indices=np.array([entry.index for entry in some], np.uint64),
-            next_index=some[-1].index + 1,
+            indices=np.array([entry.index for entry in batch], np.uint64),
+            next_index=batch[-1].index + 1,
             discarded=0,
             bundle_id=stored.bundle_id,
         )

@@ -1,7 +1,7 @@
-"""Shapes to write, from a folder of images or from objects with several views.
+"""A folder of images, or multi-view sets -> subjects: shapes with cameras and keypoints.
 
-Of several views, a shape is the mean of what all give: that fits their silhouettes and colors a
-little better than what the view nearest to the front gives.
+Each image gives a shape. A subject with several views takes the mean of their shapes: it fits
+their silhouettes and colors a little better than the shape of the view nearest to the front.
 """
 
 import re
@@ -24,21 +24,21 @@ from training.inverse_graphics.downloaded_sets import sets_from_source
 from training.inverse_graphics.keypoints3d import Keypoints3D, keypoints_on_mesh
 from training.inverse_graphics.object_sets import (
     ObjectSets,
-    Origin,
     SetsConfig,
+    SetsOrigin,
     cameras_of_bank,
     on_square,
 )
-from training.inverse_graphics.pictures import Shape
+from training.inverse_graphics.pictures import ObjectShape
 from training.inverse_graphics.write import Subject
 
-AT_ONCE = 16
-MASK_MODES = {"1", "L", "P"}
+BATCH = 16  # images per pass of the network
+MASK_MODES = {"1", "L", "P"}  # Pillow's modes with one channel of at most 8 bits
 
 
 @dataclass(frozen=True)
-class Looks:
-    """Where images are seen from, radians; None: as the network tells, or else from the front."""
+class ViewAngles:
+    """Angles of the images' cameras, radians; None: the network's prediction, or else 0 (front)."""
 
     azimuth: float | None = None
     elevation: float | None = None
@@ -47,12 +47,12 @@ class Looks:
 def subjects_from_folder(
     folder: Path,
     masks: Path | None,
-    looks: Looks,
+    angles: ViewAngles,
     network: InverseGraphics,
     card: InverseGraphicsCard,
     device: torch.device,
 ) -> list[Subject]:
-    """One of each picture, by name. Raises TrainingError naming the first that cannot be used."""
+    """One subject per picture, sorted by name. Raises TrainingError naming the first bad file."""
     paths, _ = pictures_of_folder(folder)
     names = names_of_files([path.stem for path in paths])
     images, sizes = zip(*(squared_picture(path, card.extent) for path in paths), strict=True)
@@ -60,18 +60,18 @@ def subjects_from_folder(
     if masks is not None:
         silhouettes = _silhouettes(masks, paths, sizes, card.extent)
     subjects = []
-    for first in range(0, len(paths), AT_ONCE):
-        found = shapes_of_images(torch.cat(images[first : first + AT_ONCE]), network, device)
+    for first in range(0, len(paths), BATCH):
+        found = shapes_of_images(torch.cat(images[first : first + BATCH]), network, device)
         for i in range(len(found.points)):
             silhouette = silhouettes[first + i]
-            cameras, told_by = _camera(found, i, looks, card)
+            cameras, camera_from = _camera(found, i, angles, card)
             subjects.append(
                 Subject(
                     name=names[first + i],
                     source=paths[first + i].name,
-                    shape=Shape(found.points[i], found.lit_texture[i]),
+                    shape=ObjectShape(found.points[i], found.lit_texture[i]),
                     cameras=cameras,
-                    camera_from=told_by,
+                    camera_from=camera_from,
                     silhouettes=None if silhouette is None else silhouette[None],
                 )
             )
@@ -80,28 +80,30 @@ def subjects_from_folder(
 
 @torch.no_grad()
 def shapes_of_images(images: Tensor, network: InverseGraphics, device: torch.device) -> Shapes:
-    """uint8 [n, 3, E, E] -> shapes on the CPU."""
+    """Shapes of images uint8 [n, 3, E, E], on the CPU."""
     found = network(images.to(device, torch.float32) / 255)
-    told = found.directions
+    directions = found.directions
     return Shapes(
         found.points.cpu(),
         found.texture.cpu(),
         found.light.cpu(),
-        None if told is None else told.cpu(),
+        None if directions is None else directions.cpu(),
     )
 
 
 def squared_picture(path: Path, extent: int) -> tuple[Tensor, tuple[int, int]]:
-    """uint8 [1, 3, extent, extent], in the middle of a square, and the upright picture's width and
-    height. Raises TrainingError."""
+    """The upright picture padded to a square, uint8 [1, 3, extent, extent], and its (height,
+    width) before that. Raises TrainingError."""
     picture = upright_picture(path)
     pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
-    return on_square(pixels, extent), picture.size
+    return on_square(pixels, extent), (picture.height, picture.width)
 
 
 def names_of_files(stems: Sequence[str]) -> list[str]:
-    """Stems without what OBJ cannot have in names, such as spaces. Raises TrainingError when two
-    become one."""
+    """Stems with "_" for characters that OBJ does not allow in names, such as spaces.
+
+    Raises TrainingError when two become equal.
+    """
     names = [re.sub(r"[^\w.-]", "_", stem) for stem in stems]
     for i, name in enumerate(names):
         if name in names[:i]:
@@ -115,7 +117,10 @@ def names_of_files(stems: Sequence[str]) -> list[str]:
 def _silhouettes(
     folder: Path, paths: Sequence[Path], sizes: Sequence[tuple[int, int]], extent: int
 ) -> list[Tensor | None]:
-    """bool [E, E] of the pictures that have a mask, NAME.png."""
+    """Silhouettes, bool [E, E], of the pictures with a mask NAME.png in `folder`; None for others.
+
+    `sizes` are the pictures' (height, width).
+    """
     files = [folder / f"{path.stem}.png" for path in paths]
     if not any(file.exists() for file in files):
         raise TrainingError(f"{folder} has no mask of any picture; {files[0].name} would be one")
@@ -131,40 +136,45 @@ def _silhouette(path: Path, size: tuple[int, int], extent: int) -> Tensor:
             if opened.mode not in MASK_MODES:
                 raise TrainingError(f"{path} has mode {opened.mode}; masks have one channel")
             mask = ImageOps.exif_transpose(opened)
-            there = np.array(mask).astype(bool)
+            on_object = np.array(mask).astype(bool)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise TrainingError(f"{path} cannot be read as a mask: {error}") from error
-    if mask.size != size:
+    if on_object.shape != size:
+        height, width = size
         raise TrainingError(
-            f"{path} is {mask.width}x{mask.height} pixels, its picture {size[0]}x{size[1]}"
+            f"{path} is {mask.width}x{mask.height} pixels, its picture {width}x{height}"
         )
-    grown = torch.from_numpy(there)[None, None].to(torch.uint8) * 255
-    return on_square(grown, extent)[0, 0] > 127
+    pixels = torch.from_numpy(on_object)[None, None].to(torch.uint8) * 255
+    return on_square(pixels, extent)[0, 0] > 127
 
 
-def _camera(found: Shapes, i: int, looks: Looks, card: InverseGraphicsCard) -> tuple[Cameras, str]:
-    told_by = "front"
+def _camera(
+    found: Shapes, i: int, angles: ViewAngles, card: InverseGraphicsCard
+) -> tuple[Cameras, str]:
+    """The camera of image i, and its source: options, network or front."""
+    camera_from = "front"
     azimuth = elevation = 0.0
     if found.directions is not None:
         azimuth, elevation = (float(angle) for angle in found.angles[i])
-        told_by = "network"
-    if looks.azimuth is not None or looks.elevation is not None:
-        azimuth = azimuth if looks.azimuth is None else looks.azimuth
-        elevation = elevation if looks.elevation is None else looks.elevation
-        told_by = "options"
+        camera_from = "network"
+    if angles.azimuth is not None or angles.elevation is not None:
+        azimuth = azimuth if angles.azimuth is None else angles.azimuth
+        elevation = elevation if angles.elevation is None else angles.elevation
+        camera_from = "options"
     one = torch.ones(1)
-    return Cameras(azimuth * one, elevation * one, card.distance * one, card.focal * one), told_by
+    camera = Cameras(azimuth * one, elevation * one, card.distance * one, card.focal * one)
+    return camera, camera_from
 
 
 def subjects_from_source(
-    source: str,  # HOST:PORT or a folder
+    source: str,  # HOST:PORT, or a folder
     config: SetsConfig,
     network: InverseGraphics,
     card: InverseGraphicsCard,
     template: Template,
     device: torch.device,
-) -> tuple[list[Subject], Origin]:
-    """One of each object, and what made them. Raises TrainingError."""
+) -> tuple[list[Subject], SetsOrigin]:
+    """One subject per object, and the model behind them. Raises TrainingError."""
     sets, origin = sets_from_source(source, config)
     bank = cameras_of_bank(origin, card.distance, card.focal)
     return subjects_of_sets(sets, bank, origin.keypoints, network, template, device), origin
@@ -178,15 +188,15 @@ def subjects_of_sets(
     template: Template,
     device: torch.device,
 ) -> list[Subject]:
-    """One of each object; the view nearest to the front makes its pictures."""
+    """One subject per object; its cameras are sorted, the nearest to the front first."""
     subjects = []
     for i, number in enumerate(sets.numbers or range(len(sets))):
         found = shapes_of_images(sets.images[i], network, device)
-        shape = Shape(found.points.mean(dim=0), found.lit_texture.mean(dim=0))
+        shape = ObjectShape(found.points.mean(dim=0), found.lit_texture.mean(dim=0))
         codes = sets.codes[i]
-        shown = bank[codes]
-        order = (shown.azimuth.cos() * shown.elevation.cos()).argsort(descending=True)
-        cameras = shown[order]
+        cameras = bank[codes]
+        order = (cameras.azimuth.cos() * cameras.elevation.cos()).argsort(descending=True)
+        cameras = cameras[order]
         keypoints: Keypoints3D | None = None
         if sets.keypoints is not None and shape.points.isfinite().all():
             seen = sets.keypoints[i, order]

@@ -1,4 +1,4 @@
-"""Pictures of a textured mesh: colour, depth and normals as a camera sees them, and a turntable."""
+"""A textured mesh -> pictures: color, depth, normals and mask from a camera, and a turntable."""
 
 import math
 from dataclasses import dataclass
@@ -13,21 +13,21 @@ from nets.textured import Cameras, Seen, seen_from
 from training.inverse_graphics.config import Template
 from training.views.sheet import CAPTION, GAP, INK, PAPER
 
-AZIMUTHS = 8
-TILE = 160  # pixels of a turntable's tile
-FILLED = 0.95  # of a tile, by the sphere that holds the object
+AZIMUTHS = 8  # columns of a turntable
+TILE = 160  # side of a turntable's tile, pixels
+FILLED = 0.95  # share of a tile's width that the object's bounding sphere fills
 
 
 @dataclass(frozen=True)
-class Shape:
-    """One object, float32."""
+class ObjectShape:
+    """Vertices and texture of one object on the template's faces, float32."""
 
-    points: Tensor  # [642, 3], object frame and units
+    points: Tensor  # [642, 3], in the object frame and its units
     texture: Tensor  # [3, T, 2T] in [0, 1]
 
 
-def seen_shape(shape: Shape, template: Template, cameras: Cameras, resolution: int) -> Seen:
-    """A shape as each of the cameras sees it."""
+def seen_shape(shape: ObjectShape, template: Template, cameras: Cameras, resolution: int) -> Seen:
+    """Renders a shape from each camera, at resolution x resolution pixels."""
     count = len(cameras)
     return seen_from(
         shape.points.expand(count, -1, -1), template.faces, template.uv,
@@ -36,50 +36,53 @@ def seen_shape(shape: Shape, template: Template, cameras: Cameras, resolution: i
 
 
 def depth_of_seen(seen: Seen) -> NDArray[np.float32]:
-    """z-depth in object units [N, R, R], 0 where nothing is: it is written to files."""
+    """z-depth in object units, float32 [N, R, R]; 0 for background, because files hold no inf."""
     depth: NDArray[np.float32] = seen.depth.nan_to_num(0.0, 0.0, 0.0).numpy()
     return depth
 
 
-def there_of_seen(seen: Seen) -> NDArray[np.uint8]:
-    """[N, R, R], 255 where the object is."""
-    there: NDArray[np.uint8] = ((seen.face >= 0) * 255).byte().numpy()
-    return there
+def mask_of_seen(seen: Seen) -> NDArray[np.uint8]:
+    """uint8 [N, R, R]: 255 on the object, else 0."""
+    mask: NDArray[np.uint8] = ((seen.face >= 0) * 255).byte().numpy()
+    return mask
 
 
-def colours_of_seen(seen: Seen) -> NDArray[np.uint8]:
-    """[N, R, R, 3], on paper."""
+def colors_of_seen(seen: Seen) -> NDArray[np.uint8]:
+    """uint8 [N, R, R, 3], on the sheets' background."""
     return _on_paper(seen, seen.colour.permute(0, 2, 3, 1).numpy())
 
 
 def normals_of_seen(seen: Seen, on_paper: bool = False) -> NDArray[np.uint8]:
-    """[N, R, R, 3]: right, up and towards the camera from -1 to 1 as 0 to 255; black, or paper,
-    where nothing is."""
+    """Normals as uint8 [N, R, R, 3]: components to the right, up and towards the camera, -1..1 as
+    0..255. The background is black, or that of the sheets."""
     scaled = (seen.normals.permute(0, 2, 3, 1).numpy() + 1) / 2
     if on_paper:
         return _on_paper(seen, scaled)
-    return there_of_seen(seen)[..., None] // 255 * _bytes(scaled)
+    return mask_of_seen(seen)[..., None] // 255 * _bytes(scaled)
 
 
-def turntable(shape: Shape, template: Template, distance: float) -> Image.Image:
-    """Eight azimuths across, from the front towards the object's left; colour, normals and depth
-    (near is bright) below one another. The whole object is in it, whatever the images showed."""
+def turntable(shape: ObjectShape, template: Template, distance: float) -> Image.Image:
+    """A contact sheet of the object from eight azimuths, from the front towards its left.
+
+    Rows: color, normals, depth (near is bright). The focal length is chosen so that the whole
+    object is visible from `distance`, whatever the training images showed.
+    """
     angles = [i * 2 * math.pi / AZIMUTHS for i in range(AZIMUTHS)]
     reach = min(float(shape.points.norm(dim=1).max()), 0.9 * distance)
     focal = FILLED / 2 * math.sqrt(distance**2 - reach**2) / max(reach, 1e-6)
-    around = Cameras(
+    cameras = Cameras(
         torch.tensor(angles),
         torch.zeros(AZIMUTHS),
         torch.full((AZIMUTHS,), distance),
         torch.full((AZIMUTHS,), focal),
     )
-    seen = seen_shape(shape, template, around, TILE)
+    seen = seen_shape(shape, template, cameras, TILE)
     depth = torch.where(seen.face >= 0, seen.depth, distance)
-    grey = 0.55 + 0.4 * (distance - depth) / (depth - distance).abs().max().clamp(min=1e-6)
+    gray = 0.55 + 0.4 * (distance - depth) / (depth - distance).abs().max().clamp(min=1e-6)
     rows = [
-        colours_of_seen(seen),
+        colors_of_seen(seen),
         normals_of_seen(seen, on_paper=True),
-        _on_paper(seen, grey[..., None].expand(-1, -1, -1, 3).numpy()),
+        _on_paper(seen, gray[..., None].expand(-1, -1, -1, 3).numpy()),
     ]
     size = (GAP + AZIMUTHS * (TILE + GAP), CAPTION + GAP + len(rows) * (TILE + GAP))
     sheet = Image.new("RGB", size, PAPER)
@@ -92,9 +95,9 @@ def turntable(shape: Shape, template: Template, distance: float) -> Image.Image:
     return sheet
 
 
-def _on_paper(seen: Seen, colours: NDArray[np.floating]) -> NDArray[np.uint8]:
+def _on_paper(seen: Seen, colors: NDArray[np.floating]) -> NDArray[np.uint8]:
     there = (seen.face >= 0).numpy()[..., None]
-    return np.where(there, _bytes(colours), np.array(PAPER, np.uint8))
+    return np.where(there, _bytes(colors), np.array(PAPER, np.uint8))
 
 
 def _bytes(unit: NDArray[np.floating]) -> NDArray[np.uint8]:

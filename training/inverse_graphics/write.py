@@ -1,7 +1,7 @@
-"""Shapes -> files: meshes, pictures of them, 3D keypoints, and a report that names what is wrong.
+"""Subjects -> files: meshes, pictures, 3D keypoints, and report.json with measures and flags.
 
-A degenerate mesh is flagged, and its files are left out unless they are asked for; nothing that is
-not finite is ever written.
+Degenerate meshes are flagged, and their files are not written unless `keep_flagged` is set. Values
+that are not finite are never written.
 """
 
 import json
@@ -26,8 +26,8 @@ from training.inverse_graphics.keypoint_files import keypoint_nodes, keypoints_t
 from training.inverse_graphics.keypoints3d import Keypoints3D, posed
 from training.inverse_graphics.mesh_files import (
     UNITS,
-    Checks,
-    Limits,
+    MeshChecks,
+    MeshLimits,
     checks_of_mesh,
     flags_of_texture,
     textured_mesh,
@@ -35,11 +35,11 @@ from training.inverse_graphics.mesh_files import (
     write_obj,
 )
 from training.inverse_graphics.pictures import (
-    Shape,
+    ObjectShape,
     depth_of_seen,
+    mask_of_seen,
     normals_of_seen,
     seen_shape,
-    there_of_seen,
     turntable,
 )
 
@@ -48,38 +48,38 @@ REPORT = "report.json"
 
 @dataclass(frozen=True)
 class Subject:
-    """One object, and what was seen of it."""
+    """One object and its observations."""
 
     name: str  # of its files
-    source: str  # what it was made from
-    shape: Shape
-    cameras: Cameras  # of its images; its pictures are made with the first one
-    camera_from: str  # who says so
+    source: str  # the picture's file name, or the object's number
+    shape: ObjectShape
+    cameras: Cameras  # of its images; its pictures are rendered from the first one
+    camera_from: str  # where the cameras come from: view bank, options, network or front
     silhouettes: Tensor | None  # bool [cameras, E, E]
     keypoints: Keypoints3D | None = None
 
 
 @dataclass(frozen=True)
 class ShapesConfig:
-    """What is written of a subject."""
+    """Settings of the files of a subject."""
 
-    resolution: int = 256  # of depth and normals, pixels
-    limits: Limits = field(default_factory=Limits)
+    resolution: int = 256  # side of depth, normals and mask, pixels
+    limits: MeshLimits = field(default_factory=MeshLimits)
     keep_flagged: bool = False
     pose: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)  # keypoint -> xyz
 
 
 @dataclass(frozen=True)
-class Entry:
-    """What the report says of a subject."""
+class SubjectReport:
+    """Entry of a subject in report.json."""
 
     name: str
     source: str
     flags: tuple[str, ...]
     camera: dict[str, float | str]  # of the pictures
-    silhouette_iou: float | None  # mean over its images' silhouettes; None: none are known
-    checks: Checks
-    files: tuple[str, ...]  # none of a flagged one
+    silhouette_iou: float | None  # mean over the silhouettes of its images; None: unknown
+    checks: MeshChecks
+    files: tuple[str, ...]  # names; usually empty for a flagged subject
 
 
 def write_shapes(
@@ -88,15 +88,15 @@ def write_shapes(
     card: InverseGraphicsCard,
     template: Template,
     config: ShapesConfig,
-    made: Mapping[str, object],
-) -> list[Entry]:
-    """Writes every subject, and the report. Raises TrainingError where a report is already."""
+    provenance: Mapping[str, object],
+) -> list[SubjectReport]:
+    """Writes the files of every subject, and the report. Raises TrainingError if `out` has one."""
     refuse_existing_report(out)
     out.mkdir(parents=True, exist_ok=True)
-    shown = tqdm(subjects, desc="shapes", unit="object")
-    entries = [write_subject(out, subject, card, template, config) for subject in shown]
+    progress = tqdm(subjects, desc="shapes", unit="object")
+    entries = [write_subject(out, subject, card, template, config) for subject in progress]
     report: dict[str, Any] = {
-        "made": dict(made),
+        "made": dict(provenance),
         "units": UNITS,
         "bundle_id": card.bundle_id,
         "licences": card.licences,
@@ -109,32 +109,32 @@ def write_shapes(
 
 
 def refuse_existing_report(out: Path) -> None:
-    """Raises TrainingError."""
+    """Raises TrainingError if the folder has a report."""
     if (out / REPORT).exists():
         raise TrainingError(f"{out} holds shapes already; name another --out")
 
 
 def write_subject(
     out: Path, subject: Subject, card: InverseGraphicsCard, template: Template, config: ShapesConfig
-) -> Entry:
-    """The files of one subject, unless it is flagged; what there is to say of it."""
+) -> SubjectReport:
+    """Writes the files of one subject, unless it is flagged, and returns its report."""
     shape = subject.shape
     checks = checks_of_mesh(shape.points, template, card.radius, config.limits)
-    of_texture = flags_of_texture(shape.texture)
-    flags = [*checks.flags, *of_texture]
+    texture_flags = flags_of_texture(shape.texture)
+    flags = [*checks.flags, *texture_flags]
     files: list[Path] = []
-    if checks.finite and not of_texture and (not flags or config.keep_flagged):
+    if checks.finite and not texture_flags and (not flags or config.keep_flagged):
         files += _mesh_files(out, subject, template)
         files += _pictures(out, subject, card, template, config.resolution)
         if config.pose and subject.keypoints is not None and subject.keypoints.views.any():
-            path, words = _posed_file(out, subject, subject.keypoints, card, template, config)
+            path, posed_flags = _posed_file(out, subject, subject.keypoints, card, template, config)
             files += [path] if path else []
-            flags += words
-    return Entry(
+            flags += posed_flags
+    return SubjectReport(
         name=subject.name,
         source=subject.source,
         flags=tuple(flags),
-        camera=_camera_words(subject),
+        camera=_camera_entry(subject),
         silhouette_iou=silhouette_iou(subject, template) if checks.finite else None,
         checks=checks,
         files=tuple(path.name for path in files),
@@ -142,14 +142,14 @@ def write_subject(
 
 
 def silhouette_iou(subject: Subject, template: Template) -> float | None:
-    """Mean intersection over union of the drawn and the given silhouettes."""
-    given = subject.silhouettes
-    if given is None:
+    """Mean IoU between the shape, rendered from each camera, and the images' silhouettes."""
+    truth = subject.silhouettes
+    if truth is None:
         return None
-    plain = Shape(subject.shape.points, torch.zeros(3, 2, 4))
-    drawn = seen_shape(plain, template, subject.cameras, given.shape[2]).face >= 0
-    common, either = (drawn & given).sum(dim=(1, 2)), (drawn | given).sum(dim=(1, 2))
-    return float((common / either.clamp(min=1)).mean())
+    untextured = ObjectShape(subject.shape.points, torch.zeros(3, 2, 4))
+    rendered = seen_shape(untextured, template, subject.cameras, truth.shape[2]).face >= 0
+    both, either = (rendered & truth).sum(dim=(1, 2)), (rendered | truth).sum(dim=(1, 2))
+    return float((both / either.clamp(min=1)).mean())
 
 
 def _mesh_files(out: Path, subject: Subject, template: Template) -> list[Path]:
@@ -172,7 +172,7 @@ def _pictures(
     pictures = {
         "turntable": turntable(subject.shape, template, card.distance),
         "normals": Image.fromarray(normals_of_seen(seen)[0]),
-        "mask": Image.fromarray(there_of_seen(seen)[0]),
+        "mask": Image.fromarray(mask_of_seen(seen)[0]),
     }
     files = [out / f"{subject.name}.{kind}.png" for kind in pictures]
     for path, picture in zip(files, pictures.values(), strict=True):
@@ -190,21 +190,21 @@ def _posed_file(
     template: Template,
     config: ShapesConfig,
 ) -> tuple[Path | None, list[str]]:
-    """NAME.posed.glb, or why there is none."""
-    anchors, moved, there = moved_anchors(
+    """Writes NAME.posed.glb, unless the posed mesh is degenerate; returns its path and flags."""
+    anchors, targets, positions = moved_anchors(
         keypoints, subject.shape.points, template.faces, config.pose
     )
-    points = posed(subject.shape.points, template.faces, anchors, moved)
+    points = posed(subject.shape.points, template.faces, anchors, targets)
     flags = checks_of_mesh(points, template, card.radius, config.limits).flags
     if flags and not (config.keep_flagged and points.isfinite().all()):
         return None, [f"posed, {flag}" for flag in flags]
     path = out / f"{subject.name}.posed.glb"
     mesh = textured_mesh(points, template.faces, template.uv, subject.shape.texture)
-    write_glb(path, mesh, there)
+    write_glb(path, mesh, positions)
     return path, [f"posed, {flag}" for flag in flags]
 
 
-def _camera_words(subject: Subject) -> dict[str, float | str]:
+def _camera_entry(subject: Subject) -> dict[str, float | str]:
     first = subject.cameras
     return {
         "azimuth_deg": math.degrees(float(first.azimuth[0])),

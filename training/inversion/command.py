@@ -1,8 +1,9 @@
-"""python -m training invert: real images -> a set of images and latents, as `sample` writes it."""
+"""python -m training invert: a folder of real images -> an image set, in the format of `sample`."""
 
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
@@ -22,18 +23,19 @@ from training.images.photos import RealImages, real_images_from_folder
 from training.inversion.distances import DistanceName, distance_from_name
 from training.inversion.optimise import (
     UNFINISHED,
-    Fit,
+    FinishedBatches,
     InvertConfig,
-    Parts,
+    LatentEstimate,
     images_at_once,
     invert_images,
 )
 from training.inversion.report import (
-    Judgement,
+    AcceptanceConfig,
+    InversionReport,
     Keep,
     OnBad,
-    Report,
-    kept_fit,
+    Provenance,
+    kept_estimate,
     report_of_inversion,
     table_of_report,
     write_report,
@@ -61,43 +63,87 @@ WEIGHT = click.FloatRange(0)
 @generator_option
 @mean_latent_option
 @click.option("--images", type=FOLDER, required=True, help="Folder of real images.")
-@click.option("--out", type=FOLDER, required=True, help="Folder to write.")
+@click.option("--out", type=FOLDER, required=True, help="Folder to write the image set to.")
 @click.option(
-    "--encoder", "encoder_path", type=FILE, help="Gives the start; absent: the mean latent."
+    "--encoder",
+    "encoder_path",
+    type=FILE,
+    help="Weights of an encoder that gives the start.  [default: start from the mean latent]",
 )
-@click.option("--steps", type=click.IntRange(0), default=InvertConfig.steps, help="0: the start.")
+@click.option(
+    "--steps",
+    type=click.IntRange(0),
+    default=InvertConfig.steps,
+    help="Number of optimisation steps; 0 keeps the start.",
+)
 @click.option(
     "--learning-rate",
     type=click.FloatRange(0, min_open=True),
     default=InvertConfig.learning_rate,
-    help="Adam's at its highest.",
+    help="Highest learning rate of Adam, between its ramps.",
 )
-@click.option("--perceptual-weight", type=WEIGHT, default=InvertConfig.perceptual_weight)
-@click.option("--mse-weight", type=WEIGHT, default=InvertConfig.mse_weight)
+@click.option(
+    "--perceptual-weight",
+    type=WEIGHT,
+    default=InvertConfig.perceptual_weight,
+    help="Weight of the perceptual distance.",
+)
+@click.option(
+    "--mse-weight",
+    type=WEIGHT,
+    default=InvertConfig.mse_weight,
+    help="Weight of the mean squared error of colors.",
+)
 @click.option(
     "--latent-weight",
     type=WEIGHT,
     default=InvertConfig.latent_weight,
-    help="Of the mean squared distance to the start.",
+    help="Weight of the mean squared distance of the latents from the start.",
 )
 @click.option(
-    "--batch", type=click.IntRange(1), help="Images at a time; absent: by the resolution."
+    "--batch",
+    "at_once",
+    type=click.IntRange(1),
+    help="Images per batch.  [default: up to 16, by the generator's resolution]",
 )
-@click.option("--keep", type=click.Choice(["best", "last"]), default=Judgement.keep)
-@click.option("--min-psnr", type=float, metavar="DB", help="Less is bad.")
+@click.option(
+    "--keep",
+    type=click.Choice(["best", "last"]),
+    default=AcceptanceConfig.keep,
+    help="Latents to keep: those of the lowest loss, or the last ones.",
+)
+@click.option(
+    "--min-psnr",
+    "min_psnr_db",
+    type=float,
+    metavar="DB",
+    help="Inversions below this PSNR (dB) are bad.  [default: no limit]",
+)
 @click.option(
     "--max-mads",
     type=click.FloatRange(0),
-    default=Judgement.max_mads,
-    help="Deviations (scaled MAD) over which worse than the median is bad.",
+    default=AcceptanceConfig.max_mads,
+    help="Inversions whose PSNR or perceptual distance is worse than the median by more than this "
+    "many deviations (scaled MAD) are bad.",
 )
-@click.option("--on-bad", type=click.Choice(["flag", "drop"]), default=Judgement.on_bad)
-@click.option("--grid", type=int, help="Pixels of the label grid; absent: all, at most 512.")
+@click.option(
+    "--on-bad",
+    type=click.Choice(["flag", "drop"]),
+    default=AcceptanceConfig.on_bad,
+    help="Bad inversions: flag them in the report, or also leave them out of the set.",
+)
+@click.option(
+    "--grid",
+    type=int,
+    help="Side of the label grid, pixels.  [default: the encoder's, or else the generator's "
+    "resolution, at most 512]",
+)
 @click.option(
     "--rows",
     type=rows_from_text,
     metavar="FIRST:END",
-    help="Rows of the grid that the images are, as 64:448 for cars.",
+    help="Rows of the label grid that the images show, e.g. 64:448 for cars.  [default: the "
+    "encoder's, or else all]",
 )
 @distance_option
 @vgg_weights_option
@@ -108,14 +154,8 @@ def invert(
     images: Path,
     out: Path,
     encoder_path: Path | None,
-    steps: int,
-    learning_rate: float,
-    perceptual_weight: float,
-    mse_weight: float,
-    latent_weight: float,
-    batch: int | None,
     keep: Keep,
-    min_psnr: float | None,
+    min_psnr_db: float | None,
     max_mads: float,
     on_bad: OnBad,
     grid: int | None,
@@ -123,76 +163,70 @@ def invert(
     distance_name: DistanceName,
     vgg_weights: Path | None,
     device: torch.device,
+    **settings: Any,
 ) -> None:
-    """Finds the latents of real images, so that labels of real images can train.
+    """Finds the latents of real images, so that an interpreter can learn from their labels.
 
-    Writes the cropped images, their latents, the index that pairs them, report.json and sheets.
-    Batches that are done lie in --out, and the same command goes on after them.
+    Writes the cropped images, their latents, the index that pairs them, report.json and contact
+    sheets. Finished batches are saved in --out; the same command resumes after them.
     """
     refuse_existing_set(out)
     if images.resolve() in (out.resolve(), (out / IMAGES).resolve()):
         raise TrainingError(f"{out} would write over the pictures in {images}; name another --out")
     generator, _, sha256 = read_generator(generator_path, mean_latent)
-    config = InvertConfig(
-        steps=steps,
-        learning_rate=learning_rate,
-        perceptual_weight=perceptual_weight,
-        mse_weight=mse_weight,
-        latent_weight=latent_weight,
-        at_once=batch,
-    )
-    judgement = Judgement(keep, on_bad, min_psnr, max_mads)
+    config = InvertConfig(**settings)
+    acceptance = AcceptanceConfig(keep, on_bad, min_psnr_db, max_mads)
     encoder, crop = encoder_and_crop(encoder_path, generator, sha256, grid, rows)
     real = real_images_from_folder(images, crop)
     if real.ignored:
-        click.echo(f"not pictures, left out: {', '.join(real.ignored)}")
+        click.echo(f"ignored, not pictures: {', '.join(real.ignored)}")
     distance, words = distance_from_name(distance_name, vgg_weights, device)
     click.echo(words)
     if encoder is None:
         click.echo(
-            "start: the mean latent; labels fit better from an encoder's (python -m training "
+            "start: the mean latent; labels fit better with an encoder's start (python -m training "
             "encoder, then --encoder)"
         )
 
     encoder_sha256 = None if encoder_path is None else sha256_of_file(encoder_path)
-    at_once = batch or images_at_once(generator.config.resolution)
+    batch_size = config.at_once or images_at_once(generator.config.resolution)
     recipe = {
         **identity_of_generator(generator, sha256),
         "encoder weights": encoder_sha256,
         **asdict(crop),
         "images": sha256_of_array(real.pixels),
         **asdict(config),
-        "at_once": at_once,
+        "at_once": batch_size,
         "distance": distance.name,
         "VGG weights": vgg_weights and sha256_of_file(vgg_weights),
     }
     shape = (len(real.pixels), generator.config.num_ws, generator.config.w_dim)
-    parts = Parts(out / UNFINISHED, recipe, shape, at_once)
-    out.mkdir(parents=True, exist_ok=True)  # before the hours, not after
+    finished = FinishedBatches(out / UNFINISHED, recipe, shape, batch_size)
+    out.mkdir(parents=True, exist_ok=True)  # before the optimisation, to fail early
     generator.to(device)
     start = None
     if encoder is not None:
         start = ws_from_images(encoder.to(device), generator, real.pixels, crop)
-    inversion = invert_images(generator, real.pixels, crop, config, start, distance, parts)
+    inversion = invert_images(generator, real.pixels, crop, config, start, distance, finished)
 
-    made: dict[str, str | int | float | bool | None] = {
+    start_name = "mean latent" if encoder is None else "encoder"
+    provenance: Provenance = {
         "by": "python -m training invert",
         **asdict(config),
         "distance": distance.name,
-        "start": "mean latent" if encoder is None else "encoder",
+        "start": start_name,
         "encoder_sha256": encoder_sha256,
-        **asdict(judgement),
+        **asdict(acceptance),
     }
-    report = report_of_inversion(inversion, real.names, judgement, made)
-    kept = kept_fit(inversion, keep)
+    report = report_of_inversion(inversion, real.names, acceptance, provenance)
     write_report(out, report)
-    start_name = str(made["start"])
-    shown = [images_from_ws(generator, fit.ws.numpy(), crop) for fit in (inversion.start, kept)]
+    kept = kept_estimate(inversion, keep)
+    shown = [images_from_ws(generator, e.ws.numpy(), crop) for e in (inversion.start, kept)]
     sheets = write_sheets(out, report, start_name, keep, (real.pixels, *shown))
     click.echo(table_of_report(report, start_name))
     click.echo(f"wrote {out / 'report.json'} and {', '.join(path.name for path in sheets)}")
     write_kept(out, real, kept, crop, report, sha256)
-    parts.remove()
+    finished.remove()
 
 
 def encoder_and_crop(
@@ -202,18 +236,20 @@ def encoder_and_crop(
     grid: int | None,
     rows: tuple[int, int] | None,
 ) -> tuple[Encoder | None, LabelCrop]:
-    """The encoder, and the crop asked for or, where none is, the encoder's. Raises TrainingError
-    when the encoder is another generator's or another crop's."""
-    asked = crop_for_resolution(generator.config.resolution, grid, rows)
+    """The encoder, if there is one, and the crop: from the options or, without them, the encoder's.
+
+    Raises TrainingError when the encoder belongs to another generator or reads another crop.
+    """
+    requested = crop_for_resolution(generator.config.resolution, grid, rows)
     if path is None:
-        return None, asked
+        return None, requested
     encoder, card = encoder_from_file(path)
     _check_encoder(path, card, generator, sha256)
     crop = LabelCrop(card.grid, card.crop_top, card.rows)
-    if (grid is not None or rows is not None) and crop != asked:
+    if (grid is not None or rows is not None) and crop != requested:
         raise TrainingError(
-            f"{path} reads rows {_rows(crop)} of a grid of {crop.grid}, not {_rows(asked)} of "
-            f"{asked.grid}; leave out --grid and --rows, or train an encoder with them"
+            f"{path} reads rows {_rows(crop)} of a grid of {crop.grid}, not {_rows(requested)} of "
+            f"{requested.grid}; leave out --grid and --rows, or train an encoder with them"
         )
     return encoder, crop
 
@@ -225,20 +261,31 @@ def _rows(crop: LabelCrop) -> str:
 def _check_encoder(path: Path, card: EncoderCard, generator: Generator, sha256: str) -> None:
     if card.generator_sha256 != sha256:
         raise TrainingError(
-            f"{path} is the encoder of a generator of SHA-256 {card.generator_sha256}, this one "
-            f"has {sha256}; train one with `python -m training encoder`"
+            f"{path} belongs to the generator with SHA-256 {card.generator_sha256}, this one has "
+            f"{sha256}; train an encoder for it with `python -m training encoder`"
         )
     expected = (generator.config.num_ws, generator.config.w_dim)
     if (card.num_ws, card.w_dim) != expected or card.grid > generator.config.resolution:
-        raise TrainingError(f"{path}: its latents or its grid are not this generator's")
+        raise TrainingError(
+            f"{path} gives latents [{card.num_ws}, {card.w_dim}] (num_ws, w_dim) and reads a grid "
+            f"of {card.grid}; this generator has {list(expected)} and "
+            f"{generator.config.resolution} pixels; train an encoder for it with `python -m "
+            "training encoder`"
+        )
 
 
 def write_kept(
-    out: Path, real: RealImages, fit: Fit, crop: LabelCrop, report: Report, generator_sha256: str
+    out: Path,
+    real: RealImages,
+    estimate: LatentEstimate,
+    crop: LabelCrop,
+    report: InversionReport,
+    generator_sha256: str,
 ) -> None:
-    """The set, of the images that are neither dropped nor failed, and a line about the others.
+    """Writes the set of all images but dropped and failed ones, and lists flagged, dropped and
+    failed ones on the console.
 
-    Raises TrainingError when none is left.
+    Raises TrainingError when no image is left.
     """
     kept = [i for i, e in enumerate(report.images) if e.verdict in ("kept", "flagged")]
     for verdict, count in Counter(entry.verdict for entry in report.images).items():
@@ -250,15 +297,15 @@ def write_kept(
     entries = [
         ImageEntry(
             file=real.names[i],
-            pixels_sha256="",
+            pixels_sha256="",  # write_image_set fills it in
             source=real.paths[i].name,
             source_size=None
             if real.sizes[i] == (crop.height, crop.width)
             else real.sizes[i][::-1],  # written as (width, height)
-            psnr_db=round(float(fit.psnr_db[i]), 3),
+            psnr_db=round(float(estimate.psnr_db[i]), 3),
         )
         for i in kept
     ]
-    ws = fit.ws.numpy()[kept]
+    ws = estimate.ws.numpy()[kept]
     write_image_set(out, ws, real.pixels[kept], crop, entries, generator_sha256, report.made)
     click.echo(f"wrote {len(kept)} images of {crop} pixels, their latents and their index to {out}")

@@ -1,7 +1,8 @@
-"""python -m training encoder: a generator's samples -> an encoder of its images."""
+"""python -m training encoder: a generator's weights -> weights of an encoder from images to w+."""
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
@@ -10,7 +11,7 @@ from checkpoints import EncoderCard, sha256_of_file, write_encoder
 from nets.encoder import Encoder
 from training.errors import TrainingError
 from training.inversion.distances import DistanceName, distance_from_name
-from training.inversion.train_encoder import EncoderFitConfig, fit_encoder
+from training.inversion.train_encoder import EncoderTrainConfig, fit_encoder
 from training.label_crop import LabelCrop, crop_for_resolution
 from training.options import (
     FILE,
@@ -38,35 +39,53 @@ SUFFIX = ".safetensors"
 @click.option(
     "--latent-steps",
     type=click.IntRange(0),
-    default=EncoderFitConfig.latent_steps,
-    help="First steps, by the distance of latents.",
+    default=EncoderTrainConfig.latent_steps,
+    help="Number of steps of the first phase, whose loss compares latents.",
 )
 @click.option(
     "--image-steps",
     type=click.IntRange(0),
-    default=EncoderFitConfig.image_steps,
-    help="Further steps, by the distance of images; each costs about three of the first.",
+    default=EncoderTrainConfig.image_steps,
+    help="Number of steps of the second phase, whose loss compares images and latents. Each takes "
+    "about three times as long as one of the first phase.",
 )
-@click.option("--batch", type=click.IntRange(1), default=EncoderFitConfig.batch, help="Samples.")
+@click.option(
+    "--batch", type=click.IntRange(1), default=EncoderTrainConfig.batch, help="Samples per step."
+)
 @click.option(
     "--iterations",
     type=click.IntRange(1, 64),
-    default=EncoderFitConfig.iterations,
-    help="Residual steps from the mean latent.",
+    default=EncoderTrainConfig.iterations,
+    help="Number of residual steps of the encoder, beginning with the mean latent.",
 )
 @click.option(
     "--learning-rate",
     type=click.FloatRange(0, min_open=True),
-    default=EncoderFitConfig.learning_rate,
+    default=EncoderTrainConfig.learning_rate,
+    help="Learning rate of Adam at the first step; it falls to 0 along a cosine.",
 )
-@click.option("--psi", type=click.FloatRange(0, 2), default=1.0, help="Truncation of samples.")
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=EncoderFitConfig.seed)
-@click.option("--grid", type=int, help="Pixels of the label grid; absent: all, at most 512.")
+@click.option(
+    "--psi",
+    type=click.FloatRange(0, 2),
+    default=EncoderTrainConfig.psi,
+    help="Truncation psi of the samples.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**63 - 1),
+    default=EncoderTrainConfig.seed,
+    help="Seed of the weights and the samples.",
+)
+@click.option(
+    "--grid",
+    type=int,
+    help="Side of the label grid, pixels.  [default: the generator's resolution, at most 512]",
+)
 @click.option(
     "--rows",
     type=rows_from_text,
     metavar="FIRST:END",
-    help="Rows of the grid that images are, as 64:448 for cars.",
+    help="Rows of the label grid that images show, e.g. 64:448 for cars.  [default: all]",
 )
 @distance_option
 @vgg_weights_option
@@ -75,21 +94,19 @@ SUFFIX = ".safetensors"
     "--every",
     type=click.IntRange(1),
     default=250,
-    help="Steps between writings of the state that a killed training goes on from.",
+    help="Number of steps between saves of the state that an interrupted training resumes from.",
 )
-@click.option("--licence", "licences", multiple=True, help="Licence tag; may be repeated.")
+@click.option(
+    "--licence",
+    "licences",
+    multiple=True,
+    help="Licence tag for the card; may be repeated.  [default: the generator's]",
+)
 def encoder(
     generator_path: Path,
     mean_latent: Path | None,
     out: Path,
     force: bool,
-    latent_steps: int,
-    image_steps: int,
-    batch: int,
-    iterations: int,
-    learning_rate: float,
-    psi: float,
-    seed: int,
     grid: int | None,
     rows: tuple[int, int] | None,
     distance_name: DistanceName,
@@ -97,30 +114,24 @@ def encoder(
     device: torch.device,
     every: int,
     licences: tuple[str, ...],
+    **settings: Any,
 ) -> None:
-    """Trains an encoder that starts `invert`; it sees no image but the generator's own.
+    """Trains an encoder from images to latents, which `invert --encoder` starts from.
 
-    The state of an unfinished training lies beside --out, and the same command goes on from it.
+    It learns from samples of the generator alone. The state of an interrupted training is saved
+    beside --out; the same command resumes from it.
     """
-    if latent_steps + image_steps == 0:
+    config = EncoderTrainConfig(**settings)
+    if config.steps == 0:
         raise click.UsageError("--latent-steps and --image-steps are both 0; one must be more")
-    if out.suffix != SUFFIX:  # its card, .toml, lies beside it
+    if out.suffix != SUFFIX:  # the card beside it is .toml
         raise TrainingError(f"--out is {out}; weights are written as {SUFFIX}")
     refuse_existing(out, force)
     generator, generator_card, sha256 = read_generator(generator_path, mean_latent)
-    config = EncoderFitConfig(
-        latent_steps=latent_steps,
-        image_steps=image_steps,
-        batch=batch,
-        iterations=iterations,
-        learning_rate=learning_rate,
-        psi=psi,
-        seed=seed,
-    )
     crop = crop_for_resolution(generator.config.resolution, grid, rows)
     distance, words = distance_from_name(distance_name, vgg_weights, device)
     click.echo(words)
-    out.parent.mkdir(parents=True, exist_ok=True)  # before the hours, not after
+    out.parent.mkdir(parents=True, exist_ok=True)  # before the training, to fail early
     recipe = {
         **identity_of_generator(generator, sha256),
         **asdict(crop),
@@ -130,12 +141,14 @@ def encoder(
     }
     unfinished = StateFile(state_path(out), recipe, every)
     trained = fit_encoder(generator.to(device), crop, config, distance, unfinished).cpu()
-    made: dict[str, str | int | float | bool] = {
+    provenance: dict[str, str | int | float | bool] = {
         "by": "python -m training encoder",
         **asdict(config),
         "distance": distance.name,
     }
-    card = card_from_encoder(trained, crop, sha256, list(licences) or generator_card.licences, made)
+    card = card_from_encoder(
+        trained, crop, sha256, list(licences) or generator_card.licences, provenance
+    )
     write_encoder(out, trained, card)
     unfinished.remove()
     click.echo(f"wrote {out} and its card")
@@ -146,7 +159,7 @@ def card_from_encoder(
     crop: LabelCrop,
     generator_sha256: str,
     licences: list[str],
-    made: dict[str, str | int | float | bool],
+    provenance: dict[str, str | int | float | bool],
 ) -> EncoderCard:
     """The card of a trained encoder."""
     config = trained.config
@@ -165,5 +178,5 @@ def card_from_encoder(
         hidden=config.hidden,
         iterations=config.iterations,
         licences=licences,
-        made=made,
+        made=provenance,
     )

@@ -1,4 +1,8 @@
-"""How well each image was inverted, and which are doubtful: report.json and a table."""
+"""Inversion -> report.json and a text table: quality of each image, and which ones are doubtful.
+
+An image is doubtful when its PSNR is below a limit, or when its PSNR or perceptual distance is
+far worse than the median of all images.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,74 +14,75 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from checkpoints import write_text
-from training.inversion.optimise import Fit, Inversion
+from training.inversion.optimise import Inversion, LatentEstimate
 
-FEWEST = 5  # images, for a median to say what is usual
-PSNR_FLOOR_DB = 1.0  # an image this close to the median is as good as it
-PERCEPTUAL_FLOOR = 0.1  # the same, as a share of the median
-SCALE_OF_MAD = 1.4826  # to the standard deviation, for normal values
+MIN_IMAGES = 5  # with fewer, a median says nothing and no image is an outlier
+PSNR_FLOOR_DB = 1.0  # an image this close to the median PSNR is no outlier
+PERCEPTUAL_FLOOR = 0.1  # the same for the perceptual distance, as a share of the median
+SCALE_OF_MAD = 1.4826  # median absolute deviation -> standard deviation of normal values
 
 Keep = Literal["best", "last"]
 OnBad = Literal["drop", "flag"]
+Provenance = dict[str, str | int | float | bool | None]  # written as `made`
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """What makes an inversion doubtful, and what then."""
+class AcceptanceConfig:
+    """Which latents are kept, when they are doubtful, and what happens to doubtful ones."""
 
     keep: Keep = "best"
     on_bad: OnBad = "flag"
     min_psnr_db: float | None = None
-    max_mads: float = 3.0  # worse than the median by more of these deviations
+    max_mads: float = 3.0  # standard deviations, estimated by the MAD, worse than the median
 
 
-class Figures(msgspec.Struct, frozen=True):
-    """Of one image at one point of its way; absent where not finite."""
+class EstimateScores(msgspec.Struct, frozen=True):
+    """Scores of one image at one LatentEstimate; None where not finite."""
 
     psnr_db: float | None
     perceptual: float | None
     loss: float | None
-    step: int  # updates before it
+    step: int  # updates before this estimate
 
 
 class ImageReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One image."""
+    """Report of one image."""
 
-    image: str  # file name of the picture
-    start: Figures
-    best: Figures
-    last: Figures
+    image: str  # file name
+    start: EstimateScores
+    best: EstimateScores
+    last: EstimateScores
     verdict: Literal["kept", "flagged", "dropped", "failed"]
-    reason: str | None = None  # of any verdict but kept
+    reason: str | None = None  # for every verdict but "kept"
 
 
-class Report(msgspec.Struct, frozen=True):
-    """report.json."""
+class InversionReport(msgspec.Struct, frozen=True):
+    """Content of report.json."""
 
     format: Literal[1]
-    made: dict[str, str | int | float | bool | None]  # how, as in index.json
+    made: Provenance  # as in index.json
     images: list[ImageReport]
 
 
 def report_of_inversion(
     inversion: Inversion,
     names: list[str],
-    judgement: Judgement,
-    made: dict[str, str | int | float | bool | None],
-) -> Report:
-    """Figures and verdict of every image."""
-    kept = kept_fit(inversion, judgement.keep)
-    reasons = reasons_to_doubt(kept, inversion.failed, judgement)
-    bad: Literal["flagged", "dropped"] = "flagged" if judgement.on_bad == "flag" else "dropped"
-    return Report(
+    acceptance: AcceptanceConfig,
+    provenance: Provenance,
+) -> InversionReport:
+    """Scores and verdict of every image."""
+    kept = kept_estimate(inversion, acceptance.keep)
+    reasons = reasons_to_doubt(kept, inversion.failed, acceptance)
+    bad: Literal["flagged", "dropped"] = "flagged" if acceptance.on_bad == "flag" else "dropped"
+    return InversionReport(
         1,
-        made,
+        provenance,
         [
             ImageReport(
                 image=name,
-                start=_figures(inversion.start, i),
-                best=_figures(inversion.best, i),
-                last=_figures(inversion.last, i),
+                start=_scores(inversion.start, i),
+                best=_scores(inversion.best, i),
+                last=_scores(inversion.last, i),
                 verdict="failed" if inversion.failed[i] else bad if reasons[i] else "kept",
                 reason=reasons[i],
             )
@@ -86,58 +91,66 @@ def report_of_inversion(
     )
 
 
-def kept_fit(inversion: Inversion, keep: Keep) -> Fit:
-    """The latents that are kept."""
+def kept_estimate(inversion: Inversion, keep: Keep) -> LatentEstimate:
+    """The estimate whose latents are written."""
     return inversion.best if keep == "best" else inversion.last
 
 
-def reasons_to_doubt(fit: Fit, failed: Tensor, judgement: Judgement) -> list[str | None]:
-    """Why each image is doubtful, in words; None: it is not."""
-    psnr, perceptual = fit.psnr_db.double().numpy(), fit.perceptual.double().numpy()
-    fine = ~failed.numpy()
-    too_low = _outliers(-psnr, fine, judgement.max_mads, PSNR_FLOOR_DB)
-    usual = float(np.median(perceptual[fine])) if fine.any() else 0.0
-    too_far = _outliers(perceptual, fine, judgement.max_mads, PERCEPTUAL_FLOOR * usual)
+def reasons_to_doubt(
+    estimate: LatentEstimate, failed: Tensor, acceptance: AcceptanceConfig
+) -> list[str | None]:
+    """For each image, why it is doubtful; None: it is not. `failed` is bool [n]."""
+    psnr, perceptual = estimate.psnr_db.double().numpy(), estimate.perceptual.double().numpy()
+    valid = ~failed.numpy()
+    psnr_outlier = _outliers(-psnr, valid, acceptance.max_mads, PSNR_FLOOR_DB)
+    median = float(np.median(perceptual[valid])) if valid.any() else 0.0
+    perceptual_outlier = _outliers(
+        perceptual, valid, acceptance.max_mads, PERCEPTUAL_FLOOR * median
+    )
     reasons: list[str | None] = []
     for i in range(len(psnr)):
         words = []
-        if not fine[i]:
+        if not valid[i]:
             words = ["its loss was not finite"]
-        elif judgement.min_psnr_db is not None and psnr[i] < judgement.min_psnr_db:
-            words = [f"PSNR {psnr[i]:.1f} dB, under {judgement.min_psnr_db:g}"]
-        elif too_low[i]:
-            words = [f"PSNR {psnr[i]:.1f} dB, the median is {np.median(psnr[fine]):.1f}"]
-        if fine[i] and too_far[i]:
-            words += [f"perceptual {perceptual[i]:.3f}, the median is {usual:.3f}"]
+        elif acceptance.min_psnr_db is not None and psnr[i] < acceptance.min_psnr_db:
+            words = [f"PSNR {psnr[i]:.1f} dB, under {acceptance.min_psnr_db:g}"]
+        elif psnr_outlier[i]:
+            words = [f"PSNR {psnr[i]:.1f} dB, the median is {np.median(psnr[valid]):.1f}"]
+        if valid[i] and perceptual_outlier[i]:
+            words += [f"perceptual {perceptual[i]:.3f}, the median is {median:.3f}"]
         reasons.append("; ".join(words) or None)
     return reasons
 
 
 def _outliers(
     badness: NDArray[np.float64],  # [n], higher is worse
-    fine: NDArray[np.bool_],  # [n], which of them count
+    valid: NDArray[np.bool_],  # [n], images that define the median
     max_mads: float,
-    floor: float,  # differences under it are none
+    floor: float,  # smallest excess over the median that can make an outlier
 ) -> NDArray[np.bool_]:
-    counted = badness[fine]
-    if len(counted) < FEWEST:
+    """Images that are worse than the median by more than `max_mads` scaled MADs, bool [n]."""
+    counted = badness[valid]
+    if len(counted) < MIN_IMAGES:
         return np.zeros(len(badness), bool)
-    above = badness - np.median(counted)
-    spread = SCALE_OF_MAD * float(np.median(np.abs(counted - np.median(counted))))
-    return np.asarray(above > max(max_mads * spread, floor))
+    excess = badness - np.median(counted)
+    deviation = SCALE_OF_MAD * float(np.median(np.abs(counted - np.median(counted))))
+    return np.asarray(excess > max(max_mads * deviation, floor))
 
 
-def _figures(fit: Fit, row: int) -> Figures:
+def _scores(estimate: LatentEstimate, row: int) -> EstimateScores:
     def finite(values: Tensor) -> float | None:
         return round(float(values[row]), 5) if values[row].isfinite() else None
 
-    return Figures(
-        finite(fit.psnr_db), finite(fit.perceptual), finite(fit.loss), int(fit.step[row])
+    return EstimateScores(
+        finite(estimate.psnr_db),
+        finite(estimate.perceptual),
+        finite(estimate.loss),
+        int(estimate.step[row]),
     )
 
 
-def table_of_report(report: Report, start_name: str) -> str:
-    """Aligned text, a line for each image."""
+def table_of_report(report: InversionReport, start_name: str) -> str:
+    """Aligned text, one line per image; PSNR in dB of start, best and last."""
     width = max(len("image"), *(len(entry.image) for entry in report.images))
     titles = " ".join(f"{title:>11}" for title in (start_name, "best", "last", "perceptual"))
     lines = [f"{'image':{width}} {titles} {'step':>5}"]
@@ -154,7 +167,7 @@ def _db(value: float | None) -> str:
     return f"{'-':>11}" if value is None else f"{value:8.1f} dB"
 
 
-def write_report(folder: Path, report: Report) -> None:
-    """report.json."""
+def write_report(folder: Path, report: InversionReport) -> None:
+    """Writes report.json."""
     text = msgspec.json.format(msgspec.json.encode(report), indent=1).decode()
     write_text(folder / "report.json", text + "\n")

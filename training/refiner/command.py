@@ -1,7 +1,7 @@
-"""The verb `refiner`: synthetic images and real ones -> weights of a refiner."""
+"""python -m training refiner: generated images and real images -> weights of a refiner."""
 
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import click
 import torch
@@ -10,14 +10,15 @@ from nets.refiner import RefinerConfig
 from training.errors import RefinerError
 from training.images.sources import Pool, images_from_folder, pool_from_source
 from training.options import can_resume, device_option
-from training.refiner.config import Feature, Reduction, RefinerFit, Regulariser
-from training.refiner.run import Run, run_refiner, words_from_geometry
+from training.refiner.config import Feature, Reduction, RefinerTrainConfig, Regulariser
+from training.refiner.drift import text_from_drift
+from training.refiner.run import RefinerRunOptions, run_refiner
 
-MIN_EXTENT = 24  # pixels, what the check of the geometry needs
-FIT, KEPT, NETWORK = RefinerFit(), Regulariser(), RefinerConfig()
+MIN_EXTENT = 24  # pixels, what `drift_between` needs
+DEFAULTS, REGULARISER, NETWORK = RefinerTrainConfig(), Regulariser(), RefinerConfig()
 AT_LEAST_0, AT_LEAST_1 = click.IntRange(0), click.IntRange(1)
 POSITIVE = click.FloatRange(0, min_open=True)
-UNIT, SHARE = click.FloatRange(-1, 1), click.FloatRange(0, 1, max_open=True)
+CORRELATION, DECAY = click.FloatRange(-1, 1), click.FloatRange(0, 1, max_open=True)
 
 
 @click.command(context_settings={"show_default": True})
@@ -37,38 +38,169 @@ UNIT, SHARE = click.FloatRange(-1, 1), click.FloatRange(0, 1, max_open=True)
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
     required=True,
-    help="Weights file to write (.safetensors); card, state and contact sheets lie beside it.",
+    help="Weights file to write (.safetensors); card, state and contact sheets are written beside "
+    "it.",
 )
-@click.option("--resume", is_flag=True, help="Go on from the state beside --out, if there is one.")
-@click.option("--images", default=2048, type=AT_LEAST_1, help="At most, of source and real.")
-@click.option("--fit", "scale", is_flag=True, help="Scale and cut real images to the source's.")
-@click.option("--steps", default=FIT.steps, type=AT_LEAST_0, help="Alternations.")
-@click.option("--warm-up", default=FIT.warm_up, type=AT_LEAST_0, help="Self-regularised only.")
-@click.option("--critic-warm-up", default=FIT.critic_warm_up, type=AT_LEAST_0)
-@click.option("--refiner-updates", default=FIT.refiner_updates, type=AT_LEAST_1, help="K_g.")
-@click.option("--critic-updates", default=FIT.critic_updates, type=AT_LEAST_1, help="K_d.")
-@click.option("--batch", "batch_size", default=FIT.batch_size, type=click.IntRange(2))
-@click.option("--crop", default=FIT.crop, type=AT_LEAST_0, help="Pixels; 0: whole images.")
-@click.option("--width", default=NETWORK.width, type=AT_LEAST_1, help="Of the refiner's layers.")
-@click.option("--blocks", default=NETWORK.blocks, type=AT_LEAST_0, help="Residual blocks.")
-@click.option("--grain", default=NETWORK.grain, type=click.IntRange(0, 64), help="Noise channels.")
-@click.option("--critic-width", default=FIT.critic_width, type=click.IntRange(3))
-@click.option("--strength", default=KEPT.strength, type=click.FloatRange(0), help="Lambda.")
-@click.option("--reduction", default=KEPT.reduction, type=click.Choice(get_args(Reduction)))
-@click.option("--feature", default=KEPT.feature, type=click.Choice(get_args(Feature)))
-@click.option("--learning-rate", default=FIT.learning_rate, type=POSITIVE)
-@click.option("--averaging", default=FIT.averaging, type=SHARE, help="Of weights kept, a step.")
-@click.option("--gradient-norm", default=FIT.gradient_norm, type=POSITIVE)
-@click.option("--history", default=FIT.history, type=AT_LEAST_1, help="Images in the buffer.")
-@click.option("--every", default=250, type=AT_LEAST_1, help="Steps between checks and sheets.")
+@click.option("--resume", is_flag=True, help="Resume from the state beside --out, if it exists.")
 @click.option(
-    "--max-shift", default=0.5, type=click.FloatRange(0, 99), help="Pixels that end the training."
+    "--images",
+    default=2048,
+    type=AT_LEAST_1,
+    help="Largest number of images to take from --source, and from --real.",
 )
-@click.option("--min-structure", default=0.5, type=UNIT, help="Correlation that ends it.")
-@click.option("--min-agreement", default=0.7, type=UNIT, help="mIoU of segmentations, as well.")
-@click.option("--segmenter-steps", default=300, type=AT_LEAST_0, help="For that; 0: without it.")
-@click.option("--seed", default=FIT.seed, type=click.IntRange(0, 2**63 - 1))
-@click.option("--licence", "licences", multiple=True, help="Licence tag; may be repeated.")
+@click.option(
+    "--fit",
+    "scale",
+    is_flag=True,
+    help="Scale and crop the real images to the size of the source's images.",
+)
+@click.option(
+    "--steps",
+    default=DEFAULTS.steps,
+    type=AT_LEAST_0,
+    help="Number of alternations of refiner and critic updates, after both warm-ups.",
+)
+@click.option(
+    "--warm-up",
+    default=DEFAULTS.warm_up,
+    type=AT_LEAST_0,
+    help="Number of first refiner updates, by self-regularisation alone.",
+)
+@click.option(
+    "--critic-warm-up",
+    default=DEFAULTS.critic_warm_up,
+    type=AT_LEAST_0,
+    help="Number of critic updates between the refiner's warm-up and the alternations.",
+)
+@click.option(
+    "--refiner-updates",
+    default=DEFAULTS.refiner_updates,
+    type=AT_LEAST_1,
+    help="Refiner updates per alternation (K_g in the paper).",
+)
+@click.option(
+    "--critic-updates",
+    default=DEFAULTS.critic_updates,
+    type=AT_LEAST_1,
+    help="Critic updates per alternation (K_d in the paper).",
+)
+@click.option(
+    "--batch",
+    "batch_size",
+    default=DEFAULTS.batch_size,
+    type=click.IntRange(2),
+    help="Crops per update.",
+)
+@click.option(
+    "--crop",
+    default=DEFAULTS.crop,
+    type=AT_LEAST_0,
+    help="Side of the training crops, pixels; 0: whole images.",
+)
+@click.option(
+    "--width", default=NETWORK.width, type=AT_LEAST_1, help="Channels of the refiner's layers."
+)
+@click.option(
+    "--blocks", default=NETWORK.blocks, type=AT_LEAST_0, help="Number of residual blocks."
+)
+@click.option(
+    "--grain",
+    default=NETWORK.grain,
+    type=click.IntRange(0, 64),
+    help="Number of noise channels that the refiner reads beside the image.",
+)
+@click.option(
+    "--critic-width",
+    default=DEFAULTS.critic_width,
+    type=click.IntRange(3),
+    help="Channels of the critic's layers.",
+)
+@click.option(
+    "--strength",
+    default=REGULARISER.strength,
+    type=click.FloatRange(0),
+    help="Weight of self-regularisation (lambda in the paper); its scale depends on --reduction.",
+)
+@click.option(
+    "--reduction",
+    default=REGULARISER.reduction,
+    type=click.Choice(get_args(Reduction)),
+    help="Reduction of the L1 distance: mean over all values, sum per image (then the mean over "
+    "images), or sum over the batch.",
+)
+@click.option(
+    "--feature",
+    default=REGULARISER.feature,
+    type=click.Choice(get_args(Feature)),
+    help="What self-regularisation compares: colors, their mean over channels, or their gradients.",
+)
+@click.option(
+    "--learning-rate",
+    default=DEFAULTS.learning_rate,
+    type=POSITIVE,
+    help="Learning rate of Adam, for refiner and critic.",
+)
+@click.option(
+    "--averaging",
+    default=DEFAULTS.averaging,
+    type=DECAY,
+    help="Decay per update of the moving average of the refiner's weights, which is written.",
+)
+@click.option(
+    "--gradient-norm",
+    default=DEFAULTS.gradient_norm,
+    type=POSITIVE,
+    help="Norm that gradients are clipped to.",
+)
+@click.option(
+    "--history",
+    default=DEFAULTS.history,
+    type=AT_LEAST_1,
+    help="Capacity of the replay buffer of refined images.",
+)
+@click.option(
+    "--every",
+    default=250,
+    type=AT_LEAST_1,
+    help="Number of steps between checks; a check writes weights, state and a contact sheet.",
+)
+@click.option(
+    "--max-shift",
+    default=0.5,
+    type=click.FloatRange(0, 99),
+    help="Mean shift in pixels above which a check ends the training.",
+)
+@click.option(
+    "--min-structure",
+    default=0.5,
+    type=CORRELATION,
+    help="Mean correlation with the originals below which a check ends the training.",
+)
+@click.option(
+    "--min-agreement",
+    default=0.7,
+    type=CORRELATION,
+    help="mIoU of a segmenter's masks before and after refining below which a check ends the "
+    "training.",
+)
+@click.option(
+    "--segmenter-steps",
+    default=300,
+    type=AT_LEAST_0,
+    help="Number of training steps of that segmenter, if --source gives masks; 0: no segmenter.",
+)
+@click.option(
+    "--seed",
+    default=DEFAULTS.seed,
+    type=click.IntRange(0, 2**63 - 1),
+    help="Seed of the weights and of all random draws.",
+)
+@click.option(
+    "--licence",
+    "licences",
+    multiple=True,
+    help="Licence tag for the card; may be repeated.  [default: the source's]",
+)
 @device_option
 def refiner(
     source: str,
@@ -90,37 +222,41 @@ def refiner(
     segmenter_steps: int,
     licences: tuple[str, ...],
     device: torch.device,
-    **recipe: int | float,
+    **settings: Any,
 ) -> None:
-    """Trains a refiner, which makes synthetic images look like real ones."""
-    config = RefinerFit(
+    """Trains a refiner, which makes generated images look like real ones.
+
+    Labels stay valid because refining moves nothing; checks measure that and end the training
+    when a bound is exceeded.
+    """
+    config = RefinerTrainConfig(
         network=RefinerConfig(width=width, blocks=blocks, grain=grain),
         regulariser=Regulariser(strength, reduction, feature),
-        **recipe,  # type: ignore[arg-type]  # click has checked each by its own option
+        **settings,
     )
     if out.suffix != ".safetensors":
         raise click.BadParameter(f"{out} must end in .safetensors", param_hint="--out")
     if out.exists() and not resume:
-        raise RefinerError(f"{out} exists; --resume goes on from its state, or name another --out")
+        raise RefinerError(f"{out} exists; --resume resumes its training, or name another --out")
     out.parent.mkdir(parents=True, exist_ok=True)
-    made = pool_from_source(source, images, config.seed, device)
-    wanted = Pool(images_from_folder(real, images, made.size if scale else None))
-    refuse_misfits(made, wanted, config)
-    run = Run(
+    source_pool = pool_from_source(source, images, config.seed, device)
+    real_pool = Pool(images_from_folder(real, images, source_pool.size if scale else None))
+    refuse_misfits(source_pool, real_pool, config)
+    options = RefinerRunOptions(
         out, every, max_shift, min_structure, min_agreement, segmenter_steps,
-        list(licences) or list(made.licences), device,
+        list(licences) or list(source_pool.licences), device,
     )  # fmt: skip
-    found = run_refiner(config, made, wanted, run, can_resume(out, resume))
-    click.echo(f"wrote {out} and its card: {words_from_geometry(found)}")
+    drift = run_refiner(config, source_pool, real_pool, options, can_resume(out, resume))
+    click.echo(f"wrote {out} and its card: {text_from_drift(drift)}")
 
 
-def refuse_misfits(source: Pool, real: Pool, config: RefinerFit) -> None:
-    """Raises RefinerError for images of two sizes, and for a recipe that they cannot train."""
+def refuse_misfits(source: Pool, real: Pool, config: RefinerTrainConfig) -> None:
+    """Raises RefinerError for images of two sizes, and for settings that cannot train on them."""
     if source.size != real.size:
         (b, a), (d, c) = source.size, real.size
         raise RefinerError(
             f"the source's images are {a}x{b} pixels, the real ones {c}x{d}; --fit scales and "
-            "cuts the real ones to the source's size"
+            "crops the real ones to the source's size"
         )
     if config.total == 0:
         raise RefinerError("--steps, --warm-up and --critic-warm-up are 0; one must not be")

@@ -1,4 +1,4 @@
-"""How a refiner is trained."""
+"""Settings of a refiner's training."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -11,34 +11,37 @@ Reduction = Literal["mean", "image-sum", "batch-sum"]
 
 @dataclass(frozen=True)
 class Regulariser:
-    """How far a refined image may leave its original: strength times an L1 distance."""
+    """Self-regularisation: strength * L1 distance of refined images from their originals."""
 
-    strength: float = 2.0  # the paper's lambda; its unit is the reduction's
-    reduction: Reduction = "mean"  # of all values; or summed by image, or over the batch too
-    feature: Feature = "identity"  # what is compared
+    strength: float = 2.0  # lambda in the paper; its scale depends on the reduction
+    reduction: Reduction = "mean"  # over all values; or summed per image, or over the whole batch
+    feature: Feature = "identity"  # what is compared: see `features` in train.py
 
 
 @dataclass(frozen=True)
-class RefinerFit:
-    """The recipe: three phases, one after the other. The defaults are those that were measured."""
+class RefinerTrainConfig:
+    """Settings of the three phases: refiner warm-up, critic warm-up, alternation.
+
+    The defaults are those that were measured (docs/refiner.md).
+    """
 
     network: RefinerConfig = field(default_factory=RefinerConfig)
     regulariser: Regulariser = field(default_factory=Regulariser)
-    warm_up: int = 60  # updates of the refiner by self-regularisation alone
+    warm_up: int = 60  # updates of the refiner, by self-regularisation alone
     critic_warm_up: int = 100  # updates of the critic alone
     steps: int = 1000  # alternations
-    refiner_updates: int = 1  # K_g, in each alternation
-    critic_updates: int = 2  # K_d
+    refiner_updates: int = 1  # per alternation, K_g in the paper
+    critic_updates: int = 2  # per alternation, K_d in the paper
     batch_size: int = 16
-    crop: int = 32  # extent of the pieces that are trained on, pixels; 0: whole images
+    crop: int = 32  # side of the training crops, pixels; 0: whole images
     critic_width: int = 96
-    learning_rate: float = 5e-4  # Adam's, of both
-    averaging: float = 0.98  # share of itself that the average of the refiner's weights keeps
-    gradient_norm: float = 50.0  # longer gradients are cut to it
-    history: int = 512  # images the critic is reminded of
+    learning_rate: float = 5e-4  # Adam's, of refiner and critic
+    averaging: float = 0.98  # decay of the moving average of the refiner's weights
+    gradient_norm: float = 50.0  # gradients are clipped to this norm
+    history: int = 512  # capacity of the replay buffer, images
     seed: int = 0
 
     @property
     def total(self) -> int:
-        """Updates and alternations of all phases, which the counter of steps runs over."""
+        """Steps of all phases; an alternation is one step."""
         return self.warm_up + self.critic_warm_up + self.steps

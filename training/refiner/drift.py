@@ -1,7 +1,8 @@
-"""Did refining move anything? Measured on the images alone, by matching tiles of both.
+"""Original and refined images -> how far refining moved things, from the images alone.
 
-Brightness, colour and contrast may change: tiles are compared by correlation. Only tiles with
-corners in them are asked, because along an edge or on a flat wall any shift matches.
+Tiles of the original are compared with the refined image at shifts of up to 3 px in x and y. The
+comparison is a correlation, so brightness, color and contrast may change. Only tiles with clear
+corners are used: along an edge or on a flat wall every shift matches.
 """
 
 import math
@@ -11,92 +12,106 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-RADIUS = 3  # pixels of shift that are tried, either way
+MAX_SHIFT = 3  # largest shift that is tried, pixels
 TILE, STRIDE = 16, 8  # pixels
-FOUND = 0.8  # correlation from which a tile is taken for the same
-BLANK = 1e-6  # variance of brightness in [0, 1]: under a byte, what is there is rounding
-ASKED = 0.25  # share of all tiles, those with the clearest corners
+MATCH = 0.8  # correlation from which a tile counts as found
+MIN_VARIANCE = 1e-6  # of brightness in [0, 1]; below it a tile shows rounding of bytes only
+CORNER_SHARE = 0.25  # share of all tiles that is used, those with the clearest corners
 
 
 @dataclass(frozen=True)
-class Geometry:
+class Drift:
     """How well refined images lie on their originals."""
 
-    shift_px: float  # mean length of the tiles' shifts, of those that are found; inf: none is
-    structure: float  # mean correlation of the tiles where they are, 1: the same up to contrast
-    agreement: float | None = None  # mIoU between a segmenter's views of both; None: no segmenter
+    shift_px: float  # mean length of the shifts of the tiles that are found; inf: none is found
+    structure: float  # mean correlation of tiles without a shift; 1: equal up to contrast
+    agreement: float | None = None  # mIoU of a segmenter's masks of both; None: no segmenter
 
 
-def geometry_of(original: Tensor, refined: Tensor) -> Geometry:
-    """Compares uint8 [n, C, H, W] with uint8 [n, C, H, W]; H and W are at least 24."""
+def drift_between(original: Tensor, refined: Tensor) -> Drift:
+    """Compares two uint8 [n, C, H, W]; H and W are at least 24."""
     before, after = (_smoothed(images) for images in (original, refined))
-    chosen = _cornered(before)
-    maps = torch.stack(
+    chosen = _has_corner(before)
+    shifts = range(-MAX_SHIFT, MAX_SHIFT + 1)
+    correlations = torch.stack(
         [
-            torch.stack([_correlation(before, after, dy, dx)[chosen] for dx in _range()], dim=1)
-            for dy in _range()
+            torch.stack([_correlation(before, after, dy, dx)[chosen] for dx in shifts], dim=1)
+            for dy in shifts
         ],
         dim=1,
     )  # [tiles, dy, dx]
-    found = maps.flatten(1).amax(dim=1) >= FOUND
-    lengths = _shifts(maps).norm(dim=1)[found]
-    return Geometry(
+    found = correlations.flatten(1).amax(dim=1) >= MATCH
+    lengths = _best_shifts(correlations).norm(dim=1)[found]
+    return Drift(
         shift_px=lengths.mean().item() if len(lengths) else math.inf,
-        structure=maps[:, RADIUS, RADIUS].mean().item(),
+        structure=correlations[:, MAX_SHIFT, MAX_SHIFT].mean().item(),
     )
 
 
-def _range() -> range:
-    return range(-RADIUS, RADIUS + 1)
+def text_from_drift(drift: Drift) -> str:
+    """The figures, for the console."""
+    text = f"moved {drift.shift_px:.2f} px, structure {drift.structure:.3f}"
+    return text if drift.agreement is None else f"{text}, agreement {drift.agreement:.3f}"
 
 
 def _smoothed(images: Tensor) -> Tensor:
-    """Brightness in [0, 1], [n, 1, H, W], with the noise of single pixels averaged out."""
+    """Brightness in [0, 1], mean over 3x3 pixels against noise, [n, 1, H - 2, W - 2]."""
     return F.avg_pool2d(images.float().mean(dim=1, keepdim=True) / 255, 3, stride=1)
 
 
-def _tiles(values: Tensor) -> Tensor:  # means over tiles, [n, 1, rows, columns]
+def _tile_means(values: Tensor) -> Tensor:
+    """[n, 1, H, W] -> [n, 1, rows, columns] of tiles."""
     return F.avg_pool2d(values, TILE, STRIDE)
 
 
 def _inner(images: Tensor, dy: int = 0, dx: int = 0) -> Tensor:
-    """Without a margin of RADIUS, so that every shift stays inside."""
+    """The image without a margin of MAX_SHIFT, so that a window shifted by dy, dx fits in."""
     height, width = images.shape[2:]
-    return images[:, :, RADIUS + dy : height - RADIUS + dy, RADIUS + dx : width - RADIUS + dx]
+    return images[
+        :, :, MAX_SHIFT + dy : height - MAX_SHIFT + dy, MAX_SHIFT + dx : width - MAX_SHIFT + dx
+    ]
 
 
-def _cornered(before: Tensor) -> Tensor:
-    """bool [n, 1, rows, columns]: where the weaker of the two directions of change is strongest
-    (Shi and Tomasi, Good features to track, CVPR 1994)."""
+def _has_corner(before: Tensor) -> Tensor:
+    """Tiles with the clearest corners, bool [n, 1, rows, columns].
+
+    The measure is the smaller eigenvalue of the tile's structure tensor: brightness changes in
+    both directions (Shi and Tomasi, Good features to track, CVPR 1994).
+    """
     inner = _inner(before)
     dx = F.pad(inner.diff(dim=3), (0, 1))
     dy = F.pad(inner.diff(dim=2), (0, 0, 0, 1))
-    xx, yy, xy = _tiles(dx * dx), _tiles(dy * dy), _tiles(dx * dy)
-    weaker = (xx + yy) / 2 - (((xx - yy) / 2).square() + xy.square()).sqrt()
-    return weaker >= weaker.flatten().quantile(1 - ASKED)
+    xx, yy, xy = _tile_means(dx * dx), _tile_means(dy * dy), _tile_means(dx * dy)
+    smaller = (xx + yy) / 2 - (((xx - yy) / 2).square() + xy.square()).sqrt()
+    return smaller >= smaller.flatten().quantile(1 - CORNER_SHARE)
 
 
 def _correlation(before: Tensor, after: Tensor, dy: int, dx: int) -> Tensor:
-    """Of every tile with the one that lies dy, dx further in the other, [n, 1, rows, columns]."""
+    """Correlation of each tile with the one at an offset of dy, dx in the other image,
+    [n, 1, rows, columns]."""
     a, b = _inner(before), _inner(after, dy, dx)
-    mean_a, mean_b = _tiles(a), _tiles(b)
-    covariance = _tiles(a * b) - mean_a * mean_b
-    variance_a = (_tiles(a * a) - mean_a**2).clamp(min=BLANK)
-    variance_b = (_tiles(b * b) - mean_b**2).clamp(min=BLANK)
+    mean_a, mean_b = _tile_means(a), _tile_means(b)
+    covariance = _tile_means(a * b) - mean_a * mean_b
+    variance_a = (_tile_means(a * a) - mean_a**2).clamp(min=MIN_VARIANCE)
+    variance_b = (_tile_means(b * b) - mean_b**2).clamp(min=MIN_VARIANCE)
     return covariance / (variance_a * variance_b).sqrt()
 
 
-def _shifts(maps: Tensor) -> Tensor:
-    """Where correlations [tiles, dy, dx] peak, to a fraction of a pixel: float32 [tiles, 2]."""
-    extent = maps.shape[2]
-    peak = maps.flatten(1).argmax(dim=1)
+def _best_shifts(correlations: Tensor) -> Tensor:
+    """Shift (dy, dx) at the peak of correlations [tiles, dy, dx], to a fraction of a pixel,
+    float32 [tiles, 2]."""
+    extent = correlations.shape[2]
+    peak = correlations.flatten(1).argmax(dim=1)
     row, column = peak // extent, peak % extent
-    tile = torch.arange(len(maps))
+    tile = torch.arange(len(correlations))
 
-    def refined(place: Tensor, line: Tensor) -> Tensor:
-        """The top of the parabola through the peak and its neighbours on a line [tiles, extent]."""
+    def subpixel(place: Tensor, line: Tensor) -> Tensor:
+        """Vertex of the parabola through the peak and its two neighbours on a line
+        [tiles, extent]."""
         low, top, high = (line[tile, (place + step).clamp(0, extent - 1)] for step in (-1, 0, 1))
         bend = (2 * top - low - high).clamp(min=1e-6)
-        return place + ((high - low) / (2 * bend)).clamp(-0.5, 0.5) - RADIUS
+        return place + ((high - low) / (2 * bend)).clamp(-0.5, 0.5) - MAX_SHIFT
 
-    return torch.stack([refined(row, maps[tile, :, column]), refined(column, maps[tile, row])], 1)
+    dy = subpixel(row, correlations[tile, :, column])
+    dx = subpixel(column, correlations[tile, row])
+    return torch.stack([dy, dx], 1)

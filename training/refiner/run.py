@@ -1,7 +1,8 @@
-"""A refiner's training from start to end: steps, and at every stop the checks and the files.
+"""A refiner's training from start to end: steps, and checks at regular stops.
 
-Beside the weights and their card lie NAME.state.safetensors, from which training goes on, and a
-contact sheet of every stop, NAME-000500.png.
+A stop measures the drift of refined images, then writes the weights, their card,
+NAME.state.safetensors, which training resumes from, and a contact sheet, NAME-000500.png. When
+refined images have moved too far, training ends there and the last check's weights stay.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -20,98 +21,138 @@ from checkpoints import (
 from nets.segmenter import Segmenter
 from training.errors import RefinerError
 from training.images.sources import Pool
-from training.refiner.config import RefinerFit
-from training.refiner.drift import Geometry, geometry_of
+from training.refiner.config import RefinerTrainConfig
+from training.refiner.drift import Drift, drift_between, text_from_drift
 from training.refiner.segmenter import agreement_of, fit_segmenter
 from training.refiner.train import RefinerTraining, refined_bytes
 from training.resume import Recipe, digest, load_state, state_path, write_state
 from training.sheet import sheet_from_rows
 
-CHECKED, SHOWN = 64, 8  # images at every stop
+CHECKED = 64  # images whose drift a stop measures
+SHOWN = 8  # columns of a contact sheet
 
 
 @dataclass(frozen=True)
-class Run:
-    """What the command was told beside the recipe."""
+class RefinerRunOptions:
+    """Options that do not decide the weights: outputs, checks and their bounds."""
 
     out: Path  # .safetensors
-    every: int  # steps from stop to stop
-    max_shift_px: float  # passed at a stop, training ends
+    every: int  # steps between stops
+    max_shift_px: float  # bounds; training ends at the first stop that exceeds one
     min_structure: float
     min_agreement: float
-    segmenter_steps: int  # 0: no segmenter
+    segmenter_steps: int  # 0: no segmenter, no agreement
     licences: list[str]
     device: torch.device | None = None  # of the networks; None: the CPU
 
 
-def run_refiner(config: RefinerFit, source: Pool, real: Pool, run: Run, resume: bool) -> Geometry:
-    """Trains to the end; raises RefinerError when a loss or the geometry goes out of bounds."""
-    training = RefinerTraining(config, source.images, real.images, run.device)
+def run_refiner(
+    config: RefinerTrainConfig, source: Pool, real: Pool, options: RefinerRunOptions, resume: bool
+) -> Drift:
+    """Trains to the end and returns the last drift.
+
+    Raises RefinerError when a loss is not finite or the drift exceeds a bound.
+    """
+    training = RefinerTraining(config, source.images, real.images, options.device)
     recipe = recipe_of(config, source, real)
     if resume:
-        go_on(training, state_path(run.out), recipe)
-    segmenter = segmenter_of_source(source, config, run)
-    state, found = training.state, None
+        resume_training(training, state_path(options.out), recipe)
+    segmenter = segmenter_of_source(source, config, options)
+    state, drift = training.state, None
     with tqdm(total=config.total, initial=state.step, desc="refiner", unit="step") as bar:
         while state.step < config.total:
             losses = training.advance()
             bar.update()
             bar.set_postfix({k: f"{v:.3f}" for k, v in losses.items()}, refresh=False)
-            if state.step % run.every == 0 or state.step == config.total:
-                found = check_and_write(training, source, real, run, segmenter)
-                write_state(state_path(run.out), training.state.tensors(), recipe)
-                sheet = sheet_path(run.out, state.step).name
-                bar.write(f"step {state.step}: {words_from_geometry(found)}; {sheet}")
-    return found or measured(training, source, segmenter)[1]
+            if state.step % options.every == 0 or state.step == config.total:
+                drift = check_and_write(training, source, real, options, segmenter)
+                write_state(state_path(options.out), training.state.tensors(), recipe)
+                sheet = sheet_path(options.out, state.step).name
+                bar.write(f"step {state.step}: {text_from_drift(drift)}; {sheet}")
+    return drift or measured(training, source, segmenter)[1]
 
 
-def segmenter_of_source(source: Pool, config: RefinerFit, run: Run) -> Segmenter | None:
-    """What sees shapes in images, trained on the source's masks; None where there are none."""
-    if source.masks is None or run.segmenter_steps == 0:
+def recipe_of(config: RefinerTrainConfig, source: Pool, real: Pool) -> Recipe:
+    """Everything that decides the weights, except the number of steps: a resumed training may run
+    longer."""
+    settings = asdict(config)
+    settings.pop("steps")
+    return {**settings, "source images": digest(source.images), "real images": digest(real.images)}
+
+
+def resume_training(training: RefinerTraining, path: Path, recipe: Recipe) -> None:
+    """Loads a state file. Raises WeightsError, and TrainingError naming the option that differs."""
+    load_state(path, recipe, training.state.load, "leave --resume out")
+    if training.state.step > training.config.total:
+        raise RefinerError(
+            f"{path} is at step {training.state.step}, beyond the {training.config.total} of "
+            "--steps, --warm-up and --critic-warm-up; raise --steps"
+        )
+
+
+def segmenter_of_source(
+    source: Pool, config: RefinerTrainConfig, options: RefinerRunOptions
+) -> Segmenter | None:
+    """A segmenter trained on the source's images and masks; None without masks."""
+    if source.masks is None or options.segmenter_steps == 0:
         return None
-    return fit_segmenter(source.images, source.masks, run.segmenter_steps, config.seed, run.device)
+    return fit_segmenter(
+        source.images, source.masks, options.segmenter_steps, config.seed, options.device
+    )
 
 
 def check_and_write(
-    training: RefinerTraining, source: Pool, real: Pool, run: Run, segmenter: Segmenter | None
-) -> Geometry:
-    """Measures and draws; when all is well, the weights are written. Raises RefinerError."""
+    training: RefinerTraining,
+    source: Pool,
+    real: Pool,
+    options: RefinerRunOptions,
+    segmenter: Segmenter | None,
+) -> Drift:
+    """Writes the contact sheet, then the weights and card if the drift is within its bounds.
+
+    Raises RefinerError when it is not.
+    """
     state = training.state
-    refined, found = measured(training, source, segmenter)
+    refined, drift = measured(training, source, segmenter)
     rows = [source.images[:SHOWN], refined[:SHOWN], real.images[:SHOWN]]
-    sheet_from_rows(rows).save(sheet_path(run.out, state.step))
-    refuse_moved(found, run, state.step)
-    write_refiner(run.out, state.average, card_of(training, source, real, run, found))
-    return found
+    sheet_from_rows(rows).save(sheet_path(options.out, state.step))
+    refuse_drift(drift, options, state.step)
+    write_refiner(options.out, state.average, card_of(training, source, real, options, drift))
+    return drift
+
+
+def sheet_path(out: Path, step: int) -> Path:
+    """Path of the contact sheet of a stop."""
+    return out.with_name(f"{out.stem}-{step:06d}.png")
 
 
 def measured(
     training: RefinerTraining, source: Pool, segmenter: Segmenter | None
-) -> tuple[Tensor, Geometry]:
-    """The first images, refined, uint8 [n, C, H, W], and how they lie on their originals."""
+) -> tuple[Tensor, Drift]:
+    """The first images after refining, uint8 [n, C, H, W], and their drift."""
     images = source.images[:CHECKED]
     refined = refined_bytes(training.state.average, images, training.config.seed)
-    found = geometry_of(images, refined)
+    drift = drift_between(images, refined)
     if segmenter is not None:
-        found = replace(found, agreement=agreement_of(segmenter, images, refined))
-    return refined, found
+        drift = replace(drift, agreement=agreement_of(segmenter, images, refined))
+    return refined, drift
 
 
-def words_from_geometry(found: Geometry) -> str:
-    """For people."""
-    words = f"moved {found.shift_px:.2f} px, structure {found.structure:.3f}"
-    return words if found.agreement is None else f"{words}, agreement {found.agreement:.3f}"
-
-
-def refuse_moved(found: Geometry, run: Run, step: int) -> None:
-    """Raises RefinerError when a bound is passed; a NaN passes every bound."""
+def refuse_drift(drift: Drift, options: RefinerRunOptions, step: int) -> None:
+    """Raises RefinerError when a figure exceeds its bound, or is NaN."""
+    shift, structure, agreement = drift.shift_px, drift.structure, drift.agreement
     figures = [
-        ("shift_px", found.shift_px, run.max_shift_px, found.shift_px <= run.max_shift_px),
-        ("structure", found.structure, run.min_structure, found.structure >= run.min_structure),
+        ("shift_px", shift, options.max_shift_px, shift <= options.max_shift_px),
+        ("structure", structure, options.min_structure, structure >= options.min_structure),
     ]
-    if (seen := found.agreement) is not None:
-        figures.append(("agreement", seen, run.min_agreement, seen >= run.min_agreement))
-    kept = f"{run.out} keeps the last stop's weights" if run.out.exists() else "nothing is written"
+    if agreement is not None:
+        bound = options.min_agreement
+        figures.append(("agreement", agreement, bound, agreement >= bound))
+    kept = (
+        f"{options.out} keeps the last check's weights"
+        if options.out.exists()
+        else "nothing is written"
+    )
     for name, value, bound, holds in figures:
         if not holds:
             raise RefinerError(
@@ -121,13 +162,13 @@ def refuse_moved(found: Geometry, run: Run, step: int) -> None:
 
 
 def card_of(
-    training: RefinerTraining, source: Pool, real: Pool, run: Run, found: Geometry
+    training: RefinerTraining, source: Pool, real: Pool, options: RefinerRunOptions, drift: Drift
 ) -> RefinerCard:
-    """What the weights do not say."""
+    """The card of the weights."""
     config = training.config
-    told = asdict(config)
-    regulariser = told.pop("regulariser")
-    told.pop("network")
+    settings = asdict(config)
+    regulariser = settings.pop("regulariser")
+    settings.pop("network")
     return RefinerCard(
         format=1,
         kind="refiner",
@@ -137,36 +178,15 @@ def card_of(
         grain_seed=config.seed,
         config=config_card_from_refiner(training.state.average),
         regulariser=RegulariserCard(**regulariser),
-        shift_px=round(found.shift_px, 4),
-        structure=round(found.structure, 4),
-        agreement=None if found.agreement is None else round(found.agreement, 4),
-        licences=run.licences,
+        shift_px=round(drift.shift_px, 4),
+        structure=round(drift.structure, 4),
+        agreement=None if drift.agreement is None else round(drift.agreement, 4),
+        licences=options.licences,
         made={
             "by": "python -m training refiner",
             "source_images": len(source.images),
             "real_images": len(real.images),
             "step": training.state.step,
-            **told,
+            **settings,
         },
     )
-
-
-def sheet_path(out: Path, step: int) -> Path:
-    """The contact sheet of a stop."""
-    return out.with_name(f"{out.stem}-{step:06d}.png")
-
-
-def recipe_of(config: RefinerFit, source: Pool, real: Pool) -> Recipe:
-    """All that decides the weights but the number of steps."""
-    told = asdict(config)
-    told.pop("steps")
-    return {**told, "source images": digest(source.images), "real images": digest(real.images)}
-
-
-def go_on(training: RefinerTraining, path: Path, recipe: Recipe) -> None:
-    """Raises WeightsError, and TrainingError naming what this command has otherwise."""
-    load_state(path, recipe, training.state.load, "leave --resume out")
-    if training.state.step > training.config.total:
-        raise RefinerError(
-            f"{path} is at step {training.state.step}, beyond the {training.config.total} asked for"
-        )

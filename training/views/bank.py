@@ -1,4 +1,8 @@
-"""View codes: the first rows of w+ that carry the viewpoint, drawn and spread into a bank."""
+"""Draws of a generator -> a view bank: view codes that are spread over the possible views.
+
+A view code is the first rows of w+, which carry the viewpoint. Codes are chosen by how different
+the average object looks with them, by w, or by annotated cameras.
+"""
 
 import hashlib
 from collections.abc import Sequence
@@ -17,22 +21,22 @@ from training.label_crop import LabelCrop, crop_for_resolution, images_from_ws
 from training.views.cameras import CameraRow
 
 Spread = Literal["images", "w", "cameras"]
-SMALL = 16  # pixels of the images that draws are told apart by
-DRAWN_AT_ONCE = 16
+SMALL = 16  # side of the images that candidates are compared by, pixels
+SYNTHESIS_BATCH = 16
 
 
 @dataclass(frozen=True)
 class ViewsConfig:
-    """How a bank is made."""
+    """Settings of a bank and of the draws behind it."""
 
-    view_layers: int  # rows of a code
-    psi: float  # truncation of the draws
-    cutoff: int  # rows that psi is applied to
-    count: int = 12  # codes of the bank
+    view_layers: int  # rows of w+ in a code
+    psi: float  # truncation psi of the draws
+    cutoff: int  # number of first rows of w+ that psi applies to
+    count: int = 12  # codes in the bank
     seed: int = 2021
 
     def draws(self, candidates: int) -> SampleConfig:
-        """The first so many draws of the seed."""
+        """Settings of the seed's first `candidates` draws."""
         return SampleConfig(
             count=1, candidates=candidates, seed=self.seed, psi=self.psi, cutoff=self.cutoff
         )
@@ -40,15 +44,36 @@ class ViewsConfig:
 
 @dataclass(frozen=True)
 class Bank:
-    """View codes, and where each is from."""
+    """View codes, with the draws and cameras they come from."""
 
     codes: NDArray[np.float32]  # [count, view_layers, w_dim]
-    rows: NDArray[np.int64]  # [count], which draws of the seed
-    cameras: list[CameraRow] | None  # one for each code; None: none is known
+    rows: NDArray[np.int64]  # [count], indices of the draws of the seed
+    cameras: list[CameraRow] | None  # one per code; None: unknown
+
+
+def config_from_card(
+    card: GeneratorCard,
+    view_layers: int | None,
+    psi: float | None,
+    cutoff: int | None,
+    count: int,
+    seed: int,
+) -> ViewsConfig:
+    """Settings with the card's values in place of None. Raises TrainingError."""
+    return ViewsConfig(
+        view_layers=view_layers_of(card, view_layers),
+        psi=card.truncation_psi if psi is None else psi,
+        cutoff=card.truncation_cutoff if cutoff is None else cutoff,
+        count=count,
+        seed=seed,
+    )
 
 
 def view_layers_of(card: GeneratorCard, given: int | None) -> int:
-    """Rows of a code. Raises TrainingError when nobody says, or the two contradict each other."""
+    """Number of rows of w+ in a code, from the option or the card.
+
+    Raises TrainingError when neither has it, when they differ, or when it is out of range.
+    """
     num_ws = 2 * len(card.config.channels)
     if given is None and card.view_layers == 0:
         raise TrainingError(
@@ -66,13 +91,16 @@ def view_layers_of(card: GeneratorCard, given: int | None) -> int:
 
 
 def identity_of_draws(generator_sha256: str, config: ViewsConfig) -> str:
-    """What a numbered draw is a function of, so that annotations are not given to others."""
+    """Hash of everything that decides the draws, 12 hex digits.
+
+    An annotation file carries it, so that annotations are not applied to other draws.
+    """
     parts = (generator_sha256, config.seed, config.psi, config.cutoff, config.view_layers)
     return hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()[:12]
 
 
-def drawn_rows(generator: Generator, config: ViewsConfig, candidates: int) -> NDArray[np.float32]:
-    """w+ of the first draws, [candidates, num_ws, w_dim]. Raises TrainingError."""
+def drawn_ws(generator: Generator, config: ViewsConfig, candidates: int) -> NDArray[np.float32]:
+    """Truncated w+ of the seed's first draws, [candidates, num_ws, w_dim]. Raises TrainingError."""
     if not 0 <= config.cutoff <= generator.config.num_ws:
         raise TrainingError(
             f"--cutoff is {config.cutoff}; this generator has {generator.config.num_ws} rows"
@@ -84,35 +112,39 @@ def drawn_rows(generator: Generator, config: ViewsConfig, candidates: int) -> ND
 def bank_from_draws(
     generator: Generator, config: ViewsConfig, candidates: int, spread: Spread = "images"
 ) -> Bank:
-    """The codes farthest apart in what they make of the average object, or in w; their cameras
-    are not known. Raises TrainingError."""
+    """A bank of the codes farthest apart, in small images of the average object or in w; cameras
+    are unknown. Raises TrainingError."""
     if candidates < config.count:
         raise TrainingError(
             f"{config.count} views cannot be chosen from {candidates} candidates; raise "
             "--candidates or lower --count"
         )
-    codes = drawn_rows(generator, config, candidates)[:, : config.view_layers]
+    codes = drawn_ws(generator, config, candidates)[:, : config.view_layers]
     points = codes[:, 0] if spread == "w" else small_images(generator, codes)
     rows = spread_rows(points, config.count)
     return Bank(codes[rows], rows, None)
 
 
 def small_images(generator: Generator, codes: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The average object seen with each code, float32 [n, pixels]: w differs in much that these
-    rows do not show, and a few pixels show the viewpoint."""
+    """The average object under each code, at 16 px, float32 [n, values].
+
+    Distances between these images reflect the view; distances in w are dominated by what the view
+    rows do not show (docs/decisions/0016).
+    """
     resolution = generator.config.resolution
     crop = crop_for_resolution(resolution, min(SMALL, resolution))
-    parts = [
-        images_of_average(generator, codes[i : i + DRAWN_AT_ONCE], crop)
-        for i in tqdm(range(0, len(codes), DRAWN_AT_ONCE), desc="candidates")
+    batches = [
+        images_of_average(generator, codes[i : i + SYNTHESIS_BATCH], crop)
+        for i in tqdm(range(0, len(codes), SYNTHESIS_BATCH), desc="candidates")
     ]
-    return np.concatenate(parts).reshape(len(codes), -1).astype(np.float32)
+    return np.concatenate(batches).reshape(len(codes), -1).astype(np.float32)
 
 
 def images_of_average(
     generator: Generator, codes: NDArray[np.float32], crop: LabelCrop
 ) -> NDArray[np.uint8]:
-    """The object of the mean of w under codes [n, view_layers, w_dim]: [n, height, width, 3]."""
+    """The average object (the mean of w) under codes [n, view_layers, w_dim], uint8
+    [n, height, width, 3]."""
     ws = np.tile(generator.mapping.w_avg.cpu().numpy(), (len(codes), generator.config.num_ws, 1))
     ws[:, : codes.shape[1]] = codes
     return images_from_ws(generator, ws, crop)
@@ -121,7 +153,10 @@ def images_of_average(
 def bank_from_cameras(
     generator: Generator, config: ViewsConfig, cameras: Sequence[CameraRow]
 ) -> Bank:
-    """The codes whose cameras are spread evenly, by azimuth. Raises TrainingError."""
+    """A bank of the codes whose camera directions are farthest apart, sorted by azimuth.
+
+    Raises TrainingError.
+    """
     if len(cameras) < config.count:
         raise TrainingError(
             f"{len(cameras)} rows have an azimuth, --count is {config.count}; annotate more or "
@@ -130,15 +165,13 @@ def bank_from_cameras(
     chosen = [cameras[i] for i in spread_rows(directions(cameras), config.count)]
     chosen.sort(key=lambda camera: (camera.azimuth_deg, camera.elevation_deg or 0.0))
     rows = np.array([camera.row for camera in chosen])
-    codes = drawn_rows(generator, config, int(rows.max()) + 1)[rows, : config.view_layers]
+    codes = drawn_ws(generator, config, int(rows.max()) + 1)[rows, : config.view_layers]
     return Bank(codes, rows, chosen)
 
 
 def directions(cameras: Sequence[CameraRow]) -> NDArray[np.float64]:
-    """Unit vectors towards the cameras, [n, 3], so that -180 and 180 degrees are the same.
-
-    An elevation that is not known counts as 0.
-    """
+    """Unit vectors from the object to the cameras, [n, 3]: x to the object's left, y up, z to the
+    front. Unlike angles, -180 and 180 degrees are equal. Unknown elevations count as 0."""
     azimuth = np.radians([camera.azimuth_deg or 0.0 for camera in cameras])
     elevation = np.radians([camera.elevation_deg or 0.0 for camera in cameras])
     across = np.cos(elevation)
@@ -148,7 +181,7 @@ def directions(cameras: Sequence[CameraRow]) -> NDArray[np.float64]:
 def card_from_bank(
     bank: Bank, config: ViewsConfig, spread: Spread, generator_sha256: str, licences: list[str]
 ) -> ViewsCard:
-    """The card of a bank that was made so."""
+    """The card of a bank."""
     rows = " ".join(map(str, bank.rows))
     return ViewsCard(
         format=1,

@@ -1,5 +1,4 @@
-"""Cameras that people annotate, or programs measure, for drawn view codes: CSV or JSON, one of
-each row."""
+"""Files of annotated cameras, CSV or JSON: one entry per draw, filled in by people or programs."""
 
 import csv
 import io
@@ -13,21 +12,22 @@ from checkpoints import CameraCard, camera_problem, write_text
 from training.errors import TrainingError
 
 MAX_FILE_BYTES = 16 << 20
-MAX_ROW = 1 << 16  # exclusive: all rows up to the last one are drawn
+MAX_ROW = 1 << 16  # exclusive; all draws up to the highest row are computed
 
 
 class CameraRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A line of the file; what is absent, or empty in CSV, is not known."""
+    """One entry of the file; values that are absent, or empty in CSV, are unknown."""
 
-    row: int  # which draw of the seed, from 0
-    draw: str | None = None  # what it was drawn from, see `views.identity_of_draws`
-    azimuth_deg: float | None = None
-    elevation_deg: float | None = None
-    distance: float | None = None
-    focal: float | None = None
+    row: int  # index of the draw, from 0
+    draw: str | None = None  # hash of the draws' settings: `identity_of_draws` in bank.py
+    azimuth_deg: float | None = None  # 0: in front; positive: towards the object's left
+    elevation_deg: float | None = None  # positive: from above
+    distance: float | None = None  # from the object's center
+    focal: float | None = None  # focal length over the image's extent
 
     @property
     def camera(self) -> CameraCard:
+        """The camera alone, as a card of views has it."""
         return CameraCard(
             azimuth_deg=self.azimuth_deg,
             elevation_deg=self.elevation_deg,
@@ -40,15 +40,15 @@ COLUMNS = CameraRow.__struct_fields__
 
 
 def cameras_from_file(path: Path, draw: str) -> list[CameraRow]:
-    """The rows whose azimuth is known, in ascending order of row.
+    """Entries with an azimuth, sorted by row; `draw` is the hash that they must have, if any.
 
-    `draw` is what they must have been drawn from. Raises TrainingError, naming the line.
+    Raises TrainingError naming the file, the line and what is wrong.
     """
-    places = _json_places(path) if path.suffix.lower() == ".json" else _csv_places(path)
+    is_json = path.suffix.lower() == ".json"
     found: dict[int, CameraRow] = {}
-    for where, fields in places:
+    for where, fields in _json_entries(path) if is_json else _csv_entries(path):
         try:
-            camera = msgspec.convert(fields, CameraRow, strict=path.suffix.lower() == ".json")
+            camera = msgspec.convert(fields, CameraRow, strict=is_json)
         except msgspec.ValidationError as error:
             reason = " ".join(str(error).split())  # a field's own name may have line breaks
             raise TrainingError(f"{where}: {reason}") from error
@@ -60,7 +60,8 @@ def cameras_from_file(path: Path, draw: str) -> list[CameraRow]:
 
 
 def write_cameras(path: Path, rows: Sequence[CameraRow]) -> None:
-    """Writes CSV or, by the suffix, JSON. Raises TrainingError rather than lose annotations."""
+    """Writes CSV or, for the suffix .json, JSON. Raises TrainingError if the file exists: it may
+    hold annotations."""
     if path.exists():
         raise TrainingError(f"{path} exists, and may hold somebody's work; give another name")
     fields = [msgspec.to_builtins(row) for row in rows]
@@ -78,43 +79,48 @@ def _problem(camera: CameraRow, found: dict[int, CameraRow], draw: str) -> str |
     if not 0 <= camera.row < MAX_ROW:
         return f"row is {camera.row}; it must be in [0, {MAX_ROW - 1}]"
     if camera.row in found:
-        return f"row {camera.row} is there twice; leave one line of it"
+        return f"row {camera.row} is there twice; keep one of its lines"
     if camera.draw not in (None, draw):
         return (
             f"row {camera.row} is of draw {camera.draw}, this is {draw}; give the generator, "
-            "--seed, --psi, --cutoff and --view-layers that it was written with"
+            "--seed, --psi, --cutoff and --view-layers that the file was written with"
         )
     return camera_problem(camera.camera)
 
 
-def _csv_places(path: Path) -> list[tuple[str, dict[str, object]]]:
+def _csv_entries(path: Path) -> list[tuple[str, dict[str, object]]]:
+    """For each line, its place in words and its values by column."""
     try:
         reader = csv.DictReader(io.StringIO(_text(path)), strict=True)
         header = list(reader.fieldnames or ())
         _check_header(path, header)
-        places: list[tuple[str, dict[str, object]]] = []
+        entries: list[tuple[str, dict[str, object]]] = []
         for fields in reader:
             where = f"{path} line {reader.line_num}"
             if None in fields or None in fields.values():
-                raise TrainingError(f"{where} has not {len(header)} values, as the header has")
+                raise TrainingError(
+                    f"{where} has not {len(header)} values; the header has that many columns"
+                )
             named = {name: value.strip() for name, value in fields.items() if value.strip()}
-            places.append((where, dict(named)))
+            entries.append((where, dict(named)))
     except csv.Error as error:
         raise TrainingError(f"{path} is no CSV: {error}") from error
-    return places
+    return entries
 
 
 def _check_header(path: Path, header: list[str]) -> None:
     if "row" not in header or "azimuth_deg" not in header:
-        raise TrainingError(f"{path} begins with {header[:8]}; it needs row and azimuth_deg")
+        raise TrainingError(f"{path} has columns {header[:8]}; it needs row and azimuth_deg")
     for name in header:
         if name not in COLUMNS or header.count(name) > 1:
             raise TrainingError(
-                f"{path} has column {name!r}; it may have each of {', '.join(COLUMNS)} once"
+                f"{path} has column {name!r}, unknown or repeated; the columns are "
+                f"{', '.join(COLUMNS)}, each at most once"
             )
 
 
-def _json_places(path: Path) -> list[tuple[str, dict[str, object]]]:
+def _json_entries(path: Path) -> list[tuple[str, dict[str, object]]]:
+    """For each entry, its place in words and its values by name."""
     try:
         listed = msgspec.json.decode(_text(path), type=list[dict[str, object]])
     except (msgspec.DecodeError, RecursionError) as error:
@@ -128,7 +134,7 @@ def _text(path: Path) -> str:
             data = stream.read(MAX_FILE_BYTES + 1)
         if len(data) > MAX_FILE_BYTES:
             raise TrainingError(f"{path} has over {MAX_FILE_BYTES} bytes; it is no list of cameras")
-        return data.decode("utf-8-sig")  # spreadsheets begin with a mark
+        return data.decode("utf-8-sig")  # spreadsheets write a byte order mark
     except OSError as error:
         raise TrainingError(f"{path} cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:

@@ -1,7 +1,7 @@
-"""python -m training views: a bank of view codes, spread over what a generator can show."""
+"""python -m training views: a generator's weights -> a bank of view codes."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import click
 import torch
@@ -27,9 +27,9 @@ from training.views.bank import (
     bank_from_cameras,
     bank_from_draws,
     card_from_bank,
-    drawn_rows,
+    config_from_card,
+    drawn_ws,
     identity_of_draws,
-    view_layers_of,
 )
 from training.views.cameras import MAX_ROW, CameraRow, cameras_from_file, write_cameras
 from training.views.sheet import sheet_of_bank, sheet_of_candidates
@@ -40,40 +40,80 @@ SUFFIX = ".safetensors"
 @click.command()
 @generator_option
 @mean_latent_option
-@click.option("--out", type=FILE, help=f"Bank to write ({SUFFIX}), with card and contact sheet.")
+@click.option(
+    "--out",
+    type=FILE,
+    help=f"Bank to write ({SUFFIX}); card and contact sheet are written beside it.",
+)
 @force_option
 @click.option(
     "--annotate",
     type=FILE,
-    help="Write candidates for people to annotate instead: this CSV or JSON file, and a sheet.",
+    help="CSV or JSON file of candidates to write instead of a bank, for people to annotate, with "
+    "a contact sheet beside it.",
 )
 @click.option(
-    "--cameras", "cameras_path", type=FILE, help="That file, annotated: spread over its azimuths."
+    "--cameras",
+    "cameras_path",
+    type=FILE,
+    help="Annotated file of --annotate; views are chosen by its azimuths and elevations.",
 )
 @click.option(
     "--spread",
     type=click.Choice(["images", "w"]),
-    help="Without --cameras, take the draws farthest apart in small images of the average object, "
-    "or in w, which is quicker and says little of the view.  [default: images]",
+    help="Distance between draws without --cameras: small images of the average object, or w, "
+    "which is faster but says little about the view.  [default: images]",
 )
-@click.option("--count", type=click.IntRange(1), default=ViewsConfig.count, help="Views.")
+@click.option(
+    "--count",
+    type=click.IntRange(1),
+    default=ViewsConfig.count,
+    help="Number of views in the bank.",
+)
 @click.option(
     "--candidates",
     type=click.IntRange(1, MAX_ROW),
-    help="Draws to choose from, or to annotate.  [default: 16 times --count, or 96 to annotate]",
+    help="Number of draws to choose from, or to annotate.  [default: 16 times --count, or 96 to "
+    "annotate]",
 )
-@click.option("--seed", type=click.IntRange(0, 2**64 - 1), default=ViewsConfig.seed)
-@click.option("--psi", type=click.FloatRange(0, 2), help="Truncation psi; absent: the card's own.")
-@click.option("--cutoff", type=click.IntRange(0), help="Truncated rows; absent: the card's own.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**64 - 1),
+    default=ViewsConfig.seed,
+    help="Seed of the draws.",
+)
+@click.option(
+    "--psi",
+    type=click.FloatRange(0, 2),
+    help="Truncation psi of the draws.  [default: the card's]",
+)
+@click.option(
+    "--cutoff",
+    type=click.IntRange(0),
+    help="Number of first rows of w+ that psi applies to.  [default: the card's]",
+)
 @click.option(
     "--view-layers",
     type=click.IntRange(1),
-    help="First rows of w+ that carry the viewpoint, where the card does not say.",
+    help="Number of first rows of w+ that carry the viewpoint; required if the card does not say.",
 )
-@click.option("--objects", type=click.IntRange(1, 64), default=6, help="Of the contact sheet.")
-@click.option("--grid", type=int, help="Pixels of an image; absent: all, at most 512.")
 @click.option(
-    "--rows", type=rows_from_text, metavar="FIRST:END", help="Rows of it to show, as 64:448."
+    "--objects",
+    type=click.IntRange(1, 64),
+    default=6,
+    help="Number of objects on the contact sheet.",
+)
+@click.option(
+    "--grid",
+    type=int,
+    help="Side of an image on the contact sheet, pixels.  [default: the generator's resolution, at "
+    "most 512]",
+)
+@click.option(
+    "--rows",
+    type=rows_from_text,
+    metavar="FIRST:END",
+    help="Rows of the grid to show, e.g. 64:448 for cars.  [default: all]",
 )
 @device_option
 def views(
@@ -83,57 +123,52 @@ def views(
     force: bool,
     annotate: Path | None,
     cameras_path: Path | None,
-    spread: Literal["images", "w"] | None,
-    count: int,
+    spread: Spread | None,
     candidates: int | None,
-    seed: int,
-    psi: float | None,
-    cutoff: int | None,
-    view_layers: int | None,
     objects: int,
     grid: int | None,
     rows: tuple[int, int] | None,
     device: torch.device,
+    **settings: Any,
 ) -> None:
     """Makes a bank of view codes, the first rows of w+, for `export bundle --views`.
 
-    Views are the draws that look least alike or, with --cameras, are farthest apart in azimuth
-    and elevation.
+    Without --cameras the bank has the draws that look least alike, with --cameras those farthest
+    apart in azimuth and elevation.
     """
     _check_paths(out, annotate, cameras_path)
     if out is not None:
         refuse_existing(out, force)
     if cameras_path is not None and (candidates or spread):
-        raise click.UsageError("--cameras says which; leave --candidates and --spread out")
+        raise click.UsageError(
+            "--cameras already gives the candidates; leave --candidates and --spread out"
+        )
     generator, card, sha256 = read_generator(generator_path, mean_latent)
     generator.to(device)
-    config = ViewsConfig(
-        view_layers=view_layers_of(card, view_layers),
-        psi=card.truncation_psi if psi is None else psi,
-        cutoff=card.truncation_cutoff if cutoff is None else cutoff,
-        count=count,
-        seed=seed,
-    )
+    config = config_from_card(card, **settings)
     crop = crop_for_resolution(generator.config.resolution, grid, rows)
     draw = identity_of_draws(sha256, config)
     (annotate or out or Path()).parent.mkdir(parents=True, exist_ok=True)
     if annotate is not None:
         return _write_candidates(generator, config, candidates or 96, crop, annotate, draw)
-    assert out is not None
-    used: Spread = "cameras" if cameras_path is not None else spread or "images"
+    assert out is not None  # _check_paths
+    spread = "cameras" if cameras_path is not None else spread or "images"
     if cameras_path is not None:
         bank = bank_from_cameras(generator, config, cameras_from_file(cameras_path, draw))
     else:
-        bank = bank_from_draws(generator, config, candidates or 16 * count, spread or "images")
-    write_views(out, bank.codes, card_from_bank(bank, config, used, sha256, card.licences))
-    contents = drawn_rows(generator, config, objects)
-    sheet = sheet_of_bank(generator, bank.codes, contents, captions_from_bank(bank), crop)
+        bank = bank_from_draws(generator, config, candidates or 16 * config.count, spread)
+    write_views(out, bank.codes, card_from_bank(bank, config, spread, sha256, card.licences))
+    sheet_objects = drawn_ws(generator, config, objects)
+    sheet = sheet_of_bank(generator, bank.codes, sheet_objects, captions_from_bank(bank), crop)
     sheet.save(out.with_suffix(".png"))
-    click.echo(f"wrote {count} views of {config.view_layers} rows to {out}, and their sheet")
+    click.echo(
+        f"wrote {config.count} views of {config.view_layers} rows to {out}, and their contact sheet"
+    )
 
 
 def captions_from_bank(bank: Bank) -> list[str]:
-    """Number of each view, with azimuth and elevation in degrees where they are known."""
+    """Captions such as "3: -57 +12": the code's number, and azimuth and elevation in degrees where
+    they are known."""
     captions = []
     for number in range(len(bank.codes)):
         camera = None if bank.cameras is None else bank.cameras[number]
@@ -151,13 +186,13 @@ def _write_candidates(
     path: Path,
     draw: str,
 ) -> None:
-    codes = drawn_rows(generator, config, candidates)[:, : config.view_layers]
+    codes = drawn_ws(generator, config, candidates)[:, : config.view_layers]
     write_cameras(path, [CameraRow(row=row, draw=draw) for row in range(candidates)])
     sheet = sheet_of_candidates(generator, codes, crop)
     sheet.save(path.with_suffix(".png"))
     click.echo(
         f"wrote {candidates} rows to {path} and their images to {path.with_suffix('.png')}; fill "
-        "in azimuth_deg and elevation_deg, leave out what is unclear, then give it as --cameras"
+        "in azimuth_deg and elevation_deg, leave unclear ones empty, then give it as --cameras"
     )
 
 
@@ -165,7 +200,7 @@ def _check_paths(out: Path | None, annotate: Path | None, cameras: Path | None) 
     if (out is None) == (annotate is None):
         raise click.UsageError("give --out for a bank, or --annotate for candidates to annotate")
     if annotate is not None and cameras is not None:
-        raise click.UsageError("--annotate writes what --cameras reads; give one of them")
+        raise click.UsageError("--annotate writes the file that --cameras reads; give one of them")
     if out is not None and out.suffix != SUFFIX:
         raise TrainingError(f"--out is {out}; a bank is written as {SUFFIX}")
     if annotate is not None and annotate.suffix.lower() not in (".csv", ".json"):

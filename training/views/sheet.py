@@ -1,4 +1,4 @@
-"""Contact sheets of views: a bank by objects, and candidates to annotate."""
+"""Contact sheets of views: objects under each code of a bank, and candidates to annotate."""
 
 from collections.abc import Sequence
 
@@ -11,11 +11,10 @@ from nets.generator import Generator
 from training.label_crop import LabelCrop, images_from_ws
 from training.views.bank import images_of_average
 
-GAP = 4  # pixels
-CAPTION = 14
+GAP, CAPTION = 4, 14  # pixels
 PAPER, INK = (250, 250, 247), (30, 30, 30)
-SHEET_WIDTH, TILE_WIDTHS = 2400, (64, 192)  # tiles shrink where there are many
-ACROSS = 12  # candidates in a row
+SHEET_WIDTH, TILE_WIDTHS = 2400, (64, 192)  # pixels; many columns have narrower tiles
+ACROSS = 12  # candidates per row
 
 
 def sheet_of_bank(
@@ -25,12 +24,14 @@ def sheet_of_bank(
     captions: Sequence[str],
     crop: LabelCrop,
 ) -> Image.Image:
-    """One row of the sheet for each of objects [n, num_ws, w_dim], one column for each of codes
-    [k, view_layers, w_dim], under its caption."""
-    tile = _tile(len(codes), crop)
-    sheet = _paper(len(codes), len(objects), tile)
-    for i, rows in enumerate(tqdm(objects, desc="objects")):
-        ws = np.repeat(rows[None], len(codes), axis=0)
+    """Objects as rows of the sheet, codes as columns, with a caption above each column.
+
+    codes [k, view_layers, w_dim], objects [n, num_ws, w_dim].
+    """
+    tile = _tile_size(len(codes), crop)
+    sheet = _blank_sheet(len(codes), len(objects), tile)
+    for i, object_ws in enumerate(tqdm(objects, desc="objects")):
+        ws = np.repeat(object_ws[None], len(codes), axis=0)
         ws[:, : codes.shape[1]] = codes
         for j, image in enumerate(images_from_ws(generator, ws, crop)):
             _paste(sheet, image, tile, i, j, captions[j] if i == 0 else "")
@@ -40,24 +41,25 @@ def sheet_of_bank(
 def sheet_of_candidates(
     generator: Generator, codes: NDArray[np.float32], crop: LabelCrop
 ) -> Image.Image:
-    """Every code on the generator's average object, under its number."""
-    tile = _tile(ACROSS, crop)
-    sheet = _paper(min(ACROSS, len(codes)), -(-len(codes) // ACROSS), tile)
+    """The average object under each code [n, view_layers, w_dim], with the code's number above."""
+    tile = _tile_size(ACROSS, crop)
+    sheet = _blank_sheet(min(ACROSS, len(codes)), -(-len(codes) // ACROSS), tile)
     for first in tqdm(range(0, len(codes), ACROSS), desc="views"):
-        some = codes[first : first + ACROSS]
-        for j, image in enumerate(images_of_average(generator, some, crop)):
+        images = images_of_average(generator, codes[first : first + ACROSS], crop)
+        for j, image in enumerate(images):
             _paste(sheet, image, tile, first // ACROSS, j, str(first + j))
     return sheet
 
 
-def _tile(across: int, crop: LabelCrop) -> tuple[int, int]:
+def _tile_size(across: int, crop: LabelCrop) -> tuple[int, int]:
+    """(height, width) of a tile, in pixels."""
     low, high = TILE_WIDTHS
     width = min(high, max(low, SHEET_WIDTH // across))
-    return width, max(1, round(width * crop.height / crop.width))
+    return max(1, round(width * crop.height / crop.width)), width
 
 
-def _paper(across: int, down: int, tile: tuple[int, int]) -> Image.Image:
-    width, height = tile
+def _blank_sheet(across: int, down: int, tile: tuple[int, int]) -> Image.Image:
+    height, width = tile
     size = (GAP + across * (width + GAP), GAP + down * (height + CAPTION + GAP))
     return Image.new("RGB", size, PAPER)
 
@@ -70,8 +72,9 @@ def _paste(
     column: int,
     caption: str,
 ) -> None:
-    x, y = GAP + column * (tile[0] + GAP), GAP + row * (tile[1] + CAPTION + GAP)
+    height, width = tile
+    x, y = GAP + column * (width + GAP), GAP + row * (height + CAPTION + GAP)
     ImageDraw.Draw(sheet).text((x + 2, y), caption, INK)
-    grows = image.shape[1] < tile[0]
-    kind = Image.Resampling.BICUBIC if grows else Image.Resampling.BOX
-    sheet.paste(Image.fromarray(image).resize(tile, kind), (x, y + CAPTION))
+    enlarges = image.shape[1] < width
+    resampling = Image.Resampling.BICUBIC if enlarges else Image.Resampling.BOX
+    sheet.paste(Image.fromarray(image).resize((width, height), resampling), (x, y + CAPTION))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from examples.demo.camera import photographed
 from examples.train_segmentation.samples import Draw, rendered
-from training.refiner.drift import geometry_of
+from training.refiner.drift import drift_between
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def images() -> Tensor:
 
 @pytest.mark.parametrize(("dy", "dx"), [(1, 0), (0, -2), (2, 1)])
 def test_a_shift_is_its_length(images: Tensor, dy: int, dx: int) -> None:
-    found = geometry_of(images, images.roll((dy, dx), (2, 3)))
+    found = drift_between(images, images.roll((dy, dx), (2, 3)))
     assert found.shift_px == pytest.approx(np.hypot(dy, dx), abs=0.15)
 
 
@@ -27,30 +27,33 @@ def test_half_a_pixel_is_seen(images: Tensor) -> None:
     maps[:, 0, 2] = 0.5 * 2 / 64
     grid = F.affine_grid(maps, [*images.shape], align_corners=False)
     moved = F.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
-    found = geometry_of(images, moved.round().byte())
+    found = drift_between(images, moved.round().byte())
     assert 0.35 < found.shift_px < 0.65
 
 
 def test_another_look_is_no_movement(images: Tensor) -> None:
-    same, camera = geometry_of(images, images), geometry_of(images, photographed(images, seed=1))
+    same, camera = (
+        drift_between(images, images),
+        drift_between(images, photographed(images, seed=1)),
+    )
     assert same.shift_px < 0.1 and same.structure > 0.999
     assert camera.shift_px < 0.3 and camera.structure > 0.85
 
 
 def test_other_images_have_no_structure_in_common(images: Tensor) -> None:
-    found = geometry_of(images, images.roll(1, 0))
+    found = drift_between(images, images.roll(1, 0))
     assert found.structure < 0.3
 
 
 def test_what_is_hidden_by_a_strong_pattern_is_not_taken_for_movement(images: Tensor) -> None:
-    chances = torch.Generator().manual_seed(0)
-    pattern = torch.randn(24, 1, 32, 32, generator=chances).repeat_interleave(2, 2)
+    rng = torch.Generator().manual_seed(0)
+    pattern = torch.randn(24, 1, 32, 32, generator=rng).repeat_interleave(2, 2)
     pattern = pattern.repeat_interleave(2, 3) * 25
-    found = geometry_of(images, (images + pattern).clamp(0, 255).byte())
+    found = drift_between(images, (images + pattern).clamp(0, 255).byte())
     assert found.shift_px < 0.5 and 0.4 < found.structure < 0.95
 
 
 def test_a_blank_image_has_none_at_all_and_no_nan(images: Tensor) -> None:
-    found = geometry_of(images, torch.full_like(images, 90))
+    found = drift_between(images, torch.full_like(images, 90))
     assert found.structure == pytest.approx(0, abs=0.01)
     assert found.shift_px == np.inf
