@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 
 from bundle.fused import FUSED, fused_from_folder
-from bundle.manifest import LABELLER, Calibration, Heads, Parity, Refiner, Views
+from bundle.manifest import LABELLER, Heads, Parity, RefinerFacts, ScoreCalibration, ViewBankFacts
 from bundle.open import Bundle
 from checkpoints import (
     NATIVE,
@@ -80,14 +80,14 @@ def _head_lines(heads: Heads) -> list[str]:
     return [*lines, f"  score        {score}"]
 
 
-def _refiner_words(refiner: Refiner) -> str:
+def _refiner_words(refiner: RefinerFacts) -> str:
     return (
         f"{refiner.blocks} blocks of width {refiner.width}, grain {refiner.grain}, held by "
         f"{refiner.regulariser}; moved images by {refiner.shift_px:.2f} px in training"
     )
 
 
-def _views_words(views: Views) -> str:
+def _views_words(views: ViewBankFacts) -> str:
     words = f"{views.codes} in the bank"
     for name, field in (("azimuth", "azimuth_deg"), ("elevation", "elevation_deg")):
         known = [getattr(camera, field) for camera in views.cameras or ()]
@@ -109,7 +109,7 @@ def _parity_words(parity: Parity) -> str:
     return f"{parity.graph} ({parity.runtime}, {parity.samples} samples): {', '.join(figures)}"
 
 
-def _calibration_words(calibration: Calibration) -> str:
+def _calibration_words(calibration: ScoreCalibration) -> str:
     options = calibration.options
     q = calibration.quantiles
     views = {

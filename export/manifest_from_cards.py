@@ -4,13 +4,13 @@ from torch import Tensor
 
 from bundle.calibration import shortest_float32
 from bundle.manifest import (
-    Depth,
-    Generator,
+    DepthHead,
+    GeneratorFacts,
     Heads,
-    Keypoints,
-    LabelClass,
+    KeypointHead,
     Labels,
-    Segmentation,
+    SegmentationClass,
+    SegmentationHead,
 )
 from checkpoints import GeneratorCard, InterpreterCard
 from export.graph.spec import LabelSpec
@@ -37,10 +37,10 @@ def spec_from_cards(generator: GeneratorCard, interpreter: InterpreterCard | Non
     )
 
 
-def generator_from_card(card: GeneratorCard, w_avg: Tensor) -> Generator:
+def generator_from_card(card: GeneratorCard, w_avg: Tensor) -> GeneratorFacts:
     """The manifest's generator section; w_avg [w_dim]."""
     config = card.config
-    return Generator(
+    return GeneratorFacts(
         family=card.family,
         resolution=config.resolution,
         channels=config.channels,
@@ -76,14 +76,16 @@ def heads_from_card(card: InterpreterCard) -> Heads:
     shapes = {head.kind: head for head in card.heads}
     segmentation = keypoints = depth = None
     if card.segmentation is not None:
-        segmentation = Segmentation(
+        segmentation = SegmentationHead(
             members=shapes["segmentation"].members,
             hidden=list(shapes["segmentation"].hidden),
-            classes=[LabelClass(name=c.name, color=c.color) for c in card.segmentation.classes],
+            classes=[
+                SegmentationClass(name=c.name, color=c.color) for c in card.segmentation.classes
+            ],
             ignore_id=card.segmentation.ignore_id,
         )
     if card.keypoints is not None:
-        keypoints = Keypoints(
+        keypoints = KeypointHead(
             members=shapes["keypoints"].members,
             hidden=list(shapes["keypoints"].hidden),
             names=card.keypoints.names,
@@ -92,7 +94,7 @@ def heads_from_card(card: InterpreterCard) -> Heads:
             window_px=card.keypoints.window_px,
         )
     if card.depth is not None:
-        depth = Depth(
+        depth = DepthHead(
             members=shapes["depth"].members,
             hidden=list(shapes["depth"].hidden),
             unit=card.depth.unit,

@@ -12,8 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bundle.manifest import Camera, Views
-from bundle.manifest import Refiner as RefinerFacts
+from bundle.manifest import CameraFacts, RefinerFacts, ViewBankFacts
 from checkpoints import (
     NATIVE,
     GeneratorCard,
@@ -260,15 +259,15 @@ def views_for_generator(path: Path, generator: Path, card: GeneratorCard) -> Vie
     return ViewWeights(codes, views)
 
 
-def views_from_weights(weights: ViewWeights) -> Views:
+def views_from_weights(weights: ViewWeights) -> ViewBankFacts:
     """The manifest's section."""
     cameras = weights.card.cameras
-    return Views(
+    return ViewBankFacts(
         codes=len(weights.codes),
         cameras=None
         if cameras is None
         else [
-            Camera(
+            CameraFacts(
                 azimuth_deg=camera.azimuth_deg,
                 elevation_deg=camera.elevation_deg,
                 distance=camera.distance,

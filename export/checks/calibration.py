@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from bundle.calibration import shortest_float32
-from bundle.manifest import Calibration
+from bundle.manifest import ScoreCalibration
 from bundle.open import Bundle
 from engines.protocol import Engine, Mapping
 from engines.sampling import SamplingOptions, check_options, key_from_options, ws_from_indices
@@ -83,7 +83,7 @@ def calibration_from_engine(
     options: SamplingOptions,
     samples: int,
     keep: bool = False,  # scores beside the bundle until all are there, to go on after a kill
-) -> Calibration:
+) -> ScoreCalibration:
     """Scores indices 0 to samples - 1, drawn exactly as the service draws them.
 
     Raises ExportError for a bundle without a score, SamplingError, EngineError.
@@ -93,7 +93,7 @@ def calibration_from_engine(
     identity = f"{bundle.manifest.bundle_id} {options} {engine.name} {engine.batch_sizes}"
     with kept_scores(bundle.path, identity) if keep else nullcontext(KeptScores()) as kept:
         scores = scores_from_engine(bundle, engine, mapping, options, samples, kept)
-    return Calibration(
+    return ScoreCalibration(
         options=key_from_options(options),
         seed=options.seed,
         samples=samples,

@@ -181,7 +181,7 @@ def test_the_bank_says_which_rows_carry_the_view_where_the_generator_does_not(
         (lambda m: m["views"]["cameras"][0].update(azimuth_deg=-30.0), "bundle_id"),
         (lambda m: m["views"]["cameras"][0].update(distance=1e300), r"distance is 1e\+300"),
         (lambda m: m["views"]["cameras"][0].update(zoom=1), "zoom"),
-        (lambda m: m.pop("views"), "files has views.f32, but there is no views"),
+        (lambda m: m.pop("views"), "files has views.f32, but views is absent"),
         (lambda m: m["files"].pop("views.f32"), "files lacks views.f32"),
         (lambda m: m["generator"].update(view_layers=0), "generator.view_layers is 0"),
         (lambda m: m["generator"].update(view_layers=3), "have 576 bytes"),
