@@ -60,7 +60,7 @@ def generator_at(folder: Path, seed: int = 0, view_layers: int = 2) -> Path:
         truncation_psi=0.7,
         truncation_cutoff=6,
         licences=["CC0-1.0"],
-        made="by a test",
+        provenance="by a test",
     )
     write_generator(folder / "g.safetensors", network, card)
     return folder / "g.safetensors"
@@ -75,7 +75,7 @@ def bank_at(path: Path, generator: Path, codes: Codes = CODES, **changes: Any) -
         view_layers=codes.shape[1],
         w_dim=codes.shape[2],
         licences=[],
-        made="by a test",
+        provenance="by a test",
         cameras=CAMERAS,
     )
     write_views(path, codes, msgspec.structs.replace(card, **changes))
