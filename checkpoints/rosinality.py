@@ -34,7 +34,7 @@ def generator_from_rosinality(
         raise WeightsError(f"{source} has no g_ema")
     tensors = tensors_of(file.content["g_ema"], f"{source}: g_ema")
     config = _config(tensors, source)
-    ours = tensors_from_foreign(tensors, _wanted(config), source)
+    ours = tensors_from_foreign(tensors, _foreign_tensors(config), source)
     ours |= _defaults(config, ours)
     generator, card = generator_from_tensors(config, ours, source)
     stored = file.content.get("latent_avg")
@@ -64,7 +64,7 @@ def _config(tensors: Mapping[str, Tensor], source: str) -> GeneratorConfig:
     )
 
 
-def _wanted(config: GeneratorConfig) -> dict[str, ForeignTensor]:
+def _foreign_tensors(config: GeneratorConfig) -> dict[str, ForeignTensor]:
     """All tensors of g_ema, by nets' names."""
     wanted = {
         f"mapping.fc{i}.{kind}": ForeignTensor(f"style.{i + 1}.{kind}")

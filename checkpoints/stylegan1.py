@@ -39,7 +39,7 @@ def generator_from_stylegan1(
     """
     tensors = tensors_of(file.content, source)
     config = _config(tensors, source)
-    ours = tensors_from_foreign(tensors, _wanted(config), source)
+    ours = tensors_from_foreign(tensors, _foreign_tensors(config), source)
     ours |= noise_from_seed(config, NOISE_SEED)
     ours["mapping.w_avg"] = torch.zeros(config.w_dim)
     generator, card = generator_from_tensors(config, ours, source, NOISE_SEED)
@@ -93,7 +93,7 @@ def _second(resolution: int) -> str:
     return "conv" if resolution == 4 else "conv1"
 
 
-def _wanted(config: GeneratorConfig) -> dict[str, ForeignTensor]:
+def _foreign_tensors(config: GeneratorConfig) -> dict[str, ForeignTensor]:
     """All tensors of the file, by nets' names."""
     wanted = {"synthesis.b4.const": ForeignTensor(f"{_block(4)}.const", lambda t: t.squeeze(0))}
     wanted["synthesis.b4.bias"] = ForeignTensor(f"{_block(4)}.bias")

@@ -42,7 +42,7 @@ def generator_from_tensorflow(
     variables = {name.removeprefix("G_"): tensor for name, tensor in network.variables.items()}
     config = _config(variables, conv_clamp_of(network.kwargs, source), source)
     ignored = [name for name in variables if GROWING.fullmatch(name)]
-    ours = tensors_from_foreign(variables, _wanted(config, variables), source, ignored)
+    ours = tensors_from_foreign(variables, _foreign_tensors(config, variables), source, ignored)
     return generator_from_tensors(config, ours | _filters(config), source)
 
 
@@ -88,7 +88,9 @@ def _torgb(resolution: int, variables: Mapping[str, Tensor]) -> str:
     return by_detail if f"{by_detail}/weight" in variables else f"{_block(resolution)}/ToRGB"
 
 
-def _wanted(config: GeneratorConfig, variables: Mapping[str, Tensor]) -> dict[str, ForeignTensor]:
+def _foreign_tensors(
+    config: GeneratorConfig, variables: Mapping[str, Tensor]
+) -> dict[str, ForeignTensor]:
     """All variables, by nets' names."""
     wanted = {"mapping.w_avg": ForeignTensor("dlatent_avg")}
     names = {f"mapping.fc{i}": f"mapping/Dense{i}" for i in range(config.mapping_layers)}

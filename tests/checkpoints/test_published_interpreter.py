@@ -165,8 +165,8 @@ def test_members_of_different_widths_are_refused() -> None:
     [
         ("module.layers.3.bias", None, "lacks layers.3.bias"),
         ("module.layers.7.weight", torch.zeros(1), "unexpected layers.7.weight"),
-        ("module.layers.2.bias", torch.zeros(5), "layers.0 and the layers around it do not fit"),
-        ("module.layers.6.weight", torch.zeros(4, 8), "layers.6 and the layers around it do not fit"),
+        ("module.layers.2.bias", torch.zeros(5), "layers.0 and the layers around it"),
+        ("module.layers.6.weight", torch.zeros(4, 8), "layers.6 and the layers around it"),
         ("module.layers.0.weight", torch.zeros(()), "impossible shape []"),
         ("module.layers.6.bias", torch.full((4,), torch.nan), "not finite"),
         ("module.layers.6.bias", "text", "not a dictionary of tensors"),
