@@ -8,7 +8,6 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from bundle.manifest import Generator
 from engines.errors import PlanDiffers
 from engines.protocol import Engine, Mapping, Precision
 from engines.sampling import default_options, ws_from_indices

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle.calibration import shortest_float32
-from bundle.manifest import Generator, SamplingKey
+from bundle.manifest import SamplingKey
 from bundle.views import ViewBank
 from engines.errors import SamplingError
 from engines.protocol import Mapping

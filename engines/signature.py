@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import DTypeLike
 
-from bundle.manifest import Generator, Manifest
+from bundle.manifest import Manifest
 
 # Outputs that tell which rows the graph kept: KEPT is their number, int32 []; SAMPLE is the input
 # row of each output row, int32 [N], kept ones first; UNCERTAINTY is the score, float32 [N].

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from bundle.fused import FUSED, fused_from_folder
-from bundle.manifest import LABELLER, Calibration, Heads, Parity, Refiner, Views
+from bundle.manifest import LABELLER, Heads, Parity
 from bundle.open import Bundle
 from checkpoints import (
     NATIVE,

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from bundle.calibration import shortest_float32
-from bundle.manifest import Calibration
 from bundle.open import Bundle
 from engines.protocol import Engine, Mapping
 from engines.sampling import LatentOptions, check_options, key_from_options, ws_from_indices

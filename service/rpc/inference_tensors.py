@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bundle.manifest import Generator
 from labelmint.v1 import label_service_pb2 as pb
 from service.batch import W
 from service.models import ServedModel

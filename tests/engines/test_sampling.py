@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from bundle.manifest import Generator
 from engines import default_options, ws_from_indices, ws_from_latents
 from engines.errors import SamplingError
 from engines.fake import FakeMapping, fake_bundle

@@ -178,5 +178,5 @@ def card_from_encoder(
         hidden=config.hidden,
         iterations=config.iterations,
         licences=licences,
-        made=provenance,
+        provenance=provenance,
     )

@@ -182,7 +182,7 @@ def card_of(
         structure=round(drift.structure, 4),
         agreement=None if drift.agreement is None else round(drift.agreement, 4),
         licences=options.licences,
-        made={
+        provenance={
             "by": "python -m training refiner",
             "source_images": len(source.images),
             "real_images": len(real.images),

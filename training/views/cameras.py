@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from checkpoints import CameraCard, camera_problem, write_text
+from checkpoints import CameraCard, range_problem, write_text
 from training.errors import TrainingError
 
 MAX_FILE_BYTES = 16 << 20
@@ -85,7 +85,7 @@ def _problem(camera: CameraRow, found: dict[int, CameraRow], draw: str) -> str |
             f"row {camera.row} is of draw {camera.draw}, this is {draw}; give the generator, "
             "--seed, --psi, --cutoff and --view-layers that the file was written with"
         )
-    return camera_problem(camera.camera)
+    return range_problem(camera.camera)
 
 
 def _csv_entries(path: Path) -> list[tuple[str, dict[str, object]]]:
