@@ -110,7 +110,7 @@ class FusedTaps(nn.Module):
 
     def by_name(self, ws: Tensor) -> dict[str, Tensor]:
         """By name, in the order of `forward`."""
-        picture, taps = self.labeller.pictures(ws)
+        picture, taps = self.labeller.images_and_taps(ws)
         branch = self.labeller.labels
         assert isinstance(branch, LabelBranch)
         levels = dict(zip(branch.extents, branch.levels(taps), strict=True))
@@ -137,7 +137,7 @@ class FusedFilter(nn.Module):
         labels = dict(zip(self.labeller.head_outputs, left, strict=True))
         mask, depth = (labels[k][:, 0] if k in labels else None for k in ("segmentation", "depth"))
         found = PixelLabels(mask, labels.get("keypoints"), depth, scores)
-        return self.labeller.finished(picture, found, max_uncertainty)
+        return self.labeller.filtered_outputs(picture, found, max_uncertainty)
 
 
 def taps_onnx(labeller: Labeller, taps: KernelTaps, path: Path) -> None:
