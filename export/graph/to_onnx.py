@@ -214,14 +214,9 @@ def _computing_in_float32(kernel: Any) -> Callable[..., Any]:
     """An implementation of the operator that widens float16 arguments and narrows the result."""
 
     def run(keyset: Any, *arguments: Any, **named: Any) -> Any:
-        if not any(
-            isinstance(value, Tensor) and value.dtype == torch.float16 for value in arguments
-        ):
+        if not any(map(_is_half, arguments)):
             return kernel.call_boxed(keyset, *arguments, **named)
-        widened = [
-            value.float() if isinstance(value, Tensor) and value.dtype == torch.float16 else value
-            for value in arguments
-        ]
+        widened = [value.float() if _is_half(value) else value for value in arguments]
         return kernel.call_boxed(keyset, *widened, **named).half()
 
     return run
