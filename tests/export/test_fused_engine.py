@@ -28,7 +28,7 @@ from export.__main__ import main as export_command
 from export.bundle_from_weights import manifest_from_folder, write_graphs
 from export.errors import ExportError
 from export.fused.bundle import write_fused_labeller
-from export.fused.compile import Compiled
+from export.fused.compile import CompiledKernel
 from export.fused.launches import Tuning
 from export.weights import WeightFiles, weights_from_files
 from nets.config import GeneratorConfig
@@ -55,10 +55,10 @@ def fused_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return open_bundle(out)
 
 
-def named(kernels: dict[str, Kernel], capability: str) -> dict[str, Compiled]:
+def named(kernels: dict[str, Kernel], capability: str) -> dict[str, CompiledKernel]:
     """In place of code, the kernels' names."""
     binary = Binary(threads=256, shared=1 << 15, hidden=2)
-    return {n: Compiled(np.frombuffer(n.encode(), np.uint8), binary) for n in kernels}
+    return {n: CompiledKernel(np.frombuffer(n.encode(), np.uint8), binary) for n in kernels}
 
 
 class Bench:
@@ -217,7 +217,7 @@ def test_a_gpu_of_little_memory_gets_the_first_shape_that_fits(
     generator, interpreter = write_tiny_weights(tmp_path, config=CONFIG)
     weights = weights_from_files(WeightFiles(generator, None, interpreter, None, None))
 
-    def roomy(kernels: dict[str, Kernel], capability: str) -> dict[str, Compiled] | None:
+    def roomy(kernels: dict[str, Kernel], capability: str) -> dict[str, CompiledKernel] | None:
         fits = capability == "9.0" or kernels["label_pixels-2"].constants["CHUNK"] == 8
         return named(kernels, capability) if fits else None
 
