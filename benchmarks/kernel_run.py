@@ -1,7 +1,7 @@
 """Runs the launches of the fused kernels on torch tensors, for benchmarks and tests.
 
-`triton.jit` compiles the kernels on a GPU, and interprets them if TRITON_INTERPRET is 1. The service
-does neither: it loads machine code from the bundle.
+`triton.jit` compiles the kernels for the GPU, or interprets them if TRITON_INTERPRET is 1. The
+service does neither: it loads machine code from the bundle.
 """
 
 import torch

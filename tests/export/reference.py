@@ -80,7 +80,7 @@ def top_mean(values: NDArray[np.float64], fraction: float) -> float:
 
 
 def centroid(heatmap: NDArray[np.float64], window: int) -> tuple[float, float, float]:
-    """x, y (pixel centres at +0.5), confidence."""
+    """x, y (pixel centers at +0.5), confidence."""
     row, column = np.unravel_index(int(heatmap.argmax()), heatmap.shape)
     rows, columns = np.mgrid[: heatmap.shape[0], : heatmap.shape[1]]
     near = (abs(rows - row) <= window) & (abs(columns - column) <= window)

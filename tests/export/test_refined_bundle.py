@@ -203,7 +203,7 @@ def test_broken_weights_and_cards_are_one_line(
     def cut(path: Path) -> None:
         path.write_bytes(path.read_bytes()[:300])
 
-    def grey(path: Path) -> None:
+    def gray(path: Path) -> None:
         card = path.with_suffix(".toml")
         card.write_text(card.read_text().replace("channels = 3", "channels = 1"))
 
@@ -211,7 +211,7 @@ def test_broken_weights_and_cards_are_one_line(
         shutil.copy(tiny_weights[1].with_suffix(".toml"), path.with_suffix(".toml"))
 
     cases: dict[Callable[[Path], None], str] = {
-        absent: "cannot be read", cut: "no intact safetensors", grey: "channels is 1",
+        absent: "cannot be read", cut: "no intact safetensors", gray: "channels is 1",
         interpreters: "kind",
     }  # fmt: skip
     for damage, words in cases.items():
