@@ -10,16 +10,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-GROUP = 16  # channels per group of GroupNorm, which unlike batch norm treats images separately
+GROUP_CHANNELS = (
+    16  # channels per group of GroupNorm, which unlike batch norm treats images separately
+)
 LAST = 4  # height and width of the last feature map, which is flattened to keep positions
-SLOPE = 0.2  # of the leaky ReLU
+SLOPE = 0.2  # slope of the leaky ReLU below 0
 
 
 @dataclass(frozen=True)
 class EncoderConfig:
     """Shape of an encoder. Raises ValueError."""
 
-    height: int  # of the input images, pixels
+    height: int  # height of the input images, pixels
     width: int
     num_ws: int  # rows of w+ in the output
     w_dim: int
@@ -34,10 +36,10 @@ class EncoderConfig:
     iterations: int = 3  # residual steps
 
     def __post_init__(self) -> None:
-        if len(self.channels) < 2 or any(c < 1 or c % GROUP for c in self.channels):
+        if len(self.channels) < 2 or any(c < 1 or c % GROUP_CHANNELS for c in self.channels):
             raise ValueError(
                 f"channels are {list(self.channels)}; there must be two or more, all multiples "
-                f"of {GROUP}"
+                f"of {GROUP_CHANNELS}"
             )
 
 
@@ -58,9 +60,9 @@ class HalvingBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.norm0 = nn.GroupNorm(in_channels // GROUP, in_channels)
+        self.norm0 = nn.GroupNorm(in_channels // GROUP_CHANNELS, in_channels)
         self.conv0 = nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1)
-        self.norm1 = nn.GroupNorm(out_channels // GROUP, out_channels)
+        self.norm1 = nn.GroupNorm(out_channels // GROUP_CHANNELS, out_channels)
         self.conv1 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         self.skip = nn.Conv2d(in_channels, out_channels, 1, bias=False)
 
@@ -88,7 +90,7 @@ class Encoder(nn.Module):
                 for a, b in zip(config.channels[:-1], config.channels[1:], strict=True)
             )
         )
-        self.norm = nn.GroupNorm(last // GROUP, last)
+        self.norm = nn.GroupNorm(last // GROUP_CHANNELS, last)
         self.linear0 = nn.Linear(last * LAST * LAST, config.hidden)
         self.linear1 = nn.Linear(config.hidden, config.num_ws * config.w_dim)
         nn.init.zeros_(self.linear1.bias)

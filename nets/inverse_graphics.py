@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nets.encoder import GROUP, LAST, SLOPE, HalvingBlock, encoder_channels
+from nets.encoder import LAST, GROUP_CHANNELS, SLOPE, HalvingBlock, encoder_channels
 from nets.mesh import icosphere
 
 TEXTURE_START = 4  # rows of the texture before it is doubled
@@ -30,7 +30,7 @@ class InverseGraphicsConfig:
     extent: int = 64  # side of the square input images, pixels
     hidden: int = 512  # length of the vector that represents an image
     texture: int = 64  # rows of the texture, a power of two; it has twice as many columns
-    radius: float = 1.0  # of the sphere before it is deformed, object units
+    radius: float = 1.0  # radius of the sphere before it is deformed, object units
     camera: bool = False  # whether it predicts the image's camera
 
     def __post_init__(self) -> None:
@@ -90,7 +90,7 @@ class InverseGraphics(nn.Module):
         first, last = channels[0], channels[-1]
         self.stem = nn.Conv2d(3, first, 3, padding=1)
         self.blocks = nn.Sequential(*(HalvingBlock(a, b) for a, b in pairwise(channels)))
-        self.norm = nn.GroupNorm(last // GROUP, last)
+        self.norm = nn.GroupNorm(last // GROUP_CHANNELS, last)
         self.known = nn.Linear(last * LAST * LAST, config.hidden)
         self.register_buffer("centre", torch.zeros(config.hidden))
         self.register_buffer("spread", torch.ones(config.hidden))
@@ -144,10 +144,10 @@ class TextureDecoder(nn.Module):
     def __init__(self, config: InverseGraphicsConfig) -> None:
         super().__init__()
         doublings = (config.texture // TEXTURE_START).bit_length() - 1
-        channels = [max(256 >> i, GROUP) for i in range(doublings + 1)]
+        channels = [max(256 >> i, GROUP_CHANNELS) for i in range(doublings + 1)]
         self.start = (channels[0], TEXTURE_START, 2 * TEXTURE_START)
         self.linear = nn.Linear(config.hidden, math.prod(self.start))
-        self.norms = nn.ModuleList(nn.GroupNorm(c // GROUP, c) for c in channels)
+        self.norms = nn.ModuleList(nn.GroupNorm(c // GROUP_CHANNELS, c) for c in channels)
         self.convolutions = nn.ModuleList(nn.Conv2d(a, b, 3) for a, b in pairwise(channels))
         self.last = nn.Conv2d(channels[-1], 3, 3)
         self.shared = nn.Parameter(torch.zeros(3, config.texture, 2 * config.texture))

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-SUBDIVISIONS = 3  # of the icosahedron's faces into four; gives 642 vertices and 1280 faces
+SUBDIVISIONS = 3  # an icosahedron subdivided three times has 642 vertices and 1280 faces
 
 
 def icosphere(subdivisions: int = SUBDIVISIONS) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-SHARPNESS = 7000.0  # as in DIB-R
+SHARPNESS = 7000.0  # the value of DIB-R
 REACH = 0.02  # margin around a face's bounding box where it adds coverage, in half images
 NEAR_PLANE = 1e-3  # depth; faces with a vertex that is nearer are not drawn
 _TINY = 1e-12
@@ -171,7 +171,7 @@ def _halo(
     pairs: only those whose pixel is not covered. covered: bool [N, P].
     """
     corners = points[pairs.image[:, None], faces[pairs.face]][..., :2]  # [M, 3, 2]
-    squared = _squared_distance(corners, centers[pairs.pixel]) * 4  # to units of half images
+    squared = _squared_distance(corners, centers[pairs.pixel]) * 4  # unit: half images, squared
     miss = (1 - torch.exp(-sharpness * squared)).clamp(min=1e-6).log()
     log_miss = torch.zeros_like(covered, dtype=points.dtype).index_put(
         (pairs.image, pairs.pixel), miss, accumulate=True

@@ -19,9 +19,9 @@ EPS = 1e-8
 class RefinerConfig:
     """Shape of a refiner. The paper's has width 64, 4 blocks and no grain."""
 
-    channels: int = 3  # of the images
-    width: int = 24  # of the hidden layers
-    blocks: int = 3
+    channels: int = 3  # channels of the images
+    width: int = 24  # channels of the hidden layers
+    blocks: int = 3  # residual blocks
     grain: int = 3  # channels of noise in the input, beside the image; 0: none, as in the paper
 
 

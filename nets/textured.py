@@ -53,7 +53,7 @@ def seen_from(
     cameras: Cameras,
     resolution: int,
     light: Tensor | None = None,  # [N, 4]: ambient, then direction in camera axes; None: unlit
-    sharpness: float = SHARPNESS,  # of the silhouette, see `rasterise`
+    sharpness: float = SHARPNESS,  # sharpness of the silhouette, see `rasterise`
 ) -> Seen:
     """Renders each object with its texture; lighting is ambient + normal . direction.
 

@@ -35,7 +35,7 @@ class KernelTaps(nn.Module):
         heads: list[HeadArrays],
         spec: LabelSpec,
         tiles: KernelTiles,
-        level_channels: dict[int, int],  # by extent, without padding
+        level_channels: dict[int, int],  # extent -> channels without padding
     ) -> None:
         super().__init__()
         self.tiles, self.finest = tiles, max(level_channels)

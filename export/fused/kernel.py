@@ -168,7 +168,7 @@ def label_pixels(
     sums = tl.zeros((PIXELS, OUTPUTS), tl.float32)
     spread = tl.zeros((PIXELS, OUTPUTS), tl.float32)
     entropies = tl.zeros((PIXELS,), tl.float32)
-    layer2 = tl.zeros((PIXELS, H2), tl.float32)  # of the present member, summed over chunks of H1
+    layer2 = tl.zeros((PIXELS, H2), tl.float32)  # one member, summed over chunks of H1
     for step in range(MEMBERS * CHUNKS):
         member = step // CHUNKS
         chunk = step % CHUNKS * CHUNK  # first unit of H1

@@ -25,8 +25,8 @@ class Tuning:
     band_tiles: int = 128  # tiles per launch; a band's table should fit the L2 cache
     chunk: int = 64  # hidden units of the first layer that label_pixels computes at a time
     rows: int = 128  # rows of the table that a program of project_rows computes
-    warps: int = 8  # per program
-    stages: int = 2  # of the compiler's software pipeline
+    warps: int = 8  # warps of 32 threads per program
+    stages: int = 2  # depth of the compiler's software pipeline
 
 
 class LaunchList:

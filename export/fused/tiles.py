@@ -127,7 +127,7 @@ def _band(reads: TileReads, first: int, end: int, padding: int) -> Band:
     for extent, level_start in _level_starts(reads):
         of_level = (whole_table >= level_start) & (whole_table < level_start + extent * extent)
         samples = whole_table[of_level] - level_start
-        low = int(samples.min()) // extent * extent  # to whole rows of samples
+        low = int(samples.min()) // extent * extent  # rounded down to a whole row
         high = (int(samples.max()) // extent + 1) * extent
         band_table[of_level] = samples - low + table_row
         levels.append(LevelRows(extent, low, high - low, table_row))

@@ -14,7 +14,7 @@ from export.fused.tiles import slabs
 from export.graph.label_branch import Member
 from nets.interpreter import EnsembleHead
 
-PADDED_LOGIT = -1e30  # of a class that is padding; finite, because 0 * inf is NaN
+PADDED_LOGIT = -1e30  # logit of a padded class; finite, because 0 * inf is NaN
 
 
 def padded_channels(count: int) -> int:

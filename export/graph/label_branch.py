@@ -189,7 +189,7 @@ class LabelBranch(nn.Module):
             levels[-1].index_select(1, pixels).reshape(-1, self.channels[-1])
             for pixels in self._strips("pixels")
         ]
-        values: dict[str, Tensor] = {}  # by kind of head
+        values: dict[str, Tensor] = {}  # kind of head -> values
         uncertainty = None
         for kind, ensemble in self.members.items():
             assert isinstance(ensemble, nn.ModuleList)
