@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nets.encoder import LAST, GROUP_CHANNELS, SLOPE, HalvingBlock, encoder_channels
+from nets.encoder import GROUP_CHANNELS, LAST, SLOPE, HalvingBlock, encoder_channels
 from nets.mesh import icosphere
 
 TEXTURE_START = 4  # rows of the texture before it is doubled
