@@ -10,9 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-GROUP_CHANNELS = (
-    16  # channels per group of GroupNorm, which unlike batch norm treats images separately
-)
+GROUP_CHANNELS = 16  # per group of GroupNorm, which treats every image by itself
 LAST = 4  # height and width of the last feature map, which is flattened to keep positions
 SLOPE = 0.2  # slope of the leaky ReLU below 0
 
