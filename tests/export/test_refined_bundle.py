@@ -1,4 +1,4 @@
-"""A refined bundle has the plain one's labels to the last bit, other images, and says so."""
+"""A refined bundle has the labels of the plain one bit for bit, and other images."""
 
 import shutil
 from collections.abc import Callable
@@ -77,7 +77,7 @@ def refiner(tiny_weights: tuple[Path, Path], tmp_path_factory: pytest.TempPathFa
 def refined(
     tiny_weights: tuple[Path, Path], refiner: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """The bundle of `tiny_bundle` with the refiner in it."""
+    """`tiny_bundle` exported with a refiner."""
     out = tmp_path_factory.mktemp("bundles") / "refined"
     generator, interpreter = tiny_weights
     words = ("bundle", "--generator", generator, "--interpreter", interpreter)

@@ -28,7 +28,7 @@ def drawn_sphere(resolution: int, subdivisions: int = 3) -> Drawn:
 
 
 def exact_sphere(resolution: int) -> tuple[Tensor, Tensor]:
-    """Whether each pixel's ray meets the ball, and the z-depth where it does."""
+    """Whether each pixel's ray hits the sphere, and the z-depth where it does."""
     p = pixel_centers(resolution, torch.device("cpu"), torch.float64)
     ray = torch.cat([p / FOCAL, torch.ones_like(p[:, :1])], dim=1)
     center = torch.tensor([0.3, -0.2, DISTANCE], dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""A textured mesh is where its camera sees it, and its texture where its coordinates say."""
+"""Rendered meshes appear where the camera geometry puts them, with the right texture."""
 
 import math
 
@@ -21,7 +21,7 @@ def cameras(azimuths: list[float], elevation: float = 0.0) -> Cameras:
 
 
 def test_cameras_are_those_of_the_view_bank() -> None:
-    """The demo's renderer knows its cameras exactly, and tells them as the bank does."""
+    """The demo's renderer knows its cameras exactly, in the angles of the view bank."""
     z = torch.randn(5, Z_DIM, generator=torch.Generator().manual_seed(3))
     scene = scene_from_latents(z, z)
     camera, points = camera_of(scene), landmarks_of(scene)
@@ -113,7 +113,7 @@ def test_the_nearest_face_of_each_pixel_is_that_of_looking_at_every_face(seed: i
 
 
 def by_looking_at_every_face(corners: Tensor, resolution: int) -> Tensor:
-    """Every pixel as a mix of every face's corners, by solving for the mix."""
+    """Nearest face of every pixel, from barycentric coordinates solved for every face."""
     centers = pixel_centers(resolution, corners.device, corners.dtype)
     best = torch.full((len(centers),), -1)
     nearest = torch.full((len(centers),), torch.inf, dtype=corners.dtype)
