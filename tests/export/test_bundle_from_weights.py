@@ -1,4 +1,4 @@
-"""`export bundle` writes complete bundles whose graphs match the reference, or one line of error."""
+"""`export bundle` writes bundles whose graphs match the reference, or fails with one line."""
 
 import json
 import shlex

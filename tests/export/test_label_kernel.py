@@ -19,9 +19,8 @@ from nets.interpreter import Interpreter
 from tests.export.networks import random_generator, random_interpreter, random_ws
 
 GRID = 64
-LARGE = Tuning(
-    squares=(4, 4), chunk=16
-)  # few tiles, because the interpreter's time grows with their number
+# Few tiles, because the interpreter's time grows with their number.
+LARGE = Tuning(squares=(4, 4), chunk=16)
 
 
 @dataclass
