@@ -1,5 +1,8 @@
-"""Launches on torch's tensors, by whatever `triton.jit` gives: a compiler where there is a GPU, an
-interpreter under TRITON_INTERPRET=1. For benchmarks and tests; the service loads machine code."""
+"""Runs the launches of the fused kernels on torch tensors, for benchmarks and tests.
+
+`triton.jit` compiles the kernels for the GPU, or interprets them if TRITON_INTERPRET is 1. The
+service does neither: it loads machine code from the bundle.
+"""
 
 import torch
 from torch import Tensor
@@ -12,26 +15,31 @@ DTYPES = {"float16": torch.float16, "float32": torch.float32, "int32": torch.int
 
 
 def device_buffers(launches: LaunchList, features: dict[str, Tensor]) -> dict[str, Tensor]:
-    """All buffers on the features' device: theirs [N, ...], constants, and what is written."""
-    some = next(iter(features.values()))
+    """All buffers by name, on the device of `features`.
+
+    features: buffers of kind "features" by name, [N, ...] each. Constants are copied; labels
+    [N, ...] and scratch are allocated, uninitialised.
+    """
+    feature = next(iter(features.values()))
     buffers = {name: x.contiguous() for name, x in features.items()}
     for name, buffer in launches.buffers.items():
         if buffer.kind == "constant":
-            buffers[name] = launches.constants[name].to(some.device)
+            buffers[name] = launches.constants[name].to(feature.device)
         elif buffer.kind != "features":
-            shape = ([len(some)] if buffer.kind == "labels" else []) + list(buffer.extents)
-            buffers[name] = torch.empty(shape, dtype=DTYPES[buffer.dtype], device=some.device)
+            shape = ([len(feature)] if buffer.kind == "labels" else []) + list(buffer.extents)
+            buffers[name] = torch.empty(shape, dtype=DTYPES[buffer.dtype], device=feature.device)
     return buffers
 
 
 def run_launches(launches: LaunchList, buffers: dict[str, Tensor], samples: int) -> None:
-    """Labels so many samples, one after another."""
+    """Labels the first `samples` samples of the buffers, one after another."""
     for sample in range(samples):
         for launch in launches.launches:
             _run(launches.kernels[launch.kernel], launch, buffers, sample)
 
 
 def _run(kernel: Kernel, launch: Launch, buffers: dict[str, Tensor], sample: int) -> None:
+    """Runs one launch; a Pointer becomes the flat buffer from its first element on."""
     arguments: list[Tensor | int] = []
     for argument in launch.arguments:
         if isinstance(argument, Pointer):

@@ -20,7 +20,7 @@ class EngineRequest:
     bundle: Path
     cache: Path
     precision: Precision | None = None  # None: float16 if the bundle has it
-    batch_sizes: tuple[int, ...] = ()  # in samples; empty: the service's own choice
+    batch_sizes: tuple[int, ...] = ()  # samples per run; empty: the service's default
     device: int = 0  # number of the GPU, as the driver counts
     fused: bool = False  # the two graphs around the bundle's fused kernels
     rebuild: bool = False  # even if the cache has this engine

@@ -1,1 +1,1 @@
-"""Torch mathematics of the generators and the label ensemble; no I/O."""
+"""Torch mathematics of generators, label ensemble, encoder, refiner and meshes; no I/O."""

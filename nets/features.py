@@ -1,7 +1,7 @@
-"""Generator taps -> per-pixel feature vectors (the hypercolumn), section 3.1 of DatasetGAN.
+"""Generator taps -> one feature vector per pixel, the hypercolumn (DatasetGAN, section 3.1).
 
-Training gathers single pixels; the whole tensor is built only on small crops and in
-references, because at 512 px it is 5 to 6 GB an image.
+Training gathers the features of single pixels. Whole hypercolumns are built only for small crops
+and in references, because at 512 px one image's takes 5 to 6 GB.
 """
 
 from typing import Literal
@@ -14,16 +14,20 @@ Resize = Literal["bilinear", "nearest"]
 
 
 def reduce_tap(tap: Tensor, grid: int) -> Tensor:
-    """Taps finer than the label grid [N, C, r, r] are first resized to it (a 2x2 mean at 2:1),
-    however the coarser ones are."""
+    """A tap [N, C, r, r] finer than the label grid, resized to it bilinearly; others unchanged.
+
+    From r = 2 * grid this is the mean of 2x2 pixels. `resize` does not apply to it.
+    """
     if tap.shape[-1] <= grid:
         return tap
     return F.interpolate(tap, size=(grid, grid), mode="bilinear", align_corners=False)
 
 
 def hypercolumn(taps: list[Tensor], grid: int, resize: Resize = "bilinear") -> Tensor:
-    """taps [N, C_l, r_l, r_l] -> float32 [N, D, grid, grid], D = sum of C_l, each level resized
-    directly to the grid (bilinear: half-pixel centres, edges replicated)."""
+    """Taps [N, C_l, r_l, r_l] -> float32 [N, D, grid, grid], where D is the sum of the C_l.
+
+    Each tap is resized to the grid in one step. Bilinear: half-pixel centers, edges replicated.
+    """
     corners = False if resize == "bilinear" else None
     return torch.cat(
         [
@@ -39,17 +43,17 @@ def hypercolumn(taps: list[Tensor], grid: int, resize: Resize = "bilinear") -> T
 def gather_features(
     taps: list[Tensor], rows: Tensor, columns: Tensor, grid: int, resize: Resize = "bilinear"
 ) -> Tensor:
-    """Features of chosen grid pixels, from the taps at their own resolution.
+    """Features of P pixels of the grid, computed from the taps at their own resolution.
 
-    `rows` and `columns` are int64 [N, P], under `grid`. Returns float32 [N, P, D], equal to
+    rows, columns: int64 [N, P] in [0, grid). Returns float32 [N, P, D], equal to
     `hypercolumn(taps, grid, resize)` at those pixels.
     """
-    # grid_sample's normalised coordinates put the centre of pixel i at (2i + 1) / grid - 1.
-    centres = (torch.stack([columns, rows], dim=-1) * 2 + 1) / grid - 1  # [N, P, 2]
+    # grid_sample has the center of pixel i at (2i + 1) / grid - 1.
+    centers = (torch.stack([columns, rows], dim=-1) * 2 + 1) / grid - 1  # [N, P, 2]
     gathered = [
         F.grid_sample(
             reduce_tap(t, grid),
-            centres[:, None].to(t.dtype),
+            centers[:, None].to(t.dtype),
             mode=resize,
             padding_mode="border",
             align_corners=False,

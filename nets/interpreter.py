@@ -1,7 +1,7 @@
 """The label ensemble: small MLPs on per-pixel features (DatasetGAN, section 3.2).
 
-All members of a head run as one batched network; a member's own weights are slices. Order
-within a member: Linear, ReLU, BatchNorm, Linear, ReLU, BatchNorm, Linear.
+All members of a head run as one batched network; the weights of one member are slices. The layers
+of a member are Linear, ReLU, BatchNorm, Linear, ReLU, BatchNorm, Linear.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class HeadConfig:
 
 
 def published_hidden(num_classes: int) -> tuple[int, int]:
-    """Hidden widths of the DatasetGAN release: (128, 32), from 32 classes on (256, 128)."""
+    """Hidden widths of the DatasetGAN release: (128, 32) under 32 classes, else (256, 128)."""
     return (128, 32) if num_classes < 32 else (256, 128)
 
 
@@ -62,8 +62,10 @@ class EnsembleHead(nn.Module):
 
 
 def member_as_sequential(head: EnsembleHead, k: int) -> nn.Sequential:
-    """Member k as the release builds it: Linear, ReLU, BatchNorm1d, twice, Linear; where the head
-    is, in its dtype."""
+    """Member k with the layers and parameter names of the DatasetGAN release.
+
+    It is in evaluation mode, and has the device and dtype of the head.
+    """
     d, (h1, h2), c = head.config.features, head.config.hidden, head.config.outputs
     net = nn.Sequential(
         nn.Linear(d, h1), nn.ReLU(), nn.BatchNorm1d(h1),
@@ -87,7 +89,7 @@ def member_as_sequential(head: EnsembleHead, k: int) -> nn.Sequential:
 
 
 class Interpreter(nn.Module):
-    """The heads of one label ensemble, by kind; all read the same features."""
+    """The heads of one label ensemble by kind; all read the same features. Raises ValueError."""
 
     def __init__(self, configs: tuple[HeadConfig, ...]) -> None:
         super().__init__()
@@ -101,7 +103,7 @@ class Interpreter(nn.Module):
         self.heads = nn.ModuleDict({c.kind: EnsembleHead(c) for c in configs})
 
     def head(self, kind: str) -> EnsembleHead:
-        """The head of that kind; KeyError when the interpreter lacks it."""
+        """The head of that kind. Raises KeyError if there is none."""
         head = self.heads[kind]
         assert isinstance(head, EnsembleHead)
         return head

@@ -1,24 +1,24 @@
-"""Raw outputs of an ensemble's members -> labels and their uncertainty.
+"""Outputs of m members -> labels and their uncertainty, as the DatasetGAN release computes them.
 
-DatasetGAN, section 3.3, as its release computes it: a majority of votes, the Jensen-Shannon
-divergence, the mean of its largest tenth.
+DatasetGAN, section 3.3: majority vote, Jensen-Shannon divergence, and the mean of its largest
+values as the score of an image.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-EPS = 1.1920929e-07  # the mixture's probabilities are clamped to [EPS, 1 - EPS] in the log
+EPS = 1.1920929e-07  # probabilities of the mixture are clamped to [EPS, 1 - EPS] in the log
 
 
 def majority(logits: Tensor) -> Tensor:
-    """[m, ..., C] -> class id of most members, ties to the smallest id, uint8 [...]."""
+    """Logits [m, ..., C] -> class id of most members, ties to the smallest id, uint8 [...]."""
     votes = F.one_hot(logits.argmax(dim=-1), logits.shape[-1]).sum(dim=0)
-    return votes.argmax(dim=-1).to(torch.uint8)  # torch promises the first maximum
+    return votes.argmax(dim=-1).to(torch.uint8)  # torch returns the first maximum
 
 
 def jensen_shannon(logits: Tensor) -> Tensor:
-    """[m, ..., C] -> [...] in nats: entropy of the mean less the mean entropy."""
+    """Logits [m, ..., C] -> divergence [...] in nats: entropy of the mean less mean entropy."""
     log_p = logits.log_softmax(dim=-1)
     mean = log_p.exp().mean(dim=0)
     mean = mean / mean.sum(dim=-1, keepdim=True)
@@ -27,21 +27,22 @@ def jensen_shannon(logits: Tensor) -> Tensor:
 
 
 def member_variance(values: Tensor) -> Tensor:
-    """[m, ..., K] -> [...]: variance over the members, mean over the outputs."""
+    """Values [m, ..., K] -> [...]: variance over the members, averaged over the K outputs."""
     return values.var(dim=0, correction=0).mean(dim=-1)
 
 
 def top_mean(values: Tensor, fraction: float) -> Tensor:
-    """Mean of the largest int(fraction * n) values, at least one; a float32 scalar."""
+    """Mean of the largest int(fraction * n) of n values, at least one; a scalar."""
     count = max(1, int(values.numel() * fraction))
     return values.flatten().topk(count).values.mean()
 
 
 def keypoints_from_heatmaps(heatmaps: Tensor, window_px: int) -> Tensor:
-    """[H, W, K], mean over the members -> [K, 3]: x, y (pixel centres at +0.5), the maximum.
+    """Mean heatmaps [H, W, K] -> [K, 3]: x, y in pixels (centers at +0.5) and confidence.
 
-    Position: the centroid of the positive values within `window_px` of the first maximum, in
-    both directions; the maximum itself where nothing is positive.
+    The peak is the first maximum, and its value is the confidence. The position is the centroid of
+    the positive values in the square of pixels within `window_px` of the peak, or the peak itself
+    if no value is positive.
     """
     return torch.stack([_point(heat, window_px) for heat in heatmaps.unbind(dim=2)])
 

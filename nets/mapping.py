@@ -37,7 +37,7 @@ class FullyConnectedLayer(nn.Module):
 
 
 class MappingNetwork(nn.Module):
-    """z [N, z_dim], with c one-hot [N, c_dim] where conditional -> w [N, w_dim], untruncated."""
+    """z [N, z_dim] and, if conditional, c one-hot [N, c_dim] -> untruncated w [N, w_dim]."""
 
     w_avg: Tensor
 
@@ -67,5 +67,5 @@ class MappingNetwork(nn.Module):
         return x
 
     def truncated(self, w: Tensor, psi: float) -> Tensor:
-        """w drawn towards its mean: w_avg at psi 0, w itself at psi 1."""
+        """w moved towards its mean: w_avg at psi 0, w itself at psi 1."""
         return self.w_avg + psi * (w - self.w_avg)

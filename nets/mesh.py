@@ -1,16 +1,18 @@
-"""The sphere that inverse graphics bends, and what keeps its bends reasonable."""
+"""The sphere that inverse graphics deforms, mesh normals, and measures of a deformed mesh.
+
+Meshes have V vertices and F triangular faces; `faces` is int64 [F, 3].
+"""
 
 import math
 
 import torch
 from torch import Tensor
 
-SUBDIVISIONS = 3  # of the icosahedron: 642 vertices, 1280 faces
+SUBDIVISIONS = 3  # an icosahedron subdivided three times has 642 vertices and 1280 faces
 
 
 def icosphere(subdivisions: int = SUBDIVISIONS) -> tuple[Tensor, Tensor]:
-    """Unit sphere: vertices float32 [V, 3] and faces int64 [F, 3], seen from outside in positive
-    orientation."""
+    """Unit sphere: vertices float32 [V, 3], faces int64 [F, 3] with outward normals."""
     g = (1 + math.sqrt(5)) / 2
     vertices = [(-1.0, g, 0.0), (1.0, g, 0.0), (-1.0, -g, 0.0), (1.0, -g, 0.0)]
     vertices += [(z, x, y) for x, y, z in vertices] + [(y, z, x) for x, y, z in vertices]
@@ -32,7 +34,7 @@ def icosphere(subdivisions: int = SUBDIVISIONS) -> tuple[Tensor, Tensor]:
 
 
 def outward(points: Tensor, faces: Tensor) -> Tensor:
-    """The faces of a star-shaped mesh around the origin, turned so that normals point outwards."""
+    """Faces of a star-shaped mesh around the origin, reversed where the normal points inwards."""
     a, b, c = points[faces].unbind(dim=1)
     inward: Tensor = (torch.linalg.cross(b - a, c - a) * a).sum(dim=1) < 0
     turned: Tensor = torch.where(inward[:, None], faces.flip(1), faces)
@@ -40,14 +42,14 @@ def outward(points: Tensor, faces: Tensor) -> Tensor:
 
 
 def edges_of_faces(faces: Tensor) -> Tensor:
-    """Every edge once, int64 [E, 2], the smaller vertex first."""
+    """Every edge once, int64 [E, 2], the vertex with the smaller number first."""
     pairs = torch.cat([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
     edges: Tensor = torch.unique(pairs.sort(dim=1).values, dim=0)
     return edges
 
 
 def face_pairs(faces: Tensor) -> Tensor:
-    """Faces that share an edge, int64 [E, 2], of a closed surface."""
+    """The two faces at each edge of a closed surface, int64 [E, 2]."""
     pairs = torch.cat([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]).sort(dim=1).values
     _, edge = torch.unique(pairs, dim=0, return_inverse=True)
     owner = torch.arange(len(faces)).repeat(3)
@@ -55,7 +57,7 @@ def face_pairs(faces: Tensor) -> Tensor:
 
 
 def laplacian(points: Tensor, edges: Tensor) -> Tensor:
-    """[N, V, 3] -> each vertex less the mean of its neighbours, [N, V, 3]."""
+    """Vertices [N, V, 3] -> each vertex less the mean of its neighbors, [N, V, 3]."""
     start, end = torch.cat([edges, edges.flip(1)]).unbind(dim=1)
     total = torch.zeros_like(points).index_add(1, start, points[:, end])
     count = torch.zeros(points.shape[1], device=points.device, dtype=points.dtype)
@@ -64,7 +66,7 @@ def laplacian(points: Tensor, edges: Tensor) -> Tensor:
 
 
 def normals(points: Tensor, faces: Tensor) -> Tensor:
-    """[N, V, 3] -> unit normals of the faces, [N, F, 3]."""
+    """Vertices [N, V, 3] -> unit normals of the faces, [N, F, 3]."""
     a, b, c = points[:, faces].unbind(dim=2)
     normal = torch.linalg.cross(b - a, c - a)
     unit: Tensor = normal / normal.norm(dim=2, keepdim=True).clamp(min=1e-12)
@@ -72,9 +74,9 @@ def normals(points: Tensor, faces: Tensor) -> Tensor:
 
 
 def vertex_normals(points: Tensor, faces: Tensor) -> Tensor:
-    """[N, V, 3] -> unit normals of the vertices, each the mean of its faces', [N, V, 3]."""
+    """Vertices [N, V, 3] -> unit normals [N, V, 3]: means of their faces' normals, by area."""
     a, b, c = points[:, faces].unbind(dim=2)
-    normal = torch.linalg.cross(b - a, c - a)  # as long as the face is large
+    normal = torch.linalg.cross(b - a, c - a)  # its length is twice the face's area
     total = torch.zeros_like(points)
     for corner in faces.unbind(dim=1):
         total = total.index_add(1, corner, normal)
@@ -83,22 +85,25 @@ def vertex_normals(points: Tensor, faces: Tensor) -> Tensor:
 
 
 def flatness(points: Tensor, faces: Tensor, pairs: Tensor) -> Tensor:
-    """Mean of (1 - cos)^2 over the angles between faces that share an edge, [N]."""
+    """Mean of (1 - cos)^2 over the angles between neighboring faces, [N]; 0 for a plane.
+
+    pairs: int64 [E, 2] of `face_pairs`.
+    """
     normal = normals(points, faces)
     cosine = (normal[:, pairs[:, 0]] * normal[:, pairs[:, 1]]).sum(dim=2)
     return (1 - cosine).square().mean(dim=1)
 
 
 def turned_inside_out(points: Tensor, faces: Tensor) -> Tensor:
-    """Share of faces [N] whose normal points to the mesh's middle or that have no area."""
-    middle = points.mean(dim=1, keepdim=True)
-    a, b, c = (points - middle)[:, faces].unbind(dim=2)
+    """Share of faces [N] that have no area or whose normal points to the center of the mesh."""
+    center = points.mean(dim=1, keepdim=True)
+    a, b, c = (points - center)[:, faces].unbind(dim=2)
     normal: Tensor = torch.linalg.cross(b - a, c - a)
     return ((normal * (a + b + c)).sum(dim=2) <= 1e-9).float().mean(dim=1)
 
 
 def _subdivided(points: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
-    """Every face into four, new vertices on the unit sphere."""
+    """Divides every face into four; new vertices are on the unit sphere."""
     edges = edges_of_faces(faces)
     middle = points[edges].mean(dim=1)
     count = len(points)

@@ -1,8 +1,8 @@
-"""The refiner and its critic (Shrivastava et al., Learning from simulated and unsupervised images
-through adversarial training, CVPR 2017, arXiv 1612.07828), and the grain the refiner draws on.
+"""Refiner, critic and grain: images of the generator -> images that look like real ones.
 
-Images are float32 [N, C, H, W] in [-1, 1]. Nothing here has a stride but the critic, so that a
-refined pixel lies where its original lay.
+After Shrivastava et al., Learning from simulated and unsupervised images through adversarial
+training, CVPR 2017, arXiv 1612.07828. Images are float32 [N, C, H, W] in [-1, 1]. The refiner has
+no strides, so a refined pixel is at the position of its original.
 """
 
 from dataclasses import dataclass
@@ -11,46 +11,48 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-PATTERNS = 8  # that a grain is mixed from
+PATTERNS = 8  # noise patterns that a grain is a mixture of
 EPS = 1e-8
 
 
 @dataclass(frozen=True)
 class RefinerConfig:
-    """Shape of a refiner; the paper's has width 64 and 4 blocks, and no grain."""
+    """Shape of a refiner. The paper's has width 64, 4 blocks and no grain."""
 
-    channels: int = 3  # of the images
-    width: int = 24  # of the hidden layers
-    blocks: int = 3
-    grain: int = 3  # channels of noise beside the image; 0: as the paper has it
+    channels: int = 3  # channels of the images
+    width: int = 24  # channels of the hidden layers
+    blocks: int = 3  # residual blocks
+    grain: int = 3  # channels of noise in the input, beside the image; 0: none, as in the paper
 
 
 def framed(x: Tensor) -> Tensor:
-    """[N, C, H, W] -> [N, C, H + 2, W + 2] with the border continued: zeros round every layer
-    would draw a frame into the image."""
+    """[N, C, H, W] -> [N, C, H + 2, W + 2] with replicated borders.
+
+    Zero padding in every layer would draw a visible frame into the image.
+    """
     x = torch.cat([x[:, :, :1], x, x[:, :, -1:]], dim=2)
     return torch.cat([x[:, :, :, :1], x, x[:, :, :, -1:]], dim=3)
 
 
 class ResidualBlock(nn.Module):
-    """[N, width, H, W] -> the same."""
+    """[N, width, H, W] -> same shape: two 3x3 convolutions and a skip path."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.conv0 = nn.Conv2d(width, width, 3)
         self.conv1 = nn.Conv2d(width, width, 3)
-        nn.init.zeros_(self.conv1.weight)  # a new block passes on what it is given
+        nn.init.zeros_(self.conv1.weight)  # a new block adds only a constant, its bias
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(x + self.conv1(framed(F.relu(self.conv0(framed(x))))))
 
 
 class Refiner(nn.Module):
-    """images [N, C, H, W] in [-1, 1], grain [N, G, H, W] standard normal -> images in (-1, 1).
+    """Images [N, C, H, W] in [-1, 1], grain [N, G, H, W] standard normal -> images in (-1, 1).
 
-    The paper's network and two additions: the image also goes to the output through one 1x1
-    convolution, which a new refiner needs little more than; and noise comes in, because a
-    function of the image alone cannot be grainy where the image is flat.
+    Two additions to the paper's network. A 1x1 convolution takes the image to the output, so that a
+    new refiner starts near the identity. Noise is an input, because a function of the image alone
+    cannot add grain where the image is flat.
     """
 
     def __init__(self, config: RefinerConfig) -> None:
@@ -62,7 +64,7 @@ class Refiner(nn.Module):
         self.skip = nn.Conv2d(config.channels, config.channels, 1, bias=False)
         for parameter in self.out.parameters():
             nn.init.zeros_(parameter)
-        # tanh(1.2 x) is nowhere further from x than 0.17 in [-1, 1].
+        # A new refiner is tanh(1.2 x), which differs from x by at most 0.17 in [-1, 1].
         self.skip.weight.data.copy_(1.2 * torch.eye(config.channels)[:, :, None, None])
 
     def forward(self, images: Tensor, grain: Tensor | None = None) -> Tensor:
@@ -74,10 +76,10 @@ class Refiner(nn.Module):
 
 
 class PatchCritic(nn.Module):
-    """images [N, C, H, W] -> logits [N, 1, h, w], one for each patch: positive says real.
+    """Images [N, C, H, W] -> logits [N, 1, h, w], one per patch, positive for real images.
 
-    The paper's layers; h and w are about a quarter of H and W. There is no activation on the
-    logits, and one of them in place of a softmax over two, which is the same function.
+    The layers are the paper's; h and w are about a quarter of H and W. The paper has a softmax over
+    two classes, which is the same function as one logit.
     """
 
     def __init__(self, channels: int, width: int = 96) -> None:
@@ -97,10 +99,11 @@ class PatchCritic(nn.Module):
 
 
 class GrainSource(nn.Module):
-    """ws [N, num_ws, w_dim] -> grain [N, G, H, W]: every image its own, and always the same.
+    """ws [N, num_ws, w_dim] -> grain [N, G, H, W], which is a function of ws.
 
-    Fixed patterns, mixed with weights of unit length that are linear in w: each value is then
-    standard normal, and independent of its neighbours, as in training.
+    The grain of an image is a mixture of 8 fixed noise patterns. The weights are linear in the mean
+    of ws and have unit length, so that a value is standard normal and independent of its
+    neighbors, as the noise of training is.
     """
 
     center: Tensor
@@ -109,9 +112,9 @@ class GrainSource(nn.Module):
 
     def __init__(self, grain: int, height: int, width: int, w_avg: Tensor, seed: int) -> None:
         super().__init__()
-        chances = torch.Generator().manual_seed(seed)
-        directions = torch.randn(len(w_avg), PATTERNS, generator=chances)
-        patterns = torch.randn(PATTERNS, grain * height * width, generator=chances)
+        rng = torch.Generator().manual_seed(seed)
+        directions = torch.randn(len(w_avg), PATTERNS, generator=rng)
+        patterns = torch.randn(PATTERNS, grain * height * width, generator=rng)
         self.extents = (grain, height, width)
         self.register_buffer("center", w_avg.detach().clone())
         self.register_buffer("directions", directions)

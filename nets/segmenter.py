@@ -1,5 +1,7 @@
-"""A small U-Net that says which class each pixel shows (Ronneberger et al., MICCAI 2015, arXiv
-1505.04597), with padded convolutions, batch normalisation and plain doubling on the way up."""
+"""A small U-Net for semantic segmentation (Ronneberger et al., MICCAI 2015, arXiv 1505.04597).
+
+Unlike the paper it has padded convolutions, batch normalisation and nearest-neighbor upsampling.
+"""
 
 import itertools
 

@@ -1,7 +1,8 @@
 """StyleGAN generator (Karras et al., CVPR 2019) as DatasetGAN's release runs it.
 
 Read bottom-up: convolution, epilogue, block, network, generator. The mapping network is that of
-StyleGAN2 with biases divided by sqrt(2): there the activation has the gain, here the weights.
+StyleGAN2 with biases divided by sqrt(2): StyleGAN2 has the gain in the activation, StyleGAN1 in
+the weights.
 """
 
 import math
@@ -15,26 +16,28 @@ from nets.mapping import FullyConnectedLayer, MappingNetwork
 from nets.ops import blur
 
 BLUR_TAPS = (1.0, 2.0, 1.0)
-FUSED_FROM = 128  # pixels of the output from which doubling is one transposed convolution
+FUSED_FROM = 128  # output resolution from which doubling and convolution are one operation
 NORM_EPS = 1e-5
 
 
 def blur_kernel() -> Tensor:
-    """The binomial low-pass, float32 [3, 3], sum one."""
+    """The binomial low-pass filter, float32 [3, 3] with sum 1."""
     taps = torch.tensor(BLUR_TAPS)
     kernel = torch.outer(taps, taps)
     return kernel / kernel.sum()
 
 
 def spread_kernel(weight: Tensor) -> Tensor:
-    """weight [O, I, 3, 3] -> [I, O, 4, 4] of a transposed convolution of stride 2 and padding 1:
-    the sum of the kernel at the four shifts of a doubled pixel."""
+    """weight [O, I, 3, 3] -> [I, O, 4, 4], for a transposed convolution of stride 2 and padding 1.
+
+    The kernel is the sum of `weight` at the four positions of a doubled pixel.
+    """
     w = F.pad(weight.transpose(0, 1), (1, 1, 1, 1))
     return w[:, :, 1:, 1:] + w[:, :, :-1, 1:] + w[:, :, 1:, :-1] + w[:, :, :-1, :-1]
 
 
 class EqualizedConv(nn.Module):
-    """Convolution, parameters scaled at run time by gain / sqrt(fan-in)."""
+    """Convolution whose weights are scaled at run time by gain / sqrt(fan-in)."""
 
     def __init__(self, in_channels: int, out_channels: int, size: int, gain: float) -> None:
         super().__init__()
@@ -50,8 +53,8 @@ class EqualizedConv(nn.Module):
 class DoublingConv(nn.Module):
     """x [N, I, r/2, r/2] -> [N, O, r, r]: doubling, 3x3 convolution, low-pass, bias.
 
-    From 128 pixels on doubling and convolution are one transposed convolution, as in the
-    original. That is another function of the same weights: the kernel acts turned by 180 degrees.
+    From 128 pixels on, doubling and convolution are one transposed convolution, as in the original
+    code. That is another function of the same weights: their kernel is turned by 180 degrees.
     """
 
     blur_kernel: Tensor
@@ -116,7 +119,7 @@ class SynthesisBlock(nn.Module):
         ws: Tensor,  # [N, 2, w_dim]
         noise: list[Tensor | None],  # one per epilogue
     ) -> tuple[Tensor, Tensor]:
-        """The block's output, and its second convolution before the epilogue."""
+        """Returns the block's output, and its second convolution before the epilogue."""
         if x is None:
             x = (self.const + self.bias[:, None, None])[None].expand(ws.shape[0], -1, -1, -1)
         else:
@@ -126,7 +129,7 @@ class SynthesisBlock(nn.Module):
 
 
 class SynthesisNetwork(nn.Module):
-    """ws [N, num_ws, w_dim] -> image and feature taps; each block reads two rows."""
+    """ws [N, num_ws, w_dim] -> image and taps; each block reads two rows of w+."""
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
@@ -143,7 +146,7 @@ class SynthesisNetwork(nn.Module):
         return [getattr(self, f"b{r}") for r in self.config.resolutions]
 
     def forward(self, ws: Tensor, noise: list[Tensor] | None = None) -> Synthesis:
-        """`noise`: one tensor per epilogue, [r, r] or [N, 1, r, r]; None: the buffers."""
+        """noise: one tensor per epilogue, [r, r] or [N, 1, r, r]; None: noise_const buffers."""
         check_inputs(self.config, ws, noise)
         injected: list[Tensor | None] = [None] * self.config.num_noises
         if noise is not None:
@@ -158,7 +161,7 @@ class SynthesisNetwork(nn.Module):
 
 
 class Generator(nn.Module):
-    """Mapping and synthesis; forward is the whole path from z at a given truncation."""
+    """Mapping and synthesis; `forward` is the path from z to image at a given truncation."""
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
@@ -167,7 +170,7 @@ class Generator(nn.Module):
         self.synthesis = SynthesisNetwork(config)
 
     def forward(self, z: Tensor, truncation_psi: float = 1.0) -> Tensor:
-        """z [N, z_dim] -> image float32 [N, 3, R, R], every row truncated alike."""
+        """z [N, z_dim] -> image float32 [N, 3, R, R]; all rows of w+ are truncated."""
         w = self.mapping.truncated(self.mapping(z), truncation_psi)
         image: Tensor = self.synthesis(w[:, None].expand(-1, self.config.num_ws, -1)).image
         return image

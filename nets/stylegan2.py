@@ -41,7 +41,7 @@ class SynthesisLayer(nn.Module):
         resolution: int,
         *,
         up: bool,
-        gain: float = 1.0,  # on the activation, and so on its clamp
+        gain: float = 1.0,  # multiplies the activation and the clamp
     ) -> None:
         super().__init__()
         self.resolution = resolution
@@ -92,7 +92,7 @@ class ToRGBLayer(nn.Module):
 
 
 class SkipLayer(nn.Module):
-    """The residual path of a block: 1x1 convolution, doubled, no bias."""
+    """Residual path of a block: 1x1 convolution without bias, then doubling."""
 
     resample_filter: Tensor
 
@@ -108,11 +108,11 @@ class SkipLayer(nn.Module):
 
 
 class SynthesisBlock(nn.Module):
-    """One resolution: doubling convolution (except at 4), convolution; ToRGB where it has one.
+    """One resolution: doubling convolution (except at 4 pixels), convolution, ToRGB.
 
     skip: every block adds its ToRGB to the doubled image of the block before. resnet: block
-    inputs are added to block outputs, both scaled by sqrt(1/2). orig: neither. The latter two
-    have a ToRGB in the last block alone.
+    inputs are added to block outputs, both scaled by sqrt(1/2). orig: neither. With resnet and orig
+    only the last block has a ToRGB.
     """
 
     resample_filter: Tensor
@@ -143,7 +143,7 @@ class SynthesisBlock(nn.Module):
         self,
         x: Tensor | None,  # [N, in, r/2, r/2], None for the first block
         image: Tensor | None,  # [N, 3, r/2, r/2], None before the first ToRGB
-        ws: Tensor,  # [N, num_conv + 1, w_dim], the last row is ToRGB's
+        ws: Tensor,  # [N, num_conv + 1, w_dim]; the last row is for ToRGB
         noise: list[Tensor | None],  # one per convolution
     ) -> tuple[Tensor, Tensor | None, list[Tensor]]:
         taps: list[Tensor] = []
@@ -167,9 +167,9 @@ class SynthesisBlock(nn.Module):
 
 
 class SynthesisNetwork(nn.Module):
-    """ws [N, num_ws, w_dim] -> image and feature taps.
+    """ws [N, num_ws, w_dim] -> image and taps.
 
-    Each block's ToRGB shares its row with the next block's first convolution.
+    A block's ToRGB and the next block's first convolution read the same row of w+.
     """
 
     def __init__(self, config: GeneratorConfig) -> None:
@@ -189,7 +189,7 @@ class SynthesisNetwork(nn.Module):
         return [getattr(self, f"b{r}") for r in self.config.resolutions]
 
     def forward(self, ws: Tensor, noise: list[Tensor] | None = None) -> Synthesis:
-        """`noise`: one tensor per convolution, [r, r] or [N, 1, r, r]; None: the buffers."""
+        """noise: one tensor per convolution, [r, r] or [N, 1, r, r]; None: noise_const buffers."""
         check_inputs(self.config, ws, noise)
         injected: list[Tensor | None] = [None] * self.config.num_noises
         if noise is not None:
@@ -208,7 +208,7 @@ class SynthesisNetwork(nn.Module):
 
 
 class Generator(nn.Module):
-    """Mapping and synthesis; forward is the whole path from z at a given truncation."""
+    """Mapping and synthesis; `forward` is the path from z to image at a given truncation."""
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()

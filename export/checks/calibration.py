@@ -26,7 +26,7 @@ from labelmint.latents import Mt19937Rows
 
 MAX_LEVELS = 1024  # steps between quantiles
 SAMPLES_PER_LEVEL = 4
-SCORE_BYTES = 4  # of one float32 score in the file
+SCORE_BYTES = 4  # size of a float32 score in the file
 
 
 def calibration_from_engine(

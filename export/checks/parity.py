@@ -29,7 +29,7 @@ class Tolerance:
     depth_max_relative: float
 
 
-W_MAX_DIFFERENCE = 1e-5  # of the mapping, relative to the largest |w|
+W_MAX_DIFFERENCE = 1e-5  # largest difference of the mapping's output, relative to the largest |w|
 # Depth is stored in float16, where one step is 1e-3 of the value.
 TOLERANCES = {
     "float32": Tolerance(

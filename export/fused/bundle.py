@@ -1,4 +1,7 @@
-"""Weights -> the fused form of the labeller, beside the labeller itself in a staged folder."""
+"""Weights -> the fused labeller: files of graphs, kernels and constants in a staged folder.
+
+The files are those that bundle.fused describes, beside the labeller's own graphs.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -24,15 +27,16 @@ from bundle.fused import (
 )
 from export.bundle_from_weights import quiet_exporter
 from export.errors import ExportError
-from export.fused.compile import Compiled, compiled_kernels, compiler_name
+from export.fused.compile import CompiledKernel, compiled_kernels, compiler_name
 from export.fused.graphs import KernelTaps, filter_onnx, fused_branch, taps_onnx
 from export.fused.launches import LaunchList, Tuning
-from export.fused.tiles import LEAST_GRID
+from export.fused.tiles import MIN_GRID
 from export.graph.labeller import Labeller, constant_tap, level_channels
 from export.graph.to_onnx import half_by_float32
 from export.weights import SourceWeights
 
-# From the fastest by counting down to what fits the least shared memory. None was measured yet.
+# From the fastest (estimated, not measured) to the one that needs the least shared memory. A GPU
+# gets the first that fits its shared memory.
 TUNINGS = (
     Tuning(),
     Tuning(chunk=32),
@@ -40,17 +44,19 @@ TUNINGS = (
     Tuning(squares=(1, 1), warps=4, chunk=32),
     Tuning(squares=(1, 1), warps=4, chunk=16, stages=1),
 )
-Compile = Callable[[dict[str, Kernel], str], dict[str, Compiled] | None]
+Compiler = Callable[[dict[str, Kernel], str], dict[str, CompiledKernel] | None]
 
 
 def check_fusable(weights: SourceWeights) -> None:
-    """Before anything slow. Raises ExportError."""
+    """Raises ExportError for weights that cannot be fused. Fast, so that an export fails early."""
     if weights.interpreter is None:
-        raise ExportError("there is no interpreter; without labels there is nothing to fuse")
-    if weights.spec.grid < LEAST_GRID:
+        raise ExportError(
+            "there is no interpreter, so there is no label branch to fuse; leave out --fused"
+        )
+    if weights.spec.grid < MIN_GRID:
         raise ExportError(
             f"the label grid is {weights.spec.grid} px; the fused kernel needs at least "
-            f"{LEAST_GRID}, leave out --fused"
+            f"{MIN_GRID}, leave out --fused"
         )
 
 
@@ -59,39 +65,44 @@ def write_fused_labeller(
     weights: SourceWeights,
     capabilities: list[str],
     tunings: tuple[Tuning, ...] = TUNINGS,
-    compiler: Compile = compiled_kernels,
+    compiler: Compiler = compiled_kernels,
 ) -> None:
-    """For GPUs of these compute capabilities. Raises ExportError."""
+    """Writes the fused labeller for GPUs of these compute capabilities, such as "8.9".
+
+    tunings: tried in this order for each capability. compiler: tests substitute another one.
+    Raises ExportError.
+    """
     check_fusable(weights)
     generator, spec = weights.generator, weights.spec
-    half = Labeller(
+    labeller = Labeller(
         generator, weights.interpreter, spec, "float16", refine=weights.refiner_stage(torch.float16)
     )
-    picture = Buffer("features", "float32", [3, spec.height, spec.width])
-    buffers, constants, programs = {PICTURE: picture}, dict[str, Tensor](), dict[str, Program]()
+    image = Buffer("features", "float32", [3, spec.height, spec.width])
+    buffers, constants, programs = {PICTURE: image}, dict[str, Tensor](), dict[str, Program]()
     for capability in tqdm(capabilities, desc="compile", unit="GPU"):
-        launches, graph, compiled = _fitting(weights, capability, tunings, compiler)
+        launches, graph, compiled = _first_fitting(weights, capability, tunings, compiler)
         table = launches.buffers["table"]
         if "table" in buffers:
+            # One buffer serves the programs of all capabilities, so it has the larger extents.
             both = zip(table.extents, buffers["table"].extents, strict=True)
             table = replace(table, extents=list(map(max, both)))
         buffers |= launches.buffers | {"table": table}
         constants |= launches.constants
-        codes = {name: one.code for name, one in compiled.items()}
+        codes = {name: kernel.code for name, kernel in compiled.items()}
         _write_arrays(folder / binaries_file(capability), codes)
-        binaries = {name: one.binary for name, one in compiled.items()}
+        binaries = {name: kernel.binary for name, kernel in compiled.items()}
         programs[capability] = Program(launches.kernels, binaries, launches.launches)
     with quiet_exporter(), half_by_float32():
-        taps_onnx(half, graph, folder / TAPS)
-        filter_onnx(half, folder / FILTER)
+        taps_onnx(labeller, graph, folder / TAPS)
+        filter_onnx(labeller, folder / FILTER)
     _write_arrays(folder / ARRAYS, {n: x.numpy() for n, x in constants.items()})
     write_fused(folder, Fused(buffers=buffers, programs=programs, compiler=compiler_name()))
 
 
-def _fitting(
-    weights: SourceWeights, capability: str, tunings: tuple[Tuning, ...], compiler: Compile
-) -> tuple[LaunchList, KernelTaps, dict[str, Compiled]]:
-    """The first shape that GPUs of this capability have room for."""
+def _first_fitting(
+    weights: SourceWeights, capability: str, tunings: tuple[Tuning, ...], compiler: Compiler
+) -> tuple[LaunchList, KernelTaps, dict[str, CompiledKernel]]:
+    """The first of `tunings` whose kernels fit the shared memory of GPUs of this capability."""
     generator, spec = weights.generator, weights.spec
     assert weights.interpreter is not None
     channels, constant = level_channels(generator, spec.grid), constant_tap(generator)

@@ -1,4 +1,4 @@
-"""Kernels -> machine code for GPUs that need not be here, by Triton's own compiler and ptxas."""
+"""Kernels -> machine code for GPUs, by Triton's compiler and ptxas. No GPU is needed to compile."""
 
 import re
 import warnings
@@ -14,11 +14,11 @@ from bundle.fused import Binary, Kernel
 from export.errors import ExportError
 
 CAPABILITY = re.compile(r"\d+\.\d\Z")
-LEAST = (8, 0)  # tensor cores that take float16 as the kernels use it
-# KiB of shared memory that a block may have (CUDA C++ Programming Guide, technical
-# specifications per compute capability); 99 where it is not known.
+MIN_CAPABILITY = (8, 0)  # the first with the float16 tensor cores that the kernels use
+# Largest shared memory of a block, KiB (CUDA C++ Programming Guide, technical specifications per
+# compute capability). 99 is assumed for capabilities that are not in the table.
 SHARED_KIB = {"8.0": 163, "8.7": 163, "9.0": 227, "10.0": 227, "10.3": 227, "11.0": 227}
-# By the suffix of names in export.fused.kernel's signatures.
+# Types of the pointer arguments in export.fused.kernel, by name; all others are i32.
 POINTERS = {
     "features": "*fp16", "weights": "*fp16", "table": "*fp16", "nodes": "*fp16", "finest": "*fp16",
     "reads": "*i32", "interpolation": "*fp16", "weight1": "*fp16", "weight2": "*fp16",
@@ -27,21 +27,21 @@ POINTERS = {
 
 
 @dataclass(frozen=True)
-class Compiled:
-    """Of one kernel for one compute capability."""
+class CompiledKernel:
+    """One kernel for one compute capability."""
 
     code: NDArray[np.uint8]  # a cubin
-    binary: Binary
+    binary: Binary  # how to launch it
 
 
 def compiler_name() -> str:
-    """The compiler and its version."""
+    """Name and version of the compiler, as fused.json records them."""
     return f"triton {version('triton')}"
 
 
 def check_capability(capability: str) -> None:
-    """Raises ExportError unless Triton can be imported and this is a GPU that it compiles for."""
-    if not CAPABILITY.match(capability) or tuple(map(int, capability.split("."))) < LEAST:
+    """Raises ExportError if `capability` is not at least "8.0", or Triton is not installed."""
+    if not CAPABILITY.match(capability) or tuple(map(int, capability.split("."))) < MIN_CAPABILITY:
         raise ExportError(
             f"compute capability is {capability!r}; the fused kernel needs one from 8.0, such as "
             "8.0 (A100), 8.9 (L4) or 9.0 (H100)"
@@ -53,15 +53,19 @@ def check_capability(capability: str) -> None:
         )
 
 
-def compiled_kernels(kernels: dict[str, Kernel], capability: str) -> dict[str, Compiled] | None:
-    """For GPUs of one compute capability; None when a kernel needs more shared memory than they
-    have. Raises ExportError."""
+def compiled_kernels(
+    kernels: dict[str, Kernel], capability: str
+) -> dict[str, CompiledKernel] | None:
+    """Compiles all kernels for GPUs of one compute capability.
+
+    None if a kernel needs more shared memory than those GPUs have. Raises ExportError.
+    """
     compiled = {}
-    # The kernels with the members come last, and are those that may be too large.
+    # label_pixels comes last in `kernels`, and is the one that may need too much shared memory.
     for name, kernel in reversed(kernels.items()):
         try:
             compiled[name] = _compiled(kernel, capability)
-        except Exception as error:  # of Triton, LLVM or ptxas, which have no common one
+        except Exception as error:  # Triton, LLVM and ptxas have no common base class
             reason = " ".join(str(error).split())[:300]
             raise ExportError(f"{name} cannot be compiled for {capability}: {reason}") from error
         if compiled[name].binary.shared > SHARED_KIB.get(capability, 99) << 10:
@@ -69,7 +73,7 @@ def compiled_kernels(kernels: dict[str, Kernel], capability: str) -> dict[str, C
     return compiled
 
 
-def _compiled(kernel: Kernel, capability: str) -> Compiled:
+def _compiled(kernel: Kernel, capability: str) -> CompiledKernel:
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -84,7 +88,7 @@ def _compiled(kernel: Kernel, capability: str) -> Compiled:
         fn=function,
         signature=signature,
         constexprs={(names.index(name),): value for name, value in kernel.constants.items()},
-        # Every buffer, and every offset in one, is a multiple of 16 bytes.
+        # Addresses of buffers, and offsets within them, are multiples of 16 bytes.
         attrs={
             (i,): [["tt.divisibility", 16]]
             for i, name in enumerate(names)
@@ -93,21 +97,23 @@ def _compiled(kernel: Kernel, capability: str) -> Compiled:
     )
     options = {"num_warps": kernel.warps, "num_stages": kernel.stages, "enable_fp_fusion": True}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of defaults that later versions change
-        made: Any = triton.compile(
+        warnings.simplefilter("ignore")  # Triton warns of defaults that will change
+        output: Any = triton.compile(
             source, target=GPUTarget("cuda", int(capability.replace(".", "")), 32), options=options
         )
-    scratch = [getattr(made.metadata, f"{kind}_scratch_size", 0) for kind in ("global", "profile")]
+    scratch = [
+        getattr(output.metadata, f"{kind}_scratch_size", 0) for kind in ("global", "profile")
+    ]
     if any(scratch):
-        raise ExportError(f"it needs scratch memory of {scratch} bytes, which nothing allocates")
-    parameters = re.search(r"\.entry\s+\w+\s*\((.*?)\)", made.asm["ptx"], re.DOTALL)
+        raise ExportError(f"it needs {scratch} bytes of scratch memory; the engine allocates none")
+    parameters = re.search(r"\.entry\s+\w+\s*\((.*?)\)", output.asm["ptx"], re.DOTALL)
     assert parameters is not None
     visible = sum(kind != "constexpr" for kind in signature.values())
-    return Compiled(
-        np.frombuffer(made.asm["cubin"], np.uint8),
+    return CompiledKernel(
+        np.frombuffer(output.asm["cubin"], np.uint8),
         Binary(
             threads=kernel.warps * 32,
-            shared=made.metadata.shared,
+            shared=output.metadata.shared,
             hidden=parameters[1].count(".param") - visible,
         ),
     )

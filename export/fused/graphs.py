@@ -1,4 +1,8 @@
-"""The two graphs around the kernels: ws -> buffers, and buffers -> the labeller's outputs."""
+"""The two graphs around the fused kernels.
+
+FusedTaps: ws -> image and the buffers that the kernels read.
+FusedFilter: image and the buffers that the kernels write -> outputs of the labeller.
+"""
 
 from pathlib import Path
 
@@ -8,7 +12,7 @@ from torch import Tensor, nn
 from bundle.fused import PICTURE
 from export.fused.launches import LaunchList, Tuning
 from export.fused.tiles import SQUARE, KernelTiles, kernel_tiles
-from export.fused.weights import HeadArrays, head_arrays
+from export.fused.weights import HeadArrays, arrays_from_head
 from export.graph.label_branch import LabelBranch, PixelLabels
 from export.graph.labeller import Labeller
 from export.graph.spec import LabelSpec
@@ -18,10 +22,12 @@ from nets.interpreter import Interpreter
 
 
 class KernelTaps(nn.Module):
-    """Levels float16 [N, r * r, C] by extent, ascending -> buffers by name, all float16:
-    level_<r> [N, r * r, C padded] of the table's levels; finest [N, grid * grid, C padded]; and
-    for each head <kind>_nodes [N, nodes * nodes, M * H1], where the coarse levels, the constant
-    and the bias are summed.
+    """Levels float16 [N, r * r, C] by extent, ascending -> buffers of the kernels, float16 by name.
+
+    level_<r>      [N, r * r, C padded] for each direct level
+    finest         [N, grid * grid, C padded]
+    <kind>_nodes   [N, nodes * nodes, M * H1] for each head: sum, at the nodes, of the projected
+                   merged levels, the constant tap and the bias of the first layer
     """
 
     def __init__(
@@ -29,7 +35,7 @@ class KernelTaps(nn.Module):
         heads: list[HeadArrays],
         spec: LabelSpec,
         tiles: KernelTiles,
-        level_channels: dict[int, int],  # real, by extent
+        level_channels: dict[int, int],  # extent -> channels without padding
     ) -> None:
         super().__init__()
         self.tiles, self.finest = tiles, max(level_channels)
@@ -37,10 +43,10 @@ class KernelTaps(nn.Module):
         padded = {r: heads[0].levels[r].shape[0] for r in tiles.direct}
         padded[self.finest] = heads[0].weight1.shape[0]
         for extent, channels in padded.items():
-            # Widens by a product, because TensorRT 8.5 does not pad this axis. None where none is
-            # needed, as with all published generators.
-            missing = channels != level_channels[extent]
-            identity = torch.eye(level_channels[extent], channels).half() if missing else None
+            # Pads channels by a matrix product, because TensorRT 8.5 cannot pad this axis. None if
+            # no padding is needed, as for all published generators.
+            needed = channels != level_channels[extent]
+            identity = torch.eye(level_channels[extent], channels).half() if needed else None
             self.register_buffer(f"widen_{extent}", identity)
         for extent in tiles.merged:
             rows = node_weights(extent, spec.grid, SQUARE, spec.resize)
@@ -53,15 +59,15 @@ class KernelTaps(nn.Module):
         self.channels = level_channels
 
     def forward(self, levels: dict[int, Tensor]) -> dict[str, Tensor]:
-        buffers = {f"level_{r}": self._widened(levels[r], r) for r in self.tiles.direct}
-        buffers["finest"] = self._widened(levels[self.finest], self.finest)
-        return buffers | {f"{kind}_nodes": self._nodes(kind, levels) for kind in self.widths}
+        buffers = {f"level_{r}": self._padded(levels[r], r) for r in self.tiles.direct}
+        buffers["finest"] = self._padded(levels[self.finest], self.finest)
+        return buffers | {f"{kind}_nodes": self._node_sums(kind, levels) for kind in self.widths}
 
-    def _widened(self, x: Tensor, extent: int) -> Tensor:
+    def _padded(self, x: Tensor, extent: int) -> Tensor:
         identity: Tensor | None = getattr(self, f"widen_{extent}")
         return x if identity is None else torch.matmul(x, identity)
 
-    def _nodes(self, kind: str, levels: dict[int, Tensor]) -> Tensor:
+    def _node_sums(self, kind: str, levels: dict[int, Tensor]) -> Tensor:
         width, nodes = self.widths[kind], self.tiles.nodes
         parts = []
         for r in self.tiles.merged:
@@ -70,7 +76,7 @@ class KernelTaps(nn.Module):
             x = torch.matmul(x, getattr(self, f"weights_{kind}_{r}")).reshape(-1, r * r, width)
             if r == 4:
                 x = x + getattr(self, f"constant_{kind}")
-            # Down, then across.
+            # Resize down the columns, then along the rows.
             x = torch.matmul(rows, x.reshape(-1, r, r * width))
             x = torch.matmul(rows, x.reshape(-1, r, width))
             parts.append(x.reshape(-1, nodes * nodes, width))
@@ -84,13 +90,16 @@ def fused_branch(
     interpreter: Interpreter,
     spec: LabelSpec,
     const_tap: Tensor,
-    level_channels: dict[int, int],  # extent -> channels of its taps together, no constant
+    level_channels: dict[int, int],  # extent -> channels of its taps together, without constant
     tuning: Tuning,
 ) -> tuple[LaunchList, KernelTaps]:
-    """Raises ValueError when the label grid is too small."""
+    """Launches for an interpreter, and the module that makes the buffers they read.
+
+    const_tap: the constant tap [1, C, 4, 4]. Raises ValueError if the label grid is too small.
+    """
     with torch.no_grad():
         heads = [
-            head_arrays(interpreter.head(kind), level_channels, const_tap)
+            arrays_from_head(interpreter.head(kind), level_channels, const_tap)
             for kind in interpreter.heads
         ]
     coarse = tuple(sorted(level_channels))[:-1]
@@ -102,46 +111,46 @@ def fused_branch(
 
 
 class FusedTaps(nn.Module):
-    """ws float32 [N, num_ws, w_dim] -> picture float32 [N, 3, H, W], then KernelTaps' buffers."""
+    """ws float32 [N, num_ws, w_dim] -> image float32 [N, 3, H, W], then KernelTaps' buffers."""
 
     def __init__(self, labeller: Labeller, taps: KernelTaps) -> None:
         super().__init__()
         self.labeller, self.taps = labeller, taps
 
     def by_name(self, ws: Tensor) -> dict[str, Tensor]:
-        """By name, in the order of `forward`."""
-        picture, taps = self.labeller.pictures(ws)
+        """Outputs by name, in the order of `forward`."""
+        image, taps = self.labeller.images_and_taps(ws)
         branch = self.labeller.labels
         assert isinstance(branch, LabelBranch)
         levels = dict(zip(branch.extents, branch.levels(taps), strict=True))
         buffers: dict[str, Tensor] = self.taps(levels)
-        return {PICTURE: picture} | buffers
+        return {PICTURE: image} | buffers
 
     def forward(self, ws: Tensor) -> tuple[Tensor, ...]:
         return tuple(self.by_name(ws).values())
 
 
 class FusedFilter(nn.Module):
-    """picture, max_uncertainty, scores (where the bundle scores), then labels by head
-    -> the labeller's outputs."""
+    """image, max_uncertainty, scores if the bundle has a score, then labels of each head
+    -> outputs of the labeller."""
 
     def __init__(self, labeller: Labeller) -> None:
         super().__init__()
         self.labeller = labeller
 
     def forward(
-        self, picture: Tensor, max_uncertainty: Tensor, *given: Tensor
+        self, image: Tensor, max_uncertainty: Tensor, *scores_and_labels: Tensor
     ) -> tuple[Tensor, ...]:
-        left = list(given)
-        scores = left.pop(0) if self.labeller.spec.score_source is not None else None
-        labels = dict(zip(self.labeller.head_outputs, left, strict=True))
-        mask, depth = (labels[k][:, 0] if k in labels else None for k in ("segmentation", "depth"))
-        found = PixelLabels(mask, labels.get("keypoints"), depth, scores)
-        return self.labeller.finished(picture, found, max_uncertainty)
+        rest = list(scores_and_labels)
+        scores = rest.pop(0) if self.labeller.spec.score_source is not None else None
+        planes = dict(zip(self.labeller.head_outputs, rest, strict=True))  # [N, outputs, H, W]
+        mask, depth = (planes[k][:, 0] if k in planes else None for k in ("segmentation", "depth"))
+        labels = PixelLabels(mask, planes.get("keypoints"), depth, scores)
+        return self.labeller.filtered_outputs(image, labels, max_uncertainty)
 
 
 def taps_onnx(labeller: Labeller, taps: KernelTaps, path: Path) -> None:
-    """Writes FusedTaps: input ws, outputs picture and the buffers by name."""
+    """Writes FusedTaps as ONNX: input ws, outputs as `FusedTaps.by_name` names them."""
     synthesis = labeller.synthesis
     ws = torch.zeros(1, synthesis.num_ws, synthesis.w_dim)
     module = FusedTaps(labeller, taps)
@@ -151,7 +160,7 @@ def taps_onnx(labeller: Labeller, taps: KernelTaps, path: Path) -> None:
 
 
 def filter_onnx(labeller: Labeller, path: Path) -> None:
-    """Writes FusedFilter: inputs by their buffers' names, outputs as the labeller's."""
+    """Writes FusedFilter as ONNX: inputs named like the buffers, outputs like the labeller's."""
     spec = labeller.spec
     pixels = (spec.height, spec.width)
     inputs = {PICTURE: torch.zeros(1, 3, *pixels), "max_uncertainty": torch.zeros(1)}

@@ -1,37 +1,46 @@
-"""The label branch as two kernels: no hidden activation is ever written to memory.
+"""The label branch as two Triton kernels, which never write a hidden activation to memory.
 
-`project_rows` multiplies rows of one level of features by the first layers of all members: the
-table of a band of the picture, small enough to stay in the L2 cache. `label_pixels` gives one
-program a tile of pixels: for every member it interpolates the table (a product with constant
-weights, as in export.graph.tiles), adds the product of the finest level, and takes the other
-layers and the members' sums in registers. The reference is export.graph.label_branch.
+`project_rows` multiplies features of one level by the first layers of all members. Its output is
+the table of a band (some rows of tiles), which is small enough to stay in the L2 cache.
+`label_pixels` has one program per tile of pixels. For every member it resizes the table to the
+tile (a product with constant weights, see export.graph.tiles), adds the product of the finest
+level, and keeps the other layers and the sums over members in registers.
 
-Every extent that is `constexpr` and stands in a range is a power of two; what is smaller is padded
-with zeros by export.fused.weights. Comparisons are written so that a NaN stays one and reaches the
-score.
+export.graph.label_branch computes the same in torch and is the reference. Every `constexpr` that is
+the length of a `tl.arange` is a power of two; export.fused.weights pads smaller sizes with zeros.
+Comparisons are written so that a NaN stays NaN and reaches the score.
 """
 
 import triton
 import triton.language as tl
 
-# Clamp of probabilities in the mixture's entropy, as in export.graph.ensemble.
+# Probabilities of the mixture are clamped as in export.graph.ensemble.
 EPS = tl.constexpr(1.1920928955078125e-07)
-LEAST = tl.constexpr(-1e30)  # below every logit
+LOWEST = tl.constexpr(-1e30)  # below every logit
 
 
 @triton.jit
 def project_rows(
-    features,  # float16 [rows, CHANNELS]
-    weights,  # float16 [CHANNELS, WIDTH]
-    table,  # float16 [rows, WIDTH]
-    rows,  # int32
+    features,
+    weights,
+    table,
+    rows,
     CHANNELS: tl.constexpr,
     WIDTH: tl.constexpr,
-    ROWS: tl.constexpr,  # of a block
+    ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     STEP: tl.constexpr,
 ):
-    """table = features @ weights; programs: (blocks of columns, blocks of rows)."""
+    """table = features @ weights, accumulated in float32.
+
+    features    float16 [rows, CHANNELS]
+    weights     float16 [CHANNELS, WIDTH]
+    table       float16 [rows, WIDTH], output
+    rows        int32
+
+    A program computes ROWS x COLUMNS elements, STEP channels at a time. The grid of programs is
+    (WIDTH / COLUMNS, rows / ROWS rounded up).
+    """
     row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     k = tl.arange(0, STEP)
@@ -48,21 +57,21 @@ def project_rows(
 
 @triton.jit
 def label_pixels(
-    table,  # float16 [table rows, MEMBERS * H1]
-    nodes,  # float16 [nodes, MEMBERS * H1], behind the table's rows in `reads`
-    finest,  # float16 [GRID * GRID, F0 + F1]
-    reads,  # int32 [tiles, K0 + K1], rows of the table, then of the nodes
-    interpolation,  # float16 [PIXELS, K0 + K1]
-    weight1,  # float16 [F0 + F1, MEMBERS * H1], of the finest level
-    weight2,  # float16 [MEMBERS, H1, H2]
-    bias2,  # float32 [MEMBERS, H2]
-    weight3,  # float16 [MEMBERS, H2, OUTPUTS]
-    bias3,  # float32 [MEMBERS, OUTPUTS]; -1e30 where there is no such class
-    labels,  # float32 [HEIGHT * GRID] class ids, or [outputs, HEIGHT * GRID] means
-    scores,  # float32 [HEIGHT * GRID]: divergence or variance, if SCORED
-    table_rows,  # int32
-    first_tile,  # int32: of this band
-    outputs,  # int32: without padding
+    table,
+    nodes,
+    finest,
+    reads,
+    interpolation,
+    weight1,
+    weight2,
+    bias2,
+    weight3,
+    bias3,
+    labels,
+    scores,
+    table_rows,
+    first_tile,
+    outputs,
     CROP_TOP: tl.constexpr,
     HEIGHT: tl.constexpr,
     GRID: tl.constexpr,
@@ -76,11 +85,46 @@ def label_pixels(
     H1: tl.constexpr,
     H2: tl.constexpr,
     OUTPUTS: tl.constexpr,
-    CHUNK: tl.constexpr,  # of H1 at a time
-    VOTES: tl.constexpr,  # a majority of classes, else a mean of values
+    CHUNK: tl.constexpr,
+    VOTES: tl.constexpr,
     SCORED: tl.constexpr,
 ):
-    """Every pixel of a tile: all members, then labels and score; programs: (tiles,)."""
+    """Labels and scores of the pixels of one tile; the grid of programs is (tiles of the band,).
+
+    With K = K0 + K1 samples read per tile, F = F0 + F1 channels of the finest level, and
+    P = TILE_ROWS * TILE_COLUMNS pixels per tile:
+
+    Inputs
+      table          float16 [table_rows, MEMBERS * H1]   projected coarse levels of the band
+      nodes          float16 [nodes, MEMBERS * H1]        sums of the coarsest levels, with bias
+      finest         float16 [GRID * GRID, F]             features of the finest level
+      reads          int32   [tiles of the band, K]       rows: below table_rows of the table, from
+                                                          table_rows on of the nodes
+      interpolation  float16 [P, K]                       weights of the rows, for every tile
+      weight1        float16 [F, MEMBERS * H1]            first layer, for the finest level
+      weight2, bias2 float16 [MEMBERS, H1, H2], float32 [MEMBERS, H2]
+      weight3, bias3 float16 [MEMBERS, H2, OUTPUTS], float32 [MEMBERS, OUTPUTS]; the bias of a
+                     padded class is -1e30
+    Outputs
+      labels         float32 [HEIGHT * GRID] class ids if VOTES, else [outputs, HEIGHT * GRID] means
+      scores         float32 [HEIGHT * GRID] divergence if VOTES, else variance; only if SCORED
+    Integers, int32
+      table_rows     rows of the band's table
+      first_tile     number of the band's first tile; tiles of the grid are numbered row-major
+      outputs        outputs without padding
+    Constants
+      CROP_TOP, HEIGHT         first row of the grid in the output, and number of rows
+      GRID                     side of the label grid, pixels
+      TILE_ROWS, TILE_COLUMNS  size of a tile, pixels
+      K0, K1; F0, F1           powers of two, see export.fused.tiles.slabs; K1 and F1 may be 0
+      MEMBERS, H1, H2, OUTPUTS members, hidden widths and outputs, padded
+      CHUNK                    units of H1 computed at a time
+      VOTES                    1: majority of classes; 0: mean of values
+      SCORED                   1: also write scores
+
+    Example: GRID 64, tiles of 8 x 16, so 4 tiles across. Tile 6 is in row 1 and column 2 of tiles.
+    Its pixel 17 is in row 1 and column 1 of the tile: y = 1 * 8 + 1 = 9, x = 2 * 16 + 1 = 33.
+    """
     PIXELS: tl.constexpr = TILE_ROWS * TILE_COLUMNS
     WIDTH: tl.constexpr = MEMBERS * H1
     ACROSS: tl.constexpr = GRID // TILE_COLUMNS
@@ -90,15 +134,15 @@ def label_pixels(
     y = tile // ACROSS * TILE_ROWS + pixel // TILE_COLUMNS
     x = tile % ACROSS * TILE_COLUMNS + pixel % TILE_COLUMNS
     column = tl.arange(0, CHUNK)
-    hidden = tl.arange(0, H2)
+    unit2 = tl.arange(0, H2)
     output = tl.arange(0, OUTPUTS)
 
-    # What is the same for every member: how the tile reads, and its finest features.
+    # The same for every member: weights and addresses of the rows read, and the finest features.
     k0 = tl.arange(0, K0)
     share0 = tl.load(interpolation + pixel[:, None] * (K0 + K1) + k0[None, :])
     row0 = tl.load(reads + tl.program_id(0) * (K0 + K1) + k0).to(tl.int64)
     from0 = tl.where(row0 < table_rows, table + row0 * WIDTH, nodes + (row0 - table_rows) * WIDTH)
-    # Rows are whole: without this hint the compiler loads two bytes at a time, and not ahead.
+    # Rows are aligned. Without this hint the compiler loads two bytes at a time and not ahead.
     from0 = tl.multiple_of(from0, 16)
     if K1 > 0:
         k1 = K0 + tl.arange(0, K1)
@@ -115,48 +159,55 @@ def label_pixels(
         f1 = F0 + tl.arange(0, F1)
         finest1 = tl.load(at + f1[None, :])
 
+    # Sums over the members:  if VOTES                 else
+    #   sums                  votes of each class      differences from the first member
+    #   spread                probabilities            squared differences
+    #   entropies             entropy in nats          unused
+    #   first                 unused                   values of the first member
     first = tl.zeros((PIXELS, OUTPUTS), tl.float32)
-    sums = tl.zeros((PIXELS, OUTPUTS), tl.float32)  # votes, or differences from the first member
-    spread = tl.zeros((PIXELS, OUTPUTS), tl.float32)  # probabilities, or squared differences
+    sums = tl.zeros((PIXELS, OUTPUTS), tl.float32)
+    spread = tl.zeros((PIXELS, OUTPUTS), tl.float32)
     entropies = tl.zeros((PIXELS,), tl.float32)
-    second = tl.zeros((PIXELS, H2), tl.float32)
+    layer2 = tl.zeros((PIXELS, H2), tl.float32)  # one member, summed over chunks of H1
     for step in range(MEMBERS * CHUNKS):
         member = step // CHUNKS
-        chunk = step % CHUNKS * CHUNK
+        chunk = step % CHUNKS * CHUNK  # first unit of H1
         columns = member * H1 + chunk + column
-        x1 = tl.dot(share0, tl.load(from0[:, None] + columns[None, :]))
+        layer1 = tl.dot(share0, tl.load(from0[:, None] + columns[None, :]))
         if K1 > 0:
-            x1 = tl.dot(share1, tl.load(from1[:, None] + columns[None, :]), x1)
-        x1 = tl.dot(finest0, tl.load(weight1 + f0[:, None] * WIDTH + columns[None, :]), x1)
+            layer1 = tl.dot(share1, tl.load(from1[:, None] + columns[None, :]), layer1)
+        layer1 = tl.dot(finest0, tl.load(weight1 + f0[:, None] * WIDTH + columns[None, :]), layer1)
         if F1 > 0:
-            x1 = tl.dot(finest1, tl.load(weight1 + f1[:, None] * WIDTH + columns[None, :]), x1)
-        w2 = tl.load(weight2 + (member * H1 + chunk + column)[:, None] * H2 + hidden[None, :])
-        second = tl.dot(tl.where(x1 < 0, 0.0, x1).to(tl.float16), w2, second)
-        if chunk == H1 - CHUNK:
-            second += tl.load(bias2 + member * H2 + hidden)[None, :]
-            w3 = tl.load(weight3 + (member * H2 + hidden)[:, None] * OUTPUTS + output[None, :])
-            third = tl.dot(tl.where(second < 0, 0.0, second).to(tl.float16), w3)
-            third += tl.load(bias3 + member * OUTPUTS + output)[None, :]
-            second = tl.zeros((PIXELS, H2), tl.float32)
+            layer1 = tl.dot(
+                finest1, tl.load(weight1 + f1[:, None] * WIDTH + columns[None, :]), layer1
+            )
+        w2 = tl.load(weight2 + (member * H1 + chunk + column)[:, None] * H2 + unit2[None, :])
+        layer2 = tl.dot(tl.where(layer1 < 0, 0.0, layer1).to(tl.float16), w2, layer2)
+        if chunk == H1 - CHUNK:  # the last chunk of this member
+            layer2 += tl.load(bias2 + member * H2 + unit2)[None, :]
+            w3 = tl.load(weight3 + (member * H2 + unit2)[:, None] * OUTPUTS + output[None, :])
+            values = tl.dot(tl.where(layer2 < 0, 0.0, layer2).to(tl.float16), w3)
+            values += tl.load(bias3 + member * OUTPUTS + output)[None, :]
+            layer2 = tl.zeros((PIXELS, H2), tl.float32)
             if VOTES:
-                number = tl.where(third == third, third, LEAST)  # what is none has no order
+                number = tl.where(values == values, values, LOWEST)  # argmax needs no NaN
                 sums += (output[None, :] == tl.argmax(number, 1)[:, None]).to(tl.float32)
                 if SCORED:
-                    third -= tl.max(number, 1)[:, None]
-                    powers = tl.exp(third)
+                    values -= tl.max(number, 1)[:, None]
+                    powers = tl.exp(values)
                     total = tl.sum(powers, 1)
                     spread += powers / total[:, None]
-                    entropies += tl.log(total) - tl.sum(powers * third, 1) / total
+                    entropies += tl.log(total) - tl.sum(powers * values, 1) / total
             else:
-                first = tl.where(member == 0, third, first)
-                difference = third - first
+                first = tl.where(member == 0, values, first)
+                difference = values - first
                 sums += difference
                 spread += difference * difference
 
     kept = (y >= CROP_TOP) & (y < CROP_TOP + HEIGHT)
     place = (y - CROP_TOP) * GRID + x
     if VOTES:
-        # The first of equal maxima: ties go to the smallest class id.
+        # argmax returns the first of equal maxima: ties go to the smallest class id.
         tl.store(labels + place, tl.argmax(sums, 1).to(tl.float32), mask=kept)
         if SCORED:
             mixture = spread / tl.sum(spread, 1)[:, None]

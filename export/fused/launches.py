@@ -1,4 +1,7 @@
-"""Heads and tiles -> the buffers, kernels and launches that label one sample."""
+"""Weights of the heads, and tiles -> the buffers, kernels and launches that label one sample.
+
+The result is data: bundle.fused stores it, and the engine launches it without Triton or torch.
+"""
 
 from dataclasses import dataclass
 
@@ -11,23 +14,27 @@ from export.fused.tiles import Band, KernelTiles
 from export.fused.weights import HeadArrays
 from export.graph.spec import LabelSpec
 
-HALF, WORD = 2, 4  # bytes
+FLOAT16_BYTES, FLOAT32_BYTES = 2, 4
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """What changes the speed and not the result."""
+    """Settings that change the speed of the kernels but not their result."""
 
-    squares: tuple[int, int] = (1, 2)  # of 8 x 8 pixels in a tile, down and across
-    band_tiles: int = 128  # of a launch: a wave of programs, and a table for the L2 cache
-    chunk: int = 64  # of the first layer's width at a time
-    rows: int = 128  # of the table in one block
-    warps: int = 8
-    stages: int = 2
+    squares: tuple[int, int] = (1, 2)  # height and width of a tile, in units of 8 pixels
+    band_tiles: int = 128  # tiles per launch; a band's table should fit the L2 cache
+    chunk: int = 64  # hidden units of the first layer that label_pixels computes at a time
+    rows: int = 128  # rows of the table that a program of project_rows computes
+    warps: int = 8  # warps of 32 threads per program
+    stages: int = 2  # depth of the compiler's software pipeline
 
 
 class LaunchList:
-    """Collects what the heads of one bundle need, in the order of launches."""
+    """Buffers, constants, kernels and launches of the heads of one bundle.
+
+    A head is labelled band by band. For each band, project_rows fills the table, once for each
+    direct level; then one launch of label_pixels reads it.
+    """
 
     def __init__(self, tiles: KernelTiles, spec: LabelSpec, tuning: Tuning) -> None:
         self.tiles, self.spec, self.tuning = tiles, spec, tuning
@@ -35,17 +42,23 @@ class LaunchList:
         self.constants: dict[str, Tensor] = {}
         self.kernels: dict[str, Kernel] = {}
         self.launches: list[Launch] = []
-        # Named by the tile, because a bundle may hold programs of several.
-        self._tile = "{}x{}".format(*tiles.tile)
-        self._constant(f"interpolation_{self._tile}", torch.from_numpy(tiles.interpolation))
+        # In names of buffers, because programs of one bundle may have tiles of different sizes.
+        self._tile_name = "{}x{}".format(*tiles.tile)
+        self._constant(f"interpolation_{self._tile_name}", torch.from_numpy(tiles.interpolation))
         for i, band in enumerate(tiles.bands):
-            self._constant(f"reads_{self._tile}_{i}", torch.from_numpy(band.reads))
+            self._constant(f"reads_{self._tile_name}_{i}", torch.from_numpy(band.reads))
 
     def add(self, head: HeadArrays) -> None:
-        """All bands of one head."""
+        """Appends the buffers, constants and launches of one head."""
+        self._add_buffers(head)
+        for index, band in enumerate(self.tiles.bands):
+            self._launch_project_rows(head, band)
+            self._launch_label_pixels(head, band, index)
+
+    def _add_buffers(self, head: HeadArrays) -> None:
+        """Buffers are shared by the heads where the name lacks the head's kind."""
         width, spec = head.members * head.hidden[0], self.spec
-        votes = head.kind == "segmentation"
-        planes = 1 if votes else head.outputs
+        planes = 1 if head.kind == "segmentation" else head.outputs
         for name in ("weight1", "weight2", "bias2", "weight3", "bias3"):
             self._constant(f"{head.kind}_{name}", getattr(head, name))
         for extent in self.tiles.direct:
@@ -57,15 +70,12 @@ class LaunchList:
         self._buffer("labels", f"{head.kind}_labels", "float32", planes, spec.height, spec.grid)
         if spec.score_source == head.kind:
             self._buffer("labels", "scores", "float32", spec.height, spec.grid)
-        known = self.buffers.get("table")
-        widest = max(width, known.extents[1] if known else 0)
-        self.buffers.pop("table", None)
-        self._buffer("scratch", "table", "float16", self.tiles.table_rows, widest)
-        for index, band in enumerate(self.tiles.bands):
-            self._project(head, band)
-            self._label(head, band, index)
+        # The table is as wide as the widest head so far.
+        table = self.buffers.pop("table", None)
+        max_width = max(width, table.extents[1] if table else 0)
+        self._buffer("scratch", "table", "float16", self.tiles.table_rows, max_width)
 
-    def _project(self, head: HeadArrays, band: Band) -> None:
+    def _launch_project_rows(self, head: HeadArrays, band: Band) -> None:
         width, rows = head.members * head.hidden[0], self.tuning.rows
         columns = min(128, head.hidden[0])
         for level in band.levels:
@@ -77,26 +87,61 @@ class LaunchList:
                 "COLUMNS": columns,
                 "STEP": 64 if channels % 64 == 0 else 32,
             }
+            first_byte = level.first_sample * channels * FLOAT16_BYTES
             self._launch(
                 Kernel("project_rows", constants, self.tuning.warps, 3),
                 (width // columns, -(-level.count // rows), 1),
-                self._sample(f"level_{level.extent}", level.first * channels * HALF),
+                self._of_sample(f"level_{level.extent}", first_byte),
                 Pointer(f"{head.kind}_weights_{level.extent}"),
-                Pointer("table", level.place * width * HALF),
+                Pointer("table", level.table_row * width * FLOAT16_BYTES),
                 level.count,
             )
 
-    def _label(self, head: HeadArrays, band: Band, index: int) -> None:
-        spec, tiles, kind = self.spec, self.tiles, head.kind
-        scored = spec.score_source == kind
-        constants = {
+    def _launch_label_pixels(self, head: HeadArrays, band: Band, index: int) -> None:
+        """One program for each tile of the band; arguments in the order of the kernel.
+
+        Example: a segmentation head of 10 members, hidden (128, 32), 20 classes; grid 512, tiles
+        of 8 x 16, 100 samples read per tile, 64 channels of the finest level. A band of 128 tiles
+        is 4 rows of 32 tiles, and band 1 starts at tile 128. Constants: K0, K1 = 128, 0;
+        F0, F1 = 64, 0; H1, H2 = 128, 32; OUTPUTS = 32 (20 padded); CHUNK = 64, so that a member
+        has 2 chunks.
+        """
+        self._launch(
+            Kernel(
+                "label_pixels",
+                self._label_constants(head),
+                self.tuning.warps,
+                self.tuning.stages,
+            ),
+            (len(band.reads), 1, 1),
+            Pointer("table"),
+            self._of_sample(f"{head.kind}_nodes"),
+            self._of_sample("finest"),
+            Pointer(f"reads_{self._tile_name}_{index}"),
+            Pointer(f"interpolation_{self._tile_name}"),
+            Pointer(f"{head.kind}_weight1"),
+            Pointer(f"{head.kind}_weight2"),
+            Pointer(f"{head.kind}_bias2"),
+            Pointer(f"{head.kind}_weight3"),
+            Pointer(f"{head.kind}_bias3"),
+            self._of_sample(f"{head.kind}_labels"),
+            # A head that does not score writes no scores, but the kernel takes a pointer.
+            self._of_sample("scores" if self._scores(head) else f"{head.kind}_labels"),
+            band.table_rows,
+            band.first_tile,
+            head.outputs,
+        )
+
+    def _label_constants(self, head: HeadArrays) -> dict[str, int]:
+        spec, tiles = self.spec, self.tiles
+        return {
             "CROP_TOP": spec.crop_top,
             "HEIGHT": spec.height,
             "GRID": spec.grid,
             "TILE_ROWS": tiles.tile[0],
             "TILE_COLUMNS": tiles.tile[1],
-            "K0": tiles.reads[0],
-            "K1": tiles.reads[1],
+            "K0": tiles.read_slabs[0],
+            "K1": tiles.read_slabs[1],
             "F0": head.finest[0],
             "F1": head.finest[1],
             "MEMBERS": head.members,
@@ -104,38 +149,27 @@ class LaunchList:
             "H2": head.hidden[1],
             "OUTPUTS": head.padded_outputs,
             "CHUNK": min(self.tuning.chunk, head.hidden[0]),
-            "VOTES": int(kind == "segmentation"),
-            "SCORED": int(scored),
+            "VOTES": int(head.kind == "segmentation"),
+            "SCORED": int(self._scores(head)),
         }
-        self._launch(
-            Kernel("label_pixels", constants, self.tuning.warps, self.tuning.stages),
-            (len(band.reads), 1, 1),
-            Pointer("table"),
-            self._sample(f"{kind}_nodes"),
-            self._sample("finest"),
-            Pointer(f"reads_{self._tile}_{index}"),
-            Pointer(f"interpolation_{self._tile}"),
-            *(Pointer(f"{kind}_{n}") for n in ("weight1", "weight2", "bias2", "weight3", "bias3")),
-            self._sample(f"{kind}_labels"),
-            # Without a score nothing is written there.
-            self._sample("scores" if scored else f"{kind}_labels"),
-            band.table_rows,
-            band.first_tile,
-            head.outputs,
-        )
+
+    def _scores(self, head: HeadArrays) -> bool:
+        return self.spec.score_source == head.kind
 
     def _launch(
         self, kernel: Kernel, grid: tuple[int, int, int], *arguments: Pointer | int
     ) -> None:
+        """Appends a launch; equal kernels are stored once, as <entry>-<number>."""
         same = [name for name, known in self.kernels.items() if known == kernel]
         name = same[0] if same else f"{kernel.entry}-{len(self.kernels)}"
         self.kernels[name] = kernel
         self.launches.append(Launch(name, grid, list(arguments)))
 
-    def _sample(self, name: str, first: int = 0) -> Pointer:
+    def _of_sample(self, name: str, first_byte: int = 0) -> Pointer:
+        """Address in a buffer that has a part for each sample of the batch."""
         buffer = self.buffers[name]
-        size = int(np.prod(buffer.extents)) * (HALF if buffer.dtype == "float16" else WORD)
-        return Pointer(name, first, size)
+        bytes_each = FLOAT16_BYTES if buffer.dtype == "float16" else FLOAT32_BYTES
+        return Pointer(name, first_byte, int(np.prod(buffer.extents)) * bytes_each)
 
     def _constant(self, name: str, value: Tensor) -> None:
         dtype = {torch.float16: "float16", torch.float32: "float32", torch.int32: "int32"}
@@ -143,5 +177,6 @@ class LaunchList:
         self.constants[name] = value.contiguous()
 
     def _buffer(self, kind: BufferKind, name: str, dtype: str, *extents: int) -> None:
+        """Adds a buffer, or checks that it equals the one of this name."""
         buffer = Buffer(kind, dtype, list(extents))  # type: ignore[arg-type]
         assert self.buffers.setdefault(name, buffer) == buffer, name

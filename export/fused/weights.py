@@ -1,4 +1,8 @@
-"""The label ensemble's weights as the kernels read them: float16, padded, members side by side."""
+"""Weights of a head -> arrays for the fused kernels: float16, padded, members side by side.
+
+Example: 10 members with hidden (36, 20), 7 classes and 24 channels at 32 pixels. The widths are
+padded to H1 = 64, H2 = 32 and 16 classes, and the weights of level 32 are [32, 10 * 64].
+"""
 
 from dataclasses import dataclass
 
@@ -10,78 +14,78 @@ from export.fused.tiles import slabs
 from export.graph.label_branch import Member
 from nets.interpreter import EnsembleHead
 
-NO_CLASS = -1e30  # logit of a class that only pads; finite, so that 0 times it is 0
+PADDED_LOGIT = -1e30  # logit of a padded class; finite, because 0 * inf is NaN
 
 
 def padded_channels(count: int) -> int:
-    """Channels of a level as the kernels read it."""
+    """Channels of a level as the kernels read them: the next multiple of 32."""
     return -(-count // 32) * 32
 
 
 @dataclass(frozen=True)
 class HeadArrays:
-    """One head. Widths are padded to powers of two; M members, H1 and H2 hidden, C outputs."""
+    """One head of M members; H1, H2 and C are its hidden widths and outputs, as powers of two."""
 
     kind: str
     members: int
-    hidden: tuple[int, int]  # padded
-    finest: tuple[int, int]  # channels of the finest level, padded, as slabs
-    outputs: int  # real
-    padded_outputs: int
-    levels: dict[int, Tensor]  # by extent, ascending: float16 [channels, M * H1]; not the finest
-    constant: Tensor  # float16 [16, M * H1], to be added at 4 pixels; with it the first bias
-    weight1: Tensor  # float16 [sum of finest, M * H1]
+    hidden: tuple[int, int]  # (H1, H2)
+    finest: tuple[int, int]  # channels of the finest level, padded, as two powers of two
+    outputs: int  # without padding
+    padded_outputs: int  # C
+    levels: dict[int, Tensor]  # float16 [channels, M * H1] by extent, ascending, but the finest
+    constant: Tensor  # float16 [16, M * H1], added at 4 pixels: constant tap and first bias
+    weight1: Tensor  # float16 [sum of finest, M * H1], for the finest level
     weight2: Tensor  # float16 [M, H1, H2]
     bias2: Tensor  # float32 [M, H2]
     weight3: Tensor  # float16 [M, H2, C]
     bias3: Tensor  # float32 [M, C]
 
 
-def head_arrays(
+def arrays_from_head(
     head: EnsembleHead, level_channels: dict[int, int], const_tap: Tensor
 ) -> HeadArrays:
-    """For taps with so many channels by extent, ascending, without the constant."""
+    """Folds batch norms, converts and pads the weights of a head.
+
+    level_channels: channels of the taps by extent, ascending, without the constant tap.
+    """
     extents = tuple(sorted(level_channels))
     channels = [level_channels[r] for r in extents]
     config = head.config
     members = [Member(head, i, channels, const_tap, torch.float64) for i in range(config.members)]
     h1, h2 = (_power_of_two(h) for h in config.hidden)
     outputs = _power_of_two(config.outputs)
-    first = [
-        torch.cat([_padded(getattr(m, f"weight1_{i}"), h1) for m in members], dim=1)
-        for i in range(len(extents))
-    ]
+    weight1 = {  # [channels, M * H1] by extent
+        r: torch.cat([_padded(getattr(m, f"weight1_{i}"), c, h1) for m in members], dim=1)
+        for i, (r, c) in enumerate(zip(extents, channels, strict=True))
+    }
     finest = slabs(channels[-1])
-    classes = config.kind == "segmentation"
+    padded_logit = PADDED_LOGIT if config.kind == "segmentation" else 0
     return HeadArrays(
-        config.kind,
-        config.members,
-        (h1, h2),
-        finest,
-        config.outputs,
-        outputs,
-        {
-            r: _rows(w, padded_channels(c)).half()
-            for r, c, w in zip(extents[:-1], channels, first, strict=False)
+        kind=config.kind,
+        members=config.members,
+        hidden=(h1, h2),
+        finest=finest,
+        outputs=config.outputs,
+        padded_outputs=outputs,
+        levels={
+            r: _padded(weight1[r], padded_channels(level_channels[r]), len(members) * h1).half()
+            for r in extents[:-1]
         },
-        torch.cat([_padded(m.const, h1) for m in members], dim=1).half(),
-        _rows(first[-1], sum(finest)).half(),
-        torch.stack([_rows(_padded(m.weight2, h2), h1) for m in members]).half(),
-        torch.stack([_padded(m.bias2[None], h2)[0] for m in members]).float(),
-        torch.stack([_rows(_padded(m.weight3, outputs), h2) for m in members]).half(),
-        torch.stack(
-            [_padded(m.bias3[None], outputs, NO_CLASS if classes else 0)[0] for m in members]
+        constant=torch.cat([_padded(m.const, 16, h1) for m in members], dim=1).half(),
+        weight1=_padded(weight1[extents[-1]], sum(finest), len(members) * h1).half(),
+        weight2=torch.stack([_padded(m.weight2, h1, h2) for m in members]).half(),
+        bias2=torch.cat([_padded(m.bias2[None], 1, h2) for m in members]).float(),
+        weight3=torch.stack([_padded(m.weight3, h2, outputs) for m in members]).half(),
+        bias3=torch.cat(
+            [_padded(m.bias3[None], 1, outputs, padded_logit) for m in members]
         ).float(),
     )
 
 
 def _power_of_two(count: int) -> int:
+    """The next power of two, at least 16, which is the smallest size that tensor cores take."""
     return max(16, 1 << (count - 1).bit_length())
 
 
-def _padded(x: Tensor, columns: int, value: float = 0) -> Tensor:
-    return F.pad(x, (0, columns - x.shape[1]), value=value)
-
-
-def _rows(x: Tensor, rows: int) -> Tensor:
-    return F.pad(x, (0, 0, 0, rows - x.shape[0])).contiguous()
+def _padded(x: Tensor, rows: int, columns: int, value: float = 0) -> Tensor:
+    return F.pad(x, (0, columns - x.shape[1], 0, rows - x.shape[0]), value=value).contiguous()

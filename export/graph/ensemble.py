@@ -1,7 +1,7 @@
-"""Members' outputs at some pixels -> label, value and uncertainty at those pixels.
+"""Outputs of the members at P pixels -> labels and uncertainty at those pixels, in float32.
 
-All in float32. Members come one after another and only sums are kept, so that memory does not
-grow with the ensemble.
+Members arrive one after another and only sums are stored, so memory does not grow with the size
+of the ensemble.
 """
 
 from collections.abc import Iterable, Iterator
@@ -10,32 +10,35 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# Clamp of probabilities in the mixture's entropy, as in the published release.
+# Probabilities of the mixture are clamped to [EPS, 1 - EPS] in the log, as in DatasetGAN's code.
 EPS = torch.finfo(torch.float32).eps
 
 
-def total(terms: Iterable[Tensor]) -> tuple[Tensor, int]:
-    """The sum of the terms and their number.
+def sum_and_count(terms: Iterable[Tensor]) -> tuple[Tensor, int]:
+    """Sum of the terms, and their number.
 
-    One sum for all that a head needs, and every addition after all terms: ONNX Runtime walks the
-    graph backwards along the latest inputs first, so this order makes it finish each member, and
-    free its memory, before the next begins.
+    All terms are computed before the first addition. ONNX Runtime orders nodes by walking the graph
+    backwards along the latest inputs first; in this order it finishes each member, and frees its
+    memory, before the next member starts.
     """
-    drawn = list(terms)
-    value = drawn[0] if drawn else torch.empty(0)
-    for term in drawn[1:]:
+    computed = list(terms)
+    value = computed[0] if computed else torch.empty(0)
+    for term in computed[1:]:
         value = value + term
-    return value, len(drawn)
+    return value, len(computed)
 
 
 class Consensus(nn.Module):
-    """Members' logits [N, P, C], one after another -> class ids as float32 [N, P] and, where
-    scored, the Jensen-Shannon divergence of the members in nats [N, P].
+    """Members' logits [N, P, C] -> majority class [N, P] as float32, and its divergence [N, P].
 
-    The class is the majority of the members' best classes, ties to the smallest id. The
-    divergence is the entropy of the mean distribution less the mean entropy; the mixture is
-    renormalised and its logarithm taken of clamped probabilities, the members' entropies come
-    from log-softmax unclamped: a unanimous pixel is 1.2e-7.
+    The class is the one that most members have as their best class, ties to the smallest id. The
+    Jensen-Shannon divergence (nats, None unless `scored`) is the entropy of the mean distribution,
+    the mixture, less the mean entropy of the members. As in DatasetGAN's code, the mixture is
+    renormalised and clamped in the log, and the members' log-softmax is not clamped: where all
+    members agree with certainty the divergence is 1.2e-7.
+
+    Example: three members vote for classes 1, 1 and 3 of 4. The votes are (0, 2, 0, 1); times 4,
+    less the class id, they are (0, 7, -2, 1): class 1.
     """
 
     one_hot: Tensor
@@ -47,19 +50,19 @@ class Consensus(nn.Module):
         self.register_buffer("ids", torch.arange(classes, dtype=torch.float32))
 
     def forward(self, members: Iterable[Tensor], scored: bool) -> tuple[Tensor, Tensor | None]:
-        sums, count = total(self._terms(logits, scored) for logits in members)
+        sums, count = sum_and_count(self._terms(logits, scored) for logits in members)
         votes, probabilities, entropies = self._split(sums) if scored else (sums, None, None)
-        # Counts times C less the id: no two values are equal, because no runtime promises which
-        # of equal maxima it returns.
+        # votes * C - id makes all values differ: runtimes do not agree on which of equal maxima
+        # argmax returns.
         mask = (votes * self.ids.shape[0] - self.ids).argmax(dim=-1).to(torch.float32)
         if probabilities is None or entropies is None:
             return mask, None
         mixture = probabilities / probabilities.sum(dim=-1, keepdim=True)
-        of_mixture = mixture * torch.log(mixture.clamp(EPS, 1 - EPS))
-        return mask, (entropies / count - of_mixture).sum(dim=-1)
+        negative_entropy = mixture * torch.log(mixture.clamp(EPS, 1 - EPS))
+        return mask, (entropies / count - negative_entropy).sum(dim=-1)
 
     def _terms(self, logits: Tensor, scored: bool) -> Tensor:
-        """A member's vote, probabilities and p log p, one after another: [3 N, P, C]."""
+        """One-hot vote [N, P, C]; if scored also p and p log p, concatenated: [3 N, P, C]."""
         vote = F.embedding(logits.argmax(dim=-1), self.one_hot)
         if not scored:
             return vote
@@ -72,10 +75,13 @@ class Consensus(nn.Module):
 
 
 def mean_and_variance(members: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """Members' values [N, P, K], one after another -> mean [N, P, K], and variance [N, P]: over
-    the members (divided by their number), averaged over the K outputs.
+    """Members' values [N, P, K] -> their mean [N, P, K], and variance [N, P] as mean over K.
 
-    Sums of differences from the first member: E[x^2] - E[x]^2 itself would cancel.
+    The variance is over the members, divided by their number. Both are computed from sums of
+    differences from the first member, because E[x^2] - E[x]^2 loses precision by cancellation.
+
+    Example: values 5, 8, 5 of three members. The differences from 5 are 3 and 0: mean shift 1, mean
+    square 3, so the mean is 5 + 1 = 6 and the variance 3 - 1 = 2.
     """
     rest = iter(members)
     first = next(rest)
@@ -85,7 +91,7 @@ def mean_and_variance(members: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
             step = values - first
             yield torch.cat([step, step * step])
 
-    sums, count = total(terms())
+    sums, count = sum_and_count(terms())
     if count == 0:
         return first, first.sum(dim=-1) * 0
     parts = sums.reshape(2, -1, *first.shape[1:])
@@ -94,10 +100,10 @@ def mean_and_variance(members: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 class PointsFromHeatmaps(nn.Module):
-    """heatmaps [N, K, H, W] -> [N, K, 3]: x, y in pixels (centres at +0.5) and confidence.
+    """Heatmaps [N, K, H, W] -> keypoints [N, K, 3]: x, y in pixels (centers at +0.5), confidence.
 
-    The first maximum in row-major order, then the centroid of the non-negative heatmap within
-    `window_px` of it (a square); the confidence is the maximum.
+    The peak is the first maximum in row-major order, and its value is the confidence. The position
+    is the centroid of the positive values in the square of pixels within `window_px` of the peak.
     """
 
     pixels: Tensor
@@ -115,9 +121,9 @@ class PointsFromHeatmaps(nn.Module):
         k, extent, width = heatmaps.shape[1], self.pixels.shape[0], self.columns.shape[0]
         flat = heatmaps.reshape(-1, k, extent)
         peak = flat.amax(dim=2, keepdim=True)
-        # The least position of a maximum; exact in float32, pixels number less than 2**24.
-        later = (flat < peak).to(torch.float32) * extent
-        first = (self.pixels + later).amin(dim=2, keepdim=True)  # [N, K, 1]
+        # The smallest pixel number of a maximum; exact in float32, there are under 2**24 pixels.
+        beyond = (flat < peak).to(torch.float32) * extent
+        first = (self.pixels + beyond).amin(dim=2, keepdim=True)  # [N, K, 1]
         peak_y = torch.floor((first + 0.5) / width)
         peak_x = first - peak_y * width
         dx, dy = self.columns - peak_x, self.rows - peak_y  # [N, K, W], [N, K, H]
@@ -125,7 +131,7 @@ class PointsFromHeatmaps(nn.Module):
         near_y = (dy.abs() <= self.window_px).to(torch.float32)
         mass = torch.relu(heatmaps) * near_y[:, :, :, None] * near_x[:, :, None, :]
         by_column, by_row = mass.sum(dim=2), mass.sum(dim=3)
-        # A heatmap that is nowhere positive has no mass: its point is the peak itself.
+        # A heatmap without positive values has no mass; its keypoint is the peak itself.
         total = by_column.sum(dim=2, keepdim=True).clamp(min=1e-30)
         x = peak_x + 0.5 + (by_column * dx).sum(dim=2, keepdim=True) / total
         y = peak_y + 0.5 + (by_row * dy).sum(dim=2, keepdim=True) / total

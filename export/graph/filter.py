@@ -1,24 +1,29 @@
-"""Image score and on-device filter, from operators that every TensorRT from 8.5 has.
+"""Score of a sample and order of kept samples, in operators that every TensorRT from 8.5 has.
 
-Neither TopK (limited to 3,840), sort, nor loops: bisection and prefix counts do their work.
+TopK is limited to 3,840 values there, and sort and loops are missing. Bisection and prefix counts
+replace them.
 """
 
 import torch
 from torch import Tensor
 
-ROUNDS = 24  # each halves the bracket: 2**-24 of the maximum is float32's own resolution
+BISECTIONS = 24  # each halves the bracket: 2**-24 of the maximum is the precision of float32
 
 
 def top_mean(x: Tensor, count: int) -> Tensor:
     """Mean of the `count` largest values of each row, float32 [N, P] -> [N].
 
-    mean_top_k(x) = min over t of t + sum(max(x - t, 0)) / k; the function is convex with slope
-    1 - #(x > t) / k, so bisection on that count, from 0 to the row's maximum, finds t. Ending to
-    the right of the minimum keeps the error under one bracket: the slope there is at most 1.
+    The mean of the k largest values is the minimum over t of f(t) = t + sum(max(x - t, 0)) / k.
+    f is convex with slope 1 - #(x > t) / k, so bisection on the number of values above t, between
+    0 and the row's maximum, finds the minimum. The result is f at the right end of the last
+    bracket: its error is under the bracket's width, because the slope there is at most 1.
+
+    Example: x = (1, 2, 4, 5), k = 2. For t in [2, 4), 2 values lie above t and the slope is 0:
+    f(2) = 2 + (2 + 3) / 2 = 4.5, the mean of 4 and 5.
     """
     bracket = x.amax(dim=1, keepdim=True).clamp(min=0)
     low = bracket * 0
-    for _ in range(ROUNDS):
+    for _ in range(BISECTIONS):
         bracket = bracket * 0.5
         middle = low + bracket
         above = (x > middle).to(x.dtype).sum(dim=1, keepdim=True)
@@ -26,23 +31,27 @@ def top_mean(x: Tensor, count: int) -> Tensor:
     high = low + bracket
     total = x.sum(dim=1)
     score = high[:, 0] + torch.relu(x - high).sum(dim=1) / count
-    # The second candidate is t = 0. Adding 0 * total carries a NaN or infinity of any pixel
-    # into the score, whatever the runtime's max and min make of it.
+    # total / count is f(0). Adding total * 0 makes the score NaN if any pixel is NaN or infinite,
+    # because runtimes differ in what min and max do with NaN.
     return torch.minimum(score, total / count) + total * 0
 
 
 def kept_first(keep: Tensor) -> tuple[Tensor, Tensor]:
     """keep float32 [N] of 0 and 1 -> (sample int64 [N], kept int32 []).
 
-    `sample` lists the kept rows, then the others, each in order: a stable partition by prefix
-    counts (matmul with a triangle), inverted by comparing positions with a ramp.
+    `sample` lists the kept rows, then the others, both in order; `kept` is the number of kept rows.
+    Prefix counts are a product with a triangular matrix; the inverse of the permutation comes from
+    comparing positions with 0, 1, 2, ...
+
+    Example: keep 0 1 0 1. There are 2 kept rows, so the rows move to positions 2 0 3 1: sample is
+    1 3 0 2.
     """
     ramp = torch.arange(keep.shape[0], device=keep.device).to(keep.dtype)
     lower = (ramp[:, None] >= ramp[None, :]).to(keep.dtype)  # [N, N]
     dropped = 1 - keep
     kept = keep.sum()
-    upto = torch.matmul(lower, torch.stack([keep, dropped], dim=1))  # [N, 2], inclusive counts
-    position = keep * (upto[:, 0] - 1) + dropped * (kept + upto[:, 1] - 1)
-    places = (position[None, :] == ramp[:, None]).to(keep.dtype)  # [row out, row in]
-    sample = torch.matmul(places, ramp[:, None])[:, 0]
+    counts = torch.matmul(lower, torch.stack([keep, dropped], dim=1))  # [N, 2], up to each row
+    position = keep * (counts[:, 0] - 1) + dropped * (kept + counts[:, 1] - 1)
+    permutation = (position[None, :] == ramp[:, None]).to(keep.dtype)  # [row out, row in]
+    sample = torch.matmul(permutation, ramp[:, None])[:, 0]
     return sample.to(torch.int64), kept.to(torch.int32)

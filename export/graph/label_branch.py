@@ -1,8 +1,10 @@
-"""The label branch: taps -> every head's members -> labels and uncertainty, in strips of tiles.
+"""The label branch: taps of the generator -> masks, heatmaps, depth and uncertainty per pixel.
 
-The first layer is a sum over levels (a linear layer over concatenated features), so each level
-is projected at its own resolution and only the projection is resized. The finest level needs no
-resizing and is projected strip by strip. Read bottom-up: member, branch.
+The taps of one extent form a level. The first layer of a member is linear over the concatenated
+levels, so it is a sum over levels: each level is multiplied by its weights at its own extent
+(projected), and only the h1 projected channels are resized, by the tiles of export.graph.tiles.
+The finest level has the grid's extent, needs no resizing, and is projected strip by strip. A strip
+is some tiles; computing by strips bounds memory. Read bottom-up: member, branch.
 """
 
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ from nets.interpreter import EnsembleHead, Interpreter
 
 
 def folded_norm(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
-    """Evaluation-mode batch norm as (scale, shift), float64 [features]."""
+    """Evaluation-mode batch norm as y = scale * x + shift: (scale, shift), float64 [features]."""
     mean, var = norm.running_mean, norm.running_var
     assert mean is not None and var is not None
     scale = norm.weight.detach().double() / torch.sqrt(var.double() + norm.eps)
@@ -26,9 +28,8 @@ def folded_norm(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
 
 
 class Member(nn.Module):
-    """One member of one head, its batch norms multiplied into the linear layers behind them."""
+    """One member of one head; its batch norms are folded into the linear layers behind them."""
 
-    bias: Tensor
     weight2: Tensor
     bias2: Tensor
     weight3: Tensor
@@ -40,7 +41,7 @@ class Member(nn.Module):
         head: EnsembleHead,
         index: int,
         level_channels: list[int],  # D split by level, ascending
-        const_tap: Tensor,  # [1, C, 4, 4], the leading features of the hypercolumn; C may be 0
+        const_tap: Tensor,  # [1, C, 4, 4], the first features of the hypercolumn; C may be 0
         dtype: torch.dtype,
     ) -> None:
         super().__init__()
@@ -53,7 +54,7 @@ class Member(nn.Module):
         weight3 = head.weight3.detach()[index].double()  # [h2, c]
         bias2 = head.bias2.detach()[index].double() + shift1 @ weight2
         bias3 = head.bias3.detach()[index].double() + shift2 @ weight3
-        # The constant's product, and with it the bias, is the same for every image.
+        # The projected constant tap and the bias are the same for every image: one sum at 4 pixels.
         channels = const_tap.shape[1]
         const = const_tap[0].double().flatten(1).t() @ weight1[:channels]  # [16, h1]
         const = const + head.linear1.bias.detach()[rows1].double()
@@ -66,38 +67,49 @@ class Member(nn.Module):
         self.register_buffer("bias3", bias3[0].to(dtype))
 
     def project(self, features: Tensor, level: int, pixels: int) -> Tensor:
-        """The first layer's share of one level: [N, P, C] -> [N, P, h1]."""
+        """Projects level number `level`: features [N, P, C] -> its share of the layer [N, P, h1].
+
+        Level 0 also gets the constant tap and the bias.
+        """
         weight: Tensor = getattr(self, f"weight1_{level}")
-        # Through two dimensions, so that no runtime folds the transposition to channels last
-        # into every member's product: reading across rows is three times slower.
+        # The reshape to two dimensions keeps runtimes from fusing the transposition to channels
+        # last into every member's product: reading across rows is three times slower.
         y = torch.matmul(features.reshape(-1, weight.shape[0]), weight)
         y = y.reshape(-1, pixels, weight.shape[1])
         return y + self.const if level == 0 else y
 
     def finish(self, sums: Tensor, finest: Tensor, level: int) -> Tensor:
-        """Resized coarse levels [P, h1] and finest features [P, C] -> outputs [P, c]."""
+        """The rest of the first layer, and the other two layers.
+
+        sums: resized projections of the coarse levels [P, h1]. finest: features of the finest
+        level [P, C], which is number `level`. Returns outputs [P, c].
+        """
         x = torch.addmm(sums, finest, getattr(self, f"weight1_{level}")).relu()
         x = torch.addmm(self.bias2, x, self.weight2).relu()
         return torch.addmm(self.bias3, x, self.weight3)
 
 
 def resized(x: Tensor, extent: int) -> Tensor:
-    """x [N, C, r, r] -> [N, C, extent, extent], bilinear; half of r is the mean of 2x2."""
+    """x [N, C, r, r] -> [N, C, extent, extent], bilinear; 2x2 means if extent is r / 2."""
     return F.interpolate(x, size=(extent, extent), mode="bilinear", align_corners=False)
 
 
 @dataclass(frozen=True)
 class PixelLabels:
-    """What the branch gives, for the crop [N, H, W]; None for absent heads."""
+    """Output of the branch at the cropped pixels; None where the bundle has no such head."""
 
-    mask: Tensor | None  # class ids as float32
+    mask: Tensor | None  # class ids as float32 [N, H, W]
     heatmaps: Tensor | None  # float32 [N, K, H, W]
-    depth: Tensor | None
-    uncertainty: Tensor | None  # per pixel
+    depth: Tensor | None  # float32 [N, H, W]
+    uncertainty: Tensor | None  # float32 [N, H, W]
 
 
 class LabelBranch(nn.Module):
-    """Taps [N, C, r, r], ascending and without the constant -> labels of the crop."""
+    """Taps [N, C, r, r], ascending and without the constant tap -> PixelLabels of the crop.
+
+    Example: grid 64, crop_top 5, height 43, tile 8, strip_pixels 256. The crop needs rows 0 to 5
+    of the 8 rows of tiles, which are 48 tiles of 64 pixels, in 12 strips of 4 tiles.
+    """
 
     weights: Tensor
     columns: Tensor
@@ -107,7 +119,7 @@ class LabelBranch(nn.Module):
         interpreter: Interpreter,
         spec: LabelSpec,
         const_tap: Tensor,
-        level_channels: dict[int, int],  # extent -> channels of its taps together, no constant
+        level_channels: dict[int, int],  # extent -> channels of its taps together, without constant
         dtype: torch.dtype,
         *,
         tile: int = 8,
@@ -115,7 +127,7 @@ class LabelBranch(nn.Module):
     ) -> None:
         super().__init__()
         self.spec, self.tile, self.dtype = spec, min(tile, spec.grid), dtype
-        self.left_out = 1 if const_tap.shape[1] else 0  # taps at 4 pixels that do not vary
+        self.constant_taps = 1 if const_tap.shape[1] else 0  # taps at 4 pixels that `taps` lacks
         self.strip_tiles = max(1, strip_pixels // self.tile**2)
         self.extents = tuple(sorted(level_channels))
         reads = tile_reads(self.extents[:-1], spec.grid, self.tile, spec.resize)
@@ -134,6 +146,12 @@ class LabelBranch(nn.Module):
         )
 
     def _register_geometry(self, reads: TileReads) -> None:
+        """Buffers for the tiles that the crop needs: rows first_tile to first_tile + tile_rows - 1.
+
+        weights [pixels of a tile, K]; for each strip reads_<i> [tiles * K], rows of the table, and
+        pixels_<i> [tiles * pixels of a tile], pixels of the grid; rows_<r> [nodes, r] for each
+        merged level, and columns [nodes, sum of r], the same matrices side by side.
+        """
         self.first_tile = self.spec.crop_top // self.tile
         end = -(-(self.spec.crop_top + self.spec.height) // self.tile)
         self.register_buffer("weights", torch.from_numpy(reads.weights).to(self.dtype))
@@ -156,37 +174,48 @@ class LabelBranch(nn.Module):
             self.register_buffer("columns", columns.to(self.dtype))
 
     def forward(self, taps: list[Tensor]) -> PixelLabels:
+        """One head after the other; the members of a head are summed as they are computed.
+
+        Tensors in the order of computation; P pixels are in tile order until `_planes`:
+
+            levels     [N, r * r, C] for each extent r
+            finest     [N * pixels of a strip, C] for each strip
+            outputs    [N, P, c] for each member of the head
+            values     [N, P] majority class, or [N, P, c] mean over the members
+            score      [N, P] disagreement of the members
+        """
         levels = self.levels(taps)
         finest = [
             levels[-1].index_select(1, pixels).reshape(-1, self.channels[-1])
             for pixels in self._strips("pixels")
         ]
-        mask = heatmaps = depth = uncertainty = None
+        values: dict[str, Tensor] = {}  # kind of head -> values
+        uncertainty = None
         for kind, ensemble in self.members.items():
             assert isinstance(ensemble, nn.ModuleList)
             scored = kind == self.spec.score_source
-            outputs = (self._outputs(m, levels[:-1], finest) for m in ensemble)
+            outputs = (self._member_outputs(m, levels[:-1], finest) for m in ensemble)
             if kind == "segmentation":
-                mask, score = self.consensus(outputs, scored)
+                values[kind], score = self.consensus(outputs, scored)
             else:
-                mean, score = mean_and_variance(outputs)
-                heatmaps, depth = (mean, depth) if kind == "keypoints" else (heatmaps, mean)
+                values[kind], score = mean_and_variance(outputs)
             uncertainty = score if scored else uncertainty
+        heatmaps = values.get("keypoints")
         return PixelLabels(
-            self._plane(mask),
+            self._plane(values.get("segmentation")),
             None if heatmaps is None else self._planes(heatmaps),
-            self._plane(depth),
+            self._plane(values.get("depth")),
             self._plane(uncertainty),
         )
 
-    def _strips(self, name: str) -> list[Tensor]:
-        return [getattr(self, f"{name}_{i}") for i in range(self.strips)]
-
     def levels(self, taps: list[Tensor]) -> list[Tensor]:
-        """Taps of one extent side by side, channels last: [N, r * r, C], ascending."""
+        """Taps of the same extent concatenated, channels last: [N, r * r, C] for each extent r.
+
+        Taps finer than the grid are resized to it first, and so belong to the finest level.
+        """
         by_extent: dict[int, list[Tensor]] = {}
         for i, tap in enumerate(taps):
-            extent = 4 * 2 ** ((i + self.left_out) // 2)  # two taps for each
+            extent = 4 * 2 ** ((i + self.constant_taps) // 2)  # two taps for each extent
             if extent > self.spec.grid:
                 tap = resized(tap, self.spec.grid)
             by_extent.setdefault(min(extent, self.spec.grid), []).append(tap)
@@ -195,41 +224,18 @@ class LabelBranch(nn.Module):
             for r, c in zip(self.extents, self.channels, strict=True)
         ]
 
-    def _plane(self, x: Tensor | None) -> Tensor | None:  # [N, P] -> [N, H, W]
-        return None if x is None else self._planes(x.reshape(-1, x.shape[1], 1))[:, 0]
+    def _strips(self, name: str) -> list[Tensor]:
+        return [getattr(self, f"{name}_{i}") for i in range(self.strips)]
 
-    def _planes(self, x: Tensor) -> Tensor:
-        """[N, P, outputs], tile by tile -> [N, outputs, H, W], cropped to the exact rows."""
-        across, t, outputs = self.spec.grid // self.tile, self.tile, x.shape[2]
-        top = self.spec.crop_top - self.first_tile * t
-        x = x.reshape(-1, self.tile_rows, across, t, t, outputs).permute(0, 5, 1, 3, 2, 4)
-        x = x.reshape(-1, outputs, self.tile_rows * t, self.spec.grid)
-        return x[:, :, top : top + self.spec.height]
+    def _member_outputs(
+        self, member: nn.Module, coarse: list[Tensor], finest: list[Tensor]
+    ) -> Tensor:
+        """A member's outputs, float32 [N, P, c], pixels in tile order.
 
-    def _table(self, member: nn.Module, levels: list[Tensor]) -> Tensor:
-        """A member's samples of the coarse levels, then the nodes: [N, rows, h1]."""
+        coarse: all levels but the finest. finest: features of the finest level by strip.
+        """
         assert isinstance(member, Member)
-        projected = {
-            r: member.project(x, i, r * r)
-            for i, (r, x) in enumerate(zip(self.extents[:-1], levels, strict=True))
-        }
-        parts = [projected[r] for r in self.direct]
-        if self.merged:
-            h1, nodes = member.weight2.shape[0], self.nodes
-            across = [
-                torch.matmul(
-                    getattr(self, f"rows_{r}"), projected[r].reshape(-1, r, r * h1)
-                ).reshape(-1, nodes, r, h1)
-                for r in self.merged
-            ]
-            merged = torch.matmul(self.columns, torch.cat(across, dim=2))
-            parts.append(merged.reshape(-1, nodes * nodes, h1))
-        return torch.cat(parts, dim=1)
-
-    def _outputs(self, member: nn.Module, levels: list[Tensor], finest: list[Tensor]) -> Tensor:
-        """A member's outputs, float32 [N, P, c], pixels tile by tile."""
-        assert isinstance(member, Member)
-        table = self._table(member, levels)
+        table = self._table(member, coarse)
         h1, outputs = member.weight2.shape[0], member.weight3.shape[1]
         strips: list[Tensor] = []
         for reads, pixels in zip(self._strips("reads"), finest, strict=True):
@@ -239,3 +245,58 @@ class LabelBranch(nn.Module):
             count = reads.shape[0] // self.weights.shape[1] * self.weights.shape[0]
             strips.append(x.reshape(-1, count, outputs))
         return torch.cat(strips, dim=1).to(torch.float32)
+
+    def _table(self, member: nn.Module, coarse: list[Tensor]) -> Tensor:
+        """The table that tiles read, [N, rows, h1]: a member's projected direct levels, then nodes.
+
+        Example: grid 64, coarse levels 4, 8, 16, 32, tile 8, of which level 4 is merged.
+
+            rows      0 to 63   64 to 319   320 to 1343   1344 to 1424
+            content   level 8   level 16    level 32      9 x 9 nodes of level 4
+        """
+        assert isinstance(member, Member)
+        projected = {
+            r: member.project(x, i, r * r)
+            for i, (r, x) in enumerate(zip(self.extents[:-1], coarse, strict=True))
+        }
+        parts = [projected[r] for r in self.direct]
+        if self.merged:
+            parts.append(self._node_sums(projected, member.weight2.shape[0]))
+        return torch.cat(parts, dim=1)
+
+    def _node_sums(self, projected: dict[int, Tensor], h1: int) -> Tensor:
+        """Projections of the merged levels resized to the nodes and added: [N, nodes * nodes, h1].
+
+        Every level is resized down its columns by rows_<r>: [N, r, r, h1] -> [N, nodes, r, h1]. One
+        product with `columns` then resizes along the rows and adds the levels.
+        """
+        nodes = self.nodes
+        resized_down = [
+            torch.matmul(getattr(self, f"rows_{r}"), projected[r].reshape(-1, r, r * h1)).reshape(
+                -1, nodes, r, h1
+            )
+            for r in self.merged
+        ]
+        sums = torch.matmul(self.columns, torch.cat(resized_down, dim=2))
+        return sums.reshape(-1, nodes * nodes, h1)
+
+    def _plane(self, x: Tensor | None) -> Tensor | None:
+        """[N, P] or [N, P, 1] in tile order -> [N, H, W]."""
+        return None if x is None else self._planes(x.reshape(-1, x.shape[1], 1))[:, 0]
+
+    def _planes(self, x: Tensor) -> Tensor:
+        """[N, P, c] in tile order -> [N, c, H, W], without the tiles' rows outside the crop.
+
+        Example: tiles of 2 x 2 pixels, grid 4, two rows of tiles, crop_top 1, height 2.
+
+            P = 16 in tile order    rows of the grid    rows 1 and 2
+            0 1 2 3 | 4 5 6 7       0 1 4 5
+            8 9 a b | c d e f       2 3 6 7             2 3 6 7
+                                    8 9 c d             8 9 c d
+                                    a b e f
+        """
+        across, t, outputs = self.spec.grid // self.tile, self.tile, x.shape[2]
+        top = self.spec.crop_top - self.first_tile * t
+        x = x.reshape(-1, self.tile_rows, across, t, t, outputs).permute(0, 5, 1, 3, 2, 4)
+        x = x.reshape(-1, outputs, self.tile_rows * t, self.spec.grid)
+        return x[:, :, top : top + self.spec.height]

@@ -1,6 +1,7 @@
-"""`Labeller`: the one module that is exported and served (docs/design, section 2).
+"""`Labeller`: generator, label ensemble, score and filter as one module, exported as one graph.
 
-ws and a threshold per row enter; finished uint8 images and labels leave, kept samples first.
+ws and one score limit per sample enter; uint8 images and labels leave, kept samples first. In one
+graph, taps never leave the device, and rejected samples need not be copied to the host.
 """
 
 from typing import Literal
@@ -25,21 +26,24 @@ Precision = Literal["float32", "float16"]
 
 
 def served_synthesis(generator: Generator, dtype: torch.dtype) -> ServedSynthesis | ServedStyleGAN1:
-    """The generator's synthesis as the graph has it."""
+    """The generator's synthesis in operators that ONNX and TensorRT have, computing in `dtype`."""
     if isinstance(generator, stylegan1.Generator):
         return ServedStyleGAN1(generator.synthesis, dtype)
     return ServedSynthesis(generator.synthesis, dtype)
 
 
 def constant_tap(generator: Generator) -> Tensor:
-    """The tap that is the same for every image, float32 [1, C, 4, 4]; C is 0 without such."""
+    """The tap that is the same for every image, float32 [1, C, 4, 4]. C is 0 for a StyleGAN1."""
     if isinstance(generator, stylegan1.Generator):
         return torch.zeros(1, 0, 4, 4)
     return generator.synthesis.blocks()[0].const.detach()[None]
 
 
 def level_channels(generator: Generator, grid: int) -> dict[int, int]:
-    """Channels of the taps at each extent of the label grid, without the constant."""
+    """Channels of the taps by extent, without the constant tap; finer taps count at the grid.
+
+    Example: channels (24, 20, 16) at 4, 8, 16, grid 8, StyleGAN2: {4: 24, 8: 72}.
+    """
     config = generator.config
     channels = {4: -constant_tap(generator).shape[1]}
     for extent, width in zip(config.resolutions, config.channels, strict=True):
@@ -49,12 +53,22 @@ def level_channels(generator: Generator, grid: int) -> dict[int, int]:
 
 
 class Labeller(nn.Module):
-    """Inputs: ws float32 [N, num_ws, w_dim]; max_uncertainty float32 [N], -inf marks padding.
+    """Labelled samples from latents.
 
-    Outputs by name, kept samples first and in order (absent heads are absent):
-    image uint8 [N, H, W, 3]; mask uint8 [N, H, W]; keypoints float32 [N, K, 3] (x, y,
-    confidence); depth float16 [N, H, W]; uncertainty float32 [N]; uncertainty_map
-    float16 [N, H, W]; sample int32 [N], the input row of each output row; kept int32 [].
+    Inputs: ws float32 [N, num_ws, w_dim]; max_uncertainty float32 [N], the largest score that a
+    sample may have to be kept (inf: always kept, -inf: a padding row, never kept).
+
+    Outputs in this order, without those of heads that the interpreter lacks. Kept samples come
+    first, then the others; both are in input order.
+
+        image            uint8 [N, H, W, 3]
+        mask             uint8 [N, H, W]
+        keypoints        float32 [N, K, 3]     x, y in pixels, confidence
+        depth            float16 [N, H, W]
+        uncertainty      float32 [N]           the score
+        uncertainty_map  float16 [N, H, W]
+        sample           int32 [N]             input row of each output row
+        kept             int32 []              number of kept samples
     """
 
     def __init__(
@@ -64,7 +78,7 @@ class Labeller(nn.Module):
         spec: LabelSpec,
         precision: Precision = "float32",
         *,
-        refine: RefinerStage | None = None,
+        refine: RefinerStage | None = None,  # None: images as the generator makes them
         tile: int = 8,
         strip_pixels: int = 2048,
     ) -> None:
@@ -115,7 +129,7 @@ class Labeller(nn.Module):
 
     @property
     def output_extents(self) -> dict[str, tuple[int, ...] | None]:
-        """Outputs by name in the order of `forward`: extents behind N, None for the scalar."""
+        """Outputs by name in the order of `forward`: shape without N; None for a scalar."""
         height, width = self.spec.height, self.spec.width
         outputs: dict[str, tuple[int, ...] | None] = {"image": (height, width, 3)}
         if "segmentation" in self.head_outputs:
@@ -128,18 +142,13 @@ class Labeller(nn.Module):
             outputs |= {"uncertainty": (), "uncertainty_map": (height, width)}
         return outputs | {"sample": (), "kept": None}
 
-    @property
-    def output_names(self) -> tuple[str, ...]:
-        """Names of the outputs, in the order of `forward`."""
-        return tuple(self.output_extents)
-
     def forward(self, ws: Tensor, max_uncertainty: Tensor) -> tuple[Tensor, ...]:
-        image, taps = self.pictures(ws)
+        image, taps = self.images_and_taps(ws)
         labels = PixelLabels(None, None, None, None) if self.labels is None else self.labels(taps)
-        return self.finished(image, labels, max_uncertainty)
+        return self.filtered_outputs(image, labels, max_uncertainty)
 
-    def pictures(self, ws: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """ws -> the images as served, float32 [N, 3, H, W], and the taps without the constant."""
+    def images_and_taps(self, ws: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """ws -> resized, cropped, refined images float32 [N, 3, H, W]; taps but the constant."""
         image, taps = self.synthesis(ws)
         rows = slice(self.spec.crop_top, self.spec.crop_top + self.spec.height)
         if self.resolution > self.spec.grid:
@@ -149,10 +158,10 @@ class Labeller(nn.Module):
             image = self.refine(image, ws)
         return image, taps
 
-    def finished(
+    def filtered_outputs(
         self, image: Tensor, labels: PixelLabels, max_uncertainty: Tensor
     ) -> tuple[Tensor, ...]:
-        """Scores, filters and orders the rows: all outputs."""
+        """Scores the samples, puts kept ones first, and converts to the types of the outputs."""
         if labels.uncertainty is None:
             keep = (max_uncertainty >= torch.finfo(torch.float32).min).to(torch.float32)
             score = None
@@ -163,10 +172,10 @@ class Labeller(nn.Module):
             )
             keep = (score <= max_uncertainty).to(torch.float32)
         sample, kept = kept_first(keep)
-        # Gather in float; uint8 exists in TensorRT only as a last cast.
-        outputs = [_bytes(image.index_select(0, sample).permute(0, 2, 3, 1) * 127.5 + 128)]
+        # Gather as float: TensorRT has uint8 only in a cast to an output.
+        outputs = [_uint8(image.index_select(0, sample).permute(0, 2, 3, 1) * 127.5 + 128)]
         if labels.mask is not None:
-            outputs.append(_bytes(labels.mask.index_select(0, sample)))
+            outputs.append(_uint8(labels.mask.index_select(0, sample)))
         if labels.heatmaps is not None:
             outputs.append(self.points(labels.heatmaps).index_select(0, sample))
         if labels.depth is not None:
@@ -177,5 +186,5 @@ class Labeller(nn.Module):
         return (*outputs, sample.to(torch.int32), kept)
 
 
-def _bytes(x: Tensor) -> Tensor:
+def _uint8(x: Tensor) -> Tensor:
     return x.clamp(0, 255).to(torch.uint8)

@@ -1,6 +1,6 @@
-"""The refiner as a stage of the served graph: behind synthesis, resize and crop, before the bytes.
+"""The refiner as a stage of the labeller: cropped images -> refined images.
 
-Labels come from the generator's features and never see it.
+Labels are computed from the generator's taps, so the refiner does not change them.
 """
 
 import copy
@@ -14,7 +14,7 @@ from nets.refiner import GrainSource, Refiner
 class RefinerStage(nn.Module):
     """image float32 [N, 3, H, W], ws float32 [N, num_ws, w_dim] -> image float32 [N, 3, H, W].
 
-    Convolutions run in `dtype`, the mixing of the grain in float32.
+    Convolutions compute in `dtype`, and the grain is mixed in float32.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class RefinerStage(nn.Module):
         self.grain = GrainSource(channels, height, width, w_avg, grain_seed) if channels else None
 
     def forward(self, image: Tensor, ws: Tensor) -> Tensor:
-        # It was trained on bytes, which end at -1 and 1; synthesis does not.
+        # The refiner was trained on uint8 images, which are within [-1, 1]; synthesis is not.
         image = image.clamp(-1, 1).to(self.dtype)
         grain = None if self.grain is None else self.grain(ws).to(self.dtype)
         refined: Tensor = self.refiner(image, grain)

@@ -1,4 +1,4 @@
-"""What the label branch must know beside the weights."""
+"""`LabelSpec`: what the labeller must know apart from the weights."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,17 +9,17 @@ from nets.features import Resize
 
 @dataclass(frozen=True)
 class LabelSpec:
-    """Geometry and rules of the outputs; extents in pixels."""
+    """Geometry and rules of the labeller's outputs; sizes in pixels. Raises ValueError."""
 
-    grid: int  # square extent every tap (and the image) is resized to
-    crop_top: int  # first row of the grid that is kept
-    height: int  # rows kept
+    grid: int  # side of the square that every tap and the image are resized to
+    crop_top: int  # first row of the grid in the output
+    height: int  # rows of the output
     width: int  # equals grid
     score_source: Literal["segmentation", "keypoints", "depth"] | None = None
     score_fraction: float = 0.1  # share of the most uncertain pixels that the score averages
     keypoint_window_px: int = 3  # radius of the centroid's square window
     tap_recipe: TapRecipe = "styledconv+const"
-    resize: Resize = "bilinear"  # of taps coarser than the grid
+    resize: Resize = "bilinear"  # for taps coarser than the grid
 
     def __post_init__(self) -> None:
         if self.grid < 8 or self.grid & (self.grid - 1):
@@ -29,14 +29,16 @@ class LabelSpec:
         if self.height < 1 or self.crop_top < 0 or self.crop_top + self.height > self.grid:
             raise ValueError(
                 f"rows {self.crop_top} to {self.crop_top + self.height} are not within "
-                f"the grid of {self.grid}"
+                f"the grid of {self.grid} rows"
             )
         if not 0 < self.score_fraction <= 1:
             raise ValueError(f"score_fraction is {self.score_fraction}; it must be in (0, 1]")
         if self.keypoint_window_px < 0:
-            raise ValueError(f"keypoint_window_px is {self.keypoint_window_px}; 0 is the least")
+            raise ValueError(
+                f"keypoint_window_px is {self.keypoint_window_px}; it must be 0 or more"
+            )
 
     @property
     def score_pixels(self) -> int:
-        """How many pixels the score averages."""
+        """Number of pixels that the score averages."""
         return max(1, int(self.height * self.width * self.score_fraction))

@@ -1,8 +1,8 @@
-"""StyleGAN1 synthesis as it is served: eager weights in, a graph of plain operators out.
+"""StyleGAN1 synthesis for export: eager weights in, a module of ONNX and TensorRT operators out.
 
-The same function as `nets.stylegan1.SynthesisNetwork`. Both ways of doubling become one
-transposed convolution (they differ by a turn of the kernel); the low-pass stays behind it, since
-taking it into the kernel would change the outermost ring of pixels.
+Computes the same function as `nets.stylegan1.SynthesisNetwork`. Both ways of doubling become one
+transposed convolution; their kernels differ by a turn of 180 degrees. The low-pass remains a
+separate convolution, because folding it into the kernel would change the outermost pixels.
 """
 
 import torch
@@ -22,9 +22,9 @@ from nets.stylegan1 import (
 
 
 class ServedEpilogue(nn.Module):
-    """x [N, C, r, r] -> the same extents: noise, leaky ReLU, adaptive instance normalisation.
+    """x [N, C, r, r] -> same shape: noise, leaky ReLU, adaptive instance normalisation.
 
-    Statistics and styles are float32 at either precision.
+    Statistics and styles are float32 at both precisions.
     """
 
     noise: Tensor
@@ -48,14 +48,14 @@ class ServedEpilogue(nn.Module):
         if not self.silent:
             x = x + self.strength * self.noise
         x = F.leaky_relu(x, 0.2).float()
-        # Not through torch.nn.functional, whose check of the extents would be traced.
+        # Not F.instance_norm: its check of the shape would be traced into the graph.
         x = torch.instance_norm(x, self.ones, self.zeros, None, None, True, 0.0, NORM_EPS, False)
         x = x * (scale + 1) + shift
         return x.to(self.dtype)
 
 
 class ServedConv(nn.Module):
-    """x [N, I, r, r] -> [N, O, r, r], the run-time gain multiplied into the weights."""
+    """Convolution, x [N, I, r, r] -> [N, O, r, r], with the gain multiplied into the weights."""
 
     weight: Tensor
     bias: Tensor
@@ -71,7 +71,7 @@ class ServedConv(nn.Module):
 
 
 class ServedDoubling(nn.Module):
-    """x [N, I, r, r] -> [N, O, 2r, 2r]."""
+    """Doubling convolution and low-pass, x [N, I, r, r] -> [N, O, 2r, 2r]."""
 
     weight: Tensor
     blur: Tensor
@@ -92,7 +92,7 @@ class ServedDoubling(nn.Module):
 
 
 class ServedBlock(nn.Module):
-    """One resolution, as `nets.stylegan1.SynthesisBlock`."""
+    """One resolution; the same function as `nets.stylegan1.SynthesisBlock`."""
 
     const: Tensor | None
 
@@ -118,7 +118,7 @@ class ServedBlock(nn.Module):
 class ServedStyleGAN1(nn.Module):
     """ws float32 [N, num_ws, w_dim] -> image float32 [N, 3, R, R] and all taps, ascending.
 
-    Each block gives its output, then its second convolution alone.
+    Each block has two taps: its output, then its second convolution before the epilogue.
     """
 
     def __init__(self, network: SynthesisNetwork, dtype: torch.dtype) -> None:

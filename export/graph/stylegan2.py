@@ -1,8 +1,8 @@
-"""StyleGAN2 synthesis as it is served: eager weights in, a graph of plain operators out.
+"""StyleGAN2 synthesis for export: eager weights in, a module of ONNX and TensorRT operators out.
 
-The same function as `nets.stylegan2.SynthesisNetwork`, in all architectures, rearranged so that
-every convolution has constant weights: styles scale activations, up-convolutions take their
-low-pass into the kernel, noise and activation gains are constants.
+Computes the same function as `nets.stylegan2.SynthesisNetwork`, in all architectures, with constant
+weights in every convolution: styles scale the activations, the low-pass of up-convolutions is
+folded into the kernel, and noise and activation gains are constants.
 """
 
 import math
@@ -16,8 +16,11 @@ from nets.stylegan2 import SkipLayer, SynthesisBlock, SynthesisLayer, SynthesisN
 
 
 def upconv_kernel(weight: Tensor, fir: Tensor) -> Tensor:
-    """weight [O, I, 3, 3] and fir [4, 4] -> [I, O, 6, 6] for a transposed convolution of stride 2
-    and padding 2, which equals the 3x3 transposed convolution followed by the FIR with gain 4."""
+    """Kernel of one transposed convolution that replaces up-convolution and low-pass.
+
+    weight [O, I, 3, 3] and fir [4, 4] -> [I, O, 6, 6], for stride 2 and padding 2. Equals the
+    3x3 transposed convolution followed by the FIR with gain 4.
+    """
     o, i, k, _ = weight.shape
     # Full convolution of the two kernels: correlation with the flipped FIR, in float64.
     flipped = (fir.double() * 4).flip((0, 1))[None, None]
@@ -26,7 +29,7 @@ def upconv_kernel(weight: Tensor, fir: Tensor) -> Tensor:
 
 
 class Affine(nn.Module):
-    """w [N, w_dim] -> styles [N, I], with the run-time gains multiplied into the weights."""
+    """w [N, w_dim] -> styles [N, I]; the run-time gains are multiplied into the weights."""
 
     weight: Tensor
     bias: Tensor
@@ -43,9 +46,9 @@ class Affine(nn.Module):
 class ServedLayer(nn.Module):
     """x [N, I, r, r] -> [N, O, r, r] or twice the extent: conv, demodulation, noise, activation.
 
-    The activation's gain is multiplied into what precedes it (leaky ReLU is
-    homogeneous). In half precision weights and styles are first divided by their largest values,
-    so that no partial sum overflows; the demodulation, in float32, multiplies them back.
+    The gain of the activation is multiplied into demodulation, noise and bias, because leaky ReLU
+    is homogeneous. In float16, weights and styles are divided by their largest values, so that no
+    partial sum overflows; the demodulation, in float32, multiplies by those values again.
     """
 
     weight: Tensor
@@ -62,7 +65,7 @@ class ServedLayer(nn.Module):
         self.in_half = dtype == torch.float16
         self.limit = None if layer.conv_clamp is None else layer.conv_clamp * layer.gain
         self.affine = Affine(layer.affine)
-        # Demodulation uses the 3x3 weights, also where the kernel is 6x6.
+        # Demodulation uses the 3x3 weights even if the kernel is 6x6.
         self.register_buffer("squared", weight.square().sum(dim=(2, 3)).t().contiguous())  # [I, O]
         rescale = torch.full((weight.shape[0],), gain)
         if self.in_half:
@@ -98,7 +101,7 @@ class ServedLayer(nn.Module):
 
 
 class ServedToRGB(nn.Module):
-    """x [N, I, r, r] -> float32 [N, 3, r, r]."""
+    """Modulated 1x1 convolution, x [N, I, r, r] -> float32 [N, 3, r, r]."""
 
     weight: Tensor
     bias: Tensor
@@ -124,21 +127,20 @@ class ServedToRGB(nn.Module):
 
 
 def doubled(x: Tensor, kernel: Tensor) -> Tensor:
-    """x [N, C, r, r] -> [N, C, 2r, 2r]; kernel [C, 1, 4, 4] is the FIR times 4.
+    """x [N, C, r, r] -> [N, C, 2r, 2r]; kernel [C, 1, 4, 4] of `doubling_kernel`.
 
-    A transposed convolution spreads samples with the kernel as it stands, as does filtering the
-    zero-inserted image.
+    Same as `nets.ops.upsample_2x`: a transposed convolution inserts the zeros and filters.
     """
     return F.conv_transpose2d(x, kernel, stride=2, padding=1, groups=kernel.shape[0])
 
 
 def doubling_kernel(fir: Tensor, channels: int) -> Tensor:
-    """fir [4, 4] -> [channels, 1, 4, 4]; zero insertion keeps a quarter of the samples."""
+    """fir [4, 4] -> [channels, 1, 4, 4], times 4: three of four samples are inserted zeros."""
     return (fir * 4)[None, None].repeat(channels, 1, 1, 1)
 
 
 class ServedSkip(nn.Module):
-    """The residual path: x [N, I, r, r] -> [N, O, 2r, 2r]."""
+    """Residual path of a block, x [N, I, r, r] -> [N, O, 2r, 2r]."""
 
     weight: Tensor
     kernel: Tensor
@@ -154,7 +156,7 @@ class ServedSkip(nn.Module):
 
 
 class ServedBlock(nn.Module):
-    """One resolution, as `nets.stylegan2.SynthesisBlock`."""
+    """One resolution; the same function as `nets.stylegan2.SynthesisBlock`."""
 
     rgb_kernel: Tensor
 
@@ -170,7 +172,7 @@ class ServedBlock(nn.Module):
         self,
         x: Tensor,
         image: Tensor | None,
-        rows: list[Tensor],  # one for each layer, then ToRGB's
+        rows: list[Tensor],  # rows of w+ [N, w_dim]: one per layer, then one for ToRGB
     ) -> tuple[Tensor, Tensor | None, list[Tensor]]:
         residual = None if self.skip is None else self.skip(x)
         taps: list[Tensor] = []
@@ -188,10 +190,10 @@ class ServedBlock(nn.Module):
 
 
 class ServedSynthesis(nn.Module):
-    """ws float32 [N, num_ws, w_dim] -> image float32 [N, 3, R, R] and the taps that vary.
+    """ws float32 [N, num_ws, w_dim] -> image float32 [N, 3, R, R] and taps.
 
-    Taps are the styled convolutions [N, C, r, r], ascending; the learned constant is left out,
-    because it is the same for every image (`const` holds it).
+    Taps are the outputs of the styled convolutions [N, C, r, r], ascending. The learned constant
+    (`const`) is not among them, because it is the same for every image.
     """
 
     const: Tensor
@@ -206,7 +208,7 @@ class ServedSynthesis(nn.Module):
 
     def forward(self, ws: Tensor) -> tuple[Tensor, list[Tensor]]:
         rows = list(ws.unbind(dim=1))
-        # The batch extent enters through ws: the constant itself has none.
+        # `const` has batch size 1; the styles of ws broadcast it to N.
         x, image, taps = self.blocks[0](self.const, None, rows[:2])
         for i, block in enumerate(self.blocks):
             if i > 0:

@@ -1,11 +1,25 @@
-"""Geometry of resizing by tiles: which samples a tile of output pixels reads, and how.
+"""Geometry of resizing by tiles: which samples a tile of output pixels reads, and their weights.
 
-Bilinear resizing is linear and separable, so a tile of t x t output pixels is one constant matrix
-times the few samples around it. For levels whose pixels span up to t output pixels the samples are
-the level's own. Coarser levels are piecewise linear with kinks only at multiples of t, so their sum
-is known exactly from its values at the tiles' corners ("nodes"), where they are added first. The
-matrix is then the same for every tile. Nearest resizing reads fewer samples: of the coarser levels
-a tile reads a single one, and the nodes are the tiles. All functions are NumPy in float64.
+Bilinear resizing is linear and separable. A tile of t x t output pixels is therefore one constant
+matrix times the few samples around it, and the matrix is the same for every tile.
+
+- "direct" levels have at least one sample per t pixels. A tile reads their samples.
+- "merged" levels are coarser. Each is linear between multiples of t pixels, so their sum is
+  known exactly from its values at the corners of the tiles, called nodes. The levels are added
+  at the nodes, and a tile reads the 4 nodes at its corners.
+
+One axis of a grid of 64 pixels with tiles of t = 8. Level 16 is direct, level 4 is merged:
+
+    pixels        0       8       16      24 ...
+    tiles         |   0   |   1   |   2   |
+    level 16        0   1   2   3   4   5        one sample per 4 pixels
+    tile 1 reads        1   2   3   4            2 in the tile, 1 on either side
+    level 4               0               1      one sample per 16 pixels
+    nodes         0       1       2       3      64 / 8 + 1 = 9 of them
+    tile 1 reads          1       2
+
+With nearest resizing a tile reads no neighbours, and there is one node per tile instead of per
+corner. All functions compute in NumPy in float64.
 """
 
 from dataclasses import dataclass
@@ -16,12 +30,95 @@ from numpy.typing import NDArray
 from nets.features import Resize
 
 Matrix = NDArray[np.float64]
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class TileReads:
+    """How the tiles of a grid are computed from a table of level samples and nodes.
+
+    The rows of the table are the samples of each direct level, row-major, then the nodes,
+    row-major. For a table [rows, C], the pixels of all tiles are weights @ table[indices],
+    [tiles down, tiles across, pixels of a tile, C].
+    """
+
+    direct: tuple[int, ...]  # extents of the direct levels, ascending
+    merged: tuple[int, ...]  # extents of the merged levels, ascending
+    nodes: int  # per axis
+    weights: Matrix  # [pixels of a tile, K], the same for every tile
+    indices: Indices  # [tiles down, tiles across, K], rows of the table
+
+
+def tile_reads(
+    extents: tuple[int, ...],
+    grid: int,
+    tile: int,
+    resize: Resize = "bilinear",
+    *,
+    squares: tuple[int, int] = (1, 1),
+) -> TileReads:
+    """Weights and table rows for levels of these extents, resized to `grid`.
+
+    extents: ascending powers of two under `grid`. tile: distance between nodes in pixels.
+    squares: height and width of a tile, in units of `tile` pixels.
+
+    Example: extents (4, 8, 16, 32), grid 64, tile 8, bilinear.
+
+        level   samples per tile   a tile reads   rows of the table
+        8       1 x 1              3 x 3 = 9      0 to 63
+        16      2 x 2              4 x 4 = 16     64 to 319
+        32      4 x 4              6 x 6 = 36     320 to 1343
+        4       merged: 9 x 9 nodes     2 x 2 = 4      1344 to 1424
+
+    K is 9 + 16 + 36 + 4 = 65: weights are [64, 65], indices are [8, 8, 65].
+    """
+    direct = tuple(r for r in extents if grid // r <= tile)
+    merged = tuple(r for r in extents if grid // r > tile)
+    nodes = grid // tile + (1 if resize == "bilinear" else 0)
+    first_row = 0
+    weights: list[Matrix] = []
+    indices: list[Indices] = []
+    for extent in direct:
+        down, across = (_level_axis(extent, grid, tile * count, resize) for count in squares)
+        weights.append(_kron(down, across))
+        indices.append(_row_major(down, across, extent) + first_row)
+        first_row += extent * extent
+    if merged:
+        down, across = (_node_axis(grid // tile, tile, count, resize) for count in squares)
+        weights.append(_kron(down, across))
+        indices.append(_row_major(down, across, nodes) + first_row)
+    return TileReads(
+        direct, merged, nodes, np.concatenate(weights, axis=1), np.concatenate(indices, axis=2)
+    )
+
+
+def node_weights(extent: int, grid: int, tile: int, resize: Resize = "bilinear") -> Matrix:
+    """Weights [nodes, extent] that give a level's values at the nodes, along one axis.
+
+    Bilinear: grid / tile + 1 nodes, at the borders of the tiles. Nearest: grid / tile nodes, one
+    in each tile.
+    """
+    if resize == "nearest":
+        return selection(np.arange(0, grid, tile, dtype=np.float64) * (extent / grid), extent)
+    edges = np.arange(0, grid + 1, tile, dtype=np.float64)
+    return interpolation(edges * (extent / grid) - 0.5, extent)
+
+
+def tile_pixels(grid: int, tile: int) -> Indices:
+    """Numbers of the grid's pixels (row-major), tile by tile: [tiles, tiles, tile * tile].
+
+    Example: grid 4, tile 2. The tile at (0, 1) has pixels 2, 3, 6, 7.
+    """
+    across = grid // tile
+    pixels = np.arange(grid * grid).reshape(across, tile, across, tile)
+    return pixels.transpose(0, 2, 1, 3).reshape(across, across, tile * tile)
 
 
 def interpolation(positions: Matrix, extent: int) -> Matrix:
-    """Weights [len(positions), extent] of linear interpolation with replicated edges.
+    """Weights [len(positions), extent] of linear interpolation between samples.
 
-    Positions are in samples, sample i at i (half-pixel centres already removed).
+    positions: in units of samples, where sample i is at i. Positions outside take the value of the
+    first or last sample. Example: extent 3, position 0.25 gives [0.75, 0.25, 0].
     """
     clamped: Matrix = np.clip(positions, 0, extent - 1)
     lower = np.minimum(np.floor(clamped), extent - 1).astype(int)
@@ -34,102 +131,58 @@ def interpolation(positions: Matrix, extent: int) -> Matrix:
 
 
 def selection(positions: Matrix, extent: int) -> Matrix:
-    """Weights [len(positions), extent] of the sample that each position lies in."""
+    """Weights [len(positions), extent] that select sample floor(position)."""
     weights: Matrix = np.eye(extent)[np.floor(positions).astype(int)]
     return weights
 
 
-def node_weights(extent: int, grid: int, tile: int, resize: Resize = "bilinear") -> Matrix:
-    """[nodes, extent]: a level's values at the tiles' borders, grid / tile + 1 of them; nearest:
-    in the tiles, grid / tile."""
-    if resize == "nearest":
-        return selection(np.arange(0, grid, tile, dtype=np.float64) * (extent / grid), extent)
-    edges = np.arange(0, grid + 1, tile, dtype=np.float64)
-    return interpolation(edges * (extent / grid) - 0.5, extent)
-
-
 @dataclass(frozen=True)
-class TileReads:
-    """How one tile reads the table of level samples and nodes."""
+class _AxisReads:
+    """How tiles read samples along one axis; k is the number of samples per tile."""
 
-    direct: tuple[int, ...]  # extents of the levels read as they are, ascending
-    merged: tuple[int, ...]  # extents of the levels summed at the nodes, ascending
-    nodes: int  # along an axis
-    weights: Matrix  # [pixels of a tile, K], the same for every tile
-    indices: NDArray[np.int64]  # [tiles down, tiles across, K], rows of the table
-    # The table: direct levels in row-major order, then the nodes, squared.
+    weights: Matrix  # [pixels of a tile, k]
+    samples: Indices  # [tiles, k], clipped to the level
 
 
-def tile_reads(
-    extents: tuple[int, ...],
-    grid: int,
-    tile: int,
-    resize: Resize = "bilinear",
-    *,
-    squares: tuple[int, int] = (1, 1),
-) -> TileReads:
-    """For levels of these extents, all powers of two under `grid`; a tile is so many squares of
-    `tile` pixels high and wide."""
-    direct = tuple(r for r in extents if grid // r <= tile)
-    merged = tuple(r for r in extents if grid // r > tile)
-    nodes = grid // tile + (1 if resize == "bilinear" else 0)
-    offset = 0
-    weights: list[Matrix] = []
-    indices: list[NDArray[np.int64]] = []
-    for extent in direct:
-        (down, rows), (across, columns) = (
-            _level_axis(extent, grid, tile * count, resize) for count in squares
-        )
-        weights.append(np.kron(down, across).astype(np.float64))
-        indices.append(_pairs(rows, columns, extent) + offset)
-        offset += extent * extent
-    if merged:
-        (down, rows), (across, columns) = (
-            _node_axis(grid // tile, tile, count, resize) for count in squares
-        )
-        weights.append(np.kron(down, across).astype(np.float64))
-        indices.append(_pairs(rows, columns, nodes) + offset)
-    return TileReads(
-        direct, merged, nodes, np.concatenate(weights, axis=1), np.concatenate(indices, axis=2)
-    )
+def _level_axis(extent: int, grid: int, side: int, resize: Resize) -> _AxisReads:
+    """Reads of a direct level by tiles of `side` pixels.
 
-
-def _level_axis(
-    extent: int, grid: int, side: int, resize: Resize
-) -> tuple[Matrix, NDArray[np.int64]]:
-    """Along one axis, for tiles of `side` pixels: weights [side, k] and a level's samples that
-    each tile reads [tiles, k]."""
-    span = side * extent // grid  # samples under a tile
+    Example: extent 16, grid 64, side 8, bilinear. Tile 1 reads samples 1, 2, 3, 4. Its first
+    pixel, 8.5, lies between samples 1 (at 6) and 2 (at 10): its weights are 0.375, 0.625, 0, 0.
+    """
+    samples_per_tile = side * extent // grid
     positions: Matrix = (np.arange(side, dtype=np.float64) + 0.5) * (extent / grid)
     if resize == "nearest":
-        weights, beside = selection(positions, span), 0
+        weights, margin = selection(positions, samples_per_tile), 0
     else:
-        weights, beside = interpolation(positions - 0.5 + 1, span + 2), 1
-    reads = np.arange(grid // side)[:, None] * span + np.arange(-beside, span + beside)
-    return weights, np.clip(reads, 0, extent - 1)
+        # -0.5: pixel centers to sample numbers; +1: the first sample read lies before the tile.
+        weights, margin = interpolation(positions - 0.5 + 1, samples_per_tile + 2), 1
+    first = np.arange(grid // side)[:, None] * samples_per_tile
+    samples = first + np.arange(-margin, samples_per_tile + margin)
+    return _AxisReads(weights, np.clip(samples, 0, extent - 1))
 
 
-def _node_axis(
-    squares: int, tile: int, count: int, resize: Resize
-) -> tuple[Matrix, NDArray[np.int64]]:
-    """The same of the nodes, for tiles of `count` squares."""
+def _node_axis(squares: int, tile: int, count: int, resize: Resize) -> _AxisReads:
+    """Reads of the nodes by tiles of `count` squares; an axis has `squares` of `tile` pixels each.
+
+    Example: squares 8, tile 8, count 1, bilinear. Tile 1 reads nodes 1 and 2; its first pixel has
+    weights 0.9375 and 0.0625.
+    """
     positions: Matrix = (np.arange(tile * count, dtype=np.float64) + 0.5) / tile
     if resize == "nearest":
-        weights, beside = selection(positions, count), 0
+        weights, margin = selection(positions, count), 0
     else:
-        weights, beside = interpolation(positions, count + 1), 1
+        weights, margin = interpolation(positions, count + 1), 1
     first = np.arange(0, squares, count)
-    return weights, first[:, None] + np.arange(count + beside)
+    return _AxisReads(weights, first[:, None] + np.arange(count + margin))
 
 
-def tile_pixels(grid: int, tile: int) -> NDArray[np.int64]:
-    """[grid / tile, grid / tile, tile * tile]: the grid's row-major pixels, tile by tile."""
-    across = grid // tile
-    pixels = np.arange(grid * grid).reshape(across, tile, across, tile)
-    return pixels.transpose(0, 2, 1, 3).reshape(across, across, tile * tile)
+def _kron(down: _AxisReads, across: _AxisReads) -> Matrix:
+    """Weights of both axes [pixels of a tile, k down * k across], pixels and samples row-major."""
+    return np.kron(down.weights, across.weights).astype(np.float64)
 
 
-def _pairs(rows: NDArray[np.int64], columns: NDArray[np.int64], extent: int) -> NDArray[np.int64]:
-    """Reads along both axes [tiles, k] -> row-major [tiles down, tiles across, k * k]."""
-    both = rows[:, None, :, None] * extent + columns[None, :, None, :]
-    return both.reshape(len(rows), len(columns), -1)
+def _row_major(down: _AxisReads, across: _AxisReads, extent: int) -> Indices:
+    """Samples of both axes as numbers in a level of `extent` columns: [tiles, tiles, k * k]."""
+    both = down.samples[:, None, :, None] * extent + across.samples[None, :, None, :]
+    return both.reshape(len(down.samples), len(across.samples), -1)

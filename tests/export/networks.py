@@ -1,4 +1,4 @@
-"""Small random networks with every trap switched on: noise, clamps, batch-norm statistics."""
+"""Small random networks with noise, clamps and random batch-norm statistics."""
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ OUTPUTS: dict[HeadKind, int] = {"segmentation": 7, "keypoints": 3, "depth": 1}
 
 
 def random_generator(resolution: int, seed: int = 0) -> Generator:
-    """Widths differ at every extent, so that no mix-up of levels goes unseen."""
+    """Channels differ at every extent, so that a mix-up of levels fails."""
     torch.manual_seed(seed)
     channels = (24, 20, 16, 12, 8)[: resolution.bit_length() - 2]
     config = GeneratorConfig(
@@ -22,7 +22,7 @@ def random_generator(resolution: int, seed: int = 0) -> Generator:
             parameter.data.fill_(0.1)
         elif name.endswith("bias"):
             parameter.data.add_(torch.randn_like(parameter) * 0.1)
-    # Random networks draw far beyond [-1, 1]: bring most pixels between the clips.
+    # Images of random networks exceed [-1, 1]; scale most pixels into it.
     for block in generator.synthesis.blocks():
         block.torgb.weight.data.mul_(0.1)
     return generator
@@ -55,7 +55,7 @@ def random_interpreter(
 
 
 def random_ws(generator: Generator, samples: int, seed: int = 1) -> Tensor:
-    """Independent rows of w+, so that a wrong row shows."""
+    """Independent rows of w+ [samples, num_ws, w_dim], so that a wrong row fails."""
     draws = torch.Generator().manual_seed(seed)
     config = generator.config
     return torch.randn(samples, config.num_ws, config.w_dim, generator=draws)

@@ -1,4 +1,4 @@
-"""The paper's formulas, literally and slowly: what the served graph is compared with.
+"""The papers' formulas, literal and slow, which tests compare the exported graph with.
 
 Per-sample weights and grouped convolutions, the concatenated hypercolumn, one nn.Sequential per
 member, SciPy's mode, a sort for the top tenth. Nothing here is shared with `export`.
@@ -65,7 +65,7 @@ def literal_synthesis(generator: Generator, ws: Tensor) -> tuple[Tensor, list[Te
 
 
 def jensen_shannon(logits: Tensor) -> Tensor:
-    """Release of September 2021 on: logits [M, P, C] -> [P]."""
+    """The DatasetGAN release from September 2021 on: logits [M, P, C] -> divergence [P]."""
     mixture = torch.softmax(logits, dim=-1).mean(dim=0)
     mixture = mixture / mixture.sum(dim=-1, keepdim=True)
     of_mixture = -(mixture * mixture.clamp(EPS32, 1 - EPS32).log()).sum(dim=-1)
@@ -80,7 +80,7 @@ def top_mean(values: NDArray[np.float64], fraction: float) -> float:
 
 
 def centroid(heatmap: NDArray[np.float64], window: int) -> tuple[float, float, float]:
-    """x, y (pixel centres at +0.5), confidence."""
+    """x, y in pixels (centers at +0.5) and confidence of one heatmap [H, W]."""
     row, column = np.unravel_index(int(heatmap.argmax()), heatmap.shape)
     rows, columns = np.mgrid[: heatmap.shape[0], : heatmap.shape[1]]
     near = (abs(rows - row) <= window) & (abs(columns - column) <= window)
@@ -94,7 +94,7 @@ def centroid(heatmap: NDArray[np.float64], window: int) -> tuple[float, float, f
 
 @dataclass(frozen=True)
 class Reference:
-    """Everything the graph gives, in float64 where it is not integer, and the near-ties."""
+    """All outputs of the graph, as float64 or integers, and the margin of each pixel's class."""
 
     image: NDArray[np.uint8]  # [N, H, W, 3]
     mask: NDArray[np.int64]  # [N, H, W]
@@ -110,7 +110,7 @@ class Reference:
 def reference(
     generator: Generator, interpreter: Interpreter, ws: Tensor, grid: int, top: int, height: int
 ) -> Reference:
-    """All heads of `interpreter`, which must have the three kinds."""
+    """Outputs of all heads of `interpreter`, which must have all three kinds."""
     rows = slice(top, top + height)
     image, taps = literal_synthesis(generator, ws)
     if grid < image.shape[-1]:

@@ -1,5 +1,4 @@
-"""A bundle leaves this house only whole, true to the paper's formula, and with weights that
-belong together."""
+"""`export bundle` writes bundles whose graphs match the reference, or fails with one line."""
 
 import json
 import shlex
@@ -26,7 +25,7 @@ def export(*arguments: object) -> Result:
 
 
 def refusal(result: Result) -> str:
-    """The one line of an error the user can mend."""
+    """The single line of an error that the user can fix."""
     assert result.exit_code == 1, result.output
     lines = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
     assert len(lines) == 1 and "Traceback" not in result.output

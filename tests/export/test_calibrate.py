@@ -1,4 +1,4 @@
-"""Calibration scores the samples the service would draw, and states them exactly."""
+"""Calibration scores the samples that the service would draw, and resumes after a kill."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -60,7 +60,7 @@ def test_bundles_without_a_score_are_refused() -> None:
 
 
 class Counting:
-    """An engine that counts its samples, and dies before it runs more than `most` of them."""
+    """An engine that counts its samples, and is interrupted before it exceeds `most`."""
 
     def __init__(self, most: int = 10**9) -> None:
         self._engine, self.most, self.samples = open_engine(BUNDLE, FAKE), most, 0

@@ -1,4 +1,4 @@
-"""python -m export engine: builds, checks, tells; and one line where that cannot be."""
+"""`export engine` builds, compares and describes an engine, or fails with one line."""
 
 import re
 from pathlib import Path

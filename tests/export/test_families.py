@@ -1,4 +1,4 @@
-"""What is exported draws the public code's pixels, in every family and architecture."""
+"""Exported graphs give the pixels of the public code, in every family and architecture."""
 
 from collections.abc import Callable
 from functools import partial

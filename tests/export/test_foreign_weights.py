@@ -1,4 +1,4 @@
-"""Checkpoints of other projects become bundles by the command, and wrong combinations say so."""
+"""`export bundle` reads checkpoints of other projects and refuses wrong combinations."""
 
 import sys
 from collections.abc import Sequence
@@ -51,7 +51,7 @@ def run(*words: object) -> Result:
 
 
 def refused(*words: object) -> str:
-    """The one line of a command that has to fail."""
+    """The single line of error of a command that must fail."""
     result = run(*words)
     assert result.exit_code == 1, result.output
     assert result.stderr.startswith("Error: ") and result.stderr.count("\n") == 1, result.stderr
@@ -65,7 +65,7 @@ def bundle_of(generator: Path, out: Path, *more: object) -> Path:
 
 
 def save_members(folder: Path, interpreter: Interpreter, numbers: Sequence[int]) -> Path:
-    """As the release writes them: wrapped for data parallelism, one file for each member."""
+    """Member files as the release writes them: wrapped for data parallelism, one per member."""
     folder.mkdir()
     head = interpreter.head("segmentation")
     for k, number in enumerate(numbers):

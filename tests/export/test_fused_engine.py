@@ -28,7 +28,7 @@ from export.__main__ import main as export_command
 from export.bundle_from_weights import manifest_from_folder, write_graphs
 from export.errors import ExportError
 from export.fused.bundle import write_fused_labeller
-from export.fused.compile import Compiled
+from export.fused.compile import CompiledKernel
 from export.fused.launches import Tuning
 from export.weights import WeightFiles, weights_from_files
 from nets.config import GeneratorConfig
@@ -41,8 +41,10 @@ CONFIG = GeneratorConfig(64, (16, 16, 12, 8, 8), z_dim=8, w_dim=12, mapping_laye
 
 @pytest.fixture(scope="module")
 def fused_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """Everything but the code, in whose place are the kernels' names; tiles are large, because the
-    interpreter takes its time by the tile."""
+    """A fused bundle with the kernels' names in place of machine code.
+
+    Tiles are large, because the interpreter's time grows with their number.
+    """
     folder = tmp_path_factory.mktemp("fused")
     generator, interpreter = write_tiny_weights(folder, config=CONFIG)
     weights = weights_from_files(WeightFiles(generator, None, interpreter, None, None))
@@ -55,14 +57,14 @@ def fused_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return open_bundle(out)
 
 
-def named(kernels: dict[str, Kernel], capability: str) -> dict[str, Compiled]:
-    """In place of code, the kernels' names."""
+def named(kernels: dict[str, Kernel], capability: str) -> dict[str, CompiledKernel]:
+    """A compiler whose machine code is the kernel's name."""
     binary = Binary(threads=256, shared=1 << 15, hidden=2)
-    return {n: Compiled(np.frombuffer(n.encode(), np.uint8), binary) for n in kernels}
+    return {n: CompiledKernel(np.frombuffer(n.encode(), np.uint8), binary) for n in kernels}
 
 
 class Bench:
-    """A device and a TensorRT for one bundle."""
+    """A fake device and TensorRT for one bundle."""
 
     def __init__(self, bundle: Bundle, cache: Path, version: str = "10.3.0", **given: Any) -> None:
         self.bundle, self.cache = bundle, cache
@@ -182,7 +184,7 @@ def test_a_spoilt_file_is_refused_by_name(fused_bundle: Bundle, tmp_path: Path, 
 
 
 def export(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    """In a process of its own: Triton either compiles or interprets."""
+    """Runs the command in its own process, because Triton either compiles or interprets."""
     generator, interpreter = write_tiny_weights(folder, config=CONFIG)
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     return subprocess.run(
@@ -218,7 +220,7 @@ def test_a_gpu_of_little_memory_gets_the_first_shape_that_fits(
     generator, interpreter = write_tiny_weights(tmp_path, config=CONFIG)
     weights = weights_from_files(WeightFiles(generator, None, interpreter, None, None))
 
-    def roomy(kernels: dict[str, Kernel], capability: str) -> dict[str, Compiled] | None:
+    def roomy(kernels: dict[str, Kernel], capability: str) -> dict[str, CompiledKernel] | None:
         fits = capability == "9.0" or kernels["label_pixels-2"].constants["CHUNK"] == 8
         return named(kernels, capability) if fits else None
 

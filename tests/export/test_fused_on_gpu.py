@@ -23,7 +23,7 @@ pytestmark = pytest.mark.gpu
 
 @pytest.fixture(scope="module")
 def fused_bundle(device: CudaDevice, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """For the GPU at hand."""
+    """A fused bundle for this machine's GPU."""
     folder = tmp_path_factory.mktemp("fused")
     done = export(folder, "--fused", "{}.{}".format(*device.capability))
     assert done.returncode == 0, done.stderr

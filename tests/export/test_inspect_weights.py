@@ -1,4 +1,4 @@
-"""What weights are, in words."""
+"""`export inspect` describes weights files."""
 
 from pathlib import Path
 

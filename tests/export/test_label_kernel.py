@@ -1,4 +1,4 @@
-"""The fused kernel, run by Triton's interpreter, gives what the branch it replaces gives."""
+"""The fused kernel, run by Triton's interpreter, gives the labels of the label branch."""
 
 from dataclasses import dataclass
 
@@ -19,12 +19,13 @@ from nets.interpreter import Interpreter
 from tests.export.networks import random_generator, random_interpreter, random_ws
 
 GRID = 64
-LARGE = Tuning(squares=(4, 4), chunk=16)  # few tiles: the interpreter takes its time by the tile
+# Few tiles, because the interpreter's time grows with their number.
+LARGE = Tuning(squares=(4, 4), chunk=16)
 
 
 @dataclass
 class Case:
-    """Taps of two samples, and what is to be made of them."""
+    """Taps of two samples, and an interpreter to label them."""
 
     interpreter: Interpreter
     spec: LabelSpec
@@ -40,7 +41,7 @@ class Case:
         return labels
 
     def kernels(self, tuning: Tuning) -> tuple[LaunchList, dict[str, Tensor]]:
-        """What was launched, and the buffers afterwards; those it writes were NaN before."""
+        """The launches, and the buffers after them; buffers that they write are NaN before."""
         launches, graph = fused_branch(
             self.interpreter, self.spec, self.const_tap, self.channels, tuning
         )
@@ -136,7 +137,7 @@ def test_a_tie_of_the_members_goes_to_the_smallest_class() -> None:
 
 @pytest.mark.parametrize("level", [-1, 1])
 def test_a_feature_that_is_no_number_reaches_the_score(level: int) -> None:
-    """As a NaN at the pixels that read it: the filter's graph refuses the batch by it."""
+    """The score is NaN at the pixels that read the feature, so the filter refuses the batch."""
     given = case(LabelSpec(GRID, 0, GRID, GRID, "segmentation"), kinds=("segmentation",))
     given.taps[level][1, 0, 3, 2] = torch.nan
     _, buffers = given.kernels(LARGE)

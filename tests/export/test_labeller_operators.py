@@ -1,4 +1,4 @@
-"""The files hold what every TensorRT from 8.5 parses, and nothing else."""
+"""Exported files have only operators that every TensorRT from 8.5 parses."""
 
 from pathlib import Path
 

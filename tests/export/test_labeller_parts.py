@@ -1,4 +1,4 @@
-"""The parts of the served graph equal what they replace."""
+"""Modules of the labeller compute the same as the formulas that they replace."""
 
 import numpy as np
 import pytest

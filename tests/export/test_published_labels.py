@@ -1,4 +1,4 @@
-"""From z to labels, the served graph is the published projects' own generation code."""
+"""From z to labels, the exported graph matches the published projects' own code."""
 
 from pathlib import Path
 from typing import Any

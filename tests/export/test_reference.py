@@ -1,4 +1,4 @@
-"""The reference that bundles are measured with agrees with one written independently of it."""
+"""The reference that exports are compared with agrees with an independent one."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""A refined bundle has the plain one's labels to the last bit, other images, and says so."""
+"""A refined bundle has the labels of the plain one bit for bit, and other images."""
 
 import shutil
 from collections.abc import Callable
@@ -77,7 +77,7 @@ def refiner(tiny_weights: tuple[Path, Path], tmp_path_factory: pytest.TempPathFa
 def refined(
     tiny_weights: tuple[Path, Path], refiner: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """The bundle of `tiny_bundle` with the refiner in it."""
+    """`tiny_bundle` exported with a refiner."""
     out = tmp_path_factory.mktemp("bundles") / "refined"
     generator, interpreter = tiny_weights
     words = ("bundle", "--generator", generator, "--interpreter", interpreter)
@@ -203,7 +203,7 @@ def test_broken_weights_and_cards_are_one_line(
     def cut(path: Path) -> None:
         path.write_bytes(path.read_bytes()[:300])
 
-    def grey(path: Path) -> None:
+    def gray(path: Path) -> None:
         card = path.with_suffix(".toml")
         card.write_text(card.read_text().replace("channels = 3", "channels = 1"))
 
@@ -211,7 +211,7 @@ def test_broken_weights_and_cards_are_one_line(
         shutil.copy(tiny_weights[1].with_suffix(".toml"), path.with_suffix(".toml"))
 
     cases: dict[Callable[[Path], None], str] = {
-        absent: "cannot be read", cut: "no intact safetensors", grey: "channels is 1",
+        absent: "cannot be read", cut: "no intact safetensors", gray: "channels is 1",
         interpreters: "kind",
     }  # fmt: skip
     for damage, words in cases.items():

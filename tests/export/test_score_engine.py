@@ -1,4 +1,4 @@
-"""Calibration runs only what the score needs, and its scores have the bits that are served."""
+"""The score engine computes only the score, bit for bit the labeller's."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -37,7 +37,7 @@ SAMPLES = 4
 
 
 def weights_of_three_heads(generator: Path, interpreter: Path, score: HeadKind) -> SourceWeights:
-    """Random heads of every kind, and a refiner behind the image."""
+    """Random heads of every kind, and a refiner."""
     torch.manual_seed(1)
     given = weights_from_files(WeightFiles(generator, interpreter=interpreter))
     assert given.interpreter_card is not None
@@ -76,7 +76,7 @@ def bundle_of(folder: Path, weights: SourceWeights) -> Bundle:
 
 
 def scores_of(bundle: Bundle, engine: Engine) -> NDArray[np.generic]:
-    """With all outputs, for rows of w+ that share nothing."""
+    """All outputs of the engine, for independent rows of w+."""
     generator = bundle.manifest.generator
     draws = np.random.default_rng(3)
     ws = draws.standard_normal((SAMPLES, generator.num_ws, generator.w_dim)).astype(np.float32)
@@ -114,7 +114,7 @@ def test_what_the_score_does_not_need_is_not_run(
 
 
 def spoil_other_outputs(path: Path) -> None:
-    """Running the graph now fails wherever an image or a label would leave it."""
+    """Changes the graph so that computing any image or label output fails."""
     model = onnx.load(path)
     graph = model.graph
     far = onnx.numpy_helper.from_array(np.array([1 << 20], np.int32), "far")
@@ -146,7 +146,7 @@ def test_weights_beside_the_graph_are_cut_as_well(
 
 
 def test_files_beside_the_graphs_do_not_keep_it_whole(tiny_bundle: Path) -> None:
-    """As a view bank or fused kernels are."""
+    """Such files are a view bank or fused kernels."""
     bundle = open_bundle(tiny_bundle)
     files = bundle.manifest.files | {"more": bundle.manifest.files["mapping.onnx"]}
     more = replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, files=files))

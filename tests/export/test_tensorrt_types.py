@@ -1,4 +1,4 @@
-"""Every tensor of every kind of graph has a type that TensorRT 8.5 and 10 take where it stands."""
+"""Every operand in every graph has a type that TensorRT 8.5 and 10 accept for its operator."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +30,7 @@ NOT_DATA = {
 
 
 def labelled(resolution: int, precision: Precision, path: Path) -> None:
-    """All heads, a crop, and a label grid under the image's size."""
+    """A graph with all heads, a crop, and a label grid smaller than the image."""
     generator = random_generator(resolution)
     interpreter = random_interpreter(2 * sum(generator.config.channels))
     spec = LabelSpec(16, 2, 9, 16, "segmentation")
@@ -38,7 +38,7 @@ def labelled(resolution: int, precision: Precision, path: Path) -> None:
 
 
 def images_of_stylegan1(precision: Precision, path: Path) -> None:
-    """128 px, from where doubling is one transposed convolution."""
+    """A StyleGAN1 of 128 px, where doubling is one transposed convolution."""
     torch.manual_seed(0)
     channels = (8, 8, 8, 6, 6, 4)
     config = GeneratorConfig(
@@ -60,7 +60,7 @@ def labels_of_stylegan1(path: Path) -> None:
 
 
 def refined_images(precision: Precision, path: Path) -> None:
-    """A refiner that reads grain."""
+    """A graph with a refiner that reads grain."""
     generator = random_generator(16)
     network = Refiner(RefinerConfig(width=4, blocks=1, grain=2))
     dtype = torch.float32 if precision == "float32" else torch.float16

@@ -1,4 +1,4 @@
-"""A view bank travels in the bundle whole, and only with the generator that it is of."""
+"""A bundle stores its view bank bit for bit, and only with the bank's own generator."""
 
 import json
 import shutil
@@ -84,7 +84,7 @@ def bank_at(path: Path, generator: Path, codes: Codes = CODES, **changes: Any) -
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A generator with its bank, and bundles with and without it."""
+    """Folder of a generator, its view bank, and bundles with and without the bank."""
     folder = tmp_path_factory.mktemp("views")
     generator = generator_at(folder / "generator")
     bank = bank_at(folder / "v.safetensors", generator)

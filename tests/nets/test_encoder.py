@@ -1,4 +1,4 @@
-"""The encoder steps from given latents, image by image, at any extent."""
+"""The encoder changes given latents, for each image separately and at any extent."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The eager networks are the papers' formulas; gathered features are those of the whole tensor."""
+"""Eager networks match the papers' formulas, and gathered features match the hypercolumn."""
 
 import pytest
 import torch

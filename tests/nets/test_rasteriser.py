@@ -15,7 +15,7 @@ from nets.mesh import (
     normals,
     turned_inside_out,
 )
-from nets.rasteriser import Drawn, pixel_centres, projected, rasterise
+from nets.rasteriser import Drawn, pixel_centers, projected, rasterise
 
 FOCAL, DISTANCE, RADIUS = 1.2, 4.0, 1.0
 
@@ -28,12 +28,12 @@ def drawn_sphere(resolution: int, subdivisions: int = 3) -> Drawn:
 
 
 def exact_sphere(resolution: int) -> tuple[Tensor, Tensor]:
-    """Whether each pixel's ray meets the ball, and the z-depth where it does."""
-    p = pixel_centres(resolution, torch.device("cpu"), torch.float64)
+    """Whether each pixel's ray hits the sphere, and the z-depth where it does."""
+    p = pixel_centers(resolution, torch.device("cpu"), torch.float64)
     ray = torch.cat([p / FOCAL, torch.ones_like(p[:, :1])], dim=1)
-    centre = torch.tensor([0.3, -0.2, DISTANCE], dtype=torch.float64)
-    a, b = ray.square().sum(dim=1), ray @ centre
-    root = b * b - a * (centre @ centre - RADIUS**2)
+    center = torch.tensor([0.3, -0.2, DISTANCE], dtype=torch.float64)
+    a, b = ray.square().sum(dim=1), ray @ center
+    root = b * b - a * (center @ center - RADIUS**2)
     t = (b - root.clamp(min=0).sqrt()) / a
     size = (resolution, resolution)
     return (root > 0).view(size), t.view(size)
@@ -54,8 +54,8 @@ def test_attributes_are_interpolated_in_space_and_not_on_the_screen() -> None:
     drawn = drawn_sphere(32)
     covered = drawn.face[0] >= 0
     point = drawn.attributes[0][:, covered].t()
-    centre = pixel_centres(32, torch.device("cpu"), torch.float64).view(32, 32, 2)[covered]
-    torch.testing.assert_close(point[:, :2] * FOCAL / point[:, 2:], centre, rtol=0, atol=1e-9)
+    center = pixel_centers(32, torch.device("cpu"), torch.float64).view(32, 32, 2)[covered]
+    torch.testing.assert_close(point[:, :2] * FOCAL / point[:, 2:], center, rtol=0, atol=1e-9)
     torch.testing.assert_close(point[:, 2], drawn.depth[0][covered])
 
 
@@ -80,9 +80,9 @@ def test_coverage_beside_a_face_is_the_formulas() -> None:
     points = torch.tensor([corners], dtype=torch.float64)
     faces = torch.tensor([[0, 1, 2]])
     drawn = rasterise(points, faces, torch.zeros(1, 1, 3, 1).double(), 200)
-    centres = pixel_centres(200, points.device, points.dtype).view(200, 200, 2)
+    centers = pixel_centers(200, points.device, points.dtype).view(200, 200, 2)
     column = 100
-    above = [(row, -0.2 - float(centres[row, column, 1])) for row in range(55, 60)]
+    above = [(row, -0.2 - float(centers[row, column, 1])) for row in range(55, 60)]
     for row, distance in above:
         expected = math.exp(-7000 * (2 * distance) ** 2) if 2 * distance <= 0.02 else 0
         assert drawn.coverage[0, row, column] == pytest.approx(expected, abs=1e-9)
@@ -94,36 +94,36 @@ def test_gradients_are_finite_differences(seed: int) -> None:
     points, faces = icosphere(1)
     base = points.double() * (1 + 0.2 * torch.randn(len(points), 1).double())
     shift = torch.tensor([0.1, 0.05, 3.5]).double()
-    colours = torch.rand(1, len(faces), 3, 2).double()
+    colors = torch.rand(1, len(faces), 3, 2).double()
     weights = torch.randn(4, 24, 24).double()
 
-    def value(vertices: Tensor, corner_colours: Tensor) -> tuple[Tensor, Tensor]:
-        drawn = rasterise(projected((vertices + shift)[None], FOCAL), faces, corner_colours, 24)
+    def value(vertices: Tensor, corner_colors: Tensor) -> tuple[Tensor, Tensor]:
+        drawn = rasterise(projected((vertices + shift)[None], FOCAL), faces, corner_colors, 24)
         depth = torch.where(drawn.face[0] >= 0, drawn.depth[0], 0)
         shown = torch.cat([drawn.attributes[0], drawn.coverage, depth[None]])
         return (shown * weights).sum(), drawn.face
 
     vertices = base.clone().requires_grad_()
-    corner_colours = colours.clone().requires_grad_()
-    total, seen = value(vertices, corner_colours)
+    corner_colors = colors.clone().requires_grad_()
+    total, seen = value(vertices, corner_colors)
     total.backward()
-    assert vertices.grad is not None and corner_colours.grad is not None
+    assert vertices.grad is not None and corner_colors.grad is not None
     compared = 0
     for k in torch.randperm(len(points))[:14].tolist():
         for axis in range(3):
             moved = torch.zeros_like(base)
             moved[k, axis] = 1e-6
-            (high, face_high), (low, face_low) = (value(base + m, colours) for m in (moved, -moved))
+            (high, face_high), (low, face_low) = (value(base + m, colors) for m in (moved, -moved))
             if not (torch.equal(face_high, seen) and torch.equal(face_low, seen)):
                 continue  # a pixel changed its face: there is no derivative
             slope = (high - low).item() / 2e-6
             assert vertices.grad[k, axis].item() == pytest.approx(slope, rel=1e-4, abs=1e-4)
             compared += 1
     assert compared >= 20
-    step = torch.zeros_like(colours)
+    step = torch.zeros_like(colors)
     step.view(-1)[7::31] = 1e-6
-    slope = ((value(base, colours + step)[0] - value(base, colours - step)[0]) / 2e-6).item()
-    assert (corner_colours.grad * step).sum().item() / 1e-6 == pytest.approx(slope, rel=1e-6)
+    slope = ((value(base, colors + step)[0] - value(base, colors - step)[0]) / 2e-6).item()
+    assert (corner_colors.grad * step).sum().item() / 1e-6 == pytest.approx(slope, rel=1e-6)
 
 
 def test_the_sphere_is_closed_round_and_turned_outwards() -> None:

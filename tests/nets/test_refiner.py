@@ -1,4 +1,4 @@
-"""A refined pixel lies where its original lay, and grain is noise that every image owns."""
+"""Refined pixels keep their positions, and every image has its own grain."""
 
 import torch
 from torch import Tensor, nn
@@ -7,7 +7,7 @@ from nets.refiner import GrainSource, PatchCritic, Refiner, RefinerConfig
 
 
 def lively(config: RefinerConfig, seed: int = 0) -> Refiner:
-    """A refiner in which every weight does something."""
+    """A refiner with random weights everywhere, none of them zero."""
     torch.manual_seed(seed)
     refiner = Refiner(config)
     for parameter in refiner.parameters():

@@ -1,4 +1,4 @@
-"""A textured mesh is where its camera sees it, and its texture where its coordinates say."""
+"""Rendered meshes appear where the camera geometry puts them, with the right texture."""
 
 import math
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from examples.demo.scene import Z_DIM, scene_from_latents
 from examples.demo.solids import camera_of, landmarks_of
 from nets.mesh import icosphere, vertex_normals
-from nets.rasteriser import pixel_centres, projected, rasterise
+from nets.rasteriser import pixel_centers, projected, rasterise
 from nets.textured import Cameras, camera_axes, seen_from, sphere_uv, texture_at
 
 
@@ -21,7 +21,7 @@ def cameras(azimuths: list[float], elevation: float = 0.0) -> Cameras:
 
 
 def test_cameras_are_those_of_the_view_bank() -> None:
-    """The demo's renderer knows its cameras exactly, and tells them as the bank does."""
+    """The demo's renderer knows its cameras exactly, in the angles of the view bank."""
     z = torch.randn(5, Z_DIM, generator=torch.Generator().manual_seed(3))
     scene = scene_from_latents(z, z)
     camera, points = camera_of(scene), landmarks_of(scene)
@@ -79,9 +79,9 @@ def test_left_and_right_and_above_are_where_the_object_has_them() -> None:
 
 def test_light_falls_along_the_cameras_axes() -> None:
     sphere, faces = icosphere()
-    grey = torch.full((1, 3, 4, 8), 0.5)
+    gray = torch.full((1, 3, 4, 8), 0.5)
     light = torch.tensor([[0.6, 0.4, 0.0, 0.0]])  # from the right
-    seen = seen_from(sphere[None], faces, sphere_uv(sphere, faces), grey, cameras([0.7]), 48, light)
+    seen = seen_from(sphere[None], faces, sphere_uv(sphere, faces), gray, cameras([0.7]), 48, light)
     expected = 0.5 * (0.6 + 0.4 * seen.normals[0, 0])
     there = seen.face[0] >= 0
     torch.testing.assert_close(seen.colour[0, 1][there], expected[there])
@@ -113,11 +113,11 @@ def test_the_nearest_face_of_each_pixel_is_that_of_looking_at_every_face(seed: i
 
 
 def by_looking_at_every_face(corners: Tensor, resolution: int) -> Tensor:
-    """Every pixel as a mix of every face's corners, by solving for the mix."""
-    centres = pixel_centres(resolution, corners.device, corners.dtype)
-    best = torch.full((len(centres),), -1)
-    nearest = torch.full((len(centres),), torch.inf, dtype=corners.dtype)
-    right = torch.cat([centres, torch.ones_like(centres[:, :1])], dim=1).t()
+    """Nearest face of every pixel, from barycentric coordinates solved for every face."""
+    centers = pixel_centers(resolution, corners.device, corners.dtype)
+    best = torch.full((len(centers),), -1)
+    nearest = torch.full((len(centers),), torch.inf, dtype=corners.dtype)
+    right = torch.cat([centers, torch.ones_like(centers[:, :1])], dim=1).t()
     for k, (place, depth) in enumerate(zip(corners[..., :2], corners[..., 2], strict=True)):
         system = torch.cat([place, torch.ones_like(place[:, :1])], dim=1).t()
         if depth.min() <= 1e-3 or system.det().abs() <= 1e-12:

@@ -169,7 +169,9 @@ def test_layers_behind_what_is_known_see_differences_from_the_start() -> None:
     learns = training(sets=sets)
     images = learns.network_input(sets.images[:, 0])
     with torch.no_grad():
-        known = (learns.network._known_of(images) - learns.network.centre) / learns.network.spread
+        known = (
+            learns.network._image_vectors(images) - learns.network.centre
+        ) / learns.network.spread
     assert known.mean(dim=0).abs().max() < 1e-4
     assert known.std(dim=0).median().item() == pytest.approx(1, abs=1e-3)
 
