@@ -25,7 +25,7 @@ from torch import Tensor
 
 from benchmarks.machine import machine_name
 from checkpoints import inverse_graphics_from_file
-from examples.demo.render import pixel_centres, trace
+from examples.demo.render import pixel_centers, trace
 from examples.demo.scene import BACKGROUND, Z_DIM, Scene, scene_from_latents
 from examples.demo.serving import server
 from labelmint.latents import Purpose, latents
@@ -52,7 +52,7 @@ class Truth:
     cameras: Cameras
     mask: Tensor  # bool [N, R, R]
     depth: Tensor  # [N, R, R]
-    colour: Tensor  # [N, 3, R, R] in [0, 1]
+    color: Tensor  # [N, 3, R, R] in [0, 1]
 
 
 @click.command(context_settings={"show_default": True})
@@ -73,7 +73,7 @@ def main(steps: int, threads: int) -> None:
     print("| training | silhouette IoU | depth error | silhouettes it was trained on | inverted |")
     print("|---|---|---|---|---|")
     rows, figures = [images[:10]], {}
-    rows.append(bytes_of(truths[0].colour * truths[0].mask[:, None])[:10])
+    rows.append(bytes_of(truths[0].color * truths[0].mask[:, None])[:10])
     for name, network, own in networks():
         seen = [seen_by(network, images, truth.cameras) for truth in truths]
         iou, depth = scores(seen, truths)
@@ -137,10 +137,10 @@ def networks() -> list[tuple[str, InverseGraphics, float]]:
 
 def truth_of_draw(draw: int, bank: Cameras) -> Truth:
     scene = scenes(draw)
-    hits = trace(scene, *pixel_centres(EXTENT))
+    hits = trace(scene, *pixel_centers(EXTENT))
     away, focal = (x.mean().expand(TESTED) for x in (bank.distance, bank.focal))
     cameras = Cameras(scene.azimuth, scene.elevation, away, focal)
-    return Truth(cameras, hits.part != BACKGROUND, hits.depth, hits.colour)
+    return Truth(cameras, hits.part != BACKGROUND, hits.depth, hits.color)
 
 
 def scenes(draw: int) -> Scene:
@@ -188,8 +188,8 @@ def facing(seen: Seen) -> Tensor:
     return torch.where((seen.face >= 0)[:, None], seen.normals * 0.5 + 0.5, 0.0)
 
 
-def bytes_of(colours: Tensor) -> Tensor:
-    return (colours.clamp(0, 1) * 255).round().to(torch.uint8)
+def bytes_of(colors: Tensor) -> Tensor:
+    return (colors.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def run(*command: str) -> None:

@@ -1,7 +1,7 @@
 """Samples per second over gRPC against the bare engine loop, on one bundle.
 
 Both sides make the same samples with the same engine and batch; they take turns, and the
-ratio is that of each pair of neighbours. Needs a bundle: `make demo` leaves one.
+ratio is that of each pair of neighbors. Needs a bundle: `make demo` leaves one.
 
     python -m benchmarks.stream [--bundle demo/bundle] [--samples 512] [--rounds 7]
 """

@@ -1,6 +1,6 @@
 """The demo's second look: the same scene as a cheap camera in a warm room would record it.
 
-Images enter, photographs of them leave, with every edge where it was: a colour cast and light
+Images enter, photographs of them leave, with every edge where it was: a color cast and light
 from one side, a mottled surface, a soft lens and a noisy sensor. It stands for the real domain.
 """
 
@@ -13,8 +13,8 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Camera:
-    """Strengths; colours are in [0, 1], spreads are standard deviations between photographs."""
+class CameraLook:
+    """Strengths; colors are in [0, 1], spreads are standard deviations between photographs."""
 
     cast: tuple[float, float, float] = (1.0, 0.80, 0.52)  # what each channel keeps of the light
     cast_spread: float = 0.04
@@ -26,24 +26,24 @@ class Camera:
     noise: float = 0.05  # of the sensor, at full light; as light falls, so does its variance
 
 
-def photographed(images: Tensor, seed: int, camera: Camera | None = None) -> Tensor:
-    """uint8 [n, 3, H, W] -> uint8 [n, 3, H, W]; image i of a seed always gets the same chances."""
-    camera = camera or Camera()
-    chances = torch.Generator().manual_seed(seed)
-    pictures = [_photographed(image / 255, camera, chances) for image in images]
+def photographed(images: Tensor, seed: int, camera: CameraLook | None = None) -> Tensor:
+    """uint8 [n, 3, H, W] -> uint8 [n, 3, H, W]; image i of a seed always gets the same rng."""
+    camera = camera or CameraLook()
+    rng = torch.Generator().manual_seed(seed)
+    pictures = [_photographed(image / 255, camera, rng) for image in images]
     return (torch.stack(pictures) * 255).clamp(0, 255).round().byte()
 
 
-def _photographed(scene: Tensor, camera: Camera, chances: torch.Generator) -> Tensor:
+def _photographed(scene: Tensor, camera: CameraLook, rng: torch.Generator) -> Tensor:
     """float32 [3, H, W] in [0, 1] -> the same, not yet clipped."""
     _, height, width = scene.shape
 
     def normal(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=chances)
+        return torch.randn(shape, generator=rng)
 
     cast = torch.tensor(camera.cast) * (camera.cast_spread * normal(3)).exp()
     exposure = camera.exposure * (camera.exposure_spread * normal(1)).exp()
-    angle = 2 * math.pi * torch.rand(1, generator=chances)
+    angle = 2 * math.pi * torch.rand(1, generator=rng)
     x, y = torch.linspace(-1, 1, width), torch.linspace(-1, 1, height)[:, None]
     light = 1 + camera.light * (x * angle.cos() + y * angle.sin())
     mottle = _blurred(normal(1, height, width), 1.0) * math.sqrt(4 * math.pi)  # back to variance 1

@@ -1,8 +1,8 @@
 """Judges the demo generator against the exact truth of fresh latents, part by part.
 
-Weights enter; a table on stdout and a contact sheet (truth above generated) leave. A colour is
+Weights enter; a table on stdout and a contact sheet (truth above generated) leave. A color is
 right when no channel is off by more than an eighth of the range; a part is found when that
-holds for its pixels, so a smooth grey mistake cannot hide in a good mean.
+holds for its pixels, so a smooth gray mistake cannot hide in a good mean.
 """
 
 import argparse
@@ -20,28 +20,30 @@ from examples.demo.render import SceneTruth, render
 from examples.demo.scene import CLASS_NAMES, Z_DIM, scene_from_latents
 from nets.generator import Generator
 
-TOLERANCE = 0.25  # of colours in [-1, 1]: an eighth of the range
+TOLERANCE = 0.25  # of colors in [-1, 1]: an eighth of the range
 BATCH = 32
 SHEET_COLUMNS = 12
 
 
 @dataclass(frozen=True)
-class Judgement:
+class GeneratorScore:
     """Figures over N images of one way of drawing latents."""
 
     psnr_db: float  # from the mean squared error over all images
     worst_decile_db: float  # a tenth of the images is below this
-    right: list[float]  # share of each part's true pixels whose colour is right
+    right: list[float]  # share of each part's true pixels whose color is right
     truth: Tensor  # float32 [M, 3, R, R], the first images, for the eye
     generated: Tensor  # float32 [M, 3, R, R]
 
 
 def psnr(squared_error: Tensor) -> Tensor:
-    """Decibels for mean squared errors of colours in [-1, 1]."""
+    """Decibels for mean squared errors of colors in [-1, 1]."""
     return -10 * torch.log10(squared_error / 4)
 
 
-def judge(generator: Generator, view_layers: int, view_z: Tensor, content_z: Tensor) -> Judgement:
+def judge(
+    generator: Generator, view_layers: int, view_z: Tensor, content_z: Tensor
+) -> GeneratorScore:
     """Compares generated images with the scenes of `view_z` and `content_z`, [N, Z_DIM] each."""
     right, total = torch.zeros(len(CLASS_NAMES)), torch.zeros(len(CLASS_NAMES))
     errors: list[Tensor] = []
@@ -59,7 +61,7 @@ def judge(generator: Generator, view_layers: int, view_z: Tensor, content_z: Ten
         shown.append((truth.image, image))
     error = torch.cat(errors)
     truths, images = (torch.cat(list(x))[: 2 * SHEET_COLUMNS] for x in zip(*shown, strict=True))
-    return Judgement(
+    return GeneratorScore(
         psnr_db=float(psnr(error.mean())),
         worst_decile_db=float(psnr(error).quantile(0.1)),
         right=(right / total).tolist(),

@@ -16,7 +16,7 @@ EAR_Z = -0.08
 
 
 @dataclass(frozen=True)
-class Camera:
+class SceneCamera:
     """Pinhole cameras: position and orthonormal axes, each [N, 3]."""
 
     position: Tensor
@@ -29,19 +29,19 @@ class Camera:
 class Solids:
     """S axis-aligned ellipsoids a scene; the head is the first, the hair the second."""
 
-    centre: Tensor  # [N, S, 3]
+    center: Tensor  # [N, S, 3]
     radii: Tensor  # [N, S, 3]
     material: tuple[int, ...]  # S class ids
 
 
-def camera_of(scene: Scene) -> Camera:
+def camera_of(scene: Scene) -> SceneCamera:
     """The camera that looks at the origin, y upright in the image."""
     ca, sa = scene.azimuth.cos(), scene.azimuth.sin()
     ce, se = scene.elevation.cos(), scene.elevation.sin()
     outward = torch.stack([sa * ce, se, ca * ce], dim=1)
     right = torch.stack([ca, torch.zeros_like(ca), -sa], dim=1)
     up = torch.stack([-sa * se, ce, -ca * se], dim=1)
-    return Camera(outward * CAMERA_DISTANCE, right, up, -outward)
+    return SceneCamera(outward * CAMERA_DISTANCE, right, up, -outward)
 
 
 def solids_of(scene: Scene) -> Solids:
@@ -69,7 +69,7 @@ def solids_of(scene: Scene) -> Solids:
         (triple(-width, EYE_HEIGHT + 0.06, 0.28), triple(0.06, 0.07, 0.50), GLASSES),
     ]
     return Solids(
-        centre=torch.stack([c for c, _, _ in rows], dim=1),
+        center=torch.stack([c for c, _, _ in rows], dim=1),
         radii=torch.stack([r for _, r, _ in rows], dim=1),
         material=tuple(m for _, _, m in rows),
     )

@@ -128,7 +128,7 @@ def truth_batch(view_z: Tensor, content_z: Tensor) -> tuple[Tensor, Tensor]:
     hits = trace(scene_from_latents(view_z, content_z), x, y)
     weights = torch.tensor(CLASS_WEIGHTS)[hits.part.long()][:, None]
     weights = F.avg_pool2d(weights, SUBPIXELS)
-    return F.avg_pool2d(hits.colour, SUBPIXELS) * 2 - 1, weights / weights.mean()
+    return F.avg_pool2d(hits.color, SUBPIXELS) * 2 - 1, weights / weights.mean()
 
 
 def scene_vectors(z: Tensor) -> Tensor:

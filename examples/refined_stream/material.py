@@ -14,17 +14,19 @@ from examples.demo.__main__ import GENERATOR, run
 from examples.demo.camera import photographed
 from examples.demo.serving import server
 from examples.train_segmentation.arms import OUTPUTS
-from examples.train_segmentation.samples import Draw, Samples, rendered, samples_from_batch
+from examples.train_segmentation.samples import Samples, SceneDraw, rendered, samples_from_batch
 from labelmint.torch import LabelStream
 
-REAL = Draw(seed=51_001, count=2048)  # photographs: the refiner sees them, the oracle their truth
-TEST = Draw(seed=51_003, count=1024)  # for the table alone; no recipe was chosen by it
+REAL = SceneDraw(
+    seed=51_001, count=2048
+)  # photographs: the refiner sees them, the oracle their truth
+TEST = SceneDraw(seed=51_003, count=1024)  # for the table alone; no recipe was chosen by it
 STREAMED = 2048  # samples of each bundle
 STREAM_SEED = 41_000
 AT_ONCE = 16
 
 
-def photographs(draw: Draw) -> Samples:
+def photographs(draw: SceneDraw) -> Samples:
     """Rendered scenes as the camera sees them, with the renderer's truth."""
     scenes = rendered(draw)
     return Samples(photographed(scenes.images, draw.seed), scenes.masks, scenes.keypoints)

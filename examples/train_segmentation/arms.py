@@ -61,14 +61,14 @@ class Material:
 
 
 @dataclass(frozen=True)
-class Source:
+class ArmData:
     """What an arm trains on."""
 
     batches: Iterator[Samples]  # endless, of exactly the batch size
     extra: Callable[[UNet], ExtraLoss] | None = None
 
 
-def source_of_arm(arm: Arm, material: Material, batch_size: int, seed: int) -> Source:
+def data_of_arm(arm: Arm, material: Material, batch_size: int, seed: int) -> ArmData:
     """The arm's batches, which the seed decides."""
 
     def shuffled(samples: Samples, purpose: int) -> Iterator[Samples]:
@@ -78,18 +78,18 @@ def source_of_arm(arm: Arm, material: Material, batch_size: int, seed: int) -> S
 
     match arm:
         case Arm.LABELLED:
-            return Source(shuffled(material.labelled(), 0))
+            return ArmData(shuffled(material.labelled(), 0))
         case Arm.STREAM:
-            return Source(streamed(material.target(), batch_size, STREAM_SEED + seed, None))
+            return ArmData(streamed(material.target(), batch_size, STREAM_SEED + seed, None))
         case Arm.FILTERED:
-            return Source(
+            return ArmData(
                 streamed(material.target(), batch_size, STREAM_SEED + seed, KEEP_FRACTION)
             )
         case Arm.SUPERVISED:
-            return Source(shuffled(material.rendered(), 0))
+            return ArmData(shuffled(material.rendered(), 0))
         case Arm.CONSISTENCY:
             unlabelled = shuffled(material.rendered(), 1)
-            return Source(
+            return ArmData(
                 shuffled(material.labelled(), 0),
                 lambda network: MeanTeacher(network, unlabelled, seed),
             )

@@ -1,7 +1,7 @@
 """Random variants of labelled images: the same for every arm.
 
 A batch of samples enters, one variant of each leaves: mirrored, turned, scaled, shifted,
-recoloured, with mask and keypoints moved along.
+recolored, with mask and keypoints moved along.
 """
 
 import math
@@ -23,8 +23,8 @@ class Variation:
     turn_degrees: float = 15.0  # either way
     scale: float = 1.25  # up to so much larger or smaller, uniform in its logarithm
     shift: float = 0.1  # of the image's extent, either way
-    gain: float = 0.25  # of all colours, and half of it of each channel, either way
-    offset: float = 0.2  # added to colours in [-1, 1], either way
+    gain: float = 0.25  # of all colors, and half of it of each channel, either way
+    offset: float = 0.2  # added to colors in [-1, 1], either way
 
 
 def swapped_sides(names: tuple[str, ...]) -> list[int]:
@@ -44,7 +44,7 @@ def varied(
     variation = variation or Variation()
     maps = random_maps(len(samples), source, variation)
     moved = moved_by(samples, maps)
-    return Samples(recoloured(moved.images, source, variation), moved.masks, moved.keypoints)
+    return Samples(recolored(moved.images, source, variation), moved.masks, moved.keypoints)
 
 
 def random_maps(count: int, source: torch.Generator, variation: Variation) -> Tensor:
@@ -82,7 +82,7 @@ def _moved_keypoints(keypoints: Tensor, maps: Tensor, extent: Tensor) -> Tensor:
     return torch.cat([(points + 1) / 2 * extent, (keypoints[..., 2] * framed)[..., None]], dim=2)
 
 
-def recoloured(images: Tensor, source: torch.Generator, variation: Variation) -> Tensor:
+def recolored(images: Tensor, source: torch.Generator, variation: Variation) -> Tensor:
     """uint8 [n, 3, H, W] with other brightness, contrast and tint."""
     count = len(images)
     gain = 1 + variation.gain * (

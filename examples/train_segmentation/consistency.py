@@ -2,7 +2,7 @@
 
 A teacher that averages the student's weights (Tarvainen and Valpola, Mean teachers, NIPS 2017,
 arXiv 1703.01780) labels the images; where it is sure (FixMatch, Sohn et al., NeurIPS 2020, arXiv
-2001.07685) the student has to say the same of a recoloured CutMix of them (French et al.,
+2001.07685) the student has to say the same of a recolored CutMix of them (French et al.,
 Semi-supervised semantic segmentation needs strong, varied perturbations, BMVC 2020, arXiv
 1906.01916). Classes only: none of these has a form for keypoints.
 """
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from examples.train_segmentation.augment import Variation, moved_by, random_maps, recoloured
+from examples.train_segmentation.augment import Variation, moved_by, random_maps, recolored
 from examples.train_segmentation.samples import Samples
 from examples.train_segmentation.unet import UNet
 
@@ -50,7 +50,7 @@ class MeanTeacher:
         maps = random_maps(len(unlabelled), self._source, variation)
         weak = moved_by(unlabelled, maps).images
         sureness, labels = self.teacher(weak).classes.softmax(dim=1).max(dim=1)
-        strong = recoloured(weak, self._source, variation)
+        strong = recolored(weak, self._source, variation)
         box = random_boxes(len(weak), weak.shape[2:], self._source)
         mixed = torch.where(box[:, None], strong.roll(1, dims=0), strong)
         labels = torch.where(box, labels.roll(1, dims=0), labels)

@@ -15,11 +15,11 @@ from tqdm import trange
 
 from examples.train_segmentation.augment import varied
 from examples.train_segmentation.samples import Samples
-from examples.train_segmentation.unet import Prediction, UNet, UNetConfig
+from examples.train_segmentation.unet import UNet, UNetConfig, UNetOutput
 
 
 @dataclass(frozen=True)
-class FitConfig:
+class UNetTrainConfig:
     """The same for every arm."""
 
     steps: int = 800
@@ -43,7 +43,7 @@ class ExtraLoss(Protocol):
 
 
 def fit(
-    config: FitConfig,
+    config: UNetTrainConfig,
     network_config: UNetConfig,
     seed: int,
     batches: Iterator[Samples],
@@ -58,20 +58,20 @@ def fit(
     network = UNet(network_config)
     source = torch.Generator().manual_seed(seed)
     term = extra(network) if extra else None
-    optimiser = torch.optim.AdamW(
+    optimizer = torch.optim.AdamW(
         network.parameters(), config.learning_rate, weight_decay=config.weight_decay
     )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(config, step))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(config, step))
     with trange(1, config.steps + 1, unit="step") as bar:
         for step in bar:
             samples = varied(next(batches), source)
             network.train()
             loss = labelled_loss(network(samples.images), samples, config)
             total = loss + term.loss(network) if term else loss
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             total.backward()
             nn.utils.clip_grad_norm_(network.parameters(), config.gradient_norm)
-            optimiser.step()
+            optimizer.step()
             schedule.step()
             if term:
                 term.after_step(network)
@@ -81,7 +81,7 @@ def fit(
     return network
 
 
-def _rate(config: FitConfig, step: int) -> float:
+def _rate(config: UNetTrainConfig, step: int) -> float:
     if step < config.warm_up:
         return (step + 1) / config.warm_up
     return 0.5 + 0.5 * math.cos(
@@ -89,7 +89,7 @@ def _rate(config: FitConfig, step: int) -> float:
     )
 
 
-def labelled_loss(prediction: Prediction, samples: Samples, config: FitConfig) -> Tensor:
+def labelled_loss(prediction: UNetOutput, samples: Samples, config: UNetTrainConfig) -> Tensor:
     """Cross-entropy per pixel for the classes; over all pixels, by trust, for the keypoints."""
     classes = F.cross_entropy(prediction.classes, samples.masks.long())
     target = gaussians(samples.keypoints, samples.masks.shape[1:], config.sigma_px)

@@ -15,7 +15,7 @@ from safetensors.torch import load_model, save_model
 from examples.demo.scene import CLASS_NAMES, KEYPOINT_NAMES
 from examples.train_segmentation.arms import Arm
 from examples.train_segmentation.evaluate import Score
-from examples.train_segmentation.fit import FitConfig
+from examples.train_segmentation.fit import UNetTrainConfig
 from examples.train_segmentation.unet import UNet, UNetConfig
 
 NETWORK = UNetConfig(len(CLASS_NAMES), len(KEYPOINT_NAMES))
@@ -27,7 +27,7 @@ class Run:
 
     arm: str  # letter
     seed: int
-    config: dict[str, float]  # of FitConfig
+    config: dict[str, float]  # of UNetTrainConfig
     score: Score  # on the test images
     curve: list[tuple[int, float]]  # steps and mIoU on the validation images
     seconds: float  # of training, waiting for data included, validation too
@@ -41,7 +41,7 @@ def write_run(folder: Path, run: Run, network: UNet) -> None:
     (folder / f"{name}.json").write_text(json.dumps(asdict(run), indent=1) + "\n")
 
 
-def runs_of_folder(folder: Path, config: FitConfig) -> list[Run]:
+def runs_of_folder(folder: Path, config: UNetTrainConfig) -> list[Run]:
     """All runs in the folder, by arm and seed.
 
     Raises:

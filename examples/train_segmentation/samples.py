@@ -30,7 +30,7 @@ class Samples:
 
     images: Tensor  # uint8 [n, 3, H, W]
     masks: Tensor  # uint8 or int64 [n, H, W], class ids
-    keypoints: Tensor  # float32 [n, K, 3]: x, y in pixels (centres at +0.5), trust in [0, 1]
+    keypoints: Tensor  # float32 [n, K, 3]: x, y in pixels (centers at +0.5), trust in [0, 1]
 
     def __len__(self) -> int:
         return len(self.images)
@@ -41,21 +41,21 @@ class Samples:
 
 
 @dataclass(frozen=True)
-class Draw:
+class SceneDraw:
     """Scenes that are drawn afresh from a seed; draws of different seeds share none."""
 
     seed: int
     count: int
 
 
-TRAINING = Draw(seed=31_001, count=10_000)
-VALIDATION = Draw(seed=31_002, count=256)  # to choose settings by, and for the curves
-TEST = Draw(seed=31_003, count=1024)  # for the table alone
+TRAINING = SceneDraw(seed=31_001, count=10_000)
+VALIDATION = SceneDraw(seed=31_002, count=256)  # to choose settings by, and for the curves
+TEST = SceneDraw(seed=31_003, count=1024)  # for the table alone
 
 
-def bytes_from_colours(colours: Tensor) -> Tensor:
-    """Colours in [-1, 1] as uint8, rounded as a server does it."""
-    return (colours * 127.5 + 128).clamp(0, 255).byte()
+def bytes_from_colors(colors: Tensor) -> Tensor:
+    """Colors in [-1, 1] as uint8, rounded as a server does it."""
+    return (colors * 127.5 + 128).clamp(0, 255).byte()
 
 
 def samples_from_batch(batch: LabelBatch) -> Samples:
@@ -89,7 +89,7 @@ def samples_from_folder(folder: Path) -> Samples:
 
 
 @cache
-def rendered(draw: Draw) -> Samples:
+def rendered(draw: SceneDraw) -> Samples:
     """The renderer's images and exact truth of fresh scenes; trust is 1 where a point is seen."""
     source = torch.Generator().manual_seed(draw.seed)
     z = torch.randn(draw.count, Z_DIM, generator=source)
@@ -104,7 +104,7 @@ def rendered(draw: Draw) -> Samples:
 
 def _rendered_from_latents(z: Tensor) -> Samples:
     truth = render(scene_from_latents(z, z), RESOLUTION)
-    return Samples(bytes_from_colours(truth.image), truth.mask, truth.keypoints)
+    return Samples(bytes_from_colors(truth.image), truth.mask, truth.keypoints)
 
 
 def shuffled_batches(samples: Samples, size: int, source: torch.Generator) -> Iterator[Samples]:

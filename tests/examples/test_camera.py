@@ -2,7 +2,7 @@
 
 import torch
 
-from examples.demo.camera import Camera, photographed
+from examples.demo.camera import CameraLook, photographed
 from examples.train_segmentation.samples import Draw, rendered
 from training.refiner.drift import geometry_of
 
@@ -29,7 +29,7 @@ def test_it_looks_otherwise_and_moves_nothing() -> None:
 
 def test_a_perfect_camera_changes_nothing() -> None:
     images = rendered(SCENES).images
-    perfect = Camera(
+    perfect = CameraLook(
         cast=(1, 1, 1), cast_spread=0, exposure=1, exposure_spread=0, light=0, mottle=0,
         blur_px=0.01, noise=0,
     )  # fmt: skip

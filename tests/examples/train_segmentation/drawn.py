@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from examples.train_segmentation.samples import Draw
+from examples.train_segmentation.samples import SceneDraw
 
-SMALL = Draw(seed=5, count=20)
+SMALL = SceneDraw(seed=5, count=20)
 
 
 def generator(seed: int = 0) -> torch.Generator:

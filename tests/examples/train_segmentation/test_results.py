@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from examples.demo.scene import CLASS_NAMES
 from examples.train_segmentation.__main__ import main
 from examples.train_segmentation.evaluate import Score
-from examples.train_segmentation.fit import FitConfig
+from examples.train_segmentation.fit import UNetTrainConfig
 from examples.train_segmentation.picture import picture_from_networks
 from examples.train_segmentation.results import (
     NETWORK,
@@ -25,7 +25,7 @@ from examples.train_segmentation.samples import rendered
 from examples.train_segmentation.unet import UNet
 from tests.examples.train_segmentation.drawn import SMALL
 
-CONFIG = FitConfig()
+CONFIG = UNetTrainConfig()
 SCORE = Score(0.5, [0.5] * len(CLASS_NAMES), 0.25, 3.0)
 RUN = Run("a", 0, asdict(CONFIG), SCORE, [(80, 0.25), (160, 0.5)], 12.5)
 
