@@ -1,7 +1,7 @@
-"""The demo's second look: the same scene as a cheap camera in a warm room would record it.
+"""The demo's second look: the scene as a cheap camera in a warm room would record it.
 
-Images enter, photographs of them leave, with every edge where it was: a color cast and light
-from one side, a mottled surface, a soft lens and a noisy sensor. It stands for the real domain.
+Images enter, photographs of them leave, with every edge in place: a color cast, light from one
+side, a mottled surface, a soft lens and a noisy sensor. Photographs stand for the real domain.
 """
 
 import math
@@ -14,20 +14,21 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class CameraLook:
-    """Strengths; colors are in [0, 1], spreads are standard deviations between photographs."""
+    """Strength of each effect. Colors are in [0, 1]; spreads are standard deviations between
+    photographs."""
 
-    cast: tuple[float, float, float] = (1.0, 0.80, 0.52)  # what each channel keeps of the light
+    cast: tuple[float, float, float] = (1.0, 0.80, 0.52)  # gain of each channel
     cast_spread: float = 0.04
     exposure: float = 0.85
     exposure_spread: float = 0.06
-    light: float = 0.25  # brighter on one side, darker on the other, at the image's edge
-    mottle: float = 0.08  # contrast of a surface grain two pixels wide
-    blur_px: float = 0.8  # of the lens, a Gaussian's sigma
-    noise: float = 0.05  # of the sensor, at full light; as light falls, so does its variance
+    light: float = 0.25  # gain at the brighter edge minus 1; the darker edge loses as much
+    mottle: float = 0.08  # contrast of a surface texture of grains two pixels wide
+    blur_px: float = 0.8  # sigma of the lens's Gaussian blur
+    noise: float = 0.05  # standard deviation at full light; the variance is proportional to light
 
 
 def photographed(images: Tensor, seed: int, camera: CameraLook | None = None) -> Tensor:
-    """uint8 [n, 3, H, W] -> uint8 [n, 3, H, W]; image i of a seed always gets the same rng."""
+    """uint8 [n, 3, H, W] -> uint8 [n, 3, H, W]; the seed and i decide the photograph of image i."""
     camera = camera or CameraLook()
     rng = torch.Generator().manual_seed(seed)
     pictures = [_photographed(image / 255, camera, rng) for image in images]
@@ -53,7 +54,7 @@ def _photographed(scene: Tensor, camera: CameraLook, rng: torch.Generator) -> Te
 
 
 def _blurred(image: Tensor, sigma_px: float) -> Tensor:
-    """Gaussian blur of [C, H, W]; the border is continued."""
+    """Gaussian blur of [C, H, W]; border pixels are repeated."""
     radius = math.ceil(3 * sigma_px)
     offsets = torch.arange(-radius, radius + 1)
     taps = (offsets.square() / (-2 * sigma_px**2)).softmax(dim=0)

@@ -1,8 +1,8 @@
-"""Judges the demo generator against the exact truth of fresh latents, part by part.
+"""Compares the demo generator with the renderer on fresh latents, for each part.
 
-Weights enter; a table on stdout and a contact sheet (truth above generated) leave. A color is
-right when no channel is off by more than an eighth of the range; a part is found when that
-holds for its pixels, so a smooth gray mistake cannot hide in a good mean.
+Weights enter; a table on stdout and a contact sheet (truth above generated) leave. A pixel's color
+is right if no channel differs by more than an eighth of the range. The table has the share of right
+pixels of each part, because small parts hardly change the mean error.
 """
 
 import argparse
@@ -27,17 +27,17 @@ SHEET_COLUMNS = 12
 
 @dataclass(frozen=True)
 class GeneratorScore:
-    """Figures over N images of one way of drawing latents."""
+    """Errors over N images."""
 
     psnr_db: float  # from the mean squared error over all images
-    worst_decile_db: float  # a tenth of the images is below this
-    right: list[float]  # share of each part's true pixels whose color is right
-    truth: Tensor  # float32 [M, 3, R, R], the first images, for the eye
+    worst_decile_db: float  # PSNR that a tenth of the images is below
+    right: list[float]  # share of right pixels among each part's true pixels
+    truth: Tensor  # float32 [M, 3, R, R], the first images, for the sheet
     generated: Tensor  # float32 [M, 3, R, R]
 
 
 def psnr(squared_error: Tensor) -> Tensor:
-    """Decibels for mean squared errors of colors in [-1, 1]."""
+    """PSNR in dB of mean squared errors of colors in [-1, 1]."""
     return -10 * torch.log10(squared_error / 4)
 
 
@@ -80,12 +80,12 @@ def sheet_from_images(rows: list[Tensor], scale: int) -> Image.Image:
 
 
 def main() -> None:
-    """Judges latents as they come, and views and contents of two latents mixed."""
+    """Prints the table for single latents and for w+ mixed from two latents."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("weights", type=Path)
-    parser.add_argument("--images", type=int, default=512)
+    parser.add_argument("weights", type=Path, help="generator weights (.safetensors)")
+    parser.add_argument("--images", type=int, default=512, help="number of latents")
     parser.add_argument("--seed", type=int, default=1_000_003)
-    parser.add_argument("--sheet", type=Path, help="PNG to write")
+    parser.add_argument("--sheet", type=Path, help="contact sheet to write (PNG)")
     options = parser.parse_args()
     generator, card = generator_from_file(options.weights)
     source = torch.Generator().manual_seed(options.seed)

@@ -1,4 +1,4 @@
-"""Draws the demo's scene exactly: every pixel's ray against every solid, in closed form.
+"""Exact renderer of the demo's scene: intersects each pixel's ray with each solid in closed form.
 
 A Scene enters; image, part mask, keypoints and depth leave. Depth is z-depth, the distance
 along the optical axis, in object units.
@@ -36,7 +36,7 @@ from examples.demo.solids import (
     solids_of,
 )
 
-BEARD = 8  # its own color; its class is hair
+BEARD = 8  # a color of its own; its class is hair
 # Light from over the viewer's left shoulder, along the camera's right, up and forward axes.
 LIGHT = (-0.38, 0.50, -0.78)
 AMBIENT = 0.60
@@ -44,7 +44,7 @@ AMBIENT = 0.60
 
 @dataclass(frozen=True)
 class SceneTruth:
-    """What a batch of scenes looks like and what is in it, at R x R pixels."""
+    """Images and labels of a batch of N scenes, at R x R pixels."""
 
     image: Tensor  # float32 [N, 3, R, R] in [-1, 1], anti-aliased
     mask: Tensor  # uint8 [N, R, R], class under the center of each pixel
@@ -54,7 +54,7 @@ class SceneTruth:
 
 @dataclass(frozen=True)
 class Hits:
-    """Where rays end: all [N, H, W], color [N, 3, H, W] in [0, 1]."""
+    """First intersection of each ray: all [N, H, W], color [N, 3, H, W] in [0, 1]."""
 
     part: Tensor  # uint8 class id
     depth: Tensor
@@ -62,7 +62,7 @@ class Hits:
 
 
 def trace(scene: Scene, x: Tensor, y: Tensor) -> Hits:
-    """Rays through image-plane points, in image extents from the center, x right, y down.
+    """Casts rays through image-plane points, in image extents from the center, x right, y down.
 
     x and y broadcast to [N or 1, H, W]; a grid is cheapest as [1, 1, W] and [1, H, 1].
     """
@@ -112,7 +112,7 @@ def _entry(
     s: int,
     x: Tensor,
     y: Tensor,
-    rows: Tensor | slice = slice(None),  # the scenes asked for, int64 [M] or all
+    rows: Tensor | slice = slice(None),  # scenes to intersect, int64 [M] or all
 ) -> tuple[Tensor, Tensor]:
     """z-depths [M, H, W] where rays enter and leave solid s; +inf and -inf where they miss it."""
     radii = solids.radii[rows, s]
@@ -159,7 +159,7 @@ def _hair_depth(scene: Scene, camera: SceneCamera, solids: Solids, x: Tensor, y:
 
 
 def _painted(scene: Scene, material: Tensor, on_head: Tensor, point: list[Tensor]) -> Tensor:
-    """Adds the parts painted on the face, each an outline in x and y projected along z."""
+    """Adds the parts painted on the face; each is an outline in x and y, projected along z."""
     px, py, pz = point
     face = on_head & (pz > 0)
     eye_x = px.abs() - _per_scene(scene.eye_spacing)
@@ -204,7 +204,7 @@ def pixel_centers(extent: int, device: torch.device | None = None) -> tuple[Tens
 
 
 def keypoints_of(scene: Scene, resolution: int) -> Tensor:
-    """float32 [N, K, 3]: x, y in pixels and 1 where nothing stands before the landmark."""
+    """float32 [N, K, 3]: x, y in pixels and 1 where nothing occludes the landmark."""
     camera, points = camera_of(scene), landmarks_of(scene)
     offset = points - camera.position[:, None]
     depth = torch.einsum("nkc,nc->nk", offset, camera.forward)
@@ -218,7 +218,7 @@ def keypoints_of(scene: Scene, resolution: int) -> Tensor:
 
 
 def render(scene: Scene, resolution: int, supersampling: int = 4) -> SceneTruth:
-    """Image as the mean of supersampling^2 rays a pixel; mask and depth from its center."""
+    """Image from supersampling^2 rays per pixel; mask and depth from the pixel's center."""
     fine = trace(scene, *pixel_centers(resolution * supersampling, scene.azimuth.device))
     center = trace(scene, *pixel_centers(resolution, scene.azimuth.device))
     image = F.avg_pool2d(fine.color, supersampling) * 2 - 1

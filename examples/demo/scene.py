@@ -1,6 +1,6 @@
-"""The demo's scene: a head made of ellipsoids before a wall, seen by a pinhole camera.
+"""The demo's scene: a head made of ellipsoids in front of a wall, seen by a pinhole camera.
 
-Latents enter, the exact camera and content leave; `examples.demo.render` draws them.
+Latents enter, the exact camera and content leave; `examples.demo.render` renders them.
 Object frame: x to the subject's left, y up, z out of the face; the head is about 2 units tall.
 """
 
@@ -14,7 +14,7 @@ from nets.ops import normalize_second_moment
 
 CLASS_NAMES = ("background", "skin", "hair", "eye", "pupil", "nose", "mouth", "glasses")
 BACKGROUND, SKIN, HAIR, EYE, PUPIL, NOSE, MOUTH, GLASSES = range(8)
-# 0xRRGGBB of the label overlay, not the colors of the scene.
+# 0xRRGGBB colors of the label overlay, not of the scene.
 PALETTE = (0x20242C, 0xF2B48C, 0x7A4A22, 0xFFFFFF, 0x1F6FE0, 0xF0653C, 0xC2185B, 0x2BB673)
 # Left and right are the subject's, as in COCO.
 KEYPOINT_NAMES = (
@@ -24,10 +24,10 @@ KEYPOINT_NAMES = (
 SKELETON = ((6, 0), (0, 2), (2, 1), (1, 7), (3, 4), (4, 5), (5, 3))
 
 Z_DIM = 32
-VIEW_COORDINATES = 2  # the first coordinates of z are the camera's, the next 23 the content's
+VIEW_COORDINATES = 2  # the first coordinates of z are for the camera, the next 23 for the content
 MAX_AZIMUTH = math.radians(60)
 MAX_ELEVATION = math.radians(20)
-CAMERA_DISTANCE = 6.0  # from the camera to the origin, in the middle of the head
+CAMERA_DISTANCE = 6.0  # from the camera to the origin, which is the center of the head
 FOCAL = 2.4  # focal length over image extent: 1 unit at the origin covers 0.4 of the image
 WALL_DEPTH = 8.0  # z-depth of the background, parallel to the image plane
 BEARD_SHARE = 0.14
@@ -62,7 +62,7 @@ class Scene:
     parting: Tensor  # [N], sideways tilt of the plane that cuts the hair
     beard: Tensor  # [N], height of the beard's upper edge in its range [0, 1], 0: no beard
     glasses: Tensor  # bool [N]
-    colors: Tensor  # [N, 9, 3] by class id, and the beard's in the last row
+    colors: Tensor  # [N, 9, 3] by class id; the last row is the beard's
 
     def __len__(self) -> int:
         return len(self.azimuth)
@@ -79,7 +79,7 @@ def tone_from_unit(tones: tuple[tuple[float, float, float], ...], unit: Tensor) 
 
 
 def _wall_color(hue: Tensor, brightness: Tensor) -> Tensor:
-    """Pastel to saturated tones round the color circle, [N] and [N] -> RGB [N, 3]."""
+    """Pastel to saturated tones around the color circle, [N] and [N] -> RGB [N, 3]."""
     phases = torch.tensor([0.0, -2 / 3, -4 / 3], device=hue.device) * math.pi
     wave = 0.5 + 0.5 * torch.cos(2 * math.pi * hue[:, None] + phases)
     color: Tensor = (0.35 + 0.45 * wave) * (0.55 + 0.65 * brightness[:, None])
@@ -89,8 +89,8 @@ def _wall_color(hue: Tensor, brightness: Tensor) -> Tensor:
 def scene_from_latents(view_z: Tensor, content_z: Tensor) -> Scene:
     """Camera from `view_z`, all else from `content_z`, both float32 [N, Z_DIM].
 
-    Latents are normalized as the mapping network does it and sent through the normal CDF,
-    so every parameter is (nearly) uniform over its range.
+    Latents are normalized as in the mapping network and passed through the normal CDF, so every
+    parameter is (nearly) uniform over its range.
     """
     if view_z.shape != content_z.shape or view_z.ndim != 2 or view_z.shape[1] != Z_DIM:
         raise ValueError(

@@ -27,7 +27,7 @@ class SceneCamera:
 
 @dataclass(frozen=True)
 class Solids:
-    """S axis-aligned ellipsoids a scene; the head is the first, the hair the second."""
+    """S axis-aligned ellipsoids for each scene; the first is the head, the second the hair."""
 
     center: Tensor  # [N, S, 3]
     radii: Tensor  # [N, S, 3]
@@ -35,7 +35,7 @@ class Solids:
 
 
 def camera_of(scene: Scene) -> SceneCamera:
-    """The camera that looks at the origin, y upright in the image."""
+    """The camera, which looks at the origin with y upright in the image."""
     ca, sa = scene.azimuth.cos(), scene.azimuth.sin()
     ce, se = scene.elevation.cos(), scene.elevation.sin()
     outward = torch.stack([sa * ce, se, ca * ce], dim=1)
@@ -45,8 +45,8 @@ def camera_of(scene: Scene) -> SceneCamera:
 
 
 def solids_of(scene: Scene) -> Solids:
-    """Head, hair, nose, ears, neck, then the lenses, bridge and temples of the glasses, which
-    only the scenes with glasses have."""
+    """Head, hair, nose, ears, neck, then lenses, bridge and temples of the glasses, which apply
+    only to scenes with glasses."""
     one = torch.ones_like(scene.azimuth)
 
     def triple(x: Tensor | float, y: Tensor | float, z: Tensor | float) -> Tensor:

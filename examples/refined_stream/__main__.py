@@ -1,10 +1,10 @@
-"""Trains the U-Net on plain and on refined samples, judges it on photographs, prints the table.
+"""Trains a U-Net on plain and on refined samples, tests it on photographs, prints the table.
 
     make demo
     python -m examples.refined_stream [--seeds 0,1] [--steps 800]
 
-The oracle is trained on photographs with exact truth, which nobody has of a real camera. What a
-command leaves in --out is in the next one's table.
+The oracle is trained on photographs with exact labels, which nobody has for a real camera. The
+table has all results in --out.
 """
 
 import time
@@ -43,7 +43,10 @@ ARMS = {
 @click.command(context_settings={"show_default": True})
 @click.option("--seeds", callback=seeds_from_text, default="0")
 @click.option(
-    "--steps", type=click.IntRange(min=1), default=UNetTrainConfig.steps, help="Of each U-Net."
+    "--steps",
+    type=click.IntRange(min=1),
+    default=UNetTrainConfig.steps,
+    help="Training steps of each U-Net.",
 )
 @click.option("--demo", type=click.Path(path_type=Path), default=Path("demo"))
 @click.option("--out", type=click.Path(path_type=Path), default=Path("demo/refined"))
@@ -69,7 +72,7 @@ def main(seeds: tuple[int, ...], steps: int, demo: Path, out: Path) -> None:
 
 
 def train(arm: str, seed: int, config: UNetTrainConfig, samples: Samples, folder: Path) -> None:
-    """Trains one arm from one seed and leaves the run in the folder."""
+    """Trains one arm from one seed and writes the run to the folder."""
     print(f"\n({arm}) {ARMS[arm]}, seed {seed}", flush=True)
     begin = time.monotonic()
     batches = shuffled_batches(samples, config.batch_size, torch.Generator().manual_seed(seed))
@@ -80,7 +83,7 @@ def train(arm: str, seed: int, config: UNetTrainConfig, samples: Samples, folder
 
 
 def report(config: UNetTrainConfig, folder: Path, refined: Samples, picture: Path) -> None:
-    """Prints the table, how well labels lie on refined images, and draws a picture."""
+    """Prints the table and how well the labels fit refined images, and writes a picture."""
     runs = runs_of_folder(folder, config)
     print("\n| | training data | seeds | mIoU | PCK@0.1 | keypoints, px |")
     print("|---|---|---|---|---|---|")

@@ -1,9 +1,9 @@
-"""Trains the U-Net by each arm, judges it on rendered images and prints the table.
+"""Trains a U-Net in each arm, tests it on rendered images and prints the table.
 
     make demo
     python -m examples.train_segmentation [--arms a,e] [--seeds 0,1,2] [--target HOST:PORT]
 
-Arms can be trained in several commands: what each leaves in --out is in the next one's table.
+Arms can be trained by several commands: the table has all results in --out.
 """
 
 import time
@@ -53,13 +53,15 @@ SHOWN = 8  # test images in the picture
 @click.option(
     "--steps", type=click.IntRange(min=1), default=UNetTrainConfig.steps, show_default=True
 )
-@click.option("--target", envvar="LABELMINT_TARGET", help="A server of the demo's bundle.")
+@click.option(
+    "--target", envvar="LABELMINT_TARGET", help="HOST:PORT of a server of the demo's bundle."
+)
 @click.option(
     "--demo",
     type=click.Path(path_type=Path),
     default=Path("demo"),
     show_default=True,
-    help="Folder of make demo: labels, and the bundle to serve without --target.",
+    help="Folder that `make demo` wrote: labels, and the bundle to serve without --target.",
 )
 @click.option("--out", type=click.Path(path_type=Path), default=Path("demo/segmentation"))
 @click.option("--picture", type=click.Path(path_type=Path), default=Path("demo/segmentation.png"))
@@ -74,7 +76,7 @@ def main(
 ) -> None:
     config = UNetTrainConfig(steps=steps)
     try:
-        runs_of_folder(out, config)  # refuses to mix before anything is trained
+        runs_of_folder(out, config)  # refuses results of another configuration before training
         with material_of_demo(demo, target) as material:
             for seed in seeds:
                 for arm in arms:
@@ -86,7 +88,7 @@ def main(
 
 @contextmanager
 def material_of_demo(demo: Path, target: str | None) -> Iterator[Material]:
-    """The arms' material; a server starts when an arm first streams, and ends with the block."""
+    """The arms' training data; a server starts when an arm first streams, and stops at the end."""
     with ExitStack() as stack:
 
         @cache
@@ -104,7 +106,7 @@ def material_of_demo(demo: Path, target: str | None) -> Iterator[Material]:
 
 
 def train(arm: Arm, seed: int, config: UNetTrainConfig, material: Material, out: Path) -> None:
-    """Trains one arm from one seed and leaves the run in the folder."""
+    """Trains one arm from one seed and writes the run to the folder."""
     data = data_of_arm(arm, material, config.batch_size, seed)
     validation = rendered(VALIDATION)
     curve: list[tuple[int, float]] = []

@@ -3,10 +3,10 @@
 import torch
 
 from examples.demo.camera import CameraLook, photographed
-from examples.train_segmentation.samples import Draw, rendered
+from examples.train_segmentation.samples import SceneDraw, rendered
 from training.refiner.drift import geometry_of
 
-SCENES = Draw(seed=8, count=8)
+SCENES = SceneDraw(seed=8, count=8)
 
 
 def test_a_photograph_is_of_its_seed_and_its_place() -> None:

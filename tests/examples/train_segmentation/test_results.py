@@ -58,7 +58,7 @@ def test_the_table_has_means_over_seeds_and_their_extremes() -> None:
     table = table_from_runs([RUN, other, stream]).splitlines()
     assert len(table) == 2 + 2
     assert table[2].startswith(
-        "| a | 16 labelled images | 2 | 62.5 (50.0 to 75.0) | 30.0 | 3.00 | 50.0"
+        "| a | 16 labeled images | 2 | 62.5 (50.0 to 75.0) | 30.0 | 3.00 | 50.0"
     )
     assert table[3].startswith("| c | stream, keep_fraction 0.9 | 1 | 50.0 | 25.0 | 3.00 |")
     assert len({line.count("|") for line in table}) == 1
@@ -81,10 +81,10 @@ def command(*arguments: str) -> Result:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--arms", "a,x"), "'a,x' is no list of arms; choose from a,b,c,d,e"),
-        (("--arms", ""), "'' is no list of arms"),
-        (("--seeds", "1,-1"), "'1,-1' is no list of seeds from 0 to 999999"),
-        (("--seeds", "one"), "'one' is no list of seeds"),
+        (("--arms", "a,x"), "'a,x' is not a list of arms; choose from a,b,c,d,e"),
+        (("--arms", ""), "'' is not a list of arms"),
+        (("--seeds", "1,-1"), "'1,-1' is not a list of seeds from 0 to 999999"),
+        (("--seeds", "one"), "'one' is not a list of seeds"),
         (("--steps", "0"), "0 is not in the range x>=1"),
     ],
 )
