@@ -48,7 +48,7 @@ def test_runs_of_another_configuration_are_refused_with_both_values(tmp_path: Pa
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"arm": "a"}', "\0"])
 def test_a_damaged_result_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "a-0.json").write_text(text)
-    with pytest.raises(ValueError, match=r"a-0\.json is no result"):
+    with pytest.raises(ValueError, match=r"a-0\.json is not a result"):
         runs_of_folder(tmp_path, CONFIG)
 
 
