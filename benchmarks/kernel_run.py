@@ -1,5 +1,5 @@
-"""Launches on torch's tensors, by whatever `triton.jit` gives: a compiler where there is a GPU, an
-interpreter under TRITON_INTERPRET=1. For benchmarks and tests; the service loads machine code."""
+"""Runs the fused kernel's launches on torch tensors: compiled on a GPU, or by Triton's interpreter
+under TRITON_INTERPRET=1. For benchmarks and tests; the service loads machine code."""
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ DTYPES = {"float16": torch.float16, "float32": torch.float32, "int32": torch.int
 
 
 def device_buffers(launches: LaunchList, features: dict[str, Tensor]) -> dict[str, Tensor]:
-    """All buffers on the features' device: theirs [N, ...], constants, and what is written."""
+    """All buffers on the features' device: features [N, ...], constants and outputs."""
     some = next(iter(features.values()))
     buffers = {name: x.contiguous() for name, x in features.items()}
     for name, buffer in launches.buffers.items():
@@ -25,7 +25,7 @@ def device_buffers(launches: LaunchList, features: dict[str, Tensor]) -> dict[st
 
 
 def run_launches(launches: LaunchList, buffers: dict[str, Tensor], samples: int) -> None:
-    """Labels so many samples, one after another."""
+    """Runs all launches for each of `samples` samples in turn."""
     for sample in range(samples):
         for launch in launches.launches:
             _run(launches.kernels[launch.kernel], launch, buffers, sample)
