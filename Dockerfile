@@ -55,7 +55,7 @@ FROM ${BASE_IMAGE} AS runtime
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="labelmint" \
-      org.opencontainers.image.description="Streams labelled samples from a generator over gRPC" \
+      org.opencontainers.image.description="Streams labeled samples from a generator over gRPC" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"

@@ -1,7 +1,7 @@
 """The label branch at 512 px in torch on a GPU: the paper's formula, the split form, compiled.
 
-Sizes of HandsOff faces: D = 6,016, hidden 256 and 32, 19 classes, 10 members. Taps of one image enter, mask and
-uncertainty leave. It also exports the branch as ONNX files for the other runtimes.
+Sizes of HandsOff faces: D = 6,016, hidden 256 and 32, 19 classes, 10 members. Taps of one image
+enter, mask and uncertainty leave. It also exports the branch as ONNX files for other runtimes.
 """
 
 import statistics

@@ -1,7 +1,8 @@
 """The label branch at 512 px by the fused kernel, compiled at run time, with several tile shapes.
 
 Uses the weights and taps of benchmarks.gpu_branch. For each shape a CUDA graph is recorded from
-taps to labels, including the sums of the coarse levels by torch, and compared with the paper's formula.
+taps to labels, including the sums of the coarse levels by torch, and compared with the paper's
+formula.
 """
 
 import sys

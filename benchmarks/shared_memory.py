@@ -1,8 +1,8 @@
 """Samples per second of one reader through shared memory and through the socket, alternating.
 
 Batches of 8 samples of 256 px, image and mask, RAW. The engine costs nothing, and its own batches
-are larger, so that their overhead is not what is measured; client and server keep freed memory. Goal: a
-ratio of 2, as the median of seven pairs.
+are larger, so that their overhead is not what is measured; client and server keep freed memory.
+Goal: a ratio of 2, as the median of seven pairs.
 
     python -m benchmarks.shared_memory [--engine-batch 32] [--seconds 3] [--rounds 7]
 """

@@ -1,4 +1,4 @@
-"""The camera changes the look and nothing else, the same way for the same seed."""
+"""The camera changes only the look, and the same seed gives the same photographs."""
 
 import torch
 

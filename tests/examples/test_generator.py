@@ -1,4 +1,4 @@
-"""The committed generator imitates the scene, and its training script makes such files."""
+"""The committed generator imitates the scene, and its training script writes such files."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +28,7 @@ def drawn(seed: int) -> Tensor:
 
 
 def assert_good(found: GeneratorScore) -> None:
-    """A floor well under what the judge reports, so that only real damage trips it."""
+    """Lower bounds well below the measured values, so that only real damage fails."""
     assert found.psnr_db > 30
     for name, share in zip(CLASS_NAMES, found.right, strict=True):
         assert share > 0.6, name

@@ -1,4 +1,4 @@
-"""The demo's truth is exact: every label of the renderer against an independent derivation."""
+"""The renderer's labels are exact: each is compared with an independent derivation."""
 
 import dataclasses
 import math
@@ -48,7 +48,7 @@ def test_the_camera_axes_are_orthonormal_and_face_the_head() -> None:
 
 
 def rays_of(scene: Scene, resolution: int) -> Tensor:
-    """Directions [N, R, R, 3] of the pixels' rays, of length one along the optical axis."""
+    """Directions [N, R, R, 3] of the pixels' rays, with length 1 along the optical axis."""
     camera = camera_of(scene)
     x, y = (plane[..., None] / FOCAL for plane in pixel_centers(resolution))
     forward, right, up = (axis[:, None, None] for axis in (camera.forward, camera.right, camera.up))
@@ -56,7 +56,7 @@ def rays_of(scene: Scene, resolution: int) -> Tensor:
 
 
 def is_solid(scene: Scene, points: Tensor) -> Tensor:
-    """Whether points [N, P, 3] lie in any solid, bool [N, P], from the definitions alone."""
+    """Whether points [N, P, 3] are inside any solid, bool [N, P], from the definitions alone."""
     solids = solids_of(scene)
     offset = (points[:, :, None] - solids.center[:, None]) / solids.radii[:, None]
     inside = offset.square().sum(-1) < 1

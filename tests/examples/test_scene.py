@@ -1,4 +1,4 @@
-"""Latents become scenes within the declared ranges, camera and content apart."""
+"""Latents give scenes within the declared ranges, with camera and content independent."""
 
 import dataclasses
 

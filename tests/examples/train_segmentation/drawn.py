@@ -1,4 +1,4 @@
-"""What these tests share: a few rendered scenes, seeds, and images to compare."""
+"""A few rendered scenes, seeds, and hashes of images for these tests."""
 
 import torch
 from torch import Tensor

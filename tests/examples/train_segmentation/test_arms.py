@@ -1,4 +1,4 @@
-"""What each arm trains on, and what none may see."""
+"""Each arm trains on its own data, and none on test images."""
 
 from itertools import islice
 from pathlib import Path

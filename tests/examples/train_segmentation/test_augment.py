@@ -1,4 +1,4 @@
-"""Variants keep image, mask and keypoints together."""
+"""Augmentation transforms image, mask and keypoints in the same way."""
 
 from dataclasses import replace
 
@@ -43,7 +43,7 @@ def test_a_mirrored_sample_is_its_mirror_image_pixel_by_pixel() -> None:
 
 
 def test_a_mirrored_scene_has_the_mirrored_keypoints() -> None:
-    """The renderer is asked for the mirror image itself: the camera on the other side."""
+    """Compares with the renderer's image from the camera on the other side."""
     scene = scenes(16)
     other = replace(
         scene,
@@ -70,7 +70,7 @@ def disc(x: float, y: float) -> Tensor:
 
 
 def test_image_mask_and_keypoints_move_together() -> None:
-    """The centroid of a disc in the image and in the mask is where its keypoint has gone."""
+    """The centroid of a disc in the image and in the mask is at the transformed keypoint."""
     count = 64
     places = torch.rand(count, 2, generator=generator(3)) * 16 + 24
     masks = torch.stack([disc(x, y) for x, y in places.tolist()]).byte()

@@ -1,4 +1,4 @@
-"""The loop learns, follows its seed, and leaves unlabelled images unlabelled."""
+"""The loop learns, is reproducible from its seed, and does not read labels of unlabeled images."""
 
 import torch
 from torch import Tensor

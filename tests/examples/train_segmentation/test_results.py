@@ -1,4 +1,4 @@
-"""Runs outlive their command, are never mixed, and make a table; bad input is one line."""
+"""Runs are stored, never mixed, and give a table; bad input is a one-line error."""
 
 from dataclasses import asdict, replace
 from pathlib import Path
