@@ -72,7 +72,7 @@ def test_python_snippets_parse(page: str) -> None:
 
 def test_the_readme_has_the_training_loop_and_the_test_command() -> None:
     readme = (CHECKOUT / "README.md").read_text("utf-8")
-    assert "client.stream(" in readme
+    assert "LabelStream(" in readme and "client.stream(" in readme
     assert "make test" in readme
     assert "make test" in (CHECKOUT / ".ci/run").read_text("utf-8")
 

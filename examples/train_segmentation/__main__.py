@@ -99,7 +99,7 @@ def material_of_demo(demo: Path, target: str | None) -> Iterator[Material]:
             return found
 
         yield Material(
-            labelled=cache(partial(samples_from_folder, demo / "labels")),
+            labeled=cache(partial(samples_from_folder, demo / "labels")),
             rendered=partial(rendered, TRAINING),
             target=address,
         )

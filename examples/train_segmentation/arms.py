@@ -30,7 +30,7 @@ OUTPUTS = ("image", "mask", "keypoints")
 class Arm(Enum):
     """An arm; the value is its letter."""
 
-    LABELLED = "a"
+    LABELED = "a"
     STREAM = "b"
     FILTERED = "c"
     SUPERVISED = "d"
@@ -43,7 +43,7 @@ class Arm(Enum):
 
 
 _TITLES = {
-    Arm.LABELLED: "16 labeled images",
+    Arm.LABELED: "16 labeled images",
     Arm.STREAM: "stream, no filter",
     Arm.FILTERED: f"stream, keep_fraction {KEEP_FRACTION}",
     Arm.SUPERVISED: f"{TRAINING.count:,} rendered images, supervised",
@@ -55,7 +55,7 @@ _TITLES = {
 class Material:
     """Sources of the arms' images; each is created when an arm first calls it."""
 
-    labelled: Callable[[], Samples]
+    labeled: Callable[[], Samples]
     rendered: Callable[[], Samples]
     target: Callable[[], str]  # HOST:PORT of a server of the demo's bundle
 
@@ -77,8 +77,8 @@ def data_of_arm(arm: Arm, material: Material, batch_size: int, seed: int) -> Arm
         )
 
     match arm:
-        case Arm.LABELLED:
-            return ArmData(shuffled(material.labelled(), 0))
+        case Arm.LABELED:
+            return ArmData(shuffled(material.labeled(), 0))
         case Arm.STREAM:
             return ArmData(streamed(material.target(), batch_size, STREAM_SEED + seed, None))
         case Arm.FILTERED:
@@ -88,10 +88,10 @@ def data_of_arm(arm: Arm, material: Material, batch_size: int, seed: int) -> Arm
         case Arm.SUPERVISED:
             return ArmData(shuffled(material.rendered(), 0))
         case Arm.CONSISTENCY:
-            unlabelled = shuffled(material.rendered(), 1)
+            unlabeled = shuffled(material.rendered(), 1)
             return ArmData(
-                shuffled(material.labelled(), 0),
-                lambda network: MeanTeacher(network, unlabelled, seed),
+                shuffled(material.labeled(), 0),
+                lambda network: MeanTeacher(network, unlabeled, seed),
             )
 
 

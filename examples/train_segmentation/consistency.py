@@ -46,9 +46,9 @@ class MeanTeacher:
 
     def loss(self, network: UNet) -> Tensor:
         """Cross-entropy with the teacher's confident labels, averaged over all pixels."""
-        unlabelled, variation = next(self._images), Variation()
-        maps = random_maps(len(unlabelled), self._source, variation)
-        weak = moved_by(unlabelled, maps).images
+        unlabeled, variation = next(self._images), Variation()
+        maps = random_maps(len(unlabeled), self._source, variation)
+        weak = moved_by(unlabeled, maps).images
         sureness, labels = self.teacher(weak).classes.softmax(dim=1).max(dim=1)
         strong = recolored(weak, self._source, variation)
         box = random_boxes(len(weak), weak.shape[2:], self._source)

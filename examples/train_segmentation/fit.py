@@ -66,7 +66,7 @@ def fit(
         for step in bar:
             samples = varied(next(batches), source)
             network.train()
-            loss = labelled_loss(network(samples.images), samples, config)
+            loss = labeled_loss(network(samples.images), samples, config)
             total = loss + term.loss(network) if term else loss
             optimizer.zero_grad()
             total.backward()
@@ -89,7 +89,7 @@ def _rate(config: UNetTrainConfig, step: int) -> float:
     )
 
 
-def labelled_loss(prediction: UNetOutput, samples: Samples, config: UNetTrainConfig) -> Tensor:
+def labeled_loss(prediction: UNetOutput, samples: Samples, config: UNetTrainConfig) -> Tensor:
     """Cross-entropy of the classes at each pixel, and of each keypoint's heatmap over all pixels,
     weighted by the keypoint's confidence."""
     classes = F.cross_entropy(prediction.classes, samples.masks.long())
