@@ -1,6 +1,6 @@
-# Targets: cpu (last, so the default), gpu (ONNX Runtime on CUDA), gpu-trt (TensorRT beside it) and
-# export (torch). No model is in any of them. Builder and runtime share their base, because the
-# environment is copied between them.
+# Targets: cpu (last, so the default), gpu (ONNX Runtime on CUDA), gpu-trt (gpu and TensorRT) and
+# export (torch). None contains a model. Builder and runtime share a base image, because the virtual
+# environment is copied from one to the other.
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 
 # hadolint ignore=DL3006
@@ -9,10 +9,10 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=/build/con
 WORKDIR /build
 RUN python3 -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH
-# Only what names the dependencies, so that this layer outlives changes of the sources.
+# Copies only the files that declare dependencies, so that source changes keep this layer cached.
 COPY pyproject.toml constraints.txt LICENSE README.md ./
 COPY labelmint/__init__.py labelmint/
-# Its versions are those of constraints.txt.
+# PIP_CONSTRAINT pins the versions.
 # hadolint ignore=DL3013
 RUN pip install --no-cache-dir ".[serve,tracing,cli,jpeg,datasets]" && pip uninstall --yes labelmint
 COPY bundle /app/bundle
@@ -21,7 +21,7 @@ COPY labelmint /app/labelmint
 COPY service /app/service
 RUN python -m compileall -q /app
 
-# onnxruntime and onnxruntime-gpu own one import name.
+# onnxruntime and onnxruntime-gpu share one import name, so one replaces the other.
 FROM builder AS builder-gpu
 ARG ONNXRUNTIME_GPU_VERSION=1.31.1
 ARG CUDA_PYTHON_VERSION=13.4.4
@@ -29,12 +29,12 @@ RUN pip uninstall --yes onnxruntime \
     && pip install --no-cache-dir "onnxruntime-gpu[cuda,cudnn]==${ONNXRUNTIME_GPU_VERSION}" \
         "cuda-python==${CUDA_PYTHON_VERSION}"
 
-# The tensorrt packages fetch from NVIDIA while they build.
+# The tensorrt packages download from NVIDIA while they build.
 FROM builder-gpu AS builder-gpu-trt
 ARG TENSORRT_VERSION=11.4.0.106
 RUN pip install --no-cache-dir "tensorrt==${TENSORRT_VERSION}" \
         --extra-index-url https://pypi.nvidia.com
-# `python -m export.engine_command`, which needs no torch: this image builds its own engines.
+# For `python -m export.engine_command`, which needs no torch: this image can build engines.
 COPY export/__init__.py export/engine.py export/engine_command.py /app/export/
 RUN python -m compileall -q /app/export
 
@@ -55,11 +55,11 @@ FROM ${BASE_IMAGE} AS runtime
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="labelmint" \
-      org.opencontainers.image.description="Streams labelled samples from a generator over gRPC" \
+      org.opencontainers.image.description="Streams labeled samples from a generator over gRPC" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
-# The thresholds keep large freed buffers: without them each message is page-faulted in anew.
+# The thresholds make malloc keep large freed buffers; otherwise each message costs page faults.
 ENV PATH=/opt/venv/bin:$PATH HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=33554432 \
     LABELMINT_SERVER_LISTEN=0.0.0.0:50051 LABELMINT_SERVER_METRICS_PORT=9090

@@ -1,4 +1,4 @@
-# Everything a machine with Python 3.11, make and a package index needs; `make` lists the verbs.
+# Needs Python 3.11, make and a package index; `make` lists the targets.
 PYTHON ?= $(shell python3.11 --version >/dev/null 2>&1 && echo python3.11 || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,13 +14,13 @@ VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' labelmint/__init__.py)
 BENCHES := label_branch stream transport devices replicas shared_memory latency trainer_wait heads
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check check-types check-types-3.10 check-rest test test-all demo bench soak protos image \
-  clean
+.PHONY: help setup check check-types check-types-3.10 check-rest test test-all demo bench soak \
+  protos image clean
 
-help: ## list the verbs
+help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
 
-setup: $(READY) ## make .venv with pinned dependencies; instant when it is up to date
+setup: $(READY) ## create .venv with pinned dependencies; instant if it is up to date
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -28,16 +28,16 @@ $(READY): pyproject.toml constraints.txt
 	$(PIP) -q --no-build-isolation -e '.[$(EXTRAS)]'
 	@touch $@
 
-# The parts share nothing, and mypy keeps a cache for each version of Python.
-check: $(READY) ## format, lint, types, proto, import rules
+# The three targets can run at once: mypy keeps one cache for each version of Python.
+check: $(READY) ## check format, lint, types, stubs and import rules
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync --keep-going \
 	  check-types check-types-3.10 check-rest
 
 check-types: $(READY)
 	$(BIN)/mypy
 
-# Keeps newer interfaces out of what runs on 3.10; numpy's types are for 3.11 on, hence its two
-# switches.
+# Keeps newer interfaces out of the packages that support 3.10. numpy's type stubs need 3.11, hence
+# the two switches.
 check-types-3.10: $(READY)
 	$(BIN)/mypy --python-version 3.10 --no-warn-return-any --no-warn-unused-ignores \
 	  labelmint bundle engines service
@@ -49,16 +49,16 @@ check-rest: $(READY)
 	$(BIN)/python protos/generate.py --check
 	$(BIN)/pytest -q --noconftest tests/test_imports.py
 
-test: $(READY) ## the tests in four minutes, on all cores; ARGS="-k name" selects
+test: $(READY) ## run the tests in under four minutes on two cores; ARGS="-k name" selects
 	$(PYTEST) $(ARGS)
 
-test-all: $(READY) ## the long tests too: kills, images, the demo's quality, training
+test-all: $(READY) ## run the long tests too: kills, images, quality of the demo, training
 	$(PYTEST) -m "not slow" $(ARGS)
 
-demo: $(READY) ## labels, training, bundle, service and stream on the demo generator
+demo: $(READY) ## train, export, serve and measure the demo (minutes); writes demo/
 	$(BIN)/python -m examples.demo $(ARGS)
 
-bench: $(READY) ## benchmarks/ that take minutes, each printing its own figures
+bench: $(READY) ## run the benchmarks that take minutes; each prints its figures
 	@set -e; for name in $(BENCHES); do \
 	  echo "== $$name"; $(BIN)/python -m benchmarks.$$name; \
 	done
@@ -66,14 +66,14 @@ bench: $(READY) ## benchmarks/ that take minutes, each printing its own figures
 soak: $(READY) ## the slow fault and load tests
 	$(BIN)/pytest -m slow --timeout 0 $(ARGS)
 
-protos: $(READY) ## regenerate labelmint/v1 from protos/
+protos: $(READY) ## regenerate the stubs in labelmint/v1 from protos/
 	$(BIN)/python protos/generate.py
 
-image: ## build the image of TARGET=cpu, gpu, gpu-trt or export with docker, or BUILDER
+image: ## build a container image: TARGET=cpu, gpu, gpu-trt or export; BUILDER='docker build'
 	$(BUILDER) --target $(TARGET) --tag labelmint:$(VERSION)-$(TARGET) \
 	  --build-arg VERSION=$(VERSION) --build-arg REVISION=$(shell git rev-parse HEAD) .
 
-clean: ## remove the environments, caches and outputs
+clean: ## remove environments, caches and outputs
 	rm -rf $(VENV) .venv-protos .ci/cache .mypy_cache .ruff_cache .pytest_cache .hypothesis \
 	  build dist demo
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

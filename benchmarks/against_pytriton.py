@@ -1,11 +1,10 @@
-"""The same ONNX files behind labelmint and behind PyTriton: samples per second, in turns.
+"""Samples per second of labelmint and of PyTriton, serving the same ONNX files, alternating.
 
-1 and 4 clients that ask for 1, 8 and 32 samples at a time, as fast as they are answered: image,
-mask and uncertainty. PyTriton batches dynamically up to 32; labelmint streams. Both with ONNX
-Runtime on all cores. Without --bundle, a network of random weights that is small for its 256 px,
-so that there is more to measure than the engine. PyTriton needs a Python of its own with
-`nvidia-pytriton`, `numpy<2` and `onnxruntime`, for instance Debian's: python3.11 -m venv V;
-V/bin/pip install ...
+1 and 4 clients request 1, 8 and 32 samples at a time (image, mask and uncertainty), each as soon as
+the last answer has arrived. PyTriton batches dynamically up to 32; labelmint streams. Both use ONNX
+Runtime on all cores. Without --bundle, the network has random weights and is small for its 256 px,
+so that the engine does not dominate. PyTriton needs a separate Python with `nvidia-pytriton`,
+`numpy<2` and `onnxruntime`: python3.11 -m venv V; V/bin/pip install ...
 
     python -m benchmarks.against_pytriton --python V/bin/python [--bundle demo/bundle] [--seconds 8]
 """
@@ -35,14 +34,14 @@ from labelmint import Client
 OUTPUTS = ("image", "mask", "uncertainty")
 START_S = 120.0
 LIGHT = Size(256, 256, grid=16, hidden=(16, 8), classes=4, members=1)
-Ask = Callable[[], int]  # the samples of one answer
+Ask = Callable[[], int]  # returns the number of samples of one answer
 
 
 @click.command()
 @click.option("--python", type=click.Path(exists=True, path_type=Path), required=True)
-@click.option("--bundle", type=click.Path(path_type=Path), help="Served by both.")
-@click.option("--seconds", default=8.0, help="Of each run.")
-@click.option("--rounds", default=3, help="Pairs of runs of each setting.")
+@click.option("--bundle", type=click.Path(path_type=Path), help="Bundle that both serve.")
+@click.option("--seconds", default=8.0, help="Seconds of each run.")
+@click.option("--rounds", default=3, help="Number of pairs of runs for each setting.")
 def main(python: Path, bundle: Path | None, seconds: float, rounds: int) -> None:
     print(f"machine: {machine_name()}")
     with tempfile.TemporaryDirectory() as temporary:
@@ -50,7 +49,7 @@ def main(python: Path, bundle: Path | None, seconds: float, rounds: int) -> None
 
 
 def light_bundle(folder: Path) -> Path:
-    """Little work for many pixels."""
+    """Writes a bundle whose network needs little time for its pixels."""
     generator, interpreter = write_weights(folder, LIGHT)
     subprocess.run(
         [
@@ -64,7 +63,7 @@ def light_bundle(folder: Path) -> Path:
 
 
 def compare(python: Path, folder: Path, seconds: float, rounds: int) -> None:
-    """Prints a line for every setting."""
+    """Measures every setting and prints a line for each."""
     z_dim = open_bundle(folder).manifest.generator.z_dim
     with behind_pytriton(python, folder) as theirs, server(folder) as ours:
         print("clients  batch  PyTriton  labelmint  ratio")
@@ -88,7 +87,7 @@ def compare(python: Path, folder: Path, seconds: float, rounds: int) -> None:
 
 @contextmanager
 def behind_pytriton(python: Path, folder: Path) -> Iterator[str]:
-    """Serves the bundle; yields HOST:PORT. Ends the script with the reason when it cannot."""
+    """Serves the bundle; yields HOST:PORT. Ends the script, with the reason, if that fails."""
     ports = [_free_port() for _ in range(3)]
     script = Path(__file__).with_name("against_pytriton_server.py")
     found = sorted(python.resolve().parent.parent.glob("lib/python*/site-packages")) or sorted(
@@ -116,7 +115,7 @@ def behind_pytriton(python: Path, folder: Path) -> Iterator[str]:
 
 
 def triton_client(address: str, z_dim: int, batch: int) -> Callable[[int], Ask]:
-    """By client number, a function that asks once."""
+    """Factory of clients: a client number -> a function that sends one request."""
 
     def start(number: int) -> Ask:
         import tritonclient.grpc as triton
@@ -147,7 +146,7 @@ def labelmint_client(address: str, batch: int) -> Callable[[int], Ask]:
 
 
 def rate(starts: list[Callable[[int], Ask]], seconds: float) -> float:
-    """Samples per second of all clients together, a thread each; the first answers warm up."""
+    """Samples per second of all clients together, one thread each, after one answer as warm-up."""
     ready = threading.Barrier(len(starts) + 1)
     counts = [0] * len(starts)
     until = 0.0

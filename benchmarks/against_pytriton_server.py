@@ -1,8 +1,8 @@
-"""A bundle's graphs behind PyTriton, unfiltered; run by a Python of its own, see against_pytriton.
+"""Serves a bundle's graphs with PyTriton, unfiltered, in a separate Python; see against_pytriton.
 
     PYTHON benchmarks/against_pytriton_server.py BUNDLE GRPC_PORT HTTP_PORT METRICS_PORT
 
-z float32 [N, z_dim] enters; image, mask and uncertainty leave. Imports none of our rooms.
+z float32 [N, z_dim] enters; image, mask and uncertainty leave. Imports no package of the project.
 """
 
 import sys

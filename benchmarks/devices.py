@@ -12,12 +12,12 @@ from benchmarks.machine import machine_name
 from benchmarks.ready_engine import Setting, serving
 from labelmint import Client
 
-RUN_S = 0.04  # of a batch of 16 at 64 px: 400 samples a second and engine
+RUN_S = 0.04  # for a batch of 16 at 64 px: 400 samples per second for each engine
 
 
 @click.command()
-@click.option("--seconds", default=4.0, help="Of each run.")
-@click.option("--rounds", default=5, help="Pairs of runs.")
+@click.option("--seconds", default=4.0, help="Seconds of each run.")
+@click.option("--rounds", default=5, help="Number of pairs of runs.")
 def main(seconds: float, rounds: int) -> None:
     one = Setting(resolution=64, seconds_per_run=RUN_S)
     two = Setting(resolution=64, seconds_per_run=RUN_S, engines=2)
@@ -36,7 +36,7 @@ def main(seconds: float, rounds: int) -> None:
 
 
 def rate_of(client: Client, seconds: float) -> float:
-    """Samples per second of one stream; closes the client."""
+    """Samples per second of one stream."""
     with client:
         batches = client.stream(batch_size=16)
         next(batches)

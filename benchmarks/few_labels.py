@@ -1,11 +1,11 @@
-"""How good labels get from 1, 4, 16 and 40 labelled images, where the truth is exact.
+"""Quality of labels learned from 1, 4, 16 and 40 labeled images, with exact truth.
 
-python -m benchmarks.few_labels [--samples 1000] [--out demo/few_labels]
+    python -m benchmarks.few_labels [--samples 1000] [--out demo/few_labels]
 
-The demo's generator and renderer. The labelled images are chosen as `training sample` does it:
-typical ones, or nested ones, each the farthest in w from those before it. Every variant trains
-the ensemble once and labels the same fresh samples. Results are kept in --out, and a variant that
-is there is not run again.
+Uses the demo's generator and renderer. The labeled images are chosen as by `training sample`:
+typical ones, or nested sets of the farthest, each image the farthest in w from those before it.
+Each variant trains the ensemble once and labels the same fresh samples. Results are stored in
+--out; a variant with a result is not run again.
 """
 
 import json
@@ -51,7 +51,7 @@ class Variant:
 
     @property
     def name(self) -> str:
-        """Its file in --out."""
+        """Name of its file in --out."""
         return f"{self.images:02d}_{self.choose}_{self.resize}"
 
 
@@ -67,8 +67,13 @@ VARIANTS = (
 
 
 @click.command()
-@click.option("--samples", default=1000, help="Fresh samples that are labelled and compared.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("demo/few_labels"))
+@click.option("--samples", default=1000, help="Number of fresh samples to test on.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("demo/few_labels"),
+    help="Folder for results.",
+)
 def main(samples: int, out: Path) -> None:
     generator, _, _ = read_generator(GENERATOR, None)
     missing = [v for v in VARIANTS if not (out / f"{v.name}.json").exists()]
@@ -86,7 +91,8 @@ def main(samples: int, out: Path) -> None:
 
 
 def chosen_indices(generator: Generator, variant: Variant) -> NDArray[np.int64]:
-    """The first of the 40 farthest out of 640 drawn, or the typical of 16 times as many."""
+    """Indices of the first of the 40 farthest among 640 draws, or of the typical images among 16
+    draws for each image."""
     count = MOST if variant.choose == "farthest" else variant.images
     config = SampleConfig(count=count, candidates=16 * count, seed=LABEL_SEED)
     w = drawn_w(generator, config)
@@ -134,7 +140,7 @@ def first_member(interpreter: Interpreter) -> Interpreter:
 
 
 def table(results: dict[Variant, dict[str, Any]]) -> str:
-    """A Markdown table: a row for each variant, ensemble, member, filtered ensemble."""
+    """Markdown table: for each variant one row each for member, ensemble and filtered ensemble."""
     lines = [
         "| images | chosen | resize | labels of | mIoU | PCK@0.1 | depth RMSE | depth AbsRel |",
         "|---|---|---|---|---|---|---|---|",

@@ -1,12 +1,12 @@
-"""Everything that is to be measured on a GPU, in one call that fits in nine minutes.
+"""All benchmarks on a GPU, in calls of at most nine minutes.
 
-Each part is a process of its own with a time limit, writes its figures as it goes, and is left out
-with a reason where its library is missing; whatever cuts the call off, what was measured stays in
-the folder, and the next call goes on from there.
+Each part is a separate process with a time limit that writes each figure as soon as it is measured,
+and is left out, with the reason, if a library is missing. However a call ends, its figures stay in
+the folder, and the next call continues after them.
 
     python -m benchmarks.gpu [--folder build/gpu] [--budget-s 520] [--python-trt PATH] [PART ...]
 
-Parts of TensorRT run under `--python-trt` where TensorRT has a Python of its own, else under this.
+Parts that use TensorRT run under `--python-trt`, by default the current Python.
 """
 
 import os
@@ -23,7 +23,7 @@ from benchmarks.gpu_cases import CASES, GOALS
 from benchmarks.gpu_results import Results, table
 
 TORCH, TENSORRT = "torch", "tensorrt"
-# In the order of worth: part, whose Python, most seconds.
+# Part: which Python runs it, and its time limit in seconds; the most useful parts first.
 PARTS = {
     "ceilings": (TORCH, 40),
     "branch": (TORCH, 120),
@@ -34,7 +34,7 @@ PARTS = {
     "filter": (TENSORRT, 100),
     "server": (TENSORRT, 100),
 }
-NEEDS = {  # of this Python; the other says by itself what it lacks
+NEEDS = {  # libraries of this Python; a part reports by itself what the other one lacks
     "ceilings": ("torch",),
     "branch": ("torch", "onnx"),
     "branch-fused": ("torch", "triton"),
@@ -49,9 +49,14 @@ MODULES = {
 
 @click.command()
 @click.argument("parts", nargs=-1, type=click.Choice(list(PARTS)))
-@click.option("--folder", type=click.Path(path_type=Path), default=Path("build/gpu"))
-@click.option("--budget-s", default=520.0, help="Seconds for the whole call.")
-@click.option("--python-trt", default=sys.executable, help="A Python that has TensorRT.")
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path),
+    default=Path("build/gpu"),
+    help="Folder for results.",
+)
+@click.option("--budget-s", default=520.0, help="Seconds that the whole call may take.")
+@click.option("--python-trt", default=sys.executable, help="Path to a Python with TensorRT.")
 def main(parts: tuple[str, ...], folder: Path, budget_s: float, python_trt: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     end = time.monotonic() + budget_s
@@ -61,7 +66,7 @@ def main(parts: tuple[str, ...], folder: Path, budget_s: float, python_trt: str)
         kind, most = PARTS[name]
         left = min(most, end - time.monotonic())
         if left < 5:
-            results.add(name, "left out", reason="no time left; call again to go on")
+            results.add(name, "left out", reason="no time left; call again to continue")
             continue
         lacking = [library for library in NEEDS.get(name, ()) if find_spec(library) is None]
         if lacking:
@@ -74,14 +79,14 @@ def main(parts: tuple[str, ...], folder: Path, budget_s: float, python_trt: str)
             if code := process.wait(left):
                 results.add(name, "failed", reason=f"exit code {code}")
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)  # with a server that it may have started
+            os.killpg(process.pid, signal.SIGKILL)  # and with it a server that it may have started
             process.wait()
-            results.add(name, "cut off", reason=f"after {left:.0f} s; call again to go on")
+            results.add(name, "cut off", reason=f"after {left:.0f} s; call again to continue")
     print_tables(results)
 
 
 def print_tables(results: Results) -> None:
-    """All that is known by now, then what is not."""
+    """Prints all figures, then the parts that are not finished."""
     print("\n## Ceilings\n")
     print(table(results.measured("ceilings"), ("what", "value", "unit", "method")))
     print("\n## Label branch\n")
@@ -93,7 +98,7 @@ def print_tables(results: Results) -> None:
             row["ratio to eager float32"] = round(eager[-1] / row["ms"], 1)
     columns = ("variant", "ms", "peak MiB", "ratio to eager float32", "build s")
     print(table(branch, (*columns, "mask differs", "score differs")))
-    print("\n## Labelled samples per second\n")
+    print("\n## Labeled samples per second\n")
     rates = results.measured("rates")
     for row in rates:
         row["goal"] = GOALS.get(row.get("case", ""), "")
@@ -103,13 +108,11 @@ def print_tables(results: Results) -> None:
         print(f"\nnot measured: {', '.join(sorted(missing))}")
     print("\n## Cost of filtering\n")
     print(table(results.measured("filter"), ("keep fraction", "kept", "ms", "bytes copied")))
-    print("\n## Server against bare engine\n")
+    print("\n## Server and bare engine\n")
     print(table(results.measured("server"), ("case", "bare per s", "served per s", "ratio")))
     leftovers = [row for name in PARTS for row in results.of(name) if row["state"] != "measured"]
     print("\n## Not finished\n")
-    print(
-        table(leftovers, ("part", "variant", "case", "state", "reason")) if leftovers else "all is"
-    )
+    print(table(leftovers, ("part", "variant", "case", "state", "reason")) if leftovers else "none")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""The label branch at 512 px on a GPU in torch: the paper's formula, the split form, compiled.
+"""The label branch at 512 px in torch on a GPU: the paper's formula, the split form, compiled.
 
-HandsOff faces' sizes: D = 6,016, hidden 256 and 32, 19 classes, 10 members. One image's taps in,
-mask and uncertainty out. Also leaves the branch as ONNX files for the other runtimes.
+Sizes of HandsOff faces: D = 6,016, hidden 256 and 32, 19 classes, 10 members. Taps of one image
+enter, mask and uncertainty leave. It also exports the branch as ONNX files for other runtimes.
 """
 
 import statistics
@@ -45,7 +45,7 @@ def main(folder: Path) -> None:
             continue
         try:
             results.add(PART, variant=name, **timed(make()))
-        except Exception as error:  # the next variant may do
+        except Exception as error:  # the next variant may work
             results.add(PART, "failed", variant=name, reason=str(error).splitlines()[0][:120])
         torch.cuda.empty_cache()
     _export(taps, interpreter, folder, results)
@@ -68,7 +68,7 @@ def task() -> tuple[list[Any], Any]:
 
 
 def paper(taps: list[Any], interpreter: Any, dtype: Any, tf32: bool) -> Any:
-    """Upsample every tap, concatenate, run each member on every pixel."""
+    """The paper's formula: upsamples every tap, concatenates, runs each member on every pixel."""
     head = interpreter.head("segmentation")
     members = [member_as_sequential(head, k).to("cuda", dtype) for k in range(MEMBERS)]
     there = [tap.to("cuda", dtype) for tap in taps]
@@ -110,7 +110,7 @@ def split_branch(taps: list[Any], interpreter: Any, precision: str) -> Any:
 
 
 def _split(taps: list[Any], interpreter: Any, precision: str, compiled: bool) -> Any:
-    """The served form of it, run by torch."""
+    """The split form, as it is served, run by torch."""
     torch.backends.cuda.matmul.allow_tf32 = False
     module = split_branch(taps, interpreter, precision).to("cuda")
     there = [tap.to("cuda") for tap in taps[1:]]
@@ -119,7 +119,7 @@ def _split(taps: list[Any], interpreter: Any, precision: str, compiled: bool) ->
 
 
 def timed(run: Callable[[], Any]) -> dict[str, Any]:
-    """Median of rounds by CUDA events, after two warm-ups; memory above what was held."""
+    """Median time by CUDA events after two warm-ups, and peak memory above the start's."""
     run(), run()
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
@@ -149,7 +149,7 @@ def _export(taps: list[Any], interpreter: Any, folder: Path, results: Results) -
                     input_names=[f"tap{i}" for i in range(len(taps) - 1)],
                     output_names=["mask", "uncertainty"], opset_version=17, dynamo=False,
                 )  # fmt: skip
-        except Exception as error:  # the exporter's own needs may be missing
+        except Exception as error:  # the exporter's dependencies may be missing
             reason = str(error).splitlines()[0][:120]
             results.add(PART, "failed", variant=f"export {precision}", reason=reason)
 

@@ -1,7 +1,8 @@
-"""The label branch at 512 px by the fused kernel, compiled on the spot, in several shapes.
+"""The label branch at 512 px by the fused kernel, compiled at run time, with several tile shapes.
 
-The same weights and taps as benchmarks.gpu_branch. Each shape is recorded as a CUDA graph from taps
-to labels, the coarse levels' sums by torch included, and compared with the paper's formula.
+Uses the weights and taps of benchmarks.gpu_branch. For each shape a CUDA graph is recorded from
+taps to labels, including the sums of the coarse levels by torch, and compared with the paper's
+formula.
 """
 
 import sys
@@ -19,7 +20,7 @@ from export.graph.spec import LabelSpec
 from nets.config import channels_from_base
 
 PART = "branch-fused"
-BANDS = (128, 512, 1 << 20)  # tiles of a launch; the last: the whole picture
+BANDS = (128, 512, 1 << 20)  # tiles in a launch; the last value covers the whole image
 SHAPES = [
     Tuning(squares, tiles, chunk, 128, warps, stages)
     for squares, chunk, warps, stages in (
@@ -45,12 +46,12 @@ def main(folder: Path) -> None:
         try:
             run, buffers = recorded(taps, interpreter, tuning)
             figures = timed(run)
-        except Exception as error:  # too much shared memory, say; the next shape may do
+        except Exception as error:  # such as too little shared memory; the next shape may work
             reason = " ".join(str(error).split())[:120]
             results.add(PART, "failed", variant=variant, reason=reason)
             continue
         mask, score = (buffers[n].cpu().flatten() for n in ("segmentation_labels", "scores"))
-        figures["peak_MiB"] = sum(x.nbytes for x in buffers.values()) >> 20  # weights and all
+        figures["peak_MiB"] = sum(x.nbytes for x in buffers.values()) >> 20  # including weights
         results.add(
             PART,
             variant=variant,
@@ -61,7 +62,7 @@ def main(folder: Path) -> None:
 
 
 def words(tuning: Tuning) -> str:
-    """A shape, as the table names it."""
+    """Name of a shape in the table."""
     down, across = tuning.squares
     bands = "one table" if tuning.band_tiles == BANDS[-1] else f"bands of {tuning.band_tiles}"
     return (
@@ -71,7 +72,7 @@ def words(tuning: Tuning) -> str:
 
 
 def recorded(taps: list[Any], interpreter: Any, tuning: Tuning) -> tuple[Any, dict[str, Any]]:
-    """A graph's launch, and the buffers between which it runs."""
+    """Records a CUDA graph; returns a function that launches it, and its buffers."""
     from benchmarks.kernel_run import device_buffers, run_launches
 
     spec = LabelSpec(RESOLUTION, 0, RESOLUTION, RESOLUTION, "segmentation")

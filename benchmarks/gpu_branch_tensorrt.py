@@ -1,4 +1,4 @@
-"""The label branch at 512 px by TensorRT, from the ONNX files that gpu_branch leaves."""
+"""The label branch at 512 px by TensorRT, from the ONNX files that gpu_branch exports."""
 
 import statistics
 import sys
@@ -44,7 +44,8 @@ def main(folder: Path) -> None:
 
 
 def _measured(trt: Any, device: Device, data: bytes) -> tuple[float, int]:
-    """Median milliseconds of a CUDA graph's launch, waited for; bytes the plan works in."""
+    """Median milliseconds of a CUDA graph's launch until it ends, and the plan's working memory in
+    bytes."""
     log = logger_from_module(trt)
     engine = trt.Runtime(log).deserialize_cuda_engine(data)
     if engine is None:

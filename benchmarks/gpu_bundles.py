@@ -1,5 +1,5 @@
-"""Bundles of random weights for the cases, without the comparison with the reference, which takes
-minutes at these sizes: for figures of speed alone."""
+"""Bundles of random weights for measuring speed, without the parity check, which takes minutes at
+these sizes."""
 
 import sys
 import tempfile
@@ -21,7 +21,7 @@ from export.graph.to_onnx import half_by_float32, labeller_onnx, mapping_onnx
 from export.weights import WeightFiles, weights_from_files
 
 PART = "bundles"
-STRIP_PIXELS = 1 << 15  # in both precisions: TensorRT plans every strip
+STRIP_PIXELS = 1 << 15  # for both precisions, because TensorRT plans every strip
 
 
 def main(folder: Path) -> None:
@@ -54,7 +54,7 @@ def _write(out: Path, case: str) -> None:
 
 
 def _capability() -> str:
-    """Of the GPU at hand, or of the one that figures are for."""
+    """Compute capability of the local GPU, or of the GPU that the goals are for."""
     if not torch.cuda.is_available():
         return "9.0"
     return "{}.{}".format(*torch.cuda.get_device_capability())

@@ -1,8 +1,8 @@
-"""What is measured on a GPU: the generators and ensembles, and the least work that each needs.
+"""Generators and ensembles that are measured on a GPU, and the least work that each needs.
 
-The count is that of the algorithm in its split form, for one sample: stages of which each takes
-the longest of its tensor FLOPs, its other FLOPs and its bytes. Weights are not counted: a batch
-reads them once.
+Counts the algorithm in its split form, for one sample, as a sequence of stages. The time of a stage
+is the longest of the times for its tensor FLOPs, its other FLOPs and its bytes. Weights are not
+counted, because a batch reads them once.
 """
 
 from collections.abc import Iterator
@@ -11,12 +11,12 @@ from pathlib import Path
 
 from benchmarks.sizes import Size
 
-HALF = 2  # bytes
+HALF = 2  # bytes of a float16
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Work of one sample."""
+    """Work of one stage for one sample."""
 
     name: str
     tensor_flops: float
@@ -26,7 +26,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Ceilings:
-    """What the machine was measured to do at most, per second."""
+    """Measured peak rates of the machine, per second."""
 
     tensor_flops: float
     other_flops: float
@@ -42,23 +42,23 @@ CASES: dict[str, Size] = {
     "HandsOff faces": Size(1024, CONFIG_F, 512, (256, 32), 19, 10),  # and config-f at 1024 px
     "HandsOff cars": Size(512, CONFIG_F, 512, (512, 256), 10, 10, "stylegan2", 64, 384),
 }
-GOALS = {  # labelled samples per second on one H200, with TensorRT alone
+GOALS = {  # labeled samples per second on one H200, with TensorRT alone
     "DatasetGAN cars": 350, "DatasetGAN faces": 130, "HandsOff faces": 130, "HandsOff cars": 85,
 }  # fmt: skip
 
 
 def bundle_folder(folder: Path, case: str) -> Path:
-    """Where a case's bundle lies."""
+    """Folder of a case's bundle."""
     return folder / "bundles" / case.lower().replace(" ", "-")
 
 
 def stages(size: Size) -> list[Stage]:
-    """All work of one sample, in order."""
+    """All stages of one sample, in order."""
     return [*_synthesis(size), *_labels(size)]
 
 
 def bound_per_s(size: Size, ceilings: Ceilings) -> float:
-    """Samples a second that no implementation of these stages can exceed on this machine."""
+    """Roofline: samples per second that no implementation of these stages can exceed here."""
     seconds = sum(
         max(
             stage.tensor_flops / ceilings.tensor_flops,
@@ -71,13 +71,13 @@ def bound_per_s(size: Size, ceilings: Ceilings) -> float:
 
 
 def _synthesis(size: Size) -> Iterator[Stage]:
-    """Two 3x3 convolutions at each extent, the first of which doubles it; two maps are written
-    and read again."""
+    """Two 3x3 convolutions at each resolution, the first of which doubles it; two feature maps are
+    written and read again."""
     before = 0
     for r, c in size.levels:
         flops = 2 * 9 * c * c * r * r
         if before:
-            # Doubling by a transposed convolution multiplies at the input's extent.
+            # A transposed convolution that doubles multiplies at the input's resolution.
             extent = r if size.family == "stylegan1" and r < 128 else r // 2
             flops += (
                 2
@@ -90,8 +90,8 @@ def _synthesis(size: Size) -> Iterator[Stage]:
 
 
 def _labels(size: Size) -> Iterator[Stage]:
-    """The first layer at each level's own extent; then sums, activations and the other layers
-    at the labels' pixels, of which only the labels are written."""
+    """The first layer at each level's own resolution; then sums, activations and the other layers
+    at the pixels of the label grid, where only labels are written."""
     h1, h2 = size.hidden
     pixels, rows_share = size.rows * size.grid, size.rows / size.grid
     for r, c in size.levels:

@@ -1,4 +1,4 @@
-"""What this machine's GPU can do at most, by torch: matrix products, plain arithmetic, copies."""
+"""Peak rates of the GPU, measured with torch: matrix products, elementwise arithmetic, copies."""
 
 import sys
 import time
@@ -21,7 +21,7 @@ def main(folder: Path) -> None:
     results.add("ceilings", what="device", value=torch.cuda.get_device_name(), unit="", method="")
 
     def seconds(run: Callable[[], object], rounds: int = 20) -> float:
-        """Best of the rounds, each waited for."""
+        """Shortest time of all rounds, each measured until it ends."""
         best = float("inf")
         for _ in range(rounds):
             torch.cuda.synchronize()

@@ -1,7 +1,7 @@
-"""Labelled samples per second end to end, what filtering costs, and the server against the engine.
+"""Labeled samples per second end to end, cost of filtering, and server compared with bare engine.
 
-Engines run as the service runs them: so many contexts, each with a thread of its own. Weights are
-random, so how far an engine is from ONNX Runtime is kept with it and not enforced.
+Engines run as in the service: several contexts, each with its own thread. Weights are random, so an
+engine's difference from ONNX Runtime is recorded and not enforced.
 """
 
 import statistics
@@ -59,7 +59,7 @@ def main(part: str, folder: Path) -> None:
 
 
 def rates(results: Results, folder: Path, case: str, runtime: Runtime) -> None:
-    """Batches of each size on one context and on two."""
+    """Measures batches of each size with one context and with two."""
     ceilings = _ceilings(results)
     bound = round(bound_per_s(CASES[case], ceilings)) if ceilings else ""
     for contexts in (1, 2):
@@ -76,7 +76,7 @@ def rates(results: Results, folder: Path, case: str, runtime: Runtime) -> None:
 
 
 def filtering(results: Results, folder: Path, case: str, runtime: Runtime) -> None:
-    """One batch with thresholds that keep a share of it."""
+    """Measures one batch with thresholds that keep a fraction of it."""
     with opened(folder, case, runtime, 1) as (bundle, engines):
         engine, n = engines[0], SIZES[-1]
         ws = _rows(bundle, n)
@@ -100,7 +100,7 @@ def filtering(results: Results, folder: Path, case: str, runtime: Runtime) -> No
 
 
 def served(results: Results, folder: Path, case: str, runtime: Runtime) -> None:
-    """The whole server on this GPU; the bare engine runs before and after it, not beside it."""
+    """Measures the whole server on this GPU, and the bare engine before and after it."""
     from examples.demo.serving import server
     from labelmint import Client
 
@@ -133,7 +133,7 @@ def served(results: Results, folder: Path, case: str, runtime: Runtime) -> None:
 def opened(
     folder: Path, case: str, runtime: Runtime, contexts: int
 ) -> Iterator[tuple[Bundle, tuple[Engine, ...]]]:
-    """The case's engines, of a plan that is built when it is not there."""
+    """Opens the case's engines, and builds the plan if it is missing."""
     bundle = open_bundle(bundle_folder(folder, case), verify=False)
     if runtime in ("tensorrt", "tensorrt-fused"):
         fused = runtime == "tensorrt-fused"
@@ -151,7 +151,7 @@ def opened(
 def samples_per_s(
     bundle: Bundle, engines: tuple[Engine, ...], batch: int, outputs: tuple[str, ...]
 ) -> float:
-    """All engines at once, each on its thread, for some seconds after a warm-up."""
+    """Runs all engines at once, each in its thread, for a few seconds after a warm-up."""
     ws, everything = _rows(bundle, batch), np.full(batch, np.inf, np.float32)
 
     def work(engine: Engine) -> float:

@@ -1,4 +1,4 @@
-"""Figures in a file, a line each, so that a process which is killed leaves those before."""
+"""Figures in a file, one per line, so that a killed process leaves those it has measured."""
 
 import json
 from pathlib import Path
@@ -8,21 +8,20 @@ Row = dict[str, Any]
 
 
 class Results:
-    """What was measured in a folder, by all calls."""
+    """Figures of all calls, in one file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def add(self, part: str, state: str = "measured", **figures: Any) -> None:
-        """Keeps a row, and prints it."""
+        """Writes and prints a row."""
         row = {"part": part, "state": state} | {k.replace("_", " "): v for k, v in figures.items()}
         with self._path.open("a") as stream:
             stream.write(json.dumps(row) + "\n")
         print("  " + ", ".join(f"{k} {v}" for k, v in row.items() if k != "part"), flush=True)
 
     def of(self, part: str) -> list[Row]:
-        """Rows of a part in their order. What went wrong counts until something was measured
-        after it."""
+        """Rows of a part in order. A failure is dropped once the part has a later figure."""
         rows = [row for row in self._rows() if row["part"] == part]
         measured = [i for i, row in enumerate(rows) if row["state"] == "measured"]
         last = measured[-1] if measured else -1
@@ -33,7 +32,7 @@ class Results:
         return [row for row in self.of(part) if row["state"] == "measured"]
 
     def has(self, part: str, **figures: Any) -> bool:
-        """Whether such a row was measured, by this or an earlier call."""
+        """Whether this or an earlier call measured such a row."""
         wanted = {k.replace("_", " "): v for k, v in figures.items()}.items()
         return any(wanted <= row.items() for row in self.measured(part))
 

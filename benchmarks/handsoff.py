@@ -1,10 +1,10 @@
-"""Labels from real images by inversion, next to labels from generated ones, on the demo's domain.
+"""Labels learned from real images by inversion, on the demo's domain.
 
     python -m benchmarks.handsoff [--samples 1000] [--images 16] [--out demo/handsoff]
 
-The real images are the renderer's, which the generator never made: the scenes of the images that
-benchmarks.few_labels labels, so that both ways see the same 16 scenes. Commands are the user's
-own: training encoder, invert, interpreter. What is in --out already is not made again.
+The real images are renders, which the generator did not draw, of the scenes that
+benchmarks.few_labels labels, so that the results of both can be compared. It runs the commands
+`training encoder`, `invert` and `interpreter`. Existing outputs in --out are reused.
 """
 
 import json
@@ -31,8 +31,8 @@ from training.options import read_generator
 
 
 @click.command()
-@click.option("--samples", default=1000, help="Fresh samples that are labelled and compared.")
-@click.option("--images", default=16, help="Real labelled images.")
+@click.option("--samples", default=1000, help="Number of fresh samples to test on.")
+@click.option("--images", default=16, help="Number of labeled real images.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("demo/handsoff"))
 def main(samples: int, images: int, out: Path) -> None:
     generator, _, _ = read_generator(GENERATOR, None)
@@ -70,16 +70,16 @@ def main(samples: int, images: int, out: Path) -> None:
 
 
 def write_real_images(indices: NDArray[np.int64], folder: Path) -> None:
-    """The renderer's pictures of these scenes, 000.png ..., in the order of the indices."""
+    """Writes renders of these scenes, 000.png and so on, in the order of the indices."""
     folder.mkdir(parents=True, exist_ok=True)
     pictures = rgb_from_float(truth_of_indices(LABEL_SEED, indices, 64).image)
     for i, picture in enumerate(pictures):
         Image.fromarray(picture).save(folder / f"{i:03d}.png")
 
 
-def run(verb: str, *options: object) -> None:
-    """One of the user's commands."""
-    words = [verb, "--generator", str(GENERATOR), *map(str, options)]
+def run(subcommand: str, *options: object) -> None:
+    """Runs a subcommand of `python -m training`."""
+    words = [subcommand, "--generator", str(GENERATOR), *map(str, options)]
     training_command(words, standalone_mode=False)
 
 

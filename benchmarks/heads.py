@@ -1,10 +1,10 @@
-"""What a depth head costs, and what calibration saves: engine time in turns.
+"""Cost of a depth head, and time that calibration saves: engine time, alternating.
 
-make demo
-python -m benchmarks.heads [--threads 1] [--rounds 9]
+    make demo
+    python -m benchmarks.heads [--threads 1] [--rounds 9]
 
-The demo's ensemble is exported as it is and without its depth head; each bundle runs whole, and cut
-to its score as calibration runs it. All four give the same scores, to the last bit.
+The demo's ensemble is exported with and without its depth head. Each bundle runs whole, and cut to
+the score as calibration runs it. All four give bit-identical scores.
 """
 
 import statistics
@@ -38,8 +38,15 @@ PAIRS = (
 
 @click.command()
 @click.option("--interpreter", type=Path, default=Path("demo/interpreter.safetensors"))
-@click.option("--threads", default=1, type=click.IntRange(1), help="Idle ones count as CPU time.")
-@click.option("--rounds", default=9, type=click.IntRange(1), help="Turns of all four.")
+@click.option(
+    "--threads",
+    default=1,
+    type=click.IntRange(1),
+    help="Threads of the engine; idle ones count as CPU time.",
+)
+@click.option(
+    "--rounds", default=9, type=click.IntRange(1), help="Runs of each of the four engines."
+)
 def main(interpreter: Path, threads: int, rounds: int) -> None:
     with TemporaryDirectory() as folder:
         without = Path(folder, "without.safetensors")
@@ -70,7 +77,7 @@ def main(interpreter: Path, threads: int, rounds: int) -> None:
 
 
 def write_without_depth(path: Path, out: Path) -> None:
-    """The same ensemble less its depth head."""
+    """Writes the same ensemble without its depth head."""
     interpreter, card = interpreter_from_file(path)
     heads = [head for head in card.heads if head.kind != "depth"]
     fewer = Interpreter(tuple(interpreter.head(head.kind).config for head in heads)).eval()
@@ -80,18 +87,18 @@ def write_without_depth(path: Path, out: Path) -> None:
 
 
 def exported(interpreter: Path, out: Path) -> Path:
-    """A bundle of the demo's generator with these heads."""
+    """Exports a bundle of the demo's generator with these heads."""
     words = ["--generator", str(GENERATOR), "--interpreter", str(interpreter), "--out", str(out)]
     export_command(["bundle", *words, "--no-half"], standalone_mode=False)
     return out
 
 
 def check_scores(engines: dict[str, Engine], ws: np.ndarray) -> None:
-    """The warm-up. Raises SystemExit unless all score alike."""
+    """Runs each engine once, as warm-up; raises SystemExit if scores differ."""
     limits = np.full(len(ws), np.inf, np.float32)
     runs = [engine.run(ws, limits, ("uncertainty",)) for engine in engines.values()]
     if len({run.arrays["uncertainty"].tobytes() for run in runs}) != 1:
-        raise SystemExit("the graphs score differently")
+        raise SystemExit("the graphs give different scores")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Shapes from single images, for training with 1, 4 and 8 views of an object, against the demo's
-exact geometry as cameras see it that no training had.
+"""Errors of meshes from single images, after training with 1, 4 and 8 views of each object.
 
-make demo
-python -m benchmarks.inverse_graphics [--steps 1000] [--threads 1]
+    make demo
+    python -m benchmarks.inverse_graphics [--steps 1000] [--threads 1]
 
-A view bank of 8 codes with exact cameras, a bundle with it, trainings on the first 64 and on 256
-objects, side by side; all lie in demo/inverse and are not made again. Tested on other objects.
+Builds a view bank of 8 codes with exact cameras and a bundle with it, and trains on the first 64
+and on 256 objects, in parallel. Outputs are in demo/inverse and are reused. The meshes of other
+objects are compared with the demo's exact geometry, from cameras that were not in the training.
 """
 
 import itertools
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from benchmarks.machine import machine_name
 from checkpoints import inverse_graphics_from_file
-from examples.demo.render import pixel_centres, trace
+from examples.demo.render import pixel_centers, trace
 from examples.demo.scene import BACKGROUND, Z_DIM, Scene, scene_from_latents
 from examples.demo.serving import server
 from labelmint.latents import Purpose, latents
@@ -40,24 +40,24 @@ GENERATOR = Path("examples/demo/generator.safetensors")
 OUT = Path("demo/inverse")
 BANK, VIEWS = 8, (1, 4, 8)
 TRAINED, TESTED = (64, 256), 96  # objects
-SEEN = 4  # cameras of each tested object, drawn as the demo draws them
+SEEN = 4  # cameras for each tested object, drawn as in the demo
 EXTENT = 64
 TEST_SEED, CAMERA_SEED = 777, 1000
 
 
 @dataclass(frozen=True)
 class Truth:
-    """Tested objects as one camera of each sees them."""
+    """True renders of the tested objects, each from one camera."""
 
     cameras: Cameras
     mask: Tensor  # bool [N, R, R]
     depth: Tensor  # [N, R, R]
-    colour: Tensor  # [N, 3, R, R] in [0, 1]
+    color: Tensor  # [N, 3, R, R] in [0, 1]
 
 
 @click.command(context_settings={"show_default": True})
-@click.option("--steps", default=1000, type=click.IntRange(1))
-@click.option("--threads", default=1, type=click.IntRange(1), help="Of each training.")
+@click.option("--steps", default=1000, type=click.IntRange(1), help="Training steps.")
+@click.option("--threads", default=1, type=click.IntRange(1), help="Threads of each training.")
 def main(steps: int, threads: int) -> None:
     OUT.mkdir(parents=True, exist_ok=True)
     bundle = bundle_with_views()
@@ -73,7 +73,7 @@ def main(steps: int, threads: int) -> None:
     print("| training | silhouette IoU | depth error | silhouettes it was trained on | inverted |")
     print("|---|---|---|---|---|")
     rows, figures = [images[:10]], {}
-    rows.append(bytes_of(truths[0].colour * truths[0].mask[:, None])[:10])
+    rows.append(bytes_of(truths[0].color * truths[0].mask[:, None])[:10])
     for name, network, own in networks():
         seen = [seen_by(network, images, truth.cameras) for truth in truths]
         iou, depth = scores(seen, truths)
@@ -103,7 +103,8 @@ def bundle_with_views() -> Path:
 
 
 def train_side_by_side(address: str, objects: int, steps: int, threads: int) -> None:
-    """A step has 16 images: of 16 objects where there is one view of each, else two of 8."""
+    """Trains with each number of views at once; a step has 16 images, one each of 16 objects or two
+    each of 8."""
     started = []
     for views in VIEWS:
         out = weights_of(objects, views)
@@ -126,7 +127,7 @@ def weights_of(objects: int, views: int) -> Path:
 
 
 def networks() -> list[tuple[str, InverseGraphics, float]]:
-    """Each with its name and the IoU that its card tells."""
+    """Each training's title, network, and IoU from its card."""
     found = []
     for objects, views in itertools.product(TRAINED, VIEWS):
         network, card = inverse_graphics_from_file(weights_of(objects, views))
@@ -137,14 +138,14 @@ def networks() -> list[tuple[str, InverseGraphics, float]]:
 
 def truth_of_draw(draw: int, bank: Cameras) -> Truth:
     scene = scenes(draw)
-    hits = trace(scene, *pixel_centres(EXTENT))
+    hits = trace(scene, *pixel_centers(EXTENT))
     away, focal = (x.mean().expand(TESTED) for x in (bank.distance, bank.focal))
     cameras = Cameras(scene.azimuth, scene.elevation, away, focal)
-    return Truth(cameras, hits.part != BACKGROUND, hits.depth, hits.colour)
+    return Truth(cameras, hits.part != BACKGROUND, hits.depth, hits.color)
 
 
 def scenes(draw: int) -> Scene:
-    """The tested objects under cameras of their own."""
+    """The tested objects, each from another random camera."""
     objects = np.arange(TESTED)
     content = latents(TEST_SEED, Purpose.OBJECT, objects, Z_DIM)
     view = latents(CAMERA_SEED + draw, Purpose.OBJECT, objects, Z_DIM)
@@ -153,7 +154,7 @@ def scenes(draw: int) -> Scene:
 
 @torch.no_grad()
 def seen_by(network: InverseGraphics, images: Tensor, cameras: Cameras) -> Seen:
-    """The shapes of images uint8 [N, 3, EXTENT, EXTENT], lit as there."""
+    """Renders the meshes of images uint8 [N, 3, EXTENT, EXTENT], with their estimated light."""
     found = network(input_of(network, images))
     mesh = template(torch.device("cpu"))
     return seen_from(found.points, mesh.faces, mesh.uv, found.texture, cameras, EXTENT, found.light)
@@ -173,7 +174,7 @@ def input_of(network: InverseGraphics, images: Tensor) -> Tensor:
 
 
 def scores(seen: list[Seen], truths: list[Truth]) -> tuple[float, float]:
-    """Mean IoU of silhouettes, and mean absolute z-depth error where both are, object units."""
+    """Mean IoU of silhouettes, and mean absolute z-depth error inside both, in object units."""
     ious, errors = [], []
     for found, truth in zip(seen, truths, strict=True):
         covered = found.face >= 0
@@ -188,8 +189,8 @@ def facing(seen: Seen) -> Tensor:
     return torch.where((seen.face >= 0)[:, None], seen.normals * 0.5 + 0.5, 0.0)
 
 
-def bytes_of(colours: Tensor) -> Tensor:
-    return (colours.clamp(0, 1) * 255).round().to(torch.uint8)
+def bytes_of(colors: Tensor) -> Tensor:
+    return (colors.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def run(*command: str) -> None:

@@ -18,7 +18,7 @@ def device_buffers(launches: LaunchList, features: dict[str, Tensor]) -> dict[st
     """All buffers by name, on the device of `features`.
 
     features: buffers of kind "features" by name, [N, ...] each. Constants are copied; labels
-    [N, ...] and scratch are allocated, uninitialised.
+    [N, ...] and scratch are allocated, uninitialized.
     """
     feature = next(iter(features.values()))
     buffers = {name: x.contiguous() for name, x in features.items()}

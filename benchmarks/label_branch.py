@@ -1,9 +1,9 @@
-"""The label branch against the paper's formula: same weights, same taps, same machine, one run.
+"""Speed of the label branch and of the paper's formula, with the same weights and taps.
 
-Both sides turn one image's taps into a mask and an uncertainty map: the served graph through
-ONNX Runtime, and eager torch as the paper states it (upsample every tap, concatenate, run each
-member on every pixel). Rounds alternate between the two, so that other load on the machine falls
-on both; the figure is the median of the rounds' ratios. Peak memory comes from fresh processes.
+Both sides turn one image's taps into a mask and an uncertainty map: the served graph in ONNX
+Runtime, and eager torch as the paper states it (upsample every tap, concatenate, run each member on
+every pixel). Rounds alternate between the two, so that other load on the machine affects both; the
+result is the median of the rounds' ratios. Peak memory is measured in fresh processes.
 """
 
 import argparse
@@ -36,7 +36,7 @@ Side = Literal["served", "literal"]
 
 @dataclass(frozen=True)
 class Setting:
-    """One pair of graphs."""
+    """Sizes of one comparison."""
 
     resolution: int
     members: int
@@ -47,7 +47,7 @@ class Setting:
 
 
 def sizes(setting: Setting) -> list[tuple[int, int]]:
-    """Extent and channels of every level, ascending."""
+    """(Side length, channels) of every level, ascending."""
     r = setting.resolution
     channels = channels_from_base(r, CHANNEL_BASES[r])
     return [(4 * 2**i, c) for i, c in enumerate(channels)]
@@ -65,13 +65,13 @@ class Task:
         self.interpreter = Interpreter((config,)).eval()
         head = self.interpreter.head("segmentation")
         for weight, fan in ((head.linear1.weight, features), (head.weight2, hidden[0])):
-            weight.data.normal_(0, fan**-0.5)  # so that members disagree somewhere
+            weight.data.normal_(0, fan**-0.5)  # so that members disagree at some pixels
         head.weight3.data.normal_(0, 1)
         self.taps = [torch.randn(1, c, e, e) for e, c in sizes(setting) for _ in range(2)]
 
 
 class TapsToLabels(nn.Module):
-    """The branch alone, with tensors for outputs."""
+    """The label branch alone, with tensors as outputs."""
 
     def __init__(self, task: Task) -> None:
         super().__init__()
@@ -93,8 +93,8 @@ class TapsToLabels(nn.Module):
 
 
 def export(task: Task, path: Path) -> None:
-    """Writes the branch alone; inputs are the taps that vary."""
-    taps = task.taps[1:]  # the constant is in the weights
+    """Exports the branch alone; its inputs are all taps but the constant."""
+    taps = task.taps[1:]  # the constant input of StyleGAN2 is a weight
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         torch.onnx.export(
@@ -145,13 +145,13 @@ class PaperFormula:
 
 
 def peak_bytes() -> int:
-    """High-water mark of this process's resident memory."""
+    """Peak resident memory of this process."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
 def memory_of(side: Side, setting: Setting) -> int:
-    """Bytes that one image adds at its peak, in a fresh process: weights and taps not counted."""
+    """Peak memory in bytes for one image, measured in a fresh process, without weights and taps."""
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder, context.Pool(1) as pool:
         path = Path(folder) / "branch.onnx"
@@ -168,7 +168,7 @@ def _growth(side: Side, setting: Setting, path: Path) -> int:
         run = Served(path, [np.ones(s, np.float32) for s in shapes], setting.threads)
     else:
         run = PaperFormula(Task(setting))
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = peak_bytes()
     run()
     return peak_bytes() - before

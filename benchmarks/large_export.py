@@ -1,8 +1,8 @@
-"""Time and memory of exporting a large pair: StyleGAN2 config f at 1024 px, labels at 512 px.
+"""Time and memory of a large export: StyleGAN2 config f at 1024 px, labels at 512 px.
 
-Random weights of HandsOff faces' sizes: D = 6080, hidden 256 and 32, 19 classes, 10 members.
-Each step is a process of its own, so that its peak is its own: the export command as a user runs
-it, without calibration, and a server's way to a first sample.
+Random weights with the sizes of HandsOff faces: D = 6080, hidden 256 and 32, 19 classes, 10
+members. Two steps are measured, each in a separate process to get its peak memory: the export
+command, without calibration, and loading the graph and making one sample as a server does.
 
     python -m benchmarks.large_export [--folder DIR] [--half/--no-half]
 """
@@ -37,8 +37,8 @@ print(f"session {loaded - began:.0f} s, one sample {time.perf_counter() - loaded
 
 
 @click.command()
-@click.option("--folder", type=click.Path(path_type=Path), help="To keep the files in.")
-@click.option("--half/--no-half", default=True, help="The float16 graph too, or not.")
+@click.option("--folder", type=click.Path(path_type=Path), help="Folder to keep the files in.")
+@click.option("--half/--no-half", default=True, help="Export the float16 graph too.")
 def main(folder: Path | None, half: bool) -> None:
     print(f"machine: {machine_name()}")
     with tempfile.TemporaryDirectory() as temporary:

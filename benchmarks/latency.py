@@ -1,7 +1,7 @@
-"""Latency of GenerateSamples of one sample, and of a health check, idle and under load.
+"""Latency of GenerateSamples for one sample, and of a health check, idle and under load.
 
-Under load, streams of other clients keep the engine busy without a pause. Goal: at most two
-engine batches more for the sample, and 100 ms for the health check.
+Under load, streams of other clients keep the engine busy all the time. Goal: at most two engine
+batches more than idle for the sample, and 100 ms for the health check.
 
     python -m benchmarks.latency [--calls 300] [--streams 1]
 """
@@ -27,8 +27,8 @@ ONE = pb.GenerateSamplesRequest(query=pb.SampleQuery(count=1))
 
 
 @click.command()
-@click.option("--calls", default=300, help="Of each kind.")
-@click.option("--streams", default=1, help="That saturate the engine.")
+@click.option("--calls", default=300, help="Number of calls of each kind.")
+@click.option("--streams", default=1, help="Number of streams that keep the engine busy.")
 def main(calls: int, streams: int) -> None:
     print(f"machine: {machine_name()}; an engine batch takes {RUN_S * 1e3:.0f} ms")
     with serving(Setting(seconds_per_run=RUN_S)) as address:
@@ -48,11 +48,11 @@ def main(calls: int, streams: int) -> None:
         for state, found in (("idle", idle), ("busy", busy)):
             print(f"{kind:>11} {state}  " + "".join(f"{v * 1e3:9.1f}" for v in found[kind]))
     more = (busy["one sample"] - idle["one sample"]) / RUN_S
-    print("engine batches more: " + ", ".join(f"{m:.1f}" for m in more) + " (goal 2)")
+    print("difference in engine batches: " + ", ".join(f"{m:.1f}" for m in more) + " (goal 2)")
 
 
 def quantiles(call: Callable[[], object], calls: int) -> "np.ndarray[tuple[int], np.dtype]":
-    """50th, 95th and 99th percentile of the seconds a call takes."""
+    """50th, 95th and 99th percentile of a call's time, in seconds."""
     seconds = []
     for _ in range(calls):
         began = time.perf_counter()
@@ -63,7 +63,7 @@ def quantiles(call: Callable[[], object], calls: int) -> "np.ndarray[tuple[int],
 
 @contextmanager
 def saturated(address: str, streams: int) -> Iterator[None]:
-    """Streams that are read as fast as they come, each over its own connection."""
+    """Reads streams at full speed, each over its own connection, until the block ends."""
     stop = threading.Event()
 
     def read() -> None:

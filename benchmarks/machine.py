@@ -1,4 +1,4 @@
-"""Names the machine a figure was measured on."""
+"""Name of the machine that runs the benchmark."""
 
 import os
 import platform

@@ -1,4 +1,4 @@
-"""A Python process of its own, so that its peak of memory is its own."""
+"""Runs Python in a separate process, to measure its peak memory alone."""
 
 import os
 import subprocess
@@ -7,7 +7,10 @@ import time
 
 
 def run_python(*words: str) -> tuple[float, int, str]:
-    """Seconds, peak resident bytes and last line of a Python process; its end if it fails."""
+    """Runs Python and returns seconds, peak resident bytes and the last line of its output.
+
+    Raises SystemExit if the process fails.
+    """
     began = time.perf_counter()
     with subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

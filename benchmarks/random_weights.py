@@ -1,4 +1,4 @@
-"""Weights of any size with random values, in files: what a figure of speed or memory needs."""
+"""Weight files of any size with random values, for measuring speed and memory."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from nets.interpreter import HeadConfig, Interpreter
 
 
 def write_weights(folder: Path, size: Size) -> tuple[Path, Path]:
-    """The files of a generator and of its interpreter."""
+    """Writes a generator and its interpreter; returns both paths."""
     torch.manual_seed(0)
     channels = tuple(c for _, c in size.levels)
     config = GeneratorConfig(size.resolution, channels, family=size.family)

@@ -1,4 +1,4 @@
-"""A server whose engines cost nothing, or exactly so much: what is left is everything else."""
+"""A server whose engines take no time, or a fixed time, to measure everything else."""
 
 import asyncio
 import multiprocessing
@@ -22,22 +22,22 @@ from service.models import ServedModel
 from service.process import keep_freed_memory
 from service.server import Server
 
-PATCH = 16  # pixels
+PATCH = 16  # pixels of equal value, along one side
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What the server has."""
+    """Configuration of the server."""
 
     resolution: int = 256
     batch: int = 16
     engines: int = 1
     seconds_per_run: float = 0.0
-    keep_memory: bool = True  # as the server process does
+    keep_memory: bool = True  # as `python -m service run` does
 
 
 class ReadyEngine:
-    """Engine protocol; hands out the same arrays, made beforehand, after a sleep."""
+    """An Engine that returns the same precomputed arrays after a sleep."""
 
     name = "ready"
 
@@ -59,7 +59,7 @@ class ReadyEngine:
         max_uncertainty: NDArray[np.float32],
         outputs: tuple[str, ...],
     ) -> EngineResult:
-        """As the protocol says, but keeps everything."""
+        """Like Engine.run, but keeps every sample."""
         if self._seconds:
             time.sleep(self._seconds)
         rows = len(ws)
@@ -72,7 +72,7 @@ class ReadyEngine:
 
 
 def patches(source: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Values in [0, 1) that are equal over 16 x 16 px, so that codecs find something to do."""
+    """Values in [0, 1) that are equal over 16 x 16 px, so that codecs can compress them."""
     coarse = [-(-n // PATCH) if axis in (1, 2) else n for axis, n in enumerate(shape)]
     values = source.random(coarse, np.float32)
     for axis in (1, 2):
@@ -83,7 +83,7 @@ def patches(source: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.f
 
 @contextmanager
 def serving(setting: Setting) -> Iterator[str]:
-    """A server process of its own; yields HOST:PORT."""
+    """Runs a server in a separate process; yields HOST:PORT."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(setting, theirs), daemon=True)

@@ -1,4 +1,4 @@
-"""What a refiner costs: engine time of a bundle with one against the same without, in turns.
+"""Cost of a refiner: engine time of a bundle with and without it, alternating.
 
 make demo
 python -m examples.refined_stream
@@ -18,15 +18,20 @@ from engines.open import EngineOptions, open_engine, open_mapping
 from engines.protocol import Engine
 from engines.sampling import default_options, ws_from_indices
 
-RUNS = 4  # engine batches of a round
+RUNS = 4  # engine batches in a round
 
 
 @click.command()
 @click.option("--plain", type=click.Path(path_type=Path), default=Path("demo/bundle"))
 @click.option("--refined", type=click.Path(path_type=Path), default=Path("demo/refined/bundle"))
 @click.option("--batch", default=4, type=click.IntRange(1))
-@click.option("--threads", default=1, type=click.IntRange(1), help="Idle ones count as CPU time.")
-@click.option("--rounds", default=9, type=click.IntRange(1), help="Pairs of runs.")
+@click.option(
+    "--threads",
+    default=1,
+    type=click.IntRange(1),
+    help="Threads of the engine; idle ones count as CPU time.",
+)
+@click.option("--rounds", default=9, type=click.IntRange(1), help="Number of pairs of runs.")
 def main(plain: Path, refined: Path, batch: int, threads: int, rounds: int) -> None:
     options = EngineOptions(batch_sizes=(batch,), threads=threads)
     bundle = open_bundle(plain)
@@ -45,13 +50,13 @@ def main(plain: Path, refined: Path, batch: int, threads: int, rounds: int) -> N
             for side in zip(*pairs, strict=True)
         ]
         print(
-            f"{clock} time: {ms[0]:.1f} ms a sample without the refiner, {ms[1]:.1f} with; ratio "
+            f"{clock} time: {ms[0]:.1f} ms per sample without the refiner, {ms[1]:.1f} with; ratio "
             f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
         )
 
 
 def times_of(engine: Engine, ws: np.ndarray) -> tuple[float, float]:
-    """Wall and CPU seconds of some batches with all outputs."""
+    """Wall and CPU seconds of RUNS batches with all outputs."""
     limits = np.full(len(ws), np.inf, np.float32)
     wall, cpu = time.perf_counter(), time.process_time()
     for _ in range(RUNS):

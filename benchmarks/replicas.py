@@ -14,12 +14,12 @@ from benchmarks.ready_engine import Setting, serving
 from labelmint import Client
 
 MOST = 3
-ONE = Setting(resolution=64, seconds_per_run=0.04)  # 400 samples a second
+ONE = Setting(resolution=64, seconds_per_run=0.04)  # 400 samples per second
 
 
 @click.command()
-@click.option("--seconds", default=4.0, help="Of each run.")
-@click.option("--rounds", default=5, help="Runs of each number of replicas, in turns.")
+@click.option("--seconds", default=4.0, help="Seconds of each run.")
+@click.option("--rounds", default=5, help="Runs of each number of replicas, alternating.")
 def main(seconds: float, rounds: int) -> None:
     with ExitStack() as stack:
         targets = [stack.enter_context(serving(ONE)) for _ in range(MOST)]

@@ -1,4 +1,4 @@
-"""Labels of many latents as a server gives them: weights -> a bundle -> ONNX Runtime."""
+"""Labels of many latents as a server computes them: weights -> a bundle -> ONNX Runtime."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,7 +21,7 @@ BATCH = 8
 def served_predictions(
     generator: Path, interpreter: Interpreter, card: InterpreterCard, ws: NDArray[np.float32]
 ) -> list[Prediction]:
-    """Labels of w+ [n, num_ws, w_dim], in order, from a bundle that is thrown away again."""
+    """Labels of w+ [n, num_ws, w_dim], in order, by a temporary bundle."""
     with TemporaryDirectory() as folder:
         weights, out = Path(folder, "interpreter.safetensors"), Path(folder, "bundle")
         write_interpreter(weights, interpreter, card)
@@ -45,7 +45,7 @@ def served_predictions(
 
 
 def prediction_from_row(arrays: dict[str, NDArray[Any]], i: int) -> Prediction:
-    """Sample i of what an engine returned."""
+    """Labels of sample i of an engine's outputs."""
     return Prediction(
         mask=arrays["mask"][i] if "mask" in arrays else None,
         keypoints=arrays["keypoints"][i] if "keypoints" in arrays else None,

@@ -1,8 +1,8 @@
-"""Samples per second through shared memory against the socket, for one reader, in turns.
+"""Samples per second of one reader through shared memory and through the socket, alternating.
 
-Batches of 8 samples of 256 px, image and mask, RAW, from an engine that costs nothing and whose
-own batches are larger, so that they are not what is measured; both sides keep freed memory.
-Goal: 2, the median of seven pairs.
+Batches of 8 samples of 256 px, image and mask, RAW. The engine costs nothing, and its own batches
+are larger, so that their overhead is not what is measured; client and server keep freed memory.
+Goal: a ratio of 2, as the median of seven pairs.
 
     python -m benchmarks.shared_memory [--engine-batch 32] [--seconds 3] [--rounds 7]
 """
@@ -21,11 +21,11 @@ BATCH = 8
 
 
 @click.command()
-@click.option("--engine-batch", default=32, help="Samples of an engine's batch.")
-@click.option("--seconds", default=3.0, help="Of each run.")
-@click.option("--rounds", default=7, help="Pairs of runs.")
+@click.option("--engine-batch", default=32, help="Samples in an engine batch.")
+@click.option("--seconds", default=3.0, help="Seconds of each run.")
+@click.option("--rounds", default=7, help="Number of pairs of runs.")
 def main(engine_batch: int, seconds: float, rounds: int) -> None:
-    keep_freed_memory()  # the client's side too
+    keep_freed_memory()  # in the client process too
     print(f"machine: {machine_name()}")
     with serving(Setting(256, batch=engine_batch)) as target:
         pairs = [

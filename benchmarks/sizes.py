@@ -1,4 +1,4 @@
-"""Shapes of what is measured, for processes that have no torch as well."""
+"""Sizes of the measured networks; importable without torch."""
 
 import math
 from dataclasses import dataclass
@@ -7,21 +7,21 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Size:
-    """A generator and a segmentation ensemble on it."""
+    """Sizes of a generator and its segmentation ensemble."""
 
     resolution: int  # pixels
     channel_base: int
-    grid: int  # pixels of the labels
+    grid: int  # pixels of the label grid, along one side
     hidden: tuple[int, int]
     classes: int
     members: int
     family: Literal["stylegan1", "stylegan2"] = "stylegan2"
-    crop_top: int = 0  # first row of the grid that has labels
-    height: int | None = None  # rows that have labels; None: all
+    crop_top: int = 0  # first labeled row of the grid
+    height: int | None = None  # number of labeled rows; None: all
 
     @property
     def rows(self) -> int:
-        """Label rows."""
+        """Number of labeled rows."""
         return self.grid if self.height is None else self.height
 
     @property

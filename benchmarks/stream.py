@@ -1,7 +1,7 @@
-"""Samples per second over gRPC against the bare engine loop, on one bundle.
+"""Samples per second over gRPC and of a bare loop over the engine, on one bundle.
 
-Both sides make the same samples with the same engine and batch; they take turns, and the
-ratio is that of each pair of neighbours. Needs a bundle: `make demo` leaves one.
+Both sides make the same samples with the same engine and batch size. They alternate, and the ratio
+is that of each pair of consecutive runs. Needs a bundle, such as that of `make demo`.
 
     python -m benchmarks.stream [--bundle demo/bundle] [--samples 512] [--rounds 7]
 """
@@ -26,8 +26,8 @@ SEED = 11
 
 @click.command()
 @click.option("--bundle", "folder", type=click.Path(path_type=Path), default=Path("demo/bundle"))
-@click.option("--samples", default=512, help="Samples per side and round.")
-@click.option("--rounds", default=7, help="Pairs of runs.")
+@click.option("--samples", default=512, help="Samples in each run.")
+@click.option("--rounds", default=7, help="Number of pairs of runs.")
 def main(folder: Path, samples: int, rounds: int) -> None:
     bundle = open_bundle(folder)
     options = EngineOptions()

@@ -1,13 +1,13 @@
-"""The loop that waits for data; needs nothing but the standard library."""
+"""A training loop that measures its wait for data; needs only the standard library."""
 
 import time
 from collections.abc import Iterable
 
 
 def waiting_share(batches: Iterable[object], steps: int, step_s: float) -> float:
-    """The share of a loop's time that it waits for batches, after a first one.
+    """Fraction of the loop's time spent waiting for batches, not counting the first one.
 
-    A step sleeps: it is a GPU's, and leaves the processor to whoever makes the data.
+    A step sleeps, as if it ran on a GPU, and leaves the CPU to the data's producers.
     """
     source, waited = iter(batches), 0.0
     next(source)

@@ -1,9 +1,8 @@
-"""How much of a training loop's time is waiting for data, when the engine is the faster side.
+"""Fraction of a training loop's time spent waiting for data, if the engine is faster than the loop.
 
-LabelStream, which has threads of its own, on an engine of a known rate; next to a plain DataLoader
-that reads the same samples from PNG files, and from MDS shards where a Python with
-mosaicml-streaming is given (a virtual environment of its own, because it pins numpy), each with
-one worker. In turns.
+Compares, alternating: LabelStream on an engine of a known rate; a DataLoader with one worker that
+reads the same samples from PNG files; and, with --mds-python, one that reads them from MDS shards.
+mosaicml-streaming needs a virtual environment of its own, because it pins numpy.
 
     python -m benchmarks.trainer_wait [--mds-python V/bin/python] [--steps 150] [--rounds 5]
 """
@@ -28,14 +27,14 @@ from benchmarks.trainer_loop import waiting_share
 from labelmint import Client
 from labelmint.torch import LabelStream
 
-PX, BATCH, STEP_S = 256, 8, 0.04  # 200 samples a second are trained on,
-ENGINE = Setting(resolution=PX, batch=BATCH, seconds_per_run=0.02)  # and 400 are made
-FILES = 256  # samples on disk, read again and again
+PX, BATCH, STEP_S = 256, 8, 0.04  # training uses 200 samples per second,
+ENGINE = Setting(resolution=PX, batch=BATCH, seconds_per_run=0.02)  # the engine makes 400
+FILES = 256  # samples on disk, read repeatedly
 OUTPUTS = ("image", "mask")
 
 
 class Pngs(Dataset[tuple[torch.Tensor, torch.Tensor]]):
-    """Images and masks in files of their own."""
+    """Images and masks in separate files."""
 
     def __init__(self, folder: Path) -> None:
         self._images = sorted(folder.glob("*.image.png"))
@@ -51,9 +50,11 @@ class Pngs(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
 
 @click.command()
-@click.option("--mds-python", type=click.Path(exists=True), help="Has mosaicml-streaming.")
-@click.option("--steps", default=150, help="Of each run.")
-@click.option("--rounds", default=5, help="Runs of each side.")
+@click.option(
+    "--mds-python", type=click.Path(exists=True), help="Path to a Python with mosaicml-streaming."
+)
+@click.option("--steps", default=150, help="Steps of each run.")
+@click.option("--rounds", default=5, help="Number of runs of each side.")
 def main(mds_python: str | None, steps: int, rounds: int) -> None:
     print(f"machine: {machine_name()}")
     with serving(ENGINE) as target, tempfile.TemporaryDirectory() as temporary:
@@ -80,7 +81,9 @@ def main(mds_python: str | None, steps: int, rounds: int) -> None:
         for _ in range(rounds):
             for name, side in sides.items():
                 shares[name].append(side())
-    print(f"{PX} px, batches of {BATCH}, steps of {STEP_S * 1e3:.0f} ms; share of time waited:")
+    print(
+        f"{PX} px, batches of {BATCH}, steps of {STEP_S * 1e3:.0f} ms; share of time spent waiting:"
+    )
     for name, found in shares.items():
         middle = statistics.median(found)
         print(f"{name:>12} {middle:6.1%}  ({min(found):.1%} to {max(found):.1%})")
@@ -88,7 +91,7 @@ def main(mds_python: str | None, steps: int, rounds: int) -> None:
 
 
 def write_files(target: str, folder: Path) -> None:
-    """The samples that the stream delivers, as PNG and as arrays for MDS."""
+    """Writes samples of the stream as PNG, and as arrays for MDS."""
     for index, (image, mask) in enumerate(samples(target)):
         Image.fromarray(image).save(folder / f"{index:06d}.image.png")
         Image.fromarray(mask).save(folder / f"{index:06d}.mask.png")

@@ -1,8 +1,8 @@
-"""MDS shards of a folder's samples, and the share of a loop that waits for them; see trainer_wait.
+"""Writes MDS shards of a folder's samples and measures a loop's wait for them; see trainer_wait.
 
     PYTHON benchmarks/trainer_wait_mds.py FOLDER BATCH STEPS STEP_S
 
-Imports none of our rooms but the loop, which stands beside it.
+Imports no package of the project, only trainer_loop from the same folder.
 """
 
 import sys

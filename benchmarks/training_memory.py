@@ -1,12 +1,11 @@
-"""Memory and time of training on images of 512 px, against the published procedure.
+"""Memory and time of training on images of 512 px, compared with the published procedure.
 
     python -m benchmarks.training_memory [--images 16] [--literal-images 1]
 
-StyleGAN2 config f at 1024 px with random weights, labels at 512 px, HandsOff faces' sizes: D =
-6080, hidden 256 and 32, 19 classes, 10 members. The published procedure builds every image's
-hypercolumn, keeps it in half precision, casts it all to float32, and trains one member after
-another in batches of 64 pixels; it is measured on as many images as fit. Each is a process of its
-own, so that its peak is its own.
+StyleGAN2 config f at 1024 px with random weights, labels at 512 px, sizes of HandsOff faces: D =
+6080, hidden 256 and 32, 19 classes, 10 members. The published procedure stores every image's
+hypercolumn in half precision, casts all of them to float32, and trains one member after another in
+batches of 64 pixels. Each runs in a separate process, to measure its peak memory alone.
 """
 
 import time
@@ -32,13 +31,15 @@ from training.label_crop import LabelCrop
 from training.labels.labelled_set import LabelledSet
 
 GRID, CLASSES, HIDDEN, MEMBERS = 512, 19, (256, 32), 10
-TIMED, BATCH = 20, 64  # steps; pixels of a published step
-STEPS = 1000  # whose pixels ours keeps
+TIMED, BATCH = 20, 64  # measured steps; pixels per step of the published procedure
+STEPS = 1000  # steps whose pixels labelmint keeps
 
 
 @click.command()
-@click.option("--images", default=16, help="Labelled images of our run.")
-@click.option("--literal-images", default=1, help="Of the published procedure's.")
+@click.option("--images", default=16, help="Number of labeled images for labelmint.")
+@click.option(
+    "--literal-images", default=1, help="Number of labeled images for the published procedure."
+)
 @click.option("--part", type=click.Choice(["ours", "literal"]), hidden=True)
 def main(images: int, literal_images: int, part: str | None) -> None:
     if part is not None:
@@ -72,7 +73,8 @@ def generator_and_labels(images: int) -> tuple[Generator, LabelledSet]:
 
 
 def ours(images: int) -> None:
-    """Taps at their own resolution in half precision, pixels gathered, members together."""
+    """labelmint: taps at their own resolution in half precision, gathered pixels, all members
+    together."""
     generator, labels = generator_and_labels(images)
     config = InterpreterTrainConfig(members=MEMBERS, hidden=HIDDEN)
     sampler = PixelSampler(labels, 1.0, 0)
@@ -94,7 +96,7 @@ def ours(images: int) -> None:
 
 @torch.no_grad()
 def published_features(generator: Generator, labels: LabelledSet) -> torch.Tensor:
-    """Every pixel's hypercolumn, float32 [n * H * W, D], by way of half precision."""
+    """Every pixel's hypercolumn, float32 [n * H * W, D], stored in half precision first."""
     rows = len(labels) * GRID**2
     stored = torch.empty(rows, generator.config.features, dtype=torch.float16)
     for i, w in enumerate(torch.from_numpy(labels.ws)):
@@ -104,7 +106,7 @@ def published_features(generator: Generator, labels: LabelledSet) -> torch.Tenso
 
 
 def literal(images: int) -> None:
-    """Everything in memory, one member after another."""
+    """The published procedure: all hypercolumns in memory, one member after another."""
     generator, labels = generator_and_labels(images)
     assert labels.masks is not None
     features = published_features(generator, labels)

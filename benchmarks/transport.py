@@ -1,7 +1,7 @@
-"""What the server and the wire carry when the engine costs nothing: MB/s on one stream.
+"""Throughput of server and transport, with an engine that costs nothing: MB/s on one stream.
 
-Samples are images and masks of noise, RAW. The client is the generated stub, which parses each
-message and reads nothing of it. Rounds alternate between a server that keeps freed memory, as
+Samples are images and masks, RAW. The client is the generated stub, which parses each message and
+does not decode it. Rounds alternate between a server that keeps freed memory, as
 `python -m service run` does, and one with glibc's defaults.
 
     python -m benchmarks.transport [--seconds 3] [--rounds 5]
@@ -26,10 +26,10 @@ QUERY = pb.SampleQuery(
 
 
 @click.command()
-@click.option("--seconds", default=3.0, help="Of each run.")
-@click.option("--rounds", default=5, help="Runs of each setting.")
+@click.option("--seconds", default=3.0, help="Seconds of each run.")
+@click.option("--rounds", default=5, help="Number of runs of each setting.")
 def main(seconds: float, rounds: int) -> None:
-    keep_freed_memory()  # the client's side too
+    keep_freed_memory()  # in the client process too
     print(f"machine: {machine_name()}")
     for resolution in (256, 512):
         kept: list[float] = []
@@ -47,17 +47,17 @@ def main(seconds: float, rounds: int) -> None:
         print(
             f"{resolution} px, messages of {size / (1 << 20):.2f} MiB: "
             f"{statistics.median(kept):.0f} MB/s ({min(kept):.0f} to {max(kept):.0f}), "
-            f"{ratio:.2f} of glibc's defaults (goal {GOAL_MB_S} MB/s)",
+            f"{ratio:.2f} times glibc's defaults (goal {GOAL_MB_S} MB/s)",
             flush=True,
         )
 
 
 def rate_of(address: str, seconds: float) -> tuple[float, int]:
-    """MB/s of one stream, and the size of its messages."""
+    """MB/s of one stream, and the size of a message in bytes."""
     options = [("grpc.max_receive_message_length", 64 << 20)]
     with grpc.insecure_channel(address, options) as channel:
         call = LabelServiceStub(channel).StreamSamples(pb.StreamSamplesRequest(query=QUERY))
-        size = next(call).ByteSize()  # the first one connects
+        size = next(call).ByteSize()  # the first message includes connecting
         began, received = time.perf_counter(), 0
         while (elapsed := time.perf_counter() - began) < seconds:
             received += next(call).ByteSize()

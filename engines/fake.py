@@ -22,6 +22,7 @@ from bundle.manifest import (
     Labels,
     Manifest,
     SamplingKey,
+    ScoreCalibration,
     SegmentationClass,
     SegmentationHead,
     ViewBankFacts,
@@ -178,7 +179,7 @@ def _fake_bank(codes: int, view_layers: int, w_dim: int) -> ViewBank:
     return ViewBank(rows, cameras_from_views(_fake_views(codes)))
 
 
-def _fake_views(codes: int) -> Views:
+def _fake_views(codes: int) -> ViewBankFacts:
     """Cameras 10 degrees apart; the last one is unknown."""
     known = [
         CameraFacts(azimuth_deg=10.0 * i, elevation_deg=-5.0, distance=6.0, focal=None)
@@ -223,9 +224,9 @@ def _fake_heads() -> Heads:
     )
 
 
-def _fake_calibration(views: int) -> Calibration:
+def _fake_calibration(views: int) -> ScoreCalibration:
     """Exact quantiles, since the fake score is uniform in [0, 1)."""
-    return Calibration(
+    return ScoreCalibration(
         options=SamplingKey(
             latent_source="philox",
             truncation_psi=1.0,

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle.calibration import shortest_float32
-from bundle.manifest import SamplingKey
+from bundle.manifest import GeneratorFacts, SamplingKey
 from bundle.views import ViewBank
 from engines.errors import SamplingError
 from engines.protocol import Mapping
@@ -57,7 +57,7 @@ class LatentOptions:
     view: int | None = None  # code of the bank, set if and only if view_mode is "fixed"
 
 
-def default_options(generator: Generator, seed: int = 0) -> LatentOptions:
+def default_options(generator: GeneratorFacts, seed: int = 0) -> LatentOptions:
     """The bundle's own truncation, drawn classes, one view per object."""
     return LatentOptions(
         seed=seed,
@@ -93,7 +93,7 @@ def key_from_options(options: LatentOptions) -> SamplingKey:
 
 
 def check_options(
-    generator: Generator, options: LatentOptions, bank: ViewBank | None = None
+    generator: GeneratorFacts, options: LatentOptions, bank: ViewBank | None = None
 ) -> None:
     """Raises SamplingError unless the bundle, with this view bank, can serve these options."""
     o = options
@@ -169,7 +169,7 @@ def _check_views(o: LatentOptions, bank: ViewBank | None) -> None:
 
 def ws_from_indices(
     mapping: Mapping,
-    generator: Generator,
+    generator: GeneratorFacts,
     options: LatentOptions,
     indices: Sequence[int] | NDArray[np.uint64],
     mt19937: Mt19937Rows | None = None,
@@ -230,7 +230,7 @@ def view_numbers(
 
 def ws_from_latents(
     mapping: Mapping,
-    generator: Generator,
+    generator: GeneratorFacts,
     options: LatentOptions,
     space: LatentSpace,
     rows: NDArray[np.float32],
@@ -292,7 +292,7 @@ def ws_from_latents(
 
 
 def _mt19937_rows(
-    generator: Generator,
+    generator: GeneratorFacts,
     options: LatentOptions,
     index: NDArray[np.uint64],
     position: Mt19937Rows | None,
@@ -306,7 +306,7 @@ def _mt19937_rows(
 
 def _ws_from_z(
     mapping: Mapping,
-    generator: Generator,
+    generator: GeneratorFacts,
     options: LatentOptions,
     z: NDArray[np.float32],  # [n, z_dim]
     numbers: NDArray[np.uint64],  # [n], object or row numbers from which classes are drawn

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import DTypeLike
 
-from bundle.manifest import Manifest
+from bundle.manifest import GeneratorFacts, Manifest
 
 # Outputs that tell which rows the graph kept: KEPT is their number, int32 []; SAMPLE is the input
 # row of each output row, int32 [N], kept ones first; UNCERTAINTY is the score, float32 [N].
@@ -59,7 +59,7 @@ def graph_inputs(manifest: Manifest) -> ArraySpecs:
     }
 
 
-def mapping_inputs(generator: Generator) -> ArraySpecs:
+def mapping_inputs(generator: GeneratorFacts) -> ArraySpecs:
     """Inputs of the mapping's graph; `c` only if the generator has classes."""
     inputs = {"z": _spec(np.float32, generator.z_dim)}
     if generator.num_classes > 0:

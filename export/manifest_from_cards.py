@@ -11,6 +11,7 @@ from bundle.manifest import (
     KeypointHead,
     Labels,
     RefinerFacts,
+    SegmentationClass,
     SegmentationHead,
     ViewBankFacts,
 )

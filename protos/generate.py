@@ -1,12 +1,12 @@
-"""Writes what is generated from protos/, or with --check proves that it is fresh.
+"""Writes the files generated from protos/, or checks with --check that they are up to date.
 
-From labelmint/v1/*.proto come Python stubs. From inference/*.proto, which are vendored, comes a
-set of descriptors: stubs would need the import in them repaired, and would register their names
-where a Triton client in the same process registers them too.
+labelmint/v1/*.proto become Python stubs. inference/*.proto, which are copied from Triton, become a
+set of descriptors: stubs of these would need a repaired import, and would register the same names
+as a Triton client in the same process.
 
-The generator is an old one on purpose: generated code refuses runtimes older than
-itself, and training images pin old protobuf releases. It lives in its own environment,
-made on first use, because it needs an older protobuf than the rest of the checkout.
+The generator is an old release on purpose: generated code refuses protobuf runtimes older than
+itself, and training images pin old ones. It has its own environment, created on first use, because
+it needs an older protobuf than the rest of the checkout.
 
     python protos/generate.py [--check]
 """
@@ -26,13 +26,15 @@ PACKAGE = Path("labelmint/v1")
 VENDORED = "inference"
 DESCRIPTORS = Path("service/rpc/inference.binpb")
 ENVIRONMENT = CHECKOUT / ".venv-protos"
-# The last release whose output has no check of the grpcio version, for Python 3.10 to 3.12.
+# The last release whose output does not check the grpcio version, for Python 3.10 to 3.12.
 GENERATOR = ("grpcio-tools==1.62.3", "protobuf==4.25.9", "setuptools<81")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if stale")
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; exit with 1 if a file is out of date"
+    )
     check = parser.parse_args().check
     python = ensure_generator(ENVIRONMENT)
     with tempfile.TemporaryDirectory() as scratch:
@@ -62,13 +64,13 @@ def main() -> int:
 
 
 def contents(root: Path) -> dict[Path, bytes]:
-    """The generated files under `root`, also those that a changed proto name left behind."""
+    """All generated files under `root`, including those whose proto was renamed or removed."""
     paths = [*(root / PACKAGE).glob("*_pb2*.py*"), *root.glob(str(DESCRIPTORS))]
     return {path.relative_to(root): path.read_bytes() for path in paths}
 
 
 def ensure_generator(environment: Path) -> Path:
-    """The interpreter of the generator's environment, which is (re)made when it differs."""
+    """Path to Python in the generator's environment; creates it if missing or different."""
     python = environment / "bin" / "python"
     stamp = environment / "generator.txt"
     wanted = "\n".join(GENERATOR)
@@ -83,7 +85,7 @@ def ensure_generator(environment: Path) -> Path:
 
 
 def generate(python: Path, target: Path) -> None:
-    """Runs protoc over every proto, into target/ as in the checkout."""
+    """Runs protoc on every proto; writes to `target`, with paths as in the checkout."""
     outputs = [f"--{kind}_out={target}" for kind in ("python", "pyi", "grpc_python")]
     run_protoc(python, PROTOS, str(PACKAGE), outputs)
     descriptors = target / DESCRIPTORS
@@ -94,7 +96,7 @@ def generate(python: Path, target: Path) -> None:
 
 
 def run_protoc(python: Path, root: Path, folder: str, outputs: list[str]) -> None:
-    """Runs protoc over the protos of a folder of `root`."""
+    """Runs protoc on the protos in `folder` of `root`."""
     sources = sorted(str(path.relative_to(root)) for path in (root / folder).glob("*.proto"))
     command = [str(python), "-m", "grpc_tools.protoc", f"--proto_path={root}", *outputs, *sources]
     subprocess.run(command, check=True)

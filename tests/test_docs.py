@@ -1,4 +1,4 @@
-"""What the front pages name exists: links, paths, make verbs, modules and the snippet."""
+"""Links, paths, make targets, modules and snippets that the pages name exist."""
 
 import ast
 import re
@@ -12,7 +12,7 @@ PAGES = sorted(
     for folder in (CHECKOUT, CHECKOUT / "docs", CHECKOUT / "benchmarks")
     for path in (folder.glob("*.md") if folder != CHECKOUT / "docs" else folder.rglob("*.md"))
 )
-# Written by a command that the pages name, or by the user.
+# Paths that a documented command or the user writes.
 MADE = (".venv", "demo/", "set/", "classes.toml", "depth.toml")
 
 
@@ -41,13 +41,13 @@ def test_paths_in_code_exist(page: str) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_make_verbs_exist(page: str) -> None:
+def test_make_targets_exist(page: str) -> None:
     rules = set(re.findall(r"(?m)^([a-z]+):", (CHECKOUT / "Makefile").read_text("utf-8")))
     named = {
-        verb
+        target
         for code in _code(page)
-        for verbs in re.findall(r"(?m)(?:^|\s)make((?: [a-z]+)+)", code)
-        for verb in verbs.split()
+        for targets in re.findall(r"(?m)(?:^|\s)make((?: [a-z]+)+)", code)
+        for target in targets.split()
     }
     assert named - rules == set()
 
@@ -72,7 +72,7 @@ def test_python_snippets_parse(page: str) -> None:
 
 def test_the_readme_has_the_training_loop_and_the_test_command() -> None:
     readme = (CHECKOUT / "README.md").read_text("utf-8")
-    assert "client.stream(" in readme
+    assert "LabelStream(" in readme and "client.stream(" in readme
     assert "make test" in readme
     assert "make test" in (CHECKOUT / ".ci/run").read_text("utf-8")
 

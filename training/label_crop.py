@@ -2,13 +2,13 @@
 
 A label grid is a square of `grid` pixels over the whole image. A crop keeps some of its rows:
 
-    0  +------------+
-       |            |
-    top+------------+
-       |   labels   |  height rows of width = grid columns
-       +------------+ top + height
-       |            |
-    grid------------+
+           0 +------------+
+             |            |
+    crop_top +------------+
+             |   labels   |  height rows of width = grid columns
+             +------------+ crop_top + height
+             |            |
+        grid +------------+
 """
 
 from dataclasses import dataclass
@@ -28,10 +28,10 @@ SYNTHESIS_BATCH = 4  # images in one pass of the synthesis network
 
 @dataclass(frozen=True)
 class LabelCrop:
-    """Rows [top, top + height) of a label grid; the size of images and labels."""
+    """Rows [crop_top, crop_top + height) of a label grid; the size of images and labels."""
 
     grid: int  # pixels along each side of the label grid
-    top: int
+    crop_top: int
     height: int
 
     @property
@@ -65,7 +65,7 @@ def crop_for_resolution(
 def cropped(image: Tensor, crop: LabelCrop) -> Tensor:
     """Reduces [N, C, R, R] to the label grid, as the served graph does, and cuts out the crop:
     [N, C, height, width]."""
-    return reduce_tap(image, crop.grid)[:, :, crop.top : crop.top + crop.height]
+    return reduce_tap(image, crop.grid)[:, :, crop.crop_top : crop.crop_top + crop.height]
 
 
 @torch.no_grad()

@@ -1,1 +1,1 @@
-"""The demo: an analytic scene, a StyleGAN2 that imitates it, and the labels that follow."""
+"""The demo: an analytic scene, a StyleGAN2 that imitates it, and the labels trained on it."""

@@ -1,4 +1,4 @@
-"""make demo: from the committed generator to streamed, filtered, labelled batches, measured.
+"""`make demo`: from the committed generator to a measured stream of filtered, labeled batches.
 
 Reads examples/demo/generator.safetensors; writes everything to ./demo.
 """
@@ -26,8 +26,8 @@ SEED = 7
 SAMPLES = 256
 KEEP_FRACTION = 0.9
 CALIBRATION_SAMPLES = 4096
-# Other heads have ten. Depth gains little by more: its AbsRel on the head is 1.20% with one member,
-# 1.14% with two, 1.10% with ten, and each takes 3.5% of the engine's time.
+# Other heads have ten members. Depth gains little from more than two: AbsRel on the head is 1.20%
+# with one member, 1.14% with two, 1.10% with ten, and each takes 3.5% of the engine's time.
 DEPTH_MEMBERS = ("--head-members", "depth", "2")
 
 
@@ -39,14 +39,14 @@ def run(*command: str) -> None:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
-    """Labels, training, bundle, service and stream on the demo generator; writes to ./demo.
+    """Train, export, serve and measure the demo, on its committed generator; writes to ./demo.
 
-    What is there from before is replaced. Takes a few minutes.
+    Replaces earlier outputs. Takes a few minutes.
     """
     started = time.monotonic()
     labels, interpreter, bundle = OUT / "labels", OUT / "interpreter.safetensors", OUT / "bundle"
     generator, _ = generator_from_file(GENERATOR)
-    print(f"labelling 16 generated images with the renderer's truth -> {labels}")
+    print(f"labeling 16 generated images with the renderer's truth -> {labels}")
     write_examples(generator, labels, sha256_of_file(GENERATOR))
     run(
         "training", "interpreter", "--generator", str(GENERATOR), "--labels", str(labels),
@@ -60,7 +60,7 @@ def main() -> None:
     with server(bundle) as address, Client(address) as client:
         unfiltered, seconds = stream_timed(client)
         max_uncertainty = client.model(keep_fraction=KEEP_FRACTION).max_uncertainty
-        assert max_uncertainty is not None  # it was asked for
+        assert max_uncertainty is not None  # set because keep_fraction is given
         filtered = samples_from_stream(
             client.stream(batch_size=16, seed=SEED, keep_fraction=KEEP_FRACTION, end_index=SAMPLES),
             SAMPLES,
@@ -80,7 +80,7 @@ def stream_timed(client: Client) -> tuple[StreamedSamples, float]:
 
 
 def write_preview(client: Client, samples: StreamedSamples) -> None:
-    """A sheet of five ordinary samples and the three most uncertain of the first 64."""
+    """Contact sheet: the first five samples and the three most uncertain of the first 64."""
     doubtful = np.argsort(samples.uncertainty[5:64])[-3:] + 5
     chosen = [*range(5), *sorted(int(i) for i in doubtful)]
     outputs = ("image", "mask", "keypoints", "depth", "uncertainty", "uncertainty_map")

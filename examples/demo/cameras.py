@@ -1,6 +1,6 @@
-"""python -m examples.demo.cameras: the demo's exact cameras, in the annotator's place.
+"""The demo's exact cameras, in place of a person's annotations: python -m examples.demo.cameras
 
-A seed and a number of draws enter, what `python -m training views --cameras` reads leaves.
+A seed and a number of draws enter; a file for `python -m training views --cameras` leaves.
 """
 
 import math
@@ -35,11 +35,16 @@ def cameras_of_draws(seed: int, count: int) -> list[CameraRow]:
 
 
 @click.command(context_settings={"show_default": True})
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True)
-@click.option("--seed", type=int, default=ViewsConfig.seed)
-@click.option("--count", type=click.IntRange(1), default=192, help="Draws.")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    required=True,
+    help="File to write: .csv or .json.",
+)
+@click.option("--seed", type=int, default=ViewsConfig.seed, help="Seed of the draws.")
+@click.option("--count", type=click.IntRange(1), default=192, help="Number of draws.")
 def main(out: Path, seed: int, count: int) -> None:
-    """Writes the cameras of the demo generator's first draws as CSV or JSON."""
+    """Write the cameras of the demo generator's first draws as CSV or JSON."""
     write_cameras(out, cameras_of_draws(seed, count))
     click.echo(f"wrote {count} cameras to {out}")
 

@@ -1,8 +1,8 @@
-"""Judges the demo generator against the exact truth of fresh latents, part by part.
+"""Compares the demo generator with the renderer on fresh latents, for each part.
 
-Weights enter; a table on stdout and a contact sheet (truth above generated) leave. A colour is
-right when no channel is off by more than an eighth of the range; a part is found when that
-holds for its pixels, so a smooth grey mistake cannot hide in a good mean.
+Weights enter; a table on stdout and a contact sheet (truth above generated) leave. A pixel's color
+is right if no channel differs by more than an eighth of the range. The table has the share of right
+pixels of each part, because small parts hardly change the mean error.
 """
 
 import argparse
@@ -20,28 +20,30 @@ from examples.demo.render import SceneTruth, render
 from examples.demo.scene import CLASS_NAMES, Z_DIM, scene_from_latents
 from nets.generator import Generator
 
-TOLERANCE = 0.25  # of colours in [-1, 1]: an eighth of the range
+TOLERANCE = 0.25  # of colors in [-1, 1]: an eighth of the range
 BATCH = 32
 SHEET_COLUMNS = 12
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """Figures over N images of one way of drawing latents."""
+class GeneratorScore:
+    """Errors over N images."""
 
     psnr_db: float  # from the mean squared error over all images
-    worst_decile_db: float  # a tenth of the images is below this
-    right: list[float]  # share of each part's true pixels whose colour is right
-    truth: Tensor  # float32 [M, 3, R, R], the first images, for the eye
+    worst_decile_db: float  # PSNR that a tenth of the images is below
+    right: list[float]  # share of right pixels among each part's true pixels
+    truth: Tensor  # float32 [M, 3, R, R], the first images, for the sheet
     generated: Tensor  # float32 [M, 3, R, R]
 
 
 def psnr(squared_error: Tensor) -> Tensor:
-    """Decibels for mean squared errors of colours in [-1, 1]."""
+    """PSNR in dB of mean squared errors of colors in [-1, 1]."""
     return -10 * torch.log10(squared_error / 4)
 
 
-def judge(generator: Generator, view_layers: int, view_z: Tensor, content_z: Tensor) -> Judgement:
+def judge(
+    generator: Generator, view_layers: int, view_z: Tensor, content_z: Tensor
+) -> GeneratorScore:
     """Compares generated images with the scenes of `view_z` and `content_z`, [N, Z_DIM] each."""
     right, total = torch.zeros(len(CLASS_NAMES)), torch.zeros(len(CLASS_NAMES))
     errors: list[Tensor] = []
@@ -59,7 +61,7 @@ def judge(generator: Generator, view_layers: int, view_z: Tensor, content_z: Ten
         shown.append((truth.image, image))
     error = torch.cat(errors)
     truths, images = (torch.cat(list(x))[: 2 * SHEET_COLUMNS] for x in zip(*shown, strict=True))
-    return Judgement(
+    return GeneratorScore(
         psnr_db=float(psnr(error.mean())),
         worst_decile_db=float(psnr(error).quantile(0.1)),
         right=(right / total).tolist(),
@@ -78,12 +80,12 @@ def sheet_from_images(rows: list[Tensor], scale: int) -> Image.Image:
 
 
 def main() -> None:
-    """Judges latents as they come, and views and contents of two latents mixed."""
+    """Prints the table for single latents and for w+ mixed from two latents."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("weights", type=Path)
-    parser.add_argument("--images", type=int, default=512)
+    parser.add_argument("weights", type=Path, help="generator weights (.safetensors)")
+    parser.add_argument("--images", type=int, default=512, help="number of latents")
     parser.add_argument("--seed", type=int, default=1_000_003)
-    parser.add_argument("--sheet", type=Path, help="PNG to write")
+    parser.add_argument("--sheet", type=Path, help="contact sheet to write (PNG)")
     options = parser.parse_args()
     generator, card = generator_from_file(options.weights)
     source = torch.Generator().manual_seed(options.seed)

@@ -1,6 +1,6 @@
-"""The 16 labelled examples: generated images that the renderer labels in the annotator's place.
+"""The 16 labeled images of the demo: generated images with the renderer's exact labels.
 
-A generator enters, a labelled set folder leaves.
+A generator enters, the folder of a labeled set leaves.
 """
 
 import shutil
@@ -38,7 +38,7 @@ def write_examples(generator: Generator, folder: Path, generator_sha256: str) ->
     """Picks 16 of 256 drawn latents that are spread over w, and labels their images."""
     config = SampleConfig(count=EXAMPLES, candidates=CANDIDATES, seed=LABEL_SEED)
     crop = crop_for_resolution(generator.config.resolution)
-    shutil.rmtree(folder, ignore_errors=True)  # of an earlier demo
+    shutil.rmtree(folder, ignore_errors=True)  # from an earlier demo
     images = sample_images(generator, config, crop, folder, generator_sha256)
     truth = truth_of_indices(LABEL_SEED, drawn_indices(images), crop.grid)
     labels = labels_from_truth(crop, images.stems, images.ws, truth)
@@ -56,7 +56,7 @@ def labels_of_indices(generator: Generator, seed: int, indices: NDArray[np.int64
 
 
 def truth_of_indices(seed: int, indices: NDArray[np.int64], resolution: int) -> SceneTruth:
-    """What the renderer draws for the stream's samples of these indices."""
+    """The renderer's images and labels of the stream's samples of these indices."""
     z = torch.from_numpy(latents(seed, Purpose.OBJECT, indices, Z_DIM))
     parts = [
         render(scene_from_latents(part, part), resolution) for part in z.split(RENDERED_AT_ONCE)
@@ -72,7 +72,7 @@ def truth_of_indices(seed: int, indices: NDArray[np.int64], resolution: int) -> 
 def labels_from_truth(
     crop: LabelCrop, stems: Sequence[str], ws: NDArray[np.float32], truth: SceneTruth
 ) -> LabelledSet:
-    """The renderer in the annotator's place."""
+    """A labeled set with the renderer's labels."""
     cards = [ClassCard(name=n, color=c) for n, c in zip(CLASS_NAMES, PALETTE, strict=True)]
     return LabelledSet(
         crop,

@@ -1,4 +1,4 @@
-"""Draws the demo's scene exactly: every pixel's ray against every solid, in closed form.
+"""Exact renderer of the demo's scene: intersects each pixel's ray with each solid in closed form.
 
 A Scene enters; image, part mask, keypoints and depth leave. Depth is z-depth, the distance
 along the optical axis, in object units.
@@ -29,14 +29,14 @@ from examples.demo.solids import (
     HEAD_SOLID,
     MOUTH_HEIGHT,
     PUPIL_RADIUS,
-    Camera,
+    SceneCamera,
     Solids,
     camera_of,
     landmarks_of,
     solids_of,
 )
 
-BEARD = 8  # its own colour; its class is hair
+BEARD = 8  # a color of its own; its class is hair
 # Light from over the viewer's left shoulder, along the camera's right, up and forward axes.
 LIGHT = (-0.38, 0.50, -0.78)
 AMBIENT = 0.60
@@ -44,25 +44,25 @@ AMBIENT = 0.60
 
 @dataclass(frozen=True)
 class SceneTruth:
-    """What a batch of scenes looks like and what is in it, at R x R pixels."""
+    """Images and labels of a batch of N scenes, at R x R pixels."""
 
     image: Tensor  # float32 [N, 3, R, R] in [-1, 1], anti-aliased
-    mask: Tensor  # uint8 [N, R, R], class under the centre of each pixel
-    keypoints: Tensor  # float32 [N, K, 3]: x, y in pixels (centres at +0.5), visibility 0 or 1
-    depth: Tensor  # float32 [N, R, R], z-depth at the centre of each pixel
+    mask: Tensor  # uint8 [N, R, R], class under the center of each pixel
+    keypoints: Tensor  # float32 [N, K, 3]: x, y in pixels (centers at +0.5), visibility 0 or 1
+    depth: Tensor  # float32 [N, R, R], z-depth at the center of each pixel
 
 
 @dataclass(frozen=True)
 class Hits:
-    """Where rays end: all [N, H, W], colour [N, 3, H, W] in [0, 1]."""
+    """First intersection of each ray: all [N, H, W], color [N, 3, H, W] in [0, 1]."""
 
     part: Tensor  # uint8 class id
     depth: Tensor
-    colour: Tensor
+    color: Tensor
 
 
 def trace(scene: Scene, x: Tensor, y: Tensor) -> Hits:
-    """Rays through image-plane points, in image extents from the centre, x right, y down.
+    """Casts rays through image-plane points, in image extents from the center, x right, y down.
 
     x and y broadcast to [N or 1, H, W]; a grid is cheapest as [1, 1, W] and [1, H, 1].
     """
@@ -94,12 +94,12 @@ def trace(scene: Scene, x: Tensor, y: Tensor) -> Hits:
     ]
     materials = torch.tensor((*solids.material, BACKGROUND), device=x.device)
     shown = _painted(scene, materials[winner], winner == HEAD_SOLID, point)
-    colour = torch.gather(
-        scene.colours.transpose(1, 2), 2, shown.flatten(1)[:, None].expand(-1, 3, -1)
+    color = torch.gather(
+        scene.colors.transpose(1, 2), 2, shown.flatten(1)[:, None].expand(-1, 3, -1)
     ).unflatten(2, shape[1:])
     shade = torch.where(winner < 0, 1.0, _shade(camera, solids, winner.clamp(min=0), point))
     part = torch.where(shown == BEARD, HAIR, shown).to(torch.uint8)
-    return Hits(part, nearest, (colour * shade[:, None]).clamp(0, 1))
+    return Hits(part, nearest, (color * shade[:, None]).clamp(0, 1))
 
 
 def _per_scene(values: Tensor) -> Tensor:  # [N] -> [N, 1, 1]
@@ -107,16 +107,16 @@ def _per_scene(values: Tensor) -> Tensor:  # [N] -> [N, 1, 1]
 
 
 def _entry(
-    camera: Camera,
+    camera: SceneCamera,
     solids: Solids,
     s: int,
     x: Tensor,
     y: Tensor,
-    rows: Tensor | slice = slice(None),  # the scenes asked for, int64 [M] or all
+    rows: Tensor | slice = slice(None),  # scenes to intersect, int64 [M] or all
 ) -> tuple[Tensor, Tensor]:
     """z-depths [M, H, W] where rays enter and leave solid s; +inf and -inf where they miss it."""
     radii = solids.radii[rows, s]
-    o = (camera.position[rows] - solids.centre[rows, s]) / radii
+    o = (camera.position[rows] - solids.center[rows, s]) / radii
     f, r, u = camera.forward[rows] / radii, camera.right[rows] / radii, camera.up[rows] / radii
     x, y = (v if len(v) == 1 else v[rows] for v in (x, y))
 
@@ -139,7 +139,7 @@ def _entry(
     )
 
 
-def _hair_depth(scene: Scene, camera: Camera, solids: Solids, x: Tensor, y: Tensor) -> Tensor:
+def _hair_depth(scene: Scene, camera: SceneCamera, solids: Solids, x: Tensor, y: Tensor) -> Tensor:
     """Entry depth of the hair: its ellipsoid on the upper, rear side of a tilted plane."""
     enter, leave = _entry(camera, solids, HAIR_SOLID, x, y)
     normal = torch.stack(
@@ -159,7 +159,7 @@ def _hair_depth(scene: Scene, camera: Camera, solids: Solids, x: Tensor, y: Tens
 
 
 def _painted(scene: Scene, material: Tensor, on_head: Tensor, point: list[Tensor]) -> Tensor:
-    """Adds the parts painted on the face, each an outline in x and y projected along z."""
+    """Adds the parts painted on the face; each is an outline in x and y, projected along z."""
     px, py, pz = point
     face = on_head & (pz > 0)
     eye_x = px.abs() - _per_scene(scene.eye_spacing)
@@ -181,7 +181,7 @@ def _painted(scene: Scene, material: Tensor, on_head: Tensor, point: list[Tensor
     return torch.where(face & mouth, MOUTH, material)
 
 
-def _shade(camera: Camera, solids: Solids, winner: Tensor, point: list[Tensor]) -> Tensor:
+def _shade(camera: SceneCamera, solids: Solids, winner: Tensor, point: list[Tensor]) -> Tensor:
     """Ambient and diffuse light on the ellipsoids (the hair's cut is shaded as its ellipsoid)."""
     light = LIGHT[0] * camera.right + LIGHT[1] * camera.up + LIGHT[2] * camera.forward
     light = light / light.norm(dim=1, keepdim=True)
@@ -190,21 +190,21 @@ def _shade(camera: Camera, solids: Solids, winner: Tensor, point: list[Tensor]) 
     for i in range(3):
         inverse = solids.radii[:, :, i].reciprocal().square()
         scale = inverse.gather(1, index).view_as(winner)
-        offset = (solids.centre[:, :, i] * inverse).gather(1, index).view_as(winner)
+        offset = (solids.center[:, :, i] * inverse).gather(1, index).view_as(winner)
         normal = point[i] * scale - offset
         squared += normal.square()
         lit += normal * _per_scene(light[:, i])
     return AMBIENT + (1 - AMBIENT) * (lit * squared.rsqrt()).clamp(min=0)
 
 
-def pixel_centres(extent: int, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
+def pixel_centers(extent: int, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
     """Image-plane coordinates of a pixel grid for `trace`: [1, 1, W] and [1, H, 1]."""
-    centres = (torch.arange(extent, device=device) + 0.5) / extent - 0.5
-    return centres[None, None, :], centres[None, :, None]
+    centers = (torch.arange(extent, device=device) + 0.5) / extent - 0.5
+    return centers[None, None, :], centers[None, :, None]
 
 
 def keypoints_of(scene: Scene, resolution: int) -> Tensor:
-    """float32 [N, K, 3]: x, y in pixels and 1 where nothing stands before the landmark."""
+    """float32 [N, K, 3]: x, y in pixels and 1 where nothing occludes the landmark."""
     camera, points = camera_of(scene), landmarks_of(scene)
     offset = points - camera.position[:, None]
     depth = torch.einsum("nkc,nc->nk", offset, camera.forward)
@@ -218,8 +218,8 @@ def keypoints_of(scene: Scene, resolution: int) -> Tensor:
 
 
 def render(scene: Scene, resolution: int, supersampling: int = 4) -> SceneTruth:
-    """Image as the mean of supersampling^2 rays a pixel; mask and depth from its centre."""
-    fine = trace(scene, *pixel_centres(resolution * supersampling, scene.azimuth.device))
-    centre = trace(scene, *pixel_centres(resolution, scene.azimuth.device))
-    image = F.avg_pool2d(fine.colour, supersampling) * 2 - 1
-    return SceneTruth(image, centre.part, keypoints_of(scene, resolution), centre.depth)
+    """Image from supersampling^2 rays per pixel; mask and depth from the pixel's center."""
+    fine = trace(scene, *pixel_centers(resolution * supersampling, scene.azimuth.device))
+    center = trace(scene, *pixel_centers(resolution, scene.azimuth.device))
+    image = F.avg_pool2d(fine.color, supersampling) * 2 - 1
+    return SceneTruth(image, center.part, keypoints_of(scene, resolution), center.depth)

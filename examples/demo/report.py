@@ -1,4 +1,4 @@
-"""What the demo measures: the stream's labels against the renderer, and what the filter does."""
+"""The demo's measurements: errors of the streamed labels, and the effect of the filter."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class StreamedSamples:
 
 
 def samples_from_stream(batches: Iterable[Batch], expected: int) -> StreamedSamples:
-    """Drains a stream of about `expected` samples, with a progress bar."""
+    """Reads a stream of about `expected` samples to its end, with a progress bar."""
     parts = []
     with tqdm(total=expected, desc="stream", unit="sample") as bar:
         for batch in batches:
@@ -47,7 +47,8 @@ def samples_from_stream(batches: Iterable[Batch], expected: int) -> StreamedSamp
 def compare_streams(
     unfiltered: StreamedSamples, filtered: StreamedSamples, max_uncertainty: float
 ) -> None:
-    """Exits with a message unless the filtered stream is exactly the kept part of the other."""
+    """Exits with a message unless the filtered stream equals the unfiltered samples below the
+    threshold."""
     kept = unfiltered.uncertainty <= np.float32(max_uncertainty)
     same = np.array_equal(unfiltered.indices[kept], filtered.indices) and all(
         np.array_equal(getattr(unfiltered, name)[kept], getattr(filtered, name))
@@ -61,9 +62,9 @@ def compare_streams(
 def print_report(
     samples: StreamedSamples, max_uncertainty: float, seed: int, seconds: float
 ) -> None:
-    """Prints the figures, for all, kept and discarded samples."""
+    """Prints the errors of all, kept and discarded samples."""
     z = torch.from_numpy(latents(seed, Purpose.OBJECT, samples.indices, Z_DIM))
-    # One ray a pixel: labels are asked for, no images.
+    # One ray per pixel: only labels are compared, not images.
     truth = render(scene_from_latents(z, z), samples.masks.shape[1], supersampling=1)
     true_masks, true_keypoints = truth.mask.numpy(), truth.keypoints.numpy()
     true_depth = truth.depth.numpy()

@@ -1,6 +1,6 @@
-"""The demo's scene: a head made of ellipsoids before a wall, seen by a pinhole camera.
+"""The demo's scene: a head made of ellipsoids in front of a wall, seen by a pinhole camera.
 
-Latents enter, the exact camera and content leave; `examples.demo.render` draws them.
+Latents enter, the exact camera and content leave; `examples.demo.render` renders them.
 Object frame: x to the subject's left, y up, z out of the face; the head is about 2 units tall.
 """
 
@@ -14,7 +14,7 @@ from nets.ops import normalize_second_moment
 
 CLASS_NAMES = ("background", "skin", "hair", "eye", "pupil", "nose", "mouth", "glasses")
 BACKGROUND, SKIN, HAIR, EYE, PUPIL, NOSE, MOUTH, GLASSES = range(8)
-# 0xRRGGBB of the label overlay, not the colours of the scene.
+# 0xRRGGBB colors of the label overlay, not of the scene.
 PALETTE = (0x20242C, 0xF2B48C, 0x7A4A22, 0xFFFFFF, 0x1F6FE0, 0xF0653C, 0xC2185B, 0x2BB673)
 # Left and right are the subject's, as in COCO.
 KEYPOINT_NAMES = (
@@ -24,10 +24,10 @@ KEYPOINT_NAMES = (
 SKELETON = ((6, 0), (0, 2), (2, 1), (1, 7), (3, 4), (4, 5), (5, 3))
 
 Z_DIM = 32
-VIEW_COORDINATES = 2  # the first coordinates of z are the camera's, the next 23 the content's
+VIEW_COORDINATES = 2  # the first coordinates of z are for the camera, the next 23 for the content
 MAX_AZIMUTH = math.radians(60)
 MAX_ELEVATION = math.radians(20)
-CAMERA_DISTANCE = 6.0  # from the camera to the origin, in the middle of the head
+CAMERA_DISTANCE = 6.0  # from the camera to the origin, which is the center of the head
 FOCAL = 2.4  # focal length over image extent: 1 unit at the origin covers 0.4 of the image
 WALL_DEPTH = 8.0  # z-depth of the background, parallel to the image plane
 BEARD_SHARE = 0.14
@@ -45,12 +45,12 @@ _LENS_TONES = ((0.03, 0.03, 0.05), (0.10, 0.22, 0.45))
 
 @dataclass(frozen=True)
 class Scene:
-    """A batch of N scenes; lengths in object units, angles in radians, colours RGB in [0, 1]."""
+    """A batch of N scenes; lengths in object units, angles in radians, colors RGB in [0, 1]."""
 
     azimuth: Tensor  # [N], positive: the camera moves towards the subject's left
     elevation: Tensor  # [N], positive: the camera looks down
     head_width: Tensor  # [N], semi-axis of the head along x
-    eye_spacing: Tensor  # [N], x of the left eye's centre
+    eye_spacing: Tensor  # [N], x of the left eye's center
     eye_opening: Tensor  # [N], vertical semi-axis of the eyes
     gaze: Tensor  # [N, 2], shift of the pupils along x and y
     nose_size: Tensor  # [N], scale of the nose
@@ -62,7 +62,7 @@ class Scene:
     parting: Tensor  # [N], sideways tilt of the plane that cuts the hair
     beard: Tensor  # [N], height of the beard's upper edge in its range [0, 1], 0: no beard
     glasses: Tensor  # bool [N]
-    colours: Tensor  # [N, 9, 3] by class id, and the beard's in the last row
+    colors: Tensor  # [N, 9, 3] by class id; the last row is the beard's
 
     def __len__(self) -> int:
         return len(self.azimuth)
@@ -78,19 +78,19 @@ def tone_from_unit(tones: tuple[tuple[float, float, float], ...], unit: Tensor) 
     return table[index] * (1 - blend) + table[index + 1] * blend
 
 
-def _wall_colour(hue: Tensor, brightness: Tensor) -> Tensor:
-    """Pastel to saturated tones round the colour circle, [N] and [N] -> RGB [N, 3]."""
+def _wall_color(hue: Tensor, brightness: Tensor) -> Tensor:
+    """Pastel to saturated tones around the color circle, [N] and [N] -> RGB [N, 3]."""
     phases = torch.tensor([0.0, -2 / 3, -4 / 3], device=hue.device) * math.pi
     wave = 0.5 + 0.5 * torch.cos(2 * math.pi * hue[:, None] + phases)
-    colour: Tensor = (0.35 + 0.45 * wave) * (0.55 + 0.65 * brightness[:, None])
-    return colour
+    color: Tensor = (0.35 + 0.45 * wave) * (0.55 + 0.65 * brightness[:, None])
+    return color
 
 
 def scene_from_latents(view_z: Tensor, content_z: Tensor) -> Scene:
     """Camera from `view_z`, all else from `content_z`, both float32 [N, Z_DIM].
 
-    Latents are normalised as the mapping network does it and sent through the normal CDF,
-    so every parameter is (nearly) uniform over its range.
+    Latents are normalized as in the mapping network and passed through the normal CDF, so every
+    parameter is (nearly) uniform over its range.
     """
     if view_z.shape != content_z.shape or view_z.ndim != 2 or view_z.shape[1] != Z_DIM:
         raise ValueError(
@@ -108,7 +108,7 @@ def scene_from_latents(view_z: Tensor, content_z: Tensor) -> Scene:
 
     hair = tone_from_unit(_HAIR_TONES, next(u))
     skin = tone_from_unit(_SKIN_TONES, next(u))
-    wall = _wall_colour(next(u), next(u))
+    wall = _wall_color(next(u), next(u))
     iris = tone_from_unit(_IRIS_TONES, next(u))
     lips = tone_from_unit(_LIP_TONES, next(u))
     lens = tone_from_unit(_LENS_TONES, next(u))
@@ -132,5 +132,5 @@ def scene_from_latents(view_z: Tensor, content_z: Tensor) -> Scene:
         parting=between(-0.45, 0.45),
         beard=((next(u) - (1 - BEARD_SHARE)) / BEARD_SHARE).clamp(min=0),
         glasses=next(u) > 1 - GLASSES_SHARE,
-        colours=torch.stack([wall, skin, hair, white, iris, nose, lips, lens, beard], dim=1),
+        colors=torch.stack([wall, skin, hair, white, iris, nose, lips, lens, beard], dim=1),
     )

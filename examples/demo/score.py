@@ -1,4 +1,4 @@
-"""Streamed labels against the renderer's exact truth."""
+"""Scores of labels, compared with the renderer's exact truth."""
 
 from dataclasses import dataclass
 
@@ -25,12 +25,11 @@ class LabelScore:
 
 @dataclass(frozen=True)
 class DepthScore:
-    """How well depth agrees with the truth, as Eigen et al. (2014) measure it.
+    """Errors of depth by the measures of Eigen et al. (2014).
 
-    Over the pixels that the truth gives to the head. The wall behind it has a depth too, which is
-    trained and streamed; but it is the same in every image, and would only make the figures small.
-    Their share within a factor of 1.25 is left out: a head is so shallow that any constant in it
-    has nearly all.
+    Measured on the true pixels of the head. The wall behind it is equal in every image and would
+    only reduce the errors. The share of pixels within a factor of 1.25 is omitted: a head is so
+    shallow that any constant depth in it reaches nearly 100%.
     """
 
     rmse: float  # in the unit of the truth
@@ -42,7 +41,7 @@ def score_depth(
     true_depth: NDArray[np.float32],
     true_masks: NDArray[np.uint8],
 ) -> DepthScore:
-    """Scores the depth of n samples; nan where there is no head to judge."""
+    """Scores the depth of n samples; nan if no true pixel is of the head."""
     head = true_masks != BACKGROUND
     if not head.any():
         return DepthScore(float("nan"), float("nan"))

@@ -36,5 +36,5 @@ def address_from_ready_line(line: str) -> str:
     """The HOST:PORT in the server's first line."""
     found = re.search(r"127\.0\.0\.1:\d+", line)
     if found is None:
-        raise SystemExit(f"the server's first line names no address: {line}")
+        raise SystemExit(f"the server's first line has no HOST:PORT: {line}")
     return found.group()

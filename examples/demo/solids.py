@@ -16,7 +16,7 @@ EAR_Z = -0.08
 
 
 @dataclass(frozen=True)
-class Camera:
+class SceneCamera:
     """Pinhole cameras: position and orthonormal axes, each [N, 3]."""
 
     position: Tensor
@@ -27,26 +27,26 @@ class Camera:
 
 @dataclass(frozen=True)
 class Solids:
-    """S axis-aligned ellipsoids a scene; the head is the first, the hair the second."""
+    """S axis-aligned ellipsoids for each scene; the first is the head, the second the hair."""
 
-    centre: Tensor  # [N, S, 3]
+    center: Tensor  # [N, S, 3]
     radii: Tensor  # [N, S, 3]
     material: tuple[int, ...]  # S class ids
 
 
-def camera_of(scene: Scene) -> Camera:
-    """The camera that looks at the origin, y upright in the image."""
+def camera_of(scene: Scene) -> SceneCamera:
+    """The camera, which looks at the origin with y upright in the image."""
     ca, sa = scene.azimuth.cos(), scene.azimuth.sin()
     ce, se = scene.elevation.cos(), scene.elevation.sin()
     outward = torch.stack([sa * ce, se, ca * ce], dim=1)
     right = torch.stack([ca, torch.zeros_like(ca), -sa], dim=1)
     up = torch.stack([-sa * se, ce, -ca * se], dim=1)
-    return Camera(outward * CAMERA_DISTANCE, right, up, -outward)
+    return SceneCamera(outward * CAMERA_DISTANCE, right, up, -outward)
 
 
 def solids_of(scene: Scene) -> Solids:
-    """Head, hair, nose, ears, neck, then the lenses, bridge and temples of the glasses, which
-    only the scenes with glasses have."""
+    """Head, hair, nose, ears, neck, then lenses, bridge and temples of the glasses, which apply
+    only to scenes with glasses."""
     one = torch.ones_like(scene.azimuth)
 
     def triple(x: Tensor | float, y: Tensor | float, z: Tensor | float) -> Tensor:
@@ -69,7 +69,7 @@ def solids_of(scene: Scene) -> Solids:
         (triple(-width, EYE_HEIGHT + 0.06, 0.28), triple(0.06, 0.07, 0.50), GLASSES),
     ]
     return Solids(
-        centre=torch.stack([c for c, _, _ in rows], dim=1),
+        center=torch.stack([c for c, _, _ in rows], dim=1),
         radii=torch.stack([r for _, r, _ in rows], dim=1),
         material=tuple(m for _, _, m in rows),
     )

@@ -1,10 +1,13 @@
-"""Trains the demo's StyleGAN2 to imitate the scene's renderer: latents in, weights out.
+"""Training of the demo's StyleGAN2 to imitate the scene's renderer: latents enter, weights leave.
 
-First the mapping, alone: a linear probe has to read the scene's parameters from w. Minutes of
-that take it where image gradients do not get in hours (it stays nearly linear in z, and every
-edge is off by a fraction of a pixel). Then the synthesis, with the mapping held still; half of
-each batch mixes the rows of w+ of two latents, so that the first rows come to carry the viewpoint
-alone. The schedules run on training time, so they end when asked on any machine.
+1. The mapping is trained alone: a linear probe predicts the scene's parameters from w. Minutes of
+   this achieve what hours of image gradients do not: with these alone the mapping stays nearly
+   linear in z, and every edge is off by a fraction of a pixel
+   (docs/decisions/0007-mapping-first.md).
+2. The synthesis is trained with the mapping frozen. Half of each batch mixes the rows of w+ of two
+   latents, so that the first rows learn to carry the viewpoint alone.
+
+Schedules depend on training time, so that training takes the given time on any machine.
 """
 
 import argparse
@@ -28,12 +31,14 @@ from examples.demo.scene import Z_DIM, scene_from_latents
 from nets.stylegan2 import FullyConnectedLayer, Generator, GeneratorConfig, MappingNetwork
 
 RESOLUTION = 64
-SUBPIXELS = 2  # rays a pixel and axis; jittered anew each step, so the mean is exact
-# Weight of the squared error by class: small parts would drown in the skin around them.
+SUBPIXELS = 2  # rays per pixel and axis; jittered at each step, so that the mean is unbiased
+# Weight of the squared error by class; otherwise the skin would dominate small parts.
 CLASS_WEIGHTS = (1.0, 1.5, 1.5, 4.0, 6.0, 4.0, 6.0, 4.0)
 PROBE_BATCH = 256
 PROBE_LR = 1e-2
-MAPPING_LR_MULTIPLIER = 0.01  # of the mapping network, which scales its parameters at run time
+MAPPING_LR_MULTIPLIER = (
+    0.01  # learning rate multiplier of the mapping network, which scales its parameters at run time
+)
 WARMUP_STEPS = 200
 
 
@@ -41,10 +46,10 @@ WARMUP_STEPS = 200
 class Options:
     """One training run."""
 
-    out: Path  # weights file; its card lies beside it
-    checkpoint: Path  # state to resume from, removed by nobody
-    minutes: float  # of training time of the synthesis, resumed runs included
-    mapping_steps: int  # of the mapping, before it
+    out: Path  # weights file; the card is written beside it
+    checkpoint: Path  # state to resume from; never removed
+    minutes: float  # training time of the synthesis, including resumed runs
+    mapping_steps: int  # steps of the mapping, before the synthesis
     batch: int
     lr: float
     seed: int
@@ -56,7 +61,7 @@ class Options:
 
 @dataclass
 class Run:
-    """All that a checkpoint holds."""
+    """State of a training run, as stored in a checkpoint."""
 
     generator: Generator
     average: Generator  # exponential moving average of the weights
@@ -66,14 +71,16 @@ class Run:
 
 
 def start(options: Options) -> Run:
-    """The run in the checkpoint, or a fresh one whose mapping is fitted."""
+    """Loads the run from the checkpoint, or begins one and trains its mapping."""
     torch.manual_seed(options.seed)
     generator = Generator(
         GeneratorConfig(RESOLUTION, options.channels, z_dim=Z_DIM, w_dim=128, mapping_layers=4)
     )
     for block in generator.synthesis.blocks():
-        block.torgb.weight.data.mul_(0.25)  # a calm first image: nothing to unlearn
-    # Twice as fast as the default layout with bfloat16 on a CPU that has it.
+        block.torgb.weight.data.mul_(
+            0.25
+        )  # low contrast in the first image, so that little has to be unlearned
+    # Twice as fast as the default layout, with bfloat16 on a CPU that supports it.
     generator.synthesis.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     state = (
         torch.load(options.checkpoint, weights_only=True) if options.checkpoint.exists() else None
@@ -84,7 +91,7 @@ def start(options: Options) -> Run:
         generator.load_state_dict(state["generator"])
     generator.mapping.requires_grad_(False)
     for name, parameter in generator.synthesis.named_parameters():
-        # Truth knows no noise: its strengths stay at zero.
+        # The renderer has no noise, so noise strengths stay at zero.
         parameter.requires_grad_(not name.endswith("noise_strength"))
     optimizer = torch.optim.Adam(
         [p for p in generator.parameters() if p.requires_grad], lr=options.lr, betas=(0.9, 0.99)
@@ -99,7 +106,7 @@ def start(options: Options) -> Run:
 
 
 def fit_mapping(mapping: MappingNetwork, steps: int) -> None:
-    """Trains `mapping` until a linear layer reads `scene_vectors` from w."""
+    """Trains `mapping` so that a linear layer can predict `scene_vectors` from w."""
     mean, deviation = scene_statistics()
     probe = FullyConnectedLayer(mapping.config.w_dim, len(mean))
     optimizer = torch.optim.Adam(
@@ -128,7 +135,7 @@ def truth_batch(view_z: Tensor, content_z: Tensor) -> tuple[Tensor, Tensor]:
     hits = trace(scene_from_latents(view_z, content_z), x, y)
     weights = torch.tensor(CLASS_WEIGHTS)[hits.part.long()][:, None]
     weights = F.avg_pool2d(weights, SUBPIXELS)
-    return F.avg_pool2d(hits.colour, SUBPIXELS) * 2 - 1, weights / weights.mean()
+    return F.avg_pool2d(hits.color, SUBPIXELS) * 2 - 1, weights / weights.mean()
 
 
 def scene_vectors(z: Tensor) -> Tensor:
@@ -139,7 +146,7 @@ def scene_vectors(z: Tensor) -> Tensor:
 
 @cache
 def scene_statistics() -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation [P] of `scene_vectors`; what does not vary has deviation 1."""
+    """Mean and standard deviation [P] of `scene_vectors`; constant parameters have deviation 1."""
     source = torch.Generator().manual_seed(0)
     vectors = scene_vectors(torch.randn(16384, Z_DIM, generator=source))
     deviation = vectors.std(dim=0)
@@ -165,7 +172,7 @@ def scheduled(rate: float, step: int, progress: float) -> float:
 
 
 def train_step(run: Run, options: Options) -> float:
-    """One batch: draw latents, compare, update the weights and their average."""
+    """Trains on one batch and updates the average of the weights; returns the loss."""
     view_z, content_z = torch.randn(2, options.batch, Z_DIM)
     half = options.batch // 2
     view_z[half:] = content_z[half:]
@@ -190,7 +197,7 @@ def train_step(run: Run, options: Options) -> float:
 
 
 def save(run: Run, options: Options) -> None:
-    """Checkpoint and weights, with w_avg set to the mean of w."""
+    """Writes checkpoint and weights, with w_avg set to the mean of w."""
     generator = torch.Generator().manual_seed(options.seed)
     z = torch.randn(16384, Z_DIM, generator=generator)
     with torch.no_grad():
@@ -227,7 +234,7 @@ def save(run: Run, options: Options) -> None:
 
 
 def train(options: Options) -> None:
-    """Runs until the training time is spent, saving every now and then."""
+    """Trains for the given time, saving at intervals."""
     run = start(options)
     saved_s = run.elapsed_s
     with tqdm(unit=" steps", initial=run.step, mininterval=5.0) as bar:
@@ -245,7 +252,7 @@ def train(options: Options) -> None:
 
 
 def options_from_arguments() -> Options:
-    """Command line -> options."""
+    """Options from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("demo/generator.safetensors"))
     parser.add_argument("--checkpoint", type=Path, default=Path("demo/generator.checkpoint"))

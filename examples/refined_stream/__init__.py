@@ -1,1 +1,1 @@
-"""A refiner for the demo's camera, and what training on refined samples is worth there."""
+"""A refiner for the demo's camera, and a U-Net trained with and without it."""

@@ -1,10 +1,10 @@
-"""Trains the U-Net on plain and on refined samples, judges it on photographs, prints the table.
+"""Trains a U-Net on plain and on refined samples, tests it on photographs, prints the table.
 
     make demo
     python -m examples.refined_stream [--seeds 0,1] [--steps 800]
 
-The oracle is trained on photographs with exact truth, which nobody has of a real camera. What a
-command leaves in --out is in the next one's table.
+The oracle is trained on photographs with exact labels, which nobody has for a real camera. The
+table has all results in --out.
 """
 
 import time
@@ -19,7 +19,7 @@ import torch
 
 from examples.refined_stream.material import REAL, STREAMED, TEST, photographs, streamed_sets
 from examples.train_segmentation.evaluate import evaluate
-from examples.train_segmentation.fit import FitConfig, fit
+from examples.train_segmentation.fit import UNetTrainConfig, fit
 from examples.train_segmentation.options import seeds_from_text
 from examples.train_segmentation.picture import picture_from_networks
 from examples.train_segmentation.results import (
@@ -42,11 +42,16 @@ ARMS = {
 
 @click.command(context_settings={"show_default": True})
 @click.option("--seeds", callback=seeds_from_text, default="0")
-@click.option("--steps", type=click.IntRange(min=1), default=FitConfig.steps, help="Of each U-Net.")
+@click.option(
+    "--steps",
+    type=click.IntRange(min=1),
+    default=UNetTrainConfig.steps,
+    help="Training steps of each U-Net.",
+)
 @click.option("--demo", type=click.Path(path_type=Path), default=Path("demo"))
 @click.option("--out", type=click.Path(path_type=Path), default=Path("demo/refined"))
 def main(seeds: tuple[int, ...], steps: int, demo: Path, out: Path) -> None:
-    config = FitConfig(steps=steps)
+    config = UNetTrainConfig(steps=steps)
     runs_folder = out / "runs"
     try:
         done = {(run.arm, run.seed) for run in runs_of_folder(runs_folder, config)}
@@ -66,8 +71,8 @@ def main(seeds: tuple[int, ...], steps: int, demo: Path, out: Path) -> None:
         raise click.ClickException(str(error)) from error
 
 
-def train(arm: str, seed: int, config: FitConfig, samples: Samples, folder: Path) -> None:
-    """Trains one arm from one seed and leaves the run in the folder."""
+def train(arm: str, seed: int, config: UNetTrainConfig, samples: Samples, folder: Path) -> None:
+    """Trains one arm from one seed and writes the run to the folder."""
     print(f"\n({arm}) {ARMS[arm]}, seed {seed}", flush=True)
     begin = time.monotonic()
     batches = shuffled_batches(samples, config.batch_size, torch.Generator().manual_seed(seed))
@@ -77,8 +82,8 @@ def train(arm: str, seed: int, config: FitConfig, samples: Samples, folder: Path
     write_run(folder, Run(arm, seed, asdict(config), score, [], seconds), network)
 
 
-def report(config: FitConfig, folder: Path, refined: Samples, picture: Path) -> None:
-    """Prints the table, how well labels lie on refined images, and draws a picture."""
+def report(config: UNetTrainConfig, folder: Path, refined: Samples, picture: Path) -> None:
+    """Prints the table and how well the labels fit refined images, and writes a picture."""
     runs = runs_of_folder(folder, config)
     print("\n| | training data | seeds | mIoU | PCK@0.1 | keypoints, px |")
     print("|---|---|---|---|---|---|")

@@ -1,6 +1,6 @@
-"""What the arms are trained on: streamed samples, plain and refined, and photographs with truth.
+"""Training data of the arms: plain and refined streamed samples, and photographs with exact labels.
 
-Everything is made once and kept in a folder; the next command goes on from there.
+Each is created once and kept in a folder for later commands.
 """
 
 from pathlib import Path
@@ -14,18 +14,19 @@ from examples.demo.__main__ import GENERATOR, run
 from examples.demo.camera import photographed
 from examples.demo.serving import server
 from examples.train_segmentation.arms import OUTPUTS
-from examples.train_segmentation.samples import Draw, Samples, rendered, samples_from_batch
+from examples.train_segmentation.samples import Samples, SceneDraw, rendered, samples_from_batch
 from labelmint.torch import LabelStream
 
-REAL = Draw(seed=51_001, count=2048)  # photographs: the refiner sees them, the oracle their truth
-TEST = Draw(seed=51_003, count=1024)  # for the table alone; no recipe was chosen by it
-STREAMED = 2048  # samples of each bundle
+# Photographs: the refiner is trained on the images, the oracle also on their labels.
+REAL = SceneDraw(seed=51_001, count=2048)
+TEST = SceneDraw(seed=51_003, count=1024)  # for the table only; no recipe was chosen on it
+STREAMED = 2048  # samples from each bundle
 STREAM_SEED = 41_000
 AT_ONCE = 16
 
 
-def photographs(draw: Draw) -> Samples:
-    """Rendered scenes as the camera sees them, with the renderer's truth."""
+def photographs(draw: SceneDraw) -> Samples:
+    """Photographs of rendered scenes, with the renderer's labels."""
     scenes = rendered(draw)
     return Samples(photographed(scenes.images, draw.seed), scenes.masks, scenes.keypoints)
 
@@ -43,7 +44,7 @@ def camera_folder(out: Path) -> Path:
 
 
 def refined_bundle(demo: Path, out: Path) -> Path:
-    """A bundle like the demo's with a refiner for the camera in it."""
+    """The demo's bundle with a refiner for the camera."""
     refiner, bundle = out / "refiner.safetensors", out / "bundle"
     if not refiner.exists():
         run(
@@ -60,7 +61,7 @@ def refined_bundle(demo: Path, out: Path) -> Path:
 
 
 def streamed_sets(demo: Path, out: Path) -> tuple[Samples, Samples]:
-    """The first samples of one stream's seed from the demo's bundle and from the refined one."""
+    """The same samples from the demo's bundle and from the refined one."""
     files = {name: out / f"{name}.safetensors" for name in ("plain", "refined")}
     if not all(path.exists() for path in files.values()):
         refined = refined_bundle(demo, out)
@@ -69,7 +70,9 @@ def streamed_sets(demo: Path, out: Path) -> tuple[Samples, Samples]:
                 save_file(_tensors(_streamed(target, model)), files[name])
     plain, refined_set = (Samples(**load_file(path)) for path in files.values())
     if not torch.equal(plain.masks, refined_set.masks):
-        raise ValueError(f"the labels in {out} are of different samples; delete it")
+        raise ValueError(
+            f"the plain and refined samples in {out} have different labels; delete the folder"
+        )
     return plain, refined_set
 
 

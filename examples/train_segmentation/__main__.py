@@ -1,9 +1,9 @@
-"""Trains the U-Net by each arm, judges it on rendered images and prints the table.
+"""Trains a U-Net in each arm, tests it on rendered images and prints the table.
 
     make demo
     python -m examples.train_segmentation [--arms a,e] [--seeds 0,1,2] [--target HOST:PORT]
 
-Arms can be trained in several commands: what each leaves in --out is in the next one's table.
+Arms can be trained by several commands: the table has all results in --out.
 """
 
 import time
@@ -17,9 +17,9 @@ import click
 import torch
 
 from examples.demo.serving import server
-from examples.train_segmentation.arms import Arm, Material, check_model, source_of_arm
+from examples.train_segmentation.arms import Arm, Material, check_model, data_of_arm
 from examples.train_segmentation.evaluate import evaluate
-from examples.train_segmentation.fit import FitConfig, fit
+from examples.train_segmentation.fit import UNetTrainConfig, fit
 from examples.train_segmentation.options import arms_from_text, seeds_from_text
 from examples.train_segmentation.picture import picture_from_networks
 from examples.train_segmentation.results import (
@@ -50,14 +50,18 @@ SHOWN = 8  # test images in the picture
 @click.command()
 @click.option("--arms", callback=arms_from_text, default="a,b,c,d,e", show_default=True)
 @click.option("--seeds", callback=seeds_from_text, default="0", show_default=True)
-@click.option("--steps", type=click.IntRange(min=1), default=FitConfig.steps, show_default=True)
-@click.option("--target", envvar="LABELMINT_TARGET", help="A server of the demo's bundle.")
+@click.option(
+    "--steps", type=click.IntRange(min=1), default=UNetTrainConfig.steps, show_default=True
+)
+@click.option(
+    "--target", envvar="LABELMINT_TARGET", help="HOST:PORT of a server of the demo's bundle."
+)
 @click.option(
     "--demo",
     type=click.Path(path_type=Path),
     default=Path("demo"),
     show_default=True,
-    help="Folder of make demo: labels, and the bundle to serve without --target.",
+    help="Folder that `make demo` wrote: labels, and the bundle to serve without --target.",
 )
 @click.option("--out", type=click.Path(path_type=Path), default=Path("demo/segmentation"))
 @click.option("--picture", type=click.Path(path_type=Path), default=Path("demo/segmentation.png"))
@@ -70,9 +74,9 @@ def main(
     out: Path,
     picture: Path,
 ) -> None:
-    config = FitConfig(steps=steps)
+    config = UNetTrainConfig(steps=steps)
     try:
-        runs_of_folder(out, config)  # refuses to mix before anything is trained
+        runs_of_folder(out, config)  # refuses results of another configuration before training
         with material_of_demo(demo, target) as material:
             for seed in seeds:
                 for arm in arms:
@@ -84,7 +88,7 @@ def main(
 
 @contextmanager
 def material_of_demo(demo: Path, target: str | None) -> Iterator[Material]:
-    """The arms' material; a server starts when an arm first streams, and ends with the block."""
+    """The arms' training data; a server starts when an arm first streams, and stops at the end."""
     with ExitStack() as stack:
 
         @cache
@@ -95,15 +99,15 @@ def material_of_demo(demo: Path, target: str | None) -> Iterator[Material]:
             return found
 
         yield Material(
-            labelled=cache(partial(samples_from_folder, demo / "labels")),
+            labeled=cache(partial(samples_from_folder, demo / "labels")),
             rendered=partial(rendered, TRAINING),
             target=address,
         )
 
 
-def train(arm: Arm, seed: int, config: FitConfig, material: Material, out: Path) -> None:
-    """Trains one arm from one seed and leaves the run in the folder."""
-    source = source_of_arm(arm, material, config.batch_size, seed)
+def train(arm: Arm, seed: int, config: UNetTrainConfig, material: Material, out: Path) -> None:
+    """Trains one arm from one seed and writes the run to the folder."""
+    data = data_of_arm(arm, material, config.batch_size, seed)
     validation = rendered(VALIDATION)
     curve: list[tuple[int, float]] = []
 
@@ -113,14 +117,14 @@ def train(arm: Arm, seed: int, config: FitConfig, material: Material, out: Path)
 
     print(f"\n({arm.value}) {arm.title}, seed {seed}", flush=True)
     begin = time.monotonic()
-    network = fit(config, NETWORK, seed, source.batches, source.extra, watch)
+    network = fit(config, NETWORK, seed, data.batches, data.extra, watch)
     seconds = time.monotonic() - begin
     score = evaluate(network, rendered(TEST))
     print(f"mIoU {score.miou:.3f}, PCK@0.1 {score.pck:.3f}, {seconds:.0f} s", flush=True)
     write_run(out, Run(arm.value, seed, asdict(config), score, curve, seconds), network)
 
 
-def report(out: Path, config: FitConfig, picture: Path) -> None:
+def report(out: Path, config: UNetTrainConfig, picture: Path) -> None:
     """Prints the table of all runs and draws the picture of one run of each arm."""
     runs = runs_of_folder(out, config)
     shown = {run.arm: run for run in reversed(runs)}

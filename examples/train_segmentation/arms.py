@@ -1,6 +1,6 @@
-"""The five ways to come by training data; everything else is the same for all.
+"""The five arms of the comparison: they differ in training data and in nothing else.
 
-An arm and the material leave as a source of batches and, for arm e, an extra loss.
+An arm enters; its batches and, for arm e, an extra loss leave.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,14 +23,14 @@ from labelmint import Client
 from labelmint.torch import LabelStream
 
 KEEP_FRACTION = 0.9
-STREAM_SEED = 41_000  # the run's seed is added: another stream for each
+STREAM_SEED = 41_000  # the run's seed is added, so that each run has another stream
 OUTPUTS = ("image", "mask", "keypoints")
 
 
 class Arm(Enum):
-    """What is compared; the value is its letter."""
+    """An arm; the value is its letter."""
 
-    LABELLED = "a"
+    LABELED = "a"
     STREAM = "b"
     FILTERED = "c"
     SUPERVISED = "d"
@@ -38,38 +38,38 @@ class Arm(Enum):
 
     @property
     def title(self) -> str:
-        """In words, for tables and pictures."""
+        """Title for tables and pictures."""
         return _TITLES[self]
 
 
 _TITLES = {
-    Arm.LABELLED: "16 labelled images",
+    Arm.LABELED: "16 labeled images",
     Arm.STREAM: "stream, no filter",
     Arm.FILTERED: f"stream, keep_fraction {KEEP_FRACTION}",
     Arm.SUPERVISED: f"{TRAINING.count:,} rendered images, supervised",
-    Arm.CONSISTENCY: f"16 labelled, {TRAINING.count:,} rendered unlabelled",
+    Arm.CONSISTENCY: f"16 labeled, {TRAINING.count:,} rendered unlabeled",
 }
 
 
 @dataclass(frozen=True)
 class Material:
-    """Where the arms' images come from; each is made when an arm first asks for it."""
+    """Sources of the arms' images; each is created when an arm first calls it."""
 
-    labelled: Callable[[], Samples]
+    labeled: Callable[[], Samples]
     rendered: Callable[[], Samples]
-    target: Callable[[], str]  # of a server of the demo's bundle
+    target: Callable[[], str]  # HOST:PORT of a server of the demo's bundle
 
 
 @dataclass(frozen=True)
-class Source:
-    """What an arm trains on."""
+class ArmData:
+    """Training data of an arm."""
 
     batches: Iterator[Samples]  # endless, of exactly the batch size
     extra: Callable[[UNet], ExtraLoss] | None = None
 
 
-def source_of_arm(arm: Arm, material: Material, batch_size: int, seed: int) -> Source:
-    """The arm's batches, which the seed decides."""
+def data_of_arm(arm: Arm, material: Material, batch_size: int, seed: int) -> ArmData:
+    """The training data of an arm, determined by the seed."""
 
     def shuffled(samples: Samples, purpose: int) -> Iterator[Samples]:
         return shuffled_batches(
@@ -77,28 +77,28 @@ def source_of_arm(arm: Arm, material: Material, batch_size: int, seed: int) -> S
         )
 
     match arm:
-        case Arm.LABELLED:
-            return Source(shuffled(material.labelled(), 0))
+        case Arm.LABELED:
+            return ArmData(shuffled(material.labeled(), 0))
         case Arm.STREAM:
-            return Source(streamed(material.target(), batch_size, STREAM_SEED + seed, None))
+            return ArmData(streamed(material.target(), batch_size, STREAM_SEED + seed, None))
         case Arm.FILTERED:
-            return Source(
+            return ArmData(
                 streamed(material.target(), batch_size, STREAM_SEED + seed, KEEP_FRACTION)
             )
         case Arm.SUPERVISED:
-            return Source(shuffled(material.rendered(), 0))
+            return ArmData(shuffled(material.rendered(), 0))
         case Arm.CONSISTENCY:
-            unlabelled = shuffled(material.rendered(), 1)
-            return Source(
-                shuffled(material.labelled(), 0),
-                lambda network: MeanTeacher(network, unlabelled, seed),
+            unlabeled = shuffled(material.rendered(), 1)
+            return ArmData(
+                shuffled(material.labeled(), 0),
+                lambda network: MeanTeacher(network, unlabeled, seed),
             )
 
 
 def streamed(
     target: str, batch_size: int, seed: int, keep_fraction: float | None
 ) -> Iterator[Samples]:
-    """The stream, batch by batch, for ever; raises LabelmintError."""
+    """Endless batches of the stream; raises LabelmintError."""
     stream = LabelStream(
         target, batch_size=batch_size, seed=seed, keep_fraction=keep_fraction, outputs=OUTPUTS
     )
@@ -106,11 +106,11 @@ def streamed(
 
 
 def check_model(client: Client, resolution: int) -> None:
-    """Refuses a server whose labels do not mean what the renderer's do.
+    """Checks that a server's labels are comparable with the renderer's.
 
     Raises:
-        ValueError: naming what differs.
-        LabelmintError: the server cannot be asked.
+        ValueError: classes, keypoints or a size differ.
+        LabelmintError: the call failed.
     """
     model = client.model()
     found = (

@@ -1,7 +1,7 @@
-"""Random variants of labelled images: the same for every arm.
+"""Augmentation of labeled images, the same for every arm.
 
-A batch of samples enters, one variant of each leaves: mirrored, turned, scaled, shifted,
-recoloured, with mask and keypoints moved along.
+A batch of samples enters, one variant of each leaves: mirrored, rotated, scaled, shifted and
+recolored, with mask and keypoints transformed in the same way.
 """
 
 import math
@@ -17,18 +17,18 @@ from examples.train_segmentation.samples import Samples
 
 @dataclass(frozen=True)
 class Variation:
-    """How far variants go, each uniform between the extremes."""
+    """Ranges of the augmentation; values are drawn uniformly."""
 
-    mirrored: float = 0.5  # share
-    turn_degrees: float = 15.0  # either way
-    scale: float = 1.25  # up to so much larger or smaller, uniform in its logarithm
-    shift: float = 0.1  # of the image's extent, either way
-    gain: float = 0.25  # of all colours, and half of it of each channel, either way
-    offset: float = 0.2  # added to colours in [-1, 1], either way
+    mirrored: float = 0.5  # probability
+    turn_degrees: float = 15.0  # rotation, plus or minus
+    scale: float = 1.25  # largest factor up or down, uniform in its logarithm
+    shift: float = 0.1  # in image extents, plus or minus
+    gain: float = 0.25  # contrast of all channels, plus or minus; half of it for each channel alone
+    offset: float = 0.2  # added to colors in [-1, 1], plus or minus
 
 
 def swapped_sides(names: tuple[str, ...]) -> list[int]:
-    """Position of each keypoint's partner in a mirror; without one, its own."""
+    """Position of each keypoint's left-right partner, or its own if it has none."""
     table = str.maketrans({"\0": "right", "\1": "left"})
     partners = [n.replace("left", "\0").replace("right", "\1").translate(table) for n in names]
     return [names.index(partner) for partner in partners]
@@ -40,11 +40,11 @@ MIRRORED_KEYPOINTS = swapped_sides(KEYPOINT_NAMES)
 def varied(
     samples: Samples, source: torch.Generator, variation: Variation | None = None
 ) -> Samples:
-    """One variant of each sample; what comes into the frame continues the border."""
+    """One variant of each sample; pixels from outside the image repeat its border."""
     variation = variation or Variation()
     maps = random_maps(len(samples), source, variation)
     moved = moved_by(samples, maps)
-    return Samples(recoloured(moved.images, source, variation), moved.masks, moved.keypoints)
+    return Samples(recolored(moved.images, source, variation), moved.masks, moved.keypoints)
 
 
 def random_maps(count: int, source: torch.Generator, variation: Variation) -> Tensor:
@@ -60,7 +60,7 @@ def random_maps(count: int, source: torch.Generator, variation: Variation) -> Te
 
 
 def moved_by(samples: Samples, maps: Tensor) -> Samples:
-    """Images, masks and keypoints seen through affine maps as of random_maps."""
+    """Images, masks and keypoints transformed by affine maps, as random_maps makes them."""
     height, width = samples.masks.shape[1:]
     shape = [len(samples), 1, height, width]
     grid = F.affine_grid(maps, shape, align_corners=False)
@@ -76,14 +76,14 @@ def _moved_keypoints(keypoints: Tensor, maps: Tensor, extent: Tensor) -> Tensor:
     mirrored = torch.linalg.det(maps[:, :, :2]) < 0
     keypoints = torch.where(mirrored[:, None, None], keypoints[:, MIRRORED_KEYPOINTS], keypoints)
     original = keypoints[..., :2] / extent * 2 - 1
-    # The maps lead from the variant to the original; points go the other way.
+    # The maps are from the variant to the original; points need the inverse.
     points = torch.linalg.solve(maps[:, :, :2], (original - maps[:, None, :, 2]).mT).mT
     framed = (points.abs() < 1).all(dim=2)
     return torch.cat([(points + 1) / 2 * extent, (keypoints[..., 2] * framed)[..., None]], dim=2)
 
 
-def recoloured(images: Tensor, source: torch.Generator, variation: Variation) -> Tensor:
-    """uint8 [n, 3, H, W] with other brightness, contrast and tint."""
+def recolored(images: Tensor, source: torch.Generator, variation: Variation) -> Tensor:
+    """uint8 [n, 3, H, W] with random brightness, contrast and tint."""
     count = len(images)
     gain = 1 + variation.gain * (
         _uniform(source, count, 1, 1, 1) + 0.5 * _uniform(source, count, 3, 1, 1)

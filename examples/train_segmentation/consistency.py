@@ -1,10 +1,10 @@
-"""Learning from images without labels: arm e's extra loss.
+"""Consistency loss on unlabeled images: the extra loss of arm e.
 
 A teacher that averages the student's weights (Tarvainen and Valpola, Mean teachers, NIPS 2017,
-arXiv 1703.01780) labels the images; where it is sure (FixMatch, Sohn et al., NeurIPS 2020, arXiv
-2001.07685) the student has to say the same of a recoloured CutMix of them (French et al.,
+arXiv 1703.01780) labels the images; its confident labels (FixMatch, Sohn et al., NeurIPS 2020,
+arXiv 2001.07685) are the student's targets on a recolored CutMix of these images (French et al.,
 Semi-supervised semantic segmentation needs strong, varied perturbations, BMVC 2020, arXiv
-1906.01916). Classes only: none of these has a form for keypoints.
+1906.01916). It applies to classes only: none of the papers covers keypoints.
 """
 
 import copy
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from examples.train_segmentation.augment import Variation, moved_by, random_maps, recoloured
+from examples.train_segmentation.augment import Variation, moved_by, random_maps, recolored
 from examples.train_segmentation.samples import Samples
 from examples.train_segmentation.unet import UNet
 
@@ -24,18 +24,18 @@ from examples.train_segmentation.unet import UNet
 class ConsistencyConfig:
     """The papers' usual settings; nothing was tuned."""
 
-    average: float = 0.99  # share of its old weights that the teacher keeps at each step
-    sure: float = 0.95  # the teacher's probability from which a pixel counts
-    weight: float = 1.0  # of this loss beside the labelled one
+    average: float = 0.99  # weight of the teacher's old weights in each update
+    sure: float = 0.95  # least probability of the teacher for a pixel to count
+    weight: float = 1.0  # weight of this loss relative to the labeled one
 
 
 class MeanTeacher:
-    """Owns the teacher and draws its images; an ExtraLoss."""
+    """The teacher network and its unlabeled images; an ExtraLoss."""
 
     def __init__(
         self,
         student: UNet,
-        images: Iterator[Samples],  # whose labels are never looked at
+        images: Iterator[Samples],  # labels are never read
         seed: int,
         config: ConsistencyConfig | None = None,
     ) -> None:
@@ -45,12 +45,12 @@ class MeanTeacher:
         self._steps = 0
 
     def loss(self, network: UNet) -> Tensor:
-        """Cross-entropy with the teacher's sure labels, over all pixels of the mixed images."""
-        unlabelled, variation = next(self._images), Variation()
-        maps = random_maps(len(unlabelled), self._source, variation)
-        weak = moved_by(unlabelled, maps).images
+        """Cross-entropy with the teacher's confident labels, averaged over all pixels."""
+        unlabeled, variation = next(self._images), Variation()
+        maps = random_maps(len(unlabeled), self._source, variation)
+        weak = moved_by(unlabeled, maps).images
         sureness, labels = self.teacher(weak).classes.softmax(dim=1).max(dim=1)
-        strong = recoloured(weak, self._source, variation)
+        strong = recolored(weak, self._source, variation)
         box = random_boxes(len(weak), weak.shape[2:], self._source)
         mixed = torch.where(box[:, None], strong.roll(1, dims=0), strong)
         labels = torch.where(box, labels.roll(1, dims=0), labels)
@@ -60,7 +60,7 @@ class MeanTeacher:
 
     @torch.no_grad()
     def after_step(self, network: UNet) -> None:
-        """Moves the teacher towards the student, faster while there is little to average."""
+        """Updates the teacher's average; it follows the student faster in the first steps."""
         keep = min(self._config.average, 1 - 1 / (self._steps + 1))
         self._steps += 1
         student = network.state_dict()
@@ -70,9 +70,9 @@ class MeanTeacher:
 
 
 def random_boxes(count: int, size: torch.Size, source: torch.Generator) -> Tensor:
-    """bool [n, H, W]: a rectangle of half of each image's area, anywhere, of any shape."""
+    """bool [n, H, W]: in each image a random rectangle with half of its area."""
     height, width = size
-    # Sides of at least half the image's, whose product is half its area.
+    # Each side is at least half the image's; their product is half its area.
     share = 0.5 ** torch.rand(count, 1, generator=source)
 
     def inside(extent: int, share: Tensor) -> Tensor:

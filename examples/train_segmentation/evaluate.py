@@ -1,4 +1,4 @@
-"""How good a network is: mIoU and PCK on rendered images, against the renderer's truth."""
+"""Evaluation of a network: mIoU and PCK on rendered images, with the renderer's truth."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ PCK_SHARE = 0.1
 
 @dataclass(frozen=True)
 class Score:
-    """Figures over all images of a set."""
+    """Scores over all images of a set."""
 
-    miou: float  # mean IoU over the classes, each over all pixels of all images
-    iou: list[float]  # by class id; nan: in neither truth nor prediction
+    miou: float  # mean over classes; each IoU is over all pixels of all images
+    iou: list[float]  # by class id; nan: the class is in neither truth nor prediction
     pck: float  # PCK at 0.1, see `pck`
-    keypoint_error_px: float  # mean distance over the keypoints seen in truth
+    keypoint_error_px: float  # mean distance over truly visible keypoints
 
 
 def evaluate(network: UNet, samples: Samples) -> Score:
@@ -52,11 +52,11 @@ def predictions(network: UNet, images: Tensor) -> Iterator[tuple[Tensor, Tensor]
 
 
 def pck(points: Tensor, truth: Tensor, limits: Tensor) -> float:
-    """Share of correct keypoints: of those seen in truth, how many lie within their image's
-    limit, in pixels [n]. Points [n, K, 2], truth [n, K, 3].
+    """Percentage of correct keypoints (PCK), as a fraction: those within the image's limit, among
+    the truly visible ones. Points [n, K, 2], truth [n, K, 3], limits [n] in pixels.
 
     Yang and Ramanan, Articulated human detection with flexible mixtures of parts, TPAMI 2013:
-    the limit is a share, here a tenth, of the longer side of the object's bounding box.
+    the limit is a fraction, here 0.1, of the longer side of the object's bounding box.
     """
     seen = truth[..., 2] > 0
     near = (points - truth[..., :2]).norm(dim=2) <= limits[:, None]
@@ -64,12 +64,14 @@ def pck(points: Tensor, truth: Tensor, limits: Tensor) -> float:
 
 
 def head_extents(masks: Tensor) -> Tensor:
-    """Longer side in pixels of the box round all that is not background, [n] of [n, H, W]."""
+    """Longer side in pixels of the box around everything but background: [n, H, W] -> [n]."""
     head = masks != BACKGROUND
     return torch.maximum(_extent(head.any(dim=1)), _extent(head.any(dim=2)))
 
 
-def _extent(filled: Tensor) -> Tensor:  # bool [n, extent] -> from the first to the last, [n]
+def _extent(
+    filled: Tensor,
+) -> Tensor:  # bool [n, extent] -> pixels from the first to the last True, [n]
     place = torch.arange(1, filled.shape[1] + 1)
     last = (filled * place).amax(dim=1)
     first = torch.where(filled, place, filled.shape[1] + 1).amin(dim=1)

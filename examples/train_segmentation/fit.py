@@ -1,6 +1,6 @@
-"""The one training loop that every arm goes through.
+"""The training loop, the same for every arm.
 
-A network's seed and a source of labelled batches enter, the trained network leaves.
+A seed and labeled batches enter, the trained network leaves.
 """
 
 import math
@@ -15,63 +15,63 @@ from tqdm import trange
 
 from examples.train_segmentation.augment import varied
 from examples.train_segmentation.samples import Samples
-from examples.train_segmentation.unet import Prediction, UNet, UNetConfig
+from examples.train_segmentation.unet import UNet, UNetConfig, UNetOutput
 
 
 @dataclass(frozen=True)
-class FitConfig:
-    """The same for every arm."""
+class UNetTrainConfig:
+    """Settings of the training, the same for every arm."""
 
     steps: int = 800
     batch_size: int = 16
-    learning_rate: float = 2e-3  # of AdamW, after the warm-up; then half a cosine down to 0
+    learning_rate: float = 2e-3  # of AdamW after the warm-up; falls to 0 along half a cosine
     warm_up: int = 50  # steps
     weight_decay: float = 1e-2
-    gradient_norm: float = 1.0  # longer gradients are cut to it
-    keypoint_weight: float = 0.1  # of their loss beside the classes'
-    sigma_px: float = 1.5  # of the keypoints' Gaussian targets
+    gradient_norm: float = 1.0  # largest norm; longer gradients are scaled down
+    keypoint_weight: float = 0.1  # weight of the keypoint loss relative to the class loss
+    sigma_px: float = 1.5  # sigma of the keypoints' Gaussian targets
 
 
 class ExtraLoss(Protocol):
-    """A term beside the labelled loss, for methods that learn from more than labels."""
+    """A loss in addition to the labeled one, for methods that also use unlabeled images."""
 
     def loss(self, network: UNet) -> Tensor:
-        """The term at this step, a scalar."""
+        """The loss at this step, a scalar."""
 
     def after_step(self, network: UNet) -> None:
-        """Told when the network has changed."""
+        """Called after each update of the network."""
 
 
 def fit(
-    config: FitConfig,
+    config: UNetTrainConfig,
     network_config: UNetConfig,
     seed: int,
     batches: Iterator[Samples],
     extra: Callable[[UNet], ExtraLoss] | None = None,
     watch: Callable[[int, UNet], None] = lambda step, network: None,
 ) -> UNet:
-    """Trains a fresh network; watch sees it after every step, counted from 1.
+    """Trains a new network; `watch` is called after every step, with steps counted from 1.
 
-    The seed decides the first weights and the augmentation; batches and extra have their own.
+    The seed decides the initial weights and the augmentation, but not `batches` and `extra`.
     """
     torch.manual_seed(seed)
     network = UNet(network_config)
     source = torch.Generator().manual_seed(seed)
     term = extra(network) if extra else None
-    optimiser = torch.optim.AdamW(
+    optimizer = torch.optim.AdamW(
         network.parameters(), config.learning_rate, weight_decay=config.weight_decay
     )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(config, step))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(config, step))
     with trange(1, config.steps + 1, unit="step") as bar:
         for step in bar:
             samples = varied(next(batches), source)
             network.train()
-            loss = labelled_loss(network(samples.images), samples, config)
+            loss = labeled_loss(network(samples.images), samples, config)
             total = loss + term.loss(network) if term else loss
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             total.backward()
             nn.utils.clip_grad_norm_(network.parameters(), config.gradient_norm)
-            optimiser.step()
+            optimizer.step()
             schedule.step()
             if term:
                 term.after_step(network)
@@ -81,7 +81,7 @@ def fit(
     return network
 
 
-def _rate(config: FitConfig, step: int) -> float:
+def _rate(config: UNetTrainConfig, step: int) -> float:
     if step < config.warm_up:
         return (step + 1) / config.warm_up
     return 0.5 + 0.5 * math.cos(
@@ -89,8 +89,9 @@ def _rate(config: FitConfig, step: int) -> float:
     )
 
 
-def labelled_loss(prediction: Prediction, samples: Samples, config: FitConfig) -> Tensor:
-    """Cross-entropy per pixel for the classes; over all pixels, by trust, for the keypoints."""
+def labeled_loss(prediction: UNetOutput, samples: Samples, config: UNetTrainConfig) -> Tensor:
+    """Cross-entropy of the classes at each pixel, and of each keypoint's heatmap over all pixels,
+    weighted by the keypoint's confidence."""
     classes = F.cross_entropy(prediction.classes, samples.masks.long())
     target = gaussians(samples.keypoints, samples.masks.shape[1:], config.sigma_px)
     log_likelihood = prediction.heatmaps.flatten(2).log_softmax(dim=2)
@@ -101,7 +102,7 @@ def labelled_loss(prediction: Prediction, samples: Samples, config: FitConfig) -
 
 
 def gaussians(keypoints: Tensor, size: torch.Size, sigma_px: float) -> Tensor:
-    """Where each keypoint is, as a distribution over pixels that sums to 1: [n, K, H, W]."""
+    """Gaussian around each keypoint that sums to 1 over the pixels: [n, K, H, W]."""
     height, width = size
     x, y = torch.arange(width) + 0.5, torch.arange(height) + 0.5
     across = (x - keypoints[..., :1]).square() / (-2 * sigma_px**2)

@@ -1,4 +1,4 @@
-"""Test images, the truth, and what each arm's network says of them, for people."""
+"""Contact sheet of test images, truth and each arm's predictions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Row:
 
 
 def picture_from_networks(samples: Samples, networks: Sequence[tuple[str, UNet]]) -> Image.Image:
-    """A column for each sample; rows for the image, the truth and every network, masks first."""
+    """A column for each sample; rows: image, then masks, then keypoints of truth and networks."""
     palette = np.array([[c >> 16, c >> 8 & 255, c & 255] for c in PALETTE], np.uint8)
     images = samples.images.permute(0, 2, 3, 1).numpy()
     extent = (PANEL, PANEL)
@@ -47,7 +47,7 @@ def picture_from_networks(samples: Samples, networks: Sequence[tuple[str, UNet]]
     for title, network in networks:
         found = list(predictions(network, samples.images))
         mask_rows.append(masks(title, torch.cat([m for m, _ in found]).numpy()))
-        # Only what is seen in truth is scored, so only that is drawn.
+        # Only truly visible keypoints are scored, so only those are drawn.
         located = torch.cat([torch.cat([p for _, p in found]), seen], dim=2)
         point_rows.append(points(title, located.numpy()))
     shown = Row("test image", [panel_from_image(image, extent) for image in images])

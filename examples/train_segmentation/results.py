@@ -1,7 +1,7 @@
-"""What a finished run leaves in the output folder, and the table over all of them.
+"""Results of runs in the output folder, and the table of all of them.
 
-A run is `<arm>-<seed>.json` and its weights beside it; both are written when it ends, so that
-an interrupted command loses only the run it was in.
+A run is `<arm>-<seed>.json` and its weights. Both are written when it ends, so an interrupted
+command loses only the current run.
 """
 
 import json
@@ -15,7 +15,7 @@ from safetensors.torch import load_model, save_model
 from examples.demo.scene import CLASS_NAMES, KEYPOINT_NAMES
 from examples.train_segmentation.arms import Arm
 from examples.train_segmentation.evaluate import Score
-from examples.train_segmentation.fit import FitConfig
+from examples.train_segmentation.fit import UNetTrainConfig
 from examples.train_segmentation.unet import UNet, UNetConfig
 
 NETWORK = UNetConfig(len(CLASS_NAMES), len(KEYPOINT_NAMES))
@@ -27,25 +27,25 @@ class Run:
 
     arm: str  # letter
     seed: int
-    config: dict[str, float]  # of FitConfig
+    config: dict[str, float]  # of UNetTrainConfig
     score: Score  # on the test images
-    curve: list[tuple[int, float]]  # steps and mIoU on the validation images
-    seconds: float  # of training, waiting for data included, validation too
+    curve: list[tuple[int, float]]  # step and mIoU on the validation images
+    seconds: float  # training time, including waiting for data and validation
 
 
 def write_run(folder: Path, run: Run, network: UNet) -> None:
-    """Leaves the run and its weights in the folder."""
+    """Writes the run and its weights to the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{run.arm}-{run.seed}"
     save_model(network, str(folder / f"{name}.safetensors"))
     (folder / f"{name}.json").write_text(json.dumps(asdict(run), indent=1) + "\n")
 
 
-def runs_of_folder(folder: Path, config: FitConfig) -> list[Run]:
+def runs_of_folder(folder: Path, config: UNetTrainConfig) -> list[Run]:
     """All runs in the folder, by arm and seed.
 
     Raises:
-        ValueError: a run was made with another configuration, or is no run.
+        ValueError: a run has another configuration, or a file is not a run.
     """
     runs = [_run_from_file(path) for path in sorted(folder.glob("?-*.json"))]
     for run in runs:
@@ -65,7 +65,7 @@ def _run_from_file(path: Path) -> Run:
         fields["curve"] = [(int(step), float(value)) for step, value in fields["curve"]]
         return Run(**fields)
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is no result of this example: {error!r}; delete it") from error
+        raise ValueError(f"{path} is not a result of this example: {error!r}; delete it") from error
 
 
 def network_of_run(folder: Path, run: Run) -> UNet:
@@ -76,7 +76,7 @@ def network_of_run(folder: Path, run: Run) -> UNet:
 
 
 def table_from_runs(runs: Sequence[Run]) -> str:
-    """Markdown: a row for each arm, means over its seeds, with the extremes of the mIoU."""
+    """Markdown table: a row for each arm, with means over its seeds and the range of the mIoU."""
     titles = ["", "training data", "seeds", "mIoU", "PCK@0.1", "keypoints, px", *CLASS_NAMES]
     lines = [titles, ["---"] * len(titles)]
     for arm in Arm:

@@ -1,6 +1,6 @@
-"""Labelled images, wherever they come from: the form in which every arm hands them to training.
+"""Labeled images in one form, for every arm.
 
-Enter: a stream's batches, the labelled folder, or the renderer. Leave: `Samples`.
+A stream's batches, the labeled folder or the renderer's scenes enter; `Samples` leave.
 """
 
 from collections.abc import Iterator
@@ -26,40 +26,40 @@ RENDERED_AT_ONCE = 50
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """n labelled images of one size."""
+    """n labeled images of one size."""
 
     images: Tensor  # uint8 [n, 3, H, W]
     masks: Tensor  # uint8 or int64 [n, H, W], class ids
-    keypoints: Tensor  # float32 [n, K, 3]: x, y in pixels (centres at +0.5), trust in [0, 1]
+    keypoints: Tensor  # float32 [n, K, 3]: x, y in pixels (centers at +0.5), confidence in [0, 1]
 
     def __len__(self) -> int:
         return len(self.images)
 
     def rows(self, index: Tensor) -> "Samples":
-        """Some samples, by their positions int64 [m]."""
+        """The samples at positions int64 [m]."""
         return Samples(self.images[index], self.masks[index], self.keypoints[index])
 
 
 @dataclass(frozen=True)
-class Draw:
-    """Scenes that are drawn afresh from a seed; draws of different seeds share none."""
+class SceneDraw:
+    """Scenes drawn from a seed; different seeds give different scenes."""
 
     seed: int
     count: int
 
 
-TRAINING = Draw(seed=31_001, count=10_000)
-VALIDATION = Draw(seed=31_002, count=256)  # to choose settings by, and for the curves
-TEST = Draw(seed=31_003, count=1024)  # for the table alone
+TRAINING = SceneDraw(seed=31_001, count=10_000)
+VALIDATION = SceneDraw(seed=31_002, count=256)  # for choosing settings, and for the curves
+TEST = SceneDraw(seed=31_003, count=1024)  # for the table only
 
 
-def bytes_from_colours(colours: Tensor) -> Tensor:
-    """Colours in [-1, 1] as uint8, rounded as a server does it."""
-    return (colours * 127.5 + 128).clamp(0, 255).byte()
+def bytes_from_colors(colors: Tensor) -> Tensor:
+    """Colors in [-1, 1] -> uint8, rounded as the server rounds them."""
+    return (colors * 127.5 + 128).clamp(0, 255).byte()
 
 
 def samples_from_batch(batch: LabelBatch) -> Samples:
-    """A stream's batch of images, masks and keypoints; a keypoint's confidence is its trust.
+    """Samples of a stream's batch; confidences are clipped to [0, 1].
 
     Raises:
         ValueError: the batch lacks one of the three.
@@ -71,7 +71,7 @@ def samples_from_batch(batch: LabelBatch) -> Samples:
 
 
 def samples_from_folder(folder: Path) -> Samples:
-    """The labelled images of `make demo`.
+    """The labeled images of `make demo`.
 
     Raises:
         LabelError: a file is missing or wrong; the message names it.
@@ -89,8 +89,8 @@ def samples_from_folder(folder: Path) -> Samples:
 
 
 @cache
-def rendered(draw: Draw) -> Samples:
-    """The renderer's images and exact truth of fresh scenes; trust is 1 where a point is seen."""
+def rendered(draw: SceneDraw) -> Samples:
+    """Rendered scenes with exact labels; a keypoint's confidence is 1 if it is visible, else 0."""
     source = torch.Generator().manual_seed(draw.seed)
     z = torch.randn(draw.count, Z_DIM, generator=source)
     starts = trange(0, draw.count, RENDERED_AT_ONCE, desc=f"render {draw.count}", unit="batch")
@@ -104,11 +104,11 @@ def rendered(draw: Draw) -> Samples:
 
 def _rendered_from_latents(z: Tensor) -> Samples:
     truth = render(scene_from_latents(z, z), RESOLUTION)
-    return Samples(bytes_from_colours(truth.image), truth.mask, truth.keypoints)
+    return Samples(bytes_from_colors(truth.image), truth.mask, truth.keypoints)
 
 
 def shuffled_batches(samples: Samples, size: int, source: torch.Generator) -> Iterator[Samples]:
-    """Batches of exactly this size for ever; every sample once before any comes again."""
+    """Endless batches of exactly this size; each sample is used once before any is repeated."""
     waiting = torch.empty(0, dtype=torch.int64)
     while True:
         while len(waiting) < size:

@@ -1,7 +1,7 @@
 """A small U-Net with two heads: classes and keypoint heatmaps.
 
 Ronneberger et al., U-Net, MICCAI 2015 (arXiv 1505.04597), with padded convolutions and batch
-normalisation, and nearest-neighbour upsampling in place of transposed convolutions.
+normalization, and nearest-neighbor upsampling instead of transposed convolutions.
 """
 
 import itertools
@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-WINDOW = 2  # pixels around a heatmap's peak, either way, whose centroid is the keypoint
+WINDOW = 2  # the keypoint is the centroid within this many pixels of the heatmap's peak, in x and y
 
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """Extents of the network; 0.49 million parameters by default."""
+    """Sizes of the network; 0.49 million parameters by default."""
 
     classes: int
     keypoints: int
@@ -24,8 +24,8 @@ class UNetConfig:
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """What the network says about n images."""
+class UNetOutput:
+    """The network's output for n images."""
 
     classes: Tensor  # float32 [n, C, H, W], logits over C
     heatmaps: Tensor  # float32 [n, K, H, W], logits over all pixels
@@ -42,7 +42,7 @@ def convolutions(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class UNet(nn.Module):
-    """images uint8 [n, 3, H, W] -> Prediction; H and W divide by 2^(levels - 1)."""
+    """images uint8 [n, 3, H, W] -> UNetOutput; H and W are multiples of 2^(levels - 1)."""
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
@@ -54,12 +54,12 @@ class UNet(nn.Module):
         )
         self.heads = nn.Conv2d(widths[0], config.classes + config.keypoints, 1)
 
-    def forward(self, images: Tensor) -> Prediction:
+    def forward(self, images: Tensor) -> UNetOutput:
         step = 2 ** (len(self.down) - 1)
         if images.dtype != torch.uint8 or images.shape[2] % step or images.shape[3] % step:
             raise ValueError(
-                f"images are {images.dtype} {list(images.shape)}; give uint8 with extents that "
-                f"divide by {step}"
+                f"images are {images.dtype} {list(images.shape)}; give uint8 with height and "
+                f"width divisible by {step}"
             )
         x = (images.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
         levels: list[Tensor] = []
@@ -69,16 +69,16 @@ class UNet(nn.Module):
         for block, fine in zip(reversed(self.up), reversed(levels[:-1]), strict=True):
             x = block(torch.cat([fine, F.interpolate(x, scale_factor=2.0)], dim=1))
         classes, heatmaps = self.heads(x).split([self.config.classes, self.config.keypoints], dim=1)
-        return Prediction(classes, heatmaps)
+        return UNetOutput(classes, heatmaps)
 
 
 def masks_from_logits(classes: Tensor) -> Tensor:
-    """float32 [n, C, H, W] -> uint8 [n, H, W], the likeliest class."""
+    """float32 [n, C, H, W] -> uint8 [n, H, W], the most probable class."""
     return classes.argmax(dim=1).byte()
 
 
 def points_from_heatmaps(heatmaps: Tensor) -> Tensor:
-    """float32 [n, K, H, W] -> x, y in pixels (centres at +0.5), float32 [n, K, 2]."""
+    """float32 [n, K, H, W] -> x, y in pixels (centers at +0.5), float32 [n, K, 2]."""
     height, width = heatmaps.shape[2:]
     weight = heatmaps.flatten(2).softmax(dim=2)
     peak = weight.argmax(dim=2, keepdim=True)

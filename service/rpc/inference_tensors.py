@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bundle.manifest import GeneratorFacts
 from labelmint.v1 import label_service_pb2 as pb
 from service.batch import W
 from service.models import ServedModel
@@ -32,7 +33,7 @@ class TensorSpec:
         return DATATYPES[self.dtype]
 
 
-def inputs_of_generator(generator: Generator) -> dict[str, TensorSpec]:
+def inputs_of_generator(generator: GeneratorFacts) -> dict[str, TensorSpec]:
     """Inputs that a request may have: one of z, w and ws, or index with or without seed."""
     floats, integers = np.dtype(np.float32), np.dtype(np.uint64)
     return {

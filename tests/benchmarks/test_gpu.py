@@ -1,4 +1,4 @@
-"""The GPU benchmark counts the work of a case, and keeps what was measured."""
+"""The GPU benchmark counts the work of a case, and stores what was measured."""
 
 from pathlib import Path
 

@@ -47,8 +47,10 @@ def test_the_shards_of_several_clients_spread_over_the_targets(
     with serving() as (other, elsewhere):
         for shard in range(4):
             with Client([target, other]) as client:
-                options: StreamOptions = {"shard_index": shard, "num_shards": 4, "count": 4}
-                assert len(next(client.stream(4, outputs=["mask"], **options))) == 4
+                options: StreamOptions = {
+                    "shard_index": shard, "num_shards": 4, "count": 4, "outputs": ["mask"],
+                }  # fmt: skip
+                assert len(next(client.stream(4, **options))) == 4
         assert [query.shard_index for query in service.queries] == [0, 2]
         assert [query.shard_index for query in elsewhere.queries] == [1, 3]
 

@@ -1,4 +1,4 @@
-"""Values for the chart that between them use every enum and every switch."""
+"""Values for the chart; together they use every enum value and every switch."""
 
 from tests.deploy.chart import Object
 

@@ -1,4 +1,4 @@
-"""The chart as Helm renders it, and values for it that between them use every switch."""
+"""The chart as Helm renders it."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,13 +22,13 @@ def render(values: Object | None = None) -> list[Object]:
 
 
 def one(objects: list[Object], kind: str, name: str = NAME) -> Object:
-    """The one object of that kind and name."""
+    """The only object of that kind and name."""
     (found,) = [o for o in objects if o["kind"] == kind and o["metadata"]["name"] == name]
     return found
 
 
 def pod_specs(objects: list[Object]) -> Iterator[tuple[dict[str, str], Object]]:
-    """Labels and spec of every pod that the objects make."""
+    """Labels and spec of every pod that the objects create."""
     for found in objects:
         pod = found if found["kind"] == "Pod" else found.get("spec", {}).get("template")
         if pod is not None:
@@ -36,11 +36,11 @@ def pod_specs(objects: list[Object]) -> Iterator[tuple[dict[str, str], Object]]:
 
 
 def containers(spec: Object) -> list[Object]:
-    """All of a pod's, those before the others too."""
+    """All containers of a pod, including init containers."""
     return [*spec.get("initContainers", []), *spec["containers"]]
 
 
 def default_values() -> Object:
-    """Of values.yaml."""
+    """The values in values.yaml."""
     values: Object = yaml.safe_load((CHART / "values.yaml").read_text("utf-8"))
     return values

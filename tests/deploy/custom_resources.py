@@ -1,7 +1,7 @@
-"""Strict schemas of the custom resources that the chart makes: unknown keys are errors.
+"""Strict schemas of the custom resources that the chart creates: unknown keys are errors.
 
-The published definitions of these kinds let unknown keys pass, so what is here is what the
-documentation of each names, as far as the chart uses it.
+The published definitions of these kinds accept unknown keys, so these schemas have the keys that
+the documentation of each kind names, as far as the chart uses them.
 """
 
 from typing import Any

@@ -1,6 +1,6 @@
-"""Real images without a daemon: Debian's buildah, on a base that debootstrap makes.
+"""Builds images without a daemon: with Debian's buildah, on a base made by debootstrap.
 
-Works as root alone. Nothing is mounted outside of namespaces that end with their commands.
+Needs root. Mounts exist only in namespaces that end with their commands.
 """
 
 import json
@@ -36,12 +36,12 @@ mount --bind "$BUNDLE" "$root/tmp/model"
 
 @dataclass(frozen=True)
 class Store:
-    """A folder for all that buildah keeps, and the files it wants to be told of."""
+    """Folder for buildah's storage, and its configuration files."""
 
     folder: Path
 
     def command(self, script: str, *words: str) -> list[str]:
-        """Runs the script, then the words, in a mount namespace of their own."""
+        """Command that runs the script, then the words, in a separate mount namespace."""
         line = ["unshare", "-m", "--propagation", "private", "bash", "-c"]
         return [*line, f'{LIBRARIES}{script}\nexec "$@"', "bash", *words]
 
@@ -76,7 +76,7 @@ class Store:
         )  # fmt: skip
 
     def config(self) -> dict[str, Any]:
-        """The image's own: user, entry point, environment and so on."""
+        """The image's configuration: user, entry point, environment and so on."""
         found = json.loads(self.run("buildah", "inspect", "--type", "image", IMAGE))
         return dict(found["Docker"]["config"])
 
@@ -91,10 +91,10 @@ def store_at(folder: Path) -> Store:
 
 
 def build_base(store: Store, debootstrap: str) -> None:
-    """Debian's files with Python, and this machine's authorities so that pip gets out.
+    """Builds a base of Debian with Python, and this machine's certificate authorities for pip.
 
-    The packages are unpacked and not configured, which Python does not need, and which would take
-    longer than all the rest.
+    Packages are unpacked and not configured: Python does not need it, and it would take longer than
+    everything else.
     """
     context, root = store.folder / "base", store.folder / "debian"
     context.mkdir()
@@ -120,6 +120,6 @@ def build_base(store: Store, debootstrap: str) -> None:
 
 
 def build_cpu(store: Store) -> None:
-    """The checkout's own Dockerfile."""
+    """Builds the target `cpu` of the checkout's Dockerfile."""
     arguments = ["--build-arg", f"BASE_IMAGE={BASE}", "--build-arg", "REVISION=abc123"]
     store.build(CHECKOUT, "--target", "cpu", *arguments, "-t", IMAGE)

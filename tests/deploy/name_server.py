@@ -1,4 +1,4 @@
-"""A name with several addresses that may change: a DNS server of one answer, on this machine."""
+"""A DNS server on this machine, for a name whose addresses may change."""
 
 import socket
 import struct
@@ -12,7 +12,7 @@ FIRST_NAME = 0xC000 + HEADER_BYTES  # where the answers' name stands: in the que
 
 
 class NameServer:
-    """Answers every question with its addresses, which nobody is to remember."""
+    """Answers every query with its addresses, with a TTL of 0."""
 
     def __init__(self, questions: socket.socket, addresses: Sequence[str]) -> None:
         self.addresses = tuple(addresses)  # to be replaced from any thread
@@ -20,7 +20,7 @@ class NameServer:
         self._questions = questions
 
     def run(self) -> None:
-        """Until the socket is shut down."""
+        """Answers until the socket is shut down."""
         while True:
             question, sender = self._questions.recvfrom(MOST_BYTES)
             if not question:
@@ -29,7 +29,7 @@ class NameServer:
 
 
 def answer_to(question: bytes, addresses: Sequence[str]) -> bytes:
-    """To one question, which is taken for one that a resolver asks."""
+    """The answer to a resolver's query."""
     name_end = question.index(0, HEADER_BYTES) + 1
     (kind,) = struct.unpack_from("!H", question, name_end)
     found = addresses if kind == A_RECORD else ()
@@ -41,7 +41,7 @@ def answer_to(question: bytes, addresses: Sequence[str]) -> bytes:
 
 @contextmanager
 def named(*addresses: str) -> Iterator[NameServer]:
-    """Answers until the block ends."""
+    """Runs a name server until the block ends."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as questions:
         questions.bind(("127.0.0.1", 0))
         server = NameServer(questions, addresses)

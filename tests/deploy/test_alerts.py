@@ -1,4 +1,4 @@
-"""Alerts fire when they should and are quiet when not; what is read is what the server exports."""
+"""Alerts fire when they should and only then; the metrics they read are exported by the server."""
 
 import json
 import re
@@ -27,7 +27,7 @@ SITUATIONS: dict[str, tuple[Series, Series]] = {
     "LabelmintEngineFallback": (
         {f'{FALLBACKS}|wanted="tensorrt",engine="onnxruntime"': "1x60",
          f'{INFO}|engine="onnxruntime"': "1x60"},
-        # It was fallen back from once, and the engine that serves by now is another.
+        # There was a fallback once, and another engine serves now.
         {f'{FALLBACKS}|wanted="tensorrt",engine="onnxruntime"': "1x60",
          f'{INFO}|engine="onnxruntime"': "1x20 _x40", f'{INFO}|engine="tensorrt-10"': "_x20 1x40"},
     ),
@@ -139,7 +139,7 @@ def test_each_alert_has_both_situations_and_a_page_of_what_to_do() -> None:
 
 
 def exported() -> dict[str, set[str]]:
-    """Every series of the server's own registry, with its labels."""
+    """Every series of the server's registry, with its labels."""
     metrics = Metrics()
     metrics.of_model("m")
     metrics.show_model("m", "sha256:0", "onnxruntime")

@@ -1,4 +1,4 @@
-"""What pods are told to run, asked and scraped for is there in the applications themselves."""
+"""The commands, probes and metrics that the chart uses exist in the applications."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""The dataset job's own command line, run for each part, writes what one run would write."""
+"""The data set job's command, run for each part, writes the same samples as a single run."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ PARTS = 3
 
 
 def command_of_part(part: int, data: Path) -> list[str]:
-    """As the kubelet makes it: variables in place, the claim at its mount."""
+    """The command as the kubelet runs it, with variables expanded and the claim mounted."""
     values = {"enabled": True, "claim": "d", "parts": PARTS, "format": "png", "endIndex": 20}
     objects = render({"dataset": values, "engine": {"runtime": "fake"}})
     (job,) = (found for found in objects if found["kind"] == "Job")
@@ -27,7 +27,7 @@ def command_of_part(part: int, data: Path) -> list[str]:
 
 
 def samples(folder: Path) -> dict[str, bytes]:
-    """The samples' own files, by kind and index."""
+    """The files of the samples, by kind and index."""
     files = [*folder.glob("*/*.png"), *folder.glob("*/*.npy")]
     return {str(file.relative_to(folder)): file.read_bytes() for file in files}
 

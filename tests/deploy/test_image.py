@@ -1,4 +1,4 @@
-"""The image is built for real, and serves as an unprivileged user on a read-only root."""
+"""The image can be built, and serves as an unprivileged user on a read-only root."""
 
 import os
 import re
@@ -58,7 +58,7 @@ def test_an_init_container_builds_engines_with_what_gpu_trt_has_in_it(
     there = {"/models/demo": str(tiny_bundle), "/engines": str(tmp_path / "engines")}
     line = [sys.executable, *(there.get(word, word) for word in words)]
     done = subprocess.run(line, cwd=app, capture_output=True, text=True)
-    # It gets as far as looking for what most machines have not.
+    # Without a GPU or TensorRT it starts and fails with a message that names the missing one.
     assert done.returncode == 0 or re.match("Error: .*(TensorRT|GPU)", done.stderr), done.stderr
     loaded = "import sys, export.engine_command; print('torch' in sys.modules)"
     asked = subprocess.run([sys.executable, "-c", loaded], cwd=app, capture_output=True, text=True)
@@ -66,7 +66,7 @@ def test_an_init_container_builds_engines_with_what_gpu_trt_has_in_it(
 
 
 def _copied(stage: str) -> list[tuple[list[str], str]]:
-    """What a stage copies of the checkout to where it runs: sources and target."""
+    """What a stage copies from the checkout: sources and target."""
     (text,) = re.findall(rf"(?ms)^FROM \S+ AS {stage}\n(.*?)(?=^FROM|\Z)", _dockerfile())
     lines = [line.split()[1:] for line in text.splitlines() if line.startswith("COPY ")]
     return [(words[:-1], words[-1]) for words in lines if words[-1].startswith("/app/")]
@@ -150,7 +150,7 @@ def test_the_root_is_read_only_there_and_tmp_is_not(built: Store, tiny_bundle: P
 def _inside(
     store: Store, bundle: Path, environment: list[str], words: list[str]
 ) -> "subprocess.Popen[str]":
-    """In the image's root, as its user, with exactly that environment."""
+    """Runs a command in the image's root, as its user, with exactly that environment."""
     chroot = ["chroot", "--userspec=10001:10001", str(store.folder / "root")]
     here = ["sh", "-c", 'cd /app && exec "$@"', "sh", *words]
     line = store.command(SERVE, "env", "-i", *environment, *chroot, *here)

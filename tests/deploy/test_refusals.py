@@ -1,4 +1,4 @@
-"""Values that cannot work fail when the chart is rendered, and name the key and the fix."""
+"""Values that cannot work make rendering fail, with the key and the fix in the message."""
 
 import helm_python
 import pytest

@@ -1,4 +1,4 @@
-"""What the chart makes of every switch is valid Kubernetes, and its parts fit each other."""
+"""With every switch the chart renders valid Kubernetes objects that fit each other."""
 
 import functools
 import json
@@ -23,7 +23,7 @@ def rendered(case: str) -> list[Object]:
 
 @functools.cache
 def problems(document: str, version: str) -> str:
-    """Cached, because most objects are the same in most cases."""
+    """Validation errors of an object; cached, because most objects are equal in most cases."""
     try:
         kubernetes_validate.validate(json.loads(document), version, strict=True)
     except kubernetes_validate.ValidationError as error:

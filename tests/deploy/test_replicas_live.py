@@ -1,4 +1,4 @@
-"""Replicas come, drain and are killed under load: nothing is lost, and a new one gets its share."""
+"""Replicas are added, drained and killed under load: no sample is lost, new ones get streams."""
 
 import re
 import signal
@@ -26,7 +26,7 @@ RESOLUTION = 64  # samples so large that few fit between a server and its reader
 
 
 class Reader:
-    """Reads a stream of its own until it is told to stop, and keeps what it got."""
+    """Reads a stream until it is stopped, and keeps what it received."""
 
     def __init__(self, client: Client, seed: int) -> None:
         self.seed, self.next_index = seed, 0
@@ -52,7 +52,7 @@ class Reader:
 
 
 class Replicas:
-    """Processes on one port of several addresses."""
+    """Server processes on one port of several addresses."""
 
     def __init__(self, bundle: Path, stack: ExitStack) -> None:
         self.port = free_port()
@@ -65,7 +65,7 @@ class Replicas:
 
 
 def sent(*processes: Process) -> float:
-    """Samples, so far."""
+    """Samples sent so far."""
     pages = [process.get("/metrics")[1] for process in processes]
     found = [re.search(r"(?m)^labelmint_kept_samples_total\S* (\S+)$", page) for page in pages]
     return sum(float(each[1]) for each in found if each)
@@ -73,7 +73,7 @@ def sent(*processes: Process) -> float:
 
 @contextmanager
 def reading(target: str) -> Iterator[list[Reader]]:
-    """Readers under way; at the end each has every sample once, as a server alone sends them."""
+    """Runs readers; at the end each has every sample once, as from a single server."""
     with ExitStack() as stack:
         readers = []
         for seed in range(READERS):
@@ -91,7 +91,7 @@ def reading(target: str) -> Iterator[list[Reader]]:
 
 
 def wait_for_progress(readers: list[Reader]) -> None:
-    """Until each reader has got more than can have been on its way."""
+    """Waits until each reader has received more than can have been in transit."""
     wanted = [len(reader.got) + 400 for reader in readers]
     wait_until(lambda: all(len(r.got) >= n for r, n in zip(readers, wanted, strict=True)), readers)
 

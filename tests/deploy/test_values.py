@@ -19,7 +19,7 @@ SCHEMA: Object = json.loads((CHART / "values.schema.json").read_text("utf-8"))
 
 
 def objects_in(schema: Any, path: str = "") -> Iterator[tuple[str, Object]]:
-    """Every schema of an object of ours, with its key."""
+    """Every object schema of the chart, with its key."""
     if not isinstance(schema, dict):
         return
     if "properties" in schema and "type" in schema:

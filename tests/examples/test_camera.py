@@ -1,12 +1,12 @@
-"""The camera changes the look and nothing else, the same way for the same seed."""
+"""The camera changes only the look, and the same seed gives the same photographs."""
 
 import torch
 
-from examples.demo.camera import Camera, photographed
-from examples.train_segmentation.samples import Draw, rendered
+from examples.demo.camera import CameraLook, photographed
+from examples.train_segmentation.samples import SceneDraw, rendered
 from training.refiner.drift import drift_between
 
-SCENES = Draw(seed=8, count=8)
+SCENES = SceneDraw(seed=8, count=8)
 
 
 def test_a_photograph_is_of_its_seed_and_its_place() -> None:
@@ -29,7 +29,7 @@ def test_it_looks_otherwise_and_moves_nothing() -> None:
 
 def test_a_perfect_camera_changes_nothing() -> None:
     images = rendered(SCENES).images
-    perfect = Camera(
+    perfect = CameraLook(
         cast=(1, 1, 1), cast_spread=0, exposure=1, exposure_spread=0, light=0, mottle=0,
         blur_px=0.01, noise=0,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""`python -m examples.demo` as a command: it replaces files, so nothing starts it by accident."""
+"""`python -m examples.demo` replaces files, so wrong arguments must not start it."""
 
 import shutil
 from pathlib import Path

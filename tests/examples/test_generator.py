@@ -1,4 +1,4 @@
-"""The committed generator imitates the scene, and its training script makes such files."""
+"""The committed generator imitates the scene, and its training script writes such files."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from checkpoints import GeneratorCard, generator_from_file
 from examples.demo import train_generator
-from examples.demo.judge_generator import Judgement, judge, sheet_from_images
+from examples.demo.judge_generator import GeneratorScore, judge, sheet_from_images
 from examples.demo.mixing import mixed_rows
 from examples.demo.scene import CLASS_NAMES, Z_DIM
 from nets.generator import Generator
@@ -27,14 +27,14 @@ def drawn(seed: int) -> Tensor:
     return torch.randn(IMAGES, Z_DIM, generator=torch.Generator().manual_seed(seed))
 
 
-def assert_good(found: Judgement) -> None:
-    """A floor well under what the judge reports, so that only real damage trips it."""
+def assert_good(found: GeneratorScore) -> None:
+    """Lower bounds well below the measured values, so that only real damage fails."""
     assert found.psnr_db > 30
     for name, share in zip(CLASS_NAMES, found.right, strict=True):
         assert share > 0.6, name
 
 
-def test_every_part_has_its_colour_on_fresh_latents(
+def test_every_part_has_its_color_on_fresh_latents(
     committed: tuple[Generator, GeneratorCard],
 ) -> None:
     generator, card = committed
@@ -49,7 +49,7 @@ def test_the_first_rows_carry_the_view_and_the_others_the_content(
     assert_good(judge(generator, card.view_layers, drawn(12), drawn(13)))
 
 
-def test_the_committed_weights_are_small_noise_free_and_centred(
+def test_the_committed_weights_are_small_noise_free_and_centered(
     committed: tuple[Generator, GeneratorCard],
 ) -> None:
     generator, card = committed

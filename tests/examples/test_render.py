@@ -1,4 +1,4 @@
-"""The demo's truth is exact: every label of the renderer against an independent derivation."""
+"""The renderer's labels are exact: each is compared with an independent derivation."""
 
 import dataclasses
 import math
@@ -6,7 +6,7 @@ import math
 import torch
 from torch import Tensor
 
-from examples.demo.render import keypoints_of, pixel_centres, render, trace
+from examples.demo.render import keypoints_of, pixel_centers, render, trace
 from examples.demo.scene import (
     BACKGROUND,
     CLASS_NAMES,
@@ -48,17 +48,17 @@ def test_the_camera_axes_are_orthonormal_and_face_the_head() -> None:
 
 
 def rays_of(scene: Scene, resolution: int) -> Tensor:
-    """Directions [N, R, R, 3] of the pixels' rays, of length one along the optical axis."""
+    """Directions [N, R, R, 3] of the pixels' rays, with length 1 along the optical axis."""
     camera = camera_of(scene)
-    x, y = (plane[..., None] / FOCAL for plane in pixel_centres(resolution))
+    x, y = (plane[..., None] / FOCAL for plane in pixel_centers(resolution))
     forward, right, up = (axis[:, None, None] for axis in (camera.forward, camera.right, camera.up))
     return forward + x * right - y * up
 
 
 def is_solid(scene: Scene, points: Tensor) -> Tensor:
-    """Whether points [N, P, 3] lie in any solid, bool [N, P], from the definitions alone."""
+    """Whether points [N, P, 3] are inside any solid, bool [N, P], from the definitions alone."""
     solids = solids_of(scene)
-    offset = (points[:, :, None] - solids.centre[:, None]) / solids.radii[:, None]
+    offset = (points[:, :, None] - solids.center[:, None]) / solids.radii[:, None]
     inside = offset.square().sum(-1) < 1
     tilt = [torch.full_like(scene.parting, v) for v in HAIR_PLANE]
     normal = torch.stack([scene.parting, *tilt], dim=1)
@@ -116,7 +116,7 @@ def test_keypoints_project_onto_their_part() -> None:
     scene = scenes(256)
     truth = render(scene, RESOLUTION, 1)
     allowed = {
-        "left_pupil": {PUPIL, EYE},  # a lid may cover the pupil's centre at a strong gaze
+        "left_pupil": {PUPIL, EYE},  # a lid may cover the pupil's center at a strong gaze
         "right_pupil": {PUPIL, EYE},
         "nose_tip": {NOSE},
         "mouth_left": {MOUTH},
@@ -175,16 +175,16 @@ def test_a_camera_moved_to_the_left_sees_the_left_ear() -> None:
     assert (points[turned, KEYPOINT_NAMES.index("right_ear"), 2] == 0).all()
 
 
-def test_the_image_shows_the_colour_of_the_part_under_each_pixel() -> None:
+def test_the_image_shows_the_color_of_the_part_under_each_pixel() -> None:
     scene = scenes(16)
     truth = render(scene, RESOLUTION, 1)  # one ray a pixel: the mask's own ray
-    wall = scene.colours[:, BACKGROUND, :, None, None] * 2 - 1
+    wall = scene.colors[:, BACKGROUND, :, None, None] * 2 - 1
     is_wall = (truth.mask == BACKGROUND)[:, None].expand_as(truth.image)
     torch.testing.assert_close(
         truth.image[is_wall], wall.clamp(-1, 1).expand_as(truth.image)[is_wall]
     )
-    # Shading scales a part's colour, so hues agree: compare colours of unit length.
-    albedo = scene.colours[:, PUPIL]
+    # Shading scales a part's color, so hues agree: compare colors of unit length.
+    albedo = scene.colors[:, PUPIL]
     for n in range(len(scene)):
         shown = (truth.image[n] + 1)[:, truth.mask[n] == PUPIL]  # [3, P]
         if shown.numel():
@@ -197,7 +197,7 @@ def test_image_mask_and_keypoints_keep_their_place_at_any_resolution() -> None:
     coarse, fine = render(scene, 32, 4), render(scene, 96, 4)
     torch.testing.assert_close(coarse.keypoints[..., :2] * 3, fine.keypoints[..., :2])
     assert torch.equal(coarse.keypoints[..., 2], fine.keypoints[..., 2])
-    # The centre of every coarse pixel is the centre of the middle one of its 3 x 3 fine ones.
+    # The center of every coarse pixel is the center of the middle one of its 3 x 3 fine ones.
     assert torch.equal(coarse.mask, fine.mask[:, 1::3, 1::3])
     torch.testing.assert_close(coarse.depth, fine.depth[:, 1::3, 1::3], atol=1e-4, rtol=0)
     reduced = torch.nn.functional.avg_pool2d(fine.image, 3)

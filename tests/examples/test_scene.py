@@ -1,4 +1,4 @@
-"""Latents become scenes within the declared ranges, camera and content apart."""
+"""Latents give scenes within the declared ranges, with camera and content independent."""
 
 import dataclasses
 
@@ -55,7 +55,7 @@ def test_views_stay_within_the_declared_angles_and_reach_towards_them() -> None:
     assert scene.elevation.abs().max() > 0.95 * MAX_ELEVATION
 
 
-def test_latents_are_normalised_as_the_mapping_network_does() -> None:
+def test_latents_are_normalized_as_the_mapping_network_does() -> None:
     z = drawn(4)
     one, scaled = fields(scene_from_latents(z, z)), fields(scene_from_latents(z * 3, z * 3))
     for name, value in one.items():
@@ -80,5 +80,5 @@ def test_latents_of_another_shape_are_refused_by_name() -> None:
 
 def test_names_palette_and_skeleton_belong_together() -> None:
     assert len(PALETTE) == len(CLASS_NAMES) == len(set(PALETTE))
-    assert all(0 <= colour <= 0xFFFFFF for colour in PALETTE)
+    assert all(0 <= color <= 0xFFFFFF for color in PALETTE)
     assert all(0 <= i < len(KEYPOINT_NAMES) for bone in SKELETON for i in bone)

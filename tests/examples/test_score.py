@@ -1,4 +1,4 @@
-"""The demo's measure of depth is the field's, on the head alone."""
+"""Depth scores follow the published definitions, on the pixels of the head."""
 
 import numpy as np
 import pytest

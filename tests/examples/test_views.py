@@ -1,4 +1,4 @@
-"""A bank of the demo's views covers its exact cameras, and says which they are."""
+"""A view bank of the demo covers its exact cameras and stores them."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def generator() -> Generator:
 
 
 def worst_angle_deg(rows: NDArray[np.int64]) -> float:
-    """From any camera of other draws to the nearest of these."""
+    """Largest angle from a camera of other draws to the nearest of these."""
     others = directions(cameras_of_draws(999, 2000))
     cosines = others @ directions(CAMERAS)[rows].T
     return float(np.degrees(np.arccos(cosines.clip(-1, 1))).min(axis=1).max())

@@ -7,13 +7,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from examples.demo.camera import photographed
-from examples.train_segmentation.samples import Draw, rendered
+from examples.train_segmentation.samples import SceneDraw, rendered
 from training.refiner.drift import drift_between
 
 
 @pytest.fixture(scope="module")
 def images() -> Tensor:
-    return rendered(Draw(seed=4, count=24)).images
+    return rendered(SceneDraw(seed=4, count=24)).images
 
 
 @pytest.mark.parametrize(("dy", "dx"), [(1, 0), (0, -2), (2, 1)])

@@ -19,7 +19,7 @@ def test_gathered_features_are_the_hypercolumns_at_those_pixels(
     generator, ws = tiny_generator(), tiny_labels().ws
     features = features_from_ws(generator, ws, crop, resize, torch.float64)
     taps = [t.double() for t in generator.synthesis(torch.from_numpy(ws)).taps]
-    whole = hypercolumn(taps, crop.grid, resize)[:, :, crop.top :][:, :, : crop.height]
+    whole = hypercolumn(taps, crop.grid, resize)[:, :, crop.crop_top :][:, :, : crop.height]
     image, row, column = (
         a.flatten()
         for a in torch.meshgrid(

@@ -19,7 +19,7 @@ from training.inversion.train_encoder import (
 )
 from training.label_crop import LabelCrop, cropped, rgb_from_float
 
-CROP = LabelCrop(grid=16, top=2, height=12)
+CROP = LabelCrop(grid=16, crop_top=2, height=12)
 SHORT = EncoderTrainConfig(latent_steps=3, image_steps=2, batch=4)
 
 

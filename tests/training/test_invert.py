@@ -24,7 +24,7 @@ from training.inversion.optimise import (
 )
 from training.label_crop import LabelCrop, cropped, rgb_from_float
 
-CROP = LabelCrop(grid=16, top=2, height=12)
+CROP = LabelCrop(grid=16, crop_top=2, height=12)
 SHORT = InvertConfig(steps=12)
 WILD = InvertConfig(steps=12, learning_rate=1.0)  # some images end up worse than they started
 

@@ -22,7 +22,7 @@ from training.inversion.train_encoder import EncoderTrainConfig, fit_encoder
 from training.label_crop import LabelCrop
 from training.resume import StateFile, state_path
 
-CROP = LabelCrop(grid=16, top=2, height=12)
+CROP = LabelCrop(grid=16, crop_top=2, height=12)
 SHORT = EncoderTrainConfig(latent_steps=3, image_steps=4, batch=4, iterations=2)
 STEPS = ["--latent-steps", "60", "--image-steps", "60", "--batch", "2", "--every", "4"]
 
@@ -72,7 +72,7 @@ def test_a_training_goes_on_to_the_last_bit_and_repeats_no_step(
 
 def test_a_state_that_is_no_state_is_one_line(generator: Generator, tmp_path: Path) -> None:
     path = tmp_path / "state"
-    unfinished = StateFile(path, {"seed": 0}, every=4)
+    unfinished = StateFile(path, {"seed": 0}, save_every=4)
 
     def train(config: EncoderTrainConfig = SHORT) -> None:
         fit_encoder(generator, CROP, config, STRUCTURE, unfinished)

@@ -32,7 +32,7 @@ from training.inversion.optimise import (
 )
 from training.label_crop import LabelCrop
 
-CROP = LabelCrop(grid=16, top=2, height=12)
+CROP = LabelCrop(grid=16, crop_top=2, height=12)
 SHORT = InvertConfig(steps=3, at_once=2)
 IMAGES = 5
 STEPS = 20

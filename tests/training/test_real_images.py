@@ -13,7 +13,7 @@ from training.errors import TrainingError
 from training.images.photos import cropped_picture, real_images_from_folder
 from training.label_crop import LabelCrop
 
-CROP = LabelCrop(grid=16, top=2, height=12)
+CROP = LabelCrop(grid=16, crop_top=2, height=12)
 
 
 def noise(height: int, width: int, seed: int = 0) -> Image.Image:

@@ -43,7 +43,7 @@ from training.views.bank import small_images
 pytestmark = pytest.mark.long  # every command once more, on a device that is not the CPU
 
 CPU = torch.device("cpu")
-CROP = LabelCrop(grid=16, top=2, height=12)
+CROP = LabelCrop(grid=16, crop_top=2, height=12)
 FIT = InterpreterTrainConfig(members=2, steps=5, pixels=256, learning_rate=1e-2)
 INVERSE = InverseGraphicsTrainConfig(
     InverseGraphicsConfig(extent=EXTENT, hidden=32, texture=8, camera=True),

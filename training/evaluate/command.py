@@ -82,10 +82,10 @@ def check_same_meaning(
 ) -> None:
     """Raises LabelError unless interpreter and labels have the same crop, classes and keypoints."""
     crop = truth.crop
-    if (card.grid, card.crop_top, card.height) != (crop.grid, crop.top, crop.height):
+    if (card.grid, card.crop_top, card.height) != (crop.grid, crop.crop_top, crop.height):
         raise LabelError(
             f"{weights} labels {card.width}x{card.height} pixels of a grid of {card.grid} from row "
-            f"{card.crop_top}; {folder} has {crop} of {crop.grid} from row {crop.top}"
+            f"{card.crop_top}; {folder} has {crop} of {crop.grid} from row {crop.crop_top}"
         )
     pairs = [
         (

@@ -116,7 +116,7 @@ def write_image_set(
         generator_sha256=generator_sha256,
         latents_sha256=sha256_of_array(ws),
         grid=crop.grid,
-        crop_top=crop.top,
+        crop_top=crop.crop_top,
         height=crop.height,
         made=provenance,
         images=[

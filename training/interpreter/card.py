@@ -50,7 +50,7 @@ def card_from_fit(
         tap_recipe=tap_recipe,
         features=interpreter.head(heads[0].kind).config.features,
         grid=labels.crop.grid,
-        crop_top=labels.crop.top,
+        crop_top=labels.crop.crop_top,
         height=labels.crop.height,
         width=labels.crop.width,
         resize=config.resize,

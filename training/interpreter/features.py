@@ -52,7 +52,7 @@ class PixelFeatures:
 
     def gather(self, images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         """Features of pixels of the crop, each argument int64 [P] -> float32 or float64 [P, D]."""
-        rows = rows + self.crop.top
+        rows = rows + self.crop.crop_top
         return torch.cat([self._at_level(v, images, rows, columns) for v in self.levels], dim=1)
 
     def _at_level(self, level: Level, images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
@@ -157,5 +157,5 @@ def _store(level: Level, image: int, taps: list[Tensor], masks: list[Tensor] | N
 def _on_grid(mask: NDArray[np.bool_], crop: LabelCrop) -> NDArray[np.bool_]:
     """Mask of the crop [H, W] -> mask of the grid [grid * grid]."""
     whole = np.zeros((crop.grid, crop.grid), bool)
-    whole[crop.top : crop.top + crop.height] = mask
+    whole[crop.crop_top : crop.crop_top + crop.height] = mask
     return whole.ravel()

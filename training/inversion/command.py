@@ -255,7 +255,7 @@ def encoder_and_crop(
 
 
 def _rows(crop: LabelCrop) -> str:
-    return f"{crop.top}:{crop.top + crop.height}"
+    return f"{crop.crop_top}:{crop.crop_top + crop.height}"
 
 
 def _check_encoder(path: Path, card: EncoderCard, generator: Generator, sha256: str) -> None:

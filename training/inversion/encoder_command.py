@@ -168,7 +168,7 @@ def card_from_encoder(
         kind="encoder",
         generator_sha256=generator_sha256,
         grid=crop.grid,
-        crop_top=crop.top,
+        crop_top=crop.crop_top,
         rows=crop.height,
         height=config.height,
         width=config.width,

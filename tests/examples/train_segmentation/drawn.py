@@ -1,11 +1,11 @@
-"""What these tests share: a few rendered scenes, seeds, and images to compare."""
+"""A few rendered scenes, seeds, and hashes of images for these tests."""
 
 import torch
 from torch import Tensor
 
-from examples.train_segmentation.samples import Draw
+from examples.train_segmentation.samples import SceneDraw
 
-SMALL = Draw(seed=5, count=20)
+SMALL = SceneDraw(seed=5, count=20)
 
 
 def generator(seed: int = 0) -> torch.Generator:

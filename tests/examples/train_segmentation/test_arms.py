@@ -1,4 +1,4 @@
-"""What each arm trains on, and what none may see."""
+"""Each arm trains on its own data, and none on test images."""
 
 from itertools import islice
 from pathlib import Path
@@ -10,12 +10,12 @@ from checkpoints import generator_from_file, sha256_of_file
 from engines.fake import fake_bundle
 from examples.demo.__main__ import GENERATOR
 from examples.demo.labels import write_examples
-from examples.train_segmentation.arms import Arm, Material, check_model, source_of_arm
+from examples.train_segmentation.arms import Arm, Material, check_model, data_of_arm
 from examples.train_segmentation.samples import (
     TEST,
     TRAINING,
     VALIDATION,
-    Draw,
+    SceneDraw,
     rendered,
     samples_from_folder,
     shuffled_batches,
@@ -34,8 +34,8 @@ def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.long
 def test_every_arm_yields_whole_batches_and_never_a_test_image(labels: Path) -> None:
-    tested = hashes(rendered(Draw(TEST.seed, 64)).images)
-    part = Draw(TRAINING.seed, 64)
+    tested = hashes(rendered(SceneDraw(TEST.seed, 64)).images)
+    part = SceneDraw(TRAINING.seed, 64)
     model = FakeModel(bundle=fake_bundle(resolution=64))
     with served([model]) as running:
         target = f"127.0.0.1:{running.server.port}"
@@ -43,15 +43,15 @@ def test_every_arm_yields_whole_batches_and_never_a_test_image(labels: Path) -> 
             lambda: samples_from_folder(labels), lambda: rendered(part), lambda: target
         )
         for arm in Arm:
-            source = source_of_arm(arm, material, batch_size=6, seed=0)
-            for batch in islice(source.batches, 4):
+            data = data_of_arm(arm, material, batch_size=6, seed=0)
+            for batch in islice(data.batches, 4):
                 assert batch.images.shape == (6, 3, 64, 64) and batch.images.dtype == torch.uint8
                 assert batch.masks.shape == (6, 64, 64) and not batch.masks.is_floating_point()
                 assert batch.keypoints.shape[::2] == (6, 3)
                 assert batch.keypoints.dtype == torch.float32
                 assert batch.keypoints[..., 2].min() >= 0 and batch.keypoints[..., 2].max() <= 1
                 assert not hashes(batch.images) & tested
-            assert (source.extra is not None) == (arm is Arm.CONSISTENCY)
+            assert (data.extra is not None) == (arm is Arm.CONSISTENCY)
 
 
 def test_the_filtered_arm_s_samples_are_the_stream_s_without_some() -> None:
@@ -61,7 +61,7 @@ def test_the_filtered_arm_s_samples_are_the_stream_s_without_some() -> None:
 
         def images(arm: Arm) -> list[bytes]:
             material = Material(lambda: rendered(SMALL), lambda: rendered(SMALL), lambda: target)
-            batches = source_of_arm(arm, material, batch_size=8, seed=3).batches
+            batches = data_of_arm(arm, material, batch_size=8, seed=3).batches
             return [i.numpy().tobytes() for batch in islice(batches, 8) for i in batch.images]
 
         everything, kept = images(Arm.STREAM), images(Arm.FILTERED)
@@ -81,7 +81,9 @@ def test_a_server_of_other_classes_is_refused_with_both_lists() -> None:
 
 
 def test_the_sets_of_scenes_are_disjoint() -> None:
-    sets = [hashes(rendered(Draw(draw.seed, 32)).images) for draw in (TRAINING, VALIDATION, TEST)]
+    sets = [
+        hashes(rendered(SceneDraw(draw.seed, 32)).images) for draw in (TRAINING, VALIDATION, TEST)
+    ]
     assert len(set.union(*sets)) == 96
 
 

@@ -1,4 +1,4 @@
-"""Variants keep image, mask and keypoints together."""
+"""Augmentation transforms image, mask and keypoints in the same way."""
 
 from dataclasses import replace
 
@@ -16,7 +16,7 @@ from examples.train_segmentation.augment import (
 )
 from examples.train_segmentation.samples import (
     Samples,
-    bytes_from_colours,
+    bytes_from_colors,
     rendered,
 )
 from tests.examples.test_scene import scenes
@@ -43,7 +43,7 @@ def test_a_mirrored_sample_is_its_mirror_image_pixel_by_pixel() -> None:
 
 
 def test_a_mirrored_scene_has_the_mirrored_keypoints() -> None:
-    """The renderer is asked for the mirror image itself: the camera on the other side."""
+    """Compares with the renderer's image from the camera on the other side."""
     scene = scenes(16)
     other = replace(
         scene,
@@ -52,7 +52,7 @@ def test_a_mirrored_scene_has_the_mirrored_keypoints() -> None:
         parting=-scene.parting,
     )
     truth, expected = render(scene, 64), render(other, 64)
-    samples = Samples(bytes_from_colours(truth.image), truth.mask, truth.keypoints)
+    samples = Samples(bytes_from_colors(truth.image), truth.mask, truth.keypoints)
     mirror = torch.tensor([[-1.0, 0, 0], [0, 1, 0]]).expand(len(samples), 2, 3)
     moved = moved_by(samples, mirror)
     assert (moved.masks == expected.mask).float().mean() > 0.999
@@ -65,12 +65,12 @@ def test_a_mirrored_scene_has_the_mirrored_keypoints() -> None:
 
 def disc(x: float, y: float) -> Tensor:
     """bool [64, 64]: pixels within 5 px of a point."""
-    centre = torch.arange(64) + 0.5
-    return (centre[None, :] - x) ** 2 + (centre[:, None] - y) ** 2 < 25
+    center = torch.arange(64) + 0.5
+    return (center[None, :] - x) ** 2 + (center[:, None] - y) ** 2 < 25
 
 
 def test_image_mask_and_keypoints_move_together() -> None:
-    """The centroid of a disc in the image and in the mask is where its keypoint has gone."""
+    """The centroid of a disc in the image and in the mask is at the transformed keypoint."""
     count = 64
     places = torch.rand(count, 2, generator=generator(3)) * 16 + 24
     masks = torch.stack([disc(x, y) for x, y in places.tolist()]).byte()

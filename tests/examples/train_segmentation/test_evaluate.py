@@ -1,4 +1,4 @@
-"""The table's figures are those of their definitions."""
+"""The scores in the table follow their definitions."""
 
 import numpy as np
 import pytest

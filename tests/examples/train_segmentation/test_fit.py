@@ -1,4 +1,4 @@
-"""The loop learns, follows its seed, and leaves unlabelled images unlabelled."""
+"""The loop learns, is reproducible from its seed, and does not read labels of unlabeled images."""
 
 import torch
 from torch import Tensor
@@ -6,10 +6,10 @@ from torch import Tensor
 from examples.demo.scene import CLASS_NAMES, KEYPOINT_NAMES
 from examples.train_segmentation.consistency import MeanTeacher, random_boxes
 from examples.train_segmentation.evaluate import evaluate
-from examples.train_segmentation.fit import FitConfig, fit
+from examples.train_segmentation.fit import UNetTrainConfig, fit
 from examples.train_segmentation.samples import (
-    Draw,
     Samples,
+    SceneDraw,
     rendered,
     shuffled_batches,
 )
@@ -20,21 +20,21 @@ TINY = UNetConfig(len(CLASS_NAMES), len(KEYPOINT_NAMES), widths=(8, 16))
 
 
 def test_training_learns_a_handful_of_images() -> None:
-    samples = rendered(Draw(seed=6, count=4))
+    samples = rendered(SceneDraw(seed=6, count=4))
     curve: list[float] = []
 
     def watch(step: int, network: UNet) -> None:
         if step in (1, 60):
             curve.append(evaluate(network, samples).miou)
 
-    config = FitConfig(steps=60, batch_size=4, warm_up=5, learning_rate=1e-2)
+    config = UNetTrainConfig(steps=60, batch_size=4, warm_up=5, learning_rate=1e-2)
     fit(config, TINY, 0, shuffled_batches(samples, 4, generator()), watch=watch)
     assert curve[1] > curve[0] + 0.15
 
 
 def test_equal_seeds_give_equal_networks_and_other_seeds_others() -> None:
     samples = rendered(SMALL)
-    config = FitConfig(steps=3, batch_size=4)
+    config = UNetTrainConfig(steps=3, batch_size=4)
 
     def trained(seed: int) -> Tensor:
         batches = shuffled_batches(samples, 4, generator())

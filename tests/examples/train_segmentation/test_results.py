@@ -1,4 +1,4 @@
-"""Runs outlive their command, are never mixed, and make a table; bad input is one line."""
+"""Runs are stored, never mixed, and give a table; bad input is a one-line error."""
 
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from examples.demo.scene import CLASS_NAMES
 from examples.train_segmentation.__main__ import main
 from examples.train_segmentation.evaluate import Score
-from examples.train_segmentation.fit import FitConfig
+from examples.train_segmentation.fit import UNetTrainConfig
 from examples.train_segmentation.picture import picture_from_networks
 from examples.train_segmentation.results import (
     NETWORK,
@@ -25,7 +25,7 @@ from examples.train_segmentation.samples import rendered
 from examples.train_segmentation.unet import UNet
 from tests.examples.train_segmentation.drawn import SMALL
 
-CONFIG = FitConfig()
+CONFIG = UNetTrainConfig()
 SCORE = Score(0.5, [0.5] * len(CLASS_NAMES), 0.25, 3.0)
 RUN = Run("a", 0, asdict(CONFIG), SCORE, [(80, 0.25), (160, 0.5)], 12.5)
 
@@ -48,7 +48,7 @@ def test_runs_of_another_configuration_are_refused_with_both_values(tmp_path: Pa
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"arm": "a"}', "\0"])
 def test_a_damaged_result_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "a-0.json").write_text(text)
-    with pytest.raises(ValueError, match=r"a-0\.json is no result"):
+    with pytest.raises(ValueError, match=r"a-0\.json is not a result"):
         runs_of_folder(tmp_path, CONFIG)
 
 
@@ -58,7 +58,7 @@ def test_the_table_has_means_over_seeds_and_their_extremes() -> None:
     table = table_from_runs([RUN, other, stream]).splitlines()
     assert len(table) == 2 + 2
     assert table[2].startswith(
-        "| a | 16 labelled images | 2 | 62.5 (50.0 to 75.0) | 30.0 | 3.00 | 50.0"
+        "| a | 16 labeled images | 2 | 62.5 (50.0 to 75.0) | 30.0 | 3.00 | 50.0"
     )
     assert table[3].startswith("| c | stream, keep_fraction 0.9 | 1 | 50.0 | 25.0 | 3.00 |")
     assert len({line.count("|") for line in table}) == 1
@@ -81,10 +81,10 @@ def command(*arguments: str) -> Result:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--arms", "a,x"), "'a,x' is no list of arms; choose from a,b,c,d,e"),
-        (("--arms", ""), "'' is no list of arms"),
-        (("--seeds", "1,-1"), "'1,-1' is no list of seeds from 0 to 999999"),
-        (("--seeds", "one"), "'one' is no list of seeds"),
+        (("--arms", "a,x"), "'a,x' is not a list of arms; choose from a,b,c,d,e"),
+        (("--arms", ""), "'' is not a list of arms"),
+        (("--seeds", "1,-1"), "'1,-1' is not a list of seeds from 0 to 999999"),
+        (("--seeds", "one"), "'one' is not a list of seeds"),
         (("--steps", "0"), "0 is not in the range x>=1"),
     ],
 )
