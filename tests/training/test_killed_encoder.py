@@ -71,7 +71,7 @@ def test_a_training_goes_on_to_the_last_bit_and_repeats_no_step(
 
 def test_a_state_that_is_no_state_is_one_line(generator: Generator, tmp_path: Path) -> None:
     path = tmp_path / "state"
-    unfinished = StateFile(path, {"seed": 0}, every=4)
+    unfinished = StateFile(path, {"seed": 0}, save_every=4)
 
     def train(config: EncoderFitConfig = SHORT) -> None:
         fit_encoder(generator, CROP, config, STRUCTURE, unfinished)
