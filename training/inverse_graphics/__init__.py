@@ -1,1 +1,2 @@
-"""Sets of views -> a network from image to mesh, and the files it makes."""
+"""Multi-view sets -> a network from image to mesh, and the files of its meshes:
+`training inverse-graphics` and `training shapes`."""

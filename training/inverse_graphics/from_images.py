@@ -183,7 +183,7 @@ def subjects_from_source(
 def subjects_of_sets(
     sets: ObjectSets,
     bank: Cameras,
-    names: tuple[str, ...],  # of the sets' keypoints
+    names: tuple[str, ...],  # names of the sets' keypoints
     network: InverseGraphics,
     template: Template,
     device: torch.device,

@@ -40,7 +40,7 @@ from training.inverse_graphics.rays import (
     rays_from_keypoints,
 )
 
-ROUNDS = 20  # of reweighting
+ROUNDS = 20  # rounds of reweighting, for both estimates
 TAIL = 1.5  # a ray loses its weight from this many median distances on (Geman and McClure)
 AGREES = 3.0  # a ray agrees up to this many median distances
 NOISE = 1 / 600  # best accuracy of a 2D keypoint, over the camera's distance
@@ -158,7 +158,7 @@ def posed(points: Tensor, faces: Tensor, anchors: Anchors, targets: Tensor) -> T
     eye = torch.eye(count, dtype=torch.float64, device=points.device)
     bends = laplacian(eye[None], edges_of_faces(faces))[0]
     handles = (eye[faces[anchors.faces]] * anchors.weights[:, :, None].double()).sum(dim=1)
-    displacement = targets.double() - handles @ points.double()  # of the anchors
+    displacement = targets.double() - handles @ points.double()  # [K, 3], the anchors'
     # Minimise |bends @ shift|^2 subject to handles @ shift = displacement, by Lagrange multipliers.
     # The damping keeps the system solvable when two keypoints have one anchor.
     damping = -1e-9 * torch.eye(len(targets), dtype=torch.float64, device=points.device)

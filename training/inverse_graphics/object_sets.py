@@ -34,7 +34,7 @@ class SetsConfig:
     views: int | None  # per object; None: all codes of the bank with an azimuth
     extent: int  # side of the square images, pixels
     background: tuple[str, ...]  # names of classes; empty: the class of id 0
-    seed: int = 0  # of a service's stream, and of the choice of views
+    seed: int = 0  # seed of a service's stream and of the choice of views
 
 
 class SetsOrigin(Protocol):
@@ -67,7 +67,7 @@ class ObjectSets:
     silhouettes: Tensor  # uint8 [O, V, E, E], 255 on the object
     codes: Tensor  # int64 [O, V], view codes of the bank, ascending
     keypoints: Tensor | None  # [O, V, K, 3]: x, y in image extents from the center, confidence
-    numbers: tuple[int, ...] = ()  # of the objects in their stream, ascending; empty: no stream
+    numbers: tuple[int, ...] = ()  # objects' numbers in their stream, ascending; empty: no stream
     stream_seed: int = 0
 
     def __len__(self) -> int:

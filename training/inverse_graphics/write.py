@@ -50,10 +50,10 @@ REPORT = "report.json"
 class Subject:
     """One object and its observations."""
 
-    name: str  # of its files
+    name: str  # stem of its files
     source: str  # the picture's file name, or the object's number
     shape: ObjectShape
-    cameras: Cameras  # of its images; its pictures are rendered from the first one
+    cameras: Cameras  # cameras of its images; its pictures are rendered from the first one
     camera_from: str  # where the cameras come from: view bank, options, network or front
     silhouettes: Tensor | None  # bool [cameras, E, E]
     keypoints: Keypoints3D | None = None
@@ -76,10 +76,10 @@ class SubjectReport:
     name: str
     source: str
     flags: tuple[str, ...]
-    camera: dict[str, float | str]  # of the pictures
+    camera: dict[str, float | str]  # camera of its pictures
     silhouette_iou: float | None  # mean over the silhouettes of its images; None: unknown
     checks: MeshChecks
-    files: tuple[str, ...]  # names; usually empty for a flagged subject
+    files: tuple[str, ...]  # names; none for a flagged subject, unless keep_flagged
 
 
 def write_shapes(

@@ -1,1 +1,1 @@
-"""Photographs -> latents: `training encoder` and `training invert`."""
+"""Real images -> latents: `training encoder` and `training invert`."""

@@ -56,7 +56,7 @@ class LatentEstimate:
     ws: Tensor  # [n, num_ws, w_dim]
     loss: Tensor  # [n]
     perceptual: Tensor  # [n], the distance, unweighted
-    psnr_db: Tensor  # [n], of colors clamped to [0, 1], over the label crop
+    psnr_db: Tensor  # [n], from colors clamped to [0, 1], over the label crop
     step: Tensor  # int64 [n], updates before this estimate
 
 

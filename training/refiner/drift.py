@@ -15,7 +15,7 @@ from torch import Tensor
 MAX_SHIFT = 3  # largest shift that is tried, pixels
 TILE, STRIDE = 16, 8  # pixels
 MATCH = 0.8  # correlation from which a tile counts as found
-MIN_VARIANCE = 1e-6  # of brightness in [0, 1]; below it a tile shows rounding of bytes only
+MIN_VARIANCE = 1e-6  # variance of brightness in [0, 1]; less is the rounding of bytes
 CORNER_SHARE = 0.25  # share of all tiles that is used, those with the clearest corners
 
 

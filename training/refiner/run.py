@@ -43,7 +43,7 @@ class RefinerRunOptions:
     min_agreement: float
     segmenter_steps: int  # 0: no segmenter, no agreement
     licences: list[str]
-    device: torch.device | None = None  # of the networks; None: the CPU
+    device: torch.device | None = None  # device of the networks; None: the CPU
 
 
 def run_refiner(

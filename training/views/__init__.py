@@ -1,1 +1,1 @@
-"""A generator -> a bank of view codes: `training views`."""
+"""A generator's weights -> a bank of view codes: `training views`."""
