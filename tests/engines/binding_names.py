@@ -1,4 +1,4 @@
-"""Which names of tensorrt and cuda-python the room uses, and which of them a package lacks.
+"""The names of tensorrt and cuda-python that `engines` uses, and those that a package lacks.
 
 Needs nothing but Python, so that it also runs by itself where only those packages are:
 python tests/engines/binding_names.py

@@ -1,4 +1,4 @@
-"""Handmade graphs of a few operators: the room is tested without the export room."""
+"""Handmade graphs of a few operators, so that engines are tested without export."""
 
 from collections.abc import Iterator
 from pathlib import Path

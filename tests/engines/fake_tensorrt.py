@@ -1,4 +1,4 @@
-"""A stand-in for the tensorrt package of several versions, whose engines are run by ONNX Runtime.
+"""A fake of the tensorrt package in several versions, whose engines are run by ONNX Runtime.
 
 Each has what its version has and nothing else, so that code which asks for more fails here. The
 names of 8.5 are checked against the real package where it is installed; the numbers are not the
@@ -69,7 +69,7 @@ class FakeTensorRT:
         self.__version__ = version
         self.device, self.has_gpu = device, has_gpu
         self.built: list[SimpleNamespace] = []  # what every build was told
-        self.deserialised = 0
+        self.deserialized = 0
         self.refuses = ""  # why builds fail, empty: they do not
         self.runs_fail = False
         self.spoil: Callable[[str, NDArray[Any]], None] | None = None  # outputs, in place
@@ -107,7 +107,7 @@ class FakeTensorRT:
         if (about["version"], about["gpu"]) != (self.__version__, self.device.name):
             log.log(SimpleNamespace(name="ERROR"), "Version tag does not match")
             return None
-        self.deserialised += 1
+        self.deserialized += 1
         return _Engine(self, about["sizes"], graph)
 
 

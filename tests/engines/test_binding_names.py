@@ -1,4 +1,4 @@
-"""What the room calls exists in the packages as they are, where they are installed."""
+"""The CUDA and TensorRT names that engines use exist in the installed packages."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""cuda-python behind the device seam: its tuples and error codes become values and our errors."""
+"""The Device protocol over cuda-python: its tuples and error codes become values and our errors."""
 
 import ctypes
 from enum import IntEnum

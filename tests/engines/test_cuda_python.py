@@ -1,4 +1,4 @@
-"""What the device seam hands to cuda-python, taken by the package as it is; no GPU is reached.
+"""The calls that the Device protocol makes to cuda-python are accepted by the real package.
 
 Every call goes to the real function, which converts its arguments before it finds that there is no
 device. What a device would have answered is made up, in the package's own types.

@@ -83,13 +83,13 @@ def test_every_context_has_a_stream_of_its_own_and_one_plan(graphs: Any, tensorr
     assert tensorrt.trt is not None
     bundle = graphs.write()
     tensorrt.open(bundle, (2, 4))
-    before = tensorrt.trt.deserialised
+    before = tensorrt.trt.deserialized
     tensorrt.device.sealed = False
     engines = tensorrt.open_all(bundle, (2, 4), contexts=3)
     streams = {engine._memory.stream for engine in engines}
     assert len(engines) == len(streams) == 3
     # 8.5 lends a profile to one context at a time, so each engine there has a plan of its own.
-    plans = tensorrt.trt.deserialised - before
+    plans = tensorrt.trt.deserialized - before
     assert plans == (3 if tensorrt.kind.startswith("8") else 1)
     results = [e.run(rows(0.1, 0.2, 0.3), limits(3), e.outputs) for e in engines]
     for result in results[1:]:

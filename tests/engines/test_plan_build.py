@@ -169,10 +169,10 @@ def test_a_spoilt_engine_is_built_again_where_that_is_allowed(graphs: Any, tmp_p
     plan_for_bundle(bundle, trt, trt.device, options(tmp_path))
     key = key_of(bundle.manifest.bundle_id, trt.device, trt.__version__, "float32")
     plan_path(tmp_path, key).write_bytes(b"code of somebody else")
-    before = trt.deserialised
+    before = trt.deserialized
     with pytest.raises(PlanError):
         plan_for_bundle(bundle, trt, trt.device, options(tmp_path, build=False))
-    assert trt.deserialised == before, "nothing of it reached TensorRT"
+    assert trt.deserialized == before, "nothing of it reached TensorRT"
     plan_for_bundle(bundle, trt, trt.device, options(tmp_path))
     assert len(trt.built) == 2
 

@@ -1,4 +1,4 @@
-"""One server for all tests of the room that do not need their own."""
+"""One server for all tests of the service that do not need their own."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -15,7 +15,7 @@ from service.delivery import HEARTBEAT_S, FilteredRows, Message, Stream
 from service.query import Query
 from service.sampler import IndexRange, plan_from_range
 from service.scheduler import Lane
-from tests.service.section4 import Wanted, expect
+from tests.service.expected_samples import Wanted, expect
 
 
 def stream_of(wanted: Wanted) -> Stream:

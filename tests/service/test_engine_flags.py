@@ -1,4 +1,4 @@
-"""Flags, --engine and its companions above all: what they make, and what they refuse."""
+"""Flags become a Config, those of the engine above all, or are refused with the reason."""
 
 from pathlib import Path
 from typing import Any

@@ -17,10 +17,10 @@ from labelmint.v1 import label_service_pb2 as pb
 from service.delivery import Message
 from service.errors import NEXT_INDEX, StreamExpired
 from service.lifetime import Lifetime
+from tests.service.expected_samples import Wanted
 from tests.service.harness import FakeModel, RunningServer, refusal, served
 from tests.service.identities import config
 from tests.service.inference_calls import exchange, indices, infer_request
-from tests.service.section4 import Wanted
 from tests.service.test_delivery import stream_of
 from tests.service.test_engine_flags import parsed
 from tests.service.test_metrics import scraped, value

@@ -11,7 +11,7 @@ from service.sampler import (
     plan_from_indices,
     plan_from_range,
 )
-from tests.service.section4 import Wanted, candidates
+from tests.service.expected_samples import Wanted, candidates
 
 
 def requested_indices(plan: Plan) -> list[int]:

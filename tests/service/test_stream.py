@@ -1,4 +1,4 @@
-"""Streams deliver exactly what section 4 says, message by message, and resume at every one."""
+"""Streams deliver exactly the expected samples, message by message, and resume at every one."""
 
 from dataclasses import replace
 from functools import cache
@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from engines.fake import fake_bundle
 from labelmint.v1 import label_service_pb2 as pb
 from service.errors import NEXT_INDEX
+from tests.service.expected_samples import Expected, Wanted, candidates, expect, fake_scores
 from tests.service.harness import RunningServer
-from tests.service.section4 import Expected, Wanted, candidates, expect, fake_scores
 
 SEED = 11
 SCORED = 1400  # indices whose scores are known here

@@ -1,4 +1,4 @@
-"""Section 4 of the design in plain Python: what a query has to deliver, index by index."""
+"""A plain Python model of a query: the samples and messages that it must deliver."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
