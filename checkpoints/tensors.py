@@ -27,7 +27,7 @@ DTYPES = {
     "uint8": torch.uint8,
     "bool": torch.bool,
 }
-# dtypes that numpy reads the bytes as. It has no bfloat16; a bool byte may be neither 0 nor 1.
+# dtypes that numpy reads the bytes as: it has no bfloat16, and a bool byte may differ from 0 and 1.
 STORED = {"bfloat16": "<i2", "bool": "|u1"}
 # numpy's names of little-endian dtypes, in its pickles and .npy files.
 NUMPY_DTYPES = {
@@ -52,7 +52,10 @@ class Storage:
 
     def __post_init__(self) -> None:
         if len(self.data) % self.item_bytes:
-            raise FileRefused(f"a storage of {self.dtype} has {len(self.data)} bytes")
+            raise FileRefused(
+                f"a storage of {self.dtype} has {len(self.data)} bytes, no multiple of "
+                f"{self.item_bytes}"
+            )
 
     @property
     def item_bytes(self) -> int:
@@ -77,7 +80,7 @@ def tensor_from_storage(
             f"a tensor has offset {offset}, shape {list(shape)}, strides {list(strides)}"
         )
     if math.prod(max(extent, 1) for extent in shape) > MAX_EXTENT:
-        raise FileRefused(f"a tensor has shape {list(shape)}")
+        raise FileRefused(f"a tensor has shape {list(shape)}, over {MAX_EXTENT} elements")
     dtype = DTYPES[storage.dtype]
     count = math.prod(shape)
     if count == 0:
@@ -116,7 +119,7 @@ def tensor_from_array(
         raise FileRefused(f"it has an array of {shown(dtype)}; only plain numbers are read")
     storage = Storage(NUMPY_DTYPES[kind], data)
     if math.prod(shape) != len(storage):
-        raise FileRefused(f"an array of shape {list(shape)} has {len(storage)} elements")
+        raise FileRefused(f"an array of shape {list(shape)} has {len(storage)} elements of data")
     strides = _strides(shape[::-1] if fortran else shape)
     return tensor_from_storage(storage, 0, shape, strides[::-1] if fortran else strides, budget)
 
