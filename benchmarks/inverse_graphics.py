@@ -81,7 +81,7 @@ def main(steps: int, threads: int) -> None:
         figures[name] = {"iou": iou, "depth": depth, "own": own, "inverted": inverted}
         print(f"| {name} | {iou:.3f} | {depth:.3f} | {own:.3f} | {inverted:.4f} |")
         if name.startswith(f"{TRAINED[0]} "):
-            rows += [bytes_of(seen[0].colour)[:10], bytes_of(facing(seen[0]))[:10]]
+            rows += [bytes_of(seen[0].color)[:10], bytes_of(facing(seen[0]))[:10]]
     sheet_from_rows(rows).save(OUT / "shapes.png")
     (OUT / "figures.json").write_text(json.dumps(figures, indent=2))
 

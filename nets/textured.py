@@ -36,9 +36,9 @@ class Cameras:
 
 @dataclass(frozen=True)
 class Seen:
-    """N images of R x R pixels; where no face is, colour and normals are 0, and depth is +inf."""
+    """N images of R x R pixels; where no face is, color and normals are 0, and depth is +inf."""
 
-    colour: Tensor  # [N, 3, R, R] in [0, 1]
+    color: Tensor  # [N, 3, R, R] in [0, 1]
     coverage: Tensor  # [N, R, R] in [0, 1]
     depth: Tensor  # [N, R, R], z-depth
     normals: Tensor  # [N, 3, R, R], unit vectors along the camera's right, up and backward axes
@@ -68,11 +68,11 @@ def seen_from(
     drawn = rasterise(on_plane, faces, attributes, resolution, sharpness)
     covered = (drawn.face >= 0)[:, None]
     normals = F.normalize(drawn.attributes[:, 2:], dim=1)
-    colour = texture_at(texture, drawn.attributes[:, :2])
+    color = texture_at(texture, drawn.attributes[:, :2])
     if light is not None:
         lit = light[:, :1, None, None] + (light[:, 1:, None, None] * normals).sum(1, keepdim=True)
-        colour = (colour * lit).clamp(0, 1)
-    return Seen(torch.where(covered, colour, 0.0), drawn.coverage, drawn.depth, normals, drawn.face)
+        color = (color * lit).clamp(0, 1)
+    return Seen(torch.where(covered, color, 0.0), drawn.coverage, drawn.depth, normals, drawn.face)
 
 
 def camera_axes(points: Tensor, cameras: Cameras) -> Tensor:

@@ -1,4 +1,4 @@
-"""The import rules of the house, read from every file's syntax tree.
+"""The import rules of the project, read from every file's syntax tree.
 
 A typing-only import and an import inside a function count like any other.
 """
@@ -14,8 +14,8 @@ import pytest
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 ANYTHING = frozenset({"*"})
-# Room -> the other rooms it may import. Data walks down this table once; nothing goes sideways.
-ALLOWED_ROOMS = {
+# Package -> the packages it may import. Data passes down this table; nothing goes sideways.
+ALLOWED_PACKAGES = {
     "nets": frozenset[str](),
     # One file writer, one kind of strict record, one range of cameras: docs/decisions/0020.
     "checkpoints": frozenset({"nets", "bundle"}),
@@ -31,7 +31,7 @@ ALLOWED_ROOMS = {
     "benchmarks": ANYTHING,
     "tests": ANYTHING,
 }
-# Library -> the rooms that may import it, and the one folder beside them.
+# Library -> the packages that may import it, and the one folder beside them.
 ALLOWED_LIBRARIES = {
     "torch": ({"nets", "checkpoints", "training", "export"}, "labelmint/torch"),
     "onnxruntime": ({"engines", "export"}, None),
@@ -53,21 +53,23 @@ class Import:
     name: str
 
     @property
-    def room(self) -> str:
-        """The room that imports."""
+    def package(self) -> str:
+        """The package that imports."""
         return self.path.parts[0]
 
     @property
     def target(self) -> str:
-        """The room or library that is imported."""
+        """The package or library that is imported."""
         return self.name.split(".")[0]
 
 
 def violations_of_tree(root: Path) -> list[str]:
     """One line per broken rule, naming the file, the import and the rule."""
-    found = [f"{room}/: not a room of {Path(__file__).name}" for room in _unknown_rooms(root)]
-    for room in ALLOWED_ROOMS:
-        for path in sorted((root / room).rglob("*.py")):
+    found = [
+        f"{package}/: not a package of {Path(__file__).name}" for package in _unknown_packages(root)
+    ]
+    for package in ALLOWED_PACKAGES:
+        for path in sorted((root / package).rglob("*.py")):
             for item in _imports_of_file(path, root):
                 rule = _broken_rule(item)
                 if rule:
@@ -76,27 +78,27 @@ def violations_of_tree(root: Path) -> list[str]:
 
 
 def _broken_rule(item: Import) -> str | None:
-    rooms = ALLOWED_ROOMS[item.room]
-    if item.target == "tests" and item.room != "tests":
+    packages = ALLOWED_PACKAGES[item.package]
+    if item.target == "tests" and item.package != "tests":
         return "nothing imports tests"
-    if rooms == ANYTHING or item.target == item.room:
+    if packages == ANYTHING or item.target == item.package:
         leads_to_torch = item.name.split(".")[:2] == ["labelmint", "torch"]
         within = item.path.parts[:2] == ("labelmint", "torch")
-        if item.room == "labelmint" and leads_to_torch and not within:
+        if item.package == "labelmint" and leads_to_torch and not within:
             return "only the user imports labelmint.torch"
         return None
-    if item.target in ALLOWED_ROOMS:
-        if item.target not in rooms:
-            return f"{item.room} may import {', '.join(sorted(rooms)) or 'no other room'}"
-        if item.name.split(".")[:2] == ["labelmint", "torch"] and item.room != "training":
-            return f"{item.room} may not lead to torch"
+    if item.target in ALLOWED_PACKAGES:
+        if item.target not in packages:
+            return f"{item.package} may import {', '.join(sorted(packages)) or 'no other package'}"
+        if item.name.split(".")[:2] == ["labelmint", "torch"] and item.package != "training":
+            return f"{item.package} may not lead to torch"
         return None
     if item.target == COMPUTED:
         return "write the name out, so that this test can read it"
-    if item.room == "nets" and item.target not in NETS_LIBRARIES:
+    if item.package == "nets" and item.target not in NETS_LIBRARIES:
         return "nets is torch mathematics alone"
-    allowed, folder = ALLOWED_LIBRARIES.get(item.target, ({item.room}, None))
-    if item.room not in allowed and item.path.parent.as_posix() != folder:
+    allowed, folder = ALLOWED_LIBRARIES.get(item.target, ({item.package}, None))
+    if item.package not in allowed and item.path.parent.as_posix() != folder:
         return f"{item.target} belongs to {', '.join(sorted(allowed))}"
     return None
 
@@ -125,18 +127,18 @@ def _absolute_module(relative: Path, node: ast.ImportFrom) -> str:
     return ".".join((*kept, *([node.module] if node.module else [])))
 
 
-def _unknown_rooms(root: Path) -> list[str]:
+def _unknown_packages(root: Path) -> list[str]:
     return sorted(
         folder.name
         for folder in root.iterdir()
         if folder.is_dir()
         and not folder.name.startswith(".")
-        and folder.name not in {*ALLOWED_ROOMS, "build", "dist", "demo"}
+        and folder.name not in {*ALLOWED_PACKAGES, "build", "dist", "demo"}
         and any(folder.rglob("*.py"))
     )
 
 
-def test_every_room_imports_only_what_it_may() -> None:
+def test_every_package_imports_only_what_it_may() -> None:
     violations = violations_of_tree(CHECKOUT)
     assert not violations, "\n".join(violations)
 
@@ -145,7 +147,7 @@ def test_every_room_imports_only_what_it_may() -> None:
     ("file", "source", "rule"),
     [
         ("nets/ops.py", "import numpy", "torch mathematics alone"),
-        ("nets/ops.py", "import checkpoints", "no other room"),
+        ("nets/ops.py", "import checkpoints", "no other package"),
         (
             "checkpoints/card.py",
             "from training.errors import LabelError",
@@ -154,7 +156,7 @@ def test_every_room_imports_only_what_it_may() -> None:
         ("training/fit.py", "import bundle.manifest", "may import checkpoints, labelmint, nets"),
         ("training/fit.py", "import onnxruntime as ort", "belongs to engines, export"),
         ("training/fit.py", "import pickle", "belongs to checkpoints"),
-        ("bundle/manifest.py", "import engines", "no other room"),
+        ("bundle/manifest.py", "import engines", "no other package"),
         ("bundle/manifest.py", "from torch import nn", "torch belongs to"),
         ("engines/open.py", "from service import config", "may import bundle, labelmint"),
         ("engines/open.py", "import labelmint.torch", "may not lead to torch"),
@@ -165,7 +167,7 @@ def test_every_room_imports_only_what_it_may() -> None:
         ("service/config.py", "__import__(name)", "write the name out"),
         ("service/config.py", "from tests.engines import tiny", "nothing imports tests"),
         ("export/__main__.py", "import service", "may import"),
-        ("labelmint/client.py", "import bundle", "no other room"),
+        ("labelmint/client.py", "import bundle", "no other package"),
         ("labelmint/client.py", "import torch", "torch belongs to"),
         ("labelmint/client.py", "from . import torch", "only the user"),
         (
@@ -174,8 +176,8 @@ def test_every_room_imports_only_what_it_may() -> None:
             "torch belongs to",
         ),
         ("benchmarks/stream.py", "import tests.conftest", "nothing imports tests"),
-        ("protos/generate.py", "import labelmint.v1", "no other room"),
-        ("helpers/text.py", "", "not a room"),
+        ("protos/generate.py", "import labelmint.v1", "no other package"),
+        ("helpers/text.py", "", "not a package"),
     ],
 )
 def test_a_broken_rule_is_found(tmp_path: Path, file: str, source: str, rule: str) -> None:
@@ -218,7 +220,7 @@ def circles_of_tree(root: Path) -> list[list[str]]:
     """
     modules = {
         _module_name(path.relative_to(root)): path
-        for package, allowed in ALLOWED_ROOMS.items()
+        for package, allowed in ALLOWED_PACKAGES.items()
         if allowed != ANYTHING
         for path in (root / package).rglob("*.py")
     }

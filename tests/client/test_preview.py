@@ -54,7 +54,7 @@ def model() -> Model:
 
 
 def colours(sheet: Image.Image) -> set[tuple[int, ...]]:
-    return {tuple(colour) for colour in np.unique(np.asarray(sheet).reshape(-1, 3), axis=0)}
+    return {tuple(color) for color in np.unique(np.asarray(sheet).reshape(-1, 3), axis=0)}
 
 
 def test_every_output_adds_a_row_and_every_sample_a_column(model: Model) -> None:

@@ -97,4 +97,4 @@ def test_labels_coarser_than_the_image_are_brought_to_its_pixels(tmp_path: Path)
         with closing(CocoWriter(folder, request, model, state)) as writer:
             part, whole = writer.encoded(sample).annotations
     assert (part["area"], part["bbox"]) == (4, [2, 0, 2, 2])
-    assert whole["keypoints"][:3] == [2.5, 0.5, 2]  # the centre of those four pixels
+    assert whole["keypoints"][:3] == [2.5, 0.5, 2]  # the center of those four pixels

@@ -115,7 +115,7 @@ def _check_keypoints(annotation: Any, points: npt.NDArray[np.float32]) -> None:
     seen = points[:, 2] >= 0.2
     assert annotation["num_keypoints"] == seen.sum() > 0
     assert found[:, 2].tolist() == [2 if each else 0 for each in seen]
-    # COCO counts from the first pixel's centre, which is at 0.5 here.
+    # COCO counts from the first pixel's center, which is at 0.5 here.
     assert np.allclose(found[seen, :2], points[seen, :2] - 0.5, atol=1e-3)
     assert not found[~seen].any()
 

@@ -68,13 +68,13 @@ def test_left_and_right_and_above_are_where_the_object_has_them() -> None:
         sphere.expand(2, -1, -1), faces, sphere_uv(sphere, faces), marks.expand(2, -1, -1, -1),
         cameras([0.0, math.pi / 2]), 48,
     )  # fmt: skip
-    assert seen.colour[0, 0, 24, 38] > 0.9 and seen.colour[0, 0, 24, 12] == 0
-    assert seen.colour[1, 0, 24, 24] > 0.9
-    assert seen.colour[0, 1, 8, 24] > 0.9 and seen.colour[0, 1, 40, 24] == 0
+    assert seen.color[0, 0, 24, 38] > 0.9 and seen.color[0, 0, 24, 12] == 0
+    assert seen.color[1, 0, 24, 24] > 0.9
+    assert seen.color[0, 1, 8, 24] > 0.9 and seen.color[0, 1, 40, 24] == 0
     assert seen.normals[0, :, 24, 24].tolist() == pytest.approx([0, 0, 1], abs=0.1)
     assert seen.normals[0, 0, 24, 38] > 0.5 and seen.normals[0, 1, 10, 24] > 0.5
     outside = seen.face[0] < 0
-    assert (seen.colour[0][:, outside] == 0).all() and (seen.normals[0][:, outside] == 0).all()
+    assert (seen.color[0][:, outside] == 0).all() and (seen.normals[0][:, outside] == 0).all()
 
 
 def test_light_falls_along_the_cameras_axes() -> None:
@@ -84,7 +84,7 @@ def test_light_falls_along_the_cameras_axes() -> None:
     seen = seen_from(sphere[None], faces, sphere_uv(sphere, faces), gray, cameras([0.7]), 48, light)
     expected = 0.5 * (0.6 + 0.4 * seen.normals[0, 0])
     there = seen.face[0] >= 0
-    torch.testing.assert_close(seen.colour[0, 1][there], expected[there])
+    torch.testing.assert_close(seen.color[0, 1][there], expected[there])
 
 
 def test_vertex_normals_of_a_sphere_are_its_radii() -> None:

@@ -1,6 +1,6 @@
 """Stock Triton client against the server at argv[1]; prints what it saw as JSON.
 
-Run by test_triton_client in a process of its own, as a stranger would: none of our rooms is
+Run by test_triton_client in a process of its own, as a stranger would: none of our packages is
 imported here.
 """
 

@@ -36,6 +36,6 @@ def sets_of_ellipsoids(count: int, views: int = 4) -> ObjectSets:
     images, silhouettes = [], []
     for column in codes.t():
         seen = seen_from(points, mesh.faces, mesh.uv, texture, BANK[column], EXTENT)
-        images.append((seen.colour * 255).round().to(torch.uint8))
+        images.append((seen.color * 255).round().to(torch.uint8))
         silhouettes.append((seen.face >= 0).to(torch.uint8) * 255)
     return ObjectSets(torch.stack(images, 1), torch.stack(silhouettes, 1), codes, None)

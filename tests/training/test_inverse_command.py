@@ -1,4 +1,4 @@
-"""The verb trains from a service, goes on, and says in one line what it cannot do."""
+"""The subcommand trains from a service, goes on, and says in one line what it cannot do."""
 
 from collections.abc import Iterator
 from pathlib import Path

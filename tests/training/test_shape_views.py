@@ -1,4 +1,4 @@
-"""Depth, normals and colour of a shape are what geometry says, and what is beside it is marked."""
+"""Depth, normals and color of a shape are what geometry says, and what is beside it is marked."""
 
 import math
 
@@ -81,8 +81,8 @@ def test_a_turntable_turns_towards_the_objects_left_and_shows_all_of_it() -> Non
             for i in range(AZIMUTHS)
         ]
         middle = [tile[TILE // 2, TILE // 2] for tile in tiles]
-        for i, colour in {0: [255, 0, 0], 3: [0, 0, 0], 5: [0, 0, 255]}.items():
-            assert np.allclose(middle[i], colour, atol=20)
+        for i, color in {0: [255, 0, 0], 3: [0, 0, 0], 5: [0, 0, 255]}.items():
+            assert np.allclose(middle[i], color, atol=20)
         for tile in tiles:
             edge = np.concatenate([tile[0], tile[-1], tile[:, 0], tile[:, -1]])
             assert (edge == PAPER).all()

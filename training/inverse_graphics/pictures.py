@@ -49,7 +49,7 @@ def mask_of_seen(seen: Seen) -> NDArray[np.uint8]:
 
 def colors_of_seen(seen: Seen) -> NDArray[np.uint8]:
     """uint8 [N, R, R, 3], on the sheets' background."""
-    return _on_paper(seen, seen.colour.permute(0, 2, 3, 1).numpy())
+    return _on_paper(seen, seen.color.permute(0, 2, 3, 1).numpy())
 
 
 def normals_of_seen(seen: Seen, on_paper: bool = False) -> NDArray[np.uint8]:

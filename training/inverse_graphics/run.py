@@ -148,7 +148,7 @@ def sheet_of_training(training: InverseGraphicsTraining) -> Image.Image:
 
     here, there = rendered(first, found.light), rendered(other, other_light)
     normals = torch.where((here.face >= 0)[:, None], here.normals * 0.5 + 0.5, 0.0)
-    shown = [(x * 255).round().to(torch.uint8).cpu() for x in (here.colour, normals, there.colour)]
+    shown = [(x * 255).round().to(torch.uint8).cpu() for x in (here.color, normals, there.color)]
     return sheet_from_rows([sets.images[rows, first], *shown, sets.images[rows, other]])
 
 

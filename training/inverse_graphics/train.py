@@ -154,7 +154,7 @@ def color_loss(seen: Seen, images: Tensor, silhouette: Tensor) -> Tensor:
     """Mean absolute difference from images [N, 3, R, R] in [0, 1], over the pixels of both the
     silhouette [N, R, R] and the rendered mesh."""
     overlap = silhouette * (seen.face >= 0)
-    difference = (seen.colour - images).abs().mean(dim=1)
+    difference = (seen.color - images).abs().mean(dim=1)
     total = (difference * overlap).sum(dim=(1, 2))
     return (total / overlap.sum(dim=(1, 2)).clamp(min=1)).mean()
 
