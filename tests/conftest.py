@@ -1,4 +1,4 @@
-"""What tests of several packages share: a tiny real bundle, the demo's, each built once, and a GPU."""
+"""What tests of several packages share: bundles, each built once, and a GPU."""
 
 import fcntl
 import os

@@ -17,7 +17,7 @@ ANYTHING = frozenset({"*"})
 # Package -> the packages it may import. Data passes down this table; nothing goes sideways.
 ALLOWED_PACKAGES = {
     "nets": frozenset[str](),
-    # One file writer, one kind of strict record, one range of cameras: docs/decisions/0020.
+    # One file writer, one kind of strict record, one range of cameras: docs/decisions/0021.
     "checkpoints": frozenset({"nets", "bundle"}),
     "training": frozenset({"nets", "checkpoints", "labelmint"}),
     "bundle": frozenset[str](),
