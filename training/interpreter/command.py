@@ -215,8 +215,11 @@ def check_config(config: InterpreterTrainConfig, out: Path) -> None:
 def digest_of_labels(labels: LabelledSet) -> str:
     """SHA-256 of everything that training reads from the labels."""
     count = 0 if labels.classes is None else len(labels.classes.cards)
-    seen = (labels.crop, labels.stems, count, labels.ignore_id)
-    digest = hashlib.sha256(repr(seen).encode())
+    # State files have always hashed this text, so it keeps the crop's former class name.
+    crop = labels.crop
+    rows = f"Frame(grid={crop.grid}, crop_top={crop.crop_top}, height={crop.height})"
+    text = f"({rows}, {labels.stems!r}, {count!r}, {labels.ignore_id!r})"
+    digest = hashlib.sha256(text.encode())
     for array in (labels.ws, labels.masks, labels.keypoints, labels.depth):
         if array is not None:
             digest.update(np.ascontiguousarray(array).data)
