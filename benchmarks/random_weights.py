@@ -40,7 +40,7 @@ def write_weights(folder: Path, size: Size) -> tuple[Path, Path]:
             truncation_psi=0.7,
             truncation_cutoff=config.num_ws,
             licences=["CC0-1.0"],
-            made="random",
+            provenance="random",
         ),
     )
     head = HeadConfig("segmentation", config.features, size.hidden, size.classes, size.members)
@@ -68,7 +68,7 @@ def write_weights(folder: Path, size: Size) -> tuple[Path, Path]:
             resize="bilinear",
             score_source="segmentation",
             licences=["CC0-1.0"],
-            made="random",
+            provenance="random",
             heads=head_cards(ensemble),
             segmentation=SegmentationCard(
                 classes=[ClassCard(name=f"class {i}", color=i) for i in range(size.classes)]

@@ -1,4 +1,4 @@
-"""The bundle: the contract between export and serving, on disk."""
+"""Bundles on disk: the files that `export` writes and `engines` and `service` read."""
 
 from bundle.errors import BundleError, FileError, ManifestError, NotCalibrated
 from bundle.open import Bundle, open_bundle

@@ -1,4 +1,4 @@
-"""python -m bundle verify DIR: is this the bundle that was exported, every byte of it?"""
+"""`python -m bundle verify FOLDER`: compares a bundle with the hashes in its manifest."""
 
 import sys
 from pathlib import Path
@@ -11,14 +11,17 @@ from bundle.open import open_bundle
 
 @click.group()
 def main() -> None:
-    """Looks at bundles; runs nothing in them."""
+    """Check exported bundles."""
 
 
 @main.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--bundle-id", help="Which bundle it has to be.")
+@click.option("--bundle-id", help="Bundle id that the folder must have, sha256:<hex>.")
 def verify(folder: Path, bundle_id: str | None) -> None:
-    """Compares every file with the manifest's hashes; exits 1, in one line, when one differs."""
+    """Compare the size and SHA-256 of every file in FOLDER with its manifest.
+
+    Prints the bundle id. On a difference, prints one line to stderr and exits with 1.
+    """
     try:
         found = open_bundle(folder).manifest.bundle_id
     except BundleError as error:
@@ -26,8 +29,8 @@ def verify(folder: Path, bundle_id: str | None) -> None:
         sys.exit(1)
     if bundle_id not in (None, found):
         click.echo(
-            f"error: {folder} is bundle {found}, not {bundle_id}; put that one there, or expect "
-            "this one",
+            f"error: {folder} is bundle {found}, not {bundle_id}; copy that bundle there, or give "
+            f"--bundle-id {found}",
             err=True,
         )
         sys.exit(1)

@@ -1,4 +1,4 @@
-"""Which uncertainty keeps which share of samples, from the quantiles in the manifest."""
+"""Uncertainty thresholds from the calibrations in a manifest, and the command that calibrates."""
 
 import math
 import shlex
@@ -6,13 +6,16 @@ import struct
 from pathlib import Path
 
 from bundle.errors import NotCalibrated
-from bundle.manifest import Calibration, Manifest, SamplingKey
+from bundle.manifest import Manifest, SamplingKey, ScoreCalibration
 
 
 def shortest_float32(value: float) -> float:
-    """The shortest decimal that is `value` as a float32: one form for keys and files."""
+    """The number with the fewest decimal digits that rounds to the same float32 as `value`.
+
+    Keys and files hold this form, so that 0.7 as float32 reads 0.7.
+    """
     target = float32_from_float(value)
-    for digits in range(1, 9):  # nine always suffice
+    for digits in range(1, 9):  # nine digits are always enough
         candidate = float(f"{value:.{digits}g}")
         if float32_from_float(candidate) == target:
             return candidate
@@ -28,13 +31,13 @@ def float32_from_float(value: float) -> float:
     return rounded
 
 
-def find_calibration(manifest: Manifest, key: SamplingKey) -> Calibration | None:
-    """The calibration for exactly this key."""
+def find_calibration(manifest: Manifest, key: SamplingKey) -> ScoreCalibration | None:
+    """The calibration whose options equal `key`; None without one."""
     return next((c for c in manifest.calibrations if c.options == key), None)
 
 
-def calibration_for(manifest: Manifest, key: SamplingKey, path: Path) -> Calibration:
-    """The calibration for this key; raises NotCalibrated with the command that makes it."""
+def calibration_for(manifest: Manifest, key: SamplingKey, path: Path) -> ScoreCalibration:
+    """The calibration whose options equal `key`. Raises NotCalibrated, with the command to run."""
     found = find_calibration(manifest, key)
     if found is None:
         raise NotCalibrated(
@@ -45,8 +48,10 @@ def calibration_for(manifest: Manifest, key: SamplingKey, path: Path) -> Calibra
 
 
 def calibrate_command(path: Path, key: SamplingKey, samples: int = 4096, bank: bool = False) -> str:
-    """The exact command line that calibrates the bundle at `path`, with a view bank or without
-    one, for this key."""
+    """Command line that calibrates the bundle at `path` for `key`.
+
+    `bank` says whether the bundle has a view bank.
+    """
     words = [f"python -m export calibrate {shlex.quote(str(path))} --samples {samples}"]
     words += [f"--psi {key.truncation_psi}", f"--cutoff {key.truncation_cutoff}"]
     if key.class_index is not None:
@@ -62,11 +67,12 @@ def calibrate_command(path: Path, key: SamplingKey, samples: int = 4096, bank: b
     return " ".join(words)
 
 
-def threshold_for(calibration: Calibration, keep_fraction: float) -> float:
-    """The largest uncertainty that is kept so that about `keep_fraction` of samples are.
+def threshold_for(calibration: ScoreCalibration, keep_fraction: float) -> float:
+    """The uncertainty threshold that keeps about `keep_fraction` of the samples.
 
-    A float32 value, interpolated between quantiles; 1 keeps everything and gives inf.
-    Raises ValueError outside (0, 1].
+    Samples at or below the threshold are kept. It is a float32 value, interpolated linearly
+    between quantiles: quantiles [1, 2, 4] and keep_fraction 0.75 give 3. A keep_fraction of 1
+    gives inf. Raises ValueError outside (0, 1].
     """
     if not 0 < keep_fraction <= 1:
         raise ValueError(f"keep_fraction is {keep_fraction}; it must be in (0, 1]")

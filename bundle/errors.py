@@ -1,23 +1,23 @@
-"""What can be wrong with a bundle; every message is one line for the user.
+"""Errors about bundles; every message is one line for the user.
 
 BundleError
-├── ManifestError    manifest.json is missing, broken, of another format, or contradicts itself
-├── FileError        a file of the bundle is missing or not the one that was exported
+├── ManifestError    manifest.json is missing, broken, of another format, or breaks a rule
+├── FileError        a file of the bundle is missing or differs from the exported one
 └── NotCalibrated    the bundle has no calibration for these sampling options
 """
 
 
 class BundleError(Exception):
-    """Base of the room."""
+    """Base of all errors about bundles."""
 
 
 class ManifestError(BundleError):
-    """manifest.json is missing, broken, of another format, or contradicts itself."""
+    """manifest.json is missing, broken, of another format, or breaks a rule."""
 
 
 class FileError(BundleError):
-    """A file of the bundle is missing or not the one that was exported."""
+    """A file of the bundle is missing or differs from the exported one."""
 
 
 class NotCalibrated(BundleError):
-    """The bundle has no calibration for these sampling options; the message has the command."""
+    """The bundle has no calibration for these sampling options; the message gives the command."""

@@ -1,81 +1,85 @@
-"""The fused form of a bundle's labeller: two graphs with kernels between them, as data.
+"""fused.json of a bundle: the labeller as two graphs with compiled kernels between them.
 
-`fused.taps.onnx` takes ws and leaves picture and features in buffers, the kernels label them, and
-`fused.filter.onnx` takes picture, labels and scores to the labeller's own outputs. What lies here
-needs neither Triton nor torch to run. The files are listed in the manifest like all others.
+    ws -> fused.taps.onnx -> picture, features -> kernels -> labels, scores
+    picture, labels, scores -> fused.filter.onnx -> outputs of the labeller
+
+Running it needs neither Triton nor torch. The manifest lists these files like all others.
 """
 
 import math
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import msgspec
 
 from bundle.errors import FileError
-from bundle.manifest import Strict
+from bundle.manifest import Count, Size
+from bundle.records import Strict, one_line, problem_from_json
 
 FUSED = "fused.json"
 TAPS = "fused.taps.onnx"
 FILTER = "fused.filter.onnx"
-ARRAYS = "fused.npz"  # constant buffers, by name
+ARRAYS = "fused.npz"  # content of the constant buffers, by name
 
-Count = Annotated[int, msgspec.Meta(ge=0)]
-Extent = Annotated[int, msgspec.Meta(ge=1)]
 BufferKind = Literal["constant", "features", "labels", "scratch"]
-PICTURE = "picture"  # features that the filter reads as well: the image before it is bytes
+PICTURE = "picture"  # the image before its conversion to uint8; a "features" buffer
 
 
 def binaries_file(capability: str) -> str:
-    """Compiled kernels for one compute capability, such as "9.0": uint8 arrays by kernel."""
+    """File of the kernels for one compute capability, e.g. "9.0": uint8 arrays by kernel name."""
     return f"fused.sm{capability.replace('.', '')}.npz"
 
 
 class Buffer(Strict, frozen=True):
-    """Device memory: constants; what the taps' graph leaves; what the kernels leave; scratch."""
+    """Device memory.
+
+    constant: arrays of fused.npz; features: outputs of fused.taps.onnx; labels: outputs of the
+    kernels; scratch: used between kernels.
+    """
 
     kind: BufferKind
     dtype: Literal["float16", "float32", "int32"]
-    extents: list[Extent]  # features and labels: of one sample
+    extents: list[Size]  # shape; for features and labels, of one sample
 
 
 class Pointer(Strict, frozen=True):
-    """An argument: an address within a buffer."""
+    """A kernel argument: an address in a buffer."""
 
     buffer: str
-    first: Count = 0  # bytes
-    per_sample: Count = 0  # bytes from one sample to the next
+    first: Count = 0  # offset of the first sample, bytes
+    per_sample: Count = 0  # distance from one sample to the next, bytes; 0: one for all
 
 
 class Launch(Strict, frozen=True):
-    """One kernel for one sample; integers are int32 arguments."""
+    """Launch of one kernel for one sample; integer arguments are int32."""
 
     kernel: str
-    grid: tuple[Extent, Extent, Extent]
+    grid: tuple[Size, Size, Size]
     arguments: list[Pointer | int]
 
 
 class Kernel(Strict, frozen=True):
-    """What was compiled: a function of export.fused.kernel and its constants."""
+    """A kernel: the function of export.fused.kernel that was compiled, and its constants."""
 
     entry: str
     constants: dict[str, int]
-    warps: Extent
-    stages: Extent
+    warps: Size
+    stages: Size
 
 
 class Binary(Strict, frozen=True):
-    """How a compiled kernel is to be launched."""
+    """Launch parameters of a compiled kernel."""
 
-    threads: Extent
-    shared: Count  # bytes of dynamic shared memory
-    hidden: Count  # null pointers behind the arguments, the compiler's own
+    threads: Size
+    shared: Count  # dynamic shared memory, bytes
+    hidden: Count  # number of null pointers that the compiler adds after the arguments
 
 
 class Program(Strict, frozen=True):
-    """What labels one sample on GPUs of one compute capability."""
+    """Kernels and launches that label one sample on GPUs of one compute capability."""
 
     kernels: dict[str, Kernel]
-    binaries: dict[str, Binary]  # by kernel
+    binaries: dict[str, Binary]  # by kernel name
     launches: list[Launch]  # in order
 
 
@@ -92,11 +96,15 @@ def fused_from_folder(folder: Path) -> Fused:
     """The checked content of fused.json. Raises FileError."""
     file = folder / FUSED
     try:
-        fused = msgspec.json.decode(file.read_bytes(), type=Fused)
+        data = file.read_bytes()
     except OSError as error:
         raise FileError(f"{file} cannot be read ({error.strerror})") from error
+    try:
+        fused = msgspec.json.decode(data, type=Fused)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
+        if isinstance(error, msgspec.ValidationError):
+            reason = problem_from_json(error, data)
         raise FileError(f"{file} describes no fused labeller: {reason}; export again") from error
     for capability, program in fused.programs.items():
         problem = _problem(program, fused.buffers)
@@ -106,7 +114,7 @@ def fused_from_folder(folder: Path) -> Fused:
 
 
 def write_fused(folder: Path, fused: Fused) -> None:
-    """Puts fused.json into a staged folder."""
+    """Writes fused.json in a staged folder."""
     (folder / FUSED).write_bytes(msgspec.json.encode(fused))
 
 
@@ -121,15 +129,15 @@ def _problem(program: Program, buffers: dict[str, Buffer]) -> str | None:
                 continue
             if argument.buffer not in buffers:
                 return f"has an argument in {argument.buffer!r}, a buffer it lacks"
-            size = _bytes_of(buffers[argument.buffer])
+            size = _sample_bytes(buffers[argument.buffer])
             if argument.first >= size or argument.per_sample not in (0, size):
                 return (
                     f"has an argument at byte {argument.first} of {argument.buffer!r}, and "
-                    f"{argument.per_sample} from sample to sample; it has {size}"
+                    f"{argument.per_sample} bytes from sample to sample; the buffer has {size}"
                 )
     return None
 
 
-def _bytes_of(buffer: Buffer) -> int:
-    """Of one sample, where there is one for every sample."""
+def _sample_bytes(buffer: Buffer) -> int:
+    """Size in bytes; for features and labels, of one sample."""
     return math.prod(buffer.extents) * (2 if buffer.dtype == "float16" else 4)

@@ -1,138 +1,152 @@
-"""manifest.json of a bundle: every fact about it, as strict immutable structs.
+"""manifest.json of a bundle: every fact about it, as strict immutable records.
 
-The one place that defines the file: export writes it, engines and service read it.
+The one definition of the file: `export` writes it, `engines` and `service` read it. Ranges of
+single values stand here, as `msgspec.Meta`; rules between fields are in `bundle.check`.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
-import msgspec
+from msgspec import Meta
+
+from bundle.records import Strict
 
 MANIFEST = "manifest.json"
 MAPPING = "mapping.onnx"
 VIEWS = "views.f32"  # view codes, little-endian float32 [codes, view_layers, w_dim]
 LABELLER = {"float32": "labeller.onnx", "float16": "labeller.fp16.onnx"}  # by precision
 
+MAX_CLASSES = 256  # masks are uint8
+MAX_VIEW_CODES = 1 << 16  # views of one object in a stream, at most
+MAX_LENGTH = 1e9  # camera lengths are served as float32
 
-class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Immutable record that refuses fields it does not know."""
+Count = Annotated[int, Meta(ge=0)]
+Size = Annotated[int, Meta(ge=1)]
+Share = Annotated[float, Meta(gt=0, le=1)]
+Color = Annotated[int, Meta(ge=0, le=0xFFFFFF)]  # 0xRRGGBB
+Psi = Annotated[float, Meta(ge=0, le=2)]  # truncation psi; 1: no truncation
+ViewCodes = Annotated[int, Meta(ge=1, le=MAX_VIEW_CODES)]
+Azimuth = Annotated[float, Meta(ge=-360, le=360)]  # degrees, positive: towards the object's left
+Elevation = Annotated[float, Meta(ge=-90, le=90)]  # degrees, positive: from above
+Distance = Annotated[float, Meta(gt=0, le=MAX_LENGTH)]  # camera to object, in the object's units
+Focal = Annotated[float, Meta(gt=0, le=MAX_LENGTH)]  # focal length over image size
 
 
 class FileEntry(Strict, frozen=True):
     """One file of the bundle."""
 
-    sha256: str  # lower-case hexadecimal
+    sha256: str  # 64 lower-case hexadecimal digits
     size: int  # bytes
 
 
-class Generator(Strict, frozen=True):
-    """The network behind `ws -> image`."""
+class GeneratorFacts(Strict, frozen=True):
+    """The generator that was exported, and the defaults of its sampling options."""
 
     family: str  # "stylegan1", "stylegan2"
-    resolution: int  # pixels
+    resolution: Size  # pixels
     channels: list[int]  # feature channels at 4, 8, ..., resolution
     mapping_layers: int
-    z_dim: int
-    w_dim: int
-    num_ws: int
-    num_classes: int  # 0: unconditional
-    view_layers: int  # first rows of w+ that carry the viewpoint, 0: unknown
+    z_dim: Size
+    w_dim: Size
+    num_ws: Size
+    num_classes: Count  # 0: unconditional
+    view_layers: Count  # first rows of w+ that carry the viewpoint; 0: unknown
     w_avg: list[float]  # [w_dim], mean of w, float32 values
-    truncation_psi: float  # default of requests
-    truncation_cutoff: int  # default, in rows
+    truncation_psi: Psi  # default of requests
+    truncation_cutoff: Count  # default of requests, in rows of w+
     noise: str  # "none", "const" (the checkpoint's buffers), "seed:<n>"
     conv_clamp: float | None
 
 
 class Labels(Strict, frozen=True):
-    """How the label branch reads the generator."""
+    """Geometry of the labels: how the label branch reads the generator's feature maps."""
 
     tap_recipe: str  # "styledconv+const", "dg-pair"
-    feature_dim: int  # D
-    grid: int  # square extent every tap is resized to, pixels
-    crop_top: int  # first row of the grid that is kept
-    height: int  # label rows after the crop
-    width: int
-    resize: str  # "bilinear", "nearest": of taps coarser than the grid
+    feature_dim: int  # length of the hypercolumn
+    grid: int  # rows and columns that every feature map is resized to, pixels
+    crop_top: Count  # first row of the grid that is kept
+    height: Size  # label rows after the crop
+    width: Size
+    resize: str  # "bilinear" or "nearest", for feature maps coarser than the grid
 
 
-class LabelClass(Strict, frozen=True):
-    """A segmentation class; its id is its position."""
+class SegmentationClass(Strict, frozen=True):
+    """A segmentation class; its id is its position in the list."""
 
     name: str
-    color: int  # 0xRRGGBB
+    color: Color
 
 
-class Segmentation(Strict, frozen=True):
+class SegmentationHead(Strict, frozen=True):
     """Segmentation head: majority vote over the members, ties to the smallest id."""
 
-    members: int
+    members: Size
     hidden: list[int]
-    classes: list[LabelClass]
+    classes: Annotated[list[SegmentationClass], Meta(min_length=1, max_length=MAX_CLASSES)]
     ignore_id: int | None
 
 
-class Keypoints(Strict, frozen=True):
+class KeypointHead(Strict, frozen=True):
     """Keypoint head: mean heatmap, first maximum, centroid within the window."""
 
-    members: int
+    members: Size
     hidden: list[int]
-    names: list[str]
+    names: Annotated[list[str], Meta(min_length=1)]
     skeleton: list[tuple[int, int]]  # positions in names
-    sigma_px: float  # of the Gaussian targets, in label pixels
+    sigma_px: float  # standard deviation of the Gaussian targets, in label pixels
     window_px: int  # radius of the centroid window, in label pixels
 
 
-class Depth(Strict, frozen=True):
+class DepthHead(Strict, frozen=True):
     """Depth head: mean over the members."""
 
-    members: int
+    members: Size
     hidden: list[int]
     unit: str
 
 
 class Heads(Strict, frozen=True):
-    """The heads the ensemble was trained with."""
+    """The heads of the label ensemble; null: not trained."""
 
-    segmentation: Segmentation | None
-    keypoints: Keypoints | None
-    depth: Depth | None
+    segmentation: SegmentationHead | None
+    keypoints: KeypointHead | None
+    depth: DepthHead | None
     score_source: Literal["segmentation", "keypoints", "depth"] | None
-    score_fraction: float  # share of the most uncertain pixels that the score averages
+    score_fraction: Share  # share of the most uncertain pixels that the score averages
 
 
-class Refiner(Strict, frozen=True):
-    """The network that images went through behind synthesis; labels did not."""
+class RefinerFacts(Strict, frozen=True):
+    """The refiner that images pass after synthesis. Labels do not pass it."""
 
-    weights_sha256: str  # of its weights file
-    generator_sha256: str | None  # of the weights it was trained for; null: not known
-    width: int  # of its hidden layers
-    blocks: int
-    grain: int  # channels of noise it reads, 0: none
-    grain_seed: int  # of the patterns that noise is mixed from
-    regulariser: str  # what held it to the originals: strength, reduction, feature
-    shift_px: float  # how far it moved tiles in training, mean
-    structure: float  # their correlation with the originals, mean
-    agreement: float | None  # mIoU between a segmenter's views of both; null: not measured
-
-
-class Camera(Strict, frozen=True):
-    """The camera behind a view code; null: not known."""
-
-    azimuth_deg: float | None  # positive: towards the object's left
-    elevation_deg: float | None  # positive: from above
-    distance: float | None  # to the object, in its units
-    focal: float | None  # focal length over image extent
+    weights_sha256: str  # SHA-256 of its weights file
+    generator_sha256: str | None  # SHA-256 of the generator it was trained for; null: unknown
+    width: Size  # channels of its hidden layers
+    blocks: Count
+    grain: Count  # noise channels in its input; 0: none
+    grain_seed: int  # seed of the patterns that the noise is mixed from
+    regulariser: str  # strength, reduction and feature of the loss against drift
+    shift_px: float  # mean shift of tiles in training, pixels
+    structure: float  # mean correlation of tiles with the originals
+    agreement: float | None  # mIoU between segmentations of original and refined; null: unknown
 
 
-class Views(Strict, frozen=True):
-    """The view bank: what the first view_layers rows of w+ may be, in a file of its own."""
+class CameraFacts(Strict, frozen=True):
+    """The camera of a view code; null: unknown."""
 
-    codes: int
-    cameras: list[Camera] | None  # one for each code; null: none is known
+    azimuth_deg: Azimuth | None
+    elevation_deg: Elevation | None
+    distance: Distance | None
+    focal: Focal | None
+
+
+class ViewBankFacts(Strict, frozen=True):
+    """The view bank: values for the first view_layers rows of w+, in the file views.f32."""
+
+    codes: ViewCodes
+    cameras: list[CameraFacts] | None  # one for each code; null: all unknown
 
 
 class SamplingKey(Strict, frozen=True, kw_only=True, omit_defaults=True):
-    """The sampling options a calibration holds for. Fields with a default are left out there."""
+    """The sampling options that a calibration holds for. The file omits fields at their default."""
 
     latent_source: Literal["philox", "mt19937"]
     truncation_psi: float
@@ -140,46 +154,46 @@ class SamplingKey(Strict, frozen=True, kw_only=True, omit_defaults=True):
     class_index: int | None
     views_per_object: int
     view_mode: Literal["drawn", "bank", "fixed", "random"] = "drawn"
-    view: int | None = None  # of the mode fixed
+    view: int | None = None  # code of the bank, with view_mode "fixed"
 
 
-class Calibration(Strict, frozen=True):
-    """Quantiles of the uncertainty over `samples` indices from 0 at `seed`."""
+class ScoreCalibration(Strict, frozen=True):
+    """Quantiles of the uncertainty score, measured over `samples` indices from 0 with `seed`."""
 
     options: SamplingKey
     seed: int
-    samples: int
-    quantiles: list[float]  # at levels i / (len - 1), ascending
+    samples: Size
+    quantiles: Annotated[list[float], Meta(min_length=2)]  # at levels i / (len - 1), ascending
 
 
 class Parity(Strict, frozen=True):
-    """Measured differences of one served graph from eager torch; null: the graph has no such."""
+    """Measured differences of one served graph from eager torch; null: not an output of it."""
 
     graph: str  # file name
     runtime: str  # "onnxruntime-cpu 1.31.1", ...
     samples: int
     w_max_difference: float | None  # of the mapping, in units of the largest |w|
-    image_max_steps: int | None  # uint8 steps
-    image_share_within_1: float | None
-    mask_mismatch_share: float | None  # of all pixels, outside near-ties
+    image_max_steps: int | None  # largest difference, in uint8 steps
+    image_share_within_1: float | None  # share of values at most one uint8 step apart
+    mask_mismatch_share: float | None  # share of all pixels, without near-ties
     near_tie_share: float | None
     uncertainty_max_excess: float | None  # max of |difference| / (1e-6 + 1e-5 |reference|)
-    keypoints_max_px: float | None  # outside near-ties
+    keypoints_max_px: float | None  # without near-ties
     depth_max_relative: float | None  # in units of the sample's largest |depth|
 
 
 class Manifest(Strict, frozen=True, kw_only=True, omit_defaults=True):
-    """The whole file. Fields with a default are left out where they have it."""
+    """The whole file. It omits fields at their default."""
 
     format: Literal[1]
-    bundle_id: str  # "sha256:<hex>" of the content fields and the ONNX files
-    generator: Generator
+    bundle_id: str  # "sha256:<hex>", see bundle.read.bundle_id_from_content
+    generator: GeneratorFacts
     labels: Labels | None  # null: images only
     heads: Heads | None
-    refiner: Refiner | None = None
-    views: Views | None = None  # the view bank; absent: there is none
+    refiner: RefinerFacts | None = None
+    views: ViewBankFacts | None = None
     licences: list[str]
-    files: dict[str, FileEntry]
+    files: dict[str, FileEntry]  # by file name
     parity: list[Parity]
-    calibrations: list[Calibration]
-    tools: dict[str, str]  # versions that made it
+    calibrations: list[ScoreCalibration]
+    tools: dict[str, str]  # versions of the programs that made the bundle, by name

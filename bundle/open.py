@@ -1,27 +1,27 @@
-"""A bundle's folder -> a checked Bundle; nothing is used that was not verified."""
+"""Checked Bundle from a folder: the manifest, the view bank, and the paths of the other files."""
 
-import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bundle.errors import FileError, ManifestError
+from bundle.files import sha256_of_file
 from bundle.manifest import MANIFEST, FileEntry, Manifest
 from bundle.read import MAX_MANIFEST_BYTES, manifest_from_bytes
 from bundle.views import ViewBank, view_bank_from_folder
 
-_AGAIN = "copy the bundle again"
+_COPY_HINT = "copy the bundle again"
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened bundle: its manifest, and where its files lie."""
+    """An opened bundle: its folder, manifest and view bank."""
 
     path: Path
     manifest: Manifest
-    views: ViewBank | None = field(default=None, compare=False)  # None: it has no view bank
+    views: ViewBank | None = field(default=None, compare=False)  # None: without a view bank
 
     def file(self, name: str) -> Path:
-        """Path of a listed file; raises FileError when the bundle does not carry it."""
+        """Path of a file that the manifest lists. Raises FileError for other names."""
         if name not in self.manifest.files:
             listed = ", ".join(sorted(self.manifest.files))
             raise FileError(f"{self.path} has no {name}; its files are {listed}")
@@ -29,8 +29,9 @@ class Bundle:
 
 
 def open_bundle(path: Path | str, verify: bool = True) -> Bundle:
-    """Reads and checks the bundle at `path`; `verify` compares every file's size and SHA-256.
+    """Reads and checks the bundle at `path`.
 
+    The size of every file is compared with the manifest; with `verify`, the SHA-256 as well.
     Raises ManifestError or FileError, in one line that names the file and the field.
     """
     folder = Path(path)
@@ -46,14 +47,14 @@ def open_bundle(path: Path | str, verify: bool = True) -> Bundle:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The checked manifest alone. Raises ManifestError."""
+    """The checked manifest, without the other files. Raises ManifestError."""
     file = folder / MANIFEST
     try:
         with file.open("rb") as stream:
             data = stream.read(MAX_MANIFEST_BYTES + 1)
     except OSError as error:
         raise ManifestError(
-            f"{file} cannot be read ({error.strerror}); a bundle is a folder that "
+            f"{file} cannot be read ({error.strerror}); give a folder that "
             "`python -m export bundle` wrote"
         ) from error
     return manifest_from_bytes(data, str(file))
@@ -61,26 +62,24 @@ def read_manifest(folder: Path) -> Manifest:
 
 def file_entry(file: Path) -> FileEntry:
     """Size and SHA-256 of a file. Raises OSError."""
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-        return FileEntry(sha256=digest.hexdigest(), size=stream.tell())
+    return FileEntry(sha256=sha256_of_file(file), size=file.stat().st_size)
 
 
 def _check_size(file: Path, entry: FileEntry) -> None:
     try:
         size = file.stat().st_size
     except OSError as error:
-        raise FileError(f"{file} cannot be read ({error.strerror}); {_AGAIN}") from error
+        raise FileError(f"{file} cannot be read ({error.strerror}); {_COPY_HINT}") from error
     if size != entry.size:
-        raise FileError(f"{file} has {size} bytes, the manifest says {entry.size}; {_AGAIN}")
+        raise FileError(f"{file} has {size} bytes, the manifest says {entry.size}; {_COPY_HINT}")
 
 
 def _check_hash(file: Path, entry: FileEntry) -> None:
     try:
-        found = file_entry(file).sha256
+        found = sha256_of_file(file)
     except OSError as error:
-        raise FileError(f"{file} cannot be read ({error.strerror}); {_AGAIN}") from error
+        raise FileError(f"{file} cannot be read ({error.strerror}); {_COPY_HINT}") from error
     if found != entry.sha256:
-        raise FileError(f"{file} has SHA-256 {found}, the manifest says {entry.sha256}; {_AGAIN}")
+        raise FileError(
+            f"{file} has SHA-256 {found}, the manifest says {entry.sha256}; {_COPY_HINT}"
+        )

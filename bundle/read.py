@@ -1,4 +1,4 @@
-"""Bytes of manifest.json -> Manifest, or one line that says what is wrong with them."""
+"""Manifest from the bytes of manifest.json, and the id of a bundle."""
 
 import hashlib
 import json
@@ -7,7 +7,16 @@ import msgspec
 
 from bundle.check import check_manifest
 from bundle.errors import ManifestError
-from bundle.manifest import FileEntry, Generator, Heads, Labels, Manifest, Refiner, Views
+from bundle.manifest import (
+    FileEntry,
+    GeneratorFacts,
+    Heads,
+    Labels,
+    Manifest,
+    RefinerFacts,
+    ViewBankFacts,
+)
+from bundle.records import one_line, problem_from_json
 
 FORMAT = 1
 MAX_MANIFEST_BYTES = 64 << 20
@@ -18,23 +27,23 @@ class _Versioned(msgspec.Struct):
 
 
 def manifest_from_bytes(data: bytes, name: str) -> Manifest:
-    """Decodes and checks a manifest; `name` is what messages call it. Raises ManifestError."""
+    """Decodes and checks a manifest; messages begin with `name`. Raises ManifestError."""
     if len(data) > MAX_MANIFEST_BYTES:
-        raise ManifestError(f"{name} has over {MAX_MANIFEST_BYTES} bytes; it is no manifest")
+        raise ManifestError(f"{name} has over {MAX_MANIFEST_BYTES} bytes; it is not a manifest")
     try:
         found = msgspec.json.decode(data, type=_Versioned).format
         if found > FORMAT:
             raise ManifestError(
                 f"{name} has format {found}; this labelmint reads formats up to {FORMAT}, "
-                "use a newer labelmint or export the bundle again"
+                "use a newer labelmint, or export the bundle again"
             )
         if found != FORMAT:
-            raise ManifestError(f"{name} has format {found}; the only released format is {FORMAT}")
+            raise ManifestError(f"{name} has format {found}; it must be {FORMAT}")
         manifest = msgspec.json.decode(data, type=Manifest)
     except msgspec.ValidationError as error:
-        raise ManifestError(f"{name}: {_one_line(error)}") from error
+        raise ManifestError(f"{name}: {problem_from_json(error, data)}") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ManifestError(f"{name} is not JSON: {_one_line(error)}") from error
+        raise ManifestError(f"{name} is not JSON: {one_line(error)}") from error
     check_manifest(manifest, name)
     expected = bundle_id_from_content(
         manifest.generator,
@@ -46,24 +55,24 @@ def manifest_from_bytes(data: bytes, name: str) -> Manifest:
     )
     if manifest.bundle_id != expected:
         raise ManifestError(
-            f"{name}: bundle_id is {manifest.bundle_id}, but the content's is {expected}; the file "
-            "was edited after export"
+            f"{name}: bundle_id is {manifest.bundle_id}, but its content gives {expected}; the "
+            "file was edited after export, export the bundle again"
         )
     return manifest
 
 
 def bundle_id_from_content(
-    generator: Generator,
+    generator: GeneratorFacts,
     labels: Labels | None,
     heads: Heads | None,
     files: dict[str, FileEntry],
-    refiner: Refiner | None = None,
-    views: Views | None = None,
+    refiner: RefinerFacts | None = None,
+    views: ViewBankFacts | None = None,
 ) -> str:
-    """The id, sha256:<hex>, over canonical JSON of what decides the samples.
+    """The bundle id, "sha256:<hex>": SHA-256 of canonical JSON of everything that decides samples.
 
-    Calibration, parity, licences and tool versions are left out, so that extending them
-    keeps engine caches and clients' pins valid.
+    Calibration, parity, licences and tool versions are left out: adding to them keeps the id, and
+    with it engine caches and pins of clients.
     """
     content: dict[str, object] = {
         "format": FORMAT,
@@ -78,7 +87,3 @@ def bundle_id_from_content(
         content["views"] = msgspec.to_builtins(views)
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())  # a field's own name may have line breaks

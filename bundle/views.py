@@ -1,4 +1,4 @@
-"""The view bank of a bundle: codes from their file, cameras from the manifest."""
+"""View bank of a bundle: codes from views.f32, cameras from the manifest."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,24 +7,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle.errors import FileError
-from bundle.manifest import VIEWS, Generator, Views
+from bundle.manifest import VIEWS, GeneratorFacts, ViewBankFacts
 
-CAMERA_FIELDS = ("azimuth_deg", "elevation_deg", "distance", "focal")  # in this order
+CAMERA_FIELDS = ("azimuth_deg", "elevation_deg", "distance", "focal")  # columns, in this order
 
 
 @dataclass(frozen=True, eq=False)
 class ViewBank:
-    """What the first rows of w+ may be."""
+    """View codes, values for the first rows of w+, and their cameras."""
 
     codes: NDArray[np.float32]  # [codes, view_layers, w_dim]
-    cameras: NDArray[np.float32] | None  # [codes, 4] by CAMERA_FIELDS, NaN: not known
+    cameras: NDArray[np.float32] | None  # [codes, 4], see CAMERA_FIELDS; NaN: unknown
 
     def __len__(self) -> int:
         return len(self.codes)
 
 
-def view_bank_from_folder(folder: Path, views: Views, generator: Generator) -> ViewBank:
-    """Reads a bank whose file's size is checked. Raises FileError."""
+def view_bank_from_folder(
+    folder: Path, views: ViewBankFacts, generator: GeneratorFacts
+) -> ViewBank:
+    """Reads views.f32, whose size the caller has checked. Raises FileError."""
     file = folder / VIEWS
     try:
         data = file.read_bytes()
@@ -38,12 +40,12 @@ def view_bank_from_folder(folder: Path, views: Views, generator: Generator) -> V
 
 
 def write_view_codes(folder: Path, codes: NDArray[np.float32]) -> None:
-    """Puts codes, [codes, view_layers, w_dim], into a staged folder."""
+    """Writes codes, float32 [codes, view_layers, w_dim], to views.f32 in a staged folder."""
     (folder / VIEWS).write_bytes(np.ascontiguousarray(codes, "<f4").tobytes())
 
 
-def cameras_from_views(views: Views) -> NDArray[np.float32] | None:
-    """float32 [codes, 4]; None where none is known."""
+def cameras_from_views(views: ViewBankFacts) -> NDArray[np.float32] | None:
+    """Cameras, float32 [codes, 4], see CAMERA_FIELDS; None if all are unknown."""
     if views.cameras is None:
         return None
     rows = [[getattr(camera, field) for field in CAMERA_FIELDS] for camera in views.cameras]

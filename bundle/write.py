@@ -1,4 +1,4 @@
-"""Writes bundles so that a reader sees the old state or the new one, never half of either."""
+"""Writing of bundles: readers see the old bundle or the new one, never a part of either."""
 
 import fcntl
 import os
@@ -12,55 +12,59 @@ import msgspec
 
 from bundle.calibration import find_calibration
 from bundle.errors import BundleError
-from bundle.manifest import MANIFEST, Calibration, FileEntry, Manifest, SamplingKey
+from bundle.files import replace_file, sync_folder
+from bundle.manifest import MANIFEST, FileEntry, Manifest, SamplingKey, ScoreCalibration
 from bundle.open import Bundle, file_entry, read_manifest
 from bundle.read import manifest_from_bytes
-from bundle.replace import replace_file, sync_folder
 
 
 @contextmanager
 def staged_folder(out: Path, replace: bool) -> Iterator[Path]:
-    """A temporary folder beside `out` that becomes `out` when the block ends well.
+    """Temporary folder beside `out` that becomes `out` when the block ends without an error.
 
-    Raises BundleError when `out` exists and `replace` is false; on any error `out` stays as
-    it was and the temporary folder is removed.
+    Raises BundleError when `out` exists and `replace` is false. After any error `out` is unchanged
+    and the temporary folder is gone.
     """
     refuse_existing(out, replace)
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         yield folder
-        folder.chmod(0o755)  # mkdtemp's 0700 would hide the bundle from the server's user
+        folder.chmod(0o755)  # mkdtemp's 0700 is for its owner alone; the server has another
         _move(folder, out, replace)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def refuse_existing(out: Path, replace: bool) -> None:
-    """Raises BundleError when writing `out` would lose something."""
+    """Raises BundleError when `out` exists and is no bundle, or `replace` is false."""
     if not out.exists():
         return
     if not replace:
         raise BundleError(f"{out} exists; give --force to replace it, or another --out")
     if not (out / MANIFEST).exists():
-        raise BundleError(f"{out} exists and is no bundle; it is not replaced, give another --out")
+        raise BundleError(
+            f"{out} exists and is no bundle, so it is not replaced; give another --out"
+        )
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Writes or replaces manifest.json in one step. Raises ManifestError when it contradicts
-    itself, before anything is written."""
+    """Checks a manifest, then writes or replaces manifest.json in one step.
+
+    Raises ManifestError before anything is written.
+    """
     data = msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
     manifest_from_bytes(data, MANIFEST)
     replace_file(folder / MANIFEST, data)
     sync_folder(folder)
 
 
-def add_calibration(folder: Path, calibration: Calibration, replace: bool) -> None:
-    """Puts a calibration into the bundle's manifest; those of other options stay.
+def add_calibration(folder: Path, calibration: ScoreCalibration, replace: bool) -> None:
+    """Adds a calibration to the manifest; calibrations of other options stay.
 
-    Raises BundleError when these options are calibrated already and `replace` is false.
+    Raises BundleError when the bundle has one for these options and `replace` is false.
     """
-    with _exclusive(folder):  # two calibrations may end at the same time
+    with _exclusive(folder):  # two calibrations may finish at the same time
         bundle = Bundle(folder, read_manifest(folder))
         refuse_known_calibration(bundle, calibration.options, replace)
         others = [c for c in bundle.manifest.calibrations if c.options != calibration.options]
@@ -69,16 +73,16 @@ def add_calibration(folder: Path, calibration: Calibration, replace: bool) -> No
 
 
 def refuse_known_calibration(bundle: Bundle, key: SamplingKey, replace: bool) -> None:
-    """Raises BundleError when calibrating would silently change what users get."""
+    """Raises BundleError when the bundle is calibrated for `key` and `replace` is false."""
     if find_calibration(bundle.manifest, key) is not None and not replace:
         raise BundleError(
             f"{bundle.path} is calibrated for these options already; give --replace to change "
-            "the thresholds that its users get"
+            "the thresholds of its users"
         )
 
 
 def file_entries(folder: Path) -> dict[str, FileEntry]:
-    """Size and hash of everything in a staged folder, by name."""
+    """Size and SHA-256 of every file in a staged folder, by name."""
     return {file.name: file_entry(file) for file in sorted(folder.iterdir())}
 
 

@@ -1,5 +1,6 @@
-"""Weights files and their card: the contract between training and export."""
+"""Weights files and their cards: `training` writes them, `export` reads them."""
 
+from bundle.records import Strict, range_problem
 from checkpoints.card import (
     CameraCard,
     ClassCard,
@@ -14,7 +15,6 @@ from checkpoints.card import (
     RefinerCard,
     RegulariserCard,
     SegmentationCard,
-    Strict,
     ViewsCard,
 )
 from checkpoints.classes import Classes, classes_from_file, classes_from_names, write_classes
@@ -52,7 +52,7 @@ from checkpoints.recipes import (
 )
 from checkpoints.refiner import config_card_from_refiner, refiner_from_file, write_refiner
 from checkpoints.toml import kind_of_weights, read_toml, write_text
-from checkpoints.views import camera_problem, views_from_file, write_views
+from checkpoints.views import views_from_file, write_views
 from checkpoints.weights import sha256_of_file, tensors_from_file, write_tensors
 
 __all__ = [
@@ -82,7 +82,6 @@ __all__ = [
     "TorchFile",
     "ViewsCard",
     "WeightsError",
-    "camera_problem",
     "card_from_config",
     "card_with_recipe",
     "classes_from_file",
@@ -100,6 +99,7 @@ __all__ = [
     "matching_recipes",
     "member_paths",
     "published_names",
+    "range_problem",
     "read_array",
     "read_foreign",
     "read_toml",

@@ -1,104 +1,128 @@
-"""The weights card: everything about weights that the tensors do not say, as TOML beside them.
+"""Weights cards: TOML files that say about weights everything that their tensors do not.
 
-The one place that defines the file: training writes it, export reads it.
+The one definition of the files: `training` writes them, `export` reads them. Ranges of single
+values stand here, as `msgspec.Meta`; rules between fields are in the module of each kind.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
-import msgspec
+from msgspec import Meta
 
+from bundle.manifest import (
+    MAX_LENGTH,
+    Azimuth,
+    Count,
+    Distance,
+    Elevation,
+    Focal,
+    Psi,
+    Share,
+    ViewCodes,
+)
+from bundle.records import Strict
 from nets.config import Architecture, Family, TapRecipe
+from nets.encoder import LAST
 from nets.features import Resize
+from nets.inverse_graphics import TEXTURE_START
+
+MAX_EXTENT = 4096  # pixels
+MAX_WIDTH = 1 << 20  # channels of a layer; a bound for arithmetic, the tensors decide
+
+Width = Annotated[int, Meta(ge=1, le=MAX_WIDTH)]
+Extent = Annotated[int, Meta(ge=1, le=MAX_EXTENT)]  # pixels
+Length = Annotated[float, Meta(ge=1e-9, le=MAX_LENGTH)]  # object units, or in a ratio to them
+RefinerWidth = Annotated[int, Meta(ge=1, le=1 << 16)]
+Provenance = str | dict[str, str | int | float | bool]  # in words, or as a table
 
 
-class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Immutable record that refuses fields it does not know."""
+class WeightsCard(Strict, frozen=True, kw_only=True, rename={"provenance": "made"}):
+    """Base of the cards: `provenance`, how the weights were made, is the key `made` in TOML."""
 
 
 class ConfigCard(Strict, frozen=True):
-    """nets.config.GeneratorConfig, field by field but for the family."""
+    """nets.config.GeneratorConfig, field by field, without the family."""
 
-    resolution: int
-    channels: list[int]
-    z_dim: int = 512
-    w_dim: int = 512
-    c_dim: int = 0
-    mapping_layers: int = 8
-    img_channels: int = 3
-    conv_clamp: float | None = None
+    resolution: Annotated[int, Meta(ge=8, le=MAX_EXTENT)]
+    channels: Annotated[list[Width], Meta(min_length=1)]  # at 4, 8, ..., resolution
+    z_dim: Width = 512
+    w_dim: Width = 512
+    c_dim: Annotated[int, Meta(ge=0, le=MAX_WIDTH)] = 0
+    mapping_layers: Annotated[int, Meta(ge=1, le=64)] = 8
+    img_channels: Annotated[int, Meta(ge=3, le=3)] = 3
+    conv_clamp: Annotated[float, Meta(gt=0)] | None = None
     architecture: Architecture = "skip"
 
 
-class GeneratorCard(Strict, frozen=True, kw_only=True):
+class GeneratorCard(WeightsCard, frozen=True, kw_only=True):
     """Card of a generator."""
 
     format: Literal[1]
     kind: Literal["generator"]
     family: Family
     config: ConfigCard
-    view_layers: int  # first rows of w+ that carry the viewpoint, 0: unknown
-    truncation_psi: float  # default of requests
-    truncation_cutoff: int  # default, in rows of w+
-    noise_seed: int | None = None  # what the noise maps were drawn from, where files have none
+    view_layers: Count  # first rows of w+ that carry the viewpoint; 0: unknown
+    truncation_psi: Psi  # default of requests
+    truncation_cutoff: Count  # default of requests, in rows of w+
+    noise_seed: int | None = None  # seed of the noise maps, for files without noise maps
     licences: list[str]
-    made: str | dict[str, str | int | float | bool]  # how, in words or as a table
+    provenance: Provenance
 
 
 class HeadCard(Strict, frozen=True):
     """Shape of one head's ensemble."""
 
     kind: Literal["segmentation", "keypoints", "depth"]
-    hidden: tuple[int, int]
-    outputs: int  # classes, keypoints, or 1 for depth
-    members: int
+    hidden: tuple[Width, Width]
+    outputs: Width  # classes, keypoints, or 1 for depth
+    members: Annotated[int, Meta(ge=1, le=1024)]
 
 
 class ClassCard(Strict, frozen=True):
-    """A segmentation class; its id is its position."""
+    """A segmentation class; its id is its position in the list."""
 
     name: str
     color: int  # 0xRRGGBB
 
 
 class SegmentationCard(Strict, frozen=True):
-    """Meaning of the segmentation head's outputs."""
+    """Classes of the segmentation head."""
 
     classes: list[ClassCard]
-    ignore_id: int | None = None
+    ignore_id: int | None = None  # mask value of pixels without a label
 
 
 class KeypointsCard(Strict, frozen=True):
-    """Meaning of the keypoint head's outputs."""
+    """Keypoints of the keypoint head, and how they are read from heatmaps."""
 
     names: list[str]
     skeleton: list[tuple[int, int]]  # positions in names
-    sigma_px: float  # of the Gaussian targets, in label pixels
+    sigma_px: float  # standard deviation of the Gaussian targets, in label pixels
     window_px: int  # radius of the centroid window, in label pixels
 
 
 class DepthCard(Strict, frozen=True):
-    """Meaning of the depth head's output."""
+    """Unit of the depth head."""
 
     unit: str
 
 
-class InterpreterCard(Strict, frozen=True, kw_only=True):
-    """Card of an interpreter."""
+class InterpreterCard(WeightsCard, frozen=True, kw_only=True):
+    """Card of an interpreter (label ensemble)."""
 
     format: Literal[1]
     kind: Literal["interpreter"]
-    generator_sha256: str  # of the generator's weights file it was trained on
+    generator_sha256: str  # SHA-256 of the weights file of the generator it was trained on
     tap_recipe: TapRecipe
-    features: int  # D, length of the hypercolumn
-    grid: int  # square extent every tap is resized to, pixels
-    crop_top: int  # first row of the grid that is kept
-    height: int  # label rows after the crop
-    width: int
+    features: Width  # length of the hypercolumn
+    grid: int  # rows and columns that every feature map is resized to, pixels
+    crop_top: Count  # first row of the grid that is kept
+    height: Annotated[int, Meta(ge=1)]  # label rows after the crop
+    width: Annotated[int, Meta(ge=1)]
     resize: Resize
     score_source: Literal["segmentation", "keypoints", "depth"] | None = None
-    score_fraction: float = 0.1
+    score_fraction: Share = 0.1  # share of the most uncertain pixels that the score averages
     licences: list[str]
-    made: str | dict[str, str | int | float | bool]
+    provenance: Provenance
     heads: list[HeadCard]
     segmentation: SegmentationCard | None = None
     keypoints: KeypointsCard | None = None
@@ -108,96 +132,99 @@ class InterpreterCard(Strict, frozen=True, kw_only=True):
 class RefinerConfigCard(Strict, frozen=True):
     """nets.refiner.RefinerConfig, field by field."""
 
-    channels: int
-    width: int
-    blocks: int
-    grain: int
+    channels: Annotated[int, Meta(ge=3, le=3)]
+    width: RefinerWidth
+    blocks: Annotated[int, Meta(ge=0, le=1 << 10)]
+    grain: Annotated[int, Meta(ge=0, le=64)]
 
 
 class RegulariserCard(Strict, frozen=True):
-    """What held refined images to their originals: the strength means nothing without the rest."""
+    """The loss that keeps refined images close to their originals.
+
+    The strength has a meaning only together with the reduction and the feature.
+    """
 
     strength: float
     reduction: Literal["mean", "image-sum", "batch-sum"]
     feature: Literal["identity", "colour-mean", "gradients"]
 
 
-class RefinerCard(Strict, frozen=True, kw_only=True):
+class RefinerCard(WeightsCard, frozen=True, kw_only=True):
     """Card of a refiner."""
 
     format: Literal[1]
     kind: Literal["refiner"]
-    generator_sha256: str | None = None  # of the weights whose images it refines; absent: not known
-    height: int  # of the images it was trained on, pixels
-    width: int
-    grain_seed: int  # of the patterns that the served grain is mixed from
+    generator_sha256: str | None = None  # SHA-256 of its generator's weights; absent: unknown
+    height: RefinerWidth  # of the training images, pixels
+    width: RefinerWidth
+    grain_seed: Annotated[int, Meta(ge=0, le=2**63 - 1)]  # seed of the patterns of served grain
     config: RefinerConfigCard
     regulariser: RegulariserCard
-    shift_px: float  # measured between images and their refined ones, mean over tiles
-    structure: float  # measured correlation of tiles, 1: the same up to contrast
-    agreement: float | None = None  # mIoU between a segmenter's views of both; absent: no masks
+    shift_px: float  # mean shift between tiles of originals and refined images, pixels
+    structure: float  # mean correlation of these tiles; 1: equal up to contrast
+    agreement: float | None = None  # mIoU between segmentations of both; absent: no masks
     licences: list[str]
-    made: str | dict[str, str | int | float | bool]
+    provenance: Provenance
 
 
-class EncoderCard(Strict, frozen=True, kw_only=True):
-    """Card of an encoder: framed images of one generator to its w+."""
+class EncoderCard(WeightsCard, frozen=True, kw_only=True):
+    """Card of an encoder: cropped images of one generator to w+."""
 
     format: Literal[1]
     kind: Literal["encoder"]
-    generator_sha256: str  # of the generator's weights file it was trained on
-    grid: int  # square extent of the images whose rows it reads, pixels
-    crop_top: int  # first row of the grid that it reads
-    rows: int  # how many
-    height: int  # of its input, to which the rows are reduced
-    width: int
-    num_ws: int  # rows of w+ that it gives
-    w_dim: int
-    channels: list[int]
-    hidden: int
-    iterations: int  # residual steps
+    generator_sha256: str  # SHA-256 of the weights file of the generator it was trained on
+    grid: Annotated[int, Meta(ge=4, le=MAX_EXTENT)]  # rows and columns of whole images, pixels
+    crop_top: Count  # first row of the grid that it reads
+    rows: Annotated[int, Meta(ge=1)]  # number of rows that it reads
+    height: Extent  # of its input, to which these rows are reduced
+    width: Extent
+    num_ws: Width  # rows of w+ that it gives
+    w_dim: Width
+    channels: Annotated[list[Width], Meta(min_length=2, max_length=16)]
+    hidden: Width
+    iterations: Annotated[int, Meta(ge=1, le=64)]  # residual steps
     licences: list[str]
-    made: str | dict[str, str | int | float | bool]
+    provenance: Provenance
 
 
-class InverseGraphicsCard(Strict, frozen=True, kw_only=True):
+class InverseGraphicsCard(WeightsCard, frozen=True, kw_only=True):
     """Card of an inverse-graphics network: square images of one bundle's objects to meshes."""
 
     format: Literal[1]
     kind: Literal["inverse-graphics"]
-    bundle_id: str  # of the served bundle it learnt from
-    extent: int  # of the images it reads, pixels
-    hidden: int
-    texture: int  # rows of the texture, pixels
-    radius: float  # of the sphere before it is bent, object units
-    camera: bool  # whether it tells an image's camera
-    distance: float  # of the cameras it was drawn with, object units
-    focal: float  # theirs, over the image's extent
-    background: list[str]  # classes of the bundle that are no object
+    bundle_id: str  # of the bundle whose samples it was trained on
+    extent: Annotated[int, Meta(ge=LAST, le=MAX_EXTENT)]  # rows and columns of its input, pixels
+    hidden: Annotated[int, Meta(ge=1, le=4096)]  # at 4096 the network takes 300 MiB
+    texture: Annotated[int, Meta(ge=TEXTURE_START, le=MAX_EXTENT)]  # rows of the texture, pixels
+    radius: Length  # of the sphere before it is deformed, object units
+    camera: bool  # whether it predicts the camera of an image
+    distance: Length  # from the training cameras to the object, object units
+    focal: Length  # focal length of the training cameras over image size
+    background: list[str]  # classes of the bundle that are not part of the object
     keypoints: list[str]  # of the bundle, in output order
-    silhouette: float  # mean IoU with the silhouettes of its own sets, at the end
+    silhouette: Annotated[float, Meta(ge=0, le=1)]  # final mean IoU with training silhouettes
     licences: list[str]
-    made: str | dict[str, str | int | float | bool]
+    provenance: Provenance
 
 
 class CameraCard(Strict, frozen=True, kw_only=True):
-    """The camera behind a view code; what is absent is not known."""
+    """The camera of a view code; absent fields are unknown."""
 
-    azimuth_deg: float | None = None  # positive: towards the object's left
-    elevation_deg: float | None = None  # in [-90, 90], positive: from above
-    distance: float | None = None  # to the object, in its units
-    focal: float | None = None  # focal length over image extent
+    azimuth_deg: Azimuth | None = None
+    elevation_deg: Elevation | None = None
+    distance: Distance | None = None
+    focal: Focal | None = None
 
 
-class ViewsCard(Strict, frozen=True, kw_only=True):
+class ViewsCard(WeightsCard, frozen=True, kw_only=True):
     """Card of a view bank."""
 
     format: Literal[1]
     kind: Literal["views"]
-    generator_sha256: str  # of the weights file whose rows of w+ the codes are
-    codes: int  # views in the bank
-    view_layers: int  # rows of a code, the first ones of w+
-    w_dim: int
+    generator_sha256: str  # SHA-256 of the weights file of the generator of the codes
+    codes: ViewCodes  # views in the bank
+    view_layers: Annotated[int, Meta(ge=1, le=1 << 10)]  # rows of a code, the first rows of w+
+    w_dim: Width
     licences: list[str]
-    made: str | dict[str, str | int | float | bool]
-    cameras: list[CameraCard] | None = None  # one for each code; absent: none is known
+    provenance: Provenance
+    cameras: list[CameraCard] | None = None  # one for each code; absent: all unknown

@@ -1,23 +1,23 @@
-"""What can be wrong with a weights file; every message is one line that names the file.
+"""Errors about weights files; every message is one line that names the file.
 
 CheckpointError
-├── CardError       the card (TOML beside the weights) is missing, broken or contradicts itself
-└── WeightsError    the weights are broken, or not those of the card's network
-    └── ForeignFileError    another project's file is unsafe, broken or of no kind we read
+├── CardError       the card (TOML beside the weights) is missing, broken or breaks a rule
+└── WeightsError    the weights are broken, or do not fit the network of their card
+    └── ForeignFileError    another project's file is unsafe, broken or of an unknown kind
 """
 
 
 class CheckpointError(Exception):
-    """Base of the room."""
+    """Base of all errors about weights files."""
 
 
 class CardError(CheckpointError):
-    """The card is missing, broken, of another format, or contradicts itself."""
+    """The card is missing, broken, of another format, or breaks a rule."""
 
 
 class WeightsError(CheckpointError):
-    """The weights are broken, or not those of the card's network."""
+    """The weights are broken, or do not fit the network of their card."""
 
 
 class ForeignFileError(WeightsError):
-    """Another project's file is unsafe, broken or of no kind we read."""
+    """Another project's file is unsafe, broken or of an unknown kind."""

@@ -1,4 +1,4 @@
-"""A file -> a generator: labelmint's own or somebody else's, whichever family it holds."""
+"""Generators and their cards from files of any supported family, labelmint's own or foreign."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +22,7 @@ from checkpoints.stylegan2_ada import generator_from_pickled
 from checkpoints.stylegan2_tf import generator_from_tensorflow
 from nets.generator import Generator
 
-NATIVE = ".safetensors"  # with a card beside it; whatever else a file is, its content says
+NATIVE = ".safetensors"  # with a card beside it; the kind of other files follows from their content
 SUPPORTED = (
     "supported are StyleGAN2 (the official PyTorch and TensorFlow pickles, rosinality's g_ema) and "
     "StyleGAN1 in DatasetGAN's layout"
@@ -32,8 +32,11 @@ SUPPORTED = (
 def generator_from_path(
     path: Path, mean_latent: Path | None = None
 ) -> tuple[Generator, GeneratorCard]:
-    """The generator of a file of any family, and its card; `mean_latent` is an .npy that a
-    StyleGAN1 needs. Raises CheckpointError."""
+    """The generator of a file, and its card.
+
+    `mean_latent` is an .npy file with the mean of w; DatasetGAN's StyleGAN1 files have none.
+    Raises CheckpointError.
+    """
     if path.suffix == NATIVE:
         return generator_from_file(path)
     mean = None if mean_latent is None else read_array(mean_latent)
@@ -45,13 +48,14 @@ def generator_from_foreign(
 ) -> tuple[Generator, GeneratorCard]:
     """The generator and its card; `source` names the file in messages and in the card.
 
-    `mean_latent` [w_dim] or rows of it, overrides the file's mean of w. Raises WeightsError.
+    `mean_latent`, [w_dim] or [rows, w_dim] with equal rows, replaces the file's mean of w. Raises
+    WeightsError.
     """
     if isinstance(file, PickledNetwork):
         if is_stylegan3(file):
             raise WeightsError(
-                f"{source} is a StyleGAN3, whose layers have no noise, no ToRGB of their own and "
-                f"margins around every map, so that no published labels fit it; {SUPPORTED}"
+                f"{source} is a StyleGAN3, which is not supported: its layers have no noise and no "
+                f"ToRGB, and its feature maps have margins; {SUPPORTED}"
             )
         generator, card = generator_from_pickled(file, source)
     elif isinstance(file, TensorFlowNetwork):
@@ -68,13 +72,13 @@ def generator_from_foreign(
 
 
 def is_stylegan3(file: PickledNetwork) -> bool:
-    """Whether it is a generator that starts from Fourier features."""
+    """Whether the generator starts from Fourier features, as StyleGAN3 does."""
     return "synthesis.input.freqs" in file.tensors
 
 
 def _what(content: object) -> str:
-    """What a file of no known layout holds, in a few words."""
+    """Description of a file of unknown layout."""
     if not isinstance(content, Mapping):
-        return f"holds a {type(content).__name__} and no generator"
+        return f"holds a {type(content).__name__}, not a generator"
     names = ", ".join(repr(str(name)[:40]) for name in list(content)[:3])
     return f"holds no generator of a known layout (it has {names or 'nothing'})"

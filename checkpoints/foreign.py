@@ -1,8 +1,8 @@
-"""Files that other projects published, to plain data and tensors; nothing in them is ever run.
+"""Plain data and tensors from files of other projects; nothing in the files is run.
 
 In: the path of a StyleGAN2-ADA .pkl, a StyleGAN2 TensorFlow .pkl, a torch .pt or .pth, or a .npy.
-Out: names, plain values and tensors; checkpoints' families make networks of them. The content
-decides what a file is, not its suffix. Each file is read once, from one handle.
+Out: names, plain values and tensors; checkpoints.families makes generators of them. The kind of a
+file follows from its content, not its suffix. Each file is read once, from one handle.
 """
 
 import os
@@ -13,7 +13,6 @@ from pathlib import Path
 
 from torch import Tensor
 
-from checkpoints.allowance import Allowance, Refused
 from checkpoints.errors import ForeignFileError
 from checkpoints.networks import (
     PickledNetwork,
@@ -23,6 +22,7 @@ from checkpoints.networks import (
     tensorflow_network_from_record,
 )
 from checkpoints.pickles import pickle_from_bytes
+from checkpoints.read_budget import FileRefused, ReadBudget
 from checkpoints.tensors import tensor_from_array
 from checkpoints.torch_files import LEGACY_MAGIC, archive_from_legacy, archive_from_zip
 from checkpoints.values import Values
@@ -37,8 +37,8 @@ __all__ = [
 ]
 
 MAX_FILE_BYTES = 8 << 30
-HEAD_BYTES = 256  # enough to tell what a file is
-KINDS = {  # in this order: the legacy magic is a pickle too
+HEAD_BYTES = 256  # enough to recognize the kind of a file
+KINDS = {  # the first match counts: the legacy magic begins like a pickle
     "zip": re.compile(rb"PK\x03\x04"),
     "legacy": re.compile(re.escape(LEGACY_MAGIC)),
     "pickle": re.compile(rb"\x80[\x02-\x05]"),  # its protocol follows the magic byte
@@ -62,65 +62,72 @@ ForeignFile = PickledNetwork | TensorFlowNetwork | TorchFile
 
 
 def read_foreign(path: Path) -> ForeignFile:
-    """The networks or the content of a file. Raises ForeignFileError, one line naming the file.
+    """The network or the content of a file.
 
-    Of a StyleGAN2-ADA or TensorFlow pickle it is the generator's moving average, G_ema or Gs.
-    Memory stays within the file, its tensors, and what checkpoints.allowance grants.
+    A StyleGAN2-ADA or TensorFlow pickle gives the generator's moving average, G_ema or Gs. Memory
+    is bounded by the size of the file and the limits in checkpoints.read_budget. Raises
+    ForeignFileError, one line that names the file.
     """
     try:
         kind, data = _read(path)
-        return _foreign_from_bytes(kind, data, Allowance(len(data)))
-    except Refused as error:
+        return _foreign_from_bytes(kind, data, ReadBudget(len(data)))
+    except FileRefused as error:
         raise ForeignFileError(f"{path}: {error}") from error
 
 
 def read_array(path: Path) -> Tensor:
-    """The array of a .npy file, of its own type. Raises ForeignFileError."""
+    """The array of a .npy file, in its own dtype. Raises ForeignFileError."""
     try:
         kind, data = _read(path)
         if kind != "npy":
-            raise Refused("it is no numpy array (.npy)")
-        return _tensor_from_npy(data, Allowance(len(data)))
-    except Refused as error:
+            raise FileRefused("it is not a numpy array (.npy)")
+        return _tensor_from_npy(data, ReadBudget(len(data)))
+    except FileRefused as error:
         raise ForeignFileError(f"{path}: {error}") from error
 
 
-def _foreign_from_bytes(kind: str, data: memoryview, allowance: Allowance) -> ForeignFile:
+def _foreign_from_bytes(kind: str, data: memoryview, budget: ReadBudget) -> ForeignFile:
     if kind in ("zip", "legacy"):
         read = archive_from_zip if kind == "zip" else archive_from_legacy
-        archive = read(data, allowance)
-        return TorchFile(Values(allowance, archive.storage).value(archive.record))
+        archive = read(data, budget)
+        return TorchFile(Values(budget, archive.storage).value(archive.record))
     if kind == "pickle":
-        record = pickle_from_bytes(data, 0, allowance).record
+        record = pickle_from_bytes(data, 0, budget).record
         if is_tensorflow(record):
-            return tensorflow_network_from_record(record, Values(allowance))
-        return pickled_network_from_record(record, Values(allowance))
+            return tensorflow_network_from_record(record, Values(budget))
+        return pickled_network_from_record(record, Values(budget))
     if kind == "npy":
-        raise Refused("it is a numpy array (.npy), which is no network; a mean latent may be one")
-    raise Refused("it is a safetensors file: labelmint reads its own, with their card beside them")
+        raise FileRefused(
+            "it is a numpy array (.npy), not a network; only a mean latent is given as .npy"
+        )
+    raise FileRefused(
+        "it is a safetensors file; only .safetensors files with a card beside them are read"
+    )
 
 
-def _tensor_from_npy(data: memoryview, allowance: Allowance) -> Tensor:
-    length_bytes = 2 if data[6] == 1 else 4  # by the version of the format
+def _tensor_from_npy(data: memoryview, budget: ReadBudget) -> Tensor:
+    length_bytes = 2 if data[6] == 1 else 4  # depends on the version of the format
     start = 8 + length_bytes
     end = start + int.from_bytes(data[8:start], "little")
     header = ARRAY_HEADER.fullmatch(bytes(data[start : min(end, start + HEAD_BYTES)]))
     if header is None:
-        raise Refused("its .npy header is broken, or of an array that is not of plain numbers")
+        raise FileRefused("its .npy header is broken, or its array does not hold plain numbers")
     shape = [int(extent) for extent in header[3].split(b",") if extent.strip()]
     fortran = header[2] == b"True"
-    return tensor_from_array(data[end:], header[1].decode(), shape, fortran, allowance)
+    return tensor_from_array(data[end:], header[1].decode(), shape, fortran, budget)
 
 
 def _read(path: Path) -> tuple[str, memoryview]:
-    """What a regular file is, and all its bytes: read once, and no further than needed."""
+    """Kind and bytes of a regular file. A file of an unknown kind is not read beyond its head."""
     try:
         with open(path, "rb", buffering=0, opener=_open) as stream:
             status = os.fstat(stream.fileno())
             if not stat.S_ISREG(status.st_mode):
-                raise Refused("it is no regular file")
+                raise FileRefused("it is not a regular file")
             if status.st_size > MAX_FILE_BYTES:
-                raise Refused(f"it has {status.st_size} bytes; {MAX_FILE_BYTES} are read")
+                raise FileRefused(
+                    f"it has {status.st_size} bytes; at most {MAX_FILE_BYTES} are read"
+                )
             head = stream.read(HEAD_BYTES)
             kind = _kind_from_head(head[: status.st_size])
             data = memoryview(bytearray(status.st_size))
@@ -129,14 +136,14 @@ def _read(path: Path) -> tuple[str, memoryview]:
             while count := stream.readinto(data[filled:]):
                 filled += count
             if filled < len(data):
-                raise Refused(f"it shrank to {filled} bytes while it was read")
+                raise FileRefused(f"it shrank to {filled} bytes while it was read")
             return kind, data.toreadonly()
     except OSError as error:
-        raise Refused(f"it cannot be read ({error.strerror})") from error
+        raise FileRefused(f"it cannot be read ({error.strerror})") from error
 
 
 def _open(path: str, flags: int) -> int:
-    # Else a pipe under this name would keep us waiting before it can be refused.
+    # O_NONBLOCK: opening a pipe would otherwise wait for its writer before it can be refused.
     return os.open(path, flags | os.O_NONBLOCK)
 
 
@@ -144,7 +151,7 @@ def _kind_from_head(head: bytes) -> str:
     for kind, magic in KINDS.items():
         if magic.match(head):
             return kind
-    raise Refused(
-        "it is no file of a known kind: .safetensors with its card, StyleGAN2 .pkl, torch .pt or "
-        ".pth, numpy .npy"
+    raise FileRefused(
+        "it is of an unknown kind; known kinds are .safetensors with a card, StyleGAN2 .pkl, torch "
+        ".pt or .pth, numpy .npy"
     )

@@ -1,9 +1,9 @@
-"""Pickled networks of NVIDIA's code to plain data, from their records; their source is not read.
+"""Keyword arguments and tensors of networks that NVIDIA's code pickled, from pickle records.
 
-- StyleGAN2-ADA (PyTorch): {"G": .., "D": .., "G_ema": network, ..}, each module pickled with its
-  source and the fields of the object, the modules below it among them
-- StyleGAN2 (TensorFlow): (G, D, Gs), each with its keyword arguments, its own variables and the
-  networks it is composed of
+- StyleGAN2-ADA (PyTorch): {"G": ..., "D": ..., "G_ema": network, ...}; each module is pickled with
+  its Python source, which is not read, and its fields, among them its submodules
+- StyleGAN2 (TensorFlow): (G, D, Gs); each network is pickled with its keyword arguments, its own
+  variables and its component networks
 """
 
 import re
@@ -13,58 +13,60 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from checkpoints.allowance import Refused, shown
-from checkpoints.names import PERSISTENT_OBJECT, TENSORFLOW_NETWORK, TORCH_MODULE
-from checkpoints.pickles import Call, Key
+from checkpoints.pickle_names import PERSISTENT_OBJECT, TENSORFLOW_NETWORK, TORCH_MODULE
+from checkpoints.pickles import Key, RecordedCall
+from checkpoints.read_budget import FileRefused, shown
 from checkpoints.values import Values
 
-MAX_NAME = 256  # characters of a tensor's name, with the modules it lies in
-# In the order of the constructor, for networks made with positional arguments.
+MAX_NAME = 256  # characters of a tensor's name, with its modules
+# Parameters of the constructor in order, for networks built with positional arguments.
 GENERATOR_ARGUMENTS = ("z_dim", "c_dim", "w_dim", "img_resolution", "img_channels")
-ALIAS_FREE_CLASS = "SynthesisInput"  # only StyleGAN3 begins with one
-ALIAS_FREE_LAYER = re.compile(r"L\d+_\d+_\d+")  # index, extent, channels
+ALIAS_FREE_CLASS = "SynthesisInput"  # first layer of StyleGAN3
+ALIAS_FREE_LAYER = re.compile(r"L\d+_\d+_\d+")  # layer name in StyleGAN3: index, size, channels
 
 
 @dataclass(frozen=True)
 class PickledNetwork:
-    """A PyTorch network out of a StyleGAN2-ADA pickle."""
+    """A PyTorch network from a StyleGAN2-ADA pickle."""
 
-    class_name: str  # of the outermost object
-    kwargs: dict[str, object]  # init keyword arguments, plain data, nested mappings as dicts
-    tensors: dict[str, Tensor]  # parameters and buffers by dotted name, as stored
+    class_name: str  # of the network's outermost module
+    kwargs: dict[str, object]  # of the constructor; plain data, nested mappings as dicts
+    tensors: dict[str, Tensor]  # parameters and buffers by dotted name, in their stored dtype
 
 
 @dataclass(frozen=True)
 class TensorFlowNetwork:
-    """A TensorFlow network out of a StyleGAN2 pickle."""
+    """A TensorFlow network from a StyleGAN2 pickle."""
 
     kwargs: dict[str, object]  # static keyword arguments, plain data
-    variables: dict[str, Tensor]  # by name; those of components as G_mapping/Dense0/weight
+    variables: dict[str, Tensor]  # by name; in components, e.g. G_mapping/Dense0/weight
 
 
 def pickled_network_from_record(record: object, values: Values) -> PickledNetwork:
-    """The generator's moving average of a StyleGAN2-ADA pickle. Raises Refused."""
+    """G_ema, the generator's moving average, of a StyleGAN2-ADA pickle. Raises FileRefused."""
     network = record["G_ema"] if isinstance(record, dict) and "G_ema" in record else record
     class_name, state = _module(network)
     kwargs = _text_keys(values.mapping(state.get("_init_kwargs", {})))
     positional = values.value(state.get("_init_args", ()))
     if not isinstance(positional, tuple) or len(positional) > len(GENERATOR_ARGUMENTS):
-        raise Refused(f"its {shown(class_name)} was made with arguments that have no known name")
+        raise FileRefused(
+            f"its {shown(class_name)} was built with positional arguments of unknown names"
+        )
     kwargs.update(zip(GENERATOR_ARGUMENTS, positional, strict=False))
     return PickledNetwork(class_name, kwargs, _named(_tensors(network, "", 0, values)))
 
 
 def is_tensorflow(record: object) -> bool:
-    """Whether the content of a pickle is networks of TensorFlow."""
+    """Whether the content of a pickle is one or more TensorFlow networks."""
     first = record[0] if isinstance(record, tuple | list) and record else record
-    return isinstance(first, Call) and first.name == TENSORFLOW_NETWORK
+    return isinstance(first, RecordedCall) and first.name == TENSORFLOW_NETWORK
 
 
 def tensorflow_network_from_record(record: object, values: Values) -> TensorFlowNetwork:
-    """The generator's moving average, Gs, of a TensorFlow pickle. Raises Refused."""
+    """Gs, the generator's moving average, of a TensorFlow pickle. Raises FileRefused."""
     if isinstance(record, tuple | list):
         if len(record) != 3:
-            raise Refused(f"it holds {len(record)} TensorFlow networks, not the three G, D, Gs")
+            raise FileRefused(f"it holds {len(record)} TensorFlow networks, not the three G, D, Gs")
         record = record[2]
     kwargs = _text_keys(values.mapping(_tensorflow_state(record).get("static_kwargs")))
     return TensorFlowNetwork(kwargs, _named(_variables(record, "", 0, values)))
@@ -72,29 +74,29 @@ def tensorflow_network_from_record(record: object, values: Values) -> TensorFlow
 
 def _module(record: object) -> tuple[str, dict[Key, object]]:
     """Class name and fields of a pickled module."""
-    if isinstance(record, Call) and record.name == PERSISTENT_OBJECT:
+    if isinstance(record, RecordedCall) and record.name == PERSISTENT_OBJECT:
         meta = record.args[0] if record.args else None
         if isinstance(meta, dict) and meta.get("type") == "class":
             name, state = meta.get("class_name"), meta.get("state")
             if isinstance(state, dict):
                 return _name(name), state
-    elif isinstance(record, Call) and TORCH_MODULE.fullmatch(record.name):
+    elif isinstance(record, RecordedCall) and TORCH_MODULE.fullmatch(record.name):
         name, state = record.name, record.state
         if isinstance(state, dict):
             return name, state
-    raise Refused("it has no network of StyleGAN2-ADA's kind under G_ema, or a broken one")
+    raise FileRefused("it has no StyleGAN2-ADA network under G_ema, or a broken one")
 
 
 def _tensors(
     record: object, prefix: str, depth: int, values: Values
 ) -> Iterator[tuple[str, Tensor]]:
-    """Parameters and buffers of a module and of those below it."""
-    values.allowance.spend_value(depth)
+    """Parameters and buffers of a module and its submodules, with their dotted names."""
+    values.budget.spend_value(depth)
     class_name, state = _module(record)
     modules = _items(state.get("_modules"), values)
     if class_name == ALIAS_FREE_CLASS or any(map(ALIAS_FREE_LAYER.fullmatch, modules)):
-        raise Refused(
-            "it is StyleGAN3, whose feature maps carry margins that no tested label recipe knows; "
+        raise FileRefused(
+            "it is StyleGAN3, whose feature maps have margins that no tested label recipe handles; "
             "generators of StyleGAN1, StyleGAN2 and StyleGAN2-ADA are supported"
         )
     for kind in ("_parameters", "_buffers"):
@@ -107,25 +109,25 @@ def _tensors(
 
 
 def _tensorflow_state(record: object) -> dict[Key, object]:
-    if isinstance(record, Call) and record.name == TENSORFLOW_NETWORK:
+    if isinstance(record, RecordedCall) and record.name == TENSORFLOW_NETWORK:
         state = record.state
         if isinstance(state, dict):
             return state
-    raise Refused("it has something else where a TensorFlow network belongs")
+    raise FileRefused("it has a value of another kind where a TensorFlow network belongs")
 
 
 def _variables(
     record: object, prefix: str, depth: int, values: Values
 ) -> Iterator[tuple[str, Tensor]]:
-    """A network's own variables, then those of its components under their names."""
-    values.allowance.spend_value(depth)
+    """Variables of a network and of its components, with their names."""
+    values.budget.spend_value(depth)
     state = _tensorflow_state(record)
     variables = values.value(state.get("variables"))
     if not isinstance(variables, list):
-        raise Refused("it has a TensorFlow network without variables")
+        raise FileRefused("it has a TensorFlow network without variables")
     for pair in variables:
         if not isinstance(pair, tuple) or len(pair) != 2:
-            raise Refused("it has a TensorFlow variable without name and value")
+            raise FileRefused("it has a TensorFlow variable without name and value")
         name = prefix + _name(pair[0])
         yield name, _tensor(pair[1], name)
     for component in _items(state.get("components", {}), values).values():
@@ -134,11 +136,11 @@ def _variables(
 
 
 def _tensor(value: object, name: str) -> Tensor:
-    """A tensor; numpy's scalars, which is how TensorFlow's are stored, become one."""
+    """A tensor. TensorFlow's scalars are stored as numbers and become float32 tensors."""
     if isinstance(value, float):
         return torch.tensor(value, dtype=torch.float32)
     if not isinstance(value, Tensor):
-        raise Refused(f"its {shown(name)} is no tensor")
+        raise FileRefused(f"its {shown(name)} is not a tensor")
     return value
 
 
@@ -146,28 +148,34 @@ def _named(pairs: Iterator[tuple[str, Tensor]]) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for name, tensor in pairs:
         if name in tensors:
-            raise Refused(f"it has two tensors named {shown(name)}")
+            raise FileRefused(f"it has two tensors named {shown(name)}")
         tensors[_name(name)] = tensor
     return tensors
 
 
 def _items(record: object, values: Values) -> dict[str, object]:
-    """The records of a module's dict or OrderedDict by name."""
-    if isinstance(record, Call) and record.name == "collections.OrderedDict" and not record.args:
+    """Items of a dict or OrderedDict with names as keys."""
+    if (
+        isinstance(record, RecordedCall)
+        and record.name == "collections.OrderedDict"
+        and not record.args
+    ):
         record = record.items
     if not isinstance(record, dict):
-        raise Refused("it has a network without its parts")
-    values.allowance.spend_value(0, len(record))
+        raise FileRefused("it has a network without its dict of parts")
+    values.budget.spend_value(0, len(record))
     return {_name(name): item for name, item in record.items()}
 
 
 def _name(record: object) -> str:
     if not isinstance(record, str) or len(record) > MAX_NAME:
-        raise Refused(f"its network has a name that is no text, or too long (over {MAX_NAME})")
+        raise FileRefused(
+            f"its network has a name that is not text, or longer than {MAX_NAME} characters"
+        )
     return record
 
 
 def _text_keys(mapping: dict[Key, object]) -> dict[str, object]:
     if not all(isinstance(key, str) for key in mapping):
-        raise Refused("it has keyword arguments without names")
+        raise FileRefused("it has keyword arguments without names")
     return {str(key): value for key, value in mapping.items()}

@@ -1,14 +1,15 @@
-"""Pickle bytes to opcodes; every argument is a slice of them, so a length field allocates nothing.
+"""Opcodes of a pickle from its bytes.
 
-pickletools is the standard library's table of opcodes: it says how long each argument is.
+Every argument is a slice of the bytes, so a length field in the file allocates nothing. The table
+of opcodes is the standard library's pickletools, which has the length of each argument.
 """
 
 import pickletools
 from collections.abc import Iterator
 
-from checkpoints.allowance import Refused
+from checkpoints.read_budget import FileRefused
 
-MAX_LINE_BYTES = 1024  # of an argument that ends at a newline: the module or name of a global
+MAX_LINE_BYTES = 1024  # length of an argument that ends at a newline: module or name of a global
 OPCODES = {opcode.code: opcode for opcode in pickletools.opcodes}
 LENGTH_BYTES = {
     pickletools.TAKEN_FROM_ARGUMENT1: 1,
@@ -21,11 +22,14 @@ LENGTH_BYTES = {
 def opcodes_from_bytes(
     data: memoryview, position: int
 ) -> Iterator[tuple[str, list[memoryview], int]]:
-    """Name, arguments and end of each opcode from `position` to STOP. Raises Refused."""
+    """Name, arguments and end position of each opcode, from byte `position` to STOP.
+
+    Raises FileRefused for an unknown opcode and for arguments that end beyond the data.
+    """
     while True:
         opcode = OPCODES.get(chr(_slice(data, position, 1)[0]))
         if opcode is None:
-            raise Refused(f"its pickle has no opcode {data[position]:#04x} (byte {position})")
+            raise FileRefused(f"its pickle has no opcode {data[position]:#04x} (byte {position})")
         position += 1
         size = 0 if opcode.arg is None else opcode.arg.n
         arguments = []
@@ -47,7 +51,7 @@ def opcodes_from_bytes(
 
 def _slice(data: memoryview, start: int, size: int) -> memoryview:
     if size > len(data) - start:
-        raise Refused(
+        raise FileRefused(
             f"its pickle asks for {size} bytes at byte {start} of {len(data)}; it is cut short or "
             "lies about a length"
         )
@@ -57,7 +61,7 @@ def _slice(data: memoryview, start: int, size: int) -> memoryview:
 def _line(data: memoryview, start: int) -> memoryview:
     length = bytes(data[start : start + MAX_LINE_BYTES]).find(b"\n")
     if length < 0:
-        raise Refused(
+        raise FileRefused(
             f"its pickle has no end of line within {MAX_LINE_BYTES} bytes of byte {start}"
         )
     return data[start : start + length]

@@ -1,72 +1,85 @@
-"""Pickles to records, with a machine of our own: what a pickle asks for is written down, not done.
+"""Records from pickles: a stack machine that writes down the calls in a pickle and runs none.
 
-In: the bytes of a pickle. Out: builtins, and a `Call` wherever the pickle names something to be
-called. No name is ever looked up; one that checkpoints have no use for ends the reading, even
-where its result would not matter. The opcodes are those that protocols 2 to 5 write.
+In: the bytes of a pickle. Out: builtins, with a `RecordedCall` in place of the result of each call.
+No name is ever looked up, and a name that is not in checkpoints.pickle_names ends the reading. The
+opcodes are those of protocols 2 to 5. The pickle of OrderedDict(a=1), step by step:
+
+    opcode                            stack after it
+    GLOBAL "collections OrderedDict"  GlobalName
+    EMPTY_TUPLE                       GlobalName, ()
+    REDUCE                            RecordedCall(name, args=(), items={})
+    BINUNICODE "a"                    RecordedCall, "a"
+    BININT1 1                         RecordedCall, "a", 1
+    SETITEM                           RecordedCall(name, args=(), items={"a": 1})
+    STOP                              the record is the last value
 """
 
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from checkpoints.allowance import Allowance, Refused
-from checkpoints.names import Name, name_from_parts
 from checkpoints.opcodes import opcodes_from_bytes
+from checkpoints.pickle_names import GlobalName, name_from_parts
+from checkpoints.read_budget import FileRefused, ReadBudget
 
 MAX_INTEGER_BYTES = 64
-MAX_KEY = 1 << 60  # integers as keys: over it, thousands can be given one hash
+MAX_KEY = 1 << 60  # integer keys; beyond the modulus 2**61 - 1 of int hashes, many share a hash
 
 Key = str | int | None
 
 
 @dataclass(eq=False, slots=True)
-class Call:
-    """Something the pickle asks to have called, and what it asks to have put into the result."""
+class RecordedCall:
+    """A call that the pickle asks for, and the values that it sets in the result."""
 
-    name: str
+    name: str  # dotted name of the function or class
     args: tuple[object, ...]
-    state: object = None
-    items: dict[Key, object] = field(default_factory=dict)
+    state: object = None  # argument of BUILD: for most classes a dict of fields
+    items: dict[Key, object] = field(default_factory=dict)  # set one by one, as in a dict
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Persistent:
-    """A reference to something outside the pickle: in torch's files, a storage."""
+class PersistentId:
+    """A persistent id: reference to data outside the pickle. In torch's files, a storage."""
 
     parts: tuple[object, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Pickle:
-    """One pickle, read."""
+    """A pickle that was read."""
 
     record: object
-    references: list[Persistent]
-    end: int  # first byte after it
+    references: list[PersistentId]  # in order of appearance
+    end: int  # position of the first byte after the pickle
 
 
-def pickle_from_bytes(data: memoryview, start: int, allowance: Allowance) -> Pickle:
-    """Reads the pickle that starts at byte `start`. Raises Refused."""
-    machine = Machine()
+def pickle_from_bytes(data: memoryview, start: int, budget: ReadBudget) -> Pickle:
+    """Reads the pickle that starts at byte `start`. Raises FileRefused."""
+    machine = PickleMachine()
     for name, arguments, end in opcodes_from_bytes(data, start):
-        allowance.spend_operation()
+        budget.spend_operation()
         if name == "STOP":
             return Pickle(machine.pop(), machine.references, end)
         machine.obey(name, arguments)
     raise AssertionError("opcodes end with STOP")
 
 
-class Machine:
-    """The stack and the memo of one pickle."""
+class PickleMachine:
+    """The stack and the memo of one pickle.
+
+    MARK starts a new stack; the opcodes that take "all values since the last mark" take all of it
+    and return to the stack before.
+    """
 
     def __init__(self) -> None:
         self.stack: list[object] = []
-        self.below: list[list[object]] = []  # stacks under the marks
+        self.outer: list[list[object]] = []  # stacks before each open mark
         self.memo: dict[int, object] = {}
-        self.references: list[Persistent] = []
+        self.references: list[PersistentId] = []
 
     def obey(self, opcode: str, arguments: list[memoryview]) -> None:
-        """One step."""
+        """Executes one opcode."""
         if opcode in CONSTANTS:
             self.stack.append(CONSTANTS[opcode])
         elif opcode in CONTAINERS:
@@ -82,139 +95,142 @@ class Machine:
         elif opcode == "GLOBAL":
             self.stack.append(name_from_parts(_text(arguments[0]), _text(arguments[1])))
         elif opcode not in ("PROTO", "FRAME"):
-            raise Refused(f"its pickle uses opcode {opcode}, which no checkpoint needs")
+            raise FileRefused(f"its pickle uses opcode {opcode}, which no checkpoint needs")
 
     def top(self) -> object:
-        """The last value, left in place."""
+        """The last value, which stays on the stack."""
         if not self.stack:
-            raise Refused("its pickle takes a value from an empty stack")
+            raise FileRefused("its pickle takes a value from an empty stack")
         return self.stack[-1]
 
     def pop(self) -> object:
-        """The last value."""
+        """Removes the last value."""
         value = self.top()
         del self.stack[-1]
         return value
 
     def pop_tuple(self) -> tuple[object, ...]:
-        """The last value, which must be a tuple."""
+        """Removes the last value, which must be a tuple."""
         value = self.pop()
         if not isinstance(value, tuple):
-            raise Refused("its pickle calls something without a tuple of arguments")
+            raise FileRefused("its pickle calls something without a tuple of arguments")
         return value
 
     def pop_marked(self) -> list[object]:
-        """All values since the last mark."""
-        if not self.below:
-            raise Refused("its pickle goes back to a mark it has not set")
-        values, self.stack = self.stack, self.below.pop()
+        """Removes all values since the last mark."""
+        if not self.outer:
+            raise FileRefused("its pickle returns to a mark it has not set")
+        values, self.stack = self.stack, self.outer.pop()
         return values
 
     def mark(self) -> None:
-        """What follows goes on a stack of its own."""
-        self.below.append(self.stack)
+        """Starts a new stack."""
+        self.outer.append(self.stack)
         self.stack = []
 
     def memoize(self) -> None:
-        """The last value gets the next number."""
+        """Stores the last value in the memo under the next number."""
         self.memo[len(self.memo)] = self.top()
 
     def recall(self, number: int) -> None:
-        """A numbered value again."""
+        """Pushes the value that the memo has under a number."""
         if number not in self.memo:
-            raise Refused(f"its pickle recalls value {number}, which it has not stored")
+            raise FileRefused(f"its pickle recalls value {number}, which it has not stored")
         self.stack.append(self.memo[number])
 
     def collect_marked(self) -> None:
-        """All values since the last mark become a tuple."""
+        """Replaces all values since the last mark by a tuple."""
         values = self.pop_marked()
         self.stack.append(tuple(values))
 
     def collect(self, count: int) -> None:
-        """The last `count` values become a tuple."""
+        """Replaces the last `count` values by a tuple."""
         values = [self.pop() for _ in range(count)]
         self.stack.append(tuple(reversed(values)))
 
     def extend(self, values: list[object]) -> None:
-        """Values go into the list below them."""
+        """Appends values to the list that is now last on the stack."""
         target = self.top()
         if not isinstance(target, list):
-            raise Refused("its pickle appends to something that is no list")
+            raise FileRefused("its pickle appends to something that is not a list")
         target.extend(values)
 
     def put(self, values: list[object]) -> None:
-        """Keys and values, alternating, go into the mapping below them."""
+        """Sets items, keys and values alternating, of the mapping that is now last on the stack."""
         target = self.top()
-        items = target.items if isinstance(target, Call) else target
+        items = target.items if isinstance(target, RecordedCall) else target
         if not isinstance(items, dict) or len(values) % 2:
-            raise Refused("its pickle sets items of something that is no mapping")
+            raise FileRefused("its pickle sets items of something that is not a mapping")
         for key, value in zip(values[::2], values[1::2], strict=True):
             items[key_from_record(key)] = value
 
     def add(self, values: list[object]) -> None:
-        """Values go into the set below them."""
+        """Adds values to the set that is now last on the stack."""
         target = self.top()
         if not isinstance(target, set):
-            raise Refused("its pickle adds to something that is no set")
+            raise FileRefused("its pickle adds to something that is not a set")
         target.update(key_from_record(value) for value in values)
 
     def freeze(self) -> None:
-        """All values since the last mark become a frozen set."""
+        """Replaces all values since the last mark by a frozenset."""
         values = self.pop_marked()
         self.stack.append(frozenset(key_from_record(value) for value in values))
 
     def name_global(self) -> None:
-        """Two strings become a name."""
+        """Replaces two strings, module and name, by a GlobalName."""
         name, module = self.pop(), self.pop()
         if not isinstance(module, str) or not isinstance(name, str):
-            raise Refused("its pickle names something by other than text")
+            raise FileRefused("its pickle has a global name that is not text")
         self.stack.append(name_from_parts(module, name))
 
     def call(self) -> None:
-        """A name and its arguments become a record."""
+        """Replaces a name and its arguments by a RecordedCall."""
         args, function = self.pop_tuple(), self.pop()
-        if not isinstance(function, Name):
-            raise Refused("its pickle calls something that is no name")
-        self.stack.append(Call(function.dotted, args))
+        if not isinstance(function, GlobalName):
+            raise FileRefused("its pickle calls something that is not a global name")
+        self.stack.append(RecordedCall(function.dotted, args))
 
     def call_with_keywords(self) -> None:
-        """As `call`, where nothing may be passed by keyword."""
+        """As `call`, with a dict of keyword arguments that must be empty."""
         if self.pop() != {}:
-            raise Refused("its pickle passes arguments by keyword, which no checkpoint needs")
+            raise FileRefused("its pickle passes keyword arguments, which no checkpoint needs")
         self.call()
 
     def build(self) -> None:
-        """A state goes into the record below it."""
+        """Sets the state of the RecordedCall before it on the stack."""
         state, target = self.pop(), self.top()
-        if not isinstance(target, Call) or target.state is not None:
-            raise Refused("its pickle sets a state where none belongs")
+        if not isinstance(target, RecordedCall) or target.state is not None:
+            raise FileRefused("its pickle sets the state of something that is not a new object")
         target.state = state
 
     def refer(self) -> None:
-        """A tuple becomes a reference to a storage."""
-        self.references.append(Persistent(self.pop_tuple()))
+        """Replaces a tuple by a PersistentId."""
+        self.references.append(PersistentId(self.pop_tuple()))
         self.stack.append(self.references[-1])
 
 
 def key_from_record(value: object) -> Key:
-    """The record as a key of a mapping. Raises Refused: hashing a tuple could take for ever."""
+    """The record as a key of a mapping: text, a small integer or None.
+
+    Raises FileRefused for other keys: hashing a nested tuple can take exponential time.
+    """
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, int) and -MAX_KEY < value < MAX_KEY:
         return value
-    raise Refused("its pickle has a key that is neither text nor a small integer")
+    raise FileRefused("its pickle has a key that is neither text nor a small integer")
 
 
 def _text(argument: memoryview) -> str:
     try:
         return str(argument, "utf-8")
     except UnicodeDecodeError as error:
-        raise Refused("its pickle has text that is not UTF-8") from error
+        raise FileRefused("its pickle has text that is not UTF-8") from error
 
 
 def _integer(argument: memoryview) -> int:
     if len(argument) > MAX_INTEGER_BYTES:
-        raise Refused(f"its pickle has an integer of {len(argument)} bytes")
+        raise FileRefused(f"its pickle has an integer of {len(argument)} bytes")
     return int.from_bytes(argument, "little", signed=True)
 
 
@@ -256,10 +272,10 @@ DECODERS: dict[str, Callable[[memoryview], object]] = {
     "BINBYTES8": _bytes,
     "BYTEARRAY8": _bytes,
 }
-STEPS: dict[str, Callable[[Machine], None]] = {
-    "MARK": Machine.mark,
-    "MEMOIZE": Machine.memoize,
-    "TUPLE": Machine.collect_marked,
+STEPS: dict[str, Callable[[PickleMachine], None]] = {
+    "MARK": PickleMachine.mark,
+    "MEMOIZE": PickleMachine.memoize,
+    "TUPLE": PickleMachine.collect_marked,
     "TUPLE1": lambda m: m.collect(1),
     "TUPLE2": lambda m: m.collect(2),
     "TUPLE3": lambda m: m.collect(3),
@@ -268,11 +284,11 @@ STEPS: dict[str, Callable[[Machine], None]] = {
     "SETITEM": lambda m: m.put([m.pop(), m.pop()][::-1]),
     "SETITEMS": lambda m: m.put(m.pop_marked()),
     "ADDITEMS": lambda m: m.add(m.pop_marked()),
-    "FROZENSET": Machine.freeze,
-    "STACK_GLOBAL": Machine.name_global,
-    "REDUCE": Machine.call,
-    "NEWOBJ": Machine.call,
-    "NEWOBJ_EX": Machine.call_with_keywords,
-    "BUILD": Machine.build,
-    "BINPERSID": Machine.refer,
+    "FROZENSET": PickleMachine.freeze,
+    "STACK_GLOBAL": PickleMachine.name_global,
+    "REDUCE": PickleMachine.call,
+    "NEWOBJ": PickleMachine.call,
+    "NEWOBJ_EX": PickleMachine.call_with_keywords,
+    "BUILD": PickleMachine.build,
+    "BINPERSID": PickleMachine.refer,
 }

@@ -1,7 +1,7 @@
-"""Label ensembles as DatasetGAN, HandsOff, EditGAN and ddpm-segmentation save them.
+"""Label ensembles in the files of DatasetGAN, HandsOff, EditGAN and ddpm-segmentation.
 
-One file `model_<k>.pth` for each member: Linear, ReLU, BatchNorm1d, twice, Linear, wrapped for
-data parallelism. The files say nothing else; a recipe says the rest.
+One file `model_<k>.pth` for each member: Linear, ReLU, BatchNorm1d, Linear, ReLU, BatchNorm1d,
+Linear, in a DataParallel wrapper. The files have tensors alone; a recipe gives the other facts.
 """
 
 import re
@@ -14,21 +14,24 @@ from torch import Tensor
 from checkpoints.card import InterpreterCard, SegmentationCard
 from checkpoints.errors import CardError, WeightsError
 from checkpoints.foreign import ForeignFile, TorchFile
+from checkpoints.foreign_tensors import extent_of, tensors_of
 from checkpoints.interpreter import card_problem, head_cards
 from checkpoints.recipes import Recipe, matching_recipes
-from checkpoints.renamed import extent_of, tensors_of
 from checkpoints.weights import fill_module, meta_module, refuse_names
 from nets.config import GeneratorConfig
 from nets.interpreter import HeadConfig, Interpreter, member_as_sequential
 
-LINEARS, NORMS = (0, 3, 6), (2, 5)  # positions in their sequence
+LINEARS, NORMS = (0, 3, 6), (2, 5)  # positions in the Sequential
 STATISTICS = ("weight", "bias", "running_mean", "running_var")
-COUNTS = "num_batches_tracked"  # of training; evaluation does not read it
+COUNTS = "num_batches_tracked"  # used in training only
 MEMBER = re.compile(r"model_(\d+)\.pth\Z")
 
 
 def member_paths(path: Path) -> list[Path]:
-    """A file itself, or a folder's `model_<k>.pth` by number. Raises WeightsError."""
+    """`path` itself if it is a file, or the files `model_<k>.pth` of a folder, ordered by k.
+
+    Raises WeightsError for a folder without such files or with a gap in their numbers.
+    """
     if not path.is_dir():
         return [path]
     found = {int(m[1]): file for file in path.iterdir() if (m := MEMBER.match(file.name))}
@@ -44,12 +47,12 @@ def member_paths(path: Path) -> list[Path]:
 
 
 def interpreter_from_published(
-    members: Sequence[tuple[str, ForeignFile]],  # what messages call each, and its content
+    members: Sequence[tuple[str, ForeignFile]],  # name in messages, content
     recipe: Recipe,
     generator: GeneratorConfig,
     generator_sha256: str,
 ) -> tuple[Interpreter, InterpreterCard]:
-    """One ensemble of all members. Raises CardError, WeightsError."""
+    """One interpreter of all members, and its card. Raises CardError, WeightsError."""
     states = [_state(file, source) for source, file in members]
     first, widths = members[0][0], _widths(states[0], members[0][0])
     for (source, _), state in zip(members, states, strict=True):
@@ -70,10 +73,15 @@ def interpreter_from_published(
 
 
 def write_members(folder: Path, interpreter: Interpreter) -> list[Path]:
-    """Writes the segmentation head as model_0.pth, model_1.pth ..., as their code saves and loads
-    them. Raises WeightsError when there is no such head."""
+    """Writes the segmentation head as model_0.pth, model_1.pth ... for their code.
+
+    Returns the paths. Raises WeightsError for an interpreter without a segmentation head.
+    """
     if "segmentation" not in interpreter.heads:
-        raise WeightsError(f"{folder} is not written: published members are of segmentation heads")
+        raise WeightsError(
+            f"{folder} is not written: the interpreter has no segmentation head, and published "
+            "members are segmentation heads"
+        )
     head = interpreter.head("segmentation")
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"model_{k}.pth" for k in range(head.config.members)]
@@ -85,12 +93,12 @@ def write_members(folder: Path, interpreter: Interpreter) -> list[Path]:
 
 
 def widths_of_member(file: ForeignFile, source: str) -> tuple[int, int, int, int]:
-    """Features, the two hidden layers, classes. Raises WeightsError."""
+    """Widths of a member: features, two hidden layers, classes. Raises WeightsError."""
     return _widths(_state(file, source), source)
 
 
 def _state(file: ForeignFile, source: str) -> dict[str, Tensor]:
-    """Tensors of one member, "0.weight" and so on, nothing else."""
+    """Tensors of one member by position and kind, such as "0.weight"."""
     content = file.content if isinstance(file, TorchFile) else None
     if isinstance(content, Mapping) and "model_state_dict" in content:
         content = content["model_state_dict"]
@@ -111,7 +119,9 @@ def _widths(state: Mapping[str, Tensor], source: str) -> tuple[int, int, int, in
         out, into = (extent_of(state, f"{i}.weight", axis, source) for axis in (0, 1))
         vectors = [f"{i}.bias"] + [f"{i + 2}.{kind}" for kind in STATISTICS if i + 2 in NORMS]
         if into != widths[-1] or any(list(state[name].shape) != [out] for name in vectors):
-            raise WeightsError(f"{source}: the layers from layers.{i} on do not fit together")
+            raise WeightsError(
+                f"{source}: the shapes of layers.{i} and the layers around it do not fit together"
+            )
         widths.append(out)
     return widths[0], widths[1], widths[2], widths[3]
 
@@ -123,29 +133,28 @@ def _check_recipe(
     matching = ", ".join(matching_recipes(features)) or "none of the published"
     if features != file.features:
         raise CardError(
-            f"{source} reads {features} features a pixel; the taps of recipe {recipe.name} have "
-            f"{file.features}; recipes that would match: {matching}"
+            f"{source} reads {features} features per pixel; the taps of recipe {recipe.name} have "
+            f"{file.features}; recipes that match: {matching}"
         )
     if (generator.tap_recipe, generator.features) != (file.tap_recipe, features):
         raise CardError(
-            f"{source} reads {features} features a pixel from taps {file.tap_recipe}; this "
+            f"{source} reads {features} features per pixel from taps {file.tap_recipe}; this "
             f"generator ({generator.family}, {generator.resolution} px) has "
             f"{generator.features} from taps {generator.tap_recipe}"
         )
     if classes != len(file.classes):
         raise CardError(
-            f"{source} tells {classes} classes apart; recipe {recipe.name} names "
-            f"{len(file.classes)}"
+            f"{source} has {classes} classes; recipe {recipe.name} names {len(file.classes)}"
         )
     if file.grid > generator.resolution:
         raise CardError(
-            f"recipe {recipe.name} has a grid of {file.grid}; the generator draws "
-            f"{generator.resolution} px"
+            f"recipe {recipe.name} has a grid of {file.grid} px; it must be at most the "
+            f"generator's resolution, {generator.resolution}"
         )
 
 
 def _ensemble(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """The members' tensors as the batched network has them."""
+    """Tensors of all members, stacked as nets.interpreter.Interpreter has them."""
     tensors = {
         "linear1.weight": torch.cat([s["0.weight"] for s in states]),
         "linear1.bias": torch.cat([s["0.bias"] for s in states]),
@@ -177,7 +186,7 @@ def _card(interpreter: Interpreter, recipe: Recipe, generator_sha256: str) -> In
         score_source="segmentation",
         score_fraction=file.score_fraction,
         licences=file.licences,
-        made={"recipe": recipe.name, "note": file.note},
+        provenance={"recipe": recipe.name, "note": file.note},
         heads=head_cards(interpreter),
         segmentation=SegmentationCard(classes=recipe.classes),
     )

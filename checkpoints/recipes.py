@@ -1,14 +1,16 @@
-"""Recipes: what published label ensembles do not say about themselves, as TOML.
+"""Recipes: TOML files with the facts that files of published label ensembles lack.
 
-The recipes of the published configurations lie in `published/`; users may write their own.
+Recipes of the published configurations are in `published/`; users may write their own.
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
-from checkpoints.card import ClassCard, GeneratorCard, Strict
+from bundle.manifest import Count, Psi
+from bundle.records import Strict
+from checkpoints.card import ClassCard, GeneratorCard
 from checkpoints.classes import classes_from_file, distinct_colors
 from checkpoints.errors import CardError
 from checkpoints.toml import read_toml
@@ -19,35 +21,35 @@ FOLDER = Path(__file__).parent / "published"
 
 
 class RecipeFile(Strict, frozen=True, kw_only=True):
-    """A recipe's TOML file."""
+    """Content of a recipe's TOML file."""
 
     format: Literal[1]
     kind: Literal["recipe"]
-    note: str  # where this is from, in words
+    note: str  # source of the configuration, in words
     tap_recipe: TapRecipe
-    features: int  # D, length of the hypercolumn
-    grid: int  # square extent every tap is resized to, pixels
+    features: int  # length of the hypercolumn
+    grid: int  # rows and columns that every feature map is resized to, pixels
     crop_top: int  # first row of the grid that is kept
     height: int  # label and image rows after the crop
     width: int
     resize: Resize
-    truncation_psi: float
-    truncation_cutoff: int  # rows of w+
+    truncation_psi: Psi
+    truncation_cutoff: Count  # rows of w+
     score_fraction: float = 0.1  # share of the most uncertain pixels that the score averages
     licences: list[str]
-    classes: list[str]  # names, by class id
-    colors: list[int] | None = None  # 0xRRGGBB by class id; absent: distinct ones
+    classes: Annotated[list[str], msgspec.Meta(min_length=1)]  # names by class id
+    colors: list[int] | None = None  # 0xRRGGBB by class id; absent: distinct colors
 
 
 class Recipe(Strict, frozen=True, kw_only=True):
-    """A recipe with its name."""
+    """A recipe and its name."""
 
     name: str
     file: RecipeFile
 
     @property
     def classes(self) -> list[ClassCard]:
-        """Names and colours."""
+        """Names and colors of the classes."""
         colors = self.file.colors or distinct_colors(len(self.file.classes))
         return [
             ClassCard(name=name, color=color)
@@ -56,25 +58,25 @@ class Recipe(Strict, frozen=True, kw_only=True):
 
 
 def published_names() -> list[str]:
-    """Names that `recipe_from_name` knows."""
+    """Names of the published recipes, sorted."""
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
 def recipe_from_name(name_or_path: str) -> Recipe:
-    """A published recipe, or a TOML file's. Raises CardError."""
+    """A published recipe by name, or the recipe of a TOML file by path. Raises CardError."""
     if name_or_path in published_names():
         return _recipe(name_or_path, FOLDER / f"{name_or_path}.toml")
     path = Path(name_or_path)
     if path.suffix != ".toml":
         raise CardError(
-            f"there is no recipe {name_or_path}; there are {', '.join(published_names())}, and "
-            "TOML files of one's own"
+            f"there is no recipe {name_or_path}; there are {', '.join(published_names())}; or give "
+            "the path of your own TOML file"
         )
     return _recipe(path.stem, path)
 
 
 def recipe_with_classes(recipe: Recipe, path: Path) -> Recipe:
-    """The recipe with the names and colours of a classes.toml. Raises CardError."""
+    """The recipe with names and colors of classes from a classes.toml. Raises CardError."""
     cards = classes_from_file(path).cards
     file = msgspec.structs.replace(
         recipe.file,
@@ -85,7 +87,7 @@ def recipe_with_classes(recipe: Recipe, path: Path) -> Recipe:
 
 
 def matching_recipes(features: int, tap_recipe: TapRecipe | None = None) -> list[str]:
-    """Names of the published recipes whose taps have so many channels (and are these)."""
+    """Names of the published recipes with `features` channels, and with `tap_recipe` if given."""
     files = {name: recipe_from_name(name).file for name in published_names()}
     return [
         name
@@ -95,7 +97,7 @@ def matching_recipes(features: int, tap_recipe: TapRecipe | None = None) -> list
 
 
 def card_with_recipe(card: GeneratorCard, recipe: Recipe) -> GeneratorCard:
-    """The generator's card with the recipe's truncation and licences. Raises CardError."""
+    """The generator's card with truncation and licences of the recipe. Raises CardError."""
     rows = 2 * len(card.config.channels)
     if recipe.file.truncation_cutoff > rows:
         raise CardError(
@@ -112,22 +114,16 @@ def card_with_recipe(card: GeneratorCard, recipe: Recipe) -> GeneratorCard:
 
 def _recipe(name: str, path: Path) -> Recipe:
     file = read_toml(path, RecipeFile)
-    problem = _problem(file)
+    problem = _contradiction(file)
     if problem:
         raise CardError(f"{path}: {problem}")
     return Recipe(name=name, file=file)
 
 
-def _problem(file: RecipeFile) -> str | None:
-    """The first value at odds with another, in words; the cards made from it check the rest."""
-    if not file.classes:
-        return "classes is empty"
+def _contradiction(file: RecipeFile) -> str | None:
+    """The first broken rule; the cards made from the recipe check more."""
     if file.colors is not None and len(file.colors) != len(file.classes):
-        return f"colors has {len(file.colors)} entries, classes {len(file.classes)}"
+        return f"colors has {len(file.colors)} entries, classes has {len(file.classes)}"
     if not all(0 <= color <= 0xFFFFFF for color in file.colors or ()):
         return "colors has a value outside 0x000000 to 0xffffff"
-    if not 0 <= file.truncation_psi <= 2:
-        return f"truncation_psi is {file.truncation_psi}; it must be in [0, 2]"
-    if file.truncation_cutoff < 0:
-        return f"truncation_cutoff is {file.truncation_cutoff}; it must not be negative"
     return None

@@ -1,8 +1,8 @@
-"""StyleGAN1 as DatasetGAN's release stores it: one flat dictionary of tensors -> generator.
+"""StyleGAN1 generators from files of DatasetGAN's release: one flat dictionary of tensors.
 
-The layout has no noise (the release draws it anew for every image) and no mean of w (a file of
-its own). Noise maps are drawn once, from a seed that the card names; without a mean latent one is
-measured, and the card's `made` says so.
+The files have no noise maps (the release draws noise for every image) and no mean of w (a separate
+file). Here noise maps are drawn once, from the seed in the card. Without a mean latent it is
+measured, and the provenance of the card says so.
 """
 
 import math
@@ -15,15 +15,14 @@ from torch import Tensor
 from checkpoints.card import GeneratorCard
 from checkpoints.errors import WeightsError
 from checkpoints.foreign import TorchFile
+from checkpoints.foreign_tensors import ForeignTensor, extent_of, tensors_from_foreign, tensors_of
 from checkpoints.generator import generator_from_tensors
 from checkpoints.mean_latent import with_w_avg
-from checkpoints.renamed import Origin, extent_of, renamed, tensors_of
 from nets.config import GeneratorConfig
 from nets.generator import Generator
 
 NOISE_SEED = 0
-# The release truncates these rows of w+, this far; a recipe may say otherwise.
-PSI, CUTOFF = 0.7, 8
+PSI, CUTOFF = 0.7, 8  # truncation of the release, for cards without a recipe
 
 
 def is_stylegan1(content: object) -> bool:
@@ -34,13 +33,13 @@ def is_stylegan1(content: object) -> bool:
 def generator_from_stylegan1(
     file: TorchFile, source: str, mean_latent: Tensor | None = None
 ) -> tuple[Generator, GeneratorCard]:
-    """The generator, its noise drawn; truncation is the release's.
+    """The generator, with noise maps from NOISE_SEED, and its card, with the release's truncation.
 
     Raises WeightsError, beginning with `source`.
     """
     tensors = tensors_of(file.content, source)
     config = _config(tensors, source)
-    ours = renamed(tensors, _origins(config), source)
+    ours = tensors_from_foreign(tensors, _foreign_tensors(config), source)
     ours |= noise_from_seed(config, NOISE_SEED)
     ours["mapping.w_avg"] = torch.zeros(config.w_dim)
     generator, card = generator_from_tensors(config, ours, source, NOISE_SEED)
@@ -50,8 +49,11 @@ def generator_from_stylegan1(
 
 
 def noise_from_seed(config: GeneratorConfig, seed: int) -> dict[str, Tensor]:
-    """The noise maps, float32 [r, r], two for each resolution: normal numbers of one torch CPU
-    generator of that seed, ascending, first epilogue before second."""
+    """Noise maps, float32 [r, r], for both epilogues of each resolution r.
+
+    Normal numbers of one torch CPU generator with this seed, drawn from low to high resolution,
+    first epilogue before second.
+    """
     draws = torch.Generator().manual_seed(seed)
     return {
         f"synthesis.b{r}.epilogue{k}.noise_const": torch.randn(r, r, generator=draws)
@@ -87,40 +89,40 @@ def _block(resolution: int) -> str:
 
 
 def _second(resolution: int) -> str:
-    """Their name of the convolution between the epilogues."""
+    """Their name of the convolution between the two epilogues."""
     return "conv" if resolution == 4 else "conv1"
 
 
-def _origins(config: GeneratorConfig) -> dict[str, Origin]:
-    """Every tensor of the file by our name."""
-    origins = {"synthesis.b4.const": Origin(f"{_block(4)}.const", lambda t: t.squeeze(0))}
-    origins["synthesis.b4.bias"] = Origin(f"{_block(4)}.bias")
+def _foreign_tensors(config: GeneratorConfig) -> dict[str, ForeignTensor]:
+    """All tensors of the file, by nets' names."""
+    wanted = {"synthesis.b4.const": ForeignTensor(f"{_block(4)}.const", lambda t: t.squeeze(0))}
+    wanted["synthesis.b4.bias"] = ForeignTensor(f"{_block(4)}.bias")
     for i in range(config.mapping_layers):
         theirs = f"g_mapping.dense{i}"
-        origins[f"mapping.fc{i}.weight"] = Origin(f"{theirs}.weight")
-        # Our activation has the gain sqrt(2) that their weights have, and they alone.
-        origins[f"mapping.fc{i}.bias"] = Origin(f"{theirs}.bias", lambda t: t / math.sqrt(2))
+        wanted[f"mapping.fc{i}.weight"] = ForeignTensor(f"{theirs}.weight")
+        # nets' activation has the gain sqrt(2); theirs is part of the weights, not of the biases.
+        wanted[f"mapping.fc{i}.bias"] = ForeignTensor(f"{theirs}.bias", lambda t: t / math.sqrt(2))
     for kind in ("weight", "bias"):
-        origins[f"synthesis.torgb.{kind}"] = Origin(f"g_synthesis.torgb.{kind}")
+        wanted[f"synthesis.torgb.{kind}"] = ForeignTensor(f"g_synthesis.torgb.{kind}")
     for r in config.resolutions:
         ours, theirs = f"synthesis.b{r}", _block(r)
         for kind in ("weight", "bias"):
-            origins[f"{ours}.conv1.{kind}"] = Origin(f"{theirs}.{_second(r)}.{kind}")
+            wanted[f"{ours}.conv1.{kind}"] = ForeignTensor(f"{theirs}.{_second(r)}.{kind}")
             if r > 4:
-                origins[f"{ours}.conv0.{kind}"] = Origin(f"{theirs}.conv0_up.{kind}")
+                wanted[f"{ours}.conv0.{kind}"] = ForeignTensor(f"{theirs}.conv0_up.{kind}")
         if r > 4:
-            # They correlate with the kernel, we convolve.
-            origins[f"{ours}.conv0.blur_kernel"] = Origin(
+            # They correlate with the kernel, nets convolve.
+            wanted[f"{ours}.conv0.blur_kernel"] = ForeignTensor(
                 f"{theirs}.conv0_up.intermediate.kernel", lambda t: t[0, 0].flip((0, 1))
             )
         for k in (0, 1):
-            origins |= _epilogue(f"{ours}.epilogue{k}", f"{theirs}.epi{k + 1}")
-    return origins
+            wanted |= _epilogue(f"{ours}.epilogue{k}", f"{theirs}.epi{k + 1}")
+    return wanted
 
 
-def _epilogue(ours: str, theirs: str) -> dict[str, Origin]:
+def _epilogue(ours: str, theirs: str) -> dict[str, ForeignTensor]:
     return {
-        f"{ours}.noise_strength": Origin(f"{theirs}.top_epi.noise.weight"),
-        f"{ours}.affine.weight": Origin(f"{theirs}.style_mod.lin.weight"),
-        f"{ours}.affine.bias": Origin(f"{theirs}.style_mod.lin.bias"),
+        f"{ours}.noise_strength": ForeignTensor(f"{theirs}.top_epi.noise.weight"),
+        f"{ours}.affine.weight": ForeignTensor(f"{theirs}.style_mod.lin.weight"),
+        f"{ours}.affine.bias": ForeignTensor(f"{theirs}.style_mod.lin.bias"),
     }

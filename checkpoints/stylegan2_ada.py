@@ -1,7 +1,7 @@
-"""Pickled networks of stylegan2-ada-pytorch (and of StyleGAN3's code for StyleGAN2) -> generators.
+"""Generators from pickled networks of stylegan2-ada-pytorch, and of StyleGAN3's code for StyleGAN2.
 
-Our names are theirs, so tensors are taken as they are; extents come from the tensors, which
-prevail over the keyword arguments of the construction. Those say what tensors cannot.
+nets use the same tensor names, so tensors are taken unchanged. Sizes come from the tensors; the
+keyword arguments of the constructor give only what tensors cannot, such as the clamp.
 """
 
 from collections.abc import Mapping
@@ -12,23 +12,23 @@ from torch import Tensor
 from checkpoints.card import GeneratorCard
 from checkpoints.errors import WeightsError
 from checkpoints.foreign import PickledNetwork
+from checkpoints.foreign_tensors import extent_of
 from checkpoints.generator import generator_from_tensors
-from checkpoints.renamed import extent_of
 from nets.config import Architecture, GeneratorConfig
 from nets.generator import Generator
 
-# Arguments whose other values are other functions of the same tensors, and the value we compute.
-ONLY = {"activation": "lrelu", "lr_multiplier": 0.01}
-LATER_CLAMP = 256.0
+# Arguments that change what the same tensors compute, and the one value that nets implement.
+SUPPORTED_VALUES = {"activation": "lrelu", "lr_multiplier": 0.01}
+STYLEGAN3_CODE_CLAMP = 256.0  # default of StyleGAN3's code
 
 
 def generator_from_pickled(network: PickledNetwork, source: str) -> tuple[Generator, GeneratorCard]:
-    """The generator, and a card with the public code's defaults (no truncation).
+    """The generator, and a card without truncation, the default of the public code.
 
     Raises WeightsError, beginning with `source`.
     """
     for arguments in _parts(network.kwargs):
-        for name, value in ONLY.items():
+        for name, value in SUPPORTED_VALUES.items():
             if arguments.get(name, value) != value:
                 raise WeightsError(
                     f"{source} was built with {name} {arguments[name]!r}; only {value!r} is "
@@ -41,21 +41,24 @@ def generator_from_pickled(network: PickledNetwork, source: str) -> tuple[Genera
 
 
 def _parts(kwargs: Mapping[str, object]) -> list[Mapping[str, object]]:
-    """Arguments of the whole and of its parts; later code passes all to the whole."""
+    """Arguments of the generator and of its two parts.
+
+    StyleGAN3's code gives all arguments to the generator.
+    """
     nested = (kwargs.get("mapping_kwargs"), kwargs.get("synthesis_kwargs"))
     return [kwargs, *(part for part in nested if isinstance(part, Mapping))]
 
 
 def _clamp(kwargs: Mapping[str, object], source: str) -> float | None:
-    """StyleGAN3's code for StyleGAN2 is known by its flat arguments; its clamp has a default."""
+    """The clamp; StyleGAN3's code, which has no synthesis_kwargs, has a default for it."""
     nested = kwargs.get("synthesis_kwargs")
     if isinstance(nested, Mapping):
         return conv_clamp_of(nested, source)
-    return conv_clamp_of({"conv_clamp": LATER_CLAMP, **kwargs}, source)
+    return conv_clamp_of({"conv_clamp": STYLEGAN3_CODE_CLAMP, **kwargs}, source)
 
 
 def conv_clamp_of(arguments: Mapping[str, object], source: str) -> float | None:
-    """The clamp among construction arguments. Raises WeightsError, beginning with `source`."""
+    """conv_clamp of constructor arguments. Raises WeightsError, beginning with `source`."""
     clamp = arguments.get("conv_clamp")
     if clamp is None:
         return None
@@ -65,7 +68,7 @@ def conv_clamp_of(arguments: Mapping[str, object], source: str) -> float | None:
 
 
 def _add_silent_noise(tensors: dict[str, Tensor]) -> None:
-    """Layers built without noise (use_noise False) become layers whose noise has no strength."""
+    """Gives layers built without noise (use_noise False) zero noise maps of strength zero."""
     for name in [n for n in tensors if ".conv" in n and n.endswith(".affine.weight")]:
         layer = name.removesuffix(".affine.weight")
         block = layer.split(".")[-2]
@@ -76,7 +79,7 @@ def _add_silent_noise(tensors: dict[str, Tensor]) -> None:
 
 
 def _config(tensors: Mapping[str, Tensor], clamp: float | None, source: str) -> GeneratorConfig:
-    """The shape that the tensors have; what contradicts it shows when they are loaded."""
+    """Configuration from the shapes of tensors; loading checks the shapes of all the others."""
     extents = [4]
     while f"synthesis.b{2 * extents[-1]}.conv1.weight" in tensors:
         extents.append(2 * extents[-1])

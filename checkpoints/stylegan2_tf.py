@@ -1,4 +1,4 @@
-"""Networks of the official TensorFlow StyleGAN2 (the averaged Gs) -> generators."""
+"""Generators from networks of the official TensorFlow StyleGAN2 (Gs, the moving average)."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -9,27 +9,27 @@ from torch import Tensor
 from checkpoints.card import GeneratorCard
 from checkpoints.errors import WeightsError
 from checkpoints.foreign import TensorFlowNetwork
+from checkpoints.foreign_tensors import ForeignTensor, extent_of, tensors_from_foreign
 from checkpoints.generator import generator_from_tensors
-from checkpoints.renamed import Origin, extent_of, renamed
 from checkpoints.stylegan2_ada import conv_clamp_of
 from nets.config import Architecture, GeneratorConfig
 from nets.generator import Generator
 from nets.ops import RESAMPLE_TAPS, resample_kernel
 
-# Arguments whose other values are other functions of the same variables, and the value we compute.
-ONLY = {"mapping_nonlinearity": "lrelu", "nonlinearity": "lrelu", "mapping_lrmul": 0.01}
-# Variables of progressive growing, which a finished network does not read.
-FADING = re.compile(r"(synthesis/)?lod|synthesis/ToRGB_lod[1-9]\d*/.*")
+# Arguments that change what the same variables compute, and the one value that nets implement.
+SUPPORTED_VALUES = {"mapping_nonlinearity": "lrelu", "nonlinearity": "lrelu", "mapping_lrmul": 0.01}
+# Variables of progressive growing; a finished network does not read them.
+GROWING = re.compile(r"(synthesis/)?lod|synthesis/ToRGB_lod[1-9]\d*/.*")
 
 
 def generator_from_tensorflow(
     network: TensorFlowNetwork, source: str
 ) -> tuple[Generator, GeneratorCard]:
-    """The generator, and a card with the public code's defaults (no truncation).
+    """The generator, and a card without truncation, the default of the public code.
 
     Raises WeightsError, beginning with `source`.
     """
-    for name, value in ONLY.items():
+    for name, value in SUPPORTED_VALUES.items():
         found = network.kwargs.get(name, value)
         if found not in (None, value):
             raise WeightsError(
@@ -38,11 +38,11 @@ def generator_from_tensorflow(
     taps = network.kwargs.get("resample_kernel")
     if taps is not None and (not isinstance(taps, list | tuple) or tuple(taps) != RESAMPLE_TAPS):
         raise WeightsError(f"{source} resamples with {taps!r}; only [1, 3, 3, 1] is supported")
-    # Parts are called by their own name or by their owner's name for them.
+    # Component names have the prefix G_ in some files.
     variables = {name.removeprefix("G_"): tensor for name, tensor in network.variables.items()}
     config = _config(variables, conv_clamp_of(network.kwargs, source), source)
-    ignored = [name for name in variables if FADING.fullmatch(name)]
-    ours = renamed(variables, _origins(config, variables), source, ignored)
+    ignored = [name for name in variables if GROWING.fullmatch(name)]
+    ours = tensors_from_foreign(variables, _foreign_tensors(config, variables), source, ignored)
     return generator_from_tensors(config, ours | _filters(config), source)
 
 
@@ -83,52 +83,58 @@ def _block(resolution: int) -> str:
 
 
 def _torgb(resolution: int, variables: Mapping[str, Tensor]) -> str:
-    """Their ToRGB of a block; the last one may be called by its level of detail, none."""
+    """Their ToRGB of a block; the name of the last one may have its level of detail, 0."""
     by_detail = "synthesis/ToRGB_lod0"
     return by_detail if f"{by_detail}/weight" in variables else f"{_block(resolution)}/ToRGB"
 
 
-def _origins(config: GeneratorConfig, variables: Mapping[str, Tensor]) -> dict[str, Origin]:
-    """Every variable by our name."""
-    origins = {"mapping.w_avg": Origin("dlatent_avg")}
+def _foreign_tensors(
+    config: GeneratorConfig, variables: Mapping[str, Tensor]
+) -> dict[str, ForeignTensor]:
+    """All variables, by nets' names."""
+    wanted = {"mapping.w_avg": ForeignTensor("dlatent_avg")}
     names = {f"mapping.fc{i}": f"mapping/Dense{i}" for i in range(config.mapping_layers)}
     if config.c_dim > 0:
         names["mapping.embed"] = "mapping/LabelEmbed"
     for ours, theirs in names.items():
-        origins[f"{ours}.weight"] = Origin(f"{theirs}/weight", _transposed)
-        origins[f"{ours}.bias"] = Origin(f"{theirs}/bias")
-    origins["synthesis.b4.const"] = Origin(f"{_block(4)}/Const/const", lambda t: t.squeeze(0))
+        wanted[f"{ours}.weight"] = ForeignTensor(f"{theirs}/weight", _transposed)
+        wanted[f"{ours}.bias"] = ForeignTensor(f"{theirs}/bias")
+    wanted["synthesis.b4.const"] = ForeignTensor(f"{_block(4)}/Const/const", lambda t: t.squeeze(0))
     for r in config.resolutions:
         ours, theirs, noise = f"synthesis.b{r}", _block(r), 2 * int(log2(r)) - 4
         second = "Conv" if r == 4 else "Conv1"
-        origins |= _layer(f"{ours}.conv1", f"{theirs}/{second}", noise, _oihw)
+        wanted |= _layer(f"{ours}.conv1", f"{theirs}/{second}", noise, _oihw)
         if r > 4:
-            origins |= _layer(f"{ours}.conv0", f"{theirs}/Conv0_up", noise - 1, _oihw_turned)
+            wanted |= _layer(f"{ours}.conv0", f"{theirs}/Conv0_up", noise - 1, _oihw_rotated)
             if config.architecture == "resnet":
-                origins[f"{ours}.skip.weight"] = Origin(f"{theirs}/Skip/weight", _oihw_turned)
+                wanted[f"{ours}.skip.weight"] = ForeignTensor(
+                    f"{theirs}/Skip/weight", _oihw_rotated
+                )
         if config.architecture == "skip" or r == config.resolution:
             torgb = _torgb(r, variables) if r == config.resolution else f"{theirs}/ToRGB"
-            origins |= _modulated(f"{ours}.torgb", torgb, _oihw)
-    return origins
+            wanted |= _modulated(f"{ours}.torgb", torgb, _oihw)
+    return wanted
 
 
 def _modulated(
     ours: str, theirs: str, convolution: Callable[[Tensor], Tensor]
-) -> dict[str, Origin]:
+) -> dict[str, ForeignTensor]:
     return {
-        f"{ours}.weight": Origin(f"{theirs}/weight", convolution),
-        f"{ours}.bias": Origin(f"{theirs}/bias"),
-        f"{ours}.affine.weight": Origin(f"{theirs}/mod_weight", _transposed),
-        f"{ours}.affine.bias": Origin(f"{theirs}/mod_bias", lambda t: t + 1),
+        f"{ours}.weight": ForeignTensor(f"{theirs}/weight", convolution),
+        f"{ours}.bias": ForeignTensor(f"{theirs}/bias"),
+        f"{ours}.affine.weight": ForeignTensor(f"{theirs}/mod_weight", _transposed),
+        f"{ours}.affine.bias": ForeignTensor(f"{theirs}/mod_bias", lambda t: t + 1),
     }
 
 
 def _layer(
     ours: str, theirs: str, noise: int, convolution: Callable[[Tensor], Tensor]
-) -> dict[str, Origin]:
+) -> dict[str, ForeignTensor]:
     return _modulated(ours, theirs, convolution) | {
-        f"{ours}.noise_const": Origin(f"synthesis/noise{noise}", lambda t: t[0, 0]),
-        f"{ours}.noise_strength": Origin(f"{theirs}/noise_strength", lambda t: t.reshape(())),
+        f"{ours}.noise_const": ForeignTensor(f"synthesis/noise{noise}", lambda t: t[0, 0]),
+        f"{ours}.noise_strength": ForeignTensor(
+            f"{theirs}/noise_strength", lambda t: t.reshape(())
+        ),
     }
 
 
@@ -140,13 +146,13 @@ def _oihw(weight: Tensor) -> Tensor:  # [k, k, I, O] -> [O, I, k, k]
     return weight.permute(3, 2, 0, 1).contiguous()
 
 
-def _oihw_turned(weight: Tensor) -> Tensor:
-    """As `_oihw`, and turned by 180 degrees: kernels of doubling layers are stored so."""
+def _oihw_rotated(weight: Tensor) -> Tensor:
+    """As `_oihw`, rotated by 180 degrees: they store kernels of upsampling layers so."""
     return _oihw(weight).flip((2, 3))
 
 
 def _filters(config: GeneratorConfig) -> dict[str, Tensor]:
-    """The low-passes, which are no variables there."""
+    """Low-pass filters; in their code they are not variables."""
     filters: dict[str, Tensor] = {}
     for r in config.resolutions:
         names = ["", ".conv1"] if r == 4 else ["", ".conv0", ".conv1"]

@@ -1,6 +1,6 @@
-"""Bytes of a foreign file to tensors, each checked against its bytes before it is made.
+"""Tensors from the bytes of a foreign file; shapes are checked before memory is allocated.
 
-Every tensor is a copy, dense and aligned: nothing keeps the file's buffer alive or shares memory.
+Every tensor is a dense, aligned copy: none shares memory with another or with the file's buffer.
 """
 
 import math
@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from checkpoints.allowance import Allowance, Refused, shown
+from checkpoints.read_budget import FileRefused, ReadBudget, shown
 
 MAX_AXES = 8
-MAX_EXTENT = 1 << 40  # of the whole shape, for tensors without elements
+MAX_EXTENT = 1 << 40  # product of the nonzero sizes of a shape, for tensors without elements
 DTYPES = {
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
@@ -27,9 +27,9 @@ DTYPES = {
     "uint8": torch.uint8,
     "bool": torch.bool,
 }
-# How numpy reads the bytes. It has no bfloat16, and a bool of neither 0 nor 1 must not become one.
+# dtypes that numpy reads the bytes as. It has no bfloat16; a bool byte may be neither 0 nor 1.
 STORED = {"bfloat16": "<i2", "bool": "|u1"}
-# What numpy calls little-endian dtypes in its pickles and .npy files.
+# numpy's names of little-endian dtypes, in its pickles and .npy files.
 NUMPY_DTYPES = {
     "f2": "float16",
     "f4": "float32",
@@ -45,18 +45,18 @@ NUMPY_DTYPES = {
 
 @dataclass(frozen=True)
 class Storage:
-    """A run of elements of one type."""
+    """A run of elements of one dtype."""
 
-    dtype: str  # of DTYPES
+    dtype: str  # a key of DTYPES
     data: memoryview
 
     def __post_init__(self) -> None:
         if len(self.data) % self.item_bytes:
-            raise Refused(f"a storage of {self.dtype} has {len(self.data)} bytes")
+            raise FileRefused(f"a storage of {self.dtype} has {len(self.data)} bytes")
 
     @property
     def item_bytes(self) -> int:
-        """Size of one element."""
+        """Size of one element, bytes."""
         return DTYPES[self.dtype].itemsize
 
     def __len__(self) -> int:
@@ -67,26 +67,28 @@ def tensor_from_storage(
     storage: Storage,
     offset: int,
     shape: Sequence[int],
-    strides: Sequence[int],  # in elements, as is offset
-    allowance: Allowance,
+    strides: Sequence[int],  # in elements, like offset
+    budget: ReadBudget,
 ) -> Tensor:
-    """A copy of a strided view of the storage. Raises Refused where the view leaves it."""
+    """A copy of a strided view of the storage. Raises FileRefused for a view beyond its end."""
     sizes = (offset, *shape, *strides)
     if len(shape) != len(strides) or len(shape) > MAX_AXES or min(sizes) < 0:
-        raise Refused(f"a tensor has offset {offset}, shape {list(shape)}, strides {list(strides)}")
+        raise FileRefused(
+            f"a tensor has offset {offset}, shape {list(shape)}, strides {list(strides)}"
+        )
     if math.prod(max(extent, 1) for extent in shape) > MAX_EXTENT:
-        raise Refused(f"a tensor has shape {list(shape)}")
+        raise FileRefused(f"a tensor has shape {list(shape)}")
     dtype = DTYPES[storage.dtype]
     count = math.prod(shape)
     if count == 0:
         return torch.empty(shape, dtype=dtype)
     last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
-    # A view of more elements than there are would repeat some: copied, it outgrows the file.
+    # A view with more elements than the storage repeats some: its copy could outgrow the file.
     if last >= len(storage) or count > len(storage):
-        raise Refused(
+        raise FileRefused(
             f"a tensor of shape {list(shape)} does not fit its storage of {len(storage)} elements"
         )
-    allowance.spend_bytes(count * storage.item_bytes)
+    budget.spend_bytes(count * storage.item_bytes)
     array = np.ndarray(
         tuple(shape),
         np.dtype(STORED.get(storage.dtype) or np.dtype(storage.dtype).newbyteorder("<")),
@@ -101,21 +103,24 @@ def tensor_from_storage(
 
 
 def tensor_from_array(
-    data: memoryview, dtype: str, shape: Sequence[int], fortran: bool, allowance: Allowance
+    data: memoryview, dtype: str, shape: Sequence[int], fortran: bool, budget: ReadBudget
 ) -> Tensor:
-    """A numpy array of exactly these bytes, `dtype` as numpy spells it ("<f4"). Raises Refused."""
+    """A numpy array that fills `data` exactly; `dtype` is numpy's text for it, such as "<f4".
+
+    Raises FileRefused.
+    """
     order, kind = dtype[:1], dtype[1:]
     if order == ">":
-        raise Refused("its arrays are big-endian; save them on a little-endian machine")
+        raise FileRefused("its arrays are big-endian; save them on a little-endian machine")
     if order not in ("<", "|", "=") or kind not in NUMPY_DTYPES:
-        raise Refused(f"it has an array of {shown(dtype)}; only plain numbers are read")
+        raise FileRefused(f"it has an array of {shown(dtype)}; only plain numbers are read")
     storage = Storage(NUMPY_DTYPES[kind], data)
     if math.prod(shape) != len(storage):
-        raise Refused(f"an array of shape {list(shape)} has {len(storage)} elements")
+        raise FileRefused(f"an array of shape {list(shape)} has {len(storage)} elements")
     strides = _strides(shape[::-1] if fortran else shape)
-    return tensor_from_storage(storage, 0, shape, strides[::-1] if fortran else strides, allowance)
+    return tensor_from_storage(storage, 0, shape, strides[::-1] if fortran else strides, budget)
 
 
 def _strides(shape: Sequence[int]) -> list[int]:
-    """Of a dense array, last axis fastest."""
+    """Strides of a dense array in C order, in elements."""
     return [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]

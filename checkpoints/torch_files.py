@@ -1,16 +1,16 @@
-"""What torch.save wrote, in either of its layouts, to the records of a pickle and its storages.
+"""Pickle records and storages of a file that torch.save wrote, in either of its layouts.
 
-- zip (torch 1.6 on): NAME/data.pkl, and a stored entry NAME/data/KEY per storage
-- legacy: five pickles (magic number, version, machine, content, storage keys), then per storage
-  its length as eight bytes and its elements
+- zip (torch 1.6 and later): NAME/data.pkl, and an uncompressed entry NAME/data/KEY per storage
+- legacy: five pickles (magic number, version, machine, content, storage keys), then, for each
+  storage, its length in 8 bytes and its elements
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from checkpoints.allowance import Allowance, Refused, shown
-from checkpoints.names import Name
-from checkpoints.pickles import Persistent, pickle_from_bytes
+from checkpoints.pickle_names import GlobalName
+from checkpoints.pickles import PersistentId, pickle_from_bytes
+from checkpoints.read_budget import FileRefused, ReadBudget, shown
 from checkpoints.tensors import Storage
 from checkpoints.zips import entries_from_zip
 
@@ -34,32 +34,32 @@ ITEM_DTYPES = {
 
 @dataclass(frozen=True)
 class Archive:
-    """Content of a torch file: records, and the storages they refer to."""
+    """Content of a torch file: the record of its pickle, and the storages by key."""
 
     record: object
     storages: Mapping[str, Storage]
 
-    def storage(self, reference: Persistent) -> Storage:
-        """The storage a reference means. Raises Refused."""
+    def storage(self, reference: PersistentId) -> Storage:
+        """The storage of a reference. Raises FileRefused without one of that type and length."""
         key, dtype, count = _reference(reference)
         storage = self.storages.get(key)
         if storage is None or storage.dtype != dtype or len(storage) != count:
-            raise Refused(f"it has no storage {shown(key)} of {count} elements of {dtype}")
+            raise FileRefused(f"it has no storage {shown(key)} of {count} elements of {dtype}")
         return storage
 
 
-def archive_from_zip(data: memoryview, allowance: Allowance) -> Archive:
-    """Reads the zip layout. Raises Refused."""
+def archive_from_zip(data: memoryview, budget: ReadBudget) -> Archive:
+    """Reads the zip layout. Raises FileRefused."""
     entries = entries_from_zip(data)
     roots = [name[: -len("data.pkl")] for name in entries if name.endswith("/data.pkl")]
     if len(roots) != 1 or roots[0].count("/") != 1:
-        raise Refused("it is a zip archive, but not of torch.save: it has no one data.pkl")
+        raise FileRefused("it is a zip archive without exactly one data.pkl; torch.save writes one")
     root = roots[0]
     if any(name.startswith((f"{root}code/", f"{root}constants.pkl")) for name in entries):
-        raise Refused("it is TorchScript, which is code; save the state_dict instead")
+        raise FileRefused("it is TorchScript, which is code; save the state_dict instead")
     if bytes(entries.get(f"{root}byteorder", memoryview(b"little"))[:16]) != b"little":
-        raise Refused("it was saved on a big-endian machine, which is not supported")
-    pickle = pickle_from_bytes(entries[f"{root}data.pkl"], 0, allowance)
+        raise FileRefused("it was saved on a big-endian machine, which is not supported")
+    pickle = pickle_from_bytes(entries[f"{root}data.pkl"], 0, budget)
     storages: dict[str, Storage] = {}
     for reference in pickle.references:
         key, dtype, _ = _reference(reference)
@@ -69,46 +69,48 @@ def archive_from_zip(data: memoryview, allowance: Allowance) -> Archive:
     return Archive(pickle.record, storages)
 
 
-def archive_from_legacy(data: memoryview, allowance: Allowance) -> Archive:
-    """Reads the legacy layout. Raises Refused."""
+def archive_from_legacy(data: memoryview, budget: ReadBudget) -> Archive:
+    """Reads the legacy layout. Raises FileRefused."""
     if data[: len(LEGACY_MAGIC)] != LEGACY_MAGIC:
-        raise Refused("it has a storage that is not written as torch writes one")
-    version = pickle_from_bytes(data, len(LEGACY_MAGIC), allowance)
+        raise FileRefused("it has a storage that does not begin as torch writes it")
+    version = pickle_from_bytes(data, len(LEGACY_MAGIC), budget)
     if version.record != LEGACY_VERSION:
-        raise Refused(f"it is a torch file of another version than {LEGACY_VERSION}")
-    machine = pickle_from_bytes(data, version.end, allowance)
+        raise FileRefused(
+            f"it is a torch file of another version; version {LEGACY_VERSION} is read"
+        )
+    machine = pickle_from_bytes(data, version.end, budget)
     if not isinstance(machine.record, dict) or machine.record.get("little_endian") is not True:
-        raise Refused("it was saved on a big-endian machine, which is not supported")
-    content = pickle_from_bytes(data, machine.end, allowance)
-    keys = pickle_from_bytes(data, content.end, allowance)
+        raise FileRefused("it was saved on a big-endian machine, which is not supported")
+    content = pickle_from_bytes(data, machine.end, budget)
+    keys = pickle_from_bytes(data, content.end, budget)
     if not isinstance(keys.record, list):
-        raise Refused("its storages are not listed")
+        raise FileRefused("its storage keys are not a list")
     referred = {key: dtype for key, dtype, _ in map(_reference, content.references)}
     storages: dict[str, Storage] = {}
     position = keys.end
     for key in keys.record:
         if not isinstance(key, str):
-            raise Refused("its list of storages has something else than their keys")
+            raise FileRefused("its list of storage keys has a value that is not text")
         if key not in referred or key in storages:
-            raise Refused(f"its list of storages has {shown(key)} twice, or nothing refers to it")
+            raise FileRefused(f"its storage key {shown(key)} is listed twice, or no tensor uses it")
         start = position + LENGTH_BYTES
         count = int.from_bytes(data[position:start], "little", signed=True)
         position = start + count * Storage(referred[key], data[:0]).item_bytes
         if count < 0 or position > len(data):
-            raise Refused(f"its storage {shown(key)} of {count} elements ends beyond the file")
+            raise FileRefused(f"its storage {shown(key)} of {count} elements ends beyond the file")
         storages[key] = Storage(referred[key], data[start:position])
     if position != len(data):
-        raise Refused(f"it goes on after its last storage, at byte {position} of {len(data)}")
+        raise FileRefused(f"it has data after its last storage, at byte {position} of {len(data)}")
     return Archive(content.record, storages)
 
 
-def _reference(reference: Persistent) -> tuple[str, str, int]:
-    """Key, element type and length of ('storage', type, key, device, length[, None])."""
+def _reference(reference: PersistentId) -> tuple[str, str, int]:
+    """Key, element type and length in ("storage", type, key, device, length[, None])."""
     parts = reference.parts
     kind, name, key, _, count = parts[:5] if len(parts) >= 5 else (None,) * 5
     if kind != "storage" or len(parts) > 6 or any(part is not None for part in parts[5:]):
-        raise Refused("it refers to something that is no storage")
-    dtype = ITEM_DTYPES.get(name.dotted) if isinstance(name, Name) else None
+        raise FileRefused("it refers to something that is not a storage")
+    dtype = ITEM_DTYPES.get(name.dotted) if isinstance(name, GlobalName) else None
     if dtype is None or not isinstance(key, str) or not isinstance(count, int):
-        raise Refused("it refers to a storage of a type that is not read")
+        raise FileRefused("it refers to a storage of an unknown element type")
     return key, dtype, count

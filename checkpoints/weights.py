@@ -1,7 +1,5 @@
-"""Safetensors files <-> modules, strict both ways; nothing is ever unpickled."""
+"""Safetensors files: modules from them and to them. Names and shapes must match exactly."""
 
-import hashlib
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
@@ -11,40 +9,46 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from bundle import files
+from bundle.files import replaced_file
+from bundle.records import one_line
 from checkpoints.errors import CardError, WeightsError
 
 Module = TypeVar("Module", bound=nn.Module)
-NAMED = 4  # tensor names in a message, before "and so many more"
+MAX_NAMES = 4  # tensor names in a message
 
 
 def module_from_weights(path: Path, card: Path, build: Callable[[], Module]) -> Module:
-    """The module `build` makes, in evaluation mode, float32, with the file's tensors.
+    """The module that `build` makes, with the tensors of a file; float32, in evaluation mode.
 
-    Raises CardError, WeightsError.
+    `card` is the path of the card, for messages. Raises CardError when `build` fails, WeightsError
+    when the tensors do not fit.
     """
     tensors = tensors_from_file(path)
     try:
         module = meta_module(build)
     except ValueError as error:
-        raise CardError(f"{card}: {_one_line(error)}") from error
+        raise CardError(f"{card}: {one_line(error)}") from error
     fill_module(module, tensors, str(path), f"by {card.name} it")
     return module
 
 
 def meta_module(build: Callable[[], Module]) -> Module:
-    """What `build` makes on torch's meta device: absurd extents cost no memory before the tensors
-    contradict them. Raises ValueError."""
+    """The module that `build` makes, on torch's meta device.
+
+    It takes no memory, so a card with absurd sizes costs none. Raises ValueError.
+    """
     try:
         with torch.device("meta"):
             return build()
     except (RuntimeError, OverflowError, TypeError) as error:
-        raise ValueError(_one_line(error)) from error
+        raise ValueError(one_line(error)) from error
 
 
 def fill_module(module: nn.Module, tensors: dict[str, Tensor], source: str, by: str = "it") -> None:
-    """Gives `module` these tensors, all of them and no others; evaluation mode, no gradients.
+    """Loads exactly these tensors into `module`; evaluation mode, no gradients.
 
-    `source` begins every message, `by` is who says what a shape must be. Raises WeightsError.
+    Raises WeightsError. Messages begin with `source`; `by` is the subject of "must be <shape>".
     """
     expected = module.state_dict()
     refuse_names(source, "lacks", expected.keys() - tensors.keys())
@@ -59,19 +63,19 @@ def fill_module(module: nn.Module, tensors: dict[str, Tensor], source: str, by: 
 def tensors_from_file(path: Path) -> dict[str, Tensor]:
     """All tensors of a safetensors file, by name. Raises WeightsError."""
     try:
-        # Read at once: a memory-mapped file that another process rewrites would change later.
+        # clone: load_file maps the file, and another process may rewrite it.
         return {name: tensor.clone() for name, tensor in load_file(path).items()}
     except OSError as error:
-        reason = error.strerror or _one_line(error)
+        reason = error.strerror or one_line(error)
         raise WeightsError(f"{path} cannot be read ({reason})") from error
     except (SafetensorError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        raise WeightsError(f"{path} is no intact safetensors file: {_one_line(error)}") from error
+        raise WeightsError(f"{path} is no intact safetensors file: {one_line(error)}") from error
 
 
 def write_weights(path: Path, module: nn.Module, storage: torch.dtype) -> None:
-    """Writes the module's tensors in one step, floating ones as `storage`.
+    """Writes the tensors of a module in one step, floating-point tensors as dtype `storage`.
 
-    Raises WeightsError when a value is not finite in `storage`.
+    Raises WeightsError when a value is not finite in `storage`, or the file cannot be written.
     """
     tensors = {
         name: tensor.detach().to(storage if tensor.is_floating_point() else tensor.dtype)
@@ -85,37 +89,28 @@ def write_weights(path: Path, module: nn.Module, storage: torch.dtype) -> None:
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """Writes tensors by name, in one step. Raises WeightsError."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    stored = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
     try:
-        save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, partial)
-        partial.chmod(0o644)  # as the card's; safetensors makes files that only their owner reads
-        with partial.open("rb") as stream:
-            os.fsync(stream.fileno())  # a machine that stops may else leave an empty file
-        os.replace(partial, path)
-    except SafetensorError as error:  # the disk is full, or the folder not there
-        raise WeightsError(f"{path} cannot be written: {_one_line(error)}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+        with replaced_file(path) as partial:
+            save_file(stored, partial)
+    except (OSError, SafetensorError) as error:  # no such folder, or the disk is full
+        raise WeightsError(f"{path} cannot be written: {one_line(error)}") from error
 
 
 def sha256_of_file(path: Path) -> str:
-    """Lower-case hexadecimal SHA-256. Raises WeightsError."""
-    digest = hashlib.sha256()
+    """SHA-256 of a file, 64 lower-case hexadecimal digits. Raises WeightsError."""
     try:
-        with path.open("rb") as stream:
-            while chunk := stream.read(1 << 20):
-                digest.update(chunk)
+        return files.sha256_of_file(path)
     except OSError as error:
         raise WeightsError(f"{path} cannot be read ({error.strerror})") from error
-    return digest.hexdigest()
 
 
 def refuse_names(source: str, what: str, names: Iterable[str]) -> None:
-    """Raises WeightsError naming the first few, when there are any."""
+    """Raises WeightsError "<source> <what> <names>" unless `names` is empty."""
     found = sorted(names)
     if found:
-        more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
-        raise WeightsError(f"{source} {what} {', '.join(found[:NAMED])}{more}")
+        more = f" and {len(found) - MAX_NAMES} more" if len(found) > MAX_NAMES else ""
+        raise WeightsError(f"{source} {what} {', '.join(found[:MAX_NAMES])}{more}")
 
 
 def _check_tensor(source: str, by: str, name: str, tensor: Tensor, expected: Tensor) -> None:
@@ -127,7 +122,3 @@ def _check_tensor(source: str, by: str, name: str, tensor: Tensor, expected: Ten
         raise WeightsError(f"{source}: {name} is {tensor.dtype}; it must be {expected.dtype}")
     if not torch.isfinite(tensor).all():
         raise WeightsError(f"{source}: {name} holds values that are not finite")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

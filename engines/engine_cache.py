@@ -17,7 +17,7 @@ from typing import Literal
 
 import msgspec
 
-from bundle.replace import replace_file
+from bundle.files import replace_file
 from engines.device import Device
 from engines.errors import EngineOpenError, PlanError, PlanMissing
 from engines.plan_parity import PlanParity, Precision

@@ -12,19 +12,19 @@ from bundle.manifest import (
     LABELLER,
     MAPPING,
     VIEWS,
-    Calibration,
-    Camera,
-    Depth,
+    CameraFacts,
+    DepthHead,
     FileEntry,
-    Generator,
+    GeneratorFacts,
     Heads,
-    Keypoints,
-    LabelClass,
+    KeypointHead,
     Labels,
     Manifest,
     SamplingKey,
-    Segmentation,
-    Views,
+    ScoreCalibration,
+    SegmentationClass,
+    SegmentationHead,
+    ViewBankFacts,
 )
 from bundle.open import Bundle
 from bundle.read import bundle_id_from_content
@@ -116,7 +116,7 @@ class FakeEngine:
 class FakeMapping:
     """Mapping protocol; w repeats z to w_dim values and adds the class, exactly row by row."""
 
-    def __init__(self, generator: Generator) -> None:
+    def __init__(self, generator: GeneratorFacts) -> None:
         self._generator = generator
 
     def run(self, z: NDArray[np.float32], c: NDArray[np.float32] | None) -> NDArray[np.float32]:
@@ -134,7 +134,7 @@ def fake_bundle(
     """A bundle that lies nowhere, for FakeEngine; `heads` false gives images only, `view_codes`
     over 0 a view bank."""
     num_ws = 2 * (resolution.bit_length() - 2)
-    generator = Generator(
+    generator = GeneratorFacts(
         family="fake",
         resolution=resolution,
         channels=[8] * (num_ws // 2),
@@ -184,14 +184,14 @@ def _fake_bank(codes: int, view_layers: int, w_dim: int) -> ViewBank:
     return ViewBank(rows, cameras_from_views(_fake_views(codes)))
 
 
-def _fake_views(codes: int) -> Views:
+def _fake_views(codes: int) -> ViewBankFacts:
     """Cameras 10 degrees apart; the last one is not known."""
     known = [
-        Camera(azimuth_deg=10.0 * i, elevation_deg=-5.0, distance=6.0, focal=None)
+        CameraFacts(azimuth_deg=10.0 * i, elevation_deg=-5.0, distance=6.0, focal=None)
         for i in range(codes - 1)
     ]
-    unknown = Camera(azimuth_deg=None, elevation_deg=None, distance=None, focal=None)
-    return Views(codes=codes, cameras=[*known, unknown])
+    unknown = CameraFacts(azimuth_deg=None, elevation_deg=None, distance=None, focal=None)
+    return ViewBankFacts(codes=codes, cameras=[*known, unknown])
 
 
 def _fake_labels(resolution: int) -> Labels:
@@ -209,13 +209,13 @@ def _fake_labels(resolution: int) -> Labels:
 def _fake_heads() -> Heads:
     colors = (0x000000, 0xE6194B, 0x3CB44B, 0x4363D8)
     return Heads(
-        segmentation=Segmentation(
+        segmentation=SegmentationHead(
             members=1,
             hidden=[1, 1],
-            classes=[LabelClass(name=f"part {i}", color=c) for i, c in enumerate(colors)],
+            classes=[SegmentationClass(name=f"part {i}", color=c) for i, c in enumerate(colors)],
             ignore_id=None,
         ),
-        keypoints=Keypoints(
+        keypoints=KeypointHead(
             members=1,
             hidden=[1, 1],
             names=["left", "right", "top"],
@@ -223,15 +223,15 @@ def _fake_heads() -> Heads:
             sigma_px=1.5,
             window_px=2,
         ),
-        depth=Depth(members=1, hidden=[1, 1], unit="object units"),
+        depth=DepthHead(members=1, hidden=[1, 1], unit="object units"),
         score_source="segmentation",
         score_fraction=0.1,
     )
 
 
-def _fake_calibration(views: int) -> Calibration:
+def _fake_calibration(views: int) -> ScoreCalibration:
     """Exact: the fake score is uniform."""
-    return Calibration(
+    return ScoreCalibration(
         options=SamplingKey(
             latent_source="philox",
             truncation_psi=1.0,

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from bundle.manifest import Generator
+from bundle.manifest import GeneratorFacts
 from engines.errors import PlanDiffers
 from engines.protocol import Engine, Mapping
 from engines.sampling import default_options, ws_from_indices
@@ -51,7 +51,7 @@ TOLERANCES: dict[Precision, PlanTolerance] = {
 }
 
 
-def parity_rows(mapping: Mapping, generator: Generator, samples: int) -> NDArray[np.float32]:
+def parity_rows(mapping: Mapping, generator: GeneratorFacts, samples: int) -> NDArray[np.float32]:
     """The rows of w+ that engines are compared on."""
     drawn = default_options(generator, SEED)
     return ws_from_indices(mapping, generator, drawn, np.arange(samples, dtype=np.uint64))

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle.calibration import shortest_float32
-from bundle.manifest import Generator, SamplingKey
+from bundle.manifest import GeneratorFacts, SamplingKey
 from bundle.views import ViewBank
 from engines.errors import SamplingError
 from engines.protocol import Mapping
@@ -50,7 +50,7 @@ class SamplingOptions:
     view: int | None = None  # of the mode fixed
 
 
-def default_options(generator: Generator, seed: int = 0) -> SamplingOptions:
+def default_options(generator: GeneratorFacts, seed: int = 0) -> SamplingOptions:
     """The bundle's own truncation, drawn classes, one view."""
     return SamplingOptions(
         seed=seed,
@@ -86,7 +86,7 @@ def key_from_options(options: SamplingOptions) -> SamplingKey:
 
 
 def check_options(
-    generator: Generator, options: SamplingOptions, bank: ViewBank | None = None
+    generator: GeneratorFacts, options: SamplingOptions, bank: ViewBank | None = None
 ) -> None:
     """Raises SamplingError unless the bundle, with this view bank, can serve these options."""
     o = options
@@ -156,7 +156,7 @@ def _check_views(o: SamplingOptions, bank: ViewBank | None) -> None:
 
 def ws_from_indices(
     mapping: Mapping,
-    generator: Generator,
+    generator: GeneratorFacts,
     options: SamplingOptions,
     indices: Sequence[int] | NDArray[np.uint64],
     mt19937: Mt19937Rows | None = None,
@@ -204,7 +204,7 @@ def view_numbers(
 
 def ws_from_latents(
     mapping: Mapping,
-    generator: Generator,
+    generator: GeneratorFacts,
     options: SamplingOptions,
     space: LatentSpace,
     rows: NDArray[np.float32],
@@ -252,7 +252,7 @@ def ws_from_latents(
 
 
 def _mt19937_rows(
-    generator: Generator,
+    generator: GeneratorFacts,
     options: SamplingOptions,
     index: NDArray[np.uint64],
     position: Mt19937Rows | None,
@@ -266,7 +266,7 @@ def _mt19937_rows(
 
 def _ws_from_z(
     mapping: Mapping,
-    generator: Generator,
+    generator: GeneratorFacts,
     options: SamplingOptions,
     z: NDArray[np.float32],  # [n, z_dim]
     numbers: NDArray[np.uint64],  # [n], what a drawn class is drawn by

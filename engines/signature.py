@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import DTypeLike
 
-from bundle.manifest import Generator, Manifest
+from bundle.manifest import GeneratorFacts, Manifest
 
 # The graph's own bookkeeping; every other output is a sample's.
 KEPT, SAMPLE, UNCERTAINTY = "kept", "sample", "uncertainty"
@@ -58,7 +58,7 @@ def graph_inputs(manifest: Manifest) -> Arrays:
     }
 
 
-def mapping_inputs(generator: Generator) -> Arrays:
+def mapping_inputs(generator: GeneratorFacts) -> Arrays:
     """Inputs of the mapping's graph; the class only where there are classes."""
     inputs = {"z": _spec(np.float32, generator.z_dim)}
     if generator.num_classes > 0:

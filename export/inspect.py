@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from bundle.fused import FUSED, fused_from_folder
-from bundle.manifest import LABELLER, Calibration, Heads, Parity, Refiner, Views
+from bundle.manifest import LABELLER, Heads, Parity, RefinerFacts, ScoreCalibration, ViewBankFacts
 from bundle.open import Bundle
 from checkpoints import (
     NATIVE,
@@ -85,14 +85,14 @@ def _head_lines(heads: Heads) -> list[str]:
     return [*lines, f"  score        {score}"]
 
 
-def _refiner_text(refiner: Refiner) -> str:
+def _refiner_text(refiner: RefinerFacts) -> str:
     return (
         f"{refiner.blocks} blocks of width {refiner.width}, grain {refiner.grain}, regulariser "
         f"{refiner.regulariser}; drift {refiner.shift_px:.2f} px in training"
     )
 
 
-def _views_text(views: Views) -> str:
+def _views_text(views: ViewBankFacts) -> str:
     text = f"{views.codes} in the bank"
     for name, field in (("azimuth", "azimuth_deg"), ("elevation", "elevation_deg")):
         known = [getattr(camera, field) for camera in views.cameras or ()]
@@ -114,7 +114,7 @@ def _parity_text(parity: Parity) -> str:
     return f"{parity.graph} ({parity.runtime}, {parity.samples} samples): {', '.join(figures)}"
 
 
-def _calibration_text(calibration: Calibration) -> str:
+def _calibration_text(calibration: ScoreCalibration) -> str:
     options = calibration.options
     q = calibration.quantiles
     views = {

@@ -4,16 +4,16 @@ from torch import Tensor
 
 from bundle.calibration import shortest_float32
 from bundle.manifest import (
-    Camera,
-    Depth,
-    Generator,
+    CameraFacts,
+    DepthHead,
+    GeneratorFacts,
     Heads,
-    Keypoints,
-    LabelClass,
+    KeypointHead,
     Labels,
-    Refiner,
-    Segmentation,
-    Views,
+    RefinerFacts,
+    SegmentationClass,
+    SegmentationHead,
+    ViewBankFacts,
 )
 from checkpoints import GeneratorCard, InterpreterCard, RefinerCard, ViewsCard
 from export.graph.spec import LabelSpec
@@ -40,10 +40,10 @@ def spec_from_cards(generator: GeneratorCard, interpreter: InterpreterCard | Non
     )
 
 
-def generator_from_card(card: GeneratorCard, w_avg: Tensor) -> Generator:
+def generator_from_card(card: GeneratorCard, w_avg: Tensor) -> GeneratorFacts:
     """The manifest's generator section; w_avg is float32 [w_dim]."""
     config = card.config
-    return Generator(
+    return GeneratorFacts(
         family=card.family,
         resolution=config.resolution,
         channels=config.channels,
@@ -82,14 +82,16 @@ def heads_from_card(card: InterpreterCard) -> Heads:
     shapes = {head.kind: head for head in card.heads}
     segmentation = keypoints = depth = None
     if card.segmentation is not None:
-        segmentation = Segmentation(
+        segmentation = SegmentationHead(
             members=shapes["segmentation"].members,
             hidden=list(shapes["segmentation"].hidden),
-            classes=[LabelClass(name=c.name, color=c.color) for c in card.segmentation.classes],
+            classes=[
+                SegmentationClass(name=c.name, color=c.color) for c in card.segmentation.classes
+            ],
             ignore_id=card.segmentation.ignore_id,
         )
     if card.keypoints is not None:
-        keypoints = Keypoints(
+        keypoints = KeypointHead(
             members=shapes["keypoints"].members,
             hidden=list(shapes["keypoints"].hidden),
             names=card.keypoints.names,
@@ -98,7 +100,7 @@ def heads_from_card(card: InterpreterCard) -> Heads:
             window_px=card.keypoints.window_px,
         )
     if card.depth is not None:
-        depth = Depth(
+        depth = DepthHead(
             members=shapes["depth"].members,
             hidden=list(shapes["depth"].hidden),
             unit=card.depth.unit,
@@ -112,10 +114,10 @@ def heads_from_card(card: InterpreterCard) -> Heads:
     )
 
 
-def refiner_from_card(card: RefinerCard, weights_sha256: str) -> Refiner:
+def refiner_from_card(card: RefinerCard, weights_sha256: str) -> RefinerFacts:
     """The manifest's refiner section."""
     regulariser = card.regulariser
-    return Refiner(
+    return RefinerFacts(
         weights_sha256=weights_sha256,
         generator_sha256=card.generator_sha256,
         width=card.config.width,
@@ -129,12 +131,12 @@ def refiner_from_card(card: RefinerCard, weights_sha256: str) -> Refiner:
     )
 
 
-def views_from_card(card: ViewsCard) -> Views:
+def views_from_card(card: ViewsCard) -> ViewBankFacts:
     """The manifest's views section."""
     cameras = None
     if card.cameras is not None:
         cameras = [
-            Camera(
+            CameraFacts(
                 azimuth_deg=camera.azimuth_deg,
                 elevation_deg=camera.elevation_deg,
                 distance=camera.distance,
@@ -142,4 +144,4 @@ def views_from_card(card: ViewsCard) -> Views:
             )
             for camera in card.cameras
         ]
-    return Views(codes=card.codes, cameras=cameras)
+    return ViewBankFacts(codes=card.codes, cameras=cameras)

@@ -121,7 +121,7 @@ def write_tiny_weights(
         truncation_psi=0.7,
         truncation_cutoff=config.num_ws,
         licences=["CC0-1.0"],
-        made="random",
+        provenance="random",
     )
     write_generator(generator_path, generator, card)
     write_interpreter(
@@ -140,7 +140,7 @@ def write_tiny_weights(
             resize="bilinear",
             score_source="segmentation",
             licences=["CC0-1.0"],
-            made="random",
+            provenance="random",
             heads=head_cards(interpreter),
             segmentation=SegmentationCard(
                 classes=[ClassCard(name=f"class {i}", color=i * 0x3F2F1F) for i in range(4)]

@@ -204,7 +204,7 @@ def save(run: Run, options: Options) -> None:
         truncation_psi=1.0,
         truncation_cutoff=run.average.config.num_ws,
         licences=["Apache-2.0"],
-        made={
+        provenance={
             "script": "examples/demo/train_generator.py",
             "steps": run.step,
             "batch": options.batch,

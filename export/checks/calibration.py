@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from bundle.calibration import shortest_float32
-from bundle.manifest import Calibration
+from bundle.manifest import ScoreCalibration
 from bundle.open import Bundle
 from engines.protocol import Engine, Mapping
 from engines.sampling import SamplingOptions, check_options, key_from_options, ws_from_indices
@@ -37,7 +37,7 @@ def calibration_from_engine(
     options: SamplingOptions,
     samples: int,
     resumable: bool = False,  # save scores in a file beside the bundle until the last is measured
-) -> Calibration:
+) -> ScoreCalibration:
     """Quantiles of the scores of indices 0 to samples - 1, which are drawn as the service does.
 
     Raises ExportError for a bundle without a score or one that another process is calibrating,
@@ -49,7 +49,7 @@ def calibration_from_engine(
     opened = open_saved_scores(bundle.path, identity) if resumable else nullcontext(SavedScores())
     with opened as saved:
         scores = scores_from_engine(bundle, engine, mapping, options, samples, saved)
-    return Calibration(
+    return ScoreCalibration(
         options=key_from_options(options),
         seed=options.seed,
         samples=samples,

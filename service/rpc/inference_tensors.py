@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bundle.manifest import Generator
+from bundle.manifest import GeneratorFacts
 from labelmint.v1 import label_service_pb2 as pb
 from service.batch import W
 from service.models import ServedModel
@@ -33,7 +33,7 @@ class Tensor:
         return DATATYPES[self.dtype]
 
 
-def inputs_of_generator(generator: Generator) -> dict[str, Tensor]:
+def inputs_of_generator(generator: GeneratorFacts) -> dict[str, Tensor]:
     """All of them are optional: a request brings one of z, w and ws, or index and maybe seed."""
     floats, integers = np.dtype(np.float32), np.dtype(np.uint64)
     return {

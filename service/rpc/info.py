@@ -3,7 +3,7 @@
 import msgspec
 
 from bundle.calibration import find_calibration
-from bundle.manifest import Camera, Manifest
+from bundle.manifest import CameraFacts, Manifest
 from engines.sampling import default_options, key_from_options
 from labelmint.codec import OUTPUTS
 from labelmint.v1 import label_service_pb2 as pb
@@ -62,6 +62,6 @@ def _add_heads(proto: pb.Model, manifest: Manifest) -> None:
 def _add_views(proto: pb.Model, manifest: Manifest) -> None:
     if manifest.views is None:
         return
-    unknown = Camera(azimuth_deg=None, elevation_deg=None, distance=None, focal=None)
+    unknown = CameraFacts(azimuth_deg=None, elevation_deg=None, distance=None, focal=None)
     for camera in manifest.views.cameras or [unknown] * manifest.views.codes:
         proto.view_bank.add(**msgspec.structs.asdict(camera))  # None leaves a field absent

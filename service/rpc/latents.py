@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from bundle.manifest import Generator
+from bundle.manifest import GeneratorFacts
 from engines.sampling import LatentSpace
 from labelmint.codec import array_from_tensor
 from labelmint.errors import MalformedMessage
@@ -21,7 +21,7 @@ _CODECS = (pb.CODEC_UNSPECIFIED, pb.CODEC_RAW, pb.CODEC_ZSTD)
 
 
 def latents_from_proto(
-    proto: pb.ExplicitLatents, generator: Generator, max_rows: int
+    proto: pb.ExplicitLatents, generator: GeneratorFacts, max_rows: int
 ) -> LatentRows:
     """Nothing is decoded before its size is known. Raises BadRequest."""
     if proto.space not in _SPACES:

@@ -1,4 +1,4 @@
-"""A bundle whose graphs are noise: enough for the room that only reads, hashes and writes."""
+"""A bundle whose graphs are noise: enough for code that only reads, hashes and writes."""
 
 import json
 from pathlib import Path

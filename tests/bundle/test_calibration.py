@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bundle import NotCalibrated
 from bundle.calibration import calibration_for, shortest_float32, threshold_for
-from bundle.manifest import Calibration, SamplingKey
+from bundle.manifest import SamplingKey, ScoreCalibration
 from engines.fake import fake_bundle
 from export.checks.calibration import quantiles_from_scores
 
@@ -24,8 +24,8 @@ KEY = SamplingKey(
 )
 
 
-def calibration(quantiles: list[float]) -> Calibration:
-    return Calibration(options=KEY, seed=0, samples=4096, quantiles=quantiles)
+def calibration(quantiles: list[float]) -> ScoreCalibration:
+    return ScoreCalibration(options=KEY, seed=0, samples=4096, quantiles=quantiles)
 
 
 @pytest.mark.parametrize("fraction", [0.05, 0.5, 0.9, 0.999])

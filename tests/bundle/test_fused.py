@@ -47,8 +47,8 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
             (replace(PROGRAM, launches=[replace(LAUNCH, arguments=[pointer])]), words)
             for pointer, words in (
                 (Pointer("b"), "'b', a buffer it lacks"),
-                (Pointer("a", 64), "byte 64 of 'a'.* it has 64"),
-                (Pointer("a", 0, 32), "32 from sample to sample"),
+                (Pointer("a", 64), "byte 64 of 'a'.* the buffer has 64"),
+                (Pointer("a", 0, 32), "32 bytes from sample to sample"),
             )
         ),
     ],

@@ -75,7 +75,7 @@ def test_an_unknown_field_is_named(folder: Path, editor: Any, section: str | Non
 @pytest.mark.parametrize(
     ("keys", "value", "words"),
     [
-        ("generator.z_dim", 0, "generator.z_dim is 0"),
+        ("generator.z_dim", 0, "generator.z_dim is 0; it must be >= 1"),
         ("generator.w_dim", 17, "w_avg has 16 values"),
         ("generator.view_layers", 99, "generator.view_layers is 99"),
         ("generator.truncation_cutoff", -1, "generator.truncation_cutoff is -1"),
@@ -89,7 +89,7 @@ def test_an_unknown_field_is_named(folder: Path, editor: Any, section: str | Non
         ("heads.score_fraction", 0.0, "heads.score_fraction is 0.0"),
         ("heads.segmentation.classes", [], "heads.segmentation.classes has 0"),
         ("heads.keypoints.skeleton", [[0, 3]], "edge [0, 3]"),
-        ("heads.keypoints.names", [], "heads.keypoints.names is empty"),
+        ("heads.keypoints.names", [], "heads.keypoints.names has 0 values"),
         ("files|../labeller.onnx", {"sha256": "0" * 64, "size": 0}, "'../labeller.onnx'"),
         ("files|/etc/hosts", {"sha256": "0" * 64, "size": 0}, "'/etc/hosts'"),
         ("files|sub/x.onnx", {"sha256": "0" * 64, "size": 0}, "'sub/x.onnx'"),

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from bundle import open_bundle
-from bundle.manifest import Refiner
+from bundle.manifest import RefinerFacts
 from bundle.read import bundle_id_from_content
 from bundle.write import write_manifest
 from tests.bundle.refusals import refusal
@@ -32,7 +32,7 @@ def test_a_refiner_is_part_of_the_id_and_nothing_without_one_changes(
     assert "refiner" not in editor.read()
     editor.set("refiner", REFINER)
     assert "bundle_id" in refusal(folder)
-    refiner = msgspec.convert(REFINER, Refiner)
+    refiner = msgspec.convert(REFINER, RefinerFacts)
     identity = bundle_id_from_content(
         plain.generator, plain.labels, plain.heads, plain.files, refiner
     )

@@ -7,11 +7,11 @@ import msgspec
 import pytest
 
 from bundle import BundleError, ManifestError, open_bundle
-from bundle.manifest import Calibration
+from bundle.manifest import ScoreCalibration
 from bundle.write import add_calibration, staged_folder, write_manifest
 
 
-def other_calibration(folder: Path, psi: float = 0.5) -> Calibration:
+def other_calibration(folder: Path, psi: float = 0.5) -> ScoreCalibration:
     known = open_bundle(folder).manifest.calibrations[0]
     key = msgspec.structs.replace(known.options, truncation_psi=psi, truncation_cutoff=2)
     return msgspec.structs.replace(known, options=key)

@@ -8,7 +8,6 @@ import torch
 
 from checkpoints import (
     CardError,
-    CheckpointError,
     EncoderCard,
     encoder_from_file,
     write_encoder,
@@ -30,7 +29,7 @@ CARD = EncoderCard(
     hidden=8,
     iterations=3,
     licences=["CC0-1.0"],
-    made={"by": "hand", "steps": 3},
+    provenance={"by": "hand", "steps": 3},
 )
 
 
@@ -56,37 +55,6 @@ def test_what_was_written_is_read(path: Path) -> None:
     images = torch.rand(2, 3, 12, 16)
     ws = network.mean_ws(2)
     assert torch.equal(network(images, images, ws), encoder()(images, images, ws))
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "words"),
-    [
-        ('kind = "encoder"', 'kind = "generator"', "kind"),
-        ("grid = 32", "grid = 2", "grid is 2; it must be in [4, 4096]"),
-        ("crop_top = 4", "crop_top = 9", "rows is 24; it must be in [1, 23]"),
-        ("crop_top = 4", "crop_top = -1", "crop_top is -1"),
-        ("width = 16", "width = 0", "width is 0"),
-        ("height = 12", "height = 99999", "height is 99999"),
-        ("iterations = 3", "iterations = 0", "iterations is 0"),
-        ("channels = [16, 32]", "channels = [16, 33]", "multiples of 16"),
-        ("channels = [16, 32]", "channels = [16]", "their number is 1"),
-        ("channels = [16, 32]", "channels = [16, 99999999]", "channels is 99999999"),
-        ("channels = [16, 32]", "channels = [16, 64]", "must be"),
-        ("channels = [16, 32]", "channels = [16, 32, 32]", "lacks"),
-        ("num_ws = 4", "num_ws = 1048576", "must be"),
-        ("hidden = 8", "hidden = 9", "must be"),
-        ("hidden = 8", "hidden = 8\ncolour = 1", "colour"),
-        ("w_dim = 6\n", "", "w_dim"),
-    ],
-)
-def test_a_card_that_does_not_fit_is_refused(path: Path, old: str, new: str, words: str) -> None:
-    toml = path.with_suffix(".toml")
-    text = toml.read_text()
-    assert old in text
-    toml.write_text(text.replace(old, new, 1))
-    with pytest.raises(CheckpointError) as caught:
-        encoder_from_file(path)
-    assert words in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_card_of_another_encoder_is_not_written(tmp_path: Path) -> None:

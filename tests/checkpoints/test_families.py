@@ -24,7 +24,7 @@ FILES: dict[str, ForeignFile] = {
 def test_every_family_is_recognised_and_takes_a_mean_latent(name: str) -> None:
     generator, card = generator_from_foreign(FILES[name], f"{name}.file")
     assert card.family == ("stylegan1" if name == "datasetgan" else "stylegan2")
-    assert isinstance(card.made, dict) and card.made["from"] == f"{name}.file"
+    assert isinstance(card.provenance, dict) and card.provenance["from"] == f"{name}.file"
     mean = torch.arange(float(generator.config.w_dim))
     given, _ = generator_from_foreign(FILES[name], "x", mean[None].expand(18, -1))
     assert torch.equal(given.mapping.w_avg, mean)
@@ -71,9 +71,9 @@ def test_any_tensor_of_another_shape_is_refused_in_one_line(name: str) -> None:
         (TensorFlowNetwork({}, {}), "lacks synthesis/8x8/Conv1/weight"),
         (TorchFile({"state_dict": {}}), "holds no generator of a known layout (it has 'state_dict"),
         (TorchFile([1]), "holds a list"),
-        (TorchFile({"g_ema": 3}), "g_ema is no dictionary of tensors"),
+        (TorchFile({"g_ema": 3}), "g_ema is not a dictionary of tensors"),
         (TorchFile({"g_ema": {}}), "lacks to_rgbs.0.conv.weight"),
-        (TorchFile({"g_synthesis.blocks.4x4.const": 3}), "no dictionary of tensors"),
+        (TorchFile({"g_synthesis.blocks.4x4.const": 3}), "not a dictionary of tensors"),
     ],
 )
 def test_anything_else_is_refused_in_one_line(file: ForeignFile, words: str) -> None:

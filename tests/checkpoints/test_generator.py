@@ -32,7 +32,12 @@ CARD = GeneratorCard(
     truncation_psi=0.7,
     truncation_cutoff=4,
     licences=["CC0-1.0"],
-    made={"script": 'quoted "words" and \\ and \x7f', "steps": 3, "rate": 1e-3, "mixed": True},
+    provenance={
+        "script": 'quoted "words" and \\ and \x7f',
+        "steps": 3,
+        "rate": 1e-3,
+        "mixed": True,
+    },
 )
 PROFILE = settings(
     max_examples=120,
@@ -41,11 +46,15 @@ PROFILE = settings(
 )
 
 
+def generator() -> Generator:
+    torch.manual_seed(0)
+    return Generator(CONFIG)
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    torch.manual_seed(0)
     path = tmp_path / "generator.safetensors"
-    write_generator(path, Generator(CONFIG), CARD)
+    write_generator(path, generator(), CARD)
     return path
 
 
@@ -55,12 +64,6 @@ def refusal(path: Path) -> str:
     message = str(caught.value)
     assert "\n" not in message and path.stem in message
     return message
-
-
-def edit_card(path: Path, old: str, new: str) -> None:
-    text = path.with_suffix(".toml").read_text()
-    assert old in text
-    path.with_suffix(".toml").write_text(text.replace(old, new, 1))
 
 
 def test_what_was_written_is_read(path: Path) -> None:
@@ -99,7 +102,7 @@ def test_half_precision_storage_becomes_float32(path: Path) -> None:
 
 def test_a_conditional_generator_survives(tmp_path: Path) -> None:
     config = GeneratorConfig(8, (4, 4), z_dim=3, w_dim=4, c_dim=3, mapping_layers=1)
-    card = msgspec.structs.replace(CARD, config=card_from_config(config), made="by hand")
+    card = msgspec.structs.replace(CARD, config=card_from_config(config), provenance="by hand")
     path = tmp_path / "generator.safetensors"
     write_generator(path, Generator(config), card)
     assert generator_from_file(path)[1] == card
@@ -145,11 +148,6 @@ def test_many_missing_tensors_still_fit_a_line(path: Path) -> None:
     assert "more" in refusal(path) and len(refusal(path)) < 400
 
 
-def test_a_tensor_of_another_shape_is_named(path: Path) -> None:
-    edit_card(path, "channels = [6, 5, 4]", "channels = [6, 5, 3]")
-    assert "b16" in refusal(path) and "[4]" in refusal(path)
-
-
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_values_that_are_not_finite_are_named(path: Path, bad: float) -> None:
     tensors = load_file(path)
@@ -190,33 +188,10 @@ def test_a_pickle_is_refused(path: Path) -> None:
     assert "no intact safetensors file" in refusal(path)
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "words"),
-    [
-        ("format = 1", "format = 2", "format"),
-        ('kind = "generator"', 'kind = "interpreter"', "kind"),
-        ('family = "stylegan2"', 'family = "stylegan9"', "family"),
-        ('family = "stylegan2"', 'family = "stylegan1"', "no c_dim, conv_clamp"),
-        ('architecture = "skip"', 'architecture = "unet"', "architecture"),
-        ("view_layers = 2\n", "", "view_layers"),
-        ("view_layers = 2", "view_layers = 7", "view_layers is 7"),
-        ("view_layers = 2", "surprise = 2", "surprise"),
-        ("truncation_cutoff = 4", "truncation_cutoff = -4", "truncation_cutoff is -4"),
-        ("truncation_psi = 0.7", "truncation_psi = nan", "truncation_psi is nan"),
-        ("resolution = 16", "resolution = 17", "resolution is 17"),
-        ("resolution = 16", "resolution = 32", "channels has 3 entries"),
-        ("resolution = 16", "resolution = 1152921504606846976", "config.resolution"),
-        ("mapping_layers = 2", "mapping_layers = 1000000000", "config.mapping_layers"),
-        ("w_dim = 4", "w_dim = 4611686018427387904", "config.w_dim"),
-        ("w_dim = 4", "w_dim = 1048576", "must be"),  # a terabyte, were it allocated
-        ("channels = [6, 5, 4]", "channels = []", "config.channels"),
-        ("conv_clamp = 64.0", "conv_clamp = 0.0", "config.conv_clamp is 0.0"),
-        ("format = 1", "format = = 1", "no"),
-    ],
-)
-def test_a_card_that_does_not_fit_is_refused(path: Path, old: str, new: str, words: str) -> None:
-    edit_card(path, old, new)
-    assert words in refusal(path)
+def test_a_card_that_is_not_toml_is_refused(path: Path) -> None:
+    card = path.with_suffix(".toml")
+    card.write_text(card.read_text().replace("format = 1", "format = = 1"))
+    assert "is not TOML" in refusal(path)
 
 
 def test_a_card_of_another_network_is_not_written(path: Path) -> None:

@@ -8,7 +8,6 @@ import torch
 
 from checkpoints import (
     CardError,
-    CheckpointError,
     ClassCard,
     DepthCard,
     InterpreterCard,
@@ -47,7 +46,7 @@ def card(network: Interpreter) -> InterpreterCard:
         score_source="segmentation",
         score_fraction=0.1,
         licences=["CC0-1.0"],
-        made={"labels": 16},
+        provenance={"labels": 16},
         heads=head_cards(network),
         segmentation=SegmentationCard(
             classes=[ClassCard(name=n, color=i) for i, n in enumerate(["sky", "tür", '"x"'])],
@@ -83,36 +82,6 @@ def test_a_single_head_needs_no_other_tables(tmp_path: Path) -> None:
     path = tmp_path / "depth.safetensors"
     write_interpreter(path, network, only)
     assert interpreter_from_file(path)[1] == only
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "words"),
-    [
-        ("crop_top = 2", "crop_top = 5", "crop_top is 5"),
-        ("width = 16", "width = 17", "width is 17"),
-        ("score_fraction = 0.1", "score_fraction = 0", "score_fraction is 0"),
-        ('unit = "metres"', 'unit = "metres"\n[surprise]', "surprise"),
-        ('[depth]\nunit = "metres"', "", "[depth]"),
-        ("members = 3", "members = 0", "0 members"),
-        ("members = 3", "members = 4", "it must be [4, 1, 3]"),
-        ("features = 7", "features = 8", "linear1"),
-        ('names = ["a", "b"]', 'names = ["a"]', "[keypoints] names 1"),
-        ("skeleton = [[0, 1]]", "skeleton = [[0, 2]]", "edge [0, 2]"),
-        ("hidden = [6, 5]", "hidden = [6]", "hidden"),
-        ("hidden = [6, 5]", "hidden = [6, -5]", "width -5"),
-        ('resize = "bilinear"', 'resize = "bicubic"', "resize"),
-        ('kind = "depth"', 'kind = "normals"', "kind"),
-        ('kind = "depth"', 'kind = "segmentation"', "segmentation"),
-    ],
-)
-def test_a_card_that_does_not_fit_is_refused(path: Path, old: str, new: str, words: str) -> None:
-    toml = path.with_suffix(".toml")
-    text = toml.read_text()
-    assert old in text
-    toml.write_text(text.replace(old, new, 1))
-    with pytest.raises(CheckpointError) as caught:
-        interpreter_from_file(path)
-    assert words in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_score_needs_its_head(path: Path) -> None:

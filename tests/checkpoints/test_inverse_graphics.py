@@ -8,7 +8,6 @@ import torch
 
 from checkpoints import (
     CardError,
-    CheckpointError,
     InverseGraphicsCard,
     WeightsError,
     inverse_graphics_from_file,
@@ -31,7 +30,7 @@ CARD = InverseGraphicsCard(
     keypoints=["nose"],
     silhouette=0.9,
     licences=["CC0-1.0"],
-    made={"steps": 10},
+    provenance={"steps": 10},
 )
 
 
@@ -64,39 +63,6 @@ def test_what_was_written_is_read(tmp_path: Path, camera: bool) -> None:
         for name, value in vars(network(images)).items():
             found = getattr(read(images), name)
             assert found is value is None or torch.equal(found, value), name
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "words"),
-    [
-        ('kind = "inverse-graphics"', 'kind = "encoder"', "kind"),
-        ("format = 1", "format = 2", "format"),
-        ("extent = 8", "extent = 3", "extent is 3; it must be in [4, 4096]"),
-        ("extent = 8", "extent = 64", "lacks blocks."),
-        ("hidden = 6", "hidden = 0", "hidden is 0"),
-        ("hidden = 6", "hidden = 1000000000", "hidden is 1e+09; it must be in [1, 4096]"),
-        ("hidden = 6", "hidden = 7", "by i.toml it must be"),
-        ("texture = 8", "texture = 12", "texture is 12; it must be a power of two"),
-        ("texture = 8", "texture = 16", "lacks texture."),
-        ("radius = 0.75", "radius = nan", "radius is nan"),
-        ("radius = 0.75", "radius = 0.0", "radius is 0"),
-        ("camera = true", "camera = false", "has unexpected camera."),
-        ("distance = 6.0", "distance = inf", "distance is inf"),
-        ("focal = 2.4", "focal = -1.0", "focal is -1"),
-        ("silhouette = 0.9", "silhouette = 1.5", "silhouette is 1.5; it must be in [0, 1]"),
-        ('keypoints = ["nose"]', 'keypoints = ["nose", "nose"]', "keypoints names nose twice"),
-        ("focal = 2.4", "focal = 2.4\nmood = 1", "mood"),
-        ('licences = ["CC0-1.0"]\n', "", "licences"),
-    ],
-)
-def test_a_card_that_does_not_fit_is_refused(path: Path, old: str, new: str, words: str) -> None:
-    toml = path.with_suffix(".toml")
-    text = toml.read_text()
-    assert old in text
-    toml.write_text(text.replace(old, new, 1))
-    with pytest.raises(CheckpointError) as caught:
-        inverse_graphics_from_file(path)
-    assert words in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_card_of_another_network_is_not_written(tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ def test_another_recipe_is_refused_with_both_numbers_and_those_that_match() -> N
         config,
     )
     assert "reads 5056 features" in message and "face-34 have 5088" in message
-    assert "would match: datasetgan-car-20" in message
+    assert "recipes that match: datasetgan-car-20" in message
 
 
 def test_another_generator_is_refused_with_both_numbers() -> None:
@@ -151,7 +151,7 @@ def test_taps_of_another_meaning_are_refused() -> None:
 def test_another_number_of_classes_is_refused() -> None:
     members, _ = golden_labels("handsoff")
     message = refusal(members, tiny_recipe("handsoff", 7), GENERATORS["handsoff"])
-    assert "4 classes apart; recipe tiny names 7" in message
+    assert "has 4 classes; recipe tiny names 7" in message
 
 
 def test_members_of_different_widths_are_refused() -> None:
@@ -165,11 +165,11 @@ def test_members_of_different_widths_are_refused() -> None:
     [
         ("module.layers.3.bias", None, "lacks layers.3.bias"),
         ("module.layers.7.weight", torch.zeros(1), "unexpected layers.7.weight"),
-        ("module.layers.2.bias", torch.zeros(5), "from layers.0 on do not fit"),
-        ("module.layers.6.weight", torch.zeros(4, 8), "from layers.6 on do not fit"),
+        ("module.layers.2.bias", torch.zeros(5), "layers.0 and the layers around it"),
+        ("module.layers.6.weight", torch.zeros(4, 8), "layers.6 and the layers around it"),
         ("module.layers.0.weight", torch.zeros(()), "impossible shape []"),
         ("module.layers.6.bias", torch.full((4,), torch.nan), "not finite"),
-        ("module.layers.6.bias", "text", "no dictionary of tensors"),
+        ("module.layers.6.bias", "text", "not a dictionary of tensors"),
     ],
 )
 def test_a_broken_member_is_refused(name: str, value: object, words: str) -> None:

@@ -58,7 +58,7 @@ def test_a_recipe_decides_the_truncation() -> None:
         truncation_psi=1,
         truncation_cutoff=14,
         licences=["a"],
-        made="random",
+        provenance="random",
     )
     changed = card_with_recipe(card, recipe_from_name("datasetgan-cat-16"))
     assert (changed.truncation_psi, changed.truncation_cutoff) == (0.7, 7)
@@ -81,7 +81,7 @@ def test_an_unknown_name_lists_the_known() -> None:
         ("grid = 256", "grid = 256\nsurprise = 1", "surprise"),
         ("truncation_psi = 0.7", "truncation_psi = 7", "truncation_psi is 7"),
         ("truncation_cutoff = 7", "truncation_cutoff = -1", "truncation_cutoff is -1"),
-        ("classes = [", "colors = [1, 2]\nclasses = [", "colors has 2 entries, classes 16"),
+        ("classes = [", "colors = [1, 2]\nclasses = [", "colors has 2 entries, classes has 16"),
     ],
 )
 def test_a_wrong_file_is_refused(tmp_path: Path, old: str, new: str, words: str) -> None:

@@ -8,7 +8,6 @@ import torch
 
 from checkpoints import (
     CardError,
-    CheckpointError,
     RefinerCard,
     RegulariserCard,
     WeightsError,
@@ -40,7 +39,7 @@ def card(network: Refiner) -> RefinerCard:
         shift_px=0.25,
         structure=0.9,
         licences=["CC0-1.0"],
-        made={"steps": 10},
+        provenance={"steps": 10},
     )
 
 
@@ -64,29 +63,3 @@ def test_another_networks_card_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="not finite"):
         write_refiner(tmp_path / "r.safetensors", network, card(network))
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "words"),
-    [
-        ("channels = 3", "channels = 1", r"config.channels is 1; it must be in \[3, 3\]"),
-        ("blocks = 2", "blocks = 1000000000", "config.blocks is 1000000000"),
-        ("blocks = 2", "blocks = 3", "lacks blocks.2"),
-        ("width = 5", "width = 7", r"is \[5\]; by r.toml it must be \[7\]"),
-        ("grain = 1", "grain = -1", "config.grain is -1"),
-        ('kind = "refiner"', 'kind = "interpreter"', "kind"),
-        ("format = 1", "format = 2", "format"),
-        ("grain_seed = 3", "grain_seed = 3\nmood = 1", "mood"),
-        ('reduction = "image-sum"', 'reduction = "sum"', "reduction"),
-    ],
-)
-def test_a_card_that_does_not_fit_is_refused(
-    tmp_path: Path, old: str, new: str, words: str
-) -> None:
-    path = tmp_path / "r.safetensors"
-    write_refiner(path, refiner(), card(refiner()))
-    toml = path.with_suffix(".toml")
-    assert old in toml.read_text()
-    toml.write_text(toml.read_text().replace(old, new))
-    with pytest.raises(CheckpointError, match=words):
-        refiner_from_file(path)

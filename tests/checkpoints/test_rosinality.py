@@ -43,8 +43,8 @@ def test_shapes_are_read_from_the_tensors() -> None:
 def test_a_missing_mean_is_measured_and_the_card_says_so() -> None:
     of = golden("rosinality/golden_64")
     generator, card = generator_from_rosinality(TorchFile({"g_ema": of.weights}), "g.pt")
-    assert isinstance(card.made, dict)
-    assert card.made["w_avg"] == "measured over 8192 samples of seed 0"
+    assert isinstance(card.provenance, dict)
+    assert card.provenance["w_avg"] == "measured over 8192 samples of seed 0"
     w_avg = generator.mapping.w_avg
     z = torch.randn(20000, 16, generator=torch.Generator().manual_seed(5))
     w = generator.mapping(z)

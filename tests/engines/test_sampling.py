@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from bundle.manifest import Generator
+from bundle.manifest import GeneratorFacts
 from engines import default_options, ws_from_indices, ws_from_latents
 from engines.errors import SamplingError
 from engines.fake import FakeMapping, fake_bundle
@@ -23,7 +23,9 @@ UNCONDITIONAL = msgspec.structs.replace(GENERATOR, num_classes=0)
 OPTIONS = replace(default_options(GENERATOR, seed=7), truncation_psi=0.5, truncation_cutoff=6)
 
 
-def draw(options: SamplingOptions, *indices: int, g: Generator = GENERATOR) -> NDArray[np.float32]:
+def draw(
+    options: SamplingOptions, *indices: int, g: GeneratorFacts = GENERATOR
+) -> NDArray[np.float32]:
     return ws_from_indices(FakeMapping(g), g, options, np.array(indices, np.uint64))
 
 

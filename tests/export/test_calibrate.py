@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bundle.manifest import Calibration
+from bundle.manifest import ScoreCalibration
 from bundle.open import Bundle
 from engines import EngineOptions, default_options, open_engine, open_mapping, ws_from_indices
 from engines.fake import fake_bundle
@@ -75,7 +75,7 @@ class Counting:
         return self._engine.run(ws, limits, outputs)
 
 
-def calibrated(bundle: Bundle, engine: Any, samples: int, **options: Any) -> Calibration:
+def calibrated(bundle: Bundle, engine: Any, samples: int, **options: Any) -> ScoreCalibration:
     sampling = default_options(GENERATOR, **options)
     mapping = open_mapping(BUNDLE, FAKE)
     return calibration_from_engine(bundle, engine, mapping, sampling, samples, resumable=True)

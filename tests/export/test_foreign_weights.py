@@ -213,7 +213,7 @@ def test_inspect_says_what_a_file_is(members: Path, tiny_weights: tuple[Path, Pa
         assert result.exit_code == 0, result.output
         assert all(word in result.stdout for word in words), result.stdout
     assert "StyleGAN3" in refused("inspect", STYLEGAN3)
-    assert "no file of a known kind" in refused("inspect", "README.md")
+    assert "of an unknown kind" in refused("inspect", "README.md")
     assert "cannot be read" in refused("inspect", "no-such-file")
     assert "neither a bundle's manifest.json nor any model_<k>.pth" in refused("inspect", "docs")
 

@@ -61,7 +61,7 @@ def written_refiner(folder: Path, generator: Path, grain: int = 3, **changes: An
         shift_px=0.21,
         structure=0.93,
         licences=["CC-BY-4.0"],
-        made="random",
+        provenance="random",
     )
     path = folder / "refiner.safetensors"
     write_refiner(path, network, msgspec.structs.replace(card, **changes))

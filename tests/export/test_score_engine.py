@@ -62,7 +62,7 @@ def weights_of_three_heads(generator: Path, interpreter: Path, score: HeadKind) 
         shift_px=0.0,
         structure=1.0,
         licences=[],
-        made="random",
+        provenance="random",
     )
     behind = RefinerWeights(refiner, refiner_card, "0" * 64)
     return replace(given, interpreter=heads, interpreter_card=card, refiner=behind)

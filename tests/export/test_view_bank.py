@@ -60,7 +60,7 @@ def generator_at(folder: Path, seed: int = 0, view_layers: int = 2) -> Path:
         truncation_psi=0.7,
         truncation_cutoff=6,
         licences=["CC0-1.0"],
-        made="by a test",
+        provenance="by a test",
     )
     write_generator(folder / "g.safetensors", network, card)
     return folder / "g.safetensors"
@@ -75,7 +75,7 @@ def bank_at(path: Path, generator: Path, codes: Codes = CODES, **changes: Any) -
         view_layers=codes.shape[1],
         w_dim=codes.shape[2],
         licences=[],
-        made="by a test",
+        provenance="by a test",
         cameras=CAMERAS,
     )
     write_views(path, codes, msgspec.structs.replace(card, **changes))
@@ -181,7 +181,7 @@ def test_the_bank_says_which_rows_carry_the_view_where_the_generator_does_not(
         (lambda m: m["views"]["cameras"][0].update(azimuth_deg=-30.0), "bundle_id"),
         (lambda m: m["views"]["cameras"][0].update(distance=1e300), r"distance is 1e\+300"),
         (lambda m: m["views"]["cameras"][0].update(zoom=1), "zoom"),
-        (lambda m: m.pop("views"), "files has views.f32, but there is no views"),
+        (lambda m: m.pop("views"), "files has views.f32, but views is absent"),
         (lambda m: m["files"].pop("views.f32"), "files lacks views.f32"),
         (lambda m: m["generator"].update(view_layers=0), "generator.view_layers is 0"),
         (lambda m: m["generator"].update(view_layers=3), "have 576 bytes"),

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import msgspec
 
-from bundle.manifest import Refiner
+from bundle.manifest import RefinerFacts
 from engines.fake import fake_bundle
 from labelmint import Client
 from labelmint.cli.models import description_from_model
 from tests.service.harness import FakeModel, served
 
-FACTS = Refiner(
+FACTS = RefinerFacts(
     weights_sha256="0" * 64,
     generator_sha256=None,
     width=8,

@@ -28,7 +28,7 @@ CARD = InverseGraphicsCard(
     keypoints=["left", "right", "top"],
     silhouette=0.9,
     licences=["CC0-1.0"],
-    made={},
+    provenance={},
 )
 SPHERE: Template = template(torch.device("cpu"))
 

@@ -45,7 +45,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
         truncation_psi=0.5,
         truncation_cutoff=4,
         licences=["CC0-1.0"],
-        made="by a test",
+        provenance="by a test",
     )
     write_generator(path, generator, card)
     return path

@@ -93,7 +93,7 @@ def test_a_training_has_the_bytes_of_one_from_the_service_and_goes_on_likewise(
     assert trained(folders / "png", outs["png"]).exit_code == 0
     whole = contents(tmp_path / "service")
     assert len(whole) == 4 and contents(tmp_path / "png") == whole
-    told = inverse_graphics_from_file(outs["png"])[1].made
+    told = inverse_graphics_from_file(outs["png"])[1].provenance
     ends = {"stream_seed": 4, "first_object": 0, "last_object": 5}
     assert isinstance(told, dict) and ends.items() <= told.items()
 

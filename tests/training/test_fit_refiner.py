@@ -185,5 +185,5 @@ def test_the_card_says_how(tmp_path: Path) -> None:
     assert card.generator_sha256 == "a" * 64 and (card.height, card.width) == (32, 32)
     assert (card.regulariser.strength, card.regulariser.reduction) == (2.0, "mean")
     assert card.shift_px == pytest.approx(found.shift_px, abs=1e-4)
-    assert isinstance(card.made, dict) and card.made["refiner_updates"] == 1
-    assert json.dumps(card.made)
+    assert isinstance(card.provenance, dict) and card.provenance["refiner_updates"] == 1
+    assert json.dumps(card.provenance)

@@ -41,7 +41,7 @@ CARD = GeneratorCard(
     truncation_psi=0.5,
     truncation_cutoff=6,
     licences=["CC0-1.0"],
-    made="by a test",
+    provenance="by a test",
 )
 CONFIG = ViewsConfig(view_layers=2, psi=0.5, cutoff=6, count=4, seed=7)
 

@@ -57,7 +57,7 @@ def card_from_fit(
         resize=config.resize,
         score_source=heads[0].kind,
         licences=licences,
-        made={
+        provenance={
             "by": "python -m training interpreter",
             "images": len(labels),
             **{k: v for k, v in asdict(config).items() if isinstance(v, str | int | float)},

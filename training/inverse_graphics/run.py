@@ -106,7 +106,7 @@ def card_of(
         keypoints=list(origin.keypoints),
         silhouette=round(measured, 4),
         licences=run.licences,
-        made={
+        provenance={
             "by": "python -m training inverse-graphics",
             "objects": len(sets),
             "views": sets.codes.shape[1],

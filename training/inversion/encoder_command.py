@@ -165,5 +165,5 @@ def card_from_encoder(
         hidden=config.hidden,
         iterations=config.iterations,
         licences=licences,
-        made=made,
+        provenance=made,
     )

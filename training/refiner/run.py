@@ -141,7 +141,7 @@ def card_of(
         structure=round(found.structure, 4),
         agreement=None if found.agreement is None else round(found.agreement, 4),
         licences=run.licences,
-        made={
+        provenance={
             "by": "python -m training refiner",
             "source_images": len(source.images),
             "real_images": len(real.images),

@@ -158,7 +158,7 @@ def card_from_bank(
         view_layers=bank.codes.shape[1],
         w_dim=bank.codes.shape[2],
         licences=licences,
-        made={
+        provenance={
             "by": "python -m training views",
             "spread": spread,
             "rows": rows,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from checkpoints import CameraCard, camera_problem, write_text
+from checkpoints import CameraCard, range_problem, write_text
 from training.errors import TrainingError
 
 MAX_FILE_BYTES = 16 << 20
@@ -84,7 +84,7 @@ def _problem(camera: CameraRow, found: dict[int, CameraRow], draw: str) -> str |
             f"row {camera.row} is of draw {camera.draw}, this is {draw}; give the generator, "
             "--seed, --psi, --cutoff and --view-layers that it was written with"
         )
-    return camera_problem(camera.camera)
+    return range_problem(camera.camera)
 
 
 def _csv_places(path: Path) -> list[tuple[str, dict[str, object]]]:

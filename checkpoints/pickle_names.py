@@ -1,12 +1,12 @@
-"""The names that a checkpoint's pickle may give; every other one ends the reading.
+"""The global names that a checkpoint's pickle may contain; any other name ends the reading.
 
-None is ever looked up or imported: a name is text that says what a record stands for.
+A name is text, e.g. "collections.OrderedDict". It is never looked up and nothing is imported.
 """
 
 import re
 from dataclasses import dataclass
 
-from checkpoints.allowance import Refused, shown
+from checkpoints.read_budget import FileRefused, shown
 
 PERSISTENT_OBJECT = "torch_utils.persistence._reconstruct_persistent_obj"
 TENSORFLOW_NETWORK = "dnnlib.tflib.network.Network"
@@ -32,29 +32,27 @@ OTHERS = {
     "numpy.dtype",
     "numpy.ndarray",
 }
-RENAMED = {  # as Python 2 and numpy 1 call them
+RENAMED = {  # module names of Python 2 and numpy 1
     "__builtin__": "builtins",
     "numpy.core.multiarray": "numpy._core.multiarray",
     "numpy.core.numeric": "numpy._core.numeric",
 }
-
-
 MAX_CHARACTERS = 128
 
 
 @dataclass(frozen=True, slots=True)
-class Name:
-    """A name the pickle gives, dotted."""
+class GlobalName:
+    """A name of a class or function in the pickle."""
 
-    dotted: str
+    dotted: str  # with its module
 
 
-def name_from_parts(module: str, name: str) -> Name:
-    """The name a pickle means by these two. Raises Refused where checkpoints have no use for it."""
+def name_from_parts(module: str, name: str) -> GlobalName:
+    """The name of these two parts of a pickle. Raises FileRefused unless it is on the list."""
     dotted = f"{RENAMED.get(module, module)}.{name}"
     known = dotted in OTHERS or TORCH_DATA.fullmatch(dotted) or TORCH_MODULE.fullmatch(dotted)
     if known and len(dotted) <= MAX_CHARACTERS:
-        return Name(dotted)
-    raise Refused(
-        f"its pickle names {shown(f'{module}.{name}')}, which no data needs; nothing of it was run"
+        return GlobalName(dotted)
+    raise FileRefused(
+        f"its pickle names {shown(f'{module}.{name}')}, which data does not need; nothing was run"
     )

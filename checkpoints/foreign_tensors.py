@@ -1,0 +1,65 @@
+"""Tensors under another project's names and conventions to tensors as nets' modules name them."""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from checkpoints.errors import WeightsError
+from checkpoints.weights import refuse_names
+
+
+def unchanged(tensor: Tensor) -> Tensor:
+    """The tensor itself, for a ForeignTensor stored as nets store it."""
+    return tensor
+
+
+@dataclass(frozen=True)
+class ForeignTensor:
+    """A tensor of another project's file, and the function that makes it one of nets'."""
+
+    name: str  # in their file
+    change: Callable[[Tensor], Tensor] = unchanged
+
+
+def tensors_from_foreign(
+    tensors: Mapping[str, Tensor],  # by their names
+    wanted: Mapping[str, ForeignTensor],  # by nets' names
+    source: str,
+    ignored: Collection[str] = (),  # their names that nets have no use for
+) -> dict[str, Tensor]:
+    """Tensors by nets' names, floating-point tensors as float32.
+
+    Every tensor of `tensors` must be wanted or ignored. Raises WeightsError for a name that is
+    missing or left over; the message begins with `source`.
+    """
+    theirs = {foreign.name for foreign in wanted.values()}
+    refuse_names(source, "lacks", theirs - tensors.keys())
+    refuse_names(source, "has unexpected", tensors.keys() - theirs - set(ignored))
+    ours = {}
+    for name, foreign in wanted.items():
+        tensor = tensors[foreign.name]
+        try:
+            ours[name] = foreign.change(tensor.float() if tensor.is_floating_point() else tensor)
+        except (IndexError, RuntimeError, ValueError) as error:
+            shape = list(tensor.shape)
+            raise WeightsError(f"{source}: {foreign.name} has impossible shape {shape}") from error
+    return ours
+
+
+def tensors_of(content: object, source: str) -> dict[str, Tensor]:
+    """`content` as a flat dict of tensors by name. Raises WeightsError for anything else."""
+    if not isinstance(content, Mapping) or not all(
+        isinstance(name, str) and isinstance(t, Tensor) for name, t in content.items()
+    ):
+        raise WeightsError(f"{source} is not a dictionary of tensors by name")
+    return dict(content)
+
+
+def extent_of(tensors: Mapping[str, Tensor], name: str, axis: int, source: str) -> int:
+    """Size of a tensor along an axis. Raises WeightsError without the tensor or the axis."""
+    refuse_names(source, "lacks", {name} - tensors.keys())
+    shape = tensors[name].shape
+    if not -len(shape) <= axis < len(shape):
+        raise WeightsError(f"{source}: {name} has impossible shape {list(shape)}")
+    return shape[axis]
