@@ -19,7 +19,7 @@ from tests.checkpoints.hostile_reader import Outcome, Report
 CHECKOUT = Path(__file__).resolve().parents[2]
 FIXTURES = Path(__file__).parent / "fixtures"
 FILES = sorted(FIXTURES.rglob("file_*.p*"))
-CUTS = 30  # lengths at which every file is cut
+CUTS = 50  # lengths at which every file is cut
 DAMAGED = 400  # files damaged at random
 MAX_GROWTH_BYTES = 128 << 20  # by any file of a few megabytes
 LARGE = "~large"  # an honest file, read last
@@ -42,7 +42,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Report]:
 
 
 def cut_files() -> dict[str, bytes]:
-    """Every fixture, cut at a thirtieth, two thirtieths ... of its length."""
+    """Every fixture, cut at a fiftieth, two fiftieths ... of its length."""
     files = {file.stem: file.read_bytes() for file in FILES}
     return {
         f"cut {name} {part:02}": data[: len(data) * part // CUTS]

@@ -154,5 +154,5 @@ def test_the_command_trains_and_resumes(tmp_path: Path) -> None:
     assert out.read_bytes() != before
     after = out.read_bytes()
     assert refine(*words, "--steps", 2, "--resume").exit_code == 0  # at its end already
-    assert "exists; --resume goes on" in refusal(refine(*words, "--steps", 2))
+    assert "exists; give --resume to continue" in refusal(refine(*words, "--steps", 2))
     assert out.read_bytes() == after
