@@ -37,6 +37,7 @@ def test_what_the_dockerfile_copies_is_let_through_and_nothing_else_is() -> None
     assert all((CHECKOUT / name).exists() for name in allowed)
 
 
+@pytest.mark.long
 def test_an_init_container_builds_engines_with_what_gpu_trt_has_in_it(
     tiny_bundle: Path, tmp_path: Path
 ) -> None:

@@ -91,6 +91,7 @@ def rows_of(bundle: Bundle, count: int) -> Any:
     return parity_rows(OrtMapping(bundle), bundle.manifest.generator, count)
 
 
+@pytest.mark.long
 def test_the_fused_engine_gives_what_the_labeller_gives(
     fused_bundle: Bundle, tmp_path: Path
 ) -> None:
