@@ -237,7 +237,9 @@ def refiner(
     if out.suffix != ".safetensors":
         raise click.BadParameter(f"{out} must end in .safetensors", param_hint="--out")
     if out.exists() and not resume:
-        raise RefinerError(f"{out} exists; give --resume to continue its training, or another --out")
+        raise RefinerError(
+            f"{out} exists; give --resume to continue its training, or another --out"
+        )
     out.parent.mkdir(parents=True, exist_ok=True)
     source_pool = pool_from_source(source, images, config.seed, device)
     real_pool = Pool(images_from_folder(real, images, source_pool.size if scale else None))
