@@ -146,7 +146,7 @@ def bundle(
         if calibrate and (card is None or card.score_source is None):  # fail before the export
             raise ExportError(
                 f"--calibrate is {calibrate}, but this bundle has no score: "
-                + ("--interpreter is missing" if card is None else f"{interpreter} has none")
+                + ("--interpreter is not given" if card is None else f"{interpreter} has none")
                 + "; leave --calibrate out"
             )
         if capabilities:
