@@ -3,6 +3,7 @@
 The files are those that bundle.fused describes, beside the labeller's own graphs.
 """
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ from export.graph.to_onnx import half_by_float32
 from export.weights import SourceWeights
 
 # From the fastest (estimated, not measured) to the one that needs the least shared memory. A GPU
-# gets the first that fits its shared memory.
+# gets the first that fits its shared memory and spills no register.
 TUNINGS = (
     Tuning(),
     Tuning(chunk=32),
@@ -102,19 +103,40 @@ def write_fused_labeller(
 def _first_fitting(
     weights: SourceWeights, capability: str, tunings: tuple[Tuning, ...], compiler: Compiler
 ) -> tuple[LaunchList, KernelTaps, dict[str, CompiledKernel]]:
-    """The first of `tunings` whose kernels fit the shared memory of GPUs of this capability."""
+    """The first of `tunings` whose kernels fit GPUs of this capability.
+
+    They fit if they need no more shared memory than there is, and spill no register. If all that
+    fit the shared memory spill, the first of them is taken.
+    """
     generator, spec = weights.generator, weights.spec
     assert weights.interpreter is not None
     channels, constant = level_channels(generator, spec.grid), constant_tap(generator)
+    spilling = None
     for tuning in tunings:
         launches, graph = fused_branch(weights.interpreter, spec, constant, channels, tuning)
         compiled = compiler(launches.kernels, capability)
-        if compiled is not None:
+        if compiled is None:
+            continue
+        if not any(kernel.report.spilled_bytes for kernel in compiled.values()):
             return launches, graph, compiled
-    raise ExportError(
-        f"GPUs of compute capability {capability} have too little shared memory for this "
-        "ensemble's hidden layers; leave it out of --fused"
+        spilling = spilling or (launches, graph, compiled)
+    if spilling is None:
+        raise ExportError(
+            f"GPUs of compute capability {capability} have too little shared memory for this "
+            "ensemble's hidden layers; leave it out of --fused"
+        )
+    spilled = {
+        name: kernel.report.spilled_bytes
+        for name, kernel in spilling[2].items()
+        if kernel.report.spilled_bytes
+    }
+    words = ", ".join(f"{name} {count}" for name, count in spilled.items())
+    tqdm.write(
+        f"kernels for {capability} spill registers, so they are slower than they could be "
+        f"(bytes per thread: {words})",
+        file=sys.stderr,
     )
+    return spilling
 
 
 def _write_arrays(file: Path, arrays: dict[str, Any]) -> None:

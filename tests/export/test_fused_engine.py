@@ -28,7 +28,7 @@ from export.__main__ import main as export_command
 from export.bundle_from_weights import manifest_from_folder, write_graphs
 from export.errors import ExportError
 from export.fused.bundle import write_fused_labeller
-from export.fused.compile import CompiledKernel
+from export.fused.compile import CompiledKernel, PtxasReport
 from export.fused.launches import Tuning
 from export.weights import WeightFiles, weights_from_files
 from nets.config import GeneratorConfig
@@ -60,7 +60,8 @@ def fused_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def named(kernels: dict[str, Kernel], capability: str) -> dict[str, CompiledKernel]:
     """A compiler whose machine code is the kernel's name."""
     binary = Binary(threads=256, shared=1 << 15, hidden=2)
-    return {n: CompiledKernel(np.frombuffer(n.encode(), np.uint8), binary) for n in kernels}
+    report = PtxasReport(registers=128, spilled_bytes=0)
+    return {n: CompiledKernel(np.frombuffer(n.encode(), np.uint8), binary, report) for n in kernels}
 
 
 class Bench:
