@@ -54,9 +54,10 @@ PROCESSORS = 132  # NVIDIA's H100 architecture paper, as all figures without ano
 CLOCK_HZ = 1.83e9  # at which NVIDIA states 989.4 TFLOP/s for dense float16
 TENSOR_FLOPS = 4096.0
 SHARED_BYTES = 128.0  # 32 banks of 4 bytes, CUDA C++ Programming Guide
-L2_BYTES = (
-    5120 / PROCESSORS
-)  # published for the A100; assumed here, NVIDIA states none for the H100
+L2_MIB = 40.0  # of 50 MB; the rest is for weights and features
+MEMORY_BYTES = 3.35e12 / CLOCK_HZ / PROCESSORS  # of the H100; an H200's is 4.8e12
+# Published for the A100 and assumed here: NVIDIA states none for the H100.
+L2_BYTES = 5120 / PROCESSORS
 INSTRUCTIONS = 4.0  # of a warp: one for each scheduler
 SHARED_KIB, BLOCK_KIB, REGISTERS = 228, 1, 65536  # 1 KiB of each block's share is reserved
 # Not published; guessed from microbenchmarks of others.

@@ -29,8 +29,8 @@ POINTERS = {
 }  # fmt: skip
 
 
-# ptxas's warnings (C7510 to C7519) that it waits behind every warpgroup product. The result is
-# right, but tensor cores then idle.
+# ptxas's warnings (C7510 to C7519) that it adds waits to warpgroup products. The result is right,
+# but the tensor cores idle meanwhile.
 SERIALIZED = re.compile(r"\(?(C75\d\d)\)?\s*(.*)")
 
 
@@ -169,8 +169,8 @@ def report_from_log(log: str) -> PtxasReport:
     serialized = SERIALIZED.search(log)
     if serialized:
         raise ExportError(
-            f"ptxas serializes its products ({serialized[1]}), which wastes the tensor cores; "
-            f"leave this capability out of --fused ({serialized[2]})"
+            f"ptxas serializes its matrix products ({serialized[1]}: {serialized[2]}); leave this "
+            "capability out of --fused"
         )
     registers = re.search(r"Used (\d+) registers", log)
     spills = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", log)

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +233,27 @@ def test_a_gpu_of_little_memory_gets_the_first_shape_that_fits(
     assert tiles == {"9.0": Pointer("interpolation_16x32"), "8.9": Pointer("interpolation_8x32")}
     with pytest.raises(ExportError, match=r"8\.6 have too little shared memory"):
         write_fused_labeller(tmp_path, weights, ["8.6"], shapes[:1], roomy)
+
+
+def test_a_shape_without_spills_comes_before_one_that_spills(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    generator, interpreter = write_tiny_weights(tmp_path, config=CONFIG)
+    weights = weights_from_files(WeightFiles(generator, None, interpreter, None, None))
+
+    def spilling(kernels: dict[str, Kernel], capability: str) -> dict[str, CompiledKernel]:
+        spills = capability == "8.6" or kernels["label_pixels-2"].constants["CHUNK"] != 8
+        report = PtxasReport(registers=255, spilled_bytes=16 * spills)
+        return {n: replace(k, report=report) for n, k in named(kernels, capability).items()}
+
+    shapes = (Tuning(squares=(2, 4)), Tuning(squares=(1, 4), chunk=8))
+    write_fused_labeller(tmp_path, weights, ["9.0", "8.6"], shapes, spilling)
+    fused = fused_from_folder(tmp_path)
+    tiles = {c: p.launches[-1].arguments[4] for c, p in fused.programs.items()}
+    assert tiles == {"9.0": Pointer("interpolation_8x32"), "8.6": Pointer("interpolation_16x32")}
+    told = capsys.readouterr().err
+    assert "for 8.6 spill registers" in told and "label_pixels-2 16" in told
+    assert "for 9.0" not in told
 
 
 @pytest.mark.parametrize(
