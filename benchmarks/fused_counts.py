@@ -36,15 +36,14 @@ CANDIDATES = tuple(
         (
             *TUNINGS,
             Tuning(),
+            Tuning(band_tiles=256),
             Tuning(stages=3),
-            Tuning(chunk=32),
-            Tuning(chunk=32, stages=3),
             Tuning(chunk=128),
-            Tuning(squares=(1, 1), warps=4),
-            Tuning(squares=(1, 1), warps=4, stages=3),
-            Tuning(squares=(1, 1), warps=4, chunk=32),
-            Tuning(squares=(1, 1), warps=4, chunk=32, stages=3),
+            Tuning(squares=(1, 1), band_tiles=256, warps=4),
+            Tuning(squares=(1, 1), band_tiles=256, warps=4, stages=3),
+            Tuning(squares=(1, 1), band_tiles=512, chunk=32, warps=4, stages=3),
             Tuning(squares=(2, 2), chunk=32),
+            Tuning(squares=(2, 2)),
         )
     )
 )
@@ -56,12 +55,15 @@ TENSOR_FLOPS = 4096.0
 SHARED_BYTES = 128.0  # 32 banks of 4 bytes, CUDA C++ Programming Guide
 L2_MIB = 40.0  # of 50 MB; the rest is for weights and features
 MEMORY_BYTES = 3.35e12 / CLOCK_HZ / PROCESSORS  # of the H100; an H200's is 4.8e12
-# Published for the A100 and assumed here: NVIDIA states none for the H100.
-L2_BYTES = 5120 / PROCESSORS
+# NVIDIA states no rate of the H100's L2 cache. The first is the A100's, the second is guessed from
+# microbenchmarks of others.
+L2_BYTES = (5120 / PROCESSORS, 5.6e12 / CLOCK_HZ / PROCESSORS)
 INSTRUCTIONS = 4.0  # of a warp: one for each scheduler
 SHARED_KIB, BLOCK_KIB, REGISTERS = 228, 1, 65536  # 1 KiB of each block's share is reserved
 # Not published; guessed from microbenchmarks of others.
 L2_LATENCY = 300.0  # cycles
+CONSUMER_REGISTERS = 240  # of a thread, if a third warpgroup needs few
+SECOND_SHARE = 0.75  # of the bound; FlashAttention-3 reaches it with the same structure
 ISSUE_SHARE = 0.6  # of the schedulers' slots that the warps of a lone block can fill
 
 
@@ -82,13 +84,70 @@ class MemberCycles:
 
 
 @dataclass(frozen=True)
+class Shape:
+    """Sizes of label_pixels for one tile."""
+
+    pixels: int
+    reads: int  # rows of the table and nodes, padded
+    finest: int  # channels, padded
+    h1: int
+    h2: int
+    outputs: int
+    chunk: int
+
+    @staticmethod
+    def of(kernel: Kernel) -> "Shape":
+        c = kernel.constants
+        return Shape(
+            pixels=c["TILE_ROWS"] * c["TILE_COLUMNS"],
+            reads=c["K0"] + c["K1"],
+            finest=c["F0"] + c["F1"],
+            h1=c["H1"],
+            h2=c["H2"],
+            outputs=c["OUTPUTS"],
+            chunk=c["CHUNK"],
+        )
+
+    @property
+    def gathered(self) -> int:
+        """Bytes of the table and the nodes that a member reads for a tile."""
+        return self.reads * self.h1 * 2
+
+    @property
+    def weights(self) -> int:
+        """Bytes of a member's first and second layer."""
+        return (self.finest + self.h2) * self.h1 * 2
+
+    @property
+    def last_weights(self) -> int:
+        """Bytes of a member's third layer."""
+        return self.h2 * self.outputs * 2
+
+    def products(self, left_in_registers: bool) -> list[tuple[float, float]]:
+        """FLOPs of each layer of a member, and bytes of shared memory that it reads.
+
+        An instruction multiplies 64 pixels: left operand 64 x 16, right operand 16 x columns. Only
+        the first layer may have its left operand in shared memory.
+        """
+        groups, depth = self.pixels / 64, self.reads + self.finest
+        left = 0 if left_in_registers else 64
+        return [
+            (
+                2 * self.pixels * self.h1 * depth,
+                groups * self.h1 / self.chunk * depth * (left + self.chunk) * 2,
+            ),
+            (2 * self.pixels * self.h1 * self.h2, groups * self.h1 * self.h2 * 2),
+            (2 * self.pixels * self.h2 * self.outputs, groups * self.h2 * self.outputs * 2),
+        ]
+
+
+@dataclass(frozen=True)
 class Estimate:
     """One image at one size with one tuning."""
 
     member: MemberCycles
     blocks: int  # that fit a multiprocessor together
-    seconds: float  # of all launches of label_pixels, estimated
-    bound_seconds: float  # by the busiest resource
+    seconds: float  # of all launches of label_pixels
     flops: float  # of the tensor cores, including padding
 
     @property
@@ -128,42 +187,24 @@ def table_mib(launches: LaunchList) -> float:
     return rows * width * 2 / (1 << 20)
 
 
-def member_cycles(kernel: Kernel, table_mib: float) -> MemberCycles:
-    """Counts one member of `kernel`, which votes and scores, for a band's table of this size.
+def member_cycles(kernel: Kernel, table_mib: float, l2_bytes: float) -> MemberCycles:
+    """Counts one member of `kernel`, which votes and scores.
 
-    Operands of the first layer come from shared memory; the left operands of the other layers are
-    in registers. A product of 64 pixels reads its right operand once. Instructions by thread are
-    fitted to the machine code of 12 shapes for 9.0, within 20 percent.
+    table_mib: size of a band's table. l2_bytes: rate of the L2 cache for one multiprocessor, by
+    cycle. Operands of the first layer come from shared memory; the left operands of the other
+    layers are in registers. Instructions of a thread are fitted to the machine code of 12 shapes
+    for 9.0, within 20 percent.
     """
-    c = kernel.constants
-    pixels, chunk, h2, outputs = (
-        c["TILE_ROWS"] * c["TILE_COLUMNS"],
-        c["CHUNK"],
-        c["H2"],
-        c["OUTPUTS"],
-    )
-    depth, steps, threads = (
-        c["K0"] + c["K1"] + c["F0"] + c["F1"],
-        c["H1"] // c["CHUNK"],
-        kernel.warps * 32,
-    )
-    groups = pixels / 64
-    # Products: FLOPs, and bytes of shared memory that they read.
-    products = [
-        (2 * pixels * c["H1"] * depth, steps * groups * depth / 16 * (64 + chunk) * 16 * 2),
-        (2 * pixels * c["H1"] * h2, groups * c["H1"] / 16 * h2 * 16 * 2),
-        (2 * pixels * h2 * outputs, groups * h2 / 16 * outputs * 16 * 2),
-    ]
-    tensor = sum(flops for flops, _ in products) / TENSOR_FLOPS
+    shape = Shape.of(kernel)
+    steps, slots = shape.h1 // shape.chunk, kernel.warps / INSTRUCTIONS
+    products = shape.products(left_in_registers=False)
     waited = sum(max(f / TENSOR_FLOPS, b / SHARED_BYTES) for f, b in products)
-    missed = max(0.0, 1 - L2_MIB / table_mib) * (c["K0"] + c["K1"]) * c["H1"] * 2
-    loaded = (depth * c["H1"] + c["H1"] * h2) * 2  # bytes, asynchronously
-    epilogue_loaded = h2 * outputs * 2 + h2 * 4 + outputs * 4
-    copies = loaded / steps / 16 / threads
-    by_step = 130 + 2.5 * pixels * chunk / threads + 5 * copies
-    by_member = 124 + 23.6 * pixels * outputs / threads + 6.06 * pixels * h2 / threads
-    slots = kernel.warps / INSTRUCTIONS
-    moved = loaded / L2_BYTES + missed / MEMORY_BYTES
+    missed = max(0.0, 1 - L2_MIB / table_mib) * shape.gathered
+    loaded = shape.gathered + shape.weights  # asynchronously
+    threads = kernel.warps * 32
+    by_step = 130 + 2.5 * shape.pixels * shape.chunk / threads + 5 * loaded / steps / 16 / threads
+    by_member = 124 + shape.pixels * (23.6 * shape.outputs + 6.06 * shape.h2) / threads
+    moved = loaded / l2_bytes + missed / MEMORY_BYTES
     load = L2_LATENCY + moved / steps
     step = waited / steps + by_step * slots / ISSUE_SHARE
     epilogue = by_member * slots / ISSUE_SHARE + L2_LATENCY  # its weights are loaded on the spot
@@ -176,20 +217,42 @@ def member_cycles(kernel: Kernel, table_mib: float) -> MemberCycles:
     else:
         exposed = steps * max(0.0, load - step)
     return MemberCycles(
-        tensor=tensor,
-        shared=(sum(b for _, b in products) + loaded + h2 * outputs * 2) / SHARED_BYTES,
-        l2=moved + epilogue_loaded / L2_BYTES,
+        tensor=sum(flops for flops, _ in products) / TENSOR_FLOPS,
+        shared=(sum(b for _, b in products) + loaded + shape.last_weights) / SHARED_BYTES,
+        l2=moved + shape.last_weights / l2_bytes,
         issue=(steps * by_step + by_member) * slots,
         serial=steps * step + epilogue + exposed,
     )
 
 
-def estimate(launches: LaunchList, compiled: CompiledKernel) -> Estimate:
+def second_design(kernel: Kernel, reads: int, l2_bytes: float) -> MemberCycles:
+    """Counts the second design of decision 19; `kernel` has tiles of 8 x 16, `reads` samples each.
+
+    Two blocks of a cluster share the weights by multicast; two warpgroups of 64 pixels share the
+    gathered rows, and keep the left operands in registers if there is room; a third one loads.
+    """
+    shape = replace(Shape.of(kernel), chunk=64, reads=-(-reads // 16) * 16)
+    registers = (shape.reads + shape.finest) / 4 + 32 + shape.h2 / 2 + 1.5 * shape.outputs + 30
+    products = shape.products(left_in_registers=registers <= CONSUMER_REGISTERS)
+    loaded = shape.gathered + shape.weights + shape.last_weights
+    steps, threads = shape.h1 // shape.chunk, 256
+    by_step = 100 + 2.5 * shape.pixels * shape.chunk / threads
+    by_member = 124 + shape.pixels * (23.6 * shape.outputs + 6.06 * shape.h2) / threads
+    return MemberCycles(
+        tensor=sum(flops for flops, _ in products) / TENSOR_FLOPS,
+        shared=(sum(b for _, b in products) + loaded) / SHARED_BYTES,
+        l2=(shape.gathered + (shape.weights + shape.last_weights) / 2) / l2_bytes,
+        issue=(steps * by_step + by_member) * 8 / INSTRUCTIONS,
+        serial=0,
+    )
+
+
+def estimate(launches: LaunchList, compiled: CompiledKernel, l2_bytes: float) -> Estimate:
     """Estimates label_pixels for one image on an H100 or H200."""
     name = label_kernel(launches)
     kernel = launches.kernels[name]
     members = kernel.constants["MEMBERS"]
-    member = member_cycles(kernel, table_mib(launches))
+    member = member_cycles(kernel, table_mib(launches), l2_bytes)
     registers = -(-compiled.report.registers // 8) * 8 * kernel.warps * 32
     shared_kib = compiled.binary.shared / 1024 + BLOCK_KIB
     blocks = int(min(SHARED_KIB // shared_kib, REGISTERS // registers))
@@ -199,13 +262,20 @@ def estimate(launches: LaunchList, compiled: CompiledKernel) -> Estimate:
         busiest = -(-count // PROCESSORS)  # blocks of the busiest multiprocessor
         together = min(busiest, blocks)
         cycles += busiest * members * max(member.bound, member.serial / together)
-    return Estimate(
-        member,
-        blocks,
-        cycles / CLOCK_HZ,
-        sum(tiles) * members * member.bound / PROCESSORS / CLOCK_HZ,
-        sum(tiles) * members * member.tensor * TENSOR_FLOPS,
-    )
+    flops = sum(tiles) * members * member.tensor * TENSOR_FLOPS
+    return Estimate(member, blocks, cycles / CLOCK_HZ, flops)
+
+
+def projection_gflop(launches: LaunchList) -> float:
+    """Work of all launches of project_rows for one image, GFLOP."""
+    flops = 0
+    for launch in launches.launches:
+        c = launches.kernels[launch.kernel].constants
+        if "CHANNELS" in c:
+            rows = launch.arguments[-1]
+            assert isinstance(rows, int)
+            flops += 2 * rows * c["CHANNELS"] * c["WIDTH"]
+    return flops / 1e9
 
 
 def words(tuning: Tuning) -> str:
@@ -219,44 +289,69 @@ def words(tuning: Tuning) -> str:
 
 def main(names: list[str]) -> None:
     print("Counted and estimated for an H100 or H200; nothing here has run on a GPU.")
+    print("Cycles are those of one member and tile. Two estimates: two rates of the L2 cache.")
     for name in names or SIZES:
         print(
             f"\n{name}\n\n"
             "| tuning | registers | spilled | shared KiB | blocks | table MiB | tensor | shared "
-            "| L2 | issue | bound ms | estimate ms | of tensor peak |\n"
-            "|---|---|---|---|---|---|---|---|---|---|---|---|---|"
+            "| L2 | issue | ms | tensor cores busy |\n"
+            "|---|---|---|---|---|---|---|---|---|---|---|---|"
         )
         for tuning in CANDIDATES:
-            launches = launches_from_size(SIZES[name], tuning)
-            label = label_kernel(launches)
-            try:
-                compiled = compiled_kernels({label: launches.kernels[label]}, "9.0")
-                reason = "too much shared memory"
-            except ExportError as error:
-                compiled, reason = None, str(error)
-            if compiled is None:
-                print(f"| {words(tuning)} | {reason}" + " |" * 12, flush=True)
-                continue
-            for bands in (128, 256, 512):
-                _print_row(replace(tuning, band_tiles=bands), SIZES[name], compiled[label])
+            _print_tuning(tuning, SIZES[name])
+        _print_second(SIZES[name])
 
 
-def _print_row(tuning: Tuning, size: Size, compiled: CompiledKernel) -> None:
+def _print_tuning(tuning: Tuning, size: Size) -> None:
     launches = launches_from_size(size, tuning)
-    found, report = estimate(launches, compiled), compiled.report
+    label = label_kernel(launches)
+    try:
+        compiled = compiled_kernels({label: launches.kernels[label]}, "9.0")
+        reason = "too much shared memory"
+    except ExportError as error:
+        compiled, reason = None, str(error)[:100]
+    if compiled is None:
+        print(f"| {words(tuning)} | {reason}" + " |" * 11, flush=True)
+        return
+    kernel = compiled[label]
+    found = [estimate(launches, kernel, rate) for rate in L2_BYTES]
     cells = [
         words(tuning),
-        report.registers,
-        report.spilled_bytes,
-        compiled.binary.shared >> 10,
-        found.blocks,
+        kernel.report.registers,
+        kernel.report.spilled_bytes,
+        kernel.binary.shared >> 10,
+        found[0].blocks,
         round(table_mib(launches)),
-        *(round(getattr(found.member, n)) for n in ("tensor", "shared", "l2", "issue")),
-        f"{found.bound_seconds * 1e3:.2f}",
-        f"{found.seconds * 1e3:.2f}",
-        f"{found.peak_share:.0%}",
+        *_cycles([one.member for one in found]),
+        ", ".join(f"{one.seconds * 1e3:.2f}" for one in found),
+        ", ".join(f"{one.peak_share:.0%}" for one in found),
     ]
-    print("| " + " | ".join(map(str, cells)) + " |")
+    print("| " + " | ".join(map(str, cells)) + " |", flush=True)
+
+
+def _cycles(members: list[MemberCycles]) -> list[str]:
+    """Cells with the cycles of each resource."""
+    first = members[0]
+    l2 = ", ".join(f"{one.l2:.0f}" for one in members)
+    return [f"{first.tensor:.0f}", f"{first.shared:.0f}", l2, f"{first.issue:.0f}"]
+
+
+def _print_second(size: Size) -> None:
+    launches = launches_from_size(size, Tuning())
+    name = label_kernel(launches)
+    kernel = launches.kernels[name]
+    interpolation = launches.constants["interpolation_8x16"]
+    reads = int((interpolation != 0).any(0).sum())
+    found = [second_design(kernel, reads, rate) for rate in L2_BYTES]
+    tiles = sum(launch.grid[0] for launch in launches.launches if launch.kernel == name)
+    rounds = tiles / PROCESSORS * kernel.constants["MEMBERS"] / CLOCK_HZ / SECOND_SHARE
+    times = ", ".join(f"{rounds * one.bound * 1e3:.2f}" for one in found)
+    busy = ", ".join(f"{SECOND_SHARE * one.tensor / one.bound:.0%}" for one in found)
+    cells = ["second design, on paper", *[""] * 5, *_cycles(found), times, busy]
+    print("| " + " | ".join(cells) + " |")
+    work = projection_gflop(launches)
+    peak = TENSOR_FLOPS * PROCESSORS * CLOCK_HZ
+    print(f"\nproject_rows: {work:.0f} GFLOP, {work * 1e12 / peak:.2f} ms at the tensor peak")
 
 
 if __name__ == "__main__":

@@ -169,8 +169,8 @@ def report_from_log(log: str) -> PtxasReport:
     serialized = SERIALIZED.search(log)
     if serialized:
         raise ExportError(
-            f"ptxas serializes its matrix products ({serialized[1]}: {serialized[2]}); leave this "
-            "capability out of --fused"
+            f"ptxas adds waits to its matrix products ({serialized[1]}: {serialized[2]}); leave "
+            "this capability out of --fused"
         )
     registers = re.search(r"Used (\d+) registers", log)
     spills = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", log)
