@@ -111,16 +111,18 @@ def first_fitting(
     """The first option whose kernels fit GPUs of this capability, and its compiled kernels.
 
     Kernels fit if they need no more shared memory than there is, and spill no register. If all
-    that fit the shared memory spill, the first of them is taken. Raises ExportError.
+    that fit the shared memory spill, the one that spills least is taken. Raises ExportError.
     """
-    spilling = None
+    spilling, least = None, 0
     for launches, graph in options:
         compiled = compiler(launches.kernels, capability)
         if compiled is None:
             continue
-        if not any(kernel.report.spilled_bytes for kernel in compiled.values()):
+        spilled_bytes = sum(kernel.report.spilled_bytes for kernel in compiled.values())
+        if spilled_bytes == 0:
             return launches, graph, compiled
-        spilling = spilling or (launches, graph, compiled)
+        if spilling is None or spilled_bytes < least:
+            spilling, least = (launches, graph, compiled), spilled_bytes
     if spilling is None:
         raise ExportError(
             f"GPUs of compute capability {capability} have too little shared memory for this "
