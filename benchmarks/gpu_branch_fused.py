@@ -20,12 +20,12 @@ from export.graph.spec import LabelSpec
 from nets.config import channels_from_base
 
 PART = "branch-fused"
-BANDS = (128, 512, 1 << 20)  # tiles in a launch; the last value covers the whole image
+BANDS = (128, 256, 512, 1 << 20)  # tiles in a launch; the last value covers the whole image
 SHAPES = [
     Tuning(squares, tiles, chunk, 128, warps, stages)
     for squares, chunk, warps, stages in (
-        ((1, 2), 64, 8, 2), ((1, 2), 128, 8, 2), ((1, 2), 64, 8, 3), ((1, 1), 64, 4, 2),
-        ((1, 1), 128, 4, 2), ((2, 2), 64, 8, 2),
+        ((1, 1), 32, 4, 3), ((1, 1), 32, 4, 2), ((1, 1), 64, 4, 2), ((1, 1), 64, 4, 3),
+        ((1, 2), 32, 8, 3), ((1, 2), 64, 8, 2), ((1, 2), 64, 8, 3), ((1, 2), 128, 8, 2),
     )
     for tiles in BANDS
 ]  # fmt: skip

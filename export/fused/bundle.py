@@ -3,9 +3,10 @@
 The files are those that bundle.fused describes, beside the labeller's own graphs.
 """
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -28,22 +29,22 @@ from bundle.fused import (
 from export.bundle_from_weights import quiet_exporter
 from export.errors import ExportError
 from export.fused.compile import CompiledKernel, compiled_kernels, compiler_name
-from export.fused.graphs import KernelTaps, filter_onnx, fused_branch, taps_onnx
+from export.fused.graphs import filter_onnx, fused_branch, taps_onnx
 from export.fused.launches import LaunchList, Tuning
 from export.fused.tiles import MIN_GRID
 from export.graph.labeller import Labeller, constant_tap, level_channels
 from export.graph.to_onnx import half_by_float32
 from export.weights import SourceWeights
 
-# From the fastest (estimated, not measured) to the one that needs the least shared memory. A GPU
-# gets the first that fits its shared memory.
+# In the order of benchmarks.fused_counts' estimates, none of them measured. A GPU gets the first
+# that fits its shared memory and spills no register.
 TUNINGS = (
-    Tuning(),
-    Tuning(chunk=32),
-    Tuning(squares=(1, 1), warps=4),
-    Tuning(squares=(1, 1), warps=4, chunk=32),
-    Tuning(squares=(1, 1), warps=4, chunk=16, stages=1),
+    Tuning(squares=(1, 1), band_tiles=256, chunk=32, warps=4, stages=3),
+    Tuning(chunk=32, stages=3),  # for hidden layers so wide that the first one spills
+    Tuning(squares=(1, 1), band_tiles=256, chunk=32, warps=4),
+    Tuning(squares=(1, 1), band_tiles=256, chunk=16, warps=4, stages=1),
 )
+T = TypeVar("T")
 Compiler = Callable[[dict[str, Kernel], str], dict[str, CompiledKernel] | None]
 
 
@@ -73,14 +74,19 @@ def write_fused_labeller(
     Raises ExportError.
     """
     check_fusable(weights)
-    generator, spec = weights.generator, weights.spec
+    generator, interpreter, spec = weights.generator, weights.interpreter, weights.spec
+    assert interpreter is not None
     labeller = Labeller(
-        generator, weights.interpreter, spec, "float16", refine=weights.refiner_stage(torch.float16)
+        generator, interpreter, spec, "float16", refine=weights.refiner_stage(torch.float16)
     )
     image = Buffer("features", "float32", [3, spec.height, spec.width])
+    channels, constant = level_channels(generator, spec.grid), constant_tap(generator)
     buffers, constants, programs = {PICTURE: image}, dict[str, Tensor](), dict[str, Program]()
     for capability in tqdm(capabilities, desc="compile", unit="GPU"):
-        launches, graph, compiled = _first_fitting(weights, capability, tunings, compiler)
+        options = (
+            fused_branch(interpreter, spec, constant, channels, tuning) for tuning in tunings
+        )
+        launches, graph, compiled = first_fitting(options, capability, compiler)
         table = launches.buffers["table"]
         if "table" in buffers:
             # One buffer serves the programs of all capabilities, so it has the larger extents.
@@ -99,22 +105,40 @@ def write_fused_labeller(
     write_fused(folder, Fused(buffers=buffers, programs=programs, compiler=compiler_name()))
 
 
-def _first_fitting(
-    weights: SourceWeights, capability: str, tunings: tuple[Tuning, ...], compiler: Compiler
-) -> tuple[LaunchList, KernelTaps, dict[str, CompiledKernel]]:
-    """The first of `tunings` whose kernels fit the shared memory of GPUs of this capability."""
-    generator, spec = weights.generator, weights.spec
-    assert weights.interpreter is not None
-    channels, constant = level_channels(generator, spec.grid), constant_tap(generator)
-    for tuning in tunings:
-        launches, graph = fused_branch(weights.interpreter, spec, constant, channels, tuning)
+def first_fitting(
+    options: Iterable[tuple[LaunchList, T]], capability: str, compiler: Compiler
+) -> tuple[LaunchList, T, dict[str, CompiledKernel]]:
+    """The first option whose kernels fit GPUs of this capability, and its compiled kernels.
+
+    Kernels fit if they need no more shared memory than there is, and spill no register. If all
+    that fit the shared memory spill, the one that spills least is taken. Raises ExportError.
+    """
+    spilling, least = None, 0
+    for launches, graph in options:
         compiled = compiler(launches.kernels, capability)
-        if compiled is not None:
+        if compiled is None:
+            continue
+        spilled_bytes = sum(kernel.report.spilled_bytes for kernel in compiled.values())
+        if spilled_bytes == 0:
             return launches, graph, compiled
-    raise ExportError(
-        f"GPUs of compute capability {capability} have too little shared memory for this "
-        "ensemble's hidden layers; leave it out of --fused"
+        if spilling is None or spilled_bytes < least:
+            spilling, least = (launches, graph, compiled), spilled_bytes
+    if spilling is None:
+        raise ExportError(
+            f"GPUs of compute capability {capability} have too little shared memory for this "
+            "ensemble's hidden layers; leave it out of --fused"
+        )
+    spilled = ", ".join(
+        f"{name} {kernel.report.spilled_bytes}"
+        for name, kernel in spilling[2].items()
+        if kernel.report.spilled_bytes
     )
+    tqdm.write(
+        f"the fused kernels for {capability} spill registers, which makes them slower; bytes per "
+        f"thread: {spilled}",
+        file=sys.stderr,
+    )
+    return spilling
 
 
 def _write_arrays(file: Path, arrays: dict[str, Any]) -> None:

@@ -1,10 +1,13 @@
 """Kernels -> machine code for GPUs, by Triton's compiler and ptxas. No GPU is needed to compile."""
 
 import re
+import subprocess
+import tempfile
 import warnings
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,12 +29,26 @@ POINTERS = {
 }  # fmt: skip
 
 
+# ptxas's warnings (C7510 to C7519) that it adds waits to warpgroup products. The result is right,
+# but the tensor cores idle meanwhile.
+SERIALIZED = re.compile(r"\(?(C75\d\d)\)?\s*(.*)")
+
+
+@dataclass(frozen=True)
+class PtxasReport:
+    """What ptxas reports of one kernel, per thread."""
+
+    registers: int
+    spilled_bytes: int  # stores and loads of values that found no register
+
+
 @dataclass(frozen=True)
 class CompiledKernel:
     """One kernel for one compute capability."""
 
     code: NDArray[np.uint8]  # a cubin
     binary: Binary  # how to launch it
+    report: PtxasReport
 
 
 def compiler_name() -> str:
@@ -58,7 +75,8 @@ def compiled_kernels(
 ) -> dict[str, CompiledKernel] | None:
     """Compiles all kernels for GPUs of one compute capability.
 
-    None if a kernel needs more shared memory than those GPUs have. Raises ExportError.
+    None if a kernel needs more shared memory than those GPUs have. Raises ExportError, also for
+    warpgroup products that ptxas serializes.
     """
     compiled = {}
     # label_pixels comes last in `kernels`, and is the one that may need too much shared memory.
@@ -106,14 +124,56 @@ def _compiled(kernel: Kernel, capability: str) -> CompiledKernel:
     ]
     if any(scratch):
         raise ExportError(f"it needs {scratch} bytes of scratch memory; the engine allocates none")
+    code, report = cubin_from_ptx(output.asm["ptx"])
     parameters = re.search(r"\.entry\s+\w+\s*\((.*?)\)", output.asm["ptx"], re.DOTALL)
     assert parameters is not None
     visible = sum(kind != "constexpr" for kind in signature.values())
     return CompiledKernel(
-        np.frombuffer(output.asm["cubin"], np.uint8),
+        np.frombuffer(code, np.uint8),
         Binary(
             threads=kernel.warps * 32,
             shared=output.metadata.shared,
             hidden=parameters[1].count(".param") - visible,
         ),
+        report,
     )
+
+
+def cubin_from_ptx(ptx: str) -> tuple[bytes, PtxasReport]:
+    """Machine code of one kernel, and ptxas's report of it. Raises ExportError.
+
+    Triton has run the same ptxas with the same options, but deletes its report.
+    """
+    from triton.backends.nvidia.compiler import get_ptxas
+
+    target = re.search(r"^\s*\.target\s+(sm_(\d+)\w*)", ptx, re.MULTILINE)
+    assert target is not None
+    with tempfile.TemporaryDirectory() as folder:
+        source, result = Path(folder, "kernel.ptx"), Path(folder, "kernel.cubin")
+        source.write_text(ptx)
+        done = subprocess.run(
+            [
+                *(get_ptxas(int(target[2])).path, "-v", "-lineinfo", "--regAllocOptLevel=2"),
+                *(f"--gpu-name={target[1]}", str(source), "-o", str(result)),
+            ],
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            raise ExportError(f"ptxas ends with {done.returncode}: {done.stderr}")
+        return result.read_bytes(), report_from_log(done.stderr)
+
+
+def report_from_log(log: str) -> PtxasReport:
+    """The report of `ptxas -v` on one kernel. Raises ExportError for serialized products."""
+    serialized = SERIALIZED.search(log)
+    if serialized:
+        raise ExportError(
+            f"ptxas adds waits to its matrix products ({serialized[1]}: {serialized[2]}); leave "
+            "this capability out of --fused"
+        )
+    registers = re.search(r"Used (\d+) registers", log)
+    spills = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", log)
+    if registers is None or spills is None:
+        raise ExportError(f"ptxas reports no registers or no spills: {log}")
+    return PtxasReport(int(registers[1]), int(spills[1]) + int(spills[2]))

@@ -183,10 +183,12 @@ def label_pixels(
             )
         w2 = tl.load(weight2 + (member * H1 + chunk + column)[:, None] * H2 + unit2[None, :])
         layer2 = tl.dot(tl.where(layer1 < 0, 0.0, layer1).to(tl.float16), w2, layer2)
+        # Read outside the branch: a product that only a branch reads is left without its own wait,
+        # and ptxas then waits behind every product (C7513, C7514).
+        biased2 = layer2 + tl.load(bias2 + member * H2 + unit2)[None, :]
         if chunk == H1 - CHUNK:  # the last chunk of this member
-            layer2 += tl.load(bias2 + member * H2 + unit2)[None, :]
             w3 = tl.load(weight3 + (member * H2 + unit2)[:, None] * OUTPUTS + output[None, :])
-            values = tl.dot(tl.where(layer2 < 0, 0.0, layer2).to(tl.float16), w3)
+            values = tl.dot(tl.where(biased2 < 0, 0.0, biased2).to(tl.float16), w3)
             values += tl.load(bias3 + member * OUTPUTS + output)[None, :]
             layer2 = tl.zeros((PIXELS, H2), tl.float32)
             if VOTES:

@@ -15,6 +15,7 @@ from export.fused.weights import HeadArrays
 from export.graph.spec import LabelSpec
 
 FLOAT16_BYTES, FLOAT32_BYTES = 2, 4
+PROJECT_WARPS = 8  # 4 would hold 128 sums per thread, and spill
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Tuning:
     band_tiles: int = 128  # tiles per launch; a band's table should fit the L2 cache
     chunk: int = 64  # hidden units of the first layer that label_pixels computes at a time
     rows: int = 128  # rows of the table that a program of project_rows computes
-    warps: int = 8  # warps of 32 threads per program
+    warps: int = 8  # warps of 32 threads per program of label_pixels
     stages: int = 2  # depth of the compiler's software pipeline
 
 
@@ -89,7 +90,7 @@ class LaunchList:
             }
             first_byte = level.first_sample * channels * FLOAT16_BYTES
             self._launch(
-                Kernel("project_rows", constants, self.tuning.warps, 3),
+                Kernel("project_rows", constants, PROJECT_WARPS, 3),
                 (width // columns, -(-level.count // rows), 1),
                 self._of_sample(f"level_{level.extent}", first_byte),
                 Pointer(f"{head.kind}_weights_{level.extent}"),

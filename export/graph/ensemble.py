@@ -66,8 +66,13 @@ class Consensus(nn.Module):
         vote = F.embedding(logits.argmax(dim=-1), self.one_hot)
         if not scored:
             return vote
-        p = torch.softmax(logits, dim=-1)
-        return torch.cat([vote, p, p * torch.log_softmax(logits, dim=-1)])
+        # log p = x - max - log(sum(exp(x - max))), spelled out: TensorRT's parser turns LogSoftmax
+        # into Log(Softmax), which is 0 * -inf = NaN for logits more than 88 below the maximum.
+        shifted = logits - logits.amax(dim=-1, keepdim=True)
+        exponentials = torch.exp(shifted)
+        normalizer = exponentials.sum(dim=-1, keepdim=True)
+        p = exponentials / normalizer
+        return torch.cat([vote, p, p * (shifted - torch.log(normalizer))])
 
     def _split(self, sums: Tensor) -> tuple[Tensor, ...]:
         parts = sums.reshape(3, -1, sums.shape[1], self.ids.shape[0])

@@ -27,13 +27,16 @@ def top_mean(x: Tensor, count: int) -> Tensor:
         bracket = bracket * 0.5
         middle = low + bracket
         above = (x > middle).to(x.dtype).sum(dim=1, keepdim=True)
-        low = torch.where(above > count, middle, low)
+        # Not torch.where: TensorRT's compiler unfolds a chain of selections, and its build time
+        # doubles with every round. bracket * 1 and bracket * 0 are exact.
+        low = low + bracket * (above > count).to(x.dtype)
     high = low + bracket
     total = x.sum(dim=1)
     score = high[:, 0] + torch.relu(x - high).sum(dim=1) / count
-    # total / count is f(0). Adding total * 0 makes the score NaN if any pixel is NaN or infinite,
-    # because runtimes differ in what min and max do with NaN.
-    return torch.minimum(score, total / count) + total * 0
+    # total / count is f(0). The factor is exactly 1 for finite totals, and not finite if any pixel is
+    # NaN or infinite: runtimes differ in what min and max do with NaN, and compilers may replace
+    # total * 0 by 0.
+    return torch.minimum(score, total / count) * (1 + total * 1e-30)
 
 
 def kept_first(keep: Tensor) -> tuple[Tensor, Tensor]:

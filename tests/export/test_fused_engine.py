@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from export.__main__ import main as export_command
 from export.bundle_from_weights import manifest_from_folder, write_graphs
 from export.errors import ExportError
 from export.fused.bundle import write_fused_labeller
-from export.fused.compile import CompiledKernel
+from export.fused.compile import CompiledKernel, PtxasReport
 from export.fused.launches import Tuning
 from export.weights import WeightFiles, weights_from_files
 from nets.config import GeneratorConfig
@@ -60,7 +61,8 @@ def fused_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def named(kernels: dict[str, Kernel], capability: str) -> dict[str, CompiledKernel]:
     """A compiler whose machine code is the kernel's name."""
     binary = Binary(threads=256, shared=1 << 15, hidden=2)
-    return {n: CompiledKernel(np.frombuffer(n.encode(), np.uint8), binary) for n in kernels}
+    report = PtxasReport(registers=128, spilled_bytes=0)
+    return {n: CompiledKernel(np.frombuffer(n.encode(), np.uint8), binary, report) for n in kernels}
 
 
 class Bench:
@@ -232,6 +234,28 @@ def test_a_gpu_of_little_memory_gets_the_first_shape_that_fits(
     assert tiles == {"9.0": Pointer("interpolation_16x32"), "8.9": Pointer("interpolation_8x32")}
     with pytest.raises(ExportError, match=r"8\.6 have too little shared memory"):
         write_fused_labeller(tmp_path, weights, ["8.6"], shapes[:1], roomy)
+
+
+def test_a_shape_without_spills_comes_before_one_that_spills(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    generator, interpreter = write_tiny_weights(tmp_path, config=CONFIG)
+    weights = weights_from_files(WeightFiles(generator, None, interpreter, None, None))
+
+    def spilling(kernels: dict[str, Kernel], capability: str) -> dict[str, CompiledKernel]:
+        small = kernels["label_pixels-2"].constants["CHUNK"] == 8
+        spilled = {"9.0": (16, 0), "8.6": (16, 20)}[capability][small]
+        report = PtxasReport(registers=255, spilled_bytes=spilled)
+        return {n: replace(k, report=report) for n, k in named(kernels, capability).items()}
+
+    shapes = (Tuning(squares=(2, 4)), Tuning(squares=(1, 4), chunk=8))
+    write_fused_labeller(tmp_path, weights, ["9.0", "8.6"], shapes, spilling)
+    fused = fused_from_folder(tmp_path)
+    tiles = {c: p.launches[-1].arguments[4] for c, p in fused.programs.items()}
+    assert tiles == {"9.0": Pointer("interpolation_8x32"), "8.6": Pointer("interpolation_16x32")}
+    told = capsys.readouterr().err
+    assert "for 8.6 spill registers" in told and "label_pixels-2 16" in told
+    assert "for 9.0" not in told
 
 
 @pytest.mark.parametrize(
