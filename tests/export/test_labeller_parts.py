@@ -12,13 +12,15 @@ from torch import Tensor
 
 from export.graph.ensemble import Consensus, mean_and_variance
 from export.graph.filter import BISECTIONS, kept_first, top_mean
+from export.graph.labeller import Labeller, Precision
+from export.graph.spec import LabelSpec
 from export.graph.stylegan1 import ServedDoubling
 from export.graph.stylegan2 import ServedSynthesis, upconv_kernel
-from export.graph.tiles import node_weights, tile_pixels, tile_reads
+from export.graph.tiles import node_weights, padded_reads, tile_pixels, tile_reads
 from nets.features import Resize, hypercolumn
 from nets.ops import modulated_conv2d, resample_kernel
 from nets.stylegan1 import FUSED_FROM, DoublingConv
-from tests.export.networks import random_generator, random_ws
+from tests.export.networks import random_generator, random_interpreter, random_ws
 from tests.export.reference import jensen_shannon, literal_synthesis
 
 
@@ -46,6 +48,29 @@ def test_tiles_are_the_direct_resize_of_every_level(
     rows, columns = values.shape[:2]
     pixels = values.reshape(rows, columns, down * tile, across * tile).transpose(0, 2, 1, 3)
     np.testing.assert_allclose(pixels.reshape(grid, grid), expected[0, 0].numpy(), atol=1e-12)
+
+
+@pytest.mark.parametrize(("extents", "k"), [((4, 8, 16, 32), 72), ((8, 16), 32), ((16,), 16)])
+def test_padding_of_reads_changes_no_pixel(extents: tuple[int, ...], k: int) -> None:
+    reads = tile_reads(extents, 64, 8)
+    padded = padded_reads(reads, 8)
+    assert padded.weights.shape == (64, k) and padded.indices.shape == (8, 8, k)
+    rows = sum(r * r for r in reads.direct) + (reads.nodes**2 if reads.merged else 0)
+    table = np.random.default_rng(0).normal(size=rows)
+    np.testing.assert_allclose(
+        table[padded.indices] @ padded.weights.T, table[reads.indices] @ reads.weights.T, atol=1e-12
+    )
+
+
+def test_only_the_half_branch_reads_padded_tiles() -> None:
+    generator = random_generator(64)
+    interpreter = random_interpreter(2 * sum(generator.config.channels))
+    spec = LabelSpec(64, 0, 64, 64)
+    sizes: dict[Precision, int] = {"float32": 65, "float16": 72}
+    for precision, k in sizes.items():
+        labels = Labeller(generator, interpreter, spec, precision).labels
+        assert labels is not None and labels.weights.shape == (64, k)
+        assert not labels.weights[:, 65:].any()
 
 
 def test_the_pixels_of_tiles_are_those_of_the_grid() -> None:
