@@ -132,7 +132,7 @@ def test_a_build_that_fails_keeps_its_timings_whole(
     )
     # A folder that is missing is no reason to hide why the build failed.
     for _ in range(2):
-        with pytest.raises((EngineOpenError, KeyboardInterrupt), match="no impl|^$"):
+        with pytest.raises((EngineOpenError, KeyboardInterrupt), match=r"no impl|^$"):
             plan_from_graph(trt, request)
         cache.parent.mkdir(exist_ok=True)
     assert cache.read_bytes() == b"timings"
