@@ -21,7 +21,7 @@ from nets.config import channels_from_base
 
 PART = "branch-fused"
 BANDS = (128, 512, 1 << 20)  # tiles in a launch; the last value covers the whole image
-# No (2, 2): its tables need 250 to 312 KiB of shared memory at the published sizes; no GPU has that.
+# No (2, 2): it needs 250 to 312 KiB of shared memory at the published sizes; no GPU has that.
 SHAPES = [
     Tuning(squares, tiles, chunk, 128, warps, stages)
     for squares, chunk, warps, stages in (
