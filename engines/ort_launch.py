@@ -125,7 +125,7 @@ def open_device_session(
 
 
 # The tensorrt package that the extra `gpu` and the image gpu-trt have is of version 11.
-_NEEDS = {
+_NEEDS: dict[str, str] = {  # by provider
     TENSORRT: "it needs TensorRT 10 (libnvinfer.so.10), and not the 11 of the image gpu-trt: use "
     "the engine tensorrt, or install tensorrt of version 10"
 }

@@ -22,11 +22,9 @@ KNOWN = {
 @pytest.mark.parametrize("case", KNOWN)
 def test_the_count_is_that_of_the_published_networks(case: str) -> None:
     found = stages(CASES[case])
-    for names, known in zip(
-        (("synthesis", "image"), "first layer", "resizing", "other layers"),
-        KNOWN[case],
-        strict=True,
-    ):
+    kinds = (("synthesis", "image"), ("first layer",), ("resizing",), ("other layers",))
+    names: tuple[str, ...]
+    for names, known in zip(kinds, KNOWN[case], strict=True):
         counted = sum(s.tensor_flops for s in found if s.name.startswith(names))
         assert counted / 1e9 == pytest.approx(known, rel=0.02), names
 

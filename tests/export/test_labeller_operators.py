@@ -99,7 +99,7 @@ class Divergence(nn.Module):
 
     def forward(self, logits: Tensor) -> Tensor:
         divergence = Consensus(logits.shape[2])(logits[:, None], True)[1]
-        assert divergence is not None
+        assert isinstance(divergence, Tensor)
         return divergence[0]
 
 
@@ -107,7 +107,8 @@ class OldEntropy(nn.Module):
     """The members' negative entropy by log_softmax."""
 
     def forward(self, logits: Tensor) -> Tensor:
-        return (logits.softmax(dim=-1) * logits.log_softmax(dim=-1)).sum(dim=-1)
+        terms: Tensor = logits.softmax(dim=-1) * logits.log_softmax(dim=-1)
+        return terms.sum(dim=-1)
 
 
 def traced(module: nn.Module, *inputs: Tensor) -> onnx.ModelProto:
@@ -115,9 +116,13 @@ def traced(module: nn.Module, *inputs: Tensor) -> onnx.ModelProto:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            module.eval(), inputs, program, opset_version=OPSET, dynamo=False,
+            module.eval(),
+            inputs,
+            program,  # type: ignore[arg-type]  # accepted, but missing in the annotation
+            opset_version=OPSET,
+            dynamo=False,
             input_names=[f"in{i}" for i in range(len(inputs))],
-        )  # type: ignore[arg-type]  # fmt: skip
+        )
     return onnx.load_from_string(program.getvalue())
 
 
