@@ -31,6 +31,7 @@ class GpuOptions:
     cuda_graphs: bool = True
     cache: Path = DEFAULT_CACHE  # folder of built TensorRT engines
     build: bool = False  # whether to build a TensorRT engine that the cache lacks
+    builder_optimization_level: int | None = None  # 0 to 5; None: TensorRT's default, 3
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,10 @@ def open_tensorrt(
         engines: list[Engine] = []
         for device in map(drivers.open_device, gpu.devices):
             variant = variant_of(bundle, precision, device, fused)
-            wanted = PlanOptions(gpu.cache, sizes, gpu.build)
+            wanted = PlanOptions(
+                gpu.cache, sizes, gpu.build,
+                builder_optimization_level=gpu.builder_optimization_level,
+            )  # fmt: skip
             built = plans_for_bundle(bundle, trt, device, variant, wanted)
             data = tuple(plan for plan, _ in built)
             plans: Plans = ()

@@ -54,6 +54,13 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
     type=click.IntRange(min=1),
     help="Number of samples to compare with ONNX Runtime.",
 )
+@click.option(
+    "--builder-optimization-level",
+    type=click.IntRange(0, 5),
+    help="0 to 5, from a fast build to fast kernels. Takes effect when the engine is built: see "
+    "--rebuild.",
+    show_default="TensorRT's own, 3",
+)
 def engine(
     bundle: Path,
     precision: str | None,
@@ -63,13 +70,17 @@ def engine(
     gpu: int,
     rebuild: bool,
     parity_samples: int,
+    builder_optimization_level: int | None,
 ) -> None:
     """Build a TensorRT engine for this machine's GPU and compare it with ONNX Runtime.
 
     Takes minutes. An engine runs on one GPU model and one TensorRT version only.
     """
     chosen = None if precision is None else PRECISIONS[precision]
-    request = EngineRequest(bundle, cache, chosen, batch_size, gpu, fused, rebuild, parity_samples)
+    request = EngineRequest(
+        bundle, cache, chosen, batch_size, gpu, fused, rebuild, parity_samples,
+        builder_optimization_level,
+    )  # fmt: skip
     try:
         print("\n".join(lines_from_request(request, GpuDrivers())))
     except (BundleError, EngineError) as error:
