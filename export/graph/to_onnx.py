@@ -143,6 +143,7 @@ _PARSED_TYPES = {
     "ConvTranspose": ("FP32 FP16", "FP32 FP16"),
     "Div": ("FP32 FP16 INT32", "FP32 FP16 INT32 INT64"),
     "Equal": ("FP32 FP16 INT32", "FP32 FP16 INT32 INT64"),
+    "Exp": ("FP32 FP16", "FP32 FP16"),
     "Floor": ("FP32 FP16", "FP32 FP16"),
     "Gather": ("FP32 FP16 INT32 BOOL", "FP32 FP16 INT32 INT64 BOOL"),
     "Gemm": ("FP32 FP16", "FP32 FP16"),
