@@ -33,7 +33,7 @@ def top_mean(x: Tensor, count: int, rounds: int = BISECTIONS) -> Tensor:
     high = low + bracket
     total = x.sum(dim=1)
     score = high[:, 0] + torch.relu(x - high).sum(dim=1) / count
-    # total / count is f(0). The factor is exactly 1 for finite totals, and not finite if any pixel is
+    # total / count is f(0). The factor is 1 for finite totals, and not finite if any pixel is
     # NaN or infinite: runtimes differ in what min and max do with NaN, and compilers may replace
     # total * 0 by 0.
     return torch.minimum(score, total / count) * (1 + total * 1e-30)
