@@ -7,7 +7,7 @@ import numpy as np
 from engines.device import Device
 from engines.errors import EngineOpenError, PlanError, RuntimeMissing
 from engines.signature import ArraySpec, ArraySpecs
-from engines.tensorrt_module import logger_from_module, major_of, version_of
+from engines.tensorrt_module import logger_from_module, major_of, product_of, version_of
 
 DTYPES: dict[str, np.dtype[np.generic]] = {
     "FLOAT": np.dtype(np.float32),
@@ -29,6 +29,7 @@ class TensorRTPlan:
         device.use()
         self.log = logger_from_module(trt)
         self.version = version_of(trt)
+        self.product = product_of(trt)
         # Whether several contexts may use one profile, and so this plan, at once.
         self.shares_profiles = major_of(trt) >= SHARED_PROFILES_FROM
         try:
