@@ -69,7 +69,7 @@ soak: $(READY) ## the slow fault and load tests
 protos: $(READY) ## regenerate the stubs in labelmint/v1 from protos/
 	$(BIN)/python protos/generate.py
 
-image: ## build a container image: TARGET=cpu, gpu, gpu-trt or export; BUILDER='docker build'
+image: ## build a container image: TARGET=cpu, gpu, gpu-trt, gpu-rtx or export; BUILDER='docker build'
 	$(BUILDER) --target $(TARGET) --tag labelmint:$(VERSION)-$(TARGET) \
 	  --build-arg VERSION=$(VERSION) --build-arg REVISION=$(shell git rev-parse HEAD) .
 

@@ -74,7 +74,7 @@ def _copied(stage: str) -> list[tuple[list[str], str]]:
 
 def test_cpu_is_the_default_target() -> None:
     targets = re.findall(r"(?m)^FROM runtime AS (\S+)$", _dockerfile())
-    assert targets == ["export", "gpu", "gpu-trt", "cpu"]
+    assert targets == ["export", "gpu", "gpu-trt", "gpu-rtx", "cpu"]
 
 
 def _dockerfile() -> str:
