@@ -65,6 +65,11 @@ def test_an_init_container_builds_engines_with_what_gpu_trt_has_in_it(
     assert asked.stdout == "False\n"
 
 
+def test_gpu_rtx_can_build_engines_too() -> None:
+    assert _copied("builder-gpu-rtx") == _copied("builder-gpu-trt") != []
+    assert re.search(r'(?m)^RUN pip install .*"\.\[serve,.*rtx\]"', _dockerfile())
+
+
 def _copied(stage: str) -> list[tuple[list[str], str]]:
     """What a stage copies from the checkout: sources and target."""
     (text,) = re.findall(rf"(?ms)^FROM \S+ AS {stage}\n(.*?)(?=^FROM|\Z)", _dockerfile())
