@@ -8,7 +8,7 @@ that doubles breaks them.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +20,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from benchmarks.rtx_build import LARGE, measured
 from engines.build_report import BuildReport, FusedLayer, plan_and_report
 from engines.tensorrt_build import PlanRequest
 from export.fused.graphs import filter_onnx, fused_branch, taps_onnx
@@ -292,8 +293,23 @@ def test_the_builders_time_grows_linearly_with_the_rounds_of_bisection(tmp_path:
     assert seconds[18] < 4 * seconds[9]
 
 
+@pytest.mark.slow
+def test_ten_members_at_512_px_are_built_within_the_limits(tmp_path: Path) -> None:
+    """An ensemble of the size that HandsOff trained for faces: memory and time by one step of size.
+
+    A step doubles the sides and so quadruples the pixels; layers, seconds and memory grow by less
+    than that, each in relation to the same ensemble at 256 px.
+    """
+    large = LARGE["HandsOff faces at 512 px"]
+    small, small_s = measured(trt, replace(large, resolution=256), 1)
+    report, seconds = measured(trt, large, 1)
+    assert report.parsed_layers <= 4 * small.parsed_layers
+    assert report.activation_bytes[0] <= MARGIN * 4 * small.activation_bytes[0]
+    assert seconds <= MARGIN * 4 * small_s
+
+
 @pytest.mark.long
-def test_layers_and_time_grow_linearly_with_members_and_heads(tmp_path: Path) -> None:
+def test_layers_and_time_grow_linearly_with_members(tmp_path: Path) -> None:
     """Each member adds the same layers, and no more time than the one before it."""
     builds = {}
     for members in (2, 4, 8):
