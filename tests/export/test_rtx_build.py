@@ -37,7 +37,7 @@ from tests.export.test_tensorrt_types import GRAPHS
 
 ROWS = 2  # batch size of all builds
 MARGIN = 1.5
-TYPES = {
+TYPES: dict[int, str] = {
     TensorProto.FLOAT: "Float", TensorProto.FLOAT16: "Half", TensorProto.INT32: "Int32",
     TensorProto.UINT8: "UInt8",
 }  # fmt: skip
