@@ -29,7 +29,8 @@ RUN pip uninstall --yes onnxruntime \
     && pip install --no-cache-dir "onnxruntime-gpu[cuda,cudnn]==${ONNXRUNTIME_GPU_VERSION}" \
         "cuda-python==${CUDA_PYTHON_VERSION}"
 
-# The tensorrt packages download from NVIDIA while they build.
+# The tensorrt packages download from NVIDIA while they build. The engine onnxruntime-tensorrt needs
+# TensorRT 10: build with another TENSORRT_VERSION to use it.
 FROM builder-gpu AS builder-gpu-trt
 ARG TENSORRT_VERSION=11.4.0.106
 RUN pip install --no-cache-dir "tensorrt==${TENSORRT_VERSION}" \

@@ -21,11 +21,12 @@ from nets.config import channels_from_base
 
 PART = "branch-fused"
 BANDS = (128, 512, 1 << 20)  # tiles in a launch; the last value covers the whole image
+# No (2, 2): it needs 250 to 312 KiB of shared memory at the published sizes; no GPU has that.
 SHAPES = [
     Tuning(squares, tiles, chunk, 128, warps, stages)
     for squares, chunk, warps, stages in (
         ((1, 2), 64, 8, 2), ((1, 2), 128, 8, 2), ((1, 2), 64, 8, 3), ((1, 1), 64, 4, 2),
-        ((1, 1), 128, 4, 2), ((2, 2), 64, 8, 2),
+        ((1, 1), 128, 4, 2),
     )
     for tiles in BANDS
 ]  # fmt: skip

@@ -1,8 +1,9 @@
-"""Generators and ensembles that are measured on a GPU, and the least work that each needs.
+"""Generators and ensembles that are measured on a GPU, and the work of their graphs.
 
-Counts the algorithm in its split form, for one sample, as a sequence of stages. The time of a stage
-is the longest of the times for its tensor FLOPs, its other FLOPs and its bytes. Weights are not
-counted, because a batch reads them once.
+Counts the served graph, for one sample, as a sequence of stages: the label branch in its split
+form, up-convolutions with their low-pass folded in. The time of a stage is the longest of the times
+for its tensor FLOPs, its other FLOPs and its bytes. Weights are not counted, because a batch reads
+them once.
 """
 
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 from benchmarks.sizes import Size
 
 HALF = 2  # bytes of a float16
+TILE = 8  # pixels along a tile of the label branch
 
 
 @dataclass(frozen=True)
@@ -71,27 +73,30 @@ def bound_per_s(size: Size, ceilings: Ceilings) -> float:
 
 
 def _synthesis(size: Size) -> Iterator[Stage]:
-    """Two 3x3 convolutions at each resolution, the first of which doubles it; two feature maps are
+    """Two convolutions at each resolution, the first of which doubles it; two feature maps are
     written and read again."""
     before = 0
     for r, c in size.levels:
         flops = 2 * 9 * c * c * r * r
         if before:
-            # A transposed convolution that doubles multiplies at the input's resolution.
-            extent = r if size.family == "stylegan1" and r < 128 else r // 2
-            flops += (
-                2
-                * (9 if extent == r or size.family == "stylegan2" else 16)
-                * (before * c * extent * extent)
-            )
+            flops += 2 * _taps_of_doubling(size, r) * before * c * (r // 2) ** 2
         yield Stage(f"synthesis {r}", flops, 2 * 10 * c * r * r, 2 * 2 * c * r * r * HALF)
         before = c
     yield Stage("image", 2 * 3 * before * size.resolution**2, 0, 3 * size.resolution**2)
 
 
+def _taps_of_doubling(size: Size, r: int) -> int:
+    """Weights per input pixel of the transposed convolution that doubles to `r`.
+
+    StyleGAN2's 3x3 kernel with its 4x4 low-pass is a 6x6 kernel. StyleGAN1's is 4x4 from 128 px on;
+    below, a 3x3 convolution follows a doubling by repetition, which is 4x4 in the graph too.
+    """
+    return 36 if size.family == "stylegan2" else 16
+
+
 def _labels(size: Size) -> Iterator[Stage]:
-    """The first layer at each level's own resolution; then sums, activations and the other layers
-    at the pixels of the label grid, where only labels are written."""
+    """The first layer at each level's own resolution; then resizing, the other layers and their
+    activations at the pixels of the label grid, where only labels are written."""
     h1, h2 = size.hidden
     pixels, rows_share = size.rows * size.grid, size.rows / size.grid
     for r, c in size.levels:
@@ -100,7 +105,21 @@ def _labels(size: Size) -> Iterator[Stage]:
         flops = 2 * 2 * c * size.members * h1 * products
         projected = size.members * h1 * products * HALF if extent < size.grid else 0
         yield Stage(f"first layer {r}", flops, 0, 2 * c * extent * extent * HALF + projected)
-    coarse = sum(1 for r, _ in size.levels if r < size.grid)
+    resizing = 2 * rows_of_a_tile(size) * size.members * h1 * pixels
+    yield Stage("resizing", resizing, 0, 0)
     rest = 2 * size.members * (h1 * h2 + h2 * size.classes) * pixels
-    sums = 8 * coarse * size.members * h1 * pixels
-    yield Stage("other layers", rest, sums, pixels * (1 + HALF))
+    activations = 2 * size.members * (h1 + h2) * pixels
+    yield Stage("other layers", rest, activations, pixels * (1 + HALF))
+
+
+def rows_of_a_tile(size: Size) -> int:
+    """K of the product that resizes: rows of the table that a tile of 8 x 8 pixels reads, in a
+    multiple of eight, with bilinear resizing.
+
+    Example: grid 512. Levels 64, 128 and 256 give 9, 16 and 36 samples, the nodes of all coarser
+    levels 4: 65, so 72.
+    """
+    coarse = [r for r, _ in size.levels if r < size.grid]
+    direct = [TILE * r // size.grid for r in coarse if size.grid // r <= TILE]
+    rows = sum((samples + 2) ** 2 for samples in direct) + (4 if len(direct) < len(coarse) else 0)
+    return -(-rows // 8) * 8

@@ -1,13 +1,12 @@
 """The Device protocol over cuda-python's runtime API; functions are called by their CUDA names."""
 
-import contextlib
 import ctypes
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 
-from engines.cuda_kernel import CudaKernels
+from engines.cuda_kernel import CudaKernels, address_of
 from engines.device import HostBytes, KernelLaunch
 from engines.errors import (
     DeviceLost,
@@ -25,7 +24,7 @@ def open_device(index: int = 0) -> "CudaDevice":
     runtime = _runtime()
     try:
         error, count = runtime.cudaGetDeviceCount()
-    except RuntimeError as cause:  # cuda-python 12 without the driver's library
+    except RuntimeError as cause:  # some versions, without the driver's library
         raise RuntimeMissing(f"no NVIDIA driver was found ({cause}); {MISSING}") from cause
     if error != runtime.cudaError_t.cudaSuccess or not count:
         raise RuntimeMissing(f"no NVIDIA GPU was found ({_name(error)}); {MISSING}")
@@ -38,9 +37,12 @@ class CudaDevice:
     """Device protocol over the CUDA runtime API."""
 
     def __init__(self, runtime: Any, index: int) -> None:
-        """`runtime` is cuda.bindings.runtime, or cuda.cudart before cuda-python 12.6."""
+        """`runtime` is cuda.bindings.runtime."""
         self._cuda, self._index = runtime, index
         self.use()
+        # Threads that wait for the device sleep. By default they spin, each on a core of its own
+        # that encoding and the network need.
+        self._call("cudaSetDeviceFlags", self._cuda.cudaDeviceScheduleBlockingSync)
         properties = self._call("cudaGetDeviceProperties", index)
         self._device_name: str = properties.name.decode().rstrip("\0")
         self._capability = (int(properties.major), int(properties.minor))
@@ -76,7 +78,7 @@ class CudaDevice:
         self._call("cudaFreeHost", memory.ctypes.data)
 
     def stream(self) -> int:
-        return int(self._call("cudaStreamCreateWithFlags", self._cuda.cudaStreamNonBlocking))
+        return address_of(self._call("cudaStreamCreateWithFlags", self._cuda.cudaStreamNonBlocking))
 
     def end_stream(self, stream: int) -> None:
         self._call("cudaStreamDestroy", stream)
@@ -104,8 +106,9 @@ class CudaDevice:
         recorded = self._call("cudaStreamEndCapture", stream)
         graph = self._call("cudaGraphInstantiateWithFlags", recorded, 0)
         self._call("cudaGraphDestroy", recorded)
-        self._graphs[int(graph)] = graph
-        return int(graph)
+        address = address_of(graph)
+        self._graphs[address] = graph
+        return address
 
     def launch(self, graph: int, stream: int) -> None:
         self._call("cudaGraphLaunch", self._graphs[graph], stream)
@@ -145,8 +148,10 @@ def _name(error: Any) -> str:
 
 
 def _runtime() -> Any:
-    with contextlib.suppress(ImportError):
+    try:
+        import_module("cuda.bindings.utils").get_cuda_native_handle  # noqa: B018
         return import_module("cuda.bindings.runtime")
-    with contextlib.suppress(ImportError):
-        return import_module("cuda.cudart")  # before cuda-python 12.6
-    raise RuntimeMissing(f"cuda-python is not installed; {MISSING}")
+    except (ImportError, AttributeError) as error:
+        raise RuntimeMissing(
+            f"cuda-python of 12.9.1 or later is not installed ({error}); {MISSING}"
+        ) from error

@@ -28,8 +28,7 @@ class CudaKernels:
     """Kernels on one device, in the CUDA context that is current on the calling thread."""
 
     def __init__(self, index: int, driver: Any = None) -> None:
-        """`driver` is cuda.bindings.driver, or cuda.cuda before cuda-python 12.6; None imports it
-        when the first kernel is loaded."""
+        """`driver` is cuda.bindings.driver; None imports it when the first kernel is loaded."""
         self._index, self._driver = index, driver
         self._loaded: dict[int, tuple[Any, Any]] = {}  # module and function, by kernel
 
@@ -53,8 +52,9 @@ class CudaKernels:
                 f"GPU {self._index} cannot run the kernel {entry} ({str(error).split(';')[0]}); "
                 "export the bundle again with --fused for this GPU"
             ) from error
-        self._loaded[int(function)] = (module, function)
-        return int(function)
+        address = address_of(function)
+        self._loaded[address] = (module, function)
+        return address
 
     def launch(self, launch: KernelLaunch, stream: int) -> None:
         """See Device.launch_kernel. Raises DeviceLost, OutOfDeviceMemory."""
@@ -94,7 +94,9 @@ class CudaKernels:
 
 def driver_module() -> Any:
     """The driver API of the installed cuda-python. Raises ImportError."""
-    try:
-        return import_module("cuda.bindings.driver")
-    except ImportError:
-        return import_module("cuda.cuda")
+    return import_module("cuda.bindings.driver")
+
+
+def address_of(handle: Any) -> int:
+    """A stream, graph or function of cuda-python as the number that other libraries take."""
+    return int(import_module("cuda.bindings.utils").get_cuda_native_handle(handle))

@@ -32,6 +32,7 @@ class GpuOptions:
     cuda_graphs: bool = True
     cache: Path = DEFAULT_CACHE  # folder of built TensorRT engines
     build: bool = False  # whether to build a TensorRT engine that the cache lacks
+    builder_optimization_level: int | None = None  # 0 to 5; None: TensorRT's default, 3
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,10 @@ def open_tensorrt(
 
     def plans_for(device: Device) -> tuple[Variant, tuple[bytes, ...]]:
         variant = variant_of(bundle, request.chosen_precision, device, fused)
-        wanted = PlanOptions(gpu.cache, request.sizes, gpu.build)
+        wanted = PlanOptions(
+            gpu.cache, request.sizes, gpu.build,
+            builder_optimization_level=gpu.builder_optimization_level,
+        )  # fmt: skip
         built = plans_for_bundle(bundle, trt, device, variant, wanted)
         return variant, tuple(plan for plan, _ in built)
 

@@ -1,5 +1,9 @@
 """Runs a graph with ONNX Runtime on a device, on fixed addresses (I/O binding)."""
 
+import contextlib
+import io
+import logging
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +21,7 @@ NAMES: dict[Provider, str] = {
     TENSORRT: "onnxruntime-tensorrt",
     "CPUExecutionProvider": "onnxruntime-cpu",
 }
+_log = logging.getLogger(__name__)
 
 
 class OrtLauncher:
@@ -87,32 +92,59 @@ def provider_options(
 
 
 def open_device_session(
-    graph: Path, providers: list[tuple[str, dict[str, str]]], batch: int | None
+    graph: Path, providers: list[tuple[str, dict[str, str]]], batch: int | None, runtime: Any = ort
 ) -> ort.InferenceSession:
-    """A session whose first provider is active. Raises RuntimeMissing, EngineOpenError."""
-    wanted, available = providers[0][0], ort.get_available_providers()
+    """A session whose first provider is active; tests give another `runtime` than onnxruntime.
+
+    Raises RuntimeMissing, EngineOpenError.
+    """
+    wanted, available = providers[0][0], runtime.get_available_providers()
     if wanted not in available:
         raise RuntimeMissing(
             f"ONNX Runtime lacks {wanted}, it has {', '.join(available)}; install "
             "onnxruntime-gpu in place of onnxruntime"
         )
-    options = ort.SessionOptions()
+    _load_libraries(runtime, wanted)
+    options = runtime.SessionOptions()
     options.log_severity_level = 3
     if batch is not None:
         options.add_free_dimension_override_by_name("N", batch)
     try:
-        session = ort.InferenceSession(str(graph), options, providers=providers)
+        session = runtime.InferenceSession(str(graph), options, providers=providers)
     except Exception as error:  # the runtime has no common exception class
         raise EngineOpenError(
             f"{graph} cannot be loaded by ONNX Runtime: {first_line(error)}"
         ) from error
     active = session.get_providers()
     if active[:1] != [wanted]:  # ONNX Runtime silently drops a provider that it cannot load
+        needs = _NEEDS.get(wanted, "check that its CUDA and cuDNN libraries are installed")
         raise RuntimeMissing(
-            f"{wanted} could not be loaded, ONNX Runtime uses {', '.join(active)}; check that its "
-            "CUDA and cuDNN libraries are installed"
+            f"{wanted} could not be loaded, ONNX Runtime uses {', '.join(active)}; {needs}"
         )
     return session
+
+
+# The tensorrt package that the extra `gpu` and the image gpu-trt have is of version 11.
+_NEEDS: dict[str, str] = {  # by provider
+    TENSORRT: "it needs TensorRT 10 (libnvinfer.so.10), and not the 11 of the image gpu-trt: use "
+    "the engine tensorrt, or install tensorrt of version 10"
+}
+
+
+def _load_libraries(runtime: Any, provider: str) -> None:
+    """Loads the CUDA, cuDNN and TensorRT libraries of Python packages, where the dynamic linker
+    does not look for them."""
+    if provider == "CPUExecutionProvider":
+        return
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):  # where ONNX Runtime prints what it does not find
+        if hasattr(runtime, "preload_dlls"):  # from 1.21
+            runtime.preload_dlls(directory="")
+    if said.getvalue():
+        _log.info("%s", " ".join(said.getvalue().split()))
+    if provider == TENSORRT:
+        with contextlib.suppress(ImportError, OSError):
+            import_module("tensorrt")  # loads its libraries
 
 
 def _run_error(error: Exception) -> EngineRunError:

@@ -48,6 +48,7 @@ class PlanOptions:
     build: bool = False  # whether to build a plan that is missing or cannot be used
     force: bool = False  # whether to build even if there is a usable plan
     parity_samples: int = PARITY_SAMPLES  # samples compared with ONNX Runtime
+    builder_optimization_level: int | None = None  # 0 to 5; None: TensorRT's default, 3
 
 
 def plans_for_bundle(
@@ -147,6 +148,7 @@ def _built_plan(
         half=graph.half,
         profiles=profiles_of(graph.inputs, options.batch_sizes),
         timing_cache=path.with_suffix(".timing"),
+        builder_optimization_level=options.builder_optimization_level,
     )
     return plan_from_graph(trt, request), time.monotonic() - began
 

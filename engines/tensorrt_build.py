@@ -4,10 +4,12 @@ The graph's own dtypes decide the precision. Versions with strongly typed networ
 for 8.5 the precision of every layer is set from them and enforced.
 """
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bundle.files import replace_file
 from engines.errors import EngineOpenError, RuntimeMissing
 from engines.request import check_batch_sizes
 from engines.signature import ArraySpecs
@@ -25,6 +27,7 @@ WITHOUT_EXTERNAL_TACTICS = "DISABLE_EXTERNAL_TACTIC_SOURCES_FOR_CORE_0805"
 FLOATS = ("FLOAT", "HALF")
 NOT_COMPUTING = ("CONSTANT", "SHAPE")  # layer types whose precision is not set
 
+_log = logging.getLogger(__name__)
 Shapes = dict[str, tuple[int, ...]]  # by input name
 
 
@@ -39,6 +42,8 @@ class PlanRequest:
     workspace_bytes: int | None = None  # None: up to all of the device's memory
     capabilities: tuple[str, ...] = ()  # TensorRT for RTX: the GPUs that the plan is for, "8.9"
     detailed: bool = False  # whether the builder describes every layer in its log
+    # 0 to 5: higher ones search longer for faster kernels. None: TensorRT's default, 3.
+    builder_optimization_level: int | None = None
 
 
 def profiles_of(inputs: ArraySpecs, batch_sizes: tuple[int, ...]) -> tuple[Shapes, ...]:
@@ -50,6 +55,7 @@ def profiles_of(inputs: ArraySpecs, batch_sizes: tuple[int, ...]) -> tuple[Shape
 def plan_from_graph(trt: Any, request: PlanRequest) -> bytes:
     """Builds the plan, which takes minutes. Raises EngineOpenError, RuntimeMissing."""
     log = logger_from_module(trt)
+    log.forget()
     try:
         builder = trt.Builder(log)
     except TypeError as error:  # raised by the package when there is no GPU
@@ -62,18 +68,21 @@ def plan_from_graph(trt: Any, request: PlanRequest) -> bytes:
     _set_capabilities(trt, config, request.capabilities)
     if request.detailed:
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    _set_level(trt, config, request.builder_optimization_level)
     if request.workspace_bytes is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, request.workspace_bytes)
     for shapes in request.profiles:
         config.add_optimization_profile(_profile(builder, shapes))
     cache = _timing_cache(config, request.timing_cache)
-    plan = builder.build_serialized_network(network, config)
+    try:
+        plan = builder.build_serialized_network(network, config)
+    finally:  # the next attempt goes on from what was timed, whatever ended this one
+        if request.timing_cache is not None:
+            _write_timings(request.timing_cache, cache)
     if plan is None:
         raise EngineOpenError(
             f"TensorRT {version_of(trt)} cannot build {request.graph}: {log.last_error}"
         )
-    if request.timing_cache is not None and cache is not None:
-        request.timing_cache.write_bytes(bytes(cache.serialize()))
     return bytes(plan)
 
 
@@ -102,6 +111,9 @@ def _parse(trt: Any, network: Any, log: Any, graph: Path) -> None:
 
 
 def _set_precision(trt: Any, network: Any, config: Any, request: PlanRequest) -> None:
+    strict = member(trt, "BuilderFlag", "STRICT_NANS")  # from 10.6
+    if strict is not None:
+        config.set_flag(strict)  # without it 0 * x and x - x may become 0 where x is NaN
     tf32 = member(trt, "BuilderFlag", "TF32")
     if tf32 is not None:
         config.clear_flag(
@@ -162,6 +174,17 @@ def _set_capabilities(trt: Any, config: Any, capabilities: tuple[str, ...]) -> N
             )
 
 
+def _set_level(trt: Any, config: Any, level: int | None) -> None:
+    if level is None:
+        return
+    if not hasattr(config, "builder_optimization_level"):
+        raise EngineOpenError(
+            f"the builder optimization level is {level}; TensorRT {version_of(trt)} has none, it "
+            "came with 8.6: leave it out"
+        )
+    config.builder_optimization_level = level
+
+
 def _profile(builder: Any, shapes: Shapes) -> Any:
     profile = builder.create_optimization_profile()
     for name, shape in shapes.items():
@@ -180,3 +203,11 @@ def _timing_cache(config: Any, path: Path | None) -> Any:
         cache = config.create_timing_cache(b"")
         config.set_timing_cache(cache, False)
     return cache
+
+
+def _write_timings(path: Path, cache: Any) -> None:
+    """Replaces the file. Timings are only worth time, so that no failure here ends a build."""
+    try:
+        replace_file(path, bytes(cache.serialize()))
+    except Exception as error:
+        _log.warning("the timings of kernels are not kept in %s: %s", path, error)

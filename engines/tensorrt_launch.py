@@ -46,8 +46,14 @@ class PlanContexts:
                 f"batch size is {rows}; the engine was built for {sizes}: use one of these or "
                 "build it again"
             )
-        accepted = context.set_optimization_profile_async(plan.profiles[rows], self._stream)
+        self._log.forget()
+        if not context.set_optimization_profile_async(plan.profiles[rows], self._stream):
+            raise EngineOpenError(
+                f"TensorRT has no working memory for batches of {rows}: {self._log.last_error}; "
+                "use smaller batches or fewer contexts"
+            )
         device.synchronize(self._stream)
+        accepted = True
         for name, spec in plan.inputs.items():
             accepted = accepted and context.set_input_shape(name, shape_of(spec, rows))
         for name in (*plan.inputs, *plan.outputs):

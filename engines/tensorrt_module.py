@@ -76,13 +76,30 @@ def compute_capability(trt: Any, text: str) -> Any:
     return member(trt, "ComputeCapability", f"SM{text.replace('.', '')}")
 
 
-def logger_from_module(trt: Any) -> Any:
-    """A TensorRT logger that forwards to `logging`; its `last_error` is the last error line, or
-    the last warning while there was no error."""
+_LOGGERS: dict[str, Any] = {}  # by name and version of the package; never freed
 
+
+def logger_from_module(trt: Any) -> Any:
+    """The process's TensorRT logger, which forwards to `logging`.
+
+    There is one, because TensorRT keeps the first logger for its plugins until the process ends,
+    whichever builder or runtime brought it. Its `last_error` is the last error line since `forget`,
+    or the last warning while there was no error.
+    """
+    key = f"{getattr(trt, '__name__', '')} {version_of(trt)}"
+    if key not in _LOGGERS:
+        _LOGGERS[key] = _new_logger(trt)
+    return _LOGGERS[key]
+
+
+def _new_logger(trt: Any) -> Any:
     class Logger(trt.ILogger):  # type: ignore[misc]  # the package has no types
         def __init__(self) -> None:
             trt.ILogger.__init__(self)  # super() does not reach a class of pybind11
+            self.forget()
+
+        def forget(self) -> None:
+            """Called before what may fail, so that no line of an earlier failure explains it."""
             self.last_error = "TensorRT gave no reason"
             self._had_error = False
 

@@ -7,7 +7,13 @@ import numpy as np
 from engines.device import Device
 from engines.errors import EngineOpenError, PlanError, RuntimeMissing
 from engines.signature import ArraySpec, ArraySpecs
-from engines.tensorrt_module import logger_from_module, major_of, product_of, version_of
+from engines.tensorrt_module import (
+    logger_from_module,
+    major_of,
+    member,
+    product_of,
+    version_of,
+)
 
 DTYPES: dict[str, np.dtype[np.generic]] = {
     "FLOAT": np.dtype(np.float32),
@@ -28,6 +34,9 @@ class TensorRTPlan:
         self.inputs, self.outputs = inputs, outputs
         device.use()
         self.log = logger_from_module(trt)
+        self.log.forget()
+        # Working memory for the profile that a context is set to, not for the largest one.
+        self._strategy = member(trt, "ExecutionContextAllocationStrategy", "ON_PROFILE_CHANGE")
         self.version = version_of(trt)
         self.product = product_of(trt)
         # Whether several contexts may use one profile, and so this plan, at once.
@@ -51,8 +60,11 @@ class TensorRTPlan:
         return tuple(sorted(self.profiles))
 
     def context(self) -> Any:
-        """A new IExecutionContext with device memory of its own. Raises EngineOpenError."""
-        context = self._engine.create_execution_context()
+        """A new IExecutionContext with device memory of its own, which versions from 10 allocate
+        when its profile is set. Raises EngineOpenError."""
+        self.log.forget()
+        strategy = () if self._strategy is None else (self._strategy,)
+        context = self._engine.create_execution_context(*strategy)
         if context is None:
             raise EngineOpenError(
                 f"TensorRT cannot create an execution context: {self.log.last_error}; use "

@@ -29,6 +29,7 @@ class EngineRequest:
     fused: bool = False  # the two graphs around the bundle's fused kernels
     rebuild: bool = False  # even if the cache has this engine
     parity_samples: int = PARITY_SAMPLES
+    builder_optimization_level: int | None = None  # 0 to 5; None: TensorRT's default
 
 
 def lines_from_request(request: EngineRequest, drivers: GpuDrivers) -> list[str]:
@@ -46,6 +47,7 @@ def lines_from_request(request: EngineRequest, drivers: GpuDrivers) -> list[str]
         build=True,
         force=request.rebuild,
         parity_samples=request.parity_samples,
+        builder_optimization_level=request.builder_optimization_level,
     )
     lines = []
     for _, sidecar in plans_for_bundle(bundle, trt, device, variant, options):

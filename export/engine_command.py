@@ -22,7 +22,8 @@ from export.engine import (
 RTX = "tensorrt-rtx"
 # Options of one runtime alone, by parameter name.
 OF_TENSORRT = {
-    "cache": "--cache", "fused": "--fused", "gpu": "--gpu", "parity_samples": "--parity-samples"
+    "cache": "--cache", "fused": "--fused", "gpu": "--gpu", "parity_samples": "--parity-samples",
+    "builder_optimization_level": "--builder-optimization-level",
 }  # fmt: skip
 OF_RTX = {"capabilities": "--compute-capability", "report": "--report"}
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -100,6 +101,13 @@ def capabilities_from_flag(
     type=click.IntRange(min=1),
     help="Number of samples to compare with ONNX Runtime.",
 )
+@click.option(
+    "--builder-optimization-level",
+    type=click.IntRange(0, 5),
+    help="0 to 5, from a fast build to fast kernels. Takes effect when the engine is built: see "
+    "--rebuild.",
+    show_default="TensorRT's own, 3",
+)
 def engine(
     context: click.Context,
     bundle: Path,
@@ -113,6 +121,7 @@ def engine(
     gpu: int,
     rebuild: bool,
     parity_samples: int,
+    builder_optimization_level: int | None,
 ) -> None:
     """Build a TensorRT engine for this machine's GPU and compare it with ONNX Runtime.
 
@@ -127,8 +136,9 @@ def engine(
             print("\n".join(lines_from_portable(portable, GpuDrivers())))
             return
         request = EngineRequest(
-            bundle, cache, chosen, batch_size, gpu, fused, rebuild, parity_samples
-        )
+            bundle, cache, chosen, batch_size, gpu, fused, rebuild, parity_samples,
+            builder_optimization_level,
+        )  # fmt: skip
         print("\n".join(lines_from_request(request, GpuDrivers())))
     except (BundleError, EngineError) as error:
         raise click.ClickException(str(error)) from error

@@ -50,6 +50,7 @@ def config_from_flags(flags: dict[str, Any]) -> Config:
             contexts=flags["engine_contexts"],
             cache=flags["engine_cache"],
             build=flags["build_engine"],
+            builder_optimization_level=flags["builder_optimization_level"],
         ),
         tls=_tls_from_flags(flags),
         limits=ServerLimits(**{name: flags[name] for name in _LIMITS}),
@@ -259,6 +260,13 @@ _ENGINE_FLAGS = (
         "--build-engine",
         is_flag=True,
         help="Build a TensorRT engine that is missing. The first start then takes minutes.",
+    ),
+    option(
+        "--builder-optimization-level",
+        metavar="N",
+        type=click.IntRange(0, 5),
+        show_default="TensorRT's own, 3",
+        help="With --build-engine: 0 to 5, from a fast build to fast kernels.",
     ),
     option(
         "--gpu",

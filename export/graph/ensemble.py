@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from export.graph.filter import zero_of_finite
+
 # Probabilities of the mixture are clamped to [EPS, 1 - EPS] in the log, as in DatasetGAN's code.
 EPS = torch.finfo(torch.float32).eps
 
@@ -98,7 +100,7 @@ def mean_and_variance(members: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
 
     sums, count = sum_and_count(terms())
     if count == 0:
-        return first, first.sum(dim=-1) * 0
+        return first, zero_of_finite(first.sum(dim=-1))
     parts = sums.reshape(2, -1, *first.shape[1:])
     shift, square = parts[0] / (count + 1), parts[1] / (count + 1)
     return first + shift, (square - shift * shift).mean(dim=-1)

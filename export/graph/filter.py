@@ -22,7 +22,7 @@ def top_mean(x: Tensor, count: int, rounds: int = BISECTIONS) -> Tensor:
     f(2) = 2 + (2 + 3) / 2 = 4.5, the mean of 4 and 5.
     """
     bracket = x.amax(dim=1, keepdim=True).clamp(min=0)
-    low = bracket * 0
+    low = torch.zeros(1, 1, dtype=x.dtype, device=x.device)
     for _ in range(rounds):
         bracket = bracket * 0.5
         middle = low + bracket
@@ -33,10 +33,18 @@ def top_mean(x: Tensor, count: int, rounds: int = BISECTIONS) -> Tensor:
     high = low + bracket
     total = x.sum(dim=1)
     score = high[:, 0] + torch.relu(x - high).sum(dim=1) / count
-    # total / count is f(0). The factor is 1 for finite totals, and not finite if any pixel is
-    # NaN or infinite: runtimes differ in what min and max do with NaN, and compilers may replace
-    # total * 0 by 0.
-    return torch.minimum(score, total / count) * (1 + total * 1e-30)
+    # total / count is f(0). Runtimes differ in what min and max do with NaN, so the score gets its
+    # NaN from the total.
+    return torch.minimum(score, total / count) + zero_of_finite(total)
+
+
+def zero_of_finite(x: Tensor) -> Tensor:
+    """0 where x is finite; NaN or infinite where it is not.
+
+    The root of a finite float32 is under 2e19, so the product is rounded down to 0. Not x * 0 or
+    x - x: compilers may replace those by 0, and TensorRT does unless it is told not to.
+    """
+    return torch.floor(torch.sqrt(x.abs()) * 1e-20)
 
 
 def kept_first(keep: Tensor) -> tuple[Tensor, Tensor]:

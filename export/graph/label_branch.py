@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from export.graph.ensemble import Consensus, mean_and_variance
 from export.graph.spec import LabelSpec
-from export.graph.tiles import TileReads, node_weights, tile_pixels, tile_reads
+from export.graph.tiles import TileReads, node_weights, padded_reads, tile_pixels, tile_reads
 from nets.interpreter import EnsembleHead, Interpreter
 
 
@@ -131,6 +131,8 @@ class LabelBranch(nn.Module):
         self.strip_tiles = max(1, strip_pixels // self.tile**2)
         self.extents = tuple(sorted(level_channels))
         reads = tile_reads(self.extents[:-1], spec.grid, self.tile, spec.resize)
+        if dtype == torch.float16:  # tensor cores load eight float16 at once
+            reads = padded_reads(reads, 8)
         self.direct, self.merged, self.nodes = reads.direct, reads.merged, reads.nodes
         self._register_geometry(reads)
         if "segmentation" in interpreter.heads:

@@ -22,7 +22,7 @@ With nearest resizing a tile reads no neighbours, and there is one node per tile
 corner. All functions compute in NumPy in float64.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,6 +90,14 @@ def tile_reads(
     return TileReads(
         direct, merged, nodes, np.concatenate(weights, axis=1), np.concatenate(indices, axis=2)
     )
+
+
+def padded_reads(reads: TileReads, multiple: int) -> TileReads:
+    """The same tiles with K rounded up to a multiple: the last row is read again, with weight 0."""
+    extra = -reads.weights.shape[1] % multiple
+    weights = np.pad(reads.weights, ((0, 0), (0, extra)))
+    indices = np.pad(reads.indices, ((0, 0), (0, 0), (0, extra)), mode="edge")
+    return replace(reads, weights=weights, indices=indices)
 
 
 def node_weights(extent: int, grid: int, tile: int, resize: Resize = "bilinear") -> Matrix:

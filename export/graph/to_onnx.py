@@ -154,7 +154,6 @@ _PARSED_TYPES = {
     "Less": ("FP32 FP16 INT32", "FP32 FP16 INT32 INT64"),
     "LessOrEqual": ("FP32 FP16 INT32", "FP32 FP16 INT32 INT64"),
     "Log": ("FP32 FP16", "FP32 FP16"),
-    "LogSoftmax": ("FP32 FP16", "FP32 FP16"),
     "MatMul": ("FP32 FP16", "FP32 FP16"),
     "Min": ("FP32 FP16 INT32", "FP32 FP16 INT32 INT64"),
     "Mul": ("FP32 FP16 INT32", "FP32 FP16 INT32 INT64"),

@@ -20,7 +20,7 @@ CLASSES = {
     "_engine": "ICudaEngine", "_runtime": "Runtime", "context": "IExecutionContext",
 }  # fmt: skip
 # Asked for by name, and done without where a version lacks them.
-OPTIONAL = {"__version__"}
+OPTIONAL = {"__version__", "IBuilderConfig.builder_optimization_level"}
 
 
 def tensorrt_names() -> set[str]:

@@ -35,13 +35,15 @@ MEMBERS: dict[str, dict[str, tuple[str, ...]]] = {
         "BuilderFlag": ("FP16", "INT8", "TF32", "OBEY_PRECISION_CONSTRAINTS"),
         "TacticSource": ("CUBLAS", "CUBLAS_LT", "CUDNN", "EDGE_MASK_CONVOLUTIONS"),
         "PreviewFeature": ("PROFILE_SHARING_0806",),
+        "ExecutionContextAllocationStrategy": ("STATIC", "ON_PROFILE_CHANGE", "USER_MANAGED"),
         "DataType": ("FLOAT", "HALF", "INT8", "INT32", "INT64", "BOOL", "UINT8", "BF16"),
     },
     "11.0.0": {
         "NetworkDefinitionCreationFlag": ("STRONGLY_TYPED",),
-        "BuilderFlag": ("TF32", "REFIT"),
+        "BuilderFlag": ("TF32", "REFIT", "STRICT_NANS"),
         "TacticSource": ("EDGE_MASK_CONVOLUTIONS",),
         "PreviewFeature": ("PROFILE_SHARING_0806",),
+        "ExecutionContextAllocationStrategy": ("STATIC", "ON_PROFILE_CHANGE", "USER_MANAGED"),
         "DataType": ("FLOAT", "HALF", "INT8", "INT32", "INT64", "BOOL", "UINT8", "BF16"),
     },
 }  # fmt: skip
@@ -77,6 +79,8 @@ class FakeTensorRT:
         self.built: list[SimpleNamespace] = []  # what every build was told
         self.deserialized = 0
         self.refuses = ""  # why builds fail, empty: they do not
+        self.loggers: list[Any] = []  # what runtimes and builders were made with
+        self.interrupted = False  # whether Ctrl-C ends a build
         self.runs_fail = False
         self.spoil: Callable[[str, NDArray[Any]], None] | None = None  # outputs, in place
         # What an engine or a context says of a tensor's shape, in place of the truth.
@@ -102,6 +106,7 @@ class FakeTensorRT:
         return FakeParser(self, network)
 
     def _need_gpu(self, log: Any) -> None:
+        self.loggers.append(log)
         if not self.has_gpu:
             log.log(SimpleNamespace(name="WARNING"), "CUDA initialization failure with error: 35")
             log.log(SimpleNamespace(name="ERROR"), "no GPU")
@@ -167,8 +172,10 @@ class _Engine:
     def _shape(self, name: str) -> tuple[int, ...]:
         return tuple(-1 if d.dim_param else d.dim_value for d in self._values[name].shape.dim)
 
-    def create_execution_context(self) -> "_Context | None":
-        if self._trt.device.room <= 0:
+    def create_execution_context(self, strategy: Any = None) -> "_Context | None":
+        late = strategy is not None and strategy.name == "ON_PROFILE_CHANGE"
+        assert late != self._trt.__version__.startswith("8"), "memory of the largest profile"
+        if self._trt.device.room <= 0 and not late:
             return None
         return _Context(self._trt, self)
 
@@ -186,7 +193,7 @@ class _Context:
             assert index not in self._engine.active_profiles, "8.5 has one context per profile"
         self._engine.active_profiles.add(index)
         self._profile = index
-        return True
+        return self._trt.device.room > 0
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         self._shapes[name] = shape

@@ -38,6 +38,8 @@ class FakeBuilder:
         if trt.__version__.startswith("8") and not network.flags >> int(flags) & 1:
             trt.refuses = "implicit batch cannot hold an ONNX graph"
         trt.built.append(SimpleNamespace(network=network, config=config))
+        if trt.interrupted:
+            raise KeyboardInterrupt
         if trt.refuses:
             self._log.log(SimpleNamespace(name="ERROR"), trt.refuses)
             return None
@@ -59,6 +61,8 @@ class _Config:
         self.timing: Any = None
         self.num_compute_capabilities = 0  # of TensorRT for RTX
         self.capabilities: list[str] = []
+        if not trt.__version__.startswith("8.5"):
+            self.builder_optimization_level = 3
 
     def set_flag(self, flag: Any) -> None:
         assert isinstance(flag, self._trt.BuilderFlag)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cuda.bindings.runtime import cudaGraphExec_t, cudaStream_t
 
 from engines.cuda import CudaDevice, open_device
 from engines.errors import DeviceLost, EngineRunError, OutOfDeviceMemory, RuntimeMissing
@@ -31,6 +32,7 @@ class Runtime:
     cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal="thread")
     cudaHostAllocDefault = 0
     cudaStreamNonBlocking = 1
+    cudaDeviceScheduleBlockingSync = 4
 
     def __init__(self, **fails: Error) -> None:
         self.fails, self.calls = fails, list[tuple[Any, ...]]()
@@ -52,9 +54,9 @@ class Runtime:
             "cudaGetDeviceProperties": SimpleNamespace(name=b"NVIDIA H200\0\0", major=9, minor=0),
             "cudaMalloc": 4096,
             "cudaHostAlloc": ctypes.addressof(self.memory),
-            "cudaStreamCreateWithFlags": 7,
+            "cudaStreamCreateWithFlags": cudaStream_t(7),
             "cudaStreamEndCapture": "recorded",
-            "cudaGraphInstantiateWithFlags": 11,
+            "cudaGraphInstantiateWithFlags": cudaGraphExec_t(11),
         }
         return (values[name],) if name in values else ()
 
@@ -62,6 +64,12 @@ class Runtime:
 def test_a_device_tells_what_it_is() -> None:
     device = CudaDevice(Runtime(), 0)
     assert (device.name, device.capability, device.index) == ("NVIDIA H200", (9, 0), 0)
+
+
+def test_threads_that_wait_for_the_device_sleep() -> None:
+    runtime = Runtime()
+    CudaDevice(runtime, 2)
+    assert runtime.calls[:2] == [("cudaSetDevice", 2), ("cudaSetDeviceFlags", 4)]
 
 
 def test_calls_have_the_order_of_arguments_that_cuda_wants() -> None:
@@ -87,8 +95,8 @@ def test_calls_have_the_order_of_arguments_that_cuda_wants() -> None:
         ("cudaStreamEndCapture", 7),
         ("cudaGraphInstantiateWithFlags", "recorded", 0),
         ("cudaGraphDestroy", "recorded"),
-        ("cudaGraphLaunch", 11, 7),
-        ("cudaGraphExecDestroy", 11),
+        ("cudaGraphLaunch", cudaGraphExec_t(11), 7),
+        ("cudaGraphExecDestroy", cudaGraphExec_t(11)),
         ("cudaFreeHost", at),
     ]
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cuda.bindings.driver import CUfunction
 
 from engines.cuda_kernel import CudaKernels
 from engines.device import Argument, KernelLaunch
@@ -43,7 +44,7 @@ class Driver:
             self.calls.append((name, *arguments))
             if name == "cuLaunchKernel":
                 self.values = self._parameters(arguments[9])
-            value = {"cuModuleLoadData": "module", "cuModuleGetFunction": 5}.get(name)
+            value = {"cuModuleLoadData": "module", "cuModuleGetFunction": CUfunction(5)}.get(name)
             return (self.fails.get(name, Result.CUDA_SUCCESS), *([] if value is None else [value]))
 
         return call
@@ -65,12 +66,12 @@ def test_arguments_arrive_as_the_kernel_reads_them() -> None:
     kernels.unload(kernel)
     assert driver.values == [2**63 + 16, -7, 0]
     launch = driver.calls[3]
-    assert launch[:9] == ("cuLaunchKernel", 5, 64, 2, 1, 256, 1, 1, 155648)
+    assert launch[:9] == ("cuLaunchKernel", CUfunction(5), 64, 2, 1, 256, 1, 1, 155648)
     assert launch[9] == 77 and launch[11] == 0
     assert driver.calls[:3] == [
         ("cuModuleLoadData", b"code"),
         ("cuModuleGetFunction", "module", b"label_pixels"),
-        ("cuFuncSetAttribute", 5, 8, 155648),
+        ("cuFuncSetAttribute", CUfunction(5), 8, 155648),
     ]
     assert driver.calls[4:] == [("cuModuleUnload", "module")]
 

@@ -95,7 +95,7 @@ def test_the_runtime_api_takes_every_argument_and_its_answers_are_understood(
     device.unpin(host)
     device.free(address)
     device.end_stream(stream)
-    assert len(runtime.called) == 17
+    assert len(runtime.called) == 18
 
 
 def test_the_driver_api_takes_every_argument_and_its_answers_are_understood(

@@ -17,6 +17,7 @@ from engines.plan_parity import TOLERANCES, Arrays, PlanParity, parity_of_arrays
 from engines.plan_variant import labeller_variant
 from engines.signature import graph_inputs
 from engines.tensorrt_build import PlanRequest, plan_from_graph, profiles_of
+from engines.tensorrt_module import logger_from_module
 from tests.engines.fake_device import FakeDevice
 from tests.engines.fake_tensorrt import VERSIONS, FakeTensorRT
 
@@ -65,7 +66,8 @@ def test_precision_is_told_only_to_a_version_that_does_not_read_it_from_the_grap
                 for i, kind in layer.output_types.items():
                     assert kind == layer.get_output(i).dtype.name in ("FLOAT", "HALF")
         else:
-            assert network.flags >> int(flag) & 1 and not config.flags
+            assert network.flags >> int(flag) & 1
+            assert config.flags == {"STRICT_NANS"} & set(trt.BuilderFlag.__members__)
             assert all(layer.precision is None for layer in network.layers)
 
 
@@ -114,6 +116,60 @@ def test_timings_are_kept_and_garbage_among_them_is_no_matter(
     plan_from_graph(trt, request)
     assert built(trt)[1].timing.known == (known if known == b"timings of old" else b"")
     assert cache.read_bytes() == b"timings"
+
+
+@pytest.mark.parametrize("how", ["refused", "interrupted"])
+def test_a_build_that_fails_keeps_its_timings_whole(
+    trt: FakeTensorRT, graphs: Any, tmp_path: Path, how: str
+) -> None:
+    bundle, cache = graphs.write(), tmp_path / "folder" / "cache.timing"
+    trt.refuses, trt.interrupted = "no implementation", how == "interrupted"
+    request = PlanRequest(
+        bundle.file("labeller.onnx"),
+        False,
+        profiles_of(graph_inputs(bundle.manifest), (1,)),
+        timing_cache=cache,
+    )
+    # A folder that is missing is no reason to hide why the build failed.
+    for _ in range(2):
+        with pytest.raises((EngineOpenError, KeyboardInterrupt), match=r"no impl|^$"):
+            plan_from_graph(trt, request)
+        cache.parent.mkdir(exist_ok=True)
+    assert cache.read_bytes() == b"timings"
+    assert [file.name for file in cache.parent.iterdir()] == ["cache.timing"]
+
+
+def test_the_optimization_level_reaches_the_builder_or_is_refused(
+    trt: FakeTensorRT, graphs: Any
+) -> None:
+    bundle = graphs.write()
+    for level in (None, 5):
+        request = PlanRequest(
+            bundle.file("labeller.onnx"),
+            False,
+            profiles_of(graph_inputs(bundle.manifest), (1,)),
+            builder_optimization_level=level,
+        )
+        if level and trt.__version__.startswith("8.5"):
+            with pytest.raises(EngineOpenError, match=r"level is 5; TensorRT 8.5.3.1 has none"):
+                plan_from_graph(trt, request)
+        else:
+            plan_from_graph(trt, request)
+            assert getattr(built(trt)[1], "builder_optimization_level", 3) == (level or 3)
+
+
+def test_one_logger_serves_all_builds_and_plans_of_a_process(
+    trt: FakeTensorRT, graphs: Any, tmp_path: Path
+) -> None:
+    logger = logger_from_module(trt)
+    trt.refuses = "first failure"
+    bundle = graphs.write()
+    with pytest.raises(EngineOpenError, match="first failure"):
+        plan_for_bundle(bundle, trt, trt.device, options(tmp_path))
+    trt.refuses = ""
+    plan_for_bundle(bundle, trt, trt.device, options(tmp_path))
+    assert trt.loggers and all(log is logger for log in trt.loggers)
+    assert logger.last_error == "TensorRT gave no reason", "an earlier failure explains nothing"
 
 
 def test_half_precision_that_the_graph_does_not_have_is_an_error(graphs: Any) -> None:

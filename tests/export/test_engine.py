@@ -38,6 +38,15 @@ def test_a_real_bundles_engine_is_built_compared_and_described(
     trt.device.assert_nothing_left()
 
 
+def test_the_optimization_level_reaches_the_builder(tiny_bundle: Path, tmp_path: Path) -> None:
+    trt, on = drivers("10.3.0")
+    request = EngineRequest(
+        tiny_bundle, tmp_path, batch_sizes=(2,), parity_samples=2, builder_optimization_level=5
+    )
+    lines_from_request(request, on)
+    assert trt.built[-1].config.builder_optimization_level == 5
+
+
 def test_a_batch_size_that_makes_no_sense_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
     _, on = drivers("10.3.0")
     with pytest.raises(EngineOpenError, match="ascending"):
@@ -72,6 +81,7 @@ def test_without_tensorrt_or_a_gpu_the_command_says_so_in_one_line(
         (["--batch-size", "4,x"], "not a list of batch sizes"),
         (["--precision", "int8"], "'int8' is not one of"),
         (["--gpu", "-1"], "-1 is not in the range"),
+        (["--builder-optimization-level", "6"], "6 is not in the range"),
     ],
 )
 def test_usage_errors_end_with_2(tiny_bundle: Path, arguments: list[str], words: str) -> None:

@@ -1,5 +1,7 @@
 """Modules of the labeller compute the same as the formulas that they replace."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -9,14 +11,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from export.graph.ensemble import Consensus, mean_and_variance
-from export.graph.filter import kept_first, top_mean
+from export.graph.filter import BISECTIONS, kept_first, top_mean
+from export.graph.labeller import Labeller, Precision
+from export.graph.spec import LabelSpec
 from export.graph.stylegan1 import ServedDoubling
 from export.graph.stylegan2 import ServedSynthesis, upconv_kernel
-from export.graph.tiles import node_weights, tile_pixels, tile_reads
+from export.graph.tiles import node_weights, padded_reads, tile_pixels, tile_reads
 from nets.features import Resize, hypercolumn
 from nets.ops import modulated_conv2d, resample_kernel
 from nets.stylegan1 import FUSED_FROM, DoublingConv
-from tests.export.networks import random_generator, random_ws
+from tests.export.networks import random_generator, random_interpreter, random_ws
 from tests.export.reference import jensen_shannon, literal_synthesis
 
 
@@ -44,6 +48,29 @@ def test_tiles_are_the_direct_resize_of_every_level(
     rows, columns = values.shape[:2]
     pixels = values.reshape(rows, columns, down * tile, across * tile).transpose(0, 2, 1, 3)
     np.testing.assert_allclose(pixels.reshape(grid, grid), expected[0, 0].numpy(), atol=1e-12)
+
+
+@pytest.mark.parametrize(("extents", "k"), [((4, 8, 16, 32), 72), ((8, 16), 32), ((16,), 16)])
+def test_padding_of_reads_changes_no_pixel(extents: tuple[int, ...], k: int) -> None:
+    reads = tile_reads(extents, 64, 8)
+    padded = padded_reads(reads, 8)
+    assert padded.weights.shape == (64, k) and padded.indices.shape == (8, 8, k)
+    rows = sum(r * r for r in reads.direct) + (reads.nodes**2 if reads.merged else 0)
+    table = np.random.default_rng(0).normal(size=rows)
+    np.testing.assert_allclose(
+        table[padded.indices] @ padded.weights.T, table[reads.indices] @ reads.weights.T, atol=1e-12
+    )
+
+
+def test_only_the_half_branch_reads_padded_tiles() -> None:
+    generator = random_generator(64)
+    interpreter = random_interpreter(2 * sum(generator.config.channels))
+    spec = LabelSpec(64, 0, 64, 64)
+    sizes: dict[Precision, int] = {"float32": 65, "float16": 72}
+    for precision, k in sizes.items():
+        labels = Labeller(generator, interpreter, spec, precision).labels
+        assert labels is not None and labels.weights.shape == (64, k)
+        assert not labels.weights[:, 65:].any()
 
 
 def test_the_pixels_of_tiles_are_those_of_the_grid() -> None:
@@ -104,6 +131,51 @@ def test_bisection_is_exact_enough_where_pixels_crowd(power: int) -> None:
     torch.testing.assert_close(top_mean(x, 6553).double(), expected, atol=2e-7, rtol=1e-6)
 
 
+def bisection_by_selection(x: Tensor, count: int) -> Tensor:
+    """`top_mean` as it was before: TensorRT compiles its chain of selections in exponential time,
+    and may replace total * 0 by 0."""
+    bracket = x.amax(dim=1, keepdim=True).clamp(min=0)
+    low = bracket * 0
+    for _ in range(BISECTIONS):
+        bracket = bracket * 0.5
+        middle = low + bracket
+        above = (x > middle).to(x.dtype).sum(dim=1, keepdim=True)
+        low = torch.where(above > count, middle, low)
+    high = low + bracket
+    total = x.sum(dim=1)
+    score = high[:, 0] + torch.relu(x - high).sum(dim=1) / count
+    return torch.minimum(score, total / count) + total * 0
+
+
+def test_bisection_without_selection_is_the_same_bits() -> None:
+    draws = torch.Generator().manual_seed(0)
+    for number in range(300):
+        pixels = int(torch.randint(1, 400, (), generator=draws))
+        x = torch.rand(6, pixels, generator=draws)
+        scale = 10.0 ** float(torch.randint(-38, 35, (), generator=draws))
+        x[0] = 0
+        x[1] = x[1, 0]  # all equal
+        x[2] = (x[2] * 4).floor() / 4  # ties
+        x[3] = torch.where(x[3] > 0.9, x[3], 0)
+        x[4] = x[4] - 1e-7  # a divergence may be just under 0
+        x = x * (1 if number % 3 == 0 else scale)
+        count = int(torch.randint(1, pixels + 1, (), generator=draws))
+        scores = top_mean(x, count)
+        assert torch.isfinite(scores).all()
+        assert torch.equal(scores, bisection_by_selection(x, count)), (number, scale, count)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_a_pixel_that_is_not_finite_makes_the_score_not_finite(bad: float) -> None:
+    for count, place in itertools.product((1, 7, 50), (0, 31, 49)):
+        x = torch.rand(3, 50)
+        x[1, place] = bad
+        assert torch.isfinite(top_mean(x, count)).tolist() == [True, False, True]
+    for members in ([x[:, :, None]], [x[:, :, None], torch.rand(3, 50, 1)]):
+        finite = torch.isfinite(top_mean(mean_and_variance(members)[1], 7))
+        assert finite.tolist() == [True, False, True]
+
+
 @given(st.lists(st.booleans(), min_size=1, max_size=40))
 @settings(max_examples=60, deadline=None)
 def test_partition_is_the_stable_sort(keep: list[bool]) -> None:
@@ -131,6 +203,18 @@ def test_a_unanimous_pixel_has_the_releases_rest_of_a_divergence() -> None:
 def test_divergence_is_the_releases(spread: float) -> None:
     torch.manual_seed(0)
     members = torch.randn(10, 1, 500, 6) * spread
+    _, divergence = Consensus(6)(members, True)
+    assert divergence is not None
+    expected = jensen_shannon(members[:, 0].double())
+    torch.testing.assert_close(divergence[0].double(), expected, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("gap", [0, 14, 88, 200, 1e4])
+def test_divergence_of_certain_members_is_finite_and_the_releases(gap: float) -> None:
+    torch.manual_seed(0)
+    best = torch.randint(6, (10, 1, 500))
+    best[:, :, 250:] = best[0, :, 250:]  # all members agree on the second half
+    members = F.one_hot(best, 6) * gap + torch.randn(10, 1, 500, 6)
     _, divergence = Consensus(6)(members, True)
     assert divergence is not None
     expected = jensen_shannon(members[:, 0].double())

@@ -39,13 +39,15 @@ def test_every_flag_reaches_its_place_from_the_environment_too() -> None:
     config = parsed(
         "--engine", "tensorrt,onnxruntime-cuda,onnxruntime", "--precision", "fp32", "--gpu", "0,3",
         LABELMINT_SERVER_ENGINE_CACHE="/cache", LABELMINT_SERVER_BUILD_ENGINE="1",
-        LABELMINT_SERVER_ENGINE_CONTEXTS="3",
+        LABELMINT_SERVER_ENGINE_CONTEXTS="3", LABELMINT_SERVER_BUILDER_OPTIMIZATION_LEVEL="5",
     )  # fmt: skip
     assert isinstance(config, Config)
     assert config.runtime == "tensorrt"
     assert config.fallbacks == ("onnxruntime-cuda", "onnxruntime")
     assert config.precision == "float32"
-    assert config.gpu == GpuOptions((0, 3), 3, cache=Path("/cache"), build=True)
+    assert config.gpu == GpuOptions(
+        (0, 3), 3, cache=Path("/cache"), build=True, builder_optimization_level=5
+    )
 
 
 @pytest.mark.parametrize("name", RUNTIMES)
