@@ -1,5 +1,5 @@
-# Targets: cpu (last, so the default), gpu (ONNX Runtime on CUDA), gpu-trt (gpu and TensorRT) and
-# export (torch). None contains a model. Builder and runtime share a base image, because the virtual
+# Targets: cpu (last, so the default), gpu (ONNX Runtime on CUDA), gpu-trt (gpu and TensorRT), gpu-rtx
+# (TensorRT for RTX) and export (torch). None contains a model. Builder and runtime share a base image, because the virtual
 # environment is copied from one to the other.
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 
@@ -36,6 +36,15 @@ ARG TENSORRT_VERSION=11.4.0.106
 RUN pip install --no-cache-dir "tensorrt==${TENSORRT_VERSION}" \
         --extra-index-url https://pypi.nvidia.com
 # For `python -m export.engine_command`, which needs no torch: this image can build engines.
+COPY export/__init__.py export/engine.py export/engine_command.py /app/export/
+RUN python -m compileall -q /app/export
+
+# ONNX Runtime stays that of the CPU. Both wheels come from the package index; the constraints pin them.
+FROM builder AS builder-gpu-rtx
+# hadolint ignore=DL3013
+RUN pip install --no-cache-dir ".[serve,tracing,cli,jpeg,datasets,rtx]" \
+    && pip uninstall --yes labelmint
+# For `python -m export.engine_command --runtime tensorrt-rtx`, which needs neither torch nor a GPU.
 COPY export/__init__.py export/engine.py export/engine_command.py /app/export/
 RUN python -m compileall -q /app/export
 
@@ -89,6 +98,11 @@ FROM runtime AS gpu-trt
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 COPY --from=builder-gpu-trt /opt/venv /opt/venv
 COPY --from=builder-gpu-trt /app /app
+
+FROM runtime AS gpu-rtx
+ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+COPY --from=builder-gpu-rtx /opt/venv /opt/venv
+COPY --from=builder-gpu-rtx /app /app
 
 FROM runtime AS cpu
 COPY --from=builder /opt/venv /opt/venv

@@ -3,7 +3,7 @@ PYTHON ?= $(shell python3.11 --version >/dev/null 2>&1 && echo python3.11 || ech
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-EXTRAS := serve,tracing,train,export,fused,cli,jpeg,datasets,dev
+EXTRAS := serve,tracing,train,export,fused,rtx,cli,jpeg,datasets,dev
 # tests/conftest.py says how many workers, and which files come first.
 PYTEST := $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
@@ -69,7 +69,7 @@ soak: $(READY) ## the slow fault and load tests
 protos: $(READY) ## regenerate the stubs in labelmint/v1 from protos/
 	$(BIN)/python protos/generate.py
 
-image: ## build a container image: TARGET=cpu, gpu, gpu-trt or export; BUILDER='docker build'
+image: ## build a container image: TARGET=cpu, gpu, gpu-trt, gpu-rtx or export; BUILDER='docker build'
 	$(BUILDER) --target $(TARGET) --tag labelmint:$(VERSION)-$(TARGET) \
 	  --build-arg VERSION=$(VERSION) --build-arg REVISION=$(shell git rev-parse HEAD) .
 

@@ -33,6 +33,7 @@ def check_manifest(manifest: Manifest, name: str) -> None:
         or _labels_problem(manifest.labels, manifest.heads)
         or _refiner_problem(manifest.refiner)
         or _files_problem(manifest)
+        or _plans_problem(manifest)
         or _views_problem(manifest)
         or _calibrations_problem(manifest)
     )
@@ -131,6 +132,23 @@ def _views_problem(manifest: Manifest) -> str | None:
         )
     if views.cameras is not None and len(views.cameras) != views.codes:
         return f"views.cameras has {len(views.cameras)} entries; there are {views.codes} codes"
+    return None
+
+
+def _plans_problem(manifest: Manifest) -> str | None:
+    for name, plan in manifest.plans.items():
+        where, graph = f"plans.{name}", manifest.files.get(plan.graph)
+        if not _FILE_NAME.match(name) or name == MANIFEST or name in manifest.files:
+            return f"plans has {name!r}; it must be a plain file name that files lacks"
+        if not _SHA256.match(plan.file.sha256):
+            return f"{where}.file.sha256 is {plan.file.sha256!r}; it must be 64 hexadecimal digits"
+        if graph is None or graph.sha256 != plan.graph_sha256:
+            return (
+                f"{where}.graph_sha256 is {plan.graph_sha256!r}, not that of {plan.graph} in "
+                "files; build the plan again"
+            )
+        if any(a >= b for a, b in pairwise(plan.batch_sizes)):
+            return f"{where}.batch_sizes is {plan.batch_sizes}; it must be ascending"
     return None
 
 

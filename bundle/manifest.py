@@ -6,7 +6,7 @@ single values stand here, as `msgspec.Meta`; rules between fields are in `bundle
 
 from typing import Annotated, Literal
 
-from msgspec import Meta
+from msgspec import Meta, field
 
 from bundle.records import Strict
 
@@ -14,6 +14,7 @@ MANIFEST = "manifest.json"
 MAPPING = "mapping.onnx"
 VIEWS = "views.f32"  # view codes, little-endian float32 [codes, view_layers, w_dim]
 LABELLER = {"float32": "labeller.onnx", "float16": "labeller.fp16.onnx"}  # by precision
+PORTABLE_PLAN = {"float32": "labeller.rtx.plan", "float16": "labeller.fp16.rtx.plan"}
 
 MAX_CLASSES = 256  # masks are uint8
 MAX_VIEW_CODES = 1 << 16  # views of one object in a stream, at most
@@ -182,6 +183,18 @@ class Parity(Strict, frozen=True):
     depth_max_relative: float | None  # in units of the sample's largest |depth|
 
 
+class PortablePlan(Strict, frozen=True):
+    """A plan of TensorRT for RTX, built from one of the bundle's graphs. It contains code."""
+
+    file: FileEntry
+    graph: str  # name of the graph's file
+    graph_sha256: str
+    precision: Literal["float32", "float16"]
+    batch_sizes: Annotated[list[Size], Meta(min_length=1)]  # ascending
+    capabilities: Annotated[list[str], Meta(min_length=1)]  # compute capabilities, such as "8.9"
+    tensorrt_rtx: str  # version that built it; no other version runs it
+
+
 class Manifest(Strict, frozen=True, kw_only=True, omit_defaults=True):
     """The whole file. It omits fields at their default."""
 
@@ -194,6 +207,7 @@ class Manifest(Strict, frozen=True, kw_only=True, omit_defaults=True):
     views: ViewBankFacts | None = None
     licences: list[str]
     files: dict[str, FileEntry]  # by file name
+    plans: dict[str, PortablePlan] = field(default_factory=dict)  # by file name
     parity: list[Parity]
     calibrations: list[ScoreCalibration]
     tools: dict[str, str]  # versions of the programs that made the bundle, by name

@@ -22,8 +22,9 @@ class Bundle:
 
     def file(self, name: str) -> Path:
         """Path of a file that the manifest lists. Raises FileError for other names."""
-        if name not in self.manifest.files:
-            listed = ", ".join(sorted(self.manifest.files))
+        entries = file_entries_of(self.manifest)
+        if name not in entries:
+            listed = ", ".join(sorted(entries))
             raise FileError(f"{self.path} has no {name}; its files are {listed}")
         return self.path / name
 
@@ -36,7 +37,7 @@ def open_bundle(path: Path | str, verify: bool = True) -> Bundle:
     """
     folder = Path(path)
     manifest = read_manifest(folder)
-    for name, entry in manifest.files.items():
+    for name, entry in file_entries_of(manifest).items():
         _check_size(folder / name, entry)
         if verify:
             _check_hash(folder / name, entry)
@@ -58,6 +59,11 @@ def read_manifest(folder: Path) -> Manifest:
             "`python -m export bundle` wrote"
         ) from error
     return manifest_from_bytes(data, str(file))
+
+
+def file_entries_of(manifest: Manifest) -> dict[str, FileEntry]:
+    """Size and SHA-256 of every file that the manifest lists, plans included."""
+    return manifest.files | {name: plan.file for name, plan in manifest.plans.items()}
 
 
 def file_entry(file: Path) -> FileEntry:

@@ -71,8 +71,8 @@ def bundle_id_from_content(
 ) -> str:
     """The bundle id, "sha256:<hex>": SHA-256 of canonical JSON of everything that decides samples.
 
-    Calibration, parity, licences and tool versions are left out: adding to them keeps the id, and
-    with it engine caches and pins of clients.
+    Calibration, plans, parity, licences and tool versions are left out: adding to them keeps the
+    id, and with it engine caches and pins of clients.
     """
     content: dict[str, object] = {
         "format": FORMAT,

@@ -13,7 +13,14 @@ import msgspec
 from bundle.calibration import find_calibration
 from bundle.errors import BundleError
 from bundle.files import replace_file, sync_folder
-from bundle.manifest import MANIFEST, FileEntry, Manifest, SamplingKey, ScoreCalibration
+from bundle.manifest import (
+    MANIFEST,
+    FileEntry,
+    Manifest,
+    PortablePlan,
+    SamplingKey,
+    ScoreCalibration,
+)
 from bundle.open import Bundle, file_entry, read_manifest
 from bundle.read import manifest_from_bytes
 
@@ -70,6 +77,23 @@ def add_calibration(folder: Path, calibration: ScoreCalibration, replace: bool) 
         others = [c for c in bundle.manifest.calibrations if c.options != calibration.options]
         calibrations = [*others, calibration]
         write_manifest(folder, msgspec.structs.replace(bundle.manifest, calibrations=calibrations))
+
+
+def add_plan(folder: Path, name: str, data: bytes, plan: PortablePlan) -> None:
+    """Writes a plan into the bundle and lists it; the bundle id stays.
+
+    Raises ManifestError, OSError.
+
+    A plan of that name is first taken off the list: after a crash there is none, never a plan with
+    the hash of another.
+    """
+    with _exclusive(folder):
+        manifest = read_manifest(folder)
+        others = {n: p for n, p in manifest.plans.items() if n != name}
+        if name in manifest.plans:
+            write_manifest(folder, msgspec.structs.replace(manifest, plans=others))
+        replace_file(folder / name, data)
+        write_manifest(folder, msgspec.structs.replace(manifest, plans=others | {name: plan}))
 
 
 def refuse_known_calibration(bundle: Bundle, key: SamplingKey, replace: bool) -> None:

@@ -8,7 +8,14 @@ from bundle.errors import BundleError
 from bundle.open import Bundle
 from engines.errors import EngineError, EngineOpenError
 from engines.fake import FakeEngine, FakeMapping, FakeOptions
-from engines.open_gpu import GpuDrivers, GpuOptions, GpuRequest, open_onnxruntime, open_tensorrt
+from engines.open_gpu import (
+    GpuDrivers,
+    GpuOptions,
+    GpuRequest,
+    open_onnxruntime,
+    open_tensorrt,
+    open_tensorrt_rtx,
+)
 from engines.ort import OrtMapping, open_ort_engine
 from engines.ort_launch import CUDA, TENSORRT, Provider
 from engines.protocol import Engine, Mapping, Precision
@@ -27,7 +34,8 @@ __all__ = [
 ]  # fmt: skip
 
 Runtime = Literal[
-    "onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt", "tensorrt", "tensorrt-fused", "fake"
+    "onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt", "tensorrt", "tensorrt-fused",
+    "tensorrt-rtx", "fake",
 ]  # fmt: skip
 RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
 PROVIDERS: dict[Runtime, Provider] = {"onnxruntime-cuda": CUDA, "onnxruntime-tensorrt": TENSORRT}
@@ -108,6 +116,8 @@ def _engines_of_runtime(
     request = GpuRequest(bundle, options.precision, options.batch_sizes, options.gpu)
     if runtime in ("tensorrt", "tensorrt-fused"):
         return open_tensorrt(request, drivers, fused=runtime == "tensorrt-fused")
+    if runtime == "tensorrt-rtx":
+        return open_tensorrt_rtx(request, drivers)
     if runtime in PROVIDERS:
         return open_onnxruntime(request, drivers, PROVIDERS[runtime])
     raise EngineOpenError(f"runtime is {runtime!r}; it must be one of {', '.join(RUNTIMES)}")

@@ -15,9 +15,10 @@ from engines.device_engine import DeviceEngine
 from engines.engine_cache import DEFAULT_CACHE
 from engines.ort_launch import OrtLauncher, Provider
 from engines.plan_build import PlanOptions, open_plans, plans_for_bundle
-from engines.plan_variant import Plans, variant_of
+from engines.plan_variant import Plans, Variant, labeller_variant, variant_of
+from engines.portable_plan import read_portable_plan
 from engines.protocol import Engine, Precision
-from engines.tensorrt_module import tensorrt_module
+from engines.tensorrt_module import tensorrt_module, tensorrt_rtx_module
 
 BATCH_SIZES = (8,)  # in samples; not tuned yet
 
@@ -36,10 +37,11 @@ class GpuOptions:
 
 @dataclass(frozen=True)
 class GpuDrivers:
-    """How to open a GPU and import TensorRT; tests replace both with fakes."""
+    """How to open a GPU and import TensorRT; tests replace all with fakes."""
 
     open_device: Callable[[int], Device] = open_device
     tensorrt: Callable[[], Any] = tensorrt_module
+    tensorrt_rtx: Callable[[], Any] = tensorrt_rtx_module
 
 
 @dataclass(frozen=True)
@@ -75,23 +77,49 @@ def open_tensorrt(
     With `fused` the bundle's own CUDA kernels compute the labels. Raises EngineError, BundleError.
     """
     trt, gpu, bundle = drivers.tensorrt(), request.gpu, request.bundle
-    precision, sizes = request.chosen_precision, request.sizes
+
+    def plans_for(device: Device) -> tuple[Variant, tuple[bytes, ...]]:
+        variant = variant_of(bundle, request.chosen_precision, device, fused)
+        wanted = PlanOptions(
+            gpu.cache, request.sizes, gpu.build,
+            builder_optimization_level=gpu.builder_optimization_level,
+        )  # fmt: skip
+        built = plans_for_bundle(bundle, trt, device, variant, wanted)
+        return variant, tuple(plan for plan, _ in built)
+
+    return _engines_from_plans(request, drivers, trt, plans_for)
+
+
+def open_tensorrt_rtx(request: GpuRequest, drivers: GpuDrivers) -> tuple[Engine, ...]:
+    """Engines from the bundle's own portable plan. Raises EngineError, BundleError."""
+    trt, bundle, precision = drivers.tensorrt_rtx(), request.bundle, request.chosen_precision
+    variant = labeller_variant(bundle, precision)
+
+    def plans_for(device: Device) -> tuple[Variant, tuple[bytes, ...]]:
+        return variant, (read_portable_plan(bundle, trt, device, precision, request.sizes),)
+
+    return _engines_from_plans(request, drivers, trt, plans_for)
+
+
+def _engines_from_plans(
+    request: GpuRequest,
+    drivers: GpuDrivers,
+    trt: Any,
+    plans_for: Callable[[Device], tuple[Variant, tuple[bytes, ...]]],
+) -> tuple[Engine, ...]:
+    gpu, sizes = request.gpu, request.sizes
     with ExitStack() as on_failure:
         engines: list[Engine] = []
         for device in map(drivers.open_device, gpu.devices):
-            variant = variant_of(bundle, precision, device, fused)
-            wanted = PlanOptions(
-                gpu.cache, sizes, gpu.build,
-                builder_optimization_level=gpu.builder_optimization_level,
-            )  # fmt: skip
-            built = plans_for_bundle(bundle, trt, device, variant, wanted)
-            data = tuple(plan for plan, _ in built)
+            variant, data = plans_for(device)
             plans: Plans = ()
             for _ in range(gpu.contexts):
                 if not (plans and all(plan.shares_profiles for plan in plans)):
                     plans = open_plans(trt, variant, data, device)
                 launcher = variant.opener(plans, sizes, gpu.cuda_graphs)
-                engine = DeviceEngine(bundle.manifest, precision, sizes, device, launcher)
+                engine = DeviceEngine(
+                    request.bundle.manifest, variant.precision, sizes, device, launcher
+                )
                 on_failure.callback(engine.close)
                 engines.append(engine)
         on_failure.pop_all()

@@ -13,7 +13,13 @@ from bundle.files import replace_file
 from engines.errors import EngineOpenError, RuntimeMissing
 from engines.request import check_batch_sizes
 from engines.signature import ArraySpecs
-from engines.tensorrt_module import logger_from_module, member, version_of
+from engines.tensorrt_module import (
+    compute_capabilities,
+    compute_capability,
+    logger_from_module,
+    member,
+    version_of,
+)
 
 # Libraries that TensorRT 8.5 can take kernels from; they may be missing, so they are switched off.
 EXTERNAL_TACTICS = ("CUBLAS", "CUBLAS_LT", "CUDNN")
@@ -34,6 +40,8 @@ class PlanRequest:
     profiles: tuple[Shapes, ...]  # one per batch size; empty if all shapes of the graph are fixed
     timing_cache: Path | None = None  # file of kernel timings, read and then updated
     workspace_bytes: int | None = None  # None: up to all of the device's memory
+    capabilities: tuple[str, ...] = ()  # TensorRT for RTX: the GPUs that the plan is for, "8.9"
+    detailed: bool = False  # whether the builder describes every layer in its log
     # 0 to 5: higher ones search longer for faster kernels. None: TensorRT's default, 3.
     builder_optimization_level: int | None = None
 
@@ -57,6 +65,9 @@ def plan_from_graph(trt: Any, request: PlanRequest) -> bytes:
     config = builder.create_builder_config()
     _set_precision(trt, network, config, request)
     _set_tactics(trt, config)
+    _set_capabilities(trt, config, request.capabilities)
+    if request.detailed:
+        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     _set_level(trt, config, request.builder_optimization_level)
     if request.workspace_bytes is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, request.workspace_bytes)
@@ -148,6 +159,19 @@ def _set_tactics(trt: Any, config: Any) -> None:
         config.set_tactic_sources(sources)
     if without is not None:
         config.set_preview_feature(without, True)
+
+
+def _set_capabilities(trt: Any, config: Any, capabilities: tuple[str, ...]) -> None:
+    """Raises EngineOpenError for a capability that the builder does not know."""
+    targets = [(text, compute_capability(trt, text)) for text in capabilities]
+    if targets:
+        config.num_compute_capabilities = len(targets)
+    for index, (text, target) in enumerate(targets):
+        if target is None or not config.set_compute_capability(target, index):
+            raise EngineOpenError(
+                f"compute capability {text} is unknown to TensorRT {version_of(trt)}, which "
+                f"builds for {', '.join(compute_capabilities(trt))}"
+            )
 
 
 def _set_level(trt: Any, config: Any, level: int | None) -> None:

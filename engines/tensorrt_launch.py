@@ -79,7 +79,7 @@ class TensorRTLauncher:
         self, plan: TensorRTPlan, memory: RunMemory, batch_sizes: tuple[int, ...], graphs: bool
     ) -> None:
         """Raises EngineError."""
-        self._name = f"tensorrt-{plan.version}"
+        self._name = f"{plan.product}-{plan.version}"
         device, stream = memory.device, memory.stream
         self._contexts = PlanContexts(plan, memory.addresses, batch_sizes, device, stream)
         try:

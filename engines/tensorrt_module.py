@@ -1,5 +1,7 @@
 """Imports the tensorrt package and hides the differences between its versions 8.5.3 to 11.
 
+TensorRT for RTX is another package, with the interface of TensorRT 11 and versions of its own.
+
 Flags and enum members are looked up by name, because their numbers differ between versions.
 Functions that need the package take it as an argument, so that tests can pass a fake.
 """
@@ -10,6 +12,8 @@ from typing import Any
 
 from engines.errors import RuntimeMissing
 
+RTX = "tensorrt_rtx_bindings"
+RTX_INTERFACE = 11  # major version of TensorRT that has the interface of TensorRT for RTX 1
 _log = logging.getLogger(__name__)
 
 
@@ -24,19 +28,52 @@ def tensorrt_module() -> Any:
         ) from error
 
 
+def tensorrt_rtx_module() -> Any:
+    """The package of TensorRT for RTX. Raises RuntimeMissing."""
+    try:
+        return import_module("tensorrt_rtx_bindings")
+    except (ImportError, OSError) as error:
+        raise RuntimeMissing(
+            f"TensorRT for RTX is not installed ({error}); install the extra `rtx`"
+        ) from error
+
+
+def is_rtx(trt: Any) -> bool:
+    """Whether this is TensorRT for RTX."""
+    return bool(trt.__name__ == RTX)
+
+
+def product_of(trt: Any) -> str:
+    """Name of the product, as in the names of engines: "tensorrt" or "tensorrt-rtx"."""
+    return "tensorrt-rtx" if is_rtx(trt) else "tensorrt"
+
+
 def version_of(trt: Any) -> str:
     """Version, for example "8.5.3.1"."""
     return str(trt.__version__)
 
 
 def major_of(trt: Any) -> int:
-    """Major version, for example 8."""
-    return int(version_of(trt).split(".")[0])
+    """Major version of the interface, for example 8."""
+    return RTX_INTERFACE if is_rtx(trt) else int(version_of(trt).split(".")[0])
 
 
 def member(trt: Any, enum: str, name: str) -> Any:
     """A member of an enum by name, or None if this version lacks the enum or the member."""
     return getattr(getattr(trt, enum, None), name, None)
+
+
+def compute_capabilities(trt: Any) -> tuple[str, ...]:
+    """GPUs that TensorRT for RTX can build for, ascending: "7.5", ..., "12.1"."""
+    numbers = sorted(
+        int(name[2:]) for name in trt.ComputeCapability.__members__ if name.startswith("SM")
+    )
+    return tuple(f"{number // 10}.{number % 10}" for number in numbers)
+
+
+def compute_capability(trt: Any, text: str) -> Any:
+    """The enum's member for "8.9", or None if it has none."""
+    return member(trt, "ComputeCapability", f"SM{text.replace('.', '')}")
 
 
 _LOGGERS: dict[str, Any] = {}  # by name and version of the package; never freed

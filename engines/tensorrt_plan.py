@@ -7,7 +7,13 @@ import numpy as np
 from engines.device import Device
 from engines.errors import EngineOpenError, PlanError, RuntimeMissing
 from engines.signature import ArraySpec, ArraySpecs
-from engines.tensorrt_module import logger_from_module, major_of, member, version_of
+from engines.tensorrt_module import (
+    logger_from_module,
+    major_of,
+    member,
+    product_of,
+    version_of,
+)
 
 DTYPES: dict[str, np.dtype[np.generic]] = {
     "FLOAT": np.dtype(np.float32),
@@ -32,6 +38,7 @@ class TensorRTPlan:
         # Working memory for the profile that a context is set to, not for the largest one.
         self._strategy = member(trt, "ExecutionContextAllocationStrategy", "ON_PROFILE_CHANGE")
         self.version = version_of(trt)
+        self.product = product_of(trt)
         # Whether several contexts may use one profile, and so this plan, at once.
         self.shares_profiles = major_of(trt) >= SHARED_PROFILES_FROM
         try:

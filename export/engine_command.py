@@ -1,8 +1,10 @@
 """`python -m export engine`; in images without torch, `python -m export.engine_command`."""
 
+import re
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from bundle.errors import BundleError
 from engines.engine_cache import DEFAULT_CACHE
@@ -10,13 +12,58 @@ from engines.errors import EngineError
 from engines.flags import PRECISIONS, batch_sizes_from_flag
 from engines.open_gpu import GpuDrivers
 from engines.plan_build import PARITY_SAMPLES
-from export.engine import EngineRequest, lines_from_request
+from export.engine import (
+    EngineRequest,
+    PortableRequest,
+    lines_from_portable,
+    lines_from_request,
+)
 
+RTX = "tensorrt-rtx"
+# Options of one runtime alone, by parameter name.
+OF_TENSORRT = {
+    "cache": "--cache", "fused": "--fused", "gpu": "--gpu", "parity_samples": "--parity-samples",
+    "builder_optimization_level": "--builder-optimization-level",
+}  # fmt: skip
+OF_RTX = {"capabilities": "--compute-capability", "report": "--report"}
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
+def capabilities_from_flag(
+    context: click.Context, parameter: click.Parameter, value: str
+) -> tuple[str, ...]:
+    """Click callback: "8.6,8.9" -> ("8.6", "8.9") and "" -> ()."""
+    words = tuple(word for word in value.split(",") if word)
+    if not all(re.fullmatch(r"\d+\.\d", word) for word in words) or len(set(words)) < len(words):
+        raise click.BadParameter(f"{value!r} is not a list of capabilities; write them as 8.6,8.9")
+    return words
+
+
 @click.command()
+@click.pass_context
 @click.argument("bundle", type=FOLDER)
+@click.option(
+    "--runtime",
+    default="tensorrt",
+    type=click.Choice(["tensorrt", RTX]),
+    show_default=True,
+    help="tensorrt builds for this machine's GPU; tensorrt-rtx needs no GPU and writes a portable "
+    "plan into the bundle.",
+)
+@click.option(
+    "--compute-capability",
+    "capabilities",
+    default="",
+    callback=capabilities_from_flag,
+    metavar="X.Y[,X.Y...]",
+    help="With tensorrt-rtx: the GPUs that the plan is for.",
+    show_default="all that can run it, from 8.0",
+)
+@click.option(
+    "--report",
+    is_flag=True,
+    help="With tensorrt-rtx: build, and print layers, precisions and memory.",
+)
 @click.option(
     "--precision",
     type=click.Choice(list(PRECISIONS)),
@@ -47,7 +94,7 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.option(
     "--gpu", default=0, type=click.IntRange(min=0), help="Number of the GPU, as the driver counts."
 )
-@click.option("--rebuild", is_flag=True, help="Build even if the cache has this engine.")
+@click.option("--rebuild", is_flag=True, help="Build even if there is such an engine.")
 @click.option(
     "--parity-samples",
     default=PARITY_SAMPLES,
@@ -62,7 +109,11 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
     show_default="TensorRT's own, 3",
 )
 def engine(
+    context: click.Context,
     bundle: Path,
+    runtime: str,
+    capabilities: tuple[str, ...],
+    report: bool,
     precision: str | None,
     batch_size: tuple[int, ...],
     cache: Path,
@@ -74,17 +125,31 @@ def engine(
 ) -> None:
     """Build a TensorRT engine for this machine's GPU and compare it with ONNX Runtime.
 
-    Takes minutes. An engine runs on one GPU model and one TensorRT version only.
+    Takes minutes. An engine runs on one GPU model and one TensorRT version only. With --runtime
+    tensorrt-rtx, build a plan for NVIDIA RTX GPUs instead, on any machine, and store it in BUNDLE.
     """
     chosen = None if precision is None else PRECISIONS[precision]
-    request = EngineRequest(
-        bundle, cache, chosen, batch_size, gpu, fused, rebuild, parity_samples,
-        builder_optimization_level,
-    )  # fmt: skip
+    refuse_options_of_the_other(context, runtime)
     try:
+        if runtime == RTX:
+            portable = PortableRequest(bundle, chosen, batch_size, capabilities, rebuild, report)
+            print("\n".join(lines_from_portable(portable, GpuDrivers())))
+            return
+        request = EngineRequest(
+            bundle, cache, chosen, batch_size, gpu, fused, rebuild, parity_samples,
+            builder_optimization_level,
+        )  # fmt: skip
         print("\n".join(lines_from_request(request, GpuDrivers())))
     except (BundleError, EngineError) as error:
         raise click.ClickException(str(error)) from error
+
+
+def refuse_options_of_the_other(context: click.Context, runtime: str) -> None:
+    """Raises click.UsageError for an option on the command line that this runtime does not have."""
+    foreign = OF_TENSORRT if runtime == RTX else OF_RTX
+    for name, flag in foreign.items():
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{flag} is not an option of --runtime {runtime}; leave it out")
 
 
 if __name__ == "__main__":

@@ -66,6 +66,11 @@ def lines_from_bundle(bundle: Bundle) -> list[str]:
         fused = fused_from_folder(bundle.path)
         gpus = ", ".join(fused.programs)
         lines.append(f"  fused        kernels for compute capability {gpus} ({fused.compiler})")
+    lines += [
+        f"  plan         {name}: TensorRT for RTX {plan.tensorrt_rtx}, compute capability "
+        f"{', '.join(plan.capabilities)}, batches of {', '.join(map(str, plan.batch_sizes))}"
+        for name, plan in manifest.plans.items()
+    ]
     lines += [f"  parity       {_parity_text(parity)}" for parity in manifest.parity]
     lines += [f"  calibration  {_calibration_text(c)}" for c in manifest.calibrations]
     return lines

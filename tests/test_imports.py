@@ -36,6 +36,7 @@ ALLOWED_LIBRARIES = {
     "torch": ({"nets", "checkpoints", "training", "export"}, "labelmint/torch"),
     "onnxruntime": ({"engines", "export"}, None),
     "tensorrt": ({"engines", "export"}, None),
+    "tensorrt_rtx_bindings": ({"engines", "export"}, None),
     "cuda": ({"engines", "export"}, None),
     "pickle": ({"checkpoints"}, None),
 }

@@ -18,7 +18,7 @@ from packaging.utils import canonicalize_name
 CHECKOUT = Path(__file__).resolve().parent.parent
 BASE = {"grpcio", "grpcio-status", "numpy", "protobuf", "zstandard"}
 USER_EXTRAS = {"torch", "cli", "datasets", "jpeg"}
-APPLICATION_EXTRAS = {"tracing", "serve", "train", "fused", "lpips", "export", "gpu", "dev"}
+APPLICATION_EXTRAS = {"tracing", "serve", "train", "fused", "lpips", "export", "gpu", "rtx", "dev"}
 GPU_ALONE = {"cuda-python", "onnxruntime-gpu", "tensorrt"}
 # What torch asks for in the build that the package index has; a build without CUDA asks for none.
 TORCH_OF_THE_INDEX = {"torch": "==2.13.0", "triton": "==3.7.1", "cuda-bindings": ">=13.0.3,<14"}

@@ -10,7 +10,7 @@ from torch import Tensor
 BISECTIONS = 24  # each halves the bracket: 2**-24 of the maximum is the precision of float32
 
 
-def top_mean(x: Tensor, count: int) -> Tensor:
+def top_mean(x: Tensor, count: int, rounds: int = BISECTIONS) -> Tensor:
     """Mean of the `count` largest values of each row, float32 [N, P] -> [N].
 
     The mean of the k largest values is the minimum over t of f(t) = t + sum(max(x - t, 0)) / k.
@@ -23,7 +23,7 @@ def top_mean(x: Tensor, count: int) -> Tensor:
     """
     bracket = x.amax(dim=1, keepdim=True).clamp(min=0)
     low = torch.zeros(1, 1, dtype=x.dtype, device=x.device)
-    for _ in range(BISECTIONS):
+    for _ in range(rounds):
         bracket = bracket * 0.5
         middle = low + bracket
         above = (x > middle).to(x.dtype).sum(dim=1, keepdim=True)

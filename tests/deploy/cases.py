@@ -90,6 +90,10 @@ CASES: dict[str, Object] = {
         "mode": "gpu",
         "engine": {"runtime": "tensorrt-fused", "fallbacks": ["tensorrt"], "build": {"at": "init"}},
     },
+    "gpu by portable plans": {
+        "mode": "gpu",
+        "engine": {"runtime": "tensorrt-rtx", "fallbacks": ["onnxruntime"]},
+    },
     "plain engine": {"engine": {"runtime": "onnxruntime", "batchDelaySeconds": 0.002}},
     "fake": {"engine": {"runtime": "fake", "threads": 2}},
     "limits": {"limits": LIMITS},

@@ -66,6 +66,11 @@ def test_an_init_container_builds_engines_with_what_gpu_trt_has_in_it(
     assert asked.stdout == "False\n"
 
 
+def test_gpu_rtx_can_build_engines_too() -> None:
+    assert _copied("builder-gpu-rtx") == _copied("builder-gpu-trt") != []
+    assert re.search(r'(?m)^RUN pip install .*"\.\[serve,.*rtx\]"', _dockerfile())
+
+
 def _copied(stage: str) -> list[tuple[list[str], str]]:
     """What a stage copies from the checkout: sources and target."""
     (text,) = re.findall(rf"(?ms)^FROM \S+ AS {stage}\n(.*?)(?=^FROM|\Z)", _dockerfile())
@@ -75,7 +80,7 @@ def _copied(stage: str) -> list[tuple[list[str], str]]:
 
 def test_cpu_is_the_default_target() -> None:
     targets = re.findall(r"(?m)^FROM runtime AS (\S+)$", _dockerfile())
-    assert targets == ["export", "gpu", "gpu-trt", "cpu"]
+    assert targets == ["export", "gpu", "gpu-trt", "gpu-rtx", "cpu"]
 
 
 def _dockerfile() -> str:

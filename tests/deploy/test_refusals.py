@@ -37,6 +37,10 @@ BAD: list[tuple[Object, tuple[str, ...]]] = [
     (GPU | {"gpu": {"count": 0}}, ("count=0", "gpu.count=1")),
     ({"mode": "gpu"}, ("engine.build.at=start", "engine.cache.claim")),
     (GPU | {"engine": {"fallbacks": ["tensorrt"], "build": {"at": "start"}}}, ("tensorrt", "once")),
+    (
+        GPU | {"engine": {"runtime": "tensorrt-rtx", "fallbacks": ["tensorrt"]}},
+        ("different images",),
+    ),
     ({"engine": {"fallbacks": ["onnxruntime-cuda"]}}, ("engine.fallbacks", "mode=gpu")),
     ({"engine": {"fallbacks": ["cuda"]}}, ("/engine/fallbacks/0",)),
     ({"streams": {"maxAgeSeconds": 0.5}}, ("streams.maxAgeSeconds=0.5", "1 to 86400")),

@@ -232,6 +232,12 @@ def test_the_image_has_tensorrt_for_whoever_may_fall_back_to_it() -> None:
         assert _environment(server)["LABELMINT_SERVER_ENGINE"] == f"onnxruntime-cuda,{fallbacks[0]}"
 
 
+def test_portable_plans_have_an_image_of_their_own_and_nothing_is_built() -> None:
+    spec = _server_pod(rendered("gpu by portable plans"))
+    assert _server(rendered("gpu by portable plans"))["image"].endswith("-gpu-rtx")
+    assert not any(c["name"].startswith("engine") for c in spec.get("initContainers", []))
+
+
 def test_the_fused_engine_is_built_where_it_is_asked_for() -> None:
     for runtime, flags in (("tensorrt", []), ("tensorrt-fused", ["--fused"])):
         engine = {

@@ -47,6 +47,10 @@ MEMBERS: dict[str, dict[str, tuple[str, ...]]] = {
         "DataType": ("FLOAT", "HALF", "INT8", "INT32", "INT64", "BOOL", "UINT8", "BF16"),
     },
 }  # fmt: skip
+RTX = "1.7.1.116"  # TensorRT for RTX: a package of its own, which builds without a GPU
+MEMBERS_OF_RTX = MEMBERS["11.0.0"] | {
+    "ComputeCapability": ("NONE", "CURRENT", "SM75", "SM80", "SM86", "SM89", "SM120", "SM121"),
+}
 SAME: dict[str, tuple[str, ...]] = {  # in every version
     "LayerType": ("CONSTANT", "SHAPE", "CONVOLUTION"),
     "TensorIOMode": ("NONE", "INPUT", "OUTPUT"),
@@ -69,6 +73,8 @@ class FakeTensorRT:
 
     def __init__(self, version: str, device: FakeDevice, has_gpu: bool = True) -> None:
         self.__version__ = version
+        self.is_rtx = version == RTX
+        self.__name__ = "tensorrt_rtx_bindings" if self.is_rtx else "tensorrt"
         self.device, self.has_gpu = device, has_gpu
         self.built: list[SimpleNamespace] = []  # what every build was told
         self.deserialized = 0
@@ -80,16 +86,20 @@ class FakeTensorRT:
         # What an engine or a context says of a tensor's shape, in place of the truth.
         self.says_shape: Callable[[str, tuple[int, ...]], tuple[int, ...]] | None = None
         self.ILogger = _ILogger
-        for enum, names in (SAME | MEMBERS[version]).items():
+        for enum, names in (SAME | self._members()).items():
             kind: Any = Enum if enum in ("DataType", *SAME) else IntEnum
             setattr(self, enum, kind(enum, list(names), start=0))
+
+    def _members(self) -> dict[str, tuple[str, ...]]:
+        return MEMBERS_OF_RTX if self.is_rtx else MEMBERS[self.__version__]
 
     def Runtime(self, log: Any) -> Any:
         self._need_gpu(log)
         return SimpleNamespace(deserialize_cuda_engine=lambda data: self._engine(log, data))
 
     def Builder(self, log: Any) -> Any:
-        self._need_gpu(log)
+        if not self.is_rtx:
+            self._need_gpu(log)
         return FakeBuilder(self, log)
 
     def OnnxParser(self, network: Any, log: Any) -> Any:
@@ -109,7 +119,8 @@ class FakeTensorRT:
         except ValueError:
             log.log(SimpleNamespace(name="ERROR"), "Magic tag does not\nmatch")
             return None
-        if (about["version"], about["gpu"]) != (self.__version__, self.device.name):
+        own = "SM{}{}".format(*self.device.capability) if self.is_rtx else self.device.name
+        if about["version"] != self.__version__ or own not in about["gpus"]:
             log.log(SimpleNamespace(name="ERROR"), "Version tag does not match")
             return None
         self.deserialized += 1

@@ -44,7 +44,8 @@ class FakeBuilder:
             self._log.log(SimpleNamespace(name="ERROR"), trt.refuses)
             return None
         sizes = [next(iter(profile.shapes.values()))[0][0] for profile in config.profiles]
-        about = {"version": trt.__version__, "gpu": trt.device.name, "sizes": sizes}
+        gpus = config.capabilities if trt.is_rtx else [trt.device.name]
+        about = {"version": trt.__version__, "gpus": gpus, "sizes": sizes}
         return b"\n".join((json.dumps(about).encode(), network.graph))
 
 
@@ -58,6 +59,8 @@ class _Config:
             self.tactics |= 1 << int(source)
         self.previews: set[str] = set()
         self.timing: Any = None
+        self.num_compute_capabilities = 0  # of TensorRT for RTX
+        self.capabilities: list[str] = []
         if not trt.__version__.startswith("8.5"):
             self.builder_optimization_level = 3
 
@@ -67,6 +70,12 @@ class _Config:
 
     def clear_flag(self, flag: Any) -> None:
         self.flags.discard(flag.name)
+
+    def set_compute_capability(self, capability: Any, index: int) -> bool:
+        assert isinstance(capability, self._trt.ComputeCapability)
+        assert index == len(self.capabilities) < self.num_compute_capabilities
+        self.capabilities.append(capability.name)
+        return True
 
     def set_memory_pool_limit(self, pool: Any, size: int) -> None:
         self.pool = (pool.name, size)

@@ -156,7 +156,7 @@ def test_a_plan_that_contradicts_the_manifest_is_refused(
     manifest = graphs.write().manifest
     setattr(graphs, field, value)
     other = graphs.write()
-    header = f'{{"version": "{tensorrt.kind}", "gpu": "{tensorrt.device.name}", "sizes": [2]}}\n'
+    header = f'{{"version": "{tensorrt.kind}", "gpus": ["{tensorrt.device.name}"], "sizes": [2]}}\n'
     data = header.encode() + other.file("labeller.onnx").read_bytes()
     with pytest.raises(PlanError, match=words):
         TensorRTPlan(

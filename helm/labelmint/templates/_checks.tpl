@@ -32,6 +32,10 @@
   {{- end -}}
   {{- $tried = append $tried . -}}
 {{- end -}}
+{{- $others := without $tried "tensorrt-rtx" "onnxruntime" "fake" -}}
+{{- if and (has "tensorrt-rtx" $tried) $others -}}
+  {{- fail (printf "engine.runtime and engine.fallbacks name tensorrt-rtx and %s, which are in different images; name one of them" (first $others)) -}}
+{{- end -}}
 {{- $before := 0 -}}
 {{- range $v.engine.batchSizes -}}
   {{- if le (int .) $before -}}

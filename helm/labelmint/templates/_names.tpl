@@ -45,9 +45,10 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- prepend .Values.engine.fallbacks (include "labelmint.runtime" .) | join "," -}}
 {{- end }}
 
-{{/* The Dockerfile's target: TensorRT is in one of its own. */}}
+{{/* The Dockerfile's target: TensorRT is in one of its own, and so is TensorRT for RTX. */}}
 {{- define "labelmint.target" -}}
 {{- if eq .Values.mode "cpu" -}}cpu
+{{- else if contains "tensorrt-rtx" (include "labelmint.runtimes" .) -}}gpu-rtx
 {{- else if contains "tensorrt" (include "labelmint.runtimes" .) -}}gpu-trt
 {{- else -}}gpu
 {{- end -}}
