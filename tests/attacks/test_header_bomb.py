@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -146,5 +147,5 @@ def test_streams_and_their_ends_pass_through_the_proxy(
         assert int(ended.trailers[NEXT_INDEX]) >= position
 
 
-def request(**query: int) -> pb.StreamSamplesRequest:
+def request(**query: Any) -> pb.StreamSamplesRequest:
     return pb.StreamSamplesRequest(query=pb.SampleQuery(**query))
