@@ -8,6 +8,7 @@ and the rows computed for each row examined, which is 1.00 when no stream was be
 """
 
 import asyncio
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -76,7 +77,7 @@ def longest_silence(stub: LabelServiceStub, query: pb.SampleQuery, reconnects: R
     while messages.get() is not None:
         arrivals.append(time.monotonic())
     messages.close()
-    return max(later - earlier for earlier, later in zip(arrivals, arrivals[1:], strict=False))
+    return max(later - earlier for earlier, later in itertools.pairwise(arrivals))
 
 
 @contextmanager
