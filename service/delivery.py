@@ -5,6 +5,7 @@ Enter: `FilteredRows`, one for each draw, in whatever order engines finish. Leav
 """
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -176,15 +177,12 @@ class Stream:
         return Message(tuple(kept), self._plan.next_index(stop), examined - _total(kept))
 
     async def _wait_for(self, condition: Callable[[], bool], timeout_s: float | None) -> None:
-        """Returns when the condition holds, or after the timeout."""
-        while True:
-            self._changed.clear()
-            if condition():
-                return
-            try:
-                await asyncio.wait_for(self._changed.wait(), timeout_s)
-            except asyncio.TimeoutError:
-                return
+        """Returns when the condition holds, or after the timeout, however often rows arrive."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while not condition():
+                    self._changed.clear()
+                    await self._changed.wait()
 
     def _raise_error(self) -> None:
         if self._error:
