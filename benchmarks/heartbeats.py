@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import pairwise
 
 import click
 import grpc
@@ -76,7 +77,7 @@ def longest_silence(stub: LabelServiceStub, query: pb.SampleQuery, reconnects: R
     while messages.get() is not None:
         arrivals.append(time.monotonic())
     messages.close()
-    return max(later - earlier for earlier, later in zip(arrivals, arrivals[1:], strict=False))
+    return max(later - earlier for earlier, later in pairwise(arrivals))
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import reflection
 
 from service.admission import RequestRate
@@ -28,6 +28,7 @@ from service.repository import Repository
 from service.rpc import inference, label_service
 from service.rpc.callers import Authentication, bearer_token, caller_of
 from service.rpc.calls import CallHandlers, Context
+from service.rpc.health import Health
 from service.rpc.inference import InferenceService
 from service.rpc.inference_messages import pool_with_messages
 from service.rpc.label_service import LabelService
@@ -70,10 +71,11 @@ class Server:
         tokens = [file for file in (callers, admins) if file is not None]
         self._credentials = None if config.tls is None else credentials_from_files(config.tls)
         self._tracing = tracing_to(config.otlp_endpoint)
+        client_of = partial(caller_of, tokens=tokens)
         self._calls = CallHandlers(
             metrics,
             RequestRate(config.limits.max_client_requests_per_s),
-            partial(caller_of, tokens=tokens),
+            client_of,
             self._tracing,
             partial(_is_admin, admins),
         )
@@ -91,7 +93,7 @@ class Server:
             LabelService(self._serving, self._calls, config.shared_memory),
             InferenceService(self._serving, self._calls, metrics, control, lambda: self.ready),
         )
-        self._health = health.aio.HealthServicer()
+        self._health = Health(client_of)
         interceptors = () if callers is None else (Authentication(tokens, metrics),)
         self._grpc = grpc.aio.server(interceptors=interceptors, options=_grpc_options(config))
         self._open = False  # whether calls are answered
@@ -154,8 +156,8 @@ class Server:
         self.metrics_port = stack.enter_context(server)
 
     async def _start_grpc(self, stack: AsyncExitStack) -> None:
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
-        self._grpc.add_generic_rpc_handlers([service.handler() for service in self._services])
+        services = (self._health, *self._services)
+        self._grpc.add_generic_rpc_handlers([service.handler() for service in services])
         names = (*_NAMES[1:], health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._grpc, pool_with_messages())
         try:
@@ -189,7 +191,7 @@ class Server:
 
     async def _update_health(self) -> None:
         for name in _NAMES:
-            await self._health.set(name, _SERVING if self.ready else _NOT_SERVING)
+            self._health.set(name, _SERVING if self.ready else _NOT_SERVING)
 
     def _alive(self) -> bool:
         """False also with a lost device, because only a restarted process can use it again."""

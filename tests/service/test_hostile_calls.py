@@ -1,0 +1,77 @@
+"""Callers that break no rule of HTTP/2 and read nothing cannot hold the server, nor each other."""
+
+import asyncio
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from service.server import Server
+from tests.hangs import HANG_S
+from tests.service.harness import served
+from tests.service.http2_frames import call_headers, connection, request_data
+from tests.service.test_process import ROOT, bundle_at, running
+
+WATCH = "/grpc.health.v1.Health/Watch"
+LIMIT_S = 60  # for what takes under a second; without the fixes it takes for ever
+STREAM_SAMPLES = "/labelmint.v1.LabelService/StreamSamples"
+
+
+def test_a_watch_with_a_closed_window_does_not_hold_health_or_readiness() -> None:
+    with served() as server, connection(server.server.port, window=0) as hostile:
+        for number in range(20):
+            stream = 2 * number + 1
+            hostile.sendall(call_headers(WATCH, stream) + request_data(b"", stream))
+        time.sleep(0.5)  # every one of them waits for its window by now
+        health: Any = health_pb2_grpc.HealthStub(server.channel)
+        asked = health_pb2.HealthCheckRequest()
+        seen = iter(health.Watch(asked, timeout=HANG_S))
+        assert next(seen).status == health_pb2.HealthCheckResponse.SERVING
+
+        async def unload(running: Server) -> None:
+            await asyncio.wait_for(running.repository.unload("fake"), LIMIT_S)
+
+        server.call(unload)
+        not_serving = health_pb2.HealthCheckResponse.NOT_SERVING
+        assert next(seen).status == not_serving
+        assert health.Check(asked, timeout=HANG_S).status == not_serving
+
+
+@pytest.mark.parametrize("path", [WATCH, STREAM_SAMPLES])
+def test_no_closed_window_holds_the_drain(path: str, tmp_path: Path) -> None:
+    flags = ("--engine", "fake", "--drain-grace", "0.5")
+    with (
+        running(bundle_at(tmp_path / "fake"), *flags) as process,
+        connection(process.port, window=0) as hostile,
+        socket.create_connection((process.host, process.port)),  # and one that says nothing
+        socket.create_connection((process.host, process.metrics_port)),
+    ):
+        for number in range(20):
+            stream = 2 * number + 1
+            hostile.sendall(call_headers(path, stream) + request_data(b"", stream))
+        time.sleep(0.5)
+        process.popen.send_signal(signal.SIGTERM)
+        assert process.popen.wait(LIMIT_S) == 0
+
+
+def test_what_a_drain_waits_for_has_an_end() -> None:
+    """Even if the event loop hangs."""
+    script = (
+        "import asyncio, time\n"
+        "from service.process import exit_within\n"
+        "async def hang() -> None:\n"
+        "    exit_within(0.2)\n"
+        f"    time.sleep({HANG_S})\n"
+        "asyncio.run(hang())\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S
+    )
+    assert ended.returncode == 0
+    assert "has not stopped in 0.2 s" in ended.stderr
