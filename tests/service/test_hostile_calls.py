@@ -1,20 +1,24 @@
 """Callers that break no rule of HTTP/2 and read nothing cannot hold the server, nor each other."""
 
 import asyncio
+import resource
 import signal
 import socket
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from labelmint.v1 import label_service_pb2 as pb
+from labelmint.v1.label_service_pb2_grpc import LabelServiceStub
 from service.server import Server
 from tests.hangs import HANG_S
-from tests.service.harness import served
+from tests.service.harness import channel_to, served
 from tests.service.http2_frames import call_headers, connection, request_data
 from tests.service.test_process import ROOT, bundle_at, running
 
@@ -75,3 +79,15 @@ def test_what_a_drain_waits_for_has_an_end() -> None:
     )
     assert ended.returncode == 0
     assert "has not stopped in 0.2 s" in ended.stderr
+
+
+def test_silent_connections_to_the_probes_leave_descriptors_for_calls(tmp_path: Path) -> None:
+    with running(bundle_at(tmp_path / "fake"), "--engine", "fake") as process, ExitStack() as stack:
+        resource.prlimit(process.popen.pid, resource.RLIMIT_NOFILE, (250, 250))
+        for _ in range(400):
+            address = (process.host, process.metrics_port)
+            stack.enter_context(socket.create_connection(address, HANG_S))
+        with channel_to(process.port) as channel:
+            stub = LabelServiceStub(channel)
+            assert stub.ListModels(pb.ListModelsRequest(), timeout=LIMIT_S).models
+        assert process.get("/healthz") == (200, "alive\n")
