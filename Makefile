@@ -63,7 +63,7 @@ bench: $(READY) ## run the benchmarks that take minutes; each prints its figures
 	  echo "== $$name"; $(BIN)/python -m benchmarks.$$name; \
 	done
 
-soak: $(READY) ## the slow fault and load tests
+soak: $(READY) ## the slow fault and load tests, and attacks in full size
 	$(BIN)/pytest -m slow --timeout 0 $(ARGS)
 
 protos: $(READY) ## regenerate the stubs in labelmint/v1 from protos/

@@ -31,6 +31,8 @@ class ServerLimits:
     max_message_samples: int = 4_096  # samples in one response message
     max_weight: int = 16  # weight of one stream; others have 1 by default
     max_request_bytes: int = 64 << 20  # size of one request message, enforced by gRPC
+    max_receiving_bytes: int = 512 << 20  # memory of requests that are being received
+    max_connection_streams: int = 128  # open calls of one connection; others wait at the client
     max_explicit_rows: int = 4_096  # rows of SampleQuery.latents
     max_explicit_indices: int = 65_536  # entries of SampleQuery.indices
     max_generate_examined: int = 65_536  # indices that one GenerateSamples call examines

@@ -368,6 +368,10 @@ _LIMITS = {  # help of each flag, by field of ServerLimits
     "max_message_samples": "Maximum number of samples in a response message.",
     "max_weight": "Maximum weight of a stream: its share of the engine, relative to weight 1.",
     "max_request_bytes": "Maximum size in bytes of a request message.",
+    "max_receiving_bytes": "Maximum memory in bytes for requests that are being received. Divided "
+    "by --max-request-bytes, it is the number of requests that are received at once; others wait.",
+    "max_connection_streams": "Maximum number of open calls of one connection. gRPC clients wait "
+    "before they open more.",
     "max_explicit_rows": "Maximum number of latent rows in a request.",
     "max_explicit_indices": "Maximum number of explicit indices in a request.",
     "max_generate_examined": "Maximum number of indices that a GenerateSamples call examines.",

@@ -26,6 +26,7 @@ from service.models import ServedModel
 from service.probes import Probes, probe_server
 from service.repository import Repository
 from service.rpc import inference, label_service
+from service.rpc.bodies import WINDOW_BYTES, RequestBodies
 from service.rpc.callers import Authentication, bearer_token, caller_of
 from service.rpc.calls import CallHandlers, Context
 from service.rpc.health import Health
@@ -43,6 +44,8 @@ ENCODING_THREADS = 2
 # Time to send the last trailers. Open health watches would use up a longer time completely.
 FLUSH_S = 0.25
 ALIVE_WITHIN_S = 10.0  # the event loop counts as alive if its heartbeat is not older
+KEEPALIVE_MS = 60_000  # until a silent connection is asked, and again until it has to have answered
+MAX_PENDING_CALLS = 10_000
 _NAMES = (health.OVERALL_HEALTH, label_service.SERVICE, inference.SERVICE)
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -94,7 +97,8 @@ class Server:
             InferenceService(self._serving, self._calls, metrics, control, lambda: self.ready),
         )
         self._health = Health(client_of)
-        interceptors = () if callers is None else (Authentication(tokens, metrics),)
+        bodies = RequestBodies(config.limits, client_of, metrics)
+        interceptors = (bodies,) if callers is None else (Authentication(tokens, metrics), bodies)
         self._grpc = grpc.aio.server(interceptors=interceptors, options=_grpc_options(config))
         self._open = False  # whether calls are answered
         self._heartbeat = time.monotonic()  # when the event loop last ran `_beat`
@@ -239,6 +243,19 @@ def _grpc_options(config: Config) -> list[tuple[str, int]]:
         # Clients may send keepalive pings every 10 s, also between calls.
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.max_concurrent_streams", config.limits.max_connection_streams),
+        # Beyond the first number of calls that wait for the event loop, gRPC cancels calls at
+        # random, honest ones too; its defaults are what eight connections may have open. A call
+        # that waits takes about 15 KB.
+        ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
+        ("grpc.server.max_pending_requests_hard_limit", 2 * MAX_PENDING_CALLS),
+        # What arrives of a request that is not received yet. Without the first, gRPC grants 4 MiB
+        # and more to each call.
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", WINDOW_BYTES),
+        # Ends connections whose peer is gone, or does not read.
+        ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+        ("grpc.keepalive_timeout_ms", KEEPALIVE_MS),
     ]
     if config.max_stream_age_s:
         # Open calls finish on an old connection, however long they take.

@@ -6,7 +6,7 @@ There may be two token files: one for callers and one for administrators.
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
 import grpc
@@ -45,11 +45,16 @@ class Authentication(grpc.aio.ServerInterceptor):
         return await continuation(handler_call_details)
 
     def _refusing(self, message: str) -> Handler:
-        async def refuse(data: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        """A handler that refuses without receiving the request: only one for a stream of requests
+        is called before gRPC has received the first."""
+
+        async def refuse(
+            requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[bytes, bytes]
+        ) -> bytes:
             self._metrics.count_request("", "", grpc.StatusCode.UNAUTHENTICATED.name)
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, message)
 
-        return grpc.unary_unary_rpc_method_handler(refuse)
+        return grpc.stream_unary_rpc_method_handler(refuse)
 
 
 def bearer_token(metadata: Iterable[tuple[str, str | bytes]] | None) -> str | None:

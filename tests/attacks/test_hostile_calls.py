@@ -17,21 +17,22 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from labelmint.v1 import label_service_pb2 as pb
 from labelmint.v1.label_service_pb2_grpc import LabelServiceStub
 from service.server import Server
+from tests.attacks.http2 import call, connected, reset
 from tests.hangs import HANG_S
 from tests.service.harness import channel_to, served
-from tests.service.http2_frames import call_headers, connection, request_data
 from tests.service.test_process import ROOT, bundle_at, running
 
 WATCH = "/grpc.health.v1.Health/Watch"
 LIMIT_S = 60  # for what takes under a second; without the fixes it takes for ever
+CHECK = "/grpc.health.v1.Health/Check"
+ATTACKERS, HONEST_CHECKS = 40, 12
 STREAM_SAMPLES = "/labelmint.v1.LabelService/StreamSamples"
 
 
 def test_a_watch_with_a_closed_window_does_not_hold_health_or_readiness() -> None:
-    with served() as server, connection(server.server.port, window=0) as hostile:
-        for number in range(20):
-            stream = 2 * number + 1
-            hostile.sendall(call_headers(WATCH, stream) + request_data(b"", stream))
+    with served() as server, connected(server.server.port, window=0) as hostile:
+        for _ in range(20):
+            hostile.send(call(WATCH, hostile.new_stream()))
         time.sleep(0.5)  # every one of them waits for its window by now
         health: Any = health_pb2_grpc.HealthStub(server.channel)
         asked = health_pb2.HealthCheckRequest()
@@ -52,16 +53,56 @@ def test_no_closed_window_holds_the_drain(path: str, tmp_path: Path) -> None:
     flags = ("--engine", "fake", "--drain-grace", "0.5")
     with (
         running(bundle_at(tmp_path / "fake"), *flags) as process,
-        connection(process.port, window=0) as hostile,
+        connected(process.port, window=0) as hostile,
         socket.create_connection((process.host, process.port)),  # and one that says nothing
         socket.create_connection((process.host, process.metrics_port)),
     ):
-        for number in range(20):
-            stream = 2 * number + 1
-            hostile.sendall(call_headers(path, stream) + request_data(b"", stream))
+        for _ in range(20):
+            hostile.send(call(path, hostile.new_stream()))
         time.sleep(0.5)
         process.popen.send_signal(signal.SIGTERM)
         assert process.popen.wait(LIMIT_S) == 0
+
+
+@pytest.mark.long
+def test_rapid_resets_cancel_no_honest_check(tmp_path: Path) -> None:
+    """Of callers that send and cancel health checks as fast as they can, without a token."""
+    stop = threading.Event()
+
+    def attack(port: int) -> None:
+        with connected(port) as hostile:
+            while not stop.is_set():
+                streams = [hostile.new_stream() for _ in range(100)]
+                if not hostile.send(b"".join(call(CHECK, s) + reset(s) for s in streams)):
+                    return
+
+    flags = ("--engine", "fake", "--log-level", "error")
+    with (
+        running(bundle_at(tmp_path / "fake"), *flags) as process,
+        channel_to(process.port) as channel,
+        ThreadPoolExecutor(ATTACKERS) as pool,
+    ):
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        attacks = [pool.submit(attack, process.port) for _ in range(ATTACKERS)]
+        try:
+            for _ in range(HONEST_CHECKS):
+                health.Check(health_pb2.HealthCheckRequest(), timeout=LIMIT_S)
+        finally:
+            stop.set()
+        assert not [call for call in attacks if call.done() and call.exception()]
+
+
+def test_a_client_has_a_limit_of_watches() -> None:
+    """They need no token, and would stay open for ever."""
+    with served() as server:
+        health: Any = health_pb2_grpc.HealthStub(server.channel)
+        asked = health_pb2.HealthCheckRequest()
+        watches = [health.Watch(asked, timeout=HANG_S) for _ in range(MAX_CLIENT_WATCHES)]
+        for watch in watches[:64]:  # within one connection's limit of calls
+            next(iter(watch))
+        for watch in watches:
+            watch.cancel()
+        assert health.Check(asked, timeout=HANG_S).status
 
 
 def test_what_a_drain_waits_for_has_an_end() -> None:
