@@ -5,6 +5,7 @@ Enter: `FilteredRows`, one for each draw, in whatever order engines finish. Leav
 """
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from labelmint.latents import Mt19937Rows
+from service.mt19937 import Mt19937Stream
 from service.query import Query
 from service.sampler import Plan
 from service.scheduler import Lane
@@ -98,11 +99,11 @@ class Stream:
         self,
         query: Query,
         lane: Lane,
-        mt19937: Mt19937Rows | None = None,
+        mt19937: Mt19937Stream | None = None,
         span: Span = INVALID_SPAN,
     ) -> None:
         self.query, self.lane, self.span = query, lane, span
-        self.mt19937 = mt19937  # the stream's own position in that sequence
+        self.mt19937 = mt19937  # draws its latents, if they are from that sequence
         self._plan = query.plan
         self._early: dict[int, FilteredRows] = {}  # by first ordinal
         self._arrived = self._plan.first
@@ -176,15 +177,12 @@ class Stream:
         return Message(tuple(kept), self._plan.next_index(stop), examined - _total(kept))
 
     async def _wait_for(self, condition: Callable[[], bool], timeout_s: float | None) -> None:
-        """Returns when the condition holds, or after the timeout."""
-        while True:
-            self._changed.clear()
-            if condition():
-                return
-            try:
-                await asyncio.wait_for(self._changed.wait(), timeout_s)
-            except asyncio.TimeoutError:
-                return
+        """Returns when the condition holds, or after the timeout, however often rows arrive."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while not condition():
+                    self._changed.clear()
+                    await self._changed.wait()
 
     def _raise_error(self) -> None:
         if self._error:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from engines.errors import EngineRunError
 from engines.fake import fake_bundle
 from engines.sampling import default_options
-from service.delivery import HEARTBEAT_S, FilteredRows, Message, Stream
+from service.delivery import HEARTBEAT_EXAMINED, HEARTBEAT_S, FilteredRows, Message, Stream
 from service.query import Query
 from service.sampler import IndexRange, plan_from_range
 from service.scheduler import Lane
@@ -110,6 +110,24 @@ def test_256_discarded_samples_are_told_at_once() -> None:
         second = await asyncio.wait_for(stream.next_message(8), HEARTBEAT_S / 2)
         assert first and (first.next_index, first.discarded) == (256, 256)
         assert second and (second.next_index, second.discarded) == (512, 256)
+
+    asyncio.run(read())
+
+
+def test_a_heartbeat_comes_however_often_rows_are_discarded() -> None:
+    """Each discarded row is news for the stream, and none of them may restart the heartbeat."""
+    stream = stream_of(Wanted(end=1000, threshold=0.0))
+
+    async def discard_rows() -> None:
+        for first in range(1000):
+            stream.add(filtered_rows(stream, first, 1, [0.5] * 1000))
+            await asyncio.sleep(HEARTBEAT_S / 10)
+
+    async def read() -> None:
+        engine = asyncio.ensure_future(discard_rows())
+        message = await stream.next_message(8)
+        assert message and 0 < message.next_index == message.discarded < HEARTBEAT_EXAMINED
+        engine.cancel()
 
     asyncio.run(read())
 

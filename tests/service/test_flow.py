@@ -16,6 +16,7 @@ from engines.errors import NotFiniteError
 from engines.fake import FakeEngine, FakeOptions, fake_bundle
 from labelmint.v1 import label_service_pb2 as pb
 from labelmint.v1.label_service_pb2_grpc import LabelServiceStub
+from service.delivery import HEARTBEAT_EXAMINED
 from service.errors import NEXT_INDEX
 from service.logs import REQUEST_ID_HEADER
 from service.server import Server
@@ -199,6 +200,16 @@ def test_a_heartbeat_comes_every_second() -> None:
     assert beats[0][0] < 1.5 and beats[1][0] < 2.5
 
 
+def test_a_filtered_stream_advances_though_nothing_is_kept() -> None:
+    """A batch of 8 discarded rows comes every 0.2 s, a heartbeat before 256 of them are in."""
+    nothing = pb.Filter(mode=pb.FILTER_MODE_MAX_UNCERTAINTY, max_uncertainty=0)
+    with served([FakeModel(options=FakeOptions(seconds_per_run=0.2))]) as server:
+        call = server.stream(filter=nothing)
+        reported = [message.next_index for message in islice(call, 2)]
+        call.cancel()
+    assert 0 < reported[0] < reported[1] and reported[0] < HEARTBEAT_EXAMINED
+
+
 def test_the_end_of_a_server_is_the_end_of_its_streams(caplog: pytest.LogCaptureFixture) -> None:
     """Also without a drain, and while all of them run."""
     with served() as server:
@@ -231,7 +242,7 @@ def test_nothing_is_left_behind(server: RunningServer) -> None:
         models = running.repository.models.values()
         admission = serving._admission
         return (
-            sum(len(m.streams) + len(m.scheduler._lanes) for m in models),
+            sum(len(m.streams) + len(m.scheduler.lanes) + len(m.mt19937._clients) for m in models),
             len(serving._stops), len(admission._clients), *vars(admission._total).values(),
         )  # fmt: skip
 
