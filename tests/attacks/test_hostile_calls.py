@@ -6,25 +6,31 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from labelmint.v1 import label_service_pb2 as pb
 from labelmint.v1.label_service_pb2_grpc import LabelServiceStub
+from service.config import ServerLimits
+from service.rpc.health import MAX_CLIENT_WATCHES
 from service.server import Server
 from tests.attacks.http2 import call, connected, reset
-from tests.hangs import HANG_S
-from tests.service.harness import channel_to, served
+from tests.hangs import HANG_S, eventually
+from tests.service.harness import channel_to, refusal, served
 from tests.service.test_process import ROOT, bundle_at, running
 
 WATCH = "/grpc.health.v1.Health/Watch"
 LIMIT_S = 60  # for what takes under a second; without the fixes it takes for ever
 CHECK = "/grpc.health.v1.Health/Check"
+CONNECTION_CALLS = ServerLimits.max_connection_streams
 ATTACKERS, HONEST_CHECKS = 40, 12
 STREAM_SAMPLES = "/labelmint.v1.LabelService/StreamSamples"
 
@@ -78,9 +84,9 @@ def test_rapid_resets_cancel_no_honest_check(tmp_path: Path) -> None:
 
     flags = ("--engine", "fake", "--log-level", "error")
     with (
+        ThreadPoolExecutor(ATTACKERS) as pool,  # left last: the server's end is the attackers'
         running(bundle_at(tmp_path / "fake"), *flags) as process,
         channel_to(process.port) as channel,
-        ThreadPoolExecutor(ATTACKERS) as pool,
     ):
         health: Any = health_pb2_grpc.HealthStub(channel)
         attacks = [pool.submit(attack, process.port) for _ in range(ATTACKERS)]
@@ -89,20 +95,27 @@ def test_rapid_resets_cancel_no_honest_check(tmp_path: Path) -> None:
                 health.Check(health_pb2.HealthCheckRequest(), timeout=LIMIT_S)
         finally:
             stop.set()
-        assert not [call for call in attacks if call.done() and call.exception()]
+        assert not [one for one in attacks if one.done() and one.exception()]
 
 
 def test_a_client_has_a_limit_of_watches() -> None:
     """They need no token, and would stay open for ever."""
+    asked = health_pb2.HealthCheckRequest()
     with served() as server:
         health: Any = health_pb2_grpc.HealthStub(server.channel)
-        asked = health_pb2.HealthCheckRequest()
-        watches = [health.Watch(asked, timeout=HANG_S) for _ in range(MAX_CLIENT_WATCHES)]
-        for watch in watches[:64]:  # within one connection's limit of calls
-            next(iter(watch))
-        for watch in watches:
-            watch.cancel()
-        assert health.Check(asked, timeout=HANG_S).status
+        watches = server.server._health._watches
+        with ExitStack() as stack:
+            for _ in range(MAX_CLIENT_WATCHES // CONNECTION_CALLS):
+                hostile = stack.enter_context(connected(server.server.port))
+                for _ in range(CONNECTION_CALLS):
+                    hostile.send(call(WATCH, hostile.new_stream()))
+            assert eventually(lambda: watches.total() == MAX_CLIENT_WATCHES)
+            refused = refusal(lambda: list(health.Watch(asked, timeout=HANG_S)))
+            assert refused.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert str(MAX_CLIENT_WATCHES) in refused.message
+            assert health.Check(asked, timeout=HANG_S).status
+        assert eventually(lambda: not watches)
+        assert next(iter(health.Watch(asked, timeout=HANG_S))).status
 
 
 def test_what_a_drain_waits_for_has_an_end() -> None:
