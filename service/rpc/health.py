@@ -26,11 +26,11 @@ class Health:
     def __init__(self, client_of: Callable[[Any], str]) -> None:
         """`client_of` names a call's client, for the limit on watches."""
         self._client_of = client_of
-        self._statuses: dict[str, Response.ServingStatus] = {}
+        self._statuses: dict[str, Any] = {}
         self._changes: set[asyncio.Event] = set()  # one for each open watch
         self._watches: Counter[str] = Counter()  # open watches by client
 
-    def set(self, service: str, status: "Response.ServingStatus") -> None:
+    def set(self, service: str, status: int) -> None:
         """Changes a service's status and wakes its watchers; waits for none of them."""
         self._statuses[service] = status
         for change in self._changes:
