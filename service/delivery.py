@@ -5,7 +5,6 @@ Enter: `FilteredRows`, one for each draw, in whatever order engines finish. Leav
 """
 
 import asyncio
-import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -178,11 +177,15 @@ class Stream:
 
     async def _wait_for(self, condition: Callable[[], bool], timeout_s: float | None) -> None:
         """Returns when the condition holds, or after the timeout, however often rows arrive."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                while not condition():
-                    self._changed.clear()
-                    await self._changed.wait()
+        now = asyncio.get_running_loop().time
+        deadline = None if timeout_s is None else now() + timeout_s
+        while not condition():
+            self._changed.clear()
+            left_s = None if deadline is None else deadline - now()
+            try:
+                await asyncio.wait_for(self._changed.wait(), left_s)
+            except asyncio.TimeoutError:
+                return
 
     def _raise_error(self) -> None:
         if self._error:
