@@ -59,8 +59,13 @@ def probe_server(
 
 
 def _run(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None]) -> None:
-    with asyncio.Runner(loop_factory=lambda: loop) as runner:
-        runner.run(work)
+    try:
+        loop.run_until_complete(work)
+        for task in (tasks := asyncio.all_tasks(loop)):
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+    finally:
+        loop.close()
 
 
 async def _serve(
@@ -88,19 +93,23 @@ class _Connections:
         if len(self._open) > MAX_CONNECTIONS:
             self._close_one()
         try:
-            async with asyncio.timeout(self._timeout_s):
-                head = await reader.readuntil(b"\r\n\r\n")
-                writer.write(_response(head.decode("latin-1"), self._probes))
-                await writer.drain()
-                writer.close()
-                await writer.wait_closed()
-        except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            pass  # the caller hung up, was too slow, or sent no request of HTTP
+            await asyncio.wait_for(self._answer(reader, writer), self._timeout_s)
+        except (OSError, asyncio.TimeoutError):
+            pass  # the caller hung up or was too slow
+        except (asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            pass  # the caller sent no request of HTTP
         except Exception:
             _log.exception("an HTTP request failed")
         finally:
             self._open.pop(writer, None)
             writer.transport.abort()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        writer.write(_response(head.decode("latin-1"), self._probes))
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
 
     def close(self) -> None:
         """Hangs up on all callers."""
