@@ -59,6 +59,7 @@ def probe_server(
 
 
 def _run(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None]) -> None:
+    asyncio.set_event_loop(loop)
     try:
         loop.run_until_complete(work)
         for task in (tasks := asyncio.all_tasks(loop)):
