@@ -149,10 +149,24 @@ _HINTS = {  # words in a message of grpc about a failed connection: cause and fi
 }
 
 
+def printable_from_text(text: str, limit: int = 4000) -> str:
+    """Text of a server on one line: what a terminal would obey is escaped, and the end is cut off.
+
+    Line breaks become blanks; control characters, terminal sequences and marks that change the
+    direction of writing become escapes such as \\x1b.
+    """
+    line = " ".join(text[: limit + 1].split())
+    shown = "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in line
+    )
+    return shown if len(text) <= limit and len(shown) <= limit else f"{shown[:limit]}..."
+
+
 def error_from_rpc(error: grpc.RpcError, target: str) -> RpcError:
     """The typed error for a failed call to target; raise it `from` the original."""
     code: grpc.StatusCode = error.code()
-    message = error.details() or f"{code.name} without a message"
+    message = printable_from_text(error.details() or "") or f"{code.name} without a message"
     if code is grpc.StatusCode.UNAVAILABLE:
         hints = [hint for words, hint in _HINTS.items() if words in message]
         message = "; ".join((f"{target} is unreachable: {message}", *hints[:1]))

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from labelmint.batch import kept_from_proto
 from labelmint.errors import RpcError, error_from_rpc
 from labelmint.options import StreamOptions, query_from_options
 from labelmint.v1 import label_service_pb2 as pb
 from labelmint.v1 import label_service_pb2_grpc as pb_grpc
+from labelmint.wire.answers import kept_from_answer
 from labelmint.wire.channel import Tls, metadata_from_token, open_channel
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class MeteredConnection:
         finally:
             with self._lock:
                 self._running.discard(call)
-        return Payload(len(kept_from_proto(response.batch)), response.ByteSize())
+        return Payload(len(kept_from_answer(request.query, response)), response.ByteSize())
 
     def stream(self, query: pb.SampleQuery, on_bytes: Callable[[int], object]) -> MeteredCall:
         """Opens a stream; on_bytes is called with the length of every message, in bytes."""

@@ -19,9 +19,20 @@ import grpc
 from labelmint.errors import ClientClosed
 
 MAX_RECEIVED_BYTES = 64 << 20  # size limit of one message
+MAX_DESCRIPTION_BYTES = 8 << 20  # the same of ListModels and GetModel
 # With round_robin, successive calls go to different servers behind one name. grpc must not repeat
 # failed calls, because a stream has to be resumed at its position, see `retries`.
-_SERVICE_CONFIG: dict[str, Any] = {"loadBalancingConfig": [{"round_robin": {}}]}
+# Descriptions are small; a hostile one of 64 MiB could take gigabytes once it is parsed.
+_SERVICE = "labelmint.v1.LabelService"
+_SERVICE_CONFIG: dict[str, Any] = {
+    "loadBalancingConfig": [{"round_robin": {}}],
+    "methodConfig": [
+        {
+            "name": [{"service": _SERVICE, "method": name} for name in ("ListModels", "GetModel")],
+            "maxResponseMessageBytes": MAX_DESCRIPTION_BYTES,
+        }
+    ],
+}
 _CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.max_receive_message_length", MAX_RECEIVED_BYTES),
     ("grpc.max_send_message_length", 64 << 20),  # explicit latents can be large
