@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import grpc
 
 from labelmint.batch import Batch, batch_from_kept
-from labelmint.errors import MalformedMessage, error_from_rpc, printable_from_text
+from labelmint.errors import MalformedMessage, error_from_rpc
 from labelmint.model import Model, model_from_proto
 from labelmint.options import (
     SamplingOptions,
@@ -202,8 +202,7 @@ class Client:
         response: pb.GetModelResponse = self._call("GetModel", request)
         if response.model.name != (name or response.model.name):
             raise MalformedMessage(
-                f"the server described model {printable_from_text(response.model.name, 100)!r} "
-                f"instead of {name!r}"
+                f"the server described model {response.model.name[:100]!r} instead of {name!r}"
             )
         limit = response.max_uncertainty if response.HasField("max_uncertainty") else None
         if keep_fraction is not None and not (limit is not None and limit >= 0):

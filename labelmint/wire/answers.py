@@ -15,7 +15,7 @@ import numpy as np
 
 from labelmint.batch import FIELDS, KeptSamples, kept_from_proto
 from labelmint.codec import name_from_output
-from labelmint.errors import MalformedMessage, printable_from_text
+from labelmint.errors import MalformedMessage
 from labelmint.latents import UInt64s
 from labelmint.v1 import label_service_pb2 as pb
 from labelmint.wire.sharding import (
@@ -75,8 +75,8 @@ class Answers:
     def _check_bundle(self, bundle_id: str) -> None:
         if not bundle_id or bundle_id != (self._bundle_id or bundle_id):
             raise MalformedMessage(
-                f"the server sent samples of bundle {printable_from_text(bundle_id, 100)!r}; this "
-                f"stream is one of bundle {self._bundle_id!r}"
+                f"the server sent samples of bundle {bundle_id[:100]!r}; this stream is one of "
+                f"bundle {self._bundle_id[:100]!r}"
             )
 
     def _check_indices(self, indices: UInt64s, next_index: int) -> None:
