@@ -16,7 +16,7 @@ from service.errors import Disabled, Overloaded, PermissionDenied, Status
 from service.metrics import Metrics
 from service.models import ServedModel
 from service.rpc import inference_messages as messages
-from service.rpc.calls import Call, CallHandlers, request_from_bytes
+from service.rpc.calls import Call, CallHandlers
 from service.rpc.inference_description import (
     BACKEND,
     config_from_model,
@@ -25,7 +25,11 @@ from service.rpc.inference_description import (
 )
 from service.rpc.inference_exchange import Exchange
 from service.rpc.inference_messages import SERVICE
-from service.rpc.inference_request import check_version, inference_from_request
+from service.rpc.inference_request import (
+    check_version,
+    inference_from_request,
+    request_from_bytes,
+)
 from service.rpc.inference_response import error_response, response_from_message
 from service.rpc.repository_control import RepositoryControl
 from service.rpc.serving import Serving, check_not_exhausted
