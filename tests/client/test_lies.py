@@ -23,7 +23,7 @@ from labelmint import Client, Patience, codec
 from labelmint.batch import kept_from_proto
 from labelmint.datasets.download import complete_folder
 from labelmint.datasets.request import checked_request
-from labelmint.errors import LabelmintError, MalformedMessage, Unreachable
+from labelmint.errors import LabelmintError, MalformedMessage, ServerFault, Unreachable
 from labelmint.v1 import label_service_pb2 as pb
 from labelmint.wire.answers import Message
 from labelmint.wire.prefetch import MAX_ITEMS, Prefetch
@@ -408,6 +408,21 @@ def test_an_answer_of_a_small_call_is_not_large(target: str, service: ScriptedSe
     service.models = [pb.Model(name="x" * (1 << 20))] * 9
     with Client(target) as client, pytest.raises(LabelmintError, match="larger than max"):
         client.models()
+
+
+def test_an_answer_of_endless_parts_is_not_parsed(target: str, service: ScriptedService) -> None:
+    """Each takes two bytes on the wire, and up to eighty when parsed: 2 GiB from 60 MiB."""
+    many = pb.StreamSamplesResponse(bundle_id=BUNDLE_ID)
+    many.batch.tensors.extend([pb.Tensor()] * 30_000)
+    service.lie = lambda query, honest: iter([many])
+    service.models = [pb.Model()] * 300_000
+    with Client(target) as client:
+        calls = (client.models, lambda: next(client.stream(2)), lambda: client.generate(count=1))
+        for call in calls:
+            with pytest.raises(ServerFault, match="deserializ"):
+                call()
+        service.models = [MODEL] * 300  # about as many as a description may have
+        assert len(client.models()) == 300
 
 
 def test_shared_memory_that_holds_no_message_is_malformed() -> None:
