@@ -1,11 +1,11 @@
 """Runs a graph with ONNX Runtime on a device, on fixed addresses (I/O binding)."""
 
-from pathlib import Path
 from typing import Any, Literal
 
 import onnxruntime as ort
 
 from engines.errors import EngineOpenError, EngineRunError, OutOfDeviceMemory, RuntimeMissing
+from engines.onnx_graph import OnnxGraph
 from engines.ort import first_line, only_size
 from engines.run_memory import RunMemory
 
@@ -24,7 +24,7 @@ class OrtLauncher:
 
     def __init__(
         self,
-        graph: Path,
+        graph: OnnxGraph,
         memory: RunMemory,
         batch_sizes: tuple[int, ...],
         provider: Provider,
@@ -87,7 +87,7 @@ def provider_options(
 
 
 def open_device_session(
-    graph: Path, providers: list[tuple[str, dict[str, str]]], batch: int | None
+    graph: OnnxGraph, providers: list[tuple[str, dict[str, str]]], batch: int | None
 ) -> ort.InferenceSession:
     """A session whose first provider is active. Raises RuntimeMissing, EngineOpenError."""
     wanted, available = providers[0][0], ort.get_available_providers()
@@ -101,10 +101,10 @@ def open_device_session(
     if batch is not None:
         options.add_free_dimension_override_by_name("N", batch)
     try:
-        session = ort.InferenceSession(str(graph), options, providers=providers)
+        session = ort.InferenceSession(graph.content, options, providers=providers)
     except Exception as error:  # the runtime has no common exception class
         raise EngineOpenError(
-            f"{graph} cannot be loaded by ONNX Runtime: {first_line(error)}"
+            f"{graph.path} cannot be loaded by ONNX Runtime: {first_line(error)}"
         ) from error
     active = session.get_providers()
     if active[:1] != [wanted]:  # ONNX Runtime silently drops a provider that it cannot load

@@ -4,11 +4,14 @@ The graph's own dtypes decide the precision. Versions with strongly typed networ
 for 8.5 the precision of every layer is set from them and enforced.
 """
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bundle.files import read_regular_file, replace_file
 from engines.errors import EngineOpenError, RuntimeMissing
+from engines.onnx_graph import OnnxGraph
 from engines.request import check_batch_sizes
 from engines.signature import ArraySpecs
 from engines.tensorrt_module import logger_from_module, member, version_of
@@ -18,6 +21,8 @@ EXTERNAL_TACTICS = ("CUBLAS", "CUBLAS_LT", "CUDNN")
 WITHOUT_EXTERNAL_TACTICS = "DISABLE_EXTERNAL_TACTIC_SOURCES_FOR_CORE_0805"
 FLOATS = ("FLOAT", "HALF")
 NOT_COMPUTING = ("CONSTANT", "SHAPE")  # layer types whose precision is not set
+MAX_TIMING_BYTES = 256 << 20
+_log = logging.getLogger(__name__)
 
 Shapes = dict[str, tuple[int, ...]]  # by input name
 
@@ -26,7 +31,7 @@ Shapes = dict[str, tuple[int, ...]]  # by input name
 class PlanRequest:
     """Arguments of one build."""
 
-    graph: Path  # ONNX file
+    graph: OnnxGraph
     half: bool  # whether the graph computes in float16
     profiles: tuple[Shapes, ...]  # one per batch size; empty if all shapes of the graph are fixed
     timing_cache: Path | None = None  # file of kernel timings, read and then updated
@@ -59,10 +64,10 @@ def plan_from_graph(trt: Any, request: PlanRequest) -> bytes:
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise EngineOpenError(
-            f"TensorRT {version_of(trt)} cannot build {request.graph}: {log.last_error}"
+            f"TensorRT {version_of(trt)} cannot build {request.graph.path}: {log.last_error}"
         )
     if request.timing_cache is not None and cache is not None:
-        request.timing_cache.write_bytes(bytes(cache.serialize()))
+        _keep_timings(request.timing_cache, bytes(cache.serialize()))
     return bytes(plan)
 
 
@@ -80,12 +85,12 @@ def strongly_typed(trt: Any) -> bool:
     return typed or member(trt, "BuilderFlag", "FP16") is None
 
 
-def _parse(trt: Any, network: Any, log: Any, graph: Path) -> None:
+def _parse(trt: Any, network: Any, log: Any, graph: OnnxGraph) -> None:
     parser = trt.OnnxParser(network, log)
-    if not parser.parse_from_file(str(graph)):
+    if not parser.parse(graph.content):
         reasons = [" ".join(parser.get_error(i).desc().split()) for i in range(parser.num_errors)]
         raise EngineOpenError(
-            f"TensorRT {version_of(trt)} cannot parse {graph}: "
+            f"TensorRT {version_of(trt)} cannot parse {graph.path}: "
             f"{'; '.join(reasons) or 'TensorRT gave no reason'}"
         )
 
@@ -104,8 +109,8 @@ def _set_precision(trt: Any, network: Any, config: Any, request: PlanRequest) ->
     types = [_constrain(trt, network.get_layer(i)) for i in range(network.num_layers)]
     if request.half and "HALF" not in types:
         raise EngineOpenError(
-            f"{request.graph} should compute in float16 and has no layer that does; export the "
-            "bundle again"
+            f"{request.graph.path} should compute in float16 and has no layer that does; export "
+            "the bundle again"
         )
 
 
@@ -150,9 +155,19 @@ def _timing_cache(config: Any, path: Path | None) -> Any:
     TensorRT version and GPU; None without a file."""
     if path is None:
         return None
-    known = path.read_bytes() if path.exists() else b""
+    try:
+        known = read_regular_file(path, MAX_TIMING_BYTES)
+    except OSError:
+        known = b""  # without known timings the build takes longer
     cache = config.create_timing_cache(known) or config.create_timing_cache(b"")
     if not config.set_timing_cache(cache, False):
         cache = config.create_timing_cache(b"")
         config.set_timing_cache(cache, False)
     return cache
+
+
+def _keep_timings(path: Path, data: bytes) -> None:
+    try:
+        replace_file(path, data)
+    except OSError as error:  # the plan is built all the same
+        _log.warning("%s cannot be written (%s); the next build takes longer", path, error.strerror)
