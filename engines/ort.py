@@ -72,6 +72,7 @@ class OrtEngine:
         self.batch_sizes, self.outputs = batch_sizes, self._contract.outputs
         self._score = (UNCERTAINTY,) if UNCERTAINTY in self.outputs else ()
         self._session: ort.InferenceSession | None = session
+        self._run_options = run_options()
 
     def run(
         self,
@@ -83,8 +84,11 @@ class OrtEngine:
         feed = self._contract.feed(ws, max_uncertainty, outputs)
         assert self._session is not None  # only `close` ends it, and `feed` refuses from then on
         names = tuple(dict.fromkeys([*outputs, *self._score, SAMPLE, KEPT]))
-        raw = run_session(self._session, names, feed)
+        raw = run_session(self._session, names, feed, self._run_options)
         return result_from_arrays(raw, max_uncertainty, outputs)
+
+    def stop(self) -> None:
+        self._run_options.terminate = True
 
     def close(self) -> None:
         self._contract.closed = True
@@ -106,6 +110,7 @@ class OrtMapping:
         graph = graph_from_bundle(bundle, MAPPING)
         # One thread: more would not speed up a few rows, and would wait for the engine's threads.
         self._session = open_session(graph, threads=1, batch=self.ROWS)
+        self._run_options = run_options()
         self._w_dim = generator.w_dim
         outputs = {"w": ArraySpec(np.dtype(np.float32), (generator.w_dim,))}
         inputs, nodes = mapping_inputs(generator), self._session.get_inputs()
@@ -122,8 +127,14 @@ class OrtMapping:
             for name, array in inputs.items():
                 feed[name] = np.zeros((self.ROWS, array.shape[1]), np.float32)
                 feed[name][:rows] = array[start : start + rows]
-            w[start : start + rows] = run_session(self._session, ("w",), feed)["w"][:rows]
+            w[start : start + rows] = self._run(feed)[:rows]
         return w
+
+    def stop(self) -> None:
+        self._run_options.terminate = True
+
+    def _run(self, feed: dict[str, NDArray[np.float32]]) -> NDArray[np.generic]:
+        return run_session(self._session, ("w",), feed, self._run_options)["w"]
 
 
 def available_cores(cpu_max: Path = CPU_MAX) -> int:
@@ -181,14 +192,23 @@ def open_session(graph: OnnxGraph, threads: int, batch: int | None) -> ort.Infer
         raise EngineOpenError(f"{graph.path} cannot be loaded by ONNX Runtime: {reason}") from error
 
 
+def run_options() -> ort.RunOptions:
+    """Options of all runs of one owner. Setting `terminate` on another thread ends the run under
+    way, also in a Loop without end, and every later one."""
+    options = ort.RunOptions()
+    options.log_severity_level = 4  # errors are raised as exceptions
+    return options
+
+
 def run_session(
     session: ort.InferenceSession,
     names: tuple[str, ...],
     feed: dict[str, NDArray[np.float32]],
+    options: ort.RunOptions,
 ) -> dict[str, NDArray[np.generic]]:
     """The named outputs of one run. Raises EngineRunError."""
     try:
-        arrays: list[NDArray[np.generic]] = session.run(list(names), feed)
+        arrays: list[NDArray[np.generic]] = session.run(list(names), feed, options)
     except Exception as error:  # the runtime has no common exception class
         raise EngineRunError(f"ONNX Runtime failed: {first_line(error)}") from error
     return dict(zip(names, arrays, strict=True))

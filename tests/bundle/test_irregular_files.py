@@ -14,6 +14,12 @@ from bundle import open_bundle
 from bundle.errors import BundleError
 from tests.bundle.refusals import refusal
 
+
+def make_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+
+
 KINDS: dict[str, Callable[[Path], object]] = {
     "a FIFO": os.mkfifo,
     "a link to a FIFO": lambda path: (os.mkfifo(f"{path}.pipe"), path.symlink_to(f"{path}.pipe")),
@@ -21,7 +27,7 @@ KINDS: dict[str, Callable[[Path], object]] = {
     "a link to an empty device": lambda path: path.symlink_to("/dev/null"),
     "a link to the terminal": lambda path: path.symlink_to("/dev/tty"),
     "a folder": Path.mkdir,
-    "a socket": lambda path: socket.socket(socket.AF_UNIX).bind(str(path)),
+    "a socket": make_socket,
     "a link to itself": lambda path: path.symlink_to(path.name),
 }
 LIMIT_S = 60.0  # of a process that takes one second
