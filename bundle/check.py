@@ -23,6 +23,12 @@ from bundle.manifest import (
 )
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*\Z")  # no folders, no hidden files
+# Bounds on memory. An image of 8192 pixels squared with all labels has 0.6 GB; a graph cannot have
+# over 2 GiB, by its format.
+MAX_SAMPLE_BYTES = 1 << 30  # latents, image and labels of one sample
+MAX_FILE_BYTES = 2 << 30
+MAX_FILES = 256
+_LABEL_BYTES = 3 + 1 + 2 + 2  # of one pixel: image, mask, depth, uncertainty
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 
@@ -31,6 +37,7 @@ def check_manifest(manifest: Manifest, name: str) -> None:
     problem = (
         _generator_problem(manifest.generator)
         or _labels_problem(manifest.labels, manifest.heads)
+        or _memory_problem(manifest)
         or _refiner_problem(manifest.refiner)
         or _files_problem(manifest)
         or _views_problem(manifest)
@@ -87,6 +94,23 @@ def _keypoints_problem(head: KeypointHead) -> str | None:
     return None
 
 
+def _memory_problem(manifest: Manifest) -> str | None:
+    """Sizes that no bundle has: they are multiplied, and allocated before anything runs."""
+    generator, labels, heads = manifest.generator, manifest.labels, manifest.heads
+    size = 4 * (generator.z_dim + generator.num_classes + generator.num_ws * generator.w_dim)
+    if labels is None or heads is None:
+        size += 3 * generator.resolution**2
+    else:
+        size += _LABEL_BYTES * labels.height * labels.width
+        size += 0 if heads.keypoints is None else 12 * len(heads.keypoints.names)
+    if size > MAX_SAMPLE_BYTES:
+        return (
+            f"one sample would take {size} bytes, over {MAX_SAMPLE_BYTES}, by the sizes in "
+            "generator and labels; export the bundle again"
+        )
+    return None
+
+
 def _refiner_problem(refiner: RefinerFacts | None) -> str | None:
     if refiner is not None and not _SHA256.match(refiner.weights_sha256):
         return (
@@ -109,8 +133,13 @@ def _files_problem(manifest: Manifest) -> str | None:
             )
         if not _SHA256.match(entry.sha256):
             return f"files[{name!r}].sha256 is {entry.sha256!r}; it must be 64 hexadecimal digits"
-        if entry.size < 0:
-            return f"files[{name!r}].size is {entry.size}; it must not be negative"
+        if not 0 <= entry.size <= MAX_FILE_BYTES:
+            return (
+                f"files[{name!r}].size is {entry.size}; it must not be negative, nor over "
+                f"{MAX_FILE_BYTES}"
+            )
+    if len(manifest.files) > MAX_FILES:
+        return f"files has {len(manifest.files)} entries; there may be {MAX_FILES}"
     return None
 
 
