@@ -140,7 +140,10 @@ def write_plan(path: Path, data: bytes, sidecar: Sidecar) -> None:
     sidecar of another.
     """
     file = path.with_suffix(".json")
-    file.unlink(missing_ok=True)
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        raise EngineOpenError(f"{file} cannot be replaced ({error.strerror})") from error
     _write(path, data)
     _write(file, msgspec.json.format(msgspec.json.encode(sidecar), indent=2) + b"\n")
 

@@ -83,7 +83,7 @@ def _whole(
             changed = changed or new is not value
             parts.append(field if new is value else _field(number, new))
         else:
-            if message == "Node" and (number, value) == (_OP_TYPE, b"EPContext"):
+            if message == "Node" and number == _OP_TYPE and value == b"EPContext":
                 raise ValueError("it has a node EPContext, whose code may be in any file")
             parts.append(field)
     if external:

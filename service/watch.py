@@ -16,7 +16,7 @@ from bundle.manifest import MANIFEST
 from bundle.open import open_bundle
 from service.config import MODEL_NAME, NamedBundle
 from service.errors import LoadFailed
-from service.file_changes import FolderStamp, stamp_of_folder
+from service.file_changes import FolderStamp, TooManyFiles, stamp_of_folder
 from service.repository import Repository
 
 _log = logging.getLogger(__name__)
@@ -114,6 +114,10 @@ class Watch:
             else:
                 try:
                     found[name] = stamp_of_folder(self._directory / name)
+                except TooManyFiles as error:
+                    self._warn_once(f"{error}; the folder is ignored as it is now")
+                    if name in self._seen:  # a model that is served stays
+                        found[name] = self._seen[name]
                 except OSError:  # it is being replaced; the next poll finds the new folder
                     continue
         return found

@@ -20,9 +20,14 @@ def make_socket(path: Path) -> None:
         listener.bind(str(path))
 
 
+def link_to_a_pipe(path: Path) -> None:
+    os.mkfifo(f"{path}.pipe")
+    path.symlink_to(f"{path}.pipe")
+
+
 KINDS: dict[str, Callable[[Path], object]] = {
     "a FIFO": os.mkfifo,
-    "a link to a FIFO": lambda path: (os.mkfifo(f"{path}.pipe"), path.symlink_to(f"{path}.pipe")),
+    "a link to a FIFO": link_to_a_pipe,
     "a link to a device without end": lambda path: path.symlink_to("/dev/zero"),
     "a link to an empty device": lambda path: path.symlink_to("/dev/null"),
     "a link to the terminal": lambda path: path.symlink_to("/dev/tty"),

@@ -187,6 +187,32 @@ def test_other_things_in_the_directory_are_left_alone(
     ]
 
 
+def test_a_folder_of_very_many_files_is_not_looked_through(
+    server: RunningServer, look: Callable[[], None], watched: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    served, flooded = bundle_at(watched / "served"), bundle_at(watched / "flooded")
+    for folder in (served, flooded):
+        if folder is served:
+            os.rename(flooded, watched.parent / "flooded")
+            look()
+            os.rename(watched.parent / "flooded", flooded)
+        for number in range(2000):
+            (folder / f"{number}.txt").touch()
+    for _ in range(3):
+        look()
+    assert list(models(server)) == ["served"] and loads(server, "served") == (1, 0)
+    assert sorted(record.message for record in caplog.records) == [
+        f"--watch: {folder} has over 1024 files, so it is no bundle; the folder is ignored as it "
+        "is now"
+        for folder in (flooded, served)
+    ]
+    for path in flooded.glob("*.txt"):
+        path.unlink()
+    look()
+    look()
+    assert list(models(server)) == ["flooded", "served"]
+
+
 def test_a_directory_that_cannot_be_read_changes_nothing(
     server: RunningServer, look: Callable[[], None], watched: Path, tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
