@@ -83,7 +83,8 @@ def _whole(
             changed = changed or new is not value
             parts.append(field if new is value else _field(number, new))
         else:
-            if message == "Node" and number == _OP_TYPE and value == b"EPContext":
+            is_type = message == "Node" and number == _OP_TYPE
+            if is_type and not isinstance(value, int) and bytes(value) == b"EPContext":
                 raise ValueError("it has a node EPContext, whose code may be in any file")
             parts.append(field)
     if external:

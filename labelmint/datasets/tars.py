@@ -161,10 +161,10 @@ def _members(tar: BinaryIO) -> Iterator[tarfile.TarInfo]:
     at, end = 0, tar.seek(0, os.SEEK_END)
     while True:
         tar.seek(at)
-        try:
-            member = tarfile.TarInfo.frombuf(tar.read(tarfile.BLOCKSIZE), "ascii", "replace")
-        except tarfile.EOFHeaderError:  # a block of zeros
+        header = tar.read(tarfile.BLOCKSIZE)
+        if header == bytes(tarfile.BLOCKSIZE):
             return
+        member = tarfile.TarInfo.frombuf(header, "ascii", "replace")
         if member.type != tarfile.REGTYPE:
             raise tarfile.ReadError(f"{member.name} is not a plain file")
         member.offset_data = at + tarfile.BLOCKSIZE
