@@ -70,7 +70,6 @@ class Load:
         self._open, self._named = open_named, named
         self.opened: Future[ServedModel] = Future()
         self.opened.set_running_or_notify_cancel()  # from now on it cannot be cancelled
-        _log.info("loading model %s from %s", named.name, named.path)
         Thread(target=self._run, name=f"{_LOAD_THREAD}{named.name}", daemon=True).start()
 
     def model(self, limit_s: float) -> ServedModel:

@@ -168,6 +168,7 @@ class Repository:
         opening: asyncio.Future[ServedModel] | None = None
         try:
             async with self._turn:
+                _log.info("loading model %s from %s", named.name, named.path)
                 load = entry.load = Load(opened, named)
                 self._loads = {one for one in self._loads if not one.opened.done()} | {load}
                 opening = asyncio.wrap_future(load.opened)

@@ -162,7 +162,7 @@ def _members(tar: BinaryIO) -> Iterator[tarfile.TarInfo]:
     while True:
         tar.seek(at)
         header = tar.read(tarfile.BLOCKSIZE)
-        if header == bytes(tarfile.BLOCKSIZE):
+        if header == bytes(tarfile.BLOCKSIZE) or (at and not header):
             return
         member = tarfile.TarInfo.frombuf(header, "ascii", "replace")
         if member.type != tarfile.REGTYPE:

@@ -116,7 +116,10 @@ def test_a_calibration_is_never_added_to_another_bundle(folder: Path) -> None:
 def calibrate(folder: Path, number: int, rounds: int) -> None:
     for round_ in range(rounds):
         measured = open_bundle(folder, verify=False)
-        added = other_calibration(folder, psi=0.1 + number * 0.1 + round_ * 1e-4)
+        (known, *_) = measured.manifest.calibrations
+        psi = 0.1 + number * 0.1 + round_ * 1e-4
+        key = msgspec.structs.replace(known.options, truncation_psi=psi)
+        added = msgspec.structs.replace(known, options=key)
         try:
             add_calibration(measured, added, replace=False)
         except BundleError as error:
