@@ -152,9 +152,13 @@ class Connection:
         return sent
 
     def wait(self, condition: Callable[[], bool], timeout_s: float) -> bool:
-        """Whether `condition` comes true in time, looked at after each frame."""
+        """Whether `condition` comes true in time, or at last when the server hangs up.
+
+        It is looked at after each frame.
+        """
         with self._changed:
-            return self._changed.wait_for(condition, timeout_s)
+            self._changed.wait_for(lambda: condition() or self.closed, timeout_s)
+            return condition()
 
     def close(self) -> None:
         """Hangs up."""
@@ -183,6 +187,11 @@ class Connection:
                 self._changed.notify_all()
 
     def _take(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
+        # Before the frame is counted: who waits for it finds the server's settings in force.
+        if kind == SETTINGS and not flags & ACK:
+            self.send(frame(SETTINGS, ACK, 0))
+        elif kind == PING and not flags & ACK:
+            self.send(frame(PING, ACK, 0, payload))
         with self._changed:
             self.frames[kind] += 1
             if kind == WINDOW_UPDATE:
@@ -204,10 +213,6 @@ class Connection:
             elif kind == GOAWAY:
                 self.goaway = payload[8:]
             self._changed.notify_all()
-        if kind == SETTINGS and not flags & ACK:
-            self.send(frame(SETTINGS, ACK, 0))
-        elif kind == PING and not flags & ACK:
-            self.send(frame(PING, ACK, 0, payload))
 
     def _exactly(self, size: int) -> bytes:
         data = b""
@@ -228,9 +233,9 @@ def connected(
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if tls is not None:
         sock = tls.wrap_socket(sock, server_hostname="localhost")
+    sock.sendall(PREFACE + frame(SETTINGS, 0, 0))  # before the reader may acknowledge anything
     connection = Connection(sock)
     try:
-        connection.send(PREFACE + frame(SETTINGS, 0, 0))
         connection.wait(lambda: connection.frames[SETTINGS] > 0 or connection.closed, 60)
         yield connection
     finally:
