@@ -25,7 +25,15 @@ from training.inverse_graphics.write import (
     refuse_existing_report,
     write_shapes,
 )
-from training.options import FILE, FOLDER, device_option
+from training.options import (
+    FILE,
+    FOLDER,
+    MAX_STREAM_SEED,
+    device_option,
+    folder_out_option,
+    object_options,
+    seed_option,
+)
 
 OBJECTS = 16  # default number of objects from a service
 AZIMUTH, ELEVATION = click.FloatRange(-360, 360), click.FloatRange(-90, 90)
@@ -63,26 +71,14 @@ AZIMUTH, ELEVATION = click.FloatRange(-360, 360), click.FloatRange(-90, 90)
     help="Running service, or a folder that `labelmint download --views-per-object` wrote, in "
     "place of --images.",
 )
-@click.option(
-    "--objects",
-    type=click.IntRange(1),
-    help=f"Number of objects to take from --source.  [default: {OBJECTS} of a service, all of a "
-    "folder]",
-)
-@click.option(
-    "--views",
-    type=click.IntRange(1),
-    help="Number of views to take of each object.  [default: all]",
-)
-@click.option(
-    "--seed", type=click.IntRange(0, 2**64 - 1), help="Seed of a service's stream.  [default: 0]"
-)
+@object_options(OBJECTS)
+@seed_option("Seed of a service's stream.  [default: 0]", None, MAX_STREAM_SEED)
 @click.option(
     "--pose",
     type=FILE,
     help='JSON file of keypoints of --source and where to move them, {"chin": [0, -1, 0]}.',
 )
-@click.option("--out", type=FOLDER, required=True, help="Folder to write to.")
+@folder_out_option("the meshes, pictures and report.json")
 @click.option(
     "--resolution",
     type=click.IntRange(8, 4096),

@@ -44,26 +44,29 @@ from training.inversion.sheet import write_sheets
 from training.inversion.train_encoder import ws_from_images
 from training.label_crop import LabelCrop, crop_for_resolution, images_from_ws
 from training.options import (
+    AT_LEAST_0,
     FILE,
     FOLDER,
+    NOT_NEGATIVE,
+    batch_option,
+    crop_options,
     device_option,
     distance_option,
+    folder_out_option,
     generator_option,
     identity_of_generator,
+    learning_rate_option,
     mean_latent_option,
     read_generator,
-    rows_from_text,
     vgg_weights_option,
 )
-
-WEIGHT = click.FloatRange(0)
 
 
 @click.command()
 @generator_option
 @mean_latent_option
 @click.option("--images", type=FOLDER, required=True, help="Folder of real images.")
-@click.option("--out", type=FOLDER, required=True, help="Folder to write the image set to.")
+@folder_out_option("the image set")
 @click.option(
     "--encoder",
     "encoder_path",
@@ -72,39 +75,31 @@ WEIGHT = click.FloatRange(0)
 )
 @click.option(
     "--steps",
-    type=click.IntRange(0),
+    type=AT_LEAST_0,
     default=InvertConfig.steps,
     help="Number of optimisation steps; 0 keeps the start.",
 )
-@click.option(
-    "--learning-rate",
-    type=click.FloatRange(0, min_open=True),
-    default=InvertConfig.learning_rate,
-    help="Highest learning rate of Adam, between its ramps.",
-)
+@learning_rate_option(InvertConfig.learning_rate, "between its ramps up from 0 and down to 0")
 @click.option(
     "--perceptual-weight",
-    type=WEIGHT,
+    type=NOT_NEGATIVE,
     default=InvertConfig.perceptual_weight,
     help="Weight of the perceptual distance.",
 )
 @click.option(
     "--mse-weight",
-    type=WEIGHT,
+    type=NOT_NEGATIVE,
     default=InvertConfig.mse_weight,
     help="Weight of the mean squared error of colors.",
 )
 @click.option(
     "--latent-weight",
-    type=WEIGHT,
+    type=NOT_NEGATIVE,
     default=InvertConfig.latent_weight,
     help="Weight of the mean squared distance of the latents from the start.",
 )
-@click.option(
-    "--batch",
-    "at_once",
-    type=click.IntRange(1),
-    help="Images per batch.  [default: up to 16, by the generator's resolution]",
+@batch_option(
+    "Images per batch.  [default: up to 16, by the generator's resolution]", name="at_once"
 )
 @click.option(
     "--keep",
@@ -121,7 +116,7 @@ WEIGHT = click.FloatRange(0)
 )
 @click.option(
     "--max-mads",
-    type=click.FloatRange(0),
+    type=NOT_NEGATIVE,
     default=AcceptanceConfig.max_mads,
     help="Inversions whose PSNR or perceptual distance is worse than the median by more than this "
     "many deviations (scaled MAD) are bad.",
@@ -132,19 +127,7 @@ WEIGHT = click.FloatRange(0)
     default=AcceptanceConfig.on_bad,
     help="Bad inversions: flag them in the report, or also leave them out of the set.",
 )
-@click.option(
-    "--grid",
-    type=int,
-    help="Side of the label grid, pixels.  [default: the encoder's, or else the generator's "
-    "resolution, at most 512]",
-)
-@click.option(
-    "--rows",
-    type=rows_from_text,
-    metavar="FIRST:END",
-    help="Rows of the label grid that the images show, e.g. 64:448 for cars.  [default: the "
-    "encoder's, or else all]",
-)
+@crop_options(default="the encoder's, or else ")
 @distance_option
 @vgg_weights_option
 @device_option
