@@ -25,8 +25,11 @@ from engines.sampling import (
     key_from_options,
 )
 from export.bundle_from_weights import write_checked_manifest, write_graphs
-from export.checks.calibration import calibration_from_engine, refuse_without_score
-from export.checks.score_engine import open_score_engine
+from export.checks.calibration import (
+    calibration_from_engine,
+    open_score_engine,
+    refuse_without_score,
+)
 from export.engine_command import engine
 from export.errors import ExportError
 from export.fused.bundle import check_fusable, write_fused_labeller
