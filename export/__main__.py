@@ -59,7 +59,8 @@ def main() -> None:
 @click.option(
     "--mean-latent",
     type=WEIGHTS,
-    help="Mean of w as an .npy array, for a generator file of another project that lacks it.",
+    help="Path to the mean of w (.npy), for a .pt file that lacks it.",
+    show_default="measured over samples",
 )
 @click.option(
     "--interpreter",
@@ -79,7 +80,7 @@ def main() -> None:
 @click.option(
     "--refiner",
     type=WEIGHTS,
-    help="Refiner weights, to refine the images. Labels do not change.",
+    help="Refiner weights, to refine the images; labels do not change.",
 )
 @click.option(
     "--views", type=WEIGHTS, help="View bank to include, as `python -m training views` writes it."
@@ -91,14 +92,14 @@ def main() -> None:
     default=0,
     metavar="SAMPLES",
     type=click.IntRange(min=0),
-    help="Number of samples to calibrate the default sampling options on; 4096 is usual, 0 skips "
-    "calibration.",
+    help="Number of samples to calibrate the default sampling options on, usually 4096; 0: no "
+    "calibration, so that requests cannot use keep_fraction.",
 )
 @click.option(
     "--parity-samples",
     default=8,
     type=click.IntRange(min=1),
-    help="Number of samples to compare with the eager PyTorch reference.",
+    help="Number of samples on which the graphs are compared with PyTorch.",
 )
 @click.option("--half/--no-half", default=True, help="Also export the float16 graph, for GPUs.")
 @click.option(
@@ -106,13 +107,13 @@ def main() -> None:
     default="",
     show_default="none",
     metavar="CAPABILITY[,...]",
-    help="Compute capabilities, such as 8.9,9.0, of the GPUs to compile the fused label kernel "
-    "for. The service's --engine tensorrt-fused needs it.",
+    help="Compute capabilities of the GPUs to compile the fused label kernel for, such as "
+    "8.9,9.0. The service's --engine tensorrt-fused needs that kernel.",
 )
 @click.option(
     "--batch",
     type=click.IntRange(min=1),
-    help="Batch size in samples of the runs that compare and calibrate.",
+    help="Batch size in samples of comparison and calibration.",
     show_default="4 for images up to 128 px, else 1",
 )
 def bundle(
@@ -171,23 +172,24 @@ def bundle(
     "--samples",
     required=True,
     type=click.IntRange(MIN_CALIBRATION_SAMPLES),
-    help="Number of samples to score: indices 0 to SAMPLES - 1 of the seed.",
+    metavar="N",
+    help="Number of samples to score: indices 0 to N - 1 of the seed.",
 )
 @click.option(
     "--seed", default=0, type=click.IntRange(0, 2**64 - 1), help="Seed that latents are drawn from."
 )
-@click.option("--psi", type=float, help="Truncation psi.", show_default="the bundle's")
+@click.option("--psi", type=float, help="Truncation psi, from 0 to 2.", show_default="the bundle's")
 @click.option(
     "--cutoff",
     type=int,
-    help="Number of rows of w+ to truncate.",
+    help="Number of first rows of w+ that --psi applies to.",
     show_default="the bundle's",
 )
 @click.option(
     "--class",
     "class_index",
     type=int,
-    help="Class index of a conditional generator.",
+    help="Class of all samples, for class-conditional generators.",
     show_default="drawn for each object",
 )
 @click.option("--views", default=1, help="Number of views per object.")
@@ -196,13 +198,13 @@ def bundle(
     help="View codes to use: a number (that code of the view bank for all objects), random (a "
     "code of the bank drawn for each sample), bank (the first --views codes of the bank for each "
     "object), or drawn (codes drawn from the seed, without the bank).",
-    show_default="as for a request without a view",
+    show_default="bank if --views is over 1 and there is a view bank, else drawn",
 )
 @click.option(
     "--latents",
     default="philox",
     type=click.Choice(["philox", "mt19937"]),
-    help="Random number generator of the latents: philox, or mt19937 as NumPy's RandomState draws.",
+    help="Random number generator of the latents: philox, or NumPy's RandomState (mt19937).",
 )
 @click.option(
     "--replace", "replace_known", is_flag=True, help="Replace a calibration of the same options."
@@ -226,10 +228,10 @@ def calibrate(
     replace_known: bool,
     batch: int | None,
 ) -> None:
-    """Measure which uncertainty threshold keeps which share of the samples.
+    """Measure which uncertainty threshold keeps which fraction of the samples.
 
-    The result holds for the given sampling options and is added to BUNDLE. If the command is
-    killed, running it again resumes from the scores it has.
+    The result is added to BUNDLE; requests with these sampling options can then use keep_fraction.
+    If the command is killed, the same command resumes from the scores it has.
     """
     with one_line_errors():
         opened = open_bundle(bundle, verify=False)

@@ -56,13 +56,14 @@ def capabilities_from_flag(
     default="",
     callback=capabilities_from_flag,
     metavar="X.Y[,X.Y...]",
-    help="With tensorrt-rtx: the GPUs that the plan is for.",
+    help="With tensorrt-rtx: compute capabilities of the GPUs that the plan is for.",
     show_default="all that can run it, from 8.0",
 )
 @click.option(
     "--report",
     is_flag=True,
-    help="With tensorrt-rtx: build, and print layers, precisions and memory.",
+    help="With tensorrt-rtx: build even if there is a plan, and print its layers, precisions and "
+    "memory.",
 )
 @click.option(
     "--precision",
@@ -89,12 +90,15 @@ def capabilities_from_flag(
 @click.option(
     "--fused",
     is_flag=True,
-    help="Build for --engine tensorrt-fused: the two graphs around the fused kernels.",
+    help="Build for the service's --engine tensorrt-fused: the two graphs around the fused kernel.",
 )
 @click.option(
-    "--gpu", default=0, type=click.IntRange(min=0), help="Number of the GPU, as the driver counts."
+    "--gpu",
+    default=0,
+    type=click.IntRange(min=0),
+    help="Number of the GPU to build for, as the driver counts.",
 )
-@click.option("--rebuild", is_flag=True, help="Build even if there is such an engine.")
+@click.option("--rebuild", is_flag=True, help="Replace an engine that exists already.")
 @click.option(
     "--parity-samples",
     default=PARITY_SAMPLES,
@@ -104,8 +108,8 @@ def capabilities_from_flag(
 @click.option(
     "--builder-optimization-level",
     type=click.IntRange(0, 5),
-    help="0 to 5, from a fast build to fast kernels. Takes effect when the engine is built: see "
-    "--rebuild.",
+    help="Effort of the build, from 0 (fast build) to 5 (fast kernels). Has no effect on an "
+    "engine that exists; see --rebuild.",
     show_default="TensorRT's own, 3",
 )
 def engine(

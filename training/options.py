@@ -33,7 +33,8 @@ generator_option = click.option(
 mean_latent_option = click.option(
     "--mean-latent",
     type=FILE,
-    help="Path to the mean of w (.npy) of a StyleGAN1 .pt.  [default: measured over samples]",
+    help="Path to the mean of w (.npy), for a .pt file that lacks it.  [default: measured over "
+    "samples]",
 )
 
 

@@ -18,7 +18,7 @@ from labelmint.cli.preview import preview
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package.__version__, prog_name="labelmint")
 def labelmint() -> None:
-    """Stream labelled training images from a labelmint server.
+    """Stream labeled training images from a labelmint server.
 
     The server generates images and labels (masks, keypoints, depth) with a StyleGAN. The model, a
     seed and an index determine each sample.

@@ -36,8 +36,8 @@ from training.options import (
     "--choose",
     type=click.Choice(["typical", "farthest"]),
     default=SampleConfig.choose,
-    help="How images are chosen among the candidates: typical: the centers of clusters of w; "
-    "farthest: those farthest apart in w.",
+    help="Which candidates become images: typical (the centers of clusters of w) or farthest "
+    "(those farthest apart in w).",
 )
 @seed_option(
     "Seed of the candidates, as in a request to the service.", SampleConfig.seed, MAX_STREAM_SEED

@@ -58,7 +58,7 @@ SAVE_EVERY = 200  # steps
     type=(click.Choice(get_args(HeadKind)), click.IntRange(1, 1024)),
     multiple=True,
     metavar="HEAD N",
-    help="Number of networks for one head instead of --members, e.g. depth 3; repeatable.",
+    help="Number of networks for one head instead of --members, e.g. depth 3; may be repeated.",
 )
 @click.option(
     "--steps",
@@ -85,7 +85,7 @@ SAVE_EVERY = 200  # steps
     "--resize",
     type=click.Choice(["bilinear", "nearest"]),
     default=InterpreterTrainConfig.resize,
-    help="Interpolation that resizes feature maps to the label grid.",
+    help="Interpolation of feature maps that are resized to the label grid.",
 )
 @click.option(
     "--sigma",
@@ -129,7 +129,7 @@ def interpreter(
     members_out: Path | None,
     **settings: Any,
 ) -> None:
-    """Trains the label ensemble on a folder of labelled images.
+    """Trains the label ensemble on a folder of labeled images.
 
     An interrupted training leaves its state beside --out; the same command resumes it.
     """

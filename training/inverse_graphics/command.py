@@ -64,13 +64,13 @@ DEFAULTS, NETWORK, WEIGHTS = InverseGraphicsTrainConfig(), InverseGraphicsConfig
     "--extent",
     default=NETWORK.extent,
     type=AT_LEAST_1,
-    help="Side of the square images that the network reads, pixels.",
+    help="Side in pixels of the square images that the network reads.",
 )
 @click.option(
     "--texture",
     default=NETWORK.texture,
     type=AT_LEAST_1,
-    help="Rows of the texture, a power of two; it has twice as many columns.",
+    help="Number of rows of the texture, a power of two; it has twice as many columns.",
 )
 @click.option(
     "--hidden",
@@ -110,13 +110,13 @@ DEFAULTS, NETWORK, WEIGHTS = InverseGraphicsTrainConfig(), InverseGraphicsConfig
     "--resolution",
     default=DEFAULTS.resolution,
     type=click.IntRange(8),
-    help="Side of the rendered images that losses compare, pixels.",
+    help="Side in pixels of the rendered images that losses compare.",
 )
 @click.option(
     "--halo",
     default=DEFAULTS.halo,
     type=POSITIVE,
-    help="Width of the soft edge of rendered silhouettes, which gives gradients, pixels.",
+    help="Width in pixels of the soft edge of rendered silhouettes, through which gradients flow.",
 )
 @learning_rate_option(
     DEFAULTS.learning_rate, "at the first step; it falls to a hundredth along a cosine"
@@ -149,7 +149,7 @@ DEFAULTS, NETWORK, WEIGHTS = InverseGraphicsTrainConfig(), InverseGraphicsConfig
     "--smoothness",
     default=WEIGHTS.smoothness,
     type=NOT_NEGATIVE,
-    help="Weight of the angles between neighbouring faces.",
+    help="Weight of the angles between neighboring faces.",
 )
 @click.option(
     "--offset",

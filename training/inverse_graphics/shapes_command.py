@@ -51,18 +51,19 @@ AZIMUTH, ELEVATION = click.FloatRange(-360, 360), click.FloatRange(-90, 90)
 @click.option(
     "--masks",
     type=FOLDER,
-    help="Folder of masks NAME.png for --images, not 0 on the object; the report then has the IoU "
-    "of silhouettes.",
+    help="Folder of a mask NAME.png for each picture NAME of --images, 0 off the object; the "
+    "report then has the IoU of silhouettes.",
 )
 @click.option(
     "--azimuth",
     type=AZIMUTH,
-    help="Azimuth of the cameras of --images, degrees.  [default: the network's prediction, or 0]",
+    help="Azimuth in degrees of the cameras of --images.  [default: the network's prediction, or "
+    "0]",
 )
 @click.option(
     "--elevation",
     type=ELEVATION,
-    help="Elevation of the cameras of --images, degrees.  [default: the network's prediction, or "
+    help="Elevation in degrees of the cameras of --images.  [default: the network's prediction, or "
     "0]",
 )
 @click.option(
@@ -76,14 +77,15 @@ AZIMUTH, ELEVATION = click.FloatRange(-360, 360), click.FloatRange(-90, 90)
 @click.option(
     "--pose",
     type=FILE,
-    help='JSON file of keypoints of --source and where to move them, {"chin": [0, -1, 0]}.',
+    help='JSON file of keypoints of --source and the positions to move them to, e.g. {"chin": '
+    "[0, -1, 0]}.",
 )
 @folder_out_option("the meshes, pictures and report.json")
 @click.option(
     "--resolution",
     type=click.IntRange(8, 4096),
     default=ShapesConfig.resolution,
-    help="Side of the depth, normal and mask pictures, pixels.",
+    help="Side in pixels of the depth, normal and mask pictures.",
 )
 @click.option(
     "--max-inverted",

@@ -71,13 +71,14 @@ from training.options import (
     "--encoder",
     "encoder_path",
     type=FILE,
-    help="Weights of an encoder that gives the start.  [default: start from the mean latent]",
+    help="Weights of an encoder, whose latents the optimization starts from.  [default: start "
+    "from the mean latent]",
 )
 @click.option(
     "--steps",
     type=AT_LEAST_0,
     default=InvertConfig.steps,
-    help="Number of optimisation steps; 0 keeps the start.",
+    help="Number of optimization steps; 0: keep the latents of the start.",
 )
 @learning_rate_option(InvertConfig.learning_rate, "between its ramps up from 0 and down to 0")
 @click.option(
@@ -112,20 +113,20 @@ from training.options import (
     "min_psnr_db",
     type=float,
     metavar="DB",
-    help="Inversions below this PSNR (dB) are bad.  [default: no limit]",
+    help="PSNR (dB) below which an inversion is bad, see --on-bad.  [default: no limit]",
 )
 @click.option(
     "--max-mads",
     type=NOT_NEGATIVE,
     default=AcceptanceConfig.max_mads,
-    help="Inversions whose PSNR or perceptual distance is worse than the median by more than this "
-    "many deviations (scaled MAD) are bad.",
+    help="Number of deviations (scaled MAD) from the median, in the worse direction of PSNR or "
+    "perceptual distance, above which an inversion is bad.",
 )
 @click.option(
     "--on-bad",
     type=click.Choice(["flag", "drop"]),
     default=AcceptanceConfig.on_bad,
-    help="Bad inversions: flag them in the report, or also leave them out of the set.",
+    help="What happens to bad inversions: flag in the report, or drop from the set as well.",
 )
 @crop_options(default="the encoder's, or else ")
 @distance_option

@@ -52,7 +52,7 @@ CORRELATION, DECAY = click.FloatRange(-1, 1), click.FloatRange(0, 1, max_open=Tr
     "--images",
     default=2048,
     type=AT_LEAST_1,
-    help="Largest number of images to take from --source, and from --real.",
+    help="Maximum number of images to take from each of --source and --real.",
 )
 @click.option(
     "--fit",
@@ -70,7 +70,7 @@ CORRELATION, DECAY = click.FloatRange(-1, 1), click.FloatRange(0, 1, max_open=Tr
     "--warm-up",
     default=DEFAULTS.warm_up,
     type=AT_LEAST_0,
-    help="Number of first refiner updates, by self-regularisation alone.",
+    help="Number of refiner updates by self-regularization alone, at the beginning.",
 )
 @click.option(
     "--critic-warm-up",
@@ -95,7 +95,7 @@ CORRELATION, DECAY = click.FloatRange(-1, 1), click.FloatRange(0, 1, max_open=Tr
     "--crop",
     default=DEFAULTS.crop,
     type=AT_LEAST_0,
-    help="Side of the training crops, pixels; 0: whole images.",
+    help="Side of the training crops in pixels; 0: whole images.",
 )
 @click.option(
     "--width", default=NETWORK.width, type=AT_LEAST_1, help="Channels of the refiner's layers."
@@ -119,7 +119,7 @@ CORRELATION, DECAY = click.FloatRange(-1, 1), click.FloatRange(0, 1, max_open=Tr
     "--strength",
     default=REGULARISER.strength,
     type=NOT_NEGATIVE,
-    help="Weight of self-regularisation (lambda in the paper); its scale depends on --reduction.",
+    help="Weight of self-regularization (lambda in the paper); its scale depends on --reduction.",
 )
 @click.option(
     "--reduction",
@@ -132,7 +132,7 @@ CORRELATION, DECAY = click.FloatRange(-1, 1), click.FloatRange(0, 1, max_open=Tr
     "--feature",
     default=REGULARISER.feature,
     type=click.Choice(get_args(Feature)),
-    help="What self-regularisation compares: colors, their mean over channels, or their gradients.",
+    help="What self-regularization compares: colors, their mean over channels, or their gradients.",
 )
 @learning_rate_option(DEFAULTS.learning_rate, "for the refiner and the critic")
 @click.option(
@@ -158,20 +158,21 @@ CORRELATION, DECAY = click.FloatRange(-1, 1), click.FloatRange(0, 1, max_open=Tr
     "--max-shift",
     default=0.5,
     type=click.FloatRange(0, 99),
-    help="Mean shift in pixels above which a check ends the training.",
+    help="Mean shift of refined images in pixels above which a check ends the training.",
 )
 @click.option(
     "--min-structure",
     default=0.5,
     type=CORRELATION,
-    help="Mean correlation with the originals below which a check ends the training.",
+    help="Mean correlation of refined images with the originals below which a check ends the "
+    "training.",
 )
 @click.option(
     "--min-agreement",
     default=0.7,
     type=CORRELATION,
-    help="mIoU of a segmenter's masks before and after refining below which a check ends the "
-    "training.",
+    help="Mean IoU between the masks of a segmenter before and after refining, below which a "
+    "check ends the training.",
 )
 @click.option(
     "--segmenter-steps",
@@ -206,8 +207,8 @@ def refiner(
 ) -> None:
     """Trains a refiner, which makes generated images look like real ones.
 
-    Labels stay valid because refining moves nothing; checks measure that and end the training
-    when a bound is exceeded.
+    Labels stay valid because refining moves nothing: checks measure that, and end the training when
+    a limit is exceeded.
     """
     config = RefinerTrainConfig(
         network=RefinerConfig(width=width, blocks=blocks, grain=grain),

@@ -61,8 +61,8 @@ from training.views.sheet import sheet_of_bank, sheet_of_candidates
 @click.option(
     "--spread",
     type=click.Choice(["images", "w"]),
-    help="Distance between draws without --cameras: small images of the average object, or w, "
-    "which is faster but says little about the view.  [default: images]",
+    help="What draws are compared by without --cameras: small images of the average object, or "
+    "w, which is faster but says little about the view.  [default: images]",
 )
 @click.option(
     "--count",
