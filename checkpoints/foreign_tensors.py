@@ -1,4 +1,4 @@
-"""Tensors under another project's names and conventions to tensors as nets' modules name them."""
+"""Tensors with another project's names and conventions -> tensors named as in nets."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass

@@ -166,7 +166,7 @@ def test_a_segmenter_that_no_longer_sees_the_same_ends_it_too(tmp_path: Path) ->
     masks = (SOURCE.images[:, 0] > 128).byte()
     labelled = replace(SOURCE, masks=masks)
     run = replace(run_at(out), min_agreement=1.5)
-    with pytest.raises(RefinerError, match=r"agreement is [01]\.\d+, the bound 1\.5; nothing"):
+    with pytest.raises(RefinerError, match=r"agreement is [01]\.\d+, the limit 1\.5; nothing"):
         run_refiner(FAST, labelled, REAL, run, resume=False)
     run_refiner(FAST, SOURCE, REAL, run, resume=False)  # without masks there is none
     assert refiner_from_file(out)[1].agreement is None

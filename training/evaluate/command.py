@@ -57,7 +57,7 @@ def evaluate(
     if card.generator_sha256 != sha256:
         raise TrainingError(
             f"{weights} was trained on a generator of SHA-256 {card.generator_sha256}, "
-            f"{generator_path} has {sha256}"
+            f"{generator_path} has {sha256}; give that generator"
         )
     generator.to(device)
     interpreter.to(device)

@@ -1,4 +1,4 @@
-"""`python -m training interpreter`: labelled images -> weights of the label ensemble."""
+"""`python -m training interpreter`: labeled images -> weights of the label ensemble."""
 
 import hashlib
 from dataclasses import asdict

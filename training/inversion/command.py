@@ -186,7 +186,7 @@ def invert(
     }
     shape = (len(real.pixels), generator.config.num_ws, generator.config.w_dim)
     finished = FinishedBatches(out / UNFINISHED, recipe, shape, batch_size)
-    out.mkdir(parents=True, exist_ok=True)  # before the optimisation, to fail early
+    out.mkdir(parents=True, exist_ok=True)  # before the optimization, to fail early
     generator.to(device)
     start = None
     if encoder is not None:
