@@ -151,7 +151,7 @@ def test_a_bound_that_is_passed_ends_it_and_keeps_the_last_good_weights(tmp_path
     run_refiner(FAST, SOURCE, REAL, run_at(out), resume=False)
     kept = out.read_bytes()
     longer = replace(FAST, steps=8)
-    with pytest.raises(RefinerError, match=r"step 12 .*shift_px is .*bound 1e-06.*last check's"):
+    with pytest.raises(RefinerError, match=r"step 12 .*shift_px is .*limit 1e-06.*last check's"):
         run_refiner(longer, SOURCE, REAL, run_at(out, shift=1e-6), resume=True)
     assert out.read_bytes() == kept
     assert sheet_path(out, 12).exists()  # to see what became of it
