@@ -40,10 +40,11 @@ from export.weights import WeightFiles, weights_from_files
 FOLDER = click.Path(file_okay=False, path_type=Path)
 WEIGHTS = click.Path(dir_okay=False, path_type=Path)
 VIEW_MODES: dict[str, ViewMode] = {"drawn": "drawn", "bank": "bank", "random": "random"}
+CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100}
 MIN_CALIBRATION_SAMPLES = 64  # fewer give too few quantiles to set a threshold by
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.group(context_settings=CONTEXT)
 def main() -> None:
     """Make bundles from trained weights, for the service to serve."""
 
@@ -132,7 +133,10 @@ def bundle(
     fused: str,
     batch: int | None,
 ) -> None:
-    """Export weights as a bundle, after comparing its graphs with the PyTorch reference."""
+    """Export weights as a bundle.
+
+    The exported graphs are first compared with PyTorch; without agreement there is no bundle.
+    """
     options = _engine_options(batch)
     if 0 < calibrate < MIN_CALIBRATION_SAMPLES:
         raise click.BadParameter(
@@ -228,7 +232,7 @@ def calibrate(
     replace_known: bool,
     batch: int | None,
 ) -> None:
-    """Measure which uncertainty threshold keeps which fraction of the samples.
+    """Measure the uncertainty threshold of every keep_fraction.
 
     The result is added to BUNDLE; requests with these sampling options can then use keep_fraction.
     If the command is killed, the same command resumes from the scores it has.
@@ -254,10 +258,10 @@ def calibrate(
 @main.command()
 @click.argument("path", type=click.Path(path_type=Path))
 def inspect(path: Path) -> None:
-    """Describe a bundle or a weights file, without running any code in it.
+    """Describe a bundle or a weights file.
 
-    PATH is a bundle (its files are verified), any weights file that `bundle` takes, or a folder of
-    model_<k>.pth files, which is one label ensemble.
+    No code in the files is run. PATH is a bundle (its files are verified), any weights file that
+    `bundle` takes, or a folder of model_<k>.pth files, which is one label ensemble.
     """
     with one_line_errors():
         if (path / MANIFEST).exists():

@@ -127,10 +127,11 @@ def engine(
     parity_samples: int,
     builder_optimization_level: int | None,
 ) -> None:
-    """Build a TensorRT engine for this machine's GPU and compare it with ONNX Runtime.
+    """Build the TensorRT engine of a bundle.
 
-    Takes minutes. An engine runs on one GPU model and one TensorRT version only. With --runtime
-    tensorrt-rtx, build a plan for NVIDIA RTX GPUs instead, on any machine, and store it in BUNDLE.
+    It is built for this machine's GPU and compared with ONNX Runtime, which takes minutes. It runs
+    on that GPU model and that TensorRT version only. With --runtime tensorrt-rtx, build a plan for
+    NVIDIA RTX GPUs instead, on any machine, and store it in BUNDLE.
     """
     chosen = None if precision is None else PRECISIONS[precision]
     refuse_options_of_the_other(context, runtime)

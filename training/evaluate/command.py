@@ -47,7 +47,7 @@ def evaluate(
     out: Path,
     device: torch.device,
 ) -> None:
-    """Compares an interpreter's labels with those of images it was not trained on.
+    """Compare an interpreter's labels with held-out labels.
 
     Prints and writes IoU of each class, PCK, depth errors, and how well the uncertainty finds wrong
     labels.

@@ -54,7 +54,7 @@ def sample(
     device: torch.device,
     **settings: Any,
 ) -> None:
-    """Samples images for people to label.
+    """Sample images for people to label.
 
     Writes images/*.png, their latents (latents.npy), and the index that pairs them (index.json).
     """

@@ -129,7 +129,7 @@ def interpreter(
     members_out: Path | None,
     **settings: Any,
 ) -> None:
-    """Trains the label ensemble on a folder of labeled images.
+    """Train the label ensemble on a folder of labeled images.
 
     An interrupted training leaves its state beside --out; the same command resumes it.
     """

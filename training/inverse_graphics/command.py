@@ -179,7 +179,7 @@ def inverse_graphics(
     device: torch.device,
     **settings: Any,
 ) -> None:
-    """Trains a network that turns one image into a textured mesh.
+    """Train a network from one image to a textured mesh.
 
     It learns from images, masks and cameras of objects seen from several views.
     """

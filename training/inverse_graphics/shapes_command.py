@@ -114,9 +114,10 @@ def shapes(
     keep_flagged: bool,
     device: torch.device,
 ) -> None:
-    """Writes each object's mesh as GLB and OBJ, pictures of it and, with --source, 3D keypoints.
+    """Write each object's mesh, pictures and 3D keypoints.
 
-    report.json has the measures of each mesh. Degenerate meshes are flagged and not written.
+    Meshes are GLB and OBJ; 3D keypoints need --source. report.json has the measures of each mesh.
+    Degenerate meshes are flagged and not written.
     """
     _check_usage(
         images is not None,

@@ -149,10 +149,11 @@ def invert(
     device: torch.device,
     **settings: Any,
 ) -> None:
-    """Finds the latents of real images, so that an interpreter can learn from their labels.
+    """Find the latents of real images, to use their labels.
 
-    Writes the cropped images, their latents, the index that pairs them, report.json and contact
-    sheets. Finished batches are saved in --out; the same command resumes after them.
+    An interpreter learns from images whose latents are known. Writes the cropped images, their
+    latents, the index that pairs them, report.json and contact sheets. Finished batches are saved
+    in --out; the same command resumes after them.
     """
     refuse_existing_set(out)
     if images.resolve() in (out.resolve(), (out / IMAGES).resolve()):

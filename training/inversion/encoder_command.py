@@ -90,10 +90,10 @@ def encoder(
     licences: tuple[str, ...],
     **settings: Any,
 ) -> None:
-    """Trains an encoder from images to latents, which `invert --encoder` starts from.
+    """Train the encoder that `invert --encoder` starts from.
 
-    It learns from samples of the generator alone. The state of an interrupted training is saved
-    beside --out; the same command resumes from it.
+    It turns images into latents, and learns from samples of the generator alone. The state of an
+    interrupted training is saved beside --out; the same command resumes from it.
     """
     config = EncoderTrainConfig(**settings)
     if config.steps == 0:

@@ -205,7 +205,7 @@ def refiner(
     device: torch.device,
     **settings: Any,
 ) -> None:
-    """Trains a refiner, which makes generated images look like real ones.
+    """Train a refiner: it makes images look like real ones.
 
     Labels stay valid because refining moves nothing: checks measure that, and end the training when
     a limit is exceeded.

@@ -106,10 +106,11 @@ def views(
     device: torch.device,
     **settings: Any,
 ) -> None:
-    """Makes a bank of view codes, the first rows of w+, for `export bundle --views`.
+    """Make a bank of view codes, for `export bundle --views`.
 
-    Without --cameras the bank has the draws that look least alike, with --cameras those farthest
-    apart in azimuth and elevation.
+    A view code is the first rows of w+, which carry the viewpoint. Without --cameras the bank
+    has the draws that look least alike, with --cameras those farthest apart in azimuth and
+    elevation.
     """
     _check_paths(out, annotate, cameras_path)
     if out is not None:
