@@ -12,16 +12,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from io import BufferedRandom
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
+import onnx.utils
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from bundle.calibration import shortest_float32
-from bundle.manifest import ScoreCalibration
+from bundle.manifest import LABELLER, ScoreCalibration
 from bundle.open import Bundle
+from engines.open import EngineOptions
+from engines.ort import OrtEngine, default_batch_sizes, only_size, open_session
 from engines.protocol import Engine, Mapping
 from engines.sampling import LatentOptions, check_options, key_from_options, ws_from_indices
+from engines.signature import KEPT, SAMPLE, UNCERTAINTY
 from export.errors import ExportError
 from labelmint.latents import Mt19937Rows
 
@@ -55,6 +60,21 @@ def calibration_from_engine(
         samples=samples,
         quantiles=quantiles_from_scores(scores),
     )
+
+
+def open_score_engine(bundle: Bundle, options: EngineOptions) -> Engine:
+    """An engine on the CPU that computes the uncertainty alone, which saves time.
+
+    The operators of the score stay as they are in the labeller, so the scores are the same bits.
+    Raises EngineOpenError, BundleError.
+    """
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "score.onnx")
+        inputs, outputs = ["ws", "max_uncertainty"], [UNCERTAINTY, SAMPLE, KEPT]
+        onnx.utils.extract_model(bundle.file(LABELLER["float32"]), path, inputs, outputs)
+        batch_sizes = options.batch_sizes or default_batch_sizes(bundle.manifest)
+        session = open_session(path, options.threads, only_size(batch_sizes))
+    return OrtEngine(bundle.manifest, session, batch_sizes, outputs=(UNCERTAINTY,))
 
 
 def refuse_without_score(bundle: Bundle) -> None:

@@ -51,13 +51,14 @@ def _not_nan(context: click.Context, parameter: click.Parameter, value: float | 
     "--rate",
     type=click.FloatRange(0, 100_000, min_open=True),
     callback=_not_nan,
-    help="Measure latency: number of requests per second. Each request is sent at its time, even "
-    "if earlier ones are not answered yet.",
+    help="Measure latency at this number of requests per second. Each request is sent at its "
+    "time, even if earlier ones are not answered yet.",
 )
 @click.option(
     "--streams",
     type=click.IntRange(1, 1024),
-    help="Measure throughput: number of streams to read at full speed, each a shard of its own.  "
+    help="Measure throughput of this number of streams, each read at full speed from a shard of "
+    "its own.  "
     "[default: 1, without --rate]",
 )
 @click.option(
@@ -84,7 +85,8 @@ def _not_nan(context: click.Context, parameter: click.Parameter, value: float | 
     "--arrivals",
     type=click.Choice(["poisson", "fixed"]),
     default="poisson",
-    help="Spacing of the requests of --rate: at random times (drawn with --seed), or even.",
+    help="Times of the requests of --rate: poisson (random, drawn with --seed) or fixed (evenly "
+    "spaced).",
 )
 @click.option(
     "--in-flight",
@@ -104,7 +106,7 @@ def _not_nan(context: click.Context, parameter: click.Parameter, value: float | 
     type=_SECONDS,
     callback=_not_nan,
     default=1.0,
-    help="Gap between two batches of --streams, in seconds, above which it counts as a stall.",
+    help="Seconds between two batches of --streams above which they count as a stall.",
 )
 @click.option(
     "--output",
