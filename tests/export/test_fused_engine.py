@@ -119,6 +119,7 @@ def test_the_fused_engine_gives_what_the_labeller_gives(
     bench.device.assert_nothing_left()
 
 
+@pytest.mark.long
 def test_both_plans_are_kept_with_the_parity_of_the_whole(
     fused_bundle: Bundle, tmp_path: Path
 ) -> None:

@@ -59,6 +59,7 @@ def spilled_bytes(
     return found
 
 
+@pytest.mark.long
 def test_a_small_ensemble_compiles_without_serialized_products_or_spills(tmp_path: Path) -> None:
     """The first layer has several chunks, so that the loop has a branch at the last one."""
     found = spilled_bytes(tmp_path, SMALL, "9.0", only_label=True)

@@ -18,7 +18,7 @@ from tests.service.inference_calls import DTYPES, indices, infer_request
 from tests.service.test_any_request import CONTRACT, message, names, small, u64
 from tests.service.test_repository_control import ADMIN
 
-EXAMPLES, EXAMPLES_LONG, EXAMPLES_SLOW = 60, 150, 1000
+EXAMPLES, EXAMPLES_LONG, EXAMPLES_SLOW = 30, 150, 1000
 TIMEOUT_S = 5.0
 C = grpc.StatusCode
 OWN = CONTRACT | {C.PERMISSION_DENIED}
