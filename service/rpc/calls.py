@@ -18,6 +18,8 @@ from typing import TypeVar
 import grpc
 from google.protobuf.message import DecodeError, Message
 
+from labelmint.errors import MalformedMessage
+from labelmint.wire.message_parts import check_parts
 from service.admission import RequestRate
 from service.errors import NEXT_INDEX, BadRequest, Overloaded, Status, status_from_error
 from service.logs import REQUEST_ID_HEADER, fields, request_id, request_id_from_metadata
@@ -50,11 +52,12 @@ class Call:
 
 
 def request_from_bytes(data: bytes, kind: type[Request]) -> Request:
-    """Parses a request. Raises BadRequest."""
+    """Parses a request, unless it has far more parts than any needs. Raises BadRequest."""
     request = kind()
     try:
+        check_parts(data, kind.DESCRIPTOR)
         request.ParseFromString(data)
-    except DecodeError as error:
+    except (MalformedMessage, DecodeError) as error:
         raise BadRequest(f"the request is not a valid {kind.DESCRIPTOR.name}: {error}") from error
     return request
 
