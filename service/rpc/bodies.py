@@ -26,6 +26,8 @@ from service.rpc.callers import OPEN_SERVICE
 
 WINDOW_BYTES = 64 << 10  # HTTP/2's window: what arrives of a body that nobody receives yet
 WAITING_PER_STREAM = 4  # bodies that may wait, for each of max_streams
+# Limit of a health check, which has the name of a service. An open watch holds its request.
+MAX_OPEN_BYTES = 4 << 10
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -180,8 +182,11 @@ class RequestBodies(grpc.aio.ServerInterceptor):
             return None
         is_open = handler_call_details.method.startswith(OPEN_SERVICE)
         slots = self._open_slots if is_open else self._slots
+        max_bytes = MAX_OPEN_BYTES if is_open else self._limits.max_request_bytes
         around = (
-            self._around_stream if handler.request_streaming else partial(self._around_one, slots)
+            self._around_stream
+            if handler.request_streaming
+            else partial(self._around_one, slots, max_bytes)
         )
         codecs = handler.request_deserializer, handler.response_serializer
         if handler.response_streaming:
@@ -191,13 +196,14 @@ class RequestBodies(grpc.aio.ServerInterceptor):
         return grpc.stream_unary_rpc_method_handler(around(behavior), *codecs)
 
     def _around_one(
-        self, slots: Slots, behavior: Callable[..., Awaitable[Any]]
+        self, slots: Slots, max_bytes: int, behavior: Callable[..., Awaitable[Any]]
     ) -> Callable[..., Any]:
         async def handle(requests: AsyncIterator[Any], context: Context) -> Any:
             try:
-                body = await self._received(slots, context)
+                body = await self._received(slots, max_bytes, context)
             except ServiceError as error:
-                await self._abort(error, context)
+                # Without the frame that holds the body: a caller may never read the refusal.
+                await self._abort(error.with_traceback(None), context)
             return await behavior(body, context)
 
         return handle
@@ -212,7 +218,7 @@ class RequestBodies(grpc.aio.ServerInterceptor):
 
         return handle
 
-    async def _received(self, slots: Slots, context: Context) -> Any:
+    async def _received(self, slots: Slots, max_bytes: int, context: Context) -> bytes:
         """The request of a call. Raises Overloaded, BadRequest."""
         async with slots.slot(self._caller_of(context)) as late:
             reading = asyncio.ensure_future(context.read())
@@ -228,7 +234,11 @@ class RequestBodies(grpc.aio.ServerInterceptor):
                 reading.cancel()
         if body is grpc.aio.EOF:
             raise BadRequest("the call has no request; send one message")
-        return body
+        if len(body) > max_bytes:
+            raise BadRequest(
+                f"the request has {len(body)} bytes; the limit of this method is {max_bytes}"
+            )
+        return bytes(body)
 
     @contextmanager
     def _exchange(self, client: str) -> Iterator[None]:

@@ -47,6 +47,7 @@ class Call:
     peer: str  # address of the caller, as gRPC writes it
     span: Span
     is_admin: Callable[[], bool] = field(default=lambda: False, repr=False)
+    request_bytes: int = 0  # size of the request, which stays in memory until the call ends
     model: str = ""  # name of the served model, once known; for metrics
     next_index: int | None = None  # index from which to resume after the last message; a trailer
 
@@ -92,7 +93,7 @@ class CallHandlers:
 
         async def handle(data: bytes, context: Context) -> bytes:
             response = b""
-            async with self._open_call(method, context) as call:
+            async with self._open_call(method, context, len(data)) as call:
                 response = await behavior(call, data)
             return response
 
@@ -105,7 +106,7 @@ class CallHandlers:
 
         async def handle(data: bytes, context: Context) -> None:
             async with (
-                self._open_call(method, context) as call,
+                self._open_call(method, context, len(data)) as call,
                 aclosing(behavior(call, data)) as messages,
             ):
                 async for message in messages:
@@ -147,9 +148,12 @@ class CallHandlers:
             self._metrics.count_request(own.model, method, status.code.name)
 
     @asynccontextmanager
-    async def _open_call(self, method: str, context: Context) -> AsyncIterator[Call]:
+    async def _open_call(
+        self, method: str, context: Context, request_bytes: int = 0
+    ) -> AsyncIterator[Call]:
         began, status = time.monotonic(), _CANCELLED
         call = self._call(method, context)
+        call.request_bytes = request_bytes
         self._active += 1
         self._idle.clear()
         try:

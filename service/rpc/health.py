@@ -10,11 +10,11 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2
 
-Request: TypeAlias = health_pb2.HealthCheckRequest
 Response: TypeAlias = health_pb2.HealthCheckResponse
-Context: TypeAlias = "grpc.aio.ServicerContext[Request, Response]"
+Context: TypeAlias = "grpc.aio.ServicerContext[bytes, Response]"
 
 SERVICE: str = health.SERVICE_NAME
 MAX_CLIENT_WATCHES = 256  # open watches of one client; they need no token and may stay for ever
@@ -38,9 +38,9 @@ class Health:
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The calls by name, for a gRPC server."""
+        # Requests stay bytes until they are here, because RequestBodies limits their size.
         types: dict[str, Any] = {
-            "request_deserializer": health_pb2.HealthCheckRequest.FromString,
-            "response_serializer": health_pb2.HealthCheckResponse.SerializeToString,
+            "response_serializer": health_pb2.HealthCheckResponse.SerializeToString
         }
         handlers = {
             "Check": grpc.unary_unary_rpc_method_handler(self.check, **types),
@@ -48,19 +48,19 @@ class Health:
         }
         return grpc.method_handlers_generic_handler(SERVICE, handlers)
 
-    async def check(self, request: Request, context: Context) -> Response:
+    async def check(self, request: bytes, context: Context) -> Response:
         """The status now; NOT_FOUND for a service that has none."""
-        status = self._statuses.get(request.service)
+        status = self._statuses.get(await _service_from_request(request, context))
         if status is None:
             await context.abort(grpc.StatusCode.NOT_FOUND, "this server has no such service")
         return health_pb2.HealthCheckResponse(status=status)
 
-    async def watch(self, request: Request, context: Context) -> None:
+    async def watch(self, request: bytes, context: Context) -> None:
         """Writes the status now, and its changes until the caller leaves.
 
         A caller that reads slowly misses statuses, but never the last one.
         """
-        client = self._client_of(context)
+        service, client = await _service_from_request(request, context), self._client_of(context)
         if self._watches[client] >= MAX_CLIENT_WATCHES:
             await context.abort(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -73,7 +73,7 @@ class Health:
         try:
             while True:
                 change.clear()
-                status = self._statuses.get(request.service, Response.SERVICE_UNKNOWN)
+                status = self._statuses.get(service, Response.SERVICE_UNKNOWN)
                 if status != written:
                     await context.write(health_pb2.HealthCheckResponse(status=status))
                 written = status
@@ -81,3 +81,14 @@ class Health:
         finally:
             self._changes.remove(change)
             self._watches -= Counter({client: 1})  # forgets clients without an open watch
+
+
+async def _service_from_request(request: bytes, context: Context) -> str:
+    """The service that a request names; ends the call if it is none."""
+    try:
+        return str(health_pb2.HealthCheckRequest.FromString(request).service)
+    except DecodeError as error:
+        await context.abort(
+            grpc.StatusCode.INVALID_ARGUMENT,
+            f"the request is not a valid HealthCheckRequest: {error}",
+        )

@@ -83,8 +83,11 @@ class Serving:
         `answer_samples` are kept in memory until the whole answer is sent. Raises NotServing, and
         what Admission.admit raises.
         """
+        admitted = self._admission.admit(
+            call.client, query, model.batch_size, answer_samples, call.request_bytes
+        )
         with (
-            self._admission.admit(call.client, query, model.batch_size, answer_samples) as window,
+            admitted as window,
             model.stream(query, window, call.deadline, call.client, call.span) as stream,
         ):
             yield stream

@@ -285,6 +285,21 @@ def test_room_is_reserved_so_that_open_streams_always_have_theirs(limit: dict[st
             call.cancel()
 
 
+def test_a_request_is_reserved_whatever_it_holds() -> None:
+    """A stream holds its request, here a field that no version knows, as long as it is open."""
+    limits = ServerLimits(max_inflight_bytes=8 << 20)
+    query = pb.StreamSamplesRequest(query=pb.SampleQuery()).SerializeToString()
+    unknown = b"\xfa\x07\x80\x80\xc0\x02" + bytes(5 << 20)  # field 127, of 5 MiB
+    with served(config=Config((), "127.0.0.1:0", limits=limits)) as server:
+        call: Any = server.channel.unary_stream("/labelmint.v1.LabelService/StreamSamples")
+        first = call(query + unknown, timeout=HANG_S)
+        assert next(first)
+        refused = refusal(lambda: next(call(query + unknown, timeout=HANG_S)))
+        assert refused.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert next(call(query, timeout=HANG_S))
+        first.cancel()
+
+
 def test_no_folder_of_the_servers_is_told() -> None:
     hidden = replace(fake_bundle(resolution=16), path=Path("/srv/hidden/fake"))
     with served([FakeModel(bundle=hidden)]) as server:
