@@ -133,6 +133,23 @@ def test_a_health_check_has_a_limit_of_bytes(method: str, kind: str) -> None:
         assert next(call(b"", timeout=HANG_S)) == b"\x08\x01"  # SERVING
 
 
+def test_what_a_drain_waits_for_has_an_end_though_nobody_reads_the_log() -> None:
+    script = (
+        "import logging\n"
+        "from service.process import exit_within\n"
+        "logging.basicConfig()\n"
+        "exit_within(0.2)\n"
+        "while True:\n"
+        "    logging.warning('x' * 1000)\n"  # until the pipe is full
+    )
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE) as process:
+        try:
+            assert process.wait(LIMIT_S) == 0
+        finally:
+            process.kill()
+
+
 def test_what_a_drain_waits_for_has_an_end() -> None:
     """Even if the event loop hangs."""
     script = (
