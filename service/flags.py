@@ -373,7 +373,7 @@ _LIMITS = {  # help of each flag, by field of ServerLimits
     "max_client_inflight_samples": "Maximum number of samples of one client that are drawn and not "
     "yet sent.",
     "max_inflight_bytes": "Maximum memory in bytes for samples that are drawn and not yet sent, "
-    "and for latents in requests.",
+    "and for the requests of open calls.",
     "max_message_bytes": "Maximum size in bytes of a response message that a client may ask for.",
     "max_message_samples": "Maximum number of samples in a response message.",
     "max_weight": "Maximum weight of a stream: its share of the engine, relative to other streams "
