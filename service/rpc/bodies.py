@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
+import traceback
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -204,7 +205,9 @@ class RequestBodies(grpc.aio.ServerInterceptor):
             except ServiceError as error:
                 # Without the frame that holds the body: a caller may never read the refusal.
                 await self._abort(error.with_traceback(None), context)
-            return await behavior(body, context)
+            work = behavior(body, context)
+            del body
+            return await _released(work)
 
         return handle
 
@@ -212,7 +215,7 @@ class RequestBodies(grpc.aio.ServerInterceptor):
         async def handle(requests: AsyncIterator[Any], context: Context) -> Any:
             try:
                 with self._exchange(self._caller_of(context)):
-                    return await behavior(requests, context)
+                    return await _released(behavior(requests, context))
             except Overloaded as error:
                 await self._abort(error, context)
 
@@ -264,6 +267,20 @@ class RequestBodies(grpc.aio.ServerInterceptor):
         self._metrics.count_request("", "", status.code.name)
         await context.abort(status.code, status.message, status.metadata)
         raise AssertionError("abort returned")
+
+
+async def _released(work: Awaitable[Any]) -> Any:
+    """The result of a call's work; if the call is aborted, its request leaves memory.
+
+    gRPC keeps the error of an abort in a cycle with its traceback, so that all that the frames
+    hold, such as a request, would stay until a garbage collection.
+    """
+    try:
+        return await work
+    except grpc.aio.AbortError as error:
+        error.__context__ = None
+        traceback.clear_frames(error.__traceback__)
+        raise
 
 
 def _written(behavior: Callable[..., Any]) -> Callable[..., Awaitable[None]]:
