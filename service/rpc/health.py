@@ -38,7 +38,7 @@ class Health:
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The calls by name, for a gRPC server."""
-        # Requests stay bytes until they are here, because RequestBodies limits their size.
+        # Requests are parsed here, so that one that does not parse is the caller's mistake.
         types: dict[str, Any] = {
             "response_serializer": health_pb2.HealthCheckResponse.SerializeToString
         }

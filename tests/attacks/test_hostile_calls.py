@@ -20,7 +20,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from labelmint.v1 import label_service_pb2 as pb
 from labelmint.v1.label_service_pb2_grpc import LabelServiceStub
 from service.config import ServerLimits
-from service.rpc.bodies import MAX_OPEN_BYTES
+from service.rpc.bodies import MAX_NAME_BYTES
 from service.rpc.health import MAX_CLIENT_WATCHES
 from service.server import Server
 from tests.attacks.http2 import call, connected, reset
@@ -119,18 +119,26 @@ def test_a_client_has_a_limit_of_watches() -> None:
         assert next(iter(health.Watch(asked, timeout=HANG_S))).status
 
 
-@pytest.mark.parametrize("method", ["Check", "Watch"])
-@pytest.mark.parametrize("kind", ["name", "unknown field"])
-def test_a_health_check_has_a_limit_of_bytes(method: str, kind: str) -> None:
-    """A watch holds its request: 256 of 64 MiB took 16 GiB, without a token."""
-    large = health_pb2.HealthCheckRequest(service="x" * (1 << 20)).SerializeToString()
-    tag = {"name": b"", "unknown field": b"\xfa\x07"}[kind]
+@pytest.mark.parametrize("tag", [b"\x0a", b"\xfa\x07"], ids=["name", "unknown field"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "grpc.health.v1.Health/Check",
+        "grpc.health.v1.Health/Watch",
+        "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+    ],
+)
+def test_a_request_of_grpcs_own_services_has_a_limit_of_bytes(method: str, tag: bytes) -> None:
+    """A watch holds its request: 256 of 64 MiB could take 16 GiB, without a token."""
     with served() as server:
-        call: Any = server.channel.unary_stream(f"/grpc.health.v1.Health/{method}")
-        refused = refusal(lambda: next(call(tag + large[len(tag) and 1 :], timeout=HANG_S)))
+        call: Any = server.channel.stream_stream(f"/{method}")
+        request = tag + b"\x80\x80\x40" + bytes(1 << 20)
+        refused = refusal(lambda: next(call(iter([request]), timeout=HANG_S)))
         assert refused.code is grpc.StatusCode.INVALID_ARGUMENT
-        assert str(MAX_OPEN_BYTES) in refused.message
-        assert next(call(b"", timeout=HANG_S)) == b"\x08\x01"  # SERVING
+        assert str(MAX_NAME_BYTES) in refused.message
+        assert next(call(iter([b""]), timeout=HANG_S))
+        refused = refusal(lambda: next(call(iter([b"\xff"]), timeout=HANG_S)))
+        assert refused.code is grpc.StatusCode.INVALID_ARGUMENT
 
 
 def test_what_a_drain_waits_for_has_an_end_though_nobody_reads_the_log() -> None:
