@@ -373,10 +373,11 @@ _LIMITS = {  # help of each flag, by field of ServerLimits
     "max_client_inflight_samples": "Maximum number of samples of one client that are drawn and not "
     "yet sent.",
     "max_inflight_bytes": "Maximum memory in bytes for samples that are drawn and not yet sent, "
-    "and for latents in requests.",
+    "and for the requests of open calls.",
     "max_message_bytes": "Maximum size in bytes of a response message that a client may ask for.",
     "max_message_samples": "Maximum number of samples in a response message.",
-    "max_weight": "Maximum weight of a stream: its share of the engine, relative to weight 1.",
+    "max_weight": "Maximum weight of a stream: its share of the engine, relative to other streams "
+    "of its client.",
     "max_request_bytes": "Maximum size in bytes of a request message.",
     "max_receiving_bytes": "Maximum memory in bytes for requests that are being received. Divided "
     "by --max-request-bytes, it is the number of requests that are received at once; others wait.",
