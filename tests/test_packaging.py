@@ -184,7 +184,7 @@ def test_setup_with_another_python_is_one_line_and_leaves_nothing(
 ) -> None:
     python = tmp_path / "python"
     if version is not None:
-        python.write_text(f'#!/bin/sh\n[ "$1" = --version ] && exec echo Python {version}\nexit 1\n')
+        python.write_text(f'#!/bin/sh\n[ "$1" = --version ] && exec echo Python {version}\nexit 1')
         python.chmod(0o755)
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         (tmp_path / name).symlink_to(CHECKOUT / name)
