@@ -80,10 +80,11 @@ class LabelStream(IterableDataset[Any]):
     """Whole batches of one stream, split over all ranks and workers that read it.
 
     Give it to a DataLoader with batch_size=None. Each raw index of the range comes to exactly one
-    worker of one rank, in ascending order there. Workers open their own connections, after the
-    fork. Workers are not needed for speed, because threads receive, decode and convert ahead of
-    the training loop. Each iteration delivers a range that has an end once; ranks then get about,
-    not exactly, the same number of batches.
+    worker of one rank, in ascending order there. Workers open their own connections; those that
+    are forked from a process that had a connection itself raise ClientClosed, and need
+    multiprocessing_context="forkserver". Workers are not needed for speed, because threads
+    receive, decode and convert ahead of the training loop. Each iteration delivers a range that
+    has an end once; ranks then get about, not exactly, the same number of batches.
     """
 
     def __init__(
