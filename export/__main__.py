@@ -292,7 +292,7 @@ def _calibrate(
     refuse_without_score(opened)
     mapping, engine = open_mapping(opened, options), open_score_engine(opened, options)
     calibration = calibration_from_engine(opened, engine, mapping, sampling, samples, resumable)
-    add_calibration(folder, calibration, replace_known)
+    add_calibration(opened, calibration, replace_known)
 
 
 def view_mode_from_text(

@@ -174,6 +174,15 @@ _MODEL_FLAGS = (
         help="Seconds between two checks of the --watch directory.",
     ),
     option(
+        "--load-timeout",
+        "load_timeout_s",
+        metavar="SECONDS",
+        type=click.FloatRange(min=0, min_open=True),
+        default=Config.load_timeout_s,
+        help="Seconds after which loading a model counts as failed. Other models are loaded "
+        "meanwhile.",
+    ),
+    option(
         "--model-drain",
         "model_drain_s",
         metavar="SECONDS",

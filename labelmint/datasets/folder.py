@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labelmint.datasets.request import Request, difference
+from labelmint.datasets.stored_files import read_card
 from labelmint.errors import LabelmintError
 
 if TYPE_CHECKING:
@@ -109,11 +110,11 @@ class Folder:
             return None, None
         source = card_file if CARD in found else state_file
         try:
-            stored = json.loads(source.read_text("utf-8"))
+            stored = json.loads(read_card(source))
             other = difference(dict(stored["request"]), self._request)
             card = _checked_card(stored) if source is card_file else None
             state = _state_from_json(stored["state"]) if source is state_file else None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise LabelmintError(
                 f"{source} is damaged, or not from labelmint ({error}); give another --out"
             ) from error
