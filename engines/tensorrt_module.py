@@ -76,7 +76,7 @@ def compute_capability(trt: Any, text: str) -> Any:
     return member(trt, "ComputeCapability", f"SM{text.replace('.', '')}")
 
 
-_LOGGERS: dict[str, Any] = {}  # by name and version of the package; never freed
+_LOGGERS: dict[type, Any] = {}  # by the package's own base class; never freed
 
 
 def logger_from_module(trt: Any) -> Any:
@@ -86,10 +86,9 @@ def logger_from_module(trt: Any) -> Any:
     whichever builder or runtime brought it. Its `last_error` is the last error line since `forget`,
     or the last warning while there was no error.
     """
-    key = f"{getattr(trt, '__name__', '')} {version_of(trt)}"
-    if key not in _LOGGERS:
-        _LOGGERS[key] = _new_logger(trt)
-    return _LOGGERS[key]
+    if trt.ILogger not in _LOGGERS:
+        _LOGGERS[trt.ILogger] = _new_logger(trt)
+    return _LOGGERS[trt.ILogger]
 
 
 def _new_logger(trt: Any) -> Any:
