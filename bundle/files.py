@@ -53,9 +53,16 @@ def replaced_file(path: Path) -> Iterator[Path]:
             os.fchmod(stream.fileno(), 0o644)  # mkstemp's 0600 is for its owner alone
             os.fsync(stream.fileno())  # else a power loss may leave an empty file
         os.replace(partial, path)
-    except BaseException:
+    except BaseException as error:
         partial.unlink(missing_ok=True)
+        name_file(error, path)
         raise
+
+
+def name_file(error: BaseException, path: Path) -> None:
+    """Adds the path to an OSError that names no file, such as that of a write to a full disk."""
+    if isinstance(error, OSError) and error.filename is None:
+        error.filename = str(path)
 
 
 def replace_file(path: Path, data: bytes) -> None:

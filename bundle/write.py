@@ -15,7 +15,7 @@ import msgspec
 
 from bundle.calibration import find_calibration
 from bundle.errors import BundleError
-from bundle.files import replace_file, sync_folder
+from bundle.files import name_file, replace_file, sync_folder
 from bundle.manifest import (
     MANIFEST,
     FileEntry,
@@ -45,6 +45,9 @@ def staged_folder(out: Path, replace: bool) -> Iterator[Path]:
         yield folder
         folder.chmod(0o755)  # the server has another user
         _move(folder, out, replace)
+    except OSError as error:
+        name_file(error, out)
+        raise
     finally:  # `folder` is the new bundle after an error, else the old one, if there was one
         try:
             shutil.rmtree(folder, ignore_errors=True)

@@ -274,7 +274,9 @@ def one_line_errors() -> Iterator[None]:
     except (BundleError, CheckpointError, EngineError, ExportError) as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:
-        raise click.ClickException(f"{error.filename or 'file'}: {error.strerror}") from error
+        raise click.ClickException(
+            f"{error.filename or 'a file of --out'}: {error.strerror or error}"
+        ) from error
 
 
 def _calibrate(

@@ -45,8 +45,13 @@ def run() -> None:
     """Runs the command line; exit code 1 and one line for bad input, 2 for bad usage."""
     try:
         main(prog_name="python -m training")
-    except (TrainingError, CheckpointError, OSError) as error:
+    except (TrainingError, CheckpointError) as error:
         click.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except OSError as error:  # a failed write, as to a full disk, does not name its file
+        click.echo(
+            f"error: {error.filename or 'a file of --out'}: {error.strerror or error}", err=True
+        )
         sys.exit(1)
 
 

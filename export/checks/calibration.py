@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from bundle.calibration import shortest_float32
+from bundle.files import name_file
 from bundle.manifest import ScoreCalibration
 from bundle.open import Bundle
 from engines.protocol import Engine, Mapping
@@ -79,7 +80,7 @@ class SavedScores:
             file.seek(size)
 
     def append(self, scores: NDArray[np.float32]) -> None:
-        """Writes the scores of the next indices to the disk, with fsync."""
+        """Writes the scores of the next indices to the disk, with fsync. Raises OSError."""
         if self._file is not None:
             self._file.write(scores.astype("<f4").tobytes())
             self._file.flush()
@@ -104,16 +105,21 @@ def open_saved_scores(bundle: Path, identity: str) -> Iterator[SavedScores]:
     if file is None:
         yield SavedScores()
         return
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ExportError(
-                f"{bundle} is being calibrated for these options by another process; wait for it"
-            ) from None
-        file.seek(0)
-        yield SavedScores(file)
-        path.unlink(missing_ok=True)
+    try:
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ExportError(
+                    f"{bundle} is being calibrated for these options by another process; wait for "
+                    "it"
+                ) from None
+            file.seek(0)
+            yield SavedScores(file)
+            path.unlink(missing_ok=True)
+    except OSError as error:  # the disk is full, or the file cannot be locked
+        name_file(error, path)
+        raise
 
 
 def scores_from_engine(
