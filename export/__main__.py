@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +25,12 @@ from engines.sampling import (
     key_from_options,
 )
 from export.bundle_from_weights import write_checked_manifest, write_graphs
-from export.checks.calibration import calibration_from_engine, refuse_without_score
+from export.checks.calibration import (
+    calibration_from_engine,
+    identity_of_scores,
+    open_saved_scores,
+    refuse_without_score,
+)
 from export.checks.score_engine import open_score_engine
 from export.engine_command import engine
 from export.errors import ExportError
@@ -293,8 +298,11 @@ def _calibrate(
     refuse_known_calibration(opened, key_from_options(sampling), replace_known)
     refuse_without_score(opened)
     mapping, engine = open_mapping(opened, options), open_score_engine(opened, options)
-    calibration = calibration_from_engine(opened, engine, mapping, sampling, samples, resumable)
-    add_calibration(opened, calibration, replace_known)
+    identity = identity_of_scores(opened, engine, sampling)
+    saving = open_saved_scores(folder, identity) if resumable else nullcontext()
+    with saving as saved:  # until the calibration is in the manifest
+        calibration = calibration_from_engine(opened, engine, mapping, sampling, samples, saved)
+        add_calibration(opened, calibration, replace_known)
 
 
 def view_mode_from_text(

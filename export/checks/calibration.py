@@ -9,7 +9,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from io import BufferedRandom
 from pathlib import Path
 
@@ -37,19 +37,16 @@ def calibration_from_engine(
     mapping: Mapping,
     options: LatentOptions,
     samples: int,
-    resumable: bool = False,  # save scores in a file beside the bundle until the last is measured
+    saved: "SavedScores | None" = None,  # None: scores are not saved
 ) -> ScoreCalibration:
     """Quantiles of the scores of indices 0 to samples - 1, which are drawn as the service does.
 
-    Raises ExportError for a bundle without a score or one that another process is calibrating,
-    SamplingError, EngineError.
+    Raises ExportError for a bundle without a score, SamplingError, EngineError, OSError.
     """
     refuse_without_score(bundle)
     check_options(bundle.manifest.generator, options, bundle.views)
-    identity = f"{bundle.manifest.bundle_id} {options} {engine.name} {engine.batch_sizes}"
-    opened = open_saved_scores(bundle.path, identity) if resumable else nullcontext(SavedScores())
-    with opened as saved:
-        scores = scores_from_engine(bundle, engine, mapping, options, samples, saved)
+    saved = saved or SavedScores()
+    scores = scores_from_engine(bundle, engine, mapping, options, samples, saved)
     return ScoreCalibration(
         options=key_from_options(options),
         seed=options.seed,
@@ -87,13 +84,18 @@ class SavedScores:
             os.fsync(self._file.fileno())
 
 
+def identity_of_scores(bundle: Bundle, engine: Engine, options: LatentOptions) -> str:
+    """Text that names everything the scores depend on. Raises SamplingError."""
+    check_options(bundle.manifest.generator, options, bundle.views)
+    return f"{bundle.manifest.bundle_id} {options} {engine.name} {engine.batch_sizes}"
+
+
 @contextmanager
 def open_saved_scores(bundle: Path, identity: str) -> Iterator[SavedScores]:
     """Locks and reads the file of scores beside `bundle`; removes it if the block succeeds.
 
-    identity: text that names everything the scores depend on. The file's name has its SHA-256, so
-    that scores of other options are never reused. Raises ExportError if another process has the
-    lock.
+    identity: from identity_of_scores. The file's name has its SHA-256, so that scores of other
+    options are never reused. Raises ExportError if another process has the lock, OSError.
     """
     digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
     path = bundle.resolve().with_name(f".{bundle.resolve().name}.{digest}.scores")

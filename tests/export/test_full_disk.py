@@ -67,7 +67,7 @@ def test_a_calibration_goes_on_from_the_scores_that_it_could_save(
     (saved,) = set(out.parent.iterdir()) - {out}
     assert said == f"Error: {saved}: File too large" and saved.stat().st_size == 600
     assert refused(1024, *command) == f"Error: {out / 'manifest.json'}: File too large"
-    assert open_bundle(out).manifest == before
+    assert open_bundle(out).manifest == before and saved.stat().st_size == 1024
     export(*command)
     (resumed,) = open_bundle(out).manifest.calibrations
     export(*command, "--replace")
