@@ -227,7 +227,8 @@ _NETWORK_FLAGS = (
     option(
         "--token-file",
         type=_FILE,
-        help="File of bearer tokens, one NAME TOKEN per line. Callers must send one of them.",
+        help="File of bearer tokens, one NAME TOKEN per line. Callers must send one of them. The "
+        "file is read again when it changes; without it no token is valid after 10 s.",
     ),
     option(
         "--admin-token-file",
