@@ -24,7 +24,7 @@ from engines.protocol import Engine
 from engines.sampling import default_options, ws_from_indices
 from examples.demo.__main__ import GENERATOR
 from export.__main__ import main as export_command
-from export.checks.score_engine import open_score_engine
+from export.checks.calibration import open_score_engine
 from nets.interpreter import Interpreter
 
 BATCH = 4

@@ -20,7 +20,7 @@ from engines.build_report import BuildReport, plan_and_report
 from engines.onnx_graph import OnnxGraph
 from engines.tensorrt_build import PlanRequest
 from engines.tensorrt_module import tensorrt_rtx_module, version_of
-from export.bundle_from_weights import quiet_exporter
+from export.bundle_from_weights import STRIP_PIXELS, quiet_exporter
 from export.graph.labeller import Labeller
 from export.graph.spec import LabelSpec
 from export.graph.to_onnx import half_by_float32, labeller_onnx
@@ -119,7 +119,13 @@ def labeller_of(shape: Shape) -> Labeller:
         )
     ).eval()
     spec = LabelSpec(shape.resolution, 0, shape.resolution, shape.resolution, shape.kinds[0])
-    return Labeller(Generator(config).eval(), interpreter, spec, "float16")
+    return Labeller(
+        Generator(config).eval(),
+        interpreter,
+        spec,
+        "float16",
+        strip_pixels=STRIP_PIXELS["float16"],
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""classes.toml: names and colors of segmentation classes, in a labelled set or on its own."""
+"""classes.toml: names and colors of segmentation classes, in a labeled set or on its own."""
 
 import colorsys
 import re

@@ -1,7 +1,8 @@
-"""Tensors under another project's names and conventions to tensors as nets' modules name them."""
+"""Tensors with another project's names and conventions -> tensors named as in nets."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from itertools import count
 
 from torch import Tensor
 
@@ -54,6 +55,24 @@ def tensors_of(content: object, source: str) -> dict[str, Tensor]:
     ):
         raise WeightsError(f"{source} is not a dictionary of tensors by name")
     return dict(content)
+
+
+def run_length(tensors: Mapping[str, Tensor], name: Callable[[int], str]) -> int:
+    """How many of name(0), name(1), ... are there before the first that is missing."""
+    return next(k for k in count() if name(k) not in tensors)
+
+
+def extents_of_blocks(
+    tensors: Mapping[str, Tensor], name: Callable[[int], str], source: str
+) -> list[int]:
+    """Extents 4, 8, ... of a generator's blocks.
+
+    name(extent) is a tensor that each block but the first has. Raises WeightsError if there is
+    only the first.
+    """
+    blocks = run_length(tensors, lambda k: name(8 << k))
+    refuse_names(source, "lacks", () if blocks else (name(8),))
+    return [4 << k for k in range(blocks + 1)]
 
 
 def extent_of(tensors: Mapping[str, Tensor], name: str, axis: int, source: str) -> int:

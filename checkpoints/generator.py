@@ -49,8 +49,8 @@ def generator_from_tensors(
 ) -> tuple[Generator, GeneratorCard]:
     """A generator with these tensors, by nets' names, and its card.
 
-    For tensors from foreign files: they have neither truncation nor licences, so the card has
-    truncation psi 1 and no licence. Raises WeightsError, beginning with `source`.
+    For tensors from foreign files: they have neither truncation nor licenses, so the card has
+    truncation psi 1 and no license. Raises WeightsError, beginning with `source`.
     """
     card = GeneratorCard(
         format=1,

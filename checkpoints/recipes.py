@@ -97,7 +97,7 @@ def matching_recipes(features: int, tap_recipe: TapRecipe | None = None) -> list
 
 
 def card_with_recipe(card: GeneratorCard, recipe: Recipe) -> GeneratorCard:
-    """The generator's card with truncation and licences of the recipe. Raises CardError."""
+    """The generator's card with truncation and licenses of the recipe. Raises CardError."""
     rows = 2 * len(card.config.channels)
     if recipe.file.truncation_cutoff > rows:
         raise CardError(

@@ -9,7 +9,13 @@ from torch import Tensor
 from checkpoints.card import GeneratorCard
 from checkpoints.errors import WeightsError
 from checkpoints.foreign import TorchFile
-from checkpoints.foreign_tensors import ForeignTensor, extent_of, tensors_from_foreign, tensors_of
+from checkpoints.foreign_tensors import (
+    ForeignTensor,
+    extent_of,
+    run_length,
+    tensors_from_foreign,
+    tensors_of,
+)
 from checkpoints.generator import generator_from_tensors
 from checkpoints.mean_latent import with_w_avg
 from nets.config import GeneratorConfig
@@ -44,12 +50,9 @@ def generator_from_rosinality(
 
 
 def _config(tensors: Mapping[str, Tensor], source: str) -> GeneratorConfig:
-    blocks = 0
-    while f"to_rgbs.{blocks}.conv.weight" in tensors:
-        blocks += 1
-    layers = 0
-    while f"style.{layers + 1}.weight" in tensors:  # style.0 normalizes, without weights
-        layers += 1
+    blocks = run_length(tensors, "to_rgbs.{}.conv.weight".format)
+    # style.0 normalizes, without weights
+    layers = run_length(tensors, lambda k: f"style.{k + 1}.weight")
     later = [f"convs.{2 * j + 1}.conv.weight" for j in range(blocks)]
     if not blocks:
         raise WeightsError(f"{source}: g_ema lacks to_rgbs.0.conv.weight")

@@ -13,9 +13,15 @@ import torch
 from torch import Tensor
 
 from checkpoints.card import GeneratorCard
-from checkpoints.errors import WeightsError
 from checkpoints.foreign import TorchFile
-from checkpoints.foreign_tensors import ForeignTensor, extent_of, tensors_from_foreign, tensors_of
+from checkpoints.foreign_tensors import (
+    ForeignTensor,
+    extent_of,
+    extents_of_blocks,
+    run_length,
+    tensors_from_foreign,
+    tensors_of,
+)
 from checkpoints.generator import generator_from_tensors
 from checkpoints.mean_latent import with_w_avg
 from nets.config import GeneratorConfig
@@ -63,14 +69,8 @@ def noise_from_seed(config: GeneratorConfig, seed: int) -> dict[str, Tensor]:
 
 
 def _config(tensors: Mapping[str, Tensor], source: str) -> GeneratorConfig:
-    extents = [4]
-    while f"{_block(2 * extents[-1])}.conv1.weight" in tensors:
-        extents.append(2 * extents[-1])
-    if len(extents) < 2:
-        raise WeightsError(f"{source} lacks {_block(8)}.conv1.weight")
-    layers = 0
-    while f"g_mapping.dense{layers}.weight" in tensors:
-        layers += 1
+    extents = extents_of_blocks(tensors, lambda r: f"{_block(r)}.conv1.weight", source)
+    layers = run_length(tensors, "g_mapping.dense{}.weight".format)
     return GeneratorConfig(
         resolution=extents[-1],
         channels=tuple(

@@ -12,7 +12,7 @@ from torch import Tensor
 from checkpoints.card import GeneratorCard
 from checkpoints.errors import WeightsError
 from checkpoints.foreign import PickledNetwork
-from checkpoints.foreign_tensors import extent_of
+from checkpoints.foreign_tensors import extent_of, extents_of_blocks, run_length
 from checkpoints.generator import generator_from_tensors
 from nets.config import Architecture, GeneratorConfig
 from nets.generator import Generator
@@ -80,14 +80,10 @@ def _add_silent_noise(tensors: dict[str, Tensor]) -> None:
 
 def _config(tensors: Mapping[str, Tensor], clamp: float | None, source: str) -> GeneratorConfig:
     """Configuration from the shapes of tensors; loading checks the shapes of all the others."""
-    extents = [4]
-    while f"synthesis.b{2 * extents[-1]}.conv1.weight" in tensors:
-        extents.append(2 * extents[-1])
-    layers = 0
-    while f"mapping.fc{layers}.weight" in tensors:
-        layers += 1
-    if len(extents) < 2 or not layers:
+    layers = run_length(tensors, "mapping.fc{}.weight".format)
+    if not layers or "synthesis.b8.conv1.weight" not in tensors:
         raise WeightsError(f"{source} is no StyleGAN2 generator: its tensors have other names")
+    extents = extents_of_blocks(tensors, "synthesis.b{}.conv1.weight".format, source)
     embedded, c_dim = 0, 0
     if "mapping.embed.weight" in tensors:  # [w_dim, c_dim]
         embedded, c_dim = (extent_of(tensors, "mapping.embed.weight", k, source) for k in (0, 1))

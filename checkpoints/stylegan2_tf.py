@@ -9,7 +9,13 @@ from torch import Tensor
 from checkpoints.card import GeneratorCard
 from checkpoints.errors import WeightsError
 from checkpoints.foreign import TensorFlowNetwork
-from checkpoints.foreign_tensors import ForeignTensor, extent_of, tensors_from_foreign
+from checkpoints.foreign_tensors import (
+    ForeignTensor,
+    extent_of,
+    extents_of_blocks,
+    run_length,
+    tensors_from_foreign,
+)
 from checkpoints.generator import generator_from_tensors
 from checkpoints.stylegan2_ada import conv_clamp_of
 from nets.config import Architecture, GeneratorConfig
@@ -47,14 +53,8 @@ def generator_from_tensorflow(
 
 
 def _config(variables: Mapping[str, Tensor], clamp: float | None, source: str) -> GeneratorConfig:
-    extents = [4]
-    while f"{_block(2 * extents[-1])}/Conv1/weight" in variables:
-        extents.append(2 * extents[-1])
-    if len(extents) < 2:
-        raise WeightsError(f"{source} lacks {_block(8)}/Conv1/weight")
-    layers = 0
-    while f"mapping/Dense{layers}/weight" in variables:
-        layers += 1
+    extents = extents_of_blocks(variables, lambda r: f"{_block(r)}/Conv1/weight", source)
+    layers = run_length(variables, "mapping/Dense{}/weight".format)
     c_dim, embedded = 0, 0
     if "mapping/LabelEmbed/weight" in variables:  # [c_dim, w_dim]
         embed = "mapping/LabelEmbed/weight"

@@ -1,4 +1,4 @@
-"""Safetensors files: modules from them and to them. Names and shapes must match exactly."""
+"""Modules from safetensors files and the reverse. Names and shapes must match exactly."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path

@@ -76,11 +76,11 @@ def compute_capability(trt: Any, text: str) -> Any:
     return member(trt, "ComputeCapability", f"SM{text.replace('.', '')}")
 
 
-_LOGGERS: dict[type, Any] = {}  # by the package's own base class; never freed
+_LOGGERS: dict[Any, Any] = {}  # by the package's class of loggers; never freed
 
 
 def logger_from_module(trt: Any) -> Any:
-    """The process's TensorRT logger, which forwards to `logging`.
+    """The process's logger of this package, which forwards to `logging`.
 
     There is one, because TensorRT keeps the first logger for its plugins until the process ends,
     whichever builder or runtime brought it. Its `last_error` is the last error line since `forget`,

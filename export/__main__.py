@@ -29,9 +29,9 @@ from export.checks.calibration import (
     calibration_from_engine,
     identity_of_scores,
     open_saved_scores,
+    open_score_engine,
     refuse_without_score,
 )
-from export.checks.score_engine import open_score_engine
 from export.engine_command import engine
 from export.errors import ExportError
 from export.fused.bundle import check_fusable, write_fused_labeller
@@ -42,10 +42,11 @@ from export.weights import WeightFiles, weights_from_files
 FOLDER = click.Path(file_okay=False, path_type=Path)
 WEIGHTS = click.Path(dir_okay=False, path_type=Path)
 VIEW_MODES: dict[str, ViewMode] = {"drawn": "drawn", "bank": "bank", "random": "random"}
+CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100}
 MIN_CALIBRATION_SAMPLES = 64  # fewer give too few quantiles to set a threshold by
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.group(context_settings=CONTEXT)
 def main() -> None:
     """Make bundles from trained weights, for the service to serve."""
 
@@ -61,7 +62,8 @@ def main() -> None:
 @click.option(
     "--mean-latent",
     type=WEIGHTS,
-    help="Mean of w as an .npy array, for a generator file of another project that lacks it.",
+    help="Path to the mean of w (.npy), for a .pt file that lacks it.",
+    show_default="measured over samples",
 )
 @click.option(
     "--interpreter",
@@ -81,7 +83,7 @@ def main() -> None:
 @click.option(
     "--refiner",
     type=WEIGHTS,
-    help="Refiner weights, to refine the images. Labels do not change.",
+    help="Refiner weights, to refine the images; labels do not change.",
 )
 @click.option(
     "--views", type=WEIGHTS, help="View bank to include, as `python -m training views` writes it."
@@ -93,14 +95,14 @@ def main() -> None:
     default=0,
     metavar="SAMPLES",
     type=click.IntRange(min=0),
-    help="Number of samples to calibrate the default sampling options on; 4096 is usual, 0 skips "
-    "calibration.",
+    help="Number of samples to calibrate the default sampling options on, usually 4096; 0: no "
+    "calibration, so that requests cannot use keep_fraction.",
 )
 @click.option(
     "--parity-samples",
     default=8,
     type=click.IntRange(min=1),
-    help="Number of samples to compare with the eager PyTorch reference.",
+    help="Number of samples on which the graphs are compared with PyTorch.",
 )
 @click.option("--half/--no-half", default=True, help="Also export the float16 graph, for GPUs.")
 @click.option(
@@ -108,13 +110,13 @@ def main() -> None:
     default="",
     show_default="none",
     metavar="CAPABILITY[,...]",
-    help="Compute capabilities, such as 8.9,9.0, of the GPUs to compile the fused label kernel "
-    "for. The service's --engine tensorrt-fused needs it.",
+    help="Compute capabilities of the GPUs to compile the fused label kernel for, such as "
+    "8.9,9.0. The service's --engine tensorrt-fused needs that kernel.",
 )
 @click.option(
     "--batch",
     type=click.IntRange(min=1),
-    help="Batch size in samples of the runs that compare and calibrate.",
+    help="Batch size in samples of comparison and calibration.",
     show_default="4 for images up to 128 px, else 1",
 )
 def bundle(
@@ -133,7 +135,10 @@ def bundle(
     fused: str,
     batch: int | None,
 ) -> None:
-    """Export weights as a bundle, after comparing its graphs with the PyTorch reference."""
+    """Export weights as a bundle.
+
+    The exported graphs are first compared with PyTorch; without agreement there is no bundle.
+    """
     options = _engine_options(batch)
     if 0 < calibrate < MIN_CALIBRATION_SAMPLES:
         raise click.BadParameter(
@@ -173,23 +178,24 @@ def bundle(
     "--samples",
     required=True,
     type=click.IntRange(MIN_CALIBRATION_SAMPLES),
-    help="Number of samples to score: indices 0 to SAMPLES - 1 of the seed.",
+    metavar="N",
+    help="Number of samples to score: indices 0 to N - 1 of the seed.",
 )
 @click.option(
     "--seed", default=0, type=click.IntRange(0, 2**64 - 1), help="Seed that latents are drawn from."
 )
-@click.option("--psi", type=float, help="Truncation psi.", show_default="the bundle's")
+@click.option("--psi", type=float, help="Truncation psi, from 0 to 2.", show_default="the bundle's")
 @click.option(
     "--cutoff",
     type=int,
-    help="Number of rows of w+ to truncate.",
+    help="Number of first rows of w+ that --psi applies to.",
     show_default="the bundle's",
 )
 @click.option(
     "--class",
     "class_index",
     type=int,
-    help="Class index of a conditional generator.",
+    help="Class of all samples, for class-conditional generators.",
     show_default="drawn for each object",
 )
 @click.option("--views", default=1, help="Number of views per object.")
@@ -198,13 +204,13 @@ def bundle(
     help="View codes to use: a number (that code of the view bank for all objects), random (a "
     "code of the bank drawn for each sample), bank (the first --views codes of the bank for each "
     "object), or drawn (codes drawn from the seed, without the bank).",
-    show_default="as for a request without a view",
+    show_default="bank if --views is over 1 and there is a view bank, else drawn",
 )
 @click.option(
     "--latents",
     default="philox",
     type=click.Choice(["philox", "mt19937"]),
-    help="Random number generator of the latents: philox, or mt19937 as NumPy's RandomState draws.",
+    help="Random number generator of the latents: philox, or NumPy's RandomState (mt19937).",
 )
 @click.option(
     "--replace", "replace_known", is_flag=True, help="Replace a calibration of the same options."
@@ -228,10 +234,10 @@ def calibrate(
     replace_known: bool,
     batch: int | None,
 ) -> None:
-    """Measure which uncertainty threshold keeps which share of the samples.
+    """Measure the uncertainty threshold of every keep_fraction.
 
-    The result holds for the given sampling options and is added to BUNDLE. If the command is
-    killed, running it again resumes from the scores it has.
+    The result is added to BUNDLE; requests with these sampling options can then use keep_fraction.
+    If the command is killed, the same command resumes from the scores it has.
     """
     with one_line_errors():
         opened = open_bundle(bundle, verify=False)
@@ -254,10 +260,10 @@ def calibrate(
 @main.command()
 @click.argument("path", type=click.Path(path_type=Path))
 def inspect(path: Path) -> None:
-    """Describe a bundle or a weights file, without running any code in it.
+    """Describe a bundle or a weights file.
 
-    PATH is a bundle (its files are verified), any weights file that `bundle` takes, or a folder of
-    model_<k>.pth files, which is one label ensemble.
+    No code in the files is run. PATH is a bundle (its files are verified), any weights file that
+    `bundle` takes, or a folder of model_<k>.pth files, which is one label ensemble.
     """
     with one_line_errors():
         if (path / MANIFEST).exists():

@@ -56,13 +56,14 @@ def capabilities_from_flag(
     default="",
     callback=capabilities_from_flag,
     metavar="X.Y[,X.Y...]",
-    help="With tensorrt-rtx: the GPUs that the plan is for.",
+    help="With tensorrt-rtx: compute capabilities of the GPUs that the plan is for.",
     show_default="all that can run it, from 8.0",
 )
 @click.option(
     "--report",
     is_flag=True,
-    help="With tensorrt-rtx: build, and print layers, precisions and memory.",
+    help="With tensorrt-rtx: build even if there is a plan, and print its layers, precisions and "
+    "memory.",
 )
 @click.option(
     "--precision",
@@ -89,12 +90,15 @@ def capabilities_from_flag(
 @click.option(
     "--fused",
     is_flag=True,
-    help="Build for --engine tensorrt-fused: the two graphs around the fused kernels.",
+    help="Build for the service's --engine tensorrt-fused: the two graphs around the fused kernel.",
 )
 @click.option(
-    "--gpu", default=0, type=click.IntRange(min=0), help="Number of the GPU, as the driver counts."
+    "--gpu",
+    default=0,
+    type=click.IntRange(min=0),
+    help="Number of the GPU to build for, as the driver counts.",
 )
-@click.option("--rebuild", is_flag=True, help="Build even if there is such an engine.")
+@click.option("--rebuild", is_flag=True, help="Replace an engine that exists already.")
 @click.option(
     "--parity-samples",
     default=PARITY_SAMPLES,
@@ -104,8 +108,8 @@ def capabilities_from_flag(
 @click.option(
     "--builder-optimization-level",
     type=click.IntRange(0, 5),
-    help="0 to 5, from a fast build to fast kernels. Takes effect when the engine is built: see "
-    "--rebuild.",
+    help="Effort of the build, from 0 (fast build) to 5 (fast kernels). Has no effect on an "
+    "engine that exists; see --rebuild.",
     show_default="TensorRT's own, 3",
 )
 def engine(
@@ -123,10 +127,11 @@ def engine(
     parity_samples: int,
     builder_optimization_level: int | None,
 ) -> None:
-    """Build a TensorRT engine for this machine's GPU and compare it with ONNX Runtime.
+    """Build the TensorRT engine of a bundle.
 
-    Takes minutes. An engine runs on one GPU model and one TensorRT version only. With --runtime
-    tensorrt-rtx, build a plan for NVIDIA RTX GPUs instead, on any machine, and store it in BUNDLE.
+    It is built for this machine's GPU and compared with ONNX Runtime, which takes minutes. It runs
+    on that GPU model and that TensorRT version only. With --runtime tensorrt-rtx, build a plan for
+    NVIDIA RTX GPUs instead, on any machine, and store it in BUNDLE.
     """
     chosen = None if precision is None else PRECISIONS[precision]
     refuse_options_of_the_other(context, runtime)

@@ -1,4 +1,4 @@
-"""Client of labelmint: streams labelled training images from a server.
+"""Client of labelmint: streams labeled training images from a server.
 
 from labelmint import Client
 

@@ -120,7 +120,7 @@ class InverseGraphics(nn.Module):
     def look_at(self, images: Tensor) -> None:
         """Before training, sets `centre` and `spread` from images [N, 3, extent, extent].
 
-        At first most of an image's vector is common to all images. Normalisation removes the common
+        At first most of an image's vector is common to all images. Normalization removes the common
         part; without it the network learns to distinguish objects hundreds of steps later.
         """
         vectors = torch.cat([self._image_vectors(part) for part in images.split(64)])

@@ -63,7 +63,7 @@ def modulated_conv2d(
     demodulate: bool = True,
     up_kernel: Tensor | None = None,  # FIR [4, 4]: doubles the resolution
 ) -> Tensor:
-    """Convolution with per-sample weights W * s, normalised per output (section 2.2).
+    """Convolution with per-sample weights W * s, normalized per output (section 2.2).
 
     Scaling the input channels and the output channels equals scaling the weights,
     and spares one set of weights per sample. Returns [N, O, H, W], or twice the

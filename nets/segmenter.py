@@ -1,6 +1,6 @@
 """A small U-Net for semantic segmentation (Ronneberger et al., MICCAI 2015, arXiv 1505.04597).
 
-Unlike the paper it has padded convolutions, batch normalisation and nearest-neighbor upsampling.
+Unlike the paper it has padded convolutions, batch normalization and nearest-neighbor upsampling.
 """
 
 import itertools

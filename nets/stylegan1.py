@@ -78,7 +78,7 @@ class DoublingConv(nn.Module):
 
 
 class Epilogue(nn.Module):
-    """Noise, leaky ReLU, then adaptive instance normalisation."""
+    """Noise, leaky ReLU, then adaptive instance normalization."""
 
     noise_const: Tensor
 

@@ -1,4 +1,4 @@
-"""Serves bundles over gRPC: runs engines and sends filtered, resumable streams of labelled samples.
+"""Serves bundles over gRPC: runs engines and sends filtered, resumable streams of labeled samples.
 
 The way of a request:
 

@@ -22,7 +22,7 @@ _READ = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 @click.group(context_settings={"max_content_width": 100})
 def main() -> None:
-    """Serve labelled samples from bundles over gRPC."""
+    """Serve labeled samples from bundles over gRPC."""
 
 
 @main.command()

@@ -29,7 +29,7 @@ class ServerLimits:
     max_inflight_bytes: int = 1 << 30  # memory of these samples and of latents in requests
     max_message_bytes: int = 16 << 20  # size of one response message
     max_message_samples: int = 4_096  # samples in one response message
-    max_weight: int = 16  # weight of one stream; others have 1 by default
+    max_weight: int = 16  # weight of one stream; its client's others have 1 by default
     max_request_bytes: int = 64 << 20  # size of one request message, enforced by gRPC
     max_receiving_bytes: int = 512 << 20  # memory of requests that are being received
     max_connection_streams: int = 128  # open calls of one connection; others wait at the client

@@ -157,7 +157,7 @@ _MODEL_FLAGS = (
         multiple=True,
         callback=_bundles,
         metavar="[NAME=]DIR",
-        help="Bundle to serve, under NAME or the folder's name. May be repeated.",
+        help="Bundle to serve, under NAME or, without it, the name of its folder. May be repeated.",
     ),
     option(
         "--watch",
@@ -188,8 +188,8 @@ _MODEL_FLAGS = (
         metavar="SECONDS",
         type=_SECONDS,
         default=Config.model_drain_s,
-        help="Seconds that open streams of a replaced or unloaded model may go on. Then they end; "
-        "clients can resume.",
+        help="Seconds that open streams of a replaced or unloaded model may go on; then they end, "
+        "such that clients can resume them.",
     ),
 )
 
@@ -211,12 +211,13 @@ _NETWORK_FLAGS = (
     option(
         "--tls-certificate",
         type=_FILE,
-        help="PEM file with the server's certificate and its chain. Needs --tls-key.",
+        help="PEM file with the server's certificate and its chain; needs --tls-key. Without it "
+        "connections are not encrypted.",
     ),
     option(
         "--tls-key",
         type=_FILE,
-        help="PEM file with the private key of the certificate, not encrypted.",
+        help="PEM file with the unencrypted private key of --tls-certificate.",
     ),
     option(
         "--tls-client-authorities",
@@ -227,14 +228,15 @@ _NETWORK_FLAGS = (
     option(
         "--token-file",
         type=_FILE,
-        help="File of bearer tokens, one NAME TOKEN per line. Callers must send one of them. The "
-        "file is read again when it changes; without it no token is valid after 10 s.",
+        help="File of bearer tokens, one NAME TOKEN per line. Callers must send one of them; "
+        "without the flag everybody may call. A file that is removed or emptied later revokes all "
+        "tokens after 10 s.",
     ),
     option(
         "--admin-token-file",
         type=_FILE,
         help="File of bearer tokens, one NAME TOKEN per line, that allow loading and unloading "
-        "models by RepositoryModelLoad and RepositoryModelUnload. Without it nobody may.",
+        "models by RepositoryModelLoad and RepositoryModelUnload; without the file nobody may.",
     ),
     option(
         "--shared-memory",
@@ -250,7 +252,7 @@ _ENGINE_FLAGS = (
         callback=_runtimes,
         metavar="NAME[,NAME...]",
         help=f"Runtime for the model: {', '.join(RUNTIMES)}. If it cannot be opened, the next one "
-        "in the list is used and counted in a metric. fake needs no model: it derives synthetic "
+        "in the list is used, and a metric counts that. fake runs no graph: it derives synthetic "
         "samples from the latents.",
     ),
     option(
@@ -258,25 +260,26 @@ _ENGINE_FLAGS = (
         type=click.Choice(list(PRECISIONS)),
         callback=lambda context, parameter, value: PRECISIONS.get(value),
         show_default="fp16 on a GPU if the bundle has it, else fp32",
-        help="Which of the bundle's graphs to run.",
+        help="Floating-point type of the bundle's graph to run.",
     ),
     option(
         "--engine-cache",
         type=click.Path(file_okay=False, path_type=Path),
         default=GpuOptions.cache,
-        help="Folder of TensorRT engines, built by `python -m export engine`.",
+        help="Folder of the TensorRT engines that `python -m export engine` builds.",
     ),
     option(
         "--build-engine",
         is_flag=True,
-        help="Build a TensorRT engine that is missing. The first start then takes minutes.",
+        help="Build a TensorRT engine that --engine-cache lacks; the first start then takes "
+        "minutes.",
     ),
     option(
         "--builder-optimization-level",
         metavar="N",
         type=click.IntRange(0, 5),
         show_default="TensorRT's own, 3",
-        help="With --build-engine: 0 to 5, from a fast build to fast kernels.",
+        help="Effort of --build-engine, from 0 (fast build) to 5 (fast kernels).",
     ),
     option(
         "--gpu",
@@ -284,7 +287,7 @@ _ENGINE_FLAGS = (
         default=",".join(map(str, GpuOptions.devices)),
         callback=_gpu_numbers,
         metavar="N[,N...]",
-        help="GPUs to use, by the driver's numbers.",
+        help="Numbers of the GPUs to use, as the driver counts them.",
     ),
     option(
         "--engine-contexts",
@@ -300,7 +303,7 @@ _ENGINE_FLAGS = (
         callback=batch_sizes_from_flag,
         show_default="the runtime's own",
         metavar="N[,N...]",
-        help="Fixed batch sizes of engine runs, ascending. Smaller batches are padded.",
+        help="Fixed batch sizes of engine runs in samples, ascending. Smaller batches are padded.",
     ),
     option(
         "--batch-delay",
@@ -308,14 +311,14 @@ _ENGINE_FLAGS = (
         metavar="SECONDS",
         type=_SECONDS,
         default=Config.batch_delay_s,
-        help="Seconds that an engine batch waits for more rows when it is not full.",
+        help="Seconds that an engine batch which is not full waits for more samples.",
     ),
     option(
         "--threads",
         metavar="N",
         type=click.IntRange(min=0),
         default=Config.threads,
-        help="CPU threads of one engine run. 0 takes one per core.",
+        help="Number of CPU threads of one engine run; 0: one per core.",
     ),
 )
 
@@ -328,7 +331,7 @@ _STREAM_FLAGS = (
         default=Config.max_stream_age_s,
         callback=_stream_age,
         help="Seconds, plus or minus 10%, after which a stream ends so that its client resumes at "
-        "any replica. 0 means no limit.",
+        "any replica; 0: no limit.",
     ),
     option(
         "--drain-delay",
@@ -336,8 +339,8 @@ _STREAM_FLAGS = (
         metavar="SECONDS",
         type=_SECONDS,
         default=Config.drain_delay_s,
-        help="Seconds between reporting not ready and ending streams, for load balancers to "
-        "notice.",
+        help="Seconds between SIGTERM, when the server reports that it is not ready, and the end "
+        "of its streams, for load balancers to notice.",
     ),
     option(
         "--drain-grace",
@@ -345,7 +348,7 @@ _STREAM_FLAGS = (
         metavar="SECONDS",
         type=_SECONDS,
         default=Config.drain_grace_s,
-        help="Seconds that ended calls have to deliver their last message.",
+        help="Seconds that calls have to deliver their last message after --drain-delay.",
     ),
 )
 
@@ -366,8 +369,8 @@ _LOG_FLAGS = (
         "--otlp-endpoint",
         callback=_url,
         metavar="URL",
-        help="OTLP/gRPC endpoint to send traces to. The OTEL_* environment variables set sampling "
-        "and headers.",
+        help="OTLP/gRPC endpoint to send traces to; without it there are none. The OTEL_* "
+        "environment variables set sampling and headers.",
     ),
 )
 
@@ -375,16 +378,16 @@ _LIMITS = {  # help of each flag, by field of ServerLimits
     "max_streams": "Maximum number of open StreamSamples and GenerateSamples calls.",
     "max_client_streams": "Maximum number of open calls of one client. A client is a token, else "
     "the name in a client certificate, else an address.",
-    "max_client_requests_per_s": "Maximum number of calls per second of one client. 0 means no "
-    "limit.",
+    "max_client_requests_per_s": "Maximum number of calls per second of one client; 0: no limit.",
     "max_inflight_samples": "Maximum number of samples that are drawn and not yet sent.",
     "max_client_inflight_samples": "Maximum number of samples of one client that are drawn and not "
     "yet sent.",
     "max_inflight_bytes": "Maximum memory in bytes for samples that are drawn and not yet sent, "
-    "and for latents in requests.",
+    "and for the requests of open calls.",
     "max_message_bytes": "Maximum size in bytes of a response message that a client may ask for.",
     "max_message_samples": "Maximum number of samples in a response message.",
-    "max_weight": "Maximum weight of a stream: its share of the engine, relative to weight 1.",
+    "max_weight": "Maximum weight of a stream: its share of the engine, relative to other streams "
+    "of its client.",
     "max_request_bytes": "Maximum size in bytes of a request message.",
     "max_receiving_bytes": "Maximum memory in bytes for requests that are being received. Divided "
     "by --max-request-bytes, it is the number of requests that are received at once; others wait.",

@@ -1,4 +1,4 @@
-"""Prometheus metrics, all labelled by model; in seconds, bytes and samples."""
+"""Prometheus metrics, all labeled by model; in seconds, bytes and samples."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

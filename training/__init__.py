@@ -1,1 +1,1 @@
-"""Few labelled images -> weights of the label ensemble."""
+"""Few labeled images -> weights of the label ensemble."""

@@ -17,10 +17,12 @@ from training.options import refuse_nan
 from training.refiner.command import refiner
 from training.views.command import views
 
+CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100}
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+
+@click.group(context_settings=CONTEXT)
 def main() -> None:
-    """Trains label ensembles and related networks on a frozen StyleGAN generator.
+    """Train label ensembles and related networks on a frozen StyleGAN generator.
 
     A typical session: `sample` images, label them, train with `interpreter`, check with `evaluate`.
     """

@@ -1,7 +1,7 @@
 """Errors in a user's input to training; each message is one line.
 
 TrainingError
-├── LabelError      a labelled set that cannot be read, or does not fit the generator
+├── LabelError      a labeled set that cannot be read, or does not fit the generator
 └── RefinerError    a refiner's training that cannot start, or had to stop
 """
 
@@ -16,7 +16,7 @@ class TrainingError(Exception):
 
 
 class LabelError(TrainingError):
-    """A labelled set that cannot be read, or does not fit the generator."""
+    """A labeled set that cannot be read, or does not fit the generator."""
 
 
 class RefinerError(TrainingError):

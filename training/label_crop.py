@@ -1,4 +1,4 @@
-"""The labelled part of a generated image, and conversions between float and uint8 images.
+"""The labeled part of a generated image, and conversions between float and uint8 images.
 
 A label grid is a square of `grid` pixels over the whole image. A crop keeps some of its rows:
 

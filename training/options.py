@@ -12,10 +12,14 @@ from nets.generator import Generator
 from training.errors import TrainingError
 from training.resume import digest, state_path
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+Option = Callable[[Callable[..., Any]], Callable[..., Any]]  # what click.option returns
 Number = TypeVar("Number", int, float)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
+AT_LEAST_0, AT_LEAST_1 = click.IntRange(0), click.IntRange(1)
+NOT_NEGATIVE, POSITIVE = click.FloatRange(0), click.FloatRange(0, min_open=True)
+MAX_TORCH_SEED = 2**63 - 1  # of weights and of what torch draws
+MAX_STREAM_SEED = 2**64 - 1  # of samples, as in requests to the service
 
 generator_option = click.option(
     "--generator",
@@ -29,7 +33,8 @@ generator_option = click.option(
 mean_latent_option = click.option(
     "--mean-latent",
     type=FILE,
-    help="Path to the mean of w (.npy) of a StyleGAN1 .pt.  [default: measured over samples]",
+    help="Path to the mean of w (.npy), for a .pt file that lacks it.  [default: measured over "
+    "samples]",
 )
 
 
@@ -53,6 +58,168 @@ device_option = click.option(
 )
 
 force_option = click.option("--force", is_flag=True, help="Overwrite --out if it exists.")
+resume_option = click.option(
+    "--resume", is_flag=True, help="Resume from the state beside --out, if it exists."
+)
+distance_option = click.option(
+    "--distance",
+    "distance_name",
+    type=click.Choice(["auto", "lpips", "structure"]),
+    default="auto",
+    help="Perceptual distance. auto: lpips if its package and weights are found, else structure, a "
+    "distance that needs no weights.",
+)
+vgg_weights_option = click.option(
+    "--vgg-weights",
+    type=FILE,
+    help="Path to torchvision's VGG-16 weights, for LPIPS.  [default: torch's cache]",
+)
+
+
+def options_together(*options: Option) -> Option:
+    """One decorator of several options; --help lists them in this order."""
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+label_options = options_together(
+    click.option(
+        "--labels",
+        "folder",
+        type=FOLDER,
+        required=True,
+        help="Image set written by `sample` or `invert`, with labels added.",
+    ),
+    click.option(
+        "--masks",
+        type=click.Path(path_type=Path),
+        help="Folder of PNG or LabelMe masks, or a COCO file.  [default: masks/, labelme/ or "
+        "masks.json in --labels]",
+    ),
+    click.option(
+        "--classes",
+        type=FILE,
+        help="TOML file of class names and colors.  [default: classes.toml in --labels]",
+    ),
+    click.option(
+        "--keypoints",
+        type=FILE,
+        help="COCO file of keypoints.  [default: keypoints.json in --labels]",
+    ),
+    click.option(
+        "--depth", type=FOLDER, help="Folder of depth maps.  [default: depth/ in --labels]"
+    ),
+)
+truncation_options = options_together(
+    click.option(
+        "--psi",
+        type=click.FloatRange(0, 2),
+        help="Truncation psi; 1: no truncation.  [default: the generator card's]",
+    ),
+    click.option(
+        "--cutoff",
+        type=AT_LEAST_0,
+        help="Number of first rows of w+ that --psi applies to.  [default: the generator card's]",
+    ),
+)
+
+
+def weights_out_option(beside: str, *, what: str = "Weights file", required: bool = True) -> Option:
+    """--out, a .safetensors file; `beside` names the files that are written beside it."""
+    return click.option(
+        "--out",
+        type=FILE,
+        required=required,
+        help=f"{what} to write ({NATIVE}), with {beside} beside it.",
+    )
+
+
+def folder_out_option(content: str) -> Option:
+    """--out, a folder to write `content` to."""
+    return click.option("--out", type=FOLDER, required=True, help=f"Folder to write {content} to.")
+
+
+def crop_options(images: str = "the images", default: str = "") -> Option:
+    """--grid and --rows of `images`; `default` names what is asked before the generator."""
+    return options_together(
+        click.option(
+            "--grid",
+            type=int,
+            help=f"Side in pixels of the square label grid, to which {images} are reduced.  "
+            f"[default: {default}the generator's resolution, at most 512]",
+        ),
+        click.option(
+            "--rows",
+            type=rows_from_text,
+            metavar="FIRST:END",
+            help=f"Rows FIRST to END - 1 of the label grid, to which {images} are cropped, e.g. "
+            f"64:448 for cars.  [default: {default}all]",
+        ),
+    )
+
+
+def batch_option(
+    help: str, default: int | None = None, *, name: str = "batch", least: int = 1
+) -> Option:
+    """--batch, passed on as `name`."""
+    return click.option("--batch", name, type=click.IntRange(least), default=default, help=help)
+
+
+def seed_option(help: str, default: int | None, most: int = MAX_TORCH_SEED) -> Option:
+    """--seed, from 0 to `most`."""
+    return click.option("--seed", type=click.IntRange(0, most), default=default, help=help)
+
+
+def learning_rate_option(default: float, course: str) -> Option:
+    """--learning-rate of Adam; `course` says when it applies."""
+    return click.option(
+        "--learning-rate", type=POSITIVE, default=default, help=f"Learning rate of Adam {course}."
+    )
+
+
+def every_option(what: str) -> Option:
+    """--every, the number of steps between two of `what`."""
+    return click.option(
+        "--every", type=AT_LEAST_1, default=250, help=f"Number of steps between {what}."
+    )
+
+
+def licence_option(default: str) -> Option:
+    """--licence, passed on as `licences`."""
+    return click.option(
+        "--licence",
+        "licences",
+        multiple=True,
+        help=f"License tag for the card; may be repeated.  [default: {default}]",
+    )
+
+
+def object_options(default: int) -> Option:
+    """--objects and --views of a source of object sets; `default` objects of a service."""
+    return options_together(
+        click.option(
+            "--objects",
+            type=AT_LEAST_1,
+            help="Number of objects to take from --source.  "
+            f"[default: {default} of a service, all of a folder]",
+        ),
+        click.option(
+            "--views",
+            type=AT_LEAST_1,
+            help="Number of views to take of each object.  [default: all]",
+        ),
+    )
+
+
+def check_suffix(path: Path) -> None:
+    """Raises TrainingError for an --out that is no .safetensors file; its card is beside it."""
+    if path.suffix != NATIVE:
+        raise TrainingError(f"--out is {path}; weights are written as {NATIVE}")
 
 
 def refuse_existing(path: Path, force: bool) -> None:
@@ -71,40 +238,6 @@ def can_resume(out: Path, resume: bool) -> bool:
         click.echo(f"{state_path(out)} is not there yet; training starts at step 0")
         return False
     return resume
-
-
-def label_options(command: Command) -> Command:
-    """Adds --labels, and the options for labels kept outside that folder."""
-    for option in (
-        click.option(
-            "--depth", type=FOLDER, help="Folder of depth maps.  [default: depth/ in --labels]"
-        ),
-        click.option(
-            "--keypoints",
-            type=FILE,
-            help="COCO file of keypoints.  [default: keypoints.json in --labels]",
-        ),
-        click.option(
-            "--classes",
-            type=FILE,
-            help="TOML file of class names and colors.  [default: classes.toml in --labels]",
-        ),
-        click.option(
-            "--masks",
-            type=click.Path(path_type=Path),
-            help="Folder of PNG or LabelMe masks, or a COCO file.  [default: masks/, labelme/ or "
-            "masks.json in --labels]",
-        ),
-        click.option(
-            "--labels",
-            "folder",
-            type=FOLDER,
-            required=True,
-            help="Image set written by `sample` or `invert`, with labels added.",
-        ),
-    ):
-        command = option(command)
-    return command
 
 
 def numbers_from_text(kind: Callable[[str], Number]) -> Callable[[str], tuple[Number, ...]]:
@@ -149,18 +282,3 @@ def rows_from_text(text: str) -> tuple[int, int]:
     if not (colon and first.isdecimal() and end.isdecimal()):
         raise click.BadParameter(f"{text!r} is not FIRST:END, such as 64:448")
     return int(first), int(end)
-
-
-distance_option = click.option(
-    "--distance",
-    "distance_name",
-    type=click.Choice(["auto", "lpips", "structure"]),
-    default="auto",
-    help="Perceptual distance. auto: lpips if its package and weights are found, else structure, a "
-    "distance that needs no weights.",
-)
-vgg_weights_option = click.option(
-    "--vgg-weights",
-    type=FILE,
-    help="Path to torchvision's VGG-16 weights, for LPIPS.  [default: torch's cache]",
-)

@@ -14,15 +14,20 @@ from io import BufferedRandom
 from pathlib import Path
 
 import numpy as np
+import onnx.utils
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from bundle.calibration import shortest_float32
 from bundle.files import name_file
-from bundle.manifest import ScoreCalibration
+from bundle.manifest import LABELLER, ScoreCalibration
 from bundle.open import Bundle
+from engines.onnx_graph import OnnxGraph, graph_from_bundle
+from engines.open import EngineOptions
+from engines.ort import OrtEngine, default_batch_sizes, only_size, open_session
 from engines.protocol import Engine, Mapping
 from engines.sampling import LatentOptions, check_options, key_from_options, ws_from_indices
+from engines.signature import KEPT, SAMPLE, UNCERTAINTY
 from export.errors import ExportError
 from labelmint.latents import Mt19937Rows
 
@@ -53,6 +58,27 @@ def calibration_from_engine(
         samples=samples,
         quantiles=quantiles_from_scores(scores),
     )
+
+
+def open_score_engine(bundle: Bundle, options: EngineOptions) -> Engine:
+    """An engine on the CPU that computes the uncertainty alone, which saves time.
+
+    The operators of the score stay as they are in the labeller, so the scores are the same bits.
+    Raises EngineOpenError, BundleError.
+    """
+    graph = graph_from_bundle(bundle, LABELLER["float32"])
+    batch_sizes = options.batch_sizes or default_batch_sizes(bundle.manifest)
+    session = open_session(_score_graph(graph), options.threads, only_size(batch_sizes))
+    return OrtEngine(bundle.manifest, session, batch_sizes, outputs=(UNCERTAINTY,))
+
+
+def _score_graph(graph: OnnxGraph) -> OnnxGraph:
+    """The part of a labeller that computes the score."""
+    model = onnx.shape_inference.infer_shapes(onnx.load_from_string(graph.content))
+    inputs, outputs = ["ws", "max_uncertainty"], [UNCERTAINTY, SAMPLE, KEPT]
+    part = onnx.utils.Extractor(model).extract_model(inputs, outputs)
+    onnx.checker.check_model(part)
+    return OnnxGraph(graph.path, part.SerializeToString())
 
 
 def refuse_without_score(bundle: Bundle) -> None:

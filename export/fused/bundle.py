@@ -37,7 +37,7 @@ from export.graph.to_onnx import half_by_float32
 from export.weights import SourceWeights
 
 # In the order of benchmarks.fused_counts' estimates, none of them measured. A GPU gets the first
-# that fits its shared memory and spills no register.
+# that fits its shared memory, spills no register and has no serialized products.
 TUNINGS = (
     Tuning(squares=(1, 1), band_tiles=256, chunk=32, warps=4, stages=3),
     Tuning(chunk=32, stages=3),  # for hidden layers so wide that the first one spills
@@ -110,19 +110,31 @@ def first_fitting(
 ) -> tuple[LaunchList, T, dict[str, CompiledKernel]]:
     """The first option whose kernels fit GPUs of this capability, and its compiled kernels.
 
-    Kernels fit if they need no more shared memory than there is, and spill no register. If all
-    that fit the shared memory spill, the one that spills least is taken. Raises ExportError.
+    Kernels fit if they need no more shared memory than there is, none of their products is
+    serialized, and they spill no register. If all of the others spill, the one that spills least is
+    taken. Raises ExportError if there is none.
     """
-    spilling, least = None, 0
+    spilling, least, serialized = None, 0, ""
     for launches, graph in options:
         compiled = compiler(launches.kernels, capability)
         if compiled is None:
+            continue
+        waiting = [
+            f"{n} ({k.report.serialized})" for n, k in compiled.items() if k.report.serialized
+        ]
+        if waiting:
+            serialized = waiting[0]
             continue
         spilled_bytes = sum(kernel.report.spilled_bytes for kernel in compiled.values())
         if spilled_bytes == 0:
             return launches, graph, compiled
         if spilling is None or spilled_bytes < least:
             spilling, least = (launches, graph, compiled), spilled_bytes
+    if spilling is None and serialized:
+        raise ExportError(
+            f"ptxas adds waits to the matrix products of {serialized}, with every shape of tiles "
+            f"for compute capability {capability}; leave it out of --fused"
+        )
     if spilling is None:
         raise ExportError(
             f"GPUs of compute capability {capability} have too little shared memory for this "

@@ -149,7 +149,7 @@ class LaunchList:
             "H1": head.hidden[0],
             "H2": head.hidden[1],
             "OUTPUTS": head.padded_outputs,
-            "CHUNK": min(self.tuning.chunk, head.hidden[0]),
+            "CHUNK": min(self.tuning.chunk, head.hidden[0] // 2),
             "VOTES": int(head.kind == "segmentation"),
             "SCORED": int(self._scores(head)),
         }

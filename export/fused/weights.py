@@ -14,6 +14,7 @@ from export.fused.tiles import slabs
 from export.graph.label_branch import Member
 from nets.interpreter import EnsembleHead
 
+MIN_CHUNK = 16  # the smallest size that tensor cores take
 PADDED_LOGIT = -1e30  # logit of a padded class; finite, because 0 * inf is NaN
 
 
@@ -52,7 +53,9 @@ def arrays_from_head(
     channels = [level_channels[r] for r in extents]
     config = head.config
     members = [Member(head, i, channels, const_tap, torch.float64) for i in range(config.members)]
-    h1, h2 = (_power_of_two(h) for h in config.hidden)
+    # With two chunks or more of the first layer: ptxas serializes the products of some kernels with
+    # one (C7511).
+    h1, h2 = _power_of_two(max(config.hidden[0], 2 * MIN_CHUNK)), _power_of_two(config.hidden[1])
     outputs = _power_of_two(config.outputs)
     weight1 = {  # [channels, M * H1] by extent
         r: torch.cat([_padded(getattr(m, f"weight1_{i}"), c, h1) for m in members], dim=1)
@@ -83,8 +86,8 @@ def arrays_from_head(
 
 
 def _power_of_two(count: int) -> int:
-    """The next power of two, at least 16, which is the smallest size that tensor cores take."""
-    return max(16, 1 << (count - 1).bit_length())
+    """The next power of two, at least MIN_CHUNK."""
+    return max(MIN_CHUNK, 1 << (count - 1).bit_length())
 
 
 def _padded(x: Tensor, rows: int, columns: int, value: float = 0) -> Tensor:

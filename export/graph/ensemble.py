@@ -36,7 +36,7 @@ class Consensus(nn.Module):
     The class is the one that most members have as their best class, ties to the smallest id. The
     Jensen-Shannon divergence (nats, None unless `scored`) is the entropy of the mean distribution,
     the mixture, less the mean entropy of the members. As in DatasetGAN's code, the mixture is
-    renormalised and clamped in the log, and the members' log-softmax is not clamped: where all
+    renormalized and clamped in the log, and the members' log-softmax is not clamped: where all
     members agree with certainty the divergence is 1.2e-7.
 
     Example: three members vote for classes 1, 1 and 3 of 4. The votes are (0, 2, 0, 1); times 4,

@@ -53,7 +53,7 @@ def level_channels(generator: Generator, grid: int) -> dict[int, int]:
 
 
 class Labeller(nn.Module):
-    """Labelled samples from latents.
+    """Labeled samples from latents.
 
     Inputs: ws float32 [N, num_ws, w_dim]; max_uncertainty float32 [N], the largest score that a
     sample may have to be kept (inf: always kept, -inf: a padding row, never kept).

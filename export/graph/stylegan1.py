@@ -22,7 +22,7 @@ from nets.stylegan1 import (
 
 
 class ServedEpilogue(nn.Module):
-    """x [N, C, r, r] -> same shape: noise, leaky ReLU, adaptive instance normalisation.
+    """x [N, C, r, r] -> same shape: noise, leaky ReLU, adaptive instance normalization.
 
     Statistics and styles are float32 at both precisions.
     """

@@ -18,7 +18,7 @@ One axis of a grid of 64 pixels with tiles of t = 8. Level 16 is direct, level 4
     nodes         0       1       2       3      64 / 8 + 1 = 9 of them
     tile 1 reads          1       2
 
-With nearest resizing a tile reads no neighbours, and there is one node per tile instead of per
+With nearest resizing a tile reads no neighbors, and there is one node per tile instead of per
 corner. All functions compute in NumPy in float64.
 """
 

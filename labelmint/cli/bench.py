@@ -23,7 +23,7 @@ from labelmint.cli.connection import (
 )
 from labelmint.cli.sampling import sampling_options
 from labelmint.codec import CODECS, OUTPUTS
-from labelmint.errors import LabelmintError
+from labelmint.errors import LabelmintError, printable_from_text
 from labelmint.load.calls import MeteredConnection, Payload
 from labelmint.load.requests import RequestFigures, RequestPlan, measure_requests
 from labelmint.load.streams import StreamFigures, StreamPlan, measure_streams
@@ -51,13 +51,14 @@ def _not_nan(context: click.Context, parameter: click.Parameter, value: float | 
     "--rate",
     type=click.FloatRange(0, 100_000, min_open=True),
     callback=_not_nan,
-    help="Measure latency: number of requests per second. Each request is sent at its time, even "
-    "if earlier ones are not answered yet.",
+    help="Measure latency at this number of requests per second. Each request is sent at its "
+    "time, even if earlier ones are not answered yet.",
 )
 @click.option(
     "--streams",
     type=click.IntRange(1, 1024),
-    help="Measure throughput: number of streams to read at full speed, each a shard of its own.  "
+    help="Measure throughput of this number of streams, each read at full speed from a shard of "
+    "its own.  "
     "[default: 1, without --rate]",
 )
 @click.option(
@@ -84,7 +85,8 @@ def _not_nan(context: click.Context, parameter: click.Parameter, value: float | 
     "--arrivals",
     type=click.Choice(["poisson", "fixed"]),
     default="poisson",
-    help="Spacing of the requests of --rate: at random times (drawn with --seed), or even.",
+    help="Times of the requests of --rate: poisson (random, drawn with --seed) or fixed (evenly "
+    "spaced).",
 )
 @click.option(
     "--in-flight",
@@ -104,7 +106,7 @@ def _not_nan(context: click.Context, parameter: click.Parameter, value: float | 
     type=_SECONDS,
     callback=_not_nan,
     default=1.0,
-    help="Gap between two batches of --streams, in seconds, above which it counts as a stall.",
+    help="Seconds between two batches of --streams above which they count as a stall.",
 )
 @click.option(
     "--output",
@@ -161,7 +163,7 @@ def bench(json_file: Path | None, rate: float | None, streams: int | None, **opt
                 if rate is not None
                 else _streams(server, sampling, streams or 1, plan, bar)
             )
-    click.echo(f"{model.name} at {connection['target']}, {report}")
+    click.echo(f"{printable_from_text(model.name)} at {connection['target']}, {report}")
     if json_file:
         settings = {"rate": rate, "streams": streams, **plan, **options}
         json_file.write_text(_json_from_figures(model, settings, figures), "utf-8")

@@ -15,10 +15,10 @@ from labelmint.cli.models import models
 from labelmint.cli.preview import preview
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package.__version__, prog_name="labelmint")
 def labelmint() -> None:
-    """Stream labelled training images from a labelmint server.
+    """Stream labeled training images from a labelmint server.
 
     The server generates images and labels (masks, keypoints, depth) with a StyleGAN. The model, a
     seed and an index determine each sample.

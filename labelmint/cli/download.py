@@ -46,7 +46,9 @@ from labelmint.datasets.selection import RULES
     type=click.IntRange(1),
     help="Number of samples to write; required without --end-index, refused with --filter.",
 )
-@click.option("--end-index", type=INDEX, help="End of the raw indices, exclusive.")
+@click.option(
+    "--end-index", type=INDEX, help="End of the raw indices, exclusive; required with --filter."
+)
 @sampling_options
 @click.option(
     "--filter-sets",
@@ -58,10 +60,9 @@ from labelmint.datasets.selection import RULES
 @click.option(
     "--filter",
     type=click.Choice(RULES),
-    help="Rank all samples from --start-index to --end-index by uncertainty and keep the least "
-    "uncertain --fraction. research shifts that by 30 ranks, as the code of DatasetGAN does: it "
-    "drops the 30 least uncertain too. --keep-fraction needs no end: it is a threshold from the "
-    "bundle's calibration.",
+    help="Filter that ranks all samples from --start-index to --end-index by uncertainty, in "
+    "place of the threshold of --keep-fraction. top-fraction keeps the least uncertain --fraction; "
+    "research keeps as many but drops the 30 least uncertain, as the code of DatasetGAN does.",
 )
 @click.option(
     "--fraction",

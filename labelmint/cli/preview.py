@@ -46,8 +46,8 @@ REPORT_SUFFIXES = (".html", ".htm")
 @click.option(
     "--count",
     type=click.IntRange(1, MAX_EXAMINED),
-    help=f"Number of samples in a picture, at most {MAX_PICTURE_SAMPLES}; number of samples to "
-    f"examine for a report.  [default: {PICTURE_SAMPLES} and {REPORT_SAMPLES}]",
+    help=f"Number of samples to draw in a picture, at most {MAX_PICTURE_SAMPLES}, or to examine "
+    f"for a report.  [default: {PICTURE_SAMPLES} for a picture, {REPORT_SAMPLES} for a report]",
 )
 @sampling_options
 def preview(out: Path, model: str, count: int | None, **options: Any) -> None:

@@ -31,8 +31,8 @@ _SAMPLING = (
     click.option(
         "--keep-fraction",
         type=float,
-        help="Fraction of samples to keep, in (0, 1]: the least uncertain, by a threshold from the "
-        "bundle's calibration.  [default: no filter]",
+        help="Fraction of samples to keep, in (0, 1]: about that many, the least uncertain, by a "
+        "threshold from the bundle's calibration.  [default: no filter]",
     ),
     click.option(
         "--max-uncertainty",

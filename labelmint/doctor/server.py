@@ -22,7 +22,6 @@ from labelmint.wire.channel import MAX_RECEIVED_BYTES, Tls, metadata_from_token,
 
 _CALL_S = 10.0
 _DEFAULT_MESSAGE_BYTES = (4 << 20) - (16 << 10)  # size of a message without max_message_bytes
-_ONLY_ON_REQUEST = ("uncertainty_map", "w")
 _HEALTH = {b"": "UNKNOWN", b"\x08\x01": "SERVING", b"\x08\x02": "NOT_SERVING"}
 
 
@@ -110,7 +109,7 @@ def filter_check(model: Model) -> Check:
 def size_check(model: Model) -> Check:
     """Checks that a sample fits into one message."""
     name = f"sizes {model.name}"
-    usual = model.sample_bytes([each for each in model.outputs if each not in _ONLY_ON_REQUEST])
+    usual = model.sample_bytes(model.usual_outputs(of_bank=True))
     whole = model.sample_bytes(model.outputs)
     found = f"{_mebibytes(usual)} per sample, {_mebibytes(whole)} with every output"
     if whole > MAX_RECEIVED_BYTES:

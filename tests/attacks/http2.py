@@ -20,6 +20,7 @@ ACK = END_STREAM = 0x1
 END_HEADERS = 0x4
 MAX_FRAME_BYTES = 16_384  # of a payload, unless the server's settings allow more
 MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE = 0x3, 0x4  # settings
+CANCEL = 0x8  # an error code of RST_STREAM
 STATIC_ENTRIES = 61  # of HPACK's table; the first dynamic entry follows
 FIRST_WINDOW_BYTES = 65_535  # what may be sent before the server allows more
 
@@ -95,6 +96,17 @@ def request_headers(path: str, extra: Sequence[Header] = ()) -> bytes:
     return b"".join(literal(name, value) for name, value in headers)
 
 
+def call(path: str, stream: int, body: bytes = b"") -> bytes:
+    """All frames of a call with one request."""
+    headers = frames_of_headers(stream, request_headers(path))
+    return headers + frames_of_data(stream, message(body), end_stream=True)
+
+
+def reset(stream: int) -> bytes:
+    """The frame that cancels a call."""
+    return frame(RST_STREAM, 0, stream, struct.pack(">I", CANCEL))
+
+
 def message(body: bytes, announced: int | None = None) -> bytes:
     """A gRPC message: its prefix of five bytes may announce another length than the body's."""
     return b"\0" + struct.pack(">I", len(body) if announced is None else announced) + body
@@ -152,9 +164,13 @@ class Connection:
         return sent
 
     def wait(self, condition: Callable[[], bool], timeout_s: float) -> bool:
-        """Whether `condition` comes true in time, looked at after each frame."""
+        """Whether `condition` comes true in time, or at last when the server hangs up.
+
+        It is looked at after each frame.
+        """
         with self._changed:
-            return self._changed.wait_for(condition, timeout_s)
+            self._changed.wait_for(lambda: condition() or self.closed, timeout_s)
+            return condition()
 
     def close(self) -> None:
         """Hangs up."""
@@ -183,6 +199,11 @@ class Connection:
                 self._changed.notify_all()
 
     def _take(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
+        # Before the frame is counted: who waits for it finds the server's settings in force.
+        if kind == SETTINGS and not flags & ACK:
+            self.send(frame(SETTINGS, ACK, 0))
+        elif kind == PING and not flags & ACK:
+            self.send(frame(PING, ACK, 0, payload))
         with self._changed:
             self.frames[kind] += 1
             if kind == WINDOW_UPDATE:
@@ -204,10 +225,6 @@ class Connection:
             elif kind == GOAWAY:
                 self.goaway = payload[8:]
             self._changed.notify_all()
-        if kind == SETTINGS and not flags & ACK:
-            self.send(frame(SETTINGS, ACK, 0))
-        elif kind == PING and not flags & ACK:
-            self.send(frame(PING, ACK, 0, payload))
 
     def _exactly(self, size: int) -> bytes:
         data = b""
@@ -221,16 +238,24 @@ class Connection:
 
 @contextmanager
 def connected(
-    port: int, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None
+    port: int,
+    host: str = "127.0.0.1",
+    tls: ssl.SSLContext | None = None,
+    window: int = FIRST_WINDOW_BYTES,
 ) -> Iterator[Connection]:
-    """A connection after its preface, which waits for the server's settings."""
+    """A connection after its preface, which waits for the server's settings.
+
+    The server may send `window` bytes of each call, and no more is ever granted.
+    """
     sock = socket.create_connection((host, port))
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if tls is not None:
         sock = tls.wrap_socket(sock, server_hostname="localhost")
+    setting = struct.pack(">HI", INITIAL_WINDOW_SIZE, window)
+    # Before the reader may acknowledge anything.
+    sock.sendall(PREFACE + frame(SETTINGS, 0, 0, setting))
     connection = Connection(sock)
     try:
-        connection.send(PREFACE + frame(SETTINGS, 0, 0))
         connection.wait(lambda: connection.frames[SETTINGS] > 0 or connection.closed, 60)
         yield connection
     finally:

@@ -32,9 +32,6 @@ from tests.hangs import HANG_S, eventually
 from tests.service.harness import channel_to, refusal
 from tests.service.test_process import Process, bundle_at, running
 
-# Run by make soak: one of these has hung, and why is not known yet.
-pytestmark = pytest.mark.slow
-
 STREAM = "/labelmint.v1.LabelService/StreamSamples"
 NAME_BYTES, REFERENCES = 3_900, 12_000
 STREAM_MIB = 16  # what one call of a bomb takes in gRPC's core at most; 10 were measured

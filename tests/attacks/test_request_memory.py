@@ -26,9 +26,6 @@ from tests.service.harness import channel_to, refusal
 from tests.service.identities import TOKENS, TWO, bearer
 from tests.service.test_process import Process, bundle_at, running
 
-# Run by make soak: one of these has hung, and why is not known yet.
-pytestmark = pytest.mark.slow
-
 GENERATE = "/labelmint.v1.LabelService/GenerateSamples"
 HEALTH = "/grpc.health.v1.Health/Check"
 REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"

@@ -72,6 +72,7 @@ def test_hostile_names_are_text(statistics: StreamStatistics, honest: Page, name
     assert page.words.count(name) >= 1 + 1 + len(statistics.model.keypoints)  # title, heading, rows
 
 
+@pytest.mark.long
 @settings(max_examples=20)
 @given(st.text(st.characters(codec="utf-8"), min_size=1))
 def test_any_name_is_text(statistics: StreamStatistics, honest: Page, name: str) -> None:

@@ -31,9 +31,16 @@ REQUESTS = {
     "ranked": ("--filter", "research", "--fraction", "0.6", "--end-index", "200",
                "--samples-per-shard", "24"),
 }  # fmt: skip
+LONG = ("coco", "ranked")
 
 
-@pytest.mark.parametrize("options", REQUESTS.values(), ids=REQUESTS)
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(options, id=name, marks=pytest.mark.long if name in LONG else ())
+        for name, options in REQUESTS.items()
+    ],
+)
 def test_failures_and_forgotten_states_change_no_byte(
     server: RunningServer, tmp_path: Path, options: tuple[str, ...]
 ) -> None:

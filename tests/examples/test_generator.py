@@ -42,6 +42,7 @@ def test_every_part_has_its_color_on_fresh_latents(
     assert_good(judge(generator, card.view_layers, z, z))
 
 
+@pytest.mark.long
 def test_the_first_rows_carry_the_view_and_the_others_the_content(
     committed: tuple[Generator, GeneratorCard],
 ) -> None:

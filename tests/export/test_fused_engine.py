@@ -125,6 +125,7 @@ def test_the_fused_engine_gives_what_the_labeller_gives(
     bench.device.assert_nothing_left()
 
 
+@pytest.mark.long
 def test_both_plans_are_kept_with_the_parity_of_the_whole(
     fused_bundle: Bundle, tmp_path: Path
 ) -> None:
@@ -243,6 +244,23 @@ def test_a_gpu_of_little_memory_gets_the_first_shape_that_fits(
     assert tiles == {"9.0": Pointer("interpolation_16x32"), "8.9": Pointer("interpolation_8x32")}
     with pytest.raises(ExportError, match=r"8\.6 have too little shared memory"):
         write_fused_labeller(tmp_path, weights, ["8.6"], shapes[:1], roomy)
+
+
+def test_a_shape_with_serialized_products_is_never_taken(tmp_path: Path) -> None:
+    generator, interpreter = write_tiny_weights(tmp_path, config=CONFIG)
+    weights = weights_from_files(WeightFiles(generator, None, interpreter, None, None))
+
+    def serializing(kernels: dict[str, Kernel], capability: str) -> dict[str, CompiledKernel]:
+        large = kernels["label_pixels-2"].constants["CHUNK"] == 16
+        report = PtxasReport(128, spilled_bytes=0 if large else 8, serialized="C7511" * large)
+        return {n: replace(k, report=report) for n, k in named(kernels, capability).items()}
+
+    shapes = (Tuning(squares=(2, 4)), Tuning(squares=(1, 4), chunk=8))
+    write_fused_labeller(tmp_path, weights, ["9.0"], shapes, serializing)
+    (program,) = fused_of(tmp_path).programs.values()
+    assert program.launches[-1].arguments[4] == Pointer("interpolation_8x32")
+    with pytest.raises(ExportError, match=r"\w-\d \(C7511\).* 9\.0; leave it out"):
+        write_fused_labeller(tmp_path, weights, ["9.0"], shapes[:1], serializing)
 
 
 def test_a_shape_without_spills_comes_before_one_that_spills(

@@ -68,6 +68,7 @@ def case(spec: LabelSpec, seed: int = 0, **given: object) -> Case:
     return Case(interpreter, spec, taps, constant_tap(generator), channels)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("spec", "tuning"),
     [
@@ -76,12 +77,8 @@ def case(spec: LabelSpec, seed: int = 0, **given: object) -> Case:
             LabelSpec(GRID, 9, 50, GRID, "segmentation"),
             Tuning(squares=(2, 2), chunk=16, band_tiles=8),
         ),
-        pytest.param(
-            LabelSpec(GRID, 0, GRID, GRID, "depth", resize="nearest"),
-            LARGE,
-            marks=pytest.mark.long,
-        ),
-        pytest.param(LabelSpec(GRID, 0, GRID, GRID, "keypoints"), LARGE, marks=pytest.mark.long),
+        (LabelSpec(GRID, 0, GRID, GRID, "depth", resize="nearest"), LARGE),
+        (LabelSpec(GRID, 0, GRID, GRID, "keypoints"), LARGE),
     ],
     ids=["crop in bands", "nearest, depth scores", "keypoints score"],
 )

@@ -45,7 +45,7 @@ print(json.dumps({{name: kernel.report.spilled_bytes for name, kernel in compile
 def spilled_bytes(
     folder: Path, size: str, capability: str, only_label: bool = False
 ) -> dict[str, int]:
-    """Bytes that each chosen kernel spills; fails if ptxas serializes products of any."""
+    """Bytes that each chosen kernel spills; fails if every shape has serialized products."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     program = COMPILE.format(size=size, capability=capability, only_label=only_label)
     done = subprocess.run(
@@ -59,6 +59,7 @@ def spilled_bytes(
     return found
 
 
+@pytest.mark.long
 def test_a_small_ensemble_compiles_without_serialized_products_or_spills(tmp_path: Path) -> None:
     """The first layer has several chunks, so that the loop has a branch at the last one."""
     found = spilled_bytes(tmp_path, SMALL, "9.0", only_label=True)
@@ -93,10 +94,9 @@ def test_the_report_has_registers_and_spills() -> None:
         report_from_log("")
 
 
-def test_serialized_products_are_refused() -> None:
+def test_the_report_names_serialized_products() -> None:
     warning = (
         "ptxas info    : (C7514) Potential Performance Loss: wgmma.mma_async instructions are "
         "serialized due to non wgmma instructions in function 'label_pixels'\n"
     )
-    with pytest.raises(ExportError, match=r"C7514.*leave this capability out of --fused"):
-        report_from_log(CLEAN + warning)
+    assert report_from_log(CLEAN + warning).serialized.startswith("C7514: Potential")

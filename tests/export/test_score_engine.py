@@ -27,7 +27,7 @@ from engines import EngineOptions, open_engine
 from engines.errors import EngineRunError
 from engines.protocol import Engine
 from export.bundle_from_weights import manifest_from_folder, write_graphs
-from export.checks.score_engine import open_score_engine
+from export.checks.calibration import open_score_engine
 from export.weights import RefinerWeights, SourceWeights, WeightFiles, weights_from_files
 from nets.interpreter import HeadKind
 from nets.refiner import Refiner, RefinerConfig

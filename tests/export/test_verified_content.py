@@ -36,7 +36,7 @@ from engines.errors import EngineError
 from engines.fake import fake_bundle
 from engines.protocol import Engine
 from engines.signature import UNCERTAINTY
-from export.checks.score_engine import open_score_engine
+from export.checks.calibration import open_score_engine
 from tests.engines.device_bench import Bench as DeviceBench
 from tests.export.test_fused_engine import Bench as FusedBench
 from tests.export.test_fused_engine import fused_bundle

@@ -159,6 +159,7 @@ def test_prometheus_scrapes_the_server(fake: Path, tmp_path: Path) -> None:
             assert ask("histogram_quantile(0.5, labelmint_engine_seconds_bucket)") != []
 
 
+@pytest.mark.long
 def test_a_collector_that_is_gone_does_not_hold_the_end_of_the_server(fake: Path) -> None:
     url = "http://127.0.0.1:1"
     with (

@@ -27,7 +27,7 @@ ALLOWED_BYTES = 64 << 20  # the allocator's own wandering
     ("runtime", "cycles"),
     [
         ("fake", 9),
-        ("onnxruntime", 6),
+        pytest.param("onnxruntime", 6, marks=pytest.mark.long),
         pytest.param("fake", 100, marks=pytest.mark.slow),
         pytest.param("onnxruntime", 100, marks=pytest.mark.slow),
     ],

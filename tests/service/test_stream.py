@@ -106,7 +106,7 @@ def check_messages(
     assert position == len(expected.examined)
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=FIXTURES)
+@settings(max_examples=120, deadline=None, suppress_health_check=FIXTURES)
 @given(drawn=wanted_queries)
 def test_a_range_is_delivered_exactly(server: RunningServer, drawn: Wanted) -> None:
     wanted = bounded(drawn)

@@ -108,7 +108,9 @@ def test_coarse_cameras_are_turned_towards_the_true_ones(trained: InverseGraphic
     assert turned[2] < -0.07 and turned[[0, 1, 3]].abs().max() < 0.05
 
 
-@pytest.mark.parametrize(("views", "cameras"), [(1, False), (4, True)])
+@pytest.mark.parametrize(
+    ("views", "cameras"), [(1, False), pytest.param(4, True, marks=pytest.mark.long)]
+)
 def test_a_training_that_was_cut_ends_with_the_same_bytes(
     views: int, cameras: bool, tmp_path: Path
 ) -> None:

@@ -151,7 +151,7 @@ def test_a_bound_that_is_passed_ends_it_and_keeps_the_last_good_weights(tmp_path
     run_refiner(FAST, SOURCE, REAL, run_at(out), resume=False)
     kept = out.read_bytes()
     longer = replace(FAST, steps=8)
-    with pytest.raises(RefinerError, match=r"step 12 .*shift_px is .*bound 1e-06.*last check's"):
+    with pytest.raises(RefinerError, match=r"step 12 .*shift_px is .*limit 1e-06.*last check's"):
         run_refiner(longer, SOURCE, REAL, run_at(out, shift=1e-6), resume=True)
     assert out.read_bytes() == kept
     assert sheet_path(out, 12).exists()  # to see what became of it
@@ -166,7 +166,7 @@ def test_a_segmenter_that_no_longer_sees_the_same_ends_it_too(tmp_path: Path) ->
     masks = (SOURCE.images[:, 0] > 128).byte()
     labelled = replace(SOURCE, masks=masks)
     run = replace(run_at(out), min_agreement=1.5)
-    with pytest.raises(RefinerError, match=r"agreement is [01]\.\d+, the bound 1\.5; nothing"):
+    with pytest.raises(RefinerError, match=r"agreement is [01]\.\d+, the limit 1\.5; nothing"):
         run_refiner(FAST, labelled, REAL, run, resume=False)
     run_refiner(FAST, SOURCE, REAL, run, resume=False)  # without masks there is none
     assert refiner_from_file(out)[1].agreement is None

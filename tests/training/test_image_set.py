@@ -54,7 +54,7 @@ def test_latents_of_another_set_are_refused(tmp_path: Path) -> None:
     with pytest.raises(LabelError, match=r"latents\.npy is not the array"):
         image_set_from_folder(tmp_path)
     np.save(tmp_path / "latents.npy", ws[:2])
-    with pytest.raises(LabelError, match=r"2 rows, .*index\.json 3 images"):
+    with pytest.raises(LabelError, match=r"2 rows, .*index\.json lists 3 images"):
         image_set_from_folder(tmp_path)
 
 

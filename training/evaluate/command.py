@@ -13,8 +13,8 @@ from training.images.image_set import check_generator, image_set_from_folder
 from training.labels.labelled_set import LabelledSet, LabelPaths, labelled_set
 from training.options import (
     FILE,
-    FOLDER,
     device_option,
+    folder_out_option,
     generator_option,
     label_options,
     mean_latent_option,
@@ -33,12 +33,7 @@ from training.options import (
     required=True,
     help="Path to the interpreter's weights (.safetensors), with their card beside them.",
 )
-@click.option(
-    "--out",
-    type=FOLDER,
-    required=True,
-    help="Folder to write evaluation.json and evaluation.png to.",
-)
+@folder_out_option("evaluation.json and evaluation.png")
 @device_option
 def evaluate(
     generator_path: Path,
@@ -52,7 +47,7 @@ def evaluate(
     out: Path,
     device: torch.device,
 ) -> None:
-    """Compares an interpreter's labels with those of images it was not trained on.
+    """Compare an interpreter's labels with held-out labels.
 
     Prints and writes IoU of each class, PCK, depth errors, and how well the uncertainty finds wrong
     labels.
@@ -62,7 +57,7 @@ def evaluate(
     if card.generator_sha256 != sha256:
         raise TrainingError(
             f"{weights} was trained on a generator of SHA-256 {card.generator_sha256}, "
-            f"{generator_path} has {sha256}"
+            f"{generator_path} has {sha256}; give that generator"
         )
     generator.to(device)
     interpreter.to(device)

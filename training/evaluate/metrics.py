@@ -17,7 +17,7 @@ class Scores:
     """Agreement of predicted and true labels over n images; nan where there is no true label."""
 
     images: int  # n
-    iou: NDArray[np.float64]  # [classes], pooled over all labelled pixels; nan: class absent
+    iou: NDArray[np.float64]  # [classes], pooled over all labeled pixels; nan: class absent
     pck: float  # share of visible keypoints that are correct (PCK, Yang and Ramanan 2013)
     keypoint_error_px: float  # mean distance of visible keypoints
     depth_rmse: float  # in units of the true depth

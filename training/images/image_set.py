@@ -141,7 +141,10 @@ def image_set_from_folder(folder: Path) -> ImageSet:
     path = folder / LATENTS
     ws = read_latents(path)
     if len(ws) != len(index.images):
-        raise LabelError(f"{path} has {len(ws)} rows, {folder / INDEX} {len(index.images)} images")
+        raise LabelError(
+            f"{path} has {len(ws)} rows, but {folder / INDEX} lists {len(index.images)} images; "
+            "they must be equal"
+        )
     if sha256_of_array(ws) != index.latents_sha256:
         raise LabelError(f"{path} is not the array {INDEX} was written with: its hash differs")
     return ImageSet(folder, index, ws)
@@ -154,7 +157,8 @@ def check_generator(
     if images.index.generator_sha256 != generator_sha256:
         raise LabelError(
             f"{images.folder} was made with a generator of SHA-256 "
-            f"{images.index.generator_sha256}, {generator} has {generator_sha256}"
+            f"{images.index.generator_sha256}, {generator} has {generator_sha256}; give that "
+            "generator, or make a set with this one"
         )
     expected = (config.num_ws, config.w_dim)
     if images.ws.shape[1:] != expected:

@@ -9,59 +9,41 @@ import torch
 from training.images.sample import SampleConfig, sample_images
 from training.label_crop import crop_for_resolution
 from training.options import (
-    FOLDER,
+    AT_LEAST_1,
+    MAX_STREAM_SEED,
+    crop_options,
     device_option,
+    folder_out_option,
     generator_option,
     mean_latent_option,
     read_generator,
-    rows_from_text,
+    seed_option,
+    truncation_options,
 )
 
 
 @click.command()
 @generator_option
 @mean_latent_option
-@click.option("--out", type=FOLDER, required=True, help="Folder to write the image set to.")
-@click.option(
-    "--count", type=click.IntRange(1), default=SampleConfig.count, help="Number of images."
-)
+@folder_out_option("the image set")
+@click.option("--count", type=AT_LEAST_1, default=SampleConfig.count, help="Number of images.")
 @click.option(
     "--candidates",
-    type=click.IntRange(1),
+    type=AT_LEAST_1,
     help="Number of samples to choose the images from.  [default: 16 times --count]",
 )
 @click.option(
     "--choose",
     type=click.Choice(["typical", "farthest"]),
     default=SampleConfig.choose,
-    help="How images are chosen among the candidates: typical: the centers of clusters of w; "
-    "farthest: those farthest apart in w.",
+    help="Which candidates become images: typical (the centers of clusters of w) or farthest "
+    "(those farthest apart in w).",
 )
-@click.option(
-    "--seed",
-    type=click.IntRange(0, 2**64 - 1),
-    default=SampleConfig.seed,
-    help="Seed of the stream that candidates are samples of.",
+@seed_option(
+    "Seed of the candidates, as in a request to the service.", SampleConfig.seed, MAX_STREAM_SEED
 )
-@click.option(
-    "--psi", type=click.FloatRange(0, 2), help="Truncation psi.  [default: of the generator's card]"
-)
-@click.option(
-    "--cutoff",
-    type=click.IntRange(0),
-    help="Number of truncated rows of w+.  [default: of the generator's card]",
-)
-@click.option(
-    "--grid",
-    type=int,
-    help="Side of the label grid in pixels.  [default: the generator's resolution, at most 512]",
-)
-@click.option(
-    "--rows",
-    type=rows_from_text,
-    metavar="FIRST:END",
-    help="Rows of the grid to keep, e.g. 64:448 for cars.  [default: all]",
-)
+@truncation_options
+@crop_options()
 @device_option
 def sample(
     generator_path: Path,
@@ -72,7 +54,7 @@ def sample(
     device: torch.device,
     **settings: Any,
 ) -> None:
-    """Samples images for people to label.
+    """Sample images for people to label.
 
     Writes images/*.png, their latents (latents.npy), and the index that pairs them (index.json).
     """

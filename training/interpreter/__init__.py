@@ -1,1 +1,1 @@
-"""Labelled images -> weights of the label ensemble: `python -m training interpreter`."""
+"""Labeled images -> weights of the label ensemble: `python -m training interpreter`."""

@@ -1,4 +1,4 @@
-"""`python -m training interpreter`: labelled images -> weights of the label ensemble."""
+"""`python -m training interpreter`: labeled images -> weights of the label ensemble."""
 
 import hashlib
 from dataclasses import asdict
@@ -19,20 +19,25 @@ from training.interpreter.config import InterpreterTrainConfig
 from training.interpreter.train import fit_interpreter
 from training.labels.labelled_set import LabelledSet, LabelPaths, labelled_set
 from training.options import (
-    FILE,
+    AT_LEAST_1,
     FOLDER,
+    POSITIVE,
+    check_suffix,
     device_option,
     force_option,
     generator_option,
     label_options,
+    learning_rate_option,
+    licence_option,
     mean_latent_option,
     numbers_from_text,
     read_generator,
     refuse_existing,
+    seed_option,
+    weights_out_option,
 )
 from training.resume import StateFile, state_path
 
-SUFFIX = ".safetensors"
 SAVE_EVERY = 200  # steps
 
 
@@ -40,13 +45,7 @@ SAVE_EVERY = 200  # steps
 @generator_option
 @mean_latent_option
 @label_options
-@click.option(
-    "--out",
-    type=FILE,
-    required=True,
-    help=f"Weights file to write ({SUFFIX}); its card (.toml) and, until training ends, its state "
-    "are written beside it.",
-)
+@weights_out_option("its card (.toml) and, until training ends, its state")
 @force_option
 @click.option(
     "--members",
@@ -59,11 +58,11 @@ SAVE_EVERY = 200  # steps
     type=(click.Choice(get_args(HeadKind)), click.IntRange(1, 1024)),
     multiple=True,
     metavar="HEAD N",
-    help="Number of networks for one head instead of --members, e.g. depth 3; repeatable.",
+    help="Number of networks for one head instead of --members, e.g. depth 3; may be repeated.",
 )
 @click.option(
     "--steps",
-    type=click.IntRange(1),
+    type=AT_LEAST_1,
     default=InterpreterTrainConfig.steps,
     help="Number of Adam steps.",
 )
@@ -73,11 +72,8 @@ SAVE_EVERY = 200  # steps
     default=InterpreterTrainConfig.pixels,
     help="Number of pixels per step, split evenly over images.",
 )
-@click.option(
-    "--learning-rate",
-    type=click.FloatRange(0, min_open=True),
-    default=InterpreterTrainConfig.learning_rate,
-    help="Learning rate of Adam at the first step; it falls to zero along a cosine.",
+@learning_rate_option(
+    InterpreterTrainConfig.learning_rate, "at the first step; it falls to 0 along a cosine"
 )
 @click.option(
     "--hidden",
@@ -89,12 +85,12 @@ SAVE_EVERY = 200  # steps
     "--resize",
     type=click.Choice(["bilinear", "nearest"]),
     default=InterpreterTrainConfig.resize,
-    help="Interpolation that resizes feature maps to the label grid.",
+    help="Interpolation of feature maps that are resized to the label grid.",
 )
 @click.option(
     "--sigma",
     "sigma_px",
-    type=click.FloatRange(0, min_open=True),
+    type=POSITIVE,
     help="Standard deviation of keypoint heatmaps in label pixels.  [default: 1.5/64 of the grid]",
 )
 @click.option(
@@ -111,18 +107,8 @@ SAVE_EVERY = 200  # steps
     "DatasetGAN, batches of 64 from all pixels, learning rate 1e-3, early stopping.",
 )
 @device_option
-@click.option(
-    "--seed",
-    type=click.IntRange(0, 2**63 - 1),
-    default=InterpreterTrainConfig.seed,
-    help="Seed of initial weights and pixels.",
-)
-@click.option(
-    "--licence",
-    "licences",
-    multiple=True,
-    help="Licence tag for the card; repeatable.  [default: those of the generator's card]",
-)
+@seed_option("Seed of the initial weights and of the pixels drawn.", InterpreterTrainConfig.seed)
+@licence_option("the generator's")
 @click.option(
     "--members-out",
     type=FOLDER,
@@ -143,7 +129,7 @@ def interpreter(
     members_out: Path | None,
     **settings: Any,
 ) -> None:
-    """Trains the label ensemble on a folder of labelled images.
+    """Train the label ensemble on a folder of labeled images.
 
     An interrupted training leaves its state beside --out; the same command resumes it.
     """
@@ -195,8 +181,7 @@ def refuse_ignored_options(config: InterpreterTrainConfig) -> None:
 
 def check_config(config: InterpreterTrainConfig, out: Path) -> None:
     """Raises TrainingError for values that the option types do not refuse."""
-    if out.suffix != SUFFIX:
-        raise TrainingError(f"--out is {out}; weights are written as {SUFFIX}")
+    check_suffix(out)
     if config.hidden is not None and not (len(config.hidden) == 2 and min(config.hidden) > 0):
         raise TrainingError(f"--hidden is {config.hidden}; it takes two widths, such as 256,32")
     kinds = [kind for kind, _ in config.head_members]

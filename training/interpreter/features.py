@@ -1,4 +1,4 @@
-"""Feature maps (taps) of labelled images, stored at their own resolution -> features of pixels.
+"""Feature maps (taps) of labeled images, stored at their own resolution -> features of pixels.
 
 The hypercolumn of one image at 512 px takes 5 to 6 GB. Its taps take 0.16 GB in half precision, and
 less if only the pixels that training will draw are stored.

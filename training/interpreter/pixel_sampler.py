@@ -1,6 +1,6 @@
 """Pixels of each training step, a function of seed and step so that training can resume.
 
-Half of a step's pixels are uniform over the labelled pixels of each image. The other half is split
+Half of a step's pixels are uniform over the labeled pixels of each image. The other half is split
 evenly over the regions of the image: its classes, and discs around its keypoints.
 """
 
@@ -62,7 +62,7 @@ class PixelSampler:
 
     @property
     def labelled_total(self) -> int:
-        """Number of labelled pixels in all images."""
+        """Number of labeled pixels in all images."""
         return sum(len(positions) for positions in self.labelled)
 
     def draw(self, step: int, count: int) -> Pixels:
@@ -87,7 +87,7 @@ class PixelSampler:
         return drawn
 
     def shuffled(self, epoch: int) -> Pixels:
-        """All labelled pixels of all images, in a random order for each epoch."""
+        """All labeled pixels of all images, in a random order for each epoch."""
         images = np.repeat(np.arange(len(self.labelled)), [len(p) for p in self.labelled])
         positions = np.concatenate(self.labelled)
         order = _rng(self.seed, epoch, _SHUFFLE).permutation(len(positions))

@@ -1,4 +1,4 @@
-"""Labelled images -> a trained interpreter: all members of all heads in one batched model."""
+"""Labeled images -> a trained interpreter: all members of all heads in one batched model."""
 
 import math
 from collections.abc import Iterator
@@ -258,7 +258,7 @@ def _cosine_steps(
 
 
 def _published_steps(sampler: PixelSampler, first: int) -> Iterator[Step]:
-    """Steps from `first` on: epochs over all labelled pixels, in shuffled batches.
+    """Steps from `first` on: epochs over all labeled pixels, in shuffled batches.
 
     All members see the same order; the published code shuffles for each member.
     """

@@ -26,12 +26,22 @@ from training.inverse_graphics.run import (
     run_inverse_graphics,
 )
 from training.inverse_graphics.train import InverseGraphicsTraining
-from training.options import FILE, can_resume, device_option
+from training.options import (
+    AT_LEAST_1,
+    NOT_NEGATIVE,
+    POSITIVE,
+    batch_option,
+    can_resume,
+    device_option,
+    every_option,
+    learning_rate_option,
+    object_options,
+    resume_option,
+    seed_option,
+    weights_out_option,
+)
 
 DEFAULTS, NETWORK, WEIGHTS = InverseGraphicsTrainConfig(), InverseGraphicsConfig(), LossWeights()
-AT_LEAST_1 = click.IntRange(1)
-POSITIVE = click.FloatRange(0, min_open=True)
-NOT_NEGATIVE = click.FloatRange(0)
 
 
 @click.command("inverse-graphics")
@@ -42,23 +52,9 @@ NOT_NEGATIVE = click.FloatRange(0)
     help="Running service whose bundle has masks and a view bank with azimuths, or a folder that "
     "`labelmint download --views-per-object` wrote from one.",
 )
-@click.option(
-    "--out",
-    type=FILE,
-    required=True,
-    help="Weights file to write (.safetensors); card, state and contact sheets are written beside "
-    "it.",
-)
-@click.option("--resume", is_flag=True, help="Resume from the state beside --out, if it exists.")
-@click.option(
-    "--objects",
-    type=AT_LEAST_1,
-    help=f"Number of objects to take from --source.  [default: {OBJECTS} of a service, all of a "
-    "folder]",
-)
-@click.option(
-    "--views", type=AT_LEAST_1, help="Number of views to take of each object.  [default: all]"
-)
+@weights_out_option("its card (.toml), state and contact sheets")
+@resume_option
+@object_options(OBJECTS)
 @click.option(
     "--background",
     multiple=True,
@@ -68,13 +64,13 @@ NOT_NEGATIVE = click.FloatRange(0)
     "--extent",
     default=NETWORK.extent,
     type=AT_LEAST_1,
-    help="Side of the square images that the network reads, pixels.",
+    help="Side in pixels of the square images that the network reads.",
 )
 @click.option(
     "--texture",
     default=NETWORK.texture,
     type=AT_LEAST_1,
-    help="Rows of the texture, a power of two; it has twice as many columns.",
+    help="Number of rows of the texture, a power of two; it has twice as many columns.",
 )
 @click.option(
     "--hidden",
@@ -109,24 +105,21 @@ NOT_NEGATIVE = click.FloatRange(0)
     help="Focal length of cameras whose focal length is unknown, in image extents.",
 )
 @click.option("--steps", default=DEFAULTS.steps, type=AT_LEAST_1, help="Number of steps of Adam.")
-@click.option("--batch", default=DEFAULTS.batch, type=AT_LEAST_1, help="Objects per step.")
+@batch_option("Objects per step.", DEFAULTS.batch)
 @click.option(
     "--resolution",
     default=DEFAULTS.resolution,
     type=click.IntRange(8),
-    help="Side of the rendered images that losses compare, pixels.",
+    help="Side in pixels of the rendered images that losses compare.",
 )
 @click.option(
     "--halo",
     default=DEFAULTS.halo,
     type=POSITIVE,
-    help="Width of the soft edge of rendered silhouettes, which gives gradients, pixels.",
+    help="Width in pixels of the soft edge of rendered silhouettes, through which gradients flow.",
 )
-@click.option(
-    "--learning-rate",
-    default=DEFAULTS.learning_rate,
-    type=POSITIVE,
-    help="Learning rate of Adam at the first step; it falls to a hundredth along a cosine.",
+@learning_rate_option(
+    DEFAULTS.learning_rate, "at the first step; it falls to a hundredth along a cosine"
 )
 @click.option(
     "--silhouette",
@@ -156,7 +149,7 @@ NOT_NEGATIVE = click.FloatRange(0)
     "--smoothness",
     default=WEIGHTS.smoothness,
     type=NOT_NEGATIVE,
-    help="Weight of the angles between neighbouring faces.",
+    help="Weight of the angles between neighboring faces.",
 )
 @click.option(
     "--offset",
@@ -164,18 +157,8 @@ NOT_NEGATIVE = click.FloatRange(0)
     type=NOT_NEGATIVE,
     help="Weight of the squared offsets of vertices from the sphere.",
 )
-@click.option(
-    "--every",
-    default=250,
-    type=AT_LEAST_1,
-    help="Number of steps between saves of the state and a contact sheet.",
-)
-@click.option(
-    "--seed",
-    default=DEFAULTS.seed,
-    type=click.IntRange(0, 2**63 - 1),
-    help="Seed of the weights, the random draws and a service's stream.",
-)
+@every_option("saves of the state and a contact sheet")
+@seed_option("Seed of the weights, the random draws and a service's stream.", DEFAULTS.seed)
 @device_option
 def inverse_graphics(
     source: str,
@@ -196,7 +179,7 @@ def inverse_graphics(
     device: torch.device,
     **settings: Any,
 ) -> None:
-    """Trains a network that turns one image into a textured mesh.
+    """Train a network from one image to a textured mesh.
 
     It learns from images, masks and cameras of objects seen from several views.
     """

@@ -19,7 +19,7 @@ class LossWeights:
     colour: float = 3.0  # mean absolute difference on the object
     consistency: float = 5.0  # mean squared distance of an object's two shapes, in radii
     laplacian: float = 3.0  # mean squared Laplacian of the vertices' offsets, in radii
-    smoothness: float = 0.05  # mean (1 - cos)^2 of the angles between neighbouring faces
+    smoothness: float = 0.05  # mean (1 - cos)^2 of the angles between neighboring faces
     offset: float = 0.02  # mean squared offset of the vertices from the sphere, in radii
     camera: float = 1.0  # 1 - cos between predicted and true camera directions
 

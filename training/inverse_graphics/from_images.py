@@ -123,7 +123,9 @@ def _silhouettes(
     """
     files = [folder / f"{path.stem}.png" for path in paths]
     if not any(file.exists() for file in files):
-        raise TrainingError(f"{folder} has no mask of any picture; {files[0].name} would be one")
+        raise TrainingError(
+            f"{folder} has no mask of any picture; {files[0].name} would be the first one"
+        )
     return [
         _silhouette(file, size, extent) if file.exists() else None
         for file, size in zip(files, sizes, strict=True)

@@ -17,6 +17,7 @@ from nets.textured import Seen, seen_from
 from training.errors import TrainingError
 from training.inverse_graphics.object_sets import SetsOrigin
 from training.inverse_graphics.train import InverseGraphicsTraining
+from training.options import check_suffix
 from training.resume import (
     Recipe,
     copy_tensors,
@@ -191,7 +192,6 @@ def card_of(
 
 def refuse_existing(out: Path, resume: bool) -> None:
     """Raises TrainingError for a wrong suffix, or an existing file that is not to be resumed."""
-    if out.suffix != ".safetensors":
-        raise TrainingError(f"--out is {out}; weights are written as .safetensors")
+    check_suffix(out)
     if out.exists() and not resume:
         raise TrainingError(f"{out} exists; --resume resumes its training, or name another --out")

@@ -25,7 +25,15 @@ from training.inverse_graphics.write import (
     refuse_existing_report,
     write_shapes,
 )
-from training.options import FILE, FOLDER, device_option
+from training.options import (
+    FILE,
+    FOLDER,
+    MAX_STREAM_SEED,
+    device_option,
+    folder_out_option,
+    object_options,
+    seed_option,
+)
 
 OBJECTS = 16  # default number of objects from a service
 AZIMUTH, ELEVATION = click.FloatRange(-360, 360), click.FloatRange(-90, 90)
@@ -43,18 +51,19 @@ AZIMUTH, ELEVATION = click.FloatRange(-360, 360), click.FloatRange(-90, 90)
 @click.option(
     "--masks",
     type=FOLDER,
-    help="Folder of masks NAME.png for --images, not 0 on the object; the report then has the IoU "
-    "of silhouettes.",
+    help="Folder of a mask NAME.png for each picture NAME of --images, 0 off the object; the "
+    "report then has the IoU of silhouettes.",
 )
 @click.option(
     "--azimuth",
     type=AZIMUTH,
-    help="Azimuth of the cameras of --images, degrees.  [default: the network's prediction, or 0]",
+    help="Azimuth in degrees of the cameras of --images.  [default: the network's prediction, or "
+    "0]",
 )
 @click.option(
     "--elevation",
     type=ELEVATION,
-    help="Elevation of the cameras of --images, degrees.  [default: the network's prediction, or "
+    help="Elevation in degrees of the cameras of --images.  [default: the network's prediction, or "
     "0]",
 )
 @click.option(
@@ -63,31 +72,20 @@ AZIMUTH, ELEVATION = click.FloatRange(-360, 360), click.FloatRange(-90, 90)
     help="Running service, or a folder that `labelmint download --views-per-object` wrote, in "
     "place of --images.",
 )
-@click.option(
-    "--objects",
-    type=click.IntRange(1),
-    help=f"Number of objects to take from --source.  [default: {OBJECTS} of a service, all of a "
-    "folder]",
-)
-@click.option(
-    "--views",
-    type=click.IntRange(1),
-    help="Number of views to take of each object.  [default: all]",
-)
-@click.option(
-    "--seed", type=click.IntRange(0, 2**64 - 1), help="Seed of a service's stream.  [default: 0]"
-)
+@object_options(OBJECTS)
+@seed_option("Seed of a service's stream.  [default: 0]", None, MAX_STREAM_SEED)
 @click.option(
     "--pose",
     type=FILE,
-    help='JSON file of keypoints of --source and where to move them, {"chin": [0, -1, 0]}.',
+    help='JSON file of keypoints of --source and the positions to move them to, e.g. {"chin": '
+    "[0, -1, 0]}.",
 )
-@click.option("--out", type=FOLDER, required=True, help="Folder to write to.")
+@folder_out_option("the meshes, pictures and report.json")
 @click.option(
     "--resolution",
     type=click.IntRange(8, 4096),
     default=ShapesConfig.resolution,
-    help="Side of the depth, normal and mask pictures, pixels.",
+    help="Side in pixels of the depth, normal and mask pictures.",
 )
 @click.option(
     "--max-inverted",
@@ -116,9 +114,10 @@ def shapes(
     keep_flagged: bool,
     device: torch.device,
 ) -> None:
-    """Writes each object's mesh as GLB and OBJ, pictures of it and, with --source, 3D keypoints.
+    """Write each object's mesh, pictures and 3D keypoints.
 
-    report.json has the measures of each mesh. Degenerate meshes are flagged and not written.
+    Meshes are GLB and OBJ; 3D keypoints need --source. report.json has the measures of each mesh.
+    Degenerate meshes are flagged and not written.
     """
     _check_usage(
         images is not None,

@@ -23,7 +23,7 @@ from training.resume import adam_with_moments
 
 BETAS = (0.9, 0.99)  # Adam's
 LOWEST_RATE = 0.01  # last learning rate, as a share of the first
-STATISTICS_OBJECTS = 256  # objects whose images normalise the network's features, before training
+STATISTICS_OBJECTS = 256  # objects whose images normalize the network's features, before training
 
 
 class InverseGraphicsTraining:

@@ -44,67 +44,63 @@ from training.inversion.sheet import write_sheets
 from training.inversion.train_encoder import ws_from_images
 from training.label_crop import LabelCrop, crop_for_resolution, images_from_ws
 from training.options import (
+    AT_LEAST_0,
     FILE,
     FOLDER,
+    NOT_NEGATIVE,
+    batch_option,
+    crop_options,
     device_option,
     distance_option,
+    folder_out_option,
     generator_option,
     identity_of_generator,
+    learning_rate_option,
     mean_latent_option,
     read_generator,
-    rows_from_text,
     vgg_weights_option,
 )
-
-WEIGHT = click.FloatRange(0)
 
 
 @click.command()
 @generator_option
 @mean_latent_option
 @click.option("--images", type=FOLDER, required=True, help="Folder of real images.")
-@click.option("--out", type=FOLDER, required=True, help="Folder to write the image set to.")
+@folder_out_option("the image set")
 @click.option(
     "--encoder",
     "encoder_path",
     type=FILE,
-    help="Weights of an encoder that gives the start.  [default: start from the mean latent]",
+    help="Weights of an encoder, whose latents the optimization starts from.  [default: start "
+    "from the mean latent]",
 )
 @click.option(
     "--steps",
-    type=click.IntRange(0),
+    type=AT_LEAST_0,
     default=InvertConfig.steps,
-    help="Number of optimisation steps; 0 keeps the start.",
+    help="Number of optimization steps; 0: keep the latents of the start.",
 )
-@click.option(
-    "--learning-rate",
-    type=click.FloatRange(0, min_open=True),
-    default=InvertConfig.learning_rate,
-    help="Highest learning rate of Adam, between its ramps.",
-)
+@learning_rate_option(InvertConfig.learning_rate, "between its ramps up from 0 and down to 0")
 @click.option(
     "--perceptual-weight",
-    type=WEIGHT,
+    type=NOT_NEGATIVE,
     default=InvertConfig.perceptual_weight,
     help="Weight of the perceptual distance.",
 )
 @click.option(
     "--mse-weight",
-    type=WEIGHT,
+    type=NOT_NEGATIVE,
     default=InvertConfig.mse_weight,
     help="Weight of the mean squared error of colors.",
 )
 @click.option(
     "--latent-weight",
-    type=WEIGHT,
+    type=NOT_NEGATIVE,
     default=InvertConfig.latent_weight,
     help="Weight of the mean squared distance of the latents from the start.",
 )
-@click.option(
-    "--batch",
-    "at_once",
-    type=click.IntRange(1),
-    help="Images per batch.  [default: up to 16, by the generator's resolution]",
+@batch_option(
+    "Images per batch.  [default: up to 16, by the generator's resolution]", name="at_once"
 )
 @click.option(
     "--keep",
@@ -117,34 +113,22 @@ WEIGHT = click.FloatRange(0)
     "min_psnr_db",
     type=float,
     metavar="DB",
-    help="Inversions below this PSNR (dB) are bad.  [default: no limit]",
+    help="PSNR (dB) below which an inversion is bad, see --on-bad.  [default: no limit]",
 )
 @click.option(
     "--max-mads",
-    type=click.FloatRange(0),
+    type=NOT_NEGATIVE,
     default=AcceptanceConfig.max_mads,
-    help="Inversions whose PSNR or perceptual distance is worse than the median by more than this "
-    "many deviations (scaled MAD) are bad.",
+    help="Number of deviations (scaled MAD) from the median, in the worse direction of PSNR or "
+    "perceptual distance, above which an inversion is bad.",
 )
 @click.option(
     "--on-bad",
     type=click.Choice(["flag", "drop"]),
     default=AcceptanceConfig.on_bad,
-    help="Bad inversions: flag them in the report, or also leave them out of the set.",
+    help="What happens to bad inversions: flag in the report, or drop from the set as well.",
 )
-@click.option(
-    "--grid",
-    type=int,
-    help="Side of the label grid, pixels.  [default: the encoder's, or else the generator's "
-    "resolution, at most 512]",
-)
-@click.option(
-    "--rows",
-    type=rows_from_text,
-    metavar="FIRST:END",
-    help="Rows of the label grid that the images show, e.g. 64:448 for cars.  [default: the "
-    "encoder's, or else all]",
-)
+@crop_options(default="the encoder's, or else ")
 @distance_option
 @vgg_weights_option
 @device_option
@@ -165,10 +149,11 @@ def invert(
     device: torch.device,
     **settings: Any,
 ) -> None:
-    """Finds the latents of real images, so that an interpreter can learn from their labels.
+    """Find the latents of real images, to use their labels.
 
-    Writes the cropped images, their latents, the index that pairs them, report.json and contact
-    sheets. Finished batches are saved in --out; the same command resumes after them.
+    An interpreter learns from images whose latents are known. Writes the cropped images, their
+    latents, the index that pairs them, report.json and contact sheets. Finished batches are saved
+    in --out; the same command resumes after them.
     """
     refuse_existing_set(out)
     if images.resolve() in (out.resolve(), (out / IMAGES).resolve()):
@@ -202,7 +187,7 @@ def invert(
     }
     shape = (len(real.pixels), generator.config.num_ws, generator.config.w_dim)
     finished = FinishedBatches(out / UNFINISHED, recipe, shape, batch_size)
-    out.mkdir(parents=True, exist_ok=True)  # before the optimisation, to fail early
+    out.mkdir(parents=True, exist_ok=True)  # before the optimization, to fail early
     generator.to(device)
     start = None
     if encoder is not None:

@@ -9,60 +9,59 @@ import torch
 
 from checkpoints import EncoderCard, sha256_of_file, write_encoder
 from nets.encoder import Encoder
-from training.errors import TrainingError
 from training.inversion.distances import DistanceName, distance_from_name
 from training.inversion.train_encoder import EncoderTrainConfig, fit_encoder
 from training.label_crop import LabelCrop, crop_for_resolution
 from training.options import (
-    FILE,
+    AT_LEAST_0,
+    batch_option,
+    check_suffix,
+    crop_options,
     device_option,
     distance_option,
+    every_option,
     force_option,
     generator_option,
     identity_of_generator,
+    learning_rate_option,
+    licence_option,
     mean_latent_option,
     read_generator,
     refuse_existing,
-    rows_from_text,
+    seed_option,
     vgg_weights_option,
+    weights_out_option,
 )
 from training.resume import StateFile, state_path
-
-SUFFIX = ".safetensors"
 
 
 @click.command()
 @generator_option
 @mean_latent_option
-@click.option("--out", type=FILE, required=True, help=f"Weights file to write ({SUFFIX}).")
+@weights_out_option("its card (.toml) and, until training ends, its state")
 @force_option
 @click.option(
     "--latent-steps",
-    type=click.IntRange(0),
+    type=AT_LEAST_0,
     default=EncoderTrainConfig.latent_steps,
     help="Number of steps of the first phase, whose loss compares latents.",
 )
 @click.option(
     "--image-steps",
-    type=click.IntRange(0),
+    type=AT_LEAST_0,
     default=EncoderTrainConfig.image_steps,
     help="Number of steps of the second phase, whose loss compares images and latents. Each takes "
     "about three times as long as one of the first phase.",
 )
-@click.option(
-    "--batch", type=click.IntRange(1), default=EncoderTrainConfig.batch, help="Samples per step."
-)
+@batch_option("Samples per step.", EncoderTrainConfig.batch)
 @click.option(
     "--iterations",
     type=click.IntRange(1, 64),
     default=EncoderTrainConfig.iterations,
     help="Number of residual steps of the encoder, beginning with the mean latent.",
 )
-@click.option(
-    "--learning-rate",
-    type=click.FloatRange(0, min_open=True),
-    default=EncoderTrainConfig.learning_rate,
-    help="Learning rate of Adam at the first step; it falls to 0 along a cosine.",
+@learning_rate_option(
+    EncoderTrainConfig.learning_rate, "at the first step; it falls to 0 along a cosine"
 )
 @click.option(
     "--psi",
@@ -70,38 +69,13 @@ SUFFIX = ".safetensors"
     default=EncoderTrainConfig.psi,
     help="Truncation psi of the samples.",
 )
-@click.option(
-    "--seed",
-    type=click.IntRange(0, 2**63 - 1),
-    default=EncoderTrainConfig.seed,
-    help="Seed of the weights and the samples.",
-)
-@click.option(
-    "--grid",
-    type=int,
-    help="Side of the label grid, pixels.  [default: the generator's resolution, at most 512]",
-)
-@click.option(
-    "--rows",
-    type=rows_from_text,
-    metavar="FIRST:END",
-    help="Rows of the label grid that images show, e.g. 64:448 for cars.  [default: all]",
-)
+@seed_option("Seed of the weights and the samples.", EncoderTrainConfig.seed)
+@crop_options()
 @distance_option
 @vgg_weights_option
 @device_option
-@click.option(
-    "--every",
-    type=click.IntRange(1),
-    default=250,
-    help="Number of steps between saves of the state that an interrupted training resumes from.",
-)
-@click.option(
-    "--licence",
-    "licences",
-    multiple=True,
-    help="Licence tag for the card; may be repeated.  [default: the generator's]",
-)
+@every_option("saves of the state that an interrupted training resumes from")
+@licence_option("the generator's")
 def encoder(
     generator_path: Path,
     mean_latent: Path | None,
@@ -116,16 +90,15 @@ def encoder(
     licences: tuple[str, ...],
     **settings: Any,
 ) -> None:
-    """Trains an encoder from images to latents, which `invert --encoder` starts from.
+    """Train the encoder that `invert --encoder` starts from.
 
-    It learns from samples of the generator alone. The state of an interrupted training is saved
-    beside --out; the same command resumes from it.
+    It turns images into latents, and learns from samples of the generator alone. The state of an
+    interrupted training is saved beside --out; the same command resumes from it.
     """
     config = EncoderTrainConfig(**settings)
     if config.steps == 0:
         raise click.UsageError("--latent-steps and --image-steps are both 0; one must be more")
-    if out.suffix != SUFFIX:  # the card beside it is .toml
-        raise TrainingError(f"--out is {out}; weights are written as {SUFFIX}")
+    check_suffix(out)
     refuse_existing(out, force)
     generator, generator_card, sha256 = read_generator(generator_path, mean_latent)
     crop = crop_for_resolution(generator.config.resolution, grid, rows)

@@ -1,10 +1,10 @@
-"""Real images -> the w+ that reproduce them, by optimisation from a start (HandsOff, CVPR 2023).
+"""Real images -> the w+ that reproduce them, by optimization from a start (HandsOff, CVPR 2023).
 
-loss = 10 * perceptual distance + 1 * MSE of colors in [0, 1] + 1 * MSE(w+, start), minimised with
+loss = 10 * perceptual distance + 1 * MSE of colors in [0, 1] + 1 * MSE(w+, start), minimized with
 Adam under the learning-rate ramps of StyleGAN2's projector. The loss covers the label crop only;
 the published one is computed on the square image and so counts the black bars of cars.
 
-Images are optimised in batches. Each finished batch is written to a file, so an interrupted run
+Images are optimized in batches. Each finished batch is written to a file, so an interrupted run
 loses at most one batch.
 """
 
@@ -37,7 +37,7 @@ POINTS = ("start", "best", "last")  # the estimates of an Inversion, by field na
 
 @dataclass(frozen=True)
 class InvertConfig:
-    """Settings of the optimisation; the defaults are the published ones."""
+    """Settings of the optimization; the defaults are the published ones."""
 
     steps: int = 500
     learning_rate: float = 0.1  # Adam's, at its highest
@@ -147,7 +147,7 @@ def invert_images(
 ) -> Inversion:
     """Optimises the latents of every image by its own loss; results are on the CPU.
 
-    Batches in `finished` are not optimised again; new ones are added to it.
+    Batches in `finished` are not optimized again; new ones are added to it.
 
     Runs on the generator's device. Equal arguments give equal latents on one machine; another
     batch size changes them by rounding. Raises TrainingError when sizes do not match.

@@ -1,1 +1,1 @@
-"""Label files made by people -> arrays at the crop's size, by image stem; one module a format."""
+"""Label files made by people -> arrays at the crop's size, by image stem; one module per format."""

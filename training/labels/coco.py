@@ -137,7 +137,7 @@ def keypoints_from_coco(
 ) -> CocoKeypoints:
     """Keypoints of the only category that has keypoints. Raises LabelError.
 
-    COCO puts pixel centers at whole numbers, labels here at +0.5. COCO's v = 0 (not labelled)
+    COCO puts pixel centers at whole numbers, labels here at +0.5. COCO's v = 0 (not labeled)
     becomes visible 0, its v = 1 and 2 visible 1.
     """
     with_points = [c for c in file.categories if c.keypoints]
@@ -170,7 +170,7 @@ def keypoints_from_coco(
         row[:, 2] = row[:, 2] > 0
         points[stem] = row
     if not points:
-        raise LabelError(f"{path} has keypoints of no image of the set")
+        raise LabelError(f"{path} has keypoints, but none of the images of the set")
     return CocoKeypoints(tuple(category.keypoints), skeleton, points)
 
 

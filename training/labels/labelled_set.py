@@ -1,4 +1,4 @@
-"""An image set and its label files -> label arrays, one row per labelled image.
+"""An image set and its label files -> label arrays, one row per labeled image.
 
 Label files lie in the set's folder: masks/ (PNG), labelme/ or masks.json (COCO) with classes.toml,
 keypoints.json (COCO), depth/; or at paths that the user gives. A label and its image have the same
@@ -27,7 +27,7 @@ from training.labels.labelme import classes_from_labelme, masks_from_labelme, re
 from training.labels.png import masks_from_png
 from training.labels.scaling import Label, LabelSizes, sizes_by_stem
 
-DEFAULT_IGNORE_ID = 255  # mask value of unlabelled pixels, unless classes.toml gives another
+DEFAULT_IGNORE_ID = 255  # mask value of unlabeled pixels, unless classes.toml gives another
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class LabelledSet:
     ws: NDArray[np.float32]  # [n, num_ws, w_dim]
     classes: Classes | None = None
     masks: NDArray[np.uint8] | None = None  # [n, H, W], class ids
-    ignore_id: int = DEFAULT_IGNORE_ID  # mask value of unlabelled pixels
+    ignore_id: int = DEFAULT_IGNORE_ID  # mask value of unlabeled pixels
     keypoints: NDArray[np.float32] | None = None  # [n, K, 3]: x, y in pixels (centers at +0.5),
     # visible 0 or 1; NaN for images without keypoint labels
     keypoint_names: tuple[str, ...] = ()
@@ -160,7 +160,7 @@ def _ignore_id(classes: Classes) -> int:
     if classes.ignore_id is not None:
         return classes.ignore_id
     if len(classes.cards) > DEFAULT_IGNORE_ID:
-        raise LabelError("256 classes leave no mask value for unlabelled pixels; use at most 255")
+        raise LabelError("256 classes leave no mask value for unlabeled pixels; use at most 255")
     return DEFAULT_IGNORE_ID
 
 

@@ -39,7 +39,7 @@ LabelMeFiles = Mapping[str, tuple[Path, LabelMeFile]]  # by stem
 
 
 def read_labelme(folder: Path, sizes: Mapping[str, LabelSizes]) -> LabelMeFiles:
-    """Reads STEM.json of each labelled image. Raises LabelError."""
+    """Reads STEM.json of each labeled image. Raises LabelError."""
     files = files_by_stem(folder, (".json",), sizes)
     return {stem: (path, _read(path)) for stem, path in files.items()}
 

@@ -15,7 +15,7 @@ from training.labels.scaling import LabelSizes, files_by_stem
 def masks_from_png(
     folder: Path, sizes: Mapping[str, LabelSizes], classes: Classes
 ) -> dict[str, NDArray[np.uint8]]:
-    """Reads STEM.png of each labelled image: uint8 [H, W] by stem. Raises LabelError."""
+    """Reads STEM.png of each labeled image: uint8 [H, W] by stem. Raises LabelError."""
     files = files_by_stem(folder, (".png",), sizes)
     return {stem: sizes[stem].resized(path, _mask(path, classes)) for stem, path in files.items()}
 

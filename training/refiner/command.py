@@ -9,19 +9,31 @@ import torch
 from nets.refiner import RefinerConfig
 from training.errors import RefinerError
 from training.images.sources import Pool, images_from_folder, pool_from_source
-from training.options import can_resume, device_option
+from training.options import (
+    AT_LEAST_0,
+    AT_LEAST_1,
+    NOT_NEGATIVE,
+    POSITIVE,
+    batch_option,
+    can_resume,
+    device_option,
+    every_option,
+    learning_rate_option,
+    licence_option,
+    resume_option,
+    seed_option,
+    weights_out_option,
+)
 from training.refiner.config import Feature, Reduction, RefinerTrainConfig, Regulariser
 from training.refiner.drift import text_from_drift
 from training.refiner.run import RefinerRunOptions, run_refiner
 
 MIN_EXTENT = 24  # pixels, what `drift_between` needs
 DEFAULTS, REGULARISER, NETWORK = RefinerTrainConfig(), Regulariser(), RefinerConfig()
-AT_LEAST_0, AT_LEAST_1 = click.IntRange(0), click.IntRange(1)
-POSITIVE = click.FloatRange(0, min_open=True)
 CORRELATION, DECAY = click.FloatRange(-1, 1), click.FloatRange(0, 1, max_open=True)
 
 
-@click.command(context_settings={"show_default": True})
+@click.command()
 @click.option(
     "--source",
     required=True,
@@ -34,19 +46,13 @@ CORRELATION, DECAY = click.FloatRange(-1, 1), click.FloatRange(0, 1, max_open=Tr
     required=True,
     help="Folder of real images, without labels.",
 )
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
-    required=True,
-    help="Weights file to write (.safetensors); card, state and contact sheets are written beside "
-    "it.",
-)
-@click.option("--resume", is_flag=True, help="Resume from the state beside --out, if it exists.")
+@weights_out_option("its card (.toml), state and contact sheets")
+@resume_option
 @click.option(
     "--images",
     default=2048,
     type=AT_LEAST_1,
-    help="Largest number of images to take from --source, and from --real.",
+    help="Maximum number of images to take from each of --source and --real.",
 )
 @click.option(
     "--fit",
@@ -64,7 +70,7 @@ CORRELATION, DECAY = click.FloatRange(-1, 1), click.FloatRange(0, 1, max_open=Tr
     "--warm-up",
     default=DEFAULTS.warm_up,
     type=AT_LEAST_0,
-    help="Number of first refiner updates, by self-regularisation alone.",
+    help="Number of refiner updates by self-regularization alone, at the beginning.",
 )
 @click.option(
     "--critic-warm-up",
@@ -84,18 +90,12 @@ CORRELATION, DECAY = click.FloatRange(-1, 1), click.FloatRange(0, 1, max_open=Tr
     type=AT_LEAST_1,
     help="Critic updates per alternation (K_d in the paper).",
 )
-@click.option(
-    "--batch",
-    "batch_size",
-    default=DEFAULTS.batch_size,
-    type=click.IntRange(2),
-    help="Crops per update.",
-)
+@batch_option("Crops per update.", DEFAULTS.batch_size, name="batch_size", least=2)
 @click.option(
     "--crop",
     default=DEFAULTS.crop,
     type=AT_LEAST_0,
-    help="Side of the training crops, pixels; 0: whole images.",
+    help="Side of the training crops in pixels; 0: whole images.",
 )
 @click.option(
     "--width", default=NETWORK.width, type=AT_LEAST_1, help="Channels of the refiner's layers."
@@ -118,8 +118,8 @@ CORRELATION, DECAY = click.FloatRange(-1, 1), click.FloatRange(0, 1, max_open=Tr
 @click.option(
     "--strength",
     default=REGULARISER.strength,
-    type=click.FloatRange(0),
-    help="Weight of self-regularisation (lambda in the paper); its scale depends on --reduction.",
+    type=NOT_NEGATIVE,
+    help="Weight of self-regularization (lambda in the paper); its scale depends on --reduction.",
 )
 @click.option(
     "--reduction",
@@ -132,14 +132,9 @@ CORRELATION, DECAY = click.FloatRange(-1, 1), click.FloatRange(0, 1, max_open=Tr
     "--feature",
     default=REGULARISER.feature,
     type=click.Choice(get_args(Feature)),
-    help="What self-regularisation compares: colors, their mean over channels, or their gradients.",
+    help="What self-regularization compares: colors, their mean over channels, or their gradients.",
 )
-@click.option(
-    "--learning-rate",
-    default=DEFAULTS.learning_rate,
-    type=POSITIVE,
-    help="Learning rate of Adam, for refiner and critic.",
-)
+@learning_rate_option(DEFAULTS.learning_rate, "for the refiner and the critic")
 @click.option(
     "--averaging",
     default=DEFAULTS.averaging,
@@ -158,30 +153,26 @@ CORRELATION, DECAY = click.FloatRange(-1, 1), click.FloatRange(0, 1, max_open=Tr
     type=AT_LEAST_1,
     help="Capacity of the replay buffer of refined images.",
 )
-@click.option(
-    "--every",
-    default=250,
-    type=AT_LEAST_1,
-    help="Number of steps between checks; a check writes weights, state and a contact sheet.",
-)
+@every_option("checks; a check writes weights, state and a contact sheet")
 @click.option(
     "--max-shift",
     default=0.5,
     type=click.FloatRange(0, 99),
-    help="Mean shift in pixels above which a check ends the training.",
+    help="Mean shift of refined images in pixels above which a check ends the training.",
 )
 @click.option(
     "--min-structure",
     default=0.5,
     type=CORRELATION,
-    help="Mean correlation with the originals below which a check ends the training.",
+    help="Mean correlation of refined images with the originals below which a check ends the "
+    "training.",
 )
 @click.option(
     "--min-agreement",
     default=0.7,
     type=CORRELATION,
-    help="mIoU of a segmenter's masks before and after refining below which a check ends the "
-    "training.",
+    help="Mean IoU between the masks of a segmenter before and after refining, below which a "
+    "check ends the training.",
 )
 @click.option(
     "--segmenter-steps",
@@ -189,18 +180,8 @@ CORRELATION, DECAY = click.FloatRange(-1, 1), click.FloatRange(0, 1, max_open=Tr
     type=AT_LEAST_0,
     help="Number of training steps of that segmenter, if --source gives masks; 0: no segmenter.",
 )
-@click.option(
-    "--seed",
-    default=DEFAULTS.seed,
-    type=click.IntRange(0, 2**63 - 1),
-    help="Seed of the weights and of all random draws.",
-)
-@click.option(
-    "--licence",
-    "licences",
-    multiple=True,
-    help="Licence tag for the card; may be repeated.  [default: the source's]",
-)
+@seed_option("Seed of the weights and of all random draws.", DEFAULTS.seed)
+@licence_option("the source's")
 @device_option
 def refiner(
     source: str,
@@ -224,10 +205,10 @@ def refiner(
     device: torch.device,
     **settings: Any,
 ) -> None:
-    """Trains a refiner, which makes generated images look like real ones.
+    """Train a refiner: it makes images look like real ones.
 
-    Labels stay valid because refining moves nothing; checks measure that and end the training
-    when a bound is exceeded.
+    Labels stay valid because refining moves nothing: checks measure that, and end the training when
+    a limit is exceeded.
     """
     config = RefinerTrainConfig(
         network=RefinerConfig(width=width, blocks=blocks, grain=grain),

@@ -27,7 +27,7 @@ class RefinerTrainConfig:
 
     network: RefinerConfig = field(default_factory=RefinerConfig)
     regulariser: Regulariser = field(default_factory=Regulariser)
-    warm_up: int = 60  # updates of the refiner, by self-regularisation alone
+    warm_up: int = 60  # updates of the refiner, by self-regularization alone
     critic_warm_up: int = 100  # updates of the critic alone
     steps: int = 1000  # alternations
     refiner_updates: int = 1  # per alternation, K_g in the paper

@@ -106,7 +106,7 @@ def _best_shifts(correlations: Tensor) -> Tensor:
     tile = torch.arange(len(correlations))
 
     def subpixel(place: Tensor, line: Tensor) -> Tensor:
-        """Vertex of the parabola through the peak and its two neighbours on a line
+        """Vertex of the parabola through the peak and its two neighbors on a line
         [tiles, extent]."""
         low, top, high = (line[tile, (place + step).clamp(0, extent - 1)] for step in (-1, 0, 1))
         bend = (2 * top - low - high).clamp(min=1e-6)

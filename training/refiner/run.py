@@ -157,7 +157,7 @@ def refuse_drift(drift: Drift, options: RefinerRunOptions, step: int) -> None:
         if not holds:
             raise RefinerError(
                 f"at step {step} refined images no longer lie on their originals: {name} is "
-                f"{value:.3f}, the bound {bound:g}; {kept}; give a larger --strength"
+                f"{value:.3f}, the limit {bound:g}; {kept}; give a larger --strength"
             )
 
 

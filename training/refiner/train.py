@@ -39,7 +39,7 @@ class RefinerTraining:
     def advance(self) -> dict[str, float]:
         """Runs one step and returns its losses.
 
-        They are `reg`, the refiner's self-regularisation, `adv_g`, its adversarial loss, and
+        They are `reg`, the refiner's self-regularization, `adv_g`, its adversarial loss, and
         `adv_d`, the critic's loss. Raises RefinerError when a loss or a gradient is not finite,
         before that update changes any weight.
         """
@@ -121,7 +121,7 @@ def self_regularisation(refined: Tensor, original: Tensor, config: Regulariser) 
 
 
 def features(images: Tensor, feature: Feature) -> tuple[Tensor, ...]:
-    """Features of [N, C, H, W] that self-regularisation compares: the colors, their mean over
+    """Features of [N, C, H, W] that self-regularization compares: the colors, their mean over
     channels, or their differences to the right and downwards."""
     if feature == "identity":
         return (images,)

@@ -99,7 +99,7 @@ def _csv_entries(path: Path) -> list[tuple[str, dict[str, object]]]:
             where = f"{path} line {reader.line_num}"
             if None in fields or None in fields.values():
                 raise TrainingError(
-                    f"{where} has not {len(header)} values; the header has that many columns"
+                    f"{where} must have {len(header)} values, as many as the header"
                 )
             named = {name: value.strip() for name, value in fields.items() if value.strip()}
             entries.append((where, dict(named)))

@@ -11,14 +11,20 @@ from nets.generator import Generator
 from training.errors import TrainingError
 from training.label_crop import LabelCrop, crop_for_resolution
 from training.options import (
+    AT_LEAST_1,
     FILE,
+    MAX_STREAM_SEED,
+    check_suffix,
+    crop_options,
     device_option,
     force_option,
     generator_option,
     mean_latent_option,
     read_generator,
     refuse_existing,
-    rows_from_text,
+    seed_option,
+    truncation_options,
+    weights_out_option,
 )
 from training.views.bank import (
     Bank,
@@ -34,17 +40,11 @@ from training.views.bank import (
 from training.views.cameras import MAX_ROW, CameraRow, cameras_from_file, write_cameras
 from training.views.sheet import sheet_of_bank, sheet_of_candidates
 
-SUFFIX = ".safetensors"
-
 
 @click.command()
 @generator_option
 @mean_latent_option
-@click.option(
-    "--out",
-    type=FILE,
-    help=f"Bank to write ({SUFFIX}); card and contact sheet are written beside it.",
-)
+@weights_out_option("its card (.toml) and contact sheet (.png)", what="View bank", required=False)
 @force_option
 @click.option(
     "--annotate",
@@ -61,12 +61,12 @@ SUFFIX = ".safetensors"
 @click.option(
     "--spread",
     type=click.Choice(["images", "w"]),
-    help="Distance between draws without --cameras: small images of the average object, or w, "
-    "which is faster but says little about the view.  [default: images]",
+    help="What draws are compared by without --cameras: small images of the average object, or "
+    "w, which is faster but says little about the view.  [default: images]",
 )
 @click.option(
     "--count",
-    type=click.IntRange(1),
+    type=AT_LEAST_1,
     default=ViewsConfig.count,
     help="Number of views in the bank.",
 )
@@ -76,25 +76,11 @@ SUFFIX = ".safetensors"
     help="Number of draws to choose from, or to annotate.  [default: 16 times --count, or 96 to "
     "annotate]",
 )
-@click.option(
-    "--seed",
-    type=click.IntRange(0, 2**64 - 1),
-    default=ViewsConfig.seed,
-    help="Seed of the draws.",
-)
-@click.option(
-    "--psi",
-    type=click.FloatRange(0, 2),
-    help="Truncation psi of the draws.  [default: the card's]",
-)
-@click.option(
-    "--cutoff",
-    type=click.IntRange(0),
-    help="Number of first rows of w+ that psi applies to.  [default: the card's]",
-)
+@seed_option("Seed of the draws.", ViewsConfig.seed, MAX_STREAM_SEED)
+@truncation_options
 @click.option(
     "--view-layers",
-    type=click.IntRange(1),
+    type=AT_LEAST_1,
     help="Number of first rows of w+ that carry the viewpoint; required if the card does not say.",
 )
 @click.option(
@@ -103,18 +89,7 @@ SUFFIX = ".safetensors"
     default=6,
     help="Number of objects on the contact sheet.",
 )
-@click.option(
-    "--grid",
-    type=int,
-    help="Side of an image on the contact sheet, pixels.  [default: the generator's resolution, at "
-    "most 512]",
-)
-@click.option(
-    "--rows",
-    type=rows_from_text,
-    metavar="FIRST:END",
-    help="Rows of the grid to show, e.g. 64:448 for cars.  [default: all]",
-)
+@crop_options("the contact sheet's images")
 @device_option
 def views(
     generator_path: Path,
@@ -131,10 +106,11 @@ def views(
     device: torch.device,
     **settings: Any,
 ) -> None:
-    """Makes a bank of view codes, the first rows of w+, for `export bundle --views`.
+    """Make a bank of view codes, for `export bundle --views`.
 
-    Without --cameras the bank has the draws that look least alike, with --cameras those farthest
-    apart in azimuth and elevation.
+    A view code is the first rows of w+, which carry the viewpoint. Without --cameras the bank
+    has the draws that look least alike, with --cameras those farthest apart in azimuth and
+    elevation.
     """
     _check_paths(out, annotate, cameras_path)
     if out is not None:
@@ -201,7 +177,7 @@ def _check_paths(out: Path | None, annotate: Path | None, cameras: Path | None) 
         raise click.UsageError("give --out for a bank, or --annotate for candidates to annotate")
     if annotate is not None and cameras is not None:
         raise click.UsageError("--annotate writes the file that --cameras reads; give one of them")
-    if out is not None and out.suffix != SUFFIX:
-        raise TrainingError(f"--out is {out}; a bank is written as {SUFFIX}")
+    if out is not None:
+        check_suffix(out)
     if annotate is not None and annotate.suffix.lower() not in (".csv", ".json"):
         raise TrainingError(f"--annotate is {annotate}; it takes .csv or .json")

@@ -80,6 +80,7 @@ def test_a_server_of_other_classes_is_refused_with_both_lists() -> None:
         check_model(client, 64)
 
 
+@pytest.mark.long
 def test_the_sets_of_scenes_are_disjoint() -> None:
     sets = [
         hashes(rendered(SceneDraw(draw.seed, 32)).images) for draw in (TRAINING, VALIDATION, TEST)
