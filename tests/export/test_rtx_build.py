@@ -294,7 +294,7 @@ def test_the_builders_time_grows_linearly_with_the_rounds_of_bisection(tmp_path:
     assert seconds[18] < 4 * seconds[9]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_ten_members_at_512_px_are_built_within_the_limits(tmp_path: Path) -> None:
     """An ensemble of the size that HandsOff trained for faces: memory and time by one step of size.
 
@@ -311,7 +311,7 @@ def test_ten_members_at_512_px_are_built_within_the_limits(tmp_path: Path) -> No
 
 @pytest.mark.long
 def test_layers_and_time_grow_linearly_with_members(tmp_path: Path) -> None:
-    """Each member adds the same layers, and no more time than the one before it."""
+    """Each member adds the same layers; four times the members take four times as long at most."""
     builds = {}
     for members in (2, 4, 8):
         path = tmp_path / f"{members}.onnx"
@@ -320,5 +320,4 @@ def test_layers_and_time_grow_linearly_with_members(tmp_path: Path) -> None:
         builds[members] = build(path, builds=2)
     parsed = {n: b.report.parsed_layers for n, b in builds.items()}
     assert parsed[8] - parsed[4] == 2 * (parsed[4] - parsed[2])
-    first, then = (builds[4].seconds - builds[2].seconds), (builds[8].seconds - builds[4].seconds)
-    assert then < 2 * MARGIN * max(first, 0.1 * builds[2].seconds)
+    assert builds[8].seconds < MARGIN * 4 * builds[2].seconds
