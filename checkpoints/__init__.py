@@ -35,6 +35,7 @@ from checkpoints.interpreter import (
     interpreter_from_file,
     write_interpreter,
 )
+from checkpoints.interruption import HeldSignal, Interrupted, raise_on_signals, signals_held
 from checkpoints.inverse_graphics import inverse_graphics_from_file, write_inverse_graphics
 from checkpoints.published_interpreter import (
     interpreter_from_published,
@@ -69,7 +70,9 @@ __all__ = [
     "ForeignFileError",
     "GeneratorCard",
     "HeadCard",
+    "HeldSignal",
     "InterpreterCard",
+    "Interrupted",
     "InverseGraphicsCard",
     "KeypointsCard",
     "PickledNetwork",
@@ -99,6 +102,7 @@ __all__ = [
     "matching_recipes",
     "member_paths",
     "published_names",
+    "raise_on_signals",
     "range_problem",
     "read_array",
     "read_foreign",
@@ -107,6 +111,7 @@ __all__ = [
     "recipe_with_classes",
     "refiner_from_file",
     "sha256_of_file",
+    "signals_held",
     "tensors_from_file",
     "views_from_file",
     "widths_of_member",

@@ -1,6 +1,12 @@
 """`python -m export`: weights -> bundle; calibration, description and engine of a bundle."""
 
+import signal
 import sys
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # Ctrl-C during the imports, which take seconds, ends without a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,7 +19,7 @@ from bundle.manifest import MANIFEST
 from bundle.open import open_bundle
 from bundle.views import ViewBank
 from bundle.write import add_calibration, refuse_existing, refuse_known_calibration, staged_folder
-from checkpoints import CheckpointError
+from checkpoints import CheckpointError, Interrupted, raise_on_signals
 from engines.errors import EngineError
 from engines.open import EngineOptions, open_mapping
 from engines.sampling import (
@@ -324,5 +330,15 @@ def _engine_options(batch: int | None) -> EngineOptions:
     return EngineOptions(batch_sizes=() if batch is None else (batch,))
 
 
+def run() -> None:
+    """Runs the command line; exit code 128 plus its number, and one line, for a signal."""
+    raise_on_signals()
+    try:
+        main()
+    except Interrupted as interrupted:
+        click.echo(f"interrupted: {interrupted}", err=True)
+        sys.exit(interrupted.exit_code)
+
+
 if __name__ == "__main__":
-    main()
+    run()

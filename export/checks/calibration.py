@@ -22,6 +22,7 @@ from tqdm import tqdm
 from bundle.calibration import shortest_float32
 from bundle.manifest import LABELLER, ScoreCalibration
 from bundle.open import Bundle
+from checkpoints import signals_held
 from engines.open import EngineOptions
 from engines.ort import OrtEngine, default_batch_sizes, only_size, open_session
 from engines.protocol import Engine, Mapping
@@ -90,7 +91,7 @@ class SavedScores:
 
     def __init__(self, file: BufferedRandom | None = None) -> None:
         """file None: there are no scores, and appended ones are not saved."""
-        self._file = file
+        self._file, self.is_file = file, file is not None
         data = b"" if file is None else file.read()
         size = len(data) - len(data) % SCORE_BYTES  # a kill may have cut the last score
         self.scores: NDArray[np.float32] = np.frombuffer(data[:size], "<f4").astype(np.float32)
@@ -153,7 +154,8 @@ def scores_from_engine(
     rows = (
         Mt19937Rows(options.seed, generator.z_dim) if options.latent_source == "mt19937" else None
     )
-    with tqdm(total=samples, initial=known, desc="calibrate", unit="sample") as progress:
+    progress = tqdm(total=samples, initial=known, desc="calibrate", unit="sample")
+    with signals_held() as held, progress:
         for start in range(known, samples, batch):
             indices = np.arange(start, min(start + batch, samples), dtype=np.uint64)
             ws = ws_from_indices(mapping, generator, options, indices, rows, bundle.views)
@@ -162,6 +164,9 @@ def scores_from_engine(
             scores[start : start + len(ws)] = result.arrays["uncertainty"]
             saved.append(scores[start : start + len(ws)])
             progress.update(len(ws))
+            if saved.is_file:
+                held.end(f"{progress.n} of {samples} scores are saved; the same command goes on")
+            held.end("nothing was saved")
     return scores
 
 

@@ -1,7 +1,7 @@
 """An inverse-graphics training from start to end: steps, and files at regular stops.
 
 A stop writes NAME.state.safetensors, which training resumes from, and a contact sheet,
-NAME-000500.png. The end writes the weights and their card.
+NAME-000500.png. A signal writes the state alone. The end writes the weights and their card.
 """
 
 from dataclasses import asdict, dataclass
@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from checkpoints import InverseGraphicsCard, write_inverse_graphics
+from checkpoints import InverseGraphicsCard, signals_held, write_inverse_graphics
 from nets.textured import Seen, seen_from
 from training.errors import TrainingError
 from training.inverse_graphics.object_sets import SetsOrigin
@@ -23,6 +23,7 @@ from training.resume import (
     copy_tensors,
     digest,
     load_state,
+    saved_text,
     state_path,
     tensors_of_trained,
     write_state,
@@ -55,18 +56,23 @@ def run_inverse_graphics(
 
     Raises TrainingError.
     """
+    state = state_path(options.out)
     if resume:
-        resume_training(training, state_path(options.out))
+        resume_training(training, state)
     steps = training.config.steps
-    with tqdm(total=steps, initial=training.step, desc="inverse graphics", unit="step") as bar:
+    bar = tqdm(total=steps, initial=training.step, desc="inverse graphics", unit="step")
+    with signals_held() as held, bar:
         while training.step < steps:
             losses = training.advance()
             bar.update()
             bar.set_postfix({k: f"{v:.3f}" for k, v in losses.items()}, refresh=False)
-            if training.step % options.every == 0 or training.step == steps:
+            due = training.step % options.every == 0 or training.step == steps
+            if due:
                 sheet = options.out.with_name(f"{options.out.stem}-{training.step:06d}.png")
                 sheet_of_training(training).save(sheet)
-                write_state(state_path(options.out), tensors_of(training), recipe_of(training))
+            if due or held:
+                write_state(state, tensors_of(training), recipe_of(training))
+            held.end(saved_text(training.step, state, "the same command with --resume"))
     measured = mean_silhouette_iou(training)
     write_inverse_graphics(
         options.out, training.network.cpu().eval(), card_of(training, origin, options, measured)
@@ -193,5 +199,8 @@ def card_of(
 def refuse_existing(out: Path, resume: bool) -> None:
     """Raises TrainingError for a wrong suffix, or an existing file that is not to be resumed."""
     check_suffix(out)
-    if out.exists() and not resume:
-        raise TrainingError(f"{out} exists; --resume resumes its training, or name another --out")
+    for path in (out, state_path(out)):
+        if path.exists() and not resume:
+            raise TrainingError(
+                f"{path} exists; --resume resumes its training, or name another --out"
+            )

@@ -27,6 +27,7 @@ from training.options import (
 from training.refiner.config import Feature, Reduction, RefinerTrainConfig, Regulariser
 from training.refiner.drift import text_from_drift
 from training.refiner.run import RefinerRunOptions, run_refiner
+from training.resume import state_path
 
 MIN_EXTENT = 24  # pixels, what `drift_between` needs
 DEFAULTS, REGULARISER, NETWORK = RefinerTrainConfig(), Regulariser(), RefinerConfig()
@@ -217,10 +218,11 @@ def refiner(
     )
     if out.suffix != ".safetensors":
         raise click.BadParameter(f"{out} must end in .safetensors", param_hint="--out")
-    if out.exists() and not resume:
-        raise RefinerError(
-            f"{out} exists; give --resume to continue its training, or another --out"
-        )
+    for path in (out, state_path(out)):
+        if path.exists() and not resume:
+            raise RefinerError(
+                f"{path} exists; give --resume to continue its training, or another --out"
+            )
     out.parent.mkdir(parents=True, exist_ok=True)
     source_pool = pool_from_source(source, images, config.seed, device)
     real_pool = Pool(images_from_folder(real, images, source_pool.size if scale else None))
