@@ -91,7 +91,7 @@ class SavedScores:
 
     def __init__(self, file: BufferedRandom | None = None) -> None:
         """file None: there are no scores, and appended ones are not saved."""
-        self._file, self.is_file = file, file is not None
+        self._file = file
         data = b"" if file is None else file.read()
         size = len(data) - len(data) % SCORE_BYTES  # a kill may have cut the last score
         self.scores: NDArray[np.float32] = np.frombuffer(data[:size], "<f4").astype(np.float32)
@@ -105,6 +105,13 @@ class SavedScores:
             self._file.write(scores.astype("<f4").tobytes())
             self._file.flush()
             os.fsync(self._file.fileno())
+
+    def text(self, known: int, samples: int) -> str:
+        """What an interrupted calibration says."""
+        if self._file is None:
+            return "nothing was saved"
+        words = f"{known} of {samples} scores are saved in {self._file.name}"
+        return f"{words}; the same command goes on from there"
 
 
 @contextmanager
@@ -164,9 +171,7 @@ def scores_from_engine(
             scores[start : start + len(ws)] = result.arrays["uncertainty"]
             saved.append(scores[start : start + len(ws)])
             progress.update(len(ws))
-            if saved.is_file:
-                held.end(f"{progress.n} of {samples} scores are saved; the same command goes on")
-            held.end("nothing was saved")
+            held.end(saved.text(progress.n, samples))
     return scores
 
 
