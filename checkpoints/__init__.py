@@ -15,6 +15,7 @@ from checkpoints.card import (
     RefinerCard,
     RegulariserCard,
     SegmentationCard,
+    TrainedOnCard,
     ViewsCard,
 )
 from checkpoints.classes import Classes, classes_from_file, classes_from_names, write_classes
@@ -83,6 +84,7 @@ __all__ = [
     "Strict",
     "TensorFlowNetwork",
     "TorchFile",
+    "TrainedOnCard",
     "ViewsCard",
     "WeightsError",
     "card_from_config",

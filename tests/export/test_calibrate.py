@@ -134,22 +134,22 @@ def test_an_interrupted_calibration_goes_on_to_the_same_bytes(
 ) -> None:
     bundles = [Path(shutil.copytree(tiny_bundle, tmp_path / n)) for n in ("interrupted", "whole")]
     command = [sys.executable, "-m", "export", "calibrate"]
-    options = ["--seed", "1", "--samples", "4096", "--replace"]
+    options = ["--seed", "1", "--samples", "1024", "--replace"]
     process = subprocess.Popen(
         [*INTERRUPTIBLE, *command, str(bundles[0]), *options], stderr=subprocess.PIPE, text=True
     )
     assert process.stderr is not None
     said = ""
-    while not re.search(r"[1-9]\d*/4096", said) and (read := process.stderr.read(1)):
+    while not re.search(r"[1-9]\d*/1024", said) and (read := process.stderr.read(1)):
         said += read
     process.send_signal(signal.SIGTERM)
     said = process.communicate()[1]
     assert process.returncode == 128 + signal.SIGTERM, said
     (scores,) = tmp_path.glob(".*.scores")
     known = scores.stat().st_size // 4
-    assert 0 < known < 4096
+    assert 0 < known < 1024
     assert said.splitlines()[-1] == (
-        f"interrupted: {known} of 4096 scores are saved in {scores}; the same command goes on from "
+        f"interrupted: {known} of 1024 scores are saved in {scores}; the same command goes on from "
         "there"
     )
     for bundle in bundles:

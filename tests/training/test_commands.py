@@ -133,8 +133,14 @@ def test_a_labelled_folder_becomes_weights_members_and_a_report(
     numbers = json.loads((report / "evaluation.json").read_text())
     assert numbers["all"]["images"] == 10 and numbers["kept"]["images"] == 9
     assert numbers["all"]["miou"] > 0.5 and f"{numbers['all']['miou']:.3f}" in result.output
-    with Image.open(report / "evaluation.png") as picture:
-        assert picture.width > 1000
+    for name, width in {"evaluation": 1000, "worst": 4 * 192}.items():
+        with Image.open(report / f"{name}.png") as picture:
+            assert picture.width > width
+    assert numbers["trained_on"] == [] and "warning" not in result.output
+    result = command(
+        "evaluate", *start, folder, "--interpreter", out, "--out", tmp_path / "flattering"
+    )
+    assert "was trained on 4 of these 4 images (000, 001, 002, 003)" in result.output
 
 
 @pytest.mark.long

@@ -28,7 +28,7 @@ from training.resume import (
     tensors_of_trained,
     write_state,
 )
-from training.sheet import sheet_from_rows
+from training.sheet import row_from_images, sheet_from_rows
 
 BATCH = 16  # images per pass without gradients
 SHEET_COLUMNS, SHEET_EXTENT = 10, 128  # images across; side of each, pixels
@@ -156,7 +156,15 @@ def sheet_of_training(training: InverseGraphicsTraining) -> Image.Image:
     here, there = rendered(first, found.light), rendered(other, other_light)
     normals = torch.where((here.face >= 0)[:, None], here.normals * 0.5 + 0.5, 0.0)
     shown = [(x * 255).round().to(torch.uint8).cpu() for x in (here.color, normals, there.color)]
-    return sheet_from_rows([sets.images[rows, first], *shown, sets.images[rows, other]])
+    titles = (
+        "image", "its mesh, same camera", "normals of that", "its mesh, other camera",
+        "image of that camera",
+    )  # fmt: skip
+    images = (sets.images[rows, first], *shown, sets.images[rows, other])
+    return sheet_from_rows(
+        [row_from_images(title, image) for title, image in zip(titles, images, strict=True)],
+        [f"object {i}" for i in rows.tolist()],
+    )
 
 
 def card_of(
