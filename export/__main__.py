@@ -80,17 +80,25 @@ def main() -> None:
     "--recipe",
     help="Label recipe of model_<k>.pth files (features, label size, classes): the name of a "
     "published recipe or a TOML file.",
+    show_default="none",
 )
 @click.option(
-    "--labels", type=WEIGHTS, help="Path to a classes.toml that replaces the recipe's classes."
+    "--labels",
+    type=WEIGHTS,
+    help="Path to a classes.toml that replaces the recipe's classes.",
+    show_default="none",
 )
 @click.option(
     "--refiner",
     type=WEIGHTS,
     help="Refiner weights, to refine the images; labels do not change.",
+    show_default="none",
 )
 @click.option(
-    "--views", type=WEIGHTS, help="View bank to include, as `python -m training views` writes it."
+    "--views",
+    type=WEIGHTS,
+    help="View bank to include, as `python -m training views` writes it.",
+    show_default="none",
 )
 @click.option("--out", required=True, type=FOLDER, help="Folder to write the bundle to.")
 @click.option("--force", is_flag=True, help="Replace a bundle that exists at --out.")

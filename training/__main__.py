@@ -18,7 +18,7 @@ from training.inverse_graphics.command import inverse_graphics
 from training.inverse_graphics.shapes_command import shapes
 from training.inversion.command import invert
 from training.inversion.encoder_command import encoder
-from training.options import refuse_nan
+from training.options import refuse_nan, show_missing_default
 from training.refiner.command import refiner
 from training.views.command import views
 
@@ -46,6 +46,7 @@ for command in main.commands.values():
     for parameter in command.params:
         if isinstance(parameter.type, click.types.FloatParamType):
             parameter.callback = parameter.callback or refuse_nan
+        show_missing_default(parameter)
 
 
 def run() -> None:

@@ -22,6 +22,7 @@ from checkpoints import (
     member_paths,
     write_generator,
 )
+from export.__main__ import main as export
 from labelmint.latents import Purpose, latents
 from tests.training.sets import CLASSES, tiny_generator
 from training.__main__ import main
@@ -227,6 +228,16 @@ def test_bad_input_is_one_line_that_says_what_to_do(
     assert message in " ".join(error.split())
     if code == 1:
         assert isinstance(result.exception, TrainingError) and "\n" not in error
+
+
+def test_help_has_the_default_of_every_option() -> None:
+    for group in (main, export):
+        for name, subcommand in group.commands.items():
+            context = click.Context(subcommand, info_name=name, show_default=True)
+            for option in subcommand.params:
+                if isinstance(option, click.Option) and not (option.required or option.is_flag):
+                    record = option.get_help_record(context)
+                    assert record is not None and "default: " in record[1], (name, option.opts)
 
 
 def test_no_number_of_any_subcommand_may_be_nan() -> None:

@@ -116,7 +116,8 @@ def mean_silhouette_iou(training: InverseGraphicsTraining) -> float:
     views."""
     sets, template, total = training.sets, training.template, 0.0
     views = sets.codes.shape[1]
-    for rows in torch.arange(len(sets)).split(max(1, BATCH // views)):
+    batches = torch.arange(len(sets)).split(max(1, BATCH // views))
+    for rows in tqdm(batches, desc="silhouettes", unit="batch"):
         found = training.network(training.network_input(sets.images[rows, 0]))
         codes = sets.codes[rows].flatten().to(training.device)
         seen = seen_from(

@@ -245,7 +245,9 @@ def ws_from_images(
 ) -> Tensor:
     """w+ after the last residual step, [n, num_ws, w_dim], on the CPU."""
     found = []
-    for colors in colors_from_bytes(images).to(encoder.w_avg.device).split(SYNTHESIS_BATCH):
-        *_, ws = encoder_steps(encoder, generator, colors, crop)
-        found.append(ws.cpu())
+    with tqdm(total=len(images), desc="encoder's latents", unit="image") as progress:
+        for colors in colors_from_bytes(images).to(encoder.w_avg.device).split(SYNTHESIS_BATCH):
+            *_, ws = encoder_steps(encoder, generator, colors, crop)
+            found.append(ws.cpu())
+            progress.update(len(colors))
     return torch.cat(found)

@@ -56,6 +56,13 @@ CORRELATION, DECAY = click.FloatRange(-1, 1), click.FloatRange(0, 1, max_open=Tr
     help="Maximum number of images to take from each of --source and --real.",
 )
 @click.option(
+    "--pool",
+    type=AT_LEAST_1,
+    show_default="--images",
+    help="Maximum number of images to take from --source. All are taken before the first step, "
+    "which is the longest wait for a generator on a CPU.",
+)
+@click.option(
     "--fit",
     "scale",
     is_flag=True,
@@ -190,6 +197,7 @@ def refiner(
     out: Path,
     resume: bool,
     images: int,
+    pool: int | None,
     scale: bool,
     width: int,
     blocks: int,
@@ -224,7 +232,9 @@ def refiner(
                 f"{path} exists; give --resume to continue its training, or another --out"
             )
     out.parent.mkdir(parents=True, exist_ok=True)
-    source_pool = pool_from_source(source, images, config.seed, device)
+    count = images if pool is None else pool
+    click.echo(f"taking up to {count} images from {source} before the first step (--pool)")
+    source_pool = pool_from_source(source, count, config.seed, device)
     real_pool = Pool(images_from_folder(real, images, source_pool.size if scale else None))
     refuse_misfits(source_pool, real_pool, config)
     options = RefinerRunOptions(
