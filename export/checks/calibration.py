@@ -171,7 +171,7 @@ def scores_from_engine(
             scores[start : start + len(ws)] = result.arrays["uncertainty"]
             saved.append(scores[start : start + len(ws)])
             progress.update(len(ws))
-            held.end(saved.text(progress.n, samples))
+            held.end(saved.text(start + len(ws), samples))
     return scores
 
 

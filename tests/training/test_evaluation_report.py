@@ -42,7 +42,9 @@ def predicted(labels: LabelledSet) -> list[Prediction]:
         mask = labels.masks[i].copy()
         mask[:i] = 1
         moved = labels.keypoints[i] + np.array([i, 0, 0], np.float32)
-        found.append(Prediction(mask, moved, labels.depth[i] + i, i, np.zeros((16, 16))))
+        found.append(
+            Prediction(mask, moved, labels.depth[i] + i, i, np.zeros((16, 16), np.float32))
+        )
     return found
 
 

@@ -51,7 +51,8 @@ def sheet_of_candidates(
         images = images_of_average(generator, codes[first : first + ACROSS], crop)
         captions = [f"row {first + j}" for j in range(len(images))]
         rows.append(Row("", [_tile(image, tile) for image in images], captions))
-    return sheet_from_rows(rows, legend=[(None, "The average object with the view code of each row of the file.")])
+    words = "The average object with the view code of each row of the file."
+    return sheet_from_rows(rows, legend=[(None, words)])
 
 
 def _tile_size(across: int, crop: LabelCrop) -> tuple[int, int]:
