@@ -87,7 +87,7 @@ def _errors(
     """Error of each image, [n], and its measure in words."""
     if kind == "segmentation":
         ious = image_ious(predicted, truth)
-        return 1 - ious, [f"IoU {iou:.3f}" for iou in ious]
+        return 1 - ious, [f"mIoU {iou:.3f}" for iou in ious]
     errors = image_errors(predicted, truth, kind)
     if kind == "keypoints":
         return errors, [f"mean distance {error:.2f} px" for error in errors]
