@@ -11,7 +11,7 @@
 Text is wrapped, never cut: rows and columns grow with their titles.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
@@ -44,6 +44,7 @@ def sheet_from_rows(
 ) -> Image.Image:
     """Draws rows of pictures with their titles, titles of columns above, and a legend below."""
     width, height = rows[0].pictures[0].size
+    assert all(picture.size == (width, height) for row in rows for picture in row.pictures)
     across = max(len(row.pictures) for row in rows)
     longest = max(_width(line) for row in rows for line in row.title.splitlines() or [""])
     margin = min(TITLE_WIDTH, longest)
@@ -81,11 +82,15 @@ def sheet_from_rows(
     return sheet
 
 
-def row_from_images(title: str, images: Tensor) -> Row:
-    """A row of uint8 [n, 3, H, W], small images enlarged."""
-    array = images.permute(0, 2, 3, 1).numpy()
-    size = size_from_images(array)
-    return Row(title, [panel_from_image(image, size) for image in array])
+def rows_from_images(images: Mapping[str, Tensor]) -> list[Row]:
+    """A row of each uint8 [n, 3, H, W] by its title, all in the size of the first; small images are
+    enlarged."""
+    arrays = {title: row.permute(0, 2, 3, 1).numpy() for title, row in images.items()}
+    size = size_from_images(next(iter(arrays.values())))
+    return [
+        Row(title, [panel_from_image(image, size) for image in row])
+        for title, row in arrays.items()
+    ]
 
 
 def _laid_out(row: Row, margin: int, width: int) -> tuple[list[str], list[list[str]], int]:

@@ -28,7 +28,7 @@ from training.resume import (
     tensors_of_trained,
     write_state,
 )
-from training.sheet import row_from_images, sheet_from_rows
+from training.sheet import rows_from_images, sheet_from_rows
 
 BATCH = 16  # images per pass without gradients
 SHEET_COLUMNS, SHEET_EXTENT = 10, 128  # images across; side of each, pixels
@@ -162,10 +162,8 @@ def sheet_of_training(training: InverseGraphicsTraining) -> Image.Image:
         "image of that camera",
     )  # fmt: skip
     images = (sets.images[rows, first], *shown, sets.images[rows, other])
-    return sheet_from_rows(
-        [row_from_images(title, image) for title, image in zip(titles, images, strict=True)],
-        [f"object {i}" for i in rows.tolist()],
-    )
+    shown_rows = rows_from_images(dict(zip(titles, images, strict=True)))
+    return sheet_from_rows(shown_rows, [f"object {i}" for i in rows.tolist()])
 
 
 def card_of(

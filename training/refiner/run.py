@@ -28,7 +28,7 @@ from training.refiner.drift import Drift, drift_between, text_from_drift
 from training.refiner.segmenter import agreement_of, fit_segmenter
 from training.refiner.train import RefinerTraining, refined_bytes
 from training.resume import Recipe, digest, load_state, saved_text, state_path, write_state
-from training.sheet import row_from_images, sheet_from_rows
+from training.sheet import rows_from_images, sheet_from_rows
 
 CHECKED = 64  # images whose drift a stop measures
 SHOWN = 8  # columns of a contact sheet
@@ -121,11 +121,13 @@ def check_and_write(
     """
     state = training.state
     refined, drift = measured(training, source, segmenter)
-    rows = [
-        row_from_images("generated", source.images[:SHOWN]),
-        row_from_images("the same, refined", refined[:SHOWN]),
-        row_from_images("real, other images", real.images[:SHOWN]),
-    ]
+    rows = rows_from_images(
+        {
+            "generated": source.images[:SHOWN],
+            "the same, refined": refined[:SHOWN],
+            "real, other images": real.images[:SHOWN],
+        }
+    )
     columns = [f"image {i}" for i in range(max(len(row.pictures) for row in rows))]
     sheet_from_rows(rows, columns).save(sheet_path(options.out, state.step))
     refuse_drift(drift, options, state.step)
