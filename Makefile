@@ -22,8 +22,14 @@ help: ## list the targets
 
 setup: $(READY) ## create .venv with pinned dependencies; instant if it is up to date
 
+# The version first: pip's message about it names a dependency. --clear: a setup that failed leaves
+# nothing behind.
 $(READY): pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \
+	  echo "$(PYTHON) is $$($(PYTHON) --version 2>/dev/null || echo missing), but Python 3.11 is needed;" \
+	    "install it (Debian 12: apt install python3.11-venv) or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; \
+	  exit 1; } >&2
+	$(PYTHON) -m venv --clear $(VENV)
 	$(PIP) -q hatchling editables
 	$(PIP) -q --no-build-isolation -e '.[$(EXTRAS)]'
 	@touch $@

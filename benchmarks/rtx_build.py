@@ -17,9 +17,10 @@ import torch
 
 from benchmarks.machine import machine_name
 from engines.build_report import BuildReport, plan_and_report
+from engines.onnx_graph import OnnxGraph
 from engines.tensorrt_build import PlanRequest
 from engines.tensorrt_module import tensorrt_rtx_module, version_of
-from export.bundle_from_weights import quiet_exporter
+from export.bundle_from_weights import STRIP_PIXELS, quiet_exporter
 from export.graph.labeller import Labeller
 from export.graph.spec import LabelSpec
 from export.graph.to_onnx import half_by_float32, labeller_onnx
@@ -90,6 +91,7 @@ def measured(trt: Any, shape: Shape, rounds: int) -> tuple[BuildReport, float]:
         path, labeller = Path(folder, "labeller.onnx"), labeller_of(shape)
         with quiet_exporter(), half_by_float32():
             labeller_onnx(labeller, path)
+        graph = OnnxGraph(path, path.read_bytes())
         synthesis = labeller.synthesis
         shapes = {
             "ws": (BATCH, synthesis.num_ws, synthesis.w_dim), "max_uncertainty": (BATCH,)
@@ -97,7 +99,7 @@ def measured(trt: Any, shape: Shape, rounds: int) -> tuple[BuildReport, float]:
         seconds = []
         for _ in range(rounds):
             began = time.process_time()
-            _, report = plan_and_report(trt, PlanRequest(path, True, (shapes,)))
+            _, report = plan_and_report(trt, PlanRequest(graph, True, (shapes,)))
             seconds.append(time.process_time() - began)
     return report, min(seconds)
 
@@ -117,7 +119,13 @@ def labeller_of(shape: Shape) -> Labeller:
         )
     ).eval()
     spec = LabelSpec(shape.resolution, 0, shape.resolution, shape.resolution, shape.kinds[0])
-    return Labeller(Generator(config).eval(), interpreter, spec, "float16")
+    return Labeller(
+        Generator(config).eval(),
+        interpreter,
+        spec,
+        "float16",
+        strip_pixels=STRIP_PIXELS["float16"],
+    )
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ Row i depends on (bundle, options, i) alone, not on the batch in which it is com
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,14 @@ from labelmint.latents import (
 LatentSource = Literal["philox", "mt19937"]
 LatentSpace = Literal["z", "w", "w+"]
 ViewMode = Literal["drawn", "bank", "fixed", "random"]
+
+
+class RowSource(Protocol):
+    """Rows of latents by index, such as labelmint.latents.Mt19937Rows."""
+
+    def rows(self, indices: NDArray[np.uint64], /) -> NDArray[np.float32]:
+        """Rows of these indices: [n, z_dim]."""
+
 
 MAX_PSI = 2.0
 MAX_VIEWS = 1 << 16
@@ -172,7 +180,7 @@ def ws_from_indices(
     generator: GeneratorFacts,
     options: LatentOptions,
     indices: Sequence[int] | NDArray[np.uint64],
-    mt19937: Mt19937Rows | None = None,
+    mt19937: RowSource | None = None,
     bank: ViewBank | None = None,
 ) -> NDArray[np.float32]:
     """Rows of w+ for sample indices, truncated, with the rows of the view replaced.
@@ -295,7 +303,7 @@ def _mt19937_rows(
     generator: GeneratorFacts,
     options: LatentOptions,
     index: NDArray[np.uint64],
-    position: Mt19937Rows | None,
+    position: RowSource | None,
 ) -> NDArray[np.float32]:
     if len(index) and index.max() >= MAX_MT19937_INDEX:
         raise SamplingError(

@@ -8,7 +8,7 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,6 +33,8 @@ from engines.sampling import (
 from export.bundle_from_weights import write_checked_manifest, write_graphs
 from export.checks.calibration import (
     calibration_from_engine,
+    identity_of_scores,
+    open_saved_scores,
     open_score_engine,
     refuse_without_score,
 )
@@ -297,7 +299,9 @@ def one_line_errors() -> Iterator[None]:
     except (BundleError, CheckpointError, EngineError, ExportError) as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:
-        raise click.ClickException(f"{error.filename or 'file'}: {error.strerror}") from error
+        raise click.ClickException(
+            f"{error.filename or 'a file of --out'}: {error.strerror or error}"
+        ) from error
 
 
 def _calibrate(
@@ -314,8 +318,11 @@ def _calibrate(
     refuse_known_calibration(opened, key_from_options(sampling), replace_known)
     refuse_without_score(opened)
     mapping, engine = open_mapping(opened, options), open_score_engine(opened, options)
-    calibration = calibration_from_engine(opened, engine, mapping, sampling, samples, resumable)
-    add_calibration(folder, calibration, replace_known)
+    identity = identity_of_scores(opened, engine, sampling)
+    saving = open_saved_scores(folder, identity) if resumable else nullcontext()
+    with saving as saved:  # until the calibration is in the manifest
+        calibration = calibration_from_engine(opened, engine, mapping, sampling, samples, saved)
+        add_calibration(opened, calibration, replace_known)
 
 
 def view_mode_from_text(

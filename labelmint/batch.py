@@ -5,13 +5,18 @@ Enter: pb.SampleBatches from the wire. Leave: batches, joined from the samples o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from labelmint.codec import Array, array_from_tensor, name_from_output
+from labelmint.codec import (
+    MAX_DECODED_BYTES,
+    Array,
+    array_from_tensor,
+    name_from_output,
+)
 from labelmint.errors import MalformedMessage
 from labelmint.latents import UInt64s
 from labelmint.v1 import label_service_pb2 as pb
@@ -92,24 +97,48 @@ class KeptSamples:
         return KeptSamples(self.indices[mask], arrays)
 
 
-def kept_from_proto(proto: pb.SampleBatch) -> KeptSamples:
-    """Decodes and checks the samples of one message; raises MalformedMessage."""
-    indices = np.array(proto.indices, np.uint64)
-    if np.any(indices[1:] <= indices[:-1]):
-        raise MalformedMessage(f"sample indices {indices.tolist()[:8]}... do not ascend")
-    arrays: dict[str, Array] = {}
-    for tensor in proto.tensors:
-        array = array_from_tensor(tensor)
+def kept_from_proto(
+    proto: pb.SampleBatch,
+    codecs: Collection[pb.Codec] = (),
+    max_bytes: int = MAX_DECODED_BYTES,
+) -> KeptSamples:
+    """Decodes and checks the samples of one message.
+
+    Args:
+        proto: the message.
+        codecs: accepted ones beside RAW. Empty: ZSTD.
+        max_bytes: limit of all its arrays together.
+
+    Raises:
+        MalformedMessage: the arrays do not fit the indices, the codecs or max_bytes.
+        MissingExtra: a codec is not installed.
+    """
+    samples = len(proto.indices)
+    if samples and not proto.tensors:
+        raise MalformedMessage(f"the message has {samples} indices and no outputs")
+    fields: list[str] = []
+    for tensor in proto.tensors:  # before the first one takes memory
         try:
             field = FIELDS[name_from_output(tensor.output)]
         except ValueError as error:
             raise MalformedMessage(str(error)) from error
-        if len(array) != len(indices) or field in arrays:
+        rows = tensor.shape[0] if tensor.shape else 0
+        if rows != samples or field in fields:
             raise MalformedMessage(
-                f"{field} has {len(array)} samples; the message has {len(indices)} indices, "
-                "and must have each output once"
+                f"{field} has {rows} samples; the message has {samples} indices, and must have "
+                "each output once"
             )
-        arrays[field] = array
+        if tensor.codec not in (*(codecs or (pb.CODEC_ZSTD,)), pb.CODEC_RAW, pb.CODEC_UNSPECIFIED):
+            raise MalformedMessage(f"{field} has codec {tensor.codec}, which was not accepted")
+        fields.append(field)
+    indices = np.array(proto.indices, np.uint64)
+    if np.any(indices[1:] <= indices[:-1]):
+        raise MalformedMessage(f"sample indices {indices.tolist()[:8]}... do not ascend")
+    arrays: dict[str, Array] = {}
+    left_bytes = max_bytes
+    for field, tensor in zip(fields, proto.tensors, strict=True):
+        arrays[field] = array_from_tensor(tensor, left_bytes)
+        left_bytes -= arrays[field].nbytes
     return KeptSamples(indices, arrays)
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
 
-from labelmint.batch import Batch, batch_from_kept, kept_from_proto
-from labelmint.errors import error_from_rpc
+from labelmint.batch import Batch, batch_from_kept
+from labelmint.errors import MalformedMessage, error_from_rpc
 from labelmint.model import Model, model_from_proto
 from labelmint.options import (
     SamplingOptions,
@@ -26,6 +26,7 @@ from labelmint.options import (
     whole_number,
 )
 from labelmint.v1 import label_service_pb2 as pb
+from labelmint.wire.answers import kept_from_answer
 from labelmint.wire.channel import Tls, metadata_from_token
 from labelmint.wire.merge import IndexMask, ShardReader, batches_from_readers
 from labelmint.wire.prefetch import Prefetch, Prefetches
@@ -151,7 +152,8 @@ class Client:
 
         Raises:
             TypeError, ValueError: options cannot be sent, or have no bound.
-            LabelmintError: the call failed; Refused when the answer could exceed a message.
+            LabelmintError: the call failed; Refused when the answer could exceed a message;
+                MalformedMessage when it is none to this request.
         """
         query = query_from_options(options)
         if not (query.count or query.end_index or query.indices or query.HasField("latents")):
@@ -161,7 +163,7 @@ class Client:
             )
         request = pb.GenerateSamplesRequest(query=query)
         response: pb.GenerateSamplesResponse = self._call("GenerateSamples", request)
-        kept = kept_from_proto(response.batch)
+        kept = kept_from_answer(query, response)
         return batch_from_kept([kept], response.next_index, response.discarded, response.bundle_id)
 
     def models(self) -> list[Model]:
@@ -198,7 +200,16 @@ class Client:
             keep_fraction=keep_fraction or 0.0,
         )
         response: pb.GetModelResponse = self._call("GetModel", request)
+        if response.model.name != (name or response.model.name):
+            raise MalformedMessage(
+                f"the server described model {response.model.name[:100]!r} instead of {name!r}"
+            )
         limit = response.max_uncertainty if response.HasField("max_uncertainty") else None
+        if keep_fraction is not None and not (limit is not None and limit >= 0):
+            raise MalformedMessage(
+                f"the server sent {limit} as the threshold of keep_fraction {keep_fraction}; it "
+                "should be a number from 0 up"
+            )
         return model_from_proto(response.model, limit)
 
     def close(self) -> None:

@@ -23,7 +23,7 @@ from labelmint.v1 import label_service_pb2 as pb
 
 Array = npt.NDArray[Any]
 
-MAX_DECODED_BYTES = 256 << 20  # default limit for one tensor
+MAX_DECODED_BYTES = 256 << 20  # default limit for one tensor, and for those of one message
 MAX_RANK = 4
 ZSTD_LEVEL = 1  # higher levels cost more time than the bytes they save on masks
 
@@ -182,7 +182,7 @@ def array_from_tensor(tensor: pb.Tensor, max_bytes: int = MAX_DECODED_BYTES) -> 
     dtype = _DTYPE_OF_TYPE.get(tensor.dtype)
     if dtype is None:
         raise MalformedMessage(f"tensor dtype {tensor.dtype} is unknown")
-    shape = tuple(tensor.shape)
+    shape = tuple(tensor.shape[: MAX_RANK + 1])
     if not 1 <= len(shape) <= MAX_RANK or 0 in shape[1:]:
         raise MalformedMessage(
             f"tensor shape {list(shape)} needs 1 to {MAX_RANK} sizes; only the first may be 0"
@@ -269,7 +269,8 @@ def _images_from_jpegs(tensor: pb.Tensor, shape: tuple[int, ...]) -> Array:
         raise MalformedMessage(
             f"JPEG tensor has shape {list(shape)}; it has to be uint8 [n, H, W, 3]"
         )
-    offsets, data = list(tensor.offsets), tensor.data
+    # A slice, because there may be millions more of them than samples.
+    offsets, data = tensor.offsets[: shape[0] + 2], tensor.data
     # Descending offsets give empty slices, which do not decode.
     if len(offsets) != shape[0] + 1 or offsets[0] != 0 or offsets[-1] != len(data):
         raise MalformedMessage(

@@ -30,12 +30,26 @@ from grpc_status import rpc_status
 
 # ErrorInfo of a stream that the server ended because of its age, which is no failure.
 STREAM_AGED, ERROR_DOMAIN = "STREAM_AGED", "labelmint.v1"
+MAX_MESSAGE_CHARACTERS = 4000  # of an error; a server could send millions
 _LOADING = "the server is loading"  # in the details of UNAVAILABLE until models are loaded
 _Detail = TypeVar("_Detail", bound=Message)
 
 
+def printable_from_text(text: str, limit: int | None = None) -> str:
+    """Text that may come from a server, as a terminal or a log can show it.
+
+    Control characters, terminal sequences, line breaks and marks that change the direction of
+    writing become escapes such as \\x1b; what exceeds `limit` characters is left out.
+    """
+    shown = "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in text[:limit]
+    )
+    return shown[:limit] if len(text) == len(text[:limit]) else f"{shown[:limit]}..."
+
+
 class LabelmintError(Exception):
-    """Base of all errors of labelmint.
+    """Base of all errors of labelmint. Messages are printable, also where they quote a server.
 
     Attributes:
         next_index: start_index that resumes the stream that ended with this error, or None.
@@ -43,6 +57,9 @@ class LabelmintError(Exception):
     """
 
     next_index: int | None = None
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(printable_from_text(message, MAX_MESSAGE_CHARACTERS))
 
 
 class MissingExtra(LabelmintError):
@@ -152,7 +169,7 @@ _HINTS = {  # words in a message of grpc about a failed connection: cause and fi
 def error_from_rpc(error: grpc.RpcError, target: str) -> RpcError:
     """The typed error for a failed call to target; raise it `from` the original."""
     code: grpc.StatusCode = error.code()
-    message = error.details() or f"{code.name} without a message"
+    message = " ".join((error.details() or "").split()) or f"{code.name} without a message"
     if code is grpc.StatusCode.UNAVAILABLE:
         hints = [hint for words, hint in _HINTS.items() if words in message]
         message = "; ".join((f"{target} is unreachable: {message}", *hints[:1]))

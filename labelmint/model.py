@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from labelmint.codec import OUTPUTS, output_from_name, raw_bytes_per_sample
+from labelmint.errors import MalformedMessage
 from labelmint.v1 import label_service_pb2 as pb
 
 
@@ -94,7 +95,16 @@ class Model:
 
 
 def model_from_proto(message: pb.Model, max_uncertainty: float | None = None) -> Model:
-    """The Model of a message; outputs that this release does not know are left out."""
+    """The Model of a message; outputs that this release does not know are left out.
+
+    Raises MalformedMessage for a skeleton that connects keypoints which the model does not have.
+    """
+    bones = [(edge.from_keypoint, edge.to_keypoint) for edge in message.skeleton]
+    if max((end for bone in bones for end in bone), default=-1) >= len(message.keypoints):
+        raise MalformedMessage(
+            f"the server's skeleton connects keypoint {max(map(max, bones))}; the model has "
+            f"{len(message.keypoints)} keypoints"
+        )
     names = {spec.output: spec.name for spec in OUTPUTS.values()}
     return Model(
         name=message.name,
@@ -116,7 +126,7 @@ def model_from_proto(message: pb.Model, max_uncertainty: float | None = None) ->
             if label.id < 256  # masks are uint8
         ),
         keypoints=tuple(keypoint.name for keypoint in message.keypoints),
-        skeleton=tuple((edge.from_keypoint, edge.to_keypoint) for edge in message.skeleton),
+        skeleton=tuple(bones),
         score_source=message.score_source,
         max_batch_size=message.max_batch_size,
         engine=message.engine,

@@ -82,7 +82,7 @@ class StreamOptions(SamplingOptions, total=False):
     jpeg_quality: int  # 1 to 100; 0: 90
     max_message_bytes: int  # maximum size of a message; 0: 4 MiB minus 16 KiB for headers
     max_message_samples: int  # maximum number of samples in a message; 0: the engine's batch size
-    weight: int  # share of the engine, relative to other streams; 0: 1
+    weight: int  # share of the engine, relative to the client's other streams; 0: 1
 
 
 _UINT32 = (

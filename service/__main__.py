@@ -17,6 +17,7 @@ import grpc
 from service.config import Config
 from service.errors import StartError
 from service.flags import config_from_flags, option, takes_server_flags
+from service.loading import exit_process
 from service.logs import set_up_logging
 from service.process import keep_freed_memory, serve_until_signal
 
@@ -45,7 +46,7 @@ def run(**flags: Any) -> None:
         asyncio.run(serve_until_signal(config, lambda line: click.echo(line)))
     except StartError as error:
         click.echo(f"error: {error}", err=True)
-        sys.exit(EXIT_FAILURE)
+        exit_process(EXIT_FAILURE)
 
 
 @main.command()

@@ -51,7 +51,12 @@ class Admission:
 
     @contextmanager
     def admit(
-        self, client: str, query: Query, batch_size: int, answer_samples: int = 0
+        self,
+        client: str,
+        query: Query,
+        batch_size: int,
+        answer_samples: int = 0,
+        request_bytes: int = 0,
     ) -> Iterator[int]:
         """Reserves memory for a stream until the block ends; yields its window in samples.
 
@@ -61,6 +66,7 @@ class Admission:
             batch_size: rows of an engine batch.
             answer_samples: samples held besides the window until the whole answer is sent, for
                 calls with one answer.
+            request_bytes: size of the request, which is held as long as the stream.
 
         Raises:
             Overloaded: a limit is reached now.
@@ -68,7 +74,11 @@ class Admission:
         """
         own = self._clients.get(client, _Reserved())
         self._check_streams(client, own)
-        window, samples, size = self._reservation(own, query, batch_size, answer_samples)
+        latent_bytes = query.latents.rows.nbytes if query.latents else 0
+        held_bytes = max(latent_bytes, request_bytes)  # a request may hold more than latents
+        window, samples, size = self._reservation(
+            own, query, batch_size, answer_samples, held_bytes
+        )
         self._clients[client] = own
         for reserved in (self._total, own):
             reserved.add(1, samples, size)
@@ -93,16 +103,21 @@ class Admission:
             )
 
     def _reservation(
-        self, own: "_Reserved", query: Query, batch_size: int, answer_samples: int
+        self,
+        own: "_Reserved",
+        query: Query,
+        batch_size: int,
+        answer_samples: int,
+        held_bytes: int,
     ) -> tuple[int, int, int]:
         """The widest window that fits, and the samples and bytes that it reserves."""
-        limits, latent_bytes = self._limits, query.latents.rows.nbytes if query.latents else 0
+        limits = self._limits
         max_samples = min(limits.max_inflight_samples, limits.max_client_inflight_samples)
         samples = size = 0
         for batches in WINDOW_BATCHES:
             window = batches * batch_size + answer_samples
             samples = window + query.plan.unit  # the views of an object that is not complete yet
-            size = samples * query.sample_bytes + latent_bytes
+            size = samples * query.sample_bytes + held_bytes
             if (
                 self._total.samples + samples <= limits.max_inflight_samples
                 and own.samples + samples <= limits.max_client_inflight_samples

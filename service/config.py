@@ -29,7 +29,7 @@ class ServerLimits:
     max_inflight_bytes: int = 1 << 30  # memory of these samples and of latents in requests
     max_message_bytes: int = 16 << 20  # size of one response message
     max_message_samples: int = 4_096  # samples in one response message
-    max_weight: int = 16  # weight of one stream; others have 1 by default
+    max_weight: int = 16  # weight of one stream; its client's others have 1 by default
     max_request_bytes: int = 64 << 20  # size of one request message, enforced by gRPC
     max_receiving_bytes: int = 512 << 20  # memory of requests that are being received
     max_connection_streams: int = 128  # open calls of one connection; others wait at the client
@@ -79,5 +79,6 @@ class Config:
     admin_token_file: Path | None = None  # None: models cannot be loaded or unloaded by calls
     watch: Path | None = None  # directory whose folders are bundles, served under their names
     watch_interval_s: float = 5.0  # between two checks of that directory
+    load_timeout_s: float = 1800.0  # limit of one load; a TensorRT engine may have to be built
     model_drain_s: float = 30.0  # how long streams of a replaced or unloaded model go on
     limits: ServerLimits = field(default_factory=ServerLimits)

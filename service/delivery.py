@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from labelmint.latents import Mt19937Rows
+from service.mt19937 import Mt19937Stream
 from service.query import Query
 from service.sampler import Plan
 from service.scheduler import Lane
@@ -98,11 +98,11 @@ class Stream:
         self,
         query: Query,
         lane: Lane,
-        mt19937: Mt19937Rows | None = None,
+        mt19937: Mt19937Stream | None = None,
         span: Span = INVALID_SPAN,
     ) -> None:
         self.query, self.lane, self.span = query, lane, span
-        self.mt19937 = mt19937  # the stream's own position in that sequence
+        self.mt19937 = mt19937  # draws its latents, if they are from that sequence
         self._plan = query.plan
         self._early: dict[int, FilteredRows] = {}  # by first ordinal
         self._arrived = self._plan.first

@@ -174,6 +174,15 @@ _MODEL_FLAGS = (
         help="Seconds between two checks of the --watch directory.",
     ),
     option(
+        "--load-timeout",
+        "load_timeout_s",
+        metavar="SECONDS",
+        type=click.FloatRange(min=0, min_open=True),
+        default=Config.load_timeout_s,
+        help="Seconds after which loading a model counts as failed. Other models are loaded "
+        "meanwhile.",
+    ),
+    option(
         "--model-drain",
         "model_drain_s",
         metavar="SECONDS",
@@ -220,7 +229,8 @@ _NETWORK_FLAGS = (
         "--token-file",
         type=_FILE,
         help="File of bearer tokens, one NAME TOKEN per line. Callers must send one of them; "
-        "without the file everybody may call.",
+        "without the flag everybody may call. A file that is removed or emptied later revokes all "
+        "tokens after 10 s.",
     ),
     option(
         "--admin-token-file",
@@ -373,10 +383,11 @@ _LIMITS = {  # help of each flag, by field of ServerLimits
     "max_client_inflight_samples": "Maximum number of samples of one client that are drawn and not "
     "yet sent.",
     "max_inflight_bytes": "Maximum memory in bytes for samples that are drawn and not yet sent, "
-    "and for latents in requests.",
+    "and for the requests of open calls.",
     "max_message_bytes": "Maximum size in bytes of a response message that a client may ask for.",
     "max_message_samples": "Maximum number of samples in a response message.",
-    "max_weight": "Maximum weight of a stream: its share of the engine, relative to weight 1.",
+    "max_weight": "Maximum weight of a stream: its share of the engine, relative to other streams "
+    "of its client.",
     "max_request_bytes": "Maximum size in bytes of a request message.",
     "max_receiving_bytes": "Maximum memory in bytes for requests that are being received. Divided "
     "by --max-request-bytes, it is the number of requests that are received at once; others wait.",

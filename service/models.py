@@ -16,11 +16,11 @@ from bundle.views import CAMERA_FIELDS
 from engines.errors import DeviceLost
 from engines.protocol import Engine, Mapping
 from engines.signature import ArraySpec, labeller_outputs
-from labelmint.latents import Mt19937Rows
 from service.batch import CAMERA, VIEW, W
 from service.delivery import Message, Stream
 from service.errors import NotServing
 from service.metrics import ModelMetrics
+from service.mt19937 import Mt19937Ahead, Mt19937Stream
 from service.query import Query
 from service.scheduler import Draw, Lane, Scheduler
 from service.tracing import INVALID_SPAN, Span
@@ -46,7 +46,8 @@ class ServedModel:
     idle: asyncio.Event = field(default_factory=asyncio.Event)  # set when the last stream ends
     # This model's part of the gauge of waiting rows; during a reload two models share the gauge.
     _shown: int = 0
-    # One thread for all engines: a stream's MT19937 position is not thread-safe.
+    mt19937: Mt19937Ahead = field(default_factory=Mt19937Ahead)
+    # One thread for all engines: a stream's rows are mapped in the order in which they were drawn.
     mapping_thread: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(1, "mapping")
     )
@@ -74,7 +75,7 @@ class ServedModel:
         query: Query,
         window: int,
         deadline: float,
-        mt19937: Mt19937Rows | None = None,
+        client: str = "",
         span: Span = INVALID_SPAN,
     ) -> Iterator[Stream]:
         """Opens a stream that engines work for until the block ends.
@@ -83,7 +84,7 @@ class ServedModel:
             query: the checked request.
             window: samples that may be computed and not yet sent.
             deadline: end of the call on time.monotonic's clock.
-            mt19937: position in the MT19937 sequence, if the query draws latents from it.
+            client: who called; every client has the same share of the engines.
             span: trace span of the call.
 
         Raises:
@@ -92,8 +93,15 @@ class ServedModel:
         if self.ended is not None:
             raise self.ended.with_traceback(None)  # without the frames of earlier raises
         plan = query.plan
-        lane = Lane(plan.first, plan.stop, plan.unit, window, query.count, query.weight, deadline)
-        stream = self.streams[lane] = Stream(query, lane, mt19937, span)
+        lane = Lane(
+            plan.first, plan.stop, plan.unit, window, query.count, query.weight, deadline,
+            client=client,
+        )  # fmt: skip
+        sequence = None
+        if query.options.latent_source == "mt19937" and query.latents is None:
+            sequence = Mt19937Stream(query, lane, self.bundle.manifest.generator.z_dim)
+            self.mt19937.add(sequence)
+        stream = self.streams[lane] = Stream(query, lane, sequence, span)
         self.metrics.streams.inc()
         try:
             self.scheduler.add(lane, time.monotonic())
@@ -101,6 +109,8 @@ class ServedModel:
             yield stream
         finally:
             self.scheduler.remove(lane)
+            if sequence is not None:
+                self.mt19937.remove(sequence)
             self._show_waiting()
             del self.streams[lane]
             self.metrics.streams.dec()
@@ -114,6 +124,7 @@ class ServedModel:
             await self.scheduler.work.wait()
             await self._gather(capacity)
         now = time.monotonic()
+        self.mt19937.wake()
         self._show_waiting()
         for draw in draws:
             self.metrics.queue_seconds.observe(now - draw.since)
@@ -168,8 +179,15 @@ class ServedModel:
             self.idle.clear()
             await self.idle.wait()
 
+    def stop(self) -> None:
+        """Ends the runs under way where the runtime can; their results are lost."""
+        self.mapping.stop()
+        for engine in self.engines:
+            engine.stop()
+
     def close(self) -> None:
         """Frees the engines; call it only when nothing runs on them."""
         self.mapping_thread.shutdown()
+        self.mt19937.close()
         for engine in self.engines:
             engine.close()

@@ -2,8 +2,10 @@
 
 import asyncio
 import ctypes
+import logging
 import os
 import signal
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +17,9 @@ from service.server import Server
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
 KEEP_BYTES = 32 << 20  # the largest mmap threshold that glibc accepts
 EXIT_BY_SECOND_SIGNAL = 130
+EXIT_S = 4.0  # after the drain, for engines to end their runs and free their devices
+LOGGING_S = 0.5  # for the line that says that they have not
+_log = logging.getLogger(__name__)
 
 
 def keep_freed_memory() -> None:
@@ -51,9 +56,32 @@ async def serve_until_signal(config: Config, announce: Callable[[str], None]) ->
         await _first_of(server.failed, stopping)
         if server.failed.done():
             server.failed.result()
+        exit_within(config.drain_delay_s + config.drain_grace_s + EXIT_S)
         await server.drain()
         if server.repository.opening:
             os._exit(0)  # all calls have ended; do not wait for a bundle that is being loaded
+
+
+def exit_within(seconds: float) -> None:
+    """Ends the process after this time, with exit code 0, whatever it then waits for.
+
+    It runs on a thread of its own, so that an event loop or an engine that hangs cannot stop it,
+    and logs on another, because nobody may read what is logged.
+    """
+
+    def log() -> None:
+        _log.warning("the server has not stopped in %g s; the process ends now", seconds)
+        logging.shutdown()
+
+    def end() -> None:
+        logging_thread = threading.Thread(target=log, daemon=True)
+        logging_thread.start()
+        logging_thread.join(LOGGING_S)
+        os._exit(0)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
 
 
 async def _first_of(*futures: "asyncio.Future[Any]") -> None:

@@ -1,4 +1,4 @@
-"""The tasks that compute for a served model, one per engine."""
+"""The tasks that compute for a served model: one per engine, and one for MT19937 latents."""
 
 import asyncio
 from collections.abc import Callable
@@ -23,7 +23,9 @@ class RunningModel:
         self.model = model
         self._failed, self._lost = failed, lost
         self._computes = [Compute(engine, model, tracing) for engine in model.engines]
-        self._tasks = [asyncio.create_task(compute.run()) for compute in self._computes]
+        works = [compute.run() for compute in self._computes]
+        works.append(model.mt19937.run(model.scheduler.wake))
+        self._tasks = [asyncio.create_task(work) for work in works]
         for task in self._tasks:
             task.add_done_callback(self._report)
 
@@ -32,6 +34,7 @@ class RunningModel:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.model.stop()  # nobody waits for the runs under way, which may never end
         await asyncio.get_running_loop().run_in_executor(None, self._free)
 
     def _free(self) -> None:

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import reflection
 
 from service.admission import RequestRate
@@ -24,11 +24,12 @@ from service.loading import OpenModel, open_model
 from service.metrics import Metrics
 from service.models import ServedModel
 from service.probes import Probes, probe_server
-from service.repository import Repository
+from service.repository import Repository, RepositoryLimits
 from service.rpc import inference, label_service
 from service.rpc.bodies import WINDOW_BYTES, RequestBodies
 from service.rpc.callers import Authentication, bearer_token, caller_of
 from service.rpc.calls import CallHandlers, Context
+from service.rpc.health import Health
 from service.rpc.inference import InferenceService
 from service.rpc.inference_messages import pool_with_messages
 from service.rpc.label_service import LabelService
@@ -44,6 +45,7 @@ ENCODING_THREADS = 2
 FLUSH_S = 0.25
 ALIVE_WITHIN_S = 10.0  # the event loop counts as alive if its heartbeat is not older
 KEEPALIVE_MS = 60_000  # until a silent connection is asked, and again until it has to have answered
+MAX_PENDING_CALLS = 10_000
 _NAMES = (health.OVERALL_HEALTH, label_service.SERVICE, inference.SERVICE)
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -69,13 +71,17 @@ class Server:
         self._encoders = ThreadPoolExecutor(ENCODING_THREADS, "encoding")
         callers = None if config.token_file is None else Tokens(config.token_file)
         admins = None if config.admin_token_file is None else Tokens(config.admin_token_file)
+        for flag, file in (("token-file", callers), ("admin-token-file", admins)):
+            if file is not None:
+                metrics.watch_token_file(flag, partial(getattr, file, "unusable"))
         tokens = [file for file in (callers, admins) if file is not None]
         self._credentials = None if config.tls is None else credentials_from_files(config.tls)
         self._tracing = tracing_to(config.otlp_endpoint)
+        client_of = partial(caller_of, tokens=tokens)
         self._calls = CallHandlers(
             metrics,
             RequestRate(config.limits.max_client_requests_per_s),
-            partial(caller_of, tokens=tokens),
+            client_of,
             self._tracing,
             partial(_is_admin, admins),
         )
@@ -83,7 +89,7 @@ class Server:
             open_named or partial(open_model, config=config, metrics=metrics),
             metrics,
             self._tracing,
-            config.model_drain_s,
+            RepositoryLimits(config.load_timeout_s, config.model_drain_s),
             self._update_health,
             self._fail,
         )
@@ -93,9 +99,8 @@ class Server:
             LabelService(self._serving, self._calls, config.shared_memory),
             InferenceService(self._serving, self._calls, metrics, control, lambda: self.ready),
         )
-        self._health = health.aio.HealthServicer()
-        named = partial(caller_of, tokens=tokens)
-        bodies = RequestBodies(config.limits, named, metrics)
+        self._health = Health(client_of)
+        bodies = RequestBodies(config.limits, client_of, metrics)
         interceptors = (bodies,) if callers is None else (Authentication(tokens, metrics), bodies)
         self._grpc = grpc.aio.server(interceptors=interceptors, options=_grpc_options(config))
         self._open = False  # whether calls are answered
@@ -158,8 +163,8 @@ class Server:
         self.metrics_port = stack.enter_context(server)
 
     async def _start_grpc(self, stack: AsyncExitStack) -> None:
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
-        self._grpc.add_generic_rpc_handlers([service.handler() for service in self._services])
+        services = (self._health, *self._services)
+        self._grpc.add_generic_rpc_handlers([service.handler() for service in services])
         names = (*_NAMES[1:], health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._grpc, pool_with_messages())
         try:
@@ -193,7 +198,7 @@ class Server:
 
     async def _update_health(self) -> None:
         for name in _NAMES:
-            await self._health.set(name, _SERVING if self.ready else _NOT_SERVING)
+            self._health.set(name, _SERVING if self.ready else _NOT_SERVING)
 
     def _alive(self) -> bool:
         """False also with a lost device, because only a restarted process can use it again."""
@@ -242,6 +247,11 @@ def _grpc_options(config: Config) -> list[tuple[str, int]]:
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.max_concurrent_streams", config.limits.max_connection_streams),
+        # Beyond the first number of calls that wait for the event loop, gRPC cancels calls at
+        # random, honest ones too; its defaults are what eight connections may have open. A call
+        # that waits takes about 15 KB.
+        ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
+        ("grpc.server.max_pending_requests_hard_limit", 2 * MAX_PENDING_CALLS),
         # What arrives of a request that is not received yet. Without the first, gRPC grants 4 MiB
         # and more to each call.
         ("grpc.http2.bdp_probe", 0),

@@ -176,3 +176,24 @@ def _run(*command: str | Path, cwd: Path = CHECKOUT, **environment: str) -> str:
     )
     assert run.returncode == 0, f"{run.args}\n{run.stdout}{run.stderr}"
     return run.stdout
+
+
+@pytest.mark.parametrize("version", ["3.9.18", None])
+def test_setup_with_another_python_is_one_line_and_leaves_nothing(
+    tmp_path: Path, version: str | None
+) -> None:
+    python = tmp_path / "python"
+    if version is not None:
+        python.write_text(f'#!/bin/sh\n[ "$1" = --version ] && exec echo Python {version}\nexit 1')
+        python.chmod(0o755)
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        (tmp_path / name).symlink_to(CHECKOUT / name)
+    done = subprocess.run(
+        ["make", "setup", f"PYTHON={python}"], cwd=tmp_path, capture_output=True, text=True
+    )
+    first, *rest = done.stderr.splitlines()
+    found = "missing" if version is None else f"Python {version}"
+    assert done.returncode != 0
+    assert first.startswith(f"{python} is {found}, but Python 3.11 is needed; install it")
+    assert all(line.startswith("make: ***") for line in rest)
+    assert not (tmp_path / ".venv").exists()

@@ -58,8 +58,13 @@ def run() -> None:
     except Interrupted as interrupted:
         click.echo(f"interrupted: {interrupted}", err=True)
         sys.exit(interrupted.exit_code)
-    except (TrainingError, CheckpointError, OSError) as error:
+    except (TrainingError, CheckpointError) as error:
         click.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except OSError as error:  # a failed write, as to a full disk, does not name its file
+        click.echo(
+            f"error: {error.filename or 'a file of --out'}: {error.strerror or error}", err=True
+        )
         sys.exit(1)
 
 

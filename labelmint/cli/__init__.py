@@ -15,7 +15,7 @@ from collections.abc import Sequence
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 from labelmint.cli.exit_codes import INTERRUPTED, code_from_error
-from labelmint.errors import LabelmintError, MissingExtra
+from labelmint.errors import LabelmintError, MissingExtra, printable_from_text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,6 +52,6 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    line = " ".join(message.split())  # details of gRPC may have line breaks
-    print(f"labelmint: {line}", file=sys.stderr)
+    line = " ".join(message.split())
+    print(f"labelmint: {printable_from_text(line)}", file=sys.stderr)
     return code

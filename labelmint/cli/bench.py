@@ -23,7 +23,7 @@ from labelmint.cli.connection import (
 )
 from labelmint.cli.sampling import sampling_options
 from labelmint.codec import CODECS, OUTPUTS
-from labelmint.errors import LabelmintError
+from labelmint.errors import LabelmintError, printable_from_text
 from labelmint.load.calls import MeteredConnection, Payload
 from labelmint.load.requests import RequestFigures, RequestPlan, measure_requests
 from labelmint.load.streams import StreamFigures, StreamPlan, measure_streams
@@ -163,7 +163,7 @@ def bench(json_file: Path | None, rate: float | None, streams: int | None, **opt
                 if rate is not None
                 else _streams(server, sampling, streams or 1, plan, bar)
             )
-    click.echo(f"{model.name} at {connection['target']}, {report}")
+    click.echo(f"{printable_from_text(model.name)} at {connection['target']}, {report}")
     if json_file:
         settings = {"rate": rate, "streams": streams, **plan, **options}
         json_file.write_text(_json_from_figures(model, settings, figures), "utf-8")

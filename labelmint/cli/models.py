@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from labelmint.cli.connection import Connection, client_from_connection, connection_options
+from labelmint.errors import printable_from_text
 from labelmint.model import Model
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def models(**connection: Unpack[Connection]) -> None:
 
 
 def description_from_model(model: Model) -> str:
-    """A model as aligned lines, one per property."""
+    """A model as aligned lines, one per property; unprintable characters are escaped."""
     height, width = model.image_size
     facts = {
         "bundle": model.bundle_id,
@@ -45,8 +46,8 @@ def description_from_model(model: Model) -> str:
         "engine": f"{model.engine}, batches of {model.max_batch_size}",
         "licences": ", ".join(model.licences),
     }
-    lines = (f"  {name:<11}{fact}" for name, fact in facts.items() if fact)
-    return "\n".join((click.style(model.name, bold=True), *lines))
+    lines = (f"  {name:<11}{printable_from_text(fact)}" for name, fact in facts.items() if fact)
+    return "\n".join((click.style(printable_from_text(model.name), bold=True), *lines))
 
 
 def _views(model: Model) -> str:

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from labelmint.batch import kept_from_proto
 from labelmint.errors import RpcError, error_from_rpc
 from labelmint.options import StreamOptions, query_from_options
 from labelmint.v1 import label_service_pb2 as pb
-from labelmint.v1 import label_service_pb2_grpc as pb_grpc
-from labelmint.wire.channel import Tls, metadata_from_token, open_channel
+from labelmint.wire.answers import kept_from_answer
+from labelmint.wire.channel import Tls, metadata_from_token, open_channel, stub_from_channel
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -56,7 +55,7 @@ class MeteredConnection:
         self.ended = threading.Event()  # set by `end`
         self._metadata = metadata_from_token(None)
         self._channel = open_channel(target, tls)
-        self._stub = pb_grpc.LabelServiceStub(self._channel)
+        self._stub = stub_from_channel(self._channel)
         self._lock = threading.Lock()
         self._running: set[Any] = set()
 
@@ -76,7 +75,7 @@ class MeteredConnection:
         finally:
             with self._lock:
                 self._running.discard(call)
-        return Payload(len(kept_from_proto(response.batch)), response.ByteSize())
+        return Payload(len(kept_from_answer(request.query, response)), response.ByteSize())
 
     def stream(self, query: pb.SampleQuery, on_bytes: Callable[[int], object]) -> MeteredCall:
         """Opens a stream; on_bytes is called with the length of every message, in bytes."""

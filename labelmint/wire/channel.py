@@ -10,18 +10,36 @@ import json
 import logging
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import grpc
 
 from labelmint.errors import ClientClosed
+from labelmint.v1 import label_service_pb2 as pb
+from labelmint.v1 import label_service_pb2_grpc as pb_grpc
+from labelmint.wire.message_parts import MAX_PARTS, check_parts
 
 MAX_RECEIVED_BYTES = 64 << 20  # size limit of one message
+# The same of ListModels and GetModel, and their number of parts: a view bank has many cameras.
+MAX_DESCRIPTION_BYTES, MAX_DESCRIPTION_PARTS = 8 << 20, 200_000
+_DESCRIPTIONS = ("ListModels", "GetModel")
 # With round_robin, successive calls go to different servers behind one name. grpc must not repeat
 # failed calls, because a stream has to be resumed at its position, see `retries`.
-_SERVICE_CONFIG: dict[str, Any] = {"loadBalancingConfig": [{"round_robin": {}}]}
+# Descriptions are small; a hostile one of 64 MiB could take gigabytes once it is parsed.
+_SERVICE = "labelmint.v1.LabelService"
+_SERVICE_CONFIG: dict[str, Any] = {
+    "loadBalancingConfig": [{"round_robin": {}}],
+    "methodConfig": [
+        {
+            "name": [{"service": _SERVICE, "method": name} for name in _DESCRIPTIONS],
+            "maxResponseMessageBytes": MAX_DESCRIPTION_BYTES,
+        }
+    ],
+}
 _CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.max_receive_message_length", MAX_RECEIVED_BYTES),
     ("grpc.max_send_message_length", 64 << 20),  # explicit latents can be large
@@ -85,6 +103,37 @@ def open_channel(target: str, tls: Tls | None) -> grpc.Channel:
         options += (("grpc.ssl_target_name_override", tls.server_name),)
     credentials = grpc.ssl_channel_credentials(authorities, key, certificate)
     return grpc.secure_channel(target, credentials, options=options)
+
+
+def stub_from_channel(channel: grpc.Channel) -> Any:
+    """A LabelServiceStub whose answers are refused, as INTERNAL, when they have endless parts."""
+    return pb_grpc.LabelServiceStub(_BoundedChannel(channel))
+
+
+class _BoundedChannel:
+    """What a stub needs of a channel; counts the parts of answers before they are parsed."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self.unary_unary = partial(_bounded, channel.unary_unary)
+        self.unary_stream = partial(_bounded, channel.unary_stream)
+        self.stream_stream = partial(_bounded, channel.stream_stream)
+
+
+def _bounded(
+    multicallable: Callable[..., Any],
+    path: str,
+    response_deserializer: Callable[[bytes], Any],
+    **options: Any,
+) -> Any:
+    method = path.rpartition("/")[2]
+    answer = pb.DESCRIPTOR.services_by_name["LabelService"].methods_by_name[method].output_type
+    max_parts = MAX_DESCRIPTION_PARTS if method in _DESCRIPTIONS else MAX_PARTS
+
+    def message_from_bytes(data: bytes) -> Any:
+        check_parts(data, answer, max_parts)
+        return response_deserializer(data)
+
+    return multicallable(path, response_deserializer=message_from_bytes, **options)
 
 
 def _pem_from_file(file: str | Path | None) -> bytes | None:

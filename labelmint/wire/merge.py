@@ -16,7 +16,7 @@ from labelmint.batch import Batch, KeptSamples, batch_from_kept
 from labelmint.errors import LabelmintError, NotReady
 from labelmint.latents import UInt64s
 from labelmint.v1 import label_service_pb2 as pb
-from labelmint.wire.resuming_stream import Message
+from labelmint.wire.answers import Message
 from labelmint.wire.sharding import shard_indices_between
 
 IndexMask = Callable[[UInt64s], npt.NDArray[np.bool_]]  # raw indices [n] -> marked ones, [n]

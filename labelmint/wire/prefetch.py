@@ -16,6 +16,7 @@ from labelmint.wire.channel import OwnerProcess
 
 # Prefetches of a fork's parent, kept alive: grpc may crash if their calls are freed in the fork.
 _of_parents: list[object] = []
+MAX_ITEMS = 4096  # in a prefetch: items without bytes, such as heartbeats, take memory too
 WATCH_S = 0.25  # interval of PrefetchSource.watch while the reader waits
 
 
@@ -45,7 +46,7 @@ class PrefetchSource(Protocol[ItemOut]):
 
 
 class Prefetch(Generic[Item]):
-    """Buffer of one source's items: up to max_bytes, and at least one item.
+    """Buffer of one source's items: up to max_bytes and MAX_ITEMS, and at least one item.
 
     `get` and `close` may run in any thread.
     """
@@ -98,11 +99,15 @@ class Prefetch(Generic[Item]):
         if threading.current_thread() is not self._thread:  # a finalizer may run in that thread
             self._thread.join()
 
+    def _full(self) -> bool:
+        full = self._bytes >= self._max_bytes or len(self._ready) >= MAX_ITEMS
+        return bool(self._ready) and full
+
     def _fill(self) -> None:
         try:
             for message in self._source.messages():
                 with self._changed:
-                    while self._ready and self._bytes >= self._max_bytes and not self._closed:
+                    while self._full() and not self._closed:
                         self._changed.wait()
                     if self._closed:
                         return

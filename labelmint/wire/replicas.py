@@ -18,8 +18,7 @@ import grpc
 
 from labelmint.errors import ClientClosed, LabelmintError
 from labelmint.options import of_type
-from labelmint.v1 import label_service_pb2_grpc as pb_grpc
-from labelmint.wire.channel import OwnerProcess, Tls, check_target, open_channel
+from labelmint.wire.channel import OwnerProcess, Tls, check_target, open_channel, stub_from_channel
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Replicas:
         """Connects at the first call. Raises ValueError, OSError as open_channel does."""
         self.closed, self._owner = threading.Event(), OwnerProcess()
         self._channels = [open_channel(target, tls) for target in targets]
-        stubs = [pb_grpc.LabelServiceStub(channel) for channel in self._channels]
+        stubs = [stub_from_channel(channel) for channel in self._channels]
         self._replicas = [Replica(*each) for each in zip(targets, stubs, strict=True)]
         # Not from `random`, so that trainers with the same seed begin at different targets.
         self._turns = self.turns_from(secrets.randbelow(len(targets)))

@@ -1,8 +1,9 @@
 """The messages of one query, checked, through the failures of the servers that answer it.
 
 Enters: a query. Leave: messages. When a server ends a stream with UNAVAILABLE, as it may at any
-message boundary, or falls silent, the rest is requested from the next replica: at once when the
-stream was ended because of its age, else after a wait, see retries.
+message boundary, or as if it were complete although it is not, or falls silent, the rest is
+requested from the next replica: at once when the stream was ended because of its age, unless that
+was sooner than AGED_S, else after a wait, see retries.
 """
 
 from __future__ import annotations
@@ -12,12 +13,10 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import grpc
 
-from labelmint.batch import KeptSamples, kept_from_proto
 from labelmint.errors import (
     MalformedMessage,
     RpcError,
@@ -26,9 +25,16 @@ from labelmint.errors import (
     error_from_rpc,
 )
 from labelmint.v1 import label_service_pb2 as pb
+from labelmint.wire.answers import Answers, Message
 from labelmint.wire.retries import Patience, Reconnects, Retries
-from labelmint.wire.sharding import foreign_indices, remaining_query
 
+LASTING_S = 1.0  # a call that has lasted so long ends a row of failures with any message
+# Least time between the begins of two calls when age ends the first one: a server that ends every
+# call as soon as it begins is not asked as fast as it answers.
+AGED_S = 0.1
+# Messages without a sample and without progress: these, and these in each second of a call.
+# Servers send one in each second.
+MAX_IDLE_MESSAGES, MAX_IDLE_RATE = 100, 10
 _log = logging.getLogger("labelmint")
 
 
@@ -47,20 +53,6 @@ class OpenedCall(NamedTuple):
 
 
 OpenCall = Callable[[pb.SampleQuery, float | None], OpenedCall]  # query, timeout in seconds
-
-
-@dataclass(frozen=True, eq=False)
-class Message:
-    """What one StreamSamplesResponse says; a heartbeat when it has no samples."""
-
-    kept: KeptSamples
-    next_index: int  # raw index at which to resume after this message
-    bundle_id: str  # bundle that made the samples
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the samples' arrays."""
-        return sum(array.nbytes for array in self.kept.arrays.values())
 
 
 class ResumingStream:
@@ -82,28 +74,36 @@ class ResumingStream:
         self._call: StreamCall | None = None
         self._waiting_since: float | None = None  # for a message; None while none is awaited
         self._silent = False  # whether `watch` ended the call
-        self._next_index = query.start_index  # as the last message said
-        self._received = 0  # number of samples
-        self._bundle_id = ""
+        self._answers = Answers(query)
+        self._opened = 0.0  # when the call was
+        self._idle_messages = 0  # of this call, in a row
 
     def messages(self) -> Iterator[Message]:
         """Yields messages until the query is answered, or `close`. Raises LabelmintError."""
         rest: pb.SampleQuery | None = self._query
         while rest is not None:
-            began = self._next_index
+            began = self._answers.next_index
             call, target = self._open(rest)
+            ended: grpc.RpcError | None = None
             try:
                 while (response := self._next_of(call)) is not None:
                     yield self._checked(response)
-                return
             except grpc.RpcError as error:
-                where = f"resuming at index {self._next_index}"
-                # Wait when nothing came: this server may end every stream as soon as it begins.
-                if ended_by_age(error) and self._next_index > began:
-                    _log.info("%s has ended a stream because of its age; %s", target, where)
-                else:
-                    self._retries.wait(self._typed(error, target), where)
-            rest = remaining_query(self._query, self._next_index, self._received, self._bundle_id)
+                ended = error
+            rest = self._answers.remaining()
+            if rest is None and ended is None:
+                return
+            index = self._answers.next_index
+            where = f"resuming at index {index}"
+            if ended is None:
+                message = f"{target} ended the stream at index {index}, before its end"
+                self._retries.wait(Unreachable(message, "UNAVAILABLE"), where)
+            # Wait when nothing came: this server may end every stream as soon as it begins.
+            elif ended_by_age(ended) and index > began:
+                _log.info("%s has ended a stream because of its age; %s", target, where)
+                self._closed.wait(max(0.0, self._opened + AGED_S - time.monotonic()))
+            else:
+                self._retries.wait(self._typed(ended, target), where)
 
     def watch(self) -> None:
         """Ends a call that has been silent for silence_s, so that `messages` opens another."""
@@ -123,6 +123,7 @@ class ResumingStream:
         left_s = self._deadline - time.monotonic()
         opened = self._open_call(query, None if left_s == math.inf else max(left_s, 0.0))
         self._silent, self._call = False, opened.call
+        self._opened, self._idle_messages = time.monotonic(), 0
         if self._closed.is_set():  # meanwhile; `close` has cancelled the call before this one
             opened.call.cancel()
         return opened
@@ -147,27 +148,19 @@ class ResumingStream:
         return typed
 
     def _checked(self, response: pb.StreamSamplesResponse) -> Message:
-        """The message, and this stream's position behind it. Raises MalformedMessage."""
-        kept = kept_from_proto(response.batch)
-        if len(kept):
-            first, last = int(kept.indices[0]), int(kept.indices[-1])
-            if first < self._next_index or last >= response.next_index:
-                raise MalformedMessage(
-                    f"samples {first} to {last} are outside {self._next_index} to "
-                    f"{response.next_index}, the indices that the message covers"
-                )
-            foreign = kept.indices[foreign_indices(self._query, kept.indices)]
-            if len(foreign):
-                raise MalformedMessage(
-                    f"sample {foreign[0]} is not of shard {self._query.shard_index} of "
-                    f"{self._query.num_shards}"
-                )
-        elif response.next_index < self._next_index:
+        """The message, which may end a row of failures. Raises MalformedMessage."""
+        before = self._answers.next_index
+        message = self._answers.checked(response)
+        self._idle_messages = 0 if message.next_index > before else self._idle_messages + 1
+        open_s = time.monotonic() - self._opened
+        if self._idle_messages > MAX_IDLE_MESSAGES + MAX_IDLE_RATE * open_s:
             raise MalformedMessage(
-                f"next_index went back from {self._next_index} to {response.next_index}"
+                f"the server sent {self._idle_messages} messages without a sample in {open_s:.1f} "
+                f"s, all at index {before}; it should send one in a second"
             )
-        self._next_index = response.next_index
-        self._received += len(kept)
-        self._bundle_id = response.bundle_id
-        self._retries.progressed()
-        return Message(kept, response.next_index, response.bundle_id)
+        # A server that ends every call as soon as it begins may send a heartbeat in each.
+        if message.next_index > before or open_s >= LASTING_S:
+            self._retries.progressed()
+        else:
+            self._retries.answered()
+        return message

@@ -64,9 +64,13 @@ class Retries:
         self._wait_s = patience.first_wait_s
         self._loading = False  # whether a failure of this row was a server that is loading
 
-    def progressed(self) -> None:
-        """Records that an answer came: the next failure is the first of a new row."""
+    def answered(self) -> None:
+        """Records that a server answers: a failure is waited for longer, and logged as one."""
         self._allowed_s, self._log_level = self._patience.reconnect_s, logging.WARNING
+
+    def progressed(self) -> None:
+        """Records that an answer brought something: the next failure is the first of a new row."""
+        self.answered()
         self._failing_since, self._wait_s = None, self._patience.first_wait_s
         self._loading = False
 

@@ -15,6 +15,8 @@ from labelmint.batch import FIELDS, Batch
 from labelmint.latents import UInt64s
 from labelmint.v1 import label_service_pb2 as pb
 
+END_OF_INDICES = 2**64 - 1  # exclusive, so that next_index always fits into 64 bits
+
 
 def subshards(query: pb.SampleQuery, streams: int) -> list[pb.SampleQuery]:
     """Splits a query into `streams` queries that share its samples.
@@ -59,6 +61,15 @@ def shard_indices_between(query: pb.SampleQuery, start: int, stop: int) -> int:
     return shard_indices_before(query, stop) - shard_indices_before(query, start)
 
 
+def end_of_query(query: pb.SampleQuery) -> int:
+    """The end of the query's raw indices, exclusive; END_OF_INDICES if it has none of its own."""
+    if query.indices:
+        return query.indices[-1] + 1
+    if query.HasField("latents"):
+        return query.latents.rows.shape[0]
+    return query.end_index or END_OF_INDICES
+
+
 def remaining_query(
     query: pb.SampleQuery,
     next_index: int,
@@ -81,13 +92,11 @@ def remaining_query(
     if query.max_examined:
         examined = shard_indices_between(query, query.start_index, next_index)
         rest.max_examined = max(1, query.max_examined - examined)
-    nothing_left = (
-        (query.count and not rest.count)
-        or (query.indices and not rest.indices)
-        or (query.end_index and next_index >= query.end_index)
-        or (query.HasField("latents") and next_index >= query.latents.rows.shape[0])
-    )
-    return None if nothing_left else rest
+    end = end_of_query(query)
+    if query.filter.filter_sets:  # an object that would reach past the last index does not exist
+        end = min(end, END_OF_INDICES // _views(query) * _views(query))
+    counted = query.count and not rest.count
+    return None if counted or shard_indices_between(query, next_index, end) <= 0 else rest
 
 
 def query_for_groups(query: pb.SampleQuery, batch_size: int) -> tuple[pb.SampleQuery, int]:

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from labelmint.errors import MalformedMessage
 from labelmint.v1 import label_service_pb2 as pb
@@ -66,7 +67,10 @@ class SharedMemory:
         begin = number % SLOTS * self._slot_bytes
         message = pb.StreamSamplesResponse()
         with memoryview(self._map) as whole, whole[begin : begin + size] as part:
-            message.MergeFromString(cast(bytes, part))  # takes any buffer
+            try:
+                message.MergeFromString(cast(bytes, part))  # takes any buffer
+            except DecodeError as error:
+                raise MalformedMessage(f"a message of {size} bytes does not parse") from error
         return message
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
+import traceback
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -18,6 +19,7 @@ from functools import partial
 from typing import Any, NoReturn, TypeAlias
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from service.config import ServerLimits
 from service.errors import BadRequest, Overloaded, ServiceError, status_from_error
@@ -26,6 +28,9 @@ from service.rpc.callers import OPEN_SERVICE
 
 WINDOW_BYTES = 64 << 10  # HTTP/2's window: what arrives of a body that nobody receives yet
 WAITING_PER_STREAM = 4  # bodies that may wait, for each of max_streams
+# Limit of a request to gRPC's own services, health and reflection, which has the name of a service.
+# An open watch holds its request.
+MAX_NAME_BYTES = 4 << 10
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -180,10 +185,17 @@ class RequestBodies(grpc.aio.ServerInterceptor):
             return None
         is_open = handler_call_details.method.startswith(OPEN_SERVICE)
         slots = self._open_slots if is_open else self._slots
-        around = (
-            self._around_stream if handler.request_streaming else partial(self._around_one, slots)
+        of_grpc = handler_call_details.method.startswith("/grpc.")
+        reader = _Reader(
+            MAX_NAME_BYTES if of_grpc else self._limits.max_request_bytes,
+            handler.request_deserializer,
         )
-        codecs = handler.request_deserializer, handler.response_serializer
+        around = (
+            partial(self._around_stream, reader)
+            if handler.request_streaming
+            else partial(self._around_one, reader, slots)
+        )
+        codecs = None, handler.response_serializer
         if handler.response_streaming:
             behavior = handler.stream_stream if handler.request_streaming else handler.unary_stream
             return grpc.stream_stream_rpc_method_handler(around(_written(behavior)), *codecs)
@@ -191,31 +203,35 @@ class RequestBodies(grpc.aio.ServerInterceptor):
         return grpc.stream_unary_rpc_method_handler(around(behavior), *codecs)
 
     def _around_one(
-        self, slots: Slots, behavior: Callable[..., Awaitable[Any]]
+        self, reader: _Reader, slots: Slots, behavior: Callable[..., Awaitable[Any]]
     ) -> Callable[..., Any]:
         async def handle(requests: AsyncIterator[Any], context: Context) -> Any:
             try:
-                body = await self._received(slots, context)
+                body = await self._received(reader, slots, context)
             except ServiceError as error:
                 await self._abort(error, context)
-            return await behavior(body, context)
+            work = behavior(body, context)
+            del body
+            return await _released(work)
 
         return handle
 
-    def _around_stream(self, behavior: Callable[..., Awaitable[Any]]) -> Callable[..., Any]:
+    def _around_stream(
+        self, reader: _Reader, behavior: Callable[..., Awaitable[Any]]
+    ) -> Callable[..., Any]:
         async def handle(requests: AsyncIterator[Any], context: Context) -> Any:
             try:
                 with self._exchange(self._caller_of(context)):
-                    return await behavior(requests, context)
-            except Overloaded as error:
+                    return await _released(behavior(reader.requests(context), context))
+            except ServiceError as error:
                 await self._abort(error, context)
 
         return handle
 
-    async def _received(self, slots: Slots, context: Context) -> Any:
+    async def _received(self, reader: _Reader, slots: Slots, context: Context) -> Any:
         """The request of a call. Raises Overloaded, BadRequest."""
         async with slots.slot(self._caller_of(context)) as late:
-            reading = asyncio.ensure_future(context.read())
+            reading = asyncio.ensure_future(reader.read(context))
             try:
                 await asyncio.wait((reading, late), return_when=asyncio.FIRST_COMPLETED)
                 if not reading.done():
@@ -251,9 +267,54 @@ class RequestBodies(grpc.aio.ServerInterceptor):
 
     async def _abort(self, error: ServiceError, context: Context) -> NoReturn:
         status = status_from_error(error)
+        error.__traceback__ = None  # its frames hold the request, and a refusal may never be read
         self._metrics.count_request("", "", status.code.name)
         await context.abort(status.code, status.message, status.metadata)
         raise AssertionError("abort returned")
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads the requests of one method."""
+
+    max_bytes: int
+    deserialize: Callable[[bytes], Any] | None  # None: requests stay bytes
+
+    async def read(self, context: Context) -> Any:
+        """The next request, or grpc.aio.EOF. Raises BadRequest."""
+        data = await context.read()
+        if data is grpc.aio.EOF:
+            return data
+        if len(data) > self.max_bytes:
+            raise BadRequest(
+                f"the request has {len(data)} bytes; the limit of this method is {self.max_bytes}"
+            )
+        try:
+            return data if self.deserialize is None else self.deserialize(data)
+        except DecodeError as error:
+            raise BadRequest(f"the request does not parse: {error}") from error
+
+    async def requests(self, context: Context) -> AsyncIterator[Any]:
+        """All requests. While one is in use, this generator holds none. Raises BadRequest."""
+        while True:
+            request = [await self.read(context)]
+            if request[0] is grpc.aio.EOF:
+                return
+            yield request.pop()
+
+
+async def _released(work: Awaitable[Any]) -> Any:
+    """The result of a call's work; if the call is aborted, its request leaves memory.
+
+    gRPC keeps the error of an abort in a cycle with its traceback, so that all that the frames
+    hold, such as a request, would stay until a garbage collection.
+    """
+    try:
+        return await work
+    except grpc.aio.AbortError as error:
+        error.__context__ = None
+        traceback.clear_frames(error.__traceback__)
+        raise
 
 
 def _written(behavior: Callable[..., Any]) -> Callable[..., Awaitable[None]]:

@@ -18,6 +18,8 @@ from typing import TypeVar
 import grpc
 from google.protobuf.message import DecodeError, Message
 
+from labelmint.errors import MalformedMessage
+from labelmint.wire.message_parts import check_parts
 from service.admission import RequestRate
 from service.errors import NEXT_INDEX, BadRequest, Overloaded, Status, status_from_error
 from service.logs import REQUEST_ID_HEADER, fields, request_id, request_id_from_metadata
@@ -45,16 +47,18 @@ class Call:
     peer: str  # address of the caller, as gRPC writes it
     span: Span
     is_admin: Callable[[], bool] = field(default=lambda: False, repr=False)
+    request_bytes: int = 0  # size of the request, which stays in memory until the call ends
     model: str = ""  # name of the served model, once known; for metrics
     next_index: int | None = None  # index from which to resume after the last message; a trailer
 
 
 def request_from_bytes(data: bytes, kind: type[Request]) -> Request:
-    """Parses a request. Raises BadRequest."""
+    """Parses a request, unless it has far more parts than any needs. Raises BadRequest."""
     request = kind()
     try:
+        check_parts(data, kind.DESCRIPTOR)
         request.ParseFromString(data)
-    except DecodeError as error:
+    except (MalformedMessage, DecodeError) as error:
         raise BadRequest(f"the request is not a valid {kind.DESCRIPTOR.name}: {error}") from error
     return request
 
@@ -89,7 +93,7 @@ class CallHandlers:
 
         async def handle(data: bytes, context: Context) -> bytes:
             response = b""
-            async with self._open_call(method, context) as call:
+            async with self._open_call(method, context, len(data)) as call:
                 response = await behavior(call, data)
             return response
 
@@ -102,7 +106,7 @@ class CallHandlers:
 
         async def handle(data: bytes, context: Context) -> None:
             async with (
-                self._open_call(method, context) as call,
+                self._open_call(method, context, len(data)) as call,
                 aclosing(behavior(call, data)) as messages,
             ):
                 async for message in messages:
@@ -144,9 +148,12 @@ class CallHandlers:
             self._metrics.count_request(own.model, method, status.code.name)
 
     @asynccontextmanager
-    async def _open_call(self, method: str, context: Context) -> AsyncIterator[Call]:
+    async def _open_call(
+        self, method: str, context: Context, request_bytes: int = 0
+    ) -> AsyncIterator[Call]:
         began, status = time.monotonic(), _CANCELLED
         call = self._call(method, context)
+        call.request_bytes = request_bytes
         self._active += 1
         self._idle.clear()
         try:

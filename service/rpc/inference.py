@@ -225,6 +225,7 @@ class InferenceService:
             nonlocal request_id, model_name
             request = request_from_bytes(data, messages.ModelInferRequest)
             request_id, model_name = request.id[:256], request.model_name[:256]
+            own.request_bytes = len(data)
             return await self._infer(own, request, streamed=True)
 
         response = await self._calls.within(call, "ModelInfer", infer)

@@ -23,6 +23,8 @@ from service.rpc.inference_tensors import (
 )
 from service.rpc.query import bounded_query_from_proto
 
+MAX_NUMBER_CHARACTERS = 400  # of a number as text; later ones are not read
+MAX_RANK = 10  # of shapes that messages show
 MAX_ID_CHARACTERS = 256  # of a request's id, which the response repeats
 PSI, CUTOFF, CLASS = "truncation_psi", "truncation_cutoff", "class_index"
 VIEW = "view"  # code of the view bank, for all samples
@@ -119,15 +121,15 @@ def _arrays(request: Any, tensors: dict[str, TensorSpec], limits: ServerLimits) 
 
 
 def _check_tensor(given: Any, tensor: TensorSpec, limits: ServerLimits) -> None:
-    name, shape = given.name, list(given.shape)
+    name, shape = given.name, given.shape[:MAX_RANK]
     if given.datatype != tensor.datatype:
         raise BadRequest(f"{name} is {given.datatype[:20]!r}; it must be {tensor.datatype}")
-    fits = len(shape) == len(tensor.shape) and all(
+    fits = len(given.shape) == len(tensor.shape) and all(
         size == wanted or wanted < 0 for size, wanted in zip(shape, tensor.shape, strict=True)
     )
     if not fits:
         raise BadRequest(
-            f"{name} has shape {shape[:10]}; it must be {list(tensor.shape)}, where -1 is the "
+            f"{name} has shape {shape}; it must be {list(tensor.shape)}, where -1 is the "
             "number of samples"
         )
     limit = limits.max_explicit_indices if name == INDEX else limits.max_explicit_rows
@@ -148,12 +150,13 @@ def _array(given: Any, tensor: TensorSpec, raw: bytes | None) -> NDArray[Any]:
         array = np.frombuffer(raw, tensor.dtype.newbyteorder("<")).astype(tensor.dtype, copy=False)
     else:
         field = "fp32_contents" if tensor.datatype == "FP32" else "uint64_contents"
-        array = np.array(getattr(given.contents, field), tensor.dtype)
-        if len(array) != np.prod(shape):
+        values = getattr(given.contents, field)
+        if len(values) != np.prod(shape):
             raise BadRequest(
-                f"{name} has {len(array)} values in {field}; shape {list(shape)} needs "
+                f"{name} has {len(values)} values in {field}; shape {list(shape)} needs "
                 f"{int(np.prod(shape))}, there or in raw_input_contents"
             )
+        array = np.array(values, tensor.dtype)
     array = array.reshape(shape)
     finite = np.isfinite(array).reshape(len(array), -1).all(axis=1)
     if not finite.all():
@@ -183,6 +186,8 @@ def _number(name: str, parameter: Any) -> float:
     """A number, or text such as "0.7": Triton's client can send fractions only as text."""
     kind = parameter.WhichOneof("parameter_choice")
     value: Any = getattr(parameter, kind) if kind else None
+    if isinstance(value, str):
+        value = value[:MAX_NUMBER_CHARACTERS]  # to read one of megabytes takes seconds
     try:
         return float("" if isinstance(value, (bool, type(None))) else value)
     except ValueError:

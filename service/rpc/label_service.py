@@ -73,6 +73,7 @@ class LabelService:
         first = await anext(parsed, None)
         if first is None:
             raise BadRequest("there is no request; the first one must have query and memory")
+        call.request_bytes = first.ByteSize()
         model = self._serving.model(call, first.query.model)
         query = query_from_proto(first.query, model, self._serving.limits)
         call.next_index = query.plan.next_index(query.plan.first)

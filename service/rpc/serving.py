@@ -6,7 +6,6 @@ from concurrent.futures import Executor
 from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar
 
-from labelmint.latents import Mt19937Rows
 from labelmint.v1 import label_service_pb2 as pb
 from service.admission import Admission
 from service.config import Config
@@ -84,10 +83,14 @@ class Serving:
         `answer_samples` are kept in memory until the whole answer is sent. Raises NotServing, and
         what Admission.admit raises.
         """
-        with self._admission.admit(call.client, query, model.batch_size, answer_samples) as window:
-            position = await _mt19937(query, model)
-            with model.stream(query, window, call.deadline, position, call.span) as stream:
-                yield stream
+        admitted = self._admission.admit(
+            call.client, query, model.batch_size, answer_samples, call.request_bytes
+        )
+        with (
+            admitted as window,
+            model.stream(query, window, call.deadline, call.client, call.span) as stream,
+        ):
+            yield stream
 
     @contextmanager
     def stopping(self, stop: Stop) -> Iterator[None]:
@@ -122,19 +125,3 @@ def check_not_exhausted(stream: Stream) -> None:
     its indices ran out."""
     if stream.query.plan.end_reason and not stream.count_reached:
         raise RangeExhausted(stream.query.plan.end_reason)
-
-
-async def _mt19937(query: Query, model: ServedModel) -> Mt19937Rows | None:
-    """The position of an MT19937 stream, or None for other latents.
-
-    Skipping to the first index can take long, so it runs on another thread.
-    """
-    if query.options.latent_source != "mt19937" or query.latents is not None:
-        return None
-    rows = Mt19937Rows(query.options.seed, model.bundle.manifest.generator.z_dim)
-    if query.plan.stop > query.plan.first:
-        start = int(query.plan.indices(query.plan.first, 1)[0])
-        if start:
-            loop = asyncio.get_running_loop()
-            await loop.run_in_executor(None, rows.rows, [start - 1])
-    return rows

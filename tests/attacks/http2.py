@@ -20,6 +20,7 @@ ACK = END_STREAM = 0x1
 END_HEADERS = 0x4
 MAX_FRAME_BYTES = 16_384  # of a payload, unless the server's settings allow more
 MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE = 0x3, 0x4  # settings
+CANCEL = 0x8  # an error code of RST_STREAM
 STATIC_ENTRIES = 61  # of HPACK's table; the first dynamic entry follows
 FIRST_WINDOW_BYTES = 65_535  # what may be sent before the server allows more
 
@@ -93,6 +94,17 @@ def request_headers(path: str, extra: Sequence[Header] = ()) -> bytes:
         (b"content-type", b"application/grpc"), *extra,
     ]  # fmt: skip
     return b"".join(literal(name, value) for name, value in headers)
+
+
+def call(path: str, stream: int, body: bytes = b"") -> bytes:
+    """All frames of a call with one request."""
+    headers = frames_of_headers(stream, request_headers(path))
+    return headers + frames_of_data(stream, message(body), end_stream=True)
+
+
+def reset(stream: int) -> bytes:
+    """The frame that cancels a call."""
+    return frame(RST_STREAM, 0, stream, struct.pack(">I", CANCEL))
 
 
 def message(body: bytes, announced: int | None = None) -> bytes:
@@ -226,14 +238,22 @@ class Connection:
 
 @contextmanager
 def connected(
-    port: int, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None
+    port: int,
+    host: str = "127.0.0.1",
+    tls: ssl.SSLContext | None = None,
+    window: int = FIRST_WINDOW_BYTES,
 ) -> Iterator[Connection]:
-    """A connection after its preface, which waits for the server's settings."""
+    """A connection after its preface, which waits for the server's settings.
+
+    The server may send `window` bytes of each call, and no more is ever granted.
+    """
     sock = socket.create_connection((host, port))
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if tls is not None:
         sock = tls.wrap_socket(sock, server_hostname="localhost")
-    sock.sendall(PREFACE + frame(SETTINGS, 0, 0))  # before the reader may acknowledge anything
+    setting = struct.pack(">HI", INITIAL_WINDOW_SIZE, window)
+    # Before the reader may acknowledge anything.
+    sock.sendall(PREFACE + frame(SETTINGS, 0, 0, setting))
     connection = Connection(sock)
     try:
         connection.wait(lambda: connection.frames[SETTINGS] > 0 or connection.closed, 60)

@@ -11,8 +11,9 @@ import grpc
 
 from labelmint.batch import Batch
 from labelmint.v1 import label_service_pb2 as pb
+from labelmint.wire.answers import Message
 from labelmint.wire.merge import ShardReader, batches_from_readers
-from labelmint.wire.resuming_stream import Message, OpenedCall, ResumingStream
+from labelmint.wire.resuming_stream import OpenedCall, ResumingStream
 from labelmint.wire.retries import Patience, Reconnects
 from labelmint.wire.sharding import subshards
 from tests.client.scripted_service import Ended, Script, responses

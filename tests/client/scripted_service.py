@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent import futures
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -188,11 +188,16 @@ def _sample_batch(query: pb.SampleQuery, indices: list[int]) -> pb.SampleBatch:
     names = [codec.name_from_output(output) for output in query.outputs] or DEFAULT_OUTPUTS
     for name in names if indices else ():
         rows = [sample(query.sampling.seed, index)[name] for index in indices]
-        packing = pb.CODEC_ZSTD if name == "mask" else pb.CODEC_RAW
+        zstd = name == "mask" and pb.CODEC_ZSTD in (query.accept_codecs or [pb.CODEC_ZSTD])
+        packing = pb.CODEC_ZSTD if zstd else pb.CODEC_RAW
         batch.tensors.append(
             codec.tensor_from_array(np.concatenate(rows), codec.output_from_name(name), packing)
         )
     return batch
+
+
+# What a server that lies makes of its honest responses to a query; it may also raise Ended.
+Lie = Callable[[pb.SampleQuery, Iterator[pb.StreamSamplesResponse]], Iterator[Any]]
 
 
 class ScriptedService(pb_grpc.LabelServiceServicer):
@@ -209,6 +214,9 @@ class ScriptedService(pb_grpc.LabelServiceServicer):
         self.queries: list[pb.SampleQuery] = []
         self.metadata: dict[str, str | bytes] = {}
         self.refusal: Ended | None = None  # what every call ends with
+        self.lie: Lie = lambda query, honest: honest
+        self.model, self.models = MODEL, [MODEL]  # what GetModel and ListModels describe
+        self.threshold: float | None = None  # of GetModel; None: the keep_fraction
 
     def StreamSamples(
         self, request: pb.StreamSamplesRequest, context: grpc.ServicerContext
@@ -221,8 +229,10 @@ class ScriptedService(pb_grpc.LabelServiceServicer):
             self._stopped()
         script, self.script = self.script, replace(self.script, messages_until_drop=None)
         try:
-            yield from responses(request.query, script)
+            yield from self.lie(request.query, responses(request.query, script))
         except Ended as end:
+            if end.details:
+                context.set_trailing_metadata((("grpc-status-details-bin", end.details),))
             context.abort(end.code, end.message)
 
     def GenerateSamples(
@@ -231,7 +241,7 @@ class ScriptedService(pb_grpc.LabelServiceServicer):
         self._admit(context)
         self.queries.append(request.query)
         whole = replace(self.script, message_samples=(1 << 20,), idle_after=1 << 20)
-        response = next(responses(request.query, whole))
+        response = next(self.lie(request.query, responses(request.query, whole)))
         return pb.GenerateSamplesResponse(
             batch=response.batch,
             next_index=response.next_index,
@@ -243,7 +253,7 @@ class ScriptedService(pb_grpc.LabelServiceServicer):
         self, request: pb.ListModelsRequest, context: grpc.ServicerContext
     ) -> pb.ListModelsResponse:
         self._admit(context)
-        return pb.ListModelsResponse(models=[MODEL])
+        return pb.ListModelsResponse(models=self.models)
 
     def GetModel(
         self, request: pb.GetModelRequest, context: grpc.ServicerContext
@@ -251,7 +261,10 @@ class ScriptedService(pb_grpc.LabelServiceServicer):
         self._admit(context)
         if request.model not in ("", MODEL.name):
             context.abort(grpc.StatusCode.NOT_FOUND, f"model {request.model!r} is not served")
-        return pb.GetModelResponse(model=MODEL, max_uncertainty=request.keep_fraction or None)
+        threshold = request.keep_fraction if self.threshold is None else self.threshold
+        return pb.GetModelResponse(
+            model=self.model, max_uncertainty=threshold if request.keep_fraction else None
+        )
 
     def _stopped(self) -> None:
         with self._lock:

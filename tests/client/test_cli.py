@@ -6,13 +6,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import grpc
 import pytest
 from PIL import Image
 
 import labelmint
+from labelmint import Client
 from labelmint.cli import main
-from tests.client.scripted_service import Ended, ScriptedService
+from labelmint.errors import NotReady, ServerFault
+from labelmint.v1 import label_service_pb2 as pb
+from tests.client.scripted_service import MODEL, Ended, Script, ScriptedService
 
 Captured = pytest.CaptureFixture[str]
 SCRIPT = "import sys; from labelmint.cli import main; sys.exit(main())"  # as pip's is
@@ -46,6 +50,62 @@ def test_preview_writes_a_sheet_and_says_where_to_go_on(
     assert (query.count, query.start_index, query.sampling.seed) == (3, 4, 5)
     assert query.filter.keep_fraction == 0.5
     assert f"--start-index {int(said.split()[-1])}" in said
+
+
+# Colors, a title, CSI in one character, the direction of writing, backspaces, line breaks.
+STEERING = "\x1b[2J\x1b[31m \x1b]0;x\x07 \x9b31m \u202ee\u2066 a\rb\x08\x7f c\nd\u2028\x00"
+
+
+COMMANDS = {
+    "models": (), "doctor": (), "preview": ("--out", "sheet.png"),
+    "bench": ("--streams", "1", "--duration", "0.1", "--warmup", "0"),
+    "download": ("--out", "set", "--count", "3"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("refused", [False, True], ids=["served", "refused"])
+def test_what_a_server_says_cannot_steer_a_terminal(
+    capsys: Captured, target: str, service: ScriptedService, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+    command: str, refused: bool,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    model = hostile_model(STEERING)
+    service.model, service.models = model, [model]
+    service.script = Script(bundle_id=STEERING)
+    if refused:
+        service.refusal = Ended(grpc.StatusCode.FAILED_PRECONDITION, f"no {STEERING}")
+    with caplog.at_level("DEBUG", "labelmint"):
+        code, out, err = run(capsys, command, "--target", target, *COMMANDS[command])
+    logged = "".join(caplog.messages)
+    shown = [*click.unstyle(out).split("\n"), *err.split("\n"), *logged.split("\n")]
+    assert all(line.isprintable() for line in shown), shown
+    assert (code != 0) == refused
+    if refused or command in ("models", "doctor", "bench"):
+        assert r"\x1b[2J\x1b[31m" in out + err  # escaped, not left out
+
+
+def hostile_model(name: str) -> pb.Model:
+    """A model with everything that a server may name called name."""
+    model = pb.Model()
+    model.CopyFrom(MODEL)
+    model.name = model.bundle_id = model.family = model.engine = model.score_source = name
+    model.licences.append(name)
+    model.classes[0].name = model.keypoints[0].name = name
+    return model
+
+
+def test_errors_can_be_printed_whatever_a_server_says(
+    target: str, service: ScriptedService
+) -> None:
+    steering = "\x1b[31m\u202e"
+    service.refusal = Ended(grpc.StatusCode.INTERNAL, steering + "x" * 5000)
+    with Client(target) as client, pytest.raises(ServerFault) as caught:
+        client.models()
+    for error in (caught.value, NotReady(f"replicas serve {steering}", "FAILED_PRECONDITION")):
+        assert str(error).isprintable() and r"\x1b[31m\u202e" in str(error)
+        assert len(str(error)) < 4100
 
 
 @pytest.mark.parametrize(

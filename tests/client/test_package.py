@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -37,6 +38,35 @@ for name in labelmint._MODULES:
 print(len(labelmint._MODULES))
 """
     assert said(code) == str(len(labelmint._MODULES))
+
+
+@pytest.mark.long
+def test_every_module_can_be_the_first_to_be_imported() -> None:
+    """Alone, in a fork of a process that has imported the libraries and nothing of the package.
+
+    test_imports.py finds circles in the files, and is quick.
+    """
+    folder = Path(labelmint.__file__).parent
+    names = [
+        ".".join(path.relative_to(folder.parent).with_suffix("").parts).removesuffix(".__init__")
+        for path in sorted(folder.rglob("*.py"))
+    ]
+    assert {"labelmint", "labelmint.options", "labelmint.torch.position"} <= set(names)
+    code = f"""
+import importlib, os, sys
+import click, google.rpc, grpc_status, jinja2, numpy, PIL, pycocotools, torch.utils.data, tqdm
+for name in {[name for name in names if name != "labelmint.__main__"]}:
+    assert not [each for each in sys.modules if each.startswith("labelmint")]
+    if not (child := os.fork()):
+        try:
+            importlib.import_module(name)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    if os.waitpid(child, 0)[1]:
+        print(name)
+"""
+    assert said(code) == "", "these cannot be imported first"
 
 
 def test_a_name_that_is_not_there_is_an_attribute_error() -> None:

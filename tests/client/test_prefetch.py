@@ -10,8 +10,8 @@ import pytest
 
 from labelmint.batch import KeptSamples
 from labelmint.errors import OutOfRange
+from labelmint.wire.answers import Message
 from labelmint.wire.prefetch import Prefetch
-from labelmint.wire.resuming_stream import Message
 
 SAMPLE_BYTES = 100
 

@@ -20,6 +20,7 @@ from engines.protocol import EngineResult
 from export.checks.calibration import (
     SavedScores,
     calibration_from_engine,
+    identity_of_scores,
     open_saved_scores,
     quantiles_from_scores,
     scores_from_engine,
@@ -84,7 +85,8 @@ class Counting:
 def calibrated(bundle: Bundle, engine: Any, samples: int, **options: Any) -> ScoreCalibration:
     sampling = default_options(GENERATOR, **options)
     mapping = open_mapping(BUNDLE, FAKE)
-    return calibration_from_engine(bundle, engine, mapping, sampling, samples, resumable=True)
+    with open_saved_scores(bundle.path, identity_of_scores(bundle, engine, sampling)) as saved:
+        return calibration_from_engine(bundle, engine, mapping, sampling, samples, saved)
 
 
 @pytest.mark.parametrize("torn", [b"", b"\x01\x02\x03"])

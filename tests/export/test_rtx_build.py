@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from benchmarks.rtx_build import LARGE, measured
 from engines.build_report import BuildReport, FusedLayer, plan_and_report
+from engines.onnx_graph import OnnxGraph
 from engines.tensorrt_build import PlanRequest
 from export.fused.graphs import filter_onnx, fused_branch, taps_onnx
 from export.fused.launches import Tuning
@@ -132,7 +133,7 @@ class Built:
 
 
 def build(path: Path, builds: int = 1) -> Built:
-    graph = onnx.load(path)
+    content, graph = OnnxGraph(path, path.read_bytes()), onnx.load(path)
     shapes = {
         value.name: (ROWS, *(d.dim_value for d in value.type.tensor_type.shape.dim[1:]))
         for value in graph.graph.input
@@ -141,7 +142,7 @@ def build(path: Path, builds: int = 1) -> Built:
     seconds = []
     for _ in range(builds):
         began = time.process_time()
-        _, report = plan_and_report(trt, PlanRequest(path, half, (shapes,)))
+        _, report = plan_and_report(trt, PlanRequest(content, half, (shapes,)))
         seconds.append(time.process_time() - began)
     return Built(path, graph, report, min(seconds))
 

@@ -1,11 +1,13 @@
 """Whatever a request of the Open Inference Protocol holds, the answer is one of the table's."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -81,8 +83,40 @@ nearly_right = st.builds(
     message(messages.ModelInferRequest, parameters=parameters, model_version=texts)
     | message(messages.ModelInferRequest, parameters=parameters),
 )
+
+
+@st.composite
+def one_wrong(draw: st.DrawFn) -> Any:
+    """A request that would be answered, but for one field of one input or its raw contents."""
+    name, shape = draw(st.sampled_from((("z", (2, 16)), ("w", (2, 16)), ("ws", (1, 6, 16)))))
+    count = math.prod(shape)
+    values = draw(st.lists(st.floats(-9, 9, width=32), min_size=count, max_size=count))
+    array = np.array(values, np.float32).reshape(shape)
+    request = infer_request({name: array}, raw=draw(st.booleans()))
+    tensor, raw = request.inputs[0], request.raw_input_contents
+    wrong = draw(
+        st.sampled_from(("nothing", "datatype", "shape", "raw", "more raw", "name", "nan"))
+    )
+    if wrong == "datatype":
+        tensor.datatype = draw(st.sampled_from((*DTYPES, "FP64", "INT64", "BOOL", "BYTES", "")))
+    elif wrong == "shape":
+        tensor.shape[draw(st.integers(0, len(shape) - 1))] = draw(extents)
+    elif wrong == "raw":
+        raw[:] = [draw(st.binary(max_size=512))]
+    elif wrong == "more raw":
+        raw.append(draw(st.binary(max_size=8)))
+    elif wrong == "name":
+        tensor.name = draw(texts)
+    elif wrong == "nan":
+        array[0, -1] = draw(st.sampled_from((np.nan, np.inf, -np.inf)))
+        request = infer_request({name: array}, raw=bool(raw))
+    return request
+
+
 junk = st.binary(max_size=40)
-infer_requests = (nearly_right | wild).map(lambda request: request.SerializeToString()) | junk
+infer_requests = (nearly_right | one_wrong() | wild).map(
+    lambda request: request.SerializeToString()
+) | junk
 administrative = message(
     messages.RepositoryModelLoadRequest,
     repository_name=texts,

@@ -115,6 +115,81 @@ def test_names_of_any_length_are_refused_within_what_a_status_may_hold(
         assert refusal(partial(limited.generate, model=name, count=1)).code is C.NOT_FOUND
 
 
+OVERFLOWING: list[tuple[str, str, list[int]]] = [  # input, datatype, shape
+    ("z", "FP32", [2**62, 16]), ("z", "FP32", [2**32, 2**32]), ("z", "FP32", [-(2**63), 16]),
+    ("z", "FP32", [-1, 16]), ("z", "FP32", [-3, -16]), ("z", "FP32", [3, -16]),
+    ("z", "FP32", [0, 16]), ("z", "FP32", [2**63 - 1, 16]), ("z", "FP32", [3, 16] * 40),
+    ("ws", "FP32", [2**60, 6, 16]), ("ws", "FP32", [1, 2**31, 2**33]), ("ws", "FP32", []),
+    ("index", "UINT64", [2**61]), ("index", "UINT64", [-1]), ("index", "UINT64", [1, 1]),
+    ("seed", "UINT64", [0]), ("seed", "UINT64", [2**63 - 1]),
+    ("z", "FP64", [3, 16]), ("z", "FP16", [3, 16]), ("z", "BYTES", [3, 16]), ("z", "", [3, 16]),
+    ("index", "INT64", [1]), ("index", "FP32", [1]), ("z", "fp32", [3, 16]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("given", OVERFLOWING, ids=str)
+@pytest.mark.parametrize(
+    "data", [None, b"", bytes(8), Z.tobytes()], ids=["contents", "0", "8", "z"]
+)
+def test_shapes_that_overflow_and_other_datatypes_are_refused(
+    limited: RunningServer, given: tuple[str, str, list[int]], data: bytes | None
+) -> None:
+    name, datatype, shape = given
+    request = messages.ModelInferRequest(model_name="fake")
+    tensor = request.inputs.add(name=name, datatype=datatype, shape=shape)
+    if data is None:
+        tensor.contents.fp32_contents.extend([0.0] * 48)
+        tensor.contents.uint64_contents.append(1)
+    else:
+        request.raw_input_contents.append(data)
+    refused = refusal(lambda: infer(limited, request))
+    assert refused.code is C.INVALID_ARGUMENT and len(refused.message) < 1000, refused
+
+
+@pytest.mark.parametrize("length", [0, 1, 191, 193, 64 << 10])
+def test_raw_contents_have_the_length_of_their_shape(limited: RunningServer, length: int) -> None:
+    request = infer_request({"z": Z})
+    request.raw_input_contents[0] = bytes(length)
+    refused = refusal(lambda: infer(limited, request))
+    assert refused.code is C.INVALID_ARGUMENT and f"{length} raw bytes" in refused.message
+
+
+MANY = 1 << 20  # parts of two bytes each; 60 MiB of them took 2.5 GiB and seconds
+PACKED = b"\x80\x80\x80\x05"  # length of 10 MiB
+BOMBS = {  # bytes of a request: parts, or packed numbers, without end
+    "inputs": b"\x2a\x00" * MANY,
+    "outputs": b"\x32\x00" * MANY,
+    "raw_input_contents": b"\x3a\x00" * MANY,
+    "parameters": b"\x22\x00" * MANY,
+    "unknown fields": b"\x7a\x00" * MANY,
+    "bytes_contents": b"\x2a\x84\x80\x80\x01\x2a\x80\x80\x80\x01" + b"\x42\x00" * MANY,
+    "shape": b"\x2a\x85\x80\x80\x05\x1a" + PACKED + bytes(10 << 20),
+    "groups": b"\x7b\x7c",
+    "cut off": b"\x2a\x05\x0a",
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+@pytest.mark.parametrize("method", ["ModelInfer", "ModelReady", "RepositoryIndex"])
+def test_requests_of_endless_parts_are_refused_before_they_are_parsed(
+    limited: RunningServer, bomb: str, method: str
+) -> None:
+    unary: Any = limited.channel.unary_unary(f"/{messages.SERVICE}/{method}")
+    if method != "ModelInfer" and bomb in ("bytes_contents", "shape"):
+        return  # fields of ModelInferRequest alone: to others they are unknown bytes
+    refused = refusal(lambda: unary(BOMBS[bomb], timeout=HANG_S))
+    assert refused.code is C.INVALID_ARGUMENT, refused
+    words = ("limit", "cut off", "wire type")
+    assert any(word in refused.message for word in words), refused.message
+
+
+def test_a_number_as_endless_text_is_not_read(limited: RunningServer) -> None:
+    request = infer_request(indices(1))
+    request.parameters["truncation_psi"].string_param = "x" + "1" * (4 << 20)
+    refused = refusal(lambda: infer(limited, request))
+    assert refused.code is C.INVALID_ARGUMENT and len(refused.message) < 300
+
+
 def test_limits_of_clients_and_messages_hold_here_too() -> None:
     slow = FakeModel(options=FakeOptions(seconds_per_run=0.3))
     limits = ServerLimits(max_client_streams=1, max_message_bytes=16 << 10)

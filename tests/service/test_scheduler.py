@@ -53,6 +53,45 @@ def test_lanes_share_by_weight(weights: list[int], capacity: int) -> None:
         assert abs(one.drawn - fair) <= turn * sum(weights)  # one round
 
 
+@given(
+    honest=st.integers(1, 4),
+    heavy=st.integers(1, 40),
+    weight=st.integers(1, 16),
+    capacity=st.integers(1, 16),
+)
+def test_a_client_gains_nothing_by_many_heavy_lanes(
+    honest: int, heavy: int, weight: int, capacity: int
+) -> None:
+    """Each client has the share of one, and divides it as it likes."""
+    greedy = [Lane(0, ENDLESS, 1, 1 << 20, weight=weight, client="greedy") for _ in range(heavy)]
+    others = [Lane(0, ENDLESS, 1, 1 << 20, client=f"client {n}") for n in range(honest)]
+    everyone = (*greedy, *others)
+    scheduler = scheduler_of(*everyone)
+    for _ in range(50):
+        assert sum(d.count for d in scheduler.draw(capacity, 0.0)) == capacity
+        finish(everyone)
+    fair = 50 * capacity / (honest + 1)
+    turn = max(1, capacity // 4)
+    for drawn in (sum(one.drawn for one in greedy), *(one.drawn for one in others)):
+        assert abs(drawn - fair) <= turn
+
+
+def test_a_client_that_wants_nothing_leaves_its_share_to_others() -> None:
+    busy, idle = Lane(0, ENDLESS, 1, 64, client="a"), Lane(0, ENDLESS, 1, 0, client="b")
+    (draw,) = scheduler_of(idle, busy).draw(16, 0.0)
+    assert (draw.lane, draw.count) == (busy, 16)
+
+
+def test_a_lane_draws_no_further_than_its_latents_are_ready() -> None:
+    one = lane()
+    one.ready = 3
+    scheduler = scheduler_of(one)
+    assert [d.count for d in scheduler.draw(16, 0.0)] == [3]
+    assert scheduler.draw(16, 0.0) == []
+    one.ready = 20
+    assert [d.count for d in scheduler.draw(16, 0.0)] == [16]
+
+
 def test_a_batch_is_filled_when_only_one_lane_wants_rows() -> None:
     busy, full = lane(), lane(window=0)
     (draw,) = scheduler_of(full, busy).draw(16, 0.0)

@@ -1,0 +1,177 @@
+"""The answers to one query, each checked against the query and the answers before it.
+
+Enters: responses of a server, which may be wrong in any way. Leave: `Message`s, and the query of
+what is still missing. What cannot be checked from outside is whether the samples are those of the
+bundle, and which of them a filter rejected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from labelmint.batch import FIELDS, KeptSamples, kept_from_proto
+from labelmint.codec import name_from_output
+from labelmint.errors import MalformedMessage
+from labelmint.latents import UInt64s
+from labelmint.v1 import label_service_pb2 as pb
+from labelmint.wire.sharding import (
+    end_of_query,
+    foreign_indices,
+    remaining_query,
+    shard_indices_between,
+)
+
+_REJECTING = (pb.FILTER_MODE_KEEP_FRACTION, pb.FILTER_MODE_MAX_UNCERTAINTY)
+
+
+@dataclass(frozen=True, eq=False)
+class Message:
+    """What one StreamSamplesResponse says; a heartbeat when it has no samples."""
+
+    kept: KeptSamples
+    next_index: int  # raw index at which to resume after this message
+    bundle_id: str  # bundle that made the samples
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the samples' arrays."""
+        return sum(array.nbytes for array in self.kept.arrays.values())
+
+
+class Answers:
+    """The position in the answers to one query, however many calls they take."""
+
+    def __init__(self, query: pb.SampleQuery) -> None:
+        self._query = query
+        self._listed: UInt64s = np.array(query.indices, np.uint64)
+        self._end = end_of_query(query)
+        self._fields = {FIELDS[name_from_output(output)] for output in query.outputs}
+        self._layout: dict[str, Any] | None = None  # dtype and shape of each output's sample
+        self._bundle_id = query.bundle_id
+        self._received = 0  # number of samples
+        self.next_index = query.start_index  # as the last message said
+
+    def checked(self, response: pb.StreamSamplesResponse | pb.GenerateSamplesResponse) -> Message:
+        """The message of a response, and this position behind it. Raises MalformedMessage."""
+        self._check_bundle(response.bundle_id)
+        kept = kept_from_proto(response.batch, self._query.accept_codecs)
+        self._check_indices(kept.indices, response.next_index)
+        self._check_numbers(len(kept), response)
+        if len(kept):
+            self._check_outputs(kept)
+        self.next_index = response.next_index
+        self._received += len(kept)
+        self._bundle_id = response.bundle_id
+        return Message(kept, response.next_index, self._bundle_id)
+
+    def remaining(self) -> pb.SampleQuery | None:
+        """The query that resumes behind the last message; None when all is answered."""
+        return remaining_query(self._query, self.next_index, self._received, self._bundle_id)
+
+    def _check_bundle(self, bundle_id: str) -> None:
+        if not bundle_id or bundle_id != (self._bundle_id or bundle_id):
+            raise MalformedMessage(
+                f"the server sent samples of bundle {bundle_id[:100]!r}; this stream is one of "
+                f"bundle {self._bundle_id[:100]!r}"
+            )
+
+    def _check_indices(self, indices: UInt64s, next_index: int) -> None:
+        if next_index < self.next_index:
+            raise MalformedMessage(f"next_index went back from {self.next_index} to {next_index}")
+        if next_index > self._end:
+            raise MalformedMessage(f"next_index is {next_index}, and the range ends at {self._end}")
+        if not len(indices):
+            return
+        first, last = int(indices[0]), int(indices[-1])
+        if first < self.next_index or last >= next_index:
+            raise MalformedMessage(
+                f"samples {first} to {last} are outside {self.next_index} to {next_index}, the "
+                "indices that the message covers"
+            )
+        foreign = indices[
+            ~np.isin(indices, self._listed)
+            if len(self._listed)
+            else foreign_indices(self._query, indices)
+        ]
+        if len(foreign):
+            raise MalformedMessage(
+                f"sample {foreign[0]} is not one of the requested indices"
+                if len(self._listed)
+                else f"sample {foreign[0]} is not of shard {self._query.shard_index} of "
+                f"{self._query.num_shards}"
+            )
+
+    def _check_numbers(
+        self, kept: int, response: pb.StreamSamplesResponse | pb.GenerateSamplesResponse
+    ) -> None:
+        """Checks that each index of the message is a sample or discarded, as the filter may."""
+        examined = self._examined(response.next_index)
+        if kept + response.discarded != examined:
+            raise MalformedMessage(
+                f"the server sent {kept} samples and discarded {response.discarded} of indices "
+                f"{self.next_index} to {response.next_index}, which are {examined}"
+            )
+        if response.discarded and self._query.filter.mode not in _REJECTING:
+            raise MalformedMessage(
+                f"the server discarded {response.discarded} samples from index {self.next_index} "
+                "on, and the stream has no filter"
+            )
+        if self._query.count and self._received + kept > self._query.count:
+            raise MalformedMessage(
+                f"the server sent {self._received + kept} samples; count is {self._query.count}"
+            )
+
+    def _check_outputs(self, kept: KeptSamples) -> None:
+        layout = {name: (array.dtype, array.shape[1:]) for name, array in kept.arrays.items()}
+        if self._fields and layout.keys() != self._fields:
+            raise MalformedMessage(
+                f"the server sent {_listed(layout)}; requested are {', '.join(self._fields)}"
+            )
+        if "images" not in layout and not self._fields:
+            raise MalformedMessage(f"the server sent {_listed(layout)}, and no images")
+        if self._layout is not None and layout != self._layout:
+            raise MalformedMessage(
+                f"outputs changed within a stream, from {self._layout} to {layout}"
+            )
+        self._layout = layout
+        scores = kept.arrays.get("uncertainty")
+        limit = self._query.filter.max_uncertainty
+        if scores is not None and self._query.filter.mode == pb.FILTER_MODE_MAX_UNCERTAINTY:
+            above = np.flatnonzero(~(scores <= np.float32(limit)))
+            if len(above):
+                raise MalformedMessage(
+                    f"sample {kept.indices[above[0]]} has uncertainty {scores[above[0]]:g}; "
+                    f"max_uncertainty is {limit:g}"
+                )
+
+    def _examined(self, stop: int) -> int:
+        """Number of the query's indices from this position to `stop`."""
+        if len(self._listed):
+            first, last = np.searchsorted(
+                self._listed, np.array([self.next_index, stop], np.uint64)
+            )
+            return int(last - first)
+        return shard_indices_between(self._query, self.next_index, stop)
+
+
+def _listed(layout: Mapping[str, object]) -> str:
+    return ", ".join(layout) or "no outputs"
+
+
+def kept_from_answer(query: pb.SampleQuery, response: pb.GenerateSamplesResponse) -> KeptSamples:
+    """The samples of an answer in one message.
+
+    Raises MalformedMessage, also when samples are missing.
+    """
+    answers = Answers(query)
+    message = answers.checked(response)
+    if answers.remaining() is not None:
+        raise MalformedMessage(
+            f"the answer ends at index {answers.next_index} with {len(message.kept)} samples, "
+            "before all requested ones"
+        )
+    return message.kept

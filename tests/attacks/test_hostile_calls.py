@@ -1,0 +1,187 @@
+"""Callers that break no rule of HTTP/2 and read nothing cannot hold the server, nor each other."""
+
+import asyncio
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from labelmint.v1 import label_service_pb2 as pb
+from labelmint.v1.label_service_pb2_grpc import LabelServiceStub
+from service.config import ServerLimits
+from service.rpc.bodies import MAX_NAME_BYTES
+from service.rpc.health import MAX_CLIENT_WATCHES
+from service.server import Server
+from tests.attacks.http2 import call, connected, reset
+from tests.hangs import HANG_S, eventually
+from tests.service.harness import channel_to, refusal, served
+from tests.service.test_process import ROOT, bundle_at, running
+
+WATCH = "/grpc.health.v1.Health/Watch"
+LIMIT_S = 60  # for what takes under a second; without the fixes it takes for ever
+CHECK = "/grpc.health.v1.Health/Check"
+CONNECTION_CALLS = ServerLimits.max_connection_streams
+ATTACKERS, HONEST_CHECKS = 40, 12
+STREAM_SAMPLES = "/labelmint.v1.LabelService/StreamSamples"
+
+
+def test_a_watch_with_a_closed_window_does_not_hold_health_or_readiness() -> None:
+    with served() as server, connected(server.server.port, window=0) as hostile:
+        for _ in range(20):
+            hostile.send(call(WATCH, hostile.new_stream()))
+        time.sleep(0.5)  # every one of them waits for its window by now
+        health: Any = health_pb2_grpc.HealthStub(server.channel)
+        asked = health_pb2.HealthCheckRequest()
+        seen = iter(health.Watch(asked, timeout=HANG_S))
+        assert next(seen).status == health_pb2.HealthCheckResponse.SERVING
+
+        async def unload(running: Server) -> None:
+            await asyncio.wait_for(running.repository.unload("fake"), LIMIT_S)
+
+        server.call(unload)
+        not_serving = health_pb2.HealthCheckResponse.NOT_SERVING
+        assert next(seen).status == not_serving
+        assert health.Check(asked, timeout=HANG_S).status == not_serving
+
+
+@pytest.mark.parametrize("path", [WATCH, STREAM_SAMPLES])
+def test_no_closed_window_holds_the_drain(path: str, tmp_path: Path) -> None:
+    flags = ("--engine", "fake", "--drain-grace", "0.5")
+    with (
+        running(bundle_at(tmp_path / "fake"), *flags) as process,
+        connected(process.port, window=0) as hostile,
+        socket.create_connection((process.host, process.port)),  # and one that says nothing
+        socket.create_connection((process.host, process.metrics_port)),
+    ):
+        for _ in range(20):
+            hostile.send(call(path, hostile.new_stream()))
+        time.sleep(0.5)
+        process.popen.send_signal(signal.SIGTERM)
+        assert process.popen.wait(LIMIT_S) == 0
+
+
+@pytest.mark.long
+def test_rapid_resets_cancel_no_honest_check(tmp_path: Path) -> None:
+    """Of callers that send and cancel health checks as fast as they can, without a token."""
+    stop = threading.Event()
+
+    def attack(port: int) -> None:
+        with connected(port) as hostile:
+            while not stop.is_set():
+                streams = [hostile.new_stream() for _ in range(100)]
+                if not hostile.send(b"".join(call(CHECK, s) + reset(s) for s in streams)):
+                    return
+
+    flags = ("--engine", "fake", "--log-level", "error")
+    with (
+        ThreadPoolExecutor(ATTACKERS) as pool,  # left last: the server's end is the attackers'
+        running(bundle_at(tmp_path / "fake"), *flags) as process,
+        channel_to(process.port) as channel,
+    ):
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        attacks = [pool.submit(attack, process.port) for _ in range(ATTACKERS)]
+        try:
+            for _ in range(HONEST_CHECKS):
+                health.Check(health_pb2.HealthCheckRequest(), timeout=LIMIT_S)
+        finally:
+            stop.set()
+        assert not [one for one in attacks if one.done() and one.exception()]
+
+
+def test_a_client_has_a_limit_of_watches() -> None:
+    """They need no token, and would stay open for ever."""
+    asked = health_pb2.HealthCheckRequest()
+    with served() as server:
+        health: Any = health_pb2_grpc.HealthStub(server.channel)
+        watches = server.server._health._watches
+        with ExitStack() as stack:
+            for _ in range(MAX_CLIENT_WATCHES // CONNECTION_CALLS):
+                hostile = stack.enter_context(connected(server.server.port))
+                for _ in range(CONNECTION_CALLS):
+                    hostile.send(call(WATCH, hostile.new_stream()))
+            assert eventually(lambda: watches.total() == MAX_CLIENT_WATCHES)
+            refused = refusal(lambda: list(health.Watch(asked, timeout=HANG_S)))
+            assert refused.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert str(MAX_CLIENT_WATCHES) in refused.message
+            assert health.Check(asked, timeout=HANG_S).status
+        assert eventually(lambda: not watches)
+        assert next(iter(health.Watch(asked, timeout=HANG_S))).status
+
+
+@pytest.mark.parametrize("tag", [b"\x0a", b"\xfa\x07"], ids=["name", "unknown field"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "grpc.health.v1.Health/Check",
+        "grpc.health.v1.Health/Watch",
+        "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+    ],
+)
+def test_a_request_of_grpcs_own_services_has_a_limit_of_bytes(method: str, tag: bytes) -> None:
+    """A watch holds its request: 256 of 64 MiB could take 16 GiB, without a token."""
+    with served() as server:
+        call: Any = server.channel.stream_stream(f"/{method}")
+        request = tag + b"\x80\x80\x40" + bytes(1 << 20)
+        refused = refusal(lambda: next(call(iter([request]), timeout=HANG_S)))
+        assert refused.code is grpc.StatusCode.INVALID_ARGUMENT
+        assert str(MAX_NAME_BYTES) in refused.message
+        assert next(call(iter([b""]), timeout=HANG_S))
+        refused = refusal(lambda: next(call(iter([b"\xff"]), timeout=HANG_S)))
+        assert refused.code is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_what_a_drain_waits_for_has_an_end_though_nobody_reads_the_log() -> None:
+    script = (
+        "import logging\n"
+        "from service.process import exit_within\n"
+        "logging.basicConfig()\n"
+        "exit_within(0.2)\n"
+        "while True:\n"
+        "    logging.warning('x' * 1000)\n"  # until the pipe is full
+    )
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE) as process:
+        try:
+            assert process.wait(LIMIT_S) == 0
+        finally:
+            process.kill()
+
+
+def test_what_a_drain_waits_for_has_an_end() -> None:
+    """Even if the event loop hangs."""
+    script = (
+        "import asyncio, time\n"
+        "from service.process import exit_within\n"
+        "async def hang() -> None:\n"
+        "    exit_within(0.2)\n"
+        f"    time.sleep({HANG_S})\n"
+        "asyncio.run(hang())\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S
+    )
+    assert ended.returncode == 0
+    assert "has not stopped in 0.2 s" in ended.stderr
+
+
+def test_silent_connections_to_the_probes_leave_descriptors_for_calls(tmp_path: Path) -> None:
+    with running(bundle_at(tmp_path / "fake"), "--engine", "fake") as process, ExitStack() as stack:
+        resource.prlimit(process.popen.pid, resource.RLIMIT_NOFILE, (250, 250))
+        for _ in range(400):
+            address = (process.host, process.metrics_port)
+            stack.enter_context(socket.create_connection(address, HANG_S))
+        with channel_to(process.port) as channel:
+            stub = LabelServiceStub(channel)
+            assert stub.ListModels(pb.ListModelsRequest(), timeout=LIMIT_S).models
+        assert process.get("/healthz") == (200, "alive\n")
