@@ -1,6 +1,12 @@
 """`python -m export`: weights -> bundle; calibration, description and engine of a bundle."""
 
+import signal
 import sys
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # Ctrl-C during the imports, which take seconds, ends without a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -13,7 +19,7 @@ from bundle.manifest import MANIFEST
 from bundle.open import open_bundle
 from bundle.views import ViewBank
 from bundle.write import add_calibration, refuse_existing, refuse_known_calibration, staged_folder
-from checkpoints import CheckpointError
+from checkpoints import CheckpointError, Interrupted, raise_on_signals
 from engines.errors import EngineError
 from engines.open import EngineOptions, open_mapping
 from engines.sampling import (
@@ -76,17 +82,25 @@ def main() -> None:
     "--recipe",
     help="Label recipe of model_<k>.pth files (features, label size, classes): the name of a "
     "published recipe or a TOML file.",
+    show_default="none",
 )
 @click.option(
-    "--labels", type=WEIGHTS, help="Path to a classes.toml that replaces the recipe's classes."
+    "--labels",
+    type=WEIGHTS,
+    help="Path to a classes.toml that replaces the recipe's classes.",
+    show_default="none",
 )
 @click.option(
     "--refiner",
     type=WEIGHTS,
     help="Refiner weights, to refine the images; labels do not change.",
+    show_default="none",
 )
 @click.option(
-    "--views", type=WEIGHTS, help="View bank to include, as `python -m training views` writes it."
+    "--views",
+    type=WEIGHTS,
+    help="View bank to include, as `python -m training views` writes it.",
+    show_default="none",
 )
 @click.option("--out", required=True, type=FOLDER, help="Folder to write the bundle to.")
 @click.option("--force", is_flag=True, help="Replace a bundle that exists at --out.")
@@ -331,5 +345,15 @@ def _engine_options(batch: int | None) -> EngineOptions:
     return EngineOptions(batch_sizes=() if batch is None else (batch,))
 
 
+def run() -> None:
+    """Runs the command line; exit code 128 plus its number, and one line, for a signal."""
+    raise_on_signals()
+    try:
+        main()
+    except Interrupted as interrupted:
+        click.echo(f"interrupted: {interrupted}", err=True)
+        sys.exit(interrupted.exit_code)
+
+
 if __name__ == "__main__":
-    main()
+    run()

@@ -1,7 +1,13 @@
 """python -m service run | health: serve bundles, or check that a server is serving."""
 
-import asyncio
+import signal
 import sys
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # Ctrl-C during the imports ends without a traceback; a running server drains.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+import asyncio
 from pathlib import Path
 from typing import Any
 

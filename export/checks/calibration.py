@@ -22,6 +22,7 @@ from bundle.calibration import shortest_float32
 from bundle.files import name_file
 from bundle.manifest import LABELLER, ScoreCalibration
 from bundle.open import Bundle
+from checkpoints import signals_held
 from engines.onnx_graph import OnnxGraph, graph_from_bundle
 from engines.open import EngineOptions
 from engines.ort import OrtEngine, default_batch_sizes, only_size, open_session
@@ -109,6 +110,13 @@ class SavedScores:
             self._file.flush()
             os.fsync(self._file.fileno())
 
+    def text(self, known: int, samples: int) -> str:
+        """What an interrupted calibration says."""
+        if self._file is None:
+            return "nothing was saved"
+        words = f"{known} of {samples} scores are saved in {self._file.name}"
+        return f"{words}; the same command goes on from there"
+
 
 def identity_of_scores(bundle: Bundle, engine: Engine, options: LatentOptions) -> str:
     """Text that names everything the scores depend on. Raises SamplingError."""
@@ -167,7 +175,8 @@ def scores_from_engine(
     rows = (
         Mt19937Rows(options.seed, generator.z_dim) if options.latent_source == "mt19937" else None
     )
-    with tqdm(total=samples, initial=known, desc="calibrate", unit="sample") as progress:
+    progress = tqdm(total=samples, initial=known, desc="calibrate", unit="sample")
+    with signals_held() as held, progress:
         for start in range(known, samples, batch):
             indices = np.arange(start, min(start + batch, samples), dtype=np.uint64)
             ws = ws_from_indices(mapping, generator, options, indices, rows, bundle.views)
@@ -176,6 +185,7 @@ def scores_from_engine(
             scores[start : start + len(ws)] = result.arrays["uncertainty"]
             saved.append(scores[start : start + len(ws)])
             progress.update(len(ws))
+            held.end(saved.text(start + len(ws), samples))
     return scores
 
 
