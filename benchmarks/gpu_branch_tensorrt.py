@@ -10,6 +10,7 @@ from benchmarks.gpu_results import Results
 from engines.cuda import open_device
 from engines.device import Device
 from engines.errors import EngineError
+from engines.onnx_graph import OnnxGraph
 from engines.tensorrt_build import PlanRequest, plan_from_graph
 from engines.tensorrt_module import logger_from_module, tensorrt_module, version_of
 from engines.tensorrt_plan import DTYPES
@@ -32,7 +33,8 @@ def main(folder: Path) -> None:
             results.add(PART, "left out", variant=name, reason=f"{graph.name} was not exported")
             continue
         began = time.monotonic()
-        request = PlanRequest(graph, precision == "float16", (), folder / "branch.timing")
+        onnx = OnnxGraph(graph, graph.read_bytes())
+        request = PlanRequest(onnx, precision == "float16", (), folder / "branch.timing")
         try:
             data = plan_from_graph(trt, request)
             built = time.monotonic() - began

@@ -25,6 +25,7 @@ from engines.device import Device
 from engines.device_engine import DeviceEngine
 from engines.engine_cache import Sidecar, build_lock, key_of, plan_path, read_plan, write_plan
 from engines.errors import EngineError, PlanMissing
+from engines.onnx_graph import graph_from_bundle
 from engines.open import Runtime
 from engines.open_gpu import GpuOptions
 from engines.plan_build import open_plans
@@ -200,7 +201,8 @@ def _build(bundle: Bundle, trt: Any, device: Device, variant: Variant, paths: li
     manifest, plans = bundle.manifest, []
     for graph, path in zip(variant.graphs, paths, strict=True):
         began, profiles = time.monotonic(), profiles_of(graph.inputs, SIZES)
-        request = PlanRequest(graph.file, graph.half, profiles, path.with_suffix(".timing"))
+        onnx = graph_from_bundle(bundle, graph.file.name)
+        request = PlanRequest(onnx, graph.half, profiles, path.with_suffix(".timing"))
         plans.append((plan_from_graph(trt, request), time.monotonic() - began))
     rows = parity_rows(open_mapping(bundle, EngineOptions()), manifest.generator, PARITY_SAMPLES)
     (reference,) = open_engines(bundle, EngineOptions(batch_sizes=(1,))).engines

@@ -34,7 +34,7 @@ from nets.mesh import turned_inside_out
 from nets.textured import Cameras, Seen, seen_from
 from training.inverse_graphics.config import template
 from training.inverse_graphics.object_sets import SetsConfig, cameras_of_bank, sets_from_service
-from training.sheet import sheet_from_rows
+from training.sheet import rows_from_images, sheet_from_rows
 
 GENERATOR = Path("examples/demo/generator.safetensors")
 OUT = Path("demo/inverse")
@@ -72,8 +72,9 @@ def main(steps: int, threads: int) -> None:
     print(f"machine: {machine_name()}\n{steps} steps, {TESTED} objects, {SEEN} cameras of each\n")
     print("| training | silhouette IoU | depth error | silhouettes it was trained on | inverted |")
     print("|---|---|---|---|---|")
-    rows, figures = [images[:10]], {}
-    rows.append(bytes_of(truths[0].color * truths[0].mask[:, None])[:10])
+    truth = bytes_of(truths[0].color * truths[0].mask[:, None])
+    rows = {"input image": images[:10], "true object, other camera": truth[:10]}
+    figures = {}
     for name, network, own in networks():
         seen = [seen_by(network, images, truth.cameras) for truth in truths]
         iou, depth = scores(seen, truths)
@@ -81,8 +82,10 @@ def main(steps: int, threads: int) -> None:
         figures[name] = {"iou": iou, "depth": depth, "own": own, "inverted": inverted}
         print(f"| {name} | {iou:.3f} | {depth:.3f} | {own:.3f} | {inverted:.4f} |")
         if name.startswith(f"{TRAINED[0]} "):
-            rows += [bytes_of(seen[0].color)[:10], bytes_of(facing(seen[0]))[:10]]
-    sheet_from_rows(rows).save(OUT / "shapes.png")
+            rows[f"mesh after {name}"] = bytes_of(seen[0].color)[:10]
+            rows[f"its normals, {name}"] = bytes_of(facing(seen[0]))[:10]
+    columns = [f"object {i}" for i in range(len(images[:10]))]
+    sheet_from_rows(rows_from_images(rows), columns).save(OUT / "shapes.png")
     (OUT / "figures.json").write_text(json.dumps(figures, indent=2))
 
 

@@ -67,6 +67,9 @@ class ReadyEngine:
             np.arange(rows, dtype=np.int32), {name: self._arrays[name][:rows] for name in outputs}
         )
 
+    def stop(self) -> None:
+        """Does nothing: a run ends at once."""
+
     def close(self) -> None:
         """Nothing to free."""
 

@@ -17,6 +17,7 @@ import torch
 
 from benchmarks.machine import machine_name
 from engines.build_report import BuildReport, plan_and_report
+from engines.onnx_graph import OnnxGraph
 from engines.tensorrt_build import PlanRequest
 from engines.tensorrt_module import tensorrt_rtx_module, version_of
 from export.bundle_from_weights import STRIP_PIXELS, quiet_exporter
@@ -90,6 +91,7 @@ def measured(trt: Any, shape: Shape, rounds: int) -> tuple[BuildReport, float]:
         path, labeller = Path(folder, "labeller.onnx"), labeller_of(shape)
         with quiet_exporter(), half_by_float32():
             labeller_onnx(labeller, path)
+        graph = OnnxGraph(path, path.read_bytes())
         synthesis = labeller.synthesis
         shapes = {
             "ws": (BATCH, synthesis.num_ws, synthesis.w_dim), "max_uncertainty": (BATCH,)
@@ -97,7 +99,7 @@ def measured(trt: Any, shape: Shape, rounds: int) -> tuple[BuildReport, float]:
         seconds = []
         for _ in range(rounds):
             began = time.process_time()
-            _, report = plan_and_report(trt, PlanRequest(path, True, (shapes,)))
+            _, report = plan_and_report(trt, PlanRequest(graph, True, (shapes,)))
             seconds.append(time.process_time() - began)
     return report, min(seconds)
 

@@ -12,6 +12,7 @@ from bundle.manifest import (
     MANIFEST,
     MAPPING,
     VIEWS,
+    FileEntry,
     GeneratorFacts,
     Heads,
     KeypointHead,
@@ -23,6 +24,12 @@ from bundle.manifest import (
 )
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*\Z")  # no folders, no hidden files
+# Bounds on memory. An image of 8192 pixels squared with all labels has 0.6 GB; a graph cannot have
+# over 2 GiB, by its format.
+MAX_SAMPLE_BYTES = 1 << 30  # latents, image and labels of one sample
+MAX_FILE_BYTES = 2 << 30
+MAX_FILES = 256
+_LABEL_BYTES = 3 + 1 + 2 + 2  # of one pixel: image, mask, depth, uncertainty
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 
@@ -31,6 +38,7 @@ def check_manifest(manifest: Manifest, name: str) -> None:
     problem = (
         _generator_problem(manifest.generator)
         or _labels_problem(manifest.labels, manifest.heads)
+        or _memory_problem(manifest)
         or _refiner_problem(manifest.refiner)
         or _files_problem(manifest)
         or _plans_problem(manifest)
@@ -88,6 +96,23 @@ def _keypoints_problem(head: KeypointHead) -> str | None:
     return None
 
 
+def _memory_problem(manifest: Manifest) -> str | None:
+    """Sizes that no bundle has: they are multiplied, and allocated before anything runs."""
+    generator, labels, heads = manifest.generator, manifest.labels, manifest.heads
+    size = 4 * (generator.z_dim + generator.num_classes + generator.num_ws * generator.w_dim)
+    if labels is None or heads is None:
+        size += 3 * generator.resolution**2
+    else:
+        size += _LABEL_BYTES * labels.height * labels.width
+        size += 0 if heads.keypoints is None else 12 * len(heads.keypoints.names)
+    if size > MAX_SAMPLE_BYTES:
+        return (
+            f"one sample would take {size} bytes, over {MAX_SAMPLE_BYTES}, by the sizes in "
+            "generator and labels; export the bundle again"
+        )
+    return None
+
+
 def _refiner_problem(refiner: RefinerFacts | None) -> str | None:
     if refiner is not None and not _SHA256.match(refiner.weights_sha256):
         return (
@@ -108,10 +133,18 @@ def _files_problem(manifest: Manifest) -> str | None:
                 f"files has {name!r}; a file name must consist of letters, digits, _ . and -, "
                 f"without a folder, and must not be {MANIFEST}"
             )
-        if not _SHA256.match(entry.sha256):
-            return f"files[{name!r}].sha256 is {entry.sha256!r}; it must be 64 hexadecimal digits"
-        if entry.size < 0:
-            return f"files[{name!r}].size is {entry.size}; it must not be negative"
+        if problem := _entry_problem(f"files[{name!r}]", entry):
+            return problem
+    if len(manifest.files) > MAX_FILES:
+        return f"files has {len(manifest.files)} entries; there may be {MAX_FILES}"
+    return None
+
+
+def _entry_problem(where: str, entry: FileEntry) -> str | None:
+    if not _SHA256.match(entry.sha256):
+        return f"{where}.sha256 is {entry.sha256!r}; it must be 64 hexadecimal digits"
+    if not 0 <= entry.size <= MAX_FILE_BYTES:
+        return f"{where}.size is {entry.size}; it must not be negative, nor over {MAX_FILE_BYTES}"
     return None
 
 
@@ -140,8 +173,8 @@ def _plans_problem(manifest: Manifest) -> str | None:
         where, graph = f"plans.{name}", manifest.files.get(plan.graph)
         if not _FILE_NAME.match(name) or name == MANIFEST or name in manifest.files:
             return f"plans has {name!r}; it must be a plain file name that files lacks"
-        if not _SHA256.match(plan.file.sha256):
-            return f"{where}.file.sha256 is {plan.file.sha256!r}; it must be 64 hexadecimal digits"
+        if problem := _entry_problem(f"{where}.file", plan.file):
+            return problem
         if graph is None or graph.sha256 != plan.graph_sha256:
             return (
                 f"{where}.graph_sha256 is {plan.graph_sha256!r}, not that of {plan.graph} in "

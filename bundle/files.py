@@ -1,11 +1,40 @@
-"""Files on disk: written whole or not at all, and their SHA-256."""
+"""Files on disk: regular ones alone are read; written whole or not at all; and their SHA-256."""
 
+import errno
 import hashlib
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
+
+CHUNK_BYTES = 1 << 20
+
+
+@contextmanager
+def opened_regular_file(path: Path) -> Iterator[BinaryIO]:
+    """A regular file, open for reading; links to one are followed.
+
+    Raises OSError for anything else, such as a FIFO, on which a read may wait for ever, or a
+    device, which may never end.
+    """
+    _refuse_irregular(path, os.stat(path))  # opening some devices has effects
+    # Without O_NONBLOCK the open waits, if a FIFO takes the file's place just now.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as stream:
+        _refuse_irregular(path, os.fstat(descriptor))
+        yield stream
+
+
+def read_regular_file(path: Path, max_bytes: int) -> bytes:
+    """At most the first `max_bytes` + 1 bytes of a regular file, so that a longer one is noticed.
+
+    Raises OSError.
+    """
+    with opened_regular_file(path) as stream:
+        return stream.read(max_bytes + 1)
 
 
 @contextmanager
@@ -24,9 +53,16 @@ def replaced_file(path: Path) -> Iterator[Path]:
             os.fchmod(stream.fileno(), 0o644)  # mkstemp's 0600 is for its owner alone
             os.fsync(stream.fileno())  # else a power loss may leave an empty file
         os.replace(partial, path)
-    except BaseException:
+    except BaseException as error:
         partial.unlink(missing_ok=True)
+        name_file(error, path)
         raise
+
+
+def name_file(error: BaseException, path: Path) -> None:
+    """Adds the path to an OSError that names no file, such as that of a write to a full disk."""
+    if isinstance(error, OSError) and error.filename is None:
+        error.filename = str(path)
 
 
 def replace_file(path: Path, data: bytes) -> None:
@@ -45,9 +81,19 @@ def sync_folder(folder: Path) -> None:
 
 
 def sha256_of_file(path: Path) -> str:
-    """SHA-256 of a file, 64 lower-case hexadecimal digits. Raises OSError."""
+    """SHA-256 of a regular file, 64 lower-case hexadecimal digits. Raises OSError."""
+    with opened_regular_file(path) as stream:
+        return sha256_of_stream(stream)
+
+
+def sha256_of_stream(stream: BinaryIO) -> str:
+    """SHA-256 of the rest of a stream, 64 lower-case hexadecimal digits. Raises OSError."""
     digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
+    while chunk := stream.read(CHUNK_BYTES):
+        digest.update(chunk)
     return digest.hexdigest()
+
+
+def _refuse_irregular(path: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))

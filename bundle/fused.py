@@ -92,13 +92,8 @@ class Fused(Strict, frozen=True, kw_only=True):
     compiler: str  # "triton 3.9.0"
 
 
-def fused_from_folder(folder: Path) -> Fused:
-    """The checked content of fused.json. Raises FileError."""
-    file = folder / FUSED
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise FileError(f"{file} cannot be read ({error.strerror})") from error
+def fused_from_bytes(data: bytes, file: Path) -> Fused:
+    """The checked content of fused.json. Raises FileError, naming `file`."""
     try:
         fused = msgspec.json.decode(data, type=Fused)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

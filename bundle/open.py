@@ -1,13 +1,19 @@
-"""Checked Bundle from a folder: the manifest, the view bank, and the paths of the other files."""
+"""Checked Bundle from a folder: the manifest, the view bank, and the content of the other files.
 
+Whatever is used of a file is what was compared with the manifest: `Bundle.read` hashes the very
+bytes that it returns. Files beside those that the manifest lists are never opened.
+"""
+
+import hashlib
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bundle.errors import FileError, ManifestError
-from bundle.files import sha256_of_file
-from bundle.manifest import MANIFEST, FileEntry, Manifest
+from bundle.files import opened_regular_file, read_regular_file, sha256_of_file, sha256_of_stream
+from bundle.manifest import MANIFEST, VIEWS, FileEntry, Manifest
 from bundle.read import MAX_MANIFEST_BYTES, manifest_from_bytes
-from bundle.views import ViewBank, view_bank_from_folder
+from bundle.views import ViewBank, view_bank_from_bytes
 
 _COPY_HINT = "copy the bundle again"
 
@@ -21,12 +27,32 @@ class Bundle:
     views: ViewBank | None = field(default=None, compare=False)  # None: without a view bank
 
     def file(self, name: str) -> Path:
-        """Path of a file that the manifest lists. Raises FileError for other names."""
+        """Path of a file that the manifest lists, for messages. Raises FileError for other names.
+
+        Use the content that `read` returns: the file at the path may have changed.
+        """
         entries = file_entries_of(self.manifest)
         if name not in entries:
             listed = ", ".join(sorted(entries))
             raise FileError(f"{self.path} has no {name}; its files are {listed}")
         return self.path / name
+
+    def read(self, name: str) -> bytes:
+        """Content of a file that the manifest lists, with the size and SHA-256 that it says.
+
+        Raises FileError.
+        """
+        file = self.file(name)
+        entry = file_entries_of(self.manifest)[name]
+        try:
+            with opened_regular_file(file) as stream:
+                _refuse_size(file, entry, os.fstat(stream.fileno()).st_size)
+                data = stream.read(entry.size + 1)
+        except OSError as error:
+            raise _unreadable(file, error) from error
+        _refuse_size(file, entry, len(data))
+        _refuse_hash(file, entry, hashlib.sha256(data).hexdigest())
+        return data
 
 
 def open_bundle(path: Path | str, verify: bool = True) -> Bundle:
@@ -38,12 +64,12 @@ def open_bundle(path: Path | str, verify: bool = True) -> Bundle:
     folder = Path(path)
     manifest = read_manifest(folder)
     for name, entry in file_entries_of(manifest).items():
-        _check_size(folder / name, entry)
-        if verify:
-            _check_hash(folder / name, entry)
+        _check_file(folder / name, entry, verify)
+    bundle = Bundle(folder, manifest)
     if manifest.views is None:
-        return Bundle(folder, manifest)
-    views = view_bank_from_folder(folder, manifest.views, manifest.generator)
+        return bundle
+    codes = bundle.read(VIEWS)
+    views = view_bank_from_bytes(codes, bundle.file(VIEWS), manifest.views, manifest.generator)
     return Bundle(folder, manifest, views)
 
 
@@ -51,8 +77,7 @@ def read_manifest(folder: Path) -> Manifest:
     """The checked manifest, without the other files. Raises ManifestError."""
     file = folder / MANIFEST
     try:
-        with file.open("rb") as stream:
-            data = stream.read(MAX_MANIFEST_BYTES + 1)
+        data = read_regular_file(file, MAX_MANIFEST_BYTES)
     except OSError as error:
         raise ManifestError(
             f"{file} cannot be read ({error.strerror}); give a folder that "
@@ -71,21 +96,28 @@ def file_entry(file: Path) -> FileEntry:
     return FileEntry(sha256=sha256_of_file(file), size=file.stat().st_size)
 
 
-def _check_size(file: Path, entry: FileEntry) -> None:
+def _check_file(file: Path, entry: FileEntry, verify: bool) -> None:
+    """Compares the size, before anything is read, and with `verify` the SHA-256."""
     try:
-        size = file.stat().st_size
+        with opened_regular_file(file) as stream:
+            _refuse_size(file, entry, os.fstat(stream.fileno()).st_size)
+            if verify:
+                _refuse_hash(file, entry, sha256_of_stream(stream))
     except OSError as error:
-        raise FileError(f"{file} cannot be read ({error.strerror}); {_COPY_HINT}") from error
+        raise _unreadable(file, error) from error
+
+
+def _refuse_size(file: Path, entry: FileEntry, size: int) -> None:
     if size != entry.size:
         raise FileError(f"{file} has {size} bytes, the manifest says {entry.size}; {_COPY_HINT}")
 
 
-def _check_hash(file: Path, entry: FileEntry) -> None:
-    try:
-        found = sha256_of_file(file)
-    except OSError as error:
-        raise FileError(f"{file} cannot be read ({error.strerror}); {_COPY_HINT}") from error
+def _refuse_hash(file: Path, entry: FileEntry, found: str) -> None:
     if found != entry.sha256:
         raise FileError(
             f"{file} has SHA-256 {found}, the manifest says {entry.sha256}; {_COPY_HINT}"
         )
+
+
+def _unreadable(file: Path, error: OSError) -> FileError:
+    return FileError(f"{file} cannot be read ({error.strerror}); {_COPY_HINT}")

@@ -23,15 +23,10 @@ class ViewBank:
         return len(self.codes)
 
 
-def view_bank_from_folder(
-    folder: Path, views: ViewBankFacts, generator: GeneratorFacts
+def view_bank_from_bytes(
+    data: bytes, file: Path, views: ViewBankFacts, generator: GeneratorFacts
 ) -> ViewBank:
-    """Reads views.f32, whose size the caller has checked. Raises FileError."""
-    file = folder / VIEWS
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise FileError(f"{file} cannot be read ({error.strerror})") from error
+    """Content of views.f32, whose size the caller has checked. Raises FileError, naming `file`."""
     codes = np.frombuffer(data, "<f4").astype(np.float32)
     if not np.isfinite(codes).all():
         raise FileError(f"{file} holds values that are not finite; export the bundle again")

@@ -1,9 +1,12 @@
 """Writing of bundles: readers see the old bundle or the new one, never a part of either."""
 
+import contextlib
+import ctypes
+import errno
 import fcntl
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +15,7 @@ import msgspec
 
 from bundle.calibration import find_calibration
 from bundle.errors import BundleError
-from bundle.files import replace_file, sync_folder
+from bundle.files import name_file, replace_file, sync_folder
 from bundle.manifest import (
     MANIFEST,
     FileEntry,
@@ -24,6 +27,8 @@ from bundle.manifest import (
 from bundle.open import Bundle, file_entry, read_manifest
 from bundle.read import manifest_from_bytes
 
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of renameat2, which Python lacks
+
 
 @contextmanager
 def staged_folder(out: Path, replace: bool) -> Iterator[Path]:
@@ -34,13 +39,21 @@ def staged_folder(out: Path, replace: bool) -> Iterator[Path]:
     """
     refuse_existing(out, replace)
     out.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    folder = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
     try:
+        folder.mkdir(0o700)
         yield folder
-        folder.chmod(0o755)  # mkdtemp's 0700 is for its owner alone; the server has another
+        folder.chmod(0o755)  # the server has another user
         _move(folder, out, replace)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    except OSError as error:
+        name_file(error, out)
+        raise
+    finally:  # `folder` is the new bundle after an error, else the old one, if there was one
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+        except BaseException:  # an interruption, which may not leave a part behind
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
 
 
 def refuse_existing(out: Path, replace: bool) -> None:
@@ -66,29 +79,40 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     sync_folder(folder)
 
 
-def add_calibration(folder: Path, calibration: ScoreCalibration, replace: bool) -> None:
-    """Adds a calibration to the manifest; calibrations of other options stay.
+def add_calibration(bundle: Bundle, calibration: ScoreCalibration, replace: bool) -> None:
+    """Adds a calibration of `bundle` to the manifest in its folder; those of other options stay.
 
-    Raises BundleError when the bundle has one for these options and `replace` is false.
+    Raises BundleError when another bundle is there by now, or when it has a calibration for these
+    options and `replace` is false.
     """
-    with _exclusive(folder):  # two calibrations may finish at the same time
-        bundle = Bundle(folder, read_manifest(folder))
-        refuse_known_calibration(bundle, calibration.options, replace)
-        others = [c for c in bundle.manifest.calibrations if c.options != calibration.options]
+    with _exclusive(bundle.path):  # two calibrations may finish at the same time
+        now = Bundle(bundle.path, read_manifest(bundle.path))
+        if now.manifest.bundle_id != bundle.manifest.bundle_id:
+            raise BundleError(
+                f"{bundle.path} was replaced by {now.manifest.bundle_id} during its calibration; "
+                "calibrate it again"
+            )
+        refuse_known_calibration(now, calibration.options, replace)
+        others = [c for c in now.manifest.calibrations if c.options != calibration.options]
         calibrations = [*others, calibration]
-        write_manifest(folder, msgspec.structs.replace(bundle.manifest, calibrations=calibrations))
+        write_manifest(
+            bundle.path, msgspec.structs.replace(now.manifest, calibrations=calibrations)
+        )
 
 
 def add_plan(folder: Path, name: str, data: bytes, plan: PortablePlan) -> None:
     """Writes a plan into the bundle and lists it; the bundle id stays.
 
-    Raises ManifestError, OSError.
+    Raises BundleError when the plan's graph is no longer the bundle's, and OSError.
 
     A plan of that name is first taken off the list: after a crash there is none, never a plan with
     the hash of another.
     """
     with _exclusive(folder):
         manifest = read_manifest(folder)
+        graph = manifest.files.get(plan.graph)
+        if graph is None or graph.sha256 != plan.graph_sha256:
+            raise BundleError(f"{folder} was replaced while {name} was built; build it again")
         others = {n: p for n, p in manifest.plans.items() if n != name}
         if name in manifest.plans:
             write_manifest(folder, msgspec.structs.replace(manifest, plans=others))
@@ -114,26 +138,49 @@ def _move(folder: Path, out: Path, replace: bool) -> None:
     for file in folder.iterdir():
         with file.open("rb") as stream:
             os.fsync(stream.fileno())
-    refuse_existing(out, replace)
-    if out.exists():
-        old = folder.with_name(folder.name + ".old")
-        out.rename(old)
-        try:
+    with _exclusive(out.parent):  # exports take turns from here
+        refuse_existing(out, replace)
+        if not out.exists():
             folder.rename(out)
-        except BaseException:
-            old.rename(out)
-            raise
-        shutil.rmtree(old)
-    else:
-        folder.rename(out)
+        else:
+            with _exclusive(out):  # a calibration may be writing its manifest
+                _exchange(folder, out)
     sync_folder(out.parent)
+
+
+def _exchange(folder: Path, out: Path) -> None:
+    """Gives each folder the other's name, in one step where the system can."""
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is not None:
+        names = os.fsencode(folder), os.fsencode(out)
+        if renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0:
+            return
+        if ctypes.get_errno() not in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(out))
+    old = folder.with_name(folder.name + ".old")
+    try:
+        out.rename(old)
+        folder.rename(out)
+    except BaseException:
+        if old.exists() and not out.exists():
+            old.rename(out)
+        raise
+    old.rename(folder)
 
 
 @contextmanager
 def _exclusive(folder: Path) -> Iterator[None]:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+    """Holds a lock on the folder that has this path; without one on file systems that lack locks.
+
+    Raises OSError.
+    """
+    while True:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            with contextlib.suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if os.path.samestat(os.fstat(descriptor), os.stat(folder)):
+                yield
+                return
+        finally:
+            os.close(descriptor)

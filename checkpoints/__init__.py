@@ -15,6 +15,7 @@ from checkpoints.card import (
     RefinerCard,
     RegulariserCard,
     SegmentationCard,
+    TrainedOnCard,
     ViewsCard,
 )
 from checkpoints.classes import Classes, classes_from_file, classes_from_names, write_classes
@@ -35,6 +36,7 @@ from checkpoints.interpreter import (
     interpreter_from_file,
     write_interpreter,
 )
+from checkpoints.interruption import HeldSignal, Interrupted, raise_on_signals, signals_held
 from checkpoints.inverse_graphics import inverse_graphics_from_file, write_inverse_graphics
 from checkpoints.published_interpreter import (
     interpreter_from_published,
@@ -69,7 +71,9 @@ __all__ = [
     "ForeignFileError",
     "GeneratorCard",
     "HeadCard",
+    "HeldSignal",
     "InterpreterCard",
+    "Interrupted",
     "InverseGraphicsCard",
     "KeypointsCard",
     "PickledNetwork",
@@ -80,6 +84,7 @@ __all__ = [
     "Strict",
     "TensorFlowNetwork",
     "TorchFile",
+    "TrainedOnCard",
     "ViewsCard",
     "WeightsError",
     "card_from_config",
@@ -99,6 +104,7 @@ __all__ = [
     "matching_recipes",
     "member_paths",
     "published_names",
+    "raise_on_signals",
     "range_problem",
     "read_array",
     "read_foreign",
@@ -107,6 +113,7 @@ __all__ = [
     "recipe_with_classes",
     "refiner_from_file",
     "sha256_of_file",
+    "signals_held",
     "tensors_from_file",
     "views_from_file",
     "widths_of_member",

@@ -32,6 +32,7 @@ Width = Annotated[int, Meta(ge=1, le=MAX_WIDTH)]
 Extent = Annotated[int, Meta(ge=1, le=MAX_EXTENT)]  # pixels
 Length = Annotated[float, Meta(ge=1e-9, le=MAX_LENGTH)]  # object units, or in a ratio to them
 RefinerWidth = Annotated[int, Meta(ge=1, le=1 << 16)]
+Digest = Annotated[str, Meta(pattern="^[0-9a-f]{16}$")]
 Provenance = str | dict[str, str | int | float | bool]  # in words, or as a table
 
 
@@ -106,6 +107,13 @@ class DepthCard(Strict, frozen=True):
     unit: str
 
 
+class TrainedOnCard(Strict, frozen=True):
+    """The images of a training, by the first 16 hex digits of SHA-256 hashes."""
+
+    pixels: list[Digest]  # of the RGB bytes
+    latents: list[Digest]  # of the float32 rows of w+
+
+
 class InterpreterCard(WeightsCard, frozen=True, kw_only=True):
     """Card of an interpreter (label ensemble)."""
 
@@ -127,6 +135,7 @@ class InterpreterCard(WeightsCard, frozen=True, kw_only=True):
     segmentation: SegmentationCard | None = None
     keypoints: KeypointsCard | None = None
     depth: DepthCard | None = None
+    trained_on: TrainedOnCard | None = None  # absent: not recorded
 
 
 class RefinerConfigCard(Strict, frozen=True):

@@ -88,6 +88,9 @@ class DeviceEngine:
             self._lost = error
             raise
 
+    def stop(self) -> None:
+        """Does nothing: a kernel that was launched cannot be ended."""
+
     def close(self) -> None:
         if not self._contract.closed:
             self._contract.closed = True

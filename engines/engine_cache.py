@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
-from bundle.files import replace_file
+from bundle.files import read_regular_file, replace_file
 from engines.device import Device
 from engines.errors import EngineOpenError, PlanError, PlanMissing
 from engines.plan_parity import PlanParity
@@ -26,6 +26,7 @@ from engines.protocol import Precision
 
 DEFAULT_CACHE = Path("~/.cache/labelmint/engines")
 MAX_SIDECAR_BYTES = 1 << 20
+MAX_PLAN_BYTES = 16 << 30
 # The whole labeller, or the parts before ("taps") and after ("filter") the fused kernels.
 GraphName = Literal["labeller", "taps", "filter"]
 
@@ -41,7 +42,7 @@ class Sidecar(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     precision: Precision
     graph: GraphName = "labeller"
     batch_sizes: list[int]
-    size: int  # bytes of the plan
+    size: Annotated[int, msgspec.Meta(ge=0, le=MAX_PLAN_BYTES)]  # bytes of the plan
     sha256: str
     parity: list[PlanParity]  # one per batch size
     build_seconds: float
@@ -96,12 +97,12 @@ def read_plan(path: Path, key: EngineKey) -> tuple[bytes, Sidecar]:
                 f"{path} was built for {name} {built_for}; {name} is {wanted} here, build it again"
             )
     try:
-        data = path.read_bytes()
+        data = read_regular_file(path, sidecar.size)
     except OSError as error:
         raise PlanError(f"{path} cannot be read ({error.strerror}); build it again") from error
     if len(data) != sidecar.size:
         raise PlanError(
-            f"{path} has {len(data)} bytes, its .json says {sidecar.size}; build it again"
+            f"{path} has {path.stat().st_size} bytes, its .json says {sidecar.size}; build it again"
         )
     if hashlib.sha256(data).hexdigest() != sidecar.sha256:
         raise PlanError(f"{path} does not have the SHA-256 in its .json; build it again")
@@ -112,8 +113,7 @@ def read_sidecar(path: Path) -> Sidecar:
     """The sidecar of a plan. Raises PlanMissing, PlanError."""
     file = path.with_suffix(".json")
     try:
-        with file.open("rb") as stream:
-            data = stream.read(MAX_SIDECAR_BYTES + 1)
+        data = read_regular_file(file, MAX_SIDECAR_BYTES)
     except FileNotFoundError:
         raise PlanMissing(
             f"engine {path} does not exist; build it with `python -m export engine` or "
@@ -140,7 +140,10 @@ def write_plan(path: Path, data: bytes, sidecar: Sidecar) -> None:
     sidecar of another.
     """
     file = path.with_suffix(".json")
-    file.unlink(missing_ok=True)
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        raise EngineOpenError(f"{file} cannot be replaced ({error.strerror})") from error
     _write(path, data)
     _write(file, msgspec.json.format(msgspec.json.encode(sidecar), indent=2) + b"\n")
 

@@ -97,6 +97,9 @@ class FakeEngine:
         }
         return EngineResult(kept.astype(np.int32), arrays)
 
+    def stop(self) -> None:
+        """Does nothing: a fake run ends by itself."""
+
     def close(self) -> None:
         self._contract.closed = True
 
@@ -110,6 +113,9 @@ class FakeMapping:
     def run(self, z: NDArray[np.float32], c: NDArray[np.float32] | None) -> NDArray[np.float32]:
         w = np.resize(z.T, (self._generator.w_dim, len(z))).T.astype(np.float32)
         return w if c is None else w + c.argmax(axis=1, keepdims=True).astype(np.float32)
+
+    def stop(self) -> None:
+        """Does nothing."""
 
 
 def fake_bundle(

@@ -1,35 +1,49 @@
 """A bundle's compiled kernels on a device: their code, buffers and launches for each sample."""
 
 import contextlib
+import zlib
+from io import BytesIO
 from pathlib import Path
 from typing import get_args
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bundle.fused import Buffer, BufferKind, Fused, Launch, Pointer
+from bundle.fused import (
+    ARRAYS,
+    Buffer,
+    BufferKind,
+    Fused,
+    Launch,
+    Pointer,
+    binaries_file,
+)
+from bundle.open import Bundle
 from engines.device import Argument, Device, KernelLaunch
 from engines.errors import EngineError, EngineOpenError
 from engines.run_memory import bytes_of
 from engines.signature import ArraySpec, ArraySpecs
 
+MAX_ARRAY_BYTES = 2 << 30  # of a file of arrays, which may be compressed; real ones have megabytes
+
 
 class KernelSet:
     """The bundle's kernels for one compute capability, and the files with their arrays."""
 
-    def __init__(self, fused: Fused, capability: str, arrays: Path, codes: Path) -> None:
-        """`arrays` is the npz file of constants, `codes` the npz file of cubins."""
+    def __init__(self, bundle: Bundle, fused: Fused, capability: str) -> None:
+        """Raises FileError if the bundle lacks one of the files."""
         self.program, self._buffers = fused.programs[capability], fused.buffers
-        self._arrays, self._codes = arrays, codes
+        self._bundle = bundle
+        self._arrays, self._codes = bundle.file(ARRAYS), bundle.file(binaries_file(capability))
 
     def of_kind(self, kind: BufferKind) -> ArraySpecs:
         """Specs of the buffers of one kind, by name."""
         return {n: _spec(b) for n, b in self._buffers.items() if b.kind == kind}
 
     def codes(self) -> dict[str, bytes]:
-        """Cubins by kernel name. Raises EngineOpenError."""
-        found = _arrays(self._codes)
+        """Cubins by kernel name. Raises EngineOpenError, FileError."""
+        found = self._stored(self._codes)
         if missing := sorted(set(self.program.kernels) - set(found)):
             raise EngineOpenError(
                 f"{self._codes} lacks {', '.join(missing)}; export the bundle again"
@@ -37,8 +51,8 @@ class KernelSet:
         return {name: found[name].tobytes() for name in self.program.kernels}
 
     def constants(self) -> dict[str, NDArray[np.generic]]:
-        """Constant buffers by name. Raises EngineOpenError."""
-        found = _arrays(self._arrays)
+        """Constant buffers by name. Raises EngineOpenError, FileError."""
+        found = self._stored(self._arrays)
         for name, spec in self.of_kind("constant").items():
             array = found.get(name)
             if array is None or (array.dtype, array.shape) != (spec.dtype, spec.extents):
@@ -48,6 +62,20 @@ class KernelSet:
                     f"{list(spec.extents)}, export the bundle again"
                 )
         return {name: found[name] for name in self.of_kind("constant")}
+
+    def _stored(self, file: Path) -> dict[str, NDArray[np.generic]]:
+        content = BytesIO(self._bundle.read(file.name))
+        try:
+            with ZipFile(content) as archive:
+                size = sum(entry.file_size for entry in archive.infolist())
+            if size > MAX_ARRAY_BYTES:
+                raise ValueError(f"its arrays have {size} bytes, over {MAX_ARRAY_BYTES}")
+            with np.load(content, allow_pickle=False) as stored:
+                return dict(stored)
+        except (OSError, EOFError, ValueError, BadZipFile, zlib.error) as error:
+            raise EngineOpenError(
+                f"{file} cannot be read ({error}); export the bundle again"
+            ) from error
 
 
 class KernelRuns:
@@ -119,13 +147,3 @@ class KernelRuns:
 
 def _spec(buffer: Buffer) -> ArraySpec:
     return ArraySpec(np.dtype(buffer.dtype), tuple(buffer.extents))
-
-
-def _arrays(file: Path) -> dict[str, NDArray[np.generic]]:
-    try:
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
-            return dict(stored)
-    except (OSError, ValueError, BadZipFile) as error:
-        raise EngineOpenError(
-            f"{file} cannot be read ({error}); export the bundle again"
-        ) from error

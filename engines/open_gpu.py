@@ -13,6 +13,7 @@ from engines.cuda import open_device
 from engines.device import Device
 from engines.device_engine import DeviceEngine
 from engines.engine_cache import DEFAULT_CACHE
+from engines.onnx_graph import graph_from_bundle
 from engines.ort_launch import OrtLauncher, Provider
 from engines.plan_build import PlanOptions, open_plans, plans_for_bundle
 from engines.plan_variant import Plans, Variant, labeller_variant, variant_of
@@ -131,7 +132,8 @@ def open_onnxruntime(
 ) -> tuple[Engine, ...]:
     """Engines over ONNX Runtime sessions of that provider. Raises EngineError, BundleError."""
     precision, sizes = request.chosen_precision, request.sizes
-    graph, manifest = request.bundle.file(LABELLER[precision]), request.bundle.manifest
+    graph = graph_from_bundle(request.bundle, LABELLER[precision])
+    manifest = request.bundle.manifest
     with ExitStack() as on_failure:
         engines: list[Engine] = []
         for device in map(drivers.open_device, request.gpu.devices):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from bundle.manifest import LABELLER, MAPPING, Manifest
 from bundle.open import Bundle
 from engines.errors import EngineOpenError, EngineRunError
+from engines.onnx_graph import OnnxGraph, graph_from_bundle
 from engines.protocol import EngineResult, Precision
 from engines.request import RunContract, check_batch_sizes
 from engines.result import result_from_arrays
@@ -45,13 +46,13 @@ def open_ort_engine(
     threads: int = 0,  # threads of one run; 0: one per available core
 ) -> "OrtEngine":
     """An engine for the bundle's labeller graph. Raises EngineOpenError, FileError."""
-    manifest, path = bundle.manifest, bundle.file(LABELLER[precision])
+    manifest, graph = bundle.manifest, graph_from_bundle(bundle, LABELLER[precision])
     batch_sizes = batch_sizes or default_batch_sizes(manifest)
     check_batch_sizes(batch_sizes)
     size = only_size(batch_sizes)
-    session = open_session(path, threads, size)
-    _check_nodes(path, "input", graph_inputs(manifest), session.get_inputs(), size)
-    _check_nodes(path, "output", graph_outputs(manifest), session.get_outputs(), size)
+    session = open_session(graph, threads, size)
+    _check_nodes(graph.path, "input", graph_inputs(manifest), session.get_inputs(), size)
+    _check_nodes(graph.path, "output", graph_outputs(manifest), session.get_outputs(), size)
     return OrtEngine(manifest, session, batch_sizes)
 
 
@@ -71,6 +72,7 @@ class OrtEngine:
         self.batch_sizes, self.outputs = batch_sizes, self._contract.outputs
         self._score = (UNCERTAINTY,) if UNCERTAINTY in self.outputs else ()
         self._session: ort.InferenceSession | None = session
+        self._run_options = run_options()
 
     def run(
         self,
@@ -82,8 +84,11 @@ class OrtEngine:
         feed = self._contract.feed(ws, max_uncertainty, outputs)
         assert self._session is not None  # only `close` ends it, and `feed` refuses from then on
         names = tuple(dict.fromkeys([*outputs, *self._score, SAMPLE, KEPT]))
-        raw = run_session(self._session, names, feed)
+        raw = run_session(self._session, names, feed, self._run_options)
         return result_from_arrays(raw, max_uncertainty, outputs)
+
+    def stop(self) -> None:
+        self._run_options.terminate = True
 
     def close(self) -> None:
         self._contract.closed = True
@@ -102,15 +107,15 @@ class OrtMapping:
     def __init__(self, bundle: Bundle) -> None:
         """Raises EngineOpenError, FileError."""
         generator = bundle.manifest.generator
-        path = bundle.file(MAPPING)
+        graph = graph_from_bundle(bundle, MAPPING)
         # One thread: more would not speed up a few rows, and would wait for the engine's threads.
-        self._session = open_session(path, threads=1, batch=self.ROWS)
+        self._session = open_session(graph, threads=1, batch=self.ROWS)
+        self._run_options = run_options()
         self._w_dim = generator.w_dim
         outputs = {"w": ArraySpec(np.dtype(np.float32), (generator.w_dim,))}
-        _check_nodes(
-            path, "input", mapping_inputs(generator), self._session.get_inputs(), self.ROWS
-        )
-        _check_nodes(path, "output", outputs, self._session.get_outputs(), self.ROWS)
+        inputs, nodes = mapping_inputs(generator), self._session.get_inputs()
+        _check_nodes(graph.path, "input", inputs, nodes, self.ROWS)
+        _check_nodes(graph.path, "output", outputs, self._session.get_outputs(), self.ROWS)
 
     def run(self, z: NDArray[np.float32], c: NDArray[np.float32] | None) -> NDArray[np.float32]:
         """See Mapping.run. Raises EngineRunError."""
@@ -122,8 +127,14 @@ class OrtMapping:
             for name, array in inputs.items():
                 feed[name] = np.zeros((self.ROWS, array.shape[1]), np.float32)
                 feed[name][:rows] = array[start : start + rows]
-            w[start : start + rows] = run_session(self._session, ("w",), feed)["w"][:rows]
+            w[start : start + rows] = self._run(feed)[:rows]
         return w
+
+    def stop(self) -> None:
+        self._run_options.terminate = True
+
+    def _run(self, feed: dict[str, NDArray[np.float32]]) -> NDArray[np.generic]:
+        return run_session(self._session, ("w",), feed, self._run_options)["w"]
 
 
 def available_cores(cpu_max: Path = CPU_MAX) -> int:
@@ -154,11 +165,11 @@ def only_size(batch_sizes: tuple[int, ...]) -> int | None:
     return batch_sizes[0] if len(batch_sizes) == 1 else None
 
 
-def open_session(path: Path, threads: int, batch: int | None) -> ort.InferenceSession:
+def open_session(graph: OnnxGraph, threads: int, batch: int | None) -> ort.InferenceSession:
     """Opens a CPU session.
 
     Args:
-        path: ONNX file.
+        graph: the graph, from its bytes: a runtime that gets a path may open other files there.
         threads: threads of one run; 0 takes one per available core.
         batch: rows of every run, or None if they vary. With a fixed batch all extents are known:
             the graph is optimized further and loads in half the time.
@@ -175,20 +186,29 @@ def open_session(path: Path, threads: int, batch: int | None) -> ort.InferenceSe
     # Workers that spin between two runs would take the cores from encoding and the network.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(graph.content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime has no common exception class
         reason = first_line(error)
-        raise EngineOpenError(f"{path} cannot be loaded by ONNX Runtime: {reason}") from error
+        raise EngineOpenError(f"{graph.path} cannot be loaded by ONNX Runtime: {reason}") from error
+
+
+def run_options() -> ort.RunOptions:
+    """Options of all runs of one owner. Setting `terminate` on another thread ends the run under
+    way, also in a Loop without end, and every later one."""
+    options = ort.RunOptions()
+    options.log_severity_level = 4  # errors are raised as exceptions
+    return options
 
 
 def run_session(
     session: ort.InferenceSession,
     names: tuple[str, ...],
     feed: dict[str, NDArray[np.float32]],
+    options: ort.RunOptions,
 ) -> dict[str, NDArray[np.generic]]:
     """The named outputs of one run. Raises EngineRunError."""
     try:
-        arrays: list[NDArray[np.generic]] = session.run(list(names), feed)
+        arrays: list[NDArray[np.generic]] = session.run(list(names), feed, options)
     except Exception as error:  # the runtime has no common exception class
         raise EngineRunError(f"ONNX Runtime failed: {first_line(error)}") from error
     return dict(zip(names, arrays, strict=True))

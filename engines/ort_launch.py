@@ -4,12 +4,12 @@ import contextlib
 import io
 import logging
 from importlib import import_module
-from pathlib import Path
 from typing import Any, Literal
 
 import onnxruntime as ort
 
 from engines.errors import EngineOpenError, EngineRunError, OutOfDeviceMemory, RuntimeMissing
+from engines.onnx_graph import OnnxGraph
 from engines.ort import first_line, only_size
 from engines.run_memory import RunMemory
 
@@ -29,7 +29,7 @@ class OrtLauncher:
 
     def __init__(
         self,
-        graph: Path,
+        graph: OnnxGraph,
         memory: RunMemory,
         batch_sizes: tuple[int, ...],
         provider: Provider,
@@ -92,7 +92,10 @@ def provider_options(
 
 
 def open_device_session(
-    graph: Path, providers: list[tuple[str, dict[str, str]]], batch: int | None, runtime: Any = ort
+    graph: OnnxGraph,
+    providers: list[tuple[str, dict[str, str]]],
+    batch: int | None,
+    runtime: Any = ort,
 ) -> ort.InferenceSession:
     """A session whose first provider is active; tests give another `runtime` than onnxruntime.
 
@@ -110,10 +113,10 @@ def open_device_session(
     if batch is not None:
         options.add_free_dimension_override_by_name("N", batch)
     try:
-        session = runtime.InferenceSession(str(graph), options, providers=providers)
+        session = runtime.InferenceSession(graph.content, options, providers=providers)
     except Exception as error:  # the runtime has no common exception class
         raise EngineOpenError(
-            f"{graph} cannot be loaded by ONNX Runtime: {first_line(error)}"
+            f"{graph.path} cannot be loaded by ONNX Runtime: {first_line(error)}"
         ) from error
     active = session.get_providers()
     if active[:1] != [wanted]:  # ONNX Runtime silently drops a provider that it cannot load

@@ -21,6 +21,7 @@ from engines.engine_cache import (
     write_plan,
 )
 from engines.errors import PlanError, PlanMissing
+from engines.onnx_graph import graph_from_bundle
 from engines.ort import OrtMapping, open_ort_engine
 from engines.plan_parity import (
     PlanParity,
@@ -113,7 +114,7 @@ def _built_plans(
     paths = [plan_path(options.cache, key) for key in keys]
     device.use()
     plans = [
-        _built_plan(trt, graph, path, options)
+        _built_plan(trt, bundle, graph, path, options)
         for graph, path in zip(variant.graphs, paths, strict=True)
     ]
     parity = _checked_parity(bundle, trt, device, variant, tuple(d for d, _ in plans), options)
@@ -138,13 +139,13 @@ def _built_plans(
 
 
 def _built_plan(
-    trt: Any, graph: PlanGraph, path: Path, options: PlanOptions
+    trt: Any, bundle: Bundle, graph: PlanGraph, path: Path, options: PlanOptions
 ) -> tuple[bytes, float]:
     """The plan and the seconds that building took."""
     began = time.monotonic()
     _log.info("building %s, which takes minutes", path)
     request = PlanRequest(
-        graph=graph.file,
+        graph=graph_from_bundle(bundle, graph.file.name),
         half=graph.half,
         profiles=profiles_of(graph.inputs, options.batch_sizes),
         timing_cache=path.with_suffix(".timing"),

@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bundle.fused import (
-    ARRAYS,
     FILTER,
     FUSED,
     PICTURE,
     TAPS,
     Fused,
-    binaries_file,
-    fused_from_folder,
+    fused_from_bytes,
 )
 from bundle.manifest import LABELLER
 from bundle.open import Bundle
@@ -37,7 +35,7 @@ class PlanGraph:
     """One ONNX graph that a plan is built from."""
 
     name: GraphName
-    file: Path
+    file: Path  # which the manifest lists
     half: bool  # whether it computes in float16
     inputs: ArraySpecs
     outputs: ArraySpecs
@@ -95,11 +93,8 @@ def fused_variant(bundle: Bundle, precision: Precision, device: Device) -> Varia
             f"precision is {precision}; fused kernels compute in float16, use that or the engine "
             "tensorrt"
         )
-    fused = fused_from_folder(bundle.path)
-    capability = _kernel_capability(fused, device)
-    kernels = KernelSet(
-        fused, capability, bundle.file(ARRAYS), bundle.file(binaries_file(capability))
-    )
+    fused = fused_from_bytes(bundle.read(FUSED), bundle.file(FUSED))
+    kernels = KernelSet(bundle, fused, _kernel_capability(fused, device))
     inputs, outputs = graph_inputs(bundle.manifest), graph_outputs(bundle.manifest)
     features, labels = kernels.of_kind("features"), kernels.of_kind("labels")
     taps = PlanGraph("taps", bundle.file(TAPS), True, {"ws": inputs.pop("ws")}, features)

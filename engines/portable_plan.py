@@ -1,7 +1,7 @@
 """A bundle's portable plan: a plan of TensorRT for RTX, built without a GPU, kept in the bundle.
 
 It runs on the GPUs that it was built for, with the version that built it; anything else is refused.
-The SHA-256 is checked again before TensorRT reads the plan, because plans contain code.
+TensorRT reads the very bytes whose SHA-256 was checked, because plans contain code.
 """
 
 from hashlib import sha256
@@ -13,6 +13,7 @@ from bundle.write import add_plan
 from engines.build_report import BuildReport, plan_and_report
 from engines.device import Device
 from engines.errors import EngineOpenError, PlanError, PlanMissing
+from engines.onnx_graph import graph_from_bundle
 from engines.protocol import Precision
 from engines.signature import graph_inputs
 from engines.tensorrt_build import PlanRequest, plan_from_graph, profiles_of
@@ -33,7 +34,7 @@ def read_portable_plan(
 ) -> bytes:
     """The plan's bytes, for this device, version and these batch sizes.
 
-    Raises PlanMissing, PlanError.
+    Raises PlanMissing, PlanError, FileError.
     """
     command = COMMAND.format(bundle.path)
     name = PORTABLE_PLAN[precision]
@@ -63,15 +64,7 @@ def read_portable_plan(
             f"{path} was built for batches of {_joined(plan.batch_sizes)}, not of "
             f"{_joined(missing)}; build it again with those, or use these sizes"
         )
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise PlanError(
-            f"{path} cannot be read ({error.strerror}); copy the bundle again"
-        ) from error
-    if sha256(data).hexdigest() != plan.file.sha256:
-        raise PlanError(f"{path} does not have the SHA-256 in the manifest; copy the bundle again")
-    return data
+    return bundle.read(name)
 
 
 def write_portable_plan(
@@ -88,7 +81,7 @@ def write_portable_plan(
     """
     graph, name = LABELLER[precision], PORTABLE_PLAN[precision]
     request = PlanRequest(
-        graph=bundle.file(graph),
+        graph=graph_from_bundle(bundle, graph),
         half=precision == "float16",
         profiles=profiles_of(graph_inputs(bundle.manifest), batch_sizes),
         capabilities=capabilities,

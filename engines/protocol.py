@@ -47,6 +47,10 @@ class Engine(Protocol):
         wrong or incomplete batch is never returned.
         """
 
+    def stop(self) -> None:
+        """Ends the run under way, from another thread, where the runtime can; every later run
+        fails there too."""
+
     def close(self) -> None:
         """Frees the device; idempotent."""
 
@@ -57,3 +61,6 @@ class Mapping(Protocol):
     def run(self, z: NDArray[np.float32], c: NDArray[np.float32] | None) -> NDArray[np.float32]:
         """z [n, z_dim] -> w [n, w_dim]; c is one-hot [n, num_classes], or None for a generator
         without classes. Each row is independent of the others, bit for bit."""
+
+    def stop(self) -> None:
+        """As Engine.stop."""

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bundle.files import replace_file
+from bundle.files import read_regular_file, replace_file
 from engines.errors import EngineOpenError, RuntimeMissing
+from engines.onnx_graph import OnnxGraph
 from engines.request import check_batch_sizes
 from engines.signature import ArraySpecs
 from engines.tensorrt_module import (
@@ -26,7 +27,7 @@ EXTERNAL_TACTICS = ("CUBLAS", "CUBLAS_LT", "CUDNN")
 WITHOUT_EXTERNAL_TACTICS = "DISABLE_EXTERNAL_TACTIC_SOURCES_FOR_CORE_0805"
 FLOATS = ("FLOAT", "HALF")
 NOT_COMPUTING = ("CONSTANT", "SHAPE")  # layer types whose precision is not set
-
+MAX_TIMING_BYTES = 256 << 20
 _log = logging.getLogger(__name__)
 Shapes = dict[str, tuple[int, ...]]  # by input name
 
@@ -35,7 +36,7 @@ Shapes = dict[str, tuple[int, ...]]  # by input name
 class PlanRequest:
     """Arguments of one build."""
 
-    graph: Path  # ONNX file
+    graph: OnnxGraph
     half: bool  # whether the graph computes in float16
     profiles: tuple[Shapes, ...]  # one per batch size; empty if all shapes of the graph are fixed
     timing_cache: Path | None = None  # file of kernel timings, read and then updated
@@ -81,7 +82,7 @@ def plan_from_graph(trt: Any, request: PlanRequest) -> bytes:
             _write_timings(request.timing_cache, cache)
     if plan is None:
         raise EngineOpenError(
-            f"TensorRT {version_of(trt)} cannot build {request.graph}: {log.last_error}"
+            f"TensorRT {version_of(trt)} cannot build {request.graph.path}: {log.last_error}"
         )
     return bytes(plan)
 
@@ -100,12 +101,12 @@ def strongly_typed(trt: Any) -> bool:
     return typed or member(trt, "BuilderFlag", "FP16") is None
 
 
-def _parse(trt: Any, network: Any, log: Any, graph: Path) -> None:
+def _parse(trt: Any, network: Any, log: Any, graph: OnnxGraph) -> None:
     parser = trt.OnnxParser(network, log)
-    if not parser.parse_from_file(str(graph)):
+    if not parser.parse(graph.content):
         reasons = [" ".join(parser.get_error(i).desc().split()) for i in range(parser.num_errors)]
         raise EngineOpenError(
-            f"TensorRT {version_of(trt)} cannot parse {graph}: "
+            f"TensorRT {version_of(trt)} cannot parse {graph.path}: "
             f"{'; '.join(reasons) or 'TensorRT gave no reason'}"
         )
 
@@ -127,8 +128,8 @@ def _set_precision(trt: Any, network: Any, config: Any, request: PlanRequest) ->
     types = [_constrain(trt, network.get_layer(i)) for i in range(network.num_layers)]
     if request.half and "HALF" not in types:
         raise EngineOpenError(
-            f"{request.graph} should compute in float16 and has no layer that does; export the "
-            "bundle again"
+            f"{request.graph.path} should compute in float16 and has no layer that does; export "
+            "the bundle again"
         )
 
 
@@ -197,7 +198,10 @@ def _timing_cache(config: Any, path: Path | None) -> Any:
     TensorRT version and GPU; None without a file."""
     if path is None:
         return None
-    known = path.read_bytes() if path.exists() else b""
+    try:
+        known = read_regular_file(path, MAX_TIMING_BYTES)
+    except OSError:
+        known = b""  # without known timings the build takes longer
     cache = config.create_timing_cache(known) or config.create_timing_cache(b"")
     if not config.set_timing_cache(cache, False):
         cache = config.create_timing_cache(b"")

@@ -1,8 +1,14 @@
 """`python -m export`: weights -> bundle; calibration, description and engine of a bundle."""
 
+import signal
 import sys
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # Ctrl-C during the imports, which take seconds, ends without a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +19,7 @@ from bundle.manifest import MANIFEST
 from bundle.open import open_bundle
 from bundle.views import ViewBank
 from bundle.write import add_calibration, refuse_existing, refuse_known_calibration, staged_folder
-from checkpoints import CheckpointError
+from checkpoints import CheckpointError, Interrupted, raise_on_signals
 from engines.errors import EngineError
 from engines.open import EngineOptions, open_mapping
 from engines.sampling import (
@@ -27,6 +33,8 @@ from engines.sampling import (
 from export.bundle_from_weights import write_checked_manifest, write_graphs
 from export.checks.calibration import (
     calibration_from_engine,
+    identity_of_scores,
+    open_saved_scores,
     open_score_engine,
     refuse_without_score,
 )
@@ -74,17 +82,25 @@ def main() -> None:
     "--recipe",
     help="Label recipe of model_<k>.pth files (features, label size, classes): the name of a "
     "published recipe or a TOML file.",
+    show_default="none",
 )
 @click.option(
-    "--labels", type=WEIGHTS, help="Path to a classes.toml that replaces the recipe's classes."
+    "--labels",
+    type=WEIGHTS,
+    help="Path to a classes.toml that replaces the recipe's classes.",
+    show_default="none",
 )
 @click.option(
     "--refiner",
     type=WEIGHTS,
     help="Refiner weights, to refine the images; labels do not change.",
+    show_default="none",
 )
 @click.option(
-    "--views", type=WEIGHTS, help="View bank to include, as `python -m training views` writes it."
+    "--views",
+    type=WEIGHTS,
+    help="View bank to include, as `python -m training views` writes it.",
+    show_default="none",
 )
 @click.option("--out", required=True, type=FOLDER, help="Folder to write the bundle to.")
 @click.option("--force", is_flag=True, help="Replace a bundle that exists at --out.")
@@ -283,7 +299,9 @@ def one_line_errors() -> Iterator[None]:
     except (BundleError, CheckpointError, EngineError, ExportError) as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:
-        raise click.ClickException(f"{error.filename or 'file'}: {error.strerror}") from error
+        raise click.ClickException(
+            f"{error.filename or 'a file of --out'}: {error.strerror or error}"
+        ) from error
 
 
 def _calibrate(
@@ -300,8 +318,11 @@ def _calibrate(
     refuse_known_calibration(opened, key_from_options(sampling), replace_known)
     refuse_without_score(opened)
     mapping, engine = open_mapping(opened, options), open_score_engine(opened, options)
-    calibration = calibration_from_engine(opened, engine, mapping, sampling, samples, resumable)
-    add_calibration(folder, calibration, replace_known)
+    identity = identity_of_scores(opened, engine, sampling)
+    saving = open_saved_scores(folder, identity) if resumable else nullcontext()
+    with saving as saved:  # until the calibration is in the manifest
+        calibration = calibration_from_engine(opened, engine, mapping, sampling, samples, saved)
+        add_calibration(opened, calibration, replace_known)
 
 
 def view_mode_from_text(
@@ -324,5 +345,15 @@ def _engine_options(batch: int | None) -> EngineOptions:
     return EngineOptions(batch_sizes=() if batch is None else (batch,))
 
 
+def run() -> None:
+    """Runs the command line; exit code 128 plus its number, and one line, for a signal."""
+    raise_on_signals()
+    try:
+        main()
+    except Interrupted as interrupted:
+        click.echo(f"interrupted: {interrupted}", err=True)
+        sys.exit(interrupted.exit_code)
+
+
 if __name__ == "__main__":
-    main()
+    run()

@@ -1,5 +1,6 @@
 """A bundle -> its TensorRT engine, in the cache or in the bundle, and lines that describe it."""
 
+import logging
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from engines.plan_variant import variant_of
 from engines.portable_plan import default_capabilities, write_portable_plan
 from engines.protocol import Precision
 from engines.tensorrt_module import version_of
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,7 @@ def lines_from_portable(request: PortableRequest, drivers: GpuDrivers) -> list[s
         asked = (list(sizes), sorted(capabilities), version_of(trt))
         if (known.batch_sizes, sorted(known.capabilities), known.tensorrt_rtx) == asked:
             return lines_from_plan(bundle, known)
+    _log.info("building %s, which takes minutes", bundle.path / PORTABLE_PLAN[precision])
     plan, report = write_portable_plan(
         bundle, trt, precision, sizes, capabilities, with_report=request.report
     )

@@ -1,5 +1,6 @@
 """`python -m export engine`; in images without torch, `python -m export.engine_command`."""
 
+import logging
 import re
 from pathlib import Path
 
@@ -135,6 +136,7 @@ def engine(
     """
     chosen = None if precision is None else PRECISIONS[precision]
     refuse_options_of_the_other(context, runtime)
+    logging.basicConfig(format="%(message)s", level=logging.INFO)  # long builds are announced
     try:
         if runtime == RTX:
             portable = PortableRequest(bundle, chosen, batch_size, capabilities, rebuild, report)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from bundle.fused import FUSED, fused_from_folder
+from bundle.fused import FUSED, fused_from_bytes
 from bundle.manifest import LABELLER, Heads, Parity, RefinerFacts, ScoreCalibration, ViewBankFacts
 from bundle.open import Bundle
 from checkpoints import (
@@ -63,7 +63,7 @@ def lines_from_bundle(bundle: Bundle) -> list[str]:
     if manifest.views is not None:
         lines.append(f"  views        {_views_text(manifest.views)}")
     if FUSED in manifest.files:
-        fused = fused_from_folder(bundle.path)
+        fused = fused_from_bytes(bundle.read(FUSED), bundle.file(FUSED))
         gpus = ", ".join(fused.programs)
         lines.append(f"  fused        kernels for compute capability {gpus} ({fused.compiler})")
     lines += [

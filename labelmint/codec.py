@@ -68,6 +68,16 @@ _DTYPE_OF_TYPE: dict[pb.DataType, np.dtype[Any]] = {
 _TYPE_OF_DTYPE = {dtype: data_type for data_type, dtype in _DTYPE_OF_TYPE.items()}
 
 
+def sent_by_default(name: str, of_bank: bool) -> bool:
+    """Whether a request that names no outputs gets this one.
+
+    Args:
+        name: an output.
+        of_bank: whether views come from the view bank, see `options.takes_bank`.
+    """
+    return name not in ("uncertainty_map", "w") and (of_bank or name not in ("view", "camera"))
+
+
 def output_from_name(name: str) -> pb.Output:
     """The Output of this name; raises ValueError, listing the known names."""
     if name not in OUTPUTS:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from labelmint.codec import OUTPUTS, output_from_name, raw_bytes_per_sample
+from labelmint.codec import OUTPUTS, output_from_name, raw_bytes_per_sample, sent_by_default
 from labelmint.errors import MalformedMessage
 from labelmint.v1 import label_service_pb2 as pb
 
@@ -75,8 +75,7 @@ class Model:
         Args:
             of_bank: whether views come from the view bank, see `options.takes_bank`.
         """
-        on_request = ("uncertainty_map", "w", *(() if of_bank else ("view", "camera")))
-        return [name for name in self.outputs if name not in on_request]
+        return [name for name in self.outputs if sent_by_default(name, of_bank)]
 
     def sample_bytes(self, outputs: Sequence[str]) -> int:
         """Bytes of one uncompressed sample; raises ValueError for an unknown output."""

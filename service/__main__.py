@@ -1,7 +1,13 @@
 """python -m service run | health: serve bundles, or check that a server is serving."""
 
-import asyncio
+import signal
 import sys
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # Ctrl-C during the imports ends without a traceback; a running server drains.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +17,7 @@ import grpc
 from service.config import Config
 from service.errors import StartError
 from service.flags import config_from_flags, option, takes_server_flags
+from service.loading import exit_process
 from service.logs import set_up_logging
 from service.process import keep_freed_memory, serve_until_signal
 
@@ -39,7 +46,7 @@ def run(**flags: Any) -> None:
         asyncio.run(serve_until_signal(config, lambda line: click.echo(line)))
     except StartError as error:
         click.echo(f"error: {error}", err=True)
-        sys.exit(EXIT_FAILURE)
+        exit_process(EXIT_FAILURE)
 
 
 @main.command()

@@ -79,5 +79,6 @@ class Config:
     admin_token_file: Path | None = None  # None: models cannot be loaded or unloaded by calls
     watch: Path | None = None  # directory whose folders are bundles, served under their names
     watch_interval_s: float = 5.0  # between two checks of that directory
+    load_timeout_s: float = 1800.0  # limit of one load; a TensorRT engine may have to be built
     model_drain_s: float = 30.0  # how long streams of a replaced or unloaded model go on
     limits: ServerLimits = field(default_factory=ServerLimits)

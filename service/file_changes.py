@@ -3,10 +3,17 @@
 import os
 import threading
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 FileStamp = tuple[int, int, int, int]  # device, inode, modification time in ns, bytes
 FolderStamp = tuple[tuple[str, FileStamp | None], ...]  # the folder, then its files by name
+
+MAX_FILES = 1024  # of a folder; bundles have under ten. Each is looked at in every poll.
+
+
+class TooManyFiles(OSError):
+    """A folder has more files than a bundle can have."""
 
 
 class WatchedFiles:
@@ -28,10 +35,12 @@ class WatchedFiles:
 def stamp_of_folder(folder: Path) -> FolderStamp:
     """A value that changes when the folder or a file in it is replaced or written.
 
-    Raises OSError if the folder cannot be listed.
+    Raises OSError if the folder cannot be listed, TooManyFiles.
     """
     with os.scandir(folder) as entries:
-        stamps = [(entry.name, _stamp(entry)) for entry in entries]
+        stamps = [(entry.name, _stamp(entry)) for entry in islice(entries, MAX_FILES + 1)]
+    if len(stamps) > MAX_FILES:
+        raise TooManyFiles(f"{folder} has over {MAX_FILES} files, so it is no bundle")
     return ((folder.name, _stamp(folder)), *sorted(stamps, key=lambda stamp: stamp[0]))
 
 

@@ -174,6 +174,15 @@ _MODEL_FLAGS = (
         help="Seconds between two checks of the --watch directory.",
     ),
     option(
+        "--load-timeout",
+        "load_timeout_s",
+        metavar="SECONDS",
+        type=click.FloatRange(min=0, min_open=True),
+        default=Config.load_timeout_s,
+        help="Seconds after which loading a model counts as failed. Other models are loaded "
+        "meanwhile.",
+    ),
+    option(
         "--model-drain",
         "model_drain_s",
         metavar="SECONDS",
@@ -220,7 +229,8 @@ _NETWORK_FLAGS = (
         "--token-file",
         type=_FILE,
         help="File of bearer tokens, one NAME TOKEN per line. Callers must send one of them; "
-        "without the file everybody may call.",
+        "without the flag everybody may call. A file that is removed or emptied later revokes all "
+        "tokens after 10 s.",
     ),
     option(
         "--admin-token-file",

@@ -1,5 +1,6 @@
 """Prometheus metrics, all labeled by model; in seconds, bytes and samples."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from prometheus_client import (
@@ -87,12 +88,22 @@ class Metrics:
         self._loads = self._counter(
             "labelmint_model_loads", "Attempts to load a bundle, ok or failed.", "outcome"
         )
+        self._token_files = Gauge(
+            "labelmint_token_file_unusable",
+            "1 while a token file is missing, empty or malformed; see the server's log.",
+            ("flag",),
+            registry=self.registry,
+        )
         self._info = Gauge(
             "labelmint_model_info",
             "1 for every served bundle.",
             ("model", "bundle_id", "engine"),
             registry=self.registry,
         )
+
+    def watch_token_file(self, flag: str, unusable: Callable[[], bool]) -> None:
+        """Reports, at each scrape, whether the token file of a flag cannot be used."""
+        self._token_files.labels(flag).set_function(lambda: float(unusable()))
 
     def of_model(self, name: str) -> ModelMetrics:
         """Metrics of one model, which are reported as zero from now on."""

@@ -179,6 +179,12 @@ class ServedModel:
             self.idle.clear()
             await self.idle.wait()
 
+    def stop(self) -> None:
+        """Ends the runs under way where the runtime can; their results are lost."""
+        self.mapping.stop()
+        for engine in self.engines:
+            engine.stop()
+
     def close(self) -> None:
         """Frees the engines; call it only when nothing runs on them."""
         self.mapping_thread.shutdown()

@@ -17,7 +17,7 @@ from engines.errors import EngineError
 from service.config import NamedBundle
 from service.errors import LoadFailed, NotServing, UnknownModel
 from service.file_changes import stamp_of_folder
-from service.loading import OpenModel
+from service.loading import TURN_S, Load, LoadTimeout, OpenModel
 from service.metrics import Metrics
 from service.models import ServedModel
 from service.running import RunningModel
@@ -42,8 +42,17 @@ class _Entry:
     running: RunningModel | None = None
     loading: bool = False
     reason: str = ""
+    load: Load | None = None  # the last one
     changing: asyncio.Lock = field(default_factory=asyncio.Lock)  # held by each load and unload
     retiring: "asyncio.Task[None] | None" = None  # ends the previous model
+
+
+@dataclass(frozen=True)
+class RepositoryLimits:
+    """Durations in seconds."""
+
+    load_timeout_s: float  # of one load, which then counts as failed
+    drain_s: float  # that streams of a replaced or unloaded model may go on
 
 
 class Repository:
@@ -54,7 +63,7 @@ class Repository:
         open_model: OpenModel,
         metrics: Metrics,
         tracing: Tracing,
-        drain_s: float,
+        limits: RepositoryLimits,
         changed: Callable[[], Awaitable[None]],
         failed: Callable[[BaseException], None],
     ) -> None:
@@ -63,15 +72,16 @@ class Repository:
             open_model: opens a bundle and its engines; runs on another thread.
             metrics: metrics of the server.
             tracing: traces of the server.
-            drain_s: seconds that streams of a replaced or unloaded model may go on.
+            limits: durations of loading and of ending.
             changed: awaited after a model was loaded, unloaded or lost.
             failed: called with the exception when a bug ends a model's computation.
         """
         self._open, self._metrics, self._tracing = open_model, metrics, tracing
-        self._drain_s = drain_s
+        self._limits = limits
         self._changed, self._failed = changed, failed
         self._entries: dict[str, _Entry] = {}
-        self._opening = asyncio.Lock()  # one bundle is opened at a time
+        self._turn = asyncio.Lock()  # loads take turns, see loading.TURN_S
+        self._loads: set[Load] = set()  # under way
         self._running: set[RunningModel] = set()  # served or draining
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -84,7 +94,7 @@ class Repository:
     @property
     def opening(self) -> bool:
         """Whether a bundle is being opened, which cannot be interrupted."""
-        return self._opening.locked()
+        return any(not load.opened.done() for load in self._loads)
 
     def listed(self) -> list[Listed]:
         """All names that are or were served, or failed to load, sorted."""
@@ -129,8 +139,7 @@ class Repository:
                 await asyncio.wait([entry.retiring])
             entry.loading = True
             try:
-                async with self._opening:
-                    model = await self._opened(named)
+                model = await self._opened(entry, named)
             except Exception as error:
                 raise self._failure(entry, named, error) from error
             finally:
@@ -141,8 +150,8 @@ class Repository:
             _log.info("model %s is served from %s", model.name, model.bundle.manifest.bundle_id)
         await self._changed()
 
-    async def _opened(self, named: NamedBundle) -> ServedModel:
-        def opened() -> ServedModel:
+    async def _opened(self, entry: _Entry, named: NamedBundle) -> ServedModel:
+        def opened(named: NamedBundle) -> ServedModel:
             before = stamp_of_folder(named.path)
             model = self._open(named)
             if stamp_of_folder(named.path) == before:
@@ -150,11 +159,34 @@ class Repository:
             model.close()  # it may mix files of two bundles
             raise BundleError(f"{named.path} was changed while it was loaded; load it again")
 
-        return await asyncio.get_running_loop().run_in_executor(None, opened)
+        if entry.load is not None and not entry.load.opened.done():
+            raise LoadTimeout(
+                f"an earlier load of {named.path} has not ended yet; restart the server if it "
+                "never does"
+            )
+        limit_s = self._limits.load_timeout_s
+        opening: asyncio.Future[ServedModel] | None = None
+        try:
+            async with self._turn:
+                _log.info("loading model %s from %s", named.name, named.path)
+                load = entry.load = Load(opened, named)
+                self._loads = {one for one in self._loads if not one.opened.done()} | {load}
+                opening = asyncio.wrap_future(load.opened)
+                await asyncio.wait([opening], timeout=min(TURN_S, limit_s))
+            if not opening.done() and limit_s > TURN_S:
+                load.warn()
+                await asyncio.wait([opening], timeout=limit_s - TURN_S)
+            if opening.done():
+                return opening.result()
+            raise load.timeout(limit_s)
+        finally:
+            if opening is not None and not opening.done():
+                opening.cancel()
+                load.abandon()
 
     def _failure(self, entry: _Entry, named: NamedBundle, error: Exception) -> LoadFailed:
         self._metrics.count_load(named.name, False)
-        expected = isinstance(error, (BundleError, EngineError, OSError))
+        expected = isinstance(error, (BundleError, EngineError, LoadTimeout, OSError))
         entry.reason = "internal error; see the server's log"
         if expected:
             entry.reason = without_folders(str(error), named.path)
@@ -199,7 +231,7 @@ class Repository:
         entry.retiring = self._spawn(self._end(running, refusal))
 
     async def _end(self, running: RunningModel, why: NotServing) -> None:
-        await running.model.end(why, self._drain_s)
+        await running.model.end(why, self._limits.drain_s)
         try:
             await running.close()
         except Exception as error:

@@ -34,6 +34,7 @@ class RunningModel:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.model.stop()  # nobody waits for the runs under way, which may never end
         await asyncio.get_running_loop().run_in_executor(None, self._free)
 
     def _free(self) -> None:

@@ -24,7 +24,7 @@ from service.loading import OpenModel, open_model
 from service.metrics import Metrics
 from service.models import ServedModel
 from service.probes import Probes, probe_server
-from service.repository import Repository
+from service.repository import Repository, RepositoryLimits
 from service.rpc import inference, label_service
 from service.rpc.bodies import WINDOW_BYTES, RequestBodies
 from service.rpc.callers import Authentication, bearer_token, caller_of
@@ -71,6 +71,9 @@ class Server:
         self._encoders = ThreadPoolExecutor(ENCODING_THREADS, "encoding")
         callers = None if config.token_file is None else Tokens(config.token_file)
         admins = None if config.admin_token_file is None else Tokens(config.admin_token_file)
+        for flag, file in (("token-file", callers), ("admin-token-file", admins)):
+            if file is not None:
+                metrics.watch_token_file(flag, partial(getattr, file, "unusable"))
         tokens = [file for file in (callers, admins) if file is not None]
         self._credentials = None if config.tls is None else credentials_from_files(config.tls)
         self._tracing = tracing_to(config.otlp_endpoint)
@@ -86,7 +89,7 @@ class Server:
             open_named or partial(open_model, config=config, metrics=metrics),
             metrics,
             self._tracing,
-            config.model_drain_s,
+            RepositoryLimits(config.load_timeout_s, config.model_drain_s),
             self._update_health,
             self._fail,
         )

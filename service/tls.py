@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 
+from bundle.files import opened_regular_file
 from service.config import TlsFiles
 from service.errors import StartError
 from service.file_changes import WatchedFiles
@@ -49,8 +50,11 @@ def credentials_from_files(files: TlsFiles) -> grpc.ServerCredentials:
 
 def _configuration(files: TlsFiles) -> "grpc.ServerCertificateConfiguration":
     """Raises OSError when a file cannot be read or has other content."""
-    _check(files)
     authorities = files.client_authorities
+    for path in (files.certificate, files.key, *([] if authorities is None else [authorities])):
+        with opened_regular_file(path):  # OpenSSL would wait on a FIFO for ever
+            pass
+    _check(files)
     return grpc.ssl_server_certificate_configuration(
         [(files.key.read_bytes(), files.certificate.read_bytes())],
         None if authorities is None else authorities.read_bytes(),

@@ -1,19 +1,26 @@
 """Bearer tokens and their owners, from a file that is read again whenever it changes.
 
 The file has one `NAME TOKEN` per line; blank lines and lines that begin with # are skipped.
+
+A file that is gone, cannot be read or has no token revokes all tokens, after a short grace in
+which another file may take its place. A file with a mistake in it changes nothing.
 """
 
 import hashlib
 import hmac
 import logging
+import math
 import re
+import time
 from pathlib import Path
 
+from bundle.files import read_regular_file
 from service.errors import StartError
 from service.file_changes import WatchedFiles
 
 MIN_TOKEN_CHARACTERS = 16
 MAX_FILE_BYTES = 1 << 20
+GRACE_S = 10.0  # for files that are replaced in two steps
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _log = logging.getLogger(__name__)
 
@@ -21,9 +28,11 @@ _log = logging.getLogger(__name__)
 class Tokens:
     """The tokens of a file, by name; only their SHA-256 digests are kept in memory."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, grace_s: float = GRACE_S) -> None:
         """Raises StartError when the file cannot be read or is malformed."""
-        self._path, self._watched = path, WatchedFiles([path])
+        self._path, self._watched, self._grace_s = path, WatchedFiles([path]), grace_s
+        self._revoked_at = math.inf  # when the grace ends, on time.monotonic's clock
+        self._problem = ""  # why the file cannot be used; empty: it can
         self._watched.changed()
         try:
             self._digests = _digests_from_file(path)
@@ -35,33 +44,51 @@ class Tokens:
         self._reload()
         given = hashlib.sha256(token.encode()).digest()
         found = None
+        if time.monotonic() >= self._revoked_at:
+            return None
         for name, digest in self._digests.items():
             if hmac.compare_digest(given, digest):
                 found = name
         return found
+
+    @property
+    def unusable(self) -> bool:
+        """Whether the file as it is now cannot be used."""
+        self._reload()
+        return bool(self._problem)
 
     def _reload(self) -> None:
         if not self._watched.changed():
             return
         try:
             self._digests = _digests_from_file(self._path)
+        except _NoTokens as error:
+            self._problem = str(error)
+            self._revoked_at = min(self._revoked_at, time.monotonic() + self._grace_s)
+            _log.warning("no token is valid from %g s from now on: %s", self._grace_s, error)
         except _BadFile as error:
+            self._problem = str(error)  # tokens that were revoked before stay revoked
             _log.warning("the old tokens stay in use: %s", error)
+        else:
+            self._problem, self._revoked_at = "", math.inf
 
 
 class _BadFile(Exception):
     """Why a token file cannot be used, in one line that contains no token."""
 
 
+class _NoTokens(_BadFile):
+    """The file is gone, cannot be read, or has no token."""
+
+
 def _digests_from_file(path: Path) -> dict[str, bytes]:
     try:
-        with path.open("rb") as stream:
-            data = stream.read(MAX_FILE_BYTES + 1)
+        data = read_regular_file(path, MAX_FILE_BYTES)
         if len(data) > MAX_FILE_BYTES:
             raise _BadFile(f"token file {path} has over {MAX_FILE_BYTES} bytes; remove lines")
         lines = data.decode().splitlines()
     except OSError as error:
-        raise _BadFile(f"token file {path} cannot be read: {error.strerror}") from error
+        raise _NoTokens(f"token file {path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise _BadFile(f"token file {path} is not UTF-8 text") from error
     digests: dict[str, bytes] = {}
@@ -75,7 +102,7 @@ def _digests_from_file(path: Path) -> dict[str, bytes]:
             )
         digests[name] = hashlib.sha256(token.encode()).digest()
     if not digests:
-        raise _BadFile(f"token file {path} has no token; write lines of the form NAME TOKEN")
+        raise _NoTokens(f"token file {path} has no token; write lines of the form NAME TOKEN")
     if len(set(digests.values())) < len(digests):
         raise _BadFile(f"token file {path} has the same token for two names; make them different")
     return digests

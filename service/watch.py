@@ -7,15 +7,16 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Coroutine
 from pathlib import Path
+from typing import Any
 
 from bundle.errors import BundleError
 from bundle.manifest import MANIFEST
 from bundle.open import open_bundle
 from service.config import MODEL_NAME, NamedBundle
 from service.errors import LoadFailed
-from service.file_changes import FolderStamp, stamp_of_folder
+from service.file_changes import FolderStamp, TooManyFiles, stamp_of_folder
 from service.repository import Repository
 
 _log = logging.getLogger(__name__)
@@ -36,15 +37,25 @@ class Watch:
         self._tried: dict[str, FolderStamp] = {}  # stamps when loading last succeeded or failed
         self._missing: set[str] = set()  # known folders that the last poll did not find
         self._warned: set[str] = set()  # warnings logged so far
+        self._bug: BaseException | None = None  # of a load; ends the watch
+        self._changing: dict[str, asyncio.Task[None]] = {}  # loads and unloads under way, by name
 
     async def run(self, interval_s: float) -> None:
-        """Polls until cancelled."""
+        """Polls until cancelled; a load that takes long does not hold up the next poll."""
         while True:
             await asyncio.sleep(interval_s)
-            await self.poll()
+            await self._start()
 
     async def poll(self) -> None:
         """Loads new and changed folders and unloads removed ones; failures are logged."""
+        await self._start()
+        if self._changing:
+            await asyncio.wait(self._changing.values())
+
+    async def _start(self) -> None:
+        """Starts the loads and unloads that the directory asks for now."""
+        if self._bug is not None:
+            raise self._bug
         loop = asyncio.get_running_loop()
         try:
             found = await loop.run_in_executor(None, self._folders)
@@ -52,17 +63,27 @@ class Watch:
             self._warn_once(f"{self._directory} cannot be read: {error.strerror}")
             return
         gone = self._seen.keys() - found.keys()
-        for name in sorted(gone & self._missing):
-            await self._remove(name)
+        for name in sorted((gone & self._missing) - self._changing.keys()):
+            self._change(name, self._remove(name))
         # A folder is removed only when two polls miss it: it may be replaced by two renames.
         self._missing = gone - self._missing
         for name, stamp in sorted(found.items()):
-            await self._load_if_changed(name, stamp)
+            if name in self._changing:
+                continue  # the poll after its end compares the stamps
+            unchanged, self._seen[name] = self._seen.get(name) == stamp, stamp
+            if self._tried.get(name) != stamp:
+                self._change(name, self._load(name, stamp, unchanged))
 
-    async def _load_if_changed(self, name: str, stamp: FolderStamp) -> None:
-        unchanged, self._seen[name] = self._seen.get(name) == stamp, stamp
-        if self._tried.get(name) == stamp:
-            return
+    def _change(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        task = self._changing[name] = asyncio.create_task(work)
+        task.add_done_callback(lambda _: self._changing.pop(name))
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled():
+            self._bug = self._bug or task.exception()
+
+    async def _load(self, name: str, stamp: FolderStamp, unchanged: bool) -> None:
         folder = self._directory / name
         loop = asyncio.get_running_loop()
         if not unchanged and not await loop.run_in_executor(None, _is_complete, folder):
@@ -93,6 +114,10 @@ class Watch:
             else:
                 try:
                     found[name] = stamp_of_folder(self._directory / name)
+                except TooManyFiles as error:
+                    self._warn_once(f"{error}; the folder is ignored as it is now")
+                    if name in self._seen:  # a model that is served stays
+                        found[name] = self._seen[name]
                 except OSError:  # it is being replaced; the next poll finds the new folder
                     continue
         return found

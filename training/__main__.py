@@ -1,10 +1,15 @@
 """Command line of `python -m training`, with one subcommand per module."""
 
+import signal
 import sys
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # Ctrl-C during the imports, which take seconds, ends without a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import click
 
-from checkpoints import CheckpointError
+from checkpoints import CheckpointError, Interrupted, raise_on_signals
 from training.errors import TrainingError
 from training.evaluate.command import evaluate
 from training.images.sample_command import sample
@@ -13,7 +18,7 @@ from training.inverse_graphics.command import inverse_graphics
 from training.inverse_graphics.shapes_command import shapes
 from training.inversion.command import invert
 from training.inversion.encoder_command import encoder
-from training.options import refuse_nan
+from training.options import refuse_nan, show_missing_default
 from training.refiner.command import refiner
 from training.views.command import views
 
@@ -41,14 +46,25 @@ for command in main.commands.values():
     for parameter in command.params:
         if isinstance(parameter.type, click.types.FloatParamType):
             parameter.callback = parameter.callback or refuse_nan
+        show_missing_default(parameter)
 
 
 def run() -> None:
-    """Runs the command line; exit code 1 and one line for bad input, 2 for bad usage."""
+    """Runs the command line; exit code 1 and one line for bad input, 2 for bad usage, 128 plus
+    its number for a signal."""
+    raise_on_signals()
     try:
         main(prog_name="python -m training")
-    except (TrainingError, CheckpointError, OSError) as error:
+    except Interrupted as interrupted:
+        click.echo(f"interrupted: {interrupted}", err=True)
+        sys.exit(interrupted.exit_code)
+    except (TrainingError, CheckpointError) as error:
         click.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except OSError as error:  # a failed write, as to a full disk, does not name its file
+        click.echo(
+            f"error: {error.filename or 'a file of --out'}: {error.strerror or error}", err=True
+        )
         sys.exit(1)
 
 

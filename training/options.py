@@ -259,6 +259,15 @@ def refuse_nan(context: click.Context, parameter: click.Parameter, value: Any) -
     return value
 
 
+def show_missing_default(parameter: click.Parameter) -> None:
+    """Lets --help say that an option without a default has none."""
+    if not isinstance(parameter, click.Option) or parameter.required or parameter.is_flag:
+        return
+    record = parameter.get_help_record(click.Context(click.Command(None), show_default=True))
+    if record is not None and "default: " not in record[1]:
+        parameter.show_default = "none"
+
+
 def read_generator(path: Path, mean_latent: Path | None) -> tuple[Generator, GeneratorCard, str]:
     """Reads a generator: network, card, and SHA-256 of the weights file.
 

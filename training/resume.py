@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from checkpoints import tensors_from_file, write_tensors
+from checkpoints import HeldSignal, tensors_from_file, write_tensors
 from training.errors import TrainingError
 
 RECIPE = "recipe"
@@ -39,6 +39,17 @@ class StateFile:
         if self.path.exists():
             load_state(self.path, self.recipe, load, "delete it, or name another --out")
 
+    def save_after_step(
+        self, step: int, tensors: Callable[[], Mapping[str, Tensor]], held: HeldSignal
+    ) -> None:
+        """Writes the state if it is due after this step, or if a signal ends the training here.
+
+        Raises WeightsError, Interrupted.
+        """
+        if held or step % self.save_every == 0:
+            write_state(self.path, tensors(), self.recipe)
+        held.end(saved_text(step, self.path, "the same command"))
+
     def remove(self) -> None:
         """Deletes the file, and temporary files left by writers that were killed."""
         self.path.unlink(missing_ok=True)
@@ -50,6 +61,11 @@ class StateFile:
 def state_path(out: Path) -> Path:
     """Path of the state file beside the weights `out`: NAME.state.safetensors."""
     return out.with_suffix(".state.safetensors")
+
+
+def saved_text(step: int, path: Path, command: str) -> str:
+    """What an interrupted training says; `command` goes on from the state file."""
+    return f"step {step} is saved in {path}; {command} goes on from there"
 
 
 def write_state(path: Path, tensors: Mapping[str, Tensor], recipe: Recipe) -> None:

@@ -9,10 +9,9 @@ import hashlib
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from io import BufferedRandom
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import onnx.utils
@@ -20,8 +19,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from bundle.calibration import shortest_float32
+from bundle.files import name_file
 from bundle.manifest import LABELLER, ScoreCalibration
 from bundle.open import Bundle
+from checkpoints import signals_held
+from engines.onnx_graph import OnnxGraph, graph_from_bundle
 from engines.open import EngineOptions
 from engines.ort import OrtEngine, default_batch_sizes, only_size, open_session
 from engines.protocol import Engine, Mapping
@@ -41,19 +43,16 @@ def calibration_from_engine(
     mapping: Mapping,
     options: LatentOptions,
     samples: int,
-    resumable: bool = False,  # save scores in a file beside the bundle until the last is measured
+    saved: "SavedScores | None" = None,  # None: scores are not saved
 ) -> ScoreCalibration:
     """Quantiles of the scores of indices 0 to samples - 1, which are drawn as the service does.
 
-    Raises ExportError for a bundle without a score or one that another process is calibrating,
-    SamplingError, EngineError.
+    Raises ExportError for a bundle without a score, SamplingError, EngineError, OSError.
     """
     refuse_without_score(bundle)
     check_options(bundle.manifest.generator, options, bundle.views)
-    identity = f"{bundle.manifest.bundle_id} {options} {engine.name} {engine.batch_sizes}"
-    opened = open_saved_scores(bundle.path, identity) if resumable else nullcontext(SavedScores())
-    with opened as saved:
-        scores = scores_from_engine(bundle, engine, mapping, options, samples, saved)
+    saved = saved or SavedScores()
+    scores = scores_from_engine(bundle, engine, mapping, options, samples, saved)
     return ScoreCalibration(
         options=key_from_options(options),
         seed=options.seed,
@@ -68,13 +67,19 @@ def open_score_engine(bundle: Bundle, options: EngineOptions) -> Engine:
     The operators of the score stay as they are in the labeller, so the scores are the same bits.
     Raises EngineOpenError, BundleError.
     """
-    with TemporaryDirectory() as folder:
-        path = Path(folder, "score.onnx")
-        inputs, outputs = ["ws", "max_uncertainty"], [UNCERTAINTY, SAMPLE, KEPT]
-        onnx.utils.extract_model(bundle.file(LABELLER["float32"]), path, inputs, outputs)
-        batch_sizes = options.batch_sizes or default_batch_sizes(bundle.manifest)
-        session = open_session(path, options.threads, only_size(batch_sizes))
+    graph = graph_from_bundle(bundle, LABELLER["float32"])
+    batch_sizes = options.batch_sizes or default_batch_sizes(bundle.manifest)
+    session = open_session(_score_graph(graph), options.threads, only_size(batch_sizes))
     return OrtEngine(bundle.manifest, session, batch_sizes, outputs=(UNCERTAINTY,))
+
+
+def _score_graph(graph: OnnxGraph) -> OnnxGraph:
+    """The part of a labeller that computes the score."""
+    model = onnx.shape_inference.infer_shapes(onnx.load_from_string(graph.content))
+    inputs, outputs = ["ws", "max_uncertainty"], [UNCERTAINTY, SAMPLE, KEPT]
+    part = onnx.utils.Extractor(model).extract_model(inputs, outputs)
+    onnx.checker.check_model(part)
+    return OnnxGraph(graph.path, part.SerializeToString())
 
 
 def refuse_without_score(bundle: Bundle) -> None:
@@ -99,20 +104,32 @@ class SavedScores:
             file.seek(size)
 
     def append(self, scores: NDArray[np.float32]) -> None:
-        """Writes the scores of the next indices to the disk, with fsync."""
+        """Writes the scores of the next indices to the disk, with fsync. Raises OSError."""
         if self._file is not None:
             self._file.write(scores.astype("<f4").tobytes())
             self._file.flush()
             os.fsync(self._file.fileno())
+
+    def text(self, known: int, samples: int) -> str:
+        """What an interrupted calibration says."""
+        if self._file is None:
+            return "nothing was saved"
+        words = f"{known} of {samples} scores are saved in {self._file.name}"
+        return f"{words}; the same command goes on from there"
+
+
+def identity_of_scores(bundle: Bundle, engine: Engine, options: LatentOptions) -> str:
+    """Text that names everything the scores depend on. Raises SamplingError."""
+    check_options(bundle.manifest.generator, options, bundle.views)
+    return f"{bundle.manifest.bundle_id} {options} {engine.name} {engine.batch_sizes}"
 
 
 @contextmanager
 def open_saved_scores(bundle: Path, identity: str) -> Iterator[SavedScores]:
     """Locks and reads the file of scores beside `bundle`; removes it if the block succeeds.
 
-    identity: text that names everything the scores depend on. The file's name has its SHA-256, so
-    that scores of other options are never reused. Raises ExportError if another process has the
-    lock.
+    identity: from identity_of_scores. The file's name has its SHA-256, so that scores of other
+    options are never reused. Raises ExportError if another process has the lock, OSError.
     """
     digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
     path = bundle.resolve().with_name(f".{bundle.resolve().name}.{digest}.scores")
@@ -124,16 +141,21 @@ def open_saved_scores(bundle: Path, identity: str) -> Iterator[SavedScores]:
     if file is None:
         yield SavedScores()
         return
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ExportError(
-                f"{bundle} is being calibrated for these options by another process; wait for it"
-            ) from None
-        file.seek(0)
-        yield SavedScores(file)
-        path.unlink(missing_ok=True)
+    try:
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ExportError(
+                    f"{bundle} is being calibrated for these options by another process; wait for "
+                    "it"
+                ) from None
+            file.seek(0)
+            yield SavedScores(file)
+            path.unlink(missing_ok=True)
+    except OSError as error:  # the disk is full, or the file cannot be locked
+        name_file(error, path)
+        raise
 
 
 def scores_from_engine(
@@ -153,7 +175,8 @@ def scores_from_engine(
     rows = (
         Mt19937Rows(options.seed, generator.z_dim) if options.latent_source == "mt19937" else None
     )
-    with tqdm(total=samples, initial=known, desc="calibrate", unit="sample") as progress:
+    progress = tqdm(total=samples, initial=known, desc="calibrate", unit="sample")
+    with signals_held() as held, progress:
         for start in range(known, samples, batch):
             indices = np.arange(start, min(start + batch, samples), dtype=np.uint64)
             ws = ws_from_indices(mapping, generator, options, indices, rows, bundle.views)
@@ -162,6 +185,7 @@ def scores_from_engine(
             scores[start : start + len(ws)] = result.arrays["uncertainty"]
             saved.append(scores[start : start + len(ws)])
             progress.update(len(ws))
+            held.end(saved.text(start + len(ws), samples))
     return scores
 
 

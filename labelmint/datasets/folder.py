@@ -15,9 +15,10 @@ import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from labelmint.datasets.request import Request, difference
+from labelmint.datasets.stored_files import read_card
 from labelmint.errors import LabelmintError
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ CARD, SCRATCH = "card.json", ".labelmint"
 COMMIT_S = 1.0  # minimum seconds between commits: about the work that a killed process loses
 _COMMIT_PAUSE = 20  # a commit that took t seconds is followed by at least 20 t without one
 _STATE = "state.json"
+_LOCK_TRIES = 100  # more than downloads that can end at the same moment
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,7 @@ class Folder:
         shutil.rmtree(self.scratch, ignore_errors=True)
 
     def __enter__(self) -> Self:
-        self.scratch.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.scratch / "lock").open("w")
+        self._lock = self._opened_lock()
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the process ends
             self.card, self.state = self._read()  # again: another download may have written
@@ -96,24 +97,41 @@ class Folder:
     def __exit__(self, *ended: object) -> None:
         self._lock.close()
 
+    def _opened_lock(self) -> TextIO:
+        """The file of the lock, where another download may be removing its folder just now."""
+        for _ in range(_LOCK_TRIES):
+            try:
+                self.scratch.mkdir(parents=True, exist_ok=True)
+                return (self.scratch / "lock").open("w")
+            except (FileExistsError, FileNotFoundError) as error:
+                failed = error
+        raise failed
+
     def _read(self) -> tuple[dict[str, Any] | None, DownloadState | None]:
+        """The card, or else the state. Another download may be writing: its state is there before
+        its other files, and its card before the state goes."""
         found = {entry.name for entry in self.path.iterdir()} if self.path.exists() else set()
         card_file, state_file = self.path / CARD, self.scratch / _STATE
-        if CARD not in found and not state_file.exists():
-            others = found - {SCRATCH}
-            if others:
-                raise LabelmintError(
-                    f"{self.path} has other files, such as {min(others)}; give a new or empty "
-                    "folder"
-                )
-            return None, None
         source = card_file if CARD in found else state_file
+        if source is state_file and not state_file.exists():
+            others = found - {SCRATCH}
+            if not others:
+                return None, None
+            if state_file.exists() or card_file.exists():
+                return self._read()
+            raise LabelmintError(
+                f"{self.path} has other files, such as {min(others)}; give a new or empty folder"
+            )
         try:
-            stored = json.loads(source.read_text("utf-8"))
+            stored = json.loads(read_card(source))
             other = difference(dict(stored["request"]), self._request)
             card = _checked_card(stored) if source is card_file else None
             state = _state_from_json(stored["state"]) if source is state_file else None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except FileNotFoundError:
+            if source is state_file and card_file.exists():
+                return self._read()
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise LabelmintError(
                 f"{source} is damaged, or not from labelmint ({error}); give another --out"
             ) from error

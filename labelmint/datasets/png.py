@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from itertools import repeat
 from pathlib import Path, PurePosixPath
 
@@ -24,7 +25,7 @@ from labelmint.datasets.samples import (
     npy_from_array,
     png_from_mask,
 )
-from labelmint.datasets.stored_files import StoredFile, StoredSample
+from labelmint.datasets.stored_files import StoredFile, StoredSample, opened_regular_file
 from labelmint.datasets.viewpoint import (
     cells_from_viewpoint,
     viewpoint_columns,
@@ -34,6 +35,7 @@ from labelmint.datasets.viewpoint import (
 from labelmint.model import Model
 
 _TABLE, _POINTS = "index.csv", "keypoints.jsonl"
+_MAX_LINE_BYTES = 1 << 20  # a line has under 100 bytes for each keypoint
 
 
 class PngWriter:
@@ -109,7 +111,7 @@ def samples_of_table(path: Path, request: Request, keypoints: bool) -> Iterator[
 
     Raises OSError, and for a damaged table ValueError, KeyError, TypeError, AttributeError.
     """
-    with (path / _TABLE).open(newline="", encoding="utf-8") as table:
+    with closing(_lines(path / _TABLE)) as table:
         lines = _lines(path / _POINTS) if keypoints else repeat("{}")
         rows = csv.reader(table, strict=True)
         try:
@@ -133,6 +135,9 @@ def samples_of_table(path: Path, request: Request, keypoints: bool) -> Iterator[
             raise ValueError(f"{_TABLE}: {error}") from error
 
 
-def _lines(path: Path) -> Iterator[str]:
-    with path.open(encoding="utf-8") as file:
-        yield from file
+def _lines(path: Path) -> Generator[str, None, None]:
+    with opened_regular_file(path) as file:
+        while line := file.readline(_MAX_LINE_BYTES + 1):
+            if len(line) > _MAX_LINE_BYTES:
+                raise ValueError(f"{path.name} has a line of over {_MAX_LINE_BYTES} bytes")
+            yield line.decode()

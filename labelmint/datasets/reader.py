@@ -20,7 +20,12 @@ import numpy.typing as npt
 from labelmint.datasets.folder import CARD, SCRATCH
 from labelmint.datasets.png import samples_of_table
 from labelmint.datasets.request import MAX_INDEX, Request, checked_request
-from labelmint.datasets.stored_files import REDOWNLOAD_HINT, StoredFile, StoredSample
+from labelmint.datasets.stored_files import (
+    REDOWNLOAD_HINT,
+    StoredFile,
+    StoredSample,
+    read_card,
+)
 from labelmint.datasets.tars import samples_of_tars
 from labelmint.errors import LabelmintError
 from labelmint.model import Camera, LabelClass
@@ -52,7 +57,7 @@ def dataset_from_folder(path: Path) -> StoredDataset:
     """Reads the card of a folder. Raises LabelmintError if it has no complete data set."""
     file = path / CARD
     try:
-        card = json.loads(file.read_bytes())
+        card = json.loads(read_card(file))
         return _dataset_from_card(path, card)
     except FileNotFoundError as error:
         if (path / SCRATCH).exists():

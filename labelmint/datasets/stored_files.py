@@ -6,10 +6,15 @@ this package can have written is an error that names it.
 
 from __future__ import annotations
 
+import errno
 import io
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +24,34 @@ from labelmint.errors import LabelmintError
 
 _FORMATS = ("PNG", "JPEG")
 REDOWNLOAD_HINT = "if another program changed it, download it again to another folder"
+
+MAX_CARD_BYTES = 16 << 20  # of card.json, and of state.json; they have kilobytes
+_MAX_PICTURE_BYTES = 1 << 30  # beyond any picture that Pillow decodes
+
+
+@contextmanager
+def opened_regular_file(path: Path) -> Iterator[BinaryIO]:
+    """A regular file, open for reading; raises OSError for a FIFO, on which a read may wait for
+    ever, or a device, which may never end."""
+    _refuse_irregular(path, os.stat(path))
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    with os.fdopen(descriptor, "rb") as stream:
+        _refuse_irregular(path, os.fstat(descriptor))
+        yield stream
+
+
+def read_card(path: Path) -> bytes:
+    """The bytes of card.json or state.json. Raises OSError, ValueError."""
+    with opened_regular_file(path) as stream:
+        data = stream.read(MAX_CARD_BYTES + 1)
+    if len(data) > MAX_CARD_BYTES:
+        raise ValueError(f"it has over {MAX_CARD_BYTES} bytes")
+    return data
+
+
+def _refuse_irregular(path: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
 
 
 @dataclass(frozen=True)
@@ -33,11 +66,16 @@ class StoredFile:
     def __str__(self) -> str:
         return f"{self.path}: {self.member}" if self.member else str(self.path)
 
-    def content(self) -> bytes:
-        """The bytes of the file or member; raises OSError."""
-        with self.path.open("rb") as opened:
+    def content(self, max_bytes: int) -> bytes:
+        """The bytes of the file or member; raises OSError, ValueError for more than max_bytes."""
+        with opened_regular_file(self.path) as opened:
+            size = self.size
+            if size < 0:
+                size = os.fstat(opened.fileno()).st_size - self.offset
+            if size > max_bytes:
+                raise ValueError(f"it has {size} bytes, over {max_bytes}")
             opened.seek(self.offset)
-            return opened.read(self.size)
+            return opened.read(size)
 
 
 @dataclass(frozen=True)
@@ -68,7 +106,8 @@ def _pixels(
     file: StoredFile, modes: tuple[str, ...], size: tuple[int, int]
 ) -> npt.NDArray[np.uint8]:
     try:
-        content = file.content()
+        # No PNG of a writer has more bytes than its pixels in RGBA, and a little.
+        content = file.content(min(4 * size[0] * size[1] + (1 << 20), _MAX_PICTURE_BYTES))
         with Image.open(io.BytesIO(content), formats=_FORMATS) as picture:
             picture.verify()  # checksums of a PNG, which decoding ignores
         with Image.open(io.BytesIO(content), formats=_FORMATS) as picture:

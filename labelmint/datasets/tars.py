@@ -13,6 +13,7 @@ import os
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from labelmint.datasets.append_file import AppendFile
 from labelmint.datasets.folder import DownloadState, Folder
@@ -25,9 +26,12 @@ from labelmint.datasets.samples import (
     npy_from_array,
     png_from_mask,
 )
-from labelmint.datasets.stored_files import StoredFile, StoredSample
+from labelmint.datasets.stored_files import StoredFile, StoredSample, opened_regular_file
 from labelmint.datasets.viewpoint import viewpoint_from_sample
 from labelmint.model import Model
+
+_MAX_FILES = 16  # of a sample; the writer's have at most four
+_MAX_JSON_BYTES = 1 << 20  # of a sample; under 100 bytes for each keypoint
 
 
 class TarWriter:
@@ -123,22 +127,48 @@ def samples_of_tars(path: Path, request: Request, samples: int) -> Iterator[Stor
     for number in range(-(-samples // request.samples_per_shard)):
         file = path / tar_name(request, number)
         try:
-            with tarfile.open(file, "r:") as tar:
+            with opened_regular_file(file) as tar:
                 yield from _samples_of_tar(tar, file, request)
         except tarfile.TarError as error:
             raise ValueError(f"{file.name}: {error}") from error
 
 
-def _samples_of_tar(tar: tarfile.TarFile, file: Path, request: Request) -> Iterator[StoredSample]:
+def _samples_of_tar(tar: BinaryIO, file: Path, request: Request) -> Iterator[StoredSample]:
     files: dict[str, StoredFile] = {}
-    for member in tar:
+    for member in _members(tar):
         key, _, suffix = member.name.partition(".")
         if suffix != "json":  # the last member of a sample
             files[suffix] = StoredFile(file, member.name, member.offset_data, member.size)
+            if len(files) > _MAX_FILES:
+                raise ValueError(f"{file.name}: {member.name} is one of over {_MAX_FILES} files")
             continue
-        content = tar.extractfile(member)
-        fields = json.loads(content.read() if content else "")
+        if member.size > _MAX_JSON_BYTES:
+            raise ValueError(f"{file.name}: {member.name} has {member.size} bytes")
+        tar.seek(member.offset_data)
+        fields = json.loads(tar.read(member.size))
         if key != f"{fields['index']:012d}":
             raise ValueError(f"{file.name}: {member.name} has index {fields['index']}")
         yield StoredSample(fields, files[image_suffix(request)], files["mask.png"])
         files = {}
+
+
+def _members(tar: BinaryIO) -> Iterator[tarfile.TarInfo]:
+    """The members of a tar file of plain files, as the writer's are.
+
+    tarfile's own reader also takes sparse files and long headers, for which a few bytes can ask for
+    any amount of memory. Raises tarfile.TarError.
+    """
+    at, end = 0, tar.seek(0, os.SEEK_END)
+    while True:
+        tar.seek(at)
+        header = tar.read(tarfile.BLOCKSIZE)
+        if header == bytes(tarfile.BLOCKSIZE) or (at and not header):
+            return
+        member = tarfile.TarInfo.frombuf(header, "ascii", "replace")
+        if member.type != tarfile.REGTYPE:
+            raise tarfile.ReadError(f"{member.name} is not a plain file")
+        member.offset_data = at + tarfile.BLOCKSIZE
+        at = member.offset_data + member.size + -member.size % tarfile.BLOCKSIZE
+        if member.size < 0 or at > end:
+            raise tarfile.ReadError("unexpected end of data")
+        yield member

@@ -3,13 +3,17 @@
 from importlib.util import find_spec
 
 from engines.signature import ArraySpec
-from labelmint.codec import CODECS, OUTPUTS, max_packed_bytes_per_sample, raw_bytes_per_sample
+from labelmint.codec import (
+    CODECS,
+    OUTPUTS,
+    max_packed_bytes_per_sample,
+    raw_bytes_per_sample,
+    sent_by_default,
+)
 from labelmint.v1 import label_service_pb2 as pb
 from service.errors import BadRequest, FailedPrecondition
 from service.query import WantedOutput
 
-_ON_REQUEST = ("uncertainty_map", "w")  # sent only if the request names them
-_OF_VIEWS = ("view", "camera")  # sent by default only if views come from the view bank
 _CAN_JPEG = find_spec("simplejpeg") is not None  # an extra; without it images are sent RAW
 MAX_JPEG_QUALITY = 100
 DEFAULT_JPEG_QUALITY = 90
@@ -63,8 +67,7 @@ def jpeg_quality_from_proto(proto: pb.SampleQuery) -> int:
 
 def _names(proto: pb.SampleQuery, available: dict[str, ArraySpec], of_bank: bool) -> list[str]:
     if not proto.outputs:
-        left_out = _ON_REQUEST if of_bank else (*_ON_REQUEST, *_OF_VIEWS)
-        return [name for name in available if name not in left_out]
+        return [name for name in available if sent_by_default(name, of_bank)]
     names = {spec.output: name for name, spec in OUTPUTS.items()}
     for output in proto.outputs:
         if output not in names:

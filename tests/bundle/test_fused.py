@@ -17,7 +17,7 @@ from bundle.fused import (
     Launch,
     Pointer,
     Program,
-    fused_from_folder,
+    fused_from_bytes,
     write_fused,
 )
 
@@ -35,7 +35,7 @@ GOOD = Fused(
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     write_fused(tmp_path, GOOD)
-    assert fused_from_folder(tmp_path) == GOOD
+    assert fused_from_bytes((tmp_path / FUSED).read_bytes(), tmp_path / FUSED) == GOOD
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_a_program_that_reaches_for_what_is_not_there_is_refused(
 ) -> None:
     write_fused(tmp_path, replace(GOOD, programs={"9.0": program}))
     with pytest.raises(FileError, match=rf"for 9\.0 it .*{words}.*; export again") as caught:
-        fused_from_folder(tmp_path)
+        fused_from_bytes((tmp_path / FUSED).read_bytes(), tmp_path / FUSED)
     assert "\n" not in str(caught.value)
 
 
@@ -72,6 +72,8 @@ def test_changed_bytes_are_read_or_refused_in_one_line(tmp_path: Path, data: st.
         content[at : at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=4))
     (tmp_path / FUSED).write_bytes(content)
     try:
-        assert isinstance(fused_from_folder(tmp_path), Fused)
+        assert isinstance(
+            fused_from_bytes((tmp_path / FUSED).read_bytes(), tmp_path / FUSED), Fused
+        )
     except FileError as error:
         assert str(tmp_path) in str(error) and "\n" not in str(error)

@@ -96,6 +96,11 @@ def test_an_unknown_field_is_named(folder: Path, editor: Any, section: str | Non
         ("files|manifest.json", {"sha256": "0" * 64, "size": 0}, "'manifest.json'"),
         ("files|mapping.onnx|sha256", "abc", "sha256 is 'abc'"),
         ("files|mapping.onnx|size", -1, "size is -1"),
+        ("files|mapping.onnx|size", 1 << 40, "size is 1099511627776"),
+        ("generator.z_dim", 1 << 40, "one sample would take 4398046"),
+        ("generator.num_classes", 1 << 62, "one sample would take"),
+        ("generator.num_ws", 1 << 60, "one sample would take"),
+        ("generator.z_dim", 1 << 70, "one sample would take"),
         ("calibrations|0|quantiles", [0.5], "quantiles has 1 values"),
         ("calibrations|0|quantiles", [0.5, 0.4], "quantiles is not ascending"),
         ("calibrations|0|samples", 0, "samples is 0"),
@@ -106,6 +111,22 @@ def test_a_contradiction_is_named(
 ) -> None:
     editor.set(keys, value)
     assert words in refusal(folder)
+
+
+def test_absurd_sizes_are_refused_by_the_memory_they_would_take(folder: Path, editor: Any) -> None:
+    for keys in ("labels.grid", "labels.height", "labels.width", "generator.resolution"):
+        editor.set(keys, 1 << 31)
+    assert "one sample would take 36893" in refusal(folder)
+    for keys in ("labels", "heads"):
+        editor.set(keys, None)
+    editor.set("calibrations", [])
+    assert "one sample would take 13835" in refusal(folder)
+
+
+def test_a_manifest_of_many_files_is_refused(folder: Path, editor: Any) -> None:
+    files = {f"f{i}": {"sha256": "0" * 64, "size": 0} for i in range(1000)}
+    editor.set("files", {**editor.read()["files"], **files})
+    assert "files has 1002 entries" in refusal(folder)
 
 
 def test_a_score_needs_its_head(folder: Path, editor: Any) -> None:

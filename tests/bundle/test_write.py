@@ -82,7 +82,7 @@ def test_a_manifest_can_be_read_by_the_servers_user(folder: Path) -> None:
 def test_a_calibration_is_added_and_the_others_stay(folder: Path) -> None:
     before = open_bundle(folder).manifest
     added = other_calibration(folder)
-    add_calibration(folder, added, replace=False)
+    add_calibration(open_bundle(folder), added, replace=False)
     after = open_bundle(folder).manifest
     assert after.calibrations == [*before.calibrations, added]
     assert after.bundle_id == before.bundle_id
@@ -92,8 +92,8 @@ def test_a_known_calibration_changes_only_when_replacing(folder: Path) -> None:
     known = open_bundle(folder).manifest.calibrations[0]
     changed = msgspec.structs.replace(known, quantiles=[0.25, 0.75])
     with pytest.raises(BundleError, match="--replace"):
-        add_calibration(folder, changed, replace=False)
+        add_calibration(open_bundle(folder), changed, replace=False)
     assert known in open_bundle(folder).manifest.calibrations
-    add_calibration(folder, changed, replace=True)
+    add_calibration(open_bundle(folder), changed, replace=True)
     calibrations = open_bundle(folder).manifest.calibrations
     assert changed in calibrations and known not in calibrations

@@ -9,11 +9,17 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from engines.fake import FakeOptions
+from labelmint import Client, LabelmintError
+from labelmint.datasets.download import complete_folder
+from labelmint.datasets.request import checked_request
 from tests.datasets.folders import contents, download, made, target_of
 from tests.interrupts import INTERRUPTIBLE
 from tests.service.harness import FakeModel, RunningServer, served
@@ -158,3 +164,25 @@ def test_streams_change_no_byte(server: RunningServer, tmp_path: Path) -> None:
     for name, options in REQUESTS.items():
         one = contents(made(server, tmp_path / name / "1", *options))
         assert contents(made(server, tmp_path / name / "3", *options, "--streams", "3")) == one
+
+
+@pytest.mark.long
+def test_downloads_to_one_folder_at_once_make_one_data_set(
+    server: RunningServer, tmp_path: Path
+) -> None:
+    """All but one are told to wait, and those that come at the end find it complete."""
+    whole = contents(made(server, tmp_path / "whole", "--format", "webdataset", "--count", "6"))
+    with ThreadPoolExecutor(4) as threads:
+        for round_ in range(20):
+            out = tmp_path / str(round_)
+            cards = list(threads.map(_download_when_unlocked, repeat(server, 4), repeat(out, 4)))
+            assert cards[1:] == cards[:-1] and contents(out) == whole
+
+
+def _download_when_unlocked(server: RunningServer, out: Path) -> dict[str, Any]:
+    with Client(target_of(server)) as client:
+        while True:
+            try:
+                return complete_folder(client, checked_request(format="webdataset", count=6), out)
+            except LabelmintError as error:
+                assert "is locked by another download" in str(error), error

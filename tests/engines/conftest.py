@@ -42,6 +42,10 @@ class Graphs:
         self.folder.mkdir(exist_ok=True)
         onnx.save(self._labeller(), self.folder / "labeller.onnx")
         onnx.save(self._mapping(), self.folder / "mapping.onnx")
+        return self.listed()
+
+    def listed(self) -> Bundle:
+        """The bundle with a manifest of the files as they are now."""
         fake = fake_bundle(SIZE, self.num_classes, self.heads).manifest
         files = file_entries(self.folder)
         files.pop("manifest.json", None)

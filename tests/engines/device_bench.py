@@ -7,6 +7,7 @@ from typing import Any
 from bundle.open import Bundle
 from engines import EngineOptions, open_engines
 from engines.device_engine import DeviceEngine
+from engines.onnx_graph import graph_from_bundle
 from engines.open_gpu import GpuDrivers, GpuOptions
 from engines.ort_launch import OrtLauncher
 from tests.engines.fake_device import FakeDevice
@@ -32,7 +33,7 @@ class Bench:
     ) -> tuple[DeviceEngine, ...]:
         if self.trt is None:
             launcher = partial(
-                OrtLauncher, bundle.file("labeller.onnx"), batch_sizes=sizes,
+                OrtLauncher, graph_from_bundle(bundle, "labeller.onnx"), batch_sizes=sizes,
                 provider="CPUExecutionProvider", half=False,
             )  # fmt: skip
             opened = [DeviceEngine(bundle.manifest, "float32", sizes, self.device, launcher)]

@@ -2,7 +2,6 @@
 behind a line of what it was built for."""
 
 import json
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -110,9 +109,9 @@ class FakeParser:
         self._trt, self._network = trt, network
         self.num_errors = 1
 
-    def parse_from_file(self, path: str) -> bool:
+    def parse(self, content: bytes) -> bool:
         try:
-            model = onnx.load(path)
+            model = onnx.load_from_string(content)
             inferred = onnx.shape_inference.infer_shapes(model).graph
         except Exception:
             return False
@@ -122,7 +121,7 @@ class FakeParser:
         types = {v.name: v.type.tensor_type.elem_type for v in values}
         types |= {v.name: v.data_type for v in inferred.initializer}
         layers = [_Layer(self._trt, node, types) for node in inferred.node]
-        self._network.graph = Path(path).read_bytes()
+        self._network.graph = content
         self._network.layers = layers
         self._network.num_layers = len(layers)
         self._network.get_layer = layers.__getitem__

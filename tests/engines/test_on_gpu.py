@@ -18,6 +18,7 @@ from engines import EngineOptions, default_options, open_engine, open_engines, o
 from engines.cuda import CudaDevice
 from engines.engine_cache import key_of, plan_path, read_sidecar, write_plan
 from engines.errors import EngineOpenError, OutOfDeviceMemory, PlanError, RuntimeMissing
+from engines.onnx_graph import graph_from_bundle
 from engines.open_gpu import GpuOptions
 from engines.ort_launch import CUDA, open_device_session, provider_options
 from engines.plan_parity import (
@@ -220,11 +221,11 @@ def test_no_node_of_the_hot_path_falls_to_the_cpu(
     monkeypatch.chdir(tmp_path)  # where the profile is written
     memory = RunMemory(device, bundle.manifest, 8)
     providers = provider_options(CUDA, memory, True)
-    graph = bundle.file(LABELLER["float16"])
+    graph = graph_from_bundle(bundle, LABELLER["float16"])
     assert open_device_session(graph, providers, 8).get_providers()[0] == CUDA
     given = ort.SessionOptions()
     given.enable_profiling = True
-    session = ort.InferenceSession(str(graph), given, providers=providers)
+    session = ort.InferenceSession(graph.content, given, providers=providers)
     generator = bundle.manifest.generator
     feed = {
         "ws": np.zeros((8, generator.num_ws, generator.w_dim), np.float32),

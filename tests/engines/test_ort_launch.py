@@ -11,9 +11,11 @@ import onnxruntime as ort
 import pytest
 
 from engines.errors import RuntimeMissing
+from engines.onnx_graph import OnnxGraph
 from engines.ort_launch import CUDA, TENSORRT, Provider, open_device_session
 
 CPU: Provider = "CPUExecutionProvider"
+GRAPH = OnnxGraph(Path("x.onnx"), b"")
 
 
 class FakeRuntime:
@@ -30,7 +32,7 @@ class FakeRuntime:
         print("Failed to load\nlibsomething.so")
         self.calls.append(("preload_dlls", directory))
 
-    def InferenceSession(self, path: str, options: Any, providers: Any) -> Any:
+    def InferenceSession(self, content: bytes, options: Any, providers: Any) -> Any:
         active = [name for name, _ in providers if name in self.found] + [CPU]
         self.calls.append("InferenceSession")
         return SimpleNamespace(get_providers=lambda: active)
@@ -41,7 +43,7 @@ def test_libraries_are_loaded_before_the_session(
     provider: Provider, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runtime = FakeRuntime(CUDA, TENSORRT)
-    session = open_device_session(Path("x.onnx"), [(provider, {})], 8, runtime)
+    session = open_device_session(GRAPH, [(provider, {})], 8, runtime)
     assert session.get_providers()[0] == provider
     assert runtime.calls == [("preload_dlls", ""), "InferenceSession"]
     assert capsys.readouterr().out == "", "standard output is the command's"
@@ -49,7 +51,7 @@ def test_libraries_are_loaded_before_the_session(
 
 def test_the_cpu_needs_no_library() -> None:
     runtime = FakeRuntime()
-    open_device_session(Path("x.onnx"), [(CPU, {})], 8, runtime)
+    open_device_session(GRAPH, [(CPU, {})], 8, runtime)
     assert runtime.calls == ["InferenceSession"]
 
 
@@ -60,7 +62,7 @@ def test_a_runtime_before_1_21_is_opened_without() -> None:
         SessionOptions=ort.SessionOptions,
         InferenceSession=runtime.InferenceSession,
     )
-    open_device_session(Path("x.onnx"), [(CUDA, {})], None, old)
+    open_device_session(GRAPH, [(CUDA, {})], None, old)
     assert runtime.calls == ["InferenceSession"]
 
 
@@ -77,7 +79,7 @@ def test_a_provider_that_was_dropped_is_told_with_what_it_needs(
     runtime = FakeRuntime(*([CUDA] if provider == TENSORRT else []))
     providers: list[tuple[str, dict[str, str]]] = [(provider, {}), (CUDA, {})]
     with pytest.raises(RuntimeMissing, match=words) as caught:
-        open_device_session(Path("x.onnx"), providers, 8, runtime)
+        open_device_session(GRAPH, providers, 8, runtime)
     assert "\n" not in str(caught.value)
 
 

@@ -12,6 +12,7 @@ from bundle.manifest import LABELLER
 from engines.device import Device
 from engines.engine_cache import key_of, plan_path, read_sidecar
 from engines.errors import EngineOpenError, PlanDiffers, PlanError, PlanMissing, RuntimeMissing
+from engines.onnx_graph import OnnxGraph, graph_from_bundle
 from engines.plan_build import CachedPlan, PlanOptions, plans_for_bundle
 from engines.plan_parity import TOLERANCES, Arrays, PlanParity, parity_of_arrays, refuse_difference
 from engines.plan_variant import labeller_variant
@@ -48,7 +49,7 @@ def test_precision_is_told_only_to_a_version_that_does_not_read_it_from_the_grap
 ) -> None:
     bundle = open_bundle(tiny_bundle)
     for precision, half in (("float32", False), ("float16", True)):
-        graph = bundle.file(LABELLER[precision])
+        graph = graph_from_bundle(bundle, LABELLER[precision])
         plan_from_graph(
             trt, PlanRequest(graph, half, profiles_of(graph_inputs(bundle.manifest), (1, 4)))
         )
@@ -74,7 +75,9 @@ def test_precision_is_told_only_to_a_version_that_does_not_read_it_from_the_grap
 def test_batch_sizes_are_profiles_of_one_size_each(trt: FakeTensorRT, graphs: Any) -> None:
     bundle = graphs.write()
     request = PlanRequest(
-        bundle.file("labeller.onnx"), False, profiles_of(graph_inputs(bundle.manifest), (1, 3, 8))
+        graph_from_bundle(bundle, "labeller.onnx"),
+        False,
+        profiles_of(graph_inputs(bundle.manifest), (1, 3, 8)),
     )
     plan_from_graph(trt, request)
     shapes = [profile.shapes for profile in built(trt)[1].profiles]
@@ -87,7 +90,7 @@ def test_kernels_of_other_libraries_are_switched_off_where_they_could_be_on(
 ) -> None:
     bundle = graphs.write()
     request = PlanRequest(
-        bundle.file("labeller.onnx"),
+        graph_from_bundle(bundle, "labeller.onnx"),
         False,
         profiles_of(graph_inputs(bundle.manifest), (1,)),
         workspace_bytes=1 << 20,
@@ -108,7 +111,7 @@ def test_timings_are_kept_and_garbage_among_them_is_no_matter(
     if known is not None:
         cache.write_bytes(known)
     request = PlanRequest(
-        bundle.file("labeller.onnx"),
+        graph_from_bundle(bundle, "labeller.onnx"),
         False,
         profiles_of(graph_inputs(bundle.manifest), (1,)),
         timing_cache=cache,
@@ -125,7 +128,7 @@ def test_a_build_that_fails_keeps_its_timings_whole(
     bundle, cache = graphs.write(), tmp_path / "folder" / "cache.timing"
     trt.refuses, trt.interrupted = "no implementation", how == "interrupted"
     request = PlanRequest(
-        bundle.file("labeller.onnx"),
+        graph_from_bundle(bundle, "labeller.onnx"),
         False,
         profiles_of(graph_inputs(bundle.manifest), (1,)),
         timing_cache=cache,
@@ -145,7 +148,7 @@ def test_the_optimization_level_reaches_the_builder_or_is_refused(
     bundle = graphs.write()
     for level in (None, 5):
         request = PlanRequest(
-            bundle.file("labeller.onnx"),
+            graph_from_bundle(bundle, "labeller.onnx"),
             False,
             profiles_of(graph_inputs(bundle.manifest), (1,)),
             builder_optimization_level=level,
@@ -176,7 +179,9 @@ def test_half_precision_that_the_graph_does_not_have_is_an_error(graphs: Any) ->
     trt, bundle = FakeTensorRT("8.5.3.1", FakeDevice()), graphs.write()
     # It casts two outputs at its end, and computes in float32.
     request = PlanRequest(
-        bundle.file("labeller.onnx"), True, profiles_of(graph_inputs(bundle.manifest), (1,))
+        graph_from_bundle(bundle, "labeller.onnx"),
+        True,
+        profiles_of(graph_inputs(bundle.manifest), (1,)),
     )
     with pytest.raises(EngineOpenError, match="has no layer that does"):
         plan_from_graph(trt, request)
@@ -188,12 +193,13 @@ def test_what_tensorrt_refuses_is_said_in_one_line(
     bundle = graphs.write()
     trt.refuses = "Could not find\nany implementation"
     request = PlanRequest(
-        bundle.file("labeller.onnx"), False, profiles_of(graph_inputs(bundle.manifest), (1,))
+        graph_from_bundle(bundle, "labeller.onnx"),
+        False,
+        profiles_of(graph_inputs(bundle.manifest), (1,)),
     )
     with pytest.raises(EngineOpenError, match=r"cannot build .*Could not find any impl"):
         plan_from_graph(trt, request)
-    nonsense = tmp_path / "nonsense.onnx"
-    nonsense.write_bytes(b"\x08\x01")
+    nonsense = OnnxGraph(tmp_path / "nonsense.onnx", b"\x08\x01")
     with pytest.raises(EngineOpenError, match=r"cannot parse .*no such model"):
         plan_from_graph(trt, PlanRequest(nonsense, False, ()))
     trt.has_gpu = False

@@ -1,5 +1,10 @@
 """Calibration scores the samples that the service would draw, and resumes after a kill."""
 
+import re
+import shutil
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +20,13 @@ from engines.protocol import EngineResult
 from export.checks.calibration import (
     SavedScores,
     calibration_from_engine,
+    identity_of_scores,
     open_saved_scores,
     quantiles_from_scores,
     scores_from_engine,
 )
 from export.errors import ExportError
+from tests.interrupts import INTERRUPTIBLE
 
 BUNDLE = fake_bundle()
 FAKE = EngineOptions(runtime="fake", batch_sizes=(8,))
@@ -78,7 +85,8 @@ class Counting:
 def calibrated(bundle: Bundle, engine: Any, samples: int, **options: Any) -> ScoreCalibration:
     sampling = default_options(GENERATOR, **options)
     mapping = open_mapping(BUNDLE, FAKE)
-    return calibration_from_engine(bundle, engine, mapping, sampling, samples, resumable=True)
+    with open_saved_scores(bundle.path, identity_of_scores(bundle, engine, sampling)) as saved:
+        return calibration_from_engine(bundle, engine, mapping, sampling, samples, saved)
 
 
 @pytest.mark.parametrize("torn", [b"", b"\x01\x02\x03"])
@@ -120,3 +128,33 @@ def test_a_calibration_succeeds_where_scores_cannot_be_saved(
     bundle = replace(BUNDLE, path=Path("/proc/demo"))
     assert calibrated(bundle, Counting(), 64).samples == 64
     assert "scores are not saved" in capsys.readouterr().err
+
+
+@pytest.mark.long
+def test_an_interrupted_calibration_goes_on_to_the_same_bytes(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    bundles = [Path(shutil.copytree(tiny_bundle, tmp_path / n)) for n in ("interrupted", "whole")]
+    command = [sys.executable, "-m", "export", "calibrate"]
+    options = ["--seed", "1", "--samples", "1024", "--replace"]
+    process = subprocess.Popen(
+        [*INTERRUPTIBLE, *command, str(bundles[0]), *options], stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    said = ""
+    while not re.search(r"[1-9]\d*/1024", said) and (read := process.stderr.read(1)):
+        said += read
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate()[1]
+    assert process.returncode == 128 + signal.SIGTERM, said
+    (scores,) = tmp_path.glob(".*.scores")
+    known = scores.stat().st_size // 4
+    assert 0 < known < 1024
+    assert said.splitlines()[-1] == (
+        f"interrupted: {known} of 1024 scores are saved in {scores}; the same command goes on from "
+        "there"
+    )
+    for bundle in bundles:
+        subprocess.run([*command, str(bundle), *options], check=True, stderr=subprocess.DEVNULL)
+    contents = [bundle.joinpath("manifest.json").read_bytes() for bundle in bundles]
+    assert contents[0] == contents[1] and not list(tmp_path.glob(".*.scores"))

@@ -9,13 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from bundle import Bundle, open_bundle
 from bundle.errors import FileError
-from bundle.fused import Binary, Kernel, Pointer, binaries_file, fused_from_folder
+from bundle.fused import FUSED, Binary, Fused, Kernel, Pointer, binaries_file, fused_from_bytes
+from bundle.open import file_entry
 from bundle.write import write_manifest
 from engines import EngineOptions, open_engines
 from engines.device_engine import DeviceEngine
@@ -58,6 +60,10 @@ def fused_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return open_bundle(out)
 
 
+def fused_of(folder: Path) -> Fused:
+    return fused_from_bytes((folder / FUSED).read_bytes(), folder / FUSED)
+
+
 def named(kernels: dict[str, Kernel], capability: str) -> dict[str, CompiledKernel]:
     """A compiler whose machine code is the kernel's name."""
     binary = Binary(threads=256, shared=1 << 15, hidden=2)
@@ -70,7 +76,7 @@ class Bench:
 
     def __init__(self, bundle: Bundle, cache: Path, version: str = "10.3.0", **given: Any) -> None:
         self.bundle, self.cache = bundle, cache
-        self.device = KernelDevice(fused_from_folder(bundle.path), **given)
+        self.device = KernelDevice(fused_of(bundle.path), **given)
         self.trt = FakeTensorRT(version, self.device)
         self.drivers = GpuDrivers(lambda index: self.device, lambda: self.trt)
 
@@ -180,8 +186,11 @@ def test_what_the_kernels_cannot_do_says_what_can(
 def test_a_spoilt_file_is_refused_by_name(fused_bundle: Bundle, tmp_path: Path, file: str) -> None:
     copy = tmp_path / "bundle"
     shutil.copytree(fused_bundle.path, copy)
-    bench = Bench(open_bundle(copy, verify=False), tmp_path / "cache")
+    bundle = open_bundle(copy, verify=False)
+    bench = Bench(bundle, tmp_path / "cache")
     (copy / file).write_bytes(b"PK\x03\x04 nothing")
+    files = {**bundle.manifest.files, file: file_entry(copy / file)}
+    bench.bundle = replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, files=files))
     with pytest.raises((EngineOpenError, FileError), match=rf"{file}.* export (the bundle )?again"):
         bench.build()
     bench.device.assert_nothing_left()
@@ -209,7 +218,7 @@ def test_the_command_compiles_machine_code_of_the_named_kernels(tmp_path: Path) 
     assert done.returncode == 0, done.stderr
     assert "kernels for compute capability 9.0 (triton " in done.stdout
     bundle = open_bundle(tmp_path / "bundle")
-    fused = fused_from_folder(bundle.path)
+    fused = fused_of(bundle.path)
     (program,) = fused.programs.values()
     with np.load(bundle.file(binaries_file("9.0"))) as stored:
         for name, kernel in program.kernels.items():
@@ -230,7 +239,7 @@ def test_a_gpu_of_little_memory_gets_the_first_shape_that_fits(
 
     shapes = (Tuning(squares=(2, 4)), Tuning(squares=(1, 4), chunk=8))
     write_fused_labeller(tmp_path, weights, ["9.0", "8.9"], shapes, roomy)
-    fused = fused_from_folder(tmp_path)
+    fused = fused_of(tmp_path)
     tiles = {c: p.launches[-1].arguments[4] for c, p in fused.programs.items()}
     assert tiles == {"9.0": Pointer("interpolation_16x32"), "8.9": Pointer("interpolation_8x32")}
     with pytest.raises(ExportError, match=r"8\.6 have too little shared memory"):
@@ -248,7 +257,7 @@ def test_a_shape_with_serialized_products_is_never_taken(tmp_path: Path) -> None
 
     shapes = (Tuning(squares=(2, 4)), Tuning(squares=(1, 4), chunk=8))
     write_fused_labeller(tmp_path, weights, ["9.0"], shapes, serializing)
-    (program,) = fused_from_folder(tmp_path).programs.values()
+    (program,) = fused_of(tmp_path).programs.values()
     assert program.launches[-1].arguments[4] == Pointer("interpolation_8x32")
     with pytest.raises(ExportError, match=r"\w-\d \(C7511\).* 9\.0; leave it out"):
         write_fused_labeller(tmp_path, weights, ["9.0"], shapes[:1], serializing)
@@ -268,7 +277,7 @@ def test_a_shape_without_spills_comes_before_one_that_spills(
 
     shapes = (Tuning(squares=(2, 4)), Tuning(squares=(1, 4), chunk=8))
     write_fused_labeller(tmp_path, weights, ["9.0", "8.6"], shapes, spilling)
-    fused = fused_from_folder(tmp_path)
+    fused = fused_of(tmp_path)
     tiles = {c: p.launches[-1].arguments[4] for c, p in fused.programs.items()}
     assert tiles == {"9.0": Pointer("interpolation_8x32"), "8.6": Pointer("interpolation_16x32")}
     told = capsys.readouterr().err

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bundle import Bundle, open_bundle
-from bundle.fused import ARRAYS, binaries_file, fused_from_folder
+from bundle.fused import FUSED, fused_from_bytes
 from engines import EngineOptions, open_engines
 from engines.cuda import CudaDevice
 from engines.errors import RuntimeMissing
@@ -32,10 +32,9 @@ def fused_bundle(device: CudaDevice, tmp_path_factory: pytest.TempPathFactory) -
 
 def test_machine_code_labels_what_it_is_given(device: CudaDevice, fused_bundle: Bundle) -> None:
     """Features of zeros: every pixel's label is that of the bias alone, and all agree."""
-    fused = fused_from_folder(fused_bundle.path)
+    fused = fused_from_bytes(fused_bundle.read(FUSED), fused_bundle.file(FUSED))
     capability = "{}.{}".format(*device.capability)
-    files = (fused_bundle.file(ARRAYS), fused_bundle.file(binaries_file(capability)))
-    kernels = KernelSet(fused, capability, *files)
+    kernels = KernelSet(fused_bundle, fused, capability)
     device.use()
     stream = device.stream()
     runs = KernelRuns(kernels, device, stream, 2)

@@ -1,6 +1,5 @@
 """Models come, change and go while calls go on, and nothing of them is left."""
 
-import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -14,18 +13,17 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from numpy.typing import NDArray
 
-from bundle.manifest import MANIFEST
 from engines.errors import NotFiniteError
 from engines.fake import FakeEngine, FakeMapping, FakeOptions, fake_bundle
 from engines.protocol import EngineResult
 from labelmint.v1 import label_service_pb2 as pb
 from service.config import Config, NamedBundle
 from service.errors import NEXT_INDEX, LoadFailed
-from service.loading import open_model, warm_up
+from service.loading import TURN_S, open_model, warm_up
 from service.metrics import Metrics
 from service.models import ServedModel
 from service.repository import without_folders
-from tests.hangs import HANG_S
+from tests.hangs import HANG_S, eventually
 from tests.service.harness import FakeModel, RunningServer, refusal, served, served_by
 from tests.service.inference_calls import index_of
 from tests.service.test_metrics import scraped, value
@@ -252,24 +250,77 @@ def test_no_engine_is_closed_under_a_run() -> None:
     assert len(opened) == 21 and all(engine._contract.closed for engine in opened)
 
 
-def pipe_at(folder: Path) -> Path:
-    """A bundle whose manifest keeps the loading waiting until the test writes it."""
-    folder.mkdir()
-    os.mkfifo(folder / MANIFEST)
-    return folder / MANIFEST
+class Held:
+    """Opens bundles once they are released; without a manifest, that fails."""
+
+    def __init__(self, *names: str) -> None:
+        """Others are never held."""
+        self.names, self.released = names, threading.Event()
+
+    def __call__(self, named: NamedBundle) -> ServedModel:
+        assert named.name not in self.names or self.released.wait(HANG_S)
+        return open_model(named, config(), Metrics())
 
 
 def test_loading_holds_up_neither_calls_nor_health(tmp_path: Path) -> None:
-    pipe = pipe_at(tmp_path / "slow")
-    with served(config=config()) as server, ThreadPoolExecutor() as pool:
-        loading = pool.submit(load, server, NamedBundle("slow", pipe.parent))
+    held = Held("slow")
+    with served(config=config(), open_named=held) as server, ThreadPoolExecutor() as pool:
+        loading = pool.submit(load, server, NamedBundle("slow", tmp_path))
         while "slow" not in index_of(server.channel):
             time.sleep(0.01)
         assert index_of(server.channel)["slow"].state == "LOADING"
         assert "slow" not in index_of(server.channel, ready=True)
         assert server.generate(count=9, model="fake").batch.indices
         assert status_of_health(server) == health_pb2.HealthCheckResponse.SERVING
-        pipe.write_bytes(b"{")
-        with pytest.raises(LoadFailed, match="JSON"):
+        held.released.set()
+        with pytest.raises(LoadFailed, match="manifest"):
             loading.result(HANG_S)
         assert index_of(server.channel)["slow"].state == "UNAVAILABLE"
+
+
+def test_a_load_that_hangs_holds_up_no_other_and_ends_at_its_limit(
+    other: NamedBundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    held, folder = Held("slow"), tmp_path / "nothing"
+    folder.mkdir()
+    limits = config(load_timeout_s=TURN_S + 2)
+    with served(config=limits, open_named=held) as server, ThreadPoolExecutor() as pool:
+        began = time.monotonic()
+        slow = pool.submit(load, server, NamedBundle("slow", folder))
+        while "slow" not in index_of(server.channel):
+            time.sleep(0.01)
+        load(server, other)
+        assert bundle_id(server) and time.monotonic() - began < HANG_S
+        assert index_of(server.channel)["slow"].state == "LOADING"
+        with pytest.raises(LoadFailed, match=r"not loaded within 12 s.*--load-timeout"):
+            slow.result(HANG_S)
+        assert index_of(server.channel)["slow"].state == "UNAVAILABLE"
+        with pytest.raises(LoadFailed, match=r"an earlier load .* has not ended"):
+            load(server, NamedBundle("slow", folder))
+        assert server.call(opening)
+        held.released.set()
+        assert eventually(lambda: not server.call(opening))
+        with pytest.raises(LoadFailed, match="manifest"):
+            load(server, NamedBundle("slow", folder))
+    assert f"loading model slow from {folder}" in caplog.text
+    assert "model slow has been loading for over 10 s" in caplog.text
+
+
+async def opening(server: Any) -> bool:
+    return bool(server.repository.opening)
+
+
+def test_a_model_that_comes_after_its_limit_is_closed(other: NamedBundle) -> None:
+    held, opened = Held("late"), list[ServedModel]()
+
+    def late(named: NamedBundle) -> ServedModel:
+        opened.append(held(named))
+        return opened[0]
+
+    with served(config=config(load_timeout_s=0.1), open_named=late) as server:
+        with pytest.raises(LoadFailed, match=r"within 0\.1 s"):
+            load(server, NamedBundle("late", other.path))
+        held.released.set()
+        assert eventually(lambda: opened and opened[0].mapping_thread._shutdown)
+        assert "late" not in index_of(server.channel, ready=True)

@@ -15,7 +15,7 @@ from service.rpc import inference_messages as messages
 from tests.service.harness import RunningServer, refusal, served
 from tests.service.inference_calls import ask, call, index_of
 from tests.service.test_process import bundle_at
-from tests.service.test_repository import config, pipe_at, status_of_health
+from tests.service.test_repository import Held, config, status_of_health
 
 ADMIN = (("authorization", "Bearer " + "a" * 20),)
 C = grpc.StatusCode
@@ -102,13 +102,13 @@ def test_options_of_models_are_not_the_callers(controlled: RunningServer) -> Non
 
 
 def test_a_caller_that_leaves_does_not_stop_a_load(admins: Path, tmp_path: Path) -> None:
-    pipe = pipe_at(tmp_path / "slow")
-    named = (NamedBundle("slow", pipe.parent),)
-    with served(config=Config(named, "127.0.0.1:0", admin_token_file=admins)) as server:
+    held = Held("slow")
+    given = Config((NamedBundle("slow", tmp_path),), "127.0.0.1:0", admin_token_file=admins)
+    with served(config=given, open_named=held) as server:
         refused = refusal(lambda: control(server, "Load", "slow", timeout=0.5))
         assert refused.code is C.DEADLINE_EXCEEDED
         assert index_of(server.channel)["slow"].state == "LOADING"
-        pipe.write_bytes(b"{")
+        held.released.set()
         while index_of(server.channel)["slow"].state == "LOADING":
             time.sleep(0.01)
-        assert "JSON" in index_of(server.channel)["slow"].reason
+        assert "manifest" in index_of(server.channel)["slow"].reason

@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import os
 import shutil
 from contextlib import contextmanager
 from functools import partial
@@ -106,7 +107,9 @@ def test_a_renewed_certificate_is_shown_at_the_next_connection(
 @pytest.mark.parametrize(
     ("spoilt", "how"),
     [
-        *itertools.product(("certificate", "key", "client_authorities"), ("missing", "garbage")),
+        *itertools.product(
+            ("certificate", "key", "client_authorities"), ("missing", "a pipe", "garbage")
+        ),
         ("certificate", "another's"),
         ("key", "another's"),
     ],
@@ -119,6 +122,9 @@ def test_unusable_tls_files_end_the_start_in_one_line(
     path: Path = getattr(tls, spoilt)
     if how == "missing":
         path.unlink()
+    elif how == "a pipe":
+        path.unlink()
+        os.mkfifo(path)
     elif how == "garbage":
         path.write_text("no PEM")
     else:

@@ -1,6 +1,9 @@
 """Bearer tokens: who may call, and files that change or are broken."""
 
-from collections.abc import Iterator
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ from service.tokens import Tokens
 from tests.hangs import HANG_S
 from tests.service.harness import refusal, served
 from tests.service.identities import TOKENS, TWO, bearer, config
+from tests.service.test_metrics import scraped
 
 UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
 
@@ -59,10 +63,64 @@ def test_tokens_change_with_their_file_and_a_broken_one_changes_nothing(
     tokens.write_text("fresh " + "f" * 16)
     assert known.name_of("f" * 16) == "fresh" and known.name_of(TOKENS["trainer"]) is None
     tokens.write_text("fresh short")
-    assert known.name_of("f" * 16) == "fresh"
-    tokens.unlink()
-    assert known.name_of("f" * 16) == "fresh"
+    assert known.name_of("f" * 16) == "fresh" and known.unusable
     assert "line 1" in caplog.text and "short" not in caplog.text
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+def empty(path: Path) -> None:
+    path.write_text("# none\n")
+
+
+def put_a_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def link_to_a_device(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("revoke", [remove, empty, put_a_pipe, link_to_a_device])
+def test_a_file_without_tokens_revokes_them_all_after_a_short_grace(
+    tokens: Path, revoke: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    content = tokens.read_text()
+    known = Tokens(tokens, grace_s=1.0)
+    began = time.monotonic()
+    revoke(tokens)
+    while known.name_of(TOKENS["trainer"]) == "trainer":
+        assert time.monotonic() - began < HANG_S
+        time.sleep(0.01)
+    assert time.monotonic() - began >= 1.0 and known.unusable
+    assert "no token is valid from 1 s from now on" in caplog.text
+    tokens.unlink(missing_ok=True)
+    assert known.name_of(TOKENS["trainer"]) is None  # no second grace
+    tokens.write_text("trainer short")
+    assert known.name_of(TOKENS["trainer"]) is None
+    tokens.write_text(content)
+    assert known.name_of(TOKENS["trainer"]) == "trainer" and not known.unusable
+
+
+def test_a_file_replaced_in_two_steps_revokes_nothing(tokens: Path) -> None:
+    known = Tokens(tokens)
+    content = tokens.read_text()
+    tokens.unlink()
+    assert known.name_of(TOKENS["trainer"]) == "trainer"
+    tokens.write_text(content)
+    assert known.name_of(TOKENS["trainer"]) == "trainer"
+
+
+def test_an_unusable_token_file_is_a_metric(tokens: Path) -> None:
+    with served(config=replace(config(token_file=tokens), metrics_port=0)) as server:
+        key = "labelmint_token_file_unusable", frozenset({("flag", "token-file")})
+        assert scraped(server)[key] == 0
+        tokens.unlink()
+        assert scraped(server)[key] == 1
 
 
 @pytest.mark.parametrize(

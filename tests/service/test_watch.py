@@ -17,12 +17,14 @@ import pytest
 from bundle.manifest import MANIFEST
 from service.config import NamedBundle
 from service.watch import Watch
-from tests.hangs import HANG_S
+from tests.engines.conftest import Graphs
+from tests.hangs import HANG_S, eventually
 from tests.service.harness import RunningServer, channel_to, refusal, served
 from tests.service.inference_calls import ask, index_of
+from tests.service.test_endless_graphs import endless
 from tests.service.test_metrics import scraped
 from tests.service.test_process import ROOT, bundle_at, changed, command, running
-from tests.service.test_repository import config
+from tests.service.test_repository import Held, config
 from tests.service.test_repository_control import ADMIN
 
 
@@ -185,6 +187,32 @@ def test_other_things_in_the_directory_are_left_alone(
     ]
 
 
+def test_a_folder_of_very_many_files_is_not_looked_through(
+    server: RunningServer, look: Callable[[], None], watched: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    served, flooded = bundle_at(watched / "served"), bundle_at(watched / "flooded")
+    for folder in (served, flooded):
+        if folder is served:
+            os.rename(flooded, watched.parent / "flooded")
+            look()
+            os.rename(watched.parent / "flooded", flooded)
+        for number in range(2000):
+            (folder / f"{number}.txt").touch()
+    for _ in range(3):
+        look()
+    assert list(models(server)) == ["served"] and loads(server, "served") == (1, 0)
+    assert sorted(record.message for record in caplog.records) == [
+        f"--watch: {folder} has over 1024 files, so it is no bundle; the folder is ignored as it "
+        "is now"
+        for folder in (flooded, served)
+    ]
+    for path in flooded.glob("*.txt"):
+        path.unlink()
+    look()
+    look()
+    assert list(models(server)) == ["flooded", "served"]
+
+
 def test_a_directory_that_cannot_be_read_changes_nothing(
     server: RunningServer, look: Callable[[], None], watched: Path, tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
@@ -241,16 +269,17 @@ def test_the_command_watches_a_directory_beside_its_bundles(watched: Path, tmp_p
 
 
 def test_a_load_that_hangs_does_not_hold_up_the_end(tmp_path: Path) -> None:
-    bundle, admins = bundle_at(tmp_path / "m"), tmp_path / "admins"
+    good, admins = Graphs(tmp_path / "m").write(), tmp_path / "admins"
     admins.write_text(f"ops {'a' * 20}\n")
-    flags = ("--engine", "fake", "--drain-grace", "0.5", "--admin-token-file", str(admins))
+    flags = ("--drain-grace", "0.5", "--admin-token-file", str(admins))
     with (
-        running(bundle, *flags) as process,
+        running(good.path, *flags) as process,
         channel_to(process.port) as channel,
         ThreadPoolExecutor() as pool,
     ):
-        (bundle / MANIFEST).unlink()
-        os.mkfifo(bundle / MANIFEST)  # nobody will ever write to it
+        endless(good.path / "labeller.onnx", "ws")
+        (good.path / MANIFEST).unlink()
+        Graphs(good.path).listed()
         asked = partial(ask, channel, "RepositoryModelLoad", model_name="m", metadata=ADMIN)
         loading = pool.submit(refusal, asked)
         time.sleep(0.5)
@@ -258,6 +287,22 @@ def test_a_load_that_hangs_does_not_hold_up_the_end(tmp_path: Path) -> None:
         process.popen.send_signal(signal.SIGTERM)
         assert process.popen.wait(HANG_S) == 0
         assert loading.result().code is grpc.StatusCode.UNAVAILABLE
+
+
+def test_a_load_that_hangs_holds_up_no_later_poll(watched: Path, tmp_path: Path) -> None:
+    held = Held("a")
+    with served([], config(load_timeout_s=HANG_S), held) as server:
+        watch = Watch(watched, server.server.repository, [])
+        bundle_at(watched / "a")
+        bundle_at(watched / "b")
+        server.call(lambda running: watch._start())
+        assert eventually(lambda: "b" in models(server))
+        os.rename(bundle_at(tmp_path / "c"), watched / "c")
+        server.call(lambda running: watch._start())
+        assert eventually(lambda: "c" in models(server))
+        assert index_of(server.channel)["a"].state == "LOADING"
+        held.released.set()
+        assert eventually(lambda: "a" in models(server))
 
 
 def test_the_command_needs_something_to_serve() -> None:

@@ -22,6 +22,7 @@ from checkpoints import (
     member_paths,
     write_generator,
 )
+from export.__main__ import main as export
 from labelmint.latents import Purpose, latents
 from tests.training.sets import CLASSES, tiny_generator
 from training.__main__ import main
@@ -133,8 +134,14 @@ def test_a_labelled_folder_becomes_weights_members_and_a_report(
     numbers = json.loads((report / "evaluation.json").read_text())
     assert numbers["all"]["images"] == 10 and numbers["kept"]["images"] == 9
     assert numbers["all"]["miou"] > 0.5 and f"{numbers['all']['miou']:.3f}" in result.output
-    with Image.open(report / "evaluation.png") as picture:
-        assert picture.width > 1000
+    for name, width in {"evaluation": 1000, "worst": 4 * 192}.items():
+        with Image.open(report / f"{name}.png") as picture:
+            assert picture.width > width
+    assert numbers["trained_on"] == [] and "warning" not in result.output
+    result = command(
+        "evaluate", *start, folder, "--interpreter", out, "--out", tmp_path / "flattering"
+    )
+    assert "was trained on 4 of these 4 images (000, 001, 002, 003)" in result.output
 
 
 @pytest.mark.long
@@ -221,6 +228,16 @@ def test_bad_input_is_one_line_that_says_what_to_do(
     assert message in " ".join(error.split())
     if code == 1:
         assert isinstance(result.exception, TrainingError) and "\n" not in error
+
+
+def test_help_has_the_default_of_every_option() -> None:
+    for group in (main, export):
+        for name, subcommand in group.commands.items():
+            context = click.Context(subcommand, info_name=name, show_default=True)
+            for option in subcommand.params:
+                if isinstance(option, click.Option) and not (option.required or option.is_flag):
+                    record = option.get_help_record(context)
+                    assert record is not None and "default: " in record[1], (name, option.opts)
 
 
 def test_no_number_of_any_subcommand_may_be_nan() -> None:

@@ -83,19 +83,35 @@ def test_a_resumed_training_leaves_the_same_bytes(tmp_path: Path, ended_at: int,
     assert files(parts) == files(whole)
 
 
-def test_a_job_that_always_says_resume_begins_and_goes_on(tmp_path: Path) -> None:
+def test_the_pool_limits_the_source_alone_and_is_announced(tmp_path: Path) -> None:
+    line = refiner_line(tmp_path)
+    result = CliRunner().invoke(main, [*line, "--images", "9", "--pool", "5"])
+    assert result.exit_code == 0, result.output
+    assert "taking up to 5 images from" in result.output
+    _, card = refiner_from_file(tmp_path / "r.safetensors")
+    assert isinstance(card.provenance, dict)
+    assert (card.provenance["source_images"], card.provenance["real_images"]) == (5, 9)
+
+
+def refiner_line(folder: Path) -> list[str]:
+    """Command line of a short training on files, that writes r.safetensors."""
     for name, pool in (("source", SOURCE), ("real", REAL)):
-        (tmp_path / name).mkdir()
+        (folder / name).mkdir()
         for i, image in enumerate(pool.images):
             pixels = image.permute(1, 2, 0).numpy()
-            Image.fromarray(pixels).save(tmp_path / name / f"{i:02d}.png")
-    out = tmp_path / "r.safetensors"
-    line = [
-        "refiner", "--source", tmp_path / "source", "--real", tmp_path / "real", "--out", out,
-        "--warm-up", 1, "--critic-warm-up", 1, "--steps", 2, "--batch", 4, "--width", 4,
-        "--blocks", 1, "--history", 4, "--max-shift", 99, "--min-structure", -1, "--resume",
+            Image.fromarray(pixels).save(folder / name / f"{i:02d}.png")
+    words = [
+        "refiner", "--source", folder / "source", "--real", folder / "real",
+        "--out", folder / "r.safetensors", "--warm-up", 1, "--critic-warm-up", 1, "--steps", 2,
+        "--batch", 4, "--width", 4, "--blocks", 1, "--history", 4, "--max-shift", 99,
+        "--min-structure", -1,
     ]  # fmt: skip
-    said = [CliRunner().invoke(main, [str(word) for word in line]) for _ in range(2)]
+    return [str(word) for word in words]
+
+
+def test_a_job_that_always_says_resume_begins_and_goes_on(tmp_path: Path) -> None:
+    line = [*refiner_line(tmp_path), "--resume"]
+    said = [CliRunner().invoke(main, line) for _ in range(2)]
     assert [result.exit_code for result in said] == [0, 0], said[0].output
     assert ["is not there yet" in result.output for result in said] == [True, False]
 

@@ -13,7 +13,8 @@ from training.inversion.report import (
     report_of_inversion,
     table_of_report,
 )
-from training.inversion.sheet import ALARM, sheet_from_entries
+from training.inversion.sheet import sheet_from_entries
+from training.sheet import ALARM, GAP, LINE_PX
 
 PSNR = [30.0, 30.4, 29.8, 30.1, 29.9, 20.0, 30.2]
 NAMES = [f"{i}.png" for i in range(len(PSNR))]
@@ -100,5 +101,6 @@ def test_the_sheet_marks_the_doubtful_row_alone() -> None:
     sheet = sheet_from_entries(report.images, "encoder", "best", (grey, grey, grey))
     pixels = np.array(sheet)
     rows = np.flatnonzero((pixels == ALARM).all(axis=2).any(axis=1))
-    pitch = (pixels.shape[0] - 34 - 12) / 7
-    assert set(((rows - 34) // pitch).astype(int)) == {5}
+    head = GAP + LINE_PX + GAP
+    pitch = (pixels.shape[0] - head - GAP) / 7
+    assert set(((rows - head) // pitch).astype(int)) == {5}

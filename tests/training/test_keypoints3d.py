@@ -133,7 +133,8 @@ def test_no_place_on_the_mesh_is_nearer_than_the_one_named(seed: int) -> None:
     face, weights = places_near(xyz, HEAD, faces)
     assert (weights >= 0).all() and torch.allclose(weights.sum(dim=1), torch.ones(5))
     place = Anchors(face, weights).on(HEAD, faces)
-    drawn = torch.rand(40, 200, 3, generator=random).log().neg()
+    uniform = torch.rand(40, 200, 3, generator=random).clamp(min=1e-9)  # one in 2^24 is 0
+    drawn = uniform.log().neg()
     drawn = drawn / drawn.sum(dim=2, keepdim=True)
     others = torch.einsum("fnc,fcd->fnd", drawn, HEAD[faces]).flatten(0, 1)
     others = torch.cat([others, HEAD[faces].flatten(0, 1)])

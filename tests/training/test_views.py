@@ -172,7 +172,7 @@ def test_candidates_are_annotated_and_become_a_bank_with_a_sheet(
     given = ("--generator", weights, "--seed", 7)
     result = command(*given, "--annotate", annotations, "--candidates", 14)
     assert result.exit_code == 0, result.output
-    assert size_of(tmp_path / "cameras.png") == (4 + 12 * 196, 4 + 2 * 210)
+    assert size_of(tmp_path / "cameras.png") == (6 + 12 * 198, 12 + 2 * (17 + 198) + 17 + 6)
     draw = annotations.read_text().splitlines()[1].split(",")[1]
     assert cameras_from_file(annotations, draw) == []  # nobody has annotated yet
     annotations.unlink()
@@ -187,7 +187,8 @@ def test_candidates_are_annotated_and_become_a_bank_with_a_sheet(
     assert codes.shape == (3, 2, 8) and card.cameras is not None
     assert [camera.azimuth_deg for camera in card.cameras] == [0, 60, 120]
     assert card.cameras[2].elevation_deg == -6 and card.licences == ["CC0-1.0"]
-    assert size_of(tmp_path / "bank.png") == (4 + 3 * 196, 4 + 2 * 210)
+    width, height = size_of(tmp_path / "bank.png")
+    assert width > 6 + 3 * 198 and height > 6 + 17 + 6 + 2 * 198  # titles, and pictures of 192
 
 
 def test_annotations_of_other_draws_are_refused(weights: Path, tmp_path: Path) -> None:
@@ -229,5 +230,5 @@ def test_captions_name_what_is_known() -> None:
         CameraRow(row=1, azimuth_deg=4.0),
     ]
     bank = bank_from_cameras(GENERATOR, config_of(2), known)
-    assert captions_from_bank(bank) == ["0: -57 +3", "1: +4"]
-    assert captions_from_bank(bank_from_draws(GENERATOR, config_of(2), 4)) == ["0", "1"]
+    assert captions_from_bank(bank) == ["view 0: -57° +3°", "view 1: +4°"]
+    assert captions_from_bank(bank_from_draws(GENERATOR, config_of(2), 4)) == ["view 0", "view 1"]

@@ -3,13 +3,17 @@
 from pathlib import Path
 
 import click
+import numpy as np
 import torch
 
 from checkpoints import InterpreterCard, interpreter_from_file
 from training.errors import LabelError, TrainingError
-from training.evaluate.evaluation import evaluation_from_interpreter
+from training.evaluate.evaluation import evaluation_from_predictions
 from training.evaluate.report import lines_from_evaluation, write_report
+from training.evaluate.worst import sheet_of_worst
 from training.images.image_set import check_generator, image_set_from_folder
+from training.interpreter.card import images_trained_on
+from training.interpreter.predict import predictions
 from training.labels.labelled_set import LabelledSet, LabelPaths, labelled_set
 from training.options import (
     FILE,
@@ -20,6 +24,8 @@ from training.options import (
     mean_latent_option,
     read_generator,
 )
+
+SHOWN_NAMES = 8  # of images in a warning
 
 
 @click.command()
@@ -33,7 +39,7 @@ from training.options import (
     required=True,
     help="Path to the interpreter's weights (.safetensors), with their card beside them.",
 )
-@folder_out_option("evaluation.json and evaluation.png")
+@folder_out_option("evaluation.json, evaluation.png and worst.png")
 @device_option
 def evaluate(
     generator_path: Path,
@@ -50,7 +56,8 @@ def evaluate(
     """Compare an interpreter's labels with held-out labels.
 
     Prints and writes IoU of each class, PCK, depth errors, and how well the uncertainty finds wrong
-    labels.
+    labels; worst.png shows the images whose labels differ most. Warns of images that the
+    interpreter was trained on.
     """
     generator, _, sha256 = read_generator(generator_path, mean_latent)
     interpreter, card = interpreter_from_file(weights)
@@ -66,10 +73,34 @@ def evaluate(
     images.check_files()
     truth = labelled_set(images, LabelPaths(classes, masks, keypoints, depth))
     check_same_meaning(card, truth, weights, folder)
-    evaluation = evaluation_from_interpreter(generator, interpreter, card, truth)
-    write_report(out, evaluation)
+    trained_on = images_trained_on(card, truth)
+    click.echo(text_from_trained_on(trained_on, len(truth), weights), err=True, nl=False)
+    predicted = list(predictions(generator, interpreter, card, truth.ws))
+    evaluation = evaluation_from_predictions(predicted, card, truth)
+    write_report(out, evaluation, trained_on)
+    shown = np.stack([images.image(images.stems.index(stem)) for stem in truth.stems])
+    worst = sheet_of_worst(shown, predicted, truth)
     click.echo("\n".join(lines_from_evaluation(evaluation)))
     click.echo(f"\nplots: {out / 'evaluation.png'}")
+    if worst is not None:
+        worst.save(out / "worst.png")
+        click.echo(f"worst images: {out / 'worst.png'}")
+
+
+def text_from_trained_on(trained_on: list[str] | None, images: int, weights: Path) -> str:
+    """What `evaluate` says first about images that were trained on; empty if there are none."""
+    if trained_on is None:
+        return (
+            f"note: the card of {weights} does not record its training images, so none of these "
+            "can be recognized\n"
+        )
+    if not trained_on:
+        return ""
+    names = ", ".join(trained_on[:SHOWN_NAMES]) + (", ..." if trained_on[SHOWN_NAMES:] else "")
+    return (
+        f"warning: {weights} was trained on {len(trained_on)} of these {images} images ({names}); "
+        "its scores are too good: leave them out, or `sample` others with another --seed\n"
+    )
 
 
 def check_same_meaning(

@@ -12,13 +12,12 @@ from training.evaluate.metrics import Scores, image_errors, scores_from_predicti
 from training.evaluate.sparsification import (
     PixelTenths,
     Sparsification,
+    kept_count,
     sparsification_from_scores,
     tenths_from_pixels,
 )
 from training.interpreter.predict import Prediction, predictions
 from training.labels.labelled_set import LabelledSet
-
-FRACTION_KEPT = 0.9  # share of images kept, the most certain ones
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,8 @@ def evaluation_from_predictions(
     if card.score_source is not None:
         scores = np.array([p.uncertainty for p in predicted], dtype=np.float64)
         errors = image_errors(predicted, truth, card.score_source)
-        sparsification = sparsification_from_scores(scores, errors)
+        if np.isfinite(errors).any():
+            sparsification = sparsification_from_scores(scores, errors)
         rows = np.sort(np.argsort(scores, kind="stable")[: kept_count(len(scores))])
         kept = scores_from_predictions([predicted[i] for i in rows], truth.rows(rows))
     if card.score_source == "segmentation" and truth.masks is not None:
@@ -64,11 +64,6 @@ def evaluation_from_predictions(
         sparsification=sparsification,
         pixel_tenths=tenths,
     )
-
-
-def kept_count(images: int) -> int:
-    """Number of images that remain without the most uncertain tenth; at least one."""
-    return max(1, round(images * FRACTION_KEPT))
 
 
 def _pixel_tenths(

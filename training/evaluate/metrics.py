@@ -81,6 +81,16 @@ def image_errors(
     return np.array([_image_error(p, truth, i, kind) for i, p in enumerate(predicted)])
 
 
+def image_ious(predicted: Sequence[Prediction], truth: LabelledSet) -> NDArray[np.float64]:
+    """Mean IoU of each image, [n], over the classes in its mask or its prediction; nan without."""
+    return np.array(
+        [
+            scores_from_predictions([labels], truth.rows(np.array([i]))).miou
+            for i, labels in enumerate(predicted)
+        ]
+    )
+
+
 def _image_error(labels: Prediction, truth: LabelledSet, i: int, kind: str) -> float:
     if kind == "segmentation" and labels.mask is not None and truth.masks is not None:
         known = truth.masks[i] != truth.ignore_id

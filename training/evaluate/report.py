@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from checkpoints import write_text
-from training.evaluate.evaluation import FRACTION_KEPT, Evaluation
+from training.evaluate.evaluation import Evaluation
 from training.evaluate.metrics import PCK_ALPHA, Scores
 from training.evaluate.sparsification import PixelTenths, Sparsification
 
@@ -26,8 +26,7 @@ ERRORS = {
 def lines_from_evaluation(evaluation: Evaluation) -> list[str]:
     """Lines of a table: one row per measure, one column for all images and one for those kept."""
     columns = [evaluation.all] + ([evaluation.kept] if evaluation.kept is not None else [])
-    titles = ["all", f"kept {FRACTION_KEPT:.0%}"][: len(columns)]
-    lines = [f"{'':<24}" + "".join(f"{title:>10}" for title in titles)]
+    lines = [f"{'':<24}" + "".join(f"{title:>10}" for title in ["all", "kept"][: len(columns)])]
     lines.append(f"{'images':<24}" + "".join(f"{scores.images:>10}" for scores in columns))
     lines += [
         f"{name:<24}" + "".join(f"{values[name]:>10.3f}" for values in map(_measures, columns))
@@ -36,15 +35,25 @@ def lines_from_evaluation(evaluation: Evaluation) -> list[str]:
     ]
     for i, name in enumerate(evaluation.class_names):
         lines.append(f"  IoU {name:<18}" + "".join(f"{s.iou[i]:>10.3f}" for s in columns))
+    if evaluation.kept is not None:
+        left_out = evaluation.all.images - evaluation.kept.images
+        lines += [
+            "",
+            f"kept: all but the most uncertain tenth, {left_out} of {_images(evaluation)}",
+        ]
     if evaluation.sparsification is not None:
         lines += ["", *_sparsification_lines(evaluation, evaluation.sparsification)]
     return lines
 
 
-def write_report(folder: Path, evaluation: Evaluation) -> None:
-    """Writes evaluation.json and evaluation.png to the folder."""
+def write_report(folder: Path, evaluation: Evaluation, trained_on: list[str] | None = None) -> None:
+    """Writes evaluation.json and evaluation.png to the folder.
+
+    `trained_on`: names of the images that the interpreter was trained on; None: unknown.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(numbers_from_evaluation(evaluation), indent=1)
+    numbers = {**numbers_from_evaluation(evaluation), "trained_on": trained_on}
+    text = json.dumps(numbers, indent=1)
     write_text(folder / "evaluation.json", text + "\n")
     figure: Any = figure_from_evaluation(evaluation)  # matplotlib does not annotate savefig
     figure.savefig(folder / "evaluation.png", dpi=110)
@@ -109,14 +118,28 @@ def _sparsification_lines(evaluation: Evaluation, sparsification: Sparsification
     source = evaluation.card.score_source
     assert source is not None  # else there is no sparsification
     before, after = sparsification.error, sparsification.error_without_tenth
-    oracle = sparsification.oracle_without_tenth
-    gain = 0.0 if before == 0 else 1 - after / before
-    return [
-        f"uncertainty of {source} against {ERRORS[source]}:",
+    left_out, images = sparsification.left_out, sparsification.images
+    lines = [
+        f"uncertainty of {source} against {ERRORS[source]}, over {images} images:",
         f"  rank correlation {sparsification.correlation:.2f}",
-        f"  error {before:.4g} falls to {after:.4g} ({gain:.0%} less) without the most uncertain "
-        f"tenth, to {oracle:.4g} without the worst tenth",
     ]
+    if left_out == 0:
+        return [*lines, f"  error {before:.4g}; a tenth of {images} images is none to leave out"]
+    course = "stays at" if after == before else "falls to" if after < before else "rises to"
+    change = 0.0 if before == 0 else abs(1 - after / before)
+    less = "less" if after <= before else "more"
+    return [
+        *lines,
+        f"  error {before:.4g} {course} {after:.4g} ({change:.0%} {less}) without the most "
+        f"uncertain {left_out} of {images}",
+        f"  error {sparsification.oracle_without_tenth:.4g} without the worst {left_out} of "
+        f"{images}, the best that any uncertainty can do",
+    ]
+
+
+def _images(evaluation: Evaluation) -> str:
+    count = evaluation.all.images
+    return f"{count} image" if count == 1 else f"{count} images"
 
 
 def _plot_classes(axes: Axes, evaluation: Evaluation) -> None:
@@ -130,7 +153,10 @@ def _plot_classes(axes: Axes, evaluation: Evaluation) -> None:
         axes.set_yticks(places, names)
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
-    axes.set_xlabel(f"IoU of all images (orange: of the {FRACTION_KEPT:.0%} kept)")
+    kept_images = (
+        "" if evaluation.kept is None else f" (orange: of the {evaluation.kept.images} kept)"
+    )
+    axes.set_xlabel(f"IoU of {_images(evaluation)}{kept_images}")
     axes.set_title(f"mIoU {evaluation.all.miou:.3f}")
 
 
@@ -139,7 +165,9 @@ def _plot_images(axes: Axes, evaluation: Evaluation, sparsification: Sparsificat
     axes.plot(dropped, sparsification.by_score, color=BLUE, label="most uncertain first")
     axes.plot(dropped, sparsification.by_error, color=GRAY, label="worst first (oracle)")
     axes.axhline(sparsification.error, color=INK, linewidth=0.8, linestyle=":", label="at random")
-    axes.axvline(1 - FRACTION_KEPT, color=ORANGE, linewidth=0.8)
+    share = sparsification.left_out / sparsification.images
+    left_out = f"{sparsification.left_out} of {sparsification.images} left out"
+    axes.axvline(share, color=ORANGE, linewidth=0.8, label=left_out)
     axes.set_xlim(0, 0.9)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("share of images left out")

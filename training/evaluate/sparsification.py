@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-TENTHS = 10
+FRACTION_KEPT = 0.9  # share of images kept, the most certain ones
+TENTHS = 10  # parts that pixels are split into
 
 
 @dataclass(frozen=True)
@@ -35,18 +36,24 @@ class Sparsification:
         return float(self.by_score[0])
 
     @property
+    def images(self) -> int:
+        """Number of images."""
+        return len(self.kept)
+
+    @property
+    def left_out(self) -> int:
+        """Number of images in the most uncertain tenth, as `kept_count` rounds it."""
+        return self.images - kept_count(self.images)
+
+    @property
     def error_without_tenth(self) -> float:
         """Mean error without the most uncertain tenth."""
-        return float(self.by_score[self._tenth])
+        return float(self.by_score[self.left_out])
 
     @property
     def oracle_without_tenth(self) -> float:
-        """Mean error without the tenth that has the largest errors."""
-        return float(self.by_error[self._tenth])
-
-    @property
-    def _tenth(self) -> int:
-        return len(self.kept) // TENTHS
+        """Mean error without as many images that have the largest errors."""
+        return float(self.by_error[self.left_out])
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,11 @@ class PixelTenths:
 
     uncertainty: NDArray[np.float64]  # mean of each tenth, [10]
     wrong: NDArray[np.float64]  # share of wrong labels in each tenth, [10]
+
+
+def kept_count(images: int) -> int:
+    """Number of images that remain without the most uncertain tenth, rounded; at least one."""
+    return max(1, round(images * FRACTION_KEPT))
 
 
 def sparsification_from_scores(

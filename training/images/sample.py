@@ -56,7 +56,10 @@ def sample_images(
         rows = spread_rows(w, config.count)
     ws = truncated(generator, w[rows], config)
     chunks = np.array_split(ws, len(ws))
-    images = [images_from_ws(generator, chunk, crop) for chunk in tqdm(chunks, desc="images")]
+    images = [
+        images_from_ws(generator, chunk, crop)
+        for chunk in tqdm(chunks, desc="images", unit="image")
+    ]
     return write_image_set(
         folder,
         ws,

@@ -82,7 +82,11 @@ def pool_from_generator(
     ws = truncated(generator, drawn_w(generator, config), config)
     crop = crop_for_resolution(generator.config.resolution)
     chunks = np.array_split(ws, -(-count // BATCH))
-    parts = [images_from_ws(generator, chunk, crop) for chunk in tqdm(chunks, desc="images")]
+    parts = []
+    with tqdm(total=count, desc="images", unit="image") as bar:
+        for chunk in chunks:
+            parts.append(images_from_ws(generator, chunk, crop))
+            bar.update(len(chunk))
     return Pool(_tensor(np.concatenate(parts)), None, tuple(card.licences), sha256)
 
 

@@ -7,15 +7,19 @@ from checkpoints import (
     InterpreterCard,
     KeypointsCard,
     SegmentationCard,
+    TrainedOnCard,
     head_cards,
 )
 from nets.config import TapRecipe
 from nets.interpreter import Interpreter
+from training.images.image_set import sha256_of_array
 from training.interpreter.config import InterpreterTrainConfig
 from training.labels.labelled_set import LabelledSet
 
 # Radius of the centroid window in heatmap sigmas: holds one keypoint's peak and no neighboring one.
 WINDOW_SIGMAS = 2
+DIGITS = 16  # of a hash in a card: 64 bits tell all images apart
+MAX_RECORDED = 10_000  # images; they take 420 kB of a card, which may have 1 MiB
 
 
 def card_from_fit(
@@ -65,4 +69,31 @@ def card_from_fit(
         segmentation=segmentation,
         keypoints=keypoints,
         depth=depth,
+        trained_on=trained_on_card(labels),
     )
+
+
+def trained_on_card(labels: LabelledSet) -> TrainedOnCard | None:
+    """The images of a set; None for a set without hashes, and for one too large for a card."""
+    if not labels.pixels_sha256 or len(labels) > MAX_RECORDED:
+        return None
+    return TrainedOnCard(
+        pixels=[pixels[:DIGITS] for pixels in labels.pixels_sha256],
+        latents=[sha256_of_array(row)[:DIGITS] for row in labels.ws],
+    )
+
+
+def images_trained_on(card: InterpreterCard, labels: LabelledSet) -> list[str] | None:
+    """Stems of the images of `labels` that the interpreter was trained on, by their pixels or
+    their latents; None if its card does not record them."""
+    if card.trained_on is None:
+        return None
+    known = {*card.trained_on.pixels, *card.trained_on.latents}
+    found = set()
+    for stem, row in zip(labels.stems, labels.ws, strict=True):
+        if sha256_of_array(row)[:DIGITS] in known:
+            found.add(stem)
+    for stem, pixels in zip(labels.stems, labels.pixels_sha256, strict=False):
+        if pixels[:DIGITS] in known:
+            found.add(stem)
+    return sorted(found)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from checkpoints import signals_held
 from nets.generator import Generator
 from nets.interpreter import HeadConfig, HeadKind, Interpreter, published_hidden
 from training.errors import LabelError, TrainingError
@@ -23,7 +24,6 @@ from training.resume import (
     adam_with_moments,
     copy_tensors,
     tensors_of_trained,
-    write_state,
 )
 
 WEIGHTS_AT_STOP = "kept."  # prefix of their names in the state file
@@ -229,7 +229,8 @@ def _train(
         steps, total = _published_steps(sampler, state.step), None
     else:
         steps, total = _cosine_steps(sampler, config, state.step), config.steps
-    with tqdm(steps, desc="interpreter", unit="step", initial=state.step, total=total) as bar:
+    bar = tqdm(steps, desc="interpreter", unit="step", initial=state.step, total=total)
+    with signals_held() as held, bar:
         for step in bar:
             by_head = train_step(state, features, losses, step)
             shown = {kind: f"{loss.mean():.3f}" for kind, loss in by_head.items()}
@@ -239,8 +240,8 @@ def _train(
                 state.update_stopped(by_member, step.epoch)
                 if state.stopped.all():
                     break
-            if state_file is not None and state.step % state_file.save_every == 0:
-                write_state(state_file.path, state.tensors(), state_file.recipe)
+            if state_file is not None:
+                state_file.save_after_step(state.step, state.tensors, held)
     state.restore_stopped()
 
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image
 from torch import Tensor
 
 from nets.textured import Cameras, Seen, seen_from
 from training.inverse_graphics.config import Template
-from training.views.sheet import CAPTION, GAP, INK, PAPER
+from training.sheet import PAPER, Row, sheet_from_rows
 
 AZIMUTHS = 8  # columns of a turntable
 TILE = 160  # side of a turntable's tile, pixels
@@ -84,15 +84,14 @@ def turntable(shape: ObjectShape, template: Template, distance: float) -> Image.
         normals_of_seen(seen, on_paper=True),
         _on_paper(seen, gray[..., None].expand(-1, -1, -1, 3).numpy()),
     ]
-    size = (GAP + AZIMUTHS * (TILE + GAP), CAPTION + GAP + len(rows) * (TILE + GAP))
-    sheet = Image.new("RGB", size, PAPER)
-    for column, angle in enumerate(angles):
-        x = GAP + column * (TILE + GAP)
-        ImageDraw.Draw(sheet).text((x + 2, 2), f"azimuth {math.degrees(angle):.0f}", INK)
-        for row, pictures in enumerate(rows):
-            y = CAPTION + GAP + row * (TILE + GAP)
-            sheet.paste(Image.fromarray(pictures[column]), (x, y))
-    return sheet
+    titles = ("color", "normals", "depth, near is bright")
+    return sheet_from_rows(
+        [
+            Row(title, [Image.fromarray(picture) for picture in pictures])
+            for title, pictures in zip(titles, rows, strict=True)
+        ],
+        [f"azimuth {math.degrees(angle):.0f}°" for angle in angles],
+    )
 
 
 def _on_paper(seen: Seen, colors: NDArray[np.floating]) -> NDArray[np.uint8]:

@@ -1,7 +1,7 @@
 """An inverse-graphics training from start to end: steps, and files at regular stops.
 
 A stop writes NAME.state.safetensors, which training resumes from, and a contact sheet,
-NAME-000500.png. The end writes the weights and their card.
+NAME-000500.png. A signal writes the state alone. The end writes the weights and their card.
 """
 
 from dataclasses import asdict, dataclass
@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from checkpoints import InverseGraphicsCard, write_inverse_graphics
+from checkpoints import InverseGraphicsCard, signals_held, write_inverse_graphics
 from nets.textured import Seen, seen_from
 from training.errors import TrainingError
 from training.inverse_graphics.object_sets import SetsOrigin
@@ -23,11 +23,12 @@ from training.resume import (
     copy_tensors,
     digest,
     load_state,
+    saved_text,
     state_path,
     tensors_of_trained,
     write_state,
 )
-from training.sheet import sheet_from_rows
+from training.sheet import rows_from_images, sheet_from_rows
 
 BATCH = 16  # images per pass without gradients
 SHEET_COLUMNS, SHEET_EXTENT = 10, 128  # images across; side of each, pixels
@@ -55,18 +56,23 @@ def run_inverse_graphics(
 
     Raises TrainingError.
     """
+    state = state_path(options.out)
     if resume:
-        resume_training(training, state_path(options.out))
+        resume_training(training, state)
     steps = training.config.steps
-    with tqdm(total=steps, initial=training.step, desc="inverse graphics", unit="step") as bar:
+    bar = tqdm(total=steps, initial=training.step, desc="inverse graphics", unit="step")
+    with signals_held() as held, bar:
         while training.step < steps:
             losses = training.advance()
             bar.update()
             bar.set_postfix({k: f"{v:.3f}" for k, v in losses.items()}, refresh=False)
-            if training.step % options.every == 0 or training.step == steps:
+            due = training.step % options.every == 0 or training.step == steps
+            if due:
                 sheet = options.out.with_name(f"{options.out.stem}-{training.step:06d}.png")
                 sheet_of_training(training).save(sheet)
-                write_state(state_path(options.out), tensors_of(training), recipe_of(training))
+            if due or held:
+                write_state(state, tensors_of(training), recipe_of(training))
+            held.end(saved_text(training.step, state, "the same command with --resume"))
     measured = mean_silhouette_iou(training)
     write_inverse_graphics(
         options.out, training.network.cpu().eval(), card_of(training, origin, options, measured)
@@ -110,7 +116,8 @@ def mean_silhouette_iou(training: InverseGraphicsTraining) -> float:
     views."""
     sets, template, total = training.sets, training.template, 0.0
     views = sets.codes.shape[1]
-    for rows in torch.arange(len(sets)).split(max(1, BATCH // views)):
+    batches = torch.arange(len(sets)).split(max(1, BATCH // views))
+    for rows in tqdm(batches, desc="silhouettes", unit="batch"):
         found = training.network(training.network_input(sets.images[rows, 0]))
         codes = sets.codes[rows].flatten().to(training.device)
         seen = seen_from(
@@ -150,7 +157,13 @@ def sheet_of_training(training: InverseGraphicsTraining) -> Image.Image:
     here, there = rendered(first, found.light), rendered(other, other_light)
     normals = torch.where((here.face >= 0)[:, None], here.normals * 0.5 + 0.5, 0.0)
     shown = [(x * 255).round().to(torch.uint8).cpu() for x in (here.color, normals, there.color)]
-    return sheet_from_rows([sets.images[rows, first], *shown, sets.images[rows, other]])
+    titles = (
+        "image", "its mesh, same camera", "normals of that", "its mesh, other camera",
+        "image of that camera",
+    )  # fmt: skip
+    images = (sets.images[rows, first], *shown, sets.images[rows, other])
+    shown_rows = rows_from_images(dict(zip(titles, images, strict=True)))
+    return sheet_from_rows(shown_rows, [f"object {i}" for i in rows.tolist()])
 
 
 def card_of(
@@ -193,5 +206,8 @@ def card_of(
 def refuse_existing(out: Path, resume: bool) -> None:
     """Raises TrainingError for a wrong suffix, or an existing file that is not to be resumed."""
     check_suffix(out)
-    if out.exists() and not resume:
-        raise TrainingError(f"{out} exists; --resume resumes its training, or name another --out")
+    for path in (out, state_path(out)):
+        if path.exists() and not resume:
+            raise TrainingError(
+                f"{path} exists; --resume resumes its training, or name another --out"
+            )

@@ -206,6 +206,7 @@ def invert(
     report = report_of_inversion(inversion, real.names, acceptance, provenance)
     write_report(out, report)
     kept = kept_estimate(inversion, keep)
+    click.echo(f"drawing {len(real.pixels)} images twice, for the contact sheets", err=True)
     shown = [images_from_ws(generator, e.ws.numpy(), crop) for e in (inversion.start, kept)]
     sheets = write_sheets(out, report, start_name, keep, (real.pixels, *shown))
     click.echo(table_of_report(report, start_name))

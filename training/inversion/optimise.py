@@ -4,13 +4,13 @@ loss = 10 * perceptual distance + 1 * MSE of colors in [0, 1] + 1 * MSE(w+, star
 Adam under the learning-rate ramps of StyleGAN2's projector. The loss covers the label crop only;
 the published one is computed on the square image and so counts the black bars of cars.
 
-Images are optimized in batches. Each finished batch is written to a file, so an interrupted run
-loses at most one batch.
+Images are optimized in batches. Each finished batch is written to a file, and so is the unfinished
+one when a signal ends the command; a kill loses at most one batch.
 """
 
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -21,11 +21,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from checkpoints import HeldSignal, signals_held
 from nets.generator import Generator
 from training.errors import TrainingError
 from training.inversion.distances import STRUCTURE, Distance
 from training.label_crop import LabelCrop, cropped
-from training.resume import Recipe, copy_tensors, load_state, write_state
+from training.resume import (
+    Recipe,
+    adam_with_moments,
+    copy_tensors,
+    load_state,
+    tensors_of_trained,
+    write_state,
+)
 
 MAX_BATCH = 16  # images
 MAX_BATCH_PIXELS = 8 * 256 * 256  # pixels of all generated images of a batch
@@ -71,7 +79,8 @@ class Inversion:
 
 
 class FinishedBatches:
-    """Finished batches of an interrupted inversion, in memory and as files.
+    """Finished batches of an interrupted inversion, in memory and as files, and the file of the
+    batch that it was interrupted in.
 
     `done` maps the index of a batch's first image to its result. Files are written atomically.
     Files of another recipe are refused.
@@ -91,8 +100,7 @@ class FinishedBatches:
         for first in range(0, images, batch_size):
             if (path := self._path(first)).exists():
                 batch = empty_inversion(min(batch_size, images - first), num_ws, w_dim)
-                load = partial(copy_tensors, tensors_from_inversion(batch))
-                load_state(path, recipe, load, f"remove {folder}, or name another --out")
+                self._load(path, tensors_from_inversion(batch))
                 self.done[first] = batch
 
     @property
@@ -104,15 +112,36 @@ class FinishedBatches:
         """Stores the batch that begins at image `first`. Raises WeightsError, OSError."""
         self.folder.mkdir(parents=True, exist_ok=True)
         write_state(self._path(first), tensors_from_inversion(batch), self.recipe)
+        self._path(first, "partial").unlink(missing_ok=True)
         self.done[first] = batch
+
+    def add_partial(self, first: int, tensors: Mapping[str, Tensor]) -> Path:
+        """Writes the state of the unfinished batch that begins at image `first`, and returns its
+        path. Raises WeightsError, OSError."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_state(self._path(first, "partial"), tensors, self.recipe)
+        return self._path(first, "partial")
+
+    def load_partial(self, first: int, tensors: Mapping[str, Tensor]) -> bool:
+        """Copies a state of `add_partial` into `tensors`; False if there is none. Raises
+        WeightsError, TrainingError."""
+        path = self._path(first, "partial")
+        if not path.exists():
+            return False
+        self._load(path, tensors)
+        return True
 
     def remove(self) -> None:
         """Deletes all files."""
         if self.folder.exists():
             shutil.rmtree(self.folder)
 
-    def _path(self, first: int) -> Path:
-        return self.folder / f"{first:06d}.safetensors"
+    def _load(self, path: Path, tensors: Mapping[str, Tensor]) -> None:
+        remedy = f"remove {self.folder}, or name another --out"
+        load_state(path, self.recipe, partial(copy_tensors, tensors), remedy)
+
+    def _path(self, first: int, suffix: str = "safetensors") -> Path:
+        return self.folder / f"{first:06d}.{suffix}"
 
 
 def tensors_from_inversion(inversion: Inversion) -> dict[str, Tensor]:
@@ -160,7 +189,8 @@ def invert_images(
     done = {} if finished is None else dict(finished.done)
     images_done = 0 if finished is None else finished.images
     total, initial = len(images) * config.steps, images_done * config.steps
-    with tqdm(total=total, initial=initial, desc="invert", unit="step") as progress:
+    progress = tqdm(total=total, initial=initial, desc="invert", unit="step")
+    with signals_held() as held, progress:
         for first in range(0, len(images), batch_size):
             if first in done:
                 continue
@@ -169,7 +199,7 @@ def invert_images(
             task = InversionTask(
                 generator, targets, start[rows].to(mean.device).clone(), crop, distance, config
             )
-            done[first] = _invert_batch(task, progress.update)
+            done[first] = _invert_batch(task, first, finished, held, progress.update)
             if finished is not None:
                 finished.add(first, done[first])
     batches = [done[first] for first in sorted(done)]
@@ -202,23 +232,47 @@ class InversionTask:
     config: InvertConfig
 
 
-def _invert_batch(task: InversionTask, advance: Callable[[int], object]) -> Inversion:
+def _invert_batch(
+    task: InversionTask,
+    first: int,
+    finished: FinishedBatches | None,
+    held: HeldSignal,
+    advance: Callable[[int], object],
+) -> Inversion:
+    """Optimizes the batch that begins at image `first`, from its state in `finished` if there is
+    one; a signal saves it there and raises Interrupted."""
     ws = task.start.clone().requires_grad_()
-    optimizer = torch.optim.Adam([ws])
+    optimizer = adam_with_moments([ws], task.config.learning_rate)
     estimate = estimate_of_ws(task, ws, 0)
     start = best = last = _detached(estimate)
     failed = ~start.loss.isfinite()
-    for step in range(task.config.steps):
+
+    def tensors(batch: Inversion) -> dict[str, Tensor]:
+        return {**tensors_from_inversion(batch), **tensors_of_trained({"ws": ws}, optimizer)}
+
+    saved, step = empty_inversion(*ws.shape), 0
+    if finished is not None and finished.load_partial(first, tensors(saved)):
+        start, best, last = (_to(e, ws.device) for e in (saved.start, saved.best, saved.last))
+        failed, step = saved.failed.to(ws.device), int(last.step[0])
+        estimate = estimate_of_ws(task, ws, step)
+        advance(step * len(ws))
+    while step < task.config.steps:
         # An image's latents appear in its own loss only, so the gradient of the sum is each
         # image's own gradient.
         (ws.grad,) = torch.autograd.grad(estimate.loss.sum(), ws)
         optimizer.param_groups[0]["lr"] = learning_rate_at(step, task.config)
         optimizer.step()
-        estimate = estimate_of_ws(task, ws, step + 1)
+        step += 1
+        estimate = estimate_of_ws(task, ws, step)
         last = _detached(estimate)
         best = _where(last.loss < best.loss, last, best)
         failed |= ~last.loss.isfinite()
         advance(len(ws))
+        if held and finished is not None:
+            path = finished.add_partial(first, tensors(Inversion(start, best, last, failed)))
+            images = f"{finished.images} images and step {step} of the next {len(ws)}"
+            held.end(f"{images} are saved in {path.parent}; the same command goes on from there")
+        held.end("nothing was saved")
     return Inversion(start, best, last, failed)
 
 
@@ -274,6 +328,10 @@ def _tensors(estimate: LatentEstimate) -> list[Tensor]:
 def _detached(estimate: LatentEstimate) -> LatentEstimate:
     """A copy without the graph and with its own storage: Adam updates `ws` in place."""
     return LatentEstimate(*(tensor.detach().clone() for tensor in _tensors(estimate)))
+
+
+def _to(estimate: LatentEstimate, device: torch.device) -> LatentEstimate:
+    return LatentEstimate(*(tensor.to(device) for tensor in _tensors(estimate)))
 
 
 def _where(choose: Tensor, a: LatentEstimate, b: LatentEstimate) -> LatentEstimate:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from checkpoints import signals_held
 from nets.encoder import Encoder, EncoderConfig, encoder_channels
 from nets.generator import Generator
 from training.errors import TrainingError
@@ -27,7 +28,6 @@ from training.resume import (
     adam_with_moments,
     copy_tensors,
     tensors_of_trained,
-    write_state,
 )
 
 MAX_INPUT = 256  # width of the encoder's input, pixels
@@ -100,7 +100,8 @@ def fit_encoder(
     if unfinished is not None:
         unfinished.resume(state.load)
     samples = sampled_ws(generator, config, state.rng)
-    with tqdm(total=config.steps, initial=state.step, desc="encoder", unit="step") as progress:
+    progress = tqdm(total=config.steps, initial=state.step, desc="encoder", unit="step")
+    with signals_held() as held, progress:
         while state.step < config.steps:
             ws = next(samples)
             loss = train_step(state, generator, ws, crop, config, distance)
@@ -113,8 +114,8 @@ def fit_encoder(
                 progress.set_postfix_str(f"loss {loss.item():.4f}", refresh=False)
             state.step += 1
             progress.update()
-            if unfinished is not None and state.step % unfinished.save_every == 0:
-                write_state(unfinished.path, state.tensors(), unfinished.recipe)
+            if unfinished is not None:
+                unfinished.save_after_step(state.step, state.tensors, held)
     return state.encoder.eval().requires_grad_(False)
 
 
@@ -244,7 +245,9 @@ def ws_from_images(
 ) -> Tensor:
     """w+ after the last residual step, [n, num_ws, w_dim], on the CPU."""
     found = []
-    for colors in colors_from_bytes(images).to(encoder.w_avg.device).split(SYNTHESIS_BATCH):
-        *_, ws = encoder_steps(encoder, generator, colors, crop)
-        found.append(ws.cpu())
+    with tqdm(total=len(images), desc="encoder's latents", unit="image") as progress:
+        for colors in colors_from_bytes(images).to(encoder.w_avg.device).split(SYNTHESIS_BATCH):
+            *_, ws = encoder_steps(encoder, generator, colors, crop)
+            found.append(ws.cpu())
+            progress.update(len(colors))
     return torch.cat(found)

@@ -56,6 +56,7 @@ class LabelledSet:
     skeleton: tuple[tuple[int, int], ...] = ()  # pairs of positions in keypoint_names
     depth: NDArray[np.float32] | None = None  # [n, H, W]; NaN where unknown
     depth_unit: str = ""
+    pixels_sha256: tuple[str, ...] = ()  # of each image, as in the index; empty: unknown
 
     def __len__(self) -> int:
         return len(self.ws)
@@ -69,6 +70,7 @@ class LabelledSet:
             masks=None if self.masks is None else self.masks[chosen],
             keypoints=None if self.keypoints is None else self.keypoints[chosen],
             depth=None if self.depth is None else self.depth[chosen],
+            pixels_sha256=tuple(self.pixels_sha256[i] for i in chosen if self.pixels_sha256),
         )
 
 
@@ -131,6 +133,7 @@ def labelled_set(images: ImageSet, given: LabelPaths | None = None) -> LabelledS
         skeleton=() if keypoints is None else keypoints.skeleton,
         depth=None if depth is None else _stacked(depth, stems, images.crop, np.float32("nan")),
         depth_unit=unit,
+        pixels_sha256=tuple(images.index.images[i].pixels_sha256 for i in rows),
     )
 
 

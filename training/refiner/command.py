@@ -27,6 +27,7 @@ from training.options import (
 from training.refiner.config import Feature, Reduction, RefinerTrainConfig, Regulariser
 from training.refiner.drift import text_from_drift
 from training.refiner.run import RefinerRunOptions, run_refiner
+from training.resume import state_path
 
 MIN_EXTENT = 24  # pixels, what `drift_between` needs
 DEFAULTS, REGULARISER, NETWORK = RefinerTrainConfig(), Regulariser(), RefinerConfig()
@@ -53,6 +54,13 @@ CORRELATION, DECAY = click.FloatRange(-1, 1), click.FloatRange(0, 1, max_open=Tr
     default=2048,
     type=AT_LEAST_1,
     help="Maximum number of images to take from each of --source and --real.",
+)
+@click.option(
+    "--pool",
+    type=AT_LEAST_1,
+    show_default="--images",
+    help="Maximum number of images to take from --source. All are taken before the first step, "
+    "which is the longest wait for a generator on a CPU.",
 )
 @click.option(
     "--fit",
@@ -189,6 +197,7 @@ def refiner(
     out: Path,
     resume: bool,
     images: int,
+    pool: int | None,
     scale: bool,
     width: int,
     blocks: int,
@@ -217,12 +226,15 @@ def refiner(
     )
     if out.suffix != ".safetensors":
         raise click.BadParameter(f"{out} must end in .safetensors", param_hint="--out")
-    if out.exists() and not resume:
-        raise RefinerError(
-            f"{out} exists; give --resume to continue its training, or another --out"
-        )
+    for path in (out, state_path(out)):
+        if path.exists() and not resume:
+            raise RefinerError(
+                f"{path} exists; give --resume to continue its training, or another --out"
+            )
     out.parent.mkdir(parents=True, exist_ok=True)
-    source_pool = pool_from_source(source, images, config.seed, device)
+    count = images if pool is None else pool
+    click.echo(f"taking up to {count} images from {source} before the first step (--pool)")
+    source_pool = pool_from_source(source, count, config.seed, device)
     real_pool = Pool(images_from_folder(real, images, source_pool.size if scale else None))
     refuse_misfits(source_pool, real_pool, config)
     options = RefinerRunOptions(

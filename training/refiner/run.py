@@ -1,8 +1,9 @@
 """A refiner's training from start to end: steps, and checks at regular stops.
 
 A stop measures the drift of refined images, then writes the weights, their card,
-NAME.state.safetensors, which training resumes from, and a contact sheet, NAME-000500.png. When
-refined images have moved too far, training ends there and the last check's weights stay.
+NAME.state.safetensors, which training resumes from, and a contact sheet, NAME-000500.png. A signal
+writes the state alone. When refined images have moved too far, training ends there and the last
+check's weights stay.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -16,6 +17,7 @@ from checkpoints import (
     RefinerCard,
     RegulariserCard,
     config_card_from_refiner,
+    signals_held,
     write_refiner,
 )
 from nets.segmenter import Segmenter
@@ -25,8 +27,8 @@ from training.refiner.config import RefinerTrainConfig
 from training.refiner.drift import Drift, drift_between, text_from_drift
 from training.refiner.segmenter import agreement_of, fit_segmenter
 from training.refiner.train import RefinerTraining, refined_bytes
-from training.resume import Recipe, digest, load_state, state_path, write_state
-from training.sheet import sheet_from_rows
+from training.resume import Recipe, digest, load_state, saved_text, state_path, write_state
+from training.sheet import rows_from_images, sheet_from_rows
 
 CHECKED = 64  # images whose drift a stop measures
 SHOWN = 8  # columns of a contact sheet
@@ -59,16 +61,21 @@ def run_refiner(
         resume_training(training, state_path(options.out), recipe)
     segmenter = segmenter_of_source(source, config, options)
     state, drift = training.state, None
-    with tqdm(total=config.total, initial=state.step, desc="refiner", unit="step") as bar:
+    state_file = state_path(options.out)
+    bar = tqdm(total=config.total, initial=state.step, desc="refiner", unit="step")
+    with signals_held() as held, bar:
         while state.step < config.total:
             losses = training.advance()
             bar.update()
             bar.set_postfix({k: f"{v:.3f}" for k, v in losses.items()}, refresh=False)
-            if state.step % options.every == 0 or state.step == config.total:
+            due = state.step % options.every == 0 or state.step == config.total
+            if due:
                 drift = check_and_write(training, source, real, options, segmenter)
-                write_state(state_path(options.out), training.state.tensors(), recipe)
                 sheet = sheet_path(options.out, state.step).name
                 bar.write(f"step {state.step}: {text_from_drift(drift)}; {sheet}")
+            if due or held:
+                write_state(state_file, state.tensors(), recipe)
+            held.end(saved_text(state.step, state_file, "the same command with --resume"))
     return drift or measured(training, source, segmenter)[1]
 
 
@@ -114,8 +121,15 @@ def check_and_write(
     """
     state = training.state
     refined, drift = measured(training, source, segmenter)
-    rows = [source.images[:SHOWN], refined[:SHOWN], real.images[:SHOWN]]
-    sheet_from_rows(rows).save(sheet_path(options.out, state.step))
+    rows = rows_from_images(
+        {
+            "generated": source.images[:SHOWN],
+            "the same, refined": refined[:SHOWN],
+            "real, other images": real.images[:SHOWN],
+        }
+    )
+    columns = [f"image {i}" for i in range(max(len(row.pictures) for row in rows))]
+    sheet_from_rows(rows, columns).save(sheet_path(options.out, state.step))
     refuse_drift(drift, options, state.step)
     write_refiner(options.out, state.average, card_of(training, source, real, options, drift))
     return drift

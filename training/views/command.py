@@ -143,14 +143,14 @@ def views(
 
 
 def captions_from_bank(bank: Bank) -> list[str]:
-    """Captions such as "3: -57 +12": the code's number, and azimuth and elevation in degrees where
-    they are known."""
+    """Titles such as "view 3: -57° +12°": the code's number, and azimuth and elevation where they
+    are known."""
     captions = []
     for number in range(len(bank.codes)):
         camera = None if bank.cameras is None else bank.cameras[number]
         angles = [] if camera is None else [camera.azimuth_deg, camera.elevation_deg]
-        known = [f"{angle:+.0f}" for angle in angles if angle is not None]
-        captions.append(": ".join([str(number), *([" ".join(known)] if known else [])]))
+        known = [f"{angle:+.0f}°" for angle in angles if angle is not None]
+        captions.append(": ".join([f"view {number}", *([" ".join(known)] if known else [])]))
     return captions
 
 

@@ -4,17 +4,20 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image
 from tqdm import tqdm
 
 from nets.generator import Generator
 from training.label_crop import LabelCrop, images_from_ws
+from training.sheet import Row, sheet_from_rows
 from training.views.bank import images_of_average
 
-GAP, CAPTION = 4, 14  # pixels
-PAPER, INK = (250, 250, 247), (30, 30, 30)
 SHEET_WIDTH, TILE_WIDTHS = 2400, (64, 192)  # pixels; many columns have narrower tiles
 ACROSS = 12  # candidates per row
+LEGEND = (
+    "Rows: one object each. Columns: one view each, and where known its azimuth (positive towards "
+    "the object's left) and elevation (positive from above) in degrees."
+)
 
 
 def sheet_of_bank(
@@ -24,18 +27,18 @@ def sheet_of_bank(
     captions: Sequence[str],
     crop: LabelCrop,
 ) -> Image.Image:
-    """Objects as rows of the sheet, codes as columns, with a caption above each column.
+    """Objects as rows of the sheet, codes as columns, with a title above each column.
 
     codes [k, view_layers, w_dim], objects [n, num_ws, w_dim].
     """
     tile = _tile_size(len(codes), crop)
-    sheet = _blank_sheet(len(codes), len(objects), tile)
+    rows = []
     for i, object_ws in enumerate(tqdm(objects, desc="objects")):
         ws = np.repeat(object_ws[None], len(codes), axis=0)
         ws[:, : codes.shape[1]] = codes
-        for j, image in enumerate(images_from_ws(generator, ws, crop)):
-            _paste(sheet, image, tile, i, j, captions[j] if i == 0 else "")
-    return sheet
+        images = images_from_ws(generator, ws, crop)
+        rows.append(Row(f"object {i}", [_tile(image, tile) for image in images]))
+    return sheet_from_rows(rows, captions, [(None, LEGEND)])
 
 
 def sheet_of_candidates(
@@ -43,12 +46,13 @@ def sheet_of_candidates(
 ) -> Image.Image:
     """The average object under each code [n, view_layers, w_dim], with the code's number above."""
     tile = _tile_size(ACROSS, crop)
-    sheet = _blank_sheet(min(ACROSS, len(codes)), -(-len(codes) // ACROSS), tile)
+    rows = []
     for first in tqdm(range(0, len(codes), ACROSS), desc="views"):
         images = images_of_average(generator, codes[first : first + ACROSS], crop)
-        for j, image in enumerate(images):
-            _paste(sheet, image, tile, first // ACROSS, j, str(first + j))
-    return sheet
+        captions = [f"row {first + j}" for j in range(len(images))]
+        rows.append(Row("", [_tile(image, tile) for image in images], captions))
+    words = "The average object with the view code of each row of the file."
+    return sheet_from_rows(rows, legend=[(None, words)])
 
 
 def _tile_size(across: int, crop: LabelCrop) -> tuple[int, int]:
@@ -58,23 +62,8 @@ def _tile_size(across: int, crop: LabelCrop) -> tuple[int, int]:
     return max(1, round(width * crop.height / crop.width)), width
 
 
-def _blank_sheet(across: int, down: int, tile: tuple[int, int]) -> Image.Image:
+def _tile(image: NDArray[np.uint8], tile: tuple[int, int]) -> Image.Image:
     height, width = tile
-    size = (GAP + across * (width + GAP), GAP + down * (height + CAPTION + GAP))
-    return Image.new("RGB", size, PAPER)
-
-
-def _paste(
-    sheet: Image.Image,
-    image: NDArray[np.uint8],
-    tile: tuple[int, int],
-    row: int,
-    column: int,
-    caption: str,
-) -> None:
-    height, width = tile
-    x, y = GAP + column * (width + GAP), GAP + row * (height + CAPTION + GAP)
-    ImageDraw.Draw(sheet).text((x + 2, y), caption, INK)
     enlarges = image.shape[1] < width
     resampling = Image.Resampling.BICUBIC if enlarges else Image.Resampling.BOX
-    sheet.paste(Image.fromarray(image).resize((width, height), resampling), (x, y + CAPTION))
+    return Image.fromarray(image).resize((width, height), resampling)
