@@ -38,7 +38,7 @@ class Metrics:
     """All metrics of one server, in a registry of its own."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # one series more for each counter and histogram, which none reads
+        disable_created_metrics()  # a series more for each counter and histogram
         self.registry = CollectorRegistry()
         self._queue_seconds = self._histogram(
             "labelmint_queue_seconds",

@@ -18,6 +18,7 @@ from labelmint.batch import Batch
 from labelmint.client import Client, check_settings
 from labelmint.codec import Array
 from labelmint.errors import MissingExtra
+from labelmint.extras import install_from_extra
 from labelmint.options import (
     StreamOptions,
     check_batch_size,
@@ -44,7 +45,7 @@ try:
     import torch
     from torch.utils.data import IterableDataset, get_worker_info
 except ImportError as error:
-    raise MissingExtra("labelmint.torch needs torch; pip install 'labelmint[torch]'") from error
+    raise MissingExtra(f"labelmint.torch needs torch: {install_from_extra('torch')}") from error
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
