@@ -44,8 +44,8 @@ def _run(arguments: Sequence[str] | None) -> int:
         ) from error
     try:
         code = labelmint.main(arguments, prog_name="labelmint", standalone_mode=False)
-    except click.Abort:
-        return _fail("interrupted", INTERRUPTED)
+    except click.Abort as abort:  # click makes it of KeyboardInterrupt
+        return _fail(": ".join(["interrupted", *getattr(abort.__cause__, "args", ())]), INTERRUPTED)
     except click.ClickException as error:
         error.show()
         return error.exit_code

@@ -262,5 +262,5 @@ def _streams(
         StreamPlan(queries, size, plan["warmup"], plan["duration"], plan["stall"]),
         bar.update,
     )
-    head = f"{streams} streams in batches of {size} for {plan['duration']:g} s"
+    head = f"{streams} stream{'s' * (streams > 1)} in batches of {size} for {plan['duration']:g} s"
     return figures, f"{head}\n{text_from_streams(figures, plan['stall'])}"

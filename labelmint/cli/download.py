@@ -121,6 +121,11 @@ def download(out: Path, streams: int, **options: Any) -> None:
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     with client_from_connection(connection, streams) as client:
-        card = complete_folder(client, request, out)
+        try:
+            card = complete_folder(client, request, out)
+        except KeyboardInterrupt as interrupt:
+            raise KeyboardInterrupt(
+                f"{out} is incomplete; run the same command again, which resumes"
+            ) from interrupt
     kept, examined = card["samples"]["kept"], card["samples"]["examined"]
     click.echo(f"{out} is complete: {kept} samples of {examined} examined, {request.format}")

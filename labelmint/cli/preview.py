@@ -104,11 +104,13 @@ def _write_picture(
         **options,
     )
     batch, examined = None, 0
-    try:
-        for batch in batches:  # there is at most one
-            examined = batch.next_index - start
-    except OutOfRange as error:
-        examined = (error.next_index or start) - start
+    text = f"waiting for {count} samples; at most {count * EXAMINED_PER_SAMPLE} are examined"
+    with tqdm(desc=text, bar_format="{desc}", disable=None, leave=False):
+        try:
+            for batch in batches:  # there is at most one
+                examined = batch.next_index - start
+        except OutOfRange as error:
+            examined = (error.next_index or start) - start
     if batch is None:
         raise LabelmintError(_nothing_kept(model, examined, options))
     sheet_from_batch(batch, model).save(out)

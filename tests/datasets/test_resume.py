@@ -128,7 +128,8 @@ def test_interruption_by_the_user_is_130_and_resumes(server: RunningServer, tmp_
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
         _, said = process.communicate()
-    assert (process.returncode, said.strip()) == (130, "labelmint: interrupted")
+    what_to_do = f"{out} is incomplete; run the same command again, which resumes"
+    assert (process.returncode, said.strip()) == (130, f"labelmint: interrupted: {what_to_do}")
     assert 0 < _progress(out) < 300
     made(server, out, *options)
     assert contents(out) == contents(made(server, tmp_path / "whole", *options))
