@@ -3,10 +3,16 @@
 import sys
 from pathlib import Path
 
-import click
+try:
+    import click
 
-from bundle.errors import BundleError
-from bundle.open import open_bundle
+    from bundle.errors import BundleError
+    from bundle.open import open_bundle
+except ModuleNotFoundError as error:
+    sys.exit(
+        f"error: {error.name} is not installed for {sys.executable}: run this by .venv/bin/python, "
+        "which `make setup` makes, or pip install -c constraints.txt '.[serve]' in the checkout"
+    )
 
 
 @click.group()

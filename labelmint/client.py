@@ -43,10 +43,10 @@ if TYPE_CHECKING:
 class Client:
     """A connection to a labelmint service: one server, or its replicas.
 
-    Use it as a context manager, and after a fork only in the process that made it. Several
-    streams may run at once, also in several threads. A stream whose server fails is resumed at
-    its position, at the next replica; `reconnects` counts that, and the logger "labelmint" has a
-    line for it.
+    Use it as a context manager, and only in the process that made it; forks of that process can
+    have no client at all. Several streams may run at once, also in several threads. A stream
+    whose server fails is resumed at its position, at the next replica; `reconnects` counts that,
+    and the logger "labelmint" has a line for it.
     """
 
     def __init__(
@@ -86,6 +86,7 @@ class Client:
                 prefetch_bytes under 0.
             TypeError: an argument has another type.
             OSError: a file of tls cannot be read.
+            ClientClosed: this process is a fork of one that had a client.
         """
         check_settings(streams, token, tls, patience, prefetch_bytes, timeout_s)
         targets = targets_from_argument(target)

@@ -19,6 +19,7 @@ import numpy.typing as npt
 import zstandard
 
 from labelmint.errors import MalformedMessage, MissingExtra
+from labelmint.extras import install_from_extra
 from labelmint.v1 import label_service_pb2 as pb
 
 Array = npt.NDArray[Any]
@@ -308,7 +309,7 @@ def _import_simplejpeg() -> ModuleType:
         import simplejpeg
     except ImportError as error:
         raise MissingExtra(
-            "the JPEG codec needs simplejpeg; pip install 'labelmint[jpeg]', or do not accept jpeg"
+            f"the JPEG codec needs simplejpeg: {install_from_extra('jpeg')}, or do not accept jpeg"
         ) from error
     module: ModuleType = simplejpeg
     return module

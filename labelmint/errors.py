@@ -3,7 +3,7 @@
     LabelmintError           .next_index resumes the stream that ended with it, or is None
     |-- MissingExtra         an optional dependency is not installed
     |-- MalformedMessage     the server sent a message that breaks the contract
-    |-- ClientClosed         the client was closed before or during the call, or used after a fork
+    |-- ClientClosed         the client was closed before or during the call, or this is a fork
     `-- RpcError             the call failed; .code is the gRPC status, itself for CANCELLED
         |-- Unreachable      UNAVAILABLE: no server, or it is loading or draining; retry
         |-- TimedOut         DEADLINE_EXCEEDED
@@ -21,6 +21,7 @@ Wrong arguments that the client recognizes without a server are plain ValueError
 
 from __future__ import annotations
 
+import re
 from typing import TypeVar, cast
 
 import grpc
@@ -32,6 +33,7 @@ from grpc_status import rpc_status
 STREAM_AGED, ERROR_DOMAIN = "STREAM_AGED", "labelmint.v1"
 MAX_MESSAGE_CHARACTERS = 4000  # of an error; a server could send millions
 _LOADING = "the server is loading"  # in the details of UNAVAILABLE until models are loaded
+_FROM_WORKER = re.compile(r"Caught \w+ in DataLoader worker process \d+\.\n")  # torch's words
 _Detail = TypeVar("_Detail", bound=Message)
 
 
@@ -59,7 +61,12 @@ class LabelmintError(Exception):
     next_index: int | None = None
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(printable_from_text(message, MAX_MESSAGE_CHARACTERS))
+        # A DataLoader raises the error of a worker again with a traceback as its message, whose
+        # line breaks stay: all that a server said in it is printable already.
+        lines = message.split("\n") if _FROM_WORKER.match(message) else [message]
+        super().__init__(
+            "\n".join(printable_from_text(line, MAX_MESSAGE_CHARACTERS) for line in lines)
+        )
 
 
 class MissingExtra(LabelmintError):
@@ -71,7 +78,10 @@ class MalformedMessage(LabelmintError):
 
 
 class ClientClosed(LabelmintError):
-    """The client was closed before or during the call, or it belongs to the parent of a fork."""
+    """The client was closed before or during the call, or this process is a fork.
+
+    In a fork of a process that had a client, neither that client nor a new one can be used.
+    """
 
     def __init__(self, message: str = "the client is closed; make another Client") -> None:
         super().__init__(message)

@@ -31,13 +31,19 @@ RANGE: tuple[Color, ...] = (  # for depth
     (94, 201, 98),
     (253, 231, 37),
 )
-_JOINTS: tuple[Color, ...] = (
+JOINTS: tuple[Color, ...] = (  # of keypoints, in turns
     (255, 89, 94),
     (255, 202, 58),
     (138, 201, 38),
     (25, 182, 214),
     (106, 127, 255),
     (214, 111, 255),
+    (255, 255, 255),
+    (255, 140, 20),
+    (0, 128, 96),
+    (40, 60, 200),
+    (255, 170, 200),
+    (120, 80, 50),
 )
 _WIDTH_PX = 192  # of a panel, roughly: small images are enlarged by an integer factor
 _MASK_WEIGHT = 0.6  # opacity of the class colors over the image
@@ -116,7 +122,7 @@ def panel_from_keypoints(
     for number in np.flatnonzero(seen):
         x, y = points[number].tolist()
         box = (x - reach, y - reach, x + reach, y + reach)
-        draw.ellipse(box, _JOINTS[number % len(_JOINTS)], (16, 16, 20), _SMOOTH)
+        draw.ellipse(box, JOINTS[number % len(JOINTS)], (16, 16, 20), _SMOOTH)
     return canvas.resize((size[1], size[0]), Image.Resampling.BOX)
 
 

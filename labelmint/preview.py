@@ -1,13 +1,14 @@
 """Contact sheet of a batch: images and their labels.
 
 Enter: a batch and its model. Leaves: a Pillow image with one column per sample and one row per
-output. Needs the extra `cli`.
+output, and below them the names of all classes and keypoints. Needs the extra `cli`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -15,10 +16,11 @@ from PIL import Image, ImageDraw, ImageFont
 from labelmint import panels
 from labelmint.batch import Batch
 from labelmint.codec import Array
-from labelmint.model import LabelClass, Model
+from labelmint.model import Model
 
 _COLUMNS = 8  # per band; further samples go into bands below
 _GAP, _MARGIN, _TITLES, _HEAD, _CAPTION = 6, 20, 128, 52, 24  # pixels
+_SCALE = (10, 96)  # (height, width) in pixels of a row's color scale
 _MIN_WIDTH = 560  # room for the headline
 _PAPER, _INK, _FAINT = (250, 250, 247), (32, 33, 36), (112, 114, 120)
 
@@ -29,12 +31,14 @@ class _Row:
     note: str  # under the title
     panel: Callable[[int], Image.Image]  # of sample n of the batch
     caption: Callable[[int], str] | None = None  # under the panel
+    scale: Image.Image | None = None  # colors from the lowest value to the highest, of _SCALE
 
 
-def sheet_from_batch(batch: Batch, model: Model) -> Image.Image:
+def sheet_from_batch(batch: Batch, model: Model, columns: int = _COLUMNS) -> Image.Image:
     """Draws the images, masks, keypoints, depth and uncertainty of a batch, whichever it has.
 
-    All samples share one color scale for depth and one for uncertainty.
+    All samples share one color scale for depth and one for uncertainty. Samples that exceed
+    `columns` go into bands below.
 
     Raises:
         ValueError: the batch is empty or has no images.
@@ -47,24 +51,35 @@ def sheet_from_batch(batch: Batch, model: Model) -> Image.Image:
         )
     size = panels.size_from_images(batch.images)
     rows = _rows(batch, batch.images, model, size)
-    columns = min(len(batch), _COLUMNS)
+    columns = min(len(batch), columns)
     heights = [size[0] + _GAP + (_CAPTION if row.caption else 0) for row in rows]
     bands = -(-len(batch) // columns)
-    band_height = sum(heights) + 2 * _GAP
+    band_height = _CAPTION + sum(heights) + 2 * _GAP
     width = max(_MIN_WIDTH, 2 * _MARGIN + _TITLES + columns * (size[1] + _GAP) - _GAP)
-    legend = _legend(_shown_classes(batch, model), width - 2 * _MARGIN)
+    legend = _legend(batch, model, width - 2 * _MARGIN)
     sheet = Image.new("RGB", (width, _HEAD + bands * band_height + legend.height), _PAPER)
     draw = ImageDraw.Draw(sheet)
-    draw.text((_MARGIN, 14), _line(model.name) or "labelmint", _INK, _font(20))
-    draw.text((width - _MARGIN, 20), _headline(batch, model), _FAINT, _font(13), "ra")
+    headline = _headline(batch, model)
+    room = width - 2 * _MARGIN - int(_font(13).getlength(headline)) - _MARGIN
+    name = _fitting(_line(model.name) or "labelmint", _font(20), room)
+    draw.text((_MARGIN, 14), name, _INK, _font(20))
+    draw.text((width - _MARGIN, 20), headline, _FAINT, _font(13), "ra")
     for band in range(bands):
         top = _HEAD + band * band_height
+        lefts = {
+            sample: _MARGIN + _TITLES + (sample - band * columns) * (size[1] + _GAP)
+            for sample in range(band * columns, min((band + 1) * columns, len(batch)))
+        }
+        draw.text((_MARGIN, top), "raw index", _FAINT, _font(13))
+        for sample, left in lefts.items():
+            draw.text((left + 1, top), f"#{batch.indices[sample]}", _INK, _font(13))
+        top += _CAPTION
         for row, height in zip(rows, heights, strict=True):
             draw.text((_MARGIN, top + 2), row.title, _INK, _font(15))
-            draw.multiline_text((_MARGIN, top + 24), row.note, _FAINT, _font(12), spacing=4)
-            for column in range(min(columns, len(batch) - band * columns)):
-                sample = band * columns + column
-                left = _MARGIN + _TITLES + column * (size[1] + _GAP)
+            draw.text((_MARGIN, top + 24), row.note, _FAINT, _font(12))
+            if row.scale:
+                sheet.paste(row.scale, (_MARGIN, top + 46))
+            for sample, left in lefts.items():
                 sheet.paste(row.panel(sample), (left, top))
                 if row.caption:
                     place = (left + 1, top + size[0] + 3)
@@ -78,10 +93,7 @@ def _rows(batch: Batch, images: Array, model: Model, size: tuple[int, int]) -> l
     def image(n: int) -> Image.Image:
         return panels.panel_from_image(images[n], size)
 
-    def image_caption(n: int) -> str:
-        return f"#{batch.indices[n]}"
-
-    rows = [_Row("image", "{1} x {0} px".format(*images.shape[1:3]), image, image_caption)]
+    rows = [_Row("image", "{1} x {0} px".format(*images.shape[1:3]), image)]
     if batch.masks is not None:
         rows.append(_mask_row(batch.masks, images, model, size))
     if batch.keypoints is not None:
@@ -119,7 +131,8 @@ def _depth_row(depth: Array, size: tuple[int, int]) -> _Row:
     def panel(n: int) -> Image.Image:
         return panels.panel_from_depth(depth[n], low, high, size)
 
-    return _Row("depth", f"{low:.3g} to {high:.3g}", panel)
+    scale = panels.panel_from_depth(np.linspace([low], [high], 64, axis=1), low, high, _SCALE)
+    return _Row("depth", f"{low:.3g} to {high:.3g}", panel, scale=scale)
 
 
 def _uncertainty_row(values: Array, size: tuple[int, int]) -> _Row:
@@ -128,15 +141,14 @@ def _uncertainty_row(values: Array, size: tuple[int, int]) -> _Row:
     def panel(n: int) -> Image.Image:
         return panels.panel_from_values(values[n], 0, high, panels.HEAT, size)
 
-    return _Row("uncertainty", f"0 to {high:.3g}", panel)
+    scale = panels.panel_from_values(
+        np.linspace([0], [high], 64, axis=1), 0, high, panels.HEAT, _SCALE
+    )
+    return _Row("uncertainty", f"0 to {high:.3g}", panel, scale=scale)
 
 
 def _with_scores(row: _Row, scores: Array) -> _Row:
-    def caption(n: int) -> str:
-        before = f"{row.caption(n)}   " if row.caption else ""
-        return f"{before}score {scores[n]:.4f}"
-
-    return _Row(row.title, row.note, row.panel, caption)
+    return replace(row, caption=lambda n: f"score {scores[n]:.4f}")
 
 
 def _low_high(values: Array, low: float, high: float) -> tuple[float, float]:
@@ -155,31 +167,48 @@ def _headline(batch: Batch, model: Model) -> str:
     return "   ".join(part for part in parts if part)
 
 
-def _shown_classes(batch: Batch, model: Model) -> list[LabelClass]:
-    if batch.masks is None:
-        return []
-    present = set(np.unique(batch.masks).tolist())
-    return [label for label in model.classes if label.id in present]
+def _legend(batch: Batch, model: Model, width: int) -> Image.Image:
+    """Colors and names of all classes, then of all keypoints, in lines of at most `width` pixels.
 
-
-def _legend(classes: list[LabelClass], width: int) -> Image.Image:
-    """Colors and names of classes, in lines of at most `width` pixels."""
+    Keypoints are left out where several share a color.
+    """
+    classes = [] if batch.masks is None else model.classes
+    names = [] if batch.keypoints is None else model.keypoints[: batch.keypoints.shape[1]]
+    lines = [
+        [(label.name, label.color) for label in classes],
+        list(zip(names, panels.JOINTS, strict=False)) if len(names) <= len(panels.JOINTS) else [],
+    ]
     font, line_height = _font(13), 24
-    places: list[tuple[int, int]] = []
-    left = top = 0
-    for label in classes:
-        size = 28 + int(font.getlength(_line(label.name))) + 16
-        if left + size > width and left:
-            left, top = 0, top + line_height
-        places.append((left, top))
-        left += size
-    height = top + line_height + _MARGIN // 2 if classes else _MARGIN // 2
+    places: list[tuple[int, int, str, panels.Color, bool]] = []
+    top = -line_height
+    for entries, is_keypoint in zip(lines, (False, True), strict=True):
+        left = width
+        for name, color in entries:
+            text = _fitting(_line(name), font, width - 28)
+            size = 28 + int(font.getlength(text)) + 16
+            if left + size - 16 > width:
+                left, top = 0, top + line_height
+            places.append((left, top, text, color, is_keypoint))
+            left += size
+    height = top + line_height + _MARGIN // 2
     legend = Image.new("RGB", (width, height), _PAPER)
     draw = ImageDraw.Draw(legend)
-    for label, (left, top) in zip(classes, places, strict=True):
-        draw.rectangle((left, top + 2, left + 18, top + 16), label.color, _FAINT)
-        draw.text((left + 25, top), _line(label.name), _INK, font)
+    for left, top, text, color, is_keypoint in places:
+        if is_keypoint:
+            draw.ellipse((left + 4, top + 4, left + 14, top + 14), color, _INK)
+        else:
+            draw.rectangle((left, top + 2, left + 18, top + 16), color, _FAINT)
+        draw.text((left + 25, top), text, _INK, font)
     return legend
+
+
+def _fitting(text: str, font: Any, width: int) -> str:
+    """The text, or as much of its beginning as fits, with an ellipsis."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(f"{text}...") > width:
+        text = text[:-1]
+    return f"{text}..."
 
 
 def _line(text: str) -> str:

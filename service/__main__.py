@@ -11,6 +11,11 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+from labelmint.extras import name_missing_extra
+
+if __name__ == "__main__":
+    name_missing_extra("serve")
+
 import click
 import grpc
 

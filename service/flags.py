@@ -65,9 +65,9 @@ def option(flag: str, *name: str, **settings: Any) -> Callable[[Command], Comman
     variable = "LABELMINT_SERVER_" + flag.lstrip("-").replace("-", "_").upper()
     if isinstance(settings.get("type"), click.FloatRange):
         settings.setdefault("callback", _refuse_nan)
-    return click.option(
-        flag, *name, envvar=variable, show_envvar=True, **{"show_default": True} | settings
-    )
+    has_default = settings.get("default") is not None or settings.get("is_flag", False)
+    settings.setdefault("show_default", has_default or "none")
+    return click.option(flag, *name, envvar=variable, show_envvar=True, **settings)
 
 
 def _tls_from_flags(flags: dict[str, Any]) -> TlsFiles | None:

@@ -7,6 +7,11 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
     # Ctrl-C during the imports, which take seconds, ends without a traceback.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
+from labelmint.extras import name_missing_extra
+
+if __name__ == "__main__":
+    name_missing_extra("train")
+
 import click
 
 from checkpoints import CheckpointError, Interrupted, raise_on_signals

@@ -16,6 +16,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 from labelmint.cli.exit_codes import INTERRUPTED, code_from_error
 from labelmint.errors import LabelmintError, MissingExtra, printable_from_text
+from labelmint.extras import install_from_extra
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,7 +40,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         from labelmint.cli.commands import labelmint
     except ImportError as error:
         raise MissingExtra(
-            f"the command line needs {error.name}; pip install 'labelmint[cli]'"
+            f"the command line needs {error.name}: {install_from_extra('cli')}"
         ) from error
     try:
         code = labelmint.main(arguments, prog_name="labelmint", standalone_mode=False)

@@ -45,7 +45,7 @@ def _not_nan(context: click.Context, parameter: click.Parameter, value: float | 
     return value
 
 
-@click.command(context_settings={"show_default": True})
+@click.command()
 @connection_options
 @click.option(
     "--rate",

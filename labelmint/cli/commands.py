@@ -15,8 +15,10 @@ from labelmint.cli.download import download
 from labelmint.cli.models import models
 from labelmint.cli.preview import preview
 
+CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100}
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+
+@click.group(context_settings=CONTEXT)
 @click.version_option(package.__version__, prog_name="labelmint")
 def labelmint() -> None:
     """Stream labeled training images from a labelmint server.
@@ -30,3 +32,8 @@ def labelmint() -> None:
 
 for subcommand in (bench, doctor, download, models, preview):
     labelmint.add_command(subcommand)
+    for option in subcommand.params:
+        if isinstance(option, click.Option) and not (option.required or option.is_flag):
+            record = option.get_help_record(click.Context(subcommand, show_default=True))
+            if record and "default: " not in record[1]:
+                option.show_default = "none"

@@ -38,7 +38,6 @@ from labelmint.datasets.selection import RULES
     "--format",
     type=click.Choice(FORMATS),
     default="webdataset",
-    show_default=True,
     help="File format: WebDataset tars, COCO, or folders of PNG files with a table.",
 )
 @click.option(
@@ -73,14 +72,12 @@ from labelmint.datasets.selection import RULES
     "--shard-index",
     type=click.IntRange(0),
     default=0,
-    show_default=True,
     help="Number of the part to write, from 0 to --num-shards - 1.",
 )
 @click.option(
     "--num-shards",
     type=click.IntRange(1, 2**16),
     default=1,
-    show_default=True,
     help="Number of disjoint parts to split the data set into; write each to its own folder.",
 )
 @click.option(
@@ -93,7 +90,6 @@ from labelmint.datasets.selection import RULES
     "--image-codec",
     type=click.Choice(("png", "jpeg")),
     default="png",
-    show_default=True,
     help="File format of the images.",
 )
 @click.option(
@@ -111,7 +107,6 @@ from labelmint.datasets.selection import RULES
     "--streams",
     type=click.IntRange(1, 256),
     default=1,
-    show_default=True,
     help="Number of parallel calls to the server.",
 )
 def download(out: Path, streams: int, **options: Any) -> None:

@@ -11,7 +11,6 @@ from typing import Any, cast
 
 import click
 from click.core import ParameterSource
-from PIL import Image
 from tqdm import tqdm
 
 from labelmint.cli.connection import (
@@ -33,6 +32,7 @@ EXAMINED_PER_SAMPLE = 200  # a preview ends at 200 examined samples for each sam
 PICTURE_SAMPLES, MAX_PICTURE_SAMPLES = 8, 256  # default, limit
 REPORT_SAMPLES = 256  # default
 REPORT_SUFFIXES = (".html", ".htm")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 
 
 @click.command()
@@ -41,7 +41,8 @@ REPORT_SUFFIXES = (".html", ".htm")
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
     required=True,
-    help="File to write: .html for a report, or a picture such as .png.",
+    help=f"File to write: {' or '.join(REPORT_SUFFIXES)} for a report; "
+    f"{', '.join(PICTURE_SUFFIXES)} for a picture.",
 )
 @click.option(
     "--count",
@@ -59,10 +60,10 @@ def preview(out: Path, model: str, count: int | None, **options: Any) -> None:
     filter keeps and discards.
     """
     report = out.suffix.lower() in REPORT_SUFFIXES
-    if not report and Image.registered_extensions().get(out.suffix.lower()) not in Image.SAVE:
+    if not report and out.suffix.lower() not in PICTURE_SUFFIXES:
         raise click.UsageError(
-            f"--out {out} has the suffix of neither a picture nor a report; use for example .png "
-            "or .html"
+            f"--out {out} has the suffix of neither a report ({', '.join(REPORT_SUFFIXES)}) nor a "
+            f"picture ({', '.join(PICTURE_SUFFIXES)}); a browser prints a report as PDF"
         )
     if not report and count is not None and count > MAX_PICTURE_SAMPLES:
         raise click.UsageError(

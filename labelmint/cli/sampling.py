@@ -11,21 +11,19 @@ _SAMPLING = (
     click.option(
         "--model",
         default="",
-        show_default=False,
-        help="Name of the model; optional if the server has only one.",
+        show_default="the only one",
+        help="Name of the model; required if the server has several.",
     ),
     click.option(
         "--seed",
         type=INDEX,
         default=0,
-        show_default=True,
         help="Seed of the stream; the same seed and index give the same sample.",
     ),
     click.option(
         "--start-index",
         type=INDEX,
         default=0,
-        show_default=True,
         help="First raw index. Raw indices number all samples of a seed, before any filter.",
     ),
     click.option(
@@ -54,7 +52,6 @@ _SAMPLING = (
         "--views-per-object",
         type=click.IntRange(1),
         default=1,
-        show_default=True,
         help="Number of views of each object; each view is a sample of its own.",
     ),
     click.option(

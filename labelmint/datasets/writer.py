@@ -10,6 +10,7 @@ from labelmint.datasets.request import Request
 from labelmint.datasets.samples import Sample
 from labelmint.datasets.tars import TarWriter
 from labelmint.errors import LabelmintError, MissingExtra
+from labelmint.extras import install_from_extra
 from labelmint.model import Model
 
 
@@ -53,7 +54,7 @@ def writer_from_format(name: str) -> OpenWriter:
         from labelmint.datasets.coco import CocoWriter
     except ImportError as error:
         raise MissingExtra(
-            f"--format coco needs {error.name}; pip install 'labelmint[datasets]'"
+            f"--format coco needs {error.name}: {install_from_extra('datasets')}"
         ) from error
     return CocoWriter
 

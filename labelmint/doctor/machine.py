@@ -17,6 +17,7 @@ from google.protobuf.internal import api_implementation
 
 import labelmint
 from labelmint.doctor.connection import Check, CheckStatus
+from labelmint.extras import install_from_extra
 from labelmint.v1 import label_service_pb2 as pb
 
 EXTRAS = {  # name of the extra: modules that it installs
@@ -74,7 +75,7 @@ def extras_check(missing: dict[str, list[str]]) -> Check:
         "extras",
         CheckStatus.OK,
         f"{present}; not installed: {absent}",
-        f"to install them: pip install 'labelmint[{','.join(missing)}]'",
+        f"to install them: {install_from_extra(','.join(missing))}",
     )
 
 

@@ -23,6 +23,8 @@ from labelmint.preview import sheet_from_batch
 from labelmint.report.histogram import histogram_from_scores
 from labelmint.report.stream_statistics import ScoredSamples, StreamStatistics
 
+SHEET_COLUMNS = 4  # as many as a window of 1280 px shows without scrolling
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -30,6 +32,7 @@ class Picture:
 
     uri: str  # data URI
     alt: str
+    title: str = ""
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ def _quantiles(statistics: StreamStatistics) -> dict[str, float]:
 def _sheet(statistics: StreamStatistics) -> Picture | None:
     if statistics.sheet is None or statistics.sheet.images is None:
         return None
-    drawn = sheet_from_batch(statistics.sheet, statistics.model)
+    drawn = sheet_from_batch(statistics.sheet, statistics.model, SHEET_COLUMNS)
     not_drawn = ("w", "uncertainty_map", "view", "camera")
     shown = [name for name in statistics.model.outputs if name not in not_drawn]
     indices = ", ".join(map(str, statistics.sheet.indices.tolist()))
@@ -150,7 +153,7 @@ def _pictures(batch: Batch, row: int, model: Model) -> tuple[Picture, ...]:
             batch.uncertainty_map[row], 0, high, panels.HEAT, size
         )
     return tuple(
-        Picture(uri_from_picture(picture), f"{name} of sample {batch.indices[row]}")
+        Picture(uri_from_picture(picture), f"{name} of sample {batch.indices[row]}", name)
         for name, picture in drawn.items()
     )
 

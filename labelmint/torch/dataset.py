@@ -18,6 +18,7 @@ from labelmint.batch import Batch
 from labelmint.client import Client, check_settings
 from labelmint.codec import Array
 from labelmint.errors import MissingExtra
+from labelmint.extras import install_from_extra
 from labelmint.options import (
     StreamOptions,
     check_batch_size,
@@ -44,7 +45,7 @@ try:
     import torch
     from torch.utils.data import IterableDataset, get_worker_info
 except ImportError as error:
-    raise MissingExtra("labelmint.torch needs torch; pip install 'labelmint[torch]'") from error
+    raise MissingExtra(f"labelmint.torch needs torch: {install_from_extra('torch')}") from error
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -80,10 +81,11 @@ class LabelStream(IterableDataset[Any]):
     """Whole batches of one stream, split over all ranks and workers that read it.
 
     Give it to a DataLoader with batch_size=None. Each raw index of the range comes to exactly one
-    worker of one rank, in ascending order there. Workers open their own connections, after the
-    fork. Workers are not needed for speed, because threads receive, decode and convert ahead of
-    the training loop. Each iteration delivers a range that has an end once; ranks then get about,
-    not exactly, the same number of batches.
+    worker of one rank, in ascending order there. Workers open their own connections; those that
+    are forked from a process that had a connection itself raise ClientClosed, and need
+    multiprocessing_context="forkserver". Workers are not needed for speed, because threads
+    receive, decode and convert ahead of the training loop. Each iteration delivers a range that
+    has an end once; ranks then get about, not exactly, the same number of batches.
     """
 
     def __init__(

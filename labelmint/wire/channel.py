@@ -7,7 +7,6 @@ a fork, so each object that has them belongs to the process that made it.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 from collections.abc import Callable
@@ -60,7 +59,6 @@ _CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
 _OTHER_SCHEMES = ("ipv4:", "ipv6:", "unix:", "unix-abstract:", "vsock:", "passthrough:", "xds:")
 
 _first_pid = 0  # process that opened the first channel; forks inherit the value
-_log = logging.getLogger("labelmint")
 
 
 @dataclass(frozen=True)
@@ -90,9 +88,10 @@ def open_channel(target: str, tls: Tls | None) -> grpc.Channel:
     Raises:
         ValueError: the target has no host or port, or a file of tls is not PEM.
         OSError: a file of tls cannot be read.
+        ClientClosed: this process is a fork of one that opened a channel.
     """
     check_target(target)
-    _warn_of_fork()
+    _check_no_fork()
     if tls is None:
         return grpc.insecure_channel(target, options=_CHANNEL_OPTIONS)
     authorities, key, certificate = map(
@@ -199,18 +198,18 @@ class OwnerProcess:
         if not self.is_here:
             raise ClientClosed(
                 f"the client belongs to process {self.pid}, and this is its fork {os.getpid()}; "
-                "make a Client in each process"
+                "make a Client in each process, and start those with 'forkserver' or 'spawn'"
             )
 
 
-def _warn_of_fork() -> None:
-    """Logs a warning in a fork of a process that used grpc, where grpc may hang or crash."""
+def _check_no_fork() -> None:
+    """Raises ClientClosed in a fork of a process that used grpc, where grpc may hang or crash."""
     global _first_pid
     _first_pid = _first_pid or os.getpid()
     if _first_pid != os.getpid():
-        _log.warning(
-            "process %d was forked from %d, which has used grpc, and grpc may hang or crash after "
-            "a fork: start workers with multiprocessing_context='forkserver'",
-            os.getpid(),
-            _first_pid,
+        raise ClientClosed(
+            f"process {os.getpid()} was forked from {_first_pid}, which had used labelmint, and "
+            "gRPC may hang after such a fork: give the DataLoader "
+            'multiprocessing_context="forkserver", or start the process by '
+            'multiprocessing.get_context("forkserver")'
         )

@@ -157,6 +157,7 @@ def test_target_comes_from_the_environment(
         (["preview", "--target", "x"], "--out"),
         (["preview", "--target", "x", "--out", "sheet.xyz"], ".png"),
         (["preview", "--target", "x", "--out", "sheet.psd"], ".png"),  # Pillow only reads these
+        (["preview", "--target", "x", "--out", "sheet.pdf"], "a browser prints a report as PDF"),
         (["preview", "--target", "x", "--out", "a.png", "--count", "0"], "1<=x<=65536"),
         (
             ["preview", "--target", "x", "--out", "a.png", "--count", "257"],

@@ -16,24 +16,53 @@ from labelmint.torch import LabelStream
 from tests.client.scripted_service import CLOSED_PORT
 from tests.hangs import HANG_S
 
-WARNED = """
-import logging, os, sys
+REFUSED = """
+import os, sys
 from labelmint import Client
-logging.basicConfig(format="%(message)s", stream=sys.stdout)
-used = sys.argv[1] == "used"
-if used:
+from labelmint.errors import ClientClosed
+if sys.argv[1] == "used":
     Client("localhost:1").close()
 if os.fork() == 0:
-    Client("localhost:1")
+    try:
+        Client("localhost:1")
+    except ClientClosed as error:
+        print(error, flush=True)
     os._exit(0)
 os.wait()
 """
 
 
 @pytest.mark.parametrize("parent", ["used", "fresh"])
-def test_a_fork_of_a_process_that_used_grpc_is_warned_of(parent: str) -> None:
-    said = run(WARNED, parent)
-    assert ("multiprocessing_context='forkserver'" in said) == (parent == "used")
+def test_a_fork_of_a_process_that_used_grpc_can_have_no_client(parent: str) -> None:
+    said = run("-c", REFUSED, parent)
+    assert ('multiprocessing_context="forkserver"' in said) == (parent == "used")
+
+
+LOADERS = [
+    ("nothing", "fork", ""),
+    ("closed", "fork", "refused"),
+    ("open", "fork", "refused"),
+    ("streaming", "fork", "refused"),
+    ("iterated", "fork", "refused"),
+    ("streaming", "forkserver", ""),
+    ("iterated", "spawn", ""),
+]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("persistent", ["", "persistent"])
+@pytest.mark.parametrize(("before", "start", "outcome"), LOADERS)
+def test_no_data_loader_waits_for_workers_that_are_forks_of_a_process_with_grpc(
+    target: str, before: str, start: str, outcome: str, persistent: str
+) -> None:
+    """Two epochs of two workers deliver all, or the first ends with the argument to pass."""
+    said = run("-m", "tests.client.torch_forks", target, before, start, persistent)
+    if outcome != "refused":
+        assert said.splitlines() == ["[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]"] * 2
+        return
+    lines = said.strip().splitlines()
+    assert lines[0] == "Caught ClientClosed in DataLoader worker process 0."
+    assert 'give the DataLoader multiprocessing_context="forkserver"' in lines[-1]
 
 
 MADE = """
@@ -50,8 +79,8 @@ if child == 0:
             ask()
         except ClientClosed as error:
             whose = f"the client belongs to process {os.getppid()}"
-            fork = f"and this is its fork {os.getpid()}; make a Client in each process"
-            assert str(error) == f"{whose}, {fork}"
+            fork = f"and this is its fork {os.getpid()}; make a Client in each process, and "
+            assert str(error) == f"{whose}, {fork}start those with 'forkserver' or 'spawn'"
         else:
             raise AssertionError
     client.close()
@@ -66,11 +95,11 @@ print("parent is done")
 def test_a_client_in_a_fork_says_so_rather_than_wait_for_ever(target: str) -> None:
     """And the parent's goes on. It forks before its first call: while grpc's threads are at work, a
     fork may hang in whatever lock they held, which no client can help."""
-    assert run(MADE, target).splitlines() == ["child is done", "parent is done"]
+    assert run("-c", MADE, target).splitlines() == ["child is done", "parent is done"]
 
 
-def run(code: str, *arguments: str) -> str:
-    command = [sys.executable, "-c", code, *arguments]
+def run(*arguments: str) -> str:
+    command = [sys.executable, *arguments]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=HANG_S)
     assert ended.returncode == 0, ended.stderr
     return ended.stdout

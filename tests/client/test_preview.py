@@ -15,6 +15,7 @@ from labelmint.batch import Batch
 from labelmint.model import Model, model_from_proto
 from labelmint.panels import (
     HEAT,
+    JOINTS,
     RANGE,
     panel_from_depth,
     panel_from_image,
@@ -77,6 +78,21 @@ def test_images_are_shown_unchanged_and_classes_have_a_legend(model: Model) -> N
         assert tuple(sample(1, index)["image"][0, 0, 0].tolist()) in shown
     for label in model.classes:
         assert label.color in shown
+
+
+def test_the_legend_names_classes_that_no_mask_has_and_all_keypoints(model: Model) -> None:
+    empty = batch(2, masks=np.zeros((2, 6, 8), np.uint8))
+    shown = colours(sheet_from_batch(empty, model))
+    assert {label.color for label in model.classes} <= shown
+    assert set(JOINTS[: len(model.keypoints)]) <= shown
+
+
+@pytest.mark.parametrize("columns", [1, 2, 8])
+def test_names_that_are_too_long_do_not_widen_a_sheet(model: Model, columns: int) -> None:
+    long = dataclasses.replace(model.classes[0], name="w" * 500)
+    named = dataclasses.replace(model, name="m" * 500, classes=(long, *model.classes[1:]))
+    short, drawn = (sheet_from_batch(batch(8), each, columns) for each in (model, named))
+    assert drawn.width == short.width
 
 
 ODD: dict[str, dict[str, Any]] = {

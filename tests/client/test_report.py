@@ -21,6 +21,7 @@ from tests.client.scripted_service import MODEL, ScriptedService, sample, score
 from tests.service.harness import FakeModel, served
 
 Captured = pytest.CaptureFixture[str]
+MAX_PICTURE_PX = 1118  # width that a window of 1280 px leaves to a picture, by the style sheet
 
 
 def report(capsys: Captured, folder: Path, target: str, *arguments: str) -> tuple[str, Page]:
@@ -43,6 +44,7 @@ def test_a_report_holds_everything_and_asks_for_nothing(
         assert kind == "data:image/png;base64"
         with Image.open(io.BytesIO(base64.b64decode(data, validate=True))) as picture:
             picture.load()
+            assert picture.width <= MAX_PICTURE_PX
     assert not {"script", "link", "iframe", "object", "embed", "form", "base"} & set(page.tags)
     for tag, attributes in page.elements:
         names = set(attributes) - ({"src"} if tag == "img" else set())

@@ -78,7 +78,7 @@ sys.exit(main(["download", "--target", "localhost:1", "--out", "x", "--format", 
 """
     ran = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True)
     assert (ran.returncode, ran.stderr.count("\n")) == (1, 1), ran.stderr
-    assert f"pip install 'labelmint[{extra}]'" in ran.stderr
+    assert f"pip install '.[{extra}]'" in ran.stderr
 
 
 def test_labels_coarser_than_the_image_are_brought_to_its_pixels(tmp_path: Path) -> None:

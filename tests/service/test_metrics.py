@@ -52,6 +52,18 @@ def test_every_metric_is_there_from_the_start_for_every_model() -> None:
                 assert value(values, name, model=model) == 0
 
 
+@pytest.mark.parametrize("media_type", ["text/plain", "application/openmetrics-text"])
+def test_no_series_tells_when_another_was_created(media_type: str) -> None:
+    with served([FakeModel()]) as server:
+        url = f"http://127.0.0.1:{server.server.metrics_port}/metrics"
+        asked = urllib.request.Request(url, headers={"Accept": media_type})
+        with urllib.request.urlopen(asked) as answer:
+            assert answer.headers["Content-Type"].startswith(media_type)
+            text = answer.read().decode()
+    assert "labelmint_kept_samples" in text
+    assert "_created" not in text
+
+
 def test_metrics_of_a_known_stream() -> None:
     with served([FakeModel(options=FakeOptions(seconds_per_run=RUN_S))]) as server:
         half = pb.Filter(mode=pb.FILTER_MODE_MAX_UNCERTAINTY, max_uncertainty=0.5)
