@@ -7,7 +7,7 @@
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -21,8 +21,20 @@ from checkpoints.values import Values
 MAX_NAME = 256  # characters of a tensor's name, with its modules
 # Parameters of the constructor in order, for networks built with positional arguments.
 GENERATOR_ARGUMENTS = ("z_dim", "c_dim", "w_dim", "img_resolution", "img_channels")
+HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+NUMPY_SCALAR = "numpy._core.multiarray.scalar"
 ALIAS_FREE_CLASS = "SynthesisInput"  # first layer of StyleGAN3
 ALIAS_FREE_LAYER = re.compile(r"L\d+_\d+_\d+")  # layer name in StyleGAN3: index, size, channels
+
+
+@dataclass(frozen=True)
+class OtherValue:
+    """A value that is neither a number nor text nor None, in a message or a comparison."""
+
+    kind: str  # its type or, from a call that was not made, the name of the function
+
+    def __repr__(self) -> str:
+        return f"a value of kind {shown(self.kind)}"
 
 
 @dataclass(frozen=True)
@@ -32,6 +44,9 @@ class PickledNetwork:
     class_name: str  # of the network's outermost module
     kwargs: dict[str, object]  # of the constructor; plain data, nested mappings as dicts
     tensors: dict[str, Tensor]  # parameters and buffers by dotted name, in their stored dtype
+    # Attributes of each module by its dotted name ("" is the network): numbers, text, None, and
+    # OtherValue for the rest. They are what the network computes with when it is unpickled.
+    fields: dict[str, dict[str, object]]
 
 
 @dataclass(frozen=True)
@@ -53,7 +68,12 @@ def pickled_network_from_record(record: object, values: Values) -> PickledNetwor
             f"its {shown(class_name)} was built with positional arguments of unknown names"
         )
     kwargs.update(zip(GENERATOR_ARGUMENTS, positional, strict=False))
-    return PickledNetwork(class_name, kwargs, _named(_tensors(network, "", 0, values)))
+    tensors: list[tuple[str, Tensor]] = []
+    fields: dict[str, dict[str, object]] = {}
+    for prefix, module in _modules(network, "", 0, values):
+        tensors += _tensors(module, prefix, values)
+        fields[prefix.removesuffix(".")] = _fields(module, values)
+    return PickledNetwork(class_name, kwargs, _named(tensors), fields)
 
 
 def is_tensorflow(record: object) -> bool:
@@ -87,10 +107,10 @@ def _module(record: object) -> tuple[str, dict[Key, object]]:
     raise FileRefused("it has no StyleGAN2-ADA network under G_ema, or a broken one")
 
 
-def _tensors(
+def _modules(
     record: object, prefix: str, depth: int, values: Values
-) -> Iterator[tuple[str, Tensor]]:
-    """Parameters and buffers of a module and its submodules, with their dotted names."""
+) -> Iterator[tuple[str, dict[Key, object]]]:
+    """The state of a module and of its submodules, with the prefix of their tensors' names."""
     values.budget.spend_value(depth)
     class_name, state = _module(record)
     modules = _items(state.get("_modules"), values)
@@ -99,13 +119,40 @@ def _tensors(
             "it is StyleGAN3, whose feature maps have margins that no tested label recipe handles; "
             "generators of StyleGAN1, StyleGAN2 and StyleGAN2-ADA are supported"
         )
+    for hooks in HOOKS:
+        hooked = state.get(hooks)
+        if hooked.items if isinstance(hooked, RecordedCall) else hooked:
+            raise FileRefused(
+                f"its {shown(prefix + class_name)} has {hooks}, code that changes what the module "
+                "computes; remove the hooks and save it again"
+            )
+    yield prefix, state
+    for name, module in modules.items():
+        if module is not None:
+            yield from _modules(module, f"{prefix}{name}.", depth + 1, values)
+
+
+def _tensors(state: dict[Key, object], prefix: str, values: Values) -> Iterator[tuple[str, Tensor]]:
+    """Parameters and buffers of one module."""
     for kind in ("_parameters", "_buffers"):
         for name, item in _items(state.get(kind), values).items():
             if item is not None:
                 yield prefix + name, _tensor(values.value(item), prefix + name)
-    for name, module in modules.items():
-        if module is not None:
-            yield from _tensors(module, f"{prefix}{name}.", depth + 1, values)
+
+
+def _fields(state: dict[Key, object], values: Values) -> dict[str, object]:
+    """Attributes of one module, without those that begin with an underscore."""
+    names = [name for name in state if isinstance(name, str) and not name.startswith("_")]
+    values.budget.spend_value(0, len(names))
+    return {_name(name): _field(state[name], values) for name in names}
+
+
+def _field(record: object, values: Values) -> object:
+    if record is None or isinstance(record, bool | int | float | str):
+        return record
+    if isinstance(record, RecordedCall):
+        return values.value(record) if record.name == NUMPY_SCALAR else OtherValue(record.name)
+    return OtherValue(type(record).__name__)
 
 
 def _tensorflow_state(record: object) -> dict[Key, object]:
@@ -144,7 +191,7 @@ def _tensor(value: object, name: str) -> Tensor:
     return value
 
 
-def _named(pairs: Iterator[tuple[str, Tensor]]) -> dict[str, Tensor]:
+def _named(pairs: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for name, tensor in pairs:
         if name in tensors:

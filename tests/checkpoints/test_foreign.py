@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from checkpoints import (
+    ForeignFileError,
     PickledNetwork,
     TensorFlowNetwork,
     TorchFile,
@@ -99,6 +100,18 @@ def test_a_network_may_contain_modules_of_torch(tmp_path: Path) -> None:
     assert found.kwargs == {"z_dim": 4}
     assert list(found.tensors) == ["fc.a", "fc.inner.weight"]
     assert found.tensors["fc.inner.weight"].tolist() == [1.0, 2.0]
+
+
+def test_a_network_with_hooks_is_refused(tmp_path: Path) -> None:
+    """A hook is code that changes what a module computes."""
+    path = tmp_path / "network.pkl"
+    for hooks in ("_forward_hooks", "_forward_pre_hooks"):
+        hooked = network({})
+        assert isinstance(hooked.args[0], dict)
+        hooked.args[0]["state"][hooks] = {1: "hook"}
+        path.write_bytes(pickled({"G_ema": hooked}))
+        with pytest.raises(ForeignFileError, match=f"has {hooks}, code that changes"):
+            read_foreign(path)
 
 
 def test_a_tensorflow_pickle_gives_gs_with_its_components() -> None:
