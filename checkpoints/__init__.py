@@ -38,6 +38,7 @@ from checkpoints.interpreter import (
 from checkpoints.inverse_graphics import inverse_graphics_from_file, write_inverse_graphics
 from checkpoints.published_interpreter import (
     interpreter_from_published,
+    is_pattern,
     member_paths,
     widths_of_member,
     write_members,
@@ -95,6 +96,7 @@ __all__ = [
     "interpreter_from_file",
     "interpreter_from_published",
     "inverse_graphics_from_file",
+    "is_pattern",
     "kind_of_weights",
     "matching_recipes",
     "member_paths",

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from checkpoints.downloads import HEAD_BYTES, failed_download, unfinished_download
 from checkpoints.errors import ForeignFileError
 from checkpoints.networks import (
     PickledNetwork,
@@ -37,7 +38,6 @@ __all__ = [
 ]
 
 MAX_FILE_BYTES = 8 << 30
-HEAD_BYTES = 256  # enough to recognize the kind of a file
 KINDS = {  # the first match counts: the legacy magic begins like a pickle
     "zip": re.compile(rb"PK\x03\x04"),
     "legacy": re.compile(re.escape(LEGACY_MAGIC)),
@@ -72,7 +72,7 @@ def read_foreign(path: Path) -> ForeignFile:
         kind, data = _read(path)
         return _foreign_from_bytes(kind, data, ReadBudget(len(data)))
     except FileRefused as error:
-        raise ForeignFileError(f"{path}: {error}") from error
+        raise ForeignFileError(f"{path}: {error}{unfinished_download(path)}") from error
 
 
 def read_array(path: Path) -> Tensor:
@@ -129,7 +129,7 @@ def _read(path: Path) -> tuple[str, memoryview]:
                     f"it has {status.st_size} bytes; at most {MAX_FILE_BYTES} are read"
                 )
             head = stream.read(HEAD_BYTES)
-            kind = _kind_from_head(head[: status.st_size])
+            kind = _kind_from_head(head[: status.st_size], status.st_size)
             data = memoryview(bytearray(status.st_size))
             filled = min(len(head), len(data))
             data[:filled] = head[:filled]
@@ -147,7 +147,10 @@ def _open(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
 
 
-def _kind_from_head(head: bytes) -> str:
+def _kind_from_head(head: bytes, size: int) -> str:
+    what = failed_download(head, size)
+    if what:
+        raise FileRefused(f"it is {what}")
     for kind, magic in KINDS.items():
         if magic.match(head):
             return kind

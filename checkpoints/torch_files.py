@@ -53,7 +53,11 @@ def archive_from_zip(data: memoryview, budget: ReadBudget) -> Archive:
     entries = entries_from_zip(data)
     roots = [name[: -len("data.pkl")] for name in entries if name.endswith("/data.pkl")]
     if len(roots) != 1 or roots[0].count("/") != 1:
-        raise FileRefused("it is a zip archive without exactly one data.pkl; torch.save writes one")
+        some = ", ".join(shown(name) for name in list(entries)[:3])
+        raise FileRefused(
+            f"it is a zip archive without exactly one data.pkl, which torch.save writes; it has "
+            f"{some or 'nothing'}; if the weights are in it, unpack it and give them"
+        )
     root = roots[0]
     if any(name.startswith((f"{root}code/", f"{root}constants.pkl")) for name in entries):
         raise FileRefused("it is TorchScript, which is code; save the state_dict instead")
