@@ -8,7 +8,6 @@ file follows from its content, not its suffix. Each file is read once, from one 
 import os
 import re
 import stat
-from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
@@ -18,13 +17,16 @@ from checkpoints.errors import ForeignFileError
 from checkpoints.networks import (
     PickledNetwork,
     TensorFlowNetwork,
+    is_module,
     is_tensorflow,
+    network_of,
     pickled_network_from_record,
     tensorflow_network_from_record,
 )
 from checkpoints.pickles import pickle_from_bytes
 from checkpoints.read_budget import FileRefused, ReadBudget
 from checkpoints.tensors import tensor_from_array
+from checkpoints.torch_content import TorchFile, content_from_record
 from checkpoints.torch_files import LEGACY_MAGIC, archive_from_legacy, archive_from_zip
 from checkpoints.values import Values
 
@@ -51,13 +53,6 @@ ARRAY_HEADER = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class TorchFile:
-    """Content of a file that torch.save wrote."""
-
-    content: object  # nested dicts, lists and tuples of plain data and tensors
-
-
 ForeignFile = PickledNetwork | TensorFlowNetwork | TorchFile
 
 
@@ -70,7 +65,7 @@ def read_foreign(path: Path) -> ForeignFile:
     """
     try:
         kind, data = _read(path)
-        return _foreign_from_bytes(kind, data, ReadBudget(len(data)))
+        return _foreign_from_bytes(kind, data, path)
     except FileRefused as error:
         raise ForeignFileError(f"{path}: {error}{unfinished_download(path)}") from error
 
@@ -86,11 +81,15 @@ def read_array(path: Path) -> Tensor:
         raise ForeignFileError(f"{path}: {error}") from error
 
 
-def _foreign_from_bytes(kind: str, data: memoryview, budget: ReadBudget) -> ForeignFile:
+def _foreign_from_bytes(kind: str, data: memoryview, path: Path) -> ForeignFile:
+    budget = ReadBudget(len(data))
     if kind in ("zip", "legacy"):
         read = archive_from_zip if kind == "zip" else archive_from_legacy
         archive = read(data, budget)
-        return TorchFile(Values(budget, archive.storage).value(archive.record))
+        values = Values(budget, archive.storage)
+        if is_module(network_of(archive.record)):
+            return pickled_network_from_record(archive.record, values)
+        return TorchFile(content_from_record(archive.record, values, path))
     if kind == "pickle":
         record = pickle_from_bytes(data, 0, budget).record
         if is_tensorflow(record):

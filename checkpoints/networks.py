@@ -13,14 +13,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from checkpoints.pickle_names import PERSISTENT_OBJECT, TENSORFLOW_NETWORK, TORCH_MODULE
+from checkpoints.pickle_names import PERSISTENT_OBJECT, TENSORFLOW_NETWORK
 from checkpoints.pickles import Key, RecordedCall
 from checkpoints.read_budget import FileRefused, shown
-from checkpoints.values import Values
+from checkpoints.values import MAPPINGS, Values
 
 MAX_NAME = 256  # characters of a tensor's name, with its modules
 # Parameters of the constructor in order, for networks built with positional arguments.
 GENERATOR_ARGUMENTS = ("z_dim", "c_dim", "w_dim", "img_resolution", "img_channels")
+# Names of the generator in a file, its moving average first.
+NETWORKS = ("G_ema", "g_ema", "generator_ema", "G", "g", "generator", "netG", "model")
 HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 NUMPY_SCALAR = "numpy._core.multiarray.scalar"
 ALIAS_FREE_CLASS = "SynthesisInput"  # first layer of StyleGAN3
@@ -58,22 +60,48 @@ class TensorFlowNetwork:
 
 
 def pickled_network_from_record(record: object, values: Values) -> PickledNetwork:
-    """G_ema, the generator's moving average, of a StyleGAN2-ADA pickle. Raises FileRefused."""
-    network = record["G_ema"] if isinstance(record, dict) and "G_ema" in record else record
+    """The generator's moving average, G_ema, of a pickle, else its only generator.
+
+    Raises FileRefused.
+    """
+    network = network_of(record)
     class_name, state = _module(network)
-    kwargs = _text_keys(values.mapping(state.get("_init_kwargs", {})))
-    positional = values.value(state.get("_init_args", ()))
+    kwargs = _arguments(state.get("_init_kwargs", {}), 0, values)
+    positional = state.get("_init_args", ())
     if not isinstance(positional, tuple) or len(positional) > len(GENERATOR_ARGUMENTS):
         raise FileRefused(
             f"its {shown(class_name)} was built with positional arguments of unknown names"
         )
-    kwargs.update(zip(GENERATOR_ARGUMENTS, positional, strict=False))
+    named = dict(zip(GENERATOR_ARGUMENTS, positional, strict=False))
     tensors: list[tuple[str, Tensor]] = []
     fields: dict[str, dict[str, object]] = {}
     for prefix, module in _modules(network, "", 0, values):
         tensors += _tensors(module, prefix, values)
         fields[prefix.removesuffix(".")] = _fields(module, values)
-    return PickledNetwork(class_name, kwargs, _named(tensors), fields)
+    arguments = {**_text_keys(kwargs), **_text_keys(_arguments(named, 0, values))}
+    return PickledNetwork(class_name, arguments, _named(tensors), fields)
+
+
+def network_of(record: object) -> object:
+    """The record of the generator in the content of a file, or the content itself."""
+    if isinstance(record, RecordedCall) and record.name == "collections.OrderedDict":
+        record = record.items
+    if isinstance(record, dict):
+        for key in NETWORKS:
+            if key in record:
+                return record[key]
+    return record
+
+
+def is_module(record: object) -> bool:
+    """Whether a record is a pickled torch module, of any class."""
+    return _class_and_state(record) is not None
+
+
+def tensors_of_module(record: object, values: Values) -> dict[str, Tensor]:
+    """The state dict of a pickled module. Raises FileRefused."""
+    modules = _modules(record, "", 0, values)
+    return _named(pair for prefix, state in modules for pair in _tensors(state, prefix, values))
 
 
 def is_tensorflow(record: object) -> bool:
@@ -92,19 +120,50 @@ def tensorflow_network_from_record(record: object, values: Values) -> TensorFlow
     return TensorFlowNetwork(kwargs, _named(_variables(record, "", 0, values)))
 
 
-def _module(record: object) -> tuple[str, dict[Key, object]]:
-    """Class name and fields of a pickled module."""
-    if isinstance(record, RecordedCall) and record.name == PERSISTENT_OBJECT:
+def _class_and_state(record: object) -> tuple[object, dict[Key, object]] | None:
+    """Class name and fields of a pickled module; None for anything else."""
+    if not isinstance(record, RecordedCall):
+        return None
+    name, state = record.name, record.state
+    if name == PERSISTENT_OBJECT:
         meta = record.args[0] if record.args else None
-        if isinstance(meta, dict) and meta.get("type") == "class":
-            name, state = meta.get("class_name"), meta.get("state")
-            if isinstance(state, dict):
-                return _name(name), state
-    elif isinstance(record, RecordedCall) and TORCH_MODULE.fullmatch(record.name):
-        name, state = record.name, record.state
-        if isinstance(state, dict):
-            return name, state
-    raise FileRefused("it has no StyleGAN2-ADA network under G_ema, or a broken one")
+        if not isinstance(meta, dict) or meta.get("type") != "class":
+            return None
+        name, state = meta.get("class_name"), meta.get("state")
+    return (name, state) if isinstance(state, dict) and "_modules" in state else None
+
+
+def _module(record: object) -> tuple[str, dict[Key, object]]:
+    """Class name and fields of a pickled module. Raises FileRefused for anything else."""
+    found = _class_and_state(record)
+    if found is None:
+        what = shown(record.name) if isinstance(record, RecordedCall) else type(record).__name__
+        raise FileRefused(
+            f"it has no StyleGAN2-ADA network under G_ema, or a broken one (it has {what} there; "
+            "nothing was run)"
+        )
+    return _name(found[0]), found[1]
+
+
+def _arguments(record: object, depth: int, values: Values) -> dict[Key, object]:
+    """Arguments of a constructor: plain data, nested mappings as dicts, OtherValue for the rest."""
+    values.budget.spend_value(depth)
+    if isinstance(record, RecordedCall) and record.name in MAPPINGS:
+        record = values.records(record)
+    if not isinstance(record, dict):
+        raise FileRefused("it has keyword arguments that are no mapping")
+    arguments: dict[Key, object] = {}
+    for key, item in record.items():
+        nested = isinstance(item, dict) or (
+            isinstance(item, RecordedCall) and item.name in MAPPINGS
+        )
+        try:
+            arguments[key] = (
+                _arguments(item, depth + 1, values) if nested else values.value(item, depth + 1)
+            )
+        except FileRefused:
+            arguments[key] = OtherValue(getattr(item, "name", type(item).__name__))
+    return arguments
 
 
 def _modules(
