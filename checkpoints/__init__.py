@@ -40,6 +40,7 @@ from checkpoints.interruption import HeldSignal, Interrupted, raise_on_signals, 
 from checkpoints.inverse_graphics import inverse_graphics_from_file, write_inverse_graphics
 from checkpoints.published_interpreter import (
     interpreter_from_published,
+    is_pattern,
     member_paths,
     widths_of_member,
     write_members,
@@ -100,6 +101,7 @@ __all__ = [
     "interpreter_from_file",
     "interpreter_from_published",
     "inverse_graphics_from_file",
+    "is_pattern",
     "kind_of_weights",
     "matching_recipes",
     "member_paths",

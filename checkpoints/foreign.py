@@ -8,22 +8,25 @@ file follows from its content, not its suffix. Each file is read once, from one 
 import os
 import re
 import stat
-from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
+from checkpoints.downloads import HEAD_BYTES, failed_download, unfinished_download
 from checkpoints.errors import ForeignFileError
 from checkpoints.networks import (
     PickledNetwork,
     TensorFlowNetwork,
+    is_module,
     is_tensorflow,
+    network_of,
     pickled_network_from_record,
     tensorflow_network_from_record,
 )
 from checkpoints.pickles import pickle_from_bytes
 from checkpoints.read_budget import FileRefused, ReadBudget
 from checkpoints.tensors import tensor_from_array
+from checkpoints.torch_content import TorchFile, content_from_record
 from checkpoints.torch_files import LEGACY_MAGIC, archive_from_legacy, archive_from_zip
 from checkpoints.values import Values
 
@@ -37,7 +40,6 @@ __all__ = [
 ]
 
 MAX_FILE_BYTES = 8 << 30
-HEAD_BYTES = 256  # enough to recognize the kind of a file
 KINDS = {  # the first match counts: the legacy magic begins like a pickle
     "zip": re.compile(rb"PK\x03\x04"),
     "legacy": re.compile(re.escape(LEGACY_MAGIC)),
@@ -49,13 +51,6 @@ ARRAY_HEADER = re.compile(
     rb"\{'descr': '([<>|][a-zA-Z]\d+)', 'fortran_order': (True|False), "
     rb"'shape': \(((?:\d{1,18}, ?)*(?:\d{1,18})?)\), ?\} *\n?"
 )
-
-
-@dataclass(frozen=True)
-class TorchFile:
-    """Content of a file that torch.save wrote."""
-
-    content: object  # nested dicts, lists and tuples of plain data and tensors
 
 
 ForeignFile = PickledNetwork | TensorFlowNetwork | TorchFile
@@ -70,9 +65,9 @@ def read_foreign(path: Path) -> ForeignFile:
     """
     try:
         kind, data = _read(path)
-        return _foreign_from_bytes(kind, data, ReadBudget(len(data)))
+        return _foreign_from_bytes(kind, data, path)
     except FileRefused as error:
-        raise ForeignFileError(f"{path}: {error}") from error
+        raise ForeignFileError(f"{path}: {error}{unfinished_download(path)}") from error
 
 
 def read_array(path: Path) -> Tensor:
@@ -86,11 +81,15 @@ def read_array(path: Path) -> Tensor:
         raise ForeignFileError(f"{path}: {error}") from error
 
 
-def _foreign_from_bytes(kind: str, data: memoryview, budget: ReadBudget) -> ForeignFile:
+def _foreign_from_bytes(kind: str, data: memoryview, path: Path) -> ForeignFile:
+    budget = ReadBudget(len(data))
     if kind in ("zip", "legacy"):
         read = archive_from_zip if kind == "zip" else archive_from_legacy
         archive = read(data, budget)
-        return TorchFile(Values(budget, archive.storage).value(archive.record))
+        values = Values(budget, archive.storage)
+        if is_module(network_of(archive.record)):
+            return pickled_network_from_record(archive.record, values)
+        return TorchFile(content_from_record(archive.record, values, path))
     if kind == "pickle":
         record = pickle_from_bytes(data, 0, budget).record
         if is_tensorflow(record):
@@ -129,7 +128,7 @@ def _read(path: Path) -> tuple[str, memoryview]:
                     f"it has {status.st_size} bytes; at most {MAX_FILE_BYTES} are read"
                 )
             head = stream.read(HEAD_BYTES)
-            kind = _kind_from_head(head[: status.st_size])
+            kind = _kind_from_head(head[: status.st_size], status.st_size)
             data = memoryview(bytearray(status.st_size))
             filled = min(len(head), len(data))
             data[:filled] = head[:filled]
@@ -147,7 +146,10 @@ def _open(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
 
 
-def _kind_from_head(head: bytes) -> str:
+def _kind_from_head(head: bytes, size: int) -> str:
+    what = failed_download(head, size)
+    if what:
+        raise FileRefused(f"it is {what}")
     for kind, magic in KINDS.items():
         if magic.match(head):
             return kind

@@ -7,22 +7,36 @@
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from checkpoints.pickle_names import PERSISTENT_OBJECT, TENSORFLOW_NETWORK, TORCH_MODULE
+from checkpoints.pickle_names import PERSISTENT_OBJECT, TENSORFLOW_NETWORK
 from checkpoints.pickles import Key, RecordedCall
 from checkpoints.read_budget import FileRefused, shown
-from checkpoints.values import Values
+from checkpoints.values import MAPPINGS, Values
 
 MAX_NAME = 256  # characters of a tensor's name, with its modules
 # Parameters of the constructor in order, for networks built with positional arguments.
 GENERATOR_ARGUMENTS = ("z_dim", "c_dim", "w_dim", "img_resolution", "img_channels")
+# Names of the generator in a file, its moving average first.
+NETWORKS = ("G_ema", "g_ema", "generator_ema", "G", "g", "generator", "netG", "model")
+HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+NUMPY_SCALAR = "numpy._core.multiarray.scalar"
 ALIAS_FREE_CLASS = "SynthesisInput"  # first layer of StyleGAN3
 ALIAS_FREE_LAYER = re.compile(r"L\d+_\d+_\d+")  # layer name in StyleGAN3: index, size, channels
+
+
+@dataclass(frozen=True)
+class OtherValue:
+    """A value that is neither a number nor text nor None, in a message or a comparison."""
+
+    kind: str  # its type or, from a call that was not made, the name of the function
+
+    def __repr__(self) -> str:
+        return f"a value of kind {shown(self.kind)}"
 
 
 @dataclass(frozen=True)
@@ -32,6 +46,9 @@ class PickledNetwork:
     class_name: str  # of the network's outermost module
     kwargs: dict[str, object]  # of the constructor; plain data, nested mappings as dicts
     tensors: dict[str, Tensor]  # parameters and buffers by dotted name, in their stored dtype
+    # Attributes of each module by its dotted name ("" is the network): numbers, text, None, and
+    # OtherValue for the rest. They are what the network computes with when it is unpickled.
+    fields: dict[str, dict[str, object]]
 
 
 @dataclass(frozen=True)
@@ -43,17 +60,48 @@ class TensorFlowNetwork:
 
 
 def pickled_network_from_record(record: object, values: Values) -> PickledNetwork:
-    """G_ema, the generator's moving average, of a StyleGAN2-ADA pickle. Raises FileRefused."""
-    network = record["G_ema"] if isinstance(record, dict) and "G_ema" in record else record
+    """The generator's moving average, G_ema, of a pickle, else its only generator.
+
+    Raises FileRefused.
+    """
+    network = network_of(record)
     class_name, state = _module(network)
-    kwargs = _text_keys(values.mapping(state.get("_init_kwargs", {})))
-    positional = values.value(state.get("_init_args", ()))
+    kwargs = _arguments(state.get("_init_kwargs", {}), 0, values)
+    positional = state.get("_init_args", ())
     if not isinstance(positional, tuple) or len(positional) > len(GENERATOR_ARGUMENTS):
         raise FileRefused(
             f"its {shown(class_name)} was built with positional arguments of unknown names"
         )
-    kwargs.update(zip(GENERATOR_ARGUMENTS, positional, strict=False))
-    return PickledNetwork(class_name, kwargs, _named(_tensors(network, "", 0, values)))
+    named = dict(zip(GENERATOR_ARGUMENTS, positional, strict=False))
+    tensors: list[tuple[str, Tensor]] = []
+    fields: dict[str, dict[str, object]] = {}
+    for prefix, module in _modules(network, "", 0, values):
+        tensors += _tensors(module, prefix, values)
+        fields[prefix.removesuffix(".")] = _fields(module, values)
+    arguments = {**_text_keys(kwargs), **_text_keys(_arguments(named, 0, values))}
+    return PickledNetwork(class_name, arguments, _named(tensors), fields)
+
+
+def network_of(record: object) -> object:
+    """The record of the generator in the content of a file, or the content itself."""
+    if isinstance(record, RecordedCall) and record.name == "collections.OrderedDict":
+        record = record.items
+    if isinstance(record, dict):
+        for key in NETWORKS:
+            if key in record:
+                return record[key]
+    return record
+
+
+def is_module(record: object) -> bool:
+    """Whether a record is a pickled torch module, of any class."""
+    return _class_and_state(record) is not None
+
+
+def tensors_of_module(record: object, values: Values) -> dict[str, Tensor]:
+    """The state dict of a pickled module. Raises FileRefused."""
+    modules = _modules(record, "", 0, values)
+    return _named(pair for prefix, state in modules for pair in _tensors(state, prefix, values))
 
 
 def is_tensorflow(record: object) -> bool:
@@ -72,25 +120,56 @@ def tensorflow_network_from_record(record: object, values: Values) -> TensorFlow
     return TensorFlowNetwork(kwargs, _named(_variables(record, "", 0, values)))
 
 
-def _module(record: object) -> tuple[str, dict[Key, object]]:
-    """Class name and fields of a pickled module."""
-    if isinstance(record, RecordedCall) and record.name == PERSISTENT_OBJECT:
+def _class_and_state(record: object) -> tuple[object, dict[Key, object]] | None:
+    """Class name and fields of a pickled module; None for anything else."""
+    if not isinstance(record, RecordedCall):
+        return None
+    name, state = record.name, record.state
+    if name == PERSISTENT_OBJECT:
         meta = record.args[0] if record.args else None
-        if isinstance(meta, dict) and meta.get("type") == "class":
-            name, state = meta.get("class_name"), meta.get("state")
-            if isinstance(state, dict):
-                return _name(name), state
-    elif isinstance(record, RecordedCall) and TORCH_MODULE.fullmatch(record.name):
-        name, state = record.name, record.state
-        if isinstance(state, dict):
-            return name, state
-    raise FileRefused("it has no StyleGAN2-ADA network under G_ema, or a broken one")
+        if not isinstance(meta, dict) or meta.get("type") != "class":
+            return None
+        name, state = meta.get("class_name"), meta.get("state")
+    return (name, state) if isinstance(state, dict) and "_modules" in state else None
 
 
-def _tensors(
+def _module(record: object) -> tuple[str, dict[Key, object]]:
+    """Class name and fields of a pickled module. Raises FileRefused for anything else."""
+    found = _class_and_state(record)
+    if found is None:
+        what = shown(record.name) if isinstance(record, RecordedCall) else type(record).__name__
+        raise FileRefused(
+            f"it has no StyleGAN2-ADA network under G_ema, or a broken one (it has {what} there; "
+            "nothing was run)"
+        )
+    return _name(found[0]), found[1]
+
+
+def _arguments(record: object, depth: int, values: Values) -> dict[Key, object]:
+    """Arguments of a constructor: plain data, nested mappings as dicts, OtherValue for the rest."""
+    values.budget.spend_value(depth)
+    if isinstance(record, RecordedCall) and record.name in MAPPINGS:
+        record = values.records(record)
+    if not isinstance(record, dict):
+        raise FileRefused("it has keyword arguments that are no mapping")
+    arguments: dict[Key, object] = {}
+    for key, item in record.items():
+        nested = isinstance(item, dict) or (
+            isinstance(item, RecordedCall) and item.name in MAPPINGS
+        )
+        try:
+            arguments[key] = (
+                _arguments(item, depth + 1, values) if nested else values.value(item, depth + 1)
+            )
+        except FileRefused:
+            arguments[key] = OtherValue(getattr(item, "name", type(item).__name__))
+    return arguments
+
+
+def _modules(
     record: object, prefix: str, depth: int, values: Values
-) -> Iterator[tuple[str, Tensor]]:
-    """Parameters and buffers of a module and its submodules, with their dotted names."""
+) -> Iterator[tuple[str, dict[Key, object]]]:
+    """The state of a module and of its submodules, with the prefix of their tensors' names."""
     values.budget.spend_value(depth)
     class_name, state = _module(record)
     modules = _items(state.get("_modules"), values)
@@ -99,13 +178,40 @@ def _tensors(
             "it is StyleGAN3, whose feature maps have margins that no tested label recipe handles; "
             "generators of StyleGAN1, StyleGAN2 and StyleGAN2-ADA are supported"
         )
+    for hooks in HOOKS:
+        hooked = state.get(hooks)
+        if hooked.items if isinstance(hooked, RecordedCall) else hooked:
+            raise FileRefused(
+                f"its {shown(prefix + class_name)} has {hooks}, code that changes what the module "
+                "computes; remove the hooks and save it again"
+            )
+    yield prefix, state
+    for name, module in modules.items():
+        if module is not None:
+            yield from _modules(module, f"{prefix}{name}.", depth + 1, values)
+
+
+def _tensors(state: dict[Key, object], prefix: str, values: Values) -> Iterator[tuple[str, Tensor]]:
+    """Parameters and buffers of one module."""
     for kind in ("_parameters", "_buffers"):
         for name, item in _items(state.get(kind), values).items():
             if item is not None:
                 yield prefix + name, _tensor(values.value(item), prefix + name)
-    for name, module in modules.items():
-        if module is not None:
-            yield from _tensors(module, f"{prefix}{name}.", depth + 1, values)
+
+
+def _fields(state: dict[Key, object], values: Values) -> dict[str, object]:
+    """Attributes of one module, without those that begin with an underscore."""
+    names = [name for name in state if isinstance(name, str) and not name.startswith("_")]
+    values.budget.spend_value(0, len(names))
+    return {_name(name): _field(state[name], values) for name in names}
+
+
+def _field(record: object, values: Values) -> object:
+    if record is None or isinstance(record, bool | int | float | str):
+        return record
+    if isinstance(record, RecordedCall):
+        return values.value(record) if record.name == NUMPY_SCALAR else OtherValue(record.name)
+    return OtherValue(type(record).__name__)
 
 
 def _tensorflow_state(record: object) -> dict[Key, object]:
@@ -144,7 +250,7 @@ def _tensor(value: object, name: str) -> Tensor:
     return value
 
 
-def _named(pairs: Iterator[tuple[str, Tensor]]) -> dict[str, Tensor]:
+def _named(pairs: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for name, tensor in pairs:
         if name in tensors:

@@ -52,8 +52,8 @@ def opcodes_from_bytes(
 def _slice(data: memoryview, start: int, size: int) -> memoryview:
     if size > len(data) - start:
         raise FileRefused(
-            f"its pickle asks for {size} bytes at byte {start} of {len(data)}; it is cut short or "
-            "lies about a length"
+            f"its pickle asks for {size} bytes at byte {start} of {len(data)}; it is cut short, so "
+            "download it again, or lies about a length"
         )
     return data[start : start + size]
 

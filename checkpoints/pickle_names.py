@@ -1,6 +1,8 @@
-"""The global names that a checkpoint's pickle may contain; any other name ends the reading.
+"""Global names in a checkpoint's pickle: classes and functions.
 
-A name is text, e.g. "collections.OrderedDict". It is never looked up and nothing is imported.
+A name is text, e.g. "collections.OrderedDict". It is never looked up and nothing is imported. The
+names of data and networks are known; what any other name makes is inert: it is refused where the
+generator needs it, and has no effect elsewhere.
 """
 
 import re
@@ -48,11 +50,15 @@ class GlobalName:
 
 
 def name_from_parts(module: str, name: str) -> GlobalName:
-    """The name of these two parts of a pickle. Raises FileRefused unless it is on the list."""
+    """The name of these two parts of a pickle. Raises FileRefused for a long one."""
     dotted = f"{RENAMED.get(module, module)}.{name}"
-    known = dotted in OTHERS or TORCH_DATA.fullmatch(dotted) or TORCH_MODULE.fullmatch(dotted)
-    if known and len(dotted) <= MAX_CHARACTERS:
+    if len(dotted) <= MAX_CHARACTERS:
         return GlobalName(dotted)
     raise FileRefused(
-        f"its pickle names {shown(f'{module}.{name}')}, which data does not need; nothing was run"
+        f"its pickle has the name {shown(f'{module}.{name}')}, over {MAX_CHARACTERS} characters"
     )
+
+
+def is_known(dotted: str) -> bool:
+    """Whether a name is one of data or networks, whose calls have a meaning here."""
+    return dotted in OTHERS or any(kind.fullmatch(dotted) for kind in (TORCH_DATA, TORCH_MODULE))

@@ -1,7 +1,8 @@
 """Records from pickles: a stack machine that writes down the calls in a pickle and runs none.
 
 In: the bytes of a pickle. Out: builtins, with a `RecordedCall` in place of the result of each call.
-No name is ever looked up, and a name that is not in checkpoints.pickle_names ends the reading. The
+No name is ever looked up. Calls of names that checkpoints.pickle_names does not know are recorded
+likewise; what they set in their results is dropped where it is no mapping. The
 opcodes are those of protocols 2 to 5. The pickle of OrderedDict(a=1), step by step:
 
     opcode                            stack after it
@@ -19,10 +20,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from checkpoints.opcodes import opcodes_from_bytes
-from checkpoints.pickle_names import GlobalName, name_from_parts
+from checkpoints.pickle_names import GlobalName, is_known, name_from_parts
 from checkpoints.read_budget import FileRefused, ReadBudget
 
 MAX_INTEGER_BYTES = 64
+CALLED_RESULT = "the result of a call"  # stands for the name of a function that a call returns
 MAX_KEY = 1 << 60  # integer keys; beyond the modulus 2**61 - 1 of int hashes, many share a hash
 
 Key = str | int | None
@@ -151,6 +153,8 @@ class PickleMachine:
     def extend(self, values: list[object]) -> None:
         """Appends values to the list that is now last on the stack."""
         target = self.top()
+        if _is_inert(target):
+            return
         if not isinstance(target, list):
             raise FileRefused("its pickle appends to something that is not a list")
         target.extend(values)
@@ -167,6 +171,8 @@ class PickleMachine:
     def add(self, values: list[object]) -> None:
         """Adds values to the set that is now last on the stack."""
         target = self.top()
+        if _is_inert(target):
+            return
         if not isinstance(target, set):
             raise FileRefused("its pickle adds to something that is not a set")
         target.update(key_from_record(value) for value in values)
@@ -186,15 +192,20 @@ class PickleMachine:
     def call(self) -> None:
         """Replaces a name and its arguments by a RecordedCall."""
         args, function = self.pop_tuple(), self.pop()
+        if isinstance(function, PersistentId) and function.parts[:1] == ("module",):
+            function = function.parts[1] if len(function.parts) > 1 else None  # old torch files
+        if isinstance(function, RecordedCall):  # such as getattr, for a class within a class
+            function = GlobalName(CALLED_RESULT)
         if not isinstance(function, GlobalName):
             raise FileRefused("its pickle calls something that is not a global name")
         self.stack.append(RecordedCall(function.dotted, args))
 
     def call_with_keywords(self) -> None:
-        """As `call`, with a dict of keyword arguments that must be empty."""
-        if self.pop() != {}:
-            raise FileRefused("its pickle passes keyword arguments, which no checkpoint needs")
+        """As `call`, with a dict of keyword arguments, which only an inert call may have."""
+        keywords = self.pop()
         self.call()
+        if keywords != {} and not _is_inert(self.top()):
+            raise FileRefused("its pickle passes keyword arguments, which no checkpoint needs")
 
     def build(self) -> None:
         """Sets the state of the RecordedCall before it on the stack."""
@@ -207,6 +218,11 @@ class PickleMachine:
         """Replaces a tuple by a PersistentId."""
         self.references.append(PersistentId(self.pop_tuple()))
         self.stack.append(self.references[-1])
+
+
+def _is_inert(value: object) -> bool:
+    """Whether a value is the result of a call that is not of data or networks."""
+    return isinstance(value, RecordedCall) and not is_known(value.name)
 
 
 def key_from_record(value: object) -> Key:

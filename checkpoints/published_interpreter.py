@@ -6,6 +6,7 @@ Linear, in a DataParallel wrapper. The files have tensors alone; a recipe gives 
 
 import re
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import torch
@@ -24,26 +25,82 @@ from nets.interpreter import HeadConfig, Interpreter, member_as_sequential
 LINEARS, NORMS = (0, 3, 6), (2, 5)  # positions in the Sequential
 STATISTICS = ("weight", "bias", "running_mean", "running_var")
 COUNTS = "num_batches_tracked"  # used in training only
-MEMBER = re.compile(r"model_(\d+)\.pth\Z")
+MEMBER = re.compile(r"model_[0-9]+\.pth\Z")
+NUMBER = re.compile(r"[0-9]+")
 
 
 def member_paths(path: Path) -> list[Path]:
-    """`path` itself if it is a file, or the files `model_<k>.pth` of a folder, ordered by k.
+    """The files of an ensemble, ordered by number.
 
-    Raises WeightsError for a folder without such files or with a gap in their numbers.
+    `path` is one file, a folder with model_<k>.pth files, or a pattern of names in a folder, such
+    as members/car_model_*.pt. Raises WeightsError without such files, or if numbers are missing or
+    equal.
     """
-    if not path.is_dir():
+    if path.is_dir():
+        files = [file for file in path.iterdir() if MEMBER.match(file.name)]
+        if not files:
+            raise WeightsError(
+                f"{path} has no model_0.pth, model_1.pth ...; for other names give a pattern in "
+                f"quotes, such as '{path}/car_model_*.pth'"
+            )
+        first = 0
+    elif is_pattern(path):
+        files = [file for file in _files_in(path.parent) if fnmatchcase(file.name, path.name)]
+        if not files:
+            raise WeightsError(f"{path} matches no file")
+        first = None
+    else:
         return [path]
-    found = {int(m[1]): file for file in path.iterdir() if (m := MEMBER.match(file.name))}
-    if not found:
-        raise WeightsError(f"{path} has no model_0.pth, model_1.pth ...")
-    missing = next((k for k in range(len(found)) if k not in found), None)
-    if missing is not None:
+    return _in_order(path, files, first)
+
+
+def is_pattern(path: Path) -> bool:
+    """Whether a path is a pattern of file names, such as car_model_*.pt, and no file's name."""
+    return any(mark in path.name for mark in "*?[") and not path.exists()
+
+
+def _files_in(folder: Path) -> list[Path]:
+    try:
+        return [file for file in folder.iterdir() if not file.is_dir()]
+    except OSError as error:
+        raise WeightsError(f"{folder} cannot be read ({error.strerror})") from error
+
+
+def _in_order(path: Path, files: list[Path], first: int | None) -> list[Path]:
+    """Files by the one number that differs in their names, which must count up from `first`."""
+    alike: dict[str, list[Path]] = {}
+    for file in sorted(files):
+        alike.setdefault(NUMBER.sub("<k>", file.name), []).append(file)
+    if len(alike) > 1:
+        one, other = (group[0].name for group in list(alike.values())[:2])
+        raise WeightsError(f"{path} matches {one} and {other}, which differ in more than a number")
+    numbers = {file: [int(n) for n in NUMBER.findall(file.name)] for file in files}
+    columns = [set(column) for column in zip(*numbers.values(), strict=True)]
+    varying = [k for k, values in enumerate(columns) if len(values) > 1] or [0]
+    if len(varying) > 1:
         raise WeightsError(
-            f"{path} has {len(found)} members up to model_{max(found)}.pth, but no "
-            f"model_{missing}.pth"
+            f"{path} matches {min(files).name} and {max(files).name}, which differ in more than "
+            "one number; give a narrower pattern"
         )
-    return [found[k] for k in range(len(found))]
+    found: dict[int, Path] = {}
+    for file in sorted(files):
+        number = numbers[file][varying[0]] if numbers[file] else 0
+        if number in found:
+            raise WeightsError(
+                f"{path} has both {found[number].name} and {file.name}, which are member {number} "
+                "twice; remove one"
+            )
+        found[number] = file
+    start = min(found) if first is None else first
+    missing = next((k for k in range(start, start + len(found)) if k not in found), None)
+    if missing is not None:
+        last = found[max(found)].name
+        name = NUMBER.sub("<k>", last).replace("<k>", str(missing)) if first is not None else None
+        raise WeightsError(
+            f"{path} has {len(found)} members up to {last}, but no "
+            + (name or f"member of number {missing}")
+        )
+    return [found[k] for k in sorted(found)]
 
 
 def interpreter_from_published(
@@ -110,6 +167,9 @@ def _state(file: ForeignFile, source: str) -> dict[str, Tensor]:
     refuse_names(
         source, "has unexpected", state.keys() - names - {f"layers.{i}.{COUNTS}" for i in NORMS}
     )
+    infinite = next((n for n in sorted(names) if not torch.isfinite(state[n]).all()), None)
+    if infinite is not None:
+        raise WeightsError(f"{source}: {infinite} holds values that are not finite")
     return {name.removeprefix("layers."): state[name] for name in names}
 
 

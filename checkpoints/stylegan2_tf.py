@@ -17,7 +17,7 @@ from checkpoints.foreign_tensors import (
     tensors_from_foreign,
 )
 from checkpoints.generator import generator_from_tensors
-from checkpoints.stylegan2_ada import conv_clamp_of
+from checkpoints.stylegan2_ada import clamp_from_value
 from nets.config import Architecture, GeneratorConfig
 from nets.generator import Generator
 from nets.ops import RESAMPLE_TAPS, resample_kernel
@@ -46,7 +46,8 @@ def generator_from_tensorflow(
         raise WeightsError(f"{source} resamples with {taps!r}; only [1, 3, 3, 1] is supported")
     # Component names have the prefix G_ in some files.
     variables = {name.removeprefix("G_"): tensor for name, tensor in network.variables.items()}
-    config = _config(variables, conv_clamp_of(network.kwargs, source), source)
+    clamp = clamp_from_value(network.kwargs.get("conv_clamp"), source)
+    config = _config(variables, clamp, source)
     ignored = [name for name in variables if GROWING.fullmatch(name)]
     ours = tensors_from_foreign(variables, _foreign_tensors(config, variables), source, ignored)
     return generator_from_tensors(config, ours | _filters(config), source)

@@ -7,8 +7,9 @@ from typing import TypeVar, get_args, get_type_hints
 import msgspec
 import tomli_w
 
-from bundle.files import replace_file
+from bundle.files import opened_regular_file, replace_file
 from bundle.records import one_line, problem_from_error
+from checkpoints.downloads import failed_download, refuse_failed_download
 from checkpoints.errors import CardError
 
 MAX_CARD_BYTES = 1 << 20
@@ -37,8 +38,10 @@ def read_card(
 ) -> Card:
     """The card beside `weights`; `contradiction` gives the first broken rule between its fields.
 
-    Raises CardError, naming the file and the field.
+    Raises CardError, naming the file and the field, and WeightsError for weights that are a failed
+    download.
     """
+    refuse_failed_download(weights)
     path, advice = card_path(weights), f"the card of {weights.name} must lie beside it"
     try:
         card = read_toml(path, card_type, advice)
@@ -75,7 +78,7 @@ def read_toml(path: Path, card_type: type[Card], advice: str = "") -> Card:
     Raises CardError, naming the file and the field.
     """
     try:
-        with path.open("rb") as stream:
+        with opened_regular_file(path) as stream:
             data = stream.read(MAX_CARD_BYTES + 1)
     except OSError as error:
         reason = f"{path} cannot be read ({error.strerror})"
@@ -88,7 +91,9 @@ def read_toml(path: Path, card_type: type[Card], advice: str = "") -> Card:
         problem = problem_from_error(error, msgspec.toml.decode(data))
         raise CardError(f"{path}: {problem}") from error
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise CardError(f"{path} is not TOML: {one_line(error)}") from error
+        what = failed_download(data, len(data))
+        reason = f"it is {what}" if what else one_line(error)
+        raise CardError(f"{path} is not TOML: {reason}") from error
 
 
 def write_text(path: Path, text: str) -> None:

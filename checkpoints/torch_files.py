@@ -53,7 +53,11 @@ def archive_from_zip(data: memoryview, budget: ReadBudget) -> Archive:
     entries = entries_from_zip(data)
     roots = [name[: -len("data.pkl")] for name in entries if name.endswith("/data.pkl")]
     if len(roots) != 1 or roots[0].count("/") != 1:
-        raise FileRefused("it is a zip archive without exactly one data.pkl; torch.save writes one")
+        some = ", ".join(shown(name) for name in list(entries)[:3])
+        raise FileRefused(
+            f"it is a zip archive without exactly one data.pkl, which torch.save writes; it has "
+            f"{some or 'nothing'}; if the weights are in it, unpack it and give them"
+        )
     root = roots[0]
     if any(name.startswith((f"{root}code/", f"{root}constants.pkl")) for name in entries):
         raise FileRefused("it is TorchScript, which is code; save the state_dict instead")
@@ -61,7 +65,7 @@ def archive_from_zip(data: memoryview, budget: ReadBudget) -> Archive:
         raise FileRefused("it was saved on a big-endian machine, which is not supported")
     pickle = pickle_from_bytes(entries[f"{root}data.pkl"], 0, budget)
     storages: dict[str, Storage] = {}
-    for reference in pickle.references:
+    for reference in filter(_is_storage, pickle.references):
         key, dtype, _ = _reference(reference)
         entry = entries.get(f"{root}data/{key}")
         if entry is not None and key not in storages:
@@ -85,7 +89,9 @@ def archive_from_legacy(data: memoryview, budget: ReadBudget) -> Archive:
     keys = pickle_from_bytes(data, content.end, budget)
     if not isinstance(keys.record, list):
         raise FileRefused("its storage keys are not a list")
-    referred = {key: dtype for key, dtype, _ in map(_reference, content.references)}
+    referred = {
+        key: dtype for key, dtype, _ in map(_reference, filter(_is_storage, content.references))
+    }
     storages: dict[str, Storage] = {}
     position = keys.end
     for key in keys.record:
@@ -102,6 +108,11 @@ def archive_from_legacy(data: memoryview, budget: ReadBudget) -> Archive:
     if position != len(data):
         raise FileRefused(f"it has data after its last storage, at byte {position} of {len(data)}")
     return Archive(content.record, storages)
+
+
+def _is_storage(reference: PersistentId) -> bool:
+    """False for others, such as the source of a module; what needs those is refused then."""
+    return reference.parts[:1] == ("storage",)
 
 
 def _reference(reference: PersistentId) -> tuple[str, str, int]:

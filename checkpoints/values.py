@@ -51,7 +51,17 @@ class Values:
         if isinstance(record, RecordedCall) and record.name in CALLS:
             return CALLS[record.name](self, record, below)
         what = shown(record.name) if isinstance(record, RecordedCall) else "a storage"
-        raise FileRefused(f"its pickle has {what} where plain data belongs")
+        raise FileRefused(f"its pickle has {what} where plain data belongs; nothing was run")
+
+    def records(self, call: RecordedCall) -> dict[Key, object]:
+        """Records by key of a call of MAPPINGS, unconverted."""
+        if call.name == NAMESPACE:
+            return _checked({} if call.state is None else call.state, dict)
+        mapping: dict[Key, object] = {}
+        for pair in _checked(call.args[0], list) if call.args else []:
+            key, value = _fields(pair, 2)
+            mapping[key_from_record(key)] = value
+        return mapping | call.items
 
     def mapping(self, record: object, depth: int = 0) -> dict[Key, object]:
         """As `value`, for a record that must be a mapping."""
@@ -101,16 +111,8 @@ class Values:
 
 
 def _mapping(values: Values, call: RecordedCall, depth: int) -> object:
-    """OrderedDict and EasyDict: from pairs in an argument, or from items set one by one."""
-    mapping: dict[Key, object] = {}
-    for pair in _checked(call.args[0], list) if call.args else []:
-        key, value = _fields(pair, 2)
-        mapping[key_from_record(key)] = values.value(value, depth)
-    return mapping | values.mapping(call.items, depth)
-
-
-def _namespace(values: Values, call: RecordedCall, depth: int) -> object:
-    return values.mapping({} if call.state is None else call.state, depth)
+    """OrderedDict, EasyDict and Namespace."""
+    return values.mapping(values.records(call), depth)
 
 
 def _set(values: Values, call: RecordedCall, depth: int) -> object:
@@ -189,13 +191,14 @@ def _integers(record: object) -> tuple[int, ...]:
     return tuple(_checked(number, int) for number in numbers)
 
 
+NAMESPACE = "argparse.Namespace"  # its items are its state
+# The others have pairs in an argument, or items set one by one.
+MAPPINGS = {NAMESPACE, "collections.OrderedDict", "dnnlib.util.EasyDict"}
 CALLS: dict[str, Callable[[Values, RecordedCall, int], object]] = {
+    **dict.fromkeys(MAPPINGS, _mapping),
     "_codecs.encode": _encoded,
-    "argparse.Namespace": _namespace,
     "builtins.frozenset": _set,
     "builtins.set": _set,
-    "collections.OrderedDict": _mapping,
-    "dnnlib.util.EasyDict": _mapping,
     "numpy._core.multiarray._reconstruct": _array,
     "numpy._core.multiarray.scalar": _scalar,
     "numpy._core.numeric._frombuffer": _array_of_buffer,

@@ -10,8 +10,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bundle import files
-from bundle.files import replaced_file
+from bundle.files import opened_regular_file, replaced_file
 from bundle.records import one_line
+from checkpoints.downloads import refuse_failed_download, unfinished_download
 from checkpoints.errors import CardError, WeightsError
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -62,14 +63,19 @@ def fill_module(module: nn.Module, tensors: dict[str, Tensor], source: str, by: 
 
 def tensors_from_file(path: Path) -> dict[str, Tensor]:
     """All tensors of a safetensors file, by name. Raises WeightsError."""
+    refuse_failed_download(path)
     try:
+        with opened_regular_file(path):  # safetensors would wait for a FIFO
+            pass
         # clone: load_file maps the file, and another process may rewrite it.
         return {name: tensor.clone() for name, tensor in load_file(path).items()}
     except OSError as error:
         reason = error.strerror or one_line(error)
         raise WeightsError(f"{path} cannot be read ({reason})") from error
     except (SafetensorError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        raise WeightsError(f"{path} is no intact safetensors file: {one_line(error)}") from error
+        raise WeightsError(
+            f"{path} is no intact safetensors file: {one_line(error)}{unfinished_download(path)}"
+        ) from error
 
 
 def write_weights(path: Path, module: nn.Module, storage: torch.dtype) -> None:

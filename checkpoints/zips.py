@@ -36,7 +36,8 @@ def entries_from_zip(data: memoryview) -> dict[str, memoryview]:
         position = name_end + fields[11] + fields[12]
         if method or flags & 1 or packed != size:
             raise FileRefused(
-                f"its zip entry {shown(name)} is compressed; torch stores its entries"
+                f"its zip entry {shown(name)} is compressed; torch stores its entries; if this is "
+                "an archive with the weights in it, unpack it and give them"
             )
         if name in entries:
             raise FileRefused(f"its zip directory names {shown(name)} twice")
@@ -92,5 +93,5 @@ def _entry(data: memoryview, header: int, size: int, name: str) -> memoryview:
 def _unpack(layout: struct.Struct, data: memoryview, at: int, magic: bytes) -> tuple[int, ...]:
     """Fields of the record at byte `at`, which must lie within `data` and begin with `magic`."""
     if at < 0 or at + layout.size > len(data) or data[at : at + 4] != magic:
-        raise FileRefused("its zip directory is cut short or damaged")
+        raise FileRefused("its zip directory is cut short or damaged; download it again")
     return layout.unpack_from(data, at)

@@ -53,6 +53,8 @@ def graph_from_bundle(bundle: Bundle, name: str) -> OnnxGraph:
         return kept[beside]
 
     try:
+        if content[4:8] == b"ORTM":  # ONNX Runtime would recognize it, whatever else it is
+            raise ValueError("it has ONNX Runtime's own format, not ONNX")
         return OnnxGraph(path, bytes(_whole(memoryview(content), "Model", read, 0)))
     except (ValueError, FileError) as error:
         raise EngineOpenError(
@@ -113,6 +115,8 @@ def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview, memoryvie
     while at < end:
         begin = at
         key, at = _varint(data, at)
+        if key >> 32:  # some parsers drop the upper bits, and would find another field
+            raise ValueError("the number of a field has over 32 bits")
         number, wire = key >> 3, key & 7
         value: int | memoryview
         if wire == _VARINT:

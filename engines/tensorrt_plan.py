@@ -25,7 +25,10 @@ SHARED_PROFILES_FROM = 10  # major version; before it, only one context at a tim
 
 
 class TensorRTPlan:
-    """An ICudaEngine and its batch sizes. Several contexts may run it at once."""
+    """An ICudaEngine and its batch sizes.
+
+    From TensorRT 10 on, several contexts may run it at once.
+    """
 
     def __init__(
         self, trt: Any, data: bytes, inputs: ArraySpecs, outputs: ArraySpecs, device: Device

@@ -80,7 +80,7 @@ def main() -> None:
     "--interpreter",
     type=click.Path(path_type=Path),
     help="Label ensemble: a .safetensors file with its card, or a folder of published "
-    "model_<k>.pth files.",
+    "model_<k>.pth files, or a pattern of other names in quotes, such as 'car_model_*.pt'.",
     show_default="none, the bundle serves images only",
 )
 @click.option(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from bundle.files import opened_regular_file
 from bundle.fused import FUSED, fused_from_bytes
 from bundle.manifest import LABELLER, Heads, Parity, RefinerFacts, ScoreCalibration, ViewBankFacts
 from bundle.open import Bundle
@@ -24,6 +25,7 @@ from checkpoints import (
     generator_from_path,
     interpreter_from_file,
     inverse_graphics_from_file,
+    is_pattern,
     kind_of_weights,
     matching_recipes,
     member_paths,
@@ -140,9 +142,9 @@ def lines_from_weights(path: Path) -> list[str]:
     """Describes weights, without running any code in them.
 
     path: a weights file of labelmint or of another project, a mean latent (.npy), or one member
-    or a folder of a published ensemble (model_<k>.pth). Raises CheckpointError.
+    a folder or a pattern of names of a published ensemble (model_<k>.pth). Raises CheckpointError.
     """
-    if path.is_dir():
+    if path.is_dir() or is_pattern(path):
         return _member_lines(path, member_paths(path))
     if path.suffix == NATIVE:
         return _native_lines(path)
@@ -288,7 +290,7 @@ def _inverse_graphics_lines(path: Path, card: InverseGraphicsCard) -> list[str]:
 
 def _starts_with(path: Path, magic: bytes) -> bool:
     try:
-        with path.open("rb") as stream:
+        with opened_regular_file(path) as stream:
             return stream.read(len(magic)) == magic
     except OSError:
         return False  # the reader reports it

@@ -22,6 +22,7 @@ from checkpoints import (
     generator_from_path,
     interpreter_from_file,
     interpreter_from_published,
+    is_pattern,
     matching_recipes,
     member_paths,
     read_foreign,
@@ -162,10 +163,10 @@ def _with_published_interpreter(
 ) -> SourceWeights:
     """The generator, and an ensemble read from a folder of model_<k>.pth by a recipe."""
     assert files.interpreter is not None
-    if not files.interpreter.exists():
+    if not files.interpreter.exists() and not is_pattern(files.interpreter):
         raise ExportError(
             f"{files.interpreter} does not exist; --interpreter takes a .safetensors with its "
-            "card, or a folder of model_<k>.pth"
+            "card, a folder of model_<k>.pth, or a pattern such as car_model_*.pth"
         )
     if files.recipe is None:
         config = network.config

@@ -45,7 +45,7 @@ class SamplingOptions(TypedDict, total=False):
     latent_source: str  # "philox" (default), or "mt19937": the latents of NumPy's RandomState
     truncation_psi: float | None  # 0 to 2; None: the bundle's default
     truncation_cutoff: int | None  # number of rows of w+ to truncate; None: the bundle's default
-    class_index: int | None  # for class-conditional generators; None: a random class per index
+    class_index: int | None  # for class-conditional generators; None: drawn for each object
     views_per_object: int  # V: index i is view i mod V of object i div V; default 1
     view: int | str | None  # see above
 

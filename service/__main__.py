@@ -31,7 +31,7 @@ HEALTH_TIMEOUT_S = 5.0
 _READ = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-@click.group(context_settings={"max_content_width": 100})
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 def main() -> None:
     """Serve labeled samples from bundles over gRPC."""
 

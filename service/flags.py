@@ -163,7 +163,7 @@ _MODEL_FLAGS = (
         "--watch",
         type=click.Path(exists=True, file_okay=False, path_type=Path),
         help="Directory of bundles to serve under their folder names. New folders are loaded, "
-        "replaced ones reloaded, removed ones unloaded. May be empty.",
+        "replaced ones reloaded, removed ones unloaded. The directory may be empty.",
     ),
     option(
         "--watch-interval",

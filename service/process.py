@@ -6,7 +6,9 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 from service.config import Config
@@ -38,7 +40,8 @@ def keep_freed_memory() -> None:
 async def serve_until_signal(config: Config, announce: Callable[[str], None]) -> None:
     """Runs a server until SIGTERM or SIGINT has drained it. Raises StartError."""
     stop = asyncio.Event()
-    _handle_signals(stop)  # before bundles load, which can take long
+    limit_s = config.drain_delay_s + config.drain_grace_s + EXIT_S
+    _handle_signals(stop, limit_s)  # before bundles load, which can take long
     metrics = Metrics()
     loop = asyncio.get_running_loop()
     async with Server(config, metrics).running() as server:
@@ -56,14 +59,13 @@ async def serve_until_signal(config: Config, announce: Callable[[str], None]) ->
         await _first_of(server.failed, stopping)
         if server.failed.done():
             server.failed.result()
-        exit_within(config.drain_delay_s + config.drain_grace_s + EXIT_S)
         await server.drain()
         if server.repository.opening:
             os._exit(0)  # all calls have ended; do not wait for a bundle that is being loaded
 
 
-def exit_within(seconds: float) -> None:
-    """Ends the process after this time, with exit code 0, whatever it then waits for.
+def exit_after(begin: threading.Event, seconds: float) -> None:
+    """Ends the process this time after `begin`, with exit code 0, whatever it then waits for.
 
     It runs on a thread of its own, so that an event loop or an engine that hangs cannot stop it,
     and logs on another, because nobody may read what is logged.
@@ -74,30 +76,35 @@ def exit_within(seconds: float) -> None:
         logging.shutdown()
 
     def end() -> None:
+        begin.wait()
+        time.sleep(seconds)
         logging_thread = threading.Thread(target=log, daemon=True)
         logging_thread.start()
         logging_thread.join(LOGGING_S)
         os._exit(0)
 
-    timer = threading.Timer(seconds, end)
-    timer.daemon = True
-    timer.start()
+    threading.Thread(target=end, name="exit", daemon=True).start()
 
 
 async def _first_of(*futures: "asyncio.Future[Any]") -> None:
     await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
 
 
-def _handle_signals(stop: asyncio.Event) -> None:
-    """Sets `stop` at the first signal and exits at the second."""
+def _handle_signals(stop: asyncio.Event, limit_s: float) -> None:
+    """Sets `stop` at the first signal, which ends the process after `limit_s` at the latest, and
+    exits at the second."""
+    loop, signaled = asyncio.get_running_loop(), threading.Event()
+    exit_after(signaled, limit_s)
 
-    def on_signal() -> None:
-        if stop.is_set():
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if signaled.is_set():
             os._exit(EXIT_BY_SECOND_SIGNAL)
-        stop.set()
+        signaled.set()
+        loop.call_soon_threadsafe(stop.set)
 
+    # Not by the event loop, which may hang, as in a write to a log that nobody reads.
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, on_signal)
+        signal.signal(number, on_signal)
 
 
 def _ready_line(server: Server) -> str:

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import stat
 from collections.abc import Collection, Coroutine
 from pathlib import Path
 from typing import Any
@@ -101,9 +102,19 @@ class Watch:
         """Stamps of the folders that may be bundles. Raises OSError."""
         found = {}
         with os.scandir(self._directory) as entries:
-            names = [entry.name for entry in entries if entry.is_dir()]
+            names = [entry.name for entry in entries]
         for name in names:
-            if name.startswith(".") or not (self._directory / name / MANIFEST).is_file():
+            if name.startswith("."):
+                continue
+            try:
+                if not stat.S_ISREG(os.stat(self._directory / name / MANIFEST).st_mode):
+                    continue
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as error:  # such as a link to itself: no matter of the other folders
+                self._warn_once(f"{name!r} cannot be read: {error.strerror}")
+                if name in self._seen:  # a model that is served stays
+                    found[name] = self._seen[name]
                 continue
             if not MODEL_NAME.fullmatch(name):
                 self._warn_once(

@@ -1,4 +1,4 @@
-"""Command line of `python -m training`, with one subcommand per module."""
+"""Command line of `python -m training`; its subcommands are in `command.py` or `*_command.py`."""
 
 import signal
 import sys

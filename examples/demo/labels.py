@@ -1,12 +1,14 @@
-"""The 16 labeled images of the demo: generated images with the renderer's exact labels.
+"""Labels of the demo generator's images: the renderer's truth, in place of a person's work.
 
-A generator enters, the folder of a labeled set leaves.
+A generator enters, the folder of a labeled set leaves. `python -m examples.demo.labels FOLDER`
+labels a set that `python -m training sample` drew.
 """
 
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import click
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -23,6 +25,7 @@ from examples.demo.scene import (
 )
 from labelmint.latents import Purpose, latents
 from nets.generator import Generator
+from training.images.image_set import image_set_from_folder
 from training.images.sample import SampleConfig, drawn_indices, sample_images
 from training.label_crop import LabelCrop, crop_for_resolution
 from training.labels.labelled_set import LabelledSet
@@ -86,3 +89,22 @@ def labels_from_truth(
         depth=truth.depth.numpy(),
         depth_unit="head half-heights",
     )
+
+
+@click.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+def main(folder: Path) -> None:
+    """Label the images that `training sample` drew into FOLDER from the demo's generator.
+
+    Writes masks, keypoints and depth beside them, as a person would by hand.
+    """
+    images = image_set_from_folder(folder)
+    seed, indices = images.index.made["seed"], drawn_indices(images)
+    assert isinstance(seed, int)
+    truth = truth_of_indices(seed, indices, images.crop.grid)
+    write_labels(folder, labels_from_truth(images.crop, images.stems, images.ws, truth))
+    click.echo(f"wrote masks, keypoints and depth of {len(indices)} images to {folder}")
+
+
+if __name__ == "__main__":
+    main()

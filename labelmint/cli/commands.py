@@ -1,6 +1,7 @@
 """The click group `labelmint` with all its subcommands; `labelmint.cli.main` runs it.
 
-Needs the extra `cli`.
+Needs the extra `cli`. A module of its own, because `labelmint.cli` must import without click, to
+say that it is missing.
 """
 
 from __future__ import annotations

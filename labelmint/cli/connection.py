@@ -23,7 +23,8 @@ _CONNECTION = (
         "--target",
         envvar="LABELMINT_TARGET",
         show_envvar=True,
-        required=True,
+        default="localhost:50051",
+        show_default=True,
         metavar="HOST:PORT",
         help="Address of the server. Several replicas: separated by commas, or dns:///NAME:PORT "
         "for all addresses of a name.",

@@ -45,8 +45,8 @@ _SAMPLING = (
     click.option(
         "--class-index",
         type=click.IntRange(0),
-        help="Class of all samples, for class-conditional generators.  [default: a random class "
-        "for each sample]",
+        help="Class of all samples, for class-conditional generators.  [default: drawn for "
+        "each object]",
     ),
     click.option(
         "--views-per-object",

@@ -57,8 +57,8 @@ def readme_from_card(card: dict[str, Any], request: Request) -> str:
     """Content of README.md, with the YAML front matter of the Hugging Face hub."""
     sections = [
         _front_matter(card),
-        f"# {_words(card['request']['model'])}: {card['samples']['kept']} labelled samples\n",
-        "Images from a generator, labelled by an ensemble of small networks on its features. No "
+        f"# {_words(card['request']['model'])}: {card['samples']['kept']} labeled samples\n",
+        "Images from a generator, labeled by an ensemble of small networks on its features. No "
         "person has\nchecked the labels. Made by labelmint "
         f"{request.release}; `card.json` has the same facts in machine-readable form.\n",
         _table(("", ""), _facts(card, request)),
@@ -109,7 +109,7 @@ def _facts(card: dict[str, Any], request: Request) -> list[tuple[str, object]]:
     model, samples = card["model"], card["samples"]
     facts: list[tuple[str, object]] = [
         ("bundle", card["bundle_id"]),
-        ("licences of the weights", ", ".join(card["licences"]) or "not stated"),
+        ("licenses of the weights", ", ".join(card["licences"]) or "not stated"),
         ("generator", model["family"]),
         ("seed", request.seed),
         ("raw indices", f"{request.start_index} to {_end(request)}"),

@@ -161,7 +161,7 @@ class LabelStream(IterableDataset[Any]):
         self._consumed[shard] = position
 
     def state_dict(self) -> dict[str, Any]:
-        """The position of this process: of all its workers, or in a worker of that one.
+        """The position of all workers of this process; in a worker, that worker's position alone.
 
         Plain numbers, strings and dicts. `load_state_dict` takes it under the same number of
         ranks and workers; for other numbers, merge the states of all ranks with `merge_states`.

@@ -1,9 +1,11 @@
 """The messages of one query, checked, through the failures of the servers that answer it.
 
-Enters: a query. Leave: messages. When a server ends a stream with UNAVAILABLE, as it may at any
-message boundary, or as if it were complete although it is not, or falls silent, the rest is
-requested from the next replica: at once when the stream was ended because of its age, unless that
-was sooner than AGED_S, else after a wait, see retries.
+Enters: a query. Leave: messages. The rest of a stream is requested from the next replica when
+- the server ends it with UNAVAILABLE, as it may after any message,
+- the server ends it with OK before it is complete, or
+- nothing comes for too long.
+That happens after a wait, see retries; at once if the stream had only reached its age limit, at
+most every AGED_S.
 """
 
 from __future__ import annotations

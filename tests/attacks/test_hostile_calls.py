@@ -143,10 +143,11 @@ def test_a_request_of_grpcs_own_services_has_a_limit_of_bytes(method: str, tag: 
 
 def test_what_a_drain_waits_for_has_an_end_though_nobody_reads_the_log() -> None:
     script = (
-        "import logging\n"
-        "from service.process import exit_within\n"
+        "import logging, threading\n"
+        "from service.process import exit_after\n"
         "logging.basicConfig()\n"
-        "exit_within(0.2)\n"
+        "exit_after(begin := threading.Event(), 0.2)\n"
+        "begin.set()\n"
         "while True:\n"
         "    logging.warning('x' * 1000)\n"  # until the pipe is full
     )
@@ -161,10 +162,11 @@ def test_what_a_drain_waits_for_has_an_end_though_nobody_reads_the_log() -> None
 def test_what_a_drain_waits_for_has_an_end() -> None:
     """Even if the event loop hangs."""
     script = (
-        "import asyncio, time\n"
-        "from service.process import exit_within\n"
+        "import asyncio, threading, time\n"
+        "from service.process import exit_after\n"
         "async def hang() -> None:\n"
-        "    exit_within(0.2)\n"
+        "    exit_after(begin := threading.Event(), 0.2)\n"
+        "    begin.set()\n"
         f"    time.sleep({HANG_S})\n"
         "asyncio.run(hang())\n"
     )
@@ -173,6 +175,17 @@ def test_what_a_drain_waits_for_has_an_end() -> None:
     )
     assert ended.returncode == 0
     assert "has not stopped in 0.2 s" in ended.stderr
+
+
+def test_a_server_whose_log_nobody_reads_ends_at_the_signal(tmp_path: Path) -> None:
+    """The log is written by the event loop, which hangs once the pipe is full."""
+    flags = ("--engine", "fake", "--drain-grace", "0.5")
+    with running(bundle_at(tmp_path / "fake"), *flags) as process:
+        with channel_to(process.port) as channel, pytest.raises(grpc.RpcError):
+            for _ in range(2000):  # each logs a line of over 100 bytes; a pipe holds 64 KiB
+                LabelServiceStub(channel).ListModels(pb.ListModelsRequest(), timeout=2)
+        process.popen.send_signal(signal.SIGTERM)
+        assert process.popen.wait(LIMIT_S) == 0
 
 
 def test_silent_connections_to_the_probes_leave_descriptors_for_calls(tmp_path: Path) -> None:

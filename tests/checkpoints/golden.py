@@ -1,6 +1,7 @@
 """Golden fixtures: what public code computed from random weights; fixtures/README.md tells how."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from checkpoints.foreign import PickledNetwork
 from nets.generator import Generator
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -81,3 +83,45 @@ def golden(name: str) -> Golden:
         + [(f"tap{i}", s) for i, s in enumerate(about["tap_shapes"])]
     ]
     return Golden(about, of["weights/"], of["inputs/"], sampled[0], sampled[1:])
+
+
+def stored_fields(
+    tensors: dict[str, Tensor], clamp: float | None, mapping_rate: float = 0.01
+) -> dict[str, dict[str, object]]:
+    """What the public classes of StyleGAN2-ADA store in each module beside these tensors."""
+    architecture = "resnet" if any(".skip." in name for name in tensors) else "orig"
+    if "synthesis.b4.torgb.weight" in tensors:
+        architecture = "skip"
+    fields: dict[str, dict[str, object]] = {"": {"training": False}}
+    for name in [n.removesuffix(".weight") for n in tensors if n.endswith(".weight")]:
+        rate = mapping_rate if name.startswith("mapping.fc") else 1
+        into = tensors[f"{name}.weight"].shape[1] if tensors[f"{name}.weight"].ndim > 1 else 1
+        gain = rate / math.sqrt(max(into, 1))
+        last = name.rsplit(".", 1)[-1]
+        if last in ("conv0", "conv1"):
+            block, up = name.rsplit(".", 1)[0], 2 if last == "conv0" else 1
+            fields[block] = {"resolution": int(block[11:]), "architecture": architecture}
+            fields[name] = {"resolution": int(block[11:]), "up": up, "padding": 1}
+            noise = f"{name}.noise_const" in tensors
+            fields[name] |= {"use_noise": noise, "activation": "lrelu", "conv_clamp": clamp}
+            fields[name] |= {"act_gain": math.sqrt(2)}
+        elif last == "torgb":
+            fields[name] = {"conv_clamp": clamp, "weight_gain": gain}
+        elif last == "skip":
+            fields[name] = {"activation": "linear", "up": 2, "down": 1, "conv_clamp": None}
+            fields[name] |= {"padding": 0, "weight_gain": gain, "act_gain": 1}
+        else:
+            kind = "lrelu" if name.startswith("mapping.fc") else "linear"
+            fields[name] = {"activation": kind, "weight_gain": gain, "bias_gain": rate}
+    return fields
+
+
+def pickled_network(of: Golden, **changes: object) -> PickledNetwork:
+    """The golden network as read from a pickle; `changes` replace attributes in every module."""
+    kwargs = of.about["kwargs"]
+    later = {"conv_clamp": 256, **kwargs}  # StyleGAN3's code has a default
+    clamp = kwargs.get("synthesis_kwargs", later).get("conv_clamp")
+    fields = stored_fields(of.weights, clamp)
+    for module in fields.values():
+        module |= {name: value for name, value in changes.items() if name in module}
+    return PickledNetwork("Generator", kwargs, dict(of.weights), fields)

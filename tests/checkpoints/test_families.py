@@ -8,12 +8,12 @@ import torch
 from checkpoints import WeightsError
 from checkpoints.families import generator_from_foreign
 from checkpoints.foreign import ForeignFile, PickledNetwork, TensorFlowNetwork, TorchFile
-from tests.checkpoints.golden import golden
+from tests.checkpoints.golden import golden, pickled_network
 
 ADA = golden("stylegan2_ada/golden_resnet_64")
 TF = golden("stylegan2_tf/golden_skip_32")
 FILES: dict[str, ForeignFile] = {
-    "pickled": PickledNetwork("Generator", ADA.about["kwargs"], ADA.weights),
+    "pickled": pickled_network(ADA),
     "tensorflow": TensorFlowNetwork(TF.about["kwargs"], TF.weights),
     "rosinality": TorchFile({"g_ema": golden("rosinality/golden_32").weights}),
     "datasetgan": TorchFile(golden("stylegan1/golden_32").weights),
@@ -66,8 +66,11 @@ def test_any_tensor_of_another_shape_is_refused_in_one_line(name: str) -> None:
 @pytest.mark.parametrize(
     ("file", "words"),
     [
-        (PickledNetwork("Generator", {}, {"synthesis.input.freqs": torch.zeros(1)}), "StyleGAN3"),
-        (PickledNetwork("Discriminator", {}, {"b4.fc.weight": torch.zeros(1)}), "no StyleGAN2"),
+        (
+            PickledNetwork("Generator", {}, {"synthesis.input.freqs": torch.zeros(1)}, {}),
+            "StyleGAN3",
+        ),
+        (PickledNetwork("Discriminator", {}, {"b4.fc.weight": torch.zeros(1)}, {}), "no StyleGAN2"),
         (TensorFlowNetwork({}, {}), "lacks synthesis/8x8/Conv1/weight"),
         (TorchFile({"state_dict": {}}), "holds no generator of a known layout (it has 'state_dict"),
         (TorchFile([1]), "holds a list"),

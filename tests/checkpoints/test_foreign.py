@@ -1,10 +1,12 @@
 """Files of other projects give what their own code put into them, bit for bit."""
 
 import argparse
+import datetime
 import io
 import struct
 import zipfile
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,18 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from checkpoints import (
+    ForeignFileError,
     PickledNetwork,
     TensorFlowNetwork,
     TorchFile,
     read_foreign,
 )
+from checkpoints.networks import OtherValue
 from tests.checkpoints.assembler import (
     Made,
+    Named,
+    Raw,
+    code_of,
     network,
     pickled,
     storage_file,
@@ -49,8 +56,8 @@ def torch_content(path: Path) -> object:
 
 
 def mapping_of(value: object) -> dict[Any, Any]:
-    assert isinstance(value, dict)
-    return value
+    assert isinstance(value, Mapping)
+    return {key: mapping_of(v) if isinstance(v, Mapping) else v for key, v in value.items()}
 
 
 @pytest.mark.parametrize("name", ["file_protocol3", "file_protocol4"])
@@ -99,6 +106,18 @@ def test_a_network_may_contain_modules_of_torch(tmp_path: Path) -> None:
     assert found.kwargs == {"z_dim": 4}
     assert list(found.tensors) == ["fc.a", "fc.inner.weight"]
     assert found.tensors["fc.inner.weight"].tolist() == [1.0, 2.0]
+
+
+def test_a_network_with_hooks_is_refused(tmp_path: Path) -> None:
+    """A hook is code that changes what a module computes."""
+    path = tmp_path / "network.pkl"
+    for hooks in ("_forward_hooks", "_forward_pre_hooks"):
+        hooked = network({})
+        assert isinstance(hooked.args[0], dict)
+        hooked.args[0]["state"][hooks] = {1: "hook"}
+        path.write_bytes(pickled({"G_ema": hooked}))
+        with pytest.raises(ForeignFileError, match=f"has {hooks}, code that changes"):
+            read_foreign(path)
 
 
 def test_a_tensorflow_pickle_gives_gs_with_its_components() -> None:
@@ -247,3 +266,60 @@ def test_what_shares_memory_in_the_file_does_not_when_read(tmp_path: Path) -> No
     assert isinstance(first, Tensor) and isinstance(second, Tensor)
     first += 1
     assert first.tolist() == [1, 1, 1] and second.tolist() == [0, 0, 0]
+
+
+def test_unknown_classes_beside_the_generator_do_no_harm(tmp_path: Path) -> None:
+    """An optimizer, a date, a path, a discriminator of another project, a class in a class."""
+    weight = tensor(storage_file([1.0]), 0, (1,), (1,))
+    inner = Made("builtins getattr", (Named("training.networks Outer"), "Inner"))
+    strangers = {
+        "D": Made(
+            "pg_modules.discriminator ProjectedDiscriminator", (), {"_modules": {"a": weight}}
+        ),
+        "date": Made("datetime datetime", (b"\x07\xea\x0b\x1d\x00\x00\x00\x00\x00\x00",)),
+        "path": Made("pathlib PosixPath", ("a", "b")),
+        "args": Made("easydict EasyDict", (), {"lr": 0.002}),
+        "list": Raw(code_of(Made("collections deque")) + b"(" + code_of(1) * 2 + b"e"),
+        "nested": Raw(code_of(inner) + b")R"),
+        "class": Named("torch.optim.adam Adam"),
+    }
+    plain, mixed = tmp_path / "plain.pkl", tmp_path / "mixed.pkl"
+    for path, others in ((plain, {}), (mixed, strangers)):
+        path.write_bytes(pickled({**others, "G_ema": network({"w": weight})}))
+    first, second = read_foreign(plain), read_foreign(mixed)
+    assert isinstance(first, PickledNetwork) and isinstance(second, PickledNetwork)
+    assert first.tensors.keys() == second.tensors.keys() == {"w"}
+    assert first.fields == second.fields
+
+
+def test_unknown_arguments_of_a_constructor_do_no_harm(tmp_path: Path) -> None:
+    made = network({})
+    assert isinstance(made.args[0], dict)
+    kwargs = {"dir": Made("pathlib PosixPath", ("a",)), "synthesis_kwargs": {"conv_clamp": 2}}
+    made.args[0]["state"]["_init_kwargs"] = kwargs
+    (tmp_path / "network.pkl").write_bytes(pickled({"G_ema": made}))
+    found = read_foreign(tmp_path / "network.pkl")
+    assert isinstance(found, PickledNetwork)
+    assert found.kwargs["synthesis_kwargs"] == {"conv_clamp": 2}
+    assert found.kwargs["dir"] == OtherValue("pathlib.PosixPath")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_of_a_torch_file_only_what_is_asked_for_is_read(tmp_path: Path, zipped: bool) -> None:
+    content = {
+        "g_ema": {"w": torch.ones(2)},
+        "opts": argparse.Namespace(checkpoint=Path("a"), lr=0.1),
+        "when": datetime.datetime(2020, 1, 1),
+        "where": Path("a/b"),
+        "expanded": torch.zeros(1).expand(3),
+        "dtypes": {"complex": 1 + 2j},
+    }
+    path = tmp_path / "file.pt"
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    file = read_foreign(path)
+    assert isinstance(file, TorchFile) and isinstance(file.content, Mapping)
+    assert mapping_of(file.content["g_ema"])["w"].tolist() == [1, 1]
+    assert file.content["opts"]["lr"] == 0.1
+    for key in ("when", "where", "expanded"):
+        with pytest.raises(ForeignFileError, match=rf"^{path}: .*\(under '{key}'\)"):
+            file.content[key]

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 import torch
 
-from checkpoints import ForeignFileError, TorchFile, read_array, read_foreign
+from checkpoints import ForeignFileError, TorchFile, WeightsError, read_array, read_foreign
 from tests.checkpoints.assembler import Raw, legacy_file, network, pickled, storage_file, tensor
 from tests.checkpoints.hostile import corpus
 from tests.checkpoints.hostile_reader import Outcome, Report
@@ -108,10 +108,10 @@ def test_a_damaged_file_is_read_or_refused_in_one_line(watched: tuple[Path, Repo
 
 
 def check_refusal(outcome: Outcome) -> None:
-    assert outcome.kind == ForeignFileError.__name__, outcome
+    assert outcome.kind in (ForeignFileError.__name__, WeightsError.__name__), outcome
     assert outcome.error is not None
-    path, _, reason = outcome.error.partition(": ")
-    assert Path(path).name == outcome.name
+    path, reason = outcome.error[: outcome.error.find(outcome.name)], outcome.error
+    assert Path(path).is_absolute() and outcome.name in outcome.error
     assert reason and outcome.error.isprintable() and len(reason) < 400, outcome
 
 
@@ -125,18 +125,21 @@ def test_no_hostile_file_has_any_effect(watched: tuple[Path, Report]) -> None:
 def test_no_hostile_file_takes_much_memory(watched: tuple[Path, Report]) -> None:
     *others, large = watched[1].outcomes
     assert max(outcome.peak_bytes for outcome in others) < MAX_GROWTH_BYTES
-    assert large.name == LARGE and large.error is None
+    assert large.name == LARGE and "holds a Tensor" in (large.error or "")
     assert large.peak_bytes < 2.5 * LARGE_BYTES
 
 
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("code os.system, protocol 4", "names 'posix.system'"),
-        ("code eval under D", "names 'builtins.eval'"),
-        ("code exec in a zip file", "names '__builtin__.exec'"),
-        ("code os.system in a legacy file", "names 'posix.system'"),
-        ("nested legacy file", "names 'posix.system'"),
+        ("code os.system, protocol 4", "it has 'posix.system' there; nothing was run"),
+        ("code eval under D", "no StyleGAN2-ADA network under G_ema"),
+        (
+            "code exec in a zip file",
+            "has 'builtins.exec' where plain data belongs; nothing was run",
+        ),
+        ("code os.system in a legacy file", "has 'posix.system' where plain data belongs"),
+        ("nested legacy file", "not a storage"),
         ("zip bomb", "is compressed"),
         ("zip script", "TorchScript"),
         ("length BINBYTES8 1073741824", "asks for 1073741824 bytes"),

@@ -104,6 +104,61 @@ def test_members_come_by_number(tmp_path: Path) -> None:
         member_paths(tmp_path)
 
 
+def test_two_spellings_of_one_number_are_refused(tmp_path: Path) -> None:
+    for name in ("model_0.pth", "model_00.pth", "model_1.pth"):
+        (tmp_path / name).touch()
+    with pytest.raises(WeightsError, match=r"both model_0\.pth and model_00\.pth.*member 0 twice"):
+        member_paths(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("names", "ordered"),
+    [
+        (["car_model_10.pt", "car_model_9.pt"], "car_model_9.pt car_model_10.pt"),
+        (["v2_3_iter5000.pt", "v2_2_iter5000.pt"], "v2_2_iter5000.pt v2_3_iter5000.pt"),
+        (["one.pt"], "one.pt"),
+        (["car_3.pt"], "car_3.pt"),
+    ],
+)
+def test_members_of_other_names_are_found_by_a_pattern(
+    tmp_path: Path, names: list[str], ordered: str
+) -> None:
+    for name in [*names, "notes.txt"]:
+        (tmp_path / name).touch()
+    assert [path.name for path in member_paths(tmp_path / "*.pt")] == ordered.split()
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ([], "matches no file"),
+        (["car_1.pt", "cat_1.pt"], "car_1.pt and cat_1.pt, which differ in more than a number"),
+        (["car_1_1.pt", "car_2_2.pt"], "differ in more than one number"),
+        (["car_1.pt", "car_01.pt"], "member 1 twice"),
+        (["car_1.pt", "car_3.pt"], "2 members up to car_3.pt, but no member of number 2"),
+    ],
+)
+def test_a_pattern_that_is_no_ensemble_is_refused(
+    tmp_path: Path, names: list[str], words: str
+) -> None:
+    for name in names:
+        (tmp_path / name).touch()
+    with pytest.raises(WeightsError, match=words):
+        member_paths(tmp_path / "*.pt")
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_value_that_is_not_finite_is_blamed_on_its_file(value: float) -> None:
+    members, _ = golden_labels("handsoff")
+    states = [state_of(members[0][1]) for _ in range(3)]
+    states[1]["module.layers.3.bias"] = torch.full_like(states[1]["module.layers.3.bias"], value)
+    files = [
+        (f"model_{k}.pth", TorchFile({"model_state_dict": state})) for k, state in enumerate(states)
+    ]
+    message = refusal(files, tiny_recipe("handsoff", 4), GENERATORS["handsoff"])
+    assert message == "model_1.pth: layers.3.bias holds values that are not finite"
+
+
 def test_an_empty_folder_says_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"has no model_0.pth"):
         member_paths(tmp_path)

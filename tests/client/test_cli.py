@@ -153,7 +153,6 @@ def test_target_comes_from_the_environment(
     [
         (["--nonsense"], "No such option"),
         (["nonsense"], "No such command"),
-        (["models"], "--target"),
         (["preview", "--target", "x"], "--out"),
         (["preview", "--target", "x", "--out", "sheet.xyz"], ".png"),
         (["preview", "--target", "x", "--out", "sheet.psd"], ".png"),  # Pillow only reads these
@@ -172,6 +171,15 @@ def test_usage_is_2(
     code, out, err = run(capsys, *arguments)
     assert (code, out) == (2, "")
     assert word in err
+
+
+@pytest.mark.parametrize("subcommand", ["bench", "doctor", "download", "models", "preview"])
+def test_without_a_target_it_is_the_port_of_the_pages(capsys: Captured, subcommand: str) -> None:
+    code, out, _ = run(capsys, subcommand, "--help")
+    words = " ".join(out.split())
+    assert code == 0
+    assert "[env var: LABELMINT_TARGET; default: localhost:50051]" in words
+    assert "--target HOST:PORT" in words
 
 
 def test_options_that_cannot_be_sent_are_usage(capsys: Captured, target: str) -> None:

@@ -3,18 +3,26 @@
 import json
 import re
 import subprocess
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import Any
 
+import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
+from labelmint import Client
 from service.metrics import Metrics
 from service.probes import Probes, probe_server
 from tests.deploy.cases import CASES
 from tests.deploy.chart import CHART, CHECKOUT, Object, one, render
-from tests.hangs import eventually
+from tests.hangs import HANG_S, eventually
 from tests.service.prometheus import scraped_by, tool
+from tests.service.test_process import running
 
 QUEUE, COMPUTED = "labelmint_queue_depth_samples", "labelmint_computed_samples_total"
 REQUESTS, MESSAGES = "labelmint_requests_total", "labelmint_message_seconds_bucket"
@@ -188,6 +196,53 @@ def test_the_dashboards_queries_can_be_parsed_and_its_panels_do_not_overlap(tmp_
     content = {"groups": [{"name": "dashboard", "rules": recorded}]}
     checked = check(tmp_path, "check", "rules", content=content)
     assert checked.returncode == 0, checked.stderr
+
+
+@pytest.mark.long
+def test_each_panel_of_the_dashboard_shows_values_of_a_running_server(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    """A real Prometheus answers every query, while a client streams and an engine was missing."""
+    prometheus = tool("prometheus")
+    fill = {"$__rate_interval": "10s", "$namespace": "prod", "$pod": ".*", "$model": ".*"}
+    with (
+        running(tiny_bundle, "--engine", "tensorrt,onnxruntime") as server,
+        streamed_forever(f"127.0.0.1:{server.port}"),
+        scraped_by(
+            prometheus, {server.metrics_port: {"namespace": "prod", "pod": "demo-1"}}, tmp_path
+        ) as ask,
+    ):
+        for panel in dashboard()["panels"]:
+            for target in panel["targets"]:
+                query = target["expr"]
+                for name, value in fill.items():
+                    query = query.replace(name, value)
+                shown = partial(has_values, ask, query)
+                assert eventually(shown, every_s=0.5), f"{panel['title']}: {query}"
+
+
+def has_values(ask: Callable[[str], list[str]], query: str) -> bool:
+    return any(value != "NaN" for value in ask(query))
+
+
+@contextmanager
+def streamed_forever(target: str) -> Iterator[None]:
+    """A client that streams until the end of the block."""
+    over = Event()
+
+    def stream() -> None:
+        with Client(target) as client:
+            while not over.is_set():
+                for _ in client.stream(count=64, keep_fraction=0.9):
+                    pass
+
+    with ThreadPoolExecutor(1) as pool:
+        streaming = pool.submit(stream)
+        try:
+            yield
+        finally:
+            over.set()
+            streaming.result(HANG_S)
 
 
 def test_the_configmap_has_the_whole_dashboard() -> None:

@@ -19,12 +19,12 @@ from labelmint.latents import Purpose, latents
 
 pytestmark = pytest.mark.long
 SEED = 99
-SAMPLES = 1000
+SAMPLES = 600
 
 
 @pytest.fixture(scope="module")
 def streamed(demo_bundle: Path) -> tuple[StreamedSamples, float]:
-    """1,000 fresh samples and the threshold of keep_fraction 0.9."""
+    """600 fresh samples and the threshold of keep_fraction 0.9."""
     # A thread, and not one per core: other tests have the others.
     with server(demo_bundle, "--threads", "1") as address, Client(address) as client:
         threshold = client.model(keep_fraction=0.9).max_uncertainty

@@ -201,6 +201,28 @@ def test_compiled_parts_in_other_files_are_refused(graphs: Graphs) -> None:
     assert "EPContext" in refusal(graphs.listed())
 
 
+def test_a_field_that_only_the_runtime_sees_is_refused(graphs: Graphs) -> None:
+    """protobuf in C++ reads the lower 32 bits of a field's number, of up to 35."""
+    graphs.write()
+    location = b"\x0a\x08location\x12\x05b.bin"
+    tensor = (  # float32 [1] named b; 13 external_data and 14 data_location with bit 32
+        b"\x08\x01\x10\x01\x42\x01b"
+        + b"\xea\x80\x80\x80\x10" + bytes((len(location),)) + location
+        + b"\xf0\x80\x80\x80\x10\x01"
+    )  # fmt: skip
+    graph = b"\x2a" + bytes((len(tensor),)) + tensor  # 5 initializer
+    model = graphs.folder / "mapping.onnx"
+    model.write_bytes(model.read_bytes() + b"\x3a" + bytes((len(graph),)) + graph)
+    assert "over 32 bits" in refusal(graphs.listed())
+
+
+def test_the_own_format_of_the_runtime_is_refused_also_as_onnx(graphs: Graphs) -> None:
+    """Nobody looked for other files in it. These bytes are one unknown field of ONNX."""
+    graphs.write()
+    (graphs.folder / "mapping.onnx").write_bytes(b"\x7a\x06\0\0ORTM")
+    assert "own format" in refusal(graphs.listed())
+
+
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_whatever_the_bytes_no_session_has_what_was_not_verified(

@@ -10,18 +10,17 @@ from checkpoints import (
     write_encoder,
     write_inverse_graphics,
 )
-from checkpoints.foreign import PickledNetwork, TorchFile
+from checkpoints.foreign import TorchFile
 from export.inspect import lines_from_generator, lines_from_weights
 from nets.config import GeneratorConfig
 from nets.stylegan2 import channels_from_base
 from tests.checkpoints import test_encoder, test_inverse_graphics
-from tests.checkpoints.golden import golden
+from tests.checkpoints.golden import golden, pickled_network
 
 
 def test_a_generator_says_all_that_is_asked_of_it() -> None:
     of = golden("stylegan2_ada/golden_skip_32_clamp")
-    network = PickledNetwork("Generator", of.about["kwargs"], of.weights)
-    generator, card = generator_from_foreign(network, "g.pkl")
+    generator, card = generator_from_foreign(pickled_network(of), "g.pkl")
     text = "\n".join(lines_from_generator("g", generator.config, card))
     for words in (
         "stylegan2 (skip)",

@@ -294,7 +294,7 @@ def test_the_builders_time_grows_linearly_with_the_rounds_of_bisection(tmp_path:
     assert seconds[18] < 4 * seconds[9]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_ten_members_at_512_px_are_built_within_the_limits(tmp_path: Path) -> None:
     """An ensemble of the size that HandsOff trained for faces: memory and time by one step of size.
 

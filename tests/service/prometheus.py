@@ -27,22 +27,21 @@ def scraped_by(
     prometheus: str, ports: dict[int, dict[str, str]], folder: Path
 ) -> Iterator[Callable[[str], list[str]]]:
     """A Prometheus of its own for ports and the labels of each; yields a query's values."""
-    (folder / "prometheus.yml").write_text(
-        json.dumps(
-            {
-                "global": {"scrape_interval": "1s"},
-                "scrape_configs": [
-                    {
-                        "job_name": "labelmint",
-                        "static_configs": [
-                            {"targets": [f"127.0.0.1:{port}"], "labels": labels}
-                            for port, labels in ports.items()
-                        ],
-                    }
-                ],
-            }
-        )
-    )
+    targets = [
+        {"targets": [f"127.0.0.1:{port}"], "labels": labels} for port, labels in ports.items()
+    ]
+    config = {
+        "global": {"scrape_interval": "1s"},
+        "scrape_configs": [{"job_name": "labelmint", "static_configs": targets}],
+    }
+    with configured(prometheus, json.dumps(config), folder) as ask:
+        yield ask
+
+
+@contextmanager
+def configured(prometheus: str, config: str, folder: Path) -> Iterator[Callable[[str], list[str]]]:
+    """A Prometheus of its own with this configuration; yields a query's values."""
+    (folder / "prometheus.yml").write_text(config)
     with started(prometheus, folder) as own:
 
         def ask(query: str) -> list[str]:

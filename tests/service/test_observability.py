@@ -1,9 +1,10 @@
 """What operators see: log lines by request, traces at a collector, metrics in Prometheus."""
 
 import json
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -20,7 +21,7 @@ from labelmint.v1.label_service_pb2_grpc import LabelServiceStub
 from service.logs import REQUEST_ID_HEADER
 from tests.hangs import HANG_S, eventually
 from tests.service.harness import channel_to, refusal
-from tests.service.prometheus import scraped_by, tool
+from tests.service.prometheus import configured, scraped_by, tool
 from tests.service.test_process import ROOT, Process, bundle_at, running
 
 PARENT = ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331")
@@ -157,6 +158,32 @@ def test_prometheus_scrapes_the_server(fake: Path, tmp_path: Path) -> None:
             assert eventually(lambda: ask("labelmint_kept_samples_total") == ["20"])
             assert ask("up") == ["1"]
             assert ask("histogram_quantile(0.5, labelmint_engine_seconds_bucket)") != []
+
+
+@pytest.mark.long
+def test_prometheus_takes_the_pages_configuration_and_answers_its_queries(
+    fake: Path, tmp_path: Path
+) -> None:
+    prometheus = tool("prometheus")
+    page = (ROOT / "docs/monitoring.md").read_text("utf-8")
+    (config,) = re.findall(r"(?ms)^```yaml\n(.*?)^```", page)
+    queries = re.findall(r"(?m)^\| [^|`]+ \| `(.+)` \|$", page)
+    assert len(queries) == 4 and "localhost:9090" in config
+    with (
+        running(fake, "--engine", "fake") as process,
+        Client(f"127.0.0.1:{process.port}") as client,
+    ):
+        config = config.replace("localhost:9090", f"127.0.0.1:{process.metrics_port}")
+        with configured(prometheus, config, tmp_path) as ask:
+            for query in queries:
+                assert eventually(partial(streamed_and_answered, client, ask, query), 0.5), query
+            assert ask('up{namespace="local",pod="labelmint-1"}') == ["1"]
+
+
+def streamed_and_answered(client: Client, ask: Callable[[str], list[str]], query: str) -> bool:
+    """Whether the query has values, after some more samples."""
+    assert sum(len(batch.indices) for batch in client.stream(count=20)) == 20
+    return any(value != "NaN" for value in ask(query))
 
 
 @pytest.mark.long

@@ -213,6 +213,27 @@ def test_a_folder_of_very_many_files_is_not_looked_through(
     assert list(models(server)) == ["flooded", "served"]
 
 
+def test_a_folder_that_cannot_be_read_keeps_no_other_from_being_served(
+    server: RunningServer, look: Callable[[], None], watched: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (watched / "circle").symlink_to(watched / "circle")
+    served = bundle_at(watched / "served")
+    look()
+    look()
+    assert list(models(server)) == ["served"]
+    os.rename(served, watched / "files")
+    served.symlink_to(served)  # as an error of the file system
+    bundle_at(watched / "later")
+    for _ in range(3):
+        look()
+    assert list(models(server)) == ["files", "later", "served"]
+    assert loads(server, "served") == (1, 0)
+    assert sorted(record.message for record in caplog.records) == [
+        f"--watch: '{name}' cannot be read: Too many levels of symbolic links"
+        for name in ("circle", "served")
+    ]
+
+
 def test_a_directory_that_cannot_be_read_changes_nothing(
     server: RunningServer, look: Callable[[], None], watched: Path, tmp_path: Path,
     caplog: pytest.LogCaptureFixture,

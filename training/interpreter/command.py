@@ -79,7 +79,7 @@ SAVE_EVERY = 200  # steps
     "--hidden",
     type=numbers_from_text(int),
     metavar="H1,H2",
-    help="Widths of the two hidden layers.  [default: 128,32, or 256,128 from 32 classes on]",
+    help="Widths of the two hidden layers.  [default: 128,32, or 256,128 with 32 classes or more]",
 )
 @click.option(
     "--resize",
