@@ -84,6 +84,12 @@ PAGES = {
             "benchmarks.gpu": GPU,
         },
     ),
+    "docs/first_day.md": Page(
+        smaller={
+            "--out interpreter.safetensors": "--out interpreter.safetensors --steps 20 --members 2",
+            "--calibrate 4096": "--calibrate 64 --no-half",
+        },
+    ),
     "docs/inverse_graphics.md": Page(
         files={**GENERATOR, **INTERPRETER, "photos": "demo/labels/images"},
         before=VIEWS,

@@ -64,3 +64,22 @@ def loader(stream: LabelStream, workers: str | None, **options: Any) -> Any:
     """With one worker of that start method, or none."""
     number = 0 if workers is None else 1
     return DataLoader(stream, num_workers=number, multiprocessing_context=workers, **options)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("stop", [3, 4])
+def test_two_workers_resume_as_the_page_says(target: str, stop: int) -> None:
+    """docs/training.md: in order after a stop at a multiple of the workers, else pairs swapped."""
+
+    def loaded(stream: LabelStream) -> Any:
+        return DataLoader(stream, None, num_workers=2, multiprocessing_context="forkserver")
+
+    options: Any = {"batch_size": 2, "seed": 7, "end_index": 16}
+    stopped, resumed = LabelStream(target, **options), LabelStream(target, **options)
+    whole = [batch.indices.tolist() for batch in loaded(LabelStream(target, **options))]
+    assert whole[:3] == [[0, 2], [1, 3], [4, 6]]
+    for batch, _ in zip(loaded(stopped), range(stop), strict=False):
+        stopped.consumed(batch)
+    resumed.load_state_dict(stopped.state_dict())
+    order = [4, 3, 6, 5, 7] if stop == 3 else [4, 5, 6, 7]
+    assert [batch.indices.tolist() for batch in loaded(resumed)] == [whole[i] for i in order]
