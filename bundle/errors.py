@@ -6,9 +6,24 @@ BundleError
 └── NotCalibrated    the bundle has no calibration for these sampling options
 """
 
+MAX_MESSAGE_CHARACTERS = 4000  # a manifest may have longer words
+
 
 class BundleError(Exception):
-    """Base of all errors about bundles."""
+    """Base of all errors about bundles. Messages are printable, also where they quote a file."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable_line(message))
+
+
+def printable_line(text: str) -> str:
+    """Text that may come from a bundle, without line breaks and terminal sequences: they become
+    escapes such as \\x1b, and what exceeds MAX_MESSAGE_CHARACTERS is left out."""
+    shown = "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in text[:MAX_MESSAGE_CHARACTERS]
+    )
+    return shown if len(text) <= MAX_MESSAGE_CHARACTERS else f"{shown}..."
 
 
 class ManifestError(BundleError):

@@ -13,9 +13,15 @@ EngineError
 └── SamplingError           the caller's sampling options or latents do not fit the bundle
 """
 
+from bundle.errors import printable_line
+
 
 class EngineError(Exception):
-    """Base class of all errors of this package."""
+    """Base class of all errors of this package. Messages are printable, also where they quote a
+    graph or a runtime."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(printable_line(message))
 
 
 class EngineOpenError(EngineError):

@@ -30,8 +30,12 @@ _INNER: dict[str, dict[int, str]] = {
 _OP_TYPE = 4  # of Node
 _RAW_DATA, _EXTERNAL_DATA, _DATA_LOCATION = 9, 13, 14  # of Tensor
 _KEY, _VALUE = 1, 2  # of an entry of external_data
+MAX_GRAPH_BYTES = 2 << 30  # limit of ONNX's format
 _MAX_DEPTH = 64  # of messages in messages
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types of protobuf
+
+# Name of a file beside the graph, offset, length (None: to the end) -> bytes.
+ReadPart = Callable[[str, int, int | None], memoryview]
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,15 +46,24 @@ class OnnxGraph:
     content: bytes
 
 
-def graph_from_bundle(bundle: Bundle, name: str) -> OnnxGraph:
+def graph_from_bundle(bundle: Bundle, name: str, max_bytes: int = MAX_GRAPH_BYTES) -> OnnxGraph:
     """A graph that the manifest lists, with all its data. Raises FileError, EngineOpenError."""
     path, content = bundle.file(name), bundle.read(name)
     kept: dict[str, bytes] = {}  # files beside the graph
+    taken = len(content)
 
-    def read(beside: str) -> bytes:
+    def read(beside: str, offset: int, length: int | None) -> memoryview:
+        nonlocal taken
         if beside not in kept:
             kept[beside] = bundle.read(beside)
-        return kept[beside]
+        data = memoryview(kept[beside])
+        length = len(data) - offset if length is None else length
+        if not (offset >= 0 and 0 <= length <= len(data) - offset):
+            raise ValueError(f"it needs bytes {offset} to {offset + length} of {beside}")
+        taken += length
+        if taken > max_bytes:  # many tensors may be the same bytes of a file
+            raise ValueError(f"with its tensors it has over {max_bytes} bytes")
+        return data[offset : offset + length]
 
     try:
         if content[4:8] == b"ORTM":  # ONNX Runtime would recognize it, whatever else it is
@@ -62,9 +75,7 @@ def graph_from_bundle(bundle: Bundle, name: str) -> OnnxGraph:
         ) from error
 
 
-def _whole(
-    data: memoryview, message: str, read: Callable[[str], bytes], depth: int
-) -> memoryview | bytes:
+def _whole(data: memoryview, message: str, read: ReadPart, depth: int) -> memoryview | bytes:
     """The message with tensors in place of the names of files; the same object without such.
 
     Raises ValueError for bytes that are no such message, FileError for a file that is not listed.
@@ -94,18 +105,18 @@ def _whole(
     return b"".join(parts) if changed else data
 
 
-def _external(entries: list[memoryview], read: Callable[[str], bytes]) -> memoryview:
+def _external(entries: list[memoryview], read: ReadPart) -> memoryview:
     """The bytes that entries like location = weights.bin, offset = 4096, length = 64 name."""
     names: dict[bytes, str] = {}
     for entry in entries:
         pair = {number: bytes(v) for number, v, _ in _fields(entry) if not isinstance(v, int)}
         names[pair.get(_KEY, b"")] = pair.get(_VALUE, b"").decode()
-    data = memoryview(read(names.get(b"location", "")))
-    offset = int(names.get(b"offset", "0"))
-    length = int(names.get(b"length", str(len(data) - offset)))
-    if not (offset >= 0 and 0 <= length <= len(data) - offset):
-        raise ValueError(f"it needs bytes {offset} to {offset + length} of {names[b'location']}")
-    return data[offset : offset + length]
+    length = names.get(b"length")
+    return read(
+        names.get(b"location", ""),
+        int(names.get(b"offset", "0")),
+        None if length is None else int(length),
+    )
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview, memoryview]]:

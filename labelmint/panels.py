@@ -46,6 +46,7 @@ JOINTS: tuple[Color, ...] = (  # of keypoints, in turns
     (120, 80, 50),
 )
 _WIDTH_PX = 192  # of a panel, roughly: small images are enlarged by an integer factor
+MAX_HEIGHT_PX = 8 * _WIDTH_PX  # of a panel; taller images, which no generator has, are squeezed
 _MASK_WEIGHT = 0.6  # opacity of the class colors over the image
 _MIN_CONFIDENCE = 0.05  # of a keypoint that is drawn
 _SMOOTH = 3  # lines are drawn 3 times larger, then averaged
@@ -55,7 +56,8 @@ def size_from_images(images: Array) -> tuple[int, int]:
     """Size (height, width) in pixels of the panels of images, [n, H, W, 3]."""
     height, width = images.shape[1:3]
     panel_width = width * max(1, _WIDTH_PX // width) if width < _WIDTH_PX else _WIDTH_PX
-    return max(1, round(panel_width * height / width)), panel_width
+    panel_height = min(round(panel_width * height / width), MAX_HEIGHT_PX)
+    return max(1, panel_height), panel_width
 
 
 def panel_from_image(image: Array, size: tuple[int, int]) -> Image.Image:

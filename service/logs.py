@@ -9,6 +9,8 @@ from contextvars import ContextVar
 from datetime import datetime, timezone
 from typing import Literal
 
+from labelmint.errors import printable_from_text
+
 LogFormat = Literal["text", "json"]
 REQUEST_ID_HEADER = "x-request-id"  # key in the metadata of requests and in trailers
 request_id: ContextVar[str] = ContextVar("request_id", default="")
@@ -19,6 +21,7 @@ def set_up_logging(style: LogFormat, level: str) -> None:
     """Writes all log records of the process from `level` on to standard error."""
     handler = logging.StreamHandler()
     handler.setFormatter(_Json() if style == "json" else _Text())
+    handler.addFilter(_is_no_hang_up)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
 
@@ -42,6 +45,13 @@ def _fields_of(record: logging.LogRecord) -> dict[str, str | int | float]:
     return found
 
 
+def _is_no_hang_up(record: logging.LogRecord) -> bool:
+    """False for gRPC's traceback of a call whose caller left before its answer: callers could
+    fill the log with them."""
+    error = record.exc_info[1] if record.exc_info else None
+    return type(error).__name__ != "ExecuteBatchError"  # grpc's, and private
+
+
 class _Text(logging.Formatter):
     """Lines of the form TIME LEVEL MESSAGE field=value ..."""
 
@@ -50,7 +60,8 @@ class _Text(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         words = [f"{name}={value}" for name, value in _fields_of(record).items()]
-        return " ".join([super().formatMessage(record), *words])
+        # Bundles and callers choose parts of it: no line of theirs may look like one of ours.
+        return printable_from_text(" ".join([super().formatMessage(record), *words]))
 
 
 class _Json(logging.Formatter):

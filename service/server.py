@@ -46,6 +46,7 @@ FLUSH_S = 0.25
 ALIVE_WITHIN_S = 10.0  # the event loop counts as alive if its heartbeat is not older
 KEEPALIVE_MS = 60_000  # until a silent connection is asked, and again until it has to have answered
 MAX_PENDING_CALLS = 10_000
+FIRST_LOADS_S = 60.0  # that loads of --watch keep calls waiting, unless no model is served by then
 _NAMES = (health.OVERALL_HEALTH, label_service.SERVICE, inference.SERVICE)
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -138,7 +139,7 @@ class Server:
         if self.config.watch is not None:
             reserved = [bundle.name for bundle in self.config.bundles]
             watch = Watch(self.config.watch, self.repository, reserved)
-            await watch.poll()
+            await watch.poll(FIRST_LOADS_S)
             self._spawn(watch.run(self.config.watch_interval_s))
         self._serving.serve()
         self._open = True

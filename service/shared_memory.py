@@ -93,7 +93,7 @@ def opened_slots(shared: pb.SharedMemory, peer: str, max_message_bytes: int) -> 
     descriptor = _opened(f"/proc/{shared.pid}/fd/{shared.fd}")
     try:
         _check_sealed(descriptor, size)
-        with mmap.mmap(descriptor, size) as memory:
+        with _mapped(descriptor, size) as memory:
             if memory[size - NONCE_BYTES :] != shared.nonce:
                 raise FailedPrecondition(
                     "the memory does not hold the nonce, so it is not the caller's"
@@ -128,6 +128,13 @@ def _opened(path: str) -> int:
         "the memory cannot be reached from here; the client's process is another user's, or in "
         "another container"
     )
+
+
+def _mapped(descriptor: int, size: int) -> mmap.mmap:
+    try:
+        return mmap.mmap(descriptor, size)
+    except OSError as error:  # such as a seal against writes
+        raise FailedPrecondition(f"the memory cannot be mapped: {error.strerror}") from error
 
 
 def _check_sealed(descriptor: int, size: int) -> None:

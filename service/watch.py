@@ -47,11 +47,17 @@ class Watch:
             await asyncio.sleep(interval_s)
             await self._start()
 
-    async def poll(self) -> None:
-        """Loads new and changed folders and unloads removed ones; failures are logged."""
+    async def poll(self, patience_s: float | None = None) -> None:
+        """Loads new and changed folders and unloads removed ones; failures are logged.
+
+        Loads that take over `patience_s` go on alone, once any model is served.
+        """
         await self._start()
-        if self._changing:
-            await asyncio.wait(self._changing.values())
+        pending = set(self._changing.values())
+        if pending:
+            _, pending = await asyncio.wait(pending, timeout=patience_s)
+        while pending and not self._repository.models:
+            _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
 
     async def _start(self) -> None:
         """Starts the loads and unloads that the directory asks for now."""

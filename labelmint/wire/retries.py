@@ -114,4 +114,6 @@ class Retries:
 def _may_pass(error: RpcError) -> bool:
     # RESOURCE_EXHAUSTED is also the status of a message over the size limit, which stays too large.
     limited = isinstance(error, Exhausted) and error.retry_after_s is not None
-    return isinstance(error, Unreachable) or limited
+    # gRPC cancels calls at random on a server where too many wait; this client never cancels those
+    # that it waits for, unless it is closed.
+    return isinstance(error, Unreachable) or limited or error.code == "CANCELLED"

@@ -1,10 +1,12 @@
 """`python -m bundle verify` lets the bundle that was meant pass, and no other."""
 
+import json
 from pathlib import Path
 
 from click.testing import CliRunner, Result
 
 from bundle.__main__ import main
+from bundle.manifest import MANIFEST
 from bundle.open import open_bundle
 
 
@@ -33,3 +35,12 @@ def test_a_changed_byte_and_a_missing_folder_are_one_line(folder: Path, tmp_path
         refused = verify(str(broken))
         assert refused.exit_code == 1 and len(refused.stderr.splitlines()) == 1
         assert named in refused.stderr
+
+
+def test_what_a_manifest_says_cannot_write_to_the_terminal(folder: Path) -> None:
+    manifest = json.loads((folder / MANIFEST).read_bytes())
+    manifest["bundle_id"] = "sha256:\x1b[2J\x9b\nok\u202e" + "0" * (1 << 20)
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    refused = verify(str(folder))
+    assert refused.exit_code == 1 and refused.stderr.removesuffix("\n").isprintable()
+    assert r"sha256:\x1b[2J\x9b\nok\u202e000" in refused.stderr and len(refused.stderr) < 5000

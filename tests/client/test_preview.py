@@ -112,6 +112,13 @@ def test_odd_values_are_drawn_not_refused(model: Model, changes: dict[str, Any])
     sheet_from_batch(batch(2, **changes), model)
 
 
+def test_a_sheet_of_very_tall_images_has_bounded_memory(model: Model) -> None:
+    """A server may send 200,000 x 1 pixels, which would be enlarged to 160 times the width."""
+    images = np.zeros((2, 200_000, 1, 3), np.uint8)
+    sheet = sheet_from_batch(batch(2, images=images), model)
+    assert sheet.width * sheet.height < 10_000_000
+
+
 def test_batches_without_images_are_refused(model: Model) -> None:
     with pytest.raises(ValueError, match="needs at least one"):
         sheet_from_batch(batch(0, images=np.zeros((0, 6, 8, 3), np.uint8)), model)

@@ -90,6 +90,14 @@ def test_what_does_not_pass_is_not_tried_again(code: grpc.StatusCode) -> None:
     assert caught.value.code == code.name and not server.calls
 
 
+def test_a_call_that_a_crowded_server_cancels_is_tried_again() -> None:
+    """gRPC does so, at random, on a server where over 10,000 calls wait."""
+    patient = Patience(connect_s=5.0, first_wait_s=0.001)
+    found, server, reconnects = source(Ending(Ended(C.CANCELLED, "CANCELLED")), patience=patient)
+    assert next(found.messages()).kept.indices[0] == 0
+    assert len(server.calls) == reconnects.count == 1
+
+
 def test_every_try_again_is_counted_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     away = Ended(C.UNAVAILABLE, "connection reset")
     patient = Patience(connect_s=5.0, first_wait_s=0.001)

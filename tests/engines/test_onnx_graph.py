@@ -185,6 +185,21 @@ def test_data_outside_its_file_is_refused(around: Folder, entries: dict[str, int
     assert "it needs bytes" in refusal(around.graphs.listed())
 
 
+def test_tensors_of_the_same_bytes_cannot_make_a_graph_larger_than_onnx_allows(
+    around: Folder,
+) -> None:
+    """They are copied into the graph, each of them."""
+    (around.graphs.folder / "b.bin").write_bytes(bytes(1 << 20))
+    around.bundle("b.bin", "as_initializer", listed=True)
+    model = mapping_with(as_initializer, beside("b", "b.bin"))
+    model.graph.initializer.extend(beside(f"b{number}", "b.bin") for number in range(9))
+    (around.graphs.folder / "mapping.onnx").write_bytes(model.SerializeToString())
+    bundle = around.graphs.listed()
+    assert len(graph_from_bundle(bundle, "mapping.onnx").content) > 10 << 20
+    with pytest.raises(EngineError, match="with its tensors it has over 8388608 bytes"):
+        graph_from_bundle(bundle, "mapping.onnx", max_bytes=8 << 20)
+
+
 def test_a_graph_without_other_files_keeps_its_bytes(graphs: Graphs) -> None:
     bundle = graphs.write()
     for name in bundle.manifest.files:

@@ -15,6 +15,7 @@ import grpc
 import pytest
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
+from bundle.manifest import MANIFEST
 from labelmint import Client
 from labelmint.v1 import label_service_pb2 as pb
 from labelmint.v1.label_service_pb2_grpc import LabelServiceStub
@@ -69,6 +70,23 @@ def test_a_line_of_text_has_the_same_and_quiet_levels_have_none(fake: Path) -> N
                 client.models()
             log = ended(process)
         assert log.count("call ended method=ListModels code=OK") == expected
+
+
+def test_a_line_of_text_is_one_line_whatever_it_quotes(fake: Path, tmp_path: Path) -> None:
+    watched = tmp_path / "watched"
+    watched.mkdir()
+    broken = bundle_at(watched / "broken")
+    manifest = json.loads((broken / MANIFEST).read_bytes())
+    manifest["bundle_id"] = "\x1b[2J\n2026 ERROR forged"
+    (broken / MANIFEST).write_text(json.dumps(manifest))
+    bundle_at(watched / "dir\x1b\n2026 ERROR forged")
+    flags = ("--engine", "fake", "--watch", str(watched), "--watch-interval", "0.1")
+    with running(fake, *flags) as process:
+        assert eventually(lambda: 'model="broken",outcome="failed"' in process.get("/metrics")[1])
+        log = ended(process)
+    assert "model broken cannot be loaded" in log and r"\n2026 ERROR forged" in log
+    assert not [line for line in log.splitlines() if not line.isprintable()]
+    assert not [line for line in log.splitlines() if line.startswith("2026 ")]
 
 
 class Collector(trace_service_pb2_grpc.TraceServiceServicer):

@@ -139,6 +139,12 @@ def test_files_and_unsealed_memory_are_refused(server: RunningServer) -> None:
     found = refused(server, described(unsealed))
     assert found.code is C.FAILED_PRECONDITION and "not sealed" in found.message
     os.close(unsealed)
+    read_only = os.memfd_create("labelmint", os.MFD_ALLOW_SEALING)
+    request = described(read_only)
+    fcntl.fcntl(read_only, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_WRITE)
+    found = refused(server, request)
+    assert found.code is C.FAILED_PRECONDITION and "cannot be mapped" in found.message
+    os.close(read_only)
 
 
 def described(fd: int) -> pb.StreamSharedSamplesRequest:

@@ -326,6 +326,22 @@ def test_a_load_that_hangs_holds_up_no_later_poll(watched: Path, tmp_path: Path)
         assert eventually(lambda: "a" in models(server))
 
 
+@pytest.mark.long
+def test_a_load_that_hangs_at_the_start_does_not_keep_the_others_from_being_served(
+    watched: Path,
+) -> None:
+    held = Held("a")
+    with served([], config(load_timeout_s=HANG_S), held) as server:
+        watch = Watch(watched, server.server.repository, [])
+        bundle_at(watched / "a")
+        bundle_at(watched / "b")
+        server.call(lambda running: watch.poll(patience_s=0.1))
+        assert "b" in models(server) and index_of(server.channel)["a"].state == "LOADING"
+        held.released.set()
+        server.call(lambda running: watch.poll())
+        assert "a" in models(server)
+
+
 def test_the_command_needs_something_to_serve() -> None:
     result = subprocess.run(command("run"), cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 2 and "--bundle or --watch" in result.stderr
