@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
 from torch import Tensor
 
 from checkpoints.card import GeneratorCard
@@ -16,8 +17,9 @@ from checkpoints.foreign import (
 )
 from checkpoints.generator import generator_from_file
 from checkpoints.mean_latent import with_w_avg
-from checkpoints.rosinality import generator_from_rosinality, is_rosinality
-from checkpoints.stylegan1 import generator_from_stylegan1, is_stylegan1
+from checkpoints.rosinality import generator_from_rosinality
+from checkpoints.state_dicts import layout_of, part_from_content
+from checkpoints.stylegan1 import generator_from_stylegan1
 from checkpoints.stylegan2_ada import generator_from_pickled
 from checkpoints.stylegan2_tf import generator_from_tensorflow
 from nets.generator import Generator
@@ -57,18 +59,36 @@ def generator_from_foreign(
                 f"{source} is a StyleGAN3, which is not supported: its layers have no noise and no "
                 f"ToRGB, and its feature maps have margins; {SUPPORTED}"
             )
+        if layout_of(file.tensors) not in (None, "stylegan2-ada"):  # another project's module
+            return _generator_from_content(file.tensors, source, mean_latent)
         generator, card = generator_from_pickled(file, source)
     elif isinstance(file, TensorFlowNetwork):
         generator, card = generator_from_tensorflow(file, source)
-    elif is_rosinality(file.content):
-        return generator_from_rosinality(file, source, mean_latent)
-    elif is_stylegan1(file.content):
-        return generator_from_stylegan1(file, source, mean_latent)
     else:
-        raise WeightsError(f"{source} {_what(file.content)}; {SUPPORTED}")
+        return _generator_from_content(file.content, source, mean_latent)
     if mean_latent is not None:
         card = with_w_avg(generator, card, mean_latent, source)
     return generator, card
+
+
+def _generator_from_content(
+    content: object, source: str, mean_latent: Tensor | None
+) -> tuple[Generator, GeneratorCard]:
+    """The generator whose state dict is in this content."""
+    part = part_from_content(content, source)
+    if part is None:
+        raise WeightsError(f"{source} {_what(content)}; {SUPPORTED}")
+    mean = part.mean if mean_latent is None else mean_latent
+    match part.layout:
+        case "rosinality":
+            generator, card = generator_from_rosinality(part.tensors, source, mean)
+        case "stylegan1":
+            generator, card = generator_from_stylegan1(part.tensors, source, mean)
+        case "stylegan2-ada":
+            network = PickledNetwork("Generator", {}, part.tensors, {})
+            generator, card = generator_from_pickled(network, source)
+    assert isinstance(card.provenance, dict)
+    return generator, msgspec.structs.replace(card, provenance={**card.provenance, **part.notes})
 
 
 def is_stylegan3(file: PickledNetwork) -> bool:
