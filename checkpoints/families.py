@@ -20,6 +20,7 @@ from checkpoints.mean_latent import with_w_avg
 from checkpoints.rosinality import generator_from_rosinality
 from checkpoints.state_dicts import layout_of, part_from_content
 from checkpoints.stylegan1 import generator_from_stylegan1
+from checkpoints.stylegan1_tf import generator_from_tensorflow1, is_stylegan1_of_tensorflow
 from checkpoints.stylegan2_ada import generator_from_pickled
 from checkpoints.stylegan2_tf import generator_from_tensorflow
 from nets.generator import Generator
@@ -63,7 +64,12 @@ def generator_from_foreign(
             return _generator_from_content(file.tensors, source, mean_latent)
         generator, card = generator_from_pickled(file, source)
     elif isinstance(file, TensorFlowNetwork):
-        generator, card = generator_from_tensorflow(file, source)
+        read = (
+            generator_from_tensorflow1
+            if is_stylegan1_of_tensorflow(file)
+            else generator_from_tensorflow
+        )
+        generator, card = read(file, source)
     else:
         return _generator_from_content(file.content, source, mean_latent)
     if mean_latent is not None:
