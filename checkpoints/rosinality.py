@@ -75,6 +75,7 @@ def _config(tensors: Mapping[str, Tensor], source: str) -> GeneratorConfig:
         z_dim=extent_of(tensors, "style.1.weight", -1, source),
         w_dim=extent_of(tensors, f"style.{layers}.weight", 0, source),
         mapping_layers=layers,
+        img_channels=extent_of(tensors, "to_rgb1.conv.weight", 1, source),
     )
 
 

@@ -336,3 +336,24 @@ def test_a_network_that_torch_saved_is_read_as_from_a_pickle(tmp_path: Path) -> 
         found = read_foreign(tmp_path / "file.pt")
         assert isinstance(found, PickledNetwork)
         assert found.tensors["w"].tolist() == [1, 2] and found.kwargs == {"z_dim": 4}
+
+
+@pytest.mark.parametrize(
+    ("parts", "family"),
+    [
+        ({"synthesis": {"L0_36_512": {}}, "mapping": {"embed_proj": {}}}, "StyleGAN-XL"),
+        ({"synthesis": {"L0_36_512": {}}, "mapping": {"fc0": {}}}, "StyleGAN3"),
+        ({"backbone": {"synthesis": {"b4": {}}}, "renderer": {}}, "EG3D"),
+        ({"b8": {"fromrgb": {}}, "b4": {"out": {}}}, "a discriminator"),
+    ],
+)
+def test_a_pickled_network_of_another_family_is_named(
+    tmp_path: Path, parts: dict[str, Any], family: str
+) -> None:
+    def built(inner: dict[str, Any]) -> Made:
+        return network({}, **{name: built(below) for name, below in inner.items()})
+
+    path = tmp_path / "network.pkl"
+    path.write_bytes(pickled({"G_ema": built(parts)}))
+    with pytest.raises(ForeignFileError, match=f"^{path}: it is {family}.*are supported"):
+        read_foreign(path)
