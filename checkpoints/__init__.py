@@ -21,7 +21,12 @@ from checkpoints.card import (
 from checkpoints.classes import Classes, classes_from_file, classes_from_names, write_classes
 from checkpoints.encoder import encoder_from_file, write_encoder
 from checkpoints.errors import CardError, CheckpointError, ForeignFileError, WeightsError
-from checkpoints.families import NATIVE, generator_from_foreign, generator_from_path
+from checkpoints.families import (
+    NATIVE,
+    generator_from_foreign,
+    generator_from_path,
+    generators_in,
+)
 from checkpoints.foreign import (
     ForeignFile,
     PickledNetwork,
@@ -97,6 +102,7 @@ __all__ = [
     "generator_from_file",
     "generator_from_foreign",
     "generator_from_path",
+    "generators_in",
     "head_cards",
     "interpreter_from_file",
     "interpreter_from_published",

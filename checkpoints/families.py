@@ -1,12 +1,14 @@
 """Generators and their cards from files of any supported family, labelmint's own or foreign."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import msgspec
 from torch import Tensor
 
 from checkpoints.card import GeneratorCard
-from checkpoints.errors import WeightsError
+from checkpoints.errors import CheckpointError, WeightsError
 from checkpoints.foreign import (
     ForeignFile,
     PickledNetwork,
@@ -16,16 +18,21 @@ from checkpoints.foreign import (
 )
 from checkpoints.generator import generator_from_file
 from checkpoints.mean_latent import with_w_avg
-from checkpoints.rosinality import generator_from_rosinality, is_rosinality
-from checkpoints.stylegan1 import generator_from_stylegan1, is_stylegan1
+from checkpoints.other_families import family_of, names_in
+from checkpoints.rosinality import generator_from_rosinality
+from checkpoints.state_dicts import layout_of, part_from_content
+from checkpoints.stylegan1 import generator_from_stylegan1
+from checkpoints.stylegan1_tf import generator_from_tensorflow1, is_stylegan1_of_tensorflow
 from checkpoints.stylegan2_ada import generator_from_pickled
 from checkpoints.stylegan2_tf import generator_from_tensorflow
 from nets.generator import Generator
 
 NATIVE = ".safetensors"  # with a card beside it; the kind of other files follows from their content
+SUFFIXES = (NATIVE, ".pkl", ".pt", ".pth", ".bin", ".ckpt")  # of weights in a folder
+MAX_FILES = 32  # of a folder that are read to find its generator
 SUPPORTED = (
-    "supported are StyleGAN2 (the official PyTorch and TensorFlow pickles, rosinality's g_ema) and "
-    "StyleGAN1 in DatasetGAN's layout"
+    "supported are StyleGAN2 (NVIDIA's PyTorch and TensorFlow pickles, rosinality's layout and its "
+    "copies) and StyleGAN1 (NVIDIA's TensorFlow pickles, DatasetGAN's layout)"
 )
 
 
@@ -37,10 +44,32 @@ def generator_from_path(
     `mean_latent` is an .npy file with the mean of w; DatasetGAN's StyleGAN1 files have none.
     Raises CheckpointError.
     """
+    if path.is_dir():
+        raise WeightsError(f"{path} is a folder; {generators_in(path)}")
     if path.suffix == NATIVE:
         return generator_from_file(path)
     mean = None if mean_latent is None else read_array(mean_latent)
     return generator_from_foreign(read_foreign(path), str(path), mean)
+
+
+def generators_in(folder: Path) -> str:
+    """Which files of a folder are generators, such as of a repository of Hugging Face."""
+    try:
+        files = sorted(f for f in folder.iterdir() if f.suffix in SUFFIXES and f.is_file())
+    except OSError as error:
+        return f"it cannot be read ({error.strerror})"
+    found = []
+    for file in files[:MAX_FILES]:
+        with contextlib.suppress(CheckpointError):
+            generator_from_path(file)
+            found.append(file.name)
+    if len(files) > MAX_FILES:
+        return f"it has over {MAX_FILES} files of weights; give the one with the generator"
+    if len(found) == 1:
+        return f"its generator is {found[0]}, give that"
+    if found:
+        return f"its generators are {', '.join(found)}; give one of them"
+    return f"none of its {len(files)} files of weights is a generator that can be read"
 
 
 def generator_from_foreign(
@@ -52,28 +81,50 @@ def generator_from_foreign(
     WeightsError.
     """
     if isinstance(file, PickledNetwork):
-        if is_stylegan3(file):
-            raise WeightsError(
-                f"{source} is a StyleGAN3, which is not supported: its layers have no noise and no "
-                f"ToRGB, and its feature maps have margins; {SUPPORTED}"
-            )
+        _refuse_other_families(file.tensors, source)
+        if layout_of(file.tensors) not in (None, "stylegan2-ada"):  # another project's module
+            return _generator_from_content(file.tensors, source, mean_latent)
         generator, card = generator_from_pickled(file, source)
     elif isinstance(file, TensorFlowNetwork):
-        generator, card = generator_from_tensorflow(file, source)
-    elif is_rosinality(file.content):
-        return generator_from_rosinality(file, source, mean_latent)
-    elif is_stylegan1(file.content):
-        return generator_from_stylegan1(file, source, mean_latent)
+        _refuse_other_families(file.variables, source)
+        read = (
+            generator_from_tensorflow1
+            if is_stylegan1_of_tensorflow(file)
+            else generator_from_tensorflow
+        )
+        generator, card = read(file, source)
     else:
-        raise WeightsError(f"{source} {_what(file.content)}; {SUPPORTED}")
+        return _generator_from_content(file.content, source, mean_latent)
     if mean_latent is not None:
         card = with_w_avg(generator, card, mean_latent, source)
     return generator, card
 
 
-def is_stylegan3(file: PickledNetwork) -> bool:
-    """Whether the generator starts from Fourier features, as StyleGAN3 does."""
-    return "synthesis.input.freqs" in file.tensors
+def _generator_from_content(
+    content: object, source: str, mean_latent: Tensor | None
+) -> tuple[Generator, GeneratorCard]:
+    """The generator whose state dict is in this content."""
+    part = part_from_content(content, source)
+    if part is None:
+        _refuse_other_families(names_in(content), source)
+        raise WeightsError(f"{source} {_what(content)}; {SUPPORTED}")
+    mean = part.mean if mean_latent is None else mean_latent
+    match part.layout:
+        case "rosinality":
+            generator, card = generator_from_rosinality(part.tensors, source, mean)
+        case "stylegan1":
+            generator, card = generator_from_stylegan1(part.tensors, source, mean)
+        case "stylegan2-ada":
+            network = PickledNetwork("Generator", {}, part.tensors, {})
+            generator, card = generator_from_pickled(network, source)
+    assert isinstance(card.provenance, dict)
+    return generator, msgspec.structs.replace(card, provenance={**card.provenance, **part.notes})
+
+
+def _refuse_other_families(names: Iterable[str], source: str) -> None:
+    family = family_of(names)
+    if family:
+        raise WeightsError(f"{source} is {family}; {SUPPORTED}")
 
 
 def _what(content: object) -> str:

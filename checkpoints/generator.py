@@ -1,5 +1,6 @@
 """Native files of generators: safetensors with nets' parameter names, and a card."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,6 +13,13 @@ from checkpoints.toml import card_path, read_card, write_card
 from checkpoints.weights import fill_module, meta_module, module_from_weights, write_weights
 from nets.config import GeneratorConfig
 from nets.generator import Generator, generator_from_config
+
+# Channels of images, the ones of them that become red, green and blue, and what to say of that.
+TO_RGB = {
+    1: ((0, 0, 0), "grey in the file, repeated to RGB"),
+    2: ((0, 0, 0), "grey with alpha in the file: grey repeated to RGB, alpha left out"),
+    4: ((0, 1, 2), "RGB with alpha in the file: alpha left out"),
+}
 
 
 def generator_from_file(path: Path) -> tuple[Generator, GeneratorCard]:
@@ -52,6 +60,7 @@ def generator_from_tensors(
     For tensors from foreign files: they have neither truncation nor licenses, so the card has
     truncation psi 1 and no license. Raises WeightsError, beginning with `source`.
     """
+    config, tensors, colors = _in_rgb(config, tensors, source)
     card = GeneratorCard(
         format=1,
         kind="generator",
@@ -62,7 +71,7 @@ def generator_from_tensors(
         truncation_cutoff=config.num_ws,
         noise_seed=noise_seed,
         licences=[],
-        provenance={"from": source},
+        provenance={"from": source, **({"colors": colors} if colors else {})},
     )
     problem = range_problem(card) or _contradiction(card)
     if problem:
@@ -70,6 +79,27 @@ def generator_from_tensors(
     generator = meta_module(lambda: generator_from_config(config))
     fill_module(generator, tensors, source)
     return generator, card
+
+
+def _in_rgb(
+    config: GeneratorConfig, tensors: dict[str, Tensor], source: str
+) -> tuple[GeneratorConfig, dict[str, Tensor], str | None]:
+    """A generator of grey images or of images with alpha as one of RGB, and what was done.
+
+    Channels of images are independent of each other, so the others are what they were.
+    """
+    if config.img_channels not in TO_RGB:
+        return config, tensors, None
+    channels, done = TO_RGB[config.img_channels]
+    changed = dict(tensors)
+    for name in [n for n in tensors if n.endswith(("torgb.weight", "torgb.bias"))]:
+        if tensors[name].ndim == 0 or len(tensors[name]) != config.img_channels:
+            raise WeightsError(
+                f"{source}: {name} is {list(tensors[name].shape)}; images have "
+                f"{config.img_channels} channels"
+            )
+        changed[name] = tensors[name][list(channels)]
+    return replace(config, img_channels=3), changed, done
 
 
 def card_from_config(config: GeneratorConfig) -> ConfigCard:

@@ -6,13 +6,13 @@
   variables and its component networks
 """
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from checkpoints.other_families import family_of
 from checkpoints.pickle_names import PERSISTENT_OBJECT, TENSORFLOW_NETWORK
 from checkpoints.pickles import Key, RecordedCall
 from checkpoints.read_budget import FileRefused, shown
@@ -26,7 +26,6 @@ NETWORKS = ("G_ema", "g_ema", "generator_ema", "G", "g", "generator", "netG", "m
 HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 NUMPY_SCALAR = "numpy._core.multiarray.scalar"
 ALIAS_FREE_CLASS = "SynthesisInput"  # first layer of StyleGAN3
-ALIAS_FREE_LAYER = re.compile(r"L\d+_\d+_\d+")  # layer name in StyleGAN3: index, size, channels
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,8 @@ def _class_and_state(record: object) -> tuple[object, dict[Key, object]] | None:
     """Class name and fields of a pickled module; None for anything else."""
     if not isinstance(record, RecordedCall):
         return None
-    name, state = record.name, record.state
+    name: object = record.name
+    state = record.state
     if name == PERSISTENT_OBJECT:
         meta = record.args[0] if record.args else None
         if not isinstance(meta, dict) or meta.get("type") != "class":
@@ -173,10 +173,12 @@ def _modules(
     values.budget.spend_value(depth)
     class_name, state = _module(record)
     modules = _items(state.get("_modules"), values)
-    if class_name == ALIAS_FREE_CLASS or any(map(ALIAS_FREE_LAYER.fullmatch, modules)):
+    family = family_of(_inner_names(prefix, modules, values))
+    if class_name == ALIAS_FREE_CLASS:
+        family = "StyleGAN3, whose feature maps have margins"
+    if family:
         raise FileRefused(
-            "it is StyleGAN3, whose feature maps have margins that no tested label recipe handles; "
-            "generators of StyleGAN1, StyleGAN2 and StyleGAN2-ADA are supported"
+            f"it is {family}; generators of StyleGAN1, StyleGAN2 and StyleGAN2-ADA are supported"
         )
     for hooks in HOOKS:
         hooked = state.get(hooks)
@@ -189,6 +191,16 @@ def _modules(
     for name, module in modules.items():
         if module is not None:
             yield from _modules(module, f"{prefix}{name}.", depth + 1, values)
+
+
+def _inner_names(prefix: str, modules: dict[str, object], values: Values) -> list[str]:
+    """Names of submodules, and of theirs: a family may show in the last of them."""
+    names = [prefix + name for name in modules]
+    for name, module in modules.items():
+        found = _class_and_state(module)
+        inner = {} if found is None else _items(found[1].get("_modules"), values)
+        names += [f"{prefix}{name}.{key}" for key in inner]
+    return names
 
 
 def _tensors(state: dict[Key, object], prefix: str, values: Values) -> Iterator[tuple[str, Tensor]]:

@@ -1,4 +1,7 @@
-"""Generators from files of rosinality's stylegan2-pytorch, which HandsOff uses as well."""
+"""Generators with the tensors of rosinality's stylegan2-pytorch, which many projects copied.
+
+Among them are HandsOff, e4e, pSp, ReStyle and, with other names, mmgeneration.
+"""
 
 import math
 from collections.abc import Mapping
@@ -8,13 +11,11 @@ from torch import Tensor
 
 from checkpoints.card import GeneratorCard
 from checkpoints.errors import WeightsError
-from checkpoints.foreign import TorchFile
 from checkpoints.foreign_tensors import (
     ForeignTensor,
     extent_of,
     run_length,
     tensors_from_foreign,
-    tensors_of,
 )
 from checkpoints.generator import generator_from_tensors
 from checkpoints.mean_latent import with_w_avg
@@ -22,31 +23,41 @@ from nets.config import GeneratorConfig
 from nets.generator import Generator
 from nets.ops import resample_kernel
 
-
-def is_rosinality(content: object) -> bool:
-    """Whether a file's content has this layout."""
-    return isinstance(content, Mapping) and "g_ema" in content
+KERNELS = (".blur.kernel", ".upsample.kernel")  # some copies do not store them
+NOISE_SEED = 0  # of files without noise maps
 
 
 def generator_from_rosinality(
-    file: TorchFile, source: str, mean_latent: Tensor | None = None
+    tensors: Mapping[str, Tensor], source: str, mean_latent: Tensor | None = None
 ) -> tuple[Generator, GeneratorCard]:
-    """The averaged generator `g_ema`, and its card; sizes follow from the shapes of its tensors.
+    """The generator and its card; sizes follow from the shapes of its tensors.
 
-    The mean of w is `mean_latent`, or else the file's `latent_avg`, or else measured. Raises
-    WeightsError, beginning with `source`.
+    Files without noise maps get maps from NOISE_SEED, as the card says. The mean of w is
+    `mean_latent`, or else measured. Raises WeightsError, beginning with `source`.
     """
-    if not isinstance(file.content, Mapping) or "g_ema" not in file.content:
-        raise WeightsError(f"{source} has no g_ema")
-    tensors = tensors_of(file.content["g_ema"], f"{source}: g_ema")
     config = _config(tensors, source)
-    ours = tensors_from_foreign(tensors, _foreign_tensors(config), source)
+    has_noise = any(name.startswith("noises.") for name in tensors)
+    wanted = _foreign_tensors(config)
+    absent = {kernel for kernel in KERNELS if not any(name.endswith(kernel) for name in tensors)}
+    for name, foreign in list(wanted.items()):
+        noise = foreign.name.startswith("noises.")
+        if (noise and not has_noise) or foreign.name.endswith(tuple(absent)):
+            del wanted[name]
+    ours = tensors_from_foreign(tensors, wanted, source)
+    seed = None if has_noise else NOISE_SEED
+    ours |= {} if has_noise else noise_from_seed(config, NOISE_SEED)
     ours |= _defaults(config, ours)
-    generator, card = generator_from_tensors(config, ours, source)
-    stored = file.content.get("latent_avg")
-    if mean_latent is None and isinstance(stored, Tensor):
-        mean_latent = stored
+    generator, card = generator_from_tensors(config, ours, source, seed)
     return generator, with_w_avg(generator, card, mean_latent, source)
+
+
+def noise_from_seed(config: GeneratorConfig, seed: int) -> dict[str, Tensor]:
+    """Noise maps, float32 [r, r], of one torch CPU generator with this seed, first layer first."""
+    draws = torch.Generator().manual_seed(seed)
+    layers = [(r, k) for r in config.resolutions for k in (0, 1) if (r, k) != (4, 0)]
+    return {
+        f"synthesis.b{r}.conv{k}.noise_const": torch.randn(r, r, generator=draws) for r, k in layers
+    }
 
 
 def _config(tensors: Mapping[str, Tensor], source: str) -> GeneratorConfig:
@@ -55,7 +66,7 @@ def _config(tensors: Mapping[str, Tensor], source: str) -> GeneratorConfig:
     layers = run_length(tensors, lambda k: f"style.{k + 1}.weight")
     later = [f"convs.{2 * j + 1}.conv.weight" for j in range(blocks)]
     if not blocks:
-        raise WeightsError(f"{source}: g_ema lacks to_rgbs.0.conv.weight")
+        raise WeightsError(f"{source} lacks to_rgbs.0.conv.weight")
     return GeneratorConfig(
         resolution=4 * 2**blocks,
         channels=tuple(
@@ -64,11 +75,12 @@ def _config(tensors: Mapping[str, Tensor], source: str) -> GeneratorConfig:
         z_dim=extent_of(tensors, "style.1.weight", -1, source),
         w_dim=extent_of(tensors, f"style.{layers}.weight", 0, source),
         mapping_layers=layers,
+        img_channels=extent_of(tensors, "to_rgb1.conv.weight", 1, source),
     )
 
 
 def _foreign_tensors(config: GeneratorConfig) -> dict[str, ForeignTensor]:
-    """All tensors of g_ema, by nets' names."""
+    """All tensors of the file, by nets' names."""
     wanted = {
         f"mapping.fc{i}.{kind}": ForeignTensor(f"style.{i + 1}.{kind}")
         for i in range(config.mapping_layers)
@@ -117,9 +129,10 @@ def _scaled(weight: Tensor) -> Tensor:
 
 
 def _defaults(config: GeneratorConfig, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors that their files lack: filters of layers without resampling, and a zero mean of w."""
+    """Tensors that files lack: filters, where none is stored, and a zero mean of w."""
     blocks = [f"synthesis.b{r}" for r in config.resolutions]
-    names = [*blocks, *(f"{block}.conv1" for block in blocks)]
+    names = [*blocks, *(f"{block}.conv{k}" for block in blocks for k in (0, 1))]
+    names.remove("synthesis.b4.conv0")
     filters = {f"{name}.resample_filter": resample_kernel() for name in names}
     missing = {name: kernel for name, kernel in filters.items() if name not in given}
     return missing | {"mapping.w_avg": torch.zeros(config.w_dim)}

@@ -13,14 +13,12 @@ import torch
 from torch import Tensor
 
 from checkpoints.card import GeneratorCard
-from checkpoints.foreign import TorchFile
 from checkpoints.foreign_tensors import (
     ForeignTensor,
     extent_of,
     extents_of_blocks,
     run_length,
     tensors_from_foreign,
-    tensors_of,
 )
 from checkpoints.generator import generator_from_tensors
 from checkpoints.mean_latent import with_w_avg
@@ -31,24 +29,23 @@ NOISE_SEED = 0
 PSI, CUTOFF = 0.7, 8  # truncation of the release, for cards without a recipe
 
 
-def is_stylegan1(content: object) -> bool:
-    """Whether a file's content has this layout."""
-    return isinstance(content, Mapping) and "g_synthesis.blocks.4x4.const" in content
-
-
 def generator_from_stylegan1(
-    file: TorchFile, source: str, mean_latent: Tensor | None = None
+    tensors: Mapping[str, Tensor],
+    source: str,
+    mean_latent: Tensor | None = None,
+    noise: Mapping[str, Tensor] | None = None,  # maps by nets' names; None: from NOISE_SEED
 ) -> tuple[Generator, GeneratorCard]:
-    """The generator, with noise maps from NOISE_SEED, and its card, with the release's truncation.
+    """The generator and its card, with the release's truncation.
 
     Raises WeightsError, beginning with `source`.
     """
-    tensors = tensors_of(file.content, source)
     config = _config(tensors, source)
     ours = tensors_from_foreign(tensors, _foreign_tensors(config), source)
-    ours |= noise_from_seed(config, NOISE_SEED)
+    ours |= noise_from_seed(config, NOISE_SEED) if noise is None else noise
     ours["mapping.w_avg"] = torch.zeros(config.w_dim)
-    generator, card = generator_from_tensors(config, ours, source, NOISE_SEED)
+    generator, card = generator_from_tensors(
+        config, ours, source, NOISE_SEED if noise is None else None
+    )
     card = with_w_avg(generator, card, mean_latent, source)
     cutoff = min(CUTOFF, config.num_ws)
     return generator, msgspec.structs.replace(card, truncation_psi=PSI, truncation_cutoff=cutoff)

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from math import log2
 
+import torch
 from torch import Tensor
 
 from checkpoints.card import GeneratorCard
@@ -48,6 +49,8 @@ def generator_from_tensorflow(
     variables = {name.removeprefix("G_"): tensor for name, tensor in network.variables.items()}
     clamp = clamp_from_value(network.kwargs.get("conv_clamp"), source)
     config = _config(variables, clamp, source)
+    if network.kwargs.get("use_noise", True) is False:
+        variables |= _silent_noise(config)
     ignored = [name for name in variables if GROWING.fullmatch(name)]
     ours = tensors_from_foreign(variables, _foreign_tensors(config, variables), source, ignored)
     return generator_from_tensors(config, ours | _filters(config), source)
@@ -150,6 +153,17 @@ def _oihw(weight: Tensor) -> Tensor:  # [k, k, I, O] -> [O, I, k, k]
 def _oihw_rotated(weight: Tensor) -> Tensor:
     """As `_oihw`, rotated by 180 degrees: they store kernels of upsampling layers so."""
     return _oihw(weight).flip((2, 3))
+
+
+def _silent_noise(config: GeneratorConfig) -> dict[str, Tensor]:
+    """Zero noise maps of strength zero, for a network that was built without noise."""
+    variables = {}
+    for k in range(config.num_noises):
+        r = 4 << (k + 1) // 2
+        layer = "Conv" if k == 0 else "Conv0_up" if k % 2 else "Conv1"
+        variables[f"{_block(r)}/{layer}/noise_strength"] = torch.zeros([])
+        variables[f"synthesis/noise{k}"] = torch.zeros(1, 1, r, r)
+    return variables
 
 
 def _filters(config: GeneratorConfig) -> dict[str, Tensor]:

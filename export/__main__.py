@@ -24,7 +24,7 @@ from bundle.manifest import MANIFEST
 from bundle.open import open_bundle
 from bundle.views import ViewBank
 from bundle.write import add_calibration, refuse_existing, refuse_known_calibration, staged_folder
-from checkpoints import CheckpointError, Interrupted, raise_on_signals
+from checkpoints import CheckpointError, Interrupted, generators_in, raise_on_signals
 from engines.errors import EngineError
 from engines.open import EngineOptions, open_mapping
 from engines.sampling import (
@@ -52,6 +52,7 @@ from export.weights import WeightFiles, weights_from_files
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 WEIGHTS = click.Path(dir_okay=False, path_type=Path)
+GENERATOR = click.Path(path_type=Path)  # a folder is refused with the generators that it has
 VIEW_MODES: dict[str, ViewMode] = {"drawn": "drawn", "bank": "bank", "random": "random"}
 CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100}
 MIN_CALIBRATION_SAMPLES = 64  # fewer give too few quantiles to set a threshold by
@@ -66,7 +67,7 @@ def main() -> None:
 @click.option(
     "--generator",
     required=True,
-    type=WEIGHTS,
+    type=GENERATOR,
     help="Generator weights: a .safetensors file with its card, an official StyleGAN2 .pkl "
     "(PyTorch or TensorFlow), a rosinality .pt, or a DatasetGAN StyleGAN1 .pt.",
 )
@@ -288,7 +289,10 @@ def inspect(path: Path) -> None:
         if (path / MANIFEST).exists():
             print("\n".join(lines_from_bundle(open_bundle(path))))
         elif path.is_dir() and not any(path.glob("model_*.pth")):
-            raise ExportError(f"{path} has neither a bundle's {MANIFEST} nor any model_<k>.pth")
+            raise ExportError(
+                f"{path} has neither a bundle's {MANIFEST} nor any model_<k>.pth; "
+                + generators_in(path)
+            )
         else:
             print("\n".join(lines_from_weights(path)))
 

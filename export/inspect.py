@@ -192,10 +192,17 @@ def lines_from_generator(source: str, config: GeneratorConfig, card: GeneratorCa
         f"  clamp        {config.conv_clamp or 'none'}",
         "  noise        "
         + ("from the file" if card.noise_seed is None else f"drawn from seed {card.noise_seed}"),
+        *_provenance_lines(card),
         f"  taps         {config.tap_recipe}, D = {config.features}",
         f"  licences     {', '.join(card.licences) or 'not stated: see the source of the file'}",
     ]
     return lines + _recipe_lines(matching_recipes(config.features, config.tap_recipe))
+
+
+def _provenance_lines(card: GeneratorCard) -> list[str]:
+    """What was chosen or made up where the file left it open."""
+    notes = card.provenance if isinstance(card.provenance, dict) else {}
+    return [f"  {key:<12} {notes[key]}" for key in ("part", "colors", "w_avg") if key in notes]
 
 
 def _recipe_lines(matching: list[str]) -> list[str]:

@@ -82,7 +82,9 @@ def _read(path: Path) -> tuple[str | None, str]:
 
 def _ask_for_all(content: object, depth: int) -> None:
     """Whatever a refusal leaves; the generator is asked for all the same."""
-    for key in content if isinstance(content, Mapping) and depth else ():
+    if not isinstance(content, Mapping) or not depth:
+        return
+    for key in content:
         with contextlib.suppress(ForeignFileError):
             _ask_for_all(content[key], depth - 1)
 

@@ -29,8 +29,10 @@ from tests.checkpoints.assembler import (
     Named,
     Raw,
     code_of,
+    legacy_file,
     network,
     pickled,
+    reference,
     storage_file,
     tensor,
 )
@@ -323,3 +325,35 @@ def test_of_a_torch_file_only_what_is_asked_for_is_read(tmp_path: Path, zipped: 
     for key in ("when", "where", "expanded"):
         with pytest.raises(ForeignFileError, match=rf"^{path}: .*\(under '{key}'\)"):
             file.content[key]
+
+
+def test_a_network_that_torch_saved_is_read_as_from_a_pickle(tmp_path: Path) -> None:
+    """As PTI saves its tuned generators: torch.save of NVIDIA's class."""
+    view = Made("torch._utils _rebuild_tensor_v2", (reference("0", 2), 0, (2,), (1,), False, {}))
+    data = struct.pack("<q2f", 2, 1.0, 2.0)
+    for content in (network({"w": view}), {"G_ema": network({"w": view}), "D": None}):
+        (tmp_path / "file.pt").write_bytes(legacy_file(content, ["0"], data))
+        found = read_foreign(tmp_path / "file.pt")
+        assert isinstance(found, PickledNetwork)
+        assert found.tensors["w"].tolist() == [1, 2] and found.kwargs == {"z_dim": 4}
+
+
+@pytest.mark.parametrize(
+    ("parts", "family"),
+    [
+        ({"synthesis": {"L0_36_512": {}}, "mapping": {"embed_proj": {}}}, "StyleGAN-XL"),
+        ({"synthesis": {"L0_36_512": {}}, "mapping": {"fc0": {}}}, "StyleGAN3"),
+        ({"backbone": {"synthesis": {"b4": {}}}, "renderer": {}}, "EG3D"),
+        ({"b8": {"fromrgb": {}}, "b4": {"out": {}}}, "a discriminator"),
+    ],
+)
+def test_a_pickled_network_of_another_family_is_named(
+    tmp_path: Path, parts: dict[str, Any], family: str
+) -> None:
+    def built(inner: dict[str, Any]) -> Made:
+        return network({}, **{name: built(below) for name, below in inner.items()})
+
+    path = tmp_path / "network.pkl"
+    path.write_bytes(pickled({"G_ema": built(parts)}))
+    with pytest.raises(ForeignFileError, match=f"^{path}: it is {family}.*are supported"):
+        read_foreign(path)

@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from checkpoints import WeightsError
-from checkpoints.foreign import TorchFile
 from checkpoints.mean_latent import measured_w_avg
-from checkpoints.rosinality import generator_from_rosinality
+from checkpoints.rosinality import generator_from_rosinality, noise_from_seed
 from nets.generator import Generator
 from tests.checkpoints.golden import Golden, assert_same_pixels_and_taps, golden
 
@@ -15,8 +14,7 @@ NAMES = ("32", "64")
 
 def loaded(name: str) -> tuple[Generator, Golden]:
     of = golden(f"rosinality/golden_{name}")
-    content = {"g_ema": dict(of.weights), "latent_avg": of.inputs["latent_avg"]}
-    return generator_from_rosinality(TorchFile(content), "g.pt")[0], of
+    return generator_from_rosinality(of.weights, "g.pt", of.inputs["latent_avg"])[0], of
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -42,7 +40,7 @@ def test_shapes_are_read_from_the_tensors() -> None:
 
 def test_a_missing_mean_is_measured_and_the_card_says_so() -> None:
     of = golden("rosinality/golden_64")
-    generator, card = generator_from_rosinality(TorchFile({"g_ema": of.weights}), "g.pt")
+    generator, card = generator_from_rosinality(of.weights, "g.pt")
     assert isinstance(card.provenance, dict)
     assert card.provenance["w_avg"] == "measured over 8192 samples of seed 0"
     w_avg = generator.mapping.w_avg
@@ -51,6 +49,37 @@ def test_a_missing_mean_is_measured_and_the_card_says_so() -> None:
     error = (w.mean(dim=0) - w_avg).abs().max() / w.std()
     assert 0 < error < 0.1
     assert torch.equal(measured_w_avg(generator.mapping), w_avg)
+
+
+def test_files_without_noise_maps_get_seeded_ones_and_the_card_says_so() -> None:
+    of = golden("rosinality/golden_64")
+    plain = {name: t for name, t in of.weights.items() if not name.startswith("noises.")}
+    generator, card = generator_from_rosinality(plain, "g.pt")
+    assert card.noise_seed == 0
+    maps = list(noise_from_seed(generator.config, 0).values())
+    stored = {f"noises.noise_{k}": noise[None, None] for k, noise in enumerate(maps)}
+    expected, stated = generator_from_rosinality({**plain, **stored}, "g.pt")
+    assert stated.noise_seed is None
+    image = generator.synthesis(of.inputs["ws"]).image
+    assert torch.equal(image, expected.synthesis(of.inputs["ws"]).image)
+    given = generator.synthesis(of.inputs["ws"], [of.weights[name][0, 0] for name in stored])
+    assert of.image.difference(given.image) < 1e-4
+
+
+@pytest.mark.parametrize("kernels", [(".blur.kernel",), (".upsample.kernel",), (".kernel",)])
+def test_copies_without_kernels_have_the_papers(kernels: tuple[str, ...]) -> None:
+    of = golden("rosinality/golden_64")
+    tensors = {name: t for name, t in of.weights.items() if not name.endswith(kernels)}
+    assert len(tensors) < len(of.weights)
+    generator, _ = generator_from_rosinality(tensors, "g.pt")
+    assert_same_pixels_and_taps(generator, of)
+
+
+def test_a_file_with_some_of_its_kernels_is_refused() -> None:
+    tensors = dict(golden("rosinality/golden_64").weights)
+    del tensors["convs.2.conv.blur.kernel"]
+    with pytest.raises(WeightsError, match=r"lacks convs\.2\.conv\.blur\.kernel"):
+        generator_from_rosinality(tensors, "g.pt")
 
 
 @pytest.mark.parametrize(
@@ -73,12 +102,12 @@ def test_what_does_not_fit_is_refused_in_one_line(
     if add:
         tensors[add] = torch.zeros(1)
     with pytest.raises(WeightsError) as caught:
-        generator_from_rosinality(TorchFile({"g_ema": tensors}), "g.pt")
+        generator_from_rosinality(tensors, "g.pt")
     message = str(caught.value)
     assert message.startswith("g.pt") and words in message and "\n" not in message
 
 
 def test_a_mean_of_another_width_is_refused() -> None:
-    content = {"g_ema": golden("rosinality/golden_32").weights, "latent_avg": torch.zeros(512)}
+    weights = golden("rosinality/golden_32").weights
     with pytest.raises(WeightsError, match=r"mean latent is \[512\].*16"):
-        generator_from_rosinality(TorchFile(content), "g.pt")
+        generator_from_rosinality(weights, "g.pt", torch.zeros(512))

@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from checkpoints import WeightsError
-from checkpoints.foreign import TorchFile
 from checkpoints.stylegan1 import generator_from_stylegan1, noise_from_seed
 from nets.generator import Generator
 from tests.checkpoints.golden import Golden, assert_same_pixels_and_taps, golden
@@ -16,8 +15,7 @@ NAMES = ("32", "256")
 def loaded(name: str) -> tuple[Generator, Golden]:
     """With the fixture's noise in place of the drawn one."""
     of = golden(f"stylegan1/golden_{name}")
-    file = TorchFile(dict(of.weights))
-    generator, _ = generator_from_stylegan1(file, "g.pt", of.inputs["mean_latent"])
+    generator, _ = generator_from_stylegan1(of.weights, "g.pt", of.inputs["mean_latent"])
     for name_, buffer in generator.synthesis.named_buffers():
         if name_.endswith("noise_const"):
             extent, epilogue = name_.removeprefix("b").split(".")[:2]
@@ -30,7 +28,7 @@ def loaded(name: str) -> tuple[Generator, Golden]:
 @pytest.mark.parametrize("name", NAMES)
 def test_image_and_taps_are_the_public_codes(name: str) -> None:
     of = golden(f"stylegan1/golden_{name}")
-    generator, _ = generator_from_stylegan1(TorchFile(of.weights), "g.pt")
+    generator, _ = generator_from_stylegan1(of.weights, "g.pt")
     assert_same_pixels_and_taps(generator, of)
 
 
@@ -47,7 +45,7 @@ def test_mapping_and_truncation_are_the_public_codes(name: str) -> None:
 
 def test_noise_is_drawn_from_the_seed_of_the_card() -> None:
     of = golden("stylegan1/golden_32")
-    generator, card = generator_from_stylegan1(TorchFile(of.weights), "g.pt")
+    generator, card = generator_from_stylegan1(of.weights, "g.pt")
     assert card.noise_seed == 0
     drawn = noise_from_seed(generator.config, 0)
     assert len(drawn) == 8
@@ -59,7 +57,7 @@ def test_noise_is_drawn_from_the_seed_of_the_card() -> None:
 
 def test_the_card_has_the_releases_truncation() -> None:
     of = golden("stylegan1/golden_256")
-    _, card = generator_from_stylegan1(TorchFile(of.weights), "g.pt")
+    _, card = generator_from_stylegan1(of.weights, "g.pt")
     assert (card.family, card.truncation_psi, card.truncation_cutoff) == ("stylegan1", 0.7, 8)
 
 
@@ -75,7 +73,7 @@ def test_the_card_has_the_releases_truncation() -> None:
 def test_a_mean_latent_that_does_not_fit_is_refused(mean: torch.Tensor, words: str) -> None:
     of = golden("stylegan1/golden_32")
     with pytest.raises(WeightsError) as caught:
-        generator_from_stylegan1(TorchFile(of.weights), "g.pt", mean)
+        generator_from_stylegan1(of.weights, "g.pt", mean)
     assert words in str(caught.value)
 
 
@@ -97,6 +95,6 @@ def test_what_does_not_fit_is_refused_in_one_line(
     if add:
         tensors[add] = torch.zeros(1)
     with pytest.raises(WeightsError) as caught:
-        generator_from_stylegan1(TorchFile(tensors), "g.pt")
+        generator_from_stylegan1(tensors, "g.pt")
     message = str(caught.value)
     assert message.startswith("g.pt") and words in message and "\n" not in message

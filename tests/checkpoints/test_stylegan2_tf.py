@@ -52,6 +52,19 @@ def test_an_image_layer_called_by_its_level_of_detail_is_the_last() -> None:
     assert of.image.difference(generator.synthesis(of.inputs["ws"]).image) < 1e-4
 
 
+def test_a_network_without_noise_has_noise_of_no_strength() -> None:
+    of = golden("stylegan2_tf/golden_skip_32")
+    silent = {n: torch.zeros_like(t) if "noise_strength" in n else t for n, t in of.weights.items()}
+    absent = {name: tensor for name, tensor in of.weights.items() if "noise" not in name}
+    images = [
+        generator_from_tensorflow(TensorFlowNetwork(kwargs, variables), "g.pkl")[0]
+        .synthesis(of.inputs["ws"])
+        .image
+        for kwargs, variables in (({}, silent), ({"use_noise": False}, absent))
+    ]
+    assert torch.equal(images[0], images[1])
+
+
 @pytest.mark.parametrize(
     ("drop", "add", "kwargs", "words"),
     [
