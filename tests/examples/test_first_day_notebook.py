@@ -15,7 +15,8 @@ MIB = 1 << 20
 
 
 def read() -> nbformat.NotebookNode:
-    return nbformat.read(NOTEBOOK, as_version=4)
+    notebook: nbformat.NotebookNode = nbformat.read(NOTEBOOK, as_version=4)  # type: ignore[no-untyped-call]
+    return notebook
 
 
 def test_it_is_stored_without_outputs_and_has_the_steps_of_the_page() -> None:
