@@ -17,7 +17,7 @@ from labelmint.cli.exit_codes import FAILURE, code_from_error
 from labelmint.doctor.connection import Check, CheckStatus, connection_checks
 from labelmint.doctor.machine import machine_checks
 from labelmint.doctor.server import server_checks
-from labelmint.errors import printable_from_text
+from labelmint.errors import MAX_MESSAGE_CHARACTERS, printable_from_text
 from labelmint.wire.channel import metadata_from_token
 from labelmint.wire.retries import Patience
 
@@ -62,4 +62,4 @@ def line_from_check(check: Check) -> str:
     """The check as one line; unprintable characters, which a server may send, are escaped."""
     status = click.style(f"{check.status.value:<5}", _COLORS[check.status], bold=True)
     text = f"{check.name}: {check.found}" + (f"; {check.fix}" if check.fix else "")
-    return status + printable_from_text(" ".join(text.split()))
+    return status + printable_from_text(" ".join(text.split()), MAX_MESSAGE_CHARACTERS)

@@ -66,6 +66,7 @@ def test_a_line_stays_one_line_whatever_a_server_says() -> None:
     line = line_from_check(Check("model \x1b[2J\nok", CheckStatus.WARN, "a\r\nb\x00", "c\u2028d"))
     assert len(line.splitlines()) == 1
     assert click.unstyle(line).isprintable()
+    assert len(line_from_check(Check("server", CheckStatus.OK, "v" * (1 << 20)))) < 5000
 
 
 def test_slow_protobuf_and_missing_extras_are_told() -> None:
