@@ -78,6 +78,10 @@ def _code(canary: Path) -> Iterator[tuple[str, bytes]]:
     for name, payload in payloads.items():
         for protocol in range(6):
             yield f"{name}, protocol {protocol}", pickle.dumps(payload, protocol)
+        code = Raw(pickle.dumps(payload, 2)[2:-1])
+        weight = tensor(storage_file([1.0]), 0, (1,), (1,))
+        beside = {"D": code, "G_ema": network({"w": weight}), "args": [code]}
+        yield f"{name} beside a network", pickled(beside)
         yield f"{name} under D", pickle.dumps({"G_ema": None, "D": [payload]})
         for layout in (True, False):
             stream = io.BytesIO()

@@ -110,7 +110,7 @@ def test_anything_else_is_refused_in_one_line(file: ForeignFile, words: str) -> 
 @pytest.mark.parametrize("key", [None, "state_dict", "g_ema"])
 def test_a_network_of_another_family_is_named(name: str, family: str, key: str | None) -> None:
     tensors = {"other.weight": torch.zeros(1), name: torch.zeros(1)}
-    files = [TorchFile(tensors if key is None else {key: tensors, "args": None})]
+    files: list[ForeignFile] = [TorchFile(tensors if key is None else {key: tensors, "args": None})]
     if key is None:
         files.append(PickledNetwork("Generator", {}, tensors, {}))
     for file in files:

@@ -351,7 +351,7 @@ def test_a_pickled_network_of_another_family_is_named(
     tmp_path: Path, parts: dict[str, Any], family: str
 ) -> None:
     def built(inner: dict[str, Any]) -> Made:
-        return network({}, **{name: built(below) for name, below in inner.items()})
+        return network({}, "", **{name: built(below) for name, below in inner.items()})
 
     path = tmp_path / "network.pkl"
     path.write_bytes(pickled({"G_ema": built(parts)}))

@@ -56,12 +56,9 @@ def test_a_network_without_noise_has_noise_of_no_strength() -> None:
     of = golden("stylegan2_tf/golden_skip_32")
     silent = {n: torch.zeros_like(t) if "noise_strength" in n else t for n, t in of.weights.items()}
     absent = {name: tensor for name, tensor in of.weights.items() if "noise" not in name}
-    images = [
-        generator_from_tensorflow(TensorFlowNetwork(kwargs, variables), "g.pkl")[0]
-        .synthesis(of.inputs["ws"])
-        .image
-        for kwargs, variables in (({}, silent), ({"use_noise": False}, absent))
-    ]
+    networks = (TensorFlowNetwork({}, silent), TensorFlowNetwork({"use_noise": False}, absent))
+    generators = [generator_from_tensorflow(network, "g.pkl")[0] for network in networks]
+    images = [generator.synthesis(of.inputs["ws"]).image for generator in generators]
     assert torch.equal(images[0], images[1])
 
 

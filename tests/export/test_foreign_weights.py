@@ -180,7 +180,7 @@ def test_wrong_combinations_name_both_sides_and_the_fix(
             (*start, tiny_weights[0], "--mean-latent", tmp_path / "mean.npy"),
             ["--mean-latent", "leave it out"],
         ),
-        ((*start, members / "model_0.pth"), ["no generator", "supported"]),
+        ((*start, members / "model_0.pth"), ["member of a label ensemble", "--interpreter"]),
     ):
         line = refused(*words)
         assert all(word in line for word in expected), line
