@@ -32,6 +32,7 @@ from grpc_status import rpc_status
 # ErrorInfo of a stream that the server ended because of its age, which is no failure.
 STREAM_AGED, ERROR_DOMAIN = "STREAM_AGED", "labelmint.v1"
 MAX_MESSAGE_CHARACTERS = 4000  # of an error; a server could send millions
+_CANCELLED_HERE = "Locally cancelled"  # in the details of gRPC
 _LOADING = "the server is loading"  # in the details of UNAVAILABLE until models are loaded
 _FROM_WORKER = re.compile(r"Caught \w+ in DataLoader worker process \d+\.\n")  # torch's words
 _Detail = TypeVar("_Detail", bound=Message)
@@ -186,6 +187,12 @@ def error_from_rpc(error: grpc.RpcError, target: str) -> RpcError:
     if code is grpc.StatusCode.DEADLINE_EXCEEDED and "Deadline Exceeded" in message:  # grpc's own
         message = f"{target} did not finish in time; raise timeout_s or deadline_s"
     return _CLASSES.get(code, ServerFault)(message, code.name, _retry_after_s(error))
+
+
+def cancelled_by_server(error: RpcError) -> bool:
+    """Whether a call was cancelled, and not by this process: gRPC does so at random on a server
+    where too many calls wait."""
+    return error.code == "CANCELLED" and _CANCELLED_HERE not in str(error)
 
 
 def is_loading(error: RpcError) -> bool:

@@ -12,7 +12,14 @@ import threading
 import time
 from dataclasses import dataclass
 
-from labelmint.errors import Exhausted, RpcError, TimedOut, Unreachable, is_loading
+from labelmint.errors import (
+    Exhausted,
+    RpcError,
+    TimedOut,
+    Unreachable,
+    cancelled_by_server,
+    is_loading,
+)
 
 MAX_WAIT_S, WAIT_FACTOR, WAIT_JITTER = 2.0, 2.0, 0.2
 _log = logging.getLogger("labelmint")
@@ -114,6 +121,4 @@ class Retries:
 def _may_pass(error: RpcError) -> bool:
     # RESOURCE_EXHAUSTED is also the status of a message over the size limit, which stays too large.
     limited = isinstance(error, Exhausted) and error.retry_after_s is not None
-    # gRPC cancels calls at random on a server where too many wait; this client never cancels those
-    # that it waits for, unless it is closed.
-    return isinstance(error, Unreachable) or limited or error.code == "CANCELLED"
+    return isinstance(error, Unreachable) or limited or cancelled_by_server(error)

@@ -13,6 +13,7 @@ from hypothesis import given
 
 from labelmint.errors import RpcError, Unreachable
 from labelmint.v1 import label_service_pb2 as pb
+from labelmint.v1.label_service_pb2_grpc import LabelServiceStub
 from labelmint.wire.prefetch import Prefetch
 from labelmint.wire.resuming_stream import OpenedCall, ResumingStream
 from labelmint.wire.retries import Patience, Reconnects
@@ -96,6 +97,26 @@ def test_a_call_that_a_crowded_server_cancels_is_tried_again() -> None:
     found, server, reconnects = source(Ending(Ended(C.CANCELLED, "CANCELLED")), patience=patient)
     assert next(found.messages()).kept.indices[0] == 0
     assert len(server.calls) == reconnects.count == 1
+
+
+def test_a_call_that_this_process_cancels_is_not_tried_again(target: str) -> None:
+    """As `labelmint bench` does at its end."""
+    channel = grpc.insecure_channel(target)
+    calls = []
+
+    def open_call(query: pb.SampleQuery, timeout_s: float | None) -> OpenedCall:
+        stream = LabelServiceStub(channel).StreamSamples(pb.StreamSamplesRequest(query=query))
+        calls.append(stream)
+        return OpenedCall(stream, target)
+
+    found = ResumingStream(open_call, pb.SampleQuery(), Patience(), Reconnects())
+    messages = found.messages()
+    next(messages)
+    calls[0].cancel()
+    with pytest.raises(RpcError, match="Locally cancelled") as caught:
+        list(messages)
+    assert caught.value.code == "CANCELLED" and len(calls) == 1
+    channel.close()
 
 
 def test_every_try_again_is_counted_and_logged(caplog: pytest.LogCaptureFixture) -> None:
