@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
@@ -11,10 +12,9 @@ from tests.hangs import HANG_S
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 NOTEBOOK = CHECKOUT / "examples/first_day.ipynb"
-MIB = 1 << 20
 
 
-def read() -> nbformat.NotebookNode:
+def read() -> Any:
     return nbformat.read(NOTEBOOK, as_version=4)
 
 
