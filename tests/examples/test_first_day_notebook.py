@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
@@ -11,12 +12,10 @@ from tests.hangs import HANG_S
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 NOTEBOOK = CHECKOUT / "examples/first_day.ipynb"
-MIB = 1 << 20
 
 
-def read() -> nbformat.NotebookNode:
-    notebook: nbformat.NotebookNode = nbformat.read(NOTEBOOK, as_version=4)  # type: ignore[no-untyped-call]
-    return notebook
+def read() -> Any:
+    return nbformat.read(NOTEBOOK, as_version=4)
 
 
 def test_it_is_stored_without_outputs_and_has_the_steps_of_the_page() -> None:
