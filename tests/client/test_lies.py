@@ -271,9 +271,11 @@ def test_streams_that_always_end_by_age_are_not_opened_as_fast_as_they_can(
         raise aged("grown old")
 
     service.lie = lie
+    began = time.monotonic()
     with Client(target) as client, pytest.raises(LabelmintError):
         next(client.stream(2, max_uncertainty=0.5, deadline_s=1.5))
-    assert len(service.queries) <= 1.5 / AGED_S + 2
+    # The least time between two calls holds however long a busy machine takes for the deadline.
+    assert len(service.queries) <= (time.monotonic() - began) / AGED_S + 2
 
 
 def test_heartbeats_that_bring_nothing_do_not_make_failures_forgotten(
