@@ -44,6 +44,7 @@ LONG_S = 60.0  # seconds; a test that runs longer is named on the terminal, agai
 # The longest first. Workers get files whole, in this order with --no-loadscope-reorder, else by the
 # number of tests: a long one that comes last is waited for by all the other workers.
 LONGEST = (
+    "test_doc_blocks.py",
     "e2e/test_demo_quality.py",
     "deploy/test_image.py",
     "deploy/test_replicas_live.py",
