@@ -9,6 +9,11 @@ from tests.doc_blocks import CHECKOUT, Page, run_page
 from tests.doc_pages import PAGES
 
 KINDS = {"sh", "python", "text", "toml", "nginx", "yaml"}  # the last four are never commands
+# They train for a minute or two each; the notebook runs the first day's steps in their place.
+SLOW = {
+    "README.md", "docs/first_day.md", "docs/inverse_graphics.md", "docs/inversion.md",
+    "docs/labels.md", "docs/refiner.md", "docs/views.md",
+}  # fmt: skip
 READABLE = ("*.md", "docs/**/*.md", "examples/**/*.md", "benchmarks/*.md", "helm/**/*.md")
 
 
@@ -44,7 +49,9 @@ def test_the_readme_runs_as_printed_up_to_the_readers_own_generator(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("page", sorted(PAGES))
+@pytest.mark.parametrize(
+    "page", [pytest.param(p, marks=pytest.mark.slow if p in SLOW else ()) for p in sorted(PAGES)]
+)
 def test_each_page_runs_as_printed(page: str, demo_bundle: Path, folder: Path) -> None:
     run_page(CHECKOUT / page, PAGES[page], folder, demo_bundle.parent)
 

@@ -50,7 +50,7 @@ LOADERS = [
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("persistent", ["", "persistent"])
+@pytest.mark.parametrize("persistent", ["", pytest.param("persistent", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("before", "start", "outcome"), LOADERS)
 def test_no_data_loader_waits_for_workers_that_are_forks_of_a_process_with_grpc(
     target: str, before: str, start: str, outcome: str, persistent: str

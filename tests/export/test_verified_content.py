@@ -279,7 +279,7 @@ def test_a_portable_plan_is_verified_whenever_files_are_swapped(
     check(load, bench.folder, PORTABLE_PLAN["float32"])
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_fused_kernels_are_verified_whenever_files_are_swapped(
     fused_bundle: Bundle, tmp_path: Path
 ) -> None:

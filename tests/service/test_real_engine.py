@@ -42,10 +42,10 @@ def query(**changes: Any) -> dict[str, Any]:
     return {"sampling": sampling, "end_index": END, "outputs": OUTPUTS, **changes}
 
 
-LONG_DEMO = pytest.param("demo_bundle", marks=pytest.mark.long)
+SLOW_DEMO = pytest.param("demo_bundle", marks=pytest.mark.slow)
 
 
-@pytest.fixture(scope="module", params=["tiny_bundle", LONG_DEMO])
+@pytest.fixture(scope="module", params=["tiny_bundle", SLOW_DEMO])
 def bundle(request: pytest.FixtureRequest) -> Path:
     path: Path = request.getfixturevalue(request.param)
     return path
