@@ -71,7 +71,7 @@ def test_no_closed_window_holds_the_drain(path: str, tmp_path: Path) -> None:
         assert process.popen.wait(LIMIT_S) == 0
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_rapid_resets_cancel_no_honest_check(tmp_path: Path) -> None:
     """Of callers that send and cancel health checks as fast as they can, without a token."""
     stop = threading.Event()
