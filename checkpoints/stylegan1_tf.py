@@ -13,6 +13,7 @@ from checkpoints.card import GeneratorCard
 from checkpoints.errors import WeightsError
 from checkpoints.foreign import TensorFlowNetwork
 from checkpoints.stylegan1 import generator_from_stylegan1
+from checkpoints.stylegan2_tf import GROWING
 from checkpoints.weights import refuse_names
 from nets.generator import Generator
 
@@ -31,8 +32,6 @@ SUPPORTED_VALUES: dict[str, object] = {
     "blur_filter": [1, 2, 1],
 }
 BLUR = torch.tensor([[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]]) / 16
-# Variables of progressive growing; a finished network does not read them.
-GROWING = re.compile(r"(synthesis/)?lod|synthesis/ToRGB_lod[1-9]\d*/.*")
 NOISE = re.compile(r"synthesis/noise(\d{1,2})\Z")
 LAYERS = {"Const": "epi1", "Conv": "epi2", "Conv0_up": "epi1", "Conv1": "epi2"}
 PORTED = {"Conv": "conv", "Conv0_up": "conv0_up", "Conv1": "conv1"}

@@ -9,6 +9,7 @@ values differ between versions of the code.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
@@ -118,13 +119,12 @@ def clamp_from_value(clamp: object, source: str) -> float | None:
     """A stated conv_clamp. Raises WeightsError, beginning with `source`."""
     if clamp is None:
         return None
-    if not _is_number(clamp) or not clamp > 0:  # type: ignore[operator]
+    if not _is_number(clamp) or not clamp > 0:
         raise WeightsError(f"{source} has conv_clamp {clamp!r}; it must be a number over 0")
-    assert isinstance(clamp, int | float)
     return float(clamp)
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
