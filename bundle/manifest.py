@@ -42,9 +42,9 @@ class FileEntry(Strict, frozen=True):
 class GeneratorFacts(Strict, frozen=True):
     """The generator that was exported, and the defaults of its sampling options."""
 
-    family: str  # "stylegan1", "stylegan2"
+    family: str  # "stylegan1", "stylegan2", "stylegan3"
     resolution: Size  # pixels
-    channels: list[int]  # feature channels at 4, 8, ..., resolution
+    channels: list[int]  # feature channels at 4, 8, ..., resolution; stylegan3: of each layer
     mapping_layers: int
     z_dim: Size
     w_dim: Size
@@ -54,14 +54,14 @@ class GeneratorFacts(Strict, frozen=True):
     w_avg: list[float]  # [w_dim], mean of w, float32 values
     truncation_psi: Psi  # default of requests
     truncation_cutoff: Count  # default of requests, in rows of w+
-    noise: str  # "none", "const" (the checkpoint's buffers), "seed:<n>"
+    noise: str  # "none" (a family without noise), "const" (the checkpoint's buffers), "seed:<n>"
     conv_clamp: float | None
 
 
 class Labels(Strict, frozen=True):
     """Geometry of the labels: how the label branch reads the generator's feature maps."""
 
-    tap_recipe: str  # "styledconv+const", "dg-pair"
+    tap_recipe: str  # "styledconv+const", "dg-pair", "stylegan3"
     feature_dim: int  # length of the hypercolumn
     grid: int  # rows and columns that every feature map is resized to, pixels
     crop_top: Count  # first row of the grid that is kept

@@ -114,6 +114,7 @@ def test_a_graph_that_fails_parity_is_not_written(
     tiny_weights: TinyWeights, tmp_path: Path
 ) -> None:
     generator, card = generator_from_file(tiny_weights[0])
+    assert isinstance(generator, Generator)
     generator.synthesis.blocks()[0].const.data.mul_(1e6)  # over what float16 can hold
     path, out = tmp_path / "large.safetensors", tmp_path / "out"
     write_generator(path, generator, card)
