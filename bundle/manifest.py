@@ -20,6 +20,8 @@ MAX_CLASSES = 256  # masks are uint8
 MAX_VIEW_CODES = 1 << 16  # views of one object in a stream, at most
 MAX_LENGTH = 1e9  # camera lengths are served as float32
 
+StartSide = Annotated[int, Meta(ge=1, le=16)]
+Start = tuple[StartSide, StartSide]  # rows and columns of a generator's learned constant
 Count = Annotated[int, Meta(ge=0)]
 Size = Annotated[int, Meta(ge=1)]
 Share = Annotated[float, Meta(gt=0, le=1)]
@@ -39,11 +41,14 @@ class FileEntry(Strict, frozen=True):
     size: int  # bytes
 
 
-class GeneratorFacts(Strict, frozen=True):
-    """The generator that was exported, and the defaults of its sampling options."""
+class GeneratorFacts(Strict, frozen=True, omit_defaults=True):
+    """The generator that was exported, and the defaults of its sampling options.
+
+    The file omits fields at their default.
+    """
 
     family: str  # "stylegan1", "stylegan2", "stylegan3"
-    resolution: Size  # pixels
+    resolution: Size  # nominal extent of the image: the side of a square one, pixels
     channels: list[int]  # feature channels at 4, 8, ..., resolution; stylegan3: of each layer
     mapping_layers: int
     z_dim: Size
@@ -56,6 +61,12 @@ class GeneratorFacts(Strict, frozen=True):
     truncation_cutoff: Count  # default of requests, in rows of w+
     noise: str  # "none" (a family without noise), "const" (the checkpoint's buffers), "seed:<n>"
     conv_clamp: float | None
+    start: Start | None = None  # null: 4 x 4, square images
+
+    def size_at(self, extent: int) -> tuple[int, int]:
+        """Rows and columns of a feature map, label grid or image of this nominal extent, pixels."""
+        rows, columns = self.start or (4, 4)
+        return extent * rows // 4, extent * columns // 4
 
 
 class Labels(Strict, frozen=True):
@@ -63,7 +74,8 @@ class Labels(Strict, frozen=True):
 
     tap_recipe: str  # "styledconv+const", "dg-pair", "stylegan3"
     feature_dim: int  # length of the hypercolumn
-    grid: int  # rows and columns that every feature map is resized to, pixels
+    # Nominal extent that feature maps are resized to, pixels: grid * start / 4 rows and columns.
+    grid: int
     crop_top: Count  # first row of the grid that is kept
     height: Size  # label rows after the crop
     width: Size

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from checkpoints import InterpreterCard, interpreter_from_file
+from nets.config import SQUARE
 from training.errors import LabelError, TrainingError
 from training.evaluate.evaluation import evaluation_from_predictions
 from training.evaluate.report import lines_from_evaluation, write_report
@@ -14,6 +15,7 @@ from training.evaluate.worst import sheet_of_worst
 from training.images.image_set import check_generator, image_set_from_folder
 from training.interpreter.card import images_trained_on
 from training.interpreter.predict import predictions
+from training.label_crop import LabelCrop
 from training.labels.labelled_set import LabelledSet, LabelPaths, labelled_set
 from training.options import (
     FILE,
@@ -108,7 +110,8 @@ def check_same_meaning(
 ) -> None:
     """Raises LabelError unless interpreter and labels have the same crop, classes and keypoints."""
     crop = truth.crop
-    if (card.grid, card.crop_top, card.height) != (crop.grid, crop.crop_top, crop.height):
+    of_card = LabelCrop(card.grid, card.crop_top, card.height, card.start or SQUARE)
+    if of_card != crop:
         raise LabelError(
             f"{weights} labels {card.width}x{card.height} pixels of a grid of {card.grid} from row "
             f"{card.crop_top}; {folder} has {crop} of {crop.grid} from row {crop.crop_top}"
