@@ -99,3 +99,13 @@ def start_of(tensors: Mapping[str, Tensor], name: str, source: str) -> tuple[int
             f"{MAX_START}"
         )
     return rows, columns
+
+
+def refuse_not_square(tensors: Mapping[str, Tensor], name: str, source: str, family: str) -> None:
+    """Raises WeightsError if a learned constant has as many axes as one, but not 4 x 4 values."""
+    if name in tensors and tensors[name].ndim >= 2 and tensors[name].shape[-2:] != SQUARE:
+        rows, columns = tensors[name].shape[-2:]
+        raise WeightsError(
+            f"{source}: the constant, {name}, has {rows} rows and {columns} columns; of {family} "
+            "only square images are supported, whose constant has 4 and 4"
+        )

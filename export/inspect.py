@@ -38,7 +38,7 @@ from checkpoints import (
     widths_of_member,
 )
 from export.checks.parity import TOLERANCES, W_MAX_DIFFERENCE
-from nets.config import SQUARE, GeneratorConfig
+from nets.config import SQUARE, GeneratorConfig, size_at
 from nets.generator import Generator
 
 NPY_MAGIC = b"\x93NUMPY"
@@ -245,10 +245,12 @@ def _interpreter_lines(path: Path, card: InterpreterCard) -> list[str]:
         f"{head.outputs} outputs"
         for head in card.heads
     ]
+    rows, columns = size_at(card.grid, card.start or SQUARE)
+    grid = str(rows) if rows == columns else f"{rows} x {columns} px"
     return [
         f"{path}: interpreter for the generator of SHA-256 {card.generator_sha256}",
         f"  taps         {card.tap_recipe}, D = {card.features}, {card.resize}",
-        f"  labels       {card.height} x {card.width} px of a grid of {card.grid}",
+        f"  labels       {card.height} x {card.width} px of a grid of {grid}",
         *heads,
         f"  licences     {', '.join(card.licences) or 'none stated'}",
     ]
@@ -282,9 +284,10 @@ def _view_lines(path: Path, card: ViewsCard) -> list[str]:
 
 
 def _encoder_lines(path: Path, card: EncoderCard) -> list[str]:
+    rows, _ = size_at(card.grid, card.start or SQUARE)
     return [
         f"{path}: encoder for the generator of SHA-256 {card.generator_sha256}",
-        f"  images       rows {card.crop_top} to {card.crop_top + card.rows} of {card.grid} px, "
+        f"  images       rows {card.crop_top} to {card.crop_top + card.rows} of {rows} px, "
         f"resized to {card.width} x {card.height} px",
         f"  latents      {card.num_ws} rows of w+ of {card.w_dim}, in {card.iterations} steps",
         f"  licences     {', '.join(card.licences) or 'none stated'}",

@@ -175,7 +175,7 @@ def invert(
         )
 
     encoder_sha256 = None if encoder_path is None else sha256_of_file(encoder_path)
-    batch_size = config.at_once or images_at_once(generator.config.resolution)
+    batch_size = config.at_once or images_at_once(*generator.config.image_size)
     recipe = {
         **identity_of_generator(generator, sha256),
         "encoder weights": encoder_sha256,
