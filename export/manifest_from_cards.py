@@ -59,10 +59,16 @@ def generator_from_card(card: GeneratorCard, w_avg: Tensor) -> GeneratorFacts:
         w_avg=[shortest_float32(value) for value in w_avg.tolist()],
         truncation_psi=card.truncation_psi,
         truncation_cutoff=card.truncation_cutoff,
-        noise="const" if card.noise_seed is None else f"seed:{card.noise_seed}",
+        noise=_noise_from_card(card),
         conv_clamp=config.conv_clamp,
         start=config.start,
     )
+
+
+def _noise_from_card(card: GeneratorCard) -> str:
+    if card.family == "stylegan3":
+        return "none"
+    return "const" if card.noise_seed is None else f"seed:{card.noise_seed}"
 
 
 def labels_from_card(card: InterpreterCard) -> Labels:

@@ -57,8 +57,8 @@ def check_fusable(weights: SourceWeights) -> None:
         )
     if weights.generator.config.family == "stylegan3":
         raise ExportError(
-            "the generator is a StyleGAN3, whose feature maps begin at 16 px; the fused kernel adds "
-            "its constants at 4 px, leave out --fused"
+            "the generator is a StyleGAN3, which the fused kernel does not read: it adds its "
+            "constants to feature maps of 4 px; leave out --fused"
         )
     if weights.spec.start != SQUARE:
         height, width = weights.generator.config.image_size

@@ -29,7 +29,7 @@ class ServedInput(nn.Module):
 
     freqs: Tensor
     phases: Tensor
-    transform: Tensor
+    moved: Tensor
     across: Tensor
     down: Tensor
     weight: Tensor
@@ -39,12 +39,13 @@ class ServedInput(nn.Module):
         self.dtype, self.cutoff = dtype, layer.band.cutoff
         self.room = layer.band.rate / 2 - layer.band.cutoff
         self.affine = Affine(layer.affine)
+        self.turned: list[list[float]] = layer.transform[:2, :2].tolist()
         weight = layer.weight.detach() / math.sqrt(layer.weight.shape[0])
         places = sample_places(layer.band) * (2 * math.pi)
         for name, value in {
             "freqs": layer.freqs.t().contiguous(),  # [2, C]
             "phases": layer.phases * (2 * math.pi),
-            "transform": layer.transform,
+            "moved": layer.transform[:2, 2],
             "across": places[None, None, None, :],
             "down": places[None, None, :, None],
             "weight": weight[:, :, None, None].to(dtype),
@@ -59,9 +60,9 @@ class ServedInput(nn.Module):
         cosine, sine = turn[:, 0:1], turn[:, 1:2]
         x = self.freqs[0] * cosine + self.freqs[1] * sine  # [N, C]
         y = self.freqs[1] * cosine - self.freqs[0] * sine
-        shift = (self.transform[:2, 2] - move) * (2 * math.pi)
+        shift = (self.moved - move) * (2 * math.pi)
         phases = self.phases + x * shift[:, 0:1] + y * shift[:, 1:2]
-        (a, b), (c, d) = self.transform[:2, :2].tolist()
+        (a, b), (c, d) = self.turned
         x, y = x * a + y * c, x * b + y * d
         amplitude = (1 - (torch.sqrt(x * x + y * y) - self.cutoff) / self.room).clamp(0, 1)
         waves = x[:, :, None, None] * self.across + y[:, :, None, None] * self.down

@@ -15,7 +15,7 @@ from checkpoints.stylegan3 import generator_from_alias_free
 from nets.alias_free import alias_free_design, channels_of_design
 from nets.generator import Generator, generator_from_config
 from nets.stylegan3 import Generator as StyleGAN3
-from tests.checkpoints.golden import FIXTURES, assert_same_pixels_and_taps, golden
+from tests.checkpoints.golden import FIXTURES, Golden, assert_same_pixels_and_taps, golden
 
 NAMES = ("t", "r_classes")
 
@@ -27,8 +27,12 @@ def network_of(name: str) -> PickledNetwork:
 
 
 @cache
-def loaded(name: str) -> tuple[Generator, GeneratorCard]:
+def generator_of(name: str) -> tuple[Generator, GeneratorCard]:
     return generator_from_path(FIXTURES / "stylegan3" / f"file_{name}.pkl")
+
+
+def loaded(name: str) -> tuple[Generator, Golden]:
+    return generator_of(name)[0], golden(f"stylegan3/golden_{name}")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -38,7 +42,7 @@ def test_image_and_taps_are_the_public_codes(name: str) -> None:
     `t` has a stored transform, a clamp at 2 that acts on up to 22 percent of the values, an output
     scale and filters of another size; `r_classes` has classes and radial filters.
     """
-    assert_same_pixels_and_taps(loaded(name)[0], golden(f"stylegan3/golden_{name}"))
+    assert_same_pixels_and_taps(*loaded(name))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -91,7 +95,7 @@ def test_a_samples_pixels_do_not_depend_on_its_batch() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_our_own_format_keeps_every_value(tmp_path: Path, name: str) -> None:
-    generator, card = loaded(name)
+    generator, card = generator_of(name)
     write_generator(tmp_path / "g.safetensors", generator, card)
     again, card_again = generator_from_file(tmp_path / "g.safetensors")
     assert card_again == card and again.config == generator.config

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nets.features import Resize, hypercolumn
+from nets.generator import Generator as AnyGenerator
 from nets.interpreter import Interpreter, member_as_sequential
 from nets.ops import blur, upsample_2x
 from nets.stylegan2 import Generator, SynthesisLayer, ToRGBLayer
@@ -108,7 +109,7 @@ class Reference:
 
 @torch.no_grad()
 def reference(
-    generator: Generator,
+    generator: AnyGenerator,
     interpreter: Interpreter,
     ws: Tensor,
     grid: int,
@@ -118,7 +119,11 @@ def reference(
 ) -> Reference:
     """Outputs of all heads of `interpreter`, which must have all three kinds."""
     rows = slice(top, top + height)
-    image, taps = literal_synthesis(generator, ws)
+    if isinstance(generator, Generator):
+        image, taps = literal_synthesis(generator, ws)
+    else:  # golden files of the public code hold nets to its pixels and taps
+        synthesis = generator.synthesis(ws)
+        image, taps = synthesis.image, synthesis.taps
     # A grid has the shape of the image, whose extent is the generator's resolution.
     across, down = (side * grid // generator.config.resolution for side in image.shape[:1:-1])
     if (down, across) != tuple(image.shape[2:]):

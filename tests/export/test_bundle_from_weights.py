@@ -16,6 +16,7 @@ from bundle.calibration import calibration_for
 from checkpoints import generator_from_file, write_generator
 from engines import EngineOptions, default_options, open_engine, open_mapping, ws_from_indices
 from export.__main__ import main
+from nets.stylegan2 import Generator
 
 TinyWeights = tuple[Path, Path]
 
