@@ -1,4 +1,4 @@
-"""Entry point of the command `labelmint` and of `python -m labelmint`: `main` of `labelmint.cli`."""
+"""Entry point of `labelmint` and of `python -m labelmint`: `main` of `labelmint.cli`."""
 
 import signal
 import sys

@@ -3,10 +3,10 @@
 import signal
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
+import tomllib
 
 from tests.interrupts import INTERRUPTIBLE
 
@@ -30,7 +30,9 @@ def installed_command() -> str:
     return f"from {module} import {function}\nsys.exit({function}())"
 
 
-@pytest.mark.parametrize("command", ["labelmint (pip)", "labelmint", "service", "training", "export"])
+@pytest.mark.parametrize(
+    "command", ["labelmint (pip)", "labelmint", "service", "training", "export"]
+)
 def test_an_interrupt_during_imports_ends_without_a_traceback(command: str) -> None:
     start = f"import runpy\nrunpy.run_module({command!r}, run_name='__main__', alter_sys=True)"
     if command == "labelmint (pip)":
