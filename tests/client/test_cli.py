@@ -19,7 +19,7 @@ from labelmint.v1 import label_service_pb2 as pb
 from tests.client.scripted_service import MODEL, Ended, Script, ScriptedService
 
 Captured = pytest.CaptureFixture[str]
-SCRIPT = "import sys; from labelmint.cli import main; sys.exit(main())"  # as pip's is
+SCRIPT = "import sys; from labelmint.__main__ import main; sys.exit(main())"  # as pip's is
 
 
 def run(capsys: Captured, *arguments: str) -> tuple[int, str, str]:
