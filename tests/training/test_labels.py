@@ -17,6 +17,7 @@ from checkpoints import classes_from_names, write_classes
 from tests.training.label_files import OUTLINE, SQUARE, coco, labelme, write_json
 from tests.training.sets import CLASSES, partly_labelled, tiny_images, tiny_labels
 from training.images.image_set import ImageSet
+from training.labels.annotations import ReadingRules
 from training.labels.labelled_set import LabelPaths, labelled_set
 from training.labels.polygons import counts_from_text, mask_from_counts
 from training.labels.write import write_labels
@@ -127,7 +128,9 @@ def test_run_length_texts_read_as_pycocotools_writes_them(mask: NDArray[np.uint8
     np.testing.assert_array_equal(back, mask == 1)
 
 
-def test_smaller_coco_parts_cover_larger_ones_and_crowds_are_ignored(tmp_path: Path) -> None:
+def test_smaller_coco_parts_cover_larger_ones_and_crowds_are_ignored_if_asked(
+    tmp_path: Path,
+) -> None:
     images = tiny_images(tmp_path)
     write_classes(tmp_path / "classes.toml", CLASSES)
     inner = [4.0, 3.0, 6.0, 3.0, 6.0, 5.0, 4.0, 5.0]
@@ -142,8 +145,12 @@ def test_smaller_coco_parts_cover_larger_ones_and_crowds_are_ignored(tmp_path: P
     )
     expected = SQUARE.copy()
     expected[3:5, 4:6] = 2
-    expected[12:] = 255
+    expected[12:] = 1
     np.testing.assert_array_equal(masks_of(images)[0], expected)
+    expected[12:] = 255
+    ignoring = labelled_set(images, rules=ReadingRules(crowds="ignore")).masks
+    assert ignoring is not None
+    np.testing.assert_array_equal(ignoring[0], expected)
 
 
 def test_labels_of_the_photographs_size_are_scaled_to_the_crop(tmp_path: Path) -> None:

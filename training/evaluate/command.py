@@ -14,13 +14,13 @@ from training.evaluate.worst import sheet_of_worst
 from training.images.image_set import check_generator, image_set_from_folder
 from training.interpreter.card import images_trained_on
 from training.interpreter.predict import predictions
-from training.labels.labelled_set import LabelledSet, LabelPaths, labelled_set
+from training.labels.labelled_set import LabelledSet
+from training.labels.options import LabelChoice, label_options
 from training.options import (
     FILE,
     device_option,
     folder_out_option,
     generator_option,
-    label_options,
     mean_latent_option,
     read_generator,
 )
@@ -44,11 +44,7 @@ SHOWN_NAMES = 8  # of images in a warning
 def evaluate(
     generator_path: Path,
     mean_latent: Path | None,
-    folder: Path,
-    masks: Path | None,
-    classes: Path | None,
-    keypoints: Path | None,
-    depth: Path | None,
+    choice: LabelChoice,
     weights: Path,
     out: Path,
     device: torch.device,
@@ -68,11 +64,11 @@ def evaluate(
         )
     generator.to(device)
     interpreter.to(device)
-    images = image_set_from_folder(folder)
+    images = image_set_from_folder(choice.folder)
     check_generator(images, generator.config, sha256, generator_path)
     images.check_files()
-    truth = labelled_set(images, LabelPaths(classes, masks, keypoints, depth))
-    check_same_meaning(card, truth, weights, folder)
+    truth = choice.read(images)
+    check_same_meaning(card, truth, weights, choice.folder)
     trained_on = images_trained_on(card, truth)
     click.echo(text_from_trained_on(trained_on, len(truth), weights), err=True, nl=False)
     predicted = list(predictions(generator, interpreter, card, truth.ws))

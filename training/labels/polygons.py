@@ -9,7 +9,6 @@ Run lengths alternate between outside and inside, column by column: the 3x2 mask
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,48 +18,56 @@ from training.errors import LabelError
 from training.labels.scaling import LabelSizes
 
 MAX_COORDINATE = 1e6  # pixels
+MAX_LENGTH = 1e7  # pixels around a polygon: pycocotools stores every one of them
 
 
 def mask_from_polygons(
-    path: Path, polygons: Sequence[Sequence[float]], size: tuple[int, int], sizes: LabelSizes
+    origin: object, polygons: Sequence[Sequence[float]], size: tuple[int, int], sizes: LabelSizes
 ) -> NDArray[np.bool_]:
     """Union of polygons [x0, y0, x1, y1, ...], drawn at the label's (height, width) -> bool [H, W]
     at the crop's. Raises LabelError."""
-    scale = np.array(sizes.scale(path, size))
+    scale = np.array(sizes.scale(origin, size))
     scaled = []
     for polygon in polygons:
         points = np.array(polygon, dtype=np.float64)
         if points.size < 6 or points.size % 2:
-            raise LabelError(f"{path} has an outline of {points.size} numbers; it needs 3 points")
+            raise LabelError(f"{origin} has an outline of {points.size} numbers; it needs 3 points")
         if not np.abs(points).max() <= MAX_COORDINATE:
-            raise LabelError(f"{path} has an outline with coordinates past {MAX_COORDINATE:.0f}")
-        scaled.append((points.reshape(-1, 2) * scale).ravel().tolist())
+            raise LabelError(f"{origin} has an outline with coordinates past {MAX_COORDINATE:.0f}")
+        corners = points.reshape(-1, 2) * scale
+        if np.abs(np.diff(corners, axis=0)).sum() > MAX_LENGTH:
+            raise LabelError(f"{origin} has an outline longer than {MAX_LENGTH:.0f} pixels")
+        scaled.append(corners.ravel().tolist())
     mask = np.zeros((sizes.height, sizes.width), bool)
     for run_lengths in coco_mask.frPyObjects(scaled, sizes.height, sizes.width):
         counts = counts_from_text(run_lengths["counts"].decode())
-        mask |= mask_from_counts(path, counts, (sizes.height, sizes.width))
+        mask |= mask_from_counts(origin, counts, (sizes.height, sizes.width))
     return mask
 
 
-def polygon_from_circle(
-    center: Sequence[float], edge: Sequence[float], corners: int = 64
+def polygon_from_box(
+    left: float, top: float, width: float, height: float, rotation_deg: float = 0
 ) -> list[float]:
-    """Polygon [x0, y0, x1, y1, ...] of the circle around `center` through the point `edge`."""
-    radius = np.hypot(edge[0] - center[0], edge[1] - center[1])
+    """Polygon [x0, y0, x1, y1, ...] of a box, turned clockwise around its top left corner."""
+    corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float64)
+    return _placed(corners, rotation_deg, (left, top))
+
+
+def polygon_from_ellipse(
+    center: Sequence[float], radii: Sequence[float], rotation_deg: float = 0, corners: int = 128
+) -> list[float]:
+    """Polygon [x0, y0, x1, y1, ...] of an ellipse with radii along x and y, turned clockwise around
+    its center."""
     angle = np.arange(corners) * 2 * np.pi / corners
-    points = np.stack([center[0] + radius * np.cos(angle), center[1] + radius * np.sin(angle)], 1)
-    return [float(value) for value in points.ravel()]
+    points = np.stack([radii[0] * np.cos(angle), radii[1] * np.sin(angle)], 1)
+    return _placed(points, rotation_deg, center)
 
 
-def mask_from_parts(
-    parts: Sequence[tuple[int, NDArray[np.bool_]]], sizes: LabelSizes
-) -> NDArray[np.uint8]:
-    """Paints (class id, region) pairs in order, later over earlier, on background 0 -> uint8 [H, W]
-    at the crop's size."""
-    mask = np.zeros((sizes.height, sizes.width), np.uint8)
-    for class_id, region in parts:
-        mask[region] = class_id
-    return mask
+def _placed(points: NDArray[np.float64], degrees: float, origin: Sequence[float]) -> list[float]:
+    """Points [n, 2] turned clockwise, as y points down, and moved to the origin, in one list."""
+    cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    placed = points @ np.array([[cos, sin], [-sin, cos]]) + np.array(origin)
+    return [float(value) for value in placed.ravel()]
 
 
 def counts_from_text(text: str) -> list[int]:
@@ -85,10 +92,10 @@ def counts_from_text(text: str) -> list[int]:
     return counts
 
 
-def mask_from_counts(path: Path, counts: list[int], size: tuple[int, int]) -> NDArray[np.bool_]:
+def mask_from_counts(origin: object, counts: list[int], size: tuple[int, int]) -> NDArray[np.bool_]:
     """Run lengths of a mask of (height, width) -> bool [height, width]. Raises LabelError."""
     height, width = size
     if min(counts, default=-1) < 0 or sum(counts) != height * width:
-        raise LabelError(f"{path} has run lengths that do not add up to {width}x{height}")
+        raise LabelError(f"{origin} has run lengths that do not add up to {width}x{height}")
     inside = np.arange(len(counts)) % 2 == 1
     return np.repeat(inside, counts).reshape(width, height).T
