@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from labelmint.datasets.request import Request, difference
 from labelmint.datasets.stored_files import read_card
-from labelmint.errors import LabelmintError
+from labelmint.errors import LabelmintError, WrongFolder
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -52,7 +52,7 @@ class Folder:
         """Reads the state of the folder, which need not exist.
 
         Raises:
-            LabelmintError: the folder has other files, or belongs to another request.
+            WrongFolder: the folder has other files, is damaged, or belongs to another request.
             OSError: the folder cannot be read.
         """
         self.path, self.scratch = path, path / SCRATCH
@@ -119,7 +119,7 @@ class Folder:
                 return None, None
             if state_file.exists() or card_file.exists():
                 return self._read()
-            raise LabelmintError(
+            raise WrongFolder(
                 f"{self.path} has other files, such as {min(others)}; give a new or empty folder"
             )
         try:
@@ -132,11 +132,11 @@ class Folder:
                 return self._read()
             raise
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise LabelmintError(
+            raise WrongFolder(
                 f"{source} is damaged, or not from labelmint ({error}); give another --out"
             ) from error
         if other:
-            raise LabelmintError(
+            raise WrongFolder(
                 f"{self.path} was started with {other}; give the same options, or another --out"
             )
         return card, state
