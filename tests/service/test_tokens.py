@@ -1,6 +1,7 @@
 """Bearer tokens: who may call, and files that change or are broken."""
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -147,3 +148,22 @@ def test_a_broken_token_file_ends_the_start_in_one_line(
     message = str(caught.value)
     assert "\n" not in message and str(path) in message and "xxx" not in message
     assert all(word in message for word in words), message
+
+
+def test_a_token_is_found_without_a_look_at_the_others(tmp_path: Path) -> None:
+    """Whoever guesses tokens takes the event loop's time, and no more with 10,000 of them."""
+    file = tmp_path / "tokens"
+    calls: list[int] = []
+    for count in (1, 10_000):
+        file.write_text("".join(f"n{i} {i:020}\n" for i in range(count)))
+        tokens = Tokens(file)
+        assert tokens.name_of(f"{count - 1:020}") == f"n{count - 1}"
+        seen: list[str] = []
+        sys.setprofile(lambda frame, event, argument, seen=seen: seen.append(event))
+        try:
+            found = tokens.name_of("wrong" * 4)
+        finally:
+            sys.setprofile(None)
+        assert found is None
+        calls.append(len(seen))
+    assert calls[0] == calls[1]
