@@ -159,7 +159,7 @@ def test_a_token_is_found_without_a_look_at_the_others(tmp_path: Path) -> None:
         tokens = Tokens(file)
         assert tokens.name_of(f"{count - 1:020}") == f"n{count - 1}"
         seen: list[str] = []
-        sys.setprofile(lambda frame, event, argument, seen=seen: seen.append(event))
+        sys.setprofile(partial(_note, seen))
         try:
             found = tokens.name_of("wrong" * 4)
         finally:
@@ -167,3 +167,7 @@ def test_a_token_is_found_without_a_look_at_the_others(tmp_path: Path) -> None:
         assert found is None
         calls.append(len(seen))
     assert calls[0] == calls[1]
+
+
+def _note(seen: list[str], frame: Any, event: str, argument: Any) -> None:
+    seen.append(event)
