@@ -68,6 +68,29 @@ def test_tokens_change_with_their_file_and_a_broken_one_changes_nothing(
     assert "line 1" in caplog.text and "short" not in caplog.text
 
 
+def test_tokens_that_change_under_load_end_no_stream_and_hold_for_every_new_call(
+    tokens: Path,
+) -> None:
+    with served(config=config(token_file=tokens)) as server:
+        request = pb.StreamSamplesRequest()
+        old = server.stub.StreamSamples(request, timeout=HANG_S, metadata=bearer(TOKENS["trainer"]))
+        indices = list(next(old).batch.indices)
+        before = TOKENS["trainer"]
+        for number in range(40):
+            token = f"token-number-{number:07}"
+            new = tokens.with_name("new")
+            new.write_text(f"trainer {token}\n")
+            os.replace(new, tokens)
+            unary = server.stub.GenerateSamples
+            assert unary(TWO, timeout=HANG_S, metadata=bearer(token)).batch.indices
+            refused = refusal(partial(answers, unary, bearer(before)))
+            assert refused.code is UNAUTHENTICATED
+            indices += next(old).batch.indices
+            before = token
+        assert indices == list(range(len(indices)))
+        old.cancel()
+
+
 def remove(path: Path) -> None:
     path.unlink()
 
