@@ -123,6 +123,7 @@ CASES: dict[str, Object] = {
         }
     },
     "no sleep": {"drain": {"preStopSeconds": 0}, "terminationGracePeriodSeconds": 11},
+    "slow loads": {"load": {"timeoutSeconds": 7200.5}},
     "slow drain": {
         "drain": {"preStopSeconds": 20, "delaySeconds": 2.5, "graceSeconds": 60},
         "terminationGracePeriodSeconds": 83,

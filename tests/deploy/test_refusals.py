@@ -10,6 +10,8 @@ TLS: Object = {"mode": "secret", "secret": "cert"}
 BAD: list[tuple[Object, tuple[str, ...]]] = [
     ({"replicaCount": 3}, ("replicaCount",)),
     ({"drain": {"grace": 3}}, ("/drain", "grace")),
+    ({"load": {"timeoutSeconds": 0}}, ("/load/timeoutSeconds", "0")),
+    ({"load": {"timeout": 3}}, ("/load", "timeout")),
     ({"mode": "tpu"}, ("/mode", "cpu", "gpu")),
     ({"replicas": "3"}, ("/replicas", "integer")),
     ({"limits": {"maxStream": 3}}, ("/limits", "maxStream")),

@@ -9,6 +9,7 @@ import jsonschema
 import kubernetes_validate
 import pytest
 
+from service.config import Config
 from tests.deploy.cases import CASES, IMAGE
 from tests.deploy.chart import CHART, Object, containers, one, pod_specs, render
 from tests.deploy.custom_resources import SCHEMAS
@@ -148,6 +149,14 @@ def test_the_grace_period_outlasts_the_drain(case: str) -> None:
     drain = float(environment["LABELMINT_SERVER_DRAIN_DELAY"])
     drain += float(environment["LABELMINT_SERVER_DRAIN_GRACE"]) + sleep.get("seconds", 0)
     assert spec["terminationGracePeriodSeconds"] > drain
+
+
+def test_the_limit_of_a_load_is_the_servers() -> None:
+    limits = [
+        float(_environment(_server(rendered(case)))["LABELMINT_SERVER_LOAD_TIMEOUT"])
+        for case in ("default", "slow loads")
+    ]
+    assert limits == [Config.load_timeout_s, 7200.5]
 
 
 @each_case

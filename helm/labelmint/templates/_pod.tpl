@@ -56,6 +56,7 @@ LABELMINT_SERVER_MAX_STREAM_AGE: {{ include "labelmint.number" .Values.streams.m
 LABELMINT_SERVER_DRAIN_DELAY: {{ include "labelmint.number" .Values.drain.delaySeconds | quote }}
 LABELMINT_SERVER_DRAIN_GRACE: {{ include "labelmint.number" .Values.drain.graceSeconds | quote }}
 LABELMINT_SERVER_MODEL_DRAIN: {{ include "labelmint.number" .Values.drain.modelSeconds | quote }}
+LABELMINT_SERVER_LOAD_TIMEOUT: {{ include "labelmint.number" .Values.load.timeoutSeconds | quote }}
 LABELMINT_SERVER_LOG_FORMAT: {{ .Values.logging.format }}
 LABELMINT_SERVER_LOG_LEVEL: {{ .Values.logging.level }}
 {{- with .Values.tracing.endpoint }}
