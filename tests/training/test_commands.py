@@ -84,7 +84,16 @@ def test_labels_are_counted_and_a_class_without_a_pixel_stops_before_training(
 ) -> None:
     folder, out = labelled(weights, tmp_path / "set"), tmp_path / "i.safetensors"
     start = ("--generator", weights, "--labels", folder)
-    trained = ("interpreter", *start, "--out", out, "--members", 1, "--steps", 1)
+    trained: tuple[object, ...] = (
+        "interpreter",
+        *start,
+        "--out",
+        out,
+        "--members",
+        1,
+        "--steps",
+        1,
+    )
     if name == "evaluate":
         assert command(*trained).exit_code == 0
         trained = ("evaluate", *start, "--interpreter", out, "--out", tmp_path / "report")

@@ -15,7 +15,8 @@ from training.labels.annotations import ReadingRules
 from training.labels.labelled_set import LabelledSet, labels_and_counts
 from training.labels.table import Allowed, LabelCounts
 
-RECTANGLE = [[3.0, 2.0], [10.0, 6.0]]
+Shape = tuple[str, str, list[list[float]]]
+RECTANGLE: list[list[float]] = [[3.0, 2.0], [10.0, 6.0]]
 
 
 def read(images: ImageSet, **rules: Any) -> tuple[LabelledSet, LabelCounts, str]:
@@ -94,7 +95,7 @@ def test_labelme_points_are_keypoints_and_its_files_may_lie_beside_the_images(
     tmp_path: Path,
 ) -> None:
     images = tiny_images(tmp_path)
-    shapes = [
+    shapes: list[Shape] = [
         ("ear", "rectangle", RECTANGLE),
         ("eye", "point", [[4.25, 3]]),
         ("brow", "point", [[8, 3]]),
@@ -115,7 +116,7 @@ def test_labelme_points_are_keypoints_and_its_files_may_lie_beside_the_images(
 
 def test_a_label_used_once_against_many_is_named_with_the_nearest(tmp_path: Path) -> None:
     images = tiny_images(tmp_path)
-    many = [("eyebrow", "rectangle", RECTANGLE)] * 6
+    many: list[Shape] = [("eyebrow", "rectangle", RECTANGLE)] * 6
     write_json(tmp_path / "labelme" / "a.json", labelme(*many, ("eyebrwo", "rectangle", RECTANGLE)))
     _, _, notes = read(images)
     assert "'eyebrwo' is used 1 times" in notes and "did you mean 'eyebrow'?" in notes

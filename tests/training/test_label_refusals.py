@@ -78,7 +78,7 @@ def as_json(content: object) -> bytes:
                     )
                 ),
             ),
-            "do not add up to 16x16",
+            "do not add up to 256 pixels",
         ),
         (
             broken(
@@ -87,7 +87,7 @@ def as_json(content: object) -> bytes:
                     coco({"category_id": 3, "segmentation": {"size": [16, 16], "counts": "`" * 50}})
                 ),
             ),
-            "do not add up to 16x16",
+            "do not add up to 256 pixels",
         ),
         (broken("masks.json", as_json(coco(size=32))), r"masks\.json is 32x32 pixels"),
         (

@@ -50,6 +50,7 @@ class Annotations:
     parts: tuple[Part, ...] = ()
     ids: Callable[[LabelSizes], NDArray[np.uint8]] | None = None  # or class ids [H, W] at once
     points: Mapping[str, Point] | None = None  # None: without keypoint labels
+    fractions: bool = False  # points are fractions of width and height
     left_out: tuple[str, ...] = ()  # kinds of records that say nothing of pixels, e.g. "tag"
 
     @property
@@ -68,6 +69,7 @@ class Source:
     labels: tuple[str, ...] | None = None  # classes in the order of their ids; None: those in use
     classes: Classes | None = None  # ids and colors, where the file fixes them
     keypoint_names: tuple[str, ...] | None = None  # None: those in use
+    colors: Mapping[str, int] = field(default_factory=dict)  # 0xRRGGBB of labels, where known
     skeleton: tuple[tuple[int, int], ...] = ()  # pairs of positions in keypoint_names
     smaller_on_top: bool = False  # smaller regions cover larger ones; else later cover earlier ones
     notes: tuple[str, ...] = field(default=())  # what was left out, one line each

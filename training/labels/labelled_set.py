@@ -188,6 +188,18 @@ def source_from_path(path: Path, classes: Classes | None, rules: ReadingRules) -
     return source_from_png(path, Palette(classes))
 
 
+def sources_of_set(paths: LabelPaths, classes: Classes | None, rules: ReadingRules) -> list[Source]:
+    """Readers of masks and of keypoints. Raises LabelError if there is neither."""
+    sources = []
+    if paths.masks is not None:
+        sources.append(source_from_path(paths.masks, classes, rules))
+    if paths.keypoints is not None:
+        sources.append(source_from_coco(paths.keypoints, rules, "keypoints"))
+    if not sources:
+        raise LabelError("there are neither masks nor keypoints to check")
+    return sources
+
+
 def _stacked(
     labels: dict[str, NDArray[Label]], stems: tuple[str, ...], crop: LabelCrop, missing: Label
 ) -> NDArray[Label]:

@@ -82,7 +82,9 @@ def _annotations(path: Path, file: LabelMeFile) -> Annotations:
         _check(path, shape)
         parts.append(Part(shape.label, draw))
     flags = ("flag",) * sum(bool(value) for value in (file.flags or {}).values())
-    return Annotations(path.name, str(path), size, tuple(parts), None, points or None, flags)
+    return Annotations(
+        path.name, str(path), size, tuple(parts), points=points or None, left_out=flags
+    )
 
 
 def _check(path: Path, shape: LabelMeShape) -> None:

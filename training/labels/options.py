@@ -14,32 +14,25 @@ from training.labels.labelled_set import LabelledSet, LabelPaths, labels_and_cou
 from training.labels.table import Allowed
 from training.options import FILE, FOLDER, options_together
 
-_label_options = options_together(
-    click.option(
-        "--labels",
-        "folder",
-        type=FOLDER,
-        required=True,
-        help="Image set written by `sample` or `invert`, with labels added.",
-    ),
+place_options = options_together(
     click.option(
         "--masks",
         type=click.Path(path_type=Path),
-        help="Folder of PNG or LabelMe masks, or a COCO file.  [default: masks/, labelme/ or "
-        "masks.json in --labels]",
+        help="Folder of PNG or LabelMe masks, or a COCO file.  [default: masks/, masks.json, "
+        "labelme/ or images/*.json in the set]",
     ),
     click.option(
         "--classes",
         type=FILE,
-        help="TOML file of class names and colors.  [default: classes.toml in --labels]",
+        help="TOML file of class names and colors.  [default: classes.toml in the set]",
     ),
     click.option(
         "--keypoints",
         type=FILE,
-        help="COCO file of keypoints.  [default: keypoints.json in --labels]",
+        help="COCO file of keypoints.  [default: keypoints.json in the set]",
     ),
     click.option(
-        "--depth", type=FOLDER, help="Folder of depth maps.  [default: depth/ in --labels]"
+        "--depth", type=FOLDER, help="Folder of depth maps.  [default: depth/ in the set]"
     ),
 )
 rule_options = options_together(
@@ -90,6 +83,15 @@ class LabelChoice:
         return labels
 
 
+def rules_from_options(crowds: str, boxes: str, empty: str) -> ReadingRules:
+    """What the options of `rule_options` say."""
+    return ReadingRules(
+        "ignore" if crowds == "ignore" else "class",
+        "paint" if boxes == "paint" else "leave-out",
+        "background" if empty == "background" else "leave-out",
+    )
+
+
 def label_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Options that name labels, passed on as one LabelChoice `choice`."""
 
@@ -102,9 +104,16 @@ def label_options(command: Callable[..., Any]) -> Callable[..., Any]:
         choice = LabelChoice(
             folder,
             LabelPaths(classes, masks, keypoints, depth),
-            ReadingRules(crowds, boxes, empty),
+            rules_from_options(crowds, boxes, empty),
             Allowed(allow_empty_classes, allow_ignored),
         )
         return command(choice=choice, **others)
 
-    return _label_options(rule_options(allowed_options(with_choice)))
+    folder_option = click.option(
+        "--labels",
+        "folder",
+        type=FOLDER,
+        required=True,
+        help="Image set written by `sample` or `invert`, with labels added.",
+    )
+    return folder_option(place_options(rule_options(allowed_options(with_choice))))

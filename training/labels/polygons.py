@@ -46,11 +46,19 @@ def mask_from_polygons(
 
 
 def polygon_from_box(
-    left: float, top: float, width: float, height: float, rotation_deg: float = 0
+    left: float,
+    top: float,
+    width: float,
+    height: float,
+    rotation_deg: float = 0,
+    pivot: Sequence[float] | None = None,
 ) -> list[float]:
-    """Polygon [x0, y0, x1, y1, ...] of a box, turned clockwise around its top left corner."""
+    """Polygon [x0, y0, x1, y1, ...] of a box, turned clockwise around the pivot, which is its top
+    left corner unless given."""
+    pivot = (left, top) if pivot is None else pivot
     corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float64)
-    return _placed(corners, rotation_deg, (left, top))
+    offset = np.array([left - pivot[0], top - pivot[1]])
+    return _placed(corners + offset, rotation_deg, pivot)
 
 
 def polygon_from_ellipse(
@@ -93,9 +101,21 @@ def counts_from_text(text: str) -> list[int]:
 
 
 def mask_from_counts(origin: object, counts: list[int], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Run lengths of a mask of (height, width) -> bool [height, width]. Raises LabelError."""
+    """Run lengths by columns of a mask of (height, width) -> bool [height, width].
+
+    Raises LabelError.
+    """
+    height, width = size
+    return mask_from_runs(origin, counts, (width, height)).T
+
+
+def mask_from_runs(origin: object, counts: list[int], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Run lengths by rows of a mask of (height, width) -> bool [height, width].
+
+    Raises LabelError.
+    """
     height, width = size
     if min(counts, default=-1) < 0 or sum(counts) != height * width:
-        raise LabelError(f"{origin} has run lengths that do not add up to {width}x{height}")
+        raise LabelError(f"{origin} has run lengths that do not add up to {height * width} pixels")
     inside = np.arange(len(counts)) % 2 == 1
-    return np.repeat(inside, counts).reshape(width, height).T
+    return np.repeat(inside, counts).reshape(height, width)

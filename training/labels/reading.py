@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from checkpoints import Classes, classes_from_names
+from checkpoints import ClassCard, Classes, classes_from_names
 from training.errors import LabelError
 from training.labels.annotations import (
     BACKGROUND,
@@ -170,7 +170,11 @@ def _classes_in_use(source: Source, survey: _Survey) -> Classes:
         only_points = survey.points - survey.labels.keys()
         labels = [label for label in source.labels if label not in only_points]
     names = [n for n in labels if not _is_background(n) and n != IGNORE]
-    return classes_from_names(["background", *names])
+    drawn = classes_from_names(["background", *names])
+    if len({source.colors.get(name, 0) for name in names} - {0}) < len(names):
+        return drawn  # some have no color of their own
+    cards = [ClassCard(name=name, color=source.colors[name]) for name in names]
+    return Classes([drawn.cards[0], *cards])
 
 
 def _is_background(label: str) -> bool:
@@ -233,6 +237,8 @@ def _points(
         if not visible:
             continue
         height, width = size
+        if annotations.fractions:
+            x, y = x * width, y * height
         if not (-0.5 <= x <= width + 0.5 and -0.5 <= y <= height + 0.5):
             raise LabelError(
                 f"{annotations.origin} has the keypoint {name!r} at ({x:g}, {y:g}); the image is "

@@ -1,0 +1,120 @@
+"""Labels that go out in a tool's format come in again as they were."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+
+from checkpoints import Classes, classes_from_names, write_classes, write_text
+from training.labels.annotations import ReadingRules
+from training.labels.brush import brush_from_mask, mask_from_brush
+from training.labels.formats import Format, sources_from_path, write_labels_as
+from training.labels.label_folder import (
+    LabelFolder,
+    Pictures,
+    import_labels,
+    label_folder,
+    text_of_keypoints,
+)
+from training.labels.outlines import outlines_from_mask
+from training.labels.polygons import mask_from_polygons
+from training.labels.scaling import LabelSizes
+
+FORMATS: tuple[Format, ...] = ("cvat", "labelstudio", "roboflow", "labelme", "coco", "yolo")
+CLASSES = Classes(classes_from_names(["background", "ear", "left eye"]).cards, 255)
+NAMES, SKELETON = ("tip", "toe"), ((0, 1),)
+
+
+def folder_of(
+    root: Path, masks: dict[str, NDArray[np.uint8]], points: dict[str, NDArray[np.float32]]
+) -> LabelFolder:
+    files = {stem: f"{stem}.png" for stem in sorted(masks | points)}
+    sizes = {stem: LabelSizes(*masks[stem].shape, None) for stem in files}
+    (root / "masks").mkdir(parents=True)
+    for stem, mask in masks.items():
+        Image.fromarray(mask).save(root / "masks" / f"{stem}.png")
+    pictures = Pictures(root, files, sizes)
+    write_classes(root / "classes.toml", CLASSES)
+    write_text(root / "keypoints.json", text_of_keypoints(pictures, points, NAMES, SKELETON))
+    return label_folder(root, pictures)
+
+
+def there_and_back(name: Format, labels: LabelFolder, root: Path) -> LabelFolder:
+    write_labels_as(name, labels, root / name)
+    sources = sources_from_path(name, root / name, None, ReadingRules())
+    import_labels(sources, labels.pictures, CLASSES, ReadingRules(), root / "back")
+    return label_folder(root / "back", labels.pictures)
+
+
+def blobs(seed: int, size: int) -> NDArray[np.uint8]:
+    """Regions as people draw them: smooth, in several parts, with holes."""
+    noise = np.random.default_rng(seed).standard_normal((3, size, size))
+    return gaussian_filter(noise, (0, size / 24, size / 24)).argmax(0).astype(np.uint8)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_masks_and_keypoints_come_back_from_each_format(name: Format, tmp_path: Path) -> None:
+    masks = {"a": blobs(1, 64), "b": blobs(2, 40)}
+    masks["a"][:3, :5] = 255
+    points = {
+        "a": np.array([[3.25, 60.5, 1], [0, 0, 0]], np.float32),
+        "b": np.array([[0.5, 0.5, 1], [39.75, 20, 1]], np.float32),
+    }
+    labels = folder_of(tmp_path / "ours", masks, points)
+    back = there_and_back(name, labels, tmp_path)
+    assert back.classes is not None and back.classes.cards == CLASSES.cards
+    assert back.stems == ["a", "b"] and back.keypoint_names == NAMES
+    for stem in back.stems:
+        np.testing.assert_array_equal(back.mask(stem), masks[stem])
+        np.testing.assert_allclose(back.points[stem], points[stem], atol=1e-3)
+    assert name not in ("coco", "roboflow") or back.skeleton == SKELETON
+
+
+MASKS = st.tuples(st.integers(1, 24), st.integers(1, 24)).flatmap(
+    lambda shape: arrays(np.uint8, shape, elements=st.sampled_from([0, 0, 1, 2, 255]))
+)
+
+
+def check_round_trip(name: Format, mask: NDArray[np.uint8]) -> None:
+    mask[0, 0] = mask[0, 0] or 1  # an image without any region is one that nobody labeled
+    with tempfile.TemporaryDirectory() as made:
+        labels = folder_of(Path(made) / "ours", {"a": mask}, {"a": np.ones((2, 3), np.float32)})
+        back = there_and_back(name, labels, Path(made))
+        np.testing.assert_array_equal(back.mask("a"), mask)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@settings(max_examples=8)
+@given(mask=MASKS)
+def test_random_masks_come_back_pixel_for_pixel(name: Format, mask: NDArray[np.uint8]) -> None:
+    check_round_trip(name, mask)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", FORMATS)
+@settings(max_examples=200)
+@given(mask=MASKS)
+def test_two_hundred_random_masks_come_back_pixel_for_pixel(
+    name: Format, mask: NDArray[np.uint8]
+) -> None:
+    check_round_trip(name, mask)
+
+
+@given(arrays(np.bool_, st.tuples(st.integers(1, 20), st.integers(1, 20))))
+def test_outlines_with_cuts_to_their_holes_fill_the_mask_exactly(mask: NDArray[np.bool_]) -> None:
+    outlines = [outline.ravel().tolist() for outline in outlines_from_mask(mask)]
+    sizes = LabelSizes(*mask.shape, None)
+    drawn = mask_from_polygons("x", outlines, mask.shape, sizes) if outlines else mask & False
+    np.testing.assert_array_equal(drawn, mask)
+
+
+@given(arrays(np.bool_, st.tuples(st.integers(1, 40), st.integers(1, 40))))
+def test_brush_strokes_come_back(mask: NDArray[np.bool_]) -> None:
+    np.testing.assert_array_equal(mask_from_brush("x", brush_from_mask(mask), mask.shape), mask)
