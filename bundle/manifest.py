@@ -51,9 +51,9 @@ class FileEntry(Strict, frozen=True):
 class GeneratorFacts(Strict, frozen=True):
     """The generator that was exported, and the defaults of its sampling options."""
 
-    family: Name  # "stylegan1", "stylegan2"
+    family: Name  # "stylegan1", "stylegan2", "stylegan3"
     resolution: Size  # pixels
-    channels: Widths  # feature channels at 4, 8, ..., resolution
+    channels: Widths  # feature channels at 4, 8, ..., resolution; stylegan3: of each layer
     mapping_layers: Count
     z_dim: Size
     w_dim: Size
@@ -63,14 +63,14 @@ class GeneratorFacts(Strict, frozen=True):
     w_avg: list[Float32]  # [w_dim], mean of w, float32 values
     truncation_psi: Psi  # default of requests
     truncation_cutoff: Count  # default of requests, in rows of w+
-    noise: Name  # "none", "const" (the checkpoint's buffers), "seed:<n>"
+    noise: Name  # "none" (a family without noise), "const" (the checkpoint's buffers), "seed:<n>"
     conv_clamp: float | None
 
 
 class Labels(Strict, frozen=True):
     """Geometry of the labels: how the label branch reads the generator's feature maps."""
 
-    tap_recipe: Name  # "styledconv+const", "dg-pair"
+    tap_recipe: Name  # "styledconv+const", "dg-pair", "stylegan3"
     feature_dim: Size  # length of the hypercolumn
     grid: Size  # rows and columns that every feature map is resized to, pixels
     crop_top: Count  # first row of the grid that is kept

@@ -26,10 +26,13 @@ from nets.features import Resize
 from nets.inverse_graphics import TEXTURE_START
 
 MAX_EXTENT = 4096  # pixels
+MAX_TAPS = 1024  # of a filter
+MAX_LAYERS = 128  # of a StyleGAN3
 MAX_WIDTH = 1 << 20  # channels of a layer; a bound for arithmetic, the tensors decide
 
 Width = Annotated[int, Meta(ge=1, le=MAX_WIDTH)]
 Extent = Annotated[int, Meta(ge=1, le=MAX_EXTENT)]  # pixels
+Frequency = Annotated[float, Meta(gt=0, le=MAX_EXTENT)]  # cycles per image
 Length = Annotated[float, Meta(ge=1e-9, le=MAX_LENGTH)]  # object units, or in a ratio to them
 RefinerWidth = Annotated[int, Meta(ge=1, le=1 << 16)]
 Digest = Annotated[str, Meta(pattern="^[0-9a-f]{16}$")]
@@ -40,11 +43,39 @@ class WeightsCard(Strict, frozen=True, kw_only=True, rename={"provenance": "made
     """Base of the cards: `provenance`, how the weights were made, is the key `made` in TOML."""
 
 
+class BandCard(Strict, frozen=True):
+    """nets.config.Band, field by field."""
+
+    extent: Annotated[int, Meta(ge=1, le=2 * MAX_EXTENT)]
+    rate: Extent
+    cutoff: Frequency
+    half_width: Frequency
+
+
+class LayerFiltersCard(Strict, frozen=True):
+    """nets.config.LayerFilters, field by field."""
+
+    kernel: Annotated[int, Meta(ge=1, le=MAX_TAPS)]
+    inner_rate: Annotated[int, Meta(ge=1, le=16 * MAX_EXTENT)]
+    up_taps: Annotated[int, Meta(ge=1, le=MAX_TAPS)]
+    down_taps: Annotated[int, Meta(ge=1, le=MAX_TAPS)]
+    radial: bool
+
+
+class AliasFreeCard(Strict, frozen=True):
+    """nets.config.AliasFree, field by field."""
+
+    bands: Annotated[list[BandCard], Meta(min_length=2, max_length=MAX_LAYERS)]
+    filters: Annotated[list[LayerFiltersCard], Meta(min_length=1, max_length=MAX_LAYERS)]
+    output_scale: float
+
+
 class ConfigCard(Strict, frozen=True):
     """nets.config.GeneratorConfig, field by field, without the family."""
 
     resolution: Annotated[int, Meta(ge=8, le=MAX_EXTENT)]
-    channels: Annotated[list[Width], Meta(min_length=1)]  # at 4, 8, ..., resolution
+    # At 4, 8, ..., resolution; of a StyleGAN3, of each layer.
+    channels: Annotated[list[Width], Meta(min_length=1)]
     z_dim: Width = 512
     w_dim: Width = 512
     c_dim: Annotated[int, Meta(ge=0, le=MAX_WIDTH)] = 0
@@ -52,6 +83,7 @@ class ConfigCard(Strict, frozen=True):
     img_channels: Annotated[int, Meta(ge=3, le=3)] = 3
     conv_clamp: Annotated[float, Meta(gt=0)] | None = None
     architecture: Architecture = "skip"
+    alias_free: AliasFreeCard | None = None  # of a StyleGAN3
 
 
 class GeneratorCard(WeightsCard, frozen=True, kw_only=True):

@@ -25,6 +25,7 @@ from checkpoints.stylegan1 import generator_from_stylegan1
 from checkpoints.stylegan1_tf import generator_from_tensorflow1, is_stylegan1_of_tensorflow
 from checkpoints.stylegan2_ada import generator_from_pickled
 from checkpoints.stylegan2_tf import generator_from_tensorflow
+from checkpoints.stylegan3 import generator_from_alias_free, is_alias_free
 from nets.generator import Generator
 
 NATIVE = ".safetensors"  # with a card beside it; the kind of other files follows from their content
@@ -32,7 +33,8 @@ SUFFIXES = (NATIVE, ".pkl", ".pt", ".pth", ".bin", ".ckpt")  # of weights in a f
 MAX_FILES = 32  # of a folder that are read to find its generator
 SUPPORTED = (
     "supported are StyleGAN2 (NVIDIA's PyTorch and TensorFlow pickles, rosinality's layout and its "
-    "copies) and StyleGAN1 (NVIDIA's TensorFlow pickles, DatasetGAN's layout)"
+    "copies), StyleGAN1 (NVIDIA's TensorFlow pickles, DatasetGAN's layout) and StyleGAN3 (NVIDIA's "
+    "pickles)"
 )
 
 
@@ -82,9 +84,14 @@ def generator_from_foreign(
     """
     if isinstance(file, PickledNetwork):
         _refuse_other_families(file.tensors, source)
-        if layout_of(file.tensors) not in (None, "stylegan2-ada"):  # another project's module
+        if layout_of(file.tensors) not in (
+            None,
+            "stylegan2-ada",
+            "stylegan3",
+        ):  # another project's module
             return _generator_from_content(file.tensors, source, mean_latent)
-        generator, card = generator_from_pickled(file, source)
+        pickled = generator_from_alias_free if is_alias_free(file) else generator_from_pickled
+        generator, card = pickled(file, source)
     elif isinstance(file, TensorFlowNetwork):
         _refuse_other_families(file.variables, source)
         read = (
@@ -117,6 +124,9 @@ def _generator_from_content(
         case "stylegan2-ada":
             network = PickledNetwork("Generator", {}, part.tensors, {})
             generator, card = generator_from_pickled(network, source)
+        case "stylegan3":
+            network = PickledNetwork("Generator", {}, part.tensors, {})
+            generator, card = generator_from_alias_free(network, source)
     assert isinstance(card.provenance, dict)
     return generator, msgspec.structs.replace(card, provenance={**card.provenance, **part.notes})
 

@@ -1,17 +1,24 @@
 """Native files of generators: safetensors with nets' parameter names, and a card."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
+import msgspec
 import torch
 from torch import Tensor
 
 from bundle.records import range_problem
-from checkpoints.card import ConfigCard, GeneratorCard
+from checkpoints.card import (
+    AliasFreeCard,
+    BandCard,
+    ConfigCard,
+    GeneratorCard,
+    LayerFiltersCard,
+)
 from checkpoints.errors import CardError, WeightsError
 from checkpoints.toml import card_path, read_card, write_card
 from checkpoints.weights import fill_module, meta_module, module_from_weights, write_weights
-from nets.config import GeneratorConfig
+from nets.config import AliasFree, Band, GeneratorConfig, LayerFilters, rows_of_ws
 from nets.generator import Generator, generator_from_config
 
 # Channels of images, the ones of them that become red, green and blue, and what to say of that.
@@ -114,6 +121,24 @@ def card_from_config(config: GeneratorConfig) -> ConfigCard:
         img_channels=config.img_channels,
         conv_clamp=config.conv_clamp,
         architecture=config.architecture,
+        alias_free=None if config.alias_free is None else _card_from_design(config.alias_free),
+    )
+
+
+def _card_from_design(design: AliasFree) -> AliasFreeCard:
+    return AliasFreeCard(
+        bands=[BandCard(**asdict(band)) for band in design.bands],
+        filters=[LayerFiltersCard(**asdict(filters)) for filters in design.filters],
+        output_scale=design.output_scale,
+    )
+
+
+def _design_from_card(card: AliasFreeCard) -> AliasFree:
+    """Raises ValueError for an impossible one."""
+    return AliasFree(
+        bands=tuple(Band(**msgspec.structs.asdict(band)) for band in card.bands),
+        filters=tuple(LayerFilters(**msgspec.structs.asdict(f)) for f in card.filters),
+        output_scale=card.output_scale,
     )
 
 
@@ -131,11 +156,12 @@ def config_from_card(card: GeneratorCard) -> GeneratorConfig:
         conv_clamp=config.conv_clamp,
         architecture=config.architecture,
         family=card.family,
+        alias_free=None if config.alias_free is None else _design_from_card(config.alias_free),
     )
 
 
 def _contradiction(card: GeneratorCard) -> str | None:
-    num_ws = 2 * len(card.config.channels)
+    num_ws = rows_of_ws(card.family, len(card.config.channels))
     rows = {"view_layers": card.view_layers, "truncation_cutoff": card.truncation_cutoff}
     for name, value in rows.items():
         if value > num_ws:

@@ -25,7 +25,8 @@ GENERATOR_ARGUMENTS = ("z_dim", "c_dim", "w_dim", "img_resolution", "img_channel
 NETWORKS = ("G_ema", "g_ema", "generator_ema", "G", "g", "generator", "netG", "model")
 HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 NUMPY_SCALAR = "numpy._core.multiarray.scalar"
-ALIAS_FREE_CLASS = "SynthesisInput"  # first layer of StyleGAN3
+ARRAYS = ("numpy._core.multiarray._reconstruct", "numpy._core.numeric._frombuffer")
+MAX_ITEMS = 64  # of an attribute that is a list or an array
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,14 @@ class OtherValue:
 
 @dataclass(frozen=True)
 class PickledNetwork:
-    """A PyTorch network from a StyleGAN2-ADA pickle."""
+    """A PyTorch network from a pickle of StyleGAN2-ADA's or StyleGAN3's code."""
 
     class_name: str  # of the network's outermost module
     kwargs: dict[str, object]  # of the constructor; plain data, nested mappings as dicts
     tensors: dict[str, Tensor]  # parameters and buffers by dotted name, in their stored dtype
-    # Attributes of each module by its dotted name ("" is the network): numbers, text, None, and
-    # OtherValue for the rest. They are what the network computes with when it is unpickled.
+    # Attributes of each module by its dotted name ("" is the network): numbers, text, None, short
+    # tuples of these (from lists and arrays too), and OtherValue for the rest. They are what the
+    # network computes with when it is unpickled.
     fields: dict[str, dict[str, object]]
 
 
@@ -139,8 +141,8 @@ def _module(record: object) -> tuple[str, dict[Key, object]]:
     if found is None:
         what = shown(record.name) if isinstance(record, RecordedCall) else type(record).__name__
         raise FileRefused(
-            f"it has no StyleGAN2-ADA network under G_ema, or a broken one (it has {what} there; "
-            "nothing was run)"
+            f"it has no network of NVIDIA's code under G_ema, or a broken one (it has {what} "
+            "there; nothing was run)"
         )
     return _name(found[0]), found[1]
 
@@ -174,11 +176,10 @@ def _modules(
     class_name, state = _module(record)
     modules = _items(state.get("_modules"), values)
     family = family_of(_inner_names(prefix, modules, values))
-    if class_name == ALIAS_FREE_CLASS:
-        family = "StyleGAN3, whose feature maps have margins"
     if family:
         raise FileRefused(
-            f"it is {family}; generators of StyleGAN1, StyleGAN2 and StyleGAN2-ADA are supported"
+            f"it is {family}; generators of StyleGAN1, StyleGAN2, StyleGAN2-ADA and StyleGAN3 are "
+            "supported"
         )
     for hooks in HOOKS:
         hooked = state.get(hooks)
@@ -221,9 +222,26 @@ def _fields(state: dict[Key, object], values: Values) -> dict[str, object]:
 def _field(record: object, values: Values) -> object:
     if record is None or isinstance(record, bool | int | float | str):
         return record
+    if isinstance(record, list | tuple) and len(record) <= MAX_ITEMS:
+        values.budget.spend_value(0, len(record))
+        if all(isinstance(item, bool | int | float | str) for item in record):
+            return tuple(record)
     if isinstance(record, RecordedCall):
+        if record.name in ARRAYS:
+            return _items_of_array(record, values)
         return values.value(record) if record.name == NUMPY_SCALAR else OtherValue(record.name)
     return OtherValue(type(record).__name__)
+
+
+def _items_of_array(record: RecordedCall, values: Values) -> object:
+    """The numbers of a short array of one axis as a tuple, OtherValue for any other array."""
+    try:
+        array = values.value(record)
+    except FileRefused:
+        return OtherValue(record.name)
+    if isinstance(array, Tensor) and array.ndim == 1 and len(array) <= MAX_ITEMS:
+        return tuple(array.tolist())
+    return OtherValue(record.name)
 
 
 def _tensorflow_state(record: object) -> dict[Key, object]:

@@ -12,9 +12,6 @@ FAMILIES: dict[str, re.Pattern[str]] = {
         r"(^|\.)mapping\.embed_proj\b|^embed_proj\b"
     ),
     "EG3D, which renders a volume": re.compile(r"^(backbone\.synthesis|superresolution\.block)"),
-    "StyleGAN3, whose feature maps have margins": re.compile(
-        r"(^|\.)synthesis\.(input\.freqs|L\d+_\d+_\d+)\b"
-    ),
     "SWAGAN, which makes wavelets, not pixels": re.compile(r"(^|\.)to_rgbs\.\d+\.(iwt|dwt)\."),
     "StyleGAN1 in rosinality's style-based-gan-pytorch": re.compile(
         r"(^|\.)progression\.0\.conv1\."

@@ -14,7 +14,7 @@ from checkpoints.card import ClassCard, GeneratorCard
 from checkpoints.classes import classes_from_file, distinct_colors
 from checkpoints.errors import CardError
 from checkpoints.toml import read_toml
-from nets.config import TapRecipe
+from nets.config import TapRecipe, rows_of_ws
 from nets.features import Resize
 
 FOLDER = Path(__file__).parent / "published"
@@ -98,7 +98,7 @@ def matching_recipes(features: int, tap_recipe: TapRecipe | None = None) -> list
 
 def card_with_recipe(card: GeneratorCard, recipe: Recipe) -> GeneratorCard:
     """The generator's card with truncation and licenses of the recipe. Raises CardError."""
-    rows = 2 * len(card.config.channels)
+    rows = rows_of_ws(card.family, len(card.config.channels))
     if recipe.file.truncation_cutoff > rows:
         raise CardError(
             f"recipe {recipe.name} truncates {recipe.file.truncation_cutoff} rows of w+; this "

@@ -1,7 +1,7 @@
 """The generator's state dict in a torch file, and its layout.
 
 In: content as torch.save wrote it, of a training run, an inversion network or a generator.
-Out: the tensors of the generator by the names of one of three layouts, and the mean of w.
+Out: the tensors of the generator by the names of one of the layouts, and the mean of w.
 """
 
 import re
@@ -14,7 +14,7 @@ from torch import Tensor
 from checkpoints.errors import CheckpointError
 from checkpoints.foreign_tensors import tensors_of
 
-Layout = Literal["rosinality", "stylegan1", "stylegan2-ada"]
+Layout = Literal["rosinality", "stylegan1", "stylegan2-ada", "stylegan3"]
 
 # Keys of a state dict in a file, those of the moving average first.
 AVERAGES = ("g_ema", "G_ema", "params_ema", "generator_ema", "ema", "gen_shadow", "g_running")
@@ -29,6 +29,7 @@ FIRST: dict[str, Layout] = {
     "g_synthesis.blocks.4x4.const": "stylegan1",
     "g_synthesis.init_block.const": "stylegan1",
     "synthesis.b4.const": "stylegan2-ada",
+    "synthesis.input.freqs": "stylegan3",
 }
 MMGENERATION = (  # its names for rosinality's layers
     (re.compile(r"^style_mapping\.(\d+)\.linear\.weight_orig$"), r"style.\1.weight"),

@@ -18,7 +18,7 @@ from checkpoints.foreign_tensors import (
     tensors_from_foreign,
 )
 from checkpoints.generator import generator_from_tensors
-from checkpoints.stylegan2_ada import clamp_from_value
+from checkpoints.stored_state import clamp_from_value
 from nets.config import Architecture, GeneratorConfig
 from nets.generator import Generator
 from nets.ops import RESAMPLE_TAPS, resample_kernel

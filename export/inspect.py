@@ -181,17 +181,26 @@ def _generator_lines(path: Path, generator: Generator, card: GeneratorCard) -> l
 
 def lines_from_generator(source: str, config: GeneratorConfig, card: GeneratorCard) -> list[str]:
     """Shape of a generator, and the published label recipes that read its taps."""
-    shape = config.architecture if config.family == "stylegan2" else "DatasetGAN's port"
+    shape: str = config.architecture
+    places = "from 4 px on"
+    if config.family == "stylegan1":
+        shape = "DatasetGAN's port"
+    elif config.alias_free is not None:
+        radial = any(filters.radial for filters in config.alias_free.filters)
+        shape = "radial filters, as in R" if radial else "separable filters, as in T"
+        places = "from the first to the last layer"
+    noise = "from the file" if card.noise_seed is None else f"drawn from seed {card.noise_seed}"
+    if config.num_noises == 0:
+        noise = "none: this family has none"
     lines = [
         f"{source}: generator, {config.family} ({shape})",
         f"  resolution   {config.resolution} px, channels "
-        f"{', '.join(map(str, config.channels))} from 4 px on",
+        f"{', '.join(map(str, config.channels))} {places}",
         f"  mapping      {config.mapping_layers} layers, z {config.z_dim}, w {config.w_dim}, "
         f"{config.num_ws} rows of w+",
         f"  classes      {config.c_dim or 'none: not conditional'}",
         f"  clamp        {config.conv_clamp or 'none'}",
-        "  noise        "
-        + ("from the file" if card.noise_seed is None else f"drawn from seed {card.noise_seed}"),
+        f"  noise        {noise}",
         *_provenance_lines(card),
         f"  taps         {config.tap_recipe}, D = {config.features}",
         f"  licences     {', '.join(card.licences) or 'not stated: see the source of the file'}",

@@ -17,6 +17,7 @@ from bundle.manifest import (
 )
 from checkpoints import GeneratorCard, InterpreterCard, RefinerCard, ViewsCard
 from export.graph.spec import LabelSpec
+from nets.config import rows_of_ws
 
 UNUSED_WINDOW_PX = 3  # fills LabelSpec without a keypoint head, where no graph uses it
 
@@ -50,15 +51,21 @@ def generator_from_card(card: GeneratorCard, w_avg: Tensor) -> GeneratorFacts:
         mapping_layers=config.mapping_layers,
         z_dim=config.z_dim,
         w_dim=config.w_dim,
-        num_ws=2 * len(config.channels),
+        num_ws=rows_of_ws(card.family, len(config.channels)),
         num_classes=config.c_dim,
         view_layers=card.view_layers,
         w_avg=[shortest_float32(value) for value in w_avg.tolist()],
         truncation_psi=card.truncation_psi,
         truncation_cutoff=card.truncation_cutoff,
-        noise="const" if card.noise_seed is None else f"seed:{card.noise_seed}",
+        noise=_noise_from_card(card),
         conv_clamp=config.conv_clamp,
     )
+
+
+def _noise_from_card(card: GeneratorCard) -> str:
+    if card.family == "stylegan3":
+        return "none"
+    return "const" if card.noise_seed is None else f"seed:{card.noise_seed}"
 
 
 def labels_from_card(card: InterpreterCard) -> Labels:

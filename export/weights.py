@@ -36,6 +36,7 @@ from export.errors import ExportError
 from export.graph.refiner import RefinerStage
 from export.graph.spec import LabelSpec
 from export.manifest_from_cards import spec_from_cards
+from nets.config import rows_of_ws
 from nets.generator import Generator
 from nets.interpreter import Interpreter
 from nets.refiner import Refiner
@@ -233,7 +234,7 @@ def views_for_generator(path: Path, generator: Path, card: GeneratorCard) -> Vie
             f"{path} has codes of {bank.view_layers} rows; the card of {generator} says that the "
             f"first {card.view_layers} rows of w+ carry the viewpoint (view_layers)"
         )
-    num_ws = 2 * len(card.config.channels)
+    num_ws = rows_of_ws(card.family, len(card.config.channels))
     if bank.view_layers > num_ws:
         raise ExportError(
             f"{path} has codes of {bank.view_layers} rows; {generator} has {num_ws} rows of w+"

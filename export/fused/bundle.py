@@ -54,6 +54,11 @@ def check_fusable(weights: SourceWeights) -> None:
         raise ExportError(
             "there is no interpreter, so there is no label branch to fuse; leave out --fused"
         )
+    if weights.generator.config.family == "stylegan3":
+        raise ExportError(
+            "the generator is a StyleGAN3, which the fused kernel does not read: it adds its "
+            "constants to feature maps of 4 px; leave out --fused"
+        )
     if weights.spec.grid < MIN_GRID:
         raise ExportError(
             f"the label grid is {weights.spec.grid} px; the fused kernel needs at least "

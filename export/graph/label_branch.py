@@ -41,7 +41,7 @@ class Member(nn.Module):
         head: EnsembleHead,
         index: int,
         level_channels: list[int],  # D split by level, ascending
-        const_tap: Tensor,  # [1, C, 4, 4], the first features of the hypercolumn; C may be 0
+        const_tap: Tensor,  # [1, C, r, r] at the coarsest level, the first features; C may be 0
         dtype: torch.dtype,
     ) -> None:
         super().__init__()
@@ -54,9 +54,10 @@ class Member(nn.Module):
         weight3 = head.weight3.detach()[index].double()  # [h2, c]
         bias2 = head.bias2.detach()[index].double() + shift1 @ weight2
         bias3 = head.bias3.detach()[index].double() + shift2 @ weight3
-        # The projected constant tap and the bias are the same for every image: one sum at 4 pixels.
+        # The projected constant tap and the bias are the same for every image: one sum, at the
+        # coarsest level.
         channels = const_tap.shape[1]
-        const = const_tap[0].double().flatten(1).t() @ weight1[:channels]  # [16, h1]
+        const = const_tap[0].double().flatten(1).t() @ weight1[:channels]  # [r * r, h1]
         const = const + head.linear1.bias.detach()[rows1].double()
         self.register_buffer("const", const.to(dtype))
         for i, w in enumerate(weight1[channels:].split(level_channels)):
@@ -122,12 +123,16 @@ class LabelBranch(nn.Module):
         level_channels: dict[int, int],  # extent -> channels of its taps together, without constant
         dtype: torch.dtype,
         *,
+        # Extents of the taps without the constant one, ascending. None: two for each power of two
+        # from 4 on, of which the constant tap is the first.
+        tap_extents: list[int] | None = None,
         tile: int = 8,
         strip_pixels: int = 2048,
     ) -> None:
         super().__init__()
         self.spec, self.tile, self.dtype = spec, min(tile, spec.grid), dtype
         self.constant_taps = 1 if const_tap.shape[1] else 0  # taps at 4 pixels that `taps` lacks
+        self.tap_extents = tap_extents
         self.strip_tiles = max(1, strip_pixels // self.tile**2)
         self.extents = tuple(sorted(level_channels))
         reads = tile_reads(self.extents[:-1], spec.grid, self.tile, spec.resize)
@@ -216,8 +221,10 @@ class LabelBranch(nn.Module):
         Taps finer than the grid are resized to it first, and so belong to the finest level.
         """
         by_extent: dict[int, list[Tensor]] = {}
-        for i, tap in enumerate(taps):
-            extent = 4 * 2 ** ((i + self.constant_taps) // 2)  # two taps for each extent
+        extents = self.tap_extents or [
+            4 * 2 ** ((i + self.constant_taps) // 2) for i in range(len(taps))
+        ]
+        for extent, tap in zip(extents, taps, strict=True):
             if extent > self.spec.grid:
                 tap = resized(tap, self.spec.grid)
             by_extent.setdefault(min(extent, self.spec.grid), []).append(tap)

@@ -16,7 +16,8 @@ from export.graph.refiner import RefinerStage
 from export.graph.spec import LabelSpec
 from export.graph.stylegan1 import ServedStyleGAN1
 from export.graph.stylegan2 import ServedSynthesis
-from nets import stylegan1
+from export.graph.stylegan3 import ServedStyleGAN3
+from nets import stylegan1, stylegan2, stylegan3
 from nets.generator import Generator
 from nets.interpreter import Interpreter
 
@@ -25,30 +26,52 @@ __all__ = ["LabelSpec", "Labeller"]
 Precision = Literal["float32", "float16"]
 
 
-def served_synthesis(generator: Generator, dtype: torch.dtype) -> ServedSynthesis | ServedStyleGAN1:
+def served_synthesis(
+    generator: Generator, dtype: torch.dtype
+) -> ServedSynthesis | ServedStyleGAN1 | ServedStyleGAN3:
     """The generator's synthesis in operators that ONNX and TensorRT have, computing in `dtype`."""
-    if isinstance(generator, stylegan1.Generator):
-        return ServedStyleGAN1(generator.synthesis, dtype)
-    return ServedSynthesis(generator.synthesis, dtype)
+    match generator:
+        case stylegan1.Generator():
+            return ServedStyleGAN1(generator.synthesis, dtype)
+        case stylegan2.Generator():
+            return ServedSynthesis(generator.synthesis, dtype)
+        case stylegan3.Generator():
+            return ServedStyleGAN3(generator.synthesis, dtype)
 
 
 def constant_tap(generator: Generator) -> Tensor:
-    """The tap that is the same for every image, float32 [1, C, 4, 4]. C is 0 for a StyleGAN1."""
-    if isinstance(generator, stylegan1.Generator):
-        return torch.zeros(1, 0, 4, 4)
-    return generator.synthesis.blocks()[0].const.detach()[None]
+    """The tap that is the same for every image, float32 [1, C, r, r] at the coarsest extent r.
+
+    C is 0 for a StyleGAN1 and for a StyleGAN3.
+    """
+    if isinstance(generator, stylegan2.Generator):
+        return generator.synthesis.blocks()[0].const.detach()[None]
+    extent, _ = generator.config.taps[0]
+    return torch.zeros(1, 0, extent, extent)
+
+
+def tap_extents(generator: Generator) -> list[int]:
+    """Extents of the taps that vary between images, ascending."""
+    extents = [extent for extent, _ in generator.config.taps]
+    return extents[1:] if isinstance(generator, stylegan2.Generator) else extents
 
 
 def level_channels(generator: Generator, grid: int) -> dict[int, int]:
     """Channels of the taps by extent, without the constant tap; finer taps count at the grid.
 
-    Example: channels (24, 20, 16) at 4, 8, 16, grid 8, StyleGAN2: {4: 24, 8: 72}.
+    Example: channels (24, 20, 16) at 4, 8, 16, grid 8, StyleGAN2: {4: 24, 8: 72}. Raises ValueError
+    if all taps are at the grid.
     """
-    config = generator.config
-    channels = {4: -constant_tap(generator).shape[1]}
-    for extent, width in zip(config.resolutions, config.channels, strict=True):
+    taps = generator.config.taps
+    if taps[0][0] >= grid:
+        raise ValueError(
+            f"the label grid is {grid}; it must be over {taps[0][0]}, the pixels of this "
+            "generator's coarsest feature maps"
+        )
+    channels = {taps[0][0]: -constant_tap(generator).shape[1]}
+    for extent, width in taps:
         reduced = min(extent, grid)
-        channels[reduced] = channels.get(reduced, 0) + 2 * width
+        channels[reduced] = channels.get(reduced, 0) + width
     return channels
 
 
@@ -109,6 +132,7 @@ class Labeller(nn.Module):
             constant_tap(generator),
             level_channels(generator, spec.grid),
             dtype,
+            tap_extents=tap_extents(generator),
             tile=tile,
             strip_pixels=strip_pixels,
         )

@@ -342,7 +342,6 @@ def test_a_network_that_torch_saved_is_read_as_from_a_pickle(tmp_path: Path) -> 
     ("parts", "family"),
     [
         ({"synthesis": {"L0_36_512": {}}, "mapping": {"embed_proj": {}}}, "StyleGAN-XL"),
-        ({"synthesis": {"L0_36_512": {}}, "mapping": {"fc0": {}}}, "StyleGAN3"),
         ({"backbone": {"synthesis": {"b4": {}}}, "renderer": {}}, "EG3D"),
         ({"b8": {"fromrgb": {}}, "b4": {"out": {}}}, "a discriminator"),
     ],

@@ -3,6 +3,9 @@
 import torch
 from torch import Tensor, nn
 
+from nets import stylegan3
+from nets.alias_free import alias_free_design
+from nets.generator import Generator as AnyGenerator
 from nets.interpreter import HeadConfig, HeadKind, Interpreter
 from nets.stylegan2 import Generator, GeneratorConfig
 
@@ -25,6 +28,31 @@ def random_generator(resolution: int, seed: int = 0) -> Generator:
     # Images of random networks exceed [-1, 1]; scale most pixels into it.
     for block in generator.synthesis.blocks():
         block.torgb.weight.data.mul_(0.1)
+    return generator
+
+
+def random_stylegan3(resolution: int, *, rotation: bool = False) -> stylegan3.Generator:
+    """Five layers with margins of 2; channels differ in every layer, so that a mix-up fails."""
+    torch.manual_seed(0)
+    design = alias_free_design(resolution, layers=5, margin=2, rotation=rotation)
+    config = GeneratorConfig(
+        resolution,
+        (12, 10, 9, 8, 6),
+        z_dim=16,
+        w_dim=16,
+        mapping_layers=2,
+        conv_clamp=256,
+        family="stylegan3",
+        alias_free=design,
+    )
+    generator = stylegan3.Generator(config).eval()
+    generator.requires_grad_(False)
+    for name, parameter in generator.named_parameters():
+        if name.endswith("bias") and "affine" not in name:
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    generator.synthesis.input.affine.weight.normal_(0, 0.3)
+    generator.synthesis(random_ws(generator, 4), magnitude_decay=0.0)
+    generator.synthesis.torgb.weight.mul_(2)  # most pixels within [-1, 1]
     return generator
 
 
@@ -54,7 +82,7 @@ def random_interpreter(
     return interpreter.eval()
 
 
-def random_ws(generator: Generator, samples: int, seed: int = 1) -> Tensor:
+def random_ws(generator: AnyGenerator, samples: int, seed: int = 1) -> Tensor:
     """Independent rows of w+ [samples, num_ws, w_dim], so that a wrong row fails."""
     draws = torch.Generator().manual_seed(seed)
     config = generator.config

@@ -16,6 +16,7 @@ from bundle.calibration import calibration_for
 from checkpoints import generator_from_file, write_generator
 from engines import EngineOptions, default_options, open_engine, open_mapping, ws_from_indices
 from export.__main__ import main
+from nets.stylegan2 import Generator
 
 TinyWeights = tuple[Path, Path]
 
@@ -114,6 +115,7 @@ def test_a_graph_that_fails_parity_is_not_written(
     tiny_weights: TinyWeights, tmp_path: Path
 ) -> None:
     generator, card = generator_from_file(tiny_weights[0])
+    assert isinstance(generator, Generator)
     generator.synthesis.blocks()[0].const.data.mul_(1e6)  # over what float16 can hold
     path, out = tmp_path / "large.safetensors", tmp_path / "out"
     write_generator(path, generator, card)

@@ -17,6 +17,7 @@ from tests.checkpoints import (
     test_stylegan1,
     test_stylegan2_ada,
     test_stylegan2_tf,
+    test_stylegan3,
 )
 from tests.checkpoints.golden import Golden
 from tests.export.test_labeller import open_session
@@ -24,7 +25,13 @@ from tests.export.test_labeller import open_session
 Load = Callable[[], tuple[Generator, Golden]]
 FAMILIES: dict[str, Load] = {
     f"{module.__name__.rpartition('.test_')[2]} {name}": partial(module.loaded, name)
-    for module in (test_stylegan2_ada, test_stylegan2_tf, test_rosinality, test_stylegan1)
+    for module in (
+        test_stylegan2_ada,
+        test_stylegan2_tf,
+        test_rosinality,
+        test_stylegan1,
+        test_stylegan3,
+    )
     for name in module.NAMES
 }
 

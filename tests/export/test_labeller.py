@@ -15,9 +15,15 @@ from numpy.typing import NDArray
 from export.graph.labeller import Labeller
 from export.graph.spec import LabelSpec
 from export.graph.to_onnx import labeller_onnx, mapping_onnx
+from nets.generator import Generator as AnyGenerator
 from nets.interpreter import Interpreter
-from nets.stylegan2 import Generator, GeneratorConfig, MappingNetwork
-from tests.export.networks import random_generator, random_interpreter, random_ws
+from nets.stylegan2 import GeneratorConfig, MappingNetwork
+from tests.export.networks import (
+    random_generator,
+    random_interpreter,
+    random_stylegan3,
+    random_ws,
+)
 from tests.export.reference import Reference, centroid, reference, top_mean
 
 NEAR_TIE = 1e-4  # lead of a member's best class, in logits
@@ -28,7 +34,7 @@ INFINITE = float("inf")
 class Case:
     """One exported graph."""
 
-    generator: Generator
+    generator: AnyGenerator
     interpreter: Interpreter
     spec: LabelSpec
     session: ort.InferenceSession
@@ -62,10 +68,15 @@ def exported(
     spec: LabelSpec,
     precision: Literal["float32", "float16"] = "float32",
     strip_pixels: int = 256,
+    tile: int = 8,
 ) -> Case:
-    generator = random_generator(resolution)
-    interpreter = random_interpreter(2 * sum(generator.config.channels))
-    labeller = Labeller(generator, interpreter, spec, precision, strip_pixels=strip_pixels)
+    generator: AnyGenerator = random_generator(resolution)
+    if spec.tap_recipe == "stylegan3":
+        generator = random_stylegan3(resolution)
+    interpreter = random_interpreter(generator.config.features)
+    labeller = Labeller(
+        generator, interpreter, spec, precision, strip_pixels=strip_pixels, tile=tile
+    )
     path = folder / "labeller.onnx"
     labeller_onnx(labeller, path)
     return Case(generator, interpreter, spec, open_session(path))
@@ -75,13 +86,22 @@ SPECS = {
     "crop at 64, levels merged at nodes": (64, LabelSpec(64, 5, 43, 64, "segmentation")),
     "taps finer than the grid": (32, LabelSpec(16, 0, 16, 16, "keypoints", 0.1, 2)),
     "two sizes finer, grid of one tile": (32, LabelSpec(8, 1, 6, 8, "depth", 0.25)),
+    "a StyleGAN3, maps from 16 px on": (
+        64,
+        LabelSpec(64, 5, 43, 64, "segmentation", tap_recipe="stylegan3"),
+    ),
+    "a StyleGAN3, taps finer than the grid": (
+        64,
+        LabelSpec(32, 0, 32, 32, "keypoints", 0.1, 2, tap_recipe="stylegan3"),
+    ),
 }
 
 
 @pytest.fixture(scope="module", params=[*SPECS.values()], ids=[*SPECS])
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     resolution, spec = request.param
-    return exported(tmp_path_factory.mktemp("graph"), resolution, spec)
+    tile = 2 if spec.tap_recipe == "stylegan3" and spec.grid == 64 else 8  # 16 px: merged, or not
+    return exported(tmp_path_factory.mktemp("graph"), resolution, spec, tile=tile)
 
 
 @pytest.fixture(scope="module")

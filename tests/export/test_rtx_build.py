@@ -104,6 +104,13 @@ KINDS = {
     "images of a StyleGAN1 in half precision": Kind(
         GRAPHS["images of a StyleGAN1 in half precision"], 325, 82, 7.2
     ),
+    "labels of a StyleGAN3": Kind(GRAPHS["labels of a StyleGAN3"], 1160, 132, 16),
+    "labels of a StyleGAN3 in half precision": Kind(
+        GRAPHS["labels of a StyleGAN3 in half precision"], 1193, 134, 16
+    ),
+    "images of a StyleGAN3 in half precision": Kind(
+        GRAPHS["images of a StyleGAN3 in half precision"], 397, 66, 4.0
+    ),
     "refined images": Kind(GRAPHS["refined images"], 318, 54, 3.8),
     "refined images in half precision": Kind(
         GRAPHS["refined images in half precision"], 397, 63, 5.5
@@ -117,8 +124,8 @@ KINDS = {
     "after the fused kernels": Kind(partial(fused_graph, taps=False), 430, 8, 4.7),
 }
 FAST = (
-    "images in half precision", "segmentation alone", "a mapping", "a conditional mapping",
-    "after the fused kernels",
+    "images in half precision", "images of a StyleGAN3 in half precision", "segmentation alone",
+    "a mapping", "a conditional mapping", "after the fused kernels",
 )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from export.graph.to_onnx import OPERATORS, OPSET, TYPES_8_5, TYPES_10, labeller
 from nets import stylegan1
 from nets.config import GeneratorConfig
 from nets.refiner import Refiner, RefinerConfig
-from tests.export.networks import random_generator, random_interpreter
+from tests.export.networks import random_generator, random_interpreter, random_stylegan3
 
 NAMES: dict[int, str] = {
     TensorProto.FLOAT: "FP32", TensorProto.FLOAT16: "FP16", TensorProto.INT32: "INT32",
@@ -59,6 +59,19 @@ def labels_of_stylegan1(path: Path) -> None:
     labeller_onnx(Labeller(generator, interpreter, spec, "float16"), path)
 
 
+def labels_of_stylegan3(precision: Precision, path: Path) -> None:
+    """Configuration R: its radial filters are not separable."""
+    generator = random_stylegan3(32, rotation=True)
+    interpreter = random_interpreter(generator.config.features)
+    spec = LabelSpec(32, 4, 24, 32, "segmentation", tap_recipe="stylegan3")
+    labeller_onnx(Labeller(generator, interpreter, spec, precision), path)
+
+
+def images_of_stylegan3(path: Path) -> None:
+    generator = random_stylegan3(32)
+    labeller_onnx(Labeller(generator, None, LabelSpec(32, 0, 32, 32), "float16"), path)
+
+
 def refined_images(precision: Precision, path: Path) -> None:
     """A graph with a refiner that reads grain."""
     generator = random_generator(16)
@@ -77,6 +90,9 @@ GRAPHS: dict[str, Callable[[Path], None]] = {
     "refined images": lambda path: refined_images("float32", path),
     "refined images in half precision": lambda path: refined_images("float16", path),
     "labels of a StyleGAN1": labels_of_stylegan1,
+    "labels of a StyleGAN3": lambda path: labels_of_stylegan3("float32", path),
+    "labels of a StyleGAN3 in half precision": lambda path: labels_of_stylegan3("float16", path),
+    "images of a StyleGAN3 in half precision": images_of_stylegan3,
     "a mapping": lambda path: mapping_onnx(random_generator(8).mapping, path),
 }
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from checkpoints import GeneratorCard, ViewsCard
+from nets.config import rows_of_ws
 from nets.generator import Generator
 from training.errors import TrainingError
 from training.images.sample import SampleConfig, drawn_w, spread_rows, truncated
@@ -74,7 +75,7 @@ def view_layers_of(card: GeneratorCard, given: int | None) -> int:
 
     Raises TrainingError when neither has it, when they differ, or when it is out of range.
     """
-    num_ws = 2 * len(card.config.channels)
+    num_ws = rows_of_ws(card.family, len(card.config.channels))
     if given is None and card.view_layers == 0:
         raise TrainingError(
             "this generator's card does not say which rows of w+ carry the viewpoint "
