@@ -108,8 +108,9 @@ label_options = options_together(
     ),
     click.option(
         "--keypoints",
-        type=FILE,
-        help="COCO file of keypoints.  [default: keypoints.json in --labels]",
+        type=click.Path(exists=True, path_type=Path),
+        help="COCO file of keypoints, or folder of LabelMe files with points.  [default: "
+        "keypoints.json, or the points in labelme/, in --labels]",
     ),
     click.option(
         "--depth", type=FOLDER, help="Folder of depth maps.  [default: depth/ in --labels]"

@@ -69,7 +69,7 @@ class CocoFile(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True)
-class CocoKeypoints:
+class KeypointLabels:
     """Keypoints of one object per image, by stem."""
 
     names: tuple[str, ...]
@@ -134,7 +134,7 @@ def masks_from_coco(
 
 def keypoints_from_coco(
     path: Path, file: CocoFile, sizes: Mapping[str, LabelSizes]
-) -> CocoKeypoints:
+) -> KeypointLabels:
     """Keypoints of the only category that has keypoints. Raises LabelError.
 
     COCO puts pixel centers at whole numbers, labels here at +0.5. COCO's v = 0 (not labeled)
@@ -171,7 +171,7 @@ def keypoints_from_coco(
         points[stem] = row
     if not points:
         raise LabelError(f"{path} has keypoints, but none of the images of the set")
-    return CocoKeypoints(tuple(category.keypoints), skeleton, points)
+    return KeypointLabels(tuple(category.keypoints), skeleton, points)
 
 
 def _images_by_stem(

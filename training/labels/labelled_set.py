@@ -1,8 +1,8 @@
 """An image set and its label files -> label arrays, one row per labeled image.
 
 Label files lie in the set's folder: masks/ (PNG), labelme/ or masks.json (COCO) with classes.toml,
-keypoints.json (COCO), depth/; or at paths that the user gives. A label and its image have the same
-stem.
+keypoints.json (COCO) or points in labelme/, depth/; or at paths that the user gives. A label and
+its image have the same stem.
 """
 
 from dataclasses import dataclass, replace
@@ -16,14 +16,19 @@ from training.errors import LabelError
 from training.images.image_set import ImageSet
 from training.label_crop import LabelCrop
 from training.labels.coco import (
-    CocoKeypoints,
+    KeypointLabels,
     classes_from_coco,
     keypoints_from_coco,
     masks_from_coco,
     read_coco,
 )
 from training.labels.depth import depth_file_of_folder, depths_from_folder
-from training.labels.labelme import classes_from_labelme, masks_from_labelme, read_labelme
+from training.labels.labelme import (
+    classes_from_labelme,
+    keypoints_from_labelme,
+    masks_from_labelme,
+    read_labelme,
+)
 from training.labels.png import masks_from_png
 from training.labels.scaling import Label, LabelSizes, sizes_by_stem
 
@@ -36,7 +41,7 @@ class LabelPaths:
 
     classes: Path | None = None  # classes.toml
     masks: Path | None = None  # a folder of PNG or LabelMe files, or a COCO file
-    keypoints: Path | None = None  # a COCO file
+    keypoints: Path | None = None  # a COCO file, or a folder of LabelMe files
     depth: Path | None = None  # a folder of PNG or .npy
 
 
@@ -102,11 +107,12 @@ def labelled_set(images: ImageSet, given: LabelPaths | None = None) -> LabelledS
     paths = label_paths(images.folder, given or LabelPaths())
     sizes = sizes_by_stem(images)
     classes, ignore_id, masks = None, DEFAULT_IGNORE_ID, None
-    keypoints, unit, depth = None, "", None
+    unit, depth = "", None
     if paths.masks is not None:
         classes, ignore_id, masks = _masks(paths.masks, paths.classes, sizes)
-    if paths.keypoints is not None:
-        keypoints = keypoints_from_coco(paths.keypoints, read_coco(paths.keypoints), sizes)
+        if not masks:  # LabelMe files of points alone
+            classes = masks = None
+    keypoints = _keypoints(paths, given is not None and given.keypoints is not None, sizes)
     if paths.depth is not None:
         depth_file = depth_file_of_folder(paths.depth)
         unit, depth = depth_file.unit, depths_from_folder(paths.depth, sizes, depth_file)
@@ -141,7 +147,7 @@ def _masks(
     path: Path, classes_path: Path | None, sizes: dict[str, LabelSizes]
 ) -> tuple[Classes, int, dict[str, NDArray[np.uint8]]]:
     classes = None if classes_path is None else classes_from_file(classes_path)
-    if path.is_dir() and any(file.suffix == ".json" for file in path.iterdir()):
+    if _is_labelme(path):
         labelme = read_labelme(path, sizes)
         classes = classes or classes_from_labelme(labelme)
         ignore_id = _ignore_id(classes)
@@ -159,6 +165,33 @@ def _masks(
     return classes, _ignore_id(classes), masks_from_png(path, sizes, classes)
 
 
+def _keypoints(
+    paths: LabelPaths, chosen: bool, sizes: dict[str, LabelSizes]
+) -> KeypointLabels | None:
+    """From the keypoints' own path, else from the points in the LabelMe files of the masks.
+
+    Raises LabelError if both have some and the user chose neither.
+    """
+    own, folder = paths.keypoints, paths.masks
+    if own is not None and chosen and own.is_dir():
+        own, folder = None, own
+    if folder is None or not _is_labelme(folder) or (own is not None and chosen):
+        drawn = None
+    else:
+        drawn = keypoints_from_labelme(read_labelme(folder, sizes), sizes)
+    if own is None:
+        if drawn is None and chosen:
+            raise LabelError(f"{folder} has no LabelMe files with shapes of type point")
+        return drawn
+    if drawn is not None:
+        raise LabelError(f"{own} and {folder} have keypoints; choose one with --keypoints")
+    return keypoints_from_coco(own, read_coco(own), sizes)
+
+
+def _is_labelme(path: Path) -> bool:
+    return path.is_dir() and any(file.suffix == ".json" for file in path.iterdir())
+
+
 def _ignore_id(classes: Classes) -> int:
     if classes.ignore_id is not None:
         return classes.ignore_id
@@ -174,7 +207,7 @@ def _stacked(
     return np.stack([labels.get(stem, nothing) for stem in stems])
 
 
-def _stacked_points(keypoints: CocoKeypoints, stems: tuple[str, ...]) -> NDArray[np.float32]:
+def _stacked_points(keypoints: KeypointLabels, stems: tuple[str, ...]) -> NDArray[np.float32]:
     nothing = np.full((len(keypoints.names), 3), np.nan, np.float32)
     return np.stack([keypoints.points.get(stem, nothing) for stem in stems])
 

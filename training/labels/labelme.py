@@ -1,4 +1,8 @@
-"""Masks from LabelMe JSON files, one per image; later shapes cover earlier ones."""
+"""Masks and keypoints from LabelMe JSON files, one per image.
+
+Shapes of type point are keypoints, named by their labels. All others are regions, and later ones
+cover earlier ones.
+"""
 
 import base64
 import io
@@ -12,10 +16,12 @@ from PIL import Image
 
 from checkpoints import Classes, classes_from_names
 from training.errors import IMAGE_DECODE_ERRORS, LabelError
+from training.labels.coco import KeypointLabels
 from training.labels.polygons import mask_from_parts, mask_from_polygons, polygon_from_circle
 from training.labels.scaling import LabelSizes, files_by_stem
 
 BACKGROUND, IGNORE = "_background_", "__ignore__"  # labels with a meaning in LabelMe
+POINT = "point"  # shape_type of a keypoint
 
 
 class LabelMeShape(msgspec.Struct, frozen=True):
@@ -34,6 +40,16 @@ class LabelMeFile(msgspec.Struct, frozen=True, rename="camel"):
     image_height: int
     image_width: int
 
+    @property
+    def points(self) -> list[LabelMeShape]:
+        """The keypoints."""
+        return [shape for shape in self.shapes if shape.shape_type == POINT]
+
+    @property
+    def regions(self) -> list[LabelMeShape]:
+        """The shapes that masks are made of."""
+        return [shape for shape in self.shapes if shape.shape_type != POINT]
+
 
 LabelMeFiles = Mapping[str, tuple[Path, LabelMeFile]]  # by stem
 
@@ -45,8 +61,8 @@ def read_labelme(folder: Path, sizes: Mapping[str, LabelSizes]) -> LabelMeFiles:
 
 
 def classes_from_labelme(files: LabelMeFiles) -> Classes:
-    """Class 0 "background", then the labels in use, in alphabetical order."""
-    used = {shape.label for _, file in files.values() for shape in file.shapes}
+    """Class 0 "background", then the labels of regions in use, in alphabetical order."""
+    used = {shape.label for _, file in files.values() for shape in file.regions}
     names = sorted(used - {BACKGROUND, IGNORE})
     return classes_from_names(["background", *names])
 
@@ -57,21 +73,51 @@ def masks_from_labelme(
     classes: Classes,
     ignore_id: int,
 ) -> dict[str, NDArray[np.uint8]]:
-    """Class ids uint8 [H, W] by stem. Raises LabelError."""
+    """Class ids uint8 [H, W] by stem, without the files of points alone. Raises LabelError."""
     ids = {card.name: i for i, card in enumerate(classes.cards)}
     ids |= {BACKGROUND: 0, IGNORE: ignore_id}
     masks = {}
     for stem, (path, file) in files.items():
         size = (file.image_height, file.image_width)
         sizes[stem].scale(path, size)  # checked even when there is no shape
+        if file.points and not file.regions:
+            continue
         parts = []
-        for shape in file.shapes:
+        for shape in file.regions:
             if shape.label not in ids:
                 known = ", ".join(card.name for card in classes.cards)
                 raise LabelError(f"{path} has the label {shape.label!r}; the classes are {known}")
             parts.append((ids[shape.label], _region_of_shape(path, shape, size, sizes[stem])))
         masks[stem] = mask_from_parts(parts, sizes[stem])
     return masks
+
+
+def keypoints_from_labelme(
+    files: LabelMeFiles, sizes: Mapping[str, LabelSizes]
+) -> KeypointLabels | None:
+    """Keypoints in the alphabetical order of their names; None if no file has a point.
+
+    A point that a file lacks beside others is absent from its image. A file without points labels
+    no keypoints. Raises LabelError.
+    """
+    names = sorted({shape.label for _, file in files.values() for shape in file.points})
+    labels = {}
+    for stem, (path, file) in files.items():
+        scale = sizes[stem].scale(path, (file.image_height, file.image_width))
+        row = np.zeros((len(names), 3), np.float32)
+        for shape in file.points:
+            k = names.index(shape.label)
+            if row[k, 2]:
+                raise LabelError(
+                    f"{path} has two points {shape.label!r}; name each keypoint differently, "
+                    "such as left_eye and right_eye"
+                )
+            if len(shape.points) != 1 or not np.isfinite(shape.points).all():
+                raise LabelError(f"{path} has a point {shape.label!r} at {shape.points}")
+            row[k] = (*(np.array(shape.points[0]) * scale), 1)
+        if file.points:
+            labels[stem] = row
+    return KeypointLabels(tuple(names), (), labels) if labels else None
 
 
 def _read(path: Path) -> LabelMeFile:
@@ -101,7 +147,7 @@ def _region_of_shape(
     else:
         raise LabelError(
             f"{path} has a shape of type {kind!r}; masks are read from the types polygon, "
-            "rectangle, circle and mask"
+            "rectangle, circle and mask, keypoints from the type point"
         )
     return mask_from_polygons(path, [outline], size, sizes)
 
