@@ -95,7 +95,7 @@ def as_json(content: object) -> bytes:
             "a shape of type 'line'",
         ),
         (
-            broken("labelme/a.json", as_json(labelme(*[("tip", "point", [[1, 1]])] * 2))),
+            broken("labelme/a.json", as_json(labelme(*[("tip", "point", [[1.0, 1.0]])] * 2))),
             "two points 'tip'; name each keypoint differently",
         ),
         (
