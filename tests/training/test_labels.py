@@ -178,6 +178,31 @@ def test_coco_keypoints_count_pixel_centers_at_whole_numbers(tmp_path: Path) -> 
     assert labels.keypoints[0, 0].tolist() == [1.75, 0.25, 1.0] and labels.keypoints[0, 1, 2] == 0
 
 
+def test_labelme_points_are_keypoints_and_no_part_of_the_masks(tmp_path: Path) -> None:
+    """LabelMe counts from the pixel's corner, as labels here do."""
+    images = tiny_images(tmp_path, source=(32, 32))
+    square = ("high", "rectangle", [[6.0, 4.0], [20.0, 12.0]])
+    tip, base = ("tip", "point", [[7.0, 1.0]]), ("base", "point", [[31.0, 16.0]])
+    write_json(tmp_path / "labelme" / "a.json", labelme(square, tip, size=32))
+    write_json(tmp_path / "labelme" / "b.json", labelme(tip, base, size=32))
+    labels = labelled_set(images)
+    assert labels.classes == classes_from_names(["background", "high"])
+    assert labels.masks is not None and labels.keypoints is not None
+    np.testing.assert_array_equal(labels.masks[0], SQUARE)
+    assert (labels.masks[1] == labels.ignore_id).all()  # b has points alone: no mask
+    assert labels.keypoint_names == ("base", "tip")
+    assert labels.keypoints.tolist() == [[[0, 0, 0], [3.5, 0.5, 1]], [[15.5, 8, 1], [3.5, 0.5, 1]]]
+    points = labelled_set(images, LabelPaths(keypoints=tmp_path / "labelme")).keypoints
+    np.testing.assert_array_equal(points, labels.keypoints)
+
+
+def test_points_without_any_region_label_keypoints_alone(tmp_path: Path) -> None:
+    images = tiny_images(tmp_path)
+    write_json(tmp_path / "labelme" / "a.json", labelme(("tip", "point", [[7.0, 1.0]])))
+    labels = labelled_set(images)
+    assert (labels.masks, labels.classes, labels.keypoint_names) == (None, None, ("tip",))
+
+
 def test_sixteen_bit_depth_is_scaled_and_zero_is_unknown(tmp_path: Path) -> None:
     images = tiny_images(tmp_path)
     values = np.full((16, 16), 1500, np.uint16)
