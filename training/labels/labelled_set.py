@@ -31,7 +31,7 @@ class LabelPaths:
 
     classes: Path | None = None  # classes.toml
     masks: Path | None = None  # a folder of PNG or LabelMe files, or a COCO file
-    keypoints: Path | None = None  # a COCO file
+    keypoints: Path | None = None  # a COCO file, or a folder of LabelMe files with points
     depth: Path | None = None  # a folder of PNG or .npy
 
 
@@ -123,7 +123,7 @@ def labels_and_counts(
     if paths.keypoints is not None:
         if keypoints is not None:
             notes.append(f"the keypoints of {paths.masks} are not read: {paths.keypoints} has them")
-        source = source_from_coco(paths.keypoints, rules, "keypoints")
+        source = _keypoint_source(paths.keypoints, rules)
         keypoints = reading_from_source(source, sizes, None, rules)
         notes += keypoints.notes
     for reading in {id(r): r for r in (regions, keypoints) if r is not None}.values():
@@ -188,13 +188,18 @@ def source_from_path(path: Path, classes: Classes | None, rules: ReadingRules) -
     return source_from_png(path, Palette(classes))
 
 
+def _keypoint_source(path: Path, rules: ReadingRules) -> Source:
+    """A COCO file, or a folder of LabelMe files with points. Raises LabelError."""
+    return source_from_labelme(path) if path.is_dir() else source_from_coco(path, rules, "keypoints")
+
+
 def sources_of_set(paths: LabelPaths, classes: Classes | None, rules: ReadingRules) -> list[Source]:
     """Readers of masks and of keypoints. Raises LabelError if there is neither."""
     sources = []
     if paths.masks is not None:
         sources.append(source_from_path(paths.masks, classes, rules))
     if paths.keypoints is not None:
-        sources.append(source_from_coco(paths.keypoints, rules, "keypoints"))
+        sources.append(_keypoint_source(paths.keypoints, rules))
     if not sources:
         raise LabelError("there are neither masks nor keypoints to check")
     return sources

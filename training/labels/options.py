@@ -28,8 +28,9 @@ place_options = options_together(
     ),
     click.option(
         "--keypoints",
-        type=FILE,
-        help="COCO file of keypoints.  [default: keypoints.json in the set]",
+        type=click.Path(exists=True, path_type=Path),
+        help="COCO file of keypoints, or folder of LabelMe files with points.  [default: "
+        "keypoints.json in the set, else the points of its masks' files]",
     ),
     click.option(
         "--depth", type=FOLDER, help="Folder of depth maps.  [default: depth/ in the set]"
