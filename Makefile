@@ -29,6 +29,7 @@ $(READY): pyproject.toml constraints.txt
 	  echo "$(PYTHON) is $$($(PYTHON) --version 2>/dev/null || echo missing), but Python 3.11 is needed;" \
 	    "install it (Debian 12: apt install python3.11-venv) or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; \
 	  exit 1; } >&2
+	@echo "installing into $(VENV): 90 seconds on two idle cores, mostly without a line"
 	$(PYTHON) -m venv --clear $(VENV)
 	$(PIP) -q hatchling editables
 	$(PIP) -q --no-build-isolation -e '.[$(EXTRAS)]'
