@@ -147,6 +147,9 @@ PAGES = {
     "docs/training.md": Page(
         before=(DEMO,), smaller={"end_index=320": "end_index=64"}, given=TRAINING
     ),
+    "docs/kserve.md": Page(
+        not_run={"kubectl ": CLUSTER}
+    ),
     "docs/triton_client.md": Page(),
     "docs/views.md": Page(
         files={**GENERATOR, **INTERPRETER},

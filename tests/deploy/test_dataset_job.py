@@ -74,8 +74,19 @@ def test_a_part_that_can_never_succeed_ends_the_job(tmp_path: Path) -> None:
 def test_samples_that_differ_are_in_folders_that_differ_and_others_are_gone_on_with(
     tmp_path: Path,
 ) -> None:
-    same: list[Object] = [{}, {"parallelism": 1}, {"retries": 9}, {"resources": {"limits": {"memory": "9Gi"}}}]
-    other: list[Object] = [{"seed": 1}, {"parts": 8}, {"endIndex": 21}, {"format": "coco"}, {"args": ["--tls"]}]
+    same: list[Object] = [
+        {},
+        {"parallelism": 1},
+        {"retries": 9},
+        {"resources": {"limits": {"memory": "9Gi"}}},
+    ]
+    other: list[Object] = [
+        {"seed": 1},
+        {"parts": 8},
+        {"endIndex": 21},
+        {"format": "coco"},
+        {"args": ["--tls"]},
+    ]
     folders = [out_of(command_of_part(0, tmp_path, **values)).parent for values in (*same, *other)]
     assert len(set(folders[: len(same)])) == 1
     assert len(set(folders)) == 1 + len(other)
