@@ -13,7 +13,18 @@ PAGES = sorted(
     for path in (folder.glob("*.md") if folder != CHECKOUT / "docs" else folder.rglob("*.md"))
 )
 # Paths that a documented command or the user writes.
-MADE = (".venv", "demo/", "set/", "9090/", "classes.toml", "depth.toml", "etc/", "svc/")
+MADE = (
+    ".venv",
+    "demo/",
+    "set/",
+    "9090/",
+    "classes.toml",
+    "depth.toml",
+    "etc/",
+    "svc/",
+    "linux/",
+    "registry.example.com/",
+)
 
 
 @pytest.mark.parametrize("page", PAGES)

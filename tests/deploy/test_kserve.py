@@ -138,9 +138,9 @@ def test_kserve_finds_the_runtime_and_its_ports(service: Object) -> None:
 def served(service: Object, bundle: Path) -> Iterator[str]:
     """The pod's own command on the fake engine; yields the server's address."""
     (container,) = pod_of(service)["spec"]["containers"]
-    python, *words = [*container["command"], *container["args"], "--engine=fake"]
-    assert python == "python" and any(MODEL_DIR in word for word in words)
-    line = [sys.executable, *(word.replace(MODEL_DIR, str(bundle)) for word in words)]
+    words: list[str] = [*container["command"], *container["args"], "--engine=fake"]
+    assert words[0] == "python" and any(MODEL_DIR in word for word in words)
+    line = [sys.executable, *(word.replace(MODEL_DIR, str(bundle)) for word in words[1:])]
     given = {found["name"]: found["value"] for found in container["env"]}
     free = {"LABELMINT_SERVER_LISTEN": "127.0.0.1:0", "LABELMINT_SERVER_METRICS_PORT": "0"}
     assert free.keys() <= given.keys()
