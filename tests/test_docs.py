@@ -11,7 +11,18 @@ PAGES = sorted(
     for path in (folder.glob("*.md") if folder != CHECKOUT / "docs" else folder.rglob("*.md"))
 )
 # Paths that a documented command or the user writes.
-MADE = (".venv", "demo/", "set/", "9090/", "classes.toml", "depth.toml", "etc/")
+MADE = (
+    ".venv",
+    "demo/",
+    "set/",
+    "9090/",
+    "classes.toml",
+    "depth.toml",
+    "etc/",
+    "svc/",
+    "linux/",
+    "registry.example.com/",
+)
 
 
 def test_relative_links_lead_somewhere() -> None:
