@@ -62,7 +62,8 @@ def blobs(seed: int, size: int) -> NDArray[np.uint8]:
     """Regions as people draw them: smooth, in several parts, with holes."""
     noise = np.random.default_rng(seed).standard_normal((3, size, size))
     smooth = gaussian_filter(noise, (0, size / 24, size / 24))
-    return np.argmax(smooth, axis=0).astype(np.uint8)
+    drawn: NDArray[np.uint8] = np.argmax(smooth, axis=0).astype(np.uint8)
+    return drawn
 
 
 @pytest.mark.parametrize("name", FORMATS)

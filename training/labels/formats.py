@@ -26,6 +26,7 @@ from training.labels.yolo import DATA, source_from_yolo
 
 Format = Literal["cvat", "labelstudio", "roboflow", "yolo", "labelme", "coco", "masks"]
 ROBOFLOW = "_annotations.coco.json"
+COCO = "annotations/instances_default.json"  # where CVAT and datumaro look
 
 
 def sources_from_path(
@@ -69,8 +70,8 @@ def write_labels_as(format_: Format, labels: LabelFolder, out: Path) -> Path:
             write_coco(out / ROBOFLOW, labels)
             return out / ROBOFLOW
         case "coco":
-            write_coco(out / "instances.json", labels)
-            return out / "instances.json"
+            write_coco(out / COCO, labels)
+            return out / COCO
         case "yolo":
             write_yolo(out, labels)
         case "labelme":

@@ -2,8 +2,8 @@
 
     PYTHON read_with_tools.py datumaro|label_studio|labelme|ultralytics FOLDER
 
-FOLDER has masks/ (class ids) and cvat/, coco/, labelstudio/, labelme/, yolo/, as converted. Prints the
-worst IoU of a class.
+FOLDER has images/, masks/ (class ids) and cvat/, coco/annotations/, labelstudio/, labelme/, yolo/, as
+converted. Prints the worst IoU of a class.
 """
 
 import json
@@ -53,7 +53,7 @@ def by_label_studio(folder: Path, names: list[str]) -> None:
 
     found = {}
     for task in json.loads((folder / "labelstudio" / "tasks.json").read_text()):
-        stem = Path(task["data"]["image"]).stem
+        stem = Path(task["data"]["image"].replace("?d=", "/")).stem
         mask = np.zeros_like(truth(folder)[stem])
         for result in task["annotations"][0]["result"]:
             if result["type"] == "brushlabels":
@@ -99,7 +99,7 @@ def by_ultralytics(folder: Path, names: list[str]) -> None:
         picture = folder / "images" / f"{text.stem}.png"
         rows = verify_image_label((str(picture), str(text), "", True, 1, shape[0], shape[1], False))
         assert rows[0] is not None, rows
-        print("  keypoints", text.stem, rows[4].tolist())
+    print("  keypoints", text.stem, rows[4].tolist())
 
 
 if __name__ == "__main__":
