@@ -32,11 +32,16 @@ CLASSES = Classes(classes_from_names(["background", "ear", "left eye"]).cards, 2
 NAMES, SKELETON = ("tip", "toe"), ((0, 1),)
 
 
+def size_of(mask: NDArray[np.generic]) -> LabelSizes:
+    height, width = mask.shape
+    return LabelSizes(height, width, None)
+
+
 def folder_of(
     root: Path, masks: dict[str, NDArray[np.uint8]], points: dict[str, NDArray[np.float32]]
 ) -> LabelFolder:
     files = {stem: f"{stem}.png" for stem in sorted(masks | points)}
-    sizes = {stem: LabelSizes(*masks[stem].shape, None) for stem in files}
+    sizes = {stem: size_of(masks[stem]) for stem in files}
     (root / "masks").mkdir(parents=True)
     for stem, mask in masks.items():
         Image.fromarray(mask).save(root / "masks" / f"{stem}.png")
@@ -56,7 +61,9 @@ def there_and_back(name: Format, labels: LabelFolder, root: Path) -> LabelFolder
 def blobs(seed: int, size: int) -> NDArray[np.uint8]:
     """Regions as people draw them: smooth, in several parts, with holes."""
     noise = np.random.default_rng(seed).standard_normal((3, size, size))
-    return gaussian_filter(noise, (0, size / 24, size / 24)).argmax(0).astype(np.uint8)
+    smooth = gaussian_filter(noise, (0, size / 24, size / 24))
+    drawn: NDArray[np.uint8] = np.argmax(smooth, axis=0).astype(np.uint8)
+    return drawn
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -110,7 +117,7 @@ def test_two_hundred_random_masks_come_back_pixel_for_pixel(
 @given(arrays(np.bool_, st.tuples(st.integers(1, 20), st.integers(1, 20))))
 def test_outlines_with_cuts_to_their_holes_fill_the_mask_exactly(mask: NDArray[np.bool_]) -> None:
     outlines = [outline.ravel().tolist() for outline in outlines_from_mask(mask)]
-    sizes = LabelSizes(*mask.shape, None)
+    sizes = size_of(mask)
     drawn = mask_from_polygons("x", outlines, mask.shape, sizes) if outlines else mask & False
     np.testing.assert_array_equal(drawn, mask)
 

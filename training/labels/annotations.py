@@ -5,6 +5,7 @@
 A source is read one image at a time, and may be read several times.
 """
 
+import codecs
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,4 +92,4 @@ def bytes_of_file(path: Path) -> bytes:
         raise LabelError(f"{path} cannot be read ({error.strerror})") from error
     if len(data) > MAX_FILE_BYTES:
         raise LabelError(f"{path} is larger than {MAX_FILE_BYTES} bytes; split it")
-    return data
+    return data.removeprefix(codecs.BOM_UTF8)

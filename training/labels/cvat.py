@@ -53,7 +53,7 @@ def source_from_cvat_xml(path: Path) -> Source:
 
 def source_from_cvat_masks(folder: Path) -> Source:
     """Reads SegmentationClass/ by the colors of labelmap.txt. Raises LabelError."""
-    cards = []
+    cards: list[ClassCard] = []
     path = folder / LABELMAP
     try:
         lines = path.read_text("utf-8").splitlines()
@@ -64,6 +64,9 @@ def source_from_cvat_masks(folder: Path) -> Source:
             continue
         name, _, rest = line.partition(":")
         values = rest.split(":")[0].split(",")
+        if values == [""]:
+            cards.append(ClassCard(name=name, color=voc_color(len(cards))))
+            continue
         if len(values) != 3 or not all(v.isdecimal() and int(v) < 256 for v in values):
             raise LabelError(
                 f"{path}, line {number} is {line!r}; it must be label:red,green,blue::"
@@ -77,6 +80,18 @@ def source_from_cvat_masks(folder: Path) -> Source:
         raise LabelError(f"{path} gives two labels one color; give each its own in CVAT")
     masks = folder / MASKS if (folder / MASKS).exists() else folder
     return source_from_png(masks, Palette(Classes(cards), by_color=True))
+
+
+def voc_color(number: int) -> int:
+    """Color 0xRRGGBB that Pascal VOC gives a class: bits of the number, three at a time, go to the
+    highest bits of red, green and blue that are left."""
+    red = green = blue = 0
+    for bit in range(7, -1, -1):
+        red |= (number & 1) << bit
+        green |= (number >> 1 & 1) << bit
+        blue |= (number >> 2 & 1) << bit
+        number >>= 3
+    return red << 16 | green << 8 | blue
 
 
 def _labels(path: Path) -> tuple[tuple[str, ...] | None, Mapping[str, int]]:

@@ -26,6 +26,7 @@ from training.labels.yolo import DATA, source_from_yolo
 
 Format = Literal["cvat", "labelstudio", "roboflow", "yolo", "labelme", "coco", "masks"]
 ROBOFLOW = "_annotations.coco.json"
+COCO = "annotations/instances_default.json"  # where CVAT and datumaro look
 
 
 def sources_from_path(
@@ -51,7 +52,7 @@ def sources_from_path(
         case "labelme":
             return [source_from_labelme(_folder(path))]
         case "coco":
-            return [source_from_coco(file, rules) for file in _coco_files(path)]
+            return [_coco(path, rules)]
         case "masks":
             return sources_of_folder(_folder(path), classes)
 
@@ -69,8 +70,8 @@ def write_labels_as(format_: Format, labels: LabelFolder, out: Path) -> Path:
             write_coco(out / ROBOFLOW, labels)
             return out / ROBOFLOW
         case "coco":
-            write_coco(out / "instances.json", labels)
-            return out / "instances.json"
+            write_coco(out / COCO, labels)
+            return out / COCO
         case "yolo":
             write_yolo(out, labels)
         case "labelme":
@@ -144,11 +145,14 @@ def _yolo(path: Path, rules: ReadingRules) -> list[Source]:
     return [source_from_yolo(folder, rules)]
 
 
-def _coco_files(path: Path) -> list[Path]:
+def _coco(path: Path, rules: ReadingRules) -> Source:
+    """A file; or the splits of a folder, instances_train.json and instances_val.json, as one."""
     if not path.is_dir():
-        return [path]
-    found = [*path.glob("*.json"), *path.glob("annotations/*.json")]
-    return [_only(path, found, ".json file, also in annotations/")]
+        return source_from_coco(path, rules)
+    found = sorted([*path.glob("*.json"), *path.glob("annotations/*.json")])
+    if len(found) > 1 and len({file.stem.rpartition("_")[0] for file in found}) == 1:
+        return _joined(path, [source_from_coco(file, rules) for file in found])
+    return source_from_coco(_only(path, found, ".json files, also in annotations/"), rules)
 
 
 def _only(folder: Path, found: list[Path], what: str) -> Path:

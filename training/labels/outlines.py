@@ -1,7 +1,9 @@
 """A mask -> closed polygons along the edges of its pixels, for formats that have no masks.
 
-Corners are whole numbers of pixels from the top left. Parts that touch at a corner alone are two
-polygons. A hole is joined to the outline around it by a cut of no width:
+Coordinates are pixels from the top left, a twentieth of a pixel inside of the edges: a rasterizer
+that fills what lies inside gives the mask again, and so does one that cuts coordinates off to whole
+pixels and fills the border, too, as OpenCV does for Ultralytics. Parts that touch at a corner alone
+are two polygons. A hole is joined to the outline around it by a cut of no width:
 
     +-----------+
     |   +---+   |
@@ -14,13 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 Corner = tuple[int, int]  # x, y
+Place = tuple[float, float]
+INSET = 0.05  # pixels
 
 
 def outlines_from_mask(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
     """bool [H, W] -> polygons [n, 2] of x, y in pixels, whose union is the mask."""
     loops = [_without_straight_corners(loop) for loop in _loops(mask)]
-    outer = [loop for loop in loops if _area(loop) > 0]
-    for hole in sorted((loop for loop in loops if _area(loop) < 0), key=_leftmost):
+    outer = [_inset(loop) for loop in loops if _area(loop) > 0]
+    holes = [_inset(loop) for loop in loops if _area(loop) < 0]
+    for hole in sorted(holes, key=min):
         _join(outer, hole)
     return [np.array(loop, np.float64) for loop in outer]
 
@@ -81,25 +86,32 @@ def _area(loop: list[Corner]) -> float:
     return float((x * np.roll(y, -1) - y * np.roll(x, -1)).sum() / 2)
 
 
-def _leftmost(loop: list[Corner]) -> Corner:
-    return min(loop)
+def _inset(loop: list[Corner]) -> list[Place]:
+    """Moves every edge into the mask, which is on its right; edges go across and down in turns."""
+    places = []
+    for i, (x, y) in enumerate(loop):
+        before, after = loop[i - 1], loop[(i + 1) % len(loop)]
+        dx = after[0] - x or x - before[0]  # of the edge that goes across
+        dy = after[1] - y or y - before[1]
+        places.append((x + (INSET if dy < 0 else -INSET), y + (INSET if dx > 0 else -INSET)))
+    return places
 
 
-def _join(outer: list[list[Corner]], hole: list[Corner]) -> None:
-    """Cuts from the leftmost corner of the hole to the left, up to the first edge that it meets;
-    holes further left are joined already."""
-    x, y = _leftmost(hole)
-    best: tuple[int, int, int] | None = None  # x of the edge, outline, position of its start
+def _join(outer: list[list[Place]], hole: list[Place]) -> None:
+    """Cuts from the left side of the hole, in its first row, to the next edge on the left; holes
+    further left are joined already."""
+    start = hole.index(min(hole))
+    x, row = hole[start][0], round(hole[start][1]) + 0.5
+    best: tuple[float, int, int] | None = None  # x of the edge, outline, position of its start
     for number, loop in enumerate(outer):
         for i, (x0, y0) in enumerate(loop):
             x1, y1 = loop[(i + 1) % len(loop)]
             # The mask is right of an edge, so that one with the mask on its right side goes up.
-            crossed = x0 == x1 and y1 < y0 and y1 <= y <= y0
+            crossed = x0 == x1 and y1 < row < y0
             if crossed and x0 < x and (best is None or x0 > best[0]):
                 best = (x0, number, i)
     assert best is not None  # a hole lies within an outline
     edge, number, i = best
-    start = hole.index((x, y))
-    cut = (edge, y)
-    around = [cut, *hole[start:], *hole[:start], (x, y), cut]
+    cut, side = (edge, row), (x, row)
+    around = [cut, side, *hole[start + 1 :], *hole[: start + 1], side, cut]
     outer[number][i + 1 : i + 1] = around

@@ -1,4 +1,4 @@
-"""COCO: instances.json with a run-length mask of each class, keypoints in the same file.
+"""COCO: one file with a run-length mask of each class, and the keypoints.
 
 CVAT, Roboflow and Label Studio's converter read it. Pixels are as in the masks.
 """

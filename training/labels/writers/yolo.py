@@ -36,7 +36,7 @@ def _write_segments(folder: Path, labels: LabelFolder) -> None:
             ignored |= name == "__ignore__"
             for outline in outlines_from_mask(region):
                 places = outline / (sizes.width, sizes.height)
-                lines.append(f"{names.index(name)} " + " ".join(f"{v:.6f}" for v in places.ravel()))
+                lines.append(f"{names.index(name)} " + " ".join(f"{v:.8f}" for v in places.ravel()))
         (folder / TEXTS / f"{stem}.txt").write_text("\n".join(lines) + "\n" * bool(lines))
     data: dict[str, object] = {"names": dict(enumerate(names if ignored else names[:-1]))}
     _write_data(folder, data)
