@@ -190,7 +190,9 @@ def source_from_path(path: Path, classes: Classes | None, rules: ReadingRules) -
 
 def _keypoint_source(path: Path, rules: ReadingRules) -> Source:
     """A COCO file, or a folder of LabelMe files with points. Raises LabelError."""
-    return source_from_labelme(path) if path.is_dir() else source_from_coco(path, rules, "keypoints")
+    return (
+        source_from_labelme(path) if path.is_dir() else source_from_coco(path, rules, "keypoints")
+    )
 
 
 def sources_of_set(paths: LabelPaths, classes: Classes | None, rules: ReadingRules) -> list[Source]:

@@ -2,8 +2,8 @@
 
     PYTHON read_with_tools.py datumaro|label_studio|labelme|ultralytics FOLDER
 
-FOLDER has images/, masks/ (class ids) and cvat/, coco/annotations/, labelstudio/, labelme/, yolo/, as
-converted. Prints the worst IoU of a class.
+FOLDER has images/, masks/ (class ids) and cvat/, coco/annotations/, labelstudio/, labelme/, yolo/,
+as converted. Prints the worst IoU of a class.
 """
 
 import json
