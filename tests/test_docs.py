@@ -30,7 +30,7 @@ def test_paths_in_code_exist(page: str) -> None:
         word
         for code in _code(page)
         for word in re.findall(r"[\w.-]+(?:/[\w.-]+)+/?|[\w-]+\.(?:py|md|toml|txt)\b", code)
-        if not word.startswith(MADE) and not re.match(r"[\d.]+$|https?$", word)
+        if not word.startswith(MADE) and not re.match(r"[\d.]+$|https?$|\d+r/s$", word)
     }
     missing = {
         word
