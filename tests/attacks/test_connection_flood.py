@@ -45,8 +45,11 @@ def process(tmp_path: Path, tokens: Path) -> Iterator[Process]:
 
 
 @contextmanager
-def flooded(port: int) -> Iterator[list[int]]:
-    """Attackers without a token, while the block runs; yields the calls that each has begun."""
+def flooded(port: int, linger_s: float) -> Iterator[list[int]]:
+    """Attackers without a token, while the block runs; yields the calls that each has begun.
+
+    Each hangs up after `linger_s`, in which some of its calls may reach the server.
+    """
     stop, begun = threading.Event(), [0] * ATTACKERS
 
     def attack(number: int) -> None:
@@ -57,6 +60,7 @@ def flooded(port: int) -> Iterator[list[int]]:
                 sock.connect(("127.0.0.1", port))
                 sock.sendall(CALLS)
                 begun[number] += ServerLimits.max_connection_streams
+                stop.wait(linger_s)
 
     with ThreadPoolExecutor(ATTACKERS) as pool:
         attacks = [pool.submit(attack, number) for number in range(ATTACKERS)]
@@ -67,9 +71,10 @@ def flooded(port: int) -> Iterator[list[int]]:
         assert not [one for one in attacks if one.exception()]
 
 
+@pytest.mark.parametrize("linger_s", [0.0, 0.1])
 @pytest.mark.parametrize("seconds", SECONDS)
 def test_a_proxy_keeps_floods_of_short_connections_from_checks_and_streams(
-    process: Process, tmp_path: Path, seconds: int
+    process: Process, tmp_path: Path, seconds: int, linger_s: float
 ) -> None:
     before = memory_mib(process.popen.pid)
     with proxied(process.port, tmp_path) as proxy, channel_to(proxy.port) as channel:
@@ -79,7 +84,7 @@ def test_a_proxy_keeps_floods_of_short_connections_from_checks_and_streams(
         )
         indices: list[int] = []
         began = time.monotonic()
-        with flooded(proxy.port) as begun:
+        with flooded(proxy.port, linger_s) as begun:
             while time.monotonic() < began + seconds:
                 assert health.Check(health_pb2.HealthCheckRequest(), timeout=HANG_S).status
                 indices += next(messages).batch.indices
@@ -87,7 +92,7 @@ def test_a_proxy_keeps_floods_of_short_connections_from_checks_and_streams(
         granted = proxy.burst + proxy.rate * (time.monotonic() - began)
         assert indices == list(range(len(indices))) != []
         messages.cancel()
-        assert sum(begun) > 10 * granted
+        assert sum(begun) > 2 * granted
         refused = REFUSED.search(process.get("/metrics")[1])
         assert float(refused[1] if refused else 0) <= granted + 1
 
