@@ -1,5 +1,6 @@
 """The image can be built, and serves as an unprivileged user on a read-only root."""
 
+import json
 import os
 import re
 import shutil
@@ -151,6 +152,16 @@ def test_the_root_is_read_only_there_and_tmp_is_not(built: Store, tiny_bundle: P
             _, log = process.communicate()
         assert process.returncode == code, log
         assert not code or "Read-only file system" in log
+
+
+@IMAGE
+def test_the_image_lists_its_packages(built: Store, tiny_bundle: Path) -> None:
+    listed = ["cat", "/app/sbom.cdx.json"]
+    with _inside(built, tiny_bundle, ["PATH=/usr/sbin:/usr/bin"], listed) as process:
+        text, log = process.communicate()
+    assert process.returncode == 0, log
+    names = {found["name"] for found in json.loads(text)["components"]}
+    assert {"grpcio", "onnxruntime"} <= names and "cyclonedx-python-lib" not in names
 
 
 @pytest.mark.slow

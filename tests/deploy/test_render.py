@@ -11,7 +11,7 @@ import kubernetes_validate
 import pytest
 
 from service.config import Config
-from tests.deploy.cases import CASES, IMAGE
+from tests.deploy.cases import CASES, GPU, IMAGE
 from tests.deploy.chart import CHART, Object, containers, least, one, pod_specs, render
 from tests.deploy.custom_resources import SCHEMAS
 
@@ -292,6 +292,41 @@ def test_the_servers_own_image_builds_its_engines_unless_another_is_named() -> N
     own, other = images.values()
     assert own[0] == own[1] and own[0].endswith("-gpu-trt")
     assert other[0] == "r/export:1" != other[1]
+
+
+def test_a_registry_is_before_the_images_name_and_a_parent_charts_comes_first() -> None:
+    for case, name in (
+        ("default", "registry.example.com/labelmint:"),
+        ("image of the nodes", "labelmint:"),
+        ("registry of a parent chart", "localhost:5000/mirror/labelmint:"),
+    ):
+        for _, spec in pod_specs(rendered(case)):
+            assert all(c["image"].startswith(name) for c in containers(spec))
+
+
+def test_each_revision_is_spread_for_itself_unless_told_otherwise() -> None:
+    (spread,) = _server_pod(rendered("default"))["topologySpreadConstraints"]
+    assert spread["matchLabelKeys"] == ["pod-template-hash"]
+    (spread,) = _server_pod(rendered("hard spread"))["topologySpreadConstraints"]
+    assert "matchLabelKeys" not in spread
+
+
+def test_a_mode_has_its_resources_and_values_replace_them_one_by_one() -> None:
+    limits = {"memory": "16Gi", "nvidia.com/gpu": 1}
+    assert _server(rendered("gpu"))["resources"]["limits"] == limits
+    assert _server(rendered("default"))["resources"]["limits"] == {"memory": "3Gi"}
+    given = {"resources": {"limits": {"memory": "24Gi"}}}
+    resources = _server(render(GPU | given))["resources"]
+    assert resources["limits"] == limits | {"memory": "24Gi"}
+    assert resources["requests"] == {"cpu": "2", "memory": "4Gi"}
+
+
+def test_a_sidecar_has_the_charts_security_and_its_own_in_addition() -> None:
+    own = {"runAsUser": 101, "readOnlyRootFilesystem": False}
+    sidecar = {"name": "proxy", "image": "a/b:1", "securityContext": own}
+    (_, proxy) = _server_pod(render({"sidecars": [sidecar]}))["containers"]
+    expected = _server(rendered("default"))["securityContext"] | own
+    assert proxy["securityContext"] == expected
 
 
 def test_the_image_has_tensorrt_for_whoever_may_fall_back_to_it() -> None:
