@@ -88,7 +88,7 @@ def test_masks_and_keypoints_come_back_from_each_format(name: Format, tmp_path: 
     assert name not in ("coco", "roboflow") or back.skeleton == SKELETON
 
 
-MASKS = st.tuples(st.integers(1, 24), st.integers(1, 24)).flatmap(
+MASKS = st.tuples(st.integers(1, 12), st.integers(1, 12)).flatmap(
     lambda shape: arrays(np.uint8, shape, elements=st.sampled_from([0, 0, 1, 2, 255]))
 )
 

@@ -38,10 +38,8 @@ def mask_from_polygons(
         if np.abs(np.diff(corners, axis=0)).sum() > MAX_LENGTH:
             raise LabelError(f"{origin} has an outline longer than {MAX_LENGTH:.0f} pixels")
         scaled.append(corners.ravel().tolist())
-    mask = np.zeros((sizes.height, sizes.width), bool)
-    for run_lengths in coco_mask.frPyObjects(scaled, sizes.height, sizes.width):
-        counts = counts_from_text(run_lengths["counts"].decode())
-        mask |= mask_from_counts(origin, counts, (sizes.height, sizes.width))
+    run_lengths = coco_mask.frPyObjects(scaled, sizes.height, sizes.width)
+    mask: NDArray[np.bool_] = coco_mask.decode(coco_mask.merge(run_lengths)) > 0
     return mask
 
 
