@@ -38,9 +38,11 @@ def mask_from_polygons(
         if np.abs(np.diff(corners, axis=0)).sum() > MAX_LENGTH:
             raise LabelError(f"{origin} has an outline longer than {MAX_LENGTH:.0f} pixels")
         scaled.append(corners.ravel().tolist())
-    run_lengths = coco_mask.frPyObjects(scaled, sizes.height, sizes.width)
-    mask: NDArray[np.bool_] = coco_mask.decode(coco_mask.merge(run_lengths)) > 0
-    return mask
+    union = coco_mask.merge(coco_mask.frPyObjects(scaled, sizes.height, sizes.width))
+    # Not by coco_mask.decode, which warns with numpy 2.
+    text = union["counts"]
+    counts = counts_from_text(text.decode() if isinstance(text, bytes) else text)
+    return mask_from_counts(origin, counts, (sizes.height, sizes.width))
 
 
 def polygon_from_box(
