@@ -115,6 +115,9 @@ PAGES = {
         by_hand={
             "# label the images of both sets, see below": "for folder in set held-out; do "
             ".venv/bin/python -m examples.demo.labels $folder; done",
+            '# export the task from CVAT as "CVAT for images 1.1", and unzip it to annotated/':
+            ".venv/bin/python -m training labels convert set --from masks --to cvat --images set "
+            "--out annotated; rm -r set/masks set/classes.toml set/keypoints.json",
         },
         smaller={"--out interpreter.safetensors": "--out interpreter.safetensors --steps 20",
                  "--calibrate 4096": "--calibrate 64 --no-half"},

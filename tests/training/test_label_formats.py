@@ -1,6 +1,7 @@
 """Labels that go out in a tool's format come in again as they were."""
 
 import tempfile
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from checkpoints import Classes, classes_from_names, write_classes, write_text
+from training.errors import LabelError
 from training.labels.annotations import ReadingRules
 from training.labels.brush import brush_from_mask, mask_from_brush
 from training.labels.formats import Format, sources_from_path, write_labels_as
@@ -47,7 +49,9 @@ def folder_of(
         Image.fromarray(mask).save(root / "masks" / f"{stem}.png")
     pictures = Pictures(root, files, sizes)
     write_classes(root / "classes.toml", CLASSES)
-    write_text(root / "keypoints.json", text_of_keypoints(pictures, points, NAMES, SKELETON))
+    if points:
+        text = text_of_keypoints(pictures, points, NAMES, SKELETON)
+        write_text(root / "keypoints.json", text)
     return label_folder(root, pictures)
 
 
@@ -84,7 +88,7 @@ def test_masks_and_keypoints_come_back_from_each_format(name: Format, tmp_path: 
     assert name not in ("coco", "roboflow") or back.skeleton == SKELETON
 
 
-MASKS = st.tuples(st.integers(1, 24), st.integers(1, 24)).flatmap(
+MASKS = st.tuples(st.integers(1, 12), st.integers(1, 12)).flatmap(
     lambda shape: arrays(np.uint8, shape, elements=st.sampled_from([0, 0, 1, 2, 255]))
 )
 
@@ -98,7 +102,7 @@ def check_round_trip(name: Format, mask: NDArray[np.uint8]) -> None:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@settings(max_examples=8)
+@settings(max_examples=4)
 @given(mask=MASKS)
 def test_random_masks_come_back_pixel_for_pixel(name: Format, mask: NDArray[np.uint8]) -> None:
     check_round_trip(name, mask)
@@ -114,6 +118,45 @@ def test_two_hundred_random_masks_come_back_pixel_for_pixel(
     check_round_trip(name, mask)
 
 
+def check_mangled(name: Format, cut: float, junk: bytes, keep: bool) -> None:
+    with tempfile.TemporaryDirectory() as made:
+        root = Path(made)
+        mask = np.arange(64, dtype=np.uint8).reshape(8, 8) // 32 + 1
+        labels = folder_of(root / "ours", {"a": mask}, {"a": np.ones((2, 3), np.float32)})
+        write_labels_as(name, labels, root / name)
+        files = sorted(p for p in (root / name).rglob("*") if p.is_file())
+        path = files[int(cut * 1000) % len(files)]
+        data, at = path.read_bytes(), int(cut * len(path.read_bytes()))
+        path.write_bytes(data[:at] + junk + data[at + len(junk) :] * keep)
+        try:
+            sources = sources_from_path(name, root / name, None, ReadingRules())
+            import_labels(sources, labels.pictures, None, ReadingRules(), root / "back")
+        except LabelError as error:
+            assert "\n" not in str(error) and str(root / name) in str(error)
+
+
+MANGLED = {"cut": st.floats(0, 1, exclude_max=True), "junk": st.binary(max_size=9)}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@settings(max_examples=8)
+@given(**MANGLED, keep=st.booleans())
+def test_a_mangled_file_is_read_or_named_in_one_line(
+    name: Format, cut: float, junk: bytes, keep: bool
+) -> None:
+    check_mangled(name, cut, junk, keep)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", FORMATS)
+@settings(max_examples=200)
+@given(**MANGLED, keep=st.booleans())
+def test_two_hundred_mangled_files_are_read_or_named_in_one_line(
+    name: Format, cut: float, junk: bytes, keep: bool
+) -> None:
+    check_mangled(name, cut, junk, keep)
+
+
 @given(arrays(np.bool_, st.tuples(st.integers(1, 20), st.integers(1, 20))))
 def test_outlines_with_cuts_to_their_holes_fill_the_mask_exactly(mask: NDArray[np.bool_]) -> None:
     outlines = [outline.ravel().tolist() for outline in outlines_from_mask(mask)]
@@ -125,3 +168,21 @@ def test_outlines_with_cuts_to_their_holes_fill_the_mask_exactly(mask: NDArray[n
 @given(arrays(np.bool_, st.tuples(st.integers(1, 40), st.integers(1, 40))))
 def test_brush_strokes_come_back(mask: NDArray[np.bool_]) -> None:
     np.testing.assert_array_equal(mask_from_brush("x", brush_from_mask(mask), mask.shape), mask)
+
+
+@pytest.mark.parametrize("name", ["masks", "cvat", "labelme", "yolo"])
+def test_memory_does_not_grow_with_the_number_of_images(name: Format, tmp_path: Path) -> None:
+    peaks = []
+    for count in (10, 60):
+        masks = {f"{i:03}": blobs(i, 48) for i in range(count)}
+        labels = folder_of(tmp_path / str(count), masks, {})
+        path = tmp_path / str(count)
+        if name != "masks":
+            path = tmp_path / f"{name}{count}"
+            write_labels_as(name, labels, path)
+        tracemalloc.start()
+        sources = sources_from_path(name, path, None, ReadingRules())
+        import_labels(sources, labels.pictures, None, ReadingRules(), tmp_path / f"out{count}")
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] - peaks[0] < 50 * 48 * 48  # far below the masks, let alone their files

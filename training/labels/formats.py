@@ -27,6 +27,7 @@ from training.labels.yolo import DATA, source_from_yolo
 Format = Literal["cvat", "labelstudio", "roboflow", "yolo", "labelme", "coco", "masks"]
 ROBOFLOW = "_annotations.coco.json"
 COCO = "annotations/instances_default.json"  # where CVAT and datumaro look
+COCO_POINTS = "annotations/person_keypoints_default.json"
 
 
 def sources_from_path(
@@ -42,7 +43,7 @@ def sources_from_path(
         raise LabelError(f"{path} is an archive; unzip it, and name the folder")
     match format_:
         case "cvat":
-            return [_cvat(path, rules)]
+            return _cvat(path, rules)
         case "labelstudio":
             return [_label_studio(path, rules)]
         case "roboflow":
@@ -52,7 +53,7 @@ def sources_from_path(
         case "labelme":
             return [source_from_labelme(_folder(path))]
         case "coco":
-            return [_coco(path, rules)]
+            return _coco(path, rules)
         case "masks":
             return sources_of_folder(_folder(path), classes)
 
@@ -70,8 +71,10 @@ def write_labels_as(format_: Format, labels: LabelFolder, out: Path) -> Path:
             write_coco(out / ROBOFLOW, labels)
             return out / ROBOFLOW
         case "coco":
-            write_coco(out / COCO, labels)
-            return out / COCO
+            if labels.masks:
+                write_coco(out / COCO, labels, keypoints=False)
+            if labels.points:
+                write_coco(out / COCO_POINTS, labels, masks=False)
         case "yolo":
             write_yolo(out, labels)
         case "labelme":
@@ -81,13 +84,17 @@ def write_labels_as(format_: Format, labels: LabelFolder, out: Path) -> Path:
     return out
 
 
-def _cvat(path: Path, rules: ReadingRules) -> Source:
+def _cvat(path: Path, rules: ReadingRules) -> list[Source]:
+    """XML, masks of colors, or COCO."""
     if path.is_dir():
         if (path / LABELMAP).exists():
-            return source_from_cvat_masks(path)
-        found = [*path.glob("*.xml"), *path.glob("annotations/*.json")]
-        path = _only(path, found, f"annotations.xml, {LABELMAP} or annotations/*.json")
-    return source_from_coco(path, rules) if path.suffix == ".json" else source_from_cvat_xml(path)
+            return [source_from_cvat_masks(path)]
+        if any(path.glob("annotations/*.json")):
+            return _coco(path, rules)
+        path = _only(path, list(path.glob("*.xml")), f"annotations.xml, {LABELMAP} or annotations/")
+    if path.suffix == ".json":
+        return [source_from_coco(path, rules)]
+    return [source_from_cvat_xml(path)]
 
 
 def _label_studio(path: Path, rules: ReadingRules) -> Source:
@@ -145,14 +152,24 @@ def _yolo(path: Path, rules: ReadingRules) -> list[Source]:
     return [source_from_yolo(folder, rules)]
 
 
-def _coco(path: Path, rules: ReadingRules) -> Source:
-    """A file; or the splits of a folder, instances_train.json and instances_val.json, as one."""
+def _coco(path: Path, rules: ReadingRules) -> list[Source]:
+    """A file; or a folder of instances_train.json, instances_val.json, person_keypoints_train.json
+    and so on, whose splits are read as one."""
     if not path.is_dir():
-        return source_from_coco(path, rules)
+        return [source_from_coco(path, rules)]
     found = sorted([*path.glob("*.json"), *path.glob("annotations/*.json")])
-    if len(found) > 1 and len({file.stem.rpartition("_")[0] for file in found}) == 1:
-        return _joined(path, [source_from_coco(file, rules) for file in found])
-    return source_from_coco(_only(path, found, ".json files, also in annotations/"), rules)
+    instances = [file for file in found if file.name.startswith("instances_")]
+    points = [file for file in found if file.name.startswith("person_keypoints_")]
+    if not found or len(found) > len(instances) + len(points):
+        file = _only(path, found, ".json files, also in annotations/")
+        return [source_from_coco(file, rules)]
+    wanted: Literal["masks", "keypoints"] = "keypoints" if instances else "masks"
+    sources = []
+    if instances:
+        sources.append(_joined(path, [source_from_coco(file, rules) for file in instances]))
+    if points:
+        sources.append(_joined(path, [source_from_coco(file, rules, wanted) for file in points]))
+    return sources
 
 
 def _only(folder: Path, found: list[Path], what: str) -> Path:

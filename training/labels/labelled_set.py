@@ -19,7 +19,7 @@ from training.labels.annotations import ReadingRules, Source
 from training.labels.coco import source_from_coco
 from training.labels.depth import depth_file_of_folder, depths_from_folder
 from training.labels.labelme import source_from_labelme
-from training.labels.png import Palette, source_from_png
+from training.labels.png import SUFFIXES, Palette, files_of_folder, source_from_png
 from training.labels.reading import DEFAULT_IGNORE_ID, reading_from_source
 from training.labels.scaling import Label, sizes_by_stem
 from training.labels.table import LabelCounts
@@ -180,6 +180,11 @@ def source_from_path(path: Path, classes: Classes | None, rules: ReadingRules) -
         return source_from_coco(path, rules)
     if any(file.suffix == ".json" for file in path.iterdir()):
         return source_from_labelme(path)
+    if not files_of_folder(path, SUFFIXES):
+        raise LabelError(
+            f"{path} has neither masks (PNG) nor LabelMe files; `python -m training labels import` "
+            "reads other tools' files"
+        )
     if classes is None:
         raise LabelError(
             f"{path} holds class ids without names; write classes.toml with a [[classes]] table of "

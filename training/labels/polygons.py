@@ -38,11 +38,11 @@ def mask_from_polygons(
         if np.abs(np.diff(corners, axis=0)).sum() > MAX_LENGTH:
             raise LabelError(f"{origin} has an outline longer than {MAX_LENGTH:.0f} pixels")
         scaled.append(corners.ravel().tolist())
-    mask = np.zeros((sizes.height, sizes.width), bool)
-    for run_lengths in coco_mask.frPyObjects(scaled, sizes.height, sizes.width):
-        counts = counts_from_text(run_lengths["counts"].decode())
-        mask |= mask_from_counts(origin, counts, (sizes.height, sizes.width))
-    return mask
+    union = coco_mask.merge(coco_mask.frPyObjects(scaled, sizes.height, sizes.width))
+    # Not by coco_mask.decode, which warns with numpy 2.
+    text = union["counts"]
+    counts = counts_from_text(text.decode() if isinstance(text, bytes) else text)
+    return mask_from_counts(origin, counts, (sizes.height, sizes.width))
 
 
 def polygon_from_box(

@@ -2,8 +2,9 @@
 
     PYTHON read_with_tools.py datumaro|label_studio|labelme|ultralytics FOLDER
 
-FOLDER has images/, masks/ (class ids) and cvat/, coco/annotations/, labelstudio/, labelme/, yolo/,
-as converted. Prints the worst IoU of a class.
+FOLDER has images/, masks/ (class ids) and cvat/, coco/, labelstudio/, labelme/, yolo/, converted;
+cvat/ and coco/ have images/, too, labelme/ the images themselves. Names of the classes follow.
+Prints the worst IoU of a class.
 """
 
 import json

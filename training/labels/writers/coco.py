@@ -13,15 +13,17 @@ from pycocotools import mask as coco_mask
 from training.labels.label_folder import LabelFolder, coco_row
 
 
-def write_coco(path: Path, labels: LabelFolder) -> None:
-    """Writes one file. Raises OSError."""
-    names = [name for name, _ in labels.labels()]
-    if any(name == "__ignore__" for stem in labels.stems for name, _ in labels.regions(stem)):
+def write_coco(path: Path, labels: LabelFolder, masks: bool = True, keypoints: bool = True) -> None:
+    """Writes one file of masks, keypoints or both. Raises OSError."""
+    names = [name for name, _ in labels.labels()] if masks else []
+    if masks and any(
+        name == "__ignore__" for stem in labels.stems for name, _ in labels.regions(stem)
+    ):
         names.append("__ignore__")
     categories: list[dict[str, Any]] = [
         {"id": i, "name": name, "supercategory": ""} for i, name in enumerate(names, 1)
     ]
-    if labels.keypoint_names:
+    if keypoints and labels.keypoint_names:
         categories.append(
             {
                 "id": len(names) + 1,
@@ -42,7 +44,7 @@ def write_coco(path: Path, labels: LabelFolder) -> None:
                 "width": sizes.width,
             }
         )
-        for name, region in labels.regions(stem):
+        for name, region in labels.regions(stem) if masks else ():
             encoded = coco_mask.encode(np.asfortranarray(region.astype(np.uint8)))
             counts = encoded["counts"]
             text = counts.decode() if isinstance(counts, bytes) else counts
@@ -57,7 +59,7 @@ def write_coco(path: Path, labels: LabelFolder) -> None:
                     "iscrowd": 0,
                 }
             )
-        if stem in labels.points:
+        if keypoints and stem in labels.points:
             points = labels.points[stem]
             visible = points[points[:, 2] > 0, :2]
             low, high = (visible.min(0), visible.max(0)) if len(visible) else (points[0, :2],) * 2
