@@ -16,16 +16,17 @@ MEASURED_SEED = 0
 def with_w_avg(
     generator: Generator, card: GeneratorCard, mean: Tensor | None, source: str
 ) -> GeneratorCard:
-    """Sets the generator's mean of w in place, and returns its card.
+    """Sets the generator's mean of w, and returns its card.
 
     `mean` is [w_dim], or [rows, w_dim] with equal rows (published arrays have 18). If it is None,
     the mean is measured, and the provenance of the card says so. Raises WeightsError, beginning
     with `source`.
     """
     if mean is not None:
-        generator.mapping.w_avg.copy_(_single_row(mean, generator.config.w_dim, source))
+        row = _single_row(mean, generator.config.w_dim, source)
+        generator.mapping.w_avg = row.to(generator.mapping.w_avg)
         return card
-    generator.mapping.w_avg.copy_(measured_w_avg(generator.mapping))
+    generator.mapping.w_avg = measured_w_avg(generator.mapping)
     assert isinstance(card.provenance, dict)
     words = f"measured over {MEASURED_SAMPLES} samples of seed {MEASURED_SEED}"
     return msgspec.structs.replace(card, provenance={**card.provenance, "w_avg": words})

@@ -69,7 +69,7 @@ def main() -> None:
     required=True,
     type=GENERATOR,
     help="Generator weights: a .safetensors file with its card, an official StyleGAN2 .pkl "
-    "(PyTorch or TensorFlow), a rosinality .pt, or a DatasetGAN StyleGAN1 .pt.",
+    "(PyTorch or TensorFlow), a StyleGAN3 .pkl, a rosinality .pt, or a DatasetGAN StyleGAN1 .pt.",
 )
 @click.option(
     "--mean-latent",

@@ -30,8 +30,9 @@ from examples.demo.__main__ import DEPTH_MEMBERS, GENERATOR
 from examples.demo.inputs import is_current
 from examples.demo.labels import write_examples
 from export.__main__ import main as export_command
+from nets.generator import generator_from_config
 from nets.interpreter import HeadConfig, Interpreter
-from nets.stylegan2 import Generator, GeneratorConfig, SynthesisLayer
+from nets.stylegan2 import GeneratorConfig, SynthesisLayer
 from training.__main__ import main as training_command
 
 # Kernels run in Triton's interpreter here, which is chosen when it is imported.
@@ -142,7 +143,7 @@ def write_tiny_weights(
 ) -> tuple[Path, Path]:
     """Random generator and interpreter files with their cards."""
     torch.manual_seed(seed)
-    generator = Generator(config).eval()
+    generator = generator_from_config(config).eval()
     interpreter = random_interpreter(config.features)
     for layer in generator.synthesis.modules():
         if isinstance(layer, SynthesisLayer):
@@ -151,7 +152,7 @@ def write_tiny_weights(
     card = GeneratorCard(
         format=1,
         kind="generator",
-        family="stylegan2",
+        family=config.family,
         config=card_from_config(config),
         view_layers=3,
         truncation_psi=0.7,
@@ -167,7 +168,7 @@ def write_tiny_weights(
             format=1,
             kind="interpreter",
             generator_sha256=sha256_of_file(generator_path),
-            tap_recipe="styledconv+const",
+            tap_recipe=config.tap_recipe,
             features=config.features,
             grid=config.resolution,
             crop_top=0,

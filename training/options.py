@@ -27,8 +27,8 @@ generator_option = click.option(
     type=FILE,
     required=True,
     help="Path to the generator's weights: a .safetensors file with its card (.toml) beside it, an "
-    "official StyleGAN2 .pkl (PyTorch or TensorFlow), a rosinality .pt, or a DatasetGAN StyleGAN1 "
-    ".pt.",
+    "official StyleGAN2 .pkl (PyTorch or TensorFlow), a StyleGAN3 .pkl, a rosinality .pt, or a "
+    "DatasetGAN StyleGAN1 .pt.",
 )
 mean_latent_option = click.option(
     "--mean-latent",

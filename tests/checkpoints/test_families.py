@@ -8,8 +8,14 @@ import torch
 
 from checkpoints import WeightsError
 from checkpoints.families import generator_from_foreign, generator_from_path
-from checkpoints.foreign import ForeignFile, PickledNetwork, TensorFlowNetwork, TorchFile
-from tests.checkpoints.golden import golden, pickled_network
+from checkpoints.foreign import (
+    ForeignFile,
+    PickledNetwork,
+    TensorFlowNetwork,
+    TorchFile,
+    read_foreign,
+)
+from tests.checkpoints.golden import FIXTURES, golden, pickled_network
 
 ADA = golden("stylegan2_ada/golden_resnet_64")
 TF = golden("stylegan2_tf/golden_skip_32")
@@ -18,13 +24,15 @@ FILES: dict[str, ForeignFile] = {
     "tensorflow": TensorFlowNetwork(TF.about["kwargs"], TF.weights),
     "rosinality": TorchFile({"g_ema": golden("rosinality/golden_32").weights}),
     "datasetgan": TorchFile(golden("stylegan1/golden_32").weights),
+    "alias-free": read_foreign(FIXTURES / "stylegan3" / "file_r_classes.pkl"),
 }
+OTHER_FAMILIES = {"datasetgan": "stylegan1", "alias-free": "stylegan3"}
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_every_family_is_recognised_and_takes_a_mean_latent(name: str) -> None:
     generator, card = generator_from_foreign(FILES[name], f"{name}.file")
-    assert card.family == ("stylegan1" if name == "datasetgan" else "stylegan2")
+    assert card.family == OTHER_FAMILIES.get(name, "stylegan2")
     assert isinstance(card.provenance, dict) and card.provenance["from"] == f"{name}.file"
     mean = torch.arange(float(generator.config.w_dim))
     given, _ = generator_from_foreign(FILES[name], "x", mean[None].expand(18, -1))
@@ -127,7 +135,7 @@ def with_channels(file: ForeignFile, channels: list[int]) -> ForeignFile:
     """The file, with the channels of its images that are listed."""
     chosen = {}
     for key, tensor in tensors_of(file).items():
-        if "torgb" in key.lower() or "to_rgb" in key:
+        if "torgb" in key.lower() or "to_rgb" in key or "L5_32_3" in key:
             if key.endswith("bias") and "mod" not in key and "affine" not in key:
                 axis = 1 if tensor.ndim == 4 else 0  # [1, 3, 1, 1] in rosinality's layout
                 tensor = tensor.index_select(axis, torch.tensor(channels))

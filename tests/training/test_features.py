@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from nets.features import Resize, hypercolumn
+from tests.export.networks import random_stylegan3, random_ws
 from tests.training.sets import tiny_generator, tiny_labels
 from training.errors import TrainingError
 from training.interpreter.features import features_from_ws
@@ -30,6 +31,18 @@ def test_gathered_features_are_the_hypercolumns_at_those_pixels(
     expected = whole.permute(0, 2, 3, 1).flatten(0, 2)
     assert gathered.dtype == torch.float64 and features.features == expected.shape[1]
     torch.testing.assert_close(gathered, expected, rtol=0, atol=1e-5)  # taps are float32
+
+
+@pytest.mark.parametrize("grid", [64, 32])
+def test_features_of_a_stylegan3_are_its_maps_without_their_margins(grid: int) -> None:
+    generator, crop = random_stylegan3(64), LabelCrop(grid, 0, grid)
+    ws = random_ws(generator, 2)
+    features = features_from_ws(generator, ws.numpy(), crop, "bilinear", torch.float32)
+    whole = hypercolumn(generator.synthesis(ws).taps, grid)
+    chosen = torch.tensor([0, 1, 1]), torch.tensor([0, 5, grid - 1]), torch.tensor([3, grid - 1, 0])
+    expected = torch.stack([whole[i, :, y, x] for i, y, x in zip(*chosen, strict=True)])
+    assert features.features == generator.config.features == 45
+    torch.testing.assert_close(features.gather(*chosen), expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("resize", ["bilinear", "nearest"])

@@ -159,6 +159,12 @@ def check_labels(generator: Generator, labels: LabelledSet, config: InterpreterT
             f"labels lie on a grid of {labels.crop.grid}; this generator has "
             f"{generator.config.resolution} pixels"
         )
+    coarsest, _ = generator.config.taps[0]
+    if labels.crop.grid <= coarsest:
+        raise LabelError(
+            f"labels lie on a grid of {labels.crop.grid}; it must be over {coarsest}, the pixels "
+            "of this generator's coarsest feature maps"
+        )
     given = {"segmentation": labels.masks, "keypoints": labels.keypoints, "depth": labels.depth}
     for kind, members in config.head_members:
         if given[kind] is None:
