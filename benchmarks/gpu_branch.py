@@ -75,7 +75,7 @@ def paper(taps: list[Any], interpreter: Any, dtype: Any, tf32: bool) -> Any:
 
     def run() -> Any:
         torch.backends.cuda.matmul.allow_tf32 = tf32
-        x = hypercolumn(there, RESOLUTION)
+        x = hypercolumn(there, (RESOLUTION, RESOLUTION))
         x = x.reshape(x.shape[1], -1).t().contiguous()
         logits = torch.stack([member(x) for member in members]).float()
         votes = torch.nn.functional.one_hot(logits.argmax(-1), CLASSES).sum(0)

@@ -135,7 +135,7 @@ class PaperFormula:
 
     @torch.no_grad()
     def __call__(self) -> Labels:
-        x = hypercolumn(self.taps, self.resolution)
+        x = hypercolumn(self.taps, (self.resolution, self.resolution))
         x = x.reshape(x.shape[1], -1).t().contiguous()  # [H * W, D]
         logits = torch.stack([member(x) for member in self.members])
         votes = nn.functional.one_hot(logits.argmax(dim=-1), logits.shape[-1]).sum(dim=0)

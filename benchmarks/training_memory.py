@@ -100,7 +100,7 @@ def published_features(generator: Generator, labels: LabelledSet) -> torch.Tenso
     rows = len(labels) * GRID**2
     stored = torch.empty(rows, generator.config.features, dtype=torch.float16)
     for i, w in enumerate(torch.from_numpy(labels.ws)):
-        whole = hypercolumn(generator.synthesis(w[None]).taps, GRID)[0]  # [D, H, W]
+        whole = hypercolumn(generator.synthesis(w[None]).taps, (GRID, GRID))[0]  # [D, H, W]
         stored[i * GRID**2 : (i + 1) * GRID**2] = whole.flatten(1).t()
     return stored.float()
 

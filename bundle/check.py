@@ -5,6 +5,7 @@ Types and ranges of single fields are part of `bundle.manifest`.
 
 import re
 from itertools import pairwise
+from math import prod
 
 from bundle.errors import ManifestError
 from bundle.manifest import (
@@ -16,7 +17,6 @@ from bundle.manifest import (
     GeneratorFacts,
     Heads,
     KeypointHead,
-    Labels,
     Manifest,
     RefinerFacts,
     SamplingKey,
@@ -37,7 +37,7 @@ def check_manifest(manifest: Manifest, name: str) -> None:
     """Raises ManifestError for the first broken rule, as "name: field is value; rule"."""
     problem = (
         _generator_problem(manifest.generator)
-        or _labels_problem(manifest.labels, manifest.heads)
+        or _labels_problem(manifest)
         or _memory_problem(manifest)
         or _refiner_problem(manifest.refiner)
         or _files_problem(manifest)
@@ -60,18 +60,20 @@ def _generator_problem(generator: GeneratorFacts) -> str | None:
     return None
 
 
-def _labels_problem(labels: Labels | None, heads: Heads | None) -> str | None:
+def _labels_problem(manifest: Manifest) -> str | None:
+    labels, heads = manifest.labels, manifest.heads
     if labels is None and heads is None:
         return None
     if labels is None or heads is None:
         return "labels and heads must be both present or both null"
-    if labels.crop_top + labels.height > labels.grid:
+    rows, columns = manifest.generator.size_at(labels.grid)
+    if labels.crop_top + labels.height > rows:
         return (
             f"labels.crop_top is {labels.crop_top} and height {labels.height}; the rows must lie "
-            f"within the grid of {labels.grid}"
+            f"within the grid of {rows}"
         )
-    if labels.width > labels.grid:
-        return f"labels.width is {labels.width}; the grid has {labels.grid} columns"
+    if labels.width > columns:
+        return f"labels.width is {labels.width}; the grid has {columns} columns"
     return _heads_problem(heads)
 
 
@@ -101,7 +103,7 @@ def _memory_problem(manifest: Manifest) -> str | None:
     generator, labels, heads = manifest.generator, manifest.labels, manifest.heads
     size = 4 * (generator.z_dim + generator.num_classes + generator.num_ws * generator.w_dim)
     if labels is None or heads is None:
-        size += 3 * generator.resolution**2
+        size += 3 * prod(generator.size_at(generator.resolution))
     else:
         size += _LABEL_BYTES * labels.height * labels.width
         size += 0 if heads.keypoints is None else 12 * len(heads.keypoints.names)

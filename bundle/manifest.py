@@ -31,6 +31,8 @@ Size = Annotated[int, Meta(ge=1, le=MAX_NUMBER)]
 Float32 = Annotated[float, Meta(ge=-MAX_FLOAT32, le=MAX_FLOAT32)]
 Name = Annotated[str, Meta(max_length=1024)]
 Widths = Annotated[list[Size], Meta(max_length=64)]  # channels of each layer
+StartSide = Annotated[int, Meta(ge=1, le=16)]
+Start = tuple[StartSide, StartSide]  # rows and columns of a generator's learned constant
 Share = Annotated[float, Meta(gt=0, le=1)]
 Color = Annotated[int, Meta(ge=0, le=0xFFFFFF)]  # 0xRRGGBB
 Psi = Annotated[float, Meta(ge=0, le=2)]  # truncation psi; 1: no truncation
@@ -48,11 +50,14 @@ class FileEntry(Strict, frozen=True):
     size: int  # bytes
 
 
-class GeneratorFacts(Strict, frozen=True):
-    """The generator that was exported, and the defaults of its sampling options."""
+class GeneratorFacts(Strict, frozen=True, omit_defaults=True):
+    """The generator that was exported, and the defaults of its sampling options.
+
+    The file omits fields at their default.
+    """
 
     family: Name  # "stylegan1", "stylegan2", "stylegan3"
-    resolution: Size  # pixels
+    resolution: Size  # nominal extent of the image: the side of a square one, pixels
     channels: Widths  # feature channels at 4, 8, ..., resolution; stylegan3: of each layer
     mapping_layers: Count
     z_dim: Size
@@ -65,6 +70,12 @@ class GeneratorFacts(Strict, frozen=True):
     truncation_cutoff: Count  # default of requests, in rows of w+
     noise: Name  # "none" (a family without noise), "const" (the checkpoint's buffers), "seed:<n>"
     conv_clamp: float | None
+    start: Start | None = None  # null: 4 x 4, square images
+
+    def size_at(self, extent: int) -> tuple[int, int]:
+        """Rows and columns of a feature map, label grid or image of this nominal extent, pixels."""
+        rows, columns = self.start or (4, 4)
+        return extent * rows // 4, extent * columns // 4
 
 
 class Labels(Strict, frozen=True):
@@ -72,7 +83,8 @@ class Labels(Strict, frozen=True):
 
     tap_recipe: Name  # "styledconv+const", "dg-pair", "stylegan3"
     feature_dim: Size  # length of the hypercolumn
-    grid: Size  # rows and columns that every feature map is resized to, pixels
+    # Nominal extent that feature maps are resized to, pixels: grid * start / 4 rows and columns.
+    grid: Size
     crop_top: Count  # first row of the grid that is kept
     height: Size  # label rows after the crop
     width: Size

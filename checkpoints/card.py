@@ -17,6 +17,7 @@ from bundle.manifest import (
     Focal,
     Psi,
     Share,
+    Start,
     ViewCodes,
 )
 from bundle.records import Strict
@@ -84,6 +85,7 @@ class ConfigCard(Strict, frozen=True):
     conv_clamp: Annotated[float, Meta(gt=0)] | None = None
     architecture: Architecture = "skip"
     alias_free: AliasFreeCard | None = None  # of a StyleGAN3
+    start: Start | None = None  # rows and columns of the learned constant; absent: 4 x 4
 
 
 class GeneratorCard(WeightsCard, frozen=True, kw_only=True):
@@ -154,7 +156,8 @@ class InterpreterCard(WeightsCard, frozen=True, kw_only=True):
     generator_sha256: str  # SHA-256 of the weights file of the generator it was trained on
     tap_recipe: TapRecipe
     features: Width  # length of the hypercolumn
-    grid: int  # rows and columns that every feature map is resized to, pixels
+    # Nominal extent that feature maps are resized to, pixels: grid * start / 4 rows and columns.
+    grid: int
     crop_top: Count  # first row of the grid that is kept
     height: Annotated[int, Meta(ge=1)]  # label rows after the crop
     width: Annotated[int, Meta(ge=1)]
@@ -168,6 +171,7 @@ class InterpreterCard(WeightsCard, frozen=True, kw_only=True):
     keypoints: KeypointsCard | None = None
     depth: DepthCard | None = None
     trained_on: TrainedOnCard | None = None  # absent: not recorded
+    start: Start | None = None  # the generator's; absent: 4 x 4
 
 
 class RefinerConfigCard(Strict, frozen=True):
@@ -214,7 +218,7 @@ class EncoderCard(WeightsCard, frozen=True, kw_only=True):
     format: Literal[1]
     kind: Literal["encoder"]
     generator_sha256: str  # SHA-256 of the weights file of the generator it was trained on
-    grid: Annotated[int, Meta(ge=4, le=MAX_EXTENT)]  # rows and columns of whole images, pixels
+    grid: Annotated[int, Meta(ge=4, le=MAX_EXTENT)]  # nominal extent of whole images, pixels
     crop_top: Count  # first row of the grid that it reads
     rows: Annotated[int, Meta(ge=1)]  # number of rows that it reads
     height: Extent  # of its input, to which these rows are reduced
@@ -226,6 +230,7 @@ class EncoderCard(WeightsCard, frozen=True, kw_only=True):
     iterations: Annotated[int, Meta(ge=1, le=64)]  # residual steps
     licences: list[str]
     provenance: Provenance
+    start: Start | None = None  # the generator's; absent: 4 x 4
 
 
 class InverseGraphicsCard(WeightsCard, frozen=True, kw_only=True):

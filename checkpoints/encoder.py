@@ -9,6 +9,7 @@ from checkpoints.card import EncoderCard
 from checkpoints.errors import CardError
 from checkpoints.toml import card_path, read_card, write_card
 from checkpoints.weights import module_from_weights, write_weights
+from nets.config import SQUARE, size_at
 from nets.encoder import Encoder, EncoderConfig
 
 
@@ -53,8 +54,9 @@ def config_from_encoder_card(card: EncoderCard) -> EncoderConfig:
 
 
 def _contradiction(card: EncoderCard) -> str | None:
-    if card.crop_top >= card.grid:
-        return f"crop_top is {card.crop_top}; it must be in [0, {card.grid - 1}]"
-    if card.rows > card.grid - card.crop_top:
-        return f"rows is {card.rows}; it must be in [1, {card.grid - card.crop_top}]"
+    rows, _ = size_at(card.grid, card.start or SQUARE)
+    if card.crop_top >= rows:
+        return f"crop_top is {card.crop_top}; it must be in [0, {rows - 1}]"
+    if card.rows > rows - card.crop_top:
+        return f"rows is {card.rows}; it must be in [1, {rows - card.crop_top}]"
     return None

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from checkpoints.errors import WeightsError
 from checkpoints.weights import refuse_names
+from nets.config import MAX_START, SQUARE
 
 
 def unchanged(tensor: Tensor) -> Tensor:
@@ -82,3 +83,29 @@ def extent_of(tensors: Mapping[str, Tensor], name: str, axis: int, source: str) 
     if not -len(shape) <= axis < len(shape):
         raise WeightsError(f"{source}: {name} has impossible shape {list(shape)}")
     return shape[axis]
+
+
+def start_of(tensors: Mapping[str, Tensor], name: str, source: str) -> tuple[int, int]:
+    """Rows and columns of a learned constant, its last axes; without two axes those of square
+    images, which loading then compares. Raises WeightsError for sizes that no generator has."""
+    refuse_names(source, "lacks", {name} - tensors.keys())
+    shape = tensors[name].shape
+    if len(shape) < 2:
+        return SQUARE
+    rows, columns = shape[-2:]
+    if not (1 <= rows <= MAX_START and 1 <= columns <= MAX_START):
+        raise WeightsError(
+            f"{source}: {name} has {rows} rows and {columns} columns; both must be from 1 to "
+            f"{MAX_START}"
+        )
+    return rows, columns
+
+
+def refuse_not_square(tensors: Mapping[str, Tensor], name: str, source: str, family: str) -> None:
+    """Raises WeightsError if a learned constant has as many axes as one, but not 4 x 4 values."""
+    if name in tensors and tensors[name].ndim >= 2 and tensors[name].shape[-2:] != SQUARE:
+        rows, columns = tensors[name].shape[-2:]
+        raise WeightsError(
+            f"{source}: the constant, {name}, has {rows} rows and {columns} columns; of {family} "
+            "only square images are supported, whose constant has 4 and 4"
+        )

@@ -18,7 +18,15 @@ from checkpoints.card import (
 from checkpoints.errors import CardError, WeightsError
 from checkpoints.toml import card_path, read_card, write_card
 from checkpoints.weights import fill_module, meta_module, module_from_weights, write_weights
-from nets.config import AliasFree, Band, GeneratorConfig, LayerFilters, rows_of_ws
+from nets.config import (
+    SQUARE,
+    AliasFree,
+    Band,
+    GeneratorConfig,
+    LayerFilters,
+    rows_of_ws,
+    stated_start,
+)
 from nets.generator import Generator, generator_from_config
 
 # Channels of images, the ones of them that become red, green and blue, and what to say of that.
@@ -122,6 +130,7 @@ def card_from_config(config: GeneratorConfig) -> ConfigCard:
         conv_clamp=config.conv_clamp,
         architecture=config.architecture,
         alias_free=None if config.alias_free is None else _card_from_design(config.alias_free),
+        start=stated_start(config.start),
     )
 
 
@@ -157,6 +166,7 @@ def config_from_card(card: GeneratorCard) -> GeneratorConfig:
         architecture=config.architecture,
         family=card.family,
         alias_free=None if config.alias_free is None else _design_from_card(config.alias_free),
+        start=config.start or SQUARE,
     )
 
 

@@ -9,6 +9,7 @@ from checkpoints.card import HeadCard, InterpreterCard
 from checkpoints.errors import CardError
 from checkpoints.toml import card_path, read_card, write_card
 from checkpoints.weights import module_from_weights, write_weights
+from nets.config import SQUARE, size_at
 from nets.interpreter import HeadConfig, HeadKind, Interpreter
 
 
@@ -68,13 +69,14 @@ def card_problem(card: InterpreterCard) -> str | None:
 
 
 def _contradiction(card: InterpreterCard) -> str | None:
-    if card.crop_top + card.height > card.grid:
+    rows, columns = size_at(card.grid, card.start or SQUARE)
+    if card.crop_top + card.height > rows:
         return (
             f"crop_top is {card.crop_top} and height {card.height}; the rows must lie within the "
-            f"grid of {card.grid}"
+            f"grid of {rows}"
         )
-    if card.width > card.grid:
-        return f"width is {card.width}; it must be in [1, {card.grid}], the grid"
+    if card.width > columns:
+        return f"width is {card.width}; it must be in [1, {columns}], the grid"
     if card.score_source is not None and card.score_source not in {h.kind for h in card.heads}:
         return f"score_source is {card.score_source}, a head this interpreter lacks"
     return _heads_problem(card)

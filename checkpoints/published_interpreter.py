@@ -19,7 +19,7 @@ from checkpoints.foreign_tensors import extent_of, tensors_of
 from checkpoints.interpreter import card_problem, head_cards
 from checkpoints.recipes import Recipe, matching_recipes
 from checkpoints.weights import fill_module, meta_module, refuse_names
-from nets.config import GeneratorConfig
+from nets.config import GeneratorConfig, size_at, stated_start
 from nets.interpreter import HeadConfig, Interpreter, member_as_sequential
 
 LINEARS, NORMS = (0, 3, 6), (2, 5)  # positions in the Sequential
@@ -122,7 +122,7 @@ def interpreter_from_published(
     head = HeadConfig("segmentation", features, (h1, h2), classes, len(members))
     interpreter = meta_module(lambda: Interpreter((head,)))
     fill_module(interpreter, _ensemble(states), first)
-    card = _card(interpreter, recipe, generator_sha256)
+    card = _card(interpreter, recipe, generator, generator_sha256)
     problem = card_problem(card)
     if problem:
         raise CardError(f"recipe {recipe.name}: {problem}")
@@ -211,6 +211,12 @@ def _check_recipe(
             f"recipe {recipe.name} has a grid of {file.grid} px; it must be at most the "
             f"generator's resolution, {generator.resolution}"
         )
+    _, columns = size_at(file.grid, generator.start)
+    if file.width != columns:
+        raise CardError(
+            f"recipe {recipe.name} has width {file.width}; on a grid of {file.grid} px this "
+            f"generator's labels are {columns} wide"
+        )
 
 
 def _ensemble(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
@@ -230,7 +236,9 @@ def _ensemble(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     return {f"heads.segmentation.{name}": tensor for name, tensor in tensors.items()}
 
 
-def _card(interpreter: Interpreter, recipe: Recipe, generator_sha256: str) -> InterpreterCard:
+def _card(
+    interpreter: Interpreter, recipe: Recipe, generator: GeneratorConfig, generator_sha256: str
+) -> InterpreterCard:
     file = recipe.file
     return InterpreterCard(
         format=1,
@@ -249,4 +257,5 @@ def _card(interpreter: Interpreter, recipe: Recipe, generator_sha256: str) -> In
         provenance={"recipe": recipe.name, "note": file.note},
         heads=head_cards(interpreter),
         segmentation=SegmentationCard(classes=recipe.classes),
+        start=stated_start(generator.start),
     )

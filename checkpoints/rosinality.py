@@ -15,11 +15,12 @@ from checkpoints.foreign_tensors import (
     ForeignTensor,
     extent_of,
     run_length,
+    start_of,
     tensors_from_foreign,
 )
 from checkpoints.generator import generator_from_tensors
 from checkpoints.mean_latent import with_w_avg
-from nets.config import GeneratorConfig
+from nets.config import GeneratorConfig, size_at
 from nets.generator import Generator
 from nets.ops import resample_kernel
 
@@ -52,11 +53,14 @@ def generator_from_rosinality(
 
 
 def noise_from_seed(config: GeneratorConfig, seed: int) -> dict[str, Tensor]:
-    """Noise maps, float32 [r, r], of one torch CPU generator with this seed, first layer first."""
+    """Noise maps, float32 [h, w], of one torch CPU generator with this seed, first layer first."""
     draws = torch.Generator().manual_seed(seed)
     layers = [(r, k) for r in config.resolutions for k in (0, 1) if (r, k) != (4, 0)]
     return {
-        f"synthesis.b{r}.conv{k}.noise_const": torch.randn(r, r, generator=draws) for r, k in layers
+        f"synthesis.b{r}.conv{k}.noise_const": torch.randn(
+            size_at(r, config.start), generator=draws
+        )
+        for r, k in layers
     }
 
 
@@ -76,6 +80,7 @@ def _config(tensors: Mapping[str, Tensor], source: str) -> GeneratorConfig:
         w_dim=extent_of(tensors, f"style.{layers}.weight", 0, source),
         mapping_layers=layers,
         img_channels=extent_of(tensors, "to_rgb1.conv.weight", 1, source),
+        start=start_of(tensors, "input.input", source),
     )
 
 

@@ -17,6 +17,7 @@ from checkpoints.foreign_tensors import (
     ForeignTensor,
     extent_of,
     extents_of_blocks,
+    refuse_not_square,
     run_length,
     tensors_from_foreign,
 )
@@ -40,6 +41,7 @@ def generator_from_stylegan1(
     Raises WeightsError, beginning with `source`.
     """
     config = _config(tensors, source)
+    refuse_not_square(tensors, f"{_block(4)}.const", source, "StyleGAN1")
     ours = tensors_from_foreign(tensors, _foreign_tensors(config), source)
     ours |= noise_from_seed(config, NOISE_SEED) if noise is None else noise
     ours["mapping.w_avg"] = torch.zeros(config.w_dim)

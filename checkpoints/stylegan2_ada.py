@@ -16,10 +16,10 @@ from torch import Tensor
 from checkpoints.card import GeneratorCard
 from checkpoints.errors import WeightsError
 from checkpoints.foreign import PickledNetwork
-from checkpoints.foreign_tensors import extent_of, extents_of_blocks, run_length
+from checkpoints.foreign_tensors import extent_of, extents_of_blocks, run_length, start_of
 from checkpoints.generator import generator_from_tensors
 from checkpoints.stored_state import StoredState, check_linear, check_mapping, only_clamp
-from nets.config import Architecture, GeneratorConfig
+from nets.config import Architecture, GeneratorConfig, size_at
 from nets.generator import Generator
 
 
@@ -42,7 +42,7 @@ def generator_from_pickled(network: PickledNetwork, source: str) -> tuple[Genera
             clamps[name] = state.clamp(name)
             if not state.flag(name, "use_noise"):
                 tensors[f"{name}.noise_strength"] = torch.zeros([])
-                tensors[f"{name}.noise_const"] = torch.zeros(r, r)
+                tensors[f"{name}.noise_const"] = torch.zeros(size_at(r, config.start))
         if f"{block}.torgb.weight" in tensors:
             name = f"{block}.torgb"
             state.check(name, "weight_gain", 1 / math.sqrt(max(out_channels, 1)))
@@ -98,4 +98,5 @@ def _config(tensors: Mapping[str, Tensor], source: str) -> GeneratorConfig:
         mapping_layers=layers,
         img_channels=extent_of(tensors, f"synthesis.b{extents[-1]}.torgb.weight", 0, source),
         architecture=architecture,
+        start=start_of(tensors, "synthesis.b4.const", source),
     )

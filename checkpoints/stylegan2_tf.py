@@ -14,6 +14,7 @@ from checkpoints.foreign_tensors import (
     ForeignTensor,
     extent_of,
     extents_of_blocks,
+    refuse_not_square,
     run_length,
     tensors_from_foreign,
 )
@@ -49,6 +50,7 @@ def generator_from_tensorflow(
     variables = {name.removeprefix("G_"): tensor for name, tensor in network.variables.items()}
     clamp = clamp_from_value(network.kwargs.get("conv_clamp"), source)
     config = _config(variables, clamp, source)
+    refuse_not_square(variables, f"{_block(4)}/Const/const", source, "TensorFlow's StyleGAN2")
     if network.kwargs.get("use_noise", True) is False:
         variables |= _silent_noise(config)
     ignored = [name for name in variables if GROWING.fullmatch(name)]

@@ -124,15 +124,17 @@ def fake_bundle(
     heads: bool = True,
     view_layers: int = 4,
     view_codes: int = 0,
+    start: tuple[int, int] | None = None,
 ) -> Bundle:
     """A bundle in memory, without files, for FakeEngine.
 
     Args:
-        resolution: side of the images in pixels, a power of two.
+        resolution: nominal extent of the images, a power of two; the side of square ones, pixels.
         num_classes: classes of a conditional generator; 0 for an unconditional one.
         heads: whether there are labels; False gives images only.
         view_layers: rows of w+ that carry the viewpoint.
         view_codes: codes in the view bank; 0 for no bank.
+        start: rows and columns of images of resolution 4; None for square ones.
     """
     num_ws = 2 * (resolution.bit_length() - 2)
     generator = GeneratorFacts(
@@ -150,8 +152,9 @@ def fake_bundle(
         truncation_cutoff=num_ws,
         noise="none",
         conv_clamp=None,
+        start=start,
     )
-    labels = _fake_labels(resolution) if heads else None
+    labels = _fake_labels(generator) if heads else None
     fake_heads = _fake_heads() if heads else None
     files = {
         name: FileEntry(sha256=hashlib.sha256(b"").hexdigest(), size=0)
@@ -195,14 +198,15 @@ def _fake_views(codes: int) -> ViewBankFacts:
     return ViewBankFacts(codes=codes, cameras=[*known, unknown])
 
 
-def _fake_labels(resolution: int) -> Labels:
+def _fake_labels(generator: GeneratorFacts) -> Labels:
+    height, width = generator.size_at(generator.resolution)
     return Labels(
         tap_recipe="fake",
         feature_dim=1,
-        grid=resolution,
+        grid=generator.resolution,
         crop_top=0,
-        height=resolution,
-        width=resolution,
+        height=height,
+        width=width,
         resize="bilinear",
     )
 

@@ -28,8 +28,8 @@ def labeller_outputs(manifest: Manifest) -> ArraySpecs:
     """Arrays of one sample of this bundle, in the order in which they are sent."""
     labels, heads = manifest.labels, manifest.heads
     if labels is None or heads is None:
-        size = manifest.generator.resolution
-        return {"image": _spec(np.uint8, size, size, 3)}
+        size = manifest.generator.size_at(manifest.generator.resolution)
+        return {"image": _spec(np.uint8, *size, 3)}
     pixels = (labels.height, labels.width)
     outputs = {"image": _spec(np.uint8, *pixels, 3)}
     if heads.segmentation is not None:

@@ -38,7 +38,7 @@ from checkpoints import (
     widths_of_member,
 )
 from export.checks.parity import TOLERANCES, W_MAX_DIFFERENCE
-from nets.config import GeneratorConfig
+from nets.config import SQUARE, GeneratorConfig, size_at
 from nets.generator import Generator
 
 NPY_MAGIC = b"\x93NUMPY"
@@ -51,7 +51,7 @@ def lines_from_bundle(bundle: Bundle) -> list[str]:
     size = sum(entry.size for entry in manifest.files.values()) / 1e6
     lines = [
         f"{bundle.path}: {manifest.bundle_id}",
-        f"  generator    {generator.family}, {generator.resolution} px, "
+        f"  generator    {generator.family}, {_pixels(*generator.size_at(generator.resolution))}, "
         f"w+ [{generator.num_ws}, {generator.w_dim}], view rows {generator.view_layers}, "
         f"psi {generator.truncation_psi}, cutoff {generator.truncation_cutoff}",
         f"  files        {', '.join(sorted(manifest.files))} ({size:.1f} MB)",
@@ -194,7 +194,7 @@ def lines_from_generator(source: str, config: GeneratorConfig, card: GeneratorCa
         noise = "none: this family has none"
     lines = [
         f"{source}: generator, {config.family} ({shape})",
-        f"  resolution   {config.resolution} px, channels "
+        f"  resolution   {_pixels(*config.image_size)}, channels "
         f"{', '.join(map(str, config.channels))} {places}",
         f"  mapping      {config.mapping_layers} layers, z {config.z_dim}, w {config.w_dim}, "
         f"{config.num_ws} rows of w+",
@@ -205,7 +205,14 @@ def lines_from_generator(source: str, config: GeneratorConfig, card: GeneratorCa
         f"  taps         {config.tap_recipe}, D = {config.features}",
         f"  licences     {', '.join(card.licences) or 'not stated: see the source of the file'}",
     ]
-    return lines + _recipe_lines(matching_recipes(config.features, config.tap_recipe))
+    square = config.start == SQUARE  # as for all published recipes
+    matching = matching_recipes(config.features, config.tap_recipe) if square else []
+    return lines + _recipe_lines(matching)
+
+
+def _pixels(height: int, width: int) -> str:
+    """Size of an image in words; one number for a square."""
+    return f"{height} px" if height == width else f"{width} x {height} px (width x height)"
 
 
 def _provenance_lines(card: GeneratorCard) -> list[str]:
@@ -247,10 +254,12 @@ def _interpreter_lines(path: Path, card: InterpreterCard) -> list[str]:
         f"{head.outputs} outputs"
         for head in card.heads
     ]
+    rows, columns = size_at(card.grid, card.start or SQUARE)
+    grid = str(rows) if rows == columns else f"{rows} x {columns} px"
     return [
         f"{path}: interpreter for the generator of SHA-256 {card.generator_sha256}",
         f"  taps         {card.tap_recipe}, D = {card.features}, {card.resize}",
-        f"  labels       {card.height} x {card.width} px of a grid of {card.grid}",
+        f"  labels       {card.height} x {card.width} px of a grid of {grid}",
         *heads,
         f"  licences     {', '.join(card.licences) or 'none stated'}",
     ]
@@ -284,9 +293,10 @@ def _view_lines(path: Path, card: ViewsCard) -> list[str]:
 
 
 def _encoder_lines(path: Path, card: EncoderCard) -> list[str]:
+    rows, _ = size_at(card.grid, card.start or SQUARE)
     return [
         f"{path}: encoder for the generator of SHA-256 {card.generator_sha256}",
-        f"  images       rows {card.crop_top} to {card.crop_top + card.rows} of {card.grid} px, "
+        f"  images       rows {card.crop_top} to {card.crop_top + card.rows} of {rows} px, "
         f"resized to {card.width} x {card.height} px",
         f"  latents      {card.num_ws} rows of w+ of {card.w_dim}, in {card.iterations} steps",
         f"  licences     {', '.join(card.licences) or 'none stated'}",

@@ -17,7 +17,7 @@ from bundle.manifest import (
 )
 from checkpoints import GeneratorCard, InterpreterCard, RefinerCard, ViewsCard
 from export.graph.spec import LabelSpec
-from nets.config import rows_of_ws
+from nets.config import SQUARE, rows_of_ws, size_at
 
 UNUSED_WINDOW_PX = 3  # fills LabelSpec without a keypoint head, where no graph uses it
 
@@ -25,8 +25,9 @@ UNUSED_WINDOW_PX = 3  # fills LabelSpec without a keypoint head, where no graph 
 def spec_from_cards(generator: GeneratorCard, interpreter: InterpreterCard | None) -> LabelSpec:
     """Geometry and rules of the labeller. Without an interpreter: uncropped images, no labels."""
     if interpreter is None:
-        size = generator.config.resolution
-        return LabelSpec(grid=size, crop_top=0, height=size, width=size)
+        grid, start = generator.config.resolution, generator.config.start or SQUARE
+        height, width = size_at(grid, start)
+        return LabelSpec(grid=grid, crop_top=0, height=height, width=width, start=start)
     keypoints = interpreter.keypoints
     return LabelSpec(
         grid=interpreter.grid,
@@ -38,6 +39,7 @@ def spec_from_cards(generator: GeneratorCard, interpreter: InterpreterCard | Non
         keypoint_window_px=UNUSED_WINDOW_PX if keypoints is None else keypoints.window_px,
         tap_recipe=interpreter.tap_recipe,
         resize=interpreter.resize,
+        start=interpreter.start or SQUARE,
     )
 
 
@@ -59,6 +61,7 @@ def generator_from_card(card: GeneratorCard, w_avg: Tensor) -> GeneratorFacts:
         truncation_cutoff=card.truncation_cutoff,
         noise=_noise_from_card(card),
         conv_clamp=config.conv_clamp,
+        start=config.start,
     )
 
 

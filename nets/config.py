@@ -14,6 +14,22 @@ TAP_RECIPES: dict[Family, TapRecipe] = {
     "stylegan2": "styledconv+const",
     "stylegan3": "stylegan3",
 }
+SQUARE = (4, 4)  # rows and columns of the learned constant of generators of square images
+MAX_START = 16  # of either
+
+
+def size_at(extent: int, start: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of a map of this nominal extent, for a learned constant of `start`.
+
+    The constant has the nominal extent 4, and every doubling of it doubles both sides. Example:
+    extent 1024, start (4, 2): (1024, 512).
+    """
+    return extent * start[0] // 4, extent * start[1] // 4
+
+
+def stated_start(start: tuple[int, int]) -> tuple[int, int] | None:
+    """The start as files state it: None for square images, so that those files lack it."""
+    return None if start == SQUARE else start
 
 
 @dataclass(frozen=True)
@@ -96,7 +112,8 @@ class AliasFree:
 class GeneratorConfig:
     """Everything that determines the shapes of a generator's parameters. Raises ValueError."""
 
-    resolution: int  # side of the image in pixels, a power of two of at least 8
+    # Nominal extent of the image, a power of two of at least 8; the side of a square image, pixels.
+    resolution: int
     # Feature channels at 4, 8, ..., resolution. StyleGAN3: of each layer but ToRGB; its input has
     # as many as its first layer.
     channels: tuple[int, ...]
@@ -109,11 +126,22 @@ class GeneratorConfig:
     architecture: Architecture = "skip"  # StyleGAN2 only: how blocks and image are connected
     family: Family = "stylegan2"
     alias_free: AliasFree | None = None  # StyleGAN3 only
+    start: tuple[int, int] = SQUARE  # rows and columns of the learned constant, at the extent 4
 
     def __post_init__(self) -> None:
         if self.resolution < 8 or self.resolution & (self.resolution - 1):
             raise ValueError(
                 f"resolution is {self.resolution}; it must be a power of two of at least 8"
+            )
+        if not all(1 <= side <= MAX_START for side in self.start):
+            raise ValueError(
+                f"start is {self.start}; rows and columns of the constant must be from 1 to "
+                f"{MAX_START}"
+            )
+        if self.start != SQUARE and self.family != "stylegan2":
+            raise ValueError(
+                f"start is {self.start}, so images are not square; a {self.family} must have "
+                f"{SQUARE}, only a stylegan2 may have others"
             )
         if (self.family == "stylegan3") != (self.alias_free is not None):
             raise ValueError("alias_free must be given for a stylegan3, and for no other family")
@@ -151,6 +179,11 @@ class GeneratorConfig:
         return tuple(2**i for i in range(2, int(math.log2(self.resolution)) + 1))
 
     @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of images, pixels."""
+        return size_at(self.resolution, self.start)
+
+    @property
     def num_ws(self) -> int:
         """Rows of w+."""
         return rows_of_ws(self.family, len(self.channels))
@@ -174,7 +207,8 @@ class GeneratorConfig:
 
     @property
     def taps(self) -> list[tuple[int, int]]:
-        """Extent and channels of each tap, in ascending extents; they cover exactly the image."""
+        """Nominal extent and channels of each tap, in ascending extents; they cover exactly the
+        image."""
         if self.alias_free is not None:
             rates = [band.rate for band in self.alias_free.bands[1:]]
             return list(zip(rates, self.channels, strict=True))
@@ -208,8 +242,8 @@ def channels_from_base(
 class Synthesis:
     """Result of one synthesis pass."""
 
-    image: Tensor  # float32 [N, 3, R, R], nominally in [-1, 1], not clamped
-    taps: list[Tensor]  # [N, C, r, r] each, of the config's tap_recipe and taps, ascending
+    image: Tensor  # float32 [N, 3, H, W], nominally in [-1, 1], not clamped
+    taps: list[Tensor]  # [N, C, h, w] each, of the config's tap_recipe and taps, ascending
 
 
 def check_inputs(config: GeneratorConfig, ws: Tensor, noise: list[Tensor] | None) -> None:

@@ -13,27 +13,27 @@ from torch import Tensor
 Resize = Literal["bilinear", "nearest"]
 
 
-def reduce_tap(tap: Tensor, grid: int) -> Tensor:
-    """A tap [N, C, r, r] finer than the label grid, resized to it bilinearly; others unchanged.
+def reduce_tap(tap: Tensor, size: tuple[int, int]) -> Tensor:
+    """A tap [N, C, h, w] finer than the label grid, resized to it bilinearly; others unchanged.
 
-    From r = 2 * grid this is the mean of 2x2 pixels. `resize` does not apply to it.
+    size: (height, width) of the grid, which has the tap's aspect ratio. From a tap of twice that
+    this is the mean of 2x2 pixels. `resize` does not apply to it.
     """
-    if tap.shape[-1] <= grid:
+    if tap.shape[-2] <= size[0]:
         return tap
-    return F.interpolate(tap, size=(grid, grid), mode="bilinear", align_corners=False)
+    return F.interpolate(tap, size=size, mode="bilinear", align_corners=False)
 
 
-def hypercolumn(taps: list[Tensor], grid: int, resize: Resize = "bilinear") -> Tensor:
-    """Taps [N, C_l, r_l, r_l] -> float32 [N, D, grid, grid], where D is the sum of the C_l.
+def hypercolumn(taps: list[Tensor], size: tuple[int, int], resize: Resize = "bilinear") -> Tensor:
+    """Taps [N, C_l, h_l, w_l] -> float32 [N, D, H, W] of the grid's size (H, W), where D is the sum
+    of the C_l.
 
     Each tap is resized to the grid in one step. Bilinear: half-pixel centers, edges replicated.
     """
     corners = False if resize == "bilinear" else None
     return torch.cat(
         [
-            F.interpolate(
-                reduce_tap(t, grid), size=(grid, grid), mode=resize, align_corners=corners
-            )
+            F.interpolate(reduce_tap(t, size), size=size, mode=resize, align_corners=corners)
             for t in taps
         ],
         dim=1,
@@ -41,18 +41,23 @@ def hypercolumn(taps: list[Tensor], grid: int, resize: Resize = "bilinear") -> T
 
 
 def gather_features(
-    taps: list[Tensor], rows: Tensor, columns: Tensor, grid: int, resize: Resize = "bilinear"
+    taps: list[Tensor],
+    rows: Tensor,
+    columns: Tensor,
+    size: tuple[int, int],
+    resize: Resize = "bilinear",
 ) -> Tensor:
     """Features of P pixels of the grid, computed from the taps at their own resolution.
 
-    rows, columns: int64 [N, P] in [0, grid). Returns float32 [N, P, D], equal to
-    `hypercolumn(taps, grid, resize)` at those pixels.
+    rows, columns: int64 [N, P], pixels of the grid of size (H, W). Returns float32 [N, P, D], equal
+    to `hypercolumn(taps, size, resize)` at those pixels.
     """
-    # grid_sample has the center of pixel i at (2i + 1) / grid - 1.
-    centers = (torch.stack([columns, rows], dim=-1) * 2 + 1) / grid - 1  # [N, P, 2]
+    # grid_sample has the center of pixel i of n at (2i + 1) / n - 1.
+    extents = torch.tensor(size[::-1], device=rows.device)
+    centers = (torch.stack([columns, rows], dim=-1) * 2 + 1) / extents - 1  # [N, P, 2]
     gathered = [
         F.grid_sample(
-            reduce_tap(t, grid),
+            reduce_tap(t, size),
             centers[:, None].to(t.dtype),
             mode=resize,
             padding_mode="border",

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nets.config import GeneratorConfig, Synthesis, channels_from_base, check_inputs
+from nets.config import GeneratorConfig, Synthesis, channels_from_base, check_inputs, size_at
 from nets.mapping import FullyConnectedLayer, MappingNetwork
 from nets.ops import modulated_conv2d, resample_kernel, scaled_leaky_relu, upsample_2x
 
@@ -52,7 +52,7 @@ class SynthesisLayer(nn.Module):
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 3, 3))
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.noise_strength = nn.Parameter(torch.zeros([]))
-        self.register_buffer("noise_const", torch.randn(resolution, resolution))
+        self.register_buffer("noise_const", torch.randn(size_at(resolution, config.start)))
         self.register_buffer("resample_filter", resample_kernel())
 
     def forward(self, x: Tensor, w: Tensor, noise: Tensor | None = None) -> Tensor:
@@ -62,7 +62,7 @@ class SynthesisLayer(nn.Module):
             self.affine(w),
             up_kernel=self.resample_filter if self.up else None,
         )
-        noise = self.noise_const if noise is None else noise  # [r, r] or [N, 1, r, r]
+        noise = self.noise_const if noise is None else noise  # [h, w] or [N, 1, h, w]
         x = x + noise.to(x.dtype) * self.noise_strength.to(x.dtype)
         x = scaled_leaky_relu(x + self.bias.to(x.dtype)[None, :, None, None]) * self.gain
         if self.conv_clamp is not None:
@@ -102,13 +102,13 @@ class SkipLayer(nn.Module):
         self.weight_gain = gain / math.sqrt(in_channels)
         self.register_buffer("resample_filter", resample_kernel())
 
-    def forward(self, x: Tensor) -> Tensor:  # [N, in, r/2, r/2] -> [N, out, r, r]
+    def forward(self, x: Tensor) -> Tensor:  # [N, in, h/2, w/2] -> [N, out, h, w]
         x = F.conv2d(x, (self.weight * self.weight_gain).to(x.dtype))
         return upsample_2x(x, self.resample_filter)
 
 
 class SynthesisBlock(nn.Module):
-    """One resolution: doubling convolution (except at 4 pixels), convolution, ToRGB.
+    """One extent: doubling convolution (except in the first), convolution, ToRGB.
 
     skip: every block adds its ToRGB to the doubled image of the block before. resnet: block
     inputs are added to block outputs, both scaled by sqrt(1/2). orig: neither. With resnet and orig
@@ -126,7 +126,7 @@ class SynthesisBlock(nn.Module):
         self.has_torgb = config.architecture == "skip" or resolution == config.resolution
         gain = math.sqrt(0.5) if self.is_residual else 1.0
         if self.is_first:
-            self.const = nn.Parameter(torch.randn(out_channels, 4, 4))
+            self.const = nn.Parameter(torch.randn(out_channels, *config.start))
         else:
             self.conv0 = SynthesisLayer(in_channels, out_channels, config, resolution, up=True)
         self.conv1 = SynthesisLayer(
@@ -141,8 +141,8 @@ class SynthesisBlock(nn.Module):
 
     def forward(
         self,
-        x: Tensor | None,  # [N, in, r/2, r/2], None for the first block
-        image: Tensor | None,  # [N, 3, r/2, r/2], None before the first ToRGB
+        x: Tensor | None,  # [N, in, h/2, w/2], None for the first block
+        image: Tensor | None,  # [N, 3, h/2, w/2], None before the first ToRGB
         ws: Tensor,  # [N, num_conv + 1, w_dim]; the last row is for ToRGB
         noise: list[Tensor | None],  # one per convolution
     ) -> tuple[Tensor, Tensor | None, list[Tensor]]:
@@ -189,7 +189,7 @@ class SynthesisNetwork(nn.Module):
         return [getattr(self, f"b{r}") for r in self.config.resolutions]
 
     def forward(self, ws: Tensor, noise: list[Tensor] | None = None) -> Synthesis:
-        """noise: one tensor per convolution, [r, r] or [N, 1, r, r]; None: noise_const buffers."""
+        """noise: one tensor per convolution, [h, w] or [N, 1, h, w]; None: noise_const buffers."""
         check_inputs(self.config, ws, noise)
         injected: list[Tensor | None] = [None] * self.config.num_noises
         if noise is not None:
@@ -217,7 +217,7 @@ class Generator(nn.Module):
         self.synthesis = SynthesisNetwork(config)
 
     def forward(self, z: Tensor, c: Tensor | None = None, truncation_psi: float = 1.0) -> Tensor:
-        """z [N, z_dim] -> image float32 [N, 3, R, R]."""
+        """z [N, z_dim] -> image float32 [N, 3, H, W]."""
         w = self.mapping.truncated(self.mapping(z, c), truncation_psi)
         image: Tensor = self.synthesis(w[:, None].expand(-1, self.config.num_ws, -1)).image
         return image

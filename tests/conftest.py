@@ -30,6 +30,7 @@ from examples.demo.__main__ import DEPTH_MEMBERS, GENERATOR
 from examples.demo.inputs import is_current
 from examples.demo.labels import write_examples
 from export.__main__ import main as export_command
+from nets.config import stated_start
 from nets.generator import generator_from_config
 from nets.interpreter import HeadConfig, Interpreter
 from nets.stylegan2 import GeneratorConfig, SynthesisLayer
@@ -172,8 +173,8 @@ def write_tiny_weights(
             features=config.features,
             grid=config.resolution,
             crop_top=0,
-            height=config.resolution,
-            width=config.resolution,
+            height=config.image_size[0],
+            width=config.image_size[1],
             resize="bilinear",
             score_source="segmentation",
             licences=["CC0-1.0"],
@@ -183,6 +184,7 @@ def write_tiny_weights(
                 classes=[ClassCard(name=f"class {i}", color=i * 0x3F2F1F) for i in range(4)]
             ),
             keypoints=KeypointsCard(names=["a", "b"], skeleton=[(0, 1)], sigma_px=1.5, window_px=3),
+            start=stated_start(config.start),
         ),
     )
     return generator_path, interpreter_path

@@ -1,28 +1,32 @@
 """The labeled part of a generated image, and conversions between float and uint8 images.
 
-A label grid is a square of `grid` pixels over the whole image. A crop keeps some of its rows:
+A label grid covers the whole image. A crop keeps some of its rows:
 
            0 +------------+
              |            |
     crop_top +------------+
-             |   labels   |  height rows of width = grid columns
+             |   labels   |  height rows of width columns
              +------------+ crop_top + height
              |            |
-        grid +------------+
+             +------------+
+
+The nominal extent of the grid, `grid`, is its side in pixels where images are square. In general
+the grid has grid / 4 times the rows and columns of the generator's learned constant, `start`.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nets.config import SQUARE, GeneratorConfig, size_at
 from nets.features import reduce_tap
 from nets.generator import Generator
 from training.errors import TrainingError
 
-MAX_GRID = 512  # default limit; the published label grids are at most this large
+MAX_SIDE = 512  # default limit, pixels; the published label grids are at most this large
 SYNTHESIS_BATCH = 4  # images in one pass of the synthesis network
 
 
@@ -30,42 +34,63 @@ SYNTHESIS_BATCH = 4  # images in one pass of the synthesis network
 class LabelCrop:
     """Rows [crop_top, crop_top + height) of a label grid; the size of images and labels."""
 
-    grid: int  # pixels along each side of the label grid
+    grid: int  # nominal extent of the label grid, pixels
     crop_top: int
     height: int
+    start: tuple[int, int] = SQUARE
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the whole grid."""
+        return size_at(self.grid, self.start)
 
     @property
     def width(self) -> int:
         """Columns of the crop; only rows are cropped, as for the published cars (64:448 of 512)."""
-        return self.grid
+        return self.size[1]
+
+    @property
+    def facts(self) -> dict[str, int | tuple[int, int]]:
+        """The fields as state files have them: without `start` where images are square."""
+        return {k: v for k, v in asdict(self).items() if k != "start" or v != SQUARE}
 
     def __str__(self) -> str:
         return f"{self.width}x{self.height}"
 
 
-def crop_for_resolution(
-    resolution: int, grid: int | None = None, rows: tuple[int, int] | None = None
+def crop_for_generator(
+    config: GeneratorConfig, grid: int | None = None, rows: tuple[int, int] | None = None
 ) -> LabelCrop:
-    """Crop for a generator of this resolution in pixels.
+    """Crop for a generator.
 
-    `grid` defaults to the resolution, at most 512. `rows` are the first row and the one past the
-    last; default all. Raises TrainingError when either does not fit.
+    `grid` defaults to its resolution, halved until no side has over 512 pixels. `rows` are the
+    first row and the one past the last; default all. Raises TrainingError when either does not fit.
     """
-    grid = min(resolution, MAX_GRID) if grid is None else grid
+    resolution, start = config.resolution, config.start
+    if grid is None:
+        grid = resolution
+        while max(size_at(grid, start)) > MAX_SIDE:
+            grid //= 2
     if not 4 <= grid <= resolution:
         raise TrainingError(
             f"the grid is {grid}; it must be from 4 to {resolution}, the generator's resolution"
         )
-    top, end = rows or (0, grid)
-    if not 0 <= top < end <= grid:
-        raise TrainingError(f"the rows are {top}:{end}; they must lie within 0:{grid}, the grid")
-    return LabelCrop(grid, top, end - top)
+    if any(grid * side % 4 for side in start):
+        raise TrainingError(
+            f"the grid is {grid}, so that it would have {grid * start[0] / 4:g} rows and "
+            f"{grid * start[1] / 4:g} columns; give a multiple of 4"
+        )
+    height, _ = size_at(grid, start)
+    top, end = rows or (0, height)
+    if not 0 <= top < end <= height:
+        raise TrainingError(f"the rows are {top}:{end}; they must lie within 0:{height}, the grid")
+    return LabelCrop(grid, top, end - top, start)
 
 
 def cropped(image: Tensor, crop: LabelCrop) -> Tensor:
-    """Reduces [N, C, R, R] to the label grid, as the served graph does, and cuts out the crop:
+    """Reduces [N, C, H, W] to the label grid, as the served graph does, and cuts out the crop:
     [N, C, height, width]."""
-    return reduce_tap(image, crop.grid)[:, :, crop.crop_top : crop.crop_top + crop.height]
+    return reduce_tap(image, crop.size)[:, :, crop.crop_top : crop.crop_top + crop.height]
 
 
 @torch.no_grad()

@@ -122,7 +122,8 @@ def crop_options(images: str = "the images", default: str = "") -> Option:
         click.option(
             "--grid",
             type=int,
-            help=f"Side in pixels of the square label grid, to which {images} are reduced.  "
+            help=f"Side in pixels of the label grid, to which {images} are reduced; the longer "
+            "side where a generator's constant is 4 x 2 or 2 x 4.  "
             f"[default: {default}the generator's resolution, at most 512]",
         ),
         click.option(

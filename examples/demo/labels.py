@@ -27,7 +27,7 @@ from labelmint.latents import Purpose, latents
 from nets.generator import Generator
 from training.images.image_set import image_set_from_folder
 from training.images.sample import SampleConfig, drawn_indices, sample_images
-from training.label_crop import LabelCrop, crop_for_resolution
+from training.label_crop import LabelCrop, crop_for_generator
 from training.labels.labelled_set import LabelledSet
 from training.labels.write import write_labels
 
@@ -40,7 +40,7 @@ RENDERED_AT_ONCE = 50
 def write_examples(generator: Generator, folder: Path, generator_sha256: str) -> None:
     """Picks 16 of 256 drawn latents that are spread over w, and labels their images."""
     config = SampleConfig(count=EXAMPLES, candidates=CANDIDATES, seed=LABEL_SEED)
-    crop = crop_for_resolution(generator.config.resolution)
+    crop = crop_for_generator(generator.config)
     shutil.rmtree(folder, ignore_errors=True)  # from an earlier demo
     images = sample_images(generator, config, crop, folder, generator_sha256)
     truth = truth_of_indices(LABEL_SEED, drawn_indices(images), crop.grid)
@@ -51,7 +51,7 @@ def write_examples(generator: Generator, folder: Path, generator_sha256: str) ->
 @torch.no_grad()
 def labels_of_indices(generator: Generator, seed: int, indices: NDArray[np.int64]) -> LabelledSet:
     """Exact labels of the stream's samples of these indices, without truncation."""
-    crop = crop_for_resolution(generator.config.resolution)
+    crop = crop_for_generator(generator.config)
     z = torch.from_numpy(latents(seed, Purpose.OBJECT, indices, Z_DIM))
     ws = generator.mapping(z)[:, None].repeat(1, generator.config.num_ws, 1).numpy()
     truth = truth_of_indices(seed, indices, crop.grid)

@@ -4,6 +4,7 @@ Slow but literal: every export compares its graphs with this. The tests compare 
 reference that was written independently.
 """
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -99,9 +100,8 @@ def uint8_from_image(image: Tensor) -> NDArray[np.uint8]:
 
 def _label_image(image: Tensor, spec: LabelSpec) -> Tensor:
     """The image at the labels' size: resized to the grid, then cropped."""
-    if image.shape[-1] != spec.grid:
-        size = (spec.grid, spec.grid)
-        image = F.interpolate(image, size=size, mode="bilinear", align_corners=False)
+    if tuple(image.shape[2:]) != spec.size:
+        image = F.interpolate(image, size=spec.size, mode="bilinear", align_corners=False)
     return image[:, :, spec.crop_top : spec.crop_top + spec.height, : spec.width]
 
 
@@ -110,11 +110,11 @@ def head_maps(
 ) -> dict[str, Tensor]:
     """Every member's raw outputs at every label pixel, {kind: [members, H, W, outputs]}."""
     rows = torch.arange(spec.crop_top, spec.crop_top + spec.height)
-    flat = (rows[:, None] * spec.grid + torch.arange(spec.width)).flatten()  # grid pixels
+    flat = (rows[:, None] * spec.width + torch.arange(spec.width)).flatten()  # grid pixels
     features = sum(t.shape[1] for t in taps)
     all_features = (
-        hypercolumn(taps, spec.grid, spec.resize)[0].flatten(1).t()  # [grid * grid, D]
-        if features * spec.grid**2 * 4 <= max_hypercolumn_bytes
+        hypercolumn(taps, spec.size, spec.resize)[0].flatten(1).t()  # [pixels of the grid, D]
+        if features * prod(spec.size) * 4 <= max_hypercolumn_bytes
         else None
     )
     chunks: dict[str, list[Tensor]] = {}
@@ -122,8 +122,8 @@ def head_maps(
         if all_features is not None:
             x = all_features[pixels]
         else:
-            row, column = pixels // spec.grid, pixels % spec.grid
-            x = gather_features(taps, row[None], column[None], spec.grid, spec.resize)[0]
+            row, column = pixels // spec.width, pixels % spec.width
+            x = gather_features(taps, row[None], column[None], spec.size, spec.resize)[0]
         for kind, raw in interpreter(x).items():
             chunks.setdefault(kind, []).append(raw)
     return {

@@ -35,6 +35,7 @@ from export.fused.tiles import MIN_GRID
 from export.graph.labeller import Labeller, constant_tap, level_channels
 from export.graph.to_onnx import half_by_float32
 from export.weights import SourceWeights
+from nets.config import SQUARE
 
 # In the order of benchmarks.fused_counts' estimates, none of them measured. A GPU gets the first
 # that fits its shared memory, spills no register and has no serialized products.
@@ -58,6 +59,12 @@ def check_fusable(weights: SourceWeights) -> None:
         raise ExportError(
             "the generator is a StyleGAN3, which the fused kernel does not read: it adds its "
             "constants to feature maps of 4 px; leave out --fused"
+        )
+    if weights.spec.start != SQUARE:
+        height, width = weights.generator.config.image_size
+        raise ExportError(
+            f"the generator's images are {width}x{height} pixels; the fused kernel labels square "
+            "ones only, leave out --fused"
         )
     if weights.spec.grid < MIN_GRID:
         raise ExportError(

@@ -84,7 +84,7 @@ def kernel_tiles(
         tile,
         reads.direct,
         reads.merged,
-        reads.nodes,
+        reads.nodes[0],
         np.pad(reads.weights, ((0, 0), (0, padding))).astype(np.float16),
         padded,
         tuple(_band(reads, row, min(row + step, end), padding) for row in range(first, end, step)),

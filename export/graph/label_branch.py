@@ -8,6 +8,7 @@ is some tiles; computing by strips bounds memory. Read bottom-up: member, branch
 """
 
 from dataclasses import dataclass
+from math import prod
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from export.graph.ensemble import Consensus, mean_and_variance
 from export.graph.spec import LabelSpec
 from export.graph.tiles import TileReads, node_weights, padded_reads, tile_pixels, tile_reads
+from nets.config import size_at
 from nets.interpreter import EnsembleHead, Interpreter
 
 
@@ -41,7 +43,7 @@ class Member(nn.Module):
         head: EnsembleHead,
         index: int,
         level_channels: list[int],  # D split by level, ascending
-        const_tap: Tensor,  # [1, C, r, r] at the coarsest level, the first features; C may be 0
+        const_tap: Tensor,  # [1, C, h, w] at the coarsest level, the first features; C may be 0
         dtype: torch.dtype,
     ) -> None:
         super().__init__()
@@ -57,7 +59,7 @@ class Member(nn.Module):
         # The projected constant tap and the bias are the same for every image: one sum, at the
         # coarsest level.
         channels = const_tap.shape[1]
-        const = const_tap[0].double().flatten(1).t() @ weight1[:channels]  # [r * r, h1]
+        const = const_tap[0].double().flatten(1).t() @ weight1[:channels]  # [h * w, h1]
         const = const + head.linear1.bias.detach()[rows1].double()
         self.register_buffer("const", const.to(dtype))
         for i, w in enumerate(weight1[channels:].split(level_channels)):
@@ -90,9 +92,16 @@ class Member(nn.Module):
         return torch.addmm(self.bias3, x, self.weight3)
 
 
-def resized(x: Tensor, extent: int) -> Tensor:
-    """x [N, C, r, r] -> [N, C, extent, extent], bilinear; 2x2 means if extent is r / 2."""
-    return F.interpolate(x, size=(extent, extent), mode="bilinear", align_corners=False)
+def resized(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """x [N, C, h, w] -> [N, C, *size], bilinear; 2x2 means if the size is half of (h, w)."""
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+
+
+def fitting_tile(tile: int, size: tuple[int, int]) -> int:
+    """The largest power of two up to `tile` that divides both sides of a grid of this size."""
+    while size[0] % tile or size[1] % tile:
+        tile //= 2
+    return tile
 
 
 @dataclass(frozen=True)
@@ -106,7 +115,9 @@ class PixelLabels:
 
 
 class LabelBranch(nn.Module):
-    """Taps [N, C, r, r], ascending and without the constant tap -> PixelLabels of the crop.
+    """Taps [N, C, h, w], ascending and without the constant tap -> PixelLabels of the crop.
+
+    Levels have nominal extents r: h * w samples, which are r * r for square images.
 
     Example: grid 64, crop_top 5, height 43, tile 8, strip_pixels 256. The crop needs rows 0 to 5
     of the 8 rows of tiles, which are 48 tiles of 64 pixels, in 12 strips of 4 tiles.
@@ -130,12 +141,12 @@ class LabelBranch(nn.Module):
         strip_pixels: int = 2048,
     ) -> None:
         super().__init__()
-        self.spec, self.tile, self.dtype = spec, min(tile, spec.grid), dtype
+        self.spec, self.tile, self.dtype = spec, fitting_tile(tile, spec.size), dtype
         self.constant_taps = 1 if const_tap.shape[1] else 0  # taps at 4 pixels that `taps` lacks
         self.tap_extents = tap_extents
         self.strip_tiles = max(1, strip_pixels // self.tile**2)
         self.extents = tuple(sorted(level_channels))
-        reads = tile_reads(self.extents[:-1], spec.grid, self.tile, spec.resize)
+        reads = tile_reads(self.extents[:-1], spec.grid, self.tile, spec.resize, start=spec.start)
         if dtype == torch.float16:  # tensor cores load eight float16 at once
             reads = padded_reads(reads, 8)
         self.direct, self.merged, self.nodes = reads.direct, reads.merged, reads.nodes
@@ -156,15 +167,15 @@ class LabelBranch(nn.Module):
         """Buffers for the tiles that the crop needs: rows first_tile to first_tile + tile_rows - 1.
 
         weights [pixels of a tile, K]; for each strip reads_<i> [tiles * K], rows of the table, and
-        pixels_<i> [tiles * pixels of a tile], pixels of the grid; rows_<r> [nodes, r] for each
-        merged level, and columns [nodes, sum of r], the same matrices side by side.
+        pixels_<i> [tiles * pixels of a tile], pixels of the grid; rows_<r> [nodes down, h] for each
+        merged level, and columns [nodes across, sum of w], which are side by side.
         """
         self.first_tile = self.spec.crop_top // self.tile
         end = -(-(self.spec.crop_top + self.spec.height) // self.tile)
         self.register_buffer("weights", torch.from_numpy(reads.weights).to(self.dtype))
         self.tile_rows = end - self.first_tile
         indices = reads.indices[self.first_tile : end].reshape(-1, reads.weights.shape[1])
-        pixels = tile_pixels(self.spec.grid, self.tile)[self.first_tile : end]
+        pixels = tile_pixels(self.spec.size, self.tile)[self.first_tile : end]
         pixels = pixels.reshape(-1, self.tile**2)
         starts = range(0, len(indices), self.strip_tiles)
         self.strips = len(starts)
@@ -172,20 +183,27 @@ class LabelBranch(nn.Module):
             tiles = slice(start, start + self.strip_tiles)
             self.register_buffer(f"reads_{i}", torch.from_numpy(indices[tiles].ravel()))
             self.register_buffer(f"pixels_{i}", torch.from_numpy(pixels[tiles].ravel()))
-        grid, resize = self.spec.grid, self.spec.resize
-        nodes = [node_weights(r, grid, self.tile, resize) for r in reads.merged]
-        for extent, matrix in zip(reads.merged, nodes, strict=True):
-            self.register_buffer(f"rows_{extent}", torch.from_numpy(matrix).to(self.dtype))
-        if nodes:
-            columns = torch.cat([torch.from_numpy(m) for m in nodes], dim=1)
-            self.register_buffer("columns", columns.to(self.dtype))
+        columns = []
+        for extent in reads.merged:
+            down, across = (
+                torch.from_numpy(node_weights(samples, side, self.tile, self.spec.resize))
+                for samples, side in zip(self._size(extent), self.spec.size, strict=True)
+            )
+            self.register_buffer(f"rows_{extent}", down.to(self.dtype))
+            columns.append(across)
+        if columns:
+            self.register_buffer("columns", torch.cat(columns, dim=1).to(self.dtype))
+
+    def _size(self, extent: int) -> tuple[int, int]:
+        """Rows and columns of the level of this nominal extent."""
+        return size_at(extent, self.spec.start)
 
     def forward(self, taps: list[Tensor]) -> PixelLabels:
         """One head after the other; the members of a head are summed as they are computed.
 
         Tensors in the order of computation; P pixels are in tile order until `_planes`:
 
-            levels     [N, r * r, C] for each extent r
+            levels     [N, h * w, C] for each extent
             finest     [N * pixels of a strip, C] for each strip
             outputs    [N, P, c] for each member of the head
             values     [N, P] majority class, or [N, P, c] mean over the members
@@ -216,7 +234,7 @@ class LabelBranch(nn.Module):
         )
 
     def levels(self, taps: list[Tensor]) -> list[Tensor]:
-        """Taps of the same extent concatenated, channels last: [N, r * r, C] for each extent r.
+        """Taps of the same extent concatenated, channels last: [N, h * w, C] for each extent.
 
         Taps finer than the grid are resized to it first, and so belong to the finest level.
         """
@@ -226,10 +244,10 @@ class LabelBranch(nn.Module):
         ]
         for extent, tap in zip(extents, taps, strict=True):
             if extent > self.spec.grid:
-                tap = resized(tap, self.spec.grid)
+                tap = resized(tap, self.spec.size)
             by_extent.setdefault(min(extent, self.spec.grid), []).append(tap)
         return [
-            torch.cat(by_extent[r], dim=1).reshape(-1, c, r * r).transpose(1, 2)
+            torch.cat(by_extent[r], dim=1).reshape(-1, c, prod(self._size(r))).transpose(1, 2)
             for r, c in zip(self.extents, self.channels, strict=True)
         ]
 
@@ -265,7 +283,7 @@ class LabelBranch(nn.Module):
         """
         assert isinstance(member, Member)
         projected = {
-            r: member.project(x, i, r * r)
+            r: member.project(x, i, prod(self._size(r)))
             for i, (r, x) in enumerate(zip(self.extents[:-1], coarse, strict=True))
         }
         parts = [projected[r] for r in self.direct]
@@ -274,20 +292,20 @@ class LabelBranch(nn.Module):
         return torch.cat(parts, dim=1)
 
     def _node_sums(self, projected: dict[int, Tensor], h1: int) -> Tensor:
-        """Projections of the merged levels resized to the nodes and added: [N, nodes * nodes, h1].
+        """Projections of the merged levels resized to the nodes and added: [N, nodes down * nodes
+        across, h1].
 
-        Every level is resized down its columns by rows_<r>: [N, r, r, h1] -> [N, nodes, r, h1]. One
-        product with `columns` then resizes along the rows and adds the levels.
+        Every level is resized down its columns by rows_<r>: [N, h, w, h1] -> [N, nodes down, w,
+        h1]. One product with `columns` then resizes along the rows and adds the levels.
         """
-        nodes = self.nodes
-        resized_down = [
-            torch.matmul(getattr(self, f"rows_{r}"), projected[r].reshape(-1, r, r * h1)).reshape(
-                -1, nodes, r, h1
-            )
-            for r in self.merged
-        ]
+        resized_down = []
+        for r in self.merged:
+            rows, columns = self._size(r)
+            x = projected[r].reshape(-1, rows, columns * h1)
+            x = torch.matmul(getattr(self, f"rows_{r}"), x)
+            resized_down.append(x.reshape(-1, self.nodes[0], columns, h1))
         sums = torch.matmul(self.columns, torch.cat(resized_down, dim=2))
-        return sums.reshape(-1, nodes * nodes, h1)
+        return sums.reshape(-1, prod(self.nodes), h1)
 
     def _plane(self, x: Tensor | None) -> Tensor | None:
         """[N, P] or [N, P, 1] in tile order -> [N, H, W]."""
@@ -304,8 +322,8 @@ class LabelBranch(nn.Module):
                                     8 9 c d             8 9 c d
                                     a b e f
         """
-        across, t, outputs = self.spec.grid // self.tile, self.tile, x.shape[2]
+        columns, t, outputs = self.spec.width, self.tile, x.shape[2]
         top = self.spec.crop_top - self.first_tile * t
-        x = x.reshape(-1, self.tile_rows, across, t, t, outputs).permute(0, 5, 1, 3, 2, 4)
-        x = x.reshape(-1, outputs, self.tile_rows * t, self.spec.grid)
+        x = x.reshape(-1, self.tile_rows, columns // t, t, t, outputs).permute(0, 5, 1, 3, 2, 4)
+        x = x.reshape(-1, outputs, self.tile_rows * t, columns)
         return x[:, :, top : top + self.spec.height]

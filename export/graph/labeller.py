@@ -40,7 +40,7 @@ def served_synthesis(
 
 
 def constant_tap(generator: Generator) -> Tensor:
-    """The tap that is the same for every image, float32 [1, C, r, r] at the coarsest extent r.
+    """The tap that is the same for every image, float32 [1, C, h, w] at the coarsest extent.
 
     C is 0 for a StyleGAN1 and for a StyleGAN3.
     """
@@ -114,6 +114,11 @@ class Labeller(nn.Module):
                 f"the label grid is {spec.grid}, larger than the generator's "
                 f"{generator.config.resolution} pixels"
             )
+        if spec.start != generator.config.start:
+            raise ValueError(
+                f"the labels are for a constant of {spec.start}; this generator's is "
+                f"{generator.config.start}"
+            )
         dtype = torch.float32 if precision == "float32" else torch.float16
         self.synthesis = served_synthesis(generator, dtype)
         self.labels = None
@@ -176,7 +181,7 @@ class Labeller(nn.Module):
         image, taps = self.synthesis(ws)
         rows = slice(self.spec.crop_top, self.spec.crop_top + self.spec.height)
         if self.resolution > self.spec.grid:
-            image = resized(image, self.spec.grid)
+            image = resized(image, self.spec.size)
         image = image[:, :, rows]
         if self.refine is not None:
             image = self.refine(image, ws)

@@ -72,7 +72,7 @@ class Affine(nn.Module):
 
 
 class ServedLayer(nn.Module):
-    """x [N, I, r, r] -> [N, O, r, r] or twice the extent: conv, demodulation, noise, activation.
+    """x [N, I, h, w] -> [N, O, h, w] or twice the extent: conv, demodulation, noise, activation.
 
     The gain of the activation is multiplied into demodulation, noise and bias, because leaky ReLU
     is homogeneous. In float16, weights and styles are divided by their largest values, so that no
@@ -123,7 +123,7 @@ class ServedLayer(nn.Module):
 
 
 class ServedToRGB(nn.Module):
-    """Modulated 1x1 convolution, x [N, I, r, r] -> float32 [N, 3, r, r]."""
+    """Modulated 1x1 convolution, x [N, I, h, w] -> float32 [N, 3, h, w]."""
 
     weight: Tensor
     bias: Tensor
@@ -149,7 +149,7 @@ class ServedToRGB(nn.Module):
 
 
 def doubled(x: Tensor, kernel: Tensor) -> Tensor:
-    """x [N, C, r, r] -> [N, C, 2r, 2r]; kernel [C, 1, 4, 4] of `doubling_kernel`.
+    """x [N, C, h, w] -> [N, C, 2h, 2w]; kernel [C, 1, 4, 4] of `doubling_kernel`.
 
     Same as `nets.ops.upsample_2x`: a transposed convolution inserts the zeros and filters.
     """
@@ -162,7 +162,7 @@ def doubling_kernel(fir: Tensor, channels: int) -> Tensor:
 
 
 class ServedSkip(nn.Module):
-    """Residual path of a block, x [N, I, r, r] -> [N, O, 2r, 2r]."""
+    """Residual path of a block, x [N, I, h, w] -> [N, O, 2h, 2w]."""
 
     weight: Tensor
     kernel: Tensor
@@ -212,9 +212,9 @@ class ServedBlock(nn.Module):
 
 
 class ServedSynthesis(nn.Module):
-    """ws float32 [N, num_ws, w_dim] -> image float32 [N, 3, R, R] and taps.
+    """ws float32 [N, num_ws, w_dim] -> image float32 [N, 3, H, W] and taps.
 
-    Taps are the outputs of the styled convolutions [N, C, r, r], ascending. The learned constant
+    Taps are the outputs of the styled convolutions [N, C, h, w], ascending. The learned constant
     (`const`) is not among them, because it is the same for every image.
     """
 

@@ -20,6 +20,9 @@ One axis of a grid of 64 pixels with tiles of t = 8. Level 16 is direct, level 4
 
 With nearest resizing a tile reads no neighbors, and there is one node per tile instead of per
 corner. All functions compute in NumPy in float64.
+
+Where images are not square, the counts of samples, tiles and nodes differ between the axes; pixels
+per sample do not.
 """
 
 from dataclasses import dataclass, replace
@@ -27,6 +30,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from nets.config import SQUARE, size_at
 from nets.features import Resize
 
 Matrix = NDArray[np.float64]
@@ -42,9 +46,9 @@ class TileReads:
     [tiles down, tiles across, pixels of a tile, C].
     """
 
-    direct: tuple[int, ...]  # extents of the direct levels, ascending
-    merged: tuple[int, ...]  # extents of the merged levels, ascending
-    nodes: int  # per axis
+    direct: tuple[int, ...]  # nominal extents of the direct levels, ascending
+    merged: tuple[int, ...]  # nominal extents of the merged levels, ascending
+    nodes: tuple[int, int]  # down and across
     weights: Matrix  # [pixels of a tile, K], the same for every tile
     indices: Indices  # [tiles down, tiles across, K], rows of the table
 
@@ -56,11 +60,13 @@ def tile_reads(
     resize: Resize = "bilinear",
     *,
     squares: tuple[int, int] = (1, 1),
+    start: tuple[int, int] = SQUARE,
 ) -> TileReads:
-    """Weights and table rows for levels of these extents, resized to `grid`.
+    """Weights and table rows for levels of these nominal extents, resized to that of `grid`.
 
-    extents: ascending powers of two under `grid`. tile: distance between nodes in pixels.
-    squares: height and width of a tile, in units of `tile` pixels.
+    extents: ascending powers of two under `grid`. tile: distance between nodes in pixels, which
+    divides both sides of the grid. squares: height and width of a tile, in units of `tile` pixels.
+    start: rows and columns of a level of extent 4.
 
     Example: extents (4, 8, 16, 32), grid 64, tile 8, bilinear.
 
@@ -74,19 +80,24 @@ def tile_reads(
     """
     direct = tuple(r for r in extents if grid // r <= tile)
     merged = tuple(r for r in extents if grid // r > tile)
-    nodes = grid // tile + (1 if resize == "bilinear" else 0)
+    pixels = size_at(grid, start)
+    edge = 1 if resize == "bilinear" else 0
+    nodes = (pixels[0] // tile + edge, pixels[1] // tile + edge)
     first_row = 0
     weights: list[Matrix] = []
     indices: list[Indices] = []
     for extent in direct:
-        down, across = (_level_axis(extent, grid, tile * count, resize) for count in squares)
+        rows, columns = size_at(extent, start)
+        down = _level_axis(rows, pixels[0], tile * squares[0], resize)
+        across = _level_axis(columns, pixels[1], tile * squares[1], resize)
         weights.append(_kron(down, across))
-        indices.append(_row_major(down, across, extent) + first_row)
-        first_row += extent * extent
+        indices.append(_row_major(down, across, columns) + first_row)
+        first_row += rows * columns
     if merged:
-        down, across = (_node_axis(grid // tile, tile, count, resize) for count in squares)
+        down = _node_axis(pixels[0] // tile, tile, squares[0], resize)
+        across = _node_axis(pixels[1] // tile, tile, squares[1], resize)
         weights.append(_kron(down, across))
-        indices.append(_row_major(down, across, nodes) + first_row)
+        indices.append(_row_major(down, across, nodes[1]) + first_row)
     return TileReads(
         direct, merged, nodes, np.concatenate(weights, axis=1), np.concatenate(indices, axis=2)
     )
@@ -101,7 +112,8 @@ def padded_reads(reads: TileReads, multiple: int) -> TileReads:
 
 
 def node_weights(extent: int, grid: int, tile: int, resize: Resize = "bilinear") -> Matrix:
-    """Weights [nodes, extent] that give a level's values at the nodes, along one axis.
+    """Weights [nodes, extent] that give a level's values at the nodes, along one axis with `extent`
+    samples and `grid` pixels.
 
     Bilinear: grid / tile + 1 nodes, at the borders of the tiles. Nearest: grid / tile nodes, one
     in each tile.
@@ -112,14 +124,15 @@ def node_weights(extent: int, grid: int, tile: int, resize: Resize = "bilinear")
     return interpolation(edges * (extent / grid) - 0.5, extent)
 
 
-def tile_pixels(grid: int, tile: int) -> Indices:
-    """Numbers of the grid's pixels (row-major), tile by tile: [tiles, tiles, tile * tile].
+def tile_pixels(size: tuple[int, int], tile: int) -> Indices:
+    """Numbers of the pixels (row-major) of a grid of (height, width), tile by tile: [tiles down,
+    tiles across, tile * tile].
 
-    Example: grid 4, tile 2. The tile at (0, 1) has pixels 2, 3, 6, 7.
+    Example: size (4, 4), tile 2. The tile at (0, 1) has pixels 2, 3, 6, 7.
     """
-    across = grid // tile
-    pixels = np.arange(grid * grid).reshape(across, tile, across, tile)
-    return pixels.transpose(0, 2, 1, 3).reshape(across, across, tile * tile)
+    down, across = size[0] // tile, size[1] // tile
+    pixels = np.arange(size[0] * size[1]).reshape(down, tile, across, tile)
+    return pixels.transpose(0, 2, 1, 3).reshape(down, across, tile * tile)
 
 
 def interpolation(positions: Matrix, extent: int) -> Matrix:
@@ -153,7 +166,8 @@ class _AxisReads:
 
 
 def _level_axis(extent: int, grid: int, side: int, resize: Resize) -> _AxisReads:
-    """Reads of a direct level by tiles of `side` pixels.
+    """Reads of a direct level by tiles of `side` pixels, on an axis of `extent` samples and `grid`
+    pixels.
 
     Example: extent 16, grid 64, side 8, bilinear. Tile 1 reads samples 1, 2, 3, 4. Its first
     pixel, 8.5, lies between samples 1 (at 6) and 2 (at 10): its weights are 0.375, 0.625, 0, 0.
@@ -190,7 +204,8 @@ def _kron(down: _AxisReads, across: _AxisReads) -> Matrix:
     return np.kron(down.weights, across.weights).astype(np.float64)
 
 
-def _row_major(down: _AxisReads, across: _AxisReads, extent: int) -> Indices:
-    """Samples of both axes as numbers in a level of `extent` columns: [tiles, tiles, k * k]."""
-    both = down.samples[:, None, :, None] * extent + across.samples[None, :, None, :]
+def _row_major(down: _AxisReads, across: _AxisReads, columns: int) -> Indices:
+    """Samples of both axes as numbers in a level of so many columns: [tiles down, tiles across,
+    k down * k across]."""
+    both = down.samples[:, None, :, None] * columns + across.samples[None, :, None, :]
     return both.reshape(len(down.samples), len(across.samples), -1)

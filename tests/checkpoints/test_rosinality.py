@@ -9,7 +9,7 @@ from checkpoints.rosinality import generator_from_rosinality, noise_from_seed
 from nets.generator import Generator
 from tests.checkpoints.golden import Golden, assert_same_pixels_and_taps, golden
 
-NAMES = ("32", "64")
+NAMES = ("32", "64", "32_tall")
 
 
 def loaded(name: str) -> tuple[Generator, Golden]:
@@ -64,6 +64,15 @@ def test_files_without_noise_maps_get_seeded_ones_and_the_card_says_so() -> None
     assert torch.equal(image, expected.synthesis(of.inputs["ws"]).image)
     given = generator.synthesis(of.inputs["ws"], [of.weights[name][0, 0] for name in stored])
     assert of.image.difference(given.image) < 1e-4
+
+
+def test_drawn_noise_has_the_shape_of_images_that_are_not_square() -> None:
+    of = golden("rosinality/golden_32_tall")
+    plain = {name: t for name, t in of.weights.items() if not name.startswith("noises.")}
+    generator, card = generator_from_rosinality(plain, "g.pt", of.inputs["latent_avg"])
+    assert (card.noise_seed, generator.config.image_size) == (0, (32, 16))
+    stored = [of.weights[f"noises.noise_{k}"][0, 0] for k in range(7)]
+    assert of.image.difference(generator.synthesis(of.inputs["ws"], stored).image) < 1e-4
 
 
 @pytest.mark.parametrize("kernels", [(".blur.kernel",), (".upsample.kernel",), (".kernel",)])

@@ -43,6 +43,14 @@ def test_mapping_and_truncation_are_the_public_codes(name: str) -> None:
     torch.testing.assert_close(w[:, None].expand(-1, 11, -1), expected[:, 7:])
 
 
+def test_a_constant_of_images_that_are_not_square_is_refused() -> None:
+    of = golden("stylegan1/golden_32")
+    name = "g_synthesis.blocks.4x4.const"
+    tall = {**of.weights, name: of.weights[name][..., :2]}
+    with pytest.raises(WeightsError, match=r"^g\.pt: the constant, .* has 4 rows and 2 columns"):
+        generator_from_stylegan1(tall, "g.pt")
+
+
 def test_noise_is_drawn_from_the_seed_of_the_card() -> None:
     of = golden("stylegan1/golden_32")
     generator, card = generator_from_stylegan1(of.weights, "g.pt")

@@ -23,7 +23,10 @@ from tests.checkpoints.golden import (
 )
 from tests.export.reference import literal_synthesis
 
-NAMES = ("skip_32_clamp", "skip_32_later", "resnet_64", "orig_32_classes")
+NAMES = (
+    "skip_32_clamp", "skip_32_later", "resnet_64", "orig_32_classes", "skip_32_tall",
+    "resnet_16_wide",
+)  # fmt: skip
 
 
 def loaded(name: str) -> tuple[Generator, Golden]:
@@ -56,6 +59,19 @@ def test_the_shape_is_read_from_the_tensors() -> None:
     config = generator_from_pickled(network, "g.pkl")[0].config
     assert (config.resolution, config.w_dim, config.c_dim) == (32, 16, 3)
     assert (config.architecture, config.mapping_layers, config.conv_clamp) == ("orig", 2, None)
+
+
+def test_the_shape_of_images_is_that_of_the_stored_constant() -> None:
+    tall, wide = (loaded(name)[0].config for name in ("skip_32_tall", "resnet_16_wide"))
+    assert (tall.start, tall.image_size) == ((4, 2), (32, 16))
+    assert (wide.start, wide.image_size) == ((3, 5), (12, 20))
+    of = golden("stylegan2_ada/golden_skip_32_tall")
+    square = {**of.weights, "synthesis.b4.const": torch.zeros(12, 4, 4)}
+    with pytest.raises(WeightsError, match=r"noise_const is \[16, 8\]; .* must be \[16, 16\]"):
+        generator_from_pickled(replace(pickled_network(of), tensors=square), "g.pkl")
+    large = {**of.weights, "synthesis.b4.const": torch.zeros(12, 4, 17)}
+    with pytest.raises(WeightsError, match=r"b4.const has 4 rows and 17 columns; .* from 1 to 16"):
+        generator_from_pickled(replace(pickled_network(of), tensors=large), "g.pkl")
 
 
 def clamped_at(of: Golden, clamp: float | None) -> Tensor:

@@ -12,12 +12,12 @@ from nets.stylegan2 import Generator, GeneratorConfig
 OUTPUTS: dict[HeadKind, int] = {"segmentation": 7, "keypoints": 3, "depth": 1}
 
 
-def random_generator(resolution: int, seed: int = 0) -> Generator:
+def random_generator(resolution: int, seed: int = 0, start: tuple[int, int] = (4, 4)) -> Generator:
     """Channels differ at every extent, so that a mix-up of levels fails."""
     torch.manual_seed(seed)
     channels = (24, 20, 16, 12, 8)[: resolution.bit_length() - 2]
     config = GeneratorConfig(
-        resolution, channels, z_dim=16, w_dim=16, mapping_layers=2, conv_clamp=256
+        resolution, channels, z_dim=16, w_dim=16, mapping_layers=2, conv_clamp=256, start=start
     )
     generator = Generator(config).eval()
     for name, parameter in generator.named_parameters():

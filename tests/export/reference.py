@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nets.features import hypercolumn
+from nets.features import Resize, hypercolumn
 from nets.generator import Generator as AnyGenerator
 from nets.interpreter import Interpreter, member_as_sequential
 from nets.ops import blur, upsample_2x
@@ -109,7 +109,13 @@ class Reference:
 
 @torch.no_grad()
 def reference(
-    generator: AnyGenerator, interpreter: Interpreter, ws: Tensor, grid: int, top: int, height: int
+    generator: AnyGenerator,
+    interpreter: Interpreter,
+    ws: Tensor,
+    grid: int,
+    top: int,
+    height: int,
+    resize: Resize = "bilinear",
 ) -> Reference:
     """Outputs of all heads of `interpreter`, which must have all three kinds."""
     rows = slice(top, top + height)
@@ -118,10 +124,12 @@ def reference(
     else:  # golden files of the public code hold nets to its pixels and taps
         synthesis = generator.synthesis(ws)
         image, taps = synthesis.image, synthesis.taps
-    if grid < image.shape[-1]:
-        image = F.interpolate(image, size=(grid, grid), mode="bilinear", align_corners=False)
+    # A grid has the shape of the image, whose extent is the generator's resolution.
+    across, down = (side * grid // generator.config.resolution for side in image.shape[:1:-1])
+    if (down, across) != tuple(image.shape[2:]):
+        image = F.interpolate(image, size=(down, across), mode="bilinear", align_corners=False)
     image = image[:, :, rows].permute(0, 2, 3, 1)
-    features = hypercolumn(taps, grid)[:, :, rows].permute(0, 2, 3, 1)
+    features = hypercolumn(taps, (down, across), resize)[:, :, rows].permute(0, 2, 3, 1)
     shape = features.shape[:3]
     x = features.reshape(-1, features.shape[-1])
     outputs = {

@@ -304,3 +304,13 @@ def test_what_cannot_be_fused_is_told_before_the_export(
     done = CliRunner().invoke(export_command, ["bundle", *given])
     assert done.exit_code == 1 and not (tmp_path / "b").exists()
     assert done.stderr.count("\n") == 1 and words in done.stderr
+
+
+def test_images_that_are_not_square_are_not_fused(tmp_path: Path) -> None:
+    tall = replace(CONFIG, start=(4, 2))
+    generator, interpreter = map(str, write_tiny_weights(tmp_path, config=tall))
+    given = ["--generator", generator, "--interpreter", interpreter, "--out", str(tmp_path / "b")]
+    done = CliRunner().invoke(export_command, ["bundle", *given, "--fused", "9.0"])
+    assert done.exit_code == 1 and not (tmp_path / "b").exists()
+    assert done.stderr.count("\n") == 1
+    assert "images are 32x64 pixels; the fused kernel labels square ones only" in done.stderr

@@ -53,6 +53,7 @@ class Case:
             self.spec.grid,
             self.spec.crop_top,
             self.spec.height,
+            self.spec.resize,
         )
 
 
@@ -70,7 +71,7 @@ def exported(
     strip_pixels: int = 256,
     tile: int = 8,
 ) -> Case:
-    generator: AnyGenerator = random_generator(resolution)
+    generator: AnyGenerator = random_generator(resolution, start=spec.start)
     if spec.tap_recipe == "stylegan3":
         generator = random_stylegan3(resolution)
     interpreter = random_interpreter(generator.config.features)
@@ -86,6 +87,9 @@ SPECS = {
     "crop at 64, levels merged at nodes": (64, LabelSpec(64, 5, 43, 64, "segmentation")),
     "taps finer than the grid": (32, LabelSpec(16, 0, 16, 16, "keypoints", 0.1, 2)),
     "two sizes finer, grid of one tile": (32, LabelSpec(8, 1, 6, 8, "depth", 0.25)),
+    "tall, crop, merged at nodes": (64, LabelSpec(64, 5, 43, 32, "segmentation", start=(4, 2))),
+    "wide, nearest": (64, LabelSpec(64, 3, 37, 80, "keypoints", resize="nearest", start=(3, 5))),
+    "wide, finer, small tiles": (32, LabelSpec(8, 1, 4, 14, "depth", 0.25, start=(3, 7))),
     "a StyleGAN3, maps from 16 px on": (
         64,
         LabelSpec(64, 5, 43, 64, "segmentation", tap_recipe="stylegan3"),
@@ -285,4 +289,7 @@ def test_what_does_not_fit_is_refused_with_the_numbers() -> None:
     refused("'segmentation'; the heads are", lambda: Labeller(generator, depth, spec))
     refused("without an interpreter", lambda: Labeller(generator, None, spec))
     refused("rows 8 to 24", lambda: LabelSpec(16, 8, 16, 16))
+    refused("width is 16; .* 8", lambda: LabelSpec(16, 0, 16, 16, start=(4, 2)))
+    tall = LabelSpec(16, 0, 16, 8, start=(4, 2))
+    refused(r"constant of \(4, 2\).* \(4, 4\)", lambda: Labeller(generator, fits, tall))
     refused("grid is 24", lambda: LabelSpec(24, 0, 16, 24))

@@ -1,6 +1,7 @@
 """Modules of the labeller compute the same as the formulas that they replace."""
 
 import itertools
+from math import prod
 
 import numpy as np
 import pytest
@@ -12,11 +13,13 @@ from torch import Tensor
 
 from export.graph.ensemble import Consensus, mean_and_variance
 from export.graph.filter import BISECTIONS, kept_first, top_mean
+from export.graph.label_branch import fitting_tile
 from export.graph.labeller import Labeller, Precision
 from export.graph.spec import LabelSpec
 from export.graph.stylegan1 import ServedDoubling
 from export.graph.stylegan2 import ServedSynthesis, UpConvolution
 from export.graph.tiles import node_weights, padded_reads, tile_pixels, tile_reads
+from nets.config import size_at
 from nets.features import Resize, hypercolumn
 from nets.ops import modulated_conv2d, resample_kernel
 from nets.stylegan1 import FUSED_FROM, DoublingConv
@@ -29,25 +32,36 @@ from tests.export.reference import jensen_shannon, literal_synthesis
 )
 @pytest.mark.parametrize("resize", ["bilinear", "nearest"])
 @pytest.mark.parametrize("squares", [(1, 1), (1, 2), (2, 1)])
+@pytest.mark.parametrize("start", [(4, 4), (4, 2), (3, 5)])
 def test_tiles_are_the_direct_resize_of_every_level(
-    grid: int, tile: int, resize: Resize, squares: tuple[int, int]
+    grid: int, tile: int, resize: Resize, squares: tuple[int, int], start: tuple[int, int]
 ) -> None:
     extents = tuple(r for r in (4, 8, 16, 32, 64) if r < grid)
-    down, across = (min(tile * count, grid) // tile for count in squares)
-    reads = tile_reads(extents, grid, tile, resize, squares=(down, across))
+    size = size_at(grid, start)
+    tile = fitting_tile(tile, size)
+    down, across = (
+        count if side % (tile * count) == 0 else 1
+        for count, side in zip(squares, size, strict=True)
+    )
+    reads = tile_reads(extents, grid, tile, resize, squares=(down, across), start=start)
     torch.manual_seed(0)
-    levels = {r: torch.randn(1, 1, r, r, dtype=torch.float64) for r in extents}
-    expected = sum(hypercolumn([x], grid, resize) for x in levels.values())
+    levels = {r: torch.randn(1, 1, *size_at(r, start), dtype=torch.float64) for r in extents}
+    expected = sum(hypercolumn([x], size, resize) for x in levels.values())
     assert isinstance(expected, Tensor)
     table = [levels[r].reshape(-1).numpy() for r in reads.direct]
     if reads.merged:
-        weights = {r: node_weights(r, grid, tile, resize) for r in reads.merged}
-        nodes = sum(weights[r] @ levels[r][0, 0].numpy() @ weights[r].T for r in reads.merged)
-        table.append(np.asarray(nodes).ravel())
+        sums = []
+        for r in reads.merged:
+            height, width = size_at(r, start)
+            rows_of_nodes = node_weights(height, size[0], tile, resize)
+            columns_of_nodes = node_weights(width, size[1], tile, resize)
+            sums.append(rows_of_nodes @ levels[r][0, 0].numpy() @ columns_of_nodes.T)
+        assert sums[0].shape == reads.nodes
+        table.append(sum(sums).ravel())
     values = np.concatenate(table)[reads.indices] @ reads.weights.T
     rows, columns = values.shape[:2]
     pixels = values.reshape(rows, columns, down * tile, across * tile).transpose(0, 2, 1, 3)
-    np.testing.assert_allclose(pixels.reshape(grid, grid), expected[0, 0].numpy(), atol=1e-12)
+    np.testing.assert_allclose(pixels.reshape(size), expected[0, 0].numpy(), atol=1e-12)
 
 
 @pytest.mark.parametrize(("extents", "k"), [((4, 8, 16, 32), 72), ((8, 16), 32), ((16,), 16)])
@@ -55,7 +69,7 @@ def test_padding_of_reads_changes_no_pixel(extents: tuple[int, ...], k: int) -> 
     reads = tile_reads(extents, 64, 8)
     padded = padded_reads(reads, 8)
     assert padded.weights.shape == (64, k) and padded.indices.shape == (8, 8, k)
-    rows = sum(r * r for r in reads.direct) + (reads.nodes**2 if reads.merged else 0)
+    rows = sum(r * r for r in reads.direct) + (prod(reads.nodes) if reads.merged else 0)
     table = np.random.default_rng(0).normal(size=rows)
     np.testing.assert_allclose(
         table[padded.indices] @ padded.weights.T, table[reads.indices] @ reads.weights.T, atol=1e-12
@@ -75,8 +89,8 @@ def test_only_the_half_branch_reads_padded_tiles() -> None:
 
 def test_the_pixels_of_tiles_are_those_of_the_grid() -> None:
     grid = np.arange(64).reshape(8, 8)
-    np.testing.assert_array_equal(tile_pixels(8, 4)[1, 0], grid[4:, :4].ravel())
-    np.testing.assert_array_equal(np.sort(tile_pixels(8, 4), axis=None), np.arange(64))
+    np.testing.assert_array_equal(tile_pixels((8, 8), 4)[1, 0], grid[4:, :4].ravel())
+    np.testing.assert_array_equal(np.sort(tile_pixels((8, 8), 4), axis=None), np.arange(64))
 
 
 def test_an_up_convolution_is_the_literal_one_borders_included() -> None:

@@ -48,8 +48,8 @@ def test_gathered_pixels_are_those_of_the_hypercolumn(grid: int, resize: Resize)
     taps = [t.detach() for t in generator.synthesis(random_ws(generator, 2)).taps]
     rows, columns = torch.meshgrid(torch.arange(grid), torch.arange(grid), indexing="ij")
     every = [t.reshape(1, -1).expand(2, -1) for t in (rows, columns)]
-    gathered = gather_features(taps, every[0], every[1], grid, resize)
-    whole = hypercolumn(taps, grid, resize).flatten(2).transpose(1, 2)
+    gathered = gather_features(taps, every[0], every[1], (grid, grid), resize)
+    whole = hypercolumn(taps, (grid, grid), resize).flatten(2).transpose(1, 2)
     torch.testing.assert_close(gathered, whole, atol=1e-5, rtol=1e-5)
 
 

@@ -16,11 +16,11 @@ CLASSES = classes_from_names(["low", "high", "corner"])
 SHA = "0" * 64
 
 
-def tiny_generator() -> Generator:
+def tiny_generator(start: tuple[int, int] = (4, 4)) -> Generator:
     """16 px, 48 features."""
     torch.manual_seed(1)
-    generator = Generator(GeneratorConfig(16, (8, 8, 8), z_dim=8, w_dim=8, mapping_layers=2))
-    return generator.eval().requires_grad_(False)
+    config = GeneratorConfig(16, (8, 8, 8), z_dim=8, w_dim=8, mapping_layers=2, start=start)
+    return Generator(config).eval().requires_grad_(False)
 
 
 def tiny_images(
@@ -31,7 +31,8 @@ def tiny_images(
 ) -> ImageSet:
     """An image set of the tiny generator, a.png, b.png ...; `source` is their source_size."""
     torch.manual_seed(2)
-    generator, crop = tiny_generator(), crop or LabelCrop(16, 0, 16)
+    crop = crop or LabelCrop(16, 0, 16)
+    generator = tiny_generator(crop.start)
     ws = generator.mapping(torch.randn(images, 8))[:, None].expand(-1, 6, -1).contiguous().numpy()
     entries = [
         ImageEntry(file=f"{chr(97 + i)}.png", pixels_sha256="", source_size=source)
@@ -41,9 +42,10 @@ def tiny_images(
     return write_image_set(folder, ws, pixels, crop, entries, SHA, {"by": "a test"})
 
 
-def tiny_labels(images: int = 4) -> LabelledSet:
+def tiny_labels(images: int = 4, start: tuple[int, int] = (4, 4)) -> LabelledSet:
     """Masks and depth that are functions of the image, the brightest pixel as the keypoint."""
-    generator = tiny_generator()
+    generator = tiny_generator(start)
+    height, width = generator.config.image_size
     torch.manual_seed(2)
     ws = generator.mapping(torch.randn(images, 8))[:, None].expand(-1, 6, -1).contiguous()
     image = generator.synthesis(ws).image[:, 0]
@@ -51,9 +53,9 @@ def tiny_labels(images: int = 4) -> LabelledSet:
     masks[:, :2, :2] = 2  # a region of four pixels
     peak = image.flatten(1).argmax(dim=1)
     visible = torch.ones(images)
-    keypoints = torch.stack([peak % 16 + 0.5, peak // 16 + 0.5, visible], dim=1)[:, None]
+    keypoints = torch.stack([peak % width + 0.5, peak // width + 0.5, visible], dim=1)[:, None]
     return LabelledSet(
-        LabelCrop(16, 0, 16),
+        LabelCrop(16, 0, height, start),
         tuple(chr(97 + i) for i in range(images)),
         ws.numpy(),
         classes=CLASSES,

@@ -13,14 +13,20 @@ from training.label_crop import LabelCrop
 
 
 @pytest.mark.parametrize("resize", ["bilinear", "nearest"])
-@pytest.mark.parametrize("crop", [LabelCrop(16, 0, 16), LabelCrop(8, 2, 5)])
+@pytest.mark.parametrize(
+    "crop",
+    [
+        LabelCrop(16, 0, 16), LabelCrop(8, 2, 5), LabelCrop(16, 3, 10, (4, 2)),
+        LabelCrop(8, 1, 4, (3, 5)),
+    ],
+)  # fmt: skip
 def test_gathered_features_are_the_hypercolumns_at_those_pixels(
     crop: LabelCrop, resize: Resize
 ) -> None:
-    generator, ws = tiny_generator(), tiny_labels().ws
+    generator, ws = tiny_generator(crop.start), tiny_labels().ws
     features = features_from_ws(generator, ws, crop, resize, torch.float64)
     taps = [t.double() for t in generator.synthesis(torch.from_numpy(ws)).taps]
-    whole = hypercolumn(taps, crop.grid, resize)[:, :, crop.crop_top :][:, :, : crop.height]
+    whole = hypercolumn(taps, crop.size, resize)[:, :, crop.crop_top :][:, :, : crop.height]
     image, row, column = (
         a.flatten()
         for a in torch.meshgrid(
@@ -38,7 +44,7 @@ def test_features_of_a_stylegan3_are_its_maps_without_their_margins(grid: int) -
     generator, crop = random_stylegan3(64), LabelCrop(grid, 0, grid)
     ws = random_ws(generator, 2)
     features = features_from_ws(generator, ws.numpy(), crop, "bilinear", torch.float32)
-    whole = hypercolumn(generator.synthesis(ws).taps, grid)
+    whole = hypercolumn(generator.synthesis(ws).taps, (grid, grid))
     chosen = torch.tensor([0, 1, 1]), torch.tensor([0, 5, grid - 1]), torch.tensor([3, grid - 1, 0])
     expected = torch.stack([whole[i, :, y, x] for i, y, x in zip(*chosen, strict=True)])
     assert features.features == generator.config.features == 45
@@ -46,9 +52,12 @@ def test_features_of_a_stylegan3_are_its_maps_without_their_margins(grid: int) -
 
 
 @pytest.mark.parametrize("resize", ["bilinear", "nearest"])
-def test_pixels_that_are_needed_have_the_same_features_as_among_all(resize: Resize) -> None:
-    generator, ws, crop = tiny_generator(), tiny_labels().ws, LabelCrop(8, 2, 5)
-    mask = np.random.default_rng(0).random((4, 5, 8)) < 0.3
+@pytest.mark.parametrize("crop", [LabelCrop(8, 2, 5), LabelCrop(8, 1, 3, (2, 4))])
+def test_pixels_that_are_needed_have_the_same_features_as_among_all(
+    resize: Resize, crop: LabelCrop
+) -> None:
+    generator, ws = tiny_generator(crop.start), tiny_labels().ws
+    mask = np.random.default_rng(0).random((4, crop.height, crop.width)) < 0.3
     whole = features_from_ws(generator, ws, crop, resize)
     few = features_from_ws(generator, ws, crop, resize, mask=mask)
     assert len(few.levels[-1].values) == mask.sum() < len(whole.levels[-1].values)

@@ -78,6 +78,8 @@ def test_the_encoder_reads_at_most_256_px_of_the_frames_shape() -> None:
         large = Generator(config)
     shape = encoder_config(large, LabelCrop(512, 64, 384), iterations=5)
     assert (shape.height, shape.width, shape.num_ws, shape.iterations) == (192, 256, 16, 5)
+    tall = encoder_config(large, LabelCrop(512, 0, 512, (4, 2)), iterations=1)
+    assert (tall.height, tall.width) == (256, 128)
 
 
 def test_an_images_latents_do_not_depend_on_the_others(generator: Generator) -> None:

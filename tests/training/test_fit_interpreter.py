@@ -186,7 +186,7 @@ def test_the_published_schedule_ends_by_itself_and_learns() -> None:
     assert labels.masks is not None
     interpreter = fit_interpreter(GENERATOR, labels, replace(FAST, schedule="published"))
     taps = GENERATOR.synthesis(torch.from_numpy(labels.ws)).taps
-    features = hypercolumn(taps, 16).permute(0, 2, 3, 1).flatten(0, 2)
+    features = hypercolumn(taps, (16, 16)).permute(0, 2, 3, 1).flatten(0, 2)
     votes = majority(interpreter(features)["segmentation"])
     assert (votes.numpy() == labels.masks.ravel()).mean() > 0.9
 
@@ -196,7 +196,7 @@ def test_a_trained_ensemble_labels_its_own_images() -> None:
     assert labels.masks is not None and labels.keypoints is not None and labels.depth is not None
     interpreter = fit_interpreter(GENERATOR, labels, FAST)
     taps = GENERATOR.synthesis(torch.from_numpy(labels.ws)).taps
-    features = hypercolumn(taps, 16).permute(0, 2, 3, 1).flatten(0, 2)
+    features = hypercolumn(taps, (16, 16)).permute(0, 2, 3, 1).flatten(0, 2)
     predicted = interpreter(features)
     assert (majority(predicted["segmentation"]).numpy() == labels.masks.ravel()).mean() > 0.9
     heat = predicted["keypoints"].mean(dim=0).view(4, 256)

@@ -19,7 +19,7 @@ from training.images.image_set import (
     image_set_from_folder,
     write_image_set,
 )
-from training.label_crop import LabelCrop, crop_for_resolution, images_from_ws
+from training.label_crop import LabelCrop, crop_for_generator, images_from_ws
 
 
 def test_a_set_comes_back_from_disk_as_it_was(tmp_path: Path) -> None:
@@ -101,18 +101,49 @@ def test_files_outside_the_folder_are_never_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("grid", "rows", "message"),
+    ("grid", "rows", "start", "message"),
     [
-        (32, None, "the grid is 32; it must be from 4 to 16"),
-        (16, (4, 20), "the rows are 4:20; they must lie within 0:16"),
-        (16, (4, 4), "the rows are 4:4"),
+        (32, None, (4, 4), "the grid is 32; it must be from 4 to 16"),
+        (16, (4, 20), (4, 4), "the rows are 4:20; they must lie within 0:16"),
+        (16, (4, 4), (4, 4), "the rows are 4:4"),
+        (16, (4, 9), (2, 4), "the rows are 4:9; they must lie within 0:8"),
+        (6, None, (4, 3), r"the grid is 6, .* 6 rows and 4\.5 columns; give a multiple of 4"),
     ],
 )
 def test_crops_outside_the_image_are_refused(
-    grid: int, rows: tuple[int, int] | None, message: str
+    grid: int, rows: tuple[int, int] | None, start: tuple[int, int], message: str
 ) -> None:
     with pytest.raises(Exception, match=message):
-        crop_for_resolution(16, grid, rows)
+        crop_for_generator(GeneratorConfig(16, (8, 8, 8), start=start), grid, rows)
+
+
+@pytest.mark.parametrize(
+    ("resolution", "start", "size"),
+    [
+        (1024, (4, 4), (512, 512)), (256, (4, 4), (256, 256)), (1024, (4, 2), (512, 256)),
+        (512, (8, 5), (512, 320)), (512, (3, 5), (192, 320)),
+    ],
+)  # fmt: skip
+def test_no_side_of_the_default_grid_has_over_512_pixels(
+    resolution: int, start: tuple[int, int], size: tuple[int, int]
+) -> None:
+    blocks = resolution.bit_length() - 2
+    config = GeneratorConfig(resolution, (8,) * blocks, start=start)
+    crop = crop_for_generator(config)
+    assert (crop.size, crop.height, crop.crop_top) == (size, size[0], 0)
+
+
+def test_an_index_of_square_images_has_no_new_fields(tmp_path: Path) -> None:
+    tiny_images(tmp_path / "square")
+    index = json.loads((tmp_path / "square" / "index.json").read_text())
+    assert list(index) == [
+        "format", "generator_sha256", "latents_sha256", "grid", "crop_top", "height", "made",
+        "images",
+    ]  # fmt: skip
+    crop = LabelCrop(16, 2, 12, (4, 2))
+    written = tiny_images(tmp_path / "tall", crop=crop)
+    assert written.crop == image_set_from_folder(tmp_path / "tall").crop == crop
+    assert written.image(0).shape == (12, 8, 3)
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])

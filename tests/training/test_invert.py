@@ -147,7 +147,7 @@ def test_no_steps_give_the_start(generator: Generator) -> None:
 
 
 def test_a_large_generator_takes_few_images_at_a_time() -> None:
-    assert [images_at_once(r) for r in (64, 256, 512, 1024)] == [16, 8, 2, 1]
+    assert [images_at_once(r, r) for r in (64, 256, 512, 1024)] == [16, 8, 2, 1]
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from checkpoints.interpreter import card_problem
 from export.checks.reference import reference_outputs
 from export.graph.spec import LabelSpec
 from nets.features import Resize
 from tests.training.sets import partly_labelled, tiny_generator, tiny_labels
+from training.errors import LabelError
 from training.interpreter.card import card_from_fit
 from training.interpreter.config import InterpreterTrainConfig
 from training.interpreter.predict import predictions
@@ -64,6 +66,30 @@ def test_labels_and_scores_are_those_of_the_served_graphs_reference(
             np.testing.assert_allclose(found.keypoints, expected["keypoints"][i], atol=1e-3)
         assert found.depth is not None
         np.testing.assert_allclose(found.depth, expected["depth"][i], rtol=2e-3)
+
+
+@pytest.mark.parametrize("start", [(4, 2), (2, 4)])
+def test_labels_of_images_that_are_not_square_are_those_of_the_reference(
+    start: tuple[int, int],
+) -> None:
+    generator, labels = tiny_generator(start), tiny_labels(start=start)
+    assert labels.masks is not None and labels.keypoints is not None
+    config = InterpreterTrainConfig(members=2, steps=60, pixels=128)
+    interpreter = fit_interpreter(generator, labels, config)
+    card = card_from_fit(interpreter, labels, config, "0" * 64, "styledconv+const", [])
+    assert (card.start, card.height, card.width) == (start, 4 * start[0], 4 * start[1])
+    assert card_problem(card) is None
+    spec = LabelSpec(16, 0, card.height, card.width, "segmentation", start=start)
+    expected = reference_outputs(generator, interpreter, spec, labels.ws)
+    for i, found in enumerate(predictions(generator, interpreter, card, labels.ws)):
+        assert found.mask is not None and found.depth is not None
+        assert (found.mask == labels.masks[i]).mean() > 0.9
+        clear = expected["mask_margin"][i] > 1e-4
+        np.testing.assert_array_equal(found.mask[clear], expected["mask"][i][clear])
+        np.testing.assert_allclose(found.depth, expected["depth"][i], rtol=2e-3)
+        assert found.uncertainty == pytest.approx(expected["uncertainty"][i], abs=2e-6, rel=1e-3)
+    with pytest.raises(LabelError, match=r"grid of \d+x\d+; this generator's images are 16x16"):
+        fit_interpreter(GENERATOR, labels, config)
 
 
 def test_labels_that_are_not_all_there_give_a_card_that_fits() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from checkpoints import Classes, InterpreterCard, interpreter_from_file
+from nets.config import SQUARE
 from training.errors import LabelError, TrainingError
 from training.evaluate.evaluation import evaluation_from_predictions
 from training.evaluate.report import lines_from_evaluation, write_report
@@ -16,6 +17,7 @@ from training.evaluate.worst import sheet_of_worst
 from training.images.image_set import check_generator, image_set_from_folder
 from training.interpreter.card import images_trained_on
 from training.interpreter.predict import predictions
+from training.label_crop import LabelCrop
 from training.labels.labelled_set import LabelledSet
 from training.labels.options import LabelChoice, label_options
 from training.options import (
@@ -109,7 +111,8 @@ def with_meaning_of(
     Raises LabelError for another crop, and for a name that the interpreter does not have.
     """
     crop = truth.crop
-    if (card.grid, card.crop_top, card.height) != (crop.grid, crop.crop_top, crop.height):
+    of_card = LabelCrop(card.grid, card.crop_top, card.height, card.start or SQUARE)
+    if of_card != crop:
         raise LabelError(
             f"{weights} labels {card.width}x{card.height} pixels of a grid of {card.grid} from row "
             f"{card.crop_top}; {folder} has {crop} of {crop.grid} from row {crop.crop_top}"

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from checkpoints import write_text
-from nets.config import GeneratorConfig
+from nets.config import MAX_START, SQUARE, GeneratorConfig, stated_start
 from training.errors import IMAGE_DECODE_ERRORS, LabelError
 from training.label_crop import LabelCrop
 
@@ -38,17 +38,20 @@ class ImageEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     psnr_db: float | None = None  # regenerated image against the photo; None: not inverted
 
 
-class SetIndex(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Contents of index.json."""
+class SetIndex(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True
+):
+    """Contents of index.json, which omits fields at their default."""
 
     format: Literal[1]
     generator_sha256: str  # SHA-256 of the weights file
     latents_sha256: str  # SHA-256 of the float32 values of latents.npy
-    grid: int  # pixels along each side of the label grid, see LabelCrop
+    grid: int  # nominal extent of the label grid, see LabelCrop
     crop_top: int
     height: int
     made: dict[str, str | int | float | bool | None]  # provenance: command and settings
     images: list[ImageEntry]
+    start: tuple[int, int] | None = None  # of LabelCrop; None: square images
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class ImageSet:
     @property
     def crop(self) -> LabelCrop:
         """Crop of the label grid that every image shows."""
-        return LabelCrop(self.index.grid, self.index.crop_top, self.index.height)
+        return crop_of_index(self.index)
 
     @property
     def stems(self) -> list[str]:
@@ -87,6 +90,11 @@ class ImageSet:
         """Raises LabelError unless every image exists and has the hash of the index."""
         for row in range(len(self)):
             self.image(row)
+
+
+def crop_of_index(index: SetIndex) -> LabelCrop:
+    """The crop of the label grid that every image shows."""
+    return LabelCrop(index.grid, index.crop_top, index.height, index.start or SQUARE)
 
 
 def write_image_set(
@@ -123,6 +131,7 @@ def write_image_set(
             msgspec.structs.replace(entry, pixels_sha256=sha256_of_array(pixels))
             for entry, pixels in zip(entries, images, strict=True)
         ],
+        start=stated_start(crop.start),
     )
     text = msgspec.json.format(msgspec.json.encode(index), indent=1).decode()
     write_text(folder / INDEX, text + "\n")
@@ -166,10 +175,12 @@ def check_generator(
             f"latents are {list(images.ws.shape[1:])} per image; this generator reads "
             f"{list(expected)} (num_ws, w_dim)"
         )
-    if images.crop.grid > config.resolution:
+    crop = images.crop
+    if crop.grid > config.resolution or crop.start != config.start:
+        (rows, columns), (height, width) = crop.size, config.image_size
         raise LabelError(
-            f"the grid of {images.folder} is {images.crop.grid}; this generator's "
-            f"resolution is {config.resolution}"
+            f"the grid of {images.folder} is {columns}x{rows}; this generator's images are "
+            f"{width}x{height}"
         )
 
 
@@ -219,11 +230,14 @@ def _read_index(path: Path) -> SetIndex:
         if Path(entry.file).stem in stems:
             raise LabelError(f"{path} names two images {Path(entry.file).stem}")
         stems.add(Path(entry.file).stem)
-    if index.grid < 4 or index.crop_top < 0 or index.height < 1:
-        raise LabelError(f"{path}: grid, crop_top or height is out of range")
-    if index.crop_top + index.height > index.grid:
+    sides = index.start or SQUARE
+    known = all(1 <= side <= MAX_START and index.grid * side % 4 == 0 for side in sides)
+    if index.grid < 4 or index.crop_top < 0 or index.height < 1 or not known:
+        raise LabelError(f"{path}: grid, start, crop_top or height is out of range")
+    rows, _ = crop_of_index(index).size
+    if index.crop_top + index.height > rows:
         raise LabelError(
             f"{path}: rows {index.crop_top}:{index.crop_top + index.height} lie outside the grid "
-            f"of {index.grid}"
+            f"of {rows}"
         )
     return index

@@ -7,7 +7,7 @@ import click
 import torch
 
 from training.images.sample import SampleConfig, sample_images
-from training.label_crop import crop_for_resolution
+from training.label_crop import crop_for_generator
 from training.options import (
     AT_LEAST_1,
     MAX_STREAM_SEED,
@@ -66,7 +66,7 @@ def sample(
     }
     given = {name: value for name, value in settings.items() if value is not None}
     config = SampleConfig(**(defaults | given))
-    crop = crop_for_resolution(generator.config.resolution, grid, rows)
+    crop = crop_for_generator(generator.config, grid, rows)
     images = sample_images(generator.to(device), config, crop, out, sha256)
     click.echo(
         f"wrote {len(images)} images of {crop} pixels, their latents and their index to {out}"

@@ -18,7 +18,7 @@ from labelmint.errors import LabelmintError
 from training.errors import RefinerError
 from training.images.image_set import IMAGES, INDEX, image_set_from_folder, read_rgb
 from training.images.sample import SampleConfig, drawn_w, truncated
-from training.label_crop import crop_for_resolution, images_from_ws
+from training.label_crop import crop_for_generator, images_from_ws
 from training.options import read_generator
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -80,7 +80,7 @@ def pool_from_generator(
     psi, cutoff = card.truncation_psi, card.truncation_cutoff
     config = SampleConfig(count, count, seed, psi, cutoff)
     ws = truncated(generator, drawn_w(generator, config), config)
-    crop = crop_for_resolution(generator.config.resolution)
+    crop = crop_for_generator(generator.config)
     chunks = np.array_split(ws, -(-count // BATCH))
     parts = []
     with tqdm(total=count, desc="images", unit="image") as bar:

@@ -10,7 +10,7 @@ from checkpoints import (
     TrainedOnCard,
     head_cards,
 )
-from nets.config import TapRecipe
+from nets.config import TapRecipe, stated_start
 from nets.interpreter import Interpreter
 from training.images.image_set import sha256_of_array
 from training.interpreter.config import InterpreterTrainConfig
@@ -70,6 +70,7 @@ def card_from_fit(
         keypoints=keypoints,
         depth=depth,
         trained_on=trained_on_card(labels),
+        start=stated_start(labels.crop.start),
     )
 
 

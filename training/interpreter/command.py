@@ -11,6 +11,7 @@ import torch
 from click.core import ParameterSource
 
 from checkpoints import write_interpreter, write_members
+from nets.config import SQUARE
 from nets.interpreter import HeadKind
 from training.errors import TrainingError
 from training.images.image_set import check_generator, image_set_from_folder
@@ -198,6 +199,8 @@ def digest_of_labels(labels: LabelledSet) -> str:
     # State files have always hashed this text, so it keeps the crop's former class name.
     crop = labels.crop
     rows = f"Frame(grid={crop.grid}, crop_top={crop.crop_top}, height={crop.height})"
+    if crop.start != SQUARE:
+        rows += str(crop.start)
     text = f"({rows}, {labels.stems!r}, {count!r}, {labels.ignore_id!r})"
     digest = hashlib.sha256(text.encode())
     for array in (labels.ws, labels.masks, labels.keypoints, labels.depth):

@@ -30,9 +30,9 @@ class Level:
         position  0 -1 -1  1  2
     """
 
-    extent: int  # r, pixels along each side
-    values: Tensor  # [n * r * r, C], or [masked pixels, C]
-    position: Tensor | None = None  # int32 [n * r * r]; None: without a mask
+    size: tuple[int, int]  # rows and columns, h and w
+    values: Tensor  # [n * h * w, C], or [masked pixels, C]
+    position: Tensor | None = None  # int32 [n * h * w]; None: without a mask
 
     def at(self, pixels: Tensor) -> Tensor:
         """Values [P, C] of flattened pixels int64 [P], in float32 or wider."""
@@ -56,12 +56,12 @@ class PixelFeatures:
         return torch.cat([self._at_level(v, images, rows, columns) for v in self.levels], dim=1)
 
     def _at_level(self, level: Level, images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        r, grid = level.extent, self.crop.grid
-        start = images * r * r
-        if self.resize == "nearest" or r == grid:
-            return level.at(start + rows * r // grid * r + columns * r // grid)
-        y0, y1, y = source_pixels(rows, grid, r)
-        x0, x1, x = source_pixels(columns, grid, r)
+        (h, w), (height, width) = level.size, self.crop.size
+        start = images * h * w
+        if self.resize == "nearest" or h == height:
+            return level.at(start + rows * h // height * w + columns * w // width)
+        y0, y1, y = source_pixels(rows, height, h)
+        x0, x1, x = source_pixels(columns, width, w)
         total = torch.zeros(())
         for row, column, weight in (
             (y0, x0, (1 - y) * (1 - x)),
@@ -69,7 +69,7 @@ class PixelFeatures:
             (y1, x0, y * (1 - x)),
             (y1, x1, y * x),
         ):
-            values = level.at(start + row * r + column)
+            values = level.at(start + row * w + column)
             total = total + values * weight[:, None].to(values.dtype)
         return total
 
@@ -105,7 +105,7 @@ def features_from_ws(
     device = generator.mapping.w_avg.device
     masks = None if mask is None else [torch.from_numpy(_on_grid(m, crop)) for m in mask]
     for i, row in enumerate(tqdm(torch.from_numpy(ws).to(device), desc="taps", unit="image")):
-        taps = [reduce_tap(t, crop.grid) for t in generator.synthesis(row[None]).taps]
+        taps = [reduce_tap(t, crop.size) for t in generator.synthesis(row[None]).taps]
         groups = [list(group) for _, group in groupby(taps, key=lambda t: t.shape[-1])]
         if i == 0:
             levels = [_empty_level(len(ws), group, crop, storage, masks) for group in groups]
@@ -116,25 +116,26 @@ def features_from_ws(
 
 def _empty_level(
     images: int,
-    taps: list[Tensor],  # [1, C, r, r] each, all of one resolution
+    taps: list[Tensor],  # [1, C, h, w] each, all of one size
     crop: LabelCrop,
     storage: torch.dtype,
-    masks: list[Tensor] | None,  # bool [grid * grid] of each image
+    masks: list[Tensor] | None,  # bool [pixels of the grid] of each image
 ) -> Level:
     """A level with room for the taps of all images."""
-    extent, channels = taps[0].shape[-1], sum(t.shape[1] for t in taps)
-    if masks is None or extent != crop.grid:
-        rows, position = images * extent**2, None
+    h, w = taps[0].shape[2:]
+    channels = sum(t.shape[1] for t in taps)
+    if masks is None or (h, w) != crop.size:
+        rows, position = images * h * w, None
     else:
         stored = torch.cat(masks)
         rows = int(stored.sum())
         position = torch.where(stored, stored.cumsum(0) - 1, -1).to(taps[0].device, torch.int32)
-    return Level(extent, taps[0].new_empty(rows, channels, dtype=storage), position)
+    return Level((h, w), taps[0].new_empty(rows, channels, dtype=storage), position)
 
 
 def _store(level: Level, image: int, taps: list[Tensor], masks: list[Tensor] | None) -> None:
     """Copies the taps of one image into its rows of the level, one tap at a time to save memory."""
-    pixels = level.extent**2
+    pixels = level.size[0] * level.size[1]
     stored: Tensor | None = None  # pixels of the mask
     rows = level.values[image * pixels : (image + 1) * pixels]
     if level.position is not None and masks is not None:
@@ -149,13 +150,13 @@ def _store(level: Level, image: int, taps: list[Tensor], masks: list[Tensor] | N
         channel += tap.shape[1]
         if not torch.isfinite(part).all():
             raise TrainingError(
-                f"a feature map of image {image} at {level.extent} px has values that are not "
+                f"a feature map of image {image} at {max(level.size)} px has values that are not "
                 f"finite in {part.dtype}, up to {tap.abs().max():g}"
             )
 
 
 def _on_grid(mask: NDArray[np.bool_], crop: LabelCrop) -> NDArray[np.bool_]:
-    """Mask of the crop [H, W] -> mask of the grid [grid * grid]."""
-    whole = np.zeros((crop.grid, crop.grid), bool)
+    """Mask of the crop [H, W] -> mask of the flattened grid."""
+    whole = np.zeros(crop.size, bool)
     whole[crop.crop_top : crop.crop_top + crop.height] = mask
     return whole.ravel()

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from checkpoints import InterpreterCard
+from nets.config import SQUARE, size_at
 from nets.features import Resize, reduce_tap
 from nets.generator import Generator
 from nets.interpreter import EnsembleHead, Interpreter, member_as_sequential
@@ -57,18 +58,15 @@ def predictions(
 def prediction_from_taps(
     members: dict[str, list[nn.Sequential]], card: InterpreterCard, taps: list[Tensor]
 ) -> Prediction:
-    """Labels of one image from its taps [1, C, r, r]; `members` are networks by head."""
+    """Labels of one image from its taps [1, C, h, w]; `members` are networks by head."""
+    size = size_at(card.grid, card.start or SQUARE)
     levels = [
-        torch.cat(list(group), dim=1)[0]  # [C, r, r]
-        for _, group in groupby(
-            (reduce_tap(t, card.grid) for t in taps), key=lambda tap: tap.shape[-1]
-        )
+        torch.cat(list(group), dim=1)[0]  # [C, h, w]
+        for _, group in groupby((reduce_tap(t, size) for t in taps), key=lambda tap: tap.shape[-1])
     ]
     rows = slice(card.crop_top, card.crop_top + card.height)
     raw = {
-        kind: torch.stack(
-            [_output_map(net, levels, card.grid, card.resize, rows) for net in networks]
-        )
+        kind: torch.stack([_output_map(net, levels, size, card.resize, rows) for net in networks])
         for kind, networks in members.items()
     }  # [members, H, W, outputs] each
     divergence = score = None
@@ -95,7 +93,11 @@ def _members(head: EnsembleHead) -> list[nn.Sequential]:
 
 
 def _output_map(
-    member: nn.Sequential, levels: list[Tensor], grid: int, resize: Resize, rows: slice
+    member: nn.Sequential,
+    levels: list[Tensor],
+    size: tuple[int, int],  # of the label grid
+    resize: Resize,
+    rows: slice,
 ) -> Tensor:
     """Output of one member at every pixel of the crop, [H, W, outputs]."""
     first = member[0]
@@ -105,11 +107,9 @@ def _output_map(
     corners = False if resize == "bilinear" else None
     for weight, level in zip(weights, levels, strict=True):
         product = torch.einsum("hc,cyx->hyx", weight, level)
-        if product.shape[-1] != grid:
-            product = F.interpolate(
-                product[None], size=(grid, grid), mode=resize, align_corners=corners
-            )[0]
+        if tuple(product.shape[1:]) != size:
+            product = F.interpolate(product[None], size=size, mode=resize, align_corners=corners)[0]
         total = total + product
     pixels = total[:, rows].flatten(1).t()  # [H * W, h1]
     output: Tensor = member[1:](pixels)
-    return torch.unflatten(output, 0, (-1, grid))
+    return torch.unflatten(output, 0, (-1, size[1]))

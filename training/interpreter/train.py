@@ -154,10 +154,12 @@ def check_labels(generator: Generator, labels: LabelledSet, config: InterpreterT
             f"latents are {list(labels.ws.shape[1:])} per image; this generator reads "
             f"{list(expected)} (num_ws, w_dim)"
         )
-    if labels.crop.grid > generator.config.resolution:
+    crop = labels.crop
+    if crop.grid > generator.config.resolution or crop.start != generator.config.start:
+        (rows, columns), (height, width) = crop.size, generator.config.image_size
         raise LabelError(
-            f"labels lie on a grid of {labels.crop.grid}; this generator has "
-            f"{generator.config.resolution} pixels"
+            f"labels lie on a grid of {columns}x{rows}; this generator's images are "
+            f"{width}x{height}"
         )
     coarsest, _ = generator.config.taps[0]
     if labels.crop.grid <= coarsest:

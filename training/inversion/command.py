@@ -9,6 +9,7 @@ import click
 import torch
 
 from checkpoints import EncoderCard, encoder_from_file, sha256_of_file
+from nets.config import SQUARE, size_at
 from nets.encoder import Encoder
 from nets.generator import Generator
 from training.errors import TrainingError
@@ -42,7 +43,7 @@ from training.inversion.report import (
 )
 from training.inversion.sheet import write_sheets
 from training.inversion.train_encoder import ws_from_images
-from training.label_crop import LabelCrop, crop_for_resolution, images_from_ws
+from training.label_crop import LabelCrop, crop_for_generator, images_from_ws
 from training.options import (
     AT_LEAST_0,
     FILE,
@@ -174,11 +175,11 @@ def invert(
         )
 
     encoder_sha256 = None if encoder_path is None else sha256_of_file(encoder_path)
-    batch_size = config.at_once or images_at_once(generator.config.resolution)
+    batch_size = config.at_once or images_at_once(*generator.config.image_size)
     recipe = {
         **identity_of_generator(generator, sha256),
         "encoder weights": encoder_sha256,
-        **asdict(crop),
+        **crop.facts,
         "images": sha256_of_array(real.pixels),
         **asdict(config),
         "at_once": batch_size,
@@ -226,12 +227,12 @@ def encoder_and_crop(
 
     Raises TrainingError when the encoder belongs to another generator or reads another crop.
     """
-    requested = crop_for_resolution(generator.config.resolution, grid, rows)
+    requested = crop_for_generator(generator.config, grid, rows)
     if path is None:
         return None, requested
     encoder, card = encoder_from_file(path)
     _check_encoder(path, card, generator, sha256)
-    crop = LabelCrop(card.grid, card.crop_top, card.rows)
+    crop = LabelCrop(card.grid, card.crop_top, card.rows, card.start or SQUARE)
     if (grid is not None or rows is not None) and crop != requested:
         raise TrainingError(
             f"{path} reads rows {_rows(crop)} of a grid of {crop.grid}, not {_rows(requested)} of "
@@ -251,12 +252,15 @@ def _check_encoder(path: Path, card: EncoderCard, generator: Generator, sha256: 
             f"{sha256}; train an encoder for it with `python -m training encoder`"
         )
     expected = (generator.config.num_ws, generator.config.w_dim)
-    if (card.num_ws, card.w_dim) != expected or card.grid > generator.config.resolution:
+    start = card.start or SQUARE
+    fits = card.grid <= generator.config.resolution and start == generator.config.start
+    if (card.num_ws, card.w_dim) != expected or not fits:
+        rows, columns = size_at(card.grid, start)
+        height, width = generator.config.image_size
         raise TrainingError(
             f"{path} gives latents [{card.num_ws}, {card.w_dim}] (num_ws, w_dim) and reads a grid "
-            f"of {card.grid}; this generator has {list(expected)} and "
-            f"{generator.config.resolution} pixels; train an encoder for it with `python -m "
-            "training encoder`"
+            f"of {columns}x{rows}; this generator has {list(expected)} and images of "
+            f"{width}x{height}; train an encoder for it with `python -m training encoder`"
         )
 
 

@@ -8,10 +8,11 @@ import click
 import torch
 
 from checkpoints import EncoderCard, sha256_of_file, write_encoder
+from nets.config import stated_start
 from nets.encoder import Encoder
 from training.inversion.distances import DistanceName, distance_from_name
 from training.inversion.train_encoder import EncoderTrainConfig, fit_encoder
-from training.label_crop import LabelCrop, crop_for_resolution
+from training.label_crop import LabelCrop, crop_for_generator
 from training.options import (
     AT_LEAST_0,
     batch_option,
@@ -101,13 +102,13 @@ def encoder(
     check_suffix(out)
     refuse_existing(out, force)
     generator, generator_card, sha256 = read_generator(generator_path, mean_latent)
-    crop = crop_for_resolution(generator.config.resolution, grid, rows)
+    crop = crop_for_generator(generator.config, grid, rows)
     distance, words = distance_from_name(distance_name, vgg_weights, device)
     click.echo(words)
     out.parent.mkdir(parents=True, exist_ok=True)  # before the training, to fail early
     recipe = {
         **identity_of_generator(generator, sha256),
-        **asdict(crop),
+        **crop.facts,
         **asdict(config),
         "distance": distance.name,
         "VGG weights": vgg_weights and sha256_of_file(vgg_weights),
@@ -152,4 +153,5 @@ def card_from_encoder(
         iterations=config.iterations,
         licences=licences,
         provenance=provenance,
+        start=stated_start(crop.start),
     )

@@ -185,7 +185,7 @@ def invert_images(
     shape = (len(images), generator.config.num_ws, mean.shape[0])
     start = mean.expand(shape) if start is None else start
     _check_sizes(images, crop, start, shape)
-    batch_size = config.at_once or images_at_once(generator.config.resolution)
+    batch_size = config.at_once or images_at_once(*generator.config.image_size)
     done = {} if finished is None else dict(finished.done)
     images_done = 0 if finished is None else finished.images
     total, initial = len(images) * config.steps, images_done * config.steps
@@ -211,13 +211,13 @@ def invert_images(
     )
 
 
-def images_at_once(resolution: int) -> int:
-    """Default batch size for a generator's resolution, in pixels.
+def images_at_once(height: int, width: int) -> int:
+    """Default batch size for a generator's images of this size, in pixels.
 
     With gradients a batch takes 5 GiB at 256 px and the official widths, and less at other
-    resolutions.
+    sizes.
     """
-    return max(1, min(MAX_BATCH, MAX_BATCH_PIXELS // resolution**2))
+    return max(1, min(MAX_BATCH, MAX_BATCH_PIXELS // (height * width)))
 
 
 @dataclass(frozen=True)

@@ -132,9 +132,11 @@ def new_state(generator: Generator, crop: LabelCrop, config: EncoderTrainConfig)
 
 
 def encoder_config(generator: Generator, crop: LabelCrop, iterations: int) -> EncoderConfig:
-    """Shape of an encoder whose input is the crop, scaled down to a width of at most 256 px."""
-    width = min(crop.width, MAX_INPUT)
-    height = max(1, round(crop.height * width / crop.width))
+    """Shape of an encoder whose input is the crop, scaled down to sides of at most 256 px."""
+    longer = max(crop.height, crop.width)
+    height, width = (
+        max(1, round(side * min(longer, MAX_INPUT) / longer)) for side in (crop.height, crop.width)
+    )
     return EncoderConfig(
         height=height,
         width=width,

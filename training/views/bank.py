@@ -18,7 +18,7 @@ from nets.config import rows_of_ws
 from nets.generator import Generator
 from training.errors import TrainingError
 from training.images.sample import SampleConfig, drawn_w, spread_rows, truncated
-from training.label_crop import LabelCrop, crop_for_resolution, images_from_ws
+from training.label_crop import LabelCrop, crop_for_generator, images_from_ws
 from training.views.cameras import CameraRow
 
 Spread = Literal["images", "w", "cameras"]
@@ -132,8 +132,7 @@ def small_images(generator: Generator, codes: NDArray[np.float32]) -> NDArray[np
     Distances between these images reflect the view; distances in w are dominated by what the view
     rows do not show (docs/decisions/0016).
     """
-    resolution = generator.config.resolution
-    crop = crop_for_resolution(resolution, min(SMALL, resolution))
+    crop = crop_for_generator(generator.config, min(SMALL, generator.config.resolution))
     batches = [
         images_of_average(generator, codes[i : i + SYNTHESIS_BATCH], crop)
         for i in tqdm(range(0, len(codes), SYNTHESIS_BATCH), desc="candidates")

@@ -9,7 +9,7 @@ import torch
 from checkpoints import write_views
 from nets.generator import Generator
 from training.errors import TrainingError
-from training.label_crop import LabelCrop, crop_for_resolution
+from training.label_crop import LabelCrop, crop_for_generator
 from training.options import (
     AT_LEAST_1,
     FILE,
@@ -122,7 +122,7 @@ def views(
     generator, card, sha256 = read_generator(generator_path, mean_latent)
     generator.to(device)
     config = config_from_card(card, **settings)
-    crop = crop_for_resolution(generator.config.resolution, grid, rows)
+    crop = crop_for_generator(generator.config, grid, rows)
     draw = identity_of_draws(sha256, config)
     (annotate or out or Path()).parent.mkdir(parents=True, exist_ok=True)
     if annotate is not None:
