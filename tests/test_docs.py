@@ -62,7 +62,7 @@ def test_make_targets_exist() -> None:
 
 def test_modules_that_are_run_exist() -> None:
     for page in PAGES:
-        named = {m for code in _code(page) for m in re.findall(r"python -m ([a-z_.]+)", code)}
+        named = {m for code in _code(page) for m in re.findall(r"python -m ([a-z0-9_.]+)", code)}
         paths = {m: CHECKOUT / m.replace(".", "/") for m in named - {"pip", "pytest"}}
         missing = {
             m

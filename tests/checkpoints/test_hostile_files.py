@@ -133,7 +133,7 @@ def test_no_hostile_file_takes_much_memory(watched: tuple[Path, Report]) -> None
     ("name", "reason"),
     [
         ("code os.system, protocol 4", "it has 'posix.system' there; nothing was run"),
-        ("code eval under D", "no StyleGAN2-ADA network under G_ema"),
+        ("code eval under D", "no network of NVIDIA's code under G_ema"),
         ("code os.system beside a network", "no StyleGAN2 generator"),
         (
             "code exec in a zip file",
