@@ -58,6 +58,20 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
+def test_only_images_that_are_not_square_have_a_start_in_their_card(
+    path: Path, tmp_path: Path
+) -> None:
+    assert "start" not in path.with_suffix(".toml").read_text()
+    config = replace(CONFIG, start=(2, 3))
+    wide = tmp_path / "wide.safetensors"
+    card = msgspec.structs.replace(CARD, config=card_from_config(config))
+    write_generator(wide, Generator(config), card)
+    back, read = generator_from_file(wide)
+    assert back.config == config and read == card
+    assert isinstance(back, Generator) and back.config.image_size == (8, 12)
+    assert back.synthesis.blocks()[0].const.shape == (6, 2, 3)
+
+
 def refusal(path: Path) -> str:
     with pytest.raises(CheckpointError) as caught:
         generator_from_file(path)

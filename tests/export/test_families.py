@@ -39,8 +39,10 @@ FAMILIES: dict[str, Load] = {
 @pytest.mark.parametrize("name", FAMILIES)
 def test_exported_pixels_are_the_public_codes(name: str, tmp_path: Path) -> None:
     generator, of = FAMILIES[name]()
-    size = generator.config.resolution
-    labeller = Labeller(generator, None, LabelSpec(size, 0, size, size))
+    config = generator.config
+    height, width = config.image_size
+    spec = LabelSpec(config.resolution, 0, height, width, start=config.start)
+    labeller = Labeller(generator, None, spec)
     labeller_onnx(labeller, tmp_path / "labeller.onnx")
     session = open_session(tmp_path / "labeller.onnx")
     everything = np.full(len(of.inputs["ws"]), np.inf, np.float32)

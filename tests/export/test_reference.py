@@ -40,6 +40,17 @@ def test_both_references_agree(grid: int, top: int, height: int, max_bytes: int)
                 assert np.allclose(ours["keypoints"][i, k], points, atol=1e-3)
 
 
+def test_pixels_of_images_that_are_not_square_are_gathered_where_they_are() -> None:
+    generator = random_generator(32, start=(4, 2))
+    ws = random_ws(generator, 1)
+    theirs = reference(generator, INTERPRETER, ws, 16, 2, 12)
+    spec = LabelSpec(16, 2, 12, 8, "segmentation", start=(4, 2))
+    for max_bytes in (MAX_HYPERCOLUMN_BYTES, 0):
+        ours = reference_outputs(generator, INTERPRETER, spec, ws.numpy(), max_bytes)
+        assert np.allclose(ours["depth"], theirs.depth, atol=2e-3, rtol=1e-3)
+        assert np.allclose(ours["uncertainty_map"], theirs.divergence, atol=1e-4, rtol=1e-3)
+
+
 def test_without_an_interpreter_there_are_images_only() -> None:
     spec = LabelSpec(32, 0, 32, 32)
     outputs = reference_outputs(GENERATOR, None, spec, WS.numpy())
