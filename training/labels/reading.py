@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from checkpoints import ClassCard, Classes, classes_from_names
+from labelmint.errors import printable_from_text
 from training.errors import LabelError
 from training.labels.annotations import (
     BACKGROUND,
@@ -263,7 +264,7 @@ def _notes(
             f"{line_of_unmatched(survey.unmatched, list(sizes))}"
         )
     if survey.empty and rules.empty == "leave-out":
-        names = ", ".join(survey.empty[:SHOWN])
+        names = ", ".join(map(printable_from_text, survey.empty[:SHOWN]))
         more = " ..." if len(survey.empty) > SHOWN else ""
         notes.append(
             f"{len(survey.empty)} images of {source.path} have no annotation and are left out "
@@ -277,6 +278,7 @@ def _notes(
 
 
 def _line_of_left_out(left_out: Counter[str]) -> str:
+    left_out = Counter({printable_from_text(kind): count for kind, count in left_out.items()})
     how = {"box": " without a region (--boxes paint fills it)"}
     return ", ".join(f"{count} x {kind}{how.get(kind, '')}" for kind, count in left_out.items())
 
