@@ -287,13 +287,9 @@ def _category_with_keypoints(path: Path, file: CocoFile) -> Category | None:
     for annotation in file.annotations:
         if annotation.keypoints and annotation.category_id == kinds[0].id:
             if annotation.image_id in seen:
-                name = next(
-                    printable_from_text(i.file_name)
-                    for i in file.images
-                    if i.id == annotation.image_id
-                )
+                name = next(i.file_name for i in file.images if i.id == annotation.image_id)
                 raise LabelError(
-                    f"{path} has two annotations of {name} with keypoints; labels are of one object"
+                    f"{path} has two annotations of {name!r} with keypoints; labels are of one object"
                 )
             seen.add(annotation.image_id)
     return kinds[0]
