@@ -289,7 +289,8 @@ def _category_with_keypoints(path: Path, file: CocoFile) -> Category | None:
             if annotation.image_id in seen:
                 name = next(i.file_name for i in file.images if i.id == annotation.image_id)
                 raise LabelError(
-                    f"{path} has two annotations of {name!r} with keypoints; labels are of one object"
+                    f"{path} has two annotations of {name!r} with keypoints; labels are of one "
+                    "object"
                 )
             seen.add(annotation.image_id)
     return kinds[0]
