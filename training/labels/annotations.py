@@ -76,6 +76,11 @@ class Source:
     notes: tuple[str, ...] = field(default=())  # what was left out, one line each
 
 
+def is_background(label: str) -> bool:
+    """Whether the label names what no region covers."""
+    return label.casefold() in ("background", BACKGROUND)
+
+
 def add_point(points: dict[str, Point], name: str, point: Point, origin: str) -> None:
     """Adds a keypoint of an image. Raises LabelError for the second of a name."""
     if name in points:

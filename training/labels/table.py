@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from checkpoints import Classes
 from labelmint.errors import printable_from_text
 from training.errors import LabelError
+from training.labels.annotations import is_background
 
 MOST_IGNORED = 0.5  # share of all labeled pixels
 
@@ -38,7 +39,6 @@ class LabelCounts:
 
     classes: Classes | None
     ignore_id: int
-    own_background: bool = False  # class 0 was named by nobody, so that it may be empty
     keypoint_names: Sequence[str] = ()
     masks: int = 0  # images
     pixels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, np.int64))
@@ -95,7 +95,9 @@ class LabelCounts:
                 f"{ignored:.1%} of the labeled pixels of {origin} are ignored; the limit is "
                 f"{MOST_IGNORED:.0%}: correct the labels, or give --allow-ignored"
             )
-        named = list(enumerate(self.classes.cards))[1 if self.own_background else 0 :]
+        named = list(enumerate(self.classes.cards))
+        if is_background(named[0][1].name):  # regions may cover all of it
+            del named[0]
         missing = [card.name for number, card in named if self.pixels[number] == 0]
         if missing and not allowed.empty_classes:
             raise LabelError(
