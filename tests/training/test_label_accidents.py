@@ -78,7 +78,7 @@ def test_keypoints_in_a_file_of_masks_are_read_or_named(tmp_path: Path) -> None:
     write_json(tmp_path / "masks.json", content)
     labels, _, notes = read(images)
     assert labels.keypoints is None and labels.masks is not None
-    assert "keypoints left out" in notes and "two annotations of x/a.jpg" in notes
+    assert "keypoints left out" in notes and "two annotations of 'x/a.jpg'" in notes
 
 
 @pytest.mark.parametrize("name", ["masks.json", "keypoints.json"])

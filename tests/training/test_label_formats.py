@@ -3,6 +3,7 @@
 import tempfile
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from PIL import Image
+from pycocotools.coco import COCO
 from scipy.ndimage import gaussian_filter
 
 from checkpoints import Classes, classes_from_names, write_classes, write_text
@@ -26,7 +28,7 @@ from training.labels.label_folder import (
     text_of_keypoints,
 )
 from training.labels.outlines import outlines_from_mask
-from training.labels.polygons import mask_from_polygons
+from training.labels.polygons import counts_from_text, mask_from_counts, mask_from_polygons
 from training.labels.scaling import LabelSizes
 
 FORMATS: tuple[Format, ...] = ("cvat", "labelstudio", "roboflow", "labelme", "coco", "yolo")
@@ -170,6 +172,23 @@ def test_brush_strokes_come_back(mask: NDArray[np.bool_]) -> None:
     np.testing.assert_array_equal(mask_from_brush("x", brush_from_mask(mask), mask.shape), mask)
 
 
+def test_pycocotools_reads_what_is_written(tmp_path: Path) -> None:
+    mask = blobs(3, 40)
+    points = np.array([[3.25, 30.5, 1], [0, 0, 0]], np.float32)
+    labels = folder_of(tmp_path / "ours", {"a": mask}, {"a": points})
+    write_labels_as("roboflow", labels, tmp_path / "out")
+    file: Any = COCO(str(tmp_path / "out" / "_annotations.coco.json"))
+    for name, value in (("ear", 1), ("left eye", 2)):
+        (annotation,) = file.loadAnns(file.getAnnIds(catIds=file.getCatIds(catNms=[name])))
+        counts = counts_from_text(file.annToRLE(annotation)["counts"])
+        drawn = mask_from_counts("x", counts, mask.shape)
+        np.testing.assert_array_equal(drawn, mask == value)
+        assert annotation["area"] == (mask == value).sum() and not annotation["iscrowd"]
+    (annotation,) = file.loadAnns(file.getAnnIds(catIds=file.getCatIds(catNms=["object"])))
+    assert annotation["keypoints"] == [2.75, 30, 2, 0, 0, 0]
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["masks", "cvat", "labelme", "yolo"])
 def test_memory_does_not_grow_with_the_number_of_images(name: Format, tmp_path: Path) -> None:
     peaks = []

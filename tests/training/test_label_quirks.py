@@ -113,7 +113,7 @@ def test_cvat_labels_keep_their_order_and_color(images: Path) -> None:
         (
             "",
             '<polyline label="brow" points="1,1;2,2"/>',
-            r"\(sub/a\.png\) has a polyline \(brow\)",
+            r"\(sub/a\.png\) has a polyline \('brow'\)",
         ),
         ("", '<mask label="m" rle="5, 1" left="0" top="0" width="3" height="3"/>', "add up to 9"),
         ("", '<mask label="m" rle="9" left="9" top="0" width="9" height="1"/>', "past the image"),
@@ -196,7 +196,7 @@ def test_label_studio_needs_one_annotation_of_a_task(images: Path) -> None:
         ([result("polygonlabels", {"points": []})], "without a label"),
         ([result("brushlabels", {"rle": [255] * 9, "brushlabels": ["x"]})], "brush stroke of"),
         ([result("brushlabels", {"rle": [0, 0, 4, 0], "brushlabels": ["x"]})], "ends early"),
-        ([result("videorectangle", {})], "type videorectangle"),
+        ([result("videorectangle", {})], "type 'videorectangle'"),
         ([result("keypointlabels", {"x": 900, "y": 1, "keypointlabels": ["k"]})], r"at \(144, 0"),
         ([{"type": "polygonlabels"}], "not as Label Studio writes it"),
     ],
@@ -260,7 +260,7 @@ def test_yolo_poses_have_their_shape_and_names_in_data_yaml(images: Path) -> Non
         ("", "nc: 3", "no list `names`"),
         ("", "names: [a", r"data\.yaml cannot be read"),
         ("0 .5 .5 .5 .5 .2 .7", "names: [a]\nkpt_shape: [2, 3]", "2 keypoints of 3 need 11"),
-        ("", "names: [a]\nkpt_shape: 3", "kpt_shape is 3"),
+        ("", "names: [a]\nkpt_shape: 3", "kpt_shape must be"),
         ("0 .5 .5 .5 .5", "names: [a]", "no region .* 1 x box"),
     ],
 )
@@ -348,6 +348,25 @@ def test_names_never_lead_out_of_a_folder(images: Path) -> None:
     write_json(images.parent / "c.json", content)
     read(images, "coco", images.parent / "c.json")
     assert [p.name for p in (images.parent / "out" / "masks").iterdir()] == ["a.png"]
+
+
+def test_names_in_messages_neither_break_the_line_nor_steer_the_terminal(images: Path) -> None:
+    content: dict[str, Any] = coco({"category_id": 3, "segmentation": [[1.0, 2.0]]})
+    content["images"][0]["file_name"] = "x\n\x1b[31m/a.png"
+    write_json(images.parent / "c.json", content)
+    with pytest.raises(LabelError) as caught:
+        read(images, "coco", images.parent / "c.json")
+    assert str(caught.value).isprintable()
+
+
+def test_lists_that_yaml_multiplies_are_refused(images: Path) -> None:
+    bomb = "a: &a [x, x]\n" + "".join(
+        f"{b}: &{b} [{', '.join(['*' + a] * 9)}]\n"
+        for a, b in zip("abcdefghi", "bcdefghij", strict=True)
+    )
+    for data in (bomb + "names: *j", bomb + "names: [a]\nkpt_shape: *j"):
+        with pytest.raises(LabelError, match=r"data\.yaml"):
+            read(images, "yolo", yolo(images, "", data))
 
 
 def test_deep_or_huge_json_is_one_line(images: Path) -> None:

@@ -76,6 +76,11 @@ class Source:
     notes: tuple[str, ...] = field(default=())  # what was left out, one line each
 
 
+def is_background(label: str) -> bool:
+    """Whether the label names what no region covers."""
+    return label.casefold() in ("background", BACKGROUND)
+
+
 def add_point(points: dict[str, Point], name: str, point: Point, origin: str) -> None:
     """Adds a keypoint of an image. Raises LabelError for the second of a name."""
     if name in points:
@@ -83,13 +88,13 @@ def add_point(points: dict[str, Point], name: str, point: Point, origin: str) ->
     points[name] = point
 
 
-def bytes_of_file(path: Path) -> bytes:
-    """Reads a label file of at most 1 GiB. Raises LabelError."""
+def bytes_of_file(path: Path, limit: int = MAX_FILE_BYTES) -> bytes:
+    """Reads a label file of at most `limit` bytes, 1 GiB by default. Raises LabelError."""
     try:
         with path.open("rb") as stream:
-            data = stream.read(MAX_FILE_BYTES + 1)
+            data = stream.read(limit + 1)
     except OSError as error:
         raise LabelError(f"{path} cannot be read ({error.strerror})") from error
-    if len(data) > MAX_FILE_BYTES:
-        raise LabelError(f"{path} is larger than {MAX_FILE_BYTES} bytes; split it")
+    if len(data) > limit:
+        raise LabelError(f"{path} is larger than {limit} bytes")
     return data.removeprefix(codecs.BOM_UTF8)

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from labelmint.errors import printable_from_text
 from training.errors import LabelError
 from training.labels.annotations import (
     IGNORE,
@@ -113,7 +114,7 @@ def source_from_coco(
     def images() -> Iterator[Annotations]:
         for image in file.images:
             found = by_image.get(image.id, [])
-            origin = f"{path} ({image.file_name})"
+            origin = f"{path} ({printable_from_text(image.file_name)})"
             points = None if skilled is None else _points(origin, found, skilled)
             parts, boxes = _parts(origin, found, image, categories, rules)
             yield Annotations(
@@ -288,7 +289,8 @@ def _category_with_keypoints(path: Path, file: CocoFile) -> Category | None:
             if annotation.image_id in seen:
                 name = next(i.file_name for i in file.images if i.id == annotation.image_id)
                 raise LabelError(
-                    f"{path} has two annotations of {name} with keypoints; labels are of one object"
+                    f"{path} has two annotations of {name!r} with keypoints; labels are of one "
+                    "object"
                 )
             seen.add(annotation.image_id)
     return kinds[0]

@@ -84,7 +84,10 @@ def import_(
     allow_empty_classes: bool,
     allow_ignored: bool,
 ) -> None:
-    """Read the labels of a tool from PATH, a file or folder, into a folder to train on."""
+    """Read a tool's labels into a folder to train on.
+
+    PATH is the file that the tool exported, or the folder that its archive was unpacked to.
+    """
     old = [out / name for name in (MASKS, CLASSES, KEYPOINTS) if (out / name).exists()]
     if old and not force:
         raise TrainingError(f"{old[0]} exists; give --force to replace it, or another --out")
@@ -119,7 +122,10 @@ def convert(
     allow_empty_classes: bool,
     allow_ignored: bool,
 ) -> None:
-    """Read the labels of one tool from PATH, a file or folder, and write them for another."""
+    """Write one tool's labels for another.
+
+    PATH is the file that the first exported, or the folder that its archive was unpacked to.
+    """
     if out.exists() and any(out.iterdir()):
         raise TrainingError(f"{out} exists and is not empty; name a new folder")
     pictures = pictures_from_folder(images)
@@ -137,7 +143,9 @@ def convert(
 @labels.command()
 @click.argument("folder", type=FOLDER)
 @place_options
-@click.option("--out", type=FOLDER, help="Folder to write the sheets to.  [default: check/ in SET]")
+@click.option(
+    "--out", type=FOLDER, help="Folder to write the sheets to.  [default: check/ in FOLDER]"
+)
 @rule_options
 @allowed_options
 def check(
@@ -153,9 +161,10 @@ def check(
     allow_empty_classes: bool,
     allow_ignored: bool,
 ) -> None:
-    """Count the labels of the image set FOLDER, and draw them over every image.
+    """Count an image set's labels, and draw them all.
 
-    Depth is not drawn. Ends with an error where training would.
+    FOLDER is the image set. Every image is drawn with its labels, but depth. Ends with an error
+    where training would.
     """
     images = image_set_from_folder(folder)
     paths = label_paths(folder, LabelPaths(classes, masks, keypoints, depth))

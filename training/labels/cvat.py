@@ -16,6 +16,7 @@ from defusedxml.ElementTree import iterparse
 from numpy.typing import NDArray
 
 from checkpoints import ClassCard, Classes
+from labelmint.errors import printable_from_text
 from training.errors import LabelError
 from training.labels.annotations import Annotations, Part, Point, Source, add_point
 from training.labels.png import Palette, source_from_png
@@ -140,7 +141,7 @@ def _elements(path: Path, tags: tuple[str, ...]) -> Iterator[Element]:
 
 def _annotations(path: Path, image: Element) -> Annotations:
     name = image.get("name") or ""
-    origin = f"{path} ({name})"
+    origin = f"{path} ({printable_from_text(name)})"
     width, height = (_number(origin, image, key) for key in ("width", "height"))
     size = (round(height), round(width))
     shapes = [e for e in image if e.tag in REGIONS and e.get("outside") != "1"]
@@ -150,7 +151,7 @@ def _annotations(path: Path, image: Element) -> Annotations:
     for element in image:
         if element.tag in OTHERS:
             raise LabelError(
-                f"{origin} has a {element.tag} ({element.get('label')}); masks are read from "
+                f"{origin} has a {element.tag} ({element.get('label')!r}); masks are read from "
                 f"{', '.join(REGIONS)}, keypoints from points and skeleton: change it, or delete it"
             )
         if element.tag == "points":
@@ -226,7 +227,7 @@ def _corners(origin: str, element: Element) -> list[tuple[float, float]]:
         corners = [(float(x), float(y)) for x, y in pairs]
     except ValueError as error:
         raise LabelError(
-            f"{origin} has a {element.tag} ({element.get('label')}) whose points are not x,y;x,y"
+            f"{origin} has a {element.tag} ({element.get('label')!r}) whose points are not x,y;x,y"
         ) from error
     if not all(math.isfinite(value) for corner in corners for value in corner):
         raise LabelError(f"{origin} has a {element.tag} with points that are not finite")

@@ -16,7 +16,7 @@ from checkpoints import Classes, classes_from_file, write_classes, write_text
 from training.errors import IMAGE_DECODE_ERRORS, LabelError
 from training.images.image_set import IMAGES, INDEX, image_set_from_folder
 from training.images.photos import pictures_of_folder
-from training.labels.annotations import ReadingRules, Source
+from training.labels.annotations import ReadingRules, Source, is_background
 from training.labels.coco import source_from_coco
 from training.labels.png import Palette, mask_from_file, source_from_png
 from training.labels.reading import DEFAULT_IGNORE_ID, ignore_id_of, reading_from_source
@@ -66,7 +66,7 @@ class LabelFolder:
         if mask is None or self.classes is None:
             return []
         names = {i: card.name for i, card in enumerate(self.classes.cards)}
-        if names[0] in ("background", "_background_"):
+        if is_background(names[0]):
             del names[0]
         names[self.ignore_id] = "__ignore__"
         return [(names[i], mask == i) for i in np.unique(mask).tolist() if i in names]
@@ -74,7 +74,7 @@ class LabelFolder:
     def labels(self) -> list[tuple[str, int]]:
         """Name and color of each class that `regions` may name, without __ignore__."""
         cards = [] if self.classes is None else self.classes.cards
-        skip = bool(cards) and cards[0].name in ("background", "_background_")
+        skip = bool(cards) and is_background(cards[0].name)
         return [(card.name, card.color) for card in cards[skip:]]
 
 
@@ -125,7 +125,7 @@ def import_labels(
     out.mkdir(parents=True, exist_ok=True)
     if with_masks and with_masks[0].classes is not None:
         found_classes, ignore_id = with_masks[0].classes, with_masks[0].ignore_id
-        counts = LabelCounts(found_classes, ignore_id, with_masks[0].own_background)
+        counts = LabelCounts(found_classes, ignore_id)
         (out / MASKS).mkdir(exist_ok=True)
         write_classes(out / CLASSES, Classes(found_classes.cards, ignore_id))
     if with_points:

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from labelmint.errors import printable_from_text
 from training.errors import LabelError
 from training.labels.annotations import (
     Annotations,
@@ -47,7 +48,7 @@ def source_from_label_studio(path: Path) -> Source:
 
     def images() -> Iterator[Annotations]:
         for task in tasks:
-            name, origin = _image_of_task(path, task), f"{path}, task {task.get('id', '?')}"
+            name, origin = _image_of_task(path, task), _origin(path, task)
             try:
                 yield _annotations(origin, name, _results(origin, task))
             except (TypeError, KeyError, AttributeError, ValueError, OverflowError) as error:
@@ -115,9 +116,13 @@ def _image_of_task(path: Path, task: Record) -> str:
         names = [upload]
     if len(set(names)) != 1:
         raise LabelError(
-            f"{path}, task {task.get('id', '?')} names {len(set(names))} pictures; it must name one"
+            f"{_origin(path, task)} names {len(set(names))} pictures; it must name one"
         )
     return names[0]
+
+
+def _origin(path: Path, task: Record) -> str:
+    return f"{path}, task {printable_from_text(str(task.get('id', '?')), 80)}"
 
 
 def _results(origin: str, task: Record) -> list[Record]:
@@ -184,8 +189,8 @@ def _annotations(origin: str, name: str, results: Sequence[Record]) -> Annotatio
         kind = str(result.get("type", "")).removesuffix("labels")
         if kind in REFUSED:
             raise LabelError(
-                f"{origin} has a region of type {result['type']}; masks are read from rectangles, "
-                "polygons, ellipses and brush strokes, keypoints from keypoints"
+                f"{origin} has a region of type {result['type']!r}; masks are read from "
+                "rectangles, polygons, ellipses and brush strokes, keypoints from keypoints"
             )
         if kind not in REGIONS:
             left_out.append(str(result.get("type")))

@@ -158,8 +158,7 @@ def labels_and_counts(
         depth_unit=unit,
         pixels_sha256=tuple(images.index.images[i].pixels_sha256 for i in rows),
     )
-    own_background = regions is not None and regions.own_background
-    counts = LabelCounts(labels.classes, ignore_id, own_background, names, depths=len(depth))
+    counts = LabelCounts(labels.classes, ignore_id, names, depths=len(depth))
     for mask in masks.values():
         counts.add_mask(mask)
     for row in points.values():

@@ -94,7 +94,7 @@ def _check(path: Path, shape: LabelMeShape) -> None:
         raise LabelError(f"{path} has a {kind} of {count} points; it needs {needed[kind]}")
     if kind not in {*needed, "polygon"}:
         raise LabelError(
-            f"{path} has a shape of type {kind!r} ({shape.label}); masks are read from the types "
+            f"{path} has a shape of type {kind!r} ({shape.label!r}); masks are read from the types "
             f"polygon, {', '.join(needed)}, keypoints from point: change the shape, or delete it"
         )
 

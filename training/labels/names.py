@@ -14,6 +14,8 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import PurePosixPath
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from labelmint.errors import printable_from_text
+
 PICTURES = r"(?:png|jpe?g|jpe|bmp|webp|tiff?|gif|json|txt|xml|npy)"
 SUFFIX = re.compile(rf"\.{PICTURES}\Z", re.IGNORECASE)
 ADDED = (
@@ -52,7 +54,7 @@ def line_of_unmatched(unmatched: Sequence[str], stems: Sequence[str]) -> str:
     shown = []
     for name in unmatched[:SHOWN]:
         close = difflib.get_close_matches(stem_of_name(name), stems, 1, 0.6)
-        shown.append(f"{name} (nearest: {close[0]})" if close else name)
+        shown.append(printable_from_text(name) + (f" (nearest: {close[0]})" if close else ""))
     more = f" and {len(unmatched) - SHOWN} more" if len(unmatched) > SHOWN else ""
     return ", ".join(shown) + more
 

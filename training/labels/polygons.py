@@ -18,6 +18,7 @@ from training.errors import LabelError
 from training.labels.scaling import LabelSizes
 
 MAX_COORDINATE = 1e6  # pixels
+MAX_COUNT_CHARACTERS = 8  # of a compressed run length, five bits each
 MAX_LENGTH = 1e7  # pixels around a polygon: pycocotools stores every one of them
 
 
@@ -83,20 +84,23 @@ def counts_from_text(text: str) -> list[int]:
 
     Each character is 48 plus six bits: five bits of a number, low bits first, and a bit (32) that
     is set if more follow. From the fourth number on, each is the difference to the one two before.
-    Decoded here because the C code of pycocotools does not check the text.
+    Decoded here because the C code of pycocotools does not check the text. A number of more than
+    40 bits becomes -1, which no mask has.
     """
-    counts: list[int] = []
-    value, shift = 0, 0
-    for character in text.encode():
-        bits = character - 48
-        value |= (bits & 31) << shift
-        shift += 5
-        if bits & 32:
-            continue
-        if bits & 16:  # sign
-            value -= 1 << shift
-        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
-        value, shift = 0, 0
+    bits = np.frombuffer(text.encode(), np.uint8).astype(np.int64) - 48
+    ends = np.flatnonzero(bits & 32 == 0)
+    if not len(ends):
+        return []
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    lengths = ends - starts + 1
+    if lengths.max() > MAX_COUNT_CHARACTERS:
+        return [-1]
+    place = np.arange(ends[-1] + 1) - np.repeat(starts, lengths)
+    values = np.add.reduceat((bits[: ends[-1] + 1] & 31) << 5 * place, starts)
+    values -= np.where(bits[ends] & 16, 1 << 5 * lengths, 0)  # sign
+    values[1::2] = np.cumsum(values[1::2])
+    values[2::2] = np.cumsum(values[2::2])
+    counts: list[int] = values.tolist()
     return counts
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from checkpoints import ClassCard, Classes, classes_from_names
+from labelmint.errors import printable_from_text
 from training.errors import LabelError
 from training.labels.annotations import (
     BACKGROUND,
@@ -20,6 +21,7 @@ from training.labels.annotations import (
     Annotations,
     ReadingRules,
     Source,
+    is_background,
 )
 from training.labels.names import SHOWN, line_of_unmatched, matching_stem, nearest, some
 from training.labels.scaling import LabelSizes
@@ -45,7 +47,6 @@ class Reading:
     count: int  # of images
     classes: Classes | None  # None: the source has no masks
     ignore_id: int
-    own_background: bool  # class 0 was added here, for pixels outside all regions
     keypoint_names: tuple[str, ...]  # empty: the source has no keypoints
     skeleton: tuple[tuple[int, int], ...]
     notes: tuple[str, ...]  # what was left out, and what looks wrong, one line each
@@ -83,11 +84,11 @@ def reading_from_source(
             f"{source.path} has no region and no keypoint in the images of the set"
             + (f"; left out: {left}" if left else "")
         )
-    found, own_background = classes or source.classes, False
+    found = classes or source.classes
     if has_masks and found is None:
-        found, own_background = _classes_in_use(source, survey), True
+        found = _classes_in_use(source, survey)
     ignore_id = DEFAULT_IGNORE_ID if found is None else ignore_id_of(found)
-    ids = {} if found is None else _ids_by_label(source, survey, found, ignore_id, own_background)
+    ids = {} if found is None else _ids_by_label(survey, found, ignore_id)
     names = source.keypoint_names or tuple(sorted(survey.points))
 
     def images() -> Iterator[ImageLabels]:
@@ -109,7 +110,6 @@ def reading_from_source(
         len(survey.stems) - (len(survey.empty) if rules.empty == "leave-out" else 0),
         found if has_masks else None,
         ignore_id,
-        own_background,
         names if survey.points else (),
         source.skeleton,
         (*source.notes, *_notes(source, survey, sizes, classes, rules)),
@@ -169,7 +169,7 @@ def _classes_in_use(source: Source, survey: _Survey) -> Classes:
     else:
         only_points = survey.points - survey.labels.keys()
         labels = [label for label in source.labels if label not in only_points]
-    names = [n for n in labels if not _is_background(n) and n != IGNORE]
+    names = [n for n in labels if not is_background(n) and n != IGNORE]
     drawn = classes_from_names(["background", *names])
     if len({source.colors.get(name, 0) for name in names} - {0}) < len(names):
         return drawn  # some have no color of their own
@@ -177,26 +177,20 @@ def _classes_in_use(source: Source, survey: _Survey) -> Classes:
     return Classes([drawn.cards[0], *cards])
 
 
-def _is_background(label: str) -> bool:
-    return label.casefold() in ("background", BACKGROUND)
-
-
-def _ids_by_label(
-    source: Source, survey: _Survey, classes: Classes, ignore_id: int, own_background: bool
-) -> dict[str, int]:
+def _ids_by_label(survey: _Survey, classes: Classes, ignore_id: int) -> dict[str, int]:
     ids = {card.name: i for i, card in enumerate(classes.cards)}
-    known = ", ".join(ids)
+    known = list(ids)
     for label in survey.labels:
         if label in ids:
             continue
         if label == IGNORE:
             ids[label] = ignore_id
-        elif label == BACKGROUND or (own_background and _is_background(label)):
+        elif label == BACKGROUND or (is_background(label) and is_background(known[0])):
             ids[label] = 0
         else:
             near = nearest(label, ids)
             raise LabelError(
-                f"{survey.first[label]} has the label {label!r}; the classes are {known}"
+                f"{survey.first[label]} has the label {label!r}; the classes are {', '.join(known)}"
                 + (f" (nearest: {near})" if near else "")
             )
     return ids
@@ -263,7 +257,7 @@ def _notes(
             f"{line_of_unmatched(survey.unmatched, list(sizes))}"
         )
     if survey.empty and rules.empty == "leave-out":
-        names = ", ".join(survey.empty[:SHOWN])
+        names = ", ".join(map(printable_from_text, survey.empty[:SHOWN]))
         more = " ..." if len(survey.empty) > SHOWN else ""
         notes.append(
             f"{len(survey.empty)} images of {source.path} have no annotation and are left out "
@@ -277,6 +271,7 @@ def _notes(
 
 
 def _line_of_left_out(left_out: Counter[str]) -> str:
+    left_out = Counter({printable_from_text(kind): count for kind, count in left_out.items()})
     how = {"box": " without a region (--boxes paint fills it)"}
     return ", ".join(f"{count} x {kind}{how.get(kind, '')}" for kind, count in left_out.items())
 

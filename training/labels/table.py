@@ -18,7 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from checkpoints import Classes
+from labelmint.errors import printable_from_text
 from training.errors import LabelError
+from training.labels.annotations import is_background
 
 MOST_IGNORED = 0.5  # share of all labeled pixels
 
@@ -37,7 +39,6 @@ class LabelCounts:
 
     classes: Classes | None
     ignore_id: int
-    own_background: bool = False  # class 0 was named by nobody, so that it may be empty
     keypoint_names: Sequence[str] = ()
     masks: int = 0  # images
     pixels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, np.int64))
@@ -66,7 +67,7 @@ class LabelCounts:
         what = ", ".join(f"{count} with {kind}" for count, kind in kinds if count)
         lines = [f"{labelled} of {total} images have labels: {what or 'none'}"]
         if self.classes is not None and self.masks:
-            names = [card.name for card in self.classes.cards]
+            names = [printable_from_text(card.name) for card in self.classes.cards]
             width = max(len("ignored"), *(len(name) for name in names))
             lines += ["", f"{'class':{width}}{'pixels':>13}{'share':>8}  images without"]
             rows = [*enumerate(names), (self.ignore_id, "ignored")]
@@ -75,11 +76,12 @@ class LabelCounts:
                 without = self.masks - self.images[number]
                 lines.append(f"{name:{width}}{self.pixels[number]:13}{share:8.1%}{without:16}")
         if self.pointed:
-            width = max(len("keypoint"), *(len(name) for name in self.keypoint_names))
+            names = [printable_from_text(name) for name in self.keypoint_names]
+            width = max(len("keypoint"), *(len(name) for name in names))
             lines += ["", f"{'keypoint':{width}}  images without"]
             lines += [
                 f"{name:{width}}{self.pointed - count:16}"
-                for name, count in zip(self.keypoint_names, self.visible, strict=True)
+                for name, count in zip(names, self.visible, strict=True)
             ]
         return lines
 
@@ -93,7 +95,9 @@ class LabelCounts:
                 f"{ignored:.1%} of the labeled pixels of {origin} are ignored; the limit is "
                 f"{MOST_IGNORED:.0%}: correct the labels, or give --allow-ignored"
             )
-        named = list(enumerate(self.classes.cards))[1 if self.own_background else 0 :]
+        named = list(enumerate(self.classes.cards))
+        if is_background(named[0][1].name):  # regions may cover all of it
+            del named[0]
         missing = [card.name for number, card in named if self.pixels[number] == 0]
         if missing and not allowed.empty_classes:
             raise LabelError(

@@ -30,6 +30,7 @@ from training.labels.scaling import LabelSizes
 
 DATA = ("data.yaml", "dataset.yaml", "data.yml")
 NO_LABELS = {"classes", "train", "val", "valid", "test", "requirements", "license"}  # .txt
+MAX_DATA_BYTES = 1 << 20  # of data.yaml
 SLACK = 0.02  # past the image; tools round
 
 
@@ -70,12 +71,14 @@ class _Keypoints:
             and 1 <= shape[0] <= 1000
             and shape[1] in (2, 3)
         ):
-            raise LabelError(f"{path}: kpt_shape is {shape}; it must be [count, 2] or [count, 3]")
+            raise LabelError(
+                f"{path}: kpt_shape must be [count, 2] or [count, 3], count up to 1000"
+            )
         self.count, self.dims = shape
         names = data.get("kpt_names")
         if isinstance(names, dict) and names:
             names = next(iter(names.values()))
-        if not isinstance(names, list) or len(names) != self.count:
+        if not isinstance(names, list) or len(names) != self.count or not _scalars(names):
             names = [f"keypoint_{i}" for i in range(self.count)]
         self.names = [str(name) for name in names]
 
@@ -90,16 +93,23 @@ def _data(folder: Path) -> tuple[dict[int, str], _Keypoints | None]:
         lines = bytes_of_file(listed).decode("utf-8", "replace").splitlines()
         return dict(enumerate(line.strip() for line in lines if line.strip())), None
     try:
-        data = yaml.safe_load(bytes_of_file(path))
+        data = yaml.safe_load(bytes_of_file(path, MAX_DATA_BYTES))
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise LabelError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
     names = data.get("names") if isinstance(data, dict) else None
     if isinstance(names, list):
         names = dict(enumerate(names))
     if not isinstance(names, dict) or not names or not all(isinstance(i, int) for i in names):
+        names = {}
+    if not names or not _scalars(list(names.values())):
         raise LabelError(f"{path} has no list `names` of the classes")
     found = {i: str(names[i]) for i in sorted(names)}
     return found, _Keypoints(path, data) if data.get("kpt_shape") is not None else None
+
+
+def _scalars(values: list[object]) -> bool:
+    """Whether all are plain. Lists may hold themselves many times over, by YAML's aliases."""
+    return all(isinstance(value, str | int | float) for value in values)
 
 
 def _annotations(
