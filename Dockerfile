@@ -20,6 +20,13 @@ COPY engines /app/engines
 COPY labelmint /app/labelmint
 COPY service /app/service
 RUN python -m compileall -q /app
+# /app/sbom.cdx.json lists what is in the image; what writes it is not. Each stage that installs
+# more writes it again.
+COPY helm/sbom.py /opt/sbom/
+# hadolint ignore=DL3013
+RUN python3 -m venv /opt/sbom/venv \
+    && /opt/sbom/venv/bin/pip install --no-cache-dir cyclonedx-python-lib \
+    && /opt/sbom/venv/bin/python /opt/sbom/sbom.py /app /opt/venv
 
 # onnxruntime and onnxruntime-gpu share one import name, so one replaces the other.
 FROM builder AS builder-gpu
@@ -27,14 +34,16 @@ ARG ONNXRUNTIME_GPU_VERSION=1.31.1
 ARG CUDA_PYTHON_VERSION=13.4.4
 RUN pip uninstall --yes onnxruntime \
     && pip install --no-cache-dir "onnxruntime-gpu[cuda,cudnn]==${ONNXRUNTIME_GPU_VERSION}" \
-        "cuda-python==${CUDA_PYTHON_VERSION}"
+        "cuda-python==${CUDA_PYTHON_VERSION}" \
+    && /opt/sbom/venv/bin/python /opt/sbom/sbom.py /app /opt/venv
 
 # The tensorrt packages download from NVIDIA while they build. The engine onnxruntime-tensorrt needs
 # TensorRT 10: build with another TENSORRT_VERSION to use it.
 FROM builder-gpu AS builder-gpu-trt
 ARG TENSORRT_VERSION=11.4.0.106
 RUN pip install --no-cache-dir "tensorrt==${TENSORRT_VERSION}" \
-        --extra-index-url https://pypi.nvidia.com
+        --extra-index-url https://pypi.nvidia.com \
+    && /opt/sbom/venv/bin/python /opt/sbom/sbom.py /app /opt/venv
 # For `python -m export.engine_command`, which needs no torch: this image can build engines.
 COPY export/__init__.py export/engine.py export/engine_command.py /app/export/
 RUN python -m compileall -q /app/export
@@ -43,7 +52,8 @@ RUN python -m compileall -q /app/export
 FROM builder AS builder-gpu-rtx
 # hadolint ignore=DL3013
 RUN pip install --no-cache-dir ".[serve,tracing,cli,jpeg,datasets,rtx]" \
-    && pip uninstall --yes labelmint
+    && pip uninstall --yes labelmint \
+    && /opt/sbom/venv/bin/python /opt/sbom/sbom.py /app /opt/venv
 # For `python -m export.engine_command --runtime tensorrt-rtx`, which needs neither torch nor a GPU.
 COPY export/__init__.py export/engine.py export/engine_command.py /app/export/
 RUN python -m compileall -q /app/export
@@ -53,7 +63,8 @@ ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 # hadolint ignore=DL3013
 RUN pip install --no-cache-dir --extra-index-url "${TORCH_INDEX}" \
         ".[serve,tracing,cli,jpeg,datasets,export]" \
-    && pip uninstall --yes labelmint
+    && pip uninstall --yes labelmint \
+    && /opt/sbom/venv/bin/python /opt/sbom/sbom.py /app /opt/venv
 COPY checkpoints /app/checkpoints
 COPY export /app/export
 COPY nets /app/nets
@@ -64,11 +75,13 @@ RUN python -m compileall -q /app
 FROM ${BASE_IMAGE} AS runtime
 ARG VERSION=0.1.0
 ARG REVISION=unknown
+ARG SOURCE=
 LABEL org.opencontainers.image.title="labelmint" \
       org.opencontainers.image.description="Streams labeled samples from a generator over gRPC" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}"
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.source="${SOURCE}"
 # The thresholds make malloc keep large freed buffers; otherwise each message costs page faults.
 ENV PATH=/opt/venv/bin:$PATH HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=33554432 \

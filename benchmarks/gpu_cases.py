@@ -1,9 +1,9 @@
 """Generators and ensembles that are measured on a GPU, and the work of their graphs.
 
-Counts the served graph, for one sample, as a sequence of stages: the label branch in its split
-form, up-convolutions with their low-pass folded in. The time of a stage is the longest of the times
-for its tensor FLOPs, its other FLOPs and its bytes. Weights are not counted, because a batch reads
-them once.
+Counts the served half-precision graph, for one sample, as a sequence of stages: the label branch in
+its split form, the low-pass of an up-convolution as a stage of its own. The time of a stage is the
+longest of the times for its tensor FLOPs, its other FLOPs and its bytes. Weights are not counted,
+because a batch reads them once.
 """
 
 from collections.abc import Iterator
@@ -73,25 +73,22 @@ def bound_per_s(size: Size, ceilings: Ceilings) -> float:
 
 
 def _synthesis(size: Size) -> Iterator[Stage]:
-    """Two convolutions at each resolution, the first of which doubles it; two feature maps are
-    written and read again."""
+    """Two convolutions at each resolution, the first of which doubles it and is followed by a
+    low-pass of each channel; every feature map is written and read again.
+
+    The doubling is a transposed 3x3 convolution and a 4x4 low-pass for StyleGAN2, a transposed 4x4
+    convolution and a 3x3 low-pass for StyleGAN1.
+    """
+    taps, low_pass = (9, 16) if size.family == "stylegan2" else (16, 9)  # weights of each kernel
     before = 0
     for r, c in size.levels:
-        flops = 2 * 9 * c * c * r * r
+        flops, moved = 2 * 9 * c * c * r * r, 2 * c * r * r * HALF
         if before:
-            flops += 2 * _taps_of_doubling(size, r) * before * c * (r // 2) ** 2
-        yield Stage(f"synthesis {r}", flops, 2 * 10 * c * r * r, 2 * 2 * c * r * r * HALF)
+            flops += 2 * taps * before * c * (r // 2) ** 2
+            yield Stage(f"low-pass {r}", 0, 2 * low_pass * c * r * r, moved)
+        yield Stage(f"synthesis {r}", flops, 2 * 10 * c * r * r, 2 * moved)
         before = c
     yield Stage("image", 2 * 3 * before * size.resolution**2, 0, 3 * size.resolution**2)
-
-
-def _taps_of_doubling(size: Size, r: int) -> int:
-    """Weights per input pixel of the transposed convolution that doubles to `r`.
-
-    StyleGAN2's 3x3 kernel with its 4x4 low-pass is a 6x6 kernel. StyleGAN1's is 4x4 from 128 px on;
-    below, a 3x3 convolution follows a doubling by repetition, which is 4x4 in the graph too.
-    """
-    return 36 if size.family == "stylegan2" else 16
 
 
 def _labels(size: Size) -> Iterator[Stage]:

@@ -188,14 +188,14 @@ def _plans_problem(manifest: Manifest) -> str | None:
 
 
 def _calibrations_problem(manifest: Manifest) -> str | None:
-    seen: list[SamplingKey] = []
+    seen: set[SamplingKey] = set()
     for i, calibration in enumerate(manifest.calibrations):
         where = f"calibrations[{i}]"
         if manifest.heads is None or manifest.heads.score_source is None:
             return f"{where} is present, but the bundle has no score_source"
         if calibration.options in seen:
             return f"{where} has the same options as an earlier one"
-        seen.append(calibration.options)
+        seen.add(calibration.options)
         problem = _key_problem(calibration.options, manifest.views)
         if problem:
             return f"{where}.{problem}"

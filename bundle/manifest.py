@@ -17,13 +17,22 @@ LABELLER = {"float32": "labeller.onnx", "float16": "labeller.fp16.onnx"}  # by p
 PORTABLE_PLAN = {"float32": "labeller.rtx.plan", "float16": "labeller.fp16.rtx.plan"}
 
 MAX_CLASSES = 256  # masks are uint8
+MAX_KEYPOINTS, MAX_EDGES = 4096, 1 << 16
+MAX_CALIBRATIONS = 4096
 MAX_VIEW_CODES = 1 << 16  # views of one object in a stream, at most
 MAX_LENGTH = 1e9  # camera lengths are served as float32
 
+MAX_NUMBER = (1 << 31) - 1  # numbers of things are served as int32
+MAX_FLOAT32 = 3.4028234663852886e38
+
+# Lists and words have limits: whoever asks which models there are gets many of them.
+Count = Annotated[int, Meta(ge=0, le=MAX_NUMBER)]
+Size = Annotated[int, Meta(ge=1, le=MAX_NUMBER)]
+Float32 = Annotated[float, Meta(ge=-MAX_FLOAT32, le=MAX_FLOAT32)]
+Name = Annotated[str, Meta(max_length=1024)]
+Widths = Annotated[list[Size], Meta(max_length=64)]  # channels of each layer
 StartSide = Annotated[int, Meta(ge=1, le=16)]
 Start = tuple[StartSide, StartSide]  # rows and columns of a generator's learned constant
-Count = Annotated[int, Meta(ge=0)]
-Size = Annotated[int, Meta(ge=1)]
 Share = Annotated[float, Meta(gt=0, le=1)]
 Color = Annotated[int, Meta(ge=0, le=0xFFFFFF)]  # 0xRRGGBB
 Psi = Annotated[float, Meta(ge=0, le=2)]  # truncation psi; 1: no truncation
@@ -47,19 +56,19 @@ class GeneratorFacts(Strict, frozen=True, omit_defaults=True):
     The file omits fields at their default.
     """
 
-    family: str  # "stylegan1", "stylegan2", "stylegan3"
+    family: Name  # "stylegan1", "stylegan2", "stylegan3"
     resolution: Size  # nominal extent of the image: the side of a square one, pixels
-    channels: list[int]  # feature channels at 4, 8, ..., resolution; stylegan3: of each layer
-    mapping_layers: int
+    channels: Widths  # feature channels at 4, 8, ..., resolution; stylegan3: of each layer
+    mapping_layers: Count
     z_dim: Size
     w_dim: Size
     num_ws: Size
     num_classes: Count  # 0: unconditional
     view_layers: Count  # first rows of w+ that carry the viewpoint; 0: unknown
-    w_avg: list[float]  # [w_dim], mean of w, float32 values
+    w_avg: list[Float32]  # [w_dim], mean of w, float32 values
     truncation_psi: Psi  # default of requests
     truncation_cutoff: Count  # default of requests, in rows of w+
-    noise: str  # "none" (a family without noise), "const" (the checkpoint's buffers), "seed:<n>"
+    noise: Name  # "none" (a family without noise), "const" (the checkpoint's buffers), "seed:<n>"
     conv_clamp: float | None
     start: Start | None = None  # null: 4 x 4, square images
 
@@ -72,10 +81,10 @@ class GeneratorFacts(Strict, frozen=True, omit_defaults=True):
 class Labels(Strict, frozen=True):
     """Geometry of the labels: how the label branch reads the generator's feature maps."""
 
-    tap_recipe: str  # "styledconv+const", "dg-pair", "stylegan3"
-    feature_dim: int  # length of the hypercolumn
+    tap_recipe: Name  # "styledconv+const", "dg-pair", "stylegan3"
+    feature_dim: Size  # length of the hypercolumn
     # Nominal extent that feature maps are resized to, pixels: grid * start / 4 rows and columns.
-    grid: int
+    grid: Size
     crop_top: Count  # first row of the grid that is kept
     height: Size  # label rows after the crop
     width: Size
@@ -85,7 +94,7 @@ class Labels(Strict, frozen=True):
 class SegmentationClass(Strict, frozen=True):
     """A segmentation class; its id is its position in the list."""
 
-    name: str
+    name: Name
     color: Color
 
 
@@ -93,7 +102,7 @@ class SegmentationHead(Strict, frozen=True):
     """Segmentation head: majority vote over the members, ties to the smallest id."""
 
     members: Size
-    hidden: list[int]
+    hidden: Widths
     classes: Annotated[list[SegmentationClass], Meta(min_length=1, max_length=MAX_CLASSES)]
     ignore_id: int | None
 
@@ -102,19 +111,19 @@ class KeypointHead(Strict, frozen=True):
     """Keypoint head: mean heatmap, first maximum, centroid within the window."""
 
     members: Size
-    hidden: list[int]
-    names: Annotated[list[str], Meta(min_length=1)]
-    skeleton: list[tuple[int, int]]  # positions in names
+    hidden: Widths
+    names: Annotated[list[Name], Meta(min_length=1, max_length=MAX_KEYPOINTS)]
+    skeleton: Annotated[list[tuple[Count, Count]], Meta(max_length=MAX_EDGES)]  # positions in names
     sigma_px: float  # standard deviation of the Gaussian targets, in label pixels
-    window_px: int  # radius of the centroid window, in label pixels
+    window_px: Count  # radius of the centroid window, in label pixels
 
 
 class DepthHead(Strict, frozen=True):
     """Depth head: mean over the members."""
 
     members: Size
-    hidden: list[int]
-    unit: str
+    hidden: Widths
+    unit: Name
 
 
 class Heads(Strict, frozen=True):
@@ -162,21 +171,21 @@ class SamplingKey(Strict, frozen=True, kw_only=True, omit_defaults=True):
     """The sampling options that a calibration holds for. The file omits fields at their default."""
 
     latent_source: Literal["philox", "mt19937"]
-    truncation_psi: float
-    truncation_cutoff: int
-    class_index: int | None
-    views_per_object: int
+    truncation_psi: Psi
+    truncation_cutoff: Count
+    class_index: Count | None
+    views_per_object: ViewCodes
     view_mode: Literal["drawn", "bank", "fixed", "random"] = "drawn"
-    view: int | None = None  # code of the bank, with view_mode "fixed"
+    view: Count | None = None  # code of the bank, with view_mode "fixed"
 
 
 class ScoreCalibration(Strict, frozen=True):
     """Quantiles of the uncertainty score, measured over `samples` indices from 0 with `seed`."""
 
     options: SamplingKey
-    seed: int
+    seed: Annotated[int, Meta(ge=0)]
     samples: Size
-    quantiles: Annotated[list[float], Meta(min_length=2)]  # at levels i / (len - 1), ascending
+    quantiles: Annotated[list[Float32], Meta(min_length=2)]  # at levels i / (len - 1), ascending
 
 
 class Parity(Strict, frozen=True):
@@ -217,9 +226,9 @@ class Manifest(Strict, frozen=True, kw_only=True, omit_defaults=True):
     heads: Heads | None
     refiner: RefinerFacts | None = None
     views: ViewBankFacts | None = None
-    licences: list[str]
+    licences: Annotated[list[Annotated[str, Meta(max_length=1 << 16)]], Meta(max_length=64)]
     files: dict[str, FileEntry]  # by file name
     plans: dict[str, PortablePlan] = field(default_factory=dict)  # by file name
     parity: list[Parity]
-    calibrations: list[ScoreCalibration]
+    calibrations: Annotated[list[ScoreCalibration], Meta(max_length=MAX_CALIBRATIONS)]
     tools: dict[str, str]  # versions of the programs that made the bundle, by name

@@ -41,6 +41,8 @@ def read_card(
     Raises CardError, naming the file and the field, and WeightsError for weights that are a failed
     download.
     """
+    if not weights.exists():
+        raise CardError(f"{weights} does not exist")
     refuse_failed_download(weights)
     path, advice = card_path(weights), f"the card of {weights.name} must lie beside it"
     try:

@@ -16,7 +16,7 @@ from engines.errors import (
     RuntimeMissing,
 )
 
-MISSING = "install the extra `gpu` on a machine with an NVIDIA GPU and driver"  # hint in errors
+NO_GPU = "this engine needs an NVIDIA GPU and driver; without one, take --engine onnxruntime"
 
 
 def open_device(index: int = 0) -> "CudaDevice":
@@ -25,9 +25,9 @@ def open_device(index: int = 0) -> "CudaDevice":
     try:
         error, count = runtime.cudaGetDeviceCount()
     except RuntimeError as cause:  # some versions, without the driver's library
-        raise RuntimeMissing(f"no NVIDIA driver was found ({cause}); {MISSING}") from cause
+        raise RuntimeMissing(f"no NVIDIA driver was found ({cause}); {NO_GPU}") from cause
     if error != runtime.cudaError_t.cudaSuccess or not count:
-        raise RuntimeMissing(f"no NVIDIA GPU was found ({_name(error)}); {MISSING}")
+        raise RuntimeMissing(f"no NVIDIA GPU was found ({_name(error)}); {NO_GPU}")
     if not 0 <= index < count:
         raise RuntimeMissing(f"GPU is {index}; this machine has GPUs 0 to {count - 1}")
     return CudaDevice(runtime, index)
@@ -153,5 +153,6 @@ def _runtime() -> Any:
         return import_module("cuda.bindings.runtime")
     except (ImportError, AttributeError) as error:
         raise RuntimeMissing(
-            f"cuda-python of 12.9.1 or later is not installed ({error}); {MISSING}"
+            f"cuda-python of 12.9.1 or later is not installed ({error}); install the "
+            "extra `gpu`, or `rtx` for TensorRT for RTX"
         ) from error

@@ -18,7 +18,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from bundle.files import read_regular_file, replace_file
+from bundle.files import read_regular_file, replaced_file
 from engines.device import Device
 from engines.errors import EngineOpenError, PlanError, PlanMissing
 from engines.plan_parity import PlanParity
@@ -102,7 +102,7 @@ def read_plan(path: Path, key: EngineKey) -> tuple[bytes, Sidecar]:
         raise PlanError(f"{path} cannot be read ({error.strerror}); build it again") from error
     if len(data) != sidecar.size:
         raise PlanError(
-            f"{path} has {path.stat().st_size} bytes, its .json says {sidecar.size}; build it again"
+            f"{path} does not have the {sidecar.size} bytes that its .json says; build it again"
         )
     if hashlib.sha256(data).hexdigest() != sidecar.sha256:
         raise PlanError(f"{path} does not have the SHA-256 in its .json; build it again")
@@ -136,16 +136,18 @@ def read_sidecar(path: Path) -> Sidecar:
 def write_plan(path: Path, data: bytes, sidecar: Sidecar) -> None:
     """Writes a plan and its sidecar, within `build_lock`. Raises EngineOpenError.
 
-    The old sidecar is removed first: after a crash there is no engine, never a plan with the
-    sidecar of another.
+    On a full disk the old plan stays. The old sidecar is removed before the plan takes its place:
+    after a crash there is no engine, never a plan with the sidecar of another.
     """
     file = path.with_suffix(".json")
+    description = msgspec.json.format(msgspec.json.encode(sidecar), indent=2) + b"\n"
     try:
-        file.unlink(missing_ok=True)
+        with replaced_file(file) as described, replaced_file(path) as plan:
+            plan.write_bytes(data)
+            described.write_bytes(description)
+            file.unlink(missing_ok=True)
     except OSError as error:
-        raise EngineOpenError(f"{file} cannot be replaced ({error.strerror})") from error
-    _write(path, data)
-    _write(file, msgspec.json.format(msgspec.json.encode(sidecar), indent=2) + b"\n")
+        raise EngineOpenError(f"{path} cannot be written ({error.strerror})") from error
 
 
 @contextmanager
@@ -164,13 +166,6 @@ def build_lock(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def _write(path: Path, data: bytes) -> None:
-    try:
-        replace_file(path, data)
-    except OSError as error:
-        raise EngineOpenError(f"{path} cannot be written ({error.strerror})") from error
 
 
 def _slug(text: str) -> str:

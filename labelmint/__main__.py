@@ -1,4 +1,4 @@
-"""Entry point of `python -m labelmint`, the same as the command `labelmint`."""
+"""Entry point of `labelmint` and of `python -m labelmint`: `main` of `labelmint.cli`."""
 
 import signal
 import sys
@@ -11,4 +11,6 @@ from labelmint.cli import main
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-sys.exit(main())
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -4,6 +4,7 @@
     |-- MissingExtra         an optional dependency is not installed
     |-- MalformedMessage     the server sent a message that breaks the contract
     |-- ClientClosed         the client was closed before or during the call, or this is a fork
+    |-- WrongFolder          the folder of a data set cannot take this download
     `-- RpcError             the call failed; .code is the gRPC status, itself for CANCELLED
         |-- Unreachable      UNAVAILABLE: no server, or it is loading or draining; retry
         |-- TimedOut         DEADLINE_EXCEEDED
@@ -86,6 +87,11 @@ class ClientClosed(LabelmintError):
 
     def __init__(self, message: str = "the client is closed; make another Client") -> None:
         super().__init__(message)
+
+
+class WrongFolder(LabelmintError):
+    """A folder cannot take this download: it has other files, is damaged, or was begun with other
+    options or another bundle. The same download into it fails again."""
 
 
 class RpcError(LabelmintError):

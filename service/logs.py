@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Iterable
 from contextvars import ContextVar
 from datetime import datetime, timezone
-from typing import Literal
+from typing import Any, Literal
 
 from labelmint.errors import printable_from_text
 
@@ -63,6 +63,10 @@ class _Text(logging.Formatter):
         # Bundles and callers choose parts of it: no line of theirs may look like one of ours.
         return printable_from_text(" ".join([super().formatMessage(record), *words]))
 
+    def formatException(self, ei: Any) -> str:
+        lines = super().formatException(ei).splitlines()
+        return "\n".join(f"  {printable_from_text(line)}" for line in lines)
+
 
 class _Json(logging.Formatter):
     """One JSON object per line; a traceback is one string in it."""
@@ -77,4 +81,8 @@ class _Json(logging.Formatter):
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
+        # Letters stay as they are; what json leaves of control characters becomes escapes.
+        return "".join(
+            letter if letter.isprintable() else json.dumps(letter)[1:-1]
+            for letter in json.dumps(line, ensure_ascii=False)
+        )

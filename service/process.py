@@ -1,10 +1,12 @@
 """The server as a process: signals, memory settings, and one line of output when ready."""
 
 import asyncio
+import contextlib
 import ctypes
 import logging
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +21,7 @@ from service.server import Server
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
 KEEP_BYTES = 32 << 20  # the largest mmap threshold that glibc accepts
 EXIT_BY_SECOND_SIGNAL = 130
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 EXIT_S = 4.0  # after the drain, for engines to end their runs and free their devices
 LOGGING_S = 0.5  # for the line that says that they have not
 _log = logging.getLogger(__name__)
@@ -92,19 +95,36 @@ async def _first_of(*futures: "asyncio.Future[Any]") -> None:
 
 def _handle_signals(stop: asyncio.Event, limit_s: float) -> None:
     """Sets `stop` at the first signal, which ends the process after `limit_s` at the latest, and
-    exits at the second."""
+    exits at the second.
+
+    A thread of its own is told of them by the system, through a socket. Neither the event loop nor
+    Python's handlers would do: both need the main thread, which may hang in a write to a log that
+    nobody reads, or in a file on a disk that does not answer.
+    """
     loop, signaled = asyncio.get_running_loop(), threading.Event()
     exit_after(signaled, limit_s)
+    told, telling = socket.socketpair()
+    telling.setblocking(False)
+    signal.set_wakeup_fd(telling.fileno(), warn_on_full_buffer=False)
 
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        if signaled.is_set():
-            os._exit(EXIT_BY_SECOND_SIGNAL)
-        signaled.set()
-        loop.call_soon_threadsafe(stop.set)
+    def take() -> None:
+        with told, telling:  # which keeps them open
+            while number := told.recv(1):
+                if number[0] not in SIGNALS:
+                    continue
+                if signaled.is_set():
+                    os._exit(EXIT_BY_SECOND_SIGNAL)
+                signaled.set()
+                with contextlib.suppress(RuntimeError):  # the loop has ended already
+                    loop.call_soon_threadsafe(stop.set)
 
-    # Not by the event loop, which may hang, as in a write to a log that nobody reads.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, on_signal)
+    for number in SIGNALS:
+        signal.signal(number, _ignore)  # without a handler, nothing is told
+    threading.Thread(target=take, name="signals", daemon=True).start()
+
+
+def _ignore(number: int, frame: FrameType | None) -> None:
+    """See `_handle_signals`."""
 
 
 def _ready_line(server: Server) -> str:

@@ -45,7 +45,8 @@ ENCODING_THREADS = 2
 FLUSH_S = 0.25
 ALIVE_WITHIN_S = 10.0  # the event loop counts as alive if its heartbeat is not older
 KEEPALIVE_MS = 60_000  # until a silent connection is asked, and again until it has to have answered
-MAX_PENDING_CALLS = 10_000
+# Calls that wait for the event loop: from the first number on, gRPC cancels some at random.
+FEW_PENDING_CALLS, MAX_PENDING_CALLS = 8_000, 10_000
 FIRST_LOADS_S = 60.0  # that loads of --watch keep calls waiting, unless no model is served by then
 _NAMES = (health.OVERALL_HEALTH, label_service.SERVICE, inference.SERVICE)
 _SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -248,11 +249,10 @@ def _grpc_options(config: Config) -> list[tuple[str, int]]:
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.max_concurrent_streams", config.limits.max_connection_streams),
-        # Beyond the first number of calls that wait for the event loop, gRPC cancels calls at
-        # random, honest ones too; its defaults are what eight connections may have open. A call
-        # that waits takes about 15 KB.
-        ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
-        ("grpc.server.max_pending_requests_hard_limit", 2 * MAX_PENDING_CALLS),
+        # gRPC cancels honest calls too; its defaults are what eight connections may have open. A
+        # call that waits takes 15 to 30 KB.
+        ("grpc.server.max_pending_requests", FEW_PENDING_CALLS),
+        ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING_CALLS),
         # What arrives of a request that is not received yet. Without the first, gRPC grants 4 MiB
         # and more to each call.
         ("grpc.http2.bdp_probe", 0),

@@ -49,6 +49,7 @@ state_of_rank_0, state_of_rank_1 = state_of(0), state_of(1)
 """
 GPU = "needs an NVIDIA GPU; tests/engines has the stand-in device"
 CLUSTER = "needs a cluster; tests/deploy renders the chart and runs its commands"
+PUBLISHED = "needs a builder and a registry; tests/deploy/test_publish.py has one in memory"
 HOURS = "takes hours"
 
 PAGES = {
@@ -114,6 +115,9 @@ PAGES = {
         by_hand={
             "# label the images of both sets, see below": "for folder in set held-out; do "
             ".venv/bin/python -m examples.demo.labels $folder; done",
+            '# export the task from CVAT as "CVAT for images 1.1", and unzip it to annotated/':
+            ".venv/bin/python -m training labels convert set --from masks --to cvat --images set "
+            "--out annotated; rm -r set/masks set/classes.toml set/keypoints.json",
         },
         smaller={"--out interpreter.safetensors": "--out interpreter.safetensors --steps 20",
                  "--calibrate 4096": "--calibrate 64 --no-half"},
@@ -126,7 +130,7 @@ PAGES = {
         }
     ),
     "docs/operations.md": Page(
-        not_run={"helm ": CLUSTER}
+        not_run={"helm ": CLUSTER, "make ": PUBLISHED}
     ),
     "docs/refiner.md": Page(
         files={
@@ -146,6 +150,9 @@ PAGES = {
     ),
     "docs/training.md": Page(
         before=(DEMO,), smaller={"end_index=320": "end_index=64"}, given=TRAINING
+    ),
+    "docs/kserve.md": Page(
+        not_run={"kubectl ": CLUSTER}
     ),
     "docs/triton_client.md": Page(),
     "docs/views.md": Page(

@@ -27,6 +27,7 @@ ALLOWED_PACKAGES = {
     "service": frozenset({"bundle", "engines", "labelmint"}),
     "labelmint": frozenset[str](),
     "protos": frozenset[str](),
+    "helm": frozenset[str](),
     "examples": ANYTHING,
     "benchmarks": ANYTHING,
     "tests": ANYTHING,

@@ -56,7 +56,7 @@ def test_the_wheel_holds_labelmint_alone(wheel: Path) -> None:
     assert {"labelmint/py.typed", "labelmint/v1/label_service_pb2.pyi"} <= set(names)
     assert {"labelmint/templates/report.html", "labelmint/templates/report.css"} <= set(names)
     assert any(name.endswith("licenses/LICENSE") for name in names)
-    assert "labelmint = labelmint.cli:main" in scripts
+    assert "labelmint = labelmint.__main__:main" in scripts
     assert "labelmint/cli/__init__.py" in names
 
 

@@ -23,6 +23,7 @@ from training.inverse_graphics.command import inverse_graphics
 from training.inverse_graphics.shapes_command import shapes
 from training.inversion.command import invert
 from training.inversion.encoder_command import encoder
+from training.labels.command import labels
 from training.options import refuse_nan, show_missing_default
 from training.refiner.command import refiner
 from training.views.command import views
@@ -42,12 +43,13 @@ main.add_command(refiner)
 main.add_command(sample)
 main.add_command(encoder)
 main.add_command(invert)
+main.add_command(labels)
 main.add_command(interpreter)
 main.add_command(evaluate)
 main.add_command(views)
 main.add_command(inverse_graphics)
 main.add_command(shapes)
-for command in main.commands.values():
+for command in (*main.commands.values(), *labels.commands.values()):
     for parameter in command.params:
         if isinstance(parameter.type, click.types.FloatParamType):
             parameter.callback = parameter.callback or refuse_nan

@@ -87,34 +87,6 @@ def options_together(*options: Option) -> Option:
     return add
 
 
-label_options = options_together(
-    click.option(
-        "--labels",
-        "folder",
-        type=FOLDER,
-        required=True,
-        help="Image set written by `sample` or `invert`, with labels added.",
-    ),
-    click.option(
-        "--masks",
-        type=click.Path(path_type=Path),
-        help="Folder of PNG or LabelMe masks, or a COCO file.  [default: masks/, labelme/ or "
-        "masks.json in --labels]",
-    ),
-    click.option(
-        "--classes",
-        type=FILE,
-        help="TOML file of class names and colors.  [default: classes.toml in --labels]",
-    ),
-    click.option(
-        "--keypoints",
-        type=FILE,
-        help="COCO file of keypoints.  [default: keypoints.json in --labels]",
-    ),
-    click.option(
-        "--depth", type=FOLDER, help="Folder of depth maps.  [default: depth/ in --labels]"
-    ),
-)
 truncation_options = options_together(
     click.option(
         "--psi",

@@ -29,19 +29,28 @@ CALIBRATION_SAMPLES = 4096
 # Other heads have ten members. Depth gains little from more than two: AbsRel on the head is 1.20%
 # with one member, 1.14% with two, 1.10% with ten, and each takes 3.5% of the engine's time.
 DEPTH_MEMBERS = ("--head-members", "depth", "2")
+INTERRUPTED = 130  # exit code
 
 
 def run(*command: str) -> None:
     """Runs one of the project's own commands, shown as a user would type it."""
     print(f"\n$ python -m {shlex.join(command)}", flush=True)
-    subprocess.run([sys.executable, "-m", *command], check=True)
+    with subprocess.Popen([sys.executable, "-m", *command]) as process:
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:  # the command has it too; a training saves its state now
+            process.wait()
+            raise SystemExit(INTERRUPTED) from None
+    if code:  # the command has said why
+        raise SystemExit(code)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Train, export, serve and measure the demo, on its committed generator; writes to ./demo.
 
-    Replaces earlier outputs. Takes a few minutes.
+    Replaces earlier outputs. Takes a few minutes. After Ctrl-C it begins again, but goes on with a
+    training that was interrupted.
     """
     started = time.monotonic()
     labels, interpreter, bundle = OUT / "labels", OUT / "interpreter.safetensors", OUT / "bundle"

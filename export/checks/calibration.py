@@ -126,7 +126,10 @@ def identity_of_scores(bundle: Bundle, engine: Engine, options: LatentOptions) -
 
 @contextmanager
 def open_saved_scores(bundle: Path, identity: str) -> Iterator[SavedScores]:
-    """Locks and reads the file of scores beside `bundle`; removes it if the block succeeds.
+    """Locks and reads the file of scores beside `bundle`.
+
+    It stays after an interruption and on a full disk, if it has scores to go on from. It is removed
+    if the block succeeds, or is refused: the same command would be refused again.
 
     identity: from identity_of_scores. The file's name has its SHA-256, so that scores of other
     options are never reused. Raises ExportError if another process has the lock, OSError.
@@ -151,8 +154,16 @@ def open_saved_scores(bundle: Path, identity: str) -> Iterator[SavedScores]:
                     "it"
                 ) from None
             file.seek(0)
-            yield SavedScores(file)
-            path.unlink(missing_ok=True)
+            useful = False
+            try:
+                yield SavedScores(file)
+            except BaseException as error:
+                refused = isinstance(error, Exception) and not isinstance(error, OSError)
+                useful = not refused and os.fstat(file.fileno()).st_size >= SCORE_BYTES
+                raise
+            finally:
+                if not useful:
+                    path.unlink(missing_ok=True)
     except OSError as error:  # the disk is full, or the file cannot be locked
         name_file(error, path)
         raise

@@ -1,6 +1,6 @@
 """StyleGAN1 synthesis for export: eager weights in, a module of ONNX and TensorRT operators out.
 
-Computes the same function as `nets.stylegan1.SynthesisNetwork`. Both ways of doubling become one
+Computes the same function as `nets.stylegan1.SynthesisNetwork`. Both ways of doubling become a
 transposed convolution; their kernels differ by a turn of 180 degrees. The low-pass remains a
 separate convolution, because folding it into the kernel would change the outermost pixels.
 """
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from export.graph.stylegan2 import Affine
+from export.graph.stylegan2 import Affine, low_pass
 from nets.stylegan1 import (
     NORM_EPS,
     DoublingConv,
@@ -71,24 +71,39 @@ class ServedConv(nn.Module):
 
 
 class ServedDoubling(nn.Module):
-    """Doubling convolution and low-pass, x [N, I, r, r] -> [N, O, 2r, 2r]."""
+    """Doubling convolution and low-pass, x [N, I, r, r] -> [N, O, 2r, 2r].
+
+    The doubling convolution is a transposed 4x4 convolution, or a 3x3 one and sums over 2x2 pixels:
+    9 multiplications instead of 16, and another intermediate image. The former suits GPUs, the
+    latter CPUs (docs/decisions/0013): the half graph is for GPUs.
+    """
 
     weight: Tensor
+    sums: Tensor | None
     blur: Tensor
     bias: Tensor
 
     def __init__(self, conv: DoublingConv, dtype: torch.dtype) -> None:
         super().__init__()
         weight = conv.weight.detach() * conv.weight_gain
-        kernel = spread_kernel(weight if conv.fused else weight.flip((2, 3)))
+        weight = weight if conv.fused else weight.flip((2, 3))
+        channels = weight.shape[0]
+        spread = dtype == torch.float16
+        kernel = spread_kernel(weight) if spread else weight.transpose(0, 1).contiguous()
         self.register_buffer("weight", kernel.to(dtype))
-        blur = conv.blur_kernel.flip((0, 1))[None, None].repeat(weight.shape[0], 1, 1, 1)
-        self.register_buffer("blur", blur.to(dtype))
+        sums = None if spread else torch.ones(channels, 1, 2, 2, dtype=dtype)
+        self.register_buffer("sums", sums)
+        self.register_buffer("blur", low_pass(conv.blur_kernel, channels).to(dtype))
         self.register_buffer("bias", conv.bias.detach().to(dtype))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.conv_transpose2d(x, self.weight, stride=2, padding=1)
-        return F.conv2d(x, self.blur, self.bias, padding=1, groups=self.blur.shape[0])
+        channels = self.blur.shape[0]
+        if self.sums is None:
+            x = F.conv_transpose2d(x, self.weight, stride=2, padding=1)
+        else:
+            x = F.conv_transpose2d(x, self.weight, stride=2)  # [N, O, 2r + 1, 2r + 1]
+            x = F.conv2d(x, self.sums, groups=channels)
+        return F.conv2d(x, self.blur, self.bias, padding=1, groups=channels)
 
 
 class ServedBlock(nn.Module):

@@ -1,8 +1,8 @@
 """StyleGAN2 synthesis for export: eager weights in, a module of ONNX and TensorRT operators out.
 
 Computes the same function as `nets.stylegan2.SynthesisNetwork`, in all architectures, with constant
-weights in every convolution: styles scale the activations, the low-pass of up-convolutions is
-folded into the kernel, and noise and activation gains are constants.
+weights in every convolution: styles scale the activations, and noise and activation gains are
+constants.
 """
 
 import math
@@ -15,17 +15,45 @@ from nets.mapping import FullyConnectedLayer
 from nets.stylegan2 import SkipLayer, SynthesisBlock, SynthesisLayer, SynthesisNetwork, ToRGBLayer
 
 
-def upconv_kernel(weight: Tensor, fir: Tensor) -> Tensor:
-    """Kernel of one transposed convolution that replaces up-convolution and low-pass.
+def low_pass(fir: Tensor, channels: int) -> Tensor:
+    """fir [k, k] -> weights [channels, 1, k, k] of the convolution that filters every channel.
 
-    weight [O, I, 3, 3] and fir [4, 4] -> [I, O, 6, 6], for stride 2 and padding 2. Equals the
-    3x3 transposed convolution followed by the FIR with gain 4.
+    Turned by 180 degrees, because runtimes correlate.
     """
-    o, i, k, _ = weight.shape
-    # Full convolution of the two kernels: correlation with the flipped FIR, in float64.
-    flipped = (fir.double() * 4).flip((0, 1))[None, None]
-    fused = F.conv2d(weight.double().reshape(o * i, 1, k, k), flipped, padding=3)
-    return fused.reshape(o, i, 6, 6).transpose(0, 1).contiguous().to(weight.dtype)
+    return fir.flip((0, 1))[None, None].repeat(channels, 1, 1, 1)
+
+
+class Convolution(nn.Module):
+    """x [N, I, r, r] -> [N, O, r, r], with weight [O, I, 3, 3]."""
+
+    weight: Tensor
+
+    def __init__(self, weight: Tensor, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight.to(dtype))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight, padding=1)
+
+
+class UpConvolution(nn.Module):
+    """x [N, I, r, r] -> [N, O, 2r, 2r]: transposed 3x3 convolution, then the low-pass.
+
+    One 6x6 kernel would do, with four times the multiplications: docs/decisions/0013.
+    """
+
+    weight: Tensor
+    fir: Tensor
+
+    def __init__(self, weight: Tensor, fir: Tensor, dtype: torch.dtype) -> None:
+        """weight [O, I, 3, 3]; fir [4, 4] without the gain of 4 for the inserted zeros."""
+        super().__init__()
+        self.register_buffer("weight", weight.transpose(0, 1).contiguous().to(dtype))
+        self.register_buffer("fir", low_pass(fir * 4, weight.shape[0]).to(dtype))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.conv_transpose2d(x, self.weight, stride=2)  # [N, O, 2r + 1, 2r + 1]
+        return F.conv2d(y, self.fir, padding=1, groups=self.fir.shape[0])
 
 
 class Affine(nn.Module):
@@ -51,7 +79,6 @@ class ServedLayer(nn.Module):
     partial sum overflows; the demodulation, in float32, multiplies by those values again.
     """
 
-    weight: Tensor
     squared: Tensor
     rescale: Tensor
     bias: Tensor
@@ -61,11 +88,9 @@ class ServedLayer(nn.Module):
         super().__init__()
         weight = layer.weight.detach()
         gain = math.sqrt(2) * layer.gain
-        self.up = layer.up
         self.in_half = dtype == torch.float16
         self.limit = None if layer.conv_clamp is None else layer.conv_clamp * layer.gain
         self.affine = Affine(layer.affine)
-        # Demodulation uses the 3x3 weights even if the kernel is 6x6.
         self.register_buffer("squared", weight.square().sum(dim=(2, 3)).t().contiguous())  # [I, O]
         rescale = torch.full((weight.shape[0],), gain)
         if self.in_half:
@@ -74,8 +99,9 @@ class ServedLayer(nn.Module):
             weight = weight / largest[:, None, None, None]
             rescale = rescale * largest
         self.register_buffer("rescale", rescale)
-        kernel = upconv_kernel(weight, layer.resample_filter) if self.up else weight
-        self.register_buffer("weight", kernel.to(dtype))
+        self.conv: nn.Module = Convolution(weight, dtype)
+        if layer.up:
+            self.conv = UpConvolution(weight, layer.resample_filter, dtype)
         self.register_buffer("bias", (layer.bias.detach() * gain).to(dtype)[None, :, None, None])
         strength = float(layer.noise_strength.detach())
         noise = (layer.noise_const * (strength * gain)).to(dtype)[None, None]
@@ -88,11 +114,7 @@ class ServedLayer(nn.Module):
             largest = styles.abs().amax(dim=1, keepdim=True).clamp(min=1e-12)
             styles = styles / largest
             scale = scale * largest
-        y = x * styles.to(x.dtype)[:, :, None, None]
-        if self.up:
-            y = F.conv_transpose2d(y, self.weight, stride=2, padding=2)
-        else:
-            y = F.conv2d(y, self.weight, padding=1)
+        y: Tensor = self.conv(x * styles.to(x.dtype)[:, :, None, None])
         y = y * scale.to(y.dtype)[:, :, None, None]
         if self.noise is not None:
             y = y + self.noise

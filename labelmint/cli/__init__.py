@@ -1,7 +1,8 @@
 """The command `labelmint`: runs a subcommand of `commands` and returns its exit code.
 
 Exit codes: 0 success, 1 failure, 2 wrong usage, 3 the server is unreachable, 4 the server refused
-the request, 130 interrupted. An expected error is one line on stderr, without a traceback.
+the request, 5 a folder cannot take this download, 130 interrupted. An expected error is one line on
+stderr, without a traceback.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from labelmint.errors import LabelmintError
+from labelmint.errors import WrongFolder
 
 
 class AppendFile:
@@ -18,7 +18,7 @@ class AppendFile:
         """Opens or creates the file and truncates it to length bytes.
 
         Raises:
-            LabelmintError: the file is shorter.
+            WrongFolder: the file is shorter.
             OSError: the file cannot be opened.
         """
         self.path, self.length = path, length
@@ -26,7 +26,7 @@ class AppendFile:
         size = os.fstat(self._file.fileno()).st_size
         if size < length:
             self.close()
-            raise LabelmintError(
+            raise WrongFolder(
                 f"{path} has {size} bytes, but {length} were written: another program changed it; "
                 "start again in another folder"
             )

@@ -18,7 +18,7 @@ from labelmint.datasets.pipeline import write_samples
 from labelmint.datasets.request import Request
 from labelmint.datasets.scores import chosen_indices
 from labelmint.datasets.writer import OpenWriter, check_model, writer_from_format
-from labelmint.errors import LabelmintError, NotReady
+from labelmint.errors import LabelmintError, WrongFolder
 from labelmint.model import Model
 from labelmint.options import SamplingOptions
 
@@ -35,8 +35,9 @@ def complete_folder(client: Client, request: Request, path: Path) -> dict[str, A
         path: folder of the data set; created if it does not exist.
 
     Raises:
-        LabelmintError: the folder belongs to another request, the disk is full or not writable,
-            or a call failed. Once the cause is mended, the same call resumes.
+        WrongFolder: the folder belongs to another request or bundle, or is damaged.
+        LabelmintError: the disk is full or not writable, the folder is locked, or a call failed.
+            Once the cause is mended, the same call resumes.
     """
     open_writer = writer_from_format(request.format)
     try:
@@ -66,10 +67,9 @@ def _complete(client: Client, request: Request, folder: Folder, open_writer: Ope
         state = _first_state(request, model)
     check_model(request, model)
     if model.bundle_id != state.bundle_id:
-        raise NotReady(
+        raise WrongFolder(
             f"{folder.path} was started with bundle {state.bundle_id}, but {model.name} now has "
-            f"bundle {model.bundle_id}; serve the first one again, or give another --out",
-            "FAILED_PRECONDITION",
+            f"bundle {model.bundle_id}; serve the first one again, or give another --out"
         )
     with Commits(folder, state) as commits:
         chosen = chosen_indices(client, request, folder, commits) if request.filter else None

@@ -7,6 +7,7 @@ removed: a folder with `card.json` is complete.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fcntl
 import json
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from labelmint.datasets.request import Request, difference
 from labelmint.datasets.stored_files import read_card
-from labelmint.errors import LabelmintError
+from labelmint.errors import LabelmintError, WrongFolder
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 CARD, SCRATCH = "card.json", ".labelmint"
 COMMIT_S = 1.0  # minimum seconds between commits: about the work that a killed process loses
 _COMMIT_PAUSE = 20  # a commit that took t seconds is followed by at least 20 t without one
-_STATE = "state.json"
+_STATE, _LOCK = "state.json", "lock"
 _LOCK_TRIES = 100  # more than downloads that can end at the same moment
 
 
@@ -52,7 +53,7 @@ class Folder:
         """Reads the state of the folder, which need not exist.
 
         Raises:
-            LabelmintError: the folder has other files, or belongs to another request.
+            WrongFolder: the folder has other files, is damaged, or belongs to another request.
             OSError: the folder cannot be read.
         """
         self.path, self.scratch = path, path / SCRATCH
@@ -80,37 +81,55 @@ class Folder:
         shutil.rmtree(self.scratch, ignore_errors=True)
 
     def __enter__(self) -> Self:
-        self._lock = self._opened_lock()
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the process ends
-            self.card, self.state = self._read()  # again: another download may have written
-        except BlockingIOError as error:
-            self._lock.close()
-            raise LabelmintError(
-                f"{self.path} is locked by another download; wait for its end"
-            ) from error
-        except BaseException:
-            self._lock.close()
-            raise
-        return self
+        for _ in range(_LOCK_TRIES):
+            self._lock = self._opened_lock()
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # till the process ends
+                if self._holds():
+                    self.card, self.state = self._read()  # again: another may have written
+                    return self
+            except BlockingIOError:
+                self._lock.close()
+                break
+            except BaseException:
+                self._lock.close()
+                raise
+            self._lock.close()  # another download has just removed it
+        raise LabelmintError(f"{self.path} is locked by another download; wait for its end")
 
     def __exit__(self, *ended: object) -> None:
+        if self.card is None and self.state is None:  # it was refused before it began
+            with contextlib.suppress(OSError):  # such as of a folder with other files
+                (self.scratch / _LOCK).unlink()
+                for folder in self._made:
+                    folder.rmdir()
         self._lock.close()
 
     def _opened_lock(self) -> TextIO:
         """The file of the lock, where another download may be removing its folder just now."""
         for _ in range(_LOCK_TRIES):
             try:
+                folders = (self.scratch, *self.scratch.parents)
+                self._made = [folder for folder in folders if not folder.exists()]
                 self.scratch.mkdir(parents=True, exist_ok=True)
-                return (self.scratch / "lock").open("w")
+                return (self.scratch / _LOCK).open("w")
             except (FileExistsError, FileNotFoundError) as error:
                 failed = error
         raise failed
 
+    def _holds(self) -> bool:
+        """Whether the file that is locked is still the folder's, not one that was removed."""
+        try:
+            return os.path.samestat(os.fstat(self._lock.fileno()), os.stat(self.scratch / _LOCK))
+        except FileNotFoundError:
+            return False
+
     def _read(self) -> tuple[dict[str, Any] | None, DownloadState | None]:
         """The card, or else the state. Another download may be writing: its state is there before
         its other files, and its card before the state goes."""
-        found = {entry.name for entry in self.path.iterdir()} if self.path.exists() else set()
+        found: set[str] = set()
+        with contextlib.suppress(FileNotFoundError):  # also where it is removed just now
+            found = {entry.name for entry in self.path.iterdir()}
         card_file, state_file = self.path / CARD, self.scratch / _STATE
         source = card_file if CARD in found else state_file
         if source is state_file and not state_file.exists():
@@ -119,7 +138,7 @@ class Folder:
                 return None, None
             if state_file.exists() or card_file.exists():
                 return self._read()
-            raise LabelmintError(
+            raise WrongFolder(
                 f"{self.path} has other files, such as {min(others)}; give a new or empty folder"
             )
         try:
@@ -132,11 +151,11 @@ class Folder:
                 return self._read()
             raise
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise LabelmintError(
+            raise WrongFolder(
                 f"{source} is damaged, or not from labelmint ({error}); give another --out"
             ) from error
         if other:
-            raise LabelmintError(
+            raise WrongFolder(
                 f"{self.path} was started with {other}; give the same options, or another --out"
             )
         return card, state

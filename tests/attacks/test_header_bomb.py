@@ -1,11 +1,8 @@
 """Header bombs: a kilobyte of references to one header of HPACK's table, for megabytes in gRPC's
 core, by a client that reads nothing. The proxy of docs/operations.md stops them."""
 
-import re
-import shutil
 import signal
 import socket
-import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -26,9 +23,9 @@ from tests.attacks.http2 import (
     reference,
     request_headers,
 )
+from tests.attacks.proxy import Proxy, proxied
 from tests.attacks.test_request_memory import memory_mib
-from tests.conftest import CHECKOUT
-from tests.hangs import HANG_S, eventually
+from tests.hangs import HANG_S
 from tests.service.harness import channel_to, refusal
 from tests.service.test_process import Process, bundle_at, running
 
@@ -36,7 +33,6 @@ STREAM = "/labelmint.v1.LabelService/StreamSamples"
 NAME_BYTES, REFERENCES = 3_900, 12_000
 STREAM_MIB = 16  # what one call of a bomb takes in gRPC's core at most; 10 were measured
 OTHER_MIB = 24
-BLOCK = re.compile(r"```nginx\n(.*?)```", re.DOTALL)
 
 
 def bomb(first: bool) -> bytes:
@@ -73,39 +69,10 @@ def process(tmp_path: Path) -> Iterator[Process]:
 
 
 @pytest.fixture
-def proxy(process: Process, tmp_path: Path) -> Iterator[tuple[int, int]]:
-    """nginx with the settings of docs/operations.md before the server: its port and worker."""
-    nginx = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin")
-    if nginx is None:
-        pytest.skip("nginx is not installed (Debian's package nginx-light has it)")
-    documented = BLOCK.search((CHECKOUT / "docs/operations.md").read_text())
-    assert documented
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = int(free.getsockname()[1])
-    settings, replaced = re.subn(
-        r"listen 443 ssl http2;.*ssl_certificate_key [^;]*;",
-        f"listen 127.0.0.1:{port} http2;",
-        documented[1],
-        flags=re.DOTALL,
-    )
-    assert replaced == 1
-    settings, replaced = re.subn(r"grpcs://\S+;", f"grpc://127.0.0.1:{process.port};", settings)
-    assert replaced == 1
-    own = "".join(
-        f"{name}_temp_path {tmp_path}/{name};"
-        for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
-    (tmp_path / "nginx.conf").write_text(
-        f"daemon off; pid {tmp_path}/pid; error_log {tmp_path}/log; worker_processes 1;"
-        f"events {{}} http {{ access_log off; {own} {settings} }}"
-    )
-    with subprocess.Popen([nginx, "-c", tmp_path / "nginx.conf", "-e", tmp_path / "log"]) as popen:
-        try:
-            children = Path(f"/proc/{popen.pid}/task/{popen.pid}/children")
-            assert eventually(lambda: popen.poll() is not None or children.read_text())
-            yield port, int(children.read_text().split()[0])
-        finally:
-            popen.terminate()
+def proxy(process: Process, tmp_path: Path) -> Iterator[Proxy]:
+    """nginx with the settings of docs/operations.md before the server."""
+    with proxied(process.port, tmp_path) as proxy:
+        yield proxy
 
 
 @pytest.mark.long
@@ -120,22 +87,19 @@ def test_calls_with_header_bombs_are_as_many_as_a_connection_may_open(process: P
     "calls", [pytest.param(40, marks=pytest.mark.long), pytest.param(1000, marks=pytest.mark.slow)]
 )
 def test_a_proxy_keeps_header_bombs_from_the_server(
-    process: Process, proxy: tuple[int, int], calls: int
+    process: Process, proxy: Proxy, calls: int
 ) -> None:
-    port, worker = proxy
-    before = memory_mib(process.popen.pid), memory_mib(worker)
-    with bombed(port, connections=4, calls=calls):
-        with channel_to(port) as channel:
+    before = memory_mib(process.popen.pid), memory_mib(proxy.worker)
+    with bombed(proxy.port, connections=4, calls=calls):
+        with channel_to(proxy.port) as channel:
             list(LabelServiceStub(channel).StreamSamples(request(count=9), timeout=HANG_S))
         assert memory_mib(process.popen.pid) - before[0] < OTHER_MIB
-        assert memory_mib(worker) - before[1] < OTHER_MIB
+        assert memory_mib(proxy.worker) - before[1] < OTHER_MIB
 
 
 @pytest.mark.long
-def test_streams_and_their_ends_pass_through_the_proxy(
-    process: Process, proxy: tuple[int, int]
-) -> None:
-    with channel_to(proxy[0]) as channel:
+def test_streams_and_their_ends_pass_through_the_proxy(process: Process, proxy: Proxy) -> None:
+    with channel_to(proxy.port) as channel:
         stub = LabelServiceStub(channel)
         messages = stub.StreamSamples(request(count=100), timeout=HANG_S)
         assert sum(len(message.batch.indices) for message in messages) == 100

@@ -20,6 +20,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from labelmint.v1 import label_service_pb2 as pb
 from labelmint.v1.label_service_pb2_grpc import LabelServiceStub
 from service.config import ServerLimits
+from service.process import EXIT_BY_SECOND_SIGNAL
 from service.rpc.bodies import MAX_NAME_BYTES
 from service.rpc.health import MAX_CLIENT_WATCHES
 from service.server import Server
@@ -175,6 +176,32 @@ def test_what_a_drain_waits_for_has_an_end() -> None:
     )
     assert ended.returncode == 0
     assert "has not stopped in 0.2 s" in ended.stderr
+
+
+def test_a_main_thread_that_nothing_interrupts_does_not_hold_the_signal() -> None:
+    """It hangs as in a file on a disk that does not answer: Python's handlers do not run."""
+    script = (
+        "import asyncio, ctypes, sys\n"
+        "from service.process import _handle_signals\n"
+        "async def hang() -> None:\n"
+        "    _handle_signals(asyncio.Event(), float(sys.argv[1]))\n"
+        "    lock, mutex = ctypes.CDLL(None).pthread_mutex_lock, ctypes.create_string_buffer(64)\n"
+        "    print('hangs', flush=True)\n"
+        "    lock(mutex), lock(mutex)\n"
+        "asyncio.run(hang())\n"
+    )
+    for signals, limit_s, code in ((1, 0.2, 0), (2, HANG_S, EXIT_BY_SECOND_SIGNAL)):
+        command = [sys.executable, "-c", script, str(limit_s)]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+            try:
+                assert process.stdout and process.stdout.readline() == "hangs\n"
+                time.sleep(0.1)
+                for _ in range(signals):
+                    process.send_signal(signal.SIGTERM)
+                    time.sleep(0.05)
+                assert process.wait(LIMIT_S) == code
+            finally:
+                process.kill()
 
 
 def test_a_server_whose_log_nobody_reads_ends_at_the_signal(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A bundle is used only as exported: everything else is refused in one line that says why."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bundle import FileError, ManifestError, open_bundle
-from bundle.manifest import Manifest
+from bundle.manifest import MAX_CALIBRATIONS, Manifest
 from bundle.read import bundle_id_from_content, manifest_from_bytes
 from bundle.write import write_manifest
 from engines.fake import fake_bundle
@@ -100,10 +101,20 @@ def test_an_unknown_field_is_named(folder: Path, editor: Any, section: str | Non
         ("files|mapping.onnx|sha256", "abc", "sha256 is 'abc'"),
         ("files|mapping.onnx|size", -1, "size is -1"),
         ("files|mapping.onnx|size", 1 << 40, "size is 1099511627776"),
-        ("generator.z_dim", 1 << 40, "one sample would take 4398046"),
-        ("generator.num_classes", 1 << 62, "one sample would take"),
-        ("generator.num_ws", 1 << 60, "one sample would take"),
-        ("generator.z_dim", 1 << 70, "one sample would take"),
+        ("generator.z_dim", 1 << 30, "one sample would take 429500"),
+        ("generator.num_classes", 1 << 62, "num_classes is 4611686018427387904; it must be <= "),
+        ("generator.num_ws", 1 << 30, "one sample would take"),
+        ("generator.z_dim", 1 << 70, "z_dim is 1180591620717411303424; it must be <= "),
+        ("generator.mapping_layers", -1, "mapping_layers is -1; it must be >= 0"),
+        ("generator.w_avg", [1e308], "w_avg[0] is 1e+308; it must be <= 3.4028"),
+        ("generator.channels", [1] * 1000, "channels has 1000 values"),
+        ("labels.feature_dim", 0, "feature_dim is 0"),
+        ("licences", ["x" * (1 << 20)], "it must be of length <= 65536"),
+        ("heads|segmentation|classes|0|name", "x" * 2000, "it must be of length <= 1024"),
+        ("calibrations|0|quantiles", [-1e308, 1e308], "quantiles[0] is -1e+308; it must be >= "),
+        ("calibrations|0|seed", -1, "seed is -1"),
+        ("calibrations|0|options|truncation_psi", 1e308, "truncation_psi is 1e+308"),
+        ("calibrations|0|options|views_per_object", -1, "views_per_object is -1"),
         ("calibrations|0|quantiles", [0.5], "quantiles has 1 values"),
         ("calibrations|0|quantiles", [0.5, 0.4], "quantiles is not ascending"),
         ("calibrations|0|samples", 0, "samples is 0"),
@@ -118,12 +129,27 @@ def test_a_contradiction_is_named(
 
 def test_absurd_sizes_are_refused_by_the_memory_they_would_take(folder: Path, editor: Any) -> None:
     for keys in ("labels.grid", "labels.height", "labels.width", "generator.resolution"):
-        editor.set(keys, 1 << 31)
+        editor.set(keys, (1 << 31) - 1)
     assert "one sample would take 36893" in refusal(folder)
     for keys in ("labels", "heads"):
         editor.set(keys, None)
     editor.set("calibrations", [])
     assert "one sample would take 13835" in refusal(folder)
+
+
+@pytest.mark.parametrize("word", [b"NaN", b"Infinity", b"1e999"])
+def test_a_calibration_that_is_not_finite_is_refused(folder: Path, word: bytes) -> None:
+    file = folder / "manifest.json"
+    before = file.read_bytes()
+    file.write_bytes(re.sub(rb'"quantiles": *\[[^,\]]*', b'"quantiles":[' + word, before))
+    assert file.read_bytes() != before
+    assert re.search("out of range|not JSON", refusal(folder))
+
+
+def test_a_manifest_of_many_calibrations_is_refused(folder: Path, editor: Any) -> None:
+    """They are compared with each other."""
+    editor.set("calibrations", editor.read()["calibrations"][:1] * (MAX_CALIBRATIONS + 1))
+    assert f"calibrations has {MAX_CALIBRATIONS + 1} values" in refusal(folder)
 
 
 def test_a_manifest_of_many_files_is_refused(folder: Path, editor: Any) -> None:

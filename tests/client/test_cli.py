@@ -19,7 +19,7 @@ from labelmint.v1 import label_service_pb2 as pb
 from tests.client.scripted_service import MODEL, Ended, Script, ScriptedService
 
 Captured = pytest.CaptureFixture[str]
-SCRIPT = "import sys; from labelmint.cli import main; sys.exit(main())"  # as pip's is
+SCRIPT = "import sys; from labelmint.__main__ import main; sys.exit(main())"  # as pip's is
 
 
 def run(capsys: Captured, *arguments: str) -> tuple[int, str, str]:
@@ -58,7 +58,7 @@ STEERING = "\x1b[2J\x1b[31m \x1b]0;x\x07 \x9b31m \u202ee\u2066 a\rb\x08\x7f c\nd
 
 COMMANDS = {
     "models": (), "doctor": (), "preview": ("--out", "sheet.png"),
-    "bench": ("--streams", "1", "--duration", "0.1", "--warmup", "0"),
+    "bench": ("--streams", "1", "--duration", "1", "--warmup", "0"),
     "download": ("--out", "set", "--count", "3"),
 }  # fmt: skip
 

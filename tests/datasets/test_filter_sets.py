@@ -134,7 +134,7 @@ def test_a_folder_goes_on_as_it_was_begun(server: RunningServer, tmp_path: Path)
         shutil.rmtree(out)
         made(server, out, *begun)
         ran = download(server, out, *asked)
-        assert ran.code == 1 and f"was started with {words};" in ran.err
+        assert ran.code == 5 and f"was started with {words};" in ran.err
     shutil.rmtree(out)
     card = made(server, out, *options) / "card.json"
     before = json.loads(card.read_text())

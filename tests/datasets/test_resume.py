@@ -10,8 +10,10 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import repeat
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import pytest
@@ -19,6 +21,7 @@ import pytest
 from engines.fake import FakeOptions
 from labelmint import Client, LabelmintError
 from labelmint.datasets.download import complete_folder
+from labelmint.datasets.folder import Folder
 from labelmint.datasets.request import checked_request
 from tests.datasets.folders import contents, download, made, target_of
 from tests.interrupts import INTERRUPTIBLE
@@ -178,6 +181,40 @@ def test_downloads_to_one_folder_at_once_make_one_data_set(
             out = tmp_path / str(round_)
             cards = list(threads.map(_download_when_unlocked, repeat(server, 4), repeat(out, 4)))
             assert cards[1:] == cards[:-1] and contents(out) == whole
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["new", "given"])
+def test_a_download_that_is_refused_leaves_no_folder_that_it_made(
+    server: RunningServer, tmp_path: Path, given: bool
+) -> None:
+    out = tmp_path / "new" / "set"
+    if given:
+        out.mkdir(parents=True)
+    with Client(target_of(server)) as client:
+        for _ in range(2):
+            with pytest.raises(LabelmintError, match="missing"):
+                complete_folder(
+                    client, checked_request(format="webdataset", model="missing", count=6), out
+                )
+    assert list(tmp_path.rglob("*")) == ([out.parent, out] if given else [])
+
+
+def test_of_many_that_are_refused_one_at_most_has_the_lock(tmp_path: Path) -> None:
+    """Each removes the lock's file at its end, which another may have opened already."""
+    request, holding = checked_request(format="webdataset", count=6), Lock()
+    alone: list[bool] = []
+
+    def refused(number: int) -> None:
+        for _ in range(200):
+            with suppress(LabelmintError), Folder(tmp_path / "set", request):
+                alone.append(holding.acquire(blocking=False))
+                time.sleep(0)
+                if alone[-1]:
+                    holding.release()
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(refused, range(4)))
+    assert all(alone) and len(alone) > 4 and not list(tmp_path.rglob("lock"))
 
 
 def _download_when_unlocked(server: RunningServer, out: Path) -> dict[str, Any]:

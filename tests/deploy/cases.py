@@ -40,6 +40,18 @@ LIMITS: Object = {
     "maxInflightBytes": 4 << 30,
     "maxMessageBytes": 16 << 20,
 }
+SMALL: Object = {
+    "requests": {"cpu": "50m", "memory": "64Mi"},
+    "limits": {"cpu": 1, "memory": "1Gi"},
+}
+PLACEMENT: Object = {
+    "nodeSelector": {"nvidia.com/gpu.product": "NVIDIA-H200"},
+    "tolerations": [{"key": "team", "operator": "Equal", "value": "vision", "effect": "NoExecute"}],
+    "affinity": {"nodeAffinity": {}},
+    "priorityClassName": "high",
+    "schedulerName": "volcano",
+}
+JOB: Object = {"enabled": True, "claim": "data"}
 CASES: dict[str, Object] = {
     "default": {},
     "many replicas": {"replicas": 3, "rollout": {"maxSurge": 0, "maxUnavailable": "50%"}},
@@ -48,6 +60,8 @@ CASES: dict[str, Object] = {
         "image": {"digest": DIGEST, "pullPolicy": "Never", "pullSecrets": ["registry"]}
     },
     "image by tag": {"image": {"repository": "r/l", "tag": "9", "pullPolicy": "Always"}},
+    "image of the nodes": {"image": {"registry": "", "pullPolicy": "Never"}},
+    "registry of a parent chart": {"global": {"imageRegistry": "localhost:5000/mirror"}},
     "claims and downloads": {"models": [CLAIM, DOWNLOAD]},
     "image volume": {
         "models": [
@@ -66,6 +80,20 @@ CASES: dict[str, Object] = {
         ]
     },
     "gpu": GPU,
+    "gpu by claims of devices": GPU | {
+        "gpu": {"resourceClaims": [{"name": "gpu", "resourceClaimTemplateName": "one-gpu"}]},
+        "extraObjects": [
+            {
+                "apiVersion": "v1",
+                "kind": "ConfigMap",
+                "metadata": {"name": "{{ .Release.Name }}-note"},
+                "data": {"a": "b"},
+            }
+        ],
+    },
+    "gpu with all pods in one place": GPU | PLACEMENT | {
+        "gpu": {"runtimeClassName": "nvidia"}, "dataset": JOB, "podLabels": {"team": "vision"}
+    },
     "gpu with everything": {
         "mode": "gpu",
         "models": [CLAIM, DOWNLOAD],
@@ -123,6 +151,7 @@ CASES: dict[str, Object] = {
         }
     },
     "no sleep": {"drain": {"preStopSeconds": 0}, "terminationGracePeriodSeconds": 11},
+    "slow loads": {"load": {"timeoutSeconds": 7200.5}},
     "slow drain": {
         "drain": {"preStopSeconds": 20, "delaySeconds": 2.5, "graceSeconds": 60},
         "terminationGracePeriodSeconds": 83,
@@ -213,11 +242,38 @@ CASES: dict[str, Object] = {
             {"topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule", "maxSkew": 2}
         ]
     },
-    "extras": {
+    "the cluster's user": {"user": None, "dataset": JOB},
+    "a quota of everything": {
+        "models": [
+            DOWNLOAD,
+            DOWNLOAD | {"name": "b", "download": DOWNLOAD["download"] | {"resources": SMALL}},
+        ],
+        "init": {"resources": SMALL},
+        "tests": {"resources": SMALL},
+        "resources": SMALL,
+        "dataset": JOB | {"model": "b", "resources": SMALL},
+    },
+    "sidecars": {
+        "sidecars": [
+            {
+                "name": "proxy",
+                "image": "registry/envoy:1",
+                "resources": SMALL,
+                "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
+            }
+        ],
+        "extraInitContainers": [
+            {
+                "name": "agent",
+                "image": "registry/agent:1",
+                "restartPolicy": "Always",
+                "resources": SMALL,
+                "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
+            }
+        ],
+    },
+    "extras": PLACEMENT | {
         "podAnnotations": {"a": "b"},
-        "nodeSelector": {"nvidia.com/gpu.product": "NVIDIA-H200"},
-        "affinity": {"nodeAffinity": {}},
-        "priorityClassName": "high",
         "extraEnv": [{"name": "OTEL_SERVICE_NAME", "value": "labelmint"}],
         "extraVolumes": [{"name": "more", "emptyDir": {}}],
         "extraVolumeMounts": [{"name": "more", "mountPath": "/more"}],

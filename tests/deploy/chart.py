@@ -11,14 +11,32 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 CHART = CHECKOUT / "helm/labelmint"
 RELEASE, NAMESPACE, NAME = "demo", "prod", "demo-labelmint"
 Object = dict[str, Any]
+FAST = yaml.CSafeLoader  # in C: the others take as long as Helm itself
 
 
-def render(values: Object | None = None) -> list[Object]:
-    """Every object of a release. Raises helm_python.HelmError."""
+# What an installation has to say: where the image is, and which model it serves.
+LEAST: Object = {
+    "image": {"registry": "registry.example.com"},
+    "models": [{"name": "demo", "source": "claim", "claim": {"name": "bundles"}}],
+}
+
+
+def least(values: Object) -> Object:
+    """These values, and the least that an installation needs where they do not say it."""
+    return {**LEAST, **values, "image": LEAST["image"] | values.get("image", {})}
+
+
+def render(values: Object | None = None, release: str = RELEASE) -> list[Object]:
+    """Every object of a release with `least` of these values. Raises helm_python.HelmError."""
     with helm_python.Chart.load(str(CHART)) as chart:
-        files = chart.render(values or {}, name=RELEASE, namespace=NAMESPACE)
+        files = chart.render(least(values or {}), name=release, namespace=NAMESPACE)
+    return objects_in(files)
+
+
+def objects_in(files: dict[str, str]) -> list[Object]:
+    """The objects in rendered files, by the order of their paths."""
     texts = [text for path, text in sorted(files.items()) if path.endswith(".yaml")]
-    return [document for text in texts for document in yaml.safe_load_all(text) if document]
+    return [document for text in texts for document in yaml.load_all(text, FAST) if document]
 
 
 def one(objects: list[Object], kind: str, name: str = NAME) -> Object:
@@ -42,5 +60,5 @@ def containers(spec: Object) -> list[Object]:
 
 def default_values() -> Object:
     """The values in values.yaml."""
-    values: Object = yaml.safe_load((CHART / "values.yaml").read_text("utf-8"))
+    values: Object = yaml.load((CHART / "values.yaml").read_text("utf-8"), FAST)
     return values

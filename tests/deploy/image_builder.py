@@ -119,7 +119,7 @@ def build_base(store: Store, debootstrap: str) -> None:
     shutil.rmtree(context)
 
 
-def build_cpu(store: Store) -> None:
-    """Builds the target `cpu` of the checkout's Dockerfile."""
+def build_target(store: Store, target: str) -> None:
+    """Builds a target of the checkout's Dockerfile, as `IMAGE`."""
     arguments = ["--build-arg", f"BASE_IMAGE={BASE}", "--build-arg", "REVISION=abc123"]
-    store.build(CHECKOUT, "--target", "cpu", *arguments, "-t", IMAGE)
+    store.build(CHECKOUT, "--target", target, *arguments, "-t", IMAGE)

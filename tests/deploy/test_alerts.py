@@ -245,6 +245,34 @@ def streamed_forever(target: str) -> Iterator[None]:
             streaming.result(HANG_S)
 
 
+def test_prometheus_answers_the_adapters_query_for_each_pod_that_the_autoscaler_asks_for(
+    tmp_path: Path,
+) -> None:
+    """One number for a pod, whatever number of models it has."""
+    values = yaml.safe_load((CHART / "prometheus-adapter.yaml").read_text("utf-8"))
+    (rule,) = values["rules"]["custom"]
+    (metric,) = one(render(CASES["hpa"]), "HorizontalPodAutoscaler")["spec"]["metrics"]
+    assert rule["name"]["as"] == metric["pods"]["metric"]["name"] == QUEUE
+    assert re.fullmatch(rule["name"]["matches"], QUEUE)
+    labels = {name: name for name in ("namespace", "pod")}
+    assert {k: v["resource"] for k, v in rule["resources"]["overrides"].items()} == labels
+    assert rule["seriesQuery"].partition("{")[0] == QUEUE
+    query = rule["metricsQuery"]
+    filled = {"Series": QUEUE, "LabelMatchers": 'namespace="prod",pod=~"a|b"', "GroupBy": "pod"}
+    for name, value in filled.items():
+        query = query.replace(f"<<.{name}>>", value)
+    given = [
+        {"series": f'{QUEUE}{{namespace="prod",pod="{pod}",model="{model}"}}', "values": "5x9"}
+        for pod in "abc"
+        for model in "mn"
+    ]
+    expected = [{"labels": f'{{pod="{pod}"}}', "value": 10} for pod in "ab"]
+    case = {"expr": query, "eval_time": "5m", "exp_samples": expected}
+    tests = [{"interval": "1m", "input_series": given, "promql_expr_test": [case]}]
+    checked = check(tmp_path, "test", "rules", content={"rule_files": [], "tests": tests})
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
 def test_the_configmap_has_the_whole_dashboard() -> None:
     found = one(render(CASES["dashboard"]), "ConfigMap", "demo-labelmint-dashboard")
     (text,) = found["data"].values()

@@ -60,6 +60,6 @@ def test_every_option_that_a_pod_gives_exists(case: str) -> None:
 def _with_commands(objects: list[Object], known: dict[str, click.Command]) -> Iterator[Object]:
     for _, spec in pod_specs(objects):
         for container in containers(spec):
-            words = container["command"]
+            words = container.get("command", [])
             if words[:2] == ["python", "-m"] and words[3:4] and words[3] in known:
                 yield container

@@ -1,5 +1,6 @@
 """The image can be built, and serves as an unprivileged user on a read-only root."""
 
+import json
 import os
 import re
 import shutil
@@ -13,7 +14,7 @@ import pytest
 from labelmint import Client
 from tests.deploy.cases import CASES
 from tests.deploy.chart import CHECKOUT, one, render
-from tests.deploy.image_builder import SERVE, Store, build_base, build_cpu, store_at
+from tests.deploy.image_builder import SERVE, Store, build_base, build_target, store_at
 from tests.hangs import HANG_S
 
 READY = re.compile(r"labelmint ready on 127\.0\.0\.1:(\d+), models: m, metrics on .*\n")
@@ -102,7 +103,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     store = store_at(tmp_path_factory.mktemp("image") / "store")
     try:
         build_base(store, str(shutil.which("debootstrap")))
-        build_cpu(store)
+        build_target(store, "cpu")
         yield store
     finally:
         shutil.rmtree(store.folder)  # more than a gigabyte
@@ -151,6 +152,38 @@ def test_the_root_is_read_only_there_and_tmp_is_not(built: Store, tiny_bundle: P
             _, log = process.communicate()
         assert process.returncode == code, log
         assert not code or "Read-only file system" in log
+
+
+@IMAGE
+def test_the_image_lists_its_packages(built: Store, tiny_bundle: Path) -> None:
+    listed = ["cat", "/app/sbom.cdx.json"]
+    with _inside(built, tiny_bundle, ["PATH=/usr/sbin:/usr/bin"], listed) as process:
+        text, log = process.communicate()
+    assert process.returncode == 0, log
+    names = {found["name"] for found in json.loads(text)["components"]}
+    assert {"grpcio", "onnxruntime"} <= names and "cyclonedx-python-lib" not in names
+
+
+@pytest.mark.slow
+def test_gpu_rtx_builds_a_plan_without_a_gpu(
+    built: Store, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    """The last test of the file: its image replaces the other one."""
+    build_target(built, "gpu-rtx")
+    bundle = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+    bundle.chmod(0o777)
+    for file in bundle.iterdir():
+        file.chmod(0o666)
+    words = ["export.engine_command", "/tmp/model", "--runtime", "tensorrt-rtx"]
+    environment = built.config()["Env"]
+    with _inside(built, bundle, environment, ["python", "-m", *words]) as process:
+        _, log = process.communicate()
+    assert process.returncode == 0, log
+    assert (bundle / "labeller.fp16.rtx.plan").stat().st_size > 0
+    words = ["service", "run", "--bundle", "m=/tmp/model", "--engine", "tensorrt-rtx"]
+    with _inside(built, bundle, environment, ["python", "-m", *words]) as process:
+        _, log = process.communicate()
+    assert process.returncode == 1 and "no NVIDIA GPU was found" in log, log
 
 
 def _inside(

@@ -3,17 +3,19 @@
 import helm_python
 import pytest
 
-from tests.deploy.cases import CLAIM, GPU, IMAGE, KEDA
-from tests.deploy.chart import Object, render
+from tests.deploy.cases import CLAIM, DOWNLOAD, GPU, IMAGE, KEDA, SMALL
+from tests.deploy.chart import CHART, LEAST, NAMESPACE, Object, render
 
 TLS: Object = {"mode": "secret", "secret": "cert"}
 BAD: list[tuple[Object, tuple[str, ...]]] = [
     ({"replicaCount": 3}, ("replicaCount",)),
     ({"drain": {"grace": 3}}, ("/drain", "grace")),
+    ({"load": {"timeoutSeconds": 0}}, ("/load/timeoutSeconds", "0")),
+    ({"load": {"timeout": 3}}, ("/load", "timeout")),
     ({"mode": "tpu"}, ("/mode", "cpu", "gpu")),
     ({"replicas": "3"}, ("/replicas", "integer")),
     ({"limits": {"maxStream": 3}}, ("/limits", "maxStream")),
-    ({"models": []}, ("/models",)),
+    ({"models": []}, ("models is empty", "models[0].claim.name=bundles")),
     ({"models": [{"name": "a", "source": "claim"}]}, ("/models/0", "claim")),
     ({"models": [{**CLAIM, "name": "../a"}]}, ("/models/0/name", "../a")),
     ({"models": [CLAIM, CLAIM]}, ("models", '"a"', "name of its own")),
@@ -78,7 +80,88 @@ BAD: list[tuple[Object, tuple[str, ...]]] = [
         {"dataset": {"enabled": True, "claim": "d"}, "models": [CLAIM, CLAIM | {"name": "b"}]},
         ("dataset.model", "a, b"),
     ),
-]
+    # What an API server would refuse, after a part of the release is there.
+    ({"fullnameOverride": "x" * 38 + "--y"}, ("x" * 38 + "-", "set fullnameOverride")),
+    ({"image": {"registry": ""}}, ("image: labelmint", "image.registry", "pullPolicy=Never")),
+    ({"image": {"repository": "Labelmint"}}, ("/image/repository",)),
+    ({"image": {"pullSecrets": ["a..b"]}}, ("/image/pullSecrets/0",)),
+    ({"commonLabels": {"a b": "c"}}, ("/commonLabels", "a b")),
+    ({"commonLabels": {"a": "-c"}}, ("/commonLabels/a", "-c")),
+    ({"commonLabels": {"a": "c" * 64}}, ("/commonLabels/a",)),
+    ({"podLabels": {"x/" + "c" * 64: "c"}}, ("/podLabels",)),
+    ({"podLabels": {"app.kubernetes.io/name": "b"}}, ("podLabels has app.kubernetes.io/name",)),
+    ({"commonLabels": {"helm.sh/chart": "b"}}, ("commonLabels has helm.sh/chart",)),
+    ({"podAnnotations": {"a_": "b"}}, ("/podAnnotations", "a_")),
+    ({"nodeSelector": {"gpu": "NVIDIA H200"}}, ("/nodeSelector/gpu", "NVIDIA H200")),
+    ({"tolerations": [{"effect": "NoSchedule"}]}, ("/tolerations/0",)),
+    ({"tolerations": [{"key": "a", "operator": "Exists", "value": "b"}]}, ("/tolerations/0",)),
+    ({"tolerations": [{"key": "a", "effect": "Never"}]}, ("/tolerations/0/effect",)),
+    ({"affinity": {"nodes": {}}}, ("/affinity", "nodes")),
+    ({"rollout": {"maxUnavailable": "150%"}}, ("/rollout/maxUnavailable", "150%")),
+    ({"podDisruptionBudget": {"maxUnavailable": "101%"}}, ("/podDisruptionBudget", "101%")),
+    (GPU | {"gpu": {"resource": "gpu"}}, ("/gpu/resource", "gpu")),
+    (
+        GPU | {"gpu": {"resourceClaims": [{"name": "a"}]}},
+        ("/gpu/resourceClaims/0", "resourceClaimName"),
+    ),
+    (
+        GPU | {"gpu": {"resourceClaims": [{"name": "a", "resourceClaimName": "b"}] * 2}},
+        ("gpu.resourceClaims has a twice",),
+    ),
+    ({"models": [CLAIM | {"claim": {"name": "b", "subPath": "../x"}}]}, ("subPath ../x", "..")),
+    ({"models": [CLAIM | {"claim": {"name": "b", "subPath": "/x"}}]}, ("subPath /x", "in it")),
+    ({"resources": {"requests": {"memory": "4Gi"}}}, ("requests.memory=4Gi is over", "=3Gi")),
+    (GPU | {"resources": {"requests": {"memory": "20G"}}}, ("memory=20G is over", "=16Gi")),
+    (
+        {"resources": {"requests": {"cpu": "1500m"}, "limits": {"cpu": 1}}},
+        ("resources requests.cpu=1500m is over limits.cpu=1",),
+    ),
+    ({"resources": {"limits": {"gpu": 1}}}, ("/resources/limits", "gpu")),
+    ({"resources": {"requests": {"a.b/c": 1}}}, ("requests.a.b/c", "set limits.a.b/c=1")),
+    ({"init": {"resources": {"limits": {"memory": "1Mi"}}}}, ("init.resources requests.memory",)),
+    ({"tests": {"resources": {"limits": {"memory": 9}}}}, ("tests.resources requests.memory",)),
+    ({"dataset": {"resources": {"limits": {"cpu": 0.1}}}}, ("dataset.resources requests.cpu",)),
+    (
+        {"models": [DOWNLOAD | {"download": DOWNLOAD["download"] | {"resources": {
+            "requests": {"cpu": 2}, "limits": {"cpu": 1}}}}]},
+        ("models: C_d.e has download.resources", "requests.cpu=2"),
+    ),
+    ({"extraVolumes": [{"name": "tmp", "emptyDir": {}}]}, ("extraVolumes has tmp",)),
+    ({"extraVolumes": [{"name": "a_b", "emptyDir": {}}]}, ("/extraVolumes/0/name",)),
+    ({"extraVolumes": [{"name": "a", "emptyDir": {}}] * 2}, ("extraVolumes has a",)),
+    ({"extraVolumeMounts": [{"name": "a", "mountPath": "/a"}]}, ("a, which is no volume",)),
+    ({"extraVolumeMounts": [{"name": "tmp", "mountPath": "/tmp"}]}, ("/tmp, where another",)),
+    ({"extraVolumeMounts": [{"name": "tmp", "mountPath": "/x", "subPath": ".."}]}, ("subPath",)),
+    ({"extraEnv": [{"name": "A", "value": 1}]}, ("/extraEnv/0/value",)),
+    ({"extraEnv": [{"name": "1 A"}]}, ("/extraEnv/0/name",)),
+    ({"extraEnv": [{"name": "A"}] * 2}, ("extraEnv has A",)),
+    ({"extraEnv": [{"name": "LABELMINT_SERVER_THREADS", "value": "1"}]}, ("LABELMINT_SERVER_TH",)),
+    ({"sidecars": [{"name": "server", "image": "a/b:1"}]}, ("sidecars has server",)),
+    (
+        {"sidecars": [{"name": "a", "image": "a/b:1", "volumeMounts": [
+            {"name": "b", "mountPath": "/b"}]}]},
+        ("sidecars: volumeMounts of a", "b, which is no volume"),
+    ),
+    ({"extraObjects": [{"kind": "ConfigMap"}]}, ("/extraObjects/0", "apiVersion")),
+    ({"topologySpread": [{"topologyKey": "zone"}] * 2}, ("zone, ScheduleAnyway twice",)),
+    (
+        {"topologySpread": [{"topologyKey": "a", "matchLabelKeys": ["app.kubernetes.io/name"]}]},
+        ("matchLabelKeys has app.kubernetes.io/name",),
+    ),
+    ({"gateway": {"hostnames": ["labels_example.com"]}}, ("/gateway/hostnames/0",)),
+    ({"gateway": {"hostnames": ["Labels.example.com"]}}, ("/gateway/hostnames/0",)),
+    ({"gateway": {"backendTls": {"hostname": "*.a.com"}}}, ("/gateway/backendTls/hostname",)),
+    ({"tls": {"certManager": {"dnsNames": ["a..b"]}}}, ("/tls/certManager/dnsNames/0",)),
+    (
+        {"tls": {"mode": "certManager", "certManager": {
+            "issuer": {"name": "ca"}, "duration": "2h", "renewBefore": "2h"}}},
+        ("duration=2h and renewBefore=2h", "less"),
+    ),
+    ({"networkPolicy": {"clients": [{"pods": {}}]}}, ("/networkPolicy/clients/0", "pods")),
+    ({"service": {"annotations": {"a b": "c"}}}, ("/service/annotations", "a b")),
+    ({"user": 0}, ("/user",)),
+    ({"priorityClassName": "High"}, ("/priorityClassName",)),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("values", "named"), BAD, ids=[str(i) for i in range(len(BAD))])
@@ -86,3 +169,30 @@ def test_a_bad_value_is_named_with_its_fix(values: Object, named: tuple[str, ...
     with pytest.raises(helm_python.HelmError) as refused:
         render(values)
     assert [word for word in named if word not in str(refused.value)] == []
+
+
+@pytest.mark.parametrize("release", ["a.b", "1a"])
+def test_a_release_whose_name_no_service_can_have_is_told_another(release: str) -> None:
+    with pytest.raises(helm_python.HelmError, match="set fullnameOverride") as refused:
+        render(release=release)
+    assert f"release {release} gives the name {release}-labelmint" in str(refused.value)
+    render({"fullnameOverride": "labels"}, release=release)
+
+
+def test_the_largest_values_that_a_server_takes_are_taken() -> None:
+    render({"rollout": {"maxUnavailable": "100%", "maxSurge": "150%"}})
+    render({"resources": {"requests": {"memory": "3072Mi", "cpu": 2}, "limits": {"cpu": "2000m"}}})
+    render({"models": [CLAIM | {"claim": {"name": "b", "subPath": "a/..b/c"}}]})
+    render({"commonLabels": {"a.b/c": "d" * 63}, "resources": SMALL})
+    render({"gateway": {"hostnames": ["*.example.com"]}})
+
+
+def test_the_default_values_say_what_to_set_and_that_is_all_there_is_to_set() -> None:
+    """An image and a model, because no one has published either."""
+    values: Object = {}
+    with helm_python.Chart.load(str(CHART)) as chart:
+        for key, words in (("models", "models is empty"), ("image", "set image.registry")):
+            with pytest.raises(helm_python.HelmRenderError, match=words):
+                chart.render(values, name="demo", namespace=NAMESPACE)
+            values[key] = LEAST[key]
+        assert chart.render(values, name="demo", namespace=NAMESPACE)

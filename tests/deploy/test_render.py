@@ -2,6 +2,7 @@
 
 import functools
 import json
+from collections.abc import Callable
 from typing import Any
 
 import helm_python
@@ -9,16 +10,26 @@ import jsonschema
 import kubernetes_validate
 import pytest
 
-from tests.deploy.cases import CASES, IMAGE
-from tests.deploy.chart import CHART, Object, containers, one, pod_specs, render
+from service.config import Config
+from tests.deploy.cases import CASES, GPU, IMAGE
+from tests.deploy.chart import CHART, Object, containers, least, one, pod_specs, render
 from tests.deploy.custom_resources import SCHEMAS
 
-OLDEST, NEWEST, IMAGE_VOLUMES = "1.30", "1.37", "1.33"  # the first as Chart.yaml's kubeVersion
+OLDEST, NEWEST = "1.30", "1.37"  # the first as Chart.yaml's kubeVersion
+IMAGE_VOLUMES, DEVICE_CLAIMS = "1.33", "1.31"
+Guarantee = Callable[[str, list[Object]], None]
+GUARANTEES: list[Guarantee] = []  # of every case
 
 
 @functools.cache
 def rendered(case: str) -> list[Object]:
     return render(CASES[case])
+
+
+def guarantee(holds: Guarantee) -> Guarantee:
+    """Adds a check of a case's name and objects; its name is the guarantee."""
+    GUARANTEES.append(holds)
+    return holds
 
 
 @functools.cache
@@ -31,13 +42,25 @@ def problems(document: str, version: str) -> str:
     return ""
 
 
-each_case = pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", CASES)
+def test_every_guarantee_holds(case: str) -> None:
+    broken = []
+    for holds in GUARANTEES:
+        try:
+            holds(case, rendered(case))
+        except (AssertionError, KeyError, StopIteration, ValueError) as error:
+            broken.append(f"{holds.__name__}: {type(error).__name__} {error}")
+    assert not broken, "\n\n".join(broken)
 
 
-@each_case
-def test_every_object_is_valid_for_the_oldest_and_the_newest_kubernetes(case: str) -> None:
+@guarantee
+def every_object_is_valid_for_the_oldest_and_the_newest_kubernetes(
+    case: str, objects: list[Object]
+) -> None:
     oldest = IMAGE_VOLUMES if IMAGE in CASES[case].get("models", []) else OLDEST
-    for found in rendered(case):
+    if CASES[case].get("gpu", {}).get("resourceClaims"):
+        oldest = DEVICE_CLAIMS
+    for found in objects:
         if found["kind"] in SCHEMAS:
             jsonschema.validate(found, SCHEMAS[found["kind"]])
         else:
@@ -45,12 +68,10 @@ def test_every_object_is_valid_for_the_oldest_and_the_newest_kubernetes(case: st
                 assert problems(json.dumps(found), version) == ""
 
 
-@each_case
-def test_lint_finds_nothing_but_the_missing_icon(case: str) -> None:
-    found = helm_python.lint(str(CHART), CASES[case], strict=True)
-    assert found["errors"] == []
-    messages = [message for message in found["messages"] if "icon" not in json.dumps(message)]
-    assert messages == []
+@guarantee
+def lint_finds_nothing(case: str, _: list[Object]) -> None:
+    found = helm_python.lint(str(CHART), least(CASES[case]), strict=True)
+    assert (found["errors"], found["messages"]) == ([], [])
 
 
 @pytest.mark.parametrize("version", [OLDEST, NEWEST])
@@ -69,9 +90,8 @@ def test_every_custom_resource_is_made_by_a_case_and_refuses_unknown_keys(kind: 
         jsonschema.validate(found | {"spec": found["spec"] | {"prot": 1}}, SCHEMAS[kind])
 
 
-@each_case
-def test_selectors_name_the_servers_and_nothing_else(case: str) -> None:
-    objects = rendered(case)
+@guarantee
+def selectors_name_the_servers_and_nothing_else(case: str, objects: list[Object]) -> None:
     pods = [labels for labels, _ in pod_specs(objects)]
     (servers,) = (p for p in pods if p["app.kubernetes.io/component"] == "server")
     others = [p for p in pods if p is not servers]
@@ -92,9 +112,8 @@ def test_selectors_name_the_servers_and_nothing_else(case: str) -> None:
             assert all(inside <= other.items() for other in others)
 
 
-@each_case
-def test_ports_that_are_named_exist(case: str) -> None:
-    objects = rendered(case)
+@guarantee
+def ports_that_are_named_exist(case: str, objects: list[Object]) -> None:
     server = _server(objects)
     ports = {port["name"]: port["containerPort"] for port in server["ports"]}
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
@@ -119,9 +138,11 @@ def test_ports_that_are_named_exist(case: str) -> None:
             assert target["sectionName"] in [port["name"] for port in service["spec"]["ports"]]
 
 
-@each_case
-def test_volumes_that_are_mounted_exist_and_the_rest_of_the_root_is_read_only(case: str) -> None:
-    for _, spec in pod_specs(rendered(case)):
+@guarantee
+def volumes_that_are_mounted_exist_and_the_rest_of_the_root_is_read_only(
+    case: str, objects: list[Object]
+) -> None:
+    for _, spec in pod_specs(objects):
         volumes = [volume["name"] for volume in spec["volumes"]]
         assert len(volumes) == len(set(volumes))
         mounted = {m["name"] for c in containers(spec) for m in c.get("volumeMounts", [])}
@@ -135,46 +156,77 @@ def test_volumes_that_are_mounted_exist_and_the_rest_of_the_root_is_read_only(ca
                 "runAsNonRoot": True,
                 "capabilities": {"drop": ["ALL"]},
             }
-        assert spec["securityContext"]["runAsUser"] == 10001
+        given = CASES[case].get("user", 10001)
+        ids = [spec["securityContext"].get(key) for key in ("runAsUser", "runAsGroup", "fsGroup")]
+        assert ids == [given] * 3
+        assert spec["securityContext"]["runAsNonRoot"] is True
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         assert spec["automountServiceAccountToken"] is False
 
 
-@each_case
-def test_the_grace_period_outlasts_the_drain(case: str) -> None:
-    spec = _server_pod(rendered(case))
-    environment = _environment(_server(rendered(case)))
-    sleep = _server(rendered(case)).get("lifecycle", {}).get("preStop", {}).get("sleep", {})
+@guarantee
+def the_grace_period_outlasts_the_drain(case: str, objects: list[Object]) -> None:
+    spec = _server_pod(objects)
+    environment = _environment(_server(objects))
+    sleep = _server(objects).get("lifecycle", {}).get("preStop", {}).get("sleep", {})
     drain = float(environment["LABELMINT_SERVER_DRAIN_DELAY"])
     drain += float(environment["LABELMINT_SERVER_DRAIN_GRACE"]) + sleep.get("seconds", 0)
     assert spec["terminationGracePeriodSeconds"] > drain
 
 
-@each_case
-def test_replicas_belong_to_the_deployment_or_to_one_autoscaler(case: str) -> None:
-    objects = rendered(case)
+@guarantee
+def replicas_belong_to_the_deployment_or_to_one_autoscaler(
+    case: str, objects: list[Object]
+) -> None:
     scalers = [o for o in objects if o["kind"] in ("HorizontalPodAutoscaler", "ScaledObject")]
     deployment = next(o for o in objects if o["kind"] == "Deployment")
+    # Nothing is live here; test_upgrade.py has the number that an upgrade keeps.
     assert ("replicas" in deployment["spec"]) + len(scalers) == 1
     for scaler in scalers:
         target = scaler["spec"]["scaleTargetRef"]
         assert (target["kind"], target["name"]) == ("Deployment", deployment["metadata"]["name"])
 
 
-@each_case
-def test_a_gpu_is_asked_for_in_gpu_mode_alone(case: str) -> None:
-    spec = _server_pod(rendered(case))
-    limits = _server(rendered(case))["resources"]["limits"]
-    gpus = {name: count for name, count in limits.items() if name.startswith("nvidia.com/")}
-    assert len(gpus) == (CASES[case].get("mode") == "gpu")
-    assert all(count >= 1 for count in gpus.values())
+@guarantee
+def a_gpu_is_asked_for_in_gpu_mode_alone(case: str, objects: list[Object]) -> None:
+    spec = _server_pod(objects)
+    resources = _server(objects)["resources"]
+    gpus = [count for name, count in resources["limits"].items() if name.startswith("nvidia.com/")]
+    claims = [claim["name"] for claim in spec.get("resourceClaims", [])]
+    assert [claim["name"] for claim in resources.get("claims", [])] == claims
+    assert len(gpus) + len(claims) == (CASES[case].get("mode") == "gpu")
+    assert all(count >= 1 for count in gpus)
     tolerated = [t.get("key") for t in spec.get("tolerations", [])]
-    assert ("nvidia.com/gpu" in tolerated) == bool(gpus)
+    assert ("nvidia.com/gpu" in tolerated) == bool(gpus or claims)
 
 
-@each_case
-def test_no_image_is_named_latest_and_no_secret_value_is_in_the_chart(case: str) -> None:
-    objects = rendered(case)
+@guarantee
+def every_container_has_resources_that_a_quota_may_ask_for(
+    case: str, objects: list[Object]
+) -> None:
+    for _, spec in pod_specs(objects):
+        for container in containers(spec):
+            resources = container["resources"]
+            assert {"cpu", "memory"} <= resources["requests"].keys(), container["name"]
+            assert resources["limits"]["memory"], container["name"]
+            if case == "a quota of everything":
+                assert resources["limits"]["cpu"], container["name"]
+
+
+@guarantee
+def every_pod_goes_where_the_server_may_go(case: str, objects: list[Object]) -> None:
+    keys = ("nodeSelector", "tolerations", "affinity", "priorityClassName", "schedulerName")
+    server = _server_pod(objects)
+    for labels, spec in pod_specs(objects):
+        for key in (*keys, "runtimeClassName"):
+            assert spec.get(key) == server.get(key), (labels["app.kubernetes.io/component"], key)
+        assert labels.items() >= CASES[case].get("podLabels", {}).items()
+
+
+@guarantee
+def no_image_is_named_latest_and_no_secret_value_is_in_the_chart(
+    case: str, objects: list[Object]
+) -> None:
     assert not [o for o in objects if o["kind"] == "Secret"]
     for _, spec in pod_specs(objects):
         for container in containers(spec):
@@ -196,6 +248,24 @@ def test_other_settings_of_a_dataset_are_another_job() -> None:
         (found,) = (o["metadata"]["name"] for o in objects if o["kind"] == "Job")
         names.add(found)
     assert len(names) == 5 and all(len(name) <= 63 for name in names)
+
+
+def test_the_notes_say_how_to_wait_where_to_look_and_what_is_still_to_do() -> None:
+    values = CASES["hpa"] | {"dataset": {"enabled": True, "claim": "data"}}
+    with helm_python.Chart.load(str(CHART)) as chart:
+        files = chart.render(least(values), name="demo", namespace="prod")
+    (notes,) = (text for path, text in files.items() if path.endswith("NOTES.txt"))
+    job = next(o for o in render(values) if o["kind"] == "Job")
+    (folder,) = {w.split("/")[2] for w in json.dumps(job).split('"') if w.startswith("--out=")}
+    for said in (
+        "rollout status deployment/demo-labelmint",
+        "helm test --namespace prod demo",
+        "claim bundles, which has to have the bundle",
+        f"claim data, folder {folder}",
+        "prometheus-adapter.yaml",
+        "Streams are not encrypted",
+    ):
+        assert said in notes
 
 
 def test_large_numbers_are_written_in_full() -> None:
@@ -222,6 +292,41 @@ def test_the_servers_own_image_builds_its_engines_unless_another_is_named() -> N
     own, other = images.values()
     assert own[0] == own[1] and own[0].endswith("-gpu-trt")
     assert other[0] == "r/export:1" != other[1]
+
+
+def test_a_registry_is_before_the_images_name_and_a_parent_charts_comes_first() -> None:
+    for case, name in (
+        ("default", "registry.example.com/labelmint:"),
+        ("image of the nodes", "labelmint:"),
+        ("registry of a parent chart", "localhost:5000/mirror/labelmint:"),
+    ):
+        for _, spec in pod_specs(rendered(case)):
+            assert all(c["image"].startswith(name) for c in containers(spec))
+
+
+def test_each_revision_is_spread_for_itself_unless_told_otherwise() -> None:
+    (spread,) = _server_pod(rendered("default"))["topologySpreadConstraints"]
+    assert spread["matchLabelKeys"] == ["pod-template-hash"]
+    (spread,) = _server_pod(rendered("hard spread"))["topologySpreadConstraints"]
+    assert "matchLabelKeys" not in spread
+
+
+def test_a_mode_has_its_resources_and_values_replace_them_one_by_one() -> None:
+    limits = {"memory": "16Gi", "nvidia.com/gpu": 1}
+    assert _server(rendered("gpu"))["resources"]["limits"] == limits
+    assert _server(rendered("default"))["resources"]["limits"] == {"memory": "3Gi"}
+    given = {"resources": {"limits": {"memory": "24Gi"}}}
+    resources = _server(render(GPU | given))["resources"]
+    assert resources["limits"] == limits | {"memory": "24Gi"}
+    assert resources["requests"] == {"cpu": "2", "memory": "4Gi"}
+
+
+def test_a_sidecar_has_the_charts_security_and_its_own_in_addition() -> None:
+    own = {"runAsUser": 101, "readOnlyRootFilesystem": False}
+    sidecar = {"name": "proxy", "image": "a/b:1", "securityContext": own}
+    (_, proxy) = _server_pod(render({"sidecars": [sidecar]}))["containers"]
+    expected = _server(rendered("default"))["securityContext"] | own
+    assert proxy["securityContext"] == expected
 
 
 def test_the_image_has_tensorrt_for_whoever_may_fall_back_to_it() -> None:
@@ -258,7 +363,7 @@ def test_a_download_is_verified_before_the_server_reads_it() -> None:
 
 
 def _server(objects: list[Object]) -> Object:
-    (server,) = _server_pod(objects)["containers"]
+    (server,) = (c for c in _server_pod(objects)["containers"] if c["name"] == "server")
     return dict(server)
 
 
@@ -269,3 +374,11 @@ def _server_pod(objects: list[Object]) -> Object:
 
 def _environment(container: Object) -> dict[str, Any]:
     return {variable["name"]: variable.get("value") for variable in container["env"]}
+
+
+def test_the_limit_of_a_load_is_the_servers() -> None:
+    limits = [
+        float(_environment(_server(rendered(case)))["LABELMINT_SERVER_LOAD_TIMEOUT"])
+        for case in ("default", "slow loads")
+    ]
+    assert limits == [Config.load_timeout_s, 7200.5]

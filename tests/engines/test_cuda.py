@@ -122,7 +122,7 @@ def test_a_machine_without_a_gpu_is_told_in_one_line() -> None:
     try:
         open_device(0)
     except RuntimeMissing as error:
-        assert "extra `gpu`" in str(error) and "\n" not in str(error)
+        assert "--engine onnxruntime" in str(error) and "\n" not in str(error)
     else:
         with pytest.raises(RuntimeMissing, match="GPU is 99"):
             open_device(99)

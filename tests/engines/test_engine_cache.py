@@ -24,6 +24,7 @@ from engines.engine_cache import (
 )
 from engines.errors import EngineOpenError, PlanError, PlanMissing
 from engines.plan_parity import PlanParity
+from tests.full_disk import files_of_at_most
 from tests.hangs import HANG_S
 
 KEY = EngineKey("sha256:" + "ab" * 32, "NVIDIA H200", (9, 0), "10.3.0", "float16")
@@ -82,7 +83,7 @@ def test_no_name_leads_out_of_the_cache(tmp_path: Path) -> None:
         ({"capability": (8, 0)}, r"was built for capability \(8, 0\)"),
         ({"tensorrt": "8.5.3.1"}, "was built for tensorrt 8.5.3.1; tensorrt is 10.3.0 here"),
         ({"precision": "float32"}, "was built for precision float32"),
-        ({"size": 7}, "has 6 bytes, its .json says 7"),
+        ({"size": 7}, "does not have the 7 bytes"),
         ({"sha256": "0" * 64}, "does not have the SHA-256"),
     ],
 )
@@ -147,12 +148,30 @@ def test_a_description_with_any_wrong_value_is_refused(
         read_plan(path, KEY)
 
 
-def test_a_crash_between_plan_and_description_leaves_no_engine(path: Path) -> None:
-    with pytest.raises(TypeError):  # where the description is made
+def test_a_description_that_cannot_be_made_leaves_the_old_engine(path: Path) -> None:
+    with pytest.raises(TypeError):
         write_plan(path, b"a newer plan", sidecar(parity=[object()]))
-    assert path.read_bytes() == b"a newer plan"
-    with pytest.raises(PlanMissing):
+    assert read_plan(path, KEY) == (DATA, sidecar())
+
+
+def test_a_crash_between_plan_and_description_leaves_no_engine(path: Path) -> None:
+    before = path.with_suffix(".json").read_bytes()
+    write_plan(path, b"newer.", sidecar(sha256=hashlib.sha256(b"newer.").hexdigest()))
+    path.with_suffix(".json").write_bytes(before)  # the plan alone was replaced
+    with pytest.raises(PlanError, match="SHA-256"):
         read_plan(path, KEY)
+
+
+@pytest.mark.parametrize("size", [5, 100])  # too small for the plan, for the description
+def test_a_full_disk_leaves_the_old_engine_and_nothing_else(path: Path, size: int) -> None:
+    data, files = b"p" * 10, sorted(path.parent.iterdir())
+    with (
+        files_of_at_most(size),
+        pytest.raises(EngineOpenError, match=f"{path.name} cannot be written .File too large"),
+    ):
+        write_plan(path, data, sidecar(size=10, sha256=hashlib.sha256(data).hexdigest()))
+    assert sorted(path.parent.iterdir()) == files
+    assert read_plan(path, KEY) == (DATA, sidecar())
 
 
 def test_nothing_is_written_where_that_is_not_allowed(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from engines.tensorrt_build import PlanRequest, plan_from_graph, profiles_of
 from engines.tensorrt_module import logger_from_module
 from tests.engines.fake_device import FakeDevice
 from tests.engines.fake_tensorrt import VERSIONS, FakeTensorRT
+from tests.full_disk import files_of_at_most
 
 
 @pytest.fixture(params=VERSIONS)
@@ -119,6 +120,24 @@ def test_timings_are_kept_and_garbage_among_them_is_no_matter(
     plan_from_graph(trt, request)
     assert built(trt)[1].timing.known == (known if known == b"timings of old" else b"")
     assert cache.read_bytes() == b"timings"
+
+
+def test_a_full_disk_loses_the_new_timings_alone(
+    trt: FakeTensorRT, graphs: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bundle, cache = graphs.write(), tmp_path / "timings" / "cache.timing"
+    cache.parent.mkdir()
+    cache.write_bytes(b"t")
+    request = PlanRequest(
+        graph_from_bundle(bundle, "labeller.onnx"),
+        False,
+        profiles_of(graph_inputs(bundle.manifest), (1,)),
+        timing_cache=cache,
+    )
+    with files_of_at_most(3):
+        assert plan_from_graph(trt, request)
+    assert "timings of kernels are not kept" in caplog.text and "File too large" in caplog.text
+    assert cache.read_bytes() == b"t" and list(cache.parent.iterdir()) == [cache]
 
 
 @pytest.mark.parametrize("how", ["refused", "interrupted"])

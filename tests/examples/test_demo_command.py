@@ -1,6 +1,10 @@
 """`python -m examples.demo` replaces files, so wrong arguments must not start it."""
 
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +12,20 @@ from click.testing import CliRunner
 
 from examples.demo.__main__ import main
 from examples.demo.inputs import NAME, is_current, record_inputs
+from tests.interrupts import INTERRUPTIBLE
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+# A command that takes a second to save its work, longer than subprocess.run waits for it.
+SAVES = """
+import time
+try:
+    print("works", flush=True)
+    time.sleep(3000)
+except KeyboardInterrupt:
+    time.sleep(1)
+    print("saved", flush=True)
+    raise SystemExit(130)
+"""
 
 
 @pytest.mark.parametrize(("argument", "code"), [("--help", 0), ("--samples", 2), ("again", 2)])
@@ -34,3 +52,18 @@ def test_a_demo_of_other_code_or_with_a_changed_file_is_made_again(
     with (tmp_path / "bundle" / "labeller.onnx").open("ab") as graph:
         graph.write(b" ")
     assert not is_current(tmp_path)
+
+
+def test_an_interrupted_demo_waits_until_its_command_has_saved_its_work(tmp_path: Path) -> None:
+    (tmp_path / "saves.py").write_text(SAVES)
+    run = "from examples.demo.__main__ import run; run('saves')"
+    with subprocess.Popen(
+        [*INTERRUPTIBLE, sys.executable, "-c", run],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{CHECKOUT}"}, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert any(line == "works\n" for line in process.stdout)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        out, err = process.communicate()
+    assert (process.returncode, out, err) == (130, "saved\n", "")

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bundle import BundleError
 from bundle.manifest import ScoreCalibration
 from bundle.open import Bundle
 from engines import EngineOptions, default_options, open_engine, open_mapping, ws_from_indices
+from engines.errors import NotFiniteError
 from engines.fake import fake_bundle
 from engines.protocol import EngineResult
 from export.checks.calibration import (
@@ -120,6 +122,27 @@ def test_two_calibrations_of_the_same_options_do_not_mix(tmp_path: Path) -> None
         open_saved_scores(tmp_path / "demo", "same"),
     ):
         pass
+
+
+@pytest.mark.parametrize("known", [0, 60])
+@pytest.mark.parametrize(
+    "error", [ExportError("refused"), NotFiniteError("not finite", (3,)), BundleError("replaced")]
+)
+def test_a_refused_calibration_leaves_nothing_behind(
+    tmp_path: Path, known: int, error: Exception
+) -> None:
+    with pytest.raises(type(error)), open_saved_scores(tmp_path / "demo", "same") as saved:
+        saved.append(np.zeros(known, np.float32))
+        raise error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_calibration_that_is_interrupted_before_its_first_score_leaves_nothing_behind(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(KeyboardInterrupt), open_saved_scores(tmp_path / "demo", "same"):
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_calibration_succeeds_where_scores_cannot_be_saved(

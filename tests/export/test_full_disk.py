@@ -3,9 +3,6 @@
 A limit on the size of files stands in for the disk.
 """
 
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,16 +10,7 @@ from click.testing import CliRunner
 
 from bundle import open_bundle
 from export.__main__ import main
-
-
-@contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, most))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+from tests.full_disk import files_of_at_most
 
 
 def export(*words: object) -> None:

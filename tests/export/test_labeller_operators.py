@@ -69,6 +69,14 @@ def test_weights_of_convolutions_are_constants(model: onnx.ModelProto) -> None:
     assert all(node.input[1] in constants for node in convolutions)
 
 
+def test_no_up_convolution_pays_for_its_low_pass(model: onnx.ModelProto) -> None:
+    """With the low-pass folded in, a 3x3 kernel is a 6x6 kernel and four times the work."""
+    shapes = {i.name: tuple(i.dims) for i in model.graph.initializer}
+    kernels = [shapes[n.input[1]] for n in model.graph.node if n.op_type == "ConvTranspose"]
+    dense = [kernel for kernel in kernels if kernel[1] > 1]  # the others double images by channel
+    assert len(dense) == 3 and {kernel[2:] for kernel in dense} == {(3, 3)}
+
+
 def test_only_the_batch_extent_is_open(model: onnx.ModelProto) -> None:
     for value in [*model.graph.input, *model.graph.output]:
         dims = value.type.tensor_type.shape.dim

@@ -17,7 +17,7 @@ from export.graph.label_branch import fitting_tile
 from export.graph.labeller import Labeller, Precision
 from export.graph.spec import LabelSpec
 from export.graph.stylegan1 import ServedDoubling
-from export.graph.stylegan2 import ServedSynthesis, upconv_kernel
+from export.graph.stylegan2 import ServedSynthesis, UpConvolution
 from export.graph.tiles import node_weights, padded_reads, tile_pixels, tile_reads
 from nets.config import size_at
 from nets.features import Resize, hypercolumn
@@ -93,25 +93,28 @@ def test_the_pixels_of_tiles_are_those_of_the_grid() -> None:
     np.testing.assert_array_equal(np.sort(tile_pixels((8, 8), 4), axis=None), np.arange(64))
 
 
-def test_one_transposed_convolution_is_upsampling_borders_included() -> None:
+def test_an_up_convolution_is_the_literal_one_borders_included() -> None:
     torch.manual_seed(0)
     x, weight = torch.randn(2, 5, 6, 6).double(), torch.randn(4, 5, 3, 3).double()
     fir = resample_kernel().double() + torch.rand(4, 4).double()  # asymmetric: shows any flip
-    two_steps = modulated_conv2d(
+    expected = modulated_conv2d(
         x, weight, torch.ones(2, 5).double(), demodulate=False, up_kernel=fir
     )
-    one_step = F.conv_transpose2d(x, upconv_kernel(weight, fir), stride=2, padding=2)
-    torch.testing.assert_close(one_step, two_steps)
+    torch.testing.assert_close(UpConvolution(weight, fir, torch.float64)(x), expected)
 
 
 @pytest.mark.parametrize("resolution", [FUSED_FROM // 2, FUSED_FROM])
-def test_either_way_of_doubling_is_one_transposed_convolution(resolution: int) -> None:
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-7), (torch.float16, 2e-2)])
+def test_either_way_of_doubling_is_the_literal_one_in_both_graphs(
+    resolution: int, dtype: torch.dtype, tolerance: float
+) -> None:
     torch.manual_seed(0)
     conv = DoublingConv(3, 4, resolution).double()
     conv.bias.data.normal_()
     conv.blur_kernel.uniform_()  # asymmetric: shows any flip
     x = torch.randn(2, 3, resolution // 2, resolution // 2).double()
-    torch.testing.assert_close(ServedDoubling(conv, torch.float64)(x), conv(x))
+    served = ServedDoubling(conv, dtype).double()
+    torch.testing.assert_close(served(x), conv(x), rtol=tolerance, atol=tolerance)
 
 
 def test_served_synthesis_is_the_papers() -> None:

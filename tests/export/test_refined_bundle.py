@@ -211,7 +211,7 @@ def test_broken_weights_and_cards_are_one_line(
         shutil.copy(tiny_weights[1].with_suffix(".toml"), path.with_suffix(".toml"))
 
     cases: dict[Callable[[Path], None], str] = {
-        absent: "cannot be read", cut: "no intact safetensors", gray: "channels is 1",
+        absent: "does not exist", cut: "no intact safetensors", gray: "channels is 1",
         interpreters: "kind",
     }  # fmt: skip
     for damage, words in cases.items():

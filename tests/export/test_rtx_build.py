@@ -95,12 +95,12 @@ class Kind:
 
 
 KINDS = {
-    "labels": Kind(GRAPHS["labels"], 1175, 117, 21),
-    "labels in half precision": Kind(GRAPHS["labels in half precision"], 1283, 125, 20),
-    "labels of a StyleGAN1": Kind(GRAPHS["labels of a StyleGAN1"], 1106, 135, 18),
-    "images": Kind(partial(images_of, precision="float32"), 265, 38, 3.2),
-    "images in half precision": Kind(images_of, 344, 46, 4.2),
-    "images of a StyleGAN1": Kind(GRAPHS["images of a StyleGAN1"], 325, 86, 7.3),
+    "labels": Kind(GRAPHS["labels"], 1179, 121, 21),
+    "labels in half precision": Kind(GRAPHS["labels in half precision"], 1287, 129, 20),
+    "labels of a StyleGAN1": Kind(GRAPHS["labels of a StyleGAN1"], 1107, 126, 18),
+    "images": Kind(partial(images_of, precision="float32"), 267, 40, 3.2),
+    "images in half precision": Kind(images_of, 346, 48, 4.2),
+    "images of a StyleGAN1": Kind(GRAPHS["images of a StyleGAN1"], 330, 91, 7.3),
     "images of a StyleGAN1 in half precision": Kind(
         GRAPHS["images of a StyleGAN1 in half precision"], 325, 82, 7.2
     ),
@@ -111,17 +111,17 @@ KINDS = {
     "images of a StyleGAN3 in half precision": Kind(
         GRAPHS["images of a StyleGAN3 in half precision"], 397, 66, 4.0
     ),
-    "refined images": Kind(GRAPHS["refined images"], 316, 52, 3.8),
+    "refined images": Kind(GRAPHS["refined images"], 318, 54, 3.8),
     "refined images in half precision": Kind(
-        GRAPHS["refined images in half precision"], 395, 61, 5.5
+        GRAPHS["refined images in half precision"], 397, 63, 5.5
     ),
-    "segmentation alone": Kind(labels_of, 678, 47, 8.5),
-    "keypoints alone": Kind(partial(labels_of, kinds=("keypoints",)), 696, 44, 9.3),
-    "depth alone": Kind(partial(labels_of, kinds=("depth",)), 634, 42, 8.8),
+    "segmentation alone": Kind(labels_of, 679, 49, 8.5),
+    "keypoints alone": Kind(partial(labels_of, kinds=("keypoints",)), 698, 46, 9.3),
+    "depth alone": Kind(partial(labels_of, kinds=("depth",)), 635, 44, 8.8),
     "a mapping": Kind(GRAPHS["a mapping"], 27, 3, 0.8),
     "a conditional mapping": Kind(conditional_mapping, 39, 7, 1.0),
-    "before the fused kernels": Kind(partial(fused_graph, taps=True), 566, 93, 8.5),
-    "after the fused kernels": Kind(partial(fused_graph, taps=False), 429, 8, 4.7),
+    "before the fused kernels": Kind(partial(fused_graph, taps=True), 570, 97, 8.5),
+    "after the fused kernels": Kind(partial(fused_graph, taps=False), 430, 8, 4.7),
 }
 FAST = (
     "images in half precision", "images of a StyleGAN3 in half precision", "segmentation alone",

@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from bundle import Bundle
-from engines.errors import EngineRunError
+from engines.errors import EngineOpenError, EngineRunError
 from engines.open import EngineOptions, open_engine, open_mapping
 from service.loading import warm_up
 from tests.engines.conftest import Graphs
@@ -57,6 +57,29 @@ def test_an_endless_graph_ends_at_the_limit_of_the_warm_up(looping: Bundle) -> N
     with pytest.raises(EngineRunError, match=r"warm-up: the runs did not end within 0\.5 s"):
         warm_up(engine, open_mapping(looping, EngineOptions()), looping, 0.5)
     assert 0.5 <= time.monotonic() - began < HANG_S
+
+
+@pytest.mark.parametrize("shape", [[1 << 40], [1 << 31, 1 << 31, 1 << 31], [-1, 1 << 40]])
+def test_a_graph_of_a_constant_that_no_memory_holds_is_refused(
+    tmp_path: Path, shape: list[int]
+) -> None:
+    graphs = Graphs(tmp_path / "huge")
+    graphs.write()
+    model = onnx.load(graphs.folder / "labeller.onnx")
+    for node in model.graph.node:
+        node.input[:] = ["with_constant" if given == "ws" else given for given in node.input]
+    model.graph.initializer.append(numpy_helper.from_array(np.array(shape), "extents"))
+    for position, node in enumerate((
+        helper.make_node("ConstantOfShape", ["extents"], ["constant"]),
+        helper.make_node("ReduceMax", ["constant"], ["scalar"], keepdims=0),
+        helper.make_node("Add", ["ws", "scalar"], ["with_constant"]),
+    )):  # fmt: skip
+        model.graph.node.insert(position, node)
+    onnx.save(model, graphs.folder / "labeller.onnx")
+    bundle = graphs.listed()
+    with pytest.raises((EngineOpenError, EngineRunError), match="ConstantOfShape"):
+        engine = open_engine(bundle, EngineOptions())
+        warm_up(engine, open_mapping(bundle, EngineOptions()), bundle, HANG_S)
 
 
 def test_a_start_with_an_endless_graph_fails_in_one_line(looping: Bundle) -> None:

@@ -17,9 +17,10 @@ from engines.errors import NotFiniteError
 from engines.fake import FakeEngine, FakeMapping, FakeOptions, fake_bundle
 from engines.protocol import EngineResult
 from labelmint.v1 import label_service_pb2 as pb
+from service import loading, repository
 from service.config import Config, NamedBundle
 from service.errors import NEXT_INDEX, LoadFailed
-from service.loading import TURN_S, open_model, warm_up
+from service.loading import open_model, warm_up
 from service.metrics import Metrics
 from service.models import ServedModel
 from service.repository import without_folders
@@ -279,12 +280,17 @@ def test_loading_holds_up_neither_calls_nor_health(tmp_path: Path) -> None:
 
 
 def test_a_load_that_hangs_holds_up_no_other_and_ends_at_its_limit(
-    other: NamedBundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    other: NamedBundle,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     caplog.set_level("INFO")
+    for module in (loading, repository):  # 10 s, which the test would wait
+        monkeypatch.setattr(module, "TURN_S", 0.5)
     held, folder = Held("slow"), tmp_path / "nothing"
     folder.mkdir()
-    limits = config(load_timeout_s=TURN_S + 2)
+    limits = config(load_timeout_s=2)
     with served(config=limits, open_named=held) as server, ThreadPoolExecutor() as pool:
         began = time.monotonic()
         slow = pool.submit(load, server, NamedBundle("slow", folder))
@@ -293,7 +299,7 @@ def test_a_load_that_hangs_holds_up_no_other_and_ends_at_its_limit(
         load(server, other)
         assert bundle_id(server) and time.monotonic() - began < HANG_S
         assert index_of(server.channel)["slow"].state == "LOADING"
-        with pytest.raises(LoadFailed, match=r"not loaded within 12 s.*--load-timeout"):
+        with pytest.raises(LoadFailed, match=r"not loaded within 2 s.*--load-timeout"):
             slow.result(HANG_S)
         assert index_of(server.channel)["slow"].state == "UNAVAILABLE"
         with pytest.raises(LoadFailed, match=r"an earlier load .* has not ended"):
@@ -304,7 +310,7 @@ def test_a_load_that_hangs_holds_up_no_other_and_ends_at_its_limit(
         with pytest.raises(LoadFailed, match="manifest"):
             load(server, NamedBundle("slow", folder))
     assert f"loading model slow from {folder}" in caplog.text
-    assert "model slow has been loading for over 10 s" in caplog.text
+    assert "model slow has been loading for over 0.5 s" in caplog.text
 
 
 async def opening(server: Any) -> bool:

@@ -1,6 +1,7 @@
 """Bearer tokens: who may call, and files that change or are broken."""
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -65,6 +66,29 @@ def test_tokens_change_with_their_file_and_a_broken_one_changes_nothing(
     tokens.write_text("fresh short")
     assert known.name_of("f" * 16) == "fresh" and known.unusable
     assert "line 1" in caplog.text and "short" not in caplog.text
+
+
+def test_tokens_that_change_under_load_end_no_stream_and_hold_for_every_new_call(
+    tokens: Path,
+) -> None:
+    with served(config=config(token_file=tokens)) as server:
+        request = pb.StreamSamplesRequest()
+        old = server.stub.StreamSamples(request, timeout=HANG_S, metadata=bearer(TOKENS["trainer"]))
+        indices = list(next(old).batch.indices)
+        before = TOKENS["trainer"]
+        for number in range(40):
+            token = f"token-number-{number:07}"
+            new = tokens.with_name("new")
+            new.write_text(f"trainer {token}\n")
+            os.replace(new, tokens)
+            unary = server.stub.GenerateSamples
+            assert unary(TWO, timeout=HANG_S, metadata=bearer(token)).batch.indices
+            refused = refusal(partial(answers, unary, bearer(before)))
+            assert refused.code is UNAUTHENTICATED
+            indices += next(old).batch.indices
+            before = token
+        assert indices == list(range(len(indices)))
+        old.cancel()
 
 
 def remove(path: Path) -> None:
@@ -147,3 +171,26 @@ def test_a_broken_token_file_ends_the_start_in_one_line(
     message = str(caught.value)
     assert "\n" not in message and str(path) in message and "xxx" not in message
     assert all(word in message for word in words), message
+
+
+def test_a_token_is_found_without_a_look_at_the_others(tmp_path: Path) -> None:
+    """Whoever guesses tokens takes the event loop's time, and no more with 10,000 of them."""
+    file = tmp_path / "tokens"
+    calls: list[int] = []
+    for count in (1, 10_000):
+        file.write_text("".join(f"n{i} {i:020}\n" for i in range(count)))
+        tokens = Tokens(file)
+        assert tokens.name_of(f"{count - 1:020}") == f"n{count - 1}"
+        seen: list[str] = []
+        sys.setprofile(partial(_note, seen))
+        try:
+            found = tokens.name_of("wrong" * 4)
+        finally:
+            sys.setprofile(None)
+        assert found is None
+        calls.append(len(seen))
+    assert calls[0] == calls[1]
+
+
+def _note(seen: list[str], frame: Any, event: str, argument: Any) -> None:
+    seen.append(event)

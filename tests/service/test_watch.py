@@ -15,6 +15,7 @@ import grpc
 import pytest
 
 from bundle.manifest import MANIFEST
+from service import repository
 from service.config import NamedBundle
 from service.watch import Watch
 from tests.engines.conftest import Graphs
@@ -310,7 +311,10 @@ def test_a_load_that_hangs_does_not_hold_up_the_end(tmp_path: Path) -> None:
         assert loading.result().code is grpc.StatusCode.UNAVAILABLE
 
 
-def test_a_load_that_hangs_holds_up_no_later_poll(watched: Path, tmp_path: Path) -> None:
+def test_a_load_that_hangs_holds_up_no_later_poll(
+    watched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repository, "TURN_S", 0.5)  # 10 s, which the test would wait
     held = Held("a")
     with served([], config(load_timeout_s=HANG_S), held) as server:
         watch = Watch(watched, server.server.repository, [])

@@ -64,6 +64,7 @@ def labelled(weights: Path, folder: Path, count: int = 4, seed: int = 3) -> Path
     images = image_set_from_folder(folder)
     grey = np.stack([images.image(row)[..., 0] for row in range(count)])
     masks = (grey > grey.mean(axis=(1, 2), keepdims=True)).astype(np.uint8)
+    masks[:, :2, :2] = 2
     labels = LabelledSet(
         images.crop,
         tuple(images.stems),
@@ -75,6 +76,34 @@ def labelled(weights: Path, folder: Path, count: int = 4, seed: int = 3) -> Path
     )
     write_labels(folder, labels)
     return folder
+
+
+@pytest.mark.parametrize("name", ["interpreter", "evaluate"])
+def test_labels_are_counted_and_a_class_without_a_pixel_stops_before_training(
+    weights: Path, tmp_path: Path, name: str
+) -> None:
+    folder, out = labelled(weights, tmp_path / "set"), tmp_path / "i.safetensors"
+    start = ("--generator", weights, "--labels", folder)
+    trained: tuple[object, ...] = (
+        "interpreter",
+        *start,
+        "--out",
+        out,
+        "--members",
+        1,
+        "--steps",
+        1,
+    )
+    if name == "evaluate":
+        assert command(*trained).exit_code == 0
+        trained = ("evaluate", *start, "--interpreter", out, "--out", tmp_path / "report")
+    for path in (folder / "masks").iterdir():
+        Image.fromarray(np.minimum(np.array(Image.open(path)), 1)).save(path)
+    result = command(*trained)
+    assert result.exit_code == 1 and "4 of 4 images have labels: 4 with masks" in result.output
+    assert "corner             0    0.0%               4" in result.output
+    assert "--allow-empty-classes" in str(result.exception)
+    assert command(*trained, "--allow-empty-classes").exit_code == 0
 
 
 def test_drawn_images_are_the_streams_samples_of_those_indices(

@@ -49,8 +49,14 @@ def as_json(content: object) -> bytes:
             broken("masks/a.png", png(np.zeros((4, 8), np.uint8))),
             r"a\.png is 8x4 pixels; its image is 16x16",
         ),
-        (broken("masks/a.png", png(np.zeros((16, 16, 3), np.uint8))), r"a\.png has mode RGB"),
-        (broken("masks/z.png", png(SQUARE)), r"masks has no \.png named like an image .*\(a, b"),
+        (
+            broken("masks/a.png", png(np.full((16, 16, 3), 7, np.uint8))),
+            r"a\.png has the color #070707 in 256 pixels, and no class has it \(nearest: low",
+        ),
+        (
+            broken("masks/z.png", png(SQUARE)),
+            r"masks has labels of no image of the set \(a, b \.\.\.\); it names z\.png",
+        ),
         (
             broken("masks.json", as_json(coco({"category_id": 4, "segmentation": [OUTLINE]}))),
             r"annotation of image 7 and category 4",
@@ -72,7 +78,7 @@ def as_json(content: object) -> bytes:
                     )
                 ),
             ),
-            "do not add up to 16x16",
+            "do not add up to 256 pixels",
         ),
         (
             broken(
@@ -81,7 +87,7 @@ def as_json(content: object) -> bytes:
                     coco({"category_id": 3, "segmentation": {"size": [16, 16], "counts": "`" * 50}})
                 ),
             ),
-            "do not add up to 16x16",
+            "do not add up to 256 pixels",
         ),
         (broken("masks.json", as_json(coco(size=32))), r"masks\.json is 32x32 pixels"),
         (
@@ -95,10 +101,18 @@ def as_json(content: object) -> bytes:
             "a shape of type 'line'",
         ),
         (
+            broken("labelme/a.json", as_json(labelme(*[("tip", "point", [[1.0, 1.0]])] * 2))),
+            "two keypoints 'tip'",
+        ),
+        (
+            broken("labelme/a.json", as_json(labelme(("tip", "point", [])))),
+            "a point of 0 points",
+        ),
+        (
             broken("labelme/a.json", as_json(labelme(("high", "mask", [[9, 9], [12, 12]])))),
             "a mask that is no PNG",
         ),
-        (broken("keypoints.json", as_json(coco())), "0 categories with keypoints"),
+        (broken("keypoints.json", as_json(coco())), "0 categories with names of keypoints"),
         (broken("depth/a.npy", b"x"), r"depth\.toml cannot be read .* write the line unit"),
     ],
 )

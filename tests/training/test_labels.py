@@ -17,6 +17,7 @@ from checkpoints import classes_from_names, write_classes
 from tests.training.label_files import OUTLINE, SQUARE, coco, labelme, write_json
 from tests.training.sets import CLASSES, partly_labelled, tiny_images, tiny_labels
 from training.images.image_set import ImageSet
+from training.labels.annotations import ReadingRules
 from training.labels.labelled_set import LabelPaths, labelled_set
 from training.labels.polygons import counts_from_text, mask_from_counts
 from training.labels.write import write_labels
@@ -127,7 +128,9 @@ def test_run_length_texts_read_as_pycocotools_writes_them(mask: NDArray[np.uint8
     np.testing.assert_array_equal(back, mask == 1)
 
 
-def test_smaller_coco_parts_cover_larger_ones_and_crowds_are_ignored(tmp_path: Path) -> None:
+def test_smaller_coco_parts_cover_larger_ones_and_crowds_are_ignored_if_asked(
+    tmp_path: Path,
+) -> None:
     images = tiny_images(tmp_path)
     write_classes(tmp_path / "classes.toml", CLASSES)
     inner = [4.0, 3.0, 6.0, 3.0, 6.0, 5.0, 4.0, 5.0]
@@ -142,8 +145,12 @@ def test_smaller_coco_parts_cover_larger_ones_and_crowds_are_ignored(tmp_path: P
     )
     expected = SQUARE.copy()
     expected[3:5, 4:6] = 2
-    expected[12:] = 255
+    expected[12:] = 1
     np.testing.assert_array_equal(masks_of(images)[0], expected)
+    expected[12:] = 255
+    ignoring = labelled_set(images, rules=ReadingRules(crowds="ignore")).masks
+    assert ignoring is not None
+    np.testing.assert_array_equal(ignoring[0], expected)
 
 
 def test_labels_of_the_photographs_size_are_scaled_to_the_crop(tmp_path: Path) -> None:
@@ -169,6 +176,31 @@ def test_coco_keypoints_count_pixel_centers_at_whole_numbers(tmp_path: Path) -> 
     labels = labelled_set(images)
     assert labels.keypoints is not None and labels.skeleton == ((0, 1),)
     assert labels.keypoints[0, 0].tolist() == [1.75, 0.25, 1.0] and labels.keypoints[0, 1, 2] == 0
+
+
+def test_labelme_points_are_keypoints_and_no_part_of_the_masks(tmp_path: Path) -> None:
+    """LabelMe counts from the pixel's corner, as labels here do."""
+    images = tiny_images(tmp_path, source=(32, 32))
+    square = ("high", "rectangle", [[6.0, 4.0], [20.0, 12.0]])
+    tip, base = ("tip", "point", [[7.0, 1.0]]), ("base", "point", [[31.0, 16.0]])
+    write_json(tmp_path / "labelme" / "a.json", labelme(square, tip, size=32))
+    write_json(tmp_path / "labelme" / "b.json", labelme(tip, base, size=32))
+    labels = labelled_set(images)
+    assert labels.classes == classes_from_names(["background", "high"])
+    assert labels.masks is not None and labels.keypoints is not None
+    np.testing.assert_array_equal(labels.masks[0], SQUARE)
+    assert (labels.masks[1] == labels.ignore_id).all()  # b has points alone: no mask
+    assert labels.keypoint_names == ("base", "tip")
+    assert labels.keypoints.tolist() == [[[0, 0, 0], [3.5, 0.5, 1]], [[15.5, 8, 1], [3.5, 0.5, 1]]]
+    points = labelled_set(images, LabelPaths(keypoints=tmp_path / "labelme")).keypoints
+    np.testing.assert_array_equal(points, labels.keypoints)
+
+
+def test_points_without_any_region_label_keypoints_alone(tmp_path: Path) -> None:
+    images = tiny_images(tmp_path)
+    write_json(tmp_path / "labelme" / "a.json", labelme(("tip", "point", [[7.0, 1.0]])))
+    labels = labelled_set(images)
+    assert (labels.masks, labels.classes, labels.keypoint_names) == (None, None, ("tip",))
 
 
 def test_sixteen_bit_depth_is_scaled_and_zero_is_unknown(tmp_path: Path) -> None:

@@ -212,7 +212,7 @@ def test_faults_of_the_input_are_one_line(
         (("--images", images, "--masks", empty), "has no mask of any picture; a b.png would be"),
         (("--images", images, "--masks", wrong), "is 9x9 pixels, its picture 16x16"),
         (("--images", images, "--network", other), "no intact safetensors file"),
-        (("--images", images, "--network", tmp_path / "n.safetensors"), "must lie beside it"),
+        (("--images", images, "--network", tmp_path / "n.safetensors"), "does not exist"),
         (("--source", service, "--pose", pose), "chin is not among the keypoints left, right, top"),
         (("--source", service, "--pose", tmp_path / "far.json"), "top is at [0.0, 1e+300, 0.0]"),
         (("--source", service, "--pose", tmp_path / "list.json"), "is no JSON like"),

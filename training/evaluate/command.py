@@ -1,12 +1,14 @@
 """`python -m training evaluate`: an interpreter and held-out labels -> scores, table and plots."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import click
 import numpy as np
 import torch
 
-from checkpoints import InterpreterCard, interpreter_from_file
+from checkpoints import Classes, InterpreterCard, interpreter_from_file
 from nets.config import SQUARE
 from training.errors import LabelError, TrainingError
 from training.evaluate.evaluation import evaluation_from_predictions
@@ -16,18 +18,19 @@ from training.images.image_set import check_generator, image_set_from_folder
 from training.interpreter.card import images_trained_on
 from training.interpreter.predict import predictions
 from training.label_crop import LabelCrop
-from training.labels.labelled_set import LabelledSet, LabelPaths, labelled_set
+from training.labels.labelled_set import LabelledSet
+from training.labels.options import LabelChoice, label_options
 from training.options import (
     FILE,
     device_option,
     folder_out_option,
     generator_option,
-    label_options,
     mean_latent_option,
     read_generator,
 )
 
 SHOWN_NAMES = 8  # of images in a warning
+IGNORED = 255  # mask value of unlabeled pixels; an ensemble has at most 255 classes
 
 
 @click.command()
@@ -46,11 +49,7 @@ SHOWN_NAMES = 8  # of images in a warning
 def evaluate(
     generator_path: Path,
     mean_latent: Path | None,
-    folder: Path,
-    masks: Path | None,
-    classes: Path | None,
-    keypoints: Path | None,
-    depth: Path | None,
+    choice: LabelChoice,
     weights: Path,
     out: Path,
     device: torch.device,
@@ -70,11 +69,10 @@ def evaluate(
         )
     generator.to(device)
     interpreter.to(device)
-    images = image_set_from_folder(folder)
+    images = image_set_from_folder(choice.folder)
     check_generator(images, generator.config, sha256, generator_path)
     images.check_files()
-    truth = labelled_set(images, LabelPaths(classes, masks, keypoints, depth))
-    check_same_meaning(card, truth, weights, folder)
+    truth = with_meaning_of(card, choice.read(images), weights, choice.folder)
     trained_on = images_trained_on(card, truth)
     click.echo(text_from_trained_on(trained_on, len(truth), weights), err=True, nl=False)
     predicted = list(predictions(generator, interpreter, card, truth.ws))
@@ -105,10 +103,13 @@ def text_from_trained_on(trained_on: list[str] | None, images: int, weights: Pat
     )
 
 
-def check_same_meaning(
+def with_meaning_of(
     card: InterpreterCard, truth: LabelledSet, weights: Path, folder: Path
-) -> None:
-    """Raises LabelError unless interpreter and labels have the same crop, classes and keypoints."""
+) -> LabelledSet:
+    """The labels with the interpreter's ids of classes and order of keypoints, matched by name.
+
+    Raises LabelError for another crop, and for a name that the interpreter does not have.
+    """
     crop = truth.crop
     of_card = LabelCrop(card.grid, card.crop_top, card.height, card.start or SQUARE)
     if of_card != crop:
@@ -116,17 +117,31 @@ def check_same_meaning(
             f"{weights} labels {card.width}x{card.height} pixels of a grid of {card.grid} from row "
             f"{card.crop_top}; {folder} has {crop} of {crop.grid} from row {crop.crop_top}"
         )
-    pairs = [
-        (
-            "classes",
-            card.segmentation and [c.name for c in card.segmentation.classes],
-            truth.classes and [c.name for c in truth.classes.cards],
-        ),
-        ("keypoints", card.keypoints and card.keypoints.names, list(truth.keypoint_names)),
-    ]
-    for what, trained, labelled in pairs:
-        if trained and labelled and trained != labelled:
+
+    def places(what: str, trained: Sequence[str], labelled: Sequence[str]) -> list[int]:
+        unknown = [name for name in labelled if name not in trained]
+        if unknown:
             raise LabelError(
                 f"{weights} was trained on the {what} {', '.join(trained)}; {folder} has "
-                f"{', '.join(labelled)}"
+                f"{', '.join(labelled)}, of which it does not know {', '.join(unknown)}"
             )
+        return [trained.index(name) for name in labelled]
+
+    if card.segmentation and truth.classes is not None and truth.masks is not None:
+        cards = list(card.segmentation.classes)
+        ids = np.full(256, IGNORED, np.uint8)
+        found = places("classes", [c.name for c in cards], [c.name for c in truth.classes.cards])
+        ids[: len(found)] = found
+        truth = replace(
+            truth, classes=Classes(cards, IGNORED), masks=ids[truth.masks], ignore_id=IGNORED
+        )
+    if card.keypoints and truth.keypoints is not None:
+        names = card.keypoints.names
+        points = np.zeros((len(truth), len(names), 3), np.float32)  # a point without a name: absent
+        points[np.isnan(truth.keypoints).any((1, 2))] = np.nan
+        points[:, places("keypoints", names, truth.keypoint_names)] = truth.keypoints
+        truth = replace(
+            truth, keypoints=points, keypoint_names=tuple(names),
+            skeleton=tuple((a, b) for a, b in card.keypoints.skeleton),
+        )  # fmt: skip
+    return truth

@@ -18,7 +18,8 @@ from training.images.image_set import check_generator, image_set_from_folder
 from training.interpreter.card import card_from_fit
 from training.interpreter.config import InterpreterTrainConfig
 from training.interpreter.train import fit_interpreter
-from training.labels.labelled_set import LabelledSet, LabelPaths, labelled_set
+from training.labels.labelled_set import LabelledSet
+from training.labels.options import LabelChoice, label_options
 from training.options import (
     AT_LEAST_1,
     FOLDER,
@@ -27,7 +28,6 @@ from training.options import (
     device_option,
     force_option,
     generator_option,
-    label_options,
     learning_rate_option,
     licence_option,
     mean_latent_option,
@@ -118,11 +118,7 @@ SAVE_EVERY = 200  # steps
 def interpreter(
     generator_path: Path,
     mean_latent: Path | None,
-    folder: Path,
-    masks: Path | None,
-    classes: Path | None,
-    keypoints: Path | None,
-    depth: Path | None,
+    choice: LabelChoice,
     out: Path,
     force: bool,
     device: torch.device,
@@ -139,11 +135,10 @@ def interpreter(
     check_config(config, out)
     refuse_existing(out, force)
     generator, generator_card, sha256 = read_generator(generator_path, mean_latent)
-    images = image_set_from_folder(folder)
+    images = image_set_from_folder(choice.folder)
     check_generator(images, generator.config, sha256, generator_path)
     images.check_files()
-    labels = labelled_set(images, LabelPaths(classes, masks, keypoints, depth))
-    click.echo(f"{len(labels)} of {len(images)} images have labels")
+    labels = choice.read(images)
     out.parent.mkdir(parents=True, exist_ok=True)  # fail now rather than after training
     recipe = {
         "generator weights": sha256,

@@ -1,40 +1,55 @@
-"""Masks and keypoints from a COCO JSON file.
+"""Masks and keypoints from a COCO JSON file, as COCO, CVAT, Roboflow and Label Studio write it.
 
-Smaller regions cover larger ones. Crowd annotations become ignored pixels.
+Smaller regions cover larger ones. A region with `iscrowd` 1 is of its category's class: CVAT writes
+that of every brushed mask, and what COCO calls a crowd, a group of people, are still people. A box
+without a region is left out, since the pixels of its corners are not of its class.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from checkpoints import Classes, classes_from_names
+from labelmint.errors import printable_from_text
 from training.errors import LabelError
+from training.labels.annotations import (
+    IGNORE,
+    Annotations,
+    Part,
+    Point,
+    ReadingRules,
+    Source,
+    bytes_of_file,
+)
 from training.labels.polygons import (
     counts_from_text,
     mask_from_counts,
-    mask_from_parts,
     mask_from_polygons,
+    polygon_from_box,
 )
 from training.labels.scaling import LabelSizes
+
+Id = int | str
 
 
 class Category(msgspec.Struct, frozen=True):
     """A class of masks, or a kind of object with keypoints."""
 
-    id: int
+    id: Id
     name: str
-    keypoints: list[str] = []
-    skeleton: list[tuple[int, int]] = []  # pairs of keypoints, counted from 1
+    supercategory: str | None = None
+    keypoints: list[str] | None = None
+    skeleton: list[tuple[int, int]] | None = None  # pairs of keypoints, counted from 1
 
 
 class CocoImage(msgspec.Struct, frozen=True):
     """An image that annotations refer to by its id."""
 
-    id: int
+    id: Id
     file_name: str
     width: int
     height: int
@@ -47,17 +62,18 @@ class RunLengths(msgspec.Struct, frozen=True):
     size: tuple[int, int]  # (height, width)
 
 
-Segmentation = list[list[float]] | RunLengths
+Segmentation = list[list[float] | float] | RunLengths
 
 
 class Annotation(msgspec.Struct, frozen=True):
-    """Mask, keypoints, or both, of one object in an image."""
+    """Mask, keypoints, box, or several of them, of one object in an image."""
 
-    image_id: int
-    category_id: int
+    image_id: Id
+    category_id: Id
     segmentation: Segmentation | None = None
     keypoints: list[float] | None = None  # x, y, v of each keypoint of the category
-    iscrowd: int = 0
+    bbox: list[float] | None = None  # left, top, width, height
+    iscrowd: int | bool = 0
 
 
 class CocoFile(msgspec.Struct, frozen=True):
@@ -68,23 +84,74 @@ class CocoFile(msgspec.Struct, frozen=True):
     categories: list[Category]
 
 
-@dataclass(frozen=True)
-class CocoKeypoints:
-    """Keypoints of one object per image, by stem."""
+def source_from_coco(
+    path: Path, rules: ReadingRules, wanted: Literal["masks", "keypoints"] = "masks"
+) -> Source:
+    """Reads a file of masks, and of keypoints if it has those of one object per image; or a file of
+    keypoints alone. The file is in memory, its regions are drawn one image at a time.
 
-    names: tuple[str, ...]
-    skeleton: tuple[tuple[int, int], ...]  # pairs of keypoints, counted from 0
-    points: dict[str, NDArray[np.float32]]  # [K, 3]: x, y in pixels (centers +0.5), visible 0 or 1
+    Raises LabelError.
+    """
+    file = _read(path)
+    notes: list[str] = []
+    skilled = None
+    try:
+        skilled = _category_with_keypoints(path, file)
+    except LabelError as error:
+        if wanted == "keypoints":
+            raise
+        notes.append(f"keypoints left out: {error}")
+    if wanted == "masks":
+        labels, more = _labels(path, file, rules)
+        notes += more
+    if wanted == "keypoints" and skilled is None:
+        raise LabelError(f"{path} has 0 categories with names of keypoints; it must have one")
+    names = None if skilled is None else tuple(skilled.keypoints or ())
+    by_image: dict[Id, list[Annotation]] = {}
+    for annotation in file.annotations:
+        by_image.setdefault(annotation.image_id, []).append(annotation)
+
+    def images() -> Iterator[Annotations]:
+        for image in file.images:
+            found = by_image.get(image.id, [])
+            origin = f"{path} ({printable_from_text(image.file_name)})"
+            points = None if skilled is None else _points(origin, found, skilled)
+            parts, boxes = _parts(origin, found, image, categories, rules)
+            yield Annotations(
+                image.file_name,
+                origin if found else str(path),
+                (image.height, image.width),
+                parts if wanted == "masks" else (),
+                points=points,
+                left_out=("box",) * boxes,
+            )
+
+    categories = {category.id: category.name for category in file.categories}
+    return Source(
+        path,
+        images,
+        len(file.images),
+        labels if wanted == "masks" else (),
+        keypoint_names=names,
+        skeleton=() if skilled is None else _skeleton(path, skilled),
+        smaller_on_top=True,
+        notes=tuple(notes),
+    )
 
 
-def read_coco(path: Path) -> CocoFile:
+def _read(path: Path) -> CocoFile:
     """Reads the file and checks that annotations refer to listed ids. Raises LabelError."""
     try:
-        file = msgspec.json.decode(path.read_bytes(), type=CocoFile)
-    except OSError as error:
-        raise LabelError(f"{path} cannot be read ({error.strerror})") from error
+        file = msgspec.json.decode(bytes_of_file(path), type=CocoFile)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise LabelError(f"{path} is no COCO file: {' '.join(str(error).split())}") from error
+    for what, ids in (
+        ("image", [i.id for i in file.images]),
+        ("category", [c.id for c in file.categories]),
+    ):
+        doubled = [id_ for id_, count in Counter(ids).items() if count > 1]
+        if doubled:
+            raise LabelError(f"{path} lists {what} {doubled[0]} twice")
     images, categories = {i.id for i in file.images}, {c.id for c in file.categories}
     for annotation in file.annotations:
         if annotation.image_id not in images or annotation.category_id not in categories:
@@ -95,116 +162,165 @@ def read_coco(path: Path) -> CocoFile:
     return file
 
 
-def classes_from_coco(file: CocoFile) -> Classes:
-    """Class 0 "background", then the categories in the order of their ids."""
-    names = [c.name for c in sorted(file.categories, key=lambda c: c.id)]
-    return classes_from_names(["background", *(n for n in names if n != "background")])
+def _labels(path: Path, file: CocoFile, rules: ReadingRules) -> tuple[tuple[str, ...], list[str]]:
+    """Names of the categories that are classes, in the order of their ids, and notes.
 
-
-def masks_from_coco(
-    path: Path,
-    file: CocoFile,
-    sizes: Mapping[str, LabelSizes],
-    classes: Classes,
-    ignore_id: int,
-) -> dict[str, NDArray[np.uint8]]:
-    """Class ids uint8 [H, W] by stem, for images that the file lists. Raises LabelError."""
-    known = {card.name: i for i, card in enumerate(classes.cards)}
-    ids = {}
-    for category in file.categories:
-        if category.name not in known:
-            raise LabelError(
-                f"{path} has the category {category.name!r}; the classes are {', '.join(known)}"
-            )
-        ids[category.id] = known[category.name]
-    masks = {}
-    for stem, image in _images_by_stem(path, file, sizes).items():
-        parts = [
-            (
-                ignore_id if annotation.iscrowd else ids[annotation.category_id],
-                _region_of_segmentation(path, annotation.segmentation, image, sizes[stem]),
-            )
-            for annotation in file.annotations
-            if annotation.image_id == image.id and annotation.segmentation is not None
-        ]
-        parts.sort(key=lambda part: -int(part[1].sum()))  # the largest is painted first
-        masks[stem] = mask_from_parts(parts, sizes[stem])
-    return masks
-
-
-def keypoints_from_coco(
-    path: Path, file: CocoFile, sizes: Mapping[str, LabelSizes]
-) -> CocoKeypoints:
-    """Keypoints of the only category that has keypoints. Raises LabelError.
-
-    COCO puts pixel centers at whole numbers, labels here at +0.5. COCO's v = 0 (not labeled)
-    becomes visible 0, its v = 1 and 2 visible 1.
+    No class is a category without annotations that the others name as their supercategory
+    (Roboflow's root), or one that has keypoints and no region.
     """
-    with_points = [c for c in file.categories if c.keypoints]
-    if len(with_points) != 1:
-        raise LabelError(
-            f"{path} has {len(with_points)} categories with keypoints; it must have one"
-        )
-    category = with_points[0]
-    count = len(category.keypoints)
-    skeleton = tuple((a - 1, b - 1) for a, b in category.skeleton)
-    if not all(0 <= end < count for edge in skeleton for end in edge):
-        raise LabelError(f"{path}: the skeleton names a keypoint outside 1 to {count}")
-    points: dict[str, NDArray[np.float32]] = {}
-    stems = {image.id: stem for stem, image in _images_by_stem(path, file, sizes).items()}
-    file_sizes = {image.id: (image.height, image.width) for image in file.images}
-    for annotation in file.annotations:
-        stem = stems.get(annotation.image_id)
-        if stem is None or annotation.keypoints is None or annotation.category_id != category.id:
+    used = Counter(annotation.category_id for annotation in file.annotations)
+    drawn = {
+        a.category_id
+        for a in file.annotations
+        if _has_region(a) or (rules.boxes == "paint" and _has_box(a))
+    }
+    parents = {c.supercategory for c in file.categories}
+    labels, notes = [], []
+    for category in sorted(file.categories, key=lambda c: (isinstance(c.id, str), c.id)):
+        if not used[category.id] and category.name in parents - {None}:
+            others = [c for c in file.categories if c.supercategory == category.name]
+            if any(c.name != category.name for c in others):
+                notes.append(
+                    f"no class: {category.name!r} of {path}, the supercategory of the others, "
+                    "which no annotation has"
+                )
+                continue
+        if category.keypoints and category.id not in drawn:
             continue
-        if stem in points:
-            raise LabelError(f"{path} has two annotations of {stem}; labels are of one object")
-        row = np.array(annotation.keypoints, dtype=np.float32)
-        if row.size != 3 * count or not np.isfinite(row).all():
-            raise LabelError(
-                f"{path}: the keypoints of {stem} are {row.size} numbers; {count} keypoints need "
-                f"{3 * count} that are finite"
-            )
-        row = row.reshape(count, 3)
-        row[:, :2] = (row[:, :2] + 0.5) * sizes[stem].scale(path, file_sizes[annotation.image_id])
-        row[:, 2] = row[:, 2] > 0
-        points[stem] = row
-    if not points:
-        raise LabelError(f"{path} has keypoints, but none of the images of the set")
-    return CocoKeypoints(tuple(category.keypoints), skeleton, points)
+        if category.name not in labels:
+            labels.append(category.name)
+    crowds = sum(bool(a.iscrowd) and _has_region(a) for a in file.annotations)
+    if crowds:
+        taken = (
+            "are ignored pixels"
+            if rules.crowds == "ignore"
+            else "are of their category's class (--crowds ignore leaves their pixels out)"
+        )
+        notes.append(f"{crowds} regions of {path} with iscrowd 1 {taken}")
+    return tuple(labels), notes
 
 
-def _images_by_stem(
-    path: Path, file: CocoFile, sizes: Mapping[str, LabelSizes]
-) -> dict[str, CocoImage]:
-    """The images that both file and set have. Raises LabelError if a size does not fit."""
-    found: dict[str, CocoImage] = {}
-    for image in file.images:
-        stem = Path(image.file_name).stem
-        if stem in found:
-            raise LabelError(f"{path} lists two images called {stem}")
-        if stem in sizes:
-            found[stem] = image
-            sizes[stem].scale(path, (image.height, image.width))
-    if not found:
-        some = ", ".join(sorted(sizes)[:2])
-        raise LabelError(f"{path} lists no image of the set ({some} ...)")
-    return found
+def _has_region(annotation: Annotation) -> bool:
+    segmentation = annotation.segmentation
+    return isinstance(segmentation, RunLengths) or bool(segmentation and segmentation[0] != [])
 
 
-def _region_of_segmentation(
-    path: Path,
-    segmentation: Segmentation | None,
+def _has_box(annotation: Annotation) -> bool:
+    return bool(annotation.bbox and not annotation.keypoints)
+
+
+def _parts(
+    origin: str,
+    annotations: list[Annotation],
     image: CocoImage,
-    sizes: LabelSizes,
+    categories: dict[Id, str],
+    rules: ReadingRules,
+) -> tuple[tuple[Part, ...], int]:
+    """Regions of an image, and the number of boxes left out."""
+    parts, boxes = [], 0
+    for annotation in annotations:
+        segmentation = annotation.segmentation
+        if not _has_region(annotation):
+            if not _has_box(annotation):
+                continue
+            if rules.boxes == "leave-out":
+                boxes += 1
+                continue
+            segmentation = [_outline_of_box(origin, annotation)]
+        label = categories[annotation.category_id]
+        if annotation.iscrowd and rules.crowds == "ignore":
+            label = IGNORE
+
+        def draw(
+            sizes: LabelSizes, segmentation: Segmentation | None = segmentation
+        ) -> NDArray[np.bool_]:
+            return _region(origin, segmentation, image, sizes)
+
+        parts.append(Part(label, draw))
+    return tuple(parts), boxes
+
+
+def _outline_of_box(origin: str, annotation: Annotation) -> list[float]:
+    if annotation.bbox is None or len(annotation.bbox) != 4:
+        raise LabelError(f"{origin} has a bbox {annotation.bbox}; it needs 4 numbers")
+    left, top, width, height = annotation.bbox
+    return list(polygon_from_box(left, top, width, height))
+
+
+def _region(
+    origin: str, segmentation: Segmentation | None, image: CocoImage, sizes: LabelSizes
 ) -> NDArray[np.bool_]:
+    size = (image.height, image.width)
     if isinstance(segmentation, list):
-        return mask_from_polygons(path, segmentation, (image.height, image.width), sizes)
-    assert segmentation is not None  # the caller skips annotations without one
+        if segmentation and not isinstance(segmentation[0], list):
+            segmentation = [segmentation]  # type: ignore[list-item]  # one flat polygon
+        polygons = [polygon for polygon in segmentation if isinstance(polygon, list)]
+        if len(polygons) < len(segmentation):
+            raise LabelError(f"{origin} has a segmentation that mixes numbers and lists")
+        return mask_from_polygons(origin, polygons, size, sizes)
+    assert segmentation is not None  # annotations without one are no parts
     height, width = segmentation.size
-    if (height, width) != (image.height, image.width):
-        raise LabelError(f"{path} has a mask of {width}x{height} in {image.file_name}")
+    if (height, width) != size:
+        raise LabelError(f"{origin} has a mask of {width}x{height}")
     counts = segmentation.counts
     if isinstance(counts, str):
         counts = counts_from_text(counts)
-    return sizes.resized(path, mask_from_counts(path, counts, (height, width)))
+    return sizes.resized(origin, mask_from_counts(origin, counts, size))
+
+
+def _category_with_keypoints(path: Path, file: CocoFile) -> Category | None:
+    """The only category that has keypoints, one object per image; None without any.
+
+    Raises LabelError.
+    """
+    kinds = [c for c in file.categories if c.keypoints]
+    if len(kinds) != 1:
+        used = sorted({a.category_id for a in file.annotations if a.keypoints}, key=str)
+        if kinds or used:
+            named = ", ".join(repr(c.name) for c in kinds) or f"none of {used}"
+            raise LabelError(
+                f"{path} has {len(kinds)} categories with names of keypoints ({named}); it must "
+                "have one"
+            )
+        return None
+    seen = set()
+    for annotation in file.annotations:
+        if annotation.keypoints and annotation.category_id == kinds[0].id:
+            if annotation.image_id in seen:
+                name = next(i.file_name for i in file.images if i.id == annotation.image_id)
+                raise LabelError(
+                    f"{path} has two annotations of {name!r} with keypoints; labels are of one "
+                    "object"
+                )
+            seen.add(annotation.image_id)
+    return kinds[0]
+
+
+def _skeleton(path: Path, category: Category) -> tuple[tuple[int, int], ...]:
+    count = len(category.keypoints or ())
+    skeleton = tuple((a - 1, b - 1) for a, b in category.skeleton or ())
+    if not all(0 <= end < count for edge in skeleton for end in edge):
+        raise LabelError(f"{path}: the skeleton names a keypoint outside 1 to {count}")
+    return skeleton
+
+
+def _points(
+    origin: str, annotations: list[Annotation], category: Category
+) -> dict[str, Point] | None:
+    """Keypoints of an image. COCO puts pixel centers at whole numbers, labels here at +0.5; its
+    v = 0 (not labeled) becomes not visible, its v = 1 and 2 visible."""
+    names = category.keypoints or []
+    for annotation in annotations:
+        row = annotation.keypoints
+        if not row or annotation.category_id != category.id:
+            continue
+        if len(row) != 3 * len(names) or not np.isfinite(row).all():
+            raise LabelError(
+                f"{origin}: the keypoints are {len(row)} numbers; {len(names)} keypoints need "
+                f"{3 * len(names)} that are finite"
+            )
+        return {
+            name: (row[3 * i] + 0.5, row[3 * i + 1] + 0.5, row[3 * i + 2] > 0)
+            for i, name in enumerate(names)
+        }
+    return None

@@ -13,21 +13,16 @@ from numpy.typing import NDArray
 
 from checkpoints import Classes, classes_from_file
 from training.errors import LabelError
-from training.images.image_set import ImageSet
+from training.images.image_set import IMAGES, ImageSet
 from training.label_crop import LabelCrop
-from training.labels.coco import (
-    CocoKeypoints,
-    classes_from_coco,
-    keypoints_from_coco,
-    masks_from_coco,
-    read_coco,
-)
+from training.labels.annotations import ReadingRules, Source
+from training.labels.coco import source_from_coco
 from training.labels.depth import depth_file_of_folder, depths_from_folder
-from training.labels.labelme import classes_from_labelme, masks_from_labelme, read_labelme
-from training.labels.png import masks_from_png
-from training.labels.scaling import Label, LabelSizes, sizes_by_stem
-
-DEFAULT_IGNORE_ID = 255  # mask value of unlabeled pixels, unless classes.toml gives another
+from training.labels.labelme import source_from_labelme
+from training.labels.png import SUFFIXES, Palette, files_of_folder, source_from_png
+from training.labels.reading import DEFAULT_IGNORE_ID, reading_from_source
+from training.labels.scaling import Label, sizes_by_stem
+from training.labels.table import LabelCounts
 
 
 @dataclass(frozen=True)
@@ -36,7 +31,7 @@ class LabelPaths:
 
     classes: Path | None = None  # classes.toml
     masks: Path | None = None  # a folder of PNG or LabelMe files, or a COCO file
-    keypoints: Path | None = None  # a COCO file
+    keypoints: Path | None = None  # a COCO file, or a folder of LabelMe files with points
     depth: Path | None = None  # a folder of PNG or .npy
 
 
@@ -77,11 +72,14 @@ class LabelledSet:
 def label_paths(folder: Path, given: LabelPaths) -> LabelPaths:
     """Paths given by the user, and for the other kinds what lies in the folder.
 
-    Raises LabelError when the folder has masks in several formats.
+    LabelMe writes its files beside the images, so those count, too. Raises LabelError when the
+    folder has masks in several formats.
     """
     masks = [
         path for name in ("masks", "masks.json", "labelme") if (path := folder / name).exists()
     ]
+    if any((folder / IMAGES).glob("*.json")):
+        masks.append(folder / IMAGES)
     if given.masks is None and len(masks) > 1:
         raise LabelError(
             f"{folder} has {' and '.join(path.name for path in masks)}; choose one with --masks"
@@ -94,77 +92,123 @@ def label_paths(folder: Path, given: LabelPaths) -> LabelPaths:
     )
 
 
-def labelled_set(images: ImageSet, given: LabelPaths | None = None) -> LabelledSet:
+def labelled_set(
+    images: ImageSet, given: LabelPaths | None = None, rules: ReadingRules | None = None
+) -> LabelledSet:
     """Reads and checks the labels; images without labels are left out.
 
     Raises LabelError naming the file and its fault.
     """
+    return labels_and_counts(images, given, rules)[0]
+
+
+def labels_and_counts(
+    images: ImageSet, given: LabelPaths | None = None, rules: ReadingRules | None = None
+) -> tuple[LabelledSet, LabelCounts, tuple[str, ...]]:
+    """Reads labels as `labelled_set`, counts them, and notes what was left out or looks wrong."""
     paths = label_paths(images.folder, given or LabelPaths())
+    rules = rules or ReadingRules()
     sizes = sizes_by_stem(images)
-    classes, ignore_id, masks = None, DEFAULT_IGNORE_ID, None
-    keypoints, unit, depth = None, "", None
+    classes = None if paths.classes is None else classes_from_file(paths.classes)
+    masks: dict[str, NDArray[np.uint8]] = {}
+    points: dict[str, NDArray[np.float32]] = {}
+    regions = keypoints = None
+    notes: list[str] = []
+    unit, depth = "", dict[str, NDArray[np.float32]]()
     if paths.masks is not None:
-        classes, ignore_id, masks = _masks(paths.masks, paths.classes, sizes)
+        source = source_from_path(paths.masks, classes, rules)
+        regions = reading_from_source(source, sizes, classes, rules)
+        keypoints = regions if regions.keypoint_names else None
+        notes += regions.notes
     if paths.keypoints is not None:
-        keypoints = keypoints_from_coco(paths.keypoints, read_coco(paths.keypoints), sizes)
+        if keypoints is not None:
+            notes.append(f"the keypoints of {paths.masks} are not read: {paths.keypoints} has them")
+        source = _keypoint_source(paths.keypoints, rules)
+        keypoints = reading_from_source(source, sizes, None, rules)
+        notes += keypoints.notes
+    for reading in {id(r): r for r in (regions, keypoints) if r is not None}.values():
+        for image in reading.images():
+            if reading is regions and image.mask is not None:
+                masks[image.stem] = image.mask
+            if reading is keypoints and image.points is not None:
+                points[image.stem] = image.points
     if paths.depth is not None:
         depth_file = depth_file_of_folder(paths.depth)
         unit, depth = depth_file.unit, depths_from_folder(paths.depth, sizes, depth_file)
-    labelled = {
-        *(masks or {}),
-        *(keypoints.points if keypoints is not None else {}),
-        *(depth or {}),
-    }
-    if not labelled:
+    if not (masks or points or depth):
         raise LabelError(
-            f"{images.folder} has no labels: masks/, masks.json, labelme/, keypoints.json or depth/"
+            f"{images.folder} has no labels: masks/, masks.json, labelme/, keypoints.json or "
+            "depth/; `python -m training labels import` reads other tools' files"
         )
-    rows = np.array([i for i, stem in enumerate(images.stems) if stem in labelled])
+    rows = np.array([i for i, s in enumerate(images.stems) if s in masks | points | depth])
     stems = tuple(images.stems[i] for i in rows)
-    return LabelledSet(
+    ignore_id = DEFAULT_IGNORE_ID if regions is None else regions.ignore_id
+    names = () if keypoints is None else keypoints.keypoint_names
+    labels = LabelledSet(
         crop=images.crop,
         stems=stems,
         ws=images.ws[rows],
-        classes=classes,
-        masks=None if masks is None else _stacked(masks, stems, images.crop, np.uint8(ignore_id)),
+        classes=regions.classes if masks and regions is not None else None,
+        masks=_stacked(masks, stems, images.crop, np.uint8(ignore_id)) if masks else None,
         ignore_id=ignore_id,
-        keypoints=None if keypoints is None else _stacked_points(keypoints, stems),
-        keypoint_names=() if keypoints is None else keypoints.names,
+        keypoints=_stacked_points(points, stems, len(names)) if points else None,
+        keypoint_names=names,
         skeleton=() if keypoints is None else keypoints.skeleton,
-        depth=None if depth is None else _stacked(depth, stems, images.crop, np.float32("nan")),
+        depth=_stacked(depth, stems, images.crop, np.float32("nan")) if depth else None,
         depth_unit=unit,
         pixels_sha256=tuple(images.index.images[i].pixels_sha256 for i in rows),
     )
+    counts = LabelCounts(labels.classes, ignore_id, names, depths=len(depth))
+    for mask in masks.values():
+        counts.add_mask(mask)
+    for row in points.values():
+        counts.add_points(row)
+    return labels, counts, tuple(notes)
 
 
-def _masks(
-    path: Path, classes_path: Path | None, sizes: dict[str, LabelSizes]
-) -> tuple[Classes, int, dict[str, NDArray[np.uint8]]]:
-    classes = None if classes_path is None else classes_from_file(classes_path)
-    if path.is_dir() and any(file.suffix == ".json" for file in path.iterdir()):
-        labelme = read_labelme(path, sizes)
-        classes = classes or classes_from_labelme(labelme)
-        ignore_id = _ignore_id(classes)
-        return classes, ignore_id, masks_from_labelme(labelme, sizes, classes, ignore_id)
-    if not path.is_dir() and path.suffix == ".json":
-        coco = read_coco(path)
-        classes = classes or classes_from_coco(coco)
-        ignore_id = _ignore_id(classes)
-        return classes, ignore_id, masks_from_coco(path, coco, sizes, classes, ignore_id)
+def source_from_path(path: Path, classes: Classes | None, rules: ReadingRules) -> Source:
+    """Label files of a set: a COCO file, or a folder of LabelMe files or PNG. Raises LabelError."""
+    if not path.exists():
+        raise LabelError(f"{path} cannot be read (No such file or directory)")
+    if not path.is_dir():
+        if path.suffix != ".json":
+            raise LabelError(
+                f"{path} is no folder and no COCO file (.json); `python -m training labels import` "
+                "reads other tools' files"
+            )
+        return source_from_coco(path, rules)
+    if any(file.suffix == ".json" for file in path.iterdir()):
+        return source_from_labelme(path)
+    if not files_of_folder(path, SUFFIXES):
+        raise LabelError(
+            f"{path} has neither masks (PNG) nor LabelMe files; `python -m training labels import` "
+            "reads other tools' files"
+        )
     if classes is None:
         raise LabelError(
             f"{path} holds class ids without names; write classes.toml with a [[classes]] table of "
             "name and color for each id"
         )
-    return classes, _ignore_id(classes), masks_from_png(path, sizes, classes)
+    return source_from_png(path, Palette(classes))
 
 
-def _ignore_id(classes: Classes) -> int:
-    if classes.ignore_id is not None:
-        return classes.ignore_id
-    if len(classes.cards) > DEFAULT_IGNORE_ID:
-        raise LabelError("256 classes leave no mask value for unlabeled pixels; use at most 255")
-    return DEFAULT_IGNORE_ID
+def _keypoint_source(path: Path, rules: ReadingRules) -> Source:
+    """A COCO file, or a folder of LabelMe files with points. Raises LabelError."""
+    return (
+        source_from_labelme(path) if path.is_dir() else source_from_coco(path, rules, "keypoints")
+    )
+
+
+def sources_of_set(paths: LabelPaths, classes: Classes | None, rules: ReadingRules) -> list[Source]:
+    """Readers of masks and of keypoints. Raises LabelError if there is neither."""
+    sources = []
+    if paths.masks is not None:
+        sources.append(source_from_path(paths.masks, classes, rules))
+    if paths.keypoints is not None:
+        sources.append(_keypoint_source(paths.keypoints, rules))
+    if not sources:
+        raise LabelError("there are neither masks nor keypoints to check")
+    return sources
 
 
 def _stacked(
@@ -174,9 +218,11 @@ def _stacked(
     return np.stack([labels.get(stem, nothing) for stem in stems])
 
 
-def _stacked_points(keypoints: CocoKeypoints, stems: tuple[str, ...]) -> NDArray[np.float32]:
-    nothing = np.full((len(keypoints.names), 3), np.nan, np.float32)
-    return np.stack([keypoints.points.get(stem, nothing) for stem in stems])
+def _stacked_points(
+    points: dict[str, NDArray[np.float32]], stems: tuple[str, ...], count: int
+) -> NDArray[np.float32]:
+    nothing = np.full((count, 3), np.nan, np.float32)
+    return np.stack([points.get(stem, nothing) for stem in stems])
 
 
 def _existing(path: Path) -> Path | None:

@@ -1,28 +1,33 @@
-"""Masks from LabelMe JSON files, one per image; later shapes cover earlier ones."""
+"""Masks and keypoints from LabelMe JSON files, one per image; later shapes cover earlier ones.
+
+Shapes of type point are keypoints, named by their label. Embedded images, flags and group ids are
+not read.
+"""
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from checkpoints import Classes, classes_from_names
 from training.errors import IMAGE_DECODE_ERRORS, LabelError
-from training.labels.polygons import mask_from_parts, mask_from_polygons, polygon_from_circle
-from training.labels.scaling import LabelSizes, files_by_stem
+from training.labels.annotations import Annotations, Part, Point, Source, add_point, bytes_of_file
+from training.labels.polygons import mask_from_polygons, polygon_from_box, polygon_from_ellipse
+from training.labels.scaling import LabelSizes
 
-BACKGROUND, IGNORE = "_background_", "__ignore__"  # labels with a meaning in LabelMe
+Corners = list[tuple[float, float]]
 
 
 class LabelMeShape(msgspec.Struct, frozen=True):
     """One drawn shape."""
 
     label: str
-    points: list[tuple[float, float]]  # (x, y) in pixels; their meaning depends on shape_type
+    points: Corners  # (x, y) in pixels; their meaning depends on shape_type
     shape_type: str = "polygon"
     mask: str | None = None  # shape_type "mask": a PNG in base64, placed at the first point
 
@@ -31,78 +36,83 @@ class LabelMeFile(msgspec.Struct, frozen=True, rename="camel"):
     """One JSON file; fields that are not read are left out."""
 
     shapes: list[LabelMeShape]
-    image_height: int
-    image_width: int
+    image_height: int | None = None
+    image_width: int | None = None
+    flags: Mapping[str, Any] | None = None
 
 
-LabelMeFiles = Mapping[str, tuple[Path, LabelMeFile]]  # by stem
+def source_from_labelme(folder: Path) -> Source:
+    """STEM.json of each labeled image, read one at a time. Raises LabelError."""
+    try:
+        files = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".json")
+    except OSError as error:
+        raise LabelError(f"{folder} cannot be read ({error.strerror})") from error
 
+    def images() -> Iterator[Annotations]:
+        for path in files:
+            yield _annotations(path, _read(path))
 
-def read_labelme(folder: Path, sizes: Mapping[str, LabelSizes]) -> LabelMeFiles:
-    """Reads STEM.json of each labeled image. Raises LabelError."""
-    files = files_by_stem(folder, (".json",), sizes)
-    return {stem: (path, _read(path)) for stem, path in files.items()}
-
-
-def classes_from_labelme(files: LabelMeFiles) -> Classes:
-    """Class 0 "background", then the labels in use, in alphabetical order."""
-    used = {shape.label for _, file in files.values() for shape in file.shapes}
-    names = sorted(used - {BACKGROUND, IGNORE})
-    return classes_from_names(["background", *names])
-
-
-def masks_from_labelme(
-    files: LabelMeFiles,
-    sizes: Mapping[str, LabelSizes],
-    classes: Classes,
-    ignore_id: int,
-) -> dict[str, NDArray[np.uint8]]:
-    """Class ids uint8 [H, W] by stem. Raises LabelError."""
-    ids = {card.name: i for i, card in enumerate(classes.cards)}
-    ids |= {BACKGROUND: 0, IGNORE: ignore_id}
-    masks = {}
-    for stem, (path, file) in files.items():
-        size = (file.image_height, file.image_width)
-        sizes[stem].scale(path, size)  # checked even when there is no shape
-        parts = []
-        for shape in file.shapes:
-            if shape.label not in ids:
-                known = ", ".join(card.name for card in classes.cards)
-                raise LabelError(f"{path} has the label {shape.label!r}; the classes are {known}")
-            parts.append((ids[shape.label], _region_of_shape(path, shape, size, sizes[stem])))
-        masks[stem] = mask_from_parts(parts, sizes[stem])
-    return masks
+    return Source(folder, images, len(files))
 
 
 def _read(path: Path) -> LabelMeFile:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=LabelMeFile)
-    except OSError as error:
-        raise LabelError(f"{path} cannot be read ({error.strerror})") from error
+        return msgspec.json.decode(bytes_of_file(path), type=LabelMeFile)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise LabelError(f"{path} is no LabelMe file: {' '.join(str(error).split())}") from error
 
 
-def _region_of_shape(
+def _annotations(path: Path, file: LabelMeFile) -> Annotations:
+    size = None
+    if file.image_height is not None and file.image_width is not None:
+        size = (file.image_height, file.image_width)
+    parts = []
+    points: dict[str, Point] = {}
+    for shape in file.shapes:
+        if shape.shape_type == "point":
+            if len(shape.points) != 1:
+                raise LabelError(f"{path} has a point of {len(shape.points)} points; it needs 1")
+            ((x, y),) = shape.points
+            add_point(points, shape.label, (x, y, True), str(path))
+            continue
+
+        def draw(sizes: LabelSizes, shape: LabelMeShape = shape) -> NDArray[np.bool_]:
+            return _region(path, shape, size or (sizes.height, sizes.width), sizes)
+
+        _check(path, shape)
+        parts.append(Part(shape.label, draw))
+    flags = ("flag",) * sum(bool(value) for value in (file.flags or {}).values())
+    return Annotations(
+        path.name, str(path), size, tuple(parts), points=points or None, left_out=flags
+    )
+
+
+def _check(path: Path, shape: LabelMeShape) -> None:
+    needed = {"rectangle": 2, "circle": 2, "mask": 2, "oriented_rectangle": 4}
+    kind, count = shape.shape_type, len(shape.points)
+    if kind in needed and count != needed[kind]:
+        raise LabelError(f"{path} has a {kind} of {count} points; it needs {needed[kind]}")
+    if kind not in {*needed, "polygon"}:
+        raise LabelError(
+            f"{path} has a shape of type {kind!r} ({shape.label!r}); masks are read from the types "
+            f"polygon, {', '.join(needed)}, keypoints from point: change the shape, or delete it"
+        )
+
+
+def _region(
     path: Path, shape: LabelMeShape, size: tuple[int, int], sizes: LabelSizes
 ) -> NDArray[np.bool_]:
-    kind, points = shape.shape_type, shape.points
-    if kind in ("rectangle", "circle", "mask") and len(points) != 2:
-        raise LabelError(f"{path} has a {kind} of {len(points)} points; it needs 2")
-    if kind == "polygon":
-        outline = [value for point in points for value in point]
-    elif kind == "rectangle":
-        (x0, y0), (x1, y1) = points
-        outline = [x0, y0, x1, y0, x1, y1, x0, y1]
-    elif kind == "circle":
-        outline = polygon_from_circle(points[0], points[1])
-    elif kind == "mask":
+    points = shape.points
+    if shape.shape_type == "mask":
         return sizes.resized(path, _region_of_mask(path, shape, size))
+    if shape.shape_type == "rectangle":
+        (x0, y0), (x1, y1) = points
+        outline = polygon_from_box(x0, y0, x1 - x0, y1 - y0)
+    elif shape.shape_type == "circle":
+        (x, y), (x1, y1) = points
+        outline = polygon_from_ellipse((x, y), [np.hypot(x1 - x, y1 - y)] * 2)
     else:
-        raise LabelError(
-            f"{path} has a shape of type {kind!r}; masks are read from the types polygon, "
-            "rectangle, circle and mask"
-        )
+        outline = [value for point in points for value in point]
     return mask_from_polygons(path, [outline], size, sizes)
 
 

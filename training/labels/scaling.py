@@ -22,7 +22,7 @@ class LabelSizes:
     width: int
     photo: tuple[int, int] | None  # (height, width) of the photograph; None: as the crop
 
-    def scale(self, path: Path, size: tuple[int, int]) -> tuple[float, float]:
+    def scale(self, origin: object, size: tuple[int, int]) -> tuple[float, float]:
         """Factors of x and y from a label's (height, width) to the crop's.
 
         Raises LabelError, naming the file, when the image does not accept that size.
@@ -31,14 +31,21 @@ class LabelSizes:
         if size not in {(self.height, self.width), self.photo}:
             also = "" if self.photo is None else f" or {self.photo[1]}x{self.photo[0]}"
             raise LabelError(
-                f"{path} is {width}x{height} pixels; its image is {self.width}x{self.height}{also}"
+                f"{origin} is {width}x{height} pixels; its image is "
+                f"{self.width}x{self.height}{also}{self._turned(size)}"
             )
         return self.width / width, self.height / height
 
-    def resized(self, path: Path, label: NDArray[Label]) -> NDArray[Label]:
+    def _turned(self, size: tuple[int, int]) -> str:
+        accepted = {(self.height, self.width), self.photo}
+        if size[0] == size[1] or size[::-1] not in accepted:
+            return ""
+        return "; the label is of the photograph before its EXIF orientation turned it: turn both"
+
+    def resized(self, origin: object, label: NDArray[Label]) -> NDArray[Label]:
         """Nearest-neighbor resize of a label [h, w] to the crop. Raises LabelError as `scale`."""
         h, w = label.shape
-        self.scale(path, (h, w))
+        self.scale(origin, (h, w))
         return label[_nearest(h, self.height)][:, _nearest(w, self.width)]
 
 

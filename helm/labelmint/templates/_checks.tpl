@@ -1,6 +1,9 @@
 {{/* Values that fit the schema and still cannot work: each is one line with the fix. */}}
 {{- define "labelmint.check" -}}
 {{- $v := .Values -}}
+{{- if not $v.models -}}
+  {{- fail "models is empty; name a bundle, such as --set models[0].name=cars,models[0].source=claim,models[0].claim.name=bundles; README.md of the chart has the other sources" -}}
+{{- end -}}
 {{- $names := list -}}
 {{- range $v.models -}}
   {{- if has .name $names -}}
@@ -13,7 +16,7 @@
 {{- end -}}
 {{- $runtime := include "labelmint.runtime" . -}}
 {{- if eq $v.mode "gpu" -}}
-  {{- if or (not $v.gpu.resource) (lt (int $v.gpu.count) 1) -}}
+  {{- if and (not $v.gpu.resourceClaims) (or (not $v.gpu.resource) (lt (int $v.gpu.count) 1)) -}}
     {{- fail (printf "gpu: mode=gpu with resource=%q and count=%d asks for no GPU; set gpu.resource=nvidia.com/gpu and gpu.count=1, or mode=cpu" $v.gpu.resource (int $v.gpu.count)) -}}
   {{- end -}}
   {{- if eq $runtime "onnxruntime" -}}
@@ -55,6 +58,7 @@
 {{- if and (eq $build.at "start") (lt $startup 1800) -}}
   {{- fail (printf "probes.startup allows %d s and engine.build.at=start takes minutes for each model; set probes.startup.failureThreshold=%d" $startup (div 3600 (int $v.probes.startup.periodSeconds))) -}}
 {{- end -}}
+{{- include "labelmint.checkObjects" . -}}
 {{- include "labelmint.checkLife" . -}}
 {{- include "labelmint.checkAutoscaling" . -}}
 {{- include "labelmint.checkAccess" . -}}

@@ -1,5 +1,6 @@
 {{/* Before the server: fill what is downloaded, pin what is pinned, build engines. */}}
 {{- define "labelmint.initContainers" -}}
+{{- include "labelmint.others" (list . .Values.extraInitContainers) }}
 {{- range $i, $model := .Values.models }}
 {{- if eq $model.source "download" }}
 - name: download-{{ $i }}
@@ -15,6 +16,8 @@
   envFrom:
     {{- toYaml . | nindent 4 }}
   {{- end }}
+  resources:
+    {{- toYaml (default $.Values.init.resources $model.download.resources) | nindent 4 }}
   securityContext:
     {{- include "labelmint.containerSecurity" $ | nindent 4 }}
   volumeMounts:
@@ -26,6 +29,8 @@
   image: {{ include "labelmint.image" $ | quote }}
   imagePullPolicy: {{ $.Values.image.pullPolicy }}
   command: [python, -m, bundle, verify, /models/{{ $model.name }}, --bundle-id, {{ $model.bundleId | quote }}]
+  resources:
+    {{- toYaml $.Values.init.resources | nindent 4 }}
   securityContext:
     {{- include "labelmint.containerSecurity" $ | nindent 4 }}
   volumeMounts:

@@ -14,8 +14,8 @@
 {{- end }}
 
 {{- define "labelmint.selector" -}}
-app.kubernetes.io/name: {{ include "labelmint.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "labelmint.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{- define "labelmint.labels" -}}
@@ -26,6 +26,16 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- with .Values.commonLabels }}
 {{ toYaml . }}
 {{- end }}
+{{- end }}
+
+{{/* Labels of an object and more: (list root more). A key that both have is written once. */}}
+{{- define "labelmint.labelsWith" -}}
+{{- mergeOverwrite (include "labelmint.labels" (index . 0) | fromYaml) (index . 1) | toYaml -}}
+{{- end }}
+
+{{/* Labels of a pod that is no server. */}}
+{{- define "labelmint.clientLabels" -}}
+{{- mergeOverwrite (include "labelmint.selector" . | fromYaml) .Values.commonLabels .Values.podLabels (dict "app.kubernetes.io/component" "client") | toYaml -}}
 {{- end }}
 
 {{- define "labelmint.serviceAccount" -}}
@@ -54,12 +64,18 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 {{- end }}
 
+{{/* A registry of a parent chart takes precedence, as in charts that read the same value. */}}
+{{- define "labelmint.repository" -}}
+{{- $registry := default .Values.image.registry (.Values.global).imageRegistry -}}
+{{- if $registry }}{{ $registry }}/{{ end }}{{ .Values.image.repository -}}
+{{- end }}
+
 {{- define "labelmint.image" -}}
 {{- if .Values.image.digest -}}
-{{- printf "%s@%s" .Values.image.repository .Values.image.digest -}}
+{{- printf "%s@%s" (include "labelmint.repository" .) .Values.image.digest -}}
 {{- else -}}
 {{- $tag := default (printf "%s-%s" .Chart.AppVersion (include "labelmint.target" .)) .Values.image.tag -}}
-{{- printf "%s:%s" .Values.image.repository $tag -}}
+{{- printf "%s:%s" (include "labelmint.repository" .) $tag -}}
 {{- end -}}
 {{- end }}
 

@@ -9,9 +9,11 @@ capabilities:
 
 {{- define "labelmint.podSecurity" -}}
 runAsNonRoot: true
-runAsUser: {{ int .Values.user }}
-runAsGroup: {{ int .Values.user }}
-fsGroup: {{ int .Values.user }}
+{{- with .Values.user }}
+runAsUser: {{ int . }}
+runAsGroup: {{ int . }}
+fsGroup: {{ int . }}
+{{- end }}
 fsGroupChangePolicy: OnRootMismatch
 seccompProfile:
   type: RuntimeDefault
@@ -26,13 +28,58 @@ imagePullSecrets:
 {{- end }}
 {{- end }}
 
+{{/* Where and how any pod of the chart is scheduled: a node that the server needs may be the only one
+that a namespace's pods may use. */}}
+{{- define "labelmint.placement" -}}
+{{- with .Values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with concat .Values.tolerations (ternary .Values.gpu.tolerations list (eq .Values.mode "gpu")) }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.priorityClassName }}
+priorityClassName: {{ . | quote }}
+{{- end }}
+{{- with .Values.schedulerName }}
+schedulerName: {{ . | quote }}
+{{- end }}
+{{- if and (eq .Values.mode "gpu") .Values.gpu.runtimeClassName }}
+runtimeClassName: {{ .Values.gpu.runtimeClassName | quote }}
+{{- end }}
+{{- end }}
+
+{{/* Resources of the server: those of the mode, the values in their place, and the GPU. CUDA, cuDNN and
+the build of an engine need memory of the host that a CPU's server does not. */}}
 {{- define "labelmint.resources" -}}
-{{- $resources := deepCopy .Values.resources -}}
+{{- $cpu := dict "requests" (dict "cpu" "1" "memory" "1Gi") "limits" (dict "memory" "3Gi") -}}
+{{- $gpu := dict "requests" (dict "cpu" "2" "memory" "4Gi") "limits" (dict "memory" "16Gi") -}}
+{{- $resources := mergeOverwrite (ternary $gpu $cpu (eq .Values.mode "gpu")) (deepCopy .Values.resources) -}}
 {{- if eq .Values.mode "gpu" -}}
-{{- $gpu := dict .Values.gpu.resource (int .Values.gpu.count) -}}
-{{- $resources = merge (dict "limits" (merge $gpu (default dict $resources.limits))) $resources -}}
+{{- if .Values.gpu.resourceClaims -}}
+{{- $claims := list -}}
+{{- range .Values.gpu.resourceClaims }}{{ $claims = append $claims (dict "name" .name) }}{{ end -}}
+{{- $_ := set $resources "claims" $claims -}}
+{{- else -}}
+{{- $_ := set $resources.limits .Values.gpu.resource (int .Values.gpu.count) -}}
+{{- end -}}
 {{- end -}}
 {{- toYaml $resources -}}
+{{- end }}
+
+{{/* Containers of others, held to what the chart's own are held to, unless they say otherwise: (list root
+containers). */}}
+{{- define "labelmint.others" -}}
+{{- $root := index . 0 -}}
+{{- range index . 1 }}
+{{- $security := mergeOverwrite (include "labelmint.containerSecurity" $root | fromYaml) (default dict .securityContext) }}
+- {{ mergeOverwrite (deepCopy .) (dict "securityContext" $security) | toYaml | nindent 2 | trim }}
+{{- end }}
 {{- end }}
 
 {{/* Every flag of the server, by its environment twin. */}}
@@ -56,6 +103,7 @@ LABELMINT_SERVER_MAX_STREAM_AGE: {{ include "labelmint.number" .Values.streams.m
 LABELMINT_SERVER_DRAIN_DELAY: {{ include "labelmint.number" .Values.drain.delaySeconds | quote }}
 LABELMINT_SERVER_DRAIN_GRACE: {{ include "labelmint.number" .Values.drain.graceSeconds | quote }}
 LABELMINT_SERVER_MODEL_DRAIN: {{ include "labelmint.number" .Values.drain.modelSeconds | quote }}
+LABELMINT_SERVER_LOAD_TIMEOUT: {{ include "labelmint.number" .Values.load.timeoutSeconds | quote }}
 LABELMINT_SERVER_LOG_FORMAT: {{ .Values.logging.format }}
 LABELMINT_SERVER_LOG_LEVEL: {{ .Values.logging.level }}
 {{- with .Values.tracing.endpoint }}

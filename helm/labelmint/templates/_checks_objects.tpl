@@ -1,0 +1,156 @@
+{{/* What an API server would refuse, and no schema of values can see: each is one line with the fix. */}}
+{{- define "labelmint.checkObjects" -}}
+{{- $v := .Values -}}
+{{- $name := include "labelmint.fullname" . -}}
+{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $name) -}}
+  {{- fail (printf "release %s gives the name %s, which no service can have; set fullnameOverride to small letters, digits and -, such as labels" .Release.Name $name) -}}
+{{- end -}}
+{{- include "labelmint.checkImage" . -}}
+{{- range $key := list "commonLabels" "podLabels" -}}
+  {{- range $label, $_ := get $v $key -}}
+    {{- if or (hasPrefix "app.kubernetes.io/" $label) (eq $label "helm.sh/chart") -}}
+      {{- fail (printf "%s has %s, which is a label of the chart's own; give it another key" $key $label) -}}
+    {{- end -}}
+  {{- end -}}
+{{- end -}}
+{{- include "labelmint.checkResources" (list "resources" (include "labelmint.resources" . | fromYaml)) -}}
+{{- include "labelmint.checkResources" (list "init.resources" $v.init.resources) -}}
+{{- include "labelmint.checkResources" (list "tests.resources" $v.tests.resources) -}}
+{{- include "labelmint.checkResources" (list "dataset.resources" $v.dataset.resources) -}}
+{{- range $v.models -}}
+  {{- if eq .source "claim" -}}
+    {{- include "labelmint.checkPath" (list (printf "models: %s has claim.subPath" .name) .claim.subPath) -}}
+  {{- else if eq .source "download" -}}
+    {{- include "labelmint.checkResources" (list (printf "models: %s has download.resources, where" .name) (default dict .download.resources)) -}}
+  {{- end -}}
+{{- end -}}
+{{- include "labelmint.checkPod" . -}}
+{{- $pairs := list -}}
+{{- range $v.topologySpread -}}
+  {{- $pair := printf "%s, %s" .topologyKey (default "ScheduleAnyway" .whenUnsatisfiable) -}}
+  {{- if has $pair $pairs -}}
+    {{- fail (printf "topologySpread has %s twice; leave one of them out" $pair) -}}
+  {{- end -}}
+  {{- $pairs = append $pairs $pair -}}
+  {{- range .matchLabelKeys -}}
+    {{- if hasPrefix "app.kubernetes.io/" . -}}
+      {{- fail (printf "topologySpread: matchLabelKeys has %s, by which pods are selected already; leave it out" .) -}}
+    {{- end -}}
+  {{- end -}}
+{{- end -}}
+{{- $c := $v.tls.certManager -}}
+{{- $duration := include "labelmint.seconds" $c.duration | int64 -}}
+{{- $before := include "labelmint.seconds" $c.renewBefore | int64 -}}
+{{- if and (eq $v.tls.mode "certManager") (or (lt $duration 3600) (lt $before 300) (ge $before $duration)) -}}
+  {{- fail (printf "tls.certManager: duration=%s and renewBefore=%s; set a duration of 1h or more, and renewBefore from 5m to less than that" $c.duration $c.renewBefore) -}}
+{{- end -}}
+{{- end }}
+
+{{- define "labelmint.checkImage" -}}
+{{- $name := include "labelmint.repository" . -}}
+{{- if and (not (contains "/" $name)) (ne .Values.image.pullPolicy "Never") -}}
+  {{- fail (printf "image: %s is in no registry; push what `make image` builds and set image.registry to the place, such as ghcr.io/team, or set image.pullPolicy=Never if each node has the image" $name) -}}
+{{- end -}}
+{{- end }}
+
+{{/* Volumes, mounts, containers and variables of the server's pod, each name once. */}}
+{{- define "labelmint.checkPod" -}}
+{{- $v := .Values -}}
+{{- $volumes := list -}}
+{{- range include "labelmint.volumes" . | fromYamlArray -}}
+  {{- if has .name $volumes -}}
+    {{- fail (printf "extraVolumes has %s, which is there already; give it another name" .name) -}}
+  {{- end -}}
+  {{- $volumes = append $volumes .name -}}
+{{- end -}}
+{{- include "labelmint.checkMounts" (list "extraVolumeMounts" (include "labelmint.mounts" . | fromYamlArray) $volumes) -}}
+{{- $names := list "server" -}}
+{{- range $i, $model := $v.models -}}
+  {{- $names = concat $names (list (printf "download-%d" $i) (printf "verify-%d" $i) (printf "engine-%d" $i)) -}}
+{{- end -}}
+{{- range $key := list "sidecars" "extraInitContainers" -}}
+  {{- range get $v $key -}}
+    {{- if has .name $names -}}
+      {{- fail (printf "%s has %s, a name that another container has; give it another name" $key .name) -}}
+    {{- end -}}
+    {{- $names = append $names .name -}}
+    {{- include "labelmint.checkMounts" (list (printf "%s: volumeMounts of %s" $key .name) .volumeMounts $volumes) -}}
+  {{- end -}}
+{{- end -}}
+{{- $variables := include "labelmint.environment" . | fromYaml | keys -}}
+{{- range $v.extraEnv -}}
+  {{- if has .name $variables -}}
+    {{- fail (printf "extraEnv has %s, which the chart sets or which is there twice; set the chart's value for it, or leave one out" .name) -}}
+  {{- end -}}
+  {{- $variables = append $variables .name -}}
+{{- end -}}
+{{- $claims := list -}}
+{{- range $v.gpu.resourceClaims -}}
+  {{- if has .name $claims -}}
+    {{- fail (printf "gpu.resourceClaims has %s twice; give each a name of its own" .name) -}}
+  {{- end -}}
+  {{- $claims = append $claims .name -}}
+{{- end -}}
+{{- if and $claims (semverCompare "<1.31-0" .Capabilities.KubeVersion.Version) -}}
+  {{- fail (printf "gpu.resourceClaims needs Kubernetes 1.31, not %s; leave it empty and set gpu.resource and gpu.count" .Capabilities.KubeVersion.Version) -}}
+{{- end -}}
+{{- end }}
+
+{{/* (list key mounts volumes) */}}
+{{- define "labelmint.checkMounts" -}}
+{{- $key := index . 0 -}}{{- $volumes := index . 2 -}}
+{{- $paths := list -}}
+{{- range index . 1 -}}
+  {{- if not (has .name $volumes) -}}
+    {{- fail (printf "%s has %s, which is no volume; add it to extraVolumes, or name one of: %s" $key .name (join ", " $volumes)) -}}
+  {{- end -}}
+  {{- if has .mountPath $paths -}}
+    {{- fail (printf "%s has %s, where another volume is; give it another mountPath" $key .mountPath) -}}
+  {{- end -}}
+  {{- $paths = append $paths .mountPath -}}
+  {{- include "labelmint.checkPath" (list (printf "%s: subPath of %s" $key .name) .subPath) -}}
+{{- end -}}
+{{- end }}
+
+{{/* (list key path) */}}
+{{- define "labelmint.checkPath" -}}
+{{- $path := default "" (index . 1) -}}
+{{- if or (hasPrefix "/" $path) (has ".." (splitList "/" $path)) -}}
+  {{- fail (printf "%s %s, which is outside of the volume; give a path in it, without / at the front and without .." (index . 0) $path) -}}
+{{- end -}}
+{{- end }}
+
+{{/* (list key resources) */}}
+{{- define "labelmint.checkResources" -}}
+{{- $key := index . 0 -}}{{- $resources := index . 1 -}}
+{{- $limits := default dict $resources.limits -}}
+{{- range $name, $wanted := default dict $resources.requests -}}
+  {{- $limit := get $limits $name -}}
+  {{- if hasKey $limits $name -}}
+    {{- if gt (include "labelmint.quantity" $wanted | float64) (include "labelmint.quantity" $limit | float64) -}}
+      {{- fail (printf "%s requests.%s=%v is over limits.%s=%v; lower it or raise the limit" $key $name $wanted $name $limit) -}}
+    {{- end -}}
+  {{- end -}}
+  {{- if and (contains "/" $name) (ne (toString $limit) (toString $wanted)) -}}
+    {{- fail (printf "%s requests.%s needs the same limit, because devices are not shared; set limits.%s=%v" $key $name $name $wanted) -}}
+  {{- end -}}
+{{- end -}}
+{{- end }}
+
+{{- define "labelmint.quantity" -}}
+{{- $text := . -}}
+{{- if not (kindIs "string" .) }}{{ $text = include "labelmint.number" . }}{{ end -}}
+{{- $number := regexFind "^[0-9.]+" $text -}}
+{{- $factors := dict "" 1 "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 -}}
+{{- mulf (float64 $number) (get $factors (trimPrefix $number $text)) -}}
+{{- end }}
+
+{{/* Of a time such as 2h30m. */}}
+{{- define "labelmint.seconds" -}}
+{{- $sum := 0 -}}
+{{- range regexFindAll "[0-9]+[hms]" . -1 -}}
+  {{- $factor := get (dict "h" 3600 "m" 60 "s" 1) (regexFind "[hms]" .) -}}
+  {{- $sum = add $sum (mul (regexFind "[0-9]+" . | int64) $factor) -}}
+{{- end -}}
+{{- $sum -}}
+{{- end }}

@@ -1,0 +1,1 @@
+"""Label folders -> files that annotation tools read; one module per format."""
