@@ -17,6 +17,7 @@ from checkpoints import (
     GeneratorCard,
     InterpreterCard,
     card_from_config,
+    classes_from_names,
     generator_from_file,
     interpreter_from_file,
     write_generator,
@@ -34,7 +35,6 @@ from service.config import Config, NamedBundle
 from service.loading import open_models
 from tests.datasets.folders import made, target_of
 from tests.service.harness import FakeModel, RunningServer, served, served_by
-from tests.training.sets import CLASSES
 from training.__main__ import main as training_command
 from training.images.image_set import image_set_from_folder
 from training.labels.labelled_set import LabelledSet
@@ -125,7 +125,7 @@ def label(folder: Path) -> None:
     write_labels(
         folder,
         LabelledSet(
-            images.crop, tuple(images.stems), images.ws, classes=CLASSES,
+            images.crop, tuple(images.stems), images.ws, classes=classes_from_names(["low", "high"]),
             masks=(grey > grey.mean(axis=(1, 2), keepdims=True)).astype(np.uint8),
             keypoints=points, keypoint_names=("peak",),
         ),
