@@ -38,7 +38,8 @@ from labelmint.datasets.selection import RULES
     "--format",
     type=click.Choice(FORMATS),
     default="webdataset",
-    help="File format: WebDataset tars, COCO, or folders of PNG files with a table.",
+    help="File format: WebDataset tars, COCO, folders of PNG files with a table, or Parquet files "
+    "for Hugging Face datasets.",
 )
 @click.option(
     "--count",
@@ -83,7 +84,7 @@ from labelmint.datasets.selection import RULES
 @click.option(
     "--samples-per-shard",
     type=click.IntRange(1),
-    help="Number of samples in a tar file of --format webdataset.  "
+    help="Number of samples in a file of --format webdataset or hf.  "
     f"[default: {DEFAULT_SAMPLES_PER_SHARD}]",
 )
 @click.option(
@@ -112,7 +113,7 @@ from labelmint.datasets.selection import RULES
 def download(out: Path, streams: int, **options: Any) -> None:
     """Write samples to a folder as a data set.
 
-    The folder gets WebDataset, COCO or PNG files, and a data card. After an interruption, run the
+    The folder gets the files of a format, and a data card. After an interruption, run the
     same command again: it resumes, and the files are the same as those of an uninterrupted run.
     """
     connection = connection_from_options(options)

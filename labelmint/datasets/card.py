@@ -90,11 +90,18 @@ def _front_matter(card: dict[str, Any]) -> str:
         "depth-estimation": "depth" in card["outputs"],
     }
     licences = [tag.lower() for tag in card["licences"]] or ["unknown"]
+    pictures = ["metadata.jsonl", "images/*"]
+    if "mask" in card["outputs"] and card["request"]["format"] == "png":
+        pictures.append("masks/*")
+    paths = {"webdataset": ["samples-*.tar"], "hf": ["data/train-*.parquet"]}
+    files = ", ".join(map(_yaml, paths.get(card["request"]["format"], pictures)))
     lines = (
         f"pretty_name: {_yaml(card['request']['model'] + ' by labelmint')}",
         f"license: [{', '.join(map(_yaml, licences))}]",
         'tags: ["labelmint", "synthetic"]',
         f"task_categories: [{', '.join(_yaml(task) for task, has in tasks.items() if has)}]",
+        'configs: [{config_name: "default", data_files: [{split: "train", '  # for load_dataset
+        f"path: [{files}]}}]}}]",
     )
     return "\n".join(["---", *lines, "---", ""])
 
@@ -187,11 +194,17 @@ are 0.5 less than those of labelmint (pixel centers at +0.5).
 image. `masks/KEY.png`: class ids as a palette PNG (`np.asarray` gives the ids). `depth/KEY.npy`:
 depth, float16. `keypoints.jsonl`: x, y (label pixels, pixel centers at +0.5) and confidence.
 """,
+    "hf": """\
+`data/train-*.parquet`, one row per sample: `index` (raw), `image`, and as far as the model has them
+`mask` (class ids as a palette PNG; `np.asarray` gives the ids), `keypoints` (x, y in label pixels,
+pixel centers at +0.5, and confidence), `depth` (float16) and `uncertainty`.
+""",
 }
 _PLACES = {
     "webdataset": "`KEY.json`",
     "coco": "An entry of `images`",
     "png": "A row of `index.csv`",
+    "hf": "A row",
 }
 _CAMERAS = """\
 The angles a (azimuth) and e (elevation) are in degrees; `focal` is the focal length divided by the

@@ -17,7 +17,8 @@ from labelmint.options import StreamOptions, query_from_options
 from labelmint.v1 import label_service_pb2 as pb
 from labelmint.wire.sharding import shard_indices_between
 
-FORMATS = ("webdataset", "coco", "png")
+FORMATS = ("webdataset", "coco", "png", "hf")
+SHARDED = ("webdataset", "hf")  # formats of files with many samples each
 DEFAULT_FRACTION = 0.9
 DEFAULT_SAMPLES_PER_SHARD = 1000
 DEFAULT_JPEG_QUALITY = 95
@@ -47,7 +48,7 @@ class Request:
     view: int | str | None = None  # see StreamOptions
     shard_index: int = 0
     num_shards: int = 1
-    samples_per_shard: int | None = None  # samples in a tar file
+    samples_per_shard: int | None = None  # samples in a file, of formats in SHARDED
     image_codec: str = "png"  # or "jpeg"
     jpeg_quality: int | None = None  # 1 to 100
     min_confidence: float | None = None  # of a visible keypoint in COCO
@@ -66,6 +67,14 @@ class Request:
         """Maximum number of samples, if a server-side filter decides which are written."""
         filtered = self.keep_fraction is not None or self.max_uncertainty is not None
         return self.count if filtered else None
+
+    @property
+    def shard_prefix(self) -> str:
+        """Part of file names that differs between the shards of a request; empty for one shard."""
+        if self.num_shards == 1:
+            return ""
+        digits = len(str(self.num_shards))
+        return f"{self.shard_index:0{digits}}of{self.num_shards}-"
 
     @property
     def ranked(self) -> int:
@@ -229,8 +238,8 @@ def _with_defaults(request: Request) -> Request:
     """Fills in defaults of fields that only some requests have; raises ValueError for others."""
     conditional = (  # field, default, whether the request may have it, the option that it needs
         ("fraction", DEFAULT_FRACTION, request.filter is not None, "--filter"),
-        ("samples_per_shard", DEFAULT_SAMPLES_PER_SHARD, request.format == "webdataset",
-         "--format webdataset"),
+        ("samples_per_shard", DEFAULT_SAMPLES_PER_SHARD, request.format in SHARDED,
+         "--format webdataset or hf"),
         ("jpeg_quality", DEFAULT_JPEG_QUALITY, request.image_codec == "jpeg",
          "--image-codec jpeg"),
         ("min_confidence", DEFAULT_MIN_CONFIDENCE, request.format == "coco", "--format coco"),

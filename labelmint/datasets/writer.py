@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from labelmint.datasets.folder import DownloadState, Folder
@@ -50,13 +52,24 @@ def writer_from_format(name: str) -> OpenWriter:
         return TarWriter
     if name == "png":
         return PngWriter
-    try:
+    if name == "hf":
+        with _extra(name, "hf"):
+            from labelmint.datasets.parquet import ParquetWriter
+        return ParquetWriter
+    with _extra(name, "datasets"):
         from labelmint.datasets.coco import CocoWriter
+    return CocoWriter
+
+
+@contextmanager
+def _extra(name: str, extra: str) -> Iterator[None]:
+    """Raises MissingExtra for a package of an extra that a format needs and that is missing."""
+    try:
+        yield
     except ImportError as error:
         raise MissingExtra(
-            f"--format coco needs {error.name}: {install_from_extra('datasets')}"
+            f"--format {name} needs {error.name}: {install_from_extra(extra)}"
         ) from error
-    return CocoWriter
 
 
 def check_model(request: Request, model: Model) -> None:
