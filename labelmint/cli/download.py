@@ -14,6 +14,7 @@ from labelmint.cli.connection import (
 )
 from labelmint.cli.sampling import INDEX, sampling_options
 from labelmint.datasets.download import complete_folder
+from labelmint.datasets.filter_report import lines_from_report
 from labelmint.datasets.request import (
     DEFAULT_FRACTION,
     DEFAULT_JPEG_QUALITY,
@@ -68,6 +69,12 @@ from labelmint.datasets.selection import RULES
     "--fraction",
     type=float,
     help=f"Fraction of samples that --filter keeps, in (0, 1].  [default: {DEFAULT_FRACTION}]",
+)
+@click.option(
+    "--filter-report",
+    type=click.IntRange(1),
+    help="Number of samples at the start of the range that are drawn once more, with and without "
+    "the filter: the data card then says how much of each class the filter removes.",
 )
 @click.option(
     "--shard-index",
@@ -128,5 +135,7 @@ def download(out: Path, streams: int, **options: Any) -> None:
             raise KeyboardInterrupt(
                 f"{out} is incomplete; run the same command again, which resumes"
             ) from interrupt
+    for line in lines_from_report(card["filter_report"]) if "filter_report" in card else ():
+        click.echo(f"warning: {line}", err=True)
     kept, examined = card["samples"]["kept"], card["samples"]["examined"]
     click.echo(f"{out} is complete: {kept} samples of {examined} examined, {request.format}")

@@ -42,6 +42,7 @@ class Request:
     keep_fraction: float | None = None  # that the server keeps by its calibration, (0, 1]
     max_uncertainty: float | None = None  # highest score that the server keeps
     filter_sets: bool | None = None  # True: the server keeps or drops whole objects
+    filter_report: int | None = None  # samples on which the card compares with and without filter
     truncation_psi: float | None = None  # None: the bundle's default
     class_index: int | None = None
     views_per_object: int = 1
@@ -149,7 +150,11 @@ def difference(begun: dict[str, Any], wanted: Request) -> str | None:
     """
     if begun["release"] != wanted.release:
         return f"labelmint {begun['release']}, not {wanted.release}"
-    begun = {"filter_sets": None, **begun}  # absent in folders of older versions
+    begun = {
+        "filter_sets": None,
+        "filter_report": None,
+        **begun,
+    }  # absent in folders of older versions
     for name, value in dataclasses.asdict(wanted).items():
         before = begun[name]
         if before != value and (name, value) != ("model", ""):
@@ -236,8 +241,14 @@ def _check_filter(request: Request) -> None:
 
 def _with_defaults(request: Request) -> Request:
     """Fills in defaults of fields that only some requests have; raises ValueError for others."""
+    filters = (
+        request.filter is not None
+        or request.keep_fraction is not None
+        or request.max_uncertainty is not None
+    )
     conditional = (  # field, default, whether the request may have it, the option that it needs
         ("fraction", DEFAULT_FRACTION, request.filter is not None, "--filter"),
+        ("filter_report", None, filters, "a filter: --keep-fraction, --max-uncertainty or --filter"),
         ("samples_per_shard", DEFAULT_SAMPLES_PER_SHARD, request.format in SHARDED,
          "--format webdataset or hf"),
         ("jpeg_quality", DEFAULT_JPEG_QUALITY, request.image_codec == "jpeg",

@@ -79,6 +79,10 @@ def check_model(request: Request, model: Model) -> None:
             f"{model.name} has neither masks nor keypoints to write as COCO annotations; use "
             "--format png or webdataset"
         )
+    if request.filter_report and "mask" not in model.outputs:
+        raise LabelmintError(
+            f"{model.name} has no masks, whose classes --filter-report counts; leave it out"
+        )
     ranks = request.filter is not None or request.max_uncertainty is not None
     if ranks and "uncertainty" not in model.outputs:
         raise LabelmintError(
