@@ -248,7 +248,8 @@ def _with_defaults(request: Request) -> Request:
     )
     conditional = (  # field, default, whether the request may have it, the option that it needs
         ("fraction", DEFAULT_FRACTION, request.filter is not None, "--filter"),
-        ("filter_report", None, filters, "a filter: --keep-fraction, --max-uncertainty or --filter"),
+        ("filter_report", None, filters,
+         "a filter: --keep-fraction, --max-uncertainty or --filter"),
         ("samples_per_shard", DEFAULT_SAMPLES_PER_SHARD, request.format in SHARDED,
          "--format webdataset or hf"),
         ("jpeg_quality", DEFAULT_JPEG_QUALITY, request.image_codec == "jpeg",
