@@ -39,8 +39,8 @@ from labelmint.datasets.selection import RULES
     "--format",
     type=click.Choice(FORMATS),
     default="webdataset",
-    help="File format: WebDataset tars, COCO, folders of PNG files with a table, or Parquet files "
-    "for Hugging Face datasets.",
+    help="File format: WebDataset tars, COCO, folders of PNG files with a table, Parquet files for "
+    "Hugging Face datasets, or YOLO polygons or keypoints for Ultralytics.",
 )
 @click.option(
     "--count",
@@ -108,7 +108,7 @@ from labelmint.datasets.selection import RULES
 @click.option(
     "--min-confidence",
     type=click.FloatRange(0),
-    help="Confidence from which --format coco marks a keypoint as visible.  "
+    help="Confidence from which --format coco or yolo-pose marks a keypoint as visible.  "
     f"[default: {DEFAULT_MIN_CONFIDENCE}]",
 )
 @click.option(

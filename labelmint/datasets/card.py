@@ -99,23 +99,24 @@ def _front_matter(card: dict[str, Any]) -> str:
         "depth-estimation": "depth" in card["outputs"],
     }
     licences = [tag.lower() for tag in card["licences"]] or ["unknown"]
-    pictures = ["metadata.jsonl", "images/*"]
+    yolo = card["request"]["format"].startswith("yolo")
+    pictures = ["metadata.jsonl", "images/train/*" if yolo else "images/*"]
     if "mask" in card["outputs"] and card["request"]["format"] == "png":
         pictures.append("masks/*")
     paths = {"webdataset": ["samples-*.tar"], "hf": ["data/train-*.parquet"]}
-    files = ", ".join(map(_yaml, paths.get(card["request"]["format"], pictures)))
+    files = ", ".join(map(yaml_text, paths.get(card["request"]["format"], pictures)))
     lines = (
-        f"pretty_name: {_yaml(card['request']['model'] + ' by labelmint')}",
-        f"license: [{', '.join(map(_yaml, licences))}]",
+        f"pretty_name: {yaml_text(card['request']['model'] + ' by labelmint')}",
+        f"license: [{', '.join(map(yaml_text, licences))}]",
         'tags: ["labelmint", "synthetic"]',
-        f"task_categories: [{', '.join(_yaml(task) for task, has in tasks.items() if has)}]",
+        f"task_categories: [{', '.join(yaml_text(task) for task, has in tasks.items() if has)}]",
         'configs: [{config_name: "default", data_files: [{split: "train", '  # for load_dataset
         f"path: [{files}]}}]}}]",
     )
     return "\n".join(["---", *lines, "---", ""])
 
 
-def _yaml(text: str) -> str:
+def yaml_text(text: str) -> str:
     """A quoted YAML string of any text; JSON has escapes that YAML lacks."""
     plain = (c if " " <= c <= "~" and c not in '"\\' else f"\\U{ord(c):08x}" for c in text)
     return f'"{"".join(plain)}"'
@@ -231,6 +232,18 @@ are 0.5 less than those of labelmint (pixel centers at +0.5).
 image. `masks/KEY.png`: class ids as a palette PNG (`np.asarray` gives the ids). `depth/KEY.npy`:
 depth, float16. `keypoints.jsonl`: x, y (label pixels, pixel centers at +0.5) and confidence.
 """,
+    "yolo-seg": """\
+`images/train/`, `labels/train/` and `data.yaml`, as Ultralytics reads them. The name of a file is
+the raw index. A line is a class, numbered from 0 without the background, and a polygon. A class in
+several parts has a line for each; a hole is joined to its outline by a cut of no width. `val` in
+`data.yaml` names the same images. `metadata.jsonl` has the uncertainty.
+""",
+    "yolo-pose": """\
+`images/train/`, `labels/train/` and `data.yaml`, as Ultralytics reads them. The name of a file is
+the raw index. A line is the object, its box, and x, y and visibility (2, or 0: not labeled) of each
+keypoint. `val` in `data.yaml` names the same images. `metadata.jsonl` has the uncertainty and the
+keypoints with their confidence.
+""",
     "hf": """\
 `data/train-*.parquet`, one row per sample: `index` (raw), `image`, and as far as the model has them
 `mask` (class ids as a palette PNG; `np.asarray` gives the ids), `keypoints` (x, y in label pixels,
@@ -242,6 +255,8 @@ _PLACES = {
     "coco": "An entry of `images`",
     "png": "A row of `index.csv`",
     "hf": "A row",
+    "yolo-seg": "A line of `metadata.jsonl`",
+    "yolo-pose": "A line of `metadata.jsonl`",
 }
 _CAMERAS = """\
 The angles a (azimuth) and e (elevation) are in degrees; `focal` is the focal length divided by the

@@ -17,7 +17,8 @@ from labelmint.options import StreamOptions, query_from_options
 from labelmint.v1 import label_service_pb2 as pb
 from labelmint.wire.sharding import shard_indices_between
 
-FORMATS = ("webdataset", "coco", "png", "hf")
+FORMATS = ("webdataset", "coco", "png", "hf", "yolo-seg", "yolo-pose")
+CONFIDENT = ("coco", "yolo-pose")  # formats in which a keypoint is visible or not
 SHARDED = ("webdataset", "hf")  # formats of files with many samples each
 DEFAULT_FRACTION = 0.9
 DEFAULT_SAMPLES_PER_SHARD = 1000
@@ -52,7 +53,7 @@ class Request:
     samples_per_shard: int | None = None  # samples in a file, of formats in SHARDED
     image_codec: str = "png"  # or "jpeg"
     jpeg_quality: int | None = None  # 1 to 100
-    min_confidence: float | None = None  # of a visible keypoint in COCO
+    min_confidence: float | None = None  # of a visible keypoint, of formats in CONFIDENT
     release: str = labelmint.__version__  # other releases may write other bytes
 
     @property
@@ -254,7 +255,8 @@ def _with_defaults(request: Request) -> Request:
          "--format webdataset or hf"),
         ("jpeg_quality", DEFAULT_JPEG_QUALITY, request.image_codec == "jpeg",
          "--image-codec jpeg"),
-        ("min_confidence", DEFAULT_MIN_CONFIDENCE, request.format == "coco", "--format coco"),
+        ("min_confidence", DEFAULT_MIN_CONFIDENCE, request.format in CONFIDENT,
+         "--format coco or yolo-pose"),
     )  # fmt: skip
     filled: dict[str, Any] = {}
     for name, default, applies, needed_option in conditional:

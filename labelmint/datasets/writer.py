@@ -11,6 +11,7 @@ from labelmint.datasets.png import PngWriter
 from labelmint.datasets.request import Request
 from labelmint.datasets.samples import Sample
 from labelmint.datasets.tars import TarWriter
+from labelmint.datasets.yolo import YoloWriter
 from labelmint.errors import LabelmintError, MissingExtra
 from labelmint.extras import install_from_extra
 from labelmint.model import Model
@@ -52,6 +53,8 @@ def writer_from_format(name: str) -> OpenWriter:
         return TarWriter
     if name == "png":
         return PngWriter
+    if name in ("yolo-seg", "yolo-pose"):
+        return YoloWriter
     if name == "hf":
         with _extra(name, "hf"):
             from labelmint.datasets.parquet import ParquetWriter
@@ -77,6 +80,12 @@ def check_model(request: Request, model: Model) -> None:
     if request.format == "coco" and not {"mask", "keypoints"} & set(model.outputs):
         raise LabelmintError(
             f"{model.name} has neither masks nor keypoints to write as COCO annotations; use "
+            "--format png or webdataset"
+        )
+    needed = {"yolo-seg": "mask", "yolo-pose": "keypoints"}.get(request.format, "image")
+    if needed not in model.outputs:
+        raise LabelmintError(
+            f"{model.name} has no {needed} output, which --format {request.format} is of; use "
             "--format png or webdataset"
         )
     if request.filter_report and "mask" not in model.outputs:

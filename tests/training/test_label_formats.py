@@ -23,7 +23,7 @@ from training.labels.label_folder import (
     label_folder,
     text_of_keypoints,
 )
-from training.labels.outlines import outlines_from_mask
+from labelmint.datasets.outlines import outlines_from_mask
 from training.labels.polygons import mask_from_polygons
 from training.labels.scaling import LabelSizes
 

@@ -10,7 +10,7 @@ import numpy as np
 import yaml
 
 from training.labels.label_folder import LabelFolder
-from training.labels.outlines import outlines_from_mask
+from labelmint.datasets.outlines import outlines_from_mask
 
 TEXTS = "labels/train"
 
