@@ -374,7 +374,7 @@ def test_an_unload_just_when_a_load_ends_leaves_no_model_open(other: NamedBundle
 
     with served([], config(), open_it) as server:
 
-        async def load_and_unload(running: Any) -> None:
+        async def load_and_unload(passes: int, running: Any) -> None:
             loading = asyncio.create_task(running.repository.load(other))
             while not opened:
                 await asyncio.sleep(0)
@@ -386,5 +386,5 @@ def test_an_unload_just_when_a_load_ends_leaves_no_model_open(other: NamedBundle
 
         for passes in range(12):
             opened.clear()
-            server.call(load_and_unload)
+            server.call(partial(load_and_unload, passes))
             assert eventually(lambda: opened[0].mapping_thread._shutdown)
