@@ -46,7 +46,9 @@ JOINTS: tuple[Color, ...] = (  # of keypoints, in turns
     (120, 80, 50),
 )
 _WIDTH_PX = 192  # of a panel, roughly: small images are enlarged by an integer factor
-MAX_HEIGHT_PX = 8 * _WIDTH_PX  # of a panel; taller images, which no generator has, are squeezed
+MAX_HEIGHT_PX = 2 * _WIDTH_PX  # of a panel; taller images, which no generator has, are squeezed
+_MAX_REDUCTION = 4  # larger arrays than this times the panel are thinned out before anything else
+MAX_KEYPOINTS = 10_000  # that are drawn of a sample
 _MASK_WEIGHT = 0.6  # opacity of the class colors over the image
 _MIN_CONFIDENCE = 0.05  # of a keypoint that is drawn
 _SMOOTH = 3  # lines are drawn 3 times larger, then averaged
@@ -62,7 +64,7 @@ def size_from_images(images: Array) -> tuple[int, int]:
 
 def panel_from_image(image: Array, size: tuple[int, int]) -> Image.Image:
     """An image, uint8 [H, W, 3], enlarged by nearest neighbor or reduced by box averages."""
-    picture = Image.fromarray(np.ascontiguousarray(image))
+    picture = Image.fromarray(np.ascontiguousarray(_thinned(image, size)))
     grows = size[1] >= picture.width
     return picture.resize(
         (size[1], size[0]), Image.Resampling.NEAREST if grows else Image.Resampling.BOX
@@ -83,6 +85,7 @@ def panel_from_mask(
         size: (height, width) of the panel.
     """
     under = panel_from_image(image, size)
+    mask = np.ascontiguousarray(_thinned(mask, size))
     resized = Image.fromarray(mask).resize((size[1], size[0]), Image.Resampling.NEAREST)
     classes = np.asarray(resized)
     over = Image.blend(under, Image.fromarray(palette[classes]), _MASK_WEIGHT)
@@ -114,6 +117,7 @@ def panel_from_keypoints(
     canvas = Image.blend(under, Image.new("RGB", under.size, (24, 24, 28)), 0.35)
     canvas = canvas.resize((size[1] * _SMOOTH, size[0] * _SMOOTH), Image.Resampling.NEAREST)
     draw = ImageDraw.Draw(canvas)
+    keypoints = keypoints[:MAX_KEYPOINTS]
     points = keypoints[:, :2].astype(np.float64) / (grid[1], grid[0]) * canvas.size
     seen = (keypoints[:, 2] >= _MIN_CONFIDENCE) & np.isfinite(points).all(axis=1)
     for start, end in skeleton:
@@ -136,6 +140,7 @@ def panel_from_values(
     size: tuple[int, int],
 ) -> Image.Image:
     """Numbers, [H, W], in the colors of a scale from low to high; non-finite ones are gray."""
+    values = _thinned(values, size)
     finite = np.isfinite(values)
     shade = (np.where(finite, values, low).astype(np.float64) - low) / max(high - low, 1e-12)
     place = np.clip(shade, 0, 1)
@@ -154,5 +159,17 @@ def panel_from_depth(depth: Array, low: float, high: float, size: tuple[int, int
     """
     if low <= 0:
         return panel_from_values(depth, low, high, RANGE, size)
+    depth = _thinned(depth, size)
     known = np.where(np.isfinite(depth), depth.astype(np.float64), np.nan)
     return panel_from_values(-1 / np.maximum(known, low), -1 / low, -1 / high, RANGE, size)
+
+
+def _thinned(array: Array, size: tuple[int, int]) -> Array:
+    """Every k-th row and column of [H, W, ...] that is far larger than the panel, else the array.
+
+    A server may send hundreds of megabytes for one sample, which the steps above multiply.
+    """
+    rows, columns = (
+        max(1, n // (_MAX_REDUCTION * of)) for n, of in zip(array.shape[:2], size, strict=True)
+    )
+    return array[::rows, ::columns]

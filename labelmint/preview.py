@@ -6,6 +6,7 @@ output, and below them the names of all classes and keypoints. Needs the extra `
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,6 +22,9 @@ from labelmint.model import Model
 _COLUMNS = 8  # per band; further samples go into bands below
 _GAP, _MARGIN, _TITLES, _HEAD, _CAPTION = 6, 20, 128, 52, 24  # pixels
 _SCALE = (10, 96)  # (height, width) in pixels of a row's color scale
+_MAX_CHARACTERS = 500  # of a name, before it is measured
+_MAX_CLASSES = 256  # in the legend: masks have ids of one byte
+_MAX_VALUES = 4 << 20  # that a color scale is made from
 _MIN_WIDTH = 560  # room for the headline
 _PAPER, _INK, _FAINT = (250, 250, 247), (32, 33, 36), (112, 114, 120)
 
@@ -152,7 +156,11 @@ def _with_scores(row: _Row, scores: Array) -> _Row:
 
 
 def _low_high(values: Array, low: float, high: float) -> tuple[float, float]:
-    """Two percentiles of the finite values, as ends of a color scale without the outliers."""
+    """Two percentiles of the finite values, as ends of a color scale without the outliers.
+
+    Of very many values, only every k-th counts.
+    """
+    values = values.reshape(-1)[:: 1 + values.size // _MAX_VALUES]
     finite = values[np.isfinite(values)].astype(np.float32)
     if not len(finite):
         return 0.0, 1.0
@@ -172,7 +180,7 @@ def _legend(batch: Batch, model: Model, width: int) -> Image.Image:
 
     Keypoints are left out where several share a color.
     """
-    classes = [] if batch.masks is None else model.classes
+    classes = [] if batch.masks is None else model.classes[:_MAX_CLASSES]
     names = [] if batch.keypoints is None else model.keypoints[: batch.keypoints.shape[1]]
     lines = [
         [(label.name, label.color) for label in classes],
@@ -206,14 +214,15 @@ def _fitting(text: str, font: Any, width: int) -> str:
     """The text, or as much of its beginning as fits, with an ellipsis."""
     if font.getlength(text) <= width:
         return text
-    while text and font.getlength(f"{text}...") > width:
-        text = text[:-1]
-    return f"{text}..."
+    lengths = range(len(text))
+    fits = bisect_right(lengths, width, key=lambda n: font.getlength(f"{text[:n]}..."))
+    return f"{text[: max(0, fits - 1)]}..."
 
 
 def _line(text: str) -> str:
-    """A name as one line. Names come from a server, and Pillow cannot measure several lines."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)
+    """A name as one line. Names come from a server, and Pillow cannot measure several lines, nor
+    millions of letters."""
+    return "".join(letter if letter.isprintable() else " " for letter in text[:_MAX_CHARACTERS])
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

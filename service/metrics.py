@@ -41,6 +41,7 @@ class Metrics:
         # They would be a series more for each counter and histogram.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
+        self._by_model: list[Counter | Gauge | Histogram] = []
         self._queue_seconds = self._histogram(
             "labelmint_queue_seconds",
             "Time that rows waited for an engine batch.",
@@ -140,15 +141,26 @@ class Metrics:
         """Stops reporting a bundle as served."""
         self._info.remove(model, bundle_id, engine)
 
+    def forget_model(self, model: str) -> None:
+        """Drops all series of a model, so that names that come and go do not add up."""
+        for metric in self._by_model:
+            metric.remove_by_labels({"model": model})
+
     def count_request(self, model: str, method: str, code: str) -> None:
         """Counts a call that ended; `model` is the name of a served model, or empty."""
         self._requests.labels(model, method, code).inc()
 
     def _histogram(self, name: str, help_text: str, buckets: tuple[float, ...]) -> Histogram:
-        return Histogram(name, help_text, ("model",), buckets=buckets, registry=self.registry)
+        metric = Histogram(name, help_text, ("model",), buckets=buckets, registry=self.registry)
+        self._by_model.append(metric)
+        return metric
 
     def _counter(self, name: str, help_text: str, *labels: str) -> Counter:
-        return Counter(name, help_text, ("model", *labels), registry=self.registry)
+        metric = Counter(name, help_text, ("model", *labels), registry=self.registry)
+        self._by_model.append(metric)
+        return metric
 
     def _gauge(self, name: str, help_text: str) -> Gauge:
-        return Gauge(name, help_text, ("model",), registry=self.registry)
+        metric = Gauge(name, help_text, ("model",), registry=self.registry)
+        self._by_model.append(metric)
+        return metric

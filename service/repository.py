@@ -23,6 +23,7 @@ from service.models import ServedModel
 from service.running import RunningModel
 from service.tracing import Tracing
 
+MAX_FORGOTTEN = 100  # names that are no longer listed, but still have metrics
 State = Literal["READY", "LOADING", "UNAVAILABLE"]
 _log = logging.getLogger(__name__)
 
@@ -82,6 +83,9 @@ class Repository:
         self._entries: dict[str, _Entry] = {}
         self._turn = asyncio.Lock()  # loads take turns, see loading.TURN_S
         self._loads: set[Load] = set()  # under way
+        # Calls of `load`, also those that wait, and the name of their model.
+        self._loading: dict[asyncio.Task[None], str] = {}
+        self._forgotten: dict[str, None] = {}  # names whose metrics are kept, the oldest first
         self._running: set[RunningModel] = set()  # served or draining
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -109,18 +113,32 @@ class Repository:
     async def load(self, named: NamedBundle) -> None:
         """Opens a bundle and serves it, replacing the model of that name.
 
-        Raises LoadFailed; the old model then stays. Cancelling the call does not stop the loading.
+        Raises LoadFailed; the old model then stays, unless an unload ended the load. Cancelling the
+        call does not stop the loading.
         """
-        await asyncio.shield(self._spawn(self._load(named)))
+        task = self._spawn(self._load(named))
+        self._loading[task] = named.name
+        task.add_done_callback(self._loading.pop)
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if not task.cancelled():  # it is the caller that was canceled
+                raise
+            raise LoadFailed(f"model {named.name} was unloaded while it was loaded") from None
 
     async def unload(self, name: str, forget: bool = False) -> None:
         """Refuses new calls for a model and drains its streams; `forget` also unlists the name.
 
+        Loads of that name which are under way fail at once, so that no unload waits for one. The
+        thread of such a load cannot be ended; its model is closed as soon as it is open.
         Raises UnknownModel.
         """
         entry = self._entries.get(name)
         if entry is None:
             raise UnknownModel(f"model is {name!r}; this server has {', '.join(self._entries)}")
+        for load in [load for load, loaded in self._loading.items() if loaded == name]:
+            _log.warning("model %s is unloaded; the load of it that is under way ends", name)
+            load.cancel()
         await asyncio.shield(self._spawn(self._unload(name, entry, forget)))
 
     async def close(self) -> None:
@@ -166,6 +184,7 @@ class Repository:
             )
         limit_s = self._limits.load_timeout_s
         opening: asyncio.Future[ServedModel] | None = None
+        taken = False
         try:
             async with self._turn:
                 _log.info("loading model %s from %s", named.name, named.path)
@@ -176,11 +195,12 @@ class Repository:
             if not opening.done() and limit_s > TURN_S:
                 load.warn()
                 await asyncio.wait([opening], timeout=limit_s - TURN_S)
-            if opening.done():
-                return opening.result()
-            raise load.timeout(limit_s)
+            if not opening.done():
+                raise load.timeout(limit_s)
+            taken = True
+            return opening.result()
         finally:
-            if opening is not None and not opening.done():
+            if opening is not None and not taken:  # also if it ended just when an unload came
                 opening.cancel()
                 load.abandon()
 
@@ -205,7 +225,18 @@ class Repository:
             entry.reason = "unloaded"
             if forget:
                 self._entries.pop(name, None)
+                self._forget_metrics(name)
         await self._changed()
+
+    def _forget_metrics(self, name: str) -> None:
+        """Drops metrics of the name that was forgotten first, if there are many such names."""
+        self._forgotten.pop(name, None)
+        self._forgotten[name] = None
+        if len(self._forgotten) > MAX_FORGOTTEN:
+            oldest = next(iter(self._forgotten))
+            del self._forgotten[oldest]
+            if oldest not in self._entries:  # else it came back
+                self._metrics.forget_model(oldest)
 
     def _put(self, entry: _Entry, model: ServedModel) -> None:
         running = RunningModel(model, self._tracing, self._failed, self._on_lost)

@@ -20,6 +20,7 @@ from service.errors import LoadFailed
 from service.file_changes import FolderStamp, TooManyFiles, stamp_of_folder
 from service.repository import Repository
 
+MAX_WARNINGS = 100  # that are remembered, and logged in one poll
 _log = logging.getLogger(__name__)
 
 
@@ -37,7 +38,8 @@ class Watch:
         self._seen: dict[str, FolderStamp] = {}  # stamps at the last poll
         self._tried: dict[str, FolderStamp] = {}  # stamps when loading last succeeded or failed
         self._missing: set[str] = set()  # known folders that the last poll did not find
-        self._warned: set[str] = set()  # warnings logged so far
+        self._warned: set[str] = set()  # warnings of the last poll, at most MAX_WARNINGS and one
+        self._warnings: set[str] = set()  # those of the poll under way
         self._bug: BaseException | None = None  # of a load; ends the watch
         self._changing: dict[str, asyncio.Task[None]] = {}  # loads and unloads under way, by name
 
@@ -64,11 +66,14 @@ class Watch:
         if self._bug is not None:
             raise self._bug
         loop = asyncio.get_running_loop()
+        self._warnings = set()
         try:
             found = await loop.run_in_executor(None, self._folders)
         except OSError as error:  # a network file system may be back at the next poll
+            self._warnings = self._warned
             self._warn_once(f"{self._directory} cannot be read: {error.strerror}")
             return
+        self._warned = self._warnings  # what is over is forgotten, and logged if it comes back
         gone = self._seen.keys() - found.keys()
         for name in sorted((gone & self._missing) - self._changing.keys()):
             self._change(name, self._remove(name))
@@ -140,9 +145,12 @@ class Watch:
         return found
 
     def _warn_once(self, message: str) -> None:
-        if message not in self._warned:  # else it would be logged at every poll
-            self._warned.add(message)
+        """Logs a warning that was not part of the last poll, up to MAX_WARNINGS in one poll."""
+        if len(self._warnings) >= MAX_WARNINGS and message not in self._warnings:
+            message = f"{self._directory} has more such entries; {MAX_WARNINGS} are named here"
+        if message not in self._warned | self._warnings:
             _log.warning("--watch: %s", message)
+        self._warnings.add(message)
 
 
 def _is_complete(folder: Path) -> bool:

@@ -48,6 +48,7 @@ def test_the_readme_runs_as_printed_up_to_the_readers_own_generator(
     run_page(CHECKOUT / "README.md", quick, folder, demo)
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning:lightning", "ignore::UserWarning:lightning")
 @pytest.mark.long
 @pytest.mark.parametrize(
     "page", [pytest.param(p, marks=pytest.mark.slow if p in SLOW else ()) for p in sorted(PAGES)]

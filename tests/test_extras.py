@@ -23,7 +23,7 @@ class Hides:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Hides())
 """
-DOWNLOAD = "download --target localhost:1 --out x --count 1 --format coco"
+DOWNLOAD = "download --target localhost:1 --out x --count 1 --format"
 ENTRIES = [
     ("-m training", "click", "train"),
     ("-m training --help", "torch", "train"),
@@ -38,7 +38,8 @@ ENTRIES = [
     ("-m examples.demo", "torch", "serve,train,export,cli"),
     ("-m labelmint doctor", "click", "cli"),
     ("-m labelmint --help", "PIL", "cli"),
-    (f"-m labelmint {DOWNLOAD}", "pycocotools", "datasets"),
+    (f"-m labelmint {DOWNLOAD} coco", "pycocotools", "datasets"),
+    (f"-m labelmint {DOWNLOAD} hf", "pyarrow", "hf"),
     ("-c import labelmint.torch", "torch", "torch"),
 ]
 

@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 BASE = {"grpcio", "grpcio-status", "numpy", "protobuf", "zstandard"}
-USER_EXTRAS = {"torch", "cli", "datasets", "jpeg"}
+USER_EXTRAS = {"torch", "cli", "datasets", "hf", "jpeg"}
 APPLICATION_EXTRAS = {"tracing", "serve", "train", "fused", "lpips", "export", "gpu", "rtx", "dev"}
 GPU_ALONE = {"cuda-python", "onnxruntime-gpu", "tensorrt"}
 # What torch asks for in the build that the package index has; a build without CUDA asks for none.

@@ -14,6 +14,7 @@ from labelmint.cli.connection import (
 )
 from labelmint.cli.sampling import INDEX, sampling_options
 from labelmint.datasets.download import complete_folder
+from labelmint.datasets.filter_report import lines_from_report
 from labelmint.datasets.request import (
     DEFAULT_FRACTION,
     DEFAULT_JPEG_QUALITY,
@@ -38,7 +39,8 @@ from labelmint.datasets.selection import RULES
     "--format",
     type=click.Choice(FORMATS),
     default="webdataset",
-    help="File format: WebDataset tars, COCO, or folders of PNG files with a table.",
+    help="File format: WebDataset tars, COCO, folders of PNG files with a table, Parquet files for "
+    "Hugging Face datasets, or YOLO polygons or keypoints for Ultralytics.",
 )
 @click.option(
     "--count",
@@ -69,6 +71,12 @@ from labelmint.datasets.selection import RULES
     help=f"Fraction of samples that --filter keeps, in (0, 1].  [default: {DEFAULT_FRACTION}]",
 )
 @click.option(
+    "--filter-report",
+    type=click.IntRange(1),
+    help="Number of samples at the start of the range that are drawn once more, with and without "
+    "the filter: the data card then says how much of each class the filter removes.",
+)
+@click.option(
     "--shard-index",
     type=click.IntRange(0),
     default=0,
@@ -83,7 +91,7 @@ from labelmint.datasets.selection import RULES
 @click.option(
     "--samples-per-shard",
     type=click.IntRange(1),
-    help="Number of samples in a tar file of --format webdataset.  "
+    help="Number of samples in a file of --format webdataset or hf.  "
     f"[default: {DEFAULT_SAMPLES_PER_SHARD}]",
 )
 @click.option(
@@ -100,7 +108,7 @@ from labelmint.datasets.selection import RULES
 @click.option(
     "--min-confidence",
     type=click.FloatRange(0),
-    help="Confidence from which --format coco marks a keypoint as visible.  "
+    help="Confidence from which --format coco or yolo-pose marks a keypoint as visible.  "
     f"[default: {DEFAULT_MIN_CONFIDENCE}]",
 )
 @click.option(
@@ -112,7 +120,7 @@ from labelmint.datasets.selection import RULES
 def download(out: Path, streams: int, **options: Any) -> None:
     """Write samples to a folder as a data set.
 
-    The folder gets WebDataset, COCO or PNG files, and a data card. After an interruption, run the
+    The folder gets the files of a format, and a data card. After an interruption, run the
     same command again: it resumes, and the files are the same as those of an uninterrupted run.
     """
     connection = connection_from_options(options)
@@ -127,5 +135,7 @@ def download(out: Path, streams: int, **options: Any) -> None:
             raise KeyboardInterrupt(
                 f"{out} is incomplete; run the same command again, which resumes"
             ) from interrupt
+    for line in lines_from_report(card["filter_report"]) if "filter_report" in card else ():
+        click.echo(f"warning: {line}", err=True)
     kept, examined = card["samples"]["kept"], card["samples"]["examined"]
     click.echo(f"{out} is complete: {kept} samples of {examined} examined, {request.format}")

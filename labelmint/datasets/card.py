@@ -18,10 +18,13 @@ FORMAT = 1  # version of card.json
 README = "README.md"
 
 
-def card_from_state(request: Request, model: Model, state: DownloadState) -> dict[str, Any]:
-    """Content of card.json: the request, the model, and the numbers of samples."""
-    pixels = state.class_pixels
-    return {
+def card_from_state(
+    request: Request, model: Model, state: DownloadState, report: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Content of card.json: the request, the model, the numbers of samples, and what the filter
+    removed, from `report_from_range`."""
+    pixels, images = state.class_pixels, state.class_images
+    card = {
         "card": FORMAT,
         "bundle_id": state.bundle_id,
         "licences": list(model.licences),
@@ -45,12 +48,14 @@ def card_from_state(request: Request, model: Model, state: DownloadState) -> dic
                 "name": label.name,
                 "color": list(label.color),
                 "pixels": pixels.get(label.id, 0),
+                "images": images.get(label.id, 0),
             }
             for label in model.classes
         ],
         "keypoints": list(model.keypoints),
         "skeleton": [list(bone) for bone in model.skeleton],
     }
+    return card if report is None else {**card, "filter_report": report}
 
 
 def readme_from_card(card: dict[str, Any], request: Request) -> str:
@@ -65,12 +70,16 @@ def readme_from_card(card: dict[str, Any], request: Request) -> str:
     ]
     if card["classes"]:
         total = sum(label["pixels"] for label in card["classes"]) or 1
+        kept = card["samples"]["kept"] or 1
         rows = [
             (label["id"], label["name"], "#{:02x}{:02x}{:02x}".format(*label["color"]),
-             f"{label['pixels'] / total:.3%}")
+             f"{label['pixels'] / total:.3%}", f"{label['images'] / kept:.1%}")
             for label in card["classes"]
         ]  # fmt: skip
-        sections += ["## Classes\n", _table(("id", "name", "color", "share of pixels"), rows)]
+        head = ("id", "name", "color", "share of pixels", "share of images")
+        sections += ["## Classes\n", _table(head, rows)]
+    if "filter_report" in card:
+        sections += _filter_report(card["filter_report"])
     if card["keypoints"]:
         points = list(enumerate(card["keypoints"]))
         sections += ["## Keypoints\n", _table(("position", "name"), points)]
@@ -90,16 +99,24 @@ def _front_matter(card: dict[str, Any]) -> str:
         "depth-estimation": "depth" in card["outputs"],
     }
     licences = [tag.lower() for tag in card["licences"]] or ["unknown"]
+    yolo = card["request"]["format"].startswith("yolo")
+    pictures = ["metadata.jsonl", "images/train/*" if yolo else "images/*"]
+    if "mask" in card["outputs"] and card["request"]["format"] == "png":
+        pictures.append("masks/*")
+    paths = {"webdataset": ["samples-*.tar"], "hf": ["data/train-*.parquet"]}
+    files = ", ".join(map(yaml_text, paths.get(card["request"]["format"], pictures)))
     lines = (
-        f"pretty_name: {_yaml(card['request']['model'] + ' by labelmint')}",
-        f"license: [{', '.join(map(_yaml, licences))}]",
+        f"pretty_name: {yaml_text(card['request']['model'] + ' by labelmint')}",
+        f"license: [{', '.join(map(yaml_text, licences))}]",
         'tags: ["labelmint", "synthetic"]',
-        f"task_categories: [{', '.join(_yaml(task) for task, has in tasks.items() if has)}]",
+        f"task_categories: [{', '.join(yaml_text(task) for task, has in tasks.items() if has)}]",
+        'configs: [{config_name: "default", data_files: [{split: "train", '  # for load_dataset
+        f"path: [{files}]}}]}}]",
     )
     return "\n".join(["---", *lines, "---", ""])
 
 
-def _yaml(text: str) -> str:
+def yaml_text(text: str) -> str:
     """A quoted YAML string of any text; JSON has escapes that YAML lacks."""
     plain = (c if " " <= c <= "~" and c not in '"\\' else f"\\U{ord(c):08x}" for c in text)
     return f'"{"".join(plain)}"'
@@ -115,6 +132,7 @@ def _facts(card: dict[str, Any], request: Request) -> list[tuple[str, object]]:
         ("raw indices", f"{request.start_index} to {_end(request)}"),
         ("samples", f"{samples['kept']} kept of {samples['examined']} examined"),
         ("filter", _filter(card, request)),
+        *_unmeasured(card, request),
         ("truncation psi", f"{model['truncation_psi']:g}"),
         ("views per object", request.views_per_object),
         ("outputs", ", ".join(card["outputs"])),
@@ -145,6 +163,33 @@ def _view_fields(card: dict[str, Any], request: Request) -> list[tuple[str, str]
 
 def _end(request: Request) -> str:
     return "as far as needed" if request.stop is None else str(request.stop - 1)
+
+
+def _unmeasured(card: dict[str, Any], request: Request) -> list[tuple[str, object]]:
+    if _filter(card, request) == "none" or "filter_report" in card or not card["classes"]:
+        return []
+    return [("classes that the filter removed", "not measured; --filter-report measures them")]
+
+
+def _filter_report(report: dict[str, Any]) -> list[str]:
+    examined, kept = report["samples"]
+    rows: list[tuple[object, ...]] = []
+    totals = [sum(label["pixels"][n] for label in report["classes"]) or 1 for n in (0, 1)]
+    for label in report["classes"]:
+        (all_images, kept_images), pixels = label["images"], label["pixels"]
+        shares = [f"{pixels[n] / totals[n]:.3%}" for n in (0, 1)]
+        rows.append((
+            label["id"], label["name"], *shares, f"{all_images / (examined or 1):.1%}",
+            f"{kept_images / (kept or 1):.1%}", f"{kept_images} of {all_images}",
+        ))  # fmt: skip
+    head = ("id", "name", "pixels, all", "pixels, kept", "images, all", "images, kept",
+            "images with it that are kept")  # fmt: skip
+    return [
+        "## What the filter removes\n",
+        f"Measured on the first {examined} samples of the range, of which the filter keeps "
+        f"{kept}.\n",
+        _table(head, rows),
+    ]
 
 
 def _filter(card: dict[str, Any], request: Request) -> str:
@@ -187,11 +232,31 @@ are 0.5 less than those of labelmint (pixel centers at +0.5).
 image. `masks/KEY.png`: class ids as a palette PNG (`np.asarray` gives the ids). `depth/KEY.npy`:
 depth, float16. `keypoints.jsonl`: x, y (label pixels, pixel centers at +0.5) and confidence.
 """,
+    "yolo-seg": """\
+`images/train/`, `labels/train/` and `data.yaml`, as Ultralytics reads them. The name of a file is
+the raw index. A line is a class, numbered from 0 without the background, and a polygon. A class in
+several parts has a line for each; a hole is joined to its outline by a cut of no width. `val` in
+`data.yaml` names the same images. `metadata.jsonl` has the uncertainty.
+""",
+    "yolo-pose": """\
+`images/train/`, `labels/train/` and `data.yaml`, as Ultralytics reads them. The name of a file is
+the raw index. A line is the object, its box, and x, y and visibility (2, or 0: not labeled) of each
+keypoint. `val` in `data.yaml` names the same images. `metadata.jsonl` has the uncertainty and the
+keypoints with their confidence.
+""",
+    "hf": """\
+`data/train-*.parquet`, one row per sample: `index` (raw), `image`, and as far as the model has them
+`mask` (class ids as a palette PNG; `np.asarray` gives the ids), `keypoints` (x, y in label pixels,
+pixel centers at +0.5, and confidence), `depth` (float16) and `uncertainty`.
+""",
 }
 _PLACES = {
     "webdataset": "`KEY.json`",
     "coco": "An entry of `images`",
     "png": "A row of `index.csv`",
+    "hf": "A row",
+    "yolo-seg": "A line of `metadata.jsonl`",
+    "yolo-pose": "A line of `metadata.jsonl`",
 }
 _CAMERAS = """\
 The angles a (azimuth) and e (elevation) are in degrees; `focal` is the focal length divided by the

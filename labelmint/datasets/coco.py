@@ -1,6 +1,7 @@
 """Writer of COCO data sets: images/ and annotations.json, as pycocotools reads them.
 
-Enter: samples. Leave: files; image ids are raw indices. Until the end, images and annotations are
+Enter: samples. Leave: files; image ids are raw indices. metadata.jsonl is there for
+`datasets.load_dataset`. Until the end, images and annotations are
 lines of two files in the scratch folder, because annotations.json cannot be appended to.
 """
 
@@ -23,6 +24,7 @@ from labelmint.datasets.annotations import (
 )
 from labelmint.datasets.append_file import AppendFile
 from labelmint.datasets.folder import DownloadState, Folder
+from labelmint.datasets.png import METADATA, metadata_line
 from labelmint.datasets.request import Request
 from labelmint.datasets.samples import Sample, encoded_image, image_suffix
 from labelmint.datasets.viewpoint import viewpoint_from_sample
@@ -40,6 +42,7 @@ class EncodedImage:
     content: bytes
     image: dict[str, Any]  # element of COCO's "images"
     annotations: list[dict[str, Any]]
+    metadata: bytes  # line of metadata.jsonl
 
 
 class CocoWriter:
@@ -58,6 +61,7 @@ class CocoWriter:
             name: AppendFile(folder.scratch / name, state.mark.get(name, 0))
             for name in (_IMAGES, _LABELS)
         }
+        self._lines[METADATA] = AppendFile(folder.path / METADATA, state.mark.get(METADATA, 0))
 
     def encoded(self, sample: Sample) -> EncodedImage:
         """The image file and the annotations of a sample."""
@@ -70,7 +74,8 @@ class CocoWriter:
             image["license"] = 1
         if sample.uncertainty is not None:
             image["uncertainty"] = sample.uncertainty
-        image |= viewpoint_from_sample(sample, self._request)
+        viewpoint = viewpoint_from_sample(sample, self._request)
+        image |= viewpoint
         annotations, mask = [], None
         if sample.mask is not None:
             mask = _resized(sample.mask, (height, width))
@@ -83,7 +88,8 @@ class CocoWriter:
                 sample.keypoints, seen, scale, mask, self._model
             )
         content = encoded_image(sample.image, self._request)
-        return EncodedImage(name, content, image, annotations)
+        metadata = metadata_line(sample, viewpoint, {"image": f"images/{name}"})
+        return EncodedImage(name, content, image, annotations, metadata)
 
     def add(self, encoded: EncodedImage) -> None:
         """Writes the next sample; raises OSError."""
@@ -95,6 +101,7 @@ class CocoWriter:
             lines.append(json.dumps(whole).encode() + b"\n")
         self._lines[_LABELS].append(b"".join(lines))
         self._lines[_IMAGES].append(json.dumps(encoded.image).encode() + b"\n")
+        self._lines[METADATA].append(encoded.metadata)
 
     def mark(self) -> dict[str, int]:
         """The position after the samples written so far, for `DownloadState.mark`."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from labelmint.client import Client
 from labelmint.datasets.card import README, card_from_state, readme_from_card
+from labelmint.datasets.filter_report import report_from_range
 from labelmint.datasets.folder import Commits, DownloadState, Folder, replace_file
 from labelmint.datasets.pipeline import write_samples
 from labelmint.datasets.request import Request
@@ -21,6 +22,7 @@ from labelmint.datasets.writer import OpenWriter, check_model, writer_from_forma
 from labelmint.errors import LabelmintError, WrongFolder
 from labelmint.model import Model
 from labelmint.options import SamplingOptions
+from labelmint.wire.sharding import foreign_indices
 
 
 def complete_folder(client: Client, request: Request, path: Path) -> dict[str, Any]:
@@ -73,10 +75,14 @@ def _complete(client: Client, request: Request, folder: Folder, open_writer: Ope
         )
     with Commits(folder, state) as commits:
         chosen = chosen_indices(client, request, folder, commits) if request.filter else None
+        own = None if chosen is None else chosen[~foreign_indices(request.query(), chosen)]
         with closing(open_writer(folder, request, model, commits.state)) as writer:
-            write_samples(client, request, model, chosen, writer, commits)
+            write_samples(client, request, model, own, writer, commits)
             writer.finish()
-    card = card_from_state(request, model, commits.state)
+        report = None
+        if request.filter_report:
+            report = report_from_range(client, request, model, commits.state, chosen)
+    card = card_from_state(request, model, commits.state, report)
     replace_file(folder.path / README, readme_from_card(card, request))
     folder.finish(card)
 

@@ -44,6 +44,7 @@ class DownloadState:
     kept: int = 0  # number of samples written
     mark: dict[str, int] = field(default_factory=dict)  # position in the writer's files
     class_pixels: dict[int, int] = field(default_factory=dict)  # pixels of all masks by class id
+    class_images: dict[int, int] = field(default_factory=dict)  # masks with it, by class id
 
 
 class Folder:
@@ -204,9 +205,13 @@ def _checked_card(stored: dict[str, Any]) -> dict[str, Any]:
 
 def _state_from_json(stored: dict[str, Any]) -> DownloadState:
     """The state in state.json; raises ValueError, KeyError, TypeError, AttributeError."""
-    pixels = {int(label): count for label, count in stored["class_pixels"].items()}
-    state = DownloadState(**{**stored, "class_pixels": pixels})
-    counts = (state.next_index, state.scored, state.kept, *state.mark.values(), *pixels.values())
+    by_class = {
+        name: {int(label): count for label, count in stored.get(name, {}).items()}
+        for name in ("class_pixels", "class_images")
+    }
+    state = DownloadState(**{**stored, **by_class})
+    counts = [state.next_index, state.scored, state.kept, *state.mark.values()]
+    counts += [count for found in by_class.values() for count in found.values()]
     if any(type(count) is not int or count < 0 for count in counts):
         raise ValueError("a count is not an integer from 0 up")
     if not isinstance(state.model, str) or not isinstance(state.bundle_id, str):

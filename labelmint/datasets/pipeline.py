@@ -74,6 +74,7 @@ def write_samples(
                     kept=state.kept + 1,
                     mark=writer.mark(),
                     class_pixels=_sum(state.class_pixels, pixels),
+                    class_images=_sum(state.class_images, dict.fromkeys(pixels, 1)),
                 )
                 commits.note(state)
             bar.set_postfix(examined=_examined(request, state), refresh=False)

@@ -1,8 +1,9 @@
 """Data sets as plain folders, written and read: one file per picture, and a table.
 
 Enter: samples. Leave: images/KEY.png (or .jpg), masks/KEY.png with a palette, depth/KEY.npy
-(float16), index.csv with one row per sample, and keypoints.jsonl with one JSON object per line.
-`samples_of_table` reads them.
+(float16), index.csv with one row per sample, keypoints.jsonl with one JSON object per line, and
+metadata.jsonl, by which `datasets.load_dataset` finds the pictures of a sample. `samples_of_table`
+reads them.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from itertools import repeat
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from labelmint.datasets.append_file import AppendFile
 from labelmint.datasets.folder import DownloadState, Folder
@@ -34,7 +36,7 @@ from labelmint.datasets.viewpoint import (
 )
 from labelmint.model import Model
 
-_TABLE, _POINTS = "index.csv", "keypoints.jsonl"
+_TABLE, _POINTS, METADATA = "index.csv", "keypoints.jsonl", "metadata.jsonl"
 _MAX_LINE_BYTES = 1 << 20  # a line has under 100 bytes for each keypoint
 
 
@@ -56,7 +58,7 @@ class PngWriter:
             (self._folder / name).mkdir(exist_ok=True)
         self._lines = {
             name: AppendFile(self._folder / name, state.mark.get(name, 0))
-            for name in (_TABLE, *([_POINTS] if "keypoints" in model.outputs else []))
+            for name in (_TABLE, METADATA, *([_POINTS] if "keypoints" in model.outputs else []))
         }
         if not self._lines[_TABLE].length:
             head = ("index", "uncertainty", *self._viewpoint, *self._columns)
@@ -79,7 +81,11 @@ class PngWriter:
         viewpoint = viewpoint_from_sample(sample, self._request)
         cells = cells_from_viewpoint(viewpoint, self._viewpoint)
         row = (str(sample.index), score, *cells, *map(str, files))
-        lines = {_TABLE: ",".join(row).encode() + b"\n"}
+        paths = dict(zip(self._columns, map(str, files), strict=True))
+        lines = {
+            _TABLE: ",".join(row).encode() + b"\n",
+            METADATA: metadata_line(sample, viewpoint, paths),
+        }
         if sample.keypoints is not None:
             points = {"index": sample.index, "keypoints": json_from_keypoints(sample.keypoints)}
             lines[_POINTS] = json.dumps(points).encode() + b"\n"
@@ -104,6 +110,30 @@ class PngWriter:
         """Closes the files."""
         for file in self._lines.values():
             file.close()
+
+
+def metadata_line(sample: Sample, viewpoint: dict[str, Any], paths: dict[str, str]) -> bytes:
+    """The line of a sample in metadata.jsonl, by which `datasets` finds its pictures.
+
+    `file_name` is the column `image` there, and `mask_file_name` the column `mask`. The key is
+    the raw index as text, because `datasets` has no numbers of 64 bits without a sign.
+
+    Args:
+        sample: the sample.
+        viewpoint: its fields of `viewpoint_from_sample`.
+        paths: file in the folder by output: image, mask, depth.
+    """
+    fields: dict[str, Any] = {"file_name": paths["image"], "key": sample.key}
+    if "mask" in paths:
+        fields["mask_file_name"] = paths["mask"]
+    if "depth" in paths:
+        fields["depth"] = paths["depth"]
+    if sample.uncertainty is not None:
+        fields["uncertainty"] = sample.uncertainty
+    fields |= viewpoint
+    if sample.keypoints is not None:
+        fields["keypoints"] = json_from_keypoints(sample.keypoints)
+    return json.dumps(fields).encode() + b"\n"
 
 
 def samples_of_table(path: Path, request: Request, keypoints: bool) -> Iterator[StoredSample]:

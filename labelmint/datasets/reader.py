@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from labelmint.datasets.folder import CARD, SCRATCH
 from labelmint.datasets.png import samples_of_table
-from labelmint.datasets.request import MAX_INDEX, Request, checked_request
+from labelmint.datasets.request import MAX_INDEX, SHARDED, Request, checked_request
 from labelmint.datasets.stored_files import (
     REDOWNLOAD_HINT,
     StoredFile,
@@ -84,7 +84,7 @@ def _dataset_from_card(path: Path, card: Any) -> StoredDataset:
     """Raises one of JSON_ERRORS if no download can have written the card."""
     model, request = card["model"], checked_request(**card["request"])
     counts = [request.views_per_object, request.num_shards]
-    if request.format == "webdataset":
+    if request.format in SHARDED:
         counts.append(request.samples_per_shard or 0)
     if min(_as(int, count) for count in counts) < 1 or request.views_per_object > _MAX_VIEWS:
         raise ValueError(f"one of {counts} is out of range")
@@ -168,7 +168,7 @@ def _check_has_views(stored: StoredDataset) -> None:
             "camera" not in stored.outputs
         ),
         "masks: download from a bundle with a segmentation head": "mask" not in stored.outputs,
-        "masks but COCO's outlines: download with --format png or webdataset": (
+        "masks as PNG files: download with --format png or webdataset": (
             stored.request.format not in ("png", "webdataset")
         ),
     }

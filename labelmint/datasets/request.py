@@ -17,7 +17,9 @@ from labelmint.options import StreamOptions, query_from_options
 from labelmint.v1 import label_service_pb2 as pb
 from labelmint.wire.sharding import shard_indices_between
 
-FORMATS = ("webdataset", "coco", "png")
+FORMATS = ("webdataset", "coco", "png", "hf", "yolo-seg", "yolo-pose")
+CONFIDENT = ("coco", "yolo-pose")  # formats in which a keypoint is visible or not
+SHARDED = ("webdataset", "hf")  # formats of files with many samples each
 DEFAULT_FRACTION = 0.9
 DEFAULT_SAMPLES_PER_SHARD = 1000
 DEFAULT_JPEG_QUALITY = 95
@@ -41,16 +43,17 @@ class Request:
     keep_fraction: float | None = None  # that the server keeps by its calibration, (0, 1]
     max_uncertainty: float | None = None  # highest score that the server keeps
     filter_sets: bool | None = None  # True: the server keeps or drops whole objects
+    filter_report: int | None = None  # samples on which the card compares with and without filter
     truncation_psi: float | None = None  # None: the bundle's default
     class_index: int | None = None
     views_per_object: int = 1
     view: int | str | None = None  # see StreamOptions
     shard_index: int = 0
     num_shards: int = 1
-    samples_per_shard: int | None = None  # samples in a tar file
+    samples_per_shard: int | None = None  # samples in a file, of formats in SHARDED
     image_codec: str = "png"  # or "jpeg"
     jpeg_quality: int | None = None  # 1 to 100
-    min_confidence: float | None = None  # of a visible keypoint in COCO
+    min_confidence: float | None = None  # of a visible keypoint, of formats in CONFIDENT
     release: str = labelmint.__version__  # other releases may write other bytes
 
     @property
@@ -66,6 +69,14 @@ class Request:
         """Maximum number of samples, if a server-side filter decides which are written."""
         filtered = self.keep_fraction is not None or self.max_uncertainty is not None
         return self.count if filtered else None
+
+    @property
+    def shard_prefix(self) -> str:
+        """Part of file names that differs between the shards of a request; empty for one shard."""
+        if self.num_shards == 1:
+            return ""
+        digits = len(str(self.num_shards))
+        return f"{self.shard_index:0{digits}}of{self.num_shards}-"
 
     @property
     def ranked(self) -> int:
@@ -140,7 +151,11 @@ def difference(begun: dict[str, Any], wanted: Request) -> str | None:
     """
     if begun["release"] != wanted.release:
         return f"labelmint {begun['release']}, not {wanted.release}"
-    begun = {"filter_sets": None, **begun}  # absent in folders of older versions
+    begun = {
+        "filter_sets": None,
+        "filter_report": None,
+        **begun,
+    }  # absent in folders of older versions
     for name, value in dataclasses.asdict(wanted).items():
         before = begun[name]
         if before != value and (name, value) != ("model", ""):
@@ -227,13 +242,21 @@ def _check_filter(request: Request) -> None:
 
 def _with_defaults(request: Request) -> Request:
     """Fills in defaults of fields that only some requests have; raises ValueError for others."""
+    filters = (
+        request.filter is not None
+        or request.keep_fraction is not None
+        or request.max_uncertainty is not None
+    )
     conditional = (  # field, default, whether the request may have it, the option that it needs
         ("fraction", DEFAULT_FRACTION, request.filter is not None, "--filter"),
-        ("samples_per_shard", DEFAULT_SAMPLES_PER_SHARD, request.format == "webdataset",
-         "--format webdataset"),
+        ("filter_report", None, filters,
+         "a filter: --keep-fraction, --max-uncertainty or --filter"),
+        ("samples_per_shard", DEFAULT_SAMPLES_PER_SHARD, request.format in SHARDED,
+         "--format webdataset or hf"),
         ("jpeg_quality", DEFAULT_JPEG_QUALITY, request.image_codec == "jpeg",
          "--image-codec jpeg"),
-        ("min_confidence", DEFAULT_MIN_CONFIDENCE, request.format == "coco", "--format coco"),
+        ("min_confidence", DEFAULT_MIN_CONFIDENCE, request.format in CONFIDENT,
+         "--format coco or yolo-pose"),
     )  # fmt: skip
     filled: dict[str, Any] = {}
     for name, default, applies, needed_option in conditional:

@@ -63,9 +63,12 @@ def samples_from_batch(batch: Batch) -> Iterator[Sample]:
 def outputs_from_model(model: Model, request: Request) -> tuple[str, ...]:
     """Outputs of the model that a data set stores.
 
-    COCO has no field for depth; view and camera exist only for views from the view bank.
+    COCO and YOLO have no field for depth, and yolo-seg has none for keypoints; yolo-pose has the
+    bounding box of the mask. View and camera exist only for views from the view bank.
     """
-    absent = {"depth"} if request.format == "coco" else set()
+    absent = {"depth"} if request.format in ("coco", "yolo-seg", "yolo-pose") else set()
+    if request.format == "yolo-seg":
+        absent |= {"keypoints"}
     if not takes_bank(request.sampling()):
         absent |= {"view", "camera"}
     return tuple(name for name in _OUTPUTS if name in model.outputs and name not in absent)

@@ -1,6 +1,6 @@
 """First pass of a filter that ranks: downloads uncertainty scores, without images.
 
-Enters: a request with a filter. Leave: the raw indices of this shard that the filter keeps. Scores
+Enters: a request with a filter. Leave: the raw indices that the filter keeps, of all shards. Scores
 are stored in the scratch folder, so that an interrupted pass resumes. Each shard downloads the
 scores of the whole range, because a rank depends on all of them.
 """
@@ -20,7 +20,6 @@ from labelmint.datasets.request import Request
 from labelmint.datasets.selection import positions_by_rule
 from labelmint.errors import LabelmintError, MalformedMessage
 from labelmint.latents import UInt64s
-from labelmint.wire.sharding import foreign_indices
 
 _BATCH = 64
 _SCORE_BYTES = 4  # little-endian float32
@@ -32,7 +31,10 @@ def chosen_indices(
     folder: Folder,
     commits: Commits,
 ) -> UInt64s:
-    """Raw indices that the filter keeps, uint64 [n] ascending; raises LabelmintError, OSError."""
+    """Raw indices that the filter keeps, uint64 [n] ascending, of all shards.
+
+    Raises LabelmintError, OSError.
+    """
     assert request.filter and request.fraction, "checked_request fills in the fraction"
     scores_file = folder.scratch / "scores.f32"
     with closing(AppendFile(scores_file, _SCORE_BYTES * commits.state.scored)) as file:
@@ -42,8 +44,8 @@ def chosen_indices(
         positions = positions_by_rule(request.filter, scores, request.fraction)
     except ValueError as error:
         raise LabelmintError(str(error)) from error
-    indices = np.uint64(request.start_index) + positions.astype(np.uint64)
-    return indices[~foreign_indices(request.query(), indices)]
+    indices: UInt64s = np.uint64(request.start_index) + positions.astype(np.uint64)
+    return indices
 
 
 def _complete(client: Client, request: Request, file: AppendFile, commits: Commits) -> None:

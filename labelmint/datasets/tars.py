@@ -104,11 +104,7 @@ class TarWriter:
 
 def tar_name(request: Request, number: int) -> str:
     """File name of tar file `number`, counted from 0; it differs between shards of a request."""
-    shard = ""
-    if request.num_shards > 1:
-        digits = len(str(request.num_shards))
-        shard = f"{request.shard_index:0{digits}}of{request.num_shards}-"
-    return f"samples-{shard}{number:06d}.tar"
+    return f"samples-{request.shard_prefix}{number:06d}.tar"
 
 
 def _member(name: str, content: bytes) -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from labelmint.datasets.folder import DownloadState, Folder
@@ -9,6 +11,7 @@ from labelmint.datasets.png import PngWriter
 from labelmint.datasets.request import Request
 from labelmint.datasets.samples import Sample
 from labelmint.datasets.tars import TarWriter
+from labelmint.datasets.yolo import YoloWriter
 from labelmint.errors import LabelmintError, MissingExtra
 from labelmint.extras import install_from_extra
 from labelmint.model import Model
@@ -50,13 +53,26 @@ def writer_from_format(name: str) -> OpenWriter:
         return TarWriter
     if name == "png":
         return PngWriter
-    try:
+    if name in ("yolo-seg", "yolo-pose"):
+        return YoloWriter
+    if name == "hf":
+        with _extra(name, "hf"):
+            from labelmint.datasets.parquet import ParquetWriter
+        return ParquetWriter
+    with _extra(name, "datasets"):
         from labelmint.datasets.coco import CocoWriter
+    return CocoWriter
+
+
+@contextmanager
+def _extra(name: str, extra: str) -> Iterator[None]:
+    """Raises MissingExtra for a package of an extra that a format needs and that is missing."""
+    try:
+        yield
     except ImportError as error:
         raise MissingExtra(
-            f"--format coco needs {error.name}: {install_from_extra('datasets')}"
+            f"--format {name} needs {error.name}: {install_from_extra(extra)}"
         ) from error
-    return CocoWriter
 
 
 def check_model(request: Request, model: Model) -> None:
@@ -65,6 +81,16 @@ def check_model(request: Request, model: Model) -> None:
         raise LabelmintError(
             f"{model.name} has neither masks nor keypoints to write as COCO annotations; use "
             "--format png or webdataset"
+        )
+    needed = {"yolo-seg": "mask", "yolo-pose": "keypoints"}.get(request.format, "image")
+    if needed not in model.outputs:
+        raise LabelmintError(
+            f"{model.name} has no {needed} output, which --format {request.format} is of; use "
+            "--format png or webdataset"
+        )
+    if request.filter_report and "mask" not in model.outputs:
+        raise LabelmintError(
+            f"{model.name} has no masks, whose classes --filter-report counts; leave it out"
         )
     ranks = request.filter is not None or request.max_uncertainty is not None
     if ranks and "uncertainty" not in model.outputs:

@@ -9,5 +9,6 @@ torch.save(stream.state_dict(), "stream.pt")
 """
 
 from labelmint.torch.dataset import IGNORE_INDEX, LabelBatch, LabelStream
+from labelmint.torch.loader import LabelLoader
 
-__all__ = ["IGNORE_INDEX", "LabelBatch", "LabelStream"]
+__all__ = ["IGNORE_INDEX", "LabelBatch", "LabelLoader", "LabelStream"]

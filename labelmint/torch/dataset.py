@@ -76,6 +76,16 @@ class LabelBatch(NamedTuple):
     views: torch.Tensor | None = None  # int32 [n], code of the view bank; -1: the object's own
     cameras: torch.Tensor | None = None  # float32 [n, 4], fields of labelmint.model.Camera
 
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> LabelBatch:
+        """The batch with its tensors on a device; see torch.Tensor.to."""
+        moved: list[Any] = [
+            value.to(device, non_blocking=non_blocking)
+            if isinstance(value, torch.Tensor)
+            else value
+            for value in self
+        ]
+        return LabelBatch(*moved)
+
 
 class LabelStream(IterableDataset[Any]):
     """Whole batches of one stream, split over all ranks and workers that read it.
@@ -113,7 +123,8 @@ class LabelStream(IterableDataset[Any]):
                 `labelmint.Client`; every worker makes a client with these.
             batch_size: samples in a batch; only a reader's last batch may have fewer.
             rank, world_size: of this process. None: those of torch.distributed where it is
-                initialized, else the environment's RANK and WORLD_SIZE, else 0 and 1.
+                initialized when the iteration begins, else the environment's RANK and WORLD_SIZE,
+                else 0 and 1.
             transform: function applied to every batch, in a thread one batch ahead of the loop.
                 It must keep `position` if batches are given to `consumed`.
             ignore_above: mask pixels whose uncertainty is above this become 255, the ignore
@@ -128,7 +139,8 @@ class LabelStream(IterableDataset[Any]):
         """
         check_dataset_options(options, batch_size, group_views, ignore_above, transform)
         check_settings(streams, token, tls, patience, prefetch_bytes)
-        self._rank, self._world_size = _rank_and_world_size(rank, world_size)
+        self._given_rank = rank, world_size
+        self._rank_and_world_size()  # refuses wrong ones here
         self._batch_size, self._transform, self._ignore_above = batch_size, transform, ignore_above
         self._options, self._group_views = options, group_views
         self._open_client = partial(
@@ -141,7 +153,8 @@ class LabelStream(IterableDataset[Any]):
     def __iter__(self) -> Iterator[Any]:
         worker = get_worker_info()
         workers, number = (worker.num_workers, worker.id) if worker else (1, 0)
-        shard, shards = self._rank * workers + number, self._world_size * workers
+        rank, world_size = self._rank_and_world_size()
+        shard, shards = rank * workers + number, world_size * workers
         return self._read(shard, self._start.for_layout(shards))
 
     def consumed(self, batch: Any) -> None:
@@ -159,6 +172,20 @@ class LabelStream(IterableDataset[Any]):
         if before is not None and before.layout.next[shard] > position.layout.next[shard]:
             self._consumed.clear()  # another iteration began
         self._consumed[shard] = position
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Accelerate's own loaders, which read on one rank alone or split by rank again.
+
+        Raises:
+            ValueError: the run is distributed, and the stream is split among its ranks already.
+        """
+        _, world_size = self._rank_and_world_size()
+        if world_size > 1 or _distributed():
+            raise ValueError(
+                f"this stream is split over {world_size} ranks, and Accelerate's loader would "
+                "split it again; prepare LabelLoader(stream) of labelmint.torch instead of a "
+                "DataLoader"
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """The position of all workers of this process; in a worker, that worker's position alone.
@@ -193,11 +220,23 @@ class LabelStream(IterableDataset[Any]):
         """
         return merged_stream_states(states)
 
+    def _rank_and_world_size(self) -> tuple[int, int]:
+        """Asked late: Lightning sets up torch.distributed after the stream is made."""
+        return _rank_and_world_size(*self._given_rank)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = vars(self).copy()
+        if _distributed():
+            # For a worker, which has no torch.distributed; others ask where they arrive.
+            state["_given_rank"] = self._rank_and_world_size()
+        return state
+
     def _own_shards(self, shards: int) -> range:
         """This rank's shards; in a worker, the worker's shard."""
         worker = get_worker_info()
-        workers = shards // self._world_size
-        first = self._rank * workers
+        rank, world_size = self._rank_and_world_size()
+        workers = shards // world_size
+        first = rank * workers
         if worker is not None:
             return range(first + worker.id, first + worker.id + 1)
         return range(first, first + workers)
@@ -348,12 +387,16 @@ def _rank_and_world_size(rank: int | None, world_size: int | None) -> tuple[int,
     if (rank is None) != (world_size is None):
         raise ValueError(f"rank {rank} and world_size {world_size} go together; give both")
     if rank is None or world_size is None:
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
+        if _distributed():
             return torch.distributed.get_rank(), torch.distributed.get_world_size()
         rank, world_size = _from_environment("RANK", 0), _from_environment("WORLD_SIZE", 1)
     if not 0 <= rank < world_size:
         raise ValueError(f"rank {rank} is outside 0 to world_size - 1 = {world_size - 1}")
     return rank, world_size
+
+
+def _distributed() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 def _from_environment(name: str, default: int) -> int:

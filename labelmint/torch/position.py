@@ -58,13 +58,25 @@ class ShardLayout:
         return [shard for shard in range(self.num_shards) if shard not in self.next]
 
 
-@dataclass(frozen=True)
 class Position:
-    """How far readers of a stream are: in their own layout, and in those before it."""
+    """How far readers of a stream are: in their own layout, and in those before it.
 
-    layout: ShardLayout
-    earlier: tuple[ShardLayout, ...] = ()  # without missing shards
-    bundle_id: str = ""  # bundle that made the samples; empty until one came
+    It is never changed. It is no dataclass, tuple or mapping, because libraries that move batches
+    to a device, such as Lightning, take those apart and build them anew.
+    """
+
+    def __init__(
+        self, layout: ShardLayout, earlier: tuple[ShardLayout, ...] = (), bundle_id: str = ""
+    ) -> None:
+        self.layout = layout
+        self.earlier = earlier  # without missing shards
+        self.bundle_id = bundle_id  # bundle that made the samples; empty until one came
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Position) and vars(self) == vars(other)
+
+    def __repr__(self) -> str:
+        return f"Position({self.layout}, {self.earlier}, {self.bundle_id!r})"
 
     def advanced(self, shard: int, next_index: int, bundle_id: str) -> Position:
         """The position of this shard's reader alone, after its next batch."""

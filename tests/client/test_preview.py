@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -112,11 +113,47 @@ def test_odd_values_are_drawn_not_refused(model: Model, changes: dict[str, Any])
     sheet_from_batch(batch(2, **changes), model)
 
 
-def test_a_sheet_of_very_tall_images_has_bounded_memory(model: Model) -> None:
-    """A server may send 200,000 x 1 pixels, which would be enlarged to 160 times the width."""
-    images = np.zeros((2, 200_000, 1, 3), np.uint8)
-    sheet = sheet_from_batch(batch(2, images=images), model)
+@pytest.mark.parametrize("size", [(200_000, 1), (1, 2_000_000), (4000, 4000)])
+def test_a_sheet_of_huge_arrays_has_bounded_size_memory_and_work(
+    size: tuple[int, int], model: Model
+) -> None:
+    """A server may send 200,000 x 1 pixels, which would be enlarged to 160 times the width, or
+    labels far larger than the image, of which colors take 40 times the memory."""
+    whole = {
+        "images": np.zeros((2, *size, 3), np.uint8),
+        "masks": np.zeros((2, *size), np.uint8),
+        "depth": np.ones((2, *size), np.float16),
+        "uncertainty_map": np.zeros((2, *size), np.float16),
+        "keypoints": np.zeros((2, 300_000, 3), np.float32),
+    }
+    given = batch(2, **whole)
+    tracemalloc.start()
+    try:
+        sheet = sheet_from_batch(given, model)
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
     assert sheet.width * sheet.height < 10_000_000
+    assert peak_bytes < 120 << 20
+
+
+def test_names_of_any_length_and_number_end_within_the_sheet(model: Model) -> None:
+    long = "x" * 2_000_000  # Pillow refuses to measure it, and would measure each of its parts
+    classes = [dataclasses.replace(model.classes[0], name=long)] * 5000
+    named = dataclasses.replace(
+        model, name=long, family=long, bundle_id=long, classes=tuple(classes),
+        keypoints=(long,) * len(model.keypoints),
+    )  # fmt: skip
+    plain = sheet_from_batch(batch(2), model)
+    sheet = sheet_from_batch(batch(2), named)
+    assert sheet.width == plain.width and sheet.height < plain.height + 300 * 24
+
+
+def test_arrays_of_ordinary_size_are_drawn_whole() -> None:
+    values = np.random.default_rng(0).random((1024, 1024)).astype(np.float32)
+    pixels = (values * 255).astype(np.uint8)[..., None].repeat(3, axis=2)
+    reference = Image.fromarray(pixels).resize((192, 192), Image.Resampling.BOX)
+    assert np.array_equal(np.asarray(panel_from_image(pixels, (192, 192))), np.asarray(reference))
 
 
 def test_batches_without_images_are_refused(model: Model) -> None:

@@ -244,7 +244,7 @@ def test_ranks_come_from_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "2")
     monkeypatch.setenv("WORLD_SIZE", "3")
     stream = LabelStream(CLOSED_PORT)
-    assert (stream._rank, stream._world_size) == (2, 3)
+    assert stream._rank_and_world_size() == (2, 3)
     monkeypatch.setenv("RANK", "")
     with pytest.raises(ValueError, match="RANK is ''; it must be a number"):
         LabelStream(CLOSED_PORT)

@@ -181,7 +181,7 @@ def test_a_model_without_heads_gives_images_alone(
         ] == ([{"png", "json"}] * 3)
     else:
         assert {path.name for path in out.iterdir()} == {
-            "README.md", "card.json", "images", "index.csv",
+            "README.md", "card.json", "images", "index.csv", "metadata.jsonl",
         }  # fmt: skip
         assert (out / "index.csv").read_text().startswith("index,uncertainty,image\n0,,images/")
 

@@ -101,7 +101,19 @@ SPECS = {
 }
 
 
-@pytest.fixture(scope="module", params=[*SPECS.values()], ids=[*SPECS])
+QUICK = (
+    "crop at 64, levels merged at nodes", "taps finer than the grid",
+    "tall, crop, merged at nodes", "a StyleGAN3, maps from 16 px on",
+)  # fmt: skip
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(spec, id=name, marks=() if name in QUICK else pytest.mark.long)
+        for name, spec in SPECS.items()
+    ],
+)
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     resolution, spec = request.param
     tile = 2 if spec.tap_recipe == "stylegan3" and spec.grid == 64 else 8  # 16 px: merged, or not

@@ -1,5 +1,6 @@
 """Models come, change and go while calls go on, and nothing of them is left."""
 
+import asyncio
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -330,3 +331,60 @@ def test_a_model_that_comes_after_its_limit_is_closed(other: NamedBundle) -> Non
         held.released.set()
         assert eventually(lambda: opened and opened[0].mapping_thread._shutdown)
         assert "late" not in index_of(server.channel, ready=True)
+
+
+def test_an_unload_ends_a_load_at_once_and_the_model_that_comes_later_is_closed(
+    other: NamedBundle,
+) -> None:
+    held, opened = Held("fake"), list[ServedModel]()
+
+    def late(named: NamedBundle) -> ServedModel:
+        opened.append(held(named))
+        return opened[-1]
+
+    with served([SLOW], config(), late) as server, ThreadPoolExecutor() as pool:
+        stream = server.stream(end_index=80)
+        first = next(stream)
+        loads = [pool.submit(load, server, other) for _ in range(2)]  # the second waits
+        assert eventually(lambda: len(server.server.repository._loading) == 2)
+        assert eventually(lambda: server.call(opening))
+        server.call(lambda running: running.repository.unload("fake"))  # within HANG_S
+        for one in loads:
+            with pytest.raises(LoadFailed, match="fake was unloaded while it was loaded"):
+                one.result(HANG_S)
+        listed = index_of(server.channel)["fake"]
+        assert (listed.state, listed.reason) == ("UNAVAILABLE", "unloaded")
+        with pytest.raises(LoadFailed, match=r"an earlier load .* has not ended"):
+            load(server, other)
+        indices = [i for m in (first, *stream) for i in m.batch.indices]
+        assert indices == list(range(80))  # what was open is drained as ever
+        held.released.set()
+        assert eventually(lambda: opened and opened[0].mapping_thread._shutdown)
+        assert index_of(server.channel)["fake"].state == "UNAVAILABLE"
+        load(server, other)
+        assert len(opened) == 2 and server.generate(count=1)
+
+
+def test_an_unload_just_when_a_load_ends_leaves_no_model_open(other: NamedBundle) -> None:
+    opened: list[ServedModel] = []
+
+    def open_it(named: NamedBundle) -> ServedModel:
+        opened.append(open_model(named, config(), Metrics()))
+        return opened[-1]
+
+    with served([], config(), open_it) as server:
+
+        async def load_and_unload(passes: int, running: Any) -> None:
+            loading = asyncio.create_task(running.repository.load(other))
+            while not opened:
+                await asyncio.sleep(0)
+            for _ in range(passes):  # each a turn of the loop later
+                await asyncio.sleep(0)
+            await running.repository.unload("fake")
+            await asyncio.wait([loading])
+            loading.exception()
+
+        for passes in range(12):
+            opened.clear()
+            server.call(partial(load_and_unload, passes))
+            assert eventually(lambda: opened[0].mapping_thread._shutdown)

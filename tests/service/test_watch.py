@@ -15,7 +15,7 @@ import grpc
 import pytest
 
 from bundle.manifest import MANIFEST
-from service import repository
+from service import repository, watch
 from service.config import NamedBundle
 from service.watch import Watch
 from tests.engines.conftest import Graphs
@@ -186,6 +186,36 @@ def test_other_things_in_the_directory_are_left_alone(
         "--watch: 'no name' is not a model name: use letters, digits, _ . and -, at most 128",
         "--watch: taken is served by --bundle; its folder is ignored",
     ]
+
+
+def test_names_that_come_and_go_leave_nothing_behind(
+    server: RunningServer, watched: Path, caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(repository, "MAX_FORGOTTEN", 2)
+    monkeypatch.setattr(watch, "MAX_WARNINGS", 10)
+    watching = Watch(watched, server.server.repository, ["taken"])
+    for poll in range(4):
+        for number in range(25):
+            folder = watched / f"bad name {poll} {number}"
+            folder.mkdir()
+            (folder / MANIFEST).touch()
+        broken = watched / f"broken{poll}"
+        broken.mkdir()
+        (broken / MANIFEST).touch()
+        for _ in range(3):
+            server.call(lambda _: watching.poll())
+        assert loads(server, f"broken{poll}") == (0, 1)
+        for folder in watched.iterdir():
+            shutil.rmtree(folder)
+        for _ in range(2):
+            server.call(lambda _: watching.poll())
+        assert not watching._warned and not index_of(server.channel)
+    warned = [r.message for r in caplog.records if r.name == "service.watch"]
+    assert len([message for message in warned if "is not a model name" in message]) == 4 * 10
+    assert len([m for m in warned if m.endswith("more such entries; 10 are named here")]) == 4
+    names = {dict(labels).get("model") for _, labels in scraped(server)}
+    assert {name for name in names if name and "broken" in name} == {"broken2", "broken3"}
 
 
 def test_a_folder_of_very_many_files_is_not_looked_through(

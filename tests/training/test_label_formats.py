@@ -16,6 +16,7 @@ from pycocotools.coco import COCO
 from scipy.ndimage import gaussian_filter
 
 from checkpoints import Classes, classes_from_names, write_classes, write_text
+from labelmint.datasets.outlines import outlines_from_mask
 from training.errors import LabelError
 from training.labels.annotations import ReadingRules
 from training.labels.brush import brush_from_mask, mask_from_brush
@@ -27,7 +28,6 @@ from training.labels.label_folder import (
     label_folder,
     text_of_keypoints,
 )
-from training.labels.outlines import outlines_from_mask
 from training.labels.polygons import counts_from_text, mask_from_counts, mask_from_polygons
 from training.labels.scaling import LabelSizes
 
