@@ -92,6 +92,22 @@ def test_a_data_set_keeps_the_shape(
         assert masks and all(tuple(m["size"]) == size for m in masks)
 
 
+def test_fractions_of_a_pose_are_of_the_width_and_the_height(
+    server: RunningServer, size: tuple[int, int], tmp_path: Path
+) -> None:
+    options = ("--count", "3", "--format", "yolo-pose", "--min-confidence", "0")
+    folder = made(server, tmp_path / "d", *options)
+    with Client(target_of(server)) as client:
+        batch = client.generate(seed=0, count=3)
+    assert batch.keypoints is not None
+    for path, points in zip(sorted(folder.rglob("*.txt")), batch.keypoints, strict=True):
+        values = np.array(path.read_text().split()[5:], float).reshape(-1, 3)
+        seen = values[:, 2] > 0
+        assert seen.any()
+        found = values[seen, :2] * size[::-1]
+        np.testing.assert_allclose(found, points[seen, :2], atol=1e-4)
+
+
 def run(command: Any, *arguments: object) -> str:
     result = CliRunner().invoke(command, [str(a) for a in arguments])
     assert result.exit_code == 0, (result.output, result.exception)
@@ -125,7 +141,8 @@ def label(folder: Path) -> None:
     write_labels(
         folder,
         LabelledSet(
-            images.crop, tuple(images.stems), images.ws, classes=classes_from_names(["low", "high"]),
+            images.crop, tuple(images.stems), images.ws,
+            classes=classes_from_names(["low", "high"]),
             masks=(grey > grey.mean(axis=(1, 2), keepdims=True)).astype(np.uint8),
             keypoints=points, keypoint_names=("peak",),
         ),
