@@ -41,6 +41,7 @@ ENTRIES = [
     (f"-m labelmint {DOWNLOAD} coco", "pycocotools", "datasets"),
     (f"-m labelmint {DOWNLOAD} hf", "pyarrow", "hf"),
     ("-c import labelmint.torch", "torch", "torch"),
+    ("-c import labelmint.hub", "datasets", "hf"),
 ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import datasets
 import numpy as np
 import pyarrow.parquet as parquet
 import pytest
+from datasets.distributed import split_dataset_by_node
 
 from labelmint.datasets.request import FORMATS
-from tests.datasets.folders import contents, made
+from labelmint.hub import iterable_dataset
+from tests.datasets.folders import contents, made, target_of
 from tests.datasets.test_formats import FAR, filled, streamed
 from tests.service.harness import RunningServer
 
@@ -85,3 +88,59 @@ def test_shards_share_a_folder(server: RunningServer, tmp_path: Path) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
     assert sorted(loaded(tmp_path / "all")["index"][:]) == list(range(7))
+
+
+def rows_of(server: RunningServer, **options: Any) -> Any:
+    return iterable_dataset(target_of(server), seed=5, samples_per_shard=10, **options)
+
+
+def test_an_iterable_dataset_has_the_samples_of_the_stream(server: RunningServer) -> None:
+    rows, batch = list(rows_of(server, end_index=25)), streamed(server, 25)
+    assert [row["index"] for row in rows] == list(range(25))
+    for n, row in enumerate(rows):
+        for name, values in {
+            "image": batch.images, "mask": batch.masks, "keypoints": batch.keypoints,
+            "depth": batch.depth, "uncertainty": batch.uncertainty,
+        }.items():  # fmt: skip
+            assert row[name].dtype == filled(values).dtype
+            assert np.array_equal(row[name], filled(values)[n])
+    row = next(iter(rows_of(server, end_index=25).with_format("torch")))
+    assert np.array_equal(row["mask"], rows[0]["mask"])
+
+
+def test_an_iterable_dataset_is_split_and_resumed(server: RunningServer) -> None:
+    options: Any = {
+        "start_index": 3,
+        "end_index": 64,
+        "views_per_object": 3,
+        "max_uncertainty": 0.6,
+    }
+    whole = [row["index"] for row in rows_of(server, **options)]
+    assert 20 < len(whole) < 61 and whole == sorted(set(whole))
+    parts = []
+    for rank in range(2):
+        part = split_dataset_by_node(rows_of(server, **options), rank, 2)
+        parts += [row["index"] for row in part]
+    assert sorted(parts) == whole
+    for stop in (1, 7, 20):
+        rows = rows_of(server, **options)
+        before = [row["index"] for row in itertools.islice(rows, stop)]
+        state = rows.state_dict()
+        again = rows_of(server, **options)
+        again.load_state_dict(state)
+        assert before + [row["index"] for row in again] == whole
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "give an end"),
+        ({"end_index": 9, "count": 3}, "option 'count' is not for iterable_dataset"),
+        ({"end_index": 2**40}, "raise samples_per_shard"),
+    ],
+)
+def test_what_has_no_shards_is_refused(
+    server: RunningServer, options: dict[str, int], words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        rows_of(server, **options)

@@ -1,0 +1,103 @@
+"""A stream as an iterable dataset of Hugging Face `datasets`.
+
+Enter: options of a stream with an end. Leaves: a `datasets.IterableDataset` of single samples, in
+shards that `datasets` splits over workers and nodes; its state_dict resumes.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from labelmint.batch import Batch
+from labelmint.client import Client
+from labelmint.errors import MissingExtra
+from labelmint.extras import install_from_extra
+from labelmint.options import StreamOptions, query_from_options
+
+try:
+    import datasets
+except ImportError as error:
+    raise MissingExtra(f"labelmint.hub needs {error.name}: {install_from_extra('hf')}") from error
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+BATCH = 16  # samples of a message
+MAX_SHARDS = 1_000_000  # their list is in memory
+_WHOLE = ("count", "max_examined", "indices", "z", "w", "w_plus", "shard_index", "num_shards")
+
+
+def iterable_dataset(
+    target: str | Sequence[str] | None = None,
+    *,
+    samples_per_shard: int = 1024,
+    client: dict[str, Any] | None = None,
+    **options: Unpack[StreamOptions],
+) -> datasets.IterableDataset:
+    """The samples of a range as dicts, in ascending order of the index within a worker.
+
+    A row has `index`, and those that are requested of `image` (uint8 [H, W, 3]), `mask` (uint8
+    [h, w], class ids), `keypoints` (float32 [K, 3]), `depth` (float16 [h, w]), `uncertainty`,
+    `uncertainty_map`, `w`, `view` and `camera`, as numpy arrays that may be written to.
+
+    Args:
+        target: server, see `labelmint.Client`.
+        samples_per_shard: raw indices of a shard. The state of an iteration is a shard and a
+            number of rows; a resumed one draws the rows of that shard once more.
+        client: arguments of `labelmint.Client` besides the target, for every reader.
+        options: see `labelmint.options.StreamOptions`, with end_index, and without count,
+            max_examined, explicit indices and latents, shard_index and num_shards.
+
+    Raises:
+        TypeError, ValueError: options are unknown, contradict each other or have no end.
+    """
+    for name in _WHOLE:
+        if options.get(name) is not None:
+            raise ValueError(f"option {name!r} is not for iterable_dataset; use Client.stream")
+    query = query_from_options(options)
+    start, end = query.start_index, query.end_index
+    if end <= start:
+        raise ValueError(
+            f"end_index {end} is not over start_index {start}; its shards are parts of a range, so "
+            "give an end"
+        )
+    views = options.get("views_per_object", 1)
+    if samples_per_shard < 1:
+        raise ValueError(f"samples_per_shard is {samples_per_shard}; give at least 1")
+    step = samples_per_shard + -samples_per_shard % views  # whole objects
+    if end - start > MAX_SHARDS * step:
+        raise ValueError(
+            f"{end - start} raw indices are over {MAX_SHARDS} shards of {step}; raise "
+            "samples_per_shard, or give a smaller end_index"
+        )
+    # Objects begin at multiples of views, whatever the start of the range.
+    cuts = [start, *range(start - start % views + step, end, step), end]
+    shards = list(itertools.pairwise(cuts))
+    arguments = {"target": target, **(client or {})}
+    return datasets.IterableDataset.from_generator(
+        _rows, gen_kwargs={"shards": shards, "arguments": arguments, "options": dict(options)}
+    )
+
+
+def _rows(
+    shards: list[tuple[int, int]], arguments: dict[str, Any], options: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    with Client(**arguments) as client:
+        for start, end in shards:
+            part = StreamOptions(**{**options, "start_index": start, "end_index": end})  # type: ignore[typeddict-item]
+            for batch in client.stream(BATCH, **part):
+                yield from _rows_of_batch(batch)
+
+
+def _rows_of_batch(batch: Batch) -> Iterator[dict[str, Any]]:
+    columns = {
+        "image": batch.images, "mask": batch.masks, "keypoints": batch.keypoints,
+        "depth": batch.depth, "uncertainty": batch.uncertainty,
+        "uncertainty_map": batch.uncertainty_map, "w": batch.w, "view": batch.views,
+        "camera": batch.cameras,
+    }  # fmt: skip
+    given = {name: values.copy() for name, values in columns.items() if values is not None}
+    for n, index in enumerate(batch.indices.tolist()):
+        yield {"index": index, **{name: values[n] for name, values in given.items()}}
