@@ -195,6 +195,16 @@ def test_brush_strokes_come_back(mask: NDArray[np.bool_]) -> None:
     np.testing.assert_array_equal(mask_from_brush("x", brush_from_mask(mask), mask.shape), mask)
 
 
+def test_only_the_alpha_of_a_brush_stroke_counts_also_in_values_without_runs() -> None:
+    alpha = np.array([[0, 255, 127], [128, 1, 200]], np.uint8)
+    values = np.dstack([np.full((2, 3, 3), 250, np.uint8), alpha]).ravel()
+    head = f"{values.size:032b}" + f"{7:05b}" + f"{7:04b}" * 4 + "000" + f"{values.size - 1:08b}"
+    bits = head + "".join(f"{value:08b}" for value in values)
+    bits += "0" * (-len(bits) % 8)
+    packed = [int(bits[i : i + 8], 2) for i in range(0, len(bits), 8)]
+    np.testing.assert_array_equal(mask_from_brush("x", packed, (2, 3)), alpha >= 128)
+
+
 def test_pycocotools_reads_what_is_written(tmp_path: Path) -> None:
     mask = blobs(3, 40)
     points = np.array([[3.25, 30.5, 1], [0, 0, 0]], np.float32)
