@@ -49,17 +49,18 @@ def _loops(mask: NDArray[np.bool_]) -> list[list[Corner]]:
     loops = []
     while follows:
         start = next(iter(follows))
-        loop, at, came = [start], follows[start].pop(), start
-        if not follows[start]:
-            del follows[start]
-        while at != start:
-            loop.append(at)
+        first = follows[start][0]
+        loop, came, at = [start], start, first
+        while True:
             ways = follows[at]
             # Where two parts touch at a corner, turn right, so that they stay two.
             way = max(ways, key=lambda to: _turn(came, at, to)) if len(ways) > 1 else ways[0]
             ways.remove(way)
             if not ways:
                 del follows[at]
+            if (at, way) == (start, first):
+                break
+            loop.append(at)
             came, at = at, way
         loops.append(loop)
     return loops

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from checkpoints import write_classes
+from checkpoints import classes_from_names, write_classes
 from tests.training.label_files import OUTLINE, SQUARE, coco, labelme, write_json
 from tests.training.sets import CLASSES, tiny_images
 from training.errors import LabelError
@@ -169,6 +169,17 @@ def test_classes_without_a_pixel_and_ignored_pixels_need_their_switch(tmp_path: 
         "corner             1   12.5%               1",
         "ignored            5   62.5%               0",
     ]
+
+
+def test_a_background_that_regions_cover_altogether_is_no_error() -> None:
+    for first, allowed in (("background", True), ("skin", False)):
+        counts = LabelCounts(classes_from_names([first, "ear"]), 255)
+        counts.add_mask(np.ones((2, 2), np.uint8))
+        if allowed:
+            counts.check(Allowed(), "set")
+            continue
+        with pytest.raises(LabelError, match="no pixel of skin"):
+            counts.check(Allowed(), "set")
 
 
 def test_masks_that_are_ignored_throughout_are_an_error_too(tmp_path: Path) -> None:

@@ -167,9 +167,42 @@ def test_outlines_with_cuts_to_their_holes_fill_the_mask_exactly(mask: NDArray[n
     np.testing.assert_array_equal(drawn, mask)
 
 
+@given(arrays(np.bool_, st.tuples(st.integers(1, 20), st.integers(1, 20))))
+def test_outlines_cut_off_to_whole_pixels_draw_the_mask_with_their_border(
+    mask: NDArray[np.bool_],
+) -> None:
+    """As OpenCV does for Ultralytics: what lies inside by the even-odd rule, and the border."""
+    drawn = np.zeros(mask.shape, bool)
+    y, x = np.mgrid[: mask.shape[0], : mask.shape[1]]
+    for outline in outlines_from_mask(mask):
+        corners = outline.astype(int)
+        crossed = np.zeros(mask.shape, int)  # edges to the right of each pixel
+        for (x0, y0), (x1, y1) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+            assert x0 == x1 or y0 == y1
+            low, high = sorted((y0, y1))
+            drawn |= (x >= min(x0, x1)) & (x <= max(x0, x1)) & (y >= low) & (y <= high)
+            crossed += (low <= y) & (y < high) & (x < x0)
+        drawn |= crossed % 2 == 1
+    np.testing.assert_array_equal(drawn, mask)
+
+
+def test_parts_that_touch_at_a_corner_alone_are_two_outlines() -> None:
+    assert len(outlines_from_mask(np.eye(2, dtype=bool))) == 2
+
+
 @given(arrays(np.bool_, st.tuples(st.integers(1, 40), st.integers(1, 40))))
 def test_brush_strokes_come_back(mask: NDArray[np.bool_]) -> None:
     np.testing.assert_array_equal(mask_from_brush("x", brush_from_mask(mask), mask.shape), mask)
+
+
+def test_only_the_alpha_of_a_brush_stroke_counts_also_in_values_without_runs() -> None:
+    alpha = np.array([[0, 255, 127], [128, 1, 200]], np.uint8)
+    values = np.dstack([np.full((2, 3, 3), 250, np.uint8), alpha]).ravel()
+    head = f"{values.size:032b}" + f"{7:05b}" + f"{7:04b}" * 4 + "000" + f"{values.size - 1:08b}"
+    bits = head + "".join(f"{value:08b}" for value in values)
+    bits += "0" * (-len(bits) % 8)
+    packed = [int(bits[i : i + 8], 2) for i in range(0, len(bits), 8)]
+    np.testing.assert_array_equal(mask_from_brush("x", packed, (2, 3)), alpha >= 128)
 
 
 def test_pycocotools_reads_what_is_written(tmp_path: Path) -> None:
