@@ -13,8 +13,10 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from checkpoints import Classes, classes_from_names, write_classes, write_text
+from labelmint.datasets.outlines import outlines_from_mask
+from labelmint.datasets.run_lengths import brush_from_mask
 from training.labels.annotations import ReadingRules
-from training.labels.brush import brush_from_mask, mask_from_brush
+from training.labels.brush import mask_from_brush
 from training.labels.formats import Format, sources_from_path, write_labels_as
 from training.labels.label_folder import (
     LabelFolder,
@@ -23,7 +25,6 @@ from training.labels.label_folder import (
     label_folder,
     text_of_keypoints,
 )
-from labelmint.datasets.outlines import outlines_from_mask
 from training.labels.polygons import mask_from_polygons
 from training.labels.scaling import LabelSizes
 

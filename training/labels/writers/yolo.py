@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from training.labels.label_folder import LabelFolder
 from labelmint.datasets.outlines import outlines_from_mask
+from training.labels.label_folder import LabelFolder
 
 TEXTS = "labels/train"
 
