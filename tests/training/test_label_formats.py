@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -27,6 +28,7 @@ from training.labels.label_folder import (
 )
 from training.labels.polygons import mask_from_polygons
 from training.labels.scaling import LabelSizes
+from training.labels.writers.yolo import write_yolo
 
 FORMATS: tuple[Format, ...] = ("cvat", "labelstudio", "roboflow", "labelme", "coco", "yolo")
 CLASSES = Classes(classes_from_names(["background", "ear", "left eye"]).cards, 255)
@@ -126,3 +128,14 @@ def test_outlines_with_cuts_to_their_holes_fill_the_mask_exactly(mask: NDArray[n
 @given(arrays(np.bool_, st.tuples(st.integers(1, 40), st.integers(1, 40))))
 def test_brush_strokes_come_back(mask: NDArray[np.bool_]) -> None:
     np.testing.assert_array_equal(mask_from_brush("x", brush_from_mask(mask), mask.shape), mask)
+
+
+def test_yolo_places_hold_wherever_ultralytics_is_started(tmp_path: Path) -> None:
+    """It takes a `path` of "." as its own folder, and none as that of data.yaml."""
+    labels = folder_of(
+        tmp_path / "ours", {"a": np.ones((4, 4), np.uint8)}, {"a": np.ones((2, 3), np.float32)}
+    )
+    write_yolo(tmp_path / "yolo", labels)
+    for name in ("segment", "pose"):
+        data = yaml.safe_load((tmp_path / "yolo" / name / "data.yaml").read_text())
+        assert "path" not in data and data["train"] == "images/train"
