@@ -40,7 +40,8 @@ from labelmint.datasets.selection import RULES
     type=click.Choice(FORMATS),
     default="webdataset",
     help="File format: WebDataset tars, COCO, folders of PNG files with a table, Parquet files for "
-    "Hugging Face datasets, or YOLO polygons or keypoints for Ultralytics.",
+    "Hugging Face datasets, YOLO polygons or keypoints for Ultralytics, or tasks to correct in "
+    "CVAT or Label Studio.",
 )
 @click.option(
     "--count",
@@ -108,7 +109,8 @@ from labelmint.datasets.selection import RULES
 @click.option(
     "--min-confidence",
     type=click.FloatRange(0),
-    help="Confidence from which --format coco or yolo-pose marks a keypoint as visible.  "
+    help="Confidence from which --format coco, yolo-pose, cvat and label-studio have a keypoint as "
+    "visible.  "
     f"[default: {DEFAULT_MIN_CONFIDENCE}]",
 )
 @click.option(

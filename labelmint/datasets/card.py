@@ -244,6 +244,16 @@ the raw index. A line is the object, its box, and x, y and visibility (2, or 0: 
 keypoint. `val` in `data.yaml` names the same images. `metadata.jsonl` has the uncertainty and the
 keypoints with their confidence.
 """,
+    "cvat": """\
+`images/` and `annotations.xml`, CVAT for images 1.1: an exact mask of each class except 0, the
+background, and a point for each confident keypoint, with the source "auto". Image ids are raw
+indices. `metadata.jsonl` has the uncertainty.
+""",
+    "label-studio": """\
+`images/`, `tasks.json` with a prediction for each image, and `config.xml`, the labeling interface:
+a brush stroke of each class except 0, the background, and the confident keypoints. The field
+`uncertainty` of a task is there to sort by.
+""",
     "hf": """\
 `data/train-*.parquet`, one row per sample: `index` (raw), `image`, and as far as the model has them
 `mask` (class ids as a palette PNG; `np.asarray` gives the ids), `keypoints` (x, y in label pixels,
@@ -255,6 +265,8 @@ _PLACES = {
     "coco": "An entry of `images`",
     "png": "A row of `index.csv`",
     "hf": "A row",
+    "cvat": "A line of `metadata.jsonl`",
+    "label-studio": "A line of `metadata.jsonl`",
     "yolo-seg": "A line of `metadata.jsonl`",
     "yolo-pose": "A line of `metadata.jsonl`",
 }

@@ -12,10 +12,6 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
-from labelmint.codec import Array
 from labelmint.datasets.annotations import (
     annotations_from_keypoints,
     annotations_from_mask,
@@ -26,7 +22,7 @@ from labelmint.datasets.append_file import AppendFile
 from labelmint.datasets.folder import DownloadState, Folder
 from labelmint.datasets.png import METADATA, metadata_line
 from labelmint.datasets.request import Request
-from labelmint.datasets.samples import Sample, encoded_image, image_suffix
+from labelmint.datasets.samples import Sample, encoded_image, image_suffix, resized_mask
 from labelmint.datasets.viewpoint import viewpoint_from_sample
 from labelmint.model import Model
 
@@ -78,7 +74,7 @@ class CocoWriter:
         image |= viewpoint
         annotations, mask = [], None
         if sample.mask is not None:
-            mask = _resized(sample.mask, (height, width))
+            mask = resized_mask(sample.mask, (height, width))
             annotations = annotations_from_mask(mask, self._model)
         if sample.keypoints is not None:
             grid = self._model.label_size
@@ -131,11 +127,3 @@ class CocoWriter:
         """Closes the files."""
         for file in self._lines.values():
             file.close()
-
-
-def _resized(mask: Array, size: tuple[int, int]) -> Array:
-    """The mask at this size, (height, width), by nearest neighbor."""
-    if mask.shape == size:
-        return mask
-    picture = Image.fromarray(np.ascontiguousarray(mask))
-    return np.asarray(picture.resize((size[1], size[0]), Image.Resampling.NEAREST))

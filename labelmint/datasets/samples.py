@@ -63,10 +63,10 @@ def samples_from_batch(batch: Batch) -> Iterator[Sample]:
 def outputs_from_model(model: Model, request: Request) -> tuple[str, ...]:
     """Outputs of the model that a data set stores.
 
-    COCO and YOLO have no field for depth, and yolo-seg has none for keypoints; yolo-pose has the
-    bounding box of the mask. View and camera exist only for views from the view bank.
+    Other tools' formats have no field for depth, and yolo-seg has none for keypoints; yolo-pose has
+    the bounding box of the mask. View and camera exist only for views from the view bank.
     """
-    absent = {"depth"} if request.format in ("coco", "yolo-seg", "yolo-pose") else set()
+    absent = {"depth"} if request.format not in ("webdataset", "png", "hf") else set()
     if request.format == "yolo-seg":
         absent |= {"keypoints"}
     if not takes_bank(request.sampling()):
@@ -85,6 +85,14 @@ def encoded_image(image: Array, request: Request) -> bytes:
     if request.image_codec == "png":
         return _saved(picture, "PNG")
     return _saved(picture, "JPEG", quality=request.jpeg_quality, subsampling=0)
+
+
+def resized_mask(mask: Array, size: tuple[int, int]) -> Array:
+    """The mask at this size, (height, width), by nearest neighbor."""
+    if mask.shape == size:
+        return mask
+    picture = Image.fromarray(np.ascontiguousarray(mask))
+    return np.asarray(picture.resize((size[1], size[0]), Image.Resampling.NEAREST))
 
 
 def png_from_mask(mask: Array, palette: npt.NDArray[np.uint8]) -> bytes:

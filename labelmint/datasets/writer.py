@@ -11,6 +11,7 @@ from labelmint.datasets.png import PngWriter
 from labelmint.datasets.request import Request
 from labelmint.datasets.samples import Sample
 from labelmint.datasets.tars import TarWriter
+from labelmint.datasets.tasks import TaskWriter
 from labelmint.datasets.yolo import YoloWriter
 from labelmint.errors import LabelmintError, MissingExtra
 from labelmint.extras import install_from_extra
@@ -55,6 +56,8 @@ def writer_from_format(name: str) -> OpenWriter:
         return PngWriter
     if name in ("yolo-seg", "yolo-pose"):
         return YoloWriter
+    if name in ("cvat", "label-studio"):
+        return TaskWriter
     if name == "hf":
         with _extra(name, "hf"):
             from labelmint.datasets.parquet import ParquetWriter
@@ -77,10 +80,11 @@ def _extra(name: str, extra: str) -> Iterator[None]:
 
 def check_model(request: Request, model: Model) -> None:
     """Raises LabelmintError if a model lacks the outputs that a request needs."""
-    if request.format == "coco" and not {"mask", "keypoints"} & set(model.outputs):
+    labelled = ("coco", "cvat", "label-studio")
+    if request.format in labelled and not {"mask", "keypoints"} & set(model.outputs):
         raise LabelmintError(
-            f"{model.name} has neither masks nor keypoints to write as COCO annotations; use "
-            "--format png or webdataset"
+            f"{model.name} has neither masks nor keypoints to write as annotations of "
+            f"--format {request.format}; use --format png or webdataset"
         )
     needed = {"yolo-seg": "mask", "yolo-pose": "keypoints"}.get(request.format, "image")
     if needed not in model.outputs:

@@ -66,8 +66,12 @@ class YoloWriter:
         else:
             assert sample.keypoints is not None, "check_model refuses a model without keypoints"
             assert self._request.min_confidence is not None, "checked_request fills it in"
+            grid = self._model.label_size
             text = text_from_keypoints(
-                sample.keypoints, self._request.min_confidence, sample.mask, self._model.label_size
+                sample.keypoints,
+                self._request.min_confidence,
+                sample.mask,
+                grid if all(grid) else (sample.image.shape[0], sample.image.shape[1]),
             )
         viewpoint = viewpoint_from_sample(sample, self._request)
         metadata = metadata_line(sample, viewpoint, {"image": f"{IMAGES}/{name}"})

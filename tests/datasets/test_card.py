@@ -17,7 +17,7 @@ from PIL import Image
 from engines.fake import fake_bundle
 from labelmint.datasets.card import card_from_state, readme_from_card
 from labelmint.datasets.folder import DownloadState
-from labelmint.datasets.request import checked_request
+from labelmint.datasets.request import FORMATS, checked_request
 from labelmint.model import LabelClass, model_from_proto
 from tests.client.scripted_service import MODEL
 from tests.datasets.folders import contents, made
@@ -63,7 +63,7 @@ def test_the_hub_reads_the_front_matter(server: RunningServer, tmp_path: Path) -
     ]  # fmt: skip
 
 
-@given(st.text(), st.sampled_from(["webdataset", "coco", "png"]))
+@given(st.text(), st.sampled_from(FORMATS))
 def test_no_name_breaks_the_card(name: str, form: str) -> None:
     model = dataclasses.replace(
         model_from_proto(MODEL),

@@ -33,6 +33,7 @@ REQUESTS = {
     "png": ("--format", "png", "--count", "100", "--keep-fraction", "0.6", "--seed", "3"),
     "hf": ("--format", "hf", "--count", "120", "--samples-per-shard", "32"),
     "yolo": ("--format", "yolo-seg", "--count", "130"),
+    "tasks": ("--format", "label-studio", "--count", "130"),
     "ranked": ("--filter", "research", "--fraction", "0.6", "--end-index", "200",
                "--samples-per-shard", "24"),
 }  # fmt: skip

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as parquet
 import pytest
 
 from engines.fake import FakeOptions, fake_bundle
@@ -22,7 +23,7 @@ from tests.datasets.folders import contents, download, made, target_of
 from tests.service.harness import FakeModel, RunningServer, served
 
 CODES = 5
-FORMATS = ("webdataset", "coco", "png")
+FORMATS = ("webdataset", "coco", "png", "hf")
 FAR = 2**63 + 1  # beyond what float64 counts, and in the midst of an object
 CAMERA = ("azimuth_deg", "elevation_deg", "distance", "focal")
 BANK = FakeModel("bank", fake_bundle(resolution=16, view_codes=CODES))
@@ -47,6 +48,9 @@ def told(out: Path, form: str) -> dict[int, dict[str, Any]]:
             (image["id"], image)
             for image in _json((out / "annotations.json").read_bytes())["images"]
         ]
+    elif form == "hf":
+        rows = parquet.read_table(out / "data").to_pylist()
+        entries = [(row["index"], row) for row in rows]
     else:
         with (out / "index.csv").open(newline="") as file:
             entries = [(int(row["index"]), _from_row(row)) for row in csv.DictReader(file)]

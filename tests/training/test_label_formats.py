@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -17,9 +18,10 @@ from scipy.ndimage import gaussian_filter
 
 from checkpoints import Classes, classes_from_names, write_classes, write_text
 from labelmint.datasets.outlines import outlines_from_mask
+from labelmint.datasets.run_lengths import brush_from_mask
 from training.errors import LabelError
 from training.labels.annotations import ReadingRules
-from training.labels.brush import brush_from_mask, mask_from_brush
+from training.labels.brush import mask_from_brush
 from training.labels.formats import Format, sources_from_path, write_labels_as
 from training.labels.label_folder import (
     LabelFolder,
@@ -30,6 +32,7 @@ from training.labels.label_folder import (
 )
 from training.labels.polygons import counts_from_text, mask_from_counts, mask_from_polygons
 from training.labels.scaling import LabelSizes
+from training.labels.writers.yolo import write_yolo
 
 FORMATS: tuple[Format, ...] = ("cvat", "labelstudio", "roboflow", "labelme", "coco", "yolo")
 CLASSES = Classes(classes_from_names(["background", "ear", "left eye"]).cards, 255)
@@ -238,3 +241,14 @@ def test_memory_does_not_grow_with_the_number_of_images(name: Format, tmp_path: 
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] - peaks[0] < 50 * 48 * 48  # far below the masks, let alone their files
+
+
+def test_yolo_places_hold_wherever_ultralytics_is_started(tmp_path: Path) -> None:
+    """It takes a `path` of "." as its own folder, and none as that of data.yaml."""
+    labels = folder_of(
+        tmp_path / "ours", {"a": np.ones((4, 4), np.uint8)}, {"a": np.ones((2, 3), np.float32)}
+    )
+    write_yolo(tmp_path / "yolo", labels)
+    for name in ("segment", "pose"):
+        data = yaml.safe_load((tmp_path / "yolo" / name / "data.yaml").read_text())
+        assert "path" not in data and data["train"] == "images/train"

@@ -1,15 +1,6 @@
 """Label Studio's brush strokes: packed run lengths of an RGBA picture, whose alpha is the mask.
 
-The format is that of the JavaScript package @thi.ng/rle-pack, a stream of bits:
-
-    32 bits   number of values, 4 x height x width
-    5 bits    size of a value - 1, here 8
-    4 x 4     four sizes of run lengths - 1
-    then runs, until all values are there:
-    1 bit     1: one value, repeated; 0: as many values as the length says
-    2 bits    which of the four sizes the length has
-    n bits    length - 1
-    8 bits    the value, or each of the values
+`labelmint.datasets.run_lengths` has the format, and writes it.
 """
 
 from collections.abc import Sequence
@@ -19,7 +10,6 @@ from numpy.typing import NDArray
 
 from training.errors import LabelError
 
-SIZES = (4, 8, 12, 16)  # bits of the lengths that are written
 LEAST_ALPHA = 128  # of a pixel inside: half covered by the brush
 
 
@@ -67,28 +57,3 @@ def mask_from_brush(
             at += 8 * length
         done += length
     return values.reshape(height, width, 4)[..., 3] >= LEAST_ALPHA
-
-
-def brush_from_mask(mask: NDArray[np.bool_]) -> list[int]:
-    """bool [height, width] -> the bytes of a stroke: black, opaque inside.
-
-    Runs of pixels would be runs of four alternating values, so all four channels are 255 inside.
-    """
-    values = np.repeat(mask.ravel(), 4).astype(np.uint8) * 255
-    starts = np.flatnonzero(np.diff(values, prepend=values[:1] ^ 255))
-    lengths = np.diff(starts, append=len(values))
-    fields = [_bits(len(values), 32), _bits(7, 5), *(_bits(size - 1, 4) for size in SIZES)]
-    for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
-        while length:
-            part = min(length, 1 << SIZES[-1])
-            which = next(i for i, size in enumerate(SIZES) if part <= 1 << size)
-            value = _bits(int(values[start]), 8)
-            fields += ["1", _bits(which, 2), _bits(part - 1, SIZES[which]), value]
-            length -= part
-    text = "".join(fields)
-    text += "0" * (-len(text) % 8)
-    return list(int(text, 2).to_bytes(len(text) // 8, "big"))
-
-
-def _bits(value: int, length: int) -> str:
-    return f"{value:0{length}b}"

@@ -4,8 +4,8 @@ from pathlib import Path
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 import numpy as np
-from numpy.typing import NDArray
 
+from labelmint.datasets.run_lengths import cvat_mask
 from training.labels.label_folder import LabelFolder
 
 
@@ -41,28 +41,13 @@ def _image(labels: LabelFolder, number: int, stem: str) -> Element:
     image = Element("image", {"id": str(number), "name": labels.pictures.files[stem], **size})
     shared = {"source": "manual", "occluded": "0", "z_order": "0"}
     for name, region in labels.regions(stem):
-        SubElement(image, "mask", {"label": name, **shared, **_box_and_runs(region)})
+        SubElement(image, "mask", {"label": name, **shared, **cvat_mask(region)})
     points = labels.points.get(stem, np.zeros((0, 3)))
     for name, (x, y, visible) in zip(labels.keypoint_names, points, strict=False):
         if visible > 0:
             place = {"points": f"{x:.4f},{y:.4f}"}
             SubElement(image, "points", {"label": name, **shared, **place})
     return image
-
-
-def _box_and_runs(region: NDArray[np.bool_]) -> dict[str, str]:
-    rows, columns = np.flatnonzero(region.any(1)), np.flatnonzero(region.any(0))
-    part = region[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    flat = np.concatenate([[False], part.ravel()])  # the first run is outside
-    changes = np.flatnonzero(np.diff(flat))
-    runs = np.diff([0, *changes.tolist(), part.size])
-    return {
-        "rle": ", ".join(map(str, runs.tolist())),
-        "left": str(columns[0]),
-        "top": str(rows[0]),
-        "width": str(part.shape[1]),
-        "height": str(part.shape[0]),
-    }
 
 
 def _text(element: Element) -> str:

@@ -10,7 +10,7 @@ from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
-from training.labels.brush import brush_from_mask
+from labelmint.datasets.run_lengths import brush_from_mask
 from training.labels.label_folder import LabelFolder
 
 LOCAL = "/data/local-files/?d="  # where Label Studio looks for files of its own disk

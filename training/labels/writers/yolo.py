@@ -65,6 +65,7 @@ def _write_poses(folder: Path, labels: LabelFolder) -> None:
 
 
 def _write_data(folder: Path, data: dict[str, object]) -> None:
-    places = {"path": ".", "train": "images/train", "val": "images/train"}
+    # Without `path`, Ultralytics starts at the folder of data.yaml; "." would be its own.
+    places = {"train": "images/train", "val": "images/train"}
     text = yaml.safe_dump({**places, **data}, sort_keys=False, allow_unicode=True)
     (folder / "data.yaml").write_text(text, "utf-8")
