@@ -39,7 +39,7 @@ def test_paths_in_code_exist() -> None:
             word
             for code in _code(page)
             for word in re.findall(r"[\w.-]+(?:/[\w.-]+)+/?|[\w-]+\.(?:py|md|toml|txt)\b", code)
-            if not word.startswith(MADE) and not re.match(r"[\d.]+$|https?$", word)
+            if not word.startswith(MADE) and not re.match(r"[\d.]+$|https?$|\d+r/s$", word)
         }
         bases = (CHECKOUT, (CHECKOUT / page).parent)
         missing = {word for word in named if not any((base / word).exists() for base in bases)}
