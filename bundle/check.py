@@ -125,6 +125,10 @@ def _refiner_problem(refiner: RefinerFacts | None) -> str | None:
 
 
 def _files_problem(manifest: Manifest) -> str | None:
+    for field in ("files", "plans", "tools"):
+        if len(getattr(manifest, field)) > MAX_FILES:
+            size = len(getattr(manifest, field))
+            return f"{field} has {size} entries; there may be {MAX_FILES}"
     for required in (MAPPING, LABELLER["float32"]):
         if required not in manifest.files:
             return f"files lacks {required}"
@@ -137,8 +141,6 @@ def _files_problem(manifest: Manifest) -> str | None:
             )
         if problem := _entry_problem(f"files[{name!r}]", entry):
             return problem
-    if len(manifest.files) > MAX_FILES:
-        return f"files has {len(manifest.files)} entries; there may be {MAX_FILES}"
     return None
 
 

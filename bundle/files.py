@@ -6,7 +6,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -35,6 +35,23 @@ def read_regular_file(path: Path, max_bytes: int) -> bytes:
     """
     with opened_regular_file(path) as stream:
         return stream.read(max_bytes + 1)
+
+
+@contextmanager
+def made_folder(folder: Path) -> Iterator[None]:
+    """Makes a folder, with its parents, before the block. Those that it made are removed again if
+    the block fails and leaves them empty, as a command does that refuses its options. Raises
+    OSError.
+    """
+    made = [one for one in (folder, *folder.parents) if not one.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # of the first that is not empty
+            for one in made:
+                one.rmdir()
+        raise
 
 
 @contextmanager

@@ -18,7 +18,8 @@ PORTABLE_PLAN = {"float32": "labeller.rtx.plan", "float16": "labeller.fp16.rtx.p
 
 MAX_CLASSES = 256  # masks are uint8
 MAX_KEYPOINTS, MAX_EDGES = 4096, 1 << 16
-MAX_CALIBRATIONS = 4096
+MAX_CALIBRATIONS, MAX_QUANTILES = 4096, 1 << 16
+MAX_ENTRIES = 256  # of lists that have a few, such as tools
 MAX_VIEW_CODES = 1 << 16  # views of one object in a stream, at most
 MAX_LENGTH = 1e9  # camera lengths are served as float32
 
@@ -185,7 +186,8 @@ class ScoreCalibration(Strict, frozen=True):
     options: SamplingKey
     seed: Annotated[int, Meta(ge=0)]
     samples: Size
-    quantiles: Annotated[list[Float32], Meta(min_length=2)]  # at levels i / (len - 1), ascending
+    # At levels i / (len - 1), ascending.
+    quantiles: Annotated[list[Float32], Meta(min_length=2, max_length=MAX_QUANTILES)]
 
 
 class Parity(Strict, frozen=True):
@@ -211,8 +213,9 @@ class PortablePlan(Strict, frozen=True):
     graph: str  # name of the graph's file
     graph_sha256: str
     precision: Literal["float32", "float16"]
-    batch_sizes: Annotated[list[Size], Meta(min_length=1)]  # ascending
-    capabilities: Annotated[list[str], Meta(min_length=1)]  # compute capabilities, such as "8.9"
+    batch_sizes: Annotated[list[Size], Meta(min_length=1, max_length=MAX_ENTRIES)]  # ascending
+    # Compute capabilities, such as "8.9".
+    capabilities: Annotated[list[Name], Meta(min_length=1, max_length=MAX_ENTRIES)]
     tensorrt_rtx: str  # version that built it; no other version runs it
 
 
@@ -229,6 +232,6 @@ class Manifest(Strict, frozen=True, kw_only=True, omit_defaults=True):
     licences: Annotated[list[Annotated[str, Meta(max_length=1 << 16)]], Meta(max_length=64)]
     files: dict[str, FileEntry]  # by file name
     plans: dict[str, PortablePlan] = field(default_factory=dict)  # by file name
-    parity: list[Parity]
+    parity: Annotated[list[Parity], Meta(max_length=MAX_ENTRIES)]
     calibrations: Annotated[list[ScoreCalibration], Meta(max_length=MAX_CALIBRATIONS)]
-    tools: dict[str, str]  # versions of the programs that made the bundle, by name
+    tools: dict[Name, Name]  # versions of the programs that made the bundle, by name

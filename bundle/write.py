@@ -15,7 +15,7 @@ import msgspec
 
 from bundle.calibration import find_calibration
 from bundle.errors import BundleError
-from bundle.files import name_file, replace_file, sync_folder
+from bundle.files import made_folder, name_file, replace_file, sync_folder
 from bundle.manifest import (
     MANIFEST,
     FileEntry,
@@ -38,22 +38,22 @@ def staged_folder(out: Path, replace: bool) -> Iterator[Path]:
     and the temporary folder is gone.
     """
     refuse_existing(out, replace)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
-    try:
-        folder.mkdir(0o700)
-        yield folder
-        folder.chmod(0o755)  # the server has another user
-        _move(folder, out, replace)
-    except OSError as error:
-        name_file(error, out)
-        raise
-    finally:  # `folder` is the new bundle after an error, else the old one, if there was one
+    with made_folder(out.parent):
+        folder = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
         try:
-            shutil.rmtree(folder, ignore_errors=True)
-        except BaseException:  # an interruption, which may not leave a part behind
-            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(0o700)
+            yield folder
+            folder.chmod(0o755)  # the server has another user
+            _move(folder, out, replace)
+        except OSError as error:
+            name_file(error, out)
             raise
+        finally:  # `folder` is the new bundle after an error, else the old one, if there was one
+            try:
+                shutil.rmtree(folder, ignore_errors=True)
+            except BaseException:  # an interruption, which may not leave a part behind
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
 
 
 def refuse_existing(out: Path, replace: bool) -> None:

@@ -1,5 +1,6 @@
 """Weights files and their cards: `training` writes them, `export` reads them."""
 
+from bundle.files import made_folder
 from bundle.records import Strict, range_problem
 from checkpoints.card import (
     CameraCard,
@@ -109,6 +110,7 @@ __all__ = [
     "inverse_graphics_from_file",
     "is_pattern",
     "kind_of_weights",
+    "made_folder",
     "matching_recipes",
     "member_paths",
     "published_names",

@@ -83,7 +83,7 @@ def open_tensorrt(
         variant = variant_of(bundle, request.chosen_precision, device, fused)
         wanted = PlanOptions(
             gpu.cache, request.sizes, gpu.build,
-            builder_optimization_level=gpu.builder_optimization_level,
+            builder_optimization_level=gpu.builder_optimization_level, unkept=True,
         )  # fmt: skip
         built = plans_for_bundle(bundle, trt, device, variant, wanted)
         return variant, tuple(plan for plan, _ in built)

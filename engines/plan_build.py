@@ -20,7 +20,7 @@ from engines.engine_cache import (
     read_plan,
     write_plan,
 )
-from engines.errors import PlanError, PlanMissing
+from engines.errors import EngineOpenError, PlanError, PlanMissing
 from engines.onnx_graph import graph_from_bundle
 from engines.ort import OrtMapping, open_ort_engine
 from engines.plan_parity import (
@@ -50,6 +50,8 @@ class PlanOptions:
     force: bool = False  # whether to build even if there is a usable plan
     parity_samples: int = PARITY_SAMPLES  # samples compared with ONNX Runtime
     builder_optimization_level: int | None = None  # 0 to 5; None: TensorRT's default, 3
+    # Whether a plan that is built and cannot be written is used all the same, as of a full disk.
+    unkept: bool = False
 
 
 def plans_for_bundle(
@@ -57,7 +59,8 @@ def plans_for_bundle(
 ) -> tuple[CachedPlan, ...]:
     """One plan for each graph of the variant.
 
-    Raises PlanMissing or PlanError if building is not allowed, else EngineError if it fails.
+    Raises PlanMissing or PlanError if building is not allowed, else EngineError if it fails, or if
+    the cache cannot be written.
     """
     keys = [
         key_of(bundle.manifest.bundle_id, device, version_of(trt), variant.precision, graph.name)
@@ -133,7 +136,12 @@ def _built_plans(
             parity=parity,
             build_seconds=round(seconds, 1),
         )
-        write_plan(path, data, sidecar)
+        try:
+            write_plan(path, data, sidecar)
+        except EngineOpenError as error:
+            if not options.unkept:
+                raise
+            _log.warning("%s; it is used from memory, and built again at the next start", error)
         built.append((data, sidecar))
     return tuple(built)
 

@@ -191,10 +191,15 @@ class Repository:
                 load = entry.load = Load(opened, named)
                 self._loads = {one for one in self._loads if not one.opened.done()} | {load}
                 opening = asyncio.wrap_future(load.opened)
-                await asyncio.wait([opening], timeout=min(TURN_S, limit_s))
+                # The more loads are under way beyond their turn, the shorter is the next turn: many
+                # that never end together keep another waiting for under 2 * TURN_S.
+                turn_s = min(TURN_S / 2 ** min(len(self._loads) - 1, 20), limit_s)
+                await asyncio.wait([opening], timeout=turn_s)
             if not opening.done() and limit_s > TURN_S:
-                load.warn()
-                await asyncio.wait([opening], timeout=limit_s - TURN_S)
+                await asyncio.wait([opening], timeout=TURN_S - turn_s)
+                if not opening.done():
+                    load.warn()
+                    await asyncio.wait([opening], timeout=limit_s - TURN_S)
             if not opening.done():
                 raise load.timeout(limit_s)
             taken = True

@@ -15,6 +15,7 @@ from labelmint.errors import MalformedMessage
 
 MAX_PARTS = 20_000
 MAX_PACKED_BYTES = 8 << 20  # of packed integers, which take up to eight times as much
+MAX_TEXT_BYTES = 8 << 20  # of texts, which are copied several times
 _FIXED_SIZE = {
     FieldDescriptor.TYPE_DOUBLE, FieldDescriptor.TYPE_FLOAT,
     FieldDescriptor.TYPE_FIXED64, FieldDescriptor.TYPE_SFIXED64,
@@ -25,17 +26,23 @@ _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5  # wire types; groups are refu
 _FIXED_BYTES = {_FIXED64: 8, _FIXED32: 4}
 
 
-def check_parts(data: bytes, descriptor: Any, max_parts: int = MAX_PARTS) -> None:
+def check_parts(
+    data: bytes,
+    descriptor: Any,
+    max_parts: int = MAX_PARTS,
+    max_packed_bytes: int = MAX_PACKED_BYTES,
+    max_text_bytes: int = MAX_TEXT_BYTES,
+) -> None:
     """Raises MalformedMessage for more than max_parts fields, those of inner messages included.
 
-    A field of packed numbers counts as one; all of them may have up to MAX_PACKED_BYTES.
+    A field of packed numbers counts as one; their bytes and those of texts have their own limits.
 
     Args:
         data: the serialized message.
         descriptor: DESCRIPTOR of the message's class.
-        max_parts: the limit.
+        max_parts, max_packed_bytes, max_text_bytes: the limits.
     """
-    parts = packed_bytes = 0
+    parts = packed_bytes = text_bytes = 0
     open_messages = [(0, len(data), descriptor)]  # each from here to its end
     while open_messages:
         position, end, kind = open_messages.pop()
@@ -54,12 +61,19 @@ def check_parts(data: bytes, descriptor: Any, max_parts: int = MAX_PARTS) -> Non
                 field = kind.fields_by_number.get(tag >> 3)
                 if field is not None and field.message_type is not None:
                     open_messages.append((position, position + size, field.message_type))
+                elif field is not None and field.type == FieldDescriptor.TYPE_STRING:
+                    text_bytes += size
+                    if text_bytes > max_text_bytes:
+                        raise MalformedMessage(
+                            f"{field.name} makes {text_bytes} bytes of text; the limit is "
+                            f"{max_text_bytes}, send shorter names"
+                        )
                 elif field is not None and field.type not in _FIXED_SIZE:
                     packed_bytes += size
-                    if packed_bytes > MAX_PACKED_BYTES:
+                    if packed_bytes > max_packed_bytes:
                         raise MalformedMessage(
                             f"{field.name} makes {packed_bytes} bytes of packed numbers; the limit "
-                            f"is {MAX_PACKED_BYTES}, send fewer numbers"
+                            f"is {max_packed_bytes}, send fewer numbers"
                         )
                 position += size
             elif wire_type in _FIXED_BYTES:

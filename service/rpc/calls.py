@@ -26,6 +26,8 @@ from service.logs import REQUEST_ID_HEADER, fields, request_id, request_id_from_
 from service.metrics import Metrics
 from service.tracing import Span, Tracing
 
+# Of a request. 65,536 indices, the limit, have at most 640 KiB.
+MAX_PACKED_BYTES, MAX_TEXT_BYTES = 1 << 20, 1 << 20
 Context = grpc.aio.ServicerContext[bytes, bytes]
 Request = TypeVar("Request", bound=Message)
 
@@ -56,7 +58,9 @@ def request_from_bytes(data: bytes, kind: type[Request]) -> Request:
     """Parses a request, unless it has far more parts than any needs. Raises BadRequest."""
     request = kind()
     try:
-        check_parts(data, kind.DESCRIPTOR)
+        check_parts(
+            data, kind.DESCRIPTOR, max_packed_bytes=MAX_PACKED_BYTES, max_text_bytes=MAX_TEXT_BYTES
+        )
         request.ParseFromString(data)
     except (MalformedMessage, DecodeError) as error:
         raise BadRequest(f"the request is not a valid {kind.DESCRIPTOR.name}: {error}") from error

@@ -69,7 +69,7 @@ def _names(proto: pb.SampleQuery, available: dict[str, ArraySpec], of_bank: bool
     if not proto.outputs:
         return [name for name in available if sent_by_default(name, of_bank)]
     names = {spec.output: name for name, spec in OUTPUTS.items()}
-    for output in proto.outputs:
+    for output in set(proto.outputs):  # each once: a request may have very many
         if output not in names:
             raise BadRequest(
                 f"outputs has {output}; it may only have {', '.join(map(str, names))}, see Output"
@@ -83,7 +83,7 @@ def _names(proto: pb.SampleQuery, available: dict[str, ArraySpec], of_bank: bool
 
 
 def _codecs(proto: pb.SampleQuery) -> set[int]:
-    for codec in proto.accept_codecs:
+    for codec in set(proto.accept_codecs):
         if codec not in (pb.CODEC_UNSPECIFIED, *CODECS.values()):
             known = ", ".join(map(str, CODECS.values()))
             raise BadRequest(f"accept_codecs has {codec}; it may only have {known}, see Codec")

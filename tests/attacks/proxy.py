@@ -33,8 +33,14 @@ class Proxy:
 
 
 @contextmanager
-def proxied(port: int, folder: Path) -> Iterator[Proxy]:
-    """nginx before the server at `port`, without TLS, with its files in `folder`."""
+def proxied(
+    port: int, folder: Path, certificate: tuple[Path, Path] | None = None
+) -> Iterator[Proxy]:
+    """nginx before the server at `port`, with its files in `folder`.
+
+    With files of a certificate and its key, it is the page's settings but for names and the port,
+    and the server has to speak TLS as well. Without them neither side does.
+    """
     nginx = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin")
     if nginx is None:
         pytest.skip("nginx is not installed (Debian's package nginx-light has it)")
@@ -44,14 +50,19 @@ def proxied(port: int, folder: Path) -> Iterator[Proxy]:
     assert rate and burst
     with socket.create_server(("127.0.0.1", 0)) as free:
         own_port = int(free.getsockname()[1])
+    listen, upstream = f"listen 127.0.0.1:{own_port} http2;", f"grpc://127.0.0.1:{port};"
+    if certificate is not None:
+        listen = (
+            f"listen 127.0.0.1:{own_port} ssl http2; ssl_certificate {certificate[0]}; "
+            f"ssl_certificate_key {certificate[1]};"
+        )
+        upstream = f"grpcs://127.0.0.1:{port};"
     settings, replaced = re.subn(
-        r"listen 443 ssl http2;.*ssl_certificate_key [^;]*;",
-        f"listen 127.0.0.1:{own_port} http2;",
-        documented[1],
+        r"listen 443 ssl http2;.*ssl_certificate_key [^;]*;", listen, documented[1],
         flags=re.DOTALL,
-    )
+    )  # fmt: skip
     assert replaced == 1
-    settings, replaced = re.subn(r"grpcs://\S+;", f"grpc://127.0.0.1:{port};", settings)
+    settings, replaced = re.subn(r"grpcs://\S+;", upstream, settings)
     assert replaced == 1
     own = "".join(
         f"{name}_temp_path {folder}/{name};"

@@ -3,6 +3,7 @@ of new connections, so the proxy of docs/operations.md has one of new calls."""
 
 import re
 import socket
+import ssl
 import threading
 import time
 from collections import Counter
@@ -15,8 +16,10 @@ from typing import Any
 
 import grpc
 import pytest
+import trustme
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from labelmint import Client, Tls
 from labelmint.v1 import label_service_pb2 as pb
 from labelmint.v1.label_service_pb2_grpc import LabelServiceStub
 from service.config import ServerLimits
@@ -25,7 +28,7 @@ from tests.attacks.proxy import proxied
 from tests.attacks.test_request_memory import memory_mib
 from tests.hangs import HANG_S
 from tests.service.harness import channel_to
-from tests.service.identities import TOKENS, bearer
+from tests.service.identities import TOKENS, bearer, write_identity
 from tests.service.test_process import Process, bundle_at, running
 
 STREAM = "/labelmint.v1.LabelService/StreamSamples"
@@ -111,3 +114,47 @@ def test_a_client_beyond_the_proxys_rate_is_told_that_the_server_is_unavailable(
                 codes[one.code()] += 1
         assert codes.keys() == {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}
         assert codes[grpc.StatusCode.OK] >= proxy.burst
+
+
+@pytest.mark.long
+def test_the_proxy_with_tls_as_the_page_shows_it_streams_and_limits(
+    tmp_path: Path, tokens: Path
+) -> None:
+    """TLS to the proxy, with HTTP/2 agreed on in the handshake, and TLS from it to the server."""
+    files = write_identity(trustme.CA(), tmp_path, "127.0.0.1")
+    given = (files.certificate, files.key)
+    flags = (
+        "--engine", "fake", "--token-file", str(tokens), "--log-level", "error",
+        "--tls-certificate", str(given[0]), "--tls-key", str(given[1]),
+    )  # fmt: skip
+    token = TOKENS["trainer"]
+    with (
+        running(bundle_at(tmp_path / "fake"), *flags) as process,
+        proxied(process.port, tmp_path, given) as proxy,
+        Client(f"127.0.0.1:{proxy.port}", token=token, tls=Tls(tmp_path / "ca.pem")) as client,
+    ):
+        context = ssl.create_default_context(cafile=tmp_path / "ca.pem")
+        context.set_alpn_protocols(["h2"])
+        batches = client.stream(batch_size=8)
+        indices = next(batches).indices.tolist()
+        for _ in range(2 + 2 * proxy.burst // ServerLimits.max_connection_streams):
+            with (
+                socket.create_connection((process.host, proxy.port), HANG_S) as sock,
+                context.wrap_socket(sock, server_hostname="127.0.0.1") as secure,
+            ):
+                assert secure.selected_alpn_protocol() == "h2"
+                secure.sendall(CALLS)
+                assert secure.recv(1 << 16)
+            indices += next(batches).indices.tolist()
+        assert indices == list(range(len(indices)))
+        refused = REFUSED.search(process.get("/metrics")[1])
+        assert float(refused[1] if refused else 0) <= proxy.burst + 10 * proxy.rate
+        with grpc.secure_channel(
+            f"127.0.0.1:{proxy.port}",
+            grpc.ssl_channel_credentials((tmp_path / "ca.pem").read_bytes()),
+        ) as channel:
+            health: Any = health_pb2_grpc.HealthStub(channel)
+            check = partial(health.Check.future, health_pb2.HealthCheckRequest(), timeout=HANG_S)
+            ends = Counter(one.code() for one in [check() for _ in range(3 * proxy.burst)])
+        assert ends.keys() == {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}
+        assert list(next(batches).indices) == list(range(len(indices), len(indices) + 8))

@@ -311,3 +311,41 @@ def test_fields_are_immutable(folder: Path) -> None:
     with pytest.raises(AttributeError):
         manifest.bundle_id = "other"  # type: ignore[misc]
     assert msgspec.structs.replace(manifest, tools={}).tools == {}
+
+
+def test_no_collection_of_a_manifest_is_without_a_limit() -> None:
+    """What comes without one must be compared with another field, or limited by check_manifest."""
+    compared = {"w_avg", "cameras", "files", "plans", "tools"}
+    seen: set[str] = set()
+
+    def walk(kind: msgspec.inspect.Type, where: str) -> None:
+        if isinstance(kind, msgspec.inspect.StructType) and kind.cls.__name__ not in seen:
+            seen.add(kind.cls.__name__)
+            for field in kind.fields:
+                walk(field.type, field.name)
+        elif isinstance(kind, msgspec.inspect.UnionType):
+            for one in kind.types:
+                walk(one, where)
+        elif isinstance(kind, msgspec.inspect.Metadata):
+            walk(kind.type, where)
+        elif isinstance(kind, msgspec.inspect.ListType):
+            assert kind.max_length is not None or where in compared, where
+            walk(kind.item_type, where)
+        elif isinstance(kind, msgspec.inspect.DictType):
+            assert kind.max_length is not None or where in compared, where
+            walk(kind.value_type, where)
+
+    walk(msgspec.inspect.type_info(Manifest), "")
+    assert {"ScoreCalibration", "PortablePlan", "ViewBankFacts"} <= seen
+
+
+@pytest.mark.parametrize("field", ["tools", "files", "plans"])
+def test_a_manifest_of_very_many_entries_is_refused(folder: Path, editor: Any, field: str) -> None:
+    file = editor.read()["files"]["labeller.onnx"]
+    plan = {
+        "file": file, "graph": "labeller.onnx", "graph_sha256": file["sha256"],
+        "precision": "float32", "batch_sizes": [1], "capabilities": ["8.9"], "tensorrt_rtx": "1",
+    }  # fmt: skip
+    entry = {"tools": "1", "files": file, "plans": plan}[field]
+    editor.set(field, {f"{number}.x": entry for number in range(300)})
+    assert f"{field} has 300" in refusal(folder)

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from bundle import BundleError, ManifestError, open_bundle
+from bundle.files import made_folder
 from bundle.manifest import ScoreCalibration
 from bundle.write import add_calibration, staged_folder, write_manifest
 
@@ -97,3 +98,17 @@ def test_a_known_calibration_changes_only_when_replacing(folder: Path) -> None:
     add_calibration(open_bundle(folder), changed, replace=True)
     calibrations = open_bundle(folder).manifest.calibrations
     assert changed in calibrations and known not in calibrations
+
+
+def test_a_block_that_fails_leaves_no_folder_that_was_made_for_it(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    for content in (False, True):
+        with pytest.raises(KeyboardInterrupt), made_folder(tmp_path / "old" / "new" / "deep"):
+            if content:
+                (tmp_path / "old" / "new" / "file").touch()
+            raise KeyboardInterrupt
+        assert (tmp_path / "old" / "new").exists() is content and (tmp_path / "old").exists()
+        assert not (tmp_path / "old" / "new" / "deep").exists()
+    with pytest.raises(BundleError), staged_folder(tmp_path / "a" / "b" / "bundle", False):
+        raise BundleError("refused")
+    assert not (tmp_path / "a").exists()

@@ -76,3 +76,11 @@ def test_what_is_let_through_is_what_protobuf_parses(data: st.DataObject) -> Non
 def test_noise_is_refused_or_let_through(noise: bytes) -> None:
     with suppress(MalformedMessage):
         check_parts(noise, KIND)
+
+
+def test_texts_have_a_limit_in_total() -> None:
+    """A name of 50 MiB was copied four times before it was found to be no model's."""
+    query = pb.SampleQuery(model="m" * 600, bundle_id="b" * 424)
+    check_parts(query.SerializeToString(), pb.SampleQuery.DESCRIPTOR, max_text_bytes=1024)
+    with pytest.raises(MalformedMessage, match=r"1024 bytes of text; the limit is 1023"):
+        check_parts(query.SerializeToString(), pb.SampleQuery.DESCRIPTOR, max_text_bytes=1023)

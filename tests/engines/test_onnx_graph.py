@@ -231,6 +231,26 @@ def test_a_field_that_only_the_runtime_sees_is_refused(graphs: Graphs) -> None:
     assert "over 32 bits" in refusal(graphs.listed())
 
 
+def test_a_tensor_that_is_written_in_two_parts_is_refused(graphs: Graphs) -> None:
+    """protobuf merges them: one says which file, the other that there is one."""
+    graphs.write()
+
+    def field(number: int, content: bytes) -> bytes:
+        return bytes((number << 3 | 2, len(content))) + content
+
+    name = field(13, field(1, b"location") + field(2, b"b.bin"))
+    outside = bytes((14 << 3, 1))  # data_location EXTERNAL
+    for parts in ((name, outside), (outside, name)):
+        tensors = b"".join(field(5, b"\x08\x01\x10\x01" + part) for part in parts)
+        attribute = field(1, b"value") + tensors + b"\xa0\x01\x04"  # 20 type TENSOR
+        node = field(2, b"b") + field(4, b"Constant") + field(5, attribute)
+        whole = (graphs.folder / "mapping.onnx").read_bytes()
+        (graphs.folder / "mapping.onnx").write_bytes(whole + field(7, field(1, node)))
+        (graphs.folder / "b.bin").write_bytes(bytes(4))
+        assert "mapping.onnx cannot be loaded" in refusal(graphs.listed())
+        (graphs.folder / "mapping.onnx").write_bytes(whole)
+
+
 def test_the_own_format_of_the_runtime_is_refused_also_as_onnx(graphs: Graphs) -> None:
     """Nobody looked for other files in it. These bytes are one unknown field of ONNX."""
     graphs.write()

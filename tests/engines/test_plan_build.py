@@ -244,6 +244,24 @@ def test_an_engine_is_built_once_and_found_again(
     trt.device.assert_nothing_left()
 
 
+def test_a_full_cache_disk_loses_the_engine_but_not_the_service(
+    graphs: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trt = FakeTensorRT("10.3.0", FakeDevice())
+    bundle = graphs.write()
+    kept = plan_for_bundle(bundle, trt, trt.device, options(tmp_path / "kept"))
+    with files_of_at_most(0):
+        with pytest.raises(EngineOpenError, match="cannot be written"):
+            plan_for_bundle(bundle, trt, trt.device, options(tmp_path / "full"))
+        served = plan_for_bundle(bundle, trt, trt.device, options(tmp_path / "full", unkept=True))
+    assert served[0] == kept[0]
+    (warning,) = [r.message for r in caplog.records if r.name == "engines.plan_build"]
+    assert "cannot be written" in warning and "used from memory" in warning
+    assert not list((tmp_path / "full").rglob("*.plan"))
+    with pytest.raises(PlanMissing):
+        plan_for_bundle(bundle, trt, trt.device, options(tmp_path / "full", build=False))
+
+
 def test_a_spoilt_engine_is_built_again_where_that_is_allowed(graphs: Any, tmp_path: Path) -> None:
     trt = FakeTensorRT("10.3.0", FakeDevice())
     bundle = graphs.write()

@@ -333,3 +333,27 @@ def test_no_folder_of_the_servers_is_told() -> None:
         ):  # fmt: skip
             refused = refusal(partial(list, server.stream(**query)))
             assert "hidden" not in refused.message
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"model": "x" * (1 << 20 | 1)},
+        {"outputs": [pb.OUTPUT_IMAGE] * (1 << 20 | 1)},
+        {"accept_codecs": [pb.CODEC_RAW] * (1 << 20 | 1)},
+        {"indices": range(400_000)},
+    ],
+    ids=["model", "outputs", "codecs", "indices"],
+)
+def test_requests_of_very_long_texts_or_lists_are_refused_unparsed(
+    server: RunningServer, query: dict[str, Any]
+) -> None:
+    for call in (server.generate, lambda **query: list(server.stream(**query))):
+        refused = refusal(partial(call, **query))
+        assert refused.code is grpc.StatusCode.INVALID_ARGUMENT
+        assert "the limit is 1048576" in refused.message
+
+
+def test_as_many_indices_as_a_request_may_have_are_received(server: RunningServer) -> None:
+    far = list(range(2**64 - 70_000, 2**64 - 70_000 + 65_536))  # ten bytes each
+    assert next(server.stream(indices=far)).batch.indices[0] == far[0]

@@ -388,3 +388,33 @@ def test_an_unload_just_when_a_load_ends_leaves_no_model_open(other: NamedBundle
             opened.clear()
             server.call(partial(load_and_unload, passes))
             assert eventually(lambda: opened[0].mapping_thread._shutdown)
+
+
+def test_many_loads_that_hang_hold_up_another_for_under_two_turns(
+    other: NamedBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (loading, repository):
+        monkeypatch.setattr(module, "TURN_S", 0.5)
+    names = [
+        f"slow{number}" for number in range(80)
+    ]  # in whole turns, twice the limit of the first
+    held = Held(*names)
+
+    async def begin(running: Any) -> None:
+        slow = [running.repository.load(NamedBundle(name, tmp_path)) for name in names]
+        loads.extend(map(asyncio.ensure_future, slow))
+        await asyncio.sleep(0.1)
+
+    async def end(running: Any) -> None:
+        held.released.set()
+        ended = await asyncio.gather(*loads, return_exceptions=True)
+        assert all(isinstance(error, LoadFailed) for error in ended)
+
+    loads: list[asyncio.Future[None]] = []
+    with served(config=config(load_timeout_s=20), open_named=held) as server:
+        server.call(begin)
+        try:
+            load(server, other)
+            assert bundle_id(server) and not [one for one in loads if one.done()]
+        finally:
+            server.call(end)

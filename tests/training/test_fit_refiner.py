@@ -93,6 +93,15 @@ def test_the_pool_limits_the_source_alone_and_is_announced(tmp_path: Path) -> No
     assert (card.provenance["source_images"], card.provenance["real_images"]) == (5, 9)
 
 
+def test_a_refused_training_leaves_no_folder(tmp_path: Path) -> None:
+    line = refiner_line(tmp_path)
+    out = tmp_path / "new" / "deep" / "r.safetensors"
+    empty = tmp_path / "none"
+    empty.mkdir()
+    result = CliRunner().invoke(main, [*line, "--real", str(empty), "--out", str(out)])
+    assert result.exit_code != 0 and not (tmp_path / "new").exists()
+
+
 def refiner_line(folder: Path) -> list[str]:
     """Command line of a short training on files, that writes r.safetensors."""
     for name, pool in (("source", SOURCE), ("real", REAL)):

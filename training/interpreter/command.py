@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from click.core import ParameterSource
 
-from checkpoints import write_interpreter, write_members
+from checkpoints import made_folder, write_interpreter, write_members
 from nets.config import SQUARE
 from nets.interpreter import HeadKind
 from training.errors import TrainingError
@@ -139,28 +139,28 @@ def interpreter(
     check_generator(images, generator.config, sha256, generator_path)
     images.check_files()
     labels = choice.read(images)
-    out.parent.mkdir(parents=True, exist_ok=True)  # fail now rather than after training
-    recipe = {
-        "generator weights": sha256,
-        "labels": digest_of_labels(labels),
-        **asdict(config),
-    }
-    state_file = StateFile(state_path(out), recipe, SAVE_EVERY)
-    trained = fit_interpreter(generator.to(device), labels, config, state_file)
-    card = card_from_fit(
-        trained,
-        labels,
-        config,
-        sha256,
-        generator.config.tap_recipe,
-        list(licences) or generator_card.licences,
-    )
-    write_interpreter(out, trained, card)
-    click.echo(f"wrote {out} and its card: {', '.join(head.kind for head in card.heads)}")
-    if members_out is not None:
-        paths = write_members(members_out, trained)
-        click.echo(f"wrote {paths[0]} to {paths[-1].name}")
-    state_file.remove()
+    with made_folder(out.parent):  # fail now rather than after training
+        recipe = {
+            "generator weights": sha256,
+            "labels": digest_of_labels(labels),
+            **asdict(config),
+        }
+        state_file = StateFile(state_path(out), recipe, SAVE_EVERY)
+        trained = fit_interpreter(generator.to(device), labels, config, state_file)
+        card = card_from_fit(
+            trained,
+            labels,
+            config,
+            sha256,
+            generator.config.tap_recipe,
+            list(licences) or generator_card.licences,
+        )
+        write_interpreter(out, trained, card)
+        click.echo(f"wrote {out} and its card: {', '.join(head.kind for head in card.heads)}")
+        if members_out is not None:
+            paths = write_members(members_out, trained)
+            click.echo(f"wrote {paths[0]} to {paths[-1].name}")
+        state_file.remove()
 
 
 def refuse_ignored_options(config: InterpreterTrainConfig) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 import torch
 
+from checkpoints import made_folder
 from nets.inverse_graphics import InverseGraphicsConfig
 from nets.textured import Cameras
 from training.errors import TrainingError
@@ -196,13 +197,13 @@ def inverse_graphics(
     if radius is None:
         network = replace(network, radius=radius_of_sets(sets, bank))
     config = InverseGraphicsTrainConfig(network, weights, seed=seed, **settings)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    training = InverseGraphicsTraining(config, sets, bank, device)
-    options = InverseGraphicsRunOptions(
-        out, every, background_of(origin, sets_config), list(origin.licences)
-    )
-    iou = run_inverse_graphics(training, origin, options, can_resume(out, resume))
-    click.echo(f"wrote {out} and its card: silhouettes of {len(sets)} objects at IoU {iou:.3f}")
+    with made_folder(out.parent):
+        training = InverseGraphicsTraining(config, sets, bank, device)
+        options = InverseGraphicsRunOptions(
+            out, every, background_of(origin, sets_config), list(origin.licences)
+        )
+        iou = run_inverse_graphics(training, origin, options, can_resume(out, resume))
+        click.echo(f"wrote {out} and its card: silhouettes of {len(sets)} objects at IoU {iou:.3f}")
 
 
 def radius_of_sets(sets: ObjectSets, bank: Cameras) -> float:

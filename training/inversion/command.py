@@ -8,7 +8,7 @@ from typing import Any
 import click
 import torch
 
-from checkpoints import EncoderCard, encoder_from_file, sha256_of_file
+from checkpoints import EncoderCard, encoder_from_file, made_folder, sha256_of_file
 from nets.config import SQUARE, size_at
 from nets.encoder import Encoder
 from nets.generator import Generator
@@ -188,32 +188,32 @@ def invert(
     }
     shape = (len(real.pixels), generator.config.num_ws, generator.config.w_dim)
     finished = FinishedBatches(out / UNFINISHED, recipe, shape, batch_size)
-    out.mkdir(parents=True, exist_ok=True)  # before the optimization, to fail early
-    generator.to(device)
-    start = None
-    if encoder is not None:
-        start = ws_from_images(encoder.to(device), generator, real.pixels, crop)
-    inversion = invert_images(generator, real.pixels, crop, config, start, distance, finished)
+    with made_folder(out):  # before the optimization, to fail early
+        generator.to(device)
+        start = None
+        if encoder is not None:
+            start = ws_from_images(encoder.to(device), generator, real.pixels, crop)
+        inversion = invert_images(generator, real.pixels, crop, config, start, distance, finished)
 
-    start_name = "mean latent" if encoder is None else "encoder"
-    provenance: Provenance = {
-        "by": "python -m training invert",
-        **asdict(config),
-        "distance": distance.name,
-        "start": start_name,
-        "encoder_sha256": encoder_sha256,
-        **asdict(acceptance),
-    }
-    report = report_of_inversion(inversion, real.names, acceptance, provenance)
-    write_report(out, report)
-    kept = kept_estimate(inversion, keep)
-    click.echo(f"drawing {len(real.pixels)} images twice, for the contact sheets", err=True)
-    shown = [images_from_ws(generator, e.ws.numpy(), crop) for e in (inversion.start, kept)]
-    sheets = write_sheets(out, report, start_name, keep, (real.pixels, *shown))
-    click.echo(table_of_report(report, start_name))
-    click.echo(f"wrote {out / 'report.json'} and {', '.join(path.name for path in sheets)}")
-    write_kept(out, real, kept, crop, report, sha256)
-    finished.remove()
+        start_name = "mean latent" if encoder is None else "encoder"
+        provenance: Provenance = {
+            "by": "python -m training invert",
+            **asdict(config),
+            "distance": distance.name,
+            "start": start_name,
+            "encoder_sha256": encoder_sha256,
+            **asdict(acceptance),
+        }
+        report = report_of_inversion(inversion, real.names, acceptance, provenance)
+        write_report(out, report)
+        kept = kept_estimate(inversion, keep)
+        click.echo(f"drawing {len(real.pixels)} images twice, for the contact sheets", err=True)
+        shown = [images_from_ws(generator, e.ws.numpy(), crop) for e in (inversion.start, kept)]
+        sheets = write_sheets(out, report, start_name, keep, (real.pixels, *shown))
+        click.echo(table_of_report(report, start_name))
+        click.echo(f"wrote {out / 'report.json'} and {', '.join(path.name for path in sheets)}")
+        write_kept(out, real, kept, crop, report, sha256)
+        finished.remove()
 
 
 def encoder_and_crop(

@@ -7,7 +7,7 @@ from typing import Any
 import click
 import torch
 
-from checkpoints import EncoderCard, sha256_of_file, write_encoder
+from checkpoints import EncoderCard, made_folder, sha256_of_file, write_encoder
 from nets.config import stated_start
 from nets.encoder import Encoder
 from training.inversion.distances import DistanceName, distance_from_name
@@ -105,27 +105,27 @@ def encoder(
     crop = crop_for_generator(generator.config, grid, rows)
     distance, words = distance_from_name(distance_name, vgg_weights, device)
     click.echo(words)
-    out.parent.mkdir(parents=True, exist_ok=True)  # before the training, to fail early
-    recipe = {
-        **identity_of_generator(generator, sha256),
-        **crop.facts,
-        **asdict(config),
-        "distance": distance.name,
-        "VGG weights": vgg_weights and sha256_of_file(vgg_weights),
-    }
-    unfinished = StateFile(state_path(out), recipe, every)
-    trained = fit_encoder(generator.to(device), crop, config, distance, unfinished).cpu()
-    provenance: dict[str, str | int | float | bool] = {
-        "by": "python -m training encoder",
-        **asdict(config),
-        "distance": distance.name,
-    }
-    card = card_from_encoder(
-        trained, crop, sha256, list(licences) or generator_card.licences, provenance
-    )
-    write_encoder(out, trained, card)
-    unfinished.remove()
-    click.echo(f"wrote {out} and its card")
+    with made_folder(out.parent):  # before the training, to fail early
+        recipe = {
+            **identity_of_generator(generator, sha256),
+            **crop.facts,
+            **asdict(config),
+            "distance": distance.name,
+            "VGG weights": vgg_weights and sha256_of_file(vgg_weights),
+        }
+        unfinished = StateFile(state_path(out), recipe, every)
+        trained = fit_encoder(generator.to(device), crop, config, distance, unfinished).cpu()
+        provenance: dict[str, str | int | float | bool] = {
+            "by": "python -m training encoder",
+            **asdict(config),
+            "distance": distance.name,
+        }
+        card = card_from_encoder(
+            trained, crop, sha256, list(licences) or generator_card.licences, provenance
+        )
+        write_encoder(out, trained, card)
+        unfinished.remove()
+        click.echo(f"wrote {out} and its card")
 
 
 def card_from_encoder(

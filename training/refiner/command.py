@@ -6,6 +6,7 @@ from typing import Any, get_args
 import click
 import torch
 
+from checkpoints import made_folder
 from nets.refiner import RefinerConfig
 from training.errors import RefinerError
 from training.images.sources import Pool, images_from_folder, pool_from_source
@@ -231,18 +232,18 @@ def refiner(
             raise RefinerError(
                 f"{path} exists; give --resume to continue its training, or another --out"
             )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    count = images if pool is None else pool
-    click.echo(f"taking up to {count} images from {source} before the first step (--pool)")
-    source_pool = pool_from_source(source, count, config.seed, device)
-    real_pool = Pool(images_from_folder(real, images, source_pool.size if scale else None))
-    refuse_misfits(source_pool, real_pool, config)
-    options = RefinerRunOptions(
-        out, every, max_shift, min_structure, min_agreement, segmenter_steps,
-        list(licences) or list(source_pool.licences), device,
-    )  # fmt: skip
-    drift = run_refiner(config, source_pool, real_pool, options, can_resume(out, resume))
-    click.echo(f"wrote {out} and its card: {text_from_drift(drift)}")
+    with made_folder(out.parent):
+        count = images if pool is None else pool
+        click.echo(f"taking up to {count} images from {source} before the first step (--pool)")
+        source_pool = pool_from_source(source, count, config.seed, device)
+        real_pool = Pool(images_from_folder(real, images, source_pool.size if scale else None))
+        refuse_misfits(source_pool, real_pool, config)
+        options = RefinerRunOptions(
+            out, every, max_shift, min_structure, min_agreement, segmenter_steps,
+            list(licences) or list(source_pool.licences), device,
+        )  # fmt: skip
+        drift = run_refiner(config, source_pool, real_pool, options, can_resume(out, resume))
+        click.echo(f"wrote {out} and its card: {text_from_drift(drift)}")
 
 
 def refuse_misfits(source: Pool, real: Pool, config: RefinerTrainConfig) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import click
 import torch
 
-from checkpoints import write_views
+from checkpoints import made_folder, write_views
 from nets.generator import Generator
 from training.errors import TrainingError
 from training.label_crop import LabelCrop, crop_for_generator
@@ -124,22 +124,23 @@ def views(
     config = config_from_card(card, **settings)
     crop = crop_for_generator(generator.config, grid, rows)
     draw = identity_of_draws(sha256, config)
-    (annotate or out or Path()).parent.mkdir(parents=True, exist_ok=True)
-    if annotate is not None:
-        return _write_candidates(generator, config, candidates or 96, crop, annotate, draw)
-    assert out is not None  # _check_paths
-    spread = "cameras" if cameras_path is not None else spread or "images"
-    if cameras_path is not None:
-        bank = bank_from_cameras(generator, config, cameras_from_file(cameras_path, draw))
-    else:
-        bank = bank_from_draws(generator, config, candidates or 16 * config.count, spread)
-    write_views(out, bank.codes, card_from_bank(bank, config, spread, sha256, card.licences))
-    sheet_objects = drawn_ws(generator, config, objects)
-    sheet = sheet_of_bank(generator, bank.codes, sheet_objects, captions_from_bank(bank), crop)
-    sheet.save(out.with_suffix(".png"))
-    click.echo(
-        f"wrote {config.count} views of {config.view_layers} rows to {out}, and their contact sheet"
-    )
+    with made_folder((annotate or out or Path()).parent):
+        if annotate is not None:
+            return _write_candidates(generator, config, candidates or 96, crop, annotate, draw)
+        assert out is not None  # _check_paths
+        spread = "cameras" if cameras_path is not None else spread or "images"
+        if cameras_path is not None:
+            bank = bank_from_cameras(generator, config, cameras_from_file(cameras_path, draw))
+        else:
+            bank = bank_from_draws(generator, config, candidates or 16 * config.count, spread)
+        write_views(out, bank.codes, card_from_bank(bank, config, spread, sha256, card.licences))
+        sheet_objects = drawn_ws(generator, config, objects)
+        sheet = sheet_of_bank(generator, bank.codes, sheet_objects, captions_from_bank(bank), crop)
+        sheet.save(out.with_suffix(".png"))
+        click.echo(
+            f"wrote {config.count} views of {config.view_layers} rows to {out}, and their contact "
+            "sheet"
+        )
 
 
 def captions_from_bank(bank: Bank) -> list[str]:
