@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from checkpoints import ClassCard, Classes, write_classes
+from labelmint.datasets.run_lengths import brush_from_mask
 from tests.training.label_files import OUTLINE, SQUARE, coco, labelme, write_json
 from training.errors import LabelError
 from training.labels.annotations import ReadingRules
-from training.labels.brush import brush_from_mask
 from training.labels.formats import Format, sources_from_path
 from training.labels.label_folder import LabelFolder, import_labels, label_folder
 from training.labels.label_folder import pictures_from_folder as pictures_of
