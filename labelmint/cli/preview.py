@@ -113,7 +113,14 @@ def _write_picture(
             examined = (error.next_index or start) - start
     if batch is None:
         raise LabelmintError(_nothing_kept(model, examined, options))
-    sheet_from_batch(batch, model).save(out)
+    sheet = sheet_from_batch(batch, model)
+    try:
+        sheet.save(out)
+    except ValueError as error:  # WebP, for one, has at most 16,383 pixels
+        raise LabelmintError(
+            f"{out} cannot hold a picture of {sheet.width} x {sheet.height} pixels ({error}); give "
+            "a lower --count, or write PNG"
+        ) from error
     few = "" if len(batch) == count else f" of {count}: no more kept in {examined} examined"
     return f"{len(batch)} samples{few}; continue with --start-index {start + examined}"
 

@@ -35,6 +35,16 @@ def test_models_lists_what_a_user_needs_to_know(capsys: Captured, target: str) -
         assert fact in out
 
 
+def test_a_picture_that_its_format_cannot_hold_is_refused_in_one_line(
+    capsys: Captured, target: str, service: ScriptedService, tmp_path: Path
+) -> None:
+    out = tmp_path / "sheet.webp"  # at most 16,383 pixels
+    arguments = ("--target", target, "--out", str(out), "--count", "256")
+    code, _, err = run(capsys, "preview", *arguments)
+    assert code != 0 and "give a lower --count, or write PNG" in err and "Traceback" not in err
+    assert not out.exists()
+
+
 def test_preview_writes_a_sheet_and_says_where_to_go_on(
     capsys: Captured, target: str, service: ScriptedService, tmp_path: Path
 ) -> None:

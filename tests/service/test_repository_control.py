@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -112,3 +113,17 @@ def test_a_caller_that_leaves_does_not_stop_a_load(admins: Path, tmp_path: Path)
         while index_of(server.channel)["slow"].state == "LOADING":
             time.sleep(0.01)
         assert "manifest" in index_of(server.channel)["slow"].reason
+
+
+def test_an_unload_call_is_answered_while_a_load_call_is_open(admins: Path, tmp_path: Path) -> None:
+    held = Held("slow")
+    given = Config((NamedBundle("slow", tmp_path),), "127.0.0.1:0", admin_token_file=admins)
+    with served(config=given, open_named=held) as server, ThreadPoolExecutor() as pool:
+        loading = pool.submit(refusal, partial(control, server, "Load", "slow"))
+        while "slow" not in index_of(server.channel):
+            time.sleep(0.01)
+        control(server, "Unload", "slow")
+        refused = loading.result()
+        assert refused.code is C.FAILED_PRECONDITION and "was unloaded while" in refused.message
+        assert index_of(server.channel)["slow"].reason == "unloaded"
+        held.released.set()
