@@ -282,7 +282,7 @@ def serving(service: ScriptedService | None = None) -> Iterator[tuple[str, Scrip
     service = service or ScriptedService()
     server = grpc.server(futures.ThreadPoolExecutor(8))
     pb_grpc.add_LabelServiceServicer_to_server(service, server)
-    port = server.add_insecure_port("localhost:0")
+    port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:
         yield f"localhost:{port}", service

@@ -155,7 +155,13 @@ def test_make_passes_platforms_and_attestations_to_the_builder() -> None:
         "BUILD_ARGS": "--push --sbom=true",
         "SOURCE": SOURCE,
     }
-    line = ["make", "-n", "image", *(f"{name}={value}" for name, value in words.items())]
+    line = [
+        "make",
+        "-n",
+        "--no-print-directory",
+        "image",
+        *(f"{name}={value}" for name, value in words.items()),
+    ]
     printed = subprocess.run(line, cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout
     said = " ".join(printed.replace("\\\n", " ").split())
     assert said.startswith(

@@ -138,6 +138,7 @@ def test_both_plans_are_kept_with_the_parity_of_the_whole(
     assert len(list(tmp_path.rglob("*.plan"))) == 2
 
 
+@pytest.mark.long
 def test_kernels_that_label_wrongly_are_never_kept(fused_bundle: Bundle, tmp_path: Path) -> None:
     bench = Bench(fused_bundle, tmp_path)
     bench.device.idle = "project_rows"  # the tables stay as they were allocated

@@ -89,7 +89,10 @@ def whole_and_cut(bundle: Bundle) -> tuple[NDArray[np.generic], NDArray[np.gener
     return scores_of(bundle, whole), scores_of(bundle, cut)
 
 
-@pytest.mark.parametrize("score", OUTPUTS)
+@pytest.mark.parametrize(
+    "score",
+    [s if s == "segmentation" else pytest.param(s, marks=pytest.mark.long) for s in OUTPUTS],
+)
 def test_any_heads_score_has_the_served_bits_and_order(
     score: HeadKind, tiny_weights: tuple[Path, Path], tmp_path: Path
 ) -> None:

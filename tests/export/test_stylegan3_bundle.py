@@ -23,6 +23,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     )
 
 
+@pytest.mark.long
 def test_its_labels_are_served_and_calibrated(weights: tuple[Path, Path], tmp_path: Path) -> None:
     out = tmp_path / "bundle"
     given = ["--generator", weights[0], "--interpreter", weights[1], "--out", out]

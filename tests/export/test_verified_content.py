@@ -258,7 +258,13 @@ def list_files(folder: Path, manifest: Manifest) -> None:
     )
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "way",
+    [
+        pytest.param(way, marks=pytest.mark.long) if "half" in way or way == "tensorrt" else way
+        for way in WAYS
+    ],
+)
 def test_a_session_has_the_verified_graph_whenever_files_are_swapped(
     tiny_bundle: Path, tmp_path: Path, way: str
 ) -> None:
@@ -267,6 +273,7 @@ def test_a_session_has_the_verified_graph_whenever_files_are_swapped(
     check(load, tmp_path / "true", used, native=load is not by_tensorrt)
 
 
+@pytest.mark.long
 def test_a_portable_plan_is_verified_whenever_files_are_swapped(
     tiny_bundle: Path, tmp_path: Path
 ) -> None:

@@ -29,7 +29,7 @@ def write_identity(authority: trustme.CA, folder: Path, name: str = "localhost")
 
 
 def config(**changes: Any) -> Config:
-    return Config(bundles=(), listen="localhost:0", **changes)
+    return Config(bundles=(), listen="127.0.0.1:0", **changes)
 
 
 def bearer(token: str) -> tuple[tuple[str, str], ...]:

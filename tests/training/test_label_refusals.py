@@ -144,7 +144,7 @@ def test_masks_need_names_of_their_classes(tmp_path: Path) -> None:
         labelled_set(images)
 
 
-@settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     name=st.sampled_from(
         [
