@@ -106,7 +106,7 @@ def test_a_certificate_for_another_name_is_told_and_its_name_can_be_given(
 ) -> None:
     tls = write_identity(trustme.CA(), tmp_path, "labels.example")
     with served([BARE], config(tls=tls)) as server:
-        arguments = ["models", "--target", f"localhost:{server.server.port}"]
+        arguments = ["models", "--target", f"127.0.0.1:{server.server.port}"]
         arguments += ["--authorities", str(tmp_path / "ca.pem")]
         assert main(arguments) == 3
         assert "--server-name" in capsys.readouterr().err
