@@ -9,10 +9,11 @@ from tests.doc_blocks import CHECKOUT, Page, run_page
 from tests.doc_pages import PAGES
 
 KINDS = {"sh", "python", "text", "toml", "nginx", "yaml"}  # the last four are never commands
-# They train for a minute or two each; the notebook runs the first day's steps in their place.
+# They train for a minute or two each. The notebook runs the first day's steps in their place, and
+# test_frameworks what docs/training.md says of Lightning and Accelerate.
 SLOW = {
     "README.md", "docs/first_day.md", "docs/inverse_graphics.md", "docs/inversion.md",
-    "docs/labels.md", "docs/refiner.md", "docs/views.md",
+    "docs/labels.md", "docs/refiner.md", "docs/training.md", "docs/views.md",
 }  # fmt: skip
 READABLE = ("*.md", "docs/**/*.md", "examples/**/*.md", "benchmarks/*.md", "helm/**/*.md")
 

@@ -38,7 +38,7 @@ def test_a_batch_goes_through_lightnings_copy_to_a_device(target: str) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("ranks", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_lightning_trains_on_each_index_once_and_resumes(
     target: str, tmp_path: Path, ranks: int
 ) -> None:
@@ -71,7 +71,12 @@ def accelerated(target: str, folder: Path, ranks: int, loader: str) -> list[tupl
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    ("ranks", "loader"), [(1, "LabelLoader"), (1, "DataLoader"), (2, "LabelLoader")]
+    ("ranks", "loader"),
+    [
+        pytest.param(1, "LabelLoader", marks=pytest.mark.slow),
+        pytest.param(1, "DataLoader", marks=pytest.mark.slow),
+        (2, "LabelLoader"),
+    ],
 )
 def test_accelerate_trains_on_each_index_once_and_resumes(
     target: str, tmp_path: Path, ranks: int, loader: str

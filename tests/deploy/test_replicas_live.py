@@ -105,7 +105,9 @@ def wait_until(condition: Callable[[], bool], readers: list[Reader]) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("by_name", [True, False], ids=["a name", "a list"])
+@pytest.mark.parametrize(
+    "by_name", [pytest.param(True, marks=pytest.mark.slow), False], ids=["a name", "a list"]
+)
 def test_replicas_come_and_go_under_load_and_nothing_is_lost(by_name: bool, tmp_path: Path) -> None:
     with ExitStack() as stack:
         replicas = Replicas(bundle_at(tmp_path / "b", resolution=RESOLUTION), stack)

@@ -35,7 +35,7 @@ def test_an_export_leaves_the_old_bundle(
     weights = ("--generator", tiny_weights[0], "--interpreter", tiny_weights[1])
     command = ("bundle", *weights, "--out", out, "--no-half", "--parity-samples", 2)
     assert refused(size, *command) == f"Error: {out}: File too large"
-    assert list(out.parent.iterdir()) == []
+    assert not out.parent.exists()
     export(*command)
     before = open_bundle(out).manifest
     assert refused(size, *command, "--force") == f"Error: {out}: File too large"

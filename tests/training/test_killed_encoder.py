@@ -32,7 +32,7 @@ def generator() -> Generator:
     return tiny_generator(z_dim=4)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_kill_9_changes_no_byte(tiny_weights: tuple[Path, Path], tmp_path: Path) -> None:
     out, whole = (tmp_path / name / "e.safetensors" for name in ("killed", "whole"))
     command = ["encoder", "--generator", str(tiny_weights[0]), *STEPS, "--out"]

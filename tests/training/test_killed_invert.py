@@ -57,7 +57,7 @@ def pictures(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_kill_9_changes_no_byte(
     tiny_weights: tuple[Path, Path], pictures: Path, tmp_path: Path
 ) -> None:
