@@ -27,7 +27,7 @@ def refused(size: int, *words: object) -> str:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("size", [1_000, 300_000])  # too small for the mapping, for the labeller
+@pytest.mark.parametrize("size", [1_000, 100_000])  # too small for the mapping, for the labeller
 def test_an_export_leaves_the_old_bundle(
     tiny_weights: tuple[Path, Path], tmp_path: Path, size: int
 ) -> None:
