@@ -285,6 +285,6 @@ def serving(service: ScriptedService | None = None) -> Iterator[tuple[str, Scrip
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:
-        yield f"localhost:{port}", service
+        yield f"127.0.0.1:{port}", service
     finally:
         server.stop(None).wait()

@@ -86,6 +86,7 @@ def trained(source: object, out: Path, *options: object) -> Result:
     return CliRunner().invoke(main, [str(word) for word in line])
 
 
+@pytest.mark.long
 def test_a_training_has_the_bytes_of_one_from_the_service_and_goes_on_likewise(
     bank_server: RunningServer, folders: Path, tmp_path: Path
 ) -> None:

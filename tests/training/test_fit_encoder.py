@@ -28,6 +28,7 @@ def generator() -> Generator:
     return tiny_generator(z_dim=4)
 
 
+@pytest.mark.long
 def test_a_trained_encoder_shows_more_of_an_image_than_the_mean_does(generator: Generator) -> None:
     config = EncoderTrainConfig(latent_steps=40, image_steps=10, batch=8, iterations=2)
     encoder = fit_encoder(generator, CROP, config)

@@ -161,6 +161,7 @@ def test_a_damaged_state_is_one_line(tmp_path: Path) -> None:
         run_refiner(FAST, SOURCE, REAL, run_at(out), resume=True)
 
 
+@pytest.mark.long
 def test_images_come_to_look_like_the_real_ones() -> None:
     config = replace(FAST, steps=150, learning_rate=2e-3, regulariser=Regulariser(0.2))
     training = RefinerTraining(config, SOURCE.images, REAL.images)
