@@ -82,11 +82,11 @@ def iterable_dataset(
 
 
 def _rows(
-    shards: list[tuple[int, int]], arguments: dict[str, Any], options: dict[str, Any]
+    shards: list[tuple[int, int]], arguments: dict[str, Any], options: StreamOptions
 ) -> Iterator[dict[str, Any]]:
     with Client(**arguments) as client:
         for start, end in shards:
-            part = StreamOptions(**{**options, "start_index": start, "end_index": end})  # type: ignore[typeddict-item]
+            part: StreamOptions = {**options, "start_index": start, "end_index": end}
             for batch in client.stream(BATCH, **part):
                 yield from _rows_of_batch(batch)
 

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nets import stylegan3
 from nets.mapping import FullyConnectedLayer
 from nets.stylegan2 import SkipLayer, SynthesisBlock, SynthesisLayer, SynthesisNetwork, ToRGBLayer
 
@@ -128,11 +129,13 @@ class ServedToRGB(nn.Module):
     weight: Tensor
     bias: Tensor
 
-    def __init__(self, layer: ToRGBLayer, dtype: torch.dtype) -> None:
+    def __init__(
+        self, layer: ToRGBLayer | stylegan3.ToRGBLayer, dtype: torch.dtype, input_gain: float = 1.0
+    ) -> None:
         super().__init__()
         self.in_half = dtype == torch.float16
         self.limit = layer.conv_clamp
-        self.affine = Affine(layer.affine, layer.weight_gain)
+        self.affine = Affine(layer.affine, layer.weight_gain * input_gain)
         self.register_buffer("weight", layer.weight.detach().to(dtype))
         self.register_buffer("bias", layer.bias.detach()[None, :, None, None])
 

@@ -12,13 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from export.graph.stylegan2 import Affine
+from export.graph.stylegan2 import Affine, ServedToRGB
 from nets.config import Band
 from nets.stylegan3 import (
     SynthesisInput,
     SynthesisLayer,
     SynthesisNetwork,
-    ToRGBLayer,
     canvas,
     sample_places,
 )
@@ -184,34 +183,6 @@ class ServedLayer(nn.Module):
         return z
 
 
-class ServedToRGB(nn.Module):
-    """Modulated 1x1 convolution, x [N, I, r, r] -> float32 [N, 3, r, r]."""
-
-    weight: Tensor
-    bias: Tensor
-
-    def __init__(self, layer: ToRGBLayer, scale: float, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.in_half = dtype == torch.float16
-        self.limit, self.scale = layer.conv_clamp, scale
-        gain = layer.weight_gain * float(layer.magnitude_ema.rsqrt())
-        self.affine = Affine(layer.affine, gain)
-        self.register_buffer("weight", layer.weight.detach().to(dtype))
-        self.register_buffer("bias", layer.bias.detach()[None, :, None, None])
-
-    def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        styles = self.affine(w)
-        if self.in_half:
-            largest = styles.abs().amax(dim=1, keepdim=True).clamp(min=1e-12)
-            y = F.conv2d(x * (styles / largest).half()[:, :, None, None], self.weight)
-            y = y.float() * largest[:, :, None, None]
-        else:
-            y = F.conv2d(x * styles[:, :, None, None], self.weight)
-        y = y + self.bias
-        y = y if self.limit is None else y.clamp(-self.limit, self.limit)
-        return y * self.scale
-
-
 class ServedStyleGAN3(nn.Module):
     """ws float32 [N, num_ws, w_dim] -> image float32 [N, 3, R, R] and all taps, ascending."""
 
@@ -225,7 +196,9 @@ class ServedStyleGAN3(nn.Module):
             for layer in network.layers
             if isinstance(layer, SynthesisLayer)
         )
-        self.torgb = ServedToRGB(network.torgb, network.design.output_scale, dtype)
+        magnitude = float(network.torgb.magnitude_ema.rsqrt())
+        self.torgb = ServedToRGB(network.torgb, dtype, magnitude)
+        self.output_scale = network.design.output_scale
 
     def forward(self, ws: Tensor) -> tuple[Tensor, list[Tensor]]:
         first, *rows, last = ws.unbind(dim=1)
@@ -234,4 +207,4 @@ class ServedStyleGAN3(nn.Module):
         for layer, row, band in zip(self.layers, rows, self.bands[1:], strict=True):
             x = layer(x, row)
             taps.append(canvas(x, band))
-        return self.torgb(x, last), taps
+        return self.torgb(x, last) * self.output_scale, taps

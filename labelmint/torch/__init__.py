@@ -8,7 +8,6 @@ for batch in DataLoader(stream, batch_size=None, pin_memory=True):
 torch.save(stream.state_dict(), "stream.pt")
 """
 
-from labelmint.torch.dataset import IGNORE_INDEX, LabelBatch, LabelStream
-from labelmint.torch.loader import LabelLoader
+from labelmint.torch.dataset import IGNORE_INDEX, LabelBatch, LabelLoader, LabelStream
 
 __all__ = ["IGNORE_INDEX", "LabelBatch", "LabelLoader", "LabelStream"]

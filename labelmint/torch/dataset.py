@@ -43,7 +43,7 @@ from labelmint.wire.sharding import query_for_groups
 
 try:
     import torch
-    from torch.utils.data import IterableDataset, get_worker_info
+    from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 except ImportError as error:
     raise MissingExtra(f"labelmint.torch needs torch: {install_from_extra('torch')}") from error
 
@@ -321,6 +321,24 @@ class BatchSource:
 
     def close(self) -> None:
         self._client.close()
+
+
+class LabelLoader(DataLoader[Any]):
+    """DataLoader(stream, batch_size=None), and every rank reads its own part of the stream.
+
+    Of other loaders of iterable datasets, `accelerate.Accelerator.prepare` makes one that reads on
+    the first rank alone and distributes parts of its batches. Batches stay on the CPU: move them by
+    `batch.to(device, non_blocking=True)`.
+    """
+
+    _is_accelerate_prepared = True  # Accelerate's mark of a loader that needs no change
+
+    def __init__(self, stream: LabelStream, **options: Any) -> None:
+        """Args:
+        stream: the stream.
+        options: arguments of torch.utils.data.DataLoader, such as num_workers and pin_memory.
+        """
+        super().__init__(stream, batch_size=None, **options)
 
 
 def label_batch_from_batch(

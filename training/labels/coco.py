@@ -252,11 +252,12 @@ def _region(
 ) -> NDArray[np.bool_]:
     size = (image.height, image.width)
     if isinstance(segmentation, list):
-        if segmentation and not isinstance(segmentation[0], list):
-            segmentation = [segmentation]  # type: ignore[list-item]  # one flat polygon
         polygons = [polygon for polygon in segmentation if isinstance(polygon, list)]
-        if len(polygons) < len(segmentation):
+        numbers = [number for number in segmentation if not isinstance(number, list)]
+        if numbers and polygons:
             raise LabelError(f"{origin} has a segmentation that mixes numbers and lists")
+        if numbers:
+            polygons = [numbers]  # one flat polygon
         return mask_from_polygons(origin, polygons, size, sizes)
     assert segmentation is not None  # annotations without one are no parts
     height, width = segmentation.size

@@ -25,10 +25,8 @@ from training.labels.label_folder import (
 )
 from training.labels.labelled_set import LabelPaths, label_paths, sources_of_set
 from training.labels.options import (
-    allowed_options,
     place_options,
-    rule_options,
-    rules_from_options,
+    reading_options,
 )
 from training.labels.overlay import write_overlays
 from training.labels.table import Allowed
@@ -69,8 +67,7 @@ def labels() -> None:
     help=f"Folder to write {MASKS}/, {CLASSES} and {KEYPOINTS} to, such as that of --images.",
 )
 @force_option
-@rule_options
-@allowed_options
+@reading_options
 def import_(
     path: Path,
     from_: Format,
@@ -78,11 +75,8 @@ def import_(
     classes: Path | None,
     out: Path,
     force: bool,
-    crowds: str,
-    boxes: str,
-    empty: str,
-    allow_empty_classes: bool,
-    allow_ignored: bool,
+    rules: ReadingRules,
+    allowed: Allowed,
 ) -> None:
     """Read a tool's labels into a folder to train on.
 
@@ -92,8 +86,6 @@ def import_(
     if old and not force:
         raise TrainingError(f"{old[0]} exists; give --force to replace it, or another --out")
     pictures = pictures_from_folder(images)
-    rules = rules_from_options(crowds, boxes, empty)
-    allowed = Allowed(allow_empty_classes, allow_ignored)
     with _imported(path, from_, pictures, classes, rules, allowed) as folder:
         out.mkdir(parents=True, exist_ok=True)
         for stale in old:
@@ -107,8 +99,7 @@ def import_(
 @from_options
 @click.option("--to", type=FORMATS, required=True, help="Tool to write the labels for.")
 @click.option("--out", type=FOLDER, required=True, help="Folder to write to; it must be new.")
-@rule_options
-@allowed_options
+@reading_options
 def convert(
     path: Path,
     from_: Format,
@@ -116,11 +107,8 @@ def convert(
     classes: Path | None,
     to: Format,
     out: Path,
-    crowds: str,
-    boxes: str,
-    empty: str,
-    allow_empty_classes: bool,
-    allow_ignored: bool,
+    rules: ReadingRules,
+    allowed: Allowed,
 ) -> None:
     """Write one tool's labels for another.
 
@@ -129,8 +117,6 @@ def convert(
     if out.exists() and any(out.iterdir()):
         raise TrainingError(f"{out} exists and is not empty; name a new folder")
     pictures = pictures_from_folder(images)
-    rules = rules_from_options(crowds, boxes, empty)
-    allowed = Allowed(allow_empty_classes, allow_ignored)
     with _imported(path, from_, pictures, classes, rules, allowed) as folder:
         if to == "masks":
             shutil.copytree(folder, out, dirs_exist_ok=True)
@@ -146,8 +132,7 @@ def convert(
 @click.option(
     "--out", type=FOLDER, help="Folder to write the sheets to.  [default: check/ in FOLDER]"
 )
-@rule_options
-@allowed_options
+@reading_options
 def check(
     folder: Path,
     masks: Path | None,
@@ -155,11 +140,8 @@ def check(
     keypoints: Path | None,
     depth: Path | None,
     out: Path | None,
-    crowds: str,
-    boxes: str,
-    empty: str,
-    allow_empty_classes: bool,
-    allow_ignored: bool,
+    rules: ReadingRules,
+    allowed: Allowed,
 ) -> None:
     """Count an image set's labels, and draw them all.
 
@@ -168,7 +150,6 @@ def check(
     """
     images = image_set_from_folder(folder)
     paths = label_paths(folder, LabelPaths(classes, masks, keypoints, depth))
-    rules = rules_from_options(crowds, boxes, empty)
     known = None if paths.classes is None else classes_from_file(paths.classes)
     pictures = pictures_from_folder(folder)
     with tempfile.TemporaryDirectory() as made:
@@ -181,7 +162,7 @@ def check(
             out or folder / "check", label_folder(Path(made), pictures), str(folder)
         )
     click.echo(f"\nsheets: {sheets[0]}" + (f" to {sheets[-1].name}" if sheets[1:] else ""))
-    counts.check(Allowed(allow_empty_classes, allow_ignored), folder)
+    counts.check(allowed, folder)
 
 
 @contextmanager

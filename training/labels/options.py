@@ -36,7 +36,7 @@ place_options = options_together(
         "--depth", type=FOLDER, help="Folder of depth maps.  [default: depth/ in the set]"
     ),
 )
-rule_options = options_together(
+_rule_options = options_together(
     click.option(
         "--crowds",
         type=click.Choice(["class", "ignore"]),
@@ -56,7 +56,7 @@ rule_options = options_together(
         help="What images are that a label file lists without an annotation.",
     ),
 )
-allowed_options = options_together(
+_allowed_options = options_together(
     click.option("--allow-empty-classes", is_flag=True, help="Accept classes that no pixel has."),
     click.option(
         "--allow-ignored", is_flag=True, help="Accept that most labeled pixels are ignored."
@@ -84,13 +84,18 @@ class LabelChoice:
         return labels
 
 
-def rules_from_options(crowds: str, boxes: str, empty: str) -> ReadingRules:
-    """What the options of `rule_options` say."""
-    return ReadingRules(
-        "ignore" if crowds == "ignore" else "class",
-        "paint" if boxes == "paint" else "leave-out",
-        "background" if empty == "background" else "leave-out",
-    )
+def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of what labels say and may hold, passed on as `rules` and `allowed`."""
+
+    @wraps(command)
+    def with_rules(
+        *, crowds: Any, boxes: Any, empty: Any, allow_empty_classes: bool, allow_ignored: bool,
+        **others: Any,
+    ) -> Any:  # fmt: skip
+        rules = ReadingRules(crowds, boxes, empty)
+        return command(rules=rules, allowed=Allowed(allow_empty_classes, allow_ignored), **others)
+
+    return _rule_options(_allowed_options(with_rules))
 
 
 def label_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -99,16 +104,10 @@ def label_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(command)
     def with_choice(
         *, folder: Path, masks: Path | None, classes: Path | None, keypoints: Path | None,
-        depth: Path | None, crowds: Any, boxes: Any, empty: Any, allow_empty_classes: bool,
-        allow_ignored: bool, **others: Any,
+        depth: Path | None, rules: ReadingRules, allowed: Allowed, **others: Any,
     ) -> Any:  # fmt: skip
-        choice = LabelChoice(
-            folder,
-            LabelPaths(classes, masks, keypoints, depth),
-            rules_from_options(crowds, boxes, empty),
-            Allowed(allow_empty_classes, allow_ignored),
-        )
-        return command(choice=choice, **others)
+        paths = LabelPaths(classes, masks, keypoints, depth)
+        return command(choice=LabelChoice(folder, paths, rules, allowed), **others)
 
     folder_option = click.option(
         "--labels",
@@ -117,4 +116,4 @@ def label_options(command: Callable[..., Any]) -> Callable[..., Any]:
         required=True,
         help="Image set written by `sample` or `invert`, with labels added.",
     )
-    return folder_option(place_options(rule_options(allowed_options(with_choice))))
+    return folder_option(place_options(reading_options(with_choice)))
