@@ -52,7 +52,9 @@ _CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.max_reconnect_backoff_ms", 2_000),
     # A name is looked up again when a connection ends or reaches its maximum age.
     ("grpc.dns_min_time_between_resolutions_ms", 1_000),
-    ("grpc.enable_retries", 0),
+    # gRPC repeats a call that a server never saw, because it was closing the connection by age as
+    # the call began. No policy names a status to retry: what a server has seen, Retries repeats.
+    ("grpc.enable_retries", 1),
     ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
 )
 # Schemes of targets that this module does not check; grpc does.

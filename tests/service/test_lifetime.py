@@ -2,7 +2,11 @@
 
 import hashlib
 import logging
+import socket
+import struct
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -17,6 +21,7 @@ from labelmint.v1 import label_service_pb2 as pb
 from service.delivery import Message
 from service.errors import NEXT_INDEX, StreamExpired
 from service.lifetime import Lifetime
+from tests.attacks.http2 import GOAWAY, PREFACE, SETTINGS, frame
 from tests.service.expected_samples import Wanted
 from tests.service.harness import FakeModel, RunningServer, refusal, served
 from tests.service.identities import config
@@ -85,6 +90,48 @@ def test_the_client_goes_on_at_once_and_gets_every_sample_once(
     said = [record for record in caplog.records if record.name == "labelmint"]
     assert len(said) == ended(server, method) >= 2
     assert {record.levelno for record in said} == {logging.INFO}
+
+
+def close_by_age(listener: socket.socket, forward_to: int) -> None:
+    """Sends GOAWAY when the first call arrives: no stream was seen. Then forwards a connection."""
+    unseen = struct.pack(">II", 0, 0) + b"max_age"  # last stream, NO_ERROR
+    with listener.accept()[0] as first:
+        first.sendall(frame(SETTINGS, 0, 0))
+        received = b""
+        while b"/labelmint.v1.LabelService/" not in received:
+            received += first.recv(1 << 16)
+        assert received.startswith(PREFACE)
+        first.sendall(frame(GOAWAY, 0, 0, unseen))
+        with (
+            listener.accept()[0] as client,
+            socket.create_connection(("127.0.0.1", forward_to)) as server,
+            ThreadPoolExecutor(1) as pool,
+        ):
+            pool.submit(pump, client, server)
+            pump(server, client)
+
+
+def pump(source: socket.socket, sink: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(1 << 16):
+            sink.sendall(data)
+    for end in (source, sink):
+        with suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_call_that_meets_the_end_of_its_connection_begins_again_at_once() -> None:
+    """The server closes connections by age: a call may begin as one does."""
+    with (
+        served() as server,
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        closing = pool.submit(close_by_age, listener, server.server.port)
+        with Client(f"127.0.0.1:{listener.getsockname()[1]}") as client:
+            assert len(samples_of(client.stream(16, end_index=16))) == 16
+            assert client.reconnects == 0
+        closing.result()
 
 
 def test_a_stream_that_gets_nowhere_stays_where_it_is() -> None:
