@@ -70,7 +70,11 @@ PAGES = {
             "tests/export/test_published_bundle.py exports small ones of the same kind"
         },
     ),
-    "docs/datasets.md": Page(before=(DEMO,), smaller={"--count 1000": "--count 40"}),
+    "docs/datasets.md": Page(
+        before=(DEMO,),
+        smaller={"--count 1000": "--count 40"},
+        not_run={"import fiftyone": "1.2 GB; tests/datasets/test_fiftyone.py runs it"},
+    ),
     "docs/engines.md": Page(
         files={**GENERATOR, **INTERPRETER},
         not_run={

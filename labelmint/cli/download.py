@@ -109,8 +109,8 @@ from labelmint.datasets.selection import RULES
 @click.option(
     "--min-confidence",
     type=click.FloatRange(0),
-    help="Confidence from which --format coco, yolo-pose, cvat and label-studio have a keypoint as "
-    "visible.  "
+    help="Confidence from which --format coco, yolo-pose, cvat, label-studio and fiftyone have a "
+    "keypoint as visible.  "
     f"[default: {DEFAULT_MIN_CONFIDENCE}]",
 )
 @click.option(

@@ -1,4 +1,7 @@
-"""A file that only grows: its length is all that a resumed download needs to know of it."""
+"""A file that only grows: its length is all that a resumed download needs to know of it.
+
+Formats of one large file are written as lines first, which `join_lines` puts together at the end.
+"""
 
 from __future__ import annotations
 
@@ -42,3 +45,17 @@ class AppendFile:
     def close(self) -> None:
         """Closes the file; may be called again."""
         self._file.close()
+
+
+def join_lines(lines: Path, path: Path, head: bytes, between: bytes, tail: bytes) -> None:
+    """Replaces a file by all lines of another, `between` before each but the first.
+
+    Raises OSError.
+    """
+    partial = lines.with_name(path.name)
+    with partial.open("wb") as file, lines.open("rb") as source:
+        file.write(head)
+        for number, line in enumerate(source):
+            file.write((between if number else b"") + line)
+        file.write(tail)
+    os.replace(partial, path)

@@ -99,12 +99,10 @@ def _front_matter(card: dict[str, Any]) -> str:
         "depth-estimation": "depth" in card["outputs"],
     }
     licences = [tag.lower() for tag in card["licences"]] or ["unknown"]
-    yolo = card["request"]["format"].startswith("yolo")
-    pictures = ["metadata.jsonl", "images/train/*" if yolo else "images/*"]
-    if "mask" in card["outputs"] and card["request"]["format"] == "png":
-        pictures.append("masks/*")
-    paths = {"webdataset": ["samples-*.tar"], "hf": ["data/train-*.parquet"]}
-    files = ", ".join(map(yaml_text, paths.get(card["request"]["format"], pictures)))
+    paths = _PATHS.get(card["request"]["format"], ("metadata.jsonl", "images/*"))
+    if "mask" not in card["outputs"]:
+        paths = tuple(path for path in paths if "mask" not in path)
+    files = ", ".join(map(yaml_text, paths))
     lines = (
         f"pretty_name: {yaml_text(card['request']['model'] + ' by labelmint')}",
         f"license: [{', '.join(map(yaml_text, licences))}]",
@@ -114,6 +112,17 @@ def _front_matter(card: dict[str, Any]) -> str:
         f"path: [{files}]}}]}}]",
     )
     return "\n".join(["---", *lines, "---", ""])
+
+
+# Files that `datasets.load_dataset` opens, where they are not those of most formats.
+_PATHS = {
+    "webdataset": ("samples-*.tar",),
+    "hf": ("data/train-*.parquet",),
+    "png": ("metadata.jsonl", "images/*", "masks/*"),
+    "yolo-seg": ("metadata.jsonl", "images/train/*"),
+    "yolo-pose": ("metadata.jsonl", "images/train/*"),
+    "fiftyone": ("metadata.jsonl", "data/*", "fields/mask/*"),
+}
 
 
 def yaml_text(text: str) -> str:
@@ -254,6 +263,12 @@ indices. `metadata.jsonl` has the uncertainty.
 a brush stroke of each class except 0, the background, and the confident keypoints. The field
 `uncertainty` of a task is there to sort by.
 """,
+    "fiftyone": """\
+`metadata.json`, `samples.json`, `data/KEY.{suffix}` and `fields/`, FiftyOne's own format
+(`fiftyone.types.FiftyOneDataset`). The key is the raw index. `fields/mask/KEY.png`: class ids.
+`fields/depth/KEY.png`: depth as 16-bit levels, of which 0 is `depth_low` and 65,535 `depth_high`.
+Keypoints that are not confident have no place (NaN) there; `metadata.jsonl` has all of them.
+""",
     "hf": """\
 `data/train-*.parquet`, one row per sample: `index` (raw), `image`, and as far as the model has them
 `mask` (class ids as a palette PNG; `np.asarray` gives the ids), `keypoints` (x, y in label pixels,
@@ -267,6 +282,7 @@ _PLACES = {
     "hf": "A row",
     "cvat": "A line of `metadata.jsonl`",
     "label-studio": "A line of `metadata.jsonl`",
+    "fiftyone": "A document of `samples.json`",
     "yolo-seg": "A line of `metadata.jsonl`",
     "yolo-pose": "A line of `metadata.jsonl`",
 }

@@ -17,9 +17,12 @@ from labelmint.options import StreamOptions, query_from_options
 from labelmint.v1 import label_service_pb2 as pb
 from labelmint.wire.sharding import shard_indices_between
 
-FORMATS = ("webdataset", "coco", "png", "hf", "yolo-seg", "yolo-pose", "cvat", "label-studio")
+FORMATS = (
+    "webdataset", "coco", "png", "hf", "yolo-seg", "yolo-pose", "cvat", "label-studio", "fiftyone",
+)  # fmt: skip
+WITH_DEPTH = ("webdataset", "png", "hf", "fiftyone")
 # Formats in which a keypoint is visible or not:
-CONFIDENT = ("coco", "yolo-pose", "cvat", "label-studio")
+CONFIDENT = ("coco", "yolo-pose", "cvat", "label-studio", "fiftyone")
 SHARDED = ("webdataset", "hf")  # formats of files with many samples each
 DEFAULT_FRACTION = 0.9
 DEFAULT_SAMPLES_PER_SHARD = 1000
@@ -257,7 +260,7 @@ def _with_defaults(request: Request) -> Request:
         ("jpeg_quality", DEFAULT_JPEG_QUALITY, request.image_codec == "jpeg",
          "--image-codec jpeg"),
         ("min_confidence", DEFAULT_MIN_CONFIDENCE, request.format in CONFIDENT,
-         "--format coco, yolo-pose, cvat or label-studio"),
+         "--format coco, yolo-pose, cvat, label-studio or fiftyone"),
     )  # fmt: skip
     filled: dict[str, Any] = {}
     for name, default, applies, needed_option in conditional:

@@ -18,7 +18,7 @@ from PIL import Image
 
 from labelmint.batch import Batch
 from labelmint.codec import Array
-from labelmint.datasets.request import Request
+from labelmint.datasets.request import WITH_DEPTH, Request
 from labelmint.model import Model
 from labelmint.options import takes_bank
 
@@ -66,7 +66,7 @@ def outputs_from_model(model: Model, request: Request) -> tuple[str, ...]:
     Other tools' formats have no field for depth, and yolo-seg has none for keypoints; yolo-pose has
     the bounding box of the mask. View and camera exist only for views from the view bank.
     """
-    absent = {"depth"} if request.format not in ("webdataset", "png", "hf") else set()
+    absent = {"depth"} if request.format not in WITH_DEPTH else set()
     if request.format == "yolo-seg":
         absent |= {"keypoints"}
     if not takes_bank(request.sampling()):
@@ -101,6 +101,11 @@ def png_from_mask(mask: Array, palette: npt.NDArray[np.uint8]) -> bytes:
     # All 256 colors: Pillow would store a shorter palette with fewer bits per pixel.
     picture.putpalette(palette.tobytes())
     return _saved(picture, "PNG")
+
+
+def png_from_gray(values: Array) -> bytes:
+    """Values, uint8 or uint16 [h, w], as a gray PNG."""
+    return _saved(Image.fromarray(np.ascontiguousarray(values)), "PNG")
 
 
 def npy_from_array(array: Array) -> bytes:

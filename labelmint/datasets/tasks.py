@@ -9,14 +9,13 @@ Until the end, tasks are lines of a file in the scratch folder.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from typing import Any
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 import numpy as np
 
-from labelmint.datasets.append_file import AppendFile
+from labelmint.datasets.append_file import AppendFile, join_lines
 from labelmint.datasets.folder import DownloadState, Folder, replace_file
 from labelmint.datasets.png import METADATA, metadata_line
 from labelmint.datasets.request import Request
@@ -84,29 +83,21 @@ class TaskWriter:
 
     def finish(self) -> None:
         """Writes the file of all tasks."""
+        lines = self._folder.scratch / _TASKS
         if self._request.format == "cvat":
             head = (
                 b'<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n<version>1.1</version>\n'
             )
             head += tostring(_meta(self._model)) + b"\n"
-            self._join("annotations.xml", head, b"", b"</annotations>\n")
+            join_lines(lines, self._folder.path / "annotations.xml", head, b"", b"</annotations>\n")
         else:
-            self._join("tasks.json", b"[\n", b",", b"]\n")
+            join_lines(lines, self._folder.path / "tasks.json", b"[\n", b",", b"]\n")
             replace_file(self._folder.path / "config.xml", _config(self._model))
 
     def close(self) -> None:
         """Closes the files."""
         for file in self._lines.values():
             file.close()
-
-    def _join(self, name: str, head: bytes, between: bytes, tail: bytes) -> None:
-        path = self._folder.scratch / name
-        with path.open("wb") as file, (self._folder.scratch / _TASKS).open("rb") as lines:
-            file.write(head)
-            for number, line in enumerate(lines):
-                file.write((between if number else b"") + line)
-            file.write(tail)
-        os.replace(path, self._folder.path / name)
 
 
 Region = tuple[LabelClass, Any]  # class, and bool [H, W]

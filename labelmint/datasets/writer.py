@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+from labelmint.datasets.fiftyone import FiftyOneWriter
 from labelmint.datasets.folder import DownloadState, Folder
 from labelmint.datasets.png import PngWriter
 from labelmint.datasets.request import Request
@@ -16,6 +18,8 @@ from labelmint.datasets.yolo import YoloWriter
 from labelmint.errors import LabelmintError, MissingExtra
 from labelmint.extras import install_from_extra
 from labelmint.model import Model
+
+_NOT_XML = re.compile("[^\\t\\n\\r\\x20-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]").search
 
 
 class Writer(Protocol):
@@ -58,6 +62,8 @@ def writer_from_format(name: str) -> OpenWriter:
         return YoloWriter
     if name in ("cvat", "label-studio"):
         return TaskWriter
+    if name == "fiftyone":
+        return FiftyOneWriter
     if name == "hf":
         with _extra(name, "hf"):
             from labelmint.datasets.parquet import ParquetWriter
@@ -91,6 +97,12 @@ def check_model(request: Request, model: Model) -> None:
         raise LabelmintError(
             f"{model.name} has no {needed} output, which --format {request.format} is of; use "
             "--format png or webdataset"
+        )
+    names = (*(label.name for label in model.classes), *model.keypoints)
+    if request.format in ("cvat", "label-studio") and (unfit := list(filter(_NOT_XML, names))):
+        raise LabelmintError(
+            f"{model.name} has the name {unfit[0]!r}, with a character that XML has not and so "
+            f"--format {request.format}; rename it, or use --format png or webdataset"
         )
     if request.filter_report and "mask" not in model.outputs:
         raise LabelmintError(

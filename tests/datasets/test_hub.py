@@ -60,7 +60,7 @@ def test_each_format_has_a_row_for_each_sample(
     names = {"webdataset": ("png", "mask.png")}.get(form, ("image", "mask"))
     for n, row in enumerate(rows):
         assert np.array_equal(np.asarray(row[names[0]]), filled(batch.images)[n])
-        if form in ("webdataset", "png", "hf"):
+        if form in ("webdataset", "png", "hf", "fiftyone"):
             assert np.array_equal(np.asarray(row[names[1]]), filled(batch.masks)[n])
 
 

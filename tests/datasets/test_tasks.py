@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 
+from labelmint import LabelmintError
+from labelmint.datasets.request import checked_request
+from labelmint.datasets.writer import check_model
+from labelmint.model import LabelClass, model_from_proto
+from tests.client.scripted_service import MODEL
 from tests.datasets.folders import made
 from tests.datasets.test_formats import filled, streamed
 from tests.service.harness import RunningServer
@@ -79,6 +86,21 @@ def test_label_studio_has_predictions_of_its_own_labels(
     view = ElementTree.parse(out / "config.xml").getroot()
     for kind, names in (("BrushLabels", list(CLASSES)), ("KeyPointLabels", list(NAMES))):
         assert [label.get("value") for label in view.findall(f"{kind}/Label")] == names
+
+
+@pytest.mark.parametrize("form", ["cvat", "label-studio"])
+@pytest.mark.parametrize("name", ["a\0b", "esc\x1b", "\ufffe", "\ud800"])
+def test_a_name_that_xml_cannot_hold_is_refused(form: str, name: str) -> None:
+    """XML with it would be written without an error, and be refused by every reader."""
+    request = checked_request(format=form, count=1)
+    model = model_from_proto(MODEL)
+    check_model(request, replace(model, keypoints=("ohr <&> \U0001f600\t",)))
+    for broken in (
+        replace(model, classes=(LabelClass(1, name, (0, 0, 0)),)),
+        replace(model, keypoints=(name,)),
+    ):
+        with pytest.raises(LabelmintError, match="a character that XML has not"):
+            check_model(request, broken)
 
 
 def test_no_sample_makes_a_file_that_still_can_be_read(
