@@ -7,12 +7,16 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import grain
+import numpy as np
 import pytest
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
 
+from labelmint import Client
 from labelmint.torch import LabelStream
 from tests.client.test_torch import kept, run, said
+from tests.datasets.test_formats import filled
 from tests.hangs import HANG_S
 
 OPTIONS = {"seed": 7, "keep_fraction": 0.8, "end_index": 200}
@@ -48,6 +52,25 @@ def test_lightning_trains_on_each_index_once_and_resumes(
     for rank, (before, after) in enumerate(done):
         assert len(before) == 20
         assert before + after == both_runs(rank, ranks)
+
+
+def test_grain_reads_each_batch_once_and_resumes_after_the_one_it_had(target: str) -> None:
+    """The recipe is the block of docs/training.md."""
+    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+    recipe = page.split("```python\nimport grain\n")[1].split("\nlabels = Labels(")[0]
+    names: dict[str, Any] = {"grain": grain}
+    exec(recipe, names)
+    with Client(target) as client:
+        stream = client.stream(4, seed=7, keep_fraction=0.8, end_index=200)
+        wanted = [filled(batch.images) for batch in stream]
+    labels = names["Labels"](target, batch_size=4, **OPTIONS)
+    halved = iter(labels.map(lambda batch: {**batch, "image": batch["image"] // 2}))
+    before = [next(halved)["image"] for _ in range(7)]
+    again = iter(labels.map(lambda batch: {**batch, "image": batch["image"] // 2}))
+    again.set_state(json.loads(json.dumps(halved.get_state())))
+    after = [batch["image"] for batch in again]
+    found = np.concatenate(before + after)
+    assert np.array_equal(found, np.concatenate(wanted) // 2)
 
 
 def accelerated(target: str, folder: Path, ranks: int, loader: str) -> list[tuple[int, str, str]]:
