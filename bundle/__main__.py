@@ -15,14 +15,16 @@ except ModuleNotFoundError as error:
     )
 
 
-@click.group()
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 def main() -> None:
     """Check exported bundles."""
 
 
 @main.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--bundle-id", help="Bundle id that the folder must have, sha256:<hex>.")
+@click.option(
+    "--bundle-id", help="Bundle id that the folder must have, sha256:<hex>.  [default: any]"
+)
 def verify(folder: Path, bundle_id: str | None) -> None:
     """Compare the size and SHA-256 of every file in FOLDER with its manifest.
 
