@@ -3,26 +3,25 @@
 import sys
 from pathlib import Path
 
+from bundle.errors import BundleError, text_from_missing
+from bundle.open import open_bundle
+
 try:
     import click
-
-    from bundle.errors import BundleError
-    from bundle.open import open_bundle
 except ModuleNotFoundError as error:
-    sys.exit(
-        f"error: {error.name} is not installed for {sys.executable}: run this by .venv/bin/python, "
-        "which `make setup` makes, or pip install -c constraints.txt '.[serve]' in the checkout"
-    )
+    sys.exit(text_from_missing(error))
 
 
-@click.group()
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 def main() -> None:
     """Check exported bundles."""
 
 
 @main.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--bundle-id", help="Bundle id that the folder must have, sha256:<hex>.")
+@click.option(
+    "--bundle-id", help="Bundle id that the folder must have, sha256:<hex>.  [default: any]"
+)
 def verify(folder: Path, bundle_id: str | None) -> None:
     """Compare the size and SHA-256 of every file in FOLDER with its manifest.
 

@@ -6,6 +6,8 @@ BundleError
 └── NotCalibrated    the bundle has no calibration for these sampling options
 """
 
+import sys
+
 MAX_MESSAGE_CHARACTERS = 4000  # a manifest may have longer words
 
 
@@ -36,3 +38,11 @@ class FileError(BundleError):
 
 class NotCalibrated(BundleError):
     """The bundle has no calibration for these sampling options; the message gives the command."""
+
+
+def text_from_missing(error: ModuleNotFoundError) -> str:
+    """What `python -m bundle` says when a package is not installed."""
+    return (
+        f"error: {error.name} is not installed for {sys.executable}: run this by .venv/bin/python, "
+        "which `make setup` makes, or pip install -c constraints.txt '.[serve]' in the checkout"
+    )

@@ -13,7 +13,7 @@ if __name__ == "__main__":
     name_missing_extra("export")
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -157,7 +157,8 @@ def bundle(
 ) -> None:
     """Export weights as a bundle.
 
-    The exported graphs are first compared with PyTorch; without agreement there is no bundle.
+    The exported graphs are first compared with PyTorch; without agreement there is no bundle. If
+    the calibration is interrupted, the same command resumes from the scores it has.
     """
     options = _engine_options(batch)
     if 0 < calibrate < MIN_CALIBRATION_SAMPLES:
@@ -188,7 +189,7 @@ def bundle(
             print(f"comparing {parity_samples} samples with the reference", file=sys.stderr)
             write_checked_manifest(folder, weights, parity_samples, options)
             if calibrate:
-                _calibrate(folder, None, calibrate, options, replace_known=False, resumable=False)
+                _calibrate(folder, out, None, calibrate, options, replace_known=False)
         print("\n".join(lines_from_bundle(open_bundle(out))))
 
 
@@ -273,7 +274,7 @@ def calibrate(
             view_mode=view_mode,
             view=fixed_view,
         )
-        _calibrate(bundle, sampling, samples, _engine_options(batch), replace_known, resumable=True)
+        _calibrate(bundle, bundle, sampling, samples, _engine_options(batch), replace_known)
         print(f"{bundle} is calibrated on {samples} samples")
 
 
@@ -315,21 +316,21 @@ def one_line_errors() -> Iterator[None]:
 
 def _calibrate(
     folder: Path,
+    out: Path,
     sampling: LatentOptions | None,
     samples: int,
     options: EngineOptions,
     replace_known: bool,
-    resumable: bool,
 ) -> None:
-    """Adds a calibration to the bundle in `folder`. sampling None: the bundle's default options."""
+    """Adds a calibration to the bundle in `folder`, which is or becomes `out`; scores are saved
+    beside `out`. sampling None: the bundle's default options."""
     opened = open_bundle(folder)
     sampling = sampling or default_options(opened.manifest.generator)
     refuse_known_calibration(opened, key_from_options(sampling), replace_known)
     refuse_without_score(opened)
     mapping, engine = open_mapping(opened, options), open_score_engine(opened, options)
     identity = identity_of_scores(opened, engine, sampling)
-    saving = open_saved_scores(folder, identity) if resumable else nullcontext()
-    with saving as saved:  # until the calibration is in the manifest
+    with open_saved_scores(out, identity) as saved:  # until the calibration is in the manifest
         calibration = calibration_from_engine(opened, engine, mapping, sampling, samples, saved)
         add_calibration(opened, calibration, replace_known)
 

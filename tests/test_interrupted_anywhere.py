@@ -40,6 +40,12 @@ def commands(
                 "training", "encoder", "--generator", generator,
                 "--latent-steps", "10", "--image-steps", "10", "--batch", "2",
             ],
+            "refiner": [
+                "training", "refiner", "--source", generator, "--real", str(labels / "images"),
+                "--pool", "400", "--warm-up", "20", "--critic-warm-up", "20", "--steps", "10",
+                "--batch", "2", "--every", "20", "--max-shift", "99", "--min-structure", "-1",
+                "--resume",
+            ],
             "invert": [
                 "training", "invert", "--generator", generator, "--images",
                 str(labels / "images"), "--steps", "60", "--batch", "1",
@@ -57,12 +63,12 @@ def commands(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["sample", "interpreter", "encoder", "invert", "bundle", "download"]
+    "name", ["sample", "interpreter", "encoder", "refiner", "invert", "bundle", "download"]
 )
 def test_an_interrupt_at_any_moment_loses_nothing_and_shows_no_traceback(
     commands: dict[str, list[str]], name: str, tmp_path: Path
 ) -> None:
-    weights = ".safetensors" if name in ("interpreter", "encoder") else ""
+    weights = ".safetensors" if name in ("interpreter", "encoder", "refiner") else ""
     command = [sys.executable, "-m", *commands[name], "--out"]
 
     def out(run: str) -> Path:

@@ -154,14 +154,25 @@ def test_a_calibration_succeeds_where_scores_cannot_be_saved(
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("exporting", [False, True])
 def test_an_interrupted_calibration_goes_on_to_the_same_bytes(
-    tiny_bundle: Path, tmp_path: Path
+    tiny_bundle: Path, tiny_weights: tuple[Path, Path], tmp_path: Path, exporting: bool
 ) -> None:
-    bundles = [Path(shutil.copytree(tiny_bundle, tmp_path / n)) for n in ("interrupted", "whole")]
-    command = [sys.executable, "-m", "export", "calibrate"]
-    options = ["--seed", "1", "--samples", "1024", "--replace"]
+    bundles = [tmp_path / name for name in ("interrupted", "whole")]
+    generator, interpreter = map(str, tiny_weights)
+
+    def command(bundle: Path) -> list[str]:
+        if not exporting:
+            return ["calibrate", str(bundle), "--seed", "1", "--samples", "1024", "--replace"]
+        files = ["--generator", generator, "--interpreter", interpreter, "--out", str(bundle)]
+        return ["bundle", *files, "--calibrate", "1024", "--no-half", "--parity-samples", "1"]
+
+    if not exporting:
+        for bundle in bundles:
+            shutil.copytree(tiny_bundle, bundle)
+    export = [sys.executable, "-m", "export"]
     process = subprocess.Popen(
-        [*INTERRUPTIBLE, *command, str(bundles[0]), *options], stderr=subprocess.PIPE, text=True
+        [*INTERRUPTIBLE, *export, *command(bundles[0])], stderr=subprocess.PIPE, text=True
     )
     assert process.stderr is not None
     said = ""
@@ -170,14 +181,16 @@ def test_an_interrupted_calibration_goes_on_to_the_same_bytes(
     process.send_signal(signal.SIGTERM)
     said = process.communicate()[1]
     assert process.returncode == 128 + signal.SIGTERM, said
-    (scores,) = tmp_path.glob(".*.scores")
+    (scores,) = tmp_path.glob(".*")
     known = scores.stat().st_size // 4
     assert 0 < known < 1024
     assert said.splitlines()[-1] == (
         f"interrupted: {known} of 1024 scores are saved in {scores}; the same command goes on from "
         "there"
     )
-    for bundle in bundles:
-        subprocess.run([*command, str(bundle), *options], check=True, stderr=subprocess.DEVNULL)
+    assert bundles[0].exists() != exporting
+    for bundle, first in zip(bundles, (known, 0), strict=True):
+        done = subprocess.run([*export, *command(bundle)], capture_output=True, text=True)
+        assert done.returncode == 0 and f" {first}/1024 [" in done.stderr, done.stderr
     contents = [bundle.joinpath("manifest.json").read_bytes() for bundle in bundles]
-    assert contents[0] == contents[1] and not list(tmp_path.glob(".*.scores"))
+    assert contents[0] == contents[1] and not list(tmp_path.glob(".*"))

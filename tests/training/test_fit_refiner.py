@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
@@ -14,9 +15,15 @@ from checkpoints import WeightsError, refiner_from_file, tensors_from_file, writ
 from nets.refiner import RefinerConfig
 from training.__main__ import main
 from training.errors import RefinerError, TrainingError
-from training.images.sources import Pool
+from training.images.pool import Pool
 from training.refiner.config import RefinerTrainConfig, Regulariser
-from training.refiner.run import RefinerRunOptions, recipe_of, run_refiner, sheet_path
+from training.refiner.run import (
+    SOURCE_IMAGES,
+    RefinerRunOptions,
+    recipe_of,
+    run_refiner,
+    sheet_path,
+)
 from training.refiner.train import RefinerTraining, refined_bytes
 from training.resume import state_path, write_state
 
@@ -75,19 +82,80 @@ def test_a_resumed_training_leaves_the_same_bytes(tmp_path: Path, ended_at: int,
     for out in (whole, parts):
         out.parent.mkdir()
     run_refiner(config, SOURCE, REAL, run_at(whole, every=100), resume=False)
-    training = RefinerTraining(config, SOURCE.images, REAL.images)
-    for _ in range(ended_at):
-        training.advance()
-    write_state(state_path(parts), training.state.tensors(), recipe_of(config, SOURCE, REAL))
+    begun(parts, config, SOURCE, ended_at)
     run_refiner(config, SOURCE, REAL, run_at(parts, every=100), resume=True)
     assert files(parts) == files(whole)
+
+
+def begun(out: Path, config: RefinerTrainConfig, source: Pool, steps: int) -> None:
+    """Writes the state of a training that ended after these steps."""
+    training = RefinerTraining(config, source, REAL.images)
+    training.fill_pool()
+    for _ in range(steps):
+        training.advance()
+    recipe = {**recipe_of(config, source, REAL), SOURCE_IMAGES: source.digest}
+    write_state(state_path(out), training.state.tensors(), recipe)
+
+
+def drawn_pool(count: int, asked: list[int], other: int | None = None) -> Pool:
+    """A pool that is filled while training runs; `asked` gets what is drawn, image `other`
+    differs."""
+    images = blobs(0).repeat(20, 1, 1, 1)[:count]
+    masks = (images[:, 0] > 128).byte()
+
+    def draw(part: range) -> tuple[np.ndarray, np.ndarray]:
+        asked.extend(part)
+        pixels = images[part.start : part.stop].permute(0, 2, 3, 1).numpy().copy()
+        pixels[[i == other for i in part]] = 0
+        return pixels, masks[part.start : part.stop].numpy()
+
+    return Pool(torch.empty_like(images), torch.empty_like(masks), draw=draw)
+
+
+def test_a_training_begins_while_its_pool_is_filled() -> None:
+    asked: list[int] = []
+    source, config = drawn_pool(200, asked), replace(FAST, warm_up=6)
+    training = RefinerTraining(config, source, REAL.images)
+    assert not asked
+    sizes = []
+    for _ in range(config.total):
+        training.advance()
+        sizes.append(len(source.images))
+    assert sizes == [64, 64, 75, 100, 125, 150, 175, *[200] * 5]  # an eighth of 200 at each step
+    assert asked == list(range(200))
+
+
+@pytest.mark.parametrize("ended_at", [0, 5, 8])  # step 8 is the first with all images
+def test_a_training_resumes_to_the_same_bytes_while_its_pool_is_filled(
+    tmp_path: Path, ended_at: int
+) -> None:
+    config = replace(FAST, warm_up=6)
+    whole, parts = tmp_path / "whole" / "r.safetensors", tmp_path / "parts" / "r.safetensors"
+    for out in (whole, parts):
+        out.parent.mkdir()
+    run_refiner(config, drawn_pool(200, []), REAL, run_at(whole, every=100), resume=False)
+    begun(parts, config, drawn_pool(200, []), ended_at)
+    run_refiner(config, drawn_pool(200, []), REAL, run_at(parts, every=100), resume=True)
+    assert files(parts) == files(whole)
+
+
+def test_a_pool_of_other_images_is_refused_where_steps_drew_from_it(tmp_path: Path) -> None:
+    config, out = replace(FAST, warm_up=6), tmp_path / "r.safetensors"
+    begun(out, config, drawn_pool(200, []), 5)  # 125 images
+    for count, other, words in (
+        (200, 124, "other source images than this command has"),
+        (199, None, "source image count 200, this command has 199"),
+    ):
+        with pytest.raises(TrainingError, match=f"was made with {words}; .*leave --resume out"):
+            run_refiner(config, drawn_pool(count, [], other), REAL, run_at(out), resume=True)
+    run_refiner(config, drawn_pool(200, [], other=125), REAL, run_at(out), resume=True)
 
 
 def test_the_pool_limits_the_source_alone_and_is_announced(tmp_path: Path) -> None:
     line = refiner_line(tmp_path)
     result = CliRunner().invoke(main, [*line, "--images", "9", "--pool", "5"])
     assert result.exit_code == 0, result.output
-    assert "taking up to 5 images from" in result.output
+    assert "5 images from" in result.output
     _, card = refiner_from_file(tmp_path / "r.safetensors")
     assert isinstance(card.provenance, dict)
     assert (card.provenance["source_images"], card.provenance["real_images"]) == (5, 9)
@@ -102,13 +170,17 @@ def test_a_refused_training_leaves_no_folder(tmp_path: Path) -> None:
     assert result.exit_code != 0 and not (tmp_path / "new").exists()
 
 
+def write_images(folder: Path, images: Tensor) -> None:
+    """A new folder of uint8 [n, 3, H, W]."""
+    folder.mkdir()
+    for i, image in enumerate(images):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{i:02d}.png")
+
+
 def refiner_line(folder: Path) -> list[str]:
     """Command line of a short training on files, that writes r.safetensors."""
     for name, pool in (("source", SOURCE), ("real", REAL)):
-        (folder / name).mkdir()
-        for i, image in enumerate(pool.images):
-            pixels = image.permute(1, 2, 0).numpy()
-            Image.fromarray(pixels).save(folder / name / f"{i:02d}.png")
+        write_images(folder / name, pool.images)
     words = [
         "refiner", "--source", folder / "source", "--real", folder / "real",
         "--out", folder / "r.safetensors", "--warm-up", 1, "--critic-warm-up", 1, "--steps", 2,
@@ -164,7 +236,7 @@ def test_a_damaged_state_is_one_line(tmp_path: Path) -> None:
 @pytest.mark.long
 def test_images_come_to_look_like_the_real_ones() -> None:
     config = replace(FAST, steps=150, learning_rate=2e-3, regulariser=Regulariser(0.2))
-    training = RefinerTraining(config, SOURCE.images, REAL.images)
+    training = RefinerTraining(config, SOURCE, REAL.images)
     while training.state.step < config.total:
         training.advance()
     refined = refined_bytes(training.state.average, SOURCE.images, seed=0).float().mean()
@@ -190,7 +262,7 @@ def test_a_bound_that_is_passed_ends_it_and_keeps_the_last_good_weights(tmp_path
 def test_a_segmenter_that_no_longer_sees_the_same_ends_it_too(tmp_path: Path) -> None:
     out = tmp_path / "r.safetensors"
     masks = (SOURCE.images[:, 0] > 128).byte()
-    labelled = replace(SOURCE, masks=masks)
+    labelled = Pool(SOURCE.images, masks)
     run = replace(run_at(out), min_agreement=1.5)
     with pytest.raises(RefinerError, match=r"agreement is [01]\.\d+, the limit 1\.5; nothing"):
         run_refiner(FAST, labelled, REAL, run, resume=False)

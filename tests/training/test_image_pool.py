@@ -16,7 +16,7 @@ from labelmint import Client
 from tests.service.harness import FakeModel, served
 from training.__main__ import main
 from training.errors import TrainingError
-from training.images.sources import images_from_folder, pool_from_source
+from training.images.sources import images_from_folder, opened_pool
 
 
 def folder_of(path: Path, sizes: list[tuple[int, int]]) -> Path:
@@ -43,7 +43,9 @@ def refusal(result: Result) -> str:
 def test_weights_give_the_images_of_a_stream(
     tiny_weights: tuple[Path, Path], tiny_bundle: Path
 ) -> None:
-    pool = pool_from_source(str(tiny_weights[0]), 5, seed=3)
+    with opened_pool(str(tiny_weights[0]), 5, seed=3) as pool:
+        assert len(pool.images) == 0
+        pool.fill(5)
     assert pool.images.shape == (5, 3, 32, 32) and pool.images.dtype == torch.uint8
     assert pool.generator_sha256 == sha256_of_file(tiny_weights[0])
     assert pool.licences == ("CC0-1.0",)
@@ -59,7 +61,10 @@ def test_weights_give_the_images_of_a_stream(
 
 def test_a_service_gives_its_first_samples() -> None:
     with served() as server, Client(f"127.0.0.1:{server.server.port}") as client:
-        pool = pool_from_source(f"127.0.0.1:{server.server.port}", 20, seed=7)
+        with opened_pool(f"127.0.0.1:{server.server.port}", 20, seed=7) as pool:
+            for count in (3, 17, 20):
+                pool.fill(count)
+                assert len(pool.images) == count
         batch = next(iter(client.stream(20, seed=7, count=20)))
         assert batch.images is not None
     assert np.array_equal(pool.images.permute(0, 2, 3, 1).numpy(), batch.images)
@@ -70,7 +75,8 @@ def test_a_service_gives_its_first_samples() -> None:
 
 def test_a_folder_gives_its_images_by_name(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "f", [(30, 24)] * 3)
-    pool = pool_from_source(str(folder), 2, seed=0)
+    with opened_pool(str(folder), 2, seed=0) as pool:
+        pass
     assert pool.images.shape == (2, 3, 24, 30) and pool.size == (24, 30)
     expected = np.asarray(Image.open(folder / "1.png"))
     assert np.array_equal(pool.images[1].permute(1, 2, 0).numpy(), expected)
@@ -86,8 +92,8 @@ def test_what_is_no_source_is_one_line(tmp_path: Path, tiny_bundle: Path) -> Non
         "127.0.0.1:1": "--source 127.0.0.1:1: ",
     }
     for source, words in cases.items():
-        with pytest.raises(TrainingError, match=words):
-            pool_from_source(source, 4, seed=0)
+        with pytest.raises(TrainingError, match=words), opened_pool(source, 4, seed=0):
+            pass
 
 
 def test_mixed_sizes_are_refused_unless_they_are_to_be_cut(tmp_path: Path) -> None:

@@ -122,6 +122,18 @@ def test_an_interrupted_refiner_goes_on(pictures: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.long
+def test_a_refiner_that_is_interrupted_while_its_pool_is_filled_goes_on(
+    tiny_weights: tuple[Path, Path], pictures: Path, tmp_path: Path
+) -> None:
+    command = [
+        "refiner", "--source", str(tiny_weights[0]), "--real", str(pictures), "--pool", "400",
+        "--warm-up", "20", "--critic-warm-up", "20", "--steps", "2", "--batch", "2",
+        "--history", "2", "--max-shift", "99", "--min-structure", "-1",
+    ]  # fmt: skip
+    check_weights(command, "refiner", RESUME, signal.SIGTERM, tmp_path)
+
+
+@pytest.mark.long
 def test_an_interrupted_inverse_graphics_training_goes_on(source: str, tmp_path: Path) -> None:
     command = [
         "inverse-graphics", "--source", source, "--objects", "2", "--views", "2", "--extent", "16",

@@ -24,8 +24,8 @@ from tests.training.ellipsoid_sets import BANK, EXTENT, sets_of_ellipsoids
 from tests.training.second_device import DEVICE, WrongDevice, second_device
 from tests.training.sets import CLASSES, tiny_generator, tiny_labels
 from training.evaluate.evaluation import evaluation_from_interpreter
+from training.images.pool import Pool
 from training.images.sample import SampleConfig, drawn_w, truncated
-from training.images.sources import Pool
 from training.interpreter.card import card_from_fit
 from training.interpreter.config import InterpreterTrainConfig
 from training.interpreter.train import fit_interpreter

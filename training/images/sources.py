@@ -1,14 +1,16 @@
-"""Image pools for refiner training: the name of a source -> its images in one tensor.
+"""Image pools for refiner training: the name of a source -> the pool that its images fill.
 
-A source is a generator's weights file, a running service, or a folder. The same source and seed
-give the same images bit for bit.
+A source is a generator's weights file, a running service, or a folder. The same source, count and
+seed give the same images bit for bit.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm import tqdm
@@ -17,58 +19,46 @@ from labelmint import Client
 from labelmint.errors import LabelmintError
 from training.errors import RefinerError
 from training.images.image_set import IMAGES, INDEX, image_set_from_folder, read_rgb
+from training.images.pool import Pool
 from training.images.sample import SampleConfig, drawn_w, truncated
 from training.label_crop import crop_for_generator, images_from_ws
 from training.options import read_generator
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 BUNDLE_MANIFEST = "manifest.json"
-BATCH = 16
 
 
-@dataclass(frozen=True, eq=False)
-class Pool:
-    """Images of one size, with masks and provenance where the source has them."""
-
-    images: Tensor  # uint8 [n, 3, H, W]
-    masks: Tensor | None = None  # class ids, uint8 [n, H, W]
-    licences: tuple[str, ...] = ()
-    generator_sha256: str | None = None  # SHA-256 of the weights file, if known
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(height, width) in pixels."""
-        return self.images.shape[2], self.images.shape[3]
-
-
-def pool_from_source(
+@contextmanager
+def opened_pool(
     source: str, count: int, seed: int, device: torch.device | None = None
-) -> Pool:
-    """Images of a weights file (`count`, generated on the device), of a service at HOST:PORT
-    (`count`), or of a folder (the first `count`, or fewer if it has fewer).
+) -> Iterator[Pool]:
+    """A pool of images of a weights file (`count`, generated on the device), of a service at
+    HOST:PORT (`count`), or of a folder (the first `count`, or fewer if it has fewer).
 
-    Raises TrainingError, CheckpointError.
+    It is empty at first, that of a folder full. Raises TrainingError, CheckpointError.
     """
     path = Path(source)
     if path.is_file():
-        return pool_from_generator(path, count, seed, device)
-    if (path / BUNDLE_MANIFEST).exists():
+        yield pool_from_generator(path, count, seed, device)
+    elif (path / BUNDLE_MANIFEST).exists():
         raise RefinerError(
             f"{source} is a bundle, which training does not run; serve it and give HOST:PORT, or "
             "give the weights of its generator"
         )
-    if (path / INDEX).exists():
+    elif (path / INDEX).exists():
         index = image_set_from_folder(path).index
         images = images_from_folder(path / IMAGES, count, None)
-        return Pool(images, generator_sha256=index.generator_sha256)
-    if path.is_dir():
-        return Pool(images_from_folder(path, count, None))
-    if ":" not in source:
+        yield Pool(images, generator_sha256=index.generator_sha256)
+    elif path.is_dir():
+        yield Pool(images_from_folder(path, count, None))
+    elif ":" in source:
+        with pool_from_service(source, count, seed) as pool:
+            yield pool
+    else:
         raise RefinerError(
             f"{source} does not exist; give a generator's weights, HOST:PORT of a service, or a "
             "folder of images"
         )
-    return pool_from_service(source, count, seed)
 
 
 def pool_from_generator(
@@ -79,37 +69,48 @@ def pool_from_generator(
     generator.to(device)
     psi, cutoff = card.truncation_psi, card.truncation_cutoff
     config = SampleConfig(count, count, seed, psi, cutoff)
-    ws = truncated(generator, drawn_w(generator, config), config)
+    w = drawn_w(generator, config)
     crop = crop_for_generator(generator.config)
-    chunks = np.array_split(ws, -(-count // BATCH))
-    parts = []
-    with tqdm(total=count, desc="images", unit="image") as bar:
-        for chunk in chunks:
-            parts.append(images_from_ws(generator, chunk, crop))
-            bar.update(len(chunk))
-    return Pool(_tensor(np.concatenate(parts)), None, tuple(card.licences), sha256)
+
+    def draw(part: range) -> tuple[NDArray[np.uint8], None]:
+        ws = truncated(generator, w[part.start : part.stop], config)
+        return images_from_ws(generator, ws, crop), None
+
+    room = torch.empty(count, 3, crop.height, crop.width, dtype=torch.uint8)
+    return Pool(room, None, tuple(card.licences), sha256, draw)
 
 
-def pool_from_service(target: str, count: int, seed: int) -> Pool:
-    """Samples 0 to `count` - 1 of a service's stream of this seed. Raises RefinerError."""
-    try:
-        with Client(target) as client, tqdm(total=count, desc="images", unit="image") as bar:
+@contextmanager
+def pool_from_service(target: str, count: int, seed: int) -> Iterator[Pool]:
+    """Samples 0 to `count` - 1 of a service's stream of this seed, the connection to which stays
+    open. Raises RefinerError."""
+
+    @contextmanager
+    def refused() -> Iterator[None]:
+        try:
+            yield
+        except (LabelmintError, ValueError) as error:
+            raise RefinerError(f"--source {target}: {error}") from error
+
+    with ExitStack() as opened:
+        with refused():
+            client = opened.enter_context(Client(target))
             model = client.model()
-            labelled = "mask" in model.outputs and model.label_size == model.image_size
-            outputs = ("image", "mask") if labelled else ("image",)
-            batches = []
-            for batch in client.stream(BATCH, seed=seed, count=count, outputs=outputs):
-                batches.append(batch)
-                bar.update(len(batch))
-    except (LabelmintError, ValueError) as error:
-        raise RefinerError(f"--source {target}: {error}") from error
-    images = np.concatenate([batch.images for batch in batches if batch.images is not None])
-    masks = [batch.masks for batch in batches if batch.masks is not None]
-    return Pool(
-        _tensor(images),
-        torch.from_numpy(np.concatenate(masks)) if masks else None,
-        tuple(model.licences),
-    )
+        height, width = model.image_size
+        labelled = "mask" in model.outputs and model.label_size == model.image_size
+        outputs = ("image", "mask") if labelled else ("image",)
+
+        def draw(part: range) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+            with refused():
+                (batch,) = client.stream(
+                    len(part), seed=seed, start_index=part.start, count=len(part), outputs=outputs
+                )
+            assert batch.images is not None
+            return batch.images, batch.masks
+
+        images = torch.empty(count, 3, height, width, dtype=torch.uint8)
+        masks = torch.empty(count, height, width, dtype=torch.uint8) if labelled else None
+        yield Pool(images, masks, tuple(model.licences), draw=draw)
 
 
 def images_from_folder(folder: Path, count: int, fit: tuple[int, int] | None) -> Tensor:
@@ -133,7 +134,7 @@ def images_from_folder(folder: Path, count: int, fit: tuple[int, int] | None) ->
                 f"{_size_text(images[0])}; all must have one size (--fit resizes and crops the "
                 "images of --real)"
             )
-    return _tensor(np.stack(images))
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
 
 
 def _fitted(image: np.ndarray, fit: tuple[int, int] | None) -> np.ndarray:  # uint8 [H, W, 3]
@@ -146,7 +147,3 @@ def _fitted(image: np.ndarray, fit: tuple[int, int] | None) -> np.ndarray:  # ui
 
 def _size_text(image: np.ndarray) -> str:
     return f"{image.shape[1]}x{image.shape[0]}"
-
-
-def _tensor(images: np.ndarray) -> Tensor:  # uint8 [n, H, W, 3] -> [n, 3, H, W]
-    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()

@@ -9,7 +9,8 @@ import torch
 from checkpoints import made_folder
 from nets.refiner import RefinerConfig
 from training.errors import RefinerError
-from training.images.sources import Pool, images_from_folder, pool_from_source
+from training.images.pool import Pool
+from training.images.sources import images_from_folder, opened_pool
 from training.options import (
     AT_LEAST_0,
     AT_LEAST_1,
@@ -60,8 +61,8 @@ CORRELATION, DECAY = click.FloatRange(-1, 1), click.FloatRange(0, 1, max_open=Tr
     "--pool",
     type=AT_LEAST_1,
     show_default="--images",
-    help="Maximum number of images to take from --source. All are taken before the first step, "
-    "which is the longest wait for a generator on a CPU.",
+    help="Maximum number of images to take from --source. A generator or a service makes 64 of "
+    "them before the first step, the others during the warm-ups.",
 )
 @click.option(
     "--fit",
@@ -232,18 +233,27 @@ def refiner(
             raise RefinerError(
                 f"{path} exists; give --resume to continue its training, or another --out"
             )
-    with made_folder(out.parent):
-        count = images if pool is None else pool
-        click.echo(f"taking up to {count} images from {source} before the first step (--pool)")
-        source_pool = pool_from_source(source, count, config.seed, device)
+    count = images if pool is None else pool
+    with made_folder(out.parent), opened_pool(source, count, config.seed, device) as source_pool:
         real_pool = Pool(images_from_folder(real, images, source_pool.size if scale else None))
         refuse_misfits(source_pool, real_pool, config)
+        click.echo(text_from_pool(source, source_pool))
         options = RefinerRunOptions(
             out, every, max_shift, min_structure, min_agreement, segmenter_steps,
             list(licences) or list(source_pool.licences), device,
         )  # fmt: skip
         drift = run_refiner(config, source_pool, real_pool, options, can_resume(out, resume))
         click.echo(f"wrote {out} and its card: {text_from_drift(drift)}")
+
+
+def text_from_pool(source: str, pool: Pool) -> str:
+    """What is said before the first step, which waits for images."""
+    if pool.full:
+        return f"{pool.count} images from {source}"
+    return (
+        f"{pool.count} images from {source} (--pool): {pool.first} before the first step, the "
+        "others during the warm-ups"
+    )
 
 
 def refuse_misfits(source: Pool, real: Pool, config: RefinerTrainConfig) -> None:

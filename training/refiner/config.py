@@ -45,3 +45,12 @@ class RefinerTrainConfig:
     def total(self) -> int:
         """Steps of all phases; an alternation is one step."""
         return self.warm_up + self.critic_warm_up + self.steps
+
+    def pool_size(self, step: int, first: int, count: int) -> int:
+        """Images that step `step`, counted from 1, draws from.
+
+        The warm-ups begin with `first` images and add an even share of `count` at every step, so
+        that the last of their steps, and all alternations, draw from all of them.
+        """
+        warm_ups = max(1, self.warm_up + self.critic_warm_up)
+        return min(count, max(first, -(-count * step // warm_ups)))

@@ -1,9 +1,9 @@
 """A refiner's training from start to end: steps, and checks at regular stops.
 
-A stop measures the drift of refined images, then writes the weights, their card,
-NAME.state.safetensors, which training resumes from, and a contact sheet, NAME-000500.png. A signal
-writes the state alone. When refined images have moved too far, training ends there and the last
-check's weights stay.
+Between steps the source's images are added to its pool. A stop measures the drift of refined
+images, then writes the weights, their card, NAME.state.safetensors, which training resumes from,
+and a contact sheet, NAME-000500.png. A signal writes the state alone. When refined images have
+moved too far, training ends there and the last check's weights stay.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from checkpoints import (
+    Interrupted,
     RefinerCard,
     RegulariserCard,
     config_card_from_refiner,
@@ -22,7 +23,7 @@ from checkpoints import (
 )
 from nets.segmenter import Segmenter
 from training.errors import RefinerError
-from training.images.sources import Pool
+from training.images.pool import FIRST, Pool
 from training.refiner.config import RefinerTrainConfig
 from training.refiner.drift import Drift, drift_between, text_from_drift
 from training.refiner.segmenter import agreement_of, fit_segmenter
@@ -30,7 +31,8 @@ from training.refiner.train import RefinerTraining, refined_bytes
 from training.resume import Recipe, digest, load_state, saved_text, state_path, write_state
 from training.sheet import rows_from_images, sheet_from_rows
 
-CHECKED = 64  # images whose drift a stop measures
+CHECKED = FIRST  # images whose drift a stop measures
+SOURCE_IMAGES = "source images"  # key of their hash in a state's recipe
 SHOWN = 8  # columns of a contact sheet
 
 
@@ -55,46 +57,70 @@ def run_refiner(
 
     Raises RefinerError when a loss is not finite or the drift exceeds a bound.
     """
-    training = RefinerTraining(config, source.images, real.images, options.device)
+    training = RefinerTraining(config, source, real.images, options.device)
+    state, state_file = training.state, state_path(options.out)
     recipe = recipe_of(config, source, real)
     if resume:
-        resume_training(training, state_path(options.out), recipe)
-    segmenter = segmenter_of_source(source, config, options)
-    state, drift = training.state, None
-    state_file = state_path(options.out)
-    bar = tqdm(total=config.total, initial=state.step, desc="refiner", unit="step")
-    with signals_held() as held, bar:
-        while state.step < config.total:
-            losses = training.advance()
-            bar.update()
-            bar.set_postfix({k: f"{v:.3f}" for k, v in losses.items()}, refresh=False)
-            due = state.step % options.every == 0 or state.step == config.total
-            if due:
-                drift = check_and_write(training, source, real, options, segmenter)
-                sheet = sheet_path(options.out, state.step).name
-                bar.write(f"step {state.step}: {text_from_drift(drift)}; {sheet}")
-            if due or held:
-                write_state(state_file, state.tensors(), recipe)
-            held.end(saved_text(state.step, state_file, "the same command with --resume"))
-    return drift or measured(training, source, segmenter)[1]
+        resume_training(training, state_file, recipe)
+    training.fill_pool()
+    seen = source.digest  # of the images that the steps until now drew from
+
+    def save() -> None:
+        write_state(state_file, state.tensors(), {**recipe, SOURCE_IMAGES: seen})
+
+    drift, segmenter = None, None
+    try:
+        with tqdm(total=config.total, initial=state.step, desc="refiner", unit="step") as bar:
+            while state.step < config.total:
+                training.fill_pool(ahead=1)
+                if segmenter is None and source.full:
+                    segmenter = segmenter_of_source(source, config, options)
+                with signals_held():
+                    losses = training.advance()
+                    seen = source.digest
+                    bar.update()
+                    bar.set_postfix(progress_texts(losses, source), refresh=False)
+                    if state.step % options.every == 0 or state.step == config.total:
+                        drift = check_and_write(training, source, real, options, segmenter)
+                        sheet = sheet_path(options.out, state.step).name
+                        bar.write(f"step {state.step}: {text_from_drift(drift)}; {sheet}")
+                        save()
+    except Interrupted as signal:
+        with signals_held():
+            save()
+        saved = saved_text(state.step, state_file, "the same command with --resume")
+        raise Interrupted(signal.number, saved) from None
+    return drift or measured(training, source, segmenter_of_source(source, config, options))[1]
+
+
+def progress_texts(losses: dict[str, float], source: Pool) -> dict[str, str]:
+    """What the bar shows after a step."""
+    filled = {} if source.full else {"images": f"{len(source.images)}/{source.count}"}
+    return {k: f"{v:.3f}" for k, v in losses.items()} | filled
 
 
 def recipe_of(config: RefinerTrainConfig, source: Pool, real: Pool) -> Recipe:
-    """Everything that decides the weights, except the number of steps: a resumed training may run
-    longer."""
+    """Everything that decides the weights, except the source's images, which are not all there from
+    the beginning, and the number of steps: a resumed training may run longer."""
     settings = asdict(config)
     settings.pop("steps")
-    return {**settings, "source images": digest(source.images), "real images": digest(real.images)}
+    return {**settings, "source image count": source.count, "real images": digest(real.images)}
 
 
 def resume_training(training: RefinerTraining, path: Path, recipe: Recipe) -> None:
-    """Loads a state file. Raises WeightsError, and TrainingError naming the option that differs."""
-    load_state(path, recipe, training.state.load, "leave --resume out")
+    """Loads a state file, and draws the images that its steps drew from.
+
+    Raises WeightsError, and TrainingError naming the option that differs.
+    """
+    remedy = "leave --resume out"
+    load_state(path, recipe, training.state.load, remedy)
     if training.state.step > training.config.total:
         raise RefinerError(
             f"{path} is at step {training.state.step}, beyond the {training.config.total} of "
             "--steps, --warm-up and --critic-warm-up; raise --steps"
         )
+    training.fill_pool()
+    load_state(path, {SOURCE_IMAGES: training.source.digest}, lambda tensors: None, remedy)
 
 
 def segmenter_of_source(

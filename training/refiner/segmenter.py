@@ -31,7 +31,7 @@ def fit_segmenter(
         network = Segmenter(int(masks.max()) + 1).to(device)
     adam = torch.optim.Adam(network.parameters(), LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
-    for _ in trange(steps, desc="segmenter", unit="step"):
+    for _ in trange(steps, desc="segmenter", unit="step", leave=None):
         crops = random_crops(labelled, BATCH, extent, rng).to(device)
         if torch.rand((), generator=rng) < 0.5:
             crops = crops.flip(3)

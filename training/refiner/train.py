@@ -1,6 +1,7 @@
 """Source images and real images -> a trained refiner, step by step (SimGAN, CVPR 2017).
 
-Images enter as uint8 [n, C, H, W]. Training has three phases: the refiner learns to leave images
+Images enter as uint8 [n, 3, H, W], the source's while training runs (`pool_size` of the config says
+when). Training has three phases: the refiner learns to leave images
 as they are, the critic learns to tell refined images from real ones, then both alternate.
 """
 
@@ -11,6 +12,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from nets.refiner import Refiner, RefinerConfig
 from training.errors import RefinerError
+from training.images.pool import Pool
 from training.label_crop import bytes_from_float, extent_of_crops, float_from_bytes, random_crops
 from training.refiner.config import Feature, RefinerTrainConfig, Regulariser
 from training.refiner.state import RefinerState, ReplayBuffer
@@ -27,14 +29,22 @@ class RefinerTraining:
     def __init__(
         self,
         config: RefinerTrainConfig,
-        source: Tensor,  # uint8 [n, C, H, W]
-        real: Tensor,  # uint8 [m, C, H, W]
+        source: Pool,
+        real: Tensor,  # uint8 [m, 3, H, W]
         device: torch.device | None = None,  # None: the CPU
     ) -> None:
         self.config, self.source, self.real, self.device = config, source, real, device
-        self.extent = extent_of_crops(source, config.crop)
-        self.state = RefinerState(config, (source.shape[1], *self.extent), device)
+        self.extent = extent_of_crops(real, config.crop)
+        self.state = RefinerState(config, (real.shape[1], *self.extent), device)
         self._update_average = get_ema_multi_avg_fn(config.averaging)
+
+    def fill_pool(self, ahead: int = 0) -> None:
+        """Adds the images that the steps until now drew from, and those of the next ones.
+
+        Raises TrainingError.
+        """
+        step = self.state.step + ahead
+        self.source.fill(self.config.pool_size(step, self.source.first, self.source.count))
 
     def advance(self) -> dict[str, float]:
         """Runs one step and returns its losses.
@@ -43,6 +53,7 @@ class RefinerTraining:
         `adv_d`, the critic's loss. Raises RefinerError when a loss or a gradient is not finite,
         before that update changes any weight.
         """
+        self.fill_pool(ahead=1)
         config, step = self.config, self.state.step
         losses: dict[str, float] = {}
         if step < config.warm_up:
@@ -58,7 +69,7 @@ class RefinerTraining:
         return losses
 
     def _update_refiner(self, adversarial: bool) -> dict[str, float]:
-        original = self._drawn_crops(self.source)
+        original = self._drawn_crops(self.source.images)
         refined = self.state.refiner(original, self._grain(original))
         losses = {"reg": self_regularisation(refined, original, self.config.regulariser)}
         if adversarial:
@@ -70,7 +81,7 @@ class RefinerTraining:
         return {name: loss.item() for name, loss in losses.items()}
 
     def _update_critic(self) -> dict[str, float]:
-        original = self._drawn_crops(self.source)
+        original = self._drawn_crops(self.source.images)
         with torch.no_grad():
             fresh = self.state.refiner(original, self._grain(original))
         refined = mixed_with_replay(fresh, self.state.replay, self.state.rng)

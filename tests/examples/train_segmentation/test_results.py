@@ -70,7 +70,7 @@ def test_the_picture_has_a_column_for_each_image_and_rows_for_each_network() -> 
         picture_from_networks(samples, [("net", UNet(NETWORK))] * networks) for networks in (1, 2)
     )
     assert two.width == one.width
-    assert two.height - one.height == 2 * 132  # masks and keypoints
+    assert two.height - one.height == 2 * 134  # masks and keypoints
     assert len(np.unique(np.asarray(two).reshape(-1, 3), axis=0)) > 1000
 
 
