@@ -134,7 +134,7 @@ def _response(head: str, probes: Probes) -> bytes:
     if method not in ("GET", "HEAD"):
         status, body, content_type = 501, b"only GET and HEAD are supported\n", "text/plain"
     elif path == "/metrics":
-        encode, content_type = choose_encoder(headers.get("accept", ""))
+        encode, content_type = _encoder(headers.get("accept", ""))
         status, body = 200, encode(probes.registry)
     elif path == "/healthz":
         status, body = _probe(probes.alive(), "alive", "the event loop hangs, or a device is lost")
@@ -150,6 +150,15 @@ def _response(head: str, probes: Probes) -> bytes:
         f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     )
     return answer.encode() + (b"" if method == "HEAD" else body)
+
+
+def _encoder(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:
+    """What writes the metrics, and its content type; for a header that cannot be read, as for
+    none."""
+    try:
+        return choose_encoder(accept)
+    except Exception:  # such as of a version that is no number
+        return choose_encoder("")
 
 
 def _header(line: str) -> tuple[str, str]:
