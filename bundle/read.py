@@ -20,8 +20,8 @@ from bundle.records import one_line, problem_from_json
 
 FORMAT = 1
 MAX_MANIFEST_BYTES = 64 << 20
-# Values of lists and fields, which are decoded in one go, in up to 40 bytes each; 31 million numbers
-# held all other threads up for 15 s. A bank of 65,536 views with cameras has 262,144.
+# Values of lists and fields, which are decoded in one go, in up to 40 bytes each: 31 million
+# held up all other threads for 15 s. A bank of 65,536 views with cameras has 262,144.
 MAX_VALUES = 1 << 20
 
 

@@ -96,6 +96,7 @@ if __name__ == "__main__":
         sys.argv = [name, *rest]
         # As each command does first, where Ctrl-C would still be Python's own.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+        sys.modules.pop(f"{name}.__main__", None)  # of the imports above; run_module warns of it
         clock.start()
         try:
             runpy.run_module(name, run_name="__main__", alter_sys=True)

@@ -110,6 +110,8 @@ def test_an_interrupt_at_any_moment_loses_nothing_and_shows_no_traceback(
             ended = run([*commands[name], "--out", str(path)], kind, moment)
             assert ended["code"] in CODES, (moment, ended)
             assert "Traceback" not in ended["said"], (moment, ended["said"])
+            if files(path.parent) == whole:  # all was done by then
+                continue
             if number % COMPARED == 0 or kind == "file":
                 finished(path)
                 assert files(path.parent) == whole, moment
