@@ -3,6 +3,7 @@ and written to the cache."""
 
 import logging
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -73,7 +74,13 @@ def plans_for_bundle(
             if not options.build:
                 raise
             _log.info("%s", error)
-    with build_lock(plan_path(options.cache, keys[0])):
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(build_lock(plan_path(options.cache, keys[0])))
+        except EngineOpenError as error:  # such as of a disk without space for a folder
+            if not options.unkept:
+                raise
+            _log.warning("%s; the engine is built at each start meanwhile", error)
         if not options.force:
             try:
                 return _cached_plans(keys, options)  # another process built them meanwhile

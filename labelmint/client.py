@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import grpc
 
 from labelmint.batch import Batch, batch_from_kept
-from labelmint.errors import MalformedMessage, error_from_rpc
+from labelmint.errors import MalformedMessage
 from labelmint.model import Model, model_from_proto
 from labelmint.options import (
     SamplingOptions,
@@ -28,6 +28,7 @@ from labelmint.options import (
 from labelmint.v1 import label_service_pb2 as pb
 from labelmint.wire.answers import kept_from_answer
 from labelmint.wire.channel import Tls, metadata_from_token
+from labelmint.wire.faults import error_from_call
 from labelmint.wire.merge import IndexMask, ShardReader, batches_from_readers
 from labelmint.wire.prefetch import Prefetch, Prefetches
 from labelmint.wire.replicas import Replica, Replicas, targets_from_argument
@@ -260,10 +261,12 @@ class Client:
     ) -> OpenedCall:
         options = {"timeout": timeout_s, "metadata": self._metadata}
         with self._replicas.turn(turns) as replica:
+            stub = replica.stub
             if self._shared_memory:
-                return OpenedCall(shared_call(replica.stub, query, **options), replica.target)
-            request = pb.StreamSamplesRequest(query=query)
-            return OpenedCall(replica.stub.StreamSamples(request, **options), replica.target)
+                call = shared_call(stub, query, **options)
+            else:
+                call = stub.StreamSamples(pb.StreamSamplesRequest(query=query), **options)
+            return OpenedCall(call, replica.target, replica.tls)
 
     def _call(self, method: str, request: Any) -> Any:
         """The answer of a call, which is repeated if it fails. Raises LabelmintError."""
@@ -276,7 +279,7 @@ class Client:
                     call = getattr(replica.stub, method)
                     return call(request, timeout=left_s, metadata=self._metadata)
                 except grpc.RpcError as error:
-                    typed = error_from_rpc(error, replica.target)
+                    typed = error_from_call(error, replica.target, replica.tls)
                     typed.__cause__ = error
                     retries.wait(typed, f"calling {method} again")
 

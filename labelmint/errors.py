@@ -33,6 +33,7 @@ from grpc_status import rpc_status
 # ErrorInfo of a stream that the server ended because of its age, which is no failure.
 STREAM_AGED, ERROR_DOMAIN = "STREAM_AGED", "labelmint.v1"
 MAX_MESSAGE_CHARACTERS = 4000  # of an error; a server could send millions
+REFUSED_CONNECTION = "Connection refused"  # in the details of UNAVAILABLE, by gRPC
 _CANCELLED_HERE = "Locally cancelled"  # in the details of gRPC
 _LOADING = "the server is loading"  # in the details of UNAVAILABLE until models are loaded
 _FROM_WORKER = re.compile(r"Caught \w+ in DataLoader worker process \d+\.\n")  # torch's words
@@ -171,7 +172,7 @@ _HINTS = {  # words in a message of grpc about a failed connection: cause and fi
         "its certificate is for another name: give that name as server_name (--server-name)"
     ),
     "WRONG_VERSION_NUMBER": "the port does not speak TLS: leave TLS out, or check the port",
-    "Connection refused": "no server listens on this port: start one, or check host and port",
+    REFUSED_CONNECTION: "no server listens on this port: start one, or check host and port",
     ": Socket closed": (  # during the connection attempt; later grpc writes "(Socket closed)"
         "the server closed the connection: check the port, and whether it needs TLS"
     ),

@@ -1,7 +1,9 @@
 """Detects changed files and folders by their file system status, without reading them."""
 
+import math
 import os
 import threading
+import time
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -11,6 +13,8 @@ FolderStamp = tuple[tuple[str, FileStamp | None], ...]  # the folder, then its f
 
 MAX_FILES = 1024  # of a folder; bundles have under ten. Each is looked at in every poll.
 
+SETTLE_S = 2.0  # more than a tick of any file system's clock, FAT's included
+
 
 class TooManyFiles(OSError):
     """A folder has more files than a bundle can have."""
@@ -19,17 +23,28 @@ class TooManyFiles(OSError):
 class WatchedFiles:
     """Tells whether any of a few files changed since the last call of `changed`."""
 
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self._paths = tuple(paths)
+    def __init__(self, paths: Sequence[Path], settle_s: float = SETTLE_S) -> None:
+        self._paths, self._settle_s = tuple(paths), settle_s
         self._lock = threading.Lock()
-        self._seen: tuple[FileStamp | None, ...] = ()
+        self._seen: tuple[object, ...] = ()
+        self._again_at = math.inf  # on time.monotonic's clock
 
     def changed(self) -> bool:
-        """True the first time, and whenever a file was replaced, written, created or removed."""
-        stamps = tuple(_stamp(path) for path in self._paths)
+        """True the first time, and whenever a file was replaced, written, created or removed; and
+        once more `settle_s` later, because of what was written within the same tick of the file
+        system's clock."""
+        # With the time of the last change of the status, which nobody can set: tools that copy
+        # files may keep the time of modification, and an inode's number is used again.
+        stamps = tuple((_stamp(path), _status_changed_ns(path)) for path in self._paths)
+        now = time.monotonic()
         with self._lock:
-            changed, self._seen = stamps != self._seen, stamps
-        return changed
+            if stamps != self._seen:
+                self._seen, self._again_at = stamps, now + self._settle_s
+                return True
+            if now >= self._again_at:
+                self._again_at = math.inf
+                return True
+        return False
 
 
 def stamp_of_folder(folder: Path) -> FolderStamp:
@@ -51,3 +66,10 @@ def _stamp(file: "os.DirEntry[str] | Path") -> FileStamp | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def _status_changed_ns(file: Path) -> int | None:
+    try:
+        return file.stat().st_ctime_ns
+    except OSError:
+        return None

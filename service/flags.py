@@ -39,6 +39,9 @@ def config_from_flags(flags: dict[str, Any]) -> Config:
     """Raises click.UsageError for flags that exclude or need each other."""
     if not flags["bundles"] and flags["watch"] is None:
         raise click.UsageError("there is nothing to serve; give --bundle or --watch")
+    port = flags["metrics_port"]
+    if port and flags["listen"].rpartition(":")[2] == str(port):
+        raise click.UsageError(f"--metrics-port {port} is the port of --listen; give another")
     same_name = {field.name for field in fields(Config)} & flags.keys()
     runtime, *fallbacks = flags["engine"]
     return Config(

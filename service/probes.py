@@ -11,7 +11,7 @@ import logging
 import socket
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from threading import Thread
@@ -20,7 +20,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from service.errors import StartError
+from service.listening import listening_sockets
 
 TIMEOUT_S = 10.0  # from a connection's begin to the last byte of its answer
 MAX_CONNECTIONS = 64  # Prometheus and the probes of one pod open about four
@@ -41,18 +41,16 @@ class Probes:
 def probe_server(
     host: str, port: int, probes: Probes, timeout_s: float = TIMEOUT_S
 ) -> Iterator[int]:
-    """Serves until the block ends; yields the bound port. Raises StartError."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        listening = socket.create_server((host, port), family=family, backlog=MAX_CONNECTIONS)
-    except OSError as error:
-        raise StartError(f"metrics port {host}:{port} cannot be bound: {error.strerror}") from error
+    """Serves until the block ends, at every address of the host; yields the bound port. Raises
+    StartError."""
+    listening = listening_sockets(f"--metrics-port {port}", host, port)
+    bound_port: int = listening[0].getsockname()[1]
     loop, stop = asyncio.new_event_loop(), asyncio.Event()
     work = _serve(listening, _Connections(probes, timeout_s), stop)
     thread = Thread(target=_run, args=(loop, work), name="probes", daemon=True)
     thread.start()
     try:
-        yield listening.getsockname()[1]
+        yield bound_port
     finally:
         loop.call_soon_threadsafe(stop.set)
         thread.join()
@@ -70,14 +68,15 @@ def _run(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None]) -> No
 
 
 async def _serve(
-    listening: socket.socket, connections: "_Connections", stop: asyncio.Event
+    listening: list[socket.socket], connections: "_Connections", stop: asyncio.Event
 ) -> None:
-    server = await asyncio.start_server(
-        connections.serve, sock=listening, limit=MAX_HEAD_BYTES, backlog=MAX_CONNECTIONS
-    )
-    async with server:
+    async with AsyncExitStack() as stack:
+        for one in listening:
+            server = await asyncio.start_server(
+                connections.serve, sock=one, limit=MAX_HEAD_BYTES, backlog=MAX_CONNECTIONS
+            )
+            await stack.enter_async_context(server)
         await stop.wait()
-        server.close()
         connections.close()
 
 
@@ -135,7 +134,7 @@ def _response(head: str, probes: Probes) -> bytes:
     if method not in ("GET", "HEAD"):
         status, body, content_type = 501, b"only GET and HEAD are supported\n", "text/plain"
     elif path == "/metrics":
-        encode, content_type = choose_encoder(headers.get("accept", ""))
+        encode, content_type = _encoder(headers.get("accept", ""))
         status, body = 200, encode(probes.registry)
     elif path == "/healthz":
         status, body = _probe(probes.alive(), "alive", "the event loop hangs, or a device is lost")
@@ -151,6 +150,15 @@ def _response(head: str, probes: Probes) -> bytes:
         f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     )
     return answer.encode() + (b"" if method == "HEAD" else body)
+
+
+def _encoder(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:
+    """What writes the metrics, and its content type; for a header that cannot be read, as for
+    none."""
+    try:
+        return choose_encoder(accept)
+    except Exception:  # such as of a version that is no number
+        return choose_encoder("")
 
 
 def _header(line: str) -> tuple[str, str]:

@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,7 @@ from service.admission import RequestRate
 from service.config import Config
 from service.errors import StartError
 from service.lifetime import CONNECTION_SHARE
+from service.listening import address_of, listening_sockets
 from service.loading import OpenModel, open_model
 from service.metrics import Metrics
 from service.models import ServedModel
@@ -160,8 +161,9 @@ class Server:
         if self.config.metrics_port is None:
             return
         probes = Probes(self._alive, lambda: self.ready, self.metrics.registry)
-        host = self.config.listen.rpartition(":")[0]
-        server = probe_server(host.strip("[]"), self.config.metrics_port, probes)
+        server = probe_server(
+            host_and_port(self.config.listen)[0], self.config.metrics_port, probes
+        )
         self.metrics_port = stack.enter_context(server)
 
     async def _start_grpc(self, stack: AsyncExitStack) -> None:
@@ -169,26 +171,40 @@ class Server:
         self._grpc.add_generic_rpc_handlers([service.handler() for service in services])
         names = (*_NAMES[1:], health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._grpc, pool_with_messages())
-        try:
-            self.port = self._bind()
-        except RuntimeError as error:
-            raise StartError(f"{self.config.listen} cannot be bound; is it in use?") from error
+        self.port = self._bind()
         # In reverse order: stop the gRPC server, then wait until cancelled calls have ended.
         stack.push_async_callback(self._calls.ended, FLUSH_S)
         stack.push_async_callback(self._grpc.stop, None)
         await self._grpc.start()
 
     def _bind(self) -> int:
-        listen = self.config.listen
-        if self._credentials is not None:
-            return int(self._grpc.add_secure_port(listen, self._credentials))
-        if not is_loopback(listen):
+        """Binds every address of --listen; returns the port. Raises StartError."""
+        listen, (host, port) = self.config.listen, host_and_port(self.config.listen)
+        if self._credentials is None and not is_loopback(listen):
             _log.warning(
                 "%s accepts unencrypted calls from other machines; give --tls-certificate and "
                 "--tls-key, or listen on 127.0.0.1",
                 listen,
             )
-        return self._grpc.add_insecure_port(listen)
+        with ExitStack() as stack:
+            sockets = [
+                stack.enter_context(one)
+                for one in listening_sockets(f"--listen {listen}", host, port)
+            ]
+            addresses = [address_of(bound) for bound in sockets]
+        if port == 0 and len(addresses) == 1:
+            addresses = [listen]  # any other process could take a free port meanwhile
+        for address in addresses:  # gRPC binds them itself
+            try:
+                if self._credentials is None:
+                    port = self._grpc.add_insecure_port(address)
+                else:
+                    port = self._grpc.add_secure_port(address, self._credentials)
+            except RuntimeError as error:
+                raise StartError(
+                    f"--listen {listen} cannot be bound to {address}: {error}"
+                ) from error
+        return port
 
     async def _end_computing(self) -> None:
         for task in self._tasks:
@@ -226,9 +242,15 @@ class Server:
             self.failed.set_exception(error)
 
 
+def host_and_port(listen: str) -> tuple[str, int]:
+    """ "[::1]:50051" -> ("::1", 50051)"""
+    host, _, port = listen.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
 def is_loopback(listen: str) -> bool:
     """Whether only this machine can connect to HOST:PORT."""
-    host = listen.rpartition(":")[0].strip("[]")
+    host, _ = host_and_port(listen)
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

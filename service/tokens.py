@@ -62,14 +62,18 @@ class Tokens:
         try:
             self._names = _names_from_file(self._path)
         except _NoTokens as error:
-            self._problem = str(error)
             self._revoked_at = min(self._revoked_at, time.monotonic() + self._grace_s)
-            _log.warning("no token is valid from %g s from now on: %s", self._grace_s, error)
-        except _BadFile as error:
-            self._problem = str(error)  # tokens that were revoked before stay revoked
-            _log.warning("the old tokens stay in use: %s", error)
+            if self._is_new(error):
+                _log.warning("no token is valid from %g s from now on: %s", self._grace_s, error)
+        except _BadFile as error:  # tokens that were revoked before stay revoked
+            if self._is_new(error):
+                _log.warning("the old tokens stay in use: %s", error)
         else:
             self._problem, self._revoked_at = "", math.inf
+
+    def _is_new(self, error: Exception) -> bool:
+        known, self._problem = self._problem, str(error)
+        return self._problem != known
 
 
 class _BadFile(Exception):

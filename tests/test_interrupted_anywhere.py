@@ -1,16 +1,19 @@
-"""Ctrl-C at every hundredth of each long command: no traceback, and the next run ends as if there
-had been none."""
+"""Ctrl-C at every hundredth of each long command, and at each of its file operations: no
+traceback, and the next run ends as if there had been none."""
 
+import json
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from engines.fake import FakeOptions
+from tests.conftest import CHECKOUT
 from tests.interrupts import INTERRUPTIBLE
 from tests.service.harness import FakeModel, served
 from tests.training.killed import files
@@ -18,80 +21,103 @@ from tests.training.test_commands import labelled
 
 MOMENTS = 100
 COMPARED = 10  # every tenth interrupted command is run again, to its end
-# 0: it ended before; else by the signal while Python itself starts, or by the command.
+# 0: it ended before, or saved all; else by the signal before the command handles it, or by it.
 CODES = (0, 130, -signal.SIGINT)
+Run = Callable[..., dict[str, Any]]  # of a command, to its end or to a moment
 
 
 @pytest.fixture(scope="module")
 def commands(
     tiny_weights: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, list[str]]]:
-    """Arguments of Python by name, without --out."""
+    """Names and arguments of commands, without --out."""
     generator, interpreter = map(str, tiny_weights)
     labels = labelled(tiny_weights[0], tmp_path_factory.mktemp("labels") / "set", 2)
-    with served([FakeModel(options=FakeOptions(seconds_per_sample=0.01))]) as server:
+    with served([FakeModel(options=FakeOptions(seconds_per_sample=0.002))]) as server:
         yield {
-            "sample": ["training", "sample", "--generator", generator, "--count", "64"],
+            "sample": ["training", "sample", "--generator", generator, "--count", "8"],
             "interpreter": [
                 "training", "interpreter", "--generator", generator, "--labels", str(labels),
-                "--members", "2", "--steps", "200", "--pixels", "64", "--hidden", "8,8",
+                "--members", "2", "--steps", "12", "--pixels", "64", "--hidden", "8,8",
             ],
             "encoder": [
                 "training", "encoder", "--generator", generator,
-                "--latent-steps", "10", "--image-steps", "10", "--batch", "2",
+                "--latent-steps", "1", "--image-steps", "1", "--batch", "1",
             ],
             "refiner": [
                 "training", "refiner", "--source", generator, "--real", str(labels / "images"),
-                "--pool", "400", "--warm-up", "20", "--critic-warm-up", "20", "--steps", "10",
-                "--batch", "2", "--every", "20", "--max-shift", "99", "--min-structure", "-1",
+                "--pool", "80", "--warm-up", "2", "--critic-warm-up", "2", "--steps", "2",
+                "--batch", "2", "--every", "2", "--max-shift", "99", "--min-structure", "-1",
                 "--resume",
             ],
             "invert": [
                 "training", "invert", "--generator", generator, "--images",
-                str(labels / "images"), "--steps", "60", "--batch", "1",
+                str(labels / "images"), "--steps", "4", "--batch", "1",
             ],
             "bundle": [
                 "export", "bundle", "--generator", generator, "--interpreter", interpreter,
-                "--calibrate", "256",
+                "--calibrate", "64",
             ],
             "download": [
                 "labelmint", "download", "--target", f"127.0.0.1:{server.server.port}",
-                "--count", "64", "--format", "png",
+                "--count", "32", "--format", "png",
             ],
         }  # fmt: skip
 
 
+@contextmanager
+def interruptible() -> Iterator[Run]:
+    """A process that runs commands in forks, see tests/interrupted_process.py."""
+    line = [*INTERRUPTIBLE, sys.executable, "-m", "tests.interrupted_process"]
+    with subprocess.Popen(
+        line, cwd=CHECKOUT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+
+        def run(command: list[str], kind: str = "", moment: int = 0) -> dict[str, Any]:
+            assert process.stdin and process.stdout
+            job = {"command": command, "kind": kind, "moment": moment}
+            process.stdin.write(json.dumps(job) + "\n")
+            process.stdin.flush()
+            answer: dict[str, Any] = json.loads(process.stdout.readline())
+            return answer
+
+        yield run
+        assert process.stdin
+        process.stdin.close()
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["step", "file"])
 @pytest.mark.parametrize(
     "name", ["sample", "interpreter", "encoder", "refiner", "invert", "bundle", "download"]
 )
 def test_an_interrupt_at_any_moment_loses_nothing_and_shows_no_traceback(
-    commands: dict[str, list[str]], name: str, tmp_path: Path
+    commands: dict[str, list[str]], name: str, kind: str, tmp_path: Path
 ) -> None:
     weights = ".safetensors" if name in ("interpreter", "encoder", "refiner") else ""
-    command = [sys.executable, "-m", *commands[name], "--out"]
 
-    def out(run: str) -> Path:
-        (tmp_path / run).mkdir()
-        return tmp_path / run / f"out{weights}"
+    def out(moment: object) -> Path:
+        (tmp_path / str(moment)).mkdir()
+        return tmp_path / str(moment) / f"out{weights}"
 
-    def finished(path: Path) -> dict[str, bytes]:
-        subprocess.run([*command, str(path)], check=True, capture_output=True)
-        return files(path.parent)
+    with interruptible() as run:
 
-    began = time.monotonic()
-    whole = finished(out("whole"))
-    seconds = time.monotonic() - began
-    for moment in range(MOMENTS):
-        path = out(str(moment))
-        process = subprocess.Popen(
-            [*INTERRUPTIBLE, *command, str(path)],
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        time.sleep(seconds * moment / MOMENTS)
-        process.send_signal(signal.SIGINT)
-        said = process.communicate()[1]
-        assert process.returncode in CODES, (moment, said)
-        assert "Traceback" not in said, (moment, said)
-        if moment % COMPARED == 0 and process.returncode:
-            assert finished(path) == whole, moment
+        def finished(path: Path) -> dict[str, Any]:
+            ended = run([*commands[name], "--out", str(path)])
+            assert ended["code"] == 0, ended["said"]
+            return ended
+
+        counted = finished(out("whole"))
+        whole = files(tmp_path / "whole")
+        total = counted[f"{kind}s"]
+        moments = sorted({1 + total * moment // MOMENTS for moment in range(MOMENTS)})
+        for number, moment in enumerate(moments):
+            path = out(moment)
+            ended = run([*commands[name], "--out", str(path)], kind, moment)
+            assert ended["code"] in CODES, (moment, ended)
+            assert "Traceback" not in ended["said"], (moment, ended["said"])
+            if files(path.parent) == whole:  # all was done by then
+                continue
+            if number % COMPARED == 0 or kind == "file":
+                finished(path)
+                assert files(path.parent) == whole, moment

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from labelmint.errors import RpcError, error_from_rpc
+from labelmint.errors import RpcError
 from labelmint.options import StreamOptions, query_from_options
 from labelmint.v1 import label_service_pb2 as pb
 from labelmint.wire.answers import kept_from_answer
 from labelmint.wire.channel import Tls, metadata_from_token, open_channel, stub_from_channel
+from labelmint.wire.faults import error_from_call
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -51,7 +52,7 @@ class MeteredConnection:
 
     def __init__(self, target: str, tls: Tls | None) -> None:
         """Connects at the first call. Raises ValueError, OSError as open_channel does."""
-        self.target = target
+        self.target, self.tls = target, tls
         self.ended = threading.Event()  # set by `end`
         self._metadata = metadata_from_token(None)
         self._channel = open_channel(target, tls)
@@ -71,7 +72,7 @@ class MeteredConnection:
         except grpc.FutureCancelledError as error:
             raise RpcError("the call was cancelled by this client", "CANCELLED") from error
         except grpc.RpcError as error:
-            raise error_from_rpc(error, self.target) from error
+            raise error_from_call(error, self.target, self.tls) from error
         finally:
             with self._lock:
                 self._running.discard(call)

@@ -120,7 +120,7 @@ def _read(
         received += message_bytes
 
     def open_call(resumed: pb.SampleQuery, timeout_s: float | None) -> OpenedCall:
-        return OpenedCall(server.stream(resumed, on_bytes), server.target)
+        return OpenedCall(server.stream(resumed, on_bytes), server.target, server.tls)
 
     reading.opened = time.perf_counter()
     try:

@@ -23,10 +23,11 @@ from labelmint.wire.channel import OwnerProcess, Tls, check_target, open_channel
 
 @dataclass(frozen=True)
 class Replica:
-    """One target, a server or several servers behind one name, and its stub."""
+    """One target, a server or several servers behind one name, its stub and TLS settings."""
 
     target: str
     stub: Any
+    tls: Tls | None = None
 
 
 class Replicas:
@@ -37,7 +38,7 @@ class Replicas:
         self.closed, self._owner = threading.Event(), OwnerProcess()
         self._channels = [open_channel(target, tls) for target in targets]
         stubs = [stub_from_channel(channel) for channel in self._channels]
-        self._replicas = [Replica(*each) for each in zip(targets, stubs, strict=True)]
+        self._replicas = [Replica(*each, tls) for each in zip(targets, stubs, strict=True)]
         # Not from `random`, so that trainers with the same seed begin at different targets.
         self._turns = self.turns_from(secrets.randbelow(len(targets)))
 

@@ -24,10 +24,11 @@ from labelmint.errors import (
     RpcError,
     Unreachable,
     ended_by_age,
-    error_from_rpc,
 )
 from labelmint.v1 import label_service_pb2 as pb
 from labelmint.wire.answers import Answers, Message
+from labelmint.wire.channel import Tls
+from labelmint.wire.faults import error_from_call
 from labelmint.wire.retries import Patience, Reconnects, Retries
 
 LASTING_S = 1.0  # a call that has lasted so long ends a row of failures with any message
@@ -48,10 +49,11 @@ class StreamCall(Protocol):
 
 
 class OpenedCall(NamedTuple):
-    """A call, and the target that answers it."""
+    """A call, the target that answers it, and the TLS settings of its channel."""
 
     call: StreamCall
     target: str
+    tls: Tls | None = None
 
 
 OpenCall = Callable[[pb.SampleQuery, float | None], OpenedCall]  # query, timeout in seconds
@@ -85,7 +87,7 @@ class ResumingStream:
         rest: pb.SampleQuery | None = self._query
         while rest is not None:
             began = self._answers.next_index
-            call, target = self._open(rest)
+            call, target, tls = self._open(rest)
             ended: grpc.RpcError | None = None
             try:
                 while (response := self._next_of(call)) is not None:
@@ -105,7 +107,7 @@ class ResumingStream:
                 _log.info("%s has ended a stream because of its age; %s", target, where)
                 self._closed.wait(max(0.0, self._opened + AGED_S - time.monotonic()))
             else:
-                self._retries.wait(self._typed(ended, target), where)
+                self._retries.wait(self._typed(ended, target, tls), where)
 
     def watch(self) -> None:
         """Ends a call that has been silent for silence_s, so that `messages` opens another."""
@@ -139,8 +141,8 @@ class ResumingStream:
         finally:
             self._waiting_since = None
 
-    def _typed(self, error: grpc.RpcError, target: str) -> RpcError:
-        typed = error_from_rpc(error, target)
+    def _typed(self, error: grpc.RpcError, target: str, tls: Tls | None) -> RpcError:
+        typed = error_from_call(error, target, tls)
         if self._silent:
             typed = Unreachable(
                 f"{target} sent nothing for {self._silence_s:g} s, not even a heartbeat",

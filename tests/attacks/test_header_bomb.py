@@ -3,6 +3,7 @@ core, by a client that reads nothing. The proxy of docs/operations.md stops them
 
 import signal
 import socket
+import ssl
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Any
 
 import grpc
 import pytest
+import trustme
 
+from labelmint import Client, Tls
 from labelmint.v1 import label_service_pb2 as pb
 from labelmint.v1.label_service_pb2_grpc import LabelServiceStub
 from service.errors import NEXT_INDEX
@@ -27,6 +30,7 @@ from tests.attacks.proxy import Proxy, proxied
 from tests.attacks.test_request_memory import memory_mib
 from tests.hangs import HANG_S
 from tests.service.harness import channel_to, refusal
+from tests.service.identities import write_identity
 from tests.service.test_process import Process, bundle_at, running
 
 STREAM = "/labelmint.v1.LabelService/StreamSamples"
@@ -42,7 +46,9 @@ def bomb(first: bool) -> bytes:
 
 
 @contextmanager
-def bombed(port: int, connections: int, calls: int) -> Iterator[int]:
+def bombed(
+    port: int, connections: int, calls: int, tls: ssl.SSLContext | None = None
+) -> Iterator[int]:
     """Connections that send bombs and read nothing; yields the bytes that were sent."""
     sent = 0
     with ExitStack() as stack:
@@ -51,6 +57,9 @@ def bombed(port: int, connections: int, calls: int) -> Iterator[int]:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             sock.settimeout(5)
             sock.connect(("127.0.0.1", port))
+            if tls is not None:
+                sock = stack.enter_context(tls.wrap_socket(sock, server_hostname="127.0.0.1"))
+                assert sock.selected_alpn_protocol() == "h2"
             with suppress(OSError):  # the server may hang up
                 sock.sendall(PREFACE + frame(SETTINGS, 0, 0))
                 for number in range(calls):
@@ -95,6 +104,33 @@ def test_a_proxy_keeps_header_bombs_from_the_server(
             list(LabelServiceStub(channel).StreamSamples(request(count=9), timeout=HANG_S))
         assert memory_mib(process.popen.pid) - before[0] < OTHER_MIB
         assert memory_mib(proxy.worker) - before[1] < OTHER_MIB
+
+
+@pytest.mark.parametrize(
+    "calls", [pytest.param(40, marks=pytest.mark.long), pytest.param(1000, marks=pytest.mark.slow)]
+)
+def test_a_proxy_with_tls_on_both_sides_keeps_header_bombs_from_the_server(
+    tmp_path: Path, calls: int
+) -> None:
+    """As the page shows it: nginx undoes TLS, and reaches the server by TLS."""
+    files = write_identity(trustme.CA(), tmp_path, "127.0.0.1")
+    flags = ("--tls-certificate", str(files.certificate), "--tls-key", str(files.key))
+    tls = ssl.create_default_context(cafile=tmp_path / "ca.pem")
+    tls.set_alpn_protocols(["h2"])
+    with (
+        running(bundle_at(tmp_path / "fake"), "--engine", "fake", *flags) as process,
+        proxied(process.port, tmp_path, (files.certificate, files.key)) as proxy,
+        Client(f"127.0.0.1:{proxy.port}", tls=Tls(tmp_path / "ca.pem")) as client,
+    ):
+        before = memory_mib(process.popen.pid), memory_mib(proxy.worker)
+        batches = client.stream(batch_size=8)
+        indices = next(batches).indices.tolist()
+        with bombed(proxy.port, 4, calls, tls):
+            for _ in range(9):
+                indices += next(batches).indices.tolist()
+            after = memory_mib(process.popen.pid), memory_mib(proxy.worker)
+        assert after[0] - before[0] < OTHER_MIB and after[1] - before[1] < OTHER_MIB
+        assert indices == list(range(80))
 
 
 @pytest.mark.long

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bundle import FileError, ManifestError, open_bundle
 from bundle.manifest import MAX_CALIBRATIONS, Manifest
-from bundle.read import bundle_id_from_content, manifest_from_bytes
+from bundle.read import MAX_VALUES, bundle_id_from_content, manifest_from_bytes
 from bundle.write import write_manifest
 from engines.fake import fake_bundle
 from tests.bundle.refusals import refusal
@@ -150,6 +150,14 @@ def test_a_manifest_of_many_calibrations_is_refused(folder: Path, editor: Any) -
     """They are compared with each other."""
     editor.set("calibrations", editor.read()["calibrations"][:1] * (MAX_CALIBRATIONS + 1))
     assert f"calibrations has {MAX_CALIBRATIONS + 1} values" in refusal(folder)
+
+
+def test_a_manifest_of_very_many_values_is_refused_before_they_are_decoded(
+    folder: Path, editor: Any
+) -> None:
+    """Decoding 60 MB of them takes 15 s, in which no other thread of a server runs."""
+    editor.set("generator.w_avg", [0] * MAX_VALUES)
+    assert f"has over {MAX_VALUES} values" in refusal(folder)
 
 
 def test_a_manifest_of_many_files_is_refused(folder: Path, editor: Any) -> None:

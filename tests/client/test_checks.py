@@ -13,10 +13,11 @@ import pytest
 from packaging.requirements import Requirement
 
 from labelmint.cli.doctor import line_from_check
-from labelmint.doctor.connection import Check, CheckStatus, endpoint_from_target
+from labelmint.doctor.connection import Check, CheckStatus
 from labelmint.doctor.machine import EXTRAS, KEEP_BYTES, extras_check, memory_check, protobuf_check
 from labelmint.doctor.server import filter_check, size_check
 from labelmint.model import Model, model_from_proto
+from labelmint.wire.faults import endpoint_from_target
 from tests.client.scripted_service import MODEL
 
 if sys.version_info >= (3, 11):

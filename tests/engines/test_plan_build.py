@@ -262,6 +262,20 @@ def test_a_full_cache_disk_loses_the_engine_but_not_the_service(
         plan_for_bundle(bundle, trt, trt.device, options(tmp_path / "full", build=False))
 
 
+def test_a_cache_folder_that_cannot_be_made_does_not_stop_the_service(
+    graphs: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As on a disk that is full to the last block. (A folder cannot be made in a file either.)"""
+    trt = FakeTensorRT("10.3.0", FakeDevice())
+    bundle, cache = graphs.write(), tmp_path / "file" / "cache"
+    cache.parent.write_text("")
+    with pytest.raises(EngineOpenError, match="cannot be written"):
+        plan_for_bundle(bundle, trt, trt.device, options(cache))
+    assert plan_for_bundle(bundle, trt, trt.device, options(cache, unkept=True))
+    warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert any("give another --engine-cache" in warning for warning in warnings)
+
+
 def test_a_spoilt_engine_is_built_again_where_that_is_allowed(graphs: Any, tmp_path: Path) -> None:
     trt = FakeTensorRT("10.3.0", FakeDevice())
     bundle = graphs.write()

@@ -92,6 +92,20 @@ def test_no_request_of_http_harms_the_server(port: int, request_bytes: bytes) ->
     assert get(port, "/healthz")[0] == 200
 
 
+@pytest.mark.parametrize(
+    "accept", ["version=abc", "version=1." + "9" * 5000, "version=\u0663", "q=x;=;,,;version="]
+)
+def test_a_header_that_cannot_be_read_is_none(
+    port: int, accept: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody without a token fills the log with tracebacks."""
+    head = f"GET /metrics HTTP/1.1\r\nAccept: application/openmetrics-text;{accept}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", port), HANG_S) as caller:
+        caller.sendall(head.encode())
+        assert read_to_the_end(caller).startswith(b"HTTP/1.1 200 ")
+    assert not caplog.records
+
+
 def read_to_the_end(caller: socket.socket) -> bytes:
     caller.settimeout(HANG_S)
     received = b""

@@ -269,8 +269,11 @@ def test_a_taken_port_is_one_line_and_exit_1(
     monkeypatch.delenv("GRPC_VERBOSITY", raising=False)  # that the command may have set here
     taken = run_once(fake, "--engine", "fake", "--listen", f"127.0.0.1:{process.port}")
     assert taken.returncode == 1
-    assert taken.stderr == f"error: 127.0.0.1:{process.port} cannot be bound; is it in use?\n"
+    assert taken.stderr == (
+        f"error: --listen 127.0.0.1:{process.port} cannot be bound: process {process.popen.pid} "
+        f"(python) listens on 127.0.0.1:{process.port}; end it, or give another port\n"
+    )
     flags = ("--engine", "fake", "--metrics-port", str(process.metrics_port))
     taken = run_once(fake, *flags)
-    assert taken.returncode == 1 and "metrics port" in taken.stderr
+    assert taken.returncode == 1 and "--metrics-port" in taken.stderr
     assert taken.stderr.count("\n") == 1

@@ -1,7 +1,8 @@
 """A user's mistakes: a typed exception, and from the command line one clear line and a code."""
 
+import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from engines.fake import fake_bundle
 from labelmint import Client, Patience, Tls
 from labelmint.cli import main
 from labelmint.errors import Denied, Invalid, LabelmintError, NotFound, NotReady, Unreachable
+from labelmint.wire.faults import fault_of_endpoint
+from service.config import Config
 from tests.service.harness import FakeModel, served
 from tests.service.identities import config, write_identity
 
@@ -71,6 +74,40 @@ def test_a_server_that_is_not_reached_is_told_in_one_line(
     assert main(["models", "--target", target, *flags]) == 3
     said = capsys.readouterr().err
     assert words in said and target in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("listens", ["127.0.0.1", "[::1]"])
+def test_a_name_of_which_one_address_listens_is_told_by_that_one(
+    tmp_path: Path, listens: str
+) -> None:
+    """gRPC often names the other, which refused: it would be told that no server listens."""
+    tls = write_identity(trustme.CA(), tmp_path)
+    trustme.CA().cert_pem.write_to_path(str(tmp_path / "other.pem"))
+    own, other = Tls(tmp_path / "ca.pem"), Tls(tmp_path / "other.pem")
+    at = Config((), f"{listens}:0", metrics_port=0)
+    with served([BARE], at) as plain, served([BARE], replace(at, tls=tls)) as encrypted:
+        plain_port, encrypted_port = plain.server.port, encrypted.server.port
+        assert plain.server.metrics_port
+        for port, given, words in (
+            (plain_port, own, "plain text, and the client spoke TLS|leave TLS out"),
+            (encrypted_port, None, "speaks TLS, and the client spoke plain|whether it needs TLS"),
+            (encrypted_port, other, "certificate is refused|from no trusted authority"),
+            (plain.server.metrics_port, None, "does not speak gRPC|check the port"),
+        ):
+            target = f"localhost:{port}"
+            with Client(target, tls=given, patience=Patience(connect_s=0.0)) as client:
+                for _ in range(3):
+                    with pytest.raises(Unreachable, match=words) as caught:
+                        client.models()
+                    assert "no server listens" not in str(caught.value)
+                    with pytest.raises(Unreachable, match=words):
+                        next(client.stream())
+            if port == plain.server.metrics_port:
+                continue  # which waits for the end of a request, as `doctor` then does
+            fault = fault_of_endpoint(("localhost", port), given)  # what `doctor` says
+            assert fault and re.search(words, f"{fault.found}; {fault.fix}")
+        assert fault_of_endpoint(("localhost", plain_port), None) is None
+        assert fault_of_endpoint(("localhost", encrypted_port), own) is None
 
 
 REQUESTS: dict[str, tuple[dict[str, Any], type[LabelmintError], str]] = {
