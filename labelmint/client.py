@@ -7,12 +7,12 @@ import time
 import weakref
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import grpc
 
 from labelmint.batch import Batch, batch_from_kept
-from labelmint.errors import MalformedMessage, error_from_rpc
+from labelmint.errors import MalformedMessage, NotReady, error_from_rpc
 from labelmint.model import Model, model_from_proto
 from labelmint.options import (
     SamplingOptions,
@@ -212,6 +212,36 @@ class Client:
                 "should be a number from 0 up"
             )
         return model_from_proto(response.model, limit)
+
+    def pin(self, **options: Unpack[StreamOptions]) -> StreamOptions:
+        """These options for readers that start at other times, or again: their samples are equal.
+
+        What a server would look up anew for each call is looked up once: the model's name, the
+        bundle_id, and the threshold of keep_fraction, in whose place max_uncertainty is given.
+
+        Args:
+            options: see `labelmint.options.StreamOptions`.
+
+        Raises:
+            TypeError, ValueError: options cannot be sent.
+            LabelmintError: as `model`; NotReady also when another bundle_id is served.
+        """
+        query_from_options(options)
+        given = cast(dict[str, Any], options)
+        sampling = {name: given[name] for name in SamplingOptions.__annotations__ if name in given}
+        fraction, bundle_id = options.get("keep_fraction"), options.get("bundle_id")
+        model = self.model(options.get("model") or "", keep_fraction=fraction, **sampling)
+        if bundle_id and bundle_id != model.bundle_id:
+            raise NotReady(
+                f"bundle_id is {bundle_id}, {model.name} is served from {model.bundle_id}; leave "
+                "bundle_id out, or ask a server that has that bundle",
+                "FAILED_PRECONDITION",
+            )
+        pinned: StreamOptions = {**options, "model": model.name, "bundle_id": model.bundle_id}
+        if fraction is not None:
+            del pinned["keep_fraction"]
+            pinned["max_uncertainty"] = model.max_uncertainty
+        return pinned
 
     def close(self) -> None:
         """Ends all streams, their threads and the connection; harmless when closed.
