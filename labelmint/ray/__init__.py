@@ -1,9 +1,10 @@
-"""Ray: `LabelSource` reads streams as a Ray data set, `Labeller` makes samples without a server.
+"""Ray: `LabelSource` reads a stream as a data set, `Labeller` makes samples without a server.
 
-Enter: a server's target, or a bundle on every node. Leave: blocks of Ray Data, whose columns are
-those of `labelmint.Batch.columns`.
+Enter: a server's target, or a bundle on every node. Leave: blocks of Ray Data with the columns of
+`labelmint.Batch.columns`.
 """
 
+from labelmint.ray.labeller import Labeller
 from labelmint.ray.source import LabelSource
 
-__all__ = ["LabelSource"]
+__all__ = ["LabelSource", "Labeller"]

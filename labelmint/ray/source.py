@@ -70,7 +70,7 @@ class LabelSource(Datasource):
             TypeError, ValueError: options are unknown, contradict each other or have no end.
             LabelmintError: as `Client.pin`.
         """
-        super().__init__()
+        Datasource.__init__(self)
         if shards is not None and whole_number("shards", shards) < 1:
             raise ValueError(f"shards {shards} is under 1; give at least one")
         split_range(options, 1)  # what cannot be split is refused before anything is sent
