@@ -1,0 +1,182 @@
+"""Ray on this machine: reads a stream, labels a data set, and loses processes meanwhile.
+
+    python -m tests.client.ray_runs read TARGET FOLDER
+    python -m tests.client.ray_runs label TARGET BUNDLE RUNTIME
+    python -m tests.client.ray_runs losses TARGETS BUNDLE SERVER_PID
+
+A process of its own, because Ray forks, which a process with gRPC's threads must not. Each run
+asserts that its rows are those of a plain stream, and prints one JSON line.
+"""
+
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as parquet
+import ray
+from ray.cluster_utils import Cluster
+
+from labelmint import Client
+from labelmint.ray import Labeller, LabelSource
+from tests.hangs import eventually
+
+ADDRESS = "127.0.0.2"  # for 127.0.0.1 Ray takes the address of the network
+STORE_BYTES = 200 << 20  # of each node's object store
+BLOCK_BYTES = 1 << 20  # of a block: many small ones, as with samples of full size
+OPTIONS: dict[str, Any] = {"seed": 7, "max_uncertainty": 0.8, "end_index": 300}
+VIEWS: dict[str, Any] = {
+    "views_per_object": 3, "filter_sets": True, "max_uncertainty": 0.9, "start_index": 2,
+    "end_index": 101, "outputs": ["mask", "uncertainty", "w"],
+}  # fmt: skip
+Columns = dict[str, Any]
+
+
+@contextmanager
+def cluster(nodes: int, cpus: int) -> Iterator[Cluster]:
+    """A head without CPUs and some nodes, all on the loopback address, gone after the block."""
+    folder = tempfile.mkdtemp(prefix="ray-")  # a short path, because sockets are in it
+    node = {"object_store_memory": STORE_BYTES, "node_ip_address": ADDRESS}
+    made = Cluster()
+    try:
+        made.add_node(wait=False, num_cpus=0, temp_dir=folder, include_dashboard=False, **node)
+        for _ in range(nodes):
+            made.add_node(wait=False, num_cpus=cpus, temp_dir=folder, **node)
+        ray.init(
+            made.address, _node_ip_address=ADDRESS, logging_level="error", log_to_driver=False
+        )
+        assert eventually(lambda: len(alive()) == nodes + 1)
+        context = ray.data.DataContext.get_current()
+        context.target_max_block_size = BLOCK_BYTES
+        context.enable_progress_bars = False
+        yield made
+    finally:
+        ray.shutdown()
+        made.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def alive() -> list[str]:
+    """Ids of the nodes that Ray holds for alive."""
+    return [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+
+
+def joined(batches: Iterable[Columns]) -> Columns:
+    """All rows by column, in ascending order of the index."""
+    parts = list(batches)
+    whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    order = np.argsort(whole["index"], kind="stable")
+    return {name: array[order] for name, array in whole.items()}
+
+
+def rows_of(dataset: Any) -> Columns:
+    return joined(dataset.iter_batches(batch_size=16))
+
+
+def streamed(target: str, options: dict[str, Any]) -> Columns:
+    with Client(target) as client:
+        return joined(batch.columns() for batch in client.stream(16, **options))
+
+
+def same(found: Columns, wanted: Columns) -> int:
+    """Number of rows; raises AssertionError unless both have the same columns, bit for bit."""
+    assert list(found) == list(wanted), (list(found), list(wanted))
+    assert found["index"].tolist() == wanted["index"].tolist()
+    for name, array in wanted.items():
+        assert found[name].dtype == array.dtype, (name, found[name].dtype)
+        assert np.array_equal(found[name], array), name
+    return len(found["index"])
+
+
+def read(target: str, folder: str) -> dict[str, Any]:
+    with cluster(nodes=1, cpus=2):
+        source = LabelSource(target, shards=9, **OPTIONS)
+        dataset = ray.data.read_datasource(source)
+        assert dataset.schema().names == list(source.model.schema(**source.options))
+        rows = same(rows_of(dataset), streamed(target, OPTIONS))
+        views = ray.data.read_datasource(LabelSource(target, shards=4, **VIEWS))
+        of_views = same(rows_of(views), streamed(target, VIEWS))
+        nothing = {**OPTIONS, "max_uncertainty": 0.0, "end_index": 9}
+        empty = ray.data.read_datasource(LabelSource(target, shards=2, **nothing))
+        assert empty.count() == 0
+        dataset.write_parquet(folder)
+        table = parquet.read_table(folder)
+        assert sorted(table["index"].to_pylist()) == rows_of(dataset)["index"].tolist()
+        assert table.schema.names == dataset.schema().names
+    return {"rows": rows, "views": of_views}
+
+
+def label(target: str, bundle: str, runtime: str) -> dict[str, Any]:
+    found = []
+    with cluster(nodes=1, cpus=2):
+        for options in (OPTIONS, VIEWS):
+            kept = {name: value for name, value in options.items() if not name.endswith("_index")}
+            arguments = {"bundle": bundle, "runtime": runtime, **kept}
+            indices = ray.data.range(options["end_index"], override_num_blocks=7)
+            labelled = indices.map_batches(
+                Labeller, fn_constructor_kwargs=arguments, batch_size=10, concurrency=2
+            )
+            wanted = streamed(target, {**options, "start_index": 0})
+            found.append(same(rows_of(labelled), wanted))
+    return {"rows": found}
+
+
+def losses(targets: str, bundle: str, server: str) -> dict[str, Any]:
+    """A server, workers, an actor and a node are killed, each after some of the work is done."""
+    with cluster(nodes=3, cpus=1) as made:
+        killed = {"server": int(server), "worker": 0, "actor": 0}
+
+        def kill() -> None:
+            assert eventually(lambda: workers("ReadLabels"))
+            os.kill(killed["server"], signal.SIGKILL)
+            killed["worker"] = workers("ReadLabels")[0]
+            os.kill(killed["worker"], signal.SIGKILL)
+
+        source = LabelSource(targets, shards=30, **OPTIONS)
+        killer = threading.Thread(target=kill)
+        killer.start()
+        dataset = ray.data.read_datasource(source).materialize()
+        killer.join()
+        made.remove_node(made.list_all_nodes()[-1], allow_graceful=False)
+        assert eventually(lambda: len(alive()) == 3)
+        rows = same(rows_of(dataset), streamed(targets.split(",")[1], OPTIONS))
+        pinned = {n: v for n, v in source.options.items() if n != "end_index"}
+        labelled = ray.data.range(300, override_num_blocks=20).map_batches(
+            Labeller,
+            fn_constructor_kwargs={"bundle": bundle, "runtime": "fake", **pinned},
+            batch_size=10,
+            concurrency=2,
+        )
+        parts = []
+        for part in labelled.iter_batches(batch_size=16):
+            parts.append(part)
+            if not killed["actor"]:
+                killed["actor"] = workers("Labeller")[0]
+                os.kill(killed["actor"], signal.SIGKILL)
+        assert same(joined(parts), rows_of(dataset)) == rows
+    return {"rows": rows, "killed": sorted(name for name, pid in killed.items() if pid)}
+
+
+def workers(work: str) -> list[int]:
+    """Processes of Ray on this machine that are named after this work."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes()
+        except OSError:  # ended meanwhile
+            continue
+        if words.startswith(b"ray::") and work.encode() in words:
+            found.append(int(path.parent.name))
+    return found
+
+
+if __name__ == "__main__":
+    print(json.dumps({"read": read, "label": label, "losses": losses}[sys.argv[1]](*sys.argv[2:])))

@@ -1,0 +1,67 @@
+"""Rows of Ray Data are those of a plain stream, also when servers, workers and nodes are lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.hangs import HANG_S
+from tests.service.test_process import Process, bundle_at, running
+
+# Nothing is sent home, nothing is written to the home, and a busy machine may start slowly.
+RAY = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_raylet_start_wait_time_s": "600",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "OMP_NUM_THREADS": "1",
+}
+
+
+def ran(*words: str) -> Any:
+    """What a run of `tests.client.ray_runs` says at its end."""
+    command = [sys.executable, "-m", "tests.client.ray_runs", *words]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, **RAY},
+    )  # fmt: skip
+    out, err = process.communicate(timeout=HANG_S)
+    assert process.returncode == 0, (out, err)
+    return json.loads(out.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def fake(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return bundle_at(tmp_path_factory.mktemp("ray") / "fake")
+
+
+@pytest.fixture(scope="module")
+def served(fake: Path) -> Iterator[Process]:
+    with running(fake, "--engine", "fake") as process:
+        yield process
+
+
+def target_of(process: Process) -> str:
+    return f"{process.host}:{process.port}"
+
+
+@pytest.mark.long
+def test_a_source_has_the_samples_of_the_stream(served: Process, tmp_path: Path) -> None:
+    found = ran("read", target_of(served), str(tmp_path / "rows"))
+    assert 200 < found["rows"] < 300 and 30 < found["views"] < 99 and found["views"] % 3 != 1
+
+
+@pytest.mark.slow
+def test_lost_servers_workers_and_nodes_lose_no_row(fake: Path, served: Process) -> None:
+    with running(fake, "--engine", "fake") as doomed:
+        targets = f"{target_of(doomed)},{target_of(served)}"
+        found = ran("losses", targets, str(fake), str(doomed.popen.pid))
+    assert 200 < found["rows"] < 300
+    assert found["killed"] == ["actor", "server", "worker"]
