@@ -72,5 +72,7 @@ def under_one_roof(source: str, name: str) -> str:
             package = (node.module or "").split(".")[0]
             if package in PACKAGES:
                 line = lines[node.lineno - 1]
-                lines[node.lineno - 1] = line.replace(f"from {package}", f"from {ROOF}.{package}", 1)
+                lines[node.lineno - 1] = line.replace(
+                    f"from {package}", f"from {ROOF}.{package}", 1
+                )
     return "".join(lines)

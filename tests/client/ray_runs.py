@@ -1,7 +1,6 @@
 """Ray on this machine: reads a stream, labels a data set, and loses processes meanwhile.
 
-    python -m tests.client.ray_runs read TARGET FOLDER
-    python -m tests.client.ray_runs label TARGET BUNDLE RUNTIME
+    python -m tests.client.ray_runs rows TARGET BUNDLE FOLDER
     python -m tests.client.ray_runs losses TARGETS BUNDLE SERVER_PID
 
 A process of its own, because Ray forks, which a process with gRPC's threads must not. Each run
@@ -9,6 +8,7 @@ asserts that its rows are those of a plain stream, and prints one JSON line.
 """
 
 import json
+import logging
 import os
 import shutil
 import signal
@@ -32,9 +32,9 @@ from tests.hangs import eventually
 ADDRESS = "127.0.0.2"  # for 127.0.0.1 Ray takes the address of the network
 STORE_BYTES = 200 << 20  # of each node's object store
 BLOCK_BYTES = 1 << 20  # of a block: many small ones, as with samples of full size
-OPTIONS: dict[str, Any] = {"seed": 7, "max_uncertainty": 0.8, "end_index": 300}
+OPTIONS: dict[str, Any] = {"seed": 7, "keep_fraction": 0.8, "end_index": 300}
 VIEWS: dict[str, Any] = {
-    "views_per_object": 3, "filter_sets": True, "max_uncertainty": 0.9, "start_index": 2,
+    "views_per_object": 3, "filter_sets": True, "max_uncertainty": 0.06, "start_index": 2,
     "end_index": 101, "outputs": ["mask", "uncertainty", "w"],
 }  # fmt: skip
 Columns = dict[str, Any]
@@ -51,7 +51,7 @@ def cluster(nodes: int, cpus: int) -> Iterator[Cluster]:
         for _ in range(nodes):
             made.add_node(wait=False, num_cpus=cpus, temp_dir=folder, **node)
         ray.init(
-            made.address, _node_ip_address=ADDRESS, logging_level="error", log_to_driver=False
+            made.address, _node_ip_address=ADDRESS, logging_level=logging.ERROR, log_to_driver=False
         )
         assert eventually(lambda: len(alive()) == nodes + 1)
         context = ray.data.DataContext.get_current()
@@ -96,42 +96,37 @@ def same(found: Columns, wanted: Columns) -> int:
     return len(found["index"])
 
 
-def read(target: str, folder: str) -> dict[str, Any]:
-    with cluster(nodes=1, cpus=2):
+def rows(target: str, bundle: str, folder: str) -> dict[str, Any]:
+    """A stream is read and written, with views too, and its samples are made without a server."""
+    with cluster(nodes=1, cpus=3):  # two actors, and one for the tasks that make indices
         source = LabelSource(target, shards=9, **OPTIONS)
         dataset = ray.data.read_datasource(source)
         assert dataset.schema().names == list(source.model.schema(**source.options))
-        rows = same(rows_of(dataset), streamed(target, OPTIONS))
+        wanted = streamed(target, OPTIONS)
+        rows = same(rows_of(dataset), wanted)
         views = ray.data.read_datasource(LabelSource(target, shards=4, **VIEWS))
         of_views = same(rows_of(views), streamed(target, VIEWS))
-        nothing = {**OPTIONS, "max_uncertainty": 0.0, "end_index": 9}
+        nothing = {"max_uncertainty": 0.0, "end_index": 9}
         empty = ray.data.read_datasource(LabelSource(target, shards=2, **nothing))
         assert empty.count() == 0
         dataset.write_parquet(folder)
         table = parquet.read_table(folder)
-        assert sorted(table["index"].to_pylist()) == rows_of(dataset)["index"].tolist()
+        assert sorted(table["index"].to_pylist()) == wanted["index"].tolist()
         assert table.schema.names == dataset.schema().names
+        pinned = {name: value for name, value in source.options.items() if name != "end_index"}
+        labelled = ray.data.range(OPTIONS["end_index"], override_num_blocks=7).map_batches(
+            Labeller,
+            fn_constructor_kwargs={"bundle": bundle, **pinned},
+            batch_size=10,
+            compute=ray.data.ActorPoolStrategy(size=2),
+        )
+        assert same(rows_of(labelled), wanted) == rows
     return {"rows": rows, "views": of_views}
-
-
-def label(target: str, bundle: str, runtime: str) -> dict[str, Any]:
-    found = []
-    with cluster(nodes=1, cpus=2):
-        for options in (OPTIONS, VIEWS):
-            kept = {name: value for name, value in options.items() if not name.endswith("_index")}
-            arguments = {"bundle": bundle, "runtime": runtime, **kept}
-            indices = ray.data.range(options["end_index"], override_num_blocks=7)
-            labelled = indices.map_batches(
-                Labeller, fn_constructor_kwargs=arguments, batch_size=10, concurrency=2
-            )
-            wanted = streamed(target, {**options, "start_index": 0})
-            found.append(same(rows_of(labelled), wanted))
-    return {"rows": found}
 
 
 def losses(targets: str, bundle: str, server: str) -> dict[str, Any]:
     """A server, workers, an actor and a node are killed, each after some of the work is done."""
-    with cluster(nodes=3, cpus=1) as made:
+    with cluster(nodes=3, cpus=2) as made:
         killed = {"server": int(server), "worker": 0, "actor": 0}
 
         def kill() -> None:
@@ -153,7 +148,7 @@ def losses(targets: str, bundle: str, server: str) -> dict[str, Any]:
             Labeller,
             fn_constructor_kwargs={"bundle": bundle, "runtime": "fake", **pinned},
             batch_size=10,
-            concurrency=2,
+            compute=ray.data.ActorPoolStrategy(size=2),
         )
         parts = []
         for part in labelled.iter_batches(batch_size=16):
@@ -179,4 +174,5 @@ def workers(work: str) -> list[int]:
 
 
 if __name__ == "__main__":
-    print(json.dumps({"read": read, "label": label, "losses": losses}[sys.argv[1]](*sys.argv[2:])))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # leaves no cluster behind
+    print(json.dumps({"rows": rows, "losses": losses}[sys.argv[1]](*sys.argv[2:])))
