@@ -34,7 +34,7 @@ STORE_BYTES = 200 << 20  # of each node's object store
 BLOCK_BYTES = 1 << 20  # of a block: many small ones, as with samples of full size
 OPTIONS: dict[str, Any] = {"seed": 7, "keep_fraction": 0.8, "end_index": 300}
 VIEWS: dict[str, Any] = {
-    "views_per_object": 3, "filter_sets": True, "max_uncertainty": 0.06, "start_index": 2,
+    "views_per_object": 3, "start_index": 2,
     "end_index": 101, "outputs": ["mask", "uncertainty", "w"],
 }  # fmt: skip
 Columns = dict[str, Any]
@@ -104,8 +104,10 @@ def rows(target: str, bundle: str, folder: str) -> dict[str, Any]:
         assert dataset.schema().names == list(source.model.schema(**source.options))
         wanted = streamed(target, OPTIONS)
         rows = same(rows_of(dataset), wanted)
-        views = ray.data.read_datasource(LabelSource(target, shards=4, **VIEWS))
-        of_views = same(rows_of(views), streamed(target, VIEWS))
+        scores = streamed(target, VIEWS)["uncertainty"]
+        sets = {**VIEWS, "filter_sets": True, "max_uncertainty": float(np.quantile(scores, 0.8))}
+        views = ray.data.read_datasource(LabelSource(target, shards=4, **sets))
+        of_views = same(rows_of(views), streamed(target, sets))
         nothing = {"max_uncertainty": 0.0, "end_index": 9}
         empty = ray.data.read_datasource(LabelSource(target, shards=2, **nothing))
         assert empty.count() == 0
