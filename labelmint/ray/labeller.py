@@ -36,12 +36,13 @@ class Labeller:
         ray.data.range(1_000_000).map_batches(
             Labeller,
             fn_constructor_kwargs={"bundle": "/bundles/faces", "seed": 7, "keep_fraction": 0.9},
-            batch_size=64, concurrency=8, num_cpus=2,
+            batch_size=64, num_cpus=2, compute=ray.data.ActorPoolStrategy(size=8),
         )
 
     A row has the bits of the sample that a stream with the same options delivers, if the engine
     is the server's. The distribution labelmint-engine has to be installed on every node, and the
-    bundle has to be there.
+    bundle has to be there. Leave a CPU or two of the cluster to the tasks that make the indices:
+    Ray waits forever for them if actors have all.
     """
 
     def __init__(

@@ -102,7 +102,7 @@ class LabelSource(Datasource):
         filtered = self.options.get("max_uncertainty") is not None
         schema = _no_rows(self._columns).schema
         tasks = []
-        for start, end in split_range(self.options, shards):
+        for number, (start, end) in enumerate(split_range(self.options, shards)):
             metadata = BlockMetadata(
                 num_rows=None if filtered else end - start,
                 size_bytes=(end - start) * self._sample_bytes,
@@ -110,15 +110,15 @@ class LabelSource(Datasource):
                 exec_stats=None,
             )
             part: StreamOptions = {**self.options, "start_index": start, "end_index": end}
-            tasks.append(ReadTask(self._reader(part), metadata, schema, per_task_row_limit))
+            tasks.append(ReadTask(self._reader(number, part), metadata, schema, per_task_row_limit))
         return tasks
 
-    def _reader(self, part: StreamOptions) -> Any:
+    def _reader(self, number: int, part: StreamOptions) -> Any:
         arguments = {"prefetch_bytes": PREFETCH_BYTES, **self._arguments}
         columns, rows = self._columns, max(1, min(MAX_ROWS, BLOCK_BYTES // self._sample_bytes))
 
         def read_labels() -> Iterator[Block]:
-            return _blocks(arguments, part, columns, rows)
+            return _blocks(arguments, number, part, columns, rows)
 
         return read_labels
 
@@ -128,12 +128,17 @@ class LabelSource(Datasource):
 
 
 def _blocks(
-    arguments: dict[str, Any], part: StreamOptions, columns: dict[str, Column], rows: int
+    arguments: dict[str, Any],
+    number: int,
+    part: StreamOptions,
+    columns: dict[str, Column],
+    rows: int,
 ) -> Iterator[Block]:
-    """The samples of a part, `rows` at a time; a part that the filter empties has a block, too."""
+    """The samples of part `number`, `rows` at a time; one that the filter empties has a block,
+    too."""
     empty = True
     with Client(**arguments) as client:
-        for batch in client.stream(rows, **part):
+        for batch in client.stream(rows, first_target=number, **part):
             empty = False
             yield _block(batch.columns())
     if empty:

@@ -7,12 +7,14 @@ A process of its own, because Ray forks, which a process with gRPC's threads mus
 asserts that its rows are those of a plain stream, and prints one JSON line.
 """
 
+import io
 import json
 import logging
 import os
 import shutil
 import signal
 import sys
+import tarfile
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator
@@ -23,10 +25,12 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as parquet
 import ray
+from PIL import Image
 from ray.cluster_utils import Cluster
 
 from labelmint import Client
 from labelmint.ray import Labeller, LabelSource
+from labelmint.ray.rows import hub_table, webdataset_row
 from tests.hangs import eventually
 
 ADDRESS = "127.0.0.2"  # for 127.0.0.1 Ray takes the address of the network
@@ -98,32 +102,66 @@ def same(found: Columns, wanted: Columns) -> int:
 
 def rows(target: str, bundle: str, folder: str) -> dict[str, Any]:
     """A stream is read and written, with views too, and its samples are made without a server."""
-    with cluster(nodes=1, cpus=3):  # two actors, and one for the tasks that make indices
+    with cluster(nodes=1, cpus=2):  # one for an actor, one for the tasks that make indices
         source = LabelSource(target, shards=9, **OPTIONS)
         dataset = ray.data.read_datasource(source)
         assert dataset.schema().names == list(source.model.schema(**source.options))
+        dataset = dataset.materialize()
         wanted = streamed(target, OPTIONS)
         rows = same(rows_of(dataset), wanted)
         scores = streamed(target, VIEWS)["uncertainty"]
         sets = {**VIEWS, "filter_sets": True, "max_uncertainty": float(np.quantile(scores, 0.8))}
         views = ray.data.read_datasource(LabelSource(target, shards=4, **sets))
         of_views = same(rows_of(views), streamed(target, sets))
-        nothing = {"max_uncertainty": 0.0, "end_index": 9}
+        nothing: dict[str, Any] = {"max_uncertainty": 0.0, "end_index": 9}
         empty = ray.data.read_datasource(LabelSource(target, shards=2, **nothing))
         assert empty.count() == 0
-        dataset.write_parquet(folder)
-        table = parquet.read_table(folder)
-        assert sorted(table["index"].to_pylist()) == wanted["index"].tolist()
-        assert table.schema.names == dataset.schema().names
+        assert same(written(dataset, folder), wanted) == rows
         pinned = {name: value for name, value in source.options.items() if name != "end_index"}
         labelled = ray.data.range(OPTIONS["end_index"], override_num_blocks=7).map_batches(
             Labeller,
             fn_constructor_kwargs={"bundle": bundle, **pinned},
             batch_size=10,
-            compute=ray.data.ActorPoolStrategy(size=2),
+            compute=ray.data.ActorPoolStrategy(size=1),
         )
         assert same(rows_of(labelled), wanted) == rows
     return {"rows": rows, "views": of_views}
+
+
+def written(dataset: Any, folder: str) -> Columns:
+    """Rows that Ray's writers wrote, in its own Parquet; the other forms are compared with them."""
+    dataset.write_parquet(f"{folder}/rows")
+    dataset.map(webdataset_row).write_webdataset(f"{folder}/tars")
+    tables = dataset.map_batches(hub_table, batch_format="pyarrow")
+    tables.write_parquet(f"{folder}/hub")
+    rows = rows_of(ray.data.read_parquet(f"{folder}/rows"))
+    files = {}
+    for path in Path(folder, "tars").iterdir():
+        with tarfile.open(path) as tar:
+            files.update({name: contents(tar, name) for name in tar.getnames()})
+    table = parquet.read_table(f"{folder}/hub").sort_by("index")
+    for n, index in enumerate(rows["index"].tolist()):
+        key = f"{index:012d}"
+        for name, suffix in (("image", "png"), ("mask", "mask.png")):
+            assert np.array_equal(opened(files[f"{key}.{suffix}"]), rows[name][n])
+            assert np.array_equal(opened(table[name][n]["bytes"].as_py()), rows[name][n])
+        assert np.array_equal(
+            np.load(io.BytesIO(files[f"{key}.keypoints.npy"])), rows["keypoints"][n]
+        )
+        assert np.array_equal(np.float32(table["keypoints"][n].as_py()), rows["keypoints"][n])
+        assert json.loads(files[f"{key}.json"])["index"] == index
+    assert table["index"].to_pylist() == rows["index"].tolist()
+    return rows
+
+
+def contents(tar: tarfile.TarFile, name: str) -> bytes:
+    file = tar.extractfile(name)
+    assert file is not None
+    return file.read()
+
+
+def opened(picture: bytes) -> Any:
+    return np.asarray(Image.open(io.BytesIO(picture)))
 
 
 def losses(targets: str, bundle: str, server: str) -> dict[str, Any]:

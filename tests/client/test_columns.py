@@ -13,7 +13,7 @@ from labelmint import Client
 from labelmint.errors import NotReady
 from labelmint.model import model_from_proto
 from labelmint.options import split_range
-from tests.client.scripted_service import BUNDLE_ID, MODEL, ScriptedService
+from tests.client.scripted_service import BUNDLE_ID, MODEL, ScriptedService, serving
 
 
 @pytest.mark.parametrize(
@@ -98,3 +98,11 @@ def test_parts_have_each_index_once_and_objects_whole(
 def test_what_is_no_range_has_no_parts(options: Any, parts: int, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         split_range(options, parts)
+
+
+def test_readers_of_parts_begin_at_the_targets_that_they_name() -> None:
+    with serving() as (first, one), serving() as (second, two):
+        for number in (1, 3, 2):
+            with Client([first, second]) as client:
+                list(client.stream(4, end_index=4, first_target=number))
+    assert (len(one.queries), len(two.queries)) == (1, 2)
