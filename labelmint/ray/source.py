@@ -17,6 +17,7 @@ from labelmint.errors import MissingExtra
 from labelmint.extras import install_from_extra
 from labelmint.model import Column, Model
 from labelmint.options import StreamOptions, split_range, whole_number
+from labelmint.wire.retries import Patience
 
 try:
     import pyarrow as pa
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 BLOCK_BYTES = 4 << 20  # of the arrays that a task hands to Ray at once, if a sample is smaller
 MAX_ROWS = 1024  # of these
 PREFETCH_BYTES = 16 << 20  # a task receives this far ahead; the client's own default is for one
+# A task that finds no server was preceded by a driver that did: it waits as a stream would.
+PATIENCE = Patience(connect_s=60.0)
 INDICES_PER_PART = 1024  # raw indices of a part, if neither the caller nor Ray says more
 
 
@@ -62,7 +65,8 @@ class LabelSource(Datasource):
             shards: number of read tasks. A lost one is read again as a whole, so many small ones
                 are better than few; they are never more than the range has objects. None: one for
                 1,024 raw indices, or as many as Ray asks for if that is more.
-            client: arguments of `labelmint.Client` besides the target, for every task.
+            client: arguments of `labelmint.Client` besides the target, for every task. By default
+                a task waits for a server for a minute, and receives 16 MiB ahead.
             options: see `labelmint.options.StreamOptions`, with end_index, and without count,
                 max_examined, explicit indices and latents, shard_index and num_shards.
 
@@ -114,7 +118,8 @@ class LabelSource(Datasource):
         return tasks
 
     def _reader(self, number: int, part: StreamOptions) -> Any:
-        arguments = {"prefetch_bytes": PREFETCH_BYTES, **self._arguments}
+        defaults = {"prefetch_bytes": PREFETCH_BYTES, "patience": PATIENCE}
+        arguments = {**defaults, **self._arguments}
         columns, rows = self._columns, max(1, min(MAX_ROWS, BLOCK_BYTES // self._sample_bytes))
 
         def read_labels() -> Iterator[Block]:

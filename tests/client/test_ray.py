@@ -70,3 +70,14 @@ def test_lost_servers_workers_and_nodes_lose_no_row(fake: Path, served: Process)
         found = ran("losses", targets, str(fake), str(doomed.popen.pid))
     assert 200 < found["rows"] < 300
     assert found["killed"] == ["actor", "server", "worker"]
+
+
+@pytest.mark.slow
+def test_ray_train_trains_on_each_sample_of_a_stream(served: Process) -> None:
+    words = ("--target", target_of(served), "--samples", "128", "--passes", "1")
+    done = subprocess.run(
+        [sys.executable, "-m", "examples.ray_train", *words],
+        capture_output=True, text=True, env={**os.environ, **RAY}, timeout=HANG_S,
+    )  # fmt: skip
+    assert done.returncode == 0, (done.stdout, done.stderr)
+    assert "first worker: 64 samples in the last pass, mean loss" in done.stdout
