@@ -10,7 +10,8 @@ EngineError
 │   └── OutOfDeviceMemory   the device lacks memory for this run; a later one may fit
 ├── DeviceLost              permanent: nothing runs on this device until the process restarts
 ├── NotFiniteError          a score is NaN or infinite, so the filter cannot judge the sample
-└── SamplingError           the caller's sampling options or latents do not fit the bundle
+├── SamplingError           the caller's options or latents do not fit the bundle, or each other
+└── BundleLacks             the bundle has no view bank, score or output that the caller asks for
 """
 
 from bundle.errors import printable_line
@@ -69,4 +70,8 @@ class NotFiniteError(EngineError):
 
 
 class SamplingError(EngineError):
-    """The caller's sampling options or latents do not fit the bundle."""
+    """The caller's options or latents do not fit the bundle, or contradict each other."""
+
+
+class BundleLacks(EngineError):
+    """The bundle has no view bank, score or output that the caller asks for."""

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from bundle.calibration import shortest_float32
 from bundle.manifest import GeneratorFacts, SamplingKey
-from bundle.views import ViewBank
+from bundle.views import CAMERA_FIELDS, ViewBank
 from engines.errors import SamplingError
 from engines.protocol import Mapping
+from engines.signature import CAMERA, VIEW
 from labelmint.latents import (
     MAX_MT19937_INDEX,
     MAX_MT19937_SEED,
@@ -234,6 +235,24 @@ def view_numbers(
     if options.views_per_object == 1:
         return np.full(len(indices), OWN_VIEW, np.int32)
     return (indices % np.uint64(options.views_per_object)).astype(np.int32)
+
+
+def view_arrays(
+    options: LatentOptions, indices: NDArray[np.uint64], bank: ViewBank | None
+) -> dict[str, NDArray[np.generic]]:
+    """VIEW [n] and CAMERA [n, 4] of these indices, those that a bundle with this bank has.
+
+    CAMERA is NaN for views that are no code of the bank.
+    """
+    if bank is None:
+        return {}
+    numbers = view_numbers(options, indices, bank)
+    if bank.cameras is None:
+        return {VIEW: numbers}
+    if options.view_mode == "drawn":
+        unknown = np.full((len(indices), len(CAMERA_FIELDS)), np.nan, np.float32)
+        return {VIEW: numbers, CAMERA: unknown}
+    return {VIEW: numbers, CAMERA: bank.cameras[numbers]}
 
 
 def ws_from_latents(

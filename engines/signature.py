@@ -6,10 +6,12 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from bundle.manifest import GeneratorFacts, Manifest
+from bundle.views import CAMERA_FIELDS, ViewBank
 
 # Outputs that tell which rows the graph kept: KEPT is their number, int32 []; SAMPLE is the input
 # row of each output row, int32 [N], kept ones first; UNCERTAINTY is the score, float32 [N].
 KEPT, SAMPLE, UNCERTAINTY = "kept", "sample", "uncertainty"
+W, VIEW, CAMERA = "w", "view", "camera"  # outputs that come from the sampler, not the graph
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,17 @@ def labeller_outputs(manifest: Manifest) -> ArraySpecs:
         outputs[UNCERTAINTY] = _spec(np.float32)
         outputs["uncertainty_map"] = _spec(np.float16, *pixels)
     return outputs
+
+
+def sample_outputs(manifest: Manifest, bank: ViewBank | None) -> ArraySpecs:
+    """All arrays that a sample can have: the graph's, and those of its latents and its view."""
+    generator = manifest.generator
+    specs = labeller_outputs(manifest) | {W: _spec(np.float32, generator.num_ws, generator.w_dim)}
+    if bank is not None:
+        specs[VIEW] = _spec(np.int32)
+        if bank.cameras is not None:
+            specs[CAMERA] = _spec(np.float32, len(CAMERA_FIELDS))
+    return specs
 
 
 def graph_outputs(manifest: Manifest) -> ArraySpecs:

@@ -49,6 +49,15 @@ class Batch:
         """Number of samples; with group_views, of objects."""
         return len(self.indices)
 
+    def columns(self) -> dict[str, Array]:
+        """The arrays by column: "index", and the batch's outputs by their names in requests.
+
+        Their dtypes and the shapes of one sample are those of `Model.schema`.
+        """
+        outputs = {name: getattr(self, field) for name, field in FIELDS.items()}
+        given = {name: array for name, array in outputs.items() if array is not None}
+        return {INDEX: self.indices, **given}
+
     def __repr__(self) -> str:
         """The dtype and shape of each array, and the other fields."""
         words = [
@@ -61,6 +70,7 @@ class Batch:
         return f"Batch({', '.join(words)})"
 
 
+INDEX = "index"  # column of the raw indices, beside those of the outputs
 FIELDS = {  # output name: field of Batch
     "image": "images",
     "mask": "masks",

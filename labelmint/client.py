@@ -7,12 +7,12 @@ import time
 import weakref
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import grpc
 
 from labelmint.batch import Batch, batch_from_kept
-from labelmint.errors import MalformedMessage
+from labelmint.errors import MalformedMessage, NotReady
 from labelmint.model import Model, model_from_proto
 from labelmint.options import (
     SamplingOptions,
@@ -111,6 +111,7 @@ class Client:
         deadline_s: float | None = None,
         skip: IndexMask | None = None,
         group_views: bool = False,
+        first_target: int | None = None,
         **options: Unpack[StreamOptions],
     ) -> Iterator[Batch]:
         """Streams samples in ascending index order, endlessly unless options bound it.
@@ -129,6 +130,9 @@ class Client:
                 of [n]. batch_size and count must then be multiples of views_per_object, indices
                 and ranges whole objects, and a filter needs filter_sets. A range that begins
                 within an object begins at the next one.
+            first_target: number of the target, modulo their count, that the first call goes to,
+                so that readers of a range's parts spread evenly. None: that of the shard, or a
+                random one.
             options: see `labelmint.options.StreamOptions`.
 
         Raises:
@@ -139,10 +143,14 @@ class Client:
         check_batch_size(batch_size)
         if deadline_s is not None and math.isnan(real_number("deadline_s", deadline_s)):
             raise ValueError("deadline_s is nan; give seconds, or None for no deadline")
+        if first_target is not None:
+            whole_number("first_target", first_target)
+        elif query.num_shards > 1:  # several clients read shards, and begin at different targets
+            first_target = query.shard_index * self._streams
         if not group_views:
-            return self._batches(batch_size, query, deadline_s, skip)
+            return self._batches(batch_size, query, deadline_s, skip, first_target)
         query, views = query_for_groups(query, batch_size)
-        batches = self._batches(batch_size, query, deadline_s, skip, views)
+        batches = self._batches(batch_size, query, deadline_s, skip, first_target, views)
         return (grouped_batch(batch, views) for batch in batches)
 
     def generate(self, **options: Unpack[StreamOptions]) -> Batch:
@@ -214,6 +222,36 @@ class Client:
             )
         return model_from_proto(response.model, limit)
 
+    def pin(self, **options: Unpack[StreamOptions]) -> StreamOptions:
+        """These options for readers that start at other times, or again: their samples are equal.
+
+        What a server would look up anew for each call is looked up once: the model's name, the
+        bundle_id, and the threshold of keep_fraction, in whose place max_uncertainty is given.
+
+        Args:
+            options: see `labelmint.options.StreamOptions`.
+
+        Raises:
+            TypeError, ValueError: options cannot be sent.
+            LabelmintError: as `model`; NotReady also when another bundle_id is served.
+        """
+        query_from_options(options)
+        given = cast(dict[str, Any], options)
+        sampling = {name: given[name] for name in SamplingOptions.__annotations__ if name in given}
+        fraction, bundle_id = options.get("keep_fraction"), options.get("bundle_id")
+        model = self.model(options.get("model") or "", keep_fraction=fraction, **sampling)
+        if bundle_id and bundle_id != model.bundle_id:
+            raise NotReady(
+                f"bundle_id is {bundle_id}, {model.name} is served from {model.bundle_id}; leave "
+                "bundle_id out, or ask a server that has that bundle",
+                "FAILED_PRECONDITION",
+            )
+        pinned: StreamOptions = {**options, "model": model.name, "bundle_id": model.bundle_id}
+        if fraction is not None:
+            del pinned["keep_fraction"]
+            pinned["max_uncertainty"] = model.max_uncertainty
+        return pinned
+
     def close(self) -> None:
         """Ends all streams, their threads and the connection; harmless when closed.
 
@@ -239,14 +277,13 @@ class Client:
         query: pb.SampleQuery,
         deadline_s: float | None,
         skip: IndexMask | None,
+        first_target: int | None,
         unit: int = 1,
     ) -> Iterator[Batch]:
         # A generator, so that no call opens before the first batch is requested.
         deadline = math.inf if deadline_s is None else time.monotonic() + deadline_s
         parts = subshards(query, self._streams)
-        # Shards that several clients read begin at different targets.
-        sharded = query.num_shards > 1
-        turns = self._replicas.turns_from(query.shard_index * self._streams) if sharded else None
+        turns = None if first_target is None else self._replicas.turns_from(first_target)
         open_call = partial(self._open_stream, turns)
         readers = []
         for part in parts:

@@ -6,15 +6,14 @@ shards that `datasets` splits over workers and nodes; its state_dict resumes.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from labelmint.batch import Batch
+from labelmint.batch import INDEX, Batch
 from labelmint.client import Client
 from labelmint.errors import MissingExtra
 from labelmint.extras import install_from_extra
-from labelmint.options import StreamOptions, query_from_options
+from labelmint.options import StreamOptions, query_from_options, split_range
 
 try:
     import datasets
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
 BATCH = 16  # samples of a message
 MAX_SHARDS = 1_000_000  # their list is in memory
-_WHOLE = ("count", "max_examined", "indices", "z", "w", "w_plus", "shard_index", "num_shards")
 
 
 def iterable_dataset(
@@ -53,28 +51,18 @@ def iterable_dataset(
     Raises:
         TypeError, ValueError: options are unknown, contradict each other or have no end.
     """
-    for name in _WHOLE:
-        if options.get(name) is not None:
-            raise ValueError(f"option {name!r} is not for iterable_dataset; use Client.stream")
-    query = query_from_options(options)
-    start, end = query.start_index, query.end_index
-    if end <= start:
-        raise ValueError(
-            f"end_index {end} is not over start_index {start}; its shards are parts of a range, so "
-            "give an end"
-        )
-    views = options.get("views_per_object", 1)
     if samples_per_shard < 1:
         raise ValueError(f"samples_per_shard is {samples_per_shard}; give at least 1")
-    step = samples_per_shard + -samples_per_shard % views  # whole objects
-    if end - start > MAX_SHARDS * step:
+    query = query_from_options(options)
+    views = max(1, query.sampling.views_per_object)
+    objects = -(-query.end_index // views) - query.start_index // views
+    parts = -(-objects // -(-samples_per_shard // views))
+    if parts > MAX_SHARDS:
         raise ValueError(
-            f"{end - start} raw indices are over {MAX_SHARDS} shards of {step}; raise "
-            "samples_per_shard, or give a smaller end_index"
+            f"{query.end_index - query.start_index} raw indices are over {MAX_SHARDS} shards of "
+            f"{samples_per_shard}; raise samples_per_shard, or give a smaller end_index"
         )
-    # Objects begin at multiples of views, whatever the start of the range.
-    cuts = [start, *range(start - start % views + step, end, step), end]
-    shards = list(itertools.pairwise(cuts))
+    shards = split_range(options, max(1, parts))
     arguments = {"target": target, **(client or {})}
     return datasets.IterableDataset.from_generator(
         _rows, gen_kwargs={"shards": shards, "arguments": arguments, "options": dict(options)}
@@ -92,12 +80,6 @@ def _rows(
 
 
 def _rows_of_batch(batch: Batch) -> Iterator[dict[str, Any]]:
-    columns = {
-        "image": batch.images, "mask": batch.masks, "keypoints": batch.keypoints,
-        "depth": batch.depth, "uncertainty": batch.uncertainty,
-        "uncertainty_map": batch.uncertainty_map, "w": batch.w, "view": batch.views,
-        "camera": batch.cameras,
-    }  # fmt: skip
-    given = {name: values.copy() for name, values in columns.items() if values is not None}
-    for n, index in enumerate(batch.indices.tolist()):
-        yield {"index": index, **{name: values[n] for name, values in given.items()}}
+    columns = {name: values.copy() for name, values in batch.columns().items()}
+    for n, index in enumerate(columns.pop(INDEX).tolist()):
+        yield {INDEX: index, **{name: values[n] for name, values in columns.items()}}

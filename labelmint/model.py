@@ -5,14 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from labelmint.batch import INDEX
 from labelmint.codec import OUTPUTS, output_from_name, raw_bytes_per_sample, sent_by_default
 from labelmint.errors import MalformedMessage
+from labelmint.options import StreamOptions, takes_bank
 from labelmint.v1 import label_service_pb2 as pb
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,13 @@ class Camera(NamedTuple):
     elevation_deg: float  # positive: from above
     distance: float  # from the object's center, in units of the object
     focal: float  # focal length divided by the extent of the image
+
+
+class Column(NamedTuple):
+    """What a column of a stream's batches has for each sample."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]  # of one sample
 
 
 @dataclass(frozen=True)
@@ -77,8 +89,35 @@ class Model:
         """
         return [name for name in self.outputs if sent_by_default(name, of_bank)]
 
+    def schema(self, **options: Unpack[StreamOptions]) -> dict[str, Column]:
+        """The columns of `Batch.columns` for a stream with these options, in their order.
+
+        Args:
+            options: those of the stream. Outputs and, without those, views decide; None and no
+                outputs are the image and every head.
+
+        Raises:
+            ValueError: an output is unknown, or the model does not have it.
+        """
+        named = options.get("outputs") or self.usual_outputs(takes_bank(options))
+        for name in named:
+            output_from_name(name)
+            if name not in self.outputs:
+                raise ValueError(
+                    f"output {name} is none of model {self.name}; choose from "
+                    f"{', '.join(self.outputs)}"
+                )
+        columns = {name: self._column(name) for name in OUTPUTS if name in named}
+        return {INDEX: Column(np.dtype(np.uint64), ()), **columns}
+
     def sample_bytes(self, outputs: Sequence[str]) -> int:
         """Bytes of one uncompressed sample; raises ValueError for an unknown output."""
+        return sum(
+            raw_bytes_per_sample(output_from_name(name), self._column(name).shape)
+            for name in outputs
+        )
+
+    def _column(self, output: str) -> Column:
         shapes: dict[str, tuple[int, ...]] = {
             "image": (*self.image_size, 3),
             "keypoints": (len(self.keypoints), 3),
@@ -87,10 +126,8 @@ class Model:
             "view": (),
             "camera": (len(Camera._fields),),
         }
-        return sum(
-            raw_bytes_per_sample(output_from_name(name), shapes.get(name, self.label_size))
-            for name in outputs
-        )
+        output_from_name(output)
+        return Column(OUTPUTS[output].dtype, shapes.get(output, self.label_size))
 
 
 def model_from_proto(message: pb.Model, max_uncertainty: float | None = None) -> Model:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Mapping, Sequence
+from itertools import pairwise
 from operator import index
 from typing import SupportsIndex, TypedDict, cast
 
@@ -85,6 +86,11 @@ class StreamOptions(SamplingOptions, total=False):
     weight: int  # share of the engine, relative to the client's other streams; 0: 1
 
 
+# Options that hold for the whole stream and not for a part of it, that are no range, or that make
+# parts themselves.
+WHOLE_STREAM = (
+    "count", "max_examined", "indices", "z", "w", "w_plus", "shard_index", "num_shards",
+)  # fmt: skip
 _UINT32 = (
     "truncation_cutoff",
     "class_index",
@@ -140,6 +146,44 @@ def query_from_options(options: StreamOptions) -> pb.SampleQuery:
             query.latents.space = space
             query.latents.rows.CopyFrom(_tensor_from_rows(name, rows, rank))
     return query
+
+
+def split_range(options: StreamOptions, parts: int) -> list[tuple[int, int]]:
+    """Cuts a stream's range into consecutive ranges, so that each raw index is in one of them.
+
+    Cuts are between objects: all views of an object are in one part, and with filter_sets the
+    parts have the very samples of the whole. They differ by one object at most.
+
+    Args:
+        options: with an end_index, and none of WHOLE_STREAM.
+        parts: number of ranges, at least 1; a stream of fewer objects has one for each.
+
+    Returns:
+        start_index and end_index of each part, in the order of the indices.
+
+    Raises:
+        TypeError, ValueError: options cannot be sent or have no range, or parts is under 1.
+    """
+    for name in WHOLE_STREAM:
+        if options.get(name) is not None:
+            raise ValueError(
+                f"option {name!r} is for a whole stream; parts of a range have start_index and "
+                "end_index alone: leave it out, or use Client.stream"
+            )
+    if whole_number("parts", parts) < 1:
+        raise ValueError(f"parts {parts} is under 1; give at least one")
+    query = query_from_options(options)
+    start, end = query.start_index, query.end_index
+    if end <= start:
+        raise ValueError(
+            f"end_index {end} is not over start_index {start}; parts are those of a range, so "
+            "give an end"
+        )
+    views = max(1, query.sampling.views_per_object)
+    first, last = start // views, -(-end // views)  # objects, the last one exclusive
+    parts = min(parts, last - first)
+    inner = [(first + (last - first) * part // parts) * views for part in range(1, parts)]
+    return list(pairwise([start, *inner, end]))
 
 
 def takes_bank(options: SamplingOptions) -> bool:

@@ -11,17 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle.open import Bundle
-from bundle.views import CAMERA_FIELDS
 from engines.errors import DeviceLost, NotFiniteError
 from engines.protocol import Engine, EngineResult, Mapping
-from engines.sampling import view_numbers, ws_from_indices, ws_from_latents
-from engines.signature import UNCERTAINTY
+from engines.sampling import view_arrays, ws_from_indices, ws_from_latents
+from engines.signature import UNCERTAINTY, W
 from service.delivery import Arrays, FilteredRows, Stream
 from service.metrics import ModelMetrics
-from service.query import Query
 from service.scheduler import Draw
 
-W, VIEW, CAMERA = "w", "view", "camera"  # outputs that come from the sampler, not the engine
 StreamRows = tuple[Stream, FilteredRows]
 
 
@@ -57,21 +54,9 @@ def engine_rows_from_draw(
         ws = ws_from_latents(
             mapping, generator, query.options, query.latents.space, rows, row, bundle.views
         )
-    return EngineRows(stream, draw.first, ws, _views(query, indices, bundle), draw.since)
-
-
-def _views(query: Query, indices: NDArray[np.uint64], bundle: Bundle) -> Arrays:
-    """VIEW and CAMERA of these indices; CAMERA is NaN for views that are no code of the bank."""
-    bank = bundle.views
-    if bank is None:
-        return {}
-    numbers = view_numbers(query.options, indices, bank)
-    if bank.cameras is None:
-        return {VIEW: numbers}
-    if query.options.view_mode == "drawn":
-        unknown = np.full((len(indices), len(CAMERA_FIELDS)), np.nan, np.float32)
-        return {VIEW: numbers, CAMERA: unknown}
-    return {VIEW: numbers, CAMERA: bank.cameras[numbers]}
+    return EngineRows(
+        stream, draw.first, ws, view_arrays(query.options, indices, bundle.views), draw.since
+    )
 
 
 def run_engine(

@@ -24,7 +24,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from bundle.errors import NotCalibrated
-from engines.errors import NotFiniteError, SamplingError
+from engines.errors import BundleLacks, NotFiniteError, SamplingError
 from labelmint.errors import ERROR_DOMAIN, STREAM_AGED
 from service.logs import request_id
 
@@ -96,6 +96,7 @@ _CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (SamplingError, grpc.StatusCode.INVALID_ARGUMENT),
     (UnknownModel, grpc.StatusCode.NOT_FOUND),
     (FailedPrecondition, grpc.StatusCode.FAILED_PRECONDITION),
+    (BundleLacks, grpc.StatusCode.FAILED_PRECONDITION),
     (NotCalibrated, grpc.StatusCode.FAILED_PRECONDITION),
     (LoadFailed, grpc.StatusCode.FAILED_PRECONDITION),
     (RangeExhausted, grpc.StatusCode.OUT_OF_RANGE),

@@ -10,14 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from bundle.open import Bundle
-from bundle.views import CAMERA_FIELDS
 from engines.errors import DeviceLost
 from engines.protocol import Engine, Mapping
-from engines.signature import ArraySpec, labeller_outputs
-from service.batch import CAMERA, VIEW, W
+from engines.signature import ArraySpec, sample_outputs
 from service.delivery import Message, Stream
 from service.errors import NotServing
 from service.metrics import ModelMetrics
@@ -63,14 +59,7 @@ class ServedModel:
     @property
     def outputs(self) -> dict[str, ArraySpec]:
         """Arrays that a sample can have, by name, in the order in which they are sent."""
-        manifest = self.bundle.manifest
-        ws = ArraySpec(np.dtype(np.float32), (manifest.generator.num_ws, manifest.generator.w_dim))
-        specs = {**labeller_outputs(manifest), W: ws}
-        if self.bundle.views is not None:
-            specs[VIEW] = ArraySpec(np.dtype(np.int32), ())
-            if self.bundle.views.cameras is not None:
-                specs[CAMERA] = ArraySpec(np.dtype(np.float32), (len(CAMERA_FIELDS),))
-        return specs
+        return sample_outputs(self.bundle.manifest, self.bundle.views)
 
     @contextmanager
     def stream(

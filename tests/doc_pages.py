@@ -51,6 +51,7 @@ GPU = "needs an NVIDIA GPU; tests/engines has the stand-in device"
 CLUSTER = "needs a cluster; tests/deploy renders the chart and runs its commands"
 PUBLISHED = "needs a builder and a registry; tests/deploy/test_publish.py has one in memory"
 HOURS = "takes hours"
+RAY = "Ray forks, which a process with gRPC must not; tests/client/test_ray.py runs the same"
 
 PAGES = {
     "README.md": Page(
@@ -143,6 +144,13 @@ PAGES = {
         before=(DEMO,),
         smaller={"--out refiner.safetensors": "--out refiner.safetensors --steps 2 --images 32 "
                  "--segmenter-steps 2"},
+    ),
+    "docs/scale.md": Page(
+        not_run={
+            "LabelSource(": RAY,
+            "Labeller,": RAY,
+            "pip install": "make setup has installed the one; the other is the checkout itself",
+        }
     ),
     "docs/serving.md": Page(
         before=(

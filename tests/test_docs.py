@@ -16,6 +16,8 @@ MADE = (
     "demo/",
     "set/",
     "9090/",
+    "bundles/faces",
+    "data/faces",
     "classes.toml",
     "classes.txt",
     "depth.toml",

@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 BASE = {"grpcio", "grpcio-status", "numpy", "protobuf", "zstandard"}
-USER_EXTRAS = {"torch", "cli", "datasets", "hf", "jpeg"}
+USER_EXTRAS = {"torch", "cli", "datasets", "hf", "jpeg", "ray"}
 APPLICATION_EXTRAS = {"tracing", "serve", "train", "fused", "lpips", "export", "gpu", "rtx", "dev"}
 GPU_ALONE = {"cuda-python", "onnxruntime-gpu", "tensorrt"}
 # What torch asks for in the build that the package index has; a build without CUDA asks for none.
@@ -26,7 +26,7 @@ CUDA_OF_TORCH = ("cuda-toolkit", "nvidia-")  # pinned by torch itself
 # Modules of every extra: a base installation has none of them.
 OPTIONAL_MODULES = (
     "click", "jinja2", "onnx", "onnxruntime", "PIL", "msgspec", "pycocotools",
-    "prometheus_client", "simplejpeg", "torch", "tqdm", "webdataset",
+    "prometheus_client", "ray", "simplejpeg", "torch", "tqdm", "webdataset",
 )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from labelmint.codec import Array
 from labelmint.errors import MissingExtra
 from labelmint.extras import install_from_extra
 from labelmint.options import (
+    WHOLE_STREAM,
     StreamOptions,
     check_batch_size,
     query_from_options,
@@ -51,9 +52,6 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 IGNORE_INDEX = 255  # class id in masks of pixels that a loss leaves out
-# Options that LabelStream refuses: the first two hold for the whole stream and not for a shard,
-# the next ones are no range that could be sharded, and LabelStream sets the last two itself.
-_REFUSED = ("count", "max_examined", "indices", "z", "w", "w_plus", "shard_index", "num_shards")
 
 
 class LabelBatch(NamedTuple):
@@ -380,7 +378,7 @@ def check_dataset_options(
     transform: Callable[..., Any] | None,
 ) -> None:
     """Raises TypeError, ValueError for options that cannot be sharded or contradict each other."""
-    for name in _REFUSED:
+    for name in WHOLE_STREAM:
         if options.get(name) is not None:
             raise ValueError(f"option {name!r} is not for LabelStream; use Client.stream")
     check_batch_size(batch_size)

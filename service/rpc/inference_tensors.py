@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from bundle.manifest import GeneratorFacts
+from engines.signature import W
 from labelmint.v1 import label_service_pb2 as pb
-from service.batch import W
 from service.models import ServedModel
 
 WS = "ws"  # name of w+ here and in the graph; the output is called "w" in LabelService

@@ -7,6 +7,7 @@ from functools import partial
 
 import grpc
 
+from engines.sampling_request import options_from_proto, threshold_from_fraction
 from labelmint.v1 import label_service_pb2 as pb
 from service.delivery import Message, Stream
 from service.encoding import bytes_from_message, parts_from_message
@@ -15,7 +16,6 @@ from service.lifetime import Lifetime
 from service.rpc.calls import Call, CallHandlers, request_from_bytes
 from service.rpc.info import proto_from_model
 from service.rpc.query import bounded_query_from_proto, query_from_proto
-from service.rpc.sampling import options_from_proto, threshold_from_fraction
 from service.rpc.serving import Serving, check_not_exhausted
 from service.shared_memory import Slots, opened_slots
 

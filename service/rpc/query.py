@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from engines.sampling import LatentOptions
+from engines.sampling_request import can_reject, max_uncertainty_from_filter, options_from_proto
 from labelmint.latents import MAX_MT19937_INDEX
 from labelmint.v1 import label_service_pb2 as pb
 from service.config import DEFAULT_MESSAGE_BYTES, MIN_MESSAGE_BYTES, ServerLimits
@@ -14,7 +15,6 @@ from service.models import ServedModel
 from service.query import MESSAGE_OVERHEAD_BYTES, LatentRows, Query
 from service.rpc.latents import latents_from_proto
 from service.rpc.outputs import jpeg_quality_from_proto, outputs_from_proto
-from service.rpc.sampling import can_reject, max_uncertainty_from_filter, options_from_proto
 from service.sampler import END_OF_INDICES, IndexRange, Plan, plan_from_indices, plan_from_range
 
 

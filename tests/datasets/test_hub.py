@@ -135,7 +135,7 @@ def test_an_iterable_dataset_is_split_and_resumed(server: RunningServer) -> None
     ("options", "words"),
     [
         ({}, "give an end"),
-        ({"end_index": 9, "count": 3}, "option 'count' is not for iterable_dataset"),
+        ({"end_index": 9, "count": 3}, "option 'count' is for a whole stream"),
         ({"end_index": 2**40}, "raise samples_per_shard"),
     ],
 )

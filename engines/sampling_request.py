@@ -1,4 +1,7 @@
-"""Sampling options and filters of requests -> LatentOptions and a threshold for engines."""
+"""Sampling options and filters of requests -> LatentOptions and a threshold for engines.
+
+Used by the service, and by what draws the same samples without one.
+"""
 
 import math
 from pathlib import Path
@@ -7,6 +10,7 @@ import numpy as np
 
 from bundle.calibration import calibration_for, threshold_for
 from bundle.open import Bundle
+from engines.errors import BundleLacks, SamplingError
 from engines.sampling import (
     LatentOptions,
     LatentSource,
@@ -16,7 +20,6 @@ from engines.sampling import (
     key_from_options,
 )
 from labelmint.v1 import label_service_pb2 as pb
-from service.errors import BadRequest, FailedPrecondition
 
 _SOURCES: dict[int, LatentSource] = {
     pb.LATENT_SOURCE_UNSPECIFIED: "philox",
@@ -37,12 +40,12 @@ def options_from_proto(proto: pb.SamplingOptions, bundle: Bundle) -> LatentOptio
     """The request's sampling options, with the bundle's defaults filled in.
 
     Raises:
-        BadRequest, SamplingError: an option is out of range, or contradicts another.
-        FailedPrecondition: views of a view bank are requested, and the bundle has none.
+        SamplingError: an option is out of range, or contradicts another.
+        BundleLacks: views of a view bank are requested, and the bundle has none.
     """
     generator = bundle.manifest.generator
     if proto.latent_source not in _SOURCES:
-        raise BadRequest(
+        raise SamplingError(
             f"latent_source is {proto.latent_source}; it is one of "
             f"{', '.join(map(str, _SOURCES))}, see LatentSource"
         )
@@ -66,12 +69,12 @@ def options_from_proto(proto: pb.SamplingOptions, bundle: Bundle) -> LatentOptio
 
 def _view_mode(proto: pb.SamplingOptions, bundle: Bundle) -> ViewMode:
     if proto.view_mode not in (pb.VIEW_MODE_UNSPECIFIED, *_VIEW_MODES):
-        raise BadRequest(
+        raise SamplingError(
             f"view_mode is {proto.view_mode}; it is one of 0, {', '.join(map(str, _VIEW_MODES))}, "
             "see ViewMode"
         )
     if proto.view and proto.view_mode != pb.VIEW_MODE_FIXED:
-        raise BadRequest(
+        raise SamplingError(
             f"view is {proto.view} with view_mode {proto.view_mode}; leave view 0 or set "
             "view_mode to fixed, see ViewMode"
         )
@@ -79,7 +82,7 @@ def _view_mode(proto: pb.SamplingOptions, bundle: Bundle) -> ViewMode:
     mode = _VIEW_MODES.get(proto.view_mode, default)
     if mode != "drawn" and bundle.views is None:
         requested = proto.view if mode == "fixed" else mode
-        raise FailedPrecondition(
+        raise BundleLacks(
             f"view is {requested}, but this bundle has no view bank; leave it out, or export the "
             "bundle with --views"
         )
@@ -87,17 +90,17 @@ def _view_mode(proto: pb.SamplingOptions, bundle: Bundle) -> ViewMode:
 
 
 def can_reject(proto: pb.Filter) -> bool:
-    """Whether this filter can reject a sample. Raises BadRequest when it contradicts itself."""
+    """Whether this filter can reject a sample. Raises SamplingError when it contradicts itself."""
     if proto.mode not in (*_FILTERS, *_NO_FILTERS):
         known = ", ".join(map(str, (*_NO_FILTERS, *_FILTERS)))
-        raise BadRequest(f"filter.mode is {proto.mode}; it is one of {known}, see FilterMode")
+        raise SamplingError(f"filter.mode is {proto.mode}; it is one of {known}, see FilterMode")
     if proto.keep_fraction != 0 and proto.mode != pb.FILTER_MODE_KEEP_FRACTION:
-        raise BadRequest(
+        raise SamplingError(
             f"filter.keep_fraction is {proto.keep_fraction:g} in mode {proto.mode}; leave it 0 or "
             "set filter.mode to KEEP_FRACTION"
         )
     if proto.max_uncertainty != 0 and proto.mode != pb.FILTER_MODE_MAX_UNCERTAINTY:
-        raise BadRequest(
+        raise SamplingError(
             f"filter.max_uncertainty is {proto.max_uncertainty:g} in mode {proto.mode}; leave it "
             "0 or set filter.mode to MAX_UNCERTAINTY"
         )
@@ -110,8 +113,8 @@ def max_uncertainty_from_filter(
     """The largest uncertainty that is delivered; inf without a filter.
 
     Raises:
-        BadRequest: a value is out of range.
-        FailedPrecondition: the bundle has no uncertainty score.
+        SamplingError: a value is out of range.
+        BundleLacks: the bundle has no uncertainty score.
         NotCalibrated: keep_fraction needs a calibration for these options.
     """
     if not can_reject(proto):
@@ -119,7 +122,7 @@ def max_uncertainty_from_filter(
     if proto.mode == pb.FILTER_MODE_KEEP_FRACTION:
         return threshold_from_fraction(proto.keep_fraction, "filter.", bundle, options)
     if not proto.max_uncertainty >= 0:  # also refuses NaN
-        raise BadRequest(
+        raise SamplingError(
             f"filter.max_uncertainty is {proto.max_uncertainty:g}; it must be at least 0"
         )
     check_has_score(bundle)
@@ -135,7 +138,7 @@ def threshold_from_fraction(
     max_uncertainty_from_filter.
     """
     if not 0 < keep_fraction <= 1:
-        raise BadRequest(f"{prefix}keep_fraction is {keep_fraction:g}; it must be in (0, 1]")
+        raise SamplingError(f"{prefix}keep_fraction is {keep_fraction:g}; it must be in (0, 1]")
     check_has_score(bundle)
     key = key_from_options(options)
     # Messages name the bundle's folder without its place on the server.
@@ -144,10 +147,10 @@ def threshold_from_fraction(
 
 
 def check_has_score(bundle: Bundle) -> None:
-    """Raises FailedPrecondition when no head of the bundle gives an uncertainty score."""
+    """Raises BundleLacks when no head of the bundle gives an uncertainty score."""
     heads = bundle.manifest.heads
     if heads is None or heads.score_source is None:
-        raise FailedPrecondition(
+        raise BundleLacks(
             "this bundle has no score_source, so nothing can be filtered by uncertainty; leave "
             "keep_fraction and max_uncertainty out"
         )

@@ -1,0 +1,1 @@
+"""A network trained by Ray Train on a stream of Ray Data."""

@@ -1,0 +1,83 @@
+"""Rows of Ray Data are those of a plain stream, also when servers, workers and nodes are lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.hangs import HANG_S
+from tests.service.test_process import Process, bundle_at, running
+
+# Nothing is sent home, nothing is written to the home, and a busy machine may start slowly.
+RAY = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_raylet_start_wait_time_s": "600",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "OMP_NUM_THREADS": "1",
+}
+
+
+def ran(*words: str) -> Any:
+    """What a run of `tests.client.ray_runs` says at its end."""
+    command = [sys.executable, "-m", "tests.client.ray_runs", *words]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, **RAY},
+    )  # fmt: skip
+    try:
+        out, err = process.communicate(timeout=HANG_S)
+    finally:
+        process.terminate()
+        process.wait()
+    assert process.returncode == 0, (out, err)
+    return json.loads(out.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def fake(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return bundle_at(tmp_path_factory.mktemp("ray") / "fake")
+
+
+@pytest.fixture(scope="module")
+def served(fake: Path) -> Iterator[Process]:
+    with running(fake, "--engine", "fake") as process:
+        yield process
+
+
+def target_of(process: Process) -> str:
+    return f"{process.host}:{process.port}"
+
+
+@pytest.mark.long
+def test_rows_are_those_of_the_stream(tiny_bundle: Path, tmp_path: Path) -> None:
+    with running(tiny_bundle) as process:
+        found = ran("rows", target_of(process), str(tiny_bundle), str(tmp_path / "rows"))
+    assert 20 < found["rows"] < 300 and 0 < found["views"] < 99
+
+
+@pytest.mark.slow
+def test_lost_servers_workers_and_nodes_lose_no_row(fake: Path, served: Process) -> None:
+    with running(fake, "--engine", "fake") as doomed:
+        targets = f"{target_of(doomed)},{target_of(served)}"
+        found = ran("losses", targets, str(fake), str(doomed.popen.pid))
+    assert 200 < found["rows"] < 300
+    assert found["killed"] == ["actor", "server", "worker"]
+
+
+@pytest.mark.slow
+def test_ray_train_trains_on_each_sample_of_a_stream(served: Process) -> None:
+    words = ("--target", target_of(served), "--samples", "128", "--passes", "1")
+    done = subprocess.run(
+        [sys.executable, "-m", "examples.ray_train", *words],
+        capture_output=True, text=True, env={**os.environ, **RAY}, timeout=HANG_S,
+    )  # fmt: skip
+    assert done.returncode == 0, (done.stdout, done.stderr)
+    assert "first worker: 64 samples in the last pass, mean loss" in done.stdout

@@ -1,0 +1,77 @@
+"""Read tasks of a Ray source, run without a cluster; tests/client/test_ray.py has one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from ray import cloudpickle
+
+from labelmint import Client
+from labelmint.errors import NotReady
+from labelmint.ray import LabelSource
+from tests.client.scripted_service import BUNDLE_ID, Script, ScriptedService
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")  # of its own settings
+OPTIONS: dict[str, Any] = {"seed": 3, "keep_fraction": 0.6, "start_index": 5, "end_index": 95}
+
+
+def indices_of(blocks: list[Any]) -> list[int]:
+    return [index for block in blocks for index in block["index"].to_pylist()]
+
+
+def test_tasks_have_the_rows_of_the_stream_in_the_promised_schema(target: str) -> None:
+    with Client(target) as client:
+        wanted = list(client.stream(8, **OPTIONS))
+    source = LabelSource(target, shards=7, **OPTIONS)
+    tasks = source.get_read_tasks(2)
+    assert len(tasks) == 7
+    blocks = [block for task in tasks for block in task()]
+    assert indices_of(blocks) == [i for batch in wanted for i in batch.indices.tolist()]
+    for task, block in zip(tasks, blocks, strict=True):
+        assert block.schema.equals(task.schema)
+        assert task.metadata.num_rows is None  # nobody knows what the filter keeps
+    masks = np.concatenate([block["mask"].combine_chunks().to_numpy() for block in blocks])
+    assert np.array_equal(np.stack(list(masks)), np.concatenate([b.masks for b in wanted]))
+    bare = LabelSource(target, end_index=90, outputs=["uncertainty"])
+    sizes = [task.metadata for task in bare.get_read_tasks(4)]
+    assert [size.num_rows for size in sizes] == [22, 23, 22, 23]
+    assert [size.size_bytes for size in sizes] == [264, 276, 264, 276]
+    assert bare.estimate_inmemory_data_size() == 90 * 12
+
+
+def test_a_task_run_again_elsewhere_and_later_yields_equal_blocks(
+    target: str, service: ScriptedService
+) -> None:
+    task = LabelSource(target, shards=2, **OPTIONS).get_read_tasks(1)[1]
+    before = list(task())
+    service.threshold = 0.01  # calibrated anew
+    service.script = Script(message_samples=(2, 5), messages_until_drop=3)
+    again = list(cloudpickle.loads(cloudpickle.dumps(task))())
+    assert [block.equals(other) for block, other in zip(before, again, strict=True)] == [True]
+    service.script = Script(bundle_id="sha256:another")
+    with pytest.raises(NotReady):
+        list(task())
+
+
+def test_a_part_that_the_filter_empties_has_a_block_of_the_same_schema(target: str) -> None:
+    options: dict[str, Any] = {"max_uncertainty": 0.0, "end_index": 4}
+    (task,) = LabelSource(target, shards=1, **options).get_read_tasks(1)
+    (block,) = task()
+    assert block.num_rows == 0 and block.schema.equals(task.schema)
+
+
+def test_what_cannot_be_read_is_refused_before_a_server_is_asked(
+    target: str, service: ScriptedService
+) -> None:
+    refused: list[tuple[Any, str]] = [
+        ({}, "give an end"),
+        ({"end_index": 9, "count": 4}, "option 'count' is for a whole stream"),
+        ({"end_index": 9, "shards": 0}, "shards 0 is under 1"),
+    ]
+    for options, words in refused:
+        with pytest.raises(ValueError, match=words):
+            LabelSource(target, **options)
+    assert not service.metadata
+    assert LabelSource(target, end_index=9).options["bundle_id"] == BUNDLE_ID
