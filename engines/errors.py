@@ -10,7 +10,8 @@ EngineError
 │   └── OutOfDeviceMemory   the device lacks memory for this run; a later one may fit
 ├── DeviceLost              permanent: nothing runs on this device until the process restarts
 ├── NotFiniteError          a score is NaN or infinite, so the filter cannot judge the sample
-└── SamplingError           the caller's sampling options or latents do not fit the bundle
+├── SamplingError           the caller's sampling options or latents do not fit the bundle
+└── ContentMissing          the bundle does not compute what the caller's predicate compares
 """
 
 from bundle.errors import printable_line
@@ -70,3 +71,7 @@ class NotFiniteError(EngineError):
 
 class SamplingError(EngineError):
     """The caller's sampling options or latents do not fit the bundle."""
+
+
+class ContentMissing(EngineError):
+    """The bundle does not compute what the caller's predicate compares."""

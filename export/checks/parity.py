@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle.manifest import LABELLER, Parity
+from engines.content import CONTENT, content_excess
 from export.errors import ParityError
 
 Arrays = dict[str, NDArray[Any]]
@@ -58,7 +59,8 @@ TOLERANCES = {
 def parity_of_labeller(
     graph: str, runtime: str, reference: Arrays, served: Arrays, tolerance: Tolerance
 ) -> Parity:
-    """Compares outputs of n samples, arrays [n, ...] by name.
+    """Compares outputs of n samples, arrays [n, ...] by name; the served content with the other
+    served outputs.
 
     reference: outputs of `reference_outputs`, which include the margins of masks and keypoints.
     served: outputs of the graph; heads that the bundle lacks are absent.
@@ -81,6 +83,7 @@ def parity_of_labeller(
         uncertainty_max_excess=_uncertainty_excess(reference, served),
         keypoints_max_px=_keypoint_distance(reference, served, tolerance),
         depth_max_relative=_depth_difference(reference, served),
+        content_excess=content_excess(served[CONTENT], served) if CONTENT in served else None,
     )
 
 
@@ -112,6 +115,7 @@ def refuse_excess(parity: Parity, tolerance: Tolerance) -> None:
         "uncertainty_max_excess": (parity.uncertainty_max_excess, tolerance.uncertainty_max_excess),
         "keypoints_max_px": (parity.keypoints_max_px, tolerance.keypoints_max_px),
         "depth_max_relative": (parity.depth_max_relative, tolerance.depth_max_relative),
+        "content_excess": (parity.content_excess, 1.0),
     }
     for name, (value, limit) in limits.items():
         if value is not None and not value <= limit:  # true for NaN, so that NaN is refused
