@@ -16,6 +16,7 @@ Shares are counts of pixels there, which all runtimes compute exactly.
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -121,8 +122,31 @@ def content_excess(content: NDArray[np.float32], arrays: Mapping[str, NDArray[An
     return float((np.abs(content - expected) / accepted).max())
 
 
-def boxes_from_text(text: str, manifest: Manifest) -> NDArray[np.float32]:
-    """Bounds for the samples of this bundle that the text's predicate keeps, [B, 2, S].
+@dataclass(frozen=True, eq=False)
+class ContentPredicate:
+    """A predicate as the graphs of one bundle compare it."""
+
+    boxes: NDArray[np.float32]  # [B, 2, S]
+    columns: dict[Statistic, int]  # statistics that it compares, and their columns of CONTENT
+    pixels: int  # of a mask
+    scored: bool  # whether the first column is the score
+
+    def met(self, content: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Whether samples with this content [n, S] meet it, [n]."""
+        return passes(content, np.broadcast_to(self.boxes, (len(content), *self.boxes.shape)))
+
+    def ranges(self, lowest: NDArray[np.float32], highest: NDArray[np.float32]) -> str:
+        """Says between which values, [S] each, the statistics were; the first four of them."""
+        texts = []
+        for statistic, column in sorted(self.columns.items())[:4]:
+            unit = self.pixels if statistic.kind == "share" else 1
+            ends = (float(end[column]) / unit for end in (lowest, highest))
+            texts.append("{} was {:.4g} to {:.4g}".format(statistic, *ends))
+        return ", ".join(texts)
+
+
+def predicate_of_bundle(text: str, manifest: Manifest) -> ContentPredicate:
+    """What a text's predicate says of the samples of this bundle.
 
     Shares are compared as exact fractions, other statistics and their numbers as float32.
 
@@ -152,7 +176,8 @@ def boxes_from_text(text: str, manifest: Manifest) -> NDArray[np.float32]:
             f"where is {text!r:.200}, which no sample can meet: a share is from 0 to 1, those of "
             "all classes are 1 together, an uncertainty is at least 0; change it"
         )
-    return _array(found, heads.boxes, len(order))
+    boxes = _array(found, heads.boxes, len(order))
+    return ContentPredicate(boxes, columns, pixels, heads.score_source is not None)
 
 
 def _columns_of(predicate: Predicate, manifest: Manifest) -> dict[Statistic, int]:

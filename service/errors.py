@@ -5,7 +5,8 @@ ServiceError
 ├── UnknownModel        NOT_FOUND
 ├── FailedPrecondition  FAILED_PRECONDITION: the bundle lacks what the request needs
 ├── LoadFailed          FAILED_PRECONDITION: a bundle cannot be served; an older one stays
-├── RangeExhausted      OUT_OF_RANGE: max_examined reached, or the latent source has no more rows
+├── RangeExhausted      OUT_OF_RANGE: max_examined reached, the latent source has no more rows, or
+│                       nothing met a predicate for long
 ├── Overloaded          RESOURCE_EXHAUSTED: a limit of this server or of this client, for now
 ├── NotServing          UNAVAILABLE: loading or draining
 │   └── StreamExpired   with ErrorInfo, so that clients resume at once and count no failure
@@ -24,7 +25,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from bundle.errors import NotCalibrated
-from engines.errors import NotFiniteError, SamplingError
+from engines.errors import ContentMissing, NotFiniteError, SamplingError
 from labelmint.errors import ERROR_DOMAIN, STREAM_AGED
 from service.logs import request_id
 
@@ -97,6 +98,7 @@ _CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (UnknownModel, grpc.StatusCode.NOT_FOUND),
     (FailedPrecondition, grpc.StatusCode.FAILED_PRECONDITION),
     (NotCalibrated, grpc.StatusCode.FAILED_PRECONDITION),
+    (ContentMissing, grpc.StatusCode.FAILED_PRECONDITION),
     (LoadFailed, grpc.StatusCode.FAILED_PRECONDITION),
     (RangeExhausted, grpc.StatusCode.OUT_OF_RANGE),
     (Overloaded, grpc.StatusCode.RESOURCE_EXHAUSTED),
