@@ -39,9 +39,9 @@ CONTENT, BOXES = "content", "boxes"
 
 Interval = tuple[float, float]  # lowest and highest value
 Box = dict[int, Interval]  # by column of CONTENT; a column without interval may have any value
-_FLOAT32 = np.finfo(np.float32)
-_TINY = float(_FLOAT32.tiny)  # the smallest normal number
-_ZERO = float(np.nextafter(_FLOAT32.tiny, np.float32(0)))  # the largest that counts as 0
+_LARGEST = float(np.finfo(np.float32).max)
+_TINY = float(np.finfo(np.float32).tiny)  # the smallest normal number
+_ZERO = float(np.nextafter(np.float32(_TINY), np.float32(0)))  # the largest that counts as 0
 _LACKING: dict[Kind, str] = {
     "share": "segmentation head",
     "confidence": "keypoint head",
@@ -273,7 +273,7 @@ def _is_possible(box: Box, order: tuple[Statistic, ...], pixels: int) -> bool:
     least = most = classes = 0.0
     for column, statistic in enumerate(order):
         low, high = box.get(column, (-math.inf, math.inf))
-        if low > _FLOAT32.max or high < -_FLOAT32.max:
+        if low > _LARGEST or high < -_LARGEST:
             return False
         if statistic.kind == "uncertainty" and high < 0:
             return False
@@ -309,7 +309,7 @@ def _float32_intervals(comparison: Comparison) -> list[Interval]:
     number = comparison.number
     if abs(number) < _TINY:
         return _intervals(comparison, (-math.inf, -_TINY), (-_ZERO, _ZERO), (_TINY, math.inf))
-    if abs(number) > _FLOAT32.max:
+    if abs(number) > _LARGEST:
         end = math.copysign(math.inf, number)
         return _intervals(comparison, (-math.inf, end), (end, end), (end, math.inf))
     at = np.float32(number)

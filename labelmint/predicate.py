@@ -138,6 +138,12 @@ def quoted(name: str) -> str:
     return f'"{name}"' if "'" in name else f"'{name}'"
 
 
+def is_nameable(name: str) -> bool:
+    """Whether `quoted` writes the name so that it is read again."""
+    match = _TOKEN.fullmatch(quoted(name))
+    return match is not None and match.lastgroup == "name" and name != ""
+
+
 def near_hint(name: str, known: Collection[str]) -> str:
     """What to write in place of an unknown name: the nearest known ones, or the first few."""
     listed = difflib.get_close_matches(name[:100], list(known)[:1000], n=3, cutoff=0.5)
