@@ -28,6 +28,7 @@ class Tolerance:
     near_peak_margin: float  # keypoints whose heatmap maximum leads by less are not compared
     keypoints_max_px: float
     depth_max_relative: float
+    content_excess: float = 1.0
 
 
 W_MAX_DIFFERENCE = 1e-5  # largest difference of the mapping's output, relative to the largest |w|
@@ -115,7 +116,7 @@ def refuse_excess(parity: Parity, tolerance: Tolerance) -> None:
         "uncertainty_max_excess": (parity.uncertainty_max_excess, tolerance.uncertainty_max_excess),
         "keypoints_max_px": (parity.keypoints_max_px, tolerance.keypoints_max_px),
         "depth_max_relative": (parity.depth_max_relative, tolerance.depth_max_relative),
-        "content_excess": (parity.content_excess, 1.0),
+        "content_excess": (parity.content_excess, tolerance.content_excess),
     }
     for name, (value, limit) in limits.items():
         if value is not None and not value <= limit:  # true for NaN, so that NaN is refused

@@ -138,9 +138,7 @@ def test_an_unknown_name_is_told_with_its_neighbors(text: str, words: str) -> No
 
 def test_too_many_alternatives_are_refused_with_the_limit() -> None:
     many = " and ".join(f"confidence('a') != {x / 10}" for x in range(1, 20))
-    with pytest.raises(
-        PredicateError, match="over 16 alternatives"
-    ):
+    with pytest.raises(PredicateError, match="over 16 alternatives"):
         predicate_of_bundle(many, MANIFEST)
     fewer = " and ".join(many.split(" and ")[:9])
     assert predicate_of_bundle(f"not visible('b') or {fewer}", MANIFEST)
