@@ -40,7 +40,7 @@ _SAMPLING = (
     click.option(
         "--where",
         help="Predicate of the samples to keep, such as \"share('glasses') >= 0.02 and "
-        "visible('left eye')\"; docs/streams.md has the language.  [default: no filter]",
+        "visible('left_eye')\"; docs/streams.md has the language.  [default: no filter]",
     ),
     click.option(
         "--max-class-uncertainty",

@@ -30,7 +30,7 @@ class Graphs:
         self.folder = folder
         self.num_classes = 0
         self.heads = True
-        self.boxes = 0  # alternatives of a predicate; over 0, all content is ws[0, 1]
+        self.boxes = 0  # alternatives of a predicate; over 0, the graph counts the content
         self.sample_offset = 0  # added to the row numbers it reports
         self.kept_offset = 0  # added to the number of kept rows it reports
         self.rows_gain = 0  # times the number of rows it was run with, added to all values
@@ -116,7 +116,9 @@ class Graphs:
             "rows_gain": np.array(self.rows_gain, np.float32),
             "kept_offset": np.array(self.kept_offset, np.float32),
             "sample_offset": np.array(self.sample_offset, np.int32),
-            "columns": np.ones((1, COLUMNS), np.float32),
+            "ids": np.arange(4, dtype=np.float32)[None],
+            "pixels": np.array(SIZE * SIZE, np.float32),
+            "points": np.ones((1, 3), np.float32),
             "axis1": np.array([1], np.int64),
         }
         for name, (dtype, extents) in arrays.items():
@@ -134,8 +136,18 @@ class Graphs:
         """within [N]: 1 where all content is in some box."""
         node = helper.make_node
         return [
+            node("Unsqueeze", ["score_in", "axis1"], ["score_column"]),
             node("Unsqueeze", ["value_in", "axis1"], ["value_column"]),
-            node("Mul", ["value_column", "columns"], ["content_in"]),
+            node("Cast", ["value_column"], ["mask_column"], to=TensorProto.UINT8),
+            node("Cast", ["mask_column"], ["mask_column_f"], to=TensorProto.FLOAT),
+            node("Equal", ["mask_column_f", "ids"], ["of_class"]),
+            node("Cast", ["of_class"], ["of_class_f"], to=TensorProto.FLOAT),
+            node("Mul", ["of_class_f", "pixels"], ["counts"]),
+            node("Mul", ["of_class_f", "value_column"], ["means"]),
+            node("Mul", ["value_column", "points"], ["confidences"]),
+            node(
+                "Concat", ["score_column", "counts", "means", "confidences"], ["content_in"], axis=1
+            ),
             node("Unsqueeze", ["content_in", "axis1"], ["values"]),
             node("Gather", ["boxes", "zero"], ["lowest"], axis=2),
             node("Gather", ["boxes", "one"], ["highest"], axis=2),

@@ -197,11 +197,16 @@ def test_an_engine_keeps_rows_by_their_own_boxes_and_tells_all_content(graphs: G
     limits = np.full(3, np.inf, np.float32)
     ws = rows_with([1, 2, 3])
     assert engine.run(ws, limits, ()).sample.tolist() == [0, 1, 2]
-    boxes = np.stack([predicate_on({3: (2, 9)}), predicate_on({3: (2, 9)}), predicate_on({})])
+    boxes = np.stack([predicate_on({9: (2, 9)}), predicate_on({9: (2, 9)}), predicate_on({})])
     result = engine.run(ws, limits, ("uncertainty",), boxes)
     assert result.sample.tolist() == [1, 2] and len(result.arrays["uncertainty"]) == 2
     assert result.content is not None
-    np.testing.assert_array_equal(result.content, [[1] * 12, [2] * 12, [3] * 12])
+    expected = [
+        [0, 0, 256, 0, 0, 0, 1, 0, 0, 1, 1, 1],
+        [0, 0, 0, 256, 0, 0, 0, 2, 0, 2, 2, 2],
+        [0, 0, 0, 0, 256, 0, 0, 0, 3, 3, 3, 3],
+    ]
+    np.testing.assert_array_equal(result.content, expected)
     boxes[2, 0, 1, 11] = 2.5
     assert engine.run(ws, limits, (), boxes).sample.tolist() == [1]
 
@@ -243,7 +248,7 @@ def test_the_fake_engine_judges_by_the_arrays_it_gives() -> None:
 
 def test_content_of_other_numbers_than_the_labels_is_an_excess() -> None:
     draws = np.random.default_rng(0)
-    arrays = {
+    arrays: dict[str, Any] = {
         "mask": draws.integers(0, 3, (2, 8, 8)).astype(np.uint8),
         "uncertainty": np.array([0.5, 0.25], np.float32),
         "uncertainty_map": draws.random((2, 8, 8)).astype(np.float16),

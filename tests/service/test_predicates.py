@@ -87,7 +87,7 @@ def test_streams_of_other_predicates_share_batches_unmixed(
 
 
 def test_a_limit_and_a_predicate_both_hold(fake: RunningServer, met: Samples) -> None:
-    both = pb.Filter(**{"where": WHERE, "mode": LIMIT.mode, "max_uncertainty": 0.5})
+    both = pb.Filter(where=WHERE, mode=LIMIT.mode, max_uncertainty=0.5)
     found = samples_of(fake.stream(model="fake", end_index=END, outputs=OUTPUTS, filter=both))
     scores = {i: np.frombuffer(s["uncertainty"], np.float32)[0] for i, s in met.items()}
     assert found == {index: met[index] for index, score in scores.items() if score <= 0.5}
@@ -100,7 +100,7 @@ def test_objects_are_kept_whole_with_filter_sets(fake: RunningServer) -> None:
     views = pb.SamplingOptions(views_per_object=3)
     each = stream_of(fake, "share('part 1') <= 0.3", sampling=views)
     sets = pb.Filter(where="share('part 1') <= 0.3", filter_sets=True)
-    query = {"model": "fake", "end_index": END, "outputs": OUTPUTS, "sampling": views}
+    query: Any = {"model": "fake", "end_index": END, "outputs": OUTPUTS, "sampling": views}
     whole = samples_of(fake.stream(filter=sets, **query))
     objects = {i // 3 for i in each if {i // 3 * 3, i // 3 * 3 + 1, i // 3 * 3 + 2} <= each.keys()}
     assert whole == {i: sample for i, sample in each.items() if i // 3 in objects}
@@ -156,7 +156,7 @@ def test_a_predicate_that_nothing_meets_ends_with_what_there_was(fake: RunningSe
     assert f"none of {limit} samples met where: confidence('left') was 0" in refused.message
     assert "share('part 1') was 0 to 0.75; loosen it" in refused.message
     assert "or set max_examined" in refused.message
-    query = {"model": "fake", "filter": pb.Filter(where=RARE)}
+    query: Any = {"model": "fake", "filter": pb.Filter(where=RARE)}
     messages = list(fake.stream(end_index=limit + 500, max_examined=limit + 1000, **query))
     assert sum(message.discarded for message in messages) == limit + 500
 
