@@ -31,6 +31,8 @@ def main(folder: Path, grpc_port: int, http_port: int, metrics_port: int) -> Non
         everything = np.full(len(z), np.inf, np.float32)
         names = ["image", "mask", "uncertainty"]
         feed = {"ws": ws, "max_uncertainty": everything}
+        for node in labeller.get_inputs()[2:]:  # no bounds: nothing passes, and all is computed
+            feed[node.name] = np.zeros((len(z), *node.shape[1:]), np.float32)
         image, mask, uncertainty = labeller.run(names, feed)
         return {"image": image, "mask": mask, "uncertainty": uncertainty[:, None]}
 

@@ -58,6 +58,7 @@ class ReadyEngine:
         ws: NDArray[np.float32],
         max_uncertainty: NDArray[np.float32],
         outputs: tuple[str, ...],
+        boxes: NDArray[np.float32] | None = None,
     ) -> EngineResult:
         """Like Engine.run, but keeps every sample."""
         if self._seconds:

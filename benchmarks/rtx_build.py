@@ -93,9 +93,9 @@ def measured(trt: Any, shape: Shape, rounds: int) -> tuple[BuildReport, float]:
             labeller_onnx(labeller, path)
         graph = OnnxGraph(path, path.read_bytes())
         synthesis = labeller.synthesis
-        shapes = {
-            "ws": (BATCH, synthesis.num_ws, synthesis.w_dim), "max_uncertainty": (BATCH,)
-        }  # fmt: skip
+        shapes = {"ws": (BATCH, synthesis.num_ws, synthesis.w_dim)} | {
+            name: (BATCH, *row.shape[1:]) for name, row in labeller.filter_inputs.items()
+        }
         seconds = []
         for _ in range(rounds):
             began = time.process_time()

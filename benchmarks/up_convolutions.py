@@ -79,7 +79,7 @@ class Graphs:
 
     def __init__(self, folder: Path, files: WeightFiles, threads: int) -> None:
         weights = weights_from_files(files)
-        now = Labeller(weights.generator, weights.interpreter, weights.spec)
+        now = Labeller(weights.generator, weights.interpreter, weights.spec, boxes=0)
         self.shape = (now.synthesis.num_ws, now.synthesis.w_dim)
         self.sessions = []
         for name, labeller in (("folded", folded(now)), ("now", now)):

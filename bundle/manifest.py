@@ -20,6 +20,7 @@ MAX_CLASSES = 256  # masks are uint8
 MAX_KEYPOINTS, MAX_EDGES = 4096, 1 << 16
 MAX_CALIBRATIONS, MAX_QUANTILES = 4096, 1 << 16
 MAX_ENTRIES = 256  # of lists that have a few, such as tools
+MAX_BOXES = 256  # alternatives of a predicate
 MAX_VIEW_CODES = 1 << 16  # views of one object in a stream, at most
 MAX_LENGTH = 1e9  # camera lengths are served as float32
 
@@ -127,14 +128,17 @@ class DepthHead(Strict, frozen=True):
     unit: Name
 
 
-class Heads(Strict, frozen=True):
-    """The heads of the label ensemble; null: not trained."""
+class Heads(Strict, frozen=True, omit_defaults=True):
+    """The heads of the label ensemble; null: not trained. The file omits `boxes` if it is 0."""
 
     segmentation: SegmentationHead | None
     keypoints: KeypointHead | None
     depth: DepthHead | None
     score_source: Literal["segmentation", "keypoints", "depth"] | None
     score_fraction: Share  # share of the most uncertain pixels that the score averages
+    # Alternatives of a predicate that the graph compares, see engines.content; 0: the graph neither
+    # has predicates nor computes the content that they compare.
+    boxes: Annotated[int, Meta(ge=0, le=MAX_BOXES)] = 0
 
 
 class RefinerFacts(Strict, frozen=True):
@@ -190,8 +194,9 @@ class ScoreCalibration(Strict, frozen=True):
     quantiles: Annotated[list[Float32], Meta(min_length=2, max_length=MAX_QUANTILES)]
 
 
-class Parity(Strict, frozen=True):
-    """Measured differences of one served graph from eager torch; null: not an output of it."""
+class Parity(Strict, frozen=True, omit_defaults=True):
+    """Measured differences of one served graph from eager torch; null: not an output of it. The
+    file omits `content_excess` if it is null."""
 
     graph: str  # file name
     runtime: str  # "onnxruntime-cpu 1.31.1", ...
@@ -204,6 +209,8 @@ class Parity(Strict, frozen=True):
     uncertainty_max_excess: float | None  # max of |difference| / (1e-6 + 1e-5 |reference|)
     keypoints_max_px: float | None  # without near-ties
     depth_max_relative: float | None  # in units of the sample's largest |depth|
+    # Of the content from the graph's own labels, as a multiple of the accepted difference.
+    content_excess: float | None = None
 
 
 class PortablePlan(Strict, frozen=True):

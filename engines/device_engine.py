@@ -1,18 +1,21 @@
 """The Engine protocol on a GPU; TensorRT or ONNX Runtime launches the graph.
 
-A run copies ws to the device, launches the graph, and copies back the scores and the row order.
+A run copies ws to the device, launches the graph, and copies back the scores, the content and the
+row order.
 Only after these are checked are the requested outputs of the kept samples copied back, so that
 discarded samples never cross the bus.
 """
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bundle.manifest import Manifest
+from engines.content import CONTENT
 from engines.device import Device
 from engines.errors import DeviceLost, EngineError, EngineRunError
 from engines.protocol import EngineResult, Precision
@@ -53,7 +56,8 @@ class DeviceEngine:
         self.batch_sizes, self.outputs = batch_sizes, self._contract.outputs
         # Outputs that tell which rows were kept; they are copied back first.
         score = (UNCERTAINTY,) if UNCERTAINTY in self.outputs else ()
-        self._bookkeeping = (SAMPLE, KEPT, *score)
+        content = () if self._contract.boxes is None else (CONTENT,)
+        self._bookkeeping = (SAMPLE, KEPT, *score, *content)
         self._device = device
         self._lost: DeviceLost | None = None  # why nothing can run any more
         device.use()
@@ -70,15 +74,16 @@ class DeviceEngine:
         ws: NDArray[np.float32],
         max_uncertainty: NDArray[np.float32],
         outputs: tuple[str, ...],
+        boxes: NDArray[np.float32] | None = None,
     ) -> EngineResult:
         """See Engine.run. Raises EngineRunError, DeviceLost, NotFiniteError."""
-        feed = self._contract.feed(ws, max_uncertainty, outputs)
+        feed = self._contract.feed(ws, max_uncertainty, outputs, boxes)
         if self._lost is not None:
             raise self._lost.with_traceback(None)  # without the frames of the run that lost it
         try:
             self._device.use()
             try:
-                return self._run(feed, max_uncertainty, outputs)
+                return self._run(feed, len(ws), outputs)
             except EngineRunError:
                 # Copies of this run must end before the next one begins; a lost device also
                 # shows here.
@@ -102,14 +107,14 @@ class DeviceEngine:
     def _run(
         self,
         feed: dict[str, NDArray[np.float32]],  # padded to a batch size
-        max_uncertainty: NDArray[np.float32],  # [n], not padded
+        rows: int,  # without padding
         outputs: tuple[str, ...],
     ) -> EngineResult:
-        rows, memory = len(feed["ws"]), self._memory
+        padded, memory = len(feed["ws"]), self._memory
         memory.upload(feed)
         memory.invalidate(KEPT)
-        self._launcher.launch(rows)
-        order = memory.download(self._bookkeeping, rows)
-        sample = result_from_arrays(order, max_uncertainty, ()).sample
-        kept = memory.download(outputs, len(sample))
-        return EngineResult(sample, {name: array.copy() for name, array in kept.items()})
+        self._launcher.launch(padded)
+        order = memory.download(self._bookkeeping, padded)
+        judged = result_from_arrays(order, feed, rows, ())
+        kept = memory.download(outputs, len(judged.sample))
+        return replace(judged, arrays={name: array.copy() for name, array in kept.items()})

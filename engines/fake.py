@@ -4,6 +4,7 @@ tests."""
 import hashlib
 import time
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -30,12 +31,15 @@ from bundle.manifest import (
 from bundle.open import Bundle
 from bundle.read import bundle_id_from_content
 from bundle.views import ViewBank, cameras_from_views
+from engines.content import BOXES, content_columns, passes
 from engines.errors import DeviceLost, EngineRunError, NotFiniteError
 from engines.protocol import EngineResult
 from engines.request import RunContract
-from engines.signature import UNCERTAINTY, ArraySpec, labeller_outputs
+from engines.signature import UNCERTAINTY, ArraySpec, ArraySpecs, labeller_outputs
+from labelmint.predicate import Statistic
 
 DEFAULT_BATCH_SIZES = (8,)
+_PHASES = 251  # number of different masks
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ class FakeEngine:
         self.batch_sizes, self.outputs = self._contract.batch_sizes, self._contract.outputs
         self._options = options or FakeOptions()
         self._specs = labeller_outputs(manifest)
+        self._columns = content_columns(manifest)
         self._runs = 0
 
     def run(
@@ -74,9 +79,11 @@ class FakeEngine:
         ws: NDArray[np.float32],
         max_uncertainty: NDArray[np.float32],
         outputs: tuple[str, ...],
+        boxes: NDArray[np.float32] | None = None,
     ) -> EngineResult:
         """See Engine.run. Raises EngineRunError, DeviceLost, NotFiniteError."""
-        rows = len(self._contract.feed(ws, max_uncertainty, outputs)["ws"])
+        feed = self._contract.feed(ws, max_uncertainty, outputs, boxes)
+        rows = len(feed["ws"])
         if self._runs == self._options.lost_after_runs:
             raise DeviceLost(f"the fake device is lost after {self._runs} runs, as configured")
         if self._runs == self._options.fail_after_runs:
@@ -90,12 +97,18 @@ class FakeEngine:
         if not_finite.any():
             bad = tuple(np.flatnonzero(not_finite).tolist())
             raise NotFiniteError(f"uncertainty of rows {list(bad)} is not finite", bad)
-        filtered = UNCERTAINTY in self._specs
-        kept = np.flatnonzero(scores <= max_uncertainty) if filtered else np.arange(len(ws))
+        passed = np.ones(len(ws), np.bool_)
+        if UNCERTAINTY in self._specs:
+            passed &= scores <= max_uncertainty
+        content = None
+        if self._columns:
+            content = _content(self._columns, self._specs, hashes, scores)
+            passed &= passes(content, feed[BOXES][: len(ws)])
+        kept = np.flatnonzero(passed)
         arrays = {
             name: _output(name, self._specs[name], hashes[kept], scores[kept]) for name in outputs
         }
-        return EngineResult(kept.astype(np.int32), arrays)
+        return EngineResult(kept.astype(np.int32), arrays, content)
 
     def stop(self) -> None:
         """Does nothing: a fake run ends by itself."""
@@ -125,6 +138,7 @@ def fake_bundle(
     view_layers: int = 4,
     view_codes: int = 0,
     start: tuple[int, int] | None = None,
+    boxes: int = 16,
 ) -> Bundle:
     """A bundle in memory, without files, for FakeEngine.
 
@@ -135,6 +149,7 @@ def fake_bundle(
         view_layers: rows of w+ that carry the viewpoint.
         view_codes: codes in the view bank; 0 for no bank.
         start: rows and columns of images of resolution 4; None for square ones.
+        boxes: alternatives of a predicate; 0 for a bundle of an older version.
     """
     num_ws = 2 * (resolution.bit_length() - 2)
     generator = GeneratorFacts(
@@ -155,7 +170,7 @@ def fake_bundle(
         start=start,
     )
     labels = _fake_labels(generator) if heads else None
-    fake_heads = _fake_heads() if heads else None
+    fake_heads = _fake_heads(boxes) if heads else None
     files = {
         name: FileEntry(sha256=hashlib.sha256(b"").hexdigest(), size=0)
         for name in (MAPPING, LABELLER["float32"])
@@ -211,7 +226,7 @@ def _fake_labels(generator: GeneratorFacts) -> Labels:
     )
 
 
-def _fake_heads() -> Heads:
+def _fake_heads(boxes: int) -> Heads:
     colors = (0x000000, 0xE6194B, 0x3CB44B, 0x4363D8)
     return Heads(
         segmentation=SegmentationHead(
@@ -231,6 +246,7 @@ def _fake_heads() -> Heads:
         depth=DepthHead(members=1, hidden=[1, 1], unit="object units"),
         score_source="segmentation",
         score_fraction=0.1,
+        boxes=boxes,
     )
 
 
@@ -254,13 +270,41 @@ def _hash_of_row(row: NDArray[np.float32]) -> int:
     return int.from_bytes(hashlib.blake2b(row.tobytes(), digest_size=8).digest(), "little")
 
 
+def _content(
+    columns: tuple[Statistic, ...],
+    specs: ArraySpecs,
+    hashes: NDArray[np.uint64],
+    scores: NDArray[np.float32],
+) -> NDArray[np.float32]:
+    """What the arrays of `_output` hold, [n, len(columns)]; every class is as uncertain as the
+    sample."""
+    counts = np.empty((len(hashes), 0))
+    if "mask" in specs:
+        classes, extents = sum(s.kind == "share" for s in columns), specs["mask"].extents
+        counts = np.stack([_class_pixels(int(h % _PHASES), extents, classes) for h in hashes])
+    points = np.empty((len(hashes), 0))
+    if "keypoints" in specs:
+        points = np.asarray(_output("keypoints", specs["keypoints"], hashes, scores))[..., 2]
+    score = [scores[:, None]] if UNCERTAINTY in specs else []
+    of_classes = [np.where(counts > 0, scores[:, None], 0)] if score else []
+    return np.concatenate([*score, counts, *of_classes, points], axis=1).astype(np.float32)
+
+
+@lru_cache(4 * _PHASES)
+def _class_pixels(phase: int, extents: tuple[int, ...], classes: int) -> NDArray[np.intp]:
+    """Number of pixels of each class in the mask of this phase, [classes]."""
+    spec = ArraySpec(np.dtype(np.uint8), extents)
+    mask = _output("mask", spec, np.array([phase], np.uint64), np.zeros(1, np.float32))
+    return np.bincount(mask.ravel(), minlength=classes)
+
+
 def _output(
     name: str, spec: ArraySpec, hashes: NDArray[np.uint64], scores: NDArray[np.float32]
 ) -> NDArray[np.generic]:
     """One output, [n, *spec.extents]: a periodic ramp whose phase comes from the sample's hash."""
     if name == UNCERTAINTY:
         return scores
-    phase = (hashes % 251).reshape(-1, *(1,) * len(spec.extents))
+    phase = (hashes % _PHASES).reshape(-1, *(1,) * len(spec.extents))
     if name == "keypoints":
         points = (phase + 37 * np.arange(spec.extents[0])[:, None] + 101 * np.arange(3)) % 256
         return np.asarray(points / np.array([8, 8, 256]), spec.dtype)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from bundle.manifest import LABELLER, MAPPING, Manifest
 from bundle.open import Bundle
+from engines.content import CONTENT
 from engines.errors import EngineOpenError, EngineRunError
 from engines.onnx_graph import OnnxGraph, graph_from_bundle
 from engines.protocol import EngineResult, Precision
@@ -70,7 +71,9 @@ class OrtEngine:
         self.name = "onnxruntime-cpu"
         self._contract = RunContract(manifest, batch_sizes, outputs)
         self.batch_sizes, self.outputs = batch_sizes, self._contract.outputs
-        self._score = (UNCERTAINTY,) if UNCERTAINTY in self.outputs else ()
+        # Outputs that say which rows pass.
+        score = (UNCERTAINTY,) if UNCERTAINTY in self.outputs else ()
+        self._judged = score if self._contract.boxes is None else (*score, CONTENT)
         self._session: ort.InferenceSession | None = session
         self._run_options = run_options()
 
@@ -79,13 +82,14 @@ class OrtEngine:
         ws: NDArray[np.float32],
         max_uncertainty: NDArray[np.float32],
         outputs: tuple[str, ...],
+        boxes: NDArray[np.float32] | None = None,
     ) -> EngineResult:
         """See Engine.run. Raises EngineRunError, NotFiniteError."""
-        feed = self._contract.feed(ws, max_uncertainty, outputs)
+        feed = self._contract.feed(ws, max_uncertainty, outputs, boxes)
         assert self._session is not None  # only `close` ends it, and `feed` refuses from then on
-        names = tuple(dict.fromkeys([*outputs, *self._score, SAMPLE, KEPT]))
+        names = tuple(dict.fromkeys([*outputs, *self._judged, SAMPLE, KEPT]))
         raw = run_session(self._session, names, feed, self._run_options)
-        return result_from_arrays(raw, max_uncertainty, outputs)
+        return result_from_arrays(raw, feed, len(ws), outputs)
 
     def stop(self) -> None:
         self._run_options.terminate = True

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle.manifest import GeneratorFacts
+from engines.content import CONTENT, content_excess
 from engines.errors import PlanDiffers
 from engines.protocol import Engine, Mapping, Precision
 from engines.sampling import default_options, ws_from_indices
@@ -29,6 +30,7 @@ class PlanParity(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     uncertainty_max_excess: float | None  # max of |difference| / (1e-6 + 1e-5 |reference|)
     keypoints_p95_px: float | None  # 95th percentile, which leaves out peaks that are near-ties
     depth_max_relative: float | None  # relative to the sample's largest |depth|
+    content_excess: float | None = None  # see engines.content.content_excess
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class PlanTolerance:
     uncertainty_max_excess: float
     keypoints_p95_px: float
     depth_max_relative: float
+    content_excess: float = 1.0
 
 
 TOLERANCES: dict[Precision, PlanTolerance] = {
@@ -61,7 +64,8 @@ def parity_rows(mapping: Mapping, generator: GeneratorFacts, samples: int) -> ND
 def parity_of_arrays(
     reference: str, expected: Arrays, found: Arrays, batch_size: int
 ) -> PlanParity:
-    """Compares all outputs of two engines for the same rows."""
+    """Compares all outputs of two engines for the same rows, and the found content with the other
+    found outputs."""
     steps = np.abs(expected["image"].astype(np.int16) - found["image"].astype(np.int16))
     return PlanParity(
         reference=reference,
@@ -73,6 +77,7 @@ def parity_of_arrays(
         uncertainty_max_excess=_measure(_max_excess, "uncertainty", expected, found),
         keypoints_p95_px=_measure(_p95_distance, "keypoints", expected, found),
         depth_max_relative=_measure(_max_relative, "depth", expected, found),
+        content_excess=content_excess(found[CONTENT], found) if CONTENT in found else None,
     )
 
 
@@ -93,14 +98,17 @@ def refuse_difference(parity: PlanParity, precision: Precision) -> None:
 
 
 def unfiltered_arrays(engine: Engine, ws: NDArray[np.float32]) -> Arrays:
-    """All outputs of all rows of ws, computed in full batches without the filter."""
+    """All outputs of all rows of ws, and CONTENT if there is any, computed in full batches without
+    the filter."""
     batch = engine.batch_sizes[-1]
     results = []
     for start in range(0, len(ws), batch):
         rows = ws[start : start + batch]
         keep_all = np.full(len(rows), np.inf, np.float32)
-        results.append(engine.run(rows, keep_all, engine.outputs).arrays)
-    return {name: np.concatenate([arrays[name] for arrays in results]) for name in engine.outputs}
+        result = engine.run(rows, keep_all, engine.outputs)
+        content = {} if result.content is None else {CONTENT: result.content}
+        results.append(result.arrays | content)
+    return {name: np.concatenate([arrays[name] for arrays in results]) for name in results[0]}
 
 
 def _measure(difference: Any, name: str, expected: Arrays, found: Arrays) -> float | None:

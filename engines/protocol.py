@@ -17,6 +17,9 @@ class EngineResult:
     # By output name, each [kept, ...]. The caller may keep them: an engine that reuses its
     # buffers returns copies.
     arrays: dict[str, NDArray[np.generic]]
+    # CONTENT of all rows of the run, also of those that were not kept, float32 [n, S]; None: the
+    # bundle computes none.
+    content: NDArray[np.float32] | None = None
 
 
 class Engine(Protocol):
@@ -39,10 +42,13 @@ class Engine(Protocol):
         ws: NDArray[np.float32],
         max_uncertainty: NDArray[np.float32],
         outputs: tuple[str, ...],
+        boxes: NDArray[np.float32] | None = None,
     ) -> EngineResult:
-        """Computes n samples and returns those whose uncertainty is at most their threshold.
+        """Computes n samples and returns those whose uncertainty is at most their threshold, and
+        whose content is within one of their boxes.
 
         `ws` is [n, num_ws, w_dim] and `max_uncertainty` [n], with 1 <= n <= batch_sizes[-1].
+        `boxes` is [n, B, 2, S], see engines.content; without them any content passes.
         Only the arrays named by `outputs` are copied from the device. Raises EngineError; a
         wrong or incomplete batch is never returned.
         """

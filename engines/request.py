@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle.manifest import Manifest
+from engines.content import BOXES, boxes_of_all
 from engines.errors import EngineOpenError, EngineRunError
-from engines.signature import UNCERTAINTY, labeller_outputs
+from engines.signature import UNCERTAINTY, boxes_extents, labeller_outputs
 
 
 def check_batch_sizes(sizes: tuple[int, ...]) -> None:
@@ -31,6 +32,8 @@ class RunContract:
         check_batch_sizes(batch_sizes)
         self.batch_sizes = batch_sizes
         self.outputs = tuple(labeller_outputs(manifest)) if outputs is None else outputs
+        # (B, 2, S) of BOXES; None: the graph has neither that input nor the output CONTENT
+        self.boxes = boxes_extents(manifest) if outputs is None else None
         self.closed = False  # set by the engine's `close`
         self._generator = manifest.generator
 
@@ -39,6 +42,7 @@ class RunContract:
         ws: NDArray[np.float32],
         max_uncertainty: NDArray[np.float32],
         outputs: tuple[str, ...],
+        boxes: NDArray[np.float32] | None = None,  # [n, B, 2, S]; None: any content passes
     ) -> dict[str, NDArray[np.float32]]:
         """Inputs of the graph for one run, padded to the smallest batch size that fits.
 
@@ -46,12 +50,30 @@ class RunContract:
         EngineRunError unless the engine can run this.
         """
         self._check(ws, max_uncertainty, outputs)
-        padding = next(size for size in self.batch_sizes if size >= len(ws)) - len(ws)
+        rows = next(size for size in self.batch_sizes if size >= len(ws))
+        padding = rows - len(ws)
         never = np.full(padding, -np.inf, np.float32)
-        return {
+        feed = {
             "ws": np.concatenate([ws, np.repeat(ws[-1:], padding, axis=0)]),
             "max_uncertainty": np.concatenate([max_uncertainty, never]),
         }
+        if self.boxes is not None:
+            feed[BOXES] = np.repeat(boxes_of_all(self.boxes[0], self.boxes[2])[None], rows, axis=0)
+        if boxes is not None:
+            self._check_boxes(boxes, len(ws))
+            feed[BOXES][: len(ws)] = boxes
+        return feed
+
+    def _check_boxes(self, boxes: NDArray[np.float32], rows: int) -> None:
+        if self.boxes is None:
+            raise EngineRunError("this bundle computes no content to compare; leave boxes out")
+        if boxes.dtype != np.float32 or boxes.shape != (rows, *self.boxes):
+            raise EngineRunError(
+                f"boxes is {boxes.dtype} {list(boxes.shape)}; expected float32 "
+                f"{[rows, *self.boxes]}"
+            )
+        if np.isnan(boxes).any():
+            raise EngineRunError("boxes holds NaN; -inf and +inf leave a side open")
 
     def _check(
         self,

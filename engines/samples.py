@@ -15,7 +15,12 @@ from bundle.open import open_bundle
 from engines.errors import BundleLacks, EngineRunError, NotFiniteError, SamplingError
 from engines.open import EngineOptions, open_engine, open_mapping
 from engines.sampling import view_arrays, ws_from_indices
-from engines.sampling_request import can_reject, max_uncertainty_from_filter, options_from_proto
+from engines.sampling_request import (
+    can_reject,
+    max_uncertainty_from_filter,
+    options_from_proto,
+    predicate_from_filter,
+)
 from engines.signature import UNCERTAINTY, W, sample_outputs
 from labelmint.batch import INDEX
 from labelmint.codec import OUTPUTS, name_from_output, sent_by_default
@@ -26,7 +31,7 @@ Arrays = dict[str, NDArray[Any]]
 # Options of a stream that samples depend on, or that choose among them and their outputs.
 TAKEN = (
     *SamplingOptions.__annotations__, "model", "bundle_id", "keep_fraction", "max_uncertainty",
-    "filter_sets", "outputs",
+    "where", "max_class_uncertainty", "filter_sets", "outputs",
 )  # fmt: skip
 END_OF_INDICES = 2**64 - 1  # exclusive, as for streams
 
@@ -79,7 +84,10 @@ class BundleSamples:
             )
         self._options = options_from_proto(proto.sampling, bundle)
         limit = max_uncertainty_from_filter(proto.filter, bundle, self._options)
-        self._limit = np.float32(limit)
+        self._limit, self._predicate = (
+            np.float32(limit),
+            predicate_from_filter(proto.filter, bundle),
+        )
         sets = can_reject(proto.filter) and proto.filter.filter_sets
         self._unit = self._options.views_per_object if sets else 1  # kept or dropped together
         specs = sample_outputs(bundle.manifest, bundle.views)
@@ -159,9 +167,12 @@ class BundleSamples:
             self._mapping, bundle.manifest.generator, options, indices, self._sequence, bundle.views
         )
         limits = np.full(len(ws), self._limit, np.float32)
+        boxes = None
+        if self._predicate is not None:
+            boxes = np.repeat(self._predicate.boxes[None], len(ws), axis=0)
         names = tuple(name for name in self._engine.outputs if name in self._specs)
         try:
-            result = self._engine.run(ws, limits, names)
+            result = self._engine.run(ws, limits, names, boxes)
         except NotFiniteError as error:
             index = indices[min(error.rows, default=0)]
             raise EngineRunError(

@@ -1,4 +1,4 @@
-"""Sampling options and filters of requests -> LatentOptions and a threshold for engines.
+"""Sampling options and filters of requests -> LatentOptions, threshold and predicate of engines.
 
 Used by the service, and by what draws the same samples without one.
 """
@@ -10,6 +10,7 @@ import numpy as np
 
 from bundle.calibration import calibration_for, threshold_for
 from bundle.open import Bundle
+from engines.content import ContentPredicate, predicate_of_bundle
 from engines.errors import BundleLacks, SamplingError
 from engines.sampling import (
     LatentOptions,
@@ -19,6 +20,7 @@ from engines.sampling import (
     default_view_mode,
     key_from_options,
 )
+from labelmint.predicate import PredicateError
 from labelmint.v1 import label_service_pb2 as pb
 
 _SOURCES: dict[int, LatentSource] = {
@@ -91,6 +93,11 @@ def _view_mode(proto: pb.SamplingOptions, bundle: Bundle) -> ViewMode:
 
 def can_reject(proto: pb.Filter) -> bool:
     """Whether this filter can reject a sample. Raises SamplingError when it contradicts itself."""
+    return _has_limit(proto) or bool(proto.where)
+
+
+def _has_limit(proto: pb.Filter) -> bool:
+    """Whether it limits the uncertainty. Raises SamplingError when it contradicts itself."""
     if proto.mode not in (*_FILTERS, *_NO_FILTERS):
         known = ", ".join(map(str, (*_NO_FILTERS, *_FILTERS)))
         raise SamplingError(f"filter.mode is {proto.mode}; it is one of {known}, see FilterMode")
@@ -117,7 +124,7 @@ def max_uncertainty_from_filter(
         BundleLacks: the bundle has no uncertainty score.
         NotCalibrated: keep_fraction needs a calibration for these options.
     """
-    if not can_reject(proto):
+    if not _has_limit(proto):
         return np.float32(math.inf)
     if proto.mode == pb.FILTER_MODE_KEEP_FRACTION:
         return threshold_from_fraction(proto.keep_fraction, "filter.", bundle, options)
@@ -127,6 +134,21 @@ def max_uncertainty_from_filter(
         )
     check_has_score(bundle)
     return np.float32(proto.max_uncertainty)
+
+
+def predicate_from_filter(proto: pb.Filter, bundle: Bundle) -> ContentPredicate | None:
+    """What `where` says of this bundle's samples; None if it is empty.
+
+    Raises:
+        SamplingError: it is no predicate, or one that no sample of the bundle can meet.
+        BundleLacks: the bundle does not compute what it compares.
+    """
+    if not proto.where:
+        return None
+    try:
+        return predicate_of_bundle(proto.where, bundle.manifest)
+    except PredicateError as error:
+        raise SamplingError(f"filter.{error}") from error
 
 
 def threshold_from_fraction(

@@ -7,9 +7,11 @@ from numpy.typing import DTypeLike
 
 from bundle.manifest import GeneratorFacts, Manifest
 from bundle.views import CAMERA_FIELDS, ViewBank
+from engines.content import BOXES, CONTENT, content_columns
 
 # Outputs that tell which rows the graph kept: KEPT is their number, int32 []; SAMPLE is the input
-# row of each output row, int32 [N], kept ones first; UNCERTAINTY is the score, float32 [N].
+# row of each output row, int32 [N], kept ones first; UNCERTAINTY is the score, float32 [N]; CONTENT
+# is what predicates compare, in the order of the output rows.
 KEPT, SAMPLE, UNCERTAINTY = "kept", "sample", "uncertainty"
 W, VIEW, CAMERA = "w", "view", "camera"  # outputs that come from the sampler, not the graph
 
@@ -58,18 +60,30 @@ def sample_outputs(manifest: Manifest, bank: ViewBank | None) -> ArraySpecs:
 
 
 def graph_outputs(manifest: Manifest) -> ArraySpecs:
-    """All outputs of the labeller's graph: the sample's arrays, SAMPLE and KEPT."""
+    """All outputs of the labeller's graph: the sample's arrays, CONTENT if the bundle has it,
+    SAMPLE and KEPT."""
+    columns = len(content_columns(manifest))
+    content = {CONTENT: _spec(np.float32, columns)} if columns else {}
     kept = ArraySpec(np.dtype(np.int32), (), batched=False)
-    return labeller_outputs(manifest) | {SAMPLE: _spec(np.int32), KEPT: kept}
+    return labeller_outputs(manifest) | content | {SAMPLE: _spec(np.int32), KEPT: kept}
 
 
 def graph_inputs(manifest: Manifest) -> ArraySpecs:
     """Inputs of the labeller's graph."""
-    generator = manifest.generator
-    return {
+    generator, extents = manifest.generator, boxes_extents(manifest)
+    inputs = {
         "ws": _spec(np.float32, generator.num_ws, generator.w_dim),
         "max_uncertainty": _spec(np.float32),
     }
+    return inputs if extents is None else inputs | {BOXES: _spec(np.float32, *extents)}
+
+
+def boxes_extents(manifest: Manifest) -> tuple[int, int, int] | None:
+    """Extents of one sample's BOXES, (B, 2, S); None for a bundle without predicates."""
+    columns = len(content_columns(manifest))
+    if manifest.heads is None or not columns:
+        return None
+    return manifest.heads.boxes, 2, columns
 
 
 def mapping_inputs(generator: GeneratorFacts) -> ArraySpecs:

@@ -16,6 +16,7 @@ from bundle.manifest import (
     ViewBankFacts,
 )
 from checkpoints import GeneratorCard, InterpreterCard, RefinerCard, ViewsCard
+from export.graph.labeller import BOXES
 from export.graph.spec import LabelSpec
 from nets.config import SQUARE, rows_of_ws, size_at
 
@@ -121,6 +122,7 @@ def heads_from_card(card: InterpreterCard) -> Heads:
         depth=depth,
         score_source=card.score_source,
         score_fraction=card.score_fraction,
+        boxes=BOXES if segmentation or keypoints or card.score_source else 0,
     )
 
 

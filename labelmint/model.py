@@ -72,6 +72,7 @@ class Model:
     calibrated: bool  # whether keep_fraction works with the default sampling options
     refined: bool = False  # whether a refiner network edits the images (never the labels)
     view_bank: tuple[Camera, ...] = ()  # cameras by code; empty: no view bank
+    predicates: bool = False  # whether `where` is served; not by bundles of older versions
     max_uncertainty: float | None = None  # threshold of the keep_fraction of Client.model
 
     def palette(self) -> npt.NDArray[np.uint8]:
@@ -170,6 +171,7 @@ def model_from_proto(message: pb.Model, max_uncertainty: float | None = None) ->
         calibrated=message.calibrated,
         refined=message.refined,
         view_bank=tuple(_camera_from_proto(camera) for camera in message.view_bank),
+        predicates=message.predicates,
         max_uncertainty=max_uncertainty,
     )
 

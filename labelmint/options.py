@@ -7,6 +7,7 @@ refused here; the server checks the rest, because it knows the model.
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from operator import index
@@ -17,6 +18,7 @@ import numpy.typing as npt
 
 from labelmint.codec import codec_from_name, output_from_name, tensor_from_array
 from labelmint.latents import uint64_from_indices
+from labelmint.predicate import is_nameable, predicate_from_text, quoted
 from labelmint.v1 import label_service_pb2 as pb
 
 LATENT_SOURCES: dict[str, pb.LatentSource] = {
@@ -60,6 +62,9 @@ class StreamOptions(SamplingOptions, total=False):
     # Which samples to deliver
     keep_fraction: float | None  # fraction to keep, (0, 1]: about this share, the least uncertain
     max_uncertainty: float | None  # highest score of a delivered sample, from 0 up
+    where: str | None  # predicate of a delivered sample's content, see labelmint.predicate
+    # By class name, the highest mean uncertainty of its pixels in a delivered sample.
+    max_class_uncertainty: Mapping[str, float] | None
     filter_sets: bool  # keep or drop all views of an object together; views_per_object over 1
 
     # Which range of raw indices
@@ -238,19 +243,52 @@ def _filter_from_options(options: StreamOptions) -> pb.Filter:
         raise ValueError(
             f"keep_fraction {fraction} and max_uncertainty {limit} exclude each other; give one"
         )
-    sets = options.get("filter_sets", False)
+    message = pb.Filter(
+        mode=pb.FILTER_MODE_NONE,
+        filter_sets=options.get("filter_sets", False),
+        where=where_from_options(options.get("where"), options.get("max_class_uncertainty")) or "",
+    )
     if fraction is not None:
         check_fraction(fraction)
-        return pb.Filter(
-            mode=pb.FILTER_MODE_KEEP_FRACTION, keep_fraction=fraction, filter_sets=sets
-        )
-    if limit is not None:
+        message.mode, message.keep_fraction = pb.FILTER_MODE_KEEP_FRACTION, fraction
+    elif limit is not None:
         if not real_number("max_uncertainty", limit) >= 0:
             raise ValueError(f"max_uncertainty {limit} is under 0; give a limit from 0 up")
-        return pb.Filter(
-            mode=pb.FILTER_MODE_MAX_UNCERTAINTY, max_uncertainty=limit, filter_sets=sets
-        )
-    return pb.Filter(mode=pb.FILTER_MODE_NONE, filter_sets=sets)
+        message.mode, message.max_uncertainty = pb.FILTER_MODE_MAX_UNCERTAINTY, limit
+    return message
+
+
+def where_from_options(
+    where: str | None, max_class_uncertainty: Mapping[str, float] | None
+) -> str | None:
+    """Both options as one predicate; None without either.
+
+    Raises PredicateError, which is a ValueError, for a text that is no predicate; ValueError and
+    TypeError for a limit that is none.
+    """
+    of_type("where", where, str, "text")
+    of_type("max_class_uncertainty", max_class_uncertainty, Mapping, "a dict of names and limits")
+    conditions = [] if where is None else [where]
+    for name, limit in (max_class_uncertainty or {}).items():
+        of_type("a name in max_class_uncertainty", name, str, "text")
+        if not is_nameable(name):
+            raise ValueError(
+                f"max_class_uncertainty has the class {name!r:.100}, which no predicate can name; "
+                "leave it out"
+            )
+        if not 0 <= real_number(f"max_class_uncertainty of {name!r}", limit) < math.inf:
+            raise ValueError(
+                f"max_class_uncertainty of {name!r} is {limit}; give a limit from 0 up"
+            )
+        conditions.append(f"uncertainty({quoted(name)}) <= {float(limit)!r}")
+    if not conditions:
+        return None
+    predicate_from_text(conditions[0])
+    if len(conditions) == 1:
+        return conditions[0]
+    text = " and ".join([f"({conditions[0]})", *conditions[1:]])
+    predicate_from_text(text)
+    return text
 
 
 def _check_options(options: Mapping[str, object], known: Collection[str]) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle.open import Bundle
+from engines.content import boxes_of_all
 from engines.errors import DeviceLost, NotFiniteError
 from engines.protocol import Engine, EngineResult, Mapping
 from engines.sampling import view_arrays, ws_from_indices, ws_from_latents
@@ -90,10 +91,11 @@ def _run(engine: Engine, batch: Sequence[EngineRows], metrics: ModelMetrics) -> 
     limits = np.concatenate(
         [np.full(len(rows.ws), rows.stream.query.max_uncertainty, np.float32) for rows in batch]
     )
+    boxes = _boxes(batch)
     wanted = {output.name for rows in batch for output in rows.stream.query.outputs}
     outputs = tuple(name for name in engine.outputs if name in wanted)
     started = time.monotonic()
-    result = engine.run(ws, limits, outputs)
+    result = engine.run(ws, limits, outputs, boxes)
     metrics.engine_seconds.observe(time.monotonic() - started)
     metrics.batch_samples.observe(len(ws))
     metrics.computed.inc(len(ws))
@@ -102,7 +104,19 @@ def _run(engine: Engine, batch: Sequence[EngineRows], metrics: ModelMetrics) -> 
         arrays[W] = ws[result.sample]
     for name in batch[0].views.keys() & wanted:
         arrays[name] = np.concatenate([rows.views[name] for rows in batch])[result.sample]
-    return EngineResult(result.sample, arrays)
+    return replace(result, arrays=arrays)
+
+
+def _boxes(batch: Sequence[EngineRows]) -> NDArray[np.float32] | None:
+    """The bounds of each row's predicate, [n, B, 2, S]; None if no stream has one."""
+    given = [rows.stream.query.predicate for rows in batch]
+    first = next((predicate for predicate in given if predicate is not None), None)
+    if first is None:
+        return None
+    alternatives, _, columns = first.boxes.shape
+    everything = boxes_of_all(alternatives, columns)
+    each = [everything if predicate is None else predicate.boxes for predicate in given]
+    return np.repeat(np.stack(each), [len(rows.ws) for rows in batch], axis=0)
 
 
 def _split(batch: Sequence[EngineRows], result: EngineResult) -> list[StreamRows]:
@@ -115,7 +129,12 @@ def _split(batch: Sequence[EngineRows], result: EngineResult) -> list[StreamRows
         arrays = {name: result.arrays[name][low:high] for name in names}
         if len(batch) > 1:
             arrays = {name: array.copy() for name, array in arrays.items()}
-        filtered = FilteredRows(rows.first, len(rows.ws), passed, arrays, rows.since)
+        content = None
+        if rows.stream.query.predicate is not None and result.content is not None:
+            content = result.content[start : start + len(rows.ws)]
+        filtered = FilteredRows(
+            rows.first, len(rows.ws), passed, arrays, rows.since, content=content
+        )
         results.append((rows.stream, filtered))
         start += len(rows.ws)
     return results

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from service.discards import Discards, Reasons
 from service.mt19937 import Mt19937Stream
 from service.query import Query
 from service.sampler import Plan
@@ -37,6 +38,8 @@ class FilteredRows:
     arrays: Arrays  # outputs of the passed rows by name, each [len(passed), ...]
     since: float  # when these rows began to wait for the engine
     error: Exception | None = None  # ends the stream before ordinal `first`
+    # What the stream's predicate compares, of all rows, [count, S]; None: it has no predicate.
+    content: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ class Message:
     kept: tuple[KeptSamples, ...]
     next_index: int  # raw index at which to resume after this message
     discarded: int  # number of examined samples that were rejected since the last message
+    reasons: Reasons  # why those were
 
     @property
     def size(self) -> int:
@@ -111,6 +115,7 @@ class Stream:
         self._kept: deque[KeptSamples] = deque()  # between `reported` and `decided`
         self._reported = self._plan.first
         self._error: Exception | None = None
+        self._discards = Discards(query)
         self._changed = asyncio.Event()
 
     @property
@@ -173,7 +178,9 @@ class Stream:
         """A message of these samples that reports every ordinal under `stop`."""
         examined = self._plan.examined(stop) - self._plan.examined(self._reported)
         self._reported = stop
-        return Message(tuple(kept), self._plan.next_index(stop), examined - _total(kept))
+        discarded = examined - _total(kept)
+        reasons = self._discards.reasons(stop, discarded)
+        return Message(tuple(kept), self._plan.next_index(stop), discarded, reasons)
 
     async def _wait_for(self, condition: Callable[[], bool], timeout_s: float | None) -> None:
         """Returns when the condition holds, or after the timeout, however often rows arrive."""
@@ -212,12 +219,15 @@ class Stream:
         if filtered.error:
             self._error = filtered.error
             return
+        self._discards.add(filtered.first, filtered.count, filtered.passed, filtered.content)
         self._arrived += filtered.count
         self._undecided.append(filtered)
         boundary = self._arrived // self._plan.unit * self._plan.unit
         kept = _kept_samples(self._plan, self._undecided, self._decided, boundary)
         self._undecided = [f for f in self._undecided if f.first + f.count > boundary]
         self._decide(boundary, kept)
+        if not self.complete:
+            self._error = self._discards.unmet_error()
 
     def _decide(self, boundary: int, kept: list[KeptSamples]) -> None:
         """Moves `decided` to `boundary`, or right behind the sample that reaches the count."""

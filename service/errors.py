@@ -5,7 +5,8 @@ ServiceError
 ├── UnknownModel        NOT_FOUND
 ├── FailedPrecondition  FAILED_PRECONDITION: the bundle lacks what the request needs
 ├── LoadFailed          FAILED_PRECONDITION: a bundle cannot be served; an older one stays
-├── RangeExhausted      OUT_OF_RANGE: max_examined reached, or the latent source has no more rows
+├── RangeExhausted      OUT_OF_RANGE: max_examined reached, the latent source has no more rows, or
+│                       nothing met a predicate for long
 ├── Overloaded          RESOURCE_EXHAUSTED: a limit of this server or of this client, for now
 ├── NotServing          UNAVAILABLE: loading or draining
 │   └── StreamExpired   with ErrorInfo, so that clients resume at once and count no failure

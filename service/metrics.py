@@ -14,6 +14,7 @@ from prometheus_client import (
 _SECONDS = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
 )  # fmt: skip
+REASONS = ("uncertainty", "predicate", "views")  # why samples are not delivered
 _SAMPLES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
@@ -26,7 +27,7 @@ class ModelMetrics:
     message_seconds: Histogram
     batch_samples: Histogram
     kept: Counter
-    discarded: Counter
+    discarded: dict[str, Counter]  # by reason, a field of discards.Reasons
     computed: Counter
     message_bytes: Counter
     waiting: Gauge
@@ -62,7 +63,10 @@ class Metrics:
         )
         self._kept = self._counter("labelmint_kept_samples", "Samples delivered.")
         self._discarded = self._counter(
-            "labelmint_discarded_samples", "Samples examined and not delivered."
+            "labelmint_discarded_samples",
+            "Samples examined and not delivered, by reason: uncertainty, predicate, or views if "
+            "another view of the object was rejected.",
+            "reason",
         )
         self._computed = self._counter(
             "labelmint_computed_samples", "Samples that engines ran, delivered or not."
@@ -115,7 +119,7 @@ class Metrics:
             message_seconds=self._message_seconds.labels(name),
             batch_samples=self._batch_samples.labels(name),
             kept=self._kept.labels(name),
-            discarded=self._discarded.labels(name),
+            discarded={reason: self._discarded.labels(name, reason) for reason in REASONS},
             computed=self._computed.labels(name),
             message_bytes=self._message_bytes.labels(name),
             waiting=self._waiting.labels(name),

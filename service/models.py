@@ -140,7 +140,8 @@ class ServedModel:
         stream.sent(message)
         self.scheduler.wake(stream.lane, now)
         self.metrics.kept.inc(message.size)
-        self.metrics.discarded.inc(message.discarded)
+        for reason, counter in self.metrics.discarded.items():
+            counter.inc(getattr(message.reasons, reason))
         self.metrics.message_bytes.inc(message_bytes)
         if message.kept:
             self.metrics.message_seconds.observe(now - min(kept.since for kept in message.kept))

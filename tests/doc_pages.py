@@ -166,6 +166,7 @@ PAGES = {
     "docs/kserve.md": Page(
         not_run={"kubectl ": CLUSTER}
     ),
+    "docs/streams.md": Page(before=(DEMO,), smaller={"--filter-report 64": "--filter-report 32"}),
     "docs/triton_client.md": Page(),
     "docs/views.md": Page(
         files={**GENERATOR, **INTERPRETER},

@@ -23,6 +23,7 @@ from bundle.files import name_file
 from bundle.manifest import LABELLER, ScoreCalibration
 from bundle.open import Bundle
 from checkpoints import signals_held
+from engines.content import BOXES
 from engines.onnx_graph import OnnxGraph, graph_from_bundle
 from engines.open import EngineOptions
 from engines.ort import OrtEngine, default_batch_sizes, only_size, open_session
@@ -75,11 +76,26 @@ def open_score_engine(bundle: Bundle, options: EngineOptions) -> Engine:
 
 def _score_graph(graph: OnnxGraph) -> OnnxGraph:
     """The part of a labeller that computes the score."""
-    model = onnx.shape_inference.infer_shapes(onnx.load_from_string(graph.content))
+    model = onnx.load_from_string(graph.content)
+    _drop_predicate(model)
+    model = onnx.shape_inference.infer_shapes(model)
     inputs, outputs = ["ws", "max_uncertainty"], [UNCERTAINTY, SAMPLE, KEPT]
     part = onnx.utils.Extractor(model).extract_model(inputs, outputs)
     onnx.checker.check_model(part)
     return OnnxGraph(graph.path, part.SerializeToString())
+
+
+def _drop_predicate(model: onnx.ModelProto) -> None:
+    """Keeps the samples that the score keeps, so that no content is needed."""
+    by_score, by_content = {"max_uncertainty"}, {BOXES}
+    for node in model.graph.node:  # an input comes before the nodes that need it
+        scored, met = by_score.intersection(node.input), by_content.intersection(node.input)
+        if scored and met:  # the product of the two decisions
+            decision = onnx.helper.make_node("Identity", [scored.pop()], [node.output[0]])
+            node.CopyFrom(decision)
+            return
+        by_score.update(node.output if scored else ())
+        by_content.update(node.output if met else ())
 
 
 def refuse_without_score(bundle: Bundle) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle.manifest import LABELLER, Parity
+from engines.content import CONTENT, content_excess
 from export.errors import ParityError
 
 Arrays = dict[str, NDArray[Any]]
@@ -27,6 +28,7 @@ class Tolerance:
     near_peak_margin: float  # keypoints whose heatmap maximum leads by less are not compared
     keypoints_max_px: float
     depth_max_relative: float
+    content_excess: float = 1.0
 
 
 W_MAX_DIFFERENCE = 1e-5  # largest difference of the mapping's output, relative to the largest |w|
@@ -58,7 +60,8 @@ TOLERANCES = {
 def parity_of_labeller(
     graph: str, runtime: str, reference: Arrays, served: Arrays, tolerance: Tolerance
 ) -> Parity:
-    """Compares outputs of n samples, arrays [n, ...] by name.
+    """Compares outputs of n samples, arrays [n, ...] by name; the served content with the other
+    served outputs.
 
     reference: outputs of `reference_outputs`, which include the margins of masks and keypoints.
     served: outputs of the graph; heads that the bundle lacks are absent.
@@ -81,6 +84,7 @@ def parity_of_labeller(
         uncertainty_max_excess=_uncertainty_excess(reference, served),
         keypoints_max_px=_keypoint_distance(reference, served, tolerance),
         depth_max_relative=_depth_difference(reference, served),
+        content_excess=content_excess(served[CONTENT], served) if CONTENT in served else None,
     )
 
 
@@ -112,6 +116,7 @@ def refuse_excess(parity: Parity, tolerance: Tolerance) -> None:
         "uncertainty_max_excess": (parity.uncertainty_max_excess, tolerance.uncertainty_max_excess),
         "keypoints_max_px": (parity.keypoints_max_px, tolerance.keypoints_max_px),
         "depth_max_relative": (parity.depth_max_relative, tolerance.depth_max_relative),
+        "content_excess": (parity.content_excess, tolerance.content_excess),
     }
     for name, (value, limit) in limits.items():
         if value is not None and not value <= limit:  # true for NaN, so that NaN is refused

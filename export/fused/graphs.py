@@ -131,22 +131,23 @@ class FusedTaps(nn.Module):
 
 
 class FusedFilter(nn.Module):
-    """image, max_uncertainty, scores if the bundle has a score, then labels of each head
-    -> outputs of the labeller."""
+    """image, the labeller's filter_inputs, scores if the bundle has a score, then labels of each
+    head -> outputs of the labeller."""
 
     def __init__(self, labeller: Labeller) -> None:
         super().__init__()
         self.labeller = labeller
 
     def forward(
-        self, image: Tensor, max_uncertainty: Tensor, *scores_and_labels: Tensor
+        self, image: Tensor, max_uncertainty: Tensor, *boxes_scores_and_labels: Tensor
     ) -> tuple[Tensor, ...]:
-        rest = list(scores_and_labels)
+        rest = list(boxes_scores_and_labels)
+        boxes = rest.pop(0) if self.labeller.content is not None else None
         scores = rest.pop(0) if self.labeller.spec.score_source is not None else None
         planes = dict(zip(self.labeller.head_outputs, rest, strict=True))  # [N, outputs, H, W]
         mask, depth = (planes[k][:, 0] if k in planes else None for k in ("segmentation", "depth"))
         labels = PixelLabels(mask, planes.get("keypoints"), depth, scores)
-        return self.labeller.filtered_outputs(image, labels, max_uncertainty)
+        return self.labeller.filtered_outputs(image, labels, max_uncertainty, boxes)
 
 
 def taps_onnx(labeller: Labeller, taps: KernelTaps, path: Path) -> None:
@@ -163,7 +164,7 @@ def filter_onnx(labeller: Labeller, path: Path) -> None:
     """Writes FusedFilter as ONNX: inputs named like the buffers, outputs like the labeller's."""
     spec = labeller.spec
     pixels = (spec.height, spec.width)
-    inputs = {PICTURE: torch.zeros(1, 3, *pixels), "max_uncertainty": torch.zeros(1)}
+    inputs = {PICTURE: torch.zeros(1, 3, *pixels), **labeller.filter_inputs}
     if spec.score_source is not None:
         inputs["scores"] = torch.zeros(1, *pixels)
     for kind, outputs in labeller.head_outputs.items():

@@ -1,4 +1,4 @@
-"""Score of a sample and order of kept samples, in operators that every TensorRT from 8.5 has.
+"""Score of a sample, predicate, and order of kept samples, in operators of TensorRT from 8.5 on.
 
 TopK is limited to 3,840 values there, and sort and loops are missing. Bisection and prefix counts
 replace them.
@@ -45,6 +45,17 @@ def zero_of_finite(x: Tensor) -> Tensor:
     x - x: compilers may replace those by 0, and TensorRT does unless it is told not to.
     """
     return torch.floor(torch.sqrt(x.abs()) * 1e-20)
+
+
+def within_boxes(content: Tensor, boxes: Tensor) -> Tensor:
+    """1 where all statistics of a sample are within the bounds of one of its boxes, else 0: [N].
+
+    content [N, S]; boxes [N, B, 2, S], the lowest and highest values of each of B alternatives.
+    """
+    values = content[:, None]
+    low = (values >= boxes[:, :, 0]).to(content.dtype)  # [N, B, S]
+    high = (values <= boxes[:, :, 1]).to(content.dtype)
+    return (low * high).amin(dim=2).amax(dim=1)
 
 
 def kept_first(keep: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,8 @@
 """`Labeller`: generator, label ensemble, score and filter as one module, exported as one graph.
 
-ws and one score limit per sample enter; uint8 images and labels leave, kept samples first. In one
-graph, taps never leave the device, and rejected samples need not be copied to the host.
+ws, one score limit and one predicate's bounds per sample enter; uint8 images and labels leave, kept
+samples first. In one graph, taps never leave the device, and rejected samples need not be copied to
+the host.
 """
 
 from typing import Literal
@@ -9,8 +10,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from export.graph.content import Content
 from export.graph.ensemble import PointsFromHeatmaps
-from export.graph.filter import kept_first, top_mean
+from export.graph.filter import kept_first, top_mean, within_boxes
 from export.graph.label_branch import LabelBranch, PixelLabels, resized
 from export.graph.refiner import RefinerStage
 from export.graph.spec import LabelSpec
@@ -24,6 +26,9 @@ from nets.interpreter import Interpreter
 __all__ = ["LabelSpec", "Labeller"]
 
 Precision = Literal["float32", "float16"]
+# Alternatives of a predicate that graphs compare. 16 bounds of 43 statistics are 5.5 KB of a
+# sample's input, a sixth of its w+ of 18 rows of 512.
+BOXES = 16
 
 
 def served_synthesis(
@@ -79,7 +84,9 @@ class Labeller(nn.Module):
     """Labeled samples from latents.
 
     Inputs: ws float32 [N, num_ws, w_dim]; max_uncertainty float32 [N], the largest score that a
-    sample may have to be kept (inf: always kept, -inf: a padding row, never kept).
+    sample may have to be kept (inf: always kept, -inf: a padding row, never kept); with content,
+    boxes float32 [N, B, 2, S], the lowest and highest values of the S statistics in each of the B
+    alternatives of a predicate, of which a kept sample meets at least one.
 
     Outputs in this order, without those of heads that the interpreter lacks. Kept samples come
     first, then the others; both are in input order.
@@ -90,6 +97,7 @@ class Labeller(nn.Module):
         depth            float16 [N, H, W]
         uncertainty      float32 [N]           the score
         uncertainty_map  float16 [N, H, W]
+        content          float32 [N, S]        see Content; not if boxes is 0
         sample           int32 [N]             input row of each output row
         kept             int32 []              number of kept samples
     """
@@ -104,6 +112,7 @@ class Labeller(nn.Module):
         refine: RefinerStage | None = None,  # None: images as the generator makes them
         tile: int = 8,
         strip_pixels: int = 2048,
+        boxes: int = BOXES,  # B; 0: neither content nor predicates
     ) -> None:
         super().__init__()
         self.spec = spec
@@ -123,6 +132,8 @@ class Labeller(nn.Module):
         self.synthesis = served_synthesis(generator, dtype)
         self.labels = None
         self.head_outputs: dict[str, int] = {}
+        self.content: Content | None = None
+        self.boxes = 0
         self.points = PointsFromHeatmaps(spec.height, spec.width, spec.keypoint_window_px)
         if interpreter is None:
             if spec.score_source is not None:
@@ -131,6 +142,11 @@ class Labeller(nn.Module):
         self._check_heads(generator, interpreter)
         kinds = list(interpreter.heads)
         self.head_outputs = {kind: interpreter.head(kind).config.outputs for kind in kinds}
+        content = Content(
+            self.head_outputs, spec.score_source is not None, spec.height * spec.width
+        )
+        if boxes and content.columns:
+            self.content, self.boxes = content, boxes
         self.labels = LabelBranch(
             interpreter,
             spec,
@@ -169,12 +185,24 @@ class Labeller(nn.Module):
             outputs["depth"] = (height, width)
         if self.spec.score_source is not None:
             outputs |= {"uncertainty": (), "uncertainty_map": (height, width)}
+        if self.content is not None:
+            outputs["content"] = (self.content.columns,)
         return outputs | {"sample": (), "kept": None}
 
-    def forward(self, ws: Tensor, max_uncertainty: Tensor) -> tuple[Tensor, ...]:
+    @property
+    def filter_inputs(self) -> dict[str, Tensor]:
+        """Example of one row of the inputs besides ws, by name in the order of `forward`."""
+        inputs = {"max_uncertainty": torch.zeros(1)}
+        if self.content is not None:
+            inputs["boxes"] = torch.zeros(1, self.boxes, 2, self.content.columns)
+        return inputs
+
+    def forward(
+        self, ws: Tensor, max_uncertainty: Tensor, boxes: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
         image, taps = self.images_and_taps(ws)
         labels = PixelLabels(None, None, None, None) if self.labels is None else self.labels(taps)
-        return self.filtered_outputs(image, labels, max_uncertainty)
+        return self.filtered_outputs(image, labels, max_uncertainty, boxes)
 
     def images_and_taps(self, ws: Tensor) -> tuple[Tensor, list[Tensor]]:
         """ws -> resized, cropped, refined images float32 [N, 3, H, W]; taps but the constant."""
@@ -188,7 +216,11 @@ class Labeller(nn.Module):
         return image, taps
 
     def filtered_outputs(
-        self, image: Tensor, labels: PixelLabels, max_uncertainty: Tensor
+        self,
+        image: Tensor,
+        labels: PixelLabels,
+        max_uncertainty: Tensor,
+        boxes: Tensor | None,  # None: there is no content
     ) -> tuple[Tensor, ...]:
         """Scores the samples, puts kept ones first, and converts to the types of the outputs."""
         if labels.uncertainty is None:
@@ -200,18 +232,26 @@ class Labeller(nn.Module):
                 self.spec.score_pixels,
             )
             keep = (score <= max_uncertainty).to(torch.float32)
+        points = None if labels.heatmaps is None else self.points(labels.heatmaps)
+        content = None
+        if self.content is not None:
+            assert boxes is not None
+            content = self.content(labels.mask, labels.uncertainty, score, points)
+            keep = keep * within_boxes(content, boxes)
         sample, kept = kept_first(keep)
         # Gather as float: TensorRT has uint8 only in a cast to an output.
         outputs = [_uint8(image.index_select(0, sample).permute(0, 2, 3, 1) * 127.5 + 128)]
         if labels.mask is not None:
             outputs.append(_uint8(labels.mask.index_select(0, sample)))
-        if labels.heatmaps is not None:
-            outputs.append(self.points(labels.heatmaps).index_select(0, sample))
+        if points is not None:
+            outputs.append(points.index_select(0, sample))
         if labels.depth is not None:
             outputs.append(labels.depth.index_select(0, sample).to(torch.float16))
         if labels.uncertainty is not None and score is not None:
             maps = labels.uncertainty.index_select(0, sample)
             outputs += [score.index_select(0, sample), maps.to(torch.float16)]
+        if content is not None:
+            outputs.append(content.index_select(0, sample))
         return (*outputs, sample.to(torch.int32), kept)
 
 

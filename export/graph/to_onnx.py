@@ -26,10 +26,8 @@ EXTERNAL_DATA_BYTES = 1 << 30
 def labeller_onnx(labeller: Labeller, path: Path) -> None:
     """Writes `labeller` to `path`, with the inputs and outputs that `Labeller` describes."""
     synthesis = labeller.synthesis
-    inputs = {
-        "ws": torch.zeros(1, synthesis.num_ws, synthesis.w_dim),
-        "max_uncertainty": torch.zeros(1),
-    }
+    ws = torch.zeros(1, synthesis.num_ws, synthesis.w_dim)
+    inputs = {"ws": ws, **labeller.filter_inputs}
     write_onnx(labeller, inputs, labeller.output_extents, path)
 
 

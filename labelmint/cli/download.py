@@ -24,6 +24,7 @@ from labelmint.datasets.request import (
     checked_request,
 )
 from labelmint.datasets.selection import RULES
+from labelmint.options import where_from_options
 
 
 @click.command()
@@ -56,8 +57,8 @@ from labelmint.datasets.selection import RULES
     "--filter-sets",
     is_flag=True,
     callback=lambda context, parameter, value: value or None,
-    help="Keep or drop all views of an object together; for --keep-fraction or "
-    "--max-uncertainty with --views-per-object.",
+    help="Keep or drop all views of an object together; for --keep-fraction, "
+    "--max-uncertainty or --where with --views-per-object.",
 )
 @click.option(
     "--filter",
@@ -127,6 +128,9 @@ def download(out: Path, streams: int, **options: Any) -> None:
     """
     connection = connection_from_options(options)
     try:
+        options["where"] = where_from_options(
+            options["where"], options.pop("max_class_uncertainty")
+        )
         request = checked_request(**options)
     except ValueError as error:
         raise click.UsageError(str(error)) from error

@@ -22,7 +22,7 @@ from labelmint.cli.sampling import sampling_options
 from labelmint.client import Client
 from labelmint.errors import LabelmintError, OutOfRange
 from labelmint.model import Model
-from labelmint.options import StreamOptions, query_from_options
+from labelmint.options import StreamOptions, query_from_options, where_from_options
 from labelmint.preview import sheet_from_batch
 from labelmint.report.page import html_from_statistics
 from labelmint.report.stream_statistics import MAX_EXAMINED, statistics_from_stream
@@ -83,7 +83,7 @@ def preview(out: Path, model: str, count: int | None, **options: Any) -> None:
         )
     try:
         query_from_options(cast(StreamOptions, options))
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise click.UsageError(str(error)) from error
     with client_from_connection(connection) as client:
         write = _write_report if report else _write_picture
@@ -136,6 +136,12 @@ def _nothing_kept(model: Model, examined: int, options: dict[str, Any]) -> str:
                 f"{start}; raise it, or leave it out: --out preview.html then shows the "
                 "distribution of the uncertainty"
             )
+    if options["where"] is not None or options["max_class_uncertainty"] is not None:
+        words = where_from_options(options["where"], options["max_class_uncertainty"])
+        return (
+            f"none of the {examined} samples {start} has {words}; loosen it, or see with --out "
+            "preview.html what share each class has"
+        )
     return f"{model.name} has no samples {start}; lower it"
 
 

@@ -38,6 +38,19 @@ _SAMPLING = (
         help="Highest uncertainty score of a sample to keep.  [default: no filter]",
     ),
     click.option(
+        "--where",
+        help="Predicate of the samples to keep, such as \"share('glasses') >= 0.02 and "
+        "visible('left_eye')\"; docs/streams.md has the language.  [default: no filter]",
+    ),
+    click.option(
+        "--max-class-uncertainty",
+        multiple=True,
+        metavar="CLASS=LIMIT",
+        callback=lambda context, parameter, values: _limits(values),
+        help="Highest mean uncertainty of the pixels of a class in a sample to keep, such as "
+        "pupil=0.1; may be given for several classes.  [default: no filter]",
+    ),
+    click.option(
         "--truncation-psi",
         type=float,
         help="Truncation psi, from 0 to 2.  [default: the model's]",
@@ -70,6 +83,20 @@ def sampling_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in reversed(_SAMPLING):
         command = option(command)
     return command
+
+
+def _limits(values: tuple[str, ...]) -> dict[str, float] | None:
+    """The option `max_class_uncertainty` of `labelmint.options`."""
+    limits = {}
+    for value in values:
+        name, equals, limit = value.rpartition("=")
+        try:
+            limits[name] = float(limit)
+        except ValueError:
+            equals = ""
+        if not equals:
+            raise click.BadParameter(f"{value!r} has no limit; write CLASS=0.1")
+    return limits or None
 
 
 def _view(text: str | None) -> int | str | None:

@@ -205,6 +205,11 @@ def _filter(card: dict[str, Any], request: Request) -> str:
     if request.filter:
         return f"{request.filter}, a fraction of {request.fraction} of the whole range"
     whole = ", by all views of an object" if request.filter_sets else ""
+    if request.where is not None:
+        whole = f"where {request.where}{whole}"
+        if request.keep_fraction is request.max_uncertainty is None:
+            return whole
+        whole = f", and {whole}"
     if request.keep_fraction is not None:
         limit = card["max_uncertainty"]
         shown = "no limit" if limit is None else f"uncertainty at most {limit:g}"

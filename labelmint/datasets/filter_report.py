@@ -46,8 +46,9 @@ def report_from_range(
         kept = set(chosen.tolist())
     else:
         filtered = StreamOptions(**options)
-        filtered["outputs"] = ("uncertainty",)
-        filtered["max_uncertainty"] = state.threshold
+        small = "uncertainty" if "uncertainty" in model.outputs else "mask"
+        filtered["outputs"] = (small,)
+        filtered["max_uncertainty"], filtered["where"] = state.threshold, request.where
         filtered["filter_sets"] = bool(request.filter_sets)
         kept = {
             index for batch in client.stream(_BATCH, **filtered) for index in batch.indices.tolist()

@@ -101,7 +101,7 @@ def _batches(
             options["indices"] = rest[start : start + _MAX_INDICES]
             yield from client.stream(_BATCH, **options)
     elif state.kept != request.limit and state.next_index != request.stop:
-        options["max_uncertainty"] = state.threshold
+        options["max_uncertainty"], options["where"] = state.threshold, request.where
         options["filter_sets"] = bool(request.filter_sets)
         options["start_index"] = state.next_index
         options["end_index"] = request.stop or 0
@@ -115,7 +115,7 @@ def _total(request: Request, state: DownloadState, chosen: UInt64s | None) -> in
     """Number of samples of the complete data set; None if a filter decides it."""
     if chosen is not None:
         return len(chosen)
-    if request.stop is None or state.threshold is not None:
+    if request.stop is None or state.threshold is not None or request.where is not None:
         return request.limit
     return request.examined(request.stop)
 

@@ -46,6 +46,7 @@ class Request:
     fraction: float | None = None  # that `filter` keeps, (0, 1]
     keep_fraction: float | None = None  # that the server keeps by its calibration, (0, 1]
     max_uncertainty: float | None = None  # highest score that the server keeps
+    where: str | None = None  # predicate of the content of samples that the server keeps
     filter_sets: bool | None = None  # True: the server keeps or drops whole objects
     filter_report: int | None = None  # samples on which the card compares with and without filter
     truncation_psi: float | None = None  # None: the bundle's default
@@ -69,10 +70,15 @@ class Request:
         return stop if self.end_index is None else min(stop, self.end_index)
 
     @property
+    def server_filters(self) -> bool:
+        """Whether the server decides which samples are written."""
+        given = (self.keep_fraction, self.max_uncertainty, self.where)
+        return any(option is not None for option in given)
+
+    @property
     def limit(self) -> int | None:
         """Maximum number of samples, if a server-side filter decides which are written."""
-        filtered = self.keep_fraction is not None or self.max_uncertainty is not None
-        return self.count if filtered else None
+        return self.count if self.server_filters else None
 
     @property
     def shard_prefix(self) -> str:
@@ -135,6 +141,7 @@ def checked_request(**options: Any) -> Request:
         _check_sets(request)
     sent = request.sampling()
     sent["keep_fraction"], sent["max_uncertainty"] = request.keep_fraction, request.max_uncertainty
+    sent["where"] = request.where
     sent["count"] = request.limit or 0
     query_from_options(sent)
     request = _with_defaults(request)
@@ -158,6 +165,7 @@ def difference(begun: dict[str, Any], wanted: Request) -> str | None:
     begun = {
         "filter_sets": None,
         "filter_report": None,
+        "where": None,
         **begun,
     }  # absent in folders of older versions
     for name, value in dataclasses.asdict(wanted).items():
@@ -207,10 +215,12 @@ def _check_sets(request: Request) -> None:
     if request.filter:
         raise ValueError(
             f"--filter {request.filter} and --filter-sets exclude each other; to filter whole "
-            "objects, use --keep-fraction or --max-uncertainty"
+            "objects, use --keep-fraction, --max-uncertainty or --where"
         )
-    if request.keep_fraction is None and request.max_uncertainty is None:
-        raise ValueError("--filter-sets needs a filter: --keep-fraction or --max-uncertainty")
+    if not request.server_filters:
+        raise ValueError(
+            "--filter-sets needs a filter: --keep-fraction, --max-uncertainty or --where"
+        )
     for name in ("start_index", "end_index", "count"):
         value = getattr(request, name)
         if value is not None and value % views:
@@ -223,7 +233,7 @@ def _check_sets(request: Request) -> None:
 def _check_filter(request: Request) -> None:
     if request.filter not in RULES:
         raise ValueError(f"--filter {request.filter} is unknown; choose from {', '.join(RULES)}")
-    for name in ("keep_fraction", "max_uncertainty", "count"):
+    for name in ("keep_fraction", "max_uncertainty", "where", "count"):
         value = getattr(request, name)
         if value is not None:
             raise ValueError(
@@ -246,15 +256,11 @@ def _check_filter(request: Request) -> None:
 
 def _with_defaults(request: Request) -> Request:
     """Fills in defaults of fields that only some requests have; raises ValueError for others."""
-    filters = (
-        request.filter is not None
-        or request.keep_fraction is not None
-        or request.max_uncertainty is not None
-    )
+    filters = request.filter is not None or request.server_filters
     conditional = (  # field, default, whether the request may have it, the option that it needs
         ("fraction", DEFAULT_FRACTION, request.filter is not None, "--filter"),
         ("filter_report", None, filters,
-         "a filter: --keep-fraction, --max-uncertainty or --filter"),
+         "a filter: --keep-fraction, --max-uncertainty, --where or --filter"),
         ("samples_per_shard", DEFAULT_SAMPLES_PER_SHARD, request.format in SHARDED,
          "--format webdataset or hf"),
         ("jpeg_quality", DEFAULT_JPEG_QUALITY, request.image_codec == "jpeg",

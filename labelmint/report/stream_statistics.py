@@ -25,6 +25,7 @@ MAX_EXAMINED = 65_536  # the server's default limit of explicit indices in one r
 USUAL_KEEP_FRACTION = 0.9  # of the threshold that is shown for a stream without a filter
 SHEET_SAMPLES = 8  # in the contact sheet
 EXAMPLES = 3  # for each list of `Examples`
+_FILTERS = ("keep_fraction", "max_uncertainty", "where", "max_class_uncertainty", "filter_sets")
 _BATCH = 16
 _CLASSES = 256  # masks are uint8
 _COUNTED = ("mask", "keypoints", "depth", "uncertainty")
@@ -123,9 +124,7 @@ def statistics_from_stream(
         )
     pinned: dict[str, Any] = {**options, "model": model.name, "bundle_id": model.bundle_id}
     unfiltered = {
-        name: value
-        for name, value in pinned.items()
-        if name not in ("start_index", "keep_fraction", "max_uncertainty", "filter_sets")
+        name: value for name, value in pinned.items() if name not in ("start_index", *_FILTERS)
     }
     outputs = [name for name in _COUNTED if name in model.outputs]
     examined = LabelStatistics()

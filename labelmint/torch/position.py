@@ -31,7 +31,8 @@ _MAX_INDEX = 2**64 - 1
 _DEFAULTS: dict[str, Any] = {  # options that must be the same when a state is loaded
     "model": "", "seed": 0, "latent_source": "philox", "truncation_psi": None,
     "truncation_cutoff": None, "class_index": None, "views_per_object": 1, "view": None,
-    "keep_fraction": None, "max_uncertainty": None, "filter_sets": False,
+    "keep_fraction": None, "max_uncertainty": None, "where": None, "max_class_uncertainty": None,
+    "filter_sets": False,
 }  # fmt: skip
 
 

@@ -118,16 +118,18 @@ class SamplingOptions(_message.Message):
     def __init__(self, seed: _Optional[int] = ..., latent_source: _Optional[_Union[LatentSource, str]] = ..., truncation_psi: _Optional[float] = ..., truncation_cutoff: _Optional[int] = ..., class_index: _Optional[int] = ..., views_per_object: _Optional[int] = ..., view_mode: _Optional[_Union[ViewMode, str]] = ..., view: _Optional[int] = ...) -> None: ...
 
 class Filter(_message.Message):
-    __slots__ = ("mode", "keep_fraction", "max_uncertainty", "filter_sets")
+    __slots__ = ("mode", "keep_fraction", "max_uncertainty", "filter_sets", "where")
     MODE_FIELD_NUMBER: _ClassVar[int]
     KEEP_FRACTION_FIELD_NUMBER: _ClassVar[int]
     MAX_UNCERTAINTY_FIELD_NUMBER: _ClassVar[int]
     FILTER_SETS_FIELD_NUMBER: _ClassVar[int]
+    WHERE_FIELD_NUMBER: _ClassVar[int]
     mode: FilterMode
     keep_fraction: float
     max_uncertainty: float
     filter_sets: bool
-    def __init__(self, mode: _Optional[_Union[FilterMode, str]] = ..., keep_fraction: _Optional[float] = ..., max_uncertainty: _Optional[float] = ..., filter_sets: bool = ...) -> None: ...
+    where: str
+    def __init__(self, mode: _Optional[_Union[FilterMode, str]] = ..., keep_fraction: _Optional[float] = ..., max_uncertainty: _Optional[float] = ..., filter_sets: bool = ..., where: _Optional[str] = ...) -> None: ...
 
 class Tensor(_message.Message):
     __slots__ = ("output", "dtype", "shape", "codec", "data", "offsets")
@@ -332,7 +334,7 @@ class Camera(_message.Message):
     def __init__(self, azimuth_deg: _Optional[float] = ..., elevation_deg: _Optional[float] = ..., distance: _Optional[float] = ..., focal: _Optional[float] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "bundle_id", "family", "outputs", "image_height", "image_width", "label_height", "label_width", "z_dim", "w_dim", "num_ws", "num_classes", "view_layers", "truncation_psi", "truncation_cutoff", "classes", "keypoints", "skeleton", "score_source", "max_batch_size", "engine", "licences", "calibrated", "refined", "view_bank")
+    __slots__ = ("name", "bundle_id", "family", "outputs", "image_height", "image_width", "label_height", "label_width", "z_dim", "w_dim", "num_ws", "num_classes", "view_layers", "truncation_psi", "truncation_cutoff", "classes", "keypoints", "skeleton", "score_source", "max_batch_size", "engine", "licences", "calibrated", "refined", "view_bank", "predicates")
     NAME_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_ID_FIELD_NUMBER: _ClassVar[int]
     FAMILY_FIELD_NUMBER: _ClassVar[int]
@@ -358,6 +360,7 @@ class Model(_message.Message):
     CALIBRATED_FIELD_NUMBER: _ClassVar[int]
     REFINED_FIELD_NUMBER: _ClassVar[int]
     VIEW_BANK_FIELD_NUMBER: _ClassVar[int]
+    PREDICATES_FIELD_NUMBER: _ClassVar[int]
     name: str
     bundle_id: str
     family: str
@@ -383,4 +386,5 @@ class Model(_message.Message):
     calibrated: bool
     refined: bool
     view_bank: _containers.RepeatedCompositeFieldContainer[Camera]
-    def __init__(self, name: _Optional[str] = ..., bundle_id: _Optional[str] = ..., family: _Optional[str] = ..., outputs: _Optional[_Iterable[_Union[Output, str]]] = ..., image_height: _Optional[int] = ..., image_width: _Optional[int] = ..., label_height: _Optional[int] = ..., label_width: _Optional[int] = ..., z_dim: _Optional[int] = ..., w_dim: _Optional[int] = ..., num_ws: _Optional[int] = ..., num_classes: _Optional[int] = ..., view_layers: _Optional[int] = ..., truncation_psi: _Optional[float] = ..., truncation_cutoff: _Optional[int] = ..., classes: _Optional[_Iterable[_Union[LabelClass, _Mapping]]] = ..., keypoints: _Optional[_Iterable[_Union[Keypoint, _Mapping]]] = ..., skeleton: _Optional[_Iterable[_Union[SkeletonEdge, _Mapping]]] = ..., score_source: _Optional[str] = ..., max_batch_size: _Optional[int] = ..., engine: _Optional[str] = ..., licences: _Optional[_Iterable[str]] = ..., calibrated: bool = ..., refined: bool = ..., view_bank: _Optional[_Iterable[_Union[Camera, _Mapping]]] = ...) -> None: ...
+    predicates: bool
+    def __init__(self, name: _Optional[str] = ..., bundle_id: _Optional[str] = ..., family: _Optional[str] = ..., outputs: _Optional[_Iterable[_Union[Output, str]]] = ..., image_height: _Optional[int] = ..., image_width: _Optional[int] = ..., label_height: _Optional[int] = ..., label_width: _Optional[int] = ..., z_dim: _Optional[int] = ..., w_dim: _Optional[int] = ..., num_ws: _Optional[int] = ..., num_classes: _Optional[int] = ..., view_layers: _Optional[int] = ..., truncation_psi: _Optional[float] = ..., truncation_cutoff: _Optional[int] = ..., classes: _Optional[_Iterable[_Union[LabelClass, _Mapping]]] = ..., keypoints: _Optional[_Iterable[_Union[Keypoint, _Mapping]]] = ..., skeleton: _Optional[_Iterable[_Union[SkeletonEdge, _Mapping]]] = ..., score_source: _Optional[str] = ..., max_batch_size: _Optional[int] = ..., engine: _Optional[str] = ..., licences: _Optional[_Iterable[str]] = ..., calibrated: bool = ..., refined: bool = ..., view_bank: _Optional[_Iterable[_Union[Camera, _Mapping]]] = ..., predicates: bool = ...) -> None: ...

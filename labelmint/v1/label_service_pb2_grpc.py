@@ -27,9 +27,10 @@ class LabelServiceStub(object):
     Errors: INVALID_ARGUMENT (a field out of range; the message names the value,
     the limit and the fix), NOT_FOUND (unknown model), FAILED_PRECONDITION (the
     bundle lacks what the request needs, or is not the pinned one), OUT_OF_RANGE
-    (max_examined reached), RESOURCE_EXHAUSTED (a server limit; see RetryInfo),
-    UNAVAILABLE (draining or not ready; retry), DEADLINE_EXCEEDED, CANCELLED,
-    UNIMPLEMENTED, DATA_LOSS (the engine returned a value that is not finite).
+    (max_examined reached, or a predicate that nothing meets), RESOURCE_EXHAUSTED
+    (a server limit; see RetryInfo), UNAVAILABLE (draining or not ready; retry),
+    DEADLINE_EXCEEDED, CANCELLED, UNIMPLEMENTED, DATA_LOSS (the engine returned a
+    value that is not finite).
     """
 
     def __init__(self, channel):
@@ -87,9 +88,10 @@ class LabelServiceServicer(object):
     Errors: INVALID_ARGUMENT (a field out of range; the message names the value,
     the limit and the fix), NOT_FOUND (unknown model), FAILED_PRECONDITION (the
     bundle lacks what the request needs, or is not the pinned one), OUT_OF_RANGE
-    (max_examined reached), RESOURCE_EXHAUSTED (a server limit; see RetryInfo),
-    UNAVAILABLE (draining or not ready; retry), DEADLINE_EXCEEDED, CANCELLED,
-    UNIMPLEMENTED, DATA_LOSS (the engine returned a value that is not finite).
+    (max_examined reached, or a predicate that nothing meets), RESOURCE_EXHAUSTED
+    (a server limit; see RetryInfo), UNAVAILABLE (draining or not ready; retry),
+    DEADLINE_EXCEEDED, CANCELLED, UNIMPLEMENTED, DATA_LOSS (the engine returned a
+    value that is not finite).
     """
 
     def StreamSamples(self, request, context):
@@ -189,9 +191,10 @@ class LabelService(object):
     Errors: INVALID_ARGUMENT (a field out of range; the message names the value,
     the limit and the fix), NOT_FOUND (unknown model), FAILED_PRECONDITION (the
     bundle lacks what the request needs, or is not the pinned one), OUT_OF_RANGE
-    (max_examined reached), RESOURCE_EXHAUSTED (a server limit; see RetryInfo),
-    UNAVAILABLE (draining or not ready; retry), DEADLINE_EXCEEDED, CANCELLED,
-    UNIMPLEMENTED, DATA_LOSS (the engine returned a value that is not finite).
+    (max_examined reached, or a predicate that nothing meets), RESOURCE_EXHAUSTED
+    (a server limit; see RetryInfo), UNAVAILABLE (draining or not ready; retry),
+    DEADLINE_EXCEEDED, CANCELLED, UNIMPLEMENTED, DATA_LOSS (the engine returned a
+    value that is not finite).
     """
 
     @staticmethod

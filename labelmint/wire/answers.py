@@ -115,7 +115,8 @@ class Answers:
                 f"the server sent {kept} samples and discarded {response.discarded} of indices "
                 f"{self.next_index} to {response.next_index}, which are {examined}"
             )
-        if response.discarded and self._query.filter.mode not in _REJECTING:
+        filters = self._query.filter.mode in _REJECTING or self._query.filter.where
+        if response.discarded and not filters:
             raise MalformedMessage(
                 f"the server discarded {response.discarded} samples from index {self.next_index} "
                 "on, and the stream has no filter"

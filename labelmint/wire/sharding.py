@@ -108,10 +108,8 @@ def query_for_groups(query: pb.SampleQuery, batch_size: int) -> tuple[pb.SampleQ
     views = query.sampling.views_per_object
     if views < 2:
         raise ValueError(f"views_per_object {views} gives no groups; give 2 or more")
-    filtered = query.filter.mode in (
-        pb.FILTER_MODE_KEEP_FRACTION,
-        pb.FILTER_MODE_MAX_UNCERTAINTY,
-    )
+    modes = (pb.FILTER_MODE_KEEP_FRACTION, pb.FILTER_MODE_MAX_UNCERTAINTY)
+    filtered = query.filter.mode in modes or query.filter.where
     if filtered and not query.filter.filter_sets:
         raise ValueError(
             "group_views with a filter needs filter_sets=True, which keeps objects whole"

@@ -31,6 +31,7 @@ VIEW = "view"  # code of the view bank, for all samples
 # Parameter that Triton's clients may send. It has no effect, because each request has exactly one
 # response, which is marked as final.
 _FINAL = "triton_enable_empty_final_response"
+_FILTERS = ("where", "keep_fraction", "max_uncertainty")  # of streams
 _INPUT_HINT = f"send one of {', '.join(SPACES)}, or {INDEX} with or without {SEED}"
 
 Arrays = dict[str, NDArray[Any]]
@@ -174,6 +175,11 @@ def _sampling(request: Any, arrays: Arrays) -> pb.SamplingOptions:
             setattr(sampling, name, _count(name, parameter))
         elif name == VIEW:
             sampling.view, sampling.view_mode = _count(name, parameter), pb.VIEW_MODE_FIXED
+        elif name in _FILTERS:
+            raise BadRequest(
+                f"parameters has {name}; a response has a row for each row of the request, so "
+                "nothing is filtered here: use StreamSamples of labelmint.v1.LabelService"
+            )
         elif name != _FINAL:
             raise BadRequest(
                 f"parameters has {name[:100]!r}; it may only have {PSI}, {CUTOFF}, {CLASS} and "

@@ -4,6 +4,7 @@ import msgspec
 
 from bundle.calibration import find_calibration
 from bundle.manifest import CameraFacts, Manifest
+from engines.content import content_columns
 from engines.sampling import default_options, key_from_options
 from labelmint.codec import OUTPUTS
 from labelmint.v1 import label_service_pb2 as pb
@@ -38,6 +39,7 @@ def proto_from_model(model: ServedModel) -> pb.Model:
         licences=manifest.licences,
         calibrated=find_calibration(manifest, key) is not None,
         refined=manifest.refiner is not None,
+        predicates=bool(content_columns(manifest)),
     )
     _add_heads(proto, manifest)
     _add_views(proto, manifest)

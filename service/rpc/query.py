@@ -5,7 +5,12 @@ from dataclasses import replace
 import numpy as np
 
 from engines.sampling import LatentOptions
-from engines.sampling_request import can_reject, max_uncertainty_from_filter, options_from_proto
+from engines.sampling_request import (
+    can_reject,
+    max_uncertainty_from_filter,
+    options_from_proto,
+    predicate_from_filter,
+)
 from labelmint.latents import MAX_MT19937_INDEX
 from labelmint.v1 import label_service_pb2 as pb
 from service.config import DEFAULT_MESSAGE_BYTES, MIN_MESSAGE_BYTES, ServerLimits
@@ -17,11 +22,13 @@ from service.rpc.latents import latents_from_proto
 from service.rpc.outputs import jpeg_quality_from_proto, outputs_from_proto
 from service.sampler import END_OF_INDICES, IndexRange, Plan, plan_from_indices, plan_from_range
 
+UNMET_LIMIT = 10_000  # samples, of which a predicate should meet one
+
 
 def query_from_proto(proto: pb.SampleQuery, model: ServedModel, limits: ServerLimits) -> Query:
     """A checked query with all defaults filled in.
 
-    Raises ServiceError, SamplingError, NotCalibrated; messages name the value, limit and fix.
+    Raises ServiceError, EngineError, NotCalibrated; messages name the value, limit and fix.
     """
     manifest = model.bundle.manifest
     if proto.bundle_id not in ("", manifest.bundle_id):
@@ -39,6 +46,8 @@ def query_from_proto(proto: pb.SampleQuery, model: ServedModel, limits: ServerLi
         latents=latents,
         plan=_plan(proto, options, latents, limits),
         max_uncertainty=max_uncertainty_from_filter(proto.filter, model.bundle, options),
+        predicate=predicate_from_filter(proto.filter, model.bundle),
+        unmet_limit=UNMET_LIMIT if proto.filter.where and not proto.max_examined else 0,
         count=proto.count,
         weight=_weight(proto, limits),
         outputs=outputs_from_proto(proto, model.outputs, options.view_mode != "drawn"),

@@ -61,6 +61,8 @@ def test_every_missing_field_is_named(folder: Path, editor: Any) -> None:
     original = editor.read()
     for section in (None, "generator", "labels", "heads"):
         for field in original if section is None else original[section]:
+            if field == "boxes":  # absent in older bundles, whose graphs have none
+                continue
             content = json.loads(json.dumps(original))
             del (content if section is None else content[section])[field]
             editor.write(content)
@@ -257,7 +259,7 @@ def test_the_id_is_independent_of_the_order_of_files(folder: Path) -> None:
 
 def test_the_id_of_format_1_does_not_change() -> None:
     """Engine caches and clients' pins hold these words."""
-    assert fake_bundle().manifest.bundle_id == PINNED_ID
+    assert fake_bundle(boxes=0).manifest.bundle_id == PINNED_ID
 
 
 def test_a_manifest_survives_writing_and_reading(folder: Path) -> None:

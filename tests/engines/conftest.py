@@ -19,6 +19,7 @@ from tests.engines.device_bench import KINDS, Bench
 from tests.engines.fake_tensorrt import VERSIONS
 
 NUM_WS, W_DIM, SIZE = 6, 16, 16  # of fake_bundle(16)
+COLUMNS = 12  # of its content: the score, 4 classes twice, 3 keypoints
 Table = dict[str, tuple[int, list[Any]]]  # name -> element type, extents
 
 
@@ -29,6 +30,7 @@ class Graphs:
         self.folder = folder
         self.num_classes = 0
         self.heads = True
+        self.boxes = 0  # alternatives of a predicate; over 0, the graph counts the content
         self.sample_offset = 0  # added to the row numbers it reports
         self.kept_offset = 0  # added to the number of kept rows it reports
         self.rows_gain = 0  # times the number of rows it was run with, added to all values
@@ -46,7 +48,7 @@ class Graphs:
 
     def listed(self) -> Bundle:
         """The bundle with a manifest of the files as they are now."""
-        fake = fake_bundle(SIZE, self.num_classes, self.heads).manifest
+        fake = fake_bundle(SIZE, self.num_classes, self.heads, boxes=self.boxes).manifest
         files = file_entries(self.folder)
         files.pop("manifest.json", None)
         bundle_id = bundle_id_from_content(fake.generator, fake.labels, fake.heads, files)
@@ -59,7 +61,8 @@ class Graphs:
             node("Gather", ["row0", "zero"], ["score_in"], axis=1),
             node("Gather", ["row0", "one"], ["value_in"], axis=1),
             node("LessOrEqual", ["score_in", "max_uncertainty"], ["keep_all"]),
-            node("Cast", ["keep_all"], ["keep"], to=TensorProto.FLOAT),
+            node("Cast", ["keep_all"], ["keep_f"], to=TensorProto.FLOAT),
+            node("Mul", ["keep_f", "within" if self.boxes else "one_f"], ["keep"]),
             node("Shape", ["ws"], ["shape"]),
             node("Gather", ["shape", "zero"], ["n"]),
             node("Range", ["zero", "n", "one"], ["ramp"]),
@@ -80,9 +83,19 @@ class Graphs:
         ]
         if self.heads:
             nodes.append(node("Gather", ["score_in", "order"], ["uncertainty"]))
+        inputs: Table = {
+            "ws": (TensorProto.FLOAT, ["N", NUM_WS, W_DIM]),
+            "max_uncertainty": (TensorProto.FLOAT, ["N"]),
+        }
+        if self.boxes:
+            nodes[2:2] = self._predicate()
+            nodes.append(node("Gather", ["content_in", "order"], ["content"]))
+            inputs["boxes"] = (TensorProto.FLOAT, ["N", self.boxes, 2, COLUMNS])
         nodes.insert(0, node("Gather", ["ws", "zero"], ["row0"], axis=1))
         outputs: Table = {"sample": (TensorProto.INT32, ["N"]), "kept": (TensorProto.INT32, [])}
         arrays = {"image": (TensorProto.UINT8, [SIZE, SIZE, 3])}
+        if self.boxes:
+            outputs["content"] = (TensorProto.FLOAT, ["N", COLUMNS])
         if self.heads:
             outputs["uncertainty"] = (TensorProto.FLOAT, ["N"])
             arrays |= {
@@ -97,11 +110,16 @@ class Graphs:
         constants: dict[str, NDArray[Any]] = {
             "zero": np.array(0, np.int64),
             "one": np.array(1, np.int64),
+            "one_f": np.array(1, np.float32),
             "one_axis": np.array([1], np.int64),
             "large": np.array(1e6, np.float32),
             "rows_gain": np.array(self.rows_gain, np.float32),
             "kept_offset": np.array(self.kept_offset, np.float32),
             "sample_offset": np.array(self.sample_offset, np.int32),
+            "ids": np.arange(4, dtype=np.float32)[None],
+            "pixels": np.array(SIZE * SIZE, np.float32),
+            "points": np.ones((1, 3), np.float32),
+            "axis1": np.array([1], np.int64),
         }
         for name, (dtype, extents) in arrays.items():
             constants[f"{name}_ones"] = np.ones([1, *extents], np.float32)
@@ -112,11 +130,34 @@ class Graphs:
                 node("Cast", [f"{name}_f"], [name], to=dtype),
             ]
             outputs[name] = (dtype, ["N", *extents])
-        inputs: Table = {
-            "ws": (TensorProto.FLOAT, ["N", NUM_WS, W_DIM]),
-            "max_uncertainty": (TensorProto.FLOAT, ["N"]),
-        }
         return model(nodes, inputs, outputs, constants)
+
+    def _predicate(self) -> list[onnx.NodeProto]:
+        """within [N]: 1 where all content is in some box."""
+        node = helper.make_node
+        return [
+            node("Unsqueeze", ["score_in", "axis1"], ["score_column"]),
+            node("Unsqueeze", ["value_in", "axis1"], ["value_column"]),
+            node("Cast", ["value_column"], ["mask_column"], to=TensorProto.UINT8),
+            node("Cast", ["mask_column"], ["mask_column_f"], to=TensorProto.FLOAT),
+            node("Equal", ["mask_column_f", "ids"], ["of_class"]),
+            node("Cast", ["of_class"], ["of_class_f"], to=TensorProto.FLOAT),
+            node("Mul", ["of_class_f", "pixels"], ["counts"]),
+            node("Mul", ["of_class_f", "value_column"], ["means"]),
+            node("Mul", ["value_column", "points"], ["confidences"]),
+            node(
+                "Concat", ["score_column", "counts", "means", "confidences"], ["content_in"], axis=1
+            ),
+            node("Unsqueeze", ["content_in", "axis1"], ["values"]),
+            node("Gather", ["boxes", "zero"], ["lowest"], axis=2),
+            node("Gather", ["boxes", "one"], ["highest"], axis=2),
+            node("GreaterOrEqual", ["values", "lowest"], ["over"]),
+            node("LessOrEqual", ["values", "highest"], ["under"]),
+            node("And", ["over", "under"], ["inside"]),
+            node("Cast", ["inside"], ["inside_f"], to=TensorProto.FLOAT),
+            node("ReduceMin", ["inside_f"], ["alternatives"], axes=[2], keepdims=0),
+            node("ReduceMax", ["alternatives"], ["within"], axes=[1], keepdims=0),
+        ]
 
     def _mapping(self) -> onnx.ModelProto:
         rng = np.random.default_rng(0)

@@ -29,6 +29,7 @@ from engines.plan_parity import (
 from engines.protocol import Engine, Precision
 from engines.run_memory import RunMemory
 from engines.sampling import ws_from_indices
+from engines.signature import graph_inputs
 from engines.tensorrt_module import tensorrt_module, version_of
 
 pytestmark = pytest.mark.gpu
@@ -226,10 +227,9 @@ def test_no_node_of_the_hot_path_falls_to_the_cpu(
     given = ort.SessionOptions()
     given.enable_profiling = True
     session = ort.InferenceSession(graph.content, given, providers=providers)
-    generator = bundle.manifest.generator
     feed = {
-        "ws": np.zeros((8, generator.num_ws, generator.w_dim), np.float32),
-        "max_uncertainty": np.full(8, np.inf, np.float32),
+        name: np.zeros((8, *spec.extents), np.float32)
+        for name, spec in graph_inputs(bundle.manifest).items()
     }
     session.run(None, feed)
     events = json.loads(Path(session.end_profiling()).read_text())

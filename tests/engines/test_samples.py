@@ -23,6 +23,8 @@ OPTIONS: list[dict[str, Any]] = [
     {"keep_fraction": 0.6, "outputs": ["w", "mask", "uncertainty"]},
     {"latent_source": "mt19937", "seed": 5, "outputs": ["image", "uncertainty_map"]},
     {"views_per_object": 2, "filter_sets": True, "max_uncertainty": 0.35},
+    {"views_per_object": 2, "filter_sets": True, "where": "uncertainty <= 0.35"},
+    {"where": "not (0.1 < uncertainty < 0.3)", "max_class_uncertainty": {"class 0": 0.9}},
 ]
 
 

@@ -20,6 +20,7 @@ from bundle.fused import FUSED, Binary, Fused, Kernel, Pointer, binaries_file, f
 from bundle.open import file_entry
 from bundle.write import write_manifest
 from engines import EngineOptions, open_engines
+from engines.content import predicate_of_bundle
 from engines.device_engine import DeviceEngine
 from engines.errors import EngineOpenError, OutOfDeviceMemory, PlanDiffers
 from engines.open_gpu import GpuDrivers, GpuOptions
@@ -120,6 +121,20 @@ def test_the_fused_engine_gives_what_the_labeller_gives(
     assert row == expected["uncertainty"][:2].argmin()
     for name, array in kept.arrays.items():
         np.testing.assert_array_equal(array[0], found[name][row], err_msg=name)
+    # A predicate that one sample meets, by content that agrees with its labels.
+    assert parity.content_excess is not None and parity.content_excess < 1
+    peaks = found["keypoints"][:, 0, 2]
+    heads = fused_bundle.manifest.heads
+    assert heads is not None and heads.keypoints is not None
+    name = heads.keypoints.names[0]
+    middle = float(np.float32(peaks.max()))
+    where = predicate_of_bundle(f"confidence('{name}') >= {middle!r}", fused_bundle.manifest)
+    boxes = np.repeat(where.boxes[None], 2, axis=0)
+    for rows in (ws[:2], ws[1:]):
+        met = engine.run(rows, np.full(2, np.inf, np.float32), ("mask",), boxes)
+        assert [np.array_equal(row, ws[peaks.argmax()]) for row in rows] == [
+            n in met.sample for n in range(2)
+        ]
     assert engine.name == "tensorrt-8.5.3.1-fused-float16"
     engine.close()
     bench.device.assert_nothing_left()

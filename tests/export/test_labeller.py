@@ -12,6 +12,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from engines.content import boxes_of_all
 from export.graph.labeller import Labeller
 from export.graph.spec import LabelSpec
 from export.graph.to_onnx import labeller_onnx, mapping_onnx
@@ -39,9 +40,14 @@ class Case:
     spec: LabelSpec
     session: ort.InferenceSession
 
-    def run(self, ws: torch.Tensor, limits: Any = INFINITE) -> dict[str, NDArray[Any]]:
+    def run(
+        self, ws: torch.Tensor, limits: Any = INFINITE, boxes: Any = None
+    ) -> dict[str, NDArray[Any]]:
         thresholds = np.broadcast_to(np.asarray(limits, np.float32), (len(ws),)).copy()
-        feed = {"ws": ws.numpy(), "max_uncertainty": thresholds}
+        extents = self.session.get_inputs()[2].shape[1:]
+        boxes = boxes_of_all(extents[0], extents[2]) if boxes is None else boxes
+        boxes = np.broadcast_to(boxes, (len(ws), *extents)).astype(np.float32)
+        feed = {"ws": ws.numpy(), "max_uncertainty": thresholds, "boxes": boxes}
         names = [o.name for o in self.session.get_outputs()]
         return dict(zip(names, self.session.run(names, feed), strict=True))
 
@@ -149,6 +155,62 @@ def test_every_output_equals_the_papers_formulas(case: Case, samples: int) -> No
     scores = [top_mean(m, case.spec.score_fraction) for m in maps]
     np.testing.assert_allclose(out["uncertainty"], scores, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(out["uncertainty_map"], maps, rtol=1e-3, atol=1e-5)
+
+
+def test_the_content_is_counted_from_the_labels_and_their_formulas(case: Case) -> None:
+    ws = random_ws(case.generator, 5)
+    out, expected = case.run(ws), case.reference(ws)
+    classes, points = out["content"].shape[1] - 1, out["keypoints"].shape[1]
+    classes = (classes - points) // 2
+    score, counts, means, confidences = np.split(
+        out["content"], np.cumsum([1, classes, classes]), axis=1
+    )
+    np.testing.assert_array_equal(score[:, 0], out["uncertainty"])
+    maps = {
+        "segmentation": expected.divergence,
+        "keypoints": expected.heatmap_variance,
+        "depth": expected.depth_variance,
+    }[str(case.spec.score_source)]
+    for n, mask in enumerate(out["mask"]):
+        for number in range(classes):
+            of_class = mask == number
+            assert counts[n, number] == of_class.sum()
+            mean = maps[n][of_class].mean() if of_class.any() else 0.0
+            np.testing.assert_allclose(means[n, number], mean, rtol=1e-4, atol=1e-6)
+    peaks = expected.heatmaps.max(axis=(2, 3))
+    np.testing.assert_allclose(confidences, peaks, rtol=1e-4, atol=1e-5)
+    assert (counts > 0).sum() > 2 * len(counts), "one class proves nothing"
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_predicate_keeps_the_samples_whose_content_is_in_one_of_its_boxes(
+    scored: Case, seed: int
+) -> None:
+    draws = np.random.default_rng(seed)
+    ws = random_ws(scored.generator, 8)
+    everything = scored.run(ws)
+    content = everything["content"]
+    alternatives, columns = scored.session.get_inputs()[2].shape[1::2]
+    boxes = np.full((8, alternatives, 2, columns), np.inf, np.float32)
+    boxes[:, :, 1] = -np.inf  # no box
+    used = draws.integers(1, 4)
+    boxes[:, :used, 0], boxes[:, :used, 1] = -np.inf, np.inf
+    for box in range(used):
+        for column in draws.choice(columns, 2, replace=False):
+            # Values that occur, so that bounds are met exactly.
+            ends = np.sort(draws.choice(content[:, column], 2))
+            boxes[:, box, :, column] = ends
+    limits = np.float32(np.quantile(everything["uncertainty"], 0.8))
+    out = scored.run(ws, limits, boxes)
+    keep = everything["uncertainty"] <= limits
+    keep &= [
+        any(np.all((low <= row) & (row <= high)) for low, high in boxes[n])
+        for n, row in enumerate(content)
+    ]
+    order = np.argsort(~keep, kind="stable")
+    assert out["kept"] == keep.sum()
+    for name in everything.keys() - {"sample", "kept"}:
+        np.testing.assert_array_equal(out[name], everything[name][order], err_msg=name)
 
 
 def test_keypoints_are_the_centroid_around_the_first_maximum(case: Case) -> None:
@@ -266,8 +328,10 @@ def test_the_height_of_strips_changes_nothing(pixels: int) -> None:
     spec = LabelSpec(32, 3, 25, 32, "segmentation")
     ws, limits = random_ws(generator, 2), torch.full((2,), INFINITE)
     with torch.no_grad():
-        first = Labeller(generator, interpreter, spec)(ws, limits)
-        other = Labeller(generator, interpreter, spec, strip_pixels=pixels)(ws, limits)
+        first = Labeller(generator, interpreter, spec)
+        other = Labeller(generator, interpreter, spec, strip_pixels=pixels)
+        boxes = torch.zeros(2, *first.filter_inputs["boxes"].shape[1:])
+        first, other = first(ws, limits, boxes), other(ws, limits, boxes)
     for a, b in zip(first, other, strict=True):
         torch.testing.assert_close(a, b)
 

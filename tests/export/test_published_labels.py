@@ -77,7 +77,7 @@ def test_generated_images_and_labels_are_the_projects(name: str, tmp_path: Path)
     spec = LabelSpec(
         16, top, bottom - top, 16, "segmentation", 0.1, 3, card.tap_recipe, card.resize
     )
-    labeller_onnx(Labeller(generator, ensemble, spec), tmp_path / "labeller.onnx")
+    labeller_onnx(Labeller(generator, ensemble, spec, boxes=0), tmp_path / "labeller.onnx")
     session = open_session(tmp_path / "labeller.onnx")
     ws = truncated_rows(generator, expected["z"], about["cutoff"])
     feed = {"ws": ws.numpy(), "max_uncertainty": np.full(len(ws), np.inf, np.float32)}

@@ -30,6 +30,8 @@ def stream_of(wanted: Wanted) -> Stream:
         latents=None,
         plan=plan,
         max_uncertainty=np.float32(wanted.threshold or 0),
+        predicate=None,
+        unmet_limit=0,
         count=wanted.count,
         weight=1,
         outputs=(),

@@ -19,6 +19,7 @@ from labelmint import Batch, Client
 from labelmint.errors import ERROR_DOMAIN, STREAM_AGED
 from labelmint.v1 import label_service_pb2 as pb
 from service.delivery import Message
+from service.discards import Reasons
 from service.errors import NEXT_INDEX, StreamExpired
 from service.lifetime import Lifetime
 from tests.attacks.http2 import GOAWAY, PREFACE, SETTINGS, frame
@@ -163,7 +164,7 @@ def test_calls_with_one_answer_and_inference_streams_finish(server: RunningServe
 
 def over(lifetime: Lifetime, now: float) -> bool:
     try:
-        lifetime.check(stream_of(Wanted(end=100)), Message((), next_index=8, discarded=8), now)
+        lifetime.check(stream_of(Wanted(end=100)), Message((), 8, 8, Reasons(8, 0, 0)), now)
     except StreamExpired:
         return True
     return False

@@ -17,8 +17,9 @@ HISTOGRAMS = (
     "labelmint_queue_seconds", "labelmint_engine_seconds", "labelmint_message_seconds",
     "labelmint_engine_batch_samples",
 )  # fmt: skip
+DISCARDED = "labelmint_discarded_samples_total"
 COUNTERS = (
-    "labelmint_kept_samples_total", "labelmint_discarded_samples_total",
+    "labelmint_kept_samples_total",
     "labelmint_computed_samples_total", "labelmint_message_bytes_total",
 )  # fmt: skip
 GAUGES = ("labelmint_queue_depth_samples", "labelmint_open_streams")
@@ -50,6 +51,8 @@ def test_every_metric_is_there_from_the_start_for_every_model() -> None:
                 assert value(values, f"{name}_bucket", model=model, le="+Inf") == 0
             for name in (*COUNTERS, *GAUGES):
                 assert value(values, name, model=model) == 0
+            for reason in ("uncertainty", "predicate", "views"):
+                assert value(values, DISCARDED, model=model, reason=reason) == 0
 
 
 @pytest.mark.parametrize("media_type", ["text/plain", "application/openmetrics-text"])
@@ -74,7 +77,8 @@ def test_metrics_of_a_known_stream() -> None:
     kept = sum(len(message.batch.indices) for message in messages)
     assert 20 < kept < 70
     assert value(values, "labelmint_kept_samples_total") == kept
-    assert value(values, "labelmint_discarded_samples_total") == 90 - kept
+    assert value(values, DISCARDED, reason="uncertainty") == 90 - kept
+    assert value(values, DISCARDED, reason="predicate") == 0
     assert value(values, "labelmint_computed_samples_total") == 90
     size = sum(message.ByteSize() for message in messages)
     assert value(values, "labelmint_message_bytes_total") == size

@@ -182,10 +182,10 @@ def test_callers_learn_of_no_folder(message: str, folder: str, told: str) -> Non
 class NanDepth(FakeEngine):
     """A device that is broken in one output."""
 
-    def run(self, ws: Any, max_uncertainty: Any, outputs: Any) -> EngineResult:
-        result = super().run(ws, max_uncertainty, outputs)
+    def run(self, ws: Any, max_uncertainty: Any, outputs: Any, boxes: Any = None) -> EngineResult:
+        result = super().run(ws, max_uncertainty, outputs, boxes)
         depth: NDArray[np.float16] = np.full_like(result.arrays["depth"], np.nan)
-        return EngineResult(result.sample, {**result.arrays, "depth": depth})
+        return EngineResult(result.sample, {**result.arrays, "depth": depth}, result.content)
 
 
 class Counting(FakeEngine):
@@ -196,11 +196,11 @@ class Counting(FakeEngine):
         self.sizes: list[int] = []
         self.running = False
 
-    def run(self, ws: Any, max_uncertainty: Any, outputs: Any) -> EngineResult:
+    def run(self, ws: Any, max_uncertainty: Any, outputs: Any, boxes: Any = None) -> EngineResult:
         self.sizes.append(len(ws))
         self.running = True
         try:
-            return super().run(ws, max_uncertainty, outputs)
+            return super().run(ws, max_uncertainty, outputs, boxes)
         finally:
             self.running = False
 

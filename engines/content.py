@@ -1,0 +1,344 @@
+"""Which samples a predicate keeps: by numbers of each sample's content that the graph computes.
+
+CONTENT, float32 [N, S], is an output of graphs whose manifest has heads.boxes over 0. BOXES,
+float32 [N, B, 2, S], is their input: the lowest and the highest value of each statistic, in B
+alternatives. A sample passes if all its statistics are within the bounds of one of them.
+
+Example: share('a') >= 0.5 or share('b') > 0.1, masks of 100 pixels, S = 2, B = 3:
+
+    alternative    lowest      highest
+    0              50 -inf     inf  inf
+    1              -inf 11     inf  inf
+    2              inf inf     -inf -inf     none
+
+Shares are counts of pixels there, which all runtimes compute exactly.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bundle.manifest import Manifest
+from engines.errors import BundleLacks
+from labelmint.predicate import (
+    Comparison,
+    Kind,
+    Predicate,
+    PredicateError,
+    Statistic,
+    comparisons,
+    near_hint,
+    predicate_from_text,
+)
+
+CONTENT, BOXES = "content", "boxes"
+
+Interval = tuple[float, float]  # lowest and highest value
+Box = dict[int, Interval]  # by column of CONTENT; a column without interval may have any value
+_LARGEST = float(np.finfo(np.float32).max)
+_TINY = float(np.finfo(np.float32).tiny)  # the smallest normal number
+_ZERO = float(np.nextafter(np.float32(_TINY), np.float32(0)))  # the largest that counts as 0
+_LACKING: dict[Kind, str] = {
+    "share": "segmentation head",
+    "confidence": "keypoint head",
+    "uncertainty": "uncertainty",
+}
+
+
+def content_columns(manifest: Manifest) -> tuple[Statistic, ...]:
+    """What the columns of CONTENT are; empty for a bundle without CONTENT.
+
+    A "share" is a number of pixels there. Without a segmentation head, for example, there are
+    neither shares nor uncertainties of classes.
+    """
+    heads = manifest.heads
+    if heads is None or heads.boxes == 0:
+        return ()
+    score = [] if heads.score_source is None else [Statistic("uncertainty")]
+    classes = [] if heads.segmentation is None else [c.name for c in heads.segmentation.classes]
+    points = [] if heads.keypoints is None else heads.keypoints.names
+    return (
+        *score,
+        *(Statistic("share", name) for name in classes),
+        *(Statistic("uncertainty", name) for name in classes if score),
+        *(Statistic("confidence", name) for name in points),
+    )
+
+
+def boxes_of_all(alternatives: int, columns: int) -> NDArray[np.float32]:
+    """Bounds that every sample passes, [alternatives, 2, columns]."""
+    boxes = _no_boxes(alternatives, columns)
+    boxes[0, 0], boxes[0, 1] = -np.inf, np.inf
+    return boxes
+
+
+def passes(content: NDArray[np.float32], boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Whether each sample passes, [n]: the same comparisons as in the graph.
+
+    content [n, S], boxes [n, B, 2, S].
+    """
+    values = content[:, None]
+    within = (values >= boxes[:, :, 0]) & (values <= boxes[:, :, 1])  # [n, B, S]
+    return np.asarray(within.all(axis=2).any(axis=-1), np.bool_)
+
+
+def content_from_arrays(arrays: Mapping[str, NDArray[Any]], classes: int) -> NDArray[np.float64]:
+    """The statistics of samples by their outputs, [n, S], as the graph should compute them.
+
+    arrays: mask, keypoints, uncertainty and uncertainty_map, those that the bundle has.
+    classes: number of classes. The map is float16, so the uncertainties of classes are rounded.
+    """
+    score = [arrays["uncertainty"][:, None]] if "uncertainty" in arrays else []
+    counts, means = list[NDArray[Any]](), list[NDArray[Any]]()
+    if "mask" in arrays:
+        of_class = arrays["mask"][..., None] == np.arange(classes)  # [n, H, W, C]
+        counts.append(of_class.sum(axis=(1, 2)))
+    if counts and score:
+        values = arrays["uncertainty_map"].astype(np.float64)
+        sums = np.einsum("nhwc,nhw->nc", of_class, values)
+        means.append(sums / np.maximum(counts[0], 1))
+    points = [arrays["keypoints"][..., 2]] if "keypoints" in arrays else []
+    return np.concatenate([*score, *counts, *means, *points], axis=1).astype(np.float64)
+
+
+def content_excess(content: NDArray[np.float32], arrays: Mapping[str, NDArray[Any]]) -> float:
+    """The largest difference between content and what the outputs of the same run give, as a
+    multiple of the accepted one: none, but for the rounding of float16 in classes' uncertainties.
+
+    content [n, S]; arrays as for content_from_arrays.
+    """
+    scored = int("uncertainty" in arrays)
+    points = arrays["keypoints"].shape[1] if "keypoints" in arrays else 0
+    classes = (content.shape[1] - scored - points) // (1 + scored)
+    expected = content_from_arrays(arrays, classes)
+    accepted = np.full(expected.shape, 1e-30)
+    if scored:
+        means = slice(1 + classes, 1 + 2 * classes)
+        accepted[:, means] = 1e-6 + 1e-3 * np.abs(expected[:, means])
+    return float((np.abs(content - expected) / accepted).max())
+
+
+@dataclass(frozen=True, eq=False)
+class ContentPredicate:
+    """A predicate as the graphs of one bundle compare it."""
+
+    boxes: NDArray[np.float32]  # [B, 2, S]
+    columns: dict[Statistic, int]  # statistics that it compares, and their columns of CONTENT
+    pixels: int  # of a mask
+    scored: bool  # whether the first column is the score
+
+    def met(self, content: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Whether samples with this content [n, S] meet it, [n]."""
+        return passes(content, np.broadcast_to(self.boxes, (len(content), *self.boxes.shape)))
+
+    def ranges(self, lowest: NDArray[np.float32], highest: NDArray[np.float32]) -> str:
+        """Says between which values, [S] each, the statistics were; the first four of them."""
+        texts = []
+        for statistic, column in sorted(self.columns.items())[:4]:
+            unit = self.pixels if statistic.kind == "share" else 1
+            ends = (float(end[column]) / unit for end in (lowest, highest))
+            texts.append("{} was {:.4g} to {:.4g}".format(statistic, *ends))
+        return ", ".join(texts)
+
+
+def predicate_of_bundle(text: str, manifest: Manifest) -> ContentPredicate:
+    """What a text's predicate says of the samples of this bundle.
+
+    Shares are compared as exact fractions, other statistics and their numbers as float32.
+
+    Raises:
+        PredicateError: the text is no predicate, has a name that the bundle lacks, no sample can
+            meet it, or it has more than B alternatives.
+        BundleLacks: the bundle's graph does not compute such statistics.
+    """
+    predicate = predicate_from_text(text)
+    columns = _columns_of(predicate, manifest)
+    heads, labels = manifest.heads, manifest.labels
+    assert heads is not None and labels is not None  # it has columns
+    pixels = labels.height * labels.width
+
+    def boxes_of(comparison: Comparison) -> list[Box]:
+        column = columns[comparison.statistic]
+        if comparison.statistic.kind == "share":
+            intervals = _count_intervals(comparison, pixels)
+        else:
+            intervals = _float32_intervals(comparison)
+        return [{column: interval} for interval in intervals]
+
+    found = _alternatives(predicate, boxes_of, heads.boxes)
+    order = content_columns(manifest)
+    if not any(_is_possible(box, order, pixels) for box in found):
+        raise PredicateError(
+            f"where is {text!r:.200}, which no sample can meet: a share is from 0 to 1, those of "
+            "all classes are 1 together, an uncertainty is at least 0; change it"
+        )
+    boxes = _array(found, heads.boxes, len(order))
+    return ContentPredicate(boxes, columns, pixels, heads.score_source is not None)
+
+
+def _columns_of(predicate: Predicate, manifest: Manifest) -> dict[Statistic, int]:
+    """Columns of the predicate's statistics. Raises PredicateError, BundleLacks."""
+    if manifest.heads is None:
+        raise BundleLacks(
+            "this bundle has no labels, so where and max_class_uncertainty have nothing to "
+            "compare; leave them out"
+        )
+    order, heads = content_columns(manifest), manifest.heads
+    if not order and (heads.segmentation or heads.keypoints or heads.score_source):
+        raise BundleLacks(
+            "this bundle's graph computes no shares and confidences, because it is of an older "
+            "version: export it again with python -m export bundle, or leave where and "
+            "max_class_uncertainty out"
+        )
+    columns = {}
+    for statistic in {comparison.statistic for comparison in comparisons(predicate)}:
+        if statistic in order:
+            if order.count(statistic) > 1:
+                raise PredicateError(
+                    f"where has {statistic}; this bundle has several of that name, use others"
+                )
+            columns[statistic] = order.index(statistic)
+            continue
+        known = [s.name for s in order if s.kind == statistic.kind and s.name]
+        if not known or not statistic.name:
+            raise BundleLacks(
+                f"where has {statistic}; this bundle has no {_LACKING[statistic.kind]}"
+                + (" of classes" if statistic.kind == "uncertainty" and statistic.name else "")
+                + ": leave it out"
+            )
+        thing = "keypoint" if statistic.kind == "confidence" else "class"
+        raise PredicateError(
+            f"where has the {thing} {statistic.name[:100]!r}, which this bundle lacks; "
+            f"{near_hint(statistic.name, known)}"
+        )
+    return columns
+
+
+def _alternatives(
+    predicate: Predicate, boxes_of: Callable[[Comparison], list[Box]], most: int
+) -> list[Box]:
+    """The predicate as boxes of which a sample must be in one; none holds another.
+
+    Raises PredicateError for more than `most`.
+    """
+    if isinstance(predicate, Comparison):
+        return boxes_of(predicate)
+    parts = (_alternatives(part, boxes_of, most) for part in predicate.parts)
+    found = next(parts)
+    for part in parts:
+        if predicate.word == "or":
+            found = found + part
+        else:
+            both = (_intersection(a, b) for a in found for b in part)
+            found = [box for box in both if box is not None]
+        found = _without_contained(found)
+        if len(found) > most:
+            raise PredicateError(
+                f"where has over {most} alternatives once every and within an or is multiplied "
+                "out; use fewer of or, != and not"
+            )
+    return found
+
+
+def _intersection(a: Box, b: Box) -> Box | None:
+    """The values in both; None if there are none."""
+    both = a | b
+    for column in a.keys() & b.keys():
+        both[column] = max(a[column][0], b[column][0]), min(a[column][1], b[column][1])
+    return both if all(low <= high for low, high in both.values()) else None
+
+
+def _without_contained(boxes: list[Box]) -> list[Box]:
+    """The boxes that are in no other, each once."""
+    left: list[Box] = []
+    for box in boxes:
+        if not any(_contains(other, box) for other in left):
+            left = [other for other in left if not _contains(box, other)] + [box]
+    return left
+
+
+def _contains(outer: Box, inner: Box) -> bool:
+    return all(
+        column in inner and low <= inner[column][0] and inner[column][1] <= high
+        for column, (low, high) in outer.items()
+    )
+
+
+def _is_possible(box: Box, order: tuple[Statistic, ...], pixels: int) -> bool:
+    """Whether some sample can be in the box: counts that make a whole mask, no negative score."""
+    least = most = classes = 0.0
+    for column, statistic in enumerate(order):
+        low, high = box.get(column, (-math.inf, math.inf))
+        if low > _LARGEST or high < -_LARGEST:
+            return False
+        if statistic.kind == "uncertainty" and high < 0:
+            return False
+        if statistic.kind == "share":
+            classes += 1
+            least, most = least + max(low, 0), most + min(high, pixels)
+    return not classes or least <= pixels <= most
+
+
+def _count_intervals(comparison: Comparison, pixels: int) -> list[Interval]:
+    """The counts n of `pixels` pixels whose fraction n / pixels meets the comparison."""
+    number = comparison.number
+    first = _first_count(pixels, lambda fraction: fraction >= number, number)
+    above = _first_count(pixels, lambda fraction: fraction > number, number)
+    return _intervals(comparison, (0, first - 1), (first, above - 1), (above, pixels))
+
+
+def _first_count(pixels: int, met: Callable[[float], bool], near: float) -> int:
+    """The smallest n whose fraction meets it, pixels + 1 if none does; close to near * pixels."""
+    n = math.ceil(min(max(near, 0.0), 1.0) * pixels)
+    while n > 0 and met((n - 1) / pixels):
+        n -= 1
+    while n <= pixels and not met(n / pixels):
+        n += 1
+    return n
+
+
+def _float32_intervals(comparison: Comparison) -> list[Interval]:
+    """The float32 values that meet the comparison with the number as float32.
+
+    Values and numbers that are nearer to 0 than the normal ones count as 0, as on GPUs.
+    """
+    number = comparison.number
+    if abs(number) < _TINY:
+        return _intervals(comparison, (-math.inf, -_TINY), (-_ZERO, _ZERO), (_TINY, math.inf))
+    if abs(number) > _LARGEST:
+        end = math.copysign(math.inf, number)
+        return _intervals(comparison, (-math.inf, end), (end, end), (end, math.inf))
+    at = np.float32(number)
+    below, above = (float(np.nextafter(at, np.float32(end))) for end in (-np.inf, np.inf))
+    return _intervals(comparison, (-math.inf, below), (float(at), float(at)), (above, math.inf))
+
+
+def _intervals(
+    comparison: Comparison, below: Interval, at: Interval, above: Interval
+) -> list[Interval]:
+    """The parts of all values, under, at and over the number, that meet the comparison."""
+    parts = {
+        "<": [below], "<=": [(below[0], at[1])], "==": [at],
+        ">": [above], ">=": [(at[0], above[1])], "!=": [below, above],
+    }[comparison.comparator]  # fmt: skip
+    return [(low, high) for low, high in parts if low <= high]
+
+
+def _no_boxes(alternatives: int, columns: int) -> NDArray[np.float32]:
+    """Bounds that no sample passes."""
+    boxes = np.empty((alternatives, 2, columns), np.float32)
+    boxes[:, 0], boxes[:, 1] = np.inf, -np.inf
+    return boxes
+
+
+def _array(found: list[Box], alternatives: int, columns: int) -> NDArray[np.float32]:
+    boxes = _no_boxes(alternatives, columns)
+    for number, box in enumerate(found):
+        boxes[number, 0], boxes[number, 1] = -np.inf, np.inf
+        for column, (low, high) in box.items():
+            boxes[number, :, column] = low, high
+    return boxes
