@@ -10,7 +10,7 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
 from labelmint.extras import name_missing_extra
 
 if __name__ == "__main__":
-    name_missing_extra("studio,train,export")
+    name_missing_extra("train,export,studio")
 
 import os
 import secrets
@@ -66,6 +66,23 @@ def main(generator_path: Path, mean_latent: Path | None, folder: Path, listen: s
     Prints the address to open. Everything is saved in the project folder at once; Ctrl-C ends.
     """
     listener = listening_socket(listen)
+    studio = opened_studio(generator_path, mean_latent, folder)
+    token = stored_token(studio.project.work / TOKEN)
+    host, port = listener.getsockname()[:2]
+    name = f"[{host}]" if ":" in host else host
+    click.echo(f"studio of {folder}: open http://{name}:{port}/?token={token}")
+    try:
+        server_of(studio, token).run(sockets=[listener])
+    finally:
+        studio.learner.close()
+        studio.export.close()
+
+
+def opened_studio(generator_path: Path, mean_latent: Path | None, folder: Path) -> Studio:
+    """Opens a project, or draws the images of a new one.
+
+    Raises TrainingError, CheckpointError, OSError.
+    """
     generator, card, sha256 = read_generator(generator_path, mean_latent)
     finish_change(folder)
     if not (folder / INDEX).exists():
@@ -74,7 +91,7 @@ def main(generator_path: Path, mean_latent: Path | None, folder: Path, listen: s
     check_generator(project.images, generator.config, sha256, generator_path)
     tabs, lock = Tabs(), threading.Lock()
     command = learning_command(generator_path, mean_latent, folder)
-    studio = Studio(
+    return Studio(
         project,
         tabs,
         Candidates(project, generator, lock),
@@ -82,7 +99,6 @@ def main(generator_path: Path, mean_latent: Path | None, folder: Path, listen: s
         Learner(project, command, tabs.publish),
         ExportRun(project, generator_path, mean_latent, tabs.publish),
     )
-    serve(studio, listener, stored_token(project.work / TOKEN))
 
 
 def listening_socket(listen: str) -> socket.socket:
@@ -127,21 +143,14 @@ def stored_token(path: Path) -> str:
     return token
 
 
-def serve(studio: Studio, listener: socket.socket, token: str) -> None:
-    """Serves until SIGINT or SIGTERM."""
-    host, port = listener.getsockname()[:2]
-    name = f"[{host}]" if ":" in host else host
+def server_of(studio: Studio, token: str) -> uvicorn.Server:
+    """The server of a studio; it ends with SIGINT or SIGTERM."""
     config = uvicorn.Config(
         application(studio, token), http="h11", ws="none", lifespan="off", log_level="warning",
         access_log=False, server_header=False, date_header=False, proxy_headers=False,
         timeout_graceful_shutdown=CLOSING_S, limit_concurrency=MAX_CONNECTIONS,
     )  # fmt: skip
-    click.echo(f"studio of {studio.project.folder}: open http://{name}:{port}/?token={token}")
-    try:
-        uvicorn.Server(config).run(sockets=[listener])
-    finally:
-        studio.learner.close()
-        studio.export.close()
+    return uvicorn.Server(config)
 
 
 def run() -> None:

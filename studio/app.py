@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import msgspec
 import numpy as np
@@ -76,6 +76,13 @@ class SelectBody(Strict, frozen=True):
     class_id: int
 
 
+class CandidatesQuery(Strict, frozen=True):
+    """Which candidates to show."""
+
+    order: Order = "typical"
+    pool: int = POOL  # candidates to choose from
+
+
 class AddBody(Strict, frozen=True):
     """Candidates to put into the set."""
 
@@ -85,7 +92,7 @@ class AddBody(Strict, frozen=True):
 class LearnBody(Strict, frozen=True):
     """What the learner is to do. auto: start if the labels suffice and have changed."""
 
-    action: str
+    action: Literal["start", "auto", "stop"]
 
 
 @dataclass(frozen=True)
@@ -193,13 +200,8 @@ class Handlers:
         return self._changed()
 
     async def candidates(self, request: Request) -> Response:
-        order = request.query_params.get("order", "typical")
-        if order not in get_args(Order):
-            raise StudioError(f"the order is {order!r}; it is {' or '.join(get_args(Order))}")
-        text = request.query_params.get("pool", str(POOL))
-        if not text.isdecimal():
-            raise StudioError(f"the pool is {text!r}; it is a number")
-        found = await run_in_threadpool(self.studio.candidates.indices, order, int(text))
+        asked = _checked(dict(request.query_params), CandidatesQuery)
+        found = await run_in_threadpool(self.studio.candidates.indices, asked.order, asked.pool)
         return _json(found)
 
     async def add_images(self, request: Request) -> Response:
@@ -288,8 +290,6 @@ class Handlers:
             "auto": self.studio.learner.start_if_changed,
             "stop": self.studio.learner.stop,
         }
-        if body.action not in actions:
-            raise StudioError(f"the action is {body.action!r}; it is one of {', '.join(actions)}")
         await run_in_threadpool(actions[body.action])
         return Response(status_code=204)
 
@@ -389,6 +389,6 @@ async def _body(request: Request, kind: type[Body]) -> Body:
 
 def _checked(content: dict[str, str], kind: type[Body]) -> Body:
     try:
-        return msgspec.convert(content, kind)
+        return msgspec.convert(content, kind, strict=False)
     except msgspec.ValidationError as error:
         raise StudioError(str(error)) from error

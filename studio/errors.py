@@ -3,7 +3,8 @@
 StudioError             400: a request that cannot be right
 ├── NotFound            404: no such image, candidate or proposal
 ├── Conflict            409: the state of the project or another tab is in the way
-└── Outdated            412: the label on disk is not the one that the tab has changed
+├── Outdated            412: the label on disk is not the one that the tab has changed
+└── TooLarge            413: a body longer than any that the studio reads
 """
 
 
@@ -29,3 +30,9 @@ class Outdated(StudioError):
     """The label on disk is not the one that the tab has changed."""
 
     status = 412
+
+
+class TooLarge(StudioError):
+    """A body longer than any that the studio reads."""
+
+    status = 413

@@ -61,6 +61,7 @@ class Learner:
         self._seconds = 0.0
         self._started_at = 0.0
         self._again = False
+        self._missing = self.missing_classes()
         self._changed_at: float | None = None  # of the last stroke not yet learned from
         self._timer: threading.Timer | None = None
         self._learned = self._stored()
@@ -129,6 +130,8 @@ class Learner:
     def labels_changed(self) -> None:
         """Notes a stroke; once every class has a pixel, the first training starts by itself."""
         with self._lock:
+            news = self._changed_at is None or self._missing != self.missing_classes()
+            self._missing = self.missing_classes()
             self._changed_at = time.monotonic()
             if self._timer is not None:
                 self._timer.cancel()
@@ -137,6 +140,8 @@ class Learner:
                 self._timer = threading.Timer(SETTLED_S, self.start_if_changed)
                 self._timer.daemon = True
                 self._timer.start()
+        if news:
+            self._tell()
 
     def stop(self) -> None:
         """Ends a training; proposals stay as they were."""

@@ -3,7 +3,7 @@
 It reads a line of JSON for each job from stdin, writes a line for each event to stdout, and ends
 with stdin, so that it does not outlive the server. Between jobs it keeps generator and weights.
 
-    {"cold_steps": 200, "warm_steps": 120}  a job
+    {"cold_steps": 160, "warm_steps": 100}  a job
     {"kind": "start" | "step" | "proposal" | "done" | "failed", ...}  events
 """
 
@@ -33,7 +33,7 @@ from checkpoints import (
     write_interpreter,
 )
 from nets.generator import Generator
-from nets.interpreter import Interpreter
+from nets.interpreter import HeadKind, Interpreter
 from studio.project import WORK
 from training.errors import LabelError, TrainingError
 from training.images.image_set import image_set_from_folder
@@ -44,7 +44,7 @@ from training.interpreter.train import fit_interpreter
 from training.labels.labelled_set import LabelledSet, labelled_set
 
 INTERPRETER, PROPOSALS = "interpreter.safetensors", "proposals"
-MEMBERS = 6
+MEMBERS, PIXELS = 6, 512  # less than `training interpreter` takes: a round is for looking at
 REPORT_S = 0.25  # between two reports of steps
 UNCERTAINTY_SCALE = 255 / np.log(2)  # of bytes in a map; nats over log 2 are cut off
 
@@ -52,8 +52,8 @@ UNCERTAINTY_SCALE = 255 / np.log(2)  # of bytes in a map; nats over log 2 are cu
 class Job(Strict, frozen=True):
     """What the server asks for."""
 
-    cold_steps: int = 200  # Adam steps without earlier weights
-    warm_steps: int = 120  # and with them
+    cold_steps: int = 160  # Adam steps without earlier weights
+    warm_steps: int = 100  # and with them
 
 
 class Event(TypedDict, total=False):
@@ -89,11 +89,11 @@ class Apprentice:
         if labels.masks is None and labels.keypoints is None:
             raise LabelError(f"{self.folder} has no masks or keypoints to learn from")
         steps = job.cold_steps if self.interpreter is None else job.warm_steps
-        config = InterpreterTrainConfig(members=MEMBERS, steps=steps)
+        config = InterpreterTrainConfig(members=MEMBERS, steps=steps, pixels=PIXELS)
         tell({"kind": "start", "steps": steps, "images": len(labels)})
         last = 0.0
 
-        def report(step: int, losses: dict[str, float]) -> None:
+        def report(step: int, losses: dict[HeadKind, float]) -> None:
             nonlocal last
             if step == steps or time.monotonic() - last > REPORT_S:
                 last = time.monotonic()

@@ -179,6 +179,9 @@ class Project:
             masks.pop(stem, None)
             self._classes_in.pop(stem, None)
         else:
+            known = self._labels.classes
+            if known is not None and known.ignore_id is None:  # the file has to say it
+                self.set_classes(known.cards)
             path.parent.mkdir(exist_ok=True)
             stream = io.BytesIO()
             Image.fromarray(mask).save(stream, "png")

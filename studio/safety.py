@@ -21,6 +21,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from studio.errors import TooLarge
+
 LOOPBACK = {"127.0.0.1", "localhost", "[::1]"}
 SAFE_METHODS = {"GET", "HEAD"}
 ANSWER = {
@@ -32,10 +34,6 @@ ANSWER = {
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
 }
-
-
-class TooLarge(Exception):
-    """A body longer than any that the application reads."""
 
 
 class Guard:
@@ -64,26 +62,17 @@ class Guard:
         if answer is not None:
             await answer(scope, receive, send_guarded)
             return
-        received, started = 0, False
+        received = 0
 
         async def receive_bounded() -> Message:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
             if received > self.max_body_bytes:
-                raise TooLarge
+                raise TooLarge(self._too_large_text())
             return message
 
-        async def send_noted(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send_guarded(message)
-
-        try:
-            await self.app(scope, receive_bounded, send_noted)
-        except TooLarge:
-            if not started:
-                await self._too_large()(scope, receive, send_guarded)
+        await self.app(scope, receive_bounded, send_guarded)
 
     def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
         """The answer to a request that is not the page's; None for one that may be."""
@@ -101,7 +90,7 @@ class Guard:
             return _plain(HTTPStatus.FORBIDDEN, "another site sent this")
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > self.max_body_bytes:
-            return self._too_large()
+            return _plain(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, self._too_large_text())
         return None
 
     def _entry(self, scope: Scope, headers: Headers) -> Response | None:
@@ -115,7 +104,7 @@ class Guard:
                     max_age=30 * 86400,
                 )  # fmt: skip
                 return response
-        cookies = SimpleCookie[str]()
+        cookies = SimpleCookie()
         try:
             cookies.load(headers.get("cookie", ""))
         except CookieError:
@@ -135,9 +124,8 @@ class Guard:
         """Browsers share cookies between the ports of a host, so the name has the port."""
         return f"studio-{headers['host'].rpartition(':')[2]}"
 
-    def _too_large(self) -> Response:
-        text = f"the body is over {self.max_body_bytes} bytes, the longest that the studio reads"
-        return _plain(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, text)
+    def _too_large_text(self) -> str:
+        return f"the body is over {self.max_body_bytes} bytes, the longest that the studio reads"
 
 
 def _plain(status: HTTPStatus, text: str) -> Response:

@@ -80,12 +80,13 @@ class FeatureTables:
         return found.astype(np.float32)
 
     def select(self, stem: str, seeds: Sequence[Point], class_id: int) -> Selection:
-        """The region around clicked pixels of an image that has class `class_id`; what is painted
-        with other classes holds it back. Raises NotFound."""
+        """The region around clicked pixels of an image that gets class `class_id`. What is painted
+        holds it back, but for the classes that were clicked, which it may correct. Raises
+        NotFound."""
         table = self.table(stem)
         mask, _ = self.project.mask(stem)
-        other = (mask != self.project.ignore_id) & (mask != class_id)
-        other[[y for _, y in seeds], [x for x, _ in seeds]] = False
+        clicked = {int(mask[y, x]) for x, y in seeds}
+        other = ~np.isin(mask, [self.project.ignore_id, class_id, *clicked])
         return selection(table, seeds, other)
 
 
@@ -159,7 +160,8 @@ def nearest_distance(
     """[H, W]: distance of each pixel of [H, W, d] to the nearest of the points [n, d]."""
     flat = table.reshape(-1, table.shape[2])
     squared = (flat**2).sum(axis=1)[:, None] - 2 * flat @ points.T + (points**2).sum(axis=1)
-    return np.sqrt(np.maximum(squared.min(axis=1), 0)).reshape(table.shape[:2])
+    nearest: NDArray[np.float32] = np.sqrt(np.maximum(squared.min(axis=1), 0))
+    return nearest.reshape(table.shape[:2])
 
 
 def thresholds_of(distance: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -46,7 +46,7 @@ export function classesPanel(session) {
     list,
     el("label", { class: "check" }, el("input", { type: "checkbox", checked: settings.protect, "data-focus": "protect",
       onchange: (event) => { settings.protect = event.target.checked; event.target.blur(); } }),
-      el("span", {}, "Only on unlabeled pixels"), el("kbd", {}, "L")))];
+      el("span", {}, "Keep what is painted"), el("kbd", {}, "L")))];
 }
 
 function swatch(color) {

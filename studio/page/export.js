@@ -16,7 +16,7 @@ export function exportView(view) {
       step("training", "Train", "the ensemble of ten, from your labels", run),
       step("exporting", "Export", "one ONNX graph, compared with PyTorch, and calibrated on 4096 samples", run),
     ];
-    body.replaceChildren(
+    const parts = [
       el("p", { class: "lead" }, `${plural(labelled, "labeled image")}${learn.missing.length ? `; no pixel of ${learn.missing.join(", ")} yet` : ""}. The button runs the same two commands that you could type, so that everything can be done again without the studio.`),
       el("ol", { class: "run" }, ...steps),
       el("button", { type: "button", class: "main", disabled: busy || !labelled, onclick: start }, title),
@@ -28,7 +28,8 @@ export function exportView(view) {
       el("p", { class: "lead" }, "As files for another tool; the studio reads them again after `training labels import`."),
       el("div", { class: "formats" }, ...formats.map((name) => labelled
         ? el("a", { class: "button", href: `/api/labels/${name}`, download: `labels-${name}.zip` }, name)
-        : el("span", { class: "button", "aria-disabled": "true" }, name))));
+        : el("span", { class: "button", "aria-disabled": "true" }, name)))];
+    body.replaceChildren(...parts.filter((part) => part !== null));
     const log = body.querySelector(".log");
     if (log) log.scrollTop = log.scrollHeight;
   };

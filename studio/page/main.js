@@ -18,7 +18,7 @@ const KEYS = [
   [", .", "smaller, larger smart selection"],
   ["Ctrl Z, Ctrl Y", "undo, redo"],
   ["+ − R", "zoom in, out, fit; the wheel zooms, too"],
-  ["L", "paint on unlabeled pixels only"],
+  ["L", "keep what is painted: draw on unlabeled pixels only"],
   ["G O", "show gaps; hide the mask"],
   ["Enter", "accept the proposal; close the polygon"],
   ["N", "done: the image that teaches most comes next"],

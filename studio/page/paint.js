@@ -100,10 +100,10 @@ class Session {
         el("div", { class: "above" }, this.toolbar,
           el("label", { class: "slider" }, "Size", this.sizeInput, this.sizeText),
           el("label", { class: "slider" }, "Mask", this.opacityInput),
-          el("div", { class: "group" }, this.undoButton, this.redoButton),
-          el("div", { class: "group" }, small("minus", "Zoom out (−)", () => this.board.zoom(0.8)),
-            small("fit", "Fit (R)", () => this.board.fit()), small("plus", "Zoom in (+)", () => this.board.zoom(1.25)))),
-        el("div", { class: "holder" }, this.canvas, this.hover, this.smartBar, this.message)),
+          el("div", { class: "group" }, this.undoButton, this.redoButton)),
+        el("div", { class: "holder" }, this.canvas, this.hover, this.smartBar, this.message,
+          el("div", { class: "zoom" }, small("plus", "Zoom in (+)", () => this.board.zoom(1.25)),
+            small("fit", "Fit (R)", () => this.board.fit()), small("minus", "Zoom out (−)", () => this.board.zoom(0.8))))),
       this.side);
     this.buildStrip();
   }
