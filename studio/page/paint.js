@@ -95,7 +95,7 @@ class Session {
     this.side = el("aside", { class: "side", "aria-label": "Classes and this image" });
     this.strip = el("nav", { class: "strip", "aria-label": "Images" });
     this.view.replaceChildren(
-      this.strip,
+      el("h1", { class: "unseen" }, `Paint image ${this.stem}`), this.strip,
       el("section", { class: "stage", "aria-label": "Canvas" },
         el("div", { class: "above" }, this.toolbar,
           el("label", { class: "slider" }, "Size", this.sizeInput, this.sizeText),

@@ -68,8 +68,8 @@ def test_without_the_token_there_is_nothing_and_with_it_a_cookie(served: Served)
 @pytest.mark.parametrize(
     "name",
     [
-        "..%2findex", "%2e%2e%2f%2e%2e%2fetc%2fpasswd", "000.png", "..", "%00", "a%0d%0ab", "latents",
-        "%2Fetc%2Fpasswd", "000%2F..%2F001", "x" * 5000, "%ff",
+        "..%2findex", "%2e%2e%2f%2e%2e%2fetc%2fpasswd", "000.png", "..", "%00", "a%0d%0ab",
+        "latents", "%2Fetc%2Fpasswd", "000%2F..%2F001", "x" * 5000, "%ff",
     ],
 )  # fmt: skip
 def test_names_that_the_index_lacks_reach_no_file(served: Served, name: str) -> None:
@@ -125,9 +125,11 @@ def test_it_listens_on_loopback_alone() -> None:
                    "127.0.0.1:70000", "[::]:0"):  # fmt: skip
         with pytest.raises(StudioError, match="ssh -L"):
             listening_socket(listen)
-    with listening_socket("127.0.0.1:0") as listener:
-        with pytest.raises(StudioError, match="give another port"):
-            listening_socket(f"127.0.0.1:{listener.getsockname()[1]}")
+    with (
+        listening_socket("127.0.0.1:0") as listener,
+        pytest.raises(StudioError, match="give another port"),
+    ):
+        listening_socket(f"127.0.0.1:{listener.getsockname()[1]}")
 
 
 def test_the_token_is_the_users_alone_and_outlives_the_server(tmp_path: Path) -> None:

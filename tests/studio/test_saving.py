@@ -86,7 +86,7 @@ def test_labels_of_the_command_line_open_as_they_are(
 
 def test_masks_of_another_tool_are_named_with_the_command_that_reads_them(project: Path) -> None:
     (project / "labelme").mkdir()
-    with pytest.raises(LabelError, match="training labels import .*labelme --from labelme"):
+    with pytest.raises(LabelError, match=r"training labels import .*labelme --from labelme"):
         Project(project)
 
 
