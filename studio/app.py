@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 import msgspec
 import numpy as np
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
@@ -255,7 +256,8 @@ class Handlers:
         held = self.studio.tabs.hold(stem, body.tab, body.take)
         if not held:
             raise Conflict(f"another tab holds {stem}")
-        return Response(status_code=204)
+        # So that the first click is as quick as the next.
+        return Response(status_code=204, background=BackgroundTask(self.studio.tables.table, stem))
 
     async def select(self, request: Request) -> Response:
         stem = request.path_params["stem"]

@@ -106,7 +106,8 @@ class ExportRun:
                     start_new_session=True, preexec_fn=lambda: os.nice(5) and None,
                 )  # fmt: skip
             assert self._process.stdout is not None
-            self._follow(self._process.stdout)
+            with self._process.stdout as stream:
+                self._follow(stream)
             if self._process.wait():
                 break
         with self._lock:

@@ -207,6 +207,9 @@ class Learner:
         process, self._process = self._process, None
         if process is not None:
             process.kill()
+            with suppress(OSError):
+                assert process.stdin is not None
+                process.stdin.close()
             process.wait()
 
     def _follow(self, process: subprocess.Popen[bytes]) -> None:
@@ -222,6 +225,7 @@ class Learner:
             if not often or time.monotonic() - told > TELL_S:
                 told = time.monotonic()
                 self._tell()
+        process.stdout.close()
         process.wait()
         with self._lock:
             if self._process is process and self._phase != "idle":

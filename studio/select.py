@@ -110,7 +110,9 @@ def fitted_projection(generator: Generator, ws: NDArray[np.float32], crop: Label
         [(s - m) / d for s, m, d in zip(samples, means, scales, strict=True)], dim=1
     )
     count = min(COMPONENTS, standard.shape[1])
-    _, _, axes = torch.pca_lowrank(standard, q=count, center=False, niter=4)
+    with torch.random.fork_rng(devices=[]):  # it draws; another start gives the same table
+        torch.manual_seed(0)
+        _, _, axes = torch.pca_lowrank(standard, q=count, center=False, niter=4)
     split = axes.split([s.shape[1] for s in samples])
     weights = [a / d[:, None] for a, d in zip(split, scales, strict=True)]
     bias = -torch.stack([m @ w for m, w in zip(means, weights, strict=True)]).sum(dim=0)

@@ -392,12 +392,12 @@ class Session {
       parts.push(el("p", { class: "note warn" }, `Not saved: ${work.problem.message}`));
     } else if (this.proposed) {
       parts.push(el("p", { class: "note" }, "Filled with the ensemble's proposal. Correct what is wrong, or accept it as it is."),
-        el("div", { class: "pair" },
+        el("div", { class: "pair accept" },
           el("button", { type: "button", class: "main", "data-focus": "accept", onclick: () => this.next() }, "Accept, next ", el("kbd", {}, "N")),
           el("button", { type: "button", onclick: () => this.clear() }, "Start empty")));
     }
     if (!this.proposed && !this.board.readOnly) {
-      const share = gaps < 0.0005 && gaps > 0 ? "under 0.1" : (100 * gaps).toFixed(gaps < 0.1 ? 1 : 0);
+      const share = gaps < 0.0005 && gaps > 0 ? "under 0.1" : gaps < 0.1 ? (100 * gaps).toFixed(1) : Math.floor(100 * gaps);
       parts.push(el("p", { class: "note" }, gaps === 0 ? "Every pixel is labeled." : gaps === 1
         ? "Nothing is labeled yet. A click with the smart tool paints a whole region; parts are enough to learn from."
         : `${share}% unlabeled. Training skips those pixels, so parts are enough.`),

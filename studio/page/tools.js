@@ -4,6 +4,7 @@ import { Refused, image, request } from "./api.js";
 import { flood, polygon, stroke } from "./raster.js";
 
 const HOLD_MS = 450, GROW_MS = 110; // until a held selection grows, and between its steps
+const SLOW_MS = 500, MAX_POINTS = 4096;
 
 export class BrushTool {
   constructor(session, erases) {
@@ -95,83 +96,85 @@ export class SmartTool {
   constructor(session) {
     this.session = session;
     this.last = null; // the selection painted last, which can still grow and shrink
-    this.turn = 0;
+    this.held = null; // the selection whose pointer is down
   }
 
   down(at, { shift } = {}) {
+    const { session } = this;
     this.forget();
-    this.points = [];
-    this.open = { shift, released: false, levels: null, turn: ++this.turn };
+    this.held = { points: [], value: session.value, color: session.color, shift, released: false, levels: null };
     this.move(at);
-    this.ask(this.open);
+    this.ask(this.held);
   }
 
   move({ x, y }) {
-    if (!this.open || this.open.released) return;
-    const { width, height } = this.session;
-    const point = [Math.floor(x), Math.floor(y)];
-    const known = this.points.at(-1);
+    const { width, height } = this.session, { held } = this;
+    if (!held) return;
+    const point = [Math.floor(x), Math.floor(y)], known = held.points.at(-1);
     if (point[0] < 0 || point[1] < 0 || point[0] >= width || point[1] >= height) return;
-    if (!known || known[0] !== point[0] || known[1] !== point[1]) {
-      this.points.push(point);
-      if (this.points.length > 2) clearInterval(this.timer);
-    }
+    if (known && known[0] === point[0] && known[1] === point[1]) return;
+    held.points.push(point);
+    if (held.points.length > 2) clearInterval(held.timer); // a scribble does not grow
   }
 
-  async ask(open) {
-    if (!this.points.length) return this.cancel();
-    const { session } = this, asked = this.points.length;
+  // A selection that was released is painted when its answer comes, whatever is held by then.
+  async ask(chosen) {
+    if (!chosen.points.length) return;
+    const { session } = this, asked = chosen.points.length;
+    const slow = setTimeout(() => session.say("Reading the generator's features of this image; the next click is quick."), SLOW_MS);
     try {
       const answer = await request("POST", `${image(session.stem)}/select`, {
-        body: JSON.stringify({ points: this.points, class_id: session.value }),
+        body: JSON.stringify({ points: chosen.points.slice(0, MAX_POINTS), class_id: chosen.value }),
       });
-      open.levels = new Uint8Array(await answer.arrayBuffer());
-      open.level = Number(answer.headers.get("x-studio-level"));
+      chosen.levels = new Uint8Array(await answer.arrayBuffer());
+      chosen.level = Number(answer.headers.get("x-studio-level"));
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
       session.say(error.message, true);
-      return this.cancel();
+      chosen.cancelled = true;
+    } finally {
+      clearTimeout(slow);
     }
-    if (this.open !== open) return;
-    session.board.showRegion(open.levels, open.level, session.color);
-    if (open.released) {
-      if (this.points.length > asked) this.ask(open);
-      else this.commit(open);
-    } else {
-      const began = performance.now();
-      this.timer = setInterval(() => {
-        if (performance.now() - began < HOLD_MS) return;
-        open.level = changedLevel(open.levels, open.level, open.shift ? -1 : 1);
-        session.board.showRegion(open.levels, open.level, session.color);
-      }, GROW_MS);
+    if (chosen.cancelled || session.closed) return;
+    if (chosen.released) {
+      if (chosen.points.length > asked && asked < MAX_POINTS) this.ask(chosen);
+      else this.commit(chosen);
+      return;
     }
+    session.board.showRegion(chosen.levels, chosen.level, chosen.color);
+    const began = performance.now();
+    chosen.timer = setInterval(() => {
+      if (performance.now() - began < HOLD_MS) return;
+      chosen.level = changedLevel(chosen.levels, chosen.level, chosen.shift ? -1 : 1);
+      session.board.showRegion(chosen.levels, chosen.level, chosen.color);
+    }, GROW_MS);
   }
 
   up() {
-    const { open } = this;
-    if (!open) return;
-    clearInterval(this.timer);
-    open.released = true;
-    if (!open.levels) return;
-    if (this.points.length > 2) this.ask(open); // a scribble: once more, with all of it
-    else this.commit(open);
+    const { held } = this;
+    if (!held) return;
+    this.held = null;
+    clearInterval(held.timer);
+    held.released = true;
+    if (!held.levels) return;
+    if (held.points.length > 2) this.ask(held); // once more, with all of the scribble
+    else this.commit(held);
   }
 
-  commit(open) {
+  commit(chosen) {
     const { session } = this;
-    this.open = null;
-    session.board.showRegion(null);
+    if (session.before) return setTimeout(() => this.commit(chosen), GROW_MS); // a stroke is going on
+    if (!this.held) session.board.showRegion(null);
     session.begin();
-    const before = session.before;
-    this.paint(open);
+    chosen.before = session.before;
+    this.paint(chosen);
     session.end();
-    this.last = { ...open, before, value: session.value };
+    this.last = chosen;
     session.update();
   }
 
-  paint({ levels, level }, value = this.session.value) {
-    const { session } = this;
-    for (let i = 0; i < levels.length; i++) if (levels[i] <= level) session.put(i, value);
+  paint({ levels, level, value }) {
+    for (let i = 0; i < levels.length; i++) if (levels[i] <= level) this.session.put(i, value);
   }
 
   // The last selection, one step larger or smaller.
@@ -182,7 +185,7 @@ export class SmartTool {
     session.history.undo(session.mask, session.width);
     session.mask.set(last.before);
     session.begin();
-    this.paint(last, last.value);
+    this.paint(last);
     session.end();
     session.keep();
   }
@@ -192,8 +195,11 @@ export class SmartTool {
   }
 
   cancel() {
-    clearInterval(this.timer);
-    this.open = null;
+    if (this.held) {
+      clearInterval(this.held.timer);
+      this.held.cancelled = true;
+      this.held = null;
+    }
     this.session.board.showRegion(null);
   }
 }

@@ -163,7 +163,9 @@ def test_from_a_generator_to_an_accepted_proposal_through_a_killed_server(
             page.locator(f"main.{name} h1").wait_for()
             refuse_violations(page)
     assert faults == []
-    assert {url.split("/")[2] for url in requests if url.startswith("http")} == {f"127.0.0.1:{port}"}
+    assert {url.split("/")[2] for url in requests if url.startswith("http")} == {
+        f"127.0.0.1:{port}"
+    }
 
 
 def draw_on(page: Page) -> None:

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from bundle.files import replace_file
+from bundle.open import open_bundle
 from studio.pick import finish_change
 from studio.project import Project
 from tests.studio.conftest import OTHER_TAB, TAB, Served, classes
@@ -229,3 +230,24 @@ def test_a_selection_holds_the_click_grows_with_its_level_and_keeps_other_classe
     for points in ([], [[-1, 0]], [[0, height]], [[0.5, 1]], [[1, 2]] * 5000):
         bad = {"points": points, "class_id": 1}
         assert served.send("POST", "/api/images/002/select", bad).status == 400
+
+
+@pytest.mark.long
+def test_the_export_writes_a_bundle_by_the_commands_that_it_shows(served: Served) -> None:
+    """A refusal names what is missing; then the bundle is complete, and calibrated."""
+    refused = served.request("POST", "/api/export")
+    assert refused.status == 409 and "no image has a label" in refused.text
+    served.save("000", painted(served), '"none"')
+    refused = served.request("POST", "/api/export")
+    assert refused.status == 409 and "no image has a pixel of ground" in refused.text
+    served.save("001", painted(served, 0, served.pixels), '"none"')
+    stream = served.open_stream(TAB)
+    assert served.request("POST", "/api/export").status == 204
+    assert served.request("POST", "/api/export").status == 409, "one at a time"
+    while (state := next_event(stream, b"export"))["phase"] in ("training", "exporting"):
+        pass
+    assert state["phase"] == "done", state
+    bundle = open_bundle(served.folder / "bundle")
+    assert bundle.manifest.calibrations
+    assert str(served.folder / "bundle") in state["serve"]
+    assert all("python -m" in command for command in state["commands"])
