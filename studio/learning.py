@@ -107,6 +107,7 @@ class Apprentice:
             trained, labels, config, self.sha256, self.generator.config.tap_recipe,
             self.card.licences,
         )  # fmt: skip
+        (self.work / PROPOSALS).mkdir(parents=True, exist_ok=True)
         write_interpreter(self.work / INTERPRETER, trained, card)
         rows = _unlabelled_rows(images.stems, labels)
         ws = images.ws[rows]
@@ -117,7 +118,6 @@ class Apprentice:
 
     def _propose(self, stem: str, found: Prediction) -> None:
         folder = self.work / PROPOSALS
-        folder.mkdir(exist_ok=True)
         for name, values in (("mask", found.mask), ("uncertainty", found.uncertainty_map)):
             if values is not None:
                 if name == "uncertainty":

@@ -1,10 +1,10 @@
 // Keypoints: place, drag, hide. A point is visible or not there, as in the label files.
 
-import { TAB, image, request, send } from "./api.js";
+import { image, request, send } from "./api.js";
 import { el, icon } from "./dom.js";
 import { entryOf, reload, store } from "./store.js";
 
-const GRAB_PX = 12;
+const GRAB_PX = 12, RETRY_MS = 1000;
 
 export class PointTool {
   constructor(session) {
@@ -14,6 +14,7 @@ export class PointTool {
   }
 
   reset() {
+    if (this.waiting) return;
     const { names } = store.project.keypoints;
     const given = entryOf(this.session.stem)?.points;
     this.any = given !== null && given !== undefined;
@@ -76,10 +77,18 @@ export class PointTool {
     this.any = points !== null;
     this.proposed = false;
     this.session.edited = true;
-    try {
-      await request("PUT", `${image(this.session.stem)}/points`, { body: JSON.stringify({ points: points?.map(([x, y, v]) => [x, y, v ? 1 : 0]) ?? null }), headers: { "x-studio-tab": TAB } });
-    } catch (error) {
-      this.session.say(`Keypoints are not saved: ${error.message}`, true);
+    const body = JSON.stringify({ points: points?.map(([x, y, v]) => [x, y, v ? 1 : 0]) ?? null });
+    const turn = (this.turn = (this.turn ?? 0) + 1);
+    this.waiting = true;
+    while (turn === this.turn && this.waiting) {
+      try {
+        await request("PUT", `${image(this.session.stem)}/points`, { body });
+        this.waiting = turn !== this.turn;
+      } catch (error) {
+        this.session.say(`Keypoints are not saved: ${error.message}`, true);
+        if (error.status > 0 && error.status < 500) this.waiting = false;
+        else await new Promise((done) => setTimeout(done, RETRY_MS));
+      }
     }
   }
 }

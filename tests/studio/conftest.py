@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from checkpoints import ClassCard
 from studio.__main__ import listening_socket, opened_studio, server_of
 from studio.app import Studio
 from training.__main__ import main as training_command
 
 TOKEN = "a-token-of-thirty-two-characters"
+CARDS = [ClassCard(name="ground", color=0x102030), ClassCard(name="figure", color=0x204060)]
 TAB, OTHER_TAB = "11111111-tab", "22222222-tab"
 
 
