@@ -21,7 +21,7 @@ from pathlib import Path
 import click
 import uvicorn
 
-from checkpoints import CheckpointError, GeneratorCard
+from checkpoints import CheckpointError, GeneratorCard, Interrupted, raise_on_signals
 from nets.generator import Generator
 from studio.app import Studio, application
 from studio.errors import StudioError
@@ -154,12 +154,14 @@ def server_of(studio: Studio, token: str) -> uvicorn.Server:
 
 
 def run() -> None:
-    """Runs the command line; exit code 1 and one line for bad input, 130 after Ctrl-C."""
+    """Runs the command line; exit code 1 and one line for bad input, 2 for bad usage, 128 plus
+    its number for a signal."""
+    raise_on_signals()
     try:
         main(prog_name="python -m studio")
-    except KeyboardInterrupt:
-        click.echo("stopped; every stroke is saved", err=True)
-        sys.exit(130)
+    except Interrupted as interrupted:
+        click.echo("stopped; every stroke that the server has received is saved", err=True)
+        sys.exit(interrupted.exit_code)
     except (StudioError, TrainingError, CheckpointError) as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(1)

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Literal
 
@@ -20,6 +21,7 @@ from studio.project import Project
 BUNDLE, INTERPRETER = "bundle", "interpreter.safetensors"
 CALIBRATION_SAMPLES = 4096
 KEPT_LINES = 40
+NICE = 5  # strokes come first
 PUBLISH_S = 0.3  # between two reports of progress
 Publish = Callable[[str, object], None]
 Phase = Literal["none", "training", "exporting", "done", "failed"]
@@ -103,8 +105,10 @@ class ExportRun:
                 self._process = subprocess.Popen(
                     [sys.executable, "-m", *words], stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                    start_new_session=True, preexec_fn=lambda: os.nice(5) and None,
+                    start_new_session=True,
                 )  # fmt: skip
+            with suppress(OSError):  # it has ended already
+                os.setpriority(os.PRIO_PROCESS, self._process.pid, NICE)
             assert self._process.stdout is not None
             with self._process.stdout as stream:
                 self._follow(stream)

@@ -217,7 +217,10 @@ class Learner:
         assert process.stdout is not None
         told = 0.0
         for line in process.stdout:
-            event = msgspec.json.decode(line, type=Event)
+            try:
+                event = msgspec.json.decode(line, type=Event)
+            except (msgspec.DecodeError, ValueError):
+                continue  # a line of a library
             with self._lock:
                 if self._process is process:
                     self._take(event)
