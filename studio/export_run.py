@@ -17,6 +17,7 @@ from typing import IO, Literal
 
 from studio.errors import Conflict
 from studio.project import Project
+from training.resume import state_path
 
 BUNDLE, INTERPRETER = "bundle", "interpreter.safetensors"
 CALIBRATION_SAMPLES = 4096
@@ -69,6 +70,8 @@ class ExportRun:
                 raise Conflict(
                     f"no image has a pixel of {', '.join(missing)}; paint one, or remove the class"
                 )
+            # That of an export that was cut short: its training would not go on with other labels.
+            state_path(self.project.folder / INTERPRETER).unlink(missing_ok=True)
             self._lines.clear()
             self._phase = "training"
         threading.Thread(target=self._run, daemon=True).start()

@@ -25,7 +25,7 @@ export function exportView(view) {
         el("h2", {}, "Serve it"), code(run.serve),
         el("h2", {}, "Train on it"), code(run.loop)] : []),
       el("h2", {}, "Your labels"),
-      el("p", { class: "lead" }, "As files for another tool; the studio reads them again after `training labels import`."),
+      el("p", { class: "lead" }, "As files for another tool. The command training labels import reads them back into the project."),
       el("div", { class: "formats" }, ...formats.map((name) => labelled
         ? el("a", { class: "button", href: `/api/labels/${name}`, download: `labels-${name}.zip` }, name)
         : el("span", { class: "button", "aria-disabled": "true" }, name)))];
