@@ -3,7 +3,7 @@ PYTHON ?= $(shell python3.11 --version >/dev/null 2>&1 && echo python3.11 || ech
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-EXTRAS := serve,tracing,train,export,fused,rtx,cli,jpeg,datasets,ray,dev
+EXTRAS := serve,tracing,train,export,studio,fused,rtx,cli,jpeg,datasets,ray,dev
 # tests/conftest.py says how many workers, and which files come first.
 PYTEST := $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt

@@ -24,7 +24,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 # What commands need of a checkout. All else that a page names is in its record, or made by it.
 TREE = (
     "benchmarks", "bundle", "checkpoints", "constraints.txt", "engines", "examples", "export",
-    "helm", "labelmint", "labelmint_engine", "nets", "pyproject.toml", "service", "tests",
+    "helm", "labelmint", "labelmint_engine", "nets", "pyproject.toml", "service", "studio", "tests",
     "training",
 )  # fmt: skip
 READY = re.compile(r"labelmint ready on \S+:(\d+), models: [^,]+(?:, metrics on \S+:(\d+))?")

@@ -160,6 +160,12 @@ PAGES = {
             "echo 'trainer 0123456789abcdef' > tokens",
         )
     ),
+    "docs/studio.md": Page(
+        not_run={
+            ".venv/bin/pip install": "make setup has installed it",
+            "python -m studio": "tests/studio/test_browser.py starts it, in a browser",
+        }
+    ),
     "docs/training.md": Page(
         before=(DEMO,), smaller={"end_index=320": "end_index=64"}, given=TRAINING
     ),

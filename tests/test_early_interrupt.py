@@ -31,7 +31,7 @@ def installed_command() -> str:
 
 
 @pytest.mark.parametrize(
-    "command", ["labelmint (pip)", "labelmint", "service", "training", "export"]
+    "command", ["labelmint (pip)", "labelmint", "service", "training", "export", "studio"]
 )
 def test_an_interrupt_during_imports_ends_without_a_traceback(command: str) -> None:
     start = f"import runpy\nrunpy.run_module({command!r}, run_name='__main__', alter_sys=True)"

@@ -30,6 +30,7 @@ ENTRIES = [
     ("-m training --help", "grpc", "train"),
     ("-m export", "click", "export"),
     ("-m export --help", "torch", "export"),
+    ("-m studio --help", "uvicorn", "train,export,studio"),
     ("-m service run --help", "click", "serve"),
     ("-m service run --help", "msgspec", "serve"),
     ("-m bundle verify x", "click", "serve"),

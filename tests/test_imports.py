@@ -25,6 +25,8 @@ ALLOWED_PACKAGES = {
     "engines": frozenset({"bundle", "labelmint"}),
     "export": frozenset({"nets", "checkpoints", "bundle", "engines", "labelmint"}),
     "service": frozenset({"bundle", "engines", "labelmint"}),
+    # The studio runs `training` and `export` as commands, and reads their files: docs/decisions/0027.
+    "studio": frozenset({"nets", "checkpoints", "training", "bundle", "export", "labelmint"}),
     "labelmint": frozenset[str](),
     # The wheel of the engine: docs/decisions/0026.
     "labelmint_engine": frozenset({"bundle", "engines"}),
@@ -36,7 +38,9 @@ ALLOWED_PACKAGES = {
 }
 # Library -> the packages that may import it, and the one folder beside them.
 ALLOWED_LIBRARIES = {
-    "torch": ({"nets", "checkpoints", "training", "export"}, "labelmint/torch"),
+    "torch": ({"nets", "checkpoints", "training", "export", "studio"}, "labelmint/torch"),
+    "starlette": ({"studio"}, None),
+    "uvicorn": ({"studio"}, None),
     "onnxruntime": ({"engines", "export"}, None),
     "tensorrt": ({"engines", "export"}, None),
     "tensorrt_rtx_bindings": ({"engines", "export"}, None),
@@ -175,6 +179,10 @@ def test_every_package_imports_only_what_it_may() -> None:
         ("service/config.py", "__import__(name)", "write the name out"),
         ("service/config.py", "from tests.engines import tiny", "nothing imports tests"),
         ("export/__main__.py", "import service", "may import"),
+        ("studio/app.py", "import service", "may import bundle, checkpoints, export"),
+        ("studio/app.py", "import onnxruntime", "belongs to engines, export"),
+        ("training/fit.py", "import studio", "may import checkpoints, labelmint, nets"),
+        ("service/config.py", "import starlette", "belongs to studio"),
         ("labelmint/client.py", "import bundle", "no other package"),
         ("labelmint/client.py", "import torch", "torch belongs to"),
         ("labelmint/client.py", "from . import torch", "only the user"),

@@ -18,7 +18,9 @@ from packaging.utils import canonicalize_name
 CHECKOUT = Path(__file__).resolve().parent.parent
 BASE = {"grpcio", "grpcio-status", "numpy", "protobuf", "zstandard"}
 USER_EXTRAS = {"torch", "cli", "datasets", "hf", "jpeg", "ray"}
-APPLICATION_EXTRAS = {"tracing", "serve", "train", "fused", "lpips", "export", "gpu", "rtx", "dev"}
+APPLICATION_EXTRAS = {
+    "tracing", "serve", "train", "studio", "fused", "lpips", "export", "gpu", "rtx", "dev",
+}  # fmt: skip
 GPU_ALONE = {"cuda-python", "onnxruntime-gpu", "tensorrt"}
 # What torch asks for in the build that the package index has; a build without CUDA asks for none.
 TORCH_OF_THE_INDEX = {"torch": "==2.13.0", "triton": "==3.7.1", "cuda-bindings": ">=13.0.3,<14"}
@@ -72,7 +74,7 @@ sys.modules.update(dict.fromkeys({OPTIONAL_MODULES!r}))
 import labelmint, labelmint.latents, labelmint.v1.label_service_pb2_grpc
 from labelmint import *
 assert labelmint.__file__.startswith({str(site)!r}), labelmint.__file__
-for room in ("bundle", "engines", "export", "nets", "service", "training"):
+for room in ("bundle", "engines", "export", "nets", "service", "studio", "training"):
     assert importlib.util.find_spec(room) is None, room
 print(labelmint.__version__)
 """

@@ -53,6 +53,26 @@ def test_the_same_seed_gives_the_same_weights() -> None:
     assert not torch.equal(first[name], other[name])
 
 
+def test_a_training_begins_with_given_weights_of_the_same_heads_and_reports_each_step() -> None:
+    labels, short = replace(tiny_labels(), depth=None), replace(FAST, steps=3)
+    reports: list[tuple[int, float]] = []
+    before = fit_interpreter(
+        GENERATOR,
+        labels,
+        short,
+        report=lambda step, loss: reports.append((step, sum(loss.values()))),
+    )
+    assert [step for step, _ in reports] == [1, 2, 3]
+    still = replace(short, learning_rate=1e-12, seed=5)
+    name = "heads.segmentation.weight3"
+    warm = fit_interpreter(GENERATOR, labels, still, start=before).state_dict()[name]
+    assert torch.allclose(warm, before.state_dict()[name], atol=1e-6)
+    # Other heads, or depth in units that were restored, begin anew.
+    for others in (replace(labels, keypoints=None), tiny_labels()):
+        fresh_ones = fit_interpreter(GENERATOR, others, still, start=before).state_dict()
+        assert not torch.allclose(fresh_ones[name], before.state_dict()[name], atol=1e-4)
+
+
 def test_a_smaller_head_leaves_the_others_bits_as_they_were() -> None:
     labels, short = tiny_labels(), replace(FAST, steps=5)
     same = fit_interpreter(GENERATOR, labels, short)

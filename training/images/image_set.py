@@ -133,9 +133,13 @@ def write_image_set(
         ],
         start=stated_start(crop.start),
     )
-    text = msgspec.json.format(msgspec.json.encode(index), indent=1).decode()
-    write_text(folder / INDEX, text + "\n")
+    write_text(folder / INDEX, text_of_index(index))
     return ImageSet(folder, index, ws)
+
+
+def text_of_index(index: SetIndex) -> str:
+    """Contents of index.json."""
+    return msgspec.json.format(msgspec.json.encode(index), indent=1).decode() + "\n"
 
 
 def refuse_existing_set(folder: Path) -> None:

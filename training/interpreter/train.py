@@ -1,7 +1,7 @@
 """Labeled images -> a trained interpreter: all members of all heads in one batched model."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,6 +26,7 @@ from training.resume import (
     tensors_of_trained,
 )
 
+Report = Callable[[int, dict[HeadKind, float]], None]
 WEIGHTS_AT_STOP = "kept."  # prefix of their names in the state file
 
 
@@ -123,12 +124,16 @@ def fit_interpreter(
     labels: LabelledSet,
     config: InterpreterTrainConfig,
     state_file: StateFile | None = None,
+    start: Interpreter | None = None,
+    report: Report | None = None,
 ) -> Interpreter:
     """Trains a head for each kind of label in the set, on the device of the generator.
 
     Training resumes from the state file if it exists, and writes it every `save_every` steps. A
-    seed gives the same weights on one machine, interrupted or not. Raises TrainingError, and
-    LabelError when the labels do not fit the generator.
+    seed gives the same weights on one machine, interrupted or not. The first weights are those of
+    `start` if it has the same heads, and no depth, whose units were restored. `report` is called
+    after each step with the completed steps and the mean loss of each head. Raises TrainingError,
+    and LabelError when the labels do not fit the generator.
     """
     check_labels(generator, labels, config)
     device = generator.mapping.w_avg.device
@@ -136,10 +141,13 @@ def fit_interpreter(
     mask = pixels_to_cache(sampler, config)
     features = features_from_ws(generator, labels.ws, labels.crop, config.resize, mask=mask)
     losses = LabelLosses(labels, config, device)
-    state = new_state(head_configs(labels, config, features.features), config, device)
+    heads = head_configs(labels, config, features.features)
+    state = new_state(heads, config, device)
+    if start is not None and starts_from(start, heads):
+        state.interpreter.load_state_dict(start.state_dict())
     if state_file is not None:
         state_file.resume(state.load)
-    _train(state, features, losses, sampler, config, state_file)
+    _train(state, features, losses, sampler, config, state_file, report)
     interpreter = state.interpreter
     if "depth" in interpreter.heads:
         losses.restore_depth_units(interpreter.head("depth"))
@@ -212,6 +220,12 @@ def head_configs(
     )
 
 
+def starts_from(start: Interpreter, heads: tuple[HeadConfig, ...]) -> bool:
+    """Whether a training of these heads can begin with the weights of `start`."""
+    same = [start.head(kind).config for kind in start.heads] == list(heads)
+    return same and all(head.kind != "depth" for head in heads)
+
+
 def new_state(
     heads: tuple[HeadConfig, ...], config: InterpreterTrainConfig, device: torch.device
 ) -> TrainState:
@@ -229,6 +243,7 @@ def _train(
     sampler: PixelSampler,
     config: InterpreterTrainConfig,
     state_file: StateFile | None,
+    report: Report | None,
 ) -> None:
     """Runs the remaining steps: to the end of the cosine schedule, or until the published rule has
     stopped every member."""
@@ -243,6 +258,8 @@ def _train(
             by_head = train_step(state, features, losses, step)
             shown = {kind: f"{loss.mean():.3f}" for kind, loss in by_head.items()}
             bar.set_postfix(shown | ({"epoch": step.epoch} if published else {}), refresh=False)
+            if report is not None:
+                report(state.step, {kind: float(loss.mean()) for kind, loss in by_head.items()})
             if published:
                 by_member = torch.stack(list(by_head.values())).sum(dim=0).cpu()
                 state.update_stopped(by_member, step.epoch)

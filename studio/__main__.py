@@ -1,0 +1,176 @@
+"""`python -m studio`: a generator and a project folder -> a web application on this machine."""
+
+import signal
+import sys
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # Ctrl-C during the imports, which take seconds, ends without a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+from labelmint.extras import name_missing_extra
+
+if __name__ == "__main__":
+    name_missing_extra("train,export,studio")
+
+import os
+import secrets
+import socket
+import threading
+from pathlib import Path
+
+import click
+import uvicorn
+
+from checkpoints import CheckpointError, GeneratorCard, Interrupted, raise_on_signals
+from nets.generator import Generator
+from studio.app import Studio, application
+from studio.errors import StudioError
+from studio.export_run import ExportRun
+from studio.learner import Learner, learning_command
+from studio.pick import Candidates, finish_change
+from studio.project import Project
+from studio.select import FeatureTables
+from studio.tabs import Tabs
+from training.errors import TrainingError
+from training.images.image_set import INDEX, check_generator
+from training.images.sample import SampleConfig, sample_images
+from training.label_crop import crop_for_generator
+from training.options import FOLDER, generator_option, mean_latent_option, read_generator
+
+TOKEN, TOKEN_BYTES = "token", 24
+CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100}
+CLOSING_S = 1  # that open streams get when the server ends
+MAX_CONNECTIONS = 256
+
+
+@click.command(context_settings=CONTEXT)
+@generator_option
+@mean_latent_option
+@click.option(
+    "--project",
+    "folder",
+    type=FOLDER,
+    required=True,
+    help="Folder of images and labels, as `training sample` or `training invert` writes it; a new "
+    "one gets 16 typical images.",
+)
+@click.option(
+    "--listen",
+    default="127.0.0.1:8765",
+    metavar="HOST:PORT",
+    help="Loopback address to listen on; port 0: any free one.",
+)
+def main(generator_path: Path, mean_latent: Path | None, folder: Path, listen: str) -> None:
+    """Label a generator's images in the browser, and export what an ensemble learns from them.
+
+    Prints the address to open. Everything is saved in the project folder at once; Ctrl-C ends.
+    """
+    listener = listening_socket(listen)
+    studio = opened_studio(generator_path, mean_latent, folder)
+    token = stored_token(studio.project.work / TOKEN)
+    host, port = listener.getsockname()[:2]
+    name = f"[{host}]" if ":" in host else host
+    click.echo(f"studio of {folder}: open http://{name}:{port}/?token={token}")
+    try:
+        server_of(studio, token).run(sockets=[listener])
+    finally:
+        studio.learner.close()
+        studio.export.close()
+
+
+def opened_studio(generator_path: Path, mean_latent: Path | None, folder: Path) -> Studio:
+    """Opens a project, or draws the images of a new one.
+
+    Raises TrainingError, CheckpointError, OSError.
+    """
+    generator, card, sha256 = read_generator(generator_path, mean_latent)
+    finish_change(folder)
+    if not (folder / INDEX).exists():
+        draw_images(generator, card, sha256, folder)
+    project = Project(folder)
+    check_generator(project.images, generator.config, sha256, generator_path)
+    tabs, lock = Tabs(), threading.Lock()
+    command = learning_command(generator_path, mean_latent, folder)
+    return Studio(
+        project,
+        tabs,
+        Candidates(project, generator, lock),
+        FeatureTables(project, generator, lock),
+        Learner(project, command, tabs.publish),
+        ExportRun(project, generator_path, mean_latent, tabs.publish),
+    )
+
+
+def listening_socket(listen: str) -> socket.socket:
+    """A socket on a loopback address. Raises StudioError."""
+    host, _, port = listen.rpartition(":")
+    if host not in ("127.0.0.1", "localhost", "[::1]") or not port.isdecimal() or int(port) > 65535:
+        raise StudioError(
+            f"--listen is {listen!r}; the studio listens on 127.0.0.1:PORT alone, as whoever "
+            "reaches it can change your labels. From another machine: "
+            "ssh -L 8765:127.0.0.1:8765 THIS-MACHINE, then open the printed address there"
+        )
+    family = socket.AF_INET6 if host == "[::1]" else socket.AF_INET
+    found = socket.socket(family)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind((host.strip("[]"), int(port)))
+        found.listen()
+    except OSError as error:
+        found.close()
+        raise StudioError(
+            f"--listen is {listen}, which cannot be had ({error.strerror}); give another port"
+        ) from error
+    return found
+
+
+def draw_images(generator: Generator, card: GeneratorCard, sha256: str, folder: Path) -> None:
+    """The images that `training sample` would draw without further options."""
+    count = SampleConfig.count
+    config = SampleConfig(count, 16 * count, psi=card.truncation_psi, cutoff=card.truncation_cutoff)
+    sample_images(generator, config, crop_for_generator(generator.config), folder, sha256)
+
+
+def stored_token(path: Path) -> str:
+    """The project's token, kept so that open tabs go on after a restart. Only the user can read
+    the file. Raises OSError."""
+    if path.exists() and len(known := path.read_text().strip()) >= TOKEN_BYTES:
+        return known
+    token = secrets.token_urlsafe(TOKEN_BYTES)
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
+        stream.write(token + "\n")
+    return token
+
+
+def server_of(studio: Studio, token: str) -> uvicorn.Server:
+    """The server of a studio; it ends with SIGINT or SIGTERM."""
+    config = uvicorn.Config(
+        application(studio, token), http="h11", ws="none", lifespan="off", log_level="warning",
+        access_log=False, server_header=False, date_header=False, proxy_headers=False,
+        timeout_graceful_shutdown=CLOSING_S, limit_concurrency=MAX_CONNECTIONS,
+    )  # fmt: skip
+    return uvicorn.Server(config)
+
+
+def run() -> None:
+    """Runs the command line; exit code 1 and one line for bad input, 2 for bad usage, 128 plus
+    its number for a signal."""
+    raise_on_signals()
+    try:
+        main(prog_name="python -m studio")
+    except Interrupted as interrupted:
+        click.echo("stopped; every stroke that the server has received is saved", err=True)
+        sys.exit(interrupted.exit_code)
+    except (StudioError, TrainingError, CheckpointError) as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except OSError as error:
+        click.echo(
+            f"error: {error.filename or 'a file of --project'}: {error.strerror or error}", err=True
+        )
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    run()

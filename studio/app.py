@@ -1,0 +1,396 @@
+"""The studio's HTTP interface: routes, what their bodies must be, and how errors are answered.
+
+Reading a request is asynchronous; all work is done in threads, so that a stroke is never late
+because an image is being drawn.
+"""
+
+import io
+import tempfile
+import zipfile
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args
+
+import msgspec
+import numpy as np
+from starlette.applications import Starlette
+from starlette.background import BackgroundTask
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from checkpoints import CheckpointError, ClassCard, Strict
+from studio.errors import Conflict, NotFound, StudioError
+from studio.export_run import ExportRun
+from studio.learner import Learner
+from studio.pick import POOL, Candidates, Order, remove_image
+from studio.project import Project
+from studio.safety import Guard
+from studio.select import FeatureTables
+from studio.tabs import Tabs
+from training.errors import TrainingError
+from training.labels.formats import Format, write_labels_as
+
+PAGE = Path(__file__).with_name("page")
+# The page's files; no other path reaches the disk.
+PAGE_FILES = {path.name: path for path in PAGE.iterdir() if path.suffix in (".js", ".css", ".svg")}
+TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+JSON_BYTES = 1 << 20
+LONG_CACHE = {"cache-control": "private, max-age=31536000, immutable"}
+TAB = "x-studio-tab"
+Body = TypeVar("Body", bound=msgspec.Struct)
+TabName = Annotated[str, msgspec.Meta(pattern="^[0-9a-z-]{8,64}$")]
+
+
+class HoldBody(Strict, frozen=True):
+    """Asks to hold an image."""
+
+    tab: TabName
+    take: bool = False
+
+
+class ClassesBody(Strict, frozen=True):
+    """All classes, by id."""
+
+    classes: list[ClassCard]
+
+
+class KeypointsBody(Strict, frozen=True):
+    """Names of all keypoints, and the lines between them."""
+
+    names: list[str]
+    skeleton: list[tuple[int, int]]
+
+
+class PointsBody(Strict, frozen=True):
+    """Keypoints of an image, x, y and visible; None removes them."""
+
+    points: list[tuple[float, float, int]] | None
+
+
+class SelectBody(Strict, frozen=True):
+    """Pixels (column, row) that were clicked, and the class they get."""
+
+    points: Annotated[list[tuple[int, int]], msgspec.Meta(min_length=1, max_length=4096)]
+    class_id: int
+
+
+class CandidatesQuery(Strict, frozen=True):
+    """Which candidates to show."""
+
+    order: Order = "typical"
+    pool: int = POOL  # candidates to choose from
+
+
+class AddBody(Strict, frozen=True):
+    """Candidates to put into the set."""
+
+    indices: Annotated[list[int], msgspec.Meta(min_length=1, max_length=64)]
+
+
+class LearnBody(Strict, frozen=True):
+    """What the learner is to do. auto: start if the labels suffice and have changed."""
+
+    action: Literal["start", "auto", "stop"]
+
+
+@dataclass(frozen=True)
+class Studio:
+    """What a running studio consists of."""
+
+    project: Project
+    tabs: Tabs
+    candidates: Candidates
+    tables: FeatureTables
+    learner: Learner
+    export: ExportRun
+
+
+def application(studio: Studio, token: str) -> Guard:
+    """The ASGI application, guarded by the token."""
+    handlers = Handlers(studio)
+    routes = [
+        Route("/", handlers.page),
+        Route("/page/{name}", handlers.page_file),
+        Route("/images/{stem}", handlers.image),
+        Route("/candidates/{index:int}", handlers.candidate),
+        Route("/api/project", handlers.project),
+        Route("/api/events", handlers.events),
+        Route("/api/classes", handlers.set_classes, methods=["PUT"]),
+        Route("/api/keypoints", handlers.set_keypoints, methods=["PUT"]),
+        Route("/api/candidates", handlers.candidates),
+        Route("/api/images", handlers.add_images, methods=["POST"]),
+        Route("/api/images/{stem}", handlers.remove_image, methods=["DELETE"]),
+        Route("/api/images/{stem}/mask", handlers.mask, methods=["GET"]),
+        Route("/api/images/{stem}/mask", handlers.save_mask, methods=["PUT"]),
+        Route("/api/images/{stem}/points", handlers.save_points, methods=["PUT"]),
+        Route("/api/images/{stem}/hold", handlers.hold, methods=["POST"]),
+        Route("/api/images/{stem}/select", handlers.select, methods=["POST"]),
+        Route("/api/images/{stem}/proposal", handlers.proposal),
+        Route("/api/images/{stem}/uncertainty", handlers.uncertainty),
+        Route("/api/learn", handlers.learn, methods=["POST"]),
+        Route("/api/export", handlers.start_export, methods=["POST"]),
+        Route("/api/labels/{format}", handlers.labels),
+    ]
+    errors: dict[Any, Callable[[Request, Exception], Awaitable[Response]]] = {
+        StudioError: _answer_error,
+        TrainingError: _answer_error,
+        CheckpointError: _answer_error,
+        OSError: _answer_disk_error,
+    }
+    height, width = studio.project.size
+    app = Starlette(routes=routes, exception_handlers=errors)
+    return Guard(app, token, max(height * width, JSON_BYTES))
+
+
+async def _answer_error(request: Request, error: Exception) -> Response:
+    return PlainTextResponse(str(error), getattr(error, "status", 409))
+
+
+async def _answer_disk_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, OSError)
+    text = f"{error.filename or 'a file of the project'}: {error.strerror or error}"
+    return PlainTextResponse(text, 507)
+
+
+class Handlers:
+    """One method for each route."""
+
+    def __init__(self, studio: Studio) -> None:
+        self.studio = studio
+
+    async def page(self, request: Request) -> Response:
+        return FileResponse(PAGE / "index.html", media_type="text/html")
+
+    async def page_file(self, request: Request) -> Response:
+        path = PAGE_FILES.get(request.path_params["name"])
+        if path is None:
+            raise NotFound("the page has no such file")
+        return FileResponse(
+            path, media_type=TYPES[path.suffix], headers={"cache-control": "no-cache"}
+        )
+
+    async def image(self, request: Request) -> Response:
+        path = self.studio.project.image_file(request.path_params["stem"])
+        return FileResponse(path, media_type="image/png", headers=LONG_CACHE)
+
+    async def candidate(self, request: Request) -> Response:
+        index = request.path_params["index"]
+        data = await run_in_threadpool(self.studio.candidates.picture, index)
+        return Response(data, media_type="image/png", headers=LONG_CACHE)
+
+    async def project(self, request: Request) -> Response:
+        return _json(await run_in_threadpool(project_summary, self.studio))
+
+    async def events(self, request: Request) -> Response:
+        tab = request.query_params.get("tab", "")
+        _checked({"tab": tab}, HoldBody)
+        stream = self.studio.tabs.events(tab)
+        return StreamingResponse(stream, media_type="text/event-stream")
+
+    async def set_classes(self, request: Request) -> Response:
+        body = await _body(request, ClassesBody)
+        await run_in_threadpool(self.studio.project.set_classes, body.classes)
+        return self._changed()
+
+    async def set_keypoints(self, request: Request) -> Response:
+        body = await _body(request, KeypointsBody)
+        await run_in_threadpool(self.studio.project.set_keypoints, body.names, body.skeleton)
+        return self._changed()
+
+    async def candidates(self, request: Request) -> Response:
+        asked = _checked(dict(request.query_params), CandidatesQuery)
+        found = await run_in_threadpool(self.studio.candidates.indices, asked.order, asked.pool)
+        return _json(found)
+
+    async def add_images(self, request: Request) -> Response:
+        body = await _body(request, AddBody)
+        await run_in_threadpool(self.studio.candidates.add, body.indices)
+        return self._changed()
+
+    async def remove_image(self, request: Request) -> Response:
+        await run_in_threadpool(remove_image, self.studio.project, request.path_params["stem"])
+        return self._changed()
+
+    async def mask(self, request: Request) -> Response:
+        mask, tag = await run_in_threadpool(self.studio.project.mask, request.path_params["stem"])
+        return Response(
+            mask.tobytes(), media_type="application/octet-stream", headers={"etag": f'"{tag}"'}
+        )
+
+    async def save_mask(self, request: Request) -> Response:
+        stem, tab = request.path_params["stem"], request.headers.get(TAB, "")
+        _checked({"tab": tab}, HoldBody)
+        base = request.headers.get("if-match", "").strip('"')
+        if not base:
+            raise StudioError("a mask needs the header If-Match, the tag of the mask before it")
+        self.studio.project.row(stem)
+        if not self.studio.tabs.hold(stem, tab):
+            raise Conflict(f"another tab holds {stem}; take it over there first")
+        pixels = await request.body()
+        tag = await run_in_threadpool(self.studio.project.save_mask, stem, pixels, base)
+        self.studio.tabs.publish("saved", {"stem": stem, "tag": tag, "tab": tab})
+        self.studio.learner.labels_changed()
+        return Response(status_code=204, headers={"etag": f'"{tag}"'})
+
+    async def save_points(self, request: Request) -> Response:
+        stem, tab = request.path_params["stem"], request.headers.get(TAB, "")
+        body = await _body(request, PointsBody)
+        self.studio.project.row(stem)
+        if not self.studio.tabs.hold(stem, _checked({"tab": tab}, HoldBody).tab):
+            raise Conflict(f"another tab holds {stem}; take it over there first")
+        points = None
+        if body.points is not None:
+            points = np.array(body.points, np.float32).reshape(-1, 3)
+        await run_in_threadpool(self.studio.project.save_points, stem, points)
+        self.studio.tabs.publish("saved", {"stem": stem, "tag": None, "tab": tab})
+        self.studio.learner.labels_changed()
+        return Response(status_code=204)
+
+    async def hold(self, request: Request) -> Response:
+        body = await _body(request, HoldBody)
+        stem = request.path_params["stem"]
+        self.studio.project.row(stem)
+        held = self.studio.tabs.hold(stem, body.tab, body.take)
+        if not held:
+            raise Conflict(f"another tab holds {stem}")
+        # So that the first click is as quick as the next.
+        return Response(status_code=204, background=BackgroundTask(self.studio.tables.table, stem))
+
+    async def select(self, request: Request) -> Response:
+        stem = request.path_params["stem"]
+        body = await _body(request, SelectBody)
+        height, width = self.studio.project.size
+        if not all(0 <= x < width and 0 <= y < height for x, y in body.points):
+            raise StudioError(f"a point lies outside the image of {width}x{height} pixels")
+        chosen = await run_in_threadpool(
+            self.studio.tables.select, stem, body.points, body.class_id
+        )
+        headers = {"x-studio-level": str(chosen.proposed)}
+        return Response(
+            chosen.levels.tobytes(), media_type="application/octet-stream", headers=headers
+        )
+
+    async def proposal(self, request: Request) -> Response:
+        return await self._learned(request, self.studio.learner.proposal)
+
+    async def uncertainty(self, request: Request) -> Response:
+        return await self._learned(request, self.studio.learner.uncertainty_map)
+
+    async def _learned(self, request: Request, read: Callable[[str], bytes]) -> Response:
+        stem = request.path_params["stem"]
+        self.studio.project.row(stem)
+        data = await run_in_threadpool(read, stem)
+        return Response(data, media_type="application/octet-stream")
+
+    async def learn(self, request: Request) -> Response:
+        body = await _body(request, LearnBody)
+        actions = {
+            "start": self.studio.learner.start,
+            "auto": self.studio.learner.start_if_changed,
+            "stop": self.studio.learner.stop,
+        }
+        await run_in_threadpool(actions[body.action])
+        return Response(status_code=204)
+
+    async def start_export(self, request: Request) -> Response:
+        await run_in_threadpool(self.studio.export.start)
+        return Response(status_code=204)
+
+    async def labels(self, request: Request) -> Response:
+        format_ = request.path_params["format"]
+        if format_ not in get_args(Format):
+            raise NotFound(f"there is no format {format_[:80]!r}: {', '.join(get_args(Format))}")
+        data = await run_in_threadpool(archive_of_labels, self.studio.project, format_)
+        name = f"labels-{format_}.zip"
+        headers = {"content-disposition": f'attachment; filename="{name}"'}
+        return Response(data, media_type="application/zip", headers=headers)
+
+    def _changed(self) -> Response:
+        self.studio.tabs.publish("project", {})
+        return Response(status_code=204)
+
+
+def project_summary(studio: Studio) -> dict[str, object]:
+    """All that the page shows but the pixels."""
+    project, learner = studio.project, studio.learner
+    with project.lock:
+        images = [
+            {
+                "stem": stem,
+                "sha": entry.pixels_sha256[:16],
+                "labelled": stem in project.label_files.masks,
+                "points": _points(project, stem),
+                "source": entry.source,
+                "psnr_db": entry.psnr_db,
+            }
+            for stem, entry in zip(project.images.stems, project.images.index.images, strict=True)
+        ]
+        height, width = project.size
+        return {
+            "name": project.folder.resolve().name,
+            "folder": str(project.folder),
+            "height": height,
+            "width": width,
+            "ignore_id": project.ignore_id,
+            "classes": project.classes,
+            "keypoints": {"names": project.keypoint_names, "skeleton": project.skeleton},
+            "images": images,
+            "can_pick": studio.candidates.config is not None,
+            "formats": get_args(Format),
+            "holds": studio.tabs.holders(),
+            "learn": learner.state(),
+            "export": studio.export.state(),
+        }
+
+
+def _points(project: Project, stem: str) -> list[list[float]] | None:
+    points = project.points(stem)
+    return None if points is None else points.tolist()
+
+
+def archive_of_labels(project: Project, format_: Format) -> bytes:
+    """Zip of the labels as `training labels convert --to` writes them. Raises Conflict."""
+    labels = project.label_files
+    if not labels.stems:
+        raise Conflict("no image has a label yet")
+    stream = io.BytesIO()
+    with (
+        tempfile.TemporaryDirectory() as name,
+        zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
+        out = Path(name)
+        if format_ == "masks":
+            paths = [project.folder / "classes.toml", project.folder / "keypoints.json"]
+            paths += [labels.masks[stem] for stem in labels.stems if stem in labels.masks]
+            for path in paths:
+                if path.exists():
+                    archive.write(path, path.relative_to(project.folder))
+        else:
+            write_labels_as(format_, labels, out)
+            for path in sorted(out.rglob("*")):
+                if path.is_file():
+                    archive.write(path, path.relative_to(out))
+    return stream.getvalue()
+
+
+def _json(content: object) -> Response:
+    return Response(msgspec.json.encode(content), media_type="application/json")
+
+
+async def _body(request: Request, kind: type[Body]) -> Body:
+    """A JSON body as a strict record. Raises StudioError."""
+    data = await request.body()
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise StudioError(f"the body: {' '.join(str(error).split())}") from error
+
+
+def _checked(content: dict[str, str], kind: type[Body]) -> Body:
+    try:
+        return msgspec.convert(content, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise StudioError(str(error)) from error

@@ -1,0 +1,177 @@
+"""The process that learns, `python -m studio.learning`: labels on disk -> weights and proposals.
+
+It reads a line of JSON for each job from stdin, writes a line for each event to stdout, and ends
+with stdin, so that it does not outlive the server. Between jobs it keeps generator and weights.
+
+    {"cold_steps": 160, "warm_steps": 100}  a job
+    {"kind": "start" | "step" | "proposal" | "done" | "failed", ...}  events
+"""
+
+import os
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Literal, TypedDict
+
+import click
+import msgspec
+import numpy as np
+import torch
+from PIL import Image
+
+from bundle.files import replaced_file
+from checkpoints import (
+    CheckpointError,
+    GeneratorCard,
+    Strict,
+    generator_from_path,
+    interpreter_from_file,
+    sha256_of_file,
+    write_interpreter,
+)
+from nets.generator import Generator
+from nets.interpreter import HeadKind, Interpreter
+from studio.project import WORK
+from training.errors import LabelError, TrainingError
+from training.images.image_set import image_set_from_folder
+from training.interpreter.card import card_from_fit
+from training.interpreter.config import InterpreterTrainConfig
+from training.interpreter.predict import Prediction, predictions
+from training.interpreter.train import fit_interpreter
+from training.labels.labelled_set import LabelledSet, labelled_set
+
+INTERPRETER, PROPOSALS = "interpreter.safetensors", "proposals"
+MEMBERS, PIXELS = 6, 512  # less than `training interpreter` takes: a round is for looking at
+REPORT_S = 0.25  # between two reports of steps
+UNCERTAINTY_SCALE = 255 / np.log(2)  # of bytes in a map; nats over log 2 are cut off
+
+
+class Job(Strict, frozen=True):
+    """What the server asks for."""
+
+    cold_steps: int = 160  # Adam steps without earlier weights
+    warm_steps: int = 100  # and with them
+
+
+class Event(TypedDict, total=False):
+    """A line of stdout; which keys there are depends on `kind`."""
+
+    kind: Literal["start", "step", "proposal", "done", "failed"]
+    steps: int  # of the training
+    step: int  # completed
+    loss: float
+    images: int  # that are trained on; of "done", that have proposals
+    stem: str
+    uncertainty: float
+    points: list[list[float]] | None
+    seconds: float
+    message: str
+
+
+class Apprentice:
+    """A generator, and the weights learned last."""
+
+    def __init__(
+        self, generator: Generator, card: GeneratorCard, sha256: str, folder: Path
+    ) -> None:
+        self.generator, self.card, self.sha256, self.folder = generator, card, sha256, folder
+        self.work = folder / WORK
+        self.interpreter = self._stored()
+
+    def learn(self, job: Job) -> None:
+        """Trains on the labels in the folder, then proposes labels of every image without."""
+        began = time.monotonic()
+        images = image_set_from_folder(self.folder)
+        labels = replace(labelled_set(images), depth=None, depth_unit="")
+        if labels.masks is None and labels.keypoints is None:
+            raise LabelError(f"{self.folder} has no masks or keypoints to learn from")
+        steps = job.cold_steps if self.interpreter is None else job.warm_steps
+        config = InterpreterTrainConfig(members=MEMBERS, steps=steps, pixels=PIXELS)
+        tell({"kind": "start", "steps": steps, "images": len(labels)})
+        last = 0.0
+
+        def report(step: int, losses: dict[HeadKind, float]) -> None:
+            nonlocal last
+            if step == steps or time.monotonic() - last > REPORT_S:
+                last = time.monotonic()
+                tell({"kind": "step", "steps": steps, "step": step, "loss": sum(losses.values())})
+
+        trained = fit_interpreter(
+            self.generator, labels, config, start=self.interpreter, report=report
+        )
+        self.interpreter = trained
+        card = card_from_fit(
+            trained, labels, config, self.sha256, self.generator.config.tap_recipe,
+            self.card.licences,
+        )  # fmt: skip
+        (self.work / PROPOSALS).mkdir(parents=True, exist_ok=True)
+        write_interpreter(self.work / INTERPRETER, trained, card)
+        rows = _unlabelled_rows(images.stems, labels)
+        ws = images.ws[rows]
+        for row, found in zip(rows, predictions(self.generator, trained, card, ws), strict=True):
+            self._propose(images.stems[row], found)
+        seconds = time.monotonic() - began
+        tell({"kind": "done", "images": len(rows), "seconds": round(seconds, 1)})
+
+    def _propose(self, stem: str, found: Prediction) -> None:
+        folder = self.work / PROPOSALS
+        for name, values in (("mask", found.mask), ("uncertainty", found.uncertainty_map)):
+            if values is not None:
+                if name == "uncertainty":
+                    values = np.clip(values * UNCERTAINTY_SCALE, 0, 255).astype(np.uint8)
+                with replaced_file(folder / f"{stem}.{name}.png") as partial:
+                    Image.fromarray(values).save(partial, "png")
+        points = None if found.keypoints is None else found.keypoints.tolist()
+        uncertainty = 0.0 if found.uncertainty is None else float(found.uncertainty)
+        tell({"kind": "proposal", "stem": stem, "uncertainty": uncertainty, "points": points})
+
+    def _stored(self) -> Interpreter | None:
+        """The weights of an earlier session; None if there are none, or of another generator."""
+        try:
+            interpreter, card = interpreter_from_file(self.work / INTERPRETER)
+        except CheckpointError:
+            return None
+        return interpreter if card.generator_sha256 == self.sha256 else None
+
+
+def _unlabelled_rows(stems: list[str], labels: LabelledSet) -> list[int]:
+    return [row for row, stem in enumerate(stems) if stem not in labels.stems]
+
+
+def tell(event: Event) -> None:
+    """Writes a line to stdout."""
+    sys.stdout.write(msgspec.json.encode(event).decode() + "\n")
+    sys.stdout.flush()
+
+
+def _jobs_from_stdin(jobs: "SimpleQueue[bytes]") -> None:
+    for line in sys.stdin.buffer:
+        jobs.put(line)
+    os._exit(0)  # the server is gone, or has closed the pipe; whatever is going on ends
+
+
+@click.command()
+@click.option("--generator", "generator_path", type=click.Path(path_type=Path), required=True)
+@click.option("--mean-latent", type=click.Path(path_type=Path))
+@click.option("--project", "folder", type=click.Path(path_type=Path), required=True)
+def main(generator_path: Path, mean_latent: Path | None, folder: Path) -> None:
+    """Learn from a project's labels, one job after the other (the studio starts this itself)."""
+    os.nice(10)  # strokes come first
+    jobs: SimpleQueue[bytes] = SimpleQueue()
+    threading.Thread(target=_jobs_from_stdin, args=(jobs,), daemon=True).start()
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0))))
+    network, card = generator_from_path(generator_path, mean_latent)
+    apprentice = Apprentice(network, card, sha256_of_file(generator_path), folder)
+    while True:
+        job = msgspec.json.decode(jobs.get(), type=Job)
+        try:
+            apprentice.learn(job)
+        except (TrainingError, CheckpointError, OSError) as error:
+            tell({"kind": "failed", "message": str(error)})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+// Requests to the server. A tab has one name for as long as its page is loaded.
+
+export const TAB = crypto.randomUUID();
+
+export class Refused extends Error {
+  constructor(status, message) {
+    super(message);
+    this.status = status; // 0: the server cannot be reached
+  }
+}
+
+export async function request(method, path, { body, headers = {} } = {}) {
+  let answer;
+  try {
+    answer = await fetch(path, { method, body, headers: { "x-studio-tab": TAB, ...headers } });
+  } catch {
+    throw new Refused(0, "the server cannot be reached");
+  }
+  if (!answer.ok) throw new Refused(answer.status, (await answer.text()).slice(0, 500));
+  return answer;
+}
+
+export const getJson = async (path) => (await request("GET", path)).json();
+export const send = (method, path, content) =>
+  request(method, path, { body: JSON.stringify(content), headers: { "content-type": "application/json" } });
+
+export async function getBytes(path) {
+  const answer = await request("GET", path);
+  return { bytes: new Uint8Array(await answer.arrayBuffer()), headers: answer.headers };
+}
+
+export const image = (stem) => `/api/images/${encodeURIComponent(stem)}`;
+export const picture = (entry) => `/images/${encodeURIComponent(entry.stem)}?v=${entry.sha}`;

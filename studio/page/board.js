@@ -1,0 +1,326 @@
+// The canvas: image, mask and what is drawn on top; zoom and pan; pointers, pen, touch and keys
+// become positions in image pixels for the tool in use.
+
+import { colorsOf, maskCanvas, paintMask } from "./overlay.js";
+
+const MIN_SHOWN = 0.5, MAX_SCALE = 64;
+const JOINTS = ["#ff595e", "#ffca3a", "#8ac926", "#19b6d6", "#6a7fff", "#d66fff", "#ffffff", "#ff8c14"];
+
+export class Board {
+  constructor(canvas, width, height, classes, ignoreId) {
+    Object.assign(this, { canvas, width, height, ignoreId });
+    this.context = canvas.getContext("2d");
+    this.layer = maskCanvas(width, height); // the mask
+    this.region = maskCanvas(width, height); // a selection that is not yet painted
+    this.table = colorsOf(classes, ignoreId);
+    this.mask = new Uint8Array(width * height).fill(ignoreId);
+    this.picture = null;
+    this.opacity = 0.6;
+    this.scale = 1;
+    this.x = this.y = 0; // of the image's corner, CSS pixels
+    this.cursor = null; // image pixels, under the pointer or moved by keys
+    this.byKeys = false;
+    this.showMask = true;
+    this.showGaps = false;
+    this.regionShown = false;
+    this.outline = null; // corners of an open polygon
+    this.points = null; // {rows, names, skeleton, active}
+    this.size = 8; // brush diameter, image pixels
+    this.round = true; // whether the tool has a brush
+    this.tool = null;
+    this.panning = false;
+    this.readOnly = false;
+    this._pointers = new Map();
+    this._drawn = false;
+    this._observer = new ResizeObserver(() => this._resized());
+    this._observer.observe(canvas);
+    for (const kind of ["pointerdown", "pointermove", "pointerup", "pointercancel"]) {
+      canvas.addEventListener(kind, (event) => this[`_${kind}`](event));
+    }
+    canvas.addEventListener("pointerleave", () => {
+      if (!this.byKeys && !this._pointers.size) this.cursor = null;
+      this.draw();
+    });
+    canvas.addEventListener("wheel", (event) => this._wheel(event), { passive: false });
+    canvas.addEventListener("contextmenu", (event) => event.preventDefault());
+    canvas.addEventListener("keydown", (event) => this._keydown(event));
+    canvas.addEventListener("keyup", (event) => this._keyup(event));
+    canvas.addEventListener("blur", () => this._endKeys());
+  }
+
+  close() {
+    this._observer.disconnect();
+  }
+
+  setColors(classes) {
+    this.table = colorsOf(classes, this.ignoreId);
+    this.refresh();
+  }
+
+  // The mask has changed; draws it again before the next frame.
+  refresh() {
+    paintMask(this.layer.context, this.mask, this.width, this.table);
+    this.draw();
+  }
+
+  draw() {
+    if (this._drawn) return;
+    this._drawn = true;
+    requestAnimationFrame(() => {
+      this._drawn = false;
+      this._paint();
+    });
+  }
+
+  fit() {
+    const { clientWidth, clientHeight } = this.canvas;
+    this.scale = Math.max(0.05, Math.min((clientWidth - 32) / this.width, (clientHeight - 32) / this.height));
+    if (this.scale > 1) this.scale = Math.floor(this.scale * 4) / 4;
+    this.x = (clientWidth - this.width * this.scale) / 2;
+    this.y = (clientHeight - this.height * this.scale) / 2;
+    this.draw();
+  }
+
+  zoom(factor, atX = this.canvas.clientWidth / 2, atY = this.canvas.clientHeight / 2) {
+    const scale = Math.min(MAX_SCALE, Math.max(MIN_SHOWN / 4, this.scale * factor));
+    this.x = atX - ((atX - this.x) * scale) / this.scale;
+    this.y = atY - ((atY - this.y) * scale) / this.scale;
+    this.scale = scale;
+    this.draw();
+  }
+
+  showRegion(levels, level, color) {
+    this.regionShown = levels !== null;
+    if (levels) {
+      const part = this.region.context.createImageData(this.width, this.height);
+      const out = new Uint32Array(part.data.buffer);
+      const [r, g, b] = color, full = (255 << 24) | (b << 16) | (g << 8) | r;
+      for (let i = 0; i < levels.length; i++) {
+        if (levels[i] > level) continue;
+        const column = i % this.width;
+        const inner = column > 0 && column < this.width - 1 && levels[i - 1] <= level &&
+          levels[i + 1] <= level && levels[i - this.width] <= level && levels[i + this.width] <= level;
+        out[i] = inner ? full : 0xffffffff;
+      }
+      this.region.context.putImageData(part, 0, 0);
+    }
+    this.draw();
+  }
+
+  _resized() {
+    const ratio = devicePixelRatio;
+    this.canvas.width = Math.round(this.canvas.clientWidth * ratio);
+    this.canvas.height = Math.round(this.canvas.clientHeight * ratio);
+    this.fit();
+  }
+
+  _paint() {
+    const { context, width, height, scale } = this, ratio = devicePixelRatio;
+    context.setTransform(1, 0, 0, 1, 0, 0);
+    context.clearRect(0, 0, this.canvas.width, this.canvas.height);
+    context.setTransform(ratio * scale, 0, 0, ratio * scale, ratio * this.x, ratio * this.y);
+    if (this.picture) {
+      context.imageSmoothingEnabled = scale < 12;
+      context.imageSmoothingQuality = "high";
+      context.drawImage(this.picture, 0, 0, width, height);
+    }
+    context.imageSmoothingEnabled = false;
+    if (this.showMask) {
+      context.globalAlpha = this.opacity;
+      context.drawImage(this.layer.canvas, 0, 0);
+    }
+    if (this.regionShown) {
+      context.globalAlpha = 0.85;
+      context.drawImage(this.region.canvas, 0, 0);
+    }
+    context.globalAlpha = 1;
+    if (this.showGaps) this._paintGaps();
+    this._paintOutline();
+    this._paintPoints();
+    this._paintCursor();
+  }
+
+  _paintGaps() {
+    const { context, mask, width } = this;
+    for (const odd of [0, 1]) {
+      context.fillStyle = odd ? "#ff2fd0" : "#23001c";
+      context.beginPath();
+      for (let i = 0; i < mask.length; i++) {
+        if (mask[i] !== this.ignoreId) continue;
+        const column = i % width, row = (i - column) / width;
+        context.rect(column + 0.5 * odd, row, 0.5, 0.5);
+        context.rect(column + 0.5 * (1 - odd), row + 0.5, 0.5, 0.5);
+      }
+      context.globalAlpha = 0.55;
+      context.fill();
+    }
+    context.globalAlpha = 1;
+  }
+
+  // Twice, dark and light, so that it shows on anything.
+  _stroked(path) {
+    const { context, scale } = this;
+    for (const [color, wide] of [["#000000", 3], ["#ffffff", 1.2]]) {
+      context.strokeStyle = color;
+      context.lineWidth = wide / scale;
+      context.beginPath();
+      path(context);
+      context.stroke();
+    }
+  }
+
+  _paintOutline() {
+    if (!this.outline?.length) return;
+    const corners = this.cursor ? [...this.outline, [this.cursor.x, this.cursor.y]] : this.outline;
+    this._stroked((context) => {
+      corners.forEach(([x, y], i) => (i ? context.lineTo(x, y) : context.moveTo(x, y)));
+      const [x, y] = this.outline[0], r = 4 / this.scale;
+      context.moveTo(x + r, y);
+      context.arc(x, y, r, 0, 7);
+    });
+  }
+
+  _paintPoints() {
+    if (!this.points) return;
+    const { rows, skeleton, names, active } = this.points, { context, scale } = this;
+    this._stroked((path) => {
+      for (const [a, b] of skeleton) {
+        if (!rows[a]?.[2] || !rows[b]?.[2]) continue;
+        path.moveTo(rows[a][0], rows[a][1]);
+        path.lineTo(rows[b][0], rows[b][1]);
+      }
+    });
+    rows.forEach(([x, y, visible], k) => {
+      if (!visible) return;
+      context.fillStyle = JOINTS[k % JOINTS.length];
+      context.beginPath();
+      context.arc(x, y, (k === active ? 7 : 5) / scale, 0, 7);
+      context.fill();
+      this._stroked((path) => path.arc(x, y, (k === active ? 7 : 5) / scale, 0, 7));
+      if (k !== active) return;
+      context.font = `600 ${13 / scale}px system-ui, sans-serif`;
+      context.lineWidth = 3 / scale;
+      context.strokeStyle = "#000000";
+      context.fillStyle = "#ffffff";
+      context.strokeText(names[k], x + 10 / scale, y - 8 / scale);
+      context.fillText(names[k], x + 10 / scale, y - 8 / scale);
+    });
+  }
+
+  _paintCursor() {
+    if (!this.cursor || this.readOnly) return;
+    const { x, y } = this.cursor, r = Math.max(this.size / 2, 0.5);
+    this._stroked((context) => {
+      if (this.round) {
+        context.moveTo(x + r, y);
+        context.arc(x, y, r, 0, 7);
+      }
+      if (this.byKeys || !this.round) {
+        const arm = 7 / this.scale;
+        context.moveTo(x - arm, y);
+        context.lineTo(x + arm, y);
+        context.moveTo(x, y - arm);
+        context.lineTo(x, y + arm);
+      }
+    });
+  }
+
+  _position(event) {
+    const box = this.canvas.getBoundingClientRect();
+    return { x: (event.clientX - box.left - this.x) / this.scale, y: (event.clientY - box.top - this.y) / this.scale };
+  }
+
+  _pointerdown(event) {
+    this.canvas.focus({ preventScroll: true });
+    this._endKeys();
+    this._pointers.set(event.pointerId, { x: event.clientX, y: event.clientY });
+    this.canvas.setPointerCapture(event.pointerId);
+    this.cursor = this._position(event);
+    const moves = this.panning || event.button === 1 || event.button === 2 || this.readOnly;
+    if (this._pointers.size === 2) {
+      if (this._active) this.tool?.cancel();
+      this._active = false;
+    } else if (!moves && this._pointers.size === 1) {
+      this._active = true;
+      this.tool?.down(this.cursor, { erase: event.pointerType === "pen" && event.buttons === 32, shift: event.shiftKey });
+    }
+    this.draw();
+  }
+
+  _pointermove(event) {
+    const known = this._pointers.get(event.pointerId);
+    this.byKeys = false;
+    this.cursor = this._position(event);
+    this.onhover?.(this.cursor);
+    if (known && this._active) {
+      for (const part of event.getCoalescedEvents?.() ?? []) this.tool?.move(this._position(part));
+      this.tool?.move(this.cursor);
+    } else if (known) {
+      this._drag(event, known);
+    }
+    if (known) Object.assign(known, { x: event.clientX, y: event.clientY });
+    this.draw();
+  }
+
+  // One pointer moves the image, two also zoom it.
+  _drag(event, known) {
+    const others = [...this._pointers].filter(([id]) => id !== event.pointerId).map(([, other]) => other);
+    const share = 1 / this._pointers.size;
+    this.x += (event.clientX - known.x) * share;
+    this.y += (event.clientY - known.y) * share;
+    if (others.length !== 1) return;
+    const box = this.canvas.getBoundingClientRect(), other = others[0];
+    const before = Math.hypot(known.x - other.x, known.y - other.y);
+    const after = Math.hypot(event.clientX - other.x, event.clientY - other.y);
+    this.zoom(after / Math.max(1, before), (event.clientX + other.x) / 2 - box.left, (event.clientY + other.y) / 2 - box.top);
+  }
+
+  _pointerup(event) {
+    if (!this._pointers.delete(event.pointerId)) return;
+    if (this._active) this.tool?.up();
+    this._active = false;
+    if (event.pointerType === "touch") this.cursor = null;
+    this.draw();
+  }
+
+  _pointercancel(event) {
+    this._pointers.delete(event.pointerId);
+    if (this._active) this.tool?.cancel();
+    this._active = false;
+  }
+
+  _wheel(event) {
+    event.preventDefault();
+    const box = this.canvas.getBoundingClientRect();
+    this.zoom(Math.exp(-event.deltaY * (event.ctrlKey ? 0.01 : 0.0015)), event.clientX - box.left, event.clientY - box.top);
+  }
+
+  _keydown(event) {
+    const arrows = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+    if (arrows[event.key]) {
+      event.preventDefault();
+      const far = event.shiftKey ? 8 : 1, [dx, dy] = arrows[event.key];
+      const from = this.cursor ?? { x: this.width / 2, y: this.height / 2 };
+      const inside = (value, most) => Math.min(most - 0.5, Math.max(0.5, Math.floor(value) + 0.5));
+      this.byKeys = true;
+      this.cursor = { x: inside(from.x + dx * far, this.width), y: inside(from.y + dy * far, this.height) };
+      this.onhover?.(this.cursor);
+      if (this._byKey) this.tool?.move(this.cursor);
+      this.draw();
+    } else if (event.key === " ") {
+      event.preventDefault();
+      if (this._byKey || this.readOnly || !this.cursor) return;
+      this._byKey = true;
+      this.tool?.down(this.cursor, { shift: event.shiftKey });
+    }
+  }
+
+  _keyup(event) {
+    if (event.key === " ") this._endKeys();
+  }
+
+  _endKeys() {
+    if (this._byKey) this.tool?.up();
+    this._byKey = false;
+  }
+}

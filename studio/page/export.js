@@ -1,0 +1,55 @@
+// Export: one button to a calibrated bundle, and how to serve it and train on it.
+
+import { send } from "./api.js";
+import { el, icon, plural } from "./dom.js";
+import { isLabelled, store, subscribe } from "./store.js";
+
+export function exportView(view) {
+  const problem = el("p", { class: "alarm", role: "alert" }), body = el("div", {});
+  const start = () => send("POST", "/api/export").then(() => (problem.textContent = "")).catch((error) => (problem.textContent = error.message));
+  const show = () => {
+    const { images, learn, formats } = store.project, run = store.project.export;
+    const labelled = images.filter(isLabelled).length;
+    const busy = ["training", "exporting"].includes(run.phase);
+    const title = { none: "Write the bundle", training: "Training the ensemble with full settings", exporting: "Exporting and calibrating", done: "Write it again", failed: "Try again" }[run.phase];
+    const steps = [
+      step("training", "Train", "the ensemble of ten, from your labels", run),
+      step("exporting", "Export", "one ONNX graph, compared with PyTorch, and calibrated on 4096 samples", run),
+    ];
+    const parts = [
+      el("p", { class: "lead" }, `${plural(labelled, "labeled image")}${learn.missing.length ? `; no pixel of ${learn.missing.join(", ")} yet` : ""}. The button runs the same two commands that you could type, so that everything can be done again without the studio.`),
+      el("ol", { class: "run" }, ...steps),
+      el("button", { type: "button", class: "main", disabled: busy || !labelled, onclick: start }, title),
+      run.lines.length ? el("pre", { class: "log", tabindex: "0", "aria-label": "What the commands say" }, run.lines.slice(-12).join("\n")) : null,
+      ...(run.phase === "done" ? [
+        el("h2", {}, "Serve it"), code(run.serve),
+        el("h2", {}, "Train on it"), code(run.loop)] : []),
+      el("h2", {}, "Your labels"),
+      el("p", { class: "lead" }, "As files for another tool. The command training labels import reads them back into the project."),
+      el("div", { class: "formats" }, ...formats.map((name) => labelled
+        ? el("a", { class: "button", href: `/api/labels/${name}`, download: `labels-${name}.zip` }, name)
+        : el("span", { class: "button", "aria-disabled": "true" }, name)))];
+    body.replaceChildren(...parts.filter((part) => part !== null));
+    const log = body.querySelector(".log");
+    if (log) log.scrollTop = log.scrollHeight;
+  };
+  view.replaceChildren(el("div", { class: "page narrow" }, el("h1", {}, "To your training loop"), problem, body));
+  show();
+  return subscribe((what) => ["export", "project", "saved"].includes(what) && show());
+}
+
+function step(phase, title, what, run) {
+  const order = ["none", "training", "exporting", "done"];
+  const past = run.phase === "done" || order.indexOf(run.phase) > order.indexOf(phase);
+  const state = run.phase === phase ? "now" : past && run.phase !== "failed" ? "past" : "";
+  const command = run.commands[phase === "training" ? 0 : 1];
+  return el("li", { class: state }, el("b", {}, state === "past" ? icon("check") : null, title), el("span", {}, what), el("code", {}, command));
+}
+
+function code(text) {
+  const button = el("button", { type: "button", class: "plain", onclick: async () => {
+    await navigator.clipboard.writeText(text);
+    button.textContent = "Copied";
+  } }, "Copy");
+  return el("div", { class: "code" }, el("pre", { tabindex: "0" }, text), button);
+}

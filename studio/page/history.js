@@ -1,0 +1,61 @@
+// Undo and redo of one image: the rectangle that a step has changed, before and after.
+
+const MAX_STEPS = 200;
+
+export class History {
+  constructor() {
+    this.done = [];
+    this.undone = [];
+  }
+
+  // Notes what has changed from `before` to `mask`; false: nothing has.
+  note(before, mask, width) {
+    let left = width, right = -1, top = Infinity, bottom = -1;
+    for (let i = 0; i < mask.length; i++) {
+      if (before[i] === mask[i]) continue;
+      const column = i % width, row = (i - column) / width;
+      left = Math.min(left, column);
+      right = Math.max(right, column);
+      top = Math.min(top, row);
+      bottom = Math.max(bottom, row);
+    }
+    if (right < 0) return false;
+    const area = { left, top, width: right - left + 1, height: bottom - top + 1 };
+    this.done.push({ area, before: cut(before, width, area), after: cut(mask, width, area) });
+    this.undone = [];
+    if (this.done.length > MAX_STEPS) this.done.shift();
+    return true;
+  }
+
+  undo(mask, width) {
+    const step = this.done.pop();
+    if (!step) return false;
+    paste(mask, width, step.area, step.before);
+    this.undone.push(step);
+    return true;
+  }
+
+  redo(mask, width) {
+    const step = this.undone.pop();
+    if (!step) return false;
+    paste(mask, width, step.area, step.after);
+    this.done.push(step);
+    return true;
+  }
+}
+
+function cut(mask, width, area) {
+  const part = new Uint8Array(area.width * area.height);
+  for (let row = 0; row < area.height; row++) {
+    const from = (area.top + row) * width + area.left;
+    part.set(mask.subarray(from, from + area.width), row * area.width);
+  }
+  return part;
+}
+
+function paste(mask, width, area, part) {
+  for (let row = 0; row < area.height; row++) {
+    const line = part.subarray(row * area.width, (row + 1) * area.width);
+    mask.set(line, (area.top + row) * width + area.left);
+  }
+}

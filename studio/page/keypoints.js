@@ -1,0 +1,147 @@
+// Keypoints: place, drag, hide. A point is visible or not there, as in the label files.
+
+import { image, request, send } from "./api.js";
+import { el, icon } from "./dom.js";
+import { entryOf, reload, store } from "./store.js";
+
+const GRAB_PX = 12, RETRY_MS = 1000;
+
+export class PointTool {
+  constructor(session) {
+    this.session = session;
+    this.active = 0;
+    this.reset();
+  }
+
+  reset() {
+    if (this.waiting) return;
+    const { names } = store.project.keypoints;
+    const given = entryOf(this.session.stem)?.points;
+    this.any = given !== null && given !== undefined;
+    this.rows = names.map((_, k) => (given?.[k] ? [...given[k]] : [0, 0, 0]));
+    this.proposed = false;
+    const proposal = store.project.learn.points[this.session.stem];
+    if (!this.any && proposal?.length === names.length) {
+      this.rows = proposal.map(([x, y]) => [x, y, 1]);
+      this.proposed = true;
+    }
+    this.active = Math.max(0, this.any ? this.active : this.rows.findIndex((row) => !row[2]));
+  }
+
+  shown() {
+    const { names, skeleton } = store.project.keypoints;
+    return { rows: this.rows, names, skeleton, active: this.session.settings.tool === "points" ? this.active : -1 };
+  }
+
+  down(at) {
+    const { board } = this.session;
+    if (!this.rows.length) return this.session.say("Name the keypoints first, in the panel at the right.");
+    const near = this.rows.findIndex(([x, y, visible]) => visible && Math.hypot(x - at.x, y - at.y) * board.scale < GRAB_PX);
+    this.before = this.rows.map((row) => [...row]);
+    this.placed = near < 0;
+    if (near >= 0) this.active = near;
+    this.dragging = true;
+    this.move(at, near >= 0);
+  }
+
+  move(at, grabbed = false) {
+    if (!this.dragging || grabbed) return this.redraw();
+    const { width, height } = this.session;
+    this.rows[this.active] = [Math.min(width, Math.max(0, at.x)), Math.min(height, Math.max(0, at.y)), 1];
+    this.redraw();
+  }
+
+  up() {
+    if (!this.dragging) return;
+    this.dragging = false;
+    this.save();
+    const open = this.rows.findIndex((row, k) => !row[2] && k > this.active);
+    if (this.placed && open >= 0) this.active = open;
+    this.session.update();
+  }
+
+  cancel() {
+    if (this.dragging) this.rows = this.before;
+    this.dragging = false;
+    this.redraw();
+  }
+
+  redraw() {
+    this.session.board.points = this.shown();
+    this.session.board.draw();
+  }
+
+  async save(points = this.rows) {
+    const entry = entryOf(this.session.stem);
+    entry.points = points;
+    this.any = points !== null;
+    this.proposed = false;
+    this.session.edited = true;
+    const body = JSON.stringify({ points: points?.map(([x, y, v]) => [x, y, v ? 1 : 0]) ?? null });
+    const turn = (this.turn = (this.turn ?? 0) + 1);
+    this.waiting = true;
+    while (turn === this.turn && this.waiting) {
+      try {
+        await request("PUT", `${image(this.session.stem)}/points`, { body });
+        this.waiting = turn !== this.turn;
+      } catch (error) {
+        this.session.say(`Keypoints are not saved: ${error.message}`, true);
+        if (error.status > 0 && error.status < 500) this.waiting = false;
+        else await new Promise((done) => setTimeout(done, RETRY_MS));
+      }
+    }
+  }
+}
+
+export function keypointsPanel(session, tool) {
+  const { names } = store.project.keypoints;
+  const rows = names.map((name, k) => {
+    const visible = Boolean(tool.rows[k][2]);
+    return el("li", {},
+      el("button", { type: "button", class: "class", "data-focus": `point${k}`, "aria-pressed": String(k === tool.active), onclick: () => { tool.active = k; session.update(); } },
+        el("span", {}, name), el("small", {}, visible ? "visible" : "not set")),
+      el("button", { type: "button", class: "small", disabled: !visible, "aria-label": `${name} cannot be seen`, title: "Cannot be seen", onclick: () => { tool.rows[k][2] = 0; tool.save(); session.update(); } }, icon("close")));
+  });
+  const parts = [el("div", { class: "heading" }, el("h2", {}, "Keypoints"),
+    el("button", { type: "button", class: "plain", onclick: () => editNames() }, "Edit"))];
+  if (!names.length) parts.push(el("p", { class: "note" }, "No keypoints are named yet. Edit the list, then click each point in turn."));
+  else parts.push(el("ul", { class: "classes points" }, ...rows));
+  if (tool.proposed) {
+    parts.push(el("p", { class: "note" }, "Proposed by the ensemble; drag what is wrong."),
+      el("button", { type: "button", class: "main wide", onclick: () => { tool.save(); session.update(); } }, "Accept these points"));
+  } else if (tool.any) {
+    parts.push(el("button", { type: "button", class: "wide", onclick: async () => { await tool.save(null); tool.reset(); session.update(); } }, "Remove all points"));
+  }
+  return [el("section", { class: "panel" }, ...parts)];
+}
+
+function editNames() {
+  const { names, skeleton } = store.project.keypoints;
+  const dialog = document.querySelector("#keys");
+  const list = el("textarea", { id: "pointnames", rows: 8, spellcheck: "false" });
+  list.value = names.join("\n");
+  const lines = el("textarea", { id: "pointlines", rows: 6, spellcheck: "false" });
+  lines.value = skeleton.map(([a, b]) => `${names[a]} - ${names[b]}`).join("\n");
+  const problem = el("p", { class: "alarm", role: "alert" });
+  const saveAll = async () => {
+    const given = list.value.split("\n").map((name) => name.trim()).filter(Boolean);
+    try {
+      const pairs = lines.value.split("\n").filter((line) => line.trim()).map((line) => {
+        const ends = line.split(" - ").map((name) => given.indexOf(name.trim()));
+        if (ends.length !== 2 || ends.includes(-1)) throw new Error(`${line}: write NAME - NAME`);
+        return ends;
+      });
+      await send("PUT", "/api/keypoints", { names: given, skeleton: pairs });
+      await reload();
+      dialog.close();
+    } catch (error) {
+      problem.textContent = error.message;
+    }
+  };
+  dialog.replaceChildren(el("h2", { id: "keys-title" }, "Keypoints"),
+    el("label", { for: "pointnames" }, "Names, one per line"), list,
+    el("label", { for: "pointlines" }, "Lines of the skeleton, as nose - chin"), lines, problem,
+    el("div", { class: "pair" }, el("button", { type: "button", class: "main", onclick: saveAll }, "Save"),
+      el("button", { type: "button", onclick: () => dialog.close() }, "Cancel")));
+  dialog.showModal();
+}

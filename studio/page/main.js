@@ -1,0 +1,108 @@
+// The shell: steps, status, keys; shows the view that the address names.
+
+import { exportView } from "./export.js";
+import { el } from "./dom.js";
+import { learnView, learningText } from "./learn.js";
+import { paintView } from "./paint.js";
+import { pickView } from "./pick.js";
+import { waiting } from "./saver.js";
+import { changed, isLabelled, listen, reload, store, subscribe } from "./store.js";
+
+const VIEWS = { pick: pickView, paint: paintView, learn: learnView, export: exportView };
+const STEPS = [["pick", "Pick"], ["paint", "Paint"], ["learn", "Learn"], ["export", "Export"]];
+const KEYS = [
+  ["1 to 9, 0", "class 1 to 9, ignore"],
+  ["B E P F S", "brush, eraser, polygon, fill, smart select"],
+  ["K H", "keypoints, move the image"],
+  ["[ ]", "smaller, larger brush"],
+  [", .", "smaller, larger smart selection"],
+  ["Ctrl Z, Ctrl Y", "undo, redo"],
+  ["+ − R", "zoom in, out, fit; the wheel zooms, too"],
+  ["L", "keep what is painted: draw on unlabeled pixels only"],
+  ["G O", "show gaps; hide the mask"],
+  ["Enter", "accept the proposal; close the polygon"],
+  ["N", "done: the image that teaches most comes next"],
+  ["Page up, down", "previous, next image"],
+  ["Arrows, Space", "on the image: move the cursor (Shift: by 8), draw"],
+];
+let leave = () => {};
+
+function route() {
+  const [name, stem] = decodeURIComponent(location.hash.slice(1)).split("/");
+  return VIEWS[name] ? { name, stem } : { name: start(), stem: undefined };
+}
+
+// A new project begins with its images; one with labels, with painting.
+function start() {
+  return store.project.images.some(isLabelled) ? "paint" : "pick";
+}
+
+function show() {
+  leave();
+  const { name, stem } = route();
+  const view = document.querySelector("#view");
+  view.className = name;
+  document.title = `${STEPS.find(([key]) => key === name)[1]} · ${store.project.name} · studio`;
+  leave = VIEWS[name](view, stem) ?? (() => {});
+  steps();
+}
+
+function steps() {
+  const { name } = route();
+  const done = store.project.images.filter(isLabelled).length;
+  const facts = {
+    pick: `${store.project.images.length} images`,
+    paint: `${done} labeled`,
+    learn: store.project.learn.rounds ? `round ${store.project.learn.rounds}` : "not yet",
+    export: { done: "bundle ready", failed: "failed", none: "" }[store.project.export.phase] ?? "running",
+  };
+  document.querySelector("#steps").replaceChildren(
+    ...STEPS.map(([key, title], number) =>
+      el("a", { href: `#${key}`, "aria-current": key === name ? "page" : null },
+        el("b", {}, String(number + 1)), el("span", {}, title), el("small", {}, facts[key]))));
+}
+
+function status() {
+  const open = waiting(), problem = open.find((work) => work.problem);
+  const saved = document.querySelector("#saved"), banner = document.querySelector("#banner");
+  saved.textContent = !open.length ? "All saved" : problem || !store.online
+    ? `${open.length} not saved` : "Saving";
+  saved.className = !open.length ? "ok" : problem || !store.online ? "alarm" : "";
+  const away = open.find((work) => work.reason && !work.problem);
+  banner.hidden = store.online && !away;
+  banner.textContent = store.online
+    ? `Not saved: ${away?.reason ?? ""}. It is tried again every second.`
+    : "The server is away. Go on painting: this tab keeps every stroke and saves it when the same " +
+      "command runs again.";
+  const chip = document.querySelector("#learning");
+  chip.textContent = learningText(store.project.learn);
+  chip.className = `chip ${store.project.learn.phase}`;
+}
+
+function keys() {
+  const dialog = document.querySelector("#keys");
+  dialog.replaceChildren(
+    el("h2", { id: "keys-title" }, "Keys"),
+    el("dl", {}, ...KEYS.flatMap(([key, what]) => [el("dt", {}, key), el("dd", {}, what)])),
+    el("p", {}, "Pen and touch paint; two fingers move and zoom."),
+    el("button", { type: "button", class: "main", onclick: () => dialog.close() }, "Close"));
+  dialog.showModal();
+}
+
+document.querySelector("#help").addEventListener("click", keys);
+document.querySelector("#learning").addEventListener("click", () => (location.hash = "#learn"));
+addEventListener("keydown", (event) => {
+  if (event.key === "?" && !event.target.closest("input, textarea")) keys();
+});
+addEventListener("hashchange", show);
+addEventListener("beforeunload", (event) => {
+  if (waiting().length) event.preventDefault();
+});
+subscribe((what) => {
+  status();
+  if (["project", "saved", "learn", "export", "saving"].includes(what)) steps();
+});
+await reload();
+listen();
+show();
+changed("start");

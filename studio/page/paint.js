@@ -1,0 +1,457 @@
+// Paint: one image, its classes and tools. Every stroke is a step of its history and is saved.
+
+import { Refused, TAB, getBytes, image, picture, request, send } from "./api.js";
+import { Board } from "./board.js";
+import { classesPanel, defineClasses } from "./classes.js";
+import { el, icon, plural, rgb } from "./dom.js";
+import { History } from "./history.js";
+import { keypointsPanel, PointTool } from "./keypoints.js";
+import { drop, isWaiting, kept, save, saveOver, setTag, waiting } from "./saver.js";
+import { heldElsewhere, isLabelled, store, subscribe } from "./store.js";
+import { BrushTool, FillTool, PolygonTool, SmartTool } from "./tools.js";
+
+const TOOLS = [
+  ["brush", "Brush", "b"], ["eraser", "Eraser", "e"], ["polygon", "Polygon", "p"], ["fill", "Fill", "f"],
+  ["smart", "Smart", "s"], ["points", "Points", "k"], ["pan", "Move", "h"],
+];
+const histories = new Map();
+const settings = { tool: "smart", class: 0, size: null, opacity: 0.55, protect: false };
+
+export function paintView(view, stem) {
+  const { project } = store;
+  const known = project.images.find((entry) => entry.stem === stem);
+  if (!known) {
+    const first = project.learn.next[0] ?? project.images[0].stem;
+    history.replaceState(null, "", `#paint/${first}`);
+    return paintView(view, first);
+  }
+  if (!project.classes.length) return defineClasses(view);
+  const session = new Session(view, known);
+  session.open();
+  return () => session.close();
+}
+
+export function nextImage(after) {
+  const { learn, images } = store.project;
+  const rest = learn.next.filter((stem) => stem !== after && !heldElsewhere(stem));
+  if (rest.length) return rest[0];
+  const at = images.findIndex((entry) => entry.stem === after);
+  return images[(at + 1) % images.length].stem;
+}
+
+class Session {
+  constructor(view, entry) {
+    Object.assign(this, { view, entry, stem: entry.stem });
+    const { project } = store;
+    this.width = project.width;
+    this.height = project.height;
+    this.ignoreId = project.ignore_id;
+    this.history = histories.get(this.stem) ?? new History();
+    histories.set(this.stem, this.history);
+    settings.size ??= Math.max(2, Math.round(project.width / 16));
+    settings.class = Math.min(settings.class, project.classes.length - 1);
+    this.settings = settings;
+    this.proposed = false; // whether the mask shown is a proposal that nobody has accepted
+    this.closed = false;
+    this.build();
+    this.board = new Board(this.canvas, this.width, this.height, project.classes, this.ignoreId);
+    this.board.onhover = (at) => this.hovered(at);
+    this.tools = {
+      brush: new BrushTool(this, false), eraser: new BrushTool(this, true), polygon: new PolygonTool(this),
+      fill: new FillTool(this), smart: new SmartTool(this), points: new PointTool(this), pan: null,
+    };
+    this.unsubscribe = subscribe((what, content) => this.told(what, content));
+    this.keys = (event) => this.key(event);
+    addEventListener("keydown", this.keys);
+    this.useTool(settings.tool === "points" && !project.keypoints.names.length ? "brush" : settings.tool);
+    this.update();
+  }
+
+  get mask() {
+    return this.board.mask;
+  }
+
+  build() {
+    const button = ([name, title, key]) =>
+      el("button", { type: "button", "data-tool": name, title: `${title} (${key.toUpperCase()})`, "aria-pressed": "false", onclick: () => this.useTool(name) },
+        icon(name), el("span", {}, title), el("kbd", { "aria-hidden": "true" }, key.toUpperCase()));
+    this.toolbar = el("div", { class: "tools", role: "toolbar", "aria-label": "Tools" }, ...TOOLS.map(button));
+    this.sizeInput = el("input", { type: "range", min: "1", max: String(Math.max(16, Math.round(this.width / 4))), "aria-label": "Brush size in pixels",
+      oninput: () => this.setSize(Number(this.sizeInput.value)) });
+    this.sizeText = el("output", {});
+    this.opacityInput = el("input", { type: "range", min: "0", max: "100", value: String(settings.opacity * 100), "aria-label": "Opacity of the mask",
+      oninput: () => this.setOpacity(Number(this.opacityInput.value) / 100) });
+    const small = (name, title, act) => el("button", { type: "button", class: "small", title, "aria-label": title, onclick: act }, icon(name));
+    this.undoButton = small("undo", "Undo (Ctrl Z)", () => this.undo());
+    this.redoButton = small("redo", "Redo (Ctrl Y)", () => this.redo());
+    this.canvas = el("canvas", { tabindex: "0", class: "board", role: "application",
+      "aria-label": `Image ${this.stem}. Arrows move the cursor, space draws, number keys choose a class.` });
+    this.hover = el("div", { class: "hover" });
+    this.message = el("div", { class: "message", role: "status", hidden: true });
+    this.smartBar = el("div", { class: "smartbar", hidden: true },
+      small("minus", "Smaller selection (,)", () => this.tools.smart.adjust(-1)),
+      small("plus", "Larger selection (.)", () => this.tools.smart.adjust(1)),
+      el("span", {}, "Adjust the last selection"));
+    this.side = el("aside", { class: "side", "aria-label": "Classes and this image" });
+    this.strip = el("nav", { class: "strip", "aria-label": "Images" });
+    this.view.replaceChildren(
+      el("h1", { class: "unseen" }, `Paint image ${this.stem}`), this.strip,
+      el("section", { class: "stage", "aria-label": "Canvas" },
+        el("div", { class: "above" }, this.toolbar,
+          el("label", { class: "slider" }, "Size", this.sizeInput, this.sizeText),
+          el("label", { class: "slider" }, "Mask", this.opacityInput),
+          el("div", { class: "group" }, this.undoButton, this.redoButton)),
+        el("div", { class: "holder" }, this.canvas, this.hover, this.smartBar, this.message,
+          el("div", { class: "zoom" }, small("plus", "Zoom in (+)", () => this.board.zoom(1.25)),
+            small("fit", "Fit (R)", () => this.board.fit()), small("minus", "Zoom out (−)", () => this.board.zoom(0.8))))),
+      this.side);
+    this.buildStrip();
+  }
+
+  buildStrip() {
+    const { project } = store;
+    const order = new Map(project.learn.next.map((stem, place) => [stem, place]));
+    const scroll = this.strip.scrollTop;
+    this.strip.replaceChildren(...project.images.map((entry) => {
+      const done = isLabelled(entry), held = heldElsewhere(entry.stem);
+      const place = order.get(entry.stem);
+      const sure = project.learn.uncertainty[entry.stem];
+      const words = held ? "in another tab" : done ? "labeled" : place === 0 && sure !== undefined ? "teaches most" : sure !== undefined ? "proposed" : "to do";
+      return el("a", { href: `#paint/${entry.stem}`, class: done ? "done" : "", "aria-current": entry.stem === this.stem ? "true" : null },
+        el("img", { src: picture(entry), alt: "", loading: "lazy", width: 64, height: 64 }),
+        el("span", { class: "what" }, el("b", {}, entry.stem), el("small", {}, words)),
+        held ? icon("lock") : done ? icon("check") : null);
+    }));
+    this.strip.scrollTop = scroll;
+    const current = this.strip.querySelector("[aria-current]");
+    if (!this.seen) current?.scrollIntoView({ block: "nearest" });
+    this.seen = true;
+  }
+
+  async open() {
+    const load = new Image();
+    load.src = picture(this.entry);
+    try {
+      await load.decode();
+      this.board.picture = load;
+      this.board.draw();
+      await this.hold(false);
+      await this.loadMask();
+    } catch (error) {
+      this.say(error.message, true);
+    }
+    this.canvas.focus({ preventScroll: true });
+  }
+
+  async hold(take) {
+    try {
+      await send("POST", `${image(this.stem)}/hold`, { tab: TAB, take });
+      if (this.closed) return;
+      const was = this.board.readOnly;
+      this.board.readOnly = false;
+      if (was) await this.loadMask();
+    } catch (error) {
+      if (!(error instanceof Refused) || error.status !== 409) throw error;
+      this.board.readOnly = true;
+    }
+    this.update();
+  }
+
+  async loadMask() {
+    if (isWaiting(this.stem)) {
+      this.board.mask.set(waiting().find((work) => work.stem === this.stem).pixels ?? this.mask);
+      this.board.refresh();
+      return;
+    }
+    const found = await getBytes(`${image(this.stem)}/mask`);
+    if (this.closed) return;
+    const tag = found.headers.get("etag").replaceAll('"', "");
+    setTag(this.stem, tag);
+    this.board.mask.set(found.bytes);
+    this.proposed = false;
+    const left = kept(this.stem, tag, this.mask.length);
+    if (left) {
+      this.board.mask.set(left);
+      save(this.stem, this.mask);
+      this.say("Strokes that were not saved when the tab was closed are back.");
+    } else if (tag === "none") {
+      await this.prefill();
+    }
+    this.board.refresh();
+    this.update();
+  }
+
+  // Fills an image without a label with what the ensemble proposes.
+  async prefill() {
+    if (store.project.learn.uncertainty[this.stem] === undefined || this.refused) return;
+    const found = await getBytes(`${image(this.stem)}/proposal`).catch(() => null);
+    if (!found || this.closed || found.bytes.length !== this.mask.length) return;
+    this.board.mask.set(found.bytes);
+    this.proposed = true;
+    this.board.refresh();
+    this.update();
+  }
+
+  close() {
+    this.closed = true;
+    for (const tool of Object.values(this.tools)) tool?.cancel();
+    this.unsubscribe();
+    removeEventListener("keydown", this.keys);
+    this.board.close();
+    if (this.edited) send("POST", "/api/learn", { action: "auto" }).catch(() => {});
+  }
+
+  // A tool begins: the state to compare with when it ends.
+  begin() {
+    this.before = this.mask.slice();
+  }
+
+  end() {
+    if (!this.before) return;
+    const changed = this.history.note(this.before, this.mask, this.width);
+    this.before = null;
+    if (changed || this.proposed) this.keep();
+    this.board.refresh();
+  }
+
+  revert() {
+    if (!this.before) return;
+    this.mask.set(this.before);
+    this.before = null;
+    this.board.refresh();
+  }
+
+  keep() {
+    this.proposed = false;
+    this.edited = true;
+    save(this.stem, this.mask);
+    this.update();
+  }
+
+  put(index, value) {
+    if (settings.protect && value !== this.ignoreId && this.before[index] !== this.ignoreId) return;
+    this.mask[index] = value;
+  }
+
+  get value() {
+    return settings.class < 0 ? this.ignoreId : settings.class;
+  }
+
+  get color() {
+    return settings.class < 0 ? [150, 150, 150] : rgb(store.project.classes[settings.class].color);
+  }
+
+  undo() {
+    if (this.history.undo(this.mask, this.width)) this.keep();
+    this.tools.smart.forget();
+    this.board.refresh();
+  }
+
+  redo() {
+    if (this.history.redo(this.mask, this.width)) this.keep();
+    this.tools.smart.forget();
+    this.board.refresh();
+  }
+
+  useTool(name) {
+    this.tools[settings.tool]?.cancel?.();
+    settings.tool = name;
+    this.board.tool = this.tools[name];
+    this.board.panning = name === "pan";
+    this.board.round = name === "brush" || name === "eraser";
+    this.canvas.classList.toggle("pan", name === "pan");
+    for (const button of this.toolbar.children) {
+      button.setAttribute("aria-pressed", String(button.dataset.tool === name));
+    }
+    this.setSize(settings.size);
+    this.update();
+  }
+
+  useClass(id) {
+    settings.class = id;
+    if (settings.tool === "eraser" || settings.tool === "pan" || settings.tool === "points") this.useTool("brush");
+    this.update();
+  }
+
+  setSize(size) {
+    settings.size = Math.min(Number(this.sizeInput.max), Math.max(1, size));
+    this.board.size = settings.size;
+    this.sizeInput.value = settings.size;
+    this.sizeText.textContent = `${settings.size} px`;
+    this.board.draw();
+  }
+
+  setOpacity(opacity) {
+    settings.opacity = opacity;
+    this.board.opacity = opacity;
+    this.board.draw();
+  }
+
+  clear() {
+    this.begin();
+    this.mask.fill(this.ignoreId);
+    this.refused = true;
+    const proposed = this.proposed;
+    this.proposed = false;
+    if (proposed) {
+      this.before = null;
+      this.board.refresh();
+      this.update();
+    } else {
+      this.end();
+    }
+  }
+
+  accept() {
+    if (!this.proposed) return;
+    this.keep();
+    this.say("Accepted as it is.");
+  }
+
+  async next() {
+    this.accept();
+    if (this.edited) await send("POST", "/api/learn", { action: "auto" }).catch(() => {});
+    this.edited = false;
+    location.hash = `#paint/${nextImage(this.stem)}`;
+  }
+
+  step(by) {
+    const { images } = store.project;
+    const at = images.findIndex((entry) => entry.stem === this.stem);
+    location.hash = `#paint/${images[(at + by + images.length) % images.length].stem}`;
+  }
+
+  hovered({ x, y }) {
+    const column = Math.floor(x), row = Math.floor(y);
+    const inside = column >= 0 && row >= 0 && column < this.width && row < this.height;
+    const id = inside ? this.mask[row * this.width + column] : -1;
+    const name = id === this.ignoreId ? "unlabeled" : store.project.classes[id]?.name;
+    this.hover.textContent = inside ? `${name} · ${column}, ${row}` : "";
+  }
+
+  say(text, alarm = false) {
+    this.message.textContent = text;
+    this.message.className = alarm ? "message alarm" : "message";
+    this.message.hidden = false;
+    clearTimeout(this.timer);
+    if (!alarm) this.timer = setTimeout(() => (this.message.hidden = true), 5000);
+  }
+
+  told(what, content) {
+    if (what === "saved" && content.stem === this.stem && content.tab !== TAB && content.tag !== null) {
+      if (!isWaiting(this.stem)) this.loadMask().catch(() => {});
+    }
+    if (what === "holds") {
+      const held = heldElsewhere(this.stem);
+      if (held !== this.board.readOnly) {
+        if (held) this.board.readOnly = true;
+        else this.hold(false).catch(() => {});
+      }
+    }
+    if (what === "learn" && store.project.learn.phase === "idle" && !isLabelled(this.entry) && !isWaiting(this.stem) && (this.proposed || !this.edited)) {
+      this.prefill();
+    }
+    if (what === "project") {
+      this.entry = store.project.images.find((entry) => entry.stem === this.stem) ?? this.entry;
+      this.board.setColors(store.project.classes);
+      this.tools.points.reset();
+    }
+    if (["holds", "saved", "saving", "project", "learn"].includes(what)) this.update();
+  }
+
+  // Everything beside the canvas.
+  update() {
+    if (!this.tools || this.closed) return;
+    this.board.opacity = settings.opacity;
+    this.undoButton.disabled = !this.history.done.length;
+    this.redoButton.disabled = !this.history.undone.length;
+    this.smartBar.hidden = settings.tool !== "smart" || !this.tools.smart.last;
+    const points = settings.tool === "points";
+    this.board.points = points || this.tools.points.any ? this.tools.points.shown() : null;
+    const focused = this.side.contains(document.activeElement) ? document.activeElement.dataset.focus : null;
+    if (!this.side.querySelector("input:focus, textarea:focus")) {
+      this.side.replaceChildren(...(points ? keypointsPanel(this, this.tools.points) : classesPanel(this)), this.imagePanel());
+      if (focused) this.side.querySelector(`[data-focus="${focused}"]`)?.focus();
+    }
+    this.buildStrip();
+    this.board.draw();
+  }
+
+  imagePanel() {
+    const work = waiting().find((one) => one.stem === this.stem && one.problem);
+    const gaps = this.mask.reduce((sum, value) => sum + (value === this.ignoreId), 0) / this.mask.length;
+    const parts = [el("h2", {}, `Image ${this.stem}`)];
+    if (this.board.readOnly) {
+      parts.push(el("p", { class: "note warn" }, icon("lock"), "Another tab holds this image; here you can only look."),
+        el("button", { type: "button", class: "wide", onclick: () => this.hold(true).catch((error) => this.say(error.message, true)) }, "Take it over"));
+    } else if (work?.problem.status === 412) {
+      parts.push(el("p", { class: "note warn" }, "The mask has changed on disk since this tab read it."),
+        el("button", { type: "button", class: "wide", onclick: () => { drop(this.stem); this.loadMask(); } }, "Load what is on disk"),
+        el("button", { type: "button", class: "wide", onclick: () => saveOver(this.stem) }, "Save mine over it"));
+    } else if (work) {
+      parts.push(el("p", { class: "note warn" }, `Not saved: ${work.problem.message}`));
+    } else if (this.proposed) {
+      parts.push(el("p", { class: "note" }, "Filled with the ensemble's proposal. Correct what is wrong, or accept it as it is."),
+        el("div", { class: "pair accept" },
+          el("button", { type: "button", class: "main", "data-focus": "accept", onclick: () => this.next() }, "Accept, next ", el("kbd", {}, "N")),
+          el("button", { type: "button", onclick: () => this.clear() }, "Start empty")));
+    }
+    if (!this.proposed && !this.board.readOnly) {
+      const share = gaps < 0.0005 && gaps > 0 ? "under 0.1" : gaps < 0.1 ? (100 * gaps).toFixed(1) : Math.floor(100 * gaps);
+      parts.push(el("p", { class: "note" }, gaps === 0 ? "Every pixel is labeled." : gaps === 1
+        ? "Nothing is labeled yet. A click with the smart tool paints a whole region; parts are enough to learn from."
+        : `${share}% unlabeled. Training skips those pixels, so parts are enough.`),
+        el("button", { type: "button", class: "main wide", "data-focus": "next", onclick: () => this.next() }, "Done, next image ", el("kbd", {}, "N")),
+        el("div", { class: "pair" },
+          el("button", { type: "button", "aria-pressed": String(this.board.showGaps), onclick: () => this.toggleGaps() }, "Show gaps ", el("kbd", {}, "G")),
+          el("button", { type: "button", disabled: gaps === 1, onclick: () => this.clear() }, "Clear")));
+    }
+    const { learn } = store.project;
+    if (learn.missing.length && !learn.rounds) {
+      parts.push(el("p", { class: "note faint" }, `Learning starts when every class has a pixel somewhere. Missing: ${learn.missing.join(", ")}.`));
+    } else if (learn.rounds) {
+      parts.push(el("p", { class: "note faint" }, `${plural(Object.keys(learn.uncertainty).length, "image")} proposed in round ${learn.rounds}.`));
+    }
+    return el("section", { class: "panel" }, ...parts);
+  }
+
+  toggleGaps() {
+    this.board.showGaps = !this.board.showGaps;
+    this.update();
+  }
+
+  key(event) {
+    if (event.target.closest("input:not([type=range]), textarea, dialog")) return;
+    const letter = event.key.toLowerCase();
+    if (event.ctrlKey || event.metaKey) {
+      if (letter === "z" && !event.shiftKey) this.undo();
+      else if (letter === "y" || letter === "z") this.redo();
+      else return;
+      event.preventDefault();
+      return;
+    }
+    if (event.altKey) return;
+    const tool = TOOLS.find(([, , key]) => key === letter);
+    const acts = {
+      "[": () => this.setSize(settings.size - Math.max(1, Math.round(settings.size / 8))),
+      "]": () => this.setSize(settings.size + Math.max(1, Math.round(settings.size / 8))),
+      ",": () => this.tools.smart.adjust(-1), ".": () => this.tools.smart.adjust(1),
+      "+": () => this.board.zoom(1.25), "=": () => this.board.zoom(1.25), "-": () => this.board.zoom(0.8), r: () => this.board.fit(),
+      g: () => this.toggleGaps(), n: () => this.next(),
+      o: () => { this.board.showMask = !this.board.showMask; this.board.draw(); },
+      l: () => { settings.protect = !settings.protect; this.update(); },
+      pageup: () => this.step(-1), pagedown: () => this.step(1),
+      escape: () => this.board.tool?.cancel?.(),
+    };
+    if (letter === "enter" && !event.target.closest("button, a")) {
+      if (this.board.outline?.length) this.tools.polygon.finish();
+      else this.accept();
+    } else if (/^[0-9]$/.test(letter) && settings.tool !== "points") {
+      const id = Number(letter) - 1;
+      if (id < store.project.classes.length) this.useClass(id);
+    } else if (tool) this.useTool(tool[0]);
+    else if (acts[letter]) acts[letter]();
+    else return;
+    event.preventDefault();
+  }
+}

@@ -1,0 +1,215 @@
+"""Candidates for the set: drawn from the generator, shown, and put into the set or out of it.
+
+Candidates are the samples of the set's own seed, as `training sample` draws them, so a set that was
+changed here has the images that the generator would draw for these indices.
+"""
+
+import io
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from bundle.files import replace_file
+from checkpoints import write_text
+from nets.generator import Generator
+from studio.errors import Conflict, NotFound, StudioError
+from studio.project import WORK, Project
+from training.images.image_set import (
+    IMAGES,
+    INDEX,
+    LATENTS,
+    ImageEntry,
+    ImageSet,
+    sha256_of_array,
+    text_of_index,
+)
+from training.images.sample import (
+    SOURCE_PREFIX,
+    SampleConfig,
+    drawn_w,
+    truncated,
+    typical_rows,
+)
+from training.label_crop import images_from_ws
+
+Order = Literal["typical", "farthest"]
+POOL = 256  # candidates to choose from; more on demand, in steps of as many
+MAX_POOL = 1 << 14
+SHOWN = 24  # on a page
+KEPT = 512  # pictures in memory
+MAX_IMAGES = 5000  # of a set
+NEXT_INDEX, NEXT_LATENTS = "next-index.json", "next-latents.npy"
+
+
+class Candidates:
+    """Samples of the seed that a set was drawn with. Methods are thread-safe."""
+
+    def __init__(self, project: Project, generator: Generator, lock: threading.Lock) -> None:
+        self.project, self._generator, self._lock = project, generator, lock
+        self.config = config_of_set(project.images)
+        self._w = np.zeros((0, generator.config.w_dim), np.float32)
+        self._pictures: OrderedDict[int, bytes] = OrderedDict()
+
+    def indices(self, order: Order, pool: int) -> list[int]:
+        """Up to 24 candidates out of the first `pool` that are not in the set. Raises StudioError,
+        Conflict."""
+        if not SHOWN <= pool <= MAX_POOL:
+            raise StudioError(f"the pool is {pool}; it must be from {SHOWN} to {MAX_POOL}")
+        w = self._drawn(pool)[:pool]
+        taken = [i for i in indices_of_set(self.project.images) if i < pool]
+        if order == "typical":
+            assert self.config is not None
+            rows = typical_rows(w, min(pool, SHOWN + len(taken)), self.config.seed).tolist()
+            return [i for i in rows if i not in taken][:SHOWN]
+        return farthest_rows(w, taken, SHOWN)
+
+    def picture(self, index: int) -> bytes:
+        """PNG of a candidate. Raises NotFound, Conflict."""
+        with self._lock:
+            found = self._pictures.get(index)
+        if found is not None:
+            return found
+        ws = self._ws([index])
+        with self._lock:
+            pixels = images_from_ws(self._generator, ws, self.project.images.crop)[0]
+            stream = io.BytesIO()
+            Image.fromarray(pixels).save(stream, "png")
+            self._pictures[index] = stream.getvalue()
+            while len(self._pictures) > KEPT:
+                self._pictures.popitem(last=False)
+        return stream.getvalue()
+
+    def add(self, indices: Sequence[int]) -> list[str]:
+        """Puts candidates into the set; returns their stems. Raises NotFound, Conflict."""
+        images = self.project.images
+        new = [i for i in dict.fromkeys(indices) if i not in indices_of_set(images)]
+        if len(images) + len(new) > MAX_IMAGES:
+            raise Conflict(f"the set would have over {MAX_IMAGES} images")
+        if not new:
+            return []
+        ws = self._ws(new)
+        with self._lock:
+            pixels = images_from_ws(self._generator, ws, images.crop)
+        first = 1 + max((int(s) for s in images.stems if s.isdecimal()), default=-1)
+        entries = [
+            ImageEntry(
+                file=f"{first + n:03d}.png",
+                pixels_sha256=sha256_of_array(picture),
+                source=f"{SOURCE_PREFIX}{index}",
+            )
+            for n, (index, picture) in enumerate(zip(new, pixels, strict=True))
+        ]
+        with self.project.lock:
+            for entry, picture in zip(entries, pixels, strict=True):
+                stream = io.BytesIO()
+                Image.fromarray(picture).save(stream, "png")
+                replace_file(images.folder / IMAGES / entry.file, stream.getvalue())
+            change_set(
+                self.project,
+                np.concatenate([images.ws, ws]),
+                [*images.index.images, *entries],
+            )
+        return [Path(entry.file).stem for entry in entries]
+
+    def _ws(self, indices: Sequence[int]) -> NDArray[np.float32]:
+        """w+ of candidates. Raises NotFound, Conflict."""
+        if not all(0 <= index < MAX_POOL for index in indices):
+            raise NotFound(f"candidates have indices from 0 to {MAX_POOL - 1}")
+        w = self._drawn(max(indices) + 1)
+        assert self.config is not None
+        return truncated(self._generator, w[list(indices)], self.config)
+
+    def _drawn(self, count: int) -> NDArray[np.float32]:
+        """w of the first candidates, at least `count`. Raises Conflict for a set of photographs."""
+        if self.config is None:
+            raise Conflict("the images of this set were not drawn from a seed; none can be added")
+        with self._lock:
+            if len(self._w) < count:
+                steps = -(-count // POOL) * POOL
+                self._w = drawn_w(self._generator, replace(self.config, candidates=steps))
+            return self._w
+
+
+def remove_image(project: Project, stem: str) -> None:
+    """Takes an image without labels out of the set. Raises NotFound, Conflict."""
+    with project.lock:
+        row = project.row(stem)
+        if project.has_label(stem):
+            raise Conflict(f"{stem} has labels; clear them before you take it out")
+        if len(project.images) == 1:
+            raise Conflict("this is the last image; a set has at least one")
+        file = project.image_file(stem)
+        entries = [e for i, e in enumerate(project.images.index.images) if i != row]
+        change_set(project, np.delete(project.images.ws, row, axis=0), entries)
+        file.unlink(missing_ok=True)
+
+
+def change_set(project: Project, ws: NDArray[np.float32], entries: Sequence[ImageEntry]) -> None:
+    """Replaces latents and index together: both new files are complete before either is moved to
+    its place, and `finish_change` moves those that a killed process left."""
+    folder, work = project.folder, project.work
+    stream = io.BytesIO()
+    np.save(stream, ws)
+    made = {**project.images.index.made, "by": "python -m studio", "count": len(entries)}
+    index = msgspec.structs.replace(
+        project.images.index,
+        latents_sha256=sha256_of_array(ws),
+        images=list(entries),
+        made=made,
+    )
+    replace_file(work / NEXT_LATENTS, stream.getvalue())
+    write_text(work / NEXT_INDEX, text_of_index(index))
+    finish_change(folder)
+    project.replace_images(ImageSet(folder, index, ws))
+
+
+def finish_change(folder: Path) -> None:
+    """Moves the files of a change that was complete, if any."""
+    work = folder / WORK
+    if not (work / NEXT_INDEX).exists():
+        return
+    if (work / NEXT_LATENTS).exists():
+        os.replace(work / NEXT_LATENTS, folder / LATENTS)
+    os.replace(work / NEXT_INDEX, folder / INDEX)
+
+
+def config_of_set(images: ImageSet) -> SampleConfig | None:
+    """How a set was drawn; None for photographs, and for sets made in another way."""
+    made = images.index.made
+    try:
+        config = msgspec.convert(
+            {name: made[name] for name in ("seed", "psi", "cutoff")}, SampleConfig
+        )
+        indices_of_set(images)
+    except (KeyError, ValueError, msgspec.ValidationError):
+        return None
+    return config
+
+
+def indices_of_set(images: ImageSet) -> list[int]:
+    """Stream indices of the images. Raises ValueError for images that are no samples."""
+    return [int(str(e.source).removeprefix(SOURCE_PREFIX)) for e in images.index.images]
+
+
+def farthest_rows(points: NDArray[np.float32], taken: Sequence[int], count: int) -> list[int]:
+    """Rows of points [n, d] outside `taken`, each the farthest from those taken before it."""
+    nearest = np.full(len(points), np.inf, np.float32)
+    first = list(taken) or [int(np.square(points - points.mean(axis=0)).sum(axis=1).argmin())]
+    for row in first:
+        nearest = np.minimum(nearest, np.square(points - points[row]).sum(axis=1))
+    nearest[first] = -1
+    chosen = [] if taken else first
+    while len(chosen) < count and nearest.max() >= 0:
+        chosen.append(int(nearest.argmax()))
+        nearest = np.minimum(nearest, np.square(points - points[chosen[-1]]).sum(axis=1))
+        nearest[chosen] = -1
+    return chosen

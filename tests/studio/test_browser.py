@@ -1,0 +1,174 @@
+"""The page in a real browser: pick, paint, a server that is killed in mid-stroke, learn, accept."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from training.images.image_set import image_set_from_folder
+from training.labels.labelled_set import labelled_set
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+CHROMIUM = shutil.which("chromium")
+WAIT_MS = 120_000  # for hangs; a quiet machine needs a few seconds
+IGNORED = 255
+
+
+@pytest.fixture
+def browser() -> Iterator[Browser]:
+    """Debian's chromium, without a window."""
+    if CHROMIUM is None:
+        pytest.skip("chromium is not installed")
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+@contextmanager
+def running(generator: Path, project: Path, port: int = 0) -> Iterator[tuple[str, int, int]]:
+    """The command as a user starts it: its address, its port and its process."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "studio", "--generator", str(generator), "--project", str(project),
+         "--listen", f"127.0.0.1:{port}"],
+        cwd=CHECKOUT, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if found := re.search(r"open (http://127\.0\.0\.1:(\d+)/\?token=\S+)", line):
+                break
+        else:
+            pytest.fail("the studio has not started")
+        yield found[1], int(found[2]), process.pid
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def draw(page: Page, start: tuple[float, float], end: tuple[float, float], up: bool = True) -> None:
+    """A stroke of the mouse between two places, as shares of the picture on the canvas."""
+    box = page.locator("canvas.board").bounding_box()
+    assert box is not None
+    side = min(box["width"], box["height"]) * 0.8
+    left, top = box["x"] + (box["width"] - side) / 2, box["y"] + (box["height"] - side) / 2
+    for step, (x, y) in enumerate((start, end)):
+        page.mouse.move(left + x * side, top + y * side, steps=1 if step == 0 else 8)
+        if step == 0:
+            page.mouse.down()
+    if up:
+        page.mouse.up()
+
+
+def masks(project: Path) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]:
+    """The masks on disk, as training reads them."""
+    labels = labelled_set(image_set_from_folder(project))
+    assert labels.masks is not None
+    return dict(zip(labels.stems, labels.masks, strict=True))
+
+
+def refuse_violations(page: Page) -> None:
+    """Fails for what axe finds wrong in the page as it stands."""
+    found = Axe().run(page).response["violations"]
+    assert not found, "\n".join(
+        f"{v['id']}: {v['help']}: {[n['html'][:120] for n in v['nodes'][:3]]}" for v in found
+    )
+
+
+@pytest.mark.long
+def test_from_a_generator_to_an_accepted_proposal_through_a_killed_server(
+    browser: Browser, tiny_weights: tuple[Path, Path], tmp_path: Path
+) -> None:
+    project, generator = tmp_path / "project", tiny_weights[0]
+    context = browser.new_context(viewport={"width": 1280, "height": 720})
+    context.set_default_timeout(WAIT_MS)
+    page, requests, faults = context.new_page(), list[str](), list[str]()
+    expect.set_options(timeout=WAIT_MS)
+    page.on("request", lambda request: requests.append(request.url))
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    with running(generator, project) as (address, port, pid):
+        page.goto(address)
+        expect(page).to_have_url(re.compile(r"/#?[a-z/0-9]*$"))  # the token is out of sight
+        expect(page.locator("main.pick .grid").first.locator("img")).to_have_count(16)
+        refuse_violations(page)
+        page.get_by_role("button", name=re.compile("Put candidate")).first.click()
+        expect(page.locator("main.pick .grid").first.locator("img")).to_have_count(17)
+
+        page.get_by_role("link", name="Paint them").click()
+        page.get_by_label("Classes").fill("ground\nfigure")
+        page.get_by_role("button", name="Start painting").click()
+        page.locator("canvas.board").wait_for()
+        expect(page.locator(".hover")).to_be_attached()
+        page.keyboard.press("b")
+        page.keyboard.press("1")
+        draw(page, (0.1, 0.2), (0.9, 0.2))
+        expect(page.locator("#saved")).to_have_text("All saved")
+        first = masks(project)["000"]
+        assert set(np.unique(first)) == {0, IGNORED}, "one class for each pixel, none in between"
+        refuse_violations(page)
+
+        page.keyboard.press("2")
+        draw(page, (0.1, 0.8), (0.5, 0.8), up=False)
+        os.kill(pid, signal.SIGKILL)
+        draw_on(page)
+        expect(page.locator("#banner")).to_contain_text("server is away")
+        expect(page.locator("#saved")).to_have_text("1 not saved")
+        assert (masks(project)["000"] == first).all(), "the file is whole"
+
+    with running(generator, project, port) as (address, _, _):
+        expect(page.locator("#saved")).to_have_text("All saved")
+        second = masks(project)["000"]
+        assert (second[first == 0] == 0).all() and (second == 1).sum() > 10
+        page.keyboard.press("Control+z")
+        expect(page.locator("#saved")).to_have_text("All saved")
+        page.wait_for_function("() => document.querySelector('#saved').textContent === 'All saved'")
+        assert (masks(project)["000"] == first).all(), "undo is saved, too"
+        page.keyboard.press("Control+y")
+        page.keyboard.press("s")
+        draw(page, (0.5, 0.5), (0.5, 0.5))
+        expect(page.locator(".smartbar")).to_be_visible()
+
+        other = context.new_page()
+        other.goto(f"{address}")
+        other.goto(f"http://127.0.0.1:{port}/#paint/000")
+        expect(other.locator(".side")).to_contain_text("Another tab holds this image")
+        other.close()
+
+        # Both classes have pixels, so that learning has begun by itself.
+        expect(page.locator("#learning")).to_have_text(re.compile("Learned, round"))
+        page.keyboard.press("n")
+        expect(page.locator(".side")).to_contain_text("the ensemble's proposal")
+        refuse_violations(page)
+        stem = page.url.rpartition("/")[2]
+        assert stem != "000" and stem not in masks(project)
+        page.keyboard.press("n")
+        expect(page.locator("#saved")).to_have_text("All saved")
+        page.wait_for_function(f"() => !location.hash.endsWith('/{stem}')")
+        accepted = masks(project)[stem]
+        assert set(np.unique(accepted)) <= {0, 1}, "every pixel is labeled"
+        for name in ("learn", "export"):
+            page.get_by_role("navigation", name="Steps").get_by_text(name.title()).click()
+            page.locator(f"main.{name} h1").wait_for()
+            refuse_violations(page)
+    assert faults == []
+    assert {url.split("/")[2] for url in requests if url.startswith("http")} == {
+        f"127.0.0.1:{port}"
+    }
+
+
+def draw_on(page: Page) -> None:
+    """The rest of a stroke that has begun."""
+    page.mouse.move(700, 500, steps=4)
+    page.mouse.up()

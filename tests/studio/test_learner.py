@@ -1,0 +1,61 @@
+"""What is labeled next, and the process that learns: it proposes, begins warm, and ends in time."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from studio.learner import order_to_label
+from studio.project import Project
+from tests.studio.conftest import CARDS
+
+
+def test_the_next_image_is_unsure_and_unlike_the_labeled_ones() -> None:
+    w = np.array([[0.0], [0.1], [5.0], [5.1], [9.0]], np.float32)
+    unsure = np.array([0.0, 1.0, 0.9, 0.8, 0.2])
+    # 1 is the least sure but like the labeled 0; 3 is like 2, which comes before it.
+    assert order_to_label(w, unsure, [0], [1, 2, 3, 4]) == [2, 4, 1, 3]
+    assert order_to_label(w, unsure, [], [1, 2]) == [1, 2]
+    assert order_to_label(w, unsure, [0], []) == []
+
+
+@pytest.mark.long
+def test_a_half_labeled_image_teaches_and_the_process_ends_with_its_pipe(
+    tiny_weights: tuple[Path, Path], project: Path
+) -> None:
+    opened = Project(project)
+    opened.set_classes(CARDS)
+    height, width = opened.size
+    mask = np.full((height, width), opened.ignore_id, np.uint8)
+    mask[:8], mask[8:12, :4] = 0, 1
+    opened.save_mask("000", mask.tobytes(), "none")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "studio.learning", "--generator", str(tiny_weights[0]),
+         "--project", str(project)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    assert process.stdin is not None and process.stdout is not None
+    lowest = []
+    for job in ({"cold_steps": 40}, {"warm_steps": 7}):
+        process.stdin.write(json.dumps(job) + "\n")
+        process.stdin.flush()
+        events = [json.loads(process.stdout.readline())]
+        while events[-1]["kind"] not in ("done", "failed"):
+            events.append(json.loads(process.stdout.readline()))
+        assert events[-1]["kind"] == "done", events[-1]
+        assert events[0] == {"kind": "start", "steps": next(iter(job.values())), "images": 1}
+        assert [e["stem"] for e in events if e["kind"] == "proposal"] == ["001", "002", "003"]
+        lowest.append(min(e["loss"] for e in events if e["kind"] == "step"))
+    assert lowest[1] < 2 * lowest[0], "the second round began where the first ended"
+    proposal = np.array(Image.open(project / "studio/proposals/001.mask.png"))
+    assert proposal.shape == opened.size and set(np.unique(proposal)) <= {0, 1}
+    process.stdin.write(json.dumps({"warm_steps": 100_000}) + "\n")
+    process.stdin.flush()
+    assert json.loads(process.stdout.readline())["kind"] == "start"
+    process.stdin.close()  # as when the server is killed
+    process.stdout.close()
+    assert process.wait(60) == 0

@@ -1,0 +1,253 @@
+"""Strokes reach the disk whole, in the files that `training` reads and writes, from one tab."""
+
+import io
+import json
+import os
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bundle.files import replace_file
+from bundle.open import open_bundle
+from studio.pick import finish_change
+from studio.project import Project
+from tests.studio.conftest import OTHER_TAB, TAB, Served, classes
+from training.__main__ import main as training_command
+from training.errors import LabelError
+from training.images.image_set import image_set_from_folder
+from training.labels.labelled_set import labelled_set
+from training.labels.write import write_labels
+
+IGNORED = 255
+
+
+def painted(served: Served, value: int = 1, count: int = 40) -> bytes:
+    """A mask whose first pixels are painted."""
+    mask = np.full(served.pixels, IGNORED, np.uint8)
+    mask[:count] = value
+    return mask.tobytes()
+
+
+def test_a_stroke_is_the_file_that_training_writes(served: Served, tmp_path: Path) -> None:
+    pixels, tag = served.mask("001")
+    assert set(pixels) == {IGNORED} and tag == '"none"'
+    assert served.save("001", painted(served), tag).status == 204
+    points = {"names": ["left", "right"], "skeleton": [[0, 1]]}
+    assert served.send("PUT", "/api/keypoints", points).status == 204
+    row = {"points": [[3.5, 4.25, 1], [0, 0, 0]]}
+    assert served.send("PUT", "/api/images/001/points", row).status == 204
+    labels = labelled_set(image_set_from_folder(served.folder))
+    assert labels.stems == ("001",) and labels.keypoint_names == ("left", "right")
+    assert labels.masks is not None and labels.masks.tobytes() == painted(served)
+    write_labels(tmp_path / "written", labels)
+    names = ("masks/001.png", "classes.toml")
+    for name in names:
+        written, ours = tmp_path / "written" / name, served.folder / name
+        assert written.read_bytes() == ours.read_bytes(), name
+    ours = json.loads((served.folder / "keypoints.json").read_text())["annotations"]
+    written = json.loads((tmp_path / "written/keypoints.json").read_text())["annotations"]
+    assert [a["keypoints"] for a in ours] == [a["keypoints"] for a in written]
+    training_command(["labels", "check", str(served.folder), "--allow-empty-classes",
+                      "--allow-ignored"], standalone_mode=False)  # fmt: skip
+
+
+def test_labels_of_the_command_line_open_as_they_are(
+    served: Served, project: Path, tmp_path: Path
+) -> None:
+    """Palette and color masks, as other tools write them, too."""
+    height, width = served.studio.project.size
+    ids = (np.arange(height * width) % 3).astype(np.uint8).reshape(height, width)
+    imported = Path(shutil.copytree(project, tmp_path / "imported"))
+    (imported / "classes.toml").write_text(
+        'classes = [{ name = "a", color = "#000000" }, { name = "b", color = "#ff0000" },'
+        '{ name = "c", color = "#00ff00" }]\n'
+    )
+    (imported / "masks").mkdir()
+    palette = Image.fromarray(ids, "P")
+    palette.putpalette([0, 0, 0, 9, 9, 9, 1, 1, 1])
+    palette.save(imported / "masks/000.png")
+    colors = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0]], np.uint8)[ids]
+    Image.fromarray(colors).save(imported / "masks/001.png")
+    opened = Project(imported)
+    for stem in ("000", "001"):
+        mask, tag = opened.mask(stem)
+        assert (mask == ids).all()
+        assert opened.save_mask(stem, mask.tobytes(), tag) == tag
+    assert [card.name for card in opened.classes] == ["a", "b", "c"]
+    changed = mask.copy()
+    changed[0] = IGNORED
+    opened.save_mask("000", changed.tobytes(), tag)
+    labels = labelled_set(image_set_from_folder(imported))
+    assert labels.masks is not None and (labels.masks[0] == changed).all()
+
+
+def test_masks_of_another_tool_are_named_with_the_command_that_reads_them(project: Path) -> None:
+    (project / "labelme").mkdir()
+    with pytest.raises(LabelError, match=r"training labels import .*labelme --from labelme"):
+        Project(project)
+
+
+def test_a_request_that_is_repeated_is_no_fault_and_an_outdated_one_loses_nothing(
+    served: Served,
+) -> None:
+    first, second = painted(served, 1), painted(served, 0)
+    saved = served.save("000", first, '"none"')
+    assert saved.status == 204
+    assert served.save("000", first, '"none"').headers["etag"] == saved.headers["etag"]
+    outdated = served.save("000", second, '"none"')
+    assert outdated.status == 412 and "changed on disk" in outdated.text
+    assert served.mask("000") == (first, saved.headers["etag"])
+    # Another program writes the file: the tab's next stroke is refused, not lost under it.
+    height, width = served.studio.project.size
+    Image.fromarray(np.zeros((height, width), np.uint8)).save(served.folder / "masks/000.png")
+    assert served.save("000", second, saved.headers["etag"]).status == 412
+    _, tag = served.mask("000")
+    assert served.save("000", second, tag).status == 204
+
+
+def test_what_is_no_mask_changes_nothing(served: Served) -> None:
+    tag = served.save("000", painted(served), '"none"').headers["etag"]
+    for pixels in (b"", painted(served)[:-1], painted(served) + b"\0", painted(served, 2)):
+        answer = served.save("000", pixels, tag)
+        assert answer.status == 400 and "\n" not in answer.text
+    assert served.save("000", painted(served, 0), "").status == 400
+    assert served.mask("000") == (painted(served), tag)
+    emptied = served.save("000", painted(served, IGNORED), tag)
+    assert emptied.headers["etag"] == '"none"'
+    assert not (served.folder / "masks/000.png").exists(), "an empty mask is no label"
+
+
+def test_a_mask_is_replaced_whole(served: Served) -> None:
+    """A reader that has the file open keeps the old bytes: it is never written in place."""
+    served.save("000", painted(served), '"none"')
+    path = served.folder / "masks/000.png"
+    old, inode = path.read_bytes(), path.stat().st_ino
+    with path.open("rb") as reader:
+        served.save("000", painted(served, 0), served.mask("000")[1])
+        assert reader.read() == old
+    assert path.stat().st_ino != inode
+    assert [p.name for p in path.parent.iterdir()] == ["000.png"]
+
+
+def test_the_later_of_two_tabs_looks_on_until_it_takes_the_image(served: Served) -> None:
+    first, second = served.open_stream(TAB), served.open_stream(OTHER_TAB)
+    hold = "/api/images/000/hold"
+    assert served.send("POST", hold, {"tab": TAB}).status == 204
+    refused = served.send("POST", hold, {"tab": OTHER_TAB})
+    assert refused.status == 409 and "another tab" in refused.text
+    saved = served.save("000", painted(served), '"none"', x_studio_tab=OTHER_TAB)
+    assert saved.status == 409
+    assert served.send("POST", "/api/images/001/hold", {"tab": OTHER_TAB}).status == 204
+    assert served.send("POST", hold, {"tab": OTHER_TAB, "take": True}).status == 204
+    assert served.save("000", painted(served), '"none"').status == 409, "the first has lost it"
+    assert served.save("000", painted(served), '"none"', x_studio_tab=OTHER_TAB).status == 204
+    assert next_event(first, b"saved")["tab"] == OTHER_TAB
+    served.streams.pop().close()  # the second tab is closed: its image is free again
+    second.close()
+    while next_event(first, b"holds") != {}:
+        pass
+    assert served.send("POST", hold, {"tab": TAB}).status == 204
+
+
+def next_event(stream: io.BufferedIOBase, kind: bytes) -> dict[str, str]:
+    while stream.readline() != b"event: %s\n" % kind:
+        pass
+    found: dict[str, str] = json.loads(stream.readline().removeprefix(b"data: "))
+    return found
+
+
+def test_classes_that_are_painted_stay(served: Served) -> None:
+    served.save("000", painted(served), '"none"')
+    gone = served.send("PUT", "/api/classes", classes("ground"))
+    assert gone.status == 409 and "figure is painted in 000" in gone.text
+    for bad in ([], ["a", "a"], ["a", " "], ["a", "b\n"], [str(i) for i in range(65)]):
+        assert served.send("PUT", "/api/classes", classes(*bad)).status == 400, bad
+    assert served.send("PUT", "/api/classes", classes("earth", "figure", "sky")).status == 204
+    assert served.send("PUT", "/api/classes", classes("earth", "figure")).status == 204
+
+
+def test_every_format_of_the_command_line_can_be_downloaded(served: Served) -> None:
+    assert served.request("GET", "/api/labels/coco").status == 409
+    served.save("000", painted(served), '"none"')
+    formats = json.loads(served.request("GET", "/api/project").body)["formats"]
+    for name in formats:
+        answer = served.request("GET", f"/api/labels/{name}")
+        assert answer.status == 200, answer.text
+        with zipfile.ZipFile(io.BytesIO(answer.body)) as archive:
+            assert archive.testzip() is None and archive.namelist()
+
+
+def test_images_are_added_and_taken_out_in_one_step(
+    served: Served, tiny_weights: tuple[Path, Path]
+) -> None:
+    """The set stays one that the commands read; a change that was cut short is finished."""
+    for order in ("typical", "farthest"):
+        found = json.loads(served.request("GET", f"/api/candidates?order={order}").body)
+        assert len(set(found)) == 24
+    drawn = served.request("GET", f"/candidates/{found[0]}")
+    assert served.send("POST", "/api/images", {"indices": found[:1]}).status == 204
+    assert served.request("GET", "/images/004").body == drawn.body
+    served.save("001", painted(served), '"none"')
+    assert served.request("DELETE", "/api/images/001").status == 409, "it has a label"
+    assert served.request("DELETE", "/api/images/000").status == 204
+    images = image_set_from_folder(served.folder)
+    images.check_files()
+    assert images.stems == ["001", "002", "003", "004"]
+    assert served.studio.project.images.stems == images.stems
+    for bad in ([], [-1], [1 << 40], ["a"], list(range(99))):
+        assert served.send("POST", "/api/images", {"indices": bad}).status in (400, 404), bad
+    # The process is killed between the two files: the next one finishes what was complete.
+    work = served.folder / "studio"
+    for name, next_name in (("index.json", "next-index.json"), ("latents.npy", "next-latents.npy")):
+        shutil.copy(served.folder / name, work / next_name)
+    replace_file(served.folder / "index.json", b"{}")
+    os.unlink(served.folder / "latents.npy")
+    finish_change(served.folder)
+    assert image_set_from_folder(served.folder).stems == images.stems
+
+
+def test_a_selection_holds_the_click_grows_with_its_level_and_keeps_other_classes(
+    served: Served,
+) -> None:
+    height, width = served.studio.project.size
+    body = {"points": [[5, 6]], "class_id": 1}
+    answer = served.send("POST", "/api/images/002/select", body)
+    levels = np.frombuffer(answer.body, np.uint8).reshape(height, width)
+    proposed = int(answer.headers["x-studio-level"])
+    assert levels[6, 5] == 0 and levels[6, 5] <= proposed
+    sizes = [int((levels <= level).sum()) for level in range(40)]
+    assert sizes == sorted(sizes) and sizes[-1] > sizes[0]
+    mask = np.full((height, width), IGNORED, np.uint8)
+    mask[:, width // 2 :] = 0
+    served.save("002", mask.tobytes(), '"none"')
+    again = served.send("POST", "/api/images/002/select", body)
+    held = np.frombuffer(again.body, np.uint8).reshape(height, width)
+    assert (held[:, width // 2 :] == IGNORED).all(), "what is painted otherwise is left alone"
+    for points in ([], [[-1, 0]], [[0, height]], [[0.5, 1]], [[1, 2]] * 5000):
+        bad = {"points": points, "class_id": 1}
+        assert served.send("POST", "/api/images/002/select", bad).status == 400
+
+
+@pytest.mark.long
+def test_the_export_writes_a_bundle_by_the_commands_that_it_shows(served: Served) -> None:
+    """A refusal names what is missing; then the bundle is complete, and calibrated."""
+    refused = served.request("POST", "/api/export")
+    assert refused.status == 409 and "no image has a label" in refused.text
+    served.save("000", painted(served), '"none"')
+    refused = served.request("POST", "/api/export")
+    assert refused.status == 409 and "no image has a pixel of ground" in refused.text
+    served.save("001", painted(served, 0, served.pixels), '"none"')
+    stream = served.open_stream(TAB)
+    assert served.request("POST", "/api/export").status == 204
+    assert served.request("POST", "/api/export").status == 409, "one at a time"
+    while (state := next_event(stream, b"export"))["phase"] in ("training", "exporting"):
+        pass
+    assert state["phase"] == "done", state
+    bundle = open_bundle(served.folder / "bundle")
+    assert bundle.manifest.calibrations
+    assert str(served.folder / "bundle") in state["serve"]
+    assert all("python -m" in command for command in state["commands"])
