@@ -154,7 +154,7 @@ def test_a_calibration_succeeds_where_scores_cannot_be_saved(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("exporting", [False, True])
+@pytest.mark.parametrize("exporting", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_an_interrupted_calibration_goes_on_to_the_same_bytes(
     tiny_bundle: Path, tiny_weights: tuple[Path, Path], tmp_path: Path, exporting: bool
 ) -> None:
