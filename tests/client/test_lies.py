@@ -443,7 +443,7 @@ def test_an_answer_of_endless_parts_is_not_parsed(target: str, service: Scripted
 def test_shared_memory_that_holds_no_message_is_malformed() -> None:
     memory = SharedMemory(1 << 12)
     memory._map[:8] = b"\xff" * 8
-    with pytest.raises(MalformedMessage, match="does not parse|cut off"):
+    with pytest.raises(MalformedMessage, match=r"does not parse|cut off"):
         memory.message(0, 8)
     with pytest.raises(MalformedMessage, match="in a slot of 4096"):
         memory.message(0, 1 << 13)
