@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 from bundle.open import Bundle
 from engines.errors import DeviceLost
@@ -23,7 +22,6 @@ from service.scheduler import Draw, Lane, Scheduler
 from service.tracing import INVALID_SPAN, Span
 
 _log = logging.getLogger(__name__)
-UNREAD_S = 5.0  # for the callers of an ended model to read their last message
 DELAY_STEPS = 4  # checks for enough waiting rows during one batch delay
 
 
@@ -41,7 +39,6 @@ class ServedModel:
     streams: dict[Lane, Stream] = field(default_factory=dict)
     ended: NotServing | None = None  # set when no more streams are served; the reason
     lost: bool = False  # whether its device failed, which is final for this process
-    _calls: dict[Lane, "asyncio.Task[Any] | None"] = field(default_factory=dict)  # of streams
     idle: asyncio.Event = field(default_factory=asyncio.Event)  # set when the last stream ends
     # This model's part of the gauge of waiting rows; during a reload two models share the gauge.
     _shown: int = 0
@@ -94,7 +91,6 @@ class ServedModel:
             sequence = Mt19937Stream(query, lane, self.bundle.manifest.generator.z_dim)
             self.mt19937.add(sequence)
         stream = self.streams[lane] = Stream(query, lane, sequence, span)
-        self._calls[lane] = asyncio.current_task()
         self.metrics.streams.inc()
         try:
             self.scheduler.add(lane, time.monotonic())
@@ -105,7 +101,7 @@ class ServedModel:
             if sequence is not None:
                 self.mt19937.remove(sequence)
             self._show_waiting()
-            del self.streams[lane], self._calls[lane]
+            del self.streams[lane]
             self.metrics.streams.dec()
             if not self.streams:
                 self.idle.set()
@@ -153,12 +149,6 @@ class ServedModel:
         self.ended = why
         for stream in self.streams.values():
             stream.stop(why)
-        # A caller that does not read holds its call in a write, and with it this model's memory.
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._without_streams(), UNREAD_S)
-        for call in self._calls.values():
-            if call is not None:
-                call.cancel(why)  # CallHandlers ends it with this status
 
     def lose(self, error: DeviceLost) -> None:
         """Ends all streams before their next message and refuses new ones, because the device

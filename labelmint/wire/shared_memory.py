@@ -22,6 +22,7 @@ from google.protobuf.message import DecodeError
 
 from labelmint.errors import MalformedMessage
 from labelmint.v1 import label_service_pb2 as pb
+from labelmint.wire.message_parts import check_parts
 from labelmint.wire.resuming_stream import StreamCall
 
 SLOTS = 8
@@ -67,8 +68,10 @@ class SharedMemory:
         begin = number % SLOTS * self._slot_bytes
         message = pb.StreamSamplesResponse()
         with memoryview(self._map) as whole, whole[begin : begin + size] as part:
+            data = cast(bytes, part)  # any buffer will do
+            check_parts(data, pb.StreamSamplesResponse.DESCRIPTOR)
             try:
-                message.MergeFromString(cast(bytes, part))  # takes any buffer
+                message.MergeFromString(data)
             except DecodeError as error:
                 raise MalformedMessage(f"a message of {size} bytes does not parse") from error
         return message

@@ -21,14 +21,7 @@ from google.protobuf.message import DecodeError, Message
 from labelmint.errors import MalformedMessage
 from labelmint.wire.message_parts import check_parts
 from service.admission import RequestRate
-from service.errors import (
-    NEXT_INDEX,
-    BadRequest,
-    NotServing,
-    Overloaded,
-    Status,
-    status_from_error,
-)
+from service.errors import NEXT_INDEX, BadRequest, Overloaded, Status, status_from_error
 from service.logs import REQUEST_ID_HEADER, fields, request_id, request_id_from_metadata
 from service.metrics import Metrics
 from service.tracing import Span, Tracing
@@ -58,7 +51,6 @@ class Call:
     is_admin: Callable[[], bool] = field(default=lambda: False, repr=False)
     request_bytes: int = 0  # size of the request, which stays in memory until the call ends
     model: str = ""  # name of the served model, once known; for metrics
-    unread: "asyncio.Future[None] | None" = None  # a write that its model's end has interrupted
     next_index: int | None = None  # index from which to resume after the last message; a trailer
 
 
@@ -122,7 +114,7 @@ class CallHandlers:
                 aclosing(behavior(call, data)) as messages,
             ):
                 async for message in messages:
-                    await _write(message, call, context)
+                    await _write(message, context)
 
         return grpc.unary_stream_rpc_method_handler(handle)
 
@@ -139,7 +131,7 @@ class CallHandlers:
                 aclosing(behavior(call, requests)) as messages,
             ):
                 async for message in messages:
-                    await _write(message, call, context)
+                    await _write(message, context)
 
         return grpc.stream_stream_rpc_method_handler(handle)
 
@@ -175,16 +167,6 @@ class CallHandlers:
                 status = _OK
             except _CallerLeft:
                 return
-            except asyncio.CancelledError as canceled:
-                why = _why_model_ended(canceled)
-                if why is None:
-                    raise
-                status = status_from_error(why)
-                if call.unread is not None:  # gRPC takes a status only after it
-                    try:
-                        await call.unread
-                    except Exception:
-                        return  # the caller is gone
             except Exception as error:
                 status = status_from_error(error)
             await _end(call, status, context)
@@ -228,24 +210,11 @@ class CallHandlers:
             )
 
 
-async def _write(message: bytes, call: Call, context: Context) -> None:
-    writing = asyncio.ensure_future(context.write(message))
+async def _write(message: bytes, context: Context) -> None:
     try:
-        await asyncio.shield(writing)
-    except asyncio.CancelledError as canceled:
-        if _why_model_ended(canceled) is None:
-            writing.cancel()
-        else:
-            call.unread = writing
-        raise
+        await context.write(message)
     except Exception as error:  # gRPC's exception class is private; only a lost caller causes it
         raise _CallerLeft from error
-
-
-def _why_model_ended(canceled: asyncio.CancelledError) -> NotServing | None:
-    """Why ServedModel.end canceled a call; None if somebody else did."""
-    why = next(iter(canceled.args), None)
-    return why if isinstance(why, NotServing) else None
 
 
 async def _end(call: Call, status: Status, context: Context) -> None:

@@ -55,10 +55,8 @@ class LabelService:
             with self._serving.stopping(stream.stop):
                 while message := await stream.next_message(query.samples_per_message):
                     data = await self._encoded(message, stream)
-                    try:
-                        yield data
-                    finally:  # its model's end may interrupt the write, which then goes on
-                        call.next_index = message.next_index
+                    yield data
+                    call.next_index = message.next_index
                     model.sent(stream, message, len(data))
                     lifetime.check(stream, message, time.monotonic())
             check_not_exhausted(stream)
@@ -94,10 +92,8 @@ class LabelService:
                             await slots.wait_free()
                             size = await self._written(message, stream, slots)
                             response = pb.StreamSharedSamplesResponse(size=size)
-                            try:
-                                yield bytes(response.SerializeToString())
-                            finally:  # as above
-                                call.next_index = message.next_index
+                            yield bytes(response.SerializeToString())
+                            call.next_index = message.next_index
                             model.sent(stream, message, size)
                             lifetime.check(stream, message, time.monotonic())
                 finally:

@@ -19,13 +19,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from labelmint.v1 import label_service_pb2 as pb
 from labelmint.v1.label_service_pb2_grpc import LabelServiceStub
-from service.config import Config, ServerLimits
-from service.errors import NEXT_INDEX
+from service.config import ServerLimits
 from service.process import EXIT_BY_SECOND_SIGNAL
 from service.rpc.bodies import MAX_NAME_BYTES
 from service.rpc.health import MAX_CLIENT_WATCHES
 from service.server import Server
-from tests.attacks.http2 import WINDOW_UPDATE, call, connected, frame, reset
+from tests.attacks.http2 import call, connected, reset
 from tests.hangs import HANG_S, eventually
 from tests.service.harness import channel_to, refusal, served
 from tests.service.test_process import ROOT, bundle_at, running
@@ -55,35 +54,6 @@ def test_a_watch_with_a_closed_window_does_not_hold_health_or_readiness() -> Non
         not_serving = health_pb2.HealthCheckResponse.NOT_SERVING
         assert next(seen).status == not_serving
         assert health.Check(asked, timeout=HANG_S).status == not_serving
-
-
-@pytest.mark.long
-def test_a_caller_that_does_not_read_does_not_hold_a_model_that_is_unloaded() -> None:
-    """Its call waits in a write. When it reads after all, it gets what was sent, and the status."""
-    settings = Config((), "127.0.0.1:0", model_drain_s=0.0)
-    with served(config=settings) as server, connected(server.server.port, window=0) as hostile:
-        streams = [hostile.new_stream() for _ in range(10)]
-        for stream in streams:
-            hostile.send(call(STREAM_SAMPLES, stream))
-        model = server.server.repository.models["fake"]
-        assert eventually(lambda: len(model.streams) == len(streams))
-
-        async def unload(running: Server) -> None:
-            await running.repository.unload("fake")
-
-        server.call(unload)
-        assert eventually(lambda: not model.streams)
-        assert server.call(open_calls) == len(streams)
-        room = (1 << 20).to_bytes(4, "big")
-        hostile.send(frame(WINDOW_UPDATE, 0, 0, room))
-        hostile.send(b"".join(frame(WINDOW_UPDATE, 0, stream, room) for stream in streams))
-        assert hostile.wait(lambda: len(hostile.ended) == len(streams), HANG_S)
-        assert all(NEXT_INDEX.encode() in trailers for trailers in hostile.ended.values())
-        assert eventually(lambda: server.call(open_calls) == 0)
-
-
-async def open_calls(server: Server) -> int:
-    return server._calls._active
 
 
 @pytest.mark.parametrize("path", [WATCH, STREAM_SAMPLES])

@@ -26,6 +26,7 @@ from labelmint.datasets.request import checked_request
 from labelmint.errors import LabelmintError, MalformedMessage, ServerFault, Unreachable
 from labelmint.v1 import label_service_pb2 as pb
 from labelmint.wire.answers import Message
+from labelmint.wire.message_parts import MAX_PARTS
 from labelmint.wire.prefetch import MAX_ITEMS, Prefetch
 from labelmint.wire.resuming_stream import AGED_S
 from labelmint.wire.shared_memory import SharedMemory
@@ -412,6 +413,18 @@ def test_an_answer_of_a_small_call_is_not_large(target: str, service: ScriptedSe
         client.models()
 
 
+def test_a_message_of_endless_parts_in_shared_memory_is_not_parsed() -> None:
+    memory = SharedMemory(1 << 20)
+    try:
+        part = pb.StreamSamplesResponse(batch=pb.SampleBatch(tensors=[pb.Tensor()]))
+        data = part.SerializeToString() * (MAX_PARTS + 1)
+        memory._map[: len(data)] = data
+        with pytest.raises(MalformedMessage, match="parts"):
+            memory.message(0, len(data))
+    finally:
+        memory.close()
+
+
 def test_an_answer_of_endless_parts_is_not_parsed(target: str, service: ScriptedService) -> None:
     """Each takes two bytes on the wire, and up to eighty when parsed: 2 GiB from 60 MiB."""
     many = pb.StreamSamplesResponse(bundle_id=BUNDLE_ID)
@@ -430,7 +443,7 @@ def test_an_answer_of_endless_parts_is_not_parsed(target: str, service: Scripted
 def test_shared_memory_that_holds_no_message_is_malformed() -> None:
     memory = SharedMemory(1 << 12)
     memory._map[:8] = b"\xff" * 8
-    with pytest.raises(MalformedMessage, match="does not parse"):
+    with pytest.raises(MalformedMessage, match=r"does not parse|cut off"):
         memory.message(0, 8)
     with pytest.raises(MalformedMessage, match="in a slot of 4096"):
         memory.message(0, 1 << 13)
