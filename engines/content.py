@@ -292,10 +292,8 @@ def _count_intervals(comparison: Comparison, pixels: int) -> list[Interval]:
 
 
 def _first_count(pixels: int, met: Callable[[float], bool], near: float) -> int:
-    """The smallest n whose fraction meets it, pixels + 1 if none does; close to near * pixels."""
-    n = math.ceil(min(max(near, 0.0), 1.0) * pixels)
-    while n > 0 and met((n - 1) / pixels):
-        n -= 1
+    """The smallest n whose fraction meets it, pixels + 1 if none does; at least near * pixels."""
+    n = math.ceil(min(max(near, 0.0), 1.0) * pixels)  # rounding may lower it by 1, but not raise it
     while n <= pixels and not met(n / pixels):
         n += 1
     return n
