@@ -246,7 +246,7 @@ def _alternatives(
 
 def _too_many(most: int) -> PredicateError:
     return PredicateError(
-        f"where has over {most} alternatives once every and within an or is multiplied out; use "
+        f"where has over {most} alternatives once every or within an and is multiplied out; use "
         "fewer of or, != and not"
     )
 
