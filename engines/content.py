@@ -223,7 +223,8 @@ def _alternatives(
 ) -> list[Box]:
     """The predicate as boxes of which a sample must be in one; none holds another.
 
-    Raises PredicateError for more than `most`.
+    Raises PredicateError for more than `most`, or products of over 8 times as many: they would
+    take long, and hardly any has few left.
     """
     if isinstance(predicate, Comparison):
         return boxes_of(predicate)
@@ -232,16 +233,22 @@ def _alternatives(
     for part in parts:
         if predicate.word == "or":
             found = found + part
+        elif len(found) * len(part) > 8 * most:
+            raise _too_many(most)
         else:
             both = (_intersection(a, b) for a in found for b in part)
             found = [box for box in both if box is not None]
         found = _without_contained(found)
         if len(found) > most:
-            raise PredicateError(
-                f"where has over {most} alternatives once every and within an or is multiplied "
-                "out; use fewer of or, != and not"
-            )
+            raise _too_many(most)
     return found
+
+
+def _too_many(most: int) -> PredicateError:
+    return PredicateError(
+        f"where has over {most} alternatives once every or within an and is multiplied out; use "
+        "fewer of or, != and not"
+    )
 
 
 def _intersection(a: Box, b: Box) -> Box | None:
@@ -262,10 +269,10 @@ def _without_contained(boxes: list[Box]) -> list[Box]:
 
 
 def _contains(outer: Box, inner: Box) -> bool:
-    return all(
-        column in inner and low <= inner[column][0] and inner[column][1] <= high
-        for column, (low, high) in outer.items()
-    )
+    for column, (low, high) in outer.items():
+        if column not in inner or inner[column][0] < low or high < inner[column][1]:
+            return False
+    return True
 
 
 def _is_possible(box: Box, order: tuple[Statistic, ...], pixels: int) -> bool:
@@ -292,10 +299,8 @@ def _count_intervals(comparison: Comparison, pixels: int) -> list[Interval]:
 
 
 def _first_count(pixels: int, met: Callable[[float], bool], near: float) -> int:
-    """The smallest n whose fraction meets it, pixels + 1 if none does; close to near * pixels."""
-    n = math.ceil(min(max(near, 0.0), 1.0) * pixels)
-    while n > 0 and met((n - 1) / pixels):
-        n -= 1
+    """The smallest n whose fraction meets it, pixels + 1 if none does; at least near * pixels."""
+    n = math.ceil(min(max(near, 0.0), 1.0) * pixels)  # rounding may lower it by 1, but not raise it
     while n <= pixels and not met(n / pixels):
         n += 1
     return n

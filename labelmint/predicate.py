@@ -33,7 +33,7 @@ from typing import Literal, NamedTuple, NoReturn
 MAX_CHARACTERS = 1000
 MAX_TESTS = 50  # comparisons and visible()
 MAX_DEPTH = 20  # of parentheses and "not"
-VISIBLE_CONFIDENCE = 0.5  # visible(name) is confidence(name) >= this
+VISIBLE_CONFIDENCE = 0.2  # visible(name) is confidence(name) >= this
 
 Comparator = Literal["<", "<=", ">", ">=", "==", "!="]
 Kind = Literal["uncertainty", "share", "confidence"]

@@ -24,7 +24,10 @@ def bytes_from_message(message: Message, query: Query) -> bytes:
 def parts_from_message(message: Message, query: Query) -> list[Part]:
     """The bytes of bytes_from_message in parts, to be written one after the other."""
     response = pb.StreamSamplesResponse(
-        next_index=message.next_index, discarded=message.discarded, bundle_id=query.bundle_id
+        next_index=message.next_index,
+        discarded=message.discarded,
+        bundle_id=query.bundle_id,
+        met_where=query.predicate is not None,
     )
     parts: list[Part] = [response.SerializeToString()]
     if message.kept:

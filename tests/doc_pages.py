@@ -172,7 +172,11 @@ PAGES = {
     "docs/kserve.md": Page(
         not_run={"kubectl ": CLUSTER}
     ),
-    "docs/streams.md": Page(before=(DEMO,), smaller={"--filter-report 64": "--filter-report 32"}),
+    "docs/streams.md": Page(
+        before=(DEMO,),
+        smaller={"report.html --where": "report.html --count 48 --where",
+                 "--count 16": "--count 4", "--filter-report 64": "--filter-report 32"},
+    ),
     "docs/triton_client.md": Page(),
     "docs/views.md": Page(
         files={**GENERATOR, **INTERPRETER},

@@ -40,6 +40,7 @@ def description_from_model(model: Model) -> str:
         "mask": ", ".join(label.name for label in model.classes),
         "keypoints": ", ".join(model.keypoints),
         "score": _score(model),
+        "content": "counted, for where" if model.predicates else "not counted: where is refused",
         "truncation": f"psi {model.truncation_psi:g} on {model.truncation_cutoff} of "
         f"{model.num_ws} rows",
         "views": _views(model),

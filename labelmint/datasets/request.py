@@ -14,6 +14,7 @@ from typing import Any
 import labelmint
 from labelmint.datasets.selection import RULES, kept_by_rule
 from labelmint.options import StreamOptions, query_from_options
+from labelmint.predicate import VISIBLE_CONFIDENCE
 from labelmint.v1 import label_service_pb2 as pb
 from labelmint.wire.sharding import shard_indices_between
 
@@ -27,7 +28,7 @@ SHARDED = ("webdataset", "hf")  # formats of files with many samples each
 DEFAULT_FRACTION = 0.9
 DEFAULT_SAMPLES_PER_SHARD = 1000
 DEFAULT_JPEG_QUALITY = 95
-DEFAULT_MIN_CONFIDENCE = 0.2
+DEFAULT_MIN_CONFIDENCE = VISIBLE_CONFIDENCE
 MAX_INDEX = 2**64 - 1
 _MAX_RANKED = 2**31  # samples: their scores are in memory, 4 bytes each
 

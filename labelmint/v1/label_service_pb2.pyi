@@ -210,16 +210,18 @@ class StreamSamplesRequest(_message.Message):
     def __init__(self, query: _Optional[_Union[SampleQuery, _Mapping]] = ...) -> None: ...
 
 class StreamSamplesResponse(_message.Message):
-    __slots__ = ("batch", "next_index", "discarded", "bundle_id")
+    __slots__ = ("batch", "next_index", "discarded", "bundle_id", "met_where")
     BATCH_FIELD_NUMBER: _ClassVar[int]
     NEXT_INDEX_FIELD_NUMBER: _ClassVar[int]
     DISCARDED_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_ID_FIELD_NUMBER: _ClassVar[int]
+    MET_WHERE_FIELD_NUMBER: _ClassVar[int]
     batch: SampleBatch
     next_index: int
     discarded: int
     bundle_id: str
-    def __init__(self, batch: _Optional[_Union[SampleBatch, _Mapping]] = ..., next_index: _Optional[int] = ..., discarded: _Optional[int] = ..., bundle_id: _Optional[str] = ...) -> None: ...
+    met_where: bool
+    def __init__(self, batch: _Optional[_Union[SampleBatch, _Mapping]] = ..., next_index: _Optional[int] = ..., discarded: _Optional[int] = ..., bundle_id: _Optional[str] = ..., met_where: bool = ...) -> None: ...
 
 class SharedMemory(_message.Message):
     __slots__ = ("pid", "fd", "slot_bytes", "slots", "nonce")
@@ -258,16 +260,18 @@ class GenerateSamplesRequest(_message.Message):
     def __init__(self, query: _Optional[_Union[SampleQuery, _Mapping]] = ...) -> None: ...
 
 class GenerateSamplesResponse(_message.Message):
-    __slots__ = ("batch", "next_index", "discarded", "bundle_id")
+    __slots__ = ("batch", "next_index", "discarded", "bundle_id", "met_where")
     BATCH_FIELD_NUMBER: _ClassVar[int]
     NEXT_INDEX_FIELD_NUMBER: _ClassVar[int]
     DISCARDED_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_ID_FIELD_NUMBER: _ClassVar[int]
+    MET_WHERE_FIELD_NUMBER: _ClassVar[int]
     batch: SampleBatch
     next_index: int
     discarded: int
     bundle_id: str
-    def __init__(self, batch: _Optional[_Union[SampleBatch, _Mapping]] = ..., next_index: _Optional[int] = ..., discarded: _Optional[int] = ..., bundle_id: _Optional[str] = ...) -> None: ...
+    met_where: bool
+    def __init__(self, batch: _Optional[_Union[SampleBatch, _Mapping]] = ..., next_index: _Optional[int] = ..., discarded: _Optional[int] = ..., bundle_id: _Optional[str] = ..., met_where: bool = ...) -> None: ...
 
 class ListModelsRequest(_message.Message):
     __slots__ = ()

@@ -58,6 +58,11 @@ class Answers:
     def checked(self, response: pb.StreamSamplesResponse | pb.GenerateSamplesResponse) -> Message:
         """The message of a response, and this position behind it. Raises MalformedMessage."""
         self._check_bundle(response.bundle_id)
+        if self._query.filter.where and not response.met_where:
+            raise MalformedMessage(
+                "the server ignored where, because it is of an older version; upgrade it, or leave "
+                "where and max_class_uncertainty out"
+            )
         kept = kept_from_proto(response.batch, self._query.accept_codecs)
         self._check_indices(kept.indices, response.next_index)
         self._check_numbers(len(kept), response)

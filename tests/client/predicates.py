@@ -70,7 +70,7 @@ def _value(node: ast.expr, values: dict[tuple[str, str], Any]) -> Any:
             pairs = zip(operators, pairwise(numbers), strict=True)
             return reduce(np.logical_and, [_COMPARED[type(op)](*pair) for op, pair in pairs])
         case ast.Call(func=ast.Name(id="visible"), args=[ast.Constant(value=name)]):
-            return values["confidence", str(name)] >= 0.5
+            return values["confidence", str(name)] >= 0.2
         case ast.Call(func=ast.Name(id=kind), args=[ast.Constant(value=name)]):
             return values[kind, str(name)]
         case ast.Name(id=kind):

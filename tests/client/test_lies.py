@@ -173,6 +173,9 @@ LIES: dict[str, tuple[dict[str, Any], Lie, str]] = {
     "rows that were not sent": (LATENTS, edited(set_fields(next_index=10), 3), "ends at 9"),
     "more than the filter keeps": (
         FILTERED, answered_as_if(filter=pb.Filter()), "max_uncertainty is 0.5"),
+    "an older server, which ignores where": (
+        {"end_index": 40, "where": "uncertainty <= 0.5"}, edited(lambda r: None),
+        "ignored where, because"),
     "more discarded than there are": (
         FILTERED, edited(set_fields(discarded=BIG)), f"discarded {BIG}"),
     "position going back": (

@@ -113,14 +113,22 @@ def test_what_every_sample_meets_keeps_all(text: str) -> None:
     assert predicate_of_bundle(text, MANIFEST).met(CONTENT).all()
 
 
-def test_a_share_is_compared_as_a_fraction_of_whole_pixels() -> None:
-    content = np.repeat(CONTENT[:1], PIXELS + 1, axis=0)
-    content[:, 1] = np.arange(PIXELS + 1)
-    for number in (1 / 3, 0.1, 0.3, 1 / 64, 63 / 64, 0.015625000000000003):
-        shares = np.arange(PIXELS + 1) / PIXELS
-        for comparator, kept in ((">=", shares >= number), ("<", shares < number)):
-            found = predicate_of_bundle(f"share('a') {comparator} {number!r}", MANIFEST)
-            np.testing.assert_array_equal(found.met(content), kept, err_msg=f"{number}")
+@pytest.mark.parametrize("side", [7, 8])
+def test_a_share_is_compared_as_a_fraction_of_whole_pixels(side: int) -> None:
+    """Also where n / 49 * 49 is not n."""
+    assert MANIFEST.labels
+    labels = msgspec.structs.replace(MANIFEST.labels, height=side, width=side)
+    manifest = msgspec.structs.replace(MANIFEST, labels=labels)
+    counts = np.arange(side * side + 1)
+    content = np.repeat(CONTENT[:1], len(counts), axis=0)
+    content[:, 1] = counts
+    shares = counts / side**2
+    for number in (*shares.tolist(), 1 / 3, 0.1, 0.015625000000000003):
+        for comparator, kept in ((">=", shares >= number), (">", shares > number)):
+            text = f"share('a') {comparator} {number!r}"
+            if kept.any():
+                met = predicate_of_bundle(text, manifest).met(content)
+                np.testing.assert_array_equal(met, kept, err_msg=text)
 
 
 @pytest.mark.parametrize(

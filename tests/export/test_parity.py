@@ -95,3 +95,16 @@ def test_a_mapping_that_differs_is_refused() -> None:
     refuse_excess(parity_of_mapping("mapping.onnx", "test", w, w), TOLERANCE)
     with pytest.raises(ParityError, match="w_max_difference"):
         refuse_excess(parity_of_mapping("mapping.onnx", "test", w, w * 1.001), TOLERANCE)
+
+
+@pytest.mark.parametrize("column", range(10))
+def test_content_that_its_own_labels_do_not_have_is_refused(column: int) -> None:
+    served = outputs()
+    served["uncertainty_map"] = np.ones((2, 8, 8), np.float16)
+    counts = (served["mask"][..., None] == np.arange(3)).sum(axis=(1, 2))
+    parts = [served["uncertainty"][:, None], counts, counts > 0, served["keypoints"][..., 2]]
+    served["content"] = np.concatenate(parts, axis=1).astype(np.float32)
+    refuse_excess(parity(outputs(), served), TOLERANCE)
+    served["content"][1, column] *= 1.01
+    with pytest.raises(ParityError, match=r"content_excess is .*; the bundle is not written"):
+        refuse_excess(parity(outputs(), served), TOLERANCE)

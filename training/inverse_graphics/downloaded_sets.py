@@ -172,7 +172,7 @@ def _lacking(
     fewer = f"give --views {fewest}, which every object has, or " if fewest else ""
     if request.filter:
         options = "--keep-fraction and --filter-sets in place of --filter"
-    elif request.filter_sets is None and {request.keep_fraction, request.max_uncertainty} != {None}:
+    elif request.filter_sets is None and request.server_filters:
         options = "--filter-sets"
     else:
         options = (
