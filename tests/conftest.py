@@ -51,6 +51,8 @@ LONGEST = (
     "deploy/test_image.py",
     "deploy/test_replicas_live.py",
     "service/test_real_engine.py",
+    "studio/test_browser.py",
+    "studio/test_saving.py",
     "datasets/test_resume.py",
     "deploy/test_render.py",
     "export/test_labeller.py",

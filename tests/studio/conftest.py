@@ -7,6 +7,7 @@ import json
 import shutil
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -121,10 +122,10 @@ def project(drawn_set: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(drawn_set, tmp_path / "project"))
 
 
-@pytest.fixture
-def served(tiny_weights: tuple[Path, Path], project: Path) -> Iterator[Served]:
-    """A studio of that copy, with two classes."""
-    studio = opened_studio(tiny_weights[0], None, project)
+@contextmanager
+def serving(generator: Path, project: Path) -> Iterator[Served]:
+    """A studio of a project, which gets two classes."""
+    studio = opened_studio(generator, None, project)
     listener = listening_socket("127.0.0.1:0")
     server = server_of(studio, TOKEN)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -141,3 +142,11 @@ def served(tiny_weights: tuple[Path, Path], project: Path) -> Iterator[Served]:
         thread.join()
         listener.close()
         studio.learner.close()
+        studio.export.close()
+
+
+@pytest.fixture
+def served(tiny_weights: tuple[Path, Path], project: Path) -> Iterator[Served]:
+    """A studio of a copy of that set."""
+    with serving(tiny_weights[0], project) as found:
+        yield found

@@ -17,6 +17,9 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from checkpoints import ClassCard
+from studio.project import Project
+from tests.studio.conftest import CARDS
 from training.images.image_set import image_set_from_folder
 from training.labels.labelled_set import labelled_set
 
@@ -24,6 +27,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 CHROMIUM = shutil.which("chromium")
 WAIT_MS = 120_000  # for hangs; a quiet machine needs a few seconds
 IGNORED = 255
+Mask = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 
 
 @pytest.fixture
@@ -72,7 +76,7 @@ def draw(page: Page, start: tuple[float, float], end: tuple[float, float], up: b
         page.mouse.up()
 
 
-def masks(project: Path) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]:
+def masks(project: Path) -> dict[str, Mask]:
     """The masks on disk, as training reads them."""
     labels = labelled_set(image_set_from_folder(project))
     assert labels.masks is not None
@@ -172,3 +176,83 @@ def draw_on(page: Page) -> None:
     """The rest of a stroke that has begun."""
     page.mouse.move(700, 500, steps=4)
     page.mouse.up()
+
+
+@pytest.mark.long
+def test_each_tool_paints_by_mouse_keys_and_touch_and_a_closed_tab_loses_nothing(
+    browser: Browser, tiny_weights: tuple[Path, Path], project: Path
+) -> None:
+    opened = Project(project)
+    opened.set_classes([*CARDS, ClassCard(name="third", color=0xAA3322)])
+    opened.save_mask("000", bytes(opened.size[0] * opened.size[1]), "none")
+    context = browser.new_context(has_touch=True)
+    context.set_default_timeout(WAIT_MS)
+    expect.set_options(timeout=WAIT_MS)
+    page = context.new_page()
+
+    def changed(before: Mask) -> set[int]:
+        """The classes that have come in since."""
+        expect(page.locator("#saved")).to_have_text("All saved")
+        now = masks(project)["000"]
+        return set(now[now != before].tolist())
+
+    with running(tiny_weights[0], project) as (address, port, pid):
+        page.goto(address)
+        page.goto(f"http://127.0.0.1:{port}/#paint/000")
+        expect(page.locator(".side")).to_contain_text("Every pixel is labeled")
+        blank = masks(project)["000"]
+        page.keyboard.press("b")
+        page.keyboard.press("2")
+        os.kill(pid, signal.SIGKILL)
+        draw(page, (0.3, 0.5), (0.7, 0.5))
+        expect(page.locator("#saved")).to_have_text("1 not saved")
+        page.close(run_before_unload=False)
+        assert (masks(project)["000"] == blank).all()
+    with running(tiny_weights[0], project, port):
+        page = context.new_page()
+        page.goto(f"http://127.0.0.1:{port}/#paint/000")
+        expect(page.locator(".message")).to_contain_text("are back")
+        assert changed(blank) == {1}
+        steps = [masks(project)["000"]]
+
+        page.locator("canvas.board").focus()
+        page.keyboard.press("b")
+        page.keyboard.press("3")
+        page.keyboard.press("ArrowRight")
+        page.keyboard.down(" ")
+        for _ in range(6):
+            page.keyboard.press("ArrowDown")
+        page.keyboard.up(" ")
+        assert changed(steps[-1]) == {2}, "by keys alone"
+        steps.append(masks(project)["000"])
+
+        page.keyboard.press("e")
+        draw(page, (0.2, 0.2), (0.2, 0.3))
+        assert changed(steps[-1]) == {IGNORED}, "the eraser"
+        steps.append(masks(project)["000"])
+
+        page.keyboard.press("f")
+        page.keyboard.press("3")
+        draw(page, (0.2, 0.25), (0.2, 0.25))
+        assert changed(steps[-1]) == {2}, "fill: what was erased, and no more"
+        assert (masks(project)["000"] != IGNORED).all()
+        steps.append(masks(project)["000"])
+
+        page.keyboard.press("p")
+        page.keyboard.press("2")
+        for corner in ((0.7, 0.7), (0.9, 0.7), (0.9, 0.9)):
+            draw(page, corner, corner)
+        page.keyboard.press("Enter")
+        assert changed(steps[-1]) == {1}, "the polygon"
+        steps.append(masks(project)["000"])
+
+        page.keyboard.press("b")
+        page.keyboard.press("3")
+        box = page.locator("canvas.board").bounding_box()
+        assert box is not None
+        page.touchscreen.tap(box["x"] + box["width"] / 2, box["y"] + box["height"] * 0.75)
+        assert changed(steps[-1]) == {2}, "a finger"
+        for step in reversed(steps):
+            page.keyboard.press("Control+z")
+            expect(page.locator("#saved")).to_have_text("All saved")
+            assert (masks(project)["000"] == step).all()

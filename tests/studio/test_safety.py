@@ -1,16 +1,28 @@
 """Nobody but the page itself reads or changes a project: hosts, origins, tokens, names, bodies."""
 
 import re
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from studio.__main__ import listening_socket, stored_token
 from studio.errors import StudioError
-from tests.studio.conftest import TOKEN, Served
+from tests.studio.conftest import TOKEN, Served, serving
 
 READS = ("/", "/page/main.js", "/images/000", "/api/project", "/api/images/000/mask")
 EVIL = "evil.example"
+
+
+@pytest.fixture(scope="module")
+def served(
+    tiny_weights: tuple[Path, Path], drawn_set: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Served]:
+    """One studio for all of these, since none of them may change it."""
+    project = Path(shutil.copytree(drawn_set, tmp_path_factory.mktemp("safe") / "project"))
+    with serving(tiny_weights[0], project) as found:
+        yield found
 
 
 def test_a_name_that_was_rebound_to_loopback_gets_nothing(served: Served) -> None:
