@@ -25,7 +25,7 @@ ALLOWED_PACKAGES = {
     "engines": frozenset({"bundle", "labelmint"}),
     "export": frozenset({"nets", "checkpoints", "bundle", "engines", "labelmint"}),
     "service": frozenset({"bundle", "engines", "labelmint"}),
-    # The studio runs `training` and `export` as commands, and reads their files: docs/decisions/0027.
+    # Runs `training` and `export` as commands too, and reads their files: docs/decisions/0027.
     "studio": frozenset({"nets", "checkpoints", "training", "bundle", "export", "labelmint"}),
     "labelmint": frozenset[str](),
     "protos": frozenset[str](),
