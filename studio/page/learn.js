@@ -28,7 +28,7 @@ export function learnView(view) {
       training: `Step ${learn.step} of ${learn.steps} on ${plural(labelled, "image")}, loss ${learn.loss?.toFixed(3) ?? ""}; ${seconds(learn.seconds_left) || "some time"} left`,
       proposing: "Labeling every other image",
       idle: learn.message && learn.message !== "stopped" ? `Failed: ${learn.message}` : learn.rounds
-        ? `Round ${learn.rounds} took ${seconds(learn.seconds)}.${learn.changed ? " Labels have changed since; the next round starts when you go to the next image, or here." : ""}`
+        ? `Round ${learn.rounds} ${learn.seconds ? `took ${seconds(learn.seconds)}` : "was in an earlier session"}.${learn.changed ? " Labels have changed since; the next round starts when you go to the next image, or here." : ""}`
         : labelled ? "Ready when you are." : "Paint an image first; parts are enough.",
     }[learn.phase];
     const bar = el("progress", { max: 1, "aria-label": "Training" });

@@ -21,7 +21,7 @@ export function paintMask(context, mask, width, table, top = 0, bottom = mask.le
 export function paintHeat(context, values, width) {
   const part = context.createImageData(width, values.length / width);
   for (let i = 0; i < values.length; i++) {
-    const value = Math.min(1, values[i] / 110);
+    const value = Math.min(1, values[i] / 45);
     part.data.set([255, 90 + 140 * value, 40, 235 * value], i * 4);
   }
   context.putImageData(part, 0, 0);

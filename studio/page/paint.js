@@ -393,7 +393,7 @@ class Session {
     } else if (this.proposed) {
       parts.push(el("p", { class: "note" }, "Filled with the ensemble's proposal. Correct what is wrong, or accept it as it is."),
         el("div", { class: "pair accept" },
-          el("button", { type: "button", class: "main", "data-focus": "accept", onclick: () => this.next() }, "Accept, next ", el("kbd", {}, "N")),
+          el("button", { type: "button", class: "main", "data-focus": "accept", onclick: () => this.next() }, "Accept ", el("kbd", {}, "N")),
           el("button", { type: "button", onclick: () => this.clear() }, "Start empty")));
     }
     if (!this.proposed && !this.board.readOnly) {
