@@ -196,7 +196,7 @@ class ScoreCalibration(Strict, frozen=True):
 
 class Parity(Strict, frozen=True, omit_defaults=True):
     """Measured differences of one served graph from eager torch; null: not an output of it. The
-    file omits `content_excess` if it is null."""
+    file omits the last fields if they are null."""
 
     graph: str  # file name
     runtime: str  # "onnxruntime-cpu 1.31.1", ...
@@ -211,6 +211,7 @@ class Parity(Strict, frozen=True, omit_defaults=True):
     depth_max_relative: float | None  # in units of the sample's largest |depth|
     # Of the content from the graph's own labels, as a multiple of the accepted difference.
     content_excess: float | None = None
+    mask_difference_share: float | None = None  # share of all pixels, near-ties included
 
 
 class PortablePlan(Strict, frozen=True):

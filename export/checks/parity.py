@@ -67,11 +67,12 @@ def parity_of_labeller(
     served: outputs of the graph; heads that the bundle lacks are absent.
     """
     steps = np.abs(reference["image"].astype(np.int16) - served["image"].astype(np.int16))
-    mismatch = near_ties = None
+    difference = mismatch = near_ties = None
     if "mask" in served:
         near = reference["mask_margin"] < tolerance.near_tie_margin
         near_ties = float(near.mean())
-        mismatch = float(((reference["mask"] != served["mask"]) & ~near).mean())
+        other = reference["mask"] != served["mask"]
+        difference, mismatch = float(other.mean()), float((other & ~near).mean())
     return Parity(
         graph=graph,
         runtime=runtime,
@@ -85,6 +86,7 @@ def parity_of_labeller(
         keypoints_max_px=_keypoint_distance(reference, served, tolerance),
         depth_max_relative=_depth_difference(reference, served),
         content_excess=content_excess(served[CONTENT], served) if CONTENT in served else None,
+        mask_difference_share=difference,
     )
 
 

@@ -73,6 +73,7 @@ def test_only_near_ties_may_fall_to_another_class() -> None:
     measured = parity(reference, served)
     refuse_excess(measured, TOLERANCE)
     assert measured.near_tie_share == 1 / 128
+    assert (measured.mask_mismatch_share, measured.mask_difference_share) == (0, 1 / 128)
 
 
 def test_only_near_peaks_may_fall_to_another_pixel() -> None:

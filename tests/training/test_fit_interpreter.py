@@ -16,6 +16,7 @@ from nets.interpreter import Interpreter, member_as_sequential
 from nets.labels import majority
 from tests.training.sets import partly_labelled, tiny_generator, tiny_labels
 from training.errors import LabelError, TrainingError
+from training.interpreter.command import cleaned
 from training.interpreter.config import PUBLISHED, InterpreterTrainConfig
 from training.interpreter.features import PixelFeatures, features_from_ws
 from training.interpreter.losses import LabelLosses
@@ -199,6 +200,31 @@ def test_a_member_stops_by_the_published_rule_as_it_is_then() -> None:
     state.restore_stopped()
     for k in range(2):
         assert (state.interpreter.head("segmentation").weight2[k] == weights[k]).all()
+
+
+def test_the_published_schedule_takes_regions_of_under_30_pixels_as_background(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    labels = tiny_labels()
+    assert labels.masks is not None and labels.classes is not None
+    masks = np.zeros_like(labels.masks)
+    masks[0, :5, :6], masks[0, 8, :15], masks[0, 9, :14] = 1, 2, 2  # 30 pixels, and 29
+    masks[1, 2, 2], masks[1, 5] = 1, labels.ignore_id
+    wanted = masks.copy()
+    for mask in wanted:  # as the published code does
+        for class_id in range(1, len(labels.classes.cards)):
+            if (mask == class_id).sum() < 30:
+                mask[mask == class_id] = 0
+    given = replace(labels, masks=masks)
+    found = cleaned(given)
+    assert found.masks is not None and np.array_equal(found.masks, wanted)
+    assert np.array_equal(masks[0, 8, :15], [2] * 15)  # the caller's are as they were
+    names = [card.name for card in labels.classes.cards]
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split(": ")[0] for line in said] == [
+        f"{names[1]} counts as background in {labels.stems[1]}",
+        f"{names[2]} counts as background in {labels.stems[0]}",
+    ]
 
 
 def test_the_published_schedule_ends_by_itself_and_learns() -> None:

@@ -16,9 +16,9 @@ from nets.interpreter import HeadKind
 from training.errors import TrainingError
 from training.images.image_set import check_generator, image_set_from_folder
 from training.interpreter.card import card_from_fit
-from training.interpreter.config import InterpreterTrainConfig
+from training.interpreter.config import PUBLISHED, InterpreterTrainConfig
 from training.interpreter.train import fit_interpreter
-from training.labels.labelled_set import LabelledSet
+from training.labels.labelled_set import LabelledSet, without_small_regions
 from training.labels.options import LabelChoice, label_options
 from training.options import (
     AT_LEAST_1,
@@ -105,7 +105,8 @@ SAVE_EVERY = 200  # steps
     type=click.Choice(["cosine", "published"]),
     default=InterpreterTrainConfig.schedule,
     help="Training schedule. cosine: --steps, --pixels and --learning-rate; published: that of "
-    "DatasetGAN, batches of 64 from all pixels, learning rate 1e-3, early stopping.",
+    "DatasetGAN, batches of 64 from all pixels, learning rate 1e-3, early stopping; a class with "
+    "under 30 pixels in an image is background there.",
 )
 @device_option
 @seed_option("Seed of the initial weights and of the pixels drawn.", InterpreterTrainConfig.seed)
@@ -139,6 +140,8 @@ def interpreter(
     check_generator(images, generator.config, sha256, generator_path)
     images.check_files()
     labels = choice.read(images)
+    if config.schedule == "published":
+        labels = cleaned(labels)
     with made_folder(out.parent):  # fail now rather than after training
         recipe = {
             "generator weights": sha256,
@@ -161,6 +164,18 @@ def interpreter(
             paths = write_members(members_out, trained)
             click.echo(f"wrote {paths[0]} to {paths[-1].name}")
         state_file.remove()
+
+
+def cleaned(labels: LabelledSet) -> LabelledSet:
+    """The labels as the published code trains on them; says what that leaves out."""
+    labels, changed = without_small_regions(labels, PUBLISHED.least_pixels)
+    for class_id, stems in changed.items():
+        assert labels.classes is not None
+        click.echo(
+            f"{labels.classes.cards[class_id].name} counts as background in {', '.join(stems)}: "
+            f"fewer than {PUBLISHED.least_pixels} pixels, which --schedule published leaves out"
+        )
+    return labels
 
 
 def refuse_ignored_options(config: InterpreterTrainConfig) -> None:

@@ -41,6 +41,7 @@ class PublishedSchedule:
     max_epochs: int = 100
     first_epoch: int = 4  # first epoch (from 0) in which a member may stop
     patience: int = 50  # batches without a new lowest loss; at the next one, a member stops
+    least_pixels: int = 30  # of a class in an image; fewer count as slips of the annotator
 
 
 PUBLISHED = PublishedSchedule()

@@ -69,6 +69,27 @@ class LabelledSet:
         )
 
 
+def without_small_regions(
+    labels: LabelledSet, least_pixels: int
+) -> tuple[LabelledSet, dict[int, tuple[str, ...]]]:
+    """The labels with background in place of each class that has fewer pixels in an image.
+
+    Also returns the images that this changes, by class. DatasetGAN's and HandsOff's code clean
+    their training labels so.
+    """
+    if labels.masks is None or labels.classes is None:
+        return labels, {}
+    masks, changed = labels.masks.copy(), dict[int, tuple[str, ...]]()
+    for class_id in range(1, len(labels.classes.cards)):
+        region = labels.masks == class_id
+        small = region & (region.sum(axis=(1, 2), keepdims=True) < least_pixels)
+        masks[small] = 0
+        rows = np.flatnonzero(small.any(axis=(1, 2)))
+        if len(rows):
+            changed[class_id] = tuple(labels.stems[row] for row in rows)
+    return replace(labels, masks=masks), changed
+
+
 def label_paths(folder: Path, given: LabelPaths) -> LabelPaths:
     """Paths given by the user, and for the other kinds what lies in the folder.
 
