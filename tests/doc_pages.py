@@ -174,8 +174,9 @@ PAGES = {
     ),
     "docs/streams.md": Page(
         before=(DEMO,),
-        smaller={"report.html --where": "report.html --count 48 --where",
-                 "--count 16": "--count 4", "--filter-report 64": "--filter-report 32"},
+        smaller={"report.html --where": "report.html --count 8 --where",
+                 "--count 16": "--count 2", "--filter-report 64": "--filter-report 16",
+                 "where=where, count=8": "where=where, count=2"},
     ),
     "docs/triton_client.md": Page(),
     "docs/views.md": Page(

@@ -186,7 +186,7 @@ def test_prometheus_takes_the_pages_configuration_and_answers_its_queries(
     page = (ROOT / "docs/monitoring.md").read_text("utf-8")
     (config,) = re.findall(r"(?ms)^```yaml\n(.*?)^```", page)
     queries = re.findall(r"(?m)^\| [^|`]+ \| `(.+)` \|$", page)
-    assert len(queries) == 4 and "localhost:9090" in config
+    assert len(queries) == 5 and "localhost:9090" in config
     with (
         running(fake, "--engine", "fake") as process,
         Client(f"127.0.0.1:{process.port}") as client,
@@ -199,8 +199,9 @@ def test_prometheus_takes_the_pages_configuration_and_answers_its_queries(
 
 
 def streamed_and_answered(client: Client, ask: Callable[[str], list[str]], query: str) -> bool:
-    """Whether the query has values, after some more samples."""
-    assert sum(len(batch.indices) for batch in client.stream(count=20)) == 20
+    """Whether the query has values, after some more samples and rejections."""
+    stream = client.stream(count=20, max_uncertainty=0.6)
+    assert sum(len(batch.indices) for batch in stream) == 20
     return any(value != "NaN" for value in ask(query))
 
 

@@ -23,7 +23,7 @@ def test_the_next_image_is_unsure_and_unlike_the_labeled_ones() -> None:
     assert order_to_label(w, unsure, [0], []) == []
 
 
-@pytest.mark.long
+@pytest.mark.slow  # the way of tests/studio/test_browser.py learns, too
 def test_a_half_labeled_image_teaches_and_the_process_ends_with_its_pipe(
     tiny_weights: tuple[Path, Path], project: Path
 ) -> None:
