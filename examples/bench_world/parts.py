@@ -84,7 +84,9 @@ class Figure:
     ) -> Part:
         """Adds an ellipsoid or a card; without `instance` it is the next one of its class."""
         if instance is None:
-            instance = 1 + max((p.instance for p in self.parts if p.class_id == class_id), default=0)
+            instance = 1 + max(
+                (p.instance for p in self.parts if p.class_id == class_id), default=0
+            )
         part = Part(
             class_id,
             instance,
@@ -113,7 +115,9 @@ class Figure:
         aside = np.cross(along, (0.0, 0.0, 1.0) if abs(along[2]) < 0.9 else (1.0, 0.0, 0.0))
         aside /= np.linalg.norm(aside)
         axes = np.stack([along, aside, np.cross(along, aside)])
-        return self.add(class_id, (a + b) / 2, (length / 2, radius, radius), axes, None, 0, instance)
+        return self.add(
+            class_id, (a + b) / 2, (length / 2, radius, radius), axes, None, 0, instance
+        )
 
 
 def head_rotation(scene: Scene) -> Floats:
@@ -174,7 +178,7 @@ def _add_room(figure: Figure, scene: Scene) -> None:
         radius = balloon.radius
         figure.add(BALLOON, balloon.center, (radius, 1.2 * radius, radius))
         knot = np.array([x, y - 1.2 * radius, z])
-        figure.rod(STRING, knot, knot + (balloon.slant, -2.2, 0), 0.024)
+        figure.rod(STRING, knot, knot + np.array([balloon.slant, -2.2, 0]), 0.024)
 
 
 def _add_torso(figure: Figure, scene: Scene) -> list[Part]:
@@ -182,7 +186,9 @@ def _add_torso(figure: Figure, scene: Scene) -> list[Part]:
     figure.add(NECK, (0, -1.15, -0.10), (0.36, 0.75, 0.36))
     wide = scene.shoulder
     torso = figure.add(SHIRT, (0, -2.75, -0.15), (wide, 1.40, 0.62))
-    lean = np.array([[1, 0, 0], [0, math.cos(0.35), math.sin(0.35)], [0, -math.sin(0.35), math.cos(0.35)]])
+    lean = np.array(
+        [[1, 0, 0], [0, math.cos(0.35), math.sin(0.35)], [0, -math.sin(0.35), math.cos(0.35)]]
+    )
     figure.add(COLLAR, (0, -1.45, -0.02), (0.58, 0.15, 0.52), lean)
     sleeves = []
     for s in SIDES:
@@ -199,7 +205,9 @@ def _add_torso(figure: Figure, scene: Scene) -> list[Part]:
     if scene.necklace:
         for k in range(9):
             turn = (k - 4) * 0.28
-            figure.add(NECKLACE, front(0.54 * math.sin(turn), -1.42 - 0.55 * math.cos(turn)), (0.06,) * 3)
+            figure.add(
+                NECKLACE, front(0.54 * math.sin(turn), -1.42 - 0.55 * math.cos(turn)), (0.06,) * 3
+            )
     return sleeves
 
 
@@ -214,14 +222,14 @@ def _add_head(figure: Figure, scene: Scene) -> list[Floats]:
     figure.rod(NOSE, turn @ (0, 0.20, 0.84), turn @ (0, -0.22, 0.92), 0.075 * size, instance=1)
     ears = []
     for s in SIDES:
-        center = np.array([s * scene.head_width, 0.0, -0.05])
-        ear = figure.add(EAR, turn @ center, (0.11, 0.23, 0.16), turn.T)
+        root = np.array([s * scene.head_width, 0.0, -0.05])
+        ear = figure.add(EAR, turn @ root, (0.11, 0.23, 0.16), turn.T)
         ears.append(ear.on_surface((0.75 * s, 0.1, 0.65)))
         if scene.earrings:
-            lobe = center + (s * 0.06, -0.30, 0.04)
+            lobe = root + np.array([s * 0.06, -0.30, 0.04])
             number = 1 if s > 0 else 2
             figure.add(EARRING, turn @ lobe, (0.07, 0.07, 0.07), turn.T, instance=number)
-            drop = lobe + (0, -0.15, 0)
+            drop = lobe - np.array([0, 0.15, 0])
             figure.add(EARRING, turn @ drop, (0.045, 0.13, 0.045), turn.T, instance=number)
     return ears
 
@@ -243,7 +251,7 @@ def _add_hair_and_hat(figure: Figure, scene: Scene) -> None:
             figure.rod(HAIR, turn @ top, turn @ end, 0.17, instance=1)
     for x in scene.strands:
         low = 0.62 - scene.strand_length * (0.6 + 0.4 * math.cos(9 * x))
-        end = (1.08 * x, low, face_depth(scene, min(max(x, -0.68), 0.68), low) + 0.05)
+        end = (1.08 * x, low, face_depth(scene, x, low) + 0.05)
         figure.rod(HAIR, turn @ (0.72 * x, 0.82, 0.62), turn @ end, 0.04, instance=1)
     if scene.hat:
         up = np.array([0.0, math.cos(0.15), -math.sin(0.15)])
@@ -270,7 +278,9 @@ def _add_worn(figure: Figure, scene: Scene) -> None:
         inner = spacing - rim + 0.02
         left, right = (s * max(inner, 0.05) for s in SIDES)
         height = EYE_HEIGHT + 0.05
-        figure.rod(GLASSES, turn @ (left, height, 1.02), turn @ (right, height, 1.02), 0.03, instance=1)
+        figure.rod(
+            GLASSES, turn @ (left, height, 1.02), turn @ (right, height, 1.02), 0.03, instance=1
+        )
     if s := scene.eyepatch:
         place = turn @ (s * spacing, EYE_HEIGHT, face_depth(scene, spacing, EYE_HEIGHT))
         figure.add(EYEPATCH, place, (0.25, 0.21, 0.09), turn.T, instance=1)

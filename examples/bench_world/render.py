@@ -13,16 +13,17 @@ from multiprocessing import get_context
 import numpy as np
 from numpy.typing import NDArray
 
-from examples.bench_world.parts import Part, parts_and_landmarks
+from examples.bench_world.parts import parts_and_landmarks
 from examples.bench_world.scene import Floats, Scene, scene_of_sample
-from examples.bench_world.shading import surface_of_hits
+from examples.bench_world.shading import light_on_surface, surface_of_hits
 from examples.bench_world.trace import (
-    Camera,
     Float32s,
+    View,
     camera_of,
     first_hits,
     pixel_centers,
     projected,
+    view_of_parts,
 )
 
 RESOLUTION = 128
@@ -51,30 +52,22 @@ def render_sample(seed: int, index: int, resolution: int = RESOLUTION) -> Truth:
 
 def render(scene: Scene, resolution: int = RESOLUTION) -> Truth:
     """Renders one scene."""
-    camera = camera_of(scene)
     parts, landmarks = parts_and_landmarks(scene)
-    x, y = pixel_centers(resolution)
-    hits = first_hits(camera, parts, x, y)
-    center = surface_of_hits(
-        scene, camera, parts, hits, x.astype(np.float32), y.astype(np.float32)
-    )
-    fine_x, fine_y = pixel_centers(resolution * SUPERSAMPLING)
-    fine = surface_of_hits(
-        scene,
-        camera,
-        parts,
-        first_hits(camera, parts, fine_x, fine_y),
-        fine_x.astype(np.float32),
-        fine_y.astype(np.float32),
-    )
-    blocks = fine.color.reshape(resolution, SUPERSAMPLING, resolution, SUPERSAMPLING, 3)
+    view = view_of_parts(camera_of(scene), parts)
+    center_rays, fine_rays = pixel_centers(resolution), pixel_centers(resolution * SUPERSAMPLING)
+    hits = first_hits(view, *center_rays)
+    center = surface_of_hits(scene, view, hits, *center_rays)
+    fine_hits = first_hits(view, *fine_rays)
+    fine = surface_of_hits(scene, view, fine_hits, *fine_rays)
+    color = fine.albedo * light_on_surface(scene, view, fine_hits, fine)
+    blocks = np.minimum(color, 1).reshape(resolution, SUPERSAMPLING, resolution, SUPERSAMPLING, 3)
     size = (resolution, resolution)
     return Truth(
         image=_bytes(blocks.mean(axis=(1, 3))),
         albedo=_bytes(center.albedo.reshape(*size, 3)),
         mask=center.class_id.reshape(size),
         instance=center.instance.reshape(size),
-        keypoints=_keypoints(camera, parts, landmarks, resolution),
+        keypoints=_keypoints(view, landmarks, resolution),
         depth=hits.depth,
     )
 
@@ -83,10 +76,9 @@ def _bytes(color: Float32s) -> NDArray[np.uint8]:
     return (color * 255 + np.float32(0.5)).astype(np.uint8)
 
 
-def _keypoints(
-    camera: Camera, parts: Sequence[Part], landmarks: Sequence[Floats | None], resolution: int
-) -> Float32s:
+def _keypoints(view: View, landmarks: Sequence[Floats | None], resolution: int) -> Float32s:
     """float32 [K, 3]; visible where no part is in front of the landmark."""
+    camera = view.camera
     keypoints = np.zeros((len(landmarks), 3), np.float32)
     present = [k for k, place in enumerate(landmarks) if place is not None]
     places = np.array([place for place in landmarks if place is not None])
@@ -96,7 +88,7 @@ def _keypoints(
         offset = place - camera.position
         ray_x = np.array([offset @ camera.right / depth])
         ray_y = np.array([offset @ camera.up / depth])
-        nearest = float(first_hits(camera, parts, ray_x, ray_y).depth[0, 0])
+        nearest = float(first_hits(view, ray_x, ray_y).depth[0, 0])
         framed = 0 <= x < resolution and 0 <= y < resolution
         keypoints[k] = x, y, framed and depth <= nearest + SEEN_WITHIN
     return keypoints

@@ -205,9 +205,7 @@ def _colors(between: Callable[[float, float], float]) -> Floats:
     return colors
 
 
-def scene_from_latents(
-    view_z: NDArray[np.floating], content_z: NDArray[np.floating]
-) -> Scene:
+def scene_from_latents(view_z: NDArray[np.floating], content_z: NDArray[np.floating]) -> Scene:
     """Camera from `view_z`, all else from `content_z`, both [Z_DIM]; ValueError for others."""
     view = uniforms_from_latent(view_z)
     units = iter(uniforms_from_latent(content_z)[VIEW_COORDINATES:].tolist())
@@ -247,7 +245,7 @@ def scene_from_latents(
         )
         for _ in range(3)
     ]
-    strands = [between(-0.75, 0.75) for _ in range(8)]
+    strands = [between(-0.6, 0.6) for _ in range(8)]
     picture = (between(-2.0, 2.0), between(-0.3, 1.3))
     hat = value_or_none(0.2, 0.5, 0.8)
     return Scene(

@@ -32,9 +32,10 @@ from examples.bench_world.scene import (
     STRAP,
     TEETH,
     UPPER_LIP,
+    Floats,
     Scene,
 )
-from examples.bench_world.trace import Camera, Float32s, Hits
+from examples.bench_world.trace import Camera, Float32s, Hits, View
 
 EYE_WIDTH, IRIS_RADIUS = 0.185, 0.085
 CASTER_RADIUS = 0.05  # thinner parts cast no shadow
@@ -45,30 +46,24 @@ SMOOTH = (EYE, IRIS, TEETH, BALLOON)  # classes with a highlight
 class Surface:
     """What each of n rays shows."""
 
+    point: Float32s  # [3, n], world
     class_id: NDArray[np.uint8]  # [n]
     instance: NDArray[np.uint8]  # [n], from 1 within the class
     albedo: Float32s  # [n, 3] in [0, 1]
-    color: Float32s  # [n, 3] in [0, 1], shaded
 
 
-def surface_of_hits(
-    scene: Scene, camera: Camera, parts: Sequence[Part], hits: Hits, x: Float32s, y: Float32s
-) -> Surface:
-    """Shades the hits of the rays x [w] and y [h]; rays are flattened row by row."""
-    point = _points(camera, hits, x, y)
-    part = hits.part.ravel()
-    class_id, instance = _painted(scene, parts, part, point)
-    albedo = _albedo(scene, class_id, point)
-    color = albedo * _light(scene, camera, parts, part, class_id, point)
-    return Surface(class_id, instance, albedo, np.minimum(color, 1, out=color))
+def surface_of_hits(scene: Scene, view: View, hits: Hits, x: Floats, y: Floats) -> Surface:
+    """What the rays x [w] and y [h] show, row by row."""
+    point = _points(view.camera, hits, x.astype(np.float32), y.astype(np.float32))
+    class_id, instance = _painted(scene, view.parts, hits.part.ravel(), point)
+    return Surface(point, class_id, instance, _albedo(scene, class_id, point))
 
 
 def _points(camera: Camera, hits: Hits, x: Float32s, y: Float32s) -> Float32s:
     """World points [3, n]."""
-    depth = hits.depth
     planes = [
         np.float32(camera.position[i])
-        + depth
+        + hits.depth
         * (
             (np.float32(camera.right[i]) * x)[None, :]
             + (np.float32(camera.up[i]) * y + np.float32(camera.forward[i]))[:, None]
@@ -168,14 +163,19 @@ def _albedo(scene: Scene, class_id: NDArray[np.uint8], point: Float32s) -> Float
 
     def pattern(kind: int, u: Float32s, v: Float32s, frequency: float) -> Float32s:
         a, b = np.sin(frequency * u + phase), np.sin(frequency * v - phase)
-        return a if kind == 0 else np.sign(a * b) if kind == 1 else np.sin(2 * a + frequency * v)
+        waves: tuple[Float32s, ...] = (a, np.sign(a * b), np.sin(2 * a + frequency * v))
+        return waves[kind]
 
     texture[cloth] += 0.16 * pattern(
         scene.shirt_pattern, x[cloth] + 0.3 * z[cloth], y[cloth] - 0.3 * z[cloth], 14 * scale
     )
     texture[wall] += 0.13 * pattern(scene.wall_pattern, x[wall], y[wall], 5 * scale)
     picture = wall[class_id[wall] == PICTURE]
-    texture[picture] += 0.10 * np.sin(9 * (x[picture] + y[picture]) + phase)
+    if scene.picture and len(picture):
+        across, up = x[picture] - scene.picture[0], y[picture] - scene.picture[1]
+        texture[picture] += 0.16 * np.sin(11 * (across + up) + phase)
+        edge = (np.abs(across) > 0.48) | (np.abs(up) > 0.35)
+        texture[picture[edge]] = 0.62
     streak = np.arctan2(x[hair], z[hair] + 1.5) * 46 + 3 * np.sin(3 * y[hair] + phase)
     texture[hair] += 0.20 * np.sin(streak) * np.sin(1.7 * streak + 2 * y[hair])
     texture[skin] += 0.04 * np.sin(17 * x[skin] + phase) * np.sin(19 * y[skin] - phase)
@@ -185,28 +185,23 @@ def _albedo(scene: Scene, class_id: NDArray[np.uint8], point: Float32s) -> Float
         hx, hy, _ = turn.T @ point[:, pupil]
         aside = np.abs(hx) - scene.eye_spacing - np.sign(hx) * scene.gaze[0]
         texture[pupil[aside**2 + (hy - EYE_HEIGHT - scene.gaze[1]) ** 2 < 0.04**2]] = 0.15
-    albedo = scene.colors.astype(np.float32)[class_id] * texture[:, None]
-    return np.minimum(albedo, 1, out=albedo)
+    albedo: Float32s = scene.colors.astype(np.float32)[class_id] * texture[:, None]
+    np.minimum(albedo, 1, out=albedo)
+    return albedo
 
 
-def _light(
-    scene: Scene,
-    camera: Camera,
-    parts: Sequence[Part],
-    part: NDArray[np.int16],
-    class_id: NDArray[np.uint8],
-    point: Float32s,
-) -> Float32s:
+def light_on_surface(scene: Scene, view: View, hits: Hits, surface: Surface) -> Float32s:
     """Ambient and diffuse light with cast shadows, and highlights, float32 [n, 1]."""
+    point, class_id = surface.point, surface.class_id
     lamp = np.array(scene.light, np.float32)
-    normal = _normals(camera, parts, part, point)
+    normal = _normals(view.camera, view.parts, hits.part.ravel(), point)
     facing = lamp @ normal
     lit = np.maximum(facing, 0)
     bright = np.flatnonzero(facing > 0)
-    lit[bright[_shadowed(scene, parts, point[:, bright])]] = 0
+    lit[bright[_shadowed(scene, view.parts, point[:, bright])]] = 0
     light = scene.ambient + (1.08 - scene.ambient) * lit
     smooth = np.flatnonzero(np.isin(class_id, SMOOTH) & (lit > 0))
-    half = lamp - camera.forward.astype(np.float32)
+    half = lamp - view.camera.forward.astype(np.float32)
     half /= math.sqrt(float(half @ half))
     light[smooth] += 0.5 * np.maximum(half @ normal[:, smooth], 0) ** 40
     return np.asarray(light[:, None], np.float32)
@@ -228,7 +223,10 @@ def _normals(
     rows = np.take(table, part, axis=0).T
     x, y, z = point
     normal = np.stack(
-        [rows[3 * i] * x + rows[3 * i + 1] * y + rows[3 * i + 2] * z + rows[9 + i] for i in range(3)]
+        [
+            rows[3 * i] * x + rows[3 * i + 1] * y + rows[3 * i + 2] * z + rows[9 + i]
+            for i in range(3)
+        ]
     )
     normal /= np.sqrt((normal * normal).sum(axis=0))
     return normal
@@ -237,17 +235,26 @@ def _normals(
 def _shadowed(scene: Scene, parts: Sequence[Part], point: Float32s) -> NDArray[np.bool_]:
     """Whether a part stands between points [3, n] and the lamp, bool [n]."""
     lamp = np.array(scene.light)
+    aside = np.cross(lamp, (0.0, 1.0, 0.0))
+    aside /= np.linalg.norm(aside)
+    frame = np.stack([aside, np.cross(lamp, aside), lamp]).astype(np.float32)
+    u, v, w = frame @ point
     dark = np.zeros(point.shape[1], np.bool_)
     for part in parts:
         if part.is_card or part.radii.min() < CASTER_RADIUS:
             continue
         matrix = part.axes / part.radii[:, None]
         way = matrix @ lamp
-        # Only points within the shadow's cylinder: its cross section has a bounding box.
-        near = np.flatnonzero(_within(part, lamp, point))
+        # Only points within a cylinder around the part and its shadow.
+        cu, cv, cw = frame @ part.center.astype(np.float32)
+        radius = float(part.radii.max())
+        near = np.flatnonzero((u - cu) ** 2 + (v - cv) ** 2 < radius**2)
+        near = near[w[near] < cw + radius]
         if not len(near):
             continue
-        o = matrix.astype(np.float32) @ point[:, near] - (matrix @ part.center)[:, None].astype(np.float32)
+        o = matrix.astype(np.float32) @ point[:, near] - (matrix @ part.center)[:, None].astype(
+            np.float32
+        )
         a, b, c = np.float32(way @ way), way.astype(np.float32) @ o, (o * o).sum(axis=0) - 1
         disc = b * b - a * c
         if part.cut is None:
@@ -265,13 +272,3 @@ def _shadowed(scene: Scene, parts: Sequence[Part], point: Float32s) -> NDArray[n
             hidden = (disc > 0) & (np.maximum(enter, 0) + 0.01 < leave)
         dark[near[hidden]] = True
     return dark
-
-
-def _within(part: Part, lamp: NDArray[np.float64], point: Float32s) -> NDArray[np.bool_]:
-    """Whether points [3, n] are within the bounding cylinder of the part's shadow."""
-    radius = float(part.radii.max())
-    cx, cy, cz = (np.float32(v) for v in part.center)
-    lx, ly, lz = (np.float32(v) for v in lamp)
-    x, y, z = point[0] - cx, point[1] - cy, point[2] - cz
-    along = x * lx + y * ly + z * lz
-    return np.asarray((x * x + y * y + z * z - along * along < radius**2) & (along < radius))

@@ -28,6 +28,17 @@ class Camera:
 
 
 @dataclass(frozen=True)
+class View:
+    """S parts as a camera sees them. A part's own frame has its axes, scaled by its radii."""
+
+    camera: Camera
+    parts: tuple[Part, ...]
+    origin: Floats  # [S, 3], the camera in the part's frame
+    basis: Floats  # [S, 3, 3], the rays' right, up and forward in the part's frame, as columns
+    bounds: Floats  # [S, 4]: x from, x to, y from, y to of rays that may hit the part
+
+
+@dataclass(frozen=True)
 class Hits:
     """Nearest part along each ray of a grid [h, w]."""
 
@@ -62,54 +73,65 @@ def projected(camera: Camera, points: Floats, extent: int) -> Floats:
     return np.stack([(x + 0.5) * extent, (y + 0.5) * extent, depth], axis=1)
 
 
-def first_hits(camera: Camera, parts: Sequence[Part], x: Floats, y: Floats) -> Hits:
+def view_of_parts(camera: Camera, parts: Sequence[Part]) -> View:
+    """Prepares parts for rays of a camera."""
+    scale = np.array([(p.radii[0], p.radii[1], 1.0) if p.is_card else p.radii for p in parts])
+    center = np.array([p.center for p in parts])
+    matrix = np.array([p.axes for p in parts]) / scale[:, :, None]
+    rays = np.stack([camera.right, camera.up, camera.forward], axis=1)
+    origin = np.einsum("sij,sj->si", matrix, camera.position - center)
+    return View(camera, tuple(parts), origin, matrix @ rays, _bounds(camera, parts, rays))
+
+
+def _bounds(camera: Camera, parts: Sequence[Part], rays: Floats) -> Floats:
+    """Least x, greatest x, least y, greatest y of each part's outline, [parts, 4]."""
+    # A card is within the sphere around it.
+    scale = np.array([[math.hypot(*p.radii[:2])] * 3 if p.is_card else p.radii for p in parts])
+    matrix = np.array([p.axes for p in parts]) / scale[:, :, None]
+    offset = camera.position - np.array([p.center for p in parts])
+    o, basis = np.einsum("sij,sj->si", matrix, offset), matrix @ rays
+    beyond = (o * o).sum(axis=1) - 1
+    seen_from_inside = beyond <= 1e-3  # as the wall
+    beyond[seen_from_inside] = 1.0
+    # The outline is the conic v^T q v = 0 of v = (x, y, 1); its tangents x = const and y = const
+    # are quadratic in const by way of the inverse of q.
+    form = o[:, :, None] * o[:, None, :] - beyond[:, None, None] * np.eye(3)
+    dual = np.linalg.inv(basis.transpose(0, 2, 1) @ form @ basis)
+    bounds = np.empty((len(parts), 4))
+    for k in (0, 1):
+        middle = dual[:, k, 2] / dual[:, 2, 2]
+        half = np.sqrt(np.maximum(middle**2 - dual[:, k, k] / dual[:, 2, 2], 0)) + 1e-6
+        bounds[:, 2 * k], bounds[:, 2 * k + 1] = middle - half, middle + half
+    bounds[seen_from_inside] = (-np.inf, np.inf, -np.inf, np.inf)
+    return bounds
+
+
+def first_hits(view: View, x: Floats, y: Floats) -> Hits:
     """Casts the rays of a grid; x [w] ascends, y [h] descends, as `pixel_centers` gives them."""
     depth = np.full((len(y), len(x)), np.inf, np.float32)
     winner = np.zeros((len(y), len(x)), np.int16)
-    for number, part in enumerate(parts):
-        columns, rows = _window(camera, part, x, y)
-        if columns.start >= columns.stop or rows.start >= rows.stop:
-            continue
+    left, right = np.searchsorted(x, view.bounds[:, :2].T)
+    top, bottom = np.searchsorted(-y, -view.bounds[:, :1:-1].T)
+    for number in np.flatnonzero((left < right) & (top < bottom)).tolist():
+        part = view.parts[number]
+        columns = slice(left[number], right[number])
+        rows = slice(top[number], bottom[number])
         cast = _card_depth if part.is_card else _ellipsoid_depth
-        t = cast(camera, part, x[columns], y[rows])
+        t = cast(view, number, x[columns], y[rows])
         nearer = t < depth[rows, columns]
         np.copyto(depth[rows, columns], t, where=nearer)
         np.copyto(winner[rows, columns], np.int16(number), where=nearer)
     return Hits(depth, winner)
 
 
-def _basis(camera: Camera, part: Part, scale: Floats) -> tuple[Floats, Floats]:
-    """Center minus camera [3], and the rays' [right, up, forward] as columns, in the part's frame."""
-    matrix = part.axes / scale[:, None]
-    rays = np.stack([camera.right, camera.up, camera.forward], axis=1)
-    return matrix @ (camera.position - part.center), matrix @ rays
-
-
-def _window(camera: Camera, part: Part, x: Floats, y: Floats) -> tuple[slice, slice]:
-    """Columns and rows that the part's outline can reach."""
-    scale = np.full(3, math.hypot(*part.radii[:2])) if part.is_card else part.radii
-    o, basis = _basis(camera, part, scale)
-    if o @ o <= 1.001:  # the camera is inside, as with the wall's sphere
-        return slice(0, len(x)), slice(0, len(y))
-    # The outline is the conic v^T q v = 0 of v = (x, y, 1); its tangents x = const and y = const
-    # are quadratic in const by way of the adjoint.
-    dual = np.linalg.inv(basis.T @ (np.outer(o, o) - (o @ o - 1) * np.eye(3)) @ basis)
-    reach = []
-    for k, line in ((0, x), (1, -y)):
-        middle = dual[k, 2] / dual[2, 2]
-        half = math.sqrt(max(middle * middle - dual[k, k] / dual[2, 2], 0.0))
-        low, high = (middle - half, middle + half) if k == 0 else (-middle - half, half - middle)
-        reach.append(slice(*(int(i) for i in np.searchsorted(line, (low - 1e-6, high + 1e-6)))))
-    return reach[0], reach[1]
-
-
-def _ellipsoid_depth(camera: Camera, part: Part, x: Floats, y: Floats) -> Float32s:
+def _ellipsoid_depth(view: View, number: int, x: Floats, y: Floats) -> Float32s:
     """z-depths [h, w] where rays enter; inf where they miss.
 
     With rays from the depth t0 of the center, a t^2 + 2 b t + c = 0 has small coefficients, and
     with x and y from the middle of the window float32 suffices.
     """
-    o, basis = _basis(camera, part, part.radii)
+    camera, part = view.camera, view.parts[number]
+    o, basis = view.origin[number], view.basis[number]
     t0 = float((part.center - camera.position) @ camera.forward)
     x0, y0 = 0.5 * float(x[0] + x[-1]), 0.5 * float(y[0] + y[-1])
     ray = basis.copy()
@@ -130,9 +152,11 @@ def _ellipsoid_depth(camera: Camera, part: Part, x: Floats, y: Floats) -> Float3
     if part.cut is not None:
         normal, offset = part.cut
         leave = (root - b) / a
-        slope = np.float32(normal @ camera.forward)
-        slope = slope + np.float32(normal @ camera.right) * x.astype(np.float32)[None, :]
-        slope = slope + np.float32(normal @ camera.up) * y.astype(np.float32)[:, None]
+        slope = (
+            np.float32(normal @ camera.forward)
+            + np.float32(normal @ camera.right) * x.astype(np.float32)[None, :]
+            + np.float32(normal @ camera.up) * y.astype(np.float32)[:, None]
+        )
         crossing = np.float32(offset - normal @ camera.position) / slope - np.float32(t0)
         # A convex part cut by a half-space: the ray is inside where both allow it.
         enter = np.where(slope > 0, np.maximum(enter, crossing), enter)
@@ -149,9 +173,9 @@ def _quadratic(form: Floats, dx: Float32s, dy: Float32s, product: Float32s) -> F
     return value
 
 
-def _card_depth(camera: Camera, part: Part, x: Floats, y: Floats) -> Float32s:
+def _card_depth(view: View, number: int, x: Floats, y: Floats) -> Float32s:
     """z-depths [h, w] where rays pass a card; inf where they miss it or pass its hole."""
-    o, basis = _basis(camera, part, np.array([part.radii[0], part.radii[1], 1.0]))
+    part, o, basis = view.parts[number], view.origin[number], view.basis[number]
     column, row = x[None, :], y[:, None]
     d0, d1, d2 = (basis[i, 0] * column + basis[i, 1] * row + basis[i, 2] for i in range(3))
     t = -o[2] / d2
