@@ -71,7 +71,7 @@ def main(out: Path, count: int, seed: int, start: int, photographs: bool, worker
                 photographed(image, seed, i) for image, i in zip(images, indices, strict=True)
             ]
         write_set(out, seed, indices, truths, images, photographs)
-        sheet(truths[:SHOWN], images[:SHOWN], indices).save(out / "sheet.png")
+        sheet(truths[:SHOWN], seed, indices[:SHOWN]).save(out / "sheet.png")
     except (TrainingError, OSError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(
@@ -137,29 +137,22 @@ def renderer_sha256() -> str:
     return digest.hexdigest()
 
 
-def sheet(
-    truths: Sequence[Truth], images: Sequence[NDArray[np.uint8]], indices: Sequence[int]
-) -> Image.Image:
+def sheet(truths: Sequence[Truth], seed: int, indices: Sequence[int]) -> Image.Image:
     """Contact sheet: one column for each image, one row for each kind of label."""
+    images = [truth.image for truth in truths]
     size = size_from_images(np.stack(images))
+    photographs = [photographed(im, seed, i) for im, i in zip(images, indices, strict=True)]
     palette = np.array([[c >> 16, c >> 8 & 255, c & 255] for c in PALETTE], np.uint8)
     near, far = (float(f([f(t.depth) for t in truths])) for f in (np.min, np.max))
     grid = (RESOLUTION, RESOLUTION)
-    pairs = list(zip(truths, images, strict=True))
     rows = [
         Row("image", [panel_from_image(image, size) for image in images]),
-        Row(
-            "photograph",
-            [
-                panel_from_image(photographed(t.image, 0, i), size)
-                for t, i in zip(truths, indices, strict=False)
-            ],
-        ),
+        Row("photograph", [panel_from_image(image, size) for image in photographs]),
         Row("albedo", [panel_from_image(t.albedo, size) for t in truths]),
-        Row("mask", [panel_from_mask(t.mask, image, palette, size) for t, image in pairs]),
+        Row("mask", [panel_from_mask(t.mask, t.image, palette, size) for t in truths]),
         Row(
             "keypoints",
-            [panel_from_keypoints(t.keypoints, SKELETON, image, grid, size) for t, image in pairs],
+            [panel_from_keypoints(t.keypoints, SKELETON, t.image, grid, size) for t in truths],
         ),
         Row("depth", [panel_from_depth(t.depth, near, far, size) for t in truths]),
     ]
@@ -167,7 +160,7 @@ def sheet(
         ((int(r), int(g), int(b)), name)
         for (r, g, b), name in zip(palette, CLASS_NAMES, strict=True)
     ]
-    return sheet_from_rows(rows, [f"#{i}" for i in indices[: len(truths)]], legend)
+    return sheet_from_rows(rows, [f"#{i}" for i in indices], legend)
 
 
 if __name__ == "__main__":
