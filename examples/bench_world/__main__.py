@@ -34,7 +34,7 @@ from training.labels.labelled_set import LabelledSet
 from training.labels.write import write_labels
 from training.sheet import Row, sheet_from_rows
 
-MAX_COUNT = 20_000  # images of a set; all labels of a set are in memory, 150 KB an image
+MAX_COUNT = 5_000  # images of a set, which is in memory until it is written: 330 KB an image
 SHOWN = 8  # images of the sheet
 DEPTH_UNIT = "head half-heights"
 

@@ -15,6 +15,7 @@ from examples.bench_world.scene import (
     BACKGROUND,
     BALLOON,
     BEARD,
+    CLASS_NAMES,
     COLLAR,
     EYE,
     EYEBROW,
@@ -146,11 +147,18 @@ def _face_paint(
     return shown, number
 
 
+def _rays_of(class_id: NDArray[np.uint8], group: tuple[int, ...]) -> NDArray[np.int64]:
+    """Positions of the rays that show a class of the group."""
+    member = np.zeros(len(CLASS_NAMES), np.bool_)
+    member[list(group)] = True
+    return np.flatnonzero(member[class_id])
+
+
 def _albedo(scene: Scene, class_id: NDArray[np.uint8], point: Float32s) -> Float32s:
     """Color of each ray's surface, float32 [n, 3]: its class's color under its texture."""
     texture = np.ones(len(class_id), np.float32)
     cloth, wall, hair, skin = (
-        np.flatnonzero(np.isin(class_id, group))
+        _rays_of(class_id, group)
         for group in (
             (SHIRT, SLEEVE, COLLAR, HAT),
             (BACKGROUND, PICTURE),
@@ -200,7 +208,8 @@ def light_on_surface(scene: Scene, view: View, hits: Hits, surface: Surface) -> 
     bright = np.flatnonzero(facing > 0)
     lit[bright[_shadowed(scene, view.parts, point[:, bright])]] = 0
     light = scene.ambient + (1.08 - scene.ambient) * lit
-    smooth = np.flatnonzero(np.isin(class_id, SMOOTH) & (lit > 0))
+    smooth = _rays_of(class_id, SMOOTH)
+    smooth = smooth[lit[smooth] > 0]
     half = lamp - view.camera.forward.astype(np.float32)
     half /= math.sqrt(float(half @ half))
     light[smooth] += 0.5 * np.maximum(half @ normal[:, smooth], 0) ** 40

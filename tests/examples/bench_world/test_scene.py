@@ -47,7 +47,7 @@ def test_rare_parts_have_their_shares() -> None:
 
 @pytest.mark.long
 def test_the_rarest_part_has_its_share() -> None:
-    count = 30_000
+    count = 20_000
     found = sum(scene_of_sample(2, i).plaster != 0 for i in range(count))
     assert_within_binomial_bounds(found, count, RARE_SHARES[PLASTER])
     assert found > 0
