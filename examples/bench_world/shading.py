@@ -1,6 +1,6 @@
 """Colors of the bench world: what is painted on the parts, textures, light and cast shadows.
 
-First hits enter; class, instance, albedo and shaded color of each ray leave.
+First hits enter; class, instance, albedo and light of each ray leave.
 """
 
 import math
