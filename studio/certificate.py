@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 Losses = NDArray[np.float64]
 KEEP = (1.0, 0.9, 0.75, 0.5)  # shares of samples that the thresholds keep, about
 CONFIDENCE = 0.95
-BETS = np.array([0.25, 0.5, 0.75, 0.99])  # under 1, so that no loss takes all of the capital
+BETS = np.array([0.25, 0.5, 0.75, 0.99])  # shares of the capital that a loss of 1 takes
 HALVINGS = 20  # to a millionth
 MOST_REVIEWS = 1 << 13  # that are ever asked for
 
@@ -55,14 +55,17 @@ def upper_bound(losses: Losses, delta: float) -> float:
 
 
 def _most_capital(losses: Losses, mean: float) -> float:
-    """The largest capital of a gambler who starts with 1 and bets that the mean is below `mean`: a
-    supermartingale if it is not, which reaches 1 / delta with probability delta at most (Ville)."""
-    steps = np.log1p(BETS[:, None] * (mean - losses)).cumsum(axis=1)
+    """The largest capital of a gambler who starts with 1 and bets that the mean is below `mean`,
+    which is under 1: a supermartingale if it is not, and then it ever reaches 1 / delta with
+    probability delta at most (Ville)."""
+    steps = np.log1p(BETS[:, None] * (mean - losses) / (1 - mean)).cumsum(axis=1)
     with np.errstate(over="ignore"):
         return float(np.exp(steps).mean(axis=0).max())
 
 
-def upper_bounds(losses: Losses, uncertainties: Losses, thresholds: Sequence[float | None]) -> list[float]:  # fmt: skip
+def upper_bounds(
+    losses: Losses, uncertainties: Losses, thresholds: Sequence[float | None]
+) -> list[float]:
     """Upper bound of the mean loss of the samples that each threshold keeps. All hold at once with
     a probability of CONFIDENCE."""
     delta = (1 - CONFIDENCE) / len(thresholds)
@@ -94,7 +97,8 @@ def more_reviews(kept: Losses, drawn: int, error: float, delta: float) -> int | 
     most = MOST_REVIEWS - len(kept)
 
     def enough(extra: int) -> bool:
-        return upper_bound(np.concatenate([kept, np.resize(again, extra)]), delta) <= error
+        losses = np.concatenate([kept, np.resize(again, extra)])
+        return len(losses) > 0 and _most_capital(losses, error) >= 1 / delta
 
     if enough(0):
         return 0
