@@ -17,7 +17,6 @@ from typing import Literal
 import click
 import msgspec
 import numpy as np
-import torch
 from PIL import Image
 
 from bundle.files import replaced_file
@@ -39,7 +38,7 @@ from training.interpreter.predict import Prediction, predictions
 from training.label_crop import images_from_ws
 
 REVIEW, WALL = "review", "wall.json"
-PILOT = 64  # samples that fix the thresholds
+PILOT = 32  # samples that fix the thresholds
 SEED_DIGITS = 12  # of the hash
 SAVED_EVERY = 4  # samples
 Source = Literal["learn", "export"]
@@ -171,7 +170,6 @@ def main(
 ) -> None:  # fmt: skip
     """Draw samples for the review (the studio starts this itself)."""
     os.nice(10)  # strokes come first
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0))))
     try:
         draw_wall(generator_path, mean_latent, folder, weights, expected, source, count)
     except (TrainingError, CheckpointError, OSError) as error:
