@@ -97,7 +97,6 @@ document.querySelector("#learning").addEventListener("click", () => (location.ha
 addEventListener("keydown", (event) => {
   if (event.key === "?" && !event.target.closest("input, textarea")) keys();
 });
-addEventListener("hashchange", show);
 addEventListener("beforeunload", (event) => {
   if (waiting().length) event.preventDefault();
 });
@@ -106,6 +105,7 @@ subscribe((what) => {
   if (["project", "saved", "learn", "export", "saving"].includes(what)) steps();
 });
 await reload();
+addEventListener("hashchange", show);
 listen();
 show();
 changed("start");

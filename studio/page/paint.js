@@ -129,7 +129,7 @@ class Session {
   }
 
   buildStrip() {
-    if (this.sample) return this.strip.replaceChildren(el("a", { href: "#review" }, "Back to Review"));
+    if (this.sample) return this.strip.replaceChildren(el("a", { href: "#review", class: "back" }, "Back to Review"));
     const { project } = store;
     const order = new Map(project.learn.next.map((stem, place) => [stem, place]));
     const scroll = this.strip.scrollTop;

@@ -116,8 +116,8 @@ function proof(state, row) {
   const { counted, reviewed, statements } = state, asked = chosen.error;
   if (!counted) return [el("h2", {}, "Nothing is proved yet"), el("p", {}, `Begin with sample 1; reviews count in the order of the wall, so that nobody's choice decides.${row.more ? ` If all are right, about ${row.more} reviews prove an error of at most ${percent(asked)}.` : ""}`)];
   const parts = [
-    el("h2", {}, `Keep ${nameOf(row)}: at most ${percent(row.upper_bound)} of the pixels are wrong`),
-    el("p", {}, row.mean === null ? "None of the reviewed samples is kept." : `With 95% confidence, on average over all samples that are kept. Among the ${plural(row.kept_reviewed, "reviewed one")} it is ${percent(row.mean)}, by your judgement.`),
+    el("h2", {}, `Keep ${nameOf(row)}: at most ${percent(row.upper_bound)} wrong, with 95% confidence`),
+    el("p", {}, row.mean === null ? "None of the reviewed samples is kept." : `The mean share of wrong pixels over all samples that are kept, as you would judge them. Among the ${plural(row.kept_reviewed, "reviewed one")} it is ${percent(row.mean)}.`),
     row.threshold === null ? null : el("p", { class: "note faint" }, `In a stream: max_uncertainty=${row.threshold.toPrecision(4)}`)];
   const meets = statements.findIndex((one) => one.upper_bound <= asked);
   const next = statements.map((one) => one.more).filter((more) => more !== null);
@@ -170,7 +170,8 @@ class Tile {
       if (event.ctrlKey || event.metaKey || event.altKey) return;
       const key = event.key.toLowerCase();
       if (key === "r" || key === "w") {
-        say(this.entry, key === "r" ? "right" : "wrong");
+        const verdict = key === "r" ? "right" : "wrong";
+        if (this.entry.verdict !== verdict) say(this.entry, verdict);
         this.item.nextElementSibling?.querySelector("button").focus();
       } else if (key === "c") {
         this.correct.click();
