@@ -8,6 +8,7 @@ import { store, subscribe } from "./store.js";
 
 const chosen = { threshold: 0, error: 0.05 };
 const percent = (value) => `${(100 * value).toFixed(1)}%`;
+const atMost = (value) => `${(Math.ceil(1000 * value) / 10).toFixed(1)}%`; // a bound is never rounded down
 
 export function reviewView(view, stem) {
   if (stem) return paintSample(view, stem);
@@ -116,7 +117,7 @@ function proof(state, row) {
   const { counted, reviewed, statements } = state, asked = chosen.error;
   if (!counted) return [el("h2", {}, "Nothing is proved yet"), el("p", {}, `Begin with sample 1; reviews count in the order of the wall, so that nobody's choice decides.${row.more ? ` If all are right, about ${row.more} reviews prove an error of at most ${percent(asked)}.` : ""}`)];
   const parts = [
-    el("h2", {}, `Keep ${nameOf(row)}: at most ${percent(row.upper_bound)} wrong, with 95% confidence`),
+    el("h2", {}, `Keep ${nameOf(row)}: at most ${atMost(row.upper_bound)} wrong, with 95% confidence`),
     el("p", {}, row.mean === null ? "None of the reviewed samples is kept." : `The mean share of wrong pixels over all samples that are kept, as you would judge them. Among the ${plural(row.kept_reviewed, "reviewed one")} it is ${percent(row.mean)}.`),
     row.threshold === null ? null : el("p", { class: "note faint" }, `In a stream: max_uncertainty=${row.threshold.toPrecision(4)}`)];
   const meets = statements.findIndex((one) => one.upper_bound <= asked);
@@ -132,7 +133,7 @@ function proof(state, row) {
   const average = statements.findIndex((one) => one.expected_risk <= asked);
   parts.push(el("p", { class: "note faint" }, `Conformal risk control, on average and for a number of reviews fixed beforehand: ${average >= 0
     ? `keep ${nameOf(statements[average])}; the expected share of wrong pixels in the next sample is then at most ${percent(asked)}, where a discarded one has none.`
-    : `no threshold has an expected error of at most ${percent(asked)} yet; here the bound is ${percent(row.expected_risk)}.`}`));
+    : `no threshold has an expected error of at most ${percent(asked)} yet; here the bound is ${atMost(row.expected_risk)}.`}`));
   if (reviewed > counted) parts.push(el("p", { class: "warn" }, `${plural(reviewed - counted, "review")} will count once sample ${counted + 1} has one.`));
   parts.push(el("p", { class: "note faint" }, "The bounds hold for all four thresholds at once, and however often you look. They speak of labels as PyTorch computes them."));
   return parts.filter((part) => part !== null);
