@@ -29,9 +29,11 @@ def thresholds_from_pilot(uncertainties: NDArray[np.floating]) -> list[float | N
     """The uncertainty that a sample of each share of KEEP has at most; None keeps every sample.
 
     `uncertainties` are those of samples outside the review, which makes the thresholds independent
-    of it.
+    of it. They have four digits, so that one can type them.
     """
-    return [None if share == 1 else float(np.quantile(uncertainties, share)) for share in KEEP]
+    return [
+        None if share == 1 else float(f"{np.quantile(uncertainties, share):.4g}") for share in KEEP
+    ]
 
 
 def is_kept(uncertainty: float, threshold: float | None) -> bool:

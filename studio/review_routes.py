@@ -42,6 +42,7 @@ class ReviewHandlers:
             Route("/api/review", self.state, methods=["GET"]),
             Route("/api/review", self.draw, methods=["POST"]),
             Route("/api/review/certificate", self.certificate),
+            Route("/api/review/sheet", self.sheet),
             Route(f"{one}/verdict", self.say, methods=["PUT"]),
             Route(f"{one}/mask", self.mask, methods=["GET"]),
             Route(f"{one}/mask", self.correct, methods=["PUT"]),
@@ -64,6 +65,10 @@ class ReviewHandlers:
         answer = json_answer(await run_in_threadpool(self.reviews.certificate))
         answer.headers["content-disposition"] = 'attachment; filename="certificate.json"'
         return answer
+
+    async def sheet(self, request: Request) -> Response:
+        data = await run_in_threadpool(self.reviews.contact_sheet)
+        return Response(data, media_type="image/png", headers={"cache-control": "no-store"})
 
     async def say(self, request: Request) -> Response:
         body = await body_of(request, VerdictBody)

@@ -34,6 +34,7 @@ from studio.certificate import (
     more_reviews,
     upper_bounds,
 )
+from studio.contact_sheet import MOST, contact_sheet
 from studio.errors import Conflict, NotFound, Outdated, StudioError
 from studio.export_run import BUNDLE
 from studio.export_run import INTERPRETER as EXPORTED
@@ -177,11 +178,21 @@ class Reviews:
         """PNG of a sample's image. Raises NotFound."""
         return sample_file(self.project.folder, self._row(stem)[1], "image")
 
+    def contact_sheet(self) -> bytes:
+        """PNG of the first samples and their labels. Raises NotFound."""
+        with self._lock:
+            wall, folder = self._wall(), self.project.folder
+            if wall is None or not wall.samples:
+                raise NotFound("no samples are drawn yet; Review draws them")
+            shown = range(min(MOST, len(wall.samples)))
+            pictures = [_pixels(sample_file(folder, i, "image")) for i in shown]
+            masks = [_pixels(sample_file(folder, i, "mask")) for i in shown]
+        return contact_sheet(pictures, masks, self.project.classes)
+
     def uncertainty_map(self, stem: str) -> bytes:
         """Uncertainty, H * W bytes as in a proposal's map. Raises NotFound."""
         index = self._row(stem)[1]
-        path = sample_file(self.project.folder, index, "uncertainty")
-        return np.array(open_upright(path)).astype(np.uint8).tobytes()
+        return _pixels(sample_file(self.project.folder, index, "uncertainty")).tobytes()
 
     def mask(self, stem: str) -> tuple[NDArray[np.uint8], str]:
         """Class ids [H, W] as corrected, or as labeled; and their tag. Raises NotFound."""
@@ -191,7 +202,7 @@ class Reviews:
             path = sample_file(self.project.folder, index, "mask")
             if review is not None and review.verdict == "corrected":
                 path = self._corrected(wall, index)
-            mask = np.array(open_upright(path)).astype(np.uint8)
+            mask = _pixels(path)
             return mask, tag_of_mask(mask)
 
     def correct(self, stem: str, pixels: bytes, base: str) -> str:
@@ -216,7 +227,7 @@ class Reviews:
             given = tag_of_mask(mask)
             if tag not in (base, given):
                 raise Outdated(f"the mask of {stem} was changed in another tab")
-            label = np.array(open_upright(sample_file(self.project.folder, index, "mask")))
+            label = _pixels(sample_file(self.project.folder, index, "mask"))
             path = self._corrected(wall, index)
             path.parent.mkdir(parents=True, exist_ok=True)
             stream = io.BytesIO()
@@ -373,6 +384,10 @@ def _rows(samples: Sequence[Sample], reviews: dict[int, Review]) -> list[dict[st
         {"uncertainty": s.uncertainty, "verdict": reviews[i].verdict, "loss": reviews[i].loss}
         for i, s in enumerate(samples)
     ]
+
+
+def _pixels(path: Path) -> NDArray[np.uint8]:
+    return np.array(open_upright(path)).astype(np.uint8)
 
 
 def _text(content: object) -> str:

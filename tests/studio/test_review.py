@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Iterator
@@ -146,6 +147,9 @@ def test_the_thresholds_keep_what_is_sure(walled: Served) -> None:
     assert kept == sorted(kept, reverse=True) and kept[0] == STEP > kept[-1]
     with Image.open(walled.folder / "studio/review/00000.mask.png") as mask:
         assert mask.size == walled.studio.project.size[::-1]
+    sheet = walled.request("GET", "/api/review/sheet")
+    with Image.open(io.BytesIO(sheet.body)) as picture:
+        assert picture.width > 8 * 32 and picture.height > 3 * 2 * 32
     assert (
         walled.request("GET", f"/review/{stems(walled)[0]}").headers["content-type"] == "image/png"
     )
