@@ -29,8 +29,10 @@ from studio.export_run import ExportRun
 from studio.learner import Learner, learning_command
 from studio.pick import Candidates, finish_change
 from studio.project import Project
+from studio.reviews import Reviews
 from studio.select import FeatureTables
 from studio.tabs import Tabs
+from studio.wall import wall_command
 from training.errors import TrainingError
 from training.images.image_set import INDEX, check_generator
 from training.images.sample import SampleConfig, sample_images
@@ -76,6 +78,7 @@ def main(generator_path: Path, mean_latent: Path | None, folder: Path, listen: s
     finally:
         studio.learner.close()
         studio.export.close()
+        studio.reviews.close()
 
 
 def opened_studio(generator_path: Path, mean_latent: Path | None, folder: Path) -> Studio:
@@ -98,6 +101,7 @@ def opened_studio(generator_path: Path, mean_latent: Path | None, folder: Path) 
         FeatureTables(project, generator, lock),
         Learner(project, command, tabs.publish),
         ExportRun(project, generator_path, mean_latent, tabs.publish),
+        Reviews(project, wall_command(generator_path, mean_latent, folder), tabs.publish),
     )
 
 

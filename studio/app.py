@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 import numpy as np
@@ -22,11 +22,14 @@ from starlette.responses import FileResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 
 from checkpoints import CheckpointError, ClassCard, Strict
+from studio.bodies import body_of, checked, json_answer
 from studio.errors import Conflict, NotFound, StudioError
 from studio.export_run import ExportRun
 from studio.learner import Learner
 from studio.pick import POOL, Candidates, Order, remove_image
 from studio.project import Project
+from studio.review_routes import ReviewHandlers
+from studio.reviews import Reviews
 from studio.safety import Guard
 from studio.select import FeatureTables
 from studio.tabs import Tabs
@@ -40,7 +43,6 @@ TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 JSON_BYTES = 1 << 20
 LONG_CACHE = {"cache-control": "private, max-age=31536000, immutable"}
 TAB = "x-studio-tab"
-Body = TypeVar("Body", bound=msgspec.Struct)
 TabName = Annotated[str, msgspec.Meta(pattern="^[0-9a-z-]{8,64}$")]
 
 
@@ -106,6 +108,7 @@ class Studio:
     tables: FeatureTables
     learner: Learner
     export: ExportRun
+    reviews: Reviews
 
 
 def application(studio: Studio, token: str) -> Guard:
@@ -133,6 +136,7 @@ def application(studio: Studio, token: str) -> Guard:
         Route("/api/learn", handlers.learn, methods=["POST"]),
         Route("/api/export", handlers.start_export, methods=["POST"]),
         Route("/api/labels/{format}", handlers.labels),
+        *ReviewHandlers(studio.reviews).routes(),
     ]
     errors: dict[Any, Callable[[Request, Exception], Awaitable[Response]]] = {
         StudioError: _answer_error,
@@ -182,31 +186,31 @@ class Handlers:
         return Response(data, media_type="image/png", headers=LONG_CACHE)
 
     async def project(self, request: Request) -> Response:
-        return _json(await run_in_threadpool(project_summary, self.studio))
+        return json_answer(await run_in_threadpool(project_summary, self.studio))
 
     async def events(self, request: Request) -> Response:
         tab = request.query_params.get("tab", "")
-        _checked({"tab": tab}, HoldBody)
+        checked({"tab": tab}, HoldBody)
         stream = self.studio.tabs.events(tab)
         return StreamingResponse(stream, media_type="text/event-stream")
 
     async def set_classes(self, request: Request) -> Response:
-        body = await _body(request, ClassesBody)
+        body = await body_of(request, ClassesBody)
         await run_in_threadpool(self.studio.project.set_classes, body.classes)
         return self._changed()
 
     async def set_keypoints(self, request: Request) -> Response:
-        body = await _body(request, KeypointsBody)
+        body = await body_of(request, KeypointsBody)
         await run_in_threadpool(self.studio.project.set_keypoints, body.names, body.skeleton)
         return self._changed()
 
     async def candidates(self, request: Request) -> Response:
-        asked = _checked(dict(request.query_params), CandidatesQuery)
+        asked = checked(dict(request.query_params), CandidatesQuery)
         found = await run_in_threadpool(self.studio.candidates.indices, asked.order, asked.pool)
-        return _json(found)
+        return json_answer(found)
 
     async def add_images(self, request: Request) -> Response:
-        body = await _body(request, AddBody)
+        body = await body_of(request, AddBody)
         await run_in_threadpool(self.studio.candidates.add, body.indices)
         return self._changed()
 
@@ -222,7 +226,7 @@ class Handlers:
 
     async def save_mask(self, request: Request) -> Response:
         stem, tab = request.path_params["stem"], request.headers.get(TAB, "")
-        _checked({"tab": tab}, HoldBody)
+        checked({"tab": tab}, HoldBody)
         base = request.headers.get("if-match", "").strip('"')
         if not base:
             raise StudioError("a mask needs the header If-Match, the tag of the mask before it")
@@ -237,9 +241,9 @@ class Handlers:
 
     async def save_points(self, request: Request) -> Response:
         stem, tab = request.path_params["stem"], request.headers.get(TAB, "")
-        body = await _body(request, PointsBody)
+        body = await body_of(request, PointsBody)
         self.studio.project.row(stem)
-        if not self.studio.tabs.hold(stem, _checked({"tab": tab}, HoldBody).tab):
+        if not self.studio.tabs.hold(stem, checked({"tab": tab}, HoldBody).tab):
             raise Conflict(f"another tab holds {stem}; take it over there first")
         points = None
         if body.points is not None:
@@ -250,7 +254,7 @@ class Handlers:
         return Response(status_code=204)
 
     async def hold(self, request: Request) -> Response:
-        body = await _body(request, HoldBody)
+        body = await body_of(request, HoldBody)
         stem = request.path_params["stem"]
         self.studio.project.row(stem)
         held = self.studio.tabs.hold(stem, body.tab, body.take)
@@ -261,7 +265,7 @@ class Handlers:
 
     async def select(self, request: Request) -> Response:
         stem = request.path_params["stem"]
-        body = await _body(request, SelectBody)
+        body = await body_of(request, SelectBody)
         height, width = self.studio.project.size
         if not all(0 <= x < width and 0 <= y < height for x, y in body.points):
             raise StudioError(f"a point lies outside the image of {width}x{height} pixels")
@@ -286,7 +290,7 @@ class Handlers:
         return Response(data, media_type="application/octet-stream")
 
     async def learn(self, request: Request) -> Response:
-        body = await _body(request, LearnBody)
+        body = await body_of(request, LearnBody)
         actions = {
             "start": self.studio.learner.start,
             "auto": self.studio.learner.start_if_changed,
@@ -374,23 +378,3 @@ def archive_of_labels(project: Project, format_: Format) -> bytes:
                 if path.is_file():
                     archive.write(path, path.relative_to(out))
     return stream.getvalue()
-
-
-def _json(content: object) -> Response:
-    return Response(msgspec.json.encode(content), media_type="application/json")
-
-
-async def _body(request: Request, kind: type[Body]) -> Body:
-    """A JSON body as a strict record. Raises StudioError."""
-    data = await request.body()
-    try:
-        return msgspec.json.decode(data, type=kind)
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise StudioError(f"the body: {' '.join(str(error).split())}") from error
-
-
-def _checked(content: dict[str, str], kind: type[Body]) -> Body:
-    try:
-        return msgspec.convert(content, kind, strict=False)
-    except msgspec.ValidationError as error:
-        raise StudioError(str(error)) from error

@@ -29,5 +29,8 @@ export async function getBytes(path) {
   return { bytes: new Uint8Array(await answer.arrayBuffer()), headers: answer.headers };
 }
 
-export const image = (stem) => `/api/images/${encodeURIComponent(stem)}`;
-export const picture = (entry) => `/images/${encodeURIComponent(entry.stem)}?v=${entry.sha}`;
+// Samples of the review are named by the weights that label them; all other names are images.
+export const isSample = (stem) => /^review-[0-9a-f]{16}-\d{1,5}$/.test(stem);
+export const image = (stem) => `/api/${isSample(stem) ? "review" : "images"}/${encodeURIComponent(stem)}`;
+export const picture = (entry) => (isSample(entry.stem)
+  ? `/review/${entry.stem}?v=${entry.tag}` : `/images/${encodeURIComponent(entry.stem)}?v=${entry.sha}`);

@@ -1,12 +1,24 @@
 // Export: one button to a calibrated bundle, and how to serve it and train on it.
 
-import { send } from "./api.js";
+import { getJson, send } from "./api.js";
 import { el, icon, plural } from "./dom.js";
 import { isLabelled, store, subscribe } from "./store.js";
 
 export function exportView(view) {
   const problem = el("p", { class: "alarm", role: "alert" }), body = el("div", {});
   const start = () => send("POST", "/api/export").then(() => (problem.textContent = "")).catch((error) => (problem.textContent = error.message));
+  // A contact sheet of fresh samples, once Review has drawn some.
+  const sheet = el("div", {});
+  const showSheet = async () => {
+    const { samples } = await getJson("/api/review").catch(() => ({ samples: [] }));
+    const now = samples.length ? `/api/review/sheet?v=${samples[0].tag}-${Math.min(samples.length, 24)}` : "";
+    if (sheet.dataset.shown === now) return;
+    sheet.dataset.shown = now;
+    sheet.replaceChildren(el("h2", {}, "Contact sheet"), ...(now
+      ? [el("p", { class: "lead" }, "The first fresh samples of Review, above their labels."),
+        el("a", { href: now, download: "contact-sheet.png", title: "Download" }, el("img", { class: "sheet", src: now, alt: "Contact sheet of fresh samples and their labels" }))]
+      : [el("p", { class: "lead" }, "Draw samples in Review; the first of them make a contact sheet here.")]));
+  };
   const show = () => {
     const { images, learn, formats } = store.project, run = store.project.export;
     const labelled = images.filter(isLabelled).length;
@@ -33,9 +45,13 @@ export function exportView(view) {
     const log = body.querySelector(".log");
     if (log) log.scrollTop = log.scrollHeight;
   };
-  view.replaceChildren(el("div", { class: "page narrow" }, el("h1", {}, "To your training loop"), problem, body));
+  view.replaceChildren(el("div", { class: "page narrow" }, el("h1", {}, "To your training loop"), problem, body, sheet));
   show();
-  return subscribe((what) => ["export", "project", "saved"].includes(what) && show());
+  showSheet();
+  return subscribe((what) => {
+    if (["export", "project", "saved"].includes(what)) show();
+    if (["export", "review", "learn"].includes(what)) showSheet();
+  });
 }
 
 function step(phase, title, what, run) {

@@ -77,7 +77,8 @@ export function learnView(view) {
   return subscribe((what) => ["learn", "project", "saved"].includes(what) && show());
 }
 
-async function drawOverlay(canvas, entry, kind) {
+// Draws a mask, a proposal or an uncertainty map over the picture of an image or sample.
+export async function drawOverlay(canvas, entry, kind) {
   canvas.dataset.kind = kind ?? "";
   if (!kind) return;
   const found = await getBytes(`${image(entry.stem)}/${kind}`).catch(() => null);

@@ -5,11 +5,12 @@ import { el } from "./dom.js";
 import { learnView, learningText } from "./learn.js";
 import { paintView } from "./paint.js";
 import { pickView } from "./pick.js";
+import { reviewView } from "./review.js";
 import { waiting } from "./saver.js";
 import { changed, isLabelled, listen, reload, store, subscribe } from "./store.js";
 
-const VIEWS = { pick: pickView, paint: paintView, learn: learnView, export: exportView };
-const STEPS = [["pick", "Pick"], ["paint", "Paint"], ["learn", "Learn"], ["export", "Export"]];
+const VIEWS = { pick: pickView, paint: paintView, learn: learnView, review: reviewView, export: exportView };
+const STEPS = [["pick", "Pick"], ["paint", "Paint"], ["learn", "Learn"], ["review", "Review"], ["export", "Export"]];
 const KEYS = [
   ["1 to 9, 0", "class 1 to 9, ignore"],
   ["B E P F S", "brush, eraser, polygon, fill, smart select"],
@@ -23,6 +24,7 @@ const KEYS = [
   ["Enter", "accept the proposal; close the polygon"],
   ["N", "done: the image that teaches most comes next"],
   ["Page up, down", "previous, next image"],
+  ["R W C", "on the wall of Review: right, wrong, correct"],
   ["Arrows, Space", "on the image: move the cursor (Shift: by 8), draw"],
 ];
 let leave = () => {};
@@ -54,6 +56,7 @@ function steps() {
     pick: `${store.project.images.length} images`,
     paint: `${done} labeled`,
     learn: store.project.learn.rounds ? `round ${store.project.learn.rounds}` : "not yet",
+    review: "",
     export: { done: "bundle ready", failed: "failed", none: "" }[store.project.export.phase] ?? "running",
   };
   document.querySelector("#steps").replaceChildren(
@@ -94,7 +97,6 @@ document.querySelector("#learning").addEventListener("click", () => (location.ha
 addEventListener("keydown", (event) => {
   if (event.key === "?" && !event.target.closest("input, textarea")) keys();
 });
-addEventListener("hashchange", show);
 addEventListener("beforeunload", (event) => {
   if (waiting().length) event.preventDefault();
 });
@@ -103,6 +105,7 @@ subscribe((what) => {
   if (["project", "saved", "learn", "export", "saving"].includes(what)) steps();
 });
 await reload();
+addEventListener("hashchange", show);
 listen();
 show();
 changed("start");

@@ -1,6 +1,6 @@
 // Paint: one image, its classes and tools. Every stroke is a step of its history and is saved.
 
-import { Refused, TAB, getBytes, image, picture, request, send } from "./api.js";
+import { Refused, TAB, getBytes, image, isSample, picture, request, send } from "./api.js";
 import { Board } from "./board.js";
 import { classesPanel, defineClasses } from "./classes.js";
 import { el, icon, plural, rgb } from "./dom.js";
@@ -31,6 +31,18 @@ export function paintView(view, stem) {
   return () => session.close();
 }
 
+// A sample of the review, whose mask is corrected with the same tools. It is no label to train on.
+export function paintSample(view, stem) {
+  if (!isSample(stem) || !store.project.classes.length) {
+    location.replace("#review");
+    return () => {};
+  }
+  view.className = "paint";
+  const session = new Session(view, { stem, tag: "", labelled: true, points: null });
+  session.open();
+  return () => session.close();
+}
+
 export function nextImage(after) {
   const { learn, images } = store.project;
   const rest = learn.next.filter((stem) => stem !== after && !heldElsewhere(stem));
@@ -43,6 +55,8 @@ class Session {
   constructor(view, entry) {
     Object.assign(this, { view, entry, stem: entry.stem });
     const { project } = store;
+    this.sample = isSample(this.stem);
+    this.title = this.sample ? `Sample ${Number(this.stem.split("-")[2]) + 1}` : `Image ${this.stem}`;
     this.width = project.width;
     this.height = project.height;
     this.ignoreId = project.ignore_id;
@@ -63,8 +77,14 @@ class Session {
     this.unsubscribe = subscribe((what, content) => this.told(what, content));
     this.keys = (event) => this.key(event);
     addEventListener("keydown", this.keys);
-    this.useTool(settings.tool === "points" && !project.keypoints.names.length ? "brush" : settings.tool);
+    const none = settings.tool === "points" && !project.keypoints.names.length;
+    this.useTool(none || !this.has(settings.tool) ? "brush" : settings.tool);
     this.update();
+  }
+
+  // Samples of the review have no features at hand, and their keypoints are not reviewed.
+  has(tool) {
+    return !this.sample || !["smart", "points"].includes(tool);
   }
 
   get mask() {
@@ -75,7 +95,7 @@ class Session {
     const button = ([name, title, key]) =>
       el("button", { type: "button", "data-tool": name, title: `${title} (${key.toUpperCase()})`, "aria-pressed": "false", onclick: () => this.useTool(name) },
         icon(name), el("span", {}, title), el("kbd", { "aria-hidden": "true" }, key.toUpperCase()));
-    this.toolbar = el("div", { class: "tools", role: "toolbar", "aria-label": "Tools" }, ...TOOLS.map(button));
+    this.toolbar = el("div", { class: "tools", role: "toolbar", "aria-label": "Tools" }, ...TOOLS.filter(([name]) => this.has(name)).map(button));
     this.sizeInput = el("input", { type: "range", min: "1", max: String(Math.max(16, Math.round(this.width / 4))), "aria-label": "Brush size in pixels",
       oninput: () => this.setSize(Number(this.sizeInput.value)) });
     this.sizeText = el("output", {});
@@ -85,7 +105,7 @@ class Session {
     this.undoButton = small("undo", "Undo (Ctrl Z)", () => this.undo());
     this.redoButton = small("redo", "Redo (Ctrl Y)", () => this.redo());
     this.canvas = el("canvas", { tabindex: "0", class: "board", role: "application",
-      "aria-label": `Image ${this.stem}. Arrows move the cursor, space draws, number keys choose a class.` });
+      "aria-label": `${this.title}. Arrows move the cursor, space draws, number keys choose a class.` });
     this.hover = el("div", { class: "hover" });
     this.message = el("div", { class: "message", role: "status", hidden: true });
     this.smartBar = el("div", { class: "smartbar", hidden: true },
@@ -95,7 +115,7 @@ class Session {
     this.side = el("aside", { class: "side", "aria-label": "Classes and this image" });
     this.strip = el("nav", { class: "strip", "aria-label": "Images" });
     this.view.replaceChildren(
-      el("h1", { class: "unseen" }, `Paint image ${this.stem}`), this.strip,
+      el("h1", { class: "unseen" }, `Paint ${this.title}`), this.strip,
       el("section", { class: "stage", "aria-label": "Canvas" },
         el("div", { class: "above" }, this.toolbar,
           el("label", { class: "slider" }, "Size", this.sizeInput, this.sizeText),
@@ -109,6 +129,7 @@ class Session {
   }
 
   buildStrip() {
+    if (this.sample) return this.strip.replaceChildren(el("a", { href: "#review", class: "back" }, "Back to Review"));
     const { project } = store;
     const order = new Map(project.learn.next.map((stem, place) => [stem, place]));
     const scroll = this.strip.scrollTop;
@@ -144,6 +165,7 @@ class Session {
   }
 
   async hold(take) {
+    if (this.sample) return;
     try {
       await send("POST", `${image(this.stem)}/hold`, { tab: TAB, take });
       if (this.closed) return;
@@ -198,7 +220,7 @@ class Session {
     this.unsubscribe();
     removeEventListener("keydown", this.keys);
     this.board.close();
-    if (this.edited) send("POST", "/api/learn", { action: "auto" }).catch(() => {});
+    if (this.edited && !this.sample) send("POST", "/api/learn", { action: "auto" }).catch(() => {});
   }
 
   // A tool begins: the state to compare with when it ends.
@@ -309,6 +331,7 @@ class Session {
   }
 
   async next() {
+    if (this.sample) return (location.hash = "#review");
     this.accept();
     if (this.edited) await send("POST", "/api/learn", { action: "auto" }).catch(() => {});
     this.edited = false;
@@ -316,6 +339,7 @@ class Session {
   }
 
   step(by) {
+    if (this.sample) return;
     const { images } = store.project;
     const at = images.findIndex((entry) => entry.stem === this.stem);
     location.hash = `#paint/${images[(at + by + images.length) % images.length].stem}`;
@@ -380,7 +404,7 @@ class Session {
   imagePanel() {
     const work = waiting().find((one) => one.stem === this.stem && one.problem);
     const gaps = this.mask.reduce((sum, value) => sum + (value === this.ignoreId), 0) / this.mask.length;
-    const parts = [el("h2", {}, `Image ${this.stem}`)];
+    const parts = [el("h2", {}, this.title)];
     if (this.board.readOnly) {
       parts.push(el("p", { class: "note warn" }, icon("lock"), "Another tab holds this image; here you can only look."),
         el("button", { type: "button", class: "wide", onclick: () => this.hold(true).catch((error) => this.say(error.message, true)) }, "Take it over"));
@@ -390,12 +414,16 @@ class Session {
         el("button", { type: "button", class: "wide", onclick: () => saveOver(this.stem) }, "Save mine over it"));
     } else if (work) {
       parts.push(el("p", { class: "note warn" }, `Not saved: ${work.problem.message}`));
+    } else if (this.sample) {
+      parts.push(el("p", { class: "note" }, "Correct what the ensemble has wrong. The pixels that you change count as its errors, and so do ignored ones. This teaches nothing."),
+        el("button", { type: "button", class: "main wide", "data-focus": "next", onclick: () => this.next() }, "Done, back to Review ", el("kbd", {}, "N")));
     } else if (this.proposed) {
       parts.push(el("p", { class: "note" }, "Filled with the ensemble's proposal. Correct what is wrong, or accept it as it is."),
         el("div", { class: "pair accept" },
           el("button", { type: "button", class: "main", "data-focus": "accept", onclick: () => this.next() }, "Accept ", el("kbd", {}, "N")),
           el("button", { type: "button", onclick: () => this.clear() }, "Start empty")));
     }
+    if (this.sample) return el("section", { class: "panel" }, ...parts);
     if (!this.proposed && !this.board.readOnly) {
       const share = gaps < 0.0005 && gaps > 0 ? "under 0.1" : gaps < 0.1 ? (100 * gaps).toFixed(1) : Math.floor(100 * gaps);
       parts.push(el("p", { class: "note" }, gaps === 0 ? "Every pixel is labeled." : gaps === 1
@@ -449,7 +477,7 @@ class Session {
     } else if (/^[0-9]$/.test(letter) && settings.tool !== "points") {
       const id = Number(letter) - 1;
       if (id < store.project.classes.length) this.useClass(id);
-    } else if (tool) this.useTool(tool[0]);
+    } else if (tool && this.has(tool[0])) this.useTool(tool[0]);
     else if (acts[letter]) acts[letter]();
     else return;
     event.preventDefault();

@@ -59,6 +59,7 @@ export function listen() {
     store.project.export = state;
     changed("export");
   });
+  on("review", () => changed("review"));
   on("saved", ({ stem, tag, tab }) => {
     const entry = entryOf(stem);
     if (entry && tag !== null) entry.labelled = tag !== "none";

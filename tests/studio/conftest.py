@@ -143,6 +143,7 @@ def serving(generator: Path, project: Path) -> Iterator[Served]:
         listener.close()
         studio.learner.close()
         studio.export.close()
+        studio.reviews.close()
 
 
 @pytest.fixture

@@ -1,7 +1,9 @@
-"""The page in a real browser: pick, paint, a server that is killed in mid-stroke, learn, accept."""
+"""The page in a real browser: pick, paint, a server that is killed in mid-stroke, learn, accept,
+review."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -162,6 +164,7 @@ def test_from_a_generator_to_an_accepted_proposal_through_a_killed_server(
         page.wait_for_function(f"() => !location.hash.endsWith('/{stem}')")
         accepted = masks(project)[stem]
         assert set(np.unique(accepted)) <= {0, 1}, "every pixel is labeled"
+        review_samples(page, project)
         for name in ("learn", "export"):
             page.get_by_role("navigation", name="Steps").get_by_text(name.title()).click()
             page.locator(f"main.{name} h1").wait_for()
@@ -170,6 +173,33 @@ def test_from_a_generator_to_an_accepted_proposal_through_a_killed_server(
     assert {url.split("/")[2] for url in requests if url.startswith("http")} == {
         f"127.0.0.1:{port}"
     }
+
+
+def review_samples(page: Page, project: Path) -> None:
+    """Draws a wall, says of three samples what they are, and corrects the fourth."""
+    page.get_by_role("navigation", name="Steps").get_by_text("Review").click()
+    page.get_by_role("button", name="Draw samples").click()
+    expect(page.locator("ul.review li")).to_have_count(32)
+    first = page.get_by_role("button", name="Sample 1 is right")
+    first.focus()
+    for key in "rrw":  # each goes on to the next
+        page.keyboard.press(key)
+    expect(page.locator(".proof")).to_contain_text("Among the 3 reviewed ones it is 33.3%")
+    refuse_violations(page)
+    page.get_by_role("link", name="Correct sample 4", exact=True).click()
+    expect(page.locator(".side")).to_contain_text("Correct what the ensemble has wrong")
+    page.keyboard.press("2")
+    draw(page, (0.1, 0.2), (0.9, 0.2))
+    page.keyboard.press("1")
+    draw(page, (0.1, 0.6), (0.9, 0.6))
+    expect(page.locator("#saved")).to_have_text("All saved")
+    refuse_violations(page)
+    page.keyboard.press("n")
+    expect(page.locator("ul.review li").nth(3)).to_contain_text("% wrong")
+    page.reload()
+    expect(page.locator(".proof")).to_contain_text("Among the 4 reviewed ones")
+    (stored,) = (project / "reviews").glob("*.certificate.json")
+    assert json.loads(stored.read_text())["reviewed"] == 4
 
 
 def draw_on(page: Page) -> None:

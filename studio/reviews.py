@@ -1,0 +1,394 @@
+"""Reviews of the wall's samples, and the certificate that follows from them.
+
+    DIR/reviews/HASH.json               a row for each reviewed sample of the weights of that hash
+    DIR/reviews/HASH/00000.png          masks that a person has corrected
+    DIR/reviews/HASH.certificate.json   what the reviews prove
+
+The work of a person is outside DIR/studio, which can be made again. A review counts for the
+weights, the stream and the very mask that it was made of.
+"""
+
+import io
+import re
+import subprocess
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from bundle.files import replace_file, sha256_of_file
+from bundle.records import Strict
+from checkpoints import write_text
+from studio.certificate import (
+    CONFIDENCE,
+    KEEP,
+    expected_risk,
+    is_kept,
+    kept_losses,
+    more_reviews,
+    upper_bounds,
+)
+from studio.contact_sheet import MOST, contact_sheet
+from studio.errors import Conflict, NotFound, Outdated, StudioError
+from studio.export_run import BUNDLE
+from studio.export_run import INTERPRETER as EXPORTED
+from studio.learning import INTERPRETER as LEARNED
+from studio.project import Project, tag_of_mask
+from studio.wall import PILOT, Sample, Source, Wall, sample_file, stored_wall
+from training.labels.png import open_upright
+
+REVIEWS = "reviews"
+STEP = 32  # samples that a request for more adds
+MAX_WALL = 4096
+SHORT = 16  # digits of the hash in names
+STEM = re.compile(rf"review-([0-9a-f]{{{SHORT}}})-([0-9]{{1,5}})")
+Verdict = Literal["right", "wrong", "corrected"]
+Publish = Callable[[str, object], None]
+STATEMENT = (
+    "With a probability of 95 percent over the reviewed samples, all upper bounds hold at once. "
+    "Each is about the mean share of wrong pixels, as the reviewer would judge, among all samples "
+    "of this generator that the threshold keeps, with the ensemble's labels as PyTorch computes "
+    "them. "
+    "expected_risk is the bound of conformal risk control: it holds on average, for a number of "
+    "reviews that is fixed beforehand, and a discarded sample counts as one without an error."
+)
+
+
+class Review(Strict, frozen=True):
+    """What a person said of one sample."""
+
+    verdict: Verdict
+    loss: float  # share of wrong pixels: 0 if right, 1 if wrong and not corrected
+    tag: str  # of the mask that was reviewed
+
+
+class Reviewed(Strict, frozen=True):
+    """Content of HASH.json."""
+
+    weights: str
+    generator: str
+    seed: int
+    psi: float
+    cutoff: int
+    samples: dict[int, Review]
+
+
+class Reviews:
+    """Draws the wall and keeps reviews. Methods are thread-safe."""
+
+    def __init__(self, project: Project, command: list[str], publish: Publish) -> None:
+        self.project, self._command, self._publish = project, command, publish
+        self._lock = threading.RLock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._drawn, self._wanted, self._message = 0, 0, ""
+        self._known_hash: tuple[tuple[Path, int, int], str] | None = None
+
+    def close(self) -> None:
+        """Ends the process."""
+        with self._lock:
+            if self._process is not None:
+                self._process.kill()
+                self._process.wait()
+
+    def draw_more(self) -> None:
+        """Draws a wall for the weights of now, or adds to it. Raises Conflict."""
+        with self._lock:
+            if self._process is not None:
+                raise Conflict("samples are being drawn already")
+            found = self.weights()
+            if found is None:
+                raise Conflict("nothing is learned yet; train on a label first")
+            path, source, sha = found
+            wall = self._wall()
+            self._drawn = 0 if wall is None else len(wall.samples)
+            self._wanted = self._drawn + STEP
+            if self._wanted > MAX_WALL:
+                raise Conflict(f"the wall would have over {MAX_WALL} samples")
+            self._message = ""
+            words = ["--weights", str(path), "--sha256", sha, "--source", source, "--count",
+                     str(self._wanted)]  # fmt: skip
+            with (self.project.work / "review.log").open("wb") as log:
+                self._process = subprocess.Popen(
+                    [*self._command, *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                    stderr=log, start_new_session=True,
+                )  # fmt: skip
+            threading.Thread(target=self._follow, args=(self._process,), daemon=True).start()
+        self._publish("review", {})
+
+    def weights(self) -> tuple[Path, Source, str] | None:
+        """File, origin and SHA-256 of the ensemble that is reviewed: the one of the exported bundle
+        if there is a bundle, else that of the last round of learning."""
+        folder = self.project.folder
+        path, source = self.project.work / LEARNED, "learn"
+        if (folder / BUNDLE).exists() and (folder / EXPORTED).exists():
+            path, source = folder / EXPORTED, "export"
+        try:
+            status = path.stat()
+            key = (path, status.st_mtime_ns, status.st_size)
+            with self._lock:
+                if self._known_hash is None or self._known_hash[0] != key:
+                    self._known_hash = key, sha256_of_file(path)
+                sha = self._known_hash[1]
+        except OSError:
+            return None
+        return path, "export" if source == "export" else "learn", sha
+
+    def state(self, error: float) -> dict[str, object]:
+        """What the page shows; `error` is the mean share of wrong pixels that is asked for."""
+        with self._lock:
+            found, wall = self.weights(), self._wall()
+            reviews = {} if wall is None else self._reviews(wall)
+            samples = [] if wall is None else [
+                {
+                    "stem": stem_of(wall, index),
+                    "tag": sample.tag,
+                    "uncertainty": sample.uncertainty,
+                    "shares": sample.shares,
+                    "verdict": reviews[index].verdict if index in reviews else None,
+                    "loss": reviews[index].loss if index in reviews else None,
+                }
+                for index, sample in enumerate(wall.samples)
+            ]  # fmt: skip
+            return {
+                "source": None if found is None else found[1],
+                "drawing": self._process is not None,
+                "drawn": self._drawn,
+                "wanted": self._wanted,
+                "message": self._message,
+                "samples": samples,
+                "reviewed": len(reviews),
+                "counted": counted(reviews),
+                "statements": [] if wall is None else statements(wall, reviews, error),
+            }
+
+    def say(self, stem: str, verdict: Literal["right", "wrong"] | None) -> None:
+        """Notes or takes back what a person says of a sample. Raises NotFound."""
+        with self._lock:
+            wall, index, sample = self._row(stem)
+            loss = 0.0 if verdict == "right" else 1.0
+            self._write(wall, index, verdict and Review(verdict, loss, sample.tag))
+
+    def picture(self, stem: str) -> Path:
+        """PNG of a sample's image. Raises NotFound."""
+        return sample_file(self.project.folder, self._row(stem)[1], "image")
+
+    def contact_sheet(self) -> bytes:
+        """PNG of the first samples and their labels. Raises NotFound."""
+        with self._lock:
+            wall, folder = self._wall(), self.project.folder
+            if wall is None or not wall.samples:
+                raise NotFound("no samples are drawn yet; Review draws them")
+            shown = range(min(MOST, len(wall.samples)))
+            pictures = [_pixels(sample_file(folder, i, "image")) for i in shown]
+            masks = [_pixels(sample_file(folder, i, "mask")) for i in shown]
+        return contact_sheet(pictures, masks, self.project.classes)
+
+    def uncertainty_map(self, stem: str) -> bytes:
+        """Uncertainty, H * W bytes as in a proposal's map. Raises NotFound."""
+        index = self._row(stem)[1]
+        return _pixels(sample_file(self.project.folder, index, "uncertainty")).tobytes()
+
+    def mask(self, stem: str) -> tuple[NDArray[np.uint8], str]:
+        """Class ids [H, W] as corrected, or as labeled; and their tag. Raises NotFound."""
+        with self._lock:
+            wall, index, _ = self._row(stem)
+            review = self._reviews(wall).get(index)
+            path = sample_file(self.project.folder, index, "mask")
+            if review is not None and review.verdict == "corrected":
+                path = self._corrected(wall, index)
+            mask = _pixels(path)
+            return mask, tag_of_mask(mask)
+
+    def correct(self, stem: str, pixels: bytes, base: str) -> str:
+        """Takes a corrected mask, H * W class ids, and returns its tag.
+
+        Its loss is the share of pixels that differ from the ensemble's label; an ignored pixel
+        counts as wrong. `base` is as in Project.save_mask. Raises NotFound, Outdated, StudioError.
+        """
+        height, width = self.project.size
+        if len(pixels) != height * width:
+            raise StudioError(f"the mask has {len(pixels)} bytes; {height * width} are needed")
+        mask = np.frombuffer(pixels, np.uint8).reshape(height, width)
+        with self._lock:
+            wall, index, sample = self._row(stem)
+            wrong = mask[(mask >= len(sample.shares)) & (mask != self.project.ignore_id)]
+            if wrong.size:
+                raise StudioError(
+                    f"the mask has class id {wrong.max()}; these weights know {len(sample.shares)} "
+                    "classes"
+                )
+            tag = self.mask(stem)[1]
+            given = tag_of_mask(mask)
+            if tag not in (base, given):
+                raise Outdated(f"the mask of {stem} was changed in another tab")
+            label = _pixels(sample_file(self.project.folder, index, "mask"))
+            path = self._corrected(wall, index)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stream = io.BytesIO()
+            Image.fromarray(mask).save(stream, "png")
+            replace_file(path, stream.getvalue())
+            loss = float((mask != label).mean())
+            self._write(wall, index, Review("corrected" if loss else "right", loss, sample.tag))
+            return given
+
+    def certificate(self) -> dict[str, object]:
+        """What the reviews prove, and all that it follows from. Raises Conflict without reviews."""
+        with self._lock:
+            wall = self._wall()
+            reviews = {} if wall is None else self._reviews(wall)
+            if wall is None or not counted(reviews):
+                raise Conflict("no sample is reviewed yet, from the first on")
+            return certificate_of(wall, reviews)
+
+    def _wall(self) -> Wall | None:
+        """The wall of the weights of now."""
+        wall, found = stored_wall(self.project.folder), self.weights()
+        return None if wall is None or found is None or wall.weights != found[2] else wall
+
+    def _row(self, stem: str) -> tuple[Wall, int, Sample]:
+        with self._lock:
+            match, wall = STEM.fullmatch(stem), self._wall()
+            if match is None or wall is None or wall.weights[:SHORT] != match[1]:
+                raise NotFound(f"{stem[:80]!r} is no sample of the weights of now; reload Review")
+            index = int(match[2])
+            if index >= len(wall.samples):
+                raise NotFound(f"the wall has {len(wall.samples)} samples; there is no {index}")
+            return wall, index, wall.samples[index]
+
+    def _reviews(self, wall: Wall) -> dict[int, Review]:
+        """The reviews of the wall's samples that were made of the masks as they are."""
+        with suppress(OSError, msgspec.DecodeError, ValueError):
+            stored = msgspec.json.decode(self._file(wall).read_bytes(), type=Reviewed)
+            if (stored.weights, stored.generator, stored.seed, stored.psi, stored.cutoff) == (
+                wall.weights, wall.generator, wall.seed, wall.psi, wall.cutoff,
+            ):  # fmt: skip
+                return {
+                    index: review
+                    for index, review in stored.samples.items()
+                    if index < len(wall.samples) and review.tag == wall.samples[index].tag
+                }
+        return {}
+
+    def _write(self, wall: Wall, index: int, review: Review | None) -> None:
+        reviews = self._reviews(wall)
+        reviews.pop(index, None)
+        if review is not None:
+            reviews[index] = review
+        path = self._file(wall)
+        path.parent.mkdir(exist_ok=True)
+        stored = Reviewed(
+            wall.weights, wall.generator, wall.seed, wall.psi, wall.cutoff,
+            dict(sorted(reviews.items())),
+        )  # fmt: skip
+        write_text(path, _text(stored))
+        certificate = path.with_suffix(".certificate.json")
+        if counted(reviews):
+            write_text(certificate, _text(certificate_of(wall, reviews)))
+        else:
+            certificate.unlink(missing_ok=True)
+        self._publish("review", {})
+
+    def _file(self, wall: Wall) -> Path:
+        return self.project.folder / REVIEWS / f"{wall.weights[:SHORT]}.json"
+
+    def _corrected(self, wall: Wall, index: int) -> Path:
+        return self._file(wall).with_suffix("") / f"{index:05d}.png"
+
+    def _follow(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdout is not None
+        with process.stdout as lines:
+            for line in lines:
+                text = line.decode("utf-8", "replace").strip()
+                with self._lock:
+                    if text.isdecimal():
+                        self._drawn = int(text)
+                    elif text.startswith("error: "):
+                        self._message = text.removeprefix("error: ")
+                self._publish("review", {})
+        failed = process.wait() != 0
+        with self._lock:
+            self._process = None
+            if failed and not self._message:
+                self._message = f"no samples: {self.project.work / 'review.log'} says why"
+        self._publish("review", {})
+
+
+def stem_of(wall: Wall, index: int) -> str:
+    """The name of a sample in addresses."""
+    return f"review-{wall.weights[:SHORT]}-{index}"
+
+
+def counted(reviews: dict[int, Review]) -> int:
+    """How many reviews count: those before the first sample without one, so that nobody's choice
+    of samples decides."""
+    n = 0
+    while n in reviews:
+        n += 1
+    return n
+
+
+def statements(
+    wall: Wall, reviews: dict[int, Review], error: float | None = None
+) -> list[dict[str, Any]]:
+    """For each threshold: what the reviews prove, and how many more would prove `error`, if one is
+    given."""
+    n = counted(reviews)
+    losses = np.array([reviews[i].loss for i in range(n)], np.float64)
+    unsure = np.array([wall.samples[i].uncertainty for i in range(n)], np.float64)
+    bounds = upper_bounds(losses, unsure, wall.thresholds)
+    rows = []
+    for keep, threshold, bound in zip(KEEP, wall.thresholds, bounds, strict=True):
+        kept = kept_losses(losses, unsure, threshold)
+        delta = (1 - CONFIDENCE) / len(KEEP)
+        rows.append({
+            "keep": keep,
+            "threshold": threshold,
+            "kept": sum(is_kept(s.uncertainty, threshold) for s in wall.samples),
+            "kept_reviewed": len(kept),
+            "mean": float(kept.mean()) if len(kept) else None,
+            "upper_bound": bound,
+            "expected_risk": expected_risk(losses, unsure, threshold),
+            "more": None if error is None else more_reviews(kept, n, error, delta),
+        })  # fmt: skip
+    return rows
+
+
+def certificate_of(wall: Wall, reviews: dict[int, Review]) -> dict[str, object]:
+    """The certificate as a file has it."""
+    n = counted(reviews)
+    hidden = ("more", "kept")
+    rows = statements(wall, reviews)
+    return {
+        "format": 1,
+        "statement": STATEMENT,
+        "confidence": CONFIDENCE,
+        "weights_sha256": wall.weights,
+        "weights": wall.source,
+        "generator_sha256": wall.generator,
+        "stream": {"seed": wall.seed, "psi": wall.psi, "cutoff": wall.cutoff,
+                   "first_index": PILOT, "pilot": PILOT},
+        "reviewed": n,
+        "thresholds": [{k: v for k, v in row.items() if k not in hidden} for row in rows],
+        "samples": _rows(wall.samples[:n], reviews),
+    }  # fmt: skip
+
+
+def _rows(samples: Sequence[Sample], reviews: dict[int, Review]) -> list[dict[str, object]]:
+    return [
+        {"uncertainty": s.uncertainty, "verdict": reviews[i].verdict, "loss": reviews[i].loss}
+        for i, s in enumerate(samples)
+    ]
+
+
+def _pixels(path: Path) -> NDArray[np.uint8]:
+    return np.array(open_upright(path)).astype(np.uint8)
+
+
+def _text(content: object) -> str:
+    return msgspec.json.format(msgspec.json.encode(content)).decode() + "\n"

@@ -1,0 +1,155 @@
+"""The review: samples of the weights of now alone, verdicts that survive, an honest certificate."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from checkpoints import sha256_of_file
+from studio import wall
+from studio.reviews import SHORT, STEP
+from tests.studio.conftest import Served, classes, serving
+
+PIXEL_ERROR = 0.4
+
+
+@pytest.fixture(scope="module")
+def drawn_wall(
+    tiny_weights: tuple[Path, Path], drawn_set: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A set with weights that were learned, and a wall of their samples. Do not change it."""
+    folder = Path(shutil.copytree(drawn_set, tmp_path_factory.mktemp("wall") / "set"))
+    (folder / "studio").mkdir()
+    for suffix in (".safetensors", ".toml"):
+        shutil.copy(tiny_weights[1].with_suffix(suffix), folder / f"studio/interpreter{suffix}")
+    weights = folder / "studio/interpreter.safetensors"
+    sha = sha256_of_file(weights)
+    wall.draw_wall(tiny_weights[0], None, folder, weights, sha, "learn", STEP)
+    return folder
+
+
+@pytest.fixture
+def walled(tiny_weights: tuple[Path, Path], drawn_wall: Path, tmp_path: Path) -> Iterator[Served]:
+    """A studio of a copy of that project."""
+    project = Path(shutil.copytree(drawn_wall, tmp_path / "project"))
+    with serving(tiny_weights[0], project) as found:
+        assert found.send("PUT", "/api/classes", classes("a", "b", "c", "d")).status == 204
+        yield found
+
+
+def state(served: Served, error: float = 0.05) -> dict[str, object]:
+    answer = served.request("GET", f"/api/review?error={error}")
+    assert answer.status == 200, answer.text
+    found: dict[str, object] = json.loads(answer.body)
+    return found
+
+
+def stems(served: Served) -> list[str]:
+    samples = state(served)["samples"]
+    assert isinstance(samples, list)
+    return [str(sample["stem"]) for sample in samples]
+
+
+def say(served: Served, stem: str, verdict: str | None = "right") -> int:
+    return served.send("PUT", f"/api/review/{stem}/verdict", {"verdict": verdict}).status
+
+
+def statements(served: Served) -> list[dict[str, float]]:
+    found = state(served)["statements"]
+    assert isinstance(found, list)
+    return found
+
+
+def test_reviews_count_in_the_order_of_the_stream_and_survive_a_restart(
+    walled: Served, tiny_weights: tuple[Path, Path]
+) -> None:
+    names = stems(walled)
+    assert len(names) == STEP and len(set(names)) == STEP
+    assert walled.request("GET", "/api/review/certificate").status == 409
+    for name in (*names[:10], names[12]):
+        assert say(walled, name) == 204
+    assert (state(walled)["reviewed"], state(walled)["counted"]) == (11, 10), "10 is open"
+    row = statements(walled)[0]
+    assert row["mean"] == 0 and 0.3 < row["upper_bound"] < 0.6
+    assert row["expected_risk"] == pytest.approx(1 / 11)
+    assert row["more"] > 50, "ten reviews prove little, and the page says how many would"
+    assert say(walled, names[3], "wrong") == 204
+    worse = statements(walled)[0]
+    assert worse["mean"] == pytest.approx(0.1) and worse["upper_bound"] > row["upper_bound"]
+    certificate = json.loads(walled.request("GET", "/api/review/certificate").body)
+    assert [s["loss"] for s in certificate["samples"]] == [0, 0, 0, 1, 0, 0, 0, 0, 0, 0]
+    stored = list((walled.folder / "reviews").glob("*.certificate.json"))
+    assert json.loads(stored[0].read_text()) == certificate
+    assert say(walled, names[3], None) == 204
+    assert state(walled)["counted"] == 3
+    again = Path(shutil.copytree(walled.folder, walled.folder.parent / "again"))
+    with serving(tiny_weights[0], again) as restarted:
+        assert state(restarted)["reviewed"] == 10
+
+
+def test_the_loss_of_a_corrected_mask_is_the_share_of_its_changed_pixels(walled: Served) -> None:
+    stem = stems(walled)[0]
+    address = f"/api/review/{stem}/mask"
+    answer = walled.request("GET", address)
+    label, tag = np.frombuffer(answer.body, np.uint8), answer.headers["etag"]
+    changed = label.copy()
+    count = round(PIXEL_ERROR * label.size)
+    changed[:count] = (label[:count] + 1) % 4
+    changed[0] = 255  # ignored: not known to be right
+    saved = walled.request("PUT", address, changed.tobytes(), if_match=tag)
+    assert saved.status == 204, saved.text
+    assert walled.request("GET", address).body == changed.tobytes()
+    assert statements(walled)[0]["mean"] == pytest.approx(count / label.size)
+    outdated = walled.request("PUT", address, label.tobytes(), if_match=tag)
+    assert outdated.status == 412
+    for bad in (b"", label.tobytes()[1:], np.full_like(label, 4).tobytes()):
+        refused = walled.request("PUT", address, bad, if_match=saved.headers["etag"])
+        assert refused.status == 400 and "\n" not in refused.text
+    back = walled.request("PUT", address, label.tobytes(), if_match=saved.headers["etag"])
+    assert back.status == 204 and statements(walled)[0]["mean"] == 0
+    # Nothing of it is a label to train on.
+    assert not walled.studio.project.label_files.stems
+
+
+def test_reviews_of_other_weights_or_other_labels_do_not_count(walled: Served) -> None:
+    names = stems(walled)
+    for name in names[:4]:
+        assert say(walled, name) == 204
+    wall_file = walled.folder / "studio/review/wall.json"
+    content = json.loads(wall_file.read_text())
+    assert content["seed"] == wall.seed_from_hash(content["weights"])
+    content["samples"][2]["tag"] = "0" * 16  # the ensemble labels this sample otherwise
+    wall_file.write_text(json.dumps(content))
+    assert state(walled)["counted"] == 2
+    weights = walled.folder / "studio/interpreter.safetensors"
+    weights.write_bytes(weights.read_bytes() + b"\0")  # another round of learning
+    assert stems(walled) == [] and state(walled)["counted"] == 0
+    assert say(walled, names[0]) == 404
+    other = f"review-{sha256_of_file(weights)[:SHORT]}-0"
+    hostile = (other, "review-..-0", "..%2f..%2findex", f"{names[0]}0000", "review-0")
+    for name in hostile:
+        assert walled.request("GET", f"/review/{name}").status == 404, name
+        assert walled.request("GET", f"/api/review/{name}/uncertainty").status == 404, name
+    for error in ("0", "1", "-1", "nan", "x"):
+        assert walled.request("GET", f"/api/review?error={error}").status == 400, error
+
+
+def test_the_thresholds_keep_what_is_sure(walled: Served) -> None:
+    rows = statements(walled)
+    kept = [row["kept"] for row in rows]
+    assert kept == sorted(kept, reverse=True) and kept[0] == STEP > kept[-1]
+    with Image.open(walled.folder / "studio/review/00000.mask.png") as mask:
+        assert mask.size == walled.studio.project.size[::-1]
+    sheet = walled.request("GET", "/api/review/sheet")
+    with Image.open(io.BytesIO(sheet.body)) as picture:
+        assert picture.width > 8 * 32 and picture.height > 3 * 2 * 32
+    assert (
+        walled.request("GET", f"/review/{stems(walled)[0]}").headers["content-type"] == "image/png"
+    )
