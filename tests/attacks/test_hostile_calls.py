@@ -204,6 +204,7 @@ def test_a_main_thread_that_nothing_interrupts_does_not_hold_the_signal() -> Non
                 process.kill()
 
 
+@pytest.mark.long
 def test_a_server_whose_log_nobody_reads_ends_at_the_signal(tmp_path: Path) -> None:
     """The log is written by the event loop, which hangs once the pipe is full."""
     flags = ("--engine", "fake", "--drain-grace", "0.5")

@@ -125,6 +125,7 @@ def shown(files: TlsFiles) -> tuple[str, ...]:
     return ("--certificate", str(files.certificate), "--private-key", str(files.key))
 
 
+@pytest.mark.long
 def test_tls_faults_are_told_apart(capsys: Captured, identities: Identities) -> None:
     trusting = ("--authorities", identities.authorities)
     with served(config=config(tls=identities.server)) as server:

@@ -37,7 +37,7 @@ REQUESTS = {
     "ranked": ("--filter", "research", "--fraction", "0.6", "--end-index", "200",
                "--samples-per-shard", "24"),
 }  # fmt: skip
-LONG = ("coco", "ranked")
+LONG = ("coco", "ranked", "tasks", "yolo")
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,7 @@ def test_labels_and_scores_are_those_of_the_branch(spec: LabelSpec, tuning: Tuni
     assert (len(bands) > 1) == (tuning is not LARGE)
 
 
+@pytest.mark.long
 def test_widths_that_are_no_power_of_two_are_padded_with_what_adds_nothing() -> None:
     """36 and 20 hidden units, the first in chunks; channels that the kernels cannot take."""
     given = case(

@@ -109,7 +109,7 @@ SPECS = {
 
 QUICK = (
     "crop at 64, levels merged at nodes", "taps finer than the grid",
-    "tall, crop, merged at nodes", "a StyleGAN3, maps from 16 px on",
+    "tall, crop, merged at nodes",
 )  # fmt: skip
 
 

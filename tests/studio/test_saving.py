@@ -236,7 +236,7 @@ def test_a_selection_holds_the_click_grows_with_its_level_and_keeps_other_classe
         assert served.send("POST", "/api/images/002/select", bad).status == 400
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_export_writes_a_bundle_by_the_commands_that_it_shows(served: Served) -> None:
     """A refusal names what is missing; then the bundle is complete, and calibrated. Less training
     and fewer samples than a user gets."""

@@ -173,7 +173,7 @@ def test_a_labelled_folder_becomes_weights_members_and_a_report(
     assert "was trained on 4 of these 4 images (000, 001, 002, 003)" in result.output
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_fit_that_was_killed_is_taken_up_and_ends_with_the_same_file(
     weights: Path, tmp_path: Path
 ) -> None:
