@@ -71,6 +71,10 @@ PAGES = {
             "tests/export/test_published_bundle.py exports small ones of the same kind"
         },
     ),
+    "docs/bench_world.md": Page(
+        smaller={"demo/world --count 1000": "world --count 4",
+                 "demo/real --count 1000": "real --count 4"},
+    ),
     "docs/datasets.md": Page(
         before=(DEMO,),
         smaller={"--count 1000": "--count 40"},

@@ -37,6 +37,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.long
 def test_the_readme_runs_as_printed_up_to_the_readers_own_generator(
     tiny_bundle: Path, folder: Path
 ) -> None:

@@ -216,6 +216,7 @@ def test_a_server_whose_log_nobody_reads_ends_at_the_signal(tmp_path: Path) -> N
         assert process.popen.wait(LIMIT_S) == 0
 
 
+@pytest.mark.long
 def test_silent_connections_to_the_probes_leave_descriptors_for_calls(tmp_path: Path) -> None:
     with running(bundle_at(tmp_path / "fake"), "--engine", "fake") as process, ExitStack() as stack:
         resource.prlimit(process.popen.pid, resource.RLIMIT_NOFILE, (250, 250))

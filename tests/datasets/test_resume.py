@@ -167,6 +167,7 @@ def test_a_complete_folder_asks_no_server(server: RunningServer, tmp_path: Path)
     assert contents(out) == before
 
 
+@pytest.mark.long
 def test_streams_change_no_byte(server: RunningServer, tmp_path: Path) -> None:
     for name, options in REQUESTS.items():
         one = contents(made(server, tmp_path / name / "1", *options))

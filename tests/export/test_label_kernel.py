@@ -121,6 +121,7 @@ def test_widths_that_are_no_power_of_two_are_padded_with_what_adds_nothing() -> 
     torch.testing.assert_close(buffers["scores"], expected.uncertainty, atol=2e-3, rtol=5e-3)
 
 
+@pytest.mark.long
 def test_a_tie_of_the_members_goes_to_the_smallest_class() -> None:
     given = case(LabelSpec(GRID, 0, GRID, GRID, "segmentation"), members=2, kinds=("segmentation",))
     head = given.interpreter.head("segmentation")
@@ -133,7 +134,7 @@ def test_a_tie_of_the_members_goes_to_the_smallest_class() -> None:
     torch.testing.assert_close(buffers["scores"], given.branch().uncertainty, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("level", [-1, 1])
+@pytest.mark.parametrize("level", [-1, pytest.param(1, marks=pytest.mark.long)])
 def test_a_feature_that_is_no_number_reaches_the_score(level: int) -> None:
     """The score is NaN at the pixels that read the feature, so the filter refuses the batch."""
     given = case(LabelSpec(GRID, 0, GRID, GRID, "segmentation"), kinds=("segmentation",))

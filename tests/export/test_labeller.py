@@ -109,7 +109,6 @@ SPECS = {
 
 QUICK = (
     "crop at 64, levels merged at nodes", "taps finer than the grid",
-    "tall, crop, merged at nodes",
 )  # fmt: skip
 
 

@@ -43,7 +43,9 @@ def endless(path: Path, name: str) -> None:
     onnx.save(model, path)
 
 
-@pytest.fixture(params=[("labeller.onnx", "ws"), ("mapping.onnx", "z")])
+@pytest.fixture(
+    params=[("labeller.onnx", "ws"), pytest.param(("mapping.onnx", "z"), marks=pytest.mark.long)]
+)
 def looping(request: pytest.FixtureRequest, tmp_path: Path) -> Bundle:
     graphs = Graphs(tmp_path / "looping")
     graphs.write()
