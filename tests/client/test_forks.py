@@ -45,7 +45,7 @@ LOADERS = [
     ("streaming", "fork", "refused"),
     ("iterated", "fork", "refused"),
     ("streaming", "forkserver", ""),
-    ("iterated", "spawn", ""),
+    pytest.param("iterated", "spawn", "", marks=pytest.mark.slow),
 ]
 
 

@@ -56,7 +56,7 @@ def target_of(process: Process) -> str:
     return f"{process.host}:{process.port}"
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_rows_are_those_of_the_stream(tiny_bundle: Path, tmp_path: Path) -> None:
     with running(tiny_bundle) as process:
         found = ran("rows", target_of(process), str(tiny_bundle), str(tmp_path / "rows"))

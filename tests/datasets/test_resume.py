@@ -75,7 +75,7 @@ def test_failures_and_forgotten_states_change_no_byte(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", ["coco", "ranked"])
+@pytest.mark.parametrize("name", ["coco", pytest.param("ranked", marks=pytest.mark.slow)])
 def test_kill_9_changes_no_byte(tmp_path: Path, name: str) -> None:
     options = {
         "coco": ("--format", "coco", "--count", "900", "--streams", "2"),

@@ -102,7 +102,7 @@ def test_an_interrupted_interpreter_goes_on(
     check_weights(command, "interpreter", AGAIN, signal.SIGINT, tmp_path)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_an_interrupted_encoder_goes_on(tiny_weights: tuple[Path, Path], tmp_path: Path) -> None:
     command = [
         "encoder", "--generator", str(tiny_weights[0]),
@@ -133,7 +133,7 @@ def test_a_refiner_that_is_interrupted_while_its_pool_is_filled_goes_on(
     check_weights(command, "refiner", RESUME, signal.SIGTERM, tmp_path)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_an_interrupted_inverse_graphics_training_goes_on(source: str, tmp_path: Path) -> None:
     command = [
         "inverse-graphics", "--source", source, "--objects", "2", "--views", "2", "--extent", "16",

@@ -45,7 +45,7 @@ def test_rare_parts_have_their_shares() -> None:
     assert_within_binomial_bounds(sum(s.plaster != 0 for s in scenes), 1500, RARE_SHARES[PLASTER])
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_rarest_part_has_its_share() -> None:
     count = 20_000
     found = sum(scene_of_sample(2, i).plaster != 0 for i in range(count))
