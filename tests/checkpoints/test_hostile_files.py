@@ -16,6 +16,8 @@ from tests.checkpoints.assembler import Raw, legacy_file, network, pickled, stor
 from tests.checkpoints.hostile import corpus
 from tests.checkpoints.hostile_reader import Outcome, Report
 
+pytestmark = pytest.mark.long
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 FIXTURES = Path(__file__).parent / "fixtures"
 FILES = sorted(FIXTURES.rglob("file_*.p*"))

@@ -40,6 +40,8 @@ from tests.conftest import write_tiny_weights
 from tests.engines.fake_tensorrt import FakeTensorRT
 from tests.export.kernel_device import KernelDevice
 
+pytestmark = pytest.mark.long
+
 CONFIG = GeneratorConfig(64, (16, 16, 12, 8, 8), z_dim=8, w_dim=12, mapping_layers=2)
 
 
@@ -100,7 +102,6 @@ def rows_of(bundle: Bundle, count: int) -> Any:
     return parity_rows(OrtMapping(bundle), bundle.manifest.generator, count)
 
 
-@pytest.mark.long
 def test_the_fused_engine_gives_what_the_labeller_gives(
     fused_bundle: Bundle, tmp_path: Path
 ) -> None:
@@ -140,7 +141,6 @@ def test_the_fused_engine_gives_what_the_labeller_gives(
     bench.device.assert_nothing_left()
 
 
-@pytest.mark.long
 def test_both_plans_are_kept_with_the_parity_of_the_whole(
     fused_bundle: Bundle, tmp_path: Path
 ) -> None:
@@ -153,7 +153,6 @@ def test_both_plans_are_kept_with_the_parity_of_the_whole(
     assert len(list(tmp_path.rglob("*.plan"))) == 2
 
 
-@pytest.mark.long
 def test_kernels_that_label_wrongly_are_never_kept(fused_bundle: Bundle, tmp_path: Path) -> None:
     bench = Bench(fused_bundle, tmp_path)
     bench.device.idle = "project_rows"  # the tables stay as they were allocated
@@ -228,7 +227,6 @@ def export(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.long
 def test_the_command_compiles_machine_code_of_the_named_kernels(tmp_path: Path) -> None:
     done = export(tmp_path, "--fused", "9.0", "--no-half")
     assert done.returncode == 0, done.stderr
