@@ -63,8 +63,7 @@ class Clock:
 
 def serve() -> dict[str, Any] | None:
     """Forks for each job; returns the job in its fork, and None at the end."""
-    import training.__main__  # noqa: F401
-
+    importlib.import_module("training.__main__")  # once, for all forks
     for line in sys.stdin:
         job: dict[str, Any] = json.loads(line)
         with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as counts:
