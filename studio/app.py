@@ -33,6 +33,7 @@ from studio.reviews import Reviews
 from studio.safety import Guard
 from studio.select import FeatureTables
 from studio.tabs import Tabs
+from studio.thumbnails import Thumbnails
 from training.errors import TrainingError
 from training.labels.formats import Format, write_labels_as
 
@@ -118,6 +119,7 @@ def application(studio: Studio, token: str) -> Guard:
         Route("/", handlers.page),
         Route("/page/{name}", handlers.page_file),
         Route("/images/{stem}", handlers.image),
+        Route("/thumbnails/{stem}", handlers.thumbnail),
         Route("/candidates/{index:int}", handlers.candidate),
         Route("/api/project", handlers.project),
         Route("/api/events", handlers.events),
@@ -164,6 +166,7 @@ class Handlers:
 
     def __init__(self, studio: Studio) -> None:
         self.studio = studio
+        self.thumbnails = Thumbnails(studio.project)
 
     async def page(self, request: Request) -> Response:
         return FileResponse(PAGE / "index.html", media_type="text/html")
@@ -180,10 +183,14 @@ class Handlers:
         path = self.studio.project.image_file(request.path_params["stem"])
         return FileResponse(path, media_type="image/png", headers=LONG_CACHE)
 
+    async def thumbnail(self, request: Request) -> Response:
+        path = await run_in_threadpool(self.thumbnails.file, request.path_params["stem"])
+        return FileResponse(path, headers=LONG_CACHE)
+
     async def candidate(self, request: Request) -> Response:
         index = request.path_params["index"]
-        data = await run_in_threadpool(self.studio.candidates.picture, index)
-        return Response(data, media_type="image/png", headers=LONG_CACHE)
+        data, kind = await run_in_threadpool(self.studio.candidates.picture, index)
+        return Response(data, media_type=kind, headers=LONG_CACHE)
 
     async def project(self, request: Request) -> Response:
         return json_answer(await run_in_threadpool(project_summary, self.studio))

@@ -23,6 +23,7 @@ from checkpoints import write_text
 from nets.generator import Generator
 from studio.errors import Conflict, NotFound, StudioError
 from studio.project import WORK, Project
+from studio.thumbnails import small_picture
 from training.images.image_set import (
     IMAGES,
     INDEX,
@@ -57,7 +58,7 @@ class Candidates:
         self.project, self._generator, self._lock = project, generator, lock
         self.config = config_of_set(project.images)
         self._w = np.zeros((0, generator.config.w_dim), np.float32)
-        self._pictures: OrderedDict[int, bytes] = OrderedDict()
+        self._pictures: OrderedDict[int, tuple[bytes, str]] = OrderedDict()
 
     def indices(self, order: Order, pool: int) -> list[int]:
         """Up to 24 candidates out of the first `pool` that are not in the set. Raises StudioError,
@@ -72,8 +73,8 @@ class Candidates:
             return [i for i in rows if i not in taken][:SHOWN]
         return farthest_rows(w, taken, SHOWN)
 
-    def picture(self, index: int) -> bytes:
-        """PNG of a candidate. Raises NotFound, Conflict."""
+    def picture(self, index: int) -> tuple[bytes, str]:
+        """A candidate's small picture and its media type. Raises NotFound, Conflict."""
         with self._lock:
             found = self._pictures.get(index)
         if found is not None:
@@ -81,12 +82,11 @@ class Candidates:
         ws = self._ws([index])
         with self._lock:
             pixels = images_from_ws(self._generator, ws, self.project.images.crop)[0]
-            stream = io.BytesIO()
-            Image.fromarray(pixels).save(stream, "png")
-            self._pictures[index] = stream.getvalue()
+            found = small_picture(Image.fromarray(pixels))
+            self._pictures[index] = found
             while len(self._pictures) > KEPT:
                 self._pictures.popitem(last=False)
-        return stream.getvalue()
+        return found
 
     def add(self, indices: Sequence[int]) -> list[str]:
         """Puts candidates into the set; returns their stems. Raises NotFound, Conflict."""

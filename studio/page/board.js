@@ -1,9 +1,11 @@
 // The canvas: image, mask and what is drawn on top; zoom and pan; pointers, pen, touch and keys
-// become positions in image pixels for the tool in use.
+// become positions in image pixels for the tool in use. A frame draws no more than the areas that
+// have changed since the last: an area is {left, top, right, bottom} in image pixels.
 
-import { colorsOf, maskCanvas, paintMask } from "./overlay.js";
+import { colorsOf, maskCanvas, paintGaps, paintMask, united } from "./overlay.js";
 
 const MIN_SHOWN = 0.5, MAX_SCALE = 64;
+const MARGIN = 10; // CSS pixels around a cursor that its lines may reach
 const JOINTS = ["#ff595e", "#ffca3a", "#8ac926", "#19b6d6", "#6a7fff", "#d66fff", "#ffffff", "#ff8c14"];
 
 export class Board {
@@ -12,6 +14,7 @@ export class Board {
     this.context = canvas.getContext("2d");
     this.layer = maskCanvas(width, height); // the mask
     this.region = maskCanvas(width, height); // a selection that is not yet painted
+    this.gaps = null; // what is unlabeled, once it was shown
     this.table = colorsOf(classes, ignoreId);
     this.mask = new Uint8Array(width * height).fill(ignoreId);
     this.picture = null;
@@ -21,7 +24,6 @@ export class Board {
     this.cursor = null; // image pixels, under the pointer or moved by keys
     this.byKeys = false;
     this.showMask = true;
-    this.showGaps = false;
     this.regionShown = false;
     this.outline = null; // corners of an open polygon
     this.points = null; // {rows, names, skeleton, active}
@@ -31,15 +33,17 @@ export class Board {
     this.panning = false;
     this.readOnly = false;
     this._pointers = new Map();
-    this._drawn = false;
+    this._asked = false; // for a frame
+    this._stale = null; // area of the mask whose colors are old
+    this._dirty = null; // area to draw again
+    this._all = false; // whether that is the whole canvas
     this._observer = new ResizeObserver(() => this._resized());
     this._observer.observe(canvas);
     for (const kind of ["pointerdown", "pointermove", "pointerup", "pointercancel"]) {
       canvas.addEventListener(kind, (event) => this[`_${kind}`](event));
     }
     canvas.addEventListener("pointerleave", () => {
-      if (!this.byKeys && !this._pointers.size) this.cursor = null;
-      this.draw();
+      if (!this.byKeys && !this._pointers.size) this._moveCursor(null);
     });
     canvas.addEventListener("wheel", (event) => this._wheel(event), { passive: false });
     canvas.addEventListener("contextmenu", (event) => event.preventDefault());
@@ -57,19 +61,39 @@ export class Board {
     this.refresh();
   }
 
-  // The mask has changed; draws it again before the next frame.
-  refresh() {
-    paintMask(this.layer.context, this.mask, this.width, this.table);
-    this.draw();
+  // The mask has changed, all of it or within an area; it is drawn with the next frame.
+  refresh(area) {
+    const all = { left: 0, top: 0, right: this.width, bottom: this.height };
+    this._stale = united(this._stale, area ?? all);
+    this.draw(area);
   }
 
-  draw() {
-    if (this._drawn) return;
-    this._drawn = true;
-    requestAnimationFrame(() => {
-      this._drawn = false;
-      this._paint();
-    });
+  draw(area) {
+    if (area) this._dirty = united(this._dirty, area);
+    else this._all = true;
+    if (this._asked) return;
+    this._asked = true;
+    requestAnimationFrame(() => this._frame());
+  }
+
+  get showGaps() {
+    return this.gaps !== null;
+  }
+
+  set showGaps(shown) {
+    this.gaps = shown ? maskCanvas(this.width, this.height) : null;
+    this.refresh();
+  }
+
+  _frame() {
+    if (this._stale) {
+      paintMask(this.layer.context, this.mask, this.width, this.table, this._stale);
+      if (this.gaps) paintGaps(this.gaps.context, this.mask, this.width, this.ignoreId, this._stale);
+    }
+    const area = this._all ? null : this._dirty;
+    this._asked = this._all = false;
+    this._stale = this._dirty = null;
+    this._paint(area);
   }
 
   fit() {
@@ -114,10 +138,17 @@ export class Board {
     this.fit();
   }
 
-  _paint() {
+  // An area, or the whole canvas.
+  _paint(area) {
     const { context, width, height, scale } = this, ratio = devicePixelRatio;
+    const all = { left: 0, top: 0, right: this.canvas.width, bottom: this.canvas.height };
+    const box = area === null ? all : this._onCanvas(area);
     context.setTransform(1, 0, 0, 1, 0, 0);
-    context.clearRect(0, 0, this.canvas.width, this.canvas.height);
+    context.save();
+    context.beginPath();
+    context.rect(box.left, box.top, box.right - box.left, box.bottom - box.top);
+    context.clip();
+    context.clearRect(box.left, box.top, box.right - box.left, box.bottom - box.top);
     context.setTransform(ratio * scale, 0, 0, ratio * scale, ratio * this.x, ratio * this.y);
     if (this.picture) {
       context.imageSmoothingEnabled = scale < 12;
@@ -125,36 +156,42 @@ export class Board {
       context.drawImage(this.picture, 0, 0, width, height);
     }
     context.imageSmoothingEnabled = false;
-    if (this.showMask) {
-      context.globalAlpha = this.opacity;
-      context.drawImage(this.layer.canvas, 0, 0);
-    }
-    if (this.regionShown) {
-      context.globalAlpha = 0.85;
-      context.drawImage(this.region.canvas, 0, 0);
-    }
-    context.globalAlpha = 1;
-    if (this.showGaps) this._paintGaps();
+    if (this.showMask) this._layer(this.layer, this.opacity);
+    if (this.regionShown) this._layer(this.region, 0.85);
+    if (this.gaps) this._layer(this.gaps, 0.55);
     this._paintOutline();
     this._paintPoints();
     this._paintCursor();
+    context.restore();
   }
 
-  _paintGaps() {
-    const { context, mask, width } = this;
-    for (const odd of [0, 1]) {
-      context.fillStyle = odd ? "#ff2fd0" : "#23001c";
-      context.beginPath();
-      for (let i = 0; i < mask.length; i++) {
-        if (mask[i] !== this.ignoreId) continue;
-        const column = i % width, row = (i - column) / width;
-        context.rect(column + 0.5 * odd, row, 0.5, 0.5);
-        context.rect(column + 0.5 * (1 - odd), row + 0.5, 0.5, 0.5);
-      }
-      context.globalAlpha = 0.55;
-      context.fill();
-    }
-    context.globalAlpha = 1;
+  _layer(layer, opacity) {
+    this.context.globalAlpha = opacity;
+    this.context.drawImage(layer.canvas, 0, 0);
+    this.context.globalAlpha = 1;
+  }
+
+  // The whole device pixels that an area touches, and one more on each side for smoothed edges.
+  _onCanvas({ left, top, right, bottom }) {
+    const ratio = devicePixelRatio, { scale, x, y, canvas } = this;
+    return {
+      left: Math.max(0, Math.floor(ratio * (x + scale * left)) - 1),
+      top: Math.max(0, Math.floor(ratio * (y + scale * top)) - 1),
+      right: Math.min(canvas.width, Math.ceil(ratio * (x + scale * right)) + 1),
+      bottom: Math.min(canvas.height, Math.ceil(ratio * (y + scale * bottom)) + 1),
+    };
+  }
+
+  _moveCursor(to) {
+    const from = this.cursor;
+    this.cursor = to;
+    if (this.outline?.length) return this.draw(); // its last line follows the cursor
+    for (const at of [from, to]) if (at) this.draw(this._aroundCursor(at));
+  }
+
+  _aroundCursor({ x, y }) {
+    const r = (this.round ? Math.max(this.size / 2, 0.5) : 0) + MARGIN / this.scale;
+    return { left: x - r, top: y - r, right: x + r, bottom: y + r };
   }
 
   // Twice, dark and light, so that it shows on anything.
@@ -235,7 +272,7 @@ export class Board {
     this._endKeys();
     this._pointers.set(event.pointerId, { x: event.clientX, y: event.clientY });
     this.canvas.setPointerCapture(event.pointerId);
-    this.cursor = this._position(event);
+    this._moveCursor(this._position(event));
     const moves = this.panning || event.button === 1 || event.button === 2 || this.readOnly;
     if (this._pointers.size === 2) {
       if (this._active) this.tool?.cancel();
@@ -244,13 +281,12 @@ export class Board {
       this._active = true;
       this.tool?.down(this.cursor, { erase: event.pointerType === "pen" && event.buttons === 32, shift: event.shiftKey });
     }
-    this.draw();
   }
 
   _pointermove(event) {
     const known = this._pointers.get(event.pointerId);
     this.byKeys = false;
-    this.cursor = this._position(event);
+    this._moveCursor(this._position(event));
     this.onhover?.(this.cursor);
     if (known && this._active) {
       for (const part of event.getCoalescedEvents?.() ?? []) this.tool?.move(this._position(part));
@@ -259,7 +295,6 @@ export class Board {
       this._drag(event, known);
     }
     if (known) Object.assign(known, { x: event.clientX, y: event.clientY });
-    this.draw();
   }
 
   // One pointer moves the image, two also zoom it.
@@ -268,6 +303,7 @@ export class Board {
     const share = 1 / this._pointers.size;
     this.x += (event.clientX - known.x) * share;
     this.y += (event.clientY - known.y) * share;
+    this.draw();
     if (others.length !== 1) return;
     const box = this.canvas.getBoundingClientRect(), other = others[0];
     const before = Math.hypot(known.x - other.x, known.y - other.y);
@@ -279,8 +315,7 @@ export class Board {
     if (!this._pointers.delete(event.pointerId)) return;
     if (this._active) this.tool?.up();
     this._active = false;
-    if (event.pointerType === "touch") this.cursor = null;
-    this.draw();
+    if (event.pointerType === "touch") this._moveCursor(null);
   }
 
   _pointercancel(event) {
@@ -303,10 +338,9 @@ export class Board {
       const from = this.cursor ?? { x: this.width / 2, y: this.height / 2 };
       const inside = (value, most) => Math.min(most - 0.5, Math.max(0.5, Math.floor(value) + 0.5));
       this.byKeys = true;
-      this.cursor = { x: inside(from.x + dx * far, this.width), y: inside(from.y + dy * far, this.height) };
+      this._moveCursor({ x: inside(from.x + dx * far, this.width), y: inside(from.y + dy * far, this.height) });
       this.onhover?.(this.cursor);
       if (this._byKey) this.tool?.move(this.cursor);
-      this.draw();
     } else if (event.key === " ") {
       event.preventDefault();
       if (this._byKey || this.readOnly || !this.cursor) return;

@@ -8,7 +8,7 @@ export class History {
     this.undone = [];
   }
 
-  // Notes what has changed from `before` to `mask`; false: nothing has.
+  // Notes what has changed from `before` to `mask`; returns its area, null: nothing has.
   note(before, mask, width) {
     let left = width, right = -1, top = Infinity, bottom = -1;
     for (let i = 0; i < mask.length; i++) {
@@ -19,29 +19,33 @@ export class History {
       top = Math.min(top, row);
       bottom = Math.max(bottom, row);
     }
-    if (right < 0) return false;
+    if (right < 0) return null;
     const area = { left, top, width: right - left + 1, height: bottom - top + 1 };
     this.done.push({ area, before: cut(before, width, area), after: cut(mask, width, area) });
     this.undone = [];
     if (this.done.length > MAX_STEPS) this.done.shift();
-    return true;
+    return edges(area);
   }
 
   undo(mask, width) {
     const step = this.done.pop();
-    if (!step) return false;
+    if (!step) return null;
     paste(mask, width, step.area, step.before);
     this.undone.push(step);
-    return true;
+    return edges(step.area);
   }
 
   redo(mask, width) {
     const step = this.undone.pop();
-    if (!step) return false;
+    if (!step) return null;
     paste(mask, width, step.area, step.after);
     this.done.push(step);
-    return true;
+    return edges(step.area);
   }
+}
+
+function edges({ left, top, width, height }) {
+  return { left, top, right: left + width, bottom: top + height };
 }
 
 function cut(mask, width, area) {

@@ -9,12 +9,41 @@ export function colorsOf(classes, ignoreId) {
   return table;
 }
 
-// Paints rows [top, bottom) of the mask into a canvas of the mask's size.
-export function paintMask(context, mask, width, table, top = 0, bottom = mask.length / width) {
-  const part = context.createImageData(width, bottom - top);
-  const out = new Uint32Array(part.data.buffer), colors = new Uint32Array(table.buffer);
-  for (let i = 0; i < out.length; i++) out[i] = colors[mask[top * width + i]];
-  context.putImageData(part, 0, top);
+// The smallest area, {left, top, right, bottom}, around two; the first may be null.
+export function united(a, b) {
+  if (!a) return b;
+  return {
+    left: Math.min(a.left, b.left), top: Math.min(a.top, b.top),
+    right: Math.max(a.right, b.right), bottom: Math.max(a.bottom, b.bottom),
+  };
+}
+
+// Paints the mask, or an area of it, into a canvas of the mask's size.
+export function paintMask(context, mask, width, table, area) {
+  const colors = new Uint32Array(table.buffer);
+  paintArea(context, mask, width, area, (value) => colors[value]);
+}
+
+// Marks what is unlabeled with a check that shows on any color.
+export function paintGaps(context, mask, width, ignoreId, area) {
+  const side = Math.max(1, Math.round(width / 128));
+  paintArea(context, mask, width, area, (value, column, row) => {
+    if (value !== ignoreId) return 0;
+    return (Math.floor(column / side) + Math.floor(row / side)) % 2 ? 0xffd02fff : 0xff1c0023;
+  });
+}
+
+// colorOf(value, column, row) is 0xAABBGGRR.
+function paintArea(context, mask, width, area, colorOf) {
+  const { left, top, right, bottom } = area ?? { left: 0, top: 0, right: width, bottom: mask.length / width };
+  if (right <= left || bottom <= top) return;
+  const part = context.createImageData(right - left, bottom - top);
+  const out = new Uint32Array(part.data.buffer);
+  let at = 0;
+  for (let row = top; row < bottom; row++) {
+    for (let column = left; column < right; column++) out[at++] = colorOf(mask[row * width + column], column, row);
+  }
+  context.putImageData(part, left, top);
 }
 
 // An uncertainty map as a heat of growing opacity.

@@ -8,6 +8,7 @@ import { History } from "./history.js";
 import { keypointsPanel, PointTool } from "./keypoints.js";
 import { drop, isWaiting, kept, save, saveOver, setTag, waiting } from "./saver.js";
 import { heldElsewhere, isLabelled, store, subscribe } from "./store.js";
+import { Strip } from "./strip.js";
 import { BrushTool, FillTool, PolygonTool, SmartTool } from "./tools.js";
 
 const TOOLS = [
@@ -113,9 +114,9 @@ class Session {
       small("plus", "Larger selection (.)", () => this.tools.smart.adjust(1)),
       el("span", {}, "Adjust the last selection"));
     this.side = el("aside", { class: "side", "aria-label": "Classes and this image" });
-    this.strip = el("nav", { class: "strip", "aria-label": "Images" });
+    this.strip = new Strip(this.sample ? null : this.stem);
     this.view.replaceChildren(
-      el("h1", { class: "unseen" }, `Paint ${this.title}`), this.strip,
+      el("h1", { class: "unseen" }, `Paint ${this.title}`), this.strip.view,
       el("section", { class: "stage", "aria-label": "Canvas" },
         el("div", { class: "above" }, this.toolbar,
           el("label", { class: "slider" }, "Size", this.sizeInput, this.sizeText),
@@ -125,28 +126,7 @@ class Session {
           el("div", { class: "zoom" }, small("plus", "Zoom in (+)", () => this.board.zoom(1.25)),
             small("fit", "Fit (R)", () => this.board.fit()), small("minus", "Zoom out (−)", () => this.board.zoom(0.8))))),
       this.side);
-    this.buildStrip();
-  }
-
-  buildStrip() {
-    if (this.sample) return this.strip.replaceChildren(el("a", { href: "#review", class: "back" }, "Back to Review"));
-    const { project } = store;
-    const order = new Map(project.learn.next.map((stem, place) => [stem, place]));
-    const scroll = this.strip.scrollTop;
-    this.strip.replaceChildren(...project.images.map((entry) => {
-      const done = isLabelled(entry), held = heldElsewhere(entry.stem);
-      const place = order.get(entry.stem);
-      const sure = project.learn.uncertainty[entry.stem];
-      const words = held ? "in another tab" : done ? "labeled" : place === 0 && sure !== undefined ? "teaches most" : sure !== undefined ? "proposed" : "to do";
-      return el("a", { href: `#paint/${entry.stem}`, class: done ? "done" : "", "aria-current": entry.stem === this.stem ? "true" : null },
-        el("img", { src: picture(entry), alt: "", loading: "lazy", width: 64, height: 64 }),
-        el("span", { class: "what" }, el("b", {}, entry.stem), el("small", {}, words)),
-        held ? icon("lock") : done ? icon("check") : null);
-    }));
-    this.strip.scrollTop = scroll;
-    const current = this.strip.querySelector("[aria-current]");
-    if (!this.seen) current?.scrollIntoView({ block: "nearest" });
-    this.seen = true;
+    this.strip.show();
   }
 
   async open() {
@@ -154,7 +134,7 @@ class Session {
     load.src = picture(this.entry);
     try {
       await load.decode();
-      this.board.picture = load;
+      this.board.picture = await createImageBitmap(load); // stays decoded
       this.board.draw();
       await this.hold(false);
       await this.loadMask();
@@ -230,10 +210,10 @@ class Session {
 
   end() {
     if (!this.before) return;
-    const changed = this.history.note(this.before, this.mask, this.width);
+    const area = this.history.note(this.before, this.mask, this.width);
     this.before = null;
-    if (changed || this.proposed) this.keep();
-    this.board.refresh();
+    if (area) this.board.refresh(area);
+    if (area || this.proposed) this.keep();
   }
 
   revert() {
@@ -264,15 +244,19 @@ class Session {
   }
 
   undo() {
-    if (this.history.undo(this.mask, this.width)) this.keep();
-    this.tools.smart.forget();
-    this.board.refresh();
+    this.took(this.history.undo(this.mask, this.width));
   }
 
   redo() {
-    if (this.history.redo(this.mask, this.width)) this.keep();
+    this.took(this.history.redo(this.mask, this.width));
+  }
+
+  // A step of the history, which has changed an area.
+  took(area) {
     this.tools.smart.forget();
-    this.board.refresh();
+    if (!area) return;
+    this.board.refresh(area);
+    this.keep();
   }
 
   useTool(name) {
@@ -397,13 +381,13 @@ class Session {
       this.side.replaceChildren(...(points ? keypointsPanel(this, this.tools.points) : classesPanel(this)), this.imagePanel());
       if (focused) this.side.querySelector(`[data-focus="${focused}"]`)?.focus();
     }
-    this.buildStrip();
+    this.strip.show();
     this.board.draw();
   }
 
   imagePanel() {
     const work = waiting().find((one) => one.stem === this.stem && one.problem);
-    const gaps = this.mask.reduce((sum, value) => sum + (value === this.ignoreId), 0) / this.mask.length;
+    const gaps = this.gaps();
     const parts = [el("h2", {}, this.title)];
     if (this.board.readOnly) {
       parts.push(el("p", { class: "note warn" }, icon("lock"), "Another tab holds this image; here you can only look."),
@@ -441,6 +425,14 @@ class Session {
       parts.push(el("p", { class: "note faint" }, `${plural(Object.keys(learn.uncertainty).length, "image")} proposed in round ${learn.rounds}.`));
     }
     return el("section", { class: "panel" }, ...parts);
+  }
+
+  // The share of pixels without a label.
+  gaps() {
+    const { mask, ignoreId } = this;
+    let count = 0;
+    for (let i = 0; i < mask.length; i++) if (mask[i] === ignoreId) count++;
+    return count / mask.length;
   }
 
   toggleGaps() {

@@ -1,6 +1,6 @@
 // Pick: the images of the set, and candidates for it.
 
-import { getJson, image, picture, request, send } from "./api.js";
+import { getJson, image, request, send, thumbnail } from "./api.js";
 import { el, icon, plural } from "./dom.js";
 import { isLabelled, store, subscribe } from "./store.js";
 
@@ -25,7 +25,7 @@ export function pickView(view) {
     set.replaceChildren(...images.map((entry) => {
       const done = isLabelled(entry);
       return el("li", {},
-        el("a", { href: `#paint/${entry.stem}` }, el("img", { src: picture(entry), alt: `Image ${entry.stem}`, loading: "lazy" })),
+        el("a", { href: `#paint/${entry.stem}` }, el("img", { src: thumbnail(entry), alt: `Image ${entry.stem}`, loading: "lazy" })),
         el("span", { class: "under" }, el("b", {}, entry.stem),
           done ? el("span", { class: "ok" }, icon("check"), "labeled") :
             el("button", { type: "button", class: "small", title: "Take out of the set", "aria-label": `Take ${entry.stem} out of the set`, onclick: () => act(() => request("DELETE", image(entry.stem))) }, icon("close"))),

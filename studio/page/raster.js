@@ -1,7 +1,8 @@
 // Shapes as pixels of a mask: one class per pixel, no smooth edges, so no gaps between neighbors.
 // Every function calls put(index) for the pixels of its shape.
 
-// Pixels whose centers lie within `radius` of the line from (x0, y0) to (x1, y1).
+// Pixels whose centers lie within `radius` of the line from (x0, y0) to (x1, y1). Returns the area
+// that they lie in; null: outside of the mask.
 export function stroke(width, height, x0, y0, x1, y1, radius, put) {
   const at = (x, y) => {
     const column = Math.floor(x), row = Math.floor(y);
@@ -21,6 +22,7 @@ export function stroke(width, height, x0, y0, x1, y1, radius, put) {
       if (ex * ex + ey * ey <= radius * radius) put(row * width + column);
     }
   }
+  return left > right || top > bottom ? null : { left, top, right: right + 1, bottom: bottom + 1 };
 }
 
 // Pixels whose centers lie within a polygon [[x, y], ...] (even-odd).

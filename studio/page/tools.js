@@ -23,9 +23,9 @@ export class BrushTool {
     if (!this.last) return;
     const { session } = this;
     const radius = Math.max(0.5, session.settings.size / 2);
-    stroke(session.width, session.height, this.last.x, this.last.y, at.x, at.y, radius, (index) => session.put(index, this.value));
+    const area = stroke(session.width, session.height, this.last.x, this.last.y, at.x, at.y, radius, (index) => session.put(index, this.value));
     this.last = at;
-    session.board.refresh();
+    if (area) session.board.refresh(area);
   }
 
   up() {
@@ -127,6 +127,7 @@ export class SmartTool {
         body: JSON.stringify({ points: chosen.points.slice(0, MAX_POINTS), class_id: chosen.value }),
       });
       chosen.levels = new Uint8Array(await answer.arrayBuffer());
+      chosen.present = levelsIn(chosen.levels);
       chosen.level = Number(answer.headers.get("x-studio-level"));
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
@@ -145,7 +146,7 @@ export class SmartTool {
     const began = performance.now();
     chosen.timer = setInterval(() => {
       if (performance.now() - began < HOLD_MS) return;
-      chosen.level = changedLevel(chosen.levels, chosen.level, chosen.shift ? -1 : 1);
+      chosen.level = changedLevel(chosen.present, chosen.level, chosen.shift ? -1 : 1);
       session.board.showRegion(chosen.levels, chosen.level, chosen.color);
     }, GROW_MS);
   }
@@ -181,9 +182,10 @@ export class SmartTool {
   adjust(by) {
     const { session, last } = this;
     if (!last || session.board.readOnly) return;
-    last.level = changedLevel(last.levels, last.level, by);
-    session.history.undo(session.mask, session.width);
+    last.level = changedLevel(last.present, last.level, by);
+    const area = session.history.undo(session.mask, session.width);
     session.mask.set(last.before);
+    if (area) session.board.refresh(area);
     session.begin();
     this.paint(last);
     session.end();
@@ -204,17 +206,16 @@ export class SmartTool {
   }
 }
 
+// The levels that pixels have, ascending.
+function levelsIn(levels) {
+  const found = new Uint8Array(256);
+  for (let i = 0; i < levels.length; i++) found[levels[i]] = 1;
+  return [...found.keys()].filter((level) => found[level] && level < 255);
+}
+
 // The next level whose region differs.
-function changedLevel(levels, level, by) {
-  const most = levels.reduce((found, value) => (value < 255 && value > found ? value : found), 0);
-  const present = new Set(levels);
-  if (by > 0) {
-    for (let next = level + 1; next <= most; next++) if (present.has(next)) return next;
-    return level;
-  }
-  let next = level;
-  while (next > 0 && !present.has(next)) next--;
-  next--;
-  while (next > 0 && !present.has(next)) next--;
-  return present.has(next) ? next : level;
+function changedLevel(present, level, by) {
+  if (by > 0) return present.find((other) => other > level) ?? level;
+  const within = present.filter((other) => other <= level);
+  return within.at(-2) ?? level;
 }

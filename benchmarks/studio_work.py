@@ -1,0 +1,303 @@
+"""Label quality against the work of labeling, in the studio, with a simulated person.
+
+    python -m benchmarks.studio_work [--seeds 2021] [--samples 500] [--out demo/studio_work]
+
+On the demo's generator, a person who knows the renderer's exact masks (benchmarks/annotator.py has
+the prices) labels the 16 images of a new project through the interface of a running studio:
+
+    polygons   polygons on the images in the set's order
+    smart      smart select, fill and brush on the same images, in the same order
+    proposals  the same tools, but the image that teaches most comes next, filled with what the
+               last round of Learn proposes; only its faults are repaired
+
+After 1, 2, 4, 8, 12 and 16 images an ensemble is trained afresh on those labels, with the settings
+of a first round of Learn, and its masks of fresh samples are compared with the exact ones. All
+ensembles label 100 samples, then all label the next 100, and so on. For comparison, one is trained
+on the exact masks of all 16. What is in --out is not made again.
+"""
+
+import json
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+import numpy as np
+from matplotlib.figure import Figure
+
+from benchmarks.annotator import Mask, Person, Work
+from benchmarks.machine import machine_name
+from benchmarks.studio_session import StudioSession, studio_session
+from checkpoints import (
+    interpreter_from_file,
+    sha256_of_file,
+    write_interpreter,
+    write_text,
+)
+from examples.demo.__main__ import GENERATOR
+from examples.demo.labels import labels_from_truth, labels_of_indices, truth_of_indices
+from examples.demo.scene import CLASS_NAMES, PALETTE
+from nets.generator import Generator
+from studio.learning import MEMBERS, PIXELS, Job
+from training.__main__ import main as training_command
+from training.images.image_set import image_set_from_folder
+from training.images.sample import drawn_indices
+from training.interpreter.card import card_from_fit
+from training.interpreter.config import InterpreterTrainConfig
+from training.interpreter.predict import predictions
+from training.interpreter.train import fit_interpreter
+from training.labels.labelled_set import LabelledSet, labelled_set
+from training.options import read_generator
+
+COUNTS = (1, 2, 4, 8, 12, 16)
+IMAGES = COUNTS[-1]
+TEST_SEED = 31_004
+ORDER = (16, 8, 4, 2, 1, 12)  # of training: what says most comes first
+CHUNK = 100  # samples that all ensembles label before any labels more
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A way of labeling."""
+
+    key: str  # in file names
+    name: str
+    way: Literal["polygons", "smart", "proposals"]
+    tolerance_px: float  # that outlines may be off
+    color: str
+
+
+POLYGONS = Policy("polygons", "polygons to 0.5 px", "polygons", 0.5, "#e07a1f")
+ROUGH = Policy("rough", "polygons to 1 px", "polygons", 1.0, "#f0b67f")
+SMART = Policy("smart", "smart select", "smart", 0.5, "#1f6fe0")
+PROPOSALS = Policy(
+    "proposals", "smart select, proposals, chosen images", "proposals", 0.5, "#2bb673"
+)
+POLICIES = (POLYGONS, ROUGH, SMART, PROPOSALS)
+EXACT = Policy("exact", "exact masks", "polygons", 0.0, "#9aa0a8")  # those of the renderer
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the runs of one seed are stored."""
+
+    out: Path
+    seed: int
+
+    def project(self, policy: Policy) -> Path:
+        """The folder of the studio's project."""
+        return self.out / f"{self.seed}-{policy.key}"
+
+    def work(self, policy: Policy) -> Path:
+        """What each image has taken, in the order of labeling."""
+        return self.out / f"{self.seed}-{policy.key}.json"
+
+    def ensemble(self, policy: Policy, count: int) -> Path:
+        """The weights after so many images."""
+        return self.out / f"{self.seed}-{policy.key}-{count:02d}.safetensors"
+
+    def counted(self, policy: Policy, count: int) -> Path:
+        """Confusion counts of the ensemble, for each CHUNK of samples."""
+        return self.out / f"{self.seed}-{policy.key}-{count:02d}.json"
+
+
+@click.command()
+@click.option("--seeds", default="2021", help="Seeds that sets are drawn with, by commas.")
+@click.option("--samples", default=500, help="Number of fresh samples to test on.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("demo/studio_work"))
+def main(seeds: str, samples: int, out: Path) -> None:
+    generator, _, _ = read_generator(GENERATOR, None)
+    places = [Place(out, int(seed)) for seed in seeds.split(",")]
+    out.mkdir(parents=True, exist_ok=True)
+    for place in places:
+        for policy in POLICIES:
+            label(place, policy)
+    for end in range(CHUNK, samples + 1, CHUNK):
+        test = labels_of_indices(generator, TEST_SEED, np.arange(end - CHUNK, end))
+        for place in places:
+            for policy, count in [(EXACT, IMAGES), *((p, n) for n in ORDER for p in POLICIES)]:
+                count_errors(generator, place, policy, count, test, end)
+        print(f"machine: {machine_name()}; {end} fresh samples")
+        print(table(places), flush=True)
+        plot(places, out / "studio_work.png")
+
+
+def label(place: Place, policy: Policy) -> None:
+    """Labels the images of a project by a policy, and goes on where it was ended."""
+    folder, path = place.project(policy), place.work(policy)
+    done: list[Any] = json.loads(path.read_text()) if path.exists() else []
+    if len(done) == IMAGES:
+        return
+    if not folder.exists():
+        training_command(
+            ["sample", "--generator", str(GENERATOR), "--out", str(folder), "--count", str(IMAGES),
+             "--seed", str(place.seed)],
+            standalone_mode=False,
+        )  # fmt: skip
+    images = image_set_from_folder(folder)
+    truth = truth_of_indices(place.seed, drawn_indices(images), images.crop.grid).mask.numpy()
+    with studio_session(GENERATOR, folder) as session:
+        cards = [{"name": n, "color": c} for n, c in zip(CLASS_NAMES, PALETTE, strict=True)]
+        session.post("PUT", "/api/classes", {"classes": cards})
+        while len(done) < IMAGES:
+            stem = next_stem(session, policy.way, [entry["stem"] for entry in done])
+            exact = truth[images.stems.index(stem)]
+            person = Person(exact, session.ignore_id, policy.tolerance_px)
+            work, mask = label_image(session, policy.way, person, stem)
+            done.append(
+                {
+                    "stem": stem,
+                    "cost": round(work.cost(session.size[1]), 2),
+                    "wrong": round(float((mask != person.truth).mean()), 5),
+                    **work.record(),
+                }
+            )
+            if policy is PROPOSALS and len(done) < IMAGES:
+                session.learn()
+            write_text(path, json.dumps(done, indent=1) + "\n")
+            print(f"{place.seed} {policy.key}: {done[-1]}", flush=True)
+
+
+def next_stem(session: StudioSession, way: str, done: list[str]) -> str:
+    """The image that is labeled next: as the page says, or in the set's order."""
+    project = session.project()
+    if way == "proposals":
+        return str(project["learn"]["next"][0])
+    return str(next(e["stem"] for e in project["images"] if e["stem"] not in done))
+
+
+def label_image(session: StudioSession, way: str, person: Person, stem: str) -> tuple[Work, Mask]:
+    """Labels one image and saves it."""
+    blank = np.full(session.size, session.ignore_id, np.uint8)
+    session.save(stem, blank)  # what an ended run has left
+    if way == "polygons":
+        mask, work = person.polygons()
+        session.save(stem, mask)
+        return work, mask
+    known = session.project()["learn"]["uncertainty"]
+    proposed = way == "proposals" and stem in known
+    mask = session.mask(stem, "proposal") if proposed else blank
+    work = person.smart(mask, partial(selected, session, stem), partial(session.save, stem))
+    if proposed:
+        work.clicks += 1  # accepting it
+        session.save(stem, mask)
+    return work, mask
+
+
+def selected(
+    session: StudioSession, stem: str, mask: Mask, column: int, row: int, class_id: int
+) -> tuple[Mask, int]:
+    """The answer to a click of the smart tool; the server knows what is painted."""
+    session.save(stem, mask)
+    return session.select(stem, column, row, class_id)
+
+
+def labels_of_policy(place: Place, policy: Policy, count: int) -> LabelledSet:
+    """The labels of the first images in the order of labeling."""
+    if policy is EXACT:
+        images = image_set_from_folder(place.project(POLYGONS))
+        truth = truth_of_indices(place.seed, drawn_indices(images), images.crop.grid)
+        labels = labels_from_truth(images.crop, images.stems, images.ws, truth)
+        return replace(labels, keypoints=None, keypoint_names=(), skeleton=(), depth=None)
+    labels = labelled_set(image_set_from_folder(place.project(policy)))
+    first = [entry["stem"] for entry in json.loads(place.work(policy).read_text())][:count]
+    return labels.rows(np.array([labels.stems.index(stem) for stem in first]))
+
+
+def count_errors(
+    generator: Generator, place: Place, policy: Policy, count: int, test: LabelledSet, end: int
+) -> None:
+    """Labels the test's latents, the last of `end` samples, by an ensemble, which is trained first
+    if there is none; adds the confusion counts [true, labeled] to its file."""
+    path, weights = place.counted(policy, count), place.ensemble(policy, count)
+    known: list[Any] = json.loads(path.read_text()) if path.exists() else []
+    if len(known) * CHUNK >= end:
+        return
+    if not weights.exists():
+        labels = labels_of_policy(place, policy, count)
+        config = InterpreterTrainConfig(members=MEMBERS, steps=Job().cold_steps, pixels=PIXELS)
+        trained = fit_interpreter(generator, labels, config)
+        sha256, recipe = sha256_of_file(GENERATOR), generator.config.tap_recipe
+        write_interpreter(
+            weights, trained, card_from_fit(trained, labels, config, sha256, recipe, [])
+        )
+    interpreter, card = interpreter_from_file(weights)
+    masks = [p.mask for p in predictions(generator, interpreter, card, test.ws)]
+    found = np.stack([mask for mask in masks if mask is not None])
+    assert test.masks is not None
+    classes = len(CLASS_NAMES)
+    pairs = test.masks.astype(np.int64) * classes + found
+    known.append(np.bincount(pairs.ravel(), minlength=classes**2).reshape(classes, -1).tolist())
+    write_text(path, json.dumps(known) + "\n")
+
+
+def miou(place: Place, policy: Policy, count: int) -> float:
+    """Mean IoU of the classes over all samples so far."""
+    confusion = np.array(json.loads(place.counted(policy, count).read_text())).sum(axis=0)
+    agreed = np.diag(confusion)
+    return float((agreed / (confusion.sum(0) + confusion.sum(1) - agreed)).mean())
+
+
+def curve(place: Place, policy: Policy) -> tuple[list[float], list[float]]:
+    """Work, in clicks, and mIoU after each of COUNTS images."""
+    costs = np.cumsum([entry["cost"] for entry in json.loads(place.work(policy).read_text())])
+    return [float(costs[n - 1]) for n in COUNTS], [miou(place, policy, n) for n in COUNTS]
+
+
+def table(places: list[Place]) -> str:
+    """Markdown: work and mIoU after so many images, means over seeds, and what the goal asks."""
+    curves = {p: np.array([curve(place, p) for place in places]).mean(axis=0) for p in POLICIES}
+    lines = [
+        "| images | " + " | ".join(f"{p.name}: work | mIoU" for p in POLICIES) + " |",
+        "|---" * (1 + 2 * len(POLICIES)) + "|",
+    ]
+    for i, count in enumerate(COUNTS):
+        cells = [f"{curves[p][0, i]:.0f} | {100 * curves[p][1, i]:.1f}" for p in POLICIES]
+        lines.append(f"| {count} | " + " | ".join(cells) + " |")
+    exact = [miou(place, EXACT, IMAGES) for place in places]
+    lines.append(f"\nexact masks of {IMAGES} images: mIoU {100 * float(np.mean(exact)):.1f}")
+    work, goal = curves[POLYGONS][:, -1]
+    for policy in POLICIES[1:]:
+        reached = np.flatnonzero(curves[policy][1] >= goal)
+        name, best = policy.name, 100 * curves[policy][1].max()
+        lines.append(
+            f"{name}: {100 * goal:.1f}, that of {IMAGES} images with polygons, "
+            + (f"after {curves[policy][0, reached[0]] / work:.2f} of their work"
+               if reached.size else f"is not reached; the best is {best:.1f}")
+        )  # fmt: skip
+    return "\n".join(lines)
+
+
+def plot(places: list[Place], path: Path) -> None:
+    """Draws mIoU against work; thin lines are single seeds."""
+    figure: Any = Figure(figsize=(7.4, 4.4), layout="constrained")
+    axes = figure.add_subplot()
+    exact = np.mean([miou(place, EXACT, IMAGES) for place in places])
+    axes.axhline(100 * exact, color="#9aa0a8", linestyle="--", linewidth=1)
+    for policy in POLICIES:
+        curves = np.array([curve(place, policy) for place in places])
+        for work, miou in curves if len(places) > 1 else []:
+            axes.plot(work, 100 * miou, color=policy.color, linewidth=0.7, alpha=0.5)
+        work, miou = curves.mean(axis=0)
+        axes.plot(work, 100 * miou, "o-", color=policy.color, markersize=4, label=policy.name)
+        for count, x, y in zip(COUNTS, work, 100 * miou, strict=True):
+            axes.annotate(str(count), (x, y), (0, 6), textcoords="offset points", fontsize=8,
+                          color=policy.color, ha="center")  # fmt: skip
+    third = np.mean([curve(place, POLYGONS)[0][-1] for place in places]) / 3
+    axes.axvline(third, color="#9aa0a8", linewidth=1, linestyle=":")
+    axes.annotate(f"a third of the work\nof {IMAGES} images with polygons", (third, 0.03),
+                  (5, 0), xycoords=("data", "axes fraction"), textcoords="offset points",
+                  fontsize=8, color="#60656f")  # fmt: skip
+    axes.annotate(f"exact masks of {IMAGES} images", (0.99, 100 * exact), (0, 4), ha="right",
+                  xycoords=("axes fraction", "data"), textcoords="offset points", fontsize=8,
+                  color="#60656f")  # fmt: skip
+    axes.set_xlabel("work, in clicks; numbers at the lines: labeled images")
+    axes.set_ylabel("mIoU of fresh samples, %")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="lower right")
+    figure.savefig(path, dpi=130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+// The strip beside the canvas: every image of the set, and how far it is.
+
+import { thumbnail } from "./api.js";
+import { el, icon } from "./dom.js";
+import { heldElsewhere, isLabelled, store } from "./store.js";
+
+export class Strip {
+  // `current`: the image that is open; null: a sample of Review, which leads back there.
+  constructor(current) {
+    this.current = current;
+    this.view = el("nav", { class: "strip", "aria-label": "Images" });
+    this.links = new Map(); // stem -> {link, shown}
+    if (current === null) this.view.append(el("a", { href: "#review", class: "back" }, "Back to Review"));
+  }
+
+  // Makes links of new images, and changes those whose words have changed.
+  show() {
+    if (this.current === null) return;
+    const { images, learn } = store.project, first = !this.links.size;
+    const made = images.map((entry) => this.link(entry, this.words(entry, learn)));
+    if (made.length !== this.view.children.length || made.some((link, i) => link !== this.view.children[i])) {
+      const scroll = this.view.scrollTop;
+      this.view.replaceChildren(...made);
+      this.view.scrollTop = scroll;
+    }
+    if (first) this.view.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest" });
+  }
+
+  words(entry, learn) {
+    if (heldElsewhere(entry.stem)) return "in another tab";
+    if (isLabelled(entry)) return "labeled";
+    if (learn.uncertainty[entry.stem] === undefined) return "to do";
+    return learn.next[0] === entry.stem ? "teaches most" : "proposed";
+  }
+
+  link(entry, words) {
+    const shown = `${entry.sha} ${words}`, known = this.links.get(entry.stem);
+    if (known?.shown === shown) return known.link;
+    const done = isLabelled(entry), held = heldElsewhere(entry.stem);
+    const link = el("a", { href: `#paint/${entry.stem}`, class: done ? "done" : "", "aria-current": entry.stem === this.current ? "true" : null },
+      el("img", { src: thumbnail(entry), alt: "", loading: "lazy", width: 64, height: 64 }),
+      el("span", { class: "what" }, el("b", {}, entry.stem), el("small", {}, words)),
+      held ? icon("lock") : done ? icon("check") : null);
+    this.links.set(entry.stem, { link, shown });
+    return link;
+  }
+}
