@@ -18,6 +18,7 @@ With --earlier, a checkout of an earlier version is measured in alternation. Tim
 """
 
 import json
+import shutil
 import statistics
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -76,7 +77,9 @@ def main(earlier: Path | None, rounds: int, out: Path) -> None:
     versions = {"now": None} | ({} if earlier is None else {"earlier": earlier})
     found: dict[str, list[dict[str, list[float]]]] = {name: [] for name in versions}
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="chromium", args=["--no-sandbox"])
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
+        )
         for number in range(rounds):
             for name, checkout in versions.items():
                 with opened(browser, generator, project, checkout) as page:

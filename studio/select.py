@@ -32,6 +32,7 @@ LEVELS = 40
 SEEDS, RIVALS = 48, 96  # clicked pixels, and pixels of other classes, that distances are taken to
 OUTSIDE = 255  # level of pixels that no level reaches
 MIN_AREA, MAX_SHARE, AREA_POWER = 3, 0.85, 0.04  # of a proposed region
+PART = 0.5  # most of a painted class that a click of another class takes from it
 Point = tuple[int, int]  # column, row
 
 
@@ -85,9 +86,11 @@ class FeatureTables:
         NotFound."""
         table = self.table(stem)
         mask, _ = self.project.mask(stem)
-        clicked = {int(mask[y, x]) for x, y in seeds}
+        clicked = {int(mask[y, x]) for x, y in seeds} - {self.project.ignore_id, class_id}
         other = ~np.isin(mask, [self.project.ignore_id, class_id, *clicked])
-        return selection(table, seeds, other)
+        # A click on what is painted means a part of it, such as the nose on a painted face.
+        painted = int(np.isin(mask, list(clicked)).sum())
+        return selection(table, seeds, other, PART * painted if painted else np.inf)
 
 
 @torch.no_grad()
@@ -134,9 +137,13 @@ def projected(taps: list[Tensor], projection: Projection, crop: LabelCrop) -> ND
 
 
 def selection(
-    table: NDArray[np.float32], seeds: Sequence[Point], other: NDArray[np.bool_]
+    table: NDArray[np.float32],
+    seeds: Sequence[Point],
+    other: NDArray[np.bool_],
+    most_pixels: float,
 ) -> Selection:
-    """Levels around the seeds; pixels of `other` [H, W] and what resembles them come late."""
+    """Levels around the seeds; pixels of `other` [H, W] and what resembles them come late. The
+    proposed region has at most `most_pixels`, if any level has so few."""
     height, width, _ = table.shape
     thinned = [seeds[i] for i in np.linspace(0, len(seeds) - 1, min(SEEDS, len(seeds))).astype(int)]
     columns, rows = np.array(thinned).T
@@ -153,7 +160,7 @@ def selection(
         reached = np.unique(parts[rows, columns])
         inside = np.isin(parts, reached[reached > 0])
         levels[inside & (levels == OUTSIDE)] = k
-    return Selection(levels, proposed_level(levels, table))
+    return Selection(levels, proposed_level(levels, table, most_pixels))
 
 
 def nearest_distance(
@@ -175,7 +182,9 @@ def thresholds_of(distance: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.sort((picked.astype(np.float64) + even) / 2)
 
 
-def proposed_level(levels: NDArray[np.uint8], table: NDArray[np.float32]) -> int:
+def proposed_level(
+    levels: NDArray[np.uint8], table: NDArray[np.float32], most_pixels: float
+) -> int:
     """The level whose outline runs along the largest steps of the features.
 
     A pair of neighbors of levels a < b lies on the outlines of levels a to b - 1.
@@ -189,7 +198,7 @@ def proposed_level(levels: NDArray[np.uint8], table: NDArray[np.float32]) -> int
         for total, weight in ((steps, step), (lengths, None)):
             total += np.bincount(low, weight, LEVELS + 1) - np.bincount(high, weight, LEVELS + 1)
     mean_step = steps.cumsum()[:LEVELS] / np.maximum(lengths.cumsum()[:LEVELS], 1)
-    usable = (areas >= MIN_AREA) & (areas <= MAX_SHARE * levels.size)
+    usable = (areas >= MIN_AREA) & (areas <= min(most_pixels, MAX_SHARE * levels.size))
     # Among equal outlines the larger region is meant more often.
     return int(np.where(usable, mean_step * areas**AREA_POWER, -1).argmax())
 

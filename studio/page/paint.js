@@ -71,6 +71,7 @@ class Session {
     this.build();
     this.board = new Board(this.canvas, this.width, this.height, project.classes, this.ignoreId);
     this.board.onhover = (at) => this.hovered(at);
+    this.board.opacity = settings.opacity;
     this.tools = {
       brush: new BrushTool(this, false), eraser: new BrushTool(this, true), polygon: new PolygonTool(this),
       fill: new FillTool(this), smart: new SmartTool(this), points: new PointTool(this), pan: null,
@@ -226,8 +227,7 @@ class Session {
   keep() {
     this.proposed = false;
     this.edited = true;
-    save(this.stem, this.mask);
-    this.update();
+    save(this.stem, this.mask); // which is told
   }
 
   put(index, value) {
@@ -364,25 +364,34 @@ class Session {
       this.board.setColors(store.project.classes);
       this.tools.points.reset();
     }
-    if (["holds", "saved", "saving", "project", "learn"].includes(what)) this.update();
+    if (["holds", "saved", "saving", "project", "learn"].includes(what)) this.updateSoon();
+  }
+
+  // Once for all that is told before the next frame.
+  updateSoon() {
+    if (this.asked) return;
+    this.asked = true;
+    requestAnimationFrame(() => {
+      this.asked = false;
+      this.update();
+    });
   }
 
   // Everything beside the canvas.
   update() {
     if (!this.tools || this.closed) return;
-    this.board.opacity = settings.opacity;
     this.undoButton.disabled = !this.history.done.length;
     this.redoButton.disabled = !this.history.undone.length;
     this.smartBar.hidden = settings.tool !== "smart" || !this.tools.smart.last;
-    const points = settings.tool === "points";
+    const points = settings.tool === "points", former = this.board.points;
     this.board.points = points || this.tools.points.any ? this.tools.points.shown() : null;
+    if (former || this.board.points) this.board.draw();
     const focused = this.side.contains(document.activeElement) ? document.activeElement.dataset.focus : null;
     if (!this.side.querySelector("input:focus, textarea:focus")) {
       this.side.replaceChildren(...(points ? keypointsPanel(this, this.tools.points) : classesPanel(this)), this.imagePanel());
       if (focused) this.side.querySelector(`[data-focus="${focused}"]`)?.focus();
     }
     this.strip.show();
-    this.board.draw();
   }
 
   imagePanel() {

@@ -231,6 +231,11 @@ def test_a_selection_holds_the_click_grows_with_its_level_and_keeps_other_classe
     again = served.send("POST", "/api/images/002/select", body)
     held = np.frombuffer(again.body, np.uint8).reshape(height, width)
     assert (held[:, width // 2 :] == IGNORED).all(), "what is painted otherwise is left alone"
+    served.save("001", bytes(height * width), '"none"')
+    part = served.send("POST", "/api/images/001/select", body)
+    levels = np.frombuffer(part.body, np.uint8)
+    assert 0 < (levels <= int(part.headers["x-studio-level"])).sum() <= height * width / 2
+    assert (levels < IGNORED).sum() > height * width / 2, "a click takes a part of what is painted"
     for points in ([], [[-1, 0]], [[0, height]], [[0.5, 1]], [[1, 2]] * 5000):
         bad = {"points": points, "class_id": 1}
         assert served.send("POST", "/api/images/002/select", bad).status == 400
