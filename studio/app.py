@@ -8,12 +8,14 @@ import io
 import tempfile
 import zipfile
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
@@ -78,6 +80,7 @@ class SelectBody(Strict, frozen=True):
 
     points: Annotated[list[tuple[int, int]], msgspec.Meta(min_length=1, max_length=4096)]
     class_id: int
+    proposed: bool = False  # whether the tab shows the proposal, and not the saved mask
 
 
 class CandidatesQuery(Strict, frozen=True):
@@ -276,13 +279,23 @@ class Handlers:
         height, width = self.studio.project.size
         if not all(0 <= x < width and 0 <= y < height for x, y in body.points):
             raise StudioError(f"a point lies outside the image of {width}x{height} pixels")
+        painted = await run_in_threadpool(self._shown, stem, body.proposed)
         chosen = await run_in_threadpool(
-            self.studio.tables.select, stem, body.points, body.class_id
+            self.studio.tables.select, stem, body.points, body.class_id, painted
         )
         headers = {"x-studio-level": str(chosen.proposed)}
         return Response(
             chosen.levels.tobytes(), media_type="application/octet-stream", headers=headers
         )
+
+    def _shown(self, stem: str, proposed: bool) -> NDArray[np.uint8]:
+        """The mask that a tab shows, [H, W]."""
+        project = self.studio.project
+        if proposed:
+            with suppress(NotFound):  # there is a newer round, without one
+                data = self.studio.learner.proposal(stem)
+                return np.frombuffer(data, np.uint8).reshape(project.size)
+        return project.mask(stem)[0]
 
     async def proposal(self, request: Request) -> Response:
         return await self._learned(request, self.studio.learner.proposal)

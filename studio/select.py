@@ -80,12 +80,13 @@ class FeatureTables:
             self._tables.move_to_end(key)
         return found.astype(np.float32)
 
-    def select(self, stem: str, seeds: Sequence[Point], class_id: int) -> Selection:
+    def select(
+        self, stem: str, seeds: Sequence[Point], class_id: int, mask: NDArray[np.uint8]
+    ) -> Selection:
         """The region around clicked pixels of an image that gets class `class_id`. What is painted
-        holds it back, but for the classes that were clicked, which it may correct. Raises
-        NotFound."""
+        in `mask` [H, W] holds it back, but for the classes that were clicked, which it may
+        correct. Raises NotFound."""
         table = self.table(stem)
-        mask, _ = self.project.mask(stem)
         clicked = {int(mask[y, x]) for x, y in seeds} - {self.project.ignore_id, class_id}
         other = ~np.isin(mask, [self.project.ignore_id, class_id, *clicked])
         # A click on what is painted means a part of it, such as the nose on a painted face.

@@ -124,7 +124,7 @@ export class SmartTool {
     const slow = setTimeout(() => session.say("Reading the generator's features of this image; the next click is quick."), SLOW_MS);
     try {
       const answer = await request("POST", `${image(session.stem)}/select`, {
-        body: JSON.stringify({ points: chosen.points.slice(0, MAX_POINTS), class_id: chosen.value }),
+        body: JSON.stringify({ points: chosen.points.slice(0, MAX_POINTS), class_id: chosen.value, proposed: session.proposed }),
       });
       chosen.levels = new Uint8Array(await answer.arrayBuffer());
       chosen.present = levelsIn(chosen.levels);

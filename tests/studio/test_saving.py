@@ -15,7 +15,7 @@ from bundle.files import replace_file
 from bundle.open import open_bundle
 from studio.pick import finish_change
 from studio.project import Project
-from tests.studio.conftest import OTHER_TAB, TAB, Served, classes
+from tests.studio.conftest import OTHER_TAB, TAB, Served, classes, serving
 from training.__main__ import main as training_command
 from training.errors import LabelError
 from training.images.image_set import image_set_from_folder
@@ -239,6 +239,26 @@ def test_a_selection_holds_the_click_grows_with_its_level_and_keeps_other_classe
     for points in ([], [[-1, 0]], [[0, height]], [[0.5, 1]], [[1, 2]] * 5000):
         bad = {"points": points, "class_id": 1}
         assert served.send("POST", "/api/images/002/select", bad).status == 400
+
+
+def test_a_selection_over_a_proposal_keeps_the_classes_that_the_tab_shows(
+    tiny_weights: tuple[Path, Path], project: Path
+) -> None:
+    work = project / "studio"
+    (work / "proposals").mkdir(parents=True)
+    mask = np.zeros((32, 32), np.uint8)
+    mask[:, 16:] = 1
+    Image.fromarray(mask).save(work / "proposals/001.mask.png")
+    learned = {"rounds": 1, "classes": 2, "proposals": {"001": {"uncertainty": 0.1}}}
+    (work / "proposals.json").write_text(json.dumps(learned))
+    with serving(tiny_weights[0], project) as served:
+        for proposed in (True, False):
+            body = {"points": [[25, 6]], "class_id": 1, "proposed": proposed}
+            answer = served.send("POST", "/api/images/001/select", body)
+            levels = np.frombuffer(answer.body, np.uint8).reshape(32, 32)
+            assert (levels[:, :16] == IGNORED).all() == proposed
+        body = {"points": [[25, 6]], "class_id": 1, "proposed": True}
+        assert served.send("POST", "/api/images/002/select", body).status == 200, "it has none"
 
 
 @pytest.mark.slow
