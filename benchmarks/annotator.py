@@ -8,7 +8,8 @@
                  needs 0.45 s and 0.11 s for them; a click is taken as a second)
 
 Keys that choose a class or a tool cost nothing, nor does looking. The person is content with
-outlines that are off by up to a tolerance, but no part may be missing.
+outlines that are off by up to a tolerance, but no part may be missing. A careful one also repairs
+outlines where several pixels side by side are wrong.
 """
 
 from collections.abc import Callable, Iterator
@@ -70,6 +71,7 @@ class Person:
     truth: Mask
     ignore_id: int
     tolerance_px: float
+    least_px: int = 10_000  # wrong pixels side by side that are repaired at outlines, too
 
     @property
     def unit_px(self) -> float:
@@ -192,17 +194,19 @@ class Person:
         )
 
     def faults(self, mask: Mask) -> Iterator[Bools]:
-        """Connected pixels of one true class that are wrong, beyond the tolerance; the largest
-        first."""
+        """Connected pixels of one true class that are wrong, beyond the tolerance or many; the
+        largest first."""
         wrong = mask != self.truth
         serious = wrong & ~self._tolerated()
         for region in regions_of(self.truth):
             if self._is_faulty(mask, region):
                 serious |= wrong & region
         found = []
-        for class_id in np.unique(self.truth[serious]):
+        for class_id in np.unique(self.truth[wrong]):
             parts, count = ndimage.label(wrong & (self.truth == class_id))
-            found += [parts == k for k in range(1, count + 1) if serious[parts == k].any()]
+            for part in (parts == k for k in range(1, count + 1)):
+                if serious[part].any() or part.sum() >= self.least_px:
+                    found.append(part)
         yield from sorted(found, key=lambda part: -int(part.sum()))
 
     def _is_faulty(self, mask: Mask, region: Bools) -> bool:
