@@ -5,11 +5,6 @@ TrainingError
 └── RefinerError    a refiner's training that cannot start, or had to stop
 """
 
-from PIL import Image
-
-# Everything that Pillow raises for a file it cannot decode.
-IMAGE_DECODE_ERRORS = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
-
 
 class TrainingError(Exception):
     """Any fault of a user's input to training; the message is one line for the user."""
