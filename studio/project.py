@@ -11,10 +11,12 @@ without a labeled pixel is no file: its image is unlabeled.
 
 import hashlib
 import io
+import os
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,7 +122,8 @@ class Project:
             known = self._labels.classes
             if known is None or not path.exists():
                 return np.full(self.size, self.ignore_id, np.uint8), NO_MASK
-            mask = mask_from_file(path, Palette(Classes(known.cards, self.ignore_id)))
+            sizes = self._labels.pictures.sizes[stem]
+            mask = mask_from_file(path, Palette(Classes(known.cards, self.ignore_id)), sizes)
             if mask.shape != self.size:
                 raise LabelError(
                     f"{path} has {mask.shape[1]}x{mask.shape[0]} pixels; the image has "
@@ -269,7 +272,10 @@ class Project:
         points: dict[str, NDArray[np.float32]],
     ) -> None:
         path = self.folder / KEYPOINTS
-        write_text(path, text_of_keypoints(self._labels.pictures, points, names, skeleton))
+        if names:
+            write_text(path, text_of_keypoints(self._labels.pictures, points, names, skeleton))
+        else:  # a file without names is none
+            path.unlink(missing_ok=True)
         self._labels = replace(self._labels, keypoint_names=names, skeleton=skeleton, points=points)
 
     def replace_images(self, images: ImageSet) -> None:
@@ -292,6 +298,13 @@ class Project:
 
     def _mask_file(self, stem: str) -> Path:
         return self._labels.masks.get(stem, self.folder / MASKS / f"{stem}.png")
+
+
+def opened_log(path: Path) -> BinaryIO:
+    """A new log in place of the last one. A link there, in a project of somebody else, is not
+    followed: the file that it names would be emptied. Raises OSError."""
+    path.unlink(missing_ok=True)
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "wb")
 
 
 def tag_of_mask(mask: NDArray[np.uint8] | None) -> str:

@@ -258,3 +258,26 @@ def test_the_export_writes_a_bundle_by_the_commands_that_it_shows(served: Served
     assert bundle.manifest.calibrations
     assert str(served.folder / "bundle") in state["serve"]
     assert all("python -m" in command for command in state["commands"])
+
+
+def test_keypoints_that_are_named_and_not_placed_yet_keep_the_project_whole(
+    served: Served,
+) -> None:
+    """It opens again, with the names, and its masks train; also after the last was taken away."""
+    served.save("000", painted(served), '"none"')
+    named = {"names": ["left", "right"], "skeleton": [[0, 1]]}
+    assert served.send("PUT", "/api/keypoints", named).status == 204
+    for points in (None, [[3.5, 4.25, 1], [0, 0, 0]], None):
+        if points is not None:
+            placed = served.send("PUT", "/api/images/001/points", {"points": points})
+            assert placed.status == 204
+        again = Project(served.folder)
+        assert again.keypoint_names == ("left", "right") and again.skeleton == ((0, 1),)
+        assert (again.points("001") is None) == (points is None)
+        labels = labelled_set(image_set_from_folder(served.folder))
+        assert labels.masks is not None and (labels.keypoints is None) == (points is None)
+        training_command(["labels", "check", str(served.folder), "--allow-empty-classes",
+                          "--allow-ignored"], standalone_mode=False)  # fmt: skip
+        served.send("PUT", "/api/images/001/points", {"points": None})
+    assert served.send("PUT", "/api/keypoints", {"names": [], "skeleton": []}).status == 204
+    assert Project(served.folder).keypoint_names == ()
