@@ -71,6 +71,7 @@ def run(folder: Path, kill_at: int) -> bool:
     return code == KILLED
 
 
+@pytest.mark.long
 def test_a_killed_import_leaves_every_label_old_or_new(painted: Path) -> None:
     def copy(name: str) -> Path:
         return Path(shutil.copytree(painted, painted.parent / name))

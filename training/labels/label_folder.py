@@ -107,7 +107,11 @@ def import_labels(
 
     Raises LabelError.
     """
-    readings = [reading_from_source(source, pictures.sizes, classes, rules) for source in sources]
+    several = len(sources) > 1
+    readings = [
+        reading_from_source(source, pictures.sizes, classes, rules, may_be_empty=several)
+        for source in sources
+    ]
     with_masks = [reading for reading in readings if reading.classes is not None]
     with_points = [reading for reading in readings if reading.keypoint_names]
     notes = [note for reading in readings for note in reading.notes]
@@ -175,8 +179,8 @@ def label_folder(folder: Path, pictures: Pictures) -> LabelFolder:
     if (folder / KEYPOINTS).exists():
         rules = ReadingRules()
         source = source_from_coco(folder / KEYPOINTS, rules, "keypoints")
-        reading = reading_from_source(source, pictures.sizes, None, rules)
-        names, skeleton = reading.keypoint_names, reading.skeleton
+        reading = reading_from_source(source, pictures.sizes, None, rules, may_be_empty=True)
+        names, skeleton = source.keypoint_names or (), source.skeleton
         points = {i.stem: i.points for i in reading.images() if i.points is not None}
     return LabelFolder(
         pictures,

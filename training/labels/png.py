@@ -84,6 +84,17 @@ def open_upright(path: Path, sizes: LabelSizes | None = None) -> Image.Image:
         return ImageOps.exif_transpose(image)
 
 
+def gray_from_file(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """A gray picture of eight bits, uint8 [height, width] of this size. Raises LabelError."""
+    with opened_picture(path) as image:
+        if image.size != size[::-1] or image.mode not in ("L", "P"):
+            raise LabelError(
+                f"{path} is {image.width}x{image.height} pixels of mode {image.mode}; it must be "
+                f"{size[1]}x{size[0]} of mode L"
+            )
+        return np.array(image)
+
+
 def _ids(path: Path, values: NDArray[np.generic], classes: Classes) -> NDArray[np.uint8]:
     ids = values.astype(np.int64)
     wrong = ids[((ids >= len(classes.cards)) | (ids < 0)) & (ids != _ignored(classes))]
