@@ -163,8 +163,8 @@ def _blocks(
 
 
 def _check(found: Mapping[str, np.ndarray[Any, Any]], columns: Mapping[str, Column]) -> None:
-    """Raises MalformedMessage for arrays that are not as the driver was told: the blocks of one data
-    set would have two schemas."""
+    """Raises MalformedMessage for arrays that are not as the driver was told, with which the blocks
+    of one data set would have two schemas."""
     for name, column in columns.items():
         array = found.get(name)
         if array is None or array.dtype != column.dtype or array.shape[1:] != column.shape:
