@@ -214,7 +214,9 @@ class Project:
             if self._labels.classes is not None and self.ignore_id < len(cards):
                 raise Conflict(f"the masks mark ignored pixels by {self.ignore_id}; no class may")
             classes = Classes(list(cards), self.ignore_id)
+            self._refuse_changed(CLASSES)
             write_classes(self.folder / CLASSES, classes)
+            self._note_files()
             self._labels = replace(self._labels, classes=classes)
 
     def points(self, stem: str) -> NDArray[np.float32] | None:
@@ -271,11 +273,13 @@ class Project:
         skeleton: tuple[tuple[int, int], ...],
         points: dict[str, NDArray[np.float32]],
     ) -> None:
+        self._refuse_changed(KEYPOINTS)
         path = self.folder / KEYPOINTS
         if names:
             write_text(path, text_of_keypoints(self._labels.pictures, points, names, skeleton))
         else:  # a file without names is none
             path.unlink(missing_ok=True)
+        self._note_files()
         self._labels = replace(self._labels, keypoint_names=names, skeleton=skeleton, points=points)
 
     def replace_images(self, images: ImageSet) -> None:
@@ -288,7 +292,21 @@ class Project:
         """Whether an image has a mask or keypoints."""
         return stem in self._labels.masks or stem in self._labels.points
 
+    def _refuse_changed(self, name: str) -> None:
+        """Raises Outdated if another program, such as `training labels import`, has written the
+        file since: what it wrote would be lost."""
+        if _state_of_file(self.folder / name) != self._files[name]:
+            raise Outdated(
+                f"{self.folder / name} has changed on disk since the studio has read it; start the "
+                "studio again, which reads it"
+            )
+
+    def _note_files(self) -> None:
+        """Remembers the files whose whole content is in memory, as they are now."""
+        self._files = {n: _state_of_file(self.folder / n) for n in (CLASSES, KEYPOINTS)}
+
     def _read(self) -> LabelFolder:
+        self._note_files()
         labels = label_folder(self.folder, pictures_from_folder(self.folder))
         path = self.folder / CLASSES
         if labels.classes is None and path.exists():  # classes before the first mask
@@ -298,6 +316,15 @@ class Project:
 
     def _mask_file(self, stem: str) -> Path:
         return self._labels.masks.get(stem, self.folder / MASKS / f"{stem}.png")
+
+
+def _state_of_file(path: Path) -> tuple[int, int, int] | None:
+    """What changes when a file is replaced or written; None without a file."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def opened_log(path: Path) -> BinaryIO:

@@ -113,6 +113,25 @@ def test_a_request_that_is_repeated_is_no_fault_and_an_outdated_one_loses_nothin
     assert served.save("000", second, tag).status == 204
 
 
+def test_what_another_program_wrote_meanwhile_is_not_lost(served: Served) -> None:
+    """Such as `training labels import --force` into an open project."""
+    point = {"names": ["left"], "skeleton": []}
+    assert served.send("PUT", "/api/keypoints", point).status == 204
+    for name, path, body in (
+        ("classes.toml", "/api/classes", classes("ground", "figure", "sky")),
+        ("keypoints.json", "/api/keypoints", {"names": ["left", "right"], "skeleton": []}),
+        ("keypoints.json", "/api/images/000/points", {"points": [[1, 1, 1]]}),
+    ):
+        ours = (served.folder / name).read_bytes()
+        replace_file(served.folder / name, ours.replace(b"left", b"lefT").replace(b"gr", b"Gr"))
+        theirs = (served.folder / name).read_bytes()
+        refused = served.send("PUT", path, body)
+        assert refused.status == 412 and "start the studio again" in refused.text
+        assert (served.folder / name).read_bytes() == theirs
+        served.studio.project.replace_images(served.studio.project.images)  # as a start does
+    assert served.studio.project.keypoint_names == ("lefT",)
+
+
 def test_what_is_no_mask_changes_nothing(served: Served) -> None:
     tag = served.save("000", painted(served), '"none"').headers["etag"]
     for pixels in (b"", painted(served)[:-1], painted(served) + b"\0", painted(served, 2)):
