@@ -270,15 +270,15 @@ def test_files_that_can_be_made_again_are_not_trusted(
         elif kind == "json":
             path.write_text("[" * 100_000)
     with serving(tiny_weights[0], project) as found:
-        for path in (
+        for asked in (
             "/api/project", "/api/review", "/api/review/sheet", "/api/review/certificate",
             "/api/images/001/proposal", "/api/images/001/uncertainty",
             f"/api/review/review-{sha[:16]}-0/mask",
             f"/api/review/review-{sha[:16]}-0/uncertainty",
         ):  # fmt: skip
-            answer = found.request("GET", path)
-            assert answer.status in (200, 404, 409), (path, answer.text)
-            assert answer.status != 200 or path in ("/api/project", "/api/review"), path
+            answer = found.request("GET", asked)
+            assert answer.status in (200, 404, 409), (asked, answer.text)
+            assert answer.status != 200 or asked in ("/api/project", "/api/review"), asked
 
 
 @pytest.mark.long

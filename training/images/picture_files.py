@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from labelmint.datasets.stored_files import opened_regular_file
 from labelmint.errors import printable_from_text
@@ -50,7 +50,7 @@ def opened_picture(source: Path | BinaryIO, origin: str = "") -> Iterator[Image.
         else:
             with _opened(source) as image:
                 yield image
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise LabelError(
             f"{origin} cannot be read as an image: it is none of {', '.join(FORMATS)}"
         ) from error
