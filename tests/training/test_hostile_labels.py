@@ -65,6 +65,19 @@ def test_what_no_tool_writes_is_refused_in_a_line(
     assert str(found.value).isprintable() and len(str(found.value)) < 1000
 
 
+def test_no_name_reaches_the_terminal_as_it_is(tmp_path: Path) -> None:
+    tiny_images(tmp_path)
+    folder = tmp_path / "tool\x1b[2J"
+    folder.mkdir()
+    (folder / "a\n\x1b]0;b\x07.txt").write_text("0 0.1 7 0.9 0.1 0.9 0.9\n")
+    (folder / "classes.txt").write_text("a\n")
+    with pytest.raises(
+        LabelError, match=r"a\\n\\x1b\]0;b\\x07\.txt, line 1 has the coordinate"
+    ) as found:
+        read(tmp_path, "yolo", folder)
+    assert str(found.value).isprintable()
+
+
 def test_an_image_that_is_named_like_a_broken_address_is_another_one(tmp_path: Path) -> None:
     tiny_images(tmp_path)
     content = json.loads(named(NOT_AN_ADDRESS))
