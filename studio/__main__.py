@@ -181,10 +181,11 @@ def stored_token(path: Path) -> str:
 
 
 def server_of(studio: Studio, token: str) -> uvicorn.Server:
-    """The server of a studio; it ends with SIGINT or SIGTERM."""
+    """The server of a studio; it ends with SIGINT or SIGTERM. It warns of no request: a page of
+    another site could fill the terminal."""
     config = uvicorn.Config(
         application(studio, token), http=PatientProtocol, ws="none", lifespan="off",
-        log_level="warning", access_log=False, server_header=False, date_header=False,
+        log_level="error", access_log=False, server_header=False, date_header=False,
         proxy_headers=False, timeout_graceful_shutdown=CLOSING_S, limit_concurrency=MAX_CONNECTIONS,
     )  # fmt: skip
     return uvicorn.Server(config)

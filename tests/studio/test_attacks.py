@@ -7,6 +7,7 @@ import asyncio
 import hashlib
 import io
 import json
+import logging
 import os
 import shutil
 import socket
@@ -59,6 +60,25 @@ def test_sockets_that_say_nothing_lock_nobody_out(served: Served) -> None:
     finally:
         for one in silent:
             one.close()
+
+
+def test_what_is_no_request_of_the_page_fills_no_log(served: Served) -> None:
+    """A page of another site can open WebSockets, and speak TLS to any port."""
+    records: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = records.append  # type: ignore[method-assign]
+    logger = logging.getLogger("uvicorn.error")
+    logger.addHandler(handler)
+    upgrade = (
+        b"GET / HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
+    )
+    for said in (upgrade, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"GET / HTTP/9\r\n\r\n"):
+        with socket.create_connection(("127.0.0.1", served.port)) as one:
+            one.settimeout(60)
+            one.sendall(said + b"\r\n\r\n")
+            assert one.recv(12)[:9] == b"HTTP/1.1 "
+    logger.removeHandler(handler)
+    assert not records
 
 
 class HastyProtocol(PatientProtocol):
