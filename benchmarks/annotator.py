@@ -49,7 +49,8 @@ class Work:
     def cost(self, width: int) -> float:
         """Price of it all, in clicks, for images that are `width` pixels wide."""
         length = self.stroke_px / (STROKE_SHARE * width)
-        return self.clicks + self.strokes + length + HOLD * self.holds + LEVEL * self.levels
+        held = HOLD * self.holds + LEVEL * self.levels
+        return float(self.clicks + self.strokes + length + held)
 
     def add(self, strokes: Strokes) -> None:
         """Notes strokes; one without a length is a click."""

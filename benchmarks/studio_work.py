@@ -53,7 +53,7 @@ from training.options import read_generator
 COUNTS = (1, 2, 4, 8, 12, 16)
 IMAGES = COUNTS[-1]
 TEST_SEED = 31_004
-ORDER = (16, 8, 4, 2, 1, 12)  # of training: what says most comes first
+ORDER = (16, 8, 12, 4, 2, 1)  # of training: what says most comes first
 CHUNK = 50  # samples that all ensembles label before any labels more
 
 
@@ -243,68 +243,69 @@ def miou(place: Place, policy: Policy, count: int) -> float:
     return float((agreed / (confusion.sum(0) + confusion.sum(1) - agreed)).mean())
 
 
-def curve(place: Place, policy: Policy) -> tuple[list[float], list[float]]:
-    """Work, in clicks, and mIoU after each count of images."""
-    costs = np.cumsum([entry["cost"] for entry in json.loads(place.work(policy).read_text())])
-    counts = policy.counts
-    return [float(costs[n - 1]) for n in counts], [miou(place, policy, n) for n in counts]
+def curve(places: list[Place], policy: Policy) -> dict[int, tuple[float, float]]:
+    """Work, in clicks, and mIoU by the number of images, means over seeds; of those that are
+    measured."""
+    found = {}
+    for count in policy.counts:
+        if all(place.counted(policy, count).exists() for place in places):
+            works = [json.loads(place.work(policy).read_text())[:count] for place in places]
+            costs = [sum(entry["cost"] for entry in work) for work in works]
+            scores = [miou(place, policy, count) for place in places]
+            found[count] = (float(np.mean(costs)), 100 * float(np.mean(scores)))
+    return found
 
 
 def table(places: list[Place]) -> str:
     """Markdown: work and mIoU after so many images, means over seeds, and what the goal asks."""
-    curves = {p: np.array([curve(place, p) for place in places]).mean(axis=0) for p in POLICIES}
+    curves = {policy: curve(places, policy) for policy in POLICIES}
     lines = [
         "| images | " + " | ".join(f"{p.name}: work | mIoU" for p in POLICIES) + " |",
         "|---" * (1 + 2 * len(POLICIES)) + "|",
     ]
     for count in COUNTS:
-        cells = []
-        for policy in POLICIES:
-            at = policy.counts.index(count) if count in policy.counts else None
-            work, found = (0, 0) if at is None else curves[policy][:, at]
-            cells.append(" | " if at is None else f"{work:.0f} | {100 * found:.1f}")
+        rows = [curves[policy].get(count) for policy in POLICIES]
+        cells = [" | " if row is None else f"{row[0]:.0f} | {row[1]:.1f}" for row in rows]
         lines.append(f"| {count} | " + " | ".join(cells) + " |")
     exact = 100 * float(np.mean([miou(place, EXACT, IMAGES) for place in places]))
     lines.append(f"\nexact masks of {IMAGES} images: mIoU {exact:.1f}")
-    for policy in (SMART, PROPOSALS, CAREFUL):
-        for whole in (POLYGONS, ROUGH):
-            work, goal = curves[whole][:, -1]
-            reached = np.flatnonzero(curves[policy][1] >= goal)
-            found = (
-                f"after {curves[policy][0, reached[0]] / work:.2f} of their work"
-                if reached.size
-                else f"is not reached; the best is {100 * curves[policy][1].max():.1f}"
-            )
+    for whole in (POLYGONS, ROUGH):
+        work, goal = curves[whole][IMAGES]
+        for policy in (SMART, PROPOSALS, CAREFUL):
+            reached = [spent for spent, found in curves[policy].values() if found >= goal]
+            best = max((found for _, found in curves[policy].values()), default=0.0)
             lines.append(
-                f"{policy.name}: {100 * goal:.1f}, as {whole.name} of {IMAGES} images, {found}"
-            )
+                f"{goal:.1f}, as {whole.name} of {IMAGES} images; {policy.name}: "
+                + (f"after {min(reached) / work:.2f} of their work" if reached
+                   else f"not reached, the best is {best:.1f}")
+            )  # fmt: skip
     return "\n".join(lines)
 
 
 def plot(places: list[Place], path: Path) -> None:
-    """Draws mIoU against work; thin lines are single seeds."""
+    """Draws mIoU against work."""
     figure: Any = Figure(figsize=(7.4, 4.4), layout="constrained")
     axes = figure.add_subplot()
-    exact = np.mean([miou(place, EXACT, IMAGES) for place in places])
-    axes.axhline(100 * exact, color="#9aa0a8", linestyle="--", linewidth=1)
+    gray, small = "#60656f", {"textcoords": "offset points", "fontsize": 8}
+    exact = 100 * np.mean([miou(place, EXACT, IMAGES) for place in places])
+    axes.axhline(exact, color=gray, linestyle="--", linewidth=0.8)
+    axes.annotate(
+        f"exact masks of {IMAGES} images", (0.99, exact), (0, 4), ha="right",
+        xycoords=("axes fraction", "data"), color=gray, **small,
+    )  # fmt: skip
     for policy in POLICIES:
-        curves = np.array([curve(place, policy) for place in places])
-        for work, found in curves if len(places) > 1 else []:
-            axes.plot(work, 100 * found, color=policy.color, linewidth=0.7, alpha=0.5)
-        work, found = curves.mean(axis=0)
-        axes.plot(work, 100 * found, "o-", color=policy.color, markersize=4, label=policy.name)
-        for count, x, y in zip(policy.counts, work, 100 * found, strict=True):
-            axes.annotate(str(count), (x, y), (0, 6), textcoords="offset points", fontsize=8,
-                          color=policy.color, ha="center")  # fmt: skip
-    third = np.mean([curve(place, POLYGONS)[0][-1] for place in places]) / 3
-    axes.axvline(third, color="#9aa0a8", linewidth=1, linestyle=":")
-    axes.annotate(f"a third of the work\nof {IMAGES} images with polygons", (third, 0.03),
-                  (5, 0), xycoords=("data", "axes fraction"), textcoords="offset points",
-                  fontsize=8, color="#60656f")  # fmt: skip
-    axes.annotate(f"exact masks of {IMAGES} images", (0.99, 100 * exact), (0, 4), ha="right",
-                  xycoords=("axes fraction", "data"), textcoords="offset points", fontsize=8,
-                  color="#60656f")  # fmt: skip
-    axes.set_xlabel("work, in clicks; numbers at the lines: labeled images")
+        found = curve(places, policy)
+        work, scores = zip(*found.values(), strict=True)
+        axes.plot(work, scores, "o-", color=policy.color, markersize=4, label=policy.name)
+        for count, (x, y) in found.items():
+            axes.annotate(str(count), (x, y), (0, 6), color=policy.color, ha="center", **small)
+    third = curve(places, POLYGONS)[IMAGES][0] / 3
+    axes.axvline(third, color=gray, linestyle=":", linewidth=0.8)
+    axes.annotate(
+        f"a third of the work of\n{IMAGES} images, {POLYGONS.name}", (third, 0.03), (5, 0),
+        xycoords=("data", "axes fraction"), color=gray, **small,
+    )  # fmt: skip
+    axes.set_xlabel("work, in clicks; the numbers are labeled images")
     axes.set_ylabel("mIoU of fresh samples, %")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="lower right")
