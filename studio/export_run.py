@@ -26,12 +26,16 @@ NICE = 5  # strokes come first
 PUBLISH_S = 0.3  # between two reports of progress
 Publish = Callable[[str, object], None]
 Phase = Literal["none", "training", "exporting", "done", "failed"]
-LOOP = """from labelmint.torch import LabelStream
+LOOP = """import torch
+from labelmint.torch import LabelStream
 
+network = torch.nn.Conv2d(3, {classes}, kernel_size=3, padding=1)  # yours
+optimizer = torch.optim.AdamW(network.parameters())
 for batch in LabelStream("localhost:50051", batch_size=16, seed=7, keep_fraction=0.9):
     loss = torch.nn.functional.cross_entropy(network(batch.images / 255), batch.masks)
+    optimizer.zero_grad()
     loss.backward()
-    ..."""
+    optimizer.step()"""
 
 
 class ExportRun:
@@ -95,7 +99,7 @@ class ExportRun:
                 "lines": list(self._lines),
                 "commands": [_as_typed(words) for _, words in self.commands],
                 "serve": _as_typed(serve),
-                "loop": LOOP,
+                "loop": LOOP.format(classes=len(self.project.classes)),
                 "out": str(self.out),
             }
 
