@@ -21,6 +21,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from bundle.errors import BundleError
 from checkpoints import CheckpointError, ClassCard, Strict
 from studio.bodies import body_of, checked, json_answer
 from studio.errors import Conflict, NotFound, StudioError
@@ -142,6 +143,7 @@ def application(studio: Studio, token: str) -> Guard:
         StudioError: _answer_error,
         TrainingError: _answer_error,
         CheckpointError: _answer_error,
+        BundleError: _answer_error,
         OSError: _answer_disk_error,
     }
     height, width = studio.project.size

@@ -42,6 +42,7 @@ class ReviewHandlers:
             Route("/api/review", self.state, methods=["GET"]),
             Route("/api/review", self.draw, methods=["POST"]),
             Route("/api/review/certificate", self.certificate),
+            Route("/api/review/bundle", self.certify, methods=["POST"]),
             Route("/api/review/sheet", self.sheet),
             Route(f"{one}/verdict", self.say, methods=["PUT"]),
             Route(f"{one}/mask", self.mask, methods=["GET"]),
@@ -65,6 +66,10 @@ class ReviewHandlers:
         answer = json_answer(await run_in_threadpool(self.reviews.certificate))
         answer.headers["content-disposition"] = 'attachment; filename="certificate.json"'
         return answer
+
+    async def certify(self, request: Request) -> Response:
+        await run_in_threadpool(self.reviews.certify)
+        return Response(status_code=204)
 
     async def sheet(self, request: Request) -> Response:
         data = await run_in_threadpool(self.reviews.contact_sheet)

@@ -2,7 +2,8 @@
 
 The samples are those of a stream whose seed is taken from the weights' hash, so that other weights
 get samples that nobody has seen, and no one can choose them. The first PILOT only fix the
-thresholds; those after them are the wall, which grows with later calls.
+thresholds, unless the bundle is calibrated and has its own; those after them are the wall, which
+grows with later calls.
 
     DIR/studio/review/wall.json  which weights, thresholds, and a row for each sample
     DIR/studio/review/00000.image.png, .mask.png, .uncertainty.png
@@ -19,7 +20,10 @@ import msgspec
 import numpy as np
 from PIL import Image
 
+from bundle.errors import BundleError
 from bundle.files import replaced_file
+from bundle.manifest import Manifest
+from bundle.open import read_manifest
 from bundle.records import Strict
 from checkpoints import (
     CheckpointError,
@@ -28,7 +32,13 @@ from checkpoints import (
     sha256_of_file,
     write_text,
 )
-from studio.certificate import thresholds_from_pilot
+from export.checks.certificate import (
+    PILOT,
+    seed_from_hash,
+    thresholds_from_pilot,
+    thresholds_of_bundle,
+)
+from studio.export_run import BUNDLE
 from studio.learning import UNCERTAINTY_SCALE
 from studio.project import WORK, tag_of_mask
 from training.errors import LabelError, TrainingError
@@ -38,8 +48,6 @@ from training.interpreter.predict import Prediction, predictions
 from training.label_crop import images_from_ws
 
 REVIEW, WALL = "review", "wall.json"
-PILOT = 32  # samples that fix the thresholds
-SEED_DIGITS = 12  # of the hash
 SAVED_EVERY = 4  # samples
 Source = Literal["learn", "export"]
 
@@ -63,11 +71,6 @@ class Wall(Strict, frozen=True):
     cutoff: int
     thresholds: list[float | None]  # by certificate.KEEP
     samples: list[Sample]
-
-
-def seed_from_hash(weights: str) -> int:
-    """Seed of the stream that weights are reviewed on."""
-    return int(weights[:SEED_DIGITS], 16)
 
 
 def stored_wall(folder: Path) -> Wall | None:
@@ -106,8 +109,11 @@ def draw_wall(
     wall = stored_wall(folder)
     if wall is None or _facts(wall) != (expected, generator_sha, config.psi, config.cutoff):
         shutil.rmtree(folder / WORK / REVIEW, ignore_errors=True)
-        pilot = [p.uncertainty for p in predictions(generator, interpreter, card, ws[:PILOT])]
-        thresholds = thresholds_from_pilot(np.array(pilot, np.float64))
+        manifest = exported_manifest(folder, expected) if source == "export" else None
+        thresholds = None if manifest is None else thresholds_of_bundle(manifest)
+        if thresholds is None:
+            pilot = [p.uncertainty for p in predictions(generator, interpreter, card, ws[:PILOT])]
+            thresholds = thresholds_from_pilot(np.array(pilot, np.float64))
         wall = Wall(expected, generator_sha, source, config.seed, config.psi, config.cutoff,
                     thresholds, [])  # fmt: skip
     (folder / WORK / REVIEW).mkdir(parents=True, exist_ok=True)
@@ -121,6 +127,17 @@ def draw_wall(
             write_text(folder / WORK / REVIEW / WALL, msgspec.json.encode(wall).decode())
             sys.stdout.write(f"{index + 1}\n")
             sys.stdout.flush()
+
+
+def exported_manifest(folder: Path, interpreter_sha256: str) -> Manifest | None:
+    """The manifest of the project's bundle if it was exported from these weights, else None."""
+    try:
+        manifest = read_manifest(folder / BUNDLE)
+    except BundleError:
+        return None
+    weights = manifest.weights
+    known = weights is not None and weights.interpreter_sha256 == interpreter_sha256
+    return manifest if known else None
 
 
 def _facts(wall: Wall) -> tuple[str, str, float, int]:

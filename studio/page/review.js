@@ -118,7 +118,7 @@ function proof(state, row) {
   if (!counted) return [el("h2", {}, "Nothing is proved yet"), el("p", {}, `Begin with sample 1; reviews count in the order of the wall, so that nobody's choice decides.${row.more ? ` If all are right, about ${row.more} reviews prove an error of at most ${percent(asked)}.` : ""}`)];
   const parts = [
     el("h2", {}, `Keep ${nameOf(row)}: at most ${atMost(row.upper_bound)} wrong, with 95% confidence`),
-    el("p", {}, row.mean === null ? "None of the reviewed samples is kept." : `The mean share of wrong pixels over all samples that are kept, as you would judge them. Among the ${plural(row.kept_reviewed, "reviewed one")} it is ${percent(row.mean)}.`),
+    el("p", {}, row.mean === null ? "None of the reviewed samples is kept." : `The mean share of wrong pixels over all samples that are kept, as you would judge them. Among the ${plural(row.reviewed, "reviewed one")} it is ${percent(row.mean)}.`),
     row.threshold === null ? null : el("p", { class: "note faint" }, `In a stream: max_uncertainty=${row.threshold}`)];
   const meets = statements.findIndex((one) => one.upper_bound <= asked);
   const next = statements.map((one) => one.more).filter((more) => more !== null);
