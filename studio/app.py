@@ -8,6 +8,7 @@ import io
 import tempfile
 import zipfile
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -237,6 +238,7 @@ class Handlers:
             raise Conflict(f"another tab holds {stem}; take it over there first")
         pixels = await request.body()
         tag = await run_in_threadpool(self.studio.project.save_mask, stem, pixels, base)
+        await self._note_activity()
         self.studio.tabs.publish("saved", {"stem": stem, "tag": tag, "tab": tab})
         self.studio.learner.labels_changed()
         return Response(status_code=204, headers={"etag": f'"{tag}"'})
@@ -251,6 +253,7 @@ class Handlers:
         if body.points is not None:
             points = np.array(body.points, np.float32).reshape(-1, 3)
         await run_in_threadpool(self.studio.project.save_points, stem, points)
+        await self._note_activity()
         self.studio.tabs.publish("saved", {"stem": stem, "tag": None, "tab": tab})
         self.studio.learner.labels_changed()
         return Response(status_code=204)
@@ -262,6 +265,7 @@ class Handlers:
         held = self.studio.tabs.hold(stem, body.tab, body.take)
         if not held:
             raise Conflict(f"another tab holds {stem}")
+        await self._note_activity()
         # So that the first click is as quick as the next.
         return Response(status_code=204, background=BackgroundTask(self.studio.tables.table, stem))
 
@@ -274,6 +278,7 @@ class Handlers:
         chosen = await run_in_threadpool(
             self.studio.tables.select, stem, body.points, body.class_id
         )
+        await self._note_activity()
         headers = {"x-studio-level": str(chosen.proposed)}
         return Response(
             chosen.levels.tobytes(), media_type="application/octet-stream", headers=headers
@@ -313,6 +318,10 @@ class Handlers:
         name = f"labels-{format_}.zip"
         headers = {"content-disposition": f'attachment; filename="{name}"'}
         return Response(data, media_type="application/zip", headers=headers)
+
+    async def _note_activity(self) -> None:
+        with suppress(OSError):  # a full disk: minutes are lost, and the label is answered for
+            await run_in_threadpool(self.studio.learner.progress.note_activity)
 
     def _changed(self) -> Response:
         self.studio.tabs.publish("project", {})

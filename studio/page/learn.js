@@ -3,6 +3,7 @@
 import { getBytes, image, picture, send } from "./api.js";
 import { el, plural, seconds } from "./dom.js";
 import { colorsOf, paintHeat, paintMask } from "./overlay.js";
+import { progressView } from "./progress.js";
 import { isLabelled, store, subscribe } from "./store.js";
 
 export function learningText(learn) {
@@ -16,7 +17,7 @@ export function learningText(learn) {
 
 export function learnView(view) {
   const status = el("div", { class: "learning" }), wall = el("ul", { class: "grid wall" });
-  const problem = el("p", { class: "alarm", role: "alert" });
+  const problem = el("p", { class: "alarm", role: "alert" }), progress = el("section", { "aria-label": "Estimate" });
   const act = (action) => send("POST", "/api/learn", { action }).then(() => (problem.textContent = "")).catch((error) => (problem.textContent = error.message));
   let shown = null;
   const show = () => {
@@ -37,7 +38,13 @@ export function learnView(view) {
     status.replaceChildren(el("p", { role: "status" }, text), bar,
       el("div", { class: "pair inline" },
         busy ? el("button", { type: "button", onclick: () => act("stop") }, "Stop")
-          : el("button", { type: "button", class: "main", disabled: !labelled, onclick: () => act("start") }, learn.rounds ? "Learn again" : "Start learning")));
+          : el("button", { type: "button", class: "main", disabled: !labelled, onclick: () => act("start") }, learn.rounds ? "Learn again" : "Start learning"),
+        learn.estimating && !busy ? el("button", { type: "button", onclick: () => act("stop") }, "Stop estimating") : null));
+    const figures = JSON.stringify([learn.estimates, learn.estimating, Math.round(learn.work_s / 6)]);
+    if (figures !== progress.dataset.shown) {
+      progress.dataset.shown = figures;
+      progress.replaceChildren(...progressView(learn));
+    }
     if (learn.missing.length) status.append(el("p", { class: "note faint" }, `No image has a pixel of ${learn.missing.join(", ")} yet.`));
     const now = `${learn.rounds} ${learn.phase} ${Object.keys(learn.uncertainty).length} ${labelled}`;
     if (now !== shown) {
@@ -70,7 +77,7 @@ export function learnView(view) {
     }));
   };
   view.replaceChildren(el("div", { class: "page" },
-    el("h1", {}, "What it has learned"), status, problem,
+    el("h1", {}, "What it has learned"), status, problem, progress,
     el("p", { class: "lead" }, "The image that teaches most comes first: the ensemble is unsure of it, and it is unlike those that are labeled. Rest on an image to see where the ensemble is unsure."),
     wall));
   show();
