@@ -25,6 +25,7 @@ from starlette.routing import Route
 from bundle.errors import BundleError
 from checkpoints import CheckpointError, ClassCard, Strict
 from studio.bodies import body_of, checked, json_answer
+from studio.depth import picture_of_stem, stems_with_depth
 from studio.errors import Conflict, NotFound, StudioError
 from studio.export_run import ExportRun
 from studio.learner import Learner
@@ -120,6 +121,7 @@ def application(studio: Studio, token: str) -> Guard:
         Route("/", handlers.page),
         Route("/page/{name}", handlers.page_file),
         Route("/images/{stem}", handlers.image),
+        Route("/images/{stem}/depth", handlers.depth),
         Route("/candidates/{index:int}", handlers.candidate),
         Route("/api/project", handlers.project),
         Route("/api/events", handlers.events),
@@ -182,6 +184,11 @@ class Handlers:
     async def image(self, request: Request) -> Response:
         path = self.studio.project.image_file(request.path_params["stem"])
         return FileResponse(path, media_type="image/png", headers=LONG_CACHE)
+
+    async def depth(self, request: Request) -> Response:
+        stem = request.path_params["stem"]
+        data = await run_in_threadpool(picture_of_stem, self.studio.project, stem)
+        return Response(data, media_type="image/png", headers={"cache-control": "no-cache"})
 
     async def candidate(self, request: Request) -> Response:
         index = request.path_params["index"]
@@ -331,6 +338,7 @@ class Handlers:
 def project_summary(studio: Studio) -> dict[str, object]:
     """All that the page shows but the pixels."""
     project, learner = studio.project, studio.learner
+    deep = stems_with_depth(project)
     with project.lock:
         images = [
             {
@@ -340,6 +348,7 @@ def project_summary(studio: Studio) -> dict[str, object]:
                 "points": _points(project, stem),
                 "source": entry.source,
                 "psnr_db": entry.psnr_db,
+                "depth": stem in deep,
             }
             for stem, entry in zip(project.images.stems, project.images.index.images, strict=True)
         ]

@@ -39,6 +39,7 @@ class ReviewHandlers:
         one = "/api/review/{stem}"
         return [
             Route("/review/{stem}", self.picture),
+            Route("/review/{stem}/depth", self.depth),
             Route("/api/review", self.state, methods=["GET"]),
             Route("/api/review", self.draw, methods=["POST"]),
             Route("/api/review/certificate", self.certificate),
@@ -52,6 +53,10 @@ class ReviewHandlers:
 
     async def picture(self, request: Request) -> Response:
         path = await run_in_threadpool(self.reviews.picture, request.path_params["stem"])
+        return FileResponse(path, media_type="image/png", headers=IMMUTABLE)
+
+    async def depth(self, request: Request) -> Response:
+        path = await run_in_threadpool(self.reviews.depth_picture, request.path_params["stem"])
         return FileResponse(path, media_type="image/png", headers=IMMUTABLE)
 
     async def state(self, request: Request) -> Response:

@@ -148,6 +148,7 @@ class Reviews:
                     "tag": sample.tag,
                     "uncertainty": sample.uncertainty,
                     "shares": sample.shares,
+                    "depth": sample.depth,
                     "verdict": reviews[index].verdict if index in reviews else None,
                     "loss": reviews[index].loss if index in reviews else None,
                 }
@@ -189,6 +190,13 @@ class Reviews:
     def picture(self, stem: str) -> Path:
         """PNG of a sample's image. Raises NotFound."""
         return sample_file(self.project.folder, self._row(stem)[1], "image")
+
+    def depth_picture(self, stem: str) -> Path:
+        """PNG of the depth that the ensemble's head gives a sample. Raises NotFound."""
+        _, index, sample = self._row(stem)
+        if sample.depth is None:
+            raise NotFound("the ensemble has no depth head")
+        return sample_file(self.project.folder, index, "depth")
 
     def contact_sheet(self) -> bytes:
         """PNG of the first samples and their labels. Raises NotFound."""

@@ -6,7 +6,7 @@ thresholds, unless the bundle is calibrated and has its own; those after them ar
 grows with later calls.
 
     DIR/studio/review/wall.json  which weights, thresholds, and a row for each sample
-    DIR/studio/review/00000.image.png, .mask.png, .uncertainty.png
+    DIR/studio/review/00000.image.png, .mask.png, .uncertainty.png, with a depth head .depth.png
 """
 
 import os
@@ -38,6 +38,7 @@ from export.checks.certificate import (
     thresholds_from_pilot,
     thresholds_of_bundle,
 )
+from studio.depth import picture_from_depth
 from studio.export_run import BUNDLE
 from studio.learning import UNCERTAINTY_SCALE
 from studio.project import WORK, tag_of_mask
@@ -58,6 +59,7 @@ class Sample(Strict, frozen=True):
     uncertainty: float
     shares: list[float]  # of pixels, by class id
     tag: str  # of its mask
+    depth: tuple[float, float] | None = None  # nearest and farthest; None: no such head
 
 
 class Wall(Strict, frozen=True):
@@ -81,7 +83,9 @@ def stored_wall(folder: Path) -> Wall | None:
         return None
 
 
-def sample_file(folder: Path, index: int, name: Literal["image", "mask", "uncertainty"]) -> Path:
+def sample_file(
+    folder: Path, index: int, name: Literal["image", "mask", "uncertainty", "depth"]
+) -> Path:
     """Path of a PNG of a sample."""
     return folder / WORK / REVIEW / f"{index:05d}.{name}.png"
 
@@ -152,6 +156,10 @@ def _written(
     assert found.uncertainty_map is not None
     if found.mask.shape != (images.crop.height, images.crop.width):
         raise LabelError("the ensemble was trained with another crop; learn again")
+    depth = None if found.depth is None else (float(found.depth.min()), float(found.depth.max()))
+    if found.depth is not None:
+        with replaced_file(sample_file(folder, index, "depth")) as partial:
+            picture_from_depth(found.depth).save(partial, "png")
     heat = np.clip(found.uncertainty_map * UNCERTAINTY_SCALE, 0, 255).astype(np.uint8)
     for path, values in (
         (sample_file(folder, index, "image"), picture),
@@ -162,7 +170,12 @@ def _written(
             Image.fromarray(values).save(partial, "png")
     counts = np.bincount(found.mask.ravel(), minlength=classes)
     shares = (counts / found.mask.size).round(6).tolist()
-    return Sample(float(found.uncertainty), shares, tag_of_mask(found.mask))
+    return Sample(
+        uncertainty=float(found.uncertainty),
+        shares=shares,
+        tag=tag_of_mask(found.mask),
+        depth=depth,
+    )
 
 
 def wall_command(generator: Path, mean_latent: Path | None, folder: Path) -> list[str]:
