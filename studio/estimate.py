@@ -53,6 +53,7 @@ def held_out_scores(
     labels: LabelledSet,
     tell: Callable[[int, int], None],
     go_on: Callable[[], None],
+    config: InterpreterTrainConfig = CONFIG,
 ) -> Scores:
     """IoU of masks [n, H, W] by ensembles that have not seen their image.
 
@@ -68,9 +69,9 @@ def held_out_scores(
     for done, fold in enumerate(folds):
         tell(done, len(folds))
         rest = labels.rows(np.setdiff1d(np.arange(len(labels)), fold))
-        trained = fit_interpreter(generator, rest, CONFIG, report=report)
+        trained = fit_interpreter(generator, rest, config, report=report)
         made = card_from_fit(
-            trained, rest, CONFIG, sha256, generator.config.tap_recipe, card.licences
+            trained, rest, config, sha256, generator.config.tap_recipe, card.licences
         )
         for row, one in zip(fold, predictions(generator, trained, made, labels.ws[fold]),
                             strict=True):  # fmt: skip
