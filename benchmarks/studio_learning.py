@@ -56,10 +56,11 @@ def main(rounds: int) -> None:
     print(f"machine: {machine_name()}; load {os.getloadavg()[0]:.1f}")
     for what, figures in (("round", trained), ("selection", answered)):
         ratios = [a / b for a, b in zip(figures[many], figures[fewer], strict=True)]
+        medians = [f"{statistics.median(figures[threads]):.3f} s" for threads in (many, fewer)]
         print(
             f"{what}: {many} threads take {statistics.median(ratios):.2f} times as long as "
             f"{fewer} ({min(ratios):.2f} to {max(ratios):.2f}); medians "
-            f"{statistics.median(figures[many]):.3f} s and {statistics.median(figures[fewer]):.3f} s"
+            f"{' and '.join(medians)}"
         )
 
 

@@ -30,8 +30,19 @@ const KEYS = [
 let leave = () => {};
 
 function route() {
-  const [name, stem] = decodeURIComponent(location.hash.slice(1)).split("/");
-  return VIEWS[name] ? { name, stem } : { name: start(), stem: undefined };
+  const [name, written] = location.hash.slice(1).split("/");
+  if (!VIEWS[name]) return { name: start(), stem: undefined };
+  return { name, stem: written && stemOf(written) };
+}
+
+// Photographs keep their names, which may have a % of their own; the browser adds others.
+function stemOf(written) {
+  if (store.project.images.some((entry) => entry.stem === written)) return written;
+  try {
+    return decodeURIComponent(written);
+  } catch {
+    return written;
+  }
 }
 
 // A new project begins with its images; one with labels, with painting.
