@@ -283,6 +283,6 @@ class Manifest(Strict, frozen=True, kw_only=True, omit_defaults=True):
     plans: dict[str, PortablePlan] = field(default_factory=dict)  # by file name
     parity: Annotated[list[Parity], Meta(max_length=MAX_ENTRIES)]
     calibrations: Annotated[list[ScoreCalibration], Meta(max_length=MAX_CALIBRATIONS)]
+    tools: dict[Name, Name]  # versions of the programs that made the bundle, by name
     weights: WeightsFacts | None = None  # null: exported before this was recorded
     certificate: Certificate | None = None  # null: nobody's reviews are part of the bundle
-    tools: dict[Name, Name]  # versions of the programs that made the bundle, by name

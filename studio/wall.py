@@ -18,6 +18,7 @@ from typing import Literal
 import click
 import msgspec
 import numpy as np
+import torch
 from PIL import Image
 
 from bundle.errors import BundleError
@@ -40,7 +41,7 @@ from export.checks.certificate import (
 )
 from studio.depth import picture_from_depth
 from studio.export_run import BUNDLE
-from studio.learning import UNCERTAINTY_SCALE
+from studio.learning import UNCERTAINTY_SCALE, learning_threads
 from studio.project import WORK, tag_of_mask
 from training.errors import LabelError, TrainingError
 from training.images.image_set import ImageSet, image_set_from_folder
@@ -200,6 +201,7 @@ def main(
 ) -> None:  # fmt: skip
     """Draw samples for the review (the studio starts this itself)."""
     os.nice(10)  # strokes come first
+    torch.set_num_threads(learning_threads())
     try:
         draw_wall(generator_path, mean_latent, folder, weights, expected, source, count)
     except (TrainingError, CheckpointError, OSError) as error:
