@@ -119,7 +119,7 @@ def test_the_card_states_the_certificate_of_the_threshold_that_was_used() -> Non
         (None, {"truncation_psi": 0.5}, "truncation psi 0.7"),
         (None, {"class_index": 2}, "drawn classes"),
         (None, {"views_per_object": 2}, "one view per object"),
-        (None, {"where": "share(0) > 0.1"}, "--where"),
+        (None, {"where": "share('a') > 0.1"}, "--where"),
         (None, {"filter": "top-fraction"}, "--filter top-fraction"),
     ],
 )
