@@ -1,6 +1,6 @@
 """Depth as a picture, to look at: of the set's folder depth/, or of an ensemble's depth head.
 
-Near is light, far is dark, between the nearest and the farthest pixel; unknown pixels are gray. The
+Near is dark, far is light, between the nearest and the farthest pixel; unknown pixels are gray. The
 studio neither changes depth nor learns it; `training interpreter`, which the export runs, does.
 """
 

@@ -83,6 +83,7 @@ export function learnView(view) {
   };
   view.replaceChildren(el("div", { class: "page" },
     el("h1", {}, "What it has learned"), status, problem, progress,
+    el("h2", {}, "What to label next"),
     el("p", { class: "lead" }, "The image that teaches most comes first: the ensemble is unsure of it, and it is unlike those that are labeled. Rest on an image to see where the ensemble is unsure."),
     choice, wall));
   show();
