@@ -22,12 +22,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from benchmarks.machine import machine_name
-from bundle.calibration import calibration_for, threshold_for
-from bundle.manifest import Manifest
 from bundle.open import open_bundle
 from engines.open import EngineOptions
 from engines.samples import BundleSamples
-from engines.sampling import default_options, key_from_options
 from examples.demo.render import render
 from examples.demo.scene import Z_DIM, scene_from_latents
 from export.checks.certificate import (
@@ -36,6 +33,7 @@ from export.checks.certificate import (
     Losses,
     kept_losses,
     thresholds_from_pilot,
+    thresholds_of_bundle,
     upper_bounds,
 )
 from labelmint.latents import Purpose, latents
@@ -59,7 +57,7 @@ def main(bundle: Path, samples: int, repetitions: int, out: Path) -> None:
     manifest = open_bundle(bundle, verify=False).manifest
     results = {
         kind: repeated(losses, uncertainties, repetitions, fixed)
-        for kind, fixed in zip(KINDS, (None, calibrated_thresholds(manifest, bundle)), strict=True)
+        for kind, fixed in zip(KINDS, (None, thresholds_of_bundle(manifest)), strict=True)
     }
     facts = {
         "machine": machine_name(),
@@ -102,13 +100,6 @@ def labeled(bundle: Path, samples: int, out: Path) -> tuple[Losses, Losses]:
         np.concatenate([a["losses"] for a in arrays]).astype(np.float64),
         np.concatenate([a["uncertainties"] for a in arrays]).astype(np.float64),
     )
-
-
-def calibrated_thresholds(manifest: Manifest, bundle: Path) -> list[float | None]:
-    """The thresholds of keep_fraction, as the studio takes them for an exported bundle."""
-    key = key_from_options(default_options(manifest.generator))
-    calibration = calibration_for(manifest, key, bundle)
-    return [None if keep == 1 else threshold_for(calibration, keep) for keep in KEEP]
 
 
 def repeated(

@@ -38,6 +38,7 @@ from export.checks.certificate import (
     kept_losses,
     more_reviews,
     refuse_misfit,
+    thresholds_of_bundle,
 )
 from export.errors import ExportError
 from studio.contact_sheet import MOST, contact_sheet
@@ -168,12 +169,15 @@ class Reviews:
             }
 
     def _bundle_state(self, wall: Wall | None, reviews: dict[int, Review]) -> dict[str, object]:
-        """Whether a certificate of these reviews can go into the bundle, and is there already."""
+        """Whether the thresholds are the bundle's own, and whether a certificate of these reviews
+        can go into it, and is there already."""
         manifest = None
         if wall is not None and wall.source == "export":
             manifest = exported_manifest(self.project.folder, wall.weights)
         known = None if manifest is None else manifest.certificate
         return {
+            "calibrated": manifest is not None and wall is not None
+            and wall.thresholds == thresholds_of_bundle(manifest),
             "fits": manifest is not None and counted(reviews) > 0,
             "reviewed": None if known is None else len(known.losses),
             "current": known is not None and wall is not None and counted(reviews) > 0

@@ -22,7 +22,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from bundle.calibration import find_calibration, threshold_for
+from bundle.calibration import find_calibration, float32_from_float, threshold_for
 from bundle.check import problem_of_certificate
 from bundle.files import read_regular_file
 from bundle.manifest import Certificate, CertifiedThreshold, Manifest, WeightsFacts
@@ -72,7 +72,9 @@ def thresholds_of_bundle(manifest: Manifest) -> list[float | None] | None:
     found = find_calibration(manifest, key_from_options(default_options(manifest.generator)))
     if found is None:
         return None
-    return [None if share == 1 else threshold_for(found, share) for share in KEEP]
+    # A request's keep_fraction is a float32: 0.9 gives another threshold there than as a double.
+    shares = [float32_from_float(share) for share in KEEP]
+    return [None if share == 1 else threshold_for(found, share) for share in shares]
 
 
 def is_kept(uncertainty: float, threshold: float | None) -> bool:

@@ -124,7 +124,7 @@ function proof(state, row) {
   const parts = [
     el("h2", {}, `Keep ${nameOf(row)}: at most ${atMost(row.upper_bound)} wrong, with 95% confidence`),
     el("p", {}, row.mean === null ? "None of the reviewed samples is kept." : `The mean share of wrong pixels over all samples that are kept, as you would judge them. Among the ${plural(row.reviewed, "reviewed one")} it is ${percent(row.mean)}.`),
-    row.threshold === null ? null : el("p", { class: "note faint" }, `In a stream: max_uncertainty=${row.threshold}`)];
+    row.threshold === null ? null : el("p", { class: "note faint" }, `In a stream: ${state.bundle.calibrated ? `keep_fraction=${row.keep}` : `max_uncertainty=${row.threshold}`}`)];
   const meets = statements.findIndex((one) => one.upper_bound <= asked);
   const next = statements.map((one) => one.more).filter((more) => more !== null);
   if (meets >= 0) {

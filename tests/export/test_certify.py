@@ -16,16 +16,18 @@ import pytest
 from click.testing import CliRunner
 
 from bundle import open_bundle
-from bundle.calibration import threshold_for
 from bundle.manifest import Certificate, Manifest, WeightsFacts
 from bundle.write import add_certificate
 from checkpoints import sha256_of_file
 from engines.fake import fake_bundle
+from engines.sampling import default_options
+from engines.sampling_request import max_uncertainty_from_filter
 from export.__main__ import main
 from export.checks.certificate import certificate_from_reviews, thresholds_of_bundle
 from labelmint import Client
 from labelmint.errors import MalformedMessage
 from labelmint.model import CertifiedThreshold, model_from_proto
+from labelmint.v1 import label_service_pb2 as pb
 from tests.client.scripted_service import MODEL
 from tests.datasets.folders import target_of
 from tests.service.harness import FakeModel, served
@@ -65,8 +67,11 @@ def test_a_certificate_of_its_weights_enters_the_bundle_and_the_id_stays(
     assert before.weights.interpreter_sha256 == sha256_of_file(tiny_weights[1])
     thresholds = thresholds_of_bundle(before)
     assert thresholds is not None
-    keep = [None, *(threshold_for(before.calibrations[0], share) for share in (0.9, 0.75, 0.5))]
-    assert thresholds == keep, "those that requests of keep_fraction get"
+    opened, defaults = open_bundle(bundle), default_options(before.generator)
+    for share, threshold in zip((0.9, 0.75, 0.5), thresholds[1:], strict=True):
+        asked = pb.Filter(mode=pb.FILTER_MODE_KEEP_FRACTION, keep_fraction=share)
+        assert threshold == max_uncertainty_from_filter(asked, opened, defaults)
+    assert thresholds[0] is None
     certificate = reviewed(before.weights, thresholds)
     code, output = certify(bundle, written(tmp_path / "c.json", certificate))
     assert code == 0 and "60 reviews" in output, output
