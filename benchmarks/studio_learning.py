@@ -94,7 +94,7 @@ def one_round(folder: Path, threads: int) -> tuple[float, float]:
     tables.select(stem, [(32, 32)], 1)  # reads the features
     ours.recv()  # the learner is ready
     ours.send("go")
-    clicks = []
+    clicks: list[float] = []
     while not ours.poll(EVERY_S):
         begin = time.perf_counter()
         tables.select(stem, [(20 + len(clicks) % 24, 32)], 1)

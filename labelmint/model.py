@@ -63,14 +63,13 @@ class Certificate:
         Args:
             max_uncertainty: threshold of a stream, compared as float32; None: no filter.
         """
-        limit = None if max_uncertainty is None else np.float32(max_uncertainty)
-        for row in self.thresholds:
-            known = row.max_uncertainty
-            if known is limit is None or (
-                known is not None and limit is not None and np.float32(known) == limit
-            ):
-                return row
-        return None
+        limit = _float32(max_uncertainty)
+        same = (row for row in self.thresholds if _float32(row.max_uncertainty) == limit)
+        return next(same, None)
+
+
+def _float32(value: float | None) -> float | None:
+    return None if value is None else float(np.float32(value))
 
 
 class Column(NamedTuple):
