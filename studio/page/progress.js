@@ -2,7 +2,7 @@
 
 import { el, plural } from "./dom.js";
 
-const WIDTH = 330, HEIGHT = 190, LEFT = 40, RIGHT = 12, TOP = 12, BOTTOM = 38;
+const WIDTH = 330, HEIGHT = 190, LEFT = 40, RIGHT = 16, TOP = 30, BOTTOM = 38;
 const percent = (value) => (value === null ? "no pixel" : `${(100 * value).toFixed(1)}%`);
 const minutes = (seconds) => (seconds / 60).toFixed(seconds < 570 ? 1 : 0);
 
@@ -50,21 +50,22 @@ function table(caption, head, rows) {
       el("th", { scope: "row" }, first), ...rest.map((text) => el("td", {}, text)))))));
 }
 
-// A line over mIoU from 0 to 100%; the tables have the same numbers.
+// A line; its axis begins at a multiple of 20%, and the tables have the same numbers.
 function chart(estimates, value, unit) {
   const most = niceEnd(Math.max(...estimates.map(value)));
   const x = (one) => LEFT + (WIDTH - LEFT - RIGHT) * (value(one) / most);
-  const y = (share) => TOP + (HEIGHT - TOP - BOTTOM) * (1 - share);
+  const low = Math.min(0.8, Math.floor(5 * Math.min(...estimates.map((one) => one.miou))) / 5);
+  const y = (share) => TOP + ((HEIGHT - TOP - BOTTOM) * (1 - share)) / (1 - low);
   const points = estimates.map((one) => `${x(one).toFixed(1)},${y(one.miou).toFixed(1)}`);
-  const grid = [0, 0.25, 0.5, 0.75, 1].flatMap((share) => [
+  const grid = [0, 1, 2, 3, 4].map((step) => low + ((1 - low) * step) / 4).flatMap((share) => [
     svg("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: y(share), y2: y(share), class: "grid" }),
-    svg("text", { x: LEFT - 6, y: y(share) + 4, "text-anchor": "end" }, `${100 * share}`)]);
+    svg("text", { x: LEFT - 6, y: y(share) + 4, "text-anchor": "end" }, String(Math.round(100 * share)))]);
   const ticks = [0, most / 2, most].map((at) =>
     svg("text", { x: LEFT + (WIDTH - LEFT - RIGHT) * (at / most), y: HEIGHT - BOTTOM + 16, "text-anchor": "middle" }, String(at)));
   return svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, class: "chart", role: "img", "aria-label": `mIoU in percent over ${unit}; the table has the numbers` },
     ...grid, ...ticks,
     svg("text", { x: (LEFT + WIDTH - RIGHT) / 2, y: HEIGHT - 6, "text-anchor": "middle" }, unit),
-    svg("text", { x: LEFT + 6, y: TOP + 14 }, "mIoU, %"),
+    svg("text", { x: 8, y: TOP - 12 }, "mIoU, %"),
     svg("polyline", { points: points.join(" "), class: "curve" }),
     ...estimates.map((one) => svg("circle", { cx: x(one), cy: y(one.miou), r: 3.5, class: "dot" })));
 }
