@@ -264,9 +264,11 @@ class Learner:
                     event["uncertainty"], event["points"]
                 )
             case "done":
+                # Without an image to propose for, those of the round before are none of this one.
+                proposals = self._learned.proposals if event["images"] else {}
                 self._phase, self._seconds = "idle", event["seconds"]
                 self._learned = Learned(
-                    self._learned.rounds + 1, len(self.project.classes), self._learned.proposals
+                    self._learned.rounds + 1, len(self.project.classes), proposals
                 )
                 write_text(self.project.work / LIST, msgspec.json.encode(self._learned).decode())
                 if self._again:

@@ -21,6 +21,7 @@ const KEYS = [
   ["+ − R", "zoom in, out, fit; the wheel zooms, too"],
   ["L", "keep what is painted: draw on unlabeled pixels only"],
   ["G O", "show gaps; hide the mask"],
+  ["D", "look at the depth of the image, where the set has it"],
   ["Enter", "accept the proposal; close the polygon"],
   ["N", "done: the image that teaches most comes next"],
   ["Page up, down", "previous, next image"],

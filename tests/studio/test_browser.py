@@ -164,6 +164,8 @@ def test_from_a_generator_to_an_accepted_proposal_through_a_killed_server(
         page.wait_for_function(f"() => !location.hash.endsWith('/{stem}')")
         accepted = masks(project)[stem]
         assert set(np.unique(accepted)) <= {0, 1}, "every pixel is labeled"
+        # The accepted image is learned from; then the weights stay while samples are drawn.
+        expect(page.locator("#learning")).to_have_text(re.compile(r"Learned, round [2-9]"))
         review_samples(page, project)
         for name in ("learn", "export"):
             page.get_by_role("navigation", name="Steps").get_by_text(name.title()).click()
