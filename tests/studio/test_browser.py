@@ -27,7 +27,7 @@ from training.labels.labelled_set import labelled_set
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 CHROMIUM = shutil.which("chromium")
-WAIT_MS = 120_000  # for hangs; a quiet machine needs a few seconds
+WAIT_MS = 300_000  # for hangs; a quiet machine needs a few seconds
 IGNORED = 255
 Mask = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 
@@ -164,15 +164,14 @@ def test_from_a_generator_to_an_accepted_proposal_through_a_killed_server(
         page.wait_for_function(f"() => !location.hash.endsWith('/{stem}')")
         accepted = masks(project)[stem]
         assert set(np.unique(accepted)) <= {0, 1}, "every pixel is labeled"
-        # The accepted image is learned from; then the weights stay while samples are drawn.
-        expect(page.locator("#learning")).to_have_text(re.compile(r"Learned, round [2-9]"))
         review_samples(page, project)
         for name in ("learn", "export"):
             page.get_by_role("navigation", name="Steps").get_by_text(name.title()).click()
             page.locator(f"main.{name} h1").wait_for()
             refuse_violations(page)
         page.get_by_role("navigation", name="Steps").get_by_text("Learn").click()
-        # Two images are labeled, so that after the last round each was left out once.
+        page.get_by_role("button", name="Learn again").click()
+        # Two images are labeled, so that after the round each was left out once.
         expect(page.locator("svg.chart")).to_have_count(2)
         expect(page.get_by_role("region", name="The curves")).to_contain_text("2")
         refuse_violations(page)
