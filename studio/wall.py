@@ -13,7 +13,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import click
 import msgspec
@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 
 from bundle.errors import BundleError
-from bundle.files import replaced_file
+from bundle.files import read_regular_file, replaced_file
 from bundle.manifest import Manifest
 from bundle.open import read_manifest
 from bundle.records import Strict
@@ -34,6 +34,7 @@ from checkpoints import (
     write_text,
 )
 from export.checks.certificate import (
+    KEEP,
     PILOT,
     seed_from_hash,
     thresholds_from_pilot,
@@ -51,7 +52,9 @@ from training.label_crop import images_from_ws
 
 REVIEW, WALL = "review", "wall.json"
 SAVED_EVERY = 4  # samples
+MAX_WALL_BYTES = 64 << 20
 Source = Literal["learn", "export"]
+Thresholds = Annotated[list[float | None], msgspec.Meta(min_length=len(KEEP), max_length=len(KEEP))]
 
 
 class Sample(Strict, frozen=True):
@@ -72,14 +75,15 @@ class Wall(Strict, frozen=True):
     seed: int
     psi: float
     cutoff: int
-    thresholds: list[float | None]  # by certificate.KEEP
+    thresholds: Thresholds  # by certificate.KEEP
     samples: list[Sample]
 
 
 def stored_wall(folder: Path) -> Wall | None:
     """The wall in a project folder, if there is one that can be read."""
     try:
-        return msgspec.json.decode((folder / WORK / REVIEW / WALL).read_bytes(), type=Wall)
+        data = read_regular_file(folder / WORK / REVIEW / WALL, MAX_WALL_BYTES)
+        return msgspec.json.decode(data, type=Wall)
     except (OSError, msgspec.DecodeError, ValueError):
         return None
 
