@@ -22,6 +22,7 @@ from bundle.files import (
 )
 from bundle.manifest import (
     MANIFEST,
+    Certificate,
     FileEntry,
     Manifest,
     PortablePlan,
@@ -100,6 +101,16 @@ def add_calibration(bundle: Bundle, calibration: ScoreCalibration, replace: bool
         write_manifest(
             bundle.path, msgspec.structs.replace(now.manifest, calibrations=calibrations)
         )
+
+
+def add_certificate(bundle: Bundle, certificate: Certificate) -> None:
+    """Puts a certificate into the manifest of `bundle`, in place of an earlier one; the bundle id
+    stays. Raises BundleError when another bundle is there by now."""
+    with _exclusive(bundle.path):
+        now = read_manifest(bundle.path)
+        if now.bundle_id != bundle.manifest.bundle_id or now.weights != bundle.manifest.weights:
+            raise BundleError(f"{bundle.path} was replaced by {now.bundle_id}; certify it again")
+        write_manifest(bundle.path, msgspec.structs.replace(now, certificate=certificate))
 
 
 def add_plan(folder: Path, name: str, data: bytes, plan: PortablePlan) -> None:
