@@ -77,7 +77,7 @@ class Person:
     @property
     def unit_px(self) -> float:
         """Length of a stroke that costs as much as a click."""
-        return STROKE_SHARE * self.truth.shape[1]
+        return STROKE_SHARE * int(self.truth.shape[1])
 
     def polygons(self) -> tuple[Mask, Work]:
         """A blank image, labeled with polygons: by one fill what surrounds the rest, then every

@@ -91,13 +91,14 @@ def one_round(folder: Path, threads: int) -> tuple[float, float]:
     project = Project(folder / "set")
     tables = FeatureTables(project, generator, threading.Lock())
     stem = project.images.stems[2]
-    tables.select(stem, [(32, 32)], 1)  # reads the features
+    blank, _ = project.mask(stem)
+    tables.select(stem, [(32, 32)], 1, blank)  # reads the features
     ours.recv()  # the learner is ready
     ours.send("go")
     clicks: list[float] = []
     while not ours.poll(EVERY_S):
         begin = time.perf_counter()
-        tables.select(stem, [(20 + len(clicks) % 24, 32)], 1)
+        tables.select(stem, [(20 + len(clicks) % 24, 32)], 1, project.mask(stem)[0])
         clicks.append(time.perf_counter() - begin)
     seconds = float(ours.recv())
     learner.join()

@@ -105,6 +105,7 @@ def drawn_project(out: Path) -> tuple[Path, Path]:
         shown = np.stack([np.roll(pictures[i % DRAWN], i, axis=0) for i in range(IMAGES)])
         names = names_for_count(IMAGES)
         entries = entries_from_names(names, [None] * IMAGES)
+        made: dict[str, str | int | float | bool | None]
         made = {"by": "benchmarks.studio_page", "drawn": DRAWN}
         write_image_set(project, ws[np.arange(IMAGES) % DRAWN], shown, crop, entries, sha256, made)
     return weights, project
