@@ -290,7 +290,7 @@ def plot(places: list[Place], path: Path) -> None:
     exact = 100 * np.mean([miou(place, EXACT, IMAGES) for place in places])
     axes.axhline(exact, color=gray, linestyle="--", linewidth=0.8)
     axes.annotate(
-        f"exact masks of {IMAGES} images", (0.99, exact), (0, 4), ha="right",
+        f"exact masks of {IMAGES} images", (0.5, exact), (0, 4), ha="center",
         xycoords=("axes fraction", "data"), color=gray, **small,
     )  # fmt: skip
     for policy in POLICIES:
@@ -298,11 +298,12 @@ def plot(places: list[Place], path: Path) -> None:
         work, scores = zip(*found.values(), strict=True)
         axes.plot(work, scores, "o-", color=policy.color, markersize=4, label=policy.name)
         for count, (x, y) in found.items():
-            axes.annotate(str(count), (x, y), (0, 6), color=policy.color, ha="center", **small)
+            below = -13 if policy is PROPOSALS else 6
+            axes.annotate(str(count), (x, y), (0, below), color=policy.color, ha="center", **small)
     third = curve(places, POLYGONS)[IMAGES][0] / 3
     axes.axvline(third, color=gray, linestyle=":", linewidth=0.8)
     axes.annotate(
-        f"a third of the work of\n{IMAGES} images, {POLYGONS.name}", (third, 0.03), (5, 0),
+        f"a third of the work of\n{IMAGES} images, {POLYGONS.name}", (third, 0.5), (5, 0),
         xycoords=("data", "axes fraction"), color=gray, **small,
     )  # fmt: skip
     axes.set_xlabel("work, in clicks; the numbers are labeled images")
