@@ -43,7 +43,7 @@ def named(name: str) -> bytes:
         ("yolo", "data.yaml", f"names: {{{HUGE}: a}}".encode()),
         ("yolo", "data.yaml", f"names: [a]\nkpt_shape: [{HUGE}, 3]".encode()),
         ("yolo", "data.yaml", b"names: &a [*a, *a]"),
-        ("yolo", "data.yaml", b"names: " + b"[" * 1500),
+        ("yolo", "data.yaml", b"names: " + b"[" * 600),
         ("cvat", "labelmap.txt", b"a:" + b"9" * 5000 + b",1,1::"),
         ("cvat", "labelmap.txt", "a:٣,1,1::".encode()),
         ("cvat", "labelmap.txt", b"\xff\xfe"),
