@@ -27,7 +27,7 @@ from labelmint.wire.sharding import (
 
 # Bits of a response's `applied`, and what the client says of an option that is not among them.
 WHERE, BALANCE, KEEP_BY = 1, 2, 4
-_NAMES = {WHERE: "where and max_class_uncertainty", BALANCE: "balance", KEEP_BY: "keep_by"}
+_NAMES = {WHERE: "where", BALANCE: "balance", KEEP_BY: "keep_by"}
 _REJECTING = (pb.FILTER_MODE_KEEP_FRACTION, pb.FILTER_MODE_MAX_UNCERTAINTY)
 
 

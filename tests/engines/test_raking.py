@@ -38,7 +38,7 @@ def brute_force(met: NDArray[np.bool_], shares: list[float]) -> NDArray[np.float
                     best = miss, np.array([a, b])
         step = (high - low) / 8
         low, high = best[1] - step, best[1] + step
-    return np.exp(best[1])
+    return np.asarray(np.exp(best[1]))
 
 
 def test_the_example_of_the_docstring() -> None:

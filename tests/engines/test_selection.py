@@ -1,7 +1,7 @@
 """A selection's bounds keep what its rule keeps, by chances that its weights know exactly."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ INDICES = np.arange(len(CONTENT), dtype=np.uint64)
 
 
 def selected(**options: Any) -> Selection:
-    found = selection_from_filter(query_from_options(options).filter, BUNDLE, OPTIONS)
+    found = selection_from_filter(query_from_options(cast(Any, options)).filter, BUNDLE, OPTIONS)
     assert found is not None
     return found
 

@@ -69,9 +69,10 @@ def test_the_share_and_its_correction_are_within_chance(
     share = np.mean([is_large(sample) for sample in balanced.values()])
     weights = np.array([weight(sample) for sample in balanced.values()])
     large = np.array([is_large(sample) for sample in balanced.values()])
-    assert natural < 0.2 and share == pytest.approx(0.4, abs=3 * (0.24 / len(large)) ** 0.5)
+    errors = [3 * float(variance / len(large)) ** 0.5 for variance in (0.24, natural)]
+    assert natural < 0.2 and share == pytest.approx(0.4, abs=errors[0])
     corrected = weights[large].sum() / weights.sum()
-    assert corrected == pytest.approx(natural, abs=3 * (natural / len(large)) ** 0.5)
+    assert corrected == pytest.approx(natural, abs=errors[1])
     for index, sample in balanced.items():
         assert {**sample, "weight": everything[index]["weight"]} == everything[index]
     assert {weight(sample) for sample in everything.values()} == {1.0}
