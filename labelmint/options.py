@@ -161,6 +161,15 @@ def query_from_options(options: StreamOptions) -> pb.SampleQuery:
     return query
 
 
+def can_reject(options: StreamOptions) -> bool:
+    """Whether a stream with these options may leave out samples of its range.
+
+    Raises TypeError and ValueError as `query_from_options`.
+    """
+    asked = query_from_options(options).filter
+    return asked != pb.Filter(mode=pb.FILTER_MODE_NONE, filter_sets=asked.filter_sets)
+
+
 def split_range(options: StreamOptions, parts: int) -> list[tuple[int, int]]:
     """Cuts a stream's range into consecutive ranges, so that each raw index is in one of them.
 
