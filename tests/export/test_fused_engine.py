@@ -20,7 +20,7 @@ from bundle.fused import FUSED, Binary, Fused, Kernel, Pointer, binaries_file, f
 from bundle.open import file_entry
 from bundle.write import write_manifest
 from engines import EngineOptions, open_engines
-from engines.content import predicate_of_bundle
+from engines.content import array_from_region, content_columns, predicate_of_bundle
 from engines.device_engine import DeviceEngine
 from engines.errors import EngineOpenError, OutOfDeviceMemory, PlanDiffers
 from engines.open_gpu import GpuDrivers, GpuOptions
