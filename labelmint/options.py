@@ -102,7 +102,7 @@ class StreamOptions(SamplingOptions, total=False):
 WHOLE_STREAM = (
     "count", "max_examined", "indices", "z", "w", "w_plus", "shard_index", "num_shards",
 )  # fmt: skip
-MAX_TARGETS = 64  # conditions of `balance`
+MAX_TARGETS = 16  # conditions of `balance`; unreachable ones take time with their number
 MAX_STRATA_CONDITIONS = 3  # conditions of `keep_by`
 _UINT32 = (
     "truncation_cutoff",
