@@ -2,9 +2,10 @@
 
     python -m benchmarks.balance [--bundle demo/bundle] [--splits 200] [--kept 0]
 
-The first table needs no images: the content of the calibration is cut in halves, at random; coins
-are fitted to one half, and the exact expected shares of the other are compared with the target. So
-a difference is chance in the two halves. With --kept N a stream of another seed is made until N
+The first tables need no images. The content of the calibration is cut in halves, at random; coins
+are fitted to one half, and the exact expected share of the other is compared with the target, so a
+difference is chance in the two halves. From the other half, drawn with replacement, coins then keep
+STREAMED samples. With --kept N a stream of another seed is made until N
 samples are kept, and compared with the scenes' exact truth. The last table is the time that bounds
 and weights add to a sample, against the time of a sample of the same run.
 """
@@ -41,6 +42,7 @@ from labelmint.options import StreamOptions, query_from_options
 Content = NDArray[np.float32]
 CLASS, SHARE = "glasses", 0.5
 SEED = 7  # of the stream; the calibration has another one
+STREAMED = 5000  # kept samples of a split
 CHUNK = 64  # indices at a time
 
 
@@ -76,25 +78,33 @@ def effective(probabilities: NDArray[np.float64]) -> float:
 
 def print_halves(bundle: Bundle, content: Content, splits: int) -> None:
     draws = np.random.default_rng(0)
-    shares, weighted, kept, tells = [], [], [], []
-    for _ in range(splits):
+    columns = ("expected share", "share", "share, weighted, less that of all", "kept", "effective")
+    found: dict[str, list[float]] = {name: [] for name in columns}
+    for split in range(splits):
         order = draws.permutation(len(content))
         fitted, other = np.array_split(content[order], 2)
         balance = balance_of_shares({CLASS: SHARE}, bundle.manifest, fitted)
         probabilities, met = balance.probabilities(other), shows(bundle, other, CLASS)
-        shares.append(float((probabilities * met).sum() / probabilities.sum()))
-        weighted.append(float(met.mean()) - float(shows(bundle, fitted, CLASS).mean()))
-        kept.append(float(probabilities.mean()))
-        tells.append(effective(probabilities))
+        drawn = draws.integers(0, len(other), round(1.1 * STREAMED / probabilities.mean()))
+        demanded = balance.demands(split, np.arange(len(drawn), dtype=np.uint64))[:, 0]
+        passed = np.flatnonzero(~demanded | met[drawn])[:STREAMED]  # glasses are always kept
+        weights, of_class = 1 / probabilities[drawn[passed]], met[drawn[passed]]
+        examined = met[drawn[: passed[-1] + 1]].mean()
+        values = (
+            (probabilities * met).sum() / probabilities.sum(), of_class.mean(),
+            (weights * of_class).sum() / weights.sum() - examined, probabilities.mean(),
+            effective(probabilities),
+        )  # fmt: skip
+        for name, value in zip(columns, values, strict=True):
+            found[name].append(float(value))
     print(f"{CLASS} at {SHARE}, fitted to {len(fitted)} samples, {splits} splits:\n")
     print("| | mean | standard deviation | from | to |")
     print("|---|---|---|---|---|")
-    rows = {"share in the other half": shares, "kept": kept, "effective share of kept": tells}
-    for name, values in rows.items():
-        spread = statistics.stdev(values) if splits > 1 else 0
+    for name, column in found.items():
+        spread = statistics.stdev(column) if splits > 1 else 0
         print(
-            f"| {name} | {statistics.mean(values):.3f} | {spread:.3f} | {min(values):.3f} | "
-            f"{max(values):.3f} |"
+            f"| {name} | {statistics.mean(column):.4f} | {spread:.4f} | {min(column):.4f} | "
+            f"{max(column):.4f} |"
         )
     print()
 
@@ -103,18 +113,18 @@ def print_classes(bundle: Bundle, content: Content) -> None:
     one = balance_of_shares({CLASS: SHARE}, bundle.manifest, content)
     each = balance_of_classes(bundle.manifest, content)
     names = [c.name for c in content_columns(bundle.manifest) if c.kind == "share"]
-    print(f"| share of images | all | {CLASS} at {SHARE} | weighted | classes | weighted |")
-    print("|---|---|---|---|---|---|")
+    print(f"| share of images | all | {CLASS} at {SHARE} | classes |")
+    print("|---|---|---|---|")
     for name in names:
         met = shows(bundle, content, name)
         cells = [f"{met.mean():.3f}"]
         for balance in (one, each):
             p = balance.probabilities(content)
-            cells += [f"{(p * met).sum() / p.sum():.3f}", f"{met.mean():.3f}"]
+            cells.append(f"{(p * met).sum() / p.sum():.3f}")
         print(f"| {name} | {' | '.join(cells)} |")
     for title, measure in (("kept", kept_share), ("effective share of kept", effective_share)):
         values = [measure(balance, content) for balance in (one, each)]
-        print(f"| {title} | 1 | {values[0]:.3f} | | {values[1]:.3f} | |")
+        print(f"| {title} | 1 | {values[0]:.3f} | {values[1]:.3f} |")
     print()
 
 

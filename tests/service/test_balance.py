@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
@@ -95,6 +96,17 @@ def test_any_shard_resume_engine_and_call_gives_the_same_samples_and_weights(
     assert answer.applied == 2 and answer.discarded == 60 - len(answer.batch.indices)
     other = pb.SamplingOptions(seed=1)
     assert stream_of(fake, sampling=other).keys() != balanced.keys()
+
+
+def test_streams_of_other_balances_share_batches_unmixed(
+    fake: RunningServer, balanced: Samples
+) -> None:
+    one = pb.Filter(balance=BALANCED.balance[:1])
+    filters = [BALANCED, pb.Filter(), pb.Filter(where=LARGE), one, BALANCED]
+    alone = [stream_of(fake, given) for given in filters]
+    with ThreadPoolExecutor(len(filters)) as pool:
+        together = list(pool.map(lambda given: stream_of(fake, given), filters))
+    assert together == alone and alone[0] == balanced
 
 
 def test_views_are_balanced_one_by_one(fake: RunningServer) -> None:
