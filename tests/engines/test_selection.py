@@ -44,7 +44,7 @@ def kept(selection: Selection, seed: int = 3) -> Any:
     "options",
     [
         {"balance": {LARGE: 0.5}},
-        {"balance": {LARGE: 0.3, SEEN: 0.5, EITHER: 0.4}},
+        {"balance": {LARGE: 0.3, SEEN: 0.7, EITHER: 0.55}},
         {"balance": {EITHER: 0.1, f"not ({SEEN})": 0.6}, "where": "uncertainty < 0.9"},
         {"balance": {LARGE: 0.4}, "keep_by": [SEEN, EITHER], "keep_fraction": 0.7},
     ],
