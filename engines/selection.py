@@ -113,7 +113,6 @@ def _narrowed(
     narrow[..., 0, :] = np.maximum(narrow[..., 0, :], cut[:, 0])
     narrow[..., 1, :] = np.minimum(narrow[..., 1, :], cut[:, 1])
     parts[demanded] = narrow
-    parts[~demanded, :, 1:] = array_from_region([], 1, columns)[0]
     return parts.reshape(rows, regions * len(side), 2, columns)
 
 
