@@ -3,7 +3,7 @@
 import msgspec
 
 from bundle.calibration import find_calibration
-from bundle.manifest import CameraFacts, Manifest
+from bundle.manifest import CameraFacts, Certificate, Manifest
 from engines.content import content_columns
 from engines.sampling import default_options, key_from_options
 from labelmint.codec import OUTPUTS
@@ -45,6 +45,8 @@ def proto_from_model(model: ServedModel) -> pb.Model:
     )
     _add_heads(proto, manifest)
     _add_views(proto, manifest)
+    if manifest.certificate is not None:
+        proto.certificate.CopyFrom(_proto_from_certificate(manifest.certificate))
     return proto
 
 
@@ -69,3 +71,18 @@ def _add_views(proto: pb.Model, manifest: Manifest) -> None:
     unknown = CameraFacts(azimuth_deg=None, elevation_deg=None, distance=None, focal=None)
     for camera in manifest.views.cameras or [unknown] * manifest.views.codes:
         proto.view_bank.add(**msgspec.structs.asdict(camera))  # None leaves a field absent
+
+
+def _proto_from_certificate(certificate: Certificate) -> pb.Certificate:
+    return pb.Certificate(
+        confidence=certificate.confidence,
+        reviewed=len(certificate.losses),
+        truncation_psi=certificate.truncation_psi,
+        truncation_cutoff=certificate.truncation_cutoff,
+        thresholds=[
+            pb.CertifiedThreshold(
+                max_uncertainty=row.threshold, upper_bound=row.upper_bound, reviewed=row.reviewed
+            )
+            for row in certificate.thresholds
+        ],
+    )
