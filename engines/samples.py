@@ -17,11 +17,12 @@ from engines.open import EngineOptions, open_engine, open_mapping
 from engines.sampling import view_arrays, ws_from_indices
 from engines.sampling_request import (
     can_reject,
+    has_balance,
     max_uncertainty_from_filter,
     options_from_proto,
-    predicate_from_filter,
+    selection_from_filter,
 )
-from engines.signature import UNCERTAINTY, W, sample_outputs
+from engines.signature import UNCERTAINTY, WEIGHT, W, sample_outputs
 from labelmint.batch import INDEX
 from labelmint.codec import OUTPUTS, name_from_output, sent_by_default
 from labelmint.latents import Mt19937Rows, uint64_from_indices
@@ -31,7 +32,7 @@ Arrays = dict[str, NDArray[Any]]
 # Options of a stream that samples depend on, or that choose among them and their outputs.
 TAKEN = (
     *SamplingOptions.__annotations__, "model", "bundle_id", "keep_fraction", "max_uncertainty",
-    "where", "max_class_uncertainty", "filter_sets", "outputs",
+    "where", "max_class_uncertainty", "filter_sets", "balance", "keep_by", "outputs",
 )  # fmt: skip
 END_OF_INDICES = 2**64 - 1  # exclusive, as for streams
 
@@ -83,11 +84,8 @@ class BundleSamples:
                 "that bundle, or leave bundle_id out"
             )
         self._options = options_from_proto(proto.sampling, bundle)
-        limit = max_uncertainty_from_filter(proto.filter, bundle, self._options)
-        self._limit, self._predicate = (
-            np.float32(limit),
-            predicate_from_filter(proto.filter, bundle),
-        )
+        self._limit = max_uncertainty_from_filter(proto.filter, bundle, self._options)
+        self._selection = selection_from_filter(proto.filter, bundle, self._options)
         sets = can_reject(proto.filter) and proto.filter.filter_sets
         self._unit = self._options.views_per_object if sets else 1  # kept or dropped together
         specs = sample_outputs(bundle.manifest, bundle.views)
@@ -98,7 +96,8 @@ class BundleSamples:
                 f"outputs has {missing[0]}, which this bundle lacks; it has {', '.join(specs)}"
             )
         of_bank = self._options.view_mode != "drawn"
-        wanted = wanted or [name for name in specs if sent_by_default(name, of_bank)]
+        weighted = has_balance(proto.filter)
+        wanted = wanted or [name for name in specs if sent_by_default(name, of_bank, weighted)]
         self._specs = {name: specs[name] for name in OUTPUTS if name in wanted}
         self.columns = (INDEX, *self._specs)
         self._bundle, engine = bundle, engine or EngineOptions()
@@ -168,8 +167,8 @@ class BundleSamples:
         )
         limits = np.full(len(ws), self._limit, np.float32)
         boxes = None
-        if self._predicate is not None:
-            boxes = np.repeat(self._predicate.boxes[None], len(ws), axis=0)
+        if self._selection is not None:
+            boxes = self._selection.boxes(options.seed, indices)
         names = tuple(name for name in self._engine.outputs if name in self._specs)
         try:
             result = self._engine.run(ws, limits, names, boxes)
@@ -179,7 +178,10 @@ class BundleSamples:
                 f"the {UNCERTAINTY} of index {index} is not finite, the model fails at this "
                 "sample; leave it out"
             ) from error
-        sampled = {W: ws, **view_arrays(options, indices, bundle.views)}
+        weights = np.ones(len(ws), np.float32)
+        if self._selection is not None and result.content is not None:
+            weights = self._selection.weights(result.content)
+        sampled = {W: ws, WEIGHT: weights, **view_arrays(options, indices, bundle.views)}
         arrays: Arrays = {
             name: result.arrays[name] if name in names else sampled[name][result.sample]
             for name in self._specs
