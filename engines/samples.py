@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 from bundle.open import open_bundle
 from engines.errors import BundleLacks, EngineRunError, NotFiniteError, SamplingError
 from engines.open import EngineOptions, open_engine, open_mapping
+from engines.proposal import screened
 from engines.sampling import view_arrays, ws_from_indices
 from engines.sampling_request import (
     can_reject,
     max_uncertainty_from_filter,
     options_from_proto,
     predicate_from_filter,
+    proposal_from_filter,
 )
 from engines.signature import UNCERTAINTY, W, sample_outputs
 from labelmint.batch import INDEX
@@ -31,7 +33,7 @@ Arrays = dict[str, NDArray[Any]]
 # Options of a stream that samples depend on, or that choose among them and their outputs.
 TAKEN = (
     *SamplingOptions.__annotations__, "model", "bundle_id", "keep_fraction", "max_uncertainty",
-    "where", "max_class_uncertainty", "filter_sets", "outputs",
+    "where", "max_class_uncertainty", "proposal", "filter_sets", "outputs",
 )  # fmt: skip
 END_OF_INDICES = 2**64 - 1  # exclusive, as for streams
 
@@ -88,6 +90,7 @@ class BundleSamples:
             np.float32(limit),
             predicate_from_filter(proto.filter, bundle),
         )
+        self._proposal = proposal_from_filter(proto.filter, bundle, self._options)
         sets = can_reject(proto.filter) and proto.filter.filter_sets
         self._unit = self._options.views_per_object if sets else 1  # kept or dropped together
         specs = sample_outputs(bundle.manifest, bundle.views)
@@ -148,15 +151,21 @@ class BundleSamples:
         self._engine.close()
 
     def _computed(self, indices: NDArray[np.uint64]) -> tuple[NDArray[np.intp], Arrays]:
-        """Places of the indices that pass the filter, ascending, and their arrays."""
+        """Places of the indices that are generated and pass the filter, ascending, and their
+        arrays."""
+        places = np.arange(len(indices))
+        if self._proposal is not None:
+            generator = self._bundle.manifest.generator
+            result = screened(self._mapping, generator, self._options, self._proposal, indices)
+            places = np.flatnonzero(result.chosen)
         passed = [np.empty(0, np.intp)]
         parts: list[Arrays] = [
             {name: np.empty((0, *spec.extents), spec.dtype) for name, spec in self._specs.items()}
         ]
-        for start in range(0, len(indices), self.batch_size):
-            chunk = indices[start : start + self.batch_size]
-            sample, arrays = self._run(chunk)
-            passed.append(start + sample.astype(np.intp))
+        for start in range(0, len(places), self.batch_size):
+            chunk = places[start : start + self.batch_size]
+            sample, arrays = self._run(indices[chunk])
+            passed.append(chunk[sample])
             parts.append(arrays)
         joined = {name: np.concatenate([part[name] for part in parts]) for name in self._specs}
         return np.concatenate(passed), joined

@@ -42,6 +42,7 @@ class Purpose(IntEnum):
     VIEW = 1
     CLASS = 2
     NOISE = 3
+    PROPOSAL = 5  # whether a proposal generates an object
 
 
 def latents(seed: int, purpose: int, indices: npt.ArrayLike, dim: int) -> Float32s:

@@ -65,6 +65,7 @@ class StreamOptions(SamplingOptions, total=False):
     where: str | None  # predicate of a delivered sample's content, see labelmint.predicate
     # By class name, the highest mean uncertainty of its pixels in a delivered sample.
     max_class_uncertainty: Mapping[str, float] | None
+    proposal: str | None  # name of a proposal of the model: generate only what it chooses
     filter_sets: bool  # keep or drop all views of an object together; views_per_object over 1
 
     # Which range of raw indices
@@ -247,6 +248,7 @@ def _filter_from_options(options: StreamOptions) -> pb.Filter:
         mode=pb.FILTER_MODE_NONE,
         filter_sets=options.get("filter_sets", False),
         where=where_from_options(options.get("where"), options.get("max_class_uncertainty")) or "",
+        proposal=options.get("proposal") or "",
     )
     if fraction is not None:
         check_fraction(fraction)
@@ -306,6 +308,7 @@ def _check_options(options: Mapping[str, object], known: Collection[str]) -> Non
         real_number("truncation_psi", options["truncation_psi"])
     for name in _TEXTS:
         of_type(name, options.get(name), str, "text")
+    of_type("proposal", options.get("proposal"), str, "the name of a proposal")
     of_type("filter_sets", options.get("filter_sets"), bool, "True or False")
     given = [name for name in ("indices", *_LATENTS) if options.get(name) is not None]
     if len(given) > 1:

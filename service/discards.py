@@ -23,6 +23,7 @@ class Reasons:
 
     uncertainty: int  # over max_uncertainty
     predicate: int  # the predicate is not met
+    proposal: int  # not chosen by the proposal, so not generated
     views: int  # another view of the object was rejected, with filter_sets
 
 
@@ -59,10 +60,11 @@ class Discards:
         codes[passed] = PASSED
         self._rows.append((first, codes))
 
-    def reasons(self, stop: int, discarded: int) -> Reasons:
+    def reasons(self, stop: int, discarded: int, kept: int) -> Reasons:
         """Those of the rows under the ordinal `stop` that were not asked for yet.
 
-        discarded: number of these rows that are requested and not delivered.
+        discarded: number of requested indices there, generated or not, that are not delivered.
+        kept: number of those that are delivered.
         """
         counts = np.zeros(3, np.int64)
         while self._rows and self._rows[0][0] < stop:
@@ -74,7 +76,8 @@ class Discards:
                 now = now[self._plan.requested(first, len(now))]
             counts += np.bincount(now, minlength=3)
         uncertain, unmet = int(counts[UNCERTAIN]), int(counts[UNMET])
-        return Reasons(uncertain, unmet, discarded - uncertain - unmet)
+        proposal = kept + discarded - int(counts.sum())
+        return Reasons(uncertain, unmet, proposal, discarded - uncertain - unmet - proposal)
 
     def unmet_error(self) -> RangeExhausted | None:
         """The error of a stream whose predicate none of Query.unmet_limit samples met."""

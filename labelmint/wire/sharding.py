@@ -109,7 +109,7 @@ def query_for_groups(query: pb.SampleQuery, batch_size: int) -> tuple[pb.SampleQ
     if views < 2:
         raise ValueError(f"views_per_object {views} gives no groups; give 2 or more")
     modes = (pb.FILTER_MODE_KEEP_FRACTION, pb.FILTER_MODE_MAX_UNCERTAINTY)
-    filtered = query.filter.mode in modes or query.filter.where
+    filtered = query.filter.mode in modes or query.filter.where or query.filter.proposal
     if filtered and not query.filter.filter_sets:
         raise ValueError(
             "group_views with a filter needs filter_sets=True, which keeps objects whole"

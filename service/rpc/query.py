@@ -10,6 +10,7 @@ from engines.sampling_request import (
     max_uncertainty_from_filter,
     options_from_proto,
     predicate_from_filter,
+    proposal_from_filter,
 )
 from labelmint.latents import MAX_MT19937_INDEX
 from labelmint.v1 import label_service_pb2 as pb
@@ -21,6 +22,7 @@ from service.query import MESSAGE_OVERHEAD_BYTES, LatentRows, Query
 from service.rpc.latents import latents_from_proto
 from service.rpc.outputs import jpeg_quality_from_proto, outputs_from_proto
 from service.sampler import END_OF_INDICES, IndexRange, Plan, plan_from_indices, plan_from_range
+from service.screen import ScreenedPlan
 
 UNMET_LIMIT = 10_000  # samples, of which a predicate should meet one
 
@@ -41,10 +43,14 @@ def query_from_proto(proto: pb.SampleQuery, model: ServedModel, limits: ServerLi
     if proto.HasField("latents"):
         _check_latents_alone(proto, options)
         latents = latents_from_proto(proto.latents, manifest.generator, limits.max_explicit_rows)
+    plan = _plan(proto, options, latents, limits)
+    proposal = proposal_from_filter(proto.filter, model.bundle, options)
+    screen = None if proposal is None else ScreenedPlan(plan, proposal)
     query = Query(
         options=options,
         latents=latents,
-        plan=_plan(proto, options, latents, limits),
+        plan=screen or plan,
+        screen=screen,
         max_uncertainty=max_uncertainty_from_filter(proto.filter, model.bundle, options),
         predicate=predicate_from_filter(proto.filter, model.bundle),
         unmet_limit=UNMET_LIMIT if proto.filter.where and not proto.max_examined else 0,
@@ -190,6 +196,11 @@ def _check_latents_alone(proto: pb.SampleQuery, options: LatentOptions) -> None:
         raise BadRequest(
             f"latents is set and so is keep_fraction ({proto.filter.keep_fraction:g}); calibration "
             "holds for drawn latents only: use max_uncertainty or no filter"
+        )
+    if proto.filter.proposal:
+        raise BadRequest(
+            f"latents is set and so is proposal ({proto.filter.proposal:.100}); a proposal chooses "
+            "among drawn latents: leave one of them out"
         )
     if options.views_per_object != 1:
         raise BadRequest(
