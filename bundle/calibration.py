@@ -6,7 +6,7 @@ import struct
 from pathlib import Path
 
 from bundle.errors import NotCalibrated
-from bundle.manifest import Manifest, SamplingKey, ScoreCalibration
+from bundle.manifest import ContentTable, Manifest, SamplingKey, ScoreCalibration
 
 
 def shortest_float32(value: float) -> float:
@@ -45,6 +45,20 @@ def calibration_for(manifest: Manifest, key: SamplingKey, path: Path) -> ScoreCa
             + calibrate_command(path, key, bank=manifest.views is not None)
         )
     return found
+
+
+def content_table_for(manifest: Manifest, key: SamplingKey, path: Path) -> ContentTable:
+    """The content table for options that equal `key`. Raises NotCalibrated, with the command to
+    run."""
+    found = calibration_for(manifest, key, path)
+    if found.content is None:
+        raise NotCalibrated(
+            f"the calibration of {path} for {_words(key)} has no content, because an older version "
+            "made it; run: "
+            + calibrate_command(path, key, found.samples, bank=manifest.views is not None)
+            + " --replace"
+        )
+    return found.content
 
 
 def calibrate_command(path: Path, key: SamplingKey, samples: int = 4096, bank: bool = False) -> str:

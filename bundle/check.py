@@ -7,6 +7,7 @@ import re
 from itertools import pairwise
 from math import prod
 
+from bundle.content import MAX_TABLE_BYTES
 from bundle.errors import ManifestError
 from bundle.manifest import (
     LABELLER,
@@ -15,6 +16,7 @@ from bundle.manifest import (
     MAX_PROPOSALS,
     PROPOSAL,
     VIEWS,
+    ContentTable,
     FileEntry,
     GeneratorFacts,
     Heads,
@@ -208,6 +210,24 @@ def _calibrations_problem(manifest: Manifest) -> str | None:
             return f"{where}.{problem}"
         if any(a > b for a, b in pairwise(calibration.quantiles)):
             return f"{where}.quantiles is not ascending"
+        table = calibration.content
+        if table is not None and (problem := _table_problem(table, manifest)):
+            return f"{where}.content.{problem}"
+    return None
+
+
+def _table_problem(table: ContentTable, manifest: Manifest) -> str | None:
+    listed = {MANIFEST, *manifest.files, *manifest.plans}
+    if not _FILE_NAME.match(table.name) or table.name in listed:
+        return f"name is {table.name!r}; it must be a plain file name that files and plans lack"
+    if problem := _entry_problem("file", table.file):
+        return problem
+    size = 4 * table.samples * table.columns
+    if size > MAX_TABLE_BYTES:
+        return (
+            f"samples is {table.samples} and columns {table.columns}; the {size} bytes of their "
+            f"values are over {MAX_TABLE_BYTES}"
+        )
     return None
 
 

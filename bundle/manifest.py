@@ -22,6 +22,7 @@ MAX_KEYPOINTS, MAX_EDGES = 4096, 1 << 16
 MAX_CALIBRATIONS, MAX_QUANTILES = 4096, 1 << 16
 MAX_ENTRIES = 256  # of lists that have a few, such as tools
 MAX_BOXES = 256  # alternatives of a predicate
+MAX_TABLE_SAMPLES = 1 << 16  # of a calibration whose content is kept, the first ones
 MAX_VIEW_CODES = 1 << 16  # views of one object in a stream, at most
 MAX_LENGTH = 1e9  # camera lengths are served as float32
 MAX_PROPOSALS, MAX_HIDDEN, MAX_HIDDEN_LAYERS = 64, 1024, 4
@@ -187,14 +188,27 @@ class SamplingKey(Strict, frozen=True, kw_only=True, omit_defaults=True):
     view: Count | None = None  # code of the bank, with view_mode "fixed"
 
 
-class ScoreCalibration(Strict, frozen=True):
-    """Quantiles of the uncertainty score, measured over `samples` indices from 0 with `seed`."""
+class ContentTable(Strict, frozen=True):
+    """The file with the content of a calibration's first samples, see bundle.content."""
+
+    name: Name  # of the file
+    file: FileEntry
+    columns: Size  # statistics of a sample, see engines.content
+    samples: Annotated[int, Meta(ge=1, le=MAX_TABLE_SAMPLES)]  # indices 0 to samples - 1
+
+
+class ScoreCalibration(Strict, frozen=True, omit_defaults=True):
+    """Quantiles of the uncertainty score, measured over `samples` indices from 0 with `seed`. The
+    file omits `content` if it is null."""
 
     options: SamplingKey
     seed: Annotated[int, Meta(ge=0)]
     samples: Size
     # At levels i / (len - 1), ascending.
     quantiles: Annotated[list[Float32], Meta(min_length=2, max_length=MAX_QUANTILES)]
+    content: ContentTable | None = (
+        None  # null: the graph computes none, or an older version made it
+    )
 
 
 class Estimate(Strict, frozen=True):

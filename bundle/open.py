@@ -9,9 +9,13 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from bundle.content import content_from_bytes
 from bundle.errors import FileError, ManifestError
 from bundle.files import opened_regular_file, read_regular_file, sha256_of_file, sha256_of_stream
-from bundle.manifest import MANIFEST, PROPOSAL, VIEWS, FileEntry, Manifest
+from bundle.manifest import MANIFEST, PROPOSAL, VIEWS, ContentTable, FileEntry, Manifest
 from bundle.proposals import Proposal, proposal_from_bytes
 from bundle.read import MAX_MANIFEST_BYTES, manifest_from_bytes
 from bundle.views import ViewBank, view_bank_from_bytes
@@ -27,6 +31,8 @@ class Bundle:
     manifest: Manifest
     views: ViewBank | None = field(default=None, compare=False)  # None: without a view bank
     proposals: dict[str, Proposal] = field(default_factory=dict, compare=False)  # by name
+    # Content tables that were read, by SHA-256: most of those in a bundle are never asked for.
+    tables: dict[str, NDArray[np.float32]] = field(default_factory=dict, compare=False, repr=False)
 
     def file(self, name: str) -> Path:
         """Path of a file that the manifest lists, for messages. Raises FileError for other names.
@@ -55,6 +61,14 @@ class Bundle:
         _refuse_size(file, entry, len(data))
         _refuse_hash(file, entry, hashlib.sha256(data).hexdigest())
         return data
+
+    def content(self, table: ContentTable) -> NDArray[np.float32]:
+        """Content of a calibration's samples, [samples, columns]; read once. Raises FileError."""
+        known = self.tables.get(table.file.sha256)
+        if known is None:
+            known = content_from_bytes(self.read(table.name), table, self.file(table.name))
+            self.tables[table.file.sha256] = known
+        return known
 
 
 def open_bundle(path: Path | str, verify: bool = True) -> Bundle:
@@ -94,10 +108,15 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def file_entries_of(manifest: Manifest) -> dict[str, FileEntry]:
-    """Size and SHA-256 of every file that the manifest lists, plans and proposals included."""
-    plans = {name: plan.file for name, plan in manifest.plans.items()}
-    proposals = {PROPOSAL.format(name): facts.file for name, facts in manifest.proposals.items()}
-    return manifest.files | plans | proposals
+    """Size and SHA-256 of every file that the manifest lists: plans, tables and proposals too."""
+    tables = [c.content for c in manifest.calibrations if c.content is not None]
+    proposals = manifest.proposals.items()
+    return (
+        manifest.files
+        | {name: plan.file for name, plan in manifest.plans.items()}
+        | {table.name: table.file for table in tables}
+        | {PROPOSAL.format(name): facts.file for name, facts in proposals}
+    )
 
 
 def file_entry(file: Path) -> FileEntry:

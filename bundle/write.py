@@ -12,8 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from bundle.calibration import find_calibration
+from bundle.content import write_content
 from bundle.errors import BundleError
 from bundle.files import made_folder, name_file, replace_file, sync_folder
 from bundle.manifest import (
@@ -26,7 +29,7 @@ from bundle.manifest import (
     SamplingKey,
     ScoreCalibration,
 )
-from bundle.open import Bundle, file_entry, read_manifest
+from bundle.open import Bundle, file_entries_of, file_entry, read_manifest
 from bundle.read import manifest_from_bytes
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of renameat2, which Python lacks
@@ -86,8 +89,16 @@ def _checked_bytes(manifest: Manifest) -> bytes:
     return data
 
 
-def add_calibration(bundle: Bundle, calibration: ScoreCalibration, replace: bool) -> None:
+def add_calibration(
+    bundle: Bundle,
+    calibration: ScoreCalibration,
+    replace: bool,
+    content: NDArray[np.float32] | None = None,
+) -> None:
     """Adds a calibration of `bundle` to the manifest in its folder; those of other options stay.
+
+    content [samples, columns] of its samples becomes a file. That of a calibration which is
+    replaced stays beside it, because a server may be about to read it, until the next one.
 
     Raises BundleError when another bundle is there by now, or when it has a calibration for these
     options and `replace` is false.
@@ -101,10 +112,15 @@ def add_calibration(bundle: Bundle, calibration: ScoreCalibration, replace: bool
             )
         refuse_known_calibration(now, calibration.options, replace)
         others = [c for c in now.manifest.calibrations if c.options != calibration.options]
-        calibrations = [*others, calibration]
-        write_manifest(
-            bundle.path, msgspec.structs.replace(now.manifest, calibrations=calibrations)
-        )
+        if content is not None:
+            table = write_content(bundle.path, content)
+            calibration = msgspec.structs.replace(calibration, content=table)
+        new = msgspec.structs.replace(now.manifest, calibrations=[*others, calibration])
+        write_manifest(bundle.path, new)
+        listed = file_entries_of(now.manifest).keys() | file_entries_of(new).keys()
+        for file in bundle.path.glob("content.*.zlib"):
+            if file.name not in listed:
+                file.unlink()
 
 
 def add_plan(folder: Path, name: str, data: bytes, plan: PortablePlan) -> None:

@@ -36,9 +36,11 @@ from labelmint.predicate import (
 )
 
 CONTENT, BOXES = "content", "boxes"
+SHOWN = 0.001  # an image shows a class from this share of the mask's pixels on
 
 Interval = tuple[float, float]  # lowest and highest value
 Box = dict[int, Interval]  # by column of CONTENT; a column without interval may have any value
+Region = list[Box]  # content that is in one of them; [{}] is any content
 _LARGEST = float(np.finfo(np.float32).max)
 _TINY = float(np.finfo(np.float32).tiny)  # the smallest normal number
 _ZERO = float(np.nextafter(np.float32(_TINY), np.float32(0)))  # the largest that counts as 0
@@ -126,14 +128,13 @@ def content_excess(content: NDArray[np.float32], arrays: Mapping[str, NDArray[An
 class ContentPredicate:
     """A predicate as the graphs of one bundle compare it."""
 
-    boxes: NDArray[np.float32]  # [B, 2, S]
+    region: Region  # where it is met
     columns: dict[Statistic, int]  # statistics that it compares, and their columns of CONTENT
     pixels: int  # of a mask
-    scored: bool  # whether the first column is the score
 
     def met(self, content: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Whether samples with this content [n, S] meet it, [n]."""
-        return passes(content, np.broadcast_to(self.boxes, (len(content), *self.boxes.shape)))
+        return is_within(content, self.region)
 
     def ranges(self, lowest: NDArray[np.float32], highest: NDArray[np.float32]) -> str:
         """Says between which values, [S] each, the statistics were; the first four of them."""
@@ -157,11 +158,57 @@ def predicate_of_bundle(text: str, manifest: Manifest) -> ContentPredicate:
     """
     predicate = predicate_from_text(text)
     columns = _columns_of(predicate, manifest)
-    heads, labels = manifest.heads, manifest.labels
-    assert heads is not None and labels is not None  # it has columns
-    pixels = labels.height * labels.width
+    order, pixels = content_columns(manifest), _pixels(manifest)
+    found = _region(predicate, manifest, columns)
+    if not any(_is_possible(box, order, pixels) for box in found):
+        raise PredicateError(
+            f"where is {text!r:.200}, which no sample can meet: a share is from 0 to 1, those of "
+            "all classes are 1 together, an uncertainty is at least 0; change it"
+        )
+    return ContentPredicate(found, columns, pixels)
 
-    def boxes_of(comparison: Comparison) -> list[Box]:
+
+def both_sides(text: str, manifest: Manifest) -> tuple[Region, Region]:
+    """Where in the content a text's predicate is met, and where it is not.
+
+    Raises PredicateError, BundleLacks as `predicate_of_bundle`.
+    """
+    found = predicate_of_bundle(text, manifest)
+    negated = predicate_from_text(text).negated()
+    return found.region, _region(negated, manifest, found.columns)
+
+
+def sides_of_class(column: int, manifest: Manifest) -> tuple[Region, Region]:
+    """Where a class has at least SHOWN of the mask's pixels, and where less; its column."""
+    pixels = _pixels(manifest)
+    first = _first_count(pixels, lambda fraction: fraction >= SHOWN, SHOWN)
+    return [{column: (first, pixels)}], [{column: (0, first - 1)}]
+
+
+def intersected(a: Region, b: Region) -> Region:
+    """The content that is in both."""
+    both = (_intersection(x, y) for x in a for y in b)
+    return _without_contained([box for box in both if box is not None])
+
+
+def is_within(content: NDArray[np.float32], region: Region) -> NDArray[np.bool_]:
+    """Whether samples with this content [n, S] are in one of the region's boxes, [n]."""
+    found = np.zeros(len(content), np.bool_)
+    for box in region:
+        inside = np.ones(len(content), np.bool_)
+        for column, (low, high) in box.items():
+            values = content[:, column]
+            inside &= (values >= np.float32(low)) & (values <= np.float32(high))
+        found |= inside
+    return found
+
+
+def _region(predicate: Predicate, manifest: Manifest, columns: dict[Statistic, int]) -> Region:
+    """Where a predicate over statistics of these columns is met. Raises PredicateError."""
+    assert manifest.heads is not None  # it has columns
+    pixels = _pixels(manifest)
+
+    def boxes_of(comparison: Comparison) -> Region:
         column = columns[comparison.statistic]
         if comparison.statistic.kind == "share":
             intervals = _count_intervals(comparison, pixels)
@@ -169,15 +216,13 @@ def predicate_of_bundle(text: str, manifest: Manifest) -> ContentPredicate:
             intervals = _float32_intervals(comparison)
         return [{column: interval} for interval in intervals]
 
-    found = _alternatives(predicate, boxes_of, heads.boxes)
-    order = content_columns(manifest)
-    if not any(_is_possible(box, order, pixels) for box in found):
-        raise PredicateError(
-            f"where is {text!r:.200}, which no sample can meet: a share is from 0 to 1, those of "
-            "all classes are 1 together, an uncertainty is at least 0; change it"
-        )
-    boxes = _array(found, heads.boxes, len(order))
-    return ContentPredicate(boxes, columns, pixels, heads.score_source is not None)
+    return _alternatives(predicate, boxes_of, manifest.heads.boxes)
+
+
+def _pixels(manifest: Manifest) -> int:
+    """Pixels of a mask."""
+    assert manifest.labels is not None  # it has columns
+    return manifest.labels.height * manifest.labels.width
 
 
 def _columns_of(predicate: Predicate, manifest: Manifest) -> dict[Statistic, int]:
@@ -340,7 +385,8 @@ def _no_boxes(alternatives: int, columns: int) -> NDArray[np.float32]:
     return boxes
 
 
-def _array(found: list[Box], alternatives: int, columns: int) -> NDArray[np.float32]:
+def array_from_region(found: Region, alternatives: int, columns: int) -> NDArray[np.float32]:
+    """Bounds that the graph compares, [alternatives, 2, columns], of at most that many boxes."""
     boxes = _no_boxes(alternatives, columns)
     for number, box in enumerate(found):
         boxes[number, 0], boxes[number, 1] = -np.inf, np.inf

@@ -3,10 +3,11 @@ tests."""
 
 import hashlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,6 +16,7 @@ from bundle.manifest import (
     MAPPING,
     VIEWS,
     CameraFacts,
+    ContentTable,
     DepthHead,
     Estimate,
     FileEntry,
@@ -38,6 +40,7 @@ from engines.content import BOXES, content_columns, passes
 from engines.errors import DeviceLost, EngineRunError, NotFiniteError
 from engines.protocol import EngineResult
 from engines.request import RunContract
+from engines.sampling import default_options, ws_from_indices
 from engines.signature import UNCERTAINTY, ArraySpec, ArraySpecs, labeller_outputs
 from labelmint.predicate import Statistic
 
@@ -232,6 +235,30 @@ def _fake_proposals(generator: GeneratorFacts) -> dict[str, Proposal]:
         )
         given[name] = Proposal(name, facts, score, first)
     return given
+
+
+def with_content(bundle: Bundle, samples: int = 2048) -> Bundle:
+    """A fake bundle whose calibrations have the content of their first samples, in memory."""
+    manifest, tables, calibrations = bundle.manifest, {}, []
+    mapping, engine = FakeMapping(manifest.generator), FakeEngine(manifest, batch_sizes=(samples,))
+    for calibration in manifest.calibrations:
+        views = calibration.options.views_per_object
+        options = replace(default_options(manifest.generator), views_per_object=views)
+        indices = np.arange(samples, dtype=np.uint64)
+        ws = ws_from_indices(mapping, manifest.generator, options, indices)
+        content = engine.run(ws, np.full(samples, np.inf, np.float32), ()).content
+        assert content is not None
+        digest = hashlib.sha256(content.tobytes()).hexdigest()
+        table = ContentTable(
+            name=f"content.{digest[:16]}.zlib",
+            file=FileEntry(sha256=digest, size=0),
+            columns=content.shape[1],
+            samples=samples,
+        )
+        tables[digest] = content
+        calibrations.append(msgspec.structs.replace(calibration, content=table))
+    manifest = msgspec.structs.replace(manifest, calibrations=calibrations)
+    return replace(bundle, manifest=manifest, tables=tables)
 
 
 def _fake_bank(codes: int, view_layers: int, w_dim: int) -> ViewBank:

@@ -66,10 +66,11 @@ class OrtEngine:
         session: ort.InferenceSession,
         batch_sizes: tuple[int, ...],
         outputs: tuple[str, ...] | None = None,  # outputs the session has; None: the manifest's
+        content: bool = False,  # whether it computes content beside these outputs
     ) -> None:
         """Raises EngineOpenError for batch sizes that are not positive and ascending."""
         self.name = "onnxruntime-cpu"
-        self._contract = RunContract(manifest, batch_sizes, outputs)
+        self._contract = RunContract(manifest, batch_sizes, outputs, content)
         self.batch_sizes, self.outputs = batch_sizes, self._contract.outputs
         # Outputs that say which rows pass.
         score = (UNCERTAINTY,) if UNCERTAINTY in self.outputs else ()

@@ -26,14 +26,15 @@ class RunContract:
         self,
         manifest: Manifest,
         batch_sizes: tuple[int, ...],
-        outputs: tuple[str, ...] | None = None,  # None: all that the bundle has
+        outputs: tuple[str, ...] | None = None,  # None: all that the bundle has, content included
+        content: bool = False,  # whether there is content beside these outputs
     ) -> None:
         """Raises EngineOpenError for batch sizes that are not positive and ascending."""
         check_batch_sizes(batch_sizes)
         self.batch_sizes = batch_sizes
         self.outputs = tuple(labeller_outputs(manifest)) if outputs is None else outputs
         # (B, 2, S) of BOXES; None: the graph has neither that input nor the output CONTENT
-        self.boxes = boxes_extents(manifest) if outputs is None else None
+        self.boxes = boxes_extents(manifest) if outputs is None or content else None
         self.closed = False  # set by the engine's `close`
         self._generator = manifest.generator
 

@@ -18,12 +18,13 @@ from engines.proposal import screened
 from engines.sampling import view_arrays, ws_from_indices
 from engines.sampling_request import (
     can_reject,
+    is_weighted,
     max_uncertainty_from_filter,
     options_from_proto,
-    predicate_from_filter,
     proposal_from_filter,
+    selection_from_filter,
 )
-from engines.signature import UNCERTAINTY, W, sample_outputs
+from engines.signature import UNCERTAINTY, WEIGHT, W, sample_outputs
 from labelmint.batch import INDEX
 from labelmint.codec import OUTPUTS, name_from_output, sent_by_default
 from labelmint.latents import Mt19937Rows, uint64_from_indices
@@ -33,7 +34,7 @@ Arrays = dict[str, NDArray[Any]]
 # Options of a stream that samples depend on, or that choose among them and their outputs.
 TAKEN = (
     *SamplingOptions.__annotations__, "model", "bundle_id", "keep_fraction", "max_uncertainty",
-    "where", "max_class_uncertainty", "proposal", "filter_sets", "outputs",
+    "where", "max_class_uncertainty", "filter_sets", "balance", "keep_by", "proposal", "outputs",
 )  # fmt: skip
 END_OF_INDICES = 2**64 - 1  # exclusive, as for streams
 
@@ -85,11 +86,8 @@ class BundleSamples:
                 "that bundle, or leave bundle_id out"
             )
         self._options = options_from_proto(proto.sampling, bundle)
-        limit = max_uncertainty_from_filter(proto.filter, bundle, self._options)
-        self._limit, self._predicate = (
-            np.float32(limit),
-            predicate_from_filter(proto.filter, bundle),
-        )
+        self._limit = max_uncertainty_from_filter(proto.filter, bundle, self._options)
+        self._selection = selection_from_filter(proto.filter, bundle, self._options)
         self._proposal = proposal_from_filter(proto.filter, bundle, self._options)
         sets = can_reject(proto.filter) and proto.filter.filter_sets
         self._unit = self._options.views_per_object if sets else 1  # kept or dropped together
@@ -101,7 +99,8 @@ class BundleSamples:
                 f"outputs has {missing[0]}, which this bundle lacks; it has {', '.join(specs)}"
             )
         of_bank = self._options.view_mode != "drawn"
-        wanted = wanted or [name for name in specs if sent_by_default(name, of_bank)]
+        weighted = is_weighted(proto.filter)
+        wanted = wanted or [name for name in specs if sent_by_default(name, of_bank, weighted)]
         self._specs = {name: specs[name] for name in OUTPUTS if name in wanted}
         self.columns = (INDEX, *self._specs)
         self._bundle, engine = bundle, engine or EngineOptions()
@@ -153,32 +152,35 @@ class BundleSamples:
     def _computed(self, indices: NDArray[np.uint64]) -> tuple[NDArray[np.intp], Arrays]:
         """Places of the indices that are generated and pass the filter, ascending, and their
         arrays."""
-        places = np.arange(len(indices))
+        places, chances = np.arange(len(indices)), np.ones(len(indices), np.float32)
         if self._proposal is not None:
             generator = self._bundle.manifest.generator
             result = screened(self._mapping, generator, self._options, self._proposal, indices)
-            places = np.flatnonzero(result.chosen)
+            places, chances = np.flatnonzero(result.chosen), result.weights
         passed = [np.empty(0, np.intp)]
         parts: list[Arrays] = [
             {name: np.empty((0, *spec.extents), spec.dtype) for name, spec in self._specs.items()}
         ]
         for start in range(0, len(places), self.batch_size):
             chunk = places[start : start + self.batch_size]
-            sample, arrays = self._run(indices[chunk])
+            sample, arrays = self._run(indices[chunk], chances[chunk])
             passed.append(chunk[sample])
             parts.append(arrays)
         joined = {name: np.concatenate([part[name] for part in parts]) for name in self._specs}
         return np.concatenate(passed), joined
 
-    def _run(self, indices: NDArray[np.uint64]) -> tuple[NDArray[np.int32], Arrays]:
+    def _run(
+        self, indices: NDArray[np.uint64], weights: NDArray[np.float32]
+    ) -> tuple[NDArray[np.int32], Arrays]:
+        """The samples of one batch that pass, and their arrays; weights are those of a proposal."""
         bundle, options = self._bundle, self._options
         ws = ws_from_indices(
             self._mapping, bundle.manifest.generator, options, indices, self._sequence, bundle.views
         )
         limits = np.full(len(ws), self._limit, np.float32)
         boxes = None
-        if self._predicate is not None:
-            boxes = np.repeat(self._predicate.boxes[None], len(ws), axis=0)
+        if self._selection is not None:
+            boxes = self._selection.boxes(options.seed, indices)
         names = tuple(name for name in self._engine.outputs if name in self._specs)
         try:
             result = self._engine.run(ws, limits, names, boxes)
@@ -188,7 +190,9 @@ class BundleSamples:
                 f"the {UNCERTAINTY} of index {index} is not finite, the model fails at this "
                 "sample; leave it out"
             ) from error
-        sampled = {W: ws, **view_arrays(options, indices, bundle.views)}
+        if self._selection is not None and result.content is not None:
+            weights = weights * self._selection.weights(result.content)
+        sampled = {W: ws, WEIGHT: weights, **view_arrays(options, indices, bundle.views)}
         arrays: Arrays = {
             name: result.arrays[name] if name in names else sampled[name][result.sample]
             for name in self._specs

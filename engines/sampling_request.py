@@ -7,12 +7,19 @@ import math
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from bundle.calibration import calibration_for, directions_command, threshold_for
+from bundle.calibration import (
+    calibration_for,
+    content_table_for,
+    directions_command,
+    threshold_for,
+)
+from bundle.errors import FileError
 from bundle.manifest import ProposalFacts, SamplingKey
 from bundle.open import Bundle
 from bundle.proposals import Proposal
-from engines.content import ContentPredicate, predicate_of_bundle
+from engines.content import ContentPredicate, content_columns, is_within, predicate_of_bundle
 from engines.errors import BundleLacks, SamplingError
 from engines.sampling import (
     LatentOptions,
@@ -22,6 +29,17 @@ from engines.sampling import (
     default_view_mode,
     key_from_options,
 )
+from engines.selection import (
+    ANYTHING,
+    MIN_SAMPLES,
+    Balance,
+    Selection,
+    balance_of_classes,
+    balance_of_shares,
+    limits_of_strata,
+)
+from engines.signature import boxes_extents
+from labelmint.options import MAX_STRATA_CONDITIONS, MAX_TARGETS
 from labelmint.predicate import PredicateError, near_hint
 from labelmint.v1 import label_service_pb2 as pb
 
@@ -95,7 +113,19 @@ def _view_mode(proto: pb.SamplingOptions, bundle: Bundle) -> ViewMode:
 
 def can_reject(proto: pb.Filter) -> bool:
     """Whether this filter can reject a sample. Raises SamplingError when it contradicts itself."""
-    return _has_limit(proto) or bool(proto.where) or bool(proto.proposal)
+    return (
+        _has_limit(proto) or bool(proto.where) or has_balance(proto) or bool(proto.proposal)
+    )
+
+
+def has_balance(proto: pb.Filter) -> bool:
+    """Whether the filter keeps samples by coins."""
+    return bool(proto.balance) or proto.balance_classes
+
+
+def is_weighted(proto: pb.Filter) -> bool:
+    """Whether samples have weights other than 1."""
+    return has_balance(proto) or bool(proto.proposal)
 
 
 def _has_limit(proto: pb.Filter) -> bool:
@@ -128,6 +158,8 @@ def max_uncertainty_from_filter(
     """
     if not _has_limit(proto):
         return np.float32(math.inf)
+    if proto.keep_by:
+        return np.float32(math.inf)  # the selection has a threshold for each stratum
     if proto.mode == pb.FILTER_MODE_KEEP_FRACTION:
         return threshold_from_fraction(proto.keep_fraction, "filter.", bundle, options)
     if not proto.max_uncertainty >= 0:  # also refuses NaN
@@ -138,13 +170,129 @@ def max_uncertainty_from_filter(
     return np.float32(proto.max_uncertainty)
 
 
-def predicate_from_filter(proto: pb.Filter, bundle: Bundle) -> ContentPredicate | None:
-    """What `where` says of this bundle's samples; None if it is empty.
+def selection_from_filter(
+    proto: pb.Filter, bundle: Bundle, options: LatentOptions
+) -> Selection | None:
+    """What the content of delivered samples has to be; None for a filter that compares none.
+
+    May take some tens of ms with balance or keep_by.
 
     Raises:
-        SamplingError: it is no predicate, or one that no sample of the bundle can meet.
-        BundleLacks: the bundle does not compute what it compares.
+        SamplingError: a text is no condition, or none that samples of the bundle can meet; a
+            share cannot be reached; options exclude each other.
+        BundleLacks: the bundle does not compute what is compared, or the content of its
+            calibration cannot be read.
+        NotCalibrated: the bundle has no content of a calibration for these options.
     """
+    where, manifest = _predicate(proto, bundle), bundle.manifest
+    limits, balance = ANYTHING, None
+    if proto.keep_by or has_balance(proto):
+        _check_selection(proto)
+        content = _calibrated_content(bundle, options)
+        if proto.keep_by:
+            threshold = threshold_from_fraction(proto.keep_fraction, "filter.", bundle, options)
+            limits = limits_of_strata(
+                proto.keep_by, proto.keep_fraction, float(threshold), manifest, content
+            )
+        if has_balance(proto):
+            most = max_uncertainty_from_filter(proto, bundle, options)
+            passed = Selection(where, limits, None, (0, 0)).region
+            scored = manifest.heads is not None and manifest.heads.score_source is not None
+            certain = content[:, 0] <= most if scored else np.ones(len(content), np.bool_)
+            balance = _balance(proto, bundle, content[is_within(content, passed) & certain])
+    extents = boxes_extents(manifest)
+    if extents is None or (where is balance is None and limits is ANYTHING):
+        return None
+    selection = Selection(where, limits, balance, (extents[0], extents[2]))
+    _check_alternatives(selection)
+    return selection
+
+
+def _check_selection(proto: pb.Filter) -> None:
+    if has_balance(proto) and proto.filter_sets:
+        raise SamplingError(
+            "filter.balance and filter.filter_sets exclude each other: a coin is tossed for a "
+            "sample, not for all views of an object; leave one out"
+        )
+    if proto.balance and proto.balance_classes:
+        raise SamplingError(
+            "filter.balance and filter.balance_classes exclude each other; leave one out"
+        )
+    if proto.keep_by and proto.mode != pb.FILTER_MODE_KEEP_FRACTION:
+        raise SamplingError(
+            "filter.keep_by needs filter.keep_fraction, which it divides; set filter.mode to "
+            "KEEP_FRACTION, or leave keep_by out"
+        )
+    for name, given, most in (
+        ("balance", proto.balance, MAX_TARGETS),
+        ("keep_by", proto.keep_by, MAX_STRATA_CONDITIONS),
+    ):
+        if len(given) > most:
+            raise SamplingError(f"filter.{name} has {len(given)} conditions; it may have {most}")
+    for target in proto.balance:
+        if not 0 < target.share < 1:  # also refuses NaN
+            raise SamplingError(
+                f"filter.balance of {target.condition[:100]!r} is {target.share:g}; a share is "
+                "over 0 and under 1: use where for samples that all meet a condition, or none"
+            )
+
+
+def _calibrated_content(bundle: Bundle, options: LatentOptions) -> NDArray[np.float32]:
+    """Content of the calibration for these options, [N, S]."""
+    columns = content_columns(bundle.manifest)
+    if not columns:
+        raise BundleLacks(
+            "this bundle's graph computes no content to balance or divide by, because it has no "
+            "labels or is of an older version: export it again with python -m export bundle, or "
+            "leave balance and keep_by out"
+        )
+    check_has_score(bundle)
+    table = content_table_for(bundle.manifest, key_from_options(options), Path(bundle.path.name))
+    try:
+        content = bundle.content(table)
+    except FileError as error:  # its message has the place on the server
+        raise BundleLacks(
+            f"the content of the calibration of {bundle.path.name} cannot be read "
+            f"({table.name}); calibrate the bundle again, with --replace, or copy it again"
+        ) from error
+    if content.shape[1] != len(columns):
+        raise BundleLacks(
+            f"the calibration's content has {content.shape[1]} statistics, the graph computes "
+            f"{len(columns)}; calibrate the bundle again, with --replace"
+        )
+    return content
+
+
+def _balance(proto: pb.Filter, bundle: Bundle, content: NDArray[np.float32]) -> Balance:
+    """content: of the samples that pass everything else."""
+    if len(content) < MIN_SAMPLES:
+        raise SamplingError(
+            f"only {len(content)} calibrated samples pass the filter, and balance needs at least "
+            f"{MIN_SAMPLES}; loosen where or keep_fraction, or calibrate on more samples"
+        )
+    if proto.balance_classes:
+        return balance_of_classes(bundle.manifest, content)
+    shares = {target.condition: target.share for target in proto.balance}
+    if len(shares) < len(proto.balance):
+        raise SamplingError("filter.balance has a condition twice; give each once")
+    return balance_of_shares(shares, bundle.manifest, content)
+
+
+def _check_alternatives(selection: Selection) -> None:
+    found, most = len(selection.region), selection.extents[0]
+    if selection.balance is not None:
+        found *= math.prod(map(len, selection.balance.always))
+    if found > most:
+        raise SamplingError(
+            f"where, keep_by and balance have {found} alternatives together, once each or is "
+            f"multiplied out; this bundle compares {most}: use simpler conditions"
+        )
+    if not found:
+        raise SamplingError("no sample can pass where and keep_by together; loosen them")
+
+
+def _predicate(proto: pb.Filter, bundle: Bundle) -> ContentPredicate | None:
+    """What `where` says of this bundle's samples; None if it is empty."""
     if not proto.where:
         return None
     try:

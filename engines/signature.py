@@ -14,6 +14,7 @@ from engines.content import BOXES, CONTENT, content_columns
 # is what predicates compare, in the order of the output rows.
 KEPT, SAMPLE, UNCERTAINTY = "kept", "sample", "uncertainty"
 W, VIEW, CAMERA = "w", "view", "camera"  # outputs that come from the sampler, not the graph
+WEIGHT = "weight"  # output that comes from the content, and from how samples are selected
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,15 @@ def labeller_outputs(manifest: Manifest) -> ArraySpecs:
 
 
 def sample_outputs(manifest: Manifest, bank: ViewBank | None) -> ArraySpecs:
-    """All arrays that a sample can have: the graph's, and those of its latents and its view."""
+    """All arrays that a sample can have: the graph's, those of its latents and its view, and its
+    weight."""
     generator = manifest.generator
     specs = labeller_outputs(manifest) | {W: _spec(np.float32, generator.num_ws, generator.w_dim)}
     if bank is not None:
         specs[VIEW] = _spec(np.int32)
         if bank.cameras is not None:
             specs[CAMERA] = _spec(np.float32, len(CAMERA_FIELDS))
-    return specs
+    return specs | {WEIGHT: _spec(np.float32)}
 
 
 def graph_outputs(manifest: Manifest) -> ArraySpecs:

@@ -42,6 +42,7 @@ from export.checks.calibration import (
     open_saved_scores,
     open_score_engine,
     refuse_without_score,
+    row_columns,
 )
 from export.engine_command import engine
 from export.errors import ExportError
@@ -255,10 +256,10 @@ def calibrate(
     replace_known: bool,
     batch: int | None,
 ) -> None:
-    """Measure the uncertainty threshold of every keep_fraction.
+    """Measure the uncertainty threshold of every keep_fraction, and what samples show.
 
-    The result is added to BUNDLE; requests with these sampling options can then use keep_fraction.
-    If the command is killed, the same command resumes from the scores it has.
+    The result is added to BUNDLE; requests with these sampling options can then use keep_fraction,
+    keep_by and balance. If the command is killed, the same command resumes from the scores it has.
     """
     with one_line_errors():
         opened = open_bundle(bundle, verify=False)
@@ -328,11 +329,14 @@ def _calibrate(
     sampling = sampling or default_options(opened.manifest.generator)
     refuse_known_calibration(opened, key_from_options(sampling), replace_known)
     refuse_without_score(opened)
-    mapping, engine = open_mapping(opened, options), open_score_engine(opened, options)
-    identity = identity_of_scores(opened, engine, sampling)
-    with open_saved_scores(out, identity) as saved:  # until the calibration is in the manifest
-        calibration = calibration_from_engine(opened, engine, mapping, sampling, samples, saved)
-        add_calibration(opened, calibration, replace_known)
+    mapping = open_mapping(opened, options)
+    engine = open_score_engine(opened, options, content=True)
+    identity, columns = identity_of_scores(opened, engine, sampling), row_columns(opened)
+    with open_saved_scores(out, identity, columns) as saved:  # until the manifest has them
+        calibration, content = calibration_from_engine(
+            opened, engine, mapping, sampling, samples, saved
+        )
+        add_calibration(opened, calibration, replace_known, content)
 
 
 def view_mode_from_text(

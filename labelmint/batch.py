@@ -44,6 +44,7 @@ class Batch:
     bundle_id: str  # bundle that made the samples
     views: Array | None = None  # int32 [n]: code of the view bank; -1: the object's own view
     cameras: Array | None = None  # float32 [n, 4], fields of model.Camera; NaN: unknown
+    weights: Array | None = None  # float32 [n], over 0, about 1 in the mean; see docs/streams.md
 
     def __len__(self) -> int:
         """Number of samples; with group_views, of objects."""
@@ -81,6 +82,7 @@ FIELDS = {  # output name: field of Batch
     "w": "w",
     "view": "views",
     "camera": "cameras",
+    "weight": "weights",
 }
 
 

@@ -227,6 +227,8 @@ class Client:
 
         What a server would look up anew for each call is looked up once: the model's name, the
         bundle_id, and the threshold of keep_fraction, in whose place max_uncertainty is given.
+        The several thresholds of keep_by and the coins of balance stay the server's: samples are
+        equal as long as the bundle is not calibrated again.
 
         Args:
             options: see `labelmint.options.StreamOptions`.
@@ -247,7 +249,7 @@ class Client:
                 "FAILED_PRECONDITION",
             )
         pinned: StreamOptions = {**options, "model": model.name, "bundle_id": model.bundle_id}
-        if fraction is not None:
+        if fraction is not None and options.get("keep_by") is None:
             del pinned["keep_fraction"]
             pinned["max_uncertainty"] = model.max_uncertainty
         return pinned

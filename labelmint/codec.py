@@ -51,6 +51,7 @@ OUTPUTS: dict[str, OutputSpec] = {
         OutputSpec("w", pb.OUTPUT_W, np.dtype("<f4"), 2),
         OutputSpec("view", pb.OUTPUT_VIEW, np.dtype("<i4"), 0),
         OutputSpec("camera", pb.OUTPUT_CAMERA, np.dtype("<f4"), 1),
+        OutputSpec("weight", pb.OUTPUT_WEIGHT, np.dtype("<f4"), 0),
     )
 }
 CODECS: dict[str, pb.Codec] = {
@@ -69,14 +70,17 @@ _DTYPE_OF_TYPE: dict[pb.DataType, np.dtype[Any]] = {
 _TYPE_OF_DTYPE = {dtype: data_type for data_type, dtype in _DTYPE_OF_TYPE.items()}
 
 
-def sent_by_default(name: str, of_bank: bool) -> bool:
+def sent_by_default(name: str, of_bank: bool, weighted: bool) -> bool:
     """Whether a request that names no outputs gets this one.
 
     Args:
         name: an output.
         of_bank: whether views come from the view bank, see `options.takes_bank`.
+        weighted: whether samples have weights other than 1, see `options.is_weighted`.
     """
-    return name not in ("uncertainty_map", "w") and (of_bank or name not in ("view", "camera"))
+    if name in ("view", "camera"):
+        return of_bank
+    return weighted if name == "weight" else name not in ("uncertainty_map", "w")
 
 
 def output_from_name(name: str) -> pb.Output:

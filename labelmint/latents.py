@@ -42,6 +42,7 @@ class Purpose(IntEnum):
     VIEW = 1
     CLASS = 2
     NOISE = 3
+    BALANCE = 4  # coins of a balanced stream
     PROPOSAL = 5  # whether a proposal generates an object
 
 

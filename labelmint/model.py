@@ -13,7 +13,7 @@ import numpy.typing as npt
 from labelmint.batch import INDEX
 from labelmint.codec import OUTPUTS, output_from_name, raw_bytes_per_sample, sent_by_default
 from labelmint.errors import MalformedMessage
-from labelmint.options import StreamOptions, takes_bank
+from labelmint.options import StreamOptions, is_weighted, takes_bank
 from labelmint.v1 import label_service_pb2 as pb
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ class Model:
     refined: bool = False  # whether a refiner network edits the images (never the labels)
     view_bank: tuple[Camera, ...] = ()  # cameras by code; empty: no view bank
     predicates: bool = False  # whether `where` is served; not by bundles of older versions
+    balances: bool = False  # whether `balance` and `keep_by` are, with default sampling options
     proposals: tuple[Proposal, ...] = ()  # in ascending order of their names
     max_uncertainty: float | None = None  # threshold of the keep_fraction of Client.model
 
@@ -107,13 +108,14 @@ class Model:
             palette[label.id] = label.color
         return palette
 
-    def usual_outputs(self, of_bank: bool) -> list[str]:
+    def usual_outputs(self, of_bank: bool, weighted: bool = False) -> list[str]:
         """Outputs of a stream without the option `outputs`.
 
         Args:
             of_bank: whether views come from the view bank, see `options.takes_bank`.
+            weighted: whether samples have weights other than 1, see `options.is_weighted`.
         """
-        return [name for name in self.outputs if sent_by_default(name, of_bank)]
+        return [name for name in self.outputs if sent_by_default(name, of_bank, weighted)]
 
     def schema(self, **options: Unpack[StreamOptions]) -> dict[str, Column]:
         """The columns of `Batch.columns` for a stream with these options, in their order.
@@ -125,7 +127,9 @@ class Model:
         Raises:
             ValueError: an output is unknown, or the model does not have it.
         """
-        named = options.get("outputs") or self.usual_outputs(takes_bank(options))
+        named = options.get("outputs") or self.usual_outputs(
+            takes_bank(options), is_weighted(options)
+        )
         for name in named:
             output_from_name(name)
             if name not in self.outputs:
@@ -151,6 +155,7 @@ class Model:
             "w": (self.num_ws, self.w_dim),
             "view": (),
             "camera": (len(Camera._fields),),
+            "weight": (),
         }
         output_from_name(output)
         return Column(OUTPUTS[output].dtype, shapes.get(output, self.label_size))
@@ -197,6 +202,7 @@ def model_from_proto(message: pb.Model, max_uncertainty: float | None = None) ->
         refined=message.refined,
         view_bank=tuple(_camera_from_proto(camera) for camera in message.view_bank),
         predicates=message.predicates,
+        balances=message.balances,
         proposals=tuple(_proposal_from_proto(proposal) for proposal in message.proposals),
         max_uncertainty=max_uncertainty,
     )

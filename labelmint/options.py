@@ -11,14 +11,14 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from operator import index
-from typing import SupportsIndex, TypedDict, cast
+from typing import Any, Literal, SupportsIndex, TypedDict, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from labelmint.codec import codec_from_name, output_from_name, tensor_from_array
 from labelmint.latents import uint64_from_indices
-from labelmint.predicate import is_nameable, predicate_from_text, quoted
+from labelmint.predicate import MAX_CHARACTERS, is_nameable, predicate_from_text, quoted
 from labelmint.v1 import label_service_pb2 as pb
 
 LATENT_SOURCES: dict[str, pb.LatentSource] = {
@@ -67,6 +67,12 @@ class StreamOptions(SamplingOptions, total=False):
     max_class_uncertainty: Mapping[str, float] | None
     proposal: str | None  # name of a proposal of the model: generate only what it chooses
     filter_sets: bool  # keep or drop all views of an object together; views_per_object over 1
+    # Shares of the delivered samples that should meet a condition, by class name or predicate, in
+    # (0, 1): {"glasses": 0.5}. "classes" raises every class that fewer than half of the images
+    # show. Batches then have `weights`, which correct losses for it; see docs/streams.md.
+    balance: Mapping[str, float] | Literal["classes"] | None
+    # Classes or predicates, up to 3: keep_fraction is of the samples of each combination of them.
+    keep_by: str | Sequence[str] | None
 
     # Which range of raw indices
     start_index: int  # first index; default 0
@@ -97,6 +103,8 @@ class StreamOptions(SamplingOptions, total=False):
 WHOLE_STREAM = (
     "count", "max_examined", "indices", "z", "w", "w_plus", "shard_index", "num_shards",
 )  # fmt: skip
+MAX_TARGETS = 64  # conditions of `balance`
+MAX_STRATA_CONDITIONS = 3  # conditions of `keep_by`
 _UINT32 = (
     "truncation_cutoff",
     "class_index",
@@ -198,6 +206,11 @@ def takes_bank(options: SamplingOptions) -> bool:
     return options.get("views_per_object", 1) > 1 if view is None else view != "drawn"
 
 
+def is_weighted(options: Mapping[str, Any]) -> bool:
+    """Whether samples of a stream with these options have weights other than 1."""
+    return options.get("balance") is not None or bool(options.get("proposal"))
+
+
 def sampling_from_options(options: SamplingOptions) -> pb.SamplingOptions:
     """The message of the sampling options; raises as query_from_options does."""
     _check_options(options, SamplingOptions.__annotations__)
@@ -257,7 +270,87 @@ def _filter_from_options(options: StreamOptions) -> pb.Filter:
         if not real_number("max_uncertainty", limit) >= 0:
             raise ValueError(f"max_uncertainty {limit} is under 0; give a limit from 0 up")
         message.mode, message.max_uncertainty = pb.FILTER_MODE_MAX_UNCERTAINTY, limit
+    balance = balance_from_option(options.get("balance"))
+    if balance == "classes":
+        message.balance_classes = True
+    elif balance is not None:
+        for condition, share in balance.items():
+            message.balance.add(condition=condition, share=share)
+    message.keep_by.extend(keep_by_from_option(options.get("keep_by")) or ())
+    _check_selection(message)
     return message
+
+
+def balance_from_option(
+    balance: Mapping[str, float] | str | None,
+) -> dict[str, float] | Literal["classes"] | None:
+    """The option `balance`, checked as far as that is possible without the model.
+
+    Raises:
+        TypeError: it is neither a dict of shares nor text.
+        ValueError: it is another word than "classes", has no condition or too many of them, or a
+            share is not in (0, 1).
+    """
+    if balance is None:
+        return None
+    if isinstance(balance, str):
+        if balance != "classes":
+            raise ValueError(
+                f"balance is {balance!r:.100}; give 'classes', or shares such as {{'glasses': 0.5}}"
+            )
+        return "classes"
+    of_type("balance", balance, Mapping, "'classes', or a dict of conditions and shares")
+    if not 1 <= len(balance) <= MAX_TARGETS:
+        raise ValueError(
+            f"balance has {len(balance)} conditions; give 1 to {MAX_TARGETS}, or leave it out"
+        )
+    shares = {}
+    for condition, share in balance.items():
+        _check_condition("balance", condition)
+        if not 0 < real_number(f"balance of {condition!r:.100}", share) < 1:
+            raise ValueError(
+                f"balance of {condition!r:.100} is {share}; a share is over 0 and under 1: use "
+                "where for samples that all meet a condition, or none"
+            )
+        shares[condition] = float(share)
+    return shares
+
+
+def keep_by_from_option(keep_by: str | Sequence[str] | None) -> list[str] | None:
+    """The option `keep_by` as a list of conditions; None without any. Raises TypeError,
+    ValueError."""
+    if keep_by is None:
+        return None
+    conditions = [keep_by] if isinstance(keep_by, str) else keep_by
+    of_type("keep_by", conditions, Sequence, "a class, a predicate, or a list of them")
+    if not 1 <= len(conditions) <= MAX_STRATA_CONDITIONS:
+        raise ValueError(
+            f"keep_by has {len(conditions)} conditions; give 1 to {MAX_STRATA_CONDITIONS}, or "
+            "leave it out"
+        )
+    for condition in conditions:
+        _check_condition("keep_by", condition)
+    return list(conditions)
+
+
+def _check_condition(option: str, condition: object) -> None:
+    of_type(f"a condition of {option}", condition, str, "a class name or a predicate")
+    if not 1 <= len(cast(str, condition)) <= MAX_CHARACTERS:
+        raise ValueError(
+            f"{option} has a condition of {len(cast(str, condition))} characters; give a class "
+            f"name or a predicate, at most {MAX_CHARACTERS}"
+        )
+
+
+def _check_selection(message: pb.Filter) -> None:
+    """Raises ValueError for options that contradict each other."""
+    if (message.balance or message.balance_classes) and message.filter_sets:
+        raise ValueError(
+            "balance and filter_sets exclude each other: a coin is tossed for a sample, not for "
+            "all views of an object; leave one out"
+        )
+    if message.keep_by and message.mode != pb.FILTER_MODE_KEEP_FRACTION:
+        raise ValueError("keep_by needs keep_fraction, which it divides; give both or neither")
 
 
 def where_from_options(

@@ -15,7 +15,7 @@ from engines.content import boxes_of_all
 from engines.errors import DeviceLost, NotFiniteError
 from engines.protocol import Engine, EngineResult, Mapping
 from engines.sampling import view_arrays, ws_from_indices, ws_from_latents
-from engines.signature import UNCERTAINTY, W
+from engines.signature import UNCERTAINTY, WEIGHT, W
 from service.delivery import Arrays, FilteredRows, Stream
 from service.metrics import ModelMetrics
 from service.scheduler import Draw
@@ -32,11 +32,13 @@ class EngineRows:
     ws: NDArray[np.float32]  # [n, num_ws, w_dim]
     views: Arrays  # VIEW [n] and CAMERA [n, 4], those that the bundle has
     since: float  # when the rows began to wait
+    boxes: NDArray[np.float32] | None = None  # [n, B, 2, S] by content; None: any content passes
 
     def head(self, rows: int) -> "EngineRows":
         """The first `rows` rows."""
         views = {name: array[:rows] for name, array in self.views.items()}
-        return replace(self, ws=self.ws[:rows], views=views)
+        boxes = None if self.boxes is None else self.boxes[:rows]
+        return replace(self, ws=self.ws[:rows], views=views, boxes=boxes)
 
 
 def engine_rows_from_draw(
@@ -55,9 +57,11 @@ def engine_rows_from_draw(
         ws = ws_from_latents(
             mapping, generator, query.options, query.latents.space, rows, row, bundle.views
         )
-    return EngineRows(
-        stream, draw.first, ws, view_arrays(query.options, indices, bundle.views), draw.since
-    )
+    views = view_arrays(query.options, indices, bundle.views)
+    boxes = None
+    if query.selection is not None:
+        boxes = query.selection.boxes(query.options.seed, indices)
+    return EngineRows(stream, draw.first, ws, views, draw.since, boxes)
 
 
 def run_engine(
@@ -104,19 +108,37 @@ def _run(engine: Engine, batch: Sequence[EngineRows], metrics: ModelMetrics) -> 
         arrays[W] = ws[result.sample]
     for name in batch[0].views.keys() & wanted:
         arrays[name] = np.concatenate([rows.views[name] for rows in batch])[result.sample]
+    if WEIGHT in wanted:
+        arrays[WEIGHT] = _weights(batch, result)[result.sample]
     return replace(result, arrays=arrays)
 
 
 def _boxes(batch: Sequence[EngineRows]) -> NDArray[np.float32] | None:
-    """The bounds of each row's predicate, [n, B, 2, S]; None if no stream has one."""
-    given = [rows.stream.query.predicate for rows in batch]
-    first = next((predicate for predicate in given if predicate is not None), None)
+    """The bounds of each row's content, [n, B, 2, S]; None if no stream has any."""
+    first = next((rows.boxes for rows in batch if rows.boxes is not None), None)
     if first is None:
         return None
-    alternatives, _, columns = first.boxes.shape
-    everything = boxes_of_all(alternatives, columns)
-    each = [everything if predicate is None else predicate.boxes for predicate in given]
-    return np.repeat(np.stack(each), [len(rows.ws) for rows in batch], axis=0)
+    everything = boxes_of_all(first.shape[1], first.shape[3])[None]
+    each = [
+        np.repeat(everything, len(rows.ws), axis=0) if rows.boxes is None else rows.boxes
+        for rows in batch
+    ]
+    return np.concatenate(each)
+
+
+def _weights(batch: Sequence[EngineRows], result: EngineResult) -> NDArray[np.float32]:
+    """The weight of each row, [n]; it says nothing of rows that are rejected."""
+    parts, start = [], 0
+    for rows in batch:
+        query, size = rows.stream.query, len(rows.ws)
+        weights = np.ones(size, np.float32)
+        if query.screen is not None:
+            weights = query.screen.weights(rows.first, size)
+        if query.selection is not None and result.content is not None:
+            weights = weights * query.selection.weights(result.content[start : start + size])
+        parts.append(weights)
+        start += size
+    return np.concatenate(parts)
 
 
 def _split(batch: Sequence[EngineRows], result: EngineResult) -> list[StreamRows]:
@@ -130,7 +152,7 @@ def _split(batch: Sequence[EngineRows], result: EngineResult) -> list[StreamRows
         if len(batch) > 1:
             arrays = {name: array.copy() for name, array in arrays.items()}
         content = None
-        if rows.stream.query.predicate is not None and result.content is not None:
+        if rows.stream.query.selection is not None and result.content is not None:
             content = result.content[start : start + len(rows.ws)]
         filtered = FilteredRows(
             rows.first, len(rows.ws), passed, arrays, rows.since, content=content

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.content import is_within
 from service.errors import RangeExhausted
 from service.query import Query
 
-PASSED, UNCERTAIN, UNMET = range(3)  # what became of a row
+PASSED, UNCERTAIN, UNMET, UNBALANCED = range(4)  # what became of a row
 Codes = NDArray[np.uint8]
 
 
@@ -23,6 +24,7 @@ class Reasons:
 
     uncertainty: int  # over max_uncertainty
     predicate: int  # the predicate is not met
+    balance: int  # the coin says so
     proposal: int  # not chosen by the proposal, so not generated
     views: int  # another view of the object was rejected, with filter_sets
 
@@ -42,12 +44,14 @@ class Discards:
     ) -> None:
         """Takes the next rows: ordinals first to first + count - 1, see FilteredRows."""
         codes = np.full(count, UNCERTAIN, np.uint8)
-        predicate = self._query.predicate
-        if predicate is not None and content is not None:
-            met = predicate.met(content)
-            certain = np.ones(count, np.bool_)
-            if predicate.scored:
-                certain = content[:, 0] <= self._query.max_uncertainty
+        selection = self._query.selection
+        if selection is not None and content is not None:
+            certain = is_within(content, selection.limits)
+            if np.isfinite(self._query.max_uncertainty):  # the first column is the score
+                certain &= content[:, 0] <= self._query.max_uncertainty
+            codes[certain] = UNBALANCED
+        if selection is not None and selection.where is not None and content is not None:
+            met = selection.where.met(content)
             codes[certain & ~met] = UNMET
             self._examined += count
             self._met = self._met or bool(met.any())
@@ -66,7 +70,7 @@ class Discards:
         discarded: number of requested indices there, generated or not, that are not delivered.
         kept: number of those that are delivered.
         """
-        counts = np.zeros(3, np.int64)
+        counts = np.zeros(4, np.int64)
         while self._rows and self._rows[0][0] < stop:
             first, codes = self._rows.popleft()
             now = codes[: stop - first]
@@ -74,15 +78,18 @@ class Discards:
                 self._rows.appendleft((stop, codes[len(now) :]))
             if self._plan.unit > 1:
                 now = now[self._plan.requested(first, len(now))]
-            counts += np.bincount(now, minlength=3)
-        uncertain, unmet = int(counts[UNCERTAIN]), int(counts[UNMET])
+            counts += np.bincount(now, minlength=4)
+        uncertain, unmet, unbalanced = counts[[UNCERTAIN, UNMET, UNBALANCED]].tolist()
         proposal = kept + discarded - int(counts.sum())
-        return Reasons(uncertain, unmet, proposal, discarded - uncertain - unmet - proposal)
+        views = discarded - uncertain - unmet - unbalanced - proposal
+        return Reasons(uncertain, unmet, unbalanced, proposal, views)
 
     def unmet_error(self) -> RangeExhausted | None:
         """The error of a stream whose predicate none of Query.unmet_limit samples met."""
-        limit, predicate = self._query.unmet_limit, self._query.predicate
-        if not limit or self._examined < limit or self._met or predicate is None:
+        limit, selection = self._query.unmet_limit, self._query.selection
+        if not limit or self._examined < limit or self._met or selection is None:
+            return None
+        if (predicate := selection.where) is None:
             return None
         assert self._seen is not None
         return RangeExhausted(

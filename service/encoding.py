@@ -27,7 +27,7 @@ def parts_from_message(message: Message, query: Query) -> list[Part]:
         next_index=message.next_index,
         discarded=message.discarded,
         bundle_id=query.bundle_id,
-        met_where=query.predicate is not None,
+        applied=query.applied,
     )
     parts: list[Part] = [response.SerializeToString()]
     if message.kept:

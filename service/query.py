@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.content import ContentPredicate
 from engines.sampling import LatentOptions, LatentSpace
+from engines.selection import Selection
 from labelmint.v1 import label_service_pb2 as pb
 from service.sampler import Plan
 from service.screen import ScreenedPlan
@@ -44,7 +44,8 @@ class Query:
     plan: Plan
     screen: ScreenedPlan | None  # the plan too, if a proposal chooses; None: all is generated
     max_uncertainty: np.float32  # samples above are rejected; inf keeps every sample
-    predicate: ContentPredicate | None  # samples that do not meet it are rejected; None: no others
+    selection: Selection | None  # samples of other content are rejected; None: of none
+    applied: int  # bits of the filter's options, as responses have them
     unmet_limit: int  # samples without one that meets it, after which the stream ends; 0: no limit
     count: int  # most samples to deliver; 0: no limit
     weight: int  # share of the engine relative to other streams, at least 1

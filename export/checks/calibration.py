@@ -1,7 +1,9 @@
-"""Bundle -> calibration: quantiles of its score over samples of one set of sampling options.
+"""Bundle -> calibration: quantiles of its score over samples of one set of sampling options, and
+the content of these samples.
 
-A long calibration can save the scores it has in a file beside the bundle, to resume from them
-after a kill.
+A sample is measured as a row: its content, of which the first value is the score, or the score
+alone where the graph computes no content. A long calibration can save the rows it has in a file
+beside the bundle, to resume from them after a kill.
 """
 
 import fcntl
@@ -23,7 +25,7 @@ from bundle.files import name_file
 from bundle.manifest import LABELLER, ScoreCalibration
 from bundle.open import Bundle
 from checkpoints import signals_held
-from engines.content import BOXES
+from engines.content import BOXES, CONTENT, content_columns
 from engines.onnx_graph import OnnxGraph, graph_from_bundle
 from engines.open import EngineOptions
 from engines.ort import OrtEngine, default_batch_sizes, only_size, open_session
@@ -35,7 +37,7 @@ from labelmint.latents import Mt19937Rows
 
 MAX_LEVELS = 1024  # steps between quantiles
 SAMPLES_PER_LEVEL = 4
-SCORE_BYTES = 4  # size of a float32 score in the file
+VALUE_BYTES = 4  # size of a float32 value in the file
 
 
 def calibration_from_engine(
@@ -44,42 +46,55 @@ def calibration_from_engine(
     mapping: Mapping,
     options: LatentOptions,
     samples: int,
-    saved: "SavedScores | None" = None,  # None: scores are not saved
-) -> ScoreCalibration:
-    """Quantiles of the scores of indices 0 to samples - 1, which are drawn as the service does.
+    saved: "SavedRows | None" = None,  # None: rows are not saved
+) -> tuple[ScoreCalibration, NDArray[np.float32] | None]:
+    """Quantiles of the scores of indices 0 to samples - 1, which are drawn as the service does, and
+    the content of these samples, [samples, columns], if the graph computes any.
 
     Raises ExportError for a bundle without a score, SamplingError, EngineError, OSError.
     """
     refuse_without_score(bundle)
     check_options(bundle.manifest.generator, options, bundle.views)
-    saved = saved or SavedScores()
-    scores = scores_from_engine(bundle, engine, mapping, options, samples, saved)
-    return ScoreCalibration(
+    saved = saved or SavedRows(row_columns(bundle))
+    rows = rows_from_engine(bundle, engine, mapping, options, samples, saved)
+    calibration = ScoreCalibration(
         options=key_from_options(options),
         seed=options.seed,
         samples=samples,
-        quantiles=quantiles_from_scores(scores),
+        quantiles=quantiles_from_scores(rows[:, 0]),
     )
+    return calibration, rows if content_columns(bundle.manifest) else None
 
 
-def open_score_engine(bundle: Bundle, options: EngineOptions) -> Engine:
-    """An engine on the CPU that computes the uncertainty alone, which saves time.
+def row_columns(bundle: Bundle) -> int:
+    """Values of a row of a bundle with a score."""
+    return max(1, len(content_columns(bundle.manifest)))
 
-    The operators of the score stay as they are in the labeller, so the scores are the same bits.
-    Raises EngineOpenError, BundleError.
+
+def open_score_engine(bundle: Bundle, options: EngineOptions, content: bool = False) -> Engine:
+    """An engine on the CPU that computes the uncertainty, and the content if that is asked for and
+    the bundle has it, but neither images nor labels, which saves time.
+
+    The operators of both stay as they are in the labeller, so they are the same bits. Raises
+    EngineOpenError, BundleError.
     """
+    content = content and bool(content_columns(bundle.manifest))
     graph = graph_from_bundle(bundle, LABELLER["float32"])
     batch_sizes = options.batch_sizes or default_batch_sizes(bundle.manifest)
-    session = open_session(_score_graph(graph), options.threads, only_size(batch_sizes))
-    return OrtEngine(bundle.manifest, session, batch_sizes, outputs=(UNCERTAINTY,))
+    part = _score_graph(graph, content)
+    session = open_session(part, options.threads, only_size(batch_sizes))
+    return OrtEngine(bundle.manifest, session, batch_sizes, (UNCERTAINTY,), content)
 
 
-def _score_graph(graph: OnnxGraph) -> OnnxGraph:
-    """The part of a labeller that computes the score."""
+def _score_graph(graph: OnnxGraph, content: bool) -> OnnxGraph:
+    """The part of a labeller that computes the score, and the content."""
     model = onnx.load_from_string(graph.content)
-    _drop_predicate(model)
-    model = onnx.shape_inference.infer_shapes(model)
     inputs, outputs = ["ws", "max_uncertainty"], [UNCERTAINTY, SAMPLE, KEPT]
+    if content:
+        inputs, outputs = [*inputs, BOXES], [*outputs, CONTENT]
+    else:
+        _drop_predicate(model)
+    model = onnx.shape_inference.infer_shapes(model)
     part = onnx.utils.Extractor(model).extract_model(inputs, outputs)
     onnx.checker.check_model(part)
     return OnnxGraph(graph.path, part.SerializeToString())
@@ -106,23 +121,25 @@ def refuse_without_score(bundle: Bundle) -> None:
         )
 
 
-class SavedScores:
-    """Scores of indices 0 to len(scores) - 1 from a file, which further scores are appended to."""
+class SavedRows:
+    """Rows of indices 0 to len(rows) - 1 from a file, which further rows are appended to."""
 
-    def __init__(self, file: BufferedRandom | None = None) -> None:
-        """file None: there are no scores, and appended ones are not saved."""
+    def __init__(self, columns: int, file: BufferedRandom | None = None) -> None:
+        """columns: values of a row. file None: there are no rows, and appended ones are not
+        saved."""
         self._file = file
         data = b"" if file is None else file.read()
-        size = len(data) - len(data) % SCORE_BYTES  # a kill may have cut the last score
-        self.scores: NDArray[np.float32] = np.frombuffer(data[:size], "<f4").astype(np.float32)
+        size = len(data) - len(data) % (columns * VALUE_BYTES)  # a kill may have cut the last row
+        values = np.frombuffer(data[:size], "<f4").astype(np.float32)
+        self.rows: NDArray[np.float32] = values.reshape(-1, columns)
         if file is not None:
             file.truncate(size)
             file.seek(size)
 
-    def append(self, scores: NDArray[np.float32]) -> None:
-        """Writes the scores of the next indices to the disk, with fsync. Raises OSError."""
+    def append(self, rows: NDArray[np.float32]) -> None:
+        """Writes the rows of the next indices to the disk, with fsync. Raises OSError."""
         if self._file is not None:
-            self._file.write(scores.astype("<f4").tobytes())
+            self._file.write(rows.astype("<f4").tobytes())
             self._file.flush()
             os.fsync(self._file.fileno())
 
@@ -135,19 +152,20 @@ class SavedScores:
 
 
 def identity_of_scores(bundle: Bundle, engine: Engine, options: LatentOptions) -> str:
-    """Text that names everything the scores depend on. Raises SamplingError."""
+    """Text that names everything the rows depend on. Raises SamplingError."""
     check_options(bundle.manifest.generator, options, bundle.views)
-    return f"{bundle.manifest.bundle_id} {options} {engine.name} {engine.batch_sizes}"
+    columns = row_columns(bundle)
+    return f"{bundle.manifest.bundle_id} {options} {engine.name} {engine.batch_sizes} {columns}"
 
 
 @contextmanager
-def open_saved_scores(bundle: Path, identity: str) -> Iterator[SavedScores]:
-    """Locks and reads the file of scores beside `bundle`.
+def open_saved_scores(bundle: Path, identity: str, columns: int) -> Iterator[SavedRows]:
+    """Locks and reads the file of rows beside `bundle`.
 
-    It stays after an interruption and on a full disk, if it has scores to go on from. It is removed
+    It stays after an interruption and on a full disk, if it has rows to go on from. It is removed
     if the block succeeds, or is refused: the same command would be refused again.
 
-    identity: from identity_of_scores. The file's name has its SHA-256, so that scores of other
+    identity: from identity_of_scores. The file's name has its SHA-256, so that rows of other
     options are never reused. Raises ExportError if another process has the lock, OSError.
     """
     digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
@@ -158,7 +176,7 @@ def open_saved_scores(bundle: Path, identity: str) -> Iterator[SavedScores]:
         print(f"{path} cannot be written ({error.strerror}); scores are not saved", file=sys.stderr)
         file = None
     if file is None:
-        yield SavedScores()
+        yield SavedRows(columns)
         return
     try:
         with file:
@@ -172,10 +190,10 @@ def open_saved_scores(bundle: Path, identity: str) -> Iterator[SavedScores]:
             file.seek(0)
             useful = False
             try:
-                yield SavedScores(file)
+                yield SavedRows(columns, file)
             except BaseException as error:
                 refused = isinstance(error, Exception) and not isinstance(error, OSError)
-                useful = not refused and os.fstat(file.fileno()).st_size >= SCORE_BYTES
+                useful = not refused and os.fstat(file.fileno()).st_size >= VALUE_BYTES
                 raise
             finally:
                 if not useful:
@@ -185,35 +203,38 @@ def open_saved_scores(bundle: Path, identity: str) -> Iterator[SavedScores]:
         raise
 
 
-def scores_from_engine(
+def rows_from_engine(
     bundle: Bundle,
     engine: Engine,
     mapping: Mapping,
     options: LatentOptions,
     samples: int,
-    saved: SavedScores,
+    saved: SavedRows,
 ) -> NDArray[np.float32]:
-    """Scores of indices 0 to samples - 1, float32 [samples]; only those not saved are measured."""
-    scores = np.empty(samples, np.float32)
-    known = min(samples, len(saved.scores))
-    scores[:known] = saved.scores[:known]
+    """Rows of indices 0 to samples - 1, [samples, columns]; only those not saved are measured."""
+    columns = saved.rows.shape[1]
+    rows = np.empty((samples, columns), np.float32)
+    known = min(samples, len(saved.rows))
+    rows[:known] = saved.rows[:known]
     batch = engine.batch_sizes[-1]
     generator = bundle.manifest.generator
-    rows = (
+    sequence = (
         Mt19937Rows(options.seed, generator.z_dim) if options.latent_source == "mt19937" else None
     )
     progress = tqdm(total=samples, initial=known, desc="calibrate", unit="sample")
     with signals_held() as held, progress:
         for start in range(known, samples, batch):
             indices = np.arange(start, min(start + batch, samples), dtype=np.uint64)
-            ws = ws_from_indices(mapping, generator, options, indices, rows, bundle.views)
+            ws = ws_from_indices(mapping, generator, options, indices, sequence, bundle.views)
             no_limits = np.full(len(ws), np.inf, np.float32)
-            result = engine.run(ws, no_limits, ("uncertainty",))
-            scores[start : start + len(ws)] = result.arrays["uncertainty"]
-            saved.append(scores[start : start + len(ws)])
+            result = engine.run(ws, no_limits, (UNCERTAINTY,))
+            scores: NDArray[np.float32] = result.arrays[UNCERTAINTY].astype(np.float32)
+            found = scores[:, None] if result.content is None else result.content
+            rows[start : start + len(ws)] = found[:, :columns]
+            saved.append(rows[start : start + len(ws)])
             progress.update(len(ws))
             held.end(saved.text(start + len(ws), samples))
-    return scores
+    return rows
 
 
 def quantiles_from_scores(scores: NDArray[np.float32]) -> list[float]:

@@ -136,6 +136,11 @@ def _nothing_kept(model: Model, examined: int, options: dict[str, Any]) -> str:
                 f"{start}; raise it, or leave it out: --out preview.html then shows the "
                 "distribution of the uncertainty"
             )
+    if options["balance"] is not None:
+        return (
+            f"--balance keeps none of the {examined} samples {start}; ask for smaller shares, or "
+            "examine more"
+        )
     if options["where"] is not None or options["max_class_uncertainty"] is not None:
         words = where_from_options(options["where"], options["max_class_uncertainty"])
         return (
@@ -170,6 +175,13 @@ def _named(options: dict[str, Any]) -> dict[str, object]:
     }
 
 
+def _given_values(value: object) -> list[str]:
+    """An option's value as it was given; several of one that may be repeated."""
+    if isinstance(value, dict):
+        return [f"{name}={number:g}" for name, number in value.items()]
+    return list(map(str, value)) if isinstance(value, list) else [str(value)]
+
+
 def _command(context: click.Context) -> str:
     """The command line that makes this report again; it never has a token."""
     words = ["labelmint", context.info_name or ""]
@@ -177,6 +189,11 @@ def _command(context: click.Context) -> str:
         name = parameter.name or ""
         value = context.params[name]
         given = context.get_parameter_source(name) is not ParameterSource.DEFAULT
-        if given and parameter.opts and value is not False:
-            words += [parameter.opts[0]] if value is True else [parameter.opts[0], str(value)]
+        if not given or not parameter.opts or value is False:
+            continue
+        if value is True:
+            words.append(parameter.opts[0])
+            continue
+        for each in _given_values(value):
+            words += [parameter.opts[0], each]
     return shlex.join(words)

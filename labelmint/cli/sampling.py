@@ -51,6 +51,23 @@ _SAMPLING = (
         "pupil=0.1; may be given for several classes.  [default: no filter]",
     ),
     click.option(
+        "--keep-by",
+        multiple=True,
+        metavar="CONDITION",
+        callback=lambda context, parameter, values: list(values) or None,
+        help="Class or predicate: keep --keep-fraction of the samples with it and of those without "
+        "it, by a threshold for each; may be given up to three times.  [default: one threshold]",
+    ),
+    click.option(
+        "--balance",
+        multiple=True,
+        metavar="CONDITION=SHARE",
+        callback=lambda context, parameter, values: _balance(values),
+        help="Share of the samples to keep that should show a class or meet a predicate, such as "
+        "glasses=0.5; may be given several times. Or classes alone: raises every rare class.  "
+        "[default: as they are drawn]",
+    ),
+    click.option(
         "--truncation-psi",
         type=float,
         help="Truncation psi, from 0 to 2.  [default: the model's]",
@@ -97,6 +114,25 @@ def _limits(values: tuple[str, ...]) -> dict[str, float] | None:
         if not equals:
             raise click.BadParameter(f"{value!r} has no limit; write CLASS=0.1")
     return limits or None
+
+
+def _balance(values: tuple[str, ...]) -> dict[str, float] | str | None:
+    """The option `balance` of `labelmint.options`."""
+    if values == ("classes",):
+        return "classes"
+    shares: dict[str, float] = {}
+    for value in values:
+        name, equals, share = value.rpartition("=")
+        try:
+            number = float(share)
+        except ValueError:
+            equals = ""
+        if not equals or not name:
+            raise click.BadParameter(f"{value!r} has no share; write CLASS=0.5, or classes alone")
+        if name in shares:
+            raise click.BadParameter(f"{name!r} is given twice; give each once")
+        shares[name] = number
+    return shares or None
 
 
 def _view(text: str | None) -> int | str | None:

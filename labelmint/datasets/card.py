@@ -85,6 +85,12 @@ def readme_from_card(card: dict[str, Any], request: Request) -> str:
         sections += ["## Keypoints\n", _table(("position", "name"), points)]
     sections += ["## Files\n", _FILES[request.format].format(suffix=image_suffix(request))]
     fields = _view_fields(card, request)
+    if "weight" in card["outputs"]:
+        sections.append(
+            f"## Weights\n\n{_PLACES[request.format]} has `weight`: a loss that counts each sample "
+            "by it, divided by\nthe sum of the weights, is that of the samples as the generator "
+            "draws them.\n"
+        )
     if fields:
         sections += [f"## Views\n\n{_PLACES[request.format]} has:\n", _table(("", ""), fields)]
     if "camera" in card["outputs"]:
@@ -189,10 +195,15 @@ def _filter_report(report: dict[str, Any]) -> list[str]:
         shares = [f"{pixels[n] / totals[n]:.3%}" for n in (0, 1)]
         rows.append((
             label["id"], label["name"], *shares, f"{all_images / (examined or 1):.1%}",
-            f"{kept_images / (kept or 1):.1%}", f"{kept_images} of {all_images}",
+            f"{kept_images / (kept or 1):.1%}",
+            *([f"{label['weighted']:.1%}"] if "weighted" in label else []),
+            f"{kept_images} of {all_images}",
         ))  # fmt: skip
-    head = ("id", "name", "pixels, all", "pixels, kept", "images, all", "images, kept",
-            "images with it that are kept")  # fmt: skip
+    weighted = any("weighted" in label for label in report["classes"])
+    head = (
+        "id", "name", "pixels, all", "pixels, kept", "images, all", "images, kept",
+        *(("images, weighted",) if weighted else ()), "images with it that are kept",
+    )  # fmt: skip
     return [
         "## What the filter removes\n",
         f"Measured on the first {examined} samples of the range, of which the filter keeps "
@@ -205,11 +216,17 @@ def _filter(card: dict[str, Any], request: Request) -> str:
     if request.filter:
         return f"{request.filter}, a fraction of {request.fraction} of the whole range"
     whole = ", by all views of an object" if request.filter_sets else ""
-    if request.where is not None:
-        whole = f"where {request.where}{whole}"
+    conditions = [] if request.where is None else [f"where {request.where}{whole}"]
+    if request.balance is not None:
+        conditions.append(f"balanced to {_shares(request.balance)}")
+    if conditions:
+        whole = " and ".join(conditions)
         if request.keep_fraction is request.max_uncertainty is None:
             return whole
         whole = f", and {whole}"
+    if request.keep_by:
+        strata = ", ".join(request.keep_by)
+        return f"keep fraction {request.keep_fraction} of each with and without {strata}{whole}"
     if request.keep_fraction is not None:
         limit = card["max_uncertainty"]
         shown = "no limit" if limit is None else f"uncertainty at most {limit:g}"
@@ -217,6 +234,12 @@ def _filter(card: dict[str, Any], request: Request) -> str:
     if request.max_uncertainty is not None:
         return f"uncertainty at most {request.max_uncertainty:g}{whole}"
     return "none"
+
+
+def _shares(balance: dict[str, float] | str) -> str:
+    if isinstance(balance, str):
+        return balance
+    return ", ".join(f"{share:.4g} {condition}" for condition, share in balance.items())
 
 
 def _table(head: tuple[str, ...], rows: list[Any]) -> str:

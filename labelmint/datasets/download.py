@@ -90,6 +90,8 @@ def _complete(client: Client, request: Request, folder: Folder, open_writer: Ope
 def _first_state(request: Request, model: Model) -> DownloadState:
     # Kept to the end: the calibration of a bundle may change during the download.
     threshold = model.max_uncertainty if request.keep_fraction else request.max_uncertainty
+    if request.keep_by:
+        threshold = None  # there is one for each stratum
     if threshold is not None and math.isinf(threshold):
         threshold = None  # no limit
     return DownloadState(model.name, model.bundle_id, threshold, request.start_index)

@@ -193,6 +193,8 @@ def document_from_model(model: Model, request: Request) -> dict[str, Any]:
     ]
     if "uncertainty" in outputs:
         fields.append(_field("uncertainty", "FloatField"))
+    if "weight" in outputs:
+        fields.append(_field("weight", "FloatField"))
     if "mask" in outputs:
         fields.append(_label_field("mask", "Segmentation"))
     if "depth" in outputs:

@@ -7,7 +7,6 @@ and those that the filter keeps. Every shard draws the same samples, those of th
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -28,7 +27,8 @@ _RARER = 2  # a class is named if it is kept this many times less often than sam
 def report_from_range(
     client: Client, request: Request, model: Model, state: DownloadState, chosen: UInt64s | None
 ) -> dict[str, Any]:
-    """Numbers of samples, images with each class and pixels of it, as [of all, of those kept].
+    """Numbers of samples, images with each class and pixels of it, as [of all, of those kept]; with
+    a balance also the share of images with each class when kept ones count by their weights.
 
     Args:
         client: client of the server.
@@ -41,18 +41,12 @@ def report_from_range(
         LabelmintError: a call failed.
     """
     options = _options(request, state)
-    kept: Collection[int]
+    kept: dict[int, float]  # weights by index
     if chosen is not None:
-        kept = set(chosen.tolist())
+        kept = dict.fromkeys(chosen.tolist(), 1.0)
     else:
-        filtered = StreamOptions(**options)
-        small = "uncertainty" if "uncertainty" in model.outputs else "mask"
-        filtered["outputs"] = (small,)
-        filtered["max_uncertainty"], filtered["where"] = state.threshold, request.where
-        filtered["filter_sets"] = bool(request.filter_sets)
-        kept = {
-            index for batch in client.stream(_BATCH, **filtered) for index in batch.indices.tolist()
-        }
+        kept = _weights(client, request, model, state, options)
+    weighted: npt.NDArray[np.float64] = np.zeros(_IDS)
     samples = [0, 0]
     images: npt.NDArray[np.int64] = np.zeros((_IDS, 2), np.int64)
     pixels = np.zeros_like(images)
@@ -65,6 +59,12 @@ def report_from_range(
                 samples[column] += 1
                 images[:, column] += counts > 0
                 pixels[:, column] += counts
+            weighted += kept.get(index, 0.0) * (counts > 0)
+    total = sum(kept.values()) or 1.0
+
+    def fields_of_weights(number: int) -> dict[str, float]:
+        return {} if request.balance is None else {"weighted": float(weighted[number]) / total}
+
     return {
         "samples": samples,
         "classes": [
@@ -73,10 +73,26 @@ def report_from_range(
                 "name": label.name,
                 "images": images[label.id].tolist(),
                 "pixels": pixels[label.id].tolist(),
+                **fields_of_weights(label.id),
             }
             for label in model.classes
         ],
     }
+
+
+def _weights(
+    client: Client, request: Request, model: Model, state: DownloadState, options: StreamOptions
+) -> dict[int, float]:
+    """Weights of the samples that the server keeps, by index; 1 without a balance."""
+    small = "uncertainty" if "uncertainty" in model.outputs else "mask"
+    filtered = StreamOptions(**options)
+    filtered |= request.filters(state.threshold)
+    filtered["outputs"] = (small,) if request.balance is None else (small, "weight")
+    found: dict[int, float] = {}
+    for batch in client.stream(_BATCH, **filtered):
+        weights = np.ones(len(batch)) if batch.weights is None else batch.weights
+        found |= zip(batch.indices.tolist(), weights.tolist(), strict=True)
+    return found
 
 
 def lines_from_report(report: dict[str, Any]) -> list[str]:

@@ -58,6 +58,7 @@ def schema_from_model(model: Model, request: Request) -> pa.Schema:
         "object": pa.uint64(),
         "view": pa.int32(),
         "camera": pa.struct({name: pa.float32() for name in Camera._fields}),
+        "weight": pa.float32(),
     }
     fields = {name: kind for name, kind in types.items() if name in {"index", *outputs, *viewpoint}}
     pictures = {name: {"_type": "Image"} for name, kind in fields.items() if kind == _PICTURE}

@@ -101,8 +101,7 @@ def _batches(
             options["indices"] = rest[start : start + _MAX_INDICES]
             yield from client.stream(_BATCH, **options)
     elif state.kept != request.limit and state.next_index != request.stop:
-        options["max_uncertainty"], options["where"] = state.threshold, request.where
-        options["filter_sets"] = bool(request.filter_sets)
+        options |= request.filters(state.threshold)
         options["start_index"] = state.next_index
         options["end_index"] = request.stop or 0
         options["count"] = 0 if request.limit is None else request.limit - state.kept
@@ -115,7 +114,8 @@ def _total(request: Request, state: DownloadState, chosen: UInt64s | None) -> in
     """Number of samples of the complete data set; None if a filter decides it."""
     if chosen is not None:
         return len(chosen)
-    if request.stop is None or state.threshold is not None or request.where is not None:
+    unlimited = state.threshold is request.where is request.balance is request.keep_by is None
+    if request.stop is None or not unlimited:
         return request.limit
     return request.examined(request.stop)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import labelmint
 from labelmint.datasets.selection import RULES, kept_by_rule
@@ -48,6 +48,8 @@ class Request:
     keep_fraction: float | None = None  # that the server keeps by its calibration, (0, 1]
     max_uncertainty: float | None = None  # highest score that the server keeps
     where: str | None = None  # predicate of the content of samples that the server keeps
+    balance: dict[str, float] | str | None = None  # shares that the written samples should have
+    keep_by: list[str] | None = None  # conditions whose combinations keep_fraction is of
     filter_sets: bool | None = None  # True: the server keeps or drops whole objects
     filter_report: int | None = None  # samples on which the card compares with and without filter
     truncation_psi: float | None = None  # None: the bundle's default
@@ -73,7 +75,7 @@ class Request:
     @property
     def server_filters(self) -> bool:
         """Whether the server decides which samples are written."""
-        given = (self.keep_fraction, self.max_uncertainty, self.where)
+        given = (self.keep_fraction, self.max_uncertainty, self.where, self.balance)
         return any(option is not None for option in given)
 
     @property
@@ -104,6 +106,25 @@ class Request:
             options["class_index"] = self.class_index
         if self.view is not None:
             options["view"] = self.view
+        return options
+
+    def filters(self, threshold: float | None) -> StreamOptions:
+        """Options by which the server rejects samples.
+
+        Args:
+            threshold: highest score of a sample, in place of keep_fraction; None: no limit. With
+                keep_by there are several, which the server looks up.
+        """
+        options = StreamOptions(
+            where=self.where,
+            balance=cast(Any, self.balance),
+            keep_by=self.keep_by,
+            filter_sets=bool(self.filter_sets),
+        )
+        if self.keep_by:
+            options["keep_fraction"] = self.keep_fraction
+        else:
+            options["max_uncertainty"] = threshold
         return options
 
     def query(self) -> pb.SampleQuery:
@@ -142,7 +163,8 @@ def checked_request(**options: Any) -> Request:
         _check_sets(request)
     sent = request.sampling()
     sent["keep_fraction"], sent["max_uncertainty"] = request.keep_fraction, request.max_uncertainty
-    sent["where"] = request.where
+    sent["where"], sent["filter_sets"] = request.where, bool(request.filter_sets)
+    sent["balance"], sent["keep_by"] = cast(Any, request.balance), request.keep_by
     sent["count"] = request.limit or 0
     query_from_options(sent)
     request = _with_defaults(request)
@@ -167,6 +189,8 @@ def difference(begun: dict[str, Any], wanted: Request) -> str | None:
         "filter_sets": None,
         "filter_report": None,
         "where": None,
+        "balance": None,
+        "keep_by": None,
         **begun,
     }  # absent in folders of older versions
     for name, value in dataclasses.asdict(wanted).items():
@@ -234,7 +258,7 @@ def _check_sets(request: Request) -> None:
 def _check_filter(request: Request) -> None:
     if request.filter not in RULES:
         raise ValueError(f"--filter {request.filter} is unknown; choose from {', '.join(RULES)}")
-    for name in ("keep_fraction", "max_uncertainty", "where", "count"):
+    for name in ("keep_fraction", "max_uncertainty", "where", "balance", "keep_by", "count"):
         value = getattr(request, name)
         if value is not None:
             raise ValueError(
@@ -261,7 +285,7 @@ def _with_defaults(request: Request) -> Request:
     conditional = (  # field, default, whether the request may have it, the option that it needs
         ("fraction", DEFAULT_FRACTION, request.filter is not None, "--filter"),
         ("filter_report", None, filters,
-         "a filter: --keep-fraction, --max-uncertainty, --where or --filter"),
+         "a filter: --keep-fraction, --max-uncertainty, --where, --balance or --filter"),
         ("samples_per_shard", DEFAULT_SAMPLES_PER_SHARD, request.format in SHARDED,
          "--format webdataset or hf"),
         ("jpeg_quality", DEFAULT_JPEG_QUALITY, request.image_codec == "jpeg",

@@ -22,7 +22,7 @@ from labelmint.datasets.request import WITH_DEPTH, Request
 from labelmint.model import Model
 from labelmint.options import takes_bank
 
-_OUTPUTS = ("image", "mask", "keypoints", "depth", "uncertainty", "view", "camera")
+_OUTPUTS = ("image", "mask", "keypoints", "depth", "uncertainty", "view", "camera", "weight")
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +37,7 @@ class Sample:
     uncertainty: float | None
     view: int | None = None  # code of the view bank; None: not from the bank
     camera: Array | None = None  # float32 [4] in the order of model.Camera, NaN: unknown
+    weight: float | None = None  # by which a loss corrects for a balance; None: without balance
 
     @property
     def key(self) -> str:
@@ -57,6 +58,7 @@ def samples_from_batch(batch: Batch) -> Iterator[Sample]:
             None if batch.uncertainty is None else shortest(batch.uncertainty[n]),
             None if batch.views is None else int(batch.views[n]),
             None if batch.cameras is None else batch.cameras[n],
+            None if batch.weights is None else shortest(batch.weights[n]),
         )
 
 
@@ -64,13 +66,16 @@ def outputs_from_model(model: Model, request: Request) -> tuple[str, ...]:
     """Outputs of the model that a data set stores.
 
     Other tools' formats have no field for depth, and yolo-seg has none for keypoints; yolo-pose has
-    the bounding box of the mask. View and camera exist only for views from the view bank.
+    the bounding box of the mask. View and camera exist only for views from the view bank, and the
+    weight for a balance.
     """
     absent = {"depth"} if request.format not in WITH_DEPTH else set()
     if request.format == "yolo-seg":
         absent |= {"keypoints"}
     if not takes_bank(request.sampling()):
         absent |= {"view", "camera"}
+    if request.balance is None:
+        absent |= {"weight"}
     return tuple(name for name in _OUTPUTS if name in model.outputs and name not in absent)
 
 

@@ -1,4 +1,4 @@
-"""Object, view and camera of a sample, as stored in data sets with several views.
+"""Object, view and camera of a sample, as stored in data sets with several views, and its weight.
 
 Enter: samples. Leave: JSON fields, or the same as cells of a table; and from cells to fields.
 """
@@ -13,7 +13,7 @@ from labelmint.model import Camera, Model
 
 
 def viewpoint_from_sample(sample: Sample, request: Request) -> dict[str, Any]:
-    """JSON fields `object`, `view` and `camera` of a sample, whichever the request has.
+    """JSON fields `object`, `view`, `camera` and `weight` of a sample, whichever the request has.
 
     `object` needs several views per object. `camera` has the fields of model.Camera; a field is
     None if it is unknown.
@@ -27,6 +27,8 @@ def viewpoint_from_sample(sample: Sample, request: Request) -> dict[str, Any]:
     if sample.camera is not None:
         values = map(shortest, sample.camera)
         fields["camera"] = dict(zip(Camera._fields, values, strict=True))
+    if sample.weight is not None:
+        fields["weight"] = sample.weight
     return fields
 
 
@@ -38,6 +40,7 @@ def viewpoint_columns(model: Model, request: Request) -> tuple[str, ...]:
         *(("object",) if several else ()),
         *(("view",) if several or "view" in outputs else ()),
         *(Camera._fields if "camera" in outputs else ()),
+        *(("weight",) if "weight" in outputs else ()),
     )
 
 

@@ -7,7 +7,7 @@ renders as HTML. Memory grows by a few numbers per sample; only the examples kee
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -19,13 +19,16 @@ from labelmint.codec import Array
 from labelmint.errors import NotReady
 from labelmint.latents import UInt64s
 from labelmint.model import LabelClass, Model
-from labelmint.options import SamplingOptions, StreamOptions
+from labelmint.options import SamplingOptions, StreamOptions, is_weighted
 
 MAX_EXAMINED = 65_536  # the server's default limit of explicit indices in one request
 USUAL_KEEP_FRACTION = 0.9  # of the threshold that is shown for a stream without a filter
 SHEET_SAMPLES = 8  # in the contact sheet
 EXAMPLES = 3  # for each list of `Examples`
-_FILTERS = ("keep_fraction", "max_uncertainty", "where", "max_class_uncertainty", "filter_sets")
+_FILTERS = (
+    "keep_fraction", "max_uncertainty", "where", "max_class_uncertainty", "filter_sets", "balance",
+    "keep_by",
+)  # fmt: skip
 _BATCH = 16
 _CLASSES = 256  # masks are uint8
 _COUNTED = ("mask", "keypoints", "depth", "uncertainty")
@@ -41,6 +44,7 @@ class Threshold:
     keep_fraction: float | None  # fraction that it keeps; None: the caller gave a score
     applied: bool  # True: the server filtered by it; False: it shows what a filter would discard
     calibrated: bool  # True: from the bundle's calibration; False: quantile of these samples
+    divided: bool = False  # True: of all samples, while keep_by has one for each stratum
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,9 +131,13 @@ def statistics_from_stream(
         name: value for name, value in pinned.items() if name not in ("start_index", *_FILTERS)
     }
     outputs = [name for name in _COUNTED if name in model.outputs]
+    weights = ["weight"] if is_weighted(options) else []
     examined = LabelStatistics()
     delivered, passed = _received(
-        client, {**pinned, "end_index": end, "outputs": outputs}, examined, progress
+        client,
+        {**pinned, "end_index": end, "outputs": [*outputs, *weights]},
+        examined,
+        progress,
     )
     rest = np.setdiff1d(np.arange(start, end, dtype=np.uint64), passed.indices)
     dropped = ScoredSamples(rest, np.empty(0, np.float32))
@@ -186,7 +194,7 @@ def _received(
     scores: list[npt.NDArray[np.float32]] = [np.empty(0, np.float32)]
     for batch in client.stream(_BATCH, **cast(StreamOptions, options)):
         statistics.add(batch)
-        examined.add(batch)
+        examined.add(replace(batch, weights=None))
         indices.append(batch.indices)
         none = np.full(len(batch), np.nan, np.float32)
         # A copy: a view would keep the memory of the whole message.
@@ -214,7 +222,8 @@ def _threshold(
     except NotReady:  # the bundle is not calibrated for these options
         value = None
     if value is not None:
-        return Threshold(value, fraction, applied=given is not None, calibrated=True)
+        divided = options.get("keep_by") is not None
+        return Threshold(value, fraction, given is not None, calibrated=True, divided=divided)
     finite = np.sort(passed.scores[np.isfinite(passed.scores)])
     if not len(finite):
         return None
@@ -242,6 +251,7 @@ class ClassFrequency:
     label: LabelClass
     pixels: float  # fraction of all pixels that have the class
     images: float  # fraction of masks with at least one pixel of the class
+    weighted: float | None  # the same with each mask counted by its weight; None: no weights
 
 
 @dataclass(frozen=True)
@@ -271,6 +281,8 @@ class LabelStatistics:
         self.masks = 0
         self.class_pixels: npt.NDArray[np.int64] = np.zeros(_CLASSES, np.int64)
         self.class_images: npt.NDArray[np.int64] = np.zeros(_CLASSES, np.int64)
+        self.class_weights: npt.NDArray[np.float64] = np.zeros(_CLASSES)  # of images with it
+        self.weights: list[npt.NDArray[np.float32]] = []  # [n], of masks
         self.confidences: list[Array] = []  # float32 [n, K]
         self.depth_pixels = self.depth_finite = 0
         self.nearest, self.farthest = np.inf, -np.inf
@@ -280,10 +292,14 @@ class LabelStatistics:
         self.samples += len(batch)
         if batch.masks is not None:
             self.masks += len(batch)
-            for mask in batch.masks:
+            weights = np.ones(len(batch)) if batch.weights is None else batch.weights
+            for mask, weight in zip(batch.masks, weights, strict=True):
                 pixels = np.bincount(mask.ravel(), minlength=_CLASSES)
                 self.class_pixels += pixels
                 self.class_images += pixels > 0
+                self.class_weights += float(weight) * (pixels > 0)
+            if batch.weights is not None:
+                self.weights.append(batch.weights.copy())  # without the memory of the message
         if batch.keypoints is not None:
             # A copy: a view would keep the memory of the whole message.
             self.confidences.append(batch.keypoints[..., 2].copy())
@@ -300,14 +316,25 @@ class LabelStatistics:
         known = {label.id: label for label in model.classes}
         found = np.flatnonzero(self.class_pixels).tolist()
         pixels = max(1, int(self.class_pixels.sum()))
+        weight = float(sum(part.sum(dtype=np.float64) for part in self.weights))
         return tuple(
             ClassFrequency(
                 known.get(number, LabelClass(number, f"class {number}", (0, 0, 0))),
                 float(self.class_pixels[number]) / pixels,
                 float(self.class_images[number]) / max(1, self.masks),
+                float(self.class_weights[number]) / weight if weight else None,
             )
             for number in sorted({*known, *found} if self.masks else ())
         )
+
+    @property
+    def effective(self) -> float | None:
+        """Number of equally weighted samples of which means are as exact as of these weighted
+        ones, by Kish's formula; None without weights."""
+        if not self.weights:
+            return None
+        weights = np.concatenate(self.weights).astype(np.float64)
+        return float(weights.sum() ** 2 / (weights**2).sum())
 
     def keypoints(self, model: Model) -> tuple[KeypointConfidence, ...]:
         """Keypoints in the order of the output; empty without keypoints."""

@@ -23,6 +23,7 @@ from labelmint.options import (
     WHOLE_STREAM,
     StreamOptions,
     check_batch_size,
+    is_weighted,
     query_from_options,
     real_number,
     takes_bank,
@@ -73,6 +74,7 @@ class LabelBatch(NamedTuple):
     position: Position  # position of the batch's reader right after it
     views: torch.Tensor | None = None  # int32 [n], code of the view bank; -1: the object's own
     cameras: torch.Tensor | None = None  # float32 [n, 4], fields of labelmint.model.Camera
+    weights: torch.Tensor | None = None  # float32 [n], over 0; with `balance` or `proposal`
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> LabelBatch:
         """The batch with its tensors on a device; see torch.Tensor.to."""
@@ -284,7 +286,7 @@ class LabelStream(IterableDataset[Any]):
             outputs = options.get("outputs")
             if outputs is None:
                 model = client.model(options.get("model", ""))
-                outputs = model.usual_outputs(takes_bank(options))
+                outputs = model.usual_outputs(takes_bank(options), is_weighted(options))
             if "uncertainty_map" not in outputs:
                 options["outputs"] = [*outputs, "uncertainty_map"]
         return options
@@ -362,6 +364,7 @@ def label_batch_from_batch(
         position=position,
         views=_tensor(batch.views),
         cameras=_tensor(batch.cameras),
+        weights=_tensor(batch.weights),
     )
 
 

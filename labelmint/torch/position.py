@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from labelmint.latents import UInt64s
-from labelmint.options import StreamOptions
+from labelmint.options import StreamOptions, balance_from_option, keep_by_from_option
 
 VERSION = 1
 _MAX_INDEX = 2**64 - 1
@@ -32,7 +32,7 @@ _DEFAULTS: dict[str, Any] = {  # options that must be the same when a state is l
     "model": "", "seed": 0, "latent_source": "philox", "truncation_psi": None,
     "truncation_cutoff": None, "class_index": None, "views_per_object": 1, "view": None,
     "keep_fraction": None, "max_uncertainty": None, "where": None, "max_class_uncertainty": None,
-    "filter_sets": False,
+    "filter_sets": False, "balance": None, "keep_by": None, "proposal": None,
 }  # fmt: skip
 
 
@@ -199,7 +199,11 @@ def merged_stream_states(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _identity(options: StreamOptions) -> dict[str, Any]:
     """The options that decide which sample an index is, with their defaults."""
     given: Mapping[str, Any] = options
-    return {name: given.get(name, default) for name, default in _DEFAULTS.items()}
+    values = {name: given.get(name, default) for name, default in _DEFAULTS.items()}
+    # As JSON gives them back.
+    values["balance"] = balance_from_option(values["balance"])
+    values["keep_by"] = keep_by_from_option(values["keep_by"])
+    return values
 
 
 def state_from_position(position: Position) -> dict[str, Any]:

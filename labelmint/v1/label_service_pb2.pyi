@@ -39,6 +39,7 @@ class Output(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     OUTPUT_W: _ClassVar[Output]
     OUTPUT_VIEW: _ClassVar[Output]
     OUTPUT_CAMERA: _ClassVar[Output]
+    OUTPUT_WEIGHT: _ClassVar[Output]
 
 class DataType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -83,6 +84,7 @@ OUTPUT_UNCERTAINTY_MAP: Output
 OUTPUT_W: Output
 OUTPUT_VIEW: Output
 OUTPUT_CAMERA: Output
+OUTPUT_WEIGHT: Output
 DATA_TYPE_UNSPECIFIED: DataType
 DATA_TYPE_UINT8: DataType
 DATA_TYPE_FLOAT16: DataType
@@ -98,7 +100,7 @@ LATENT_SPACE_W: LatentSpace
 LATENT_SPACE_W_PLUS: LatentSpace
 
 class SamplingOptions(_message.Message):
-    __slots__ = ("seed", "latent_source", "truncation_psi", "truncation_cutoff", "class_index", "views_per_object", "view_mode", "view", "edits")
+    __slots__ = ("seed", "latent_source", "truncation_psi", "truncation_cutoff", "class_index", "views_per_object", "view_mode", "view")
     SEED_FIELD_NUMBER: _ClassVar[int]
     LATENT_SOURCE_FIELD_NUMBER: _ClassVar[int]
     TRUNCATION_PSI_FIELD_NUMBER: _ClassVar[int]
@@ -107,7 +109,6 @@ class SamplingOptions(_message.Message):
     VIEWS_PER_OBJECT_FIELD_NUMBER: _ClassVar[int]
     VIEW_MODE_FIELD_NUMBER: _ClassVar[int]
     VIEW_FIELD_NUMBER: _ClassVar[int]
-    EDITS_FIELD_NUMBER: _ClassVar[int]
     seed: int
     latent_source: LatentSource
     truncation_psi: float
@@ -116,32 +117,37 @@ class SamplingOptions(_message.Message):
     views_per_object: int
     view_mode: ViewMode
     view: int
-    edits: _containers.RepeatedCompositeFieldContainer[Edit]
-    def __init__(self, seed: _Optional[int] = ..., latent_source: _Optional[_Union[LatentSource, str]] = ..., truncation_psi: _Optional[float] = ..., truncation_cutoff: _Optional[int] = ..., class_index: _Optional[int] = ..., views_per_object: _Optional[int] = ..., view_mode: _Optional[_Union[ViewMode, str]] = ..., view: _Optional[int] = ..., edits: _Optional[_Iterable[_Union[Edit, _Mapping]]] = ...) -> None: ...
-
-class Edit(_message.Message):
-    __slots__ = ("proposal", "strength")
-    PROPOSAL_FIELD_NUMBER: _ClassVar[int]
-    STRENGTH_FIELD_NUMBER: _ClassVar[int]
-    proposal: str
-    strength: float
-    def __init__(self, proposal: _Optional[str] = ..., strength: _Optional[float] = ...) -> None: ...
+    def __init__(self, seed: _Optional[int] = ..., latent_source: _Optional[_Union[LatentSource, str]] = ..., truncation_psi: _Optional[float] = ..., truncation_cutoff: _Optional[int] = ..., class_index: _Optional[int] = ..., views_per_object: _Optional[int] = ..., view_mode: _Optional[_Union[ViewMode, str]] = ..., view: _Optional[int] = ...) -> None: ...
 
 class Filter(_message.Message):
-    __slots__ = ("mode", "keep_fraction", "max_uncertainty", "filter_sets", "where", "proposal")
+    __slots__ = ("mode", "keep_fraction", "max_uncertainty", "filter_sets", "where", "balance", "balance_classes", "keep_by", "proposal")
     MODE_FIELD_NUMBER: _ClassVar[int]
     KEEP_FRACTION_FIELD_NUMBER: _ClassVar[int]
     MAX_UNCERTAINTY_FIELD_NUMBER: _ClassVar[int]
     FILTER_SETS_FIELD_NUMBER: _ClassVar[int]
     WHERE_FIELD_NUMBER: _ClassVar[int]
+    BALANCE_FIELD_NUMBER: _ClassVar[int]
+    BALANCE_CLASSES_FIELD_NUMBER: _ClassVar[int]
+    KEEP_BY_FIELD_NUMBER: _ClassVar[int]
     PROPOSAL_FIELD_NUMBER: _ClassVar[int]
     mode: FilterMode
     keep_fraction: float
     max_uncertainty: float
     filter_sets: bool
     where: str
+    balance: _containers.RepeatedCompositeFieldContainer[BalanceTarget]
+    balance_classes: bool
+    keep_by: _containers.RepeatedScalarFieldContainer[str]
     proposal: str
-    def __init__(self, mode: _Optional[_Union[FilterMode, str]] = ..., keep_fraction: _Optional[float] = ..., max_uncertainty: _Optional[float] = ..., filter_sets: bool = ..., where: _Optional[str] = ..., proposal: _Optional[str] = ...) -> None: ...
+    def __init__(self, mode: _Optional[_Union[FilterMode, str]] = ..., keep_fraction: _Optional[float] = ..., max_uncertainty: _Optional[float] = ..., filter_sets: bool = ..., where: _Optional[str] = ..., balance: _Optional[_Iterable[_Union[BalanceTarget, _Mapping]]] = ..., balance_classes: bool = ..., keep_by: _Optional[_Iterable[str]] = ..., proposal: _Optional[str] = ...) -> None: ...
+
+class BalanceTarget(_message.Message):
+    __slots__ = ("condition", "share")
+    CONDITION_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    condition: str
+    share: float
+    def __init__(self, condition: _Optional[str] = ..., share: _Optional[float] = ...) -> None: ...
 
 class Tensor(_message.Message):
     __slots__ = ("output", "dtype", "shape", "codec", "data", "offsets")
@@ -222,18 +228,18 @@ class StreamSamplesRequest(_message.Message):
     def __init__(self, query: _Optional[_Union[SampleQuery, _Mapping]] = ...) -> None: ...
 
 class StreamSamplesResponse(_message.Message):
-    __slots__ = ("batch", "next_index", "discarded", "bundle_id", "met_where")
+    __slots__ = ("batch", "next_index", "discarded", "bundle_id", "applied")
     BATCH_FIELD_NUMBER: _ClassVar[int]
     NEXT_INDEX_FIELD_NUMBER: _ClassVar[int]
     DISCARDED_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_ID_FIELD_NUMBER: _ClassVar[int]
-    MET_WHERE_FIELD_NUMBER: _ClassVar[int]
+    APPLIED_FIELD_NUMBER: _ClassVar[int]
     batch: SampleBatch
     next_index: int
     discarded: int
     bundle_id: str
-    met_where: bool
-    def __init__(self, batch: _Optional[_Union[SampleBatch, _Mapping]] = ..., next_index: _Optional[int] = ..., discarded: _Optional[int] = ..., bundle_id: _Optional[str] = ..., met_where: bool = ...) -> None: ...
+    applied: int
+    def __init__(self, batch: _Optional[_Union[SampleBatch, _Mapping]] = ..., next_index: _Optional[int] = ..., discarded: _Optional[int] = ..., bundle_id: _Optional[str] = ..., applied: _Optional[int] = ...) -> None: ...
 
 class SharedMemory(_message.Message):
     __slots__ = ("pid", "fd", "slot_bytes", "slots", "nonce")
@@ -272,18 +278,18 @@ class GenerateSamplesRequest(_message.Message):
     def __init__(self, query: _Optional[_Union[SampleQuery, _Mapping]] = ...) -> None: ...
 
 class GenerateSamplesResponse(_message.Message):
-    __slots__ = ("batch", "next_index", "discarded", "bundle_id", "met_where")
+    __slots__ = ("batch", "next_index", "discarded", "bundle_id", "applied")
     BATCH_FIELD_NUMBER: _ClassVar[int]
     NEXT_INDEX_FIELD_NUMBER: _ClassVar[int]
     DISCARDED_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_ID_FIELD_NUMBER: _ClassVar[int]
-    MET_WHERE_FIELD_NUMBER: _ClassVar[int]
+    APPLIED_FIELD_NUMBER: _ClassVar[int]
     batch: SampleBatch
     next_index: int
     discarded: int
     bundle_id: str
-    met_where: bool
-    def __init__(self, batch: _Optional[_Union[SampleBatch, _Mapping]] = ..., next_index: _Optional[int] = ..., discarded: _Optional[int] = ..., bundle_id: _Optional[str] = ..., met_where: bool = ...) -> None: ...
+    applied: int
+    def __init__(self, batch: _Optional[_Union[SampleBatch, _Mapping]] = ..., next_index: _Optional[int] = ..., discarded: _Optional[int] = ..., bundle_id: _Optional[str] = ..., applied: _Optional[int] = ...) -> None: ...
 
 class ListModelsRequest(_message.Message):
     __slots__ = ()
@@ -350,7 +356,7 @@ class Camera(_message.Message):
     def __init__(self, azimuth_deg: _Optional[float] = ..., elevation_deg: _Optional[float] = ..., distance: _Optional[float] = ..., focal: _Optional[float] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "bundle_id", "family", "outputs", "image_height", "image_width", "label_height", "label_width", "z_dim", "w_dim", "num_ws", "num_classes", "view_layers", "truncation_psi", "truncation_cutoff", "classes", "keypoints", "skeleton", "score_source", "max_batch_size", "engine", "licences", "calibrated", "refined", "view_bank", "predicates", "proposals")
+    __slots__ = ("name", "bundle_id", "family", "outputs", "image_height", "image_width", "label_height", "label_width", "z_dim", "w_dim", "num_ws", "num_classes", "view_layers", "truncation_psi", "truncation_cutoff", "classes", "keypoints", "skeleton", "score_source", "max_batch_size", "engine", "licences", "calibrated", "refined", "view_bank", "predicates", "balances", "proposals")
     NAME_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_ID_FIELD_NUMBER: _ClassVar[int]
     FAMILY_FIELD_NUMBER: _ClassVar[int]
@@ -377,6 +383,7 @@ class Model(_message.Message):
     REFINED_FIELD_NUMBER: _ClassVar[int]
     VIEW_BANK_FIELD_NUMBER: _ClassVar[int]
     PREDICATES_FIELD_NUMBER: _ClassVar[int]
+    BALANCES_FIELD_NUMBER: _ClassVar[int]
     PROPOSALS_FIELD_NUMBER: _ClassVar[int]
     name: str
     bundle_id: str
@@ -404,8 +411,9 @@ class Model(_message.Message):
     refined: bool
     view_bank: _containers.RepeatedCompositeFieldContainer[Camera]
     predicates: bool
+    balances: bool
     proposals: _containers.RepeatedCompositeFieldContainer[Proposal]
-    def __init__(self, name: _Optional[str] = ..., bundle_id: _Optional[str] = ..., family: _Optional[str] = ..., outputs: _Optional[_Iterable[_Union[Output, str]]] = ..., image_height: _Optional[int] = ..., image_width: _Optional[int] = ..., label_height: _Optional[int] = ..., label_width: _Optional[int] = ..., z_dim: _Optional[int] = ..., w_dim: _Optional[int] = ..., num_ws: _Optional[int] = ..., num_classes: _Optional[int] = ..., view_layers: _Optional[int] = ..., truncation_psi: _Optional[float] = ..., truncation_cutoff: _Optional[int] = ..., classes: _Optional[_Iterable[_Union[LabelClass, _Mapping]]] = ..., keypoints: _Optional[_Iterable[_Union[Keypoint, _Mapping]]] = ..., skeleton: _Optional[_Iterable[_Union[SkeletonEdge, _Mapping]]] = ..., score_source: _Optional[str] = ..., max_batch_size: _Optional[int] = ..., engine: _Optional[str] = ..., licences: _Optional[_Iterable[str]] = ..., calibrated: bool = ..., refined: bool = ..., view_bank: _Optional[_Iterable[_Union[Camera, _Mapping]]] = ..., predicates: bool = ..., proposals: _Optional[_Iterable[_Union[Proposal, _Mapping]]] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., bundle_id: _Optional[str] = ..., family: _Optional[str] = ..., outputs: _Optional[_Iterable[_Union[Output, str]]] = ..., image_height: _Optional[int] = ..., image_width: _Optional[int] = ..., label_height: _Optional[int] = ..., label_width: _Optional[int] = ..., z_dim: _Optional[int] = ..., w_dim: _Optional[int] = ..., num_ws: _Optional[int] = ..., num_classes: _Optional[int] = ..., view_layers: _Optional[int] = ..., truncation_psi: _Optional[float] = ..., truncation_cutoff: _Optional[int] = ..., classes: _Optional[_Iterable[_Union[LabelClass, _Mapping]]] = ..., keypoints: _Optional[_Iterable[_Union[Keypoint, _Mapping]]] = ..., skeleton: _Optional[_Iterable[_Union[SkeletonEdge, _Mapping]]] = ..., score_source: _Optional[str] = ..., max_batch_size: _Optional[int] = ..., engine: _Optional[str] = ..., licences: _Optional[_Iterable[str]] = ..., calibrated: bool = ..., refined: bool = ..., view_bank: _Optional[_Iterable[_Union[Camera, _Mapping]]] = ..., predicates: bool = ..., balances: bool = ..., proposals: _Optional[_Iterable[_Union[Proposal, _Mapping]]] = ...) -> None: ...
 
 class Estimate(_message.Message):
     __slots__ = ("value", "low", "high")
@@ -418,7 +426,7 @@ class Estimate(_message.Message):
     def __init__(self, value: _Optional[float] = ..., low: _Optional[float] = ..., high: _Optional[float] = ...) -> None: ...
 
 class Proposal(_message.Message):
-    __slots__ = ("name", "where", "truncation_psi", "truncation_cutoff", "class_index", "share", "generated_share", "gain", "effective", "examined", "edit_first", "edit_end")
+    __slots__ = ("name", "where", "truncation_psi", "truncation_cutoff", "class_index", "share", "generated_share", "gain", "effective", "examined")
     NAME_FIELD_NUMBER: _ClassVar[int]
     WHERE_FIELD_NUMBER: _ClassVar[int]
     TRUNCATION_PSI_FIELD_NUMBER: _ClassVar[int]
@@ -429,8 +437,6 @@ class Proposal(_message.Message):
     GAIN_FIELD_NUMBER: _ClassVar[int]
     EFFECTIVE_FIELD_NUMBER: _ClassVar[int]
     EXAMINED_FIELD_NUMBER: _ClassVar[int]
-    EDIT_FIRST_FIELD_NUMBER: _ClassVar[int]
-    EDIT_END_FIELD_NUMBER: _ClassVar[int]
     name: str
     where: str
     truncation_psi: float
@@ -441,6 +447,4 @@ class Proposal(_message.Message):
     gain: Estimate
     effective: Estimate
     examined: Estimate
-    edit_first: int
-    edit_end: int
-    def __init__(self, name: _Optional[str] = ..., where: _Optional[str] = ..., truncation_psi: _Optional[float] = ..., truncation_cutoff: _Optional[int] = ..., class_index: _Optional[int] = ..., share: _Optional[_Union[Estimate, _Mapping]] = ..., generated_share: _Optional[_Union[Estimate, _Mapping]] = ..., gain: _Optional[_Union[Estimate, _Mapping]] = ..., effective: _Optional[_Union[Estimate, _Mapping]] = ..., examined: _Optional[_Union[Estimate, _Mapping]] = ..., edit_first: _Optional[int] = ..., edit_end: _Optional[int] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., where: _Optional[str] = ..., truncation_psi: _Optional[float] = ..., truncation_cutoff: _Optional[int] = ..., class_index: _Optional[int] = ..., share: _Optional[_Union[Estimate, _Mapping]] = ..., generated_share: _Optional[_Union[Estimate, _Mapping]] = ..., gain: _Optional[_Union[Estimate, _Mapping]] = ..., effective: _Optional[_Union[Estimate, _Mapping]] = ..., examined: _Optional[_Union[Estimate, _Mapping]] = ...) -> None: ...

@@ -25,6 +25,12 @@ from labelmint.wire.sharding import (
     shard_indices_between,
 )
 
+# Bits of a response's `applied`, and what the client says of an option that is not among them.
+WHERE, BALANCE, KEEP_BY, PROPOSAL = 1, 2, 4, 8
+_NAMES = {
+    WHERE: "where and max_class_uncertainty", BALANCE: "balance", KEEP_BY: "keep_by",
+    PROPOSAL: "proposal",
+}  # fmt: skip
 _REJECTING = (pb.FILTER_MODE_KEEP_FRACTION, pb.FILTER_MODE_MAX_UNCERTAINTY)
 
 
@@ -58,10 +64,12 @@ class Answers:
     def checked(self, response: pb.StreamSamplesResponse | pb.GenerateSamplesResponse) -> Message:
         """The message of a response, and this position behind it. Raises MalformedMessage."""
         self._check_bundle(response.bundle_id)
-        if self._query.filter.where and not response.met_where:
+        ignored = applied_by_filter(self._query.filter) & ~response.applied
+        if ignored:
+            names = " and ".join(name for bit, name in _NAMES.items() if bit & ignored)
             raise MalformedMessage(
-                "the server ignored where, because it is of an older version; upgrade it, or leave "
-                "where and max_class_uncertainty out"
+                f"the server ignored {names}, because it is of an older version; upgrade it, or "
+                f"leave {names} out"
             )
         kept = kept_from_proto(response.batch, self._query.accept_codecs)
         self._check_indices(kept.indices, response.next_index)
@@ -120,7 +128,7 @@ class Answers:
                 f"the server sent {kept} samples and discarded {response.discarded} of indices "
                 f"{self.next_index} to {response.next_index}, which are {examined}"
             )
-        filters = self._query.filter.mode in _REJECTING or self._query.filter.where
+        filters = self._query.filter.mode in _REJECTING or applied_by_filter(self._query.filter)
         if response.discarded and not filters:
             raise MalformedMessage(
                 f"the server discarded {response.discarded} samples from index {self.next_index} "
@@ -144,6 +152,9 @@ class Answers:
                 f"outputs changed within a stream, from {self._layout} to {layout}"
             )
         self._layout = layout
+        weights = kept.arrays.get("weights")
+        if weights is not None and not ((weights > 0) & (weights < np.inf)).all():
+            raise MalformedMessage("a weight is not over 0 and finite, so no loss can be corrected")
         scores = kept.arrays.get("uncertainty")
         limit = self._query.filter.max_uncertainty
         if scores is not None and self._query.filter.mode == pb.FILTER_MODE_MAX_UNCERTAINTY:
@@ -162,6 +173,13 @@ class Answers:
             )
             return int(last - first)
         return shard_indices_between(self._query, self.next_index, stop)
+
+
+def applied_by_filter(proto: pb.Filter) -> int:
+    """The bits of `applied` that a server has to answer this filter with."""
+    balance = bool(proto.balance) or proto.balance_classes
+    bits = WHERE * bool(proto.where) | BALANCE * balance | KEEP_BY * bool(proto.keep_by)
+    return bits | PROPOSAL * bool(proto.proposal)
 
 
 def _listed(layout: Mapping[str, object]) -> str:

@@ -109,6 +109,11 @@ def query_for_groups(query: pb.SampleQuery, batch_size: int) -> tuple[pb.SampleQ
     if views < 2:
         raise ValueError(f"views_per_object {views} gives no groups; give 2 or more")
     modes = (pb.FILTER_MODE_KEEP_FRACTION, pb.FILTER_MODE_MAX_UNCERTAINTY)
+    if query.filter.balance or query.filter.balance_classes:
+        raise ValueError(
+            "group_views and balance exclude each other: a coin is tossed for a sample, not for "
+            "all views of an object; leave one out"
+        )
     filtered = query.filter.mode in modes or query.filter.where or query.filter.proposal
     if filtered and not query.filter.filter_sets:
         raise ValueError(

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.signature import WEIGHT
 from labelmint.codec import OUTPUTS
 from labelmint.v1 import label_service_pb2 as pb
 from service.config import ServerLimits
@@ -31,7 +32,9 @@ VIEW = "view"  # code of the view bank, for all samples
 # Parameter that Triton's clients may send. It has no effect, because each request has exactly one
 # response, which is marked as final.
 _FINAL = "triton_enable_empty_final_response"
-_FILTERS = ("where", "keep_fraction", "max_uncertainty")  # of streams
+_FILTERS = (  # of streams
+    "where", "keep_fraction", "max_uncertainty", "balance", "balance_classes", "keep_by", "proposal",
+)  # fmt: skip
 _INPUT_HINT = f"send one of {', '.join(SPACES)}, or {INDEX} with or without {SEED}"
 
 Arrays = dict[str, NDArray[Any]]
@@ -211,7 +214,7 @@ def _count(name: str, parameter: Any) -> int:
 
 
 def _output_names(request: Any) -> list[str]:
-    known = [wire_name(name) for name in OUTPUTS]
+    known = [wire_name(name) for name in OUTPUTS if name != WEIGHT]
     names: list[str] = []
     for output in request.outputs:
         name = output.name

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bundle.manifest import GeneratorFacts
-from engines.signature import W
+from engines.signature import WEIGHT, W
 from labelmint.v1 import label_service_pb2 as pb
 from service.models import ServedModel
 
@@ -46,10 +46,11 @@ def inputs_of_generator(generator: GeneratorFacts) -> dict[str, TensorSpec]:
 
 
 def outputs_of_model(model: ServedModel) -> dict[str, TensorSpec]:
-    """Outputs that a request may ask for."""
+    """Outputs that a request may ask for: all but the weight, which is 1 here."""
     return {
         wire_name(name): TensorSpec(spec.dtype, (-1, *spec.extents))
         for name, spec in model.outputs.items()
+        if name != WEIGHT
     }
 
 

@@ -18,6 +18,7 @@ def proto_from_model(model: ServedModel) -> pb.Model:
     specs = model.outputs
     height, width = specs["image"].extents[:2]
     key = key_from_options(default_options(generator))
+    calibration = find_calibration(manifest, key)
     proto = pb.Model(
         name=model.name,
         bundle_id=manifest.bundle_id,
@@ -37,9 +38,10 @@ def proto_from_model(model: ServedModel) -> pb.Model:
         max_batch_size=model.batch_size,
         engine=model.engines[0].name,
         licences=manifest.licences,
-        calibrated=find_calibration(manifest, key) is not None,
+        calibrated=calibration is not None,
         refined=manifest.refiner is not None,
         predicates=bool(content_columns(manifest)),
+        balances=calibration is not None and calibration.content is not None,
     )
     _add_heads(proto, manifest)
     _add_views(proto, manifest)

@@ -2,23 +2,31 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from functools import partial
+from typing import TypeVar
 
 import grpc
 
-from engines.sampling_request import options_from_proto, threshold_from_fraction
+from engines.sampling_request import (
+    has_balance,
+    options_from_proto,
+    threshold_from_fraction,
+)
 from labelmint.v1 import label_service_pb2 as pb
+from service.config import ServerLimits
 from service.delivery import Message, Stream
 from service.encoding import bytes_from_message, parts_from_message
 from service.errors import BadRequest, FailedPrecondition
 from service.lifetime import Lifetime
+from service.models import ServedModel
 from service.rpc.calls import Call, CallHandlers, request_from_bytes
 from service.rpc.info import proto_from_model
 from service.rpc.query import bounded_query_from_proto, query_from_proto
 from service.rpc.serving import Serving, check_not_exhausted
 from service.shared_memory import Slots, opened_slots
 
+T = TypeVar("T")
 SERVICE: str = pb.DESCRIPTOR.services_by_name["LabelService"].full_name
 
 
@@ -48,7 +56,7 @@ class LabelService:
         """Yields serialized StreamSamplesResponses."""
         proto = request_from_bytes(request, pb.StreamSamplesRequest).query
         model = self._serving.model(call, proto.model)
-        query = query_from_proto(proto, model, self._serving.limits)
+        query = await self._resolved(query_from_proto, proto, model)
         call.next_index = query.plan.next_index(query.plan.first)
         async with self._serving.stream(call, query, model) as stream:
             lifetime = self._lifetime(call.next_index)
@@ -75,7 +83,7 @@ class LabelService:
             raise BadRequest("there is no request; the first one must have query and memory")
         call.request_bytes = first.ByteSize()
         model = self._serving.model(call, first.query.model)
-        query = query_from_proto(first.query, model, self._serving.limits)
+        query = await self._resolved(query_from_proto, first.query, model)
         call.next_index = query.plan.next_index(query.plan.first)
         with opened_slots(first.memory, call.peer, query.max_message_bytes) as slots:
             async with self._serving.stream(call, query, model) as stream:
@@ -104,7 +112,7 @@ class LabelService:
         """A serialized GenerateSamplesResponse with all samples."""
         proto = request_from_bytes(request, pb.GenerateSamplesRequest).query
         model = self._serving.model(call, proto.model)
-        query, max_samples = bounded_query_from_proto(proto, model, self._serving.limits)
+        query, max_samples = await self._resolved(bounded_query_from_proto, proto, model)
         async with self._serving.stream(call, query, model, max_samples) as stream:
             await stream.wait_complete()
             check_not_exhausted(stream)
@@ -132,6 +140,19 @@ class LabelService:
                 threshold_from_fraction(fraction, "", model.bundle, options)
             )
         return bytes(response.SerializeToString())
+
+    async def _resolved(
+        self,
+        resolve: Callable[[pb.SampleQuery, ServedModel, ServerLimits], T],
+        proto: pb.SampleQuery,
+        model: ServedModel,
+    ) -> T:
+        """A checked query. With balance or keep_by the calibration's content is read and coins are
+        fitted, which would hold up other streams."""
+        limits = self._serving.limits
+        if has_balance(proto.filter) or proto.filter.keep_by:
+            return await asyncio.to_thread(resolve, proto, model, limits)
+        return resolve(proto, model, limits)
 
     def _lifetime(self, next_index: int) -> Lifetime:
         return Lifetime(self._serving.max_stream_age_s, next_index, time.monotonic())

@@ -20,7 +20,7 @@ DEFAULT_JPEG_QUALITY = 90
 
 
 def outputs_from_proto(
-    proto: pb.SampleQuery, available: dict[str, ArraySpec], of_bank: bool
+    proto: pb.SampleQuery, available: dict[str, ArraySpec], of_bank: bool, weighted: bool
 ) -> tuple[WantedOutput, ...]:
     """Outputs of a request, sorted by Output.
 
@@ -28,6 +28,7 @@ def outputs_from_proto(
         proto: the request.
         available: what the model has, by name.
         of_bank: whether views come from the view bank.
+        weighted: whether samples have weights other than 1.
 
     Raises:
         BadRequest: an output or codec does not exist.
@@ -35,7 +36,7 @@ def outputs_from_proto(
     """
     codecs = _codecs(proto)
     wanted = []
-    for name in _names(proto, available, of_bank):
+    for name in _names(proto, available, of_bank, weighted):
         spec, output = available[name], OUTPUTS[name].output
         codec = _codec(name, codecs)
         wanted.append(
@@ -65,9 +66,11 @@ def jpeg_quality_from_proto(proto: pb.SampleQuery) -> int:
     return proto.jpeg_quality or DEFAULT_JPEG_QUALITY
 
 
-def _names(proto: pb.SampleQuery, available: dict[str, ArraySpec], of_bank: bool) -> list[str]:
+def _names(
+    proto: pb.SampleQuery, available: dict[str, ArraySpec], of_bank: bool, weighted: bool
+) -> list[str]:
     if not proto.outputs:
-        return [name for name in available if sent_by_default(name, of_bank)]
+        return [name for name in available if sent_by_default(name, of_bank, weighted)]
     names = {spec.output: name for name, spec in OUTPUTS.items()}
     for output in set(proto.outputs):  # each once: a request may have very many
         if output not in names:

@@ -7,13 +7,16 @@ import numpy as np
 from engines.sampling import LatentOptions
 from engines.sampling_request import (
     can_reject,
+    has_balance,
+    is_weighted,
     max_uncertainty_from_filter,
     options_from_proto,
-    predicate_from_filter,
     proposal_from_filter,
+    selection_from_filter,
 )
 from labelmint.latents import MAX_MT19937_INDEX
 from labelmint.v1 import label_service_pb2 as pb
+from labelmint.wire.answers import applied_by_filter
 from service.config import DEFAULT_MESSAGE_BYTES, MIN_MESSAGE_BYTES, ServerLimits
 from service.encoding import over_limit
 from service.errors import BadRequest, FailedPrecondition
@@ -52,11 +55,14 @@ def query_from_proto(proto: pb.SampleQuery, model: ServedModel, limits: ServerLi
         plan=screen or plan,
         screen=screen,
         max_uncertainty=max_uncertainty_from_filter(proto.filter, model.bundle, options),
-        predicate=predicate_from_filter(proto.filter, model.bundle),
+        selection=selection_from_filter(proto.filter, model.bundle, options),
+        applied=applied_by_filter(proto.filter),
         unmet_limit=UNMET_LIMIT if proto.filter.where and not proto.max_examined else 0,
         count=proto.count,
         weight=_weight(proto, limits),
-        outputs=outputs_from_proto(proto, model.outputs, options.view_mode != "drawn"),
+        outputs=outputs_from_proto(
+            proto, model.outputs, options.view_mode != "drawn", is_weighted(proto.filter)
+        ),
         jpeg_quality=jpeg_quality_from_proto(proto),
         max_message_bytes=_max_message_bytes(proto, limits),
         max_message_samples=_max_message_samples(proto, model, limits),
@@ -196,6 +202,11 @@ def _check_latents_alone(proto: pb.SampleQuery, options: LatentOptions) -> None:
         raise BadRequest(
             f"latents is set and so is keep_fraction ({proto.filter.keep_fraction:g}); calibration "
             "holds for drawn latents only: use max_uncertainty or no filter"
+        )
+    if has_balance(proto.filter):
+        raise BadRequest(
+            "latents is set and so is balance; calibration holds for drawn latents only: leave "
+            "one of them out"
         )
     if proto.filter.proposal:
         raise BadRequest(

@@ -18,6 +18,12 @@ from engines.fake import fake_bundle
 from tests.bundle.refusals import refusal
 
 PINNED_ID = "sha256:e89205d1f7fbc54dd28747a4d381b30f1577ffa489b1cfd258cdcf6ee5fc5c70"
+TABLE = {
+    "name": "content.1.zlib",
+    "file": {"sha256": "0" * 64, "size": 9},
+    "columns": 3,
+    "samples": 4,
+}
 PROFILE = settings(
     max_examples=150,
     deadline=None,
@@ -120,6 +126,11 @@ def test_an_unknown_field_is_named(folder: Path, editor: Any, section: str | Non
         ("calibrations|0|quantiles", [0.5], "quantiles has 1 values"),
         ("calibrations|0|quantiles", [0.5, 0.4], "quantiles is not ascending"),
         ("calibrations|0|samples", 0, "samples is 0"),
+        ("calibrations|0|content", {**TABLE, "name": "../x"}, "content.name is '../x'"),
+        ("calibrations|0|content", {**TABLE, "name": "mapping.onnx"}, "files and plans lack"),
+        ("calibrations|0|content", {**TABLE, "samples": 65537}, "samples is 65537"),
+        ("calibrations|0|content", {**TABLE, "columns": 1 << 30}, "values are over 268435456"),
+        ("calibrations|0|content", {**TABLE, "file": {"sha256": "x", "size": 9}}, "file.sha256"),
     ],
 )
 def test_a_contradiction_is_named(

@@ -1,14 +1,18 @@
 """Writing leaves the old state or the new one, and never overwrites what was not asked for."""
 
 import stat
+import zlib
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
 from bundle import BundleError, ManifestError, open_bundle
+from bundle.content import content_from_bytes
+from bundle.errors import FileError
 from bundle.files import made_folder
-from bundle.manifest import ScoreCalibration
+from bundle.manifest import ContentTable, FileEntry, ScoreCalibration
 from bundle.write import add_calibration, staged_folder, write_manifest
 
 
@@ -98,6 +102,50 @@ def test_a_known_calibration_changes_only_when_replacing(folder: Path) -> None:
     add_calibration(open_bundle(folder), changed, replace=True)
     calibrations = open_bundle(folder).manifest.calibrations
     assert changed in calibrations and known not in calibrations
+
+
+def test_the_content_of_a_calibration_is_a_file_of_the_bundle(folder: Path) -> None:
+    before = open_bundle(folder).manifest
+    content = np.random.default_rng(0).random((40, 12), np.float32)
+    add_calibration(open_bundle(folder), other_calibration(folder), False, content)
+    opened = open_bundle(folder)
+    table = opened.manifest.calibrations[-1].content
+    assert table is not None and (table.samples, table.columns) == (40, 12)
+    assert opened.manifest.bundle_id == before.bundle_id
+    np.testing.assert_array_equal(opened.content(table), content)
+    assert opened.content(table) is opened.content(table)
+    (folder / table.name).write_bytes((folder / table.name).read_bytes()[:-1] + b"x")
+    with pytest.raises(FileError, match=f"{table.name} has SHA-256"):
+        open_bundle(folder)
+
+
+def test_the_content_of_a_replaced_calibration_stays_for_one_more(folder: Path) -> None:
+    added, names = other_calibration(folder), list[str]()
+    for number in range(3):
+        content = np.full((20, 12), number, np.float32)
+        add_calibration(open_bundle(folder), added, number > 0, content)
+        table = open_bundle(folder).manifest.calibrations[-1].content
+        assert table is not None
+        names.append(table.name)
+    assert sorted(file.name for file in folder.glob("content.*")) == sorted(names[1:])
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"noise", "does not unpack"),
+        (zlib.compress(bytes(4 * 24 - 1)), "does not have 3 samples of 8 values"),
+        (zlib.compress(bytes(1 << 24)), "does not have 3 samples of 8 values"),
+        (zlib.compress(bytes(4 * 24)) + b"more", "does not have 3 samples of 8 values"),
+        (zlib.compress(bytes(4 * 24))[:-2], "does not have 3 samples of 8 values"),
+        (zlib.compress(np.full(24, np.nan, "<f4").tobytes()), "not finite"),
+    ],
+)
+def test_a_table_that_is_none_is_refused(data: bytes, words: str) -> None:
+    entry = FileEntry(sha256="0" * 64, size=len(data))
+    table = ContentTable(name="content.0.zlib", file=entry, columns=8, samples=3)
+    with pytest.raises(FileError, match=f"somewhere.*{words}.*calibrate the bundle again"):
+        content_from_bytes(data, table, Path("somewhere"))
 
 
 def test_a_block_that_fails_leaves_no_folder_that_was_made_for_it(tmp_path: Path) -> None:

@@ -108,6 +108,7 @@ def sample(seed: int, index: int) -> dict[str, npt.NDArray[Any]]:
         "uncertainty": np.full(1, score(seed, index), np.float32),
         "uncertainty_map": (grid / 48 * score(seed, index)).astype(np.float16),
         "w": np.full((1, 4, 8), index, np.float32),
+        "weight": np.full(1, 1 + index % 3, np.float32),
     }
 
 

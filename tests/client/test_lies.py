@@ -123,6 +123,11 @@ def drop_output(response: pb.StreamSamplesResponse) -> None:
     del response.batch.tensors[0]
 
 
+def no_weight(response: pb.StreamSamplesResponse) -> None:
+    weights = np.zeros(len(response.batch.indices), np.float32)
+    response.batch.tensors[-1].CopyFrom(codec.tensor_from_array(weights, pb.OUTPUT_WEIGHT))
+
+
 def set_fields(**fields: Any) -> Edit:
     def edit(response: pb.StreamSamplesResponse) -> None:
         for name, value in fields.items():
@@ -176,6 +181,14 @@ LIES: dict[str, tuple[dict[str, Any], Lie, str]] = {
     "an older server, which ignores where": (
         {"end_index": 40, "where": "uncertainty <= 0.5"}, edited(lambda r: None),
         "ignored where, because"),
+    "an older server, which ignores balance": (
+        {"end_index": 40, "where": "uncertainty <= 0.5", "balance": {"eye": 0.5}},
+        edited(set_fields(applied=1), 0), "ignored balance, because"),
+    "an older server, which ignores keep_by": (
+        {"end_index": 40, "keep_by": "eye", "keep_fraction": 0.5}, edited(lambda r: None),
+        "ignored keep_by, because"),
+    "a weight that is none": (
+        {"count": 12, "outputs": ["image", "weight"]}, edited(no_weight, 0), "a weight is not"),
     "more discarded than there are": (
         FILTERED, edited(set_fields(discarded=BIG)), f"discarded {BIG}"),
     "position going back": (

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 
 from bundle.manifest import Manifest, SegmentationClass
 from engines.content import (
+    array_from_region,
     boxes_of_all,
     content_columns,
     content_excess,
@@ -248,7 +249,8 @@ def test_the_fake_engine_judges_by_the_arrays_it_gives() -> None:
     np.testing.assert_array_equal(result.content[:, 1:5], counts)
     np.testing.assert_array_equal(result.content[:, 9:], result.arrays["keypoints"][..., 2])
     found = predicate_of_bundle("share('part 1') > 0.25 and visible('left')", bundle.manifest)
-    boxes = np.repeat(found.boxes[None], 8, axis=0)
+    bounds = array_from_region(found.region, 16, result.content.shape[1])
+    boxes = np.repeat(bounds[None], 8, axis=0)
     kept = engine.run(ws, limits, ("image",), boxes)
     assert kept.sample.tolist() == np.flatnonzero(found.met(result.content)).tolist()
     assert 0 < len(kept.sample) < 8

@@ -25,6 +25,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"latent_source": "mt19937", "seed": 5, "outputs": ["image", "uncertainty_map"]},
     {"views_per_object": 2, "filter_sets": True, "max_uncertainty": MEDIAN},
     {"where": "not (0.1 < uncertainty < 0.3)", "max_class_uncertainty": {"class 0": 0.9}},
+    {"balance": MEDIAN, "outputs": ["mask", "weight"]},
 ]
 
 
@@ -48,6 +49,9 @@ def test_samples_have_the_bits_of_the_stream(
             scores = client.generate(end_index=END, views_per_object=2, outputs=["uncertainty"])
             assert scores.uncertainty is not None
             options = {**options, "max_uncertainty": float(np.median(scores.uncertainty))}
+        if options.get("balance") == MEDIAN:
+            middle = client.model(keep_fraction=0.5).max_uncertainty
+            options = {**options, "balance": {f"uncertainty > {middle!r}": 0.8}}
         batches = list(client.stream(5, end_index=END, **options))
         pinned: Any = client.pin(**options)
     samples = BundleSamples(tiny_bundle, pinned, EngineOptions(threads=1), verify=False)
@@ -60,7 +64,7 @@ def test_samples_have_the_bits_of_the_stream(
         array = np.concatenate([part[name] for part in found])
         expected = np.concatenate([part[name] for part in wanted])
         assert array.dtype == expected.dtype and np.array_equal(array, expected), name
-    filtered = options.keys() & {"keep_fraction", "max_uncertainty"}
+    filtered = options.keys() & {"keep_fraction", "max_uncertainty", "balance"}
     kept = sum(len(part["index"]) for part in found)
     assert 2 <= kept < END if filtered else kept == END
     samples.close()

@@ -14,18 +14,19 @@ import pytest
 
 from bundle import BundleError
 from bundle.manifest import ScoreCalibration
-from bundle.open import Bundle
+from bundle.open import Bundle, open_bundle
 from engines import EngineOptions, default_options, open_engine, open_mapping, ws_from_indices
 from engines.errors import NotFiniteError
 from engines.fake import fake_bundle
 from engines.protocol import EngineResult
 from export.checks.calibration import (
-    SavedScores,
+    SavedRows,
     calibration_from_engine,
     identity_of_scores,
     open_saved_scores,
     quantiles_from_scores,
-    scores_from_engine,
+    row_columns,
+    rows_from_engine,
 )
 from export.errors import ExportError
 from tests.interrupts import INTERRUPTIBLE
@@ -38,17 +39,18 @@ GENERATOR = BUNDLE.manifest.generator
 def test_scores_are_those_of_indices_from_0_in_any_batch() -> None:
     options = default_options(GENERATOR, seed=5)
     mapping, engine = open_mapping(BUNDLE, FAKE), open_engine(BUNDLE, FAKE)
-    scores = scores_from_engine(BUNDLE, engine, mapping, options, 21, SavedScores())
+    rows = rows_from_engine(BUNDLE, engine, mapping, options, 21, SavedRows(1))
     for i in range(21):
         ws = ws_from_indices(mapping, GENERATOR, options, [i])
         alone = engine.run(ws, np.full(1, np.inf, np.float32), ("uncertainty",))
-        assert scores[i] == alone.arrays["uncertainty"][0]
+        assert rows[i, 0] == alone.arrays["uncertainty"][0]
 
 
 def test_a_calibration_states_its_samples() -> None:
     options = default_options(GENERATOR, seed=5)
     mapping, engine = open_mapping(BUNDLE, FAKE), open_engine(BUNDLE, FAKE)
-    calibration = calibration_from_engine(BUNDLE, engine, mapping, options, 64)
+    calibration, content = calibration_from_engine(BUNDLE, engine, mapping, options, 64)
+    assert content is not None and content.shape == (64, row_columns(BUNDLE))
     assert (calibration.seed, calibration.samples) == (5, 64)
     assert calibration.options.views_per_object == 1
 
@@ -84,11 +86,17 @@ class Counting:
         return self._engine.run(ws, limits, outputs)
 
 
-def calibrated(bundle: Bundle, engine: Any, samples: int, **options: Any) -> ScoreCalibration:
+def calibrated(
+    bundle: Bundle, engine: Any, samples: int, **options: Any
+) -> tuple[ScoreCalibration, bytes]:
+    """The calibration, and the bytes of its content."""
     sampling = default_options(GENERATOR, **options)
     mapping = open_mapping(BUNDLE, FAKE)
-    with open_saved_scores(bundle.path, identity_of_scores(bundle, engine, sampling)) as saved:
-        return calibration_from_engine(bundle, engine, mapping, sampling, samples, saved)
+    identity = identity_of_scores(bundle, engine, sampling)
+    with open_saved_scores(bundle.path, identity, row_columns(bundle)) as saved:
+        found, content = calibration_from_engine(bundle, engine, mapping, sampling, samples, saved)
+    assert content is not None
+    return found, content.tobytes()
 
 
 @pytest.mark.parametrize("torn", [b"", b"\x01\x02\x03"])
@@ -117,9 +125,9 @@ def test_scores_are_saved_for_their_own_options_alone(tmp_path: Path) -> None:
 
 def test_two_calibrations_of_the_same_options_do_not_mix(tmp_path: Path) -> None:
     with (
-        open_saved_scores(tmp_path / "demo", "same"),
+        open_saved_scores(tmp_path / "demo", "same", 1),
         pytest.raises(ExportError, match="being calibrated"),
-        open_saved_scores(tmp_path / "demo", "same"),
+        open_saved_scores(tmp_path / "demo", "same", 1),
     ):
         pass
 
@@ -131,8 +139,8 @@ def test_two_calibrations_of_the_same_options_do_not_mix(tmp_path: Path) -> None
 def test_a_refused_calibration_leaves_nothing_behind(
     tmp_path: Path, known: int, error: Exception
 ) -> None:
-    with pytest.raises(type(error)), open_saved_scores(tmp_path / "demo", "same") as saved:
-        saved.append(np.zeros(known, np.float32))
+    with pytest.raises(type(error)), open_saved_scores(tmp_path / "demo", "same", 1) as saved:
+        saved.append(np.zeros((known, 1), np.float32))
         raise error
     assert list(tmp_path.iterdir()) == []
 
@@ -140,7 +148,7 @@ def test_a_refused_calibration_leaves_nothing_behind(
 def test_a_calibration_that_is_interrupted_before_its_first_score_leaves_nothing_behind(
     tmp_path: Path,
 ) -> None:
-    with pytest.raises(KeyboardInterrupt), open_saved_scores(tmp_path / "demo", "same"):
+    with pytest.raises(KeyboardInterrupt), open_saved_scores(tmp_path / "demo", "same", 1):
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
 
@@ -149,7 +157,7 @@ def test_a_calibration_succeeds_where_scores_cannot_be_saved(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     bundle = replace(BUNDLE, path=Path("/proc/demo"))
-    assert calibrated(bundle, Counting(), 64).samples == 64
+    assert calibrated(bundle, Counting(), 64)[0].samples == 64
     assert "scores are not saved" in capsys.readouterr().err
 
 
@@ -182,7 +190,7 @@ def test_an_interrupted_calibration_goes_on_to_the_same_bytes(
     said = process.communicate()[1]
     assert process.returncode == 128 + signal.SIGTERM, said
     (scores,) = tmp_path.glob(".*")
-    known = scores.stat().st_size // 4
+    known = scores.stat().st_size // (4 * row_columns(open_bundle(tiny_bundle)))
     assert 0 < known < 1024
     assert said.splitlines()[-1] == (
         f"interrupted: {known} of 1024 scores are saved in {scores}; the same command goes on from "

@@ -62,7 +62,9 @@ def test_any_message_parses_to_its_samples(
         picks = np.sort(random.permutation(size + 3)[:size]) if scattered else np.arange(size) + 1
         indices = random.integers(0, 2**63, size, np.uint64)
         samples.append(KeptSamples(arrays, picks.astype(np.intp), [], indices, 0.0))
-    message = Message(tuple(samples), next_index=2**64 - 1, discarded=3, reasons=Reasons(3, 0, 0))
+    message = Message(
+        tuple(samples), next_index=2**64 - 1, discarded=3, reasons=Reasons(3, 0, 0, 0)
+    )
     response = pb.StreamSamplesResponse.FromString(bytes_from_message(message, query_of(codecs)))
     expected = pb.StreamSamplesResponse(
         next_index=2**64 - 1, discarded=3, bundle_id="sha256:" + 64 * "0"
