@@ -251,15 +251,18 @@ def _proposals_problem(manifest: Manifest) -> str | None:
             return f"{where} has the file {file}, which is also in files or plans"
         if problem := _entry_problem(f"{where}.file", facts.file):
             return problem
-        expected = proposal_bytes(manifest.generator.w_dim, facts.hidden)
+        expected = proposal_bytes(manifest.generator.w_dim, facts.hidden, facts.outputs)
         if facts.file.size != expected:
             return (
-                f"{where}.file.size is {facts.file.size}; a score of layers {facts.hidden} on "
+                f"{where}.file.size is {facts.file.size}; a score of layers {facts.hidden} and {facts.outputs} outputs on "
                 f"{manifest.generator.w_dim} values of w has {expected} bytes"
             )
         problem = _key_problem(facts.options, manifest.views)
         if problem:
             return f"{where}.{problem}"
+        last = max((bound.output for box in facts.bounds for bound in box), default=0)
+        if last >= facts.outputs:
+            return f"{where}.bounds has output {last}; there are {facts.outputs}, from 0"
         for field in ("share", "generated_share", "gain", "effective", "examined"):
             estimate = getattr(facts, field)
             if not estimate.low <= estimate.value <= estimate.high:

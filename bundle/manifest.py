@@ -25,7 +25,7 @@ MAX_BOXES = 256  # alternatives of a predicate
 MAX_TABLE_SAMPLES = 1 << 16  # of a calibration whose content is kept, the first ones
 MAX_VIEW_CODES = 1 << 16  # views of one object in a stream, at most
 MAX_LENGTH = 1e9  # camera lengths are served as float32
-MAX_PROPOSALS, MAX_HIDDEN, MAX_HIDDEN_LAYERS = 64, 1024, 4
+MAX_PROPOSALS, MAX_HIDDEN, MAX_HIDDEN_LAYERS, MAX_OUTPUTS = 64, 1024, 4, 64
 
 MAX_NUMBER = (1 << 31) - 1  # numbers of things are served as int32
 MAX_FLOAT32 = 3.4028234663852886e38
@@ -42,6 +42,7 @@ Share = Annotated[float, Meta(gt=0, le=1)]
 Color = Annotated[int, Meta(ge=0, le=0xFFFFFF)]  # 0xRRGGBB
 Psi = Annotated[float, Meta(ge=0, le=2)]  # truncation psi; 1: no truncation
 HiddenSize = Annotated[int, Meta(ge=1, le=MAX_HIDDEN)]
+OutputCount = Annotated[int, Meta(ge=1, le=MAX_OUTPUTS)]
 ViewCodes = Annotated[int, Meta(ge=1, le=MAX_VIEW_CODES)]
 Azimuth = Annotated[float, Meta(ge=-360, le=360)]  # degrees, positive: towards the object's left
 Elevation = Annotated[float, Meta(ge=-90, le=90)]  # degrees, positive: from above
@@ -219,6 +220,14 @@ class Estimate(Strict, frozen=True):
     high: Float32
 
 
+class Bound(Strict, frozen=True, kw_only=True):
+    """Limits of one output of a score; null: none. See engines.proposal."""
+
+    output: Count
+    low: Float32 | None
+    high: Float32 | None
+
+
 class ProposalFacts(Strict, frozen=True, kw_only=True):
     """A proposal: for which samples it was fitted, how, and what was measured. See engines.proposal.
 
@@ -231,6 +240,12 @@ class ProposalFacts(Strict, frozen=True, kw_only=True):
     seed: Annotated[int, Meta(ge=0)]  # of the samples of the fit
     samples: Size  # generated ones of the fit
     hidden: Annotated[list[HiddenSize], Meta(max_length=MAX_HIDDEN_LAYERS)]  # of the score's network
+    outputs: OutputCount  # of the score
+    # What of the outputs means the predicate: all bounds of one of these lists.
+    bounds: Annotated[
+        list[Annotated[list[Bound], Meta(max_length=MAX_OUTPUTS)]],
+        Meta(min_length=1, max_length=MAX_BOXES),
+    ]
     exponent: Annotated[float, Meta(gt=0, le=1)]  # keep probability: estimated probability to this
     scale: Annotated[float, Meta(gt=0, le=MAX_FLOAT32)]  # and times this, at most 1
     floor: Share  # smallest keep probability

@@ -5,8 +5,7 @@ manifest. Leaves: a `Proposal`. The values, for layers of H hidden units:
 
     mean [w_dim], deviation [w_dim]           w is first centered and scaled by them
     weights [w_dim, H1], bias [H1]            the layers of the score, one after the other
-    weights [H1, 1], bias [1]                 the last one gives the logit
-    direction [w_dim]                         change of w by an edit of strength 1
+    weights [H1, K], bias [K]                 the last one has an output for each statistic
 """
 
 from collections.abc import Sequence
@@ -25,16 +24,21 @@ Layers = tuple[tuple[NDArray[np.float32], NDArray[np.float32]], ...]  # weights 
 
 @dataclass(frozen=True, eq=False)
 class Score:
-    """A small network from w to the logit of the probability that a sample meets a predicate."""
+    """A small network from w to values that grow with the statistics of a sample."""
 
     mean: NDArray[np.float32]  # [w_dim]
     deviation: NDArray[np.float32]  # [w_dim], over 0
-    layers: Layers  # the last one has one output; ReLU between them
+    layers: Layers  # ReLU between them
 
     @property
     def hidden(self) -> list[int]:
         """Units of each hidden layer."""
         return [len(bias) for _, bias in self.layers[:-1]]
+
+    @property
+    def outputs(self) -> int:
+        """Number of outputs."""
+        return len(self.layers[-1][1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,21 +48,20 @@ class Proposal:
     name: str
     facts: ProposalFacts
     score: Score
-    direction: NDArray[np.float32]  # [w_dim], change of w by an edit of strength 1
 
 
-def proposal_bytes(w_dim: int, hidden: Sequence[int]) -> int:
+def proposal_bytes(w_dim: int, hidden: Sequence[int], outputs: int) -> int:
     """Size of the file of a proposal."""
-    layers = sum((rows + 1) * columns for rows, columns in pairwise([w_dim, *hidden, 1]))
-    return 4 * (3 * w_dim + layers)
+    layers = sum((rows + 1) * columns for rows, columns in pairwise([w_dim, *hidden, outputs]))
+    return 4 * (2 * w_dim + layers)
 
 
-def bytes_from_score(score: Score, direction: NDArray[np.float32]) -> bytes:
+def bytes_from_score(score: Score) -> bytes:
     """Content of the file of a proposal."""
     arrays = [score.mean, score.deviation]
     for weights, bias in score.layers:
         arrays += [weights, bias]
-    return b"".join(np.ascontiguousarray(a, "<f4").tobytes() for a in (*arrays, direction))
+    return b"".join(np.ascontiguousarray(a, "<f4").tobytes() for a in arrays)
 
 
 def proposal_from_bytes(
@@ -78,6 +81,6 @@ def proposal_from_bytes(
     mean, deviation = take(w_dim), take(w_dim)
     if not (deviation > 0).all():
         raise FileError(f"{file} has a deviation of w that is not over 0; fit the proposal again")
-    sizes = pairwise([w_dim, *facts.hidden, 1])
+    sizes = pairwise([w_dim, *facts.hidden, facts.outputs])
     layers = tuple((take(rows, columns), take(columns)) for rows, columns in sizes)
-    return Proposal(name, facts, Score(mean, deviation, layers), take(w_dim))
+    return Proposal(name, facts, Score(mean, deviation, layers))

@@ -15,6 +15,7 @@ from bundle.manifest import (
     LABELLER,
     MAPPING,
     VIEWS,
+    Bound,
     CameraFacts,
     ContentTable,
     DepthHead,
@@ -207,8 +208,7 @@ def fake_bundle(
 
 
 def _fake_proposals(generator: GeneratorFacts) -> dict[str, Proposal]:
-    """"rare" prefers a large first value of w; "all" chooses every sample. Edits add to that
-    value."""
+    """"rare" prefers a large first value of w; "all" chooses every sample."""
     w_dim = generator.w_dim
     first = np.eye(w_dim, dtype=np.float32)[0]
     ones, zeros = np.ones(w_dim, np.float32), np.zeros(w_dim, np.float32)
@@ -216,7 +216,7 @@ def _fake_proposals(generator: GeneratorFacts) -> dict[str, Proposal]:
     for name, slope, bias, floor in (("rare", 3.0, -4.0, 1 / 64), ("all", 0.0, 0.0, 1.0)):
         layer = (slope * first[:, None]).astype(np.float32), np.array([bias], np.float32)
         score = Score(zeros, ones, (layer,))
-        data = bytes_from_score(score, first)
+        data = bytes_from_score(score)
         facts = ProposalFacts(
             file=FileEntry(sha256=hashlib.sha256(data).hexdigest(), size=len(data)),
             where="share('part 0') >= 0.25",
@@ -224,6 +224,8 @@ def _fake_proposals(generator: GeneratorFacts) -> dict[str, Proposal]:
             seed=0,
             samples=64,
             hidden=[],
+            outputs=1,
+            bounds=[[Bound(output=0, low=0.0, high=None)]],
             exponent=1.0,
             scale=1.0,
             floor=floor,
@@ -233,7 +235,7 @@ def _fake_proposals(generator: GeneratorFacts) -> dict[str, Proposal]:
             effective=Estimate(value=0.5, low=0.4, high=0.6),
             examined=Estimate(value=8.0, low=7.0, high=9.0),
         )
-        given[name] = Proposal(name, facts, score, first)
+        given[name] = Proposal(name, facts, score)
     return given
 
 

@@ -23,7 +23,7 @@ from engines.sampling import LatentOptions, w_from_indices
 from labelmint.latents import Purpose, random_words
 
 WORDS = 1 << 32  # values of a coin's word
-# Logits are rounded to this. The last bits of a sum depend on how many rows are computed at once,
+# Outputs are rounded to this. The last bits of a sum depend on how many rows are computed at once,
 # and nothing else of a sample may.
 GRID = 2.0**-20
 
@@ -58,16 +58,35 @@ def limits_from_w(proposal: Proposal, w: NDArray[np.float32]) -> NDArray[np.uint
     """Keep probabilities of untruncated w [n, w_dim], as the number of the 2**32 words of a coin
     that choose it: uint64 [n], at least 1."""
     facts = proposal.facts
-    log_p = -np.logaddexp(0.0, -logits_from_w(proposal.score, w))
-    kept = np.clip(facts.scale * np.exp(facts.exponent * log_p), facts.floor, 1.0)
+    likely = facts.scale * probabilities_from_w(proposal, w) ** facts.exponent
+    kept = np.clip(likely, facts.floor, 1.0)
     kept = np.where(np.isnan(kept), facts.floor, kept)  # w that is not finite fails in the engine
     return np.maximum(1, np.floor(kept * WORDS)).astype(np.uint64)
 
 
-def logits_from_w(score: Score, w: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Logits of the probabilities that samples of untruncated w [n, w_dim] meet the predicate."""
+def probabilities_from_w(proposal: Proposal, w: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Estimated probabilities that samples of untruncated w [n, w_dim] meet the predicate, [n]."""
+    outputs = outputs_from_w(proposal.score, w)
+    best = np.zeros(len(w))
+    for bounds in proposal.facts.bounds:
+        all_met = np.ones(len(w))
+        for bound in bounds:
+            value = outputs[:, bound.output]
+            over_low = 1.0 if bound.low is None else _sigmoid(value - bound.low)
+            over_high = 0.0 if bound.high is None else _sigmoid(value - bound.high)
+            all_met *= np.maximum(over_low - over_high, 0)
+        best = np.fmax(best, all_met)
+    return best
+
+
+def outputs_from_w(score: Score, w: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Outputs of the score for untruncated w [n, w_dim], [n, K]."""
     values = (w.astype(np.float64) - score.mean) / score.deviation
     for number, (weights, bias) in enumerate(score.layers):
         values = (np.maximum(values, 0) if number else values) @ weights.astype(np.float64) + bias
-    logits: NDArray[np.float64] = np.round(values[:, 0] / GRID) * GRID
-    return logits
+    rounded: NDArray[np.float64] = np.round(values / GRID) * GRID
+    return rounded
+
+
+def _sigmoid(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.exp(-np.logaddexp(0.0, -values))

@@ -114,7 +114,8 @@ def _total(request: Request, state: DownloadState, chosen: UInt64s | None) -> in
     """Number of samples of the complete data set; None if a filter decides it."""
     if chosen is not None:
         return len(chosen)
-    unlimited = state.threshold is request.where is request.balance is request.keep_by is None
+    options = (request.where, request.balance, request.keep_by, request.proposal)
+    unlimited = all(option is None for option in (state.threshold, *options))
     if request.stop is None or not unlimited:
         return request.limit
     return request.examined(request.stop)

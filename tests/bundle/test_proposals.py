@@ -21,7 +21,7 @@ GIVEN = fake_bundle(proposals=True).proposals["rare"]
 
 
 def added(folder: Path, name: str = "rare", given: Proposal = GIVEN, **changes: Any) -> None:
-    data = bytes_from_score(given.score, given.direction)
+    data = bytes_from_score(given.score)
     replace = changes.pop("replace", False)
     facts = msgspec.structs.replace(given.facts, **changes)
     add_proposal(open_bundle(folder), name, data, facts, replace)
@@ -35,7 +35,7 @@ def test_what_was_added_is_read_and_the_id_stays(folder: Path) -> None:
     read = bundle.proposals["rare"]
     assert read.facts == GIVEN.facts
     assert np.array_equal(read.score.layers[0][0], GIVEN.score.layers[0][0])
-    assert bytes_from_score(read.score, read.direction) == (folder / FILE).read_bytes()
+    assert bytes_from_score(read.score) == (folder / FILE).read_bytes()
 
 
 def test_a_known_name_is_kept_unless_replacing(folder: Path) -> None:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedRandom
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,7 +60,7 @@ class Sampler:
         self._mapping, self._engine = open_mapping(bundle, engine), open_engine(bundle, engine)
         self._saved, self._next = saved, 0
 
-    def draw(self, count: int, proposal: Proposal | None, progress: tqdm) -> Draw:
+    def draw(self, count: int, proposal: Proposal | None, progress: "tqdm[Any]") -> Draw:
         """The next `count` generated samples. Raises EngineError, OSError, Interrupted."""
         if proposal is None:
             indices = np.arange(self._next, self._next + count, dtype=np.uint64)
@@ -82,7 +83,7 @@ class Sampler:
         indices = np.concatenate(parts)[:count]
         return indices, int(indices[-1]) + 1 - self._next
 
-    def _content(self, indices: NDArray[np.uint64], progress: tqdm) -> Floats:
+    def _content(self, indices: NDArray[np.uint64], progress: "tqdm[Any]") -> Floats:
         """Content of samples [n, S], computed or saved before."""
         content = np.empty((len(indices), self._saved.columns), np.float32)
         new = [row for row, i in enumerate(indices.tolist()) if i not in self._saved.rows]
