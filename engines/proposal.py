@@ -67,7 +67,7 @@ def limits_from_w(proposal: Proposal, w: NDArray[np.float32]) -> NDArray[np.uint
 def probabilities_from_w(proposal: Proposal, w: NDArray[np.float32]) -> NDArray[np.float64]:
     """Estimated probabilities that samples of untruncated w [n, w_dim] meet the predicate, [n]."""
     outputs = outputs_from_w(proposal.score, w)
-    best = np.zeros(len(w))
+    missed = np.ones(len(w))  # probability that no list of bounds is met
     for bounds in proposal.facts.bounds:
         all_met = np.ones(len(w))
         for bound in bounds:
@@ -75,8 +75,8 @@ def probabilities_from_w(proposal: Proposal, w: NDArray[np.float32]) -> NDArray[
             over_low = 1.0 if bound.low is None else _sigmoid(value - bound.low)
             over_high = 0.0 if bound.high is None else _sigmoid(value - bound.high)
             all_met *= np.maximum(over_low - over_high, 0)
-        best = np.fmax(best, all_met)
-    return best
+        missed *= 1 - all_met
+    return 1 - missed
 
 
 def outputs_from_w(score: Score, w: NDArray[np.float32]) -> NDArray[np.float64]:

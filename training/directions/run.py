@@ -98,10 +98,10 @@ def _fitted(
     quarter = settings.samples // 4
     draws = [sampler.draw(quarter, None, progress)]
     for number in range(ROUNDS):
-        proposal = _proposal(draws, predicate, settings, options, number)
+        proposal = proposal_from_draws(draws, predicate, settings, options, number)
         progress.set_postfix_str(f"{sum(int(draw.met.sum()) for draw in draws)} meet it")
         draws.append(sampler.draw(2 * quarter // ROUNDS, proposal, progress))
-    proposal = _proposal(draws, predicate, settings, options, ROUNDS)
+    proposal = proposal_from_draws(draws, predicate, settings, options, ROUNDS)
     test = sampler.draw(quarter, proposal, progress)
     found = int(test.met.sum())
     if found < MIN_MET:
@@ -116,7 +116,7 @@ def _fitted(
     return Proposal(proposal.name, facts, proposal.score), facts
 
 
-def _proposal(
+def proposal_from_draws(
     draws: Sequence[Draw],
     predicate: ContentPredicate,
     settings: Settings,
