@@ -56,7 +56,9 @@ def main(path: Path, name: str, generated: int, seed: int) -> None:
     print(f"rejection: {met[0]} of {len(plain.met)} generated; share taken: {share:.5f}")
     print(f"proposal:  {met[1]} of {len(test.met)} generated, {test.examined} indices examined")
     ms = [1e3 * seconds[side] / generated for side in (False, True)]
-    print(f"CPU ms for each generated sample: {ms[0]:.2f} and {ms[1]:.2f}, ratio {ms[1] / ms[0]:.3f}")
+    print(
+        f"CPU ms for each generated sample: {ms[0]:.2f} and {ms[1]:.2f}, ratio {ms[1] / ms[0]:.3f}"
+    )
     for each in ("generated_share", "effective"):
         estimate = figures[each]
         print(f"{each}: {estimate.value:.4f} ({estimate.low:.4f} to {estimate.high:.4f})")

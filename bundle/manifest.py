@@ -239,7 +239,9 @@ class ProposalFacts(Strict, frozen=True, kw_only=True):
     options: SamplingKey
     seed: Annotated[int, Meta(ge=0)]  # of the samples of the fit
     samples: Size  # generated ones of the fit
-    hidden: Annotated[list[HiddenSize], Meta(max_length=MAX_HIDDEN_LAYERS)]  # of the score's network
+    hidden: Annotated[
+        list[HiddenSize], Meta(max_length=MAX_HIDDEN_LAYERS)
+    ]  # of the score's network
     outputs: OutputCount  # of the score
     # What of the outputs means the predicate: all bounds of one of these lists.
     bounds: Annotated[
@@ -251,7 +253,7 @@ class ProposalFacts(Strict, frozen=True, kw_only=True):
     floor: Share  # smallest keep probability
     share: Estimate  # share of all samples that meet the predicate
     generated_share: Estimate  # share of the samples of the proposal that do
-    gain: Estimate  # generated_share / share: as many times fewer generated samples for each kept one
+    gain: Estimate  # generated_share / share: so many times fewer generated ones for each kept one
     effective: Estimate  # effective sample size of the weighted kept ones, over their number
     examined: Estimate  # raw indices examined for each sample that is generated
 

@@ -208,7 +208,7 @@ def fake_bundle(
 
 
 def _fake_proposals(generator: GeneratorFacts) -> dict[str, Proposal]:
-    """"rare" prefers a large first value of w; "all" chooses every sample."""
+    """By name: rare ones are those with a large first value of w, all chooses every sample."""
     w_dim = generator.w_dim
     first = np.eye(w_dim, dtype=np.float32)[0]
     ones, zeros = np.ones(w_dim, np.float32), np.zeros(w_dim, np.float32)

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-ROUNDS = 200  # of fitting each condition in turn; targets that exist are reached in a few
+ROUNDS = 100  # of fitting each condition in turn; targets that exist are reached in a few
 TOLERANCE = 1e-4  # largest difference of a share from its target
-BISECTIONS = 12  # of the way towards targets that cannot be reached
+BISECTIONS = 8  # of the way towards targets that cannot be reached
 
 
 @dataclass(frozen=True, eq=False)

@@ -113,9 +113,7 @@ def _view_mode(proto: pb.SamplingOptions, bundle: Bundle) -> ViewMode:
 
 def can_reject(proto: pb.Filter) -> bool:
     """Whether this filter can reject a sample. Raises SamplingError when it contradicts itself."""
-    return (
-        _has_limit(proto) or bool(proto.where) or has_balance(proto) or bool(proto.proposal)
-    )
+    return _has_limit(proto) or bool(proto.where) or has_balance(proto) or bool(proto.proposal)
 
 
 def has_balance(proto: pb.Filter) -> bool:
@@ -197,11 +195,10 @@ def selection_from_filter(
         if has_balance(proto):
             most = max_uncertainty_from_filter(proto, bundle, options)
             passed = Selection(where, limits, None, (0, 0)).region
-            scored = manifest.heads is not None and manifest.heads.score_source is not None
-            certain = content[:, 0] <= most if scored else np.ones(len(content), np.bool_)
+            certain = content[:, 0] <= most  # the score, which every calibration has
             balance = _balance(proto, bundle, content[is_within(content, passed) & certain])
     extents = boxes_extents(manifest)
-    if extents is None or (where is balance is None and limits is ANYTHING):
+    if extents is None or (where is None and balance is None and limits is ANYTHING):
         return None
     selection = Selection(where, limits, balance, (extents[0], extents[2]))
     _check_alternatives(selection)

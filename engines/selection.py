@@ -11,6 +11,7 @@ side. So bounds stay all that the graph needs, and sample i depends on nothing b
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,10 +74,8 @@ class Selection:
     def boxes(self, seed: int, indices: NDArray[np.uint64]) -> NDArray[np.float32]:
         """Bounds of the rows of these indices, [n, B, 2, S]."""
         alternatives, columns = self.extents
-        region = self.region
-        found = np.repeat(
-            array_from_region(region, len(region), columns)[None], len(indices), axis=0
-        )
+        bounds = array_from_region(self.region, len(self.region), columns)
+        found = np.repeat(bounds[None], len(indices), axis=0)
         if self.balance is not None:
             demands = self.balance.demands(seed, indices)
             for number, side in enumerate(self.balance.always):
@@ -94,7 +93,7 @@ class Selection:
             return np.ones(len(content), np.float32)
         return (self.balance.kept / self.balance.probabilities(content)).astype(np.float32)
 
-    @property
+    @cached_property
     def region(self) -> Region:
         """The content that may be delivered, whatever the coins."""
         return intersected(ANYTHING if self.where is None else self.where.region, self.limits)
@@ -168,11 +167,11 @@ def limits_of_strata(
         SamplingError: a condition is none, or has under MIN_SAMPLES samples on one side.
         BundleLacks: the bundle does not compute what it compares.
     """
-    if fraction == 1:
-        return ANYTHING
     sides = [sides_of_condition("filter.keep_by", text, manifest) for text in conditions]
     for text, (met, _) in zip(conditions, sides, strict=True):
         _check_both_sides("filter.keep_by", text, is_within(content, met))
+    if fraction == 1:
+        return ANYTHING
     found: Region = []
     for stratum in itertools.product(*sides):
         inside, region = np.ones(len(content), np.bool_), ANYTHING

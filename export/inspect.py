@@ -135,6 +135,7 @@ def _calibration_text(calibration: ScoreCalibration) -> str:
         f"{options.latent_source}, psi {options.truncation_psi}, cutoff "
         f"{options.truncation_cutoff}, class {chosen}, {views[options.view_mode]}: "
         f"{calibration.samples} samples, median {q[len(q) // 2]:.4g}"
+        + ("" if calibration.content is None else f", content of {calibration.content.samples}")
     )
 
 

@@ -103,7 +103,7 @@ class StreamOptions(SamplingOptions, total=False):
 WHOLE_STREAM = (
     "count", "max_examined", "indices", "z", "w", "w_plus", "shard_index", "num_shards",
 )  # fmt: skip
-MAX_TARGETS = 64  # conditions of `balance`
+MAX_TARGETS = 16  # conditions of `balance`; unreachable ones take time with their number
 MAX_STRATA_CONDITIONS = 3  # conditions of `keep_by`
 _UINT32 = (
     "truncation_cutoff",
@@ -160,6 +160,15 @@ def query_from_options(options: StreamOptions) -> pb.SampleQuery:
             query.latents.space = space
             query.latents.rows.CopyFrom(_tensor_from_rows(name, rows, rank))
     return query
+
+
+def can_reject(options: StreamOptions) -> bool:
+    """Whether a stream with these options may leave out samples of its range.
+
+    Raises TypeError and ValueError as `query_from_options`.
+    """
+    asked = query_from_options(options).filter
+    return asked != pb.Filter(mode=pb.FILTER_MODE_NONE, filter_sets=asked.filter_sets)
 
 
 def split_range(options: StreamOptions, parts: int) -> list[tuple[int, int]]:

@@ -174,7 +174,7 @@ def _named(options: dict[str, Any]) -> dict[str, object]:
     """The options that differ from their defaults, as the report lists them."""
     unlisted = {"start_index": options["start_index"], "views_per_object": 1}
     return {
-        name.replace("_", " ").capitalize(): value
+        name.replace("_", " ").capitalize(): ", ".join(_given_values(value))
         for name, value in options.items()
         if value is not None and value != unlisted.get(name)
     }

@@ -37,7 +37,7 @@ class Sample:
     uncertainty: float | None
     view: int | None = None  # code of the view bank; None: not from the bank
     camera: Array | None = None  # float32 [4] in the order of model.Camera, NaN: unknown
-    weight: float | None = None  # by which a loss corrects for a balance or a proposal; None: without either
+    weight: float | None = None  # corrects for a balance or proposal; None: without
 
     @property
     def key(self) -> str:

@@ -16,7 +16,7 @@ from labelmint.client import Client
 from labelmint.errors import MissingExtra
 from labelmint.extras import install_from_extra
 from labelmint.model import Column, Model
-from labelmint.options import StreamOptions, split_range, whole_number
+from labelmint.options import StreamOptions, can_reject, split_range, whole_number
 from labelmint.wire.retries import Patience
 
 try:
@@ -103,7 +103,7 @@ class LabelSource(Datasource):
         """A task for each part of the range; see `Datasource.get_read_tasks`."""
         indices = self._indices(split_range(self.options, 1))
         shards = self._shards or max(parallelism, -(-indices // INDICES_PER_PART))
-        filtered = self.options.get("max_uncertainty") is not None
+        filtered = can_reject(self.options)
         schema = _no_rows(self._columns).schema
         tasks = []
         for number, (start, end) in enumerate(split_range(self.options, shards)):

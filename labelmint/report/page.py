@@ -110,7 +110,7 @@ def _sheet(statistics: StreamStatistics) -> Picture | None:
     if statistics.sheet is None or statistics.sheet.images is None:
         return None
     drawn = sheet_from_batch(statistics.sheet, statistics.model, SHEET_COLUMNS)
-    not_drawn = ("w", "uncertainty_map", "view", "camera")
+    not_drawn = ("w", "uncertainty_map", "view", "camera", "weight")
     shown = [name for name in statistics.model.outputs if name not in not_drawn]
     indices = ", ".join(map(str, statistics.sheet.indices.tolist()))
     return Picture(uri_from_picture(drawn), f"{', '.join(shown)} of samples {indices}")

@@ -27,10 +27,7 @@ from labelmint.wire.sharding import (
 
 # Bits of a response's `applied`, and what the client says of an option that is not among them.
 WHERE, BALANCE, KEEP_BY, PROPOSAL = 1, 2, 4, 8
-_NAMES = {
-    WHERE: "where and max_class_uncertainty", BALANCE: "balance", KEEP_BY: "keep_by",
-    PROPOSAL: "proposal",
-}  # fmt: skip
+_NAMES = {WHERE: "where", BALANCE: "balance", KEEP_BY: "keep_by", PROPOSAL: "proposal"}
 _REJECTING = (pb.FILTER_MODE_KEEP_FRACTION, pb.FILTER_MODE_MAX_UNCERTAINTY)
 
 

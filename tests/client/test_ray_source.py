@@ -34,6 +34,8 @@ def test_tasks_have_the_rows_of_the_stream_in_the_promised_schema(target: str) -
         assert task.metadata.num_rows is None  # nobody knows what the filter keeps
     masks = np.concatenate([block["mask"].combine_chunks().to_numpy() for block in blocks])
     assert np.array_equal(np.stack(list(masks)), np.concatenate([b.masks for b in wanted]))
+    by_content = LabelSource(target, end_index=90, where="share('part 1') >= 0.25")
+    assert by_content.get_read_tasks(1)[0].metadata.num_rows is None
     bare = LabelSource(target, end_index=90, outputs=["uncertainty"])
     sizes = [task.metadata for task in bare.get_read_tasks(4)]
     assert [size.num_rows for size in sizes] == [22, 23, 22, 23]

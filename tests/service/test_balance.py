@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
@@ -69,9 +70,10 @@ def test_the_share_and_its_correction_are_within_chance(
     share = np.mean([is_large(sample) for sample in balanced.values()])
     weights = np.array([weight(sample) for sample in balanced.values()])
     large = np.array([is_large(sample) for sample in balanced.values()])
-    assert natural < 0.2 and share == pytest.approx(0.4, abs=3 * (0.24 / len(large)) ** 0.5)
+    errors = [3 * float(variance / len(large)) ** 0.5 for variance in (0.24, natural)]
+    assert natural < 0.2 and share == pytest.approx(0.4, abs=errors[0])
     corrected = weights[large].sum() / weights.sum()
-    assert corrected == pytest.approx(natural, abs=3 * (natural / len(large)) ** 0.5)
+    assert corrected == pytest.approx(natural, abs=errors[1])
     for index, sample in balanced.items():
         assert {**sample, "weight": everything[index]["weight"]} == everything[index]
     assert {weight(sample) for sample in everything.values()} == {1.0}
@@ -94,6 +96,17 @@ def test_any_shard_resume_engine_and_call_gives_the_same_samples_and_weights(
     assert answer.applied == 2 and answer.discarded == 60 - len(answer.batch.indices)
     other = pb.SamplingOptions(seed=1)
     assert stream_of(fake, sampling=other).keys() != balanced.keys()
+
+
+def test_streams_of_other_balances_share_batches_unmixed(
+    fake: RunningServer, balanced: Samples
+) -> None:
+    one = pb.Filter(balance=BALANCED.balance[:1])
+    filters = [BALANCED, pb.Filter(), pb.Filter(where=LARGE), one, BALANCED]
+    alone = [stream_of(fake, given) for given in filters]
+    with ThreadPoolExecutor(len(filters)) as pool:
+        together = list(pool.map(lambda given: stream_of(fake, given), filters))
+    assert together == alone and alone[0] == balanced
 
 
 def test_views_are_balanced_one_by_one(fake: RunningServer) -> None:

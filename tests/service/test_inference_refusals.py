@@ -1,6 +1,5 @@
 """The Open Inference Protocol refuses what it must, with the value, the limit and the fix."""
 
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -13,13 +12,14 @@ import pytest
 from engines.fake import FakeOptions, fake_bundle
 from service.config import Config, ServerLimits
 from service.rpc import inference_messages as messages
-from tests.hangs import HANG_S
+from tests.hangs import HANG_S, eventually
 from tests.service.harness import FakeModel, RunningServer, refusal, served
 from tests.service.inference_calls import (
     indices,
     infer_request,
 )
 from tests.service.test_inference import infer
+from tests.service.test_metrics import scraped, value
 
 C = grpc.StatusCode
 Z = np.linspace(-1, 1, 3 * 16, dtype=np.float32).reshape(3, 16)
@@ -194,11 +194,11 @@ def test_limits_of_clients_and_messages_hold_here_too() -> None:
     slow = FakeModel(options=FakeOptions(seconds_per_run=0.3))
     limits = ServerLimits(max_client_streams=1, max_message_bytes=16 << 10)
     with (
-        served([slow], Config((), "127.0.0.1:0", limits=limits)) as server,
+        served([slow], Config((), "127.0.0.1:0", metrics_port=0, limits=limits)) as server,
         ThreadPoolExecutor() as pool,
     ):
         first = pool.submit(infer, server, infer_request(indices(1)))
-        time.sleep(0.15)
+        assert eventually(lambda: value(scraped(server), "labelmint_open_streams"))
         refused = refusal(lambda: infer(server, infer_request(indices(1))))
         assert refused.code is C.RESOURCE_EXHAUSTED
         assert "grpc-retry-pushback-ms" in refused.trailers

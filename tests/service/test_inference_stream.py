@@ -11,6 +11,7 @@ import pytest
 from engines.fake import FakeOptions
 from service.config import Config, ServerLimits
 from service.rpc.inference_exchange import MAX_PENDING
+from tests.hangs import eventually
 from tests.service.harness import FakeModel, RunningServer, refusal, served
 from tests.service.inference_calls import arrays_of, exchange, indices, infer_request
 from tests.service.test_inference import generated
@@ -48,12 +49,11 @@ def test_a_stream_reads_no_more_than_it_may_have_under_way() -> None:
                 yield infer_request(indices(number))
 
         answers = exchange(server.channel, requests())
-        time.sleep(0.5)
-        values = scraped(server)
-        assert value(values, "labelmint_open_streams") == MAX_PENDING
+        assert eventually(lambda: value(scraped(server), "labelmint_open_streams") >= MAX_PENDING)
+        time.sleep(0.2)  # for others to come in, if they can
+        assert value(scraped(server), "labelmint_open_streams") == MAX_PENDING
         answers.cancel()
-        while value(scraped(server), "labelmint_open_streams"):
-            time.sleep(0.05)
+        assert eventually(lambda: not value(scraped(server), "labelmint_open_streams"))
         assert server.generate(count=1).batch.indices
 
 

@@ -2,7 +2,6 @@
 
 import socket
 import struct
-import time
 import urllib.request
 
 import pytest
@@ -10,13 +9,14 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from engines.fake import FakeOptions, fake_bundle
 from labelmint.v1 import label_service_pb2 as pb
-from tests.hangs import HANG_S
+from tests.hangs import eventually
 from tests.service.harness import FakeModel, RunningServer, refusal, served
 
 HISTOGRAMS = (
     "labelmint_queue_seconds", "labelmint_engine_seconds", "labelmint_message_seconds",
     "labelmint_engine_batch_samples",
 )  # fmt: skip
+REQUESTS = "labelmint_requests_total"
 DISCARDED = "labelmint_discarded_samples_total"
 COUNTERS = (
     "labelmint_kept_samples_total",
@@ -35,6 +35,11 @@ def scraped(server: RunningServer) -> Values:
         text = answer.read().decode()
     families = text_string_to_metric_families(text)
     return {(s.name, frozenset(s.labels.items())): s.value for f in families for s in f.samples}
+
+
+def ended_calls(server: RunningServer) -> float:
+    """Calls that have ended, of all methods and codes."""
+    return sum(v for (name, _), v in scraped(server).items() if name == REQUESTS)
 
 
 def value(values: Values, name: str, **labels: str) -> float:
@@ -72,7 +77,7 @@ def test_metrics_of_a_known_stream() -> None:
         half = pb.Filter(mode=pb.FILTER_MODE_MAX_UNCERTAINTY, max_uncertainty=0.5)
         messages = list(server.stream(end_index=90, filter=half))
         refusal(lambda: server.generate())
-        time.sleep(0.1)  # the call's end is counted after its last message
+        assert eventually(lambda: ended_calls(server) == 2)  # counted after the last message
         values = scraped(server)
     kept = sum(len(message.batch.indices) for message in messages)
     assert 20 < kept < 70
@@ -95,9 +100,8 @@ def test_metrics_of_a_known_stream() -> None:
     assert value(values, "labelmint_queue_seconds_count") == runs
     assert value(values, "labelmint_open_streams") == 0
     assert value(values, "labelmint_queue_depth_samples") == 0
-    requests = "labelmint_requests_total"
-    assert value(values, requests, method="StreamSamples", code="OK") == 1
-    assert value(values, requests, method="GenerateSamples", code="INVALID_ARGUMENT") == 1
+    assert value(values, REQUESTS, method="StreamSamples", code="OK") == 1
+    assert value(values, REQUESTS, method="GenerateSamples", code="INVALID_ARGUMENT") == 1
 
 
 def test_depth_and_streams_while_streams_wait() -> None:
@@ -118,9 +122,7 @@ def test_nothing_waits_once_the_last_stream_was_cancelled() -> None:
         for call in calls:
             next(iter(call))
             call.cancel()
-        patience = time.monotonic() + HANG_S
-        while value(scraped(server), "labelmint_open_streams") and time.monotonic() < patience:
-            time.sleep(0.05)
+        assert eventually(lambda: not value(scraped(server), "labelmint_open_streams"))
         assert value(scraped(server), "labelmint_queue_depth_samples") == 0
 
 

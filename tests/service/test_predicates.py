@@ -1,6 +1,5 @@
 """A predicate of a request decides which samples come, and changes nothing else."""
 
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from engines.fake import fake_bundle
 from labelmint.v1 import label_service_pb2 as pb
 from service.rpc import query as query_module
+from tests.hangs import eventually
 from tests.service.harness import FakeModel, RunningServer, refusal, served
 from tests.service.inference_calls import indices, infer_request
 from tests.service.test_content import Samples, samples_of
@@ -175,7 +175,9 @@ def test_discards_are_counted_by_their_reason() -> None:
         found = samples_of(
             server.stream(end_index=END, outputs=OUTPUTS, sampling=views, filter=both)
         )
-        time.sleep(0.1)  # a message is counted after it is sent
+        # The last message is counted after it is sent.
+        sent = len(plain) + len(found)
+        assert eventually(lambda: value(scraped(server), "labelmint_kept_samples_total") == sent)
         values = scraped(server)
     reasons = {"uncertainty": 0, "predicate": 0, "views": 0}
     for index, sample in plain.items():

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedRandom
-from pathlib import Path
 from typing import Any
 
 import numpy as np

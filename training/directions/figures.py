@@ -34,9 +34,7 @@ def masses_of_draws(draws: Sequence[Draw]) -> list[NDArray[np.float64]]:
     ]
 
 
-def figures_of_proposal(
-    draws: Sequence[Draw], test: Draw, seed: int = 0
-) -> dict[str, Estimate]:
+def figures_of_proposal(draws: Sequence[Draw], test: Draw, seed: int = 0) -> dict[str, Estimate]:
     """Figures of the proposal of `test`, whose samples no fit has seen, by fields of ProposalFacts.
 
     draws: all draws, `test` too; they give the share of all samples. `test` has at least one sample
