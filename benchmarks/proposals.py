@@ -1,11 +1,11 @@
-"""Generated samples and time for each one that meets a rare predicate: a proposal against rejection.
+"""Cost of each sample that meets a rare predicate: a proposal against plain rejection.
 
     python -m training directions --bundle BUNDLE --for WHERE --name NAME
     python -m benchmarks.proposals --bundle BUNDLE --name NAME [--generated 1024] [--seed 7]
 
-Both sides generate the same number of samples with the same engine, in turns of 128, from raw indices
-that no fit has seen. Time is the process's CPU time, mapping and coins included. Where rejection
-meets too few, its share is the one that the fit measured, and the ratio says so.
+Both sides generate the same number of samples with the same engine, in turns of 128, from raw
+indices that no fit has seen. Time is the process's CPU time, mapping and coins included. Where
+rejection meets under 20, its share is the one that the fit measured.
 """
 
 import time
@@ -56,9 +56,7 @@ def main(path: Path, name: str, generated: int, seed: int) -> None:
     print(f"rejection: {met[0]} of {len(plain.met)} generated; share taken: {share:.5f}")
     print(f"proposal:  {met[1]} of {len(test.met)} generated, {test.examined} indices examined")
     ms = [1e3 * seconds[side] / generated for side in (False, True)]
-    print(
-        f"CPU ms for each generated sample: {ms[0]:.2f} and {ms[1]:.2f}, ratio {ms[1] / ms[0]:.3f}"
-    )
+    print(f"CPU ms by generated sample: {ms[0]:.2f} and {ms[1]:.2f}, ratio {ms[1] / ms[0]:.3f}")
     for each in ("generated_share", "effective"):
         estimate = figures[each]
         print(f"{each}: {estimate.value:.4f} ({estimate.low:.4f} to {estimate.high:.4f})")

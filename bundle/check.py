@@ -254,8 +254,9 @@ def _proposals_problem(manifest: Manifest) -> str | None:
         expected = proposal_bytes(manifest.generator.w_dim, facts.hidden, facts.outputs)
         if facts.file.size != expected:
             return (
-                f"{where}.file.size is {facts.file.size}; a score of layers {facts.hidden} and {facts.outputs} outputs on "
-                f"{manifest.generator.w_dim} values of w has {expected} bytes"
+                f"{where}.file.size is {facts.file.size}; a score of layers {facts.hidden} and "
+                f"{facts.outputs} outputs on {manifest.generator.w_dim} values of w has {expected} "
+                "bytes"
             )
         problem = _key_problem(facts.options, manifest.views)
         if problem:

@@ -229,9 +229,9 @@ class Bound(Strict, frozen=True, kw_only=True):
 
 
 class ProposalFacts(Strict, frozen=True, kw_only=True):
-    """A proposal: for which samples it was fitted, how, and what was measured. See engines.proposal.
+    """A proposal: for which samples it was fitted, how, and what was measured of others.
 
-    Figures are of generated samples that the fit did not see.
+    See engines.proposal.
     """
 
     file: FileEntry

@@ -49,15 +49,23 @@ class _Chosen:
 
     def without(self, rows: int) -> "_Chosen":
         """Without its first `rows` rows."""
-        arrays = (self.ordinals, self.indices, self.requested, self.weights)
-        return _Chosen(self.first + rows, *(array[rows:] for array in arrays))
+        return _Chosen(
+            self.first + rows,
+            self.ordinals[rows:],
+            self.indices[rows:],
+            self.requested[rows:],
+            self.weights[rows:],
+        )
 
     def followed_by(self, other: "_Chosen") -> "_Chosen":
-        pairs = (
-            (self.ordinals, other.ordinals), (self.indices, other.indices),
-            (self.requested, other.requested), (self.weights, other.weights),
-        )  # fmt: skip
-        return _Chosen(self.first, *(np.concatenate(pair) for pair in pairs))
+        """These, and then the others."""
+        return _Chosen(
+            self.first,
+            np.concatenate((self.ordinals, other.ordinals)),
+            np.concatenate((self.indices, other.indices)),
+            np.concatenate((self.requested, other.requested)),
+            np.concatenate((self.weights, other.weights)),
+        )
 
 
 _NONE = _Chosen(

@@ -57,6 +57,7 @@ def test_weights_of_a_proposal_and_a_balance_multiply(target: str) -> None:
         both = next(iter(client.stream(END, proposal="rare", balance={"part 1": 0.5}, **options)))
         alone = next(iter(client.stream(END, balance={"part 1": 0.5}, **options)))
     chances = dict(zip(*expected(), strict=True))
+    assert alone.weights is not None and both.weights is not None
     balanced = dict(zip(alone.indices.tolist(), alone.weights, strict=True))
     for index, weight in zip(both.indices.tolist(), both.weights, strict=True):
         assert weight == pytest.approx(chances[index] * balanced[index], rel=1e-6)

@@ -17,6 +17,7 @@ from engines.fake import FakeMapping, fake_bundle
 from engines.proposal import screened
 from engines.sampling import default_options
 from labelmint.v1 import label_service_pb2 as pb
+from service.config import Config
 from service.models import ServedModel
 from tests.hangs import eventually
 from tests.service.harness import FakeModel, RunningServer, refusal, served, served_by
@@ -61,7 +62,8 @@ def chosen_of(indices: NDArray[np.uint64], seed: int = 0, views: int = 1) -> lis
     generator = BUNDLE.manifest.generator
     options = replace(default_options(generator, seed), views_per_object=views)
     result = screened(FakeMapping(generator), generator, options, BUNDLE.proposals["rare"], indices)
-    return indices[result.chosen].tolist()
+    chosen: list[int] = indices[result.chosen].tolist()
+    return chosen
 
 
 @pytest.fixture(scope="module")
@@ -213,8 +215,6 @@ def test_a_mapping_that_fails_ends_the_stream_that_asked_for_it() -> None:
         model = FakeModel(bundle=BUNDLE).opened(metrics)
         model.mapping = Failing(BUNDLE.manifest.generator)
         return [model]
-
-    from service.config import Config
 
     config = Config(bundles=(), listen="127.0.0.1:0", metrics_port=0)
     with served_by(config, models) as server:
