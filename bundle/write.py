@@ -1,8 +1,6 @@
 """Writing of bundles: readers see the old bundle or the new one, never a part of either."""
 
 import contextlib
-import ctypes
-import errno
 import fcntl
 import os
 import secrets
@@ -18,7 +16,13 @@ from numpy.typing import NDArray
 from bundle.calibration import find_calibration
 from bundle.content import write_content
 from bundle.errors import BundleError
-from bundle.files import made_folder, name_file, replace_file, sync_folder
+from bundle.files import (
+    exchange_folders,
+    made_folder,
+    name_file,
+    replace_file,
+    sync_folder,
+)
 from bundle.manifest import (
     MANIFEST,
     PROPOSAL,
@@ -31,8 +35,6 @@ from bundle.manifest import (
 )
 from bundle.open import Bundle, file_entries_of, file_entry, read_manifest
 from bundle.read import manifest_from_bytes
-
-_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of renameat2, which Python lacks
 
 
 @contextmanager
@@ -203,28 +205,8 @@ def _move(folder: Path, out: Path, replace: bool) -> None:
             folder.rename(out)
         else:
             with _exclusive(out):  # a calibration may be writing its manifest
-                _exchange(folder, out)
+                exchange_folders(folder, out)
     sync_folder(out.parent)
-
-
-def _exchange(folder: Path, out: Path) -> None:
-    """Gives each folder the other's name, in one step where the system can."""
-    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if renameat2 is not None:
-        names = os.fsencode(folder), os.fsencode(out)
-        if renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0:
-            return
-        if ctypes.get_errno() not in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(out))
-    old = folder.with_name(folder.name + ".old")
-    try:
-        out.rename(old)
-        folder.rename(out)
-    except BaseException:
-        if old.exists() and not out.exists():
-            old.rename(out)
-        raise
-    old.rename(folder)
 
 
 @contextmanager

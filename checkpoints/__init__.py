@@ -1,6 +1,6 @@
 """Weights files and their cards: `training` writes them, `export` reads them."""
 
-from bundle.files import made_folder
+from bundle.files import exchange_folders, made_folder, replaced_file
 from bundle.records import Strict, range_problem
 from checkpoints.card import (
     CameraCard,
@@ -100,6 +100,7 @@ __all__ = [
     "classes_from_names",
     "config_card_from_refiner",
     "encoder_from_file",
+    "exchange_folders",
     "generator_from_file",
     "generator_from_foreign",
     "generator_from_path",
@@ -122,6 +123,7 @@ __all__ = [
     "recipe_from_name",
     "recipe_with_classes",
     "refiner_from_file",
+    "replaced_file",
     "sha256_of_file",
     "signals_held",
     "tensors_from_file",

@@ -116,7 +116,7 @@ class ClassCard(Strict, frozen=True):
     """A segmentation class; its id is its position in the list."""
 
     name: str
-    color: int  # 0xRRGGBB
+    color: Annotated[int, Meta(ge=0, le=0xFFFFFF)]  # 0xRRGGBB
 
 
 class SegmentationCard(Strict, frozen=True):

@@ -118,6 +118,7 @@ class Stream:
         self._error: Exception | None = None
         self._discards = Discards(query)
         self._changed = asyncio.Event()
+        self.on_stop: Callable[[Exception], None] | None = None  # ends what waits for its reader
 
     @property
     def complete(self) -> bool:
@@ -152,6 +153,8 @@ class Stream:
         self._kept.clear()
         self._error = error
         self._changed.set()
+        if self.on_stop is not None:
+            self.on_stop(error)
 
     async def next_message(self, size: int) -> Message | None:
         """The next message of at most `size` samples, or a heartbeat; None at the end.

@@ -12,23 +12,29 @@ from labelmint.extras import name_missing_extra
 if __name__ == "__main__":
     name_missing_extra("train,export,studio")
 
+import fcntl
 import os
+import re
 import secrets
 import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import click
 import uvicorn
 
+from bundle.files import made_folder, opened_regular_file
 from checkpoints import CheckpointError, GeneratorCard, Interrupted, raise_on_signals
 from nets.generator import Generator
 from studio.app import Studio, application
+from studio.connections import MAX_CONNECTIONS, PatientProtocol
 from studio.errors import StudioError
 from studio.export_run import ExportRun
 from studio.learner import Learner, learning_command
 from studio.pick import Candidates, finish_change
-from studio.project import Project
+from studio.project import WORK, Project
 from studio.reviews import Reviews
 from studio.select import FeatureTables
 from studio.tabs import Tabs
@@ -39,10 +45,10 @@ from training.images.sample import SampleConfig, sample_images
 from training.label_crop import crop_for_generator
 from training.options import FOLDER, generator_option, mean_latent_option, read_generator
 
-TOKEN, TOKEN_BYTES = "token", 24
+TOKEN, TOKEN_BYTES, MAX_TOKEN_BYTES = "token", 24, 256
+WHOLE_TOKEN = re.compile("[0-9A-Za-z_-]{32,}")
 CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100}
 CLOSING_S = 1  # that open streams get when the server ends
-MAX_CONNECTIONS = 256
 
 
 @click.command(context_settings=CONTEXT)
@@ -68,17 +74,39 @@ def main(generator_path: Path, mean_latent: Path | None, folder: Path, listen: s
     Prints the address to open. Everything is saved in the project folder at once; Ctrl-C ends.
     """
     listener = listening_socket(listen)
-    studio = opened_studio(generator_path, mean_latent, folder)
-    token = stored_token(studio.project.work / TOKEN)
-    host, port = listener.getsockname()[:2]
-    name = f"[{host}]" if ":" in host else host
-    click.echo(f"studio of {folder}: open http://{name}:{port}/?token={token}")
-    try:
-        server_of(studio, token).run(sockets=[listener])
-    finally:
-        studio.learner.close()
-        studio.export.close()
-        studio.reviews.close()
+    with owned_project(folder):
+        studio = opened_studio(generator_path, mean_latent, folder)
+        token = stored_token(studio.project.work / TOKEN)
+        host, port = listener.getsockname()[:2]
+        name = f"[{host}]" if ":" in host else host
+        click.echo(f"studio of {folder}: open http://{name}:{port}/?token={token}")
+        try:
+            server_of(studio, token).run(sockets=[listener])
+        finally:
+            studio.learner.close()
+            studio.export.close()
+            studio.reviews.close()
+
+
+@contextmanager
+def owned_project(folder: Path) -> Iterator[None]:
+    """Keeps other studios from the project while the block runs: each writes the labels that it
+    has in memory, and would lose those of the other. Raises StudioError, OSError."""
+    with made_folder(folder / WORK):
+        descriptor = os.open(folder / WORK, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise StudioError(
+                    f"{folder} is open in another studio; open the address that it has printed, "
+                    "or end it first"
+                ) from error
+            except OSError:
+                pass  # a file system without locks
+            yield
+        finally:
+            os.close(descriptor)
 
 
 def opened_studio(generator_path: Path, mean_latent: Path | None, folder: Path) -> Studio:
@@ -137,9 +165,14 @@ def draw_images(generator: Generator, card: GeneratorCard, sha256: str, folder: 
 
 def stored_token(path: Path) -> str:
     """The project's token, kept so that open tabs go on after a restart. Only the user can read
-    the file. Raises OSError."""
-    if path.exists() and len(known := path.read_text().strip()) >= TOKEN_BYTES:
-        return known
+    the file; one that others can read, or wrote, such as of a copied project, is made anew. Raises
+    OSError."""
+    with suppress(OSError), opened_regular_file(path) as stream:
+        status = os.fstat(stream.fileno())
+        known = stream.read(MAX_TOKEN_BYTES).decode("latin-1").strip()
+        private = status.st_uid == os.getuid() and not status.st_mode & 0o077
+        if private and WHOLE_TOKEN.fullmatch(known):
+            return known
     token = secrets.token_urlsafe(TOKEN_BYTES)
     path.unlink(missing_ok=True)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
@@ -148,11 +181,12 @@ def stored_token(path: Path) -> str:
 
 
 def server_of(studio: Studio, token: str) -> uvicorn.Server:
-    """The server of a studio; it ends with SIGINT or SIGTERM."""
+    """The server of a studio; it ends with SIGINT or SIGTERM. It warns of no request: a page of
+    another site could fill the terminal."""
     config = uvicorn.Config(
-        application(studio, token), http="h11", ws="none", lifespan="off", log_level="warning",
-        access_log=False, server_header=False, date_header=False, proxy_headers=False,
-        timeout_graceful_shutdown=CLOSING_S, limit_concurrency=MAX_CONNECTIONS,
+        application(studio, token), http=PatientProtocol, ws="none", lifespan="off",
+        log_level="error", access_log=False, server_header=False, date_header=False,
+        proxy_headers=False, timeout_graceful_shutdown=CLOSING_S, limit_concurrency=MAX_CONNECTIONS,
     )  # fmt: skip
     return uvicorn.Server(config)
 

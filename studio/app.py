@@ -5,6 +5,7 @@ because an image is being drawn.
 """
 
 import io
+import re
 import tempfile
 import zipfile
 from collections.abc import Awaitable, Callable
@@ -41,8 +42,12 @@ PAGE = Path(__file__).with_name("page")
 PAGE_FILES = {path.name: path for path in PAGE.iterdir() if path.suffix in (".js", ".css", ".svg")}
 TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 JSON_BYTES = 1 << 20
+MAX_BONES = 1024  # lines between keypoints
 LONG_CACHE = {"cache-control": "private, max-age=31536000, immutable"}
+INDEX = re.compile("[0-9]{1,6}")  # of a candidate
 TAB = "x-studio-tab"
+Visible = Annotated[int, msgspec.Meta(ge=0, le=1)]
+ClassId = Annotated[int, msgspec.Meta(ge=0, le=255)]
 TabName = Annotated[str, msgspec.Meta(pattern="^[0-9a-z-]{8,64}$")]
 
 
@@ -63,20 +68,20 @@ class KeypointsBody(Strict, frozen=True):
     """Names of all keypoints, and the lines between them."""
 
     names: list[str]
-    skeleton: list[tuple[int, int]]
+    skeleton: Annotated[list[tuple[int, int]], msgspec.Meta(max_length=MAX_BONES)]
 
 
 class PointsBody(Strict, frozen=True):
     """Keypoints of an image, x, y and visible; None removes them."""
 
-    points: list[tuple[float, float, int]] | None
+    points: list[tuple[float, float, Visible]] | None
 
 
 class SelectBody(Strict, frozen=True):
     """Pixels (column, row) that were clicked, and the class they get."""
 
     points: Annotated[list[tuple[int, int]], msgspec.Meta(min_length=1, max_length=4096)]
-    class_id: int
+    class_id: ClassId
 
 
 class CandidatesQuery(Strict, frozen=True):
@@ -118,7 +123,7 @@ def application(studio: Studio, token: str) -> Guard:
         Route("/", handlers.page),
         Route("/page/{name}", handlers.page_file),
         Route("/images/{stem}", handlers.image),
-        Route("/candidates/{index:int}", handlers.candidate),
+        Route("/candidates/{index}", handlers.candidate),
         Route("/api/project", handlers.project),
         Route("/api/events", handlers.events),
         Route("/api/classes", handlers.set_classes, methods=["PUT"]),
@@ -182,7 +187,9 @@ class Handlers:
 
     async def candidate(self, request: Request) -> Response:
         index = request.path_params["index"]
-        data = await run_in_threadpool(self.studio.candidates.picture, index)
+        if INDEX.fullmatch(index) is None:
+            raise NotFound(f"there is no candidate {index[:80]!r}")
+        data = await run_in_threadpool(self.studio.candidates.picture, int(index))
         return Response(data, media_type="image/png", headers=LONG_CACHE)
 
     async def project(self, request: Request) -> Response:

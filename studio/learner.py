@@ -16,14 +16,15 @@ from typing import Literal
 import msgspec
 import numpy as np
 
+from bundle.files import read_regular_file
 from bundle.records import Strict
 from checkpoints import write_text
 from studio.errors import Conflict, NotFound
 from studio.learning import PROPOSALS, Event, Job
-from studio.project import Project
-from training.labels.png import open_upright
+from studio.project import Project, opened_log
+from training.labels.png import gray_from_file
 
-LIST = "proposals.json"
+LIST, MAX_LIST_BYTES = "proposals.json", 64 << 20
 TELL_S = 0.4  # between two reports of steps or proposals
 PLANNED = 12  # images whose order is planned; more would be by labels that come first
 SETTLED_S = 3.0  # without a stroke, before training starts by itself
@@ -172,7 +173,7 @@ class Learner:
         path = self.project.work / PROPOSALS / f"{stem}.{name}.png"
         if not path.exists():
             raise NotFound(f"there is no {name} proposed for {stem} yet")
-        return np.array(open_upright(path)).astype(np.uint8).tobytes()
+        return gray_from_file(path, self.project.size).tobytes()
 
     def next_images(self) -> list[str]:
         """Images without a label, the one first that teaches most: least sure, and far in w from
@@ -195,7 +196,7 @@ class Learner:
         return {s: p for s, p in self._learned.proposals.items() if s in stems}
 
     def _new_process(self) -> subprocess.Popen[bytes]:
-        with (self.project.work / "learning.log").open("wb") as log:
+        with opened_log(self.project.work / "learning.log") as log:
             process = subprocess.Popen(
                 self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
                 start_new_session=True,  # Ctrl-C is the server's
@@ -269,7 +270,7 @@ class Learner:
     def _stored(self) -> Learned:
         path = self.project.work / LIST
         with suppress(OSError, msgspec.DecodeError, ValueError):
-            return msgspec.json.decode(path.read_bytes(), type=Learned)
+            return msgspec.json.decode(read_regular_file(path, MAX_LIST_BYTES), type=Learned)
         return Learned(0, 0, {})
 
 

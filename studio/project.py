@@ -11,10 +11,12 @@ without a labeled pixel is no file: its image is unlabeled.
 
 import hashlib
 import io
+import os
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,7 +122,8 @@ class Project:
             known = self._labels.classes
             if known is None or not path.exists():
                 return np.full(self.size, self.ignore_id, np.uint8), NO_MASK
-            mask = mask_from_file(path, Palette(Classes(known.cards, self.ignore_id)))
+            sizes = self._labels.pictures.sizes[stem]
+            mask = mask_from_file(path, Palette(Classes(known.cards, self.ignore_id)), sizes)
             if mask.shape != self.size:
                 raise LabelError(
                     f"{path} has {mask.shape[1]}x{mask.shape[0]} pixels; the image has "
@@ -211,7 +214,9 @@ class Project:
             if self._labels.classes is not None and self.ignore_id < len(cards):
                 raise Conflict(f"the masks mark ignored pixels by {self.ignore_id}; no class may")
             classes = Classes(list(cards), self.ignore_id)
+            self._refuse_changed(CLASSES)
             write_classes(self.folder / CLASSES, classes)
+            self._note_files()
             self._labels = replace(self._labels, classes=classes)
 
     def points(self, stem: str) -> NDArray[np.float32] | None:
@@ -268,8 +273,13 @@ class Project:
         skeleton: tuple[tuple[int, int], ...],
         points: dict[str, NDArray[np.float32]],
     ) -> None:
+        self._refuse_changed(KEYPOINTS)
         path = self.folder / KEYPOINTS
-        write_text(path, text_of_keypoints(self._labels.pictures, points, names, skeleton))
+        if names:
+            write_text(path, text_of_keypoints(self._labels.pictures, points, names, skeleton))
+        else:  # a file without names is none
+            path.unlink(missing_ok=True)
+        self._note_files()
         self._labels = replace(self._labels, keypoint_names=names, skeleton=skeleton, points=points)
 
     def replace_images(self, images: ImageSet) -> None:
@@ -282,7 +292,21 @@ class Project:
         """Whether an image has a mask or keypoints."""
         return stem in self._labels.masks or stem in self._labels.points
 
+    def _refuse_changed(self, name: str) -> None:
+        """Raises Outdated if another program, such as `training labels import`, has written the
+        file since: what it wrote would be lost."""
+        if _state_of_file(self.folder / name) != self._files[name]:
+            raise Outdated(
+                f"{self.folder / name} has changed on disk since the studio has read it; start the "
+                "studio again, which reads it"
+            )
+
+    def _note_files(self) -> None:
+        """Remembers the files whose whole content is in memory, as they are now."""
+        self._files = {n: _state_of_file(self.folder / n) for n in (CLASSES, KEYPOINTS)}
+
     def _read(self) -> LabelFolder:
+        self._note_files()
         labels = label_folder(self.folder, pictures_from_folder(self.folder))
         path = self.folder / CLASSES
         if labels.classes is None and path.exists():  # classes before the first mask
@@ -292,6 +316,22 @@ class Project:
 
     def _mask_file(self, stem: str) -> Path:
         return self._labels.masks.get(stem, self.folder / MASKS / f"{stem}.png")
+
+
+def _state_of_file(path: Path) -> tuple[int, int, int] | None:
+    """What changes when a file is replaced or written; None without a file."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def opened_log(path: Path) -> BinaryIO:
+    """A new log in place of the last one. A link there, in a project of somebody else, is not
+    followed: the file that it names would be emptied. Raises OSError."""
+    path.unlink(missing_ok=True)
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "wb")
 
 
 def tag_of_mask(mask: NDArray[np.uint8] | None) -> str:

@@ -15,14 +15,14 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from bundle.files import replace_file, sha256_of_file
+from bundle.files import read_regular_file, replace_file, sha256_of_file
 from bundle.records import Strict
 from checkpoints import write_text
 from studio.certificate import (
@@ -39,9 +39,9 @@ from studio.errors import Conflict, NotFound, Outdated, StudioError
 from studio.export_run import BUNDLE
 from studio.export_run import INTERPRETER as EXPORTED
 from studio.learning import INTERPRETER as LEARNED
-from studio.project import Project, tag_of_mask
-from studio.wall import PILOT, Sample, Source, Wall, sample_file, stored_wall
-from training.labels.png import open_upright
+from studio.project import Project, opened_log, tag_of_mask
+from studio.wall import MAX_WALL_BYTES, PILOT, Sample, Source, Wall, sample_file, stored_wall
+from training.labels.png import gray_from_file, open_upright
 
 REVIEWS = "reviews"
 STEP = 32  # samples that a request for more adds
@@ -64,7 +64,9 @@ class Review(Strict, frozen=True):
     """What a person said of one sample."""
 
     verdict: Verdict
-    loss: float  # share of wrong pixels: 0 if right, 1 if wrong and not corrected
+    loss: Annotated[
+        float, msgspec.Meta(ge=0, le=1)
+    ]  # share of wrong pixels: 0 if right, 1 if wrong and not corrected
     tag: str  # of the mask that was reviewed
 
 
@@ -76,7 +78,7 @@ class Reviewed(Strict, frozen=True):
     seed: int
     psi: float
     cutoff: int
-    samples: dict[int, Review]
+    samples: dict[Annotated[int, msgspec.Meta(ge=0)], Review]
 
 
 class Reviews:
@@ -113,7 +115,7 @@ class Reviews:
             self._message = ""
             words = ["--weights", str(path), "--sha256", sha, "--source", source, "--count",
                      str(self._wanted)]  # fmt: skip
-            with (self.project.work / "review.log").open("wb") as log:
+            with opened_log(self.project.work / "review.log") as log:
                 self._process = subprocess.Popen(
                     [*self._command, *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                     stderr=log, start_new_session=True,
@@ -186,13 +188,16 @@ class Reviews:
                 raise NotFound("no samples are drawn yet; Review draws them")
             shown = range(min(MOST, len(wall.samples)))
             pictures = [_pixels(sample_file(folder, i, "image")) for i in shown]
-            masks = [_pixels(sample_file(folder, i, "mask")) for i in shown]
+            masks = [
+                gray_from_file(sample_file(folder, i, "mask"), self.project.size) for i in shown
+            ]
         return contact_sheet(pictures, masks, self.project.classes)
 
     def uncertainty_map(self, stem: str) -> bytes:
         """Uncertainty, H * W bytes as in a proposal's map. Raises NotFound."""
         index = self._row(stem)[1]
-        return _pixels(sample_file(self.project.folder, index, "uncertainty")).tobytes()
+        path = sample_file(self.project.folder, index, "uncertainty")
+        return gray_from_file(path, self.project.size).tobytes()
 
     def mask(self, stem: str) -> tuple[NDArray[np.uint8], str]:
         """Class ids [H, W] as corrected, or as labeled; and their tag. Raises NotFound."""
@@ -202,7 +207,7 @@ class Reviews:
             path = sample_file(self.project.folder, index, "mask")
             if review is not None and review.verdict == "corrected":
                 path = self._corrected(wall, index)
-            mask = _pixels(path)
+            mask = gray_from_file(path, self.project.size)
             return mask, tag_of_mask(mask)
 
     def correct(self, stem: str, pixels: bytes, base: str) -> str:
@@ -227,7 +232,7 @@ class Reviews:
             given = tag_of_mask(mask)
             if tag not in (base, given):
                 raise Outdated(f"the mask of {stem} was changed in another tab")
-            label = _pixels(sample_file(self.project.folder, index, "mask"))
+            label = gray_from_file(sample_file(self.project.folder, index, "mask"), (height, width))
             path = self._corrected(wall, index)
             path.parent.mkdir(parents=True, exist_ok=True)
             stream = io.BytesIO()
@@ -264,7 +269,8 @@ class Reviews:
     def _reviews(self, wall: Wall) -> dict[int, Review]:
         """The reviews of the wall's samples that were made of the masks as they are."""
         with suppress(OSError, msgspec.DecodeError, ValueError):
-            stored = msgspec.json.decode(self._file(wall).read_bytes(), type=Reviewed)
+            data = read_regular_file(self._file(wall), MAX_WALL_BYTES)
+            stored = msgspec.json.decode(data, type=Reviewed)
             if (stored.weights, stored.generator, stored.seed, stored.psi, stored.cutoff) == (
                 wall.weights, wall.generator, wall.seed, wall.psi, wall.cutoff,
             ):  # fmt: skip

@@ -13,6 +13,7 @@ the machine, may send to it. Hence:
 """
 
 import hmac
+import re
 from http import HTTPStatus
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs
@@ -23,7 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from studio.errors import TooLarge
 
-LOOPBACK = {"127.0.0.1", "localhost", "[::1]"}
+HOST = re.compile(r"(?:127\.0\.0\.1|localhost|\[::1\])(?::[0-9]{1,5})?")
 SAFE_METHODS = {"GET", "HEAD"}
 ANSWER = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -77,7 +78,7 @@ class Guard:
     def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
         """The answer to a request that is not the page's; None for one that may be."""
         host = headers.get("host", "")
-        if host.rpartition(":")[0] not in LOOPBACK and host not in LOOPBACK:
+        if HOST.fullmatch(host) is None:
             return _plain(HTTPStatus.MISDIRECTED_REQUEST, "this address is not the studio's")
         origin = headers.get("origin")
         if origin is None and scope["method"] not in SAFE_METHODS:

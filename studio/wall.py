@@ -12,14 +12,14 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import click
 import msgspec
 import numpy as np
 from PIL import Image
 
-from bundle.files import replaced_file
+from bundle.files import read_regular_file, replaced_file
 from bundle.records import Strict
 from checkpoints import (
     CheckpointError,
@@ -28,7 +28,7 @@ from checkpoints import (
     sha256_of_file,
     write_text,
 )
-from studio.certificate import thresholds_from_pilot
+from studio.certificate import KEEP, thresholds_from_pilot
 from studio.learning import UNCERTAINTY_SCALE
 from studio.project import WORK, tag_of_mask
 from training.errors import LabelError, TrainingError
@@ -41,7 +41,9 @@ REVIEW, WALL = "review", "wall.json"
 PILOT = 32  # samples that fix the thresholds
 SEED_DIGITS = 12  # of the hash
 SAVED_EVERY = 4  # samples
+MAX_WALL_BYTES = 64 << 20
 Source = Literal["learn", "export"]
+Thresholds = Annotated[list[float | None], msgspec.Meta(min_length=len(KEEP), max_length=len(KEEP))]
 
 
 class Sample(Strict, frozen=True):
@@ -61,7 +63,7 @@ class Wall(Strict, frozen=True):
     seed: int
     psi: float
     cutoff: int
-    thresholds: list[float | None]  # by certificate.KEEP
+    thresholds: Thresholds  # by certificate.KEEP
     samples: list[Sample]
 
 
@@ -73,7 +75,8 @@ def seed_from_hash(weights: str) -> int:
 def stored_wall(folder: Path) -> Wall | None:
     """The wall in a project folder, if there is one that can be read."""
     try:
-        return msgspec.json.decode((folder / WORK / REVIEW / WALL).read_bytes(), type=Wall)
+        data = read_regular_file(folder / WORK / REVIEW / WALL, MAX_WALL_BYTES)
+        return msgspec.json.decode(data, type=Wall)
     except (OSError, msgspec.DecodeError, ValueError):
         return None
 

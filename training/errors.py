@@ -5,14 +5,17 @@ TrainingError
 └── RefinerError    a refiner's training that cannot start, or had to stop
 """
 
-from PIL import Image
-
-# Everything that Pillow raises for a file it cannot decode.
-IMAGE_DECODE_ERRORS = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+from labelmint.errors import printable_from_text
 
 
 class TrainingError(Exception):
-    """Any fault of a user's input to training; the message is one line for the user."""
+    """Any fault of a user's input to training; the message is one line for the user.
+
+    It quotes names of files and labels, which may come from somebody else: it is printable.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(printable_from_text(message))
 
 
 class LabelError(TrainingError):

@@ -7,11 +7,13 @@ has no dates and no host names, so that equal data sets have equal cards.
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 
 from labelmint.datasets.folder import DownloadState
 from labelmint.datasets.request import Request
 from labelmint.datasets.samples import image_suffix, outputs_from_model
+from labelmint.errors import printable_from_text
 from labelmint.model import Camera, Model
 
 FORMAT = 1  # version of card.json
@@ -249,9 +251,14 @@ def _table(head: tuple[str, ...], rows: list[Any]) -> str:
     return "\n".join("| " + " | ".join(_words(cell) for cell in row) + " |" for row in lines) + "\n"
 
 
+_MARKUP = re.compile(r"[|\[\]`\\]")
+
+
 def _words(value: object) -> str:
-    """The text of a value, escaped for one line of Markdown."""
-    return " ".join(str(value).split()).replace("|", "\\|").replace("<", "&lt;")
+    """The text of a value, which may be a server's, as one line of Markdown shows it: no control
+    characters for a terminal, no links or pictures for a browser."""
+    text = printable_from_text(" ".join(str(value).split()))
+    return _MARKUP.sub(r"\\\g<0>", text).replace("<", "&lt;")
 
 
 _FILES = {

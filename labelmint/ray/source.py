@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from labelmint.client import Client
-from labelmint.errors import MissingExtra
+from labelmint.errors import MalformedMessage, MissingExtra
 from labelmint.extras import install_from_extra
 from labelmint.model import Column, Model
 from labelmint.options import StreamOptions, can_reject, split_range, whole_number
@@ -78,9 +78,9 @@ class LabelSource(Datasource):
         if shards is not None and whole_number("shards", shards) < 1:
             raise ValueError(f"shards {shards} is under 1; give at least one")
         split_range(options, 1)  # what cannot be split is refused before anything is sent
-        self._arguments = {"target": target, **(client or {})}
+        self._arguments = _Arguments({"target": target, **(client or {})})
         self._shards = shards
-        with Client(**self._arguments) as connected:
+        with self._arguments.client() as connected:
             self.options = connected.pin(**options)
             self.model: Model = connected.model(self.options["model"])
         self._columns = self.model.schema(**self.options)
@@ -118,8 +118,7 @@ class LabelSource(Datasource):
         return tasks
 
     def _reader(self, number: int, part: StreamOptions) -> Any:
-        defaults = {"prefetch_bytes": PREFETCH_BYTES, "patience": PATIENCE}
-        arguments = {**defaults, **self._arguments}
+        arguments = self._arguments
         columns, rows = self._columns, max(1, min(MAX_ROWS, BLOCK_BYTES // self._sample_bytes))
 
         def read_labels() -> Iterator[Block]:
@@ -132,8 +131,19 @@ class LabelSource(Datasource):
         return sum(end - start for start, end in ranges)
 
 
+class _Arguments:
+    """Arguments of every task's client. A token is among them, and Ray prints what it pickles when
+    it cannot: so this prints as its type alone."""
+
+    def __init__(self, given: Mapping[str, Any]) -> None:
+        self._given = dict(given)
+
+    def client(self, **defaults: Any) -> Client:
+        return Client(**{**defaults, **self._given})
+
+
 def _blocks(
-    arguments: dict[str, Any],
+    arguments: _Arguments,
     number: int,
     part: StreamOptions,
     columns: dict[str, Column],
@@ -142,12 +152,27 @@ def _blocks(
     """The samples of part `number`, `rows` at a time; one that the filter empties has a block,
     too."""
     empty = True
-    with Client(**arguments) as client:
+    with arguments.client(prefetch_bytes=PREFETCH_BYTES, patience=PATIENCE) as client:
         for batch in client.stream(rows, first_target=number, **part):
             empty = False
-            yield _block(batch.columns())
+            found = batch.columns()
+            _check(found, columns)
+            yield _block(found)
     if empty:
         yield _no_rows(columns)
+
+
+def _check(found: Mapping[str, np.ndarray[Any, Any]], columns: Mapping[str, Column]) -> None:
+    """Raises MalformedMessage for arrays that are not as the driver was told, with which the blocks
+    of one data set would have two schemas."""
+    for name, column in columns.items():
+        array = found.get(name)
+        if array is None or array.dtype != column.dtype or array.shape[1:] != column.shape:
+            what = "none" if array is None else f"{array.dtype} {list(array.shape[1:])}"
+            raise MalformedMessage(
+                f"the server sends {what} as {name}; it described the same bundle with "
+                f"{column.dtype} {list(column.shape)} when the data set was made"
+            )
 
 
 def _block(columns: Mapping[str, np.ndarray[Any, Any]]) -> pa.Table:

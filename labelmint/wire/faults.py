@@ -123,7 +123,10 @@ def _fault_of_connection(connected: socket.socket, host: str, tls: Tls | None) -
 
 
 def _plain_fault(connected: socket.socket) -> Fault | None:
-    at, timeout_s = connected.getpeername()[:2], connected.gettimeout()
+    try:
+        at, timeout_s = connected.getpeername()[:2], connected.gettimeout()
+    except OSError:  # it was reset meanwhile
+        return _NOT_GRPC
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE  # only finds out whether the port speaks TLS; sends nothing

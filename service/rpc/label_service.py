@@ -87,15 +87,11 @@ class LabelService:
         call.next_index = query.plan.next_index(query.plan.first)
         with opened_slots(first.memory, call.peer, query.max_message_bytes) as slots:
             async with self._serving.stream(call, query, model) as stream:
-
-                def stop(error: Exception) -> None:
-                    stream.stop(error)
-                    slots.stop(error)
-
+                stream.on_stop = slots.stop
                 lifetime = self._lifetime(call.next_index)
                 following = asyncio.create_task(slots.follow(parsed))
                 try:
-                    with self._serving.stopping(stop):
+                    with self._serving.stopping(stream.stop):
                         while message := await stream.next_message(query.samples_per_message):
                             await slots.wait_free()
                             size = await self._written(message, stream, slots)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 from ray import cloudpickle
 
-from labelmint import Client
-from labelmint.errors import NotReady
+from labelmint import Client, codec
+from labelmint.errors import MalformedMessage, NotReady
 from labelmint.ray import LabelSource
+from labelmint.v1 import label_service_pb2 as pb
 from tests.client.scripted_service import BUNDLE_ID, Script, ScriptedService
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")  # of its own settings
@@ -77,3 +79,33 @@ def test_what_cannot_be_read_is_refused_before_a_server_is_asked(
             LabelSource(target, **options)
     assert not service.metadata
     assert LabelSource(target, end_index=9).options["bundle_id"] == BUNDLE_ID
+
+
+def test_a_token_is_in_no_text_that_ray_may_print(target: str, service: ScriptedService) -> None:
+    """Ray prints what a task holds when it cannot pickle it, and describes operators."""
+    source = LabelSource(target, shards=2, client={"token": "hunter2"}, **OPTIONS)
+    (task, _) = source.get_read_tasks(1)
+    held = [cell.cell_contents for cell in task.read_fn.__closure__ or ()]
+    assert "hunter2" not in repr([vars(source), vars(task), held])
+    service.metadata = {}
+    list(cloudpickle.loads(cloudpickle.dumps(task))())
+    assert service.metadata["authorization"] == "Bearer hunter2"
+
+
+def test_a_server_that_sends_other_arrays_later_gives_no_second_schema(
+    target: str, service: ScriptedService
+) -> None:
+    def narrower(
+        query: pb.SampleQuery, honest: Iterator[pb.StreamSamplesResponse]
+    ) -> Iterator[pb.StreamSamplesResponse]:
+        for response in honest:
+            for tensor in response.batch.tensors:
+                if tensor.output == pb.OUTPUT_IMAGE:
+                    array = codec.array_from_tensor(tensor)[:, :-1]
+                    tensor.CopyFrom(codec.tensor_from_array(array, pb.OUTPUT_IMAGE))
+            yield response
+
+    task = LabelSource(target, shards=2, **OPTIONS).get_read_tasks(1)[1]
+    service.lie = narrower
+    with pytest.raises(MalformedMessage, match=r"sends uint8 \[5, 8, 3\] as image; it described"):
+        list(task())

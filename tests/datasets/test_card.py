@@ -79,3 +79,14 @@ def test_no_name_breaks_the_card(name: str, form: str) -> None:
     assert front_matter(readme)["license"] == [name.lower()]
     rows = [line for line in readme.splitlines() if line.startswith("| 0 |")]
     assert len(rows) == 2
+    assert readme.replace("\n", "").isprintable(), "a terminal obeys none of it"
+
+
+def test_a_name_is_neither_a_link_nor_markup_in_the_card() -> None:
+    name = "[a](http://b) ![c](d) `e` <img src=f> \\| g"
+    model = dataclasses.replace(model_from_proto(MODEL), name=name, keypoints=(name,))
+    request = checked_request(format="png", count=1)
+    card = card_from_state(request, model, DownloadState(name, "sha256:b", None, 1, kept=1))
+    shown = r"\[a\](http://b) !\[c\](d) \`e\` &lt;img src=f> \\\| g"
+    readme = readme_from_card(card, request)
+    assert f"| 0 | {shown} |" in readme and f"# {shown}: 1 labeled samples" in readme

@@ -6,7 +6,7 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -17,6 +17,7 @@ from labelmint import Client
 from labelmint.v1 import label_service_pb2 as pb
 from labelmint.wire.shared_memory import SharedMemory
 from service.errors import NEXT_INDEX
+from service.server import Server
 from service.shared_memory import Slots
 from tests.hangs import HANG_S
 from tests.service.harness import RunningServer, refusal, served
@@ -197,14 +198,24 @@ def silent_after(
     over.wait()
 
 
+async def drain(running: Server) -> None:
+    await running.drain()
+
+
+async def unload(running: Server) -> None:
+    """Of a model that is replaced, too, streams end so."""
+    await running.repository.unload("fake")
+
+
+@pytest.mark.parametrize("end", [drain, unload])
 def test_a_drain_ends_a_stalled_reader_resumably(
-    memory: SharedMemory, over: threading.Event
+    memory: SharedMemory, over: threading.Event, end: Callable[[Server], Coroutine[Any, Any, None]]
 ) -> None:
-    with served(config=config(shared_memory=True)) as server:
+    with served(config=config(shared_memory=True, model_drain_s=0.1)) as server:
         call = server.stub.StreamSharedSamples(silent_after(first(memory), over), timeout=HANG_S)
         for number in range(memory.description().slots):
             last = memory.message(number, next(call).size)
-        server.call(lambda running: running.drain())
+        server.call(end)
         ended = refusal(lambda: next(call))
         assert ended.code is C.UNAVAILABLE
         assert int(ended.trailers[NEXT_INDEX]) == last.next_index

@@ -113,6 +113,25 @@ def test_a_request_that_is_repeated_is_no_fault_and_an_outdated_one_loses_nothin
     assert served.save("000", second, tag).status == 204
 
 
+def test_what_another_program_wrote_meanwhile_is_not_lost(served: Served) -> None:
+    """Such as `training labels import --force` into an open project."""
+    point = {"names": ["left"], "skeleton": []}
+    assert served.send("PUT", "/api/keypoints", point).status == 204
+    for name, path, body in (
+        ("classes.toml", "/api/classes", classes("ground", "figure", "sky")),
+        ("keypoints.json", "/api/keypoints", {"names": ["left", "right"], "skeleton": []}),
+        ("keypoints.json", "/api/images/000/points", {"points": [[1, 1, 1]]}),
+    ):
+        ours = (served.folder / name).read_bytes()
+        replace_file(served.folder / name, ours.replace(b"left", b"lefT").replace(b"gr", b"Gr"))
+        theirs = (served.folder / name).read_bytes()
+        refused = served.send("PUT", path, body)
+        assert refused.status == 412 and "start the studio again" in refused.text
+        assert (served.folder / name).read_bytes() == theirs
+        served.studio.project.replace_images(served.studio.project.images)  # as a start does
+    assert served.studio.project.keypoint_names == ("lefT",)
+
+
 def test_what_is_no_mask_changes_nothing(served: Served) -> None:
     tag = served.save("000", painted(served), '"none"').headers["etag"]
     for pixels in (b"", painted(served)[:-1], painted(served) + b"\0", painted(served, 2)):
@@ -258,3 +277,26 @@ def test_the_export_writes_a_bundle_by_the_commands_that_it_shows(served: Served
     assert bundle.manifest.calibrations
     assert str(served.folder / "bundle") in state["serve"]
     assert all("python -m" in command for command in state["commands"])
+
+
+def test_keypoints_that_are_named_and_not_placed_yet_keep_the_project_whole(
+    served: Served,
+) -> None:
+    """It opens again, with the names, and its masks train; also after the last was taken away."""
+    served.save("000", painted(served), '"none"')
+    named = {"names": ["left", "right"], "skeleton": [[0, 1]]}
+    assert served.send("PUT", "/api/keypoints", named).status == 204
+    for points in (None, [[3.5, 4.25, 1], [0, 0, 0]], None):
+        if points is not None:
+            placed = served.send("PUT", "/api/images/001/points", {"points": points})
+            assert placed.status == 204
+        again = Project(served.folder)
+        assert again.keypoint_names == ("left", "right") and again.skeleton == ((0, 1),)
+        assert (again.points("001") is None) == (points is None)
+        labels = labelled_set(image_set_from_folder(served.folder))
+        assert labels.masks is not None and (labels.keypoints is None) == (points is None)
+        training_command(["labels", "check", str(served.folder), "--allow-empty-classes",
+                          "--allow-ignored"], standalone_mode=False)  # fmt: skip
+        served.send("PUT", "/api/images/001/points", {"points": None})
+    assert served.send("PUT", "/api/keypoints", {"names": [], "skeleton": []}).status == 204
+    assert Project(served.folder).keypoint_names == ()

@@ -20,8 +20,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from checkpoints import write_text
+from labelmint.datasets.stored_files import opened_regular_file
 from nets.config import MAX_START, SQUARE, GeneratorConfig, stated_start
-from training.errors import IMAGE_DECODE_ERRORS, LabelError
+from training.errors import LabelError
+from training.images.picture_files import array_from_npy, opened_picture
 from training.label_crop import LabelCrop
 
 INDEX, LATENTS, IMAGES = "index.json", "latents.npy", "images"
@@ -78,7 +80,7 @@ class ImageSet:
     def image(self, row: int) -> NDArray[np.uint8]:
         """Reads uint8 [height, width, 3]. Raises LabelError if its hash has changed."""
         path = self.folder / IMAGES / self.index.images[row].file
-        pixels = read_rgb(path)
+        pixels = read_rgb(path, (self.crop.height, self.crop.width))
         if sha256_of_array(pixels) != self.index.images[row].pixels_sha256:
             raise LabelError(
                 f"{path} is not the image that row {row} of {LATENTS} stands for: its pixels have "
@@ -190,24 +192,26 @@ def check_generator(
 
 def read_latents(path: Path) -> NDArray[np.float32]:
     """Reads float32 [n, num_ws, w_dim], n >= 1, all finite. Raises LabelError."""
-    try:
-        ws = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise LabelError(f"{path} cannot be read as a numpy array: {error}") from error
-    if not isinstance(ws, np.ndarray) or ws.ndim != 3 or ws.shape[0] == 0 or ws.dtype.kind != "f":
+    ws = array_from_npy(path)
+    if ws.ndim != 3 or ws.shape[0] == 0 or ws.dtype.kind != "f":
         raise LabelError(f"{path} must hold floats [n, num_ws, w_dim] with n of at least 1")
     if not np.isfinite(ws).all():
         raise LabelError(f"{path} holds values that are not finite")
     return ws.astype(np.float32)
 
 
-def read_rgb(path: Path) -> NDArray[np.uint8]:
-    """Reads any image file that Pillow can: uint8 [H, W, 3]. Raises LabelError."""
-    try:
-        with Image.open(path) as image:
-            return np.array(image.convert("RGB"))
-    except IMAGE_DECODE_ERRORS as error:
-        raise LabelError(f"{path} cannot be read as an image: {error}") from error
+def read_rgb(path: Path, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+    """Reads a picture: uint8 [H, W, 3]. Raises LabelError.
+
+    size: (height, width) that it has; another is refused before it is decoded.
+    """
+    with opened_picture(path) as image:
+        if size is not None and image.size != size[::-1]:
+            raise LabelError(
+                f"{path} is {image.width}x{image.height} pixels; the images of its set are "
+                f"{size[1]}x{size[0]}"
+            )
+        return np.array(image.convert("RGB"))
 
 
 def sha256_of_array(array: NDArray[np.generic]) -> str:
@@ -217,7 +221,7 @@ def sha256_of_array(array: NDArray[np.generic]) -> str:
 
 def _read_index(path: Path) -> SetIndex:
     try:
-        with path.open("rb") as stream:
+        with opened_regular_file(path) as stream:
             data = stream.read(MAX_INDEX_BYTES)
         index = msgspec.json.decode(data, type=SetIndex)
     except OSError as error:

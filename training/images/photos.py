@@ -1,8 +1,5 @@
 """Photographs from a folder, resized to the label crop, sorted by name."""
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from training.errors import IMAGE_DECODE_ERRORS, TrainingError
+from training.errors import TrainingError
+from training.images.picture_files import FORMATS, opened_picture
 from training.label_crop import LabelCrop
 
 # Pillow modes with eight bits a channel; converting others (I;16, F) to RGB clips their values.
@@ -81,26 +79,13 @@ def cropped_picture(path: Path, crop: LabelCrop) -> tuple[NDArray[np.uint8], tup
 
 def upright_picture(path: Path) -> Image.Image:
     """Reads a picture as RGB, turned by its EXIF orientation. Raises TrainingError."""
-    try:
-        with _without_warnings(), Image.open(path) as opened:
-            if opened.mode not in MODES:
-                raise TrainingError(
-                    f"{path} has mode {opened.mode}; save it with eight bits a channel"
-                )
-            image = ImageOps.exif_transpose(opened)
-            if image.has_transparency_data and np.array(image.convert("RGBA"))[..., 3].min() < 255:
-                raise TrainingError(f"{path} has transparent pixels; save it without them")
-            return image.convert("RGB")
-    except IMAGE_DECODE_ERRORS as error:
-        raise TrainingError(f"{path} cannot be read as an image: {error}") from error
-
-
-@contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Silences warnings about damaged tags and about large images below the limit."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    with opened_picture(path) as opened:
+        if opened.mode not in MODES:
+            raise TrainingError(f"{path} has mode {opened.mode}; save it with eight bits a channel")
+        image = ImageOps.exif_transpose(opened)
+        if image.has_transparency_data and np.array(image.convert("RGBA"))[..., 3].min() < 255:
+            raise TrainingError(f"{path} has transparent pixels; save it without them")
+        return image.convert("RGB")
 
 
 def _largest_fit(width: int, height: int, crop: LabelCrop) -> str:
@@ -110,7 +95,7 @@ def _largest_fit(width: int, height: int, crop: LabelCrop) -> str:
 
 
 def _files(folder: Path) -> tuple[list[Path], list[str]]:
-    suffixes = {s for s, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    suffixes = {s for s, kind in Image.registered_extensions().items() if kind in FORMATS}
     try:
         files = sorted(
             path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")

@@ -109,11 +109,15 @@ def typical_rows(points: NDArray[np.floating], count: int, seed: int) -> NDArray
     point nearest to the mean as its first center.
     """
     rng = np.random.Generator(np.random.Philox(key=seed))
-    centers = points[[_nearest_to_mean(points)]]
-    while len(centers) < count:
-        squared = _squared_distances(points, centers).min(axis=1).astype(np.float64)
+    first = [_nearest_to_mean(points)]
+    nearest = _squared_distances(points, points[first])[:, 0]
+    while len(first) < count:
+        squared = nearest.astype(np.float64)
         probabilities = squared / squared.sum() if squared.any() else None
-        centers = np.concatenate([centers, points[[rng.choice(len(points), p=probabilities)]]])
+        first.append(int(rng.choice(len(points), p=probabilities)))
+        latest = _squared_distances(points, points[first[-1:]])[:, 0]
+        nearest = np.minimum(nearest, latest)
+    centers = points[first]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # equal points leave clusters empty; their centers stay
         centers, cluster = kmeans2(points, centers, KMEANS_ITERATIONS, minit="matrix")

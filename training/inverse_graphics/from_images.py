@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ImageOps
 from torch import Tensor
 
 from checkpoints import InverseGraphicsCard
@@ -19,6 +19,7 @@ from nets.inverse_graphics import InverseGraphics, Shapes
 from nets.textured import Cameras
 from training.errors import TrainingError
 from training.images.photos import pictures_of_folder, upright_picture
+from training.images.picture_files import opened_picture
 from training.inverse_graphics.config import Template
 from training.inverse_graphics.downloaded_sets import sets_from_source
 from training.inverse_graphics.keypoints3d import Keypoints3D, keypoints_on_mesh
@@ -133,21 +134,22 @@ def _silhouettes(
 
 
 def _silhouette(path: Path, size: tuple[int, int], extent: int) -> Tensor:
-    try:
-        with Image.open(path) as opened:
-            if opened.mode not in MASK_MODES:
-                raise TrainingError(f"{path} has mode {opened.mode}; masks have one channel")
-            mask = ImageOps.exif_transpose(opened)
-            on_object = np.array(mask).astype(bool)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise TrainingError(f"{path} cannot be read as a mask: {error}") from error
+    with opened_picture(path) as opened:
+        if opened.mode not in MASK_MODES:
+            raise TrainingError(f"{path} has mode {opened.mode}; masks have one channel")
+        if opened.height * opened.width != size[0] * size[1]:
+            raise _of_other_size(path, opened.size, size)
+        mask = ImageOps.exif_transpose(opened)
+        on_object = np.array(mask).astype(bool)
     if on_object.shape != size:
-        height, width = size
-        raise TrainingError(
-            f"{path} is {mask.width}x{mask.height} pixels, its picture {width}x{height}"
-        )
+        raise _of_other_size(path, mask.size, size)
     pixels = torch.from_numpy(on_object)[None, None].to(torch.uint8) * 255
     return on_square(pixels, extent)[0, 0] > 127
+
+
+def _of_other_size(path: Path, found: tuple[int, int], size: tuple[int, int]) -> TrainingError:
+    height, width = size
+    return TrainingError(f"{path} is {found[0]}x{found[1]} pixels, its picture {width}x{height}")
 
 
 def _camera(

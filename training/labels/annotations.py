@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from checkpoints import Classes
+from labelmint.datasets.stored_files import opened_regular_file
 from training.errors import LabelError
 from training.labels.scaling import LabelSizes
 
@@ -91,7 +92,7 @@ def add_point(points: dict[str, Point], name: str, point: Point, origin: str) ->
 def bytes_of_file(path: Path, limit: int = MAX_FILE_BYTES) -> bytes:
     """Reads a label file of at most `limit` bytes, 1 GiB by default. Raises LabelError."""
     try:
-        with path.open("rb") as stream:
+        with opened_regular_file(path) as stream:
             data = stream.read(limit + 1)
     except OSError as error:
         raise LabelError(f"{path} cannot be read ({error.strerror})") from error

@@ -2,8 +2,6 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import get_args
 
@@ -29,6 +27,7 @@ from training.labels.options import (
     reading_options,
 )
 from training.labels.overlay import write_overlays
+from training.labels.replace import existing_labels, replaced_labels
 from training.labels.table import Allowed
 from training.options import FILE, FOLDER, force_option, options_together
 
@@ -82,17 +81,14 @@ def import_(
 
     PATH is the file that the tool exported, or the folder that its archive was unpacked to.
     """
-    old = [out / name for name in (MASKS, CLASSES, KEYPOINTS) if (out / name).exists()]
+    old = existing_labels(out)
     if old and not force:
         raise TrainingError(f"{old[0]} exists; give --force to replace it, or another --out")
     pictures = pictures_from_folder(images)
-    with _imported(path, from_, pictures, classes, rules, allowed) as folder:
-        out.mkdir(parents=True, exist_ok=True)
-        for stale in old:
-            shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
-        for made in sorted(folder.iterdir()):
-            shutil.move(made, out / made.name)
-            click.echo(f"wrote {out / made.name}")
+    with replaced_labels(out) as folder:
+        _import(path, from_, pictures, classes, rules, allowed, folder)
+    for written in existing_labels(out):
+        click.echo(f"wrote {written}")
 
 
 @labels.command()
@@ -117,7 +113,9 @@ def convert(
     if out.exists() and any(out.iterdir()):
         raise TrainingError(f"{out} exists and is not empty; name a new folder")
     pictures = pictures_from_folder(images)
-    with _imported(path, from_, pictures, classes, rules, allowed) as folder:
+    with tempfile.TemporaryDirectory(prefix="labels-") as made:
+        folder = Path(made)
+        _import(path, from_, pictures, classes, rules, allowed, folder)
         if to == "masks":
             shutil.copytree(folder, out, dirs_exist_ok=True)
             written = out
@@ -165,22 +163,20 @@ def check(
     counts.check(allowed, folder)
 
 
-@contextmanager
-def _imported(
+def _import(
     path: Path,
     from_: Format,
     pictures: Pictures,
     classes_path: Path | None,
     rules: ReadingRules,
     allowed: Allowed,
-) -> Iterator[Path]:
-    """A temporary label folder with the tool's labels, whose counts were printed and checked."""
+    out: Path,
+) -> None:
+    """Writes the tool's labels to a folder; prints their counts, and checks them."""
     classes: Classes | None = None if classes_path is None else classes_from_file(classes_path)
     sources = sources_from_path(from_, path, classes, rules)
-    with tempfile.TemporaryDirectory(prefix="labels-") as made:
-        counts, labelled, notes = import_labels(sources, pictures, classes, rules, Path(made))
-        for note in notes:
-            click.echo(note, err=True)
-        click.echo("\n".join(counts.lines(labelled, len(pictures.files))))
-        counts.check(allowed, path)
-        yield Path(made)
+    counts, labelled, notes = import_labels(sources, pictures, classes, rules, out)
+    for note in notes:
+        click.echo(note, err=True)
+    click.echo("\n".join(counts.lines(labelled, len(pictures.files))))
+    counts.check(allowed, path)

@@ -6,6 +6,8 @@ numbered, NAME_1, NAME_2. CVAT's COCO files are read by coco.py.
 """
 
 import math
+import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError
@@ -16,9 +18,18 @@ from defusedxml.ElementTree import iterparse
 from numpy.typing import NDArray
 
 from checkpoints import ClassCard, Classes
+from labelmint.datasets.stored_files import opened_regular_file
 from labelmint.errors import printable_from_text
 from training.errors import LabelError
-from training.labels.annotations import Annotations, Part, Point, Source, add_point
+from training.labels.annotations import (
+    MAX_FILE_BYTES,
+    Annotations,
+    Part,
+    Point,
+    Source,
+    add_point,
+    bytes_of_file,
+)
 from training.labels.png import Palette, source_from_png
 from training.labels.polygons import (
     mask_from_polygons,
@@ -33,6 +44,8 @@ OTHERS = ("polyline", "cuboid")
 NO_CLASS = ("points", "skeleton", "tag", "polyline", "cuboid")  # types of labels
 LABELMAP, MASKS = "labelmap.txt", "SegmentationClass"
 MAX_COLOR = 0xFFFFFF
+COLOR_VALUE = re.compile("[0-9]{1,3}")
+MAX_LABELMAP_BYTES = 1 << 20
 
 
 def source_from_cvat_xml(path: Path) -> Source:
@@ -57,8 +70,8 @@ def source_from_cvat_masks(folder: Path) -> Source:
     cards: list[ClassCard] = []
     path = folder / LABELMAP
     try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = bytes_of_file(path, MAX_LABELMAP_BYTES).decode("utf-8").splitlines()
+    except UnicodeDecodeError as error:
         raise LabelError(f"{path} cannot be read: {error}") from error
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.startswith("#"):
@@ -68,9 +81,9 @@ def source_from_cvat_masks(folder: Path) -> Source:
         if values == [""]:
             cards.append(ClassCard(name=name, color=voc_color(len(cards))))
             continue
-        if len(values) != 3 or not all(v.isdecimal() and int(v) < 256 for v in values):
+        if len(values) != 3 or not all(COLOR_VALUE.fullmatch(v) and int(v) < 256 for v in values):
             raise LabelError(
-                f"{path}, line {number} is {line!r}; it must be label:red,green,blue::"
+                f"{path}, line {number} is {line[:80]!r}; it must be label:red,green,blue::"
             )
         red, green, blue = map(int, values)
         cards.append(ClassCard(name=name, color=red << 16 | green << 8 | blue))
@@ -120,7 +133,9 @@ def _labels(path: Path) -> tuple[tuple[str, ...] | None, Mapping[str, int]]:
 def _elements(path: Path, tags: tuple[str, ...]) -> Iterator[Element]:
     """The elements below the root with these tags, each forgotten after it was used."""
     try:
-        with path.open("rb") as stream:
+        with opened_regular_file(path) as stream:
+            if os.fstat(stream.fileno()).st_size > MAX_FILE_BYTES:
+                raise LabelError(f"{path} is larger than {MAX_FILE_BYTES} bytes")
             depth, root = 0, None
             for event, element in iterparse(stream, ("start", "end"), forbid_dtd=True):
                 if event == "start":

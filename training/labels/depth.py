@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from checkpoints import Strict, read_toml
-from training.errors import IMAGE_DECODE_ERRORS, LabelError
+from training.errors import LabelError
+from training.images.picture_files import array_from_npy, opened_picture
 from training.labels.scaling import LabelSizes, files_by_stem
 
 DEPTH_TOML = "depth.toml"
@@ -41,7 +41,7 @@ def depths_from_folder(
     return {
         stem: sizes[stem].resized(
             path,
-            _depth_from_png(path, depth_file)
+            _depth_from_png(path, depth_file, sizes[stem])
             if path.suffix.lower() == ".png"
             else _depth_from_npy(path),
         )
@@ -49,16 +49,14 @@ def depths_from_folder(
     }
 
 
-def _depth_from_png(path: Path, depth_file: DepthFile) -> NDArray[np.float32]:
+def _depth_from_png(path: Path, depth_file: DepthFile, sizes: LabelSizes) -> NDArray[np.float32]:
     if depth_file.png_scale is None:
         raise LabelError(
             f"{path} needs png_scale in {DEPTH_TOML}, the depth of one step of its values"
         )
-    try:
-        with Image.open(path) as image:
-            mode, values = image.mode, np.array(image)
-    except IMAGE_DECODE_ERRORS as error:
-        raise LabelError(f"{path} cannot be read as an image: {error}") from error
+    with opened_picture(path) as image:
+        sizes.scale(path, (image.height, image.width))
+        mode, values = image.mode, np.array(image)
     if mode not in ("I;16", "I;16B", "I;16L", "I"):
         raise LabelError(f"{path} has mode {mode}; depth is a 16-bit gray PNG")
     depth = np.where(values == 0, np.nan, values * depth_file.png_scale)
@@ -66,11 +64,8 @@ def _depth_from_png(path: Path, depth_file: DepthFile) -> NDArray[np.float32]:
 
 
 def _depth_from_npy(path: Path) -> NDArray[np.float32]:
-    try:
-        depth = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise LabelError(f"{path} cannot be read as a numpy array: {error}") from error
-    if not isinstance(depth, np.ndarray) or depth.ndim != 2 or depth.dtype.kind != "f":
+    depth = array_from_npy(path)
+    if depth.ndim != 2 or depth.dtype.kind != "f":
         raise LabelError(f"{path} must hold floats [H, W], NaN where unknown")
     if np.isinf(depth).any():
         raise LabelError(f"{path} holds infinite depth; unknown pixels are NaN")

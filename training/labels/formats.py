@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from checkpoints import Classes
+from labelmint.datasets.stored_files import opened_regular_file
 from training.errors import LabelError
 from training.labels.annotations import Annotations, ReadingRules, Source
 from training.labels.coco import source_from_coco
@@ -102,7 +103,7 @@ def _label_studio(path: Path, rules: ReadingRules) -> Source:
         if is_png_export(path):
             return source_from_label_studio_png(path)
         path = _only(path, list(path.glob("*.json")), ".json export")
-    with path.open("rb") as stream:
+    with opened_regular_file(path) as stream:
         start = stream.read(64).lstrip()
     return source_from_coco(path, rules) if start[:1] == b"{" else source_from_label_studio(path)
 

@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from checkpoints import Classes, classes_from_file, write_classes, write_text
-from training.errors import IMAGE_DECODE_ERRORS, LabelError
+from checkpoints import Classes, classes_from_file, replaced_file, write_classes, write_text
+from training.errors import LabelError
 from training.images.image_set import IMAGES, INDEX, image_set_from_folder
 from training.images.photos import pictures_of_folder
+from training.images.picture_files import opened_picture
 from training.labels.annotations import ReadingRules, Source, is_background
 from training.labels.coco import source_from_coco
 from training.labels.png import Palette, mask_from_file, source_from_png
@@ -57,7 +58,8 @@ class LabelFolder:
         """Class ids [H, W] of an image; None without."""
         if stem not in self.masks or self.classes is None:
             return None
-        return mask_from_file(self.masks[stem], Palette(_with_ignored(self.classes)))
+        sizes = self.pictures.sizes[stem]
+        return mask_from_file(self.masks[stem], Palette(_with_ignored(self.classes)), sizes)
 
     def regions(self, stem: str) -> list[tuple[str, NDArray[np.bool_]]]:
         """Class and region, bool [H, W], of every class of an image but a background; ignored
@@ -88,11 +90,8 @@ def pictures_from_folder(folder: Path) -> Pictures:
     paths, _ = pictures_of_folder(folder)
     sizes = {}
     for path in paths:
-        try:
-            with Image.open(path) as image:
-                size = image.size if image.getexif().get(0x0112) in TURNED else image.size[::-1]
-        except IMAGE_DECODE_ERRORS as error:
-            raise LabelError(f"{path} cannot be read as an image: {error}") from error
+        with opened_picture(path) as image:
+            size = image.size if image.getexif().get(0x0112) in TURNED else image.size[::-1]
         sizes[path.stem] = LabelSizes(*size, None)
     return Pictures(folder, {path.stem: path.name for path in paths}, sizes)
 
@@ -108,7 +107,11 @@ def import_labels(
 
     Raises LabelError.
     """
-    readings = [reading_from_source(source, pictures.sizes, classes, rules) for source in sources]
+    several = len(sources) > 1
+    readings = [
+        reading_from_source(source, pictures.sizes, classes, rules, may_be_empty=several)
+        for source in sources
+    ]
     with_masks = [reading for reading in readings if reading.classes is not None]
     with_points = [reading for reading in readings if reading.keypoint_names]
     notes = [note for reading in readings for note in reading.notes]
@@ -135,7 +138,8 @@ def import_labels(
         for image in reading.images():
             if image.mask is not None:
                 counts.add_mask(image.mask)
-                Image.fromarray(image.mask).save(out / MASKS / f"{image.stem}.png")
+                with replaced_file(out / MASKS / f"{image.stem}.png") as partial:
+                    Image.fromarray(image.mask).save(partial, "png")
                 labelled.add(image.stem)
             if image.points is not None and reading in with_points:
                 counts.add_points(image.points)
@@ -175,8 +179,8 @@ def label_folder(folder: Path, pictures: Pictures) -> LabelFolder:
     if (folder / KEYPOINTS).exists():
         rules = ReadingRules()
         source = source_from_coco(folder / KEYPOINTS, rules, "keypoints")
-        reading = reading_from_source(source, pictures.sizes, None, rules)
-        names, skeleton = reading.keypoint_names, reading.skeleton
+        reading = reading_from_source(source, pictures.sizes, None, rules, may_be_empty=True)
+        names, skeleton = source.keypoint_names or (), source.skeleton
         points = {i.stem: i.points for i in reading.images() if i.points is not None}
     return LabelFolder(
         pictures,

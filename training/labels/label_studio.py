@@ -257,7 +257,7 @@ def _region(
 
 
 def _region_of_png(path: Path, sizes: LabelSizes) -> NDArray[np.bool_]:
-    return sizes.resized(path, np.array(open_upright(path).convert("L")) >= LEAST_ALPHA)
+    return sizes.resized(path, np.array(open_upright(path, sizes).convert("L")) >= LEAST_ALPHA)
 
 
 def is_png_export(folder: Path) -> bool:

@@ -145,7 +145,7 @@ def labels_and_counts(
         if keypoints is not None:
             notes.append(f"the keypoints of {paths.masks} are not read: {paths.keypoints} has them")
         source = _keypoint_source(paths.keypoints, rules)
-        keypoints = reading_from_source(source, sizes, None, rules)
+        keypoints = reading_from_source(source, sizes, None, rules, regions is not None)
         notes += keypoints.notes
     for reading in {id(r): r for r in (regions, keypoints) if r is not None}.values():
         for image in reading.images():

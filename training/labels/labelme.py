@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from training.errors import IMAGE_DECODE_ERRORS, LabelError
+from training.errors import LabelError
+from training.images.picture_files import opened_picture
 from training.labels.annotations import Annotations, Part, Point, Source, add_point, bytes_of_file
 from training.labels.polygons import mask_from_polygons, polygon_from_box, polygon_from_ellipse
 from training.labels.scaling import LabelSizes
@@ -119,14 +119,17 @@ def _region(
 def _region_of_mask(path: Path, shape: LabelMeShape, size: tuple[int, int]) -> NDArray[np.bool_]:
     """Region of a shape of type mask, bool [height, width] of the label's size."""
     try:
-        with Image.open(io.BytesIO(base64.b64decode(shape.mask or "", validate=True))) as image:
-            part = np.array(image.convert("L")) > 0
-    except IMAGE_DECODE_ERRORS as error:
+        data = base64.b64decode(shape.mask or "", validate=True)
+    except ValueError as error:
         raise LabelError(f"{path} has a mask that is no PNG in base64: {error}") from error
     left, top = (round(value) for value in shape.points[0])
-    bottom, right = top + part.shape[0], left + part.shape[1]
-    if min(top, left) < 0 or bottom > size[0] or right > size[1]:
-        raise LabelError(f"{path} has a mask that reaches past the image")
+    with opened_picture(
+        io.BytesIO(data), f"{path} has a mask that is no PNG in base64; it"
+    ) as image:
+        bottom, right = top + image.height, left + image.width
+        if min(top, left) < 0 or bottom > size[0] or right > size[1]:
+            raise LabelError(f"{path} has a mask that reaches past the image")
+        part = np.array(image.convert("L")) > 0
     region = np.zeros(size, bool)
     region[top:bottom, left:right] = part
     return region

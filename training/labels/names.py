@@ -11,6 +11,7 @@ image that has its stem; else for the one that is left when what a tool adds is 
 import difflib
 import re
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from pathlib import PurePosixPath
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -32,10 +33,11 @@ SHOWN = 6  # names in a message
 
 def file_of_name(name: str) -> str:
     """File name of a path or address as tools write them, with / or Windows' separators."""
-    if "?d=" in name:  # Label Studio's local files
-        name = parse_qs(urlsplit(name).query).get("d", [name])[0]
-    if "://" in name or name.startswith("/data/"):
-        name = unquote(urlsplit(name).path)
+    with suppress(ValueError):  # such as of http://[, which is then a name like any other
+        if "?d=" in name:  # Label Studio's local files
+            name = parse_qs(urlsplit(name).query).get("d", [name])[0]
+        if "://" in name or name.startswith("/data/"):
+            name = unquote(urlsplit(name).path)
     return PurePosixPath(name.replace("\\", "/")).name
 
 

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from checkpoints import Classes
-from training.errors import IMAGE_DECODE_ERRORS, LabelError
+from training.errors import LabelError
+from training.images.picture_files import opened_picture
 from training.labels.annotations import Annotations, Source
 from training.labels.scaling import LabelSizes
 
@@ -38,7 +39,7 @@ def source_from_png(folder: Path, palette: Palette) -> Source:
         for path in files:
 
             def ids(sizes: LabelSizes, path: Path = path) -> NDArray[np.uint8]:
-                return sizes.resized(path, mask_from_file(path, palette))
+                return sizes.resized(path, mask_from_file(path, palette, sizes))
 
             yield Annotations(path.name, str(path), None, ids=ids)
 
@@ -53,9 +54,14 @@ def files_of_folder(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
         raise LabelError(f"{folder} cannot be read ({error.strerror})") from error
 
 
-def mask_from_file(path: Path, palette: Palette) -> NDArray[np.uint8]:
-    """Class ids of a file, [height, width]. Raises LabelError."""
-    image = open_upright(path)
+def mask_from_file(
+    path: Path, palette: Palette, sizes: LabelSizes | None = None
+) -> NDArray[np.uint8]:
+    """Class ids of a file, [height, width]. Raises LabelError.
+
+    sizes: those that it may have; another is refused before it is decoded. None: any.
+    """
+    image = open_upright(path, sizes)
     if image.mode in COLORS or (palette.by_color and image.mode == "P"):
         rgba = np.array(image.convert("RGBA"))
         return _ids_from_colors(path, rgba, palette.classes)
@@ -69,13 +75,24 @@ def mask_from_file(path: Path, palette: Palette) -> NDArray[np.uint8]:
     )
 
 
-def open_upright(path: Path) -> Image.Image:
-    """Reads an image file, turned by its EXIF orientation, in its own mode. Raises LabelError."""
-    try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image)
-    except IMAGE_DECODE_ERRORS as error:
-        raise LabelError(f"{path} cannot be read as an image: {error}") from error
+def open_upright(path: Path, sizes: LabelSizes | None = None) -> Image.Image:
+    """Reads an image file, turned by its EXIF orientation, in its own mode; `sizes` as for
+    `mask_from_file`. Raises LabelError."""
+    with opened_picture(path) as image:
+        if sizes is not None and not sizes.has_area_of((image.height, image.width)):
+            sizes.scale(path, (image.height, image.width))  # raises
+        return ImageOps.exif_transpose(image)
+
+
+def gray_from_file(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """A gray picture of eight bits, uint8 [height, width] of this size. Raises LabelError."""
+    with opened_picture(path) as image:
+        if image.size != size[::-1] or image.mode not in ("L", "P"):
+            raise LabelError(
+                f"{path} is {image.width}x{image.height} pixels of mode {image.mode}; it must be "
+                f"{size[1]}x{size[0]} of mode L"
+            )
+        return np.array(image)
 
 
 def _ids(path: Path, values: NDArray[np.generic], classes: Classes) -> NDArray[np.uint8]:

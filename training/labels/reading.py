@@ -71,14 +71,23 @@ def reading_from_source(
     sizes: Mapping[str, LabelSizes],
     classes: Classes | None,
     rules: ReadingRules,
+    may_be_empty: bool = False,
 ) -> Reading:
     """Finds out what the source has for the images, whose stems `sizes` lists.
 
-    classes: from classes.toml; None takes those of the source. Raises LabelError.
+    Args:
+        source: the label file, or folder of label files.
+        sizes: of the labels that each image accepts.
+        classes: from classes.toml; None takes those of the source.
+        rules: what the source cannot say itself.
+        may_be_empty: whether it may have names of keypoints and none in any image, as the studio
+            writes it before the first is placed.
+
+    Raises LabelError.
     """
     survey = _survey(source, sizes, rules)
     has_masks = survey.has_masks or (rules.empty == "background" and source.labels != ())
-    if not has_masks and not survey.points:
+    if not has_masks and not survey.points and not (may_be_empty and source.keypoint_names):
         left = _line_of_left_out(survey.left_out)
         raise LabelError(
             f"{source.path} has no region and no keypoint in the images of the set"

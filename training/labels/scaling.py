@@ -36,6 +36,12 @@ class LabelSizes:
             )
         return self.width / width, self.height / height
 
+    def has_area_of(self, size: tuple[int, int]) -> bool:
+        """Whether an accepted size has as many pixels: a picture of any other need not be decoded
+        to be refused, however its EXIF orientation turns it."""
+        accepted = [(self.height, self.width), self.photo or (0, 0)]
+        return size[0] * size[1] in [height * width for height, width in accepted]
+
     def _turned(self, size: tuple[int, int]) -> str:
         accepted = {(self.height, self.width), self.photo}
         if size[0] == size[1] or size[::-1] not in accepted:

@@ -31,6 +31,7 @@ from training.labels.scaling import LabelSizes
 DATA = ("data.yaml", "dataset.yaml", "data.yml")
 NO_LABELS = {"classes", "train", "val", "valid", "test", "requirements", "license"}  # .txt
 MAX_DATA_BYTES = 1 << 20  # of data.yaml
+MAX_NUMBER = 1 << 63  # of classes, and of names that are numbers
 SLACK = 0.02  # past the image; tools round
 
 
@@ -99,7 +100,7 @@ def _data(folder: Path) -> tuple[dict[int, str], _Keypoints | None]:
     names = data.get("names") if isinstance(data, dict) else None
     if isinstance(names, list):
         names = dict(enumerate(names))
-    if not isinstance(names, dict) or not names or not all(isinstance(i, int) for i in names):
+    if not isinstance(names, dict) or not names or not all(map(_is_number, names)):
         names = {}
     if not names or not _scalars(list(names.values())):
         raise LabelError(f"{path} has no list `names` of the classes")
@@ -109,7 +110,12 @@ def _data(folder: Path) -> tuple[dict[int, str], _Keypoints | None]:
 
 def _scalars(values: list[object]) -> bool:
     """Whether all are plain. Lists may hold themselves many times over, by YAML's aliases."""
-    return all(isinstance(value, str | int | float) for value in values)
+    return all(isinstance(value, str | float) or _is_number(value) for value in values)
+
+
+def _is_number(value: object) -> bool:
+    """Whether it is an integer that Python writes; it refuses those of over 4,300 digits."""
+    return isinstance(value, int) and abs(value) < MAX_NUMBER
 
 
 def _annotations(
