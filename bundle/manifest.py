@@ -239,17 +239,15 @@ class ProposalFacts(Strict, frozen=True, kw_only=True):
     options: SamplingKey
     seed: Annotated[int, Meta(ge=0)]  # of the samples of the fit
     samples: Size  # generated ones of the fit
-    hidden: Annotated[
-        list[HiddenSize], Meta(max_length=MAX_HIDDEN_LAYERS)
-    ]  # of the score's network
+    # Units of the hidden layers of the score.
+    hidden: Annotated[list[HiddenSize], Meta(max_length=MAX_HIDDEN_LAYERS)]
     outputs: OutputCount  # of the score
     # What of the outputs means the predicate: all bounds of one of these lists.
     bounds: Annotated[
         list[Annotated[list[Bound], Meta(max_length=MAX_OUTPUTS)]],
         Meta(min_length=1, max_length=MAX_BOXES),
     ]
-    exponent: Annotated[float, Meta(gt=0, le=1)]  # keep probability: estimated probability to this
-    scale: Annotated[float, Meta(gt=0, le=MAX_FLOAT32)]  # and times this, at most 1
+    exponent: Annotated[float, Meta(gt=0, le=1)]  # keep probability: the estimated one to this
     floor: Share  # smallest keep probability
     share: Estimate  # share of all samples that meet the predicate
     generated_share: Estimate  # share of the samples of the proposal that do

@@ -227,7 +227,6 @@ def _fake_proposals(generator: GeneratorFacts) -> dict[str, Proposal]:
             outputs=1,
             bounds=[[Bound(output=0, low=0.0, high=None)]],
             exponent=1.0,
-            scale=1.0,
             floor=floor,
             share=Estimate(value=0.5, low=0.4, high=0.6),
             generated_share=Estimate(value=0.5, low=0.4, high=0.6),

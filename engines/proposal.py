@@ -4,7 +4,7 @@ Rejection generates a thousand samples for one that one in a thousand are. But w
 synthesis, for about a thousandth of its cost, and a small network can tell from w how likely a
 sample meets a predicate: p(w). Sample i is then generated with the known probability
 
-    a(w) = min(1, max(floor, scale * p(w) ** exponent))
+    a(w) = max(floor, p(w) ** exponent)
 
 by a coin of its own, a function of seed and object. So a stream with a proposal has a part of the
 samples that it has without, the same to the bit. Weight 1 / a(w) corrects for the choice exactly,
@@ -58,8 +58,7 @@ def limits_from_w(proposal: Proposal, w: NDArray[np.float32]) -> NDArray[np.uint
     """Keep probabilities of untruncated w [n, w_dim], as the number of the 2**32 words of a coin
     that choose it: uint64 [n], at least 1."""
     facts = proposal.facts
-    likely = facts.scale * probabilities_from_w(proposal, w) ** facts.exponent
-    kept = np.clip(likely, facts.floor, 1.0)
+    kept = np.clip(probabilities_from_w(proposal, w) ** facts.exponent, facts.floor, 1.0)
     kept = np.where(np.isnan(kept), facts.floor, kept)  # w that is not finite fails in the engine
     return np.maximum(1, np.floor(kept * WORDS)).astype(np.uint64)
 

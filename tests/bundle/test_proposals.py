@@ -54,8 +54,8 @@ def test_a_known_name_is_kept_unless_replacing(folder: Path) -> None:
     "changes",
     [
         {"name": "../views"}, {"name": ""}, {"name": "a b"}, {"name": "x" * 65}, {"floor": 0.0},
-        {"floor": float("nan")}, {"hidden": [4]}, {"hidden": [1] * 5}, {"where": "a\nb"},
-        {"exponent": 1.5}, {"scale": 0.0},
+        {"floor": float("nan")}, {"hidden": [4]}, {"outputs": 65}, {"bounds": []},
+        {"hidden": [1] * 5}, {"where": "a\nb"}, {"exponent": 1.5},
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_not_written(folder: Path, changes: dict[str, Any]) -> None:
@@ -105,7 +105,7 @@ def test_a_file_of_another_size_is_refused(folder: Path, editor: Any, size: int)
     ("key", "value"),
     [
         ("hidden", [1 << 30]), ("hidden", [1] * 5), ("hidden", [0]), ("floor", 2),
-        ("floor", 0), ("scale", 1e300), ("gain", {"value": 1, "low": 2, "high": 3}),
+        ("floor", 0), ("exponent", 2), ("gain", {"value": 1, "low": 2, "high": 3}),
         ("options", {}), ("file", {"sha256": "x", "size": 4}), ("where", ""),
         ("where", "x" * 1001), ("samples", -1), ("unknown", 1),
     ],

@@ -34,7 +34,8 @@ BUNDLE = fake_bundle(16, proposals=True)
 def with_floor(bundle: Bundle, name: str, floor: float) -> Bundle:
     """The bundle, whose proposal of this name has another floor, and no other choice."""
     old = bundle.proposals[name]
-    facts = msgspec.structs.replace(old.facts, floor=floor, scale=min(floor, 1e-30))
+    bounds = [[msgspec.structs.replace(old.facts.bounds[0][0], low=1e4)]]  # p is 0
+    facts = msgspec.structs.replace(old.facts, floor=floor, bounds=bounds)
     proposals = bundle.proposals | {name: replace(old, facts=facts)}
     return replace(bundle, proposals=proposals)
 

@@ -129,8 +129,8 @@ def test_a_predicate_of_alternatives_and_upper_bounds_is_estimated() -> None:
     w = np.random.default_rng(8).standard_normal((4096, 16)).astype(np.float32)
     estimated = probabilities_from_w(Proposal("p", facts, score), w)
     met = predicate.met(content_of(w))
-    assert 0.1 < met.mean() < 0.9
-    assert ((estimated > 0.5) == met).mean() > 0.93
+    assert 0.3 < met.mean() < 0.7
+    assert ((estimated > 0.5) == met).mean() > 0.88
 
 
 def test_saved_content_is_found_again_without_a_cut_record(tmp_path: Path) -> None:

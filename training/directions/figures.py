@@ -6,6 +6,7 @@ is a sample's mass: masses of samples that meet the predicate add up to the shar
 that do, whatever the draws were adapted to.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -60,7 +61,7 @@ def figures_of_proposal(draws: Sequence[Draw], test: Draw, seed: int = 0) -> dic
         effective = sums**2 / (found * squares)
         gain = found / size / share
     examined = test.examined / len(test.met)
-    spread = 2 / np.sqrt(len(test.met))  # of a waiting time
+    spread = 2 / math.sqrt(len(test.met))  # of a waiting time
     return {
         "share": _estimate(share),
         "generated_share": _estimate(found / size),

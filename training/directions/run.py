@@ -136,7 +136,6 @@ def proposal_from_draws(
         outputs=score.outputs,
         bounds=bounds,
         exponent=EXPONENT,
-        scale=1.0,
         floor=FLOOR,
         share=unknown,
         generated_share=unknown,
