@@ -16,6 +16,7 @@ from bundle.manifest import (
     MAX_PROPOSALS,
     PROPOSAL,
     VIEWS,
+    Certificate,
     ContentTable,
     FileEntry,
     GeneratorFacts,
@@ -25,6 +26,7 @@ from bundle.manifest import (
     RefinerFacts,
     SamplingKey,
     ViewBankFacts,
+    WeightsFacts,
 )
 from bundle.proposals import proposal_bytes
 
@@ -51,6 +53,8 @@ def check_manifest(manifest: Manifest, name: str) -> None:
         or _views_problem(manifest)
         or _calibrations_problem(manifest)
         or _proposals_problem(manifest)
+        or _weights_problem(manifest.weights)
+        or _certificate_problem(manifest)
     )
     if problem:
         raise ManifestError(f"{name}: {problem}")
@@ -269,6 +273,54 @@ def _proposals_problem(manifest: Manifest) -> str | None:
             if not estimate.low <= estimate.value <= estimate.high:
                 return f"{where}.{field} is {estimate.value}, outside its own interval"
     return None
+
+
+def _weights_problem(weights: WeightsFacts | None) -> str | None:
+    if weights is None:
+        return None
+    problem = _hash_problem("weights.generator_sha256", weights.generator_sha256)
+    if problem is None and weights.interpreter_sha256 is not None:
+        problem = _hash_problem("weights.interpreter_sha256", weights.interpreter_sha256)
+    return problem
+
+
+def _certificate_problem(manifest: Manifest) -> str | None:
+    certificate, weights = manifest.certificate, manifest.weights
+    if certificate is None:
+        return None
+    if problem := problem_of_certificate(certificate):
+        return f"certificate.{problem}"
+    if manifest.refiner is not None:
+        return "certificate is present, but the images are refined, and the reviewed ones were not"
+    named = None if weights is None else (weights.generator_sha256, weights.interpreter_sha256)
+    if named != (certificate.generator_sha256, certificate.interpreter_sha256):
+        return (
+            f"certificate.interpreter_sha256 is {certificate.interpreter_sha256}; weights names "
+            f"{'no weights' if weights is None else weights.interpreter_sha256}"
+        )
+    return None
+
+
+def problem_of_certificate(certificate: Certificate) -> str | None:
+    """The first broken rule of a certificate, as "field is value; rule"."""
+    for field in ("generator_sha256", "interpreter_sha256"):
+        if problem := _hash_problem(field, getattr(certificate, field)):
+            return problem
+    if len(certificate.losses) != len(certificate.uncertainties):
+        return (
+            f"losses has {len(certificate.losses)} entries; uncertainties has "
+            f"{len(certificate.uncertainties)}"
+        )
+    limits = [row.threshold for row in certificate.thresholds]
+    if len(set(limits)) < len(limits):
+        return "thresholds has two of the same value"
+    return None
+
+
+def _hash_problem(where: str, text: str) -> str | None:
+    if _SHA256.match(text):
+        return None
+    return f"{where} is {text[:80]!r}; it must be 64 hexadecimal digits"
 
 
 def _key_problem(key: SamplingKey, views: ViewBankFacts | None) -> str | None:

@@ -21,6 +21,7 @@ MAX_CLASSES = 256  # masks are uint8
 MAX_KEYPOINTS, MAX_EDGES = 4096, 1 << 16
 MAX_CALIBRATIONS, MAX_QUANTILES = 4096, 1 << 16
 MAX_ENTRIES = 256  # of lists that have a few, such as tools
+MAX_REVIEWS, MAX_THRESHOLDS = 1 << 16, 64  # of a certificate
 MAX_BOXES = 256  # alternatives of a predicate
 MAX_TABLE_SAMPLES = 1 << 16  # of a calibration whose content is kept, the first ones
 MAX_VIEW_CODES = 1 << 16  # views of one object in a stream, at most
@@ -39,6 +40,7 @@ Widths = Annotated[list[Size], Meta(max_length=64)]  # channels of each layer
 StartSide = Annotated[int, Meta(ge=1, le=16)]
 Start = tuple[StartSide, StartSide]  # rows and columns of a generator's learned constant
 Share = Annotated[float, Meta(gt=0, le=1)]
+Loss = Annotated[float, Meta(ge=0, le=1)]  # share of the pixels of a mask that are wrong
 Color = Annotated[int, Meta(ge=0, le=0xFFFFFF)]  # 0xRRGGBB
 Psi = Annotated[float, Meta(ge=0, le=2)]  # truncation psi; 1: no truncation
 HiddenSize = Annotated[int, Meta(ge=1, le=MAX_HIDDEN)]
@@ -256,6 +258,45 @@ class ProposalFacts(Strict, frozen=True, kw_only=True):
     examined: Estimate  # raw indices examined for each sample that is generated
 
 
+class WeightsFacts(Strict, frozen=True):
+    """The weights files that the bundle was exported from, by SHA-256."""
+
+    generator_sha256: str
+    interpreter_sha256: str | None  # null: no label ensemble, or one of several files
+
+
+class CertifiedThreshold(Strict, frozen=True):
+    """What the reviews prove of the samples that one threshold keeps."""
+
+    keep: Share  # of all samples, about: what the threshold was chosen for
+    threshold: Float32 | None  # largest uncertainty that is kept; null: every sample is
+    reviewed: Count  # reviewed samples that it keeps
+    mean: Loss | None  # mean loss of these; null: there are none
+    upper_bound: Loss  # of the mean loss of all samples that it keeps
+    expected_risk: Annotated[float, Meta(ge=0)]  # conformal risk control's bound, on average
+
+
+class Certificate(Strict, frozen=True):
+    """What a person's reviews prove of an ensemble's masks. The studio writes it as a file, too.
+
+    All upper bounds hold at once with the probability `confidence`. The reviewed samples are the
+    first of a stream that the weights' hash chooses, after those that may fix the thresholds.
+    """
+
+    format: Literal[1]
+    statement: Annotated[str, Meta(max_length=4096)]  # the same in words
+    confidence: Annotated[float, Meta(gt=0, lt=1)]
+    generator_sha256: str  # of the weights files
+    interpreter_sha256: str
+    seed: Annotated[int, Meta(ge=0)]  # of the stream
+    truncation_psi: Psi
+    truncation_cutoff: Count
+    first_index: Count  # of the first reviewed sample
+    thresholds: Annotated[list[CertifiedThreshold], Meta(min_length=1, max_length=MAX_THRESHOLDS)]
+    uncertainties: Annotated[list[Float32], Meta(min_length=1, max_length=MAX_REVIEWS)]  # in order
+    losses: Annotated[list[Loss], Meta(min_length=1, max_length=MAX_REVIEWS)]  # of the same samples
+
+
 class Parity(Strict, frozen=True, omit_defaults=True):
     """Measured differences of one served graph from eager torch; null: not an output of it. The
     file omits the last fields if they are null."""
@@ -306,3 +347,5 @@ class Manifest(Strict, frozen=True, kw_only=True, omit_defaults=True):
     parity: Annotated[list[Parity], Meta(max_length=MAX_ENTRIES)]
     calibrations: Annotated[list[ScoreCalibration], Meta(max_length=MAX_CALIBRATIONS)]
     tools: dict[Name, Name]  # versions of the programs that made the bundle, by name
+    weights: WeightsFacts | None = None  # null: exported before this was recorded
+    certificate: Certificate | None = None  # null: nobody's reviews are part of the bundle

@@ -76,8 +76,8 @@ def bundle_id_from_content(
 ) -> str:
     """The bundle id, "sha256:<hex>": SHA-256 of canonical JSON of everything that decides samples.
 
-    Calibration, plans, parity, licences and tool versions are left out: adding to them keeps the
-    id, and with it engine caches and pins of clients.
+    Calibration, certificate, plans, parity, licences, hashes of weights files and tool versions are
+    left out: adding to them keeps the id, and with it engine caches and pins of clients.
     """
     content: dict[str, object] = {
         "format": FORMAT,

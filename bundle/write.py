@@ -26,6 +26,7 @@ from bundle.files import (
 from bundle.manifest import (
     MANIFEST,
     PROPOSAL,
+    Certificate,
     FileEntry,
     Manifest,
     PortablePlan,
@@ -123,6 +124,16 @@ def add_calibration(
         for file in bundle.path.glob("content.*.zlib"):
             if file.name not in listed:
                 file.unlink()
+
+
+def add_certificate(bundle: Bundle, certificate: Certificate) -> None:
+    """Puts a certificate into the manifest of `bundle`, in place of an earlier one; the bundle id
+    stays. Raises BundleError when another bundle is there by now."""
+    with _exclusive(bundle.path):
+        now = read_manifest(bundle.path)
+        if now.bundle_id != bundle.manifest.bundle_id or now.weights != bundle.manifest.weights:
+            raise BundleError(f"{bundle.path} was replaced by {now.bundle_id}; certify it again")
+        write_manifest(bundle.path, msgspec.structs.replace(now, certificate=certificate))
 
 
 def add_plan(folder: Path, name: str, data: bytes, plan: PortablePlan) -> None:

@@ -9,6 +9,7 @@ side. So bounds stay all that the graph needs, and sample i depends on nothing b
 """
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -113,7 +114,6 @@ def _narrowed(
     narrow[..., 0, :] = np.maximum(narrow[..., 0, :], cut[:, 0])
     narrow[..., 1, :] = np.minimum(narrow[..., 1, :], cut[:, 1])
     parts[demanded] = narrow
-    parts[~demanded, :, 1:] = array_from_region([], 1, columns)[0]
     return parts.reshape(rows, regions * len(side), 2, columns)
 
 
@@ -164,9 +164,12 @@ def limits_of_strata(
         content: of the calibration's samples, [N, S]; the first column is the score.
 
     Raises:
-        SamplingError: a condition is none, or has under MIN_SAMPLES samples on one side.
+        SamplingError: a condition is none, has under MIN_SAMPLES samples on one side, or strata
+            have more alternatives than the graph compares.
         BundleLacks: the bundle does not compute what it compares.
     """
+    assert manifest.heads is not None  # there is content
+    most = manifest.heads.boxes
     sides = [sides_of_condition("filter.keep_by", text, manifest) for text in conditions]
     for text, (met, _) in zip(conditions, sides, strict=True):
         _check_both_sides("filter.keep_by", text, is_within(content, met))
@@ -174,6 +177,8 @@ def limits_of_strata(
         return ANYTHING
     found: Region = []
     for stratum in itertools.product(*sides):
+        if math.prod(map(len, stratum)) + len(found) > 8 * most:  # would take long
+            break
         inside, region = np.ones(len(content), np.bool_), ANYTHING
         for side in stratum:
             inside &= is_within(content, side)
@@ -183,7 +188,13 @@ def limits_of_strata(
             scores = content[inside, 0].astype(np.float64)
             limit = float(np.float32(np.quantile(scores, fraction)))
         found += intersected(region, [{0: (-np.inf, limit)}])
-    return found
+    else:
+        if len(found) <= most:
+            return found
+    raise SamplingError(
+        f"filter.keep_by has over {most} alternatives once its conditions are combined; use "
+        "fewer, or simpler ones"
+    )
 
 
 def balance_of_shares(

@@ -1,4 +1,4 @@
-"""`python -m export`: weights -> bundle; calibration, description and engine of a bundle."""
+"""`python -m export`: weights -> bundle; calibration, certificate, description, engine."""
 
 import signal
 import sys
@@ -23,7 +23,13 @@ from bundle.errors import BundleError
 from bundle.manifest import MANIFEST
 from bundle.open import open_bundle
 from bundle.views import ViewBank
-from bundle.write import add_calibration, refuse_existing, refuse_known_calibration, staged_folder
+from bundle.write import (
+    add_calibration,
+    add_certificate,
+    refuse_existing,
+    refuse_known_calibration,
+    staged_folder,
+)
 from checkpoints import CheckpointError, Interrupted, generators_in, raise_on_signals
 from engines.errors import EngineError
 from engines.open import EngineOptions, open_mapping
@@ -44,11 +50,12 @@ from export.checks.calibration import (
     refuse_without_score,
     row_columns,
 )
+from export.checks.certificate import certificate_from_file, refuse_misfit
 from export.engine_command import engine
 from export.errors import ExportError
 from export.fused.bundle import check_fusable, write_fused_labeller
 from export.fused.compile import check_capability
-from export.inspect import lines_from_bundle, lines_from_weights
+from export.inspect import lines_from_bundle, lines_from_certificate, lines_from_weights
 from export.weights import WeightFiles, weights_from_files
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -277,6 +284,23 @@ def calibrate(
         )
         _calibrate(bundle, bundle, sampling, samples, _engine_options(batch), replace_known)
         print(f"{bundle} is calibrated on {samples} samples")
+
+
+@main.command()
+@click.argument("bundle", type=FOLDER)
+@click.argument("certificate", type=WEIGHTS)
+def certify(bundle: Path, certificate: Path) -> None:
+    """Put the certificate of a review into BUNDLE.
+
+    CERTIFICATE is the file that the studio's page Review writes. Its bounds are computed again from
+    its reviews, and it must be about the very weights of the bundle. The bundle id stays.
+    """
+    with one_line_errors():
+        opened = open_bundle(bundle, verify=False)
+        found = certificate_from_file(certificate)
+        refuse_misfit(opened.manifest, found, bundle, certificate)
+        add_certificate(opened, found)
+        print("\n".join(lines_from_certificate(found)))
 
 
 @main.command()

@@ -121,6 +121,7 @@ def manifest_from_folder(folder: Path, weights: SourceWeights) -> Manifest:
         files=files,
         parity=[],
         calibrations=[],
+        weights=weights.hashes,
         tools={"python": platform.python_version()} | {name: version(name) for name in TOOLS},
     )
 

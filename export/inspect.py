@@ -11,6 +11,7 @@ from bundle.files import opened_regular_file
 from bundle.fused import FUSED, fused_from_bytes
 from bundle.manifest import (
     LABELLER,
+    Certificate,
     Heads,
     Parity,
     ProposalFacts,
@@ -46,6 +47,7 @@ from checkpoints import (
     widths_of_member,
 )
 from export.checks.parity import TOLERANCES, W_MAX_DIFFERENCE
+from labelmint.model import percent_from_bound
 from nets.config import SQUARE, GeneratorConfig, size_at
 from nets.generator import Generator
 
@@ -84,6 +86,22 @@ def lines_from_bundle(bundle: Bundle) -> list[str]:
     lines += [f"  parity       {_parity_text(parity)}" for parity in manifest.parity]
     lines += [f"  calibration  {_calibration_text(c)}" for c in manifest.calibrations]
     lines += [f"  proposal     {_proposal_text(n, p)}" for n, p in manifest.proposals.items()]
+    if manifest.certificate is not None:
+        lines += lines_from_certificate(manifest.certificate)
+    return lines
+
+
+def lines_from_certificate(certificate: Certificate) -> list[str]:
+    """What the reviews prove, a line for each threshold."""
+    lines = [
+        f"  certificate  {len(certificate.losses)} reviews, psi {certificate.truncation_psi}, "
+        f"cutoff {certificate.truncation_cutoff}; mean share of wrong pixels, with "
+        f"{certificate.confidence:.0%} confidence:"
+    ]
+    for row in certificate.thresholds:
+        limit = "all samples" if row.threshold is None else f"up to {row.threshold:.4g}"
+        bound = percent_from_bound(row.upper_bound)
+        lines.append(f"               {limit} (keeps about {row.keep:.0%}): at most {bound}")
     return lines
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bundle.manifest import WeightsFacts
 from checkpoints import (
     NATIVE,
     GeneratorCard,
@@ -82,6 +83,7 @@ class SourceWeights:
     interpreter_card: InterpreterCard | None
     refiner: RefinerWeights | None = None
     views: ViewWeights | None = None
+    hashes: WeightsFacts | None = None  # of the files; None: they are not from files
 
     @property
     def spec(self) -> LabelSpec:
@@ -101,6 +103,7 @@ def weights_from_files(files: WeightFiles) -> SourceWeights:
     """Reads all files and checks that they belong together. Raises CheckpointError, ExportError."""
     _refuse_unused_options(files)
     weights = _generator_and_interpreter(files)
+    weights = replace(weights, hashes=_hashes_of(files))
     if files.refiner is not None:
         channels = weights.generator.config.img_channels
         refiner = refiner_for_images(files.refiner, files.generator, channels, weights.spec)
@@ -111,6 +114,15 @@ def weights_from_files(files: WeightFiles) -> SourceWeights:
         card = msgspec.structs.replace(weights.generator_card, view_layers=views.card.view_layers)
         weights = replace(weights, generator_card=card, views=views)
     return weights
+
+
+def _hashes_of(files: WeightFiles) -> WeightsFacts:
+    path = files.interpreter
+    one_file = path is not None and path.suffix == NATIVE
+    return WeightsFacts(
+        generator_sha256=sha256_of_file(files.generator),
+        interpreter_sha256=sha256_of_file(path) if path is not None and one_file else None,
+    )
 
 
 def _refuse_unused_options(files: WeightFiles) -> None:

@@ -62,6 +62,40 @@ class Proposal:
     examined: Estimate  # raw indices for each generated sample
 
 
+class CertifiedThreshold(NamedTuple):
+    """What reviews prove of the samples that a threshold keeps."""
+
+    max_uncertainty: float | None  # largest uncertainty that is kept; None: every sample is
+    upper_bound: float  # of the mean share of wrong pixels of all samples that it keeps, 0 to 1
+    reviewed: int  # reviewed samples that it keeps
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What a person's reviews prove of a model's masks, for streams with this truncation, drawn
+    classes and one view per object. All bounds hold at once with the probability `confidence`."""
+
+    confidence: float
+    reviewed: int  # samples, kept or not
+    truncation_psi: float
+    truncation_cutoff: int  # rows of w+
+    thresholds: tuple[CertifiedThreshold, ...]
+
+    def at(self, max_uncertainty: float | None) -> CertifiedThreshold | None:
+        """What is proved for this threshold; None: nothing.
+
+        Args:
+            max_uncertainty: threshold of a stream, compared as float32; None: no filter.
+        """
+        limit = _float32(max_uncertainty)
+        same = (row for row in self.thresholds if _float32(row.max_uncertainty) == limit)
+        return next(same, None)
+
+
+def _float32(value: float | None) -> float | None:
+    return None if value is None else float(np.float32(value))
+
+
 class Column(NamedTuple):
     """What a column of a stream's batches has for each sample."""
 
@@ -97,6 +131,7 @@ class Model:
     refined: bool = False  # whether a refiner network edits the images (never the labels)
     view_bank: tuple[Camera, ...] = ()  # cameras by code; empty: no view bank
     predicates: bool = False  # whether `where` is served; not by bundles of older versions
+    certificate: Certificate | None = None  # None: nobody's reviews are part of the bundle
     balances: bool = False  # whether `balance` and `keep_by` are, with default sampling options
     proposals: tuple[Proposal, ...] = ()  # in ascending order of their names
     max_uncertainty: float | None = None  # threshold of the keep_fraction of Client.model
@@ -164,7 +199,8 @@ class Model:
 def model_from_proto(message: pb.Model, max_uncertainty: float | None = None) -> Model:
     """The Model of a message; outputs that this release does not know are left out.
 
-    Raises MalformedMessage for a skeleton that connects keypoints which the model does not have.
+    Raises MalformedMessage for a skeleton that connects keypoints which the model does not have,
+    and for a certificate out of range.
     """
     bones = [(edge.from_keypoint, edge.to_keypoint) for edge in message.skeleton]
     if max((end for bone in bones for end in bone), default=-1) >= len(message.keypoints):
@@ -202,9 +238,37 @@ def model_from_proto(message: pb.Model, max_uncertainty: float | None = None) ->
         refined=message.refined,
         view_bank=tuple(_camera_from_proto(camera) for camera in message.view_bank),
         predicates=message.predicates,
+        certificate=(
+            _certificate_from_proto(message.certificate)
+            if message.HasField("certificate")
+            else None
+        ),
         balances=message.balances,
         proposals=tuple(_proposal_from_proto(proposal) for proposal in message.proposals),
         max_uncertainty=max_uncertainty,
+    )
+
+
+def _certificate_from_proto(message: pb.Certificate) -> Certificate:
+    shares = [message.confidence, *(row.upper_bound for row in message.thresholds)]
+    for share in shares:
+        if not 0 <= share <= 1:
+            raise MalformedMessage(
+                f"the server's certificate has {share} where a share from 0 to 1 belongs"
+            )
+    return Certificate(
+        confidence=message.confidence,
+        reviewed=message.reviewed,
+        truncation_psi=message.truncation_psi,
+        truncation_cutoff=message.truncation_cutoff,
+        thresholds=tuple(
+            CertifiedThreshold(
+                row.max_uncertainty if row.HasField("max_uncertainty") else None,
+                row.upper_bound,
+                row.reviewed,
+            )
+            for row in message.thresholds
+        ),
     )
 
 
@@ -230,3 +294,17 @@ def _proposal_from_proto(message: pb.Proposal) -> Proposal:
 def rgb_from_hex(color: int) -> tuple[int, int, int]:
     """(red, green, blue) of the number 0xRRGGBB."""
     return (color >> 16) & 255, (color >> 8) & 255, color & 255
+
+
+def percent_from_bound(bound: float) -> str:
+    """An upper bound from 0 to 1 in percent, never rounded down."""
+    return f"{math.ceil(1000 * bound) / 10:.1f}%"
+
+
+def same_truncation(one: tuple[float, int], other: tuple[float, int]) -> bool:
+    """Whether two pairs of truncation psi and cutoff give the same samples; psi 1 and cutoff 0 both
+    mean no truncation."""
+    (psi, cutoff), (other_psi, other_cutoff) = one, other
+    if psi == 1 or cutoff == 0:
+        return other_psi == 1 or other_cutoff == 0
+    return np.float32(psi) == np.float32(other_psi) and cutoff == other_cutoff

@@ -9,6 +9,7 @@ import re
 import tempfile
 import zipfile
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -22,8 +23,10 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from bundle.errors import BundleError
 from checkpoints import CheckpointError, ClassCard, Strict
 from studio.bodies import body_of, checked, json_answer
+from studio.depth import picture_of_stem, stems_with_depth
 from studio.errors import Conflict, NotFound, StudioError
 from studio.export_run import ExportRun
 from studio.learner import Learner
@@ -123,6 +126,7 @@ def application(studio: Studio, token: str) -> Guard:
         Route("/", handlers.page),
         Route("/page/{name}", handlers.page_file),
         Route("/images/{stem}", handlers.image),
+        Route("/images/{stem}/depth", handlers.depth),
         Route("/candidates/{index}", handlers.candidate),
         Route("/api/project", handlers.project),
         Route("/api/events", handlers.events),
@@ -147,6 +151,7 @@ def application(studio: Studio, token: str) -> Guard:
         StudioError: _answer_error,
         TrainingError: _answer_error,
         CheckpointError: _answer_error,
+        BundleError: _answer_error,
         OSError: _answer_disk_error,
     }
     height, width = studio.project.size
@@ -184,6 +189,11 @@ class Handlers:
     async def image(self, request: Request) -> Response:
         path = self.studio.project.image_file(request.path_params["stem"])
         return FileResponse(path, media_type="image/png", headers=LONG_CACHE)
+
+    async def depth(self, request: Request) -> Response:
+        stem = request.path_params["stem"]
+        data = await run_in_threadpool(picture_of_stem, self.studio.project, stem)
+        return Response(data, media_type="image/png", headers={"cache-control": "no-cache"})
 
     async def candidate(self, request: Request) -> Response:
         index = request.path_params["index"]
@@ -242,6 +252,7 @@ class Handlers:
             raise Conflict(f"another tab holds {stem}; take it over there first")
         pixels = await request.body()
         tag = await run_in_threadpool(self.studio.project.save_mask, stem, pixels, base)
+        await self._note_activity()
         self.studio.tabs.publish("saved", {"stem": stem, "tag": tag, "tab": tab})
         self.studio.learner.labels_changed()
         return Response(status_code=204, headers={"etag": f'"{tag}"'})
@@ -256,6 +267,7 @@ class Handlers:
         if body.points is not None:
             points = np.array(body.points, np.float32).reshape(-1, 3)
         await run_in_threadpool(self.studio.project.save_points, stem, points)
+        await self._note_activity()
         self.studio.tabs.publish("saved", {"stem": stem, "tag": None, "tab": tab})
         self.studio.learner.labels_changed()
         return Response(status_code=204)
@@ -267,6 +279,7 @@ class Handlers:
         held = self.studio.tabs.hold(stem, body.tab, body.take)
         if not held:
             raise Conflict(f"another tab holds {stem}")
+        await self._note_activity()
         # So that the first click is as quick as the next.
         return Response(status_code=204, background=BackgroundTask(self.studio.tables.table, stem))
 
@@ -279,6 +292,7 @@ class Handlers:
         chosen = await run_in_threadpool(
             self.studio.tables.select, stem, body.points, body.class_id
         )
+        await self._note_activity()
         headers = {"x-studio-level": str(chosen.proposed)}
         return Response(
             chosen.levels.tobytes(), media_type="application/octet-stream", headers=headers
@@ -319,6 +333,10 @@ class Handlers:
         headers = {"content-disposition": f'attachment; filename="{name}"'}
         return Response(data, media_type="application/zip", headers=headers)
 
+    async def _note_activity(self) -> None:
+        with suppress(OSError):  # a full disk: minutes are lost, and the label is answered for
+            await run_in_threadpool(self.studio.learner.progress.note_activity)
+
     def _changed(self) -> Response:
         self.studio.tabs.publish("project", {})
         return Response(status_code=204)
@@ -327,6 +345,7 @@ class Handlers:
 def project_summary(studio: Studio) -> dict[str, object]:
     """All that the page shows but the pixels."""
     project, learner = studio.project, studio.learner
+    deep = stems_with_depth(project)
     with project.lock:
         images = [
             {
@@ -336,6 +355,7 @@ def project_summary(studio: Studio) -> dict[str, object]:
                 "points": _points(project, stem),
                 "source": entry.source,
                 "psnr_db": entry.psnr_db,
+                "depth": stem in deep,
             }
             for stem, entry in zip(project.images.stems, project.images.index.images, strict=True)
         ]

@@ -21,6 +21,7 @@ from bundle.records import Strict
 from checkpoints import write_text
 from studio.errors import Conflict, NotFound
 from studio.learning import PROPOSALS, Event, Job
+from studio.progress import Estimate, ProgressLog
 from studio.project import Project, opened_log
 from training.labels.png import gray_from_file
 
@@ -66,6 +67,9 @@ class Learner:
         self._changed_at: float | None = None  # of the last stroke not yet learned from
         self._timer: threading.Timer | None = None
         self._learned = self._stored()
+        self.progress = ProgressLog(project.folder)
+        self._work_s = 0.0  # when the round began
+        self._estimating: Event | None = None
 
     def close(self) -> None:
         """Ends the process."""
@@ -74,6 +78,8 @@ class Learner:
             if self._timer is not None:
                 self._timer.cancel()
             self._end_process()
+        with suppress(OSError):  # a full disk: minutes are lost, and no label
+            self.progress.save()
 
     def state(self) -> dict[str, object]:
         """What the page shows."""
@@ -97,6 +103,9 @@ class Learner:
                 "uncertainty": {stem: known[stem].uncertainty for stem in known},
                 "points": {stem: known[stem].points for stem in known},
                 "next": self.next_images(),
+                "estimating": self._estimating,
+                "estimates": self.progress.estimates,
+                "work_s": self.progress.seconds,
             }
 
     def start(self) -> None:
@@ -111,6 +120,7 @@ class Learner:
                 return
             self._message, self._progress, self._again = "", {}, False
             self._phase, self._started_at = "starting", time.monotonic()
+            self._work_s, self._estimating = self.progress.seconds, None
             if self._process is None or self._process.poll() is not None:
                 self._process = self._new_process()
             assert self._process.stdin is not None
@@ -145,13 +155,14 @@ class Learner:
             self._tell()
 
     def stop(self) -> None:
-        """Ends a training; proposals stay as they were."""
+        """Ends a training, or an estimate; proposals stay as they were."""
         with self._lock:
-            if self._phase == "idle":
+            if self._phase == "idle" and self._estimating is None:
                 return
-            self._phase, self._again = "idle", False
-            self._changed_at = time.monotonic()
-            self._message = "stopped"
+            if self._phase != "idle":
+                self._phase, self._again = "idle", False
+                self._changed_at = time.monotonic()
+                self._message = "stopped"
             self._end_process()
         self._tell()
 
@@ -206,6 +217,7 @@ class Learner:
 
     def _end_process(self) -> None:
         process, self._process = self._process, None
+        self._estimating = None
         if process is not None:
             process.kill()
             with suppress(OSError):
@@ -232,6 +244,8 @@ class Learner:
         process.stdout.close()
         process.wait()
         with self._lock:
+            if self._process is process:
+                self._estimating = None
             if self._process is process and self._phase != "idle":
                 log = self.project.work / "learning.log"
                 self._failed(f"the learner has ended; {log} says why")
@@ -251,15 +265,30 @@ class Learner:
                     event["uncertainty"], event["points"]
                 )
             case "done":
+                # Without an image to propose for, those of the round before are none of this one.
+                proposals = self._learned.proposals if event["images"] else {}
                 self._phase, self._seconds = "idle", event["seconds"]
                 self._learned = Learned(
-                    self._learned.rounds + 1, len(self.project.classes), self._learned.proposals
+                    self._learned.rounds + 1, len(self.project.classes), proposals
                 )
                 write_text(self.project.work / LIST, msgspec.json.encode(self._learned).decode())
                 if self._again:
                     threading.Thread(target=self.start, daemon=True).start()
             case "failed":
                 self._failed(event["message"])
+            case "estimating":
+                self._estimating = event
+            case "estimated":
+                self._estimating = None
+                if "miou" in event:
+                    self._keep(Estimate(
+                        images=event["images"], folds=event["folds"], seconds=self._work_s,
+                        miou=event["miou"], iou=event["iou"],
+                    ))  # fmt: skip
+
+    def _keep(self, estimate: Estimate) -> None:
+        with suppress(OSError):  # a full disk: it is estimated again after the next round
+            self.progress.add(estimate)
 
     def _failed(self, message: str) -> None:
         self._phase, self._message = "idle", message

@@ -5,12 +5,14 @@ with stdin, so that it does not outlive the server. Between jobs it keeps genera
 
     {"cold_steps": 160, "warm_steps": 100}  a job
     {"kind": "start" | "step" | "proposal" | "done" | "failed", ...}  events
+    {"kind": "estimating" | "estimated", ...}  and those after a round, until the next job
 """
 
 import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
@@ -34,6 +36,7 @@ from checkpoints import (
 )
 from nets.generator import Generator
 from nets.interpreter import HeadKind, Interpreter
+from studio.estimate import folds_of_rows, held_out_scores, with_masks
 from studio.project import WORK
 from training.errors import LabelError, TrainingError
 from training.images.image_set import image_set_from_folder
@@ -59,16 +62,23 @@ class Job(Strict, frozen=True):
 class Event(TypedDict, total=False):
     """A line of stdout; which keys there are depends on `kind`."""
 
-    kind: Literal["start", "step", "proposal", "done", "failed"]
-    steps: int  # of the training
+    kind: Literal["start", "step", "proposal", "done", "failed", "estimating", "estimated"]
+    steps: int  # of the training; of "estimating", folds
     step: int  # completed
     loss: float
     images: int  # that are trained on; of "done", that have proposals
+    folds: int
+    miou: float
+    iou: dict[str, float | None]  # by class name; None: no labeled pixel
     stem: str
     uncertainty: float
     points: list[list[float]] | None
     seconds: float
     message: str
+
+
+class NewWork(Exception):
+    """A job is waiting."""
 
 
 class Apprentice:
@@ -85,8 +95,8 @@ class Apprentice:
         """Trains on the labels in the folder, then proposes labels of every image without."""
         began = time.monotonic()
         images = image_set_from_folder(self.folder)
-        labels = replace(labelled_set(images), depth=None, depth_unit="")
-        if labels.masks is None and labels.keypoints is None:
+        labels = without_depth(labelled_set(images))
+        if not len(labels):
             raise LabelError(f"{self.folder} has no masks or keypoints to learn from")
         steps = job.cold_steps if self.interpreter is None else job.warm_steps
         config = InterpreterTrainConfig(members=MEMBERS, steps=steps, pixels=PIXELS)
@@ -116,6 +126,29 @@ class Apprentice:
         seconds = time.monotonic() - began
         tell({"kind": "done", "images": len(rows), "seconds": round(seconds, 1)})
 
+    def estimate(self, go_on: Callable[[], None]) -> None:
+        """Tells how good the labels are on images that were left out, if there are enough.
+
+        `go_on` is called often and raises NewWork, which ends it. Raises TrainingError.
+        """
+        labels = with_masks(labelled_set(image_set_from_folder(self.folder)))
+        if labels is None:
+            return
+        scores = held_out_scores(
+            self.generator, self.card, self.sha256, labels,
+            lambda done, folds: tell({"kind": "estimating", "step": done, "steps": folds}), go_on,
+        )  # fmt: skip
+        assert labels.classes is not None
+        iou = {
+            card.name: None if np.isnan(value) else float(value)
+            for card, value in zip(labels.classes.cards, scores.iou, strict=True)
+        }
+        folds = len(folds_of_rows(len(labels)))
+        tell({
+            "kind": "estimated", "images": len(labels), "folds": folds, "miou": scores.miou,
+            "iou": iou,
+        })  # fmt: skip
+
     def _propose(self, stem: str, found: Prediction) -> None:
         folder = self.work / PROPOSALS
         for name, values in (("mask", found.mask), ("uncertainty", found.uncertainty_map)):
@@ -137,6 +170,17 @@ class Apprentice:
         return interpreter if card.generator_sha256 == self.sha256 else None
 
 
+def without_depth(labels: LabelledSet) -> LabelledSet:
+    """The images that have a labeled pixel or keypoints, and no depth, which the studio does not
+    teach."""
+    taught = np.zeros(len(labels), bool)
+    if labels.masks is not None:
+        taught |= (labels.masks != labels.ignore_id).any(axis=(1, 2))
+    if labels.keypoints is not None:
+        taught |= np.isfinite(labels.keypoints).all(axis=(1, 2))
+    return replace(labels, depth=None, depth_unit="").rows(np.flatnonzero(taught))
+
+
 def _unlabelled_rows(stems: list[str], labels: LabelledSet) -> list[int]:
     return [row for row, stem in enumerate(stems) if stem not in labels.stems]
 
@@ -145,6 +189,17 @@ def tell(event: Event) -> None:
     """Writes a line to stdout."""
     sys.stdout.write(msgspec.json.encode(event).decode() + "\n")
     sys.stdout.flush()
+
+
+def learning_threads() -> int:
+    """All cores but one, which serves: a torch that computes on every core waits, at each of its
+    many small steps, for the thread that a stroke has pushed aside."""
+    return max(1, len(os.sched_getaffinity(0)) - 1)
+
+
+def _give_way(jobs: "SimpleQueue[bytes]") -> None:
+    if not jobs.empty():
+        raise NewWork
 
 
 def _jobs_from_stdin(jobs: "SimpleQueue[bytes]") -> None:
@@ -162,7 +217,7 @@ def main(generator_path: Path, mean_latent: Path | None, folder: Path) -> None:
     os.nice(10)  # strokes come first
     jobs: SimpleQueue[bytes] = SimpleQueue()
     threading.Thread(target=_jobs_from_stdin, args=(jobs,), daemon=True).start()
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0))))
+    torch.set_num_threads(learning_threads())
     network, card = generator_from_path(generator_path, mean_latent)
     apprentice = Apprentice(network, card, sha256_of_file(generator_path), folder)
     while True:
@@ -171,6 +226,13 @@ def main(generator_path: Path, mean_latent: Path | None, folder: Path) -> None:
             apprentice.learn(job)
         except (TrainingError, CheckpointError, OSError) as error:
             tell({"kind": "failed", "message": str(error)})
+            continue
+        try:
+            apprentice.estimate(lambda: _give_way(jobs))
+        except NewWork:
+            pass
+        except (TrainingError, CheckpointError, OSError) as error:
+            tell({"kind": "estimated", "message": str(error)})
 
 
 if __name__ == "__main__":

@@ -39,9 +39,11 @@ class ReviewHandlers:
         one = "/api/review/{stem}"
         return [
             Route("/review/{stem}", self.picture),
+            Route("/review/{stem}/depth", self.depth),
             Route("/api/review", self.state, methods=["GET"]),
             Route("/api/review", self.draw, methods=["POST"]),
             Route("/api/review/certificate", self.certificate),
+            Route("/api/review/bundle", self.certify, methods=["POST"]),
             Route("/api/review/sheet", self.sheet),
             Route(f"{one}/verdict", self.say, methods=["PUT"]),
             Route(f"{one}/mask", self.mask, methods=["GET"]),
@@ -51,6 +53,10 @@ class ReviewHandlers:
 
     async def picture(self, request: Request) -> Response:
         path = await run_in_threadpool(self.reviews.picture, request.path_params["stem"])
+        return FileResponse(path, media_type="image/png", headers=IMMUTABLE)
+
+    async def depth(self, request: Request) -> Response:
+        path = await run_in_threadpool(self.reviews.depth_picture, request.path_params["stem"])
         return FileResponse(path, media_type="image/png", headers=IMMUTABLE)
 
     async def state(self, request: Request) -> Response:
@@ -65,6 +71,10 @@ class ReviewHandlers:
         answer = json_answer(await run_in_threadpool(self.reviews.certificate))
         answer.headers["content-disposition"] = 'attachment; filename="certificate.json"'
         return answer
+
+    async def certify(self, request: Request) -> Response:
+        await run_in_threadpool(self.reviews.certify)
+        return Response(status_code=204)
 
     async def sheet(self, request: Request) -> Response:
         data = await run_in_threadpool(self.reviews.contact_sheet)

@@ -12,7 +12,7 @@ import io
 import re
 import subprocess
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,24 +23,39 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bundle.files import read_regular_file, replace_file, sha256_of_file
+from bundle.manifest import Certificate, WeightsFacts
+from bundle.open import open_bundle
 from bundle.records import Strict
+from bundle.write import add_certificate
 from checkpoints import write_text
-from studio.certificate import (
+from export.checks.certificate import (
     CONFIDENCE,
     KEEP,
-    expected_risk,
+    Losses,
+    certificate_from_reviews,
+    certified_thresholds,
     is_kept,
     kept_losses,
     more_reviews,
-    upper_bounds,
+    refuse_misfit,
+    thresholds_of_bundle,
 )
+from export.errors import ExportError
 from studio.contact_sheet import MOST, contact_sheet
 from studio.errors import Conflict, NotFound, Outdated, StudioError
 from studio.export_run import BUNDLE
 from studio.export_run import INTERPRETER as EXPORTED
 from studio.learning import INTERPRETER as LEARNED
 from studio.project import Project, opened_log, tag_of_mask
-from studio.wall import MAX_WALL_BYTES, PILOT, Sample, Source, Wall, sample_file, stored_wall
+from studio.wall import (
+    MAX_WALL_BYTES,
+    Sample,
+    Source,
+    Wall,
+    exported_manifest,
+    sample_file,
+    stored_wall,
+)
 from training.labels.png import gray_from_file, open_upright
 
 REVIEWS = "reviews"
@@ -50,14 +65,6 @@ SHORT = 16  # digits of the hash in names
 STEM = re.compile(rf"review-([0-9a-f]{{{SHORT}}})-([0-9]{{1,5}})")
 Verdict = Literal["right", "wrong", "corrected"]
 Publish = Callable[[str, object], None]
-STATEMENT = (
-    "With a probability of 95 percent over the reviewed samples, all upper bounds hold at once. "
-    "Each is about the mean share of wrong pixels, as the reviewer would judge, among all samples "
-    "of this generator that the threshold keeps, with the ensemble's labels as PyTorch computes "
-    "them. "
-    "expected_risk is the bound of conformal risk control: it holds on average, for a number of "
-    "reviews that is fixed beforehand, and a discarded sample counts as one without an error."
-)
 
 
 class Review(Strict, frozen=True):
@@ -152,6 +159,7 @@ class Reviews:
                     "tag": sample.tag,
                     "uncertainty": sample.uncertainty,
                     "shares": sample.shares,
+                    "depth": sample.depth,
                     "verdict": reviews[index].verdict if index in reviews else None,
                     "loss": reviews[index].loss if index in reviews else None,
                 }
@@ -167,7 +175,24 @@ class Reviews:
                 "reviewed": len(reviews),
                 "counted": counted(reviews),
                 "statements": [] if wall is None else statements(wall, reviews, error),
+                "bundle": self._bundle_state(wall, reviews),
             }
+
+    def _bundle_state(self, wall: Wall | None, reviews: dict[int, Review]) -> dict[str, object]:
+        """Whether the thresholds are the bundle's own, and whether a certificate of these reviews
+        can go into it, and is there already."""
+        manifest = None
+        if wall is not None and wall.source == "export":
+            manifest = exported_manifest(self.project.folder, wall.weights)
+        known = None if manifest is None else manifest.certificate
+        return {
+            "calibrated": manifest is not None and wall is not None
+            and wall.thresholds == thresholds_of_bundle(manifest),
+            "fits": manifest is not None and counted(reviews) > 0,
+            "reviewed": None if known is None else len(known.losses),
+            "current": known is not None and wall is not None and counted(reviews) > 0
+            and known == certificate_of(wall, reviews),
+        }  # fmt: skip
 
     def say(self, stem: str, verdict: Literal["right", "wrong"] | None) -> None:
         """Notes or takes back what a person says of a sample. Raises NotFound."""
@@ -179,6 +204,13 @@ class Reviews:
     def picture(self, stem: str) -> Path:
         """PNG of a sample's image. Raises NotFound."""
         return sample_file(self.project.folder, self._row(stem)[1], "image")
+
+    def depth_picture(self, stem: str) -> Path:
+        """PNG of the depth that the ensemble's head gives a sample. Raises NotFound."""
+        _, index, sample = self._row(stem)
+        if sample.depth is None:
+            raise NotFound("the ensemble has no depth head")
+        return sample_file(self.project.folder, index, "depth")
 
     def contact_sheet(self) -> bytes:
         """PNG of the first samples and their labels. Raises NotFound."""
@@ -242,7 +274,7 @@ class Reviews:
             self._write(wall, index, Review("corrected" if loss else "right", loss, sample.tag))
             return given
 
-    def certificate(self) -> dict[str, object]:
+    def certificate(self) -> Certificate:
         """What the reviews prove, and all that it follows from. Raises Conflict without reviews."""
         with self._lock:
             wall = self._wall()
@@ -250,6 +282,21 @@ class Reviews:
             if wall is None or not counted(reviews):
                 raise Conflict("no sample is reviewed yet, from the first on")
             return certificate_of(wall, reviews)
+
+    def certify(self) -> None:
+        """Puts the certificate into the project's bundle, as `python -m export certify` does.
+
+        Raises Conflict without reviews or for a bundle of other weights, BundleError, OSError.
+        """
+        with self._lock:
+            certificate, path = self.certificate(), self.project.folder / BUNDLE
+            bundle = open_bundle(path, verify=False)
+            try:
+                refuse_misfit(bundle.manifest, certificate, path, Path("the certificate"))
+            except ExportError as error:
+                raise Conflict(str(error)) from error
+            add_certificate(bundle, certificate)
+        self._publish("review", {})
 
     def _wall(self) -> Wall | None:
         """The wall of the weights of now."""
@@ -344,52 +391,31 @@ def statements(
 ) -> list[dict[str, Any]]:
     """For each threshold: what the reviews prove, and how many more would prove `error`, if one is
     given."""
-    n = counted(reviews)
-    losses = np.array([reviews[i].loss for i in range(n)], np.float64)
-    unsure = np.array([wall.samples[i].uncertainty for i in range(n)], np.float64)
-    bounds = upper_bounds(losses, unsure, wall.thresholds)
+    losses, unsure = _counted_losses(wall, reviews)
+    delta = (1 - CONFIDENCE) / len(KEEP)
     rows = []
-    for keep, threshold, bound in zip(KEEP, wall.thresholds, bounds, strict=True):
-        kept = kept_losses(losses, unsure, threshold)
-        delta = (1 - CONFIDENCE) / len(KEEP)
-        rows.append({
-            "keep": keep,
-            "threshold": threshold,
-            "kept": sum(is_kept(s.uncertainty, threshold) for s in wall.samples),
-            "kept_reviewed": len(kept),
-            "mean": float(kept.mean()) if len(kept) else None,
-            "upper_bound": bound,
-            "expected_risk": expected_risk(losses, unsure, threshold),
-            "more": None if error is None else more_reviews(kept, n, error, delta),
+    for row in certified_thresholds(losses, unsure, wall.thresholds, KEEP):
+        kept = kept_losses(losses, unsure, row.threshold)
+        rows.append(msgspec.structs.asdict(row) | {
+            "kept": sum(is_kept(s.uncertainty, row.threshold) for s in wall.samples),
+            "more": None if error is None else more_reviews(kept, len(losses), error, delta),
         })  # fmt: skip
     return rows
 
 
-def certificate_of(wall: Wall, reviews: dict[int, Review]) -> dict[str, object]:
-    """The certificate as a file has it."""
+def certificate_of(wall: Wall, reviews: dict[int, Review]) -> Certificate:
+    """What the reviews of a wall prove, of one at least."""
+    losses, unsure = _counted_losses(wall, reviews)
+    weights = WeightsFacts(generator_sha256=wall.generator, interpreter_sha256=wall.weights)
+    return certificate_from_reviews(losses, unsure, wall.thresholds, weights, wall.psi, wall.cutoff)
+
+
+def _counted_losses(wall: Wall, reviews: dict[int, Review]) -> tuple[Losses, Losses]:
     n = counted(reviews)
-    hidden = ("more", "kept")
-    rows = statements(wall, reviews)
-    return {
-        "format": 1,
-        "statement": STATEMENT,
-        "confidence": CONFIDENCE,
-        "weights_sha256": wall.weights,
-        "weights": wall.source,
-        "generator_sha256": wall.generator,
-        "stream": {"seed": wall.seed, "psi": wall.psi, "cutoff": wall.cutoff,
-                   "first_index": PILOT, "pilot": PILOT},
-        "reviewed": n,
-        "thresholds": [{k: v for k, v in row.items() if k not in hidden} for row in rows],
-        "samples": _rows(wall.samples[:n], reviews),
-    }  # fmt: skip
-
-
-def _rows(samples: Sequence[Sample], reviews: dict[int, Review]) -> list[dict[str, object]]:
-    return [
-        {"uncertainty": s.uncertainty, "verdict": reviews[i].verdict, "loss": reviews[i].loss}
-        for i, s in enumerate(samples)
-    ]
+    return (
+        np.array([reviews[i].loss for i in range(n)], np.float64),
+        np.array([wall.samples[i].uncertainty for i in range(n)], np.float64),
+    )
 
 
 def _pixels(path: Path) -> NDArray[np.uint8]:

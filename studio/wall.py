@@ -2,10 +2,11 @@
 
 The samples are those of a stream whose seed is taken from the weights' hash, so that other weights
 get samples that nobody has seen, and no one can choose them. The first PILOT only fix the
-thresholds; those after them are the wall, which grows with later calls.
+thresholds, unless the bundle is calibrated and has its own; those after them are the wall, which
+grows with later calls.
 
     DIR/studio/review/wall.json  which weights, thresholds, and a row for each sample
-    DIR/studio/review/00000.image.png, .mask.png, .uncertainty.png
+    DIR/studio/review/00000.image.png, .mask.png, .uncertainty.png, with a depth head .depth.png
 """
 
 import os
@@ -17,9 +18,13 @@ from typing import Annotated, Literal
 import click
 import msgspec
 import numpy as np
+import torch
 from PIL import Image
 
+from bundle.errors import BundleError
 from bundle.files import read_regular_file, replaced_file
+from bundle.manifest import Manifest
+from bundle.open import read_manifest
 from bundle.records import Strict
 from checkpoints import (
     CheckpointError,
@@ -28,8 +33,16 @@ from checkpoints import (
     sha256_of_file,
     write_text,
 )
-from studio.certificate import KEEP, thresholds_from_pilot
-from studio.learning import UNCERTAINTY_SCALE
+from export.checks.certificate import (
+    KEEP,
+    PILOT,
+    seed_from_hash,
+    thresholds_from_pilot,
+    thresholds_of_bundle,
+)
+from studio.depth import picture_from_depth
+from studio.export_run import BUNDLE
+from studio.learning import UNCERTAINTY_SCALE, learning_threads
 from studio.project import WORK, tag_of_mask
 from training.errors import LabelError, TrainingError
 from training.images.image_set import ImageSet, image_set_from_folder
@@ -38,8 +51,6 @@ from training.interpreter.predict import Prediction, predictions
 from training.label_crop import images_from_ws
 
 REVIEW, WALL = "review", "wall.json"
-PILOT = 32  # samples that fix the thresholds
-SEED_DIGITS = 12  # of the hash
 SAVED_EVERY = 4  # samples
 MAX_WALL_BYTES = 64 << 20
 Source = Literal["learn", "export"]
@@ -52,6 +63,7 @@ class Sample(Strict, frozen=True):
     uncertainty: float
     shares: list[float]  # of pixels, by class id
     tag: str  # of its mask
+    depth: tuple[float, float] | None = None  # nearest and farthest; None: no such head
 
 
 class Wall(Strict, frozen=True):
@@ -67,11 +79,6 @@ class Wall(Strict, frozen=True):
     samples: list[Sample]
 
 
-def seed_from_hash(weights: str) -> int:
-    """Seed of the stream that weights are reviewed on."""
-    return int(weights[:SEED_DIGITS], 16)
-
-
 def stored_wall(folder: Path) -> Wall | None:
     """The wall in a project folder, if there is one that can be read."""
     try:
@@ -81,7 +88,9 @@ def stored_wall(folder: Path) -> Wall | None:
         return None
 
 
-def sample_file(folder: Path, index: int, name: Literal["image", "mask", "uncertainty"]) -> Path:
+def sample_file(
+    folder: Path, index: int, name: Literal["image", "mask", "uncertainty", "depth"]
+) -> Path:
     """Path of a PNG of a sample."""
     return folder / WORK / REVIEW / f"{index:05d}.{name}.png"
 
@@ -109,8 +118,11 @@ def draw_wall(
     wall = stored_wall(folder)
     if wall is None or _facts(wall) != (expected, generator_sha, config.psi, config.cutoff):
         shutil.rmtree(folder / WORK / REVIEW, ignore_errors=True)
-        pilot = [p.uncertainty for p in predictions(generator, interpreter, card, ws[:PILOT])]
-        thresholds = thresholds_from_pilot(np.array(pilot, np.float64))
+        manifest = exported_manifest(folder, expected) if source == "export" else None
+        thresholds = None if manifest is None else thresholds_of_bundle(manifest)
+        if thresholds is None:
+            pilot = [p.uncertainty for p in predictions(generator, interpreter, card, ws[:PILOT])]
+            thresholds = thresholds_from_pilot(np.array(pilot, np.float64))
         wall = Wall(expected, generator_sha, source, config.seed, config.psi, config.cutoff,
                     thresholds, [])  # fmt: skip
     (folder / WORK / REVIEW).mkdir(parents=True, exist_ok=True)
@@ -126,6 +138,17 @@ def draw_wall(
             sys.stdout.flush()
 
 
+def exported_manifest(folder: Path, interpreter_sha256: str) -> Manifest | None:
+    """The manifest of the project's bundle if it was exported from these weights, else None."""
+    try:
+        manifest = read_manifest(folder / BUNDLE)
+    except BundleError:
+        return None
+    weights = manifest.weights
+    known = weights is not None and weights.interpreter_sha256 == interpreter_sha256
+    return manifest if known else None
+
+
 def _facts(wall: Wall) -> tuple[str, str, float, int]:
     return wall.weights, wall.generator, wall.psi, wall.cutoff
 
@@ -138,6 +161,10 @@ def _written(
     assert found.uncertainty_map is not None
     if found.mask.shape != (images.crop.height, images.crop.width):
         raise LabelError("the ensemble was trained with another crop; learn again")
+    depth = None if found.depth is None else (float(found.depth.min()), float(found.depth.max()))
+    if found.depth is not None:
+        with replaced_file(sample_file(folder, index, "depth")) as partial:
+            picture_from_depth(found.depth).save(partial, "png")
     heat = np.clip(found.uncertainty_map * UNCERTAINTY_SCALE, 0, 255).astype(np.uint8)
     for path, values in (
         (sample_file(folder, index, "image"), picture),
@@ -148,7 +175,12 @@ def _written(
             Image.fromarray(values).save(partial, "png")
     counts = np.bincount(found.mask.ravel(), minlength=classes)
     shares = (counts / found.mask.size).round(6).tolist()
-    return Sample(float(found.uncertainty), shares, tag_of_mask(found.mask))
+    return Sample(
+        uncertainty=float(found.uncertainty),
+        shares=shares,
+        tag=tag_of_mask(found.mask),
+        depth=depth,
+    )
 
 
 def wall_command(generator: Path, mean_latent: Path | None, folder: Path) -> list[str]:
@@ -173,6 +205,7 @@ def main(
 ) -> None:  # fmt: skip
     """Draw samples for the review (the studio starts this itself)."""
     os.nice(10)  # strokes come first
+    torch.set_num_threads(learning_threads())
     try:
         draw_wall(generator_path, mean_latent, folder, weights, expected, source, count)
     except (TrainingError, CheckpointError, OSError) as error:

@@ -9,7 +9,7 @@ import click
 
 from labelmint.cli.connection import Connection, client_from_connection, connection_options
 from labelmint.errors import printable_from_text
-from labelmint.model import Model, Proposal
+from labelmint.model import Model, Proposal, percent_from_bound
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -40,6 +40,7 @@ def description_from_model(model: Model) -> str:
         "mask": ", ".join(label.name for label in model.classes),
         "keypoints": ", ".join(model.keypoints),
         "score": _score(model),
+        "certificate": _certificate(model),
         "content": "counted, for where" if model.predicates else "not counted: where is refused",
         "proposals": ", ".join(f"{p.name} ({p.where}; {_figures(p)})" for p in model.proposals),
         "truncation": f"psi {model.truncation_psi:g} on {model.truncation_cutoff} of "
@@ -48,7 +49,7 @@ def description_from_model(model: Model) -> str:
         "engine": f"{model.engine}, batches of {model.max_batch_size}",
         "licences": ", ".join(model.licences),
     }
-    lines = (f"  {name:<11}{printable_from_text(fact)}" for name, fact in facts.items() if fact)
+    lines = (f"  {name:<12}{printable_from_text(fact)}" for name, fact in facts.items() if fact)
     return "\n".join((click.style(printable_from_text(model.name), bold=True), *lines))
 
 
@@ -69,3 +70,15 @@ def _score(model: Model) -> str:
     if not model.score_source:
         return "none: keep_fraction and max_uncertainty are refused"
     return f"{model.score_source}, {'calibrated' if model.calibrated else 'not calibrated'}"
+
+
+def _certificate(model: Model) -> str:
+    known = model.certificate
+    if known is None:
+        return ""
+    bounds = ", ".join(
+        ("all samples" if row.max_uncertainty is None else f"up to {row.max_uncertainty:.4g}")
+        + f" {percent_from_bound(row.upper_bound)}"
+        for row in known.thresholds
+    )
+    return f"{known.reviewed} reviews; wrong pixels at most, {known.confidence:.0%} sure: {bounds}"

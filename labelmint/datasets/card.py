@@ -14,7 +14,7 @@ from labelmint.datasets.folder import DownloadState
 from labelmint.datasets.request import Request
 from labelmint.datasets.samples import image_suffix, outputs_from_model
 from labelmint.errors import printable_from_text
-from labelmint.model import Camera, Model
+from labelmint.model import Camera, Certificate, Model, percent_from_bound, same_truncation
 
 FORMAT = 1  # version of card.json
 README = "README.md"
@@ -57,7 +57,39 @@ def card_from_state(
         "keypoints": list(model.keypoints),
         "skeleton": [list(bone) for bone in model.skeleton],
     }
+    if model.certificate is not None:
+        card["certificate"] = _certificate(request, model.certificate, card)
     return card if report is None else {**card, "filter_report": report}
+
+
+def _certificate(request: Request, known: Certificate, card: dict[str, Any]) -> dict[str, Any]:
+    """What the bundle's certificate says of these samples, or why it says nothing of them."""
+    limit = card["max_uncertainty"]
+    row, reason = known.at(limit), None
+    reviewed = (known.truncation_psi, known.truncation_cutoff)
+    model = card["model"]
+    if not same_truncation(reviewed, (model["truncation_psi"], model["truncation_cutoff"])):
+        reason = f"its reviews are of truncation psi {reviewed[0]:g}"
+    elif request.class_index is not None or request.view is not None:
+        reason = "its reviews are of drawn classes and views"
+    elif request.views_per_object > 1:
+        reason = "its reviews are of one view per object"
+    elif request.where is not None:
+        reason = "it says nothing of samples that --where chooses"
+    elif request.filter is not None:
+        reason = f"it says nothing of samples that --filter {request.filter} ranks"
+    elif row is None:
+        limits = (one.max_uncertainty for one in known.thresholds)
+        words = ", ".join("no limit" if value is None else f"{value:.6g}" for value in limits)
+        reason = f"this threshold was not reviewed; {words} were"
+    stated = None if reason or row is None else row
+    return {
+        "confidence": known.confidence,
+        "reviewed": known.reviewed,
+        "kept_reviewed": None if stated is None else stated.reviewed,
+        "wrong_pixels_at_most": None if stated is None else stated.upper_bound,
+        "reason": reason,
+    }
 
 
 def readme_from_card(card: dict[str, Any], request: Request) -> str:
@@ -66,7 +98,7 @@ def readme_from_card(card: dict[str, Any], request: Request) -> str:
         _front_matter(card),
         f"# {_words(card['request']['model'])}: {card['samples']['kept']} labeled samples\n",
         "Images from a generator, labeled by an ensemble of small networks on its features. No "
-        "person has\nchecked the labels. Made by labelmint "
+        "person has\nchecked these labels. Made by labelmint "
         f"{request.release}; `card.json` has the same facts in machine-readable form.\n",
         _table(("", ""), _facts(card, request)),
     ]
@@ -149,6 +181,7 @@ def _facts(card: dict[str, Any], request: Request) -> list[tuple[str, object]]:
         ("raw indices", f"{request.start_index} to {_end(request)}"),
         ("samples", f"{samples['kept']} kept of {samples['examined']} examined"),
         ("filter", _filter(card, request)),
+        *_certified(card),
         *_unmeasured(card, request),
         ("truncation psi", f"{model['truncation_psi']:g}"),
         ("views per object", request.views_per_object),
@@ -186,6 +219,21 @@ def _unmeasured(card: dict[str, Any], request: Request) -> list[tuple[str, objec
     if _filter(card, request) == "none" or "filter_report" in card or not card["classes"]:
         return []
     return [("classes that the filter removed", "not measured; --filter-report measures them")]
+
+
+def _certified(card: dict[str, Any]) -> list[tuple[str, object]]:
+    known = card.get("certificate")
+    if known is None:
+        return []
+    if known["wrong_pixels_at_most"] is None:
+        return [("certificate", f"none for these samples: {known['reason']}")]
+    bound = percent_from_bound(known["wrong_pixels_at_most"])
+    text = (
+        f"at most {bound} of a mask's pixels are wrong, on average over all samples that such a "
+        f"stream keeps, with {known['confidence']:.0%} confidence; by a person's review of "
+        f"{known['reviewed']} other samples of it, of which {known['kept_reviewed']} are kept"
+    )
+    return [("certificate", text)]
 
 
 def _filter_report(report: dict[str, Any]) -> list[str]:

@@ -3,7 +3,7 @@
 import msgspec
 
 from bundle.calibration import find_calibration
-from bundle.manifest import CameraFacts, Estimate, Manifest
+from bundle.manifest import CameraFacts, Certificate, Estimate, Manifest
 from engines.content import content_columns
 from engines.sampling import default_options, key_from_options
 from labelmint.codec import OUTPUTS
@@ -46,6 +46,8 @@ def proto_from_model(model: ServedModel) -> pb.Model:
     _add_heads(proto, manifest)
     _add_views(proto, manifest)
     _add_proposals(proto, manifest)
+    if manifest.certificate is not None:
+        proto.certificate.CopyFrom(_proto_from_certificate(manifest.certificate))
     return proto
 
 
@@ -90,3 +92,18 @@ def _add_proposals(proto: pb.Model, manifest: Manifest) -> None:
 
 def _estimate(estimate: Estimate) -> pb.Estimate:
     return pb.Estimate(**msgspec.structs.asdict(estimate))
+
+
+def _proto_from_certificate(certificate: Certificate) -> pb.Certificate:
+    return pb.Certificate(
+        confidence=certificate.confidence,
+        reviewed=len(certificate.losses),
+        truncation_psi=certificate.truncation_psi,
+        truncation_cutoff=certificate.truncation_cutoff,
+        thresholds=[
+            pb.CertifiedThreshold(
+                max_uncertainty=row.threshold, upper_bound=row.upper_bound, reviewed=row.reviewed
+            )
+            for row in certificate.thresholds
+        ],
+    )

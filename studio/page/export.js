@@ -7,10 +7,13 @@ import { isLabelled, store, subscribe } from "./store.js";
 export function exportView(view) {
   const problem = el("p", { class: "alarm", role: "alert" }), body = el("div", {});
   const start = () => send("POST", "/api/export").then(() => (problem.textContent = "")).catch((error) => (problem.textContent = error.message));
-  // A contact sheet of fresh samples, once Review has drawn some.
-  const sheet = el("div", {});
-  const showSheet = async () => {
-    const { samples } = await getJson("/api/review").catch(() => ({ samples: [] }));
+  // What the reviews of Review prove, and a contact sheet of its samples.
+  const sheet = el("div", {}), proved = el("section", { "aria-label": "Certificate" });
+  const certify = () => send("POST", "/api/review/bundle").then(() => (problem.textContent = "")).catch((error) => (problem.textContent = error.message));
+  const showReview = async () => {
+    const { samples, bundle, counted } = await getJson("/api/review").catch(() => ({ samples: [] }));
+    const parts = store.project.export.phase === "done" && bundle ? certificate(bundle, counted, certify) : [];
+    proved.replaceChildren(...parts);
     const now = samples.length ? `/api/review/sheet?v=${samples[0].tag}-${Math.min(samples.length, 24)}` : "";
     if (sheet.dataset.shown === now) return;
     sheet.dataset.shown = now;
@@ -45,12 +48,12 @@ export function exportView(view) {
     const log = body.querySelector(".log");
     if (log) log.scrollTop = log.scrollHeight;
   };
-  view.replaceChildren(el("div", { class: "page narrow" }, el("h1", {}, "To your training loop"), problem, body, sheet));
+  view.replaceChildren(el("div", { class: "page narrow" }, el("h1", {}, "To your training loop"), problem, body, proved, sheet));
   show();
-  showSheet();
+  showReview();
   return subscribe((what) => {
     if (["export", "project", "saved"].includes(what)) show();
-    if (["export", "review", "learn"].includes(what)) showSheet();
+    if (["export", "review", "learn"].includes(what)) showReview();
   });
 }
 
@@ -60,6 +63,19 @@ function step(phase, title, what, run) {
   const state = run.phase === phase ? "now" : past && run.phase !== "failed" ? "past" : "";
   const command = run.commands[phase === "training" ? 0 : 1];
   return el("li", { class: state }, el("b", {}, state === "past" ? icon("check") : null, title), el("span", {}, what), el("code", {}, command));
+}
+
+// The bundle's certificate, or how it gets one.
+function certificate(bundle, counted, certify) {
+  const has = bundle.reviewed === null ? "" : `The bundle has a certificate of ${plural(bundle.reviewed, "review")}. `;
+  const words = bundle.current
+    ? `${has}It says what your reviews prove: servers and data cards state it for the thresholds that it is about.`
+    : bundle.fits
+      ? `${has}What your ${plural(counted, "review")} prove can be a part of the bundle; servers and data cards then state it. Its samples do not change.`
+      : `${has}Review samples of this bundle's ensemble; what the reviews prove can then be a part of it.`;
+  return [el("h2", {}, "Certificate"), el("p", { class: "lead" }, words),
+    bundle.fits && !bundle.current ? el("button", { type: "button", onclick: certify }, "Put the certificate into the bundle") : null,
+    bundle.fits ? null : el("a", { class: "button", href: "#review" }, "Review samples")].filter((part) => part !== null);
 }
 
 function code(text) {

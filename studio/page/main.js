@@ -21,6 +21,7 @@ const KEYS = [
   ["+ − R", "zoom in, out, fit; the wheel zooms, too"],
   ["L", "keep what is painted: draw on unlabeled pixels only"],
   ["G O", "show gaps; hide the mask"],
+  ["D", "look at the depth of the image, where the set has it"],
   ["Enter", "accept the proposal; close the polygon"],
   ["N", "done: the image that teaches most comes next"],
   ["Page up, down", "previous, next image"],
@@ -30,8 +31,19 @@ const KEYS = [
 let leave = () => {};
 
 function route() {
-  const [name, stem] = decodeURIComponent(location.hash.slice(1)).split("/");
-  return VIEWS[name] ? { name, stem } : { name: start(), stem: undefined };
+  const [name, written] = location.hash.slice(1).split("/");
+  if (!VIEWS[name]) return { name: start(), stem: undefined };
+  return { name, stem: written && stemOf(written) };
+}
+
+// Photographs keep their names, which may have a % of their own; the browser adds others.
+function stemOf(written) {
+  if (store.project.images.some((entry) => entry.stem === written)) return written;
+  try {
+    return decodeURIComponent(written);
+  } catch {
+    return written;
+  }
 }
 
 // A new project begins with its images; one with labels, with painting.

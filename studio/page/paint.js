@@ -6,6 +6,7 @@ import { classesPanel, defineClasses } from "./classes.js";
 import { el, icon, plural, rgb } from "./dom.js";
 import { History } from "./history.js";
 import { keypointsPanel, PointTool } from "./keypoints.js";
+import { depthPicture } from "./learn.js";
 import { drop, isWaiting, kept, save, saveOver, setTag, waiting } from "./saver.js";
 import { heldElsewhere, isLabelled, store, subscribe } from "./store.js";
 import { BrushTool, FillTool, PolygonTool, SmartTool } from "./tools.js";
@@ -423,6 +424,7 @@ class Session {
           el("button", { type: "button", class: "main", "data-focus": "accept", onclick: () => this.next() }, "Accept ", el("kbd", {}, "N")),
           el("button", { type: "button", onclick: () => this.clear() }, "Start empty")));
     }
+    if (this.entry.depth) parts.push(el("button", { type: "button", class: "wide", "data-focus": "depth", "aria-pressed": String(Boolean(this.deep)), onclick: () => this.toggleDepth() }, "Look at depth ", el("kbd", {}, "D")));
     if (this.sample) return el("section", { class: "panel" }, ...parts);
     if (!this.proposed && !this.board.readOnly) {
       const share = gaps < 0.0005 && gaps > 0 ? "under 0.1" : gaps < 0.1 ? (100 * gaps).toFixed(1) : Math.floor(100 * gaps);
@@ -448,6 +450,22 @@ class Session {
     this.update();
   }
 
+  // Depth in the image's place, under the mask.
+  async toggleDepth() {
+    if (!this.entry.depth) return;
+    const load = new Image();
+    load.src = this.deep ? picture(this.entry) : depthPicture(this.entry);
+    try {
+      await load.decode();
+    } catch (error) {
+      return this.say(error.message, true);
+    }
+    this.deep = !this.deep;
+    this.board.picture = load;
+    this.update();
+    this.board.draw();
+  }
+
   key(event) {
     if (event.target.closest("input:not([type=range]), textarea, dialog")) return;
     const letter = event.key.toLowerCase();
@@ -465,7 +483,7 @@ class Session {
       "]": () => this.setSize(settings.size + Math.max(1, Math.round(settings.size / 8))),
       ",": () => this.tools.smart.adjust(-1), ".": () => this.tools.smart.adjust(1),
       "+": () => this.board.zoom(1.25), "=": () => this.board.zoom(1.25), "-": () => this.board.zoom(0.8), r: () => this.board.fit(),
-      g: () => this.toggleGaps(), n: () => this.next(),
+      g: () => this.toggleGaps(), d: () => this.toggleDepth(), n: () => this.next(),
       o: () => { this.board.showMask = !this.board.showMask; this.board.draw(); },
       l: () => { settings.protect = !settings.protect; this.update(); },
       pageup: () => this.step(-1), pagedown: () => this.step(1),

@@ -2,11 +2,11 @@
 
 import { getJson, image, picture, request, send } from "./api.js";
 import { el, icon, plural } from "./dom.js";
-import { drawOverlay } from "./learn.js";
+import { depthPicture, drawOverlay } from "./learn.js";
 import { paintSample } from "./paint.js";
 import { store, subscribe } from "./store.js";
 
-const chosen = { threshold: 0, error: 0.05 };
+const chosen = { threshold: 0, error: 0.05, show: "mask" };
 const percent = (value) => `${(100 * value).toFixed(1)}%`;
 const atMost = (value) => `${(Math.ceil(1000 * value) / 10).toFixed(1)}%`; // a bound is never rounded down
 
@@ -26,9 +26,13 @@ export function reviewView(view, stem) {
       chosen.error = value / 100;
       load();
     } });
+  const shown = el("select", { id: "shown", onchange: () => { chosen.show = shown.value; show(); } },
+    ...[["mask", "labels"], ["uncertainty", "uncertainty"], ["depth", "depth"]].map(([value, text]) =>
+      el("option", { value, selected: chosen.show === value }, text)));
   const controls = el("div", { class: "controls" },
     el("label", { class: "slider", for: "threshold" }, "Threshold"), slider, counts,
-    el("label", { class: "slider", for: "asked" }, "Error you allow, %"), asked);
+    el("label", { class: "slider", for: "asked" }, "Error you allow, %"), asked,
+    el("label", { class: "slider", for: "shown" }, "Show"), shown);
   const tiles = new Map();
   let state = null, closed = false, loading = false, again = false;
 
@@ -74,6 +78,7 @@ export function reviewView(view, stem) {
       tiles.get(sample.stem).show(sample, kept(sample, row));
     });
     if (!samples.length) return;
+    shown.querySelector("[value=depth]").hidden = !samples.some((sample) => sample.depth);
     const many = samples.filter((sample) => kept(sample, row)).length;
     counts.textContent = `${many} kept, ${samples.length - many} discarded`;
     slider.setAttribute("aria-valuetext", `${counts.textContent}: ${nameOf(row)}`);
@@ -118,8 +123,8 @@ function proof(state, row) {
   if (!counted) return [el("h2", {}, "Nothing is proved yet"), el("p", {}, `Begin with sample 1; reviews count in the order of the wall, so that nobody's choice decides.${row.more ? ` If all are right, about ${row.more} reviews prove an error of at most ${percent(asked)}.` : ""}`)];
   const parts = [
     el("h2", {}, `Keep ${nameOf(row)}: at most ${atMost(row.upper_bound)} wrong, with 95% confidence`),
-    el("p", {}, row.mean === null ? "None of the reviewed samples is kept." : `The mean share of wrong pixels over all samples that are kept, as you would judge them. Among the ${plural(row.kept_reviewed, "reviewed one")} it is ${percent(row.mean)}.`),
-    row.threshold === null ? null : el("p", { class: "note faint" }, `In a stream: max_uncertainty=${row.threshold}`)];
+    el("p", {}, row.mean === null ? "None of the reviewed samples is kept." : `The mean share of wrong pixels over all samples that are kept, as you would judge them. Among the ${plural(row.reviewed, "reviewed one")} it is ${percent(row.mean)}.`),
+    row.threshold === null ? null : el("p", { class: "note faint" }, `In a stream: ${state.bundle.calibrated ? `keep_fraction=${row.keep}` : `max_uncertainty=${row.threshold}`}`)];
   const meets = statements.findIndex((one) => one.upper_bound <= asked);
   const next = statements.map((one) => one.more).filter((more) => more !== null);
   if (meets >= 0) {
@@ -161,12 +166,13 @@ class Tile {
     this.right = button("right", "check", "Right (R)");
     this.wrong = button("wrong", "close", "Wrong (W)");
     this.correct = el("a", { class: "button small", href: `#review/${sample.stem}`, title: "Correct (C)", "aria-label": `Correct sample ${number}` }, icon("brush"));
+    this.picture = el("img", { src: picture(sample), alt: `Sample ${number}` });
     this.item = el("li", {},
-      el("span", { class: "stack" }, el("img", { src: picture(sample), alt: `Sample ${number}` }), this.canvas),
+      el("span", { class: "stack" }, this.picture, this.canvas),
       el("span", { class: "under" }, el("b", {}, String(number)), this.fact),
       el("span", { class: "verdicts", role: "group", "aria-label": `Verdict on sample ${number}` }, this.right, this.wrong, this.correct));
-    this.item.addEventListener("pointerenter", () => drawOverlay(this.canvas, this.entry, "uncertainty"));
-    this.item.addEventListener("pointerleave", () => drawOverlay(this.canvas, this.entry, "mask"));
+    this.item.addEventListener("pointerenter", () => this.draw("uncertainty"));
+    this.item.addEventListener("pointerleave", () => this.draw(chosen.show));
     this.item.addEventListener("keydown", (event) => {
       if (event.ctrlKey || event.metaKey || event.altKey) return;
       const key = event.key.toLowerCase();
@@ -181,16 +187,27 @@ class Tile {
     });
   }
 
+  // Depth has a picture of its own in place of the image; the others lie over the image.
+  draw(kind) {
+    const deep = kind === "depth" && this.entry.depth;
+    const source = deep ? depthPicture(this.entry) : picture(this.entry);
+    if (this.picture.getAttribute("src") !== source) this.picture.setAttribute("src", source);
+    this.canvas.hidden = Boolean(deep);
+    drawOverlay(this.canvas, this.entry, deep ? null : kind === "depth" ? "mask" : kind);
+  }
+
   show(sample, isKept) {
-    const fresh = this.entry.verdict !== sample.verdict || this.entry.loss !== sample.loss || !this.drawn;
+    const fresh = this.kind !== chosen.show || this.entry.verdict !== sample.verdict || this.entry.loss !== sample.loss || !this.drawn;
     this.entry = sample;
     this.item.className = isKept ? "" : "discarded";
+    const range = chosen.show === "depth" && sample.depth ? sample.depth.map((value) => value.toPrecision(3)).join(" to ") : "";
     const words = { right: "right", wrong: "wrong", corrected: `${percent(sample.loss ?? 0)} wrong` }[sample.verdict] ?? "";
-    this.fact.textContent = [words, isKept ? "" : "discarded"].filter(Boolean).join(", ");
+    this.fact.textContent = [range, words, isKept ? "" : "discarded"].filter(Boolean).join(", ");
     this.right.setAttribute("aria-pressed", String(sample.verdict === "right"));
     this.wrong.setAttribute("aria-pressed", String(sample.verdict === "wrong"));
     this.correct.classList.toggle("done", sample.verdict === "corrected");
-    if (fresh) drawOverlay(this.canvas, sample, "mask");
+    if (fresh) this.draw(chosen.show);
+    this.kind = chosen.show;
     this.drawn = true;
   }
 }

@@ -18,7 +18,7 @@ from engines.fake import fake_bundle
 from labelmint.datasets.card import card_from_state, readme_from_card
 from labelmint.datasets.folder import DownloadState
 from labelmint.datasets.request import FORMATS, checked_request
-from labelmint.model import LabelClass, model_from_proto
+from labelmint.model import Certificate, CertifiedThreshold, LabelClass, model_from_proto
 from tests.client.scripted_service import MODEL
 from tests.datasets.folders import contents, made
 from tests.service.harness import RunningServer
@@ -90,3 +90,52 @@ def test_a_name_is_neither_a_link_nor_markup_in_the_card() -> None:
     shown = r"\[a\](http://b) !\[c\](d) \`e\` &lt;img src=f> \\\| g"
     readme = readme_from_card(card, request)
     assert f"| 0 | {shown} |" in readme and f"# {shown}: 1 labeled samples" in readme
+
+
+CERTIFIED = dataclasses.replace(
+    model_from_proto(MODEL),
+    truncation_psi=0.7,
+    truncation_cutoff=3,
+    certificate=Certificate(
+        0.95, 200, 0.7, 3,
+        (CertifiedThreshold(None, 0.0541, 200), CertifiedThreshold(0.125, 0.0281, 150)),
+    ),
+)  # fmt: skip
+
+
+def certificate_words(threshold: float | None, **options: Any) -> tuple[Any, str]:
+    """What card and README say of the certificate of a request with this threshold."""
+    request = checked_request(format="png", end_index=8, **options)
+    state = DownloadState("m", "sha256:b", threshold, 1, kept=1)
+    card = card_from_state(request, CERTIFIED, state)
+    assert json.loads(json.dumps(card)) == card
+    lines = readme_from_card(card, request).splitlines()
+    (row,) = [line for line in lines if line.startswith("| certificate |")]
+    return card["certificate"]["wrong_pixels_at_most"], row
+
+
+def test_the_card_states_the_certificate_of_the_threshold_that_was_used() -> None:
+    bound, row = certificate_words(None)
+    assert bound == 0.0541 and "at most 5.5%" in row and "200 other samples" in row, "rounded up"
+    bound, row = certificate_words(float(np.float32(0.125)), keep_fraction=0.75)
+    assert bound == 0.0281 and "at most 2.9%" in row and "of which 150 are kept" in row
+    bound, row = certificate_words(0.125, max_uncertainty=0.125)
+    assert bound == 0.0281
+
+
+@pytest.mark.parametrize(
+    ("threshold", "options", "reason"),
+    [
+        (0.1, {"max_uncertainty": 0.1}, "threshold was not reviewed; no limit, 0.125 were"),
+        (None, {"truncation_psi": 0.5}, "truncation psi 0.7"),
+        (None, {"class_index": 2}, "drawn classes"),
+        (None, {"views_per_object": 2}, "one view per object"),
+        (None, {"where": "share('a') > 0.1"}, "--where"),
+        (None, {"filter": "top-fraction"}, "--filter top-fraction"),
+    ],
+)
+def test_the_card_says_why_a_certificate_says_nothing_of_its_samples(
+    threshold: float | None, options: dict[str, Any], reason: str
+) -> None:
+    bound, row = certificate_words(threshold, **options)
+    assert bound is None and "none for these samples" in row and reason in row

@@ -176,6 +176,11 @@ def test_all_rare_classes_are_raised_by_the_same_part_of_the_way() -> None:
              "where": " or ".join(f"confidence('top') == {n / 8}" for n in range(8))},
             "alternatives together, .* this bundle compares 16",
         ),
+        (
+            {"keep_by": [" or ".join(f"confidence('{name}') == {n / 8}" for n in range(8))
+                         for name in ("left", "right", "top")], "keep_fraction": 0.5},
+            "keep_by has over 16 alternatives once its conditions are combined",
+        ),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused_in_one_line(options: dict[str, Any], words: str) -> None:

@@ -243,7 +243,8 @@ def same(found: Arrays, expected: Arrays) -> bool:
 
 def list_files(folder: Path, manifest: Manifest) -> None:
     """Writes the manifest with the files that the folder has."""
-    files = file_entries(folder)
+    tables = [c.content.name for c in manifest.calibrations if c.content is not None]
+    files = {name: e for name, e in file_entries(folder).items() if name not in tables}
     plans = {
         name: msgspec.structs.replace(
             plan, file=files.pop(name), graph_sha256=files[plan.graph].sha256

@@ -66,7 +66,7 @@ def test_what_is_no_request_of_the_page_fills_no_log(served: Served) -> None:
     """A page of another site can open WebSockets, and speak TLS to any port."""
     records: list[logging.LogRecord] = []
     handler = logging.Handler()
-    handler.emit = records.append  # type: ignore[method-assign]
+    handler.emit = records.append  # type: ignore[assignment, method-assign]
     logger = logging.getLogger("uvicorn.error")
     logger.addHandler(handler)
     upgrade = (

@@ -27,7 +27,7 @@ from training.labels.labelled_set import labelled_set
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 CHROMIUM = shutil.which("chromium")
-WAIT_MS = 120_000  # for hangs; a quiet machine needs a few seconds
+WAIT_MS = 300_000  # for hangs; a quiet machine needs a few seconds
 IGNORED = 255
 Mask = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 
@@ -169,6 +169,12 @@ def test_from_a_generator_to_an_accepted_proposal_through_a_killed_server(
             page.get_by_role("navigation", name="Steps").get_by_text(name.title()).click()
             page.locator(f"main.{name} h1").wait_for()
             refuse_violations(page)
+        page.get_by_role("navigation", name="Steps").get_by_text("Learn").click()
+        page.get_by_role("button", name="Learn again").click()
+        # Two images are labeled, so that after the round each was left out once.
+        expect(page.locator("svg.chart")).to_have_count(2)
+        expect(page.get_by_role("region", name="The curves")).to_contain_text("2")
+        refuse_violations(page)
     assert faults == []
     assert {url.split("/")[2] for url in requests if url.startswith("http")} == {
         f"127.0.0.1:{port}"

@@ -8,11 +8,14 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from PIL import Image
 
+from bundle.open import open_bundle
 from checkpoints import sha256_of_file
+from export.checks.certificate import seed_from_hash, thresholds_of_bundle
 from studio import wall
 from studio.reviews import SHORT, STEP
 from tests.studio.conftest import Served, classes, serving
@@ -84,7 +87,7 @@ def test_reviews_count_in_the_order_of_the_stream_and_survive_a_restart(
     worse = statements(walled)[0]
     assert worse["mean"] == pytest.approx(0.1) and worse["upper_bound"] > row["upper_bound"]
     certificate = json.loads(walled.request("GET", "/api/review/certificate").body)
-    assert [s["loss"] for s in certificate["samples"]] == [0, 0, 0, 1, 0, 0, 0, 0, 0, 0]
+    assert certificate["losses"] == [0, 0, 0, 1, 0, 0, 0, 0, 0, 0]
     stored = list((walled.folder / "reviews").glob("*.certificate.json"))
     assert json.loads(stored[0].read_text()) == certificate
     assert say(walled, names[3], None) == 204
@@ -124,7 +127,7 @@ def test_reviews_of_other_weights_or_other_labels_do_not_count(walled: Served) -
         assert say(walled, name) == 204
     wall_file = walled.folder / "studio/review/wall.json"
     content = json.loads(wall_file.read_text())
-    assert content["seed"] == wall.seed_from_hash(content["weights"])
+    assert content["seed"] == seed_from_hash(content["weights"])
     content["samples"][2]["tag"] = "0" * 16  # the ensemble labels this sample otherwise
     wall_file.write_text(json.dumps(content))
     assert state(walled)["counted"] == 2
@@ -153,3 +156,47 @@ def test_the_thresholds_keep_what_is_sure(walled: Served) -> None:
     assert (
         walled.request("GET", f"/review/{stems(walled)[0]}").headers["content-type"] == "image/png"
     )
+
+
+@pytest.fixture
+def exported(tiny_weights: tuple[Path, Path], tiny_bundle: Path, project: Path) -> Iterator[Served]:
+    """A studio of a project with a calibrated bundle, and a wall of its ensemble's samples."""
+    shutil.copytree(tiny_bundle, project / "bundle")
+    weights = project / "interpreter.safetensors"
+    for suffix in (".safetensors", ".toml"):
+        shutil.copy(tiny_weights[1].with_suffix(suffix), weights.with_suffix(suffix))
+    wall.draw_wall(tiny_weights[0], None, project, weights, sha256_of_file(weights), "export", 6)
+    with serving(tiny_weights[0], project) as found:
+        assert found.send("PUT", "/api/classes", classes("a", "b", "c", "d")).status == 204
+        yield found
+
+
+def test_a_certificate_enters_the_bundle_of_its_own_weights(exported: Served) -> None:
+    folder = exported.folder / "bundle"
+    before = open_bundle(folder).manifest
+    limits = [row["threshold"] for row in statements(exported)]
+    assert limits == thresholds_of_bundle(before), "those of keep_fraction 0.9, 0.75 and 0.5"
+    assert exported.request("POST", "/api/review/bundle").status == 409, "nothing is reviewed"
+    for name in stems(exported)[:5]:
+        assert say(exported, name) == 204
+    fits = {"calibrated": True, "fits": True, "reviewed": None, "current": False}
+    assert state(exported)["bundle"] == fits
+    assert exported.request("POST", "/api/review/bundle").status == 204
+    after = open_bundle(folder).manifest
+    certificate = json.loads(exported.request("GET", "/api/review/certificate").body)
+    assert msgspec.to_builtins(after.certificate) == certificate
+    assert after.bundle_id == before.bundle_id
+    assert state(exported)["bundle"] == fits | {"reviewed": 5, "current": True}
+    assert say(exported, stems(exported)[2], "wrong") == 204
+    assert state(exported)["bundle"] == fits | {"reviewed": 5}
+    # A bundle of other weights is there by now.
+    other = msgspec.json.decode((folder / "manifest.json").read_bytes())
+    other["weights"]["interpreter_sha256"] = "d" * 64
+    del other["certificate"]
+    (folder / "manifest.json").write_bytes(msgspec.json.encode(other))
+    assert state(exported)["bundle"] == fits | {"calibrated": False, "fits": False}
+    refused = exported.request("POST", "/api/review/bundle")
+    assert refused.status == 409 and "review samples of these weights" in refused.text
+    (folder / "manifest.json").unlink()
+    refused = exported.request("POST", "/api/review/bundle")
+    assert refused.status == 409 and "\n" not in refused.text

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from studio.certificate import (
+from export.checks.certificate import (
     CONFIDENCE,
     KEEP,
     Losses,
