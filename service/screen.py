@@ -30,7 +30,7 @@ UNKNOWN_END = 2**63  # ordinals are chosen indices, of which there are fewer
 
 
 @dataclass(frozen=True)
-class _Chosen:
+class Chosen:
     """Consecutive chosen ordinals, from number `first` on."""
 
     first: int
@@ -47,9 +47,9 @@ class _Chosen:
         """Where ordinals first to first + count - 1 are in the arrays."""
         return slice(first - self.first, first - self.first + count)
 
-    def without(self, rows: int) -> "_Chosen":
+    def without(self, rows: int) -> "Chosen":
         """Without its first `rows` rows."""
-        return _Chosen(
+        return Chosen(
             self.first + rows,
             self.ordinals[rows:],
             self.indices[rows:],
@@ -57,9 +57,9 @@ class _Chosen:
             self.weights[rows:],
         )
 
-    def followed_by(self, other: "_Chosen") -> "_Chosen":
+    def followed_by(self, other: "Chosen") -> "Chosen":
         """These, and then the others."""
-        return _Chosen(
+        return Chosen(
             self.first,
             np.concatenate((self.ordinals, other.ordinals)),
             np.concatenate((self.indices, other.indices)),
@@ -68,7 +68,7 @@ class _Chosen:
         )
 
 
-_NONE = _Chosen(
+_NONE = Chosen(
     0, np.empty(0, np.uint64), np.empty(0, np.uint64), np.empty(0, np.bool_),
     np.empty(0, np.float32),
 )  # fmt: skip
@@ -130,7 +130,7 @@ class ScreenedPlan:
         self._reported = stop, end
         self._chosen = self._chosen.without(needed - self._chosen.first)
 
-    def add(self, found: _Chosen, examined_stop: int) -> None:
+    def add(self, found: Chosen, examined_stop: int) -> None:
         """Takes the next chosen ordinals, and how far the whole plan is examined now."""
         self._chosen = self._chosen.followed_by(found)
         self.examined_stop = examined_stop
@@ -184,7 +184,7 @@ class Screening:
             self._error = error
             return
         chosen = np.flatnonzero(result.chosen)
-        self._found = _Chosen(
+        self._found = Chosen(
             0,
             np.uint64(first) + chosen.astype(np.uint64),
             indices[chosen],

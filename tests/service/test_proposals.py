@@ -120,6 +120,16 @@ def test_a_stream_can_go_on_behind_each_of_its_messages(
     assert before == chosen
 
 
+def test_every_index_is_reported_once_and_in_order(fake: RunningServer) -> None:
+    position = 0
+    query: Any = {"model": "fake", "end_index": END, "max_message_samples": 1}
+    for message in fake.stream(filter=pb.Filter(proposal="rare"), **query):
+        assert message.next_index > position
+        assert len(message.batch.indices) + message.discarded == message.next_index - position
+        position = message.next_index
+    assert position == END
+
+
 def test_a_count_ends_right_behind_its_last_sample(fake: RunningServer, chosen: Samples) -> None:
     wanted = sorted(chosen)[:9]
     query: Any = {"model": "fake", "count": 9, "outputs": OUTPUTS}
