@@ -15,16 +15,16 @@ def chosen(*ordinals: int) -> Chosen:
 
 
 def test_what_was_reported_behind_the_last_choice_stays_reported() -> None:
-    plan = ScreenedPlan(plan_from_range(IndexRange(100, 2100)), PROPOSAL)
-    assert (plan.stop, plan.next_index(0), plan.examined(UNKNOWN_END)) == (UNKNOWN_END, 100, 2000)
+    plan = ScreenedPlan(plan_from_range(IndexRange(0, 2000)), PROPOSAL)
+    assert (plan.stop, plan.next_index(0), plan.examined(UNKNOWN_END)) == (UNKNOWN_END, 0, 2000)
     plan.add(chosen(10, 700), 1000)
-    assert (plan.examined(1), plan.next_index(2)) == (11, 801)
+    assert (plan.examined(1), plan.next_index(2)) == (11, 701)
     end = plan.end(2, open_end=True)
     assert end == 1000
     plan.report(2, end, needed=2)
     plan.add(chosen(1500), 1600)
     assert plan.end(2, open_end=True) == plan.end(2, open_end=False) == 1000
-    assert (plan.examined(2), plan.next_index(3)) == (1000, 1601)
+    assert (plan.examined(2), plan.next_index(3)) == (1000, 1501)
     assert plan.indices(2, 1).tolist() == [1600] and plan.weights(2, 1).tolist() == [1500]
     plan.add(chosen(), 2000)
     assert (plan.stop, plan.end(3, open_end=True), plan.end(3, open_end=False)) == (3, 2000, 1501)
