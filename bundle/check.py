@@ -311,9 +311,6 @@ def problem_of_certificate(certificate: Certificate) -> str | None:
             f"losses has {len(certificate.losses)} entries; uncertainties has "
             f"{len(certificate.uncertainties)}"
         )
-    limits = [row.threshold for row in certificate.thresholds]
-    if len(set(limits)) < len(limits):
-        return "thresholds has two of the same value"
     return None
 
 

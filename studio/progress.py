@@ -16,13 +16,14 @@ from typing import Annotated
 import msgspec
 from msgspec import field
 
+from bundle.files import read_regular_file
 from bundle.records import Strict
 from checkpoints import write_text
 
 PROGRESS = "progress.json"
 IDLE_S = 60.0  # after which a person is taken to be away
 SAVED_EVERY_S = 20.0
-MAX_ESTIMATES = 512
+MAX_ESTIMATES, MAX_BYTES = 512, 16 << 20
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Amount = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 
@@ -98,5 +99,6 @@ class ProgressLog:
     def _stored(self) -> Progress:
         """That of an earlier session; a file that is none counts as no work."""
         with suppress(OSError, msgspec.DecodeError, ValueError, RecursionError):
-            return msgspec.json.decode(self._path.read_bytes(), type=Progress)
+            data = read_regular_file(self._path, MAX_BYTES)
+            return msgspec.json.decode(data, type=Progress)
         return Progress()

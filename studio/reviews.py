@@ -208,9 +208,10 @@ class Reviews:
     def depth_picture(self, stem: str) -> Path:
         """PNG of the depth that the ensemble's head gives a sample. Raises NotFound."""
         _, index, sample = self._row(stem)
-        if sample.depth is None:
+        path = sample_file(self.project.folder, index, "depth")
+        if sample.depth is None or not path.exists():
             raise NotFound("the ensemble has no depth head")
-        return sample_file(self.project.folder, index, "depth")
+        return path
 
     def contact_sheet(self) -> bytes:
         """PNG of the first samples and their labels. Raises NotFound."""

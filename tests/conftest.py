@@ -27,7 +27,7 @@ from checkpoints import (
 from engines.cuda import CudaDevice, open_device
 from engines.errors import RuntimeMissing
 from engines.ort import available_cores
-from examples.demo.__main__ import DEPTH_MEMBERS, GENERATOR
+from examples.demo.__main__ import CALIBRATION_SAMPLES, DEPTH_MEMBERS, GENERATOR
 from examples.demo.inputs import is_current
 from examples.demo.labels import write_examples
 from export.__main__ import main as export_command
@@ -39,7 +39,6 @@ from training.__main__ import main as training_command
 
 # Kernels run in Triton's interpreter here, which is chosen when it is imported.
 os.environ["TRITON_INTERPRET"] = "1"
-CALIBRATION_SAMPLES = 4096  # as the demo: fewer would not hold keep_fraction to its bounds
 CONFIG = GeneratorConfig(32, (16, 16, 12, 8), z_dim=8, w_dim=12, mapping_layers=2)
 TESTS = Path(__file__).resolve().parent
 CHECKOUT = TESTS.parent

@@ -36,9 +36,12 @@ function route() {
   return { name, stem: written && stemOf(written) };
 }
 
-// Photographs keep their names, which may have a % of their own; the browser adds others.
+// Photographs keep their names, which may have a % of their own; the browser adds others, so that
+// an address is compared with what it makes of each name.
 function stemOf(written) {
-  if (store.project.images.some((entry) => entry.stem === written)) return written;
+  const linked = (entry) => new URL(`#/${entry.stem}`, location.href).hash.slice(2);
+  const known = store.project.images.find((entry) => linked(entry) === written);
+  if (known) return known.stem;
   try {
     return decodeURIComponent(written);
   } catch {

@@ -88,15 +88,18 @@ export function reviewView(view, stem) {
   const showStatus = () => {
     const { source, drawing, drawn, wanted, message, samples } = state;
     const whose = source === "export" ? "the ensemble of your bundle" : "the ensemble of the last round of Learn";
+    // A round ends with other weights, and samples of these would be of no use.
+    const learning = source === "learn" && store.project.learn.phase !== "idle";
     const parts = [];
     if (!source) parts.push(el("p", {}, "Nothing is learned yet. Train on a label first, then come back."));
     else parts.push(el("p", { role: "status" }, drawing
       ? `Drawing samples: ${drawn} of ${wanted}${drawn ? "" : "; the first ones take longest, since the thresholds come before them"}`
       : samples.length ? `${plural(samples.length, "fresh sample")}, labeled by ${whose}.` : `New samples that nobody has seen, labeled by ${whose}.`));
+    if (learning && !drawing) parts.push(el("p", { class: "note faint" }, "A round is being learned; samples of its ensemble can be drawn when it is done."));
     if (drawing) parts.push(el("progress", { max: 1, value: drawn / wanted, "aria-label": "Samples drawn" }));
     if (message) parts.push(el("p", { class: "alarm" }, message));
     parts.push(el("div", { class: "pair inline" },
-      el("button", { type: "button", class: samples.length ? null : "main", disabled: drawing || !source, onclick: () => act(() => request("POST", "/api/review")) },
+      el("button", { type: "button", class: samples.length ? null : "main", disabled: drawing || learning || !source, onclick: () => act(() => request("POST", "/api/review")) },
         samples.length ? "Draw 32 more" : "Draw samples"),
       state.counted ? el("a", { class: "button", href: "/api/review/certificate", download: "certificate.json" }, "Download the certificate") : null));
     status.replaceChildren(...parts);

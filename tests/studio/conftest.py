@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from checkpoints import ClassCard
 from studio.__main__ import listening_socket, opened_studio, server_of
@@ -20,6 +22,7 @@ from training.__main__ import main as training_command
 
 TOKEN = "a-token-of-thirty-two-characters"
 CARDS = [ClassCard(name="ground", color=0x102030), ClassCard(name="figure", color=0x204060)]
+NAMES = ("50% half", "Zoë #1", "plain")  # of photographs
 TAB, OTHER_TAB = "11111111-tab", "22222222-tab"
 
 
@@ -151,3 +154,20 @@ def served(tiny_weights: tuple[Path, Path], project: Path) -> Iterator[Served]:
     """A studio of a copy of that set."""
     with serving(tiny_weights[0], project) as found:
         yield found
+
+
+@pytest.fixture(scope="session")
+def photographs(tiny_weights: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three inverted photographs with names of their own, two of them larger than the images. Do
+    not change the set."""
+    folder = tmp_path_factory.mktemp("photographs")
+    rng = np.random.default_rng(0)
+    (folder / "photos").mkdir()
+    for name, side in zip(NAMES, (32, 64, 96), strict=True):
+        coarse = Image.fromarray(rng.integers(0, 256, (4, 4, 3), np.uint8))
+        coarse.resize((side, side)).save(folder / "photos" / f"{name}.png")
+    arguments = ["--generator", str(tiny_weights[0]), "--images", str(folder / "photos")]
+    training_command(
+        ["invert", *arguments, "--out", str(folder / "set"), "--steps", "2"], standalone_mode=False
+    )
+    return folder / "set"

@@ -21,7 +21,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from checkpoints import ClassCard
 from studio.project import Project
-from tests.studio.conftest import CARDS
+from tests.studio.conftest import CARDS, NAMES
 from training.images.image_set import image_set_from_folder
 from training.labels.labelled_set import labelled_set
 
@@ -205,7 +205,7 @@ def review_samples(page: Page, project: Path) -> None:
     page.reload()
     expect(page.locator(".proof")).to_contain_text("Among the 4 reviewed ones")
     (stored,) = (project / "reviews").glob("*.certificate.json")
-    assert json.loads(stored.read_text())["reviewed"] == 4
+    assert len(json.loads(stored.read_text())["losses"]) == 4
 
 
 def draw_on(page: Page) -> None:
@@ -292,3 +292,21 @@ def test_each_tool_paints_by_mouse_keys_and_touch_and_a_closed_tab_loses_nothing
             page.keyboard.press("Control+z")
             expect(page.locator("#saved")).to_have_text("All saved")
             assert (masks(project)["000"] == step).all()
+
+
+@pytest.mark.long
+def test_a_photograph_opens_by_its_own_name(
+    browser: Browser, tiny_weights: tuple[Path, Path], photographs: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(photographs, tmp_path / "set"))
+    Project(folder).set_classes(CARDS)
+    page = browser.new_page()
+    expect.set_options(timeout=WAIT_MS)
+    with running(tiny_weights[0], folder) as (address, port, _):
+        page.goto(address)
+        page.goto(f"http://127.0.0.1:{port}/#paint/{NAMES[2]}")
+        for name in NAMES:
+            page.locator(".strip a", has_text=name).click()
+            expect(page.locator("h1")).to_have_text(f"Paint Image {name}")
+            page.reload()
+            expect(page.locator("h1")).to_have_text(f"Paint Image {name}")

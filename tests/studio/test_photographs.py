@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -12,34 +13,16 @@ import pytest
 from PIL import Image
 
 from studio.depth import picture_from_depth
-from tests.studio.conftest import Served, serving
-from training.__main__ import main as training_command
+from tests.studio.conftest import NAMES, Served, serving
 from training.images.image_set import image_set_from_folder
 from training.labels.labelled_set import labelled_set
 
-NAMES = ("50% half", "Zoë #1", "plain")
-
-
-@pytest.fixture(scope="module")
-def photographs(tiny_weights: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three inverted photographs with names of their own, two of them larger than the images."""
-    folder = tmp_path_factory.mktemp("photographs")
-    rng = np.random.default_rng(0)
-    (folder / "photos").mkdir()
-    for name, side in zip(NAMES, (32, 64, 96), strict=True):
-        coarse = Image.fromarray(rng.integers(0, 256, (4, 4, 3), np.uint8))
-        coarse.resize((side, side)).save(folder / "photos" / f"{name}.png")
-    arguments = ["--generator", str(tiny_weights[0]), "--images", str(folder / "photos")]
-    training_command(
-        ["invert", *arguments, "--out", str(folder / "set"), "--steps", "2"], standalone_mode=False
-    )
-    return folder / "set"
-
 
 @pytest.fixture
-def opened(tiny_weights: tuple[Path, Path], photographs: Path) -> Iterator[Served]:
-    """A studio of that set, which its only test changes."""
-    with serving(tiny_weights[0], photographs) as found:
+def opened(tiny_weights: tuple[Path, Path], photographs: Path, tmp_path: Path) -> Iterator[Served]:
+    """A studio of a copy of a set of photographs."""
+    copy = Path(shutil.copytree(photographs, tmp_path / "set"))
+    with serving(tiny_weights[0], copy) as found:
         yield found
 
 

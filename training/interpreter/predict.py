@@ -49,7 +49,7 @@ def predictions(
 ) -> Iterator[Prediction]:
     """Labels of each image, in order; generator and interpreter are on one device."""
     device = generator.mapping.w_avg.device
-    members = {kind: _members(interpreter.head(kind)) for kind in interpreter.heads}
+    members = member_networks(interpreter)
     for row in tqdm(torch.from_numpy(ws).to(device), desc="labels", unit="image"):
         taps = generator.synthesis(row[None]).taps
         yield prediction_from_taps(members, card, taps)
@@ -59,16 +59,7 @@ def prediction_from_taps(
     members: dict[str, list[nn.Sequential]], card: InterpreterCard, taps: list[Tensor]
 ) -> Prediction:
     """Labels of one image from its taps [1, C, h, w]; `members` are networks by head."""
-    size = size_at(card.grid, card.start or SQUARE)
-    levels = [
-        torch.cat(list(group), dim=1)[0]  # [C, h, w]
-        for _, group in groupby((reduce_tap(t, size) for t in taps), key=lambda tap: tap.shape[-1])
-    ]
-    rows = slice(card.crop_top, card.crop_top + card.height)
-    raw = {
-        kind: torch.stack([_output_map(net, levels, size, card.resize, rows) for net in networks])
-        for kind, networks in members.items()
-    }  # [members, H, W, outputs] each
+    raw = outputs_from_taps(members, card, taps)
     divergence = score = None
     if card.score_source is not None:
         source = raw[card.score_source]
@@ -86,6 +77,30 @@ def prediction_from_taps(
         uncertainty=score,
         uncertainty_map=None if divergence is None else divergence.cpu().numpy(),
     )
+
+
+def outputs_from_taps(
+    members: dict[str, list[nn.Sequential]], card: InterpreterCard, taps: list[Tensor]
+) -> dict[str, Tensor]:
+    """What each member says of each pixel of one image: [members, H, W, outputs], by head.
+
+    Logits of classes, heatmaps or depths, from taps [1, C, h, w].
+    """
+    size = size_at(card.grid, card.start or SQUARE)
+    levels = [
+        torch.cat(list(group), dim=1)[0]  # [C, h, w]
+        for _, group in groupby((reduce_tap(t, size) for t in taps), key=lambda tap: tap.shape[-1])
+    ]
+    rows = slice(card.crop_top, card.crop_top + card.height)
+    return {
+        kind: torch.stack([_output_map(net, levels, size, card.resize, rows) for net in networks])
+        for kind, networks in members.items()
+    }
+
+
+def member_networks(interpreter: Interpreter) -> dict[str, list[nn.Sequential]]:
+    """The members as networks of their own, by head."""
+    return {kind: _members(interpreter.head(kind)) for kind in interpreter.heads}
 
 
 def _members(head: EnsembleHead) -> list[nn.Sequential]:

@@ -29,6 +29,7 @@ ADDED = (
     ),
 )
 SHOWN = 6  # names in a message
+COMPARED = 100  # characters of a name: difflib takes time in the square of them
 
 
 def file_of_name(name: str) -> str:
@@ -55,7 +56,7 @@ def line_of_unmatched(unmatched: Sequence[str], stems: Sequence[str]) -> str:
     """Names that stand for no image of the set, each with the nearest that the set has."""
     shown = []
     for name in unmatched[:SHOWN]:
-        close = difflib.get_close_matches(stem_of_name(name), stems, 1, 0.6)
+        close = difflib.get_close_matches(stem_of_name(name)[:COMPARED], stems, 1, 0.6)
         shown.append(printable_from_text(name) + (f" (nearest: {close[0]})" if close else ""))
     more = f" and {len(unmatched) - SHOWN} more" if len(unmatched) > SHOWN else ""
     return ", ".join(shown) + more
@@ -69,8 +70,8 @@ def some(names: Iterable[str]) -> str:
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
     """The name that is spelled most like it, if any is close."""
-    others = {other.casefold(): other for other in names if other != name}
-    close = difflib.get_close_matches(name.casefold(), others, 1, 0.7)
+    others = {other.casefold()[:COMPARED]: other for other in names if other != name}
+    close = difflib.get_close_matches(name.casefold()[:COMPARED], others, 1, 0.7)
     return others[close[0]] if close else None
 
 
