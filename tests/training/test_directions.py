@@ -129,7 +129,7 @@ def test_a_predicate_of_alternatives_and_upper_bounds_is_estimated() -> None:
     w = np.random.default_rng(8).standard_normal((4096, 16)).astype(np.float32)
     estimated = probabilities_from_w(Proposal("p", facts, score), w)
     met = predicate.met(content_of(w))
-    assert 0.3 < met.mean() < 0.7
+    assert 0.15 < met.mean() < 0.5
     assert ((estimated > 0.5) == met).mean() > 0.88
 
 
@@ -189,4 +189,4 @@ def test_the_command_adds_a_proposal_that_streams_use(tmp_path: Path, tiny_bundl
     assert 0 < facts.share.low <= facts.share.value and facts.gain.value > 0
     assert not [file for file in tmp_path.iterdir() if file != bundle]
     again = command(*line, "--for", "share('class 0') >= 0.3")
-    assert again.exit_code == 1 and "--replace" in again.output
+    assert again.exit_code == 1 and "--replace" in str(again.exception)
