@@ -1,4 +1,4 @@
-"""Uncertainty thresholds from the calibrations in a manifest, and the command that calibrates."""
+"""Uncertainty thresholds from the calibrations in a manifest, and the commands that measure."""
 
 import math
 import shlex
@@ -67,9 +67,7 @@ def calibrate_command(path: Path, key: SamplingKey, samples: int = 4096, bank: b
     `bank` says whether the bundle has a view bank.
     """
     words = [f"python -m export calibrate {shlex.quote(str(path))} --samples {samples}"]
-    words += [f"--psi {key.truncation_psi}", f"--cutoff {key.truncation_cutoff}"]
-    if key.class_index is not None:
-        words.append(f"--class {key.class_index}")
+    words += _truncation_words(key)
     if key.views_per_object != 1:
         words.append(f"--views {key.views_per_object}")
     if key.view_mode == "fixed":
@@ -79,6 +77,18 @@ def calibrate_command(path: Path, key: SamplingKey, samples: int = 4096, bank: b
     if key.latent_source != "philox":
         words.append(f"--latents {key.latent_source}")
     return " ".join(words)
+
+
+def directions_command(path: Path, name: str, where: str, key: SamplingKey) -> str:
+    """Command line that fits a proposal anew for `where`, with truncation and class of `key`."""
+    words = [f"python -m training directions --bundle {shlex.quote(str(path))}"]
+    words += [f"--name {name} --replace --for {shlex.quote(where)}"]
+    return " ".join([*words, *_truncation_words(key)])
+
+
+def _truncation_words(key: SamplingKey) -> list[str]:
+    words = [f"--psi {key.truncation_psi}", f"--cutoff {key.truncation_cutoff}"]
+    return words if key.class_index is None else [*words, f"--class {key.class_index}"]
 
 
 def threshold_for(calibration: ScoreCalibration, keep_fraction: float) -> float:

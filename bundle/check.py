@@ -13,6 +13,8 @@ from bundle.manifest import (
     LABELLER,
     MANIFEST,
     MAPPING,
+    MAX_PROPOSALS,
+    PROPOSAL,
     VIEWS,
     Certificate,
     ContentTable,
@@ -26,7 +28,9 @@ from bundle.manifest import (
     ViewBankFacts,
     WeightsFacts,
 )
+from bundle.proposals import proposal_bytes
 
+_PROPOSAL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,63}\Z")
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*\Z")  # no folders, no hidden files
 # Bounds on memory. An image of 8192 pixels squared with all labels has 0.6 GB; a graph cannot have
 # over 2 GiB, by its format.
@@ -48,6 +52,7 @@ def check_manifest(manifest: Manifest, name: str) -> None:
         or _plans_problem(manifest)
         or _views_problem(manifest)
         or _calibrations_problem(manifest)
+        or _proposals_problem(manifest)
         or _weights_problem(manifest.weights)
         or _certificate_problem(manifest)
     )
@@ -227,6 +232,46 @@ def _table_problem(table: ContentTable, manifest: Manifest) -> str | None:
             f"samples is {table.samples} and columns {table.columns}; the {size} bytes of their "
             f"values are over {MAX_TABLE_BYTES}"
         )
+    return None
+
+
+def proposal_name_problem(name: str) -> str | None:
+    """Why a proposal cannot have this name, which is a part of its file's; None if it can."""
+    if _PROPOSAL_NAME.match(name):
+        return None
+    return f"{name!r:.200} is no name: it has 1 to 64 letters, digits, _ . and -"
+
+
+def _proposals_problem(manifest: Manifest) -> str | None:
+    if len(manifest.proposals) > MAX_PROPOSALS:
+        return f"proposals has {len(manifest.proposals)} entries; there may be {MAX_PROPOSALS}"
+    for name, facts in manifest.proposals.items():
+        if problem := proposal_name_problem(name):
+            return f"proposals: {problem}"
+        where, file = f"proposals[{name!r}]", PROPOSAL.format(name)
+        if not facts.where.isprintable():
+            return f"{where}.where is {facts.where!r:.200}; it must be one printable line"
+        if file in manifest.files or file in manifest.plans:
+            return f"{where} has the file {file}, which is also in files or plans"
+        if problem := _entry_problem(f"{where}.file", facts.file):
+            return problem
+        expected = proposal_bytes(manifest.generator.w_dim, facts.hidden, facts.outputs)
+        if facts.file.size != expected:
+            return (
+                f"{where}.file.size is {facts.file.size}; a score of layers {facts.hidden} and "
+                f"{facts.outputs} outputs on {manifest.generator.w_dim} values of w has {expected} "
+                "bytes"
+            )
+        problem = _key_problem(facts.options, manifest.views)
+        if problem:
+            return f"{where}.{problem}"
+        last = max((bound.output for box in facts.bounds for bound in box), default=0)
+        if last >= facts.outputs:
+            return f"{where}.bounds has output {last}; there are {facts.outputs}, from 0"
+        for field in ("share", "generated_share", "gain", "effective", "examined"):
+            estimate = getattr(facts, field)
+            if not estimate.low <= estimate.value <= estimate.high:
+                return f"{where}.{field} is {estimate.value}, outside its own interval"
     return None
 
 

@@ -13,6 +13,7 @@ from bundle.records import Strict
 MANIFEST = "manifest.json"
 MAPPING = "mapping.onnx"
 VIEWS = "views.f32"  # view codes, little-endian float32 [codes, view_layers, w_dim]
+PROPOSAL = "proposal-{}.f32"  # by the proposal's name, see bundle.proposals
 LABELLER = {"float32": "labeller.onnx", "float16": "labeller.fp16.onnx"}  # by precision
 PORTABLE_PLAN = {"float32": "labeller.rtx.plan", "float16": "labeller.fp16.rtx.plan"}
 
@@ -25,6 +26,7 @@ MAX_BOXES = 256  # alternatives of a predicate
 MAX_TABLE_SAMPLES = 1 << 16  # of a calibration whose content is kept, the first ones
 MAX_VIEW_CODES = 1 << 16  # views of one object in a stream, at most
 MAX_LENGTH = 1e9  # camera lengths are served as float32
+MAX_PROPOSALS, MAX_HIDDEN, MAX_HIDDEN_LAYERS, MAX_OUTPUTS = 64, 1024, 4, 64
 
 MAX_NUMBER = (1 << 31) - 1  # numbers of things are served as int32
 MAX_FLOAT32 = 3.4028234663852886e38
@@ -41,6 +43,8 @@ Share = Annotated[float, Meta(gt=0, le=1)]
 Loss = Annotated[float, Meta(ge=0, le=1)]  # share of the pixels of a mask that are wrong
 Color = Annotated[int, Meta(ge=0, le=0xFFFFFF)]  # 0xRRGGBB
 Psi = Annotated[float, Meta(ge=0, le=2)]  # truncation psi; 1: no truncation
+HiddenSize = Annotated[int, Meta(ge=1, le=MAX_HIDDEN)]
+OutputCount = Annotated[int, Meta(ge=1, le=MAX_OUTPUTS)]
 ViewCodes = Annotated[int, Meta(ge=1, le=MAX_VIEW_CODES)]
 Azimuth = Annotated[float, Meta(ge=-360, le=360)]  # degrees, positive: towards the object's left
 Elevation = Annotated[float, Meta(ge=-90, le=90)]  # degrees, positive: from above
@@ -210,6 +214,50 @@ class ScoreCalibration(Strict, frozen=True, omit_defaults=True):
     )
 
 
+class Estimate(Strict, frozen=True):
+    """A measured number, and the ends of its interval of 95 percent."""
+
+    value: Float32
+    low: Float32
+    high: Float32
+
+
+class Bound(Strict, frozen=True, kw_only=True):
+    """Limits of one output of a score; null: none. See engines.proposal."""
+
+    output: Count
+    low: Float32 | None
+    high: Float32 | None
+
+
+class ProposalFacts(Strict, frozen=True, kw_only=True):
+    """A proposal: for which samples it was fitted, how, and what was measured of others.
+
+    See engines.proposal.
+    """
+
+    file: FileEntry
+    where: Annotated[str, Meta(min_length=1, max_length=1000)]  # predicate that it was fitted for
+    options: SamplingKey
+    seed: Annotated[int, Meta(ge=0)]  # of the samples of the fit
+    samples: Size  # generated ones of the fit
+    # Units of the hidden layers of the score.
+    hidden: Annotated[list[HiddenSize], Meta(max_length=MAX_HIDDEN_LAYERS)]
+    outputs: OutputCount  # of the score
+    # What of the outputs means the predicate: all bounds of one of these lists.
+    bounds: Annotated[
+        list[Annotated[list[Bound], Meta(max_length=MAX_OUTPUTS)]],
+        Meta(min_length=1, max_length=MAX_BOXES),
+    ]
+    exponent: Annotated[float, Meta(gt=0, le=1)]  # keep probability: the estimated one to this
+    floor: Share  # smallest keep probability
+    share: Estimate  # share of all samples that meet the predicate
+    generated_share: Estimate  # share of the samples of the proposal that do
+    gain: Estimate  # generated_share / share: so many times fewer generated ones for each kept one
+    effective: Estimate  # effective sample size of the weighted kept ones, over their number
+    examined: Estimate  # raw indices examined for each sample that is generated
+
+
 class WeightsFacts(Strict, frozen=True):
     """The weights files that the bundle was exported from, by SHA-256."""
 
@@ -295,6 +343,7 @@ class Manifest(Strict, frozen=True, kw_only=True, omit_defaults=True):
     licences: Annotated[list[Annotated[str, Meta(max_length=1 << 16)]], Meta(max_length=64)]
     files: dict[str, FileEntry]  # by file name
     plans: dict[str, PortablePlan] = field(default_factory=dict)  # by file name
+    proposals: dict[str, ProposalFacts] = field(default_factory=dict)  # by their names
     parity: Annotated[list[Parity], Meta(max_length=MAX_ENTRIES)]
     calibrations: Annotated[list[ScoreCalibration], Meta(max_length=MAX_CALIBRATIONS)]
     tools: dict[Name, Name]  # versions of the programs that made the bundle, by name

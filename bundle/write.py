@@ -25,10 +25,12 @@ from bundle.files import (
 )
 from bundle.manifest import (
     MANIFEST,
+    PROPOSAL,
     Certificate,
     FileEntry,
     Manifest,
     PortablePlan,
+    ProposalFacts,
     SamplingKey,
     ScoreCalibration,
 )
@@ -79,10 +81,15 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
     Raises ManifestError before anything is written.
     """
+    replace_file(folder / MANIFEST, _checked_bytes(manifest))
+    sync_folder(folder)
+
+
+def _checked_bytes(manifest: Manifest) -> bytes:
+    """Content of manifest.json, as it will be read. Raises ManifestError."""
     data = msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
     manifest_from_bytes(data, MANIFEST)
-    replace_file(folder / MANIFEST, data)
-    sync_folder(folder)
+    return data
 
 
 def add_calibration(
@@ -147,6 +154,42 @@ def add_plan(folder: Path, name: str, data: bytes, plan: PortablePlan) -> None:
             write_manifest(folder, msgspec.structs.replace(manifest, plans=others))
         replace_file(folder / name, data)
         write_manifest(folder, msgspec.structs.replace(manifest, plans=others | {name: plan}))
+
+
+def add_proposal(
+    bundle: Bundle, name: str, data: bytes, facts: ProposalFacts, replace: bool
+) -> None:
+    """Writes a proposal into the bundle's folder and lists it; the bundle id stays.
+
+    Raises ManifestError for a name or facts that do not fit the bundle; BundleError when another
+    bundle is there by now, or when it has a proposal of this name and `replace` is false; OSError.
+
+    A proposal of that name is first taken off the list, as plans are.
+    """
+    with _exclusive(bundle.path):
+        now = Bundle(bundle.path, read_manifest(bundle.path))
+        if now.manifest.bundle_id != bundle.manifest.bundle_id:
+            raise BundleError(
+                f"{bundle.path} was replaced by {now.manifest.bundle_id} while {name} was fitted; "
+                "fit it again"
+            )
+        refuse_known_proposal(now, name, replace)
+        others = {n: p for n, p in now.manifest.proposals.items() if n != name}
+        listed = msgspec.structs.replace(now.manifest, proposals=others | {name: facts})
+        _checked_bytes(listed)  # before anything is written
+        if name in now.manifest.proposals:
+            write_manifest(bundle.path, msgspec.structs.replace(now.manifest, proposals=others))
+        replace_file(bundle.path / PROPOSAL.format(name), data)
+        write_manifest(bundle.path, listed)
+
+
+def refuse_known_proposal(bundle: Bundle, name: str, replace: bool) -> None:
+    """Raises BundleError when the bundle has a proposal of this name and `replace` is false."""
+    if name in bundle.manifest.proposals and not replace:
+        raise BundleError(
+            f"{bundle.path} has a proposal {name} already; give --replace to change the samples "
+            "of its users, or another --name"
+        )
 
 
 def refuse_known_calibration(bundle: Bundle, key: SamplingKey, replace: bool) -> None:

@@ -15,15 +15,18 @@ from bundle.manifest import (
     LABELLER,
     MAPPING,
     VIEWS,
+    Bound,
     CameraFacts,
     ContentTable,
     DepthHead,
+    Estimate,
     FileEntry,
     GeneratorFacts,
     Heads,
     KeypointHead,
     Labels,
     Manifest,
+    ProposalFacts,
     SamplingKey,
     ScoreCalibration,
     SegmentationClass,
@@ -31,6 +34,7 @@ from bundle.manifest import (
     ViewBankFacts,
 )
 from bundle.open import Bundle
+from bundle.proposals import Proposal, Score, bytes_from_score
 from bundle.read import bundle_id_from_content
 from bundle.views import ViewBank, cameras_from_views
 from engines.content import BOXES, content_columns, passes
@@ -142,6 +146,7 @@ def fake_bundle(
     view_codes: int = 0,
     start: tuple[int, int] | None = None,
     boxes: int = 16,
+    proposals: bool = False,
 ) -> Bundle:
     """A bundle in memory, without files, for FakeEngine.
 
@@ -153,6 +158,7 @@ def fake_bundle(
         view_codes: codes in the view bank; 0 for no bank.
         start: rows and columns of images of resolution 4; None for square ones.
         boxes: alternatives of a predicate; 0 for a bundle of an older version.
+        proposals: whether there are "rare", which generates 12 percent of the samples, and "all".
     """
     num_ws = 2 * (resolution.bit_length() - 2)
     generator = GeneratorFacts(
@@ -183,6 +189,7 @@ def fake_bundle(
     if bank is not None:
         data = bank.codes.tobytes()
         files[VIEWS] = FileEntry(sha256=hashlib.sha256(data).hexdigest(), size=len(data))
+    given = _fake_proposals(generator) if proposals else {}
     manifest = Manifest(
         format=1,
         bundle_id=bundle_id_from_content(generator, labels, fake_heads, files, views=views),
@@ -195,8 +202,40 @@ def fake_bundle(
         parity=[],
         calibrations=[_fake_calibration(views) for views in (1, 4)] if heads else [],
         tools={},
+        proposals={name: proposal.facts for name, proposal in given.items()},
     )
-    return Bundle(Path("fake"), manifest, bank)
+    return Bundle(Path("fake"), manifest, bank, given)
+
+
+def _fake_proposals(generator: GeneratorFacts) -> dict[str, Proposal]:
+    """By name: rare ones are those with a large first value of w, all chooses every sample."""
+    w_dim = generator.w_dim
+    first = np.eye(w_dim, dtype=np.float32)[0]
+    ones, zeros = np.ones(w_dim, np.float32), np.zeros(w_dim, np.float32)
+    given = {}
+    for name, slope, bias, floor in (("rare", 3.0, -4.0, 1 / 64), ("all", 0.0, 0.0, 1.0)):
+        layer = (slope * first[:, None]).astype(np.float32), np.array([bias], np.float32)
+        score = Score(zeros, ones, (layer,))
+        data = bytes_from_score(score)
+        facts = ProposalFacts(
+            file=FileEntry(sha256=hashlib.sha256(data).hexdigest(), size=len(data)),
+            where="share('part 0') >= 0.25",
+            options=_fake_calibration(1).options,
+            seed=0,
+            samples=64,
+            hidden=[],
+            outputs=1,
+            bounds=[[Bound(output=0, low=0.0, high=None)]],
+            exponent=1.0,
+            floor=floor,
+            share=Estimate(value=0.5, low=0.4, high=0.6),
+            generated_share=Estimate(value=0.5, low=0.4, high=0.6),
+            gain=Estimate(value=1.0, low=0.9, high=1.1),
+            effective=Estimate(value=0.5, low=0.4, high=0.6),
+            examined=Estimate(value=8.0, low=7.0, high=9.0),
+        )
+        given[name] = Proposal(name, facts, score)
+    return given
 
 
 def with_content(bundle: Bundle, samples: int = 2048) -> Bundle:

@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 from bundle.open import open_bundle
 from engines.errors import BundleLacks, EngineRunError, NotFiniteError, SamplingError
 from engines.open import EngineOptions, open_engine, open_mapping
+from engines.proposal import screened
 from engines.sampling import view_arrays, ws_from_indices
 from engines.sampling_request import (
     can_reject,
-    has_balance,
+    is_weighted,
     max_uncertainty_from_filter,
     options_from_proto,
+    proposal_from_filter,
     selection_from_filter,
 )
 from engines.signature import UNCERTAINTY, WEIGHT, W, sample_outputs
@@ -32,7 +34,7 @@ Arrays = dict[str, NDArray[Any]]
 # Options of a stream that samples depend on, or that choose among them and their outputs.
 TAKEN = (
     *SamplingOptions.__annotations__, "model", "bundle_id", "keep_fraction", "max_uncertainty",
-    "where", "max_class_uncertainty", "filter_sets", "balance", "keep_by", "outputs",
+    "where", "max_class_uncertainty", "filter_sets", "balance", "keep_by", "proposal", "outputs",
 )  # fmt: skip
 END_OF_INDICES = 2**64 - 1  # exclusive, as for streams
 
@@ -86,6 +88,7 @@ class BundleSamples:
         self._options = options_from_proto(proto.sampling, bundle)
         self._limit = max_uncertainty_from_filter(proto.filter, bundle, self._options)
         self._selection = selection_from_filter(proto.filter, bundle, self._options)
+        self._proposal = proposal_from_filter(proto.filter, bundle, self._options)
         sets = can_reject(proto.filter) and proto.filter.filter_sets
         self._unit = self._options.views_per_object if sets else 1  # kept or dropped together
         specs = sample_outputs(bundle.manifest, bundle.views)
@@ -96,7 +99,7 @@ class BundleSamples:
                 f"outputs has {missing[0]}, which this bundle lacks; it has {', '.join(specs)}"
             )
         of_bank = self._options.view_mode != "drawn"
-        weighted = has_balance(proto.filter)
+        weighted = is_weighted(proto.filter)
         wanted = wanted or [name for name in specs if sent_by_default(name, of_bank, weighted)]
         self._specs = {name: specs[name] for name in OUTPUTS if name in wanted}
         self.columns = (INDEX, *self._specs)
@@ -147,20 +150,29 @@ class BundleSamples:
         self._engine.close()
 
     def _computed(self, indices: NDArray[np.uint64]) -> tuple[NDArray[np.intp], Arrays]:
-        """Places of the indices that pass the filter, ascending, and their arrays."""
+        """Places of the indices that are generated and pass the filter, ascending, and their
+        arrays."""
+        places, chances = np.arange(len(indices)), np.ones(len(indices), np.float32)
+        if self._proposal is not None:
+            generator = self._bundle.manifest.generator
+            result = screened(self._mapping, generator, self._options, self._proposal, indices)
+            places, chances = np.flatnonzero(result.chosen), result.weights
         passed = [np.empty(0, np.intp)]
         parts: list[Arrays] = [
             {name: np.empty((0, *spec.extents), spec.dtype) for name, spec in self._specs.items()}
         ]
-        for start in range(0, len(indices), self.batch_size):
-            chunk = indices[start : start + self.batch_size]
-            sample, arrays = self._run(chunk)
-            passed.append(start + sample.astype(np.intp))
+        for start in range(0, len(places), self.batch_size):
+            chunk = places[start : start + self.batch_size]
+            sample, arrays = self._run(indices[chunk], chances[chunk])
+            passed.append(chunk[sample])
             parts.append(arrays)
         joined = {name: np.concatenate([part[name] for part in parts]) for name in self._specs}
         return np.concatenate(passed), joined
 
-    def _run(self, indices: NDArray[np.uint64]) -> tuple[NDArray[np.int32], Arrays]:
+    def _run(
+        self, indices: NDArray[np.uint64], weights: NDArray[np.float32]
+    ) -> tuple[NDArray[np.int32], Arrays]:
+        """The samples of one batch that pass, and their arrays; weights are those of a proposal."""
         bundle, options = self._bundle, self._options
         ws = ws_from_indices(
             self._mapping, bundle.manifest.generator, options, indices, self._sequence, bundle.views
@@ -178,9 +190,8 @@ class BundleSamples:
                 f"the {UNCERTAINTY} of index {index} is not finite, the model fails at this "
                 "sample; leave it out"
             ) from error
-        weights = np.ones(len(ws), np.float32)
         if self._selection is not None and result.content is not None:
-            weights = self._selection.weights(result.content)
+            weights = weights * self._selection.weights(result.content)
         sampled = {W: ws, WEIGHT: weights, **view_arrays(options, indices, bundle.views)}
         arrays: Arrays = {
             name: result.arrays[name] if name in names else sampled[name][result.sample]

@@ -223,6 +223,20 @@ def ws_from_indices(
     return ws
 
 
+def w_from_indices(
+    mapping: Mapping,
+    generator: GeneratorFacts,
+    options: LatentOptions,
+    objects: NDArray[np.uint64],
+) -> NDArray[np.float32]:
+    """Untruncated w of objects [n], float32 [n, w_dim]; Philox latents only.
+
+    The rows of `ws_from_indices` that carry no viewpoint come from it.
+    """
+    z = latents(options.seed, Purpose.OBJECT, objects, generator.z_dim)
+    return mapping.run(z, _one_hot(generator, options, objects))
+
+
 def view_numbers(
     options: LatentOptions, indices: NDArray[np.uint64], bank: ViewBank | None = None
 ) -> NDArray[np.int32]:
@@ -338,18 +352,24 @@ def _ws_from_z(
     z: NDArray[np.float32],  # [n, z_dim]
     numbers: NDArray[np.uint64],  # [n], object or row numbers from which classes are drawn
 ) -> NDArray[np.float32]:
-    one_hot = None
-    if generator.num_classes > 0:
-        class_ids = (
-            classes(options.seed, numbers, generator.num_classes)
-            if options.class_index is None
-            else np.full(len(z), options.class_index)
-        )
-        one_hot = np.eye(generator.num_classes, dtype=np.float32)[class_ids]
-    w = mapping.run(z, one_hot)
+    w = mapping.run(z, _one_hot(generator, options, numbers))
     ws = np.repeat(w[:, None], generator.num_ws, axis=1)  # [n, num_ws, w_dim]
     if options.truncation_psi != 1:  # with psi 1 the formula would only round w
         w_avg = np.array(generator.w_avg, np.float32)
         truncated = w_avg + np.float32(options.truncation_psi) * (w - w_avg)
         ws[:, : options.truncation_cutoff] = truncated[:, None]
     return ws
+
+
+def _one_hot(
+    generator: GeneratorFacts, options: LatentOptions, numbers: NDArray[np.uint64]
+) -> NDArray[np.float32] | None:
+    """Classes of objects or rows, [n, num_classes]; None for a generator without."""
+    if generator.num_classes == 0:
+        return None
+    class_ids = (
+        classes(options.seed, numbers, generator.num_classes)
+        if options.class_index is None
+        else np.full(len(numbers), options.class_index)
+    )
+    return np.eye(generator.num_classes, dtype=np.float32)[class_ids]

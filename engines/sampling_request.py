@@ -1,4 +1,4 @@
-"""Sampling options and filters of requests -> LatentOptions, threshold and selection of engines.
+"""Sampling options and filters of requests -> what engines and samplers take.
 
 Used by the service, and by what draws the same samples without one.
 """
@@ -9,9 +9,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bundle.calibration import calibration_for, content_table_for, threshold_for
+from bundle.calibration import (
+    calibration_for,
+    content_table_for,
+    directions_command,
+    threshold_for,
+)
 from bundle.errors import FileError
+from bundle.manifest import ProposalFacts, SamplingKey
 from bundle.open import Bundle
+from bundle.proposals import Proposal
 from engines.content import ContentPredicate, content_columns, is_within, predicate_of_bundle
 from engines.errors import BundleLacks, SamplingError
 from engines.sampling import (
@@ -33,7 +40,7 @@ from engines.selection import (
 )
 from engines.signature import boxes_extents
 from labelmint.options import MAX_STRATA_CONDITIONS, MAX_TARGETS
-from labelmint.predicate import PredicateError
+from labelmint.predicate import PredicateError, near_hint
 from labelmint.v1 import label_service_pb2 as pb
 
 _SOURCES: dict[int, LatentSource] = {
@@ -106,12 +113,17 @@ def _view_mode(proto: pb.SamplingOptions, bundle: Bundle) -> ViewMode:
 
 def can_reject(proto: pb.Filter) -> bool:
     """Whether this filter can reject a sample. Raises SamplingError when it contradicts itself."""
-    return _has_limit(proto) or bool(proto.where) or has_balance(proto)
+    return _has_limit(proto) or bool(proto.where) or has_balance(proto) or bool(proto.proposal)
 
 
 def has_balance(proto: pb.Filter) -> bool:
     """Whether the filter keeps samples by coins."""
     return bool(proto.balance) or proto.balance_classes
+
+
+def is_weighted(proto: pb.Filter) -> bool:
+    """Whether samples have weights other than 1."""
+    return has_balance(proto) or bool(proto.proposal)
 
 
 def _has_limit(proto: pb.Filter) -> bool:
@@ -284,6 +296,65 @@ def _predicate(proto: pb.Filter, bundle: Bundle) -> ContentPredicate | None:
         return predicate_of_bundle(proto.where, bundle.manifest)
     except PredicateError as error:
         raise SamplingError(f"filter.{error}") from error
+
+
+def proposal_from_filter(
+    proto: pb.Filter, bundle: Bundle, options: LatentOptions
+) -> Proposal | None:
+    """The proposal that chooses which samples are generated; None without one.
+
+    Raises:
+        SamplingError: the bundle has none of this name, or not with MT19937 latents.
+        BundleLacks: the bundle has no proposals, or this one is of other sampling options.
+    """
+    if not proto.proposal:
+        return None
+    proposal = proposal_of_bundle(proto.proposal, bundle)
+    if options.latent_source != "philox":
+        raise SamplingError(
+            f"filter.proposal is {proposal.name} and latent_source {options.latent_source}; with a "
+            "proposal it must be philox"
+        )
+    key = key_from_options(options)
+    if not is_fitted_for(proposal.facts, key):
+        raise BundleLacks(
+            f"filter.proposal is {proposal.name}, fitted for psi "
+            f"{proposal.facts.options.truncation_psi:g}, cutoff "
+            f"{proposal.facts.options.truncation_cutoff} and class "
+            f"{_class_words(proposal.facts.options)}; this request has psi "
+            f"{key.truncation_psi:g}, cutoff {key.truncation_cutoff} and class "
+            f"{_class_words(key)}: ask for those, or run: "
+            + directions_command(Path(bundle.path.name), proposal.name, proposal.facts.where, key)
+        )
+    return proposal
+
+
+def is_fitted_for(facts: ProposalFacts, key: SamplingKey) -> bool:
+    """Whether a proposal's figures are of this truncation and class. Its weights would be exact
+    without; views change neither."""
+    fitted = facts.options
+    return (fitted.truncation_psi, fitted.truncation_cutoff, fitted.class_index) == (
+        key.truncation_psi, key.truncation_cutoff, key.class_index,
+    )  # fmt: skip
+
+
+def _class_words(key: SamplingKey) -> str:
+    return "drawn" if key.class_index is None else str(key.class_index)
+
+
+def proposal_of_bundle(name: str, bundle: Bundle) -> Proposal:
+    """The bundle's proposal of this name. Raises SamplingError, BundleLacks."""
+    if not bundle.proposals:
+        raise BundleLacks(
+            f"proposal is {name!r:.100}; this bundle has none, leave it out or make one with "
+            "python -m training directions"
+        )
+    if name not in bundle.proposals:
+        raise SamplingError(
+            f"proposal is {name!r:.100}; this bundle has no such one, "
+            f"{near_hint(name, bundle.proposals)}"
+        )
+    return bundle.proposals[name]
 
 
 def threshold_from_fraction(

@@ -14,6 +14,7 @@ from bundle.manifest import (
     Certificate,
     Heads,
     Parity,
+    ProposalFacts,
     RefinerFacts,
     ScoreCalibration,
     ViewBankFacts,
@@ -84,6 +85,7 @@ def lines_from_bundle(bundle: Bundle) -> list[str]:
     ]
     lines += [f"  parity       {_parity_text(parity)}" for parity in manifest.parity]
     lines += [f"  calibration  {_calibration_text(c)}" for c in manifest.calibrations]
+    lines += [f"  proposal     {_proposal_text(n, p)}" for n, p in manifest.proposals.items()]
     if manifest.certificate is not None:
         lines += lines_from_certificate(manifest.certificate)
     return lines
@@ -144,6 +146,13 @@ def _parity_text(parity: Parity) -> str:
         limit = W_MAX_DIFFERENCE if name == "w_max_difference" else getattr(tolerance, name, None)
         figures.append(f"{name} {value:.3g}" + ("" if limit is None else f" (limit {limit:g})"))
     return f"{parity.graph} ({parity.runtime}, {parity.samples} samples): {', '.join(figures)}"
+
+
+def _proposal_text(name: str, facts: ProposalFacts) -> str:
+    return (
+        f"{name}: {facts.where}, {100 * facts.share.value:.2g}% of all samples and "
+        f"{100 * facts.generated_share.value:.2g}% of those it generates"
+    )
 
 
 def _calibration_text(calibration: ScoreCalibration) -> str:

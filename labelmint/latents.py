@@ -43,6 +43,7 @@ class Purpose(IntEnum):
     CLASS = 2
     NOISE = 3
     BALANCE = 4  # coins of a balanced stream
+    PROPOSAL = 5  # whether a proposal generates an object
 
 
 def latents(seed: int, purpose: int, indices: npt.ArrayLike, dim: int) -> Float32s:

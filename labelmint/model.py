@@ -38,6 +38,30 @@ class Camera(NamedTuple):
     focal: float  # focal length divided by the extent of the image
 
 
+class Estimate(NamedTuple):
+    """A measured number, and the ends of its interval of 95 percent."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What the option `proposal` may name: which samples are worth generating for a predicate."""
+
+    name: str
+    where: str  # the predicate that it was fitted for
+    truncation_psi: float  # streams need the same truncation and class
+    truncation_cutoff: int
+    class_index: int | None
+    share: Estimate  # of all samples that meet the predicate, 0 to 1
+    generated_share: Estimate  # of the samples that it generates which do, 0 to 1
+    gain: Estimate  # so many times fewer samples are generated for each delivered one
+    effective: Estimate  # effective sample size of weighted delivered samples, over their number
+    examined: Estimate  # raw indices for each generated sample
+
+
 class CertifiedThreshold(NamedTuple):
     """What reviews prove of the samples that a threshold keeps."""
 
@@ -109,6 +133,7 @@ class Model:
     predicates: bool = False  # whether `where` is served; not by bundles of older versions
     certificate: Certificate | None = None  # None: nobody's reviews are part of the bundle
     balances: bool = False  # whether `balance` and `keep_by` are, with default sampling options
+    proposals: tuple[Proposal, ...] = ()  # in ascending order of their names
     max_uncertainty: float | None = None  # threshold of the keep_fraction of Client.model
 
     def palette(self) -> npt.NDArray[np.uint8]:
@@ -219,6 +244,7 @@ def model_from_proto(message: pb.Model, max_uncertainty: float | None = None) ->
             else None
         ),
         balances=message.balances,
+        proposals=tuple(_proposal_from_proto(proposal) for proposal in message.proposals),
         max_uncertainty=max_uncertainty,
     )
 
@@ -251,6 +277,18 @@ def _camera_from_proto(message: pb.Camera) -> Camera:
         getattr(message, name) if message.HasField(name) else math.nan for name in Camera._fields
     )
     return Camera(*known)
+
+
+def _proposal_from_proto(message: pb.Proposal) -> Proposal:
+    figures = {
+        name: Estimate(*(getattr(getattr(message, name), end) for end in Estimate._fields))
+        for name in ("share", "generated_share", "gain", "effective", "examined")
+    }
+    class_index = message.class_index if message.HasField("class_index") else None
+    return Proposal(
+        message.name, message.where, message.truncation_psi, message.truncation_cutoff,
+        class_index, **figures,
+    )  # fmt: skip
 
 
 def rgb_from_hex(color: int) -> tuple[int, int, int]:

@@ -65,6 +65,7 @@ class StreamOptions(SamplingOptions, total=False):
     where: str | None  # predicate of a delivered sample's content, see labelmint.predicate
     # By class name, the highest mean uncertainty of its pixels in a delivered sample.
     max_class_uncertainty: Mapping[str, float] | None
+    proposal: str | None  # name of a proposal of the model: generate only what it chooses
     filter_sets: bool  # keep or drop all views of an object together; views_per_object over 1
     # Shares of the delivered samples that should meet a condition, by class name or predicate, in
     # (0, 1): {"glasses": 0.5}. "classes" raises every class that fewer than half of the images
@@ -216,7 +217,7 @@ def takes_bank(options: SamplingOptions) -> bool:
 
 def is_weighted(options: Mapping[str, Any]) -> bool:
     """Whether samples of a stream with these options have weights other than 1."""
-    return options.get("balance") is not None
+    return options.get("balance") is not None or bool(options.get("proposal"))
 
 
 def sampling_from_options(options: SamplingOptions) -> pb.SamplingOptions:
@@ -269,6 +270,7 @@ def _filter_from_options(options: StreamOptions) -> pb.Filter:
         mode=pb.FILTER_MODE_NONE,
         filter_sets=options.get("filter_sets", False),
         where=where_from_options(options.get("where"), options.get("max_class_uncertainty")) or "",
+        proposal=options.get("proposal") or "",
     )
     if fraction is not None:
         check_fraction(fraction)
@@ -408,6 +410,7 @@ def _check_options(options: Mapping[str, object], known: Collection[str]) -> Non
         real_number("truncation_psi", options["truncation_psi"])
     for name in _TEXTS:
         of_type(name, options.get(name), str, "text")
+    of_type("proposal", options.get("proposal"), str, "the name of a proposal")
     of_type("filter_sets", options.get("filter_sets"), bool, "True or False")
     given = [name for name in ("indices", *_LATENTS) if options.get(name) is not None]
     if len(given) > 1:

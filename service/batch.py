@@ -130,11 +130,13 @@ def _weights(batch: Sequence[EngineRows], result: EngineResult) -> NDArray[np.fl
     """The weight of each row, [n]; it says nothing of rows that are rejected."""
     parts, start = [], 0
     for rows in batch:
-        selection, size = rows.stream.query.selection, len(rows.ws)
-        if selection is None or result.content is None:
-            parts.append(np.ones(size, np.float32))
-        else:
-            parts.append(selection.weights(result.content[start : start + size]))
+        query, size = rows.stream.query, len(rows.ws)
+        weights = np.ones(size, np.float32)
+        if query.screen is not None:
+            weights = query.screen.weights(rows.first, size)
+        if query.selection is not None and result.content is not None:
+            weights = weights * query.selection.weights(result.content[start : start + size])
+        parts.append(weights)
         start += size
     return np.concatenate(parts)
 

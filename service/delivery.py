@@ -114,6 +114,7 @@ class Stream:
         self._decided = self._plan.first
         self._kept: deque[KeptSamples] = deque()  # between `reported` and `decided`
         self._reported = self._plan.first
+        self._examined = 0  # number of requested indices that messages have reported
         self._error: Exception | None = None
         self._discards = Discards(query)
         self._changed = asyncio.Event()
@@ -132,7 +133,8 @@ class Stream:
     @property
     def finished(self) -> bool:
         """Whether the stream is complete and all of it is in messages."""
-        return self.complete and not self._kept and self._reported == self._decided
+        examined, _, _ = self._position(self._decided)
+        return self.complete and not self._kept and self._examined == examined
 
     def add(self, filtered: FilteredRows) -> None:
         """Takes the filtered rows of one draw; rows behind an error or the count are dropped."""
@@ -140,6 +142,11 @@ class Stream:
         while not self._error and not self.count_reached and self._arrived in self._early:
             self._take_in(self._early.pop(self._arrived))
         self._changed.set()
+
+    def ready(self) -> None:
+        """Call it when indices may have been examined that no draw will compute."""
+        if self.complete:
+            self._changed.set()
 
     def stop(self, error: Exception) -> None:
         """Ends the stream before its next message; samples that were not sent are dropped."""
@@ -179,11 +186,23 @@ class Stream:
 
     def _message(self, kept: list[KeptSamples], stop: int) -> Message:
         """A message of these samples that reports every ordinal under `stop`."""
-        examined = self._plan.examined(stop) - self._plan.examined(self._reported)
-        self._reported = stop
-        discarded = examined - _total(kept)
-        reasons = self._discards.reasons(stop, discarded)
-        return Message(tuple(kept), self._plan.next_index(stop), discarded, reasons)
+        examined, next_index, end = self._position(stop)
+        discarded = examined - self._examined - _total(kept)
+        self._reported, self._examined = stop, examined
+        reasons = self._discards.reasons(stop, discarded, _total(kept))
+        if self.query.screen is not None:
+            needed = min([stop, *(filtered.first for filtered in self._undecided)])
+            self.query.screen.report(stop, end, needed)
+        return Message(tuple(kept), next_index, discarded, reasons)
+
+    def _position(self, stop: int) -> tuple[int, int, int]:
+        """Number of requested indices that are decided when those under `stop` are, the index at
+        which to resume then, and the end of their ordinals in the plan before a proposal."""
+        plan, end, screen = self._plan, stop, self.query.screen
+        if screen is not None:
+            end = screen.end(stop, open_end=stop == self._decided and not self.count_reached)
+            plan = screen.whole
+        return plan.examined(end), plan.next_index(end), end
 
     async def _wait_for(self, condition: Callable[[], bool], timeout_s: float | None) -> None:
         """Returns when the condition holds, or after the timeout, however often rows arrive."""

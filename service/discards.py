@@ -25,6 +25,7 @@ class Reasons:
     uncertainty: int  # over max_uncertainty
     predicate: int  # the predicate is not met
     balance: int  # the coin says so
+    proposal: int  # not chosen by the proposal, so not generated
     views: int  # another view of the object was rejected, with filter_sets
 
 
@@ -63,10 +64,11 @@ class Discards:
         codes[passed] = PASSED
         self._rows.append((first, codes))
 
-    def reasons(self, stop: int, discarded: int) -> Reasons:
+    def reasons(self, stop: int, discarded: int, kept: int) -> Reasons:
         """Those of the rows under the ordinal `stop` that were not asked for yet.
 
-        discarded: number of these rows that are requested and not delivered.
+        discarded: number of requested indices there, generated or not, that are not delivered.
+        kept: number of those that are delivered.
         """
         counts = np.zeros(4, np.int64)
         while self._rows and self._rows[0][0] < stop:
@@ -78,7 +80,9 @@ class Discards:
                 now = now[self._plan.requested(first, len(now))]
             counts += np.bincount(now, minlength=4)
         uncertain, unmet, unbalanced = counts[[UNCERTAIN, UNMET, UNBALANCED]].tolist()
-        return Reasons(uncertain, unmet, unbalanced, discarded - uncertain - unmet - unbalanced)
+        proposal = kept + discarded - int(counts.sum())
+        views = discarded - uncertain - unmet - unbalanced - proposal
+        return Reasons(uncertain, unmet, unbalanced, proposal, views)
 
     def unmet_error(self) -> RangeExhausted | None:
         """The error of a stream whose predicate none of Query.unmet_limit samples met."""

@@ -14,7 +14,8 @@ from prometheus_client import (
 _SECONDS = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
 )  # fmt: skip
-REASONS = ("uncertainty", "predicate", "balance", "views")  # why samples are not delivered
+# Why samples are not delivered.
+REASONS = ("uncertainty", "predicate", "balance", "proposal", "views")
 _SAMPLES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
@@ -64,8 +65,8 @@ class Metrics:
         self._kept = self._counter("labelmint_kept_samples", "Samples delivered.")
         self._discarded = self._counter(
             "labelmint_discarded_samples",
-            "Samples examined and not delivered, by reason: uncertainty, predicate, or views if "
-            "another view of the object was rejected.",
+            "Samples examined and not delivered, by reason: uncertainty, predicate, proposal if it "
+            "did not choose them, or views if another view of the object was rejected.",
             "reason",
         )
         self._computed = self._counter(

@@ -13,12 +13,14 @@ from bundle.open import Bundle
 from engines.errors import DeviceLost
 from engines.protocol import Engine, Mapping
 from engines.signature import ArraySpec, sample_outputs
+from service.ahead import Ahead, AheadStream
 from service.delivery import Message, Stream
 from service.errors import NotServing
 from service.metrics import ModelMetrics
-from service.mt19937 import Mt19937Ahead, Mt19937Stream
+from service.mt19937 import Mt19937Stream
 from service.query import Query
 from service.scheduler import Draw, Lane, Scheduler
+from service.screen import Screening
 from service.tracing import INVALID_SPAN, Span
 
 _log = logging.getLogger(__name__)
@@ -42,7 +44,7 @@ class ServedModel:
     idle: asyncio.Event = field(default_factory=asyncio.Event)  # set when the last stream ends
     # This model's part of the gauge of waiting rows; during a reload two models share the gauge.
     _shown: int = 0
-    mt19937: Mt19937Ahead = field(default_factory=Mt19937Ahead)
+    ahead: Ahead = field(default_factory=Ahead)
     # One thread for all engines: a stream's rows are mapped in the order in which they were drawn.
     mapping_thread: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(1, "mapping")
@@ -86,11 +88,17 @@ class ServedModel:
             plan.first, plan.stop, plan.unit, window, query.count, query.weight, deadline,
             client=client,
         )  # fmt: skip
-        sequence = None
+        generator, sequence = self.bundle.manifest.generator, None
+        ahead: AheadStream | None = None
         if query.options.latent_source == "mt19937" and query.latents is None:
-            sequence = Mt19937Stream(query, lane, self.bundle.manifest.generator.z_dim)
-            self.mt19937.add(sequence)
+            ahead = sequence = Mt19937Stream(query, lane, generator.z_dim)
         stream = self.streams[lane] = Stream(query, lane, sequence, span)
+        if query.screen is not None:
+            ahead = Screening(
+                query.screen, lane, query.options, self.mapping, generator, stream.stop
+            )
+        if ahead is not None:
+            self.ahead.add(ahead)
         self.metrics.streams.inc()
         try:
             self.scheduler.add(lane, time.monotonic())
@@ -98,8 +106,8 @@ class ServedModel:
             yield stream
         finally:
             self.scheduler.remove(lane)
-            if sequence is not None:
-                self.mt19937.remove(sequence)
+            if ahead is not None:
+                self.ahead.remove(ahead)
             self._show_waiting()
             del self.streams[lane]
             self.metrics.streams.dec()
@@ -113,11 +121,18 @@ class ServedModel:
             await self.scheduler.work.wait()
             await self._gather(capacity)
         now = time.monotonic()
-        self.mt19937.wake()
+        self.ahead.wake()
         self._show_waiting()
         for draw in draws:
             self.metrics.queue_seconds.observe(now - draw.since)
         return draws
+
+    def ready(self, lane: Lane, now: float) -> None:
+        """Call it when work ahead of a lane has come further."""
+        self.scheduler.wake(lane, now)
+        stream = self.streams.get(lane)
+        if stream is not None:
+            stream.ready()
 
     def _show_waiting(self) -> None:
         waiting = self.scheduler.waiting()
@@ -178,6 +193,6 @@ class ServedModel:
     def close(self) -> None:
         """Frees the engines; call it only when nothing runs on them."""
         self.mapping_thread.shutdown()
-        self.mt19937.close()
+        self.ahead.close()
         for engine in self.engines:
             engine.close()

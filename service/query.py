@@ -9,6 +9,7 @@ from engines.sampling import LatentOptions, LatentSpace
 from engines.selection import Selection
 from labelmint.v1 import label_service_pb2 as pb
 from service.sampler import Plan
+from service.screen import ScreenedPlan
 
 # Upper bounds on the bytes of a message besides the data of its tensors.
 MESSAGE_OVERHEAD_BYTES = 768  # tensor headers, bundle_id, next_index, lengths
@@ -41,6 +42,7 @@ class Query:
     options: LatentOptions
     latents: LatentRows | None  # None: latents are drawn
     plan: Plan
+    screen: ScreenedPlan | None  # the plan too, if a proposal chooses; None: all is generated
     max_uncertainty: np.float32  # samples above are rejected; inf keeps every sample
     selection: Selection | None  # samples of other content are rejected; None: of none
     applied: int  # bits of the filter's options, as responses have them

@@ -1,4 +1,4 @@
-"""The tasks that compute for a served model: one per engine, and one for MT19937 latents."""
+"""The tasks that compute for a served model: one per engine, and one for work ahead of draws."""
 
 import asyncio
 from collections.abc import Callable
@@ -24,7 +24,7 @@ class RunningModel:
         self._failed, self._lost = failed, lost
         self._computes = [Compute(engine, model, tracing) for engine in model.engines]
         works = [compute.run() for compute in self._computes]
-        works.append(model.mt19937.run(model.scheduler.wake))
+        works.append(model.ahead.run(model.ready))
         self._tasks = [asyncio.create_task(work) for work in works]
         for task in self._tasks:
             task.add_done_callback(self._report)

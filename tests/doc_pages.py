@@ -177,6 +177,13 @@ PAGES = {
     "docs/kserve.md": Page(
         not_run={"kubectl ": CLUSTER}
     ),
+    "docs/rare.md": Page(
+        not_run={
+            "training directions": "takes a quarter of an hour; tests/training/test_directions.py "
+            "runs it on a tiny bundle",
+            "client.stream": "needs its proposal; tests/client/test_proposal.py streams such",
+        },
+    ),
     "docs/streams.md": Page(
         before=(DEMO,),
         smaller={"report.html --where": "report.html --count 8 --where",

@@ -15,6 +15,7 @@ if __name__ == "__main__":
 import click
 
 from checkpoints import CheckpointError, Interrupted, raise_on_signals
+from training.directions.command import directions
 from training.errors import TrainingError
 from training.evaluate.command import evaluate
 from training.images.sample_command import sample
@@ -49,6 +50,7 @@ main.add_command(evaluate)
 main.add_command(views)
 main.add_command(inverse_graphics)
 main.add_command(shapes)
+main.add_command(directions)
 for command in (*main.commands.values(), *labels.commands.values()):
     for parameter in command.params:
         if isinstance(parameter.type, click.types.FloatParamType):

@@ -9,7 +9,7 @@ import click
 
 from labelmint.cli.connection import Connection, client_from_connection, connection_options
 from labelmint.errors import printable_from_text
-from labelmint.model import Model, percent_from_bound
+from labelmint.model import Model, Proposal, percent_from_bound
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -42,6 +42,7 @@ def description_from_model(model: Model) -> str:
         "score": _score(model),
         "certificate": _certificate(model),
         "content": "counted, for where" if model.predicates else "not counted: where is refused",
+        "proposals": ", ".join(f"{p.name} ({p.where}; {_figures(p)})" for p in model.proposals),
         "truncation": f"psi {model.truncation_psi:g} on {model.truncation_cutoff} of "
         f"{model.num_ws} rows",
         "views": _views(model),
@@ -56,6 +57,13 @@ def _views(model: Model) -> str:
     known = [c.azimuth_deg for c in model.view_bank if not math.isnan(c.azimuth_deg)]
     words = f"{len(model.view_bank)} in the bank" if model.view_bank else ""
     return f"{words}, azimuth {min(known):.0f} to {max(known):.0f} degrees" if known else words
+
+
+def _figures(proposal: Proposal) -> str:
+    return (
+        f"{100 * proposal.share.value:.2g}% of all samples, "
+        f"{100 * proposal.generated_share.value:.2g}% of those it generates"
+    )
 
 
 def _score(model: Model) -> str:

@@ -141,6 +141,11 @@ def _nothing_kept(model: Model, examined: int, options: dict[str, Any]) -> str:
             f"--balance keeps none of the {examined} samples {start}; ask for smaller shares, or "
             "examine more"
         )
+    if options["proposal"] is not None:
+        return (
+            f"none of the {examined} samples {start} is chosen by --proposal "
+            f"{options['proposal']} and passes the filter; examine more, or leave it out"
+        )
     if options["where"] is not None or options["max_class_uncertainty"] is not None:
         words = where_from_options(options["where"], options["max_class_uncertainty"])
         return (

@@ -68,6 +68,11 @@ _SAMPLING = (
         "[default: as they are drawn]",
     ),
     click.option(
+        "--proposal",
+        help="Name of a proposal of the model, see labelmint models: generate only the samples "
+        "that it chooses, for a --where that few meet.  [default: generate all]",
+    ),
+    click.option(
         "--truncation-psi",
         type=float,
         help="Truncation psi, from 0 to 2.  [default: the model's]",

@@ -269,6 +269,8 @@ def _filter(card: dict[str, Any], request: Request) -> str:
     conditions = [] if request.where is None else [f"where {request.where}{whole}"]
     if request.balance is not None:
         conditions.append(f"balanced to {_shares(request.balance)}")
+    if request.proposal is not None:
+        conditions.append(f"chosen by the proposal {request.proposal}")
     if conditions:
         whole = " and ".join(conditions)
         if request.keep_fraction is request.max_uncertainty is None:

@@ -63,7 +63,7 @@ def report_from_range(
     total = sum(kept.values()) or 1.0
 
     def fields_of_weights(number: int) -> dict[str, float]:
-        return {} if request.balance is None else {"weighted": float(weighted[number]) / total}
+        return {} if not request.weighted else {"weighted": float(weighted[number]) / total}
 
     return {
         "samples": samples,
@@ -87,7 +87,7 @@ def _weights(
     small = "uncertainty" if "uncertainty" in model.outputs else "mask"
     filtered = StreamOptions(**options)
     filtered |= request.filters(state.threshold)
-    filtered["outputs"] = (small,) if request.balance is None else (small, "weight")
+    filtered["outputs"] = (small,) if not request.weighted else (small, "weight")
     found: dict[int, float] = {}
     for batch in client.stream(_BATCH, **filtered):
         weights = np.ones(len(batch)) if batch.weights is None else batch.weights

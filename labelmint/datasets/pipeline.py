@@ -114,7 +114,9 @@ def _total(request: Request, state: DownloadState, chosen: UInt64s | None) -> in
     """Number of samples of the complete data set; None if a filter decides it."""
     if chosen is not None:
         return len(chosen)
-    chosen_by_server = (state.threshold, request.where, request.balance, request.keep_by)
+    chosen_by_server = (
+        state.threshold, request.where, request.balance, request.keep_by, request.proposal,
+    )  # fmt: skip
     if request.stop is None or any(option is not None for option in chosen_by_server):
         return request.limit
     return request.examined(request.stop)

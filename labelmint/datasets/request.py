@@ -49,6 +49,7 @@ class Request:
     max_uncertainty: float | None = None  # highest score that the server keeps
     where: str | None = None  # predicate of the content of samples that the server keeps
     balance: dict[str, float] | str | None = None  # shares that the written samples should have
+    proposal: str | None = None  # chooses the samples that are generated
     keep_by: list[str] | None = None  # conditions whose combinations keep_fraction is of
     filter_sets: bool | None = None  # True: the server keeps or drops whole objects
     filter_report: int | None = None  # samples on which the card compares with and without filter
@@ -75,8 +76,15 @@ class Request:
     @property
     def server_filters(self) -> bool:
         """Whether the server decides which samples are written."""
-        given = (self.keep_fraction, self.max_uncertainty, self.where, self.balance)
+        given = (
+            self.keep_fraction, self.max_uncertainty, self.where, self.balance, self.proposal,
+        )  # fmt: skip
         return any(option is not None for option in given)
+
+    @property
+    def weighted(self) -> bool:
+        """Whether samples have weights other than 1."""
+        return self.balance is not None or self.proposal is not None
 
     @property
     def limit(self) -> int | None:
@@ -119,6 +127,7 @@ class Request:
             where=self.where,
             balance=cast(Any, self.balance),
             keep_by=self.keep_by,
+            proposal=self.proposal,
             filter_sets=bool(self.filter_sets),
         )
         if self.keep_by:
@@ -165,7 +174,7 @@ def checked_request(**options: Any) -> Request:
     sent["keep_fraction"], sent["max_uncertainty"] = request.keep_fraction, request.max_uncertainty
     sent["where"], sent["filter_sets"] = request.where, bool(request.filter_sets)
     sent["balance"], sent["keep_by"] = cast(Any, request.balance), request.keep_by
-    sent["count"] = request.limit or 0
+    sent["proposal"], sent["count"] = request.proposal, request.limit or 0
     query_from_options(sent)
     request = _with_defaults(request)
     if request.filter:
@@ -191,6 +200,7 @@ def difference(begun: dict[str, Any], wanted: Request) -> str | None:
         "where": None,
         "balance": None,
         "keep_by": None,
+        "proposal": None,
         **begun,
     }  # absent in folders of older versions
     for name, value in dataclasses.asdict(wanted).items():
@@ -258,7 +268,10 @@ def _check_sets(request: Request) -> None:
 def _check_filter(request: Request) -> None:
     if request.filter not in RULES:
         raise ValueError(f"--filter {request.filter} is unknown; choose from {', '.join(RULES)}")
-    for name in ("keep_fraction", "max_uncertainty", "where", "balance", "keep_by", "count"):
+    excluded = (
+        "keep_fraction", "max_uncertainty", "where", "balance", "keep_by", "proposal", "count",
+    )  # fmt: skip
+    for name in excluded:
         value = getattr(request, name)
         if value is not None:
             raise ValueError(
@@ -285,7 +298,8 @@ def _with_defaults(request: Request) -> Request:
     conditional = (  # field, default, whether the request may have it, the option that it needs
         ("fraction", DEFAULT_FRACTION, request.filter is not None, "--filter"),
         ("filter_report", None, filters,
-         "a filter: --keep-fraction, --max-uncertainty, --where, --balance or --filter"),
+         "a filter: --keep-fraction, --max-uncertainty, --where, --balance, --proposal or "
+         "--filter"),
         ("samples_per_shard", DEFAULT_SAMPLES_PER_SHARD, request.format in SHARDED,
          "--format webdataset or hf"),
         ("jpeg_quality", DEFAULT_JPEG_QUALITY, request.image_codec == "jpeg",

@@ -37,7 +37,7 @@ class Sample:
     uncertainty: float | None
     view: int | None = None  # code of the view bank; None: not from the bank
     camera: Array | None = None  # float32 [4] in the order of model.Camera, NaN: unknown
-    weight: float | None = None  # by which a loss corrects for a balance; None: without balance
+    weight: float | None = None  # corrects for a balance or proposal; None: without
 
     @property
     def key(self) -> str:
@@ -67,14 +67,14 @@ def outputs_from_model(model: Model, request: Request) -> tuple[str, ...]:
 
     Other tools' formats have no field for depth, and yolo-seg has none for keypoints; yolo-pose has
     the bounding box of the mask. View and camera exist only for views from the view bank, and the
-    weight for a balance.
+    weight for a balance or a proposal.
     """
     absent = {"depth"} if request.format not in WITH_DEPTH else set()
     if request.format == "yolo-seg":
         absent |= {"keypoints"}
     if not takes_bank(request.sampling()):
         absent |= {"view", "camera"}
-    if request.balance is None:
+    if not request.weighted:
         absent |= {"weight"}
     return tuple(name for name in _OUTPUTS if name in model.outputs and name not in absent)
 

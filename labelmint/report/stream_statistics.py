@@ -27,7 +27,7 @@ SHEET_SAMPLES = 8  # in the contact sheet
 EXAMPLES = 3  # for each list of `Examples`
 _FILTERS = (
     "keep_fraction", "max_uncertainty", "where", "max_class_uncertainty", "filter_sets", "balance",
-    "keep_by",
+    "keep_by", "proposal",
 )  # fmt: skip
 _BATCH = 16
 _CLASSES = 256  # masks are uint8

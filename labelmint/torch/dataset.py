@@ -74,7 +74,7 @@ class LabelBatch(NamedTuple):
     position: Position  # position of the batch's reader right after it
     views: torch.Tensor | None = None  # int32 [n], code of the view bank; -1: the object's own
     cameras: torch.Tensor | None = None  # float32 [n, 4], fields of labelmint.model.Camera
-    weights: torch.Tensor | None = None  # float32 [n], over 0, about 1 in the mean; with `balance`
+    weights: torch.Tensor | None = None  # float32 [n], over 0; with `balance` or `proposal`
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> LabelBatch:
         """The batch with its tensors on a device; see torch.Tensor.to."""

@@ -32,7 +32,7 @@ _DEFAULTS: dict[str, Any] = {  # options that must be the same when a state is l
     "model": "", "seed": 0, "latent_source": "philox", "truncation_psi": None,
     "truncation_cutoff": None, "class_index": None, "views_per_object": 1, "view": None,
     "keep_fraction": None, "max_uncertainty": None, "where": None, "max_class_uncertainty": None,
-    "filter_sets": False, "balance": None, "keep_by": None,
+    "filter_sets": False, "balance": None, "keep_by": None, "proposal": None,
 }  # fmt: skip
 
 

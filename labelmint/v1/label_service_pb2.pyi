@@ -120,7 +120,7 @@ class SamplingOptions(_message.Message):
     def __init__(self, seed: _Optional[int] = ..., latent_source: _Optional[_Union[LatentSource, str]] = ..., truncation_psi: _Optional[float] = ..., truncation_cutoff: _Optional[int] = ..., class_index: _Optional[int] = ..., views_per_object: _Optional[int] = ..., view_mode: _Optional[_Union[ViewMode, str]] = ..., view: _Optional[int] = ...) -> None: ...
 
 class Filter(_message.Message):
-    __slots__ = ("mode", "keep_fraction", "max_uncertainty", "filter_sets", "where", "balance", "balance_classes", "keep_by")
+    __slots__ = ("mode", "keep_fraction", "max_uncertainty", "filter_sets", "where", "balance", "balance_classes", "keep_by", "proposal")
     MODE_FIELD_NUMBER: _ClassVar[int]
     KEEP_FRACTION_FIELD_NUMBER: _ClassVar[int]
     MAX_UNCERTAINTY_FIELD_NUMBER: _ClassVar[int]
@@ -129,6 +129,7 @@ class Filter(_message.Message):
     BALANCE_FIELD_NUMBER: _ClassVar[int]
     BALANCE_CLASSES_FIELD_NUMBER: _ClassVar[int]
     KEEP_BY_FIELD_NUMBER: _ClassVar[int]
+    PROPOSAL_FIELD_NUMBER: _ClassVar[int]
     mode: FilterMode
     keep_fraction: float
     max_uncertainty: float
@@ -137,7 +138,8 @@ class Filter(_message.Message):
     balance: _containers.RepeatedCompositeFieldContainer[BalanceTarget]
     balance_classes: bool
     keep_by: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, mode: _Optional[_Union[FilterMode, str]] = ..., keep_fraction: _Optional[float] = ..., max_uncertainty: _Optional[float] = ..., filter_sets: bool = ..., where: _Optional[str] = ..., balance: _Optional[_Iterable[_Union[BalanceTarget, _Mapping]]] = ..., balance_classes: bool = ..., keep_by: _Optional[_Iterable[str]] = ...) -> None: ...
+    proposal: str
+    def __init__(self, mode: _Optional[_Union[FilterMode, str]] = ..., keep_fraction: _Optional[float] = ..., max_uncertainty: _Optional[float] = ..., filter_sets: bool = ..., where: _Optional[str] = ..., balance: _Optional[_Iterable[_Union[BalanceTarget, _Mapping]]] = ..., balance_classes: bool = ..., keep_by: _Optional[_Iterable[str]] = ..., proposal: _Optional[str] = ...) -> None: ...
 
 class BalanceTarget(_message.Message):
     __slots__ = ("condition", "share")
@@ -378,7 +380,7 @@ class CertifiedThreshold(_message.Message):
     def __init__(self, max_uncertainty: _Optional[float] = ..., upper_bound: _Optional[float] = ..., reviewed: _Optional[int] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "bundle_id", "family", "outputs", "image_height", "image_width", "label_height", "label_width", "z_dim", "w_dim", "num_ws", "num_classes", "view_layers", "truncation_psi", "truncation_cutoff", "classes", "keypoints", "skeleton", "score_source", "max_batch_size", "engine", "licences", "calibrated", "refined", "view_bank", "predicates", "certificate", "balances")
+    __slots__ = ("name", "bundle_id", "family", "outputs", "image_height", "image_width", "label_height", "label_width", "z_dim", "w_dim", "num_ws", "num_classes", "view_layers", "truncation_psi", "truncation_cutoff", "classes", "keypoints", "skeleton", "score_source", "max_batch_size", "engine", "licences", "calibrated", "refined", "view_bank", "predicates", "certificate", "balances", "proposals")
     NAME_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_ID_FIELD_NUMBER: _ClassVar[int]
     FAMILY_FIELD_NUMBER: _ClassVar[int]
@@ -407,6 +409,7 @@ class Model(_message.Message):
     PREDICATES_FIELD_NUMBER: _ClassVar[int]
     CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
     BALANCES_FIELD_NUMBER: _ClassVar[int]
+    PROPOSALS_FIELD_NUMBER: _ClassVar[int]
     name: str
     bundle_id: str
     family: str
@@ -435,4 +438,39 @@ class Model(_message.Message):
     predicates: bool
     certificate: Certificate
     balances: bool
-    def __init__(self, name: _Optional[str] = ..., bundle_id: _Optional[str] = ..., family: _Optional[str] = ..., outputs: _Optional[_Iterable[_Union[Output, str]]] = ..., image_height: _Optional[int] = ..., image_width: _Optional[int] = ..., label_height: _Optional[int] = ..., label_width: _Optional[int] = ..., z_dim: _Optional[int] = ..., w_dim: _Optional[int] = ..., num_ws: _Optional[int] = ..., num_classes: _Optional[int] = ..., view_layers: _Optional[int] = ..., truncation_psi: _Optional[float] = ..., truncation_cutoff: _Optional[int] = ..., classes: _Optional[_Iterable[_Union[LabelClass, _Mapping]]] = ..., keypoints: _Optional[_Iterable[_Union[Keypoint, _Mapping]]] = ..., skeleton: _Optional[_Iterable[_Union[SkeletonEdge, _Mapping]]] = ..., score_source: _Optional[str] = ..., max_batch_size: _Optional[int] = ..., engine: _Optional[str] = ..., licences: _Optional[_Iterable[str]] = ..., calibrated: bool = ..., refined: bool = ..., view_bank: _Optional[_Iterable[_Union[Camera, _Mapping]]] = ..., predicates: bool = ..., certificate: _Optional[_Union[Certificate, _Mapping]] = ..., balances: bool = ...) -> None: ...
+    proposals: _containers.RepeatedCompositeFieldContainer[Proposal]
+    def __init__(self, name: _Optional[str] = ..., bundle_id: _Optional[str] = ..., family: _Optional[str] = ..., outputs: _Optional[_Iterable[_Union[Output, str]]] = ..., image_height: _Optional[int] = ..., image_width: _Optional[int] = ..., label_height: _Optional[int] = ..., label_width: _Optional[int] = ..., z_dim: _Optional[int] = ..., w_dim: _Optional[int] = ..., num_ws: _Optional[int] = ..., num_classes: _Optional[int] = ..., view_layers: _Optional[int] = ..., truncation_psi: _Optional[float] = ..., truncation_cutoff: _Optional[int] = ..., classes: _Optional[_Iterable[_Union[LabelClass, _Mapping]]] = ..., keypoints: _Optional[_Iterable[_Union[Keypoint, _Mapping]]] = ..., skeleton: _Optional[_Iterable[_Union[SkeletonEdge, _Mapping]]] = ..., score_source: _Optional[str] = ..., max_batch_size: _Optional[int] = ..., engine: _Optional[str] = ..., licences: _Optional[_Iterable[str]] = ..., calibrated: bool = ..., refined: bool = ..., view_bank: _Optional[_Iterable[_Union[Camera, _Mapping]]] = ..., predicates: bool = ..., certificate: _Optional[_Union[Certificate, _Mapping]] = ..., balances: bool = ..., proposals: _Optional[_Iterable[_Union[Proposal, _Mapping]]] = ...) -> None: ...
+
+class Estimate(_message.Message):
+    __slots__ = ("value", "low", "high")
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    LOW_FIELD_NUMBER: _ClassVar[int]
+    HIGH_FIELD_NUMBER: _ClassVar[int]
+    value: float
+    low: float
+    high: float
+    def __init__(self, value: _Optional[float] = ..., low: _Optional[float] = ..., high: _Optional[float] = ...) -> None: ...
+
+class Proposal(_message.Message):
+    __slots__ = ("name", "where", "truncation_psi", "truncation_cutoff", "class_index", "share", "generated_share", "gain", "effective", "examined")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    WHERE_FIELD_NUMBER: _ClassVar[int]
+    TRUNCATION_PSI_FIELD_NUMBER: _ClassVar[int]
+    TRUNCATION_CUTOFF_FIELD_NUMBER: _ClassVar[int]
+    CLASS_INDEX_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    GENERATED_SHARE_FIELD_NUMBER: _ClassVar[int]
+    GAIN_FIELD_NUMBER: _ClassVar[int]
+    EFFECTIVE_FIELD_NUMBER: _ClassVar[int]
+    EXAMINED_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    where: str
+    truncation_psi: float
+    truncation_cutoff: int
+    class_index: int
+    share: Estimate
+    generated_share: Estimate
+    gain: Estimate
+    effective: Estimate
+    examined: Estimate
+    def __init__(self, name: _Optional[str] = ..., where: _Optional[str] = ..., truncation_psi: _Optional[float] = ..., truncation_cutoff: _Optional[int] = ..., class_index: _Optional[int] = ..., share: _Optional[_Union[Estimate, _Mapping]] = ..., generated_share: _Optional[_Union[Estimate, _Mapping]] = ..., gain: _Optional[_Union[Estimate, _Mapping]] = ..., effective: _Optional[_Union[Estimate, _Mapping]] = ..., examined: _Optional[_Union[Estimate, _Mapping]] = ...) -> None: ...

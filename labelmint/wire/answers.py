@@ -26,8 +26,8 @@ from labelmint.wire.sharding import (
 )
 
 # Bits of a response's `applied`, and what the client says of an option that is not among them.
-WHERE, BALANCE, KEEP_BY = 1, 2, 4
-_NAMES = {WHERE: "where", BALANCE: "balance", KEEP_BY: "keep_by"}
+WHERE, BALANCE, KEEP_BY, PROPOSAL = 1, 2, 4, 8
+_NAMES = {WHERE: "where", BALANCE: "balance", KEEP_BY: "keep_by", PROPOSAL: "proposal"}
 _REJECTING = (pb.FILTER_MODE_KEEP_FRACTION, pb.FILTER_MODE_MAX_UNCERTAINTY)
 
 
@@ -175,7 +175,8 @@ class Answers:
 def applied_by_filter(proto: pb.Filter) -> int:
     """The bits of `applied` that a server has to answer this filter with."""
     balance = bool(proto.balance) or proto.balance_classes
-    return WHERE * bool(proto.where) | BALANCE * balance | KEEP_BY * bool(proto.keep_by)
+    bits = WHERE * bool(proto.where) | BALANCE * balance | KEEP_BY * bool(proto.keep_by)
+    return bits | PROPOSAL * bool(proto.proposal)
 
 
 def _listed(layout: Mapping[str, object]) -> str:

@@ -114,7 +114,7 @@ def query_for_groups(query: pb.SampleQuery, batch_size: int) -> tuple[pb.SampleQ
             "group_views and balance exclude each other: a coin is tossed for a sample, not for "
             "all views of an object; leave one out"
         )
-    filtered = query.filter.mode in modes or query.filter.where
+    filtered = query.filter.mode in modes or query.filter.where or query.filter.proposal
     if filtered and not query.filter.filter_sets:
         raise ValueError(
             "group_views with a filter needs filter_sets=True, which keeps objects whole"

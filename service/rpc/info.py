@@ -3,7 +3,7 @@
 import msgspec
 
 from bundle.calibration import find_calibration
-from bundle.manifest import CameraFacts, Certificate, Manifest
+from bundle.manifest import CameraFacts, Certificate, Estimate, Manifest
 from engines.content import content_columns
 from engines.sampling import default_options, key_from_options
 from labelmint.codec import OUTPUTS
@@ -45,6 +45,7 @@ def proto_from_model(model: ServedModel) -> pb.Model:
     )
     _add_heads(proto, manifest)
     _add_views(proto, manifest)
+    _add_proposals(proto, manifest)
     if manifest.certificate is not None:
         proto.certificate.CopyFrom(_proto_from_certificate(manifest.certificate))
     return proto
@@ -71,6 +72,26 @@ def _add_views(proto: pb.Model, manifest: Manifest) -> None:
     unknown = CameraFacts(azimuth_deg=None, elevation_deg=None, distance=None, focal=None)
     for camera in manifest.views.cameras or [unknown] * manifest.views.codes:
         proto.view_bank.add(**msgspec.structs.asdict(camera))  # None leaves a field absent
+
+
+def _add_proposals(proto: pb.Model, manifest: Manifest) -> None:
+    for name, facts in sorted(manifest.proposals.items()):
+        proto.proposals.add(
+            name=name,
+            where=facts.where,
+            truncation_psi=facts.options.truncation_psi,
+            truncation_cutoff=facts.options.truncation_cutoff,
+            class_index=facts.options.class_index,
+            share=_estimate(facts.share),
+            generated_share=_estimate(facts.generated_share),
+            gain=_estimate(facts.gain),
+            effective=_estimate(facts.effective),
+            examined=_estimate(facts.examined),
+        )
+
+
+def _estimate(estimate: Estimate) -> pb.Estimate:
+    return pb.Estimate(**msgspec.structs.asdict(estimate))
 
 
 def _proto_from_certificate(certificate: Certificate) -> pb.Certificate:

@@ -8,8 +8,10 @@ from engines.sampling import LatentOptions
 from engines.sampling_request import (
     can_reject,
     has_balance,
+    is_weighted,
     max_uncertainty_from_filter,
     options_from_proto,
+    proposal_from_filter,
     selection_from_filter,
 )
 from labelmint.latents import MAX_MT19937_INDEX
@@ -23,6 +25,7 @@ from service.query import MESSAGE_OVERHEAD_BYTES, LatentRows, Query
 from service.rpc.latents import latents_from_proto
 from service.rpc.outputs import jpeg_quality_from_proto, outputs_from_proto
 from service.sampler import END_OF_INDICES, IndexRange, Plan, plan_from_indices, plan_from_range
+from service.screen import ScreenedPlan
 
 UNMET_LIMIT = 10_000  # samples, of which a predicate should meet one
 
@@ -43,10 +46,14 @@ def query_from_proto(proto: pb.SampleQuery, model: ServedModel, limits: ServerLi
     if proto.HasField("latents"):
         _check_latents_alone(proto, options)
         latents = latents_from_proto(proto.latents, manifest.generator, limits.max_explicit_rows)
+    plan = _plan(proto, options, latents, limits)
+    proposal = proposal_from_filter(proto.filter, model.bundle, options)
+    screen = None if proposal is None else ScreenedPlan(plan, proposal)
     query = Query(
         options=options,
         latents=latents,
-        plan=_plan(proto, options, latents, limits),
+        plan=screen or plan,
+        screen=screen,
         max_uncertainty=max_uncertainty_from_filter(proto.filter, model.bundle, options),
         selection=selection_from_filter(proto.filter, model.bundle, options),
         applied=applied_by_filter(proto.filter),
@@ -54,7 +61,7 @@ def query_from_proto(proto: pb.SampleQuery, model: ServedModel, limits: ServerLi
         count=proto.count,
         weight=_weight(proto, limits),
         outputs=outputs_from_proto(
-            proto, model.outputs, options.view_mode != "drawn", has_balance(proto.filter)
+            proto, model.outputs, options.view_mode != "drawn", is_weighted(proto.filter)
         ),
         jpeg_quality=jpeg_quality_from_proto(proto),
         max_message_bytes=_max_message_bytes(proto, limits),
@@ -200,6 +207,11 @@ def _check_latents_alone(proto: pb.SampleQuery, options: LatentOptions) -> None:
         raise BadRequest(
             "latents is set and so is balance; calibration holds for drawn latents only: leave "
             "one of them out"
+        )
+    if proto.filter.proposal:
+        raise BadRequest(
+            f"latents is set and so is proposal ({proto.filter.proposal:.100}); a proposal chooses "
+            "among drawn latents: leave one of them out"
         )
     if options.views_per_object != 1:
         raise BadRequest(

@@ -29,6 +29,7 @@ def stream_of(wanted: Wanted) -> Stream:
         options=default_options(fake_bundle().manifest.generator),
         latents=None,
         plan=plan,
+        screen=None,
         max_uncertainty=np.float32(wanted.threshold or 0),
         selection=None,
         applied=0,

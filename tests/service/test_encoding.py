@@ -24,6 +24,7 @@ def query_of(codecs: dict[str, pb.Codec]) -> Query:
         options=default_options(fake_bundle().manifest.generator),
         latents=None,
         plan=plan_from_range(IndexRange(0)),
+        screen=None,
         max_uncertainty=np.float32(np.inf),
         selection=None,
         applied=0,
@@ -64,7 +65,7 @@ def test_any_message_parses_to_its_samples(
         indices = random.integers(0, 2**63, size, np.uint64)
         samples.append(KeptSamples(arrays, picks.astype(np.intp), [], indices, 0.0))
     message = Message(
-        tuple(samples), next_index=2**64 - 1, discarded=3, reasons=Reasons(3, 0, 0, 0)
+        tuple(samples), next_index=2**64 - 1, discarded=3, reasons=Reasons(3, 0, 0, 0, 0)
     )
     response = pb.StreamSamplesResponse.FromString(bytes_from_message(message, query_of(codecs)))
     expected = pb.StreamSamplesResponse(

@@ -242,7 +242,7 @@ def test_nothing_is_left_behind(server: RunningServer) -> None:
         models = running.repository.models.values()
         admission = serving._admission
         return (
-            sum(len(m.streams) + len(m.scheduler.lanes) + len(m.mt19937._clients) for m in models),
+            sum(len(m.streams) + len(m.scheduler.lanes) + m.ahead.streams for m in models),
             len(serving._stops), len(admission._clients), *vars(admission._total).values(),
         )  # fmt: skip
 

@@ -164,7 +164,7 @@ def test_calls_with_one_answer_and_inference_streams_finish(server: RunningServe
 
 def over(lifetime: Lifetime, now: float) -> bool:
     try:
-        lifetime.check(stream_of(Wanted(end=100)), Message((), 8, 8, Reasons(8, 0, 0, 0)), now)
+        lifetime.check(stream_of(Wanted(end=100)), Message((), 8, 8, Reasons(8, 0, 0, 0, 0)), now)
     except StreamExpired:
         return True
     return False

@@ -33,7 +33,7 @@ def sampling(seed: int) -> pb.SamplingOptions:
 
 def open_mt19937_streams(server: RunningServer) -> int:
     models = server.server.repository.models.values()
-    return sum(len(streams) for m in models for streams in m.mt19937._clients.values())
+    return sum(model.ahead.streams for model in models)
 
 
 def test_far_indices_hold_no_other_request(wide: RunningServer) -> None:
