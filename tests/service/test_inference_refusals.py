@@ -191,7 +191,7 @@ def test_a_number_as_endless_text_is_not_read(limited: RunningServer) -> None:
 
 
 def test_limits_of_clients_and_messages_hold_here_too() -> None:
-    slow = FakeModel(options=FakeOptions(seconds_per_run=0.3))
+    slow = FakeModel(options=FakeOptions(seconds_per_run=1.0))  # seen to be open meanwhile
     limits = ServerLimits(max_client_streams=1, max_message_bytes=16 << 10)
     with (
         served([slow], Config((), "127.0.0.1:0", metrics_port=0, limits=limits)) as server,
