@@ -19,7 +19,7 @@ from grpc_reflection.v1alpha import reflection
 from service.admission import RequestRate
 from service.config import Config
 from service.errors import StartError
-from service.lifetime import CONNECTION_SHARE
+from service.lifetime import CONNECTION_SHARE, LEAST_CONNECTION_AGE_S
 from service.listening import address_of, listening_sockets
 from service.loading import OpenModel, open_model
 from service.metrics import Metrics
@@ -285,6 +285,6 @@ def _grpc_options(config: Config) -> list[tuple[str, int]]:
     ]
     if config.max_stream_age_s:
         # Open calls finish on an old connection, however long they take.
-        age_s = CONNECTION_SHARE * config.max_stream_age_s
+        age_s = max(CONNECTION_SHARE * config.max_stream_age_s, LEAST_CONNECTION_AGE_S)
         options.append(("grpc.max_connection_age_ms", math.ceil(age_s * 1000)))
     return options

@@ -100,7 +100,9 @@ def close_by_age(listener: socket.socket, forward_to: int) -> None:
         first.sendall(frame(SETTINGS, 0, 0))
         received = b""
         while b"/labelmint.v1.LabelService/" not in received:
-            received += first.recv(1 << 16)
+            data = first.recv(1 << 16)
+            assert data, "the client has hung up"
+            received += data
         assert received.startswith(PREFACE)
         first.sendall(frame(GOAWAY, 0, 0, unseen))
         with (
