@@ -30,7 +30,7 @@ def keep_probabilities(draw: Draw, w: Floats) -> NDArray[np.float64]:
 def masses_of_draws(draws: Sequence[Draw]) -> list[NDArray[np.float64]]:
     """The mass of each sample, by draw."""
     return [
-        1 / sum(d.examined * keep_probabilities(d, draw.w) for d in draws)  # type: ignore[misc]
+        1 / np.sum([d.examined * keep_probabilities(d, draw.w) for d in draws], axis=0)
         for draw in draws
     ]
 
