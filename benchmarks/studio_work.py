@@ -26,6 +26,7 @@ import click
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from torch import nn
 
 from benchmarks.annotator import Mask, Person, Work
@@ -57,6 +58,7 @@ COUNTS = (1, 2, 4, 8, 12, 16)
 IMAGES = COUNTS[-1]
 TEST_SEED = 31_004
 ORDER = (16, 8, 12, 4, 2, 1)  # of training: what says most comes first
+Seeds = NDArray[np.float64]  # a value of each seed
 CHUNK = 50  # samples that all ensembles label before any labels more
 
 
@@ -271,21 +273,21 @@ def miou(place: Place, policy: Policy, count: int) -> float:
     return float((agreed / (confusion.sum(0) + confusion.sum(1) - agreed)).mean())
 
 
-def curve(places: list[Place], policy: Policy) -> dict[int, tuple[float, float]]:
-    """Work, in clicks, and mIoU by the number of images, means over seeds; of those that are
-    measured."""
+def curve(places: list[Place], policy: Policy) -> dict[int, tuple[Seeds, Seeds]]:
+    """Work, in clicks, and mIoU, in percent, of each seed, by the number of images; of those that
+    are measured."""
     found = {}
     for count in policy.counts:
         if all(place.counted(policy, count).exists() for place in places):
             works = [json.loads(place.work(policy).read_text())[:count] for place in places]
-            costs = [sum(entry["cost"] for entry in work) for work in works]
-            scores = [miou(place, policy, count) for place in places]
-            found[count] = (float(np.mean(costs)), 100 * float(np.mean(scores)))
+            costs = np.array([sum(entry["cost"] for entry in work) for work in works])
+            found[count] = (costs, 100 * np.array([miou(place, policy, count) for place in places]))
     return found
 
 
 def table(places: list[Place]) -> str:
-    """Markdown: work and mIoU after so many images, means over seeds, and what the goal asks."""
+    """Markdown: work and mIoU after so many images, means over seeds with the least and the most,
+    and what the goal asks."""
     curves = {policy: curve(places, policy) for policy in POLICIES}
     lines = [
         "| images | " + " | ".join(f"{p.name}: work | mIoU" for p in POLICIES) + " |",
@@ -293,25 +295,31 @@ def table(places: list[Place]) -> str:
     ]
     for count in COUNTS:
         rows = [curves[policy].get(count) for policy in POLICIES]
-        cells = [" | " if row is None else f"{row[0]:.0f} | {row[1]:.1f}" for row in rows]
+        cells = [" | " if r is None else f"{spread(r[0], 0)} | {spread(r[1], 1)}" for r in rows]
         lines.append(f"| {count} | " + " | ".join(cells) + " |")
-    exact = 100 * float(np.mean([miou(place, EXACT, IMAGES) for place in places]))
-    lines.append(f"\nexact masks of {IMAGES} images: mIoU {exact:.1f}")
+    exact = 100 * np.array([miou(place, EXACT, IMAGES) for place in places])
+    lines.append(f"\nexact masks of {IMAGES} images: mIoU {spread(exact, 1)}")
     for whole in (POLYGONS, ROUGH):
+        if IMAGES not in curves[whole]:
+            continue
         work, goal = curves[whole][IMAGES]
         for policy in (SMART, PROPOSALS, CAREFUL):
-            reached = [spent for spent, found in curves[policy].values() if found >= goal]
-            best = max((found for _, found in curves[policy].values()), default=0.0)
-            lines.append(
-                f"{goal:.1f}, as {whole.name} of {IMAGES} images; {policy.name}: "
-                + (f"after {min(reached) / work:.2f} of their work" if reached
-                   else f"not reached, the best is {best:.1f}")
-            )  # fmt: skip
+            for count, (spent, found) in curves[policy].items():
+                lines.append(
+                    f"{policy.name}, {count} images, less {whole.name}, {IMAGES}: mIoU "
+                    f"{spread(found - goal, 1)}, after {spread(spent / work, 2)} of the work"
+                )
     return "\n".join(lines)
 
 
+def spread(values: Seeds, digits: int) -> str:
+    """The mean, and in brackets the least and the most."""
+    mean, least, most = (f"{v:.{digits}f}" for v in (values.mean(), values.min(), values.max()))
+    return mean if len(values) == 1 else f"{mean} ({least} to {most})"
+
+
 def plot(places: list[Place], path: Path) -> None:
-    """Draws mIoU against work."""
+    """Draws mIoU against work, means over seeds."""
     figure: Any = Figure(figsize=(7.4, 4.4), layout="constrained")
     axes = figure.add_subplot()
     gray, small = "#60656f", {"textcoords": "offset points", "fontsize": 8}
@@ -322,13 +330,15 @@ def plot(places: list[Place], path: Path) -> None:
         xycoords=("axes fraction", "data"), color=gray, **small,
     )  # fmt: skip
     for policy in POLICIES:
-        found = curve(places, policy)
+        found = {n: (w.mean(), m.mean()) for n, (w, m) in curve(places, policy).items()}
+        if not found:
+            continue
         work, scores = zip(*found.values(), strict=True)
         axes.plot(work, scores, "o-", color=policy.color, markersize=4, label=policy.name)
         for count, (x, y) in found.items():
             below = -13 if policy is PROPOSALS else 6
             axes.annotate(str(count), (x, y), (0, below), color=policy.color, ha="center", **small)
-    third = curve(places, POLYGONS)[IMAGES][0] / 3
+    third = curve(places, POLYGONS)[IMAGES][0].mean() / 3
     axes.axvline(third, color=gray, linestyle=":", linewidth=0.8)
     axes.annotate(
         f"a third of the work of\n{IMAGES} images, {POLYGONS.name}", (third, 0.5), (5, 0),
