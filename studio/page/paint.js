@@ -278,11 +278,11 @@ class Session {
   }
 
   undo() {
-    this.took(this.history.undo(this.mask, this.width));
+    if (!this.busy) this.took(this.history.undo(this.mask, this.width));
   }
 
   redo() {
-    this.took(this.history.redo(this.mask, this.width));
+    if (!this.busy) this.took(this.history.redo(this.mask, this.width));
   }
 
   // A step of the history, which has changed an area.
