@@ -31,9 +31,9 @@ export function reviewView(view, stem) {
     ...[["mask", "labels"], ["uncertainty", "uncertainty"], ["depth", "depth"]].map(([value, text]) =>
       el("option", { value, selected: chosen.show === value }, text)));
   const controls = el("div", { class: "controls" },
-    el("label", { class: "slider", for: "threshold" }, "Threshold"), slider, counts,
-    el("label", { class: "slider", for: "asked" }, "Error you allow, %"), asked,
-    el("label", { class: "slider", for: "shown" }, "Show"), shown);
+    el("span", {}, el("label", { class: "slider", for: "threshold" }, "Threshold"), slider, counts),
+    el("span", {}, el("label", { class: "slider", for: "asked" }, "Error you allow, %"), asked),
+    el("span", {}, el("label", { class: "slider", for: "shown" }, "Show"), shown));
   const page = el("div", { class: "page" }), near = new Near(page), tiles = new Map();
   let state = null, closed = false, loading = false, again = false;
 

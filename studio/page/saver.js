@@ -38,6 +38,7 @@ export function save(stem, pixels) {
   const work = workOf(stem, "none");
   work.pixels = pixels.slice();
   work.problem = null;
+  if (!store.online) keep(work, work.pixels); // the tab may be closed before the next attempt
   changed("saving");
   setTimeout(() => run(work)); // not in the task that ends the stroke
 }
@@ -82,8 +83,7 @@ async function run(work) {
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
       if (error.status === 0 || error.status >= 500) {
-        if (work.kept !== pixels) keep(work, pixels);
-        work.kept = pixels;
+        keep(work, pixels);
         store.online = error.status !== 0;
         work.reason = error.message;
         changed("saving");
@@ -98,6 +98,8 @@ async function run(work) {
 }
 
 function keep(work, pixels) {
+  if (work.kept === pixels) return;
+  work.kept = pixels;
   let text = "";
   for (let i = 0; i < pixels.length; i += 8192) {
     text += String.fromCharCode(...pixels.subarray(i, i + 8192));

@@ -443,6 +443,22 @@ def test_each_tool_paints_by_mouse_keys_and_touch_and_a_closed_tab_loses_nothing
         assert box is not None
         page.touchscreen.tap(box["x"] + box["width"] / 2, box["y"] + box["height"] * 0.75)
         assert changed(steps[-1]) == {2}, "a finger"
+        steps.append(masks(project)["000"])
+
+        page.keyboard.press("s")
+        page.keyboard.press("1")
+        draw(page, (0.85, 0.78), (0.85, 0.78))
+        expect(page.locator(".smartbar")).to_be_visible()
+        assert changed(steps[-1]) == {0}, "smart select, of a part of the polygon"
+        steps.append(masks(project)["000"])
+        page.keyboard.press("b")
+        page.keyboard.press("3")
+        draw(page, (0.1, 0.6), (0.3, 0.6))
+        assert changed(steps[-1]) == {2}
+        before = masks(project)["000"]
+        page.keyboard.press(",")  # the selection is no longer the last step
+        page.evaluate("new Promise(requestAnimationFrame)")
+        assert changed(before) == set(), "what was painted since stays"
         for step in reversed(steps):
             page.keyboard.press("Control+z")
             expect(page.locator("#saved")).to_have_text("All saved")
