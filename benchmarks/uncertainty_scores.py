@@ -1,7 +1,7 @@
 """Which uncertainty of an ensemble finds wrong labels best, by exact truth.
 
-    python -m benchmarks.uncertainty_scores [--domain heads] [--seeds 3] [--samples 500]
-        [--out demo/uncertainty]
+    python -m benchmarks.uncertainty_scores [--domain heads] [--images 16 ...] [--seeds 3]
+        [--samples 500] [--out demo/uncertainty]
 
 Ensembles of parts trained on 1, 4 and 16 typical images of a domain (benchmarks.domains) label
 fresh samples. A seed chooses the images to label, the training and the fresh samples. Measures of a
@@ -58,6 +58,15 @@ BINS = 15  # of the reliability diagram
 
 @click.command()
 @click.option("--domain", default="heads", type=click.Choice(list(DOMAINS)), show_default=True)
+@click.option(
+    "--images",
+    "counts",
+    multiple=True,
+    type=click.IntRange(1),
+    default=IMAGES,
+    show_default=True,
+    help="Number of labeled images; may be repeated.",
+)
 @click.option("--seeds", default=3, type=click.IntRange(1), help="Number of seeds.")
 @click.option("--samples", default=500, help="Number of fresh samples to test each ensemble on.")
 @click.option(
@@ -66,13 +75,13 @@ BINS = 15  # of the reliability diagram
     default=Path("demo/uncertainty"),
     help="Folder for results.",
 )
-def main(domain: str, seeds: int, samples: int, out: Path) -> None:
+def main(domain: str, counts: tuple[int, ...], seeds: int, samples: int, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     chosen = DOMAINS[domain]
     generator, _, _ = read_generator(chosen.generator, None)
-    results: dict[int, list[dict[str, Any]]] = {images: [] for images in IMAGES}
+    results: dict[int, list[dict[str, Any]]] = {images: [] for images in counts}
     for seed in range(seeds):
-        for images in IMAGES:
+        for images in counts:
             run = Run(chosen, images, seed, samples, out / f"{domain}_{images:02d}_seed{seed}")
             path = out / f"{run.weights.stem}_{samples}.json"
             if not path.exists():
@@ -276,7 +285,7 @@ def table(results: dict[int, list[dict[str, Any]]], class_names: tuple[str, ...]
                 f"| {images} | {name} | {spearman:.3f} | {' | '.join(cells)} | {ranged(less)} "
                 f"| {sum(d < 0 for d in less)}, {certain} of {len(less)} |"
             )
-    names = list(results[IMAGES[0]][0]["pixels"]["auroc"])
+    names = list(next(iter(results.values()))[0]["pixels"]["auroc"])
     lines += ["", f"| trained on | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
     for images, seeds in results.items():
         values = [np.mean([seed["pixels"]["auroc"][n] for seed in seeds]) for n in names]
