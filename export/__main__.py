@@ -83,7 +83,9 @@ def main() -> None:
 @click.option(
     "--mean-latent",
     type=WEIGHTS,
-    help="Path to the mean of w (.npy), for a .pt file that lacks it.",
+    help="Path to the mean of w (.npy), for a .pt file that lacks it: the one that the ensemble "
+    "was trained with. HandsOff's code draws a new one whenever it loads, and another changes "
+    "about 1 percent of a mask's pixels.",
     show_default="measured over samples",
 )
 @click.option(
