@@ -101,6 +101,7 @@ class Run:
     seed: int
     samples: int
     path: Path  # without suffix
+    hidden: tuple[int, int] | None = None  # widths of the members' layers; None: the usual ones
 
     @property
     def weights(self) -> Path:
@@ -114,7 +115,7 @@ def write_ensemble(generator: Generator, run: Run) -> None:
     config = SampleConfig(count=run.images, candidates=16 * run.images, seed=seed)
     rows = typical_rows(drawn_w(generator, config), run.images, seed)
     labels = run.domain.labels(generator, seed, rows)
-    settings = InterpreterTrainConfig(seed=run.seed)
+    settings = InterpreterTrainConfig(seed=run.seed, hidden=run.hidden)
     interpreter = fit_interpreter(generator, labels, settings)
     recipe, sha256 = generator.config.tap_recipe, sha256_of_file(run.domain.generator)
     write_interpreter(
