@@ -287,11 +287,12 @@ def test_evaluate_tests_the_cards_measure_or_another(weights: Path, tmp_path: Pa
     trained = command("interpreter", *start, "--out", out, "--members", 2, "--steps", 3,
                       "--score-measure", "entropy")  # fmt: skip
     assert trained.exit_code == 0, trained.output
-    for more, measure in ((), "entropy"), (("--score-measure", "least_confidence"), None):
+    for other in (None, "least_confidence"):
+        more = () if other is None else ("--score-measure", other)
         result = command(
             "evaluate", *start, "--interpreter", out, "--out", tmp_path / "report", *more
         )
-        measure = measure or more[1]
+        measure = other or "entropy"
         assert result.exit_code == 0, result.output
         assert f"uncertainty of segmentation ({measure}) against" in result.output
         numbers = json.loads((tmp_path / "report" / "evaluation.json").read_text())
