@@ -23,6 +23,8 @@ from torch import Tensor
 from nets.features import reduce_tap
 from nets.generator import Generator
 from studio.project import Project
+from studio.turns import Turns
+from training.images.image_set import ImageSet
 from training.label_crop import LabelCrop
 
 COMPONENTS = 24
@@ -55,30 +57,43 @@ class Selection:
 class FeatureTables:
     """Tables of a project's images, made when first asked for. Methods are thread-safe."""
 
-    def __init__(self, project: Project, generator: Generator, lock: threading.Lock) -> None:
-        self.project, self._generator, self._lock = project, generator, lock
+    def __init__(self, project: Project, generator: Generator, turns: Turns) -> None:
+        self.project, self._generator, self._turns = project, generator, turns
+        self._lock = threading.Lock()  # of what follows
         self._projection: Projection | None = None
         self._tables: OrderedDict[str, NDArray[np.float16]] = OrderedDict()
 
     def table(self, stem: str) -> NDArray[np.float32]:
         """[H, W, components] of an image. Raises NotFound."""
-        row = self.project.row(stem)
-        key = self.project.images.index.images[row].pixels_sha256
+        with self.project.lock:
+            row, images = self.project.row(stem), self.project.images
+        key = images.index.images[row].pixels_sha256
+        found = self._known(key)
+        if found is None:
+            with self._turns.first():
+                found = self._known(key)  # of a thread that had the turn before
+                if found is None:
+                    found = self._made(images, row)
+                    with self._lock:
+                        self._tables[key] = found
+                        while len(self._tables) > TABLES:
+                            self._tables.popitem(last=False)
+        return found.astype(np.float32)
+
+    def _known(self, key: str) -> NDArray[np.float16] | None:
         with self._lock:
             found = self._tables.get(key)
-            if found is None:
-                images = self.project.images
-                if self._projection is None:
-                    chosen = np.linspace(0, len(images) - 1, min(FITTED_IMAGES, len(images)))
-                    ws = images.ws[chosen.astype(int)]
-                    self._projection = fitted_projection(self._generator, ws, images.crop)
-                taps = _taps(self._generator, images.ws[row])
-                found = projected(taps, self._projection, images.crop)
-                self._tables[key] = found
-                while len(self._tables) > TABLES:
-                    self._tables.popitem(last=False)
-            self._tables.move_to_end(key)
-        return found.astype(np.float32)
+            if found is not None:
+                self._tables.move_to_end(key)
+            return found
+
+    def _made(self, images: ImageSet, row: int) -> NDArray[np.float16]:
+        """The table of an image; only within a turn."""
+        if self._projection is None:
+            chosen = np.linspace(0, len(images) - 1, min(FITTED_IMAGES, len(images)))
+            ws = images.ws[chosen.astype(int)]
+            self._projection = fitted_projection(self._generator, ws, images.crop)
+        return projected(_taps(self._generator, images.ws[row]), self._projection, images.crop)
 
     def select(
         self, stem: str, seeds: Sequence[Point], class_id: int, mask: NDArray[np.uint8]

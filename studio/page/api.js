@@ -34,5 +34,7 @@ export const isSample = (stem) => /^review-[0-9a-f]{16}-\d{1,5}$/.test(stem);
 export const image = (stem) => `/api/${isSample(stem) ? "review" : "images"}/${encodeURIComponent(stem)}`;
 export const picture = (entry) => (isSample(entry.stem)
   ? `/review/${entry.stem}?v=${entry.tag}` : `/images/${encodeURIComponent(entry.stem)}?v=${entry.sha}`);
-// A small picture of an image of the set, for lists.
-export const thumbnail = (entry) => `/thumbnails/${encodeURIComponent(entry.stem)}?v=${entry.sha}`;
+// A small picture of an image or sample, for lists.
+export const SIDE = 256;
+export const thumbnail = (entry) => (isSample(entry.stem)
+  ? `${picture(entry)}&side=${SIDE}` : `/thumbnails/${encodeURIComponent(entry.stem)}?v=${entry.sha}`);

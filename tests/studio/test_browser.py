@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from checkpoints import ClassCard
@@ -308,6 +309,61 @@ def test_a_long_list_asks_for_pictures_near_the_window_alone(
         assert pictures() < count / 2
         assert not any("/images/" in url and not url.endswith(("/000", "/000/mask", "/000/hold"))
                        for url in asked)  # fmt: skip
+
+
+# Canvases that have pixels, and the pixels of all.
+HELD = """() => {
+  const held = [...document.querySelectorAll("main.learn canvas")].filter((one) => one.width);
+  return [held.length, held.reduce((sum, one) => sum + one.width * one.height, 0)];
+}"""
+
+
+@pytest.mark.long
+def test_a_long_wall_of_proposals_holds_those_near_the_window_alone(
+    browser: Browser, tiny_weights: tuple[Path, Path], tmp_path: Path
+) -> None:
+    project, count = tmp_path / "project", 400
+    training_command(
+        ["sample", "--generator", str(tiny_weights[0]), "--out", str(project), "--count",
+         str(count), "--candidates", str(count), "--choose", "farthest"],
+        standalone_mode=False,
+    )  # fmt: skip
+    opened = Project(project)
+    opened.set_classes(CARDS)
+    (opened.work / "proposals").mkdir()
+    for stem in opened.images.stems:
+        for kind in ("mask", "uncertainty"):
+            path = opened.work / "proposals" / f"{stem}.{kind}.png"
+            Image.fromarray(np.ones(opened.size, np.uint8)).save(path)
+    proposals = {stem: {"uncertainty": 0.1} for stem in opened.images.stems}
+    learned = {"rounds": 1, "classes": 2, "proposals": proposals}
+    (opened.work / "proposals.json").write_text(json.dumps(learned))
+    page, asked = browser.new_page(viewport={"width": 1280, "height": 720}), set[str]()
+    page.set_default_timeout(WAIT_MS)
+    expect.set_options(timeout=WAIT_MS)
+    page.on("request", lambda request: asked.add(request.url))
+    with running(tiny_weights[0], project) as (address, port, _):
+        page.goto(address)
+        page.goto("about:blank")
+        asked.clear()
+        page.goto(f"http://127.0.0.1:{port}/#learn")
+        tiles = page.locator("main.learn .wall li")
+        expect(tiles).to_have_count(count)
+        page.wait_for_function(f"() => ({HELD})()[0] > 0")
+        page.wait_for_load_state("networkidle")
+        few, pixels = page.evaluate(HELD)
+        assert 0 < few < count / 3 and pixels == few * 32 * 32
+        assert sum("/proposal?side=256" in url for url in asked) == few
+        assert not any("/images/" in url and "/api/" not in url for url in asked), "whole images"
+        last = tiles.last.locator("canvas")
+        assert last.evaluate("(canvas) => canvas.width") == 0
+        tiles.last.scroll_into_view_if_needed()
+        page.wait_for_function("(canvas) => canvas.width === 32", arg=last.element_handle())
+        page.wait_for_function(f"() => ({HELD})()[0] < {count} / 3")
+        assert tiles.first.locator("canvas").evaluate("(canvas) => canvas.width") == 0
+        # Keys reach the maps of uncertainty as a mouse does.
+        with page.expect_request("**/uncertainty?side=256"):
+            tiles.last.locator("a").focus()
 
 
 @pytest.mark.long

@@ -176,6 +176,24 @@ def test_the_later_of_two_tabs_looks_on_until_it_takes_the_image(served: Served)
     assert served.send("POST", hold, {"tab": TAB}).status == 204
 
 
+def test_an_image_is_not_held_by_a_tab_that_was_closed_before_it_read_an_event(
+    served: Served,
+) -> None:
+    """Nor is it shown as held: nobody could get it back otherwise."""
+    hold = "/api/images/000/hold"
+    looking = served.open_stream(OTHER_TAB)
+    assert served.send("POST", hold, {"tab": TAB}).status == 204
+    assert json.loads(served.request("GET", "/api/project").body)["holds"] == {}
+    assert served.send("POST", hold, {"tab": OTHER_TAB}).status == 204
+    assert json.loads(served.request("GET", "/api/project").body)["holds"] == {"000": OTHER_TAB}
+    # Had it only been slow: it learns that the image is lost, and that its next one is not.
+    assert next_event(served.open_stream(TAB), b"holds") == {"000": OTHER_TAB}
+    assert served.send("POST", "/api/images/001/hold", {"tab": "33333333-tab"}).status == 204
+    served.open_stream("33333333-tab")
+    while "001" not in next_event(looking, b"holds"):
+        pass
+
+
 def next_event(stream: io.BufferedIOBase, kind: bytes) -> dict[str, str]:
     while stream.readline() != b"event: %s\n" % kind:
         pass
