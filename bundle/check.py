@@ -96,6 +96,11 @@ def _heads_problem(heads: Heads) -> str | None:
         return "heads has no head; an image-only bundle has heads and labels null"
     if heads.score_source is not None and heads.score_source not in trained:
         return f"heads.score_source is {heads.score_source}, a head this bundle lacks"
+    if heads.score_measure != "jensen_shannon" and heads.score_source != "segmentation":
+        return (
+            f"heads.score_measure is {heads.score_measure}, but score_source is "
+            f"{heads.score_source}; only segmentation has a choice"
+        )
     return None if heads.keypoints is None else _keypoints_problem(heads.keypoints)
 
 
@@ -292,6 +297,13 @@ def _certificate_problem(manifest: Manifest) -> str | None:
         return f"certificate.{problem}"
     if manifest.refiner is not None:
         return "certificate is present, but the images are refined, and the reviewed ones were not"
+    heads = manifest.heads
+    measure = None if heads is None else heads.score_measure
+    if measure != certificate.score_measure:
+        return (
+            f"certificate.score_measure is {certificate.score_measure}, but the bundle's is "
+            f"{measure}; its thresholds are in another unit"
+        )
     named = None if weights is None else (weights.generator_sha256, weights.interpreter_sha256)
     if named != (certificate.generator_sha256, certificate.interpreter_sha256):
         return (

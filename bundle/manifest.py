@@ -39,6 +39,9 @@ Name = Annotated[str, Meta(max_length=1024)]
 Widths = Annotated[list[Size], Meta(max_length=64)]  # channels of each layer
 StartSide = Annotated[int, Meta(ge=1, le=16)]
 Start = tuple[StartSide, StartSide]  # rows and columns of a generator's learned constant
+# The nets.labels.Measure of a pixel's class: Jensen-Shannon divergence of the members in nats,
+# entropy of their mean probabilities in nats, or 1 less the largest of these.
+ScoreMeasure = Literal["jensen_shannon", "entropy", "least_confidence"]
 Share = Annotated[float, Meta(gt=0, le=1)]
 Loss = Annotated[float, Meta(ge=0, le=1)]  # share of the pixels of a mask that are wrong
 Color = Annotated[int, Meta(ge=0, le=0xFFFFFF)]  # 0xRRGGBB
@@ -136,7 +139,7 @@ class DepthHead(Strict, frozen=True):
 
 
 class Heads(Strict, frozen=True, omit_defaults=True):
-    """The heads of the label ensemble; null: not trained. The file omits `boxes` if it is 0."""
+    """The heads of the label ensemble; null: not trained. The file omits defaults."""
 
     segmentation: SegmentationHead | None
     keypoints: KeypointHead | None
@@ -146,6 +149,8 @@ class Heads(Strict, frozen=True, omit_defaults=True):
     # Alternatives of a predicate that the graph compares, see engines.content; 0: the graph neither
     # has predicates nor computes the content that they compare.
     boxes: Annotated[int, Meta(ge=0, le=MAX_BOXES)] = 0
+    # How uncertain a pixel is, with score_source segmentation; other heads have no choice.
+    score_measure: ScoreMeasure = "jensen_shannon"
 
 
 class RefinerFacts(Strict, frozen=True):
@@ -276,8 +281,9 @@ class CertifiedThreshold(Strict, frozen=True):
     expected_risk: Annotated[float, Meta(ge=0)]  # conformal risk control's bound, on average
 
 
-class Certificate(Strict, frozen=True):
-    """What a person's reviews prove of an ensemble's masks. The studio writes it as a file, too.
+class Certificate(Strict, frozen=True, omit_defaults=True):
+    """What a person's reviews prove of an ensemble's masks. The studio writes it as a file, too,
+    which omits score_measure at its default.
 
     All upper bounds hold at once with the probability `confidence`. The reviewed samples are the
     first of a stream that the weights' hash chooses, after those that may fix the thresholds.
@@ -295,6 +301,7 @@ class Certificate(Strict, frozen=True):
     thresholds: Annotated[list[CertifiedThreshold], Meta(min_length=1, max_length=MAX_THRESHOLDS)]
     uncertainties: Annotated[list[Float32], Meta(min_length=1, max_length=MAX_REVIEWS)]  # in order
     losses: Annotated[list[Loss], Meta(min_length=1, max_length=MAX_REVIEWS)]  # of the same samples
+    score_measure: ScoreMeasure = "jensen_shannon"  # of the uncertainties and thresholds
 
 
 class Parity(Strict, frozen=True, omit_defaults=True):

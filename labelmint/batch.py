@@ -35,8 +35,9 @@ class Batch:
     masks: Array | None  # uint8 [n, H, W], class ids
     keypoints: Array | None  # float32 [n, K, 3]: x, y in label pixels (centers at +0.5), confidence
     depth: Array | None  # float16 [n, H, W], in the units the head was trained in
-    uncertainty: Array | None  # float32 [n], in nats for segmentation heads
-    uncertainty_map: Array | None  # float16 [n, H, W]
+    # float32 [n]: mean of the map's largest values; Model.score_words has its unit and range
+    uncertainty: Array | None
+    uncertainty_map: Array | None  # float16 [n, H, W], by Model.score_measure
     w: Array | None  # float32 [n, num_ws, w_dim], after truncation
     indices: UInt64s  # uint64 [n], raw: counted before the filter
     next_index: int  # start_index that resumes the stream right after this batch

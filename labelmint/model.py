@@ -135,6 +135,28 @@ class Model:
     balances: bool = False  # whether `balance` and `keep_by` are, with default sampling options
     proposals: tuple[Proposal, ...] = ()  # in ascending order of their names
     max_uncertainty: float | None = None  # threshold of the keep_fraction of Client.model
+    # What uncertainty measures: "jensen_shannon", "entropy" or "least_confidence" of classes,
+    # "variance" of other heads; empty without a score. `score_words` has units and ranges.
+    score_measure: str = ""
+
+    @property
+    def score_unit(self) -> str:
+        """Unit of uncertainties: "nats", or empty for shares and for squared units of a head."""
+        return "nats" if self.score_measure in ("jensen_shannon", "entropy") else ""
+
+    def score_words(self) -> str:
+        """What the uncertainty is, in words, with its unit and range; empty without a score."""
+        if not self.score_source:
+            return ""
+        count = max(1, len(self.classes))
+        nats = f"0 to {math.log(count):.3g} nats"
+        known = {
+            "jensen_shannon": f"Jensen-Shannon divergence of the members, {nats}",
+            "entropy": f"entropy of the members' mean probabilities, {nats}",
+            "least_confidence": f"1 minus the largest mean probability, 0 to {1 - 1 / count:.3g}",
+            "variance": "variance over the members, in squared units of the head",
+        }
+        return f"{self.score_source}: {known.get(self.score_measure, self.score_measure)}"
 
     def palette(self) -> npt.NDArray[np.uint8]:
         """RGB colors by class id: uint8 [256, 3], black for ids without a class."""
@@ -246,7 +268,15 @@ def model_from_proto(message: pb.Model, max_uncertainty: float | None = None) ->
         balances=message.balances,
         proposals=tuple(_proposal_from_proto(proposal) for proposal in message.proposals),
         max_uncertainty=max_uncertainty,
+        score_measure=_measure_from_proto(message),
     )
+
+
+def _measure_from_proto(message: pb.Model) -> str:
+    """The measure of the score; of older servers, which do not name it, the only one they have."""
+    if message.score_measure or not message.score_source:
+        return message.score_measure
+    return "jensen_shannon" if message.score_source == "segmentation" else "variance"
 
 
 def _certificate_from_proto(message: pb.Certificate) -> Certificate:

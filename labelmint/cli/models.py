@@ -69,7 +69,7 @@ def _figures(proposal: Proposal) -> str:
 def _score(model: Model) -> str:
     if not model.score_source:
         return "none: keep_fraction and max_uncertainty are refused"
-    return f"{model.score_source}, {'calibrated' if model.calibrated else 'not calibrated'}"
+    return f"{model.score_words()}; {'calibrated' if model.calibrated else 'not calibrated'}"
 
 
 def _certificate(model: Model) -> str:

@@ -43,6 +43,8 @@ def card_from_state(
             ),
             "truncation_cutoff": model.truncation_cutoff,
             "score_source": model.score_source,
+            "score_measure": model.score_measure,
+            "score": model.score_words(),
         },
         "classes": [
             {
@@ -180,6 +182,7 @@ def _facts(card: dict[str, Any], request: Request) -> list[tuple[str, object]]:
         ("seed", request.seed),
         ("raw indices", f"{request.start_index} to {_end(request)}"),
         ("samples", f"{samples['kept']} kept of {samples['examined']} examined"),
+        ("score", model["score"] or "none"),
         ("filter", _filter(card, request)),
         *_certified(card),
         *_unmeasured(card, request),

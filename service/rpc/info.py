@@ -56,6 +56,9 @@ def _add_heads(proto: pb.Model, manifest: Manifest) -> None:
     if heads is None:
         return
     proto.score_source = heads.score_source or ""
+    if heads.score_source is not None:
+        classes = heads.score_source == "segmentation"
+        proto.score_measure = heads.score_measure if classes else "variance"
     if heads.segmentation is not None:
         for number, label_class in enumerate(heads.segmentation.classes):
             proto.classes.add(id=number, name=label_class.name, color=label_class.color)
