@@ -50,6 +50,7 @@ class Request:
     where: str | None = None  # predicate of the content of samples that the server keeps
     balance: dict[str, float] | str | None = None  # shares that the written samples should have
     proposal: str | None = None  # chooses the samples that are generated
+    edits: dict[str, float] | None = None  # strengths by direction, of all samples
     keep_by: list[str] | None = None  # conditions whose combinations keep_fraction is of
     filter_sets: bool | None = None  # True: the server keeps or drops whole objects
     filter_report: int | None = None  # samples on which the card compares with and without filter
@@ -114,6 +115,8 @@ class Request:
             options["class_index"] = self.class_index
         if self.view is not None:
             options["view"] = self.view
+        if self.edits is not None:
+            options["edits"] = self.edits
         return options
 
     def filters(self, threshold: float | None) -> StreamOptions:
@@ -201,6 +204,7 @@ def difference(begun: dict[str, Any], wanted: Request) -> str | None:
         "balance": None,
         "keep_by": None,
         "proposal": None,
+        "edits": None,
         **begun,
     }  # absent in folders of older versions
     for name, value in dataclasses.asdict(wanted).items():
@@ -211,7 +215,7 @@ def difference(begun: dict[str, Any], wanted: Request) -> str | None:
 
 
 def _option(name: str, value: Any) -> str:
-    flag = "--" + name.replace("_", "-")
+    flag = "--edit" if name == "edits" else "--" + name.replace("_", "-")
     if value is True:
         return flag
     return f"no {flag}" if value is None else f"{flag} {value}"

@@ -10,11 +10,11 @@ import msgspec
 import numpy as np
 from tqdm import tqdm
 
-from bundle.check import proposal_name_problem
+from bundle.check import learned_name_problem
 from bundle.manifest import Estimate, FileEntry, ProposalFacts
 from bundle.open import Bundle, open_bundle
 from bundle.proposals import Proposal, bytes_from_score
-from bundle.write import add_proposal, refuse_known_proposal
+from bundle.write import add_proposal, refuse_known
 from engines.content import ContentPredicate, predicate_of_bundle
 from engines.open import EngineOptions
 from engines.sampling import LatentOptions, check_options, default_options, key_from_options
@@ -53,10 +53,10 @@ def add_fitted_proposal(settings: Settings) -> ProposalFacts:
 
     Raises TrainingError, BundleError, EngineError, OSError, Interrupted.
     """
-    if problem := proposal_name_problem(settings.name):
+    if problem := learned_name_problem(settings.name):
         raise TrainingError(f"--name is {problem}")
     bundle = open_bundle(settings.bundle)
-    refuse_known_proposal(bundle, settings.name, settings.replace_known)
+    refuse_known(bundle, "proposals", settings.name, settings.replace_known)
     options = _options(bundle, settings)
     try:
         predicate = predicate_of_bundle(settings.where, bundle.manifest)
