@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import labelmint
 from labelmint.datasets.selection import RULES, kept_by_rule
-from labelmint.options import StreamOptions, query_from_options
+from labelmint.options import StreamOptions, edits_from_option, query_from_options
 from labelmint.predicate import VISIBLE_CONFIDENCE
 from labelmint.v1 import label_service_pb2 as pb
 from labelmint.wire.sharding import shard_indices_between
@@ -165,6 +165,7 @@ def checked_request(**options: Any) -> Request:
         ValueError: options contradict each other, are out of range, or give no sample.
     """
     request = Request(**options)
+    request = dataclasses.replace(request, edits=edits_from_option(request.edits))
     if request.format not in FORMATS:
         raise ValueError(f"format {request.format} is unknown; choose from {', '.join(FORMATS)}")
     for name, value in options.items():
