@@ -7,7 +7,7 @@ b the slope of the class's share and B the slopes of all other classes in all ce
     d = (B B' + damping * I) ^ -1 b
 
 which has the greatest change of the class for the change of others. Without others it is b, the
-linear regression.
+linear regression. What the class covers of others does not count.
 """
 
 from dataclasses import dataclass
@@ -40,13 +40,23 @@ def slopes_of_class(w: Floats, occupancy: Floats, number: int) -> Slopes:
     scales, components = scales[:rank], components[:rank]
     whitened = centered @ components.T / scales  # [n, r], of variance 1
     share = occupancy[:, :, number].sum(axis=1, dtype=np.float64)
-    others = np.delete(occupancy, number, axis=2).reshape(len(w), -1).astype(np.float64)
+    others = _uncovered(occupancy.astype(np.float64), number).reshape(len(w), -1)
     slopes = whitened.T @ (others - others.mean(axis=0)) / len(w)  # [r, cells * others]
     return Slopes(
         basis=components * scales[:, None],
         own=whitened.T @ (share - share.mean()) / len(w),
         others=slopes @ slopes.T,
     )
+
+
+def _uncovered(occupancy: NDArray[np.float64], number: int) -> NDArray[np.float64]:
+    """Occupancies of the other classes, as if they shared what the class covers in a cell as they
+    share the rest of it on average: to be covered is no change of theirs."""
+    others = np.delete(occupancy, number, axis=2)
+    mean = others.mean(axis=0)
+    parts = mean / np.maximum(mean.sum(axis=1, keepdims=True), 1e-12)  # [cells, others]
+    uncovered: NDArray[np.float64] = others + occupancy[:, :, number, None] * parts
+    return uncovered
 
 
 def move_from_slopes(slopes: Slopes, weight: float) -> NDArray[np.float64]:
