@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from bundle.directions import direction_from_bytes
-from bundle.open import Bundle, open_bundle
+from bundle.open import Bundle
 from engines.errors import EngineError
 from engines.fake import FakeMapping, fake_bundle
 from engines.protocol import EngineResult
@@ -258,21 +258,15 @@ def test_options_that_contradict_are_refused(
 
 
 @pytest.mark.long
-def test_the_command_adds_a_direction_that_streams_use(tmp_path: Path, tiny_bundle: Path) -> None:
+def test_a_class_that_w_does_not_change_is_refused_and_nothing_left(
+    tmp_path: Path, tiny_bundle: Path
+) -> None:
+    """By the command as a whole: all pixels of this bundle are of its first class."""
     bundle = tmp_path / "b"
     shutil.copytree(tiny_bundle, bundle)
-    heads = open_bundle(bundle).manifest.heads
-    assert heads is not None and heads.segmentation is not None
-    name = heads.segmentation.classes[0].name
-    line = ("--bundle", bundle, "--edit", name, "--name", "more", "--samples", 512)
-    ran = command(*line)
-    assert ran.exit_code == 0, ran.output
-    assert "added direction more" in ran.output and "mIoU of other classes" in ran.output
-    opened = open_bundle(bundle)
-    facts = opened.directions["more"].facts
-    assert opened.manifest.bundle_id == open_bundle(tiny_bundle).manifest.bundle_id
-    assert facts.strengths[0].strength == -3 and facts.strengths[-1].strength == 3
-    assert facts.strengths[0].share.value < facts.strengths[-1].share.value
-    assert not [file for file in tmp_path.iterdir() if file != bundle]
-    again = command(*line)
-    assert again.exit_code == 1 and "--replace" in str(again.exception)
+    before = sorted(file.name for file in bundle.iterdir())
+    ran = command("--bundle", bundle, "--edit", "class 0", "--name", "more", "--samples", 512)
+    assert ran.exit_code == 1
+    assert "from 100.00% to 100.00% only, so w has no such direction" in str(ran.exception)
+    assert sorted(file.name for file in bundle.iterdir()) == before
+    assert [file.name for file in tmp_path.iterdir()] == ["b"]

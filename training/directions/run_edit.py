@@ -31,8 +31,8 @@ from training.directions.options import options_of_fit
 from training.errors import TrainingError
 
 WEIGHTS = (0.0, 1.0, 10.0, 100.0)  # of other classes in the fit, tried
-CHOOSING = 64  # samples that candidates are compared on
-LEAST_MEASURED = 64  # samples that the chosen one is measured on; else a sixteenth of --samples
+PART = 16  # of --samples: a sixteenth is what candidates are compared on, and another measured
+MOST_CHOOSING, LEAST_MEASURED = 64, 64
 STEPS = 3  # measured strengths to either side
 EFFECTIVE = 0.5  # of the most effective candidate's change, that the chosen one has at least
 LEAST_MOVED = 1e-3  # share of other pixels under which less is no better
@@ -124,13 +124,16 @@ class _Learning:
     ) -> None:
         self._sampler, self._options, self._number = sampler, options, number
         self._generator, self._settings = bundle.manifest.generator, settings
-        self._measured = max(LEAST_MEASURED, settings.samples // 16)
+        self._choosing = min(MOST_CHOOSING, settings.samples // PART)
+        self._measured = max(LEAST_MEASURED, settings.samples // PART)
         self._plain: dict[int, Masks] = {}  # without an edit, by first index
 
     def direction(self) -> tuple[Floats, DirectionFacts]:
         """Rows of strength 1, and the facts. Raises TrainingError."""
         settings, candidates = self._settings, 2 * (len(WEIGHTS) + len(list(self._ranges())))
-        work = settings.samples + CHOOSING * (1 + candidates) + self._measured * (1 + 2 * STEPS)
+        work = (
+            settings.samples + self._choosing * (1 + candidates) + self._measured * (1 + 2 * STEPS)
+        )
         with tqdm(total=work, desc="directions", unit="sample") as progress:
             w, occupancy = self._sampler.occupancies(settings.samples, progress)
             slopes = slopes_of_class(w, occupancy, self._number)
@@ -138,7 +141,7 @@ class _Learning:
                 [move_from_slopes(slopes, weight) for weight in WEIGHTS], progress
             )
             rows = chosen.rows(self._options)
-            first = settings.samples + CHOOSING
+            first = settings.samples + self._choosing
             strengths = np.linspace(-settings.strength, settings.strength, 2 * STEPS + 1)
             changes = self._changes(first, self._measured, chosen, strengths.tolist(), progress)
         measured = [
@@ -179,7 +182,7 @@ class _Learning:
         effects, moved = [], []
         for candidate in candidates:
             less, more = self._changes(
-                self._settings.samples, CHOOSING, candidate, [-half, half], progress
+                self._settings.samples, self._choosing, candidate, [-half, half], progress
             )
             effects.append(more.share - less.share)
             moved.append(max(LEAST_MOVED, (less.moved + more.moved) / 2))
