@@ -21,7 +21,7 @@ from bundle.files import name_file
 from bundle.open import Bundle
 from bundle.proposals import Proposal
 from checkpoints import signals_held
-from engines.content import ContentPredicate, content_columns
+from engines.content import ContentPredicate
 from engines.open import EngineOptions, open_engine, open_mapping
 from engines.proposal import screened
 from engines.sampling import LatentOptions, w_from_indices, ws_from_indices
@@ -135,13 +135,13 @@ class SavedContent:
 
 
 @contextmanager
-def opened_saved_content(bundle: Bundle, identity: str) -> Iterator[SavedContent]:
+def opened_saved_content(bundle: Bundle, identity: str, columns: int) -> Iterator[SavedContent]:
     """Locks and reads the file of saved content beside the bundle.
 
     It is removed if the block succeeds, or is refused, and stays after an interruption.
 
-    identity: names what the samples depend on besides the bundle. Raises TrainingError if another
-    process has the lock, OSError.
+    identity: names what the samples depend on besides the bundle. columns: numbers of a sample.
+    Raises TrainingError if another process has the lock, OSError.
     """
     digest = hashlib.sha256(f"{bundle.manifest.bundle_id} {identity}".encode()).hexdigest()[:16]
     folder = bundle.path.resolve()
@@ -157,7 +157,7 @@ def opened_saved_content(bundle: Bundle, identity: str) -> Iterator[SavedContent
             file.seek(0)
             useful = False
             try:
-                yield SavedContent(file, len(content_columns(bundle.manifest)))
+                yield SavedContent(file, columns)
             except BaseException as error:
                 refused = isinstance(error, Exception) and not isinstance(error, OSError)
                 useful = not refused and os.fstat(file.fileno()).st_size > 0
