@@ -48,7 +48,7 @@ from nets.stylegan2 import Generator, GeneratorConfig, SynthesisLayer, ToRGBLaye
 COMMITTED = Path(__file__).with_name("generator.safetensors")
 CHANNELS = (192, 192, 192, 128, 64, 32)
 W_DIM, MAPPING_LAYERS = 256, 4
-TABLE_SEED, TABLE_SCENES = 11, 131_072  # scenes of the mapping's training
+TABLE_SEED = 11  # of the scenes of the mapping's training
 FALL_TO = 0.02  # of the learning rate, at the end of a run
 # A class counts by its share of the pixels to this power, and by no more and no less than this.
 RARENESS, LEAST_WEIGHT, MOST_WEIGHT = -0.4, 0.4, 6.0
@@ -69,6 +69,7 @@ class Options:
     lr: float
     fall: float  # share of the minutes in which the rate falls
     mapping_steps: int
+    mapping_scenes: int
     channels: tuple[int, ...]
     bf16: bool
     seed: int
@@ -129,7 +130,7 @@ def as_stylegan2(generator: AnyGenerator) -> Generator:
 
 def fit_mapping_to_scenes(generator: Generator, options: Options) -> float:
     """Trains the mapping on the numbers of many scenes; the share that stays unexplained."""
-    z, numbers = (torch.from_numpy(a) for a in table_of_numbers(TABLE_SEED, TABLE_SCENES))
+    z, numbers = (torch.from_numpy(a) for a in table_of_numbers(TABLE_SEED, options.mapping_scenes))
 
     def draw() -> tuple[Tensor, Tensor]:
         rows = torch.randint(len(z), (PROBE_BATCH,))
@@ -310,6 +311,7 @@ PATH = click.Path(dir_okay=False, path_type=Path)
 @click.option("--lr", type=float, default=3e-3, help="Adam's learning rate.")
 @click.option("--fall", type=float, default=0.3, help="Share of the run in which the rate falls.")
 @click.option("--mapping-steps", type=click.IntRange(1), default=20_000, help="Of a run anew.")
+@click.option("--mapping-scenes", type=click.IntRange(2), default=131_072, help="Of a run anew.")
 @click.option("--seed", type=click.IntRange(0), default=0, help="Of weights and order.")
 @click.option("--bf16/--no-bf16", default=True, help="Convolutions in bfloat16.")
 @click.option("--save-every-s", type=float, default=120.0, help="Seconds between two saves.")
