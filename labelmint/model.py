@@ -305,13 +305,13 @@ def model_from_proto(message: pb.Model, max_uncertainty: float | None = None) ->
     )
 
 
-<<<<<<< HEAD
 def _measure_from_proto(message: pb.Model) -> str:
     """The measure of the score; of older servers, which do not name it, the only one they have."""
     if message.score_measure or not message.score_source:
         return message.score_measure
     return "jensen_shannon" if message.score_source == "segmentation" else "variance"
-=======
+
+
 def learned_id_from_model(model: Model, options: StreamOptions) -> str:
     """The learned_id of a stream of this model; that of the options if its server tells no digests.
 
@@ -342,7 +342,6 @@ def learned_id_from_model(model: Model, options: StreamOptions) -> str:
             "FAILED_PRECONDITION",
         )
     return found
->>>>>>> w/content
 
 
 def _certificate_from_proto(message: pb.Certificate) -> Certificate:
