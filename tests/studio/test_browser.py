@@ -115,6 +115,7 @@ def test_from_a_generator_to_an_accepted_proposal_through_a_killed_server(
         expect(page.locator("main.pick .grid").first.locator("img")).to_have_count(17)
 
         page.get_by_role("link", name="Paint them").click()
+        refuse_violations(page)
         page.get_by_label("Classes").fill("ground\nfigure")
         page.get_by_role("button", name="Start painting").click()
         page.locator("canvas.board").wait_for()
@@ -133,6 +134,7 @@ def test_from_a_generator_to_an_accepted_proposal_through_a_killed_server(
         draw_on(page)
         expect(page.locator("#banner")).to_contain_text("server is away")
         expect(page.locator("#saved")).to_have_text("1 not saved")
+        refuse_violations(page)
         assert (masks(project)["000"] == first).all(), "the file is whole"
 
     with running(generator, project, port) as (address, _, _):
@@ -152,6 +154,7 @@ def test_from_a_generator_to_an_accepted_proposal_through_a_killed_server(
         other.goto(f"{address}")
         other.goto(f"http://127.0.0.1:{port}/#paint/000")
         expect(other.locator(".side")).to_contain_text("Another tab holds this image")
+        refuse_violations(other)
         other.close()
 
         # Both classes have pixels, so that learning has begun by itself.
@@ -444,6 +447,61 @@ def test_each_tool_paints_by_mouse_keys_and_touch_and_a_closed_tab_loses_nothing
             page.keyboard.press("Control+z")
             expect(page.locator("#saved")).to_have_text("All saved")
             assert (masks(project)["000"] == step).all()
+
+
+@pytest.mark.long
+def test_dialogs_and_keypoints_go_by_keys_alone_and_have_no_violation(
+    browser: Browser, tiny_weights: tuple[Path, Path], project: Path
+) -> None:
+    Project(project).set_classes(CARDS)
+    page = browser.new_page(viewport={"width": 1280, "height": 720})
+    page.set_default_timeout(WAIT_MS)
+    expect.set_options(timeout=WAIT_MS)
+    with running(tiny_weights[0], project) as (address, port, _):
+        page.goto(address)
+        page.goto(f"http://127.0.0.1:{port}/#paint/000")
+        expect(page.locator(".side")).to_contain_text("Nothing is labeled yet")
+        page.keyboard.press("?")
+        expect(page.locator("dialog")).to_contain_text("brush, eraser, polygon")
+        refuse_violations(page)
+        page.keyboard.press("Escape")
+        page.get_by_role("button", name="Edit").focus()
+        page.keyboard.press("Enter")
+        page.get_by_role("button", name="Add a class").focus()
+        page.keyboard.press("Enter")
+        expect(page.get_by_label("Name of class 3")).to_have_value("class 3")
+        refuse_violations(page)
+        page.get_by_role("button", name="Save", exact=True).focus()
+        page.keyboard.press("Enter")
+        expect(page.locator(".side")).to_contain_text("class 3")
+
+        page.keyboard.press("k")
+        page.get_by_role("button", name="Edit").focus()
+        page.keyboard.press("Enter")
+        page.get_by_label("Names, one per line").fill("left\nright")
+        page.get_by_label("Lines of the skeleton").fill("left - right")
+        refuse_violations(page)
+        page.get_by_role("button", name="Save", exact=True).focus()
+        page.keyboard.press("Enter")
+        expect(page.locator(".points")).to_contain_text("left")
+        refuse_violations(page)
+        page.locator("canvas.board").focus()
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press(" ")  # places the first and goes on to the second
+        for _ in range(3):
+            page.keyboard.press("ArrowDown")
+        page.keyboard.press(" ")
+        expect(page.locator(".points small").nth(1)).to_have_text("visible")
+        page.get_by_role("button", name="left cannot be seen").focus()
+        page.keyboard.press("Enter")
+        expect(page.locator(".points small").first).to_have_text("not set")
+        page.wait_for_function(
+            """async () => (await (await fetch("/api/project")).json())
+              .images[0].points?.map((row) => row[2]).join() === '0,1'"""
+        )
+        labels = labelled_set(image_set_from_folder(project))
+        assert labels.keypoints is not None and labels.stems == ("000",)
+        assert labels.keypoints[0, 1].tolist() == [17.5, 19.5, 1.0]
 
 
 @pytest.mark.long
