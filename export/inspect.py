@@ -115,7 +115,7 @@ def _head_lines(heads: Heads) -> list[str]:
         lines.append(f"  keypoints    {heads.keypoints.members} members: {names}")
     if heads.depth is not None:
         lines.append(f"  depth        {heads.depth.members} members, in {heads.depth.unit}")
-    score = heads.score_source or "none, so filtering is refused"
+    score: str = heads.score_source or "none, so filtering is refused"
     if heads.score_source == "segmentation":
         score += f", by {heads.score_measure}"
     return [*lines, f"  score        {score}"]

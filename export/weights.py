@@ -106,8 +106,8 @@ def weights_from_files(files: WeightFiles) -> SourceWeights:
     weights = _generator_and_interpreter(files)
     weights = replace(weights, hashes=_hashes_of(files))
     if files.score_measure is not None:
-        card = with_measure(weights.interpreter_card, files.score_measure)
-        weights = replace(weights, interpreter_card=card)
+        scored = with_measure(weights.interpreter_card, files.score_measure)
+        weights = replace(weights, interpreter_card=scored)
     if files.refiner is not None:
         channels = weights.generator.config.img_channels
         refiner = refiner_for_images(files.refiner, files.generator, channels, weights.spec)

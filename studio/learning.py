@@ -87,8 +87,9 @@ def bytes_from_uncertainty(found: Prediction, measure: ScoreMeasure) -> NDArray[
     """The uncertainty map as bytes [H, W], FULL_HEAT and more as 255; None without a map."""
     if found.uncertainty_map is None:
         return None
-    heat = found.uncertainty_map * (255 / FULL_HEAT[measure])
-    return np.clip(heat, 0, 255).astype(np.uint8)
+    heat = np.clip(found.uncertainty_map * (255 / FULL_HEAT[measure]), 0, 255)
+    values: NDArray[np.uint8] = heat.astype(np.uint8)
+    return values
 
 
 class NewWork(Exception):

@@ -81,7 +81,7 @@ def jensen_shannon(logits: Tensor) -> Tensor:
 def entropy(logits: Tensor) -> Tensor:
     """Logits [M, P, C] -> Shannon entropy of the members' mean probabilities [P], nats."""
     mean = torch.softmax(logits.double(), dim=-1).mean(dim=0)
-    return torch.special.entr(mean).sum(dim=-1)
+    return -(mean * mean.clamp(min=1e-300).log()).sum(dim=-1)
 
 
 def least_confidence(logits: Tensor) -> Tensor:

@@ -281,6 +281,24 @@ def test_the_score_is_by_the_measure_of_the_flag_else_of_the_schedule(
     assert interpreter_from_file(out)[1].score_measure == measure
 
 
+def test_evaluate_tests_the_cards_measure_or_another(weights: Path, tmp_path: Path) -> None:
+    folder, out = labelled(weights, tmp_path / "set", count=3), tmp_path / "i.safetensors"
+    start = ("--generator", weights, "--labels", folder)
+    trained = command("interpreter", *start, "--out", out, "--members", 2, "--steps", 3,
+                      "--score-measure", "entropy")  # fmt: skip
+    assert trained.exit_code == 0, trained.output
+    for other in (None, "least_confidence"):
+        more = () if other is None else ("--score-measure", other)
+        result = command(
+            "evaluate", *start, "--interpreter", out, "--out", tmp_path / "report", *more
+        )
+        measure = other or "entropy"
+        assert result.exit_code == 0, result.output
+        assert f"uncertainty of segmentation ({measure}) against" in result.output
+        numbers = json.loads((tmp_path / "report" / "evaluation.json").read_text())
+        assert numbers["calibration"]["score_measure"] == measure
+
+
 def test_a_measure_of_classes_needs_masks(weights: Path, tmp_path: Path) -> None:
     folder, out = labelled(weights, tmp_path / "set"), tmp_path / "i.safetensors"
     shutil.rmtree(folder / "masks")
@@ -291,6 +309,9 @@ def test_a_measure_of_classes_needs_masks(weights: Path, tmp_path: Path) -> None
     assert command(*start, "--steps", 1, "--members", 1).exit_code == 0
     card = interpreter_from_file(out)[1]
     assert (card.score_source, card.score_measure) == ("depth", "jensen_shannon")
+    start = ("evaluate", "--generator", weights, "--labels", folder, "--interpreter", out)
+    result = command(*start, "--out", tmp_path / "r", "--score-measure", "entropy")
+    assert result.exit_code == 1 and "is of depth; leave it out" in str(result.exception)
 
 
 def test_help_has_the_default_of_every_option() -> None:
