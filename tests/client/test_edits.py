@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from labelmint import Client
 from labelmint.cli.commands import labelmint as command
 from labelmint.errors import Invalid, MalformedMessage, NotReady
-from labelmint.options import edits_from_option, query_from_options
+from labelmint.options import StreamOptions, edits_from_option, query_from_options
 from labelmint.torch import LabelStream
 from labelmint.v1 import label_service_pb2 as pb
 from labelmint.wire.answers import Answers
@@ -58,6 +58,7 @@ def test_the_plain_half_of_a_filtered_pair_is_asked_for_by_index(target: str) ->
         moved = next(client.stream(8, **OPTIONS, edits=EDITS, where=where))
         plain = client.generate(seed=3, indices=moved.indices)
     assert np.array_equal(plain.indices, moved.indices)
+    assert plain.masks is not None and moved.masks is not None
     assert not np.array_equal(plain.masks, moved.masks)
 
 
@@ -237,7 +238,7 @@ def test_edits_of_another_type_are_refused(value: Any) -> None:
 )
 def test_what_is_calibrated_on_plain_samples_is_refused_before_it_is_sent(more: Any) -> None:
     with pytest.raises(ValueError, match=r"edits and .* exclude each other"):
-        query_from_options({"edits": {"more": 1.0}, **more})
+        query_from_options(cast(StreamOptions, {"edits": {"more": 1.0}, **more}))
 
 
 @settings(max_examples=200, deadline=None)

@@ -17,7 +17,6 @@ from bundle.directions import direction_from_bytes
 from bundle.open import Bundle
 from engines.errors import EngineError
 from engines.fake import FakeMapping, fake_bundle
-from engines.protocol import EngineResult
 from engines.sampling import default_options, w_from_indices
 from training.__main__ import main as training_command
 from training.directions import masks as masks_module
@@ -31,15 +30,15 @@ CLASSES, SIZE = 3, 16
 
 
 class Painter:
-    """Engine protocol: class 1 is a block that grows with the first value of the first rows of w+,
-    class 2 one that moves with the second value of all rows, and a little with the first."""
+    """In place of a MaskEngine. Class 1 is a block that grows with the first values of the first
+    rows of w+, class 2 one that moves with the second value of all rows."""
 
-    name, outputs, batch_sizes = "painter", ("mask",), (8,)
+    batch_sizes = (8,)
 
     def __init__(self, *_: Any) -> None:
         self.runs = 0
 
-    def run(self, ws: Any, max_uncertainty: Any, outputs: Any, boxes: Any = None) -> EngineResult:
+    def run(self, ws: Any) -> NDArray[np.uint8]:
         self.runs += 1
         masks = np.zeros((len(ws), SIZE, SIZE), np.uint8)
         for row, w in zip(masks, ws, strict=True):
@@ -47,18 +46,14 @@ class Painter:
             place = int(np.clip(6 + 3 * w[:, 1].mean(), 0, SIZE - 4))
             row[:8, :grown] = 1
             row[8:, place : place + 4] = 2
-        return EngineResult(np.arange(len(ws), dtype=np.int32), {"mask": masks})
-
-    def stop(self) -> None: ...
-
-    def close(self) -> None: ...
+        return masks
 
 
 @pytest.fixture
 def painted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Bundle:
-    """A bundle in a folder, whose engine is a Painter."""
+    """A bundle in a folder, whose masks are a Painter's."""
     bundle = replace(fake_bundle(SIZE, boxes=0), path=tmp_path / "b")
-    monkeypatch.setattr(masks_module, "open_engine", Painter)
+    monkeypatch.setattr(masks_module, "MaskEngine", Painter)
     monkeypatch.setattr(
         masks_module, "open_mapping", lambda b, _: FakeMapping(b.manifest.generator)
     )
@@ -213,24 +208,24 @@ def test_an_interrupted_fit_goes_on_with_its_samples(
     runs = []
 
     class Interrupted(Painter):
-        def run(self, *args: Any) -> EngineResult:
+        def run(self, ws: Any) -> NDArray[np.uint8]:
             if self.runs == 20:
                 raise KeyboardInterrupt
-            return super().run(*args)
+            return super().run(ws)
 
     class Counted(Painter):
-        def run(self, *args: Any) -> EngineResult:
+        def run(self, ws: Any) -> NDArray[np.uint8]:
             runs.append(1)
-            return super().run(*args)
+            return super().run(ws)
 
-    monkeypatch.setattr(masks_module, "open_engine", Counted)
+    monkeypatch.setattr(masks_module, "MaskEngine", Counted)
     whole = learned(monkeypatch)
     all_runs = len(runs)
-    monkeypatch.setattr(masks_module, "open_engine", Interrupted)
+    monkeypatch.setattr(masks_module, "MaskEngine", Interrupted)
     with pytest.raises(KeyboardInterrupt):
         learned(monkeypatch)
     runs.clear()
-    monkeypatch.setattr(masks_module, "open_engine", Counted)
+    monkeypatch.setattr(masks_module, "MaskEngine", Counted)
     again = learned(monkeypatch)
     assert len(runs) == all_runs - 20
     assert again[0] == whole[0] and np.array_equal(again[1], whole[1])

@@ -15,13 +15,12 @@ from tqdm import tqdm
 from bundle.open import Bundle
 from checkpoints import signals_held
 from engines.edits import edited
-from engines.open import EngineOptions, open_engine, open_mapping
+from engines.masks import MaskEngine, Masks
+from engines.open import EngineOptions, open_mapping
 from engines.sampling import LatentOptions, w_from_indices, ws_from_indices
 from training.directions.draws import Floats, SavedContent
 
 MAX_SIDE, MAX_VALUES = 8, 1024  # cells in a row, at most, and values of one sample
-
-Masks = NDArray[np.uint8]  # [n, H, W]
 
 
 def cells_of_classes(classes: int) -> int:
@@ -53,7 +52,7 @@ class MaskSampler:
         self.classes = len(heads.segmentation.classes)
         self._bundle, self._options, self._saved = bundle, options, saved
         self._generator = bundle.manifest.generator
-        self._mapping, self._engine = open_mapping(bundle, engine), open_engine(bundle, engine)
+        self._mapping, self._engine = open_mapping(bundle, engine), MaskEngine(bundle, engine)
 
     def occupancies(self, count: int, progress: "tqdm[Any]") -> tuple[Floats, Floats]:
         """Untruncated w [count, w_dim] and occupancies [count, cells, classes] of the first
@@ -65,7 +64,7 @@ class MaskSampler:
         with signals_held() as held:
             for start in range(0, len(new), batch):
                 rows = indices[new[start : start + batch]]
-                found = occupancy_of_masks(self._run(self.ws(rows)), self.classes)
+                found = occupancy_of_masks(self._engine.run(self.ws(rows)), self.classes)
                 self._saved.append(rows, found.reshape(len(rows), -1))
                 progress.update(len(rows))
                 held.end(self._saved.text())
@@ -84,12 +83,7 @@ class MaskSampler:
         batch, parts = self._engine.batch_sizes[-1], list[Masks]()
         with signals_held() as held:
             for start in range(0, len(ws), batch):
-                parts.append(self._run(edited(ws[start : start + batch], shift)))
+                parts.append(self._engine.run(edited(ws[start : start + batch], shift)))
                 progress.update(len(parts[-1]))
                 held.end(self._saved.text())
         return np.concatenate(parts)
-
-    def _run(self, ws: Floats) -> Masks:
-        no_limit = np.full(len(ws), np.inf, np.float32)
-        found: Masks = self._engine.run(ws, no_limit, ("mask",)).arrays["mask"].astype(np.uint8)
-        return found

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle.manifest import Estimate, MeasuredEdit
+from engines.masks import Masks
 from training.directions.figures import counts_of_bootstrap, estimate_of_values
-from training.directions.masks import Masks
 
 SHOWN = 0.001  # share of a mask's pixels from which an image shows a class
 

@@ -19,7 +19,12 @@ from engines.content import ContentPredicate, content_columns, predicate_of_bund
 from engines.open import EngineOptions
 from engines.sampling import LatentOptions, key_from_options
 from labelmint.predicate import PredicateError
-from training.directions.draws import Draw, Sampler, opened_saved_content
+from training.directions.draws import (
+    Draw,
+    Sampler,
+    compares_shares_alone,
+    opened_saved_content,
+)
 from training.directions.figures import figures_of_proposal
 from training.directions.fit import score_from_draws
 from training.directions.options import options_of_fit
@@ -65,7 +70,9 @@ def add_fitted_proposal(settings: Settings) -> ProposalFacts:
         raise TrainingError(f"--for: {error}") from error
     engine = EngineOptions(batch_sizes=() if settings.batch is None else (settings.batch,))
     columns = len(content_columns(bundle.manifest))
-    with opened_saved_content(bundle, f"{options} {engine.batch_sizes}", columns) as saved:
+    measure = "shares" if compares_shares_alone(predicate) else "content"
+    identity = f"{measure} {options} {engine.batch_sizes}"
+    with opened_saved_content(bundle, identity, columns) as saved:
         sampler = Sampler(bundle, options, predicate, engine, saved)
         with tqdm(total=settings.samples, desc="directions", unit="sample") as progress:
             proposal, facts = _fitted(sampler, predicate, settings, options, progress)

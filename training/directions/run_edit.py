@@ -20,12 +20,13 @@ from bundle.directions import bytes_from_rows
 from bundle.manifest import DirectionFacts, FileEntry, GeneratorFacts, Manifest
 from bundle.open import Bundle, open_bundle
 from bundle.write import add_direction, refuse_known
+from engines.masks import Masks
 from engines.open import EngineOptions
 from engines.sampling import LatentOptions, key_from_options
 from labelmint.predicate import near_hint
 from training.directions.draws import Floats, opened_saved_content
 from training.directions.learn import move_from_slopes, slopes_of_class
-from training.directions.masks import Masks, MaskSampler, cells_of_classes
+from training.directions.masks import MaskSampler, cells_of_classes
 from training.directions.measure import Change, change_of_masks, measured_edit
 from training.directions.options import options_of_fit
 from training.errors import TrainingError
