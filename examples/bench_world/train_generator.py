@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from checkpoints import GeneratorCard, card_from_config, generator_from_file, write_generator
 from examples.bench_world.cache import Cache, open_cache
-from examples.bench_world.numbers import table_of_numbers
+from examples.bench_world.numbers import kept_table
 from examples.bench_world.render import RESOLUTION
 from examples.bench_world.scene import CLASS_NAMES, Z_DIM
 from examples.imitation import (
@@ -35,6 +35,7 @@ from examples.imitation import (
     center_average,
     descend,
     fit_mapping,
+    fitted_probe,
     imitation_loss,
     load_checkpoint,
     run_of_generator,
@@ -56,6 +57,7 @@ W_DIM, MAPPING_LAYERS = 384, 4
 # At the demo's rate of 0.01 the probe is slower than the mapping: after 300 steps of w_dim 256 it
 # left 0.53 of the variance unexplained, at 0.1 0.40, and with `one_coordinate_a_unit` 0.34.
 PROBE_LR = 0.2
+PROBED = 8192  # scenes that the probe is first fitted to
 HINGES = 0.7  # the first layer's thresholds lie between -this and this, in standard deviations
 TABLE_SEED = 11  # of the scenes of the mapping's training
 FALL_TO = 0.02  # of the learning rate, at the end of a run
@@ -103,8 +105,23 @@ def history_from_card(card: GeneratorCard) -> History:
 
 
 def start(options: Options) -> tuple[Run, History]:
-    """The run of the checkpoint, else one from the weights of `start`, else one anew."""
+    """The run of the checkpoint, else one from the weights of `start`, else one anew.
+
+    Mapping steps come first, and then the synthesis of a run that had some learns the new w.
+    """
     torch.manual_seed(options.seed)
+    run, history = resumed(options)
+    if not options.mapping_steps:
+        return run, history
+    mapping = run.generator.mapping.requires_grad_(True)
+    unexplained = fit_mapping_to_scenes(mapping, options)
+    run.average.mapping.load_state_dict(mapping.requires_grad_(False).state_dict())
+    steps = history.mapping_steps + options.mapping_steps
+    return run, replace(history, mapping_steps=steps, mapping_unexplained=unexplained)
+
+
+def resumed(options: Options) -> tuple[Run, History]:
+    """What `start` begins with."""
     if options.checkpoint.exists():
         generator, card = generator_from_file(options.out)
         run = run_of_generator(as_stylegan2(generator), options.lr)
@@ -113,18 +130,23 @@ def start(options: Options) -> tuple[Run, History]:
     if options.start is not None and options.start.exists():
         generator, card = generator_from_file(options.start)
         return run_of_generator(as_stylegan2(generator), options.lr), history_from_card(card)
+    generator = new_generator(options)
+    return run_of_generator(generator, options.lr), History()
+
+
+def new_generator(options: Options) -> Generator:
+    """Random weights, of which some are set so that little has to be unlearned."""
     fresh = Generator(
         GeneratorConfig(
             RESOLUTION, options.channels, z_dim=Z_DIM, w_dim=W_DIM, mapping_layers=MAPPING_LAYERS
         )
     )
     for block in fresh.synthesis.blocks():
-        block.torgb.weight.data.mul_(0.25)  # low contrast first, so that little is unlearned
+        block.torgb.weight.data.mul_(0.25)  # an image of low contrast
     # The image of 64 px, doubled, is the first one of 128 px.
     fresh.synthesis.blocks()[-1].torgb.weight.data.zero_()
-    unexplained = fit_mapping_to_scenes(fresh, options)
-    history = History(mapping_steps=options.mapping_steps, mapping_unexplained=unexplained)
-    return run_of_generator(fresh, options.lr), history
+    one_coordinate_a_unit(fresh.mapping)
+    return fresh
 
 
 def as_stylegan2(generator: AnyGenerator) -> Generator:
@@ -155,11 +177,12 @@ def one_coordinate_a_unit(mapping: MappingNetwork) -> None:
         first.bias.copy_(-sign * thresholds[which] / first.bias_gain)
 
 
-def fit_mapping_to_scenes(generator: Generator, options: Options) -> float:
+def fit_mapping_to_scenes(mapping: MappingNetwork, options: Options) -> float:
     """Trains the mapping on the numbers of many scenes; the share that stays unexplained."""
-    z, numbers = (torch.from_numpy(a) for a in table_of_numbers(TABLE_SEED, options.mapping_scenes))
-
-    one_coordinate_a_unit(generator.mapping)
+    z, numbers = (
+        torch.from_numpy(array)
+        for array in kept_table(options.cache, TABLE_SEED, options.mapping_scenes)
+    )
 
     def draw() -> tuple[Tensor, Tensor]:
         rows = torch.randint(len(z), (PROBE_BATCH,))
@@ -169,7 +192,8 @@ def fit_mapping_to_scenes(generator: Generator, options: Options) -> float:
         warm = min((step + 1) / WARMUP_STEPS, 1.0)
         return PROBE_LR * warm * (0.5 + 0.5 * math.cos(math.pi * step / options.mapping_steps))
 
-    return fit_mapping(generator.mapping, options.mapping_steps, numbers.shape[1], draw, rate)
+    probe = fitted_probe(mapping, z[:PROBED], numbers[:PROBED])
+    return fit_mapping(mapping, options.mapping_steps, numbers.shape[1], draw, rate, probe)
 
 
 def scheduled(rate: float, step: int, progress: float, fall: float) -> float:
@@ -325,12 +349,12 @@ PATH = click.Path(dir_okay=False, path_type=Path)
 @click.option(
     "--cache", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder."
 )
-@click.option("--out", type=PATH, default="demo/world/generator.safetensors", help="Weights.")
+@click.option("--out", type=PATH, default="demo/world_generator.safetensors", help="Weights.")
 @click.option(
     "--start", type=PATH, default=COMMITTED, help="Weights to go on from; no such file: begin anew."
 )
 @click.option(
-    "--checkpoint", type=PATH, default="demo/world/generator.checkpoint", help="Taken up if there."
+    "--checkpoint", type=PATH, default="demo/world_generator.checkpoint", help="Taken up if there."
 )
 @click.option(
     "--minutes", type=float, default=60.0, help="Time of this run, without the mapping's."
@@ -339,8 +363,8 @@ PATH = click.Path(dir_okay=False, path_type=Path)
 @click.option("--batch", type=click.IntRange(1), default=16, help="Scenes of a step.")
 @click.option("--lr", type=float, default=3e-3, help="Adam's learning rate.")
 @click.option("--fall", type=float, default=0.3, help="Share of the run in which the rate falls.")
-@click.option("--mapping-steps", type=click.IntRange(1), default=20_000, help="Of a run anew.")
-@click.option("--mapping-scenes", type=click.IntRange(2), default=131_072, help="Of a run anew.")
+@click.option("--mapping-steps", type=click.IntRange(0), default=0, help="Before the synthesis.")
+@click.option("--mapping-scenes", type=click.IntRange(2), default=131_072, help="To learn from.")
 @click.option("--seed", type=click.IntRange(0), default=0, help="Of weights and order.")
 @click.option("--bf16/--no-bf16", default=True, help="Convolutions in bfloat16.")
 @click.option("--save-every-s", type=float, default=120.0, help="Seconds between two saves.")
