@@ -60,6 +60,7 @@ PROBE_LR = 0.2
 PROBED = 8192  # scenes that the probe is first fitted to
 HINGES = 0.7  # the first layer's thresholds lie between -this and this, in standard deviations
 TABLE_SEED = 11  # of the scenes of the mapping's training
+FIRST = 32  # least resolution that is trained
 FALL_TO = 0.02  # of the learning rate, at the end of a run
 # A class counts by its share of the pixels to this power, and by no more and no less than this.
 RARENESS, LEAST_WEIGHT, MOST_WEIGHT = -0.4, 0.4, 6.0
@@ -141,10 +142,10 @@ def new_generator(options: Options) -> Generator:
             RESOLUTION, options.channels, z_dim=Z_DIM, w_dim=W_DIM, mapping_layers=MAPPING_LAYERS
         )
     )
-    for block in fresh.synthesis.blocks():
+    for block, extent in zip(fresh.synthesis.blocks(), fresh.config.resolutions, strict=True):
         block.torgb.weight.data.mul_(0.25)  # an image of low contrast
-    # The image of 64 px, doubled, is the first one of 128 px.
-    fresh.synthesis.blocks()[-1].torgb.weight.data.zero_()
+        if extent > FIRST:
+            block.torgb.weight.data.zero_()  # its first image is the one of half the size, doubled
     one_coordinate_a_unit(fresh.mapping)
     return fresh
 

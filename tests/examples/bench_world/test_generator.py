@@ -44,6 +44,7 @@ from examples.bench_world.scene import (
 from examples.bench_world.shares import classes_of_scene
 from examples.imitation import fitted_probe
 from labelmint.latents import Purpose, latents
+from nets.ops import resample_kernel, upsample_2x
 from nets.stylegan2 import Generator, GeneratorConfig
 
 CARD = CacheCard(seed=3, resolution=16, piece=4, renderer_sha256="0" * 64)
@@ -172,7 +173,7 @@ def test_a_kept_table_is_read_again(tmp_path: Path) -> None:
 def test_the_first_probe_is_the_least_squares_fit() -> None:
     mapping, z = tiny_generator().mapping, torch.randn(400, Z_DIM)
     numbers = torch.cat([z[:, :2], z[:, 2:3].square()], dim=1)
-    probe = fitted_probe(mapping, z, numbers)
+    probe = fitted_probe(mapping, z, numbers).requires_grad_(False)
     w = torch.cat([mapping(z), torch.ones(len(z), 1)], dim=1)
     best = w @ torch.linalg.lstsq(w, numbers).solution
     expected = float((best - numbers).square().mean())
@@ -185,6 +186,17 @@ def test_each_unit_of_the_first_layer_reads_one_coordinate(tmp_path: Path) -> No
     read = run.generator.mapping.fc0.weight != 0
     assert (read.sum(dim=1) == 1).all()
     assert read.sum(dim=0).min() == training.W_DIM // Z_DIM  # every coordinate is read
+
+
+def test_a_new_generators_larger_images_are_its_image_of_32_px_enlarged(tmp_path: Path) -> None:
+    options = replace(tiny_options(tmp_path, tmp_path), mapping_steps=0)
+    generator = training.new_generator(options).requires_grad_(False)
+    w = generator.mapping(torch.randn(2, Z_DIM))
+    enlarged = training.drawn(generator, w, 32)
+    assert enlarged.std() > 0
+    for _ in range(2):
+        enlarged = upsample_2x(enlarged, resample_kernel())
+    torch.testing.assert_close(training.drawn(generator, w, RESOLUTION), enlarged)
 
 
 def test_the_quick_path_draws_what_the_network_draws() -> None:
