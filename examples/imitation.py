@@ -125,7 +125,7 @@ def imitation_loss(image: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
 def descend(run: Run, loss: Tensor, decay: float = 0.999) -> float:
     """One step of the optimizer and of the average, whose weights start moving fast; the loss."""
     run.optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     torch.nn.utils.clip_grad_norm_(run.generator.synthesis.parameters(), 1.0)
     run.optimizer.step()
     decay = min(decay, (run.step + 1) / (run.step + 10))

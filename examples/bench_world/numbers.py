@@ -30,7 +30,7 @@ COPIES = {other for _, *others in SHARED_COLORS for other in others}  # classes 
 
 
 def numbers_of_scene(scene: Scene) -> Floats:
-    """Float64 [P], in the scene's units."""
+    """Float64 [P], in the scene's units; those of hands and balloons from their ranges' middles."""
     row = [float(getattr(scene, name)) for name in SINGLE]
     row += [float(getattr(scene, name) != 0) for name in OPTIONAL]
     row += [float(getattr(scene, name) == side) for name in SIDED for side in SIDES]

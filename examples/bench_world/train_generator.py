@@ -24,6 +24,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from checkpoints import GeneratorCard, card_from_config, generator_from_file, write_generator
+from examples.bench_world.__main__ import renderer_sha256
 from examples.bench_world.cache import Cache, open_cache
 from examples.bench_world.numbers import kept_table
 from examples.bench_world.render import RESOLUTION
@@ -315,9 +316,16 @@ def save(run: Run, options: Options, history: History, resolution: int) -> None:
 
 
 def train(options: Options) -> History:
-    """Trains for the given minutes and saves at intervals, when it also takes in new scenes."""
-    run, history = start(options)
+    """Trains for the given minutes and saves at intervals, when it also takes in new scenes.
+
+    Raises ValueError for weights of another size, and for a cache of another renderer.
+    """
     cache = open_cache(options.cache)
+    if cache.card.renderer_sha256 != renderer_sha256():
+        raise ValueError(
+            f"{options.cache} was rendered by another version of the renderer; render a new cache"
+        )
+    run, history = start(options)
     by_class = class_weights(cache.batch(range(min(len(cache), COUNTED)))[2])
     save(run, options, history, options.resolution)
     began, began_cpu, past, saved_s = time.monotonic(), time.process_time(), history, 0.0

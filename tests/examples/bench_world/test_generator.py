@@ -9,6 +9,7 @@ import torch
 
 from checkpoints import generator_from_file
 from examples.bench_world import train_generator as training
+from examples.bench_world.__main__ import renderer_sha256
 from examples.bench_world.cache import (
     CYCLE,
     FORCED,
@@ -61,7 +62,8 @@ def tiny_generator(resolution: int = RESOLUTION, seed: int = 0) -> Generator:
 @pytest.fixture(scope="module")
 def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cache")
-    grow_cache(folder, replace(CARD, resolution=RESOLUTION), count=8, workers=1)
+    card = replace(CARD, resolution=RESOLUTION, renderer_sha256=renderer_sha256())
+    grow_cache(folder, card, count=8, workers=1)
     return folder
 
 
@@ -292,6 +294,12 @@ def test_weights_of_another_size_are_refused(cache_folder: Path, tmp_path: Path)
         ValueError, match="stylegan2 of 64 px; they must be of a stylegan2 of 128 px"
     ):
         training.start(options)
+
+
+def test_scenes_of_another_renderer_are_refused(tmp_path: Path) -> None:
+    grow_cache(tmp_path / "cache", CARD, count=1, workers=1)
+    with pytest.raises(ValueError, match="another version of the renderer; render a new cache"):
+        training.train(tiny_options(tmp_path / "cache", tmp_path))
 
 
 def literal_db(errors: list[float]) -> float:
