@@ -23,7 +23,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from checkpoints import GeneratorCard, card_from_config, generator_from_file, write_generator
+from checkpoints import (
+    CheckpointError,
+    GeneratorCard,
+    card_from_config,
+    generator_from_file,
+    write_generator,
+)
 from examples.bench_world.__main__ import renderer_sha256
 from examples.bench_world.cache import Cache, open_cache
 from examples.bench_world.numbers import kept_table
@@ -102,8 +108,9 @@ class History:
 
 
 def history_from_card(card: GeneratorCard) -> History:
-    """The history that `save` wrote."""
-    return History(**{name: card.provenance[name] for name in asdict(History())})  # type: ignore[arg-type]
+    """The history that `save` wrote; nothing for weights from elsewhere."""
+    found = {n: card.provenance.get(n, value) for n, value in asdict(History()).items()}
+    return History(**found)  # type: ignore[arg-type]
 
 
 def start(options: Options) -> tuple[Run, History]:
@@ -382,7 +389,7 @@ def main(resolution: str, **values: object) -> None:
     options = Options(resolution=int(resolution), channels=CHANNELS, **values)  # type: ignore[arg-type]
     try:
         history = train(options)
-    except (ValueError, OSError) as error:
+    except (CheckpointError, ValueError, OSError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"{options.out}: {history}")
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
 from checkpoints import generator_from_file
 from examples.bench_world import train_generator as training
@@ -27,6 +28,7 @@ from examples.bench_world.judge_generator import (
     colors,
     drawn_images,
     judge,
+    main,
     rendered_scenes,
 )
 from examples.bench_world.numbers import kept_table, numbers_of_scene, table_of_numbers
@@ -300,6 +302,12 @@ def test_scenes_of_another_renderer_are_refused(tmp_path: Path) -> None:
     grow_cache(tmp_path / "cache", CARD, count=1, workers=1)
     with pytest.raises(ValueError, match="another version of the renderer; render a new cache"):
         training.train(tiny_options(tmp_path / "cache", tmp_path))
+
+
+def test_the_judge_refuses_weights_of_another_size() -> None:
+    result = CliRunner().invoke(main, ["examples/demo/generator.safetensors"])
+    assert result.exit_code == 1
+    assert "makes images of 64 px from z of 32; the world has 128 px and z of 96" in result.output
 
 
 def literal_db(errors: list[float]) -> float:
