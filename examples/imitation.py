@@ -56,6 +56,7 @@ def fit_mapping(
     numbers: int,
     draw: Callable[[], tuple[Tensor, Tensor]],
     rate: Callable[[int], float],
+    probe: FullyConnectedLayer | None = None,
 ) -> float:
     """Trains `mapping` so that a linear layer can predict a scene's numbers from w.
 
@@ -65,12 +66,14 @@ def fit_mapping(
         numbers: P, how many numbers there are.
         draw: gives z [N, z_dim] and its scenes' standardized numbers [N, P].
         rate: learning rate of the linear layer at a step; the mapping's follows from it.
+        probe: the linear layer to begin with; None: a random one.
 
     Returns:
         The mean squared error over the last tenth of the steps: the share of the numbers' variance
         that w leaves unexplained. NaN without steps.
     """
-    probe = FullyConnectedLayer(mapping.config.w_dim, numbers)
+    if probe is None:
+        probe = FullyConnectedLayer(mapping.config.w_dim, numbers)
     optimizer = torch.optim.Adam(
         [{"params": list(mapping.parameters())}, {"params": list(probe.parameters())}]
     )
@@ -90,6 +93,23 @@ def fit_mapping(
     return sum(last) / len(last) if last else float("nan")
 
 
+def fitted_probe(mapping: MappingNetwork, z: Tensor, numbers: Tensor) -> FullyConnectedLayer:
+    """The linear layer that predicts numbers [N, P] best from w of z [N, z_dim], by least squares.
+
+    With N over ten times w_dim it holds for other scenes as well. A mapping that is trained further
+    begins where it was, and a new one is spared the steps in which the layer finds the linear part.
+    """
+    probe = FullyConnectedLayer(mapping.config.w_dim, numbers.shape[1])
+    with torch.no_grad():
+        w = mapping(z)
+        rows = torch.cat([w, torch.ones(len(w), 1)], dim=1)
+        ridge = 1e-3 * len(w) * torch.eye(rows.shape[1])
+        solution = torch.linalg.solve(rows.t() @ rows + ridge, rows.t() @ numbers)
+        probe.weight.copy_(solution[:-1].t() / probe.weight_gain)
+        probe.bias.copy_(solution[-1] / probe.bias_gain)
+    return probe
+
+
 def imitation_loss(image: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
     """Weighted squared error at full, half and quarter resolution, and of the gradients."""
     error = image - truth
@@ -105,7 +125,7 @@ def imitation_loss(image: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
 def descend(run: Run, loss: Tensor, decay: float = 0.999) -> float:
     """One step of the optimizer and of the average, whose weights start moving fast; the loss."""
     run.optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     torch.nn.utils.clip_grad_norm_(run.generator.synthesis.parameters(), 1.0)
     run.optimizer.step()
     decay = min(decay, (run.step + 1) / (run.step + 10))

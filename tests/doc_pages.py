@@ -74,6 +74,11 @@ PAGES = {
     "docs/bench_world.md": Page(
         smaller={"demo/world --count 1000": "world --count 4",
                  "demo/real --count 1000": "real --count 4"},
+        not_run={
+            "bench_world.cache": HOURS,
+            "train_generator": "takes days; tests/examples/bench_world/test_generator.py trains",
+            "judge_generator": "needs weights of the training",
+        },
     ),
     "docs/datasets.md": Page(
         before=(DEMO,),

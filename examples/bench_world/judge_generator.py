@@ -22,9 +22,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from checkpoints import generator_from_file
+from checkpoints import CheckpointError, generator_from_file
 from examples.bench_world.cache import Float32s, conditioned_on_part
-from examples.bench_world.render import CHUNK, render
+from examples.bench_world.render import CHUNK, RESOLUTION, render
 from examples.bench_world.scene import (
     BEARD,
     CLASS_NAMES,
@@ -248,7 +248,16 @@ def main(
     sheet: Path | None,
 ) -> None:
     """Print the errors of WEIGHTS on scenes that no training has seen."""
-    generator, _ = generator_from_file(weights)
+    try:
+        generator, _ = generator_from_file(weights)
+    except CheckpointError as error:
+        raise click.ClickException(str(error)) from error
+    size, latent = generator.config.resolution, generator.config.z_dim
+    if (size, latent) != (RESOLUTION, Z_DIM):
+        raise click.ClickException(
+            f"{weights} makes images of {size} px from z of {latent}; the world has {RESOLUTION} "
+            f"px and z of {Z_DIM}"
+        )
     z = latents(seed, Purpose.OBJECT, range(scenes), Z_DIM)
     common = [part for part in REMOVALS if part not in RARE_SHARES]
     natural = rendered_scenes(z, common, workers)

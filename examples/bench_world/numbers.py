@@ -6,6 +6,8 @@ parameters are 0 without it, so that a style can be linear in them.
 """
 
 import math
+import os
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +30,7 @@ COPIES = {other for _, *others in SHARED_COLORS for other in others}  # classes 
 
 
 def numbers_of_scene(scene: Scene) -> Floats:
-    """Float64 [P], in the scene's units."""
+    """Float64 [P], in the scene's units; those of hands and balloons from their ranges' middles."""
     row = [float(getattr(scene, name)) for name in SINGLE]
     row += [float(getattr(scene, name) != 0) for name in OPTIONAL]
     row += [float(getattr(scene, name) == side) for name in SIDED for side in SIDES]
@@ -68,3 +70,16 @@ def table_of_numbers(seed: int, count: int) -> tuple[Float32s, Float32s]:
     deviation = numbers.std(axis=0)
     deviation[deviation < 1e-9] = 1.0
     return z, ((numbers - numbers.mean(axis=0)) / deviation).astype(np.float32)
+
+
+def kept_table(folder: Path, seed: int, count: int) -> tuple[Float32s, Float32s]:
+    """`table_of_numbers`, written to a file of `folder` the first time and read from it later."""
+    path = folder / f"numbers-{seed}-{count}.npz"
+    if not path.exists():
+        z, numbers = table_of_numbers(seed, count)
+        partial = path.with_suffix(".partial")
+        with partial.open("wb") as file:
+            np.savez(file, z=z, numbers=numbers)
+        os.replace(partial, path)
+    with np.load(path) as table:
+        return table["z"], table["numbers"]
