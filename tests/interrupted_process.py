@@ -102,7 +102,7 @@ def serve() -> dict[str, Any] | None:
 
 
 def end(code: object) -> NoReturn:
-    """Ends a fork as Python does, but takes no module apart: most of a command's time went there."""
+    """Ends a fork as Python does, but takes no module apart, which would take longer than a run."""
     if isinstance(code, str):
         print(code, file=sys.stderr)
     threading._shutdown()  # type: ignore[attr-defined]  # waits for threads
