@@ -298,7 +298,7 @@ class Learner:
 
     def _stored(self) -> Learned:
         path = self.project.work / LIST
-        with suppress(OSError, msgspec.DecodeError, ValueError, RecursionError):
+        with suppress(OSError, msgspec.DecodeError, ValueError):
             return msgspec.json.decode(read_regular_file(path, MAX_LIST_BYTES), type=Learned)
         return Learned(0, 0, {})
 

@@ -316,7 +316,7 @@ class Reviews:
 
     def _reviews(self, wall: Wall) -> dict[int, Review]:
         """The reviews of the wall's samples that were made of the masks as they are."""
-        with suppress(OSError, msgspec.DecodeError, ValueError, RecursionError):
+        with suppress(OSError, msgspec.DecodeError, ValueError):
             data = read_regular_file(self._file(wall), MAX_WALL_BYTES)
             stored = msgspec.json.decode(data, type=Reviewed)
             if (stored.weights, stored.generator, stored.seed, stored.psi, stored.cutoff) == (

@@ -84,7 +84,7 @@ def stored_wall(folder: Path) -> Wall | None:
     try:
         data = read_regular_file(folder / WORK / REVIEW / WALL, MAX_WALL_BYTES)
         return msgspec.json.decode(data, type=Wall)
-    except (OSError, msgspec.DecodeError, ValueError, RecursionError):
+    except (OSError, msgspec.DecodeError, ValueError):
         return None
 
 

@@ -15,7 +15,7 @@ from training.errors import LabelError
 from training.labels.annotations import bytes_of_file
 
 DATA = ("data.yaml", "dataset.yaml", "data.yml")
-# LVIS, of 1,203 classes, has 30 KB and 3,700 events. A second of CPU reads what the limits let in.
+# LVIS, of 1,203 classes, has 30 KB and 3,700 events. What the limits let in takes half a second.
 MAX_DATA_BYTES, MAX_EVENTS, MAX_DEPTH = 1 << 18, 20_000, 10
 MAX_DIGITS = 18  # of numbers
 MAX_KEYPOINTS = 1000
