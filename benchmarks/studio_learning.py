@@ -12,7 +12,6 @@ import os
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -28,6 +27,7 @@ from examples.demo.scene import CLASS_NAMES, PALETTE
 from studio.learning import Apprentice, Job
 from studio.project import Project
 from studio.select import FeatureTables
+from studio.turns import Turns
 from training.images.sample import SampleConfig, drawn_indices, sample_images
 from training.label_crop import crop_for_generator
 from training.options import read_generator
@@ -89,7 +89,7 @@ def one_round(folder: Path, threads: int) -> tuple[float, float]:
     learner.start()
     generator, _, _ = read_generator(GENERATOR, None)
     project = Project(folder / "set")
-    tables = FeatureTables(project, generator, threading.Lock())
+    tables = FeatureTables(project, generator, Turns())
     stem = project.images.stems[2]
     blank, _ = project.mask(stem)
     tables.select(stem, [(32, 32)], 1, blank)  # reads the features

@@ -12,9 +12,11 @@ window, hence without a GPU, opens the page in a window of 1280 x 720:
     strokes   the brush at its first and at its largest size, 60 moves in 5 strokes each: from the
               first move that a frame takes in until that frame has been drawn, and what releasing
               the pointer takes
+    work      the same strokes once more: processor time of the main thread in each of its tasks
+              from pressing to releasing the pointer, and from there until the stroke is saved
 
 With --earlier, a checkout of an earlier version is measured in alternation. Times are in frames of
-1/60 s.
+1/60 s. Those of work are of the processor, which other programs of the machine lengthen less.
 """
 
 import json
@@ -83,7 +85,7 @@ def main(earlier: Path | None, rounds: int, out: Path) -> None:
         for number in range(rounds):
             for name, checkout in versions.items():
                 with opened(browser, generator, project, checkout) as page:
-                    found[name].append(measured(page))
+                    found[name].append(measured(browser, page))
                 print(f"round {number + 1} of {rounds}, {name}: done", flush=True)
         browser.close()
     (out / "results.json").write_text(json.dumps(found, indent=1) + "\n")
@@ -129,7 +131,7 @@ def opened(
         context.close()
 
 
-def measured(page: Page) -> dict[str, list[float]]:
+def measured(browser: Browser, page: Page) -> dict[str, list[float]]:
     """Times in milliseconds, and counts."""
     root = page.url.split("#")[0]
     found: dict[str, list[float]] = {}
@@ -158,9 +160,44 @@ def measured(page: Page) -> dict[str, list[float]]:
     page.keyboard.press("b")
     page.evaluate(WATCH, "pointermove")
     found["stroke"], found["release"] = strokes(page)
+    work = {"first": work_of_strokes(browser, page)}
     page.get_by_label("Brush size in pixels").fill("256")
     found["stroke, largest brush"], _ = strokes(page)
+    work["largest"] = work_of_strokes(browser, page)
+    for size, (drawn, released) in work.items():
+        found[f"work of a stroke's task, {size} brush"] = drawn
+        found[f"work of a task after releasing, {size} brush"] = released
     return found
+
+
+def work_of_strokes(browser: Browser, page: Page) -> tuple[list[float], list[float]]:
+    """Processor milliseconds of each task of the page's main thread: while the pointer is down, and
+    after it until all is saved."""
+    browser.start_tracing(page=page, categories=["toplevel", "blink.user_timing"])
+    page.evaluate("""() => {
+      for (const kind of ["pointerdown", "pointerup"])
+        addEventListener(kind, () => performance.mark(kind), { capture: true });
+    }""")
+    strokes(page)
+    page.evaluate("performance.mark('end')")
+    events: list[Any] = json.loads(browser.stop_tracing())["traceEvents"]
+    marks = sorted(
+        (e["ts"], e["name"], e["pid"], e["tid"])
+        for e in events
+        if e.get("cat") == "blink.user_timing" and e["name"] in ("pointerdown", "pointerup", "end")
+    )
+    thread = marks[0][2:]
+    tasks = [
+        e for e in events
+        if e.get("ph") == "X" and "RunTask" in e["name"] and (e["pid"], e["tid"]) == thread
+    ]  # fmt: skip
+    found: dict[str, list[float]] = {"pointerdown": [], "pointerup": []}
+    for task in tasks:
+        # A task belongs to the last event that it has, or that was before it.
+        before = [name for at, name, *_ in marks if at <= task["ts"] + task["dur"]]
+        if before and before[-1] in found and "tdur" in task:
+            found[before[-1]].append(task["tdur"] / 1000)
+    return found["pointerdown"], found["pointerup"]
 
 
 def strokes(page: Page) -> tuple[list[float], list[float]]:

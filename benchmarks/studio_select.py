@@ -9,7 +9,6 @@ it (`PART` in studio/select.py) or, for comparison, as much as the features say.
 """
 
 import tempfile
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from examples.demo.labels import truth_of_indices
 from studio.__main__ import draw_images
 from studio.project import Project
 from studio.select import PART, FeatureTables, Selection, selection
+from studio.turns import Turns
 from training.images.sample import SampleConfig, drawn_indices
 from training.options import read_generator
 
@@ -34,7 +34,7 @@ def main() -> None:
         folder = Path(name, "set")
         draw_images(generator, card, sha256, folder)
         project = Project(folder)
-        tables = FeatureTables(project, generator, threading.Lock())
+        tables = FeatureTables(project, generator, Turns())
         truth = truth_of_indices(
             SampleConfig.seed, drawn_indices(project.images), project.images.crop.grid
         ).mask.numpy()

@@ -24,12 +24,16 @@ from typing import Any, Literal
 
 import click
 import numpy as np
+import torch
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import nn
 
 from benchmarks.annotator import Mask, Person, Work
 from benchmarks.machine import machine_name
 from benchmarks.studio_session import StudioSession, studio_session
 from checkpoints import (
+    InterpreterCard,
     interpreter_from_file,
     sha256_of_file,
     write_interpreter,
@@ -45,7 +49,7 @@ from training.images.image_set import image_set_from_folder
 from training.images.sample import drawn_indices
 from training.interpreter.card import card_from_fit
 from training.interpreter.config import InterpreterTrainConfig
-from training.interpreter.predict import predictions
+from training.interpreter.predict import member_networks, prediction_from_taps
 from training.interpreter.train import fit_interpreter
 from training.labels.labelled_set import LabelledSet, labelled_set
 from training.options import read_generator
@@ -54,6 +58,7 @@ COUNTS = (1, 2, 4, 8, 12, 16)
 IMAGES = COUNTS[-1]
 TEST_SEED = 31_004
 ORDER = (16, 8, 12, 4, 2, 1)  # of training: what says most comes first
+Seeds = NDArray[np.float64]  # a value of each seed
 CHUNK = 50  # samples that all ensembles label before any labels more
 
 
@@ -108,20 +113,22 @@ class Place:
 @click.command()
 @click.option("--seeds", default="2021", help="Seeds that sets are drawn with, by commas.")
 @click.option("--samples", default=500, help="Number of fresh samples to test on.")
+@click.option("--counts", default="1,2,4,8,12,16", help="Numbers of images to train on, by commas.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("demo/studio_work"))
-def main(seeds: str, samples: int, out: Path) -> None:
+def main(seeds: str, samples: int, counts: str, out: Path) -> None:
     generator, _, _ = read_generator(GENERATOR, None)
     places = [Place(out, int(seed)) for seed in seeds.split(",")]
     out.mkdir(parents=True, exist_ok=True)
     for place in places:
         for policy in POLICIES:
             label(place, policy)
-    runs = [(policy, n) for n in ORDER for policy in POLICIES if n in policy.counts]
+    chosen = [int(count) for count in counts.split(",")]
+    runs = [(policy, n) for n in ORDER for policy in POLICIES if n in policy.counts and n in chosen]
+    runs = [(EXACT, IMAGES), *runs]
     for end in range(CHUNK, samples + 1, CHUNK):
         test = labels_of_indices(generator, TEST_SEED, np.arange(end - CHUNK, end))
         for place in places:
-            for policy, count in [(EXACT, IMAGES), *runs]:
-                count_errors(generator, place, policy, count, test, end)
+            count_errors(generator, place, runs, test, end)
         print(f"machine: {machine_name()}; {end} fresh samples")
         print(table(places), flush=True)
         plot(places, out / "studio_work.png")
@@ -210,54 +217,77 @@ def labels_of_policy(place: Place, policy: Policy, count: int) -> LabelledSet:
 
 
 def count_errors(
-    generator: Generator, place: Place, policy: Policy, count: int, test: LabelledSet, end: int
+    generator: Generator,
+    place: Place,
+    runs: list[tuple[Policy, int]],
+    test: LabelledSet,
+    end: int,
 ) -> None:
-    """Labels the test's latents, the last of `end` samples, by an ensemble, which is trained first
-    if there is none; adds the confusion counts [true, labeled] to its file."""
-    path, weights = place.counted(policy, count), place.ensemble(policy, count)
-    known: list[Any] = json.loads(path.read_text()) if path.exists() else []
-    if len(known) * CHUNK >= end:
-        return
+    """Labels the test's latents, the last of `end` samples, by the ensembles that have not yet,
+    and adds the confusion counts [true, labeled] to their files. Trains those that are missing."""
+    todo = [run for run in runs if len(known_counts(place, *run)) * CHUNK < end]
+    ensembles = [trained(generator, place, *run) for run in todo]
+    assert test.masks is not None
+    classes = len(CLASS_NAMES)
+    confusions = np.zeros((len(todo), classes**2), np.int64)
+    for w, exact in zip(test.ws, test.masks, strict=True):
+        with torch.no_grad():
+            taps = generator.synthesis(torch.from_numpy(w)[None]).taps
+            for confusion, (members, card) in zip(confusions, ensembles, strict=True):
+                found = prediction_from_taps(members, card, taps).mask
+                assert found is not None
+                pairs = exact.astype(np.int64) * classes + found
+                confusion += np.bincount(pairs.ravel(), minlength=classes**2)
+    for run, confusion in zip(todo, confusions, strict=True):
+        known = [*known_counts(place, *run), confusion.reshape(classes, classes).tolist()]
+        write_text(place.counted(*run), json.dumps(known) + "\n")
+
+
+def known_counts(place: Place, policy: Policy, count: int) -> list[Any]:
+    """Confusion counts of an ensemble, for each CHUNK of samples so far."""
+    path = place.counted(policy, count)
+    return list(json.loads(path.read_text())) if path.exists() else []
+
+
+def trained(
+    generator: Generator, place: Place, policy: Policy, count: int
+) -> tuple[dict[str, list[nn.Sequential]], InterpreterCard]:
+    """Members of the ensemble, by head, which is trained first if there is none."""
+    weights = place.ensemble(policy, count)
     if not weights.exists():
         labels = labels_of_policy(place, policy, count)
         config = InterpreterTrainConfig(members=MEMBERS, steps=Job().cold_steps, pixels=PIXELS)
-        trained = fit_interpreter(generator, labels, config)
+        fitted = fit_interpreter(generator, labels, config)
         sha256, recipe = sha256_of_file(GENERATOR), generator.config.tap_recipe
         write_interpreter(
-            weights, trained, card_from_fit(trained, labels, config, sha256, recipe, [])
+            weights, fitted, card_from_fit(fitted, labels, config, sha256, recipe, [])
         )
     interpreter, card = interpreter_from_file(weights)
-    masks = [p.mask for p in predictions(generator, interpreter, card, test.ws)]
-    found = np.stack([mask for mask in masks if mask is not None])
-    assert test.masks is not None
-    classes = len(CLASS_NAMES)
-    pairs = test.masks.astype(np.int64) * classes + found
-    known.append(np.bincount(pairs.ravel(), minlength=classes**2).reshape(classes, -1).tolist())
-    write_text(path, json.dumps(known) + "\n")
+    return member_networks(interpreter), card
 
 
 def miou(place: Place, policy: Policy, count: int) -> float:
     """Mean IoU of the classes over all samples so far."""
-    confusion = np.array(json.loads(place.counted(policy, count).read_text())).sum(axis=0)
+    confusion = np.array(known_counts(place, policy, count)).sum(axis=0)
     agreed = np.diag(confusion)
     return float((agreed / (confusion.sum(0) + confusion.sum(1) - agreed)).mean())
 
 
-def curve(places: list[Place], policy: Policy) -> dict[int, tuple[float, float]]:
-    """Work, in clicks, and mIoU by the number of images, means over seeds; of those that are
-    measured."""
+def curve(places: list[Place], policy: Policy) -> dict[int, tuple[Seeds, Seeds]]:
+    """Work, in clicks, and mIoU, in percent, of each seed, by the number of images; of those that
+    are measured."""
     found = {}
     for count in policy.counts:
         if all(place.counted(policy, count).exists() for place in places):
             works = [json.loads(place.work(policy).read_text())[:count] for place in places]
-            costs = [sum(entry["cost"] for entry in work) for work in works]
-            scores = [miou(place, policy, count) for place in places]
-            found[count] = (float(np.mean(costs)), 100 * float(np.mean(scores)))
+            costs = np.array([sum(entry["cost"] for entry in work) for work in works])
+            found[count] = (costs, 100 * np.array([miou(place, policy, count) for place in places]))
     return found
 
 
 def table(places: list[Place]) -> str:
-    """Markdown: work and mIoU after so many images, means over seeds, and what the goal asks."""
+    """Markdown: work and mIoU after so many images, means over seeds with the least and the most,
+    and what the goal asks."""
     curves = {policy: curve(places, policy) for policy in POLICIES}
     lines = [
         "| images | " + " | ".join(f"{p.name}: work | mIoU" for p in POLICIES) + " |",
@@ -265,25 +295,31 @@ def table(places: list[Place]) -> str:
     ]
     for count in COUNTS:
         rows = [curves[policy].get(count) for policy in POLICIES]
-        cells = [" | " if row is None else f"{row[0]:.0f} | {row[1]:.1f}" for row in rows]
+        cells = [" | " if r is None else f"{spread(r[0], 0)} | {spread(r[1], 1)}" for r in rows]
         lines.append(f"| {count} | " + " | ".join(cells) + " |")
-    exact = 100 * float(np.mean([miou(place, EXACT, IMAGES) for place in places]))
-    lines.append(f"\nexact masks of {IMAGES} images: mIoU {exact:.1f}")
+    exact = 100 * np.array([miou(place, EXACT, IMAGES) for place in places])
+    lines.append(f"\nexact masks of {IMAGES} images: mIoU {spread(exact, 1)}")
     for whole in (POLYGONS, ROUGH):
+        if IMAGES not in curves[whole]:
+            continue
         work, goal = curves[whole][IMAGES]
         for policy in (SMART, PROPOSALS, CAREFUL):
-            reached = [spent for spent, found in curves[policy].values() if found >= goal]
-            best = max((found for _, found in curves[policy].values()), default=0.0)
-            lines.append(
-                f"{goal:.1f}, as {whole.name} of {IMAGES} images; {policy.name}: "
-                + (f"after {min(reached) / work:.2f} of their work" if reached
-                   else f"not reached, the best is {best:.1f}")
-            )  # fmt: skip
+            for count, (spent, found) in curves[policy].items():
+                lines.append(
+                    f"{policy.name}, {count} images, less {whole.name}, {IMAGES}: mIoU "
+                    f"{spread(found - goal, 1)}, after {spread(spent / work, 2)} of the work"
+                )
     return "\n".join(lines)
 
 
+def spread(values: Seeds, digits: int) -> str:
+    """The mean, and in brackets the least and the most."""
+    mean, least, most = (f"{v:.{digits}f}" for v in (values.mean(), values.min(), values.max()))
+    return mean if len(values) == 1 else f"{mean} ({least} to {most})"
+
+
 def plot(places: list[Place], path: Path) -> None:
-    """Draws mIoU against work."""
+    """Draws mIoU against work, means over seeds."""
     figure: Any = Figure(figsize=(7.4, 4.4), layout="constrained")
     axes = figure.add_subplot()
     gray, small = "#60656f", {"textcoords": "offset points", "fontsize": 8}
@@ -294,13 +330,15 @@ def plot(places: list[Place], path: Path) -> None:
         xycoords=("axes fraction", "data"), color=gray, **small,
     )  # fmt: skip
     for policy in POLICIES:
-        found = curve(places, policy)
+        found = {n: (w.mean(), m.mean()) for n, (w, m) in curve(places, policy).items()}
+        if not found:
+            continue
         work, scores = zip(*found.values(), strict=True)
         axes.plot(work, scores, "o-", color=policy.color, markersize=4, label=policy.name)
         for count, (x, y) in found.items():
             below = -13 if policy is PROPOSALS else 6
             axes.annotate(str(count), (x, y), (0, below), color=policy.color, ha="center", **small)
-    third = curve(places, POLYGONS)[IMAGES][0] / 3
+    third = curve(places, POLYGONS)[IMAGES][0].mean() / 3
     axes.axvline(third, color=gray, linestyle=":", linewidth=0.8)
     axes.annotate(
         f"a third of the work of\n{IMAGES} images, {POLYGONS.name}", (third, 0.5), (5, 0),

@@ -171,7 +171,10 @@ def _low_high(values: Array, low: float, high: float) -> tuple[float, float]:
 def _headline(batch: Batch, model: Model) -> str:
     examined = len(batch) + batch.discarded
     kept = f"{len(batch)} kept of {examined}" if batch.discarded else f"{len(batch)} samples"
-    parts = (kept, _line(model.family), _line(model.bundle_id)[:19])
+    edits = ", ".join(
+        f"{name[:40]} {strength:+g}" for name, strength in (batch.edits or {}).items()
+    )
+    parts = (kept, _line(edits), _line(model.family), _line(model.bundle_id)[:19])
     return "   ".join(part for part in parts if part)
 
 

@@ -17,7 +17,6 @@ import os
 import re
 import secrets
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -38,6 +37,7 @@ from studio.project import WORK, Project
 from studio.reviews import Reviews
 from studio.select import FeatureTables
 from studio.tabs import Tabs
+from studio.turns import Turns
 from studio.wall import wall_command
 from training.errors import TrainingError
 from training.images.image_set import INDEX, check_generator
@@ -120,13 +120,13 @@ def opened_studio(generator_path: Path, mean_latent: Path | None, folder: Path) 
         draw_images(generator, card, sha256, folder)
     project = Project(folder)
     check_generator(project.images, generator.config, sha256, generator_path)
-    tabs, lock = Tabs(), threading.Lock()
+    tabs, turns = Tabs(), Turns()
     command = learning_command(generator_path, mean_latent, folder)
     return Studio(
         project,
         tabs,
-        Candidates(project, generator, lock),
-        FeatureTables(project, generator, lock),
+        Candidates(project, generator, turns),
+        FeatureTables(project, generator, turns),
         Learner(project, command, tabs.publish),
         ExportRun(project, generator_path, mean_latent, tabs.publish),
         Reviews(project, wall_command(generator_path, mean_latent, folder), tabs.publish),

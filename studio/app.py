@@ -31,6 +31,7 @@ from studio.depth import picture_of_stem, stems_with_depth
 from studio.errors import Conflict, NotFound, StudioError
 from studio.export_run import ExportRun
 from studio.learner import Learner
+from studio.maps import map_answer
 from studio.pick import POOL, Candidates, Order, remove_image
 from studio.project import Project
 from studio.review_routes import ReviewHandlers
@@ -246,9 +247,7 @@ class Handlers:
 
     async def mask(self, request: Request) -> Response:
         mask, tag = await run_in_threadpool(self.studio.project.mask, request.path_params["stem"])
-        return Response(
-            mask.tobytes(), media_type="application/octet-stream", headers={"etag": f'"{tag}"'}
-        )
+        return map_answer(request, mask, tag)
 
     async def save_mask(self, request: Request) -> Response:
         stem, tab = request.path_params["stem"], request.headers.get(TAB, "")
@@ -327,7 +326,7 @@ class Handlers:
         stem = request.path_params["stem"]
         self.studio.project.row(stem)
         data = await run_in_threadpool(read, stem)
-        return Response(data, media_type="application/octet-stream")
+        return map_answer(request, np.frombuffer(data, np.uint8).reshape(self.studio.project.size))
 
     async def learn(self, request: Request) -> Response:
         body = await body_of(request, LearnBody)

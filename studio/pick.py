@@ -24,6 +24,7 @@ from nets.generator import Generator
 from studio.errors import Conflict, NotFound, StudioError
 from studio.project import WORK, Project
 from studio.thumbnails import small_picture
+from studio.turns import Turns
 from training.images.image_set import (
     IMAGES,
     INDEX,
@@ -54,8 +55,9 @@ NEXT_INDEX, NEXT_LATENTS = "next-index.json", "next-latents.npy"
 class Candidates:
     """Samples of the seed that a set was drawn with. Methods are thread-safe."""
 
-    def __init__(self, project: Project, generator: Generator, lock: threading.Lock) -> None:
-        self.project, self._generator, self._lock = project, generator, lock
+    def __init__(self, project: Project, generator: Generator, turns: Turns) -> None:
+        self.project, self._generator, self._turns = project, generator, turns
+        self._lock = threading.Lock()  # of what follows
         self.config = config_of_set(project.images)
         self._w = np.zeros((0, generator.config.w_dim), np.float32)
         self._pictures: OrderedDict[int, tuple[bytes, str]] = OrderedDict()
@@ -68,8 +70,8 @@ class Candidates:
         w = self._drawn(pool)[:pool]
         taken = [i for i in indices_of_set(self.project.images) if i < pool]
         if order == "typical":
-            assert self.config is not None
-            rows = typical_rows(w, min(pool, SHOWN + len(taken)), self.config.seed).tolist()
+            seed = self._seeded().seed
+            rows = typical_rows(w, min(pool, SHOWN + len(taken)), seed).tolist()
             return [i for i in rows if i not in taken][:SHOWN]
         return farthest_rows(w, taken, SHOWN)
 
@@ -79,10 +81,9 @@ class Candidates:
             found = self._pictures.get(index)
         if found is not None:
             return found
-        ws = self._ws([index])
+        (w,) = self._ws([index])
+        found = small_picture(Image.fromarray(self._drawn_image(w)))
         with self._lock:
-            pixels = images_from_ws(self._generator, ws, self.project.images.crop)[0]
-            found = small_picture(Image.fromarray(pixels))
             self._pictures[index] = found
             while len(self._pictures) > KEPT:
                 self._pictures.popitem(last=False)
@@ -90,53 +91,68 @@ class Candidates:
 
     def add(self, indices: Sequence[int]) -> list[str]:
         """Puts candidates into the set; returns their stems. Raises NotFound, Conflict."""
-        images = self.project.images
-        new = [i for i in dict.fromkeys(indices) if i not in indices_of_set(images)]
-        if len(images) + len(new) > MAX_IMAGES:
-            raise Conflict(f"the set would have over {MAX_IMAGES} images")
-        if not new:
+        self._seeded()
+        known = indices_of_set(self.project.images)
+        indices = [i for i in dict.fromkeys(indices) if i not in known]
+        if not indices:
             return []
-        ws = self._ws(new)
-        with self._lock:
-            pixels = images_from_ws(self._generator, ws, images.crop)
-        first = 1 + max((int(s) for s in images.stems if s.isdecimal()), default=-1)
-        entries = [
-            ImageEntry(
-                file=f"{first + n:03d}.png",
-                pixels_sha256=sha256_of_array(picture),
-                source=f"{SOURCE_PREFIX}{index}",
-            )
-            for n, (index, picture) in enumerate(zip(new, pixels, strict=True))
-        ]
+        files = []
+        for w in self._ws(indices):
+            picture = self._drawn_image(w)
+            stream = io.BytesIO()
+            Image.fromarray(picture).save(stream, "png")
+            files.append((stream.getvalue(), sha256_of_array(picture), w))
         with self.project.lock:
-            for entry, picture in zip(entries, pixels, strict=True):
-                stream = io.BytesIO()
-                Image.fromarray(picture).save(stream, "png")
-                replace_file(images.folder / IMAGES / entry.file, stream.getvalue())
+            images = self.project.images  # others may have come in meanwhile
+            known = indices_of_set(images)
+            new = [pair for pair in zip(indices, files, strict=True) if pair[0] not in known]
+            if len(images) + len(new) > MAX_IMAGES:
+                raise Conflict(f"the set would have over {MAX_IMAGES} images")
+            if not new:
+                return []
+            first = 1 + max((int(s) for s in images.stems if s.isdecimal()), default=-1)
+            entries = [
+                ImageEntry(
+                    file=f"{first + n:03d}.png", pixels_sha256=sha, source=f"{SOURCE_PREFIX}{index}"
+                )
+                for n, (index, (_, sha, _)) in enumerate(new)
+            ]
+            for entry, (_, (data, _, _)) in zip(entries, new, strict=True):
+                replace_file(images.folder / IMAGES / entry.file, data)
+            ws = np.stack([w for _, (_, _, w) in new])
             change_set(
-                self.project,
-                np.concatenate([images.ws, ws]),
-                [*images.index.images, *entries],
+                self.project, np.concatenate([images.ws, ws]), [*images.index.images, *entries]
             )
         return [Path(entry.file).stem for entry in entries]
+
+    def _drawn_image(self, w: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """The image [H, W, 3] of a w+, in a turn of its own."""
+        with self._turns.later():
+            return images_from_ws(self._generator, w[None], self.project.images.crop)[0]
 
     def _ws(self, indices: Sequence[int]) -> NDArray[np.float32]:
         """w+ of candidates. Raises NotFound, Conflict."""
         if not all(0 <= index < MAX_POOL for index in indices):
             raise NotFound(f"candidates have indices from 0 to {MAX_POOL - 1}")
         w = self._drawn(max(indices) + 1)
-        assert self.config is not None
-        return truncated(self._generator, w[list(indices)], self.config)
+        return truncated(self._generator, w[list(indices)], self._seeded())
 
     def _drawn(self, count: int) -> NDArray[np.float32]:
-        """w of the first candidates, at least `count`. Raises Conflict for a set of photographs."""
-        if self.config is None:
-            raise Conflict("the images of this set were not drawn from a seed; none can be added")
-        with self._lock:
+        """w of the first candidates, at least `count`. Raises Conflict."""
+        config, w = self._seeded(), self._w
+        if len(w) >= count:
+            return w
+        with self._turns.later():
             if len(self._w) < count:
                 steps = -(-count // POOL) * POOL
-                self._w = drawn_w(self._generator, replace(self.config, candidates=steps))
+                self._w = drawn_w(self._generator, replace(config, candidates=steps))
             return self._w
+
+    def _seeded(self) -> SampleConfig:
+        """How candidates are drawn. Raises Conflict for a set of photographs."""
+        if self.config is None:
+            raise Conflict("the images of this set were not drawn from a seed; none can be added")
+        return self.config
 
 
 def remove_image(project: Project, stem: str) -> None:

@@ -1,8 +1,11 @@
 """The routes of the review: the wall, verdicts, corrected masks and the certificate."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
+import numpy as np
+from PIL import Image
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
@@ -11,7 +14,10 @@ from starlette.routing import Route
 from checkpoints import Strict
 from studio.bodies import body_of, checked, json_answer
 from studio.errors import StudioError
+from studio.maps import asked_side, map_answer
 from studio.reviews import Reviews
+from studio.thumbnails import small_picture
+from training.images.image_set import read_rgb
 
 IMMUTABLE = {"cache-control": "private, max-age=31536000, immutable"}
 
@@ -53,7 +59,11 @@ class ReviewHandlers:
 
     async def picture(self, request: Request) -> Response:
         path = await run_in_threadpool(self.reviews.picture, request.path_params["stem"])
-        return FileResponse(path, media_type="image/png", headers=IMMUTABLE)
+        side = asked_side(request)
+        if side is None or side >= max(self.reviews.project.size):
+            return FileResponse(path, media_type="image/png", headers=IMMUTABLE)
+        data, kind = await run_in_threadpool(_small, path, side)
+        return Response(data, media_type=kind, headers=IMMUTABLE)
 
     async def depth(self, request: Request) -> Response:
         path = await run_in_threadpool(self.reviews.depth_picture, request.path_params["stem"])
@@ -87,7 +97,7 @@ class ReviewHandlers:
 
     async def mask(self, request: Request) -> Response:
         mask, tag = await run_in_threadpool(self.reviews.mask, request.path_params["stem"])
-        return _bytes(mask.tobytes(), {"etag": f'"{tag}"'})
+        return map_answer(request, mask, tag)
 
     async def correct(self, request: Request) -> Response:
         stem, base = request.path_params["stem"], request.headers.get("if-match", "").strip('"')
@@ -98,8 +108,9 @@ class ReviewHandlers:
 
     async def uncertainty(self, request: Request) -> Response:
         stem = request.path_params["stem"]
-        return _bytes(await run_in_threadpool(self.reviews.uncertainty_map, stem), {})
+        data = await run_in_threadpool(self.reviews.uncertainty_map, stem)
+        return map_answer(request, np.frombuffer(data, np.uint8).reshape(self.reviews.project.size))
 
 
-def _bytes(data: bytes, headers: dict[str, str]) -> Response:
-    return Response(data, media_type="application/octet-stream", headers=headers)
+def _small(path: Path, side: int) -> tuple[bytes, str]:
+    return small_picture(Image.fromarray(read_rgb(path)), side)

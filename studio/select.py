@@ -23,6 +23,8 @@ from torch import Tensor
 from nets.features import reduce_tap
 from nets.generator import Generator
 from studio.project import Project
+from studio.turns import Turns
+from training.images.image_set import ImageSet
 from training.label_crop import LabelCrop
 
 COMPONENTS = 24
@@ -30,6 +32,7 @@ FITTED_IMAGES, FITTED_PIXELS = 4, 4096  # that the components are computed from
 TABLES = 8  # in memory; one of 512 px takes 25 MB
 LEVELS = 40
 SEEDS, RIVALS = 48, 96  # clicked pixels, and pixels of other classes, that distances are taken to
+BLOCK = 2048  # pixels whose distances are computed at once
 OUTSIDE = 255  # level of pixels that no level reaches
 MIN_AREA, MAX_SHARE, AREA_POWER = 3, 0.85, 0.04  # of a proposed region
 PART = 0.5  # most of a painted class that a click of another class takes from it
@@ -55,30 +58,43 @@ class Selection:
 class FeatureTables:
     """Tables of a project's images, made when first asked for. Methods are thread-safe."""
 
-    def __init__(self, project: Project, generator: Generator, lock: threading.Lock) -> None:
-        self.project, self._generator, self._lock = project, generator, lock
+    def __init__(self, project: Project, generator: Generator, turns: Turns) -> None:
+        self.project, self._generator, self._turns = project, generator, turns
+        self._lock = threading.Lock()  # of what follows
         self._projection: Projection | None = None
         self._tables: OrderedDict[str, NDArray[np.float16]] = OrderedDict()
 
     def table(self, stem: str) -> NDArray[np.float32]:
         """[H, W, components] of an image. Raises NotFound."""
-        row = self.project.row(stem)
-        key = self.project.images.index.images[row].pixels_sha256
+        with self.project.lock:
+            row, images = self.project.row(stem), self.project.images
+        key = images.index.images[row].pixels_sha256
+        found = self._known(key)
+        if found is None:
+            with self._turns.first():
+                found = self._known(key)  # of a thread that had the turn before
+                if found is None:
+                    found = self._made(images, row)
+                    with self._lock:
+                        self._tables[key] = found
+                        while len(self._tables) > TABLES:
+                            self._tables.popitem(last=False)
+        return found.astype(np.float32)
+
+    def _known(self, key: str) -> NDArray[np.float16] | None:
         with self._lock:
             found = self._tables.get(key)
-            if found is None:
-                images = self.project.images
-                if self._projection is None:
-                    chosen = np.linspace(0, len(images) - 1, min(FITTED_IMAGES, len(images)))
-                    ws = images.ws[chosen.astype(int)]
-                    self._projection = fitted_projection(self._generator, ws, images.crop)
-                taps = _taps(self._generator, images.ws[row])
-                found = projected(taps, self._projection, images.crop)
-                self._tables[key] = found
-                while len(self._tables) > TABLES:
-                    self._tables.popitem(last=False)
-            self._tables.move_to_end(key)
-        return found.astype(np.float32)
+            if found is not None:
+                self._tables.move_to_end(key)
+            return found
+
+    def _made(self, images: ImageSet, row: int) -> NDArray[np.float16]:
+        """The table of an image; only within a turn."""
+        if self._projection is None:
+            chosen = np.linspace(0, len(images) - 1, min(FITTED_IMAGES, len(images)))
+            ws = images.ws[chosen.astype(int)]
+            self._projection = fitted_projection(self._generator, ws, images.crop)
+        return projected(_taps(self._generator, images.ws[row]), self._projection, images.crop)
 
     def select(
         self, stem: str, seeds: Sequence[Point], class_id: int, mask: NDArray[np.uint8]
@@ -156,11 +172,14 @@ def selection(
         distance = distance / (distance + away + 1e-6)
         distance[other] = np.inf
     levels = np.full((height, width), OUTSIDE, np.uint8)
-    for k, threshold in enumerate(thresholds_of(distance)):
-        parts, _ = ndimage.label(distance <= threshold)
-        reached = np.unique(parts[rows, columns])
-        inside = np.isin(parts, reached[reached > 0])
-        levels[inside & (levels == OUTSIDE)] = k
+    nearest = np.searchsorted(thresholds_of(distance), distance.ravel()).astype(np.uint8)
+    nearest = nearest.reshape(height, width)  # the first level whose threshold a pixel is within
+    for k in range(LEVELS):
+        parts, count = ndimage.label(nearest <= k)
+        reached = np.zeros(count + 1, bool)
+        reached[parts[rows, columns]] = True
+        reached[0] = False
+        np.minimum(levels, k, out=levels, where=reached[parts])
     return Selection(levels, proposed_level(levels, table, most_pixels))
 
 
@@ -169,8 +188,13 @@ def nearest_distance(
 ) -> NDArray[np.float32]:
     """[H, W]: distance of each pixel of [H, W, d] to the nearest of the points [n, d]."""
     flat = table.reshape(-1, table.shape[2])
-    squared = (flat**2).sum(axis=1)[:, None] - 2 * flat @ points.T + (points**2).sum(axis=1)
-    nearest: NDArray[np.float32] = np.sqrt(np.maximum(squared.min(axis=1), 0))
+    # |a - b|^2 = |a|^2 + (|b|^2 - 2 a b), of which the first is the same for all points.
+    factors, norms = -2 * points.T, (points**2).sum(axis=1)
+    squared = np.einsum("nd,nd->n", flat, flat)
+    for start in range(0, len(flat), BLOCK):  # what is between stays in the processor's cache
+        block = slice(start, start + BLOCK)
+        squared[block] += (flat[block] @ factors + norms).min(axis=1)
+    nearest: NDArray[np.float32] = np.sqrt(np.maximum(squared, 0))
     return nearest.reshape(table.shape[:2])
 
 
@@ -193,7 +217,8 @@ def proposed_level(
     areas = np.bincount(levels.ravel(), minlength=OUTSIDE + 1)[:LEVELS].cumsum()
     steps, lengths = np.zeros(LEVELS + 1), np.zeros(LEVELS + 1)
     for axis in (0, 1):
-        step = np.linalg.norm(np.diff(table, axis=axis), axis=2).ravel()
+        difference = np.diff(table, axis=axis)
+        step = np.sqrt(np.einsum("hwd,hwd->hw", difference, difference)).ravel()
         pair = np.stack([np.delete(levels, -1, axis=axis), np.delete(levels, 0, axis=axis)])
         low, high = np.minimum(np.sort(pair.reshape(2, -1), axis=0), LEVELS)
         for total, weight in ((steps, step), (lengths, None)):

@@ -2,6 +2,8 @@
 
 A tab is known by the stream of events that it reads. An image is held by the tab that opened it
 first, until that tab opens another image or its stream ends; other tabs may look at it, or take it.
+What a tab without a stream asks to hold counts once its stream is open, if no other tab has asked
+since: a tab may be closed before.
 """
 
 import asyncio
@@ -52,6 +54,8 @@ class Tabs:
             oldest = next(iter(self._queues))
             self._queues.pop(oldest).put_nowait(None)
         try:
+            # All tabs: this one may have lost an image meanwhile, and the others learn what it has.
+            self.publish("holds", self.holders())
             yield b"retry: 1000\n\n"
             while True:
                 try:
@@ -95,6 +99,6 @@ class Tabs:
             self.publish("holds", self.holders())
 
     def holders(self) -> dict[str, str]:
-        """The tab that holds each held image."""
+        """The tab that holds each held image, of tabs with a stream."""
         with self._lock:
-            return dict(self._holders)
+            return {stem: tab for stem, tab in self._holders.items() if tab in self._queues}

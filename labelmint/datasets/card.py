@@ -31,6 +31,7 @@ def card_from_state(
         "bundle_id": state.bundle_id,
         "licences": list(model.licences),
         "request": dataclasses.asdict(dataclasses.replace(request, model=state.model)),
+        **({"learned_id": state.learned_id} if state.learned_id else {}),
         "max_uncertainty": state.threshold,
         "samples": {"kept": state.kept, "examined": request.examined(state.next_index)},
         "outputs": list(outputs_from_model(model, request)),
@@ -76,6 +77,8 @@ def _certificate(request: Request, known: Certificate, card: dict[str, Any]) -> 
         reason = "its reviews are of drawn classes and views"
     elif request.views_per_object > 1:
         reason = "its reviews are of one view per object"
+    elif request.edits is not None:
+        reason = "its reviews are of samples without edits"
     elif request.where is not None:
         reason = "it says nothing of samples that --where chooses"
     elif request.filter is not None:
@@ -190,6 +193,14 @@ def _facts(card: dict[str, Any], request: Request) -> list[tuple[str, object]]:
         ("views per object", request.views_per_object),
         ("outputs", ", ".join(card["outputs"])),
     ]
+    if request.edits is not None:
+        words = ", ".join(f"{name} {strength:+g}" for name, strength in request.edits.items())
+        facts.append(
+            (
+                "edits",
+                f"{words} standard deviations of w, on the samples of this seed and these indices",
+            )
+        )
     if request.view is not None:
         facts.append(("view", request.view))
     if request.class_index is not None:

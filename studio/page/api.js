@@ -20,6 +20,27 @@ export async function request(method, path, { body, headers = {} } = {}) {
   return answer;
 }
 
+// The same, but sent by a worker: to hand over a mask of 1,024 px takes longer than a frame. Gives
+// the answer's tag.
+let sender = null;
+const sent = new Map(); // number -> what to do with the answer
+export function requestApart(method, path, { body, headers }) {
+  if (!sender) {
+    sender = new Worker("/page/sender.js");
+    sender.addEventListener("message", ({ data }) => {
+      const { resolve, reject } = sent.get(data.id);
+      sent.delete(data.id);
+      if (data.ok) resolve(data.etag);
+      else reject(new Refused(data.status, data.text));
+    });
+  }
+  const id = crypto.randomUUID();
+  return new Promise((resolve, reject) => {
+    sent.set(id, { resolve, reject });
+    sender.postMessage({ id, method, path, body, headers: { "x-studio-tab": TAB, ...headers } });
+  });
+}
+
 export const getJson = async (path) => (await request("GET", path)).json();
 export const send = (method, path, content) =>
   request(method, path, { body: JSON.stringify(content), headers: { "content-type": "application/json" } });
@@ -34,5 +55,7 @@ export const isSample = (stem) => /^review-[0-9a-f]{16}-\d{1,5}$/.test(stem);
 export const image = (stem) => `/api/${isSample(stem) ? "review" : "images"}/${encodeURIComponent(stem)}`;
 export const picture = (entry) => (isSample(entry.stem)
   ? `/review/${entry.stem}?v=${entry.tag}` : `/images/${encodeURIComponent(entry.stem)}?v=${entry.sha}`);
-// A small picture of an image of the set, for lists.
-export const thumbnail = (entry) => `/thumbnails/${encodeURIComponent(entry.stem)}?v=${entry.sha}`;
+// A small picture of an image or sample, for lists.
+export const SIDE = 256;
+export const thumbnail = (entry) => (isSample(entry.stem)
+  ? `${picture(entry)}&side=${SIDE}` : `/thumbnails/${encodeURIComponent(entry.stem)}?v=${entry.sha}`);

@@ -262,8 +262,7 @@ export class Board {
     });
   }
 
-  _position(event) {
-    const box = this.canvas.getBoundingClientRect();
+  _position(event, box = this.canvas.getBoundingClientRect()) {
     return { x: (event.clientX - box.left - this.x) / this.scale, y: (event.clientY - box.top - this.y) / this.scale };
   }
 
@@ -284,12 +283,12 @@ export class Board {
   }
 
   _pointermove(event) {
-    const known = this._pointers.get(event.pointerId);
+    const known = this._pointers.get(event.pointerId), box = this.canvas.getBoundingClientRect();
     this.byKeys = false;
-    this._moveCursor(this._position(event));
+    this._moveCursor(this._position(event, box));
     this.onhover?.(this.cursor);
     if (known && this._active) {
-      for (const part of event.getCoalescedEvents?.() ?? []) this.tool?.move(this._position(part));
+      for (const part of event.getCoalescedEvents?.() ?? []) this.tool?.move(this._position(part, box));
       this.tool?.move(this.cursor);
     } else if (known) {
       this._drag(event, known);

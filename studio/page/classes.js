@@ -2,7 +2,7 @@
 
 import { send } from "./api.js";
 import { el, hex, icon } from "./dom.js";
-import { reload, store } from "./store.js";
+import { reload, store, subscribe } from "./store.js";
 
 const COLORS = [0x30343f, 0xf2b48c, 0x8a5a2b, 0x35a7ff, 0xff5964, 0x6bd425, 0xffe066, 0xc77dff, 0x2ec4b6,
   0xff9f1c, 0xe0e0e0, 0x7209b7, 0x118ab2, 0xef476f, 0x9ef01a];
@@ -15,8 +15,7 @@ export function defineClasses(view) {
     const list = names.value.split("\n").map((name) => name.trim()).filter(Boolean);
     try {
       await send("PUT", "/api/classes", { classes: list.map((name, i) => ({ name, color: COLORS[i % COLORS.length] })) });
-      await reload();
-      dispatchEvent(new HashChangeEvent("hashchange"));
+      await reload(); // which is told
     } catch (error) {
       problem.textContent = error.message;
     }
@@ -28,6 +27,10 @@ export function defineClasses(view) {
     el("label", { for: "names" }, "Classes"), names, problem,
     el("button", { type: "button", class: "main", onclick: make }, "Start painting")));
   names.focus();
+  // Here or in another tab.
+  return subscribe((what) => {
+    if (what === "project" && store.project.classes.length) dispatchEvent(new HashChangeEvent("hashchange"));
+  });
 }
 
 export function classesPanel(session) {

@@ -8,16 +8,18 @@ export class History {
     this.undone = [];
   }
 
-  // Notes what has changed from `before` to `mask`; returns its area, null: nothing has.
-  note(before, mask, width) {
-    let left = width, right = -1, top = Infinity, bottom = -1;
-    for (let i = 0; i < mask.length; i++) {
-      if (before[i] === mask[i]) continue;
-      const column = i % width, row = (i - column) / width;
-      left = Math.min(left, column);
-      right = Math.max(right, column);
-      top = Math.min(top, row);
-      bottom = Math.max(bottom, row);
+  // Notes what has changed from `before` to `mask` within an area; returns the area of that, null:
+  // nothing has.
+  note(before, mask, width, within) {
+    let left = within.right, right = -1, top = within.bottom, bottom = -1;
+    for (let row = within.top; row < within.bottom; row++) {
+      for (let column = within.left; column < within.right; column++) {
+        if (before[row * width + column] === mask[row * width + column]) continue;
+        if (column < left) left = column;
+        if (column > right) right = column;
+        if (row < top) top = row;
+        bottom = row;
+      }
     }
     if (right < 0) return null;
     const area = { left, top, width: right - left + 1, height: bottom - top + 1 };
@@ -46,6 +48,13 @@ export class History {
 
 function edges({ left, top, width, height }) {
   return { left, top, right: left + width, bottom: top + height };
+}
+
+// Copies an area, {left, top, right, bottom}, from one mask to another.
+export function copyArea(from, to, width, { left, top, right, bottom }) {
+  for (let row = top; row < bottom; row++) {
+    to.set(from.subarray(row * width + left, row * width + right), row * width + left);
+  }
 }
 
 function cut(mask, width, area) {

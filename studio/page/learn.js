@@ -1,10 +1,13 @@
 // Learn: what the training does, and what it proposes for every image.
 
-import { getBytes, image, isSample, picture, send } from "./api.js";
+import { SIDE, getBytes, image, isSample, send, thumbnail } from "./api.js";
 import { el, plural, seconds } from "./dom.js";
 import { colorsOf, paintHeat, paintMask } from "./overlay.js";
+import { Near } from "./near.js";
 import { progressView } from "./progress.js";
 import { isLabelled, store, subscribe } from "./store.js";
+
+const turns = new WeakMap(); // canvas -> number of what was last to be drawn
 
 export function learningText(learn) {
   switch (learn.phase) {
@@ -55,54 +58,110 @@ export function learnView(view) {
       showWall();
     }
   };
+  const tiles = new Map();
   const showWall = () => {
-    const { learn, images, width, height } = store.project;
+    const { learn, images } = store.project;
     const place = new Map(learn.next.map((stem, at) => [stem, at]));
     choice.hidden = !images.some((entry) => entry.depth);
     const most = Math.max(1e-6, ...Object.values(learn.uncertainty));
     const rank = (entry) => place.get(entry.stem) ?? (isLabelled(entry) ? 1e6 : 1e5);
+    const focused = document.activeElement;
     wall.replaceChildren(...[...images].sort((a, b) => rank(a) - rank(b)).map((entry) => {
-      const unsure = learn.uncertainty[entry.stem], done = isLabelled(entry);
-      const canvas = el("canvas", { width, height, "aria-hidden": "true" });
-      const meter = el("i", { class: "meter" }, el("i", {}));
-      if (unsure !== undefined && !done) meter.firstChild.style.width = `${Math.round((100 * unsure) / most)}%`;
-      const deep = kinds.value === "depth" && entry.depth;
-      const first = place.get(entry.stem) === 0 && unsure !== undefined;
-      const tile = el("a", { href: `#paint/${entry.stem}`, class: "tile" },
-        el("span", { class: "stack" }, el("img", { src: deep ? depthPicture(entry) : picture(entry), alt: `${deep ? "Depth of image" : "Image"} ${entry.stem}` }), deep ? null : canvas),
-        el("span", { class: "under" }, el("b", {}, entry.stem),
-          el("small", {}, done ? "your label" : unsure === undefined ? "no proposal" : first ? "teaches most" : `unsure ${unsure.toFixed(3)}`)),
-        done || unsure === undefined ? null : meter);
-      if (!deep) drawOverlay(canvas, entry, done ? "mask" : unsure === undefined ? null : "proposal");
-      if (!deep && !done && unsure !== undefined) {
-        tile.addEventListener("pointerenter", () => drawOverlay(canvas, entry, "uncertainty"));
-        tile.addEventListener("pointerleave", () => drawOverlay(canvas, entry, "proposal"));
-      }
-      return el("li", {}, tile);
+      if (!tiles.has(entry.stem)) tiles.set(entry.stem, new Tile(entry.stem, near));
+      const unsure = learn.uncertainty[entry.stem], first = place.get(entry.stem) === 0;
+      tiles.get(entry.stem).show(entry, unsure, unsure / most, first, kinds.value === "depth" && entry.depth);
+      return tiles.get(entry.stem).item;
     }));
+    if (wall.contains(focused)) focused.focus({ preventScroll: true });
   };
-  view.replaceChildren(el("div", { class: "page" },
+  const page = el("div", { class: "page" }), near = new Near(page);
+  page.append(
     el("h1", {}, "What it has learned"), status, problem, progress,
     el("h2", {}, "What to label next"),
     el("p", { class: "lead" }, "The image that teaches most comes first: the ensemble is unsure of it, and it is unlike those that are labeled. Rest on an image to see where the ensemble is unsure."),
-    choice, wall));
+    choice, wall);
+  view.replaceChildren(page);
   show();
-  return subscribe((what) => ["learn", "project", "saved"].includes(what) && show());
+  const unsubscribe = subscribe((what, content) => {
+    if (what === "saved") tiles.get(content.stem)?.changed();
+    if (["learn", "project", "saved"].includes(what)) show();
+  });
+  return () => {
+    unsubscribe();
+    near.close();
+  };
+}
+
+// An image with its label or proposal, which is drawn while the tile is near the window.
+class Tile {
+  constructor(stem, near) {
+    this.canvas = el("canvas", { width: 0, height: 0, "aria-hidden": "true" });
+    this.picture = el("img", { loading: "lazy" });
+    this.words = el("small", {});
+    this.bar = el("i", {});
+    this.meter = el("i", { class: "meter" }, this.bar);
+    const link = el("a", { href: `#paint/${stem}`, class: "tile" },
+      el("span", { class: "stack" }, this.picture, this.canvas),
+      el("span", { class: "under" }, el("b", {}, stem), this.words), this.meter);
+    for (const [kind, rests] of [["pointerenter", true], ["focus", true], ["pointerleave", false], ["blur", false]]) {
+      link.addEventListener(kind, () => {
+        this.rests = rests;
+        this.draw();
+      });
+    }
+    this.item = el("li", {}, link);
+    near.watch(this.item, (isNear) => {
+      this.near = isNear;
+      this.draw();
+    });
+  }
+
+  // `share`: its uncertainty over the largest; `deep`: whether depth is shown.
+  show(entry, unsure, share, first, deep) {
+    const done = isLabelled(entry), proposed = unsure !== undefined && !done;
+    this.entry = entry;
+    this.kind = deep ? null : done ? "mask" : proposed ? "proposal" : null;
+    const source = deep ? depthPicture(entry) : thumbnail(entry);
+    if (this.picture.getAttribute("src") !== source) this.picture.setAttribute("src", source);
+    this.picture.alt = `${deep ? "Depth of image" : "Image"} ${entry.stem}`;
+    this.words.textContent = done ? "your label" : !proposed ? "no proposal" : first ? "teaches most" : `unsure ${unsure.toFixed(3)}`;
+    this.meter.hidden = !proposed;
+    if (proposed) this.bar.style.width = `${Math.round(100 * share)}%`;
+    this.version = `${unsure} ${store.project.learn.rounds}`;
+    this.draw();
+  }
+
+  // Its label is another one.
+  changed() {
+    this.drawn = null;
+    this.draw();
+  }
+
+  draw() {
+    const kind = !this.near ? null : this.rests && this.kind === "proposal" ? "uncertainty" : this.kind;
+    const now = `${kind} ${kind && this.version}`;
+    if (this.drawn === now) return;
+    this.drawn = now;
+    drawOverlay(this.canvas, this.entry, kind);
+  }
 }
 
 // Depth of an image or sample as a picture of its own.
 export const depthPicture = (entry) => (isSample(entry.stem)
   ? `/review/${entry.stem}/depth?v=${entry.tag}` : `/images/${encodeURIComponent(entry.stem)}/depth`);
 
-// Draws a mask, a proposal or an uncertainty map over the picture of an image or sample.
+// Draws a mask, a proposal or an uncertainty map over the small picture of an image or sample; null
+// gives the canvas's memory back.
 export async function drawOverlay(canvas, entry, kind) {
-  canvas.dataset.kind = kind ?? "";
-  if (!kind) return;
-  const found = await getBytes(`${image(entry.stem)}/${kind}`).catch(() => null);
-  const { width, height, classes, ignore_id } = store.project;
-  if (!found || found.bytes.length !== width * height || canvas.dataset.kind !== kind) return;
+  const turn = (turns.get(canvas) ?? 0) + 1;
+  turns.set(canvas, turn);
+  if (!kind) return Object.assign(canvas, { width: 0, height: 0 });
+  const found = await getBytes(`${image(entry.stem)}/${kind}?side=${SIDE}`).catch(() => null);
+  if (!found || turns.get(canvas) !== turn) return;
+  const { classes, ignore_id } = store.project;
+  const [width, height] = found.headers.get("x-studio-size").split(" ").map(Number);
+  Object.assign(canvas, { width, height }); // which also clears it
   const context = canvas.getContext("2d");
-  context.clearRect(0, 0, width, height);
   if (kind === "uncertainty") paintHeat(context, found.bytes, width);
   else paintMask(context, found.bytes, width, colorsOf(classes, ignore_id));
 }

@@ -4,9 +4,10 @@ import { Refused, TAB, getBytes, image, isSample, picture, request, send } from 
 import { Board } from "./board.js";
 import { classesPanel, defineClasses } from "./classes.js";
 import { el, icon, plural, rgb } from "./dom.js";
-import { History } from "./history.js";
+import { History, copyArea } from "./history.js";
 import { keypointsPanel, PointTool } from "./keypoints.js";
 import { depthPicture } from "./learn.js";
+import { united } from "./overlay.js";
 import { drop, isWaiting, kept, save, saveOver, setTag, waiting } from "./saver.js";
 import { heldElsewhere, isLabelled, store, subscribe } from "./store.js";
 import { Strip } from "./strip.js";
@@ -69,6 +70,10 @@ class Session {
     this.settings = settings;
     this.proposed = false; // whether the mask shown is a proposal that nobody has accepted
     this.closed = false;
+    this.before = new Uint8Array(this.width * this.height).fill(this.ignoreId); // without what a tool does now
+    this.unlabeled = this.before.length; // pixels of it
+    this.busy = false; // whether a tool has begun
+    this.touched = null; // area that it may have changed so far
     this.build();
     this.board = new Board(this.canvas, this.width, this.height, project.classes, this.ignoreId);
     this.board.onhover = (at) => this.hovered(at);
@@ -163,26 +168,45 @@ class Session {
 
   async loadMask() {
     if (isWaiting(this.stem)) {
-      this.board.mask.set(waiting().find((work) => work.stem === this.stem).pixels ?? this.mask);
-      this.board.refresh();
+      this.show(waiting().find((work) => work.stem === this.stem).pixels ?? this.mask);
       return;
     }
     const found = await getBytes(`${image(this.stem)}/mask`);
     if (this.closed) return;
     const tag = found.headers.get("etag").replaceAll('"', "");
     setTag(this.stem, tag);
-    this.board.mask.set(found.bytes);
+    this.show(found.bytes);
     this.proposed = false;
     const left = kept(this.stem, tag, this.mask.length);
     if (left) {
-      this.board.mask.set(left);
+      this.show(left);
       save(this.stem, this.mask);
       this.say("Strokes that were not saved when the tab was closed are back.");
     } else if (tag === "none") {
       await this.prefill();
     }
-    this.board.refresh();
     this.update();
+  }
+
+  // Another mask than that which the tools have made.
+  show(mask) {
+    this.mask.set(mask);
+    this.settle({ left: 0, top: 0, right: this.width, bottom: this.height });
+  }
+
+  // What the mask has in an area is from now on what the next tool begins with.
+  settle(area) {
+    this.unlabeled += this.countUnlabeled(this.mask, area) - this.countUnlabeled(this.before, area);
+    copyArea(this.mask, this.before, this.width, area);
+    this.board.refresh(area);
+  }
+
+  countUnlabeled(mask, { left, top, right, bottom }) {
+    let count = 0;
+    for (let row = top; row < bottom; row++) {
+      for (let i = row * this.width + left; i < row * this.width + right; i++) if (mask[i] === this.ignoreId) count++;
+    }
+    return count;
   }
 
   // Fills an image without a label with what the ensemble proposes.
@@ -190,9 +214,8 @@ class Session {
     if (store.project.learn.uncertainty[this.stem] === undefined || this.refused) return;
     const found = await getBytes(`${image(this.stem)}/proposal`).catch(() => null);
     if (!found || this.closed || found.bytes.length !== this.mask.length) return;
-    this.board.mask.set(found.bytes);
+    this.show(found.bytes);
     this.proposed = true;
-    this.board.refresh();
     this.update();
   }
 
@@ -205,24 +228,34 @@ class Session {
     if (this.edited && !this.sample) send("POST", "/api/learn", { action: "auto" }).catch(() => {});
   }
 
-  // A tool begins: the state to compare with when it ends.
+  // A tool begins; `before` has what its end is compared with.
   begin() {
-    this.before = this.mask.slice();
+    this.busy = true;
+    this.touched = { left: 0, top: 0, right: 0, bottom: 0 };
   }
 
-  end() {
-    if (!this.before) return;
-    const area = this.history.note(this.before, this.mask, this.width);
-    this.before = null;
-    if (area) this.board.refresh(area);
-    if (area || this.proposed) this.keep();
+  // The tool may have changed an area.
+  touch(area) {
+    this.touched = this.touched.right ? united(this.touched, area) : area;
+    this.board.refresh(area);
+  }
+
+  // The tool ends; without `area` it may have changed all. Returns whether it is a step to undo.
+  end(area = { left: 0, top: 0, right: this.width, bottom: this.height }) {
+    if (!this.busy) return false;
+    this.busy = false;
+    this.tools.smart.forget();
+    const changed = this.history.note(this.before, this.mask, this.width, area);
+    if (changed) this.settle(changed);
+    if (changed || this.proposed) this.keep();
+    return changed !== null;
   }
 
   revert() {
-    if (!this.before) return;
-    this.mask.set(this.before);
-    this.before = null;
-    this.board.refresh();
+    if (!this.busy) return;
+    this.busy = false;
+    copyArea(this.before, this.mask, this.width, this.touched);
+    this.board.refresh(this.touched);
   }
 
   keep() {
@@ -245,18 +278,18 @@ class Session {
   }
 
   undo() {
-    this.took(this.history.undo(this.mask, this.width));
+    if (!this.busy) this.took(this.history.undo(this.mask, this.width));
   }
 
   redo() {
-    this.took(this.history.redo(this.mask, this.width));
+    if (!this.busy) this.took(this.history.redo(this.mask, this.width));
   }
 
   // A step of the history, which has changed an area.
   took(area) {
     this.tools.smart.forget();
     if (!area) return;
-    this.board.refresh(area);
+    this.settle(area);
     this.keep();
   }
 
@@ -301,8 +334,8 @@ class Session {
     const proposed = this.proposed;
     this.proposed = false;
     if (proposed) {
-      this.before = null;
-      this.board.refresh();
+      this.busy = false;
+      this.show(this.mask);
       this.update();
     } else {
       this.end();
@@ -335,7 +368,8 @@ class Session {
     const inside = column >= 0 && row >= 0 && column < this.width && row < this.height;
     const id = inside ? this.mask[row * this.width + column] : -1;
     const name = id === this.ignoreId ? "unlabeled" : store.project.classes[id]?.name;
-    this.hover.textContent = inside ? `${name} · ${column}, ${row}` : "";
+    const text = inside ? `${name} · ${column}, ${row}` : "";
+    if (this.hover.textContent !== text) this.hover.textContent = text;
   }
 
   say(text, alarm = false) {
@@ -350,6 +384,7 @@ class Session {
     if (what === "saved" && content.stem === this.stem && content.tab !== TAB && content.tag !== null) {
       if (!isWaiting(this.stem)) this.loadMask().catch(() => {});
     }
+    if (what === "again" && !this.board.readOnly) this.hold(false).catch(() => {});
     if (what === "holds") {
       const held = heldElsewhere(this.stem);
       if (held !== this.board.readOnly) {
@@ -357,7 +392,7 @@ class Session {
         else this.hold(false).catch(() => {});
       }
     }
-    if (what === "learn" && store.project.learn.phase === "idle" && !isLabelled(this.entry) && !isWaiting(this.stem) && (this.proposed || !this.edited)) {
+    if (what === "learn" && store.project.learn.phase === "idle" && !isLabelled(this.entry) && !isWaiting(this.stem) && !this.busy && (this.proposed || !this.edited)) {
       this.prefill();
     }
     if (what === "project") {
@@ -440,10 +475,7 @@ class Session {
 
   // The share of pixels without a label.
   gaps() {
-    const { mask, ignoreId } = this;
-    let count = 0;
-    for (let i = 0; i < mask.length; i++) if (mask[i] === ignoreId) count++;
-    return count / mask.length;
+    return this.unlabeled / this.mask.length;
   }
 
   toggleGaps() {

@@ -64,5 +64,10 @@ export function pickView(view) {
     if (asked.found) showCandidates();
     else ask({});
   }
-  return subscribe((what) => ["project", "saved"].includes(what) && showSet());
+  const unsubscribe = subscribe((what) => ["project", "saved"].includes(what) && showSet());
+  return () => {
+    unsubscribe();
+    // Candidates that are not drawn yet would keep the browser's few connections from what is next.
+    for (const img of rest.querySelectorAll("img")) if (!img.complete) img.removeAttribute("src");
+  };
 }

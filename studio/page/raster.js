@@ -42,21 +42,26 @@ export function polygon(width, height, corners, put) {
   }
 }
 
-// The connected pixels that have the value of the one at (x, y).
+// The connected pixels that have the value of the one at (x, y), by runs of a row.
 export function flood(mask, width, height, x, y, put) {
-  const start = Math.floor(y) * width + Math.floor(x), value = mask[start];
-  const seen = new Uint8Array(mask.length), open = [start];
-  seen[start] = 1;
+  const column = Math.floor(x), row = Math.floor(y), value = mask[row * width + column];
+  const seen = new Uint8Array(mask.length), open = [row * width + column];
   while (open.length) {
-    const index = open.pop(), column = index % width;
-    put(index);
-    const near = [index - width, index + width];
-    if (column > 0) near.push(index - 1);
-    if (column < width - 1) near.push(index + 1);
-    for (const other of near) {
-      if (other >= 0 && other < mask.length && !seen[other] && mask[other] === value) {
-        seen[other] = 1;
-        open.push(other);
+    const start = open.pop();
+    if (seen[start]) continue;
+    const first = start - (start % width), last = first + width - 1;
+    let left = start, right = start;
+    while (left > first && mask[left - 1] === value) left--;
+    while (right < last && mask[right + 1] === value) right++;
+    for (let index = left; index <= right; index++) {
+      seen[index] = 1;
+      put(index);
+    }
+    for (const by of [-width, width]) {
+      if (left + by < 0 || left + by >= mask.length) continue;
+      for (let index = left + by; index <= right + by; index++) {
+        const begins = index === left + by || mask[index - 1] !== value;
+        if (begins && mask[index] === value && !seen[index]) open.push(index);
       }
     }
   }

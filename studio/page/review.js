@@ -1,8 +1,9 @@
 // Review: fresh samples, what a person says of them, and what follows for those that are kept.
 
-import { getJson, image, picture, request, send } from "./api.js";
+import { getJson, image, request, send, thumbnail } from "./api.js";
 import { el, icon, plural } from "./dom.js";
 import { depthPicture, drawOverlay } from "./learn.js";
+import { Near } from "./near.js";
 import { paintSample } from "./paint.js";
 import { store, subscribe } from "./store.js";
 
@@ -33,7 +34,7 @@ export function reviewView(view, stem) {
     el("label", { class: "slider", for: "threshold" }, "Threshold"), slider, counts,
     el("label", { class: "slider", for: "asked" }, "Error you allow, %"), asked,
     el("label", { class: "slider", for: "shown" }, "Show"), shown);
-  const tiles = new Map();
+  const page = el("div", { class: "page" }), near = new Near(page), tiles = new Map();
   let state = null, closed = false, loading = false, again = false;
 
   const act = async (work) => {
@@ -72,7 +73,7 @@ export function reviewView(view, stem) {
     }
     samples.forEach((sample, index) => {
       if (!tiles.has(sample.stem)) {
-        tiles.set(sample.stem, new Tile(sample, index, say));
+        tiles.set(sample.stem, new Tile(sample, index, say, near));
         wall.append(tiles.get(sample.stem).item);
       }
       tiles.get(sample.stem).show(sample, kept(sample, row));
@@ -104,16 +105,18 @@ export function reviewView(view, stem) {
       state.counted ? el("a", { class: "button", href: "/api/review/certificate", download: "certificate.json" }, "Download the certificate") : null));
     status.replaceChildren(...parts);
   };
-  view.replaceChildren(el("div", { class: "page" },
+  page.append(
     el("h1", {}, "What can be promised"),
     el("p", { class: "lead" }, "Say of each sample whether its labels are right, or correct them; then the page says what that proves of all samples that a threshold keeps. Rest on a sample to see where the ensemble is unsure. On the wall, R is right, W is wrong, C corrects."),
-    status, problem, controls, el("div", { class: "findings" }, facts, shares), wall));
+    status, problem, controls, el("div", { class: "findings" }, facts, shares), wall);
+  view.replaceChildren(page);
   for (const part of [controls, facts, shares]) part.hidden = true;
   load();
   const unsubscribe = subscribe((what) => ["review", "learn", "export", "online"].includes(what) && load());
   return () => {
     closed = true;
     unsubscribe();
+    near.close();
   };
 }
 
@@ -160,22 +163,30 @@ function showShares(view, samples, row) {
 }
 
 class Tile {
-  constructor(sample, index, say) {
-    const { width, height } = store.project, number = index + 1;
+  constructor(sample, index, say, near) {
+    const number = index + 1;
     this.entry = sample;
-    this.canvas = el("canvas", { width, height, "aria-hidden": "true" });
+    this.canvas = el("canvas", { width: 0, height: 0, "aria-hidden": "true" });
     this.fact = el("small", {});
     const button = (verdict, name, text) => el("button", { type: "button", class: "small", title: text, "aria-label": `Sample ${number} is ${verdict}`, onclick: () => say(this.entry, verdict) }, icon(name));
     this.right = button("right", "check", "Right (R)");
     this.wrong = button("wrong", "close", "Wrong (W)");
     this.correct = el("a", { class: "button small", href: `#review/${sample.stem}`, title: "Correct (C)", "aria-label": `Correct sample ${number}` }, icon("brush"));
-    this.picture = el("img", { src: picture(sample), alt: `Sample ${number}` });
+    this.picture = el("img", { loading: "lazy", alt: `Sample ${number}` });
     this.item = el("li", {},
       el("span", { class: "stack" }, this.picture, this.canvas),
       el("span", { class: "under" }, el("b", {}, String(number)), this.fact),
       el("span", { class: "verdicts", role: "group", "aria-label": `Verdict on sample ${number}` }, this.right, this.wrong, this.correct));
-    this.item.addEventListener("pointerenter", () => this.draw("uncertainty"));
-    this.item.addEventListener("pointerleave", () => this.draw(chosen.show));
+    for (const [kind, rests] of [["pointerenter", true], ["pointerleave", false]]) {
+      this.item.addEventListener(kind, () => {
+        this.rests = rests;
+        this.draw();
+      });
+    }
+    near.watch(this.item, (isNear) => {
+      this.near = isNear;
+      this.draw();
+    });
     this.item.addEventListener("keydown", (event) => {
       if (event.ctrlKey || event.metaKey || event.altKey) return;
       const key = event.key.toLowerCase();
@@ -190,17 +201,20 @@ class Tile {
     });
   }
 
-  // Depth has a picture of its own in place of the image; the others lie over the image.
-  draw(kind) {
-    const deep = kind === "depth" && this.entry.depth;
-    const source = deep ? depthPicture(this.entry) : picture(this.entry);
+  // Depth has a picture of its own in place of the image; the others lie over the image, while the
+  // tile is near the window.
+  draw() {
+    const kind = this.rests ? "uncertainty" : chosen.show, deep = kind === "depth" && this.entry.depth;
+    const source = deep ? depthPicture(this.entry) : thumbnail(this.entry);
     if (this.picture.getAttribute("src") !== source) this.picture.setAttribute("src", source);
-    this.canvas.hidden = Boolean(deep);
-    drawOverlay(this.canvas, this.entry, deep ? null : kind === "depth" ? "mask" : kind);
+    const over = !this.near || deep ? null : kind === "depth" ? "mask" : kind;
+    const now = `${over} ${this.entry.verdict} ${this.entry.loss}`;
+    if (this.drawn === now) return;
+    this.drawn = now;
+    drawOverlay(this.canvas, this.entry, over);
   }
 
   show(sample, isKept) {
-    const fresh = this.kind !== chosen.show || this.entry.verdict !== sample.verdict || this.entry.loss !== sample.loss || !this.drawn;
     this.entry = sample;
     this.item.className = isKept ? "" : "discarded";
     const range = chosen.show === "depth" && sample.depth ? sample.depth.map((value) => value.toPrecision(3)).join(" to ") : "";
@@ -209,8 +223,6 @@ class Tile {
     this.right.setAttribute("aria-pressed", String(sample.verdict === "right"));
     this.wrong.setAttribute("aria-pressed", String(sample.verdict === "wrong"));
     this.correct.classList.toggle("done", sample.verdict === "corrected");
-    if (fresh) this.draw(chosen.show);
-    this.kind = chosen.show;
-    this.drawn = true;
+    this.draw();
   }
 }

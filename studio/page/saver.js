@@ -1,7 +1,7 @@
 // Saves masks: the state after every stroke, one request at a time for an image. While the server
 // is away, a copy is kept in the browser, and saved when the server or the tab comes back.
 
-import { Refused, image, request } from "./api.js";
+import { Refused, image, request, requestApart } from "./api.js";
 import { changed, entryOf, store } from "./store.js";
 
 const RETRY_MS = 1000;
@@ -39,7 +39,7 @@ export function save(stem, pixels) {
   work.pixels = pixels.slice();
   work.problem = null;
   changed("saving");
-  run(work);
+  setTimeout(() => run(work)); // not in the task that ends the stroke
 }
 
 // After a mask that is newer on disk: ours goes over it.
@@ -69,19 +69,21 @@ async function run(work) {
         work.tag = found.headers.get("etag").replaceAll('"', "");
         work.over = false;
       }
-      const answer = await request("PUT", `${image(work.stem)}/mask`, {
+      const etag = await requestApart("PUT", `${image(work.stem)}/mask`, {
         body: pixels,
         headers: { "if-match": `"${work.tag}"`, "content-type": "application/octet-stream" },
       });
-      work.tag = answer.headers.get("etag").replaceAll('"', "");
+      work.tag = etag.replaceAll('"', "");
       if (work.pixels === pixels) work.pixels = null;
+      work.kept = null;
       localStorage.removeItem(key(work.stem));
       const entry = entryOf(work.stem);
       if (entry) entry.labelled = work.tag !== "none";
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
       if (error.status === 0 || error.status >= 500) {
-        keep(work, pixels);
+        if (work.kept !== pixels) keep(work, pixels);
+        work.kept = pixels;
         store.online = error.status !== 0;
         work.reason = error.message;
         changed("saving");

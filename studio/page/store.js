@@ -40,7 +40,10 @@ export function listen() {
   stream.addEventListener("open", async () => {
     store.online = true;
     changed("online");
-    if (!first) await reload().catch(() => {});
+    if (!first) {
+      await reload().catch(() => {});
+      changed("again"); // what this tab held was free meanwhile
+    }
     first = false;
   });
   stream.addEventListener("error", () => {

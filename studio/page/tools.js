@@ -25,12 +25,12 @@ export class BrushTool {
     const radius = Math.max(0.5, session.settings.size / 2);
     const area = stroke(session.width, session.height, this.last.x, this.last.y, at.x, at.y, radius, (index) => session.put(index, this.value));
     this.last = at;
-    if (area) session.board.refresh(area);
+    if (area) session.touch(area);
   }
 
   up() {
     this.last = null;
-    this.session.end();
+    this.session.end(this.session.touched);
   }
 
   cancel() {
@@ -164,32 +164,29 @@ export class SmartTool {
 
   commit(chosen) {
     const { session } = this;
-    if (session.before) return setTimeout(() => this.commit(chosen), GROW_MS); // a stroke is going on
+    if (session.busy) return setTimeout(() => this.commit(chosen), GROW_MS); // a stroke is going on
     if (!this.held) session.board.showRegion(null);
-    session.begin();
-    chosen.before = session.before;
     this.paint(chosen);
-    session.end();
-    this.last = chosen;
     session.update();
   }
 
-  paint({ levels, level, value }) {
-    for (let i = 0; i < levels.length; i++) if (levels[i] <= level) this.session.put(i, value);
+  paint(chosen) {
+    const { session } = this, { levels, level, value } = chosen;
+    session.begin();
+    for (let i = 0; i < levels.length; i++) if (levels[i] <= level) session.put(i, value);
+    chosen.noted = session.end();
+    this.last = chosen;
   }
 
   // The last selection, one step larger or smaller.
   adjust(by) {
     const { session, last } = this;
-    if (!last || session.board.readOnly) return;
+    if (!last || session.board.readOnly || session.busy) return;
     last.level = changedLevel(last.present, last.level, by);
-    const area = session.history.undo(session.mask, session.width);
-    session.mask.set(last.before);
-    if (area) session.board.refresh(area);
-    session.begin();
+    const area = last.noted ? session.history.undo(session.mask, session.width) : null;
+    if (area) session.settle(area);
     this.paint(last);
-    session.end();
-    session.keep();
+    if (area && !last.noted) session.keep(); // it has become nothing
   }
 
   forget() {

@@ -3,7 +3,10 @@
 import io
 import json
 import os
+import shlex
 import shutil
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -13,6 +16,7 @@ from PIL import Image
 
 from bundle.files import replace_file
 from bundle.open import open_bundle
+from examples.demo.serving import address_from_ready_line
 from studio.pick import finish_change
 from studio.project import Project
 from tests.studio.conftest import OTHER_TAB, TAB, Served, classes, serving
@@ -23,6 +27,19 @@ from training.labels.labelled_set import labelled_set
 from training.labels.write import write_labels
 
 IGNORED = 255
+CHECKOUT = Path(__file__).resolve().parents[2]
+# In front of the page's loop, which has no end of its own.
+LOOP_OF_THREE_STEPS = """
+import sys
+from torch.optim.optimizer import register_optimizer_step_post_hook
+steps = []
+def note(*ignored):
+    steps.append(float(loss))
+    if len(steps) == 3:
+        print(*steps, flush=True)
+        sys.exit(0)
+register_optimizer_step_post_hook(note)
+"""
 SMALLER = {
     "training": ["--steps", "20", "--members", "2"],
     "exporting": ["--calibrate", "64", "--no-half", "--parity-samples", "1"],
@@ -176,6 +193,24 @@ def test_the_later_of_two_tabs_looks_on_until_it_takes_the_image(served: Served)
     assert served.send("POST", hold, {"tab": TAB}).status == 204
 
 
+def test_an_image_is_not_held_by_a_tab_that_was_closed_before_it_read_an_event(
+    served: Served,
+) -> None:
+    """Nor is it shown as held: nobody could get it back otherwise."""
+    hold = "/api/images/000/hold"
+    looking = served.open_stream(OTHER_TAB)
+    assert served.send("POST", hold, {"tab": TAB}).status == 204
+    assert json.loads(served.request("GET", "/api/project").body)["holds"] == {}
+    assert served.send("POST", hold, {"tab": OTHER_TAB}).status == 204
+    assert json.loads(served.request("GET", "/api/project").body)["holds"] == {"000": OTHER_TAB}
+    # Had it only been slow: it learns that the image is lost, and that its next one is not.
+    assert next_event(served.open_stream(TAB), b"holds") == {"000": OTHER_TAB}
+    assert served.send("POST", "/api/images/001/hold", {"tab": "33333333-tab"}).status == 204
+    served.open_stream("33333333-tab")
+    while "001" not in next_event(looking, b"holds"):
+        pass
+
+
 def next_event(stream: io.BufferedIOBase, kind: bytes) -> dict[str, str]:
     while stream.readline() != b"event: %s\n" % kind:
         pass
@@ -302,6 +337,29 @@ def test_the_export_writes_a_bundle_by_the_commands_that_it_shows(served: Served
     assert bundle.manifest.calibrations
     assert str(served.folder / "bundle") in state["serve"]
     assert all("python -m" in command for command in state["commands"])
+    refuse_untrainable(state["serve"], state["loop"])
+
+
+def refuse_untrainable(serve: str, loop: str) -> None:
+    """Runs the command that serves and the training loop as the page shows them, but for the port,
+    which another program may have; the loop is ended after three steps."""
+    words = shlex.split(serve.replace(":50051", ":0"))
+    assert words[0] == ".venv/bin/python"
+    with subprocess.Popen(
+        [sys.executable, *words[1:]], cwd=CHECKOUT, stdout=subprocess.PIPE, text=True
+    ) as server:
+        try:
+            assert server.stdout is not None
+            address = address_from_ready_line(server.stdout.readline())
+            text = LOOP_OF_THREE_STEPS + loop.replace("localhost:50051", address)
+            done = subprocess.run(
+                [sys.executable, "-c", text], cwd=CHECKOUT, capture_output=True, text=True
+            )
+            assert done.returncode == 0, done.stderr
+            losses = [float(line) for line in done.stdout.split()]
+            assert len(losses) == 3 and all(np.isfinite(losses))
+        finally:
+            server.terminate()
 
 
 def test_keypoints_that_are_named_and_not_placed_yet_keep_the_project_whole(
