@@ -1,13 +1,15 @@
 """Balanced streams on the demo's bundle: the shares that come, what they cost, what weights undo.
 
-    python -m benchmarks.balance [--bundle demo/bundle] [--splits 200] [--kept 0]
+    python -m benchmarks.balance [--bundle demo/bundle] [--splits 200] [--kept 0] [--truths 50]
 
 The first tables need no images. The content of the calibration is cut in halves, at random; coins
 are fitted to one half, and the exact expected share of the other is compared with the target, so a
 difference is chance in the two halves. From the other half, drawn with replacement, coins then keep
-STREAMED samples. With --kept N a stream of another seed is made until N
-samples are kept, and compared with the scenes' exact truth. The last table is the time that bounds
-and weights add to a sample, against the time of a sample of the same run.
+STREAMED samples. The scenes' exact truth in place of labels then tells, without images, how close
+a calibration of CALIBRATED samples brings the share of STREAMED kept ones. With --kept N a stream
+of another seed is made until N samples are kept, and compared with the scenes' exact truth. The
+last table is the time that bounds and weights add to a sample, against the time of a sample of the
+same run.
 """
 
 import os
@@ -25,6 +27,7 @@ from benchmarks.machine import machine_name
 from bundle import Bundle, open_bundle
 from engines import EngineOptions
 from engines.content import content_columns, is_within
+from engines.errors import SamplingError
 from engines.samples import BundleSamples
 from engines.sampling import default_options
 from engines.sampling_request import selection_from_filter
@@ -43,6 +46,7 @@ Content = NDArray[np.float32]
 CLASS, SHARE = "glasses", 0.5
 SEED = 7  # of the stream; the calibration has another one
 STREAMED = 5000  # kept samples of a split
+CALIBRATED = (2048, 4096, 16384)  # samples, by the scenes' truth
 CHUNK = 64  # indices at a time
 
 
@@ -50,7 +54,8 @@ CHUNK = 64  # indices at a time
 @click.option("--bundle", "folder", type=click.Path(path_type=Path), default=Path("demo/bundle"))
 @click.option("--splits", default=200, type=click.IntRange(1), help="Random halves.")
 @click.option("--kept", default=0, type=click.IntRange(0), help="Samples to stream; 0: none.")
-def main(folder: Path, splits: int, kept: int) -> None:
+@click.option("--truths", default=50, type=click.IntRange(2), help="Calibrations by the truth.")
+def main(folder: Path, splits: int, kept: int, truths: int) -> None:
     bundle = open_bundle(folder)
     table = bundle.manifest.calibrations[0].content
     if table is None:
@@ -60,6 +65,8 @@ def main(folder: Path, splits: int, kept: int) -> None:
     print_halves(bundle, content, splits)
     print_classes(bundle, content)
     print_strata(bundle, content)
+    print_strata_errors(bundle, content)
+    print_truth(bundle, truths)
     print_cost(bundle, folder, content)
     if kept:
         print_stream(folder, kept)
@@ -153,6 +160,63 @@ def print_strata(bundle: Bundle, content: Content) -> None:
     print()
 
 
+def print_strata_errors(bundle: Bundle, content: Content) -> None:
+    """How far from keep_fraction a stratum is kept, by the samples that thresholds are from."""
+    draws, fraction = np.random.default_rng(2), 0.9
+    print(f"| fitted to | with {CLASS}, root mean square error | without |")
+    print("|---|---|---|")
+    for size in (256, 512, 1024, 2048, 4096):
+        errors = []
+        for _ in range(50 if size <= len(content) // 2 else 0):
+            order = draws.permutation(content)
+            fitted, other = order[:size], order[size:]
+            overall = float(np.quantile(fitted[:, 0], fraction))
+            try:
+                limits = limits_of_strata([CLASS], fraction, overall, bundle.manifest, fitted)
+            except SamplingError:  # fewer than 20 samples with it
+                break
+            kept, met = is_within(other, limits), shows(bundle, other, CLASS)
+            errors.append([kept[met].mean() - fraction, kept[~met].mean() - fraction])
+        if errors:
+            cells = np.sqrt(np.mean(np.square(errors), axis=0))
+            print(f"| {size} | {cells[0]:.3f} | {cells[1]:.3f} |")
+    print()
+
+
+def print_truth(bundle: Bundle, repeats: int) -> None:
+    """The share of STREAMED kept samples, if labels were the scenes' truth."""
+    columns = content_columns(bundle.manifest)
+    column = next(n for n, c in enumerate(columns) if c.kind == "share" and c.name == CLASS)
+
+    def content_of(seed: int, first: int, count: int) -> Content:
+        found = np.zeros((count, len(columns)), np.float32)
+        indices = np.arange(first, first + count, dtype=np.uint64)
+        found[:, column] = 1000 * has_glasses(indices, seed)
+        return found
+
+    print(f"| calibrated on | {STREAMED} kept: mean share | standard deviation | within a point |")
+    print("|---|---|---|---|")
+    for size in CALIBRATED:
+        shares = []
+        for repeat in range(repeats):
+            calibration = content_of(2 * repeat, 0, size)
+            balance = balance_of_shares({CLASS: SHARE}, bundle.manifest, calibration)
+            examined = 5 * STREAMED
+            content = content_of(2 * repeat + 1, 0, examined)
+            met = shows(bundle, content, CLASS)
+            demanded = balance.demands(2 * repeat + 1, np.arange(examined, dtype=np.uint64))[:, 0]
+            kept = np.flatnonzero(~demanded | met)[:STREAMED]
+            assert len(kept) == STREAMED
+            shares.append(float(met[kept].mean()))
+        near = np.mean(np.abs(np.array(shares) - SHARE) <= 0.01)
+        print(
+            f"| {size} | {statistics.mean(shares):.4f} | {statistics.stdev(shares):.4f} | "
+            f"{near:.0%} of {repeats} |",
+            flush=True,
+        )
+    print()
+
+
 def print_cost(bundle: Bundle, folder: Path, content: Content) -> None:
     options = default_options(bundle.manifest.generator, SEED)
     samples = BundleSamples(folder, {"outputs": ["mask"]}, EngineOptions(threads=1), verify=False)
@@ -219,9 +283,9 @@ def print_stream(folder: Path, wanted: int) -> None:
     print(f"| {' | '.join(f'{cell:.3f}' for cell in cells)} |")
 
 
-def has_glasses(indices: NDArray[np.uint64]) -> NDArray[np.bool_]:
+def has_glasses(indices: NDArray[np.uint64], seed: int = SEED) -> NDArray[np.bool_]:
     """Exact, from the latents of the scenes."""
-    z = torch.from_numpy(latents(SEED, Purpose.OBJECT, indices, Z_DIM))
+    z = torch.from_numpy(latents(seed, Purpose.OBJECT, indices, Z_DIM))
     return np.asarray(scene_from_latents(z, z).glasses.numpy())
 
 

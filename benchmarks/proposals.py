@@ -18,7 +18,7 @@ from tqdm import tqdm
 from benchmarks.machine import machine_name
 from bundle.open import open_bundle
 from bundle.proposals import Proposal
-from engines.content import predicate_of_bundle
+from engines.content import content_columns, predicate_of_bundle
 from engines.open import EngineOptions
 from engines.sampling import default_options
 from training.directions.draws import Draw, Sampler, opened_saved_content
@@ -41,7 +41,8 @@ def main(path: Path, name: str, generated: int, seed: int) -> None:
     print(f"machine: {machine_name()}; {path}, {facts.where}, seed {seed}")
     draws: dict[bool, list[Draw]] = {False: [], True: []}
     seconds = {False: 0.0, True: 0.0}
-    with opened_saved_content(bundle, f"benchmark {options}") as saved:
+    columns = len(content_columns(bundle.manifest))
+    with opened_saved_content(bundle, f"benchmark {options}", columns) as saved:
         sampler = Sampler(bundle, options, predicate, EngineOptions(threads=1), saved)
         with tqdm(total=2 * generated, unit="sample") as progress:
             for _ in range(generated // TURN):

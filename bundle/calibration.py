@@ -86,6 +86,13 @@ def directions_command(path: Path, name: str, where: str, key: SamplingKey) -> s
     return " ".join([*words, *_truncation_words(key)])
 
 
+def edit_command(path: Path, name: str, changes: str, key: SamplingKey) -> str:
+    """Command line that learns a direction anew for a class, with truncation and class of `key`."""
+    words = [f"python -m training directions --bundle {shlex.quote(str(path))}"]
+    words += [f"--name {name} --replace --edit {shlex.quote(changes)}"]
+    return " ".join([*words, *_truncation_words(key)])
+
+
 def _truncation_words(key: SamplingKey) -> list[str]:
     words = [f"--psi {key.truncation_psi}", f"--cutoff {key.truncation_cutoff}"]
     return words if key.class_index is None else [*words, f"--class {key.class_index}"]

@@ -8,16 +8,20 @@ from itertools import pairwise
 from math import prod
 
 from bundle.content import MAX_TABLE_BYTES
+from bundle.directions import direction_bytes
 from bundle.errors import ManifestError
 from bundle.manifest import (
+    DIRECTION,
     LABELLER,
     MANIFEST,
     MAPPING,
+    MAX_DIRECTIONS,
     MAX_PROPOSALS,
     PROPOSAL,
     VIEWS,
     Certificate,
     ContentTable,
+    DirectionFacts,
     FileEntry,
     GeneratorFacts,
     Heads,
@@ -30,7 +34,7 @@ from bundle.manifest import (
 )
 from bundle.proposals import proposal_bytes
 
-_PROPOSAL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,63}\Z")
+_LEARNED_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,63}\Z")
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*\Z")  # no folders, no hidden files
 # Bounds on memory. An image of 8192 pixels squared with all labels has 0.6 GB; a graph cannot have
 # over 2 GiB, by its format.
@@ -53,6 +57,7 @@ def check_manifest(manifest: Manifest, name: str) -> None:
         or _views_problem(manifest)
         or _calibrations_problem(manifest)
         or _proposals_problem(manifest)
+        or _directions_problem(manifest)
         or _weights_problem(manifest.weights)
         or _certificate_problem(manifest)
     )
@@ -96,6 +101,11 @@ def _heads_problem(heads: Heads) -> str | None:
         return "heads has no head; an image-only bundle has heads and labels null"
     if heads.score_source is not None and heads.score_source not in trained:
         return f"heads.score_source is {heads.score_source}, a head this bundle lacks"
+    if heads.score_measure != "jensen_shannon" and heads.score_source != "segmentation":
+        return (
+            f"heads.score_measure is {heads.score_measure}, but score_source is "
+            f"{heads.score_source}; only segmentation has a choice"
+        )
     return None if heads.keypoints is None else _keypoints_problem(heads.keypoints)
 
 
@@ -235,9 +245,10 @@ def _table_problem(table: ContentTable, manifest: Manifest) -> str | None:
     return None
 
 
-def proposal_name_problem(name: str) -> str | None:
-    """Why a proposal cannot have this name, which is a part of its file's; None if it can."""
-    if _PROPOSAL_NAME.match(name):
+def learned_name_problem(name: str) -> str | None:
+    """Why no proposal or direction can have this name, which is a part of its file's; None if one
+    can."""
+    if _LEARNED_NAME.match(name):
         return None
     return f"{name!r:.200} is no name: it has 1 to 64 letters, digits, _ . and -"
 
@@ -246,7 +257,7 @@ def _proposals_problem(manifest: Manifest) -> str | None:
     if len(manifest.proposals) > MAX_PROPOSALS:
         return f"proposals has {len(manifest.proposals)} entries; there may be {MAX_PROPOSALS}"
     for name, facts in manifest.proposals.items():
-        if problem := proposal_name_problem(name):
+        if problem := learned_name_problem(name):
             return f"proposals: {problem}"
         where, file = f"proposals[{name!r}]", PROPOSAL.format(name)
         if not facts.where.isprintable():
@@ -275,6 +286,53 @@ def _proposals_problem(manifest: Manifest) -> str | None:
     return None
 
 
+def _directions_problem(manifest: Manifest) -> str | None:
+    if len(manifest.directions) > MAX_DIRECTIONS:
+        return f"directions has {len(manifest.directions)} entries; there may be {MAX_DIRECTIONS}"
+    for name, facts in manifest.directions.items():
+        if problem := learned_name_problem(name):
+            return f"directions: {problem}"
+        where, file = f"directions[{name!r}]", DIRECTION.format(name)
+        if file in manifest.files or file in manifest.plans:
+            return f"{where} has the file {file}, which is also in files or plans"
+        if problem := _direction_problem(facts, manifest):
+            return f"{where}.{problem}"
+    return None
+
+
+def _direction_problem(facts: DirectionFacts, manifest: Manifest) -> str | None:
+    generator = manifest.generator
+    if problem := _entry_problem("file", facts.file):
+        return problem
+    if not facts.changes.isprintable():
+        return f"changes is {facts.changes!r:.200}; it must be one printable line"
+    if not facts.first_row < facts.end_row <= generator.num_ws:
+        return (
+            f"end_row is {facts.end_row} with first_row {facts.first_row}; rows are from 0 to "
+            f"{generator.num_ws}, and at least one"
+        )
+    expected = direction_bytes(generator.w_dim, facts.first_row, facts.end_row)
+    if facts.file.size != expected:
+        return (
+            f"file.size is {facts.file.size}; rows {facts.first_row} to {facts.end_row} of "
+            f"{generator.w_dim} values have {expected} bytes"
+        )
+    if problem := _key_problem(facts.options, manifest.views):
+        return problem
+    strengths = [measured.strength for measured in facts.strengths]
+    if any(a >= b for a, b in pairwise(strengths)) or 0 not in strengths:
+        return f"strengths is {strengths}; they must ascend, and 0 must be among them"
+    for measured in facts.strengths:
+        for field in ("share", "shown", "unchanged", "miou"):
+            estimate = getattr(measured, field)
+            if not 0 <= estimate.low <= estimate.value <= estimate.high <= 1:
+                return (
+                    f"strengths at {measured.strength:g} has {field} {estimate.value}; it must be "
+                    "from 0 to 1, within its own interval"
+                )
+    return None
+
+
 def _weights_problem(weights: WeightsFacts | None) -> str | None:
     if weights is None:
         return None
@@ -292,6 +350,13 @@ def _certificate_problem(manifest: Manifest) -> str | None:
         return f"certificate.{problem}"
     if manifest.refiner is not None:
         return "certificate is present, but the images are refined, and the reviewed ones were not"
+    heads = manifest.heads
+    measure = None if heads is None else heads.score_measure
+    if measure != certificate.score_measure:
+        return (
+            f"certificate.score_measure is {certificate.score_measure}, but the bundle's is "
+            f"{measure}; its thresholds are in another unit"
+        )
     named = None if weights is None else (weights.generator_sha256, weights.interpreter_sha256)
     if named != (certificate.generator_sha256, certificate.interpreter_sha256):
         return (

@@ -14,6 +14,7 @@ MANIFEST = "manifest.json"
 MAPPING = "mapping.onnx"
 VIEWS = "views.f32"  # view codes, little-endian float32 [codes, view_layers, w_dim]
 PROPOSAL = "proposal-{}.f32"  # by the proposal's name, see bundle.proposals
+DIRECTION = "direction-{}.f32"  # by the direction's name, see bundle.directions
 LABELLER = {"float32": "labeller.onnx", "float16": "labeller.fp16.onnx"}  # by precision
 PORTABLE_PLAN = {"float32": "labeller.rtx.plan", "float16": "labeller.fp16.rtx.plan"}
 
@@ -27,6 +28,7 @@ MAX_TABLE_SAMPLES = 1 << 16  # of a calibration whose content is kept, the first
 MAX_VIEW_CODES = 1 << 16  # views of one object in a stream, at most
 MAX_LENGTH = 1e9  # camera lengths are served as float32
 MAX_PROPOSALS, MAX_HIDDEN, MAX_HIDDEN_LAYERS, MAX_OUTPUTS = 64, 1024, 4, 64
+MAX_DIRECTIONS, MAX_STRENGTHS, MAX_STRENGTH = 64, 33, 100.0
 
 MAX_NUMBER = (1 << 31) - 1  # numbers of things are served as int32
 MAX_FLOAT32 = 3.4028234663852886e38
@@ -39,6 +41,9 @@ Name = Annotated[str, Meta(max_length=1024)]
 Widths = Annotated[list[Size], Meta(max_length=64)]  # channels of each layer
 StartSide = Annotated[int, Meta(ge=1, le=16)]
 Start = tuple[StartSide, StartSide]  # rows and columns of a generator's learned constant
+# The nets.labels.Measure of a pixel's class: Jensen-Shannon divergence of the members in nats,
+# entropy of their mean probabilities in nats, or 1 less the largest of these.
+ScoreMeasure = Literal["jensen_shannon", "entropy", "least_confidence"]
 Share = Annotated[float, Meta(gt=0, le=1)]
 Loss = Annotated[float, Meta(ge=0, le=1)]  # share of the pixels of a mask that are wrong
 Color = Annotated[int, Meta(ge=0, le=0xFFFFFF)]  # 0xRRGGBB
@@ -136,7 +141,7 @@ class DepthHead(Strict, frozen=True):
 
 
 class Heads(Strict, frozen=True, omit_defaults=True):
-    """The heads of the label ensemble; null: not trained. The file omits `boxes` if it is 0."""
+    """The heads of the label ensemble; null: not trained. The file omits defaults."""
 
     segmentation: SegmentationHead | None
     keypoints: KeypointHead | None
@@ -146,6 +151,8 @@ class Heads(Strict, frozen=True, omit_defaults=True):
     # Alternatives of a predicate that the graph compares, see engines.content; 0: the graph neither
     # has predicates nor computes the content that they compare.
     boxes: Annotated[int, Meta(ge=0, le=MAX_BOXES)] = 0
+    # How uncertain a pixel is, with score_source segmentation; other heads have no choice.
+    score_measure: ScoreMeasure = "jensen_shannon"
 
 
 class RefinerFacts(Strict, frozen=True):
@@ -258,6 +265,37 @@ class ProposalFacts(Strict, frozen=True, kw_only=True):
     examined: Estimate  # raw indices examined for each sample that is generated
 
 
+class MeasuredEdit(Strict, frozen=True, kw_only=True):
+    """What one strength of a direction changes, over all measured samples.
+
+    "Outside" are the pixels that show the direction's class neither before nor after.
+    """
+
+    strength: Annotated[float, Meta(ge=-MAX_STRENGTH, le=MAX_STRENGTH)]
+    share: Estimate  # mean share of a mask's pixels that are of the class
+    shown: Estimate  # share of the images in which the class has 0.1 percent of the pixels
+    unchanged: Estimate  # share of the pixels outside that keep their class
+    miou: Estimate  # mean IoU of the other classes outside, before and after
+
+
+class DirectionFacts(Strict, frozen=True, kw_only=True):
+    """A direction in w+: what it changes, for which samples it was learned, what was measured.
+
+    See engines.edits.
+    """
+
+    file: FileEntry
+    changes: Annotated[str, Meta(min_length=1, max_length=1000)]  # name of the class
+    options: SamplingKey
+    seed: Annotated[int, Meta(ge=0)]  # of the samples
+    samples: Size  # generated ones that it was learned from
+    measured: Size  # other ones, that each strength was measured on
+    first_row: Count  # of w+ that it moves
+    end_row: Size  # exclusive
+    # Ascending; 0 is among them. Requests may have strengths from the first to the last.
+    strengths: Annotated[list[MeasuredEdit], Meta(min_length=2, max_length=MAX_STRENGTHS)]
+
+
 class WeightsFacts(Strict, frozen=True):
     """The weights files that the bundle was exported from, by SHA-256."""
 
@@ -276,8 +314,9 @@ class CertifiedThreshold(Strict, frozen=True):
     expected_risk: Annotated[float, Meta(ge=0)]  # conformal risk control's bound, on average
 
 
-class Certificate(Strict, frozen=True):
-    """What a person's reviews prove of an ensemble's masks. The studio writes it as a file, too.
+class Certificate(Strict, frozen=True, omit_defaults=True):
+    """What a person's reviews prove of an ensemble's masks. The studio writes it as a file, too,
+    which omits score_measure at its default.
 
     All upper bounds hold at once with the probability `confidence`. The reviewed samples are the
     first of a stream that the weights' hash chooses, after those that may fix the thresholds.
@@ -295,6 +334,7 @@ class Certificate(Strict, frozen=True):
     thresholds: Annotated[list[CertifiedThreshold], Meta(min_length=1, max_length=MAX_THRESHOLDS)]
     uncertainties: Annotated[list[Float32], Meta(min_length=1, max_length=MAX_REVIEWS)]  # in order
     losses: Annotated[list[Loss], Meta(min_length=1, max_length=MAX_REVIEWS)]  # of the same samples
+    score_measure: ScoreMeasure = "jensen_shannon"  # of the uncertainties and thresholds
 
 
 class Parity(Strict, frozen=True, omit_defaults=True):
@@ -344,6 +384,7 @@ class Manifest(Strict, frozen=True, kw_only=True, omit_defaults=True):
     files: dict[str, FileEntry]  # by file name
     plans: dict[str, PortablePlan] = field(default_factory=dict)  # by file name
     proposals: dict[str, ProposalFacts] = field(default_factory=dict)  # by their names
+    directions: dict[str, DirectionFacts] = field(default_factory=dict)  # by their names
     parity: Annotated[list[Parity], Meta(max_length=MAX_ENTRIES)]
     calibrations: Annotated[list[ScoreCalibration], Meta(max_length=MAX_CALIBRATIONS)]
     tools: dict[Name, Name]  # versions of the programs that made the bundle, by name

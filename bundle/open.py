@@ -1,4 +1,4 @@
-"""Checked Bundle from a folder: manifest, view bank, proposals, and the content of other files.
+"""Checked Bundle from a folder: manifest, views, proposals, directions, content of other files.
 
 Whatever is used of a file is what was compared with the manifest: `Bundle.read` hashes the very
 bytes that it returns. Files beside those that the manifest lists are never opened.
@@ -13,9 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle.content import content_from_bytes
+from bundle.directions import Direction, direction_from_bytes
 from bundle.errors import FileError, ManifestError
 from bundle.files import opened_regular_file, read_regular_file, sha256_of_file, sha256_of_stream
-from bundle.manifest import MANIFEST, PROPOSAL, VIEWS, ContentTable, FileEntry, Manifest
+from bundle.manifest import (
+    DIRECTION,
+    MANIFEST,
+    PROPOSAL,
+    VIEWS,
+    ContentTable,
+    FileEntry,
+    Manifest,
+)
 from bundle.proposals import Proposal, proposal_from_bytes
 from bundle.read import MAX_MANIFEST_BYTES, manifest_from_bytes
 from bundle.views import ViewBank, view_bank_from_bytes
@@ -25,12 +34,13 @@ _COPY_HINT = "copy the bundle again"
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened bundle: its folder, manifest, view bank and proposals."""
+    """An opened bundle: its folder, manifest, view bank, proposals and directions."""
 
     path: Path
     manifest: Manifest
     views: ViewBank | None = field(default=None, compare=False)  # None: without a view bank
     proposals: dict[str, Proposal] = field(default_factory=dict, compare=False)  # by name
+    directions: dict[str, Direction] = field(default_factory=dict, compare=False)  # by name
     # Content tables that were read, by SHA-256: most of those in a bundle are never asked for.
     tables: dict[str, NDArray[np.float32]] = field(default_factory=dict, compare=False, repr=False)
 
@@ -91,7 +101,13 @@ def open_bundle(path: Path | str, verify: bool = True) -> Bundle:
         proposals[name] = proposal_from_bytes(
             bundle.read(file), bundle.file(file), name, facts, manifest.generator
         )
-    return Bundle(folder, manifest, views, proposals)
+    directions = {}
+    for name, learned in manifest.directions.items():
+        file = DIRECTION.format(name)
+        directions[name] = direction_from_bytes(
+            bundle.read(file), bundle.file(file), name, learned, manifest.generator
+        )
+    return Bundle(folder, manifest, views, proposals, directions)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -108,14 +124,15 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def file_entries_of(manifest: Manifest) -> dict[str, FileEntry]:
-    """Size and SHA-256 of every file that the manifest lists: plans, tables and proposals too."""
+    """Size and SHA-256 of every file that the manifest lists, of whatever kind."""
     tables = [c.content for c in manifest.calibrations if c.content is not None]
-    proposals = manifest.proposals.items()
+    proposals, directions = manifest.proposals.items(), manifest.directions.items()
     return (
         manifest.files
         | {name: plan.file for name, plan in manifest.plans.items()}
         | {table.name: table.file for table in tables}
         | {PROPOSAL.format(name): facts.file for name, facts in proposals}
+        | {DIRECTION.format(name): facts.file for name, facts in directions}
     )
 
 

@@ -24,9 +24,11 @@ from bundle.files import (
     sync_folder,
 )
 from bundle.manifest import (
+    DIRECTION,
     MANIFEST,
     PROPOSAL,
     Certificate,
+    DirectionFacts,
     FileEntry,
     Manifest,
     PortablePlan,
@@ -166,6 +168,28 @@ def add_proposal(
 
     A proposal of that name is first taken off the list, as plans are.
     """
+    _add_learned(bundle, "proposals", name, data, facts, replace)
+
+
+def add_direction(
+    bundle: Bundle, name: str, data: bytes, facts: DirectionFacts, replace: bool
+) -> None:
+    """Writes a direction into the bundle's folder and lists it, as add_proposal does."""
+    _add_learned(bundle, "directions", name, data, facts, replace)
+
+
+_LEARNED = {"proposals": ("proposal", PROPOSAL), "directions": ("direction", DIRECTION)}
+
+
+def _add_learned(
+    bundle: Bundle,
+    field: str,
+    name: str,
+    data: bytes,
+    facts: ProposalFacts | DirectionFacts,
+    replace: bool,
+) -> None:
+    """field: of the manifest, a key of _LEARNED."""
     with _exclusive(bundle.path):
         now = Bundle(bundle.path, read_manifest(bundle.path))
         if now.manifest.bundle_id != bundle.manifest.bundle_id:
@@ -173,22 +197,24 @@ def add_proposal(
                 f"{bundle.path} was replaced by {now.manifest.bundle_id} while {name} was fitted; "
                 "fit it again"
             )
-        refuse_known_proposal(now, name, replace)
-        others = {n: p for n, p in now.manifest.proposals.items() if n != name}
-        listed = msgspec.structs.replace(now.manifest, proposals=others | {name: facts})
+        refuse_known(now, field, name, replace)
+        before = getattr(now.manifest, field)
+        others = {n: each for n, each in before.items() if n != name}
+        listed = msgspec.structs.replace(now.manifest, **{field: others | {name: facts}})
         _checked_bytes(listed)  # before anything is written
-        if name in now.manifest.proposals:
-            write_manifest(bundle.path, msgspec.structs.replace(now.manifest, proposals=others))
-        replace_file(bundle.path / PROPOSAL.format(name), data)
+        if name in before:
+            write_manifest(bundle.path, msgspec.structs.replace(now.manifest, **{field: others}))
+        replace_file(bundle.path / _LEARNED[field][1].format(name), data)
         write_manifest(bundle.path, listed)
 
 
-def refuse_known_proposal(bundle: Bundle, name: str, replace: bool) -> None:
-    """Raises BundleError when the bundle has a proposal of this name and `replace` is false."""
-    if name in bundle.manifest.proposals and not replace:
+def refuse_known(bundle: Bundle, field: str, name: str, replace: bool) -> None:
+    """Raises BundleError when the bundle has this name in a field of the manifest, "proposals" or
+    "directions", and `replace` is false."""
+    if name in getattr(bundle.manifest, field) and not replace:
         raise BundleError(
-            f"{bundle.path} has a proposal {name} already; give --replace to change the samples "
-            "of its users, or another --name"
+            f"{bundle.path} has a {_LEARNED[field][0]} {name} already; give --replace to change "
+            "the samples of its users, or another --name"
         )
 
 

@@ -16,6 +16,7 @@ from bundle.manifest import (
     Elevation,
     Focal,
     Psi,
+    ScoreMeasure,
     Share,
     Start,
     ViewCodes,
@@ -172,6 +173,8 @@ class InterpreterCard(WeightsCard, frozen=True, kw_only=True):
     depth: DepthCard | None = None
     trained_on: TrainedOnCard | None = None  # absent: not recorded
     start: Start | None = None  # the generator's; absent: 4 x 4
+    # Of a pixel's class, with score_source segmentation; absent: an older version trained it.
+    score_measure: ScoreMeasure = "jensen_shannon"
 
 
 class RefinerConfigCard(Strict, frozen=True):

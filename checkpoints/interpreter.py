@@ -79,6 +79,11 @@ def _contradiction(card: InterpreterCard) -> str | None:
         return f"width is {card.width}; it must be in [1, {columns}], the grid"
     if card.score_source is not None and card.score_source not in {h.kind for h in card.heads}:
         return f"score_source is {card.score_source}, a head this interpreter lacks"
+    if card.score_measure != "jensen_shannon" and card.score_source != "segmentation":
+        return (
+            f"score_measure is {card.score_measure}, but score_source is {card.score_source}; only "
+            "segmentation has a choice"
+        )
     return _heads_problem(card)
 
 

@@ -253,6 +253,7 @@ def _card(
         resize=file.resize,
         score_source="segmentation",
         score_fraction=file.score_fraction,
+        score_measure=file.score_measure,
         licences=file.licences,
         provenance={"recipe": recipe.name, "note": file.note},
         heads=head_cards(interpreter),

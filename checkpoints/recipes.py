@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from bundle.manifest import Count, Psi
+from bundle.manifest import Count, Psi, ScoreMeasure
 from bundle.records import Strict
 from checkpoints.card import ClassCard, GeneratorCard
 from checkpoints.classes import classes_from_file, distinct_colors
@@ -36,6 +36,7 @@ class RecipeFile(Strict, frozen=True, kw_only=True):
     truncation_psi: Psi
     truncation_cutoff: Count  # rows of w+
     score_fraction: float = 0.1  # share of the most uncertain pixels that the score averages
+    score_measure: ScoreMeasure = "jensen_shannon"  # uncertainty of a pixel; the papers' by default
     licences: list[str]
     classes: Annotated[list[str], msgspec.Meta(min_length=1)]  # names by class id
     colors: list[int] | None = None  # 0xRRGGBB by class id; absent: distinct colors

@@ -1,5 +1,6 @@
 """Weights cards and other TOML files: read as strict records, written in one step."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar, get_args, get_type_hints
@@ -13,6 +14,12 @@ from checkpoints.downloads import failed_download, refuse_failed_download
 from checkpoints.errors import CardError
 
 MAX_CARD_BYTES = 1 << 20
+MAX_PARTS = 32  # of a key such as "a.b.c"; reading takes the square of their number
+_LONG_KEY = re.compile(
+    rb"""(?:^|[\[{,])[ \t]*(?:(?:[A-Za-z0-9_-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*){%d}"""
+    % MAX_PARTS,
+    re.MULTILINE,
+)
 Card = TypeVar("Card", bound=msgspec.Struct)
 
 
@@ -87,6 +94,8 @@ def read_toml(path: Path, card_type: type[Card], advice: str = "") -> Card:
         raise CardError(f"{reason}; {advice}" if advice else reason) from error
     if len(data) > MAX_CARD_BYTES:
         raise CardError(f"{path} has over {MAX_CARD_BYTES} bytes; it is not a card")
+    if _LONG_KEY.search(data):
+        raise CardError(f"{path} has a key of over {MAX_PARTS} parts; it is not a card")
     try:
         return msgspec.toml.decode(data, type=card_type)
     except msgspec.ValidationError as error:

@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from bundle.directions import Direction, bytes_from_rows
 from bundle.manifest import (
     LABELLER,
     MAPPING,
@@ -19,6 +20,7 @@ from bundle.manifest import (
     CameraFacts,
     ContentTable,
     DepthHead,
+    DirectionFacts,
     Estimate,
     FileEntry,
     GeneratorFacts,
@@ -26,6 +28,7 @@ from bundle.manifest import (
     KeypointHead,
     Labels,
     Manifest,
+    MeasuredEdit,
     ProposalFacts,
     SamplingKey,
     ScoreCalibration,
@@ -147,6 +150,7 @@ def fake_bundle(
     start: tuple[int, int] | None = None,
     boxes: int = 16,
     proposals: bool = False,
+    directions: bool = False,
 ) -> Bundle:
     """A bundle in memory, without files, for FakeEngine.
 
@@ -159,6 +163,7 @@ def fake_bundle(
         start: rows and columns of images of resolution 4; None for square ones.
         boxes: alternatives of a predicate; 0 for a bundle of an older version.
         proposals: whether there are "rare", which generates 12 percent of the samples, and "all".
+        directions: whether there are "more", of all rows of w+, and "late", of the last two.
     """
     num_ws = 2 * (resolution.bit_length() - 2)
     generator = GeneratorFacts(
@@ -190,6 +195,7 @@ def fake_bundle(
         data = bank.codes.tobytes()
         files[VIEWS] = FileEntry(sha256=hashlib.sha256(data).hexdigest(), size=len(data))
     given = _fake_proposals(generator) if proposals else {}
+    learned = _fake_directions(generator) if directions else {}
     manifest = Manifest(
         format=1,
         bundle_id=bundle_id_from_content(generator, labels, fake_heads, files, views=views),
@@ -203,8 +209,40 @@ def fake_bundle(
         calibrations=[_fake_calibration(views) for views in (1, 4)] if heads else [],
         tools={},
         proposals={name: proposal.facts for name, proposal in given.items()},
+        directions={name: direction.facts for name, direction in learned.items()},
     )
-    return Bundle(Path("fake"), manifest, bank, given)
+    return Bundle(Path("fake"), manifest, bank, given, learned)
+
+
+def _fake_directions(generator: GeneratorFacts) -> dict[str, Direction]:
+    """By name; measured from -2 to 2."""
+    learned = {}
+    for name, first_row in (("more", 0), ("late", generator.num_ws - 2)):
+        extents = (generator.num_ws - first_row, generator.w_dim)
+        rows = (np.indices(extents).sum(axis=0) / 7 + 0.1).astype(np.float32)
+        data = bytes_from_rows(rows)
+        facts = DirectionFacts(
+            file=FileEntry(sha256=hashlib.sha256(data).hexdigest(), size=len(data)),
+            changes="part 1",
+            options=_fake_calibration(1).options,
+            seed=0,
+            samples=64,
+            measured=16,
+            first_row=first_row,
+            end_row=generator.num_ws,
+            strengths=[
+                MeasuredEdit(
+                    strength=strength,
+                    share=Estimate(value=0.25, low=0.2, high=0.3),
+                    shown=Estimate(value=1.0, low=1.0, high=1.0),
+                    unchanged=Estimate(value=0.9, low=0.8, high=1.0),
+                    miou=Estimate(value=0.9, low=0.8, high=1.0),
+                )
+                for strength in (-2.0, 0.0, 2.0)
+            ],
+        )
+        learned[name] = Direction(name, facts, rows)
+    return learned
 
 
 def _fake_proposals(generator: GeneratorFacts) -> dict[str, Proposal]:

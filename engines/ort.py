@@ -77,6 +77,8 @@ class OrtEngine:
         self._judged = score if self._contract.boxes is None else (*score, CONTENT)
         self._session: ort.InferenceSession | None = session
         self._run_options = run_options()
+        # Without it a run computes the images that nobody asked for, too.
+        self._run_options.only_execute_path_to_fetches = True
 
     def run(
         self,

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle.open import open_bundle
+from engines.edits import edited, learned_id_of_query, shift_from_query
 from engines.errors import BundleLacks, EngineRunError, NotFiniteError, SamplingError
 from engines.open import EngineOptions, open_engine, open_mapping
 from engines.proposal import screened
@@ -33,8 +34,9 @@ from labelmint.options import SamplingOptions, StreamOptions, query_from_options
 Arrays = dict[str, NDArray[Any]]
 # Options of a stream that samples depend on, or that choose among them and their outputs.
 TAKEN = (
-    *SamplingOptions.__annotations__, "model", "bundle_id", "keep_fraction", "max_uncertainty",
-    "where", "max_class_uncertainty", "filter_sets", "balance", "keep_by", "proposal", "outputs",
+    *SamplingOptions.__annotations__, "model", "bundle_id", "learned_id", "keep_fraction",
+    "max_uncertainty", "where", "max_class_uncertainty", "filter_sets", "balance", "keep_by",
+    "proposal", "outputs",
 )  # fmt: skip
 END_OF_INDICES = 2**64 - 1  # exclusive, as for streams
 
@@ -89,6 +91,8 @@ class BundleSamples:
         self._limit = max_uncertainty_from_filter(proto.filter, bundle, self._options)
         self._selection = selection_from_filter(proto.filter, bundle, self._options)
         self._proposal = proposal_from_filter(proto.filter, bundle, self._options)
+        self._shift = shift_from_query(proto, bundle, self._options)
+        learned_id_of_query(proto, bundle)  # refuses another one
         sets = can_reject(proto.filter) and proto.filter.filter_sets
         self._unit = self._options.views_per_object if sets else 1  # kept or dropped together
         specs = sample_outputs(bundle.manifest, bundle.views)
@@ -177,6 +181,7 @@ class BundleSamples:
         ws = ws_from_indices(
             self._mapping, bundle.manifest.generator, options, indices, self._sequence, bundle.views
         )
+        ws = edited(ws, self._shift)
         limits = np.full(len(ws), self._limit, np.float32)
         boxes = None
         if self._selection is not None:

@@ -16,7 +16,7 @@ from bundle.calibration import (
     threshold_for,
 )
 from bundle.errors import FileError
-from bundle.manifest import ProposalFacts, SamplingKey
+from bundle.manifest import SamplingKey
 from bundle.open import Bundle
 from bundle.proposals import Proposal
 from engines.content import ContentPredicate, content_columns, is_within, predicate_of_bundle
@@ -316,29 +316,29 @@ def proposal_from_filter(
             "proposal it must be philox"
         )
     key = key_from_options(options)
-    if not is_fitted_for(proposal.facts, key):
+    if not is_fitted_for(proposal.facts.options, key):
         raise BundleLacks(
             f"filter.proposal is {proposal.name}, fitted for psi "
             f"{proposal.facts.options.truncation_psi:g}, cutoff "
             f"{proposal.facts.options.truncation_cutoff} and class "
-            f"{_class_words(proposal.facts.options)}; this request has psi "
+            f"{class_words(proposal.facts.options)}; this request has psi "
             f"{key.truncation_psi:g}, cutoff {key.truncation_cutoff} and class "
-            f"{_class_words(key)}: ask for those, or run: "
+            f"{class_words(key)}: ask for those, or run: "
             + directions_command(Path(bundle.path.name), proposal.name, proposal.facts.where, key)
         )
     return proposal
 
 
-def is_fitted_for(facts: ProposalFacts, key: SamplingKey) -> bool:
-    """Whether a proposal's figures are of this truncation and class. Its weights would be exact
-    without; views change neither."""
-    fitted = facts.options
+def is_fitted_for(fitted: SamplingKey, key: SamplingKey) -> bool:
+    """Whether the figures of a proposal or direction are of this truncation and class. Weights
+    would be exact without; views change neither."""
     return (fitted.truncation_psi, fitted.truncation_cutoff, fitted.class_index) == (
         key.truncation_psi, key.truncation_cutoff, key.class_index,
     )  # fmt: skip
 
 
-def _class_words(key: SamplingKey) -> str:
+def class_words(key: SamplingKey) -> str:
+    """The class of the generator, for messages."""
     return "drawn" if key.class_index is None else str(key.class_index)
 
 

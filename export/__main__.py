@@ -16,11 +16,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import click
 
 from bundle.errors import BundleError
-from bundle.manifest import MANIFEST
+from bundle.manifest import MANIFEST, ScoreMeasure
 from bundle.open import open_bundle
 from bundle.views import ViewBank
 from bundle.write import (
@@ -82,7 +83,9 @@ def main() -> None:
 @click.option(
     "--mean-latent",
     type=WEIGHTS,
-    help="Path to the mean of w (.npy), for a .pt file that lacks it.",
+    help="Path to the mean of w (.npy), for a .pt file that lacks it: the one that the ensemble "
+    "was trained with. HandsOff's code draws a new one whenever it loads, and another changes "
+    "about 1 percent of a mask's pixels.",
     show_default="measured over samples",
 )
 @click.option(
@@ -115,6 +118,14 @@ def main() -> None:
     type=WEIGHTS,
     help="View bank to include, as `python -m training views` writes it.",
     show_default="none",
+)
+@click.option(
+    "--score-measure",
+    type=click.Choice(get_args(ScoreMeasure)),
+    help="Uncertainty of a pixel's class, which streams are filtered by: the members' divergence "
+    "(jensen_shannon, the papers'), the entropy of their mean probabilities, or 1 minus the "
+    "largest of these (least_confidence). No training is needed to change it.",
+    show_default="the interpreter's",
 )
 @click.option("--out", required=True, type=FOLDER, help="Folder to write the bundle to.")
 @click.option("--force", is_flag=True, help="Replace a bundle that exists at --out.")
@@ -155,6 +166,7 @@ def bundle(
     labels: Path | None,
     refiner: Path | None,
     views: Path | None,
+    score_measure: ScoreMeasure | None,
     out: Path,
     force: bool,
     calibrate: int,
@@ -179,7 +191,9 @@ def bundle(
         refuse_existing(out, force)
         for capability in capabilities:
             check_capability(capability)
-        files = WeightFiles(generator, mean_latent, interpreter, recipe, labels, refiner, views)
+        files = WeightFiles(
+            generator, mean_latent, interpreter, recipe, labels, refiner, views, score_measure
+        )
         weights = weights_from_files(files)
         card = weights.interpreter_card
         if calibrate and (card is None or card.score_source is None):  # fail before the export

@@ -12,6 +12,7 @@ from bundle.fused import FUSED, fused_from_bytes
 from bundle.manifest import (
     LABELLER,
     Certificate,
+    DirectionFacts,
     Heads,
     Parity,
     ProposalFacts,
@@ -86,6 +87,7 @@ def lines_from_bundle(bundle: Bundle) -> list[str]:
     lines += [f"  parity       {_parity_text(parity)}" for parity in manifest.parity]
     lines += [f"  calibration  {_calibration_text(c)}" for c in manifest.calibrations]
     lines += [f"  proposal     {_proposal_text(n, p)}" for n, p in manifest.proposals.items()]
+    lines += [f"  direction    {_direction_text(n, d)}" for n, d in manifest.directions.items()]
     if manifest.certificate is not None:
         lines += lines_from_certificate(manifest.certificate)
     return lines
@@ -115,7 +117,9 @@ def _head_lines(heads: Heads) -> list[str]:
         lines.append(f"  keypoints    {heads.keypoints.members} members: {names}")
     if heads.depth is not None:
         lines.append(f"  depth        {heads.depth.members} members, in {heads.depth.unit}")
-    score = heads.score_source or "none, so filtering is refused"
+    score: str = heads.score_source or "none, so filtering is refused"
+    if heads.score_source == "segmentation":
+        score += f", by {heads.score_measure}"
     return [*lines, f"  score        {score}"]
 
 
@@ -152,6 +156,15 @@ def _proposal_text(name: str, facts: ProposalFacts) -> str:
     return (
         f"{name}: {facts.where}, {100 * facts.share.value:.2g}% of all samples and "
         f"{100 * facts.generated_share.value:.2g}% of those it generates"
+    )
+
+
+def _direction_text(name: str, facts: DirectionFacts) -> str:
+    least, most = facts.strengths[0], facts.strengths[-1]
+    return (
+        f"{name}: {facts.changes} on {100 * least.share.value:.2g}% of the pixels at strength "
+        f"{least.strength:g}, {100 * most.share.value:.2g}% at {most.strength:g}; rows "
+        f"{facts.first_row} to {facts.end_row - 1} of w+"
     )
 
 

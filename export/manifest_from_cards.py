@@ -41,6 +41,7 @@ def spec_from_cards(generator: GeneratorCard, interpreter: InterpreterCard | Non
         tap_recipe=interpreter.tap_recipe,
         resize=interpreter.resize,
         start=interpreter.start or SQUARE,
+        score_measure=interpreter.score_measure,
     )
 
 
@@ -122,6 +123,7 @@ def heads_from_card(card: InterpreterCard) -> Heads:
         depth=depth,
         score_source=card.score_source,
         score_fraction=card.score_fraction,
+        score_measure=card.score_measure,
         boxes=BOXES if segmentation or keypoints or card.score_source else 0,
     )
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bundle.manifest import WeightsFacts
+from bundle.manifest import ScoreMeasure, WeightsFacts
 from checkpoints import (
     NATIVE,
     GeneratorCard,
@@ -54,6 +54,7 @@ class WeightFiles:
     classes: Path | None = None  # classes.toml that replaces the recipe's classes
     refiner: Path | None = None  # None: images as the generator makes them
     views: Path | None = None  # None: no view bank
+    score_measure: ScoreMeasure | None = None  # None: the interpreter's own
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,9 @@ def weights_from_files(files: WeightFiles) -> SourceWeights:
     _refuse_unused_options(files)
     weights = _generator_and_interpreter(files)
     weights = replace(weights, hashes=_hashes_of(files))
+    if files.score_measure is not None:
+        scored = with_measure(weights.interpreter_card, files.score_measure)
+        weights = replace(weights, interpreter_card=scored)
     if files.refiner is not None:
         channels = weights.generator.config.img_channels
         refiner = refiner_for_images(files.refiner, files.generator, channels, weights.spec)
@@ -114,6 +118,17 @@ def weights_from_files(files: WeightFiles) -> SourceWeights:
         card = msgspec.structs.replace(weights.generator_card, view_layers=views.card.view_layers)
         weights = replace(weights, generator_card=card, views=views)
     return weights
+
+
+def with_measure(card: InterpreterCard | None, measure: ScoreMeasure) -> InterpreterCard:
+    """The card of an ensemble whose pixels are scored by this measure. Raises ExportError."""
+    if card is None or card.score_source != "segmentation":
+        found = "there is no --interpreter" if card is None else f"it is of {card.score_source}"
+        raise ExportError(
+            f"--score-measure is {measure}, a measure of classes, but this bundle's score is not: "
+            f"{found}; leave it out"
+        )
+    return msgspec.structs.replace(card, score_measure=measure)
 
 
 def _hashes_of(files: WeightFiles) -> WeightsFacts:

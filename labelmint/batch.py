@@ -5,7 +5,7 @@ Enter: pb.SampleBatches from the wire. Leave: batches, joined from the samples o
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,8 +35,9 @@ class Batch:
     masks: Array | None  # uint8 [n, H, W], class ids
     keypoints: Array | None  # float32 [n, K, 3]: x, y in label pixels (centers at +0.5), confidence
     depth: Array | None  # float16 [n, H, W], in the units the head was trained in
-    uncertainty: Array | None  # float32 [n], in nats for segmentation heads
-    uncertainty_map: Array | None  # float16 [n, H, W]
+    # float32 [n]: mean of the map's largest values; Model.score_words has its unit and range
+    uncertainty: Array | None
+    uncertainty_map: Array | None  # float16 [n, H, W], by Model.score_measure
     w: Array | None  # float32 [n, num_ws, w_dim], after truncation
     indices: UInt64s  # uint64 [n], raw: counted before the filter
     next_index: int  # start_index that resumes the stream right after this batch
@@ -45,6 +46,8 @@ class Batch:
     views: Array | None = None  # int32 [n]: code of the view bank; -1: the object's own view
     cameras: Array | None = None  # float32 [n, 4], fields of model.Camera; NaN: unknown
     weights: Array | None = None  # float32 [n], over 0, about 1 in the mean; see docs/streams.md
+    edits: dict[str, float] | None = None  # strengths by direction that w has; None: plain samples
+    learned_id: str | None = None  # of the stream's proposal and directions; None: without
 
     def __len__(self) -> int:
         """Number of samples; with group_views, of objects."""
@@ -159,8 +162,12 @@ def batch_from_kept(
     next_index: int,
     discarded: int,
     bundle_id: str,
+    learned_id: str = "",
+    edits: Iterable[pb.Edit] = (),
 ) -> Batch:
     """Joins runs of samples, already in index order; a single run is not copied.
+
+    `edits` are those of the query, which the server said that it applied.
 
     Raises MalformedMessage when they have different outputs, dtypes or extents.
     """
@@ -183,6 +190,8 @@ def batch_from_kept(
         next_index=next_index,
         discarded=discarded,
         bundle_id=bundle_id,
+        edits={edit.direction: edit.strength for edit in edits} or None,
+        learned_id=learned_id or None,
     )
 
 

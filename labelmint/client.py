@@ -13,7 +13,7 @@ import grpc
 
 from labelmint.batch import Batch, batch_from_kept
 from labelmint.errors import MalformedMessage, NotReady
-from labelmint.model import Model, model_from_proto
+from labelmint.model import Model, learned_id_from_model, model_from_proto
 from labelmint.options import (
     SamplingOptions,
     StreamOptions,
@@ -174,7 +174,10 @@ class Client:
         request = pb.GenerateSamplesRequest(query=query)
         response: pb.GenerateSamplesResponse = self._call("GenerateSamples", request)
         kept = kept_from_answer(query, response)
-        return batch_from_kept([kept], response.next_index, response.discarded, response.bundle_id)
+        return batch_from_kept(
+            [kept], response.next_index, response.discarded, response.bundle_id,
+            response.learned_id, query.sampling.edits,
+        )  # fmt: skip
 
     def models(self) -> list[Model]:
         """The served models in ascending order of their names. Raises LabelmintError."""
@@ -227,19 +230,25 @@ class Client:
 
         What a server would look up anew for each call is looked up once: the model's name, the
         bundle_id, and the threshold of keep_fraction, in whose place max_uncertainty is given.
-        The several thresholds of keep_by and the coins of balance stay the server's: samples are
-        equal as long as the bundle is not calibrated again.
+        A proposal and the directions of edits are pinned by learned_id. The several thresholds of
+        keep_by and the coins of balance stay the server's: samples are equal as long as the bundle
+        is not calibrated again.
 
         Args:
             options: see `labelmint.options.StreamOptions`.
 
         Raises:
             TypeError, ValueError: options cannot be sent.
-            LabelmintError: as `model`; NotReady also when another bundle_id is served.
+            LabelmintError: as `model`; NotReady also when another bundle_id or learned_id is
+                served; Invalid when the model has no proposal or direction of a name.
         """
         query_from_options(options)
         given = cast(dict[str, Any], options)
-        sampling = {name: given[name] for name in SamplingOptions.__annotations__ if name in given}
+        sampling = {
+            name: given[name]
+            for name in SamplingOptions.__annotations__
+            if name in given and name != "edits"  # a threshold does not depend on them
+        }
         fraction, bundle_id = options.get("keep_fraction"), options.get("bundle_id")
         model = self.model(options.get("model") or "", keep_fraction=fraction, **sampling)
         if bundle_id and bundle_id != model.bundle_id:
@@ -249,6 +258,9 @@ class Client:
                 "FAILED_PRECONDITION",
             )
         pinned: StreamOptions = {**options, "model": model.name, "bundle_id": model.bundle_id}
+        learned_id = learned_id_from_model(model, options)
+        if learned_id:
+            pinned["learned_id"] = learned_id
         if fraction is not None and options.get("keep_by") is None:
             del pinned["keep_fraction"]
             pinned["max_uncertainty"] = model.max_uncertainty

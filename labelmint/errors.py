@@ -35,6 +35,9 @@ STREAM_AGED, ERROR_DOMAIN = "STREAM_AGED", "labelmint.v1"
 MAX_MESSAGE_CHARACTERS = 4000  # of an error; a server could send millions
 REFUSED_CONNECTION = "Connection refused"  # in the details of UNAVAILABLE, by gRPC
 _CANCELLED_HERE = "Locally cancelled"  # in the details of gRPC
+# The same, of a call that the server had not seen when it closed the connection in good order, and
+# of one that had not been sent when its connection ended.
+_UNSEEN = ("GOAWAY received; Error code: 0", "subchannel lost all connections")
 _LOADING = "the server is loading"  # in the details of UNAVAILABLE until models are loaded
 _FROM_WORKER = re.compile(r"Caught \w+ in DataLoader worker process \d+\.\n")  # torch's words
 _Detail = TypeVar("_Detail", bound=Message)
@@ -205,6 +208,14 @@ def cancelled_by_server(error: RpcError) -> bool:
 def is_loading(error: RpcError) -> bool:
     """Whether a server answered that its models are still loading."""
     return isinstance(error, Unreachable) and _LOADING in str(error)
+
+
+def met_closing_connection(error: RpcError) -> bool:
+    """Whether a call began as its connection ended, as by age: the server has not seen the call.
+
+    The words may be the server's own, so they do not prove it.
+    """
+    return isinstance(error, Unreachable) and any(words in str(error) for words in _UNSEEN)
 
 
 def ended_by_age(error: grpc.RpcError) -> bool:

@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from labelmint.batch import INDEX
 from labelmint.codec import OUTPUTS, output_from_name, raw_bytes_per_sample, sent_by_default
-from labelmint.errors import MalformedMessage
+from labelmint.errors import Invalid, MalformedMessage, NotReady
+from labelmint.learned import learned_id_from_digests
 from labelmint.options import StreamOptions, is_weighted, takes_bank
 from labelmint.v1 import label_service_pb2 as pb
 
@@ -60,6 +61,36 @@ class Proposal:
     gain: Estimate  # so many times fewer samples are generated for each delivered one
     effective: Estimate  # effective sample size of weighted delivered samples, over their number
     examined: Estimate  # raw indices for each generated sample
+    digest: str = ""  # another one after it was replaced; empty: of an older server
+
+
+class MeasuredEdit(NamedTuple):
+    """What one strength of a direction changes; all values are shares from 0 to 1.
+
+    "Outside" are the pixels that show the direction's class neither before nor after.
+    """
+
+    strength: float  # in standard deviations of the drawn w along the direction
+    share: Estimate  # mean share of a mask's pixels that are of the class
+    shown: Estimate  # of the images that show it on 0.1 percent of their pixels
+    unchanged: Estimate  # of the pixels outside that keep their class
+    miou: Estimate  # mean IoU of the other classes outside, before and after
+
+
+@dataclass(frozen=True)
+class Direction:
+    """What the option `edits` may name: a move of w+ for more or less of one class."""
+
+    name: str
+    changes: str  # name of the class
+    truncation_psi: float  # streams need the same truncation and class
+    truncation_cutoff: int
+    class_index: int | None
+    first_row: int  # of w+ that it moves
+    end_row: int  # exclusive
+    measured: int  # number of samples that each strength was measured on
+    strengths: tuple[MeasuredEdit, ...]  # ascending; edits may be from the first to the last
+    digest: str  # another one after it was replaced
 
 
 class CertifiedThreshold(NamedTuple):
@@ -134,7 +165,30 @@ class Model:
     certificate: Certificate | None = None  # None: nobody's reviews are part of the bundle
     balances: bool = False  # whether `balance` and `keep_by` are, with default sampling options
     proposals: tuple[Proposal, ...] = ()  # in ascending order of their names
+    directions: tuple[Direction, ...] = ()  # in ascending order of their names
     max_uncertainty: float | None = None  # threshold of the keep_fraction of Client.model
+    # What uncertainty measures: "jensen_shannon", "entropy" or "least_confidence" of classes,
+    # "variance" of other heads; empty without a score. `score_words` has units and ranges.
+    score_measure: str = ""
+
+    @property
+    def score_unit(self) -> str:
+        """Unit of uncertainties: "nats", or empty for shares and for squared units of a head."""
+        return "nats" if self.score_measure in ("jensen_shannon", "entropy") else ""
+
+    def score_words(self) -> str:
+        """What the uncertainty is, in words, with its unit and range; empty without a score."""
+        if not self.score_source:
+            return ""
+        count = max(1, len(self.classes))
+        nats = f"0 to {math.log(count):.3g} nats"
+        known = {
+            "jensen_shannon": f"Jensen-Shannon divergence of the members, {nats}",
+            "entropy": f"entropy of the members' mean probabilities, {nats}",
+            "least_confidence": f"1 minus the largest mean probability, 0 to {1 - 1 / count:.3g}",
+            "variance": "variance over the members, in squared units of the head",
+        }
+        return f"{self.score_source}: {known.get(self.score_measure, self.score_measure)}"
 
     def palette(self) -> npt.NDArray[np.uint8]:
         """RGB colors by class id: uint8 [256, 3], black for ids without a class."""
@@ -245,8 +299,49 @@ def model_from_proto(message: pb.Model, max_uncertainty: float | None = None) ->
         ),
         balances=message.balances,
         proposals=tuple(_proposal_from_proto(proposal) for proposal in message.proposals),
+        directions=tuple(_direction_from_proto(direction) for direction in message.directions),
         max_uncertainty=max_uncertainty,
+        score_measure=_measure_from_proto(message),
     )
+
+
+def _measure_from_proto(message: pb.Model) -> str:
+    """The measure of the score; of older servers, which do not name it, the only one they have."""
+    if message.score_measure or not message.score_source:
+        return message.score_measure
+    return "jensen_shannon" if message.score_source == "segmentation" else "variance"
+
+
+def learned_id_from_model(model: Model, options: StreamOptions) -> str:
+    """The learned_id of a stream of this model; that of the options if its server tells no digests.
+
+    Raises:
+        Invalid: the model has no proposal or direction of a name.
+        NotReady: the options have another learned_id.
+    """
+    proposals = {each.name: each.digest for each in model.proposals}
+    directions = {each.name: each.digest for each in model.directions}
+    proposal, edits = options.get("proposal"), options.get("edits") or {}
+    asked, wanted = options.get("learned_id") or "", [proposal] if proposal else []
+    for option, known, names in (("proposal", proposals, wanted), ("edits", directions, [*edits])):
+        for name in names:
+            if name not in known:
+                raise Invalid(
+                    f"{option} has {name!r:.100}, which {model.name} lacks; it has "
+                    f"{', '.join(known) or 'none'}",
+                    "INVALID_ARGUMENT",
+                )
+            if not known[name]:
+                return asked
+    found = learned_id_from_digests(proposals, directions, proposal, edits)
+    if asked not in ("", found):
+        raise NotReady(
+            f"learned_id is {asked[:80]}, {model.name} has {found or 'none'}: a proposal or "
+            "direction was learned anew since; leave learned_id out, or ask a server that has the "
+            "bundle as it was",
+            "FAILED_PRECONDITION",
+        )
+    return found
 
 
 def _certificate_from_proto(message: pb.Certificate) -> Certificate:
@@ -287,7 +382,25 @@ def _proposal_from_proto(message: pb.Proposal) -> Proposal:
     class_index = message.class_index if message.HasField("class_index") else None
     return Proposal(
         message.name, message.where, message.truncation_psi, message.truncation_cutoff,
-        class_index, **figures,
+        class_index, **figures, digest=message.digest,
+    )  # fmt: skip
+
+
+def _direction_from_proto(message: pb.Direction) -> Direction:
+    strengths = tuple(
+        MeasuredEdit(
+            row.strength,
+            *(
+                Estimate(*(getattr(getattr(row, name), end) for end in Estimate._fields))
+                for name in ("share", "shown", "unchanged", "miou")
+            ),
+        )
+        for row in message.strengths
+    )
+    return Direction(
+        message.name, message.changes, message.truncation_psi, message.truncation_cutoff,
+        message.class_index if message.HasField("class_index") else None, message.first_row,
+        message.end_row, message.measured, strengths, message.digest,
     )  # fmt: skip
 
 

@@ -51,6 +51,9 @@ class SamplingOptions(TypedDict, total=False):
     class_index: int | None  # for class-conditional generators; None: drawn for each object
     views_per_object: int  # V: index i is view i mod V of object i div V; default 1
     view: int | str | None  # see above
+    # By direction of the model, how far w+ is moved along it, in standard deviations of the drawn
+    # w: the same samples with more (or less) of a class, see docs/rare.md. At most 8.
+    edits: Mapping[str, float] | None
 
 
 class StreamOptions(SamplingOptions, total=False):
@@ -58,6 +61,7 @@ class StreamOptions(SamplingOptions, total=False):
 
     model: str  # name of the model; optional if the server has only one
     bundle_id: str  # the server has to serve this bundle, or refuses
+    learned_id: str  # its proposal and directions have to be those of this Batch.learned_id
 
     # Which samples to deliver
     keep_fraction: float | None  # fraction to keep, (0, 1]: about this share, the least uncertain
@@ -104,6 +108,7 @@ WHOLE_STREAM = (
     "count", "max_examined", "indices", "z", "w", "w_plus", "shard_index", "num_shards",
 )  # fmt: skip
 MAX_TARGETS = 16  # conditions of `balance`; unreachable ones take time with their number
+MAX_EDITS = 8  # directions of `edits`
 MAX_STRATA_CONDITIONS = 3  # conditions of `keep_by`
 _UINT32 = (
     "truncation_cutoff",
@@ -117,7 +122,7 @@ _UINT32 = (
     "weight",
 )
 _UINT64 = ("seed", "start_index", "end_index", "count", "max_examined")
-_TEXTS = ("model", "bundle_id")
+_TEXTS = ("model", "bundle_id", "learned_id")
 _LATENTS: dict[str, tuple[pb.LatentSpace, int]] = {  # option: space, rank
     "z": (pb.LATENT_SPACE_Z, 2),
     "w": (pb.LATENT_SPACE_W, 2),
@@ -136,6 +141,7 @@ def query_from_options(options: StreamOptions) -> pb.SampleQuery:
     query = pb.SampleQuery(
         model=options.get("model", ""),
         bundle_id=options.get("bundle_id", ""),
+        learned_id=options.get("learned_id") or "",
         sampling=_sampling(options),
         filter=_filter_from_options(options),
         start_index=options.get("start_index", 0),
@@ -151,6 +157,7 @@ def query_from_options(options: StreamOptions) -> pb.SampleQuery:
         max_message_samples=options.get("max_message_samples", 0),
         weight=options.get("weight", 0),
     )
+    _check_edits(query)
     indices = options.get("indices")
     if indices is not None:
         query.indices.extend(_ascending(indices))
@@ -233,6 +240,7 @@ def _sampling(options: SamplingOptions) -> pb.SamplingOptions:
             f"latent_source {source!r} is unknown; choose from {', '.join(LATENT_SOURCES)}"
         )
     view_mode, view = _view(options.get("view"))
+    edits = edits_from_option(options.get("edits")) or {}
     # A field that is None stays unset in the message.
     return pb.SamplingOptions(
         seed=options.get("seed", 0),
@@ -243,6 +251,7 @@ def _sampling(options: SamplingOptions) -> pb.SamplingOptions:
         views_per_object=options.get("views_per_object", 1),
         view_mode=view_mode,
         view=view,
+        edits=[pb.Edit(direction=name, strength=strength) for name, strength in edits.items()],
     )
 
 
@@ -323,6 +332,50 @@ def balance_from_option(
             )
         shares[condition] = float(share)
     return shares
+
+
+def edits_from_option(edits: Mapping[str, float] | None) -> dict[str, float] | None:
+    """The option `edits`, in ascending order of the names; None without any.
+
+    Raises:
+        TypeError: it is no dict of names and numbers.
+        ValueError: it has no direction or too many, an empty name, or a strength that is not
+            finite.
+    """
+    if edits is None:
+        return None
+    of_type("edits", edits, Mapping, "a dict of directions and strengths, as {'glasses': 1.5}")
+    if not 1 <= len(edits) <= MAX_EDITS:
+        raise ValueError(
+            f"edits has {len(edits)} directions; give 1 to {MAX_EDITS}, or leave it out"
+        )
+    strengths = {}
+    for name, strength in edits.items():
+        if not isinstance(name, str):
+            raise TypeError(f"edits has {name!r:.100}; give the names of directions")
+        if not name or len(name) > MAX_CHARACTERS:
+            raise ValueError(f"edits has the direction {name!r:.100}; give the name of one")
+        if not math.isfinite(real_number(f"edits of {name!r:.100}", strength)):
+            raise ValueError(
+                f"edits of {name!r:.100} is {strength}; give a strength, such as 1.5 or -1"
+            )
+        strengths[name] = float(strength)
+    return dict(sorted(strengths.items()))
+
+
+def _check_edits(query: pb.SampleQuery) -> None:
+    """Raises ValueError for options that are calibrated on samples without edits."""
+    asked, given = query.filter, bool(query.sampling.edits)
+    for name, present, instead in (
+        ("keep_fraction", asked.mode == pb.FILTER_MODE_KEEP_FRACTION, "use max_uncertainty, or "),
+        ("balance", bool(asked.balance) or asked.balance_classes, ""),
+        ("keep_by", bool(asked.keep_by), ""),
+    ):
+        if given and present:
+            raise ValueError(
+                f"edits and {name} exclude each other: {name} is calibrated on samples without "
+                f"edits; {instead}leave one of them out"
+            )
 
 
 def keep_by_from_option(keep_by: str | Sequence[str] | None) -> list[str] | None:

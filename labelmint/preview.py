@@ -105,7 +105,7 @@ def _rows(batch: Batch, images: Array, model: Model, size: tuple[int, int]) -> l
     if batch.depth is not None:
         rows.append(_depth_row(batch.depth, size))
     if batch.uncertainty_map is not None:
-        rows.append(_uncertainty_row(batch.uncertainty_map, size))
+        rows.append(_uncertainty_row(batch.uncertainty_map, model.score_unit, size))
     if batch.uncertainty is not None:
         rows[-1] = _with_scores(rows[-1], batch.uncertainty)
     return rows
@@ -139,7 +139,7 @@ def _depth_row(depth: Array, size: tuple[int, int]) -> _Row:
     return _Row("depth", f"{low:.3g} to {high:.3g}", panel, scale=scale)
 
 
-def _uncertainty_row(values: Array, size: tuple[int, int]) -> _Row:
+def _uncertainty_row(values: Array, unit: str, size: tuple[int, int]) -> _Row:
     high = _low_high(values, 0, 99.5)[1]
 
     def panel(n: int) -> Image.Image:
@@ -148,7 +148,7 @@ def _uncertainty_row(values: Array, size: tuple[int, int]) -> _Row:
     scale = panels.panel_from_values(
         np.linspace([0], [high], 64, axis=1), 0, high, panels.HEAT, _SCALE
     )
-    return _Row("uncertainty", f"0 to {high:.3g}", panel, scale=scale)
+    return _Row("uncertainty", f"0 to {high:.3g} {unit}".rstrip(), panel, scale=scale)
 
 
 def _with_scores(row: _Row, scores: Array) -> _Row:
@@ -171,7 +171,10 @@ def _low_high(values: Array, low: float, high: float) -> tuple[float, float]:
 def _headline(batch: Batch, model: Model) -> str:
     examined = len(batch) + batch.discarded
     kept = f"{len(batch)} kept of {examined}" if batch.discarded else f"{len(batch)} samples"
-    parts = (kept, _line(model.family), _line(model.bundle_id)[:19])
+    edits = ", ".join(
+        f"{name[:40]} {strength:+g}" for name, strength in (batch.edits or {}).items()
+    )
+    parts = (kept, _line(edits), _line(model.family), _line(model.bundle_id)[:19])
     return "   ".join(part for part in parts if part)
 
 

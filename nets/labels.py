@@ -1,13 +1,20 @@
 """Outputs of m members -> labels and their uncertainty, as the DatasetGAN release computes them.
 
 DatasetGAN, section 3.3: majority vote, Jensen-Shannon divergence, and the mean of its largest
-values as the score of an image.
+values as the score of an image. Two other measures of a pixel can take the divergence's place.
 """
+
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+# How uncertain a pixel's class is, from the mean p of the members' probabilities of C classes:
+#   jensen_shannon    entropy of p less the members' mean entropy: 0 to log(min(m, C)) nats
+#   entropy           of p: 0 to log(C) nats
+#   least_confidence  1 - max p: 0 to 1 - 1/C, without unit
+Measure = Literal["jensen_shannon", "entropy", "least_confidence"]
 EPS = 1.1920929e-07  # probabilities of the mixture are clamped to [EPS, 1 - EPS] in the log
 
 
@@ -20,10 +27,31 @@ def majority(logits: Tensor) -> Tensor:
 def jensen_shannon(logits: Tensor) -> Tensor:
     """Logits [m, ..., C] -> divergence [...] in nats: entropy of the mean less mean entropy."""
     log_p = logits.log_softmax(dim=-1)
-    mean = log_p.exp().mean(dim=0)
+    return mean_entropy(logits) + (log_p.exp() * log_p).sum(dim=-1).mean(dim=0)
+
+
+def mean_entropy(logits: Tensor) -> Tensor:
+    """Logits [m, ..., C] -> entropy of the mean of the members' distributions [...], in nats."""
+    mean = logits.softmax(dim=-1).mean(dim=0)
     mean = mean / mean.sum(dim=-1, keepdim=True)
-    mixture = -(mean * mean.clamp(EPS, 1 - EPS).log()).sum(dim=-1)
-    return mixture + (log_p.exp() * log_p).sum(dim=-1).mean(dim=0)
+    return -(mean * mean.clamp(EPS, 1 - EPS).log()).sum(dim=-1)
+
+
+def least_confidence(logits: Tensor) -> Tensor:
+    """Logits [m, ..., C] -> 1 less the largest of the classes' mean probabilities, [...]."""
+    mean = logits.softmax(dim=-1).mean(dim=0)
+    return 1 - mean.amax(dim=-1) / mean.sum(dim=-1)
+
+
+def class_uncertainty(logits: Tensor, measure: Measure) -> Tensor:
+    """Logits [m, ..., C] -> uncertainty of each pixel's class [...], by this measure."""
+    match measure:
+        case "jensen_shannon":
+            return jensen_shannon(logits)
+        case "entropy":
+            return mean_entropy(logits)
+        case "least_confidence":
+            return least_confidence(logits)
 
 
 def member_variance(values: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from bundle.open import Bundle
 from engines.content import boxes_of_all
+from engines.edits import edited
 from engines.errors import DeviceLost, NotFiniteError
 from engines.protocol import Engine, EngineResult, Mapping
 from engines.sampling import view_arrays, ws_from_indices, ws_from_latents
@@ -61,7 +62,7 @@ def engine_rows_from_draw(
     boxes = None
     if query.selection is not None:
         boxes = query.selection.boxes(query.options.seed, indices)
-    return EngineRows(stream, draw.first, ws, views, draw.since, boxes)
+    return EngineRows(stream, draw.first, edited(ws, query.shift), views, draw.since, boxes)
 
 
 def run_engine(

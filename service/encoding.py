@@ -28,6 +28,7 @@ def parts_from_message(message: Message, query: Query) -> list[Part]:
         discarded=message.discarded,
         bundle_id=query.bundle_id,
         applied=query.applied,
+        learned_id=query.learned_id,
     )
     parts: list[Part] = [response.SerializeToString()]
     if message.kept:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.edits import Shift
 from engines.sampling import LatentOptions, LatentSpace
 from engines.selection import Selection
 from labelmint.v1 import label_service_pb2 as pb
@@ -12,7 +13,7 @@ from service.sampler import Plan
 from service.screen import ScreenedPlan
 
 # Upper bounds on the bytes of a message besides the data of its tensors.
-MESSAGE_OVERHEAD_BYTES = 768  # tensor headers, bundle_id, next_index, lengths
+MESSAGE_OVERHEAD_BYTES = 840  # tensor headers, bundle_id, learned_id, next_index, lengths
 SAMPLE_OVERHEAD_BYTES = 16  # per sample: its index, and its offset in a JPEG tensor
 
 
@@ -45,7 +46,8 @@ class Query:
     screen: ScreenedPlan | None  # the plan too, if a proposal chooses; None: all is generated
     max_uncertainty: np.float32  # samples above are rejected; inf keeps every sample
     selection: Selection | None  # samples of other content are rejected; None: of none
-    applied: int  # bits of the filter's options, as responses have them
+    shift: Shift | None  # what edits add to each w+; None: there are none
+    applied: int  # bits of the request's options, as responses have them
     unmet_limit: int  # samples without one that meets it, after which the stream ends; 0: no limit
     count: int  # most samples to deliver; 0: no limit
     weight: int  # share of the engine relative to other streams, at least 1
@@ -54,6 +56,7 @@ class Query:
     max_message_bytes: int
     max_message_samples: int
     bundle_id: str
+    learned_id: str  # of the proposal and the directions; empty without any
 
     @property
     def sample_bytes(self) -> int:

@@ -177,7 +177,8 @@ class Learner:
         return self._bytes(stem, "mask")
 
     def uncertainty_map(self, stem: str) -> bytes:
-        """Uncertainty, H * W bytes; 255 is log 2 nats or more. Raises NotFound."""
+        """Uncertainty, H * W bytes; 255: two classes share the pixel evenly, or more. Raises
+        NotFound."""
         return self._bytes(stem, "uncertainty")
 
     def _bytes(self, stem: str, name: str) -> bytes:

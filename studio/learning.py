@@ -8,6 +8,7 @@ with stdin, so that it does not outlive the server. Between jobs it keeps genera
     {"kind": "estimating" | "estimated", ...}  and those after a round, until the next job
 """
 
+import math
 import os
 import sys
 import threading
@@ -22,9 +23,11 @@ import click
 import msgspec
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from bundle.files import replaced_file
+from bundle.manifest import ScoreMeasure
 from checkpoints import (
     CheckpointError,
     GeneratorCard,
@@ -49,7 +52,10 @@ from training.labels.labelled_set import LabelledSet, labelled_set
 INTERPRETER, PROPOSALS = "interpreter.safetensors", "proposals"
 MEMBERS, PIXELS = 6, 512  # less than `training interpreter` takes: a round is for looking at
 REPORT_S = 0.25  # between two reports of steps
-UNCERTAINTY_SCALE = 255 / np.log(2)  # of bytes in a map; nats over log 2 are cut off
+# Uncertainty of a pixel that two classes share evenly, where a map's bytes reach 255.
+FULL_HEAT: dict[ScoreMeasure, float] = {
+    "jensen_shannon": math.log(2), "entropy": math.log(2), "least_confidence": 0.5,
+}  # fmt: skip
 
 
 class Job(Strict, frozen=True):
@@ -75,6 +81,15 @@ class Event(TypedDict, total=False):
     points: list[list[float]] | None
     seconds: float
     message: str
+
+
+def bytes_from_uncertainty(found: Prediction, measure: ScoreMeasure) -> NDArray[np.uint8] | None:
+    """The uncertainty map as bytes [H, W], FULL_HEAT and more as 255; None without a map."""
+    if found.uncertainty_map is None:
+        return None
+    heat = np.clip(found.uncertainty_map * (255 / FULL_HEAT[measure]), 0, 255)
+    values: NDArray[np.uint8] = heat.astype(np.uint8)
+    return values
 
 
 class NewWork(Exception):
@@ -122,7 +137,7 @@ class Apprentice:
         rows = _unlabelled_rows(images.stems, labels)
         ws = images.ws[rows]
         for row, found in zip(rows, predictions(self.generator, trained, card, ws), strict=True):
-            self._propose(images.stems[row], found)
+            self._propose(images.stems[row], found, card.score_measure)
         seconds = time.monotonic() - began
         tell({"kind": "done", "images": len(rows), "seconds": round(seconds, 1)})
 
@@ -149,12 +164,10 @@ class Apprentice:
             "iou": iou,
         })  # fmt: skip
 
-    def _propose(self, stem: str, found: Prediction) -> None:
-        folder = self.work / PROPOSALS
-        for name, values in (("mask", found.mask), ("uncertainty", found.uncertainty_map)):
+    def _propose(self, stem: str, found: Prediction, measure: ScoreMeasure) -> None:
+        folder, heat = self.work / PROPOSALS, bytes_from_uncertainty(found, measure)
+        for name, values in (("mask", found.mask), ("uncertainty", heat)):
             if values is not None:
-                if name == "uncertainty":
-                    values = np.clip(values * UNCERTAINTY_SCALE, 0, 255).astype(np.uint8)
                 with replaced_file(folder / f"{stem}.{name}.png") as partial:
                     Image.fromarray(values).save(partial, "png")
         points = None if found.keypoints is None else found.keypoints.tolist()

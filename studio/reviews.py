@@ -183,7 +183,7 @@ class Reviews:
         can go into it, and is there already."""
         manifest = None
         if wall is not None and wall.source == "export":
-            manifest = exported_manifest(self.project.folder, wall.weights)
+            manifest = exported_manifest(self.project.folder, wall.weights, wall.score_measure)
         known = None if manifest is None else manifest.certificate
         return {
             "calibrated": manifest is not None and wall is not None
@@ -408,7 +408,9 @@ def certificate_of(wall: Wall, reviews: dict[int, Review]) -> Certificate:
     """What the reviews of a wall prove, of one at least."""
     losses, unsure = _counted_losses(wall, reviews)
     weights = WeightsFacts(generator_sha256=wall.generator, interpreter_sha256=wall.weights)
-    return certificate_from_reviews(losses, unsure, wall.thresholds, weights, wall.psi, wall.cutoff)
+    return certificate_from_reviews(
+        losses, unsure, wall.thresholds, weights, wall.psi, wall.cutoff, wall.score_measure
+    )
 
 
 def _counted_losses(wall: Wall, reviews: dict[int, Review]) -> tuple[Losses, Losses]:

@@ -19,11 +19,12 @@ import click
 import msgspec
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from bundle.errors import BundleError
 from bundle.files import read_regular_file, replaced_file
-from bundle.manifest import Manifest
+from bundle.manifest import Manifest, ScoreMeasure
 from bundle.open import read_manifest
 from bundle.records import Strict
 from checkpoints import (
@@ -42,7 +43,7 @@ from export.checks.certificate import (
 )
 from studio.depth import picture_from_depth
 from studio.export_run import BUNDLE
-from studio.learning import UNCERTAINTY_SCALE, learning_threads
+from studio.learning import bytes_from_uncertainty, learning_threads
 from studio.project import WORK, tag_of_mask
 from training.errors import LabelError, TrainingError
 from training.images.image_set import ImageSet, image_set_from_folder
@@ -77,6 +78,7 @@ class Wall(Strict, frozen=True):
     cutoff: int
     thresholds: Thresholds  # by certificate.KEEP
     samples: list[Sample]
+    score_measure: ScoreMeasure = "jensen_shannon"
 
 
 def stored_wall(folder: Path) -> Wall | None:
@@ -116,56 +118,61 @@ def draw_wall(
     )  # fmt: skip
     ws = truncated(generator, drawn_w(generator, config), config)
     wall = stored_wall(folder)
-    if wall is None or _facts(wall) != (expected, generator_sha, config.psi, config.cutoff):
+    measure = card.score_measure
+    if wall is None or _facts(wall) != (
+        expected, generator_sha, config.psi, config.cutoff, measure,
+    ):  # fmt: skip
         shutil.rmtree(folder / WORK / REVIEW, ignore_errors=True)
-        manifest = exported_manifest(folder, expected) if source == "export" else None
+        manifest = exported_manifest(folder, expected, measure) if source == "export" else None
         thresholds = None if manifest is None else thresholds_of_bundle(manifest)
         if thresholds is None:
             pilot = [p.uncertainty for p in predictions(generator, interpreter, card, ws[:PILOT])]
             thresholds = thresholds_from_pilot(np.array(pilot, np.float64))
         wall = Wall(expected, generator_sha, source, config.seed, config.psi, config.cutoff,
-                    thresholds, [])  # fmt: skip
+                    thresholds, [], measure)  # fmt: skip
     (folder / WORK / REVIEW).mkdir(parents=True, exist_ok=True)
     first, classes = len(wall.samples), len(card.segmentation.classes)
     found = predictions(generator, interpreter, card, ws[PILOT + first :])
     for index, prediction in enumerate(found, first):
         row = ws[PILOT + index][None]
         picture = images_from_ws(generator, row, images.crop)[0]
-        wall.samples.append(_written(folder, index, picture, prediction, classes, images))
+        heat = bytes_from_uncertainty(prediction, measure)
+        wall.samples.append(_written(folder, index, picture, prediction, heat, classes, images))
         if (index + 1) % SAVED_EVERY == 0 or index + 1 == count:
             write_text(folder / WORK / REVIEW / WALL, msgspec.json.encode(wall).decode())
             sys.stdout.write(f"{index + 1}\n")
             sys.stdout.flush()
 
 
-def exported_manifest(folder: Path, interpreter_sha256: str) -> Manifest | None:
-    """The manifest of the project's bundle if it was exported from these weights, else None."""
+def exported_manifest(
+    folder: Path, interpreter_sha256: str, measure: ScoreMeasure
+) -> Manifest | None:
+    """The manifest of the project's bundle if it was exported from these weights and scores by this
+    measure, else None."""
     try:
         manifest = read_manifest(folder / BUNDLE)
     except BundleError:
         return None
-    weights = manifest.weights
+    weights, heads = manifest.weights, manifest.heads
     known = weights is not None and weights.interpreter_sha256 == interpreter_sha256
-    return manifest if known else None
+    return manifest if known and heads is not None and heads.score_measure == measure else None
 
 
-def _facts(wall: Wall) -> tuple[str, str, float, int]:
-    return wall.weights, wall.generator, wall.psi, wall.cutoff
+def _facts(wall: Wall) -> tuple[str, str, float, int, ScoreMeasure]:
+    return wall.weights, wall.generator, wall.psi, wall.cutoff, wall.score_measure
 
 
 def _written(
     folder: Path, index: int, picture: np.ndarray[tuple[int, ...], np.dtype[np.uint8]],
-    found: Prediction, classes: int, images: ImageSet,
+    found: Prediction, heat: NDArray[np.uint8] | None, classes: int, images: ImageSet,
 ) -> Sample:  # fmt: skip
-    assert found.mask is not None and found.uncertainty is not None
-    assert found.uncertainty_map is not None
+    assert found.mask is not None and found.uncertainty is not None and heat is not None
     if found.mask.shape != (images.crop.height, images.crop.width):
         raise LabelError("the ensemble was trained with another crop; learn again")
     depth = None if found.depth is None else (float(found.depth.min()), float(found.depth.max()))
     if found.depth is not None:
         with replaced_file(sample_file(folder, index, "depth")) as partial:
             picture_from_depth(found.depth).save(partial, "png")
-    heat = np.clip(found.uncertainty_map * UNCERTAINTY_SCALE, 0, 255).astype(np.uint8)
     for path, values in (
         (sample_file(folder, index, "image"), picture),
         (sample_file(folder, index, "mask"), found.mask),

@@ -27,7 +27,7 @@ from checkpoints import (
 from engines.cuda import CudaDevice, open_device
 from engines.errors import RuntimeMissing
 from engines.ort import available_cores
-from examples.demo.__main__ import CALIBRATION_SAMPLES, DEPTH_MEMBERS, GENERATOR
+from examples.demo.__main__ import CALIBRATION_SAMPLES, GENERATOR, HEAD_MEMBERS
 from examples.demo.inputs import is_current
 from examples.demo.labels import write_examples
 from export.__main__ import main as export_command
@@ -264,5 +264,5 @@ def make_demo(folder: Path) -> None:
     labels, interpreter = folder / "labels", folder / "interpreter.safetensors"
     write_examples(generator, labels, sha256_of_file(GENERATOR))
     weights = ["--generator", str(GENERATOR), "--labels", str(labels), "--out", str(interpreter)]
-    training_command(["interpreter", *weights, *DEPTH_MEMBERS], standalone_mode=False)
+    training_command(["interpreter", *weights, *HEAD_MEMBERS], standalone_mode=False)
     export_bundle(GENERATOR, interpreter, folder / "bundle", CALIBRATION_SAMPLES)

@@ -74,6 +74,11 @@ PAGES = {
     "docs/bench_world.md": Page(
         smaller={"demo/world --count 1000": "world --count 4",
                  "demo/real --count 1000": "real --count 4"},
+        not_run={
+            "bench_world.cache": HOURS,
+            "train_generator": "takes days; tests/examples/bench_world/test_generator.py trains",
+            "judge_generator": "needs weights of the training",
+        },
     ),
     "docs/datasets.md": Page(
         before=(DEMO,),
@@ -178,10 +183,12 @@ PAGES = {
         not_run={"kubectl ": CLUSTER}
     ),
     "docs/rare.md": Page(
-        not_run={
-            "training directions": "takes a quarter of an hour; tests/training/test_directions.py "
-            "runs it on a tiny bundle",
-            "client.stream": "needs its proposal; tests/client/test_proposal.py streams such",
+        # Of a predicate that more samples meet, so that few are enough to fit it.
+        smaller={
+            "--name big-hair": "--name big-hair --samples 512",
+            "share('hair') >= 0.2": "share('hair') >= 0.1",
+            "--edit glasses": "--edit glasses --samples 512",
+            "count=8": "count=2",
         },
     ),
     "docs/streams.md": Page(

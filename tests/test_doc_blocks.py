@@ -13,7 +13,7 @@ KINDS = {"sh", "python", "text", "toml", "nginx", "yaml"}  # the last four are n
 # test_frameworks what docs/training.md says of Lightning and Accelerate.
 SLOW = {
     "README.md", "docs/first_day.md", "docs/inverse_graphics.md", "docs/inversion.md",
-    "docs/labels.md", "docs/refiner.md", "docs/training.md", "docs/views.md",
+    "docs/labels.md", "docs/rare.md", "docs/refiner.md", "docs/training.md", "docs/views.md",
 }  # fmt: skip
 READABLE = ("*.md", "docs/**/*.md", "examples/**/*.md", "benchmarks/*.md", "helm/**/*.md")
 

@@ -68,7 +68,7 @@ def commands(
 @contextmanager
 def interruptible() -> Iterator[Run]:
     """A process that runs commands in forks, see tests/interrupted_process.py."""
-    line = [*INTERRUPTIBLE, sys.executable, "-m", "tests.interrupted_process"]
+    line = [*INTERRUPTIBLE, "OMP_NUM_THREADS=1", sys.executable, "-m", "tests.interrupted_process"]
     with subprocess.Popen(
         line, cwd=CHECKOUT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -107,6 +107,7 @@ def test_an_interrupt_at_any_moment_loses_nothing_and_shows_no_traceback(
             assert ended["code"] == 0, ended["said"]
             return ended
 
+        finished(out("imports"))  # which the counts leave out
         counted = finished(out("whole"))
         whole = files(tmp_path / "whole")
         total = counted[f"{kind}s"]

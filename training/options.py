@@ -33,8 +33,9 @@ generator_option = click.option(
 mean_latent_option = click.option(
     "--mean-latent",
     type=FILE,
-    help="Path to the mean of w (.npy), for a .pt file that lacks it.  [default: measured over "
-    "samples]",
+    help="Path to the mean of w (.npy), for a .pt file that lacks it; `export bundle` needs the "
+    "same one, because another changes about 1 percent of a mask's pixels.  [default: measured "
+    "over samples]",
 )
 
 

@@ -11,9 +11,7 @@ Schedules depend on training time, so that training takes the given time on any 
 """
 
 import argparse
-import copy
 import math
-import os
 import time
 from dataclasses import dataclass, fields
 from functools import cache
@@ -22,24 +20,31 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm import tqdm, trange
+from tqdm import tqdm
 
 from checkpoints import GeneratorCard, card_from_config, write_generator
 from examples.demo.mixing import mixed_rows
 from examples.demo.render import trace
 from examples.demo.scene import Z_DIM, scene_from_latents
-from nets.stylegan2 import FullyConnectedLayer, Generator, GeneratorConfig, MappingNetwork
+from examples.imitation import (
+    PROBE_BATCH,
+    PROBE_LR,
+    WARMUP_STEPS,
+    Run,
+    center_average,
+    descend,
+    fit_mapping,
+    imitation_loss,
+    load_checkpoint,
+    run_of_generator,
+    save_checkpoint,
+)
+from nets.stylegan2 import Generator, GeneratorConfig, MappingNetwork
 
 RESOLUTION = 64
 SUBPIXELS = 2  # rays per pixel and axis; jittered at each step, so that the mean is unbiased
 # Weight of the squared error by class; otherwise the skin would dominate small parts.
 CLASS_WEIGHTS = (1.0, 1.5, 1.5, 4.0, 6.0, 4.0, 6.0, 4.0)
-PROBE_BATCH = 256
-PROBE_LR = 1e-2
-MAPPING_LR_MULTIPLIER = (
-    0.01  # learning rate multiplier of the mapping network, which scales its parameters at run time
-)
-WARMUP_STEPS = 200
 
 
 @dataclass(frozen=True)
@@ -59,17 +64,6 @@ class Options:
     save_every_s: float
 
 
-@dataclass
-class Run:
-    """State of a training run, as stored in a checkpoint."""
-
-    generator: Generator
-    average: Generator  # exponential moving average of the weights
-    optimizer: torch.optim.Adam
-    step: int = 0
-    elapsed_s: float = 0.0
-
-
 def start(options: Options) -> Run:
     """Loads the run from the checkpoint, or begins one and trains its mapping."""
     torch.manual_seed(options.seed)
@@ -80,50 +74,25 @@ def start(options: Options) -> Run:
         block.torgb.weight.data.mul_(
             0.25
         )  # low contrast in the first image, so that little has to be unlearned
-    # Twice as fast as the default layout, with bfloat16 on a CPU that supports it.
-    generator.synthesis.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    state = (
-        torch.load(options.checkpoint, weights_only=True) if options.checkpoint.exists() else None
-    )
-    if state is None:
-        fit_mapping(generator.mapping, options.mapping_steps)
-    else:
-        generator.load_state_dict(state["generator"])
-    generator.mapping.requires_grad_(False)
-    for name, parameter in generator.synthesis.named_parameters():
-        # The renderer has no noise, so noise strengths stay at zero.
-        parameter.requires_grad_(not name.endswith("noise_strength"))
-    optimizer = torch.optim.Adam(
-        [p for p in generator.parameters() if p.requires_grad], lr=options.lr, betas=(0.9, 0.99)
-    )
-    run = Run(generator, copy.deepcopy(generator).requires_grad_(False), optimizer)
-    if state is not None:
-        run.average.load_state_dict(state["average"])
-        optimizer.load_state_dict(state["optimizer"])
-        run.step, run.elapsed_s = state["step"], state["elapsed_s"]
-        torch.set_rng_state(state["rng"])
+    if not options.checkpoint.exists():
+        fit_mapping_to_scenes(generator.mapping, options.mapping_steps)
+    run = run_of_generator(generator, options.lr)
+    if options.checkpoint.exists():
+        load_checkpoint(run, options.checkpoint)
     return run
 
 
-def fit_mapping(mapping: MappingNetwork, steps: int) -> None:
+def fit_mapping_to_scenes(mapping: MappingNetwork, steps: int) -> None:
     """Trains `mapping` so that a linear layer can predict `scene_vectors` from w."""
     mean, deviation = scene_statistics()
-    probe = FullyConnectedLayer(mapping.config.w_dim, len(mean))
-    optimizer = torch.optim.Adam(
-        [{"params": list(mapping.parameters())}, {"params": list(probe.parameters())}]
+
+    def draw() -> tuple[Tensor, Tensor]:
+        z = torch.randn(PROBE_BATCH, Z_DIM)
+        return z, (scene_vectors(z) - mean) / deviation
+
+    fit_mapping(
+        mapping, steps, len(mean), draw, lambda step: scheduled(PROBE_LR, step, step / steps)
     )
-    with trange(steps, desc="mapping", unit="step", mininterval=5.0) as bar:
-        for step in bar:
-            rate = scheduled(PROBE_LR, step, step / steps)
-            optimizer.param_groups[0]["lr"] = rate / MAPPING_LR_MULTIPLIER
-            optimizer.param_groups[1]["lr"] = rate
-            z = torch.randn(PROBE_BATCH, Z_DIM)
-            truth = (scene_vectors(z) - mean) / deviation
-            loss = (probe(mapping(z)) - truth).square().mean()
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            bar.set_postfix(unexplained=f"{loss.item():.4f}", refresh=False)
 
 
 def truth_batch(view_z: Tensor, content_z: Tensor) -> tuple[Tensor, Tensor]:
@@ -153,18 +122,6 @@ def scene_statistics() -> tuple[Tensor, Tensor]:
     return vectors.mean(dim=0), torch.where(deviation < 1e-6, 1.0, deviation)
 
 
-def imitation_loss(image: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
-    """Weighted squared error at full, half and quarter resolution, and of the gradients."""
-    error = image - truth
-    dx, dy = error.diff(dim=3), error.diff(dim=2)
-    loss = (weights * error.square()).mean()
-    loss = loss + (weights[..., 1:] * dx.square()).mean() + (weights[:, :, 1:] * dy.square()).mean()
-    for _ in range(2):
-        error, weights = F.avg_pool2d(error, 2), F.avg_pool2d(weights, 2)
-        loss = loss + (weights * error.square()).mean()
-    return loss
-
-
 def scheduled(rate: float, step: int, progress: float) -> float:
     """`rate` after a linear warm-up, along half a cosine over `progress` from 0 to 1."""
     warm = min((step + 1) / WARMUP_STEPS, 1.0)
@@ -182,26 +139,14 @@ def train_step(run: Run, options: Options) -> float:
     rows = mixed_rows(run.generator, view_z, content_z, options.view_layers)
     with torch.autocast("cpu", torch.bfloat16, enabled=options.bf16):
         image = run.generator.synthesis(rows).image
-    loss = imitation_loss(image.float(), truth, weights)
-    run.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(run.generator.synthesis.parameters(), 1.0)
-    run.optimizer.step()
-    decay = min(0.999, (run.step + 1) / (run.step + 10))
-    with torch.no_grad():
-        for average, parameter in zip(
-            run.average.synthesis.parameters(), run.generator.synthesis.parameters(), strict=True
-        ):
-            average.lerp_(parameter, 1 - decay)
-    return loss.item()
+    return descend(run, imitation_loss(image.float(), truth, weights))
 
 
 def save(run: Run, options: Options) -> None:
     """Writes checkpoint and weights, with w_avg set to the mean of w."""
     generator = torch.Generator().manual_seed(options.seed)
     z = torch.randn(16384, Z_DIM, generator=generator)
-    with torch.no_grad():
-        run.average.mapping.w_avg.copy_(run.average.mapping(z).mean(dim=0))
+    center_average(run, z)
     card = GeneratorCard(
         format=1,
         kind="generator",
@@ -220,17 +165,7 @@ def save(run: Run, options: Options) -> None:
         },
     )
     write_generator(options.out, run.average, card, storage=torch.float16)
-    state = {
-        "generator": run.generator.state_dict(),
-        "average": run.average.state_dict(),
-        "optimizer": run.optimizer.state_dict(),
-        "step": run.step,
-        "elapsed_s": run.elapsed_s,
-        "rng": torch.get_rng_state(),
-    }
-    partial = options.checkpoint.with_suffix(".partial")
-    torch.save(state, partial)
-    os.replace(partial, options.checkpoint)
+    save_checkpoint(run, options.checkpoint)
 
 
 def train(options: Options) -> None:

@@ -25,7 +25,13 @@ from numpy.typing import NDArray
 from bundle.calibration import find_calibration, float32_from_float, threshold_for
 from bundle.check import problem_of_certificate
 from bundle.files import read_regular_file
-from bundle.manifest import Certificate, CertifiedThreshold, Manifest, WeightsFacts
+from bundle.manifest import (
+    Certificate,
+    CertifiedThreshold,
+    Manifest,
+    ScoreMeasure,
+    WeightsFacts,
+)
 from bundle.records import one_line, problem_from_json
 from engines.sampling import default_options, key_from_options
 from export.errors import ExportError
@@ -150,7 +156,7 @@ def certified_thresholds(
 
 def certificate_from_reviews(
     losses: Losses, uncertainties: Losses, thresholds: Sequence[float | None],
-    weights: WeightsFacts, psi: float, cutoff: int,
+    weights: WeightsFacts, psi: float, cutoff: int, measure: ScoreMeasure = "jensen_shannon",
 ) -> Certificate:  # fmt: skip
     """The certificate of reviews [n] of the first samples of the weights' stream after PILOT."""
     assert weights.interpreter_sha256 is not None  # reviewed weights are one file
@@ -167,6 +173,7 @@ def certificate_from_reviews(
         thresholds=certified_thresholds(losses, uncertainties, thresholds, KEEP),
         uncertainties=uncertainties.tolist(),
         losses=losses.tolist(),
+        score_measure=measure,
     )
 
 
@@ -235,6 +242,12 @@ def refuse_misfit(manifest: Manifest, certificate: Certificate, bundle: Path, pa
                 f"{path} is of weights with {name} {given[:16]}..., {bundle} has "
                 f"{expected[:16]}...; review samples of these weights"
             )
+    measure = manifest.heads.score_measure if manifest.heads else "jensen_shannon"
+    if certificate.score_measure != measure:
+        raise ExportError(
+            f"{path} is of uncertainties by {certificate.score_measure}, {bundle} scores by "
+            f"{measure}; export it with --score-measure {certificate.score_measure}"
+        )
 
 
 def more_reviews(kept: Losses, drawn: int, error: float, delta: float) -> int | None:

@@ -19,7 +19,7 @@ from nets.features import gather_features, hypercolumn
 from nets.generator import Generator
 from nets.interpreter import Interpreter
 from nets.labels import (
-    jensen_shannon,
+    class_uncertainty,
     keypoints_from_heatmaps,
     majority,
     member_variance,
@@ -81,13 +81,13 @@ def _sample_outputs(
         outputs["depth"] = maps["depth"][..., 0].mean(dim=0).numpy().astype(np.float16)
     if spec.score_source is not None:
         members = maps[spec.score_source]
-        divergence = (
-            jensen_shannon(members)
+        uncertainty = (
+            class_uncertainty(members, spec.score_measure)
             if spec.score_source == "segmentation"
             else member_variance(members)
         )
-        outputs["uncertainty"] = top_mean(divergence, spec.score_fraction).numpy()
-        outputs["uncertainty_map"] = divergence.numpy().astype(np.float16)
+        outputs["uncertainty"] = top_mean(uncertainty, spec.score_fraction).numpy()
+        outputs["uncertainty_map"] = uncertainty.numpy().astype(np.float16)
     return outputs
 
 

@@ -17,6 +17,9 @@ import triton.language as tl
 # Probabilities of the mixture are clamped as in export.graph.ensemble.
 EPS = tl.constexpr(1.1920928955078125e-07)
 LOWEST = tl.constexpr(-1e30)  # below every logit
+# Values of MEASURE; of the entropy, 1, the members' entropies stay 0.
+JENSEN_SHANNON = tl.constexpr(0)
+LEAST_CONFIDENCE = tl.constexpr(2)
 
 
 @triton.jit
@@ -88,6 +91,7 @@ def label_pixels(
     CHUNK: tl.constexpr,
     VOTES: tl.constexpr,
     SCORED: tl.constexpr,
+    MEASURE: tl.constexpr,
 ):
     """Labels and scores of the pixels of one tile; the grid of programs is (tiles of the band,).
 
@@ -107,7 +111,7 @@ def label_pixels(
                      padded class is -1e30
     Outputs
       labels         float32 [HEIGHT * GRID] class ids if VOTES, else [outputs, HEIGHT * GRID] means
-      scores         float32 [HEIGHT * GRID] divergence if VOTES, else variance; only if SCORED
+      scores         float32 [HEIGHT * GRID] by MEASURE if VOTES, else variance; only if SCORED
     Integers, int32
       table_rows     rows of the band's table
       first_tile     number of the band's first tile; tiles of the grid are numbered row-major
@@ -121,6 +125,7 @@ def label_pixels(
       CHUNK                    units of H1 computed at a time
       VOTES                    1: majority of classes; 0: mean of values
       SCORED                   1: also write scores
+      MEASURE                  0: Jensen-Shannon divergence, 1: entropy, 2: least confidence
 
     Example: GRID 64, tiles of 8 x 16, so 4 tiles across. Tile 6 is in row 1 and column 2 of tiles.
     Its pixel 17 is in row 1 and column 1 of the tile: y = 1 * 8 + 1 = 9, x = 2 * 16 + 1 = 33.
@@ -162,7 +167,8 @@ def label_pixels(
     # Sums over the members:  if VOTES                 else
     #   sums                  votes of each class      differences from the first member
     #   spread                probabilities            squared differences
-    #   entropies             entropy in nats          unused
+    #   entropies             entropy in nats,         unused
+    #                         for the divergence
     #   first                 unused                   values of the first member
     first = tl.zeros((PIXELS, OUTPUTS), tl.float32)
     sums = tl.zeros((PIXELS, OUTPUTS), tl.float32)
@@ -199,7 +205,8 @@ def label_pixels(
                     powers = tl.exp(values)
                     total = tl.sum(powers, 1)
                     spread += powers / total[:, None]
-                    entropies += tl.log(total) - tl.sum(powers * values, 1) / total
+                    if MEASURE == JENSEN_SHANNON:
+                        entropies += tl.log(total) - tl.sum(powers * values, 1) / total
             else:
                 first = tl.where(member == 0, values, first)
                 difference = values - first
@@ -212,10 +219,16 @@ def label_pixels(
         # argmax returns the first of equal maxima: ties go to the smallest class id.
         tl.store(labels + place, tl.argmax(sums, 1).to(tl.float32), mask=kept)
         if SCORED:
-            mixture = spread / tl.sum(spread, 1)[:, None]
-            clamped = tl.where(mixture < EPS, EPS, tl.where(mixture > 1 - EPS, 1 - EPS, mixture))
-            divergence = -tl.sum(mixture * tl.log(clamped), 1) - entropies / MEMBERS
-            tl.store(scores + place, divergence, mask=kept)
+            whole = tl.sum(spread, 1)  # carries a NaN, which the maximum need not
+            if MEASURE == LEAST_CONFIDENCE:
+                uncertainty = 1 - tl.max(tl.where(spread == spread, spread, 0.0), 1) / whole
+            else:
+                mixture = spread / whole[:, None]
+                clamped = tl.where(
+                    mixture < EPS, EPS, tl.where(mixture > 1 - EPS, 1 - EPS, mixture)
+                )
+                uncertainty = -tl.sum(mixture * tl.log(clamped), 1) - entropies / MEMBERS
+            tl.store(scores + place, uncertainty, mask=kept)
     else:
         shift = sums / MEMBERS
         planes = labels + output[None, :].to(tl.int64) * (HEIGHT * GRID)

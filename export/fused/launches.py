@@ -13,8 +13,10 @@ from bundle.fused import Buffer, BufferKind, Kernel, Launch, Pointer
 from export.fused.tiles import Band, KernelTiles
 from export.fused.weights import HeadArrays
 from export.graph.spec import LabelSpec
+from nets.labels import Measure
 
 FLOAT16_BYTES, FLOAT32_BYTES = 2, 4
+MEASURES: dict[Measure, int] = {"jensen_shannon": 0, "entropy": 1, "least_confidence": 2}
 PROJECT_WARPS = 8  # 4 would hold 128 sums per thread, and spill
 
 
@@ -152,6 +154,7 @@ class LaunchList:
             "CHUNK": min(self.tuning.chunk, head.hidden[0] // 2),
             "VOTES": int(head.kind == "segmentation"),
             "SCORED": int(self._scores(head)),
+            "MEASURE": MEASURES[spec.score_measure],
         }
 
     def _scores(self, head: HeadArrays) -> bool:

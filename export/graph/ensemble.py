@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from export.graph.filter import zero_of_finite
+from nets.labels import Measure
 
 # Probabilities of the mixture are clamped to [EPS, 1 - EPS] in the log, as in DatasetGAN's code.
 EPS = torch.finfo(torch.float32).eps
@@ -31,13 +32,17 @@ def sum_and_count(terms: Iterable[Tensor]) -> tuple[Tensor, int]:
 
 
 class Consensus(nn.Module):
-    """Members' logits [N, P, C] -> majority class [N, P] as float32, and its divergence [N, P].
+    """Members' logits [N, P, C] -> majority class [N, P] as float32, and its uncertainty [N, P].
 
     The class is the one that most members have as their best class, ties to the smallest id. The
-    Jensen-Shannon divergence (nats, None unless `scored`) is the entropy of the mean distribution,
-    the mixture, less the mean entropy of the members. As in DatasetGAN's code, the mixture is
-    renormalized and clamped in the log, and the members' log-softmax is not clamped: where all
-    members agree with certainty the divergence is 1.2e-7.
+    uncertainty (None unless `scored`) is of the mean distribution, the mixture, by `measure`:
+
+        jensen_shannon    its entropy less the mean entropy of the members, nats
+        entropy           its entropy, nats
+        least_confidence  1 less its largest probability
+
+    As in DatasetGAN's code, the mixture is renormalized and clamped in the log, and the members'
+    log-softmax is not clamped: where all members agree with certainty the divergence is 1.2e-7.
 
     Example: three members vote for classes 1, 1 and 3 of 4. The votes are (0, 2, 0, 1); times 4,
     less the class id, they are (0, 7, -2, 1): class 1.
@@ -46,25 +51,36 @@ class Consensus(nn.Module):
     one_hot: Tensor
     ids: Tensor
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, classes: int, measure: Measure = "jensen_shannon") -> None:
         super().__init__()
+        self.measure = measure
         self.register_buffer("one_hot", torch.eye(classes))
         self.register_buffer("ids", torch.arange(classes, dtype=torch.float32))
 
     def forward(self, members: Iterable[Tensor], scored: bool) -> tuple[Tensor, Tensor | None]:
         sums, count = sum_and_count(self._terms(logits, scored) for logits in members)
-        votes, probabilities, entropies = self._split(sums) if scored else (sums, None, None)
+        # Sums over the members, each [N, P, C]: votes; if scored p, and for the divergence p log p.
+        votes, *rest = self._split(sums, scored)
         # votes * C - id makes all values differ: runtimes do not agree on which of equal maxima
         # argmax returns.
         mask = (votes * self.ids.shape[0] - self.ids).argmax(dim=-1).to(torch.float32)
-        if probabilities is None or entropies is None:
-            return mask, None
-        mixture = probabilities / probabilities.sum(dim=-1, keepdim=True)
+        return mask, self._uncertainty(rest, count) if rest else None
+
+    def _uncertainty(self, sums: list[Tensor], count: int) -> Tensor:
+        """Sums of p, and of p log p for the divergence, over `count` members -> [N, P]."""
+        total = sums[0].sum(dim=-1, keepdim=True)
+        if self.measure == "least_confidence":
+            # The total carries a NaN; which maximum a runtime finds beside a NaN is its own affair.
+            return 1 - sums[0].amax(dim=-1) / total[..., 0]
+        mixture = sums[0] / total
         negative_entropy = mixture * torch.log(mixture.clamp(EPS, 1 - EPS))
-        return mask, (entropies / count - negative_entropy).sum(dim=-1)
+        if self.measure == "jensen_shannon":
+            return (sums[1] / count - negative_entropy).sum(dim=-1)
+        return negative_entropy.sum(dim=-1) * -1  # the list of operators lacks Neg
 
     def _terms(self, logits: Tensor, scored: bool) -> Tensor:
-        """One-hot vote [N, P, C]; if scored also p and p log p, concatenated: [3 N, P, C]."""
+        """One-hot vote [N, P, C]; if scored then p, and p log p for the divergence, concatenated:
+        [2 N, P, C] or [3 N, P, C]."""
         vote = F.embedding(logits.argmax(dim=-1), self.one_hot)
         if not scored:
             return vote
@@ -74,11 +90,17 @@ class Consensus(nn.Module):
         exponentials = torch.exp(shifted)
         normalizer = exponentials.sum(dim=-1, keepdim=True)
         p = exponentials / normalizer
+        if self.measure != "jensen_shannon":
+            return torch.cat([vote, p])
         return torch.cat([vote, p, p * (shifted - torch.log(normalizer))])
 
-    def _split(self, sums: Tensor) -> tuple[Tensor, ...]:
-        parts = sums.reshape(3, -1, sums.shape[1], self.ids.shape[0])
-        return parts[0], parts[1], parts[2]
+    def _split(self, sums: Tensor, scored: bool) -> list[Tensor]:
+        """The sums that `_terms` concatenated."""
+        if not scored:
+            return [sums]
+        terms = 3 if self.measure == "jensen_shannon" else 2
+        parts = sums.reshape(terms, -1, sums.shape[1], self.ids.shape[0])
+        return [parts[i] for i in range(terms)]
 
 
 def mean_and_variance(members: Iterable[Tensor]) -> tuple[Tensor, Tensor]:

@@ -152,7 +152,8 @@ class LabelBranch(nn.Module):
         self.direct, self.merged, self.nodes = reads.direct, reads.merged, reads.nodes
         self._register_geometry(reads)
         if "segmentation" in interpreter.heads:
-            self.consensus = Consensus(interpreter.head("segmentation").config.outputs)
+            classes = interpreter.head("segmentation").config.outputs
+            self.consensus = Consensus(classes, spec.score_measure)
         self.channels = channels = [level_channels[r] for r in self.extents]
         self.members = nn.ModuleDict(
             {

@@ -5,6 +5,7 @@ from typing import Literal
 
 from nets.config import SQUARE, TapRecipe, size_at
 from nets.features import Resize
+from nets.labels import Measure
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,8 @@ class LabelSpec:
     tap_recipe: TapRecipe = "styledconv+const"
     resize: Resize = "bilinear"  # for taps coarser than the grid
     start: tuple[int, int] = SQUARE  # rows and columns of the generator's learned constant
+    # Of a pixel's class, for the score_source segmentation; others score by the members' variance.
+    score_measure: Measure = "jensen_shannon"
 
     def __post_init__(self) -> None:
         if self.grid < 8 or self.grid & (self.grid - 1):

@@ -9,7 +9,7 @@ import click
 
 from labelmint.cli.connection import Connection, client_from_connection, connection_options
 from labelmint.errors import printable_from_text
-from labelmint.model import Model, Proposal, percent_from_bound
+from labelmint.model import Direction, Model, Proposal, percent_from_bound
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -43,6 +43,7 @@ def description_from_model(model: Model) -> str:
         "certificate": _certificate(model),
         "content": "counted, for where" if model.predicates else "not counted: where is refused",
         "proposals": ", ".join(f"{p.name} ({p.where}; {_figures(p)})" for p in model.proposals),
+        "directions": ", ".join(f"{d.name} ({_ranges(d)})" for d in model.directions),
         "truncation": f"psi {model.truncation_psi:g} on {model.truncation_cutoff} of "
         f"{model.num_ws} rows",
         "views": _views(model),
@@ -66,10 +67,18 @@ def _figures(proposal: Proposal) -> str:
     )
 
 
+def _ranges(direction: Direction) -> str:
+    first, last = direction.strengths[0], direction.strengths[-1]
+    return (
+        f"{direction.changes} on {100 * first.share.value:.2g}% of the pixels at "
+        f"{first.strength:g}, {100 * last.share.value:.2g}% at {last.strength:g}"
+    )
+
+
 def _score(model: Model) -> str:
     if not model.score_source:
         return "none: keep_fraction and max_uncertainty are refused"
-    return f"{model.score_source}, {'calibrated' if model.calibrated else 'not calibrated'}"
+    return f"{model.score_words()}; {'calibrated' if model.calibrated else 'not calibrated'}"
 
 
 def _certificate(model: Model) -> str:

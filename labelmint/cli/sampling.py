@@ -73,6 +73,16 @@ _SAMPLING = (
         "that it chooses, for a --where that few meet.  [default: generate all]",
     ),
     click.option(
+        "--edit",
+        "edits",
+        multiple=True,
+        metavar="DIRECTION=STRENGTH",
+        callback=lambda context, parameter, values: _edits(values),
+        help="The same samples with more of what a direction of the model changes, such as "
+        "glasses=1.5, or with less, as glasses=-1, see labelmint models; may be given for several "
+        "directions.  [default: as they are]",
+    ),
+    click.option(
         "--truncation-psi",
         type=float,
         help="Truncation psi, from 0 to 2.  [default: the model's]",
@@ -138,6 +148,23 @@ def _balance(values: tuple[str, ...]) -> dict[str, float] | str | None:
             raise click.BadParameter(f"{name!r} is given twice; give each once")
         shares[name] = number
     return shares or None
+
+
+def _edits(values: tuple[str, ...]) -> dict[str, float] | None:
+    """The option `edits` of `labelmint.options`."""
+    strengths: dict[str, float] = {}
+    for value in values:
+        name, equals, strength = value.rpartition("=")
+        try:
+            number = float(strength)
+        except ValueError:
+            equals = ""
+        if not equals or not name:
+            raise click.BadParameter(f"{value!r} has no strength; write DIRECTION=1.5")
+        if name in strengths:
+            raise click.BadParameter(f"{name!r} is given twice; give each once")
+        strengths[name] = number
+    return strengths or None
 
 
 def _view(text: str | None) -> int | str | None:

@@ -31,6 +31,7 @@ def card_from_state(
         "bundle_id": state.bundle_id,
         "licences": list(model.licences),
         "request": dataclasses.asdict(dataclasses.replace(request, model=state.model)),
+        **({"learned_id": state.learned_id} if state.learned_id else {}),
         "max_uncertainty": state.threshold,
         "samples": {"kept": state.kept, "examined": request.examined(state.next_index)},
         "outputs": list(outputs_from_model(model, request)),
@@ -43,6 +44,8 @@ def card_from_state(
             ),
             "truncation_cutoff": model.truncation_cutoff,
             "score_source": model.score_source,
+            "score_measure": model.score_measure,
+            "score": model.score_words(),
         },
         "classes": [
             {
@@ -74,6 +77,8 @@ def _certificate(request: Request, known: Certificate, card: dict[str, Any]) -> 
         reason = "its reviews are of drawn classes and views"
     elif request.views_per_object > 1:
         reason = "its reviews are of one view per object"
+    elif request.edits is not None:
+        reason = "its reviews are of samples without edits"
     elif request.where is not None:
         reason = "it says nothing of samples that --where chooses"
     elif request.filter is not None:
@@ -180,6 +185,7 @@ def _facts(card: dict[str, Any], request: Request) -> list[tuple[str, object]]:
         ("seed", request.seed),
         ("raw indices", f"{request.start_index} to {_end(request)}"),
         ("samples", f"{samples['kept']} kept of {samples['examined']} examined"),
+        ("score", model["score"] or "none"),
         ("filter", _filter(card, request)),
         *_certified(card),
         *_unmeasured(card, request),
@@ -187,6 +193,14 @@ def _facts(card: dict[str, Any], request: Request) -> list[tuple[str, object]]:
         ("views per object", request.views_per_object),
         ("outputs", ", ".join(card["outputs"])),
     ]
+    if request.edits is not None:
+        words = ", ".join(f"{name} {strength:+g}" for name, strength in request.edits.items())
+        facts.append(
+            (
+                "edits",
+                f"{words} standard deviations of w, on the samples of this seed and these indices",
+            )
+        )
     if request.view is not None:
         facts.append(("view", request.view))
     if request.class_index is not None:

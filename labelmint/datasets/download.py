@@ -20,8 +20,8 @@ from labelmint.datasets.request import Request
 from labelmint.datasets.scores import chosen_indices
 from labelmint.datasets.writer import OpenWriter, check_model, writer_from_format
 from labelmint.errors import LabelmintError, WrongFolder
-from labelmint.model import Model
-from labelmint.options import SamplingOptions
+from labelmint.model import Model, learned_id_from_model
+from labelmint.options import SamplingOptions, StreamOptions
 from labelmint.wire.sharding import foreign_indices
 
 
@@ -73,6 +73,12 @@ def _complete(client: Client, request: Request, folder: Folder, open_writer: Ope
             f"{folder.path} was started with bundle {state.bundle_id}, but {model.name} now has "
             f"bundle {model.bundle_id}; serve the first one again, or give another --out"
         )
+    learned_id = learned_id_from_model(model, _named(request))
+    if state.learned_id not in ("", learned_id):
+        raise WrongFolder(
+            f"{folder.path} was started with a proposal or direction that {model.name} has no "
+            "more: one was learned anew since; serve the bundle as it was, or give another --out"
+        )
     with Commits(folder, state) as commits:
         chosen = chosen_indices(client, request, folder, commits) if request.filter else None
         own = None if chosen is None else chosen[~foreign_indices(request.query(), chosen)]
@@ -94,4 +100,12 @@ def _first_state(request: Request, model: Model) -> DownloadState:
         threshold = None  # there is one for each stratum
     if threshold is not None and math.isinf(threshold):
         threshold = None  # no limit
-    return DownloadState(model.name, model.bundle_id, threshold, request.start_index)
+    return DownloadState(
+        model.name, model.bundle_id, threshold, request.start_index,
+        learned_id=learned_id_from_model(model, _named(request)),
+    )  # fmt: skip
+
+
+def _named(request: Request) -> StreamOptions:
+    """What the request names of the model's proposals and directions."""
+    return StreamOptions(proposal=request.proposal, edits=request.edits)

@@ -87,6 +87,7 @@ def _weights(
     small = "uncertainty" if "uncertainty" in model.outputs else "mask"
     filtered = StreamOptions(**options)
     filtered |= request.filters(state.threshold)
+    filtered["learned_id"] = state.learned_id
     filtered["outputs"] = (small,) if not request.weighted else (small, "weight")
     found: dict[int, float] = {}
     for batch in client.stream(_BATCH, **filtered):

@@ -45,6 +45,7 @@ class DownloadState:
     mark: dict[str, int] = field(default_factory=dict)  # position in the writer's files
     class_pixels: dict[int, int] = field(default_factory=dict)  # pixels of all masks by class id
     class_images: dict[int, int] = field(default_factory=dict)  # masks with it, by class id
+    learned_id: str = ""  # of the proposal and directions of all samples; empty without any
 
 
 class Folder:
@@ -214,8 +215,9 @@ def _state_from_json(stored: dict[str, Any]) -> DownloadState:
     counts += [count for found in by_class.values() for count in found.values()]
     if any(type(count) is not int or count < 0 for count in counts):
         raise ValueError("a count is not an integer from 0 up")
-    if not isinstance(state.model, str) or not isinstance(state.bundle_id, str):
-        raise TypeError("model or bundle_id is not a string")
+    names = state.model, state.bundle_id, state.learned_id
+    if not all(isinstance(name, str) for name in names):
+        raise TypeError("model, bundle_id or learned_id is not a string")
     return state
 
 

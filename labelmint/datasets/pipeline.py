@@ -94,6 +94,7 @@ def _batches(
 ) -> Generator[Batch, None, None]:
     options = request.sampling()
     options["model"], options["bundle_id"] = state.model, state.bundle_id
+    options["learned_id"] = state.learned_id
     options["outputs"] = outputs_from_model(model, request)
     if chosen is not None:
         rest = chosen[state.kept :]

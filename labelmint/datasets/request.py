@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import labelmint
 from labelmint.datasets.selection import RULES, kept_by_rule
-from labelmint.options import StreamOptions, query_from_options
+from labelmint.options import StreamOptions, edits_from_option, query_from_options
 from labelmint.predicate import VISIBLE_CONFIDENCE
 from labelmint.v1 import label_service_pb2 as pb
 from labelmint.wire.sharding import shard_indices_between
@@ -50,6 +50,7 @@ class Request:
     where: str | None = None  # predicate of the content of samples that the server keeps
     balance: dict[str, float] | str | None = None  # shares that the written samples should have
     proposal: str | None = None  # chooses the samples that are generated
+    edits: dict[str, float] | None = None  # strengths by direction, of all samples
     keep_by: list[str] | None = None  # conditions whose combinations keep_fraction is of
     filter_sets: bool | None = None  # True: the server keeps or drops whole objects
     filter_report: int | None = None  # samples on which the card compares with and without filter
@@ -114,6 +115,8 @@ class Request:
             options["class_index"] = self.class_index
         if self.view is not None:
             options["view"] = self.view
+        if self.edits is not None:
+            options["edits"] = self.edits
         return options
 
     def filters(self, threshold: float | None) -> StreamOptions:
@@ -162,6 +165,7 @@ def checked_request(**options: Any) -> Request:
         ValueError: options contradict each other, are out of range, or give no sample.
     """
     request = Request(**options)
+    request = dataclasses.replace(request, edits=edits_from_option(request.edits))
     if request.format not in FORMATS:
         raise ValueError(f"format {request.format} is unknown; choose from {', '.join(FORMATS)}")
     for name, value in options.items():
@@ -201,6 +205,7 @@ def difference(begun: dict[str, Any], wanted: Request) -> str | None:
         "balance": None,
         "keep_by": None,
         "proposal": None,
+        "edits": None,
         **begun,
     }  # absent in folders of older versions
     for name, value in dataclasses.asdict(wanted).items():
@@ -211,7 +216,7 @@ def difference(begun: dict[str, Any], wanted: Request) -> str | None:
 
 
 def _option(name: str, value: Any) -> str:
-    flag = "--" + name.replace("_", "-")
+    flag = "--edit" if name == "edits" else "--" + name.replace("_", "-")
     if value is True:
         return flag
     return f"no {flag}" if value is None else f"{flag} {value}"

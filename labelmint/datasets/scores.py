@@ -54,6 +54,7 @@ def _complete(client: Client, request: Request, file: AppendFile, commits: Commi
         return
     options = request.sampling()
     options["model"], options["bundle_id"] = state.model, state.bundle_id
+    options["learned_id"] = state.learned_id
     options["outputs"] = ("uncertainty",)
     options["start_index"] = request.start_index + state.scored
     options["end_index"] = request.stop or 0

@@ -103,7 +103,7 @@ def filter_check(model: Model) -> Check:
             f"{found}; not calibrated: keep_fraction is refused",
             "run python -m export calibrate BUNDLE --samples 4096 where the bundle is stored",
         )
-    return Check(name, CheckStatus.OK, f"{found}; calibrated, scored by {model.score_source}")
+    return Check(name, CheckStatus.OK, f"{found}; calibrated, scored by {model.score_words()}")
 
 
 def size_check(model: Model) -> Check:

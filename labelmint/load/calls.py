@@ -6,6 +6,7 @@ Enter: a target and options. Leave: for each request its number of samples and b
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,9 +19,12 @@ from labelmint.v1 import label_service_pb2 as pb
 from labelmint.wire.answers import kept_from_answer
 from labelmint.wire.channel import Tls, metadata_from_token, open_channel, stub_from_channel
 from labelmint.wire.faults import error_from_call
+from labelmint.wire.retries import Patience, Reconnects, Retries
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+_NO_PATIENCE = Patience(connect_s=0.0, reconnect_s=0.0)
 
 
 @dataclass(frozen=True)
@@ -61,14 +65,31 @@ class MeteredConnection:
         self._running: set[Any] = set()
 
     def generate(self, options: StreamOptions, timeout_s: float) -> Payload:
-        """Sends one request and decodes the answer, as a client does; raises LabelmintError."""
+        """Sends one request and decodes the answer, as a client does; raises LabelmintError.
+
+        A failure is final, except that of a call that met the end of its connection.
+        """
         request = pb.GenerateSamplesRequest(query=query_from_options(options))
+        deadline = time.monotonic() + timeout_s
+        retries = Retries(_NO_PATIENCE, Reconnects(), deadline, self.ended)
+        while True:
+            try:
+                response = self._answer(request, max(deadline - time.monotonic(), 0.0))
+                break
+            except RpcError as error:
+                retries.wait(error, "sending the request again")
+        return Payload(len(kept_from_answer(request.query, response)), response.ByteSize())
+
+    def _answer(
+        self, request: pb.GenerateSamplesRequest, timeout_s: float
+    ) -> pb.GenerateSamplesResponse:
         call = self._stub.GenerateSamples.future(
             request, timeout=timeout_s, metadata=self._metadata
         )
         self._add(call)
         try:
             response: pb.GenerateSamplesResponse = call.result()
+            return response
         except grpc.FutureCancelledError as error:
             raise RpcError("the call was cancelled by this client", "CANCELLED") from error
         except grpc.RpcError as error:
@@ -76,7 +97,6 @@ class MeteredConnection:
         finally:
             with self._lock:
                 self._running.discard(call)
-        return Payload(len(kept_from_answer(request.query, response)), response.ByteSize())
 
     def stream(self, query: pb.SampleQuery, on_bytes: Callable[[int], object]) -> MeteredCall:
         """Opens a stream; on_bytes is called with the length of every message, in bytes."""

@@ -75,6 +75,7 @@ class LabelBatch(NamedTuple):
     views: torch.Tensor | None = None  # int32 [n], code of the view bank; -1: the object's own
     cameras: torch.Tensor | None = None  # float32 [n, 4], fields of labelmint.model.Camera
     weights: torch.Tensor | None = None  # float32 [n], over 0; with `balance` or `proposal`
+    edits: dict[str, float] | None = None  # strengths by direction that w has; None: plain samples
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> LabelBatch:
         """The batch with its tensors on a device; see torch.Tensor.to."""
@@ -198,7 +199,8 @@ class LabelStream(IterableDataset[Any]):
             shards = next(iter(self._consumed.values())).layout.num_shards
             start = self._start.for_layout(shards)
             starts = {shard: start.layout.next[shard] for shard in self._own_shards(shards)}
-            untouched = Position(ShardLayout(shards, starts), start.earlier, start.bundle_id)
+            layout = ShardLayout(shards, starts)
+            untouched = Position(layout, start.earlier, start.bundle_id, start.learned_id)
             position = merged_positions([untouched, *self._consumed.values()])
         return stream_state_from_position(position, self._options)
 
@@ -269,7 +271,9 @@ class LabelStream(IterableDataset[Any]):
             self._batch_size, skip=skip, group_views=self._group_views, **options
         )
         for batch in stream:
-            position = start.advanced(shard, batch.next_index, batch.bundle_id)
+            position = start.advanced(
+                shard, batch.next_index, batch.bundle_id, batch.learned_id or ""
+            )
             tensors = label_batch_from_batch(batch, position, self._ignore_above)
             if self._hides_uncertainty_map():
                 tensors = tensors._replace(uncertainty_map=None)
@@ -282,6 +286,8 @@ class LabelStream(IterableDataset[Any]):
         options["shard_index"], options["num_shards"] = shard, start.layout.num_shards
         if start.bundle_id:
             options["bundle_id"] = start.bundle_id
+        if start.learned_id:
+            options["learned_id"] = start.learned_id
         if self._ignore_above is not None:
             outputs = options.get("outputs")
             if outputs is None:
@@ -365,6 +371,7 @@ def label_batch_from_batch(
         views=_tensor(batch.views),
         cameras=_tensor(batch.cameras),
         weights=_tensor(batch.weights),
+        edits=batch.edits,
     )
 
 

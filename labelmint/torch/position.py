@@ -24,7 +24,12 @@ import numpy as np
 import numpy.typing as npt
 
 from labelmint.latents import UInt64s
-from labelmint.options import StreamOptions, balance_from_option, keep_by_from_option
+from labelmint.options import (
+    StreamOptions,
+    balance_from_option,
+    edits_from_option,
+    keep_by_from_option,
+)
 
 VERSION = 1
 _MAX_INDEX = 2**64 - 1
@@ -32,7 +37,7 @@ _DEFAULTS: dict[str, Any] = {  # options that must be the same when a state is l
     "model": "", "seed": 0, "latent_source": "philox", "truncation_psi": None,
     "truncation_cutoff": None, "class_index": None, "views_per_object": 1, "view": None,
     "keep_fraction": None, "max_uncertainty": None, "where": None, "max_class_uncertainty": None,
-    "filter_sets": False, "balance": None, "keep_by": None, "proposal": None,
+    "filter_sets": False, "balance": None, "keep_by": None, "proposal": None, "edits": None,
 }  # fmt: skip
 
 
@@ -67,11 +72,16 @@ class Position:
     """
 
     def __init__(
-        self, layout: ShardLayout, earlier: tuple[ShardLayout, ...] = (), bundle_id: str = ""
+        self,
+        layout: ShardLayout,
+        earlier: tuple[ShardLayout, ...] = (),
+        bundle_id: str = "",
+        learned_id: str = "",
     ) -> None:
         self.layout = layout
         self.earlier = earlier  # without missing shards
         self.bundle_id = bundle_id  # bundle that made the samples; empty until one came
+        self.learned_id = learned_id  # of its proposal and directions; empty without any
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Position) and vars(self) == vars(other)
@@ -79,10 +89,12 @@ class Position:
     def __repr__(self) -> str:
         return f"Position({self.layout}, {self.earlier}, {self.bundle_id!r})"
 
-    def advanced(self, shard: int, next_index: int, bundle_id: str) -> Position:
+    def advanced(
+        self, shard: int, next_index: int, bundle_id: str, learned_id: str = ""
+    ) -> Position:
         """The position of this shard's reader alone, after its next batch."""
         layout = ShardLayout(self.layout.num_shards, {shard: next_index})
-        return Position(layout, self.earlier, bundle_id)
+        return Position(layout, self.earlier, bundle_id, learned_id)
 
     def for_layout(self, num_shards: int) -> Position:
         """The position from which readers of `num_shards` shards continue.
@@ -101,7 +113,8 @@ class Position:
         layouts = (*self.earlier, self.layout)
         earlier = tuple(layout for layout in layouts if max(layout.next.values()) > start)
         starts = dict.fromkeys(range(num_shards), start)
-        return Position(ShardLayout(num_shards, starts), earlier, self.bundle_id)
+        layout = ShardLayout(num_shards, starts)
+        return Position(layout, earlier, self.bundle_id, self.learned_id)
 
     def done(self, indices: UInt64s, views: int) -> npt.NDArray[np.bool_]:
         """Marks those of the indices, [n], that are done by readers of earlier layouts."""
@@ -145,14 +158,21 @@ def merged_positions(positions: Sequence[Position]) -> Position:
             )
         for shard, index in layout.next.items():
             following[shard] = max(index, following.get(shard, 0))
-    bundles = sorted({position.bundle_id for position in positions} - {""})
-    if len(bundles) > 1:
+    bundle_id = _only("bundles", [position.bundle_id for position in positions])
+    learned_id = _only("learned_ids", [position.learned_id for position in positions])
+    layout = ShardLayout(first.layout.num_shards, following)
+    return Position(layout, first.earlier, bundle_id, learned_id)
+
+
+def _only(what: str, ids: Iterable[str]) -> str:
+    """The one id that is not empty, or none. Raises ValueError when there are several."""
+    given = sorted({*ids} - {""})
+    if len(given) > 1:
         raise ValueError(
-            f"the states are of different bundles, {bundles[0]} and {bundles[1]}; merge states of "
-            "one run"
+            f"the states are of different {what}, {given[0]} and {given[1]}; merge states of one "
+            "run"
         )
-    bundle_id = bundles[0] if bundles else ""
-    return Position(ShardLayout(first.layout.num_shards, following), first.earlier, bundle_id)
+    return given[0] if given else ""
 
 
 def stream_state_from_position(position: Position, options: StreamOptions) -> dict[str, Any]:
@@ -203,6 +223,7 @@ def _identity(options: StreamOptions) -> dict[str, Any]:
     # As JSON gives them back.
     values["balance"] = balance_from_option(values["balance"])
     values["keep_by"] = keep_by_from_option(values["keep_by"])
+    values["edits"] = edits_from_option(values["edits"])
     return values
 
 
@@ -213,6 +234,7 @@ def state_from_position(position: Position) -> dict[str, Any]:
         **_state_from_layout(position.layout),
         "earlier": [_state_from_layout(layout) for layout in position.earlier],
         "bundle_id": position.bundle_id,
+        **({"learned_id": position.learned_id} if position.learned_id else {}),
     }
 
 
@@ -233,7 +255,10 @@ def position_from_state(state: Mapping[str, Any]) -> Position:
     bundle_id = state.get("bundle_id")
     if not isinstance(bundle_id, str):
         raise ValueError(f"bundle_id {bundle_id!r} of the state is not text")
-    return Position(_layout_from_state(state), tuple(layouts), bundle_id)
+    learned_id = state.get("learned_id", "")
+    if not isinstance(learned_id, str):
+        raise ValueError(f"learned_id {learned_id!r:.100} of the state is not text")
+    return Position(_layout_from_state(state), tuple(layouts), bundle_id, learned_id)
 
 
 def _state_from_layout(layout: ShardLayout) -> dict[str, Any]:

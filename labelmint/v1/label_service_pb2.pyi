@@ -100,7 +100,7 @@ LATENT_SPACE_W: LatentSpace
 LATENT_SPACE_W_PLUS: LatentSpace
 
 class SamplingOptions(_message.Message):
-    __slots__ = ("seed", "latent_source", "truncation_psi", "truncation_cutoff", "class_index", "views_per_object", "view_mode", "view")
+    __slots__ = ("seed", "latent_source", "truncation_psi", "truncation_cutoff", "class_index", "views_per_object", "view_mode", "view", "edits")
     SEED_FIELD_NUMBER: _ClassVar[int]
     LATENT_SOURCE_FIELD_NUMBER: _ClassVar[int]
     TRUNCATION_PSI_FIELD_NUMBER: _ClassVar[int]
@@ -109,6 +109,7 @@ class SamplingOptions(_message.Message):
     VIEWS_PER_OBJECT_FIELD_NUMBER: _ClassVar[int]
     VIEW_MODE_FIELD_NUMBER: _ClassVar[int]
     VIEW_FIELD_NUMBER: _ClassVar[int]
+    EDITS_FIELD_NUMBER: _ClassVar[int]
     seed: int
     latent_source: LatentSource
     truncation_psi: float
@@ -117,7 +118,16 @@ class SamplingOptions(_message.Message):
     views_per_object: int
     view_mode: ViewMode
     view: int
-    def __init__(self, seed: _Optional[int] = ..., latent_source: _Optional[_Union[LatentSource, str]] = ..., truncation_psi: _Optional[float] = ..., truncation_cutoff: _Optional[int] = ..., class_index: _Optional[int] = ..., views_per_object: _Optional[int] = ..., view_mode: _Optional[_Union[ViewMode, str]] = ..., view: _Optional[int] = ...) -> None: ...
+    edits: _containers.RepeatedCompositeFieldContainer[Edit]
+    def __init__(self, seed: _Optional[int] = ..., latent_source: _Optional[_Union[LatentSource, str]] = ..., truncation_psi: _Optional[float] = ..., truncation_cutoff: _Optional[int] = ..., class_index: _Optional[int] = ..., views_per_object: _Optional[int] = ..., view_mode: _Optional[_Union[ViewMode, str]] = ..., view: _Optional[int] = ..., edits: _Optional[_Iterable[_Union[Edit, _Mapping]]] = ...) -> None: ...
+
+class Edit(_message.Message):
+    __slots__ = ("direction", "strength")
+    DIRECTION_FIELD_NUMBER: _ClassVar[int]
+    STRENGTH_FIELD_NUMBER: _ClassVar[int]
+    direction: str
+    strength: float
+    def __init__(self, direction: _Optional[str] = ..., strength: _Optional[float] = ...) -> None: ...
 
 class Filter(_message.Message):
     __slots__ = ("mode", "keep_fraction", "max_uncertainty", "filter_sets", "where", "balance", "balance_classes", "keep_by", "proposal")
@@ -182,7 +192,7 @@ class ExplicitLatents(_message.Message):
     def __init__(self, space: _Optional[_Union[LatentSpace, str]] = ..., rows: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
 
 class SampleQuery(_message.Message):
-    __slots__ = ("model", "bundle_id", "sampling", "filter", "start_index", "end_index", "count", "shard_index", "num_shards", "indices", "latents", "outputs", "accept_codecs", "jpeg_quality", "max_message_bytes", "max_examined", "max_message_samples", "weight")
+    __slots__ = ("model", "bundle_id", "sampling", "filter", "start_index", "end_index", "count", "shard_index", "num_shards", "indices", "latents", "outputs", "accept_codecs", "jpeg_quality", "max_message_bytes", "max_examined", "max_message_samples", "weight", "learned_id")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_ID_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
@@ -201,6 +211,7 @@ class SampleQuery(_message.Message):
     MAX_EXAMINED_FIELD_NUMBER: _ClassVar[int]
     MAX_MESSAGE_SAMPLES_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    LEARNED_ID_FIELD_NUMBER: _ClassVar[int]
     model: str
     bundle_id: str
     sampling: SamplingOptions
@@ -219,7 +230,8 @@ class SampleQuery(_message.Message):
     max_examined: int
     max_message_samples: int
     weight: int
-    def __init__(self, model: _Optional[str] = ..., bundle_id: _Optional[str] = ..., sampling: _Optional[_Union[SamplingOptions, _Mapping]] = ..., filter: _Optional[_Union[Filter, _Mapping]] = ..., start_index: _Optional[int] = ..., end_index: _Optional[int] = ..., count: _Optional[int] = ..., shard_index: _Optional[int] = ..., num_shards: _Optional[int] = ..., indices: _Optional[_Iterable[int]] = ..., latents: _Optional[_Union[ExplicitLatents, _Mapping]] = ..., outputs: _Optional[_Iterable[_Union[Output, str]]] = ..., accept_codecs: _Optional[_Iterable[_Union[Codec, str]]] = ..., jpeg_quality: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., max_examined: _Optional[int] = ..., max_message_samples: _Optional[int] = ..., weight: _Optional[int] = ...) -> None: ...
+    learned_id: str
+    def __init__(self, model: _Optional[str] = ..., bundle_id: _Optional[str] = ..., sampling: _Optional[_Union[SamplingOptions, _Mapping]] = ..., filter: _Optional[_Union[Filter, _Mapping]] = ..., start_index: _Optional[int] = ..., end_index: _Optional[int] = ..., count: _Optional[int] = ..., shard_index: _Optional[int] = ..., num_shards: _Optional[int] = ..., indices: _Optional[_Iterable[int]] = ..., latents: _Optional[_Union[ExplicitLatents, _Mapping]] = ..., outputs: _Optional[_Iterable[_Union[Output, str]]] = ..., accept_codecs: _Optional[_Iterable[_Union[Codec, str]]] = ..., jpeg_quality: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., max_examined: _Optional[int] = ..., max_message_samples: _Optional[int] = ..., weight: _Optional[int] = ..., learned_id: _Optional[str] = ...) -> None: ...
 
 class StreamSamplesRequest(_message.Message):
     __slots__ = ("query",)
@@ -228,18 +240,20 @@ class StreamSamplesRequest(_message.Message):
     def __init__(self, query: _Optional[_Union[SampleQuery, _Mapping]] = ...) -> None: ...
 
 class StreamSamplesResponse(_message.Message):
-    __slots__ = ("batch", "next_index", "discarded", "bundle_id", "applied")
+    __slots__ = ("batch", "next_index", "discarded", "bundle_id", "applied", "learned_id")
     BATCH_FIELD_NUMBER: _ClassVar[int]
     NEXT_INDEX_FIELD_NUMBER: _ClassVar[int]
     DISCARDED_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_ID_FIELD_NUMBER: _ClassVar[int]
     APPLIED_FIELD_NUMBER: _ClassVar[int]
+    LEARNED_ID_FIELD_NUMBER: _ClassVar[int]
     batch: SampleBatch
     next_index: int
     discarded: int
     bundle_id: str
     applied: int
-    def __init__(self, batch: _Optional[_Union[SampleBatch, _Mapping]] = ..., next_index: _Optional[int] = ..., discarded: _Optional[int] = ..., bundle_id: _Optional[str] = ..., applied: _Optional[int] = ...) -> None: ...
+    learned_id: str
+    def __init__(self, batch: _Optional[_Union[SampleBatch, _Mapping]] = ..., next_index: _Optional[int] = ..., discarded: _Optional[int] = ..., bundle_id: _Optional[str] = ..., applied: _Optional[int] = ..., learned_id: _Optional[str] = ...) -> None: ...
 
 class SharedMemory(_message.Message):
     __slots__ = ("pid", "fd", "slot_bytes", "slots", "nonce")
@@ -278,18 +292,20 @@ class GenerateSamplesRequest(_message.Message):
     def __init__(self, query: _Optional[_Union[SampleQuery, _Mapping]] = ...) -> None: ...
 
 class GenerateSamplesResponse(_message.Message):
-    __slots__ = ("batch", "next_index", "discarded", "bundle_id", "applied")
+    __slots__ = ("batch", "next_index", "discarded", "bundle_id", "applied", "learned_id")
     BATCH_FIELD_NUMBER: _ClassVar[int]
     NEXT_INDEX_FIELD_NUMBER: _ClassVar[int]
     DISCARDED_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_ID_FIELD_NUMBER: _ClassVar[int]
     APPLIED_FIELD_NUMBER: _ClassVar[int]
+    LEARNED_ID_FIELD_NUMBER: _ClassVar[int]
     batch: SampleBatch
     next_index: int
     discarded: int
     bundle_id: str
     applied: int
-    def __init__(self, batch: _Optional[_Union[SampleBatch, _Mapping]] = ..., next_index: _Optional[int] = ..., discarded: _Optional[int] = ..., bundle_id: _Optional[str] = ..., applied: _Optional[int] = ...) -> None: ...
+    learned_id: str
+    def __init__(self, batch: _Optional[_Union[SampleBatch, _Mapping]] = ..., next_index: _Optional[int] = ..., discarded: _Optional[int] = ..., bundle_id: _Optional[str] = ..., applied: _Optional[int] = ..., learned_id: _Optional[str] = ...) -> None: ...
 
 class ListModelsRequest(_message.Message):
     __slots__ = ()
@@ -380,7 +396,7 @@ class CertifiedThreshold(_message.Message):
     def __init__(self, max_uncertainty: _Optional[float] = ..., upper_bound: _Optional[float] = ..., reviewed: _Optional[int] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "bundle_id", "family", "outputs", "image_height", "image_width", "label_height", "label_width", "z_dim", "w_dim", "num_ws", "num_classes", "view_layers", "truncation_psi", "truncation_cutoff", "classes", "keypoints", "skeleton", "score_source", "max_batch_size", "engine", "licences", "calibrated", "refined", "view_bank", "predicates", "certificate", "balances", "proposals")
+    __slots__ = ("name", "bundle_id", "family", "outputs", "image_height", "image_width", "label_height", "label_width", "z_dim", "w_dim", "num_ws", "num_classes", "view_layers", "truncation_psi", "truncation_cutoff", "classes", "keypoints", "skeleton", "score_source", "max_batch_size", "engine", "licences", "calibrated", "refined", "view_bank", "predicates", "certificate", "balances", "proposals", "score_measure", "directions")
     NAME_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_ID_FIELD_NUMBER: _ClassVar[int]
     FAMILY_FIELD_NUMBER: _ClassVar[int]
@@ -410,6 +426,8 @@ class Model(_message.Message):
     CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
     BALANCES_FIELD_NUMBER: _ClassVar[int]
     PROPOSALS_FIELD_NUMBER: _ClassVar[int]
+    SCORE_MEASURE_FIELD_NUMBER: _ClassVar[int]
+    DIRECTIONS_FIELD_NUMBER: _ClassVar[int]
     name: str
     bundle_id: str
     family: str
@@ -439,7 +457,9 @@ class Model(_message.Message):
     certificate: Certificate
     balances: bool
     proposals: _containers.RepeatedCompositeFieldContainer[Proposal]
-    def __init__(self, name: _Optional[str] = ..., bundle_id: _Optional[str] = ..., family: _Optional[str] = ..., outputs: _Optional[_Iterable[_Union[Output, str]]] = ..., image_height: _Optional[int] = ..., image_width: _Optional[int] = ..., label_height: _Optional[int] = ..., label_width: _Optional[int] = ..., z_dim: _Optional[int] = ..., w_dim: _Optional[int] = ..., num_ws: _Optional[int] = ..., num_classes: _Optional[int] = ..., view_layers: _Optional[int] = ..., truncation_psi: _Optional[float] = ..., truncation_cutoff: _Optional[int] = ..., classes: _Optional[_Iterable[_Union[LabelClass, _Mapping]]] = ..., keypoints: _Optional[_Iterable[_Union[Keypoint, _Mapping]]] = ..., skeleton: _Optional[_Iterable[_Union[SkeletonEdge, _Mapping]]] = ..., score_source: _Optional[str] = ..., max_batch_size: _Optional[int] = ..., engine: _Optional[str] = ..., licences: _Optional[_Iterable[str]] = ..., calibrated: bool = ..., refined: bool = ..., view_bank: _Optional[_Iterable[_Union[Camera, _Mapping]]] = ..., predicates: bool = ..., certificate: _Optional[_Union[Certificate, _Mapping]] = ..., balances: bool = ..., proposals: _Optional[_Iterable[_Union[Proposal, _Mapping]]] = ...) -> None: ...
+    score_measure: str
+    directions: _containers.RepeatedCompositeFieldContainer[Direction]
+    def __init__(self, name: _Optional[str] = ..., bundle_id: _Optional[str] = ..., family: _Optional[str] = ..., outputs: _Optional[_Iterable[_Union[Output, str]]] = ..., image_height: _Optional[int] = ..., image_width: _Optional[int] = ..., label_height: _Optional[int] = ..., label_width: _Optional[int] = ..., z_dim: _Optional[int] = ..., w_dim: _Optional[int] = ..., num_ws: _Optional[int] = ..., num_classes: _Optional[int] = ..., view_layers: _Optional[int] = ..., truncation_psi: _Optional[float] = ..., truncation_cutoff: _Optional[int] = ..., classes: _Optional[_Iterable[_Union[LabelClass, _Mapping]]] = ..., keypoints: _Optional[_Iterable[_Union[Keypoint, _Mapping]]] = ..., skeleton: _Optional[_Iterable[_Union[SkeletonEdge, _Mapping]]] = ..., score_source: _Optional[str] = ..., max_batch_size: _Optional[int] = ..., engine: _Optional[str] = ..., licences: _Optional[_Iterable[str]] = ..., calibrated: bool = ..., refined: bool = ..., view_bank: _Optional[_Iterable[_Union[Camera, _Mapping]]] = ..., predicates: bool = ..., certificate: _Optional[_Union[Certificate, _Mapping]] = ..., balances: bool = ..., proposals: _Optional[_Iterable[_Union[Proposal, _Mapping]]] = ..., score_measure: _Optional[str] = ..., directions: _Optional[_Iterable[_Union[Direction, _Mapping]]] = ...) -> None: ...
 
 class Estimate(_message.Message):
     __slots__ = ("value", "low", "high")
@@ -452,7 +472,7 @@ class Estimate(_message.Message):
     def __init__(self, value: _Optional[float] = ..., low: _Optional[float] = ..., high: _Optional[float] = ...) -> None: ...
 
 class Proposal(_message.Message):
-    __slots__ = ("name", "where", "truncation_psi", "truncation_cutoff", "class_index", "share", "generated_share", "gain", "effective", "examined")
+    __slots__ = ("name", "where", "truncation_psi", "truncation_cutoff", "class_index", "share", "generated_share", "gain", "effective", "examined", "digest")
     NAME_FIELD_NUMBER: _ClassVar[int]
     WHERE_FIELD_NUMBER: _ClassVar[int]
     TRUNCATION_PSI_FIELD_NUMBER: _ClassVar[int]
@@ -463,6 +483,7 @@ class Proposal(_message.Message):
     GAIN_FIELD_NUMBER: _ClassVar[int]
     EFFECTIVE_FIELD_NUMBER: _ClassVar[int]
     EXAMINED_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
     name: str
     where: str
     truncation_psi: float
@@ -473,4 +494,43 @@ class Proposal(_message.Message):
     gain: Estimate
     effective: Estimate
     examined: Estimate
-    def __init__(self, name: _Optional[str] = ..., where: _Optional[str] = ..., truncation_psi: _Optional[float] = ..., truncation_cutoff: _Optional[int] = ..., class_index: _Optional[int] = ..., share: _Optional[_Union[Estimate, _Mapping]] = ..., generated_share: _Optional[_Union[Estimate, _Mapping]] = ..., gain: _Optional[_Union[Estimate, _Mapping]] = ..., effective: _Optional[_Union[Estimate, _Mapping]] = ..., examined: _Optional[_Union[Estimate, _Mapping]] = ...) -> None: ...
+    digest: str
+    def __init__(self, name: _Optional[str] = ..., where: _Optional[str] = ..., truncation_psi: _Optional[float] = ..., truncation_cutoff: _Optional[int] = ..., class_index: _Optional[int] = ..., share: _Optional[_Union[Estimate, _Mapping]] = ..., generated_share: _Optional[_Union[Estimate, _Mapping]] = ..., gain: _Optional[_Union[Estimate, _Mapping]] = ..., effective: _Optional[_Union[Estimate, _Mapping]] = ..., examined: _Optional[_Union[Estimate, _Mapping]] = ..., digest: _Optional[str] = ...) -> None: ...
+
+class Direction(_message.Message):
+    __slots__ = ("name", "changes", "truncation_psi", "truncation_cutoff", "class_index", "first_row", "end_row", "measured", "strengths", "digest")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    CHANGES_FIELD_NUMBER: _ClassVar[int]
+    TRUNCATION_PSI_FIELD_NUMBER: _ClassVar[int]
+    TRUNCATION_CUTOFF_FIELD_NUMBER: _ClassVar[int]
+    CLASS_INDEX_FIELD_NUMBER: _ClassVar[int]
+    FIRST_ROW_FIELD_NUMBER: _ClassVar[int]
+    END_ROW_FIELD_NUMBER: _ClassVar[int]
+    MEASURED_FIELD_NUMBER: _ClassVar[int]
+    STRENGTHS_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    changes: str
+    truncation_psi: float
+    truncation_cutoff: int
+    class_index: int
+    first_row: int
+    end_row: int
+    measured: int
+    strengths: _containers.RepeatedCompositeFieldContainer[MeasuredEdit]
+    digest: str
+    def __init__(self, name: _Optional[str] = ..., changes: _Optional[str] = ..., truncation_psi: _Optional[float] = ..., truncation_cutoff: _Optional[int] = ..., class_index: _Optional[int] = ..., first_row: _Optional[int] = ..., end_row: _Optional[int] = ..., measured: _Optional[int] = ..., strengths: _Optional[_Iterable[_Union[MeasuredEdit, _Mapping]]] = ..., digest: _Optional[str] = ...) -> None: ...
+
+class MeasuredEdit(_message.Message):
+    __slots__ = ("strength", "share", "shown", "unchanged", "miou")
+    STRENGTH_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    SHOWN_FIELD_NUMBER: _ClassVar[int]
+    UNCHANGED_FIELD_NUMBER: _ClassVar[int]
+    MIOU_FIELD_NUMBER: _ClassVar[int]
+    strength: float
+    share: Estimate
+    shown: Estimate
+    unchanged: Estimate
+    miou: Estimate
+    def __init__(self, strength: _Optional[float] = ..., share: _Optional[_Union[Estimate, _Mapping]] = ..., shown: _Optional[_Union[Estimate, _Mapping]] = ..., unchanged: _Optional[_Union[Estimate, _Mapping]] = ..., miou: _Optional[_Union[Estimate, _Mapping]] = ...) -> None: ...

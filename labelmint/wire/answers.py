@@ -26,8 +26,10 @@ from labelmint.wire.sharding import (
 )
 
 # Bits of a response's `applied`, and what the client says of an option that is not among them.
-WHERE, BALANCE, KEEP_BY, PROPOSAL = 1, 2, 4, 8
-_NAMES = {WHERE: "where", BALANCE: "balance", KEEP_BY: "keep_by", PROPOSAL: "proposal"}
+WHERE, BALANCE, KEEP_BY, PROPOSAL, EDITS = 1, 2, 4, 8, 16
+_NAMES = {
+    WHERE: "where", BALANCE: "balance", KEEP_BY: "keep_by", PROPOSAL: "proposal", EDITS: "edits",
+}  # fmt: skip
 _REJECTING = (pb.FILTER_MODE_KEEP_FRACTION, pb.FILTER_MODE_MAX_UNCERTAINTY)
 
 
@@ -38,6 +40,7 @@ class Message:
     kept: KeptSamples
     next_index: int  # raw index at which to resume after this message
     bundle_id: str  # bundle that made the samples
+    learned_id: str = ""  # of the proposal and directions that chose and made them
 
     @property
     def nbytes(self) -> int:
@@ -54,14 +57,15 @@ class Answers:
         self._end = end_of_query(query)
         self._fields = {FIELDS[name_from_output(output)] for output in query.outputs}
         self._layout: dict[str, Any] | None = None  # dtype and shape of each output's sample
-        self._bundle_id = query.bundle_id
+        self._bundle_id, self._learned_id = query.bundle_id, query.learned_id
         self._received = 0  # number of samples
         self.next_index = query.start_index  # as the last message said
 
     def checked(self, response: pb.StreamSamplesResponse | pb.GenerateSamplesResponse) -> Message:
         """The message of a response, and this position behind it. Raises MalformedMessage."""
         self._check_bundle(response.bundle_id)
-        ignored = applied_by_filter(self._query.filter) & ~response.applied
+        self._check_learned(response.learned_id)
+        ignored = applied_by_query(self._query) & ~response.applied
         if ignored:
             names = " and ".join(name for bit, name in _NAMES.items() if bit & ignored)
             raise MalformedMessage(
@@ -75,18 +79,28 @@ class Answers:
             self._check_outputs(kept)
         self.next_index = response.next_index
         self._received += len(kept)
-        self._bundle_id = response.bundle_id
-        return Message(kept, response.next_index, self._bundle_id)
+        self._bundle_id, self._learned_id = response.bundle_id, response.learned_id
+        return Message(kept, response.next_index, self._bundle_id, self._learned_id)
 
     def remaining(self) -> pb.SampleQuery | None:
         """The query that resumes behind the last message; None when all is answered."""
-        return remaining_query(self._query, self.next_index, self._received, self._bundle_id)
+        return remaining_query(
+            self._query, self.next_index, self._received, self._bundle_id, self._learned_id
+        )
 
     def _check_bundle(self, bundle_id: str) -> None:
         if not bundle_id or bundle_id != (self._bundle_id or bundle_id):
             raise MalformedMessage(
                 f"the server sent samples of bundle {bundle_id[:100]!r}; this stream is one of "
                 f"bundle {self._bundle_id[:100]!r}"
+            )
+
+    def _check_learned(self, learned_id: str) -> None:
+        if self._learned_id and learned_id != self._learned_id:
+            raise MalformedMessage(
+                f"the server's proposal and directions are {learned_id[:80] or 'not named'}; this "
+                f"stream is one of {self._learned_id[:80]}: they were learned anew since it began, "
+                "or the server is of an older version"
             )
 
     def _check_indices(self, indices: UInt64s, next_index: int) -> None:
@@ -125,7 +139,7 @@ class Answers:
                 f"the server sent {kept} samples and discarded {response.discarded} of indices "
                 f"{self.next_index} to {response.next_index}, which are {examined}"
             )
-        filters = self._query.filter.mode in _REJECTING or applied_by_filter(self._query.filter)
+        filters = self._query.filter.mode in _REJECTING or applied_by_query(self._query) & ~EDITS
         if response.discarded and not filters:
             raise MalformedMessage(
                 f"the server discarded {response.discarded} samples from index {self.next_index} "
@@ -172,11 +186,12 @@ class Answers:
         return shard_indices_between(self._query, self.next_index, stop)
 
 
-def applied_by_filter(proto: pb.Filter) -> int:
-    """The bits of `applied` that a server has to answer this filter with."""
+def applied_by_query(query: pb.SampleQuery) -> int:
+    """The bits of `applied` that a server has to answer this query with."""
+    proto = query.filter
     balance = bool(proto.balance) or proto.balance_classes
     bits = WHERE * bool(proto.where) | BALANCE * balance | KEEP_BY * bool(proto.keep_by)
-    return bits | PROPOSAL * bool(proto.proposal)
+    return bits | PROPOSAL * bool(proto.proposal) | EDITS * bool(query.sampling.edits)
 
 
 def _listed(layout: Mapping[str, object]) -> str:

@@ -52,9 +52,10 @@ _CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.max_reconnect_backoff_ms", 2_000),
     # A name is looked up again when a connection ends or reaches its maximum age.
     ("grpc.dns_min_time_between_resolutions_ms", 1_000),
-    # gRPC repeats a call that a server never saw, because it was closing the connection by age as
-    # the call began. No policy names a status to retry: what a server has seen, Retries repeats.
-    ("grpc.enable_retries", 1),
+    # gRPC would repeat a call that no server saw without a wait or an end, and keep memory for each
+    # time: a server that closes every connection in good order could fill this process's. Retries
+    # repeats such a call once at once, as one that met the end of an aged connection.
+    ("grpc.enable_retries", 0),
     ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
 )
 # Schemes of targets that this module does not check; grpc does.

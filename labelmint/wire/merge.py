@@ -57,7 +57,11 @@ def batches_from_readers(
                 start, next_index = next_index, _next_index(readers, samples, cut)
                 examined = shard_indices_between(query, start, next_index)
                 bundle_id = max(reader.bundle_id for reader in readers)  # all the same, or none yet
-                yield batch_from_kept(samples, next_index, examined - gathered, bundle_id)
+                learned_id = max(reader.learned_id for reader in readers)
+                yield batch_from_kept(
+                    samples, next_index, examined - gathered, bundle_id, learned_id,
+                    query.sampling.edits,
+                )  # fmt: skip
                 delivered += gathered
             if error:
                 error.next_index = max(next_index, _next_index(readers, samples, cut))
@@ -76,7 +80,7 @@ class ShardReader:
         self, messages: MessageSource, start_index: int, skip: IndexMask | None = None
     ) -> None:
         """`skip` marks the indices of samples that are not delivered."""
-        self.bundle_id = ""
+        self.bundle_id = self.learned_id = ""
         self.ended = False
         self._messages, self._skip = messages, skip
         self._kept = KeptSamples(np.empty(0, np.uint64), {})
@@ -110,7 +114,7 @@ class ShardReader:
             self.ended = True
             return
         self._kept, self._next_index = message.kept, message.next_index
-        self.bundle_id = message.bundle_id
+        self.bundle_id, self.learned_id = message.bundle_id, message.learned_id
         if self._skip is not None and self.has_samples:
             self._kept = self._kept.where(~self._skip(self._kept.indices))
 
@@ -153,6 +157,12 @@ def _next_run(readers: Sequence[ShardReader], limit: int) -> KeptSamples | None:
             raise NotReady(
                 f"replicas serve different bundles, {bundles[0]} and {bundles[1]}; pin "
                 "bundle_id, or wait until all have the new one",
+                "FAILED_PRECONDITION",
+            )
+        if len({reader.learned_id for reader in readers if reader.learned_id}) > 1:
+            raise NotReady(
+                "replicas serve different proposals or directions of the same names; pin "
+                "learned_id, or wait until all have the new ones",
                 "FAILED_PRECONDITION",
             )
 

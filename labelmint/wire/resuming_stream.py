@@ -5,7 +5,7 @@ Enters: a query. Leave: messages. The rest of a stream is requested from the nex
 - the server ends it with OK before it is complete, or
 - nothing comes for too long.
 That happens after a wait, see retries; at once if the stream had only reached its age limit, at
-most every AGED_S.
+most every AGED_S, or met the end of a connection that had.
 """
 
 from __future__ import annotations
@@ -126,6 +126,7 @@ class ResumingStream:
     def _open(self, query: pb.SampleQuery) -> OpenedCall:
         left_s = self._deadline - time.monotonic()
         opened = self._open_call(query, None if left_s == math.inf else max(left_s, 0.0))
+        self._retries.began()
         self._silent, self._call = False, opened.call
         self._opened, self._idle_messages = time.monotonic(), 0
         if self._closed.is_set():  # meanwhile; `close` has cancelled the call before this one

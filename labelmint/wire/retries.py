@@ -19,6 +19,7 @@ from labelmint.errors import (
     Unreachable,
     cancelled_by_server,
     is_loading,
+    met_closing_connection,
 )
 
 MAX_WAIT_S, WAIT_FACTOR, WAIT_JITTER = 2.0, 2.0, 0.2
@@ -70,10 +71,16 @@ class Retries:
         self._failing_since: float | None = None
         self._wait_s = patience.first_wait_s
         self._loading = False  # whether a failure of this row was a server that is loading
+        self._heard = False  # whether anything answered this try
+
+    def began(self) -> None:
+        """Records that a try begins."""
+        self._heard = False
 
     def answered(self) -> None:
         """Records that a server answers: a failure is waited for longer, and logged as one."""
         self._allowed_s, self._log_level = self._patience.reconnect_s, logging.WARNING
+        self._heard = True
 
     def progressed(self) -> None:
         """Records that an answer brought something: the next failure is the first of a new row."""
@@ -84,6 +91,9 @@ class Retries:
     def wait(self, error: RpcError, where: str) -> None:
         """Returns when it is time for the next try.
 
+        That is at once, and no reconnect, if the error is the first of a row, of a try that nothing
+        answered because it met the end of its connection.
+
         Args:
             error: how the last try failed.
             where: words for the log: what the next try does.
@@ -93,8 +103,12 @@ class Retries:
             TimedOut: the deadline comes before the next try.
         """
         now = time.monotonic()
+        unseen = self._failing_since is None and not self._heard and met_closing_connection(error)
         if self._failing_since is None:
             self._failing_since = now
+        if unseen and now <= self._deadline and not self._stop.is_set():
+            _log.info("%s; %s at once", error, where)
+            return
         loading, loading_before = is_loading(error), self._loading
         self._loading = loading or loading_before
         allowed_s = self._allowed_s

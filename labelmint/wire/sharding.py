@@ -75,14 +75,15 @@ def remaining_query(
     next_index: int,
     received: int,
     bundle_id: str,
+    learned_id: str = "",
 ) -> pb.SampleQuery | None:
     """The query that resumes at next_index after `received` samples; None when nothing is left.
 
-    It is pinned to bundle_id.
+    It is pinned to bundle_id, and to learned_id.
     """
     rest = pb.SampleQuery()
     rest.CopyFrom(query)
-    rest.bundle_id = bundle_id
+    rest.bundle_id, rest.learned_id = bundle_id, learned_id
     if query.indices:
         del rest.indices[: shard_indices_before(query, next_index)]
     else:

@@ -34,7 +34,7 @@ VIEW = "view"  # code of the view bank, for all samples
 _FINAL = "triton_enable_empty_final_response"
 _FILTERS = (  # of streams
     "where", "keep_fraction", "max_uncertainty", "balance", "balance_classes", "keep_by",
-    "proposal",
+    "proposal", "edits",
 )  # fmt: skip
 _INPUT_HINT = f"send one of {', '.join(SPACES)}, or {INDEX} with or without {SEED}"
 

@@ -3,6 +3,7 @@
 import msgspec
 
 from bundle.calibration import find_calibration
+from bundle.learned import digest_of_facts
 from bundle.manifest import CameraFacts, Certificate, Estimate, Manifest
 from engines.content import content_columns
 from engines.sampling import default_options, key_from_options
@@ -46,6 +47,7 @@ def proto_from_model(model: ServedModel) -> pb.Model:
     _add_heads(proto, manifest)
     _add_views(proto, manifest)
     _add_proposals(proto, manifest)
+    _add_directions(proto, manifest)
     if manifest.certificate is not None:
         proto.certificate.CopyFrom(_proto_from_certificate(manifest.certificate))
     return proto
@@ -56,6 +58,9 @@ def _add_heads(proto: pb.Model, manifest: Manifest) -> None:
     if heads is None:
         return
     proto.score_source = heads.score_source or ""
+    if heads.score_source is not None:
+        classes = heads.score_source == "segmentation"
+        proto.score_measure = heads.score_measure if classes else "variance"
     if heads.segmentation is not None:
         for number, label_class in enumerate(heads.segmentation.classes):
             proto.classes.add(id=number, name=label_class.name, color=label_class.color)
@@ -87,7 +92,31 @@ def _add_proposals(proto: pb.Model, manifest: Manifest) -> None:
             gain=_estimate(facts.gain),
             effective=_estimate(facts.effective),
             examined=_estimate(facts.examined),
+            digest=digest_of_facts(facts),
         )
+
+
+def _add_directions(proto: pb.Model, manifest: Manifest) -> None:
+    for name, facts in sorted(manifest.directions.items()):
+        direction = proto.directions.add(
+            name=name,
+            changes=facts.changes,
+            truncation_psi=facts.options.truncation_psi,
+            truncation_cutoff=facts.options.truncation_cutoff,
+            class_index=facts.options.class_index,
+            first_row=facts.first_row,
+            end_row=facts.end_row,
+            measured=facts.measured,
+            digest=digest_of_facts(facts),
+        )
+        for measured in facts.strengths:
+            direction.strengths.add(
+                strength=measured.strength,
+                share=_estimate(measured.share),
+                shown=_estimate(measured.shown),
+                unchanged=_estimate(measured.unchanged),
+                miou=_estimate(measured.miou),
+            )
 
 
 def _estimate(estimate: Estimate) -> pb.Estimate:

@@ -132,6 +132,11 @@ class LabelService:
         response = pb.GetModelResponse(model=proto_from_model(model))
         if proto.keep_fraction != 0:
             fraction = proto.keep_fraction
+            if proto.sampling.edits:
+                raise FailedPrecondition(
+                    f"keep_fraction is {fraction:g} and sampling has edits; it is calibrated on "
+                    "samples without edits: leave one of them out"
+                )
             response.max_uncertainty = float(
                 threshold_from_fraction(fraction, "", model.bundle, options)
             )

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from engines.edits import learned_id_of_query, shift_from_query
 from engines.sampling import LatentOptions
 from engines.sampling_request import (
     can_reject,
@@ -16,7 +17,7 @@ from engines.sampling_request import (
 )
 from labelmint.latents import MAX_MT19937_INDEX
 from labelmint.v1 import label_service_pb2 as pb
-from labelmint.wire.answers import applied_by_filter
+from labelmint.wire.answers import applied_by_query
 from service.config import DEFAULT_MESSAGE_BYTES, MIN_MESSAGE_BYTES, ServerLimits
 from service.encoding import over_limit
 from service.errors import BadRequest, FailedPrecondition
@@ -56,7 +57,8 @@ def query_from_proto(proto: pb.SampleQuery, model: ServedModel, limits: ServerLi
         screen=screen,
         max_uncertainty=max_uncertainty_from_filter(proto.filter, model.bundle, options),
         selection=selection_from_filter(proto.filter, model.bundle, options),
-        applied=applied_by_filter(proto.filter),
+        shift=shift_from_query(proto, model.bundle, options),
+        applied=applied_by_query(proto),
         unmet_limit=UNMET_LIMIT if proto.filter.where and not proto.max_examined else 0,
         count=proto.count,
         weight=_weight(proto, limits),
@@ -67,6 +69,7 @@ def query_from_proto(proto: pb.SampleQuery, model: ServedModel, limits: ServerLi
         max_message_bytes=_max_message_bytes(proto, limits),
         max_message_samples=_max_message_samples(proto, model, limits),
         bundle_id=manifest.bundle_id,
+        learned_id=learned_id_of_query(proto, model.bundle),
     )
     _check_one_sample_fits(query)
     return query

@@ -187,3 +187,22 @@ def test_a_card_that_does_not_fit_is_refused(
     with pytest.raises(CheckpointError) as caught:
         read(path)
     assert words in one_line(caught.value, path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a" + ".a" * 400_000 + " = 1",
+        "a" + " . 'b'" * 100_000 + " = 1",
+        "[[ a" + '."b.c"' * 100_000 + "]]",
+        "b = {c = 1, a" + ".a" * 400_000 + " = 1}",
+    ],
+)
+def test_keys_of_endless_parts_are_refused_unread(tmp_path: Path, text: str) -> None:
+    """tomllib takes the square of their number: minutes."""
+    path = tmp_path / "m.safetensors"
+    write, read = FORMATS["generator"]
+    write(path)
+    path.with_suffix(".toml").write_text(text)
+    with pytest.raises(CheckpointError, match="a key of over 32 parts"):
+        read(path)

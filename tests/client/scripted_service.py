@@ -74,8 +74,8 @@ class Script:
 
     message_samples: tuple[int, ...] = (3, 1, 4)  # cycled
     idle_after: int = 7  # examined without a kept one, until an empty message
-    messages_until_drop: int | None = None  # then UNAVAILABLE
-    drops_by_age: bool = False  # rather than for an accident
+    messages_until_drop: int | None = None  # then `drop`
+    drop: Ended | None = None  # None: UNAVAILABLE
     bundle_id: str = BUNDLE_ID
     faults: dict[int, pb.StreamSamplesResponse] = field(default_factory=dict)  # by message
 
@@ -125,9 +125,7 @@ def responses(query: pb.SampleQuery, script: Script) -> Iterator[pb.StreamSample
     def message() -> pb.StreamSamplesResponse:
         number = next(sent)
         if number == script.messages_until_drop:
-            if script.drops_by_age:
-                raise aged("grown old")
-            raise Ended(grpc.StatusCode.UNAVAILABLE, "draining")
+            raise script.drop or Ended(grpc.StatusCode.UNAVAILABLE, "draining")
         if number in script.faults:
             return script.faults[number]
         return pb.StreamSamplesResponse(

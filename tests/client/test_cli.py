@@ -101,6 +101,7 @@ def hostile_model(name: str) -> pb.Model:
     model = pb.Model()
     model.CopyFrom(MODEL)
     model.name = model.bundle_id = model.family = model.engine = model.score_source = name
+    model.score_measure = name
     model.licences.append(name)
     model.classes[0].name = model.keypoints[0].name = name
     return model

@@ -35,6 +35,7 @@ def renamed(statistics: StreamStatistics, name: str) -> StreamStatistics:
         family=name,
         engine=name,
         score_source=name,
+        score_measure=name,
         licences=(name,),
         classes=tuple(LabelClass(each.id, name, each.color) for each in statistics.model.classes),
         keypoints=(name,) * len(statistics.model.keypoints),

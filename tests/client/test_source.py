@@ -23,6 +23,7 @@ from tests.client.scripted_service import BUNDLE_ID, Ended, Script, aged
 from tests.hangs import HANG_S
 
 C = grpc.StatusCode
+HOURS = Patience(connect_s=1e6, reconnect_s=1e6, first_wait_s=1e5)
 
 
 @given(queries(), SCRIPTS, BATCH_SIZES, STREAMS)
@@ -133,10 +134,9 @@ def test_every_try_again_is_counted_and_logged(caplog: pytest.LogCaptureFixture)
 def test_a_stream_that_ends_by_age_goes_on_without_a_wait_or_a_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    script = Script(messages_until_drop=1, drops_by_age=True)
+    script = Script(messages_until_drop=1, drop=aged("its age"))
     server, reconnects = Server(script, drops=5), Reconnects()
-    hours = Patience(connect_s=1e6, reconnect_s=1e6, first_wait_s=1e5)
-    found = ResumingStream(server.open_call, pb.SampleQuery(end_index=30), hours, reconnects)
+    found = ResumingStream(server.open_call, pb.SampleQuery(end_index=30), HOURS, reconnects)
     with caplog.at_level(logging.INFO, "labelmint"):
         got = [int(i) for message in found.messages() for i in message.kept.indices]
     assert got == list(range(30)) and len(server.calls) == 6 and reconnects.count == 0
@@ -151,6 +151,59 @@ def test_a_server_that_ends_streams_before_they_get_anywhere_is_not_asked_at_onc
     found, _, _ = source(*[Ending(aged("old"))] * 99, patience=Patience(connect_s=0.0))
     with pytest.raises(Unreachable, match="old"):
         next(found.messages())
+
+
+CLOSING = Ended(
+    C.UNAVAILABLE, "Stream removed (GOAWAY received; Error code: 0; Debug Text: max_age)"
+)
+
+
+@pytest.mark.parametrize(
+    "end", [CLOSING, Ended(C.UNAVAILABLE, "ipv4:127.0.0.1:1: subchannel lost all connections")]
+)
+def test_a_call_that_meets_the_end_of_its_connection_begins_again_at_once_and_is_no_reconnect(
+    end: Ended, caplog: pytest.LogCaptureFixture
+) -> None:
+    found, server, reconnects = source(Ending(end), patience=HOURS)
+    with caplog.at_level(logging.INFO, "labelmint"):
+        assert sum(len(message.kept) for message in found.messages()) == 30
+    assert len(server.calls) == 1 and reconnects.count == 0
+    (record,) = caplog.records
+    assert record.levelno == logging.INFO and "index 0 at once" in record.message
+
+
+def test_a_server_that_closes_every_connection_is_waited_for_as_others_are() -> None:
+    found, _, reconnects = source(*[Ending(CLOSING)] * 3, patience=Patience(first_wait_s=0.001))
+    assert sum(len(message.kept) for message in found.messages()) == 30
+    assert reconnects.count == 2  # the first was none
+    found, server, _ = source(*[Ending(CLOSING)] * 99, patience=Patience(connect_s=0.0))
+    with pytest.raises(Unreachable, match="GOAWAY"):
+        next(found.messages())
+    assert not server.calls
+
+
+def test_a_stream_that_ended_by_age_may_meet_the_end_of_its_connection() -> None:
+    script = Script(messages_until_drop=1, drop=aged("its age"))
+    server, reconnects = Server(script, drops=5), Reconnects()
+    calls = 0
+
+    def open_call(query: pb.SampleQuery, timeout_s: float | None) -> OpenedCall:
+        nonlocal calls
+        calls += 1
+        return server.open_call(query) if calls % 2 else OpenedCall(Ending(CLOSING), TARGET)
+
+    found = ResumingStream(open_call, pb.SampleQuery(end_index=30), HOURS, reconnects)
+    assert sum(len(message.kept) for message in found.messages()) == 30
+    assert calls == 11 and reconnects.count == 0
+
+
+def test_a_server_that_says_so_after_an_answer_is_waited_for() -> None:
+    script = Script(messages_until_drop=1, drop=CLOSING)
+    server, reconnects = Server(script, drops=5), Reconnects()
+    quick = Patience(first_wait_s=0.001)
+    found = ResumingStream(server.open_call, pb.SampleQuery(end_index=30), quick, reconnects)
+    assert sum(len(message.kept) for message in found.messages()) == 30
+    assert reconnects.count == 5
 
 
 LOADING = Ended(C.UNAVAILABLE, "the server is loading; try again soon")

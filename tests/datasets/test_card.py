@@ -71,6 +71,8 @@ def test_no_name_breaks_the_card(name: str, form: str) -> None:
         licences=(name,),
         classes=(LabelClass(0, name, (1, 2, 3)),),
         keypoints=(name,),
+        score_source=name,
+        score_measure=name,
     )
     request = checked_request(format=form, count=1)
     card = card_from_state(request, model, DownloadState(name, "sha256:b", None, 1, kept=1))

@@ -3,11 +3,13 @@
 Over gRPC, from the committed generator, against the renderer's exact truth.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from examples.demo.render import SceneTruth, render
 from examples.demo.report import StreamedSamples, samples_from_stream
@@ -22,65 +24,59 @@ SEED = 99
 SAMPLES = 600
 
 
+@dataclass(frozen=True)
+class Streamed:
+    """Fresh samples and the renderer's truth of them."""
+
+    samples: StreamedSamples
+    truth: SceneTruth
+    threshold: float  # of keep_fraction 0.9
+
+    def score(self, rows: NDArray[np.bool_]) -> LabelScore:
+        return score_labels(
+            self.samples.masks[rows],
+            self.samples.keypoints[rows],
+            self.truth.mask.numpy()[rows],
+            self.truth.keypoints.numpy()[rows],
+            len(CLASS_NAMES),
+        )
+
+
 @pytest.fixture(scope="module")
-def streamed(demo_bundle: Path) -> tuple[StreamedSamples, float]:
-    """600 fresh samples and the threshold of keep_fraction 0.9."""
+def streamed(demo_bundle: Path) -> Streamed:
     # A thread, and not one per core: other tests have the others.
     with server(demo_bundle, "--threads", "1") as address, Client(address) as client:
         threshold = client.model(keep_fraction=0.9).max_uncertainty
         batches = client.stream(batch_size=50, seed=SEED, count=SAMPLES)
         samples = samples_from_stream(batches, SAMPLES)
     assert threshold is not None
-    return samples, threshold
-
-
-def truth_of(samples: StreamedSamples, rows: np.ndarray) -> SceneTruth:
-    z = torch.from_numpy(latents(SEED, Purpose.OBJECT, samples.indices[rows], Z_DIM))
+    z = torch.from_numpy(latents(SEED, Purpose.OBJECT, samples.indices, Z_DIM))
     # One ray a pixel: labels are asked for, no images.
-    return render(scene_from_latents(z, z), samples.masks.shape[1], supersampling=1)
+    truth = render(scene_from_latents(z, z), samples.masks.shape[1], supersampling=1)
+    return Streamed(samples, truth, threshold)
 
 
-def score(samples: StreamedSamples, rows: np.ndarray) -> LabelScore:
-    truth = truth_of(samples, rows)
-    return score_labels(
-        samples.masks[rows],
-        samples.keypoints[rows],
-        truth.mask.numpy(),
-        truth.keypoints.numpy(),
-        len(CLASS_NAMES),
-    )
-
-
-def test_keep_fraction_keeps_that_share_and_the_better_labels(
-    streamed: tuple[StreamedSamples, float],
-) -> None:
-    samples, threshold = streamed
-    kept = samples.uncertainty <= np.float32(threshold)
+def test_keep_fraction_keeps_that_share_and_the_better_labels(streamed: Streamed) -> None:
+    kept = streamed.samples.uncertainty <= np.float32(streamed.threshold)
     assert 0.875 <= kept.mean() <= 0.925
-    better, worse = score(samples, kept), score(samples, ~kept)
+    better, worse = streamed.score(kept), streamed.score(~kept)
     assert better.pixel_error.mean() < worse.pixel_error.mean()
 
 
-def test_labels_of_16_examples_reach_the_promised_quality(
-    streamed: tuple[StreamedSamples, float],
-) -> None:
-    samples, _ = streamed
+def test_labels_of_16_examples_reach_the_promised_quality(streamed: Streamed) -> None:
     rows = np.arange(SAMPLES) < 500
-    result = score(samples, rows)
+    result = streamed.score(rows)
     assert result.miou >= 0.75
     assert result.iou.min() >= 0.5, dict(zip(CLASS_NAMES, result.iou, strict=True))
-    correlation = np.corrcoef(samples.uncertainty[rows], result.pixel_error)[0, 1]
+    assert result.keypoint_error_px <= 2.5  # of 64
+    correlation = np.corrcoef(streamed.samples.uncertainty[rows], result.pixel_error)[0, 1]
     assert correlation > 0.3
 
 
-def test_depth_of_16_examples_reaches_the_promised_quality(
-    streamed: tuple[StreamedSamples, float],
-) -> None:
-    samples, _ = streamed
-    rows = np.arange(SAMPLES) < 500
-    truth, found = truth_of(samples, rows), samples.depth[rows]
-    masks = truth.mask.numpy()
-    result = score_depth(found, truth.depth.numpy(), masks)
+def test_depth_of_16_examples_reaches_the_promised_quality(streamed: Streamed) -> None:
+    found, true_depth = streamed.samples.depth[:500], streamed.truth.depth.numpy()[:500]
+    masks = streamed.truth.mask.numpy()[:500]
+    result = score_depth(found, true_depth, masks)
     # The head's mean depth in its place would have 4% and 0.28.
     assert result.abs_rel <= 0.02
     assert result.rmse <= 0.2

@@ -5,6 +5,7 @@ member, SciPy's mode, a sort for the top tenth. Nothing here is shared with `exp
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,9 +15,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from export.graph.spec import LabelSpec
 from nets.features import Resize, hypercolumn
 from nets.generator import Generator as AnyGenerator
 from nets.interpreter import Interpreter, member_as_sequential
+from nets.labels import Measure
 from nets.ops import blur, upsample_2x
 from nets.stylegan2 import Generator, SynthesisLayer, ToRGBLayer
 
@@ -75,6 +78,24 @@ def jensen_shannon(logits: Tensor) -> Tensor:
     return of_mixture - of_members.mean(dim=0)
 
 
+def entropy(logits: Tensor) -> Tensor:
+    """Logits [M, P, C] -> Shannon entropy of the members' mean probabilities [P], nats."""
+    mean = torch.softmax(logits.double(), dim=-1).mean(dim=0)
+    return -(mean * mean.clamp(min=1e-300).log()).sum(dim=-1)
+
+
+def least_confidence(logits: Tensor) -> Tensor:
+    """Logits [M, P, C] -> 1 less the largest mean probability [P] (Lewis and Gale, 1994)."""
+    return 1 - torch.softmax(logits.double(), dim=-1).mean(dim=0).amax(dim=-1)
+
+
+MEASURES: dict[Measure, Callable[[Tensor], Tensor]] = {
+    "jensen_shannon": jensen_shannon,
+    "entropy": entropy,
+    "least_confidence": least_confidence,
+}
+
+
 def top_mean(values: NDArray[np.float64], fraction: float) -> float:
     """Mean of the largest int(n * fraction) values."""
     return float(np.sort(values.ravel())[::-1][: int(values.size * fraction)].mean())
@@ -100,11 +121,17 @@ class Reference:
     image: NDArray[np.uint8]  # [N, H, W, 3]
     mask: NDArray[np.int64]  # [N, H, W]
     margin: NDArray[np.float64]  # [N, H, W], least lead of any member's best class
-    divergence: NDArray[np.float64]  # [N, H, W]
+    uncertainty: dict[Measure, NDArray[np.float64]]  # of the class, [N, H, W] each
     heatmaps: NDArray[np.float64]  # [N, K, H, W]
     heatmap_variance: NDArray[np.float64]  # [N, H, W]
     depth: NDArray[np.float64]  # [N, H, W]
     depth_variance: NDArray[np.float64]  # [N, H, W]
+
+    def scored(self, spec: LabelSpec) -> NDArray[np.float64]:
+        """The uncertainty map of a bundle of this spec."""
+        if spec.score_source == "segmentation":
+            return self.uncertainty[spec.score_measure]
+        return self.heatmap_variance if spec.score_source == "keypoints" else self.depth_variance
 
 
 @torch.no_grad()
@@ -149,7 +176,7 @@ def reference(
         image=(image * 127.5 + 128).clamp(0, 255).to(torch.uint8).numpy(),
         mask=votes.reshape(shape),
         margin=plane((best[..., 0] - best[..., 1]).amin(dim=0)),
-        divergence=plane(jensen_shannon(logits)),
+        uncertainty={name: plane(measure(logits)) for name, measure in MEASURES.items()},
         heatmaps=heat.mean(dim=0).reshape(*shape, -1).permute(0, 3, 1, 2).double().numpy(),
         heatmap_variance=plane(heat.var(dim=0, correction=0).mean(dim=-1)),
         depth=plane(depth.mean(dim=0)[:, 0]),

@@ -16,6 +16,7 @@ from bundle.calibration import calibration_for
 from checkpoints import generator_from_file, write_generator
 from engines import EngineOptions, default_options, open_engine, open_mapping, ws_from_indices
 from export.__main__ import main
+from export.inspect import lines_from_bundle
 from nets.stylegan2 import Generator
 
 TinyWeights = tuple[Path, Path]
@@ -58,6 +59,14 @@ def test_measured_differences_are_in_the_manifest(tiny_bundle: Path) -> None:
     assert single.keypoints_max_px is not None and single.keypoints_max_px <= 0.01
     assert single.samples == 8
     assert parity["mapping.onnx"].w_max_difference is not None
+
+
+def test_both_shares_of_differing_pixels_are_printed_for_both_graphs(tiny_bundle: Path) -> None:
+    lines = lines_from_bundle(open_bundle(tiny_bundle))
+    for graph in ("labeller.onnx", "labeller.fp16.onnx"):
+        (line,) = (line for line in lines if f"{graph} (" in line)
+        assert all(f" {name} " in line for name in ("mask_difference_share", "near_tie_share"))
+        assert " mask_mismatch_share " in line and "(limit" in line
 
 
 def test_a_sample_has_the_same_bits_in_every_row_of_every_fill(tiny_bundle: Path) -> None:

@@ -16,6 +16,7 @@ from export.graph.label_branch import LabelBranch, PixelLabels
 from export.graph.labeller import constant_tap, level_channels, served_synthesis
 from export.graph.spec import LabelSpec
 from nets.interpreter import Interpreter
+from nets.labels import Measure
 from tests.export.networks import random_generator, random_interpreter, random_ws
 
 GRID = 64
@@ -79,8 +80,10 @@ def case(spec: LabelSpec, seed: int = 0, **given: object) -> Case:
         ),
         (LabelSpec(GRID, 0, GRID, GRID, "depth", resize="nearest"), LARGE),
         (LabelSpec(GRID, 0, GRID, GRID, "keypoints"), LARGE),
+        (LabelSpec(GRID, 0, GRID, GRID, "segmentation", score_measure="entropy"), LARGE),
+        (LabelSpec(GRID, 0, GRID, GRID, "segmentation", score_measure="least_confidence"), LARGE),
     ],
-    ids=["crop in bands", "nearest, depth scores", "keypoints score"],
+    ids=["crop in bands", "nearest, depth scores", "keypoints score", "entropy", "least"],
 )
 def test_labels_and_scores_are_those_of_the_branch(spec: LabelSpec, tuning: Tuning) -> None:
     given = case(spec)
@@ -134,10 +137,19 @@ def test_a_tie_of_the_members_goes_to_the_smallest_class() -> None:
     torch.testing.assert_close(buffers["scores"], given.branch().uncertainty, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("level", [-1, pytest.param(1, marks=pytest.mark.long)])
-def test_a_feature_that_is_no_number_reaches_the_score(level: int) -> None:
+@pytest.mark.parametrize(
+    ("level", "measure"),
+    [
+        (-1, "jensen_shannon"),
+        pytest.param(1, "jensen_shannon", marks=pytest.mark.long),
+        pytest.param(-1, "entropy", marks=pytest.mark.long),
+        pytest.param(-1, "least_confidence", marks=pytest.mark.long),
+    ],
+)
+def test_a_feature_that_is_no_number_reaches_the_score(level: int, measure: Measure) -> None:
     """The score is NaN at the pixels that read the feature, so the filter refuses the batch."""
-    given = case(LabelSpec(GRID, 0, GRID, GRID, "segmentation"), kinds=("segmentation",))
+    spec = LabelSpec(GRID, 0, GRID, GRID, "segmentation", score_measure=measure)
+    given = case(spec, kinds=("segmentation",))
     given.taps[level][1, 0, 3, 2] = torch.nan
     _, buffers = given.kernels(LARGE)
     score = buffers["scores"]

@@ -100,6 +100,11 @@ SPECS = {
         64,
         LabelSpec(64, 5, 43, 64, "segmentation", tap_recipe="stylegan3"),
     ),
+    "scored by entropy": (32, LabelSpec(32, 3, 20, 32, "segmentation", score_measure="entropy")),
+    "scored by least confidence": (
+        32,
+        LabelSpec(32, 3, 20, 32, "segmentation", score_measure="least_confidence"),
+    ),
     "a StyleGAN3, taps finer than the grid": (
         64,
         LabelSpec(32, 0, 32, 32, "keypoints", 0.1, 2, tap_recipe="stylegan3"),
@@ -108,7 +113,7 @@ SPECS = {
 
 
 QUICK = (
-    "crop at 64, levels merged at nodes", "taps finer than the grid",
+    "crop at 64, levels merged at nodes", "taps finer than the grid", "scored by least confidence",
 )  # fmt: skip
 
 
@@ -146,11 +151,7 @@ def test_every_output_equals_the_papers_formulas(case: Case, samples: int) -> No
     assert len(np.unique(out["mask"])) > 2, "an empty mask proves nothing"
 
     np.testing.assert_allclose(out["depth"], expected.depth, rtol=1e-3, atol=1e-4)
-    maps = {
-        "segmentation": expected.divergence,
-        "keypoints": expected.heatmap_variance,
-        "depth": expected.depth_variance,
-    }[str(case.spec.score_source)]
+    maps = expected.scored(case.spec)
     scores = [top_mean(m, case.spec.score_fraction) for m in maps]
     np.testing.assert_allclose(out["uncertainty"], scores, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(out["uncertainty_map"], maps, rtol=1e-3, atol=1e-5)
@@ -165,11 +166,7 @@ def test_the_content_is_counted_from_the_labels_and_their_formulas(case: Case) -
         out["content"], np.cumsum([1, classes, classes]), axis=1
     )
     np.testing.assert_array_equal(score[:, 0], out["uncertainty"])
-    maps = {
-        "segmentation": expected.divergence,
-        "keypoints": expected.heatmap_variance,
-        "depth": expected.depth_variance,
-    }[str(case.spec.score_source)]
+    maps = expected.scored(case.spec)
     for n, mask in enumerate(out["mask"]):
         for number in range(classes):
             of_class = mask == number

@@ -16,22 +16,31 @@ from torch import Tensor, nn
 
 from export.graph.ensemble import Consensus, mean_and_variance
 from export.graph.filter import top_mean
-from export.graph.labeller import Labeller
+from export.graph.labeller import Labeller, Precision
 from export.graph.spec import LabelSpec
 from export.graph.to_onnx import OPERATORS, OPSET, labeller_onnx
+from nets.labels import Measure
 from tests.export.networks import random_generator, random_interpreter
-from tests.export.reference import jensen_shannon
+from tests.export.reference import MEASURES
+
+GRAPHS: list[tuple[Precision, Measure]] = [
+    ("float32", "jensen_shannon"),
+    ("float16", "jensen_shannon"),
+    ("float16", "entropy"),
+    ("float16", "least_confidence"),
+]
 
 
-@pytest.fixture(scope="module", params=["float32", "float16"])
+@pytest.fixture(scope="module", params=GRAPHS, ids="-".join)
 def model(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> onnx.ModelProto:
     generator = random_generator(32)
     interpreter = random_interpreter(2 * sum(generator.config.channels))
-    spec = LabelSpec(16, 2, 9, 16, "segmentation")
+    precision, measure = request.param
+    spec = LabelSpec(16, 2, 9, 16, "segmentation", score_measure=measure)
     path: Path = tmp_path_factory.mktemp("graph") / "labeller.onnx"
-    labeller_onnx(Labeller(generator, interpreter, spec, request.param), path)
+    labeller_onnx(Labeller(generator, interpreter, spec, precision), path)
     return onnx.load(path)
 
 
@@ -102,13 +111,17 @@ class OldScore(nn.Module):
         return (torch.relu(total) * 1e-38 + total * 0 + (y - y).sum(dim=1),)
 
 
-class Divergence(nn.Module):
-    """Logits of the members [M, P, C] -> divergence [P]."""
+class Uncertainty(nn.Module):
+    """Logits of the members [M, P, C] -> uncertainty [P]."""
+
+    def __init__(self, measure: Measure) -> None:
+        super().__init__()
+        self.measure: Measure = measure
 
     def forward(self, logits: Tensor) -> Tensor:
-        divergence = Consensus(logits.shape[2])(logits[:, None], True)[1]
-        assert isinstance(divergence, Tensor)
-        return divergence[0]
+        uncertainty = Consensus(logits.shape[2], self.measure)(logits[:, None], True)[1]
+        assert isinstance(uncertainty, Tensor)
+        return uncertainty[0]
 
 
 class OldEntropy(nn.Module):
@@ -248,14 +261,28 @@ def test_nothing_in_a_graph_can_be_folded_away(model: onnx.ModelProto) -> None:
     assert not [node.name for node in foldable(model)]
 
 
+@pytest.mark.parametrize("measure", MEASURES)
+def test_no_folding_hides_a_logit_that_is_no_number(measure: Measure) -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(3, 20, 5)
+    model = traced(Uncertainty(measure), logits)
+    logits[1, 7, 2] = torch.nan
+    for rewritten in (model, folded(model), without_nan_in_extrema(folded(model))):
+        (found,) = run(rewritten, logits)
+        assert np.flatnonzero(~np.isfinite(found)).tolist() == [7]
+
+
+@pytest.mark.parametrize("measure", MEASURES)
 @pytest.mark.parametrize("gap", [0, 88, 200, 1e4])
-def test_the_divergence_does_not_depend_on_how_log_softmax_is_parsed(gap: float) -> None:
+def test_the_uncertainty_does_not_depend_on_how_log_softmax_is_parsed(
+    gap: float, measure: Measure
+) -> None:
     torch.manual_seed(0)
     best = torch.randint(6, (5, 200))
     logits = nn.functional.one_hot(best, 6) * gap + torch.randn(5, 200, 6)
-    model = traced(Divergence(), logits)
+    model = traced(Uncertainty(measure), logits)
     assert not {"LogSoftmax"} & {node.op_type for node in model.graph.node}
-    expected = jensen_shannon(logits.double()).numpy()
+    expected = MEASURES[measure](logits.double()).numpy()
     found = run(with_log_of_softmax(model), logits)[0]
     np.testing.assert_allclose(found, expected, atol=1e-6, rtol=1e-5)
     old = run(with_log_of_softmax(traced(OldEntropy(), logits)), logits)[0]

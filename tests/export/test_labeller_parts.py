@@ -21,10 +21,11 @@ from export.graph.stylegan2 import ServedSynthesis, UpConvolution
 from export.graph.tiles import node_weights, padded_reads, tile_pixels, tile_reads
 from nets.config import size_at
 from nets.features import Resize, hypercolumn
+from nets.labels import Measure
 from nets.ops import modulated_conv2d, resample_kernel
 from nets.stylegan1 import FUSED_FROM, DoublingConv
 from tests.export.networks import random_generator, random_interpreter, random_ws
-from tests.export.reference import jensen_shannon, literal_synthesis
+from tests.export.reference import MEASURES, literal_synthesis
 
 
 @pytest.mark.parametrize(
@@ -216,26 +217,53 @@ def test_a_unanimous_pixel_has_the_releases_rest_of_a_divergence() -> None:
     assert divergence.item() == pytest.approx(1.1920929e-7, rel=1e-3)
 
 
+@pytest.mark.parametrize("measure", MEASURES)
 @pytest.mark.parametrize("spread", [0.01, 1, 30])
-def test_divergence_is_the_releases(spread: float) -> None:
+def test_uncertainty_is_the_formula(spread: float, measure: Measure) -> None:
+    """The divergence is that of the release."""
     torch.manual_seed(0)
     members = torch.randn(10, 1, 500, 6) * spread
-    _, divergence = Consensus(6)(members, True)
-    assert divergence is not None
-    expected = jensen_shannon(members[:, 0].double())
-    torch.testing.assert_close(divergence[0].double(), expected, atol=1e-6, rtol=1e-5)
+    _, uncertainty = Consensus(6, measure)(members, True)
+    assert uncertainty is not None
+    expected = MEASURES[measure](members[:, 0].double())
+    torch.testing.assert_close(uncertainty[0].double(), expected, atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("measure", MEASURES)
 @pytest.mark.parametrize("gap", [0, 14, 88, 200, 1e4])
-def test_divergence_of_certain_members_is_finite_and_the_releases(gap: float) -> None:
+def test_uncertainty_of_certain_members_is_finite_and_the_formula(
+    gap: float, measure: Measure
+) -> None:
     torch.manual_seed(0)
     best = torch.randint(6, (10, 1, 500))
     best[:, :, 250:] = best[0, :, 250:]  # all members agree on the second half
     members = F.one_hot(best, 6) * gap + torch.randn(10, 1, 500, 6)
-    _, divergence = Consensus(6)(members, True)
-    assert divergence is not None
-    expected = jensen_shannon(members[:, 0].double())
-    torch.testing.assert_close(divergence[0].double(), expected, atol=1e-6, rtol=1e-5)
+    _, uncertainty = Consensus(6, measure)(members, True)
+    assert uncertainty is not None
+    expected = MEASURES[measure](members[:, 0].double())
+    torch.testing.assert_close(uncertainty[0].double(), expected, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_uncertainty_stays_in_its_range(measure: Measure) -> None:
+    """0 where all members agree with certainty; at most what nets.labels says, where they share
+    their votes evenly."""
+    even = torch.eye(4).repeat(2, 1)[:, None, None] * 100.0  # 8 members, 4 classes
+    agreed = torch.eye(4)[2].expand(8, 1, 1, 4) * 100.0
+    most = {"jensen_shannon": np.log(4), "entropy": np.log(4), "least_confidence": 0.75}
+    for members, expected in ((even, most[measure]), (agreed, 0)):
+        _, uncertainty = Consensus(4, measure)(members, True)
+        assert uncertainty is not None
+        assert uncertainty.item() == pytest.approx(expected, abs=2e-7, rel=1e-6)
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_a_logit_that_is_no_number_reaches_the_uncertainty(measure: Measure) -> None:
+    members = torch.randn(3, 1, 20, 5)
+    members[1, 0, 7, 2] = torch.nan
+    _, uncertainty = Consensus(5, measure)(members, True)
+    assert uncertainty is not None
+    assert (~uncertainty[0].isfinite()).nonzero().tolist() == [[7]]
 
 
 @pytest.mark.parametrize("members", [1, 2, 7])

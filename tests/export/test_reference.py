@@ -7,22 +7,31 @@ import torch
 from export.checks.reference import MAX_HYPERCOLUMN_BYTES, reference_outputs
 from export.graph.spec import LabelSpec
 from nets.interpreter import HeadKind
+from nets.labels import Measure
 from tests.export.networks import random_generator, random_interpreter, random_ws
 from tests.export.reference import centroid, reference, top_mean
 
 GENERATOR = random_generator(32)
 INTERPRETER = random_interpreter(2 * sum(GENERATOR.config.channels))
 WS = random_ws(GENERATOR, 2)
-SOURCES: tuple[HeadKind, ...] = ("segmentation", "keypoints", "depth")
+SCORES: tuple[tuple[HeadKind, Measure], ...] = (
+    ("segmentation", "jensen_shannon"),
+    ("segmentation", "entropy"),
+    ("segmentation", "least_confidence"),
+    ("keypoints", "jensen_shannon"),
+    ("depth", "jensen_shannon"),
+)
 
 
 @pytest.mark.parametrize("max_bytes", [MAX_HYPERCOLUMN_BYTES, 0])
 @pytest.mark.parametrize(("grid", "top", "height"), [(32, 0, 32), (16, 2, 12)])
 def test_both_references_agree(grid: int, top: int, height: int, max_bytes: int) -> None:
     theirs = reference(GENERATOR, INTERPRETER, WS, grid, top, height)
-    scores = (theirs.divergence, theirs.heatmap_variance, theirs.depth_variance)
-    for source, maps in zip(SOURCES, scores, strict=True):
-        spec = LabelSpec(grid, top, height, grid, source, 0.1, keypoint_window_px=2)
+    for source, measure in SCORES:
+        spec = LabelSpec(
+            grid, top, height, grid, source, 0.1, keypoint_window_px=2, score_measure=measure
+        )
+        maps = theirs.scored(spec)
         ours = reference_outputs(GENERATOR, INTERPRETER, spec, WS.numpy(), max_bytes)
         steps = ours["image"].astype(int) - theirs.image
         assert abs(steps).max() <= 1 and (steps == 0).mean() > 0.999
@@ -48,7 +57,7 @@ def test_pixels_of_images_that_are_not_square_are_gathered_where_they_are() -> N
     for max_bytes in (MAX_HYPERCOLUMN_BYTES, 0):
         ours = reference_outputs(generator, INTERPRETER, spec, ws.numpy(), max_bytes)
         assert np.allclose(ours["depth"], theirs.depth, atol=2e-3, rtol=1e-3)
-        assert np.allclose(ours["uncertainty_map"], theirs.divergence, atol=1e-4, rtol=1e-3)
+        assert np.allclose(ours["uncertainty_map"], theirs.scored(spec), atol=1e-4, rtol=1e-3)
 
 
 def test_without_an_interpreter_there_are_images_only() -> None:

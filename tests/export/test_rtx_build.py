@@ -32,6 +32,7 @@ from export.graph.spec import LabelSpec
 from export.graph.to_onnx import half_by_float32, labeller_onnx, mapping_onnx, write_onnx
 from nets.config import GeneratorConfig
 from nets.interpreter import HeadKind
+from nets.labels import Measure
 from nets.stylegan2 import Generator
 from tests.export.networks import random_generator, random_interpreter
 from tests.export.test_tensorrt_types import GRAPHS
@@ -52,11 +53,12 @@ def labels_of(
     members: int = 2,
     resolution: int = 8,
     precision: Precision = "float16",
+    measure: Measure = "jensen_shannon",
 ) -> None:
     """A labeller whose score is that of the first head."""
     generator = random_generator(resolution)
     interpreter = random_interpreter(generator.config.features, members, kinds)
-    spec = LabelSpec(resolution, 0, resolution, resolution, kinds[0])
+    spec = LabelSpec(resolution, 0, resolution, resolution, kinds[0], score_measure=measure)
     labeller_onnx(Labeller(generator, interpreter, spec, precision), path)
 
 
@@ -116,6 +118,10 @@ KINDS = {
         GRAPHS["refined images in half precision"], 397, 63, 5.5
     ),
     "segmentation alone": Kind(labels_of, 679, 49, 8.5),
+    "scored by entropy": Kind(partial(labels_of, measure="entropy"), 705, 53, 8.2),
+    "scored by least confidence": Kind(
+        partial(labels_of, measure="least_confidence"), 702, 53, 8.3
+    ),
     "keypoints alone": Kind(partial(labels_of, kinds=("keypoints",)), 698, 46, 9.3),
     "depth alone": Kind(partial(labels_of, kinds=("depth",)), 635, 44, 8.8),
     "a mapping": Kind(GRAPHS["a mapping"], 27, 3, 0.8),

@@ -32,6 +32,7 @@ def stream_of(wanted: Wanted) -> Stream:
         screen=None,
         max_uncertainty=np.float32(wanted.threshold or 0),
         selection=None,
+        shift=None,
         applied=0,
         unmet_limit=0,
         count=wanted.count,
@@ -41,6 +42,7 @@ def stream_of(wanted: Wanted) -> Stream:
         max_message_bytes=1 << 20,
         max_message_samples=8,
         bundle_id="",
+        learned_id="",
     )
     return Stream(query, Lane(plan.first, plan.stop, plan.unit, window=1000, count=wanted.count))
 

@@ -27,6 +27,7 @@ def query_of(codecs: dict[str, pb.Codec]) -> Query:
         screen=None,
         max_uncertainty=np.float32(np.inf),
         selection=None,
+        shift=None,
         applied=0,
         unmet_limit=0,
         count=0,
@@ -38,6 +39,7 @@ def query_of(codecs: dict[str, pb.Codec]) -> Query:
         max_message_bytes=1 << 24,
         max_message_samples=8,
         bundle_id="sha256:" + 64 * "0",
+        learned_id="",
     )
 
 

@@ -356,7 +356,8 @@ def test_a_long_wall_of_proposals_holds_those_near_the_window_alone(
         page.wait_for_load_state("networkidle")
         few, pixels = page.evaluate(HELD)
         assert 0 < few < count / 3 and pixels == few * 32 * 32
-        assert sum("/proposal?side=256" in url for url in asked) == few
+        drawn = sum("/proposal?side=256" in url for url in asked)
+        assert few <= drawn < count / 3  # on a slow machine some have left the window since
         assert not any("/images/" in url and "/api/" not in url for url in asked), "whole images"
         last = tiles.last.locator("canvas")
         assert last.evaluate("(canvas) => canvas.width") == 0

@@ -1,6 +1,7 @@
 """Annotated cameras: read as people and programs write them, refused in one line by name."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.errors import TrainingError
+from training.inverse_graphics.keypoint_files import pose_from_file
 from training.views.cameras import CameraRow, cameras_from_file, write_cameras
 
 DRAW = "0123456789ab"
@@ -87,6 +89,14 @@ def test_json_that_is_no_list_of_cameras_is_refused(
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"gone\.csv cannot be read"):
         cameras_from_file(tmp_path / "gone.csv", DRAW)
+
+
+def test_a_file_that_never_ends_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "cameras.csv")
+    with pytest.raises(TrainingError, match=r"cameras\.csv cannot be read"):
+        cameras_from_file(tmp_path / "cameras.csv", DRAW)
+    with pytest.raises(TrainingError, match=r"cameras\.csv cannot be read"):
+        pose_from_file(tmp_path / "cameras.csv", ("chin",))
 
 
 def test_somebodys_annotations_are_not_overwritten(tmp_path: Path) -> None:

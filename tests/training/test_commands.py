@@ -1,6 +1,7 @@
 """From a weights file to an evaluated interpreter, as a user types it."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from tests.training.sets import CLASSES, tiny_generator
 from training.__main__ import main
 from training.errors import TrainingError
 from training.images.image_set import image_set_from_folder
+from training.interpreter.config import USUAL_MEASURE
 from training.labels.labelled_set import LabelledSet
 from training.labels.write import write_labels
 
@@ -257,6 +259,59 @@ def test_bad_input_is_one_line_that_says_what_to_do(
     assert message in " ".join(error.split())
     if code == 1:
         assert isinstance(result.exception, TrainingError) and "\n" not in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "measure"),
+    [
+        (("--steps", 1), USUAL_MEASURE),
+        (("--steps", 1, "--score-measure", "entropy"), "entropy"),
+        (("--schedule", "published"), "jensen_shannon"),
+        (("--schedule", "published", "--score-measure", "least_confidence"), "least_confidence"),
+    ],
+)
+def test_the_score_is_by_the_measure_of_the_flag_else_of_the_schedule(
+    weights: Path, tmp_path: Path, arguments: tuple[object, ...], measure: str
+) -> None:
+    """The published schedule has the papers' divergence, whatever is usual."""
+    folder, out = labelled(weights, tmp_path / "set", count=1), tmp_path / "i.safetensors"
+    start = ("interpreter", "--generator", weights, "--labels", folder, "--out", out)
+    result = command(*start, "--members", 1, *arguments)
+    assert result.exit_code == 0, result.output
+    assert interpreter_from_file(out)[1].score_measure == measure
+
+
+def test_evaluate_tests_the_cards_measure_or_another(weights: Path, tmp_path: Path) -> None:
+    folder, out = labelled(weights, tmp_path / "set", count=3), tmp_path / "i.safetensors"
+    start = ("--generator", weights, "--labels", folder)
+    trained = command("interpreter", *start, "--out", out, "--members", 2, "--steps", 3,
+                      "--score-measure", "entropy")  # fmt: skip
+    assert trained.exit_code == 0, trained.output
+    for other in (None, "least_confidence"):
+        more = () if other is None else ("--score-measure", other)
+        result = command(
+            "evaluate", *start, "--interpreter", out, "--out", tmp_path / "report", *more
+        )
+        measure = other or "entropy"
+        assert result.exit_code == 0, result.output
+        assert f"uncertainty of segmentation ({measure}) against" in result.output
+        numbers = json.loads((tmp_path / "report" / "evaluation.json").read_text())
+        assert numbers["calibration"]["score_measure"] == measure
+
+
+def test_a_measure_of_classes_needs_masks(weights: Path, tmp_path: Path) -> None:
+    folder, out = labelled(weights, tmp_path / "set"), tmp_path / "i.safetensors"
+    shutil.rmtree(folder / "masks")
+    (folder / "classes.toml").unlink()
+    start = ("interpreter", "--generator", weights, "--labels", folder, "--out", out)
+    result = command(*start, "--score-measure", "entropy")
+    assert result.exit_code == 1 and "has no masks; leave it out" in str(result.exception)
+    assert command(*start, "--steps", 1, "--members", 1).exit_code == 0
+    card = interpreter_from_file(out)[1]
+    assert (card.score_source, card.score_measure) == ("depth", "jensen_shannon")
+    start = ("evaluate", "--generator", weights, "--labels", folder, "--interpreter", out)
+    result = command(*start, "--out", tmp_path / "r", "--score-measure", "entropy")
+    assert result.exit_code == 1 and "is of depth; leave it out" in str(result.exception)
 
 
 def test_help_has_the_default_of_every_option() -> None:

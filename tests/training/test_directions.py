@@ -153,17 +153,17 @@ def test_saved_content_stays_after_an_interruption_alone(
     tmp_path: Path, error: type[BaseException]
 ) -> None:
     bundle = replace(BUNDLE, path=tmp_path / "b")
-    with pytest.raises(error), opened_saved_content(bundle, "options") as saved:
+    with pytest.raises(error), opened_saved_content(bundle, "options", len(COLUMNS)) as saved:
         saved.append(np.array([1], np.uint64), np.zeros((1, len(COLUMNS)), np.float32))
         with (
             pytest.raises(TrainingError, match="by another process"),
-            opened_saved_content(bundle, "options"),
+            opened_saved_content(bundle, "options", len(COLUMNS)),
         ):
             pytest.fail("two processes sample for one fit")
         raise error
     left = [file.name for file in tmp_path.iterdir()]
     assert len(left) == (error is KeyboardInterrupt)
-    with opened_saved_content(bundle, "options") as saved:
+    with opened_saved_content(bundle, "options", len(COLUMNS)) as saved:
         assert len(saved.rows) == len(left)
     assert not list(tmp_path.iterdir())
 

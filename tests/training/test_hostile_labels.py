@@ -16,6 +16,9 @@ from training.labels.label_folder import import_labels, pictures_from_folder
 
 HUGE = "0x" + "f" * 5000  # Python writes no integer of over 4,300 digits
 CVAT = '<?xml version="1.0"?>{}<annotations><image id="0" name="a.png" width="16" height="16">{}'
+# Each line's mapping is ten of the one above it: 10^30 names.
+MERGES = "".join(f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 10)}]}}\n" for i in range(1, 31))
+MERGES = "a0: &a0 {0: a}\n" + MERGES + "names: *a30\n"
 NOT_AN_ADDRESS = "http://[::/z.png"
 
 
@@ -39,11 +42,14 @@ def named(name: str) -> bytes:
         ("coco", "x.json", named("a\0b.png")),
         ("labelstudio", "x.json", json.dumps([{"id": 1, "image": NOT_AN_ADDRESS}]).encode()),
         ("labelstudio", "x.json", b'[{"id": 1, "image": ["a.png"]}]'),
-        ("yolo", "data.yaml", f"names: {{0: {HUGE}}}".encode()),
         ("yolo", "data.yaml", f"names: {{{HUGE}: a}}".encode()),
         ("yolo", "data.yaml", f"names: [a]\nkpt_shape: [{HUGE}, 3]".encode()),
         ("yolo", "data.yaml", b"names: &a [*a, *a]"),
         ("yolo", "data.yaml", b"names: " + b"[" * 600),
+        ("yolo", "data.yaml", MERGES.encode()),
+        ("yolo", "data.yaml", b"names: [" + b"a," * 30_000 + b"]"),
+        ("yolo", "data.yaml", b"names: [a]\n---\nnames: [b]"),
+        ("yolo", "data.yaml", b"names: [a]\ndownload: |\n" + b"  echo\n" * 40_000),
         ("cvat", "labelmap.txt", b"a:" + b"9" * 5000 + b",1,1::"),
         ("cvat", "labelmap.txt", "a:٣,1,1::".encode()),
         ("cvat", "labelmap.txt", b"\xff\xfe"),

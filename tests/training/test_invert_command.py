@@ -151,6 +151,21 @@ def test_input_that_cannot_be_used_is_one_line(
     assert "holds a set of images already" in refused(*arguments, *ROWS)
 
 
+def test_a_set_that_was_interrupted_once_complete_is_complete(
+    tiny_weights: tuple[Path, Path], pictures: Path, tmp_path: Path
+) -> None:
+    """The folder of finished batches is removed after the index was written."""
+    arguments = [*common(tiny_weights[0], pictures, tmp_path / "set"), *ROWS]
+    assert run(*arguments).exit_code == 0
+    whole = image_set_from_folder(tmp_path / "set").index
+    (tmp_path / "set" / "unfinished").mkdir()
+    again = run(*arguments)
+    assert again.exit_code == 0 and "was complete; removed unfinished/" in again.output
+    assert not (tmp_path / "set" / "unfinished").exists()
+    assert image_set_from_folder(tmp_path / "set").index == whole
+    assert "holds a set of images already" in refused(*arguments)
+
+
 def test_the_pictures_are_never_written_over(
     tiny_weights: tuple[Path, Path], pictures: Path, tmp_path: Path
 ) -> None:

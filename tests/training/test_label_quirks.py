@@ -249,9 +249,23 @@ def test_yolo_poses_have_their_shape_and_names_in_data_yaml(images: Path) -> Non
     assert labels.points["a"].tolist() == [[4, 12, 1], [0, 0, 0]]
 
 
+def test_yolo_names_are_taken_as_they_are_written(images: Path) -> None:
+    """YAML's `no` is False, its 1:30 is 90, and 1.10 is 1.1."""
+    ring = " ".join(str(v / 16) for v in OUTLINE)
+    names = ["no", "1:30", "1.10", "null", "0x10", "a b"]
+    data = f"nc: 6\nnames: {{{', '.join(f'{i}: {name}' for i, name in enumerate(names))}}}"
+    lines = "".join(f"{i} {ring}\n" for i in range(6))
+    labels = read(images, "yolo", yolo(images, lines, data))
+    assert labels.classes is not None
+    assert [card.name for card in labels.classes.cards] == ["background", *names]
+
+
 @pytest.mark.parametrize(
     ("text", "data", "message"),
     [
+        ("", "a: &x {0: b}\nnames: *x", r"data\.yaml, line 2 has an alias \(\*x\); write"),
+        ("", "names: [[[[[[[[[[a", r"data\.yaml, line 1 is nested more than 10 deep"),
+        ("", "names: [a]\n---\nb", "several documents"),
         ("0 3 2 10 2 10 6", "names: [a]", r"a\.txt, line 1 has the coordinate 3; they are fract"),
         ("7 0 0 0 1 1 1", "names: [a]", r"line 1 has class 7; data\.yaml names 0 to 0"),
         ("0 0 0 0 1 1 1 1", "names: [a]", "has 8 numbers"),

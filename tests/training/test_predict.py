@@ -9,6 +9,7 @@ from checkpoints.interpreter import card_problem
 from export.checks.reference import reference_outputs
 from export.graph.spec import LabelSpec
 from nets.features import Resize
+from nets.labels import Measure
 from tests.training.sets import partly_labelled, tiny_generator, tiny_labels
 from training.errors import LabelError
 from training.interpreter.card import card_from_fit
@@ -33,9 +34,18 @@ def cropped(labels: LabelledSet) -> LabelledSet:
 
 
 @pytest.mark.parametrize("resize", ["bilinear", "nearest"])
-@pytest.mark.parametrize("score", ["segmentation", "keypoints", "depth"])
+@pytest.mark.parametrize(
+    ("score", "measure"),
+    [
+        ("segmentation", "jensen_shannon"),
+        ("segmentation", "entropy"),
+        ("segmentation", "least_confidence"),
+        ("keypoints", "entropy"),
+        ("depth", "jensen_shannon"),
+    ],
+)
 def test_labels_and_scores_are_those_of_the_served_graphs_reference(
-    score: str, resize: Resize
+    score: str, measure: Measure, resize: Resize
 ) -> None:
     labels = cropped(tiny_labels())
     if score != "segmentation":
@@ -44,8 +54,10 @@ def test_labels_and_scores_are_those_of_the_served_graphs_reference(
         labels = replace(labels, keypoints=None)
     config = InterpreterTrainConfig(members=3, steps=60, pixels=128, resize=resize)
     interpreter = fit_interpreter(GENERATOR, labels, config)
-    card = card_from_fit(interpreter, labels, config, "0" * 64, "styledconv+const", [])
+    card = card_from_fit(interpreter, labels, config, "0" * 64, "styledconv+const", [], measure)
     assert card.score_source == score
+    assert card.score_measure == (measure if score == "segmentation" else "jensen_shannon")
+    assert card_problem(card) is None
     spec = LabelSpec(
         grid=16,
         crop_top=3,
@@ -54,6 +66,7 @@ def test_labels_and_scores_are_those_of_the_served_graphs_reference(
         resize=resize,
         tap_recipe="styledconv+const",
         score_source=card.score_source,
+        score_measure=card.score_measure,
         keypoint_window_px=1 if card.keypoints is None else card.keypoints.window_px,
     )
     expected = reference_outputs(GENERATOR, interpreter, spec, labels.ws)

@@ -7,7 +7,7 @@ draws the same indices, and finds most of them there.
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedRandom
@@ -22,6 +22,7 @@ from bundle.open import Bundle
 from bundle.proposals import Proposal
 from checkpoints import signals_held
 from engines.content import ContentPredicate, content_columns
+from engines.masks import MaskEngine
 from engines.open import EngineOptions, open_engine, open_mapping
 from engines.proposal import screened
 from engines.sampling import LatentOptions, w_from_indices, ws_from_indices
@@ -56,7 +57,8 @@ class Sampler:
         """Opens engine and mapping network. Raises EngineError, BundleError."""
         self._bundle, self._options, self._predicate = bundle, options, predicate
         self._generator = bundle.manifest.generator
-        self._mapping, self._engine = open_mapping(bundle, engine), open_engine(bundle, engine)
+        self._mapping = open_mapping(bundle, engine)
+        self._measured, self._batch = _opened_measure(bundle, predicate, engine)
         self._saved, self._next = saved, 0
 
     def draw(self, count: int, proposal: Proposal | None, progress: "tqdm[Any]") -> Draw:
@@ -86,7 +88,7 @@ class Sampler:
         """Content of samples [n, S], computed or saved before."""
         content = np.empty((len(indices), self._saved.columns), np.float32)
         new = [row for row, i in enumerate(indices.tolist()) if i not in self._saved.rows]
-        batch = self._engine.batch_sizes[-1]
+        batch = self._batch
         progress.update(len(indices) - len(new))
         with signals_held() as held:
             for start in range(0, len(new), batch):
@@ -94,15 +96,45 @@ class Sampler:
                 ws = ws_from_indices(
                     self._mapping, self._generator, self._options, rows, None, self._bundle.views
                 )
-                no_limit = np.full(len(ws), np.inf, np.float32)
-                result = self._engine.run(ws, no_limit, ())
-                assert result.content is not None  # the predicate needs it
-                self._saved.append(rows, result.content)
+                self._saved.append(rows, self._measured(ws))
                 progress.update(len(ws))
                 held.end(self._saved.text())
         for row, index in enumerate(indices.tolist()):
             content[row] = self._saved.rows[index]
         return content
+
+
+def compares_shares_alone(predicate: ContentPredicate) -> bool:
+    """Whether masks are all that the predicate needs of a sample."""
+    return all(statistic.kind == "share" for statistic in predicate.columns)
+
+
+def _opened_measure(
+    bundle: Bundle, predicate: ContentPredicate, options: EngineOptions
+) -> tuple[Callable[[Floats], Floats], int]:
+    """A function from rows of w+ to content [n, S], and its batch size. For shares it runs the part
+    of the graph that makes masks, and all other statistics are 0. Raises EngineError, BundleError.
+    """
+    columns = content_columns(bundle.manifest)
+    if compares_shares_alone(predicate):
+        masks = MaskEngine(bundle, options)
+        shares = [n for n, statistic in enumerate(columns) if statistic.kind == "share"]
+
+        def of_masks(ws: Floats) -> Floats:
+            content = np.zeros((len(ws), len(columns)), np.float32)
+            for row, mask in zip(content, masks.run(ws), strict=True):
+                row[shares] = np.bincount(mask.ravel(), minlength=len(shares))
+            return content
+
+        return of_masks, masks.batch_sizes[-1]
+    engine = open_engine(bundle, options)
+
+    def of_all(ws: Floats) -> Floats:
+        result = engine.run(ws, np.full(len(ws), np.inf, np.float32), ())
+        assert result.content is not None  # the predicate needs it
+        return result.content
+
+    return of_all, engine.batch_sizes[-1]
 
 
 class SavedContent:
@@ -135,13 +167,13 @@ class SavedContent:
 
 
 @contextmanager
-def opened_saved_content(bundle: Bundle, identity: str) -> Iterator[SavedContent]:
+def opened_saved_content(bundle: Bundle, identity: str, columns: int) -> Iterator[SavedContent]:
     """Locks and reads the file of saved content beside the bundle.
 
     It is removed if the block succeeds, or is refused, and stays after an interruption.
 
-    identity: names what the samples depend on besides the bundle. Raises TrainingError if another
-    process has the lock, OSError.
+    identity: names what the samples depend on besides the bundle. columns: numbers of a sample.
+    Raises TrainingError if another process has the lock, OSError.
     """
     digest = hashlib.sha256(f"{bundle.manifest.bundle_id} {identity}".encode()).hexdigest()[:16]
     folder = bundle.path.resolve()
@@ -157,7 +189,7 @@ def opened_saved_content(bundle: Bundle, identity: str) -> Iterator[SavedContent
             file.seek(0)
             useful = False
             try:
-                yield SavedContent(file, len(content_columns(bundle.manifest)))
+                yield SavedContent(file, columns)
             except BaseException as error:
                 refused = isinstance(error, Exception) and not isinstance(error, OSError)
                 useful = not refused and os.fstat(file.fileno()).st_size > 0

@@ -51,8 +51,8 @@ def figures_of_proposal(draws: Sequence[Draw], test: Draw, seed: int = 0) -> dic
     share = np.zeros(1 + REPETITIONS)
     for draw, values in zip(draws, met, strict=True):
         if draw is not test:
-            share += repeated(values, _counts(random, len(values)))
-    counts = _counts(random, len(test.met))
+            share += repeated(values, counts_of_bootstrap(random, len(values)))
+    counts = counts_of_bootstrap(random, len(test.met))
     place = next(i for i, draw in enumerate(draws) if draw is test)
     share += repeated(met[place], counts)
     found, size = repeated(test.met.astype(np.float64), counts), counts.sum(axis=1)
@@ -63,23 +63,23 @@ def figures_of_proposal(draws: Sequence[Draw], test: Draw, seed: int = 0) -> dic
     examined = test.examined / len(test.met)
     spread = 2 / math.sqrt(len(test.met))  # of a waiting time
     return {
-        "share": _estimate(share),
-        "generated_share": _estimate(found / size),
-        "gain": _estimate(gain),
-        "effective": _estimate(effective),
+        "share": estimate_of_values(share),
+        "generated_share": estimate_of_values(found / size),
+        "gain": estimate_of_values(gain),
+        "effective": estimate_of_values(effective),
         "examined": Estimate(
             value=examined, low=max(1.0, examined * (1 - spread)), high=examined * (1 + spread)
         ),
     }
 
 
-def _counts(random: np.random.Generator, size: int) -> NDArray[np.float64]:
+def counts_of_bootstrap(random: np.random.Generator, size: int) -> NDArray[np.float64]:
     """How often each sample is in each repetition of a bootstrap; the first one is the sample."""
     counts = random.multinomial(size, np.full(size, 1 / size), REPETITIONS).astype(np.float64)
     return np.concatenate([np.ones((1, size)), counts])
 
 
-def _estimate(values: NDArray[np.float64]) -> Estimate:
+def estimate_of_values(values: NDArray[np.float64]) -> Estimate:
     """The first value, and the interval of the others that are numbers."""
     others = values[1:][np.isfinite(values[1:])]
     low, high = np.quantile(others, LEVELS) if len(others) else (values[0], values[0])

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +10,24 @@ import msgspec
 import numpy as np
 from tqdm import tqdm
 
-from bundle.check import proposal_name_problem
+from bundle.check import learned_name_problem
 from bundle.manifest import Estimate, FileEntry, ProposalFacts
-from bundle.open import Bundle, open_bundle
+from bundle.open import open_bundle
 from bundle.proposals import Proposal, bytes_from_score
-from bundle.write import add_proposal, refuse_known_proposal
-from engines.content import ContentPredicate, predicate_of_bundle
+from bundle.write import add_proposal, refuse_known
+from engines.content import ContentPredicate, content_columns, predicate_of_bundle
 from engines.open import EngineOptions
-from engines.sampling import LatentOptions, check_options, default_options, key_from_options
+from engines.sampling import LatentOptions, key_from_options
 from labelmint.predicate import PredicateError
-from training.directions.draws import Draw, Sampler, opened_saved_content
+from training.directions.draws import (
+    Draw,
+    Sampler,
+    compares_shares_alone,
+    opened_saved_content,
+)
 from training.directions.figures import figures_of_proposal
 from training.directions.fit import score_from_draws
+from training.directions.options import options_of_fit
 from training.errors import TrainingError
 
 ROUNDS = 4  # fits between the first draw and the last one
@@ -53,37 +59,26 @@ def add_fitted_proposal(settings: Settings) -> ProposalFacts:
 
     Raises TrainingError, BundleError, EngineError, OSError, Interrupted.
     """
-    if problem := proposal_name_problem(settings.name):
+    if problem := learned_name_problem(settings.name):
         raise TrainingError(f"--name is {problem}")
     bundle = open_bundle(settings.bundle)
-    refuse_known_proposal(bundle, settings.name, settings.replace_known)
-    options = _options(bundle, settings)
+    refuse_known(bundle, "proposals", settings.name, settings.replace_known)
+    options = options_of_fit(bundle, settings)
     try:
         predicate = predicate_of_bundle(settings.where, bundle.manifest)
     except PredicateError as error:
         raise TrainingError(f"--for: {error}") from error
     engine = EngineOptions(batch_sizes=() if settings.batch is None else (settings.batch,))
-    with opened_saved_content(bundle, f"{options} {engine.batch_sizes}") as saved:
+    columns = len(content_columns(bundle.manifest))
+    measure = "shares" if compares_shares_alone(predicate) else "content"
+    identity = f"{measure} {options} {engine.batch_sizes}"
+    with opened_saved_content(bundle, identity, columns) as saved:
         sampler = Sampler(bundle, options, predicate, engine, saved)
         with tqdm(total=settings.samples, desc="directions", unit="sample") as progress:
             proposal, facts = _fitted(sampler, predicate, settings, options, progress)
         data = bytes_from_score(proposal.score)
         add_proposal(bundle, settings.name, data, facts, settings.replace_known)
     return facts
-
-
-def _options(bundle: Bundle, settings: Settings) -> LatentOptions:
-    defaults = default_options(bundle.manifest.generator, settings.seed)
-    options = replace(
-        defaults,
-        truncation_psi=defaults.truncation_psi if settings.psi is None else settings.psi,
-        truncation_cutoff=(
-            defaults.truncation_cutoff if settings.cutoff is None else settings.cutoff
-        ),
-        class_index=settings.class_index,
-    )
-    check_options(bundle.manifest.generator, options, bundle.views)
-    return options
 
 
 def _fitted(

@@ -3,13 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import click
+import msgspec
 import numpy as np
 import torch
 
 from checkpoints import Classes, InterpreterCard, interpreter_from_file
 from nets.config import SQUARE
+from nets.labels import Measure
 from training.errors import LabelError, TrainingError
 from training.evaluate.evaluation import evaluation_from_predictions
 from training.evaluate.report import lines_from_evaluation, write_report
@@ -44,6 +47,12 @@ IGNORED = 255  # mask value of unlabeled pixels; an ensemble has at most 255 cla
     required=True,
     help="Path to the interpreter's weights (.safetensors), with their card beside them.",
 )
+@click.option(
+    "--score-measure",
+    type=click.Choice(get_args(Measure)),
+    help="Uncertainty of a pixel's class to test in place of the interpreter's own, as `export "
+    "bundle` can serve it.  [default: the interpreter's]",
+)
 @folder_out_option("evaluation.json, evaluation.png and worst.png")
 @device_option
 def evaluate(
@@ -51,6 +60,7 @@ def evaluate(
     mean_latent: Path | None,
     choice: LabelChoice,
     weights: Path,
+    score_measure: Measure | None,
     out: Path,
     device: torch.device,
 ) -> None:
@@ -67,6 +77,13 @@ def evaluate(
             f"{weights} was trained on a generator of SHA-256 {card.generator_sha256}, "
             f"{generator_path} has {sha256}; give that generator"
         )
+    if score_measure is not None:
+        if card.score_source != "segmentation":
+            raise TrainingError(
+                f"--score-measure is {score_measure}, a measure of classes, but the score of "
+                f"{weights} is of {card.score_source}; leave it out"
+            )
+        card = msgspec.structs.replace(card, score_measure=score_measure)
     generator.to(device)
     interpreter.to(device)
     images = image_set_from_folder(choice.folder)

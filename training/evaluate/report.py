@@ -67,6 +67,7 @@ def numbers_from_evaluation(evaluation: Evaluation) -> dict[str, object]:
     if evaluation.sparsification is not None:
         numbers["calibration"] = {
             "score_source": evaluation.card.score_source,
+            "score_measure": _measure_of(evaluation),
             "spearman": _or_none(evaluation.sparsification.correlation),
             "error": _or_none(evaluation.sparsification.error),
             "error_without_tenth": _or_none(evaluation.sparsification.error_without_tenth),
@@ -114,13 +115,19 @@ def _numbers(evaluation: Evaluation, scores: Scores) -> dict[str, object]:
     }
 
 
+def _measure_of(evaluation: Evaluation) -> str:
+    classes = evaluation.card.score_source == "segmentation"
+    return evaluation.card.score_measure if classes else "variance"
+
+
 def _sparsification_lines(evaluation: Evaluation, sparsification: Sparsification) -> list[str]:
     source = evaluation.card.score_source
     assert source is not None  # else there is no sparsification
     before, after = sparsification.error, sparsification.error_without_tenth
     left_out, images = sparsification.left_out, sparsification.images
     lines = [
-        f"uncertainty of {source} against {ERRORS[source]}, over {images} images:",
+        f"uncertainty of {source} ({_measure_of(evaluation)}) against {ERRORS[source]}, over "
+        f"{images} images:",
         f"  rank correlation {sparsification.correlation:.2f}",
     ]
     if left_out == 0:

@@ -12,8 +12,9 @@ from checkpoints import (
 )
 from nets.config import TapRecipe, stated_start
 from nets.interpreter import Interpreter
+from nets.labels import Measure
 from training.images.image_set import sha256_of_array
-from training.interpreter.config import InterpreterTrainConfig
+from training.interpreter.config import USUAL_MEASURE, InterpreterTrainConfig
 from training.labels.labelled_set import LabelledSet
 
 # Radius of the centroid window in heatmap sigmas: holds one keypoint's peak and no neighboring one.
@@ -29,8 +30,10 @@ def card_from_fit(
     generator_sha256: str,
     tap_recipe: TapRecipe,
     licences: list[str],
+    score_measure: Measure = USUAL_MEASURE,
 ) -> InterpreterCard:
-    """Card of a trained ensemble; its uncertainty score is that of the first head."""
+    """Card of a trained ensemble; its uncertainty score is that of the first head, of classes by
+    `score_measure`."""
     segmentation = keypoints = depth = None
     if labels.classes is not None and labels.masks is not None:
         segmentation = SegmentationCard(
@@ -71,6 +74,7 @@ def card_from_fit(
         depth=depth,
         trained_on=trained_on_card(labels),
         start=stated_start(labels.crop.start),
+        score_measure=score_measure if heads[0].kind == "segmentation" else "jensen_shannon",
     )
 
 

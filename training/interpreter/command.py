@@ -13,10 +13,11 @@ from click.core import ParameterSource
 from checkpoints import made_folder, write_interpreter, write_members
 from nets.config import SQUARE
 from nets.interpreter import HeadKind
+from nets.labels import Measure
 from training.errors import TrainingError
 from training.images.image_set import check_generator, image_set_from_folder
 from training.interpreter.card import card_from_fit
-from training.interpreter.config import PUBLISHED, InterpreterTrainConfig
+from training.interpreter.config import PUBLISHED, USUAL_MEASURE, InterpreterTrainConfig
 from training.interpreter.train import fit_interpreter
 from training.labels.labelled_set import LabelledSet, without_small_regions
 from training.labels.options import LabelChoice, label_options
@@ -108,6 +109,15 @@ SAVE_EVERY = 200  # steps
     "DatasetGAN, batches of 64 from all pixels, learning rate 1e-3, early stopping; a class with "
     "under 30 pixels in an image is background there.",
 )
+@click.option(
+    "--score-measure",
+    type=click.Choice(get_args(Measure)),
+    help="Uncertainty of a pixel's class, whose largest tenth is an image's score: the members' "
+    "divergence (jensen_shannon, the papers'), the entropy of their mean probabilities, or 1 minus "
+    "the largest of these (least_confidence). `export bundle` can take another.",
+    show_default=USUAL_MEASURE
+    + ("" if USUAL_MEASURE == "jensen_shannon" else "; jensen_shannon with --schedule published"),
+)
 @device_option
 @seed_option("Seed of the initial weights and of the pixels drawn.", InterpreterTrainConfig.seed)
 @licence_option("the generator's")
@@ -125,6 +135,7 @@ def interpreter(
     device: torch.device,
     licences: tuple[str, ...],
     members_out: Path | None,
+    score_measure: Measure | None,
     **settings: Any,
 ) -> None:
     """Train the label ensemble on a folder of labeled images.
@@ -140,6 +151,11 @@ def interpreter(
     check_generator(images, generator.config, sha256, generator_path)
     images.check_files()
     labels = choice.read(images)
+    if score_measure is not None and labels.masks is None:
+        raise TrainingError(
+            f"--score-measure is {score_measure}, a measure of classes, but {choice.folder} has no "
+            "masks; leave it out"
+        )
     if config.schedule == "published":
         labels = cleaned(labels)
     with made_folder(out.parent):  # fail now rather than after training
@@ -157,6 +173,7 @@ def interpreter(
             sha256,
             generator.config.tap_recipe,
             list(licences) or generator_card.licences,
+            score_measure or measure_of_schedule(config),
         )
         write_interpreter(out, trained, card)
         click.echo(f"wrote {out} and its card: {', '.join(head.kind for head in card.heads)}")
@@ -164,6 +181,11 @@ def interpreter(
             paths = write_members(members_out, trained)
             click.echo(f"wrote {paths[0]} to {paths[-1].name}")
         state_file.remove()
+
+
+def measure_of_schedule(config: InterpreterTrainConfig) -> Measure:
+    """The measure without --score-measure; with the published schedule also the published one."""
+    return "jensen_shannon" if config.schedule == "published" else USUAL_MEASURE
 
 
 def cleaned(labels: LabelledSet) -> LabelledSet:

@@ -5,6 +5,10 @@ from typing import Literal
 
 from nets.features import Resize
 from nets.interpreter import HeadKind
+from nets.labels import Measure
+
+# Of the score of a new ensemble's classes, see decision 36; the papers' is jensen_shannon.
+USUAL_MEASURE: Measure = "jensen_shannon"
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from nets.features import Resize, reduce_tap
 from nets.generator import Generator
 from nets.interpreter import EnsembleHead, Interpreter, member_as_sequential
 from nets.labels import (
-    jensen_shannon,
+    class_uncertainty,
     keypoints_from_heatmaps,
     majority,
     member_variance,
@@ -60,12 +60,14 @@ def prediction_from_taps(
 ) -> Prediction:
     """Labels of one image from its taps [1, C, h, w]; `members` are networks by head."""
     raw = outputs_from_taps(members, card, taps)
-    divergence = score = None
+    uncertainty = score = None
     if card.score_source is not None:
         source = raw[card.score_source]
         classes = card.score_source == "segmentation"
-        divergence = jensen_shannon(source) if classes else member_variance(source)
-        score = float(top_mean(divergence, card.score_fraction))
+        uncertainty = (
+            class_uncertainty(source, card.score_measure) if classes else member_variance(source)
+        )
+        score = float(top_mean(uncertainty, card.score_fraction))
     points = None
     if "keypoints" in raw and card.keypoints is not None:
         heatmaps = raw["keypoints"].mean(dim=0)
@@ -75,7 +77,7 @@ def prediction_from_taps(
         keypoints=points,
         depth=raw["depth"][..., 0].mean(dim=0).cpu().numpy() if "depth" in raw else None,
         uncertainty=score,
-        uncertainty_map=None if divergence is None else divergence.cpu().numpy(),
+        uncertainty_map=None if uncertainty is None else uncertainty.cpu().numpy(),
     )
 
 

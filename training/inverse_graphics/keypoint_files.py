@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from labelmint.datasets.stored_files import opened_regular_file
 from training.errors import TrainingError
 from training.inverse_graphics.keypoints3d import Anchors, Keypoints3D
 
@@ -52,7 +53,7 @@ def keypoints_text(keypoints: Keypoints3D, vertices: NDArray[np.int64], units: s
 def pose_from_file(path: Path, names: Sequence[str]) -> Positions:
     """Reads a pose, {"name": [x, y, z], ...}, of keypoints among `names`. Raises TrainingError."""
     try:
-        with path.open("rb") as stream:
+        with opened_regular_file(path) as stream:
             data = stream.read(MAX_POSE_BYTES + 1)
     except OSError as error:
         raise TrainingError(f"{path} cannot be read ({error.strerror})") from error

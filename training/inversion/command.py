@@ -15,6 +15,7 @@ from nets.generator import Generator
 from training.errors import TrainingError
 from training.images.image_set import (
     IMAGES,
+    INDEX,
     ImageEntry,
     refuse_existing_set,
     sha256_of_array,
@@ -156,7 +157,8 @@ def invert(
     latents, the index that pairs them, report.json and contact sheets. Finished batches are saved
     in --out; the same command resumes after them.
     """
-    refuse_existing_set(out)
+    if not (out / UNFINISHED).exists():
+        refuse_existing_set(out)
     if images.resolve() in (out.resolve(), (out / IMAGES).resolve()):
         raise TrainingError(f"{out} would write over the pictures in {images}; name another --out")
     generator, _, sha256 = read_generator(generator_path, mean_latent)
@@ -188,6 +190,10 @@ def invert(
     }
     shape = (len(real.pixels), generator.config.num_ws, generator.config.w_dim)
     finished = FinishedBatches(out / UNFINISHED, recipe, shape, batch_size)
+    if (out / INDEX).exists():  # which is written last
+        finished.remove()
+        click.echo(f"{out} was complete; removed {UNFINISHED}/, which an interrupted run had left")
+        return
     with made_folder(out):  # before the optimization, to fail early
         generator.to(device)
         start = None

@@ -11,6 +11,7 @@ from training.errors import LabelError
 from training.labels.annotations import Annotations, ReadingRules, Source
 from training.labels.coco import source_from_coco
 from training.labels.cvat import LABELMAP, source_from_cvat_masks, source_from_cvat_xml
+from training.labels.data_yaml import DATA
 from training.labels.label_folder import LabelFolder, sources_of_folder
 from training.labels.label_studio import (
     is_png_export,
@@ -23,7 +24,7 @@ from training.labels.writers.cvat import write_cvat
 from training.labels.writers.label_studio import write_label_studio
 from training.labels.writers.labelme import write_labelme
 from training.labels.writers.yolo import write_yolo
-from training.labels.yolo import DATA, source_from_yolo
+from training.labels.yolo import source_from_yolo
 
 Format = Literal["cvat", "labelstudio", "roboflow", "yolo", "labelme", "coco", "masks"]
 ROBOFLOW = "_annotations.coco.json"

@@ -9,10 +9,8 @@ Smaller regions cover larger ones, as in Ultralytics' own masks.
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from training.errors import LabelError
@@ -25,19 +23,17 @@ from training.labels.annotations import (
     add_point,
     bytes_of_file,
 )
+from training.labels.data_yaml import Keypoints, names_of_folder
 from training.labels.polygons import mask_from_polygons, polygon_from_box
 from training.labels.scaling import LabelSizes
 
-DATA = ("data.yaml", "dataset.yaml", "data.yml")
 NO_LABELS = {"classes", "train", "val", "valid", "test", "requirements", "license"}  # .txt
-MAX_DATA_BYTES = 1 << 20  # of data.yaml
-MAX_NUMBER = 1 << 63  # of classes, and of names that are numbers
 SLACK = 0.02  # past the image; tools round
 
 
 def source_from_yolo(folder: Path, rules: ReadingRules) -> Source:
     """Reads the .txt of each image one at a time. Raises LabelError."""
-    names, keypoints = _data(folder)
+    names, keypoints = names_of_folder(folder)
     files = sorted(p for p in folder.rglob("*.txt") if "labels" in p.relative_to(folder).parts)
     files = files or sorted(
         p
@@ -60,66 +56,8 @@ def source_from_yolo(folder: Path, rules: ReadingRules) -> Source:
     )
 
 
-class _Keypoints:
-    """Shape and names of the keypoints of a pose set."""
-
-    def __init__(self, path: Path, data: Mapping[str, Any]) -> None:
-        shape = data["kpt_shape"]
-        if not (
-            isinstance(shape, list)
-            and len(shape) == 2
-            and all(isinstance(n, int) for n in shape)
-            and 1 <= shape[0] <= 1000
-            and shape[1] in (2, 3)
-        ):
-            raise LabelError(
-                f"{path}: kpt_shape must be [count, 2] or [count, 3], count up to 1000"
-            )
-        self.count, self.dims = shape
-        names = data.get("kpt_names")
-        if isinstance(names, dict) and names:
-            names = next(iter(names.values()))
-        if not isinstance(names, list) or len(names) != self.count or not _scalars(names):
-            names = [f"keypoint_{i}" for i in range(self.count)]
-        self.names = [str(name) for name in names]
-
-
-def _data(folder: Path) -> tuple[dict[int, str], _Keypoints | None]:
-    """Names of the classes by id, and keypoints, of data.yaml or classes.txt."""
-    path = next((p for name in DATA if (p := folder / name).exists()), None)
-    if path is None:
-        listed = folder / "classes.txt"  # Label Studio's and makesense's
-        if not listed.exists():
-            raise LabelError(f"{folder} has no data.yaml or classes.txt, with the names of classes")
-        lines = bytes_of_file(listed).decode("utf-8", "replace").splitlines()
-        return dict(enumerate(line.strip() for line in lines if line.strip())), None
-    try:
-        data = yaml.safe_load(bytes_of_file(path, MAX_DATA_BYTES))
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise LabelError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
-    names = data.get("names") if isinstance(data, dict) else None
-    if isinstance(names, list):
-        names = dict(enumerate(names))
-    if not isinstance(names, dict) or not names or not all(map(_is_number, names)):
-        names = {}
-    if not names or not _scalars(list(names.values())):
-        raise LabelError(f"{path} has no list `names` of the classes")
-    found = {i: str(names[i]) for i in sorted(names)}
-    return found, _Keypoints(path, data) if data.get("kpt_shape") is not None else None
-
-
-def _scalars(values: list[object]) -> bool:
-    """Whether all are plain. Lists may hold themselves many times over, by YAML's aliases."""
-    return all(isinstance(value, str | float) or _is_number(value) for value in values)
-
-
-def _is_number(value: object) -> bool:
-    """Whether it is an integer that Python writes; it refuses those of over 4,300 digits."""
-    return isinstance(value, int) and abs(value) < MAX_NUMBER
-
-
 def _annotations(
-    path: Path, names: Mapping[int, str], keypoints: _Keypoints | None, rules: ReadingRules
+    path: Path, names: Mapping[int, str], keypoints: Keypoints | None, rules: ReadingRules
 ) -> Annotations:
     parts: list[Part] = []
     points: dict[str, Point] = {}
@@ -194,7 +132,7 @@ def _values(origin: str, line: str) -> list[float]:
     return values
 
 
-def _points(origin: str, values: list[float], keypoints: _Keypoints) -> dict[str, Point]:
+def _points(origin: str, values: list[float], keypoints: Keypoints) -> dict[str, Point]:
     count, dims = keypoints.count, keypoints.dims
     if len(values) != 5 + count * dims:
         raise LabelError(

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from checkpoints import CameraCard, range_problem, write_text
+from labelmint.datasets.stored_files import opened_regular_file
 from training.errors import TrainingError
 
 MAX_FILE_BYTES = 16 << 20
@@ -130,7 +131,7 @@ def _json_entries(path: Path) -> list[tuple[str, dict[str, object]]]:
 
 def _text(path: Path) -> str:
     try:
-        with path.open("rb") as stream:
+        with opened_regular_file(path) as stream:
             data = stream.read(MAX_FILE_BYTES + 1)
         if len(data) > MAX_FILE_BYTES:
             raise TrainingError(f"{path} has over {MAX_FILE_BYTES} bytes; it is no list of cameras")
