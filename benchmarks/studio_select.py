@@ -1,34 +1,48 @@
 """One click of the smart tool in the middle of each region, without any correction.
 
     python -m benchmarks.studio_select
+    python -m benchmarks.studio_select --times
 
 On the 16 images of a new project of the demo, by the renderer's masks; regions of 10 pixels and
 more, the largest first. "blank": each click on an image without labels. "painted": each click
 paints over what the clicks before it have painted, and a click on a painted class takes a part of
 it (`PART` in studio/select.py) or, for comparison, as much as the features say.
+
+--times: processor time of a click, and of a scribble of 60 points, with a third of the image
+painted; on tables of smooth noise, over the goal of 100 ms. Medians of 5.
 """
 
 import tempfile
+import time
 from pathlib import Path
 
+import click
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from benchmarks.annotator import deepest, regions_of
+from benchmarks.machine import machine_name
 from examples.demo.__main__ import GENERATOR
 from examples.demo.labels import truth_of_indices
 from studio.__main__ import draw_images
 from studio.project import Project
-from studio.select import PART, FeatureTables, Selection, selection
+from studio.select import COMPONENTS, PART, FeatureTables, Selection, selection
 from studio.turns import Turns
 from training.images.sample import SampleConfig, drawn_indices
 from training.options import read_generator
 
 LEAST_PIXELS = 10
 LEVELS = 40
+GOAL_S = 0.1  # of a selection at 256 px
 
 
-def main() -> None:
+@click.command()
+@click.option("--times", is_flag=True, help="Measure the time of selections alone.")
+def main(times: bool) -> None:
+    if times:
+        print(table_of_times())
+        return
     generator, card, sha256 = read_generator(GENERATOR, None)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name, "set")
@@ -54,6 +68,27 @@ def main() -> None:
             print(f"| {title} | {len(ious)} | {ious.mean():.3f} | {best.mean():.3f} | {right} |")
 
 
+def table_of_times() -> str:
+    """Markdown: times over the goal by the side of the image."""
+    rng = np.random.default_rng(0)
+    lines = [f"machine: {machine_name()}", "| side, px | click | scribble |", "|---|---|---|"]
+    for side in (256, 512, 1024):
+        noise = rng.normal(size=(side, side, COMPONENTS)).astype(np.float32)
+        table = ndimage.gaussian_filter(noise, (side / 20, side / 20, 0))
+        other = np.zeros((side, side), bool)
+        other[:, : side // 3] = True
+        cells = []
+        for count in (1, 60):
+            seeds, spent = [(side // 2 + i, side // 2) for i in range(count)], []
+            for _ in range(5):
+                began = time.process_time()
+                selection(table, seeds, other, np.inf)
+                spent.append(time.process_time() - began)
+            cells.append(f"{np.median(spent) / GOAL_S:.2f}")
+        lines.append(f"| {side} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def clicked(
     table: NDArray[np.float32], truth: NDArray[np.uint8], blank: bool, part: float
 ) -> tuple[list[float], list[float], float]:
@@ -67,7 +102,7 @@ def clicked(
         class_id = int(truth[region][0])
         if blank:
             mask[:] = unlabeled
-        chosen = click(table, mask, deepest(region), class_id, part)
+        chosen = answered(table, mask, deepest(region), class_id, part)
         overlaps = [
             float((painted & region).sum() / (painted | region).sum())
             for painted in (chosen.levels <= level for level in range(LEVELS))
@@ -78,7 +113,7 @@ def clicked(
     return proposed, best, float((mask == truth).mean())
 
 
-def click(
+def answered(
     table: NDArray[np.float32],
     mask: NDArray[np.uint8],
     place: tuple[int, int],

@@ -49,4 +49,5 @@ def small_map(values: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
         for extent in values.shape
         for count in [max(1, round(extent / scale))]
     )
-    return values[rows[:, None], columns]
+    small: NDArray[np.uint8] = values[rows[:, None], columns]
+    return small

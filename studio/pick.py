@@ -128,7 +128,9 @@ class Candidates:
     def _drawn_image(self, w: NDArray[np.float32]) -> NDArray[np.uint8]:
         """The image [H, W, 3] of a w+, in a turn of its own."""
         with self._turns.later():
-            return images_from_ws(self._generator, w[None], self.project.images.crop)[0]
+            images = images_from_ws(self._generator, w[None], self.project.images.crop)
+        image: NDArray[np.uint8] = images[0]
+        return image
 
     def _ws(self, indices: Sequence[int]) -> NDArray[np.float32]:
         """w+ of candidates. Raises NotFound, Conflict."""
