@@ -336,7 +336,7 @@ def test_fields_are_immutable(folder: Path) -> None:
 
 def test_no_collection_of_a_manifest_is_without_a_limit() -> None:
     """What comes without one must be compared with another field, or limited by check_manifest."""
-    compared = {"w_avg", "cameras", "files", "plans", "proposals", "tools"}
+    compared = {"w_avg", "cameras", "directions", "files", "plans", "proposals", "tools"}
     seen: set[str] = set()
 
     def walk(kind: msgspec.inspect.Type, where: str) -> None:
