@@ -77,7 +77,7 @@ def conditioned_on_part(z: Float32s, part: int) -> Float32s:
     moved = 2 * betaincinv(HALF, HALF, unit * share) - 1
     direction *= np.sqrt((1 - moved**2) / (1 - direction[coordinate] ** 2))
     direction[coordinate] = moved
-    return (direction * np.linalg.norm(z.astype(np.float64))).astype(np.float32)
+    return np.asarray(direction * np.linalg.norm(z.astype(np.float64)), np.float32)
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,8 @@ class Cache:
 def open_cache(folder: Path) -> Cache:
     """The pieces from the first on without a gap; FileNotFoundError if there is none."""
     card = CacheCard(**json.loads((folder / CARD).read_text()))
-    images, masks = [], []
+    images: list[NDArray[np.uint8]] = []
+    masks: list[NDArray[np.uint8]] = []
     while (paths := piece_paths(folder, len(images)))[1].exists():
         images.append(np.load(paths[0], mmap_mode="r"))
         masks.append(np.load(paths[1], mmap_mode="r"))

@@ -51,6 +51,7 @@ from examples.imitation import (
 from nets.generator import Generator as AnyGenerator
 from nets.ops import blur, demodulation, upsample_2x
 from nets.stylegan2 import (
+    FullyConnectedLayer,
     Generator,
     GeneratorConfig,
     MappingNetwork,
@@ -109,8 +110,8 @@ class History:
 
 def history_from_card(card: GeneratorCard) -> History:
     """The history that `save` wrote; nothing for weights from elsewhere."""
-    found = {n: card.provenance.get(n, value) for n, value in asdict(History()).items()}
-    return History(**found)  # type: ignore[arg-type]
+    made = card.provenance if isinstance(card.provenance, dict) else {}
+    return History(**{n: made.get(n, value) for n, value in asdict(History()).items()})
 
 
 def start(options: Options) -> tuple[Run, History]:
@@ -175,6 +176,7 @@ def one_coordinate_a_unit(mapping: MappingNetwork) -> None:
     units, which read all of them, take several times as many steps to find them.
     """
     first, width, z_dim = mapping.fc0, mapping.config.w_dim, mapping.config.z_dim
+    assert isinstance(first, FullyConnectedLayer)
     times = -(-width // z_dim)
     thresholds = torch.linspace(-HINGES, HINGES, times) if times > 1 else torch.zeros(1)
     unit = torch.arange(width)
@@ -254,8 +256,8 @@ def _colored(torgb: ToRGBLayer, x: Tensor, w: Tensor) -> Tensor:
     weight = torgb.weight[None, :, :, 0, 0] * styles[:, None]  # [N, 3, C]
     height, width = x.shape[2:]
     rows = x.permute(0, 2, 3, 1).flatten(1, 2)  # [N, H W, C]
-    color = torch.matmul(rows, weight.transpose(1, 2)).float() + torgb.bias
-    return color.unflatten(1, (height, width)).permute(0, 3, 1, 2)
+    color: Tensor = torch.matmul(rows, weight.transpose(1, 2)).float() + torgb.bias
+    return color.view(-1, height, width, color.shape[2]).permute(0, 3, 1, 2)
 
 
 def class_weights(masks: NDArray[np.uint8]) -> Tensor:
