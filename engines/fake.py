@@ -131,7 +131,7 @@ class FakeMapping:
     """Mapping protocol; w is z repeated to w_dim values, plus the class index."""
 
     def __init__(self, generator: GeneratorFacts) -> None:
-        self._generator = generator
+        self._generator, self.closed = generator, False
 
     def run(self, z: NDArray[np.float32], c: NDArray[np.float32] | None) -> NDArray[np.float32]:
         w = np.resize(z.T, (self._generator.w_dim, len(z))).T.astype(np.float32)
@@ -139,6 +139,9 @@ class FakeMapping:
 
     def stop(self) -> None:
         """Does nothing."""
+
+    def close(self) -> None:
+        self.closed = True
 
 
 def fake_bundle(

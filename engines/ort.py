@@ -116,13 +116,14 @@ class OrtMapping:
         generator = bundle.manifest.generator
         graph = graph_from_bundle(bundle, MAPPING)
         # One thread: more would not speed up a few rows, and would wait for the engine's threads.
-        self._session = open_session(graph, threads=1, batch=self.ROWS)
+        session = open_session(graph, threads=1, batch=self.ROWS)
+        self._session: ort.InferenceSession | None = session
         self._run_options = run_options()
         self._w_dim = generator.w_dim
         outputs = {"w": ArraySpec(np.dtype(np.float32), (generator.w_dim,))}
-        inputs, nodes = mapping_inputs(generator), self._session.get_inputs()
+        inputs, nodes = mapping_inputs(generator), session.get_inputs()
         _check_nodes(graph.path, "input", inputs, nodes, self.ROWS)
-        _check_nodes(graph.path, "output", outputs, self._session.get_outputs(), self.ROWS)
+        _check_nodes(graph.path, "output", outputs, session.get_outputs(), self.ROWS)
 
     def run(self, z: NDArray[np.float32], c: NDArray[np.float32] | None) -> NDArray[np.float32]:
         """See Mapping.run. Raises EngineRunError."""
@@ -140,7 +141,11 @@ class OrtMapping:
     def stop(self) -> None:
         self._run_options.terminate = True
 
+    def close(self) -> None:
+        self._session = None
+
     def _run(self, feed: dict[str, NDArray[np.float32]]) -> NDArray[np.generic]:
+        assert self._session is not None  # only `close` ends it
         return run_session(self._session, ("w",), feed, self._run_options)["w"]
 
 

@@ -70,3 +70,6 @@ class Mapping(Protocol):
 
     def stop(self) -> None:
         """As Engine.stop."""
+
+    def close(self) -> None:
+        """As Engine.close."""

@@ -7,7 +7,7 @@ Enter: `FilteredRows`, one for each draw, in whatever order engines finish. Leav
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,6 +82,13 @@ class Message:
         """Number of samples."""
         return _total(self.kept)
 
+    def without_arrays(self) -> "Message":
+        """What is left to report of a message that was encoded.
+
+        An array may be a view of memory of its engine's runtime, which then keeps all of that.
+        """
+        return replace(self, kept=tuple(replace(kept, arrays={}) for kept in self.kept))
+
 
 class Stream:
     """The position of one stream and its undelivered samples; used on the event loop only.
@@ -138,7 +145,8 @@ class Stream:
 
     def add(self, filtered: FilteredRows) -> None:
         """Takes the filtered rows of one draw; rows behind an error or the count are dropped."""
-        self._early[filtered.first] = filtered
+        if not self._error:
+            self._early[filtered.first] = filtered
         while not self._error and not self.count_reached and self._arrived in self._early:
             self._take_in(self._early.pop(self._arrived))
         self._changed.set()
@@ -151,6 +159,8 @@ class Stream:
     def stop(self, error: Exception) -> None:
         """Ends the stream before its next message; samples that were not sent are dropped."""
         self._kept.clear()
+        self._early.clear()
+        self._undecided.clear()
         self._error = error
         self._changed.set()
         if self.on_stop is not None:

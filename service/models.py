@@ -191,8 +191,12 @@ class ServedModel:
             engine.stop()
 
     def close(self) -> None:
-        """Frees the engines; call it only when nothing runs on them."""
+        """Frees engines and mapping; call it only when nothing runs on them.
+
+        A stream whose reader has stopped may hold this object for longer.
+        """
         self.mapping_thread.shutdown()
         self.ahead.close()
+        self.mapping.close()
         for engine in self.engines:
             engine.close()

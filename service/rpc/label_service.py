@@ -63,6 +63,7 @@ class LabelService:
             with self._serving.stopping(stream.stop):
                 while message := await stream.next_message(query.samples_per_message):
                     data = await self._encoded(message, stream)
+                    message = message.without_arrays()  # the caller may never read
                     yield data
                     call.next_index = message.next_index
                     model.sent(stream, message, len(data))
@@ -95,6 +96,7 @@ class LabelService:
                         while message := await stream.next_message(query.samples_per_message):
                             await slots.wait_free()
                             size = await self._written(message, stream, slots)
+                            message = message.without_arrays()
                             response = pb.StreamSharedSamplesResponse(size=size)
                             yield bytes(response.SerializeToString())
                             call.next_index = message.next_index

@@ -1,6 +1,7 @@
 """Callers that break no rule of HTTP/2 and read nothing cannot hold the server, nor each other."""
 
 import asyncio
+import gc
 import resource
 import signal
 import socket
@@ -20,6 +21,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from labelmint.v1 import label_service_pb2 as pb
 from labelmint.v1.label_service_pb2_grpc import LabelServiceStub
 from service.config import ServerLimits
+from service.delivery import FilteredRows, KeptSamples
 from service.process import EXIT_BY_SECOND_SIGNAL
 from service.rpc.bodies import MAX_NAME_BYTES
 from service.rpc.health import MAX_CLIENT_WATCHES
@@ -27,13 +29,14 @@ from service.server import Server
 from tests.attacks.http2 import call, connected, reset
 from tests.hangs import HANG_S, eventually
 from tests.service.harness import channel_to, refusal, served
+from tests.service.identities import config
 from tests.service.test_process import ROOT, bundle_at, running
 
 WATCH = "/grpc.health.v1.Health/Watch"
 LIMIT_S = 60  # for what takes under a second; without the fixes it takes for ever
 CHECK = "/grpc.health.v1.Health/Check"
 CONNECTION_CALLS = ServerLimits.max_connection_streams
-ATTACKERS, HONEST_CHECKS = 40, 12
+ATTACKERS, HONEST_CHECKS, STALLED = 40, 12, 8
 STREAM_SAMPLES = "/labelmint.v1.LabelService/StreamSamples"
 
 
@@ -70,6 +73,30 @@ def test_no_closed_window_holds_the_drain(path: str, tmp_path: Path) -> None:
         time.sleep(0.5)
         process.popen.send_signal(signal.SIGTERM)
         assert process.popen.wait(LIMIT_S) == 0
+
+
+@pytest.mark.parametrize("window", [0, 1 << 15])  # behind the first write, and behind a later one
+def test_nobody_who_does_not_read_keeps_an_unloaded_model_in_memory(window: int) -> None:
+    """Its streams wait in a write of gRPC until they read or leave, and its drain is over."""
+    query = pb.SampleQuery(max_message_bytes=1 << 14)  # 2 samples
+    body = pb.StreamSamplesRequest(query=query).SerializeToString()
+    with (
+        served(config=config(model_drain_s=0.1)) as server,
+        connected(server.server.port, window=window) as hostile,
+    ):
+        model = server.server.repository.models["fake"]
+        for _ in range(STALLED):
+            hostile.send(call(STREAM_SAMPLES, hostile.new_stream(), body))
+        # Each has drawn what it may; the last ones of it wait for the reader.
+        assert eventually(lambda: len(model.streams) == STALLED and not model.scheduler.waiting())
+        server.call(lambda running: running.repository.unload("fake"))
+        assert eventually(lambda: all(engine._contract.closed for engine in model.engines))
+        assert model.mapping.closed
+        gc.collect()
+        held = [one for one in gc.get_objects() if isinstance(one, FilteredRows | KeptSamples)]
+        assert not any(one.arrays for one in held)  # each may keep all memory of its engine
+        assert len(model.streams) == STALLED  # which count for the limits of their client
+    assert eventually(lambda: not model.streams)
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from click.core import ParameterSource
 
-from checkpoints import made_folder, write_interpreter, write_members
+from checkpoints import made_folder, signals_held, write_interpreter, write_members
 from nets.config import SQUARE
 from nets.interpreter import HeadKind
 from nets.labels import Measure
@@ -175,12 +175,14 @@ def interpreter(
             list(licences) or generator_card.licences,
             score_measure or measure_of_schedule(config),
         )
-        write_interpreter(out, trained, card)
-        click.echo(f"wrote {out} and its card: {', '.join(head.kind for head in card.heads)}")
-        if members_out is not None:
-            paths = write_members(members_out, trained)
-            click.echo(f"wrote {paths[0]} to {paths[-1].name}")
-        state_file.remove()
+        with signals_held() as held:  # weights without their card would be in the next run's way
+            write_interpreter(out, trained, card)
+            click.echo(f"wrote {out} and its card: {', '.join(head.kind for head in card.heads)}")
+            if members_out is not None:
+                paths = write_members(members_out, trained)
+                click.echo(f"wrote {paths[0]} to {paths[-1].name}")
+            state_file.remove()
+            held.end(f"all of {out} was written")
 
 
 def measure_of_schedule(config: InterpreterTrainConfig) -> Measure:

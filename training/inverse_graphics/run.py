@@ -74,9 +74,10 @@ def run_inverse_graphics(
                 write_state(state, tensors_of(training), recipe_of(training))
             held.end(saved_text(training.step, state, "the same command with --resume"))
     measured = mean_silhouette_iou(training)
-    write_inverse_graphics(
-        options.out, training.network.cpu().eval(), card_of(training, origin, options, measured)
-    )
+    card = card_of(training, origin, options, measured)
+    with signals_held() as held:  # weights without their card would be in the next run's way
+        write_inverse_graphics(options.out, training.network.cpu().eval(), card)
+        held.end(f"all of {options.out} was written")
     return measured
 
 

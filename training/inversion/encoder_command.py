@@ -7,7 +7,13 @@ from typing import Any
 import click
 import torch
 
-from checkpoints import EncoderCard, made_folder, sha256_of_file, write_encoder
+from checkpoints import (
+    EncoderCard,
+    made_folder,
+    sha256_of_file,
+    signals_held,
+    write_encoder,
+)
 from nets.config import stated_start
 from nets.encoder import Encoder
 from training.inversion.distances import DistanceName, distance_from_name
@@ -123,9 +129,11 @@ def encoder(
         card = card_from_encoder(
             trained, crop, sha256, list(licences) or generator_card.licences, provenance
         )
-        write_encoder(out, trained, card)
-        unfinished.remove()
-        click.echo(f"wrote {out} and its card")
+        with signals_held() as held:  # weights without their card would be in the next run's way
+            write_encoder(out, trained, card)
+            unfinished.remove()
+            click.echo(f"wrote {out} and its card")
+            held.end(f"all of {out} was written")
 
 
 def card_from_encoder(

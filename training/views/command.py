@@ -6,7 +6,7 @@ from typing import Any
 import click
 import torch
 
-from checkpoints import made_folder, write_views
+from checkpoints import made_folder, signals_held, write_views
 from nets.generator import Generator
 from training.errors import TrainingError
 from training.label_crop import LabelCrop, crop_for_generator
@@ -133,10 +133,14 @@ def views(
             bank = bank_from_cameras(generator, config, cameras_from_file(cameras_path, draw))
         else:
             bank = bank_from_draws(generator, config, candidates or 16 * config.count, spread)
-        write_views(out, bank.codes, card_from_bank(bank, config, spread, sha256, card.licences))
         sheet_objects = drawn_ws(generator, config, objects)
         sheet = sheet_of_bank(generator, bank.codes, sheet_objects, captions_from_bank(bank), crop)
-        sheet.save(out.with_suffix(".png"))
+        with signals_held() as held:  # codes without their card would be in the next run's way
+            write_views(
+                out, bank.codes, card_from_bank(bank, config, spread, sha256, card.licences)
+            )
+            sheet.save(out.with_suffix(".png"))
+            held.end(f"all of {out} was written")
         click.echo(
             f"wrote {config.count} views of {config.view_layers} rows to {out}, and their contact "
             "sheet"
