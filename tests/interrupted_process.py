@@ -48,8 +48,9 @@ class Clock:
     def stop(self) -> None:
         """Writes the counts."""
         sys.setprofile(None)
+        found = {"steps": self._steps, "files": self._files, "modules": list(sys.modules)}
+        self._kind = ""  # what follows is none of the command's
         with os.fdopen(self._counts, "w") as counts:
-            found = {"steps": self._steps, "files": self._files, "modules": list(sys.modules)}
             json.dump(found, counts)
 
     def _stepped(self, frame: FrameType, event: str, argument: object) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
@@ -35,6 +36,8 @@ class LabelService:
 
     def __init__(self, serving: Serving, calls: CallHandlers, shares_memory: bool) -> None:
         self._serving, self._calls, self._shares_memory = serving, calls, shares_memory
+        # One thread, because several would hold up the event loop.
+        self._fitting = ThreadPoolExecutor(1, "fitting")
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The calls by name, for a gRPC server."""
@@ -154,7 +157,8 @@ class LabelService:
         fitted, which would hold up other streams."""
         limits = self._serving.limits
         if has_balance(proto.filter) or proto.filter.keep_by:
-            return await asyncio.to_thread(resolve, proto, model, limits)
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._fitting, resolve, proto, model, limits)
         return resolve(proto, model, limits)
 
     def _lifetime(self, next_index: int) -> Lifetime:

@@ -84,7 +84,7 @@ def test_nobody_who_does_not_read_keeps_an_unloaded_model_in_memory(window: int)
         served(config=config(model_drain_s=0.1)) as server,
         connected(server.server.port, window=window) as hostile,
     ):
-        model = server.server.repository.models["fake"]
+        model: Any = server.server.repository.models["fake"]  # of FakeEngine and FakeMapping
         for _ in range(STALLED):
             hostile.send(call(STREAM_SAMPLES, hostile.new_stream(), body))
         # Each has drawn what it may; the last ones of it wait for the reader.

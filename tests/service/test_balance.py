@@ -1,8 +1,10 @@
 """A balanced stream has the shares it was asked for, and is repeatable like every other."""
 
+import asyncio
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -12,6 +14,7 @@ import pytest
 from engines.fake import fake_bundle, with_content
 from labelmint.codec import array_from_tensor
 from labelmint.v1 import label_service_pb2 as pb
+from service.rpc.label_service import LabelService
 from tests.service.harness import FakeModel, RunningServer, refusal, served
 from tests.service.inference_calls import indices, infer_request
 from tests.service.test_content import Samples, samples_of
@@ -192,3 +195,25 @@ def test_every_response_says_what_was_applied(fake: RunningServer) -> None:
             assert message.applied == bits
             for tensor in message.batch.tensors:
                 assert len(array_from_tensor(tensor)) == len(message.batch.indices)
+
+
+def test_shares_are_fitted_one_request_after_the_other() -> None:
+    """Threads that compute hold up the event loop, all the more the more there are."""
+    running, most = 0, 0
+
+    def resolve(*_: object) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        time.sleep(0.01)
+        running -= 1
+
+    service = LabelService(SimpleNamespace(limits=None), None, False)  # type: ignore[arg-type]
+    query: Any = pb.SampleQuery(filter=BALANCED)
+    model: Any = None
+
+    async def ask() -> None:
+        await asyncio.gather(*(service._resolved(resolve, query, model) for _ in range(20)))
+
+    asyncio.run(ask())
+    assert most == 1

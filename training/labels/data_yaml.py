@@ -83,7 +83,7 @@ def _bounded(path: Path, events: Iterator[yaml.Event]) -> Iterator[yaml.Event]:
     """The events, as long as they are few and plain. Raises LabelError."""
     depth = 0
     for number, event in enumerate(events):
-        line = f"{path}, line {event.start_mark.line + 1}"
+        line = f"{path}, line {event.start_mark.line + 1 if event.start_mark else 1}"
         opens = isinstance(event, yaml.CollectionStartEvent)
         depth += opens - isinstance(event, yaml.CollectionEndEvent)
         if isinstance(event, yaml.AliasEvent):
