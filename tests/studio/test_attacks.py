@@ -13,7 +13,7 @@ import shutil
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +56,8 @@ def test_sockets_that_say_nothing_lock_nobody_out(served: Served) -> None:
             silent[-1].sendall(b"GET / HTTP/1.1\r\nhost: 127.0.0.1\r\n")
         assert served.request("GET", "/api/project").status == 200
         silent[0].settimeout(60)
-        assert silent[0].recv(1) == b"", "the oldest has made room"
+        with suppress(ConnectionResetError):  # by time: either way the oldest has made room
+            assert silent[0].recv(1) == b""
     finally:
         for one in silent:
             one.close()
