@@ -23,20 +23,13 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from benchmarks.machine import machine_name
+from bundle.certificate import CONFIDENCE, KEEP, Losses, kept_losses, upper_bounds
 from bundle.open import open_bundle
 from engines.open import EngineOptions
 from engines.samples import BundleSamples
 from examples.demo.render import render
 from examples.demo.scene import Z_DIM, scene_from_latents
-from export.checks.certificate import (
-    CONFIDENCE,
-    KEEP,
-    Losses,
-    kept_losses,
-    thresholds_from_pilot,
-    thresholds_of_bundle,
-    upper_bounds,
-)
+from export.checks.certificate import thresholds_from_pilot, thresholds_of_bundle
 from labelmint.latents import Purpose, latents
 
 SEED = 7_033

@@ -4,6 +4,8 @@ The file is a zlib stream of little-endian float32 values [columns, samples], co
 values of one column resemble each other. Its name has the first digits of its SHA-256, so that a
 new table never takes the place of one that a reader is about to open. It does not decide samples
 by itself, so it is no part of the bundle id.
+
+An opened bundle keeps the tables that requests ask for, up to MAX_TABLE_BYTES of them.
 """
 
 import hashlib
@@ -15,10 +17,32 @@ from numpy.typing import NDArray
 
 from bundle.errors import FileError
 from bundle.files import replace_file
-from bundle.manifest import MAX_TABLE_SAMPLES, ContentTable, FileEntry
+from bundle.manifest import MAX_TABLE_SAMPLES, ContentTable, FileEntry, Heads
 
 MAX_TABLE_BYTES = 256 << 20  # unpacked
+MAX_ALL_TABLES_BYTES = 1 << 30  # of a bundle, unpacked: each is, once, when the bundle is verified
 _ITEM = 4  # bytes of a float32
+
+
+def table_bytes(table: ContentTable) -> int:
+    """Size of a table's values, unpacked."""
+    return _ITEM * table.samples * table.columns
+
+
+def most_packed_bytes(size: int) -> int:
+    """The largest zlib stream that any packing of `size` bytes needs: stored blocks of at least
+    16 KiB, with 5 bytes each, and 64 for the ends."""
+    return size + 5 * (size // (16 << 10) + 1) + 64
+
+
+def columns_of_heads(heads: Heads | None) -> int:
+    """Statistics of a sample that a graph with these heads computes, see engines.content."""
+    if heads is None or heads.boxes == 0:
+        return 0
+    scored = int(heads.score_source is not None)
+    classes = 0 if heads.segmentation is None else len(heads.segmentation.classes)
+    points = 0 if heads.keypoints is None else len(heads.keypoints.names)
+    return scored + classes * (1 + scored) + points
 
 
 def write_content(folder: Path, content: NDArray[np.float32]) -> ContentTable:
@@ -43,7 +67,7 @@ def content_from_bytes(data: bytes, table: ContentTable, file: Path) -> NDArray[
 
     No more is unpacked than the table says. Raises FileError, naming `file`.
     """
-    size = table.samples * table.columns * _ITEM
+    size = table_bytes(table)
     unpacker = zlib.decompressobj()
     try:
         unpacked = unpacker.decompress(data, size + 1)

@@ -6,13 +6,17 @@ one standard deviation of the drawn rows of w+ along it.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bundle.errors import FileError
+from bundle.learned import digest_of_facts
 from bundle.manifest import DirectionFacts, GeneratorFacts
+
+MAX_MOVE = 1e6  # of one value of w+ at strength 1; usual ones are under 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,6 +26,11 @@ class Direction:
     name: str
     facts: DirectionFacts
     rows: NDArray[np.float32]  # [end_row - first_row, w_dim], the move of strength 1
+
+    @cached_property
+    def digest(self) -> str:
+        """Of its facts, see bundle.learned; made once, because every request compares it."""
+        return digest_of_facts(self.facts)
 
 
 def direction_bytes(w_dim: int, first_row: int, end_row: int) -> int:
@@ -38,7 +47,13 @@ def direction_from_bytes(
     data: bytes, file: Path, name: str, facts: DirectionFacts, generator: GeneratorFacts
 ) -> Direction:
     """Content of a direction's file, whose size the caller has checked. Raises FileError."""
-    rows = np.frombuffer(data, "<f4").astype(np.float32).reshape(-1, generator.w_dim)
+    rows = np.frombuffer(data, "<f4").astype(np.float32, copy=False).reshape(-1, generator.w_dim)
     if not np.isfinite(rows).all():
         raise FileError(f"{file} holds values that are not finite; learn the direction again")
+    largest = float(np.abs(rows).max())
+    if not 0 < largest <= MAX_MOVE:
+        raise FileError(
+            f"{file} has a largest value of {largest:g}; a move of w has one over 0 and at most "
+            f"{MAX_MOVE:g}: learn the direction again"
+        )
     return Direction(name, facts, rows)

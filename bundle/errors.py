@@ -21,11 +21,16 @@ class BundleError(Exception):
 def printable_line(text: str) -> str:
     """Text that may come from a bundle, without line breaks and terminal sequences: they become
     escapes such as \\x1b, and what exceeds MAX_MESSAGE_CHARACTERS is left out."""
-    shown = "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
-        for letter in text[:MAX_MESSAGE_CHARACTERS]
-    )
+    shown = printable_text(text[:MAX_MESSAGE_CHARACTERS])
     return shown if len(text) <= MAX_MESSAGE_CHARACTERS else f"{shown}..."
+
+
+def printable_text(text: str) -> str:
+    """Text that may come from a bundle, whole, with such escapes."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
 
 
 class ManifestError(BundleError):

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bundle.content import content_from_bytes
+from bundle.content import MAX_TABLE_BYTES, content_from_bytes
 from bundle.directions import Direction, direction_from_bytes
 from bundle.errors import FileError, ManifestError
 from bundle.files import opened_regular_file, read_regular_file, sha256_of_file, sha256_of_stream
@@ -41,7 +41,7 @@ class Bundle:
     views: ViewBank | None = field(default=None, compare=False)  # None: without a view bank
     proposals: dict[str, Proposal] = field(default_factory=dict, compare=False)  # by name
     directions: dict[str, Direction] = field(default_factory=dict, compare=False)  # by name
-    # Content tables that were read, by SHA-256: most of those in a bundle are never asked for.
+    # Content tables that were read, by name: most of those in a bundle are never asked for.
     tables: dict[str, NDArray[np.float32]] = field(default_factory=dict, compare=False, repr=False)
 
     def file(self, name: str) -> Path:
@@ -73,18 +73,25 @@ class Bundle:
         return data
 
     def content(self, table: ContentTable) -> NDArray[np.float32]:
-        """Content of a calibration's samples, [samples, columns]; read once. Raises FileError."""
-        known = self.tables.get(table.file.sha256)
+        """Content of a calibration's samples, [samples, columns]. Tables that were read last are
+        kept, up to MAX_TABLE_BYTES. Raises FileError."""
+        known = self.tables.get(table.name)
         if known is None:
             known = content_from_bytes(self.read(table.name), table, self.file(table.name))
-            self.tables[table.file.sha256] = known
+            kept = known.nbytes
+            for name, other in reversed(list(self.tables.items())):
+                kept += other.nbytes
+                if kept > MAX_TABLE_BYTES:
+                    self.tables.pop(name, None)
+            self.tables[table.name] = known
         return known
 
 
 def open_bundle(path: Path | str, verify: bool = True) -> Bundle:
     """Reads and checks the bundle at `path`.
 
-    The size of every file is compared with the manifest; with `verify`, the SHA-256 as well.
+    The size of every file is compared with the manifest; with `verify`, the SHA-256 as well, and
+    content tables are unpacked once, so that a request never finds one that cannot be.
     Raises ManifestError or FileError, in one line that names the file and the field.
     """
     folder = Path(path)
@@ -107,6 +114,9 @@ def open_bundle(path: Path | str, verify: bool = True) -> Bundle:
         directions[name] = direction_from_bytes(
             bundle.read(file), bundle.file(file), name, learned, manifest.generator
         )
+    if verify:
+        for table in tables_of(manifest):
+            content_from_bytes(bundle.read(table.name), table, bundle.file(table.name))
     return Bundle(folder, manifest, views, proposals, directions)
 
 
@@ -125,15 +135,20 @@ def read_manifest(folder: Path) -> Manifest:
 
 def file_entries_of(manifest: Manifest) -> dict[str, FileEntry]:
     """Size and SHA-256 of every file that the manifest lists, of whatever kind."""
-    tables = [c.content for c in manifest.calibrations if c.content is not None]
     proposals, directions = manifest.proposals.items(), manifest.directions.items()
     return (
         manifest.files
         | {name: plan.file for name, plan in manifest.plans.items()}
-        | {table.name: table.file for table in tables}
+        | {table.name: table.file for table in tables_of(manifest)}
         | {PROPOSAL.format(name): facts.file for name, facts in proposals}
         | {DIRECTION.format(name): facts.file for name, facts in directions}
     )
+
+
+def tables_of(manifest: Manifest) -> list[ContentTable]:
+    """The content tables of all calibrations, each file once."""
+    tables = [c.content for c in manifest.calibrations if c.content is not None]
+    return list({table.name: table for table in tables}.values())
 
 
 def file_entry(file: Path) -> FileEntry:

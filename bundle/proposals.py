@@ -10,6 +10,7 @@ manifest. Leaves: a `Proposal`. The values, for layers of H hidden units:
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle.errors import FileError
+from bundle.learned import digest_of_facts
 from bundle.manifest import GeneratorFacts, ProposalFacts
 
 Layers = tuple[tuple[NDArray[np.float32], NDArray[np.float32]], ...]  # weights [in, out], bias
@@ -49,6 +51,11 @@ class Proposal:
     facts: ProposalFacts
     score: Score
 
+    @cached_property
+    def digest(self) -> str:
+        """Of its facts, see bundle.learned; made once, because every request compares it."""
+        return digest_of_facts(self.facts)
+
 
 def proposal_bytes(w_dim: int, hidden: Sequence[int], outputs: int) -> int:
     """Size of the file of a proposal."""
@@ -68,7 +75,7 @@ def proposal_from_bytes(
     data: bytes, file: Path, name: str, facts: ProposalFacts, generator: GeneratorFacts
 ) -> Proposal:
     """Content of a proposal's file, whose size the caller has checked. Raises FileError."""
-    values = np.frombuffer(data, "<f4").astype(np.float32)
+    values = np.frombuffer(data, "<f4").astype(np.float32, copy=False)
     if not np.isfinite(values).all():
         raise FileError(f"{file} holds values that are not finite; fit the proposal again")
     w_dim, taken = generator.w_dim, 0

@@ -124,7 +124,7 @@ def add_calibration(
         write_manifest(bundle.path, new)
         listed = file_entries_of(now.manifest).keys() | file_entries_of(new).keys()
         for file in bundle.path.glob("content.*.zlib"):
-            if file.name not in listed:
+            if file.name not in listed and not file.is_dir():
                 file.unlink()
 
 

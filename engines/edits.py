@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from bundle.calibration import edit_command
 from bundle.directions import Direction
-from bundle.learned import digest_of_facts
 from bundle.open import Bundle
 from engines.errors import BundleLacks, SamplingError
 from engines.sampling import LatentOptions, key_from_options
@@ -67,12 +66,12 @@ def learned_id_of_query(proto: pb.SampleQuery, bundle: Bundle) -> str:
 
     Raises BundleLacks when the request is pinned to another one.
     """
-    manifest = bundle.manifest
+    proposal, edits = proto.filter.proposal, [edit.direction for edit in proto.sampling.edits]
     found = learned_id_from_digests(
-        {name: digest_of_facts(facts) for name, facts in manifest.proposals.items()},
-        {name: digest_of_facts(facts) for name, facts in manifest.directions.items()},
-        proto.filter.proposal,
-        [edit.direction for edit in proto.sampling.edits],
+        {proposal: bundle.proposals[proposal].digest} if proposal else {},
+        {name: bundle.directions[name].digest for name in edits},
+        proposal,
+        edits,
     )
     if proto.learned_id not in ("", found):
         raise BundleLacks(

@@ -297,7 +297,7 @@ def with_content(bundle: Bundle, samples: int = 2048) -> Bundle:
             columns=content.shape[1],
             samples=samples,
         )
-        tables[digest] = content
+        tables[table.name] = content
         calibrations.append(msgspec.structs.replace(calibration, content=table))
     manifest = msgspec.structs.replace(manifest, calibrations=calibrations)
     return replace(bundle, manifest=manifest, tables=tables)

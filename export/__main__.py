@@ -20,7 +20,7 @@ from typing import get_args
 
 import click
 
-from bundle.errors import BundleError
+from bundle.errors import BundleError, printable_line, printable_text
 from bundle.manifest import MANIFEST, ScoreMeasure
 from bundle.open import open_bundle
 from bundle.views import ViewBank
@@ -212,7 +212,7 @@ def bundle(
             write_checked_manifest(folder, weights, parity_samples, options)
             if calibrate:
                 _calibrate(folder, out, None, calibrate, options, replace_known=False)
-        print("\n".join(lines_from_bundle(open_bundle(out))))
+        _show(lines_from_bundle(open_bundle(out)))
 
 
 @main.command()
@@ -314,7 +314,7 @@ def certify(bundle: Path, certificate: Path) -> None:
         found = certificate_from_file(certificate)
         refuse_misfit(opened.manifest, found, bundle, certificate)
         add_certificate(opened, found)
-        print("\n".join(lines_from_certificate(found)))
+        _show(lines_from_certificate(found))
 
 
 @main.command()
@@ -327,14 +327,14 @@ def inspect(path: Path) -> None:
     """
     with one_line_errors():
         if (path / MANIFEST).exists():
-            print("\n".join(lines_from_bundle(open_bundle(path))))
+            _show(lines_from_bundle(open_bundle(path)))
         elif path.is_dir() and not any(path.glob("model_*.pth")):
             raise ExportError(
                 f"{path} has neither a bundle's {MANIFEST} nor any model_<k>.pth; "
                 + generators_in(path)
             )
         else:
-            print("\n".join(lines_from_weights(path)))
+            _show(lines_from_weights(path))
 
 
 main.add_command(engine)
@@ -346,11 +346,16 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except (BundleError, CheckpointError, EngineError, ExportError) as error:
-        raise click.ClickException(str(error)) from error
+        raise click.ClickException(printable_line(str(error))) from error
     except OSError as error:
         raise click.ClickException(
             f"{error.filename or 'a file of --out'}: {error.strerror or error}"
         ) from error
+
+
+def _show(lines: list[str]) -> None:
+    """Prints lines that quote names of files, which may have terminal sequences."""
+    print("\n".join(map(printable_text, lines)))
 
 
 def _calibrate(

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from bundle.certificate import CONFIDENCE, KEEP, Losses, certified_thresholds, kept_losses
 from bundle.files import read_regular_file, replace_file, sha256_of_file
 from bundle.manifest import Certificate, WeightsFacts
 from bundle.open import open_bundle
@@ -29,13 +30,8 @@ from bundle.records import Strict
 from bundle.write import add_certificate
 from checkpoints import write_text
 from export.checks.certificate import (
-    CONFIDENCE,
-    KEEP,
-    Losses,
     certificate_from_reviews,
-    certified_thresholds,
     is_kept,
-    kept_losses,
     more_reviews,
     refuse_misfit,
     thresholds_of_bundle,

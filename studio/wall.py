@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from bundle.certificate import KEEP
 from bundle.errors import BundleError
 from bundle.files import read_regular_file, replaced_file
 from bundle.manifest import Manifest, ScoreMeasure
@@ -35,7 +36,6 @@ from checkpoints import (
     write_text,
 )
 from export.checks.certificate import (
-    KEEP,
     PILOT,
     seed_from_hash,
     thresholds_from_pilot,

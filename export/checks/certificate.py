@@ -1,20 +1,10 @@
 """What reviewed samples prove about the labels that a threshold keeps: reviews -> a certificate.
 
 Losses are shares of wrong pixels, from 0 to 1, of samples in the order of their stream. The four
-thresholds are fixed by samples that nobody reviews, before the first loss is known.
-
-Two statements, which hold for any generator and any weights:
-
-- `upper_bounds`, with a probability of 95 percent: the mean loss of kept samples is at most this,
-  at all thresholds at once, and however often one looks before stopping. Betting against a mean
-  (Waudby-Smith and Ramdas, 2024, sections 4 and 5), with a mixture of constant bets.
-- `expected_risk`, on average: conformal risk control (Angelopoulos et al., 2022, theorem 1). A
-  discarded sample has no loss. It is no statement about one review, but about the mean over many.
-
-A certificate's file holds its reviews, so that whoever reads it can compute the bounds again.
+thresholds are fixed by samples that nobody reviews, before the first loss is known. What they prove
+is in `bundle.certificate`: whoever opens a bundle computes it again.
 """
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,11 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle.calibration import find_calibration, float32_from_float, threshold_for
-from bundle.check import problem_of_certificate
+from bundle.certificate import (
+    CONFIDENCE,
+    KEEP,
+    Losses,
+    certified_thresholds,
+    most_capital,
+    problem_of_certificate,
+)
 from bundle.files import read_regular_file
 from bundle.manifest import (
     Certificate,
-    CertifiedThreshold,
     Manifest,
     ScoreMeasure,
     WeightsFacts,
@@ -36,16 +32,10 @@ from bundle.records import one_line, problem_from_json
 from engines.sampling import default_options, key_from_options
 from export.errors import ExportError
 
-Losses = NDArray[np.float64]
-KEEP = (1.0, 0.9, 0.75, 0.5)  # shares of samples that the thresholds keep, about
-CONFIDENCE = 0.95
-BETS = np.array([0.25, 0.5, 0.75, 0.99])  # shares of the capital that a loss of 1 takes
-HALVINGS = 20  # to a millionth
 MOST_REVIEWS = 1 << 13  # that are ever asked for
 PILOT = 32  # first samples of the stream, which may fix the thresholds and are not reviewed
 SEED_DIGITS = 12  # of the weights' hash
 MAX_FILE_BYTES = 4 << 20
-ROUNDING = 1e-6  # of figures in a file
 STATEMENT = (
     "With a probability of 95 percent over the reviewed samples, all upper bounds hold at once. "
     "Each is about the mean share of wrong pixels, as the reviewer would judge, among all samples "
@@ -88,72 +78,6 @@ def is_kept(uncertainty: float, threshold: float | None) -> bool:
     return threshold is None or uncertainty <= threshold
 
 
-def upper_bound(losses: Losses, delta: float) -> float:
-    """Upper bound of the mean of independent losses [n] from 0 to 1, wrong with probability delta.
-
-    The losses come in the order in which they were drawn. Valid at every n at once, so n may depend
-    on the losses before it. 1 without losses.
-    """
-    if not len(losses):
-        return 1.0
-    low, high = 0.0, 1.0
-    for _ in range(HALVINGS):  # the capital grows with the mean that is bet against
-        mean = (low + high) / 2
-        low, high = (low, mean) if _most_capital(losses, mean) >= 1 / delta else (mean, high)
-    return high
-
-
-def _most_capital(losses: Losses, mean: float) -> float:
-    """The largest capital of a gambler who starts with 1 and bets that the mean is below `mean`,
-    which is under 1: a supermartingale if it is not, and then it ever reaches 1 / delta with
-    probability delta at most (Ville)."""
-    steps = np.log1p(BETS[:, None] * (mean - losses) / (1 - mean)).cumsum(axis=1)
-    with np.errstate(over="ignore"):
-        return float(np.exp(steps).mean(axis=0).max())
-
-
-def upper_bounds(
-    losses: Losses, uncertainties: Losses, thresholds: Sequence[float | None]
-) -> list[float]:
-    """Upper bound of the mean loss of the samples that each threshold keeps. All hold at once with
-    a probability of CONFIDENCE."""
-    delta = (1 - CONFIDENCE) / len(thresholds)
-    return [upper_bound(kept_losses(losses, uncertainties, t), delta) for t in thresholds]
-
-
-def kept_losses(losses: Losses, uncertainties: Losses, threshold: float | None) -> Losses:
-    """The losses of the samples that a threshold keeps, in their order."""
-    return losses if threshold is None else losses[uncertainties <= threshold]
-
-
-def expected_risk(losses: Losses, uncertainties: Losses, threshold: float | None) -> float:
-    """(n / (n + 1)) * mean + 1 / (n + 1) of the losses, where a discarded sample has none.
-
-    If one takes the loosest threshold at which this is at most alpha, the next sample's loss has an
-    expectation of at most alpha, over the reviews and the sample; n is fixed beforehand.
-    """
-    return (float(kept_losses(losses, uncertainties, threshold).sum()) + 1) / (len(losses) + 1)
-
-
-def certified_thresholds(
-    losses: Losses, uncertainties: Losses, thresholds: Sequence[float | None], keep: Sequence[float]
-) -> list[CertifiedThreshold]:
-    """What the reviews prove for each threshold, which was chosen to keep that share of samples."""
-    bounds = upper_bounds(losses, uncertainties, thresholds)
-    kept = [kept_losses(losses, uncertainties, threshold) for threshold in thresholds]
-    return [
-        CertifiedThreshold(
-            keep=share,
-            threshold=threshold,
-            reviewed=len(some),
-            mean=float(some.mean()) if len(some) else None,
-            upper_bound=bound,
-            expected_risk=expected_risk(losses, uncertainties, threshold),
-        )
-        for share, threshold, some, bound in zip(keep, thresholds, kept, bounds, strict=True)
-    ]
-
-
 def certificate_from_reviews(
     losses: Losses, uncertainties: Losses, thresholds: Sequence[float | None],
     weights: WeightsFacts, psi: float, cutoff: int, measure: ScoreMeasure = "jensen_shannon",
@@ -191,16 +115,15 @@ def certificate_from_file(path: Path) -> Certificate:
         raise ExportError(f"{path}: {problem_from_json(error, data)}") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ExportError(f"{path} is not JSON: {one_line(error)}") from error
-    problem = problem_of_certificate(certificate) or _problem_of_figures(certificate)
+    problem = problem_of_certificate(certificate) or _problem_of_fixed(certificate)
     if problem:
         raise ExportError(f"{path}: {problem}")
     return certificate
 
 
-def _problem_of_figures(certificate: Certificate) -> str | None:
+def _problem_of_fixed(certificate: Certificate) -> str | None:
     fixed = {
         "statement": STATEMENT,
-        "confidence": CONFIDENCE,
         "seed": seed_from_hash(certificate.interpreter_sha256),
         "first_index": PILOT,
     }
@@ -208,17 +131,6 @@ def _problem_of_figures(certificate: Certificate) -> str | None:
         if getattr(certificate, field) != expected:
             value = str(getattr(certificate, field))[:80]
             return f"{field} is {value!r}; of these weights it is {str(expected)[:80]!r}"
-    if not all(math.isfinite(value) for value in certificate.uncertainties):
-        return "uncertainties has a value that is not finite"
-    losses, unsure = np.array(certificate.losses), np.array(certificate.uncertainties)
-    limits = [row.threshold for row in certificate.thresholds]
-    proved = certified_thresholds(losses, unsure, limits, [r.keep for r in certificate.thresholds])
-    for at, (given, found) in enumerate(zip(certificate.thresholds, proved, strict=True)):
-        for field, expected in msgspec.structs.asdict(found).items():
-            value = getattr(given, field)
-            known = value is not None and expected is not None
-            if value != expected and not (known and abs(value - expected) <= ROUNDING):
-                return f"thresholds[{at}].{field} is {value}; its reviews give {expected}"
     return None
 
 
@@ -262,7 +174,7 @@ def more_reviews(kept: Losses, drawn: int, error: float, delta: float) -> int | 
 
     def enough(extra: int) -> bool:
         losses = np.concatenate([kept, np.resize(again, extra)])
-        return len(losses) > 0 and _most_capital(losses, error) >= 1 / delta
+        return len(losses) > 0 and most_capital(losses, error) >= 1 / delta
 
     if enough(0):
         return 0

@@ -3,8 +3,8 @@
 import msgspec
 
 from bundle.calibration import find_calibration
-from bundle.learned import digest_of_facts
 from bundle.manifest import CameraFacts, Certificate, Estimate, Manifest
+from bundle.open import Bundle
 from engines.content import content_columns
 from engines.sampling import default_options, key_from_options
 from labelmint.codec import OUTPUTS
@@ -46,8 +46,8 @@ def proto_from_model(model: ServedModel) -> pb.Model:
     )
     _add_heads(proto, manifest)
     _add_views(proto, manifest)
-    _add_proposals(proto, manifest)
-    _add_directions(proto, manifest)
+    _add_proposals(proto, model.bundle)
+    _add_directions(proto, model.bundle)
     if manifest.certificate is not None:
         proto.certificate.CopyFrom(_proto_from_certificate(manifest.certificate))
     return proto
@@ -79,8 +79,9 @@ def _add_views(proto: pb.Model, manifest: Manifest) -> None:
         proto.view_bank.add(**msgspec.structs.asdict(camera))  # None leaves a field absent
 
 
-def _add_proposals(proto: pb.Model, manifest: Manifest) -> None:
-    for name, facts in sorted(manifest.proposals.items()):
+def _add_proposals(proto: pb.Model, bundle: Bundle) -> None:
+    for name, proposal in sorted(bundle.proposals.items()):
+        facts = proposal.facts
         proto.proposals.add(
             name=name,
             where=facts.where,
@@ -92,12 +93,13 @@ def _add_proposals(proto: pb.Model, manifest: Manifest) -> None:
             gain=_estimate(facts.gain),
             effective=_estimate(facts.effective),
             examined=_estimate(facts.examined),
-            digest=digest_of_facts(facts),
+            digest=proposal.digest,
         )
 
 
-def _add_directions(proto: pb.Model, manifest: Manifest) -> None:
-    for name, facts in sorted(manifest.directions.items()):
+def _add_directions(proto: pb.Model, bundle: Bundle) -> None:
+    for name, learned in sorted(bundle.directions.items()):
+        facts = learned.facts
         direction = proto.directions.add(
             name=name,
             changes=facts.changes,
@@ -107,7 +109,7 @@ def _add_directions(proto: pb.Model, manifest: Manifest) -> None:
             first_row=facts.first_row,
             end_row=facts.end_row,
             measured=facts.measured,
-            digest=digest_of_facts(facts),
+            digest=learned.digest,
         )
         for measured in facts.strengths:
             direction.strengths.add(

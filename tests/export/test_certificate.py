@@ -3,16 +3,15 @@
 import numpy as np
 import pytest
 
-from export.checks.certificate import (
+from bundle.certificate import (
     CONFIDENCE,
     KEEP,
     Losses,
     expected_risk,
-    more_reviews,
-    thresholds_from_pilot,
     upper_bound,
     upper_bounds,
 )
+from export.checks.certificate import more_reviews, thresholds_from_pilot
 
 REPETITIONS, REVIEWS = 200, 120
 

@@ -106,7 +106,7 @@ HOSTILE: dict[str, Callable[[bytes], bytes]] = {
     "reviewed is 59": as_tampered(lambda c: c["thresholds"][0].update(reviewed=59)),
     "losses has 59 entries": as_tampered(lambda c: c["losses"].pop()),
     "losses\\[3\\] is 1.5": as_tampered(lambda c: c["losses"].__setitem__(3, 1.5)),
-    "upper_bound is .*; its reviews give": as_tampered(lambda c: c["thresholds"].pop()),
+    "thresholds keep": as_tampered(lambda c: c["thresholds"].pop()),
     "seed is": as_tampered(lambda c: c.update(seed=7)),
     "first_index is": as_tampered(lambda c: c.update(first_index=4000)),
     "confidence is": as_tampered(lambda c: c.update(confidence=0.5)),

@@ -36,7 +36,12 @@ def replaced(bundle: Bundle) -> Bundle:
         directions=bundle.manifest.directions | {"more": seeds[0]},
         proposals=bundle.manifest.proposals | {"rare": seeds[1]},
     )
-    return replace(bundle, manifest=manifest)
+    return replace(
+        bundle,
+        manifest=manifest,
+        directions=bundle.directions | {"more": replace(direction, facts=seeds[0])},
+        proposals=bundle.proposals | {"rare": replace(proposal, facts=seeds[1])},
+    )
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 from tqdm import tqdm
 
-from bundle.check import learned_name_problem
+from bundle.check_learned import learned_name_problem
 from bundle.manifest import Estimate, FileEntry, ProposalFacts
 from bundle.open import open_bundle
 from bundle.proposals import Proposal, bytes_from_score

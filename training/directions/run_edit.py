@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from bundle.check import learned_name_problem
+from bundle.check_learned import learned_name_problem
 from bundle.directions import bytes_from_rows
 from bundle.manifest import DirectionFacts, FileEntry, GeneratorFacts, Manifest
 from bundle.open import Bundle, open_bundle
