@@ -98,7 +98,7 @@ def test_a_move_that_moves_nothing_is_refused(learned: Path, editor: Any) -> Non
 
 
 def test_files_that_are_read_whole_have_a_bound_all_together(learned: Path, editor: Any) -> None:
-    """They may be sparse, so that they cost a hostile tool nothing, and the server all its memory."""
+    """They may be sparse: they cost a hostile tool nothing, and the server all its memory."""
     content, size = editor.read(), proposal_bytes(W_DIM, WIDE, 1)
     known = content["proposals"]["rare"]
     wide = known | {"hidden": WIDE, "file": {"sha256": "0" * 64, "size": size}}
