@@ -70,8 +70,8 @@ def _table_problem(table: ContentTable, samples: int, manifest: Manifest) -> str
     listed = {*manifest.files, *manifest.plans, *_learned_files(manifest)}
     if not is_file_name(table.name) or table.name in listed:
         return (
-            f"name is {table.name!r}; it must be a plain file name that files and plans lack, nor "
-            "that of a proposal or direction"
+            f"name is {table.name!r}; it must be a plain file name that files and plans lack, and "
+            "proposals and directions"
         )
     if problem := entry_problem("file", table.file):
         return problem

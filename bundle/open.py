@@ -7,6 +7,7 @@ bytes that it returns. Files beside those that the manifest lists are never open
 import hashlib
 import os
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -44,14 +45,18 @@ class Bundle:
     # Content tables that were read, by name: most of those in a bundle are never asked for.
     tables: dict[str, NDArray[np.float32]] = field(default_factory=dict, compare=False, repr=False)
 
+    @cached_property
+    def entries(self) -> dict[str, FileEntry]:
+        """Size and SHA-256 of every file that the manifest lists, by name."""
+        return file_entries_of(self.manifest)
+
     def file(self, name: str) -> Path:
         """Path of a file that the manifest lists, for messages. Raises FileError for other names.
 
         Use the content that `read` returns: the file at the path may have changed.
         """
-        entries = file_entries_of(self.manifest)
-        if name not in entries:
-            listed = ", ".join(sorted(entries))
+        if name not in self.entries:
+            listed = ", ".join(sorted(self.entries))
             raise FileError(f"{self.path} has no {name}; its files are {listed}")
         return self.path / name
 
@@ -61,7 +66,7 @@ class Bundle:
         Raises FileError.
         """
         file = self.file(name)
-        entry = file_entries_of(self.manifest)[name]
+        entry = self.entries[name]
         try:
             with opened_regular_file(file) as stream:
                 _refuse_size(file, entry, os.fstat(stream.fileno()).st_size)
@@ -96,9 +101,9 @@ def open_bundle(path: Path | str, verify: bool = True) -> Bundle:
     """
     folder = Path(path)
     manifest = read_manifest(folder)
-    for name, entry in file_entries_of(manifest).items():
-        _check_file(folder / name, entry, verify)
     bundle, views = Bundle(folder, manifest), None
+    for name, entry in bundle.entries.items():
+        _check_file(folder / name, entry, verify)
     if manifest.views is not None:
         codes = bundle.read(VIEWS)
         views = view_bank_from_bytes(codes, bundle.file(VIEWS), manifest.views, manifest.generator)
