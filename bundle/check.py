@@ -128,7 +128,9 @@ def _memory_problem(manifest: Manifest) -> str | None:
 
 
 def _refiner_problem(refiner: RefinerFacts | None) -> str | None:
-    return refiner and hash_problem("refiner.weights_sha256", refiner.weights_sha256)
+    if refiner is None:
+        return None
+    return hash_problem("refiner.weights_sha256", refiner.weights_sha256)
 
 
 def _files_problem(manifest: Manifest) -> str | None:
