@@ -204,7 +204,7 @@ def _certificate_problem(manifest: Manifest) -> str | None:
     if certificate is None:
         return None
     if problem := problem_of_certificate(certificate):
-        return f"certificate.{problem}"
+        return f"certificate.{problem}; export the bundle again, and certify that"
     if manifest.refiner is not None:
         return "certificate is present, but the images are refined, and the reviewed ones were not"
     heads = manifest.heads
