@@ -137,6 +137,13 @@ def test_tables_that_were_asked_for_are_kept_up_to_a_bound(folder: Path, table: 
     assert [*bundle.tables] == ["newer", table]
 
 
+def test_a_folder_with_the_name_of_an_old_table_is_left_alone(folder: Path, table: str) -> None:
+    (folder / "content.0.zlib").mkdir()
+    content = np.zeros((SAMPLES, COLUMNS), np.float32)
+    add_calibration(open_bundle(folder), other_calibration(folder), True, content)
+    assert (folder / "content.0.zlib").is_dir() and (folder / table).exists()
+
+
 @pytest.mark.parametrize("size", [4, 1 << 10, 1 << 20, (1 << 20) + 3])
 def test_no_packing_is_over_its_bound(size: int) -> None:
     data = np.random.default_rng(1).bytes(size)

@@ -40,7 +40,7 @@ def test_what_a_manifest_says_is_shown_without_terminal_sequences(bundle: Path) 
     assert "\\x1b[2Jfree\\r\\nforged: line\\u202e" in output
 
 
-def test_a_certificate_that_its_reviews_do_not_give_is_no_description(bundle: Path) -> None:
+def test_a_field_that_nobody_knows_is_named_in_one_line(bundle: Path) -> None:
     manifest = json.loads((bundle / MANIFEST).read_bytes())
     manifest["certificate"] = {HOSTILE: 1}
     (bundle / MANIFEST).write_text(json.dumps(manifest))
