@@ -108,7 +108,7 @@ def test_two_tables_of_one_name_are_one_and_the_same(folder: Path, editor: Any, 
     first["content"] = last["content"] | {"file": {"sha256": "0" * 64, "size": 9}}
     editor.write(content)
     assert f"content.name is {table!r}, as of an earlier one that differs" in refusal(folder)
-    first["content"] = last["content"] | {"samples": 1}
+    first["content"] = last["content"] | {"samples": 41}
     editor.write(content)
     assert "as of an earlier one that differs" in refusal(folder)
 
