@@ -24,6 +24,7 @@ from tests.bundle.conftest import Editor
 from tests.hangs import HANG_S
 from tests.service.harness import RunningServer, served
 from tests.service.inference_calls import index_of
+from tests.service.test_content import samples_of
 from tests.service.test_process import bundle_at
 from tests.service.test_repository import config
 
@@ -135,12 +136,7 @@ def test_crafted_bundles_are_refused_and_the_honest_one_is_served(
 
 def ws_of(messages: Any) -> dict[int, Any]:
     """w+ by index, [num_ws * w_dim] each."""
-    found = {}
-    for message in messages:
-        for tensor in message.batch.tensors:
-            rows = np.frombuffer(tensor.data, "<f4").reshape(len(message.batch.indices), -1)
-            found.update(zip(message.batch.indices, rows, strict=True))
-    return found
+    return {i: np.frombuffer(arrays["w"], np.float32) for i, arrays in samples_of(messages).items()}
 
 
 def test_a_direction_that_is_replaced_never_mixes_with_the_one_before(
