@@ -13,6 +13,20 @@ export function el(tag, attributes = {}, ...children) {
   return made;
 }
 
+// Replaces the children of `view`; what had the focus keeps it, else what has its name now.
+export function redraw(view, ...children) {
+  const active = document.activeElement;
+  const held = view !== active && view.contains(active);
+  view.replaceChildren(...children);
+  if (!held) return;
+  const parts = [...view.querySelectorAll("a, button, input, select, textarea, [tabindex]")];
+  const again = view.contains(active) ? active : parts.find((part) => nameOf(part) === nameOf(active));
+  again?.focus({ preventScroll: true });
+}
+
+const nameOf = (part) =>
+  part.dataset.focus ?? part.getAttribute("aria-label") ?? part.getAttribute("href") ?? part.textContent.trim();
+
 export function icon(name) {
   const space = "http://www.w3.org/2000/svg";
   const svg = document.createElementNS(space, "svg");

@@ -1,7 +1,7 @@
 // Export: one button to a calibrated bundle, and how to serve it and train on it.
 
 import { getJson, send } from "./api.js";
-import { el, icon, plural } from "./dom.js";
+import { el, icon, plural, redraw } from "./dom.js";
 import { isLabelled, store, subscribe } from "./store.js";
 
 export function exportView(view) {
@@ -13,7 +13,7 @@ export function exportView(view) {
   const showReview = async () => {
     const { samples, bundle, counted } = await getJson("/api/review").catch(() => ({ samples: [] }));
     const parts = store.project.export.phase === "done" && bundle ? certificate(bundle, counted, certify) : [];
-    proved.replaceChildren(...parts);
+    redraw(proved, ...parts);
     const now = samples.length ? `/api/review/sheet?v=${samples[0].tag}-${Math.min(samples.length, 24)}` : "";
     if (sheet.dataset.shown === now) return;
     sheet.dataset.shown = now;
@@ -44,7 +44,7 @@ export function exportView(view) {
       el("div", { class: "formats" }, ...formats.map((name) => labelled
         ? el("a", { class: "button", href: `/api/labels/${name}`, download: `labels-${name}.zip` }, name)
         : el("span", { class: "button", "aria-disabled": "true" }, name)))];
-    body.replaceChildren(...parts.filter((part) => part !== null));
+    redraw(body, ...parts.filter((part) => part !== null));
     const log = body.querySelector(".log");
     if (log) log.scrollTop = log.scrollHeight;
   };

@@ -1,7 +1,7 @@
 // Learn: what the training does, and what it proposes for every image.
 
 import { SIDE, getBytes, image, isSample, send, thumbnail } from "./api.js";
-import { el, plural, seconds } from "./dom.js";
+import { el, plural, redraw, seconds } from "./dom.js";
 import { colorsOf, paintHeat, paintMask } from "./overlay.js";
 import { Near } from "./near.js";
 import { progressView } from "./progress.js";
@@ -41,7 +41,7 @@ export function learnView(view) {
     const bar = el("progress", { max: 1, "aria-label": "Training" });
     if (learn.phase === "training") bar.value = learn.step / learn.steps;
     if (!busy) bar.value = learn.rounds ? 1 : 0;
-    status.replaceChildren(el("p", { role: "status" }, text), bar,
+    redraw(status, el("p", { role: "status" }, text), bar,
       el("div", { class: "pair inline" },
         busy ? el("button", { type: "button", onclick: () => act("stop") }, "Stop")
           : el("button", { type: "button", class: "main", disabled: !labelled, onclick: () => act("start") }, learn.rounds ? "Learn again" : "Start learning"),
@@ -65,14 +65,12 @@ export function learnView(view) {
     choice.hidden = !images.some((entry) => entry.depth);
     const most = Math.max(1e-6, ...Object.values(learn.uncertainty));
     const rank = (entry) => place.get(entry.stem) ?? (isLabelled(entry) ? 1e6 : 1e5);
-    const focused = document.activeElement;
-    wall.replaceChildren(...[...images].sort((a, b) => rank(a) - rank(b)).map((entry) => {
+    redraw(wall, ...[...images].sort((a, b) => rank(a) - rank(b)).map((entry) => {
       if (!tiles.has(entry.stem)) tiles.set(entry.stem, new Tile(entry.stem, near));
       const unsure = learn.uncertainty[entry.stem], first = place.get(entry.stem) === 0;
       tiles.get(entry.stem).show(entry, unsure, unsure / most, first, kinds.value === "depth" && entry.depth);
       return tiles.get(entry.stem).item;
     }));
-    if (wall.contains(focused)) focused.focus({ preventScroll: true });
   };
   const page = el("div", { class: "page" }), near = new Near(page);
   page.append(

@@ -1,7 +1,7 @@
 // The shell: steps, status, keys; shows the view that the address names.
 
 import { exportView } from "./export.js";
-import { el } from "./dom.js";
+import { el, redraw } from "./dom.js";
 import { learnView, learningText } from "./learn.js";
 import { paintView } from "./paint.js";
 import { pickView } from "./pick.js";
@@ -74,7 +74,7 @@ function steps() {
     review: "",
     export: { done: "bundle ready", failed: "failed", none: "" }[store.project.export.phase] ?? "running",
   };
-  document.querySelector("#steps").replaceChildren(
+  redraw(document.querySelector("#steps"),
     ...STEPS.map(([key, title], number) =>
       el("a", { href: `#${key}`, "aria-current": key === name ? "page" : null },
         el("b", {}, String(number + 1)), el("span", {}, title), el("small", {}, facts[key]))));

@@ -3,7 +3,7 @@
 import { Refused, TAB, getBytes, image, isSample, picture, request, send } from "./api.js";
 import { Board } from "./board.js";
 import { classesPanel, defineClasses } from "./classes.js";
-import { el, icon, plural, rgb } from "./dom.js";
+import { el, icon, plural, redraw, rgb } from "./dom.js";
 import { History, copyArea } from "./history.js";
 import { keypointsPanel, PointTool } from "./keypoints.js";
 import { depthPicture } from "./learn.js";
@@ -422,10 +422,8 @@ class Session {
     const points = settings.tool === "points", former = this.board.points;
     this.board.points = points || this.tools.points.any ? this.tools.points.shown() : null;
     if (former || this.board.points) this.board.draw();
-    const focused = this.side.contains(document.activeElement) ? document.activeElement.dataset.focus : null;
     if (!this.side.querySelector("input:focus, textarea:focus")) {
-      this.side.replaceChildren(...(points ? keypointsPanel(this, this.tools.points) : classesPanel(this)), this.imagePanel());
-      if (focused) this.side.querySelector(`[data-focus="${focused}"]`)?.focus();
+      redraw(this.side, ...(points ? keypointsPanel(this, this.tools.points) : classesPanel(this)), this.imagePanel());
     }
     this.strip.show();
   }

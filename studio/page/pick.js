@@ -1,7 +1,7 @@
 // Pick: the images of the set, and candidates for it.
 
 import { getJson, image, request, send, thumbnail } from "./api.js";
-import { el, icon, plural } from "./dom.js";
+import { el, icon, plural, redraw } from "./dom.js";
 import { isLabelled, store, subscribe } from "./store.js";
 
 const POOL = 256;
@@ -22,7 +22,7 @@ export function pickView(view) {
   const showSet = () => {
     const { images } = store.project;
     facts.textContent = `${plural(images.length, "image")} to label. Take out what is broken or twice the same; a dozen different ones are a good start.`;
-    set.replaceChildren(...images.map((entry) => {
+    redraw(set, ...images.map((entry) => {
       const done = isLabelled(entry);
       return el("li", {},
         el("a", { href: `#paint/${entry.stem}` }, el("img", { src: thumbnail(entry), alt: `Image ${entry.stem}`, loading: "lazy" })),
@@ -34,7 +34,7 @@ export function pickView(view) {
   };
   const showCandidates = () => {
     if (!asked.found) return rest.replaceChildren(el("li", { class: "wait" }, "Drawing candidates"));
-    rest.replaceChildren(...asked.found.map((index) => el("li", {},
+    redraw(rest, ...asked.found.map((index) => el("li", {},
       el("button", { type: "button", class: "picture", title: "Put into the set", "aria-label": `Put candidate ${index} into the set`, onclick: () => act(async () => {
         await send("POST", "/api/images", { indices: [index] });
         asked.found = asked.found.filter((other) => other !== index);
@@ -49,7 +49,7 @@ export function pickView(view) {
     buttons();
   });
   const choice = el("div", { class: "pair inline", role: "group", "aria-label": "Which candidates" });
-  const buttons = () => choice.replaceChildren(
+  const buttons = () => redraw(choice,
     ...["typical", "farthest"].map((order) => el("button", { type: "button", "aria-pressed": String(asked.order === order), onclick: () => ask({ order }) }, order === "typical" ? "Typical first" : "Unlike the set first")),
     el("button", { type: "button", onclick: () => ask({ pool: asked.pool + POOL }) }, "Draw more"));
   view.replaceChildren(el("div", { class: "page" },

@@ -1,7 +1,7 @@
 // Review: fresh samples, what a person says of them, and what follows for those that are kept.
 
 import { getJson, image, request, send, thumbnail } from "./api.js";
-import { el, icon, plural } from "./dom.js";
+import { el, icon, plural, redraw } from "./dom.js";
 import { depthPicture, drawOverlay } from "./learn.js";
 import { Near } from "./near.js";
 import { paintSample } from "./paint.js";
@@ -83,7 +83,7 @@ export function reviewView(view, stem) {
     const many = samples.filter((sample) => kept(sample, row)).length;
     counts.textContent = `${many} kept, ${samples.length - many} discarded`;
     slider.setAttribute("aria-valuetext", `${counts.textContent}: ${nameOf(row)}`);
-    facts.replaceChildren(...proof(state, row));
+    redraw(facts, ...proof(state, row));
     showShares(shares, samples, row);
   };
   const showStatus = () => {
@@ -103,7 +103,7 @@ export function reviewView(view, stem) {
       el("button", { type: "button", class: samples.length ? null : "main", disabled: drawing || learning || !source, onclick: () => act(() => request("POST", "/api/review")) },
         samples.length ? "Draw 32 more" : "Draw samples"),
       state.counted ? el("a", { class: "button", href: "/api/review/certificate", download: "certificate.json" }, "Download the certificate") : null));
-    status.replaceChildren(...parts);
+    redraw(status, ...parts);
   };
   page.append(
     el("h1", {}, "What can be promised"),

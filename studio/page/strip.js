@@ -1,7 +1,7 @@
 // The strip beside the canvas: every image of the set, and how far it is.
 
 import { thumbnail } from "./api.js";
-import { el, icon } from "./dom.js";
+import { el, icon, redraw } from "./dom.js";
 import { heldElsewhere, isLabelled, store } from "./store.js";
 
 export class Strip {
@@ -20,7 +20,7 @@ export class Strip {
     const made = images.map((entry) => this.link(entry, this.words(entry, learn)));
     if (made.length !== this.view.children.length || made.some((link, i) => link !== this.view.children[i])) {
       const scroll = this.view.scrollTop;
-      this.view.replaceChildren(...made);
+      redraw(this.view, ...made);
       this.view.scrollTop = scroll;
     }
     if (first) this.view.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest" });

@@ -466,6 +466,14 @@ def test_each_tool_paints_by_mouse_keys_and_touch_and_a_closed_tab_loses_nothing
             assert (masks(project)["000"] == step).all()
 
 
+RENAME_AS_ANOTHER_TAB = """async () => {
+  const { classes } = await (await fetch("/api/project")).json();
+  classes[2].name = "renamed";
+  const headers = { "x-studio-tab": "another", "content-type": "application/json" };
+  await fetch("/api/classes", { method: "PUT", headers, body: JSON.stringify({ classes }) });
+}"""
+
+
 @pytest.mark.long
 def test_dialogs_and_keypoints_go_by_keys_alone_and_have_no_violation(
     browser: Browser, tiny_weights: tuple[Path, Path], project: Path
@@ -491,6 +499,11 @@ def test_dialogs_and_keypoints_go_by_keys_alone_and_have_no_violation(
         page.get_by_role("button", name="Save", exact=True).focus()
         page.keyboard.press("Enter")
         expect(page.locator(".side")).to_contain_text("class 3")
+        edit = page.get_by_role("button", name="Edit")
+        edit.focus()
+        page.evaluate(RENAME_AS_ANOTHER_TAB)
+        expect(page.locator(".side")).to_contain_text("renamed")
+        expect(edit).to_be_focused()  # in a panel that was drawn again
 
         page.keyboard.press("k")
         page.get_by_role("button", name="Edit").focus()
