@@ -90,7 +90,10 @@ def link(file: Path) -> None:
 
 
 CRAFTED: dict[str, tuple[Callable[[Path], object], str]] = {
-    "noise": (lambda f: forge(table_of(f), "calibrations|-1|content|file", b"x"), "does not unpac"),
+    "noise": (
+        lambda f: forge(table_of(f), "calibrations|-1|content|file", b"x"),
+        "does not have 40 samples",
+    ),
     "columns": (lambda f: Editor(f).set("calibrations|-1|content|columns", 9), "columns is 9"),
     "zero": (
         lambda f: forge(f / "direction-more.f32", "directions|more|file", bytes(GIVEN.rows.nbytes)),

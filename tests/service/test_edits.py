@@ -30,17 +30,18 @@ WHERE = "share('part 1') >= 0.25"
 def replaced(bundle: Bundle) -> Bundle:
     """The bundle with a direction and a proposal learned anew, under the same names and id."""
     direction, proposal = bundle.directions["more"], bundle.proposals["rare"]
-    seeds = [msgspec.structs.replace(each.facts, seed=1) for each in (direction, proposal)]
+    moved = msgspec.structs.replace(direction.facts, seed=1)
+    likely = msgspec.structs.replace(proposal.facts, seed=1)
     manifest = msgspec.structs.replace(
         bundle.manifest,
-        directions=bundle.manifest.directions | {"more": seeds[0]},
-        proposals=bundle.manifest.proposals | {"rare": seeds[1]},
+        directions=bundle.manifest.directions | {"more": moved},
+        proposals=bundle.manifest.proposals | {"rare": likely},
     )
     return replace(
         bundle,
         manifest=manifest,
-        directions=bundle.directions | {"more": replace(direction, facts=seeds[0])},
-        proposals=bundle.proposals | {"rare": replace(proposal, facts=seeds[1])},
+        directions=bundle.directions | {"more": replace(direction, facts=moved)},
+        proposals=bundle.proposals | {"rare": replace(proposal, facts=likely)},
     )
 
 
