@@ -39,6 +39,7 @@ class FaultProxy:
         ready.set()
         async with server:
             await stop.wait()
+        await asyncio.sleep(0.05)  # what was accepted just now comes to _accept
         # A transport that is only told to close outlives the loop, and is found by the collector.
         for task, writer in self._accepted.items():
             task.cancel()
