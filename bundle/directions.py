@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle.errors import FileError
-from bundle.learned import digest_of_facts
-from bundle.manifest import DirectionFacts, GeneratorFacts
+from bundle.manifest import DirectionFacts, GeneratorFacts, digest_of_facts
 
 MAX_MOVE = 1e6  # of one value of w+ at strength 1; usual ones are under 10
 
@@ -29,7 +28,7 @@ class Direction:
 
     @cached_property
     def digest(self) -> str:
-        """Of its facts, see bundle.learned; made once, because every request compares it."""
+        """Of its facts, see digest_of_facts; made once, because every request compares it."""
         return digest_of_facts(self.facts)
 
 

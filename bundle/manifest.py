@@ -4,8 +4,10 @@ The one definition of the file: `export` writes it, `engines` and `service` read
 single values stand here, as `msgspec.Meta`; rules between fields are in `bundle.check`.
 """
 
+import hashlib
 from typing import Annotated, Literal
 
+import msgspec
 from msgspec import Meta, field
 
 from bundle.records import Strict
@@ -390,3 +392,11 @@ class Manifest(Strict, frozen=True, kw_only=True, omit_defaults=True):
     tools: dict[Name, Name]  # versions of the programs that made the bundle, by name
     weights: WeightsFacts | None = None  # null: exported before this was recorded
     certificate: Certificate | None = None  # null: nobody's reviews are part of the bundle
+
+
+def digest_of_facts(facts: ProposalFacts | DirectionFacts) -> str:
+    """SHA-256 of all facts, the hash of the file among them, as 64 hexadecimal digits.
+
+    Proposals and directions are learned after the export, under names that may be used again.
+    """
+    return hashlib.sha256(msgspec.json.encode(facts, order="sorted")).hexdigest()

@@ -18,8 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle.errors import FileError
-from bundle.learned import digest_of_facts
-from bundle.manifest import GeneratorFacts, ProposalFacts
+from bundle.manifest import GeneratorFacts, ProposalFacts, digest_of_facts
 
 Layers = tuple[tuple[NDArray[np.float32], NDArray[np.float32]], ...]  # weights [in, out], bias
 
@@ -53,7 +52,7 @@ class Proposal:
 
     @cached_property
     def digest(self) -> str:
-        """Of its facts, see bundle.learned; made once, because every request compares it."""
+        """Of its facts, see digest_of_facts; made once, because every request compares it."""
         return digest_of_facts(self.facts)
 
 

@@ -119,52 +119,36 @@ def sampling_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def _limits(values: tuple[str, ...]) -> dict[str, float] | None:
     """The option `max_class_uncertainty` of `labelmint.options`."""
-    limits = {}
-    for value in values:
-        name, equals, limit = value.rpartition("=")
-        try:
-            limits[name] = float(limit)
-        except ValueError:
-            equals = ""
-        if not equals:
-            raise click.BadParameter(f"{value!r} has no limit; write CLASS=0.1")
-    return limits or None
+    return _numbers(values, "no limit; write CLASS=0.1")
 
 
 def _balance(values: tuple[str, ...]) -> dict[str, float] | str | None:
     """The option `balance` of `labelmint.options`."""
     if values == ("classes",):
         return "classes"
-    shares: dict[str, float] = {}
-    for value in values:
-        name, equals, share = value.rpartition("=")
-        try:
-            number = float(share)
-        except ValueError:
-            equals = ""
-        if not equals or not name:
-            raise click.BadParameter(f"{value!r} has no share; write CLASS=0.5, or classes alone")
-        if name in shares:
-            raise click.BadParameter(f"{name!r} is given twice; give each once")
-        shares[name] = number
-    return shares or None
+    return _numbers(values, "no share; write CLASS=0.5, or classes alone")
 
 
 def _edits(values: tuple[str, ...]) -> dict[str, float] | None:
     """The option `edits` of `labelmint.options`."""
-    strengths: dict[str, float] = {}
+    return _numbers(values, "no strength; write DIRECTION=1.5")
+
+
+def _numbers(values: tuple[str, ...], lacks: str) -> dict[str, float] | None:
+    """The numbers of NAME=NUMBER by name; `lacks` says what a value without one has not."""
+    numbers: dict[str, float] = {}
     for value in values:
-        name, equals, strength = value.rpartition("=")
+        name, equals, number = value.rpartition("=")
         try:
-            number = float(strength)
+            found = float(number)
         except ValueError:
             equals = ""
         if not equals or not name:
-            raise click.BadParameter(f"{value!r} has no strength; write DIRECTION=1.5")
-        if name in strengths:
+            raise click.BadParameter(f"{value!r} has {lacks}")
+        if name in numbers:
             raise click.BadParameter(f"{name!r} is given twice; give each once")
-        strengths[name] = number
-    return strengths or None
+        numbers[name] = found
+    return numbers or None
 
 
 def _view(text: str | None) -> int | str | None:

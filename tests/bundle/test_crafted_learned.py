@@ -10,7 +10,7 @@ import pytest
 
 from bundle import open_bundle
 from bundle.files import sha256_of_file
-from bundle.learned import digest_of_facts
+from bundle.manifest import digest_of_facts
 from bundle.proposals import proposal_bytes
 from tests.bundle.refusals import refusal
 from tests.bundle.test_directions import added as add_known_direction

@@ -11,8 +11,7 @@ import pytest
 from bundle import BundleError, ManifestError, open_bundle
 from bundle.directions import bytes_from_rows
 from bundle.files import sha256_of_file
-from bundle.learned import digest_of_facts
-from bundle.manifest import Estimate, MeasuredEdit
+from bundle.manifest import Estimate, MeasuredEdit, digest_of_facts
 from bundle.write import add_direction
 from engines.fake import fake_bundle
 from tests.bundle.refusals import refusal

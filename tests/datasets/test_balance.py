@@ -127,6 +127,10 @@ def test_a_report_shows_shares_in_all_in_the_delivered_and_weighted(
         (("--balance", "part 1=nan"), "is nan; a share is over 0"),
         (("--balance", "=0.5"), "has no share"),
         (("--balance", "a=0.5", "--balance", "a=0.6"), "'a' is given twice"),
+        (
+            ("--max-class-uncertainty", "a=1", "--max-class-uncertainty", "a=2"),
+            "'a' is given twice",
+        ),
         (("--balance", "part 9=0.5"), "'part 9', which is neither a class of this bundle nor"),
         (("--keep-by", "part 1"), "keep_by needs keep_fraction"),
     ],

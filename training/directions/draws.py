@@ -9,9 +9,9 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BufferedRandom
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,11 +25,48 @@ from engines.content import ContentPredicate, content_columns
 from engines.masks import MaskEngine
 from engines.open import EngineOptions, open_engine, open_mapping
 from engines.proposal import screened
-from engines.sampling import LatentOptions, w_from_indices, ws_from_indices
+from engines.sampling import (
+    LatentOptions,
+    check_options,
+    default_options,
+    w_from_indices,
+    ws_from_indices,
+)
 from training.errors import TrainingError
 
 BLOCK = 1024  # indices whose coins are drawn at once
 Floats = NDArray[np.float32]
+
+
+class DrawSettings(Protocol):
+    """Settings that decide it; None: the bundle's default."""
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def psi(self) -> float | None: ...
+
+    @property
+    def cutoff(self) -> int | None: ...
+
+    @property
+    def class_index(self) -> int | None: ...
+
+
+def options_of_fit(bundle: Bundle, settings: DrawSettings) -> LatentOptions:
+    """Options of the samples. Raises SamplingError."""
+    defaults = default_options(bundle.manifest.generator, settings.seed)
+    options = replace(
+        defaults,
+        truncation_psi=defaults.truncation_psi if settings.psi is None else settings.psi,
+        truncation_cutoff=(
+            defaults.truncation_cutoff if settings.cutoff is None else settings.cutoff
+        ),
+        class_index=settings.class_index,
+    )
+    check_options(bundle.manifest.generator, options, bundle.views)
+    return options
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,10 +24,10 @@ from training.directions.draws import (
     Sampler,
     compares_shares_alone,
     opened_saved_content,
+    options_of_fit,
 )
 from training.directions.figures import figures_of_proposal
 from training.directions.fit import score_from_draws
-from training.directions.options import options_of_fit
 from training.errors import TrainingError
 
 ROUNDS = 4  # fits between the first draw and the last one

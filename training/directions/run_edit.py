@@ -24,11 +24,10 @@ from engines.masks import Masks
 from engines.open import EngineOptions
 from engines.sampling import LatentOptions, key_from_options
 from labelmint.predicate import near_hint
-from training.directions.draws import Floats, opened_saved_content
+from training.directions.draws import Floats, opened_saved_content, options_of_fit
 from training.directions.learn import move_from_slopes, slopes_of_class
 from training.directions.masks import MaskSampler, cells_of_classes
 from training.directions.measure import Change, change_of_masks, measured_edit
-from training.directions.options import options_of_fit
 from training.errors import TrainingError
 
 WEIGHTS = (0.0, 1.0, 10.0, 100.0)  # of other classes in the fit, tried
