@@ -12,50 +12,54 @@ from labelmint.extras import name_missing_extra
 if __name__ == "__main__":
     name_missing_extra("train")
 
+from importlib import import_module
+
 import click
 
 from checkpoints import CheckpointError, Interrupted, raise_on_signals
-from training.directions.command import directions
 from training.errors import TrainingError
-from training.evaluate.command import evaluate
-from training.images.sample_command import sample
-from training.interpreter.command import interpreter
-from training.inverse_graphics.command import inverse_graphics
-from training.inverse_graphics.shapes_command import shapes
-from training.inversion.command import invert
-from training.inversion.encoder_command import encoder
-from training.labels.command import labels
 from training.options import refuse_nan, show_missing_default
-from training.refiner.command import refiner
-from training.views.command import views
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100}
+MODULES = {
+    "directions": "training.directions.command",
+    "encoder": "training.inversion.encoder_command",
+    "evaluate": "training.evaluate.command",
+    "interpreter": "training.interpreter.command",
+    "inverse-graphics": "training.inverse_graphics.command",
+    "invert": "training.inversion.command",
+    "labels": "training.labels.command",
+    "refiner": "training.refiner.command",
+    "sample": "training.images.sample_command",
+    "shapes": "training.inverse_graphics.shapes_command",
+    "views": "training.views.command",
+}
 
 
-@click.group(context_settings=CONTEXT)
+class Subcommands(click.Group):
+    """Subcommands that are imported when they are named: all of them together take seconds."""
+
+    def list_commands(self, _context: click.Context) -> list[str]:
+        return list(MODULES)
+
+    def get_command(self, _context: click.Context, name: str) -> click.Command | None:
+        if name not in MODULES:
+            return None
+        command: click.Command = getattr(import_module(MODULES[name]), name.replace("-", "_"))
+        for each in (command, *getattr(command, "commands", {}).values()):
+            for parameter in each.params:
+                if isinstance(parameter.type, click.types.FloatParamType):
+                    parameter.callback = parameter.callback or refuse_nan
+                show_missing_default(parameter)
+        return command
+
+
+@click.group(cls=Subcommands, context_settings=CONTEXT)
 def main() -> None:
     """Train label ensembles and related networks on a frozen StyleGAN generator.
 
     A typical session: `sample` images, label them, train with `interpreter`, check with `evaluate`.
     """
-
-
-main.add_command(refiner)
-main.add_command(sample)
-main.add_command(encoder)
-main.add_command(invert)
-main.add_command(labels)
-main.add_command(interpreter)
-main.add_command(evaluate)
-main.add_command(views)
-main.add_command(inverse_graphics)
-main.add_command(shapes)
-main.add_command(directions)
-for command in (*main.commands.values(), *labels.commands.values()):
-    for parameter in command.params:
-        if isinstance(parameter.type, click.types.FloatParamType):
-            parameter.callback = parameter.callback or refuse_nan
-        show_missing_default(parameter)
 
 
 def run() -> None:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -52,6 +53,14 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     write_generator(path, generator, card)
     return path
+
+
+def subcommands(group: click.Group) -> Iterator[tuple[str, click.Command]]:
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        subcommand = group.get_command(context, name)
+        assert subcommand is not None
+        yield name, subcommand
 
 
 def command(*arguments: object) -> Result:
@@ -316,7 +325,7 @@ def test_a_measure_of_classes_needs_masks(weights: Path, tmp_path: Path) -> None
 
 def test_help_has_the_default_of_every_option() -> None:
     for group in (main, export):
-        for name, subcommand in group.commands.items():
+        for name, subcommand in subcommands(group):
             context = click.Context(subcommand, info_name=name, show_default=True)
             for option in subcommand.params:
                 if isinstance(option, click.Option) and not (option.required or option.is_flag):
@@ -326,7 +335,7 @@ def test_help_has_the_default_of_every_option() -> None:
 
 def test_no_number_of_any_subcommand_may_be_nan() -> None:
     numbers = 0
-    for name, subcommand in main.commands.items():
+    for name, subcommand in subcommands(main):
         for parameter in subcommand.params:
             if isinstance(parameter.type, click.types.FloatParamType):
                 numbers += 1
