@@ -12,8 +12,6 @@ from labelmint.extras import name_missing_extra
 if __name__ == "__main__":
     name_missing_extra("train")
 
-from importlib import import_module
-
 import click
 
 from checkpoints import CheckpointError, Interrupted, raise_on_signals
@@ -21,37 +19,84 @@ from training.errors import TrainingError
 from training.options import refuse_nan, show_missing_default
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100}
-MODULES = {
-    "directions": "training.directions.command",
-    "encoder": "training.inversion.encoder_command",
-    "evaluate": "training.evaluate.command",
-    "interpreter": "training.interpreter.command",
-    "inverse-graphics": "training.inverse_graphics.command",
-    "invert": "training.inversion.command",
-    "labels": "training.labels.command",
-    "refiner": "training.refiner.command",
-    "sample": "training.images.sample_command",
-    "shapes": "training.inverse_graphics.shapes_command",
-    "views": "training.views.command",
-}
+SUBCOMMANDS = (
+    "directions",
+    "encoder",
+    "evaluate",
+    "interpreter",
+    "inverse-graphics",
+    "invert",
+    "labels",
+    "refiner",
+    "sample",
+    "shapes",
+    "views",
+)
 
 
 class Subcommands(click.Group):
     """Subcommands that are imported when they are named: all of them together take seconds."""
 
     def list_commands(self, _context: click.Context) -> list[str]:
-        return list(MODULES)
+        return list(SUBCOMMANDS)
 
     def get_command(self, _context: click.Context, name: str) -> click.Command | None:
-        if name not in MODULES:
-            return None
-        command: click.Command = getattr(import_module(MODULES[name]), name.replace("-", "_"))
+        command = imported_subcommand(name)
         for each in (command, *getattr(command, "commands", {}).values()):
-            for parameter in each.params:
+            for parameter in each.params if each else ():
                 if isinstance(parameter.type, click.types.FloatParamType):
                     parameter.callback = parameter.callback or refuse_nan
                 show_missing_default(parameter)
         return command
+
+
+def imported_subcommand(name: str) -> click.Command | None:
+    match name:
+        case "directions":
+            from training.directions.command import directions
+
+            return directions
+        case "encoder":
+            from training.inversion.encoder_command import encoder
+
+            return encoder
+        case "evaluate":
+            from training.evaluate.command import evaluate
+
+            return evaluate
+        case "interpreter":
+            from training.interpreter.command import interpreter
+
+            return interpreter
+        case "inverse-graphics":
+            from training.inverse_graphics.command import inverse_graphics
+
+            return inverse_graphics
+        case "invert":
+            from training.inversion.command import invert
+
+            return invert
+        case "labels":
+            from training.labels.command import labels
+
+            return labels
+        case "refiner":
+            from training.refiner.command import refiner
+
+            return refiner
+        case "sample":
+            from training.images.sample_command import sample
+
+            return sample
+        case "shapes":
+            from training.inverse_graphics.shapes_command import shapes
+
+            return shapes
+        case "views":
+            from training.views.command import views
+
+            return views
+    return None
 
 
 @click.group(cls=Subcommands, context_settings=CONTEXT)
