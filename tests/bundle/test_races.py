@@ -62,6 +62,7 @@ def test_exports_to_one_folder_leave_one_whole_bundle_at_any_time(tmp_path: Path
     only(out)
 
 
+@pytest.mark.long
 def test_of_first_exports_to_one_folder_one_succeeds(tmp_path: Path) -> None:
     with get_context("spawn").Pool(WRITERS) as pool:
         for round_ in range(20):
@@ -131,6 +132,7 @@ def calibrate(folder: Path, number: int, rounds: int) -> None:
             assert "was replaced" in str(error)
 
 
+@pytest.mark.long
 def test_calibrations_beside_exports_leave_whole_bundles(folder: Path) -> None:
     with get_context("spawn").Pool(WRITERS) as pool:
         exports = pool.starmap_async(export, [(folder, n, ROUNDS, True) for n in (1, 2)])

@@ -59,7 +59,12 @@ def with_tensors(file: ForeignFile, tensors: dict[str, torch.Tensor]) -> Foreign
     return TorchFile({"g_ema": tensors} if "g_ema" in file.content else tensors)
 
 
-@pytest.mark.parametrize("name", FILES)
+QUICK = ("pickled", "rosinality")
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.long) for n in FILES]
+)
 def test_any_tensor_of_another_shape_is_refused_in_one_line(name: str) -> None:
     whole = tensors_of(FILES[name])
     shapes = [(), (0,), (7, 7), (1, 1, 1, 1, 1, 1)]

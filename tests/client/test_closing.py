@@ -92,7 +92,7 @@ def test_streams_that_run_when_another_thread_closes_never_look_finished(
     target: str, shared_memory: bool
 ) -> None:
     chance = random.Random(0)
-    for _ in range(20):
+    for _ in range(10):
         client = Client(target, streams=2, shared_memory=shared_memory)
         seen = threading.Semaphore(0)
         with ThreadPoolExecutor(3) as threads:

@@ -61,13 +61,13 @@ def test_groups_are_the_stream_in_order(
 
 @pytest.mark.parametrize("streams", [1, 2])
 def test_every_batch_is_a_place_to_resume(target: str, streams: int) -> None:
-    whole = read(target, streams, end_index=240, group_views=True, **SETS)
+    whole = read(target, streams, end_index=120, group_views=True, **SETS)
     sets = fields(whole)["indices"].tolist()
     seen = 0
     for batch in whole[:-1]:
         seen += len(batch)
         rest = read(
-            target, streams, end_index=240, group_views=True, start_index=batch.next_index, **SETS
+            target, streams, end_index=120, group_views=True, start_index=batch.next_index, **SETS
         )
         assert fields(rest)["indices"].tolist() == sets[seen:]
 

@@ -85,7 +85,7 @@ def test_two_ddp_processes_and_then_one_see_every_index_once(target: str, tmp_pa
     assert set(kept(options)[:-1]) <= set(seen)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.long), 2])
 def test_a_stateful_data_loader_goes_on_where_it_was(target: str, workers: int) -> None:
     before, after = said(run("torch_stateful", target, str(workers)))
     assert len(before) == 36

@@ -37,7 +37,7 @@ REQUESTS = {
     "ranked": ("--filter", "research", "--fraction", "0.6", "--end-index", "200",
                "--samples-per-shard", "24"),
 }  # fmt: skip
-LONG = ("coco", "ranked", "tasks", "yolo")
+LONG = ("coco", "ranked", "tasks", "webdataset", "yolo")
 
 
 @pytest.mark.parametrize(
@@ -141,6 +141,7 @@ def test_interruption_by_the_user_is_130_and_resumes(server: RunningServer, tmp_
     assert contents(out) == contents(made(server, tmp_path / "whole", *options))
 
 
+@pytest.mark.long
 def test_a_full_disk_is_a_line_and_resumes(server: RunningServer, tmp_path: Path) -> None:
     """A limit on the size of files stands in for the disk: the same error at the same place."""
     options = ("--count", "200", "--samples-per-shard", "200")

@@ -24,7 +24,7 @@ REQUESTS = {
 
 
 @pytest.mark.parametrize("options", REQUESTS.values(), ids=REQUESTS)
-@pytest.mark.parametrize("shards", [2, 5])
+@pytest.mark.parametrize("shards", [pytest.param(2, marks=pytest.mark.long), 5])
 def test_shards_are_the_whole_each_sample_once(
     server: RunningServer, tmp_path: Path, options: tuple[str, ...], shards: int
 ) -> None:

@@ -54,6 +54,7 @@ def test_a_demo_of_other_code_or_with_a_changed_file_is_made_again(
     assert not is_current(tmp_path)
 
 
+@pytest.mark.long
 def test_an_interrupted_demo_waits_until_its_command_has_saved_its_work(tmp_path: Path) -> None:
     (tmp_path / "saves.py").write_text(SAVES)
     run = "from examples.demo.__main__ import run; run('saves')"

@@ -34,6 +34,7 @@ def assert_good(found: GeneratorScore) -> None:
         assert share > 0.6, name
 
 
+@pytest.mark.long
 def test_every_part_has_its_color_on_fresh_latents(
     committed: tuple[Generator, GeneratorCard],
 ) -> None:

@@ -29,7 +29,7 @@ def drawn(kind: str, rng: np.random.Generator, count: int) -> tuple[Losses, Loss
     return losses, hard
 
 
-@pytest.mark.parametrize("kind", ["smooth", "rare failures"])
+@pytest.mark.parametrize("kind", [pytest.param("smooth", marks=pytest.mark.long), "rare failures"])
 def test_the_bound_holds_at_all_thresholds_and_at_every_look(kind: str) -> None:
     """In at least 95 percent of 200 repetitions, as stated; a person may stop at any look."""
     rng = np.random.default_rng(20)

@@ -36,7 +36,12 @@ FAMILIES: dict[str, Load] = {
 }
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+QUICK = {name.partition(" ")[0]: name for name in FAMILIES}.values()  # one of each family
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.long) for n in FAMILIES]
+)
 def test_exported_pixels_are_the_public_codes(name: str, tmp_path: Path) -> None:
     generator, of = FAMILIES[name]()
     config = generator.config

@@ -127,6 +127,7 @@ def test_published_members_and_a_recipe_become_labels(
     assert manifest.licences == ["CC0-1.0"]
 
 
+@pytest.mark.long
 def test_classes_of_a_labelled_set_take_the_place_of_the_recipes(
     members: Path, recipe: Path, tmp_path: Path
 ) -> None:

@@ -13,6 +13,7 @@ from export.graph.to_onnx import half_by_float32, labeller_onnx
 from export.weights import WeightFiles, weights_from_files
 
 
+@pytest.mark.long
 def test_the_graph_is_the_one_that_slow_tracing_gives(
     tiny_bundle: Path, tiny_weights: tuple[Path, Path], tmp_path: Path
 ) -> None:

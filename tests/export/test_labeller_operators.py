@@ -2,6 +2,7 @@
 compiler rewrites them as TensorRT does."""
 
 import io
+import math
 import warnings
 from pathlib import Path
 
@@ -31,7 +32,13 @@ GRAPHS: list[tuple[Precision, Measure]] = [
 ]
 
 
-@pytest.fixture(scope="module", params=GRAPHS, ids="-".join)
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(each, id="-".join(each), marks=pytest.mark.long if i > 1 else ())
+        for i, each in enumerate(GRAPHS)
+    ],
+)
 def model(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> onnx.ModelProto:
@@ -239,7 +246,9 @@ def maps_with(bad: float) -> tuple[Tensor, Tensor]:
     return x, y
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize(
+    "bad", [math.nan, *(pytest.param(bad, marks=pytest.mark.long) for bad in (math.inf, -math.inf))]
+)
 def test_no_folding_hides_a_pixel_that_is_not_finite(bad: float) -> None:
     x, y = maps_with(bad)
     model = traced(Scores(), x, y)

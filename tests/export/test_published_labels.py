@@ -57,7 +57,9 @@ def truncated_rows(generator: Generator, z: Tensor, cutoff: int) -> Tensor:
     return torch.where(rows < cutoff, generator.mapping.truncated(w, 0.7), w)
 
 
-@pytest.mark.parametrize("name", ["dg_bilinear", "dg_nearest", "ho_bilinear"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("dg_bilinear", marks=pytest.mark.long), "dg_nearest", "ho_bilinear"]
+)
 def test_generated_images_and_labels_are_the_projects(name: str, tmp_path: Path) -> None:
     generator, expected, about = generation(name)
     members, _ = golden_labels("dg_bilinear" if name.startswith("dg") else name)

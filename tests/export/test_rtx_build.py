@@ -297,6 +297,7 @@ class TopMean(nn.Module):
         return top_mean(x, 25, self.rounds)
 
 
+@pytest.mark.long
 def test_the_builders_time_grows_linearly_with_the_rounds_of_bisection(tmp_path: Path) -> None:
     """A chain of torch.where, which the compiler unfolds, doubles the time with every round."""
     seconds = {}

@@ -141,6 +141,7 @@ def spoil_other_outputs(path: Path) -> None:
     onnx.save(model, path)
 
 
+@pytest.mark.long
 def test_weights_beside_the_graph_are_cut_as_well(
     tiny_weights: tuple[Path, Path], tmp_path: Path
 ) -> None:

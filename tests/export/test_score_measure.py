@@ -37,7 +37,9 @@ def export(weights: TinyWeights, out: Path, *more: str) -> Result:
     return CliRunner().invoke(main, ["bundle", *files, "--no-half", *more])
 
 
-@pytest.mark.parametrize("measure", ["entropy", "least_confidence"])
+@pytest.mark.parametrize(
+    "measure", [pytest.param("entropy", marks=pytest.mark.long), "least_confidence"]
+)
 def test_a_bundle_scores_by_the_measure_of_its_export(
     measure: ScoreMeasure, tiny_weights: TinyWeights, tiny_bundle: Path, tmp_path: Path
 ) -> None:

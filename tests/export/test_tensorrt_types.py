@@ -97,7 +97,16 @@ GRAPHS: dict[str, Callable[[Path], None]] = {
 }
 
 
-@pytest.fixture(scope="module", params=GRAPHS)
+QUICK = (
+    "labels in half precision", "refined images in half precision",
+    "labels of a StyleGAN3 in half precision", "a mapping",
+)  # fmt: skip
+
+
+@pytest.fixture(
+    scope="module",
+    params=[n if n in QUICK else pytest.param(n, marks=pytest.mark.long) for n in GRAPHS],
+)
 def model(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> onnx.ModelProto:

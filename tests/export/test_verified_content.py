@@ -262,7 +262,9 @@ def list_files(folder: Path, manifest: Manifest) -> None:
 @pytest.mark.parametrize(
     "way",
     [
-        pytest.param(way, marks=pytest.mark.long) if "half" in way or way == "tensorrt" else way
+        pytest.param(way, marks=pytest.mark.long)
+        if "half" in way or way in ("tensorrt", "calibration")
+        else way
         for way in WAYS
     ],
 )

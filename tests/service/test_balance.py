@@ -101,6 +101,7 @@ def test_any_shard_resume_engine_and_call_gives_the_same_samples_and_weights(
     assert stream_of(fake, sampling=other).keys() != balanced.keys()
 
 
+@pytest.mark.long
 def test_streams_of_other_balances_share_batches_unmixed(
     fake: RunningServer, balanced: Samples
 ) -> None:

@@ -94,6 +94,7 @@ def test_a_start_with_an_endless_graph_fails_in_one_line(looping: Bundle) -> Non
     assert "error: bundle m: " in done.stderr and "within 3 s" in done.stderr
 
 
+@pytest.mark.long
 def test_an_endless_graph_in_the_watched_directory_is_no_matter_to_others(
     looping: Bundle, tmp_path: Path
 ) -> None:

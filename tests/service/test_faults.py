@@ -87,6 +87,7 @@ def test_kill_9_and_a_restart_lose_nothing_and_repeat_nothing(fake: Path, rounds
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.long
 def test_training_through_kills_sees_every_index_of_an_epoch_once(fake: Path, kills: int) -> None:
     dice, port, killed, seen = random.Random(kills), free_port(), 0, list[int]()
     per_kill = 300

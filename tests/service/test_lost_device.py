@@ -113,7 +113,7 @@ class OnGpu:
         return [open_model(n, self.config, metrics, self.drivers) for n in self.config.bundles]
 
 
-@pytest.mark.parametrize("version", ["8.5.3.1", "11.0.0"])
+@pytest.mark.parametrize("version", [pytest.param("8.5.3.1", marks=pytest.mark.long), "11.0.0"])
 def test_a_bundle_is_served_by_tensorrt_as_by_the_cpu(
     tiny_bundle: Path, tmp_path: Path, version: str
 ) -> None:

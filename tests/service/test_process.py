@@ -242,14 +242,11 @@ def run_once(bundle: Path, *flags: str) -> "subprocess.CompletedProcess[str]":
     ("damage", "words"),
     [
         (lambda b: (b / "labeller.onnx").write_bytes(b"x"), ["labeller.onnx"]),
-        (lambda b: (b / "mapping.onnx").unlink(), ["mapping.onnx"]),
         (lambda b: (b / MANIFEST).unlink(), [MANIFEST]),
-        (lambda b: (b / MANIFEST).write_text("{"), [MANIFEST, "JSON"]),
-        (lambda b: changed(b, format=2), ["format 2"]),
         (lambda b: changed(b, surprise=1), ["surprise"]),
         (lambda b: None, ["labeller.onnx"]),  # empty files are no graphs
     ],
-    ids=["flipped", "missing", "no manifest", "no JSON", "newer", "unknown field", "no graph"],
+    ids=["flipped", "no manifest", "unknown field", "no graph"],
 )
 def test_a_broken_bundle_is_one_line_and_exit_1(
     tmp_path: Path, damage: Any, words: list[str]

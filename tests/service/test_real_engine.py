@@ -74,11 +74,11 @@ def tiny(tiny_bundle: Path) -> Iterator[RunningServer]:
 def test_bits_do_not_depend_on_position_in_a_batch_or_company(
     real: RunningServer, alone: Samples
 ) -> None:
-    for start in (1, 3, 6):
+    for start in (1, 6):
         shifted = samples_of(real.stream(**query(start_index=start)))
         assert shifted == {i: alone[i] for i in range(start, END)}
-    others = [query(sampling=pb.SamplingOptions(seed=s)) for s in range(4)]
-    with ThreadPoolExecutor(6) as pool:
+    others = [query(sampling=pb.SamplingOptions(seed=s)) for s in range(2)]
+    with ThreadPoolExecutor(4) as pool:
         streams = [query(), *others, query()]
         results = list(pool.map(lambda q: samples_of(real.stream(**q)), streams))
     assert results[0] == results[-1] == alone

@@ -9,6 +9,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
+
 from labelmint import Client, Patience
 from service.shared_memory import NAME
 from tests.hangs import HANG_S
@@ -36,6 +38,7 @@ def shared_memory_of(pid: int) -> list[str]:
     return found
 
 
+@pytest.mark.long
 def test_a_killed_client_leaves_nothing_in_the_server(tmp_path: Path) -> None:
     flags = ("--engine", "fake", "--shared-memory")
     with running(bundle_at(tmp_path / "fake"), *flags) as process:

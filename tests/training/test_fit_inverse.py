@@ -139,6 +139,7 @@ class CutShort(InverseGraphicsTraining):
         return super().advance()
 
 
+@pytest.mark.long
 def test_another_recipe_or_other_sets_are_not_gone_on_with(tmp_path: Path) -> None:
     out = tmp_path / "n.safetensors"
     run_inverse_graphics(training(), MODEL, run_at(out), resume=False)

@@ -125,7 +125,10 @@ def test_a_training_begins_while_its_pool_is_filled() -> None:
     assert asked == list(range(200))
 
 
-@pytest.mark.parametrize("ended_at", [0, 5, 8])  # step 8 is the first with all images
+# Step 8 is the first with all images.
+@pytest.mark.parametrize(
+    "ended_at", [5, *(pytest.param(step, marks=pytest.mark.long) for step in (0, 8))]
+)
 def test_a_training_resumes_to_the_same_bytes_while_its_pool_is_filled(
     tmp_path: Path, ended_at: int
 ) -> None:

@@ -78,6 +78,7 @@ def test_a_job_that_always_says_resume_begins_and_goes_on(source: str, tmp_path:
     assert out.read_bytes() == whole.read_bytes()
 
 
+@pytest.mark.long
 def test_one_view_of_one_object_is_enough_to_begin_with(source: str, tmp_path: Path) -> None:
     out = tmp_path / "n.safetensors"
     assert ran(source, out, *QUICK, "--objects", 1, "--views", 1).exit_code == 0

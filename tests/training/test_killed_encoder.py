@@ -102,6 +102,7 @@ def test_a_state_that_is_no_state_is_one_line(generator: Generator, tmp_path: Pa
         train(replace(SHORT, latent_steps=1, image_steps=1))
 
 
+@pytest.mark.long
 def test_only_the_same_command_goes_on(tiny_weights: tuple[Path, Path], tmp_path: Path) -> None:
     out = tmp_path / "e.safetensors"
     start = ["encoder", "--out", str(out), "--every", "3", "--batch", "2"]

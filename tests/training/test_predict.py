@@ -33,7 +33,7 @@ def cropped(labels: LabelledSet) -> LabelledSet:
     )
 
 
-@pytest.mark.parametrize("resize", ["bilinear", "nearest"])
+@pytest.mark.parametrize("resize", ["bilinear", pytest.param("nearest", marks=pytest.mark.long)])
 @pytest.mark.parametrize(
     ("score", "measure"),
     [

@@ -87,6 +87,7 @@ def test_every_image_gives_its_files_and_an_entry(
     assert (np.array(Image.open(out / "a_b.mask.png")) > 0).tolist() == (depth > 0).tolist()
 
 
+@pytest.mark.long
 def test_pictures_are_from_where_the_options_or_the_network_say(
     tmp_path: Path, image: Path
 ) -> None:

@@ -263,6 +263,7 @@ def test_the_rate_stays_and_falls_only_in_the_last_part() -> None:
     assert halfway == pytest.approx(2.0 * (training.FALL_TO + (1 - training.FALL_TO) / 2))
 
 
+@pytest.mark.long
 def test_a_run_goes_on_from_its_checkpoint_and_without_one_from_the_weights(
     cache_folder: Path, tmp_path: Path
 ) -> None:
