@@ -42,6 +42,7 @@ os.environ["TRITON_INTERPRET"] = "1"
 CONFIG = GeneratorConfig(32, (16, 16, 12, 8), z_dim=8, w_dim=12, mapping_layers=2)
 TESTS = Path(__file__).resolve().parent
 CHECKOUT = TESTS.parent
+LONG = "mark.long"
 LONG_S = 60.0  # seconds; a test that runs longer is named on the terminal, again and again
 # The longest first. Workers get files whole, in this order with --no-loadscope-reorder, else by the
 # number of tests: a long one that comes last is waited for by all the other workers.
@@ -134,6 +135,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     missing = [str(path) for path in places if not path.is_file()]
     assert not missing, f"{__file__} orders files that are gone: {missing}"
     items.sort(key=lambda item: places.get(item.path, len(places)))
+    for path in {item.path for item in items if item.get_closest_marker("long")}:
+        assert LONG in path.read_text(), f"{path}: .ci/run finds files of long tests by {LONG!r}"
 
 
 def random_interpreter(features: int) -> Interpreter:
