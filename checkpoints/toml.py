@@ -68,11 +68,6 @@ def read_card(
     return card
 
 
-def write_card(weights: Path, card: msgspec.Struct) -> None:
-    """Writes the card beside `weights`. Raises OSError."""
-    write_text(card_path(weights), toml_from_card(card))
-
-
 def kind_of_weights(weights: Path) -> str | None:
     """The kind that the card beside `weights` gives; None without a readable card."""
     try:
@@ -99,7 +94,7 @@ def read_toml(path: Path, card_type: type[Card], advice: str = "") -> Card:
     try:
         return msgspec.toml.decode(data, type=card_type)
     except msgspec.ValidationError as error:
-        problem = problem_from_error(error, msgspec.toml.decode(data))
+        problem = problem_from_error(error, msgspec.toml.decode(data), card_type)
         raise CardError(f"{path}: {problem}") from error
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         what = failed_download(data, len(data))

@@ -118,8 +118,8 @@ def test_the_other_half_of_a_calibration_changes_nothing(
 
 
 def goes_on(before: LabelStream, after: LabelStream) -> bool:
-    whole = [index for batch in before for index in batch.indices.tolist()]
-    got = next(iter(before)).indices.tolist()
+    whole: list[int] = [index for batch in before for index in batch.indices.tolist()]
+    got: list[int] = next(iter(before)).indices.tolist()
     after.load_state_dict(before.state_dict())
     return got + [index for batch in after for index in batch.indices.tolist()] == whole
 

@@ -70,6 +70,8 @@ def run_refiner(
 
     drift, segmenter = None, None
     try:
+        if not resume:  # else a kill at the first stop would leave weights without a state
+            save()
         with tqdm(total=config.total, initial=state.step, desc="refiner", unit="step") as bar:
             while state.step < config.total:
                 training.fill_pool(ahead=1)
