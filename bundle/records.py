@@ -4,7 +4,10 @@ Ranges stand beside the fields, as `Annotated[int, msgspec.Meta(ge=1)]`. msgspec
 it decodes a file, but its messages lack the value; the functions here add it.
 """
 
+import json
+import math
 import re
+import sys
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
@@ -62,11 +65,30 @@ def problem_from_error(
 
 def problem_from_json(error: msgspec.ValidationError, data: bytes, record: object = None) -> str:
     """As `problem_from_error`, for the bytes of a JSON file."""
-    try:
-        content = msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    try:  # msgspec would refuse numbers out of range, such as 1e400, here too
+        content = json.loads(data, parse_float=_float_from_text, parse_int=_int_from_text)
+    except (ValueError, RecursionError):
         content = None  # what follows the invalid value is no JSON
     return problem_from_error(error, content, record)
+
+
+class _OutOfRange:
+    """A number that Python does not hold, which fits no type."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return self._text
+
+
+def _float_from_text(text: str) -> object:
+    number = float(text)
+    return number if math.isfinite(number) else _OutOfRange(text)
+
+
+def _int_from_text(text: str) -> object:
+    return int(text) if len(text) <= sys.get_int_max_str_digits() else _OutOfRange(text)
 
 
 def _named_path(path: str, content: Any, record: Any) -> tuple[str, Any]:

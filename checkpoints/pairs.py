@@ -14,16 +14,17 @@ from torch import Tensor
 from bundle.files import read_regular_file, replaced_file
 from bundle.records import one_line
 from checkpoints.errors import WeightsError
-from checkpoints.toml import card_path, toml_from_card
+from checkpoints.toml import bytes_of_text, card_path, toml_from_card
 from checkpoints.weights import save_tensors
 
 
 def write_pair(weights: Path, tensors: dict[str, Tensor], card: msgspec.Struct) -> None:
     """Writes tensors by name and their card, and removes what killed writers of them have left.
 
-    An error, such as a full disk, leaves the old pair. Raises WeightsError.
+    An error, such as a full disk, leaves the old pair. Raises CardError, WeightsError.
     """
-    path, text = card_path(weights), toml_from_card(card).encode()
+    path = card_path(weights)
+    text = bytes_of_text(path, toml_from_card(card))
     try:
         with replaced_file(weights) as partial, replaced_file(path) as described:
             save_tensors(partial, tensors)

@@ -103,8 +103,21 @@ def read_toml(path: Path, card_type: type[Card], advice: str = "") -> Card:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes or replaces a UTF-8 file in one step. Raises OSError."""
-    replace_file(path, text.encode())
+    """Writes or replaces a UTF-8 file in one step. Raises CardError, OSError."""
+    replace_file(path, bytes_of_text(path, text))
+
+
+def bytes_of_text(path: Path, text: str) -> bytes:
+    """The text as UTF-8, for a file at `path`. Raises CardError for half a character, which names
+    from JSON, YAML or the command line may have."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise CardError(
+            f"{path} is not written: {text[error.start]!r}, in "
+            f"{text[max(0, error.start - 20) : error.start + 20]!r}, is no character; change that "
+            "name"
+        ) from error
 
 
 def toml_from_card(card: msgspec.Struct) -> str:

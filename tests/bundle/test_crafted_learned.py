@@ -86,6 +86,9 @@ def test_options_that_the_generator_lacks_are_refused(
     ("path", "value", "words"),
     [
         ("proposals|rare|samples", -1, "proposals['rare'].samples is -1; it must be >= 1"),
+        ("proposals|rare|seed", 1 << 64, "proposals['rare'].seed has 65 bits; a seed has 64"),
+        ("directions|more|seed", 10**300, "directions['more'].seed has 997 bits"),
+        ("calibrations|0|seed", 1 << 64, "calibrations[0].seed has 65 bits"),
         ("proposals|rare|share|low", "x", "proposals['rare'].share.low is 'x'; expected `float`"),
         ("directions|more", 3, "directions['more'] is 3; expected `object`"),
         ("directions|more|file|size", 1 << 70, "directions['more'].file.size is 118"),
@@ -102,6 +105,18 @@ def test_a_wrong_entry_is_named(
     editor.set(path, value)
     message = refusal(learned)
     assert words in message and "[...]" not in message and len(message) < 600
+
+
+@pytest.mark.parametrize("number", ["1e400", "-1e999", "1" + 5000 * "0"])
+@pytest.mark.parametrize("field", ["proposals|rare|floor", "directions|more|strengths|0|strength"])
+def test_a_number_that_no_float_holds_is_named(
+    learned: Path, editor: Any, field: str, number: str
+) -> None:
+    editor.set(field, "NUMBER")
+    editor.path.write_text(editor.path.read_text().replace('"NUMBER"', number))
+    message = refusal(learned)
+    name = field.split("|")[1]
+    assert f"['{name}']" in message and f"is {number[:80]}" in message and len(message) < 400
 
 
 @pytest.mark.parametrize("value", [1e7, -3e38, 1.0000001e6])
