@@ -1,5 +1,6 @@
 """Uncertainty thresholds from the calibrations in a manifest, and the commands that measure."""
 
+import hashlib
 import math
 import shlex
 import struct
@@ -113,6 +114,12 @@ def threshold_for(calibration: ScoreCalibration, keep_fraction: float) -> float:
     below = int(position)
     low, high = calibration.quantiles[below : below + 2]
     return float32_from_float(low + (high - low) * (position - below))
+
+
+def digest_of_thresholds(calibration: ScoreCalibration) -> str:
+    """SHA-256, in hexadecimal: another one if any `threshold_for` may be another one."""
+    values = calibration.quantiles
+    return hashlib.sha256(struct.pack(f"<{len(values)}d", *values)).hexdigest()
 
 
 def _words(key: SamplingKey) -> str:

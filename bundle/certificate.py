@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from bundle.entries import hash_problem
+from bundle.entries import hash_problem, seed_problem
 from bundle.manifest import Certificate, CertifiedThreshold
 
 Losses = NDArray[np.float64]
@@ -104,6 +104,8 @@ def problem_of_certificate(certificate: Certificate) -> str | None:
     for field in ("generator_sha256", "interpreter_sha256"):
         if problem := hash_problem(field, getattr(certificate, field)):
             return problem
+    if problem := seed_problem("seed", certificate.seed):
+        return problem
     if certificate.confidence != CONFIDENCE:
         return f"confidence is {certificate.confidence}; it must be {CONFIDENCE}"
     if len(certificate.losses) != len(certificate.uncertainties):

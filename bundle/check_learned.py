@@ -15,7 +15,7 @@ from bundle.content import (
     table_bytes,
 )
 from bundle.directions import direction_bytes
-from bundle.entries import entry_problem, is_file_name
+from bundle.entries import entry_problem, is_file_name, seed_problem
 from bundle.manifest import (
     DIRECTION,
     MAX_DIRECTIONS,
@@ -44,7 +44,8 @@ def calibrations_problem(manifest: Manifest) -> str | None:
         if calibration.options in seen:
             return f"{where} has the same options as an earlier one"
         seen.add(calibration.options)
-        problem = _key_problem(calibration.options, manifest)
+        problem = seed_problem("seed", calibration.seed)
+        problem = problem or _key_problem(calibration.options, manifest)
         if problem:
             return f"{where}.{problem}"
         if any(a > b for a, b in pairwise(calibration.quantiles)):
@@ -142,7 +143,8 @@ def proposals_problem(manifest: Manifest) -> str | None:
                 "bytes"
             )
         problem = (
-            _key_problem(facts.options, manifest)
+            seed_problem("seed", facts.seed)
+            or _key_problem(facts.options, manifest)
             or _bounds_problem(facts)
             or _figures_problem(facts)
         )
@@ -204,7 +206,7 @@ def _direction_problem(facts: DirectionFacts, manifest: Manifest) -> str | None:
             f"file.size is {facts.file.size}; rows {facts.first_row} to {facts.end_row} of "
             f"{generator.w_dim} values have {expected} bytes"
         )
-    if problem := _key_problem(facts.options, manifest):
+    if problem := seed_problem("seed", facts.seed) or _key_problem(facts.options, manifest):
         return problem
     strengths = [measured.strength for measured in facts.strengths]
     if any(a >= b for a, b in pairwise(strengths)) or 0 not in strengths:

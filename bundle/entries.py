@@ -23,6 +23,11 @@ def entry_problem(where: str, entry: FileEntry) -> str | None:
     return None
 
 
+def seed_problem(where: str, seed: int) -> str | None:
+    """What is wrong with a seed, a field named `where`; a request can have no larger one."""
+    return None if seed < 1 << 64 else f"{where} has {seed.bit_length()} bits; a seed has 64"
+
+
 def hash_problem(where: str, text: str) -> str | None:
     """What is wrong with a SHA-256, a field named `where`."""
     if _SHA256.match(text):

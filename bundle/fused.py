@@ -99,7 +99,7 @@ def fused_from_bytes(data: bytes, file: Path) -> Fused:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         reason = one_line(error)
         if isinstance(error, msgspec.ValidationError):
-            reason = problem_from_json(error, data)
+            reason = problem_from_json(error, data, Fused)
         raise FileError(f"{file} describes no fused labeller: {reason}; export again") from error
     for capability, program in fused.programs.items():
         problem = _problem(program, fused.buffers)

@@ -46,7 +46,7 @@ def manifest_from_bytes(data: bytes, name: str) -> Manifest:
             raise ManifestError(f"{name} has format {found}; it must be {FORMAT}")
         manifest = msgspec.json.decode(data, type=Manifest)
     except msgspec.ValidationError as error:
-        raise ManifestError(f"{name}: {problem_from_json(error, data)}") from error
+        raise ManifestError(f"{name}: {problem_from_json(error, data, Manifest)}") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ManifestError(f"{name} is not JSON: {one_line(error)}") from error
     check_manifest(manifest, name)

@@ -7,8 +7,9 @@ import torch
 from bundle.records import range_problem
 from checkpoints.card import EncoderCard
 from checkpoints.errors import CardError
-from checkpoints.toml import card_path, read_card, write_card
-from checkpoints.weights import module_from_weights, write_weights
+from checkpoints.pairs import write_pair
+from checkpoints.toml import card_path, read_card
+from checkpoints.weights import module_from_weights, tensors_of_module
 from nets.config import SQUARE, size_at
 from nets.encoder import Encoder, EncoderConfig
 
@@ -36,8 +37,7 @@ def write_encoder(path: Path, encoder: Encoder, card: EncoderCard) -> None:
         problem = "its shape is not the encoder's"
     if problem:
         raise CardError(f"{card_path(path)} is not written: {problem}")
-    write_weights(path, encoder, torch.float32)
-    write_card(path, card)
+    write_pair(path, tensors_of_module(path, encoder, torch.float32), card)
 
 
 def config_from_encoder_card(card: EncoderCard) -> EncoderConfig:

@@ -16,8 +16,9 @@ from checkpoints.card import (
     LayerFiltersCard,
 )
 from checkpoints.errors import CardError, WeightsError
-from checkpoints.toml import card_path, read_card, write_card
-from checkpoints.weights import fill_module, meta_module, module_from_weights, write_weights
+from checkpoints.pairs import write_pair
+from checkpoints.toml import card_path, read_card
+from checkpoints.weights import fill_module, meta_module, module_from_weights, tensors_of_module
 from nets.config import (
     SQUARE,
     AliasFree,
@@ -63,8 +64,7 @@ def write_generator(
     problem = range_problem(card) or _contradiction(card)
     if problem:
         raise CardError(f"{card_path(path)} is not written: {problem}")
-    write_weights(path, generator, storage)
-    write_card(path, card)
+    write_pair(path, tensors_of_module(path, generator, storage), card)
 
 
 def generator_from_tensors(

@@ -7,8 +7,9 @@ import torch
 from bundle.records import range_problem
 from checkpoints.card import HeadCard, InterpreterCard
 from checkpoints.errors import CardError
-from checkpoints.toml import card_path, read_card, write_card
-from checkpoints.weights import module_from_weights, write_weights
+from checkpoints.pairs import write_pair
+from checkpoints.toml import card_path, read_card
+from checkpoints.weights import module_from_weights, tensors_of_module
 from nets.config import SQUARE, size_at
 from nets.interpreter import HeadConfig, HeadKind, Interpreter
 
@@ -36,8 +37,7 @@ def write_interpreter(path: Path, interpreter: Interpreter, card: InterpreterCar
     problem = card_problem(card)
     if problem:
         raise CardError(f"{card_path(path)} is not written: {problem}")
-    write_weights(path, interpreter, torch.float32)
-    write_card(path, card)
+    write_pair(path, tensors_of_module(path, interpreter, torch.float32), card)
 
 
 def head_cards(interpreter: Interpreter) -> list[HeadCard]:

@@ -7,8 +7,9 @@ import torch
 from bundle.records import range_problem
 from checkpoints.card import InverseGraphicsCard
 from checkpoints.errors import CardError
-from checkpoints.toml import card_path, read_card, write_card
-from checkpoints.weights import fill_module, tensors_from_file, write_weights
+from checkpoints.pairs import write_pair
+from checkpoints.toml import card_path, read_card
+from checkpoints.weights import fill_module, tensors_from_file, tensors_of_module
 from nets.inverse_graphics import InverseGraphics, InverseGraphicsConfig
 
 
@@ -38,8 +39,7 @@ def write_inverse_graphics(path: Path, network: InverseGraphics, card: InverseGr
         problem = "its shape is not the network's"
     if problem:
         raise CardError(f"{card_path(path)} is not written: {problem}")
-    write_weights(path, network, torch.float32)
-    write_card(path, card)
+    write_pair(path, tensors_of_module(path, network, torch.float32), card)
 
 
 def config_from_inverse_graphics_card(card: InverseGraphicsCard) -> InverseGraphicsConfig:

@@ -7,8 +7,9 @@ import torch
 from bundle.records import range_problem
 from checkpoints.card import RefinerCard, RefinerConfigCard
 from checkpoints.errors import CardError
-from checkpoints.toml import card_path, read_card, write_card
-from checkpoints.weights import module_from_weights, write_weights
+from checkpoints.pairs import write_pair
+from checkpoints.toml import card_path, read_card
+from checkpoints.weights import module_from_weights, tensors_of_module
 from nets.refiner import Refiner, RefinerConfig
 
 
@@ -33,8 +34,7 @@ def write_refiner(path: Path, refiner: Refiner, card: RefinerCard) -> None:
     problem = range_problem(card)
     if problem:
         raise CardError(f"{card_path(path)} is not written: {problem}")
-    write_weights(path, refiner, torch.float32)
-    write_card(path, card)
+    write_pair(path, tensors_of_module(path, refiner, torch.float32), card)
 
 
 def config_card_from_refiner(refiner: Refiner) -> RefinerConfigCard:

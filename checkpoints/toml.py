@@ -68,11 +68,6 @@ def read_card(
     return card
 
 
-def write_card(weights: Path, card: msgspec.Struct) -> None:
-    """Writes the card beside `weights`. Raises OSError."""
-    write_text(card_path(weights), toml_from_card(card))
-
-
 def kind_of_weights(weights: Path) -> str | None:
     """The kind that the card beside `weights` gives; None without a readable card."""
     try:
@@ -99,7 +94,7 @@ def read_toml(path: Path, card_type: type[Card], advice: str = "") -> Card:
     try:
         return msgspec.toml.decode(data, type=card_type)
     except msgspec.ValidationError as error:
-        problem = problem_from_error(error, msgspec.toml.decode(data))
+        problem = problem_from_error(error, msgspec.toml.decode(data), card_type)
         raise CardError(f"{path}: {problem}") from error
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         what = failed_download(data, len(data))
@@ -108,8 +103,21 @@ def read_toml(path: Path, card_type: type[Card], advice: str = "") -> Card:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes or replaces a UTF-8 file in one step. Raises OSError."""
-    replace_file(path, text.encode())
+    """Writes or replaces a UTF-8 file in one step. Raises CardError, OSError."""
+    replace_file(path, bytes_of_text(path, text))
+
+
+def bytes_of_text(path: Path, text: str) -> bytes:
+    """The text as UTF-8, for a file at `path`. Raises CardError for half a character, which names
+    from JSON, YAML or the command line may have."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise CardError(
+            f"{path} is not written: {text[error.start]!r}, in "
+            f"{text[max(0, error.start - 20) : error.start + 20]!r}, is no character; change that "
+            "name"
+        ) from error
 
 
 def toml_from_card(card: msgspec.Struct) -> str:

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from bundle.records import range_problem
 from checkpoints.card import ViewsCard
 from checkpoints.errors import CardError, WeightsError
-from checkpoints.toml import card_path, read_card, write_card
-from checkpoints.weights import refuse_names, tensors_from_file, write_tensors
+from checkpoints.pairs import write_pair
+from checkpoints.toml import card_path, read_card
+from checkpoints.weights import refuse_names, tensors_from_file
 
 CODES = "codes"
 
@@ -49,8 +50,7 @@ def write_views(path: Path, codes: NDArray[np.float32], card: ViewsCard) -> None
         raise CardError(f"{card_path(path)} is not written: {problem}")
     if not np.isfinite(codes).all():
         raise WeightsError(f"{path} is not written: {CODES} has values that are not finite")
-    write_tensors(path, {CODES: torch.from_numpy(codes.astype(np.float32))})
-    write_card(path, card)
+    write_pair(path, {CODES: torch.from_numpy(codes.astype(np.float32))}, card)
 
 
 def _contradiction(card: ViewsCard) -> str | None:

@@ -78,10 +78,10 @@ def tensors_from_file(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
-def write_weights(path: Path, module: nn.Module, storage: torch.dtype) -> None:
-    """Writes the tensors of a module in one step, floating-point tensors as dtype `storage`.
+def tensors_of_module(path: Path, module: nn.Module, storage: torch.dtype) -> dict[str, Tensor]:
+    """The tensors of a module by name, floating-point ones as dtype `storage`.
 
-    Raises WeightsError when a value is not finite in `storage`, or the file cannot be written.
+    Raises WeightsError, naming the path that they are for, when a value is not finite in `storage`.
     """
     tensors = {
         name: tensor.detach().to(storage if tensor.is_floating_point() else tensor.dtype)
@@ -90,17 +90,21 @@ def write_weights(path: Path, module: nn.Module, storage: torch.dtype) -> None:
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise WeightsError(f"{path} is not written: {name} has values not finite in {storage}")
-    write_tensors(path, tensors)
+    return tensors
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """Writes tensors by name, in one step. Raises WeightsError."""
-    stored = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
     try:
         with replaced_file(path) as partial:
-            save_file(stored, partial)
+            save_tensors(partial, tensors)
     except (OSError, SafetensorError) as error:  # no such folder, or the disk is full
         raise WeightsError(f"{path} cannot be written: {one_line(error)}") from error
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Writes tensors by name into a file. Raises OSError, SafetensorError."""
+    save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, path)
 
 
 def sha256_of_file(path: Path) -> str:

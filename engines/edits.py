@@ -19,7 +19,6 @@ from bundle.open import Bundle
 from engines.errors import BundleLacks, SamplingError
 from engines.sampling import LatentOptions, key_from_options
 from engines.sampling_request import class_words, has_balance, is_fitted_for
-from labelmint.learned import learned_id_from_digests
 from labelmint.options import MAX_EDITS
 from labelmint.predicate import near_hint
 from labelmint.v1 import label_service_pb2 as pb
@@ -59,34 +58,6 @@ def shift_from_query(proto: pb.SampleQuery, bundle: Bundle, options: LatentOptio
 def edited(ws: NDArray[np.float32], shift: Shift | None) -> NDArray[np.float32]:
     """Rows of w+ [n, num_ws, w_dim] with the shift of edits."""
     return ws if shift is None else ws + shift
-
-
-def learned_id_of_query(proto: pb.SampleQuery, bundle: Bundle) -> str:
-    """The learned_id of a request whose names the bundle has.
-
-    Raises BundleLacks when the request is pinned to another one.
-    """
-    proposal, edits = proto.filter.proposal, [edit.direction for edit in proto.sampling.edits]
-    found = learned_id_from_digests(
-        {proposal: bundle.proposals[proposal].digest} if proposal else {},
-        {name: bundle.directions[name].digest for name in edits},
-        proposal,
-        edits,
-    )
-    if proto.learned_id not in ("", found):
-        raise BundleLacks(
-            f"learned_id is {proto.learned_id[:80]}, but {_named(proto)} of this bundle have "
-            f"{found or 'none'}: one was learned anew since; start a new stream without "
-            "learned_id, or serve the bundle as it was"
-        )
-    return found
-
-
-def _named(proto: pb.SampleQuery) -> str:
-    names = [f"direction {edit.direction[:80]}" for edit in proto.sampling.edits]
-    if proto.filter.proposal:
-        names.insert(0, f"proposal {proto.filter.proposal[:80]}")
-    return " and ".join(names) or "no proposal and no edits"
 
 
 def _check_filter(proto: pb.Filter) -> None:

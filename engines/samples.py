@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle.open import open_bundle
-from engines.edits import edited, learned_id_of_query, shift_from_query
+from engines.edits import edited, shift_from_query
 from engines.errors import BundleLacks, EngineRunError, NotFiniteError, SamplingError
+from engines.learned import learned_id_of_query
 from engines.open import EngineOptions, open_engine, open_mapping
 from engines.proposal import screened
 from engines.sampling import view_arrays, ws_from_indices
@@ -92,7 +93,7 @@ class BundleSamples:
         self._selection = selection_from_filter(proto.filter, bundle, self._options)
         self._proposal = proposal_from_filter(proto.filter, bundle, self._options)
         self._shift = shift_from_query(proto, bundle, self._options)
-        learned_id_of_query(proto, bundle)  # refuses another one
+        learned_id_of_query(proto, bundle, self._options)  # refuses another one
         sets = can_reject(proto.filter) and proto.filter.filter_sets
         self._unit = self._options.views_per_object if sets else 1  # kept or dropped together
         specs = sample_outputs(bundle.manifest, bundle.views)

@@ -47,7 +47,8 @@ class Batch:
     cameras: Array | None = None  # float32 [n, 4], fields of model.Camera; NaN: unknown
     weights: Array | None = None  # float32 [n], over 0, about 1 in the mean; see docs/streams.md
     edits: dict[str, float] | None = None  # strengths by direction that w has; None: plain samples
-    learned_id: str | None = None  # of the stream's proposal and directions; None: without
+    # Of the proposal, directions and calibration that the stream depends on; None: on none.
+    learned_id: str | None = None
 
     def __len__(self) -> int:
         """Number of samples; with group_views, of objects."""

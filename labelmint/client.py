@@ -13,6 +13,7 @@ import grpc
 
 from labelmint.batch import Batch, batch_from_kept
 from labelmint.errors import MalformedMessage, NotReady
+from labelmint.learned import CalibrationDigests
 from labelmint.model import Model, learned_id_from_model, model_from_proto
 from labelmint.options import (
     SamplingOptions,
@@ -223,16 +224,18 @@ class Client:
                 f"the server sent {limit} as the threshold of keep_fraction {keep_fraction}; it "
                 "should be a number from 0 up"
             )
-        return model_from_proto(response.model, limit)
+        calibration = CalibrationDigests(
+            response.calibration.thresholds_digest, response.calibration.content_digest
+        )
+        return model_from_proto(response.model, limit, calibration)
 
     def pin(self, **options: Unpack[StreamOptions]) -> StreamOptions:
         """These options for readers that start at other times, or again: their samples are equal.
 
         What a server would look up anew for each call is looked up once: the model's name, the
         bundle_id, and the threshold of keep_fraction, in whose place max_uncertainty is given.
-        A proposal and the directions of edits are pinned by learned_id. The several thresholds of
-        keep_by and the coins of balance stay the server's: samples are equal as long as the bundle
-        is not calibrated again.
+        A proposal, the directions of edits, the several thresholds of keep_by and the coins of
+        balance are pinned by learned_id: a server where one of them was replaced refuses.
 
         Args:
             options: see `labelmint.options.StreamOptions`.
@@ -258,12 +261,12 @@ class Client:
                 "FAILED_PRECONDITION",
             )
         pinned: StreamOptions = {**options, "model": model.name, "bundle_id": model.bundle_id}
-        learned_id = learned_id_from_model(model, options)
-        if learned_id:
-            pinned["learned_id"] = learned_id
         if fraction is not None and options.get("keep_by") is None:
             del pinned["keep_fraction"]
             pinned["max_uncertainty"] = model.max_uncertainty
+        learned_id = learned_id_from_model(model, pinned)
+        if learned_id:
+            pinned["learned_id"] = learned_id
         return pinned
 
     def close(self) -> None:

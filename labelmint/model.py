@@ -13,8 +13,13 @@ import numpy.typing as npt
 from labelmint.batch import INDEX
 from labelmint.codec import OUTPUTS, output_from_name, raw_bytes_per_sample, sent_by_default
 from labelmint.errors import Invalid, MalformedMessage, NotReady
-from labelmint.learned import learned_id_from_digests
-from labelmint.options import StreamOptions, is_weighted, takes_bank
+from labelmint.learned import (
+    NO_CALIBRATION,
+    CalibrationDigests,
+    dependencies_of_query,
+    learned_id_from_digests,
+)
+from labelmint.options import StreamOptions, is_weighted, query_from_options, takes_bank
 from labelmint.v1 import label_service_pb2 as pb
 
 if TYPE_CHECKING:
@@ -167,6 +172,8 @@ class Model:
     proposals: tuple[Proposal, ...] = ()  # in ascending order of their names
     directions: tuple[Direction, ...] = ()  # in ascending order of their names
     max_uncertainty: float | None = None  # threshold of the keep_fraction of Client.model
+    # Of the calibration for the options of Client.model; another one once that was replaced.
+    calibration: CalibrationDigests = NO_CALIBRATION
     # What uncertainty measures: "jensen_shannon", "entropy" or "least_confidence" of classes,
     # "variance" of other heads; empty without a score. `score_words` has units and ranges.
     score_measure: str = ""
@@ -250,7 +257,11 @@ class Model:
         return Column(OUTPUTS[output].dtype, shapes.get(output, self.label_size))
 
 
-def model_from_proto(message: pb.Model, max_uncertainty: float | None = None) -> Model:
+def model_from_proto(
+    message: pb.Model,
+    max_uncertainty: float | None = None,
+    calibration: CalibrationDigests = NO_CALIBRATION,
+) -> Model:
     """The Model of a message; outputs that this release does not know are left out.
 
     Raises MalformedMessage for a skeleton that connects keypoints which the model does not have,
@@ -301,6 +312,7 @@ def model_from_proto(message: pb.Model, max_uncertainty: float | None = None) ->
         proposals=tuple(_proposal_from_proto(proposal) for proposal in message.proposals),
         directions=tuple(_direction_from_proto(direction) for direction in message.directions),
         max_uncertainty=max_uncertainty,
+        calibration=calibration,
         score_measure=_measure_from_proto(message),
     )
 
@@ -315,15 +327,27 @@ def _measure_from_proto(message: pb.Model) -> str:
 def learned_id_from_model(model: Model, options: StreamOptions) -> str:
     """The learned_id of a stream of this model; that of the options if its server tells no digests.
 
+    Args:
+        model: from `Client.model` with the sampling options of the stream, so that it has the
+            digests of their calibration.
+        options: those of the stream.
+
     Raises:
+        TypeError, ValueError: options cannot be sent.
         Invalid: the model has no proposal or direction of a name.
         NotReady: the options have another learned_id.
     """
+    query = query_from_options(options)
+    needed, calibration = dependencies_of_query(query), model.calibration
     proposals = {each.name: each.digest for each in model.proposals}
     directions = {each.name: each.digest for each in model.directions}
-    proposal, edits = options.get("proposal"), options.get("edits") or {}
-    asked, wanted = options.get("learned_id") or "", [proposal] if proposal else []
-    for option, known, names in (("proposal", proposals, wanted), ("edits", directions, [*edits])):
+    wanted = [needed.proposal] if needed.proposal else []
+    told = [calibration.thresholds or not needed.thresholds]
+    told += [calibration.content or not needed.content]
+    for option, known, names in (
+        ("proposal", proposals, wanted),
+        ("edits", directions, needed.directions),
+    ):
         for name in names:
             if name not in known:
                 raise Invalid(
@@ -331,14 +355,15 @@ def learned_id_from_model(model: Model, options: StreamOptions) -> str:
                     f"{', '.join(known) or 'none'}",
                     "INVALID_ARGUMENT",
                 )
-            if not known[name]:
-                return asked
-    found = learned_id_from_digests(proposals, directions, proposal, edits)
-    if asked not in ("", found):
+            told.append(known[name])
+    if not all(told):
+        return query.learned_id
+    found = learned_id_from_digests(needed, proposals, directions, calibration)
+    if query.learned_id not in ("", found):
         raise NotReady(
-            f"learned_id is {asked[:80]}, {model.name} has {found or 'none'}: a proposal or "
-            "direction was learned anew since; leave learned_id out, or ask a server that has the "
-            "bundle as it was",
+            f"learned_id is {query.learned_id[:80]}; that of {needed} of {model.name} is "
+            f"{found or 'empty'}: {needed.replaced}; leave learned_id out, or ask a server that "
+            "has the bundle as it was",
             "FAILED_PRECONDITION",
         )
     return found

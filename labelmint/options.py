@@ -61,7 +61,7 @@ class StreamOptions(SamplingOptions, total=False):
 
     model: str  # name of the model; optional if the server has only one
     bundle_id: str  # the server has to serve this bundle, or refuses
-    learned_id: str  # its proposal and directions have to be those of this Batch.learned_id
+    learned_id: str  # proposal, directions and calibration are those of this Batch.learned_id
 
     # Which samples to deliver
     keep_fraction: float | None  # fraction to keep, (0, 1]: about this share, the least uncertain

@@ -206,12 +206,17 @@ def can_resume(out: Path, resume: bool) -> bool:
     """Whether to load a state: --resume was given, and weights or a state exist.
 
     A job that is always started with --resume has neither on its first run, so training then starts
-    at step 0. Weights without a state return True, and loading the missing state raises the error.
+    at step 0. Raises TrainingError for weights without a state.
     """
-    if resume and not (state_path(out).exists() or out.exists()):
-        click.echo(f"{state_path(out)} is not there yet; training starts at step 0")
-        return False
-    return resume
+    if not resume or state_path(out).exists():
+        return resume
+    if out.exists():
+        raise TrainingError(
+            f"{out} exists, and not {state_path(out).name}, which its training would resume from; "
+            "name another --out, or delete it to train from step 0"
+        )
+    click.echo(f"{state_path(out)} is not there yet; training starts at step 0")
+    return False
 
 
 def numbers_from_text(kind: Callable[[str], Number]) -> Callable[[str], tuple[Number, ...]]:

@@ -112,7 +112,7 @@ def certificate_from_file(path: Path) -> Certificate:
     try:
         certificate = msgspec.json.decode(data, type=Certificate)
     except msgspec.ValidationError as error:
-        raise ExportError(f"{path}: {problem_from_json(error, data)}") from error
+        raise ExportError(f"{path}: {problem_from_json(error, data, Certificate)}") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ExportError(f"{path} is not JSON: {one_line(error)}") from error
     problem = problem_of_certificate(certificate) or _problem_of_fixed(certificate)

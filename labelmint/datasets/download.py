@@ -20,8 +20,9 @@ from labelmint.datasets.request import Request
 from labelmint.datasets.scores import chosen_indices
 from labelmint.datasets.writer import OpenWriter, check_model, writer_from_format
 from labelmint.errors import LabelmintError, WrongFolder
+from labelmint.learned import dependencies_of_query
 from labelmint.model import Model, learned_id_from_model
-from labelmint.options import SamplingOptions, StreamOptions
+from labelmint.options import SamplingOptions, StreamOptions, query_from_options
 from labelmint.wire.sharding import foreign_indices
 
 
@@ -73,11 +74,13 @@ def _complete(client: Client, request: Request, folder: Folder, open_writer: Ope
             f"{folder.path} was started with bundle {state.bundle_id}, but {model.name} now has "
             f"bundle {model.bundle_id}; serve the first one again, or give another --out"
         )
-    learned_id = learned_id_from_model(model, _named(request))
+    options = _dependent_options(request, state.threshold)
+    learned_id = learned_id_from_model(model, options)
     if state.learned_id not in ("", learned_id):
+        needed = dependencies_of_query(query_from_options(options))
         raise WrongFolder(
-            f"{folder.path} was started with a proposal or direction that {model.name} has no "
-            "more: one was learned anew since; serve the bundle as it was, or give another --out"
+            f"{folder.path} was not started with {needed} that {model.name} has now: "
+            f"{needed.replaced}; serve the bundle as it was, or give another --out"
         )
     with Commits(folder, state) as commits:
         chosen = chosen_indices(client, request, folder, commits) if request.filter else None
@@ -102,10 +105,10 @@ def _first_state(request: Request, model: Model) -> DownloadState:
         threshold = None  # no limit
     return DownloadState(
         model.name, model.bundle_id, threshold, request.start_index,
-        learned_id=learned_id_from_model(model, _named(request)),
+        learned_id=learned_id_from_model(model, _dependent_options(request, threshold)),
     )  # fmt: skip
 
 
-def _named(request: Request) -> StreamOptions:
-    """What the request names of the model's proposals and directions."""
-    return StreamOptions(proposal=request.proposal, edits=request.edits)
+def _dependent_options(request: Request, threshold: float | None) -> StreamOptions:
+    """Options of the download that its learned_id depends on."""
+    return {**request.filters(threshold), "edits": request.edits}

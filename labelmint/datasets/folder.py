@@ -45,7 +45,7 @@ class DownloadState:
     mark: dict[str, int] = field(default_factory=dict)  # position in the writer's files
     class_pixels: dict[int, int] = field(default_factory=dict)  # pixels of all masks by class id
     class_images: dict[int, int] = field(default_factory=dict)  # masks with it, by class id
-    learned_id: str = ""  # of the proposal and directions of all samples; empty without any
+    learned_id: str = ""  # of what all samples depend on besides; empty without any
 
 
 class Folder:

@@ -81,7 +81,7 @@ class Position:
         self.layout = layout
         self.earlier = earlier  # without missing shards
         self.bundle_id = bundle_id  # bundle that made the samples; empty until one came
-        self.learned_id = learned_id  # of its proposal and directions; empty without any
+        self.learned_id = learned_id  # of what it depends on besides; empty without any
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Position) and vars(self) == vars(other)

@@ -328,12 +328,22 @@ class GetModelRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., sampling: _Optional[_Union[SamplingOptions, _Mapping]] = ..., keep_fraction: _Optional[float] = ...) -> None: ...
 
 class GetModelResponse(_message.Message):
-    __slots__ = ("model", "max_uncertainty")
+    __slots__ = ("model", "max_uncertainty", "calibration")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     MAX_UNCERTAINTY_FIELD_NUMBER: _ClassVar[int]
+    CALIBRATION_FIELD_NUMBER: _ClassVar[int]
     model: Model
     max_uncertainty: float
-    def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ..., max_uncertainty: _Optional[float] = ...) -> None: ...
+    calibration: Calibration
+    def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ..., max_uncertainty: _Optional[float] = ..., calibration: _Optional[_Union[Calibration, _Mapping]] = ...) -> None: ...
+
+class Calibration(_message.Message):
+    __slots__ = ("thresholds_digest", "content_digest")
+    THRESHOLDS_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    thresholds_digest: str
+    content_digest: str
+    def __init__(self, thresholds_digest: _Optional[str] = ..., content_digest: _Optional[str] = ...) -> None: ...
 
 class LabelClass(_message.Message):
     __slots__ = ("id", "name", "color")

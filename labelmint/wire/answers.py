@@ -17,6 +17,7 @@ from labelmint.batch import FIELDS, KeptSamples, kept_from_proto
 from labelmint.codec import name_from_output
 from labelmint.errors import MalformedMessage
 from labelmint.latents import UInt64s
+from labelmint.learned import dependencies_of_query
 from labelmint.v1 import label_service_pb2 as pb
 from labelmint.wire.sharding import (
     end_of_query,
@@ -40,7 +41,7 @@ class Message:
     kept: KeptSamples
     next_index: int  # raw index at which to resume after this message
     bundle_id: str  # bundle that made the samples
-    learned_id: str = ""  # of the proposal and directions that chose and made them
+    learned_id: str = ""  # of the proposal, directions and calibration that chose and made them
 
     @property
     def nbytes(self) -> int:
@@ -97,10 +98,11 @@ class Answers:
 
     def _check_learned(self, learned_id: str) -> None:
         if self._learned_id and learned_id != self._learned_id:
+            needed = dependencies_of_query(self._query)
             raise MalformedMessage(
-                f"the server's proposal and directions are {learned_id[:80] or 'not named'}; this "
-                f"stream is one of {self._learned_id[:80]}: they were learned anew since it began, "
-                "or the server is of an older version"
+                f"learned_id of this stream is {self._learned_id[:80]}; that of {needed} of the "
+                f"server is {learned_id[:80] or 'empty'}: {needed.replaced}, or it is of an older "
+                "version; start a new stream without learned_id, or serve the bundle as it was"
             )
 
     def _check_indices(self, indices: UInt64s, next_index: int) -> None:

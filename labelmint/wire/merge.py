@@ -161,8 +161,8 @@ def _next_run(readers: Sequence[ShardReader], limit: int) -> KeptSamples | None:
             )
         if len({reader.learned_id for reader in readers if reader.learned_id}) > 1:
             raise NotReady(
-                "replicas serve different proposals or directions of the same names; pin "
-                "learned_id, or wait until all have the new ones",
+                "replicas serve different proposals, directions or calibrations of one bundle; "
+                "pin learned_id, or wait until all have the new ones",
                 "FAILED_PRECONDITION",
             )
 

@@ -21,6 +21,7 @@ from labelmint.errors import (
     is_loading,
     met_closing_connection,
 )
+from labelmint.options import real_number
 
 MAX_WAIT_S, WAIT_FACTOR, WAIT_JITTER = 2.0, 2.0, 0.2
 _log = logging.getLogger("labelmint")
@@ -37,6 +38,17 @@ class Patience:
     # Without any message before a stream is opened anew; servers send a heartbeat every second.
     silence_s: float = 30.0
     first_wait_s: float = 0.1  # before the second try; doubles with each try, up to 2 s
+
+    def __post_init__(self) -> None:
+        """Raises TypeError, ValueError: with no wait a client would try as fast as it can, and
+        with nan for ever."""
+        for name, value in vars(self).items():
+            if not real_number(f"patience {name}", value) >= 0:  # also refuses NaN
+                raise ValueError(f"patience {name} is {value}; give seconds from 0 up")
+        if not 0 < self.first_wait_s < math.inf:
+            raise ValueError(
+                f"patience first_wait_s is {self.first_wait_s}; give finite seconds over 0"
+            )
 
 
 class Reconnects:
@@ -128,7 +140,7 @@ class Retries:
             _log.log(self._log_level, line, error, where, delay_s, number)
         elif not loading_before:
             _log.warning("%s; waiting up to %g s for it", error, allowed_s)
-        if self._stop.wait(delay_s):
+        if self._stop.wait(min(delay_s, threading.TIMEOUT_MAX)):
             raise error
 
 

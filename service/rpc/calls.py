@@ -165,8 +165,10 @@ class CallHandlers:
                 self._check_rate(call.client)
                 yield call
                 status = _OK
-            except _CallerLeft:
-                return
+            except _CallerLeft as error:
+                # As gRPC ends calls of callers who leave. It would try to send a status after a
+                # return, and log a traceback where the first message was never taken.
+                raise asyncio.CancelledError from error
             except Exception as error:
                 status = status_from_error(error)
             await _end(call, status, context)

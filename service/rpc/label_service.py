@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import grpc
 
+from engines.learned import calibration_digests
 from engines.sampling_request import (
     has_balance,
     options_from_proto,
@@ -135,6 +136,10 @@ class LabelService:
         model = self._serving.model(call, proto.model)
         options = options_from_proto(proto.sampling, model.bundle)
         response = pb.GetModelResponse(model=proto_from_model(model))
+        digests = calibration_digests(model.bundle.manifest, options)
+        if digests is not None:
+            response.calibration.thresholds_digest = digests.thresholds
+            response.calibration.content_digest = digests.content
         if proto.keep_fraction != 0:
             fraction = proto.keep_fraction
             if proto.sampling.edits:

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from engines.edits import learned_id_of_query, shift_from_query
+from engines.edits import shift_from_query
+from engines.learned import learned_id_of_query
 from engines.sampling import LatentOptions
 from engines.sampling_request import (
     can_reject,
@@ -69,7 +70,7 @@ def query_from_proto(proto: pb.SampleQuery, model: ServedModel, limits: ServerLi
         max_message_bytes=_max_message_bytes(proto, limits),
         max_message_samples=_max_message_samples(proto, model, limits),
         bundle_id=manifest.bundle_id,
-        learned_id=learned_id_of_query(proto, model.bundle),
+        learned_id=learned_id_of_query(proto, model.bundle, options),
     )
     _check_one_sample_fits(query)
     return query

@@ -105,6 +105,24 @@ def test_nobody_who_does_not_read_keeps_an_unloaded_model_in_memory(window: int)
     assert eventually(lambda: not model.streams)
 
 
+@pytest.mark.parametrize("window", [0, 1 << 15])
+def test_a_caller_who_leaves_without_reading_logs_no_traceback(
+    window: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Callers could fill the log with them."""
+    query = pb.SampleQuery(max_message_bytes=1 << 14)
+    body = pb.StreamSamplesRequest(query=query).SerializeToString()
+    with served() as server:
+        model = server.server.repository.models["fake"]
+        with connected(server.server.port, window=window) as hostile:
+            for _ in range(STALLED):
+                hostile.send(call(STREAM_SAMPLES, hostile.new_stream(), body))
+            assert eventually(lambda: len(model.streams) == STALLED)
+            assert eventually(lambda: not model.scheduler.waiting())
+        assert eventually(lambda: not model.streams)
+    assert not [one.getMessage() for one in caplog.records if one.exc_info]
+
+
 @pytest.mark.slow
 def test_rapid_resets_cancel_no_honest_check(tmp_path: Path) -> None:
     """Of callers that send and cancel health checks as fast as they can, without a token."""

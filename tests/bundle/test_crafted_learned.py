@@ -47,7 +47,11 @@ def learned(folder: Path) -> Path:
             "bounds has 1088 entries in all its lists; there may be 1024",
         ),
         ("bounds", [[{"output": 1, "low": None, "high": None}]], "bounds has output 1"),
-        ("bounds", [[{"output": -1, "low": None, "high": None}]], "bounds[0][0].output"),
+        (
+            "bounds",
+            [[{"output": -1, "low": None, "high": None}]],
+            "proposals['rare'].bounds[0][0].output is -1",
+        ),
         ("where", "a\x1b[2Jb", "where is 'a\\x1b[2Jb'"),
         ("where", "a\u202eb", "where is 'a\\u202eb'"),
         ("seed", -1, "seed"),
@@ -76,6 +80,43 @@ def test_options_that_the_generator_lacks_are_refused(
 ) -> None:
     editor.set(f"{kind}|options|{field}", value)
     assert words in refusal(learned)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("proposals|rare|samples", -1, "proposals['rare'].samples is -1; it must be >= 1"),
+        ("proposals|rare|seed", 1 << 64, "proposals['rare'].seed has 65 bits; a seed has 64"),
+        ("directions|more|seed", 10**300, "directions['more'].seed has 997 bits"),
+        ("calibrations|0|seed", 1 << 64, "calibrations[0].seed has 65 bits"),
+        ("proposals|rare|share|low", "x", "proposals['rare'].share.low is 'x'; expected `float`"),
+        ("directions|more", 3, "directions['more'] is 3; expected `object`"),
+        ("directions|more|file|size", 1 << 70, "directions['more'].file.size is 118"),
+        ("directions|more|file", {"size": 1}, "sha256` - at `directions['more'].file`"),
+        ("directions|more|strengths|0|share|high", None, "['more'].strengths[0].share.high is"),
+        ("files|w\x1b[2J\n.onnx", {"size": -1}, "files['w\\x1b[2J\\n.onnx']"),
+        ("files|" + "w" * 900, 7, f"files['{'w' * 79}] is 7"),
+        ("tools|torch", [], "tools['torch'] has 0 values; expected `str`"),
+    ],
+)
+def test_a_wrong_entry_is_named(
+    learned: Path, editor: Any, path: str, value: object, words: str
+) -> None:
+    editor.set(path, value)
+    message = refusal(learned)
+    assert words in message and "[...]" not in message and len(message) < 600
+
+
+@pytest.mark.parametrize("number", ["1e400", "-1e999", "1" + 5000 * "0"])
+@pytest.mark.parametrize("field", ["proposals|rare|floor", "directions|more|strengths|0|strength"])
+def test_a_number_that_no_float_holds_is_named(
+    learned: Path, editor: Any, field: str, number: str
+) -> None:
+    editor.set(field, "NUMBER")
+    editor.path.write_text(editor.path.read_text().replace('"NUMBER"', number))
+    message = refusal(learned)
+    name = field.split("|")[1]
+    assert f"['{name}']" in message and f"is {number[:80]}" in message and len(message) < 400
 
 
 @pytest.mark.parametrize("value", [1e7, -3e38, 1.0000001e6])

@@ -68,3 +68,11 @@ def test_codes_that_are_not_the_cards_are_not_written(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="not written"):
         write_views(tmp_path / "v.safetensors", not_finite(), CARD)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_card_with_half_a_character_is_not_written(tmp_path: Path) -> None:
+    """As words of a command line that are no UTF-8."""
+    card = msgspec.structs.replace(CARD, licences=["\udcff"])
+    with pytest.raises(CardError, match=r"v\.toml is not written.*is no character"):
+        write_views(tmp_path / "v.safetensors", CODES, card)
+    assert not list(tmp_path.iterdir())

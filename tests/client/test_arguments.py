@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import threading
 from typing import Any
 
 import pytest
 
 from labelmint import Client
+from labelmint.errors import Exhausted
 from labelmint.torch import LabelStream
+from labelmint.wire.retries import Patience, Reconnects, Retries
 from tests.client.scripted_service import CLOSED_PORT
 
 OF_CONNECTIONS: list[tuple[dict[str, Any], type[Exception], str]] = [
@@ -82,3 +86,30 @@ def test_what_a_label_stream_is_given_is_judged_when_it_is_given() -> None:
         LabelStream(CLOSED_PORT, transform=3)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"ignore_above is '0\.2'; give a number"):
         LabelStream(CLOSED_PORT, ignore_above="0.2")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "words"),
+    [
+        ({"first_wait_s": 0}, ValueError, "first_wait_s is 0; give finite seconds over 0"),
+        ({"first_wait_s": math.inf}, ValueError, "first_wait_s is inf"),
+        ({"connect_s": math.nan}, ValueError, "connect_s is nan; give seconds from 0 up"),
+        ({"reconnect_s": -1}, ValueError, "reconnect_s is -1"),
+        ({"silence_s": "30"}, TypeError, "silence_s is '30'; give a number"),
+    ],
+)
+def test_a_patience_that_waits_for_nothing_or_for_ever_is_refused(
+    given: dict[str, Any], kind: type[Exception], words: str
+) -> None:
+    """2,600 calls in 2 s were made with a first wait of -1 s."""
+    with pytest.raises(kind, match=words):
+        Patience(**given)
+
+
+def test_a_server_that_asks_for_an_age_to_wait_is_waited_for() -> None:
+    """Longer than a clock counts, by a client of endless patience."""
+    stop = threading.Event()
+    retries = Retries(Patience(math.inf, math.inf), Reconnects(), stop=stop)
+    threading.Timer(0.05, stop.set).start()
+    with pytest.raises(Exhausted, match="come later"):
+        retries.wait(Exhausted("come later", "RESOURCE_EXHAUSTED", 1e18), "calling again")

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from engines.edits import edited, learned_id_of_query, shift_from_query
+from engines.edits import edited, shift_from_query
 from engines.errors import BundleLacks, SamplingError
 from engines.fake import FakeMapping, fake_bundle
+from engines.learned import learned_id_of_query
 from engines.sampling import LatentOptions, default_options, ws_from_indices
 from engines.sampling_request import options_from_proto
 from labelmint.v1 import label_service_pb2 as pb
@@ -128,13 +129,13 @@ def test_a_bundle_without_directions_says_how_to_learn_one() -> None:
 
 
 def test_the_learned_id_is_of_what_is_named_alone() -> None:
-    plain = learned_id_of_query(query([]), BUNDLE)
-    one = learned_id_of_query(query([("more", 1.0)]), BUNDLE)
-    both = learned_id_of_query(query([("late", 1.0), ("more", 0.0)]), BUNDLE)
-    turned = learned_id_of_query(query([("more", 2.0), ("late", 1.0)]), BUNDLE)
-    with_proposal = learned_id_of_query(
-        query([("more", 1.0)], filter=pb.Filter(proposal="rare")), BUNDLE
-    )
+    def learned_id(edits: Any, **fields: Any) -> str:
+        return learned_id_of_query(query(edits, **fields), BUNDLE, default_options(GENERATOR))
+
+    plain, one = learned_id([]), learned_id([("more", 1.0)])
+    both = learned_id([("late", 1.0), ("more", 0.0)])
+    turned = learned_id([("more", 2.0), ("late", 1.0)])
+    with_proposal = learned_id([("more", 1.0)], filter=pb.Filter(proposal="rare"))
     assert plain == "" and both == turned
     assert len({one, both, with_proposal}) == 3
     assert all(len(each) == 64 and math.isfinite(int(each, 16)) for each in (one, with_proposal))

@@ -262,6 +262,17 @@ def test_a_bound_that_is_passed_ends_it_and_keeps_the_last_good_weights(tmp_path
     assert not new.exists() and not state_path(new).exists()
 
 
+def test_a_kill_before_the_first_weights_is_resumed_to_the_same_bytes(tmp_path: Path) -> None:
+    """Their state is there, also if its last step is done."""
+    whole, killed = tmp_path / "whole" / "r.safetensors", tmp_path / "killed" / "r.safetensors"
+    for out in (whole, killed):
+        out.parent.mkdir()
+        run_refiner(FAST, SOURCE, REAL, run_at(out, every=100), resume=False)
+    killed.unlink()
+    run_refiner(FAST, SOURCE, REAL, run_at(killed, every=100), resume=True)
+    assert files(killed) == files(whole)
+
+
 def test_a_segmenter_that_no_longer_sees_the_same_ends_it_too(tmp_path: Path) -> None:
     out = tmp_path / "r.safetensors"
     masks = (SOURCE.images[:, 0] > 128).byte()

@@ -7,6 +7,7 @@ from random import Random
 
 import pytest
 
+from checkpoints import CardError
 from tests.training.label_files import coco, write_json
 from tests.training.sets import tiny_images
 from training.errors import LabelError
@@ -49,6 +50,9 @@ def named(name: str) -> bytes:
         ("yolo", "data.yaml", MERGES.encode()),
         ("yolo", "data.yaml", b"names: [" + b"a," * 30_000 + b"]"),
         ("yolo", "data.yaml", b"names: [a]\n---\nnames: [b]"),
+        ("yolo", "data.yaml", b"names: {0: a, 0: b}"),
+        ("yolo", "data.yaml", b"names: {0: a, 00: b}"),
+        ("yolo", "data.yaml", b"names: [a]\nnames: [b]"),
         ("yolo", "data.yaml", b"names: [a]\ndownload: |\n" + b"  echo\n" * 40_000),
         ("cvat", "labelmap.txt", b"a:" + b"9" * 5000 + b",1,1::"),
         ("cvat", "labelmap.txt", "a:٣,1,1::".encode()),
@@ -71,6 +75,17 @@ def test_what_no_tool_writes_is_refused_in_a_line(
     with pytest.raises(LabelError) as found:
         read(tmp_path, format_, path)
     assert str(found.value).isprintable() and len(str(found.value)) < 1000
+
+
+def test_a_name_of_half_a_character_is_refused_in_a_line(tmp_path: Path) -> None:
+    tiny_images(tmp_path)
+    folder = tmp_path / "tool"
+    folder.mkdir()
+    (folder / "data.yaml").write_bytes(b'names: ["a\\ud800"]')
+    (folder / "a.txt").write_text("0 0.1 0.1 0.9 0.1 0.9 0.9\n")
+    with pytest.raises(CardError, match=r"classes\.toml.*'\\ud800'.*change that name") as found:
+        read(tmp_path, "yolo", folder)
+    assert str(found.value).isprintable()
 
 
 def test_no_name_reaches_the_terminal_as_it_is(tmp_path: Path) -> None:

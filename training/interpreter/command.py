@@ -175,12 +175,12 @@ def interpreter(
             list(licences) or generator_card.licences,
             score_measure or measure_of_schedule(config),
         )
-        with signals_held() as held:  # weights without their card would be in the next run's way
-            write_interpreter(out, trained, card)
-            click.echo(f"wrote {out} and its card: {', '.join(head.kind for head in card.heads)}")
+        with signals_held() as held:
             if members_out is not None:
                 paths = write_members(members_out, trained)
                 click.echo(f"wrote {paths[0]} to {paths[-1].name}")
+            write_interpreter(out, trained, card)  # last, so that without it the next run goes on
+            click.echo(f"wrote {out} and its card: {', '.join(head.kind for head in card.heads)}")
             state_file.remove()
             held.end(f"all of {out} was written")
 

@@ -75,7 +75,7 @@ def run_inverse_graphics(
             held.end(saved_text(training.step, state, "the same command with --resume"))
     measured = mean_silhouette_iou(training)
     card = card_of(training, origin, options, measured)
-    with signals_held() as held:  # weights without their card would be in the next run's way
+    with signals_held() as held:
         write_inverse_graphics(options.out, training.network.cpu().eval(), card)
         held.end(f"all of {options.out} was written")
     return measured

@@ -129,7 +129,7 @@ def encoder(
         card = card_from_encoder(
             trained, crop, sha256, list(licences) or generator_card.licences, provenance
         )
-        with signals_held() as held:  # weights without their card would be in the next run's way
+        with signals_held() as held:
             write_encoder(out, trained, card)
             unfinished.remove()
             click.echo(f"wrote {out} and its card")

@@ -5,6 +5,7 @@ only the syntax is taken, as events. What data.yaml needs none of is refused bef
 anything: aliases, whose merges multiply, deep nesting, and more values than data sets have.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ def names_of_folder(folder: Path) -> tuple[dict[int, str], Keypoints | None]:
     if isinstance(names, list):
         names = dict(enumerate(names))
     elif isinstance(names, dict):
-        names = {_number(key): name for key, name in names.items()}
+        names = _by_number(path, names)
     if not isinstance(names, dict) or not names or None in names or not _texts(names.values()):
         raise LabelError(f"{path} has no list `names` of the classes")
     found = {number: names[number] for number in sorted(names)}
@@ -68,12 +69,12 @@ def _data(path: Path) -> dict[Any, Any]:
     try:
         text = bytes_of_file(path, MAX_DATA_BYTES).decode("utf-8")
         _, begin, *events = _bounded(path, yaml.parse(text, Loader=yaml.SafeLoader))
+        if isinstance(begin, yaml.StreamEndEvent):
+            return {}
+        rest = iter(events)
+        data = _value(next(rest), rest)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise LabelError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
-    if isinstance(begin, yaml.StreamEndEvent):
-        return {}
-    rest = iter(events)
-    data = _value(next(rest), rest)
     if len(list(rest)) > 2:  # the ends of the document and of the stream
         raise LabelError(f"{path} has several documents; leave the one with the names")
     return data if isinstance(data, dict) else {}
@@ -98,7 +99,7 @@ def _bounded(path: Path, events: Iterator[yaml.Event]) -> Iterator[yaml.Event]:
 
 
 def _value(event: yaml.Event, events: Iterator[yaml.Event]) -> Any:
-    """The value that begins with this event; None for a key that is no text."""
+    """The value that begins with this event. Raises YAMLError for a key that is there twice."""
     if isinstance(event, yaml.ScalarEvent):
         return event.value
     found: list[Any] = []
@@ -108,8 +109,21 @@ def _value(event: yaml.Event, events: Iterator[yaml.Event]) -> Any:
         found.append(_value(each, events))
     if isinstance(event, yaml.SequenceStartEvent):
         return found
-    pairs = zip(found[::2], found[1::2], strict=True)
-    return {key: value for key, value in pairs if isinstance(key, str)}
+    pairs = [pair for pair in zip(found[::2], found[1::2], strict=True) if isinstance(pair[0], str)]
+    keys = dict(pairs)
+    if len(keys) < len(pairs):  # readers differ in which of them they take
+        (key, _), *_ = Counter(key for key, _ in pairs).most_common(1)
+        raise yaml.YAMLError(f"{key!r:.100} is there twice; leave the one that is meant")
+    return keys
+
+
+def _by_number(path: Path, names: Mapping[str, Any]) -> dict[int | None, Any]:
+    """Names by the number of their class. Raises LabelError for two of one number."""
+    found = {_number(key): name for key, name in names.items()}
+    if len(found) < len(names) and None not in found:
+        numbers = Counter(map(_number, names))
+        raise LabelError(f"{path} names the class {numbers.most_common(1)[0][0]} twice")
+    return found
 
 
 def _number(text: object) -> int | None:

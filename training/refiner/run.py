@@ -6,6 +6,7 @@ and a contact sheet, NAME-000500.png. A signal writes the state alone. When refi
 moved too far, training ends there and the last check's weights stay.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -81,7 +82,7 @@ def run_refiner(
                     bar.update()
                     bar.set_postfix(progress_texts(losses, source), refresh=False)
                     if state.step % options.every == 0 or state.step == config.total:
-                        drift = check_and_write(training, source, real, options, segmenter)
+                        drift = check_and_write(training, source, real, options, segmenter, save)
                         sheet = sheet_path(options.out, state.step).name
                         bar.write(f"step {state.step}: {text_from_drift(drift)}; {sheet}")
                         save()
@@ -90,7 +91,12 @@ def run_refiner(
             save()
         saved = saved_text(state.step, state_file, "the same command with --resume")
         raise Interrupted(signal.number, saved) from None
-    return drift or measured(training, source, segmenter_of_source(source, config, options))[1]
+    if drift is not None:
+        return drift
+    segmenter = segmenter_of_source(source, config, options)
+    if not options.out.exists():  # killed behind its last step
+        return check_and_write(training, source, real, options, segmenter, save)
+    return measured(training, source, segmenter)[1]
 
 
 def progress_texts(losses: dict[str, float], source: Pool) -> dict[str, str]:
@@ -140,8 +146,10 @@ def check_and_write(
     real: Pool,
     options: RefinerRunOptions,
     segmenter: Segmenter | None,
+    save: Callable[[], None],
 ) -> Drift:
-    """Writes the contact sheet, then the weights and card if the drift is within its bounds.
+    """Writes the contact sheet, then the weights and card if the drift is within its bounds; before
+    the first weights, `save` writes the state, so that a kill never leaves weights without one.
 
     Raises RefinerError when it is not.
     """
@@ -157,6 +165,8 @@ def check_and_write(
     columns = [f"image {i}" for i in range(max(len(row.pictures) for row in rows))]
     sheet_from_rows(rows, columns).save(sheet_path(options.out, state.step))
     refuse_drift(drift, options, state.step)
+    if not options.out.exists():
+        save()
     write_refiner(options.out, state.average, card_of(training, source, real, options, drift))
     return drift
 

@@ -135,11 +135,11 @@ def views(
             bank = bank_from_draws(generator, config, candidates or 16 * config.count, spread)
         sheet_objects = drawn_ws(generator, config, objects)
         sheet = sheet_of_bank(generator, bank.codes, sheet_objects, captions_from_bank(bank), crop)
-        with signals_held() as held:  # codes without their card would be in the next run's way
-            write_views(
+        with signals_held() as held:
+            sheet.save(out.with_suffix(".png"))
+            write_views(  # last, so that without it the next run goes on
                 out, bank.codes, card_from_bank(bank, config, spread, sha256, card.licences)
             )
-            sheet.save(out.with_suffix(".png"))
             held.end(f"all of {out} was written")
         click.echo(
             f"wrote {config.count} views of {config.view_layers} rows to {out}, and their contact "

@@ -1,0 +1,157 @@
+"""Whatever a killed writer of weights and card has left, the next run goes on: there are no weights
+yet, or a pair that belongs together.
+
+A kill leaves what is on disk, so the folder is copied at each file operation of the writer.
+"""
+
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import torch
+from torch import nn
+
+from checkpoints import (
+    encoder_from_file,
+    generator_from_file,
+    interpreter_from_file,
+    inverse_graphics_from_file,
+    refiner_from_file,
+    views_from_file,
+    write_encoder,
+    write_generator,
+    write_interpreter,
+    write_inverse_graphics,
+    write_refiner,
+    write_views,
+)
+from tests.checkpoints import (
+    test_encoder,
+    test_inverse_graphics,
+    test_refiner,
+    test_views,
+)
+from training.errors import TrainingError
+from training.options import can_resume, refuse_existing
+from training.resume import state_path
+
+Pair = tuple[Any, Any]  # a module or codes, and the card
+Kind = tuple[Callable[[Path], Pair], Callable[[Path, Any, Any], None], Callable[[Path], Pair]]
+KINDS: dict[str, Kind] = {
+    "generator": (generator_from_file, write_generator, lambda path: generator_from_file(path)),
+    "interpreter": (interpreter_from_file, write_interpreter, interpreter_from_file),
+    "encoder": (
+        encoder_from_file, write_encoder, lambda _: (test_encoder.encoder(), test_encoder.CARD),
+    ),
+    "refiner": (
+        refiner_from_file, write_refiner,
+        lambda _: (test_refiner.refiner(), test_refiner.card(test_refiner.refiner())),
+    ),
+    "inverse graphics": (
+        inverse_graphics_from_file, write_inverse_graphics,
+        lambda _: (test_inverse_graphics.inverse_graphics(), test_inverse_graphics.CARD),
+    ),
+    "views": (views_from_file, write_views, lambda _: (test_views.CODES, test_views.CARD)),
+}  # fmt: skip
+_copied: Callable[[str], None] | None = None  # what is done at each file operation
+
+
+def _audited(event: str, arguments: tuple[Any, ...]) -> None:
+    global _copied
+    if _copied is not None and event in ("open", "os.rename", "os.remove", "tempfile.mkstemp"):
+        copy, _copied = _copied, None  # copying opens files, too
+        copy(str(arguments[0]))
+        _copied = copy
+
+
+sys.addaudithook(_audited)
+
+
+@contextmanager
+def copied_at_each_operation(folder: Path, into: Path) -> Iterator[None]:
+    """Copies the folder to `into`/0, 1 ... before each operation of the block on a file of it."""
+    global _copied
+    into.mkdir()
+
+    def copy(path: str) -> None:
+        if path.startswith(str(folder)):
+            shutil.copytree(folder, into / str(len(list(into.iterdir()))))
+
+    _copied = copy
+    try:
+        yield
+    finally:
+        _copied = None
+
+
+def numbers_of(found: Any) -> list[float]:
+    """Sums of the tensors of a module, or of codes."""
+    tensors = found.state_dict() if isinstance(found, nn.Module) else {"": torch.tensor(found)}
+    return [float(tensor.double().sum()) for _, tensor in sorted(tensors.items())]
+
+
+def changed(pair: Pair) -> Pair:
+    """Other weights of the same shapes, and a card that says so."""
+    found, card = pair
+    if isinstance(found, nn.Module):
+        state = {n: t + 1 if t.is_floating_point() else t for n, t in found.state_dict().items()}
+        found.load_state_dict(state)
+    else:
+        found = found + 1
+    return found, msgspec.structs.replace(card, licences=["another"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kill_leaves_no_weights_or_a_pair_that_belongs_together(
+    kind: str, tiny_weights: tuple[Path, Path], tmp_path: Path
+) -> None:
+    read, write, make = KINDS[kind]
+    source = tiny_weights[kind == "interpreter"]
+    folder, out = tmp_path / "out", tmp_path / "out" / "w.safetensors"
+    folder.mkdir()
+    with copied_at_each_operation(folder, tmp_path / "first"):
+        write(out, *make(source))
+    old = numbers_of(read(out)[0]), read(out)[1]
+    again = changed(make(source))
+    with copied_at_each_operation(folder, tmp_path / "forced"):
+        write(out, *again)
+    new = numbers_of(read(out)[0]), read(out)[1]
+    assert old[0] != new[0] and len(contents(folder)) == 2
+    lefts = [*(tmp_path / "first").iterdir(), *(tmp_path / "forced").iterdir()]
+    states = {frozenset(contents(left).items()): left for left in lefts}
+    assert len(states) > 5 and not all((left / out.name).exists() for left in lefts)
+    for left in {visible(left): left for left in states.values()}.values():
+        path = left / out.name
+        if path.exists():
+            assert (numbers_of(read(path)[0]), read(path)[1]) in (old, new)
+        else:
+            refuse_existing(path, force=False)
+    last = max(states.values(), key=lambda left: len(contents(left)))
+    assert len(contents(last)) > 2
+    write(last / out.name, *again)
+    assert contents(last) == contents(folder)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def visible(folder: Path) -> frozenset[tuple[str, bytes]]:
+    return frozenset(each for each in contents(folder).items() if not each[0].startswith("."))
+
+
+def test_weights_without_the_state_to_resume_from_are_refused_with_a_way_out(
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "r.safetensors"
+    assert not can_resume(out, resume=True)  # a job that is always started with --resume
+    out.touch()
+    with pytest.raises(TrainingError, match=r"r\.state\.safetensors.*delete it to train from"):
+        can_resume(out, resume=True)
+    state_path(out).touch()
+    assert can_resume(out, resume=True) and not can_resume(out, resume=False)
