@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
 
 FRACTION_KEPT = 0.9  # share of images kept, the most certain ones
 TENTHS = 10  # parts that pixels are split into
@@ -105,4 +104,6 @@ def _kept_means(best_first: NDArray[np.float64]) -> NDArray[np.float64]:
 def _spearman(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return float("nan")  # where scipy warns
+    from scipy.stats import spearmanr  # half of torch's time to import
+
     return float(spearmanr(a, b).statistic)
