@@ -24,8 +24,8 @@ RUN python -m compileall -q /app
 # more writes it again.
 COPY helm/sbom.py /opt/sbom/
 # hadolint ignore=DL3013
-RUN python3 -m venv /opt/sbom/venv \
-    && /opt/sbom/venv/bin/pip install --no-cache-dir cyclonedx-python-lib \
+RUN python3 -m venv --without-pip /opt/sbom/venv \
+    && pip --python /opt/sbom/venv install --no-cache-dir --no-compile cyclonedx-python-lib \
     && /opt/sbom/venv/bin/python /opt/sbom/sbom.py /app /opt/venv
 
 # onnxruntime and onnxruntime-gpu share one import name, so one replaces the other.

@@ -82,7 +82,7 @@ PAGES = {
     ),
     "docs/datasets.md": Page(
         before=(DEMO,),
-        smaller={"--count 1000": "--count 40"},
+        smaller={"--count 1000": "--count 16"},
         not_run={"import fiftyone": "1.2 GB; tests/datasets/test_fiftyone.py runs it"},
     ),
     "docs/engines.md": Page(
@@ -195,7 +195,7 @@ PAGES = {
         before=(DEMO,),
         smaller={"report.html --where": "report.html --count 8 --where",
                  "--count 16": "--count 2", "--filter-report 64": "--filter-report 16",
-                 "where=where, count=8": "where=where, count=2"},
+                 "where=where, count=8": "where=where, count=2", "end_index=320": "end_index=32"},
     ),
     "docs/triton_client.md": Page(),
     "docs/views.md": Page(

@@ -45,11 +45,12 @@ def samples_from_stream(batches: Iterable[Batch], expected: int) -> StreamedSamp
 
 
 def compare_streams(
-    unfiltered: StreamedSamples, filtered: StreamedSamples, max_uncertainty: float
+    unfiltered: StreamedSamples, filtered: StreamedSamples, max_uncertainty: float, end_index: int
 ) -> None:
-    """Exits with a message unless the filtered stream equals the unfiltered samples below the
-    threshold."""
-    kept = unfiltered.uncertainty <= np.float32(max_uncertainty)
+    """Exits with a message unless the filtered stream, of the indices below `end_index`, equals
+    the unfiltered samples of these indices that are below the threshold."""
+    examined = unfiltered.indices < end_index
+    kept = examined & (unfiltered.uncertainty <= np.float32(max_uncertainty))
     same = np.array_equal(unfiltered.indices[kept], filtered.indices) and all(
         np.array_equal(getattr(unfiltered, name)[kept], getattr(filtered, name))
         for name in ("images", "masks", "keypoints", "depth", "uncertainty")

@@ -21,7 +21,7 @@ from labelmint.latents import Purpose, latents
 
 pytestmark = pytest.mark.long
 SEED = 99
-SAMPLES = 600
+SAMPLES = 400
 
 
 @dataclass(frozen=True)
@@ -64,18 +64,17 @@ def test_keep_fraction_keeps_that_share_and_the_better_labels(streamed: Streamed
 
 
 def test_labels_of_16_examples_reach_the_promised_quality(streamed: Streamed) -> None:
-    rows = np.arange(SAMPLES) < 500
-    result = streamed.score(rows)
+    result = streamed.score(np.ones(SAMPLES, bool))
     assert result.miou >= 0.75
     assert result.iou.min() >= 0.5, dict(zip(CLASS_NAMES, result.iou, strict=True))
     assert result.keypoint_error_px <= 2.5  # of 64
-    correlation = np.corrcoef(streamed.samples.uncertainty[rows], result.pixel_error)[0, 1]
+    correlation = np.corrcoef(streamed.samples.uncertainty, result.pixel_error)[0, 1]
     assert correlation > 0.3
 
 
 def test_depth_of_16_examples_reaches_the_promised_quality(streamed: Streamed) -> None:
-    found, true_depth = streamed.samples.depth[:500], streamed.truth.depth.numpy()[:500]
-    masks = streamed.truth.mask.numpy()[:500]
+    found, true_depth = streamed.samples.depth, streamed.truth.depth.numpy()
+    masks = streamed.truth.mask.numpy()
     result = score_depth(found, true_depth, masks)
     # The head's mean depth in its place would have 4% and 0.28.
     assert result.abs_rel <= 0.02

@@ -7,11 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from examples.demo.__main__ import main
 from examples.demo.inputs import NAME, is_current, record_inputs
+from examples.demo.report import StreamedSamples, compare_streams
 from tests.interrupts import INTERRUPTIBLE
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -52,6 +54,26 @@ def test_a_demo_of_other_code_or_with_a_changed_file_is_made_again(
     with (tmp_path / "bundle" / "labeller.onnx").open("ab") as graph:
         graph.write(b" ")
     assert not is_current(tmp_path)
+
+
+def samples(indices: list[int]) -> StreamedSamples:
+    """Samples whose values all follow from their index; the odd ones are uncertain."""
+    n = np.array(indices)
+    return StreamedSamples(
+        n.astype(np.uint64),
+        np.full((len(n), 2, 2, 3), n[:, None, None, None], np.uint8),
+        np.full((len(n), 2, 2), n[:, None, None], np.uint8),
+        np.full((len(n), 1, 3), n[:, None, None], np.float32),
+        np.full((len(n), 2, 2), n[:, None, None], np.float16),
+        (n % 2).astype(np.float32),
+    )
+
+
+@pytest.mark.parametrize("wrong", [[0, 2], [0, 2, 4, 6], [0, 2, 3, 4], [0, 2, 6]])
+def test_a_filtered_stream_of_other_samples_ends_the_demo(wrong: list[int]) -> None:
+    compare_streams(samples([*range(8)]), samples([0, 2, 4]), 0.5, end_index=6)
+    with pytest.raises(SystemExit, match="not the kept part"):
+        compare_streams(samples([*range(8)]), samples(wrong), 0.5, end_index=6)
 
 
 @pytest.mark.long

@@ -331,7 +331,10 @@ def test_layers_and_time_grow_linearly_with_members(tmp_path: Path) -> None:
         path = tmp_path / f"{members}.onnx"
         with half_by_float32():
             labels_of(path, members=members)
-        builds[members] = build(path, builds=2)
+        builds[members] = build(path, builds=2 if members == 2 else 1)
     parsed = {n: b.report.parsed_layers for n, b in builds.items()}
     assert parsed[8] - parsed[4] == 2 * (parsed[4] - parsed[2])
-    assert builds[8].seconds < MARGIN * 4 * builds[2].seconds
+    limit, seconds = MARGIN * 4 * builds[2].seconds, builds[8].seconds
+    if seconds >= limit:  # once more: a neighbor may have had the caches
+        seconds = build(builds[8].path).seconds
+    assert seconds < limit

@@ -31,6 +31,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 CHROMIUM = shutil.which("chromium")
 WAIT_MS = 600_000  # for hangs; a quiet machine needs a few seconds, learning on a busy one minutes
 IGNORED = 255
+MANY = 400  # images, of which a window shows few
 Mask = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 
 
@@ -43,6 +44,18 @@ def browser() -> Iterator[Browser]:
         found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield found
         found.close()
+
+
+@pytest.fixture(scope="module")
+def many(tiny_weights: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A set of MANY images. Do not change it."""
+    folder = tmp_path_factory.mktemp("many") / "set"
+    training_command(
+        ["sample", "--generator", str(tiny_weights[0]), "--out", str(folder), "--count",
+         str(MANY), "--candidates", str(MANY), "--choose", "farthest"],
+        standalone_mode=False,
+    )  # fmt: skip
+    return folder
 
 
 @contextmanager
@@ -277,14 +290,9 @@ def test_a_stroke_draws_no_more_than_its_surroundings_and_leaves_what_a_whole_dr
 
 @pytest.mark.long
 def test_a_long_list_asks_for_pictures_near_the_window_alone(
-    browser: Browser, tiny_weights: tuple[Path, Path], tmp_path: Path
+    browser: Browser, tiny_weights: tuple[Path, Path], many: Path, tmp_path: Path
 ) -> None:
-    project, count = tmp_path / "project", 400
-    training_command(
-        ["sample", "--generator", str(tiny_weights[0]), "--out", str(project), "--count",
-         str(count), "--candidates", str(count), "--choose", "farthest"],
-        standalone_mode=False,
-    )  # fmt: skip
+    project, count = shutil.copytree(many, tmp_path / "project"), MANY
     Project(project).set_classes(CARDS)
     page, asked = browser.new_page(viewport={"width": 1280, "height": 720}), set[str]()
     page.set_default_timeout(WAIT_MS)
@@ -323,14 +331,9 @@ HELD = """() => {
 
 @pytest.mark.long
 def test_a_long_wall_of_proposals_holds_those_near_the_window_alone(
-    browser: Browser, tiny_weights: tuple[Path, Path], tmp_path: Path
+    browser: Browser, tiny_weights: tuple[Path, Path], many: Path, tmp_path: Path
 ) -> None:
-    project, count = tmp_path / "project", 400
-    training_command(
-        ["sample", "--generator", str(tiny_weights[0]), "--out", str(project), "--count",
-         str(count), "--candidates", str(count), "--choose", "farthest"],
-        standalone_mode=False,
-    )  # fmt: skip
+    project, count = shutil.copytree(many, tmp_path / "project"), MANY
     opened = Project(project)
     opened.set_classes(CARDS)
     (opened.work / "proposals").mkdir()

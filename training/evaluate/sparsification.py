@@ -104,6 +104,6 @@ def _kept_means(best_first: NDArray[np.float64]) -> NDArray[np.float64]:
 def _spearman(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return float("nan")  # where scipy warns
-    from scipy.stats import spearmanr  # its import takes most of a second
+    from scipy.stats import spearmanr  # half of torch's time to import
 
     return float(spearmanr(a, b).statistic)

@@ -12,7 +12,6 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.cluster.vq import kmeans2
 from tqdm import tqdm
 
 from labelmint.latents import Purpose, classes, latents
@@ -108,6 +107,8 @@ def typical_rows(points: NDArray[np.floating], count: int, seed: int) -> NDArray
     k-means is Lloyd's, initialized as by k-means++ (Arthur and Vassilvitskii, 2007), but with the
     point nearest to the mean as its first center.
     """
+    from scipy.cluster.vq import kmeans2  # a quarter of torch's time to import
+
     rng = np.random.Generator(np.random.Philox(key=seed))
     first = [_nearest_to_mean(points)]
     nearest = _squared_distances(points, points[first])[:, 0]
