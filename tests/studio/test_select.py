@@ -35,7 +35,7 @@ def defined_selection(
     distance[other] = np.inf
     limits = thresholds_of(distance[~other].astype(np.float32))
     levels = np.full(other.shape, OUTSIDE, np.uint8)
-    scores = []
+    scores: list[float] = []
     for k, limit in reversed(list(enumerate(limits))):
         parts, _ = ndimage.label(distance.astype(np.float32) <= limit)
         region = np.isin(parts, [p for p in parts[rows, columns] if p])
