@@ -27,7 +27,15 @@ from examples.demo.__main__ import GENERATOR
 from examples.demo.labels import truth_of_indices
 from studio.__main__ import draw_images
 from studio.project import Project
-from studio.select import COMPONENTS, PART, FeatureTables, Selection, selection
+from studio.select import (
+    COMPONENTS,
+    PART,
+    FeatureTable,
+    FeatureTables,
+    Selection,
+    selection,
+    table_from_values,
+)
 from studio.turns import Turns
 from training.images.sample import SampleConfig, drawn_indices
 from training.options import read_generator
@@ -74,7 +82,8 @@ def table_of_times() -> str:
     lines = [f"machine: {machine_name()}", "| side, px | click | scribble |", "|---|---|---|"]
     for side in (256, 512, 1024):
         noise = rng.normal(size=(side, side, COMPONENTS)).astype(np.float32)
-        table = ndimage.gaussian_filter(noise, (side / 20, side / 20, 0))
+        smooth = ndimage.gaussian_filter(noise, (side / 20, side / 20, 0))
+        table = table_from_values(smooth.astype(np.float16))
         other = np.zeros((side, side), bool)
         other[:, : side // 3] = True
         cells = []
@@ -90,7 +99,7 @@ def table_of_times() -> str:
 
 
 def clicked(
-    table: NDArray[np.float32], truth: NDArray[np.uint8], blank: bool, part: float
+    table: FeatureTable, truth: NDArray[np.uint8], blank: bool, part: float
 ) -> tuple[list[float], list[float], float]:
     """IoU of each region at the proposed and at the best level, and the share of right pixels."""
     unlabeled = 255
@@ -114,7 +123,7 @@ def clicked(
 
 
 def answered(
-    table: NDArray[np.float32],
+    table: FeatureTable,
     mask: NDArray[np.uint8],
     place: tuple[int, int],
     class_id: int,

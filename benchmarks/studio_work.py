@@ -5,15 +5,17 @@
 On the demo's generator, a person who knows the renderer's exact masks (benchmarks/annotator.py has
 the prices) labels the 16 images of a new project through the interface of a running studio:
 
-    polygons   polygons on the images in the set's order
+    polygons   polygons on the images in the set's order; rough: off by up to a pixel
     smart      smart select, fill and brush on the same images, in the same order
     proposals  the same tools, but the image that teaches most comes next, filled with what the
                last round of Learn proposes; only its faults are repaired
+    careful    the same, and outlines are repaired, too; in a new project of 32 images
 
-After 1, 2, 4, 8, 12 and 16 images an ensemble is trained afresh on those labels, with the settings
-of a first round of Learn, and its masks of fresh samples are compared with the exact ones. All
-ensembles label 50 samples, then all label the next 50, and so on. For comparison, one is trained
-on the exact masks of all 16. What is in --out is not made again.
+After 1, 2, 4, 8, 12 and 16 images, and 24 and 32, an ensemble is trained afresh on those labels,
+with the settings of a first round of Learn, and its masks of fresh samples are compared with the
+exact ones. All ensembles label 50 samples, then all label the next 50, and so on. For comparison,
+one is trained on the exact masks of 16 images. What is in --out is not made again. The plot shows
+the figures of earlier runs, studio_work.json, for what this one has not measured.
 """
 
 import json
@@ -57,7 +59,9 @@ from training.options import read_generator
 COUNTS = (1, 2, 4, 8, 12, 16)
 IMAGES = COUNTS[-1]
 TEST_SEED = 31_004
-ORDER = (16, 8, 12, 4, 2, 1)  # of training: what says most comes first
+ORDER = (16, 32, 24, 8, 12, 4, 2, 1)  # of training: what says most comes first
+RECORDED = Path(__file__).with_suffix(".json")  # policy -> images -> works, mIoUs of the seeds
+TICKS = (100, 200, 500, 1000, 2000)
 Seeds = NDArray[np.float64]  # a value of each seed
 CHUNK = 50  # samples that all ensembles label before any labels more
 
@@ -73,17 +77,29 @@ class Policy:
     color: str
     least_px: int = 10_000  # wrong pixels side by side that are repaired at outlines, too
     counts: tuple[int, ...] = COUNTS  # images after which an ensemble is trained
+    labels: tuple[tuple[int, int], ...] = ((0, -13),)  # of points in the plot, in turn; offsets
+
+    @property
+    def images(self) -> int:
+        """Images of its project, all of which are labeled."""
+        return self.counts[-1]
 
 
-POLYGONS = Policy("polygons", "polygons to 0.5 px", "polygons", 0.5, "#e07a1f")
+POLYGONS = Policy("polygons", "polygons to 0.5 px", "polygons", 0.5, "#e07a1f", labels=((11, -6),))
 ROUGH = Policy("rough", "polygons to 1 px", "polygons", 1.0, "#f0b67f", counts=(IMAGES,))
-SMART = Policy("smart", "smart select", "smart", 0.5, "#1f6fe0")
+SMART = Policy("smart", "smart select", "smart", 0.5, "#1f6fe0", labels=((11, -3),))
 PROPOSALS = Policy(
-    "proposals", "smart select, proposals, chosen images", "proposals", 0.5, "#2bb673"
+    "proposals", "smart select, proposals, chosen images", "proposals", 0.5, "#2bb673",
+    labels=((0, 6), (0, -13)),
+)  # fmt: skip
+CAREFUL = Policy(
+    "careful", "the same, outlines repaired", "proposals", 0.5, "#14794c", 2, (*COUNTS, 24, 32)
 )
-CAREFUL = Policy("careful", "the same, outlines repaired", "proposals", 0.5, "#14794c", 2)
 POLICIES = (POLYGONS, ROUGH, SMART, PROPOSALS, CAREFUL)
-EXACT = Policy("exact", "exact masks", "polygons", 0.0, "#9aa0a8")  # those of the renderer
+Curves = dict[Policy, dict[int, tuple[Seeds, Seeds]]]
+EXACT = Policy(
+    "exact", "exact masks", "polygons", 0.0, "#9aa0a8", counts=(IMAGES,)
+)  # those of the renderer
 
 
 @dataclass(frozen=True)
@@ -113,37 +129,46 @@ class Place:
 @click.command()
 @click.option("--seeds", default="2021", help="Seeds that sets are drawn with, by commas.")
 @click.option("--samples", default=500, help="Number of fresh samples to test on.")
-@click.option("--counts", default="1,2,4,8,12,16", help="Numbers of images to train on, by commas.")
+@click.option(
+    "--policies", default="exact,polygons,rough,smart,proposals,careful", help="By commas."
+)
+@click.option("--counts", default="1,2,4,8,12,16,24,32", help="Images to train on, by commas.")
+@click.option("--draw", is_flag=True, help="Only draw what earlier runs have found.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("demo/studio_work"))
-def main(seeds: str, samples: int, counts: str, out: Path) -> None:
+def main(seeds: str, samples: int, policies: str, counts: str, draw: bool, out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    if draw:
+        plot(known_curves([]), out / "studio_work.png")
+        return
     generator, _, _ = read_generator(GENERATOR, None)
     places = [Place(out, int(seed)) for seed in seeds.split(",")]
-    out.mkdir(parents=True, exist_ok=True)
+    used = [policy for policy in POLICIES if policy.key in policies.split(",")]
     for place in places:
-        for policy in POLICIES:
+        for policy in used:
             label(place, policy)
     chosen = [int(count) for count in counts.split(",")]
-    runs = [(policy, n) for n in ORDER for policy in POLICIES if n in policy.counts and n in chosen]
-    runs = [(EXACT, IMAGES), *runs]
+    runs = [(policy, n) for n in ORDER for policy in used if n in policy.counts and n in chosen]
+    if EXACT.key in policies.split(","):
+        runs = [(EXACT, IMAGES), *runs]
     for end in range(CHUNK, samples + 1, CHUNK):
         test = labels_of_indices(generator, TEST_SEED, np.arange(end - CHUNK, end))
         for place in places:
             count_errors(generator, place, runs, test, end)
         print(f"machine: {machine_name()}; {end} fresh samples")
         print(table(places), flush=True)
-        plot(places, out / "studio_work.png")
+        plot(known_curves(places), out / "studio_work.png")
 
 
 def label(place: Place, policy: Policy) -> None:
     """Labels the images of a project by a policy, and goes on where it was ended."""
     folder, path = place.project(policy), place.work(policy)
     done: list[Any] = json.loads(path.read_text()) if path.exists() else []
-    if len(done) == IMAGES:
+    if len(done) == policy.images:
         return
     if not folder.exists():
         training_command(
-            ["sample", "--generator", str(GENERATOR), "--out", str(folder), "--count", str(IMAGES),
-             "--seed", str(place.seed)],
+            ["sample", "--generator", str(GENERATOR), "--out", str(folder),
+             "--count", str(policy.images), "--seed", str(place.seed)],
             standalone_mode=False,
         )  # fmt: skip
     images = image_set_from_folder(folder)
@@ -151,7 +176,7 @@ def label(place: Place, policy: Policy) -> None:
     with studio_session(GENERATOR, folder) as session:
         cards = [{"name": n, "color": c} for n, c in zip(CLASS_NAMES, PALETTE, strict=True)]
         session.post("PUT", "/api/classes", {"classes": cards})
-        while len(done) < IMAGES:
+        while len(done) < policy.images:
             stem = next_stem(session, policy.way, [entry["stem"] for entry in done])
             exact = truth[images.stems.index(stem)]
             person = Person(exact, session.ignore_id, policy.tolerance_px, policy.least_px)
@@ -164,7 +189,7 @@ def label(place: Place, policy: Policy) -> None:
                     **work.record(),
                 }
             )
-            if policy.way == "proposals" and len(done) < IMAGES:
+            if policy.way == "proposals" and len(done) < policy.images:
                 session.learn()
             write_text(path, json.dumps(done, indent=1) + "\n")
             print(f"{place.seed} {policy.key}: {done[-1]}", flush=True)
@@ -279,10 +304,15 @@ def curve(places: list[Place], policy: Policy) -> dict[int, tuple[Seeds, Seeds]]
     found = {}
     for count in policy.counts:
         if all(place.counted(policy, count).exists() for place in places):
-            works = [json.loads(place.work(policy).read_text())[:count] for place in places]
+            works = [spent_on(place, policy)[:count] for place in places]
             costs = np.array([sum(entry["cost"] for entry in work) for work in works])
             found[count] = (costs, 100 * np.array([miou(place, policy, count) for place in places]))
     return found
+
+
+def spent_on(place: Place, policy: Policy) -> list[Any]:
+    """What each image has taken; nothing for the exact masks."""
+    return [] if policy is EXACT else list(json.loads(place.work(policy).read_text()))
 
 
 def table(places: list[Place]) -> str:
@@ -293,12 +323,13 @@ def table(places: list[Place]) -> str:
         "| images | " + " | ".join(f"{p.name}: work | mIoU" for p in POLICIES) + " |",
         "|---" * (1 + 2 * len(POLICIES)) + "|",
     ]
-    for count in COUNTS:
+    for count in CAREFUL.counts:
         rows = [curves[policy].get(count) for policy in POLICIES]
         cells = [" | " if r is None else f"{spread(r[0], 0)} | {spread(r[1], 1)}" for r in rows]
         lines.append(f"| {count} | " + " | ".join(cells) + " |")
-    exact = 100 * np.array([miou(place, EXACT, IMAGES) for place in places])
-    lines.append(f"\nexact masks of {IMAGES} images: mIoU {spread(exact, 1)}")
+    for _, exact in curve(places, EXACT).values():
+        lines.append(f"\nexact masks of {IMAGES} images: mIoU {spread(exact, 1)}")
+    lines.append("")
     for whole in (POLYGONS, ROUGH):
         if IMAGES not in curves[whole]:
             continue
@@ -318,36 +349,49 @@ def spread(values: Seeds, digits: int) -> str:
     return mean if len(values) == 1 else f"{mean} ({least} to {most})"
 
 
-def plot(places: list[Place], path: Path) -> None:
+def known_curves(places: list[Place]) -> Curves:
+    """Of all policies: what earlier runs have found, and in place of it what this one has."""
+    found, earlier = Curves(), json.loads(RECORDED.read_text())
+    for policy in (*POLICIES, EXACT):
+        known = earlier.get(policy.key, {}).items()
+        found[policy] = {int(count): (np.array(w), np.array(m)) for count, (w, m) in known}
+        found[policy] |= curve(places, policy) if places else {}
+    return found
+
+
+def plot(curves: Curves, path: Path) -> None:
     """Draws mIoU against work, means over seeds."""
-    figure: Any = Figure(figsize=(7.4, 4.4), layout="constrained")
+    figure: Any = Figure(figsize=(7.4, 4.8), layout="constrained")
     axes = figure.add_subplot()
     gray, small = "#60656f", {"textcoords": "offset points", "fontsize": 8}
-    exact = 100 * np.mean([miou(place, EXACT, IMAGES) for place in places])
+    exact = curves[EXACT][IMAGES][1].mean()
     axes.axhline(exact, color=gray, linestyle="--", linewidth=0.8)
     axes.annotate(
-        f"exact masks of {IMAGES} images", (0.5, exact), (0, 4), ha="center",
+        f"exact masks of {IMAGES} images", (0.01, exact), (0, 4),
         xycoords=("axes fraction", "data"), color=gray, **small,
     )  # fmt: skip
     for policy in POLICIES:
-        found = {n: (w.mean(), m.mean()) for n, (w, m) in curve(places, policy).items()}
+        found = {n: (w.mean(), m.mean()) for n, (w, m) in curves[policy].items()}
         if not found:
             continue
         work, scores = zip(*found.values(), strict=True)
         axes.plot(work, scores, "o-", color=policy.color, markersize=4, label=policy.name)
-        for count, (x, y) in found.items():
-            below = -13 if policy is PROPOSALS else 6
-            axes.annotate(str(count), (x, y), (0, below), color=policy.color, ha="center", **small)
-    third = curve(places, POLYGONS)[IMAGES][0].mean() / 3
+        for place, (count, at) in enumerate(found.items()):
+            offset = policy.labels[place % len(policy.labels)]
+            axes.annotate(str(count), at, offset, color=policy.color, ha="center", **small)
+    third = curves[POLYGONS][IMAGES][0].mean() / 3
     axes.axvline(third, color=gray, linestyle=":", linewidth=0.8)
     axes.annotate(
-        f"a third of the work of\n{IMAGES} images, {POLYGONS.name}", (third, 0.5), (5, 0),
-        xycoords=("data", "axes fraction"), color=gray, **small,
+        f"a third of the work of\n{IMAGES} images, {POLYGONS.name}", (third, 0.35), (-5, 0),
+        ha="right", xycoords=("data", "axes fraction"), color=gray, **small,
     )  # fmt: skip
+    axes.set_xscale("log")  # the cheap ways lie close together
+    axes.set_xticks(TICKS, [str(tick) for tick in TICKS])
+    axes.minorticks_off()
     axes.set_xlabel("work, in clicks; the numbers are labeled images")
     axes.set_ylabel("mIoU of fresh samples, %")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="lower right")
+    figure.legend(frameon=False, loc="outside lower center", ncols=2, fontsize=9)
     figure.savefig(path, dpi=130)
 
 

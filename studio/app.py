@@ -38,7 +38,7 @@ from studio.review_routes import ReviewHandlers
 from studio.reviews import Reviews
 from studio.safety import Guard
 from studio.select import FeatureTables
-from studio.tabs import Tabs
+from studio.tabs import MAX_TABS, Tabs
 from studio.thumbnails import Thumbnails
 from training.errors import TrainingError
 from training.labels.formats import Format, write_labels_as
@@ -55,6 +55,12 @@ TAB = "x-studio-tab"
 Visible = Annotated[int, msgspec.Meta(ge=0, le=1)]
 ClassId = Annotated[int, msgspec.Meta(ge=0, le=255)]
 TabName = Annotated[str, msgspec.Meta(pattern="^[0-9a-z-]{8,64}$")]
+
+
+class EventsQuery(Strict, frozen=True):
+    """The tabs that a stream is for."""
+
+    tabs: Annotated[list[TabName], msgspec.Meta(min_length=1, max_length=MAX_TABS)]
 
 
 class HoldBody(Strict, frozen=True):
@@ -216,9 +222,8 @@ class Handlers:
         return json_answer(await run_in_threadpool(project_summary, self.studio))
 
     async def events(self, request: Request) -> Response:
-        tab = request.query_params.get("tab", "")
-        checked({"tab": tab}, HoldBody)
-        stream = self.studio.tabs.events(tab)
+        asked = checked({"tabs": request.query_params.getlist("tab")}, EventsQuery)
+        stream = self.studio.tabs.events(asked.tabs)
         return StreamingResponse(stream, media_type="text/event-stream")
 
     async def set_classes(self, request: Request) -> Response:

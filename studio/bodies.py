@@ -1,5 +1,6 @@
 """Bodies and queries of requests as strict records, and answers in JSON."""
 
+from collections.abc import Mapping
 from typing import TypeVar
 
 import msgspec
@@ -25,7 +26,7 @@ async def body_of(request: Request, kind: type[Body]) -> Body:
         raise StudioError(f"the body: {' '.join(str(error).split())}") from error
 
 
-def checked(content: dict[str, str], kind: type[Body]) -> Body:
+def checked(content: Mapping[str, object], kind: type[Body]) -> Body:
     """A query or headers as a strict record. Raises StudioError."""
     try:
         return msgspec.convert(content, kind, strict=False)

@@ -29,7 +29,7 @@ from training.label_crop import LabelCrop
 
 COMPONENTS = 24
 FITTED_IMAGES, FITTED_PIXELS = 4, 4096  # that the components are computed from
-TABLES = 8  # in memory; one of 512 px takes 25 MB
+TABLES = 8  # in memory, in half precision; one of 512 px takes 13 MB
 LEVELS = 40
 SEEDS, RIVALS = 48, 96  # clicked pixels, and pixels of other classes, that distances are taken to
 BLOCK = 2048  # pixels whose distances are computed at once
@@ -48,6 +48,14 @@ class Projection:
 
 
 @dataclass(frozen=True)
+class FeatureTable:
+    """Features of an image's pixels, and how much they differ between neighbors."""
+
+    values: NDArray[np.float32]  # [H, W, components]
+    steps: tuple[NDArray[np.float32], NDArray[np.float32]]  # [H - 1, W] down, [H, W - 1] right
+
+
+@dataclass(frozen=True)
 class Selection:
     """Levels of the pixels, and the level that is proposed."""
 
@@ -63,12 +71,16 @@ class FeatureTables:
         self._lock = threading.Lock()  # of what follows
         self._projection: Projection | None = None
         self._tables: OrderedDict[str, NDArray[np.float16]] = OrderedDict()
+        self._open: tuple[str, FeatureTable] | None = None  # of the image that was asked for last
 
-    def table(self, stem: str) -> NDArray[np.float32]:
-        """[H, W, components] of an image. Raises NotFound."""
+    def table(self, stem: str) -> FeatureTable:
+        """Features of an image. Raises NotFound."""
         with self.project.lock:
             row, images = self.project.row(stem), self.project.images
         key = images.index.images[row].pixels_sha256
+        with self._lock:
+            if self._open is not None and self._open[0] == key:
+                return self._open[1]
         found = self._known(key)
         if found is None:
             with self._turns.first():
@@ -79,7 +91,10 @@ class FeatureTables:
                         self._tables[key] = found
                         while len(self._tables) > TABLES:
                             self._tables.popitem(last=False)
-        return found.astype(np.float32)
+        table = table_from_values(found)
+        with self._lock:
+            self._open = key, table
+        return table
 
     def _known(self, key: str) -> NDArray[np.float16] | None:
         with self._lock:
@@ -153,75 +168,125 @@ def projected(taps: list[Tensor], projection: Projection, crop: LabelCrop) -> ND
     return rows.permute(1, 2, 0).contiguous().numpy().astype(np.float16)
 
 
+def table_from_values(values: NDArray[np.float16]) -> FeatureTable:
+    """A table whose values are [H, W, components]."""
+    wide: NDArray[np.float32] = torch.from_numpy(values).float().numpy()  # numpy's takes five times
+    height, width, _ = wide.shape
+    down = np.empty((height - 1, width), np.float32)
+    right = np.empty((height, width - 1), np.float32)
+    for y, row in enumerate(wide):  # what is between stays in the processor's cache
+        right[y] = _lengths(np.diff(row, axis=0))
+        if y:
+            down[y - 1] = _lengths(row - wide[y - 1])
+    return FeatureTable(wide, (down, right))
+
+
 def selection(
-    table: NDArray[np.float32],
+    table: FeatureTable,
     seeds: Sequence[Point],
     other: NDArray[np.bool_],
     most_pixels: float,
 ) -> Selection:
     """Levels around the seeds; pixels of `other` [H, W] and what resembles them come late. The
     proposed region has at most `most_pixels`, if any level has so few."""
-    height, width, _ = table.shape
+    height, width, _ = table.values.shape
     thinned = [seeds[i] for i in np.linspace(0, len(seeds) - 1, min(SEEDS, len(seeds))).astype(int)]
     columns, rows = np.array(thinned).T
-    distance = nearest_distance(table, table[rows, columns])
+    flat = table.values.reshape(height * width, -1)
+    points = [flat[rows * width + columns]]
     rivals = np.flatnonzero(other)
+    pixels = None
     if len(rivals):
         chosen = rivals[np.linspace(0, len(rivals) - 1, min(RIVALS, len(rivals))).astype(int)]
-        away = nearest_distance(table, table.reshape(height * width, -1)[chosen])
-        distance = distance / (distance + away + 1e-6)
-        distance[other] = np.inf
-    levels = np.full((height, width), OUTSIDE, np.uint8)
-    nearest = np.searchsorted(thresholds_of(distance), distance.ravel()).astype(np.uint8)
-    nearest = nearest.reshape(height, width)  # the first level whose threshold a pixel is within
-    for k in range(LEVELS):
-        parts, count = ndimage.label(nearest <= k)
-        reached = np.zeros(count + 1, bool)
-        reached[parts[rows, columns]] = True
-        reached[0] = False
-        np.minimum(levels, k, out=levels, where=reached[parts])
+        points.append(flat[chosen])
+        pixels = np.flatnonzero(~other)
+    distance = relative_distance(flat, pixels, points)
+    limits = thresholds_of(distance)
+    # The largest of float32 below each, as the distances are: a comparison of two kinds is slow.
+    within = limits.astype(np.float32)
+    within = np.where(within > limits, np.nextafter(within, np.float32(-np.inf)), within)
+    found = np.searchsorted(within, distance).astype(np.uint8)
+    nearest = found  # the first level whose threshold a pixel is within
+    if pixels is not None:
+        nearest = np.full(height * width, LEVELS, np.uint8)
+        nearest[pixels] = found
+    levels = joined_levels(nearest.reshape(height, width), rows, columns)
     return Selection(levels, proposed_level(levels, table, most_pixels))
 
 
-def nearest_distance(
-    table: NDArray[np.float32], points: NDArray[np.float32]
+def relative_distance(
+    flat: NDArray[np.float32],
+    pixels: NDArray[np.int64] | None,
+    points: Sequence[NDArray[np.float32]],
 ) -> NDArray[np.float32]:
-    """[H, W]: distance of each pixel of [H, W, d] to the nearest of the points [n, d]."""
-    flat = table.reshape(-1, table.shape[2])
+    """Distance of pixels, indices into `flat` [N, d] or None for all, to the nearest of the seeds
+    [n, d]; with two sets of points, its share of that and the distance to the nearest rival."""
+    count = len(flat) if pixels is None else len(pixels)
+    found = np.empty(count, np.float32)
     # |a - b|^2 = |a|^2 + (|b|^2 - 2 a b), of which the first is the same for all points.
-    factors, norms = -2 * points.T, (points**2).sum(axis=1)
-    squared = np.einsum("nd,nd->n", flat, flat)
-    for start in range(0, len(flat), BLOCK):  # what is between stays in the processor's cache
+    sets = [(np.ascontiguousarray(-2 * p), (p**2).sum(axis=1)[:, None]) for p in points]
+    for start in range(0, count, BLOCK):  # what is between stays in the processor's cache
         block = slice(start, start + BLOCK)
-        squared[block] += (flat[block] @ factors + norms).min(axis=1)
-    nearest: NDArray[np.float32] = np.sqrt(np.maximum(squared, 0))
-    return nearest.reshape(table.shape[:2])
+        part = flat[block] if pixels is None else flat[pixels[block]]
+        squared = np.einsum("nd,nd->n", part, part)
+        near, *away = (
+            np.sqrt(np.maximum(squared + (factors @ part.T + norms).min(axis=0), 0))
+            for factors, norms in sets
+        )
+        found[block] = near / (near + away[0] + 1e-6) if away else near
+    return found
+
+
+def joined_levels(
+    nearest: NDArray[np.uint8], rows: NDArray[np.int64], columns: NDArray[np.int64]
+) -> NDArray[np.uint8]:
+    """[H, W]: the first level k at which pixels with `nearest` <= k join each to a seed.
+
+    A region lies within that of the next level, so that only the rectangle around it is searched.
+    """
+    levels = np.full(nearest.shape, OUTSIDE, np.uint8)
+    inside, answer = nearest, levels
+    for k in reversed(range(LEVELS)):
+        parts, _ = ndimage.label(inside <= k)
+        joined = parts[rows, columns]
+        rows, columns = rows[joined > 0], columns[joined > 0]
+        if not len(rows):
+            break
+        first, *more = np.unique(joined[joined > 0])
+        reached = parts == first
+        for part in more:
+            reached |= parts == part
+        answer[reached] = k
+        high, wide = (np.flatnonzero(reached.any(axis=axis)) for axis in (1, 0))
+        box = slice(high[0], high[-1] + 1), slice(wide[0], wide[-1] + 1)
+        inside, answer = inside[box], answer[box]
+        rows, columns = rows - high[0], columns - wide[0]
+    return levels
 
 
 def thresholds_of(distance: NDArray[np.float32]) -> NDArray[np.float64]:
     """Distances that reach from 3 pixels to nearly all, closer together where areas are small."""
-    known = np.sort(distance[np.isfinite(distance)].ravel())
-    shares = np.geomspace(min(1.0, 3 / len(known)), 0.98, LEVELS)
-    picked = known[np.minimum((shares * len(known)).astype(int), len(known) - 1)]
+    count = len(distance)
+    shares = np.geomspace(min(1.0, 3 / count), 0.98, LEVELS)
+    picked = np.sort(distance)[np.minimum((shares * count).astype(int), count - 1)]
     even = np.linspace(picked[0], picked[-1], LEVELS)
     return np.sort((picked.astype(np.float64) + even) / 2)
 
 
-def proposed_level(
-    levels: NDArray[np.uint8], table: NDArray[np.float32], most_pixels: float
-) -> int:
+def proposed_level(levels: NDArray[np.uint8], table: FeatureTable, most_pixels: float) -> int:
     """The level whose outline runs along the largest steps of the features.
 
     A pair of neighbors of levels a < b lies on the outlines of levels a to b - 1.
     """
     areas = np.bincount(levels.ravel(), minlength=OUTSIDE + 1)[:LEVELS].cumsum()
     steps, lengths = np.zeros(LEVELS + 1), np.zeros(LEVELS + 1)
-    for axis in (0, 1):
-        difference = np.diff(table, axis=axis)
-        step = np.sqrt(np.einsum("hwd,hwd->hw", difference, difference)).ravel()
-        pair = np.stack([np.delete(levels, -1, axis=axis), np.delete(levels, 0, axis=axis)])
-        low, high = np.minimum(np.sort(pair.reshape(2, -1), axis=0), LEVELS)
-        for total, weight in ((steps, step), (lengths, None)):
+    capped = np.minimum(levels, LEVELS)
+    for axis, step in enumerate(table.steps):
+        one, two = np.delete(capped, -1, axis=axis), np.delete(capped, 0, axis=axis)
+        pairs = one != two
+        one, two = one[pairs], two[pairs]
+        low, high = np.minimum(one, two), np.maximum(one, two)
+        for total, weight in ((steps, step[pairs]), (lengths, None)):
             total += np.bincount(low, weight, LEVELS + 1) - np.bincount(high, weight, LEVELS + 1)
     mean_step = steps.cumsum()[:LEVELS] / np.maximum(lengths.cumsum()[:LEVELS], 1)
     usable = (areas >= MIN_AREA) & (areas <= min(most_pixels, MAX_SHARE * levels.size))
@@ -235,6 +300,12 @@ def _taps(generator: Generator, w: NDArray[np.float32]) -> list[Tensor]:
         return [
             t.float().cpu() for t in generator.synthesis(torch.from_numpy(w)[None].to(device)).taps
         ]
+
+
+def _lengths(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """[n] of [n, d]."""
+    lengths: NDArray[np.float32] = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
+    return lengths
 
 
 def _at(tap: Tensor, rows: Tensor, columns: Tensor, crop: LabelCrop) -> Tensor:

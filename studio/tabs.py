@@ -1,20 +1,21 @@
 """Tabs of the browser: what they are told, and which of them holds which image.
 
-A tab is known by the stream of events that it reads. An image is held by the tab that opened it
-first, until that tab opens another image or its stream ends; other tabs may look at it, or take it.
+A tab is known by the stream of events that it reads; all tabs of a browser share one, since it
+opens no more than six connections to a server. An image is held by the tab that opened it first,
+until that tab opens another image or has no stream; other tabs may look at it, or take it.
 What a tab without a stream asks to hold counts once its stream is open, if no other tab has asked
 since: a tab may be closed before.
 """
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 
 import msgspec
 
 MAX_WAITING = 256  # events of a tab that does not read; then its stream ends, and it comes again
-MAX_TABS = 64
+MAX_TABS = 64  # of one stream, and streams in all
 ALIVE_S = 15.0  # between two signs of life on a quiet stream
 
 
@@ -35,26 +36,26 @@ class Tabs:
                 self._loop.call_soon_threadsafe(self._deliver, data)
 
     def _deliver(self, data: bytes) -> None:
-        for tab, queue in list(self._queues.items()):
+        for queue in set(self._queues.values()):
             if queue.qsize() >= MAX_WAITING:
-                self._leave(tab, queue)
+                self._leave(queue)
                 queue.put_nowait(None)
             else:
                 queue.put_nowait(data)
 
-    async def events(self, tab: str) -> AsyncIterator[bytes]:
-        """The events for a tab, until it leaves."""
+    async def events(self, tabs: Sequence[str]) -> AsyncIterator[bytes]:
+        """The events for some tabs, until they leave. A stream before this one ends once it has
+        none of its tabs left."""
         self._loop = asyncio.get_running_loop()
         queue: asyncio.Queue[bytes | None] = asyncio.Queue()
-        former = self._queues.pop(tab, None)
-        if former is not None:
-            former.put_nowait(None)
-        self._queues[tab] = queue
-        while len(self._queues) > MAX_TABS:
-            oldest = next(iter(self._queues))
-            self._queues.pop(oldest).put_nowait(None)
+        former = {self._queues.pop(tab) for tab in tabs if tab in self._queues}
+        self._queues |= dict.fromkeys(tabs, queue)
+        streams = list(dict.fromkeys(self._queues.values()))  # the oldest first
+        for other in {*former.difference(streams), *streams[:-MAX_TABS]}:
+            self._leave(other)
+            other.put_nowait(None)
         try:
-            # All tabs: this one may have lost an image meanwhile, and the others learn what it has.
+            # All tabs: these may have lost an image meanwhile, and the others learn what they have.
             self.publish("holds", self.holders())
             yield b"retry: 1000\n\n"
             while True:
@@ -66,10 +67,11 @@ class Tabs:
                     return
                 yield data
         finally:
-            self._leave(tab, queue)
+            self._leave(queue)
 
-    def _leave(self, tab: str, queue: "asyncio.Queue[bytes | None]") -> None:
-        if self._queues.get(tab) is queue:
+    def _leave(self, queue: "asyncio.Queue[bytes | None]") -> None:
+        """Forgets the tabs that read from a queue."""
+        for tab in [tab for tab, own in self._queues.items() if own is queue]:
             del self._queues[tab]
             self.release(tab)
 

@@ -57,7 +57,9 @@ def compare_streams(
     )
     if not same:
         raise SystemExit("the filtered stream is not the kept part of the unfiltered one")
-    print(f"the filtered stream delivered exactly the {kept.sum()} kept of {len(kept)} samples")
+    print(
+        f"the filtered stream delivered exactly the {kept.sum()} kept of {examined.sum()} samples"
+    )
 
 
 def print_report(

@@ -1,6 +1,7 @@
 // What the page knows of the project, and who is told when it changes.
 
 import { TAB, getJson } from "./api.js";
+import { listenTo } from "./events.js";
 
 export const store = { project: null, online: true };
 const listeners = new Set();
@@ -34,10 +35,10 @@ export function heldElsewhere(stem) {
 }
 
 export function listen() {
-  const stream = new EventSource(`/api/events?tab=${TAB}`);
-  const on = (kind, take) => stream.addEventListener(kind, (event) => take(JSON.parse(event.data)));
+  const takes = {};
+  const on = (kind, take) => (takes[kind] = take);
   let first = true;
-  stream.addEventListener("open", async () => {
+  on("open", async () => {
     store.online = true;
     changed("online");
     if (!first) {
@@ -46,7 +47,7 @@ export function listen() {
     }
     first = false;
   });
-  stream.addEventListener("error", () => {
+  on("error", () => {
     store.online = false;
     changed("online");
   });
@@ -69,4 +70,5 @@ export function listen() {
     changed("saved", { stem, tag, tab });
   });
   on("project", () => reload().catch(() => {}));
+  listenTo((kind, text) => takes[kind](text && JSON.parse(text)));
 }

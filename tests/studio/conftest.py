@@ -14,10 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from playwright.sync_api import Browser
 
 from checkpoints import ClassCard
 from studio.__main__ import listening_socket, opened_studio, server_of
 from studio.app import Studio
+from tests.studio.chromium import launched
 from training.__main__ import main as training_command
 
 TOKEN = "a-token-of-thirty-two-characters"
@@ -94,11 +96,12 @@ class Served:
     def save(self, stem: str, pixels: bytes, tag: str, **headers: str) -> Answer:
         return self.request("PUT", f"/api/images/{stem}/mask", pixels, if_match=tag, **headers)
 
-    def open_stream(self, tab: str) -> http.client.HTTPResponse:
-        """The stream of events of a tab, open until the end of the test."""
+    def open_stream(self, *tabs: str) -> http.client.HTTPResponse:
+        """The stream of events of some tabs, open until the end of the test."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         headers = {"cookie": self.cookie % self.port}
-        connection.request("GET", f"/api/events?tab={tab}", headers=headers)
+        query = "&".join(f"tab={tab}" for tab in tabs)
+        connection.request("GET", f"/api/events?{query}", headers=headers)
         self.streams.append(connection)
         stream = connection.getresponse()
         assert stream.status == 200 and stream.readline() == b"retry: 1000\n"
@@ -108,6 +111,13 @@ class Served:
 def classes(*names: str) -> dict[str, object]:
     """Body of a change of classes."""
     return {"classes": [{"name": n, "color": 0x102030 * (i + 1)} for i, n in enumerate(names)]}
+
+
+@pytest.fixture
+def browser() -> Iterator[Browser]:
+    """Debian's chromium, without a window."""
+    with launched() as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

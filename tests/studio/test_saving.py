@@ -193,6 +193,27 @@ def test_the_later_of_two_tabs_looks_on_until_it_takes_the_image(served: Served)
     assert served.send("POST", hold, {"tab": TAB}).status == 204
 
 
+def test_a_stream_of_more_tabs_takes_the_place_of_the_last_and_frees_what_a_tab_of_none_holds(
+    served: Served,
+) -> None:
+    def holds() -> object:
+        return json.loads(served.request("GET", "/api/project").body)["holds"]
+
+    alone = served.open_stream(TAB)
+    assert served.send("POST", "/api/images/000/hold", {"tab": TAB}).status == 204
+    both = served.open_stream(TAB, OTHER_TAB)
+    assert served.send("POST", "/api/images/001/hold", {"tab": OTHER_TAB}).status == 204
+    assert alone.read().endswith(b"\n\n"), "the first stream has ended"
+    assert holds() == {"000": TAB, "001": OTHER_TAB}
+    last = served.open_stream(OTHER_TAB)
+    assert holds() == {"000": TAB, "001": OTHER_TAB}, "until its other stream is closed"
+    both.close()
+    served.streams[1].close()
+    while next_event(last, b"holds") != {"001": OTHER_TAB}:
+        pass
+    assert served.request("GET", "/api/events").status == 400, "of no tab"
+
+
 def test_an_image_is_not_held_by_a_tab_that_was_closed_before_it_read_an_event(
     served: Served,
 ) -> None:
