@@ -53,6 +53,8 @@ LONGEST = (
     "deploy/test_replicas_live.py",
     "service/test_real_engine.py",
     "studio/test_browser.py",
+    "studio/test_browser_tools.py",
+    "studio/test_browser_lists.py",
     "studio/test_saving.py",
     "datasets/test_resume.py",
     "deploy/test_render.py",
