@@ -136,6 +136,13 @@ class SavedRows:
             file.truncate(size)
             file.seek(size)
 
+    def keep(self, count: int) -> None:
+        """Drops the rows of the indices from `count` on. Raises OSError."""
+        self.rows = self.rows[:count]
+        if self._file is not None:
+            self._file.truncate(self.rows.nbytes)
+            self._file.seek(self.rows.nbytes)
+
     def append(self, rows: NDArray[np.float32]) -> None:
         """Writes the rows of the next indices to the disk, with fsync. Raises OSError."""
         if self._file is not None:
@@ -214,9 +221,12 @@ def rows_from_engine(
     """Rows of indices 0 to samples - 1, [samples, columns]; only those not saved are measured."""
     columns = saved.rows.shape[1]
     rows = np.empty((samples, columns), np.float32)
-    known = min(samples, len(saved.rows))
-    rows[:known] = saved.rows[:known]
     batch = engine.batch_sizes[-1]
+    known = min(samples, len(saved.rows))
+    if known < samples:  # in the batches of one run: a sample's place decides its last bits
+        known -= known % batch
+        saved.keep(known)
+    rows[:known] = saved.rows[:known]
     generator = bundle.manifest.generator
     sequence = (
         Mt19937Rows(options.seed, generator.z_dim) if options.latent_source == "mt19937" else None
