@@ -14,6 +14,7 @@ from bundle.files import opened_regular_file, replaced_file
 from bundle.records import one_line
 from checkpoints.downloads import refuse_failed_download, unfinished_download
 from checkpoints.errors import CardError, WeightsError
+from checkpoints.interruption import signals_held
 
 Module = TypeVar("Module", bound=nn.Module)
 MAX_NAMES = 4  # tensor names in a message
@@ -37,10 +38,12 @@ def module_from_weights(path: Path, card: Path, build: Callable[[], Module]) -> 
 def meta_module(build: Callable[[], Module]) -> Module:
     """The module that `build` makes, on torch's meta device.
 
-    It takes no memory, so a card with absurd sizes costs none. Raises ValueError.
+    It takes no memory, so a card with absurd sizes costs none. Signals wait meanwhile: raised
+    within torch's change of the device, they became an error of the card. Raises ValueError,
+    Interrupted.
     """
     try:
-        with torch.device("meta"):
+        with signals_held(), torch.device("meta"):
             return build()
     except (RuntimeError, OverflowError, TypeError) as error:
         raise ValueError(one_line(error)) from error
