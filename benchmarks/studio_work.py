@@ -87,14 +87,15 @@ class Policy:
 
 POLYGONS = Policy("polygons", "polygons to 0.5 px", "polygons", 0.5, "#e07a1f", labels=((11, -6),))
 ROUGH = Policy("rough", "polygons to 1 px", "polygons", 1.0, "#f0b67f", counts=(IMAGES,))
-SMART = Policy("smart", "smart select", "smart", 0.5, "#1f6fe0", labels=((11, -3),))
+SMART = Policy("smart", "smart select", "smart", 0.5, "#1f6fe0", labels=((11, -8),))
 PROPOSALS = Policy(
     "proposals", "smart select, proposals, chosen images", "proposals", 0.5, "#2bb673",
     labels=((0, 6), (0, -13)),
 )  # fmt: skip
 CAREFUL = Policy(
-    "careful", "the same, outlines repaired", "proposals", 0.5, "#14794c", 2, (*COUNTS, 24, 32)
-)
+    "careful", "the same, outlines repaired", "proposals", 0.5, "#14794c", 2, (*COUNTS, 24, 32),
+    labels=((0, -13), (0, -13), (0, -13), (-5, 9), (6, 9)),
+)  # fmt: skip
 POLICIES = (POLYGONS, ROUGH, SMART, PROPOSALS, CAREFUL)
 Curves = dict[Policy, dict[int, tuple[Seeds, Seeds]]]
 EXACT = Policy(
