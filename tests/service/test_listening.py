@@ -24,10 +24,15 @@ from tests.service.harness import served
 from tests.service.identities import write_identity
 
 HOLDER = """
-import pathlib, socket, sys, time
+import contextlib, pathlib, random, socket, sys, time
 pathlib.Path("/proc/self/comm").write_text("hold\x1b[2J")  # a name that a terminal would obey
 family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
-held = socket.create_server((sys.argv[1], 0), family=family)
+# Below the ports that the kernel chooses from, of which another test may be given the same one, at
+# the address that is not held here.
+for port in random.sample(range(20_000, 30_000), 100):
+    with contextlib.suppress(OSError):
+        held = socket.create_server((sys.argv[1], port), family=family)
+        break
 print(held.getsockname()[1], flush=True)
 time.sleep(600)
 """
