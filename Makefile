@@ -66,7 +66,7 @@ check-rest: $(READY)
 	$(BIN)/python protos/generate.py --check
 	$(BIN)/pytest -q --noconftest tests/test_imports.py
 
-test: $(READY) ## run the tests in under four minutes on two cores; ARGS="-k name" selects
+test: $(READY) ## run the tests (4 to 7 minutes on two cores); ARGS="-k name" selects
 	$(PYTEST) $(ARGS)
 
 test-all: $(READY) ## run the long tests too: kills, images, quality of the demo, training

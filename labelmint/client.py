@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import grpc
 
+from labelmint.arguments import of_type, real_number, whole_number
 from labelmint.batch import Batch, batch_from_kept
 from labelmint.errors import MalformedMessage, NotReady
 from labelmint.learned import CalibrationDigests
@@ -20,11 +21,8 @@ from labelmint.options import (
     StreamOptions,
     check_batch_size,
     check_fraction,
-    of_type,
     query_from_options,
-    real_number,
     sampling_from_options,
-    whole_number,
 )
 from labelmint.v1 import label_service_pb2 as pb
 from labelmint.wire.answers import kept_from_answer

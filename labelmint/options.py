@@ -10,12 +10,12 @@ import difflib
 import math
 from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
-from operator import index
-from typing import Any, Literal, SupportsIndex, TypedDict, cast
+from typing import Any, Literal, TypedDict, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from labelmint.arguments import of_type, real_number, whole_number
 from labelmint.codec import codec_from_name, output_from_name, tensor_from_array
 from labelmint.latents import uint64_from_indices
 from labelmint.predicate import MAX_CHARACTERS, is_nameable, predicate_from_text, quoted
@@ -266,7 +266,7 @@ def _view(view: int | str | None) -> tuple[pb.ViewMode, int]:
         return VIEW_MODES[view], 0
     if not 0 <= whole_number("view", view) < 2**32:
         raise ValueError(f"view {view} is outside 0 to 2**32 - 1")
-    return pb.VIEW_MODE_FIXED, index(view)
+    return pb.VIEW_MODE_FIXED, whole_number("view", view)
 
 
 def _filter_from_options(options: StreamOptions) -> pb.Filter:
@@ -498,36 +498,6 @@ def _tensor_from_rows(name: str, rows: object, rank: int) -> pb.Tensor:
             f"{name} has shape {list(array.shape)}; give {rank} dimensions and at least one row"
         )
     return tensor_from_array(array)
-
-
-def whole_number(name: str, value: object) -> int:
-    """The value of an option as int; raises TypeError, naming the option, if it is no integer."""
-    try:
-        return index(cast(SupportsIndex, value))
-    except TypeError as error:
-        raise TypeError(f"{name} is {value!r}; give a whole number") from error
-
-
-def real_number(name: str, value: object) -> float:
-    """The value of an option as float; raises TypeError for other types, text included."""
-    try:
-        if not isinstance(value, (str, bytes)):
-            return float(cast(float, value))
-    except (TypeError, ValueError, OverflowError):
-        pass
-    raise TypeError(f"{name} is {value!r}; give a number")
-
-
-def of_type(name: str, value: object, kind: type, give: str) -> None:
-    """Raises TypeError for an option that is neither None nor of this type.
-
-    Args:
-        name, value: the option.
-        kind: its type.
-        give: words of the message that describe a right value.
-    """
-    if value is not None and not isinstance(value, kind):
-        raise TypeError(f"{name} is {value!r}; give {give}")
 
 
 def check_batch_size(batch_size: int) -> None:

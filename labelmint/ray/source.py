@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from labelmint.arguments import whole_number
 from labelmint.client import Client
 from labelmint.errors import MalformedMessage, MissingExtra
 from labelmint.extras import install_from_extra
 from labelmint.model import Column, Model
-from labelmint.options import StreamOptions, can_reject, split_range, whole_number
+from labelmint.options import StreamOptions, can_reject, split_range
 from labelmint.wire.retries import Patience
 
 try:

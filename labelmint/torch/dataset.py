@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
 
+from labelmint.arguments import real_number
 from labelmint.batch import Batch
 from labelmint.client import Client, check_settings
 from labelmint.codec import Array
@@ -25,7 +26,6 @@ from labelmint.options import (
     check_batch_size,
     is_weighted,
     query_from_options,
-    real_number,
     takes_bank,
 )
 from labelmint.torch.position import (

@@ -16,8 +16,8 @@ from typing import Any
 
 import grpc
 
+from labelmint.arguments import of_type
 from labelmint.errors import ClientClosed, LabelmintError
-from labelmint.options import of_type
 from labelmint.wire.channel import OwnerProcess, Tls, check_target, open_channel, stub_from_channel
 
 

@@ -12,6 +12,7 @@ import threading
 import time
 from dataclasses import dataclass
 
+from labelmint.arguments import real_number
 from labelmint.errors import (
     Exhausted,
     RpcError,
@@ -21,7 +22,6 @@ from labelmint.errors import (
     is_loading,
     met_closing_connection,
 )
-from labelmint.options import real_number
 
 MAX_WAIT_S, WAIT_FACTOR, WAIT_JITTER = 2.0, 2.0, 0.2
 _log = logging.getLogger("labelmint")
