@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +27,28 @@ RAY = {
 }
 
 
+@contextmanager
+def own_folder() -> Iterator[dict[str, str]]:
+    """Variables of a Ray with a folder of its own. The machine's may hold another Ray's address,
+    and a cluster does not make it where there is none."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        (Path(folder) / "ray").mkdir()
+        yield {"RAY_TMPDIR": folder}
+
+
 def ran(*words: str) -> Any:
     """What a run of `tests.client.ray_runs` says at its end."""
     command = [sys.executable, "-m", "tests.client.ray_runs", *words]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, **RAY},
-    )  # fmt: skip
-    try:
-        out, err = process.communicate(timeout=HANG_S)
-    finally:
-        process.terminate()
-        process.wait()
+    with own_folder() as folder:
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, **RAY, **folder},
+        )  # fmt: skip
+        try:
+            out, err = process.communicate(timeout=HANG_S)
+        finally:
+            process.terminate()
+            process.wait()
     assert process.returncode == 0, (out, err)
     return json.loads(out.splitlines()[-1])
 
@@ -75,9 +87,10 @@ def test_lost_servers_workers_and_nodes_lose_no_row(fake: Path, served: Process)
 @pytest.mark.slow
 def test_ray_train_trains_on_each_sample_of_a_stream(served: Process) -> None:
     words = ("--target", target_of(served), "--samples", "128", "--passes", "1")
-    done = subprocess.run(
-        [sys.executable, "-m", "examples.ray_train", *words],
-        capture_output=True, text=True, env={**os.environ, **RAY}, timeout=HANG_S,
-    )  # fmt: skip
+    with own_folder() as folder:
+        done = subprocess.run(
+            [sys.executable, "-m", "examples.ray_train", *words],
+            capture_output=True, text=True, env={**os.environ, **RAY, **folder}, timeout=HANG_S,
+        )  # fmt: skip
     assert done.returncode == 0, (done.stdout, done.stderr)
     assert "first worker: 64 samples in the last pass, mean loss" in done.stdout

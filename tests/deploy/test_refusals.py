@@ -142,7 +142,32 @@ BAD: list[tuple[Object, tuple[str, ...]]] = [
             {"name": "b", "mountPath": "/b"}]}]},
         ("sidecars: volumeMounts of a", "b, which is no volume"),
     ),
+    (
+        {"sidecars": [{"name": "a", "image": "a/b:1", "resources": {
+            "requests": {"cpu": 2}, "limits": {"cpu": 1}}}]},
+        ("sidecars: a has resources, where requests.cpu=2", "limits.cpu=1"),
+    ),
+    (
+        {"extraInitContainers": [{"name": "a", "image": "a/b:1", "env": [
+            {"name": "B", "value": "1", "valueFrom": {"fieldRef": {"fieldPath": "a"}}}]}]},
+        ("extraInitContainers: env of a has B", "leave one of them out"),
+    ),
+    ({"extraEnv": [{"name": "B", "value": "1", "valueFrom": {}}]}, ("extraEnv has B with value",)),
+    ({"sidecars": [{"name": "a", "image": "a/b:1", "ports": [{"containerPort": 99999}]}]},
+     ("/sidecars/0/ports/0/containerPort",)),
+    ({"extraVolumes": [{"name": "a", "emptyDir": {}, "hostPath": {"path": "/a"}}]},
+     ("/extraVolumes/0",)),
+    ({"resources": {"requests": {"hugepages-2Mi": "4Mi"}}}, ("set limits.hugepages-2Mi=4Mi",)),
+    ({"engine": {"build": {"image": "export:1"}}}, ("engine.build.image: export:1 is in no",)),
+    ({"networkPolicy": {"clients": [{"podSelector": {"matchLabels": {"a b": "c"}}}]}},
+     ("/networkPolicy/clients/0/podSelector/matchLabels",)),
+    ({"networkPolicy": {"monitoring": [{"ipBlock": {"cidr": "10.0.0.0"}}]}},
+     ("/networkPolicy/monitoring/0/ipBlock/cidr",)),
     ({"extraObjects": [{"kind": "ConfigMap"}]}, ("/extraObjects/0", "apiVersion")),
+    (
+        {"extraObjects": [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}}] * 2},
+        ("extraObjects has ConfigMap a twice",),
+    ),
     ({"topologySpread": [{"topologyKey": "zone"}] * 2}, ("zone, ScheduleAnyway twice",)),
     (
         {"topologySpread": [{"topologyKey": "a", "matchLabelKeys": ["app.kubernetes.io/name"]}]},

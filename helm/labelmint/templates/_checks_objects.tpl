@@ -25,6 +25,15 @@
   {{- end -}}
 {{- end -}}
 {{- include "labelmint.checkPod" . -}}
+{{- $objects := list -}}
+{{- range $v.extraObjects -}}
+  {{- $object := printf "%s %s" .kind (default "" .metadata.name) -}}
+  {{- $place := printf "%s of %s" $object (default $.Release.Namespace .metadata.namespace) -}}
+  {{- if has $place $objects -}}
+    {{- fail (printf "extraObjects has %s twice; leave one of them out" $object) -}}
+  {{- end -}}
+  {{- $objects = append $objects $place -}}
+{{- end -}}
 {{- $pairs := list -}}
 {{- range $v.topologySpread -}}
   {{- $pair := printf "%s, %s" .topologyKey (default "ScheduleAnyway" .whenUnsatisfiable) -}}
@@ -47,9 +56,15 @@
 {{- end }}
 
 {{- define "labelmint.checkImage" -}}
-{{- $name := include "labelmint.repository" . -}}
-{{- if and (not (contains "/" $name)) (ne .Values.image.pullPolicy "Never") -}}
-  {{- fail (printf "image: %s is in no registry; push what `make image` builds and set image.registry to the place, such as ghcr.io/team, or set image.pullPolicy=Never if each node has the image" $name) -}}
+{{- if ne .Values.image.pullPolicy "Never" -}}
+  {{- $name := include "labelmint.repository" . -}}
+  {{- if not (contains "/" $name) -}}
+    {{- fail (printf "image: %s is in no registry; push what `make image` builds and set image.registry to the place, such as ghcr.io/team, or set image.pullPolicy=Never if each node has the image" $name) -}}
+  {{- end -}}
+  {{- $builder := .Values.engine.build.image -}}
+  {{- if and $builder (not (contains "/" $builder)) -}}
+    {{- fail (printf "engine.build.image: %s is in no registry; give its place, too, such as ghcr.io/team/%s, or set image.pullPolicy=Never if each node has the image" $builder $builder) -}}
+  {{- end -}}
 {{- end -}}
 {{- end }}
 
@@ -74,9 +89,12 @@
       {{- fail (printf "%s has %s, a name that another container has; give it another name" $key .name) -}}
     {{- end -}}
     {{- $names = append $names .name -}}
+    {{- include "labelmint.checkResources" (list (printf "%s: %s has resources, where" $key .name) (default dict .resources)) -}}
+    {{- include "labelmint.checkSources" (list (printf "%s: env of %s" $key .name) .env) -}}
     {{- include "labelmint.checkMounts" (list (printf "%s: volumeMounts of %s" $key .name) .volumeMounts $volumes) -}}
   {{- end -}}
 {{- end -}}
+{{- include "labelmint.checkSources" (list "extraEnv" $v.extraEnv) -}}
 {{- $variables := include "labelmint.environment" . | fromYaml | keys -}}
 {{- range $v.extraEnv -}}
   {{- if has .name $variables -}}
@@ -93,6 +111,16 @@
 {{- end -}}
 {{- if and $claims (semverCompare "<1.31-0" .Capabilities.KubeVersion.Version) -}}
   {{- fail (printf "gpu.resourceClaims needs Kubernetes 1.31, not %s; leave it empty and set gpu.resource and gpu.count" .Capabilities.KubeVersion.Version) -}}
+{{- end -}}
+{{- end }}
+
+{{/* (list key variables) */}}
+{{- define "labelmint.checkSources" -}}
+{{- $key := index . 0 -}}
+{{- range index . 1 -}}
+  {{- if and (hasKey . "value") (hasKey . "valueFrom") -}}
+    {{- fail (printf "%s has %s with value and valueFrom; leave one of them out" $key .name) -}}
+  {{- end -}}
 {{- end -}}
 {{- end }}
 
@@ -131,8 +159,8 @@
       {{- fail (printf "%s requests.%s=%v is over limits.%s=%v; lower it or raise the limit" $key $name $wanted $name $limit) -}}
     {{- end -}}
   {{- end -}}
-  {{- if and (contains "/" $name) (ne (toString $limit) (toString $wanted)) -}}
-    {{- fail (printf "%s requests.%s needs the same limit, because devices are not shared; set limits.%s=%v" $key $name $name $wanted) -}}
+  {{- if and (or (contains "/" $name) (hasPrefix "hugepages-" $name)) (ne (toString $limit) (toString $wanted)) -}}
+    {{- fail (printf "%s requests.%s needs the same limit, because it is not shared; set limits.%s=%v" $key $name $name $wanted) -}}
   {{- end -}}
 {{- end -}}
 {{- end }}
