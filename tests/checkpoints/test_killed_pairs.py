@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import msgspec
@@ -17,6 +18,7 @@ import torch
 from torch import nn
 
 from checkpoints import (
+    WeightsError,
     encoder_from_file,
     generator_from_file,
     interpreter_from_file,
@@ -135,6 +137,44 @@ def test_a_kill_leaves_no_weights_or_a_pair_that_belongs_together(
     assert len(contents(last)) > 2
     write(last / out.name, *again)
     assert contents(last) == contents(folder)
+
+
+def test_writers_of_one_pair_wait_for_each_other_and_leave_files_of_other_names(
+    tmp_path: Path,
+) -> None:
+    out, errors = tmp_path / "w.safetensors", list[Exception]()
+    others = {f".{name}.original": b"mine" for name in ("w.safetensors", "w.toml")}
+    for name, text in others.items():
+        (tmp_path / name).write_bytes(text)
+    (tmp_path / ".w.toml.12345678.partial").mkdir()
+
+    def write(number: int) -> None:
+        try:
+            for _ in range(10):
+                write_views(out, test_views.CODES + number, test_views.CARD)
+        except Exception as error:
+            errors.append(error)
+
+    writers = [Thread(target=write, args=(number,)) for number in range(2)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert not errors and views_from_file(out)[1] == test_views.CARD
+    (tmp_path / ".w.toml.12345678.partial").rmdir()
+    assert contents(tmp_path).keys() == {out.name, "w.toml", *others}
+
+
+def test_a_pair_that_cannot_be_written_leaves_the_old_weights(tmp_path: Path) -> None:
+    out = tmp_path / "w.safetensors"
+    write_views(out, test_views.CODES, test_views.CARD)
+    (tmp_path / "w.toml").unlink()
+    (tmp_path / "w.toml").mkdir()
+    with pytest.raises(WeightsError, match=r"cannot be written.*directory.*w\.toml"):
+        write_views(out, test_views.CODES + 1, test_views.CARD)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [out.name, "w.toml"]
+    with pytest.raises(WeightsError, match="name of a card"):
+        write_views(tmp_path / "v.toml", test_views.CODES, test_views.CARD)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
