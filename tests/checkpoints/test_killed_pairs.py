@@ -32,6 +32,7 @@ from checkpoints import (
     write_refiner,
     write_views,
 )
+from checkpoints.weights import save_tensors, tensors_from_file
 from tests.checkpoints import (
     test_encoder,
     test_inverse_graphics,
@@ -163,6 +164,14 @@ def test_writers_of_one_pair_wait_for_each_other_and_leave_files_of_other_names(
     assert not errors and views_from_file(out)[1] == test_views.CARD
     (tmp_path / ".w.toml.12345678.partial").rmdir()
     assert contents(tmp_path).keys() == {out.name, "w.toml", *others}
+
+
+def test_tensors_are_written_into_the_given_file_itself(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    path.touch()
+    number = path.stat().st_ino
+    save_tensors(path, {"x": torch.ones(2)})
+    assert path.stat().st_ino == number and tensors_from_file(path)["x"].tolist() == [1, 1]
 
 
 def test_a_pair_that_cannot_be_written_leaves_the_old_weights(tmp_path: Path) -> None:
