@@ -41,7 +41,7 @@ from tests.checkpoints import (
 )
 from training.errors import TrainingError
 from training.options import can_resume, refuse_existing
-from training.resume import state_path
+from training.resume import StateFile, state_path
 
 Pair = tuple[Any, Any]  # a module or codes, and the card
 Kind = tuple[Callable[[Path], Pair], Callable[[Path, Any, Any], None], Callable[[Path], Pair]]
@@ -184,6 +184,19 @@ def test_a_pair_that_cannot_be_written_leaves_the_old_weights(tmp_path: Path) ->
     assert sorted(path.name for path in tmp_path.iterdir()) == [out.name, "w.toml"]
     with pytest.raises(WeightsError, match="name of a card"):
         write_views(tmp_path / "v.toml", test_views.CODES, test_views.CARD)
+
+
+def test_a_state_that_is_not_needed_any_more_takes_only_unfinished_files_with_it(
+    tmp_path: Path,
+) -> None:
+    state = StateFile(tmp_path / "w.state.safetensors", {}, 1)
+    own = f".{state.path.name}.12345678.partial"
+    for name in (state.path.name, own, f".{state.path.name}.original"):
+        (tmp_path / name).touch()
+    (tmp_path / f".{state.path.name}.d").mkdir()
+    state.remove()
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == [f".{state.path.name}.d", f".{state.path.name}.original"]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
