@@ -2,6 +2,7 @@
 
 import ctypes
 import errno
+import glob
 import hashlib
 import os
 import stat
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 CHUNK_BYTES = 1 << 20
+LEFT = ".partial"  # ends the names of files that are being written
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of renameat2, which Python lacks
 
 
@@ -63,7 +65,7 @@ def replaced_file(path: Path) -> Iterator[Path]:
     Readers see the old content or the new content, never a part of it. The content is synced to
     disk before the rename, and the file is readable by all (mode 0644). Raises OSError.
     """
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    handle, name = tempfile.mkstemp(LEFT, f".{path.name}.", path.parent)
     os.close(handle)
     partial = Path(name)
     try:
@@ -76,6 +78,13 @@ def replaced_file(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
         name_file(error, path)
         raise
+
+
+def remove_left_files(path: Path) -> None:
+    """Removes what killed writers of `path` have left beside it; no other may be writing it now."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.????????{LEFT}"):
+        with suppress(OSError):  # not a file, or not ours to remove
+            left.unlink()
 
 
 def name_file(error: BaseException, path: Path) -> None:

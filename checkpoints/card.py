@@ -37,7 +37,7 @@ Extent = Annotated[int, Meta(ge=1, le=MAX_EXTENT)]  # pixels
 Frequency = Annotated[float, Meta(gt=0, le=MAX_EXTENT)]  # cycles per image
 Length = Annotated[float, Meta(ge=1e-9, le=MAX_LENGTH)]  # object units, or in a ratio to them
 RefinerWidth = Annotated[int, Meta(ge=1, le=1 << 16)]
-Digest = Annotated[str, Meta(pattern="^[0-9a-f]{16}$")]
+Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}\Z")]
 Provenance = str | dict[str, str | int | float | bool]  # in words, or as a table
 
 

@@ -39,6 +39,10 @@ class HeldSignal:
     def __bool__(self) -> bool:
         return self.number is not None
 
+    def note(self, number: int, _frame: FrameType | None = None) -> None:
+        """A signal arrived; the handler while signals are held."""
+        self.number = self.number or number
+
     def end(self, saved: str) -> None:
         """Raises Interrupted if a signal arrived; `saved` says what was saved, and how to go on."""
         number, self.number = self.number, None
@@ -59,31 +63,34 @@ def raise_on_signals() -> None:
 def signals_held() -> Iterator[HeldSignal]:
     """Holds SIGINT and SIGTERM while the block runs; repeated ones count as one.
 
-    A signal that the block did not end by raises Interrupted after it. In threads other than the
-    main one, which no signal reaches, nothing is held.
+    A signal that the block did not end by raises Interrupted after it; within another such block it
+    is held until the end of that one. In threads other than the main one, which no signal reaches,
+    nothing is held.
     """
     held = HeldSignal()
     if threading.current_thread() is not threading.main_thread():
         yield held
         return
 
-    def note(number: int, frame: FrameType | None) -> None:
-        held.number = held.number or number
-
-    previous = _replace_handlers(note)
+    previous = _replace_handlers(held.note)
     try:
         yield held
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+        for handler in previous.values():
+            outer = getattr(handler, "__self__", None)
+            if isinstance(outer, HeldSignal) and held.number is not None:
+                outer.note(held.number)
+                held.number = None
     held.end("nothing new was saved")
 
 
 def _replace_handlers(handler: Handler) -> dict[int, "signal._HANDLER"]:
     """Sets the handler of both signals and returns the former ones; ignored signals stay ignored,
-    such as SIGINT in a shell's background job."""
+    such as SIGINT in a shell's background job, and handlers that are not Python's stay."""
     previous = {number: signal.getsignal(number) for number in SIGNALS}
-    replaced = {n: former for n, former in previous.items() if former is not signal.SIG_IGN}
+    replaced = {n: old for n, old in previous.items() if old not in (None, signal.SIG_IGN)}
     for number in replaced:
         signal.signal(number, handler)
     return {int(number): former for number, former in replaced.items()}

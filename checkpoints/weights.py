@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from bundle import files
@@ -106,8 +106,9 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Writes tensors by name into a file. Raises OSError, SafetensorError."""
-    save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, path)
+    """Writes tensors by name into a file, and into no other: that of save_file stays behind when
+    the process is killed, under a name that tells nothing. Raises OSError, SafetensorError."""
+    path.write_bytes(save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}))
 
 
 def sha256_of_file(path: Path) -> str:

@@ -259,10 +259,12 @@ class Client:
                 "FAILED_PRECONDITION",
             )
         pinned: StreamOptions = {**options, "model": model.name, "bundle_id": model.bundle_id}
+        learned_id = learned_id_from_model(model, options)
         if fraction is not None and options.get("keep_by") is None:
             del pinned["keep_fraction"]
             pinned["max_uncertainty"] = model.max_uncertainty
-        learned_id = learned_id_from_model(model, pinned)
+            pinned.pop("learned_id", None)  # it covers thresholds, which are not needed any more
+            learned_id = learned_id_from_model(model, pinned)
         if learned_id:
             pinned["learned_id"] = learned_id
         return pinned

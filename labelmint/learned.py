@@ -45,6 +45,8 @@ class Dependencies:
     def replaced(self) -> str:
         """That one of them is another one now, in words, for messages."""
         learned, calibrated = self.proposal or self.directions, self.thresholds or self.content
+        if not learned and not calibrated:
+            return "it is of a stream with other options"
         if not calibrated:
             return "one was learned anew since"
         return "one was learned or calibrated anew since" if learned else "it was calibrated anew"

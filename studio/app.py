@@ -54,7 +54,7 @@ INDEX = re.compile("[0-9]{1,6}")  # of a candidate
 TAB = "x-studio-tab"
 Visible = Annotated[int, msgspec.Meta(ge=0, le=1)]
 ClassId = Annotated[int, msgspec.Meta(ge=0, le=255)]
-TabName = Annotated[str, msgspec.Meta(pattern="^[0-9a-z-]{8,64}$")]
+TabName = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-z-]{8,64}\Z")]
 
 
 class EventsQuery(Strict, frozen=True):

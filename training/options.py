@@ -224,9 +224,12 @@ def numbers_from_text(kind: Callable[[str], Number]) -> Callable[[str], tuple[Nu
 
     def numbers(text: str) -> tuple[Number, ...]:
         try:
-            return tuple(kind(part) for part in text.split(","))
+            found = tuple(kind(part) for part in text.split(","))
         except ValueError as error:
             raise click.BadParameter(f"{text!r} is no list of numbers, such as 1,2") from error
+        if any(value != value for value in found):  # a minimum and a maximum may pass over it
+            raise click.BadParameter(f"{text!r} has nan, which is not a number")
+        return found
 
     return numbers
 

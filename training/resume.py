@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from bundle.files import remove_left_files
 from checkpoints import HeldSignal, tensors_from_file, write_tensors
 from training.errors import TrainingError
 
@@ -53,9 +54,7 @@ class StateFile:
     def remove(self) -> None:
         """Deletes the file, and temporary files left by writers that were killed."""
         self.path.unlink(missing_ok=True)
-        for path in self.path.parent.iterdir():
-            if path.name.startswith(f".{self.path.name}."):
-                path.unlink(missing_ok=True)
+        remove_left_files(self.path)
 
 
 def state_path(out: Path) -> Path:

@@ -223,9 +223,8 @@ def rows_from_engine(
     rows = np.empty((samples, columns), np.float32)
     batch = engine.batch_sizes[-1]
     known = min(samples, len(saved.rows))
-    if known < samples:  # in the batches of one run: a sample's place decides its last bits
-        known -= known % batch
-        saved.keep(known)
+    known -= known % batch  # in the batches of one run: a sample's place decides its last bits
+    saved.keep(known)
     rows[:known] = saved.rows[:known]
     generator = bundle.manifest.generator
     sequence = (

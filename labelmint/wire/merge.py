@@ -159,10 +159,11 @@ def _next_run(readers: Sequence[ShardReader], limit: int) -> KeptSamples | None:
                 "bundle_id, or wait until all have the new one",
                 "FAILED_PRECONDITION",
             )
-        if len({reader.learned_id for reader in readers if reader.learned_id}) > 1:
+        # One without a learned_id is of an older version, which does not say what it serves.
+        if len({reader.learned_id for reader in readers if reader.bundle_id}) > 1:
             raise NotReady(
-                "replicas serve different proposals, directions or calibrations of one bundle; "
-                "pin learned_id, or wait until all have the new ones",
+                "replicas serve different proposals, directions or calibrations of one bundle, or "
+                "are of different versions; pin learned_id, or wait until all have the new ones",
                 "FAILED_PRECONDITION",
             )
 

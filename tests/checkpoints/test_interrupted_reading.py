@@ -2,11 +2,12 @@
 
 import os
 import signal
+from contextlib import suppress
 
 import pytest
 from torch import nn
 
-from checkpoints import Interrupted
+from checkpoints import Interrupted, signals_held
 from checkpoints.weights import meta_module
 
 
@@ -29,3 +30,23 @@ def test_a_signal_while_a_network_is_built_waits_until_it_is() -> None:
     finally:
         signal.signal(signal.SIGINT, previous)
     assert caught.value.number == signal.SIGINT and built
+
+
+@pytest.mark.parametrize("error", [None, ZeroDivisionError])
+def test_a_network_that_is_built_within_a_step_leaves_the_signal_to_the_step(
+    error: type[Exception] | None,
+) -> None:
+    done: list[str] = []
+
+    def build() -> nn.Module:
+        os.kill(os.getpid(), signal.SIGINT)
+        if error is not None:
+            raise error
+        return nn.Linear(1, 1)
+
+    with pytest.raises(Interrupted, match="the step was saved"), signals_held() as held:
+        with suppress(ZeroDivisionError):
+            meta_module(build)
+        done.append("the rest of the step")
+        held.end("the step was saved")
+    assert done

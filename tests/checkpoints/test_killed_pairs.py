@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import msgspec
@@ -17,6 +18,7 @@ import torch
 from torch import nn
 
 from checkpoints import (
+    WeightsError,
     encoder_from_file,
     generator_from_file,
     interpreter_from_file,
@@ -30,6 +32,7 @@ from checkpoints import (
     write_refiner,
     write_views,
 )
+from checkpoints.weights import save_tensors, tensors_from_file
 from tests.checkpoints import (
     test_encoder,
     test_inverse_graphics,
@@ -38,7 +41,7 @@ from tests.checkpoints import (
 )
 from training.errors import TrainingError
 from training.options import can_resume, refuse_existing
-from training.resume import state_path
+from training.resume import StateFile, state_path
 
 Pair = tuple[Any, Any]  # a module or codes, and the card
 Kind = tuple[Callable[[Path], Pair], Callable[[Path, Any, Any], None], Callable[[Path], Pair]]
@@ -135,6 +138,65 @@ def test_a_kill_leaves_no_weights_or_a_pair_that_belongs_together(
     assert len(contents(last)) > 2
     write(last / out.name, *again)
     assert contents(last) == contents(folder)
+
+
+def test_writers_of_one_pair_wait_for_each_other_and_leave_files_of_other_names(
+    tmp_path: Path,
+) -> None:
+    out, errors = tmp_path / "w.safetensors", list[Exception]()
+    others = {f".{name}.original": b"mine" for name in ("w.safetensors", "w.toml")}
+    for name, text in others.items():
+        (tmp_path / name).write_bytes(text)
+    (tmp_path / ".w.toml.12345678.partial").mkdir()
+
+    def write(number: int) -> None:
+        try:
+            for _ in range(10):
+                write_views(out, test_views.CODES + number, test_views.CARD)
+        except Exception as error:
+            errors.append(error)
+
+    writers = [Thread(target=write, args=(number,)) for number in range(2)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert not errors and views_from_file(out)[1] == test_views.CARD
+    (tmp_path / ".w.toml.12345678.partial").rmdir()
+    assert contents(tmp_path).keys() == {out.name, "w.toml", *others}
+
+
+def test_tensors_are_written_into_the_given_file_itself(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    path.touch()
+    number = path.stat().st_ino
+    save_tensors(path, {"x": torch.ones(2)})
+    assert path.stat().st_ino == number and tensors_from_file(path)["x"].tolist() == [1, 1]
+
+
+def test_a_pair_that_cannot_be_written_leaves_the_old_weights(tmp_path: Path) -> None:
+    out = tmp_path / "w.safetensors"
+    write_views(out, test_views.CODES, test_views.CARD)
+    (tmp_path / "w.toml").unlink()
+    (tmp_path / "w.toml").mkdir()
+    with pytest.raises(WeightsError, match=r"cannot be written.*directory.*w\.toml"):
+        write_views(out, test_views.CODES + 1, test_views.CARD)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [out.name, "w.toml"]
+    with pytest.raises(WeightsError, match="name of a card"):
+        write_views(tmp_path / "v.toml", test_views.CODES, test_views.CARD)
+
+
+def test_a_state_that_is_not_needed_any_more_takes_only_unfinished_files_with_it(
+    tmp_path: Path,
+) -> None:
+    state = StateFile(tmp_path / "w.state.safetensors", {}, 1)
+    own = f".{state.path.name}.12345678.partial"
+    for name in (state.path.name, own, f".{state.path.name}.original"):
+        (tmp_path / name).touch()
+    (tmp_path / f".{state.path.name}.d").mkdir()
+    state.remove()
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == [f".{state.path.name}.d", f".{state.path.name}.original"]
 
 
 def contents(folder: Path) -> dict[str, bytes]:

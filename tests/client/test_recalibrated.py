@@ -8,16 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from bundle.open import Bundle
 from engines.fake import fake_bundle, with_content
 from labelmint import Client
+from labelmint.batch import KeptSamples
 from labelmint.cli.commands import labelmint as command
 from labelmint.errors import NotReady
 from labelmint.model import Model
 from labelmint.torch import LabelStream
+from labelmint.v1 import label_service_pb2 as pb
+from labelmint.wire.answers import Message
+from labelmint.wire.merge import ShardReader, batches_from_readers
 from tests.client.test_proposal import target_of
 from tests.service.harness import FakeModel, served
 
@@ -132,6 +137,43 @@ def test_pinned_thresholds_go_on(target: str, anew: str) -> None:
             for each in (client, other)
         )
     assert "learned_id" not in pinned and ours == theirs
+
+
+def test_a_threshold_is_pinned_only_where_the_stream_that_it_goes_on_from_had_it(
+    target: str, anew: str
+) -> None:
+    with Client(target) as client, Client(anew) as other:
+        for free in ({}, {"proposal": "all"}):
+            options: Any = {**LIMITED, **free}
+            begun: Any = {**options, "learned_id": next(client.stream(2, **options)).learned_id}
+            assert client.pin(**begun) == client.pin(**options)
+            assert "calibrated anew" in refused(lambda begun=begun: other.pin(**begun))
+
+
+class Listed:
+    """A stream of one message."""
+
+    def __init__(self, *messages: Message) -> None:
+        self._messages = [*messages]
+
+    def get(self) -> Message | None:
+        return self._messages.pop() if self._messages else None
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("ids", [("", "a"), ("a", ""), ("a", "a"), ("", "")])
+def test_a_replica_that_tells_no_learned_id_is_not_mixed_with_one_that_does(
+    ids: tuple[str, str],
+) -> None:
+    kept = [KeptSamples(np.array([index], np.uint64), {}) for index in range(2)]
+    readers = [ShardReader(Listed(Message(kept[i], 2, "b", ids[i])), i) for i in range(2)]
+    batches = batches_from_readers(readers, 2, pb.SampleQuery(count=2, num_shards=1))
+    if ids[0] == ids[1]:
+        assert next(batches).indices.tolist() == [0, 1]
+    else:
+        assert "of different versions" in refused(lambda: [*batches])
 
 
 def test_a_running_stream_does_not_change_over_to_another_calibration() -> None:

@@ -115,6 +115,18 @@ def test_a_killed_calibration_resumes_from_its_saved_batches(tmp_path: Path, sav
     assert rest.samples == 100 - (saved - saved % 8) and list(tmp_path.iterdir()) == []
 
 
+def test_a_calibration_of_fewer_samples_than_are_saved_measures_its_own_last_batch(
+    tmp_path: Path,
+) -> None:
+    bundle = replace(BUNDLE, path=tmp_path / "demo")
+    whole = calibrated(bundle, Counting(), 50)
+    with pytest.raises(KeyboardInterrupt):
+        calibrated(bundle, Counting(most=60), 100)
+    rest = Counting()
+    assert calibrated(bundle, rest, 50) == whole
+    assert rest.samples == 50 % 8 and list(tmp_path.iterdir()) == []
+
+
 def test_scores_are_saved_for_their_own_options_alone(tmp_path: Path) -> None:
     bundle = replace(BUNDLE, path=tmp_path / "demo")
     with pytest.raises(KeyboardInterrupt):

@@ -139,6 +139,8 @@ HUGE, BONES = "9" * 400, ", ".join(["[0, 1]"] * 9000)
         ("GET", "/api/review?error=" + "9" * 5000, None),
         ("GET", "/api/candidates?order=typical&pool=" + "9" * 5000, None),
         ("GET", "/api/events?tab=" + "a" * 5000, None),
+        ("GET", "/api/events?tab=aaaaaaaa%0a", None),
+        ("GET", "/api/events?" + "tab=aaaaaaaa&" * 65, None),
         ("GET", "/api/review/review-0000000000000000-99999/mask", None),
         ("PUT", "/api/review/review-0000000000000000-0/verdict", '{"verdict": "right"}'),
         ("GET", "/" + "%00" * 50, None),
