@@ -165,7 +165,8 @@ BAD: list[tuple[Object, tuple[str, ...]]] = [
      ("/networkPolicy/monitoring/0/ipBlock/cidr",)),
     ({"extraObjects": [{"kind": "ConfigMap"}]}, ("/extraObjects/0", "apiVersion")),
     (
-        {"extraObjects": [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}}] * 2},
+        {"extraObjects": [
+            {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}}] * 2},
         ("extraObjects has ConfigMap a twice",),
     ),
     ({"topologySpread": [{"topologyKey": "zone"}] * 2}, ("zone, ScheduleAnyway twice",)),
