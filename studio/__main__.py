@@ -48,6 +48,7 @@ from training.options import FOLDER, generator_option, mean_latent_option, read_
 TOKEN, TOKEN_BYTES, MAX_TOKEN_BYTES = "token", 24, 256
 WHOLE_TOKEN = re.compile("[0-9A-Za-z_-]{32,}")
 CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100}
+LOCK = "lock"  # in the work folder
 CLOSING_S = 1  # that open streams get when the server ends
 
 
@@ -91,9 +92,15 @@ def main(generator_path: Path, mean_latent: Path | None, folder: Path, listen: s
 @contextmanager
 def owned_project(folder: Path) -> Iterator[None]:
     """Keeps other studios from the project while the block runs: each writes the labels that it
-    has in memory, and would lose those of the other. Raises StudioError, OSError."""
-    with made_folder(folder / WORK):
-        descriptor = os.open(folder / WORK, os.O_RDONLY)
+    has in memory, and would lose those of the other. Raises StudioError, OSError.
+
+    The lock is on a file of its own: who writes weights or a bundle into a folder locks the folder,
+    as the studio's own processes do.
+    """
+    path = folder / WORK / LOCK
+    with made_folder(path.parent):
+        made = not path.exists()
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -104,7 +111,12 @@ def owned_project(folder: Path) -> Iterator[None]:
                 ) from error
             except OSError:
                 pass  # a file system without locks
-            yield
+            try:
+                yield
+            except BaseException:
+                if made:
+                    path.unlink(missing_ok=True)
+                raise
         finally:
             os.close(descriptor)
 

@@ -79,7 +79,7 @@ class ExportRun:
             self._lines.clear()
             self._phase = "training"
         threading.Thread(target=self._run, daemon=True).start()
-        self._publish("export", self.state())
+        self._tell()
 
     def close(self) -> None:
         """Ends a running command."""
@@ -124,7 +124,11 @@ class ExportRun:
         with self._lock:
             ok = self._process is not None and self._process.returncode == 0
             self._phase, self._process = "done" if ok else "failed", None
-        self._publish("export", self.state())
+        self._tell()
+
+    def _tell(self) -> None:
+        with self._lock:  # else an older state could be told after a newer one
+            self._publish("export", self.state())
 
     def _follow(self, stream: IO[bytes]) -> None:
         """Keeps the last lines; a progress bar writes over its own, as in a terminal."""
@@ -143,7 +147,7 @@ class ExportRun:
                 over = byte == b"\r"
             if time.monotonic() - published > PUBLISH_S:
                 published = time.monotonic()
-                self._publish("export", self.state())
+                self._tell()
 
 
 def _as_typed(words: list[str]) -> str:

@@ -295,7 +295,8 @@ class Learner:
         self._phase, self._message = "idle", message
 
     def _tell(self) -> None:
-        self._publish("learn", self.state())
+        with self._lock:  # else an older state could be told after a newer one
+            self._publish("learn", self.state())
 
     def _stored(self) -> Learned:
         path = self.project.work / LIST

@@ -1,6 +1,7 @@
 // Requests to the server. A tab has one name for as long as its page is loaded.
 
 export const TAB = crypto.randomUUID();
+const AWAY = "the server cannot be reached";
 
 export class Refused extends Error {
   constructor(status, message) {
@@ -14,7 +15,7 @@ export async function request(method, path, { body, headers = {} } = {}) {
   try {
     answer = await fetch(path, { method, body, headers: { "x-studio-tab": TAB, ...headers } });
   } catch {
-    throw new Refused(0, "the server cannot be reached");
+    throw new Refused(0, AWAY);
   }
   if (!answer.ok) throw new Refused(answer.status, (await answer.text()).slice(0, 500));
   return answer;
@@ -24,16 +25,22 @@ export async function request(method, path, { body, headers = {} } = {}) {
 // the answer's tag.
 let sender = null;
 const sent = new Map(); // number -> what to do with the answer
+function startSender() {
+  const made = (sender = new Worker("/page/sender.js"));
+  made.addEventListener("message", ({ data }) => {
+    const { resolve, reject } = sent.get(data.id);
+    sent.delete(data.id);
+    if (data.ok) resolve(data.etag);
+    else reject(new Refused(data.status, data.text));
+  });
+  made.addEventListener("error", () => { // its file cannot be read; the next request starts another
+    sender = null;
+    for (const { reject } of sent.values()) reject(new Refused(0, AWAY));
+    sent.clear();
+  });
+}
 export function requestApart(method, path, { body, headers }) {
-  if (!sender) {
-    sender = new Worker("/page/sender.js");
-    sender.addEventListener("message", ({ data }) => {
-      const { resolve, reject } = sent.get(data.id);
-      sent.delete(data.id);
-      if (data.ok) resolve(data.etag);
-      else reject(new Refused(data.status, data.text));
-    });
-  }
+  if (!sender) startSender();
   const id = crypto.randomUUID();
   return new Promise((resolve, reject) => {
     sent.set(id, { resolve, reject });

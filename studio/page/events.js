@@ -4,6 +4,7 @@
 import { TAB } from "./api.js";
 
 export const KINDS = ["holds", "learn", "export", "review", "saved", "project"];
+const RETRY_MS = 1000;
 let worker = null;
 
 // Calls `take` with a kind, "open" and "error" among them, and the text of an event.
@@ -15,10 +16,18 @@ export function listenTo(take) {
   }
   // The lock lasts as long as the tab, however it ends; the worker waits for it.
   navigator.locks.request(TAB, () => {
-    worker = new SharedWorker("/page/stream.js", { type: "module" });
-    worker.port.addEventListener("message", ({ data: { kind, text } }) => take(kind, text));
-    worker.port.start();
-    worker.port.postMessage(TAB);
+    startWorker(take);
     return new Promise(() => {});
   });
+}
+
+function startWorker(take) {
+  worker = new SharedWorker("/page/stream.js", { type: "module" });
+  worker.addEventListener("error", () => { // its file cannot be read
+    take("error");
+    setTimeout(() => startWorker(take), RETRY_MS);
+  });
+  worker.port.addEventListener("message", ({ data: { kind, text } }) => take(kind, text));
+  worker.port.start();
+  worker.port.postMessage(TAB);
 }

@@ -384,7 +384,10 @@ class Session {
     if (what === "saved" && content.stem === this.stem && content.tab !== TAB && content.tag !== null) {
       if (!isWaiting(this.stem)) this.loadMask().catch(() => {});
     }
-    if (what === "again" && !this.board.readOnly) this.hold(false).catch(() => {});
+    if (what === "again") {
+      if (!this.board.readOnly) this.hold(false).catch(() => {}); // it was free meanwhile
+      else if (!isWaiting(this.stem)) this.loadMask().catch(() => {});
+    }
     if (what === "holds") {
       const held = heldElsewhere(this.stem);
       if (held !== this.board.readOnly) {

@@ -15,9 +15,24 @@ export function changed(what, content) {
   for (const listener of [...listeners]) listener(what, content);
 }
 
+const STATES = ["holds", "learn", "export"]; // that are told whole, each as an event of its own
+
+let reading = 0;
+const told = []; // by the server while the project is read; the answer may be older
+
+// Reads the project, and tells what is new in it.
 export async function reload() {
-  store.project = await getJson("/api/project");
-  changed("project");
+  reading++;
+  try {
+    const now = await getJson("/api/project"), before = store.project ?? {};
+    store.project = now;
+    const differ = (kind) => JSON.stringify(now[kind]) !== JSON.stringify(before[kind]);
+    if (Object.keys(now).some((kind) => !STATES.includes(kind) && differ(kind))) changed("project");
+    for (const kind of STATES) if (differ(kind)) changed(kind);
+  } finally {
+    reading--;
+    while (!reading && told.length) told.shift()();
+  }
 }
 
 export function entryOf(stem) {
@@ -37,32 +52,22 @@ export function heldElsewhere(stem) {
 export function listen() {
   const takes = {};
   const on = (kind, take) => (takes[kind] = take);
-  let first = true;
   on("open", async () => {
     store.online = true;
     changed("online");
-    if (!first) {
-      await reload().catch(() => {});
-      changed("again"); // what this tab held was free meanwhile
-    }
-    first = false;
+    await reload().catch(() => {}); // nobody told this tab of what happened before
+    changed("again");
   });
   on("error", () => {
     store.online = false;
     changed("online");
   });
-  on("holds", (holds) => {
-    store.project.holds = holds;
-    changed("holds");
-  });
-  on("learn", (state) => {
-    store.project.learn = state;
-    changed("learn");
-  });
-  on("export", (state) => {
-    store.project.export = state;
-    changed("export");
-  });
+  for (const kind of STATES) {
+    on(kind, (state) => {
+      store.project[kind] = state;
+      changed(kind);
+    });
+  }
   on("review", () => changed("review"));
   on("saved", ({ stem, tag, tab }) => {
     const entry = entryOf(stem);
@@ -70,5 +75,9 @@ export function listen() {
     changed("saved", { stem, tag, tab });
   });
   on("project", () => reload().catch(() => {}));
-  listenTo((kind, text) => takes[kind](text && JSON.parse(text)));
+  listenTo((kind, text) => {
+    const take = () => takes[kind](text && JSON.parse(text));
+    if (reading && kind !== "open" && kind !== "error") told.push(take);
+    else take();
+  });
 }

@@ -7,7 +7,6 @@ import { KINDS } from "./events.js";
 const MOST = 64; // tabs of a stream
 const RETRY_MS = 1000;
 const ports = new Map(); // tab -> its port
-const told = new Set(); // tabs that know that the stream is open
 let stream = null, next = null, again = false;
 
 addEventListener("connect", ({ ports: [port] }) => {
@@ -16,7 +15,6 @@ addEventListener("connect", ({ ports: [port] }) => {
     renew();
     navigator.locks.request(tab, () => {
       ports.delete(tab);
-      told.delete(tab);
       renew();
     });
   });
@@ -49,8 +47,7 @@ function opened(made) {
     stream?.close();
     [stream, next] = [made, null];
   }
-  for (const [tab, port] of ports) if (!told.has(tab)) port.postMessage({ kind: "open" });
-  for (const tab of ports.keys()) told.add(tab);
+  tell("open"); // all tabs: what the last stream had not handed over yet is lost
   if (again) renew();
 }
 
@@ -60,7 +57,6 @@ function failed(made) {
     stream = null;
     return;
   }
-  told.clear();
   tell("error");
   if (made.readyState !== EventSource.CLOSED) return; // it comes again by itself
   if (made === next) next = null;

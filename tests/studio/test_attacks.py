@@ -4,6 +4,7 @@ somebody else has made."""
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import hashlib
 import io
 import json
@@ -182,6 +183,18 @@ def test_a_project_has_one_studio(project: Path) -> None:
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
     with owned_project(project):
         pass
+
+
+def test_weights_can_be_written_anywhere_in_a_project_that_is_open(project: Path) -> None:
+    """Writers of weights wait for each other by a lock on the folder; the studio's learner waited
+    for its own server, for ever."""
+    with owned_project(project):
+        for folder in (project, *(p for p in project.rglob("*") if p.is_dir())):
+            descriptor = os.open(folder, os.O_RDONLY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            finally:
+                os.close(descriptor)
 
 
 def test_a_project_that_is_refused_leaves_no_folder(tmp_path: Path) -> None:
