@@ -155,6 +155,7 @@ PAGES = {
                  "--segmenter-steps 2"},
     ),
     "docs/scale.md": Page(
+        before=(DEMO,),
         not_run={
             "LabelSource(": RAY,
             "Labeller,": RAY,

@@ -75,6 +75,7 @@ async function run(work) {
         headers: { "if-match": `"${work.tag}"`, "content-type": "application/octet-stream" },
       });
       work.tag = etag.replaceAll('"', "");
+      store.online = true;
       if (work.pixels === pixels) work.pixels = null;
       work.kept = null;
       localStorage.removeItem(key(work.stem));

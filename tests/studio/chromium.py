@@ -20,7 +20,7 @@ from training.labels.labelled_set import labelled_set
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 CHROMIUM = shutil.which("chromium")
-WAIT_MS = 40_000  # for hangs; a quiet machine needs a few seconds, learning on a busy one minutes
+WAIT_MS = 600_000  # for hangs; a quiet machine needs a few seconds, learning on a busy one minutes
 IGNORED = 255
 Mask = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from studio.app import PAGE_FILES
 from studio.project import Project
-from tests.studio.chromium import WAIT_MS, draw, running
-from tests.studio.conftest import CARDS
+from tests.studio.chromium import WAIT_MS, draw, masks, running
+from tests.studio.conftest import CARDS, TOKEN, Served
 
 CONNECTIONS = 6  # of chromium to a server
 
@@ -42,3 +43,30 @@ def test_more_tabs_than_connections_load_save_and_hear_of_each_other(
             for hearing in (first, *rest, last):
                 expect(hearing.locator("#steps")).to_contain_text(labeled)
             expect(page.locator("#saved")).to_have_text("All saved")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("file", ["stream.js", "sender.js"])
+def test_a_worker_that_could_not_be_loaded_is_started_again_and_the_stroke_is_saved(
+    browser: Browser, served: Served, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    """As after a server that goes away between the page and its workers, the sender of which starts
+    with the first stroke: strokes were "Saving" for ever."""
+    path = PAGE_FILES[file]
+    monkeypatch.delitem(PAGE_FILES, file)
+    page = browser.new_page()
+    page.set_default_timeout(WAIT_MS)
+    page.goto(f"http://127.0.0.1:{served.port}/?token={TOKEN}")
+    page.goto(f"http://127.0.0.1:{served.port}/#paint/000")
+    expect(page.locator(".side")).to_contain_text("Nothing is labeled yet")
+    page.keyboard.press("b")
+    page.keyboard.press("1")
+    if file == "stream.js":
+        expect(page.locator("#banner")).to_contain_text("server is away")
+    draw(page, (0.1, 0.2), (0.9, 0.2))
+    if file == "sender.js":
+        expect(page.locator("#saved")).to_have_text("1 not saved")
+    PAGE_FILES[file] = path
+    expect(page.locator("#banner")).to_be_hidden()
+    expect(page.locator("#saved")).to_have_text("All saved")
+    assert "000" in masks(served.studio.project.folder)
