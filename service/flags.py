@@ -4,6 +4,7 @@ A flag's parameter has the name of the Config or ServerLimits field that it sets
 default. Flags that set several fields, or one together, have callbacks or are combined below.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -67,7 +68,7 @@ def option(flag: str, *name: str, **settings: Any) -> Callable[[Command], Comman
     """
     variable = "LABELMINT_SERVER_" + flag.lstrip("-").replace("-", "_").upper()
     if isinstance(settings.get("type"), click.FloatRange):
-        settings.setdefault("callback", _refuse_nan)
+        settings.setdefault("callback", _refuse_not_finite)
     has_default = settings.get("default") is not None or settings.get("is_flag", False)
     settings.setdefault("show_default", has_default or "none")
     return click.option(flag, *name, envvar=variable, show_envvar=True, **settings)
@@ -83,9 +84,10 @@ def _tls_from_flags(flags: dict[str, Any]) -> TlsFiles | None:
     return TlsFiles(certificate, key, authorities)
 
 
-def _refuse_nan(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
-    if value != value:  # NaN, which click's ranges let through
-        raise click.BadParameter("nan is not a number", context, parameter)
+def _refuse_not_finite(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+    if value is not None and not math.isfinite(value):  # click's ranges let NaN through
+        fault = "is not a number" if math.isnan(value) else "is not finite"
+        raise click.BadParameter(f"{value} {fault}", context, parameter)
     return value
 
 

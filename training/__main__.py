@@ -16,7 +16,7 @@ import click
 
 from checkpoints import CheckpointError, Interrupted, raise_on_signals
 from training.errors import TrainingError
-from training.options import refuse_nan, show_missing_default
+from training.options import refuse_infinite, show_missing_default
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100}
 SUBCOMMANDS = (
@@ -45,7 +45,7 @@ class Subcommands(click.Group):
         for each in (command, *getattr(command, "commands", {}).values()):
             for parameter in each.params if each else ():
                 if isinstance(parameter.type, click.types.FloatParamType):
-                    parameter.callback = parameter.callback or refuse_nan
+                    parameter.callback = parameter.callback or refuse_infinite
                 show_missing_default(parameter)
         return command
 

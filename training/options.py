@@ -1,5 +1,6 @@
 """Command-line options shared by several training subcommands, and the parsers behind them."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -227,8 +228,8 @@ def numbers_from_text(kind: Callable[[str], Number]) -> Callable[[str], tuple[Nu
             found = tuple(kind(part) for part in text.split(","))
         except ValueError as error:
             raise click.BadParameter(f"{text!r} is no list of numbers, such as 1,2") from error
-        if any(value != value for value in found):  # a minimum and a maximum may pass over it
-            raise click.BadParameter(f"{text!r} has nan, which is not a number")
+        if not all(map(math.isfinite, found)):  # ranges pass over nan
+            raise click.BadParameter(f"{text!r} has a number that is not finite")
         return found
 
     return numbers
@@ -238,6 +239,15 @@ def refuse_nan(context: click.Context, parameter: click.Parameter, value: Any) -
     """Option callback that refuses NaN, which click.FloatRange lets through."""
     if value != value:
         raise click.BadParameter("nan is not a number", context, parameter)
+    return value
+
+
+def refuse_infinite(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+    """Option callback that refuses infinity, which a range without a maximum lets through, and
+    NaN."""
+    refuse_nan(context, parameter, value)
+    if value in (math.inf, -math.inf):
+        raise click.BadParameter(f"{value} is not finite", context, parameter)
     return value
 
 

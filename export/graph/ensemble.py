@@ -5,6 +5,7 @@ of the ensemble.
 """
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +30,28 @@ def sum_and_count(terms: Iterable[Tensor]) -> tuple[Tensor, int]:
     for term in computed[1:]:
         value = value + term
     return value, len(computed)
+
+
+class _LogOfEach(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return torch.log(x)
+
+    @staticmethod
+    def symbolic(g: Any, x: Any) -> Any:
+        alone = g.op("Unsqueeze", x, g.op("Constant", value_t=torch.tensor([-1])))
+        return g.op("ReduceLogSum", alone, axes_i=[-1], keepdims_i=0).setType(x.type())
+
+
+def log_of_each(x: Tensor) -> Tensor:
+    """The logarithm of each element, which does not depend on the element's place in the tensor.
+
+    The graph has ReduceLogSum over single elements in place of Log: on the CPU, ONNX Runtime
+    computes Log by other instructions at the borders between its threads' parts, which differ in
+    the last bit. So scores of one sample differed between batches.
+    """
+    result: Tensor = _LogOfEach.apply(x)
+    return result
 
 
 class Consensus(nn.Module):
@@ -73,7 +96,7 @@ class Consensus(nn.Module):
             # The total carries a NaN; which maximum a runtime finds beside a NaN is its own affair.
             return 1 - sums[0].amax(dim=-1) / total[..., 0]
         mixture = sums[0] / total
-        negative_entropy = mixture * torch.log(mixture.clamp(EPS, 1 - EPS))
+        negative_entropy = mixture * log_of_each(mixture.clamp(EPS, 1 - EPS))
         if self.measure == "jensen_shannon":
             return (sums[1] / count - negative_entropy).sum(dim=-1)
         return negative_entropy.sum(dim=-1) * -1  # the list of operators lacks Neg
@@ -92,7 +115,7 @@ class Consensus(nn.Module):
         p = exponentials / normalizer
         if self.measure != "jensen_shannon":
             return torch.cat([vote, p])
-        return torch.cat([vote, p, p * (shifted - torch.log(normalizer))])
+        return torch.cat([vote, p, p * (shifted - log_of_each(normalizer))])
 
     def _split(self, sums: Tensor, scored: bool) -> list[Tensor]:
         """The sums that `_terms` concatenated."""

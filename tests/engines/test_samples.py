@@ -54,7 +54,7 @@ def test_samples_have_the_bits_of_the_stream(
             options = {**options, "balance": {f"uncertainty > {middle!r}": 0.8}}
         batches = list(client.stream(5, end_index=END, **options))
         pinned: Any = client.pin(**options)
-    samples = BundleSamples(tiny_bundle, pinned, EngineOptions(threads=1), verify=False)
+    samples = BundleSamples(tiny_bundle, pinned, EngineOptions(threads=2), verify=False)
     # In parts that cut objects, and the second part first.
     ranges = [range(7, END), range(7)]
     found = [samples.of_indices(list(part)) for part in ranges][::-1]

@@ -232,8 +232,8 @@ def test_a_fit_that_was_killed_is_taken_up_and_ends_with_the_same_file(
         (("--class-weights", "1,x"), 2, "'1,x' is no list of numbers"),
         (("--hidden", "16"), 1, "it takes two widths"),
         (("--class-weights", "0,0,0"), 1, "not all 0"),
-        (("--class-weights", "inf,1,1"), 1, "not all 0"),
-        (("--class-weights", "1,nan,1"), 2, "has nan, which is not a number"),
+        (("--class-weights", "inf,1,1"), 2, "has a number that is not finite"),
+        (("--class-weights", "1,nan,1"), 2, "has a number that is not finite"),
         (("--members", "0"), 2, "0 is not in the range"),
         (("--head-members", "depth", "0"), 2, "0 is not in the range"),
         (("--head-members", "pose", "2"), 2, "'pose' is not one of"),
@@ -251,6 +251,7 @@ def test_a_fit_that_was_killed_is_taken_up_and_ends_with_the_same_file(
         (("--mean-latent", "mean.npy"), 1, "brings its own; leave it out"),
         (("--learning-rate", "nan"), 2, "nan is not a number"),
         (("--sigma", "NaN"), 2, "nan is not a number"),
+        (("--sigma", "inf"), 2, "inf is not finite"),
         (
             ("--schedule", "published", "--learning-rate", "0.01"),
             2,
@@ -334,15 +335,18 @@ def test_help_has_the_default_of_every_option() -> None:
                     assert record is not None and "default: " in record[1], (name, option.opts)
 
 
-def test_no_number_of_any_subcommand_may_be_nan() -> None:
+def test_no_number_of_any_subcommand_may_be_nan_or_infinite() -> None:
     numbers = 0
     for name, subcommand in subcommands(main):
         for parameter in subcommand.params:
             if isinstance(parameter.type, click.types.FloatParamType):
                 numbers += 1
-                result = command(name, parameter.opts[0], "nan")
-                assert result.exit_code == 2, parameter.opts
-                assert "nan is not a number" in result.output
+                for value, message in (("nan", "nan is not a number"), ("inf", "inf is not")):
+                    if (value, parameter.opts) == ("inf", ["--gradient-norm"]):
+                        continue  # gradients are not clipped
+                    result = command(name, parameter.opts[0], value)
+                    assert result.exit_code == 2, parameter.opts
+                    assert message in result.output
     assert numbers > 30
 
 

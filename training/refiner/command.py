@@ -22,6 +22,7 @@ from training.options import (
     every_option,
     learning_rate_option,
     licence_option,
+    refuse_nan,
     resume_option,
     seed_option,
     weights_out_option,
@@ -155,7 +156,8 @@ CORRELATION, DECAY = click.FloatRange(-1, 1), click.FloatRange(0, 1, max_open=Tr
     "--gradient-norm",
     default=DEFAULTS.gradient_norm,
     type=POSITIVE,
-    help="Norm that gradients are clipped to.",
+    callback=refuse_nan,
+    help="Norm that gradients are clipped to; inf: none are.",
 )
 @click.option(
     "--history",
