@@ -194,7 +194,15 @@ def position_from_stream_state(state: Mapping[str, Any], options: StreamOptions)
                 f"the state is of a stream with {name} {saved.get(name)!r}, and this one has "
                 f"{value!r}; give the same"
             )
-    return position_from_state(state)
+    position = position_from_state(state)
+    for name, saved_id in (("bundle_id", position.bundle_id), ("learned_id", position.learned_id)):
+        asked = options.get(name, "")
+        if asked and saved_id and asked != saved_id:
+            raise ValueError(
+                f"the state is of a stream with {name} {saved_id[:80]!r}, and this one has "
+                f"{asked[:80]!r}; give the same, or leave it out"
+            )
+    return position
 
 
 def merged_stream_states(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

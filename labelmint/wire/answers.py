@@ -26,6 +26,7 @@ from labelmint.wire.sharding import (
     shard_indices_between,
 )
 
+MAX_ID = 256  # characters of a bundle_id or learned_id; those of our server have 71 and 64
 # Bits of a response's `applied`, and what the client says of an option that is not among them.
 WHERE, BALANCE, KEEP_BY, PROPOSAL, EDITS = 1, 2, 4, 8, 16
 _NAMES = {
@@ -64,6 +65,12 @@ class Answers:
 
     def checked(self, response: pb.StreamSamplesResponse | pb.GenerateSamplesResponse) -> Message:
         """The message of a response, and this position behind it. Raises MalformedMessage."""
+        for name in ("bundle_id", "learned_id"):
+            length = len(getattr(response, name))
+            if length > MAX_ID:  # batches and states keep it
+                raise MalformedMessage(
+                    f"the server sent a {name} of {length} characters; one has up to {MAX_ID}"
+                )
         self._check_bundle(response.bundle_id)
         self._check_learned(response.learned_id)
         ignored = applied_by_query(self._query) & ~response.applied

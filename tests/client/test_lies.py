@@ -157,6 +157,10 @@ LIES: dict[str, tuple[dict[str, Any], Lie, str]] = {
         PINNED, edited(set_fields(bundle_id="sha256:evil"), 0), "sha256:evil"),
     "another bundle in the middle": (
         PLAIN, edited(set_fields(bundle_id="sha256:evil")), "one of bundle 'sha256:scripted'"),
+    "an endless bundle_id": (
+        PLAIN, edited(set_fields(bundle_id="a" * 2**20), 0), "a bundle_id of 1048576 characters"),
+    "an endless learned_id": (
+        PLAIN, edited(set_fields(learned_id="a" * 257), 0), "a learned_id of 257 characters"),
     "no bundle": (PLAIN, edited(set_fields(bundle_id=""), 0), "samples of bundle ''"),
     "a message left out": (RANGE, without(1), "which are 5"),
     "samples left out": (RANGE, edited(discards), "has no filter"),

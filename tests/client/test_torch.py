@@ -228,6 +228,13 @@ def test_states_of_other_streams_are_refused(target: str) -> None:
         LabelStream(target).load_state_dict({})
     of_one = LabelStream(target, rank=1, world_size=2, end_index=100, batch_size=4)
     next(iter(of_one))
+    for name, of_the_state in (("bundle_id", "sha256:scripted"), ("learned_id", "other")):
+        state = {**of_one.state_dict(), "learned_id": "other"}
+        asked: Any = {name: "another"}
+        with pytest.raises(ValueError, match=f"{name} '{of_the_state}', and this one has 'another'"):
+            LabelStream(target, **asked).load_state_dict(state)
+        same: Any = {name: of_the_state}
+        LabelStream(target, **same).load_state_dict(state)
     with pytest.raises(ValueError, match="shards 0 of 2 are missing; give those of all ranks"):
         LabelStream.merge_states([of_one.state_dict()])
     other = LabelStream(target, rank=0, world_size=2)
