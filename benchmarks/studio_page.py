@@ -12,8 +12,9 @@ window, hence without a GPU, opens the page in a window of 1280 x 720:
     strokes   the brush at its first and at its largest size, 60 moves in 5 strokes each: from the
               first move that a frame takes in until that frame has been drawn, and what releasing
               the pointer takes
-    work      the same strokes once more: processor time of the main thread in each of its tasks
-              from pressing to releasing the pointer, and from there until the stroke is saved
+    work      the same once more, the list turned back: processor time of the main thread in each
+              of its tasks; of a stroke from pressing to releasing the pointer, and from there until
+              it is saved
 
 With --earlier, a checkout of an earlier version is measured in alternation. Times are in frames of
 1/60 s. Those of work are of the processor, which other programs of the machine lengthen less.
@@ -22,7 +23,7 @@ With --earlier, a checkout of an earlier version is measured in alternation. Tim
 import json
 import shutil
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -149,10 +150,9 @@ def measured(browser: Browser, page: Page) -> dict[str, list[float]]:
     ]
     page.evaluate(WATCH, "scroll")
     page.mouse.move(640, 400)
-    for _ in range(60):
-        page.mouse.wheel(0, 240)
-        page.evaluate("new Promise(requestAnimationFrame)")
+    turn(page, 240)
     found["list"] = page.evaluate("globalThis.frames_ms")
+    found["work of a task of the list"] = work_of_turning(browser, page)
     page.goto("about:blank")
     page.goto(f"{root}#paint/000")
     page.locator("#saved", has_text="All saved").wait_for()
@@ -170,34 +170,60 @@ def measured(browser: Browser, page: Page) -> dict[str, list[float]]:
     return found
 
 
+def turn(page: Page, pixels: int) -> None:
+    """Turns the list by the wheel, frame by frame."""
+    for _ in range(60):
+        page.mouse.wheel(0, pixels)
+        page.evaluate("new Promise(requestAnimationFrame)")
+
+
+def work_of_turning(browser: Browser, page: Page) -> list[float]:
+    """Processor milliseconds of each task of the page's main thread while the list is turned back
+    to its top."""
+    marks, tasks = traced(browser, page, lambda: turn(page, -240))
+    return [task["tdur"] / 1000 for task in tasks if task["ts"] >= marks[0][0]]
+
+
 def work_of_strokes(browser: Browser, page: Page) -> tuple[list[float], list[float]]:
     """Processor milliseconds of each task of the page's main thread: while the pointer is down, and
     after it until all is saved."""
+    marks, tasks = traced(browser, page, lambda: strokes(page))
+    found: dict[str, list[float]] = {"pointerdown": [], "pointerup": []}
+    for task in tasks:
+        # A task belongs to the last event that it has, or that was before it.
+        before = [name for at, name in marks if at <= task["ts"] + task["dur"]]
+        if before and before[-1] in found:
+            found[before[-1]].append(task["tdur"] / 1000)
+    return found["pointerdown"], found["pointerup"]
+
+
+def traced(
+    browser: Browser, page: Page, work: Callable[[], object]
+) -> tuple[list[tuple[float, str]], list[dict[str, Any]]]:
+    """Times and names of marks, which are the beginning, presses and releases of the pointer, and
+    the end, in order; and tasks of the page's main thread that tell their processor time."""
     browser.start_tracing(page=page, categories=["toplevel", "blink.user_timing"])
     page.evaluate("""() => {
+      performance.mark("begin");
       for (const kind of ["pointerdown", "pointerup"])
         addEventListener(kind, () => performance.mark(kind), { capture: true });
     }""")
-    strokes(page)
+    work()
     page.evaluate("performance.mark('end')")
     events: list[Any] = json.loads(browser.stop_tracing())["traceEvents"]
     marks = sorted(
         (e["ts"], e["name"], e["pid"], e["tid"])
         for e in events
-        if e.get("cat") == "blink.user_timing" and e["name"] in ("pointerdown", "pointerup", "end")
+        if e.get("cat") == "blink.user_timing"
+        and e["name"] in ("begin", "pointerdown", "pointerup", "end")
     )
     thread = marks[0][2:]
     tasks = [
         e for e in events
         if e.get("ph") == "X" and "RunTask" in e["name"] and (e["pid"], e["tid"]) == thread
+        and "tdur" in e
     ]  # fmt: skip
-    found: dict[str, list[float]] = {"pointerdown": [], "pointerup": []}
-    for task in tasks:
-        # A task belongs to the last event that it has, or that was before it.
-        before = [name for at, name, *_ in marks if at <= task["ts"] + task["dur"]]
-        if before and before[-1] in found and "tdur" in task:
-            found[before[-1]].append(task["tdur"] / 1000)
-    return found["pointerdown"], found["pointerup"]
+    return [(at, name) for at, name, *_ in marks], tasks
 
 
 def strokes(page: Page) -> tuple[list[float], list[float]]:
@@ -227,14 +253,15 @@ def strokes(page: Page) -> tuple[list[float], list[float]]:
 
 
 def table(found: dict[str, list[dict[str, list[float]]]]) -> str:
-    """Markdown: medians and worst of all rounds, in frames, and the ratio of the versions."""
-    lines = ["| what | version | median | largest |", "|---|---|---|---|"]
+    """Markdown: medians and worst of all rounds, in frames, and the share of over a frame."""
+    lines = ["| what | version | median | largest | over 1 |", "|---|---|---|---|---|"]
     for what in found["now"][0]:
         for name, rounds in found.items():
             values: list[Any] = [value for one in rounds for value in one[what]]
             unit = 1.0 if what == "pictures asked for" else FRAME_MS
             middle, most = statistics.median(values) / unit, max(values) / unit
-            lines.append(f"| {what} | {name} | {middle:.2f} | {most:.2f} |")
+            over = statistics.mean(value > unit for value in values)
+            lines.append(f"| {what} | {name} | {middle:.2f} | {most:.2f} | {over:.1%} |")
     return "\n".join(lines)
 
 
