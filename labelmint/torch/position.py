@@ -195,8 +195,10 @@ def position_from_stream_state(state: Mapping[str, Any], options: StreamOptions)
                 f"{value!r}; give the same"
             )
     position = position_from_state(state)
-    for name, saved_id in (("bundle_id", position.bundle_id), ("learned_id", position.learned_id)):
-        asked = options.get(name, "")
+    for name, asked, saved_id in (
+        ("bundle_id", options.get("bundle_id"), position.bundle_id),
+        ("learned_id", options.get("learned_id"), position.learned_id),
+    ):
         if asked and saved_id and asked != saved_id:
             raise ValueError(
                 f"the state is of a stream with {name} {saved_id[:80]!r}, and this one has "
