@@ -69,6 +69,8 @@ def _certificate(request: Request, known: Certificate, card: dict[str, Any]) -> 
     """What the bundle's certificate says of these samples, or why it says nothing of them."""
     limit = card["max_uncertainty"]
     row, reason = known.at(limit), None
+    chosen = ("where", "balance", "keep_by", "proposal")
+    chosen_by = [name for name in chosen if getattr(request, name) is not None]
     reviewed = (known.truncation_psi, known.truncation_cutoff)
     model = card["model"]
     if not same_truncation(reviewed, (model["truncation_psi"], model["truncation_cutoff"])):
@@ -79,8 +81,9 @@ def _certificate(request: Request, known: Certificate, card: dict[str, Any]) -> 
         reason = "its reviews are of one view per object"
     elif request.edits is not None:
         reason = "its reviews are of samples without edits"
-    elif request.where is not None:
-        reason = "it says nothing of samples that --where chooses"
+    elif chosen_by:
+        flag = chosen_by[0].replace("_", "-")
+        reason = f"it says nothing of samples that --{flag} chooses"
     elif request.filter is not None:
         reason = f"it says nothing of samples that --filter {request.filter} ranks"
     elif row is None:
