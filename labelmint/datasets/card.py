@@ -271,10 +271,14 @@ def _filter_report(report: dict[str, Any]) -> list[str]:
         "id", "name", "pixels, all", "pixels, kept", "images, all", "images, kept",
         *(("images, weighted",) if weighted else ()), "images with it that are kept",
     )  # fmt: skip
+    effective = ""
+    if "effective" in report:
+        number = f"{report['effective']:.0f}"
+        effective = f" With their weights, these tell as much as {number} equally weighted ones."
     return [
         "## What the filter removes\n",
         f"Measured on the first {examined} samples of the range, of which the filter keeps "
-        f"{kept}.\n",
+        f"{kept}.{effective}\n",
         _table(head, rows),
     ]
 

@@ -115,6 +115,28 @@ def test_a_report_compares_classes_in_all_and_in_the_delivered(
     assert "share(&#39;part 1&#39;) &gt;= 0.25" in text
 
 
+def report_text(server: RunningServer, out: Path, *options: str) -> str:
+    line = ["preview", "--target", target_of(server), "--out", str(out), "--count", str(END)]
+    assert main([*line, *options]) == 0
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", out.read_text()))
+
+
+def test_the_scores_of_a_report_are_said_to_be_of_the_samples_that_they_are_of(
+    server: RunningServer, tmp_path: Path, met: list[int]
+) -> None:
+    out = tmp_path / "report.html"
+    text = report_text(server, out)
+    assert "Without a filter." in text and f" of these {END}." in text
+    text = report_text(server, out, "--where", WHERE)
+    assert "Of the delivered samples, without a threshold." in text
+    assert f" of these {len(met)}." in text and "Without a filter" not in text
+    assert f"Histogram of the uncertainty of {len(met)} samples" in out.read_text()
+    text = report_text(server, out, "--max-uncertainty", "0.5")
+    assert "The filter keeps scores up to 0.5." in text and "whatever their score" not in text
+    text = report_text(server, out, "--max-uncertainty", "0.5", "--where", WHERE)
+    assert "also discards samples by where, whatever their score" in text
+
+
 def test_a_picture_of_nothing_says_what_was_wanted(
     server: RunningServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
