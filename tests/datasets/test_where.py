@@ -14,7 +14,7 @@ from labelmint import Client
 from labelmint.cli import main
 from labelmint.torch import LabelStream
 from tests.datasets.folders import contents, download, keys, made, target_of
-from tests.service.harness import RunningServer
+from tests.service.harness import FakeModel, RunningServer, served
 
 END = 60
 WHERE = "share('part 1') >= 0.25"
@@ -135,6 +135,27 @@ def test_the_scores_of_a_report_are_said_to_be_of_the_samples_that_they_are_of(
     assert "The filter keeps scores up to 0.5." in text and "whatever their score" not in text
     text = report_text(server, out, "--max-uncertainty", "0.5", "--where", WHERE)
     assert "also discards samples by where, whatever their score" in text
+
+
+def test_a_range_with_an_end_is_searched_to_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where none of the first 10,000 samples meets the predicate."""
+    where = "confidence('left') > 0.99 and share('part 1') > 0.4"  # no sample of the fake model
+    end = 10_500
+    with served([FakeModel(batch_sizes=(128,))]) as server:
+        options = ["--target", target_of(server), "--where", where]
+        line = ["download", *options, "--out", str(tmp_path / "set"), "--format", "png"]
+        assert main([*line, "--count", "1"]) != 0
+        said = capsys.readouterr().err
+        assert "loosen it, or set max_examined to search further (labelmint: --end-index)" in said
+        line[line.index(str(tmp_path / "set"))] = str(tmp_path / "range")
+        assert main([*line, "--end-index", str(end), "--filter-report", str(end)]) == 0
+        card = json.loads((tmp_path / "range" / "card.json").read_text())
+        assert card["samples"] == {"kept": 0, "examined": end}
+        report = str(tmp_path / "report.html")
+        assert main(["preview", *options, "--out", report, "--count", str(end)]) == 0
+    assert f"{end} samples examined, 0 delivered" in capsys.readouterr().out
 
 
 def test_a_picture_of_nothing_says_what_was_wanted(
