@@ -91,7 +91,6 @@ def _weights(
     filtered = StreamOptions(**options)
     filtered |= request.filters(state.threshold)
     filtered["learned_id"] = state.learned_id
-    filtered["max_examined"] = MAX_INDEX  # a predicate that none of many meets is a result, too
     filtered["outputs"] = (small,) if not request.weighted else (small, "weight")
     found: dict[int, float] = {}
     for batch in client.stream(_BATCH, **filtered):

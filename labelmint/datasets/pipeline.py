@@ -106,8 +106,8 @@ def _batches(
         options["start_index"] = state.next_index
         options["end_index"] = request.stop or 0
         options["count"] = 0 if request.limit is None else request.limit - state.kept
-        if request.where is not None and (request.stop is not None or state.kept):
-            options["max_examined"] = MAX_INDEX  # searched to its end, whatever is met
+        if request.where is not None and state.kept:
+            options["max_examined"] = MAX_INDEX  # it was met; a server counts misses anew
         options["shard_index"] = request.shard_index
         options["num_shards"] = request.num_shards
         yield from client.stream(_BATCH, **options)

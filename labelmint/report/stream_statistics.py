@@ -135,8 +135,7 @@ def statistics_from_stream(
     examined = LabelStatistics()
     delivered, passed = _received(
         client,
-        # Without max_examined, a predicate that none of many samples meets is an error.
-        {**pinned, "end_index": end, "max_examined": 2**64 - 1, "outputs": [*outputs, *weights]},
+        {**pinned, "end_index": end, "outputs": [*outputs, *weights]},
         examined,
         progress,
     )

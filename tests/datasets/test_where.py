@@ -148,7 +148,7 @@ def test_a_range_with_an_end_is_searched_to_it(
         line = ["download", *options, "--out", str(tmp_path / "set"), "--format", "png"]
         assert main([*line, "--count", "1"]) != 0
         said = capsys.readouterr().err
-        assert "loosen it, or set max_examined to search further (labelmint: --end-index)" in said
+        assert "loosen it, or set end_index or max_examined to search further" in said
         line[line.index(str(tmp_path / "set"))] = str(tmp_path / "range")
         assert main([*line, "--end-index", str(end), "--filter-report", str(end)]) == 0
         card = json.loads((tmp_path / "range" / "card.json").read_text())
