@@ -241,7 +241,9 @@ class _Parser:
             named = self._token.text == "("
             return Statistic("uncertainty", self._name("class") if named else "")
         if token.kind == "word" and token.text not in _WORDS:
-            near = difflib.get_close_matches(token.text, _WORDS, n=1)
+            near = difflib.get_close_matches(token.text, ("not", *_FUNCTIONS), n=1)
+            if token.text == "score":  # what other pages call it
+                near = ["uncertainty"]
             self._fail(f"{token.text[:40]!r} is unknown; write {', '.join(near or _FUNCTIONS)}")
         self._fail("expected a number or one of " + ", ".join(_FUNCTIONS))
 

@@ -94,5 +94,5 @@ class Discards:
         assert self._seen is not None
         return RangeExhausted(
             f"none of {self._examined} samples met where: {predicate.ranges(*self._seen)}; loosen "
-            "it, or set max_examined to search further"
+            "it, or set end_index or max_examined to search further"
         )

@@ -65,8 +65,9 @@ class Metrics:
         self._kept = self._counter("labelmint_kept_samples", "Samples delivered.")
         self._discarded = self._counter(
             "labelmint_discarded_samples",
-            "Samples examined and not delivered, by reason: uncertainty, predicate, proposal if it "
-            "did not choose them, or views if another view of the object was rejected.",
+            "Samples examined and not delivered, by reason: uncertainty, predicate, balance if its "
+            "coin was against them, proposal if it did not choose them, or views if another view "
+            "of the object was rejected.",
             "reason",
         )
         self._computed = self._counter(

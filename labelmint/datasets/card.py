@@ -69,6 +69,8 @@ def _certificate(request: Request, known: Certificate, card: dict[str, Any]) -> 
     """What the bundle's certificate says of these samples, or why it says nothing of them."""
     limit = card["max_uncertainty"]
     row, reason = known.at(limit), None
+    chosen = ("where", "balance", "keep_by", "proposal")
+    chosen_by = [name for name in chosen if getattr(request, name) is not None]
     reviewed = (known.truncation_psi, known.truncation_cutoff)
     model = card["model"]
     if not same_truncation(reviewed, (model["truncation_psi"], model["truncation_cutoff"])):
@@ -79,8 +81,9 @@ def _certificate(request: Request, known: Certificate, card: dict[str, Any]) -> 
         reason = "its reviews are of one view per object"
     elif request.edits is not None:
         reason = "its reviews are of samples without edits"
-    elif request.where is not None:
-        reason = "it says nothing of samples that --where chooses"
+    elif chosen_by:
+        flag = chosen_by[0].replace("_", "-")
+        reason = f"it says nothing of samples that --{flag} chooses"
     elif request.filter is not None:
         reason = f"it says nothing of samples that --filter {request.filter} ranks"
     elif row is None:
@@ -268,10 +271,14 @@ def _filter_report(report: dict[str, Any]) -> list[str]:
         "id", "name", "pixels, all", "pixels, kept", "images, all", "images, kept",
         *(("images, weighted",) if weighted else ()), "images with it that are kept",
     )  # fmt: skip
+    effective = ""
+    if "effective" in report:
+        number = f"{report['effective']:.0f}"
+        effective = f" With their weights, these tell as much as {number} equally weighted ones."
     return [
         "## What the filter removes\n",
         f"Measured on the first {examined} samples of the range, of which the filter keeps "
-        f"{kept}.\n",
+        f"{kept}.{effective}\n",
         _table(head, rows),
     ]
 

@@ -28,7 +28,8 @@ def report_from_range(
     client: Client, request: Request, model: Model, state: DownloadState, chosen: UInt64s | None
 ) -> dict[str, Any]:
     """Numbers of samples, images with each class and pixels of it, as [of all, of those kept]; with
-    a balance also the share of images with each class when kept ones count by their weights.
+    a balance or a proposal also the share of images with each class when kept ones count by their
+    weights, and the number of equally weighted samples that tell as much, by Kish's formula.
 
     Args:
         client: client of the server.
@@ -65,8 +66,10 @@ def report_from_range(
     def fields_of_weights(number: int) -> dict[str, float]:
         return {} if not request.weighted else {"weighted": float(weighted[number]) / total}
 
+    squares = sum(weight**2 for weight in kept.values()) or 1.0
     return {
         "samples": samples,
+        **({"effective": sum(kept.values()) ** 2 / squares} if request.weighted else {}),
         "classes": [
             {
                 "id": label.id,
@@ -83,7 +86,7 @@ def report_from_range(
 def _weights(
     client: Client, request: Request, model: Model, state: DownloadState, options: StreamOptions
 ) -> dict[int, float]:
-    """Weights of the samples that the server keeps, by index; 1 without a balance."""
+    """Weights of the samples that the server keeps, by index; 1 without any."""
     small = "uncertainty" if "uncertainty" in model.outputs else "mask"
     filtered = StreamOptions(**options)
     filtered |= request.filters(state.threshold)

@@ -95,7 +95,7 @@ def _histogram(statistics: StreamStatistics) -> object:
 
 
 def _quantiles(statistics: StreamStatistics) -> dict[str, float]:
-    """Quantiles of the scores of all examined samples, by name; empty without scores."""
+    """Quantiles of the scores in the histogram, by name; empty without scores."""
     scores = np.concatenate([statistics.kept.scores, statistics.discarded.scores]).astype(
         np.float64
     )

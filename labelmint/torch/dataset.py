@@ -286,6 +286,8 @@ class LabelStream(IterableDataset[Any]):
         options["shard_index"], options["num_shards"] = shard, start.layout.num_shards
         if start.bundle_id:
             options["bundle_id"] = start.bundle_id
+            if options.get("where") or options.get("max_class_uncertainty"):
+                options["max_examined"] = 2**64 - 1  # it was met; a server counts misses anew
         if start.learned_id:
             options["learned_id"] = start.learned_id
         if self._ignore_above is not None:

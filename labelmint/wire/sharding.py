@@ -93,6 +93,8 @@ def remaining_query(
     if query.max_examined:
         examined = shard_indices_between(query, query.start_index, next_index)
         rest.max_examined = max(1, query.max_examined - examined)
+    elif query.filter.where and received:
+        rest.max_examined = END_OF_INDICES  # a server counts those that do not meet it anew
     end = end_of_query(query)
     if query.filter.filter_sets:  # an object that would reach past the last index does not exist
         end = min(end, END_OF_INDICES // _views(query) * _views(query))

@@ -60,7 +60,7 @@ def query_from_proto(proto: pb.SampleQuery, model: ServedModel, limits: ServerLi
         selection=selection_from_filter(proto.filter, model.bundle, options),
         shift=shift_from_query(proto, model.bundle, options),
         applied=applied_by_query(proto),
-        unmet_limit=UNMET_LIMIT if proto.filter.where and not proto.max_examined else 0,
+        unmet_limit=UNMET_LIMIT if proto.filter.where and not _has_end(proto) else 0,
         count=proto.count,
         weight=_weight(proto, limits),
         outputs=outputs_from_proto(
@@ -168,6 +168,12 @@ def _plan_from_indices(
     if indices[-1] >= end:
         raise BadRequest(f"indices has {indices[-1]}; each must be under {end}")
     return plan_from_indices(indices, views, whole_objects, proto.max_examined)
+
+
+def _has_end(proto: pb.SampleQuery) -> bool:
+    """Whether the caller said how far to search."""
+    bounds = proto.end_index, proto.max_examined, proto.indices, proto.HasField("latents")
+    return any(bounds)
 
 
 def _end(proto: pb.SampleQuery, options: LatentOptions) -> tuple[int, str]:

@@ -123,6 +123,8 @@ def len_of_stack() -> int:
         ("share('a') > share('b')", "> compares two statistics"),
         ("0.1 < 0.2", "< compares two numbers"),
         ("visibel('a')", "'visibel' is unknown; write visible"),
+        ("score <= 0.1", "'score' is unknown; write uncertainty"),
+        ("share('a') > nan", "'nan' is unknown; write share, visible, confidence, uncertainty"),
         ("visible(a)", "expected the name of a keypoint in quotes"),
         ("share('') > 0.1", "expected the name of a class in quotes"),
         ("visible('a') > 0.5", "at '> 0.5' (character 14): expected and, or, or the end"),

@@ -114,6 +114,18 @@ def test_a_download_has_the_chosen_samples_and_their_weights(target: str, tmp_pa
     assert table.count('"weight"') == len(indices) and f"{weights[0]:.4g}"[:4] in table
 
 
+def test_a_report_says_what_its_weights_correct_for(target: str, tmp_path: Path) -> None:
+    from click.testing import CliRunner
+
+    from labelmint.cli.commands import labelmint as command
+
+    out = tmp_path / "report.html"
+    line = ["preview", "--target", target, "--out", str(out), "--count", str(END)]
+    ran = CliRunner().invoke(command, [*line, "--seed", "3", "--proposal", "rare"])
+    assert ran.exit_code == 0, ran.output
+    assert "by its weight, which corrects for the proposal;" in out.read_text()
+
+
 @pytest.mark.parametrize("value", [5, ["rare"], b"rare"])
 def test_a_proposal_is_named_by_text(target: str, value: Any) -> None:
     with Client(target) as client, pytest.raises(TypeError, match="the name of a proposal"):

@@ -12,7 +12,12 @@ from hypothesis import strategies as st
 
 from labelmint.errors import MalformedMessage, NotReady, OutOfRange
 from labelmint.v1 import label_service_pb2 as pb
-from labelmint.wire.sharding import foreign_indices, shard_indices_before, subshards
+from labelmint.wire.sharding import (
+    foreign_indices,
+    remaining_query,
+    shard_indices_before,
+    subshards,
+)
 from tests.client.scripted_calls import Server
 from tests.client.scripted_queries import (
     BATCH_SIZES,
@@ -183,3 +188,18 @@ def test_a_message_that_breaks_the_contract_ends_the_stream(
     if name == "of another shard":
         assert "not of shard 0 of 2" in str(caught.value)
     assert server.calls[0].cancelled
+
+
+def test_a_resumed_stream_whose_predicate_was_met_is_searched_on() -> None:
+    """A server ends a call of which the first 10,000 samples do not meet it."""
+    query = pb.SampleQuery(filter=pb.Filter(where="uncertainty <= 0.1"), count=9)
+    for received, limit in ((0, 0), (3, 2**64 - 1)):
+        rest = remaining_query(query, 50, received, "b")
+        assert rest is not None and rest.max_examined == limit
+    query.max_examined = 100
+    rest = remaining_query(query, 50, 3, "b")
+    assert rest is not None and rest.max_examined == 50
+    query.filter.where = ""
+    query.max_examined = 0
+    rest = remaining_query(query, 50, 3, "b")
+    assert rest is not None and rest.max_examined == 0

@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
@@ -19,6 +20,7 @@ import torch
 from labelmint.errors import Refused
 from labelmint.options import StreamOptions, query_from_options
 from labelmint.torch import IGNORE_INDEX, LabelBatch, LabelStream
+from labelmint.wire.answers import WHERE
 from tests.client.scripted_service import CLOSED_PORT, Script, ScriptedService, keeps, sample
 from tests.hangs import HANG_S
 
@@ -171,6 +173,28 @@ def test_a_state_pins_its_bundle(target: str) -> None:
     stream.load_state_dict(state)
     with pytest.raises(Refused, match="the bundle is sha256:scripted"):
         next(iter(stream))
+
+
+def test_a_resumed_loop_whose_predicate_was_met_is_searched_on(
+    target: str, service: ScriptedService
+) -> None:
+    """A server ends a call of which the first 10,000 samples do not meet it."""
+
+    def met(_: Any, honest: Iterator[Any]) -> Iterator[Any]:
+        for response in honest:
+            response.applied = WHERE
+            yield response
+
+    service.lie = met
+    for more, limit in (({"where": "uncertainty <= 1"}, 2**64 - 1), ({}, 0)):
+        options: Any = {"batch_size": 4, "end_index": 50, **more}
+        stream = LabelStream(target, **options)
+        next(iter(stream))
+        assert service.queries[-1].max_examined == 0
+        resumed = LabelStream(target, **options)
+        resumed.load_state_dict(stream.state_dict())
+        next(iter(resumed))
+        assert service.queries[-1].max_examined == limit
 
 
 @pytest.mark.parametrize(

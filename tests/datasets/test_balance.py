@@ -66,7 +66,11 @@ def test_a_table_has_the_weights_and_its_card_the_three_shares(
     assert part["weighted"] == pytest.approx(
         sum(weights[index] for index in shown) / sum(weights.values())
     )
+    total = np.array(list(weights.values()))
+    effective = total.sum() ** 2 / (total**2).sum()
+    assert card["filter_report"]["effective"] == pytest.approx(effective)
     readme = (out / "README.md").read_text()
+    assert f"as much as {effective:.0f} equally weighted" in " ".join(readme.split())
     assert f"| filter | balanced to 0.4 {LARGE} |".replace("<", "&lt;") in readme
     assert "images, weighted" in readme and "## Weights" in readme
 

@@ -134,6 +134,10 @@ def test_the_card_states_the_certificate_of_the_threshold_that_was_used() -> Non
         (None, {"views_per_object": 2}, "one view per object"),
         (None, {"where": "share('a') > 0.1"}, "--where"),
         (None, {"filter": "top-fraction"}, "--filter top-fraction"),
+        (None, {"balance": {"a": 0.5}}, "--balance"),
+        (None, {"balance": "classes"}, "--balance"),
+        (None, {"proposal": "rare"}, "--proposal"),
+        (None, {"keep_by": ["a"], "keep_fraction": 0.75}, "--keep-by"),
     ],
 )
 def test_the_card_says_why_a_certificate_says_nothing_of_its_samples(

@@ -14,7 +14,7 @@ from labelmint import Client
 from labelmint.cli import main
 from labelmint.torch import LabelStream
 from tests.datasets.folders import contents, download, keys, made, target_of
-from tests.service.harness import RunningServer
+from tests.service.harness import FakeModel, RunningServer, served
 
 END = 60
 WHERE = "share('part 1') >= 0.25"
@@ -113,6 +113,49 @@ def test_a_report_compares_classes_in_all_and_in_the_delivered(
     (share,) = re.findall(r"part 1 1 ([\d.]+) % \(([\d.]+) %\)", text)
     assert float(share[0]) > float(share[1])  # delivered, examined
     assert "share(&#39;part 1&#39;) &gt;= 0.25" in text
+
+
+def report_text(server: RunningServer, out: Path, *options: str) -> str:
+    line = ["preview", "--target", target_of(server), "--out", str(out), "--count", str(END)]
+    assert main([*line, *options]) == 0
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", out.read_text()))
+
+
+def test_the_scores_of_a_report_are_said_to_be_of_the_samples_that_they_are_of(
+    server: RunningServer, tmp_path: Path, met: list[int]
+) -> None:
+    out = tmp_path / "report.html"
+    text = report_text(server, out)
+    assert "Without a filter." in text and f" of these {END}." in text
+    text = report_text(server, out, "--where", WHERE)
+    assert "Of the delivered samples, without a threshold." in text
+    assert f" of these {len(met)}." in text and "Without a filter" not in text
+    assert f"Histogram of the uncertainty of {len(met)} samples" in out.read_text()
+    text = report_text(server, out, "--max-uncertainty", "0.5")
+    assert "The filter keeps scores up to 0.5." in text and "whatever their score" not in text
+    text = report_text(server, out, "--max-uncertainty", "0.5", "--where", WHERE)
+    assert "also discards samples by where, whatever their score" in text
+
+
+def test_a_range_with_an_end_is_searched_to_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where none of the first 10,000 samples meets the predicate."""
+    where = "confidence('left') > 0.99 and share('part 1') > 0.4"  # no sample of the fake model
+    end = 10_500
+    with served([FakeModel(batch_sizes=(128,))]) as server:
+        options = ["--target", target_of(server), "--where", where]
+        line = ["download", *options, "--out", str(tmp_path / "set"), "--format", "png"]
+        assert main([*line, "--count", "1"]) != 0
+        said = capsys.readouterr().err
+        assert "loosen it, or set end_index or max_examined to search further" in said
+        line[line.index(str(tmp_path / "set"))] = str(tmp_path / "range")
+        assert main([*line, "--end-index", str(end), "--filter-report", str(end)]) == 0
+        card = json.loads((tmp_path / "range" / "card.json").read_text())
+        assert card["samples"] == {"kept": 0, "examined": end}
+        report = str(tmp_path / "report.html")
+        assert main(["preview", *options, "--out", report, "--count", str(end)]) == 0
+    assert f"{end} samples examined, 0 delivered" in capsys.readouterr().out
 
 
 def test_a_picture_of_nothing_says_what_was_wanted(

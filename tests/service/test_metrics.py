@@ -9,6 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from engines.fake import FakeOptions, fake_bundle
 from labelmint.v1 import label_service_pb2 as pb
+from service.metrics import REASONS, Metrics
 from tests.hangs import eventually
 from tests.service.harness import FakeModel, RunningServer, refusal, served
 
@@ -70,6 +71,11 @@ def test_no_series_tells_when_another_was_created(media_type: str) -> None:
             text = answer.read().decode()
     assert "labelmint_kept_samples" in text
     assert "_created" not in text
+
+
+def test_the_help_of_the_discards_explains_each_reason() -> None:
+    (metric,) = (m for m in Metrics().registry.collect() if f"{m.name}_total" == DISCARDED)
+    assert [each for each in REASONS if each not in metric.documentation] == []
 
 
 def test_metrics_of_a_known_stream() -> None:

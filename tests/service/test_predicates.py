@@ -154,15 +154,19 @@ def test_a_predicate_that_nothing_meets_ends_with_what_there_was() -> None:
     query: Any = {"model": "fake", "filter": pb.Filter(where=RARE), "outputs": OUTPUTS}
     with served([FakeModel(batch_sizes=(128,))]) as server:
         refused = refusal(lambda: list(server.stream(**query)))
-        further = {"end_index": limit + 500, "max_examined": limit + 1000}
-        messages = list(server.stream(**further, **query))
-    assert refused.code == C.OUT_OF_RANGE
-    assert sum(message.discarded for message in messages) == limit + 500
+        bounds: list[Any] = [{"end_index": limit + 500}, {"indices": range(limit + 500)}]
+        bounds.append({"end_index": limit + 500, "max_examined": limit + 1000})
+        ended = [list(server.stream(**bound, **query)) for bound in bounds]
+        cut = refusal(lambda: list(server.stream(max_examined=limit + 500, **query)))
+    assert refused.code == cut.code == C.OUT_OF_RANGE
+    for messages in ended:
+        assert sum(message.discarded for message in messages) == limit + 500
+    assert f"{limit + 500} indices were examined" in cut.message
     assert "samples met where: confidence('left') was 0 to 0.9961, " in refused.message
     examined = int(refused.message.split()[2])
     assert limit <= examined < limit + 256
     assert "share('part 1') was 0 to 0.75; loosen it" in refused.message
-    assert "or set max_examined" in refused.message
+    assert "or set end_index or max_examined" in refused.message
 
 
 def test_discards_are_counted_by_their_reason() -> None:
