@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, Route, expect
 
+from checkpoints import ClassCard
 from studio.project import Project
 from tests.studio.chromium import WAIT_MS, draw, masks, running
 from tests.studio.conftest import CARDS, OTHER_TAB, TOKEN, Served, serving
@@ -260,3 +261,47 @@ def test_a_proposal_that_comes_late_does_not_go_over_a_stroke(
         expect(page.locator("#saved")).to_have_text("All saved")
         second = masks(project)["000"]
         assert (first == 0).any() and (second[first == 0] == 0).all()
+
+
+@pytest.mark.long
+def test_a_stroke_that_was_cut_off_by_another_tab_is_saved_when_the_image_is_taken_back(
+    browser: Browser, served: Served
+) -> None:
+    page = opened(browser, served, "000", "Nothing is labeled yet")
+    while not served.studio.tabs.holders():
+        page.wait_for_timeout(50)
+    served.open_stream(OTHER_TAB)
+    page.keyboard.press("b")
+    page.keyboard.press("1")
+    draw(page, (0.2, 0.3), (0.5, 0.3), up=False)
+    taken = {"tab": OTHER_TAB, "take": True}
+    assert served.send("POST", "/api/images/000/hold", taken).status == 204
+    expect(page.locator(".side")).to_contain_text("Another tab holds this image")
+    page.mouse.up()
+    expect(page.locator("#saved")).to_have_text("1 not saved")
+    page.get_by_role("button", name="Take it over").click()
+    expect(page.locator("#saved")).to_have_text("All saved")
+    assert 0 in masks(served.folder)["000"]
+
+
+@pytest.mark.long
+def test_an_answer_that_a_later_one_has_overtaken_is_not_shown(
+    browser: Browser, served: Served
+) -> None:
+    page = opened(browser, served, "000", "Nothing is labeled yet")
+    while not served.studio.tabs.holders():
+        page.wait_for_timeout(50)
+    page.wait_for_timeout(1000)
+    held: list[Route] = []
+    page.route("**/api/project", lambda one: one.continue_() if held else held.append(one))
+    reload = "() => void import('/page/store.js').then((store) => store.reload())"
+    page.evaluate(reload)
+    while not held:
+        page.wait_for_timeout(20)
+    old = held[0].fetch()
+    served.studio.project.set_classes([CARDS[0], ClassCard(name="renamed", color=0x204060)])
+    page.evaluate(reload)
+    expect(page.locator(".side")).to_contain_text("renamed")
+    held[0].fulfill(response=old)
+    page.wait_for_timeout(300)
+    expect(page.locator(".side")).to_contain_text("renamed")
