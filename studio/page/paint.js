@@ -166,15 +166,16 @@ class Session {
   async hold(take) {
     try {
       if (!this.sample) await send("POST", `${image(this.stem)}/hold`, { tab: TAB, take });
-      if (this.closed) return;
-      if (this.board.readOnly) {
-        await this.loadMask(true);
-        this.board.readOnly = false;
-        saveAgain(this.stem);
-      }
     } catch (error) {
       if (!(error instanceof Refused) || error.status !== 409) throw error;
       this.board.readOnly = true;
+      return this.update();
+    }
+    if (this.closed) return;
+    if (this.board.readOnly) {
+      await this.loadMask(true);
+      this.board.readOnly = false;
+      saveAgain(this.stem);
     }
     this.update();
   }

@@ -305,3 +305,15 @@ def test_an_answer_that_a_later_one_has_overtaken_is_not_shown(
     held[0].fulfill(response=old)
     page.wait_for_timeout(300)
     expect(page.locator(".side")).to_contain_text("renamed")
+
+
+@pytest.mark.long
+def test_a_mask_that_cannot_be_read_is_named_when_its_image_is_taken_over(
+    browser: Browser, served: Served
+) -> None:
+    served.open_stream(OTHER_TAB)
+    served.save("000", bytes(served.pixels), '"none"', x_studio_tab=OTHER_TAB)
+    page = opened(browser, served, "000", "Another tab holds this image")
+    Image.fromarray(np.full((32, 32), 9, np.uint8)).save(served.folder / "masks/000.png")
+    page.get_by_role("button", name="Take it over").click()
+    expect(page.locator(".message")).to_contain_text("000.png")
