@@ -192,7 +192,19 @@ def stored_token(path: Path) -> str:
     return token
 
 
-def server_of(studio: Studio, token: str) -> uvicorn.Server:
+class StudioServer(uvicorn.Server):
+    """A server that ends its streams of events before it waits for open requests."""
+
+    def __init__(self, config: uvicorn.Config, tabs: Tabs) -> None:
+        super().__init__(config)
+        self.tabs = tabs
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.tabs.end_streams()
+        await super().shutdown(sockets)
+
+
+def server_of(studio: Studio, token: str) -> StudioServer:
     """The server of a studio; it ends with SIGINT or SIGTERM. It warns of no request: a page of
     another site could fill the terminal."""
     config = uvicorn.Config(
@@ -200,7 +212,7 @@ def server_of(studio: Studio, token: str) -> uvicorn.Server:
         log_level="error", access_log=False, server_header=False, date_header=False,
         proxy_headers=False, timeout_graceful_shutdown=CLOSING_S, limit_concurrency=MAX_CONNECTIONS,
     )  # fmt: skip
-    return uvicorn.Server(config)
+    return StudioServer(config, studio.tabs)
 
 
 def run() -> None:

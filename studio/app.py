@@ -281,7 +281,9 @@ class Handlers:
             points = np.array(body.points, np.float32).reshape(-1, 3)
         await run_in_threadpool(self.studio.project.save_points, stem, points)
         await self._note_activity()
-        self.studio.tabs.publish("saved", {"stem": stem, "tag": None, "tab": tab})
+        given = None if points is None else points.tolist()
+        told = {"stem": stem, "tag": None, "tab": tab, "points": given}
+        self.studio.tabs.publish("saved", told)
         self.studio.learner.labels_changed()
         return Response(status_code=204)
 

@@ -75,6 +75,11 @@ class Tabs:
             del self._queues[tab]
             self.release(tab)
 
+    def end_streams(self) -> None:
+        """Ends all streams, as the server does itself before it ends."""
+        for queue in set(self._queues.values()):
+            queue.put_nowait(None)
+
     def hold(self, stem: str, tab: str, take: bool = False) -> bool:
         """Holds an image for a tab, which lets go of its others; False if another tab has it and
         `take` is not set."""

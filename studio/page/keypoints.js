@@ -1,10 +1,11 @@
 // Keypoints: place, drag, hide. A point is visible or not there, as in the label files.
 
-import { image, request, send } from "./api.js";
+import { send } from "./api.js";
 import { el, icon } from "./dom.js";
+import { savePoints } from "./saver.js";
 import { entryOf, reload, store } from "./store.js";
 
-const GRAB_PX = 12, RETRY_MS = 1000;
+const GRAB_PX = 12;
 
 export class PointTool {
   constructor(session) {
@@ -14,7 +15,7 @@ export class PointTool {
   }
 
   reset() {
-    if (this.waiting) return;
+    if (this.dragging) return;
     const { names } = store.project.keypoints;
     const given = entryOf(this.session.stem)?.points;
     this.any = given !== null && given !== undefined;
@@ -25,7 +26,14 @@ export class PointTool {
       this.rows = proposal.map(([x, y]) => [x, y, 1]);
       this.proposed = true;
     }
+    this.seen = proposal;
     this.active = Math.max(0, this.any ? this.active : this.rows.findIndex((row) => !row[2]));
+  }
+
+  // Proposed anew, and nothing is placed.
+  propose() {
+    const proposal = store.project.learn.points[this.session.stem];
+    if (!this.any && JSON.stringify(proposal) !== JSON.stringify(this.seen)) this.reset();
   }
 
   shown() {
@@ -71,25 +79,11 @@ export class PointTool {
     this.session.board.draw();
   }
 
-  async save(points = this.rows) {
-    const entry = entryOf(this.session.stem);
-    entry.points = points;
+  save(points = this.rows) {
     this.any = points !== null;
     this.proposed = false;
     this.session.edited = true;
-    const body = JSON.stringify({ points: points?.map(([x, y, v]) => [x, y, v ? 1 : 0]) ?? null });
-    const turn = (this.turn = (this.turn ?? 0) + 1);
-    this.waiting = true;
-    while (turn === this.turn && this.waiting) {
-      try {
-        await request("PUT", `${image(this.session.stem)}/points`, { body });
-        this.waiting = turn !== this.turn;
-      } catch (error) {
-        this.session.say(`Keypoints are not saved: ${error.message}`, true);
-        if (error.status > 0 && error.status < 500) this.waiting = false;
-        else await new Promise((done) => setTimeout(done, RETRY_MS));
-      }
-    }
+    savePoints(this.session.stem, points?.map(([x, y, v]) => [x, y, v ? 1 : 0]) ?? null);
   }
 }
 
@@ -100,17 +94,18 @@ export function keypointsPanel(session, tool) {
     return el("li", {},
       el("button", { type: "button", class: "class", "data-focus": `point${k}`, "aria-pressed": String(k === tool.active), onclick: () => { tool.active = k; session.update(); } },
         el("span", {}, name), el("small", {}, visible ? "visible" : "not set")),
-      el("button", { type: "button", class: "small", disabled: !visible, "aria-label": `${name} cannot be seen`, title: "Cannot be seen", onclick: () => { tool.rows[k][2] = 0; tool.save(); session.update(); } }, icon("close")));
+      el("button", { type: "button", class: "small", disabled: !visible || session.board.readOnly, "aria-label": `${name} cannot be seen`, title: "Cannot be seen", onclick: () => { tool.rows[k][2] = 0; tool.save(); session.update(); } }, icon("close")));
   });
   const parts = [el("div", { class: "heading" }, el("h2", {}, "Keypoints"),
     el("button", { type: "button", class: "plain", onclick: () => editNames() }, "Edit"))];
   if (!names.length) parts.push(el("p", { class: "note" }, "No keypoints are named yet. Edit the list, then click each point in turn."));
   else parts.push(el("ul", { class: "classes points" }, ...rows));
+  if (session.board.readOnly) return [el("section", { class: "panel" }, ...parts)];
   if (tool.proposed) {
     parts.push(el("p", { class: "note" }, "Proposed by the ensemble; drag what is wrong."),
       el("button", { type: "button", class: "main wide", onclick: () => { tool.save(); session.update(); } }, "Accept these points"));
   } else if (tool.any) {
-    parts.push(el("button", { type: "button", class: "wide", onclick: async () => { await tool.save(null); tool.reset(); session.update(); } }, "Remove all points"));
+    parts.push(el("button", { type: "button", class: "wide", onclick: () => { tool.save(null); tool.reset(); session.update(); } }, "Remove all points"));
   }
   return [el("section", { class: "panel" }, ...parts)];
 }

@@ -6,7 +6,7 @@ import { learnView, learningText } from "./learn.js";
 import { paintView } from "./paint.js";
 import { pickView } from "./pick.js";
 import { reviewView } from "./review.js";
-import { waiting } from "./saver.js";
+import { restorePoints, waiting } from "./saver.js";
 import { changed, isLabelled, listen, reload, store, subscribe } from "./store.js";
 
 const VIEWS = { pick: pickView, paint: paintView, learn: learnView, review: reviewView, export: exportView };
@@ -122,5 +122,6 @@ subscribe((what) => {
 await reload();
 addEventListener("hashchange", show);
 listen();
+restorePoints();
 show();
 changed("start");

@@ -8,8 +8,8 @@ import { History, copyArea } from "./history.js";
 import { keypointsPanel, PointTool } from "./keypoints.js";
 import { depthPicture } from "./learn.js";
 import { united } from "./overlay.js";
-import { drop, isWaiting, kept, save, saveOver, setTag, waiting } from "./saver.js";
-import { heldElsewhere, isLabelled, store, subscribe } from "./store.js";
+import { allSaved, drop, isWaiting, kept, save, saveAgain, saveOver, setTag, waiting } from "./saver.js";
+import { entryOf, heldElsewhere, isLabelled, store, subscribe } from "./store.js";
 import { Strip } from "./strip.js";
 import { BrushTool, FillTool, PolygonTool, SmartTool } from "./tools.js";
 
@@ -76,6 +76,8 @@ class Session {
     this.touched = null; // area that it may have changed so far
     this.build();
     this.board = new Board(this.canvas, this.width, this.height, project.classes, this.ignoreId);
+    this.board.readOnly = true; // until it is opened
+    this.opened = false;
     this.board.onhover = (at) => this.hovered(at);
     this.board.opacity = settings.opacity;
     this.tools = {
@@ -136,7 +138,12 @@ class Session {
     this.strip.show();
   }
 
+  // What it shows; once more when the server is back, if it was away.
   async open() {
+    this.again = this.opening;
+    if (this.opening) return;
+    this.opening = true;
+    this.message.hidden = true; // of an attempt before
     const load = new Image();
     load.src = picture(this.entry);
     try {
@@ -144,42 +151,51 @@ class Session {
       this.board.picture = await createImageBitmap(load); // stays decoded
       this.board.draw();
       await this.hold(false);
-      await this.loadMask();
+      if (this.board.readOnly) await this.loadMask();
+      this.opened = true;
+      if (this.board.readOnly && !heldElsewhere(this.stem)) await this.hold(false); // free since
+      this.update();
     } catch (error) {
       this.say(error.message, true);
     }
+    this.opening = false;
+    if (this.again && !this.opened && !this.closed) return this.open();
     this.canvas.focus({ preventScroll: true });
   }
 
   async hold(take) {
-    if (this.sample) return;
     try {
-      await send("POST", `${image(this.stem)}/hold`, { tab: TAB, take });
-      if (this.closed) return;
-      const was = this.board.readOnly;
-      this.board.readOnly = false;
-      if (was) await this.loadMask();
+      if (!this.sample) await send("POST", `${image(this.stem)}/hold`, { tab: TAB, take });
     } catch (error) {
       if (!(error instanceof Refused) || error.status !== 409) throw error;
       this.board.readOnly = true;
+      return this.update();
+    }
+    if (this.closed) return;
+    if (this.board.readOnly) {
+      await this.loadMask(true);
+      this.board.readOnly = false;
+      saveAgain(this.stem);
     }
     this.update();
   }
 
-  async loadMask() {
+  async loadMask(holds = !this.board.readOnly) {
     if (isWaiting(this.stem)) {
       this.show(waiting().find((work) => work.stem === this.stem).pixels ?? this.mask);
       return;
     }
+    const turn = (this.turn = (this.turn ?? 0) + 1);
     const found = await getBytes(`${image(this.stem)}/mask`);
-    if (this.closed) return;
+    if (this.closed || turn !== this.turn || this.busy || isWaiting(this.stem)) return;
     const tag = found.headers.get("etag").replaceAll('"', "");
     setTag(this.stem, tag);
     this.show(found.bytes);
     this.proposed = false;
-    const left = kept(this.stem, tag, this.mask.length);
+    const left = holds ? kept(this.stem, this.mask.length) : null;
     if (left) {
-      this.show(left);
+      this.show(left.pixels);
+      setTag(this.stem, left.tag); // if there is a newer mask, the person is asked
       save(this.stem, this.mask);
       this.say("Strokes that were not saved when the tab was closed are back.");
     } else if (tag === "none") {
@@ -213,10 +229,15 @@ class Session {
   async prefill() {
     if (store.project.learn.uncertainty[this.stem] === undefined || this.refused) return;
     const found = await getBytes(`${image(this.stem)}/proposal`).catch(() => null);
-    if (!found || this.closed || found.bytes.length !== this.mask.length) return;
+    if (!found || this.closed || !this.takesProposal || found.bytes.length !== this.mask.length) return;
     this.show(found.bytes);
     this.proposed = true;
     this.update();
+  }
+
+  // Whether nobody has painted here.
+  get takesProposal() {
+    return !entryOf(this.stem)?.labelled && !isWaiting(this.stem) && !this.busy && (this.proposed || !this.edited);
   }
 
   close() {
@@ -225,7 +246,14 @@ class Session {
     this.unsubscribe();
     removeEventListener("keydown", this.keys);
     this.board.close();
-    if (this.edited && !this.sample) send("POST", "/api/learn", { action: "auto" }).catch(() => {});
+    this.teach();
+  }
+
+  // What was painted here is learned from, once it is saved.
+  teach() {
+    if (!this.edited || this.sample) return;
+    this.edited = false;
+    allSaved(this.stem).then(() => send("POST", "/api/learn", { action: "auto" })).catch(() => {});
   }
 
   // A tool begins; `before` has what its end is compared with.
@@ -278,11 +306,11 @@ class Session {
   }
 
   undo() {
-    if (!this.busy) this.took(this.history.undo(this.mask, this.width));
+    if (!this.busy && !this.board.readOnly) this.took(this.history.undo(this.mask, this.width));
   }
 
   redo() {
-    if (!this.busy) this.took(this.history.redo(this.mask, this.width));
+    if (!this.busy && !this.board.readOnly) this.took(this.history.redo(this.mask, this.width));
   }
 
   // A step of the history, which has changed an area.
@@ -343,16 +371,15 @@ class Session {
   }
 
   accept() {
-    if (!this.proposed) return;
+    if (!this.proposed || this.board.readOnly) return;
     this.keep();
     this.say("Accepted as it is.");
   }
 
-  async next() {
+  next() {
     if (this.sample) return (location.hash = "#review");
     this.accept();
-    if (this.edited) await send("POST", "/api/learn", { action: "auto" }).catch(() => {});
-    this.edited = false;
+    this.teach();
     location.hash = `#paint/${nextImage(this.stem)}`;
   }
 
@@ -384,19 +411,23 @@ class Session {
     if (what === "saved" && content.stem === this.stem && content.tab !== TAB && content.tag !== null) {
       if (!isWaiting(this.stem)) this.loadMask().catch(() => {});
     }
-    if (what === "again") {
+    if (what === "saved" && content.stem === this.stem && content.tag === null) this.tools.points.reset();
+    if (what === "refused" && content.stem === this.stem) this.say(`Keypoints are not saved: ${content.message}`, true);
+    if (what === "again" && !this.opened) this.open();
+    else if (what === "again") {
       if (!this.board.readOnly) this.hold(false).catch(() => {}); // it was free meanwhile
       else if (!isWaiting(this.stem)) this.loadMask().catch(() => {});
     }
-    if (what === "holds") {
+    if (what === "holds" && this.opened) {
       const held = heldElsewhere(this.stem);
       if (held !== this.board.readOnly) {
         if (held) this.board.readOnly = true;
         else this.hold(false).catch(() => {});
       }
     }
-    if (what === "learn" && store.project.learn.phase === "idle" && !isLabelled(this.entry) && !isWaiting(this.stem) && !this.busy && (this.proposed || !this.edited)) {
-      this.prefill();
+    if (what === "learn" && store.project.learn.phase === "idle" && this.opened) {
+      if (this.takesProposal && entryOf(this.stem)?.points === null) this.prefill();
+      this.tools.points.propose();
     }
     if (what === "project") {
       this.entry = store.project.images.find((entry) => entry.stem === this.stem) ?? this.entry;
@@ -435,6 +466,7 @@ class Session {
     const work = waiting().find((one) => one.stem === this.stem && one.problem);
     const gaps = this.gaps();
     const parts = [el("h2", {}, this.title)];
+    if (!this.opened) return el("section", { class: "panel" }, ...parts, el("p", { class: "note" }, "It is being read."));
     if (this.board.readOnly) {
       parts.push(el("p", { class: "note warn" }, icon("lock"), "Another tab holds this image; here you can only look."),
         el("button", { type: "button", class: "wide", onclick: () => this.hold(true).catch((error) => this.say(error.message, true)) }, "Take it over"));

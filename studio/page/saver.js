@@ -1,12 +1,14 @@
-// Saves masks: the state after every stroke, one request at a time for an image. While the server
-// is away, a copy is kept in the browser, and saved when the server or the tab comes back.
+// Saves masks and keypoints: the state after every stroke, one request at a time for an image. While
+// the server is away, a copy is kept in the browser, and saved when the server or the tab comes back.
 
 import { Refused, image, request, requestApart } from "./api.js";
-import { changed, entryOf, store } from "./store.js";
+import { changed, entryOf, reload, store, subscribe } from "./store.js";
 
 const RETRY_MS = 1000;
 const works = new Map(); // stem -> work
 const key = (stem) => `studio ${store.project.folder} ${stem}`;
+const placed = new Map(); // stem -> keypoints that are not saved
+const pointsKey = (stem) => `studio points ${store.project.folder} ${stem}`;
 
 export function workOf(stem, tag) {
   const work = works.get(stem) ?? { stem, tag, pixels: null, sending: false, problem: null };
@@ -31,7 +33,20 @@ export function isWaiting(stem) {
 
 // Unsaved images, of which some may have a problem that only the person can solve.
 export function waiting() {
-  return [...works.values()].filter((work) => work.pixels !== null || work.sending);
+  return [...[...works.values()].filter((work) => work.pixels !== null || work.sending), ...placed.values()];
+}
+
+// Until an image has nothing unsaved.
+export function allSaved(stem) {
+  return new Promise((resolve) => {
+    const look = () => {
+      if (isWaiting(stem) || placed.has(stem)) return;
+      unsubscribe();
+      resolve();
+    };
+    const unsubscribe = subscribe(look);
+    look();
+  });
 }
 
 export function save(stem, pixels) {
@@ -41,6 +56,14 @@ export function save(stem, pixels) {
   if (!store.online) keep(work, work.pixels); // the tab may be closed before the next attempt
   changed("saving");
   setTimeout(() => run(work)); // not in the task that ends the stroke
+}
+
+// What was refused since another tab held the image, which this one holds now.
+export function saveAgain(stem) {
+  const work = works.get(stem);
+  if (work?.problem?.status !== 409) return;
+  work.problem = null;
+  run(work);
 }
 
 // After a mask that is newer on disk: ours goes over it.
@@ -77,7 +100,7 @@ async function run(work) {
       work.tag = etag.replaceAll('"', "");
       store.online = true;
       if (work.pixels === pixels) work.pixels = null;
-      work.kept = null;
+      work.kept = work.reason = null;
       localStorage.removeItem(key(work.stem));
       const entry = entryOf(work.stem);
       if (entry) entry.labelled = work.tag !== "none";
@@ -112,15 +135,89 @@ function keep(work, pixels) {
   }
 }
 
-// What a closed tab could not save, if the mask on disk is still the one that it had.
-export function kept(stem, tag, length) {
+// What a closed tab could not save, and the tag of the mask that it was made from.
+export function kept(stem, length) {
   const text = localStorage.getItem(key(stem));
   if (text === null) return null;
   const found = JSON.parse(text);
   const pixels = Uint8Array.from(atob(found.pixels), (letter) => letter.charCodeAt(0));
-  if (found.tag !== tag || pixels.length !== length) {
+  if (pixels.length !== length) {
     localStorage.removeItem(key(stem));
     return null;
   }
-  return pixels;
+  return { tag: found.tag, pixels };
 }
+
+// Keypoints [x, y, visible] of an image; null removes them.
+export function savePoints(stem, points) {
+  const entry = entryOf(stem);
+  if (!entry) return; // it was taken out of the set
+  const work = placed.get(stem) ?? { stem, known: [exact(entry.points)], sending: false };
+  placed.set(stem, work);
+  work.points = entry.points = points;
+  if (!store.online) keepPoints(work);
+  changed("saving");
+  if (!work.sending) runPoints(work);
+}
+
+async function runPoints(work) {
+  const { stem } = work;
+  let points, refused = null, saved;
+  work.sending = true;
+  do {
+    points = work.points;
+    if (work.known.at(-1) !== exact(points)) work.known.push(exact(points)); // the answer may be lost
+    saved = false;
+    try {
+      await request("PUT", `${image(stem)}/points`, { body: JSON.stringify({ points }) });
+      store.online = saved = true;
+    } catch (error) {
+      if (!(error instanceof Refused)) throw error;
+      if (error.status > 0 && error.status < 500) {
+        refused = error;
+        break;
+      }
+      keepPoints(work);
+      store.online = error.status !== 0;
+      work.reason = error.message;
+      changed("saving");
+      await new Promise((done) => setTimeout(done, RETRY_MS));
+    }
+  } while (!saved || points !== work.points);
+  placed.delete(stem);
+  localStorage.removeItem(pointsKey(stem));
+  changed("saving");
+  if (!refused) return;
+  changed("refused", { stem, message: refused.message });
+  await reload().catch(() => {}); // what the server has
+}
+
+const exact = (points) => JSON.stringify(points?.map((row) => row.map(Math.fround)) ?? null);
+
+function keepPoints({ stem, points, known }) {
+  try {
+    localStorage.setItem(pointsKey(stem), JSON.stringify({ points, known }));
+  } catch {
+    // No room: the tab itself still has them.
+  }
+}
+
+// Saves the keypoints that closed tabs could not save, of images that have none newer.
+export function restorePoints() {
+  for (const entry of store.project.images) {
+    const text = localStorage.getItem(pointsKey(entry.stem));
+    if (text === null) continue;
+    const { points, known } = JSON.parse(text);
+    if (known.includes(exact(entry.points))) savePoints(entry.stem, points);
+    else localStorage.removeItem(pointsKey(entry.stem));
+  }
+}
+
+// What the server tells of an image is older than what is on its way there.
+subscribe((what) => {
+  if (what !== "project" && what !== "saved") return;
+  for (const { stem, points } of placed.values()) {
+    const entry = entryOf(stem);
+    if (entry) entry.points = points;
+  }
+});

@@ -17,14 +17,17 @@ export function changed(what, content) {
 
 const STATES = ["holds", "learn", "export"]; // that are told whole, each as an event of its own
 
-let reading = 0;
+let reading = 0, asked = 0, answered = 0;
 const told = []; // by the server while the project is read; the answer may be older
 
 // Reads the project, and tells what is new in it.
 export async function reload() {
   reading++;
+  const turn = ++asked;
   try {
     const now = await getJson("/api/project"), before = store.project ?? {};
+    if (turn < answered) return; // that of a later request was quicker
+    answered = turn;
     store.project = now;
     const differ = (kind) => JSON.stringify(now[kind]) !== JSON.stringify(before[kind]);
     if (Object.keys(now).some((kind) => !STATES.includes(kind) && differ(kind))) changed("project");
@@ -69,9 +72,10 @@ export function listen() {
     });
   }
   on("review", () => changed("review"));
-  on("saved", ({ stem, tag, tab }) => {
+  on("saved", ({ stem, tag, tab, points }) => {
     const entry = entryOf(stem);
     if (entry && tag !== null) entry.labelled = tag !== "none";
+    else if (entry) entry.points = points;
     changed("saved", { stem, tag, tab });
   });
   on("project", () => reload().catch(() => {}));

@@ -78,7 +78,7 @@ export class PolygonTool {
     const { session } = this, { board } = session;
     const corners = board.outline ?? [];
     board.outline = null;
-    if (corners.length > 2) {
+    if (corners.length > 2 && !board.readOnly) {
       session.begin();
       polygon(session.width, session.height, corners, (index) => session.put(index, session.value));
       session.end();
@@ -166,6 +166,7 @@ export class SmartTool {
     const { session } = this;
     if (session.busy) return setTimeout(() => this.commit(chosen), GROW_MS); // a stroke is going on
     if (!this.held) session.board.showRegion(null);
+    if (session.board.readOnly) return;
     this.paint(chosen);
     session.update();
   }

@@ -34,7 +34,7 @@ from studio.project import Project
 from studio.reviews import Reviews
 from tests.hangs import eventually
 from tests.interrupted_process import FILE_EVENTS
-from tests.studio.conftest import CARDS, TOKEN, Served, serving
+from tests.studio.conftest import CARDS, TAB, TOKEN, Served, serving
 from training.images.image_set import ImageEntry, sha256_of_array
 
 
@@ -183,6 +183,19 @@ def test_a_project_has_one_studio(project: Path) -> None:
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
     with owned_project(project):
         pass
+
+
+def test_a_server_that_ends_with_a_tab_open_says_nothing_of_it(
+    tiny_weights: tuple[Path, Path], project: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A tab is open whenever a person ends it, whose terminal had sixty lines of a traceback."""
+    with serving(tiny_weights[0], project) as served:
+        stream = served.open_stream(TAB)
+        (connection,) = served.streams
+        served.streams.clear()  # it stays open until the server ends it
+    with closing(connection), closing(stream):
+        assert stream.read().endswith(b"\n\n")
+    assert capfd.readouterr().err == ""
 
 
 def test_weights_can_be_written_anywhere_in_a_project_that_is_open(project: Path) -> None:

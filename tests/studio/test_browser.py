@@ -39,7 +39,7 @@ def test_from_a_generator_to_an_accepted_proposal_through_a_killed_server(
         page.get_by_label("Classes").fill("ground\nfigure")
         page.get_by_role("button", name="Start painting").click()
         page.locator("canvas.board").wait_for()
-        expect(page.locator(".hover")).to_be_attached()
+        expect(page.locator(".side")).to_contain_text("Nothing is labeled yet")
         page.keyboard.press("b")
         page.keyboard.press("1")
         draw(page, (0.1, 0.2), (0.9, 0.2))
