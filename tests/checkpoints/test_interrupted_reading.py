@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
@@ -9,6 +10,14 @@ from torch import nn
 
 from checkpoints import Interrupted, signals_held
 from checkpoints.weights import meta_module
+
+
+@pytest.fixture(autouse=True)
+def _heard() -> Iterator[None]:
+    """SIGINT is, in a shell's background too, which ignores it."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
 
 
 def test_a_signal_while_a_network_is_built_waits_until_it_is() -> None:
