@@ -348,9 +348,8 @@ def one_line_errors() -> Iterator[None]:
     except (BundleError, CheckpointError, EngineError, ExportError) as error:
         raise click.ClickException(printable_line(str(error))) from error
     except OSError as error:
-        raise click.ClickException(
-            f"{error.filename or 'a file of --out'}: {error.strerror or error}"
-        ) from error
+        message = f"{error.filename or 'a file of --out'}: {error.strerror or error}"
+        raise click.ClickException(printable_line(message)) from error
 
 
 def _show(lines: list[str]) -> None:

@@ -24,6 +24,7 @@ from pathlib import Path
 import click
 import uvicorn
 
+from bundle.errors import printable_line
 from bundle.files import made_folder, opened_regular_file
 from checkpoints import CheckpointError, GeneratorCard, Interrupted, raise_on_signals
 from nets.generator import Generator
@@ -213,12 +214,11 @@ def run() -> None:
         click.echo("stopped; every stroke that the server has received is saved", err=True)
         sys.exit(interrupted.exit_code)
     except (StudioError, TrainingError, CheckpointError) as error:
-        click.echo(f"error: {error}", err=True)
+        click.echo(f"error: {printable_line(str(error))}", err=True)
         sys.exit(1)
     except OSError as error:
-        click.echo(
-            f"error: {error.filename or 'a file of --project'}: {error.strerror or error}", err=True
-        )
+        message = f"{error.filename or 'a file of --project'}: {error.strerror or error}"
+        click.echo(f"error: {printable_line(message)}", err=True)
         sys.exit(1)
 
 

@@ -231,7 +231,9 @@ def test_states_of_other_streams_are_refused(target: str) -> None:
     for name, of_the_state in (("bundle_id", "sha256:scripted"), ("learned_id", "other")):
         state = {**of_one.state_dict(), "learned_id": "other"}
         asked: Any = {name: "another"}
-        with pytest.raises(ValueError, match=f"{name} '{of_the_state}', and this one has 'another'"):
+        with pytest.raises(
+            ValueError, match=f"{name} '{of_the_state}', and this one has 'another'"
+        ):
             LabelStream(target, **asked).load_state_dict(state)
         same: Any = {name: of_the_state}
         LabelStream(target, **same).load_state_dict(state)

@@ -386,3 +386,13 @@ def test_an_error_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
     )
     assert result.returncode == 1
     assert result.stderr.startswith("error: no.pkl") and len(result.stderr.splitlines()) == 1
+
+
+def test_an_error_of_the_system_cannot_steer_a_terminal(weights: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a\x1b[2J\n" / "set"
+    out.parent.touch()
+    words = [sys.executable, "-m", "training", "sample", "--generator", weights, "--out", out]
+    result = subprocess.run(words, capture_output=True, text=True)
+    last = result.stderr.splitlines()[-1]  # behind the progress
+    assert result.returncode == 1 and last.startswith("error: ")
+    assert "a\\x1b[2J\\n" in last and last.isprintable()
