@@ -124,6 +124,9 @@ def run() -> None:
         message = f"{error.filename or 'a file of --out'}: {error.strerror or error}"
         click.echo(f"error: {printable_line(message)}", err=True)
         sys.exit(1)
+    except MemoryError as error:  # such as of a --count with too many digits
+        click.echo(f"error: not enough memory: {printable_line(str(error))}", err=True)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -204,7 +204,7 @@ def position_from_stream_state(state: Mapping[str, Any], options: StreamOptions)
             )
     position = position_from_state(state)
     for name, saved_id in (("bundle_id", position.bundle_id), ("learned_id", position.learned_id)):
-        asked = options.get(name, "")
+        asked = str(options.get(name) or "")
         if asked and saved_id and asked != saved_id:
             raise ValueError(
                 f"the state is of a stream with {name} {saved_id[:80]!r}, and this one has "
