@@ -374,7 +374,7 @@ def _calibrate(
     mapping = open_mapping(opened, options)
     engine = open_score_engine(opened, options, content=True)
     identity, columns = identity_of_scores(opened, engine, sampling), row_columns(opened)
-    with open_saved_scores(out, identity, columns) as saved:  # until the manifest has them
+    with open_saved_scores(out, identity, columns, samples) as saved:
         calibration, content = calibration_from_engine(
             opened, engine, mapping, sampling, samples, saved
         )

@@ -94,7 +94,7 @@ def calibrated(
     sampling = default_options(GENERATOR, **options)
     mapping = open_mapping(BUNDLE, FAKE)
     identity = identity_of_scores(bundle, engine, sampling)
-    with open_saved_scores(bundle.path, identity, row_columns(bundle)) as saved:
+    with open_saved_scores(bundle.path, identity, row_columns(bundle), samples) as saved:
         found, content = calibration_from_engine(bundle, engine, mapping, sampling, samples, saved)
     assert content is not None
     return found, content.tobytes()
@@ -138,9 +138,9 @@ def test_scores_are_saved_for_their_own_options_alone(tmp_path: Path) -> None:
 
 def test_two_calibrations_of_the_same_options_do_not_mix(tmp_path: Path) -> None:
     with (
-        open_saved_scores(tmp_path / "demo", "same", 1),
+        open_saved_scores(tmp_path / "demo", "same", 1, 100),
         pytest.raises(ExportError, match="being calibrated"),
-        open_saved_scores(tmp_path / "demo", "same", 1),
+        open_saved_scores(tmp_path / "demo", "same", 1, 100),
     ):
         pass
 
@@ -152,16 +152,37 @@ def test_two_calibrations_of_the_same_options_do_not_mix(tmp_path: Path) -> None
 def test_a_refused_calibration_leaves_nothing_behind(
     tmp_path: Path, known: int, error: Exception
 ) -> None:
-    with pytest.raises(type(error)), open_saved_scores(tmp_path / "demo", "same", 1) as saved:
+    with pytest.raises(type(error)), open_saved_scores(tmp_path / "demo", "same", 1, 100) as saved:
         saved.append(np.zeros((known, 1), np.float32))
         raise error
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("kind", ["sparse", "endless", "pipe", "link"])
+def test_a_file_that_is_no_file_of_scores_is_neither_read_to_its_end_nor_followed(
+    tmp_path: Path, kind: str
+) -> None:
+    others = tmp_path / "others"
+    others.write_bytes(b"six bytes"[:6])
+    with open_saved_scores(tmp_path / "demo", "same", 1, 100):
+        (left,) = tmp_path.glob(".demo.*")
+    if kind == "sparse":
+        left.touch()
+        os.truncate(left, 1 << 40)
+    elif kind == "pipe":
+        os.mkfifo(left)
+    else:
+        left.symlink_to("/dev/zero" if kind == "endless" else others)
+    with open_saved_scores(tmp_path / "demo", "same", 1, 100) as saved:
+        assert len(saved.rows) == (100 if kind == "sparse" else 0)
+        saved.append(np.zeros((1, 1), np.float32))
+    assert others.read_bytes() == b"six by"
+
+
 def test_a_calibration_that_is_interrupted_before_its_first_score_leaves_nothing_behind(
     tmp_path: Path,
 ) -> None:
-    with pytest.raises(KeyboardInterrupt), open_saved_scores(tmp_path / "demo", "same", 1):
+    with pytest.raises(KeyboardInterrupt), open_saved_scores(tmp_path / "demo", "same", 1, 100):
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
 
