@@ -50,7 +50,7 @@ def log_of_each(x: Tensor) -> Tensor:
     computes Log by other instructions at the borders between its threads' parts, which differ in
     the last bit. So scores of one sample differed between batches.
     """
-    result: Tensor = _LogOfEach.apply(x)
+    result: Tensor = _LogOfEach.apply(x)  # type: ignore[no-untyped-call]
     return result
 
 
