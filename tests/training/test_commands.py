@@ -394,15 +394,16 @@ def test_an_error_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
 def test_an_error_of_the_system_cannot_steer_a_terminal(weights: Path, tmp_path: Path) -> None:
     out = tmp_path / "a\x1b[2J\n" / "set"
     out.parent.touch()
-    words = [sys.executable, "-m", "training", "sample", "--generator", weights, "--out", out]
-    result = subprocess.run(words, capture_output=True, text=True)
+    words = ["-m", "training", "sample", "--generator", str(weights), "--out", str(out)]
+    result = subprocess.run([sys.executable, *words], capture_output=True, text=True)
     last = result.stderr.splitlines()[-1]  # behind the progress
     assert result.returncode == 1 and last.startswith("error: ")
     assert "a\\x1b[2J\\n" in last and last.isprintable()
 
 
 def test_more_than_memory_holds_is_one_line(weights: Path, tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "training", "sample", "--generator", weights, "--out", tmp_path]
-    result = subprocess.run([*words, "--count", "9" * 13], capture_output=True, text=True)
+    words = ["-m", "training", "sample", "--generator", str(weights), "--out", str(tmp_path)]
+    words = [sys.executable, *words, "--count", "9" * 13]
+    result = subprocess.run(words, capture_output=True, text=True)
     assert result.returncode == 1 and len(result.stderr.splitlines()) == 1
     assert result.stderr.startswith("error: not enough memory: Unable to allocate")
