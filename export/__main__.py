@@ -350,6 +350,8 @@ def one_line_errors() -> Iterator[None]:
     except OSError as error:
         message = f"{error.filename or 'a file of --out'}: {error.strerror or error}"
         raise click.ClickException(printable_line(message)) from error
+    except MemoryError as error:  # such as of a --samples with too many digits
+        raise click.ClickException(f"not enough memory: {printable_line(str(error))}") from error
 
 
 def _show(lines: list[str]) -> None:

@@ -130,7 +130,8 @@ class SavedRows:
         """columns: values of a row. file None: there are no rows, and appended ones are not
         saved. samples: most rows to read; the file loses the others."""
         self._file = file
-        data = b"" if file is None else file.read(samples * columns * VALUE_BYTES)
+        known = 0 if file is None else os.fstat(file.fileno()).st_size
+        data = b"" if file is None else file.read(min(known, samples * columns * VALUE_BYTES))
         size = len(data) - len(data) % (columns * VALUE_BYTES)  # a kill may have cut the last row
         values = np.frombuffer(data[:size], "<f4").astype(np.float32)
         self.rows: NDArray[np.float32] = values.reshape(-1, columns)

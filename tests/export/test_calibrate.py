@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from bundle import BundleError
 from bundle.manifest import ScoreCalibration
@@ -20,6 +21,7 @@ from engines import EngineOptions, default_options, open_engine, open_mapping, w
 from engines.errors import NotFiniteError
 from engines.fake import fake_bundle
 from engines.protocol import EngineResult
+from export.__main__ import main as export_command
 from export.checks.calibration import (
     SavedRows,
     calibration_from_engine,
@@ -236,3 +238,15 @@ def test_an_interrupted_calibration_goes_on_to_the_same_bytes(
         assert done.returncode == 0 and f" {first}/1024 [" in done.stderr, done.stderr
     contents = [bundle.joinpath("manifest.json").read_bytes() for bundle in bundles]
     assert contents[0] == contents[1] and not list(tmp_path.glob(".*"))
+
+
+def test_more_samples_than_memory_holds_are_refused_in_a_line(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_bundle, tmp_path / "tiny")
+    words = ["calibrate", str(tmp_path / "tiny"), "--samples", "9" * 14, "--psi", "0.3"]
+    result = CliRunner().invoke(export_command, words)
+    assert result.exit_code == 1 and isinstance(result.exception, SystemExit)
+    last = result.output.splitlines()[-1]
+    assert last.startswith("Error: not enough memory: Unable to allocate")
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
