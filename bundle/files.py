@@ -70,9 +70,8 @@ def replaced_file(path: Path) -> Iterator[Path]:
     partial = Path(name)
     try:
         yield partial
-        with partial.open("rb") as stream:
-            os.fchmod(stream.fileno(), 0o644)  # mkstemp's 0600 is for its owner alone
-            os.fsync(stream.fileno())  # else a power loss may leave an empty file
+        partial.chmod(0o644)  # mkstemp's 0600 is for its owner alone
+        sync_file(partial)  # else a power loss may leave an empty file
         os.replace(partial, path)
     except BaseException as error:
         partial.unlink(missing_ok=True)
@@ -117,6 +116,12 @@ def exchange_folders(folder: Path, out: Path) -> None:
             old.rename(out)
         raise
     old.rename(folder)
+
+
+def sync_file(path: Path) -> None:
+    """Syncs the content of a file to the disk. Raises OSError."""
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
 
 
 def sync_folder(folder: Path) -> None:

@@ -6,9 +6,15 @@ CheckpointError
     └── ForeignFileError    another project's file is unsafe, broken or of an unknown kind
 """
 
+from bundle.errors import printable_line
+
 
 class CheckpointError(Exception):
-    """Base of all errors about weights files."""
+    """Base of all errors about weights files. Messages are printable, also where they quote a
+    file."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(printable_line(message))
 
 
 class CardError(CheckpointError):

@@ -16,7 +16,7 @@ import msgspec
 from safetensors import SafetensorError
 from torch import Tensor
 
-from bundle.files import read_regular_file, remove_left_files, replaced_file
+from bundle.files import read_regular_file, remove_left_files, replaced_file, sync_file
 from bundle.records import one_line
 from checkpoints.errors import WeightsError
 from checkpoints.toml import bytes_of_text, card_path, toml_from_card
@@ -37,6 +37,8 @@ def write_pair(weights: Path, tensors: dict[str, Tensor], card: msgspec.Struct) 
             with replaced_file(weights) as partial, replaced_file(path) as described:
                 save_tensors(partial, tensors)
                 described.write_bytes(text)
+                for written in (partial, described):  # some disks tell only now that they are full
+                    sync_file(written)
                 if path.is_dir():
                     raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
                 if not _holds(path, text):

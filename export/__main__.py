@@ -348,9 +348,10 @@ def one_line_errors() -> Iterator[None]:
     except (BundleError, CheckpointError, EngineError, ExportError) as error:
         raise click.ClickException(printable_line(str(error))) from error
     except OSError as error:
-        raise click.ClickException(
-            f"{error.filename or 'a file of --out'}: {error.strerror or error}"
-        ) from error
+        message = f"{error.filename or 'a file of --out'}: {error.strerror or error}"
+        raise click.ClickException(printable_line(message)) from error
+    except MemoryError as error:  # such as of a --samples with too many digits
+        raise click.ClickException(f"not enough memory: {printable_line(str(error))}") from error
 
 
 def _show(lines: list[str]) -> None:
@@ -375,7 +376,7 @@ def _calibrate(
     mapping = open_mapping(opened, options)
     engine = open_score_engine(opened, options, content=True)
     identity, columns = identity_of_scores(opened, engine, sampling), row_columns(opened)
-    with open_saved_scores(out, identity, columns) as saved:  # until the manifest has them
+    with open_saved_scores(out, identity, columns, samples) as saved:
         calibration, content = calibration_from_engine(
             opened, engine, mapping, sampling, samples, saved
         )

@@ -24,6 +24,7 @@ from pathlib import Path
 import click
 import uvicorn
 
+from bundle.errors import printable_line
 from bundle.files import made_folder, opened_regular_file
 from checkpoints import CheckpointError, GeneratorCard, Interrupted, raise_on_signals
 from nets.generator import Generator
@@ -100,17 +101,14 @@ def owned_project(folder: Path) -> Iterator[None]:
     path = folder / WORK / LOCK
     with made_folder(path.parent):
         made = not path.exists()
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise StudioError(
-                    f"{folder} is open in another studio; open the address that it has printed, "
-                    "or end it first"
-                ) from error
-            except OSError:
-                pass  # a file system without locks
+            descriptor = _locked_file(path)
+        except BlockingIOError as error:
+            raise StudioError(
+                f"{folder} is open in another studio; open the address that it has printed, "
+                "or end it first"
+            ) from error
+        try:
             try:
                 yield
             except BaseException:
@@ -119,6 +117,27 @@ def owned_project(folder: Path) -> Iterator[None]:
                 raise
         finally:
             os.close(descriptor)
+
+
+def _locked_file(path: Path) -> int:
+    """A descriptor that holds the lock on the file of this path, or none on file systems without
+    locks. Raises BlockingIOError while another process holds it, OSError."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise
+            except OSError:
+                return descriptor
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), os.lstat(path)):
+                    return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # of a file that a studio which ended meanwhile has removed
 
 
 def opened_studio(generator_path: Path, mean_latent: Path | None, folder: Path) -> Studio:
@@ -225,12 +244,11 @@ def run() -> None:
         click.echo("stopped; every stroke that the server has received is saved", err=True)
         sys.exit(interrupted.exit_code)
     except (StudioError, TrainingError, CheckpointError) as error:
-        click.echo(f"error: {error}", err=True)
+        click.echo(f"error: {printable_line(str(error))}", err=True)
         sys.exit(1)
     except OSError as error:
-        click.echo(
-            f"error: {error.filename or 'a file of --project'}: {error.strerror or error}", err=True
-        )
+        message = f"{error.filename or 'a file of --project'}: {error.strerror or error}"
+        click.echo(f"error: {printable_line(message)}", err=True)
         sys.exit(1)
 
 

@@ -295,6 +295,23 @@ def _strongly_connected(graph: Mapping[str, set[str]]) -> list[set[str]]:
     return found
 
 
+# Spans have times of the day. All else waits by time.monotonic, whatever is done to the clock.
+TELLS_THE_TIME = {"service/tracing.py"}
+CLOCKS = {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "date.today"}
+
+
+def test_nothing_waits_by_a_clock_that_may_jump() -> None:
+    found = set()
+    for package in ALLOWED_PACKAGES.keys() - {"tests", "examples", "benchmarks"}:
+        for path in (CHECKOUT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_bytes())):
+                asked = isinstance(node, ast.Attribute) and ast.unparse(node) in CLOCKS
+                taken = isinstance(node, ast.ImportFrom) and node.module == "time"
+                if asked or taken:
+                    found.add(path.relative_to(CHECKOUT).as_posix())
+    assert found == TELLS_THE_TIME
+
+
 def test_no_files_import_each_other_in_a_circle() -> None:
     assert circles_of_tree(CHECKOUT) == []
 

@@ -14,6 +14,7 @@ if __name__ == "__main__":
 
 import click
 
+from bundle.errors import printable_line
 from checkpoints import CheckpointError, Interrupted, raise_on_signals
 from training.errors import TrainingError
 from training.options import refuse_infinite, show_missing_default
@@ -120,9 +121,11 @@ def run() -> None:
         click.echo(f"error: {error}", err=True)
         sys.exit(1)
     except OSError as error:  # a failed write, as to a full disk, does not name its file
-        click.echo(
-            f"error: {error.filename or 'a file of --out'}: {error.strerror or error}", err=True
-        )
+        message = f"{error.filename or 'a file of --out'}: {error.strerror or error}"
+        click.echo(f"error: {printable_line(message)}", err=True)
+        sys.exit(1)
+    except MemoryError as error:  # such as of a --count with too many digits
+        click.echo(f"error: not enough memory: {printable_line(str(error))}", err=True)
         sys.exit(1)
 
 

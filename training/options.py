@@ -44,7 +44,7 @@ def torch_device(name: str) -> torch.device:
     """Parses a device name and checks that torch can compute there. Raises click.BadParameter."""
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device).cpu()  # "meta" has no data to copy
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).partition("\n")[0]
         raise click.BadParameter(f"torch cannot use {name!r} here: {reason}") from error
@@ -226,9 +226,12 @@ def numbers_from_text(kind: Callable[[str], Number]) -> Callable[[str], tuple[Nu
     def numbers(text: str) -> tuple[Number, ...]:
         try:
             found = tuple(kind(part) for part in text.split(","))
+            finite = all(map(math.isfinite, found))  # ranges pass over nan
         except ValueError as error:
             raise click.BadParameter(f"{text!r} is no list of numbers, such as 1,2") from error
-        if not all(map(math.isfinite, found)):  # ranges pass over nan
+        except OverflowError:  # a whole number that no float holds
+            finite = False
+        if not finite:
             raise click.BadParameter(f"{text!r} has a number that is not finite")
         return found
 

@@ -6,9 +6,11 @@ alone where the graph computes no content. A long calibration can save the rows 
 beside the bundle, to resume from them after a kill.
 """
 
+import errno
 import fcntl
 import hashlib
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -124,11 +126,12 @@ def refuse_without_score(bundle: Bundle) -> None:
 class SavedRows:
     """Rows of indices 0 to len(rows) - 1 from a file, which further rows are appended to."""
 
-    def __init__(self, columns: int, file: BufferedRandom | None = None) -> None:
+    def __init__(self, columns: int, file: BufferedRandom | None = None, samples: int = 0) -> None:
         """columns: values of a row. file None: there are no rows, and appended ones are not
-        saved."""
+        saved. samples: most rows to read; the file loses the others."""
         self._file = file
-        data = b"" if file is None else file.read()
+        known = 0 if file is None else os.fstat(file.fileno()).st_size
+        data = b"" if file is None else file.read(min(known, samples * columns * VALUE_BYTES))
         size = len(data) - len(data) % (columns * VALUE_BYTES)  # a kill may have cut the last row
         values = np.frombuffer(data[:size], "<f4").astype(np.float32)
         self.rows: NDArray[np.float32] = values.reshape(-1, columns)
@@ -166,19 +169,22 @@ def identity_of_scores(bundle: Bundle, engine: Engine, options: LatentOptions) -
 
 
 @contextmanager
-def open_saved_scores(bundle: Path, identity: str, columns: int) -> Iterator[SavedRows]:
+def open_saved_scores(
+    bundle: Path, identity: str, columns: int, samples: int
+) -> Iterator[SavedRows]:
     """Locks and reads the file of rows beside `bundle`.
 
     It stays after an interruption and on a full disk, if it has rows to go on from. It is removed
     if the block succeeds, or is refused: the same command would be refused again.
 
     identity: from identity_of_scores. The file's name has its SHA-256, so that rows of other
-    options are never reused. Raises ExportError if another process has the lock, OSError.
+    options are never reused. Up to `samples` rows are read. Raises ExportError if another process
+    has the lock, OSError.
     """
     digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
     path = bundle.resolve().with_name(f".{bundle.resolve().name}.{digest}.scores")
     try:
-        file = path.open("a+b")
+        file = _opened_scores(path)
     except OSError as error:
         print(f"{path} cannot be written ({error.strerror}); scores are not saved", file=sys.stderr)
         file = None
@@ -197,7 +203,7 @@ def open_saved_scores(bundle: Path, identity: str, columns: int) -> Iterator[Sav
             file.seek(0)
             useful = False
             try:
-                yield SavedRows(columns, file)
+                yield SavedRows(columns, file, samples)
             except BaseException as error:
                 refused = isinstance(error, Exception) and not isinstance(error, OSError)
                 useful = not refused and os.fstat(file.fileno()).st_size >= VALUE_BYTES
@@ -207,6 +213,19 @@ def open_saved_scores(bundle: Path, identity: str, columns: int) -> Iterator[Sav
                     path.unlink(missing_ok=True)
     except OSError as error:  # the disk is full, or the file cannot be locked
         name_file(error, path)
+        raise
+
+
+def _opened_scores(path: Path) -> BufferedRandom:
+    """The file, to read and to append to. Raises OSError for a link, and for what is no file."""
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o666)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        return os.fdopen(descriptor, "a+b")
+    except BaseException:
+        os.close(descriptor)
         raise
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -33,6 +34,7 @@ from labelmint.options import (
 
 VERSION = 1
 _MAX_INDEX = 2**64 - 1
+_MAX_SHOWN = 8  # missing shards in a message
 _DEFAULTS: dict[str, Any] = {  # options that must be the same when a state is loaded
     "model": "", "seed": 0, "latent_source": "philox", "truncation_psi": None,
     "truncation_cutoff": None, "class_index": None, "views_per_object": 1, "view": None,
@@ -59,9 +61,15 @@ class ShardLayout:
         return marked
 
     @property
-    def missing(self) -> list[int]:
-        """Shards without a next index."""
-        return [shard for shard in range(self.num_shards) if shard not in self.next]
+    def missing(self) -> str:
+        """Shards without a next index, in words, of which the first are listed; empty: none.
+
+        A state may claim billions, so this takes time and memory for those that it has alone.
+        """
+        without = (shard for shard in range(self.num_shards) if shard not in self.next)
+        shown = list(islice(without, _MAX_SHOWN))
+        more = self.num_shards - len(self.next) - len(shown)
+        return _list(shown) + (f" and {more} more" if more else "")
 
 
 class Position:
@@ -169,8 +177,8 @@ def _only(what: str, ids: Iterable[str]) -> str:
     given = sorted({*ids} - {""})
     if len(given) > 1:
         raise ValueError(
-            f"the states are of different {what}, {given[0]} and {given[1]}; merge states of one "
-            "run"
+            f"the states are of different {what}, {given[0][:80]!r} and {given[1][:80]!r}; merge "
+            "states of one run"
         )
     return given[0] if given else ""
 
@@ -220,7 +228,7 @@ def merged_stream_states(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     position = merged_positions([position_from_state(state) for state in states])
     if position.layout.missing:
         raise ValueError(
-            f"the states of shards {_list(position.layout.missing)} of "
+            f"the states of shards {position.layout.missing} of "
             f"{position.layout.num_shards} are missing; give those of all ranks"
         )
     return {**state_from_position(position), "options": options[0]}
@@ -259,9 +267,7 @@ def position_from_state(state: Mapping[str, Any]) -> Position:
     layouts = [_layout_from_state(layout) for layout in earlier]
     for layout in layouts:
         if layout.missing:
-            raise ValueError(
-                f"the state misses shards {_list(layout.missing)} of an earlier layout"
-            )
+            raise ValueError(f"the state misses shards {layout.missing} of an earlier layout")
     bundle_id = state.get("bundle_id")
     if not isinstance(bundle_id, str):
         raise ValueError(f"bundle_id {bundle_id!r} of the state is not text")

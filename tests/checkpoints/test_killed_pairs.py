@@ -4,8 +4,11 @@ yet, or a pair that belongs together.
 A kill leaves what is on disk, so the folder is copied at each file operation of the writer.
 """
 
+import errno
+import os
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +20,7 @@ import pytest
 import torch
 from torch import nn
 
+from bundle.files import LEFT
 from checkpoints import (
     WeightsError,
     encoder_from_file,
@@ -61,14 +65,14 @@ KINDS: dict[str, Kind] = {
     ),
     "views": (views_from_file, write_views, lambda _: (test_views.CODES, test_views.CARD)),
 }  # fmt: skip
-_copied: Callable[[str], None] | None = None  # what is done at each file operation
+_copied: Callable[[str, str], None] | None = None  # what is done at each file operation
 
 
 def _audited(event: str, arguments: tuple[Any, ...]) -> None:
     global _copied
     if _copied is not None and event in ("open", "os.rename", "os.remove", "tempfile.mkstemp"):
         copy, _copied = _copied, None  # copying opens files, too
-        copy(str(arguments[0]))
+        copy(event, str(arguments[0]))
         _copied = copy
 
 
@@ -81,7 +85,7 @@ def copied_at_each_operation(folder: Path, into: Path) -> Iterator[None]:
     global _copied
     into.mkdir()
 
-    def copy(path: str) -> None:
+    def copy(_event: str, path: str) -> None:
         if path.startswith(str(folder)):
             shutil.copytree(folder, into / str(len(list(into.iterdir()))))
 
@@ -184,6 +188,37 @@ def test_a_pair_that_cannot_be_written_leaves_the_old_weights(tmp_path: Path) ->
     assert sorted(path.name for path in tmp_path.iterdir()) == [out.name, "w.toml"]
     with pytest.raises(WeightsError, match="name of a card"):
         write_views(tmp_path / "v.toml", test_views.CODES, test_views.CARD)
+
+
+def test_a_disk_that_fails_while_a_pair_is_written_leaves_a_whole_one(tmp_path: Path) -> None:
+    """Some report a full disk only when a file is synced."""
+    global _copied
+    out, failed, left = tmp_path / "w.safetensors", 0, 0
+    opened = Counter[str]()
+
+    def fail(event: str, path: str) -> None:
+        nonlocal left
+        if event == "open" and path.endswith(LEFT):
+            left, opened[path] = left - 1, opened[path] + 1
+            if left < 0 and opened[path] <= 3:  # made, written, synced; then it has its place
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    for moment in range(100):
+        write_views(out, test_views.CODES, test_views.CARD)
+        left = moment
+        _copied = fail
+        try:
+            write_views(out, test_views.CODES + 1, changed((test_views.CODES, test_views.CARD))[1])
+        except WeightsError:
+            failed += 1
+        finally:
+            _copied = None
+        codes, card = views_from_file(out)
+        assert (codes[0] == test_views.CODES[0]).all() == (card == test_views.CARD)
+        assert contents(tmp_path).keys() == {out.name, "w.toml"}
+        if left >= 0:
+            break
+    assert failed > 3
 
 
 def test_a_state_that_is_not_needed_any_more_takes_only_unfinished_files_with_it(

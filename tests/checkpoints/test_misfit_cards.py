@@ -8,9 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from checkpoints import (
+    CardError,
     CheckpointError,
+    WeightsError,
     encoder_from_file,
     generator_from_file,
     interpreter_from_file,
@@ -24,6 +27,7 @@ from checkpoints import (
     write_refiner,
     write_views,
 )
+from checkpoints.weights import save_tensors, tensors_from_file
 from tests.checkpoints import (
     test_encoder,
     test_generator,
@@ -206,3 +210,21 @@ def test_keys_of_endless_parts_are_refused_unread(tmp_path: Path, text: str) -> 
     path.with_suffix(".toml").write_text(text)
     with pytest.raises(CheckpointError, match="a key of over 32 parts"):
         read(path)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_names_in_a_file_of_somebody_else_cannot_steer_a_terminal(
+    name: str, tmp_path: Path
+) -> None:
+    path, (write, read) = tmp_path / "w.safetensors", FORMATS[name]
+    steering = "\x1b]0;a\x07\nerror: \u202e"
+    write(path)
+    save_tensors(path, {**tensors_from_file(path), steering: torch.zeros(1)})
+    with pytest.raises(WeightsError, match=r"\\x1b\]0;a\\x07\\nerror: \\u202e") as caught:
+        read(path)
+    assert str(caught.value).isprintable()
+    card = path.with_suffix(".toml")
+    card.write_text('"\\u001b[2J" = 1\n' + card.read_text())
+    with pytest.raises(CardError, match=r"\\x1b\[2J") as refused:
+        read(path)
+    assert str(refused.value).isprintable()

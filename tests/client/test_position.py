@@ -76,7 +76,8 @@ def test_another_layout_needs_the_states_of_all_readers() -> None:
         ([], "no states"),
         ([Position(ShardLayout(3, {0: 1}))], "3 shards does not go with one of 2"),
         ([Position(ShardLayout(2, {1: 1}), (ShardLayout(1, {0: 9}),))], "from the same start"),
-        ([Position(ShardLayout(2, {1: 1}), bundle_id="sha256:b")], "sha256:a and sha256:b"),
+        ([Position(ShardLayout(2, {1: 1}), bundle_id="\x1b[2J")], r"'\\x1b\[2J' and 'sha256:a'"),
+        ([Position(ShardLayout(2, {1: 1}), bundle_id="sha256:b")], "'sha256:a' and 'sha256:b'"),
     ],
 )
 def test_states_that_do_not_belong_together_are_refused(others: list[Position], words: str) -> None:
@@ -105,6 +106,19 @@ def test_a_damaged_state_is_refused_in_one_line(state: dict[str, Any]) -> None:
         position_from_state(state)
     except ValueError as error:
         assert str(error) and "\n" not in str(error)
+
+
+def test_a_small_state_of_billions_of_shards_is_refused_at_once() -> None:
+    layout = {"num_shards": 2**32 - 1, "next": {"1": 5}}
+    state = {"version": 1, **layout, "earlier": [], "bundle_id": ""}
+    missing = "0, 2, 3, 4, 5, 6, 7, 8 and 4294967286 more"
+    with pytest.raises(ValueError, match=f"misses shards {missing} of an earlier layout"):
+        position_from_state({**state, "earlier": [layout]})
+    position = position_from_state(state)
+    assert position.layout.missing == missing
+    with pytest.raises(ValueError, match="shards 1 of 4294967295, and the layout changes to 1"):
+        position.for_layout(1)
+    assert ShardLayout(2, {0: 1}).missing == "1" and not ShardLayout(2, {0: 1, 1: 1}).missing
 
 
 def test_a_newer_state_is_refused() -> None:

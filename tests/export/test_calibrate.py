@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from bundle import BundleError
 from bundle.manifest import ScoreCalibration
@@ -20,6 +21,7 @@ from engines import EngineOptions, default_options, open_engine, open_mapping, w
 from engines.errors import NotFiniteError
 from engines.fake import fake_bundle
 from engines.protocol import EngineResult
+from export.__main__ import main as export_command
 from export.checks.calibration import (
     SavedRows,
     calibration_from_engine,
@@ -94,7 +96,7 @@ def calibrated(
     sampling = default_options(GENERATOR, **options)
     mapping = open_mapping(BUNDLE, FAKE)
     identity = identity_of_scores(bundle, engine, sampling)
-    with open_saved_scores(bundle.path, identity, row_columns(bundle)) as saved:
+    with open_saved_scores(bundle.path, identity, row_columns(bundle), samples) as saved:
         found, content = calibration_from_engine(bundle, engine, mapping, sampling, samples, saved)
     assert content is not None
     return found, content.tobytes()
@@ -138,9 +140,9 @@ def test_scores_are_saved_for_their_own_options_alone(tmp_path: Path) -> None:
 
 def test_two_calibrations_of_the_same_options_do_not_mix(tmp_path: Path) -> None:
     with (
-        open_saved_scores(tmp_path / "demo", "same", 1),
+        open_saved_scores(tmp_path / "demo", "same", 1, 100),
         pytest.raises(ExportError, match="being calibrated"),
-        open_saved_scores(tmp_path / "demo", "same", 1),
+        open_saved_scores(tmp_path / "demo", "same", 1, 100),
     ):
         pass
 
@@ -152,16 +154,37 @@ def test_two_calibrations_of_the_same_options_do_not_mix(tmp_path: Path) -> None
 def test_a_refused_calibration_leaves_nothing_behind(
     tmp_path: Path, known: int, error: Exception
 ) -> None:
-    with pytest.raises(type(error)), open_saved_scores(tmp_path / "demo", "same", 1) as saved:
+    with pytest.raises(type(error)), open_saved_scores(tmp_path / "demo", "same", 1, 100) as saved:
         saved.append(np.zeros((known, 1), np.float32))
         raise error
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("kind", ["sparse", "endless", "pipe", "link"])
+def test_a_file_that_is_no_file_of_scores_is_neither_read_to_its_end_nor_followed(
+    tmp_path: Path, kind: str
+) -> None:
+    others = tmp_path / "others"
+    others.write_bytes(b"six bytes"[:6])
+    with open_saved_scores(tmp_path / "demo", "same", 1, 100):
+        (left,) = tmp_path.glob(".demo.*")
+    if kind == "sparse":
+        left.touch()
+        os.truncate(left, 1 << 40)
+    elif kind == "pipe":
+        os.mkfifo(left)
+    else:
+        left.symlink_to("/dev/zero" if kind == "endless" else others)
+    with open_saved_scores(tmp_path / "demo", "same", 1, 100) as saved:
+        assert len(saved.rows) == (100 if kind == "sparse" else 0)
+        saved.append(np.zeros((1, 1), np.float32))
+    assert others.read_bytes() == b"six by"
+
+
 def test_a_calibration_that_is_interrupted_before_its_first_score_leaves_nothing_behind(
     tmp_path: Path,
 ) -> None:
-    with pytest.raises(KeyboardInterrupt), open_saved_scores(tmp_path / "demo", "same", 1):
+    with pytest.raises(KeyboardInterrupt), open_saved_scores(tmp_path / "demo", "same", 1, 100):
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
 
@@ -215,3 +238,15 @@ def test_an_interrupted_calibration_goes_on_to_the_same_bytes(
         assert done.returncode == 0 and f" {first}/1024 [" in done.stderr, done.stderr
     contents = [bundle.joinpath("manifest.json").read_bytes() for bundle in bundles]
     assert contents[0] == contents[1] and not list(tmp_path.glob(".*"))
+
+
+def test_more_samples_than_memory_holds_are_refused_in_a_line(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_bundle, tmp_path / "tiny")
+    words = ["calibrate", str(tmp_path / "tiny"), "--samples", "9" * 14, "--psi", "0.3"]
+    result = CliRunner().invoke(export_command, words)
+    assert result.exit_code == 1 and isinstance(result.exception, SystemExit)
+    last = result.output.splitlines()[-1]
+    assert last.startswith("Error: not enough memory: Unable to allocate")
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny"]

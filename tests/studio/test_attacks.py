@@ -198,6 +198,27 @@ def test_a_server_that_ends_with_a_tab_open_says_nothing_of_it(
     assert capfd.readouterr().err == ""
 
 
+def test_the_lock_of_a_studio_that_ends_just_now_is_not_taken_for_the_projects(
+    project: Path,
+) -> None:
+    """A new project's studio takes the file of its lock along; who had opened it locked nothing."""
+    child = os.fork()
+    if child == 0:
+        left = [project / "studio" / "lock"]
+
+        def hook(event: str, _arguments: object) -> None:
+            if event == "fcntl.flock" and left:
+                left.pop().unlink()  # between the opening of the file and its lock
+
+        sys.addaudithook(hook)
+        try:
+            with owned_project(project), owned_project(project):
+                os._exit(0)
+        except StudioError:
+            os._exit(3)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+
+
 def test_weights_can_be_written_anywhere_in_a_project_that_is_open(project: Path) -> None:
     """Writers of weights wait for each other by a lock on the folder; the studio's learner waited
     for its own server, for ever."""

@@ -247,6 +247,9 @@ def test_a_fit_that_was_killed_is_taken_up_and_ends_with_the_same_file(
         (("--labels", "nowhere"), 1, "index.json cannot be read"),
         (("--masks", "nowhere"), 1, "nowhere cannot be read"),
         (("--device", "abacus"), 2, "torch cannot use 'abacus' here"),
+        (("--device", "meta"), 2, "torch cannot use 'meta' here"),  # it has no data
+        (("--hidden", "8," + "9" * 400), 2, "has a number that is not finite"),
+        (("--hidden", "8,99999999999"), 1, "takes two widths of up to 65536, such as 256,32"),
         (("--out", "x.pth"), 1, "weights are written as .safetensors"),
         (("--mean-latent", "mean.npy"), 1, "brings its own; leave it out"),
         (("--learning-rate", "nan"), 2, "nan is not a number"),
@@ -386,3 +389,21 @@ def test_an_error_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
     )
     assert result.returncode == 1
     assert result.stderr.startswith("error: no.pkl") and len(result.stderr.splitlines()) == 1
+
+
+def test_an_error_of_the_system_cannot_steer_a_terminal(weights: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a\x1b[2J\n" / "set"
+    out.parent.touch()
+    words = ["-m", "training", "sample", "--generator", str(weights), "--out", str(out)]
+    result = subprocess.run([sys.executable, *words], capture_output=True, text=True)
+    last = result.stderr.splitlines()[-1]  # behind the progress
+    assert result.returncode == 1 and last.startswith("error: ")
+    assert "a\\x1b[2J\\n" in last and last.isprintable()
+
+
+def test_more_than_memory_holds_is_one_line(weights: Path, tmp_path: Path) -> None:
+    words = ["-m", "training", "sample", "--generator", str(weights), "--out", str(tmp_path)]
+    words = [sys.executable, *words, "--count", "9" * 13]
+    result = subprocess.run(words, capture_output=True, text=True)
+    assert result.returncode == 1 and len(result.stderr.splitlines()) == 1
+    assert result.stderr.startswith("error: not enough memory: Unable to allocate")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -177,6 +178,20 @@ def test_the_pictures_are_never_written_over(
         words = refused(*common(tiny_weights[0], inside, out), *ROWS)
         assert "would write over the pictures" in words
     assert {pictures / path.name: path.read_bytes() for path in inside.iterdir()} == before
+
+
+def test_names_of_files_cannot_steer_a_terminal(
+    tiny_weights: tuple[Path, Path], pictures: Path, tmp_path: Path
+) -> None:
+    (pictures / "a\x1b[2J\n.txt").touch()
+    (pictures / os.fsdecode(b"b\xff.txt")).touch()  # no text, and standard output takes no other
+    (pictures / "photo 0.png").rename(pictures / "\x1b[2J 0.png")
+    options = ["--min-psnr", "99", "--on-bad", "drop", *ROWS]
+    result = run(*common(tiny_weights[0], pictures, tmp_path / "set"), *options)
+    assert result.exit_code == 1, result.output
+    assert "ignored, not pictures: a\\x1b[2J\\n.txt, b\\udcff.txt\n" in result.output
+    assert "(\\x1b[2J 0.png, photo 1.png" in result.output
+    assert all(line.isprintable() for line in result.stdout.splitlines())
 
 
 def test_an_image_that_fails_is_never_written(

@@ -41,6 +41,7 @@ from training.options import (
 from training.resume import StateFile, state_path
 
 SAVE_EVERY = 200  # steps
+MAX_WIDTH = 1 << 16  # of a hidden layer
 
 
 @click.command()
@@ -217,8 +218,11 @@ def refuse_ignored_options(config: InterpreterTrainConfig) -> None:
 def check_config(config: InterpreterTrainConfig, out: Path) -> None:
     """Raises TrainingError for values that the option types do not refuse."""
     check_suffix(out)
-    if config.hidden is not None and not (len(config.hidden) == 2 and min(config.hidden) > 0):
-        raise TrainingError(f"--hidden is {config.hidden}; it takes two widths, such as 256,32")
+    hidden = (1, 1) if config.hidden is None else config.hidden
+    if len(hidden) != 2 or not all(0 < width <= MAX_WIDTH for width in hidden):
+        raise TrainingError(
+            f"--hidden is {hidden}; it takes two widths of up to {MAX_WIDTH}, such as 256,32"
+        )
     kinds = [kind for kind, _ in config.head_members]
     if len(set(kinds)) < len(kinds):
         raise TrainingError(f"--head-members names {', '.join(kinds)}; it takes each head once")

@@ -8,6 +8,7 @@ from typing import Any
 import click
 import torch
 
+from bundle.errors import printable_text
 from checkpoints import EncoderCard, encoder_from_file, made_folder, sha256_of_file
 from nets.config import SQUARE, size_at
 from nets.encoder import Encoder
@@ -167,7 +168,7 @@ def invert(
     encoder, crop = encoder_and_crop(encoder_path, generator, sha256, grid, rows)
     real = real_images_from_folder(images, crop)
     if real.ignored:
-        click.echo(f"ignored, not pictures: {', '.join(real.ignored)}")
+        click.echo(f"ignored, not pictures: {printable_text(', '.join(real.ignored))}")
     distance, words = distance_from_name(distance_name, vgg_weights, device)
     click.echo(words)
     if encoder is None:
@@ -287,7 +288,8 @@ def write_kept(
     for verdict, count in Counter(entry.verdict for entry in report.images).items():
         if verdict != "kept":
             names = [entry.image for entry in report.images if entry.verdict == verdict]
-            click.echo(f"{verdict}: {count} of {len(report.images)} ({', '.join(names)})")
+            listed = printable_text(", ".join(names))
+            click.echo(f"{verdict}: {count} of {len(report.images)} ({listed})")
     if not kept:
         raise TrainingError(f"none of {len(report.images)} images is kept; {out} has the report")
     entries = [
