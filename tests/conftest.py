@@ -39,13 +39,13 @@ from training.__main__ import main as training_command
 
 # Kernels run in Triton's interpreter here, which is chosen when it is imported.
 os.environ["TRITON_INTERPRET"] = "1"
+# In a fork of a worker, taking apart a session of ONNX Runtime waits for its threads, which the
+# fork lacks; so garbage of the tests before stays.
+os.register_at_fork(after_in_child=gc.disable)
 CONFIG = GeneratorConfig(32, (16, 16, 12, 8), z_dim=8, w_dim=12, mapping_layers=2)
 TESTS = Path(__file__).resolve().parent
 CHECKOUT = TESTS.parent
 LONG = "mark.long"
-# In a fork of a worker, taking apart a session of ONNX Runtime waits for its threads, which the
-# fork lacks; so garbage of the tests before stays.
-os.register_at_fork(after_in_child=gc.disable)
 LONG_S = 60.0  # seconds; a test that runs longer is named on the terminal, again and again
 # The longest first. Workers get files whole, in this order with --no-loadscope-reorder, else by the
 # number of tests: a long one that comes last is waited for by all the other workers.
