@@ -52,7 +52,7 @@ class ExportRun:
         self.out = folder / BUNDLE
         self.commands: list[tuple[Phase, list[str]]] = [
             ("training", ["training", "interpreter", *weights, "--labels", str(folder), "--out",
-             str(folder / INTERPRETER), "--force"]),
+             str(folder / INTERPRETER), "--allow-ignored", "--force"]),  # scribbles are labels here
             ("exporting", ["export", "bundle", *weights, "--interpreter", str(folder / INTERPRETER),
              "--calibrate", str(CALIBRATION_SAMPLES), "--out", str(self.out), "--force"]),
         ]  # fmt: skip

@@ -3,10 +3,7 @@
 import io
 import json
 import os
-import shlex
 import shutil
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -15,8 +12,6 @@ import pytest
 from PIL import Image
 
 from bundle.files import replace_file
-from bundle.open import open_bundle
-from examples.demo.serving import address_from_ready_line
 from studio.pick import finish_change
 from studio.project import Project
 from tests.studio.conftest import OTHER_TAB, TAB, Served, classes, serving
@@ -28,22 +23,6 @@ from training.labels.write import write_labels
 
 IGNORED = 255
 CHECKOUT = Path(__file__).resolve().parents[2]
-# In front of the page's loop, which has no end of its own.
-LOOP_OF_THREE_STEPS = """
-import sys
-from torch.optim.optimizer import register_optimizer_step_post_hook
-steps = []
-def note(*ignored):
-    steps.append(float(loss))
-    if len(steps) == 3:
-        print(*steps, flush=True)
-        sys.exit(0)
-register_optimizer_step_post_hook(note)
-"""
-SMALLER = {
-    "training": ["--steps", "20", "--members", "2"],
-    "exporting": ["--calibrate", "64", "--no-half", "--parity-samples", "1"],
-}
 
 
 def painted(served: Served, value: int = 1, count: int = 40) -> bytes:
@@ -334,53 +313,6 @@ def test_a_selection_over_a_proposal_keeps_the_classes_that_the_tab_shows(
             assert (levels[:, :16] == IGNORED).all() == proposed
         body = {"points": [[25, 6]], "class_id": 1, "proposed": True}
         assert served.send("POST", "/api/images/002/select", body).status == 200, "it has none"
-
-
-@pytest.mark.slow
-def test_the_export_writes_a_bundle_by_the_commands_that_it_shows(served: Served) -> None:
-    """A refusal names what is missing; then the bundle is complete, and calibrated. Less training
-    and fewer samples than a user gets."""
-    export = served.studio.export
-    export.commands = [(phase, [*words, *SMALLER[phase]]) for phase, words in export.commands]
-    refused = served.request("POST", "/api/export")
-    assert refused.status == 409 and "no image has a label" in refused.text
-    served.save("000", painted(served), '"none"')
-    refused = served.request("POST", "/api/export")
-    assert refused.status == 409 and "no image has a pixel of ground" in refused.text
-    served.save("001", painted(served, 0, served.pixels), '"none"')
-    stream = served.open_stream(TAB)
-    assert served.request("POST", "/api/export").status == 204
-    assert served.request("POST", "/api/export").status == 409, "one at a time"
-    while (state := next_event(stream, b"export"))["phase"] in ("training", "exporting"):
-        pass
-    assert state["phase"] == "done", state
-    bundle = open_bundle(served.folder / "bundle")
-    assert bundle.manifest.calibrations
-    assert str(served.folder / "bundle") in state["serve"]
-    assert all("python -m" in command for command in state["commands"])
-    refuse_untrainable(state["serve"], state["loop"])
-
-
-def refuse_untrainable(serve: str, loop: str) -> None:
-    """Runs the command that serves and the training loop as the page shows them, but for the port,
-    which another program may have; the loop is ended after three steps."""
-    words = shlex.split(serve.replace(":50051", ":0"))
-    assert words[0] == ".venv/bin/python"
-    with subprocess.Popen(
-        [sys.executable, *words[1:]], cwd=CHECKOUT, stdout=subprocess.PIPE, text=True
-    ) as server:
-        try:
-            assert server.stdout is not None
-            address = address_from_ready_line(server.stdout.readline())
-            text = LOOP_OF_THREE_STEPS + loop.replace("localhost:50051", address)
-            done = subprocess.run(
-                [sys.executable, "-c", text], cwd=CHECKOUT, capture_output=True, text=True
-            )
-            assert done.returncode == 0, done.stderr
-            losses = [float(line) for line in done.stdout.split()]
-            assert len(losses) == 3 and all(np.isfinite(losses))
-        finally:
-            server.terminate()
 
 
 def test_keypoints_that_are_named_and_not_placed_yet_keep_the_project_whole(
