@@ -65,6 +65,7 @@ GENERATOR = click.Path(path_type=Path)  # a folder is refused with the generator
 VIEW_MODES: dict[str, ViewMode] = {"drawn": "drawn", "bank": "bank", "random": "random"}
 CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100}
 MIN_CALIBRATION_SAMPLES = 64  # fewer give too few quantiles to set a threshold by
+MAX_COUNT = 10**12  # of samples; numpy and torch end with tracebacks for more than they can count
 
 
 @click.group(context_settings=CONTEXT)
@@ -133,14 +134,14 @@ def main() -> None:
     "--calibrate",
     default=0,
     metavar="SAMPLES",
-    type=click.IntRange(min=0),
+    type=click.IntRange(0, MAX_COUNT),
     help="Number of samples to calibrate the default sampling options on, usually 4096; 0: no "
     "calibration, so that requests cannot use keep_fraction.",
 )
 @click.option(
     "--parity-samples",
     default=8,
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, MAX_COUNT),
     help="Number of samples on which the graphs are compared with PyTorch.",
 )
 @click.option("--half/--no-half", default=True, help="Also export the float16 graph, for GPUs.")
@@ -154,7 +155,7 @@ def main() -> None:
 )
 @click.option(
     "--batch",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, MAX_COUNT),
     help="Batch size in samples of comparison and calibration.",
     show_default="4 for images up to 128 px, else 1",
 )
@@ -220,7 +221,7 @@ def bundle(
 @click.option(
     "--samples",
     required=True,
-    type=click.IntRange(MIN_CALIBRATION_SAMPLES),
+    type=click.IntRange(MIN_CALIBRATION_SAMPLES, MAX_COUNT),
     metavar="N",
     help="Number of samples to score: indices 0 to N - 1 of the seed.",
 )
@@ -260,7 +261,7 @@ def bundle(
 )
 @click.option(
     "--batch",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, MAX_COUNT),
     help="Batch size in samples.",
     show_default="4 for images up to 128 px, else 1",
 )

@@ -17,7 +17,7 @@ import click
 from bundle.errors import printable_line
 from checkpoints import CheckpointError, Interrupted, raise_on_signals
 from training.errors import TrainingError
-from training.options import refuse_infinite, show_missing_default
+from training.options import refuse_huge, refuse_infinite, show_missing_default
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100}
 SUBCOMMANDS = (
@@ -47,6 +47,9 @@ class Subcommands(click.Group):
             for parameter in each.params if each else ():
                 if isinstance(parameter.type, click.types.FloatParamType):
                     parameter.callback = parameter.callback or refuse_infinite
+                whole = isinstance(parameter.type, click.types.IntParamType)
+                if whole and getattr(parameter.type, "max", None) is None:
+                    parameter.callback = parameter.callback or refuse_huge
                 show_missing_default(parameter)
         return command
 

@@ -19,6 +19,7 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
 AT_LEAST_0, AT_LEAST_1 = click.IntRange(0), click.IntRange(1)
 NOT_NEGATIVE, POSITIVE = click.FloatRange(0), click.FloatRange(0, min_open=True)
+MAX_COUNT = 10**15  # of anything that has no lower limit
 MAX_TORCH_SEED = 2**63 - 1  # of weights and of what torch draws
 MAX_STREAM_SEED = 2**64 - 1  # of samples, as in requests to the service
 
@@ -251,6 +252,14 @@ def refuse_infinite(context: click.Context, parameter: click.Parameter, value: A
     refuse_nan(context, parameter, value)
     if value in (math.inf, -math.inf):
         raise click.BadParameter(f"{value} is not finite", context, parameter)
+    return value
+
+
+def refuse_huge(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+    """Option callback that refuses a whole number that no array could have as its extent."""
+    for number in value if isinstance(value, tuple) else (value,):
+        if isinstance(number, int) and number > MAX_COUNT:
+            raise click.BadParameter(f"{number} is over {MAX_COUNT}", context, parameter)
     return value
 
 

@@ -353,6 +353,19 @@ def test_no_number_of_any_subcommand_may_be_nan_or_infinite() -> None:
     assert numbers > 30
 
 
+def test_no_whole_number_of_any_subcommand_may_be_larger_than_arrays() -> None:
+    """numpy and torch end with tracebacks of their own."""
+    numbers = 0
+    for name, subcommand in subcommands(main):
+        for parameter in subcommand.params:
+            if isinstance(parameter.type, click.types.IntParamType):
+                numbers += 1
+                result = command(name, parameter.opts[0], "9" * 20)
+                assert result.exit_code == 2, parameter.opts
+                assert "9" * 20 in result.output
+    assert numbers > 40
+
+
 def test_what_was_made_before_is_replaced_only_by_force(weights: Path, tmp_path: Path) -> None:
     folder, kept = labelled(weights, tmp_path / "set"), tmp_path / "kept.safetensors"
     kept.write_text("hours of work")
