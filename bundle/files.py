@@ -9,6 +9,7 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedRandom
 from pathlib import Path
 from typing import BinaryIO
 
@@ -39,6 +40,19 @@ def read_regular_file(path: Path, max_bytes: int) -> bytes:
     """
     with opened_regular_file(path) as stream:
         return stream.read(max_bytes + 1)
+
+
+def opened_to_append(path: Path) -> BufferedRandom:
+    """A regular file, new or old, to read and to append to. Raises OSError for anything else, a
+    link to one too."""
+    more = os.O_NOFOLLOW | os.O_NONBLOCK
+    file = open(path, "a+b", opener=lambda name, flags: os.open(name, flags | more, 0o666))  # noqa: SIM115
+    try:
+        _refuse_irregular(path, os.fstat(file.fileno()))
+    except OSError:
+        file.close()
+        raise
+    return file
 
 
 @contextmanager

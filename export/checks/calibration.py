@@ -6,11 +6,9 @@ alone where the graph computes no content. A long calibration can save the rows 
 beside the bundle, to resume from them after a kill.
 """
 
-import errno
 import fcntl
 import hashlib
 import os
-import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +21,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from bundle.calibration import shortest_float32
-from bundle.files import name_file
+from bundle.files import name_file, opened_to_append
 from bundle.manifest import LABELLER, ScoreCalibration
 from bundle.open import Bundle
 from checkpoints import signals_held
@@ -184,7 +182,7 @@ def open_saved_scores(
     digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
     path = bundle.resolve().with_name(f".{bundle.resolve().name}.{digest}.scores")
     try:
-        file = _opened_scores(path)
+        file = opened_to_append(path)
     except OSError as error:
         print(f"{path} cannot be written ({error.strerror}); scores are not saved", file=sys.stderr)
         file = None
@@ -213,19 +211,6 @@ def open_saved_scores(
                     path.unlink(missing_ok=True)
     except OSError as error:  # the disk is full, or the file cannot be locked
         name_file(error, path)
-        raise
-
-
-def _opened_scores(path: Path) -> BufferedRandom:
-    """The file, to read and to append to. Raises OSError for a link, and for what is no file."""
-    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    descriptor = os.open(path, flags, 0o666)
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", str(path))
-        return os.fdopen(descriptor, "a+b")
-    except BaseException:
-        os.close(descriptor)
         raise
 
 

@@ -244,7 +244,7 @@ def test_more_samples_than_memory_holds_are_refused_in_a_line(
     tiny_bundle: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(tiny_bundle, tmp_path / "tiny")
-    words = ["calibrate", str(tmp_path / "tiny"), "--samples", "9" * 14, "--psi", "0.3"]
+    words = ["calibrate", str(tmp_path / "tiny"), "--samples", "9" * 12, "--psi", "0.3"]
     result = CliRunner().invoke(export_command, words)
     assert result.exit_code == 1 and isinstance(result.exception, SystemExit)
     last = result.output.splitlines()[-1]

@@ -1,5 +1,6 @@
 """`training directions` learns which w are worth generating, and says what that is worth."""
 
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -166,6 +167,23 @@ def test_saved_content_stays_after_an_interruption_alone(
     with opened_saved_content(bundle, "options", len(COLUMNS)) as saved:
         assert len(saved.rows) == len(left)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["endless", "pipe", "link"])
+def test_what_is_no_file_of_saved_content_is_neither_read_nor_followed(
+    tmp_path: Path, kind: str
+) -> None:
+    bundle, other = replace(BUNDLE, path=tmp_path / "b"), tmp_path / "other"
+    other.write_bytes(b"six by")
+    with opened_saved_content(bundle, "options", len(COLUMNS)):
+        (left,) = tmp_path.glob(".b.*")
+    if kind == "pipe":
+        os.mkfifo(left)
+    else:
+        left.symlink_to("/dev/zero" if kind == "endless" else other)
+    with pytest.raises(OSError, match="b"), opened_saved_content(bundle, "options", len(COLUMNS)):
+        pytest.fail("it was opened")
+    assert other.read_bytes() == b"six by"
 
 
 Command = Callable[..., Any]

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from bundle.files import name_file
+from bundle.files import name_file, opened_to_append
 from bundle.open import Bundle
 from bundle.proposals import Proposal
 from checkpoints import signals_held
@@ -35,6 +35,7 @@ from engines.sampling import (
 from training.errors import TrainingError
 
 BLOCK = 1024  # indices whose coins are drawn at once
+MAX_SAVED_BYTES = 256 << 20  # that are read of saved samples, which a file beside the bundle may fake
 Floats = NDArray[np.float32]
 
 
@@ -180,7 +181,8 @@ class SavedContent:
     def __init__(self, file: BufferedRandom, columns: int) -> None:
         self.columns, self._file = columns, file
         self._record = np.dtype([("index", "<u8"), ("content", "<f4", (columns,))])
-        data = file.read()
+        known = os.fstat(file.fileno()).st_size
+        data = file.read(min(known, MAX_SAVED_BYTES))
         size = len(data) - len(data) % self._record.itemsize  # a kill may have cut the last one
         records = np.frombuffer(data[:size], self._record)
         self.rows = dict(zip(records["index"].tolist(), records["content"], strict=True))
@@ -216,7 +218,7 @@ def opened_saved_content(bundle: Bundle, identity: str, columns: int) -> Iterato
     folder = bundle.path.resolve()
     path = folder.with_name(f".{folder.name}.{digest}.content")
     try:
-        with path.open("a+b") as file:
+        with opened_to_append(path) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
