@@ -35,7 +35,7 @@ from engines.sampling import (
 from training.errors import TrainingError
 
 BLOCK = 1024  # indices whose coins are drawn at once
-MAX_SAVED_BYTES = 256 << 20  # that are read of saved samples, which a file beside the bundle may fake
+MAX_SAVED_BYTES = 256 << 20  # that are read of saved samples; the file may be another's
 Floats = NDArray[np.float32]
 
 
