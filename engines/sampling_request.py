@@ -39,7 +39,7 @@ from engines.selection import (
     limits_of_strata,
 )
 from engines.signature import boxes_extents
-from labelmint.options import MAX_STRATA_CONDITIONS, MAX_TARGETS
+from labelmint.filter_options import MAX_STRATA_CONDITIONS, MAX_TARGETS
 from labelmint.predicate import PredicateError, near_hint
 from labelmint.v1 import label_service_pb2 as pb
 

@@ -14,13 +14,13 @@ import grpc
 from labelmint.arguments import of_type, real_number, whole_number
 from labelmint.batch import Batch, batch_from_kept
 from labelmint.errors import MalformedMessage, NotReady
+from labelmint.filter_options import check_fraction
 from labelmint.learned import CalibrationDigests
 from labelmint.model import Model, learned_id_from_model, model_from_proto
 from labelmint.options import (
     SamplingOptions,
     StreamOptions,
     check_batch_size,
-    check_fraction,
     query_from_options,
     sampling_from_options,
 )

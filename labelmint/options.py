@@ -17,8 +17,9 @@ import numpy.typing as npt
 
 from labelmint.arguments import of_type, real_number, whole_number
 from labelmint.codec import codec_from_name, output_from_name, tensor_from_array
+from labelmint.filter_options import filter_from_options
 from labelmint.latents import uint64_from_indices
-from labelmint.predicate import MAX_CHARACTERS, is_nameable, predicate_from_text, quoted
+from labelmint.predicate import MAX_CHARACTERS
 from labelmint.v1 import label_service_pb2 as pb
 
 LATENT_SOURCES: dict[str, pb.LatentSource] = {
@@ -107,9 +108,7 @@ class StreamOptions(SamplingOptions, total=False):
 WHOLE_STREAM = (
     "count", "max_examined", "indices", "z", "w", "w_plus", "shard_index", "num_shards",
 )  # fmt: skip
-MAX_TARGETS = 16  # conditions of `balance`; unreachable ones take time with their number
 MAX_EDITS = 8  # directions of `edits`
-MAX_STRATA_CONDITIONS = 3  # conditions of `keep_by`
 _UINT32 = (
     "truncation_cutoff",
     "class_index",
@@ -143,7 +142,7 @@ def query_from_options(options: StreamOptions) -> pb.SampleQuery:
         bundle_id=options.get("bundle_id", ""),
         learned_id=options.get("learned_id") or "",
         sampling=_sampling(options),
-        filter=_filter_from_options(options),
+        filter=filter_from_options(options),
         start_index=options.get("start_index", 0),
         end_index=options.get("end_index", 0),
         count=options.get("count", 0),
@@ -269,71 +268,6 @@ def _view(view: int | str | None) -> tuple[pb.ViewMode, int]:
     return pb.VIEW_MODE_FIXED, whole_number("view", view)
 
 
-def _filter_from_options(options: StreamOptions) -> pb.Filter:
-    fraction, limit = options.get("keep_fraction"), options.get("max_uncertainty")
-    if fraction is not None and limit is not None:
-        raise ValueError(
-            f"keep_fraction {fraction} and max_uncertainty {limit} exclude each other; give one"
-        )
-    message = pb.Filter(
-        mode=pb.FILTER_MODE_NONE,
-        filter_sets=options.get("filter_sets", False),
-        where=where_from_options(options.get("where"), options.get("max_class_uncertainty")) or "",
-        proposal=options.get("proposal") or "",
-    )
-    if fraction is not None:
-        check_fraction(fraction)
-        message.mode, message.keep_fraction = pb.FILTER_MODE_KEEP_FRACTION, fraction
-    elif limit is not None:
-        if not real_number("max_uncertainty", limit) >= 0:
-            raise ValueError(f"max_uncertainty {limit} is under 0; give a limit from 0 up")
-        message.mode, message.max_uncertainty = pb.FILTER_MODE_MAX_UNCERTAINTY, limit
-    balance = balance_from_option(options.get("balance"))
-    if balance == "classes":
-        message.balance_classes = True
-    elif balance is not None:
-        for condition, share in balance.items():
-            message.balance.add(condition=condition, share=share)
-    message.keep_by.extend(keep_by_from_option(options.get("keep_by")) or ())
-    _check_selection(message)
-    return message
-
-
-def balance_from_option(
-    balance: Mapping[str, float] | str | None,
-) -> dict[str, float] | Literal["classes"] | None:
-    """The option `balance`, checked as far as that is possible without the model.
-
-    Raises:
-        TypeError: it is neither a dict of shares nor text.
-        ValueError: it is another word than "classes", has no condition or too many of them, or a
-            share is not in (0, 1).
-    """
-    if balance is None:
-        return None
-    if isinstance(balance, str):
-        if balance != "classes":
-            raise ValueError(
-                f"balance is {balance!r:.100}; give 'classes', or shares such as {{'glasses': 0.5}}"
-            )
-        return "classes"
-    of_type("balance", balance, Mapping, "'classes', or a dict of conditions and shares")
-    if not 1 <= len(balance) <= MAX_TARGETS:
-        raise ValueError(
-            f"balance has {len(balance)} conditions; give 1 to {MAX_TARGETS}, or leave it out"
-        )
-    shares = {}
-    for condition, share in balance.items():
-        _check_condition("balance", condition)
-        if not 0 < real_number(f"balance of {condition!r:.100}", share) < 1:
-            raise ValueError(
-                f"balance of {condition!r:.100} is {share}; a share is over 0 and under 1: use "
-                "where for samples that all meet a condition, or none"
-            )
-        shares[condition] = float(share)
-    return shares
-
-
 def edits_from_option(edits: Mapping[str, float] | None) -> dict[str, float] | None:
     """The option `edits`, in ascending order of the names; None without any.
 
@@ -376,76 +310,6 @@ def _check_edits(query: pb.SampleQuery) -> None:
                 f"edits and {name} exclude each other: {name} is calibrated on samples without "
                 f"edits; {instead}leave one of them out"
             )
-
-
-def keep_by_from_option(keep_by: str | Sequence[str] | None) -> list[str] | None:
-    """The option `keep_by` as a list of conditions; None without any. Raises TypeError,
-    ValueError."""
-    if keep_by is None:
-        return None
-    conditions = [keep_by] if isinstance(keep_by, str) else keep_by
-    of_type("keep_by", conditions, Sequence, "a class, a predicate, or a list of them")
-    if not 1 <= len(conditions) <= MAX_STRATA_CONDITIONS:
-        raise ValueError(
-            f"keep_by has {len(conditions)} conditions; give 1 to {MAX_STRATA_CONDITIONS}, or "
-            "leave it out"
-        )
-    for condition in conditions:
-        _check_condition("keep_by", condition)
-    return list(conditions)
-
-
-def _check_condition(option: str, condition: object) -> None:
-    of_type(f"a condition of {option}", condition, str, "a class name or a predicate")
-    if not 1 <= len(cast(str, condition)) <= MAX_CHARACTERS:
-        raise ValueError(
-            f"{option} has a condition of {len(cast(str, condition))} characters; give a class "
-            f"name or a predicate, at most {MAX_CHARACTERS}"
-        )
-
-
-def _check_selection(message: pb.Filter) -> None:
-    """Raises ValueError for options that contradict each other."""
-    if (message.balance or message.balance_classes) and message.filter_sets:
-        raise ValueError(
-            "balance and filter_sets exclude each other: a coin is tossed for a sample, not for "
-            "all views of an object; leave one out"
-        )
-    if message.keep_by and message.mode != pb.FILTER_MODE_KEEP_FRACTION:
-        raise ValueError("keep_by needs keep_fraction, which it divides; give both or neither")
-
-
-def where_from_options(
-    where: str | None, max_class_uncertainty: Mapping[str, float] | None
-) -> str | None:
-    """Both options as one predicate; None without either.
-
-    Raises PredicateError, which is a ValueError, for a text that is no predicate; ValueError and
-    TypeError for a limit that is none.
-    """
-    of_type("where", where, str, "text")
-    of_type("max_class_uncertainty", max_class_uncertainty, Mapping, "a dict of names and limits")
-    conditions = [] if where is None else [where]
-    for name, limit in (max_class_uncertainty or {}).items():
-        of_type("a name in max_class_uncertainty", name, str, "text")
-        if not is_nameable(name):
-            raise ValueError(
-                f"max_class_uncertainty has the class {name!r:.100}, which no predicate can name; "
-                "leave it out"
-            )
-        if not 0 <= real_number(f"max_class_uncertainty of {name!r}", limit) < math.inf:
-            raise ValueError(
-                f"max_class_uncertainty of {name!r} is {limit}; give a limit from 0 up"
-            )
-        conditions.append(f"uncertainty({quoted(name)}) <= {float(limit)!r}")
-    if not conditions:
-        return None
-    predicate_from_text(conditions[0])
-    if len(conditions) == 1:
-        return conditions[0]
-    text = " and ".join([f"({conditions[0]})", *conditions[1:]])
-    predicate_from_text(text)
-    return text
 
 
 def _check_options(options: Mapping[str, object], known: Collection[str]) -> None:
@@ -504,9 +368,3 @@ def check_batch_size(batch_size: int) -> None:
     """Raises TypeError for no integer, ValueError for a batch size under 1."""
     if whole_number("batch_size", batch_size) < 1:
         raise ValueError(f"batch_size {batch_size} is under 1; give at least one")
-
-
-def check_fraction(fraction: float) -> None:
-    """Raises TypeError for no number, ValueError for a keep_fraction outside (0, 1]."""
-    if not 0 < real_number("keep_fraction", fraction) <= 1:
-        raise ValueError(f"keep_fraction {fraction} is outside (0, 1]; give for example 0.9")

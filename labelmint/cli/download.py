@@ -24,7 +24,7 @@ from labelmint.datasets.request import (
     checked_request,
 )
 from labelmint.datasets.selection import RULES
-from labelmint.options import where_from_options
+from labelmint.filter_options import where_from_options
 
 
 @click.command()

@@ -21,8 +21,9 @@ from labelmint.cli.connection import (
 from labelmint.cli.sampling import sampling_options
 from labelmint.client import Client
 from labelmint.errors import LabelmintError, OutOfRange
+from labelmint.filter_options import where_from_options
 from labelmint.model import Model
-from labelmint.options import StreamOptions, query_from_options, where_from_options
+from labelmint.options import StreamOptions, query_from_options
 from labelmint.preview import sheet_from_batch
 from labelmint.report.page import html_from_statistics
 from labelmint.report.stream_statistics import MAX_EXAMINED, statistics_from_stream

@@ -14,10 +14,11 @@ import numpy.typing as npt
 
 from labelmint.client import Client
 from labelmint.datasets.folder import DownloadState
-from labelmint.datasets.request import MAX_INDEX, Request
+from labelmint.datasets.request import Request
 from labelmint.latents import UInt64s
 from labelmint.model import Model
 from labelmint.options import StreamOptions
+from labelmint.wire.sharding import END_OF_INDICES
 
 _BATCH = 16
 _IDS = 256
@@ -118,5 +119,5 @@ def _options(request: Request, state: DownloadState) -> StreamOptions:
     if request.filter_sets:
         samples += -samples % request.views_per_object  # whole objects
     options["start_index"] = request.start_index
-    options["end_index"] = min(request.start_index + samples, request.stop or MAX_INDEX)
+    options["end_index"] = min(request.start_index + samples, request.stop or END_OF_INDICES)
     return options

@@ -18,12 +18,13 @@ from tqdm import tqdm
 from labelmint.batch import Batch
 from labelmint.client import Client
 from labelmint.datasets.folder import Commits, DownloadState
-from labelmint.datasets.request import MAX_INDEX, Request
+from labelmint.datasets.request import Request
 from labelmint.datasets.samples import Sample, outputs_from_model, samples_from_batch
 from labelmint.datasets.writer import Writer
 from labelmint.errors import MalformedMessage
 from labelmint.latents import UInt64s
 from labelmint.model import Model
+from labelmint.wire.sharding import END_OF_INDICES
 
 _BATCH = 16
 _MAX_INDICES = 4096  # per call; the server's default limit is 65,536
@@ -107,7 +108,7 @@ def _batches(
         options["end_index"] = request.stop or 0
         options["count"] = 0 if request.limit is None else request.limit - state.kept
         if request.where is not None and state.kept:
-            options["max_examined"] = MAX_INDEX  # it was met; a server counts misses anew
+            options["max_examined"] = END_OF_INDICES  # it was met; a server counts misses anew
         options["shard_index"] = request.shard_index
         options["num_shards"] = request.num_shards
         yield from client.stream(_BATCH, **options)

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from labelmint.datasets.folder import CARD, SCRATCH
 from labelmint.datasets.png import samples_of_table
-from labelmint.datasets.request import MAX_INDEX, SHARDED, Request, checked_request
+from labelmint.datasets.request import SHARDED, Request, checked_request
 from labelmint.datasets.stored_files import (
     REDOWNLOAD_HINT,
     StoredFile,
@@ -29,6 +29,7 @@ from labelmint.datasets.stored_files import (
 from labelmint.datasets.tars import samples_of_tars
 from labelmint.errors import LabelmintError
 from labelmint.model import Camera, LabelClass
+from labelmint.wire.sharding import END_OF_INDICES
 
 # Exceptions of code that reads unchecked JSON as if it were well-formed.
 JSON_ERRORS = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
@@ -199,7 +200,7 @@ def _checked_view(found: StoredSample, stored: StoredDataset) -> StoredView:
     """Raises one of JSON_ERRORS if the fields are not those of a sample of this data set."""
     fields = found.fields
     index, view = fields["index"], fields["view"]
-    if [type(n) for n in (index, view)] != [int, int] or not 0 <= index < MAX_INDEX:
+    if [type(n) for n in (index, view)] != [int, int] or not 0 <= index < END_OF_INDICES:
         raise ValueError(f"index {index!r} or view {view!r} is not a number in its range")
     if (fields["object"], view) != divmod(index, stored.request.views_per_object):
         raise ValueError(f"sample {index} is not view {view} of object {fields['object']}")

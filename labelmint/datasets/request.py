@@ -16,7 +16,7 @@ from labelmint.datasets.selection import RULES, kept_by_rule
 from labelmint.options import StreamOptions, edits_from_option, query_from_options
 from labelmint.predicate import VISIBLE_CONFIDENCE
 from labelmint.v1 import label_service_pb2 as pb
-from labelmint.wire.sharding import shard_indices_between
+from labelmint.wire.sharding import END_OF_INDICES, shard_indices_between
 
 FORMATS = (
     "webdataset", "coco", "png", "hf", "yolo-seg", "yolo-pose", "cvat", "label-studio", "fiftyone",
@@ -29,7 +29,6 @@ DEFAULT_FRACTION = 0.9
 DEFAULT_SAMPLES_PER_SHARD = 1000
 DEFAULT_JPEG_QUALITY = 95
 DEFAULT_MIN_CONFIDENCE = VISIBLE_CONFIDENCE
-MAX_INDEX = 2**64 - 1
 _MAX_RANKED = 2**31  # samples: their scores are in memory, 4 bytes each
 
 
@@ -233,7 +232,7 @@ def _check_range(request: Request) -> None:
             f"--end-index {stop} is not over --start-index {request.start_index}; it is exclusive"
         )
     last = request.start_index + 1 if stop is None else stop
-    if last > MAX_INDEX:
+    if last > END_OF_INDICES:
         raise ValueError(f"raw index {last} is over 2**64 - 1; lower --start-index or --count")
     if not 0 <= request.shard_index < request.num_shards:
         raise ValueError(

@@ -41,7 +41,7 @@ from labelmint.wire.channel import Tls
 from labelmint.wire.prefetch import Prefetch
 from labelmint.wire.replicas import targets_from_argument
 from labelmint.wire.retries import Patience
-from labelmint.wire.sharding import query_for_groups
+from labelmint.wire.sharding import END_OF_INDICES, query_for_groups
 
 try:
     import torch
@@ -287,7 +287,7 @@ class LabelStream(IterableDataset[Any]):
         if start.bundle_id:
             options["bundle_id"] = start.bundle_id
             if options.get("where") or options.get("max_class_uncertainty"):
-                options["max_examined"] = 2**64 - 1  # it was met; a server counts misses anew
+                options["max_examined"] = END_OF_INDICES  # it was met; a server counts misses anew
         if start.learned_id:
             options["learned_id"] = start.learned_id
         if self._ignore_above is not None:

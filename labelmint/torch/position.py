@@ -24,16 +24,15 @@ from typing import Any, TypeGuard
 import numpy as np
 import numpy.typing as npt
 
+from labelmint.filter_options import balance_from_option, keep_by_from_option
 from labelmint.latents import UInt64s
 from labelmint.options import (
     StreamOptions,
-    balance_from_option,
     edits_from_option,
-    keep_by_from_option,
 )
+from labelmint.wire.sharding import END_OF_INDICES
 
 VERSION = 1
-_MAX_INDEX = 2**64 - 1
 _MAX_SHOWN = 8  # missing shards in a message
 _DEFAULTS: dict[str, Any] = {  # options that must be the same when a state is loaded
     "model": "", "seed": 0, "latent_source": "philox", "truncation_psi": None,
@@ -291,7 +290,7 @@ def _layout_from_state(state: object) -> ShardLayout:
     ends: dict[int, int] = {}
     for shard, index in following.items():
         number = int(shard) if str(shard).isdecimal() else -1
-        if not 0 <= number < num_shards or not _is_count(index, 0, _MAX_INDEX):
+        if not 0 <= number < num_shards or not _is_count(index, 0, END_OF_INDICES):
             raise ValueError(
                 f"next[{shard!r}] = {index!r} of the state is no index of a shard of {num_shards}"
             )

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from labelmint.datasets.fiftyone import gray_from_depth
-from labelmint.datasets.request import MAX_INDEX
+from labelmint.wire.sharding import END_OF_INDICES
 from tests.datasets.folders import made
 from tests.datasets.test_formats import filled, streamed
 from tests.service.harness import RunningServer
@@ -67,9 +67,9 @@ def test_documents_hold_every_output_of_the_stream(server: RunningServer, tmp_pa
 def test_an_index_over_the_data_base_s_integers_is_in_the_key(
     server: RunningServer, tmp_path: Path
 ) -> None:
-    out = made(server, tmp_path / "d", *OPTIONS, "1", "--start-index", str(MAX_INDEX - 9))
+    out = made(server, tmp_path / "d", *OPTIONS, "1", "--start-index", str(END_OF_INDICES - 9))
     (sample,) = read(out)[1]
-    assert "index" not in sample and sample["key"] == str(MAX_INDEX - 9)
+    assert "index" not in sample and sample["key"] == str(END_OF_INDICES - 9)
 
 
 def test_depth_that_is_flat_or_not_finite_has_levels_too() -> None:

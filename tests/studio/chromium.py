@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from training.images.image_set import image_set_from_folder
 from training.labels.labelled_set import labelled_set
@@ -56,6 +56,17 @@ def running(generator: Path, project: Path, port: int = 0) -> Iterator[tuple[str
     finally:
         process.kill()
         process.communicate()
+
+
+def painting(browser: Browser | BrowserContext, address: str, stem: str, text: str) -> Page:
+    """A new tab that shows an image, and a text beside it; address: with the token."""
+    page = browser.new_page()
+    page.set_viewport_size({"width": 1280, "height": 720})
+    page.set_default_timeout(WAIT_MS)
+    page.goto(address)
+    page.goto(f"{address.partition('?')[0]}#paint/{stem}")
+    expect(page.locator(".side")).to_contain_text(text)
+    return page
 
 
 def draw(page: Page, start: tuple[float, float], end: tuple[float, float], up: bool = True) -> None:

@@ -59,6 +59,11 @@ class Served:
         height, width = self.studio.project.size
         return height * width
 
+    @property
+    def address(self) -> str:
+        """As the command prints it, with the token."""
+        return f"http://127.0.0.1:{self.port}/?token={TOKEN}"
+
     def request(
         self, method: str, path: str, body: bytes | str | None = None, **headers: str
     ) -> Answer:

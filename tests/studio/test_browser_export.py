@@ -13,8 +13,8 @@ from playwright.sync_api import Browser, expect
 
 from bundle.open import open_bundle
 from examples.demo.serving import address_from_ready_line
-from tests.studio.chromium import CHECKOUT, WAIT_MS, draw, refuse_violations
-from tests.studio.conftest import TOKEN, Served
+from tests.studio.chromium import CHECKOUT, draw, painting, refuse_violations
+from tests.studio.conftest import Served
 
 # In front of the page's loop, which has no end of its own.
 LOOP_OF_THREE_STEPS = """
@@ -41,11 +41,7 @@ def test_from_strokes_to_a_served_bundle_that_trains(browser: Browser, served: S
     export.commands = [(phase, [*words, *SMALLER[phase]]) for phase, words in export.commands]
     refused = served.request("POST", "/api/export")
     assert refused.status == 409 and "no image has a label" in refused.text
-    page = browser.new_page(viewport={"width": 1280, "height": 720})
-    page.set_default_timeout(WAIT_MS)
-    page.goto(f"http://127.0.0.1:{served.port}/?token={TOKEN}")
-    page.goto(f"http://127.0.0.1:{served.port}/#paint/000")
-    expect(page.locator(".side")).to_contain_text("Nothing is labeled yet")
+    page = painting(browser, served.address, "000", "Nothing is labeled yet")
     page.keyboard.press("b")
     page.keyboard.press("2")
     draw(page, (0.1, 0.2), (0.9, 0.2))

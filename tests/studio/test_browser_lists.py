@@ -12,7 +12,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
 from studio.project import Project
-from tests.studio.chromium import WAIT_MS, draw, running
+from tests.studio.chromium import WAIT_MS, draw, painting, running
 from tests.studio.conftest import CARDS
 from training.__main__ import main as training_command
 
@@ -55,12 +55,8 @@ def test_a_stroke_draws_no_more_than_its_surroundings_and_leaves_what_a_whole_dr
     opened = Project(project)
     opened.set_classes(CARDS)
     opened.save_mask("000", bytes(opened.size[0] * opened.size[1]), "none")
-    page = browser.new_page(viewport={"width": 1280, "height": 720})
-    page.set_default_timeout(WAIT_MS)
-    with running(tiny_weights[0], project) as (address, port, _):
-        page.goto(address)
-        page.goto(f"http://127.0.0.1:{port}/#paint/000")
-        expect(page.locator(".side")).to_contain_text("Every pixel is labeled")
+    with running(tiny_weights[0], project) as (address, _, _):
+        page = painting(browser, address, "000", "Every pixel is labeled")
         page.keyboard.press("b")
         page.keyboard.press("2")
         page.evaluate("new Promise(requestAnimationFrame)")

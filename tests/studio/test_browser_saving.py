@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, Route, expect
+from playwright.sync_api import Browser, Route, expect
 
 from checkpoints import ClassCard
 from studio.project import Project
-from tests.studio.chromium import WAIT_MS, draw, masks, running
-from tests.studio.conftest import CARDS, OTHER_TAB, TOKEN, Served, serving
+from tests.studio.chromium import WAIT_MS, draw, masks, painting, running
+from tests.studio.conftest import CARDS, OTHER_TAB, Served, serving
 
 # Whether the banner was ever shown.
 NOTE_BANNER = """() => {
@@ -26,16 +26,6 @@ NOTE_BANNER = """() => {
   new MutationObserver(() => banner.hidden || globalThis.shown.push(banner.textContent))
     .observe(banner, { attributes: true, childList: true });
 }"""
-
-
-def opened(browser: Browser, served: Served, stem: str, text: str) -> Page:
-    """A tab that shows an image, and a text beside it."""
-    page = browser.new_page()
-    page.set_default_timeout(WAIT_MS)
-    page.goto(f"http://127.0.0.1:{served.port}/?token={TOKEN}")
-    page.goto(f"http://127.0.0.1:{served.port}/#paint/{stem}")
-    expect(page.locator(".side")).to_contain_text(text)
-    return page
 
 
 def propose(project: Path, *stems: str) -> None:
@@ -54,7 +44,7 @@ def test_keypoints_of_another_tab_are_shown_and_not_written_over(
     browser: Browser, served: Served
 ) -> None:
     served.send("PUT", "/api/keypoints", {"names": ["left", "right"], "skeleton": []})
-    page = opened(browser, served, "000", "Nothing is labeled yet")
+    page = painting(browser, served.address, "000", "Nothing is labeled yet")
     while not served.studio.tabs.holders():
         page.wait_for_timeout(50)
     page.wait_for_timeout(1000)  # it hears of what follows by an event alone
@@ -80,7 +70,7 @@ def test_a_keypoint_that_is_dragged_stays_while_another_tab_opens(
     propose(project, "000", "001", "002", "003")
     with serving(tiny_weights[0], project) as served:
         served.send("PUT", "/api/keypoints", {"names": ["left", "right"], "skeleton": []})
-        page = opened(browser, served, "000", "the ensemble's proposal")
+        page = painting(browser, served.address, "000", "the ensemble's proposal")
         page.keyboard.press("k")
         draw(page, (0.5, 0.5), (0.7, 0.5), up=False)
         # Another tab has changed what is read anew when a tab opens.
@@ -107,7 +97,6 @@ def test_keypoints_wait_for_the_server_as_strokes_do_also_if_their_tab_is_closed
     first.set_keypoints(["left", "right"], [])
     context = browser.new_context()
     context.set_default_timeout(WAIT_MS)
-    page = context.new_page()
 
     def place(x: float) -> None:
         page.keyboard.press("k")
@@ -118,9 +107,7 @@ def test_keypoints_wait_for_the_server_as_strokes_do_also_if_their_tab_is_closed
         return [] if known is None else known[:, 2].tolist()
 
     with running(tiny_weights[0], project) as (address, port, pid):
-        page.goto(address)
-        page.goto(f"http://127.0.0.1:{port}/#paint/000")
-        expect(page.locator(".side")).to_contain_text("Nothing is labeled yet")
+        page = painting(context, address, "000", "Nothing is labeled yet")
         os.kill(pid, signal.SIGKILL)
         place(0.3)
         expect(page.locator("#saved")).to_have_text("1 not saved")
@@ -149,12 +136,8 @@ def test_an_image_that_is_opened_while_the_server_is_away_is_read_when_it_is_bac
     first = Project(project)
     first.set_classes(CARDS)
     first.save_mask("001", bytes(32 * 32), "none")
-    page = browser.new_page()
-    page.set_default_timeout(WAIT_MS)
     with running(tiny_weights[0], project) as (address, port, pid):
-        page.goto(address)
-        page.goto(f"http://127.0.0.1:{port}/#paint/000")
-        expect(page.locator(".side")).to_contain_text("Nothing is labeled yet")
+        page = painting(browser, address, "000", "Nothing is labeled yet")
         os.kill(pid, signal.SIGKILL)
         page.locator(".strip a", has_text="001").click()
         expect(page.locator("h1")).to_have_text("Paint Image 001")
@@ -179,11 +162,8 @@ def test_strokes_of_a_closed_tab_are_not_dropped_since_their_mask_has_changed(
     Project(project).set_classes(CARDS)
     context = browser.new_context()
     context.set_default_timeout(WAIT_MS)
-    page = context.new_page()
     with running(tiny_weights[0], project) as (address, port, pid):
-        page.goto(address)
-        page.goto(f"http://127.0.0.1:{port}/#paint/000")
-        expect(page.locator(".side")).to_contain_text("Nothing is labeled yet")
+        page = painting(context, address, "000", "Nothing is labeled yet")
         os.kill(pid, signal.SIGKILL)
         page.keyboard.press("b")
         page.keyboard.press("2")
@@ -208,7 +188,7 @@ def test_a_round_begins_when_a_proposal_is_accepted_and_the_next_image_opened(
     propose(project, "000", "001", "002", "003")
     Project(project).save_mask("000", bytes(32 * 16) + b"\1" * 32 * 16, "none")
     with serving(tiny_weights[0], project) as served:
-        page = opened(browser, served, "001", "the ensemble's proposal")
+        page = painting(browser, served.address, "001", "the ensemble's proposal")
         page.keyboard.press("n")
         expect(page.locator("#learning")).to_have_text(re.compile("Learning: [a-z0-9]|round 2"))
         assert "001" in served.studio.project.label_files.masks
@@ -225,7 +205,7 @@ def test_a_tab_that_can_only_look_changes_nothing(
         served.send("POST", "/api/images/000/hold", {"tab": OTHER_TAB})
         page = browser.new_page()
         page.set_default_timeout(WAIT_MS)
-        page.goto(f"http://127.0.0.1:{served.port}/?token={TOKEN}")
+        page.goto(served.address)
         with page.expect_response("**/proposal"):
             page.goto(f"http://127.0.0.1:{served.port}/#paint/000")
         expect(page.locator(".side")).to_contain_text("Another tab holds this image")
@@ -243,7 +223,7 @@ def test_a_proposal_that_comes_late_does_not_go_over_a_stroke(
     Project(project).set_classes(CARDS)
     propose(project, "000", "001", "002", "003")
     with serving(tiny_weights[0], project) as served:
-        page = opened(browser, served, "000", "the ensemble's proposal")
+        page = painting(browser, served.address, "000", "the ensemble's proposal")
         page.keyboard.press("b")
         page.keyboard.press("1")
         held: list[Route] = []
@@ -267,7 +247,7 @@ def test_a_proposal_that_comes_late_does_not_go_over_a_stroke(
 def test_a_stroke_that_was_cut_off_by_another_tab_is_saved_when_the_image_is_taken_back(
     browser: Browser, served: Served
 ) -> None:
-    page = opened(browser, served, "000", "Nothing is labeled yet")
+    page = painting(browser, served.address, "000", "Nothing is labeled yet")
     while not served.studio.tabs.holders():
         page.wait_for_timeout(50)
     served.open_stream(OTHER_TAB)
@@ -288,7 +268,7 @@ def test_a_stroke_that_was_cut_off_by_another_tab_is_saved_when_the_image_is_tak
 def test_an_answer_that_a_later_one_has_overtaken_is_not_shown(
     browser: Browser, served: Served
 ) -> None:
-    page = opened(browser, served, "000", "Nothing is labeled yet")
+    page = painting(browser, served.address, "000", "Nothing is labeled yet")
     while not served.studio.tabs.holders():
         page.wait_for_timeout(50)
     page.wait_for_timeout(1000)
@@ -313,7 +293,7 @@ def test_a_mask_that_cannot_be_read_is_named_when_its_image_is_taken_over(
 ) -> None:
     served.open_stream(OTHER_TAB)
     served.save("000", bytes(served.pixels), '"none"', x_studio_tab=OTHER_TAB)
-    page = opened(browser, served, "000", "Another tab holds this image")
+    page = painting(browser, served.address, "000", "Another tab holds this image")
     Image.fromarray(np.full((32, 32), 9, np.uint8)).save(served.folder / "masks/000.png")
     page.get_by_role("button", name="Take it over").click()
     expect(page.locator(".message")).to_contain_text("000.png")

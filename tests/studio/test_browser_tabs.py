@@ -9,8 +9,8 @@ from playwright.sync_api import Browser, Page, expect
 
 from studio.app import PAGE_FILES
 from studio.project import Project
-from tests.studio.chromium import WAIT_MS, draw, masks, running
-from tests.studio.conftest import CARDS, TOKEN, Served
+from tests.studio.chromium import WAIT_MS, draw, masks, painting, running
+from tests.studio.conftest import CARDS, Served
 
 CONNECTIONS = 6  # of chromium to a server
 
@@ -22,13 +22,10 @@ def test_more_tabs_than_connections_load_save_and_hear_of_each_other(
     Project(project).set_classes(CARDS)
     context = browser.new_context()
     context.set_default_timeout(WAIT_MS)
-    with running(tiny_weights[0], project) as (address, port, _):
+    with running(tiny_weights[0], project) as (address, _, _):
 
         def opened(stem: str) -> Page:
-            page = context.new_page()
-            page.goto(f"http://127.0.0.1:{port}/#paint/{stem}")
-            expect(page.locator(".side")).to_contain_text(f"Image {stem}")
-            return page
+            return painting(context, address, stem, f"Image {stem}")
 
         context.new_page().goto(address)
         first, *rest = (opened("000") for _ in range(CONNECTIONS - 2))
@@ -54,11 +51,7 @@ def test_a_worker_that_could_not_be_loaded_is_started_again_and_the_stroke_is_sa
     with the first stroke: strokes were "Saving" for ever."""
     path = PAGE_FILES[file]
     monkeypatch.delitem(PAGE_FILES, file)
-    page = browser.new_page()
-    page.set_default_timeout(WAIT_MS)
-    page.goto(f"http://127.0.0.1:{served.port}/?token={TOKEN}")
-    page.goto(f"http://127.0.0.1:{served.port}/#paint/000")
-    expect(page.locator(".side")).to_contain_text("Nothing is labeled yet")
+    page = painting(browser, served.address, "000", "Nothing is labeled yet")
     page.keyboard.press("b")
     page.keyboard.press("1")
     if file == "stream.js":

@@ -18,6 +18,7 @@ from tests.studio.chromium import (
     Mask,
     draw,
     masks,
+    painting,
     refuse_violations,
     running,
 )
@@ -134,12 +135,8 @@ def test_dialogs_and_keypoints_go_by_keys_alone_and_have_no_violation(
     browser: Browser, tiny_weights: tuple[Path, Path], project: Path
 ) -> None:
     Project(project).set_classes(CARDS)
-    page = browser.new_page(viewport={"width": 1280, "height": 720})
-    page.set_default_timeout(WAIT_MS)
-    with running(tiny_weights[0], project) as (address, port, _):
-        page.goto(address)
-        page.goto(f"http://127.0.0.1:{port}/#paint/000")
-        expect(page.locator(".side")).to_contain_text("Nothing is labeled yet")
+    with running(tiny_weights[0], project) as (address, _, _):
+        page = painting(browser, address, "000", "Nothing is labeled yet")
         page.keyboard.press("?")
         expect(page.locator("dialog")).to_contain_text("brush, eraser, polygon")
         refuse_violations(page)
