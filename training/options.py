@@ -19,7 +19,7 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
 AT_LEAST_0, AT_LEAST_1 = click.IntRange(0), click.IntRange(1)
 NOT_NEGATIVE, POSITIVE = click.FloatRange(0), click.FloatRange(0, min_open=True)
-MAX_COUNT = 10**15  # of anything that has no lower limit
+MAX_COUNT = 10**12  # of anything without a limit of its own
 MAX_TORCH_SEED = 2**63 - 1  # of weights and of what torch draws
 MAX_STREAM_SEED = 2**64 - 1  # of samples, as in requests to the service
 
