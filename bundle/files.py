@@ -45,14 +45,14 @@ def read_regular_file(path: Path, max_bytes: int) -> bytes:
 def opened_to_append(path: Path) -> BufferedRandom:
     """A regular file, new or old, to read and to append to. Raises OSError for anything else, a
     link to one too."""
-    more = os.O_NOFOLLOW | os.O_NONBLOCK
-    file = open(path, "a+b", opener=lambda name, flags: os.open(name, flags | more, 0o666))  # noqa: SIM115
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o666)
     try:
-        _refuse_irregular(path, os.fstat(file.fileno()))
+        _refuse_irregular(path, os.fstat(descriptor))  # before Python seeks in it
     except OSError:
-        file.close()
+        os.close(descriptor)
         raise
-    return file
+    return os.fdopen(descriptor, "a+b")
 
 
 @contextmanager

@@ -7,6 +7,8 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
     # Ctrl-C during the imports, which take seconds, ends without a traceback.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
+from typing import NoReturn
+
 from labelmint.extras import name_missing_extra
 
 if __name__ == "__main__":
@@ -128,8 +130,17 @@ def run() -> None:
         click.echo(f"error: {printable_line(message)}", err=True)
         sys.exit(1)
     except MemoryError as error:  # such as of a --count with too many digits
-        click.echo(f"error: not enough memory: {printable_line(str(error))}", err=True)
-        sys.exit(1)
+        _end_for_memory(error)
+    except RuntimeError as error:  # of PyTorch's allocators, such as of a --hidden that is too wide
+        if "can't allocate memory" not in str(error) and "out of memory" not in str(error):
+            raise
+        _end_for_memory(error)
+
+
+def _end_for_memory(error: Exception) -> NoReturn:
+    reason = str(error).partition("\n")[0]
+    click.echo(f"error: not enough memory: {printable_line(reason)}", err=True)
+    sys.exit(1)
 
 
 if __name__ == "__main__":

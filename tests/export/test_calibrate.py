@@ -162,7 +162,7 @@ def test_a_refused_calibration_leaves_nothing_behind(
 
 @pytest.mark.parametrize("kind", ["sparse", "endless", "pipe", "link"])
 def test_a_file_that_is_no_file_of_scores_is_neither_read_to_its_end_nor_followed(
-    tmp_path: Path, kind: str
+    tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     others = tmp_path / "others"
     others.write_bytes(b"six bytes"[:6])
@@ -179,6 +179,8 @@ def test_a_file_that_is_no_file_of_scores_is_neither_read_to_its_end_nor_followe
         assert len(saved.rows) == (100 if kind == "sparse" else 0)
         saved.append(np.zeros((1, 1), np.float32))
     assert others.read_bytes() == b"six by"
+    reasons = {"sparse": "", "pipe": "(not a regular file)"}
+    assert reasons.get(kind, "(Too many levels of symbolic links)") in capsys.readouterr().err
 
 
 def test_a_calibration_that_is_interrupted_before_its_first_score_leaves_nothing_behind(

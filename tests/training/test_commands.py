@@ -1,6 +1,7 @@
 """From a weights file to an evaluated interpreter, as a user types it."""
 
 import json
+import resource
 import shutil
 import signal
 import subprocess
@@ -416,3 +417,19 @@ def test_more_than_memory_holds_is_one_line(weights: Path, tmp_path: Path) -> No
     result = subprocess.run(words, capture_output=True, text=True)
     assert result.returncode == 1 and len(result.stderr.splitlines()) == 1
     assert result.stderr.startswith("error: not enough memory: Unable to allocate")
+
+
+def test_a_network_that_no_memory_holds_is_one_line(weights: Path, tmp_path: Path) -> None:
+    """PyTorch raises RuntimeError for it."""
+    labels, most = labelled(weights, tmp_path / "set"), 12 << 30
+    out = str(tmp_path / "i.safetensors")
+    words = ["--generator", str(weights), "--labels", str(labels), "--out", out]
+    result = subprocess.run(
+        [sys.executable, "-m", "training", "interpreter", *words, "--hidden", "65536,65536"],
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (most, most)),
+    )
+    last = result.stderr.splitlines()[-1]
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    assert last.startswith("error: not enough memory: ") and "can't allocate memory" in last

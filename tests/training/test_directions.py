@@ -181,8 +181,10 @@ def test_what_is_no_file_of_saved_content_is_neither_read_nor_followed(
         os.mkfifo(left)
     else:
         left.symlink_to("/dev/zero" if kind == "endless" else other)
-    with pytest.raises(OSError, match="b"), opened_saved_content(bundle, "options", len(COLUMNS)):
+    reason = "not a regular file" if kind == "pipe" else "symbolic links"
+    with pytest.raises(OSError) as refused, opened_saved_content(bundle, "options", len(COLUMNS)):
         pytest.fail("it was opened")
+    assert refused.value.filename == str(left) and reason in str(refused.value.strerror)
     assert other.read_bytes() == b"six by"
 
 
