@@ -6,9 +6,21 @@ import { changed, entryOf, reload, store, subscribe } from "./store.js";
 
 const RETRY_MS = 1000;
 const works = new Map(); // stem -> work
-const key = (stem) => `studio ${store.project.folder} ${stem}`;
 const placed = new Map(); // stem -> keypoints that are not saved
-const pointsKey = (stem) => `studio points ${store.project.folder} ${stem}`;
+// Names of copies. The picture is a part of them: another project may come to the same folder.
+const nameOf = (what, stem) => `studio ${what} ${store.project.folder} ${stem} ${entryOf(stem)?.sha ?? ""}`;
+const key = (stem) => nameOf("mask", stem);
+const pointsKey = (stem) => nameOf("points", stem);
+
+// A copy, or null; one that cannot be read is removed.
+function copyOf(name) {
+  try {
+    return JSON.parse(localStorage.getItem(name));
+  } catch {
+    localStorage.removeItem(name);
+    return null;
+  }
+}
 
 export function workOf(stem, tag) {
   const work = works.get(stem) ?? { stem, tag, pixels: null, sending: false, problem: null };
@@ -137,9 +149,8 @@ function keep(work, pixels) {
 
 // What a closed tab could not save, and the tag of the mask that it was made from.
 export function kept(stem, length) {
-  const text = localStorage.getItem(key(stem));
-  if (text === null) return null;
-  const found = JSON.parse(text);
+  const found = copyOf(key(stem));
+  if (found === null) return null;
   const pixels = Uint8Array.from(atob(found.pixels), (letter) => letter.charCodeAt(0));
   if (pixels.length !== length) {
     localStorage.removeItem(key(stem));
@@ -205,9 +216,9 @@ function keepPoints({ stem, points, known }) {
 // Saves the keypoints that closed tabs could not save, of images that have none newer.
 export function restorePoints() {
   for (const entry of store.project.images) {
-    const text = localStorage.getItem(pointsKey(entry.stem));
-    if (text === null) continue;
-    const { points, known } = JSON.parse(text);
+    const copy = copyOf(pointsKey(entry.stem));
+    if (copy === null) continue;
+    const { points, known } = copy;
     if (known.includes(exact(entry.points))) savePoints(entry.stem, points);
     else localStorage.removeItem(pointsKey(entry.stem));
   }

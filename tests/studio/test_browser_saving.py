@@ -130,6 +130,49 @@ def test_keypoints_wait_for_the_server_as_strokes_do_also_if_their_tab_is_closed
 
 
 @pytest.mark.long
+def test_what_a_tab_has_kept_goes_to_no_image_of_a_project_that_was_made_anew(
+    browser: Browser, tiny_weights: tuple[Path, Path], project: Path
+) -> None:
+    """Its folder and names are the same; a copy that cannot be read is left out."""
+    opened = Project(project)
+    opened.set_classes(CARDS)
+    opened.set_keypoints(["left", "right"], [])
+    context = browser.new_context()
+    context.set_default_timeout(WAIT_MS)
+    with running(tiny_weights[0], project) as (address, port, pid):
+        page = painting(context, address, "000", "Nothing is labeled yet")
+        os.kill(pid, signal.SIGKILL)
+        page.keyboard.press("k")
+        draw(page, (0.3, 0.5), (0.3, 0.5))
+        page.keyboard.press("b")
+        page.keyboard.press("1")
+        draw(page, (0.1, 0.2), (0.9, 0.2))
+        expect(page.locator("#saved")).to_have_text("2 not saved")
+        page.close(run_before_unload=False)
+    files = ("index.json", "images/000.png", "images/001.png")
+    index = json.loads((project / files[0]).read_text())
+    index["images"][:2] = [
+        {**new, "file": old["file"]}
+        for old, new in zip(index["images"][:2], index["images"][1::-1], strict=True)
+    ]
+    first, second = ((project / name).read_bytes() for name in files[1:])
+    for name, data in zip(files, (json.dumps(index).encode(), second, first), strict=True):
+        (project / name).write_bytes(data)
+    with running(tiny_weights[0], project, port) as (address, _, _):
+        page = painting(context, address, "000", "Nothing is labeled yet")
+        expect(page.locator("#saved")).to_have_text("All saved")
+        kept = page.evaluate("Object.keys(localStorage)")
+        assert len(kept) == 2
+        shas = [entry["pixels_sha256"][:16] for entry in index["images"][1::-1]]
+        for name in kept:  # as of the images that are there now
+            page.evaluate("name => localStorage.setItem(name, '{')", name.replace(*shas))
+        page.goto("about:blank")
+        page = painting(context, address, "000", "Nothing is labeled yet")
+        assert page.evaluate("Object.keys(localStorage)") == kept
+    assert not Project(project).label_files.stems
+
+
+@pytest.mark.long
 def test_an_image_that_is_opened_while_the_server_is_away_is_read_when_it_is_back(
     browser: Browser, tiny_weights: tuple[Path, Path], project: Path
 ) -> None:
