@@ -34,6 +34,7 @@ from training.images.image_set import image_set_from_folder
 from training.interpreter.config import USUAL_MEASURE
 from training.labels.labelled_set import LabelledSet
 from training.labels.write import write_labels
+from training.options import MAX_COUNT
 
 
 @pytest.fixture(scope="module")
@@ -413,7 +414,7 @@ def test_an_error_of_the_system_cannot_steer_a_terminal(weights: Path, tmp_path:
 
 def test_more_than_memory_holds_is_one_line(weights: Path, tmp_path: Path) -> None:
     words = ["-m", "training", "sample", "--generator", str(weights), "--out", str(tmp_path)]
-    words = [sys.executable, *words, "--count", "9" * 13]
+    words = [sys.executable, *words, "--count", str(MAX_COUNT)]
     result = subprocess.run(words, capture_output=True, text=True)
     assert result.returncode == 1 and len(result.stderr.splitlines()) == 1
     assert result.stderr.startswith("error: not enough memory: Unable to allocate")
