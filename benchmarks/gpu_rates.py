@@ -20,6 +20,7 @@ from benchmarks.gpu_cases import CASES, Ceilings, bound_per_s, bundle_folder
 from benchmarks.gpu_results import Results
 from bundle.open import Bundle, open_bundle
 from engines import EngineOptions, open_engines, open_mapping
+from engines.content import content_columns
 from engines.cuda import open_device
 from engines.device import Device
 from engines.device_engine import DeviceEngine
@@ -211,7 +212,8 @@ def _build(bundle: Bundle, trt: Any, device: Device, variant: Variant, paths: li
     engine = DeviceEngine(manifest, "float16", SIZES, device, launcher)
     expected, found = unfiltered_arrays(reference, rows), unfiltered_arrays(engine, rows)
     engine.close()
-    parity = parity_of_arrays(reference.name, expected, found, SIZES[0])
+    columns = content_columns(manifest)
+    parity = parity_of_arrays(reference.name, expected, found, SIZES[0], columns)
     print(f"  built in {sum(seconds for _, seconds in plans):.0f} s, {parity}", flush=True)
     for (data, seconds), graph, path in zip(plans, variant.graphs, paths, strict=True):
         write_plan(

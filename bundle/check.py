@@ -97,6 +97,10 @@ def _heads_problem(heads: Heads) -> str | None:
             f"heads.score_measure is {heads.score_measure}, but score_source is "
             f"{heads.score_source}; only segmentation has a choice"
         )
+    if heads.depth_quantiles and heads.depth is None:
+        return f"heads.depth_quantiles is {heads.depth_quantiles}, but there is no depth head"
+    if any(a >= b for a, b in pairwise(heads.depth_quantiles)):
+        return f"heads.depth_quantiles is {heads.depth_quantiles}; its values must ascend"
     return None if heads.keypoints is None else _keypoints_problem(heads.keypoints)
 
 

@@ -9,6 +9,7 @@ An opened bundle keeps the tables that requests ask for, up to MAX_TABLE_BYTES o
 """
 
 import hashlib
+import math
 import zlib
 from pathlib import Path
 
@@ -41,7 +42,13 @@ def columns_of_heads(heads: Heads | None) -> int:
     scored = int(heads.score_source is not None)
     classes = 0 if heads.segmentation is None else len(heads.segmentation.classes)
     points = 0 if heads.keypoints is None else len(heads.keypoints.names)
-    return scored + classes * (1 + scored) + points
+    return scored + classes * (1 + scored) + points + len(heads.depth_quantiles)
+
+
+def rank_of_share(share: float, values: int) -> int:
+    """Rank of a quantile among this many values, 1 for the smallest: the first that at least this
+    share of them is not over. Products are rounded, so that 0.1 of 70 is 7."""
+    return math.ceil(round(share * values, 6))
 
 
 def write_content(folder: Path, content: NDArray[np.float32]) -> ContentTable:

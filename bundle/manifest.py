@@ -153,6 +153,10 @@ class Heads(Strict, frozen=True, omit_defaults=True):
     # Alternatives of a predicate that the graph compares, see engines.content; 0: the graph neither
     # has predicates nor computes the content that they compare.
     boxes: Annotated[int, Meta(ge=0, le=MAX_BOXES)] = 0
+    # Shares of the pixels, ascending, whose quantiles of depth are part of that content.
+    depth_quantiles: Annotated[list[Share], Meta(max_length=MAX_ENTRIES)] = field(
+        default_factory=list
+    )
     # How uncertain a pixel is, with score_source segmentation; other heads have no choice.
     score_measure: ScoreMeasure = "jensen_shannon"
 

@@ -15,13 +15,14 @@ Shares are counts of pixels there, which all runtimes compute exactly.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bundle.content import rank_of_share
 from bundle.manifest import Manifest
 from engines.errors import BundleLacks
 from labelmint.predicate import (
@@ -33,6 +34,7 @@ from labelmint.predicate import (
     comparisons,
     near_hint,
     predicate_from_text,
+    quantile_name,
 )
 
 CONTENT, BOXES = "content", "boxes"
@@ -48,6 +50,7 @@ _LACKING: dict[Kind, str] = {
     "share": "segmentation head",
     "confidence": "keypoint head",
     "uncertainty": "uncertainty",
+    "depth": "depth head",
 }
 
 
@@ -68,6 +71,7 @@ def content_columns(manifest: Manifest) -> tuple[Statistic, ...]:
         *(Statistic("share", name) for name in classes),
         *(Statistic("uncertainty", name) for name in classes if score),
         *(Statistic("confidence", name) for name in points),
+        *(Statistic("depth", quantile_name(share)) for share in heads.depth_quantiles),
     )
 
 
@@ -88,12 +92,16 @@ def passes(content: NDArray[np.float32], boxes: NDArray[np.float32]) -> NDArray[
     return np.asarray(within.all(axis=2).any(axis=-1), np.bool_)
 
 
-def content_from_arrays(arrays: Mapping[str, NDArray[Any]], classes: int) -> NDArray[np.float64]:
+def content_from_arrays(
+    arrays: Mapping[str, NDArray[Any]], columns: Sequence[Statistic]
+) -> NDArray[np.float64]:
     """The statistics of samples by their outputs, [n, S], as the graph should compute them.
 
-    arrays: mask, keypoints, uncertainty and uncertainty_map, those that the bundle has.
-    classes: number of classes. The map is float16, so the uncertainties of classes are rounded.
+    arrays: mask, keypoints, depth, uncertainty and uncertainty_map, those that the bundle has.
+    columns: see content_columns. The map and depth are float16, so the uncertainties of classes and
+    the quantiles of depth are rounded.
     """
+    classes = sum(s.kind == "share" for s in columns)
     score = [arrays["uncertainty"][:, None]] if "uncertainty" in arrays else []
     counts, means = list[NDArray[Any]](), list[NDArray[Any]]()
     if "mask" in arrays:
@@ -104,23 +112,32 @@ def content_from_arrays(arrays: Mapping[str, NDArray[Any]], classes: int) -> NDA
         sums = np.einsum("nhwc,nhw->nc", of_class, values)
         means.append(sums / np.maximum(counts[0], 1))
     points = [arrays["keypoints"][..., 2]] if "keypoints" in arrays else []
-    return np.concatenate([*score, *counts, *means, *points], axis=1).astype(np.float64)
+    shares = [float(s.name) for s in columns if s.kind == "depth"]
+    depths = list[NDArray[Any]]()
+    if shares:
+        values = np.sort(arrays["depth"].reshape(len(arrays["depth"]), -1), axis=1)
+        depths.append(values[:, [rank_of_share(share, values.shape[1]) - 1 for share in shares]])
+    return np.concatenate([*score, *counts, *means, *points, *depths], axis=1).astype(np.float64)
 
 
-def content_excess(content: NDArray[np.float32], arrays: Mapping[str, NDArray[Any]]) -> float:
+def content_excess(
+    content: NDArray[np.float32],
+    arrays: Mapping[str, NDArray[Any]],
+    columns: Sequence[Statistic],
+) -> float:
     """The largest difference between content and what the outputs of the same run give, as a
-    multiple of the accepted one: none, but for the rounding of float16 in classes' uncertainties.
+    multiple of the accepted one: none, but for the rounding of float16 in classes' uncertainties
+    and in depth, whose quantiles are found by halving its range.
 
-    content [n, S]; arrays as for content_from_arrays.
+    content [n, S]; arrays and columns as for content_from_arrays.
     """
-    scored = int("uncertainty" in arrays)
-    points = arrays["keypoints"].shape[1] if "keypoints" in arrays else 0
-    classes = (content.shape[1] - scored - points) // (1 + scored)
-    expected = content_from_arrays(arrays, classes)
+    expected = content_from_arrays(arrays, columns)
     accepted = np.full(expected.shape, 1e-30)
-    if scored:
-        means = slice(1 + classes, 1 + 2 * classes)
-        accepted[:, means] = 1e-6 + 1e-3 * np.abs(expected[:, means])
+    for column, (kind, name) in enumerate(columns):
+        if kind == "depth" or (kind == "uncertainty" and name):
+            accepted[:, column] = 1e-6 + 1e-3 * np.abs(expected[:, column])
+        if kind == "depth":
+            accepted[:, column] += 1e-4 * np.ptp(arrays["depth"].astype(np.float64), axis=(1, 2))
     return float((np.abs(content - expected) / accepted).max())
 
 
@@ -163,7 +180,7 @@ def predicate_of_bundle(text: str, manifest: Manifest) -> ContentPredicate:
     if not any(_is_possible(box, order, pixels) for box in found):
         raise PredicateError(
             f"where is {text!r:.200}, which no sample can meet: a share is from 0 to 1, those of "
-            "all classes are 1 together, an uncertainty is at least 0; change it"
+            "all classes are 1 together, an uncertainty is at least 0, depths ascend; change it"
         )
     return ContentPredicate(found, columns, pixels)
 
@@ -249,6 +266,8 @@ def _columns_of(predicate: Predicate, manifest: Manifest) -> dict[Statistic, int
             columns[statistic] = order.index(statistic)
             continue
         known = [s.name for s in order if s.kind == statistic.kind and s.name]
+        if statistic.kind == "depth" and heads.depth is not None:
+            raise _other_depth(statistic, [s for s in order if s.kind == "depth"])
         if not known or not statistic.name:
             raise BundleLacks(
                 f"where has {statistic}; this bundle has no {_LACKING[statistic.kind]}"
@@ -261,6 +280,21 @@ def _columns_of(predicate: Predicate, manifest: Manifest) -> dict[Statistic, int
             f"{near_hint(statistic.name, known)}"
         )
     return columns
+
+
+def _other_depth(
+    statistic: Statistic, computed: Sequence[Statistic]
+) -> PredicateError | BundleLacks:
+    """A quantile of depth that the graph does not compute."""
+    if not computed:
+        return BundleLacks(
+            f"where has {statistic}; this bundle's graph computes no depths for it, because it is "
+            "of an older version: export it again with python -m export bundle"
+        )
+    return PredicateError(
+        f"where has {statistic}, which this bundle's graph does not compute; write one of "
+        f"{', '.join(map(str, computed))}"
+    )
 
 
 def _alternatives(
@@ -321,8 +355,10 @@ def _contains(outer: Box, inner: Box) -> bool:
 
 
 def _is_possible(box: Box, order: tuple[Statistic, ...], pixels: int) -> bool:
-    """Whether some sample can be in the box: counts that make a whole mask, no negative score."""
+    """Whether some sample can be in the box: counts that make a whole mask, no negative score,
+    ascending quantiles."""
     least = most = classes = 0.0
+    nearest = -math.inf
     for column, statistic in enumerate(order):
         low, high = box.get(column, (-math.inf, math.inf))
         if low > _LARGEST or high < -_LARGEST:
@@ -332,6 +368,10 @@ def _is_possible(box: Box, order: tuple[Statistic, ...], pixels: int) -> bool:
         if statistic.kind == "share":
             classes += 1
             least, most = least + max(low, 0), most + min(high, pixels)
+        if statistic.kind == "depth":
+            nearest = max(nearest, low)
+            if high < nearest:
+                return False
     return not classes or least <= pixels <= most
 
 

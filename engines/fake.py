@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from bundle.content import rank_of_share
 from bundle.directions import Direction, bytes_from_rows
 from bundle.manifest import (
     LABELLER,
@@ -354,6 +355,7 @@ def _fake_heads(boxes: int) -> Heads:
         score_source="segmentation",
         score_fraction=0.1,
         boxes=boxes,
+        depth_quantiles=[0.1, 0.5, 0.9] if boxes else [],
     )
 
 
@@ -392,9 +394,24 @@ def _content(
     points = np.empty((len(hashes), 0))
     if "keypoints" in specs:
         points = np.asarray(_output("keypoints", specs["keypoints"], hashes, scores))[..., 2]
+    shares = tuple(float(s.name) for s in columns if s.kind == "depth")
+    depths = np.empty((len(hashes), 0))
+    if shares:
+        extents = specs["depth"].extents
+        depths = np.stack([_depth_quantiles(int(h % _PHASES), extents, shares) for h in hashes])
     score = [scores[:, None]] if UNCERTAINTY in specs else []
     of_classes = [np.where(counts > 0, scores[:, None], 0)] if score else []
-    return np.concatenate([*score, counts, *of_classes, points], axis=1).astype(np.float32)
+    return np.concatenate([*score, counts, *of_classes, points, depths], axis=1).astype(np.float32)
+
+
+@lru_cache(4 * _PHASES)
+def _depth_quantiles(
+    phase: int, extents: tuple[int, ...], shares: tuple[float, ...]
+) -> NDArray[np.float64]:
+    spec = ArraySpec(np.dtype(np.float16), extents)
+    depth = _output("depth", spec, np.array([phase], np.uint64), np.zeros(1, np.float32))
+    values = np.sort(depth.ravel())
+    return np.array([values[rank_of_share(share, len(values)) - 1] for share in shares])
 
 
 @lru_cache(4 * _PHASES)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bundle.open import Bundle
+from engines.content import content_columns
 from engines.device import Device
 from engines.device_engine import DeviceEngine
 from engines.engine_cache import (
@@ -182,7 +183,7 @@ def _checked_parity(
     reference = open_ort_engine(bundle)
     expected = unfiltered_arrays(reference, rows)
     plans = open_plans(trt, variant, data, device)
-    parities = []
+    parities, columns = [], content_columns(bundle.manifest)
     for size in options.batch_sizes:
         launcher = variant.opener(plans, (size,), graphs=True)
         engine = DeviceEngine(bundle.manifest, variant.precision, (size,), device, launcher)
@@ -190,7 +191,7 @@ def _checked_parity(
             found = unfiltered_arrays(engine, rows)
         finally:
             engine.close()
-        parities.append(parity_of_arrays(reference.name, expected, found, size))
+        parities.append(parity_of_arrays(reference.name, expected, found, size, columns))
         refuse_difference(parities[-1], variant.precision)
     return parities
 

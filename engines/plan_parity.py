@@ -1,6 +1,7 @@
 """Measures how far a TensorRT engine is from ONNX Runtime on the CPU in float32, and refuses
 engines beyond the tolerance."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from engines.content import CONTENT, content_excess
 from engines.errors import PlanDiffers
 from engines.protocol import Engine, Mapping, Precision
 from engines.sampling import default_options, ws_from_indices
+from labelmint.predicate import Statistic
 
 Arrays = dict[str, NDArray[Any]]  # by output name, each [n, ...]
 SEED = 2**63  # far from the seeds that users choose
@@ -62,7 +64,11 @@ def parity_rows(mapping: Mapping, generator: GeneratorFacts, samples: int) -> ND
 
 
 def parity_of_arrays(
-    reference: str, expected: Arrays, found: Arrays, batch_size: int
+    reference: str,
+    expected: Arrays,
+    found: Arrays,
+    batch_size: int,
+    columns: Sequence[Statistic],  # of content
 ) -> PlanParity:
     """Compares all outputs of two engines for the same rows, and the found content with the other
     found outputs."""
@@ -77,7 +83,7 @@ def parity_of_arrays(
         uncertainty_max_excess=_measure(_max_excess, "uncertainty", expected, found),
         keypoints_p95_px=_measure(_p95_distance, "keypoints", expected, found),
         depth_max_relative=_measure(_max_relative, "depth", expected, found),
-        content_excess=content_excess(found[CONTENT], found) if CONTENT in found else None,
+        content_excess=content_excess(found[CONTENT], found, columns) if columns else None,
     )
 
 

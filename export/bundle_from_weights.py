@@ -19,6 +19,7 @@ from bundle.open import Bundle, open_bundle
 from bundle.read import bundle_id_from_content
 from bundle.views import write_view_codes
 from bundle.write import file_entries, write_manifest
+from engines.content import content_columns
 from engines.open import EngineOptions, Precision, open_engine, open_mapping
 from engines.plan_parity import unfiltered_arrays
 from engines.sampling import default_options, ws_from_indices
@@ -169,7 +170,12 @@ def measured_parity(
         engine.close()
         parities.append(
             parity_of_labeller(
-                LABELLER[precision], RUNTIME, reference, served, TOLERANCES[precision]
+                LABELLER[precision],
+                RUNTIME,
+                reference,
+                served,
+                TOLERANCES[precision],
+                content_columns(bundle.manifest),
             )
         )
         refuse_excess(parities[-1], TOLERANCES[precision])

@@ -16,6 +16,7 @@ from bundle.manifest import (
     ViewBankFacts,
 )
 from checkpoints import GeneratorCard, InterpreterCard, RefinerCard, ViewsCard
+from export.graph.content import DEPTH_QUANTILES
 from export.graph.labeller import BOXES
 from export.graph.spec import LabelSpec
 from nets.config import SQUARE, rows_of_ws, size_at
@@ -124,7 +125,8 @@ def heads_from_card(card: InterpreterCard) -> Heads:
         score_source=card.score_source,
         score_fraction=card.score_fraction,
         score_measure=card.score_measure,
-        boxes=BOXES if segmentation or keypoints or card.score_source else 0,
+        boxes=BOXES,
+        depth_quantiles=list(DEPTH_QUANTILES) if depth else [],
     )
 
 

@@ -9,10 +9,11 @@ A predicate says of one sample whether it is delivered, by numbers that the grap
     test        = visible | chain | "(" either ")"
     chain       = value comparator value { comparator value }
     comparator  = "<" | "<=" | ">" | ">=" | "==" | "!="
-    value       = number | share | confidence | uncertainty
+    value       = number | share | confidence | uncertainty | depth
     share       = "share" "(" name ")"
     confidence  = "confidence" "(" name ")"
     uncertainty = "uncertainty" [ "(" name ")" ]
+    depth       = "depth" "(" number ")"
     visible     = "visible" "(" name ")"
 
 Names are in ' or ", without escapes. Of two neighbors in a chain one is a number. All of it is also
@@ -36,7 +37,7 @@ MAX_DEPTH = 20  # of parentheses and "not"
 VISIBLE_CONFIDENCE = 0.2  # visible(name) is confidence(name) >= this
 
 Comparator = Literal["<", "<=", ">", ">=", "==", "!="]
-Kind = Literal["uncertainty", "share", "confidence"]
+Kind = Literal["uncertainty", "share", "confidence", "depth"]
 
 _COMPARATORS: dict[str, Comparator] = {
     "<": "<", "<=": "<=", ">": ">", ">=": ">=", "==": "==", "!=": "!=",
@@ -47,7 +48,7 @@ _OPPOSITE: dict[Comparator, Comparator] = {
 _MIRRORED: dict[Comparator, Comparator] = {
     "<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!=",
 }  # fmt: skip
-_FUNCTIONS = ("share", "visible", "confidence", "uncertainty")
+_FUNCTIONS = ("share", "visible", "confidence", "uncertainty", "depth")
 _WORDS = ("and", "or", "not", *_FUNCTIONS)
 _TOKEN = re.compile(
     r"""(?P<space>[ \t\r\n]+)
@@ -66,12 +67,16 @@ class Statistic(NamedTuple):
                     pixels of that class, 0 where there are none
     share           share of the mask's pixels that are of the class `name`, in [0, 1]
     confidence      confidence of the keypoint `name`
+    depth           quantile of the depths of all pixels, in the depth head's unit; `name` is the
+                    share of the pixels whose depths are at most this, such as 0.1
     """
 
     kind: Kind
-    name: str = ""  # of a class or keypoint; empty: of the whole sample
+    name: str = ""  # of a class, keypoint or quantile; empty: of the whole sample
 
     def __str__(self) -> str:
+        if self.kind == "depth":
+            return f"depth({self.name})"
         return f"{self.kind}({quoted(self.name)})" if self.name else self.kind
 
 
@@ -136,6 +141,11 @@ def comparisons(predicate: Predicate) -> Iterator[Comparison]:
 def quoted(name: str) -> str:
     """A name as the language writes it."""
     return f'"{name}"' if "'" in name else f"'{name}'"
+
+
+def quantile_name(share: float) -> str:
+    """The `name` of the depth that this share of the pixels reaches at most."""
+    return repr(abs(share))  # -0.0 is 0.0
 
 
 def is_nameable(name: str) -> bool:
@@ -240,6 +250,8 @@ class _Parser:
         if self._took("uncertainty"):
             named = self._token.text == "("
             return Statistic("uncertainty", self._name("class") if named else "")
+        if self._took("depth"):
+            return Statistic("depth", self._quantile())
         if token.kind == "word" and token.text not in _WORDS:
             near = difflib.get_close_matches(token.text, ("not", *_FUNCTIONS), n=1)
             if token.text == "score":  # what other pages call it
@@ -256,6 +268,16 @@ class _Parser:
         self._taken()
         self._expect(")")
         return token.text[1:-1]
+
+    def _quantile(self) -> str:
+        """The number within parentheses, from 0 to 1, as `quantile_name` writes it."""
+        self._expect("(")
+        token = self._token
+        if token.kind != "number" or not 0 <= float(token.text) <= 1:
+            self._fail("expected a share of the pixels, from 0 to 1, such as 0.5 for the median")
+        self._taken()
+        self._expect(")")
+        return quantile_name(float(token.text))
 
     @property
     def _token(self) -> _Token:

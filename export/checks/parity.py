@@ -3,6 +3,7 @@
 The reference (export.checks.reference) evaluates the papers' formulas in eager torch.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from bundle.manifest import LABELLER, Parity
 from engines.content import CONTENT, content_excess
 from export.errors import ParityError
+from labelmint.predicate import Statistic
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -58,13 +60,19 @@ TOLERANCES = {
 
 
 def parity_of_labeller(
-    graph: str, runtime: str, reference: Arrays, served: Arrays, tolerance: Tolerance
+    graph: str,
+    runtime: str,
+    reference: Arrays,
+    served: Arrays,
+    tolerance: Tolerance,
+    columns: Sequence[Statistic],
 ) -> Parity:
     """Compares outputs of n samples, arrays [n, ...] by name; the served content with the other
     served outputs.
 
     reference: outputs of `reference_outputs`, which include the margins of masks and keypoints.
     served: outputs of the graph; heads that the bundle lacks are absent.
+    columns: what its content is.
     """
     steps = np.abs(reference["image"].astype(np.int16) - served["image"].astype(np.int16))
     difference = mismatch = near_ties = None
@@ -85,7 +93,7 @@ def parity_of_labeller(
         uncertainty_max_excess=_uncertainty_excess(reference, served),
         keypoints_max_px=_keypoint_distance(reference, served, tolerance),
         depth_max_relative=_depth_difference(reference, served),
-        content_excess=content_excess(served[CONTENT], served) if CONTENT in served else None,
+        content_excess=content_excess(served[CONTENT], served, columns) if columns else None,
         mask_difference_share=difference,
     )
 

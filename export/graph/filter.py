@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 BISECTIONS = 24  # each halves the bracket: 2**-24 of the maximum is the precision of float32
+HALVINGS = 16  # of the range of depths, which are served as float16
 
 
 def top_mean(x: Tensor, count: int, rounds: int = BISECTIONS) -> Tensor:
@@ -36,6 +37,27 @@ def top_mean(x: Tensor, count: int, rounds: int = BISECTIONS) -> Tensor:
     # total / count is f(0). Runtimes differ in what min and max do with NaN, so the score gets its
     # NaN from the total.
     return torch.minimum(score, total / count) + zero_of_finite(total)
+
+
+def values_of_ranks(x: Tensor, ranks: Tensor, rounds: int = HALVINGS) -> Tensor:
+    """The value of each rank among the values of each row, float32 [N, P], [Q] -> [N, Q].
+
+    Rank 1 is the smallest value. Bisection between the row's minimum and maximum finds it: the
+    result is at least the value, by under 2**-rounds of the distance between the two. Counts are
+    exact up to 2**24 values.
+
+    Example: x = (1, 2, 4, 5), ranks (2,). 2 values are at most 3, so the second is in [1, 3]; 2 are
+    at most 2, so it is in [1, 2]; 1 is at most 1.5, so it is in [1.5, 2], and so on: 2.
+    """
+    low = x.amin(dim=1, keepdim=True)
+    bracket = x.amax(dim=1, keepdim=True) - low  # [N, 1]
+    values = x[:, None]
+    for _ in range(rounds):
+        bracket = bracket * 0.5
+        middle = low + bracket  # [N, Q] from the second round on
+        below = (values <= middle[:, :, None]).to(x.dtype).sum(dim=2)
+        low = low + bracket * (below < ranks).to(x.dtype)
+    return low + bracket
 
 
 def zero_of_finite(x: Tensor) -> Tensor:

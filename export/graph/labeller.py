@@ -236,7 +236,7 @@ class Labeller(nn.Module):
         content = None
         if self.content is not None:
             assert boxes is not None
-            content = self.content(labels.mask, labels.uncertainty, score, points)
+            content = self.content(labels.mask, labels.uncertainty, score, points, labels.depth)
             keep = keep * within_boxes(content, boxes)
         sample, kept = kept_first(keep)
         # Gather as float: TensorRT has uint8 only in a cast to an output.

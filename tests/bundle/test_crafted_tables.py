@@ -22,7 +22,7 @@ from tests.bundle.test_directions import added as add_known_direction
 from tests.bundle.test_proposals import added as add_known_proposal
 from tests.bundle.test_write import other_calibration
 
-COLUMNS, SAMPLES = 12, 40
+COLUMNS, SAMPLES = 15, 40
 
 
 @pytest.fixture
@@ -47,9 +47,9 @@ VALUES = np.zeros(SAMPLES * COLUMNS, "<f4")
     ("data", "words"),
     [
         (b"noise", "does not unpack"),
-        (b"", "does not have 40 samples of 12 values"),
-        (zlib.compress(VALUES[:-1].tobytes()), "does not have 40 samples of 12 values"),
-        (zlib.compress(bytes(1 << 20)), "does not have 40 samples of 12 values"),
+        (b"", "does not have 40 samples of 15 values"),
+        (zlib.compress(VALUES[:-1].tobytes()), "does not have 40 samples of 15 values"),
+        (zlib.compress(bytes(1 << 20)), "does not have 40 samples of 15 values"),
         (zlib.compress((VALUES + np.float32(np.nan)).tobytes()), "not finite"),
         (zlib.compress((VALUES - np.float32(np.inf)).tobytes()), "not finite"),
     ],
@@ -68,11 +68,11 @@ def test_a_table_that_is_none_is_refused_when_the_bundle_is_verified(
 @pytest.mark.parametrize(
     ("field", "value", "words"),
     [
-        ("columns", 11, "columns is 11; the graph computes 12 statistics"),
+        ("columns", 14, "columns is 14; the graph computes 15 statistics"),
         ("columns", 1 << 31, "columns"),
         ("samples", 4097, "samples is 4097; the calibration has 4096"),
         ("samples", 0, "samples is 0"),
-        ("file", {"sha256": "0" * 64, "size": 1 << 31}, "1920 bytes of values never pack to so"),
+        ("file", {"sha256": "0" * 64, "size": 1 << 31}, "2400 bytes of values never pack to so"),
         ("file", {"sha256": "0" * 64, "size": -1}, "must not be negative"),
         ("name", "a" * 2000, "content.name"),
         ("name", "content.\x1b[2J.zlib", "name is 'content.\\x1b[2J.zlib'"),
@@ -151,11 +151,14 @@ def test_no_packing_is_over_its_bound(size: int) -> None:
         assert len(zlib.compress(data, level)) <= most_packed_bytes(size)
 
 
-@pytest.mark.parametrize("without", ["segmentation", "keypoints", "score_source", "boxes", ""])
+@pytest.mark.parametrize(
+    "without", ["segmentation", "keypoints", "score_source", "boxes", "depth_quantiles", ""]
+)
 def test_the_columns_of_heads_are_those_of_the_graph(without: str) -> None:
     manifest = fake_bundle().manifest
     assert manifest.heads is not None
-    gone = {} if not without else {without: 0 if without == "boxes" else None}
+    empty = {"boxes": 0, "depth_quantiles": []}
+    gone = {without: empty.get(without)} if without else {}
     heads: Heads = msgspec.structs.replace(manifest.heads, **gone)
     expected = content_columns(msgspec.structs.replace(manifest, heads=heads))
     assert columns_of_heads(heads) == len(expected)

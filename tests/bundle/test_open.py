@@ -67,7 +67,7 @@ def test_every_missing_field_is_named(folder: Path, editor: Any) -> None:
     original = editor.read()
     for section in (None, "generator", "labels", "heads"):
         for field in original if section is None else original[section]:
-            if field == "boxes":  # absent in older bundles, whose graphs have none
+            if field in ("boxes", "depth_quantiles"):  # absent in older bundles
                 continue
             content = json.loads(json.dumps(original))
             del (content if section is None else content[section])[field]
@@ -98,6 +98,12 @@ def test_an_unknown_field_is_named(folder: Path, editor: Any, section: str | Non
         ("generator.start", [4, 2], "labels.width is 64; the grid has 32 columns"),
         ("generator.start", [2, 4], "the rows must lie within the grid of 32"),
         ("heads.depth", {"members": 0, "hidden": [], "unit": ""}, "heads.depth.members is 0"),
+        ("heads.depth", None, "depth_quantiles is [0.1, 0.5, 0.9], but there is no depth head"),
+        (
+            "heads.depth_quantiles",
+            [0.5, 0.1],
+            "depth_quantiles is [0.5, 0.1]; its values must ascend",
+        ),
         ("heads.score_fraction", 0.0, "heads.score_fraction is 0.0"),
         ("heads.segmentation.classes", [], "heads.segmentation.classes has 0"),
         ("heads.keypoints.skeleton", [[0, 3]], "edge [0, 3]"),

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 NAMES = ("a", "b", "c")
 _QUOTED = [f"'{name}'" for name in NAMES] + ['"a"', '"c"']
 _COMPARATORS = ("<", "<=", ">", ">=", "==", "!=")
+DEPTHS = ("0.1", "0.5", "0.9")
+_SHARES = ("0.1", ".5", "5e-1", "0.9")
 _NUMBERS = ("0", "0.25", ".5", "0.75", "1.", "1e0", "2.5e-1", "-1", "0.3")
 
 
@@ -30,8 +32,10 @@ def random_text(draws: Random, depth: int = 3) -> str:
 
 def _random_test(draws: Random) -> str:
     name, number, comparator = map(draws.choice, (_QUOTED, _NUMBERS, _COMPARATORS))
-    kind = draws.choice(("share", "confidence", "uncertainty", ""))
+    kind = draws.choice(("share", "confidence", "uncertainty", "depth", ""))
     statistic = f"{kind}({name})" if kind else "uncertainty"
+    if kind == "depth":
+        statistic = f"depth({draws.choice(_SHARES)})"
     return draws.choice((
         f"visible({name})",
         f"{statistic} {comparator} {number}",

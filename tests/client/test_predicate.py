@@ -21,7 +21,7 @@ from labelmint.predicate import (
     PredicateError,
     predicate_from_text,
 )
-from tests.client.predicates import NAMES, predicate_texts, python_value
+from tests.client.predicates import DEPTHS, NAMES, predicate_texts, python_value
 
 Values = dict[tuple[str, str], float]
 
@@ -40,6 +40,7 @@ def test_a_predicate_is_what_python_makes_of_its_text(texts: list[str], seed: in
     draws = Random(seed)
     statistics = [("uncertainty", "")]
     statistics += [(k, n) for k in ("share", "uncertainty", "confidence") for n in NAMES]
+    statistics += [("depth", share) for share in DEPTHS]
     for text in texts:
         values = {each: draws.choice((0.0, 0.25, 0.5, 0.75, 1.0)) for each in statistics}
         assert truth(predicate_from_text(text), values) == python_value(text, values), text
@@ -48,7 +49,7 @@ def test_a_predicate_is_what_python_makes_of_its_text(texts: list[str], seed: in
 @settings(max_examples=200)
 @given(
     st.text(max_size=60)
-    | st.text("sharevisibleuncertainty('\"<>=!.0159e+-) andornot\\\n", max_size=90)
+    | st.text("sharevisibleuncertaintydepth('\"<>=!.0159e+-) andornot\\\n", max_size=90)
 )
 @example("__import__('os').system('true')")
 @example("share('a') > 0.1 if True else 0")
@@ -128,6 +129,9 @@ def len_of_stack() -> int:
         ("visible(a)", "expected the name of a keypoint in quotes"),
         ("share('') > 0.1", "expected the name of a class in quotes"),
         ("visible('a') > 0.5", "at '> 0.5' (character 14): expected and, or, or the end"),
+        ("depth('0.5') > 1", "expected a share of the pixels, from 0 to 1"),
+        ("depth(1.5) > 1", "at '1.5) > 1' (character 7): expected a share of the pixels"),
+        ("depth > 1", "at '> 1' (character 7): expected ("),
         ("share('a') = 1", "no condition has such a character"),
         ("share('a') > 1e400", "too large for a float"),
         ("(" * (MAX_DEPTH + 1), f"over {MAX_DEPTH} parentheses and nots"),

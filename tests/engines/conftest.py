@@ -19,7 +19,7 @@ from tests.engines.device_bench import KINDS, Bench
 from tests.engines.fake_tensorrt import VERSIONS
 
 NUM_WS, W_DIM, SIZE = 6, 16, 16  # of fake_bundle(16)
-COLUMNS = 12  # of its content: the score, 4 classes twice, 3 keypoints
+COLUMNS = 15  # of its content: the score, 4 classes twice, 3 keypoints, 3 quantiles of depth
 Table = dict[str, tuple[int, list[Any]]]  # name -> element type, extents
 
 
@@ -118,7 +118,7 @@ class Graphs:
             "sample_offset": np.array(self.sample_offset, np.int32),
             "ids": np.arange(4, dtype=np.float32)[None],
             "pixels": np.array(SIZE * SIZE, np.float32),
-            "points": np.ones((1, 3), np.float32),
+            "ones": np.ones((1, 6), np.float32),
             "axis1": np.array([1], np.int64),
         }
         for name, (dtype, extents) in arrays.items():
@@ -144,10 +144,8 @@ class Graphs:
             node("Cast", ["of_class"], ["of_class_f"], to=TensorProto.FLOAT),
             node("Mul", ["of_class_f", "pixels"], ["counts"]),
             node("Mul", ["of_class_f", "value_column"], ["means"]),
-            node("Mul", ["value_column", "points"], ["confidences"]),
-            node(
-                "Concat", ["score_column", "counts", "means", "confidences"], ["content_in"], axis=1
-            ),
+            node("Mul", ["value_column", "ones"], ["others"]),  # confidences and depths
+            node("Concat", ["score_column", "counts", "means", "others"], ["content_in"], axis=1),
             node("Unsqueeze", ["content_in", "axis1"], ["values"]),
             node("Gather", ["boxes", "zero"], ["lowest"], axis=2),
             node("Gather", ["boxes", "one"], ["highest"], axis=2),

@@ -44,12 +44,13 @@ COLUMNS = content_columns(MANIFEST)
 def random_content(samples: int) -> Any:
     """Content of samples with whole masks, with many values at round numbers and beside them."""
     draws = np.random.default_rng(0)
-    content = draws.choice(np.array([0, 0.25, 0.3, 0.5, 0.75, 1], np.float32), (samples, 10))
+    content = draws.choice(np.array([0, 0.25, 0.3, 0.5, 0.75, 1], np.float32), (samples, 13))
     content += draws.choice(np.array([0, 0, 1e-7, -1e-7, 0.1], np.float32), content.shape)
     content[:, [0, 4, 5, 6]] = np.abs(content[:, [0, 4, 5, 6]])  # no uncertainty is negative
     for row in content:
         ends = np.sort(draws.choice([0, 1, 16, 19, 20, 32, 48, 64], 2))
         row[1:4] = np.diff([0, *ends, PIXELS])[draws.permutation(3)]
+        row[10:13].sort()
     return content
 
 
@@ -91,6 +92,7 @@ def test_bounds_keep_what_numpy_makes_of_two_thousand_texts(texts: list[str]) ->
         "uncertainty < 0",
         "confidence('a') > 1e39",
         "(share('a') > 1 or share('a') < 0) and visible('b')",
+        "depth(0.1) > 3 and depth(0.9) < 2",
     ],
 )
 def test_what_no_sample_can_meet_is_refused(text: str) -> None:
@@ -138,6 +140,7 @@ def test_a_share_is_compared_as_a_fraction_of_whole_pixels(side: int) -> None:
         ("share('d') > 0.1", "the class 'd', which this bundle lacks; write one of 'a', 'b', 'c'"),
         ("visible('A')", "the keypoint 'A', which this bundle lacks; write one of"),
         ("uncertainty('bb') < 1", "the class 'bb', which this bundle lacks; write one of 'b'"),
+        ("depth(.25) < 1", r"depth\(0.25\), which .* not compute; write one of depth\(0.1\)"),
     ],
 )
 def test_an_unknown_name_is_told_with_its_neighbors(text: str, words: str) -> None:
@@ -166,9 +169,15 @@ def test_a_name_of_two_classes_is_refused() -> None:
 def test_what_a_bundle_does_not_compute_is_said_with_the_fix() -> None:
     with pytest.raises(BundleLacks, match=r"older version: export it again with"):
         predicate_of_bundle("share('a') > 0", named_manifest(boxes=0))
+    assert MANIFEST.heads
+    heads = msgspec.structs.replace(MANIFEST.heads, depth_quantiles=[])
+    with pytest.raises(BundleLacks, match=r"no depths for it, .* older version: export it again"):
+        predicate_of_bundle("depth(0.5) > 0", msgspec.structs.replace(MANIFEST, heads=heads))
+    heads = msgspec.structs.replace(heads, depth=None)
+    with pytest.raises(BundleLacks, match="no depth head: leave it out"):
+        predicate_of_bundle("depth(0.5) > 0", msgspec.structs.replace(MANIFEST, heads=heads))
     with pytest.raises(BundleLacks, match="has no labels"):
         predicate_of_bundle("share('a') > 0", fake_bundle(8, heads=False).manifest)
-    assert MANIFEST.heads
     heads = msgspec.structs.replace(MANIFEST.heads, segmentation=None, score_source="depth")
     without = msgspec.structs.replace(MANIFEST, heads=heads)
     for text, lacking in (
@@ -187,8 +196,8 @@ def test_ranges_are_shares_and_plain_numbers() -> None:
 
 
 def predicate_on(columns: dict[int, tuple[float, float]]) -> Any:
-    """Bounds of one box for the handmade graphs, [2, 2, 12]."""
-    boxes = boxes_of_all(2, 12)
+    """Bounds of one box for the handmade graphs, [2, 2, 15]."""
+    boxes = boxes_of_all(2, 15)
     for column, ends in columns.items():
         boxes[0, :, column] = ends
     return boxes
@@ -211,9 +220,9 @@ def test_an_engine_keeps_rows_by_their_own_boxes_and_tells_all_content(graphs: G
     assert result.sample.tolist() == [1, 2] and len(result.arrays["uncertainty"]) == 2
     assert result.content is not None
     expected = [
-        [0, 0, 256, 0, 0, 0, 1, 0, 0, 1, 1, 1],
-        [0, 0, 0, 256, 0, 0, 0, 2, 0, 2, 2, 2],
-        [0, 0, 0, 0, 256, 0, 0, 0, 3, 3, 3, 3],
+        [0, 0, 256, 0, 0, 0, 1, 0, 0, 1, 1, 1, 1, 1, 1],
+        [0, 0, 0, 256, 0, 0, 0, 2, 0, 2, 2, 2, 2, 2, 2],
+        [0, 0, 0, 0, 256, 0, 0, 0, 3, 3, 3, 3, 3, 3, 3],
     ]
     np.testing.assert_array_equal(result.content, expected)
     boxes[2, 0, 1, 11] = 2.5
@@ -227,7 +236,7 @@ def test_an_engine_refuses_boxes_that_do_not_fit(graphs: Graphs) -> None:
         older.run(ws, one, (), predicate_on({})[None])
     graphs.boxes = 2
     engine = open_ort_engine(graphs.write(), batch_sizes=(4,))
-    with pytest.raises(EngineRunError, match=r"\[1, 1, 2, 12\]; .* \[1, 2, 2, 12\]"):
+    with pytest.raises(EngineRunError, match=r"\[1, 1, 2, 15\]; .* \[1, 2, 2, 15\]"):
         engine.run(ws, one, (), predicate_on({})[None, :1])
     with pytest.raises(EngineRunError, match="NaN"):
         engine.run(ws, one, (), predicate_on({0: (np.nan, 1)})[None])
@@ -247,7 +256,9 @@ def test_the_fake_engine_judges_by_the_arrays_it_gives() -> None:
     assert result.content is not None
     counts = [np.bincount(mask.ravel(), minlength=4) for mask in result.arrays["mask"]]
     np.testing.assert_array_equal(result.content[:, 1:5], counts)
-    np.testing.assert_array_equal(result.content[:, 9:], result.arrays["keypoints"][..., 2])
+    np.testing.assert_array_equal(result.content[:, 9:12], result.arrays["keypoints"][..., 2])
+    depths = np.sort(result.arrays["depth"].reshape(8, -1), axis=1)
+    np.testing.assert_array_equal(result.content[:, 12:], depths[:, [25, 127, 230]])  # of 256
     found = predicate_of_bundle("share('part 1') > 0.25 and visible('left')", bundle.manifest)
     bounds = array_from_region(found.region, 16, result.content.shape[1])
     boxes = np.repeat(bounds[None], 8, axis=0)
@@ -263,15 +274,17 @@ def test_content_of_other_numbers_than_the_labels_is_an_excess() -> None:
         "uncertainty": np.array([0.5, 0.25], np.float32),
         "uncertainty_map": draws.random((2, 8, 8)).astype(np.float16),
         "keypoints": draws.random((2, 3, 3)).astype(np.float32),
+        "depth": draws.normal(5, 1, (2, 8, 8)).astype(np.float16),
     }
     maps = arrays["uncertainty_map"].astype(np.float32)
     members = arrays["mask"][..., None] == np.arange(3)
     counts = members.sum(axis=(1, 2))
     means = (members * maps[..., None]).sum(axis=(1, 2)) / counts
     score, points = arrays["uncertainty"][:, None], arrays["keypoints"][..., 2]
-    content = np.concatenate([score, counts, means, points], axis=1).astype(np.float32)
-    assert content_excess(content, arrays) < 1
+    depths = np.sort(arrays["depth"].reshape(2, 64), axis=1)[:, [6, 31, 57]]
+    content = np.concatenate([score, counts, means, points, depths], axis=1).astype(np.float32)
+    assert content_excess(content, arrays, COLUMNS) < 1
     for column in range(content.shape[1]):
         wrong = content.copy()
         wrong[1, column] *= 1.01
-        assert content_excess(wrong, arrays) > 1, column
+        assert content_excess(wrong, arrays, COLUMNS) > 1, column

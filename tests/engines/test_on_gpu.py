@@ -15,6 +15,7 @@ import pytest
 from bundle import Bundle, open_bundle
 from bundle.manifest import LABELLER
 from engines import EngineOptions, default_options, open_engine, open_engines, open_mapping
+from engines.content import content_columns
 from engines.cuda import CudaDevice
 from engines.engine_cache import key_of, plan_path, read_sidecar, write_plan
 from engines.errors import EngineOpenError, OutOfDeviceMemory, PlanError, RuntimeMissing
@@ -127,7 +128,9 @@ def test_a_built_engine_is_within_tolerance(
     reference = open_engine(bundle, EngineOptions())
     expected = unfiltered_arrays(reference, ws)
     found = unfiltered_arrays(engines[0], ws)
-    refuse_difference(parity_of_arrays("cpu", expected, found, SIZES[-1]), options.precision)
+    columns = content_columns(bundle.manifest)
+    parity = parity_of_arrays("cpu", expected, found, SIZES[-1], columns)
+    refuse_difference(parity, options.precision)
 
 
 def test_a_samples_bits_do_not_depend_on_engine_company_or_graphs(
@@ -202,7 +205,8 @@ def test_onnxruntime_on_the_gpu_is_within_tolerance(
         bundle, EngineOptions("onnxruntime-cuda", precision=precision, batch_sizes=(8,))
     )
     expected = unfiltered_arrays(open_engine(bundle, EngineOptions()), ws)
-    parity = parity_of_arrays("cpu", expected, unfiltered_arrays(engine, ws), 8)
+    found, columns = unfiltered_arrays(engine, ws), content_columns(bundle.manifest)
+    parity = parity_of_arrays("cpu", expected, found, 8, columns)
     refuse_difference(parity, precision)
     assert_same(run(engine, ws[:8]), run(engine, ws[:8]))
     engine.close()

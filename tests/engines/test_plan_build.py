@@ -344,5 +344,5 @@ def test_a_flat_depth_map_is_no_difference() -> None:
         "image": np.zeros((2, 4, 4, 3), np.uint8),
         "depth": np.zeros((2, 4, 4), np.float16),
     }
-    found = parity_of_arrays("r", arrays, arrays, 2)
+    found = parity_of_arrays("r", arrays, arrays, 2, ())
     assert found.depth_max_relative == 0 and found.mask_mismatch_share is None

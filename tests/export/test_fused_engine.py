@@ -110,7 +110,7 @@ def test_the_fused_engine_gives_what_the_labeller_gives(
     ws = rows_of(fused_bundle, 3)
     found = unfiltered_arrays(engine, ws)  # a whole batch, and one row with padding
     expected = unfiltered_arrays(open_ort_engine(fused_bundle), ws)
-    parity = parity_of_arrays("", expected, found, 2)
+    parity = parity_of_arrays("", expected, found, 2, content_columns(fused_bundle.manifest))
     assert parity.mask_mismatch_share is not None and parity.mask_mismatch_share < 5e-3
     assert parity.keypoints_p95_px is not None and parity.keypoints_p95_px < 0.1
     assert np.abs(found["uncertainty"] - expected["uncertainty"]).max() < 2e-3

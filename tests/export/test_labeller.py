@@ -1,8 +1,10 @@
 """The exported graph equals the paper's formulas, at every size, head, crop and batch extent."""
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
@@ -160,10 +162,10 @@ def test_every_output_equals_the_papers_formulas(case: Case, samples: int) -> No
 def test_the_content_is_counted_from_the_labels_and_their_formulas(case: Case) -> None:
     ws = random_ws(case.generator, 5)
     out, expected = case.run(ws), case.reference(ws)
-    classes, points = out["content"].shape[1] - 1, out["keypoints"].shape[1]
-    classes = (classes - points) // 2
-    score, counts, means, confidences = np.split(
-        out["content"], np.cumsum([1, classes, classes]), axis=1
+    points = out["keypoints"].shape[1]
+    classes = (out["content"].shape[1] - 1 - points - 3) // 2
+    score, counts, means, confidences, depths = np.split(
+        out["content"], np.cumsum([1, classes, classes, points]), axis=1
     )
     np.testing.assert_array_equal(score[:, 0], out["uncertainty"])
     maps = expected.scored(case.spec)
@@ -175,6 +177,11 @@ def test_the_content_is_counted_from_the_labels_and_their_formulas(case: Case) -
             np.testing.assert_allclose(means[n, number], mean, rtol=1e-4, atol=1e-6)
     peaks = expected.heatmaps.max(axis=(2, 3))
     np.testing.assert_allclose(confidences, peaks, rtol=1e-4, atol=1e-5)
+    for row, depth in zip(depths, expected.depth, strict=True):
+        values = np.sort(depth.ravel())
+        tenths = [math.ceil(Fraction(part, 10) * values.size) - 1 for part in (1, 5, 9)]
+        near = np.ptp(values) * 2**-16 + 1e-4
+        np.testing.assert_allclose(row, values[tenths], rtol=1e-4, atol=near)
     assert (counts > 0).sum() > 2 * len(counts), "one class proves nothing"
 
 

@@ -8,6 +8,7 @@ import pytest
 from bundle.manifest import Parity
 from export.checks.parity import TOLERANCES, parity_of_labeller, parity_of_mapping, refuse_excess
 from export.errors import ParityError
+from labelmint.predicate import Statistic
 
 TOLERANCE = TOLERANCES["float32"]
 
@@ -25,8 +26,10 @@ def outputs() -> dict[str, Any]:
     }
 
 
-def parity(reference: dict[str, Any], served: dict[str, Any]) -> Parity:
-    return parity_of_labeller("labeller.onnx", "test", reference, served, TOLERANCE)
+def parity(
+    reference: dict[str, Any], served: dict[str, Any], columns: tuple[Statistic, ...] = ()
+) -> Parity:
+    return parity_of_labeller("labeller.onnx", "test", reference, served, TOLERANCE, columns)
 
 
 def test_equal_outputs_pass_with_zeros() -> None:
@@ -86,7 +89,7 @@ def test_only_near_peaks_may_fall_to_another_pixel() -> None:
 def test_a_share_of_pixels_must_be_within_one_step() -> None:
     reference, served = outputs(), outputs()
     served["image"] += 2
-    measured = parity_of_labeller("x", "test", reference, served, TOLERANCES["float16"])
+    measured = parity_of_labeller("x", "test", reference, served, TOLERANCES["float16"], ())
     with pytest.raises(ParityError, match="image_share_within_1 is 0"):
         refuse_excess(measured, TOLERANCES["float16"])
 
@@ -98,14 +101,18 @@ def test_a_mapping_that_differs_is_refused() -> None:
         refuse_excess(parity_of_mapping("mapping.onnx", "test", w, w * 1.001), TOLERANCE)
 
 
-@pytest.mark.parametrize("column", range(10))
+@pytest.mark.parametrize("column", range(11))
 def test_content_that_its_own_labels_do_not_have_is_refused(column: int) -> None:
     served = outputs()
     served["uncertainty_map"] = np.ones((2, 8, 8), np.float16)
     counts = (served["mask"][..., None] == np.arange(3)).sum(axis=(1, 2))
     parts = [served["uncertainty"][:, None], counts, counts > 0, served["keypoints"][..., 2]]
+    parts.append(np.sort(served["depth"].reshape(2, 64), axis=1)[:, [31]])
+    columns = (Statistic("uncertainty"), *(Statistic("share", n) for n in "abc"))
+    columns += tuple(Statistic("uncertainty", n) for n in "abc")
+    columns += (*(Statistic("confidence", n) for n in "abc"), Statistic("depth", "0.5"))
     served["content"] = np.concatenate(parts, axis=1).astype(np.float32)
-    refuse_excess(parity(outputs(), served), TOLERANCE)
+    refuse_excess(parity(outputs(), served, columns), TOLERANCE)
     served["content"][1, column] *= 1.01
     with pytest.raises(ParityError, match=r"content_excess is .*; the bundle is not written"):
-        refuse_excess(parity(outputs(), served), TOLERANCE)
+        refuse_excess(parity(outputs(), served, columns), TOLERANCE)
