@@ -45,14 +45,17 @@ def read_regular_file(path: Path, max_bytes: int) -> bytes:
 def opened_to_append(path: Path) -> BufferedRandom:
     """A regular file, new or old, to read and to append to. Raises OSError for anything else, a
     link to one too."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    descriptor = os.open(path, flags, 0o666)
+    return open(path, "a+b", opener=_regular_descriptor)
+
+
+def _regular_descriptor(path: str, flags: int) -> int:
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
     try:
-        _refuse_irregular(path, os.fstat(descriptor))  # before Python seeks in it
+        _refuse_irregular(Path(path), os.fstat(descriptor))  # before Python seeks in it
     except OSError:
         os.close(descriptor)
         raise
-    return os.fdopen(descriptor, "a+b")
+    return descriptor
 
 
 @contextmanager

@@ -156,6 +156,8 @@ def test_a_refused_calibration_leaves_nothing_behind(
 ) -> None:
     with pytest.raises(type(error)), open_saved_scores(tmp_path / "demo", "same", 1, 100) as saved:
         saved.append(np.zeros((known, 1), np.float32))
+        (file,) = tmp_path.iterdir()
+        assert f"scores are saved in {file};" in saved.text(known, 100)
         raise error
     assert list(tmp_path.iterdir()) == []
 

@@ -156,6 +156,8 @@ def test_saved_content_stays_after_an_interruption_alone(
     bundle = replace(BUNDLE, path=tmp_path / "b")
     with pytest.raises(error), opened_saved_content(bundle, "options", len(COLUMNS)) as saved:
         saved.append(np.array([1], np.uint64), np.zeros((1, len(COLUMNS)), np.float32))
+        (file,) = tmp_path.iterdir()
+        assert f"1 samples are saved in {file};" in saved.text()
         with (
             pytest.raises(TrainingError, match="by another process"),
             opened_saved_content(bundle, "options", len(COLUMNS)),
