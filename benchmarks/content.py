@@ -2,8 +2,9 @@
 
     python -m benchmarks.content [--network "64 px, 8 classes"] [--rounds 9] [--batch 4]
 
-Both graphs of a network have the same weights and latents; random ones, for the time depends on
-their sizes alone. The ratio is the time with content over that without.
+Both graphs of a network have the same weights and latents; random ones of masks alone, for the time
+depends on their sizes alone, and the demo's with masks, keypoints and depth (after make demo). The
+ratio is the time with content over that without.
 """
 
 import statistics
@@ -20,6 +21,7 @@ from benchmarks.machine import machine_name
 from benchmarks.random_weights import write_weights
 from benchmarks.sizes import Size
 from engines.content import boxes_of_all
+from examples.demo.__main__ import GENERATOR
 from export.bundle_from_weights import quiet_exporter
 from export.graph.labeller import BOXES, Labeller
 from export.graph.to_onnx import labeller_onnx
@@ -32,18 +34,25 @@ NETWORKS = {
 }
 
 
+DEMO = "demo, 64 px, 8 classes, keypoints, depth"
+
+
 @click.command()
 @click.option("--rounds", default=9, type=click.IntRange(1), help="Pairs of runs.")
 @click.option("--batch", default=4, type=click.IntRange(1))
 @click.option(
-    "--network", "names", multiple=True, default=tuple(NETWORKS)[:2], type=click.Choice(NETWORKS)
+    "--network",
+    "names",
+    multiple=True,
+    default=(*tuple(NETWORKS)[:2], DEMO),
+    type=click.Choice((*NETWORKS, DEMO)),
 )
 def main(rounds: int, batch: int, names: tuple[str, ...]) -> None:
     print(f"machine: {machine_name()}; {rounds} pairs, batch {batch}, one thread\n")
     print("| network | CPU ms per sample: without | with | ratio |")
     print("|---|---|---|---|")
     for name in names:
-        without, content = sessions_of(NETWORKS[name])
+        without, content = sessions_of(name)
         extents = without.get_inputs()[0].shape[1:]
         ws = np.random.default_rng(0).standard_normal((batch, *extents)).astype(np.float32)
         feed = {"ws": ws, "max_uncertainty": np.full(batch, np.inf, np.float32)}
@@ -59,14 +68,16 @@ def main(rounds: int, batch: int, names: tuple[str, ...]) -> None:
         print(f"| {name} | {ms[0]:.2f} | {ms[1]:.2f} | {spread} |", flush=True)
 
 
-def sessions_of(size: Size) -> list[ort.InferenceSession]:
+def sessions_of(network: str) -> list[ort.InferenceSession]:
     """Without content, and with it."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     sessions = []
     with TemporaryDirectory() as name:
         folder = Path(name)
-        generator, interpreter = write_weights(folder, size)
+        generator, interpreter = GENERATOR, Path("demo/interpreter.safetensors")
+        if network != DEMO:
+            generator, interpreter = write_weights(folder, NETWORKS[network])
         weights = weights_from_files(WeightFiles(generator, interpreter=interpreter))
         for boxes in (0, BOXES):
             labeller = Labeller(weights.generator, weights.interpreter, weights.spec, boxes=boxes)

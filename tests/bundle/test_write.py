@@ -106,11 +106,11 @@ def test_a_known_calibration_changes_only_when_replacing(folder: Path) -> None:
 
 def test_the_content_of_a_calibration_is_a_file_of_the_bundle(folder: Path) -> None:
     before = open_bundle(folder).manifest
-    content = np.random.default_rng(0).random((40, 12), np.float32)
+    content = np.random.default_rng(0).random((40, 15), np.float32)
     add_calibration(open_bundle(folder), other_calibration(folder), False, content)
     opened = open_bundle(folder)
     table = opened.manifest.calibrations[-1].content
-    assert table is not None and (table.samples, table.columns) == (40, 12)
+    assert table is not None and (table.samples, table.columns) == (40, 15)
     assert opened.manifest.bundle_id == before.bundle_id
     np.testing.assert_array_equal(opened.content(table), content)
     assert opened.content(table) is opened.content(table)
@@ -122,7 +122,7 @@ def test_the_content_of_a_calibration_is_a_file_of_the_bundle(folder: Path) -> N
 def test_the_content_of_a_replaced_calibration_stays_for_one_more(folder: Path) -> None:
     added, names = other_calibration(folder), list[str]()
     for number in range(3):
-        content = np.full((20, 12), number, np.float32)
+        content = np.full((20, 15), number, np.float32)
         add_calibration(open_bundle(folder), added, number > 0, content)
         table = open_bundle(folder).manifest.calibrations[-1].content
         assert table is not None
