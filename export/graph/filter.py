@@ -46,18 +46,18 @@ def values_of_ranks(x: Tensor, ranks: Tensor, rounds: int = HALVINGS) -> Tensor:
     result is at least the value, by under 2**-rounds of the distance between the two. Counts are
     exact up to 2**24 values.
 
-    Example: x = (1, 2, 4, 5), ranks (2,). 2 values are at most 3, so the second is in [1, 3]; 2 are
-    at most 2, so it is in [1, 2]; 1 is at most 1.5, so it is in [1.5, 2], and so on: 2.
+    Example: x = (1, 2, 4, 5), ranks (2,). The bracket is 1 to 5; 2 values are over 3, so the second is
+    in 1 to 3; 2 are over 2, so it is in 1 to 2; 3 are over 1.5, so it is in 1.5 to 2, and so on: 2.
     """
-    low = x.amin(dim=1, keepdim=True)
-    bracket = x.amax(dim=1, keepdim=True) - low  # [N, 1]
-    values = x[:, None]
+    values, most = x[:, None], (x.shape[1] - ranks)[:, None]  # most: values over the one of a rank
+    low = values.amin(dim=2, keepdim=True)
+    bracket = values.amax(dim=2, keepdim=True) - low  # [N, 1, 1]
     for _ in range(rounds):
         bracket = bracket * 0.5
-        middle = low + bracket  # [N, Q] from the second round on
-        below = (values <= middle[:, :, None]).to(x.dtype).sum(dim=2)
-        low = low + bracket * (below < ranks).to(x.dtype)
-    return low + bracket
+        middle = low + bracket  # [N, Q, 1] from the second round on
+        above = (values > middle).to(x.dtype).sum(dim=2, keepdim=True)
+        low = low + bracket * (above > most).to(x.dtype)  # as in top_mean
+    return (low + bracket)[:, :, 0]
 
 
 def zero_of_finite(x: Tensor) -> Tensor:

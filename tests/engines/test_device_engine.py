@@ -74,14 +74,14 @@ def test_samples_that_a_predicate_rejects_never_cross_the_bus(graphs: Any, bench
     reference = open_engine(bundle, EngineOptions(batch_sizes=(8,)))
     ws = rows(*[0.0] * 6)
     ws[:, 0, 1] = np.arange(6)
-    boxes = np.repeat(boxes_of_all(2, 12)[None], 6, axis=0)
+    boxes = np.repeat(boxes_of_all(2, 15)[None], 6, axis=0)
     boxes[:, 0, 0, 9] = 4  # the confidence, which is the row's number
     boxes[2, 1, 0], boxes[2, 1, 1] = -np.inf, np.inf  # the second alternative of one row
     before = bench.device.downloaded
     found = engine.run(ws, limits(6), ("image",), boxes)
     crossed = bench.device.downloaded - before
     assert found.sample.tolist() == [2, 4, 5]
-    assert crossed == 3 * 16 * 16 * 3 + 8 * 4 + 4 + 8 * 4 + 8 * 12 * 4
+    assert crossed == 3 * 16 * 16 * 3 + 8 * 4 + 4 + 8 * 4 + 8 * 15 * 4
     assert_same(found, reference.run(ws, limits(6), ("image",), boxes))
     assert found.content is not None
     np.testing.assert_array_equal(found.content[:, 9], np.arange(6))
