@@ -41,7 +41,7 @@ def watched(tmp_path: Path) -> Path:
     learn(honest, 1.0)
     opened = open_bundle(honest)
     (known, *_) = opened.manifest.calibrations
-    add_calibration(opened, known, True, np.zeros((40, 12), np.float32))
+    add_calibration(opened, known, True, np.zeros((40, 15), np.float32))
     return folder
 
 
