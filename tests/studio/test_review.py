@@ -23,30 +23,6 @@ from tests.studio.conftest import Served, classes, serving
 PIXEL_ERROR = 0.4
 
 
-@pytest.fixture(scope="module")
-def drawn_wall(
-    tiny_weights: tuple[Path, Path], drawn_set: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """A set with weights that were learned, and a wall of their samples. Do not change it."""
-    folder = Path(shutil.copytree(drawn_set, tmp_path_factory.mktemp("wall") / "set"))
-    (folder / "studio").mkdir()
-    for suffix in (".safetensors", ".toml"):
-        shutil.copy(tiny_weights[1].with_suffix(suffix), folder / f"studio/interpreter{suffix}")
-    weights = folder / "studio/interpreter.safetensors"
-    sha = sha256_of_file(weights)
-    wall.draw_wall(tiny_weights[0], None, folder, weights, sha, "learn", STEP)
-    return folder
-
-
-@pytest.fixture
-def walled(tiny_weights: tuple[Path, Path], drawn_wall: Path, tmp_path: Path) -> Iterator[Served]:
-    """A studio of a copy of that project."""
-    project = Path(shutil.copytree(drawn_wall, tmp_path / "project"))
-    with serving(tiny_weights[0], project) as found:
-        assert found.send("PUT", "/api/classes", classes("a", "b", "c", "d")).status == 204
-        yield found
-
-
 def state(served: Served, error: float = 0.05) -> dict[str, object]:
     answer = served.request("GET", f"/api/review?error={error}")
     assert answer.status == 200, answer.text
