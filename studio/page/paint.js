@@ -10,7 +10,7 @@ import { keypointsPanel, PointTool } from "./keypoints.js";
 import { depthPicture } from "./learn.js";
 import { allSaved, isWaiting, kept, save, saveAgain, setTag, waiting } from "./saver.js";
 import { pressed } from "./shortcuts.js";
-import { stageOf } from "./stage.js";
+import { showPlace, stageOf } from "./stage.js";
 import { Steps } from "./steps.js";
 import { entryOf, heldElsewhere, store, subscribe } from "./store.js";
 import { Strip, neighbor, nextImage } from "./strip.js";
@@ -70,7 +70,7 @@ class Session {
     this.board.readOnly = true; // until it is opened
     this.steps = new Steps(this.board, this.history);
     this.opened = false;
-    this.board.onhover = (at) => this.hovered(at);
+    this.board.onhover = (at) => showPlace(this, at);
     this.board.opacity = settings.opacity;
     this.tools = {
       brush: new BrushTool(this, false), eraser: new BrushTool(this, true), polygon: new PolygonTool(this),
@@ -299,15 +299,6 @@ class Session {
     location.hash = `#paint/${neighbor(this.stem, by)}`;
   }
 
-  hovered({ x, y }) {
-    const column = Math.floor(x), row = Math.floor(y);
-    const inside = column >= 0 && row >= 0 && column < this.width && row < this.height;
-    const id = inside ? this.mask[row * this.width + column] : -1;
-    const name = id === this.ignoreId ? "unlabeled" : store.project.classes[id]?.name;
-    const text = inside ? `${name} · ${column}, ${row}` : "";
-    if (this.hover.textContent !== text) this.hover.textContent = text;
-  }
-
   say(text, alarm = false) {
     this.message.textContent = text;
     this.message.className = alarm ? "message alarm" : "message";
@@ -316,22 +307,34 @@ class Session {
     if (!alarm) this.timer = setTimeout(() => (this.message.hidden = true), 5000);
   }
 
+  // What was read before is shown, and may be old, if it cannot be read again.
+  async reread(work) {
+    try {
+      await work;
+      if (this.unread) this.message.hidden = true;
+      this.unread = false;
+    } catch (error) {
+      this.unread = true;
+      this.say(error.message, true);
+    }
+  }
+
   told(what, content) {
     if (what === "saved" && content.stem === this.stem && content.tab !== TAB && content.tag !== null) {
-      if (!isWaiting(this.stem)) this.loadMask().catch(() => {});
+      if (!isWaiting(this.stem)) this.reread(this.loadMask());
     }
     if (what === "saved" && content.stem === this.stem && content.tag === null) this.tools.points.reset();
     if (what === "refused" && content.stem === this.stem) this.say(`Keypoints are not saved: ${content.message}`, true);
     if (what === "again" && !this.opened) this.open();
     else if (what === "again") {
-      if (!this.board.readOnly) this.hold(false).catch(() => {}); // it was free meanwhile
-      else if (!isWaiting(this.stem)) this.loadMask().catch(() => {});
+      if (!this.board.readOnly) this.reread(this.hold(false)); // it was free meanwhile
+      else if (!isWaiting(this.stem)) this.reread(this.loadMask());
     }
     if (what === "holds" && this.opened) {
       const held = heldElsewhere(this.stem);
       if (held !== this.board.readOnly) {
         if (held) this.board.readOnly = true;
-        else this.hold(false).catch(() => {});
+        else this.reread(this.hold(false));
       }
     }
     if (what === "learn" && store.project.learn.phase === "idle" && this.opened) {

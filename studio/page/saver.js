@@ -2,7 +2,7 @@
 // the server is away, a copy is kept in the browser, and saved when the server or the tab comes back.
 
 import { Refused, image, request, requestApart } from "./api.js";
-import { changed, entryOf, reload, store, subscribe } from "./store.js";
+import { changed, entryOf, refresh, store, subscribe } from "./store.js";
 
 const RETRY_MS = 1000;
 const works = new Map(); // stem -> work
@@ -200,7 +200,7 @@ async function runPoints(work) {
   changed("saving");
   if (!refused) return;
   changed("refused", { stem, message: refused.message });
-  await reload().catch(() => {}); // what the server has
+  refresh(); // what the server has
 }
 
 const exact = (points) => JSON.stringify(points?.map((row) => row.map(Math.fround)) ?? null);

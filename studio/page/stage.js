@@ -1,6 +1,7 @@
 // The canvas of the page Paint, with the tools above it and what is said on it.
 
 import { el, icon } from "./dom.js";
+import { store } from "./store.js";
 
 export const TOOLS = [
   ["brush", "Brush", "b"], ["eraser", "Eraser", "e"], ["polygon", "Polygon", "p"], ["fill", "Fill", "f"],
@@ -39,4 +40,14 @@ export function stageOf(session) {
       el("div", { class: "zoom" }, small("plus", "Zoom in (+)", () => session.board.zoom(1.25)),
         small("fit", "Fit (R)", () => session.board.fit()), small("minus", "Zoom out (−)", () => session.board.zoom(0.8)))));
   return { stage, toolbar, sizeInput, sizeText, undoButton, redoButton, canvas, hover, message, smartBar };
+}
+
+// Says what is under the pointer, at a position in image pixels.
+export function showPlace(session, { x, y }) {
+  const column = Math.floor(x), row = Math.floor(y);
+  const inside = column >= 0 && row >= 0 && column < session.width && row < session.height;
+  const id = inside ? session.mask[row * session.width + column] : -1;
+  const name = id === session.ignoreId ? "unlabeled" : store.project.classes[id]?.name;
+  const text = inside ? `${name} · ${column}, ${row}` : "";
+  if (session.hover.textContent !== text) session.hover.textContent = text;
 }
