@@ -37,6 +37,7 @@ from studio.bodies import (
     SelectBody,
     body_of,
     checked,
+    file_answer,
     json_answer,
 )
 from studio.depth import picture_of_stem, stems_with_depth
@@ -156,11 +157,11 @@ class Handlers:
 
     async def image(self, request: Request) -> Response:
         path = self.studio.project.image_file(request.path_params["stem"])
-        return FileResponse(path, media_type="image/png", headers=LONG_CACHE)
+        return file_answer(path, "image/png", LONG_CACHE)
 
     async def thumbnail(self, request: Request) -> Response:
         path = await run_in_threadpool(self.thumbnails.file, request.path_params["stem"])
-        return FileResponse(path, headers=LONG_CACHE)
+        return file_answer(path, headers=LONG_CACHE)
 
     async def depth(self, request: Request) -> Response:
         stem = request.path_params["stem"]
@@ -252,7 +253,11 @@ class Handlers:
             raise Conflict(f"another tab holds {stem}")
         await self._note_activity()
         # So that the first click is as quick as the next.
-        return Response(status_code=204, background=BackgroundTask(self.studio.tables.table, stem))
+        return Response(status_code=204, background=BackgroundTask(self._read_features, stem))
+
+    def _read_features(self, stem: str) -> None:
+        with suppress(StudioError):  # the image was taken out, or the studio ends
+            self.studio.tables.table(stem)
 
     async def select(self, request: Request) -> Response:
         stem = request.path_params["stem"]

@@ -1,14 +1,15 @@
-"""Bodies and queries of requests as strict records, and answers in JSON."""
+"""Bodies and queries of requests as strict records; answers in JSON, and files as answers."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 import msgspec
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import FileResponse, Response
 
 from checkpoints import ClassCard, Strict
-from studio.errors import StudioError
+from studio.errors import NotFound, StudioError
 from studio.pick import POOL, Order
 from studio.tabs import MAX_TABS
 
@@ -22,6 +23,17 @@ Body = TypeVar("Body", bound=msgspec.Struct)
 def json_answer(content: object) -> Response:
     """An answer in JSON."""
     return Response(msgspec.json.encode(content), media_type="application/json")
+
+
+def file_answer(
+    path: Path, media_type: str | None = None, headers: Mapping[str, str] | None = None
+) -> Response:
+    """A file of the project. Raises NotFound for one that another program has taken away."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        raise NotFound(f"{path} is no longer there; put it back") from None
+    return FileResponse(path, media_type=media_type, headers=headers, stat_result=status)
 
 
 async def body_of(request: Request, kind: type[Body]) -> Body:

@@ -4,6 +4,7 @@ ends at once and without a word."""
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -101,6 +102,7 @@ def test_a_server_ends_in_time_and_silence_while_nobody_reads(
     """And while candidates wait for their turn at the generator."""
     candidate = ("GET /candidates/7",)
     stuck = (("GET /images/000",), HALF_BODY, ("GET /images/000", "connection: close"), candidate)
+    opened = json.dumps({"tab": TAB})  # reads features in the background
     with ExitStack() as stack:
         with serving(tiny_weights[0], project) as served:
             enlarge(served)
@@ -112,6 +114,7 @@ def test_a_server_ends_in_time_and_silence_while_nobody_reads(
                     if request != candidate:
                         assert one.recv(1) == b"H"
             assert served.request("GET", "/api/project").status == 200
+            assert served.request("POST", "/api/images/002/hold", opened).status == 204
         assert capfd.readouterr().err == ""
 
 

@@ -336,3 +336,16 @@ def test_keypoints_that_are_named_and_not_placed_yet_keep_the_project_whole(
         served.send("PUT", "/api/images/001/points", {"points": None})
     assert served.send("PUT", "/api/keypoints", {"names": [], "skeleton": []}).status == 204
     assert Project(served.folder).keypoint_names == ()
+
+
+def test_an_image_that_another_program_has_taken_away_is_named(
+    served: Served, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It was "Internal Server Error", with a traceback in the terminal; its labels stay."""
+    (served.folder / "images" / "000.png").unlink()
+    for path in ("/images/000", "/thumbnails/000"):
+        answer = served.request("GET", path)
+        assert answer.status == 404 and "images/000.png is no longer there" in answer.text
+    mask, tag = served.mask("000")
+    assert served.save("000", bytes(len(mask)), tag).status == 204
+    assert capfd.readouterr().err == ""
