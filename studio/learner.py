@@ -67,6 +67,7 @@ class Learner:
         self._changed_at: float | None = None  # of the last stroke not yet learned from
         self._timer: threading.Timer | None = None
         self._learned = self._stored()
+        self._proposed: set[str] = set()  # in the round that goes on; the others are of one before
         self.progress = ProgressLog(project.folder)
         self._work_s = 0.0  # when the round began
         self._estimating: Event | None = None
@@ -258,21 +259,25 @@ class Learner:
                 self._phase, self._progress = "training", event
                 if event["kind"] == "start":
                     self._started_at = time.monotonic()
+                    self._proposed.clear()
             case "proposal":
-                if self._phase != "proposing":
-                    self._learned = Learned(self._learned.rounds, len(self.project.classes), {})
                 self._phase = "proposing"
+                if self._learned.classes != len(self.project.classes):
+                    self._learned = Learned(self._learned.rounds, len(self.project.classes), {})
+                self._proposed.add(event["stem"])
                 self._learned.proposals[event["stem"]] = Proposal(
                     event["uncertainty"], event["points"]
                 )
             case "done":
-                # Without an image to propose for, those of the round before are none of this one.
-                proposals = self._learned.proposals if event["images"] else {}
+                known = self._learned.proposals
+                proposals = {stem: known[stem] for stem in known if stem in self._proposed}
                 self._phase, self._seconds = "idle", event["seconds"]
                 self._learned = Learned(
                     self._learned.rounds + 1, len(self.project.classes), proposals
                 )
-                write_text(self.project.work / LIST, msgspec.json.encode(self._learned).decode())
+                with suppress(OSError):  # a full disk: the next session begins without them
+                    text = msgspec.json.encode(self._learned).decode()
+                    write_text(self.project.work / LIST, text)
                 if self._again:
                     threading.Thread(target=self.start, daemon=True).start()
             case "failed":
