@@ -349,3 +349,23 @@ def test_an_image_that_another_program_has_taken_away_is_named(
     mask, tag = served.mask("000")
     assert served.save("000", bytes(len(mask)), tag).status == 204
     assert capfd.readouterr().err == ""
+
+
+def test_a_stroke_is_refused_whose_class_ids_another_program_has_given_other_names(
+    served: Served,
+) -> None:
+    """As `training labels import` may do in mid-session: it was saved, as other classes."""
+    half = bytes([0]) * (served.pixels // 2) + bytes([1]) * (served.pixels // 2)
+    answer = served.save("000", half, '"none"')
+    path = served.folder / "classes.toml"
+    before = path.read_text()
+    path.write_text(before.replace("0x102030", "0x112233").replace("#102030", "#112233"))
+    flipped = half[::-1]
+    answer = served.save("000", flipped, answer.headers["etag"])
+    assert answer.status == 204, "another color is no other class"
+    swapped = before.replace("ground", "x").replace("figure", "ground").replace("x", "figure")
+    path.write_text(swapped)
+    refused = served.save("000", half, answer.headers["etag"])
+    assert refused.status == 409
+    assert "classes.toml" in refused.text and "start the studio again" in refused.text
+    assert served.mask("000")[0] == flipped and path.read_text() == swapped
