@@ -1,6 +1,6 @@
 // Paint: one image, its classes and tools. Every stroke is a step of its history and is saved.
 
-import { Refused, TAB, getBytes, image, isSample, picture, send } from "./api.js";
+import { Refused, TAB, getBytes, image, isSample, loaded, picture, send } from "./api.js";
 import { Board } from "./board.js";
 import { classesPanel, defineClasses } from "./classes.js";
 import { el, redraw, rgb } from "./dom.js";
@@ -99,11 +99,8 @@ class Session {
     if (this.opening) return;
     this.opening = true;
     this.message.hidden = true; // of an attempt before
-    const load = new Image();
-    load.src = picture(this.entry);
     try {
-      await load.decode();
-      this.board.picture = await createImageBitmap(load); // stays decoded
+      this.board.picture = await createImageBitmap(await loaded(picture(this.entry))); // stays decoded
       this.board.draw();
       await this.hold(false);
       if (this.board.readOnly) await this.loadMask();
@@ -175,6 +172,7 @@ class Session {
   }
 
   close() {
+    this.board.finish(); // a stroke that goes on is not lost
     this.closed = true;
     for (const tool of Object.values(this.tools)) tool?.cancel();
     this.unsubscribe();
@@ -219,7 +217,8 @@ class Session {
   }
 
   undo() {
-    if (!this.steps.busy && !this.board.readOnly) this.took(this.steps.undo());
+    if (this.board.outline?.length) this.tools.polygon.undo();
+    else if (!this.steps.busy && !this.board.readOnly) this.took(this.steps.undo());
   }
 
   redo() {
@@ -233,7 +232,8 @@ class Session {
   }
 
   useTool(name) {
-    this.tools[settings.tool]?.cancel?.();
+    this.board.finish();
+    this.tools[settings.tool]?.cancel();
     settings.tool = name;
     this.board.tool = this.tools[name];
     this.board.panning = name === "pan";
@@ -382,15 +382,12 @@ class Session {
   // Depth in the image's place, under the mask.
   async toggleDepth() {
     if (!this.entry.depth) return;
-    const load = new Image();
-    load.src = this.deep ? picture(this.entry) : depthPicture(this.entry);
     try {
-      await load.decode();
+      this.board.picture = await loaded(this.deep ? picture(this.entry) : depthPicture(this.entry));
     } catch (error) {
       return this.say(error.message, true);
     }
     this.deep = !this.deep;
-    this.board.picture = load;
     this.update();
     this.board.draw();
   }

@@ -126,6 +126,7 @@ async function run(work) {
         await new Promise((done) => setTimeout(done, RETRY_MS));
       } else {
         work.problem = error;
+        if (error.status === 412) keep(work, pixels); // the tab may be closed before it is decided
       }
     }
     work.sending = false;

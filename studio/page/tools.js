@@ -86,6 +86,12 @@ export class PolygonTool {
     board.draw();
   }
 
+  // Without its last corner.
+  undo() {
+    this.session.board.outline = this.session.board.outline.slice(0, -1);
+    this.session.board.draw();
+  }
+
   cancel() {
     this.session.board.outline = null;
     this.session.board.draw();
