@@ -10,6 +10,7 @@ export function imagePanel(session) {
   const gaps = session.steps.gaps;
   const parts = [el("h2", {}, session.title)];
   if (!session.opened) return el("section", { class: "panel" }, ...parts, el("p", { class: "note" }, "It is being read."));
+  if (session.gone) return el("section", { class: "panel" }, ...parts, el("p", { class: "note warn" }, "This image is no longer in the set."));
   if (session.board.readOnly) {
     parts.push(el("p", { class: "note warn" }, icon("lock"), "Another tab holds this image; here you can only look."),
       el("button", { type: "button", class: "wide", onclick: () => session.hold(true).catch((error) => session.say(error.message, true)) }, "Take it over"));

@@ -56,6 +56,7 @@ function start() {
 
 function show() {
   leave();
+  document.querySelector("#keys").close(); // a dialog of the page that was left
   const { name, stem } = route();
   const view = document.querySelector("#view");
   view.className = name;

@@ -89,6 +89,11 @@ class Session {
     return !this.sample || !["smart", "points"].includes(tool);
   }
 
+  // Whether it was taken out of the set.
+  get gone() {
+    return !this.sample && !entryOf(this.stem);
+  }
+
   get mask() {
     return this.board.mask;
   }
@@ -324,7 +329,7 @@ class Session {
       if (!isWaiting(this.stem)) this.reread(this.loadMask());
     }
     if (what === "saved" && content.stem === this.stem && content.tag === null) this.tools.points.reset();
-    if (what === "refused" && content.stem === this.stem) this.say(`Keypoints are not saved: ${content.message}`, true);
+    if (what === "refused" && content.stem === this.stem) this.say(content.message, true);
     if (what === "again" && !this.opened) this.open();
     else if (what === "again") {
       if (!this.board.readOnly) this.reread(this.hold(false)); // it was free meanwhile
@@ -332,7 +337,7 @@ class Session {
     }
     if (what === "holds" && this.opened) {
       const held = heldElsewhere(this.stem);
-      if (held !== this.board.readOnly) {
+      if (held !== this.board.readOnly && !this.gone) {
         if (held) this.board.readOnly = true;
         else this.reread(this.hold(false));
       }
@@ -342,7 +347,8 @@ class Session {
       this.tools.points.propose();
     }
     if (what === "project") {
-      this.entry = store.project.images.find((entry) => entry.stem === this.stem) ?? this.entry;
+      this.entry = entryOf(this.stem) ?? this.entry;
+      if (this.gone) this.board.readOnly = true;
       this.board.setColors(store.project.classes);
       this.tools.points.reset();
     }

@@ -125,6 +125,12 @@ async function run(work) {
         changed("saving");
         await new Promise((done) => setTimeout(done, RETRY_MS));
       } else {
+        if (error.status === 404) { // the image was taken out of the set
+          Object.assign(work, { pixels: null, sending: false });
+          localStorage.removeItem(key(work.stem));
+          changed("refused", { stem: work.stem, message: `The stroke is not saved: ${error.message}` });
+          break;
+        }
         work.problem = error;
         if (error.status === 412) keep(work, pixels); // the tab may be closed before it is decided
       }
@@ -200,7 +206,7 @@ async function runPoints(work) {
   localStorage.removeItem(pointsKey(stem));
   changed("saving");
   if (!refused) return;
-  changed("refused", { stem, message: refused.message });
+  changed("refused", { stem, message: `Keypoints are not saved: ${refused.message}` });
   refresh(); // what the server has
 }
 

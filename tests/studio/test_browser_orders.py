@@ -121,3 +121,24 @@ def test_strokes_on_a_mask_that_another_program_has_changed_outlive_their_tab(
     page.reload()
     expect(page.locator(".side")).to_contain_text("Every pixel is labeled")
     assert (masks(served.folder)["000"] == other).all()
+
+
+@pytest.mark.long
+def test_an_image_that_was_taken_out_meanwhile_is_said_to_be_and_holds_nothing_up(
+    browser: Browser, served: Served
+) -> None:
+    """Its tab had a stroke that could be neither saved nor given up, and asked at its end."""
+    page = painting(browser, served.address, "001", "Nothing is labeled yet")
+    page.keyboard.press("b")
+    page.keyboard.press("1")
+    draw(page, (0.1, 0.2), (0.9, 0.2), up=False)
+    assert served.request("DELETE", "/api/images/001").status == 204
+    expect(page.locator(".side")).to_contain_text("no longer in the set")
+    page.mouse.up()
+    expect(page.locator(".message")).to_contain_text("there is no image '001'")
+    expect(page.locator("#saved")).to_have_text("All saved")
+    draw(page, (0.1, 0.4), (0.9, 0.4))
+    expect(page.locator("#saved")).to_have_text("All saved")
+    page.locator(".strip a", has_text="000").click()
+    expect(page.locator(".side")).to_contain_text("Nothing is labeled yet")
+    assert not served.studio.project.label_files.masks

@@ -287,3 +287,28 @@ def test_all_that_can_be_used_is_within_a_window_and_a_tablet(
         page.keyboard.press("Tab")
         outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
         assert outline not in ("none", ""), f"{name}: the focus is not to be seen after {focused}"
+
+
+@pytest.mark.long
+def test_depth_is_shown_in_the_image_s_place_and_given_back(
+    browser: Browser, served: Served
+) -> None:
+    folder = served.folder / "depth"
+    folder.mkdir()
+    (folder / "depth.toml").write_text('unit = "m"\n')
+    np.save(folder / "001.npy", np.tile(np.linspace(1, 9, 32, dtype=np.float32), (32, 1)))
+    page = painting(browser, served.address, "001", "Look at depth")
+    expect(page.locator(".side")).to_contain_text("Nothing is labeled yet")
+    page.mouse.move(4, 4)
+    page.evaluate(FRAME)
+    image = page.evaluate(PIXELS)
+    button = page.get_by_role("button", name="Look at depth")
+    for pressed in ("true", "false"):
+        page.keyboard.press("d")
+        expect(button).to_have_attribute("aria-pressed", pressed)
+        page.evaluate(FRAME)
+        assert (page.evaluate(PIXELS) == image) == (pressed == "false")
+    page.locator(".strip a", has_text="000").click()
+    expect(page.locator("h1")).to_have_text("Paint Image 000")
+    expect(page.locator(".side")).to_contain_text("Nothing is labeled yet")
+    expect(button).to_have_count(0)
