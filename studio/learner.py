@@ -132,6 +132,10 @@ class Learner:
                 self._failed(f"the learner cannot be started: {error}")
         self._tell()
 
+    def _start_again(self) -> None:
+        with suppress(Conflict):  # nothing is labeled any more
+            self.start()
+
     def start_if_changed(self) -> None:
         """Starts if labels have changed since the last time, and every class has a pixel."""
         with self._lock:
@@ -279,7 +283,7 @@ class Learner:
                     text = msgspec.json.encode(self._learned).decode()
                     write_text(self.project.work / LIST, text)
                 if self._again:
-                    threading.Thread(target=self.start, daemon=True).start()
+                    threading.Thread(target=self._start_again, daemon=True).start()
             case "failed":
                 self._failed(event["message"])
             case "estimating":

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import threading
 from contextlib import closing
 from pathlib import Path
 
@@ -121,3 +122,33 @@ def test_a_list_of_proposals_that_cannot_be_written_ends_no_learner(project: Pat
         assert eventually(lambda: learner.state()["rounds"] == 1)
         learner.start()
         assert eventually(lambda: learner.state()["rounds"] == 2)
+
+
+# Ends its round once a file is there.
+WAITS = """
+import json, os, sys, time
+for line in sys.stdin:
+    print(json.dumps({"kind": "start", "steps": 1, "images": 1}), flush=True)
+    while not os.path.exists(sys.argv[1]):
+        time.sleep(0.02)
+    print(json.dumps({"kind": "done", "images": 1, "seconds": 1.0}), flush=True)
+"""
+
+
+def test_a_round_that_was_asked_for_does_not_begin_once_nothing_is_labeled(
+    project: Path, tmp_path: Path
+) -> None:
+    """A thread ended with a traceback in the terminal."""
+    opened = Project(project)
+    opened.set_classes(CARDS)
+    tag = opened.save_mask("000", bytes(opened.size[0] * opened.size[1]), "none")
+    command = [sys.executable, "-c", WAITS, str(tmp_path / "end")]
+    with closing(Learner(opened, command, lambda kind, content: None)) as learner:
+        learner.start()
+        assert eventually(lambda: learner.state()["phase"] == "training")
+        learner.start()  # once more, when this round has ended
+        blank = bytes([opened.ignore_id]) * (opened.size[0] * opened.size[1])
+        opened.save_mask("000", blank, tag)
+        (tmp_path / "end").touch()
+        assert eventually(lambda: learner.state()["rounds"] == 1)
+        assert eventually(lambda: not any("start" in one.name for one in threading.enumerate()))
