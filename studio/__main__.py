@@ -12,7 +12,9 @@ from labelmint.extras import name_missing_extra
 if __name__ == "__main__":
     name_missing_extra("train,export,studio")
 
+import asyncio
 import fcntl
+import logging
 import os
 import re
 import secrets
@@ -50,7 +52,8 @@ TOKEN, TOKEN_BYTES, MAX_TOKEN_BYTES = "token", 24, 256
 WHOLE_TOKEN = re.compile("[0-9A-Za-z_-]{32,}")
 CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100}
 LOCK = "lock"  # in the work folder
-CLOSING_S = 1  # that open streams get when the server ends
+CLOSING_S = 1  # that clients get to send and to read when the server ends
+COMPUTING_S = 60  # that what is computed then gets; a second Ctrl-C does not wait
 
 
 @click.command(context_settings=CONTEXT)
@@ -156,6 +159,7 @@ def opened_studio(generator_path: Path, mean_latent: Path | None, folder: Path) 
     return Studio(
         project,
         tabs,
+        turns,
         Candidates(project, generator, turns),
         FeatureTables(project, generator, turns),
         Learner(project, command, tabs.publish),
@@ -212,15 +216,24 @@ def stored_token(path: Path) -> str:
 
 
 class StudioServer(uvicorn.Server):
-    """A server that ends its streams of events before it waits for open requests."""
+    """A server that ends its streams of events, and gives connections CLOSING_S to end theirs."""
 
-    def __init__(self, config: uvicorn.Config, tabs: Tabs) -> None:
+    def __init__(self, config: uvicorn.Config, tabs: Tabs, turns: Turns) -> None:
         super().__init__(config)
-        self.tabs = tabs
+        self.tabs, self.turns = tabs, turns
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self.tabs.end_streams()
+        self.turns.end()
+        asyncio.get_running_loop().call_later(CLOSING_S, self._give_up)
         await super().shutdown(sockets)
+
+    def _give_up(self) -> None:
+        """Closes what is open still. That it was is no fault, and nothing is said of it."""
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+        for connection in list(self.server_state.connections):
+            assert isinstance(connection, PatientProtocol)
+            connection.give_up()
 
 
 def server_of(studio: Studio, token: str) -> StudioServer:
@@ -229,9 +242,10 @@ def server_of(studio: Studio, token: str) -> StudioServer:
     config = uvicorn.Config(
         application(studio, token), http=PatientProtocol, ws="none", lifespan="off",
         log_level="error", access_log=False, server_header=False, date_header=False,
-        proxy_headers=False, timeout_graceful_shutdown=CLOSING_S, limit_concurrency=MAX_CONNECTIONS,
+        proxy_headers=False, timeout_graceful_shutdown=COMPUTING_S,
+        limit_concurrency=MAX_CONNECTIONS,
     )  # fmt: skip
-    return StudioServer(config, studio.tabs)
+    return StudioServer(config, studio.tabs, studio.turns)
 
 
 def run() -> None:

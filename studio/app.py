@@ -12,34 +12,48 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, get_args
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from bundle.errors import BundleError
-from checkpoints import CheckpointError, ClassCard, Strict
-from studio.bodies import body_of, checked, json_answer
+from checkpoints import CheckpointError
+from studio.bodies import (
+    AddBody,
+    CandidatesQuery,
+    ClassesBody,
+    EventsQuery,
+    HoldBody,
+    KeypointsBody,
+    LearnBody,
+    PointsBody,
+    SelectBody,
+    body_of,
+    checked,
+    file_answer,
+    json_answer,
+)
 from studio.depth import picture_of_stem, stems_with_depth
 from studio.errors import Conflict, NotFound, StudioError
 from studio.export_run import ExportRun
 from studio.learner import Learner
 from studio.maps import map_answer
-from studio.pick import POOL, Candidates, Order, remove_image
+from studio.pick import Candidates, remove_image
 from studio.project import Project
 from studio.review_routes import ReviewHandlers
 from studio.reviews import Reviews
 from studio.safety import Guard
 from studio.select import FeatureTables
-from studio.tabs import MAX_TABS, Tabs
+from studio.tabs import Tabs
 from studio.thumbnails import Thumbnails
+from studio.turns import Turns
 from training.errors import TrainingError
 from training.labels.formats import Format, write_labels_as
 
@@ -48,72 +62,9 @@ PAGE = Path(__file__).with_name("page")
 PAGE_FILES = {path.name: path for path in PAGE.iterdir() if path.suffix in (".js", ".css", ".svg")}
 TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 JSON_BYTES = 1 << 20
-MAX_BONES = 1024  # lines between keypoints
 LONG_CACHE = {"cache-control": "private, max-age=31536000, immutable"}
 INDEX = re.compile("[0-9]{1,6}")  # of a candidate
 TAB = "x-studio-tab"
-Visible = Annotated[int, msgspec.Meta(ge=0, le=1)]
-ClassId = Annotated[int, msgspec.Meta(ge=0, le=255)]
-TabName = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-z-]{8,64}\Z")]
-
-
-class EventsQuery(Strict, frozen=True):
-    """The tabs that a stream is for."""
-
-    tabs: Annotated[list[TabName], msgspec.Meta(min_length=1, max_length=MAX_TABS)]
-
-
-class HoldBody(Strict, frozen=True):
-    """Asks to hold an image."""
-
-    tab: TabName
-    take: bool = False
-
-
-class ClassesBody(Strict, frozen=True):
-    """All classes, by id."""
-
-    classes: list[ClassCard]
-
-
-class KeypointsBody(Strict, frozen=True):
-    """Names of all keypoints, and the lines between them."""
-
-    names: list[str]
-    skeleton: Annotated[list[tuple[int, int]], msgspec.Meta(max_length=MAX_BONES)]
-
-
-class PointsBody(Strict, frozen=True):
-    """Keypoints of an image, x, y and visible; None removes them."""
-
-    points: list[tuple[float, float, Visible]] | None
-
-
-class SelectBody(Strict, frozen=True):
-    """Pixels (column, row) that were clicked, and the class they get."""
-
-    points: Annotated[list[tuple[int, int]], msgspec.Meta(min_length=1, max_length=4096)]
-    class_id: ClassId
-    proposed: bool = False  # whether the tab shows the proposal, and not the saved mask
-
-
-class CandidatesQuery(Strict, frozen=True):
-    """Which candidates to show."""
-
-    order: Order = "typical"
-    pool: int = POOL  # candidates to choose from
-
-
-class AddBody(Strict, frozen=True):
-    """Candidates to put into the set."""
-
-    indices: Annotated[list[int], msgspec.Meta(min_length=1, max_length=64)]
-
-
-class LearnBody(Strict, frozen=True):
-    """What the learner is to do. auto: start if the labels suffice and have changed."""
-
-    action: Literal["start", "auto", "stop"]
 
 
 @dataclass(frozen=True)
@@ -122,6 +73,7 @@ class Studio:
 
     project: Project
     tabs: Tabs
+    turns: Turns
     candidates: Candidates
     tables: FeatureTables
     learner: Learner
@@ -164,6 +116,7 @@ def application(studio: Studio, token: str) -> Guard:
         CheckpointError: _answer_error,
         BundleError: _answer_error,
         OSError: _answer_disk_error,
+        ClientDisconnect: _answer_nobody,
     }
     height, width = studio.project.size
     app = Starlette(routes=routes, exception_handlers=errors)
@@ -178,6 +131,10 @@ async def _answer_disk_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, OSError)
     text = f"{error.filename or 'a file of the project'}: {error.strerror or error}"
     return PlainTextResponse(text, 507)
+
+
+async def _answer_nobody(request: Request, error: Exception) -> Response:
+    return Response(status_code=400)  # to a client that has left in the middle of its request
 
 
 class Handlers:
@@ -200,11 +157,11 @@ class Handlers:
 
     async def image(self, request: Request) -> Response:
         path = self.studio.project.image_file(request.path_params["stem"])
-        return FileResponse(path, media_type="image/png", headers=LONG_CACHE)
+        return file_answer(path, "image/png", LONG_CACHE)
 
     async def thumbnail(self, request: Request) -> Response:
         path = await run_in_threadpool(self.thumbnails.file, request.path_params["stem"])
-        return FileResponse(path, headers=LONG_CACHE)
+        return file_answer(path, headers=LONG_CACHE)
 
     async def depth(self, request: Request) -> Response:
         stem = request.path_params["stem"]
@@ -296,7 +253,11 @@ class Handlers:
             raise Conflict(f"another tab holds {stem}")
         await self._note_activity()
         # So that the first click is as quick as the next.
-        return Response(status_code=204, background=BackgroundTask(self.studio.tables.table, stem))
+        return Response(status_code=204, background=BackgroundTask(self._read_features, stem))
+
+    def _read_features(self, stem: str) -> None:
+        with suppress(StudioError):  # the image was taken out, or the studio ends
+            self.studio.tables.table(stem)
 
     async def select(self, request: Request) -> Response:
         stem = request.path_params["stem"]

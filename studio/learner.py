@@ -67,6 +67,7 @@ class Learner:
         self._changed_at: float | None = None  # of the last stroke not yet learned from
         self._timer: threading.Timer | None = None
         self._learned = self._stored()
+        self._proposed: set[str] = set()  # in the round that goes on; the others are of one before
         self.progress = ProgressLog(project.folder)
         self._work_s = 0.0  # when the round began
         self._estimating: Event | None = None
@@ -130,6 +131,10 @@ class Learner:
             except OSError as error:
                 self._failed(f"the learner cannot be started: {error}")
         self._tell()
+
+    def _start_again(self) -> None:
+        with suppress(Conflict):  # nothing is labeled any more
+            self.start()
 
     def start_if_changed(self) -> None:
         """Starts if labels have changed since the last time, and every class has a pixel."""
@@ -258,23 +263,27 @@ class Learner:
                 self._phase, self._progress = "training", event
                 if event["kind"] == "start":
                     self._started_at = time.monotonic()
+                    self._proposed.clear()
             case "proposal":
-                if self._phase != "proposing":
-                    self._learned = Learned(self._learned.rounds, len(self.project.classes), {})
                 self._phase = "proposing"
+                if self._learned.classes != len(self.project.classes):
+                    self._learned = Learned(self._learned.rounds, len(self.project.classes), {})
+                self._proposed.add(event["stem"])
                 self._learned.proposals[event["stem"]] = Proposal(
                     event["uncertainty"], event["points"]
                 )
             case "done":
-                # Without an image to propose for, those of the round before are none of this one.
-                proposals = self._learned.proposals if event["images"] else {}
+                known = self._learned.proposals
+                proposals = {stem: known[stem] for stem in known if stem in self._proposed}
                 self._phase, self._seconds = "idle", event["seconds"]
                 self._learned = Learned(
                     self._learned.rounds + 1, len(self.project.classes), proposals
                 )
-                write_text(self.project.work / LIST, msgspec.json.encode(self._learned).decode())
+                with suppress(OSError):  # a full disk: the next session begins without them
+                    text = msgspec.json.encode(self._learned).decode()
+                    write_text(self.project.work / LIST, text)
                 if self._again:
-                    threading.Thread(target=self.start, daemon=True).start()
+                    threading.Thread(target=self._start_again, daemon=True).start()
             case "failed":
                 self._failed(event["message"])
             case "estimating":

@@ -171,6 +171,7 @@ class Project:
                     "save yours over it"
                 )
             if tag != found:
+                self._refuse_other_classes()
                 self._write_mask(stem, mask if labelled else None)
             return tag
 
@@ -299,6 +300,19 @@ class Project:
             raise Outdated(
                 f"{self.folder / name} has changed on disk since the studio has read it; start the "
                 "studio again, which reads it"
+            )
+
+    def _refuse_other_classes(self) -> None:
+        """Raises Conflict if another program has given the class ids other names since they were
+        read: a mask would be saved as what nobody has painted."""
+        known, path = self._files[CLASSES], self.folder / CLASSES
+        if known is None or _state_of_file(path) == known:
+            return
+        names = [card.name for card in classes_from_file(path).cards]
+        if names != [card.name for card in self.classes]:
+            raise Conflict(
+                f"{path} has other classes than the studio has read; start the studio again, which "
+                "reads them"
             )
 
     def _note_files(self) -> None:

@@ -8,11 +8,11 @@ import numpy as np
 from PIL import Image
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from checkpoints import Strict
-from studio.bodies import body_of, checked, json_answer
+from studio.bodies import body_of, checked, file_answer, json_answer
 from studio.errors import StudioError
 from studio.maps import asked_side, map_answer
 from studio.reviews import Reviews
@@ -61,13 +61,13 @@ class ReviewHandlers:
         path = await run_in_threadpool(self.reviews.picture, request.path_params["stem"])
         side = asked_side(request)
         if side is None or side >= max(self.reviews.project.size):
-            return FileResponse(path, media_type="image/png", headers=IMMUTABLE)
+            return file_answer(path, "image/png", IMMUTABLE)
         data, kind = await run_in_threadpool(_small, path, side)
         return Response(data, media_type=kind, headers=IMMUTABLE)
 
     async def depth(self, request: Request) -> Response:
         path = await run_in_threadpool(self.reviews.depth_picture, request.path_params["stem"])
-        return FileResponse(path, media_type="image/png", headers=IMMUTABLE)
+        return file_answer(path, "image/png", IMMUTABLE)
 
     async def state(self, request: Request) -> Response:
         asked = checked(dict(request.query_params), ReviewQuery)

@@ -1,8 +1,10 @@
 """Turns at the generator: one thread at a time, and a click before pictures that are only shown."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+from studio.errors import Conflict
 
 
 class Turns:
@@ -12,26 +14,37 @@ class Turns:
         self._condition = threading.Condition()
         self._taken = False
         self._urgent = 0  # threads that wait in the first queue
+        self._ended = False
 
     @contextmanager
     def first(self) -> Iterator[None]:
-        """The next turn, for what a person waits for."""
+        """The next turn, for what a person waits for. Raises Conflict once turns have ended."""
         with self._condition:
             self._urgent += 1
             try:
-                self._condition.wait_for(lambda: not self._taken)
+                self._take(lambda: not self._taken)
             finally:
                 self._urgent -= 1
-            self._taken = True
         yield from self._turn()
 
     @contextmanager
     def later(self) -> Iterator[None]:
-        """A turn while nobody asks for the next one."""
+        """A turn while nobody asks for the next one. Raises Conflict once turns have ended."""
         with self._condition:
-            self._condition.wait_for(lambda: not self._taken and not self._urgent)
-            self._taken = True
+            self._take(lambda: not self._taken and not self._urgent)
         yield from self._turn()
+
+    def end(self) -> None:
+        """Gives no turn any more: whoever waits for one would keep the server from its end."""
+        with self._condition:
+            self._ended = True
+            self._condition.notify_all()
+
+    def _take(self, is_free: Callable[[], bool]) -> None:
+        self._condition.wait_for(lambda: self._ended or is_free())
+        if self._ended:
+            raise Conflict("the studio is ending")
+        self._taken = True
 
     def _turn(self) -> Iterator[None]:
         try:

@@ -66,3 +66,16 @@ export const picture = (entry) => (isSample(entry.stem)
 export const SIDE = 256;
 export const thumbnail = (entry) => (isSample(entry.stem)
   ? `${picture(entry)}&side=${SIDE}` : `/thumbnails/${encodeURIComponent(entry.stem)}?v=${entry.sha}`);
+
+// A picture, decoded; else the server's words for why there is none.
+export async function loaded(source) {
+  const found = new Image();
+  found.src = source;
+  try {
+    await found.decode();
+  } catch {
+    await request("GET", source);
+    throw new Error("the picture cannot be decoded");
+  }
+  return found;
+}

@@ -56,6 +56,15 @@ export class Board {
     this._observer.disconnect();
   }
 
+  // Ends what the tool does now, as if the pointer were let go.
+  finish() {
+    this._endKeys();
+    if (!this._active) return;
+    this.tool?.up();
+    this._active = false;
+    this._pointers.clear(); // which are down still, and move nothing until they come again
+  }
+
   setColors(classes) {
     this.table = colorsOf(classes, this.ignoreId);
     this.refresh();

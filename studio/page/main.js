@@ -7,7 +7,7 @@ import { paintView } from "./paint.js";
 import { pickView } from "./pick.js";
 import { reviewView } from "./review.js";
 import { restorePoints, waiting } from "./saver.js";
-import { changed, isLabelled, listen, reload, store, subscribe } from "./store.js";
+import { changed, isLabelled, listen, refresh, store, subscribe } from "./store.js";
 
 const VIEWS = { pick: pickView, paint: paintView, learn: learnView, review: reviewView, export: exportView };
 const STEPS = [["pick", "Pick"], ["paint", "Paint"], ["learn", "Learn"], ["review", "Review"], ["export", "Export"]];
@@ -56,6 +56,7 @@ function start() {
 
 function show() {
   leave();
+  document.querySelector("#keys").close(); // a dialog of the page that was left
   const { name, stem } = route();
   const view = document.querySelector("#view");
   view.className = name;
@@ -87,11 +88,14 @@ function status() {
     ? `${open.length} not saved` : "Saving";
   saved.className = !open.length ? "ok" : problem || !store.online ? "alarm" : "";
   const away = open.find((work) => work.reason && !work.problem);
-  banner.hidden = store.online && !away;
-  banner.textContent = store.online
-    ? `Not saved: ${away?.reason ?? ""}. It is tried again every second.`
-    : "The server is away. Go on painting: this tab keeps every stroke and saves it when the same " +
-      "command runs again.";
+  const { stale } = store;
+  banner.hidden = store.online && !away && !stale;
+  banner.textContent = !store.online
+    ? "The server is away. Go on painting: this tab keeps every stroke and saves it when the same " +
+      "command runs again."
+    : away ? `Not saved: ${away.reason}. It is tried again every second.`
+      : stale ? `The project could not be read, and what is shown may be old: ${stale.reason}. It is read again in ${stale.pause} s.` : "";
+  if (!store.project) return;
   const chip = document.querySelector("#learning");
   chip.textContent = learningText(store.project.learn);
   chip.className = `chip ${store.project.learn.phase}`;
@@ -119,7 +123,7 @@ subscribe((what) => {
   status();
   if (["project", "saved", "learn", "export", "saving"].includes(what)) steps();
 });
-await reload();
+await refresh();
 addEventListener("hashchange", show);
 listen();
 restorePoints();

@@ -2,7 +2,7 @@
 // the server is away, a copy is kept in the browser, and saved when the server or the tab comes back.
 
 import { Refused, image, request, requestApart } from "./api.js";
-import { changed, entryOf, reload, store, subscribe } from "./store.js";
+import { changed, entryOf, refresh, store, subscribe } from "./store.js";
 
 const RETRY_MS = 1000;
 const works = new Map(); // stem -> work
@@ -125,7 +125,14 @@ async function run(work) {
         changed("saving");
         await new Promise((done) => setTimeout(done, RETRY_MS));
       } else {
+        if (error.status === 404) { // the image was taken out of the set
+          Object.assign(work, { pixels: null, sending: false });
+          localStorage.removeItem(key(work.stem));
+          changed("refused", { stem: work.stem, message: `The stroke is not saved: ${error.message}` });
+          break;
+        }
         work.problem = error;
+        if (error.status === 412) keep(work, pixels); // the tab may be closed before it is decided
       }
     }
     work.sending = false;
@@ -199,8 +206,8 @@ async function runPoints(work) {
   localStorage.removeItem(pointsKey(stem));
   changed("saving");
   if (!refused) return;
-  changed("refused", { stem, message: refused.message });
-  await reload().catch(() => {}); // what the server has
+  changed("refused", { stem, message: `Keypoints are not saved: ${refused.message}` });
+  refresh(); // what the server has
 }
 
 const exact = (points) => JSON.stringify(points?.map((row) => row.map(Math.fround)) ?? null);

@@ -3,7 +3,8 @@
 import { TAB, getJson } from "./api.js";
 import { listenTo } from "./events.js";
 
-export const store = { project: null, online: true };
+// stale: why the project could not be read anew, and in how many seconds it is tried again; or null.
+export const store = { project: null, online: true, stale: null };
 const listeners = new Set();
 
 export function subscribe(listener) {
@@ -38,6 +39,31 @@ export async function reload() {
   }
 }
 
+const PAUSE_S = 1, LONGEST_S = 30;
+let refreshing = 0, again = false;
+
+// Reads the project until it is read, with pauses that grow; a later call takes the place of this
+// one. `opened`: the stream of events is new, so that views read anew what is their own.
+export async function refresh(opened = false) {
+  const turn = ++refreshing;
+  again ||= opened;
+  for (let pause = PAUSE_S; ; pause = Math.min(2 * pause, LONGEST_S)) {
+    const reason = await reload().then(() => null, (error) => error.message);
+    if (turn !== refreshing) return;
+    note(reason && { reason, pause });
+    if (again && store.project) changed("again");
+    if (!reason) return (again = false);
+    await new Promise((done) => setTimeout(done, 1000 * pause));
+    if (turn !== refreshing) return;
+  }
+}
+
+function note(stale) {
+  if (!stale && !store.stale) return;
+  store.stale = stale;
+  changed("online");
+}
+
 export function entryOf(stem) {
   return store.project.images.find((entry) => entry.stem === stem);
 }
@@ -55,14 +81,15 @@ export function heldElsewhere(stem) {
 export function listen() {
   const takes = {};
   const on = (kind, take) => (takes[kind] = take);
-  on("open", async () => {
+  on("open", () => {
     store.online = true;
     changed("online");
-    await reload().catch(() => {}); // nobody told this tab of what happened before
-    changed("again");
+    refresh(true); // nobody told this tab of what happened before
   });
   on("error", () => {
     store.online = false;
+    refreshing++; // it is read when the server is back
+    store.stale = null;
     changed("online");
   });
   for (const kind of STATES) {
@@ -78,7 +105,7 @@ export function listen() {
     else if (entry) entry.points = points;
     changed("saved", { stem, tag, tab });
   });
-  on("project", () => reload().catch(() => {}));
+  on("project", () => refresh());
   listenTo((kind, text) => {
     const take = () => takes[kind](text && JSON.parse(text));
     if (reading && kind !== "open" && kind !== "error") told.push(take);

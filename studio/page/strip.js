@@ -1,4 +1,4 @@
-// The strip beside the canvas: every image of the set, and how far it is.
+// The strip beside the canvas: every image of the set, and how far it is; which comes next.
 
 import { thumbnail } from "./api.js";
 import { el, icon, redraw } from "./dom.js";
@@ -44,4 +44,17 @@ export class Strip {
     this.links.set(entry.stem, { link, shown });
     return link;
   }
+}
+
+// The image `by` places further; after the last comes the first.
+export function neighbor(stem, by) {
+  const { images } = store.project;
+  const at = images.findIndex((entry) => entry.stem === stem);
+  return images[(at + by + images.length) % images.length].stem;
+}
+
+// The image that teaches most and that no other tab holds, else the one after this.
+export function nextImage(after) {
+  const free = store.project.learn.next.find((stem) => stem !== after && !heldElsewhere(stem));
+  return free ?? neighbor(after, 1);
 }

@@ -13,7 +13,7 @@ export class BrushTool {
   }
 
   down(at, { erase } = {}) {
-    this.session.begin();
+    this.session.steps.begin();
     this.value = this.erases || erase ? this.session.ignoreId : this.session.value;
     this.last = at;
     this.move(at);
@@ -25,17 +25,17 @@ export class BrushTool {
     const radius = Math.max(0.5, session.settings.size / 2);
     const area = stroke(session.width, session.height, this.last.x, this.last.y, at.x, at.y, radius, (index) => session.put(index, this.value));
     this.last = at;
-    if (area) session.touch(area);
+    if (area) session.steps.touch(area);
   }
 
   up() {
     this.last = null;
-    this.session.end(this.session.touched);
+    this.session.end(this.session.steps.touched);
   }
 
   cancel() {
     this.last = null;
-    this.session.revert();
+    this.session.steps.revert();
   }
 }
 
@@ -47,8 +47,8 @@ export class FillTool {
   down({ x, y }) {
     const { session } = this;
     if (x < 0 || y < 0 || x >= session.width || y >= session.height) return;
-    session.begin();
-    flood(session.before, session.width, session.height, x, y, (index) => session.put(index, session.value));
+    session.steps.begin();
+    flood(session.steps.before, session.width, session.height, x, y, (index) => session.put(index, session.value));
     session.end();
   }
 
@@ -79,11 +79,17 @@ export class PolygonTool {
     const corners = board.outline ?? [];
     board.outline = null;
     if (corners.length > 2 && !board.readOnly) {
-      session.begin();
+      session.steps.begin();
       polygon(session.width, session.height, corners, (index) => session.put(index, session.value));
       session.end();
     }
     board.draw();
+  }
+
+  // Without its last corner.
+  undo() {
+    this.session.board.outline = this.session.board.outline.slice(0, -1);
+    this.session.board.draw();
   }
 
   cancel() {
@@ -164,7 +170,7 @@ export class SmartTool {
 
   commit(chosen) {
     const { session } = this;
-    if (session.busy) return setTimeout(() => this.commit(chosen), GROW_MS); // a stroke is going on
+    if (session.steps.busy) return setTimeout(() => this.commit(chosen), GROW_MS); // a stroke is going on
     if (!this.held) session.board.showRegion(null);
     if (session.board.readOnly) return;
     this.paint(chosen);
@@ -173,7 +179,7 @@ export class SmartTool {
 
   paint(chosen) {
     const { session } = this, { levels, level, value } = chosen;
-    session.begin();
+    session.steps.begin();
     for (let i = 0; i < levels.length; i++) if (levels[i] <= level) session.put(i, value);
     chosen.noted = session.end();
     this.last = chosen;
@@ -182,10 +188,9 @@ export class SmartTool {
   // The last selection, one step larger or smaller.
   adjust(by) {
     const { session, last } = this;
-    if (!last || session.board.readOnly || session.busy) return;
+    if (!last || session.board.readOnly || session.steps.busy) return;
     last.level = changedLevel(last.present, last.level, by);
-    const area = last.noted ? session.history.undo(session.mask, session.width) : null;
-    if (area) session.settle(area);
+    const area = last.noted ? session.steps.undo() : null;
     this.paint(last);
     if (area && !last.noted) session.keep(); // it has become nothing
   }

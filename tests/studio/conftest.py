@@ -16,9 +16,11 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser
 
-from checkpoints import ClassCard
+from checkpoints import ClassCard, sha256_of_file
+from studio import wall
 from studio.__main__ import listening_socket, opened_studio, server_of
 from studio.app import Studio
+from studio.reviews import STEP
 from tests.studio.chromium import launched
 from training.__main__ import main as training_command
 
@@ -168,6 +170,30 @@ def serving(generator: Path, project: Path) -> Iterator[Served]:
 def served(tiny_weights: tuple[Path, Path], project: Path) -> Iterator[Served]:
     """A studio of a copy of that set."""
     with serving(tiny_weights[0], project) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def drawn_wall(
+    tiny_weights: tuple[Path, Path], drawn_set: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A set with weights that were learned, and a wall of their samples. Do not change it."""
+    folder = Path(shutil.copytree(drawn_set, tmp_path_factory.mktemp("wall") / "set"))
+    (folder / "studio").mkdir()
+    for suffix in (".safetensors", ".toml"):
+        shutil.copy(tiny_weights[1].with_suffix(suffix), folder / f"studio/interpreter{suffix}")
+    weights = folder / "studio/interpreter.safetensors"
+    sha = sha256_of_file(weights)
+    wall.draw_wall(tiny_weights[0], None, folder, weights, sha, "learn", STEP)
+    return folder
+
+
+@pytest.fixture
+def walled(tiny_weights: tuple[Path, Path], drawn_wall: Path, tmp_path: Path) -> Iterator[Served]:
+    """A studio of a copy of that project."""
+    project = Path(shutil.copytree(drawn_wall, tmp_path / "project"))
+    with serving(tiny_weights[0], project) as found:
+        assert found.send("PUT", "/api/classes", classes("a", "b", "c", "d")).status == 204
         yield found
 
 

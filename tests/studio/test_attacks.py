@@ -86,7 +86,7 @@ def test_what_is_no_request_of_the_page_fills_no_log(served: Served) -> None:
 class HastyProtocol(PatientProtocol):
     """As a studio's connections, in less time."""
 
-    request_s = 0.3
+    patience_s = 0.3
 
 
 def test_a_request_that_comes_byte_by_byte_is_not_waited_for() -> None:

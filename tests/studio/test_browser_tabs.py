@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from checkpoints import ClassCard
 from studio.app import PAGE_FILES
 from studio.project import Project
 from tests.studio.chromium import WAIT_MS, draw, masks, painting, running
@@ -63,3 +64,44 @@ def test_a_worker_that_could_not_be_loaded_is_started_again_and_the_stroke_is_sa
     expect(page.locator("#banner")).to_be_hidden()
     expect(page.locator("#saved")).to_have_text("All saved")
     assert "000" in masks(served.studio.project.folder)
+
+
+@pytest.mark.long
+def test_a_project_that_could_not_be_read_is_read_again_with_a_line_that_says_so(
+    browser: Browser, served: Served
+) -> None:
+    """When the stream of events comes up, when the project has changed, and when a page is opened:
+    the tab showed the old state, or nothing, for ever."""
+    context = browser.new_context()
+    context.set_default_timeout(WAIT_MS)
+    page = painting(context, served.address, "000", "Nothing is labeled yet")
+    banner = page.locator("#banner")
+
+    def break_project(page: Page) -> None:
+        """As with a label file that cannot be read."""
+        page.route("**/api/project", lambda one: one.fulfill(status=507, body="classes.toml: no"))
+
+    break_project(page)
+    served.studio.project.set_classes([CARDS[0], ClassCard(name="renamed", color=0x204060)])
+    other = context.new_page()
+    other.goto(served.address)  # all tabs get another stream
+    for pause in (1, 2, 4):
+        expect(banner).to_contain_text(f"classes.toml: no. It is read again in {pause} s.")
+    page.unroute("**/api/project")
+    expect(page.locator(".side")).to_contain_text("renamed")
+    expect(banner).to_be_hidden()
+
+    break_project(page)
+    cards = [{"name": name, "color": 0x204060} for name in ("ground", "once more")]
+    assert served.send("PUT", "/api/classes", {"classes": cards}).status == 204
+    expect(banner).to_contain_text("It is read again in 1 s.")
+    page.unroute("**/api/project")
+    expect(page.locator(".side")).to_contain_text("once more")
+    expect(banner).to_be_hidden()
+
+    break_project(other)
+    other.goto(f"http://127.0.0.1:{served.port}/?#paint/001")
+    expect(other.locator("#banner")).to_contain_text("It is read again in 1 s.")
+    other.unroute("**/api/project")
+    expect(other.locator(".side")).to_contain_text("Nothing is labeled yet")
+    expect(other.locator("#banner")).to_be_hidden()

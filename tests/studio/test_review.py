@@ -12,39 +12,17 @@ import msgspec
 import numpy as np
 import pytest
 from PIL import Image
+from playwright.sync_api import Browser, expect
 
 from bundle.open import open_bundle
 from checkpoints import sha256_of_file
 from export.checks.certificate import seed_from_hash, thresholds_of_bundle
 from studio import wall
 from studio.reviews import SHORT, STEP
+from tests.studio.chromium import WAIT_MS
 from tests.studio.conftest import Served, classes, serving
 
 PIXEL_ERROR = 0.4
-
-
-@pytest.fixture(scope="module")
-def drawn_wall(
-    tiny_weights: tuple[Path, Path], drawn_set: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """A set with weights that were learned, and a wall of their samples. Do not change it."""
-    folder = Path(shutil.copytree(drawn_set, tmp_path_factory.mktemp("wall") / "set"))
-    (folder / "studio").mkdir()
-    for suffix in (".safetensors", ".toml"):
-        shutil.copy(tiny_weights[1].with_suffix(suffix), folder / f"studio/interpreter{suffix}")
-    weights = folder / "studio/interpreter.safetensors"
-    sha = sha256_of_file(weights)
-    wall.draw_wall(tiny_weights[0], None, folder, weights, sha, "learn", STEP)
-    return folder
-
-
-@pytest.fixture
-def walled(tiny_weights: tuple[Path, Path], drawn_wall: Path, tmp_path: Path) -> Iterator[Served]:
-    """A studio of a copy of that project."""
-    project = Path(shutil.copytree(drawn_wall, tmp_path / "project"))
-    with serving(tiny_weights[0], project) as found:
-        assert found.send("PUT", "/api/classes", classes("a", "b", "c", "d")).status == 204
-        yield found
 
 
 def state(served: Served, error: float = 0.05) -> dict[str, object]:
@@ -200,3 +178,25 @@ def test_a_certificate_enters_the_bundle_of_its_own_weights(exported: Served) ->
     (folder / "manifest.json").unlink()
     refused = exported.request("POST", "/api/review/bundle")
     assert refused.status == 409 and "\n" not in refused.text
+
+
+@pytest.mark.long
+def test_reviews_by_keys_enter_the_bundle_by_the_button_of_the_page_export(
+    browser: Browser, exported: Served
+) -> None:
+    page = browser.new_page(viewport={"width": 1280, "height": 720})
+    page.set_default_timeout(WAIT_MS)
+    page.goto(exported.address)
+    page.goto(f"http://127.0.0.1:{exported.port}/#review")
+    page.get_by_role("button", name="Sample 1 is right").focus()
+    for _ in range(3):
+        page.keyboard.press("r")
+    expect(page.locator(".proof")).to_contain_text("Among the 3 reviewed ones")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download the certificate").click()
+    assert len(json.loads(download.value.path().read_text())["losses"]) == 3
+    page.get_by_role("navigation", name="Steps").get_by_text("Export").click()
+    page.get_by_role("button", name="Put the certificate into the bundle").click()
+    expect(page.get_by_role("region", name="Certificate")).to_contain_text("of 3 reviews")
+    certificate = open_bundle(exported.folder / "bundle").manifest.certificate
+    assert certificate is not None and len(certificate.losses) == 3

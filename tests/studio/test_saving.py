@@ -336,3 +336,36 @@ def test_keypoints_that_are_named_and_not_placed_yet_keep_the_project_whole(
         served.send("PUT", "/api/images/001/points", {"points": None})
     assert served.send("PUT", "/api/keypoints", {"names": [], "skeleton": []}).status == 204
     assert Project(served.folder).keypoint_names == ()
+
+
+def test_an_image_that_another_program_has_taken_away_is_named(
+    served: Served, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It was "Internal Server Error", with a traceback in the terminal; its labels stay."""
+    (served.folder / "images" / "000.png").unlink()
+    for path in ("/images/000", "/thumbnails/000"):
+        answer = served.request("GET", path)
+        assert answer.status == 404 and "images/000.png is no longer there" in answer.text
+    mask, tag = served.mask("000")
+    assert served.save("000", bytes(len(mask)), tag).status == 204
+    assert capfd.readouterr().err == ""
+
+
+def test_a_stroke_is_refused_whose_class_ids_another_program_has_given_other_names(
+    served: Served,
+) -> None:
+    """As `training labels import` may do in mid-session: it was saved, as other classes."""
+    half = bytes([0]) * (served.pixels // 2) + bytes([1]) * (served.pixels // 2)
+    answer = served.save("000", half, '"none"')
+    path = served.folder / "classes.toml"
+    before = path.read_text()
+    path.write_text(before.replace("0x102030", "0x112233").replace("#102030", "#112233"))
+    flipped = half[::-1]
+    answer = served.save("000", flipped, answer.headers["etag"])
+    assert answer.status == 204, "another color is no other class"
+    swapped = before.replace("ground", "x").replace("figure", "ground").replace("x", "figure")
+    path.write_text(swapped)
+    refused = served.save("000", half, answer.headers["etag"])
+    assert refused.status == 409
+    assert "classes.toml" in refused.text and "start the studio again" in refused.text
+    assert served.mask("000")[0] == flipped and path.read_text() == swapped

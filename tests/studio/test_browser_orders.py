@@ -1,0 +1,144 @@
+"""Clicks, keys and other programs in an odd order, in a real browser: no stroke is lost."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, expect
+
+from tests.studio.chromium import IGNORED, WAIT_MS, draw, masks, painting
+from tests.studio.conftest import Served
+
+
+@pytest.mark.long
+def test_a_stroke_that_goes_on_is_kept_when_its_tool_or_its_image_is_left(
+    browser: Browser, served: Served
+) -> None:
+    """It was taken back without a word, and the person painted it again."""
+    page = painting(browser, served.address, "000", "Nothing is labeled yet")
+    page.keyboard.press("b")
+    page.keyboard.press("1")
+
+    def saved(stem: str = "000") -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+        expect(page.locator("#saved")).to_have_text("All saved")
+        return masks(served.folder)[stem]
+
+    draw(page, (0.1, 0.2), (0.5, 0.2), up=False)
+    page.keyboard.press("2")
+    page.mouse.wheel(0, -40)  # zooms within the stroke
+    page.keyboard.press("e")
+    page.mouse.move(660, 500, steps=4)  # with the button of the mouse down
+    page.mouse.up()
+    first = saved()
+    assert set(np.unique(first)) == {0, IGNORED}, "of the class that it began with"
+    page.keyboard.press("r")
+    draw(page, (0.1, 0.2), (0.3, 0.2), up=False)
+    page.keyboard.press("2")  # a class, and so the brush
+    page.mouse.up()
+    second = saved()
+    assert (second[first == IGNORED] == IGNORED).all() and (second != first).any(), "erased"
+    draw(page, (0.1, 0.7), (0.5, 0.7), up=False)
+    page.keyboard.press("PageDown")
+    expect(page.locator("h1")).to_have_text("Paint Image 001")
+    page.mouse.up()
+    third = saved()
+    assert (third[third != second] == 1).all() and (third != second).any()
+    page.go_back()
+    expect(page.locator(".side")).to_contain_text("% unlabeled")
+    for step in (second, first):
+        page.keyboard.press("Control+z")
+        assert (saved() == step).all()
+
+
+@pytest.mark.long
+def test_undo_takes_back_the_last_corner_of_a_polygon_that_is_open(
+    browser: Browser, served: Served
+) -> None:
+    page = painting(browser, served.address, "000", "Nothing is labeled yet")
+    page.keyboard.press("b")
+    page.keyboard.press("1")
+    draw(page, (0.1, 0.1), (0.2, 0.1))
+    expect(page.locator("#saved")).to_have_text("All saved")
+    before = masks(served.folder)["000"]
+    page.keyboard.press("p")
+    page.keyboard.press("2")
+    for corner in ((0.4, 0.4), (0.9, 0.4), (0.9, 0.9), (0.1, 0.9)):
+        draw(page, corner, corner)
+    page.keyboard.press("Control+z")
+    page.keyboard.press("Enter")
+    expect(page.locator("#saved")).to_have_text("All saved")
+    after = masks(served.folder)["000"]
+    assert (after[before == 0] == 0).all(), "the stroke before is there"
+    painted = np.argwhere(after == 1)
+    assert len(painted) and (painted[:, 1] >= painted[:, 0] - 2).all(), "a triangle"
+
+
+@pytest.mark.long
+def test_a_picture_that_is_gone_is_named_and_opens_when_it_is_back(
+    browser: Browser, served: Served
+) -> None:
+    path = served.folder / "images" / "001.png"
+    data = path.read_bytes()
+    path.unlink()
+    page = painting(browser, served.address, "000", "Nothing is labeled yet")
+    page.locator(".strip a", has_text="001").click()
+    expect(page.locator(".message")).to_contain_text("images/001.png is no longer there")
+    path.write_bytes(data)
+    page.locator(".strip a", has_text="000").click()
+    expect(page.locator("h1")).to_have_text("Paint Image 000")
+    page.locator(".strip a", has_text="001").click()
+    expect(page.locator(".side")).to_contain_text("Nothing is labeled yet")
+
+
+@pytest.mark.long
+def test_strokes_on_a_mask_that_another_program_has_changed_outlive_their_tab(
+    browser: Browser, served: Served
+) -> None:
+    """The person had not said yet which of the two counts."""
+    context = browser.new_context()
+    context.set_default_timeout(WAIT_MS)
+    page = painting(context, served.address, "000", "Nothing is labeled yet")
+    page.keyboard.press("b")
+    page.keyboard.press("1")
+    draw(page, (0.1, 0.2), (0.9, 0.2))
+    expect(page.locator("#saved")).to_have_text("All saved")
+    other = np.ones((32, 32), np.uint8)
+    Image.fromarray(other).save(served.folder / "masks" / "000.png")
+    draw(page, (0.1, 0.8), (0.9, 0.8))
+    expect(page.locator(".side")).to_contain_text("has changed on disk")
+    page.close(run_before_unload=False)
+    assert (masks(served.folder)["000"] == other).all()
+    page = painting(context, served.address, "000", "has changed on disk")
+    page.get_by_role("button", name="Save mine over it").click()
+    expect(page.locator("#saved")).to_have_text("All saved")
+    mine = masks(served.folder)["000"]
+    assert (mine[:16] == 0).any() and (mine[16:] == 0).any(), "both strokes"
+    Image.fromarray(other).save(served.folder / "masks" / "000.png")
+    draw(page, (0.1, 0.5), (0.9, 0.5))
+    page.get_by_role("button", name="Load what is on disk").click()
+    expect(page.locator(".side")).to_contain_text("Every pixel is labeled")
+    page.reload()
+    expect(page.locator(".side")).to_contain_text("Every pixel is labeled")
+    assert (masks(served.folder)["000"] == other).all()
+
+
+@pytest.mark.long
+def test_an_image_that_was_taken_out_meanwhile_is_said_to_be_and_holds_nothing_up(
+    browser: Browser, served: Served
+) -> None:
+    """Its tab had a stroke that could be neither saved nor given up, and asked at its end."""
+    page = painting(browser, served.address, "001", "Nothing is labeled yet")
+    page.keyboard.press("b")
+    page.keyboard.press("1")
+    draw(page, (0.1, 0.2), (0.9, 0.2), up=False)
+    assert served.request("DELETE", "/api/images/001").status == 204
+    expect(page.locator(".side")).to_contain_text("no longer in the set")
+    page.mouse.up()
+    expect(page.locator(".message")).to_contain_text("there is no image '001'")
+    expect(page.locator("#saved")).to_have_text("All saved")
+    draw(page, (0.1, 0.4), (0.9, 0.4))
+    expect(page.locator("#saved")).to_have_text("All saved")
+    page.locator(".strip a", has_text="000").click()
+    expect(page.locator(".side")).to_contain_text("Nothing is labeled yet")
+    assert not served.studio.project.label_files.masks

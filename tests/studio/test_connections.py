@@ -1,0 +1,129 @@
+"""Clients that do not read, send half of a request, or leave: nobody waits for them, and the server
+ends at once and without a word."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+
+from studio.connections import MAX_CONNECTIONS, PatientProtocol
+from tests.studio.conftest import TAB, Served, serving
+
+LARGE = 16 << 20  # bytes, which the buffers of a connection do not take
+
+
+def enlarge(served: Served) -> None:
+    """Makes the file of an image too large for the buffers of a connection."""
+    (served.folder / "images" / "000.png").write_bytes(bytes(LARGE))
+
+
+def connected(served: Served, text: str, *lines: str) -> socket.socket:
+    """A connection with a request as the page sends it, whose answer nobody reads."""
+    one = socket.socket()
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    one.connect(("127.0.0.1", served.port))
+    head = [
+        f"{text} HTTP/1.1", f"host: 127.0.0.1:{served.port}",
+        f"origin: http://127.0.0.1:{served.port}", f"cookie: {served.cookie % served.port}",
+        f"x-studio-tab: {TAB}", *lines,
+    ]  # fmt: skip
+    one.sendall("\r\n".join([*head, "", ""]).encode())
+    return one
+
+
+HALF_BODY = ("PUT /api/images/001/mask", 'if-match: "none"', "content-length: 1024",
+             "expect: 100-continue")  # fmt: skip
+
+
+@pytest.mark.parametrize("request_", [("GET /images/000",), HALF_BODY], ids=["answer", "body"])
+def test_connections_that_are_stuck_lock_nobody_out(
+    served: Served, request_: tuple[str, ...]
+) -> None:
+    """One that is being answered was never taken for stuck, and every tab got 503."""
+    enlarge(served)
+    with ExitStack() as stack:
+        for _ in range(MAX_CONNECTIONS + 40):
+            one = stack.enter_context(closing(connected(served, *request_)))
+            assert one.recv(1) == b"H", "it is being answered, or asked for its body"
+        for _ in range(5):
+            assert served.request("GET", "/api/project").status == 200
+
+
+class HastyProtocol(PatientProtocol):
+    """As a studio's connections, in less time."""
+
+    patience_s = 0.3
+
+
+@pytest.mark.parametrize("kind", ["answer", "body"])
+def test_nobody_is_waited_for_who_neither_reads_nor_sends(kind: str) -> None:
+    """The application's call ends with the connection, and its log has nothing of it."""
+
+    async def attack() -> None:
+        ended = asyncio.Event()
+
+        async def application(scope: object, receive: Any, send: Any) -> None:
+            if kind == "body":
+                while (await receive())["type"] != "http.disconnect":
+                    pass
+            await send({"type": "http.response.start", "status": 200})
+            for _ in range(LARGE >> 16):
+                await send(
+                    {"type": "http.response.body", "body": bytes(1 << 16), "more_body": True}
+                )
+            await send({"type": "http.response.body"})
+            ended.set()
+
+        config = uvicorn.Config(application, http=HastyProtocol, ws="none", lifespan="off")
+        config.load()
+        server, loop = uvicorn.Server(config), asyncio.get_running_loop()
+        made = await loop.create_server(
+            lambda: HastyProtocol(config, server.server_state, {}, loop), "127.0.0.1", 0
+        )
+        with socket.create_connection(made.sockets[0].getsockname()) as one:
+            length = 1000 if kind == "body" else 0
+            one.sendall(b"PUT / HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % length)
+            await ended.wait()
+        made.close()
+
+    asyncio.run(attack())
+
+
+def test_a_server_ends_in_time_and_silence_while_nobody_reads(
+    tiny_weights: tuple[Path, Path], project: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """And while candidates wait for their turn at the generator."""
+    candidate = ("GET /candidates/7",)
+    stuck = (("GET /images/000",), HALF_BODY, ("GET /images/000", "connection: close"), candidate)
+    opened = json.dumps({"tab": TAB})  # reads features in the background
+    with ExitStack() as stack:
+        with serving(tiny_weights[0], project) as served:
+            enlarge(served)
+            taken = stack.enter_context(ExitStack())
+            taken.enter_context(served.studio.turns.later())
+            for request in stuck:
+                for _ in range(20):
+                    one = stack.enter_context(closing(connected(served, *request)))
+                    if request != candidate:
+                        assert one.recv(1) == b"H"
+            assert served.request("GET", "/api/project").status == 200
+            assert served.request("POST", "/api/images/002/hold", opened).status == 204
+        assert capfd.readouterr().err == ""
+
+
+def test_a_client_that_leaves_in_mid_request_is_not_written_of(
+    tiny_weights: tuple[Path, Path], project: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with serving(tiny_weights[0], project) as served:
+        for _ in range(3):
+            with closing(connected(served, *HALF_BODY)) as one:
+                assert one.recv(1) == b"H"
+                one.sendall(bytes(100))
+    assert capfd.readouterr().err == ""
