@@ -46,8 +46,8 @@ def values_of_ranks(x: Tensor, ranks: Tensor, rounds: int = HALVINGS) -> Tensor:
     result is at least the value, by under 2**-rounds of the distance between the two. Counts are
     exact up to 2**24 values.
 
-    Example: x = (1, 2, 4, 5), ranks (2,). The bracket is 1 to 5; 2 values are over 3, so the second is
-    in 1 to 3; 2 are over 2, so it is in 1 to 2; 3 are over 1.5, so it is in 1.5 to 2, and so on: 2.
+    Example: x = (1, 2, 4, 5), ranks (2,). The bracket is 1 to 5. 2 values are over 3, so the second
+    is in 1 to 3; 2 are over 2, so it is in 1 to 2; 3 are over 1.5, so it is in 1.5 to 2, and so on.
     """
     values, most = x[:, None], (x.shape[1] - ranks)[:, None]  # most: values over the one of a rank
     low = values.amin(dim=2, keepdim=True)
