@@ -25,6 +25,10 @@
   {{- end -}}
 {{- end -}}
 {{- include "labelmint.checkPod" . -}}
+{{- include "labelmint.checkTolerations" (list "tolerations" $v.tolerations) -}}
+{{- include "labelmint.checkTolerations" (list "gpu.tolerations" $v.gpu.tolerations) -}}
+{{- include "labelmint.checkExpressions" (list "affinity" $v.affinity) -}}
+{{- include "labelmint.checkExpressions" (list "networkPolicy" $v.networkPolicy) -}}
 {{- $objects := list -}}
 {{- range $v.extraObjects -}}
   {{- $object := printf "%s %s" .kind (default "" .metadata.name) -}}
@@ -111,6 +115,49 @@
 {{- end -}}
 {{- if and $claims (semverCompare "<1.31-0" .Capabilities.KubeVersion.Version) -}}
   {{- fail (printf "gpu.resourceClaims needs Kubernetes 1.31, not %s; leave it empty and set gpu.resource and gpu.count" .Capabilities.KubeVersion.Version) -}}
+{{- end -}}
+{{- end }}
+
+{{/* (list key tolerations) */}}
+{{- define "labelmint.checkTolerations" -}}
+{{- $key := index . 0 -}}
+{{- range $i, $one := index . 1 -}}
+  {{- $at := printf "%s[%d]" $key $i -}}
+  {{- if eq (default "" .operator) "Exists" -}}
+    {{- with .value -}}
+      {{- fail (printf "%s has operator=Exists and value=%s, which is for Equal; leave value out, or set operator=Equal" $at .) -}}
+    {{- end -}}
+  {{- else if not .key -}}
+    {{- fail (printf "%s has no key; name the taint's key, or set operator=Exists to tolerate every taint" $at) -}}
+  {{- end -}}
+  {{- if and (hasKey . "tolerationSeconds") (ne (default "" .effect) "NoExecute") -}}
+    {{- fail (printf "%s has tolerationSeconds=%v, which is for evictions; set effect=NoExecute, or leave it out" $at .tolerationSeconds) -}}
+  {{- end -}}
+{{- end -}}
+{{- end }}
+
+{{/* The values that the operators of every selector in a value need: (list key value). */}}
+{{- define "labelmint.checkExpressions" -}}
+{{- $key := index . 0 -}}{{- $value := index . 1 -}}
+{{- if kindIs "map" $value -}}
+  {{- range $name, $inner := $value -}}
+    {{- include "labelmint.checkExpressions" (list (printf "%s.%s" $key $name) $inner) -}}
+    {{- range ternary $inner list (eq $name "matchExpressions") -}}
+      {{- $said := printf "%s.%s: %s has operator=%s" $key $name .key .operator -}}
+      {{- $numbers := has .operator (list "Gt" "Lt") -}}
+      {{- if and (has .operator (list "In" "NotIn")) (not .values) -}}
+        {{- fail (printf "%s and no values; add the values, or set operator=Exists" $said) -}}
+      {{- else if and (has .operator (list "Exists" "DoesNotExist")) .values -}}
+        {{- fail (printf "%s, which takes no values; leave values out, or set operator=In" $said) -}}
+      {{- else if and $numbers (not (and (eq (len (default list .values)) 1) (regexMatch "^[0-9]+$" (first .values)))) -}}
+        {{- fail (printf "%s, which takes one whole number; give values such as [\"8\"]" $said) -}}
+      {{- end -}}
+    {{- end -}}
+  {{- end -}}
+{{- else if kindIs "slice" $value -}}
+  {{- range $i, $inner := $value -}}
+    {{- include "labelmint.checkExpressions" (list (printf "%s[%d]" $key $i) $inner) -}}
+  {{- end -}}
 {{- end -}}
 {{- end }}
 
