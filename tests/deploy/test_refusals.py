@@ -190,6 +190,37 @@ BAD: list[tuple[Object, tuple[str, ...]]] = [
     ({"extraVolumes": [{"name": "a"}]}, ("/extraVolumes/0",)),
     ({"sidecars": [{"name": "a", "image": "a/b:1", "cmd": ["a"]}]}, ("/sidecars/0", "cmd")),
     ({"networkPolicy": {"egress": [{"ports": [{"prot": 1}]}]}}, ("/egress/0/ports/0", "prot")),
+    ({"networkPolicy": {"egress": [{"ports": [{"endPort": 3}]}]}}, ("egress[0] has endPort=3",)),
+    ({"networkPolicy": {"egress": [{"ports": [{"port": "dns", "endPort": 3}]}]}}, ("port=dns",)),
+    (
+        {"networkPolicy": {"egress": [{"ports": [{"port": 4, "endPort": 3}]}]}},
+        ("endPort=3 and port=4", "up to endPort"),
+    ),
+    ({"networkPolicy": {"clients": [{}]}}, ("networkPolicy.clients[0] is empty", "podSelector={}")),
+    ({"networkPolicy": {"egress": [{"to": [{}]}]}}, ("networkPolicy.egress[0].to[0] is empty",)),
+    (
+        {"networkPolicy": {"monitoring": [{"podSelector": {}, "ipBlock": {"cidr": "::/0"}}]}},
+        ("networkPolicy.monitoring[0] has ipBlock beside a selector", "two peers"),
+    ),
+    (
+        {"networkPolicy": {"clients": [{"ipBlock": {"cidr": "256.0.0.0/8"}}]}},
+        ("/networkPolicy/clients/0/ipBlock/cidr", "such as 10.0.0.0/8"),
+    ),
+    ({"replicas": 2**31}, ("/replicas", "maximum")),
+    ({"autoscaling": {"maxReplicas": 2**31}}, ("/autoscaling/maxReplicas", "maximum")),
+    ({"sidecars": [{"name": "a", "image": "a/b:1", "command": "x"}]}, ("/command", "want array")),
+    (
+        {"sidecars": [{"name": "a", "image": "a/b:1", "restartPolicy": "Always"}]},
+        ("sidecars: a has restartPolicy=Always", "extraInitContainers"),
+    ),
+    (
+        {"extraInitContainers": [{"name": "a", "image": "a/b:1", "restartPolicy": "Never"}]},
+        ("extraInitContainers: a has restartPolicy=Never", "Always"),
+    ),
+    (
+        {"extraInitContainers": [{"name": "a", "image": "a/b:1", "startupProbe": {}}]},
+        ("extraInitContainers: a has startupProbe", "restartPolicy=Always"),
+    ),
     (
         {"networkPolicy": {"clients": [{"podSelector": {"matchExpressions": [
             {"key": "a", "operator": "NotIn"}]}}]}},

@@ -102,7 +102,7 @@ def test_a_models_name_is_what_the_server_takes() -> None:
 
 
 def test_every_pattern_has_words_for_who_does_not_match_it() -> None:
-    """Helm prints a pattern as it is; the constant of `else` is what it prints in its place."""
+    """Helm prints a pattern as it is, and the constant of `else` in its place."""
     bare, words = [], set()
 
     def look(at: Any, path: str) -> None:

@@ -29,6 +29,16 @@
 {{- include "labelmint.checkTolerations" (list "gpu.tolerations" $v.gpu.tolerations) -}}
 {{- include "labelmint.checkExpressions" (list "affinity" $v.affinity) -}}
 {{- include "labelmint.checkExpressions" (list "networkPolicy" $v.networkPolicy) -}}
+{{- include "labelmint.checkPeers" (list "networkPolicy.clients" $v.networkPolicy.clients) -}}
+{{- include "labelmint.checkPeers" (list "networkPolicy.monitoring" $v.networkPolicy.monitoring) -}}
+{{- range $i, $rule := $v.networkPolicy.egress -}}
+  {{- include "labelmint.checkPeers" (list (printf "networkPolicy.egress[%d].to" $i) .to) -}}
+  {{- range .ports -}}
+    {{- if and .endPort (or (not .port) (kindIs "string" .port) (lt (int .endPort) (int .port))) -}}
+      {{- fail (printf "networkPolicy.egress[%d] has endPort=%v and port=%v; set port to a number up to endPort, or leave endPort out" $i .endPort (default "" .port)) -}}
+    {{- end -}}
+  {{- end -}}
+{{- end -}}
 {{- $objects := list -}}
 {{- range $v.extraObjects -}}
   {{- $object := printf "%s %s" .kind (default "" .metadata.name) -}}
@@ -93,6 +103,7 @@
       {{- fail (printf "%s has %s, a name that another container has; give it another name" $key .name) -}}
     {{- end -}}
     {{- $names = append $names .name -}}
+    {{- include "labelmint.checkLifecycle" (list $key .) -}}
     {{- include "labelmint.checkResources" (list (printf "%s: %s has resources, where" $key .name) (default dict .resources)) -}}
     {{- include "labelmint.checkSources" (list (printf "%s: env of %s" $key .name) .env) -}}
     {{- include "labelmint.checkMounts" (list (printf "%s: volumeMounts of %s" $key .name) .volumeMounts $volumes) -}}
@@ -136,6 +147,18 @@
 {{- end -}}
 {{- end }}
 
+{{/* (list key peers) */}}
+{{- define "labelmint.checkPeers" -}}
+{{- $key := index . 0 -}}
+{{- range $i, $peer := index . 1 -}}
+  {{- if not $peer -}}
+    {{- fail (printf "%s[%d] is empty; give podSelector, namespaceSelector or ipBlock, such as podSelector={} for the namespace's pods" $key $i) -}}
+  {{- else if and (hasKey $peer "ipBlock") (gt (len $peer) 1) -}}
+    {{- fail (printf "%s[%d] has ipBlock beside a selector; make two peers of them" $key $i) -}}
+  {{- end -}}
+{{- end -}}
+{{- end }}
+
 {{/* The values that the operators of every selector in a value need: (list key value). */}}
 {{- define "labelmint.checkExpressions" -}}
 {{- $key := index . 0 -}}{{- $value := index . 1 -}}
@@ -157,6 +180,22 @@
 {{- else if kindIs "slice" $value -}}
   {{- range $i, $inner := $value -}}
     {{- include "labelmint.checkExpressions" (list (printf "%s[%d]" $key $i) $inner) -}}
+  {{- end -}}
+{{- end -}}
+{{- end }}
+
+{{/* (list key container) */}}
+{{- define "labelmint.checkLifecycle" -}}
+{{- $key := index . 0 -}}{{- $one := index . 1 -}}
+{{- if and (eq $key "sidecars") $one.restartPolicy -}}
+  {{- fail (printf "sidecars: %s has restartPolicy=%v, which is for extraInitContainers; leave it out" $one.name $one.restartPolicy) -}}
+{{- else if and $one.restartPolicy (ne (toString $one.restartPolicy) "Always") -}}
+  {{- fail (printf "extraInitContainers: %s has restartPolicy=%v; set it to Always for a sidecar that starts first, or leave it out" $one.name $one.restartPolicy) -}}
+{{- else if and (eq $key "extraInitContainers") (not $one.restartPolicy) -}}
+  {{- range list "lifecycle" "livenessProbe" "readinessProbe" "startupProbe" -}}
+    {{- if hasKey $one . -}}
+      {{- fail (printf "extraInitContainers: %s has %s and ends before the server starts; leave it out, or set restartPolicy=Always" $one.name .) -}}
+    {{- end -}}
   {{- end -}}
 {{- end -}}
 {{- end }}
