@@ -242,6 +242,17 @@ BAD: list[tuple[Object, tuple[str, ...]]] = [
             {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}}] * 2},
         ("extraObjects has ConfigMap a twice",),
     ),
+    (
+        {"extraObjects": [{"apiVersion": "v1", "kind": "Service", "metadata": {
+            "name": "{{ .Release.Name }}-labelmint"}}]},
+        ("extraObjects has Service demo-labelmint, which the chart makes",),
+    ),
+    (
+        {"extraObjects": [
+            {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}}
+            for name in ("demo", "{{ .Release.Name }}")]},
+        ("extraObjects has ConfigMap demo twice",),
+    ),
     ({"topologySpread": [{"topologyKey": "zone"}] * 2}, ("zone, ScheduleAnyway twice",)),
     (
         {"topologySpread": [{"topologyKey": "a", "matchLabelKeys": ["app.kubernetes.io/name"]}]},
@@ -287,6 +298,8 @@ def test_the_largest_values_that_a_server_takes_are_taken() -> None:
     render({"models": [CLAIM | {"claim": {"name": "b", "subPath": "a/..b/c"}}]})
     render({"commonLabels": {"a.b/c": "d" * 63}, "resources": SMALL})
     render({"gateway": {"hostnames": ["*.example.com"]}})
+    elsewhere = {"name": "demo-labelmint", "namespace": "other"}
+    render({"extraObjects": [{"apiVersion": "v1", "kind": "Service", "metadata": elsewhere}]})
     render(needing({"key": "a.b/c", "operator": "Gt", "values": ["8"]}))
 
 

@@ -39,10 +39,18 @@
     {{- end -}}
   {{- end -}}
 {{- end -}}
+{{- $own := list (printf "Deployment %s" $name) (printf "Service %s" $name) (printf "Service %s-headless" $name) -}}
+{{- if $v.serviceAccount.create -}}
+  {{- $own = append $own (printf "ServiceAccount %s" (include "labelmint.serviceAccount" .)) -}}
+{{- end -}}
 {{- $objects := list -}}
 {{- range $v.extraObjects -}}
-  {{- $object := printf "%s %s" .kind (default "" .metadata.name) -}}
-  {{- $place := printf "%s of %s" $object (default $.Release.Namespace .metadata.namespace) -}}
+  {{- $object := printf "%s %s" .kind (tpl (default "" .metadata.name) $) -}}
+  {{- $namespace := tpl (default $.Release.Namespace .metadata.namespace) $ -}}
+  {{- $place := printf "%s of %s" $object $namespace -}}
+  {{- if and (has $object $own) (eq $namespace $.Release.Namespace) -}}
+    {{- fail (printf "extraObjects has %s, which the chart makes; give it another name" $object) -}}
+  {{- end -}}
   {{- if has $place $objects -}}
     {{- fail (printf "extraObjects has %s twice; leave one of them out" $object) -}}
   {{- end -}}
