@@ -31,6 +31,7 @@ from labelmint.ray import LabelSource
 from labelmint.ray.rows import hub_table
 
 Write = Callable[[str, int, Path], None]  # of a target, up to an index, into a folder
+FEW = 128  # samples, so that each of Ray's parts has a full batch of the engine
 TASKS = 4  # of Ray at once, each with a thread of its own; the command has a pool of threads
 
 
@@ -72,7 +73,7 @@ def pairs(target: str, samples: int, rounds: int) -> list[tuple[float, float]]:
 
 def seconds_of(write: Write, target: str, samples: int) -> float:
     """Seconds for `samples` more than a few."""
-    few, all_of_them = (timed(write, target, end) for end in (BATCH, BATCH + samples))
+    few, all_of_them = (timed(write, target, end) for end in (FEW, FEW + samples))
     return all_of_them - few
 
 
