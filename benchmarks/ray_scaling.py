@@ -2,8 +2,8 @@
 
 python -m benchmarks.ray_scaling [--samples 2000] [--rounds 3] [--rate 100]
 
-Each engine is a server of its own, so that Ray reads from as many as there are; the last lines are
-the cost of starting Ray, and the same samples written by `labelmint download` and by Ray's writer.
+Each engine is a server of its own, so that Ray reads from as many as there are; a line says what
+starting Ray cost. `benchmarks.ray_overhead` compares its writer with `labelmint download`.
 """
 
 import os
@@ -16,8 +16,6 @@ os.environ.update(
 
 import logging
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -52,12 +50,6 @@ def main(samples: int, rounds: int, rate: float) -> None:
             [n * samples / seconds_of(targets[:n], n * samples) for n in ENGINES]
             for _ in range(rounds)
         ]
-        folder = stack.enter_context(tempfile.TemporaryDirectory())
-        pairs = [
-            (downloaded_s(targets[0], samples, f"{folder}/files-{n}"),
-             written_s(targets[0], samples, f"{folder}/rows-{n}"))
-            for n in range(rounds)
-        ]  # fmt: skip
     print(f"machine: {machine_name()}, load {os.getloadavg()[0]:.1f}")
     print(
         f"Ray started in {started_s:.1f} s, and its first {BATCH} samples came in {first_s:.1f} s"
@@ -70,12 +62,6 @@ def main(samples: int, rounds: int, rate: float) -> None:
             f"{n} engines: {statistics.median(ratios):.2f} times as many "
             f"({min(ratios):.2f} to {max(ratios):.2f}, goal {0.95 * n:.2f})"
         )
-    ratios = [rows / files for files, rows in pairs]
-    print(
-        f"{samples} samples as Parquet: Ray took {statistics.median(ratios):.2f} times as long as "
-        f"labelmint download ({min(ratios):.2f} to {max(ratios):.2f}; "
-        f"{statistics.median(files for files, _ in pairs):.1f} s)"
-    )
 
 
 @contextmanager
@@ -107,23 +93,6 @@ def seconds_of(targets: list[str], samples: int) -> float:
     dataset = ray.data.read_datasource(source, num_cpus=0.25, concurrency=calls)
     rows = sum(len(batch["index"]) for batch in dataset.iter_batches(batch_size=64))
     assert rows == samples, (rows, samples)
-    return time.perf_counter() - began
-
-
-def downloaded_s(target: str, samples: int, folder: str) -> float:
-    began = time.perf_counter()
-    words = ("download", "--target", target, "--out", folder, "--format", "hf")
-    subprocess.run(
-        [sys.executable, "-m", "labelmint", *words, "--count", str(samples)],
-        check=True, stdout=subprocess.DEVNULL,
-    )  # fmt: skip
-    return time.perf_counter() - began
-
-
-def written_s(target: str, samples: int, folder: str) -> float:
-    began = time.perf_counter()
-    source = LabelSource(target, shards=4, end_index=samples)
-    ray.data.read_datasource(source).write_parquet(folder)
     return time.perf_counter() - began
 
 

@@ -325,7 +325,7 @@ def _measure_from_proto(message: pb.Model) -> str:
 
 
 def learned_id_from_model(model: Model, options: StreamOptions) -> str:
-    """The learned_id of a stream of this model; that of the options if its server tells no digests.
+    """The learned_id of a stream of this model; empty if its server tells no digests.
 
     Args:
         model: from `Client.model` with the sampling options of the stream, so that it has the
@@ -335,7 +335,7 @@ def learned_id_from_model(model: Model, options: StreamOptions) -> str:
     Raises:
         TypeError, ValueError: options cannot be sent.
         Invalid: the model has no proposal or direction of a name.
-        NotReady: the options have another learned_id.
+        NotReady: the options have another learned_id, or one that there is nothing to compare with.
     """
     query = query_from_options(options)
     needed, calibration = dependencies_of_query(query), model.calibration
@@ -357,7 +357,14 @@ def learned_id_from_model(model: Model, options: StreamOptions) -> str:
                 )
             told.append(known[name])
     if not all(told):
-        return query.learned_id
+        if not query.learned_id:
+            return ""
+        raise NotReady(
+            f"learned_id is {query.learned_id[:80]}; there is nothing to compare it with, because "
+            f"{model.name} lacks the calibration for these options, or its server is of an older "
+            "version: leave learned_id out, or ask a server that has the bundle as it was",
+            "FAILED_PRECONDITION",
+        )
     found = learned_id_from_digests(needed, proposals, directions, calibration)
     if query.learned_id not in ("", found):
         raise NotReady(

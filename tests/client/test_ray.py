@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -12,8 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import datasets
+import numpy as np
 import pytest
 
+from labelmint import Client
+from tests.client.ray_runs import OPTIONS
 from tests.hangs import HANG_S
 from tests.service.test_process import Process, bundle_at, running
 
@@ -55,7 +60,8 @@ def ran(*words: str) -> Any:
 
 @pytest.fixture(scope="module")
 def fake(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return bundle_at(tmp_path_factory.mktemp("ray") / "fake")
+    """Of images so large that a block of a few samples is an object of a node."""
+    return bundle_at(tmp_path_factory.mktemp("ray") / "fake", resolution=64)
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +75,33 @@ def target_of(process: Process) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # open files of `datasets`
 def test_rows_are_those_of_the_stream(tiny_bundle: Path, tmp_path: Path) -> None:
     with running(tiny_bundle) as process:
         found = ran("rows", target_of(process), str(tiny_bundle), str(tmp_path / "rows"))
+        with Client(target_of(process)) as client:
+            batches = [batch.columns() for batch in client.stream(16, **OPTIONS)]
     assert 20 < found["rows"] < 300 and 0 < found["views"] < 99
+    opened = hub_columns(tmp_path / "rows/hub", tmp_path / "cache")
+    assert opened.keys() == batches[0].keys()
+    for name, array in opened.items():
+        wanted = np.concatenate([batch[name] for batch in batches])
+        assert array.shape == wanted.shape and np.array_equal(array, wanted), name
+
+
+def hub_columns(folder: Path, cache: Path) -> dict[str, np.ndarray[Any, Any]]:
+    """What `datasets` opens of the folder that Ray wrote, as docs/scale.md says."""
+    rows = datasets.load_dataset(str(folder), split="train", cache_dir=str(cache))
+    for name in ("image", "mask"):
+        rows = rows.cast_column(name, datasets.Image())
+    order = np.argsort(rows["index"][:])  # Ray writes parts as they come
+    columns = {
+        name: np.stack([np.asarray(value) for value in rows[name][:]])[order]
+        for name in rows.column_names
+    }
+    del rows
+    gc.collect()
+    return columns
 
 
 @pytest.mark.slow
@@ -82,6 +111,7 @@ def test_lost_servers_workers_and_nodes_lose_no_row(fake: Path, served: Process)
         found = ran("losses", targets, str(fake), str(doomed.popen.pid))
     assert 200 < found["rows"] < 300
     assert found["killed"] == ["actor", "server", "worker"]
+    assert found["blocks"] > 0  # were lost with the node
 
 
 @pytest.mark.slow

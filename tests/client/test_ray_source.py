@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,10 +13,12 @@ from ray import cloudpickle
 from labelmint import Client, codec
 from labelmint.errors import MalformedMessage, NotReady
 from labelmint.ray import LabelSource
+from labelmint.ray.source import BLOCK_BYTES, PREFETCH_BYTES
 from labelmint.v1 import label_service_pb2 as pb
-from tests.client.scripted_service import BUNDLE_ID, Script, ScriptedService
+from tests.client.scripted_service import BUNDLE_ID, MODEL, Script, ScriptedService
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")  # of its own settings
+GRPC_BYTES = 24 << 20  # of one call, in windows that gRPC widens by itself
 OPTIONS: dict[str, Any] = {"seed": 3, "keep_fraction": 0.6, "start_index": 5, "end_index": 95}
 
 
@@ -79,6 +82,51 @@ def test_what_cannot_be_read_is_refused_before_a_server_is_asked(
             LabelSource(target, **options)
     assert not service.metadata
     assert LabelSource(target, end_index=9).options["bundle_id"] == BUNDLE_ID
+
+
+@pytest.mark.parametrize("parallelism", [1, 4])
+def test_a_task_holds_as_much_as_it_receives_ahead_and_a_block_whatever_its_part(
+    target: str, service: ScriptedService, parallelism: int
+) -> None:
+    """Rows that were drawn and not yet taken: a reader of 315 MB stops at every block."""
+    side, drawn = 512, [0]
+
+    def large(
+        query: pb.SampleQuery, honest: Iterator[pb.StreamSamplesResponse]
+    ) -> Iterator[pb.StreamSamplesResponse]:
+        for response in honest:
+            images = np.zeros((len(response.batch.indices), side, side, 3), np.uint8)
+            del response.batch.tensors[:]
+            response.batch.tensors.append(codec.tensor_from_array(images, pb.OUTPUT_IMAGE))
+            drawn[0] += len(images)
+            yield response
+
+    service.model = type(MODEL)()
+    service.model.CopyFrom(MODEL)
+    service.model.image_height = service.model.image_width = side
+    service.lie = large
+    sample_bytes = side * side * 3 + 8  # image and index
+    source = LabelSource(target, end_index=400 * parallelism, outputs=["image"])
+    task = source.get_read_tasks(parallelism)[0]
+    assert task.metadata.size_bytes == 400 * sample_bytes
+    taken, ahead = 0, []
+    for block in task():
+        assert block.nbytes <= BLOCK_BYTES + sample_bytes
+        taken += block.num_rows
+        if taken in (5, 100, 200):
+            ahead.append((settled(drawn) - taken) * sample_bytes)
+    assert taken == drawn[0] == 400
+    # Beside what is received ahead: the next block, and what gRPC and the server hold of the call.
+    assert PREFETCH_BYTES <= max(ahead) <= PREFETCH_BYTES + BLOCK_BYTES + GRPC_BYTES, ahead
+
+
+def settled(drawn: list[int]) -> int:
+    """Rows that were drawn when nothing more happens."""
+    before = -1
+    while before != drawn[0]:
+        before = drawn[0]
+        threading.Event().wait(0.2)
+    return before
 
 
 def test_a_token_is_in_no_text_that_ray_may_print(target: str, service: ScriptedService) -> None:

@@ -150,6 +150,17 @@ def test_a_threshold_is_pinned_only_where_the_stream_that_it_goes_on_from_had_it
             assert "calibrated anew" in refused(lambda begun=begun: other.pin(**begun))
 
 
+def test_a_learned_id_is_refused_where_the_bundle_has_no_calibration(target: str) -> None:
+    """Nothing is pinned that no server has confirmed."""
+    with Client(target) as client:
+        begun: Any = {**BALANCED, "learned_id": client.pin(**BALANCED)["learned_id"]}
+        assert client.pin(**begun) == client.pin(**BALANCED)
+        for learned_id in (begun["learned_id"], "of another bundle"):
+            elsewhere: Any = {**begun, "truncation_psi": 0.3, "learned_id": learned_id}
+            said = refused(lambda elsewhere=elsewhere: client.pin(**elsewhere))
+            assert "lacks the calibration for these options" in said and learned_id in said
+
+
 class Listed:
     """A stream of one message."""
 
@@ -235,3 +246,6 @@ def test_a_server_that_tells_no_digests_pins_nothing() -> None:
     model: Model = model_from_proto(MODEL)
     for options in (LIMITED, STRATA, BALANCED):
         assert learned_id_from_model(model, options) == ""
+        again: Any = {**options, "learned_id": "12"}
+        said = refused(lambda again=again: learned_id_from_model(model, again))
+        assert "learned_id is 12; there is nothing to compare it with" in said

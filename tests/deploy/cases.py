@@ -44,10 +44,36 @@ SMALL: Object = {
     "requests": {"cpu": "50m", "memory": "64Mi"},
     "limits": {"cpu": 1, "memory": "1Gi"},
 }
+TERM: Object = {
+    "topologyKey": "kubernetes.io/hostname",
+    "labelSelector": {"matchExpressions": [{"key": "a", "operator": "In", "values": ["b"]}]},
+    "namespaceSelector": {},
+    "matchLabelKeys": ["pod-template-hash"],
+}
+AFFINITY: Object = {
+    "nodeAffinity": {
+        "requiredDuringSchedulingIgnoredDuringExecution": {
+            "nodeSelectorTerms": [
+                {"matchExpressions": [{"key": "gpus", "operator": "Gt", "values": ["4"]}]},
+                {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n-1"]}]},
+            ]
+        },
+        "preferredDuringSchedulingIgnoredDuringExecution": [
+            {
+                "weight": 100,
+                "preference": {"matchExpressions": [{"key": "ssd", "operator": "Exists"}]},
+            }
+        ],
+    },
+    "podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [TERM]},
+    "podAntiAffinity": {
+        "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1, "podAffinityTerm": TERM}]
+    },
+}
 PLACEMENT: Object = {
     "nodeSelector": {"nvidia.com/gpu.product": "NVIDIA-H200"},
     "tolerations": [{"key": "team", "operator": "Equal", "value": "vision", "effect": "NoExecute"}],
-    "affinity": {"nodeAffinity": {}},
+    "affinity": AFFINITY,
     "priorityClassName": "high",
     "schedulerName": "volcano",
 }
@@ -209,7 +235,7 @@ CASES: dict[str, Object] = {
             "enabled": True,
             "clients": [PEER],
             "monitoring": [PEER],
-            "egress": [{"to": [PEER], "ports": [{"port": 4317}]}],
+            "egress": [{"to": [PEER], "ports": [{"port": 4317, "endPort": 4318}]}],
         }
     },
     "pod monitor": {"metrics": {"monitor": {"kind": "pod", "labels": {"release": "p"}}}},
@@ -274,7 +300,11 @@ CASES: dict[str, Object] = {
     },
     "extras": PLACEMENT | {
         "podAnnotations": {"a": "b"},
-        "extraEnv": [{"name": "OTEL_SERVICE_NAME", "value": "labelmint"}],
+        "extraEnv": [
+            {"name": "OTEL_SERVICE_NAME", "value": "labelmint"},
+            {"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "a", "key": "b"}}},
+            {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+        ],
         "extraVolumes": [{"name": "more", "emptyDir": {}}],
         "extraVolumeMounts": [{"name": "more", "mountPath": "/more"}],
     },

@@ -1,5 +1,7 @@
 """Values that cannot work make rendering fail, with the key and the fix in the message."""
 
+import re
+
 import helm_python
 import pytest
 
@@ -7,6 +9,15 @@ from tests.deploy.cases import CLAIM, DOWNLOAD, GPU, IMAGE, KEDA, SMALL
 from tests.deploy.chart import CHART, LEAST, NAMESPACE, Object, render
 
 TLS: Object = {"mode": "secret", "secret": "cert"}
+
+
+def needing(expression: Object) -> Object:
+    """Values of pods that go to nodes which match the expression."""
+    terms = {"nodeSelectorTerms": [{"matchExpressions": [expression]}]}
+    required = {"requiredDuringSchedulingIgnoredDuringExecution": terms}
+    return {"affinity": {"nodeAffinity": required}}
+
+
 BAD: list[tuple[Object, tuple[str, ...]]] = [
     ({"replicaCount": 3}, ("replicaCount",)),
     ({"drain": {"grace": 3}}, ("/drain", "grace")),
@@ -17,9 +28,9 @@ BAD: list[tuple[Object, tuple[str, ...]]] = [
     ({"limits": {"maxStream": 3}}, ("/limits", "maxStream")),
     ({"models": []}, ("models is empty", "models[0].claim.name=bundles")),
     ({"models": [{"name": "a", "source": "claim"}]}, ("/models/0", "claim")),
-    ({"models": [{**CLAIM, "name": "../a"}]}, ("/models/0/name", "../a")),
+    ({"models": [{**CLAIM, "name": "../a"}]}, ("/models/0/name", "a name such as cars")),
     ({"models": [CLAIM, CLAIM]}, ("models", '"a"', "name of its own")),
-    ({"models": [{**IMAGE, "bundleId": "12"}]}, ("/models/0/bundleId",)),
+    ({"models": [{**IMAGE, "bundleId": "12"}]}, ("/models/0/bundleId", "64 hexadecimal digits")),
     ({"image": {"digest": "latest"}}, ("/image/digest",)),
     ({"tls": {"mode": "secret"}}, ("tls.secret", "kubernetes.io/tls")),
     ({"tls": {"secret": "cert"}}, ("tls.secret=cert", "tls.mode=secret")),
@@ -68,8 +79,8 @@ BAD: list[tuple[Object, tuple[str, ...]]] = [
         ("gateway.backendTls.enabled", "tls.mode=secret"),
     ),
     ({"dataset": {"enabled": True}}, ("dataset.claim",)),
-    ({"nameOverride": "Labels"}, ("/nameOverride", "Labels")),
-    ({"fullnameOverride": "my_labels"}, ("/fullnameOverride", "my_labels")),
+    ({"nameOverride": "Labels"}, ("/nameOverride", "of small letters")),
+    ({"fullnameOverride": "my_labels"}, ("/fullnameOverride", "of small letters")),
     ({"engine": {"batchSizes": [8, 4]}}, ("engine.batchSizes", "4 after 8", "ascending")),
     ({"engine": {"batchSizes": [4, 4]}}, ("4 after 4", "each once")),
     (
@@ -83,26 +94,45 @@ BAD: list[tuple[Object, tuple[str, ...]]] = [
     # What an API server would refuse, after a part of the release is there.
     ({"fullnameOverride": "x" * 38 + "--y"}, ("x" * 38 + "-", "set fullnameOverride")),
     ({"image": {"registry": ""}}, ("image: labelmint", "image.registry", "pullPolicy=Never")),
-    ({"image": {"repository": "Labelmint"}}, ("/image/repository",)),
+    ({"image": {"repository": "Labelmint"}}, ("/image/repository", "in small letters")),
     ({"image": {"pullSecrets": ["a..b"]}}, ("/image/pullSecrets/0",)),
-    ({"commonLabels": {"a b": "c"}}, ("/commonLabels", "a b")),
-    ({"commonLabels": {"a": "-c"}}, ("/commonLabels/a", "-c")),
+    ({"commonLabels": {"a b": "c"}}, ("/commonLabels/a b", "another key, such as team")),
+    ({"commonLabels": {"a": "-c"}}, ("/commonLabels/a", "letter or digit at both ends")),
     ({"commonLabels": {"a": "c" * 64}}, ("/commonLabels/a",)),
     ({"podLabels": {"x/" + "c" * 64: "c"}}, ("/podLabels",)),
     ({"podLabels": {"app.kubernetes.io/name": "b"}}, ("podLabels has app.kubernetes.io/name",)),
     ({"commonLabels": {"helm.sh/chart": "b"}}, ("commonLabels has helm.sh/chart",)),
-    ({"podAnnotations": {"a_": "b"}}, ("/podAnnotations", "a_")),
-    ({"nodeSelector": {"gpu": "NVIDIA H200"}}, ("/nodeSelector/gpu", "NVIDIA H200")),
-    ({"tolerations": [{"effect": "NoSchedule"}]}, ("/tolerations/0",)),
-    ({"tolerations": [{"key": "a", "operator": "Exists", "value": "b"}]}, ("/tolerations/0",)),
+    ({"podAnnotations": {"a_": "b"}}, ("/podAnnotations/a_", "another key")),
+    ({"nodeSelector": {"gpu": "NVIDIA H200"}}, ("/nodeSelector/gpu", "up to 63 letters")),
+    ({"tolerations": [{"effect": "NoSchedule"}]}, ("tolerations[0] has no key", "=Exists")),
+    (GPU | {"gpu": {"tolerations": [{"value": "b"}]}}, ("gpu.tolerations[0] has no key",)),
+    ({"tolerations": [{"key": "a b"}]}, ("/tolerations/0/key", "a key such as zone")),
+    ({"tolerations": [{"key": "a", "tolerationSeconds": 3}]}, ("Seconds=3", "effect=NoExecute")),
+    ({"tolerations": [{"key": "a", "operator": "Exists", "value": "b"}]}, ("[0]", "value=b")),
     ({"tolerations": [{"key": "a", "effect": "Never"}]}, ("/tolerations/0/effect",)),
     ({"affinity": {"nodes": {}}}, ("/affinity", "nodes")),
-    ({"rollout": {"maxUnavailable": "150%"}}, ("/rollout/maxUnavailable", "150%")),
-    ({"podDisruptionBudget": {"maxUnavailable": "101%"}}, ("/podDisruptionBudget", "101%")),
-    (GPU | {"gpu": {"resource": "gpu"}}, ("/gpu/resource", "gpu")),
+    ({"affinity": {"nodeAffinity": {"required": {}}}}, ("/affinity/nodeAffinity", "required")),
+    (needing({"key": "a"}), ("/nodeSelectorTerms/0/matchExpressions/0", "operator")),
+    (needing({"key": "a b", "operator": "Exists"}), ("/matchExpressions/0/key", "such as zone")),
+    (needing({"key": "a", "operator": "Has"}), ("/matchExpressions/0/operator", "NotIn")),
+    (needing({"key": "a", "operator": "In"}), ("a has operator=In and no values", "add")),
+    (needing({"key": "a", "operator": "Exists", "values": ["b"]}), ("operator=Exists", "leave")),
+    (needing({"key": "a", "operator": "Gt", "values": ["b"]}), ("operator=Gt", '["8"]')),
+    (
+        {"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{}]}}},
+        ("/affinity/podAntiAffinity/", "topologyKey"),
+    ),
+    (
+        {"affinity": {"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [
+            {"weight": 101, "podAffinityTerm": {"topologyKey": "zone"}}]}}},
+        ("/weight", "101", "100"),
+    ),
+    ({"rollout": {"maxUnavailable": "150%"}}, ("/rollout/maxUnavailable", "from 0% to 100%")),
+    ({"podDisruptionBudget": {"maxUnavailable": "101%"}}, ("/podDisruptionBudget", "1% to 100%")),
+    (GPU | {"gpu": {"resource": "gpu"}}, ("/gpu/resource", "such as nvidia.com/gpu")),
     (
         GPU | {"gpu": {"resourceClaims": [{"name": "a"}]}},
-        ("/gpu/resourceClaims/0", "resourceClaimName"),
+        ("/gpu/resourceClaims/0", "resourceClaimTemplateName"),
     ),
     (
         GPU | {"gpu": {"resourceClaims": [{"name": "a", "resourceClaimName": "b"}] * 2}},
@@ -116,7 +146,7 @@ BAD: list[tuple[Object, tuple[str, ...]]] = [
         {"resources": {"requests": {"cpu": "1500m"}, "limits": {"cpu": 1}}},
         ("resources requests.cpu=1500m is over limits.cpu=1",),
     ),
-    ({"resources": {"limits": {"gpu": 1}}}, ("/resources/limits", "gpu")),
+    ({"resources": {"limits": {"gpu": 1}}}, ("/resources/limits/gpu", "such as nvidia.com/gpu")),
     ({"resources": {"requests": {"a.b/c": 1}}}, ("requests.a.b/c", "set limits.a.b/c=1")),
     ({"init": {"resources": {"limits": {"memory": "1Mi"}}}}, ("init.resources requests.memory",)),
     ({"tests": {"resources": {"limits": {"memory": 9}}}}, ("tests.resources requests.memory",)),
@@ -152,7 +182,50 @@ BAD: list[tuple[Object, tuple[str, ...]]] = [
             {"name": "B", "value": "1", "valueFrom": {"fieldRef": {"fieldPath": "a"}}}]}]},
         ("extraInitContainers: env of a has B", "leave one of them out"),
     ),
-    ({"extraEnv": [{"name": "B", "value": "1", "valueFrom": {}}]}, ("extraEnv has B with value",)),
+    ({"extraEnv": [{"name": "B", "value": "1", "valueFrom": {"fieldRef": {"fieldPath": "a"}}}]},
+     ("extraEnv has B with value",)),
+    ({"extraEnv": [{"name": "B", "valueFrom": {}}]}, ("/extraEnv/0/valueFrom",)),
+    ({"extraEnv": [{"name": "B", "valueFrom": {"secretKeyRef": {"name": "a"}}}]}, ("key",)),
+    ({"extraVolumes": [{"name": "a", "emptydir": {}}]}, ("/extraVolumes/0", "emptydir")),
+    ({"extraVolumes": [{"name": "a"}]}, ("/extraVolumes/0",)),
+    ({"sidecars": [{"name": "a", "image": "a/b:1", "cmd": ["a"]}]}, ("/sidecars/0", "cmd")),
+    ({"networkPolicy": {"egress": [{"ports": [{"prot": 1}]}]}}, ("/egress/0/ports/0", "prot")),
+    ({"networkPolicy": {"egress": [{"ports": [{"endPort": 3}]}]}}, ("egress[0] has endPort=3",)),
+    ({"networkPolicy": {"egress": [{"ports": [{"port": "dns", "endPort": 3}]}]}}, ("port=dns",)),
+    (
+        {"networkPolicy": {"egress": [{"ports": [{"port": 4, "endPort": 3}]}]}},
+        ("endPort=3 and port=4", "up to endPort"),
+    ),
+    ({"networkPolicy": {"clients": [{}]}}, ("networkPolicy.clients[0] is empty", "podSelector={}")),
+    ({"networkPolicy": {"egress": [{"to": [{}]}]}}, ("networkPolicy.egress[0].to[0] is empty",)),
+    (
+        {"networkPolicy": {"monitoring": [{"podSelector": {}, "ipBlock": {"cidr": "::/0"}}]}},
+        ("networkPolicy.monitoring[0] has ipBlock beside a selector", "two peers"),
+    ),
+    (
+        {"networkPolicy": {"clients": [{"ipBlock": {"cidr": "256.0.0.0/8"}}]}},
+        ("/networkPolicy/clients/0/ipBlock/cidr", "such as 10.0.0.0/8"),
+    ),
+    ({"replicas": 2**31}, ("/replicas", "maximum")),
+    ({"autoscaling": {"maxReplicas": 2**31}}, ("/autoscaling/maxReplicas", "maximum")),
+    ({"sidecars": [{"name": "a", "image": "a/b:1", "command": "x"}]}, ("/command", "want array")),
+    (
+        {"sidecars": [{"name": "a", "image": "a/b:1", "restartPolicy": "Always"}]},
+        ("sidecars: a has restartPolicy=Always", "extraInitContainers"),
+    ),
+    (
+        {"extraInitContainers": [{"name": "a", "image": "a/b:1", "restartPolicy": "Never"}]},
+        ("extraInitContainers: a has restartPolicy=Never", "Always"),
+    ),
+    (
+        {"extraInitContainers": [{"name": "a", "image": "a/b:1", "startupProbe": {}}]},
+        ("extraInitContainers: a has startupProbe", "restartPolicy=Always"),
+    ),
+    (
+        {"networkPolicy": {"clients": [{"podSelector": {"matchExpressions": [
+            {"key": "a", "operator": "NotIn"}]}}]}},
+        ("networkPolicy.clients[0].podSelector", "a has operator=NotIn and no values"),
+    ),
     ({"sidecars": [{"name": "a", "image": "a/b:1", "ports": [{"containerPort": 99999}]}]},
      ("/sidecars/0/ports/0/containerPort",)),
     ({"extraVolumes": [{"name": "a", "emptyDir": {}, "hostPath": {"path": "/a"}}]},
@@ -169,6 +242,17 @@ BAD: list[tuple[Object, tuple[str, ...]]] = [
             {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}}] * 2},
         ("extraObjects has ConfigMap a twice",),
     ),
+    (
+        {"extraObjects": [{"apiVersion": "v1", "kind": "Service", "metadata": {
+            "name": "{{ .Release.Name }}-labelmint"}}]},
+        ("extraObjects has Service demo-labelmint, which the chart makes",),
+    ),
+    (
+        {"extraObjects": [
+            {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}}
+            for name in ("demo", "{{ .Release.Name }}")]},
+        ("extraObjects has ConfigMap demo twice",),
+    ),
     ({"topologySpread": [{"topologyKey": "zone"}] * 2}, ("zone, ScheduleAnyway twice",)),
     (
         {"topologySpread": [{"topologyKey": "a", "matchLabelKeys": ["app.kubernetes.io/name"]}]},
@@ -184,7 +268,7 @@ BAD: list[tuple[Object, tuple[str, ...]]] = [
         ("duration=2h and renewBefore=2h", "less"),
     ),
     ({"networkPolicy": {"clients": [{"pods": {}}]}}, ("/networkPolicy/clients/0", "pods")),
-    ({"service": {"annotations": {"a b": "c"}}}, ("/service/annotations", "a b")),
+    ({"service": {"annotations": {"a b": "c"}}}, ("/service/annotations/a b", "another key")),
     ({"user": 0}, ("/user",)),
     ({"priorityClassName": "High"}, ("/priorityClassName",)),
 ]  # fmt: skip
@@ -194,7 +278,10 @@ BAD: list[tuple[Object, tuple[str, ...]]] = [
 def test_a_bad_value_is_named_with_its_fix(values: Object, named: tuple[str, ...]) -> None:
     with pytest.raises(helm_python.HelmError) as refused:
         render(values)
-    assert [word for word in named if word not in str(refused.value)] == []
+    said = str(refused.value)
+    assert [word for word in named if word not in said] == []
+    assert len(said.partition("labelmint:\n")[2].strip().splitlines()) <= 1, said
+    assert not re.search(r"does not match|failed|\^\(|\[a-z", said), said
 
 
 @pytest.mark.parametrize("release", ["a.b", "1a"])
@@ -211,6 +298,9 @@ def test_the_largest_values_that_a_server_takes_are_taken() -> None:
     render({"models": [CLAIM | {"claim": {"name": "b", "subPath": "a/..b/c"}}]})
     render({"commonLabels": {"a.b/c": "d" * 63}, "resources": SMALL})
     render({"gateway": {"hostnames": ["*.example.com"]}})
+    elsewhere = {"name": "demo-labelmint", "namespace": "other"}
+    render({"extraObjects": [{"apiVersion": "v1", "kind": "Service", "metadata": elsewhere}]})
+    render(needing({"key": "a.b/c", "operator": "Gt", "values": ["8"]}))
 
 
 def test_the_default_values_say_what_to_set_and_that_is_all_there_is_to_set() -> None:

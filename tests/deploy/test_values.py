@@ -3,9 +3,11 @@
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import click
+import kubernetes_validate
 import pytest
 import yaml
 
@@ -14,6 +16,7 @@ from service.config import MODEL_NAME, ServerLimits
 from service.flags import config_from_flags
 from tests.deploy.cases import CASES
 from tests.deploy.chart import CHART, Object, default_values, one, render
+from tests.deploy.test_render import NEWEST
 
 SCHEMA: Object = json.loads((CHART / "values.schema.json").read_text("utf-8"))
 
@@ -94,8 +97,39 @@ def test_the_limits_are_those_of_the_server() -> None:
 
 
 def test_a_models_name_is_what_the_server_takes() -> None:
-    pattern = SCHEMA["properties"]["models"]["items"]["properties"]["name"]["pattern"]
-    assert pattern == f"^{MODEL_NAME.pattern}$"
+    name = SCHEMA["properties"]["models"]["items"]["properties"]["name"]
+    assert name["if"]["pattern"] == f"^{MODEL_NAME.pattern}$"
+
+
+def test_every_pattern_has_words_for_who_does_not_match_it() -> None:
+    """Helm prints a pattern as it is, and the constant of `else` in its place."""
+    bare, words = [], set()
+
+    def look(at: Any, path: str) -> None:
+        if isinstance(at, list):
+            for inner in at:
+                look(inner, path)
+        elif isinstance(at, dict):
+            if "pattern" in at and not path.endswith("/if"):
+                bare.append(path)
+            if "pattern" in at.get("if", {}):
+                words.add(at["else"]["const"])
+            if "patternProperties" in at:
+                words.add(at["additionalProperties"]["const"])
+            for name, inner in at.items():
+                look(inner, f"{path}/{name}")
+
+    look(SCHEMA, "")
+    assert bare == [] and len(words) > 20
+    assert not [said for said in words if re.search(r"[\^\[\](){}|]", said)]
+
+
+def test_keys_of_containers_and_volumes_are_those_of_the_newest_kubernetes() -> None:
+    folder = Path(kubernetes_validate.__file__).parent / "kubernetes-json-schema"
+    for name in ("container", "volume", "valueFrom"):
+        file = f"v{NEWEST}.0-local/{ {'valueFrom': 'envvarsource'}.get(name, name) }-v1.json"
+        known = json.loads((folder / file).read_text("utf-8"))["properties"]
+        assert SCHEMA["definitions"][name]["properties"].keys() == known.keys()
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -103,7 +137,8 @@ def test_the_server_understands_its_environment(case: str, monkeypatch: pytest.M
     deployment = next(o for o in render(CASES[case]) if o["kind"] == "Deployment")
     server = deployment["spec"]["template"]["spec"]["containers"][0]
     for variable in server["env"]:
-        monkeypatch.setenv(variable["name"], variable["value"])
+        if "value" in variable:  # others are of a node, or of a secret
+            monkeypatch.setenv(variable["name"], variable["value"])
     named = {v["name"] for v in server["env"] if v["name"].startswith("LABELMINT_SERVER_")}
     twins = {option.envvar for option in run.params if isinstance(option, click.Option)}
     assert named <= twins

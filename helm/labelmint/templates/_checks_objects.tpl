@@ -25,10 +25,32 @@
   {{- end -}}
 {{- end -}}
 {{- include "labelmint.checkPod" . -}}
+{{- include "labelmint.checkTolerations" (list "tolerations" $v.tolerations) -}}
+{{- include "labelmint.checkTolerations" (list "gpu.tolerations" $v.gpu.tolerations) -}}
+{{- include "labelmint.checkExpressions" (list "affinity" $v.affinity) -}}
+{{- include "labelmint.checkExpressions" (list "networkPolicy" $v.networkPolicy) -}}
+{{- include "labelmint.checkPeers" (list "networkPolicy.clients" $v.networkPolicy.clients) -}}
+{{- include "labelmint.checkPeers" (list "networkPolicy.monitoring" $v.networkPolicy.monitoring) -}}
+{{- range $i, $rule := $v.networkPolicy.egress -}}
+  {{- include "labelmint.checkPeers" (list (printf "networkPolicy.egress[%d].to" $i) .to) -}}
+  {{- range .ports -}}
+    {{- if and .endPort (or (not .port) (kindIs "string" .port) (lt (int .endPort) (int .port))) -}}
+      {{- fail (printf "networkPolicy.egress[%d] has endPort=%v and port=%v; set port to a number up to endPort, or leave endPort out" $i .endPort (default "" .port)) -}}
+    {{- end -}}
+  {{- end -}}
+{{- end -}}
+{{- $own := list (printf "Deployment %s" $name) (printf "Service %s" $name) (printf "Service %s-headless" $name) -}}
+{{- if $v.serviceAccount.create -}}
+  {{- $own = append $own (printf "ServiceAccount %s" (include "labelmint.serviceAccount" .)) -}}
+{{- end -}}
 {{- $objects := list -}}
 {{- range $v.extraObjects -}}
-  {{- $object := printf "%s %s" .kind (default "" .metadata.name) -}}
-  {{- $place := printf "%s of %s" $object (default $.Release.Namespace .metadata.namespace) -}}
+  {{- $object := printf "%s %s" .kind (tpl (default "" .metadata.name) $) -}}
+  {{- $namespace := tpl (default $.Release.Namespace .metadata.namespace) $ -}}
+  {{- $place := printf "%s of %s" $object $namespace -}}
+  {{- if and (has $object $own) (eq $namespace $.Release.Namespace) -}}
+    {{- fail (printf "extraObjects has %s, which the chart makes; give it another name" $object) -}}
+  {{- end -}}
   {{- if has $place $objects -}}
     {{- fail (printf "extraObjects has %s twice; leave one of them out" $object) -}}
   {{- end -}}
@@ -89,6 +111,7 @@
       {{- fail (printf "%s has %s, a name that another container has; give it another name" $key .name) -}}
     {{- end -}}
     {{- $names = append $names .name -}}
+    {{- include "labelmint.checkLifecycle" (list $key .) -}}
     {{- include "labelmint.checkResources" (list (printf "%s: %s has resources, where" $key .name) (default dict .resources)) -}}
     {{- include "labelmint.checkSources" (list (printf "%s: env of %s" $key .name) .env) -}}
     {{- include "labelmint.checkMounts" (list (printf "%s: volumeMounts of %s" $key .name) .volumeMounts $volumes) -}}
@@ -111,6 +134,77 @@
 {{- end -}}
 {{- if and $claims (semverCompare "<1.31-0" .Capabilities.KubeVersion.Version) -}}
   {{- fail (printf "gpu.resourceClaims needs Kubernetes 1.31, not %s; leave it empty and set gpu.resource and gpu.count" .Capabilities.KubeVersion.Version) -}}
+{{- end -}}
+{{- end }}
+
+{{/* (list key tolerations) */}}
+{{- define "labelmint.checkTolerations" -}}
+{{- $key := index . 0 -}}
+{{- range $i, $one := index . 1 -}}
+  {{- $at := printf "%s[%d]" $key $i -}}
+  {{- if eq (default "" .operator) "Exists" -}}
+    {{- with .value -}}
+      {{- fail (printf "%s has operator=Exists and value=%s, which is for Equal; leave value out, or set operator=Equal" $at .) -}}
+    {{- end -}}
+  {{- else if not .key -}}
+    {{- fail (printf "%s has no key; name the taint's key, or set operator=Exists to tolerate every taint" $at) -}}
+  {{- end -}}
+  {{- if and (hasKey . "tolerationSeconds") (ne (default "" .effect) "NoExecute") -}}
+    {{- fail (printf "%s has tolerationSeconds=%v, which is for evictions; set effect=NoExecute, or leave it out" $at .tolerationSeconds) -}}
+  {{- end -}}
+{{- end -}}
+{{- end }}
+
+{{/* (list key peers) */}}
+{{- define "labelmint.checkPeers" -}}
+{{- $key := index . 0 -}}
+{{- range $i, $peer := index . 1 -}}
+  {{- if not $peer -}}
+    {{- fail (printf "%s[%d] is empty; give podSelector, namespaceSelector or ipBlock, such as podSelector={} for the namespace's pods" $key $i) -}}
+  {{- else if and (hasKey $peer "ipBlock") (gt (len $peer) 1) -}}
+    {{- fail (printf "%s[%d] has ipBlock beside a selector; make two peers of them" $key $i) -}}
+  {{- end -}}
+{{- end -}}
+{{- end }}
+
+{{/* The values that the operators of every selector in a value need: (list key value). */}}
+{{- define "labelmint.checkExpressions" -}}
+{{- $key := index . 0 -}}{{- $value := index . 1 -}}
+{{- if kindIs "map" $value -}}
+  {{- range $name, $inner := $value -}}
+    {{- include "labelmint.checkExpressions" (list (printf "%s.%s" $key $name) $inner) -}}
+    {{- range ternary $inner list (eq $name "matchExpressions") -}}
+      {{- $said := printf "%s.%s: %s has operator=%s" $key $name .key .operator -}}
+      {{- $numbers := has .operator (list "Gt" "Lt") -}}
+      {{- if and (has .operator (list "In" "NotIn")) (not .values) -}}
+        {{- fail (printf "%s and no values; add the values, or set operator=Exists" $said) -}}
+      {{- else if and (has .operator (list "Exists" "DoesNotExist")) .values -}}
+        {{- fail (printf "%s, which takes no values; leave values out, or set operator=In" $said) -}}
+      {{- else if and $numbers (not (and (eq (len (default list .values)) 1) (regexMatch "^[0-9]+$" (first .values)))) -}}
+        {{- fail (printf "%s, which takes one whole number; give values such as [\"8\"]" $said) -}}
+      {{- end -}}
+    {{- end -}}
+  {{- end -}}
+{{- else if kindIs "slice" $value -}}
+  {{- range $i, $inner := $value -}}
+    {{- include "labelmint.checkExpressions" (list (printf "%s[%d]" $key $i) $inner) -}}
+  {{- end -}}
+{{- end -}}
+{{- end }}
+
+{{/* (list key container) */}}
+{{- define "labelmint.checkLifecycle" -}}
+{{- $key := index . 0 -}}{{- $one := index . 1 -}}
+{{- if and (eq $key "sidecars") $one.restartPolicy -}}
+  {{- fail (printf "sidecars: %s has restartPolicy=%v, which is for extraInitContainers; leave it out" $one.name $one.restartPolicy) -}}
+{{- else if and $one.restartPolicy (ne (toString $one.restartPolicy) "Always") -}}
+  {{- fail (printf "extraInitContainers: %s has restartPolicy=%v; set it to Always for a sidecar that starts first, or leave it out" $one.name $one.restartPolicy) -}}
+{{- else if and (eq $key "extraInitContainers") (not $one.restartPolicy) -}}
+  {{- range list "lifecycle" "livenessProbe" "readinessProbe" "startupProbe" -}}
+    {{- if hasKey $one . -}}
+      {{- fail (printf "extraInitContainers: %s has %s and ends before the server starts; leave it out, or set restartPolicy=Always" $one.name .) -}}
+    {{- end -}}
+  {{- end -}}
 {{- end -}}
 {{- end }}
 
