@@ -5,7 +5,7 @@ import re
 import helm_python
 import pytest
 
-from tests.deploy.cases import CLAIM, DOWNLOAD, GPU, IMAGE, KEDA, SMALL
+from tests.deploy.cases import CASES, CLAIM, DOWNLOAD, GPU, IMAGE, KEDA, SMALL
 from tests.deploy.chart import CHART, LEAST, NAMESPACE, Object, render
 
 TLS: Object = {"mode": "secret", "secret": "cert"}
@@ -312,3 +312,22 @@ def test_the_default_values_say_what_to_set_and_that_is_all_there_is_to_set() ->
                 chart.render(values, name="demo", namespace=NAMESPACE)
             values[key] = LEAST[key]
         assert chart.render(values, name="demo", namespace=NAMESPACE)
+
+
+def test_no_extra_object_takes_the_place_of_one_that_the_chart_makes() -> None:
+    """Jobs of data sets have a hash in their names."""
+    made: dict[tuple[str, str], Object] = {}
+    for values in CASES.values():
+        if "extraObjects" not in values:
+            for each in render(values):
+                made.setdefault((each["kind"], each["metadata"]["name"]), values)
+    kinds = dict[str, tuple[str, Object]]()
+    for (kind, name), values in made.items():
+        kinds.setdefault(kind, (name, values))
+    assert len(kinds) == 16 and kinds.pop("Job")
+    for kind, (name, values) in kinds.items():
+        twice = {"apiVersion": "v1", "kind": kind, "metadata": {"name": name}}
+        with pytest.raises(
+            helm_python.HelmError, match=f"extraObjects has {kind} {name}, which the"
+        ):
+            render(values | {"extraObjects": [twice]})

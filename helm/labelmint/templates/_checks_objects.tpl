@@ -39,9 +39,28 @@
     {{- end -}}
   {{- end -}}
 {{- end -}}
-{{- $own := list (printf "Deployment %s" $name) (printf "Service %s" $name) (printf "Service %s-headless" $name) -}}
+{{- $own := list (printf "Deployment %s" $name) (printf "Service %s" $name) (printf "Service %s-headless" $name) (printf "Pod %s-test" $name) -}}
 {{- if $v.serviceAccount.create -}}
   {{- $own = append $own (printf "ServiceAccount %s" (include "labelmint.serviceAccount" .)) -}}
+{{- end -}}
+{{- if $v.metrics.dashboard.enabled -}}
+  {{- $own = append $own (printf "ConfigMap %s-dashboard" $name) -}}
+{{- end -}}
+{{- $made := dict
+  "PrometheusRule" $v.metrics.alerts.enabled
+  "HorizontalPodAutoscaler" (eq $v.autoscaling.mode "hpa")
+  "ScaledObject" (eq $v.autoscaling.mode "keda")
+  "Certificate" (eq $v.tls.mode "certManager")
+  "GRPCRoute" $v.gateway.enabled
+  "BackendTLSPolicy" (and $v.gateway.enabled $v.gateway.backendTls.enabled)
+  "ServiceMonitor" (eq $v.metrics.monitor.kind "service")
+  "PodMonitor" (eq $v.metrics.monitor.kind "pod")
+  "NetworkPolicy" $v.networkPolicy.enabled
+  "PodDisruptionBudget" (and $v.podDisruptionBudget.enabled (include "labelmint.replicated" .)) -}}
+{{- range $kind, $is := $made -}}
+  {{- if $is -}}
+    {{- $own = append $own (printf "%s %s" $kind $name) -}}
+  {{- end -}}
 {{- end -}}
 {{- $objects := list -}}
 {{- range $v.extraObjects -}}
