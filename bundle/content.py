@@ -48,7 +48,7 @@ def columns_of_heads(heads: Heads | None) -> int:
 def rank_of_share(share: float, values: int) -> int:
     """Rank of a quantile among this many values, 1 for the smallest: the first that at least this
     share of them is not over. Products are rounded, so that 0.1 of 70 is 7."""
-    return math.ceil(round(share * values, 6))
+    return max(1, math.ceil(round(share * values, 6)))
 
 
 def write_content(folder: Path, content: NDArray[np.float32]) -> ContentTable:

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from bundle import open_bundle
 from bundle.__main__ import main
-from bundle.content import MAX_TABLE_BYTES, columns_of_heads, most_packed_bytes
+from bundle.content import MAX_TABLE_BYTES, columns_of_heads, most_packed_bytes, rank_of_share
 from bundle.files import sha256_of_file
 from bundle.manifest import MAX_TABLE_SAMPLES, Heads
 from bundle.write import add_calibration
@@ -162,3 +162,13 @@ def test_the_columns_of_heads_are_those_of_the_graph(without: str) -> None:
     heads: Heads = msgspec.structs.replace(manifest.heads, **gone)
     expected = content_columns(msgspec.structs.replace(manifest, heads=heads))
     assert columns_of_heads(heads) == len(expected)
+
+
+@pytest.mark.parametrize(
+    ("share", "values", "rank"),
+    [(0.1, 70, 7), (0.1, 71, 8), (0.5, 4, 2), (0.9, 4096, 3687), (1.0, 5, 5), (1e-12, 4096, 1)],
+)
+def test_a_quantile_is_the_first_value_that_its_share_is_not_over(
+    share: float, values: int, rank: int
+) -> None:
+    assert rank_of_share(share, values) == rank
