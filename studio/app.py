@@ -185,12 +185,15 @@ class Handlers:
 
     async def set_classes(self, request: Request) -> Response:
         body = await body_of(request, ClassesBody)
-        await run_in_threadpool(self.studio.project.set_classes, body.classes)
+        await run_in_threadpool(self.studio.project.set_classes, body.classes, body.before)
         return self._changed()
 
     async def set_keypoints(self, request: Request) -> Response:
         body = await body_of(request, KeypointsBody)
-        await run_in_threadpool(self.studio.project.set_keypoints, body.names, body.skeleton)
+        before = body.before.names, body.before.skeleton
+        await run_in_threadpool(
+            self.studio.project.set_keypoints, body.names, body.skeleton, before
+        )
         return self._changed()
 
     async def candidates(self, request: Request) -> Response:

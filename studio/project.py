@@ -194,15 +194,20 @@ class Project:
             self._note(stem, mask)
         self._labels = replace(self._labels, masks=masks)
 
-    def set_classes(self, cards: Sequence[ClassCard]) -> None:
+    def set_classes(
+        self, cards: Sequence[ClassCard], before: Sequence[ClassCard] | None = None
+    ) -> None:
         """Renames, recolors or adds classes; a last one that no mask has may go.
 
-        Raises StudioError, Conflict.
+        `before`: the classes that the list was made from; None: those of now. The same list once
+        more is no fault. Raises StudioError, Conflict.
         """
         if not 1 <= len(cards) <= MAX_CLASSES:
             raise StudioError(f"{len(cards)} classes are given; give 1 to {MAX_CLASSES}")
         _check_names("class", [card.name for card in cards])
         with self.lock:
+            if before is not None and self.classes not in (list(before), list(cards)):
+                raise Conflict(_changed_text("classes", [card.name for card in self.classes]))
             if len(cards) < len(self.classes):
                 for stem in self._labels.masks:
                     mask, _ = self.mask(stem)
@@ -237,11 +242,17 @@ class Project:
                 all_points[stem] = points
             self._write_points(self.keypoint_names, self.skeleton, all_points)
 
-    def set_keypoints(self, names: Sequence[str], skeleton: Sequence[tuple[int, int]]) -> None:
+    def set_keypoints(
+        self,
+        names: Sequence[str],
+        skeleton: Sequence[tuple[int, int]],
+        before: tuple[Sequence[str], Sequence[tuple[int, int]]] | None = None,
+    ) -> None:
         """Names the keypoints and joins them.
 
         Points keep their place in the list, so names may be added or changed, and removed while no
-        image has points. Raises StudioError, Conflict.
+        image has points. `before`: names and skeleton that the list was made from, as of
+        `set_classes`. Raises StudioError, Conflict.
         """
         _check_names("keypoint", names)
         if len(names) > MAX_KEYPOINTS:
@@ -250,6 +261,13 @@ class Project:
             if not all(0 <= end < len(names) for end in pair) or pair[0] == pair[1]:
                 raise StudioError(f"the skeleton joins {pair}; it takes two of {len(names)} points")
         with self.lock:
+            known = list(self.keypoint_names), list(self.skeleton)
+            made_from = before or known
+            if known not in (
+                (list(made_from[0]), list(made_from[1])),
+                (list(names), list(skeleton)),
+            ):
+                raise Conflict(_changed_text("keypoints", self.keypoint_names))
             added = len(names) - len(self.keypoint_names)
             if added < 0 and self._labels.points:
                 raise Conflict("some images have keypoints; remove those before a name")
@@ -363,6 +381,14 @@ def _refuse_other_masks(folder: Path) -> None:
             f"{'coco' if path.suffix == '.json' else 'labelme'} --images {folder} --out {folder}, "
             f"and move {path.name} away"
         )
+
+
+def _changed_text(what: str, names: Sequence[str]) -> str:
+    """Says that a list was made from an older one, and what the newer one is."""
+    return (
+        f"the {what} have changed since this list was opened, in another tab or by another "
+        f"program; now they are: {', '.join(names) or 'none'}"
+    )
 
 
 def _check_names(what: str, names: Sequence[str]) -> None:
