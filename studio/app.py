@@ -336,6 +336,7 @@ def project_summary(studio: Studio) -> dict[str, object]:
     project, learner = studio.project, studio.learner
     deep = stems_with_depth(project)
     with project.lock:
+        project.take_in_masks()
         images = [
             {
                 "stem": stem,
@@ -373,6 +374,7 @@ def _points(project: Project, stem: str) -> list[list[float]] | None:
 
 def archive_of_labels(project: Project, format_: Format) -> bytes:
     """Zip of the labels as `training labels convert --to` writes them. Raises Conflict."""
+    project.take_in_masks()
     labels = project.label_files
     if not labels.stems:
         raise Conflict("no image has a label yet")

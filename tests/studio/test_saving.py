@@ -130,6 +130,37 @@ def test_what_another_program_wrote_meanwhile_is_not_lost(served: Served) -> Non
     assert served.studio.project.keypoint_names == ("lefT",)
 
 
+def test_masks_that_another_program_adds_or_removes_count_at_once(served: Served) -> None:
+    """They were "to do" until the next start: the image could be taken out, and its class removed,
+    with the mask on the disk."""
+
+    def known() -> tuple[list[str], list[str], list[str]]:
+        """Labeled images, those that are proposed, and classes without a pixel."""
+        found = json.loads(served.request("GET", "/api/project").body)
+        labeled = [entry["stem"] for entry in found["images"] if entry["labelled"]]
+        return labeled, sorted(found["learn"]["next"]), found["learn"]["missing"]
+
+    assert known() == ([], ["000", "001", "002", "003"], ["ground", "figure"])
+    folder = served.folder / "masks"
+    folder.mkdir()
+    height, width = served.studio.project.size
+    Image.fromarray(np.ones((height, width), np.uint8)).save(folder / "001.png")
+    assert served.request("DELETE", "/api/images/001").status == 409
+    assert served.change("classes", classes("ground")).status == 409
+    assert known() == (["001"], ["000", "002", "003"], ["ground"])
+    archive = zipfile.ZipFile(io.BytesIO(served.request("GET", "/api/labels/masks").body))
+    assert "masks/001.png" in archive.namelist()
+    (folder / "002.png").write_bytes(b"no picture")
+    Image.fromarray(np.zeros((height, width), np.uint8)).save(folder / "001.png")
+    assert known() == (["001", "002"], ["000", "003"], ["figure"])
+    refused = served.request("GET", "/api/images/002/mask")
+    assert refused.status == 409 and "masks/002.png" in refused.text
+    for path in folder.iterdir():
+        path.unlink()
+    assert served.request("GET", "/api/labels/masks").status == 409
+    assert known() == ([], ["000", "001", "002", "003"], ["ground", "figure"])
+
+
 def test_what_is_no_mask_changes_nothing(served: Served) -> None:
     tag = served.save("000", painted(served), '"none"').headers["etag"]
     for pixels in (b"", painted(served)[:-1], painted(served) + b"\0", painted(served, 2)):
