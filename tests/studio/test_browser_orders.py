@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, expect
 
 from studio.project import Project
 from tests.studio.chromium import IGNORED, WAIT_MS, draw, masks, painting
-from tests.studio.conftest import CARDS, Served, classes, serving
+from tests.studio.conftest import CARDS, OTHER_TAB, Served, classes, serving
 from tests.studio.test_browser_saving import propose
 
 
@@ -146,6 +146,18 @@ def test_an_image_that_was_taken_out_meanwhile_is_said_to_be_and_holds_nothing_u
     page.locator(".strip a", has_text="000").click()
     expect(page.locator(".side")).to_contain_text("Nothing is labeled yet")
     assert not served.studio.project.label_files.masks
+
+    # So with one that waits since another tab has taken the image over.
+    expect(page.locator(".side")).to_contain_text("Nothing is labeled yet")
+    served.open_stream(OTHER_TAB)
+    draw(page, (0.1, 0.2), (0.9, 0.2), up=False)
+    take = {"tab": OTHER_TAB, "take": True}
+    assert served.send("POST", "/api/images/000/hold", take).status == 204
+    expect(page.locator(".side")).to_contain_text("Another tab holds this image")
+    page.mouse.up()
+    expect(page.locator("#saved")).to_have_text("1 not saved")
+    assert served.request("DELETE", "/api/images/000").status == 204
+    expect(page.locator("#saved")).to_have_text("All saved")
 
 
 @pytest.mark.long

@@ -326,6 +326,21 @@ def test_images_are_added_and_taken_out_in_one_step(
     assert image_set_from_folder(served.folder).stems == images.stems
 
 
+def test_no_name_of_an_image_comes_again(served: Served) -> None:
+    """A tab that still had strokes for the image which was taken out saved them on the next one."""
+    assert served.send("POST", "/api/images/003/hold", {"tab": OTHER_TAB}).status == 204
+    assert served.request("DELETE", "/api/images/003").status == 204
+    found = json.loads(served.request("GET", "/api/candidates").body)
+    for index in found[:2]:
+        assert served.send("POST", "/api/images", {"indices": [index]}).status == 204
+        stale = served.save("003", painted(served), '"none"', x_studio_tab=OTHER_TAB)
+        assert stale.status == 404
+        last = served.studio.project.images.stems[-1]
+        assert served.request("DELETE", f"/api/images/{last}").status == 204
+        served.studio.project.replace_images(image_set_from_folder(served.folder))  # as a start
+    assert last == "005" and not served.studio.project.label_files.masks
+
+
 def test_a_selection_holds_the_click_grows_with_its_level_and_keeps_other_classes(
     served: Served,
 ) -> None:
