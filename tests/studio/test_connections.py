@@ -56,10 +56,69 @@ def test_connections_that_are_stuck_lock_nobody_out(
             assert served.request("GET", "/api/project").status == 200
 
 
+def test_a_tab_is_not_put_out_by_programs_without_the_token(served: Served) -> None:
+    """Whatever it does: an answer that it reads slowly, a body that comes slowly, a stream. Those
+    were the oldest, and made room first."""
+    enlarge(served)
+    stream = served.open_stream(TAB)
+    with ExitStack() as stack:
+        slow = stack.enter_context(closing(connected(served, "GET /images/000")))
+        half = stack.enter_context(closing(connected(served, *HALF_BODY)))
+        assert slow.recv(1) == half.recv(1) == b"H"
+        for number in range(2 * MAX_CONNECTIONS):
+            one = stack.enter_context(closing(socket.create_connection(("127.0.0.1", served.port))))
+            if number % 2:
+                one.sendall(b"PUT /api/classes HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\n1")
+                assert one.recv(1) == b"H"
+        half.sendall(bytes(1024))
+        assert b"HTTP/1.1 204" in half.recv(4096) + half.recv(4096)
+        taken = 1
+        while data := slow.recv(1 << 20):
+            taken += len(data)
+        assert taken > LARGE
+        assert served.send("POST", "/api/images/002/hold", {"tab": TAB}).status == 204
+        while b"002" not in stream.readline():
+            pass
+
+
 class HastyProtocol(PatientProtocol):
     """As a studio's connections, in less time."""
 
     patience_s = 0.3
+
+
+def test_an_answer_is_not_cut_short_while_somebody_reads_it() -> None:
+    """Such as an archive of labels over a slow line: it is one piece, and was cut after 20 s."""
+
+    class Line(asyncio.Transport):
+        """The end of a line that has taken some of what was written by the next look."""
+
+        unread, aborted = LARGE, False
+
+        def get_write_buffer_size(self) -> int:
+            return self.unread
+
+        def abort(self) -> None:
+            self.aborted = True
+
+        def is_closing(self) -> bool:
+            return self.aborted
+
+    async def read() -> None:
+        config = uvicorn.Config(lambda: None, http=HastyProtocol, ws="none", lifespan="off")
+        config.load()
+        protocol = HastyProtocol(config, uvicorn.Server(config).server_state, {})
+        line = Line()
+        protocol.connection_made(line)
+        protocol.pause_writing()
+        for _ in range(3):
+            line.unread -= 1
+            protocol.look()
+            assert protocol.is_waiting and not line.aborted
+        protocol.look()
+        assert line.aborted, "nobody reads any more"
+
+    asyncio.run(read())
 
 
 @pytest.mark.parametrize("kind", ["answer", "body"])
