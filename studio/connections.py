@@ -3,8 +3,7 @@
 Any program on the machine can connect, without a token, and a page of another site can make the
 browser do it; a tab that the browser has put to sleep reads nothing. uvicorn waits for a request,
 and for the reader of an answer, for as long as they like, and answers nothing but 503 once there
-are too many connections.
-Those that have sent the token make room last.
+are too many connections. Those that have sent the token make room last.
 """
 
 import asyncio

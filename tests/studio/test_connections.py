@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import socket
+import subprocess
+import sys
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ import pytest
 import uvicorn
 
 from studio.connections import MAX_CONNECTIONS, PatientProtocol
+from tests.studio.chromium import CHECKOUT
 from tests.studio.conftest import TAB, Served, serving
 
 LARGE = 16 << 20  # bytes, which the buffers of a connection do not take
@@ -175,6 +179,39 @@ def test_a_server_ends_in_time_and_silence_while_nobody_reads(
             assert served.request("GET", "/api/project").status == 200
             assert served.request("POST", "/api/images/002/hold", opened).status == 204
         assert capfd.readouterr().err == ""
+
+
+# The command; another signal comes while its learner is ended, and while the interpreter ends.
+HASTY = """
+import atexit, os, signal, sys
+import studio.__main__ as command
+
+def hurry():
+    os.kill(os.getpid(), signal.SIGINT)
+
+close = command.Learner.close
+command.Learner.close = lambda learner: (hurry(), close(learner), print("ended"))
+atexit.register(hurry)
+command.run()
+"""
+
+
+def test_a_second_ctrl_c_while_the_studio_ends_changes_nothing_and_is_not_written_of(
+    tiny_weights: tuple[Path, Path], project: Path
+) -> None:
+    """It was a traceback, and the learner and the minutes of work were left as they were."""
+    words = ["--generator", str(tiny_weights[0]), "--project", str(project)]
+    with subprocess.Popen(
+        [sys.executable, "-c", HASTY, *words, "--listen", "127.0.0.1:0"],
+        cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert "token=" in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        out, errors = process.communicate(timeout=60)
+    assert out == "ended\n"
+    assert errors == "stopped; every stroke that the server has received is saved\n"
+    assert process.returncode == 128 + signal.SIGINT
 
 
 def test_a_client_that_leaves_in_mid_request_is_not_written_of(
