@@ -88,11 +88,11 @@ def main(generator_path: Path, mean_latent: Path | None, folder: Path, listen: s
     listener = listening_socket(listen)
     with owned_project(folder):
         studio = opened_studio(generator_path, mean_latent, folder)
-        token = stored_token(studio.project.work / TOKEN)
-        host, port = listener.getsockname()[:2]
-        name = f"[{host}]" if ":" in host else host
-        click.echo(f"studio of {folder}: open http://{name}:{port}/?token={token}")
         try:
+            token = stored_token(studio.project.work / TOKEN)
+            host, port = listener.getsockname()[:2]
+            name = f"[{host}]" if ":" in host else host
+            click.echo(f"studio of {folder}: open http://{name}:{port}/?token={token}")
             server_of(studio, token).run(sockets=[listener])
         finally:
             with signals_held():  # another Ctrl-C leaves none behind

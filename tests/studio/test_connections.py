@@ -4,7 +4,9 @@ ends at once and without a word."""
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -206,7 +208,11 @@ def test_a_second_ctrl_c_while_the_studio_ends_changes_nothing_and_is_not_writte
         cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
         assert process.stdout is not None
-        assert "token=" in process.stdout.readline()
+        found = re.search(r"http://([0-9.:]+)/", process.stdout.readline())
+        assert found is not None
+        with closing(http.client.HTTPConnection(found[1], timeout=60)) as connection:
+            connection.request("GET", "/")
+            assert connection.getresponse().read(), "it serves"
         process.send_signal(signal.SIGINT)
         out, errors = process.communicate(timeout=60)
     assert out == "ended\n"
