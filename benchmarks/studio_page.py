@@ -122,7 +122,7 @@ def opened(
     with started_studio(generator, project, checkout) as (port, token):
         session = StudioSession(port, f"studio-{port}={token}", (0, 0), 255)
         cards = [{"name": "ground", "color": 0x30343F}, {"name": "figure", "color": 0xF2B48C}]
-        session.post("PUT", "/api/classes", {"classes": cards})
+        session.post("PUT", "/api/classes", {"classes": cards, "before": []})
         context = browser.new_context(viewport={"width": 1280, "height": 720})
         context.set_default_timeout(WAIT_MS)
         page = context.new_page()

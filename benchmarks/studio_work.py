@@ -176,7 +176,7 @@ def label(place: Place, policy: Policy) -> None:
     truth = truth_of_indices(place.seed, drawn_indices(images), images.crop.grid).mask.numpy()
     with studio_session(GENERATOR, folder) as session:
         cards = [{"name": n, "color": c} for n, c in zip(CLASS_NAMES, PALETTE, strict=True)]
-        session.post("PUT", "/api/classes", {"classes": cards})
+        session.post("PUT", "/api/classes", {"classes": cards, "before": []})
         while len(done) < policy.images:
             stem = next_stem(session, policy.way, [entry["stem"] for entry in done])
             exact = truth[images.stems.index(stem)]

@@ -42,7 +42,13 @@ from checkpoints.interpreter import (
     interpreter_from_file,
     write_interpreter,
 )
-from checkpoints.interruption import HeldSignal, Interrupted, raise_on_signals, signals_held
+from checkpoints.interruption import (
+    HeldSignal,
+    Interrupted,
+    end_command,
+    raise_on_signals,
+    signals_held,
+)
 from checkpoints.inverse_graphics import inverse_graphics_from_file, write_inverse_graphics
 from checkpoints.published_interpreter import (
     interpreter_from_published,
@@ -100,6 +106,7 @@ __all__ = [
     "classes_from_names",
     "config_card_from_refiner",
     "encoder_from_file",
+    "end_command",
     "exchange_folders",
     "generator_from_file",
     "generator_from_foreign",

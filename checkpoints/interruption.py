@@ -6,10 +6,12 @@ raises `Interrupted` itself.
 """
 
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 Handler = Callable[[int, FrameType | None], object]
@@ -57,6 +59,15 @@ def raise_on_signals() -> None:
         raise Interrupted(number)
 
     _replace_handlers(stop)
+
+
+def end_command(interrupted: Interrupted, line: str) -> NoReturn:
+    """Ends the command with a line and the exit code of its signal. Another signal changes nothing,
+    as while the interpreter ends, where it would be a traceback. Raises SystemExit."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    print(line, file=sys.stderr)
+    sys.exit(interrupted.exit_code)
 
 
 @contextmanager

@@ -31,7 +31,7 @@ from bundle.write import (
     refuse_known_calibration,
     staged_folder,
 )
-from checkpoints import CheckpointError, Interrupted, generators_in, raise_on_signals
+from checkpoints import CheckpointError, Interrupted, end_command, generators_in, raise_on_signals
 from engines.errors import EngineError
 from engines.open import EngineOptions, open_mapping
 from engines.sampling import (
@@ -410,8 +410,7 @@ def run() -> None:
     try:
         main()
     except Interrupted as interrupted:
-        click.echo(f"interrupted: {interrupted}", err=True)
-        sys.exit(interrupted.exit_code)
+        end_command(interrupted, f"interrupted: {interrupted}")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,14 @@ import uvicorn
 
 from bundle.errors import printable_line
 from bundle.files import made_folder, opened_regular_file
-from checkpoints import CheckpointError, GeneratorCard, Interrupted, raise_on_signals
+from checkpoints import (
+    CheckpointError,
+    GeneratorCard,
+    Interrupted,
+    end_command,
+    raise_on_signals,
+    signals_held,
+)
 from nets.generator import Generator
 from studio.app import Studio, application
 from studio.connections import MAX_CONNECTIONS, PatientProtocol
@@ -81,16 +88,17 @@ def main(generator_path: Path, mean_latent: Path | None, folder: Path, listen: s
     listener = listening_socket(listen)
     with owned_project(folder):
         studio = opened_studio(generator_path, mean_latent, folder)
-        token = stored_token(studio.project.work / TOKEN)
-        host, port = listener.getsockname()[:2]
-        name = f"[{host}]" if ":" in host else host
-        click.echo(f"studio of {folder}: open http://{name}:{port}/?token={token}")
         try:
+            token = stored_token(studio.project.work / TOKEN)
+            host, port = listener.getsockname()[:2]
+            name = f"[{host}]" if ":" in host else host
+            click.echo(f"studio of {folder}: open http://{name}:{port}/?token={token}")
             server_of(studio, token).run(sockets=[listener])
         finally:
-            studio.learner.close()
-            studio.export.close()
-            studio.reviews.close()
+            with signals_held():  # another Ctrl-C leaves none behind
+                studio.learner.close()
+                studio.export.close()
+                studio.reviews.close()
 
 
 @contextmanager
@@ -255,8 +263,7 @@ def run() -> None:
     try:
         main(prog_name="python -m studio")
     except Interrupted as interrupted:
-        click.echo("stopped; every stroke that the server has received is saved", err=True)
-        sys.exit(interrupted.exit_code)
+        end_command(interrupted, "stopped; every stroke that the server has received is saved")
     except (StudioError, TrainingError, CheckpointError) as error:
         click.echo(f"error: {printable_line(str(error))}", err=True)
         sys.exit(1)

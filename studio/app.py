@@ -185,12 +185,15 @@ class Handlers:
 
     async def set_classes(self, request: Request) -> Response:
         body = await body_of(request, ClassesBody)
-        await run_in_threadpool(self.studio.project.set_classes, body.classes)
+        await run_in_threadpool(self.studio.project.set_classes, body.classes, body.before)
         return self._changed()
 
     async def set_keypoints(self, request: Request) -> Response:
         body = await body_of(request, KeypointsBody)
-        await run_in_threadpool(self.studio.project.set_keypoints, body.names, body.skeleton)
+        before = body.before.names, body.before.skeleton
+        await run_in_threadpool(
+            self.studio.project.set_keypoints, body.names, body.skeleton, before
+        )
         return self._changed()
 
     async def candidates(self, request: Request) -> Response:
@@ -333,6 +336,7 @@ def project_summary(studio: Studio) -> dict[str, object]:
     project, learner = studio.project, studio.learner
     deep = stems_with_depth(project)
     with project.lock:
+        project.take_in_masks()
         images = [
             {
                 "stem": stem,
@@ -370,6 +374,7 @@ def _points(project: Project, stem: str) -> list[list[float]] | None:
 
 def archive_of_labels(project: Project, format_: Format) -> bytes:
     """Zip of the labels as `training labels convert --to` writes them. Raises Conflict."""
+    project.take_in_masks()
     labels = project.label_files
     if not labels.stems:
         raise Conflict("no image has a label yet")

@@ -67,16 +67,23 @@ class HoldBody(Strict, frozen=True):
 
 
 class ClassesBody(Strict, frozen=True):
-    """All classes, by id."""
+    """All classes, by id, and those that the list was made from."""
 
     classes: list[ClassCard]
+    before: list[ClassCard]
 
 
-class KeypointsBody(Strict, frozen=True):
+class KeypointNames(Strict, frozen=True):
     """Names of all keypoints, and the lines between them."""
 
     names: list[str]
     skeleton: Annotated[list[tuple[int, int]], msgspec.Meta(max_length=MAX_BONES)]
+
+
+class KeypointsBody(KeypointNames, frozen=True):
+    """All keypoints, and those that the list was made from."""
+
+    before: KeypointNames
 
 
 class PointsBody(Strict, frozen=True):

@@ -112,6 +112,7 @@ class Learner:
     def start(self) -> None:
         """Trains on the labels as they are; once more afterwards if it trains already. Raises
         Conflict without labels."""
+        self.project.take_in_masks()
         with self._lock:
             if not self.project.label_files.stems:
                 raise Conflict("paint an image first: nothing is labeled yet")

@@ -47,6 +47,7 @@ Order = Literal["typical", "farthest"]
 POOL = 256  # candidates to choose from; more on demand, in steps of as many
 MAX_POOL = 1 << 14
 SHOWN = 24  # on a page
+NEXT = "next_number"  # in the index
 KEPT = 512  # pictures in memory
 MAX_IMAGES = 5000  # of a set
 NEXT_INDEX, NEXT_LATENTS = "next-index.json", "next-latents.npy"
@@ -110,7 +111,7 @@ class Candidates:
                 raise Conflict(f"the set would have over {MAX_IMAGES} images")
             if not new:
                 return []
-            first = 1 + max((int(s) for s in images.stems if s.isdecimal()), default=-1)
+            first = next_number(images)
             entries = [
                 ImageEntry(
                     file=f"{first + n:03d}.png", pixels_sha256=sha, source=f"{SOURCE_PREFIX}{index}"
@@ -161,6 +162,7 @@ def remove_image(project: Project, stem: str) -> None:
     """Takes an image without labels out of the set. Raises NotFound, Conflict."""
     with project.lock:
         row = project.row(stem)
+        project.take_in_masks()
         if project.has_label(stem):
             raise Conflict(f"{stem} has labels; clear them before you take it out")
         if len(project.images) == 1:
@@ -177,7 +179,12 @@ def change_set(project: Project, ws: NDArray[np.float32], entries: Sequence[Imag
     folder, work = project.folder, project.work
     stream = io.BytesIO()
     np.save(stream, ws)
-    made = {**project.images.index.made, "by": "python -m studio", "count": len(entries)}
+    made = {
+        **project.images.index.made,
+        "by": "python -m studio",
+        "count": len(entries),
+        NEXT: next_number(project.images),
+    }
     index = msgspec.structs.replace(
         project.images.index,
         latents_sha256=sha256_of_array(ws),
@@ -188,6 +195,14 @@ def change_set(project: Project, ws: NDArray[np.float32], entries: Sequence[Imag
     write_text(work / NEXT_INDEX, text_of_index(index))
     finish_change(folder)
     project.replace_images(ImageSet(folder, index, ws))
+
+
+def next_number(images: ImageSet) -> int:
+    """Name of the next image: no name comes again, since an open tab may have strokes for the image
+    that had it."""
+    known = images.index.made.get(NEXT)
+    numbers = [int(stem) for stem in images.stems if stem.isdecimal()]
+    return max([known if isinstance(known, int) else 0, *(number + 1 for number in numbers)])
 
 
 def finish_change(folder: Path) -> None:

@@ -25,7 +25,8 @@ from PIL import Image
 from bundle.files import replace_file
 from checkpoints import ClassCard, Classes, classes_from_file, write_classes, write_text
 from studio.errors import Conflict, NotFound, Outdated, StudioError
-from training.errors import LabelError
+from studio.outside import refuse_other_masks, state_of_file, states_of_masks
+from training.errors import LabelError, TrainingError
 from training.images.image_set import ImageSet, image_set_from_folder
 from training.labels.label_folder import (
     CLASSES,
@@ -36,7 +37,6 @@ from training.labels.label_folder import (
     pictures_from_folder,
     text_of_keypoints,
 )
-from training.labels.labelled_set import LabelPaths, label_paths
 from training.labels.png import Palette, mask_from_file
 from training.labels.reading import ignore_id_of
 
@@ -55,9 +55,10 @@ class Project:
         self.folder = folder
         self.lock = threading.RLock()
         self.images = image_set_from_folder(folder)
-        _refuse_other_masks(folder)
+        refuse_other_masks(folder)
         self._labels = self._read()
         self._classes_in: dict[str, frozenset[int]] = {}  # by stem of a mask
+        self._seen = states_of_masks(folder, self._labels.masks)
         for stem in self._labels.masks:
             self._note(stem, self.mask(stem)[0])
 
@@ -131,6 +132,22 @@ class Project:
                 )
             return mask, tag_of_mask(mask)
 
+    def take_in_masks(self) -> None:
+        """Takes over the masks that other programs have added, changed or removed since; one that
+        cannot be read is a label without classes, and named when it is opened."""
+        with self.lock:
+            if self._labels.classes is None:  # their meaning is not read yet
+                return
+            before, self._seen = self._seen, states_of_masks(self.folder, self.images.stems)
+            masks = {stem: self.folder / MASKS / f"{stem}.png" for stem in self._seen}
+            self._labels = replace(self._labels, masks=masks)
+            for stem in before.keys() | self._seen.keys():
+                if before.get(stem) != self._seen.get(stem):
+                    try:
+                        self._note(stem, self.mask(stem)[0])
+                    except (TrainingError, NotFound):  # NotFound: its image was taken out
+                        self._classes_in.pop(stem, None)
+
     def missing_classes(self) -> list[str]:
         """Names of the classes that no mask has."""
         found = frozenset[int]().union(*self._classes_in.values())
@@ -194,15 +211,21 @@ class Project:
             self._note(stem, mask)
         self._labels = replace(self._labels, masks=masks)
 
-    def set_classes(self, cards: Sequence[ClassCard]) -> None:
+    def set_classes(
+        self, cards: Sequence[ClassCard], before: Sequence[ClassCard] | None = None
+    ) -> None:
         """Renames, recolors or adds classes; a last one that no mask has may go.
 
-        Raises StudioError, Conflict.
+        `before`: the classes that the list was made from; None: those of now. The same list once
+        more is no fault. Raises StudioError, Conflict.
         """
         if not 1 <= len(cards) <= MAX_CLASSES:
             raise StudioError(f"{len(cards)} classes are given; give 1 to {MAX_CLASSES}")
         _check_names("class", [card.name for card in cards])
         with self.lock:
+            self.take_in_masks()
+            if before is not None and self.classes not in (list(before), list(cards)):
+                raise Conflict(_changed_text("classes", [card.name for card in self.classes]))
             if len(cards) < len(self.classes):
                 for stem in self._labels.masks:
                     mask, _ = self.mask(stem)
@@ -237,11 +260,17 @@ class Project:
                 all_points[stem] = points
             self._write_points(self.keypoint_names, self.skeleton, all_points)
 
-    def set_keypoints(self, names: Sequence[str], skeleton: Sequence[tuple[int, int]]) -> None:
+    def set_keypoints(
+        self,
+        names: Sequence[str],
+        skeleton: Sequence[tuple[int, int]],
+        before: tuple[Sequence[str], Sequence[tuple[int, int]]] | None = None,
+    ) -> None:
         """Names the keypoints and joins them.
 
         Points keep their place in the list, so names may be added or changed, and removed while no
-        image has points. Raises StudioError, Conflict.
+        image has points. `before`: names and skeleton that the list was made from, as of
+        `set_classes`. Raises StudioError, Conflict.
         """
         _check_names("keypoint", names)
         if len(names) > MAX_KEYPOINTS:
@@ -250,6 +279,13 @@ class Project:
             if not all(0 <= end < len(names) for end in pair) or pair[0] == pair[1]:
                 raise StudioError(f"the skeleton joins {pair}; it takes two of {len(names)} points")
         with self.lock:
+            known = list(self.keypoint_names), list(self.skeleton)
+            made_from = before or known
+            if known not in (
+                (list(made_from[0]), list(made_from[1])),
+                (list(names), list(skeleton)),
+            ):
+                raise Conflict(_changed_text("keypoints", self.keypoint_names))
             added = len(names) - len(self.keypoint_names)
             if added < 0 and self._labels.points:
                 raise Conflict("some images have keypoints; remove those before a name")
@@ -296,7 +332,7 @@ class Project:
     def _refuse_changed(self, name: str) -> None:
         """Raises Outdated if another program, such as `training labels import`, has written the
         file since: what it wrote would be lost."""
-        if _state_of_file(self.folder / name) != self._files[name]:
+        if state_of_file(self.folder / name) != self._files[name]:
             raise Outdated(
                 f"{self.folder / name} has changed on disk since the studio has read it; start the "
                 "studio again, which reads it"
@@ -306,7 +342,7 @@ class Project:
         """Raises Conflict if another program has given the class ids other names since they were
         read: a mask would be saved as what nobody has painted."""
         known, path = self._files[CLASSES], self.folder / CLASSES
-        if known is None or _state_of_file(path) == known:
+        if known is None or state_of_file(path) == known:
             return
         names = [card.name for card in classes_from_file(path).cards]
         if names != [card.name for card in self.classes]:
@@ -317,7 +353,7 @@ class Project:
 
     def _note_files(self) -> None:
         """Remembers the files whose whole content is in memory, as they are now."""
-        self._files = {n: _state_of_file(self.folder / n) for n in (CLASSES, KEYPOINTS)}
+        self._files = {n: state_of_file(self.folder / n) for n in (CLASSES, KEYPOINTS)}
 
     def _read(self) -> LabelFolder:
         self._note_files()
@@ -332,15 +368,6 @@ class Project:
         return self._labels.masks.get(stem, self.folder / MASKS / f"{stem}.png")
 
 
-def _state_of_file(path: Path) -> tuple[int, int, int] | None:
-    """What changes when a file is replaced or written; None without a file."""
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        return None
-    return status.st_ino, status.st_mtime_ns, status.st_size
-
-
 def opened_log(path: Path) -> BinaryIO:
     """A new log in place of the last one. A link there, in a project of somebody else, is not
     followed: the file that it names would be emptied. Raises OSError."""
@@ -353,16 +380,12 @@ def tag_of_mask(mask: NDArray[np.uint8] | None) -> str:
     return NO_MASK if mask is None else hashlib.sha256(mask.tobytes()).hexdigest()[:16]
 
 
-def _refuse_other_masks(folder: Path) -> None:
-    """Masks of another format would lie beside those painted here, and training refuses both."""
-    path = label_paths(folder, LabelPaths()).masks
-    if path is not None and path.name != MASKS:
-        raise LabelError(
-            f"{path} has labels of another tool; read them into the project first: "
-            f"python -m training labels import {path} --from "
-            f"{'coco' if path.suffix == '.json' else 'labelme'} --images {folder} --out {folder}, "
-            f"and move {path.name} away"
-        )
+def _changed_text(what: str, names: Sequence[str]) -> str:
+    """Says that a list was made from an older one, and what the newer one is."""
+    return (
+        f"the {what} have changed since this list was opened, in another tab or by another "
+        f"program; now they are: {', '.join(names) or 'none'}"
+    )
 
 
 def _check_names(what: str, names: Sequence[str]) -> None:

@@ -35,6 +35,7 @@ ANSWER = {
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
 }
+ADMITTED = "studio.admitted"  # in the scope of a request with the token
 
 
 class Guard:
@@ -63,6 +64,7 @@ class Guard:
         if answer is not None:
             await answer(scope, receive, send_guarded)
             return
+        scope[ADMITTED] = True
         received = 0
 
         async def receive_bounded() -> Message:

@@ -17,7 +17,7 @@ if __name__ == "__main__":
 import click
 
 from bundle.errors import printable_line
-from checkpoints import CheckpointError, Interrupted, raise_on_signals
+from checkpoints import CheckpointError, Interrupted, end_command, raise_on_signals
 from training.errors import TrainingError
 from training.options import refuse_huge, refuse_infinite, show_missing_default
 
@@ -120,8 +120,7 @@ def run() -> None:
     try:
         main(prog_name="python -m training")
     except Interrupted as interrupted:
-        click.echo(f"interrupted: {interrupted}", err=True)
-        sys.exit(interrupted.exit_code)
+        end_command(interrupted, f"interrupted: {interrupted}")
     except (TrainingError, CheckpointError) as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(1)

@@ -1,20 +1,25 @@
 // Classes: the palette beside the canvas, and the page that names them first.
 
 import { send } from "./api.js";
-import { el, hex, icon } from "./dom.js";
+import { el, hex, icon, single } from "./dom.js";
+import { editList } from "./lists.js";
 import { reload, store, subscribe } from "./store.js";
 
 const COLORS = [0x30343f, 0xf2b48c, 0x8a5a2b, 0x35a7ff, 0xff5964, 0x6bd425, 0xffe066, 0xc77dff, 0x2ec4b6,
   0xff9f1c, 0xe0e0e0, 0x7209b7, 0x118ab2, 0xef476f, 0x9ef01a];
 
+const FIRST = "background\n"; // what the list begins with
+
 export function defineClasses(view) {
   const names = el("textarea", { id: "names", rows: 8, spellcheck: "false" });
-  names.value = "background\n";
+  names.value = FIRST;
+  const other = el("div", { class: "note warn", role: "status", hidden: true });
   const problem = el("p", { class: "alarm", role: "alert" });
+  const typed = () => names.value.split("\n").map((name) => name.trim()).filter(Boolean);
   const make = async () => {
-    const list = names.value.split("\n").map((name) => name.trim()).filter(Boolean);
     try {
-      await send("PUT", "/api/classes", { classes: list.map((name, i) => ({ name, color: COLORS[i % COLORS.length] })) });
+      const cards = typed().map((name, i) => ({ name, color: COLORS[i % COLORS.length] }));
+      await send("PUT", "/api/classes", { classes: cards, before: [] });
       await reload(); // which is told
     } catch (error) {
       problem.textContent = error.message;
@@ -24,12 +29,18 @@ export function defineClasses(view) {
   view.replaceChildren(el("section", { class: "card" },
     el("h1", {}, "What do you want to tell apart?"),
     el("p", {}, "One class per line; every pixel gets exactly one. The first is usually the background. You can add, rename and recolor classes later."),
-    el("label", { for: "names" }, "Classes"), names, problem,
+    el("label", { for: "names" }, "Classes"), names, problem, other,
     el("button", { type: "button", class: "main", onclick: make }, "Start painting")));
   names.focus();
-  // Here or in another tab.
+  // Here or in another tab, where nothing that is typed here is taken away.
+  const goOn = () => dispatchEvent(new HashChangeEvent("hashchange"));
   return subscribe((what) => {
-    if (what === "project" && store.project.classes.length) dispatchEvent(new HashChangeEvent("hashchange"));
+    const known = store.project.classes.map((card) => card.name);
+    if (what !== "project" || !known.length) return;
+    if (names.value === FIRST || typed().join("\n") === known.join("\n")) return goOn();
+    other.hidden = false;
+    other.replaceChildren(`Another tab has named the classes: ${known.join(", ")}. What you have typed is not saved.`,
+      el("button", { type: "button", class: "wide", onclick: goOn }, "Paint with those"));
   });
 }
 
@@ -59,29 +70,21 @@ function swatch(color) {
 }
 
 function editClasses() {
-  const dialog = document.querySelector("#keys");
-  const rows = store.project.classes.map((card) => ({ ...card }));
-  const problem = el("p", { class: "alarm", role: "alert" });
+  let rows = [];
   const list = el("ul", { class: "edit" });
   const show = () => list.replaceChildren(...rows.map((card, id) => el("li", {},
     el("input", { type: "color", value: hex(card.color), "aria-label": `Color of ${card.name}`, oninput: (event) => (card.color = parseInt(event.target.value.slice(1), 16)) }),
     el("input", { type: "text", value: card.name, "aria-label": `Name of class ${id + 1}`, maxlength: "80", oninput: (event) => (card.name = event.target.value.trim()) }),
-    id === rows.length - 1 && id > 0 ? el("button", { type: "button", class: "small", "aria-label": `Remove ${card.name}`, onclick: () => { rows.pop(); show(); } }, icon("close")) : null)));
-  show();
-  const saveAll = async () => {
-    try {
-      await send("PUT", "/api/classes", { classes: rows });
-      await reload();
-      dialog.close();
-    } catch (error) {
-      problem.textContent = error.message;
-    }
+    id === rows.length - 1 && id > 0 ? el("button", { type: "button", class: "small", "aria-label": `Remove ${card.name}`, onclick: single(() => { rows.pop(); show(); }) }, icon("close")) : null)));
+  const add = () => {
+    rows.push({ name: `class ${rows.length + 1}`, color: COLORS[rows.length % COLORS.length] });
+    show();
   };
-  dialog.replaceChildren(
-    el("h2", { id: "keys-title" }, "Classes"), list,
-    el("button", { type: "button", onclick: () => { rows.push({ name: `class ${rows.length + 1}`, color: COLORS[rows.length % COLORS.length] }); show(); } }, icon("plus"), " Add a class"),
-    problem,
-    el("div", { class: "pair" }, el("button", { type: "button", class: "main", onclick: saveAll }, "Save"),
-      el("button", { type: "button", onclick: () => dialog.close() }, "Cancel")));
-  dialog.showModal();
+  editList("classes", "Classes", [list, el("button", { type: "button", onclick: add }, icon("plus"), " Add a class")], {
+    fill: () => {
+      rows = store.project.classes.map((card) => ({ ...card }));
+      show();
+    },
+    read: () => ({ classes: rows }),
+  });
 }

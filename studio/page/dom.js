@@ -38,6 +38,11 @@ export function icon(name) {
   return svg;
 }
 
+// A click that acts on what has another's place afterwards: the second of a double click does not.
+export const single = (act) => (event) => {
+  if (event.detail < 2) act(event);
+};
+
 export const hex = (color) => `#${color.toString(16).padStart(6, "0")}`;
 
 export function rgb(color) {

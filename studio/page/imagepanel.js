@@ -1,7 +1,7 @@
 // The panel of the image that is painted: who holds it, what is not saved, what a proposal is, what
 // comes next.
 
-import { el, icon, plural } from "./dom.js";
+import { el, icon, plural, single } from "./dom.js";
 import { drop, saveOver, waiting } from "./saver.js";
 import { store } from "./store.js";
 
@@ -26,7 +26,7 @@ export function imagePanel(session) {
   } else if (session.proposed) {
     parts.push(el("p", { class: "note" }, "Filled with the ensemble's proposal. Correct what is wrong, or accept it as it is."),
       el("div", { class: "pair accept" },
-        el("button", { type: "button", class: "main", "data-focus": "accept", onclick: () => session.next() }, "Accept ", el("kbd", {}, "N")),
+        el("button", { type: "button", class: "main", "data-focus": "accept", onclick: single(() => session.next()) }, "Accept ", el("kbd", {}, "N")),
         el("button", { type: "button", onclick: () => session.clear() }, "Start empty")));
   }
   if (session.entry.depth) parts.push(el("button", { type: "button", class: "wide", "data-focus": "depth", "aria-pressed": String(Boolean(session.deep)), onclick: () => session.toggleDepth() }, "Look at depth ", el("kbd", {}, "D")));
@@ -36,7 +36,7 @@ export function imagePanel(session) {
     parts.push(el("p", { class: "note" }, gaps === 0 ? "Every pixel is labeled." : gaps === 1
       ? "Nothing is labeled yet. A click with the smart tool paints a whole region; parts are enough to learn from."
       : `${share}% unlabeled. Training skips those pixels, so parts are enough.`),
-      el("button", { type: "button", class: "main wide", "data-focus": "next", onclick: () => session.next() }, "Done, next image ", el("kbd", {}, "N")),
+      el("button", { type: "button", class: "main wide", "data-focus": "next", onclick: single(() => session.next()) }, "Done, next image ", el("kbd", {}, "N")),
       el("div", { class: "pair" },
         el("button", { type: "button", "aria-pressed": String(session.board.showGaps), onclick: () => session.toggleGaps() }, "Show gaps ", el("kbd", {}, "G")),
         el("button", { type: "button", disabled: gaps === 1, onclick: () => session.clear() }, "Clear")));

@@ -1,9 +1,9 @@
 // Keypoints: place, drag, hide. A point is visible or not there, as in the label files.
 
-import { send } from "./api.js";
 import { el, icon } from "./dom.js";
+import { editList } from "./lists.js";
 import { savePoints } from "./saver.js";
-import { entryOf, reload, store } from "./store.js";
+import { entryOf, store } from "./store.js";
 
 const GRAB_PX = 12;
 
@@ -111,32 +111,25 @@ export function keypointsPanel(session, tool) {
 }
 
 function editNames() {
-  const { names, skeleton } = store.project.keypoints;
-  const dialog = document.querySelector("#keys");
   const list = el("textarea", { id: "pointnames", rows: 8, spellcheck: "false" });
-  list.value = names.join("\n");
   const lines = el("textarea", { id: "pointlines", rows: 6, spellcheck: "false" });
-  lines.value = skeleton.map(([a, b]) => `${names[a]} - ${names[b]}`).join("\n");
-  const problem = el("p", { class: "alarm", role: "alert" });
-  const saveAll = async () => {
-    const given = list.value.split("\n").map((name) => name.trim()).filter(Boolean);
-    try {
-      const pairs = lines.value.split("\n").filter((line) => line.trim()).map((line) => {
-        const ends = line.split(" - ").map((name) => given.indexOf(name.trim()));
+  editList("keypoints", "Keypoints", [
+    el("label", { for: "pointnames" }, "Names, one per line"), list,
+    el("label", { for: "pointlines" }, "Lines of the skeleton, as nose - chin"), lines,
+  ], {
+    fill: () => {
+      const { names, skeleton } = store.project.keypoints;
+      list.value = names.join("\n");
+      lines.value = skeleton.map(([a, b]) => `${names[a]} - ${names[b]}`).join("\n");
+    },
+    read: () => {
+      const names = list.value.split("\n").map((name) => name.trim()).filter(Boolean);
+      const skeleton = lines.value.split("\n").filter((line) => line.trim()).map((line) => {
+        const ends = line.split(" - ").map((name) => names.indexOf(name.trim()));
         if (ends.length !== 2 || ends.includes(-1)) throw new Error(`${line}: write NAME - NAME`);
         return ends;
       });
-      await send("PUT", "/api/keypoints", { names: given, skeleton: pairs });
-      await reload();
-      dialog.close();
-    } catch (error) {
-      problem.textContent = error.message;
-    }
-  };
-  dialog.replaceChildren(el("h2", { id: "keys-title" }, "Keypoints"),
-    el("label", { for: "pointnames" }, "Names, one per line"), list,
-    el("label", { for: "pointlines" }, "Lines of the skeleton, as nose - chin"), lines, problem,
-    el("div", { class: "pair" }, el("button", { type: "button", class: "main", onclick: saveAll }, "Save"),
-      el("button", { type: "button", onclick: () => dialog.close() }, "Cancel")));
-  dialog.showModal();
+      return { names, skeleton };
+    },
+  });
 }

@@ -116,6 +116,7 @@ document.querySelector("#learning").addEventListener("click", () => (location.ha
 addEventListener("keydown", (event) => {
   if (event.key === "?" && !event.target.closest("input, textarea")) keys();
 });
+addEventListener("focus", () => refresh()); // another program may have written masks
 addEventListener("beforeunload", (event) => {
   if (waiting().length) event.preventDefault();
 });

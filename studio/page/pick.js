@@ -1,7 +1,7 @@
 // Pick: the images of the set, and candidates for it.
 
 import { getJson, image, request, send, thumbnail } from "./api.js";
-import { el, icon, plural, redraw } from "./dom.js";
+import { el, icon, plural, redraw, single } from "./dom.js";
 import { isLabelled, store, subscribe } from "./store.js";
 
 const POOL = 256;
@@ -28,18 +28,18 @@ export function pickView(view) {
         el("a", { href: `#paint/${entry.stem}` }, el("img", { src: thumbnail(entry), alt: `Image ${entry.stem}`, loading: "lazy" })),
         el("span", { class: "under" }, el("b", {}, entry.stem),
           done ? el("span", { class: "ok" }, icon("check"), "labeled") :
-            el("button", { type: "button", class: "small", title: "Take out of the set", "aria-label": `Take ${entry.stem} out of the set`, onclick: () => act(() => request("DELETE", image(entry.stem))) }, icon("close"))),
+            el("button", { type: "button", class: "small", title: "Take out of the set", "aria-label": `Take ${entry.stem} out of the set`, onclick: single(() => act(() => request("DELETE", image(entry.stem)))) }, icon("close"))),
         entry.psnr_db === null ? null : el("small", {}, `${entry.psnr_db.toFixed(1)} dB`));
     }));
   };
   const showCandidates = () => {
     if (!asked.found) return rest.replaceChildren(el("li", { class: "wait" }, "Drawing candidates"));
     redraw(rest, ...asked.found.map((index) => el("li", {},
-      el("button", { type: "button", class: "picture", title: "Put into the set", "aria-label": `Put candidate ${index} into the set`, onclick: () => act(async () => {
+      el("button", { type: "button", class: "picture", title: "Put into the set", "aria-label": `Put candidate ${index} into the set`, onclick: single(() => act(async () => {
         await send("POST", "/api/images", { indices: [index] });
         asked.found = asked.found.filter((other) => other !== index);
         showCandidates();
-      }) }, el("img", { src: `/candidates/${index}`, alt: `Candidate ${index}`, loading: "lazy" }), icon("plus")))));
+      })) }, el("img", { src: `/candidates/${index}`, alt: `Candidate ${index}`, loading: "lazy" }), icon("plus")))));
   };
   const ask = (change) => act(async () => {
     Object.assign(asked, change, { found: null });

@@ -1,7 +1,7 @@
 // Saves masks and keypoints: the state after every stroke, one request at a time for an image. While
 // the server is away, a copy is kept in the browser, and saved when the server or the tab comes back.
 
-import { Refused, image, request, requestApart } from "./api.js";
+import { Refused, image, isSample, request, requestApart } from "./api.js";
 import { changed, entryOf, refresh, store, subscribe } from "./store.js";
 
 const RETRY_MS = 1000;
@@ -23,7 +23,7 @@ function copyOf(name) {
 }
 
 export function workOf(stem, tag) {
-  const work = works.get(stem) ?? { stem, tag, pixels: null, sending: false, problem: null };
+  const work = works.get(stem) ?? { stem, key: key(stem), tag, pixels: null, sending: false, problem: null };
   works.set(stem, work);
   return work;
 }
@@ -90,8 +90,15 @@ export function saveOver(stem) {
 export function drop(stem) {
   const work = works.get(stem);
   if (work) Object.assign(work, { pixels: null, problem: null });
-  localStorage.removeItem(key(stem));
+  localStorage.removeItem(work?.key ?? key(stem));
   changed("saving");
+}
+
+// The image was taken out of the set: there is nothing to save on.
+function giveUp(work, reason) {
+  Object.assign(work, { pixels: null, problem: null, sending: false });
+  localStorage.removeItem(work.key);
+  changed("refused", { stem: work.stem, message: `The stroke is not saved: ${reason}` });
 }
 
 async function run(work) {
@@ -113,7 +120,7 @@ async function run(work) {
       store.online = true;
       if (work.pixels === pixels) work.pixels = null;
       work.kept = work.reason = null;
-      localStorage.removeItem(key(work.stem));
+      localStorage.removeItem(work.key);
       const entry = entryOf(work.stem);
       if (entry) entry.labelled = work.tag !== "none";
     } catch (error) {
@@ -125,10 +132,8 @@ async function run(work) {
         changed("saving");
         await new Promise((done) => setTimeout(done, RETRY_MS));
       } else {
-        if (error.status === 404) { // the image was taken out of the set
-          Object.assign(work, { pixels: null, sending: false });
-          localStorage.removeItem(key(work.stem));
-          changed("refused", { stem: work.stem, message: `The stroke is not saved: ${error.message}` });
+        if (error.status === 404) {
+          giveUp(work, error.message);
           break;
         }
         work.problem = error;
@@ -148,7 +153,7 @@ function keep(work, pixels) {
     text += String.fromCharCode(...pixels.subarray(i, i + 8192));
   }
   try {
-    localStorage.setItem(key(work.stem), JSON.stringify({ tag: work.tag, pixels: btoa(text) }));
+    localStorage.setItem(work.key, JSON.stringify({ tag: work.tag, pixels: btoa(text) }));
   } catch {
     // No room: the tab itself still has the pixels.
   }
@@ -170,7 +175,7 @@ export function kept(stem, length) {
 export function savePoints(stem, points) {
   const entry = entryOf(stem);
   if (!entry) return; // it was taken out of the set
-  const work = placed.get(stem) ?? { stem, known: [exact(entry.points)], sending: false };
+  const work = placed.get(stem) ?? { stem, key: pointsKey(stem), known: [exact(entry.points)], sending: false };
   placed.set(stem, work);
   work.points = entry.points = points;
   if (!store.online) keepPoints(work);
@@ -203,7 +208,7 @@ async function runPoints(work) {
     }
   } while (!saved || points !== work.points);
   placed.delete(stem);
-  localStorage.removeItem(pointsKey(stem));
+  localStorage.removeItem(work.key);
   changed("saving");
   if (!refused) return;
   changed("refused", { stem, message: `Keypoints are not saved: ${refused.message}` });
@@ -212,9 +217,9 @@ async function runPoints(work) {
 
 const exact = (points) => JSON.stringify(points?.map((row) => row.map(Math.fround)) ?? null);
 
-function keepPoints({ stem, points, known }) {
+function keepPoints({ key, points, known }) {
   try {
-    localStorage.setItem(pointsKey(stem), JSON.stringify({ points, known }));
+    localStorage.setItem(key, JSON.stringify({ points, known }));
   } catch {
     // No room: the tab itself still has them.
   }
@@ -234,6 +239,9 @@ export function restorePoints() {
 // What the server tells of an image is older than what is on its way there.
 subscribe((what) => {
   if (what !== "project" && what !== "saved") return;
+  for (const work of works.values()) { // what waits for the person's word
+    if (work.problem && !isSample(work.stem) && !entryOf(work.stem)) giveUp(work, "the image was taken out of the set");
+  }
   for (const { stem, points } of placed.values()) {
     const entry = entryOf(stem);
     if (entry) entry.points = points;

@@ -14,6 +14,7 @@ export function pressed(session, event) {
     return;
   }
   if (event.altKey) return;
+  if (event.repeat && (letter === "n" || letter === "enter")) return; // a key held down accepts one
   const tool = TOOLS.find(([, , key]) => key === letter);
   const acts = {
     "[": () => session.setSize(session.settings.size - Math.max(1, Math.round(session.settings.size / 8))),

@@ -6,7 +6,7 @@ import http.client
 import json
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,6 +95,11 @@ class Served:
     def send(self, method: str, path: str, content: object, **headers: str) -> Answer:
         return self.request(method, path, json.dumps(content), **headers)
 
+    def change(self, kind: str, content: Mapping[str, object]) -> Answer:
+        """Replaces the list of classes or keypoints, made from the one of now."""
+        before = json.loads(self.request("GET", "/api/project").body)[kind]
+        return self.send("PUT", f"/api/{kind}", {**content, "before": before})
+
     def mask(self, stem: str) -> tuple[bytes, str]:
         answer = self.request("GET", f"/api/images/{stem}/mask")
         assert answer.status == 200, answer.text
@@ -152,7 +157,7 @@ def serving(generator: Path, project: Path) -> Iterator[Served]:
     thread.start()
     found = Served(studio, listener.getsockname()[1])
     try:
-        answer = found.send("PUT", "/api/classes", classes("ground", "figure"))
+        answer = found.change("classes", classes("ground", "figure"))
         assert answer.status == 204, answer.text
         yield found
     finally:
@@ -193,7 +198,7 @@ def walled(tiny_weights: tuple[Path, Path], drawn_wall: Path, tmp_path: Path) ->
     """A studio of a copy of that project."""
     project = Path(shutil.copytree(drawn_wall, tmp_path / "project"))
     with serving(tiny_weights[0], project) as found:
-        assert found.send("PUT", "/api/classes", classes("a", "b", "c", "d")).status == 204
+        assert found.change("classes", classes("a", "b", "c", "d")).status == 204
         yield found
 
 

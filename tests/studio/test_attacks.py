@@ -116,6 +116,7 @@ def test_a_request_that_comes_byte_by_byte_is_not_waited_for() -> None:
 
 
 HUGE, BONES = "9" * 400, ", ".join(["[0, 1]"] * 9000)
+BEFORE = '"before": {"names": [], "skeleton": []}'
 
 
 @pytest.mark.parametrize(
@@ -127,13 +128,13 @@ HUGE, BONES = "9" * 400, ", ".join(["[0, 1]"] * 9000)
         ("POST", "/api/images/000/select", f'{{"points": [[1, 1]], "class_id": {HUGE}}}'),
         ("POST", "/api/images/000/select", '{"points": [[1, 1]], "class_id": -1}'),
         ("POST", "/api/images/000/select", f'{{"points": [[1, {HUGE}]], "class_id": 0}}'),
-        ("PUT", "/api/classes", f'{{"classes": [{{"name": "a", "color": {HUGE}}}]}}'),
-        ("PUT", "/api/classes", '{"classes": [{"name": "a", "color": -1}]}'),
-        ("PUT", "/api/classes", '{"classes": [{"name": "a", "color": 16777216}]}'),
-        ("PUT", "/api/classes", '{"classes": [{"name": "\\ud800", "color": 1}]}'),
-        ("PUT", "/api/classes", '{"classes": [{"name": "a\\u202eb", "color": 1}]}'),
-        ("PUT", "/api/keypoints", f'{{"names": ["a", "b"], "skeleton": [[0, {HUGE}]]}}'),
-        ("PUT", "/api/keypoints", f'{{"names": ["a", "b"], "skeleton": [{BONES}]}}'),
+        ("PUT", "/api/classes", f'{{"classes": [{{"name": "a", "color": {HUGE}}}], "before": []}}'),
+        ("PUT", "/api/classes", '{"classes": [{"name": "a", "color": -1}], "before": []}'),
+        ("PUT", "/api/classes", '{"classes": [{"name": "a", "color": 16777216}], "before": []}'),
+        ("PUT", "/api/classes", '{"classes": [{"name": "\\ud800", "color": 1}], "before": []}'),
+        ("PUT", "/api/classes", '{"classes": [{"name": "a\\u202eb", "color": 1}], "before": []}'),
+        ("PUT", "/api/keypoints", f'{{"names": ["a", "b"], "skeleton": [[0, {HUGE}]], {BEFORE}}}'),
+        ("PUT", "/api/keypoints", f'{{"names": ["a", "b"], "skeleton": [{BONES}], {BEFORE}}}'),
         ("POST", "/api/images", f'{{"indices": [{HUGE}]}}'),
         ("GET", "/candidates/" + "9" * 5000, None),
         ("GET", "/api/review?error=nan", None),

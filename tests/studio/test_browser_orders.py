@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import Browser, expect
 
+from studio.project import Project
 from tests.studio.chromium import IGNORED, WAIT_MS, draw, masks, painting
-from tests.studio.conftest import Served
+from tests.studio.conftest import CARDS, OTHER_TAB, Served, classes, serving
+from tests.studio.test_browser_saving import propose
 
 
 @pytest.mark.long
@@ -142,3 +146,77 @@ def test_an_image_that_was_taken_out_meanwhile_is_said_to_be_and_holds_nothing_u
     page.locator(".strip a", has_text="000").click()
     expect(page.locator(".side")).to_contain_text("Nothing is labeled yet")
     assert not served.studio.project.label_files.masks
+
+    # So with one that waits since another tab has taken the image over.
+    expect(page.locator(".side")).to_contain_text("Nothing is labeled yet")
+    served.open_stream(OTHER_TAB)
+    draw(page, (0.1, 0.2), (0.9, 0.2), up=False)
+    take = {"tab": OTHER_TAB, "take": True}
+    assert served.send("POST", "/api/images/000/hold", take).status == 204
+    expect(page.locator(".side")).to_contain_text("Another tab holds this image")
+    page.mouse.up()
+    expect(page.locator("#saved")).to_have_text("1 not saved")
+    assert served.request("DELETE", "/api/images/000").status == 204
+    expect(page.locator("#saved")).to_have_text("All saved")
+
+
+@pytest.mark.long
+def test_what_is_typed_stays_when_another_tab_has_changed_the_classes(
+    browser: Browser, served: Served
+) -> None:
+    page = painting(browser, served.address, "000", "Nothing is labeled yet")
+    page.get_by_role("button", name="Edit").click()
+    name = page.get_by_label("Name of class 2")
+    name.fill("mine")
+    assert served.change("classes", classes("ground", "figure", "sky")).status == 204
+    save = page.get_by_role("button", name="Save", exact=True)
+    save.click()
+    dialog = page.locator("dialog")
+    expect(dialog).to_contain_text("now they are: ground, figure, sky")
+    expect(name).to_have_value("mine")
+    save.click()
+    page.get_by_role("button", name="Save mine over it").click()
+    expect(dialog).to_be_hidden()
+    assert [card.name for card in served.studio.project.classes] == ["ground", "mine"]
+
+
+@pytest.mark.long
+def test_the_second_click_of_a_double_click_takes_out_no_other_image(
+    browser: Browser, served: Served
+) -> None:
+    """The next image had come to the place of the first."""
+    page = browser.new_page()
+    page.goto(served.address)
+    page.goto(f"http://127.0.0.1:{served.port}/#pick")
+    sent: list[str] = []
+    page.on("request", lambda one: sent.append(one.url) if one.method == "DELETE" else None)
+    box = page.get_by_label("Take 000 out of the set").bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    for click in (1, 2):
+        page.mouse.down(click_count=click)
+        page.mouse.up(click_count=click)
+        expect(page.get_by_label("Take 000 out of the set")).to_have_count(0)
+    page.evaluate("1")
+    assert len(sent) == 1 and len(served.studio.project.images) == 3
+
+
+@pytest.mark.long
+def test_a_key_that_is_held_down_accepts_no_further_proposal(
+    browser: Browser, tiny_weights: tuple[Path, Path], project: Path
+) -> None:
+    """Nobody has seen those."""
+    Project(project).set_classes(CARDS)
+    propose(project, "000", "001", "002", "003")
+    with serving(tiny_weights[0], project) as served:
+        page = painting(browser, served.address, "000", "the ensemble's proposal")
+        page.keyboard.down("n")
+        title = page.locator("h1")
+        expect(title).not_to_have_text("Paint Image 000")
+        second = title.text_content()
+        expect(page.locator(".side")).to_contain_text("the ensemble's proposal")
+        page.keyboard.down("n")  # repeated
+        page.keyboard.up("n")
+        assert title.text_content() == second
+        expect(page.locator("#saved")).to_have_text("All saved")
+        assert list(masks(project)) == ["000"]

@@ -43,7 +43,7 @@ def propose(project: Path, *stems: str) -> None:
 def test_keypoints_of_another_tab_are_shown_and_not_written_over(
     browser: Browser, served: Served
 ) -> None:
-    served.send("PUT", "/api/keypoints", {"names": ["left", "right"], "skeleton": []})
+    served.change("keypoints", {"names": ["left", "right"], "skeleton": []})
     page = painting(browser, served.address, "000", "Nothing is labeled yet")
     while not served.studio.tabs.holders():
         page.wait_for_timeout(50)
@@ -69,12 +69,12 @@ def test_a_keypoint_that_is_dragged_stays_while_another_tab_opens(
     Project(project).set_classes(CARDS)
     propose(project, "000", "001", "002", "003")
     with serving(tiny_weights[0], project) as served:
-        served.send("PUT", "/api/keypoints", {"names": ["left", "right"], "skeleton": []})
+        served.change("keypoints", {"names": ["left", "right"], "skeleton": []})
         page = painting(browser, served.address, "000", "the ensemble's proposal")
         page.keyboard.press("k")
         draw(page, (0.5, 0.5), (0.7, 0.5), up=False)
         # Another tab has changed what is read anew when a tab opens.
-        served.send("PUT", "/api/keypoints", {"names": ["left", "RIGHT"], "skeleton": []})
+        served.change("keypoints", {"names": ["left", "RIGHT"], "skeleton": []})
         expect(page.locator(".points")).to_contain_text("RIGHT")
         box = page.locator("canvas.board").bounding_box()
         assert box is not None

@@ -93,7 +93,7 @@ def test_a_project_that_could_not_be_read_is_read_again_with_a_line_that_says_so
 
     break_project(page)
     cards = [{"name": name, "color": 0x204060} for name in ("ground", "once more")]
-    assert served.send("PUT", "/api/classes", {"classes": cards}).status == 204
+    assert served.change("classes", {"classes": cards}).status == 204
     expect(banner).to_contain_text("It is read again in 1 s.")
     page.unroute("**/api/project")
     expect(page.locator(".side")).to_contain_text("once more")

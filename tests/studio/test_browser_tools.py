@@ -124,9 +124,11 @@ def test_each_tool_paints_by_mouse_keys_and_touch_and_a_closed_tab_loses_nothing
 
 RENAME_AS_ANOTHER_TAB = """async () => {
   const { classes } = await (await fetch("/api/project")).json();
+  const before = structuredClone(classes);
   classes[2].name = "renamed";
   const headers = { "x-studio-tab": "another", "content-type": "application/json" };
-  await fetch("/api/classes", { method: "PUT", headers, body: JSON.stringify({ classes }) });
+  const body = JSON.stringify({ classes, before });
+  await fetch("/api/classes", { method: "PUT", headers, body });
 }"""
 
 

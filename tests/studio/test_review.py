@@ -145,7 +145,7 @@ def exported(tiny_weights: tuple[Path, Path], tiny_bundle: Path, project: Path) 
         shutil.copy(tiny_weights[1].with_suffix(suffix), weights.with_suffix(suffix))
     wall.draw_wall(tiny_weights[0], None, project, weights, sha256_of_file(weights), "export", 6)
     with serving(tiny_weights[0], project) as found:
-        assert found.send("PUT", "/api/classes", classes("a", "b", "c", "d")).status == 204
+        assert found.change("classes", classes("a", "b", "c", "d")).status == 204
         yield found
 
 

@@ -37,7 +37,7 @@ def test_a_stroke_is_the_file_that_training_writes(served: Served, tmp_path: Pat
     assert set(pixels) == {IGNORED} and tag == '"none"'
     assert served.save("001", painted(served), tag).status == 204
     points = {"names": ["left", "right"], "skeleton": [[0, 1]]}
-    assert served.send("PUT", "/api/keypoints", points).status == 204
+    assert served.change("keypoints", points).status == 204
     row = {"points": [[3.5, 4.25, 1], [0, 0, 0]]}
     assert served.send("PUT", "/api/images/001/points", row).status == 204
     labels = labelled_set(image_set_from_folder(served.folder))
@@ -112,12 +112,14 @@ def test_a_request_that_is_repeated_is_no_fault_and_an_outdated_one_loses_nothin
 def test_what_another_program_wrote_meanwhile_is_not_lost(served: Served) -> None:
     """Such as `training labels import --force` into an open project."""
     point = {"names": ["left"], "skeleton": []}
-    assert served.send("PUT", "/api/keypoints", point).status == 204
+    assert served.change("keypoints", point).status == 204
     for name, path, body in (
-        ("classes.toml", "/api/classes", classes("ground", "figure", "sky")),
-        ("keypoints.json", "/api/keypoints", {"names": ["left", "right"], "skeleton": []}),
+        ("classes.toml", "/api/classes",
+         classes("ground", "figure", "sky") | {"before": classes("ground", "figure")["classes"]}),
+        ("keypoints.json", "/api/keypoints",
+         {"names": ["left", "right"], "skeleton": [], "before": point}),
         ("keypoints.json", "/api/images/000/points", {"points": [[1, 1, 1]]}),
-    ):
+    ):  # fmt: skip
         ours = (served.folder / name).read_bytes()
         replace_file(served.folder / name, ours.replace(b"left", b"lefT").replace(b"gr", b"Gr"))
         theirs = (served.folder / name).read_bytes()
@@ -126,6 +128,37 @@ def test_what_another_program_wrote_meanwhile_is_not_lost(served: Served) -> Non
         assert (served.folder / name).read_bytes() == theirs
         served.studio.project.replace_images(served.studio.project.images)  # as a start does
     assert served.studio.project.keypoint_names == ("lefT",)
+
+
+def test_masks_that_another_program_adds_or_removes_count_at_once(served: Served) -> None:
+    """They were "to do" until the next start: the image could be taken out, and its class removed,
+    with the mask on the disk."""
+
+    def known() -> tuple[list[str], list[str], list[str]]:
+        """Labeled images, those that are proposed, and classes without a pixel."""
+        found = json.loads(served.request("GET", "/api/project").body)
+        labeled = [entry["stem"] for entry in found["images"] if entry["labelled"]]
+        return labeled, sorted(found["learn"]["next"]), found["learn"]["missing"]
+
+    assert known() == ([], ["000", "001", "002", "003"], ["ground", "figure"])
+    folder = served.folder / "masks"
+    folder.mkdir()
+    height, width = served.studio.project.size
+    Image.fromarray(np.ones((height, width), np.uint8)).save(folder / "001.png")
+    assert served.request("DELETE", "/api/images/001").status == 409
+    assert served.change("classes", classes("ground")).status == 409
+    assert known() == (["001"], ["000", "002", "003"], ["ground"])
+    archive = zipfile.ZipFile(io.BytesIO(served.request("GET", "/api/labels/masks").body))
+    assert "masks/001.png" in archive.namelist()
+    (folder / "002.png").write_bytes(b"no picture")
+    Image.fromarray(np.zeros((height, width), np.uint8)).save(folder / "001.png")
+    assert known() == (["001", "002"], ["000", "003"], ["figure"])
+    refused = served.request("GET", "/api/images/002/mask")
+    assert refused.status == 409 and "masks/002.png" in refused.text
+    for path in folder.iterdir():
+        path.unlink()
+    assert served.request("GET", "/api/labels/masks").status == 409
+    assert known() == ([], ["000", "001", "002", "003"], ["ground", "figure"])
 
 
 def test_what_is_no_mask_changes_nothing(served: Served) -> None:
@@ -220,12 +253,37 @@ def next_event(stream: io.BufferedIOBase, kind: bytes) -> dict[str, str]:
 
 def test_classes_that_are_painted_stay(served: Served) -> None:
     served.save("000", painted(served), '"none"')
-    gone = served.send("PUT", "/api/classes", classes("ground"))
+    gone = served.change("classes", classes("ground"))
     assert gone.status == 409 and "figure is painted in 000" in gone.text
     for bad in ([], ["a", "a"], ["a", " "], ["a", "b\n"], [str(i) for i in range(65)]):
-        assert served.send("PUT", "/api/classes", classes(*bad)).status == 400, bad
-    assert served.send("PUT", "/api/classes", classes("earth", "figure", "sky")).status == 204
-    assert served.send("PUT", "/api/classes", classes("earth", "figure")).status == 204
+        assert served.change("classes", classes(*bad)).status == 400, bad
+    assert served.change("classes", classes("earth", "figure", "sky")).status == 204
+    assert served.change("classes", classes("earth", "figure")).status == 204
+
+
+@pytest.mark.parametrize("kind", ["classes", "keypoints"])
+def test_a_list_of_names_that_was_made_from_an_older_one_is_refused(
+    served: Served, kind: str
+) -> None:
+    """As by two tabs that edit it at once: the later won, and the ids of the earlier tab's strokes
+    meant other classes."""
+
+    def body(*names: str) -> dict[str, object]:
+        return classes(*names) if kind == "classes" else {"names": names, "skeleton": []}
+
+    path, opened = f"/api/{kind}", body("ground", "figure")
+    assert served.change(kind, opened).status == 204
+    before = {"before": opened["classes"] if kind == "classes" else opened}
+    first, second = body("ground", "figure", "sky"), body("ground", "figure", "hat")
+    for _ in range(2):  # its answer may be lost, and it is sent again
+        assert served.send("PUT", path, first | before).status == 204
+    refused = served.send("PUT", path, second | before)
+    assert refused.status == 409 and "ground, figure, sky" in refused.text
+    assert served.send("PUT", path, second).status == 400, "made from what?"
+    known = json.loads(served.request("GET", "/api/project").body)[kind]
+    names = known["names"] if kind == "keypoints" else [card["name"] for card in known]
+    assert names == ["ground", "figure", "sky"]
+    assert served.send("PUT", path, second | {"before": known}).status == 204
 
 
 def test_every_format_of_the_command_line_can_be_downloaded(served: Served) -> None:
@@ -266,6 +324,21 @@ def test_images_are_added_and_taken_out_in_one_step(
     os.unlink(served.folder / "latents.npy")
     finish_change(served.folder)
     assert image_set_from_folder(served.folder).stems == images.stems
+
+
+def test_no_name_of_an_image_comes_again(served: Served) -> None:
+    """A tab that still had strokes for the image which was taken out saved them on the next one."""
+    assert served.send("POST", "/api/images/003/hold", {"tab": OTHER_TAB}).status == 204
+    assert served.request("DELETE", "/api/images/003").status == 204
+    found = json.loads(served.request("GET", "/api/candidates").body)
+    for index in found[:2]:
+        assert served.send("POST", "/api/images", {"indices": [index]}).status == 204
+        stale = served.save("003", painted(served), '"none"', x_studio_tab=OTHER_TAB)
+        assert stale.status == 404
+        last = served.studio.project.images.stems[-1]
+        assert served.request("DELETE", f"/api/images/{last}").status == 204
+        served.studio.project.replace_images(image_set_from_folder(served.folder))  # as a start
+    assert last == "005" and not served.studio.project.label_files.masks
 
 
 def test_a_selection_holds_the_click_grows_with_its_level_and_keeps_other_classes(
@@ -321,7 +394,7 @@ def test_keypoints_that_are_named_and_not_placed_yet_keep_the_project_whole(
     """It opens again, with the names, and its masks train; also after the last was taken away."""
     served.save("000", painted(served), '"none"')
     named = {"names": ["left", "right"], "skeleton": [[0, 1]]}
-    assert served.send("PUT", "/api/keypoints", named).status == 204
+    assert served.change("keypoints", named).status == 204
     for points in (None, [[3.5, 4.25, 1], [0, 0, 0]], None):
         if points is not None:
             placed = served.send("PUT", "/api/images/001/points", {"points": points})
@@ -334,7 +407,7 @@ def test_keypoints_that_are_named_and_not_placed_yet_keep_the_project_whole(
         training_command(["labels", "check", str(served.folder), "--allow-empty-classes",
                           "--allow-ignored"], standalone_mode=False)  # fmt: skip
         served.send("PUT", "/api/images/001/points", {"points": None})
-    assert served.send("PUT", "/api/keypoints", {"names": [], "skeleton": []}).status == 204
+    assert served.change("keypoints", {"names": [], "skeleton": []}).status == 204
     assert Project(served.folder).keypoint_names == ()
 
 
