@@ -177,6 +177,8 @@ def label(place: Place, policy: Policy) -> None:
     with studio_session(GENERATOR, folder) as session:
         cards = [{"name": n, "color": c} for n, c in zip(CLASS_NAMES, PALETTE, strict=True)]
         session.post("PUT", "/api/classes", {"classes": cards, "before": []})
+        if done and policy.way == "proposals":
+            session.learn()  # an ended run may have left it without proposals
         while len(done) < policy.images:
             stem = next_stem(session, policy.way, [entry["stem"] for entry in done])
             exact = truth[images.stems.index(stem)]

@@ -251,7 +251,7 @@ def server_of(studio: Studio, token: str) -> StudioServer:
         application(studio, token), http=PatientProtocol, ws="none", lifespan="off",
         log_level="error", access_log=False, server_header=False, date_header=False,
         proxy_headers=False, timeout_graceful_shutdown=COMPUTING_S,
-        limit_concurrency=MAX_CONNECTIONS,
+        limit_concurrency=2 * MAX_CONNECTIONS,  # requests of closed connections end a moment later
     )  # fmt: skip
     return StudioServer(config, studio.tabs, studio.turns)
 
