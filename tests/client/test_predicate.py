@@ -131,7 +131,7 @@ def len_of_stack() -> int:
         ("visible('a') > 0.5", "at '> 0.5' (character 14): expected and, or, or the end"),
         ("depth('0.5') > 1", "expected a share of the pixels, from 0 to 1"),
         ("depth(1.5) > 1", "at '1.5) > 1' (character 7): expected a share of the pixels"),
-        ("depth > 1", "at '> 1' (character 7): expected ( and a share of the pixels, as in depth(0"),
+        ("depth > 1", "at '> 1' (character 7): expected ( and a share of the pixels, as in"),
         ("share > 0.1", "at '> 0.1' (character 7): expected ( and the name of a class in quotes"),
         ("share('a') = 1", "no condition has such a character"),
         ("share('a') > 1e400", "too large for a float"),

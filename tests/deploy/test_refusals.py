@@ -303,6 +303,18 @@ BAD: list[tuple[Object, tuple[str, ...]]] = [
     (beside(ports=[{"containerPort": 80, "protocol": "tcp"}]), ("/ports/0/protocol", "'TCP'")),
     (beside(ports=[{"containerPort": 80, "name": "80"}]), ("/ports/0/name", "such as http")),
     (beside(terminationMessagePolicy="Log"), ("/terminationMessagePolicy", "'File'")),
+    (beside(livenessProbe={}), ("sidecars: a has livenessProbe with 0 of exec, httpGet", "grpc")),
+    (
+        beside(readinessProbe={"grpc": {"port": 1}, "exec": {"command": ["a"]}}),
+        ("sidecars: a has readinessProbe with 2 of", "give it one"),
+    ),
+    (beside(lifecycle={"preStop": {}}), ("a has lifecycle.preStop with 0 of exec,", "sleep")),
+    ({"extraVolumes": [{"name": "a", "hostPath": {}}]}, ("/extraVolumes/0/hostPath", "'path'")),
+    (
+        {"extraVolumes": [{"name": "a", "persistentVolumeClaim": {"claim": "b"}}]},
+        ("/extraVolumes/0/persistentVolumeClaim", "'claimName'"),
+    ),
+    ({"extraVolumes": [{"name": "a", "secret": {"name": "b"}}]}, ("/secret", "'secretName'")),
     (mounted(recursiveReadOnly="yes"), ("/recursiveReadOnly", "'IfPossible'")),
     (mounted(mountPropagation="both"), ("/mountPropagation", "'HostToContainer'")),
     (mounted(subPath="a", subPathExpr="$(B)"), ("has a with subPath and subPathExpr; leave one",)),
@@ -374,6 +386,10 @@ def test_values_that_an_api_server_takes_are_taken() -> None:
     both = [extra("Gateway", OWN, group) for group in (istio, "gateway.networking.k8s.io/v1")]
     render({"extraObjects": [extra("Service", OWN, knative), *both]})
     render({"podAnnotations": {"Example.com/Team": "a"}})
+    render(beside(
+        livenessProbe={"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 3},
+        lifecycle={"preStop": {"sleep": {"seconds": 5}}, "stopSignal": "SIGUSR1"},
+    ))  # fmt: skip
     render({"networkPolicy": {"egress": [{"ports": [{"port": "https"}, {"port": 443}]}]}})
     labels = {"matchLabels": {"matchExpressions": "a"}}
     render({"networkPolicy": {"clients": [{"podSelector": labels}]}})

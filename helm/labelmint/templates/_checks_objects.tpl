@@ -243,6 +243,25 @@
     {{- end -}}
   {{- end -}}
 {{- end -}}
+{{- range list "livenessProbe" "readinessProbe" "startupProbe" -}}
+  {{- include "labelmint.checkHandler" (list (printf "%s: %s has %s" $key $one.name .) (get $one .) "grpc") -}}
+{{- end -}}
+{{- range $name, $handler := $one.lifecycle -}}
+  {{- if has $name (list "postStart" "preStop") -}}
+    {{- include "labelmint.checkHandler" (list (printf "%s: %s has lifecycle.%s" $key $one.name $name) $handler "sleep") -}}
+  {{- end -}}
+{{- end -}}
+{{- end }}
+
+{{/* (list said handler kind), where the kind is beside those that probes and hooks share */}}
+{{- define "labelmint.checkHandler" -}}
+{{- $handler := index . 1 -}}{{- $kinds := list "exec" "httpGet" "tcpSocket" (index . 2) -}}
+{{- if kindIs "map" $handler -}}
+  {{- $given := len (pick $handler "exec" "httpGet" "tcpSocket" (index . 2)) -}}
+  {{- if ne $given 1 -}}
+    {{- fail (printf "%s with %d of %s; give it one" (index . 0) $given (join ", " $kinds)) -}}
+  {{- end -}}
+{{- end -}}
 {{- end }}
 
 {{/* (list key variables) */}}
