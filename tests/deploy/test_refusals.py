@@ -1,12 +1,13 @@
 """Values that cannot work make rendering fail, with the key and the fix in the message."""
 
 import re
+from collections.abc import Iterator
 
 import helm_python
 import pytest
 
 from tests.deploy.cases import CASES, CLAIM, DOWNLOAD, GPU, IMAGE, KEDA, SMALL
-from tests.deploy.chart import CHART, LEAST, NAMESPACE, Object, render
+from tests.deploy.chart import CHART, LEAST, NAMESPACE, Object, default_values, render
 
 TLS: Object = {"mode": "secret", "secret": "cert"}
 
@@ -344,6 +345,26 @@ def test_a_bad_value_is_named_with_its_fix(values: Object, named: tuple[str, ...
     assert [word for word in named if word not in said] == []
     assert len(said.partition("labelmint:\n")[2].strip().splitlines()) <= 1, said
     assert not re.search(r"does not match|failed|\^\(|\[a-z", said), said
+
+
+def test_null_in_place_of_a_section_or_list_is_its_absence_or_one_line() -> None:
+    """Helm takes a default away where a value is null."""
+
+    def sections(values: Object) -> Iterator[tuple[str, Object]]:
+        for name, value in values.items():
+            if isinstance(value, dict | list) and name not in LEAST:
+                yield name, {name: None}
+            if isinstance(value, dict):
+                yield from ((inner, {name: found}) for inner, found in sections(value))
+
+    refused = 0
+    for name, values in sections(default_values()):
+        try:
+            render(values)
+        except helm_python.HelmError as error:
+            refused += 1
+            assert re.search(f"- at '.*': missing property '{name}'$", str(error).strip()), error
+    assert refused > 20
 
 
 @pytest.mark.parametrize("release", ["a.b", "1a"])
