@@ -332,6 +332,11 @@ BAD: list[tuple[Object, tuple[str, ...]]] = [
     ({"extraObjects": [extra("ConfigMap", {})]}, ("/extraObjects/0/metadata", "'name'")),
     ({"extraObjects": [extra("ConfigMap", {"name": 5})]}, ("/metadata/name", "want string")),
     ({"extraObjects": [extra(5, OWN)]}, ("/extraObjects/0/kind", "want string")),
+    (GPU | {"gpu": {"tolerations": None}}, ("/gpu", "missing property 'tolerations'")),
+    (
+        {"autoscaling": KEDA | {"keda": {"serverAddress": "http://a", "fallback": None}}},
+        ("/autoscaling/keda", "missing property 'fallback'"),
+    ),
     ({"user": 0}, ("/user",)),
     ({"priorityClassName": "High"}, ("/priorityClassName",)),
 ]  # fmt: skip
