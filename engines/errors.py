@@ -9,7 +9,7 @@ EngineError
 ├── EngineRunError          a run failed, or its result contradicts the contract
 │   └── OutOfDeviceMemory   the device lacks memory for this run; a later one may fit
 ├── DeviceLost              permanent: nothing runs on this device until the process restarts
-├── NotFiniteError          a score is NaN or infinite, so the filter cannot judge the sample
+├── NotFiniteError          a score or content is NaN or infinite, so no filter can judge the sample
 ├── SamplingError           the caller's options or latents do not fit the bundle, or each other
 └── BundleLacks             the bundle has no view bank, score or output that the caller asks for
 """
@@ -58,15 +58,16 @@ class DeviceLost(EngineError):
 
 
 class NotFiniteError(EngineError):
-    """A score is NaN or infinite.
+    """A score or content is NaN or infinite.
 
     Attributes:
-        rows: input rows with such a score.
+        rows: input rows with such a value.
+        output: which output it is of.
     """
 
-    def __init__(self, message: str, rows: tuple[int, ...]) -> None:
+    def __init__(self, message: str, rows: tuple[int, ...], output: str = "uncertainty") -> None:
         super().__init__(message)
-        self.rows = rows
+        self.rows, self.output = rows, output
 
 
 class SamplingError(EngineError):

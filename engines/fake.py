@@ -62,6 +62,7 @@ class FakeOptions:
     fail_after_runs: int | None = None  # runs before every run raises EngineRunError
     lost_after_runs: int | None = None  # runs before every run raises DeviceLost
     not_finite_share: float = 0.0  # share of samples whose run raises NotFiniteError
+    not_finite_output: str = UNCERTAINTY  # of which it says so
 
 
 class FakeEngine:
@@ -107,7 +108,8 @@ class FakeEngine:
         not_finite = hashes % 65536 < 65536 * self._options.not_finite_share
         if not_finite.any():
             bad = tuple(np.flatnonzero(not_finite).tolist())
-            raise NotFiniteError(f"uncertainty of rows {list(bad)} is not finite", bad)
+            output = self._options.not_finite_output
+            raise NotFiniteError(f"{output} of rows {list(bad)} is not finite", bad, output)
         passed = np.ones(len(ws), np.bool_)
         if UNCERTAINTY in self._specs:
             passed &= scores <= max_uncertainty

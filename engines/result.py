@@ -61,6 +61,7 @@ def _finite_rows(
         raise NotFiniteError(
             f"{name} of rows {list(bad)} is not finite; the batch is refused",
             bad,
+            name,
         )
     return found
 

@@ -26,7 +26,7 @@ from engines.sampling_request import (
     proposal_from_filter,
     selection_from_filter,
 )
-from engines.signature import UNCERTAINTY, WEIGHT, W, sample_outputs
+from engines.signature import WEIGHT, W, sample_outputs
 from labelmint.batch import INDEX
 from labelmint.codec import OUTPUTS, name_from_output, sent_by_default
 from labelmint.latents import Mt19937Rows, uint64_from_indices
@@ -131,7 +131,7 @@ class BundleSamples:
         Raises:
             ValueError: indices are no such integers.
             EngineError: SamplingError for an index beyond the last one; EngineRunError for a run
-                that failed or a sample whose score is not finite.
+                that failed or a sample whose score or content is not finite.
         """
         asked = uint64_from_indices(indices)
         end = END_OF_INDICES // self._unit * self._unit
@@ -193,7 +193,7 @@ class BundleSamples:
         except NotFiniteError as error:
             index = indices[min(error.rows, default=0)]
             raise EngineRunError(
-                f"the {UNCERTAINTY} of index {index} is not finite, the model fails at this "
+                f"the {error.output} of index {index} is not finite, the model fails at this "
                 "sample; leave it out"
             ) from error
         if self._selection is not None and result.content is not None:

@@ -261,7 +261,8 @@ class _Parser:
 
     def _name(self, of: str) -> str:
         """The name within parentheses, not empty."""
-        self._expect("(")
+        if not self._took("("):
+            self._fail(f"expected ( and the name of a {of} in quotes")
         token = self._token
         if token.kind != "name" or len(token.text) == 2:
             self._fail(f"expected the name of a {of} in quotes")
@@ -271,7 +272,8 @@ class _Parser:
 
     def _quantile(self) -> str:
         """The number within parentheses, from 0 to 1, as `quantile_name` writes it."""
-        self._expect("(")
+        if not self._took("("):
+            self._fail("expected ( and a share of the pixels, as in depth(0.5), the median")
         token = self._token
         if token.kind != "number" or not 0 <= float(token.text) <= 1:
             self._fail("expected a share of the pixels, from 0 to 1, such as 0.5 for the median")

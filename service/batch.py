@@ -16,7 +16,7 @@ from engines.edits import edited
 from engines.errors import DeviceLost, NotFiniteError
 from engines.protocol import Engine, EngineResult, Mapping
 from engines.sampling import view_arrays, ws_from_indices, ws_from_latents
-from engines.signature import UNCERTAINTY, WEIGHT, W
+from engines.signature import WEIGHT, W
 from service.delivery import Arrays, FilteredRows, Stream
 from service.metrics import ModelMetrics
 from service.scheduler import Draw
@@ -173,9 +173,10 @@ def _run_up_to_fault(
     good = min(error.rows, default=0)
     index = int(rows.stream.query.plan.indices(rows.first + good, 1)[0])
     fault = NotFiniteError(
-        f"the {UNCERTAINTY} of index {index} is not finite, the model fails at this sample; "
+        f"the {error.output} of index {index} is not finite, the model fails at this sample; "
         "start after it to continue without it",
         (good,),
+        error.output,
     )
     results = [(rows.stream, failed_rows(rows.first + good, fault))]
     if good:

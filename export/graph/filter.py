@@ -44,7 +44,7 @@ def values_of_ranks(x: Tensor, ranks: Tensor, rounds: int = HALVINGS) -> Tensor:
 
     Rank 1 is the smallest value. Bisection between the row's minimum and maximum finds it: the
     result is at least the value, by under 2**-rounds of the distance between the two. Counts are
-    exact up to 2**24 values.
+    exact up to 2**24 values. A row with a value that is not finite has no finite result.
 
     Example: x = (1, 2, 4, 5), ranks (2,). The bracket is 1 to 5. 2 values are over 3, so the second
     is in 1 to 3; 2 are over 2, so it is in 1 to 2; 3 are over 1.5, so it is in 1.5 to 2, and so on.
@@ -57,7 +57,8 @@ def values_of_ranks(x: Tensor, ranks: Tensor, rounds: int = HALVINGS) -> Tensor:
         middle = low + bracket  # [N, Q, 1] from the second round on
         above = (values > middle).to(x.dtype).sum(dim=2, keepdim=True)
         low = low + bracket * (above > most).to(x.dtype)  # as in top_mean
-    return (low + bracket)[:, :, 0]
+    # The total: runtimes differ in what min and max do with NaN.
+    return (low + bracket)[:, :, 0] + zero_of_finite(x.sum(dim=1, keepdim=True))
 
 
 def zero_of_finite(x: Tensor) -> Tensor:

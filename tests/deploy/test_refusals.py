@@ -1,12 +1,13 @@
 """Values that cannot work make rendering fail, with the key and the fix in the message."""
 
 import re
+from collections.abc import Iterator
 
 import helm_python
 import pytest
 
 from tests.deploy.cases import CASES, CLAIM, DOWNLOAD, GPU, IMAGE, KEDA, SMALL
-from tests.deploy.chart import CHART, LEAST, NAMESPACE, Object, render
+from tests.deploy.chart import CHART, LEAST, NAMESPACE, Object, default_values, render
 
 TLS: Object = {"mode": "secret", "secret": "cert"}
 
@@ -18,6 +19,29 @@ def needing(expression: Object) -> Object:
     return {"affinity": {"nodeAffinity": required}}
 
 
+def beside(**fields: object) -> Object:
+    """Values with a container beside the server."""
+    return {"sidecars": [{"name": "a", "image": "a/b:1", **fields}]}
+
+
+def downloaded(**fields: object) -> Object:
+    """Values with a bundle that a container downloads."""
+    return {"models": [DOWNLOAD | {"download": DOWNLOAD["download"] | fields}]}
+
+
+def mounted(**fields: object) -> Object:
+    """Values with a volume of the user's own."""
+    mount = {"name": "a", "mountPath": "/a", **fields}
+    return {"extraVolumes": [{"name": "a", "emptyDir": {}}], "extraVolumeMounts": [mount]}
+
+
+def extra(kind: object, metadata: object, version: object = "v1") -> Object:
+    """An object for extraObjects."""
+    return {"apiVersion": version, "kind": kind, "metadata": metadata}
+
+
+OWN: Object = {"name": "demo-labelmint"}
+TWO: Object = {"name": "A", "value": "b", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}
 BAD: list[tuple[Object, tuple[str, ...]]] = [
     ({"replicaCount": 3}, ("replicaCount",)),
     ({"drain": {"grace": 3}}, ("/drain", "grace")),
@@ -269,6 +293,50 @@ BAD: list[tuple[Object, tuple[str, ...]]] = [
     ),
     ({"networkPolicy": {"clients": [{"pods": {}}]}}, ("/networkPolicy/clients/0", "pods")),
     ({"service": {"annotations": {"a b": "c"}}}, ("/service/annotations/a b", "another key")),
+    (downloaded(env=[TWO]), ("models: download.env of C_d.e has A with value and valueFrom",)),
+    (downloaded(env=[{"name": "MODEL_DIR"}]), ("has MODEL_DIR, which the chart sets; leave it",)),
+    (downloaded(envFrom=[{"prefix": "A_"}]), ("download.envFrom of C_d.e[0] needs one",)),
+    (
+        beside(envFrom=[{"secretRef": {"name": "a"}, "configMapRef": {"name": "b"}}]),
+        ("sidecars: envFrom of a[0] needs one of secretRef and configMapRef", "two entries"),
+    ),
+    (beside(envFrom="a"), ("/sidecars/0/envFrom", "want array")),
+    (beside(ports=[{"containerPort": 80, "protocol": "tcp"}]), ("/ports/0/protocol", "'TCP'")),
+    (beside(ports=[{"containerPort": 80, "name": "80"}]), ("/ports/0/name", "such as http")),
+    (beside(terminationMessagePolicy="Log"), ("/terminationMessagePolicy", "'File'")),
+    (beside(livenessProbe={}), ("sidecars: a has livenessProbe with 0 of exec, httpGet", "grpc")),
+    (
+        beside(readinessProbe={"grpc": {"port": 1}, "exec": {"command": ["a"]}}),
+        ("sidecars: a has readinessProbe with 2 of", "give it one"),
+    ),
+    (beside(lifecycle={"preStop": {}}), ("a has lifecycle.preStop with 0 of exec,", "sleep")),
+    ({"extraVolumes": [{"name": "a", "hostPath": {}}]}, ("/extraVolumes/0/hostPath", "'path'")),
+    (
+        {"extraVolumes": [{"name": "a", "persistentVolumeClaim": {"claim": "b"}}]},
+        ("/extraVolumes/0/persistentVolumeClaim", "'claimName'"),
+    ),
+    ({"extraVolumes": [{"name": "a", "secret": {"name": "b"}}]}, ("/secret", "'secretName'")),
+    (mounted(recursiveReadOnly="yes"), ("/recursiveReadOnly", "'IfPossible'")),
+    (mounted(mountPropagation="both"), ("/mountPropagation", "'HostToContainer'")),
+    (mounted(subPath="a", subPathExpr="$(B)"), ("has a with subPath and subPathExpr; leave one",)),
+    (
+        {"affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
+            {"topologyKey": "zone", "matchLabelKeys": ["a"]}]}}},
+        ("DuringExecution[0] has matchLabelKeys without labelSelector", "labelSelector={}"),
+    ),
+    (
+        {"networkPolicy": {"egress": [{"ports": [{"port": "HTTPS"}]}]}},
+        ("/networkPolicy/egress/0/ports/0/port", "such as http"),
+    ),
+    ({"extraObjects": [extra("ConfigMap", None)]}, ("/extraObjects/0/metadata", "want object")),
+    ({"extraObjects": [extra("ConfigMap", {})]}, ("/extraObjects/0/metadata", "'name'")),
+    ({"extraObjects": [extra("ConfigMap", {"name": 5})]}, ("/metadata/name", "want string")),
+    ({"extraObjects": [extra(5, OWN)]}, ("/extraObjects/0/kind", "want string")),
+    (GPU | {"gpu": {"tolerations": None}}, ("/gpu", "missing property 'tolerations'")),
+    (
+        {"autoscaling": KEDA | {"keda": {"serverAddress": "http://a", "fallback": None}}},
+        ("/autoscaling/keda", "missing property 'fallback'"),
+    ),
     ({"user": 0}, ("/user",)),
     ({"priorityClassName": "High"}, ("/priorityClassName",)),
 ]  # fmt: skip
@@ -282,6 +350,26 @@ def test_a_bad_value_is_named_with_its_fix(values: Object, named: tuple[str, ...
     assert [word for word in named if word not in said] == []
     assert len(said.partition("labelmint:\n")[2].strip().splitlines()) <= 1, said
     assert not re.search(r"does not match|failed|\^\(|\[a-z", said), said
+
+
+def test_null_in_place_of_a_section_or_list_is_its_absence_or_one_line() -> None:
+    """Helm takes a default away where a value is null."""
+
+    def sections(values: Object) -> Iterator[tuple[str, Object]]:
+        for name, value in values.items():
+            if isinstance(value, dict | list) and name not in LEAST:
+                yield name, {name: None}
+            if isinstance(value, dict):
+                yield from ((inner, {name: found}) for inner, found in sections(value))
+
+    refused = 0
+    for name, values in sections(default_values()):
+        try:
+            render(values)
+        except helm_python.HelmError as error:
+            refused += 1
+            assert re.search(f"- at '.*': missing property '{name}'$", str(error).strip()), error
+    assert refused > 20
 
 
 @pytest.mark.parametrize("release", ["a.b", "1a"])
@@ -298,9 +386,39 @@ def test_the_largest_values_that_a_server_takes_are_taken() -> None:
     render({"models": [CLAIM | {"claim": {"name": "b", "subPath": "a/..b/c"}}]})
     render({"commonLabels": {"a.b/c": "d" * 63}, "resources": SMALL})
     render({"gateway": {"hostnames": ["*.example.com"]}})
-    elsewhere = {"name": "demo-labelmint", "namespace": "other"}
-    render({"extraObjects": [{"apiVersion": "v1", "kind": "Service", "metadata": elsewhere}]})
+    render({"extraObjects": [extra("Service", OWN | {"namespace": "other"})]})
     render(needing({"key": "a.b/c", "operator": "Gt", "values": ["8"]}))
+
+
+@pytest.mark.parametrize(
+    "amount", ["129e6", "1E9", ".5Gi", "2.", "123456789n", "1500u", "1P", "1Pi", "1E", "1Ei", 1e9]
+)
+def test_amounts_are_taken_in_all_forms_of_kubernetes(amount: object) -> None:
+    render({"resources": {"requests": {"ephemeral-storage": amount}}})
+
+
+def test_amounts_in_different_forms_are_compared() -> None:
+    requests = {"cpu": "1500000u", "memory": "1e9", "ephemeral-storage": "0.5Pi"}
+    limits = {"cpu": "1500m", "memory": "1G", "ephemeral-storage": "512Ti"}
+    render({"resources": {"requests": requests, "limits": limits}})
+    for name, over in (("cpu", "1500001u"), ("memory", "1.1e9"), ("ephemeral-storage", "1E")):
+        with pytest.raises(helm_python.HelmError, match=f"requests.{name}={over} is over limits"):
+            render({"resources": {"requests": {name: over}, "limits": limits}})
+
+
+def test_values_that_an_api_server_takes_are_taken() -> None:
+    """An object of another API group has a name of its own; keys of annotations may be capitals."""
+    knative, istio = "serving.knative.dev/v1", "networking.istio.io/v1"
+    both = [extra("Gateway", OWN, group) for group in (istio, "gateway.networking.k8s.io/v1")]
+    render({"extraObjects": [extra("Service", OWN, knative), *both]})
+    render({"podAnnotations": {"Example.com/Team": "a"}})
+    render(beside(
+        livenessProbe={"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 3},
+        lifecycle={"preStop": {"sleep": {"seconds": 5}}, "stopSignal": "SIGUSR1"},
+    ))  # fmt: skip
+    render({"networkPolicy": {"egress": [{"ports": [{"port": "https"}, {"port": 443}]}]}})
+    labels = {"matchLabels": {"matchExpressions": "a"}}
+    render({"networkPolicy": {"clients": [{"podSelector": labels}]}})
 
 
 def test_the_default_values_say_what_to_set_and_that_is_all_there_is_to_set() -> None:
@@ -316,17 +434,18 @@ def test_the_default_values_say_what_to_set_and_that_is_all_there_is_to_set() ->
 
 def test_no_extra_object_takes_the_place_of_one_that_the_chart_makes() -> None:
     """Jobs of data sets have a hash in their names."""
-    made: dict[tuple[str, str], Object] = {}
+    made: dict[tuple[str, str, str], Object] = {}
     for values in CASES.values():
         if "extraObjects" not in values:
             for each in render(values):
-                made.setdefault((each["kind"], each["metadata"]["name"]), values)
-    kinds = dict[str, tuple[str, Object]]()
-    for (kind, name), values in made.items():
-        kinds.setdefault(kind, (name, values))
+                place = (each["kind"], each["metadata"]["name"], each["apiVersion"])
+                made.setdefault(place, values)
+    kinds = dict[str, tuple[str, str, Object]]()
+    for (kind, name, version), values in made.items():
+        kinds.setdefault(kind, (name, version, values))
     assert len(kinds) == 16 and kinds.pop("Job")
-    for kind, (name, values) in kinds.items():
-        twice = {"apiVersion": "v1", "kind": kind, "metadata": {"name": name}}
+    for kind, (name, version, values) in kinds.items():
+        twice = extra(kind, {"name": name}, version)
         with pytest.raises(
             helm_python.HelmError, match=f"extraObjects has {kind} {name}, which the"
         ):

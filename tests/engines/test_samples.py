@@ -105,10 +105,11 @@ def test_options_that_do_not_fit_are_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_a_score_that_is_not_finite_is_named_by_its_index(fake: Path) -> None:
-    engine = EngineOptions(runtime="fake", fake=FakeOptions(not_finite_share=0.2))
-    samples = BundleSamples(fake, {}, engine, verify=False)
-    with pytest.raises(EngineRunError, match=r"the uncertainty of index \d+ is not finite"):
+@pytest.mark.parametrize("output", ["uncertainty", "content"])
+def test_what_is_not_finite_is_named_with_its_index(fake: Path, output: str) -> None:
+    faulty = FakeOptions(not_finite_share=0.2, not_finite_output=output)
+    samples = BundleSamples(fake, {}, EngineOptions(runtime="fake", fake=faulty), verify=False)
+    with pytest.raises(EngineRunError, match=rf"the {output} of index \d+ is not finite"):
         samples.of_indices(range(100, 140))
     with pytest.raises(SamplingError, match="index is 18446744073709551615; it must be under"):
         samples.of_indices([2**64 - 1])

@@ -1,9 +1,12 @@
 """Modules of the labeller compute the same as the formulas that they replace."""
 
 import itertools
+import warnings
 from math import prod
+from pathlib import Path
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from bundle.content import rank_of_share
 from export.graph.ensemble import Consensus, mean_and_variance
-from export.graph.filter import BISECTIONS, kept_first, top_mean
+from export.graph.filter import BISECTIONS, HALVINGS, kept_first, top_mean, values_of_ranks
 from export.graph.label_branch import fitting_tile
 from export.graph.labeller import Labeller, Precision
 from export.graph.spec import LabelSpec
@@ -192,6 +196,39 @@ def test_a_pixel_that_is_not_finite_makes_the_score_not_finite(bad: float) -> No
     for members in ([x[:, :, None]], [x[:, :, None], torch.rand(3, 50, 1)]):
         finite = torch.isfinite(top_mean(mean_and_variance(members)[1], 7))
         assert finite.tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize("pixels", [1, 2, 15, 70])
+@pytest.mark.parametrize("spread", [0, 1e-3, 1, 6e4])
+def test_a_quantile_is_at_least_the_value_and_within_a_halving(pixels: int, spread: float) -> None:
+    x = 2.5 + spread * torch.randn(3, pixels)
+    ranks = torch.tensor([rank_of_share(share, pixels) for share in (0.1, 0.5, 0.9, 1.0)])
+    over = values_of_ranks(x, ranks) - x.sort(dim=1).values[:, ranks - 1]
+    allowed = (x.amax(dim=1) - x.amin(dim=1)) * 2**-HALVINGS + 1e-6 * x.abs().amax(dim=1)
+    assert (over >= -1e-6 * x.abs().amax()).all() and (over <= allowed[:, None]).all()
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_a_depth_that_is_not_finite_makes_no_quantile_finite(bad: float, tmp_path: Path) -> None:
+    """In ONNX Runtime, whose smallest and largest value pass over NaN."""
+    file = tmp_path / "quantiles.onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter itself
+        torch.onnx.export(
+            Quantiles(), (torch.zeros(3, 16),), file, dynamo=False, opset_version=17,
+            input_names=["x"],
+        )  # fmt: skip
+    session = ort.InferenceSession(file, providers=["CPUExecutionProvider"])
+    for place in (0, 7, 15):
+        x = np.random.default_rng(0).normal(size=(3, 16)).astype(np.float32)
+        x[1, place] = bad
+        (found,) = session.run(None, {"x": x})
+        assert np.isfinite(found).tolist() == [[True] * 2, [False] * 2, [True] * 2]
+
+
+class Quantiles(torch.nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return values_of_ranks(x, torch.tensor([2.0, 15.0]))
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=40))

@@ -135,7 +135,7 @@ def test_what_waits_behind_a_long_run_is_dropped_when_its_caller_leaves() -> Non
 
 def test_a_failing_sample_ends_only_its_own_stream() -> None:
     """At exactly that sample, whatever the batch, and resumably."""
-    options = FakeOptions(not_finite_share=0.01, seconds_per_run=0.005)
+    options = FakeOptions(not_finite_share=0.01, not_finite_output="content", seconds_per_run=0.005)
     z = np.random.default_rng(1).standard_normal((400, 16)).astype(np.float32)
     bad = first_bad(fake_bundle(resolution=16), z, options)
     assert bad % 8 and bad > 16  # inside a batch, and not the first
@@ -146,7 +146,7 @@ def test_a_failing_sample_ends_only_its_own_stream() -> None:
         call = server.stream(latents=latents_of(z))
         refused = refusal(lambda: delivered.extend(i for m in call for i in m.batch.indices))
         assert refused.code is grpc.StatusCode.DATA_LOSS
-        assert f"index {bad} " in refused.message
+        assert f"the content of index {bad} is not finite" in refused.message
         assert delivered == list(range(bad))
         assert refused.trailers[NEXT_INDEX] == str(bad)
         assert not any(other.done() for other in others)  # they shared its batches,

@@ -22,6 +22,14 @@
     {{- include "labelmint.checkPath" (list (printf "models: %s has claim.subPath" .name) .claim.subPath) -}}
   {{- else if eq .source "download" -}}
     {{- include "labelmint.checkResources" (list (printf "models: %s has download.resources, where" .name) (default dict .download.resources)) -}}
+    {{- $key := printf "models: download.env of %s" .name -}}
+    {{- include "labelmint.checkSources" (list $key .download.env) -}}
+    {{- include "labelmint.checkFrom" (list (printf "models: download.envFrom of %s" .name) .download.envFrom) -}}
+    {{- range .download.env -}}
+      {{- if eq .name "MODEL_DIR" -}}
+        {{- fail (printf "%s has MODEL_DIR, which the chart sets; leave it out" $key) -}}
+      {{- end -}}
+    {{- end -}}
   {{- end -}}
 {{- end -}}
 {{- include "labelmint.checkPod" . -}}
@@ -39,24 +47,24 @@
     {{- end -}}
   {{- end -}}
 {{- end -}}
-{{- $own := list (printf "Deployment %s" $name) (printf "Service %s" $name) (printf "Service %s-headless" $name) (printf "Pod %s-test" $name) -}}
+{{- $own := list (printf "apps Deployment %s" $name) (printf " Service %s" $name) (printf " Service %s-headless" $name) (printf " Pod %s-test" $name) -}}
 {{- if $v.serviceAccount.create -}}
-  {{- $own = append $own (printf "ServiceAccount %s" (include "labelmint.serviceAccount" .)) -}}
+  {{- $own = append $own (printf " ServiceAccount %s" (include "labelmint.serviceAccount" .)) -}}
 {{- end -}}
 {{- if $v.metrics.dashboard.enabled -}}
-  {{- $own = append $own (printf "ConfigMap %s-dashboard" $name) -}}
+  {{- $own = append $own (printf " ConfigMap %s-dashboard" $name) -}}
 {{- end -}}
 {{- $made := dict
-  "PrometheusRule" $v.metrics.alerts.enabled
-  "HorizontalPodAutoscaler" (eq $v.autoscaling.mode "hpa")
-  "ScaledObject" (eq $v.autoscaling.mode "keda")
-  "Certificate" (eq $v.tls.mode "certManager")
-  "GRPCRoute" $v.gateway.enabled
-  "BackendTLSPolicy" (and $v.gateway.enabled $v.gateway.backendTls.enabled)
-  "ServiceMonitor" (eq $v.metrics.monitor.kind "service")
-  "PodMonitor" (eq $v.metrics.monitor.kind "pod")
-  "NetworkPolicy" $v.networkPolicy.enabled
-  "PodDisruptionBudget" (and $v.podDisruptionBudget.enabled (include "labelmint.replicated" .)) -}}
+  "monitoring.coreos.com PrometheusRule" $v.metrics.alerts.enabled
+  "autoscaling HorizontalPodAutoscaler" (eq $v.autoscaling.mode "hpa")
+  "keda.sh ScaledObject" (eq $v.autoscaling.mode "keda")
+  "cert-manager.io Certificate" (eq $v.tls.mode "certManager")
+  "gateway.networking.k8s.io GRPCRoute" $v.gateway.enabled
+  "gateway.networking.k8s.io BackendTLSPolicy" (and $v.gateway.enabled $v.gateway.backendTls.enabled)
+  "monitoring.coreos.com ServiceMonitor" (eq $v.metrics.monitor.kind "service")
+  "monitoring.coreos.com PodMonitor" (eq $v.metrics.monitor.kind "pod")
+  "networking.k8s.io NetworkPolicy" $v.networkPolicy.enabled
+  "policy PodDisruptionBudget" (and $v.podDisruptionBudget.enabled (include "labelmint.replicated" .)) -}}
 {{- range $kind, $is := $made -}}
   {{- if $is -}}
     {{- $own = append $own (printf "%s %s" $kind $name) -}}
@@ -64,14 +72,16 @@
 {{- end -}}
 {{- $objects := list -}}
 {{- range $v.extraObjects -}}
-  {{- $object := printf "%s %s" .kind (tpl (default "" .metadata.name) $) -}}
+  {{- $said := printf "%s %s" .kind (tpl .metadata.name $) -}}
+  {{- $group := ternary (dir .apiVersion) "" (contains "/" .apiVersion) -}}
+  {{- $object := printf "%s %s" $group $said -}}
   {{- $namespace := tpl (default $.Release.Namespace .metadata.namespace) $ -}}
   {{- $place := printf "%s of %s" $object $namespace -}}
   {{- if and (has $object $own) (eq $namespace $.Release.Namespace) -}}
-    {{- fail (printf "extraObjects has %s, which the chart makes; give it another name" $object) -}}
+    {{- fail (printf "extraObjects has %s, which the chart makes; give it another name" $said) -}}
   {{- end -}}
   {{- if has $place $objects -}}
-    {{- fail (printf "extraObjects has %s twice; leave one of them out" $object) -}}
+    {{- fail (printf "extraObjects has %s twice; leave one of them out" $said) -}}
   {{- end -}}
   {{- $objects = append $objects $place -}}
 {{- end -}}
@@ -133,6 +143,7 @@
     {{- include "labelmint.checkLifecycle" (list $key .) -}}
     {{- include "labelmint.checkResources" (list (printf "%s: %s has resources, where" $key .name) (default dict .resources)) -}}
     {{- include "labelmint.checkSources" (list (printf "%s: env of %s" $key .name) .env) -}}
+    {{- include "labelmint.checkFrom" (list (printf "%s: envFrom of %s" $key .name) .envFrom) -}}
     {{- include "labelmint.checkMounts" (list (printf "%s: volumeMounts of %s" $key .name) .volumeMounts $volumes) -}}
   {{- end -}}
 {{- end -}}
@@ -190,9 +201,16 @@
 {{- define "labelmint.checkExpressions" -}}
 {{- $key := index . 0 -}}{{- $value := index . 1 -}}
 {{- if kindIs "map" $value -}}
+  {{- if and (hasKey $value "topologyKey") (not (hasKey $value "labelSelector")) -}}
+    {{- range list "matchLabelKeys" "mismatchLabelKeys" -}}
+      {{- if get $value . -}}
+        {{- fail (printf "%s has %s without labelSelector; add one, such as labelSelector={} for all pods, or leave it out" $key .) -}}
+      {{- end -}}
+    {{- end -}}
+  {{- end -}}
   {{- range $name, $inner := $value -}}
     {{- include "labelmint.checkExpressions" (list (printf "%s.%s" $key $name) $inner) -}}
-    {{- range ternary $inner list (eq $name "matchExpressions") -}}
+    {{- range ternary $inner list (and (eq $name "matchExpressions") (kindIs "slice" $inner)) -}}
       {{- $said := printf "%s.%s: %s has operator=%s" $key $name .key .operator -}}
       {{- $numbers := has .operator (list "Gt" "Lt") -}}
       {{- if and (has .operator (list "In" "NotIn")) (not .values) -}}
@@ -225,6 +243,25 @@
     {{- end -}}
   {{- end -}}
 {{- end -}}
+{{- range list "livenessProbe" "readinessProbe" "startupProbe" -}}
+  {{- include "labelmint.checkHandler" (list (printf "%s: %s has %s" $key $one.name .) (get $one .) "grpc") -}}
+{{- end -}}
+{{- range $name, $handler := $one.lifecycle -}}
+  {{- if has $name (list "postStart" "preStop") -}}
+    {{- include "labelmint.checkHandler" (list (printf "%s: %s has lifecycle.%s" $key $one.name $name) $handler "sleep") -}}
+  {{- end -}}
+{{- end -}}
+{{- end }}
+
+{{/* (list said handler kind), where the kind is beside those that probes and hooks share */}}
+{{- define "labelmint.checkHandler" -}}
+{{- $handler := index . 1 -}}{{- $kinds := list "exec" "httpGet" "tcpSocket" (index . 2) -}}
+{{- if kindIs "map" $handler -}}
+  {{- $given := len (pick $handler "exec" "httpGet" "tcpSocket" (index . 2)) -}}
+  {{- if ne $given 1 -}}
+    {{- fail (printf "%s with %d of %s; give it one" (index . 0) $given (join ", " $kinds)) -}}
+  {{- end -}}
+{{- end -}}
 {{- end }}
 
 {{/* (list key variables) */}}
@@ -233,6 +270,16 @@
 {{- range index . 1 -}}
   {{- if and (hasKey . "value") (hasKey . "valueFrom") -}}
     {{- fail (printf "%s has %s with value and valueFrom; leave one of them out" $key .name) -}}
+  {{- end -}}
+{{- end -}}
+{{- end }}
+
+{{/* (list key sources) */}}
+{{- define "labelmint.checkFrom" -}}
+{{- $key := index . 0 -}}
+{{- range $i, $one := index . 1 -}}
+  {{- if eq (hasKey $one "secretRef") (hasKey $one "configMapRef") -}}
+    {{- fail (printf "%s[%d] needs one of secretRef and configMapRef; name one, and make two entries of two" $key $i) -}}
   {{- end -}}
 {{- end -}}
 {{- end }}
@@ -249,6 +296,9 @@
     {{- fail (printf "%s has %s, where another volume is; give it another mountPath" $key .mountPath) -}}
   {{- end -}}
   {{- $paths = append $paths .mountPath -}}
+  {{- if and .subPath .subPathExpr -}}
+    {{- fail (printf "%s has %s with subPath and subPathExpr; leave one of them out" $key .name) -}}
+  {{- end -}}
   {{- include "labelmint.checkPath" (list (printf "%s: subPath of %s" $key .name) .subPath) -}}
 {{- end -}}
 {{- end }}
@@ -281,8 +331,8 @@
 {{- define "labelmint.quantity" -}}
 {{- $text := . -}}
 {{- if not (kindIs "string" .) }}{{ $text = include "labelmint.number" . }}{{ end -}}
-{{- $number := regexFind "^[0-9.]+" $text -}}
-{{- $factors := dict "" 1 "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 -}}
+{{- $number := regexFind "^([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][-+]?[0-9]+)?" $text -}}
+{{- $factors := dict "" 1 "n" 1e-9 "u" 1e-6 "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "E" 1e18 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 "Pi" 1125899906842624 "Ei" 1152921504606846976 -}}
 {{- mulf (float64 $number) (get $factors (trimPrefix $number $text)) -}}
 {{- end }}
 
