@@ -19,6 +19,7 @@ import pytest
 import uvicorn
 
 from studio.connections import MAX_CONNECTIONS, PatientProtocol
+from tests.interrupts import INTERRUPTIBLE
 from tests.studio.chromium import CHECKOUT
 from tests.studio.conftest import TAB, Served, serving
 
@@ -204,7 +205,7 @@ def test_a_second_ctrl_c_while_the_studio_ends_changes_nothing_and_is_not_writte
     """It was a traceback, and the learner and the minutes of work were left as they were."""
     words = ["--generator", str(tiny_weights[0]), "--project", str(project)]
     with subprocess.Popen(
-        [sys.executable, "-c", HASTY, *words, "--listen", "127.0.0.1:0"],
+        [*INTERRUPTIBLE, sys.executable, "-c", HASTY, *words, "--listen", "127.0.0.1:0"],
         cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
         assert process.stdout is not None
@@ -215,9 +216,8 @@ def test_a_second_ctrl_c_while_the_studio_ends_changes_nothing_and_is_not_writte
             assert connection.getresponse().read(), "it serves"
         process.send_signal(signal.SIGINT)
         out, errors = process.communicate(timeout=60)
-    assert out == "ended\n"
-    assert errors == "stopped; every stroke that the server has received is saved\n"
-    assert process.returncode == 128 + signal.SIGINT
+    told = "stopped; every stroke that the server has received is saved\n"
+    assert (out, errors, process.returncode) == ("ended\n", told, 128 + signal.SIGINT)
 
 
 def test_a_client_that_leaves_in_mid_request_is_not_written_of(
