@@ -352,6 +352,7 @@ def test_a_bad_value_is_named_with_its_fix(values: Object, named: tuple[str, ...
     assert not re.search(r"does not match|failed|\^\(|\[a-z", said), said
 
 
+@pytest.mark.long
 def test_null_in_place_of_a_section_or_list_is_its_absence_or_one_line() -> None:
     """Helm takes a default away where a value is null."""
 
@@ -432,6 +433,7 @@ def test_the_default_values_say_what_to_set_and_that_is_all_there_is_to_set() ->
         assert chart.render(values, name="demo", namespace=NAMESPACE)
 
 
+@pytest.mark.long
 def test_no_extra_object_takes_the_place_of_one_that_the_chart_makes() -> None:
     """Jobs of data sets have a hash in their names."""
     made: dict[tuple[str, str, str], Object] = {}

@@ -49,6 +49,7 @@ HALF_BODY = ("PUT /api/images/001/mask", 'if-match: "none"', "content-length: 10
              "expect: 100-continue")  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("request_", [("GET /images/000",), HALF_BODY], ids=["answer", "body"])
 def test_connections_that_are_stuck_lock_nobody_out(
     served: Served, request_: tuple[str, ...]
@@ -63,6 +64,7 @@ def test_connections_that_are_stuck_lock_nobody_out(
             assert served.request("GET", "/api/project").status == 200
 
 
+@pytest.mark.long
 def test_a_tab_is_not_put_out_by_programs_without_the_token(served: Served) -> None:
     """Whatever it does: an answer that it reads slowly, a body that comes slowly, a stream. Those
     were the oldest, and made room first."""
@@ -199,6 +201,7 @@ command.run()
 """
 
 
+@pytest.mark.long
 def test_a_second_ctrl_c_while_the_studio_ends_changes_nothing_and_is_not_written_of(
     tiny_weights: tuple[Path, Path], project: Path
 ) -> None:

@@ -420,6 +420,7 @@ def test_more_than_memory_holds_is_one_line(weights: Path, tmp_path: Path) -> No
     assert result.stderr.startswith("error: not enough memory: Unable to allocate")
 
 
+@pytest.mark.long
 def test_a_network_that_no_memory_holds_is_one_line(weights: Path, tmp_path: Path) -> None:
     """PyTorch raises RuntimeError for it."""
     labels, most = labelled(weights, tmp_path / "set"), 12 << 30
