@@ -8,7 +8,7 @@ Benchmarks that take --domain read them here.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +19,14 @@ from torch import Tensor
 from checkpoints import ClassCard, Classes
 from checkpoints.classes import distinct_colors
 from examples.demo.__main__ import GENERATOR
-from examples.demo.labels import labels_of_indices
+from examples.demo.labels import truth_of_indices, ws_of_indices
+from examples.demo.render import SceneTruth
 from examples.demo.scene import (
     CLASS_NAMES,
     EYE,
     FOCAL,
     HAIR,
+    PALETTE,
     PUPIL,
     SKIN,
     Z_DIM,
@@ -33,6 +35,7 @@ from examples.demo.scene import (
 from examples.demo.solids import camera_of
 from labelmint.latents import Purpose, latents
 from nets.generator import Generator
+from training.label_crop import crop_for_generator
 from training.labels.labelled_set import LabelledSet
 
 LOWER_FACE = -0.1  # y of the plane between upper and lower skin, object frame: under the eyes
@@ -40,19 +43,36 @@ LOWER_FACE = -0.1  # y of the plane between upper and lower skin, object frame: 
 
 @dataclass(frozen=True)
 class Domain:
-    """A generator's weights file, and its samples' truth of one kind of labels."""
+    """A generator's weights file, and the exact parts of what the renderer draws for its latents.
+
+    Images and labels are those of the stream's samples of these seeds and indices, without
+    truncation.
+    """
 
     generator: Path
     class_names: tuple[str, ...]
-    # (generator, seed, indices) -> labels of these samples of the stream, without truncation
-    labels: Callable[[Generator, int, NDArray[np.int64]], LabelledSet]
+    colors: tuple[int, ...]  # 0xRRGGBB of each class
+    # (truth of samples, their seed and indices) -> class ids [n, R, R]
+    masks: Callable[[SceneTruth, int, NDArray[np.int64]], NDArray[np.uint8]]
+
+    def labels(self, generator: Generator, seed: int, indices: NDArray[np.int64]) -> LabelledSet:
+        """Masks of the generator's samples, without keypoints and depth."""
+        crop = crop_for_generator(generator.config)
+        truth = truth_of_indices(seed, indices, crop.grid)
+        names = zip(self.class_names, self.colors, strict=True)
+        return LabelledSet(
+            crop,
+            tuple(str(i) for i in indices),
+            ws_of_indices(generator, seed, indices),
+            classes=Classes([ClassCard(name=n, color=c) for n, c in names]),
+            masks=self.masks(truth, seed, indices),
+        )
 
 
-def heads(generator: Generator, seed: int, indices: NDArray[np.int64]) -> LabelledSet:
-    """Parts of the demo's heads, without keypoints and depth."""
-    return replace(
-        labels_of_indices(generator, seed, indices), keypoints=None, keypoint_names=(), depth=None
-    )
+def heads(truth: SceneTruth, seed: int, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Parts of the demo's heads."""
+    masks: NDArray[np.uint8] = truth.mask.numpy()
+    return masks
 
 
 # Class of a region: part, subject's left, upper half; None: either.
@@ -75,23 +95,18 @@ REGIONS: dict[str, tuple[int, bool | None, bool | None]] = {
 }
 
 
-def regions(generator: Generator, seed: int, indices: NDArray[np.int64]) -> LabelledSet:
+def regions(truth: SceneTruth, seed: int, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
     """Regions of the demo's heads."""
-    labels = labels_of_indices(generator, seed, indices)
-    assert labels.masks is not None and labels.depth is not None
-    points = surface_points(seed, indices, torch.from_numpy(labels.depth))
+    points = surface_points(seed, indices, truth.depth)
     left, upper = (points[..., 0] >= 0).numpy(), (points[..., 1] >= LOWER_FACE).numpy()
-    masks = np.zeros_like(labels.masks)
+    parts = truth.mask.numpy()
+    masks = np.zeros(parts.shape, np.uint8)
     for i, (part, is_left, is_upper) in enumerate(REGIONS.values()):
-        inside = labels.masks == part
+        inside = parts == part
         for wanted, half in ((is_left, left), (is_upper, upper)):
             inside = inside if wanted is None else inside & (half == wanted)
         masks[inside] = i
-    colors = distinct_colors(len(REGIONS))
-    cards = [ClassCard(name=n, color=c) for n, c in zip(REGIONS, colors, strict=True)]
-    return replace(
-        labels, classes=Classes(cards), masks=masks, keypoints=None, keypoint_names=(), depth=None
-    )
+    return masks
 
 
 def surface_points(seed: int, indices: NDArray[np.int64], depth: Tensor) -> Tensor:
@@ -108,6 +123,6 @@ def surface_points(seed: int, indices: NDArray[np.int64], depth: Tensor) -> Tens
 
 
 DOMAINS = {
-    "heads": Domain(GENERATOR, CLASS_NAMES, heads),
-    "regions": Domain(GENERATOR, tuple(REGIONS), regions),
+    "heads": Domain(GENERATOR, CLASS_NAMES, PALETTE, heads),
+    "regions": Domain(GENERATOR, tuple(REGIONS), tuple(distinct_colors(len(REGIONS))), regions),
 }

@@ -48,14 +48,23 @@ def write_examples(generator: Generator, folder: Path, generator_sha256: str) ->
     write_labels(folder, labels)
 
 
-@torch.no_grad()
 def labels_of_indices(generator: Generator, seed: int, indices: NDArray[np.int64]) -> LabelledSet:
     """Exact labels of the stream's samples of these indices, without truncation."""
     crop = crop_for_generator(generator.config)
-    z = torch.from_numpy(latents(seed, Purpose.OBJECT, indices, Z_DIM))
-    ws = generator.mapping(z)[:, None].repeat(1, generator.config.num_ws, 1).numpy()
     truth = truth_of_indices(seed, indices, crop.grid)
+    ws = ws_of_indices(generator, seed, indices)
     return labels_from_truth(crop, [str(i) for i in indices], ws, truth)
+
+
+@torch.no_grad()
+def ws_of_indices(
+    generator: Generator, seed: int, indices: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """w+ [n, num_ws, w_dim] of the stream's samples of these indices, without truncation."""
+    z = torch.from_numpy(latents(seed, Purpose.OBJECT, indices, Z_DIM))
+    w = generator.mapping(z)
+    ws: NDArray[np.float32] = w[:, None].repeat(1, generator.config.num_ws, 1).numpy()
+    return ws
 
 
 def truth_of_indices(seed: int, indices: NDArray[np.int64], resolution: int) -> SceneTruth:

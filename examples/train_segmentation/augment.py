@@ -5,6 +5,7 @@ recolored, with mask and keypoints transformed in the same way.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,16 @@ from torch import Tensor
 
 from examples.demo.scene import KEYPOINT_NAMES
 from examples.train_segmentation.samples import Samples
+
+
+def swapped_sides(names: Sequence[str]) -> tuple[int, ...]:
+    """Position of each name's left-right partner, or its own if it has none."""
+    table = str.maketrans({"\0": "right", "\1": "left"})
+    partners = [n.replace("left", "\0").replace("right", "\1").translate(table) for n in names]
+    return tuple(names.index(partner) for partner in partners)
+
+
+MIRRORED_KEYPOINTS = swapped_sides(KEYPOINT_NAMES)
 
 
 @dataclass(frozen=True)
@@ -25,16 +36,8 @@ class Variation:
     shift: float = 0.1  # in image extents, plus or minus
     gain: float = 0.25  # contrast of all channels, plus or minus; half of it for each channel alone
     offset: float = 0.2  # added to colors in [-1, 1], plus or minus
-
-
-def swapped_sides(names: tuple[str, ...]) -> list[int]:
-    """Position of each keypoint's left-right partner, or its own if it has none."""
-    table = str.maketrans({"\0": "right", "\1": "left"})
-    partners = [n.replace("left", "\0").replace("right", "\1").translate(table) for n in names]
-    return [names.index(partner) for partner in partners]
-
-
-MIRRORED_KEYPOINTS = swapped_sides(KEYPOINT_NAMES)
+    keypoint_partners: tuple[int, ...] = MIRRORED_KEYPOINTS  # of each keypoint in a mirror
+    class_partners: tuple[int, ...] = ()  # of each class in a mirror; empty: each is its own
 
 
 def varied(
@@ -43,7 +46,7 @@ def varied(
     """One variant of each sample; pixels from outside the image repeat its border."""
     variation = variation or Variation()
     maps = random_maps(len(samples), source, variation)
-    moved = moved_by(samples, maps)
+    moved = moved_by(samples, maps, variation)
     return Samples(recolored(moved.images, source, variation), moved.masks, moved.keypoints)
 
 
@@ -59,8 +62,13 @@ def random_maps(count: int, source: torch.Generator, variation: Variation) -> Te
     return torch.cat([linear, shift[..., None]], dim=2)
 
 
-def moved_by(samples: Samples, maps: Tensor) -> Samples:
-    """Images, masks and keypoints transformed by affine maps, as random_maps makes them."""
+def moved_by(samples: Samples, maps: Tensor, variation: Variation | None = None) -> Samples:
+    """Images, masks and keypoints transformed by affine maps, as random_maps makes them.
+
+    In a mirror, classes and keypoints of one side become those of the other.
+    """
+    variation = variation or Variation()
+    mirrored = (torch.linalg.det(maps[:, :, :2]) < 0)[:, None, None]
     height, width = samples.masks.shape[1:]
     shape = [len(samples), 1, height, width]
     grid = F.affine_grid(maps, shape, align_corners=False)
@@ -68,13 +76,17 @@ def moved_by(samples: Samples, maps: Tensor) -> Samples:
     masks = F.grid_sample(
         samples.masks[:, None].float(), grid, "nearest", "border", align_corners=False
     )
-    keypoints = _moved_keypoints(samples.keypoints, maps, torch.tensor([width, height]))
-    return Samples(images.round().byte(), masks[:, 0].byte(), keypoints)
+    masks = masks[:, 0].byte()
+    if variation.class_partners:
+        partners = torch.tensor(variation.class_partners, dtype=torch.uint8)
+        masks = torch.where(mirrored, partners[masks.long()], masks)
+    points = samples.keypoints
+    points = torch.where(mirrored, points[:, list(variation.keypoint_partners)], points)
+    points = _moved_keypoints(points, maps, torch.tensor([width, height]))
+    return Samples(images.round().byte(), masks, points)
 
 
 def _moved_keypoints(keypoints: Tensor, maps: Tensor, extent: Tensor) -> Tensor:
-    mirrored = torch.linalg.det(maps[:, :, :2]) < 0
-    keypoints = torch.where(mirrored[:, None, None], keypoints[:, MIRRORED_KEYPOINTS], keypoints)
     original = keypoints[..., :2] / extent * 2 - 1
     # The maps are from the variant to the original; points need the inverse.
     points = torch.linalg.solve(maps[:, :, :2], (original - maps[:, None, :, 2]).mT).mT

@@ -38,17 +38,19 @@ class MeanTeacher:
         images: Iterator[Samples],  # labels are never read
         seed: int,
         config: ConsistencyConfig | None = None,
+        variation: Variation | None = None,
     ) -> None:
         self.teacher = copy.deepcopy(student).requires_grad_(False).eval()
         self._images, self._config = images, config or ConsistencyConfig()
+        self._variation = variation or Variation()
         self._source = torch.Generator().manual_seed(seed)
         self._steps = 0
 
     def loss(self, network: UNet) -> Tensor:
         """Cross-entropy with the teacher's confident labels, averaged over all pixels."""
-        unlabeled, variation = next(self._images), Variation()
+        unlabeled, variation = next(self._images), self._variation
         maps = random_maps(len(unlabeled), self._source, variation)
-        weak = moved_by(unlabeled, maps).images
+        weak = moved_by(unlabeled, maps, variation).images
         sureness, labels = self.teacher(weak).classes.softmax(dim=1).max(dim=1)
         strong = recolored(weak, self._source, variation)
         box = random_boxes(len(weak), weak.shape[2:], self._source)

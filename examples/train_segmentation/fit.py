@@ -3,6 +3,7 @@
 A seed and labeled batches enter, the trained network leaves.
 """
 
+import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import trange
 
-from examples.train_segmentation.augment import varied
+from examples.train_segmentation.augment import Variation, varied
 from examples.train_segmentation.samples import Samples
 from examples.train_segmentation.unet import UNet, UNetConfig, UNetOutput
 
@@ -49,13 +50,16 @@ def fit(
     batches: Iterator[Samples],
     extra: Callable[[UNet], ExtraLoss] | None = None,
     watch: Callable[[int, UNet], None] = lambda step, network: None,
+    variation: Variation | None = None,
+    start: UNet | None = None,
 ) -> UNet:
-    """Trains a new network; `watch` is called after every step, with steps counted from 1.
+    """Trains a new network, or a copy of `start`; `watch` is called after every step, with steps
+    counted from 1.
 
     The seed decides the initial weights and the augmentation, but not `batches` and `extra`.
     """
     torch.manual_seed(seed)
-    network = UNet(network_config)
+    network = copy.deepcopy(start) if start else UNet(network_config)
     source = torch.Generator().manual_seed(seed)
     term = extra(network) if extra else None
     optimizer = torch.optim.AdamW(
@@ -64,7 +68,7 @@ def fit(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(config, step))
     with trange(1, config.steps + 1, unit="step") as bar:
         for step in bar:
-            samples = varied(next(batches), source)
+            samples = varied(next(batches), source, variation)
             network.train()
             loss = labeled_loss(network(samples.images), samples, config)
             total = loss + term.loss(network) if term else loss
