@@ -11,7 +11,8 @@ order of images. Networks, steps and augmentation are the same in all arms (exam
 train_segmentation); in each, the weights of the tenth of the training that is best on 256
 validation renders are tested, on 1,000 other renders and on photographs of them. The consistency
 losses of mean teacher and FixMatch are tuned on the validation renders, with a labeled set of a
-seed of its own. Everything that was trained is kept in --out, and not trained again.
+seed of its own. Results are kept in --out, and what is there, or in protocol.json, which --record
+writes, is not trained again.
 """
 
 import copy
@@ -47,6 +48,7 @@ TUNING_SEED = 90  # of the labeled set that the consistency losses are tuned wit
 WEIGHTS, SURENESSES = (0.3, 1.0, 3.0), (0.8, 0.95)
 AT_ONCE = 64
 TESTS = ("clean", "camera")
+RECORDED = Path(__file__).with_suffix(".json")
 # Differences that are asked for: of two arms, over the seeds.
 PAIRS = (
     ("stream", "labeled"), ("stream", "transfer"), ("stream", "mean_teacher"),
@@ -80,31 +82,35 @@ class Trained:
 @click.option("--steps", default=800, type=click.IntRange(LOOKS), help="Of each training.")
 @click.option("--threads", default=available_cores(), type=click.IntRange(1))
 @click.option("--out", type=click.Path(path_type=Path), default=Path("demo/protocol"))
+@click.option("--record", is_flag=True, help="Write all results into protocol.json.")
 def main(
     domain: str, counts: tuple[int, ...], seeds: int, arms: str, pool: int, steps: int,
-    threads: int, out: Path,
+    threads: int, out: Path, record: bool,
 ) -> None:  # fmt: skip
     names = arms.split(",")
     if unknown := [name for name in names if name not in ARMS]:
         raise click.UsageError(f"--arms has {unknown[0]!r}; arms are {', '.join(ARMS)}")
     torch.set_num_threads(threads)
     config = UNetTrainConfig(steps=steps)
+    settings = {"config": asdict(config), "pool": pool}
     for seed, images in itertools.product(range(seeds), counts):
         material = Material(Case(domain, images, seed, pool, threads, out))
         for name in names:
-            path = out / f"{domain}-{images:02d}-{name}-{seed}.json"
-            if not path.exists():
-                settings = tuned(name, material, config)
+            known = results_of(domain, out, settings).get(images, {}).get(name, {})
+            if seed not in known:
+                consistency = tuned(name, material, config)
                 print(f"\n{images} images, seed {seed}: {ARMS[name].title}", flush=True)
-                write(path, run_arm(ARMS[name], material, config, settings))
-    results = results_of_folder(out, domain)
+                path = out / f"{domain}-{images:02d}-{name}-{seed}.json"
+                write(path, settings | run_arm(ARMS[name], material, config, consistency))
+    results = results_of(domain, out, settings)
     print(f"machine: {machine_name()}; {domain}")
     for images in sorted(results):
         print(f"\n{images} labeled images\n\n{table(results[images])}")
         print(f"\n{differences(results[images])}")
-    figure = figure_from_results(results)
-    figure.savefig(out / f"{domain}.png", dpi=110)
+    figure_from_results(results).savefig(out / f"{domain}.png", dpi=110)
     print(f"\nlook at {out / f'{domain}.png'}")
+    if record:
+        write(RECORDED, {**recorded(), domain: results})
 
 
 def run_arm(
@@ -115,12 +121,10 @@ def run_arm(
     tested = of_renders(material, TEST_SEED, TEST)
     photographs = photographed_samples(tested, TEST_SEED)
     return {
-        "config": asdict(config),
-        "pool": material.case.pool,
-        "settings": asdict(settings) if arm.average is not None else None,
-        "curve": trained.curve,
-        "clean": ious(trained.network, tested).tolist(),
-        "camera": ious(trained.network, photographs).tolist(),
+        "consistency": asdict(settings) if arm.average is not None else None,
+        "curve": [(step, round(miou, 4)) for step, miou in trained.curve],
+        "clean": ious(trained.network, tested).round(4).tolist(),
+        "camera": ious(trained.network, photographs).round(4).tolist(),
     }
 
 
@@ -221,22 +225,33 @@ def write(path: Path, values: dict[str, Any]) -> None:
 Results = dict[str, dict[int, dict[str, Any]]]  # arm -> seed -> what `run_arm` gave
 
 
-def results_of_folder(out: Path, domain: str) -> dict[int, Results]:
-    """By number of labeled images. ValueError: results of other settings lie in the folder."""
+def recorded() -> dict[str, Any]:
+    """Results of earlier days, by domain."""
+    return json.loads(RECORDED.read_text()) if RECORDED.exists() else {}
+
+
+def results_of(domain: str, out: Path, settings: dict[str, Any]) -> dict[int, Results]:
+    """By number of labeled images: what is recorded, and what lies in the folder. ClickException:
+    some have other settings, of training and pool."""
     found: dict[int, Results] = {}
-    first: tuple[Path, Any] | None = None
-    for path in sorted(out.glob(f"{domain}-*.json")):
+    for images, arms in recorded().get(domain, {}).items():
+        found[int(images)] = {
+            arm: {int(seed): values for seed, values in runs.items()} for arm, runs in arms.items()
+        }
+    for path in sorted(out.glob(f"{domain}-*-*-[0-9]*.json")):
         _, images, arm, seed = path.stem.rsplit("-", 3)
-        if seed == "tuning":
-            continue
-        values = json.loads(path.read_text())
-        made = values["config"], values["pool"]
-        if first and made != first[1]:
-            raise click.ClickException(
-                f"{path} was made with {made}, {first[0]} with {first[1]}; give another --out"
-            )
-        first = first or (path, made)
-        found.setdefault(int(images), {}).setdefault(arm, {})[int(seed)] = values
+        runs = found.setdefault(int(images), {}).setdefault(arm, {})
+        runs[int(seed)] = json.loads(path.read_text())
+    for images, arms in found.items():
+        for arm, runs in arms.items():
+            for seed, values in runs.items():
+                made = {name: values[name] for name in settings}
+                if made != settings:
+                    raise click.ClickException(
+                        f"{images} images, {arm}, seed {seed} was made with {made}, this command "
+                        f"asks for {settings}; give another --out, or move {RECORDED.name} away if "
+                        "it has them"
+                    )
     return found
 
 

@@ -12,7 +12,7 @@ from click import ClickException
 from scipy.stats import ttest_1samp
 
 from benchmarks.domains import REGIONS, regions
-from benchmarks.protocol import differences, interval, ious, results_of_folder, table
+from benchmarks.protocol import differences, interval, ious, results_of, table
 from benchmarks.protocol_arms import Pool, painter, rendered, without_keypoints
 from examples.demo.labels import truth_of_indices
 from examples.train_segmentation.augment import Variation, moved_by, swapped_sides
@@ -20,6 +20,7 @@ from examples.train_segmentation.fit import UNetTrainConfig
 from examples.train_segmentation.samples import shuffled_batches
 from examples.train_segmentation.unet import UNet, UNetConfig
 
+SETTINGS = {"config": {"steps": 10}, "pool": 10}
 MIRROR = torch.tensor([[-1.0, 0, 0], [0, 1, 0]])
 
 
@@ -89,9 +90,14 @@ def test_layers_that_learned_to_restore_are_what_the_transfer_starts_from() -> N
 
 def written(folder: Path, arm: str, seed: int, miou: float, pool: int = 10) -> None:
     values = {
-        "config": {"steps": 10}, "pool": pool, "clean": [miou, miou], "camera": [miou - 0.2] * 2
+        **SETTINGS, "pool": pool, "clean": [miou, miou], "camera": [miou - 0.2] * 2
     }  # fmt: skip
     (folder / f"regions-16-{arm}-{seed}.json").write_text(json.dumps(values))
+
+
+@pytest.fixture(autouse=True)
+def nothing_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.protocol.RECORDED", tmp_path / "protocol.json")
 
 
 def test_differences_are_of_the_same_seed_and_have_student_s_interval(tmp_path: Path) -> None:
@@ -102,7 +108,7 @@ def test_differences_are_of_the_same_seed_and_have_student_s_interval(tmp_path: 
         written(tmp_path, "labeled", seed, alone)
         written(tmp_path, "supervised", seed, best)
     written(tmp_path, "labeled", 3, 0.1)  # a seed that the stream lacks
-    results = results_of_folder(tmp_path, "regions")[16]
+    results = results_of("regions", tmp_path, SETTINGS)[16]
     bounds = ttest_1samp([10, 20, 10], 0).confidence_interval(0.95)
     assert f"| stream - labeled | +13.3 ({bounds.low:+.1f} to {bounds.high:+.1f}) |" in differences(
         results
@@ -115,4 +121,4 @@ def test_results_of_other_settings_are_not_mixed_in(tmp_path: Path) -> None:
     written(tmp_path, "stream", 0, 0.5)
     written(tmp_path, "labeled", 0, 0.5, pool=20)
     with pytest.raises(ClickException, match="another --out"):
-        results_of_folder(tmp_path, "regions")
+        results_of("regions", tmp_path, SETTINGS)
