@@ -234,14 +234,14 @@ def results_of(domain: str, out: Path, settings: dict[str, Any]) -> dict[int, Re
     """By number of labeled images: what is recorded, and what lies in the folder. ClickException:
     some have other settings, of training and pool."""
     found: dict[int, Results] = {}
-    for images, arms in recorded().get(domain, {}).items():
-        found[int(images)] = {
-            arm: {int(seed): values for seed, values in runs.items()} for arm, runs in arms.items()
+    for count, known in recorded().get(domain, {}).items():
+        found[int(count)] = {
+            arm: {int(seed): values for seed, values in runs.items()} for arm, runs in known.items()
         }
     for path in sorted(out.glob(f"{domain}-*-*-[0-9]*.json")):
-        _, images, arm, seed = path.stem.rsplit("-", 3)
-        runs = found.setdefault(int(images), {}).setdefault(arm, {})
-        runs[int(seed)] = json.loads(path.read_text())
+        _, count, arm, number = path.stem.rsplit("-", 3)
+        of_arm = found.setdefault(int(count), {}).setdefault(arm, {})
+        of_arm[int(number)] = json.loads(path.read_text())
     for images, arms in found.items():
         for arm, runs in arms.items():
             for seed, values in runs.items():
