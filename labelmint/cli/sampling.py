@@ -126,7 +126,7 @@ def _balance(values: tuple[str, ...]) -> dict[str, float] | str | None:
     """The option `balance` of `labelmint.options`."""
     if values == ("classes",):
         return "classes"
-    return _numbers(values, "no share; write CLASS=0.5, or classes alone")
+    return _numbers(values, "no share; write CLASS=0.5, CONDITION=0.5, or classes alone")
 
 
 def _edits(values: tuple[str, ...]) -> dict[str, float] | None:
@@ -143,7 +143,7 @@ def _numbers(values: tuple[str, ...], lacks: str) -> dict[str, float] | None:
             found = float(number)
         except ValueError:
             equals = ""
-        if not equals or not name:
+        if not equals or not name or name[-1] in "<>":  # the = of a comparison is no share's
             raise click.BadParameter(f"{value!r} has {lacks}")
         if name in numbers:
             raise click.BadParameter(f"{name!r} is given twice; give each once")

@@ -130,6 +130,7 @@ def test_a_report_shows_shares_in_all_in_the_delivered_and_weighted(
         (("--balance", "part 1=2"), "balance of 'part 1' is 2.0; a share is over 0"),
         (("--balance", "part 1=nan"), "is nan; a share is over 0"),
         (("--balance", "=0.5"), "has no share"),
+        (("--balance", "depth(0.5) >= 0.5"), "has no share; write CLASS=0.5, CONDITION=0.5"),
         (("--balance", "a=0.5", "--balance", "a=0.6"), "'a' is given twice"),
         (
             ("--max-class-uncertainty", "a=1", "--max-class-uncertainty", "a=2"),
