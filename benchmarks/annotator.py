@@ -73,6 +73,7 @@ class Person:
     ignore_id: int
     tolerance_px: float
     least_px: int = 10_000  # wrong pixels side by side that are repaired at outlines, too
+    small_px: int = 0  # area of regions that are repaired to the pixel
 
     @property
     def unit_px(self) -> float:
@@ -202,6 +203,8 @@ class Person:
         for region in regions_of(self.truth):
             if self._is_faulty(mask, region):
                 serious |= wrong & region
+            if region.sum() <= self.small_px:
+                serious |= wrong & ndimage.binary_dilation(region)
         found = []
         for class_id in np.unique(self.truth[wrong]):
             parts, count = ndimage.label(wrong & (self.truth == class_id))

@@ -74,3 +74,22 @@ def test_a_stroke_never_spoils_a_neighbor_and_costs_its_length() -> None:
     work.add(best_strokes(dot, dot, 6.0))
     assert work.clicks == 1
     assert work.cost(48) == 1 + 1 + work.stroke_px / 6
+
+
+def test_small_regions_are_right_to_the_pixel_where_the_person_asks_for_it() -> None:
+    truth = np.zeros((48, 48), np.uint8)
+    truth[4:9, 4:9] = 1  # 25 pixels
+    truth[20:44, 20:44] = 2
+    shifted = np.zeros_like(truth)
+    shifted[5:9, 4:10] = 1  # a row is missing, a column too much
+    shifted[21:44, 20:44] = 2
+
+    def select(mask: Mask, column: int, row: int, class_id: int) -> tuple[Mask, int]:
+        raise AssertionError("the brush is enough")
+
+    tolerant, exact = shifted.copy(), shifted.copy()
+    Person(truth, IGNORED, 1.0).smart(tolerant, select, lambda mask: None)
+    Person(truth, IGNORED, 1.0, small_px=25).smart(exact, select, lambda mask: None)
+    assert (tolerant == shifted).all()
+    wrong = exact != truth
+    assert wrong.any() and (np.argwhere(wrong) >= 20).all()
