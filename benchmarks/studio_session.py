@@ -59,7 +59,9 @@ class StudioSession:
     def save(self, stem: str, mask: NDArray[np.uint8]) -> None:
         """Saves a mask as a stroke does."""
         _, headers = self.request("GET", f"/api/images/{stem}/mask")
-        self.request("PUT", f"/api/images/{stem}/mask", mask.tobytes(), if_match=headers["etag"])
+        made_by = headers.get("x-studio-classes", "")  # earlier versions do not ask for it
+        self.request("PUT", f"/api/images/{stem}/mask", mask.tobytes(), if_match=headers["etag"],
+                     x_studio_classes=made_by)  # fmt: skip
 
     def select(
         self, stem: str, column: int, row: int, class_id: int

@@ -37,7 +37,7 @@ from checkpoints import (
     signals_held,
 )
 from nets.generator import Generator
-from studio.app import Studio, application
+from studio.app import application
 from studio.connections import MAX_CONNECTIONS, PatientProtocol
 from studio.errors import StudioError
 from studio.export_run import ExportRun
@@ -46,6 +46,7 @@ from studio.pick import Candidates, finish_change
 from studio.project import WORK, Project
 from studio.reviews import Reviews
 from studio.select import FeatureTables
+from studio.summary import Studio
 from studio.tabs import Tabs
 from studio.turns import Turns
 from studio.wall import wall_command

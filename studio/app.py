@@ -4,13 +4,9 @@ Reading a request is asynchronous; all work is done in threads, so that a stroke
 because an image is being drawn.
 """
 
-import io
 import re
-import tempfile
-import zipfile
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -24,7 +20,7 @@ from starlette.responses import FileResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 
 from bundle.errors import BundleError
-from checkpoints import CheckpointError
+from checkpoints import CheckpointError, ClassCard
 from studio.bodies import (
     AddBody,
     CandidatesQuery,
@@ -40,22 +36,16 @@ from studio.bodies import (
     file_answer,
     json_answer,
 )
-from studio.depth import picture_of_stem, stems_with_depth
+from studio.depth import picture_of_stem
 from studio.errors import Conflict, NotFound, StudioError
-from studio.export_run import ExportRun
-from studio.learner import Learner
 from studio.maps import map_answer
-from studio.pick import Candidates, remove_image
-from studio.project import Project
+from studio.pick import remove_image
 from studio.review_routes import ReviewHandlers
-from studio.reviews import Reviews
 from studio.safety import Guard
-from studio.select import FeatureTables
-from studio.tabs import Tabs
+from studio.summary import Studio, archive_of_labels, project_summary, stored_points
 from studio.thumbnails import Thumbnails
-from studio.turns import Turns
 from training.errors import TrainingError
-from training.labels.formats import Format, write_labels_as
+from training.labels.formats import Format
 
 PAGE = Path(__file__).with_name("page")
 # The page's files; no other path reaches the disk.
@@ -65,20 +55,7 @@ JSON_BYTES = 1 << 20
 LONG_CACHE = {"cache-control": "private, max-age=31536000, immutable"}
 INDEX = re.compile("[0-9]{1,6}")  # of a candidate
 TAB = "x-studio-tab"
-
-
-@dataclass(frozen=True)
-class Studio:
-    """What a running studio consists of."""
-
-    project: Project
-    tabs: Tabs
-    turns: Turns
-    candidates: Candidates
-    tables: FeatureTables
-    learner: Learner
-    export: ExportRun
-    reviews: Reviews
+MADE_BY = "x-studio-classes"  # keys of the classes that a mask was made by, by id
 
 
 def application(studio: Studio, token: str) -> Guard:
@@ -185,7 +162,9 @@ class Handlers:
 
     async def set_classes(self, request: Request) -> Response:
         body = await body_of(request, ClassesBody)
-        await run_in_threadpool(self.studio.project.set_classes, body.classes, body.before)
+        cards = [ClassCard(name=row.name, color=row.color) for row in body.classes]
+        keys = [row.key for row in body.classes]
+        await run_in_threadpool(self.studio.project.set_classes, cards, body.before, keys)
         return self._changed()
 
     async def set_keypoints(self, request: Request) -> Response:
@@ -211,8 +190,14 @@ class Handlers:
         return self._changed()
 
     async def mask(self, request: Request) -> Response:
+        made_by = self._made_by()
         mask, tag = await run_in_threadpool(self.studio.project.mask, request.path_params["stem"])
-        return map_answer(request, mask, tag)
+        return map_answer(request, mask, tag, made_by)
+
+    def _made_by(self) -> dict[str, str]:
+        """Header of an answer with class ids; asked for before they are read, so that no id is said
+        to mean a class that came later."""
+        return {MADE_BY: " ".join(names[-1] for names in self.studio.project.class_keys)}
 
     async def save_mask(self, request: Request) -> Response:
         stem, tab = request.path_params["stem"], request.headers.get(TAB, "")
@@ -220,11 +205,17 @@ class Handlers:
         base = request.headers.get("if-match", "").strip('"')
         if not base:
             raise StudioError("a mask needs the header If-Match, the tag of the mask before it")
+        made_by = request.headers.get(MADE_BY, "").split()
+        if not made_by:
+            raise StudioError(
+                "a mask needs the header X-Studio-Classes, as the answer with the mask before it "
+                "has it"
+            )
         self.studio.project.row(stem)
         if not self.studio.tabs.hold(stem, tab):
             raise Conflict(f"another tab holds {stem}; take it over there first")
         pixels = await request.body()
-        tag = await run_in_threadpool(self.studio.project.save_mask, stem, pixels, base)
+        tag = await run_in_threadpool(self.studio.project.save_mask, stem, pixels, base, made_by)
         await self._note_activity()
         self.studio.tabs.publish("saved", {"stem": stem, "tag": tag, "tab": tab})
         self.studio.learner.labels_changed()
@@ -239,10 +230,10 @@ class Handlers:
         points = None
         if body.points is not None:
             points = np.array(body.points, np.float32).reshape(-1, 3)
-        await run_in_threadpool(self.studio.project.save_points, stem, points)
+        project = self.studio.project
+        await run_in_threadpool(project.save_points, stem, points, body.names)
         await self._note_activity()
-        given = None if points is None else points.tolist()
-        told = {"stem": stem, "tag": None, "tab": tab, "points": given}
+        told = {"stem": stem, "tag": None, "tab": tab, "points": stored_points(project, stem)}
         self.studio.tabs.publish("saved", told)
         self.studio.learner.labels_changed()
         return Response(status_code=204)
@@ -296,8 +287,10 @@ class Handlers:
     async def _learned(self, request: Request, read: Callable[[str], bytes]) -> Response:
         stem = request.path_params["stem"]
         self.studio.project.row(stem)
+        made_by = self._made_by()
         data = await run_in_threadpool(read, stem)
-        return map_answer(request, np.frombuffer(data, np.uint8).reshape(self.studio.project.size))
+        mask = np.frombuffer(data, np.uint8).reshape(self.studio.project.size)
+        return map_answer(request, mask, headers=made_by)
 
     async def learn(self, request: Request) -> Response:
         body = await body_of(request, LearnBody)
@@ -329,70 +322,3 @@ class Handlers:
     def _changed(self) -> Response:
         self.studio.tabs.publish("project", {})
         return Response(status_code=204)
-
-
-def project_summary(studio: Studio) -> dict[str, object]:
-    """All that the page shows but the pixels."""
-    project, learner = studio.project, studio.learner
-    deep = stems_with_depth(project)
-    with project.lock:
-        project.take_in_masks()
-        images = [
-            {
-                "stem": stem,
-                "sha": entry.pixels_sha256[:16],
-                "labelled": stem in project.label_files.masks,
-                "points": _points(project, stem),
-                "source": entry.source,
-                "psnr_db": entry.psnr_db,
-                "depth": stem in deep,
-            }
-            for stem, entry in zip(project.images.stems, project.images.index.images, strict=True)
-        ]
-        height, width = project.size
-        return {
-            "name": project.folder.resolve().name,
-            "folder": str(project.folder),
-            "height": height,
-            "width": width,
-            "ignore_id": project.ignore_id,
-            "classes": project.classes,
-            "keypoints": {"names": project.keypoint_names, "skeleton": project.skeleton},
-            "images": images,
-            "can_pick": studio.candidates.config is not None,
-            "formats": get_args(Format),
-            "holds": studio.tabs.holders(),
-            "learn": learner.state(),
-            "export": studio.export.state(),
-        }
-
-
-def _points(project: Project, stem: str) -> list[list[float]] | None:
-    points = project.points(stem)
-    return None if points is None else points.tolist()
-
-
-def archive_of_labels(project: Project, format_: Format) -> bytes:
-    """Zip of the labels as `training labels convert --to` writes them. Raises Conflict."""
-    project.take_in_masks()
-    labels = project.label_files
-    if not labels.stems:
-        raise Conflict("no image has a label yet")
-    stream = io.BytesIO()
-    with (
-        tempfile.TemporaryDirectory() as name,
-        zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive,
-    ):
-        out = Path(name)
-        if format_ == "masks":
-            paths = [project.folder / "classes.toml", project.folder / "keypoints.json"]
-            paths += [labels.masks[stem] for stem in labels.stems if stem in labels.masks]
-            for path in paths:
-                if path.exists():
-                    archive.write(path, path.relative_to(project.folder))
-        else:
-            write_labels_as(format_, labels, out)
-            for path in sorted(out.rglob("*")):
-                if path.is_file():
-                    archive.write(path, path.relative_to(out))
-    return stream.getvalue()

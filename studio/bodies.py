@@ -66,10 +66,16 @@ class HoldBody(Strict, frozen=True):
     take: bool = False
 
 
+class ClassRow(ClassCard, frozen=True):
+    """A class, and the key of the one that it was in the list before; None: it is a new one."""
+
+    key: str | None = None
+
+
 class ClassesBody(Strict, frozen=True):
     """All classes, by id, and those that the list was made from."""
 
-    classes: list[ClassCard]
+    classes: list[ClassRow]
     before: list[ClassCard]
 
 
@@ -87,9 +93,11 @@ class KeypointsBody(KeypointNames, frozen=True):
 
 
 class PointsBody(Strict, frozen=True):
-    """Keypoints of an image, x, y and visible; None removes them."""
+    """Keypoints of an image, x, y and visible; None removes them. And the names that they were
+    made by."""
 
     points: list[tuple[float, float, Visible]] | None
+    names: list[str]
 
 
 class SelectBody(Strict, frozen=True):

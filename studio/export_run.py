@@ -64,7 +64,7 @@ class ExportRun:
 
     def start(self) -> None:
         """Starts in the background. Raises Conflict while one is running, and without labels."""
-        self.project.take_in_masks()
+        self.project.take_in()
         with self._lock:
             if self._phase in ("training", "exporting"):
                 raise Conflict("the export is running already")

@@ -18,11 +18,12 @@ import numpy as np
 
 from bundle.files import read_regular_file
 from bundle.records import Strict
-from checkpoints import write_text
+from checkpoints import CheckpointError, write_text
 from studio.errors import Conflict, NotFound
 from studio.learning import PROPOSALS, Event, Job
 from studio.progress import Estimate, ProgressLog
 from studio.project import Project, opened_log
+from training.errors import TrainingError
 from training.labels.png import gray_from_file
 
 LIST, MAX_LIST_BYTES = "proposals.json", 64 << 20
@@ -43,7 +44,8 @@ class Learned(Strict, frozen=True):
     """Content of proposals.json."""
 
     rounds: int
-    classes: int  # that the masks have
+    classes: list[str]  # that the masks have, by id
+    keypoints: list[str]
     proposals: dict[str, Proposal]
 
 
@@ -67,6 +69,7 @@ class Learner:
         self._changed_at: float | None = None  # of the last stroke not yet learned from
         self._timer: threading.Timer | None = None
         self._learned = self._stored()
+        self._taught: tuple[list[str], list[str]] = [], []  # names of classes and keypoints
         self._proposed: set[str] = set()  # in the round that goes on; the others are of one before
         self.progress = ProgressLog(project.folder)
         self._work_s = 0.0  # when the round began
@@ -85,7 +88,7 @@ class Learner:
     def state(self) -> dict[str, object]:
         """What the page shows."""
         with self._lock:
-            known = self._usable()
+            known, placed = self._usable(), self.project.has_keypoints(self._learned.keypoints)
             spent = time.monotonic() - self._started_at
             done, steps = self._progress.get("step", 0), self._progress.get("steps", 0)
             left = spent / done * (steps - done) if done and self._phase == "training" else None
@@ -102,7 +105,7 @@ class Learner:
                 "ready": self.missing_classes() == [],
                 "missing": self.missing_classes(),
                 "uncertainty": {stem: known[stem].uncertainty for stem in known},
-                "points": {stem: known[stem].points for stem in known},
+                "points": {stem: known[stem].points if placed else None for stem in known},
                 "next": self.next_images(),
                 "estimating": self._estimating,
                 "estimates": self.progress.estimates,
@@ -112,7 +115,8 @@ class Learner:
     def start(self) -> None:
         """Trains on the labels as they are; once more afterwards if it trains already. Raises
         Conflict without labels."""
-        self.project.take_in_masks()
+        with suppress(TrainingError, CheckpointError):  # the process itself tells what is wrong
+            self.project.take_in()
         with self._lock:
             if not self.project.label_files.stems:
                 raise Conflict("paint an image first: nothing is labeled yet")
@@ -178,7 +182,7 @@ class Learner:
 
     def proposal(self, stem: str) -> bytes:
         """Class ids, H * W bytes. Raises NotFound."""
-        if stem not in self._usable():
+        if stem not in self._usable() or not self._learned.classes:
             raise NotFound(f"there is no proposal for {stem} yet")
         return self._bytes(stem, "mask")
 
@@ -208,7 +212,7 @@ class Learner:
 
     def _usable(self) -> dict[str, Proposal]:
         """Proposals of images that are in the set, with the classes of now."""
-        if self._learned.classes != len(self.project.classes):
+        if self._learned.classes and not self.project.has_classes(self._learned.classes):
             return {}
         stems = set(self.project.images.stems)
         return {s: p for s, p in self._learned.proposals.items() if s in stems}
@@ -265,10 +269,11 @@ class Learner:
                 if event["kind"] == "start":
                     self._started_at = time.monotonic()
                     self._proposed.clear()
+                    self._taught = event["classes"], event["keypoints"]
             case "proposal":
                 self._phase = "proposing"
-                if self._learned.classes != len(self.project.classes):
-                    self._learned = Learned(self._learned.rounds, len(self.project.classes), {})
+                if (self._learned.classes, self._learned.keypoints) != self._taught:
+                    self._learned = Learned(self._learned.rounds, *self._taught, {})
                 self._proposed.add(event["stem"])
                 self._learned.proposals[event["stem"]] = Proposal(
                     event["uncertainty"], event["points"]
@@ -277,9 +282,7 @@ class Learner:
                 known = self._learned.proposals
                 proposals = {stem: known[stem] for stem in known if stem in self._proposed}
                 self._phase, self._seconds = "idle", event["seconds"]
-                self._learned = Learned(
-                    self._learned.rounds + 1, len(self.project.classes), proposals
-                )
+                self._learned = Learned(self._learned.rounds + 1, *self._taught, proposals)
                 with suppress(OSError):  # a full disk: the next session begins without them
                     text = msgspec.json.encode(self._learned).decode()
                     write_text(self.project.work / LIST, text)
@@ -312,7 +315,7 @@ class Learner:
         path = self.project.work / LIST
         with suppress(OSError, msgspec.DecodeError, ValueError):
             return msgspec.json.decode(read_regular_file(path, MAX_LIST_BYTES), type=Learned)
-        return Learned(0, 0, {})
+        return Learned(0, [], [], {})
 
 
 def order_to_label(

@@ -72,6 +72,8 @@ class Event(TypedDict, total=False):
     steps: int  # of the training; of "estimating", folds
     step: int  # completed
     loss: float
+    classes: list[str]  # that are trained, by id
+    keypoints: list[str]
     images: int  # that are trained on; of "done", that have proposals
     folds: int
     miou: float
@@ -115,7 +117,11 @@ class Apprentice:
             raise LabelError(f"{self.folder} has no masks or keypoints to learn from")
         steps = job.cold_steps if self.interpreter is None else job.warm_steps
         config = InterpreterTrainConfig(members=MEMBERS, steps=steps, pixels=PIXELS)
-        tell({"kind": "start", "steps": steps, "images": len(labels)})
+        classes = [] if labels.classes is None else [card.name for card in labels.classes.cards]
+        tell({
+            "kind": "start", "steps": steps, "images": len(labels), "classes": classes,
+            "keypoints": list(labels.keypoint_names),
+        })  # fmt: skip
         last = 0.0
 
         def report(step: int, losses: dict[HeadKind, float]) -> None:

@@ -3,6 +3,7 @@
 A list of 500 images of 1,024 px would take 2 GB to draw with whole masks.
 """
 
+from collections.abc import Mapping
 from typing import Annotated
 
 import msgspec
@@ -29,12 +30,15 @@ def asked_side(request: Request) -> int | None:
     return checked(query, SideQuery).side
 
 
-def map_answer(request: Request, values: NDArray[np.uint8], tag: str | None = None) -> Response:
+def map_answer(
+    request: Request, values: NDArray[np.uint8], tag: str | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:  # fmt: skip
     """The bytes of a map [H, W], or of a small one without the tag. Raises StudioError."""
     side = asked_side(request)
     if side is not None:
         values, tag = small_map(values, side), None
-    headers = {SIZE: f"{values.shape[1]} {values.shape[0]}"}
+    headers = {SIZE: f"{values.shape[1]} {values.shape[0]}", **(headers or {})}
     if tag is not None:
         headers["etag"] = f'"{tag}"'
     return Response(values.tobytes(), media_type="application/octet-stream", headers=headers)

@@ -162,7 +162,7 @@ def remove_image(project: Project, stem: str) -> None:
     """Takes an image without labels out of the set. Raises NotFound, Conflict."""
     with project.lock:
         row = project.row(stem)
-        project.take_in_masks()
+        project.take_in()
         if project.has_label(stem):
             raise Conflict(f"{stem} has labels; clear them before you take it out")
         if len(project.images) == 1:

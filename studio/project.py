@@ -25,7 +25,19 @@ from PIL import Image
 from bundle.files import replace_file
 from checkpoints import ClassCard, Classes, classes_from_file, write_classes, write_text
 from studio.errors import Conflict, NotFound, Outdated, StudioError
+from studio.names import (
+    MAX_NAME,
+    Known,
+    changed_text,
+    check_names,
+    keys_of_meanings,
+    mean_the_same,
+    meanings_of_names,
+    store_meanings,
+    stored_meanings,
+)
 from studio.outside import refuse_other_masks, state_of_file, states_of_masks
+from studio.received import check_ids, check_skeleton, mask_from_bytes, points_of_now
 from training.errors import LabelError, TrainingError
 from training.images.image_set import ImageSet, image_set_from_folder
 from training.labels.label_folder import (
@@ -42,7 +54,6 @@ from training.labels.reading import ignore_id_of
 
 NO_MASK = "none"  # tag of an image without a mask
 MAX_CLASSES = 64
-MAX_NAME = 80  # characters
 MAX_KEYPOINTS = 256
 WORK = "studio"
 
@@ -56,6 +67,7 @@ class Project:
         self.lock = threading.RLock()
         self.images = image_set_from_folder(folder)
         refuse_other_masks(folder)
+        self._known = stored_meanings(folder / WORK)
         self._labels = self._read()
         self._classes_in: dict[str, frozenset[int]] = {}  # by stem of a mask
         self._seen = states_of_masks(folder, self._labels.masks)
@@ -96,6 +108,19 @@ class Project:
         return self._labels.skeleton
 
     @property
+    def class_keys(self) -> list[list[str]]:
+        """By class id: the keys of the names that the class has had, that of now last."""
+        return keys_of_meanings(self._known.classes)
+
+    def has_classes(self, names: Sequence[str]) -> bool:
+        """Whether class ids mean what they meant in a list of names, and there are as many."""
+        return mean_the_same(self._known.classes, names)
+
+    def has_keypoints(self, names: Sequence[str]) -> bool:
+        """The same of the places of keypoints."""
+        return mean_the_same(self._known.keypoints, names)
+
+    @property
     def label_files(self) -> LabelFolder:
         """The labels as `training labels` reads them."""
         return self._labels
@@ -132,11 +157,13 @@ class Project:
                 )
             return mask, tag_of_mask(mask)
 
-    def take_in_masks(self) -> None:
-        """Takes over the masks that other programs have added, changed or removed since; one that
-        cannot be read is a label without classes, and named when it is opened."""
+    def take_in(self) -> None:
+        """Takes over the labels that other programs have added, changed or removed since; a mask
+        that cannot be read is a label without classes, and named when it is opened. Raises
+        TrainingError, CheckpointError for lists of names that cannot be read."""
         with self.lock:
-            if self._labels.classes is None:  # their meaning is not read yet
+            self._take_in_names()
+            if self._labels.classes is None:  # what masks mean is not known yet
                 return
             before, self._seen = self._seen, states_of_masks(self.folder, self.images.stems)
             masks = {stem: self.folder / MASKS / f"{stem}.png" for stem in self._seen}
@@ -148,6 +175,12 @@ class Project:
                     except (TrainingError, NotFound):  # NotFound: its image was taken out
                         self._classes_in.pop(stem, None)
 
+    def _take_in_names(self) -> None:
+        """Reads the labels anew if classes.toml or keypoints.json is another file by now."""
+        if self._files != self._states():
+            self._labels = self._read()
+            self._seen, self._classes_in = {}, {}  # of which masks are read again
+
     def missing_classes(self) -> list[str]:
         """Names of the classes that no mask has."""
         found = frozenset[int]().union(*self._classes_in.values())
@@ -156,29 +189,21 @@ class Project:
     def _note(self, stem: str, mask: NDArray[np.uint8]) -> None:
         self._classes_in[stem] = frozenset(np.unique(mask).tolist())
 
-    def save_mask(self, stem: str, pixels: bytes, base: str) -> str:
+    def save_mask(
+        self, stem: str, pixels: bytes, base: str, made_by: Sequence[str] | None = None
+    ) -> str:
         """Replaces the mask by class ids, H * W bytes, and returns the new tag.
 
-        `base` is the tag of the mask that the ids were made from. The same ids once more are no
-        fault, so that a request whose answer was lost may be repeated. Raises NotFound, Outdated,
-        StudioError.
+        `base` is the tag of the mask that the ids were made from, and `made_by` the keys of the
+        classes, by id; None: of those of now. The same ids once more are no fault, so that a
+        request whose answer was lost may be repeated. Raises NotFound, Outdated, StudioError, and
+        Conflict for ids that mean another class by now.
         """
-        height, width = self.size
-        if len(pixels) != height * width:
-            raise StudioError(
-                f"the mask has {len(pixels)} bytes; the image has {width}x{height} = "
-                f"{height * width} pixels"
-            )
-        mask = np.frombuffer(pixels, np.uint8).reshape(height, width)
+        mask = mask_from_bytes(pixels, self.size)
         with self.lock:
+            self._take_in_names()
             self.row(stem)
-            count = len(self.classes)
-            wrong = mask[(mask >= count) & (mask != self.ignore_id)]
-            if wrong.size:
-                raise StudioError(
-                    f"the mask has class id {wrong.max()}; there are {count} classes, and "
-                    f"{self.ignore_id} marks ignored pixels"
-                )
+            check_ids(mask, self.ignore_id, made_by, self._known.classes)
             _, found = self.mask(stem)
             labelled = bool((mask != self.ignore_id).any())
             tag = tag_of_mask(mask) if labelled else NO_MASK
@@ -188,7 +213,6 @@ class Project:
                     "save yours over it"
                 )
             if tag != found:
-                self._refuse_other_classes()
                 self._write_mask(stem, mask if labelled else None)
             return tag
 
@@ -212,52 +236,88 @@ class Project:
         self._labels = replace(self._labels, masks=masks)
 
     def set_classes(
-        self, cards: Sequence[ClassCard], before: Sequence[ClassCard] | None = None
-    ) -> None:
-        """Renames, recolors or adds classes; a last one that no mask has may go.
+        self, cards: Sequence[ClassCard], before: Sequence[ClassCard] | None = None,
+        keys: Sequence[str | None] | None = None,
+    ) -> None:  # fmt: skip
+        """Renames, recolors or adds classes; one that no mask has may go, or another may take its
+        id.
 
-        `before`: the classes that the list was made from; None: those of now. The same list once
-        more is no fault. Raises StudioError, Conflict.
+        `before`: the classes that the list was made from; None: those of now. `keys`: which of them
+        each class is, None for a new one; without, a class is the one that has its id. The same
+        list once more is no fault. Raises StudioError, Conflict.
         """
+        names = [card.name for card in cards]
         if not 1 <= len(cards) <= MAX_CLASSES:
             raise StudioError(f"{len(cards)} classes are given; give 1 to {MAX_CLASSES}")
-        _check_names("class", [card.name for card in cards])
+        check_names("class", names)
         with self.lock:
-            self.take_in_masks()
-            if before is not None and self.classes not in (list(before), list(cards)):
-                raise Conflict(_changed_text("classes", [card.name for card in self.classes]))
-            if len(cards) < len(self.classes):
-                for stem in self._labels.masks:
-                    mask, _ = self.mask(stem)
-                    used = mask[mask != self.ignore_id]
-                    if used.size and used.max() >= len(cards):
-                        raise Conflict(
-                            f"{self.classes[int(used.max())].name} is painted in {stem}; erase it "
-                            "there before you remove the class"
-                        )
+            self.take_in()
+            known = self.class_keys
+            if before is not None and self.classes == list(cards):
+                return
+            if before is not None and self.classes != list(before):
+                raise Conflict(changed_text("classes", [card.name for card in self.classes]))
+            given = [None] * len(cards) if keys is None else keys
+            stays = [
+                i < len(known) and (keys is None or given[i] in known[i]) for i in range(len(cards))
+            ]
+            self._refuse_painted([i for i in range(len(known)) if i >= len(cards) or not stays[i]])
             if self._labels.classes is not None and self.ignore_id < len(cards):
                 raise Conflict(f"the masks mark ignored pixels by {self.ignore_id}; no class may")
             classes = Classes(list(cards), self.ignore_id)
-            self._refuse_changed(CLASSES)
+            kept = [
+                had if stays[i] else [] for i, had in enumerate(self._known.classes[: len(cards)])
+            ]
+            self._note_names(classes=meanings_of_names(kept, names, stays))
             write_classes(self.folder / CLASSES, classes)
-            self._note_files()
+            self._files = self._states()
             self._labels = replace(self._labels, classes=classes)
+
+    def _refuse_painted(self, ids: Sequence[int]) -> None:
+        """Raises Conflict if a mask has a pixel of a class that is to go, and LabelError if it
+        cannot be read."""
+        for stem in self._labels.masks if ids else ():
+            if stem not in self._classes_in:
+                self._note(stem, self.mask(stem)[0])
+            painted = self._classes_in[stem].intersection(ids)
+            if painted:
+                raise Conflict(
+                    f"{self.classes[max(painted)].name} is painted in {stem}; erase it there "
+                    "before you remove the class"
+                )
+
+    def _note_names(
+        self, classes: list[list[str]] | None = None, keypoints: list[list[str]] | None = None
+    ) -> None:
+        """Remembers what places mean, also for the next session: before the names are written, so
+        that a killed process leaves no place with a meaning that it never had."""
+        known = Known(
+            self._known.classes if classes is None else classes,
+            self._known.keypoints if keypoints is None else keypoints,
+        )
+        store_meanings(self.work, known)
+        self._known = known
 
     def points(self, stem: str) -> NDArray[np.float32] | None:
         """Keypoints [K, 3]: x, y in pixels (centers at +0.5), visible 0 or 1; None without."""
         self.row(stem)
         return self._labels.points.get(stem)
 
-    def save_points(self, stem: str, points: NDArray[np.float32] | None) -> None:
-        """Replaces or removes the keypoints [K, 3] of an image. Raises NotFound, StudioError."""
+    def save_points(
+        self, stem: str, points: NDArray[np.float32] | None, names: Sequence[str] | None = None
+    ) -> None:
+        """Replaces or removes the keypoints [K, 3] of an image. `names`: the list that they were
+        made by; None: that of now. Raises NotFound, StudioError, and Conflict for a visible point
+        that means another one by now."""
         with self.lock:
+            self._take_in_names()
             self.row(stem)
             all_points = dict(self._labels.points)
             if points is None:
                 all_points.pop(stem, None)
             else:
-                self._check_points(points)
-                all_points[stem] = points
+                names = self.keypoint_names if names is None else names
+                all_points[stem] = points_of_now(points, names, self._known.keypoints, self.size)
             self._write_points(self.keypoint_names, self.skeleton, all_points)
 
     def set_keypoints(
@@ -272,37 +332,29 @@ class Project:
         image has points. `before`: names and skeleton that the list was made from, as of
         `set_classes`. Raises StudioError, Conflict.
         """
-        _check_names("keypoint", names)
+        check_names("keypoint", names)
         if len(names) > MAX_KEYPOINTS:
             raise StudioError(f"{len(names)} keypoints are given; the limit is {MAX_KEYPOINTS}")
-        for pair in skeleton:
-            if not all(0 <= end < len(names) for end in pair) or pair[0] == pair[1]:
-                raise StudioError(f"the skeleton joins {pair}; it takes two of {len(names)} points")
+        check_skeleton(skeleton, len(names))
         with self.lock:
+            self._take_in_names()
             known = list(self.keypoint_names), list(self.skeleton)
             made_from = before or known
             if known not in (
                 (list(made_from[0]), list(made_from[1])),
                 (list(names), list(skeleton)),
             ):
-                raise Conflict(_changed_text("keypoints", self.keypoint_names))
+                raise Conflict(changed_text("keypoints", self.keypoint_names))
             added = len(names) - len(self.keypoint_names)
             if added < 0 and self._labels.points:
                 raise Conflict("some images have keypoints; remove those before a name")
             absent = np.zeros((max(0, added), 3), np.float32)
             grown = {s: np.concatenate([rows, absent]) for s, rows in self._labels.points.items()}
+            # Of places without a point nobody can say whether they were renamed.
+            renamed = [bool(self._labels.points)] * len(names)
+            meant = meanings_of_names(self._known.keypoints, names, renamed)
+            self._note_names(keypoints=meant)
             self._write_points(tuple(names), tuple(skeleton), grown)
-
-    def _check_points(self, points: NDArray[np.float32]) -> None:
-        height, width = self.size
-        if points.shape != (len(self.keypoint_names), 3):
-            raise StudioError(
-                f"{len(points)} keypoints are given; this project has {len(self.keypoint_names)}"
-            )
-        shown = points[points[:, 2] > 0]
-        inside = (shown[:, :2] >= 0) & (shown[:, :2] <= [width, height])
-        if not (np.isfinite(points).all() and inside.all() and np.isin(points[:, 2], (0, 1)).all()):
-            raise StudioError(f"keypoints must lie within {width}x{height}, with visible 0 or 1")
 
     def _write_points(
         self,
@@ -310,13 +362,12 @@ class Project:
         skeleton: tuple[tuple[int, int], ...],
         points: dict[str, NDArray[np.float32]],
     ) -> None:
-        self._refuse_changed(KEYPOINTS)
         path = self.folder / KEYPOINTS
         if names:
             write_text(path, text_of_keypoints(self._labels.pictures, points, names, skeleton))
         else:  # a file without names is none
             path.unlink(missing_ok=True)
-        self._note_files()
+        self._files = self._states()
         self._labels = replace(self._labels, keypoint_names=names, skeleton=skeleton, points=points)
 
     def replace_images(self, images: ImageSet) -> None:
@@ -329,39 +380,24 @@ class Project:
         """Whether an image has a mask or keypoints."""
         return stem in self._labels.masks or stem in self._labels.points
 
-    def _refuse_changed(self, name: str) -> None:
-        """Raises Outdated if another program, such as `training labels import`, has written the
-        file since: what it wrote would be lost."""
-        if state_of_file(self.folder / name) != self._files[name]:
-            raise Outdated(
-                f"{self.folder / name} has changed on disk since the studio has read it; start the "
-                "studio again, which reads it"
-            )
-
-    def _refuse_other_classes(self) -> None:
-        """Raises Conflict if another program has given the class ids other names since they were
-        read: a mask would be saved as what nobody has painted."""
-        known, path = self._files[CLASSES], self.folder / CLASSES
-        if known is None or state_of_file(path) == known:
-            return
-        names = [card.name for card in classes_from_file(path).cards]
-        if names != [card.name for card in self.classes]:
-            raise Conflict(
-                f"{path} has other classes than the studio has read; start the studio again, which "
-                "reads them"
-            )
-
-    def _note_files(self) -> None:
-        """Remembers the files whose whole content is in memory, as they are now."""
-        self._files = {n: state_of_file(self.folder / n) for n in (CLASSES, KEYPOINTS)}
+    def _states(self) -> dict[str, object]:
+        """Of the files whose whole content is in memory, as they are now."""
+        return {name: state_of_file(self.folder / name) for name in (CLASSES, KEYPOINTS)}
 
     def _read(self) -> LabelFolder:
-        self._note_files()
+        """The labels on disk; places whose names have changed mean something else from now on."""
+        states = self._states()
         labels = label_folder(self.folder, pictures_from_folder(self.folder))
         path = self.folder / CLASSES
         if labels.classes is None and path.exists():  # classes before the first mask
             classes = classes_from_file(path)
             labels = replace(labels, classes=classes, ignore_id=ignore_id_of(classes))
+        names = [] if labels.classes is None else [card.name for card in labels.classes.cards]
+        self._known = Known(
+            meanings_of_names(self._known.classes, names),
+            meanings_of_names(self._known.keypoints, labels.keypoint_names),
+        )
+        self._files = states
         return labels
 
     def _mask_file(self, stem: str) -> Path:
@@ -378,21 +414,3 @@ def opened_log(path: Path) -> BinaryIO:
 def tag_of_mask(mask: NDArray[np.uint8] | None) -> str:
     """What tells two masks apart: a digest of the class ids."""
     return NO_MASK if mask is None else hashlib.sha256(mask.tobytes()).hexdigest()[:16]
-
-
-def _changed_text(what: str, names: Sequence[str]) -> str:
-    """Says that a list was made from an older one, and what the newer one is."""
-    return (
-        f"the {what} have changed since this list was opened, in another tab or by another "
-        f"program; now they are: {', '.join(names) or 'none'}"
-    )
-
-
-def _check_names(what: str, names: Sequence[str]) -> None:
-    for name in names:
-        if not (0 < len(name.strip()) <= MAX_NAME and name.isprintable()):
-            raise StudioError(f"the {what} {name[:MAX_NAME]!r} must have 1 to {MAX_NAME} letters")
-    doubled = sorted({name for name in names if names.count(name) > 1})
-    if doubled:
-        raise StudioError(f"two {what}es are called {doubled[0]}" if what == "class" else
-                          f"two {what}s are called {doubled[0]}")  # fmt: skip

@@ -10,9 +10,7 @@ weights, the stream and the very mask that it was made of.
 
 import io
 import re
-import subprocess
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -42,7 +40,8 @@ from studio.errors import Conflict, NotFound, Outdated, StudioError
 from studio.export_run import BUNDLE
 from studio.export_run import INTERPRETER as EXPORTED
 from studio.learning import INTERPRETER as LEARNED
-from studio.project import Project, opened_log, tag_of_mask
+from studio.project import Project, tag_of_mask
+from studio.received import mask_from_bytes
 from studio.wall import (
     MAX_WALL_BYTES,
     Sample,
@@ -52,15 +51,13 @@ from studio.wall import (
     sample_file,
     stored_wall,
 )
+from studio.wall_run import Publish, WallRun
 from training.labels.png import gray_from_file, open_upright
 
 REVIEWS = "reviews"
-STEP = 32  # samples that a request for more adds
-MAX_WALL = 4096
 SHORT = 16  # digits of the hash in names
 STEM = re.compile(rf"review-([0-9a-f]{{{SHORT}}})-([0-9]{{1,5}})")
 Verdict = Literal["right", "wrong", "corrected"]
-Publish = Callable[[str, object], None]
 
 
 class Review(Strict, frozen=True):
@@ -88,43 +85,22 @@ class Reviews:
     """Draws the wall and keeps reviews. Methods are thread-safe."""
 
     def __init__(self, project: Project, command: list[str], publish: Publish) -> None:
-        self.project, self._command, self._publish = project, command, publish
+        self.project, self._publish = project, publish
         self._lock = threading.RLock()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._drawn, self._wanted, self._message = 0, 0, ""
+        self._run = WallRun(project, command, publish)
         self._known_hash: tuple[tuple[Path, int, int], str] | None = None
 
     def close(self) -> None:
-        """Ends the process."""
-        with self._lock:
-            if self._process is not None:
-                self._process.kill()
-                self._process.wait()
+        """Ends the process that draws."""
+        self._run.close()
 
     def draw_more(self) -> None:
         """Draws a wall for the weights of now, or adds to it. Raises Conflict."""
         with self._lock:
-            if self._process is not None:
-                raise Conflict("samples are being drawn already")
-            found = self.weights()
-            if found is None:
-                raise Conflict("nothing is learned yet; train on a label first")
-            path, source, sha = found
-            wall = self._wall()
-            self._drawn = 0 if wall is None else len(wall.samples)
-            self._wanted = self._drawn + STEP
-            if self._wanted > MAX_WALL:
-                raise Conflict(f"the wall would have over {MAX_WALL} samples")
-            self._message = ""
-            words = ["--weights", str(path), "--sha256", sha, "--source", source, "--count",
-                     str(self._wanted)]  # fmt: skip
-            with opened_log(self.project.work / "review.log") as log:
-                self._process = subprocess.Popen(
-                    [*self._command, *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                    stderr=log, start_new_session=True,
-                )  # fmt: skip
-            threading.Thread(target=self._follow, args=(self._process,), daemon=True).start()
-        self._publish("review", {})
+            found, wall = self.weights(), self._wall()
+        if found is None:
+            raise Conflict("nothing is learned yet; train on a label first")
+        self._run.start(found, 0 if wall is None else len(wall.samples))
 
     def weights(self) -> tuple[Path, Source, str] | None:
         """File, origin and SHA-256 of the ensemble that is reviewed: the one of the exported bundle
@@ -163,11 +139,9 @@ class Reviews:
             ]  # fmt: skip
             return {
                 "source": None if found is None else found[1],
-                "drawing": self._process is not None,
-                "drawn": self._drawn,
-                "wanted": self._wanted,
-                "message": self._message,
+                **self._run.state(),
                 "samples": samples,
+                "classes": None if wall is None else wall.classes,
                 "reviewed": len(reviews),
                 "counted": counted(reviews),
                 "statements": [] if wall is None else statements(wall, reviews, error),
@@ -245,12 +219,14 @@ class Reviews:
         Its loss is the share of pixels that differ from the ensemble's label; an ignored pixel
         counts as wrong. `base` is as in Project.save_mask. Raises NotFound, Outdated, StudioError.
         """
-        height, width = self.project.size
-        if len(pixels) != height * width:
-            raise StudioError(f"the mask has {len(pixels)} bytes; {height * width} are needed")
-        mask = np.frombuffer(pixels, np.uint8).reshape(height, width)
+        mask = mask_from_bytes(pixels, self.project.size)
         with self._lock:
             wall, index, sample = self._row(stem)
+            if wall.classes is not None and not self.project.has_classes(wall.classes):
+                raise Conflict(
+                    f"these weights know the classes {', '.join(wall.classes)}, which have changed "
+                    "since; learn again, and review samples of the new weights"
+                )
             wrong = mask[(mask >= len(sample.shares)) & (mask != self.project.ignore_id)]
             if wrong.size:
                 raise StudioError(
@@ -261,7 +237,7 @@ class Reviews:
             given = tag_of_mask(mask)
             if tag not in (base, given):
                 raise Outdated(f"the mask of {stem} was changed in another tab")
-            label = gray_from_file(sample_file(self.project.folder, index, "mask"), (height, width))
+            label = gray_from_file(sample_file(self.project.folder, index, "mask"), mask.shape)
             path = self._corrected(wall, index)
             path.parent.mkdir(parents=True, exist_ok=True)
             stream = io.BytesIO()
@@ -349,24 +325,6 @@ class Reviews:
 
     def _corrected(self, wall: Wall, index: int) -> Path:
         return self._file(wall).with_suffix("") / f"{index:05d}.png"
-
-    def _follow(self, process: subprocess.Popen[bytes]) -> None:
-        assert process.stdout is not None
-        with process.stdout as lines:
-            for line in lines:
-                text = line.decode("utf-8", "replace").strip()
-                with self._lock:
-                    if text.isdecimal():
-                        self._drawn = int(text)
-                    elif text.startswith("error: "):
-                        self._message = text.removeprefix("error: ")
-                self._publish("review", {})
-        failed = process.wait() != 0
-        with self._lock:
-            self._process = None
-            if failed and not self._message:
-                self._message = f"no samples: {self.project.work / 'review.log'} says why"
-        self._publish("review", {})
 
 
 def stem_of(wall: Wall, index: int) -> str:

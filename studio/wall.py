@@ -3,7 +3,7 @@
 The samples are those of a stream whose seed is taken from the weights' hash, so that other weights
 get samples that nobody has seen, and no one can choose them. The first PILOT only fix the
 thresholds, unless the bundle is calibrated and has its own; those after them are the wall, which
-grows with later calls.
+grows with later calls. The process ends with stdin, so that it does not outlive the server.
 
     DIR/studio/review/wall.json  which weights, thresholds, and a row for each sample
     DIR/studio/review/00000.image.png, .mask.png, .uncertainty.png, with a depth head .depth.png
@@ -12,6 +12,7 @@ grows with later calls.
 import os
 import shutil
 import sys
+import threading
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -79,6 +80,7 @@ class Wall(Strict, frozen=True):
     thresholds: Thresholds  # by certificate.KEEP
     samples: list[Sample]
     score_measure: ScoreMeasure = "jensen_shannon"
+    classes: list[str] | None = None  # by id; None: a wall of an earlier version
 
 
 def stored_wall(folder: Path) -> Wall | None:
@@ -118,7 +120,7 @@ def draw_wall(
     )  # fmt: skip
     ws = truncated(generator, drawn_w(generator, config), config)
     wall = stored_wall(folder)
-    measure = card.score_measure
+    measure, names = card.score_measure, [one.name for one in card.segmentation.classes]
     if wall is None or _facts(wall) != (
         expected, generator_sha, config.psi, config.cutoff, measure,
     ):  # fmt: skip
@@ -129,7 +131,7 @@ def draw_wall(
             pilot = [p.uncertainty for p in predictions(generator, interpreter, card, ws[:PILOT])]
             thresholds = thresholds_from_pilot(np.array(pilot, np.float64))
         wall = Wall(expected, generator_sha, source, config.seed, config.psi, config.cutoff,
-                    thresholds, [], measure)  # fmt: skip
+                    thresholds, [], measure, names)  # fmt: skip
     (folder / WORK / REVIEW).mkdir(parents=True, exist_ok=True)
     first, classes = len(wall.samples), len(card.segmentation.classes)
     found = predictions(generator, interpreter, card, ws[PILOT + first :])
@@ -212,12 +214,18 @@ def main(
 ) -> None:  # fmt: skip
     """Draw samples for the review (the studio starts this itself)."""
     os.nice(10)  # strokes come first
+    threading.Thread(target=_end_with_stdin, daemon=True).start()
     torch.set_num_threads(learning_threads())
     try:
         draw_wall(generator_path, mean_latent, folder, weights, expected, source, count)
     except (TrainingError, CheckpointError, OSError) as error:
         sys.stdout.write(f"error: {' '.join(str(error).split())}\n")
         sys.exit(1)
+
+
+def _end_with_stdin() -> None:
+    sys.stdin.buffer.read()
+    os._exit(0)  # the server is gone; the next one draws on from what is written
 
 
 if __name__ == "__main__":

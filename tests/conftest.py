@@ -68,7 +68,7 @@ LONGEST = (
     "studio/test_browser_lists.py",
     "training/test_interrupted.py",
     "studio/test_connections.py",
-    "studio/test_saving.py",
+    "studio/test_names.py",
     "datasets/test_resume.py",
     "deploy/test_render.py",
     "export/test_labeller.py",

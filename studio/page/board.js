@@ -5,6 +5,7 @@
 import { colorsOf, maskCanvas, paintGaps, paintMask, united } from "./overlay.js";
 
 const MIN_SHOWN = 0.5, MAX_SCALE = 64;
+const ERASER = 32; // among the buttons of a pen
 const MARGIN = 10; // CSS pixels around a cursor that its lines may reach
 const JOINTS = ["#ff595e", "#ffca3a", "#8ac926", "#19b6d6", "#6a7fff", "#d66fff", "#ffffff", "#ff8c14"];
 
@@ -30,8 +31,11 @@ export class Board {
     this.size = 8; // brush diameter, image pixels
     this.round = true; // whether the tool has a brush
     this.tool = null;
+    this.eraser = null; // the tool of a pen's other end, whatever the tool is
     this.panning = false;
-    this.readOnly = false;
+    this.looking = false; // another tab holds the image
+    this.locked = false; // what is not saved waits for the person's word
+    this._used = null; // the tool that a pointer or the space bar has put down last
     this._pointers = new Map();
     this._asked = false; // for a frame
     this._stale = null; // area of the mask whose colors are old
@@ -56,11 +60,15 @@ export class Board {
     this._observer.disconnect();
   }
 
+  get readOnly() {
+    return this.looking || this.locked;
+  }
+
   // Ends what the tool does now, as if the pointer were let go.
   finish() {
     this._endKeys();
     if (!this._active) return;
-    this.tool?.up();
+    this._used?.up();
     this._active = false;
     this._pointers.clear(); // which are down still, and move nothing until they come again
   }
@@ -283,11 +291,13 @@ export class Board {
     this._moveCursor(this._position(event));
     const moves = this.panning || event.button === 1 || event.button === 2 || this.readOnly;
     if (this._pointers.size === 2) {
-      if (this._active) this.tool?.cancel();
+      if (this._active) this._used?.cancel();
       this._active = false;
     } else if (!moves && this._pointers.size === 1) {
+      const erases = event.pointerType === "pen" && (event.buttons & ERASER) !== 0;
       this._active = true;
-      this.tool?.down(this.cursor, { erase: event.pointerType === "pen" && event.buttons === 32, shift: event.shiftKey });
+      this._used = erases ? this.eraser : this.tool;
+      this._used?.down(this.cursor, { shift: event.shiftKey });
     }
   }
 
@@ -297,8 +307,8 @@ export class Board {
     this._moveCursor(this._position(event, box));
     this.onhover?.(this.cursor);
     if (known && this._active) {
-      for (const part of event.getCoalescedEvents?.() ?? []) this.tool?.move(this._position(part, box));
-      this.tool?.move(this.cursor);
+      for (const part of event.getCoalescedEvents?.() ?? []) this._used?.move(this._position(part, box));
+      this._used?.move(this.cursor);
     } else if (known) {
       this._drag(event, known);
     }
@@ -321,14 +331,14 @@ export class Board {
 
   _pointerup(event) {
     if (!this._pointers.delete(event.pointerId)) return;
-    if (this._active) this.tool?.up();
+    if (this._active) this._used?.up();
     this._active = false;
     if (event.pointerType === "touch") this._moveCursor(null);
   }
 
   _pointercancel(event) {
     this._pointers.delete(event.pointerId);
-    if (this._active) this.tool?.cancel();
+    if (this._active) this._used?.cancel();
     this._active = false;
   }
 
@@ -348,12 +358,13 @@ export class Board {
       this.byKeys = true;
       this._moveCursor({ x: inside(from.x + dx * far, this.width), y: inside(from.y + dy * far, this.height) });
       this.onhover?.(this.cursor);
-      if (this._byKey) this.tool?.move(this.cursor);
+      if (this._byKey) this._used?.move(this.cursor);
     } else if (event.key === " ") {
       event.preventDefault();
       if (this._byKey || this.readOnly || !this.cursor) return;
       this._byKey = true;
-      this.tool?.down(this.cursor, { shift: event.shiftKey });
+      this._used = this.tool;
+      this._used?.down(this.cursor, { shift: event.shiftKey });
     }
   }
 
@@ -362,7 +373,7 @@ export class Board {
   }
 
   _endKeys() {
-    if (this._byKey) this.tool?.up();
+    if (this._byKey) this._used?.up();
     this._byKey = false;
   }
 }

@@ -77,14 +77,15 @@ function editClasses() {
     el("input", { type: "text", value: card.name, "aria-label": `Name of class ${id + 1}`, maxlength: "80", oninput: (event) => (card.name = event.target.value.trim()) }),
     id === rows.length - 1 && id > 0 ? el("button", { type: "button", class: "small", "aria-label": `Remove ${card.name}`, onclick: single(() => { rows.pop(); show(); }) }, icon("close")) : null)));
   const add = () => {
-    rows.push({ name: `class ${rows.length + 1}`, color: COLORS[rows.length % COLORS.length] });
+    rows.push({ name: `class ${rows.length + 1}`, color: COLORS[rows.length % COLORS.length], key: null });
     show();
   };
   editList("classes", "Classes", [list, el("button", { type: "button", onclick: add }, icon("plus"), " Add a class")], {
     fill: () => {
-      rows = store.project.classes.map((card) => ({ ...card }));
+      rows = store.project.classes.map(({ name, color, keys }) => ({ name, color, key: keys.at(-1) }));
       show();
     },
     read: () => ({ classes: rows }),
+    before: (list) => list.map(({ name, color }) => ({ name, color })),
   });
 }

@@ -1,9 +1,29 @@
 // Undo and redo of one image: the rectangle that a step has changed, before and after.
 
-const MAX_STEPS = 200;
+import { classesOfNow, meanTheSame } from "./meaning.js";
 
-export class History {
+const MAX_STEPS = 200;
+const histories = new Map(); // stem -> history, for as long as the page is loaded
+let meant = []; // the classes that their ids are of
+
+export function historyOf(stem) {
+  const found = histories.get(stem) ?? new History();
+  histories.set(stem, found);
+  return found;
+}
+
+// A step back to ids that mean another class by now would paint what nobody has painted.
+export function forgetOldSteps() {
+  if (!meanTheSame(meant)) for (const one of histories.values()) one.clear();
+  meant = classesOfNow();
+}
+
+class History {
   constructor() {
+    this.clear();
+  }
+
+  clear() {
     this.done = [];
     this.undone = [];
   }

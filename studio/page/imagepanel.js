@@ -2,24 +2,29 @@
 // comes next.
 
 import { el, icon, plural, single } from "./dom.js";
-import { drop, saveOver, waiting } from "./saver.js";
-import { store } from "./store.js";
+import { classesOfNow } from "./meaning.js";
+import { drop, namesGone, saveOver, saveRest, undecided, waitingMask } from "./saver.js";
+import { reload, store } from "./store.js";
 
 export function imagePanel(session) {
-  const work = waiting().find((one) => one.stem === session.stem && one.problem);
+  const work = undecided(session.stem);
+  const load = () => showDisk(session).catch((error) => session.say(error.message, true));
   const gaps = session.steps.gaps;
   const parts = [el("h2", {}, session.title)];
   if (!session.opened) return el("section", { class: "panel" }, ...parts, el("p", { class: "note" }, "It is being read."));
   if (session.gone) return el("section", { class: "panel" }, ...parts, el("p", { class: "note warn" }, "This image is no longer in the set."));
-  if (session.board.readOnly) {
+  if (session.board.looking) {
     parts.push(el("p", { class: "note warn" }, icon("lock"), "Another tab holds this image; here you can only look."),
       el("button", { type: "button", class: "wide", onclick: () => session.hold(true).catch((error) => session.say(error.message, true)) }, "Take it over"));
   } else if (work?.problem.status === 412) {
     parts.push(el("p", { class: "note warn" }, "The mask has changed on disk since this tab read it."),
-      el("button", { type: "button", class: "wide", onclick: () => { drop(session.stem); session.loadMask(); } }, "Load what is on disk"),
+      el("button", { type: "button", class: "wide", onclick: load }, "Load what is on disk"),
       el("button", { type: "button", class: "wide", onclick: () => saveOver(session.stem) }, "Save mine over it"));
   } else if (work) {
-    parts.push(el("p", { class: "note warn" }, `Not saved: ${work.problem.message}`));
+    const gone = namesGone(work);
+    parts.push(el("p", { class: "note warn" }, `Not saved: ${work.problem.message}`),
+      el("button", { type: "button", class: "wide", onclick: () => keepRest(session, work) }, gone.length ? `Save mine without ${gone.join(", ")}` : "Save mine as it is"),
+      el("button", { type: "button", class: "wide", onclick: load }, "Load what is on disk"));
   } else if (session.sample) {
     parts.push(el("p", { class: "note" }, "Correct what the ensemble has wrong. The pixels that you change count as its errors, and so do ignored ones. This teaches nothing."),
       el("button", { type: "button", class: "main wide", "data-focus": "next", onclick: () => session.next() }, "Done, back to Review ", el("kbd", {}, "N")));
@@ -48,4 +53,20 @@ export function imagePanel(session) {
     parts.push(el("p", { class: "note faint" }, `${plural(Object.keys(learn.uncertainty).length, "image")} proposed in round ${learn.rounds}.`));
   }
   return el("section", { class: "panel" }, ...parts);
+}
+
+// Saves of what the server has refused what can be saved.
+function keepRest(session, work) {
+  saveRest(work);
+  session.classes = classesOfNow();
+  if (work.kind === "mask") session.steps.show(waitingMask(session.stem));
+  else session.tools.points.reset();
+}
+
+// Shows what is on disk in the place of what is not saved.
+async function showDisk(session) {
+  drop(session.stem);
+  await Promise.all([session.loadMask(), reload()]); // keypoints are a part of the project
+  session.tools.points.reset();
+  session.update();
 }

@@ -17,6 +17,7 @@ export class PointTool {
   reset() {
     if (this.dragging) return;
     const { names } = store.project.keypoints;
+    this.names = names; // that the rows are of, also if there are others by the time they are saved
     const given = entryOf(this.session.stem)?.points;
     this.any = given !== null && given !== undefined;
     this.rows = names.map((_, k) => (given?.[k] ? [...given[k]] : [0, 0, 0]));
@@ -37,8 +38,8 @@ export class PointTool {
   }
 
   shown() {
-    const { names, skeleton } = store.project.keypoints;
-    return { rows: this.rows, names, skeleton, active: this.session.settings.tool === "points" ? this.active : -1 };
+    const { skeleton } = store.project.keypoints;
+    return { rows: this.rows, names: this.names, skeleton, active: this.session.settings.tool === "points" ? this.active : -1 };
   }
 
   down(at) {
@@ -83,14 +84,14 @@ export class PointTool {
     this.any = points !== null;
     this.proposed = false;
     this.session.edited = true;
-    savePoints(this.session.stem, points?.map(([x, y, v]) => [x, y, v ? 1 : 0]) ?? null);
+    savePoints(this.session.stem, points?.map(([x, y, v]) => [x, y, v ? 1 : 0]) ?? null, this.names);
   }
 }
 
 export function keypointsPanel(session, tool) {
   const { names } = store.project.keypoints;
   const rows = names.map((name, k) => {
-    const visible = Boolean(tool.rows[k][2]);
+    const visible = Boolean(tool.rows[k]?.[2]);
     return el("li", {},
       el("button", { type: "button", class: "class", "data-focus": `point${k}`, "aria-pressed": String(k === tool.active), onclick: () => { tool.active = k; session.update(); } },
         el("span", {}, name), el("small", {}, visible ? "visible" : "not set")),

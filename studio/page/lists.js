@@ -5,8 +5,9 @@ import { send } from "./api.js";
 import { el } from "./dom.js";
 import { reload, store } from "./store.js";
 
-// kind: "classes" or "keypoints"; `fill` shows the list of the project, `read` gives what is typed.
-export function editList(kind, title, parts, { fill, read }) {
+// kind: "classes" or "keypoints"; `fill` shows the list of the project, `read` gives what is
+// typed, and `before` what is sent of the list that it was made from.
+export function editList(kind, title, parts, { fill, read, before: sent = (list) => list }) {
   const dialog = document.querySelector("#keys");
   const problem = el("p", { class: "alarm", role: "alert" });
   const before = { list: null };
@@ -18,7 +19,7 @@ export function editList(kind, title, parts, { fill, read }) {
   };
   const save = async () => {
     try {
-      await send("PUT", `/api/${kind}`, { ...read(), before: before.list });
+      await send("PUT", `/api/${kind}`, { ...read(), before: sent(before.list) });
       await reload();
       dialog.close();
     } catch (error) {

@@ -1,5 +1,6 @@
 // The shell: steps, status, keys; shows the view that the address names.
 
+import { isAtRisk } from "./copies.js";
 import { exportView } from "./export.js";
 import { el, redraw } from "./dom.js";
 import { learnView, learningText } from "./learn.js";
@@ -82,23 +83,29 @@ function steps() {
 }
 
 function status() {
-  const open = waiting(), problem = open.find((work) => work.problem);
+  const open = waiting(), stuck = !store.online || open.some((work) => work.problem || work.reason);
   const saved = document.querySelector("#saved"), banner = document.querySelector("#banner");
-  saved.textContent = !open.length ? "All saved" : problem || !store.online
-    ? `${open.length} not saved` : "Saving";
-  saved.className = !open.length ? "ok" : problem || !store.online ? "alarm" : "";
-  const away = open.find((work) => work.reason && !work.problem);
-  const { stale } = store;
-  banner.hidden = store.online && !away && !stale;
-  banner.textContent = !store.online
-    ? "The server is away. Go on painting: this tab keeps every stroke and saves it when the same " +
-      "command runs again."
-    : away ? `Not saved: ${away.reason}. It is tried again every second.`
-      : stale ? `The project could not be read, and what is shown may be old: ${stale.reason}. It is read again in ${stale.pause} s.` : "";
+  saved.textContent = !open.length ? "All saved" : stuck ? `${open.length} not saved` : "Saving";
+  saved.className = !open.length ? "ok" : stuck ? "alarm" : "";
+  const lines = linesOf(open);
+  banner.hidden = !lines.length;
+  banner.textContent = lines.join(" ");
   if (!store.project) return;
   const chip = document.querySelector("#learning");
   chip.textContent = learningText(store.project.learn);
   chip.className = `chip ${store.project.learn.phase}`;
+}
+
+// What is wrong with the server, the project or the browser.
+function linesOf(open) {
+  const refused = open.find((work) => work.reason?.status && !work.problem), { stale } = store, lines = [];
+  if (refused) lines.push(`Not saved: ${refused.reason.message.trim()}. It is tried again every second.`);
+  else if (!store.online) {
+    lines.push("The server is away. Go on painting: this tab keeps every stroke and saves it when the same command runs again.");
+  } else if (stale) lines.push(`The project could not be read, and what is shown may be old: ${stale.reason}. It is read again in ${stale.pause} s.`);
+  if (open.some(isAtRisk)) lines.push("This browser has no room to keep more: what is not saved is lost if this tab is closed.");
+  if (store.aside) lines.push(store.aside);
+  return lines;
 }
 
 function keys() {

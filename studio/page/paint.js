@@ -4,11 +4,12 @@ import { Refused, TAB, getBytes, image, isSample, loaded, picture, send } from "
 import { Board } from "./board.js";
 import { classesPanel, defineClasses } from "./classes.js";
 import { el, redraw, rgb } from "./dom.js";
-import { History } from "./history.js";
+import { forgetOldSteps, historyOf } from "./history.js";
 import { imagePanel } from "./imagepanel.js";
 import { keypointsPanel, PointTool } from "./keypoints.js";
 import { depthPicture } from "./learn.js";
-import { allSaved, isWaiting, kept, save, saveAgain, setTag, waiting } from "./saver.js";
+import { classesIn, classesOfNow, meanTheSame } from "./meaning.js";
+import { allSaved, isWaiting, kept, save, saveAgain, setTag, undecided, waitingMask } from "./saver.js";
 import { pressed } from "./shortcuts.js";
 import { showPlace, stageOf } from "./stage.js";
 import { Steps } from "./steps.js";
@@ -16,7 +17,6 @@ import { entryOf, heldElsewhere, store, subscribe } from "./store.js";
 import { Strip, neighbor, nextImage } from "./strip.js";
 import { BrushTool, FillTool, PolygonTool, SmartTool } from "./tools.js";
 
-const histories = new Map();
 const settings = { tool: "smart", class: 0, size: null, opacity: 0.55, protect: false };
 
 export function paintView(view, stem) {
@@ -54,8 +54,9 @@ class Session {
     this.width = project.width;
     this.height = project.height;
     this.ignoreId = project.ignore_id;
-    this.history = histories.get(this.stem) ?? new History();
-    histories.set(this.stem, this.history);
+    this.classes = classesOfNow(); // that the ids of its mask are of
+    forgetOldSteps();
+    this.history = historyOf(this.stem);
     settings.size ??= Math.max(2, Math.round(project.width / 16));
     settings.class = Math.min(settings.class, project.classes.length - 1);
     this.settings = settings;
@@ -67,7 +68,7 @@ class Session {
     this.view.replaceChildren(el("h1", { class: "unseen" }, `Paint ${this.title}`), this.strip.view, this.stage, this.side);
     this.strip.show();
     this.board = new Board(this.canvas, this.width, this.height, project.classes, this.ignoreId);
-    this.board.readOnly = true; // until it is opened
+    this.board.looking = true; // until it is opened
     this.steps = new Steps(this.board, this.history);
     this.opened = false;
     this.board.onhover = (at) => showPlace(this, at);
@@ -76,6 +77,7 @@ class Session {
       brush: new BrushTool(this, false), eraser: new BrushTool(this, true), polygon: new PolygonTool(this),
       fill: new FillTool(this), smart: new SmartTool(this), points: new PointTool(this), pan: null,
     };
+    this.board.eraser = this.tools.eraser;
     this.unsubscribe = subscribe((what, content) => this.told(what, content));
     this.keys = (event) => pressed(this, event);
     addEventListener("keydown", this.keys);
@@ -108,9 +110,9 @@ class Session {
       this.board.picture = await createImageBitmap(await loaded(picture(this.entry))); // stays decoded
       this.board.draw();
       await this.hold(false);
-      if (this.board.readOnly) await this.loadMask();
+      if (this.board.looking) await this.loadMask();
       this.opened = true;
-      if (this.board.readOnly && !heldElsewhere(this.stem)) await this.hold(false); // free since
+      if (this.board.looking && !heldElsewhere(this.stem)) await this.hold(false); // free since
       this.update();
     } catch (error) {
       this.say(error.message, true);
@@ -125,21 +127,21 @@ class Session {
       if (!this.sample) await send("POST", `${image(this.stem)}/hold`, { tab: TAB, take });
     } catch (error) {
       if (!(error instanceof Refused) || error.status !== 409) throw error;
-      this.board.readOnly = true;
+      this.board.looking = true;
       return this.update();
     }
     if (this.closed) return;
-    if (this.board.readOnly) {
+    if (this.board.looking) {
       await this.loadMask(true);
-      this.board.readOnly = false;
+      this.board.looking = false;
       saveAgain(this.stem);
     }
     this.update();
   }
 
-  async loadMask(holds = !this.board.readOnly) {
+  async loadMask(holds = !this.board.looking) {
     if (isWaiting(this.stem)) {
-      this.steps.show(waiting().find((work) => work.stem === this.stem).pixels ?? this.mask);
+      this.steps.show(waitingMask(this.stem) ?? this.mask);
       return;
     }
     const turn = (this.turn = (this.turn ?? 0) + 1);
@@ -148,12 +150,14 @@ class Session {
     const tag = found.headers.get("etag").replaceAll('"', "");
     setTag(this.stem, tag);
     this.steps.show(found.bytes);
+    this.classes = classesIn(found);
     this.proposed = false;
     const left = holds ? kept(this.stem, this.mask.length) : null;
     if (left) {
       this.steps.show(left.pixels);
       setTag(this.stem, left.tag); // if there is a newer mask, the person is asked
-      save(this.stem, this.mask);
+      this.classes = left.classes;
+      save(this.stem, this.mask, this.classes);
       this.say("Strokes that were not saved when the tab was closed are back.");
     } else if (tag === "none") {
       await this.prefill();
@@ -167,6 +171,7 @@ class Session {
     const found = await getBytes(`${image(this.stem)}/proposal`).catch(() => null);
     if (!found || this.closed || !this.takesProposal || found.bytes.length !== this.mask.length) return;
     this.steps.show(found.bytes);
+    this.classes = classesIn(found);
     this.proposed = true;
     this.update();
   }
@@ -193,6 +198,12 @@ class Session {
     allSaved(this.stem).then(() => send("POST", "/api/learn", { action: "auto" })).catch(() => {});
   }
 
+  // A tool begins, on a mask whose classes are those of now, unless something of it waits.
+  begin() {
+    if (!isWaiting(this.stem) && !this.proposed) this.classes = classesOfNow();
+    this.steps.begin();
+  }
+
   // The tool ends; it has changed nothing outside `area`. Returns whether it is a step to undo.
   end(area) {
     if (!this.steps.busy) return false;
@@ -205,7 +216,7 @@ class Session {
   keep() {
     this.proposed = false;
     this.edited = true;
-    save(this.stem, this.mask); // which is told
+    save(this.stem, this.mask, this.classes); // which is told
   }
 
   put(index, value) {
@@ -272,7 +283,7 @@ class Session {
   }
 
   clear() {
-    this.steps.begin();
+    this.begin();
     this.mask.fill(this.ignoreId);
     this.refused = true;
     const proposed = this.proposed;
@@ -325,6 +336,8 @@ class Session {
   }
 
   told(what, content) {
+    const work = undecided(this.stem);
+    this.board.locked = work !== undefined && work.problem.status !== 412;
     if (what === "saved" && content.stem === this.stem && content.tab !== TAB && content.tag !== null) {
       if (!isWaiting(this.stem)) this.reread(this.loadMask());
     }
@@ -332,13 +345,13 @@ class Session {
     if (what === "refused" && content.stem === this.stem) this.say(content.message, true);
     if (what === "again" && !this.opened) this.open();
     else if (what === "again") {
-      if (!this.board.readOnly) this.reread(this.hold(false)); // it was free meanwhile
+      if (!this.board.looking) this.reread(this.hold(false)); // it was free meanwhile
       else if (!isWaiting(this.stem)) this.reread(this.loadMask());
     }
     if (what === "holds" && this.opened) {
       const held = heldElsewhere(this.stem);
-      if (held !== this.board.readOnly && !this.gone) {
-        if (held) this.board.readOnly = true;
+      if (held !== this.board.looking && !this.gone) {
+        if (held) this.board.looking = true;
         else this.reread(this.hold(false));
       }
     }
@@ -348,7 +361,10 @@ class Session {
     }
     if (what === "project") {
       this.entry = entryOf(this.stem) ?? this.entry;
-      if (this.gone) this.board.readOnly = true;
+      if (this.gone) this.board.looking = true;
+      forgetOldSteps();
+      if (meanTheSame(this.classes)) this.classes = classesOfNow();
+      else if (this.opened && !this.gone && !this.steps.busy && !isWaiting(this.stem)) this.reread(this.loadMask());
       this.board.setColors(store.project.classes);
       this.tools.points.reset();
     }

@@ -84,7 +84,7 @@ export function reviewView(view, stem) {
     counts.textContent = `${many} kept, ${samples.length - many} discarded`;
     slider.setAttribute("aria-valuetext", `${counts.textContent}: ${nameOf(row)}`);
     redraw(facts, ...proof(state, row));
-    showShares(shares, samples, row);
+    showShares(shares, state, row);
   };
   const showStatus = () => {
     const { source, drawing, drawn, wanted, message, samples } = state;
@@ -150,15 +150,15 @@ function proof(state, row) {
   return parts.filter((part) => part !== null);
 }
 
-function showShares(view, samples, row) {
-  const { classes } = store.project;
+function showShares(view, { samples, classes }, row) {
+  const names = classes ?? store.project.classes.map((card) => card.name); // as the ensemble knows them
   const mean = (some, id) => (some.length ? some.reduce((sum, sample) => sum + sample.shares[id], 0) / some.length : 0);
   const few = samples.filter((sample) => kept(sample, row));
   view.replaceChildren(el("table", {},
     el("caption", {}, "Share of pixels"),
     el("thead", {}, el("tr", {}, ...["Class", "all", "kept"].map((text) => el("th", { scope: "col" }, text)))),
     el("tbody", {}, ...samples[0].shares.map((_, id) => el("tr", {},
-      el("th", { scope: "row" }, classes[id]?.name ?? `class ${id + 1}`),
+      el("th", { scope: "row" }, names[id] ?? `class ${id + 1}`),
       el("td", {}, percent(mean(samples, id))), el("td", {}, percent(mean(few, id))))))));
 }
 

@@ -1,58 +1,62 @@
-// Saves masks and keypoints: the state after every stroke, one request at a time for an image. While
-// the server is away, a copy is kept in the browser, and saved when the server or the tab comes back.
+// Saves masks and keypoints: the state after every stroke, one request at a time for each of them.
+// What could not be saved is kept in the browser, too, and saved when the server or the tab comes
+// back; what the server refuses waits for the person.
 
-import { Refused, image, isSample, request, requestApart } from "./api.js";
-import { changed, entryOf, refresh, store, subscribe } from "./store.js";
+import { Refused, getJson, image, isSample, request, requestApart } from "./api.js";
+import { copyOf, forgetCopy, keepCopy } from "./copies.js";
+import { classesOfNow, idOf } from "./meaning.js";
+import { changed, entryOf, heldElsewhere, reload, store, subscribe } from "./store.js";
 
 const RETRY_MS = 1000;
-const works = new Map(); // stem -> work
-const placed = new Map(); // stem -> keypoints that are not saved
-// Names of copies. The picture is a part of them: another project may come to the same folder.
-const nameOf = (what, stem) => `studio ${what} ${store.project.folder} ${stem} ${entryOf(stem)?.sha ?? ""}`;
-const key = (stem) => nameOf("mask", stem);
-const pointsKey = (stem) => nameOf("points", stem);
+const DECIDED = [400, 409, 412, 413]; // by the person, or by another tab; all else is tried again
+const works = new Map(); // "mask 000" or "points 000" -> work
 
-// A copy, or null; one that cannot be read is removed.
-function copyOf(name) {
-  try {
-    return JSON.parse(localStorage.getItem(name));
-  } catch {
-    localStorage.removeItem(name);
-    return null;
-  }
+// `value`: what is not saved, {pixels, classes} or {points, names}; null: nothing.
+function workOf(kind, stem) {
+  const known = works.get(`${kind} ${stem}`);
+  if (known) return known;
+  const sha = entryOf(stem)?.sha ?? ""; // another project may come to the same folder
+  const made = { kind, stem, sha, tag: "none", value: null, sending: false, problem: null, reason: null };
+  works.set(`${kind} ${stem}`, made);
+  return made;
 }
 
-export function workOf(stem, tag) {
-  const work = works.get(stem) ?? { stem, key: key(stem), tag, pixels: null, sending: false, problem: null };
-  works.set(stem, work);
-  return work;
-}
+const isOpen = (work) => work !== undefined && (work.value !== null || work.sending);
+const ofStem = (stem) => ["mask", "points"].map((kind) => works.get(`${kind} ${stem}`)).filter(Boolean);
 
 export function tagOf(stem) {
-  return works.get(stem)?.tag;
+  return works.get(`mask ${stem}`)?.tag;
 }
 
 export function setTag(stem, tag) {
-  const work = workOf(stem, tag);
-  work.tag = tag;
-  work.problem = null;
+  Object.assign(workOf("mask", stem), { tag, problem: null });
 }
 
+// Whether the mask of an image is not saved.
 export function isWaiting(stem) {
-  const work = works.get(stem);
-  return work !== undefined && (work.pixels !== null || work.sending);
+  return isOpen(works.get(`mask ${stem}`));
 }
 
-// Unsaved images, of which some may have a problem that only the person can solve.
+// The mask that is not saved.
+export function waitingMask(stem) {
+  return works.get(`mask ${stem}`)?.value?.pixels;
+}
+
+// All that is not saved; what has a problem is for the person to solve.
 export function waiting() {
-  return [...[...works.values()].filter((work) => work.pixels !== null || work.sending), ...placed.values()];
+  return [...works.values()].filter(isOpen);
+}
+
+// What waits for the person's word on an image.
+export function undecided(stem) {
+  return heldElsewhere(stem) ? undefined : ofStem(stem).find((work) => work.value !== null && work.problem);
 }
 
 // Until an image has nothing unsaved.
 export function allSaved(stem) {
   return new Promise((resolve) => {
     const look = () => {
-      if (isWaiting(stem) || placed.has(stem)) return;
+      if (ofStem(stem).some(isOpen)) return;
       unsubscribe();
       resolve();
     };
@@ -61,189 +65,180 @@ export function allSaved(stem) {
   });
 }
 
-export function save(stem, pixels) {
-  const work = workOf(stem, "none");
-  work.pixels = pixels.slice();
-  work.problem = null;
-  if (!store.online) keep(work, work.pixels); // the tab may be closed before the next attempt
+export function save(stem, pixels, classes) {
+  put(workOf("mask", stem), { pixels: pixels.slice(), classes });
+}
+
+function put(work, value) {
+  Object.assign(work, { value, problem: null });
+  if (!store.online) keepCopy(work); // the tab may be closed before the next attempt
   changed("saving");
   setTimeout(() => run(work)); // not in the task that ends the stroke
 }
 
 // What was refused since another tab held the image, which this one holds now.
 export function saveAgain(stem) {
-  const work = works.get(stem);
-  if (work?.problem?.status !== 409) return;
-  work.problem = null;
-  run(work);
+  for (const work of ofStem(stem)) if (work.problem?.status === 409) put(work, work.value);
 }
 
 // After a mask that is newer on disk: ours goes over it.
 export function saveOver(stem) {
-  const work = works.get(stem);
+  const work = works.get(`mask ${stem}`);
   if (!work) return;
-  work.problem = null;
   work.over = true;
-  run(work);
+  put(work, work.value);
 }
 
+// The names of what was painted or placed and is in the lists no more.
+export function namesGone({ kind, value }) {
+  if (kind === "points") {
+    const { names } = store.project.keypoints;
+    return value.names.filter((name, k) => value.points?.[k]?.[2] && !names.includes(name));
+  }
+  const used = new Set(value.pixels);
+  return value.classes.filter((card, id) => used.has(id) && idOf(card) === undefined).map((card) => card.name);
+}
+
+// Saves what still has its class or its name, by the lists of now; the rest becomes unlabeled.
+export function saveRest(work) {
+  const { value } = work;
+  if (work.kind === "points") {
+    const { names } = store.project.keypoints;
+    const points = value.points && names.map((name) => value.points[value.names.indexOf(name)] ?? [0, 0, 0]);
+    return put(work, { points, names });
+  }
+  const table = new Uint8Array(256).fill(store.project.ignore_id);
+  value.classes.forEach((card, id) => (table[id] = idOf(card) ?? store.project.ignore_id));
+  put(work, { pixels: value.pixels.map((id) => table[id]), classes: classesOfNow() });
+}
+
+// Gives up what is not saved of an image.
 export function drop(stem) {
-  const work = works.get(stem);
-  if (work) Object.assign(work, { pixels: null, problem: null });
-  localStorage.removeItem(work?.key ?? key(stem));
+  for (const work of ofStem(stem)) {
+    Object.assign(work, { value: null, problem: null, reason: null });
+    forgetCopy(work);
+  }
   changed("saving");
 }
 
-// The image was taken out of the set: there is nothing to save on.
+// There is nothing to save on: the tab does not wait for it, and the browser keeps it.
 function giveUp(work, reason) {
-  Object.assign(work, { pixels: null, problem: null, sending: false });
-  localStorage.removeItem(work.key);
-  changed("refused", { stem: work.stem, message: `The stroke is not saved: ${reason}` });
+  keepCopy(work);
+  Object.assign(work, { value: null, problem: null, reason: null, sending: false });
+  const what = work.kind === "mask" ? "The stroke is" : "Keypoints are";
+  changed("refused", { stem: work.stem, message: `${what} not saved: ${reason}` });
+}
+
+const SEND = {
+  async mask(work, { pixels, classes }) {
+    if (work.over) {
+      const found = await request("GET", `${image(work.stem)}/mask`);
+      work.tag = tagIn(found.headers.get("etag"));
+      work.over = false;
+    }
+    const etag = await requestApart("PUT", `${image(work.stem)}/mask`, {
+      body: pixels,
+      headers: {
+        "if-match": `"${work.tag}"`, "content-type": "application/octet-stream",
+        "x-studio-classes": classes.map((card) => card.key).join(" "),
+      },
+    });
+    work.tag = tagIn(etag);
+    const entry = entryOf(work.stem);
+    if (entry) entry.labelled = work.tag !== "none";
+  },
+  async points(work, { points, names }) {
+    if (work.known.at(-1) !== exact(points)) work.known.push(exact(points)); // the answer may be lost
+    await request("PUT", `${image(work.stem)}/points`, { body: JSON.stringify({ points, names }) });
+    work.known = [exact(points)];
+  },
+};
+
+function tagIn(etag) {
+  if (etag === null) throw new Refused(502, "another program answers in the studio's place");
+  return etag.replaceAll('"', "");
 }
 
 async function run(work) {
   if (work.sending) return;
-  while (work.pixels !== null && work.problem === null) {
-    const pixels = work.pixels;
-    work.sending = true;
+  work.sending = true;
+  while (work.value !== null && work.problem === null) {
+    const { value } = work;
     try {
-      if (work.over) {
-        const found = await request("GET", `${image(work.stem)}/mask`);
-        work.tag = found.headers.get("etag").replaceAll('"', "");
-        work.over = false;
-      }
-      const etag = await requestApart("PUT", `${image(work.stem)}/mask`, {
-        body: pixels,
-        headers: { "if-match": `"${work.tag}"`, "content-type": "application/octet-stream" },
-      });
-      work.tag = etag.replaceAll('"', "");
+      await SEND[work.kind](work, value);
       store.online = true;
-      if (work.pixels === pixels) work.pixels = null;
-      work.kept = work.reason = null;
-      localStorage.removeItem(work.key);
-      const entry = entryOf(work.stem);
-      if (entry) entry.labelled = work.tag !== "none";
+      work.reason = null;
+      if (work.value !== value) continue;
+      work.value = null;
+      forgetCopy(work);
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
-      if (error.status === 0 || error.status >= 500) {
-        keep(work, pixels);
+      keepCopy(work); // whatever it is, the tab may be closed before it is mended
+      if (DECIDED.includes(error.status)) {
+        if (error.status === 409) await reload().catch(() => {}); // the lists may have changed
+        work.problem = error;
+      } else if (error.status === 404 && await isGone(work.stem)) {
+        giveUp(work, error.message);
+      } else {
         store.online = error.status !== 0;
-        work.reason = error.message;
+        work.reason = error;
         changed("saving");
         await new Promise((done) => setTimeout(done, RETRY_MS));
-      } else {
-        if (error.status === 404) {
-          giveUp(work, error.message);
-          break;
-        }
-        work.problem = error;
-        if (error.status === 412) keep(work, pixels); // the tab may be closed before it is decided
       }
     }
-    work.sending = false;
   }
+  work.sending = false;
   changed("saving");
 }
 
-function keep(work, pixels) {
-  if (work.kept === pixels) return;
-  work.kept = pixels;
-  let text = "";
-  for (let i = 0; i < pixels.length; i += 8192) {
-    text += String.fromCharCode(...pixels.subarray(i, i + 8192));
-  }
+// Whether the studio itself says that there is no such image or sample: another program may answer
+// at its address.
+async function isGone(stem) {
   try {
-    localStorage.setItem(work.key, JSON.stringify({ tag: work.tag, pixels: btoa(text) }));
+    if (isSample(stem)) return !(await getJson("/api/review")).samples.some((sample) => sample.stem === stem);
+    await reload();
+    return !entryOf(stem);
   } catch {
-    // No room: the tab itself still has the pixels.
+    return false;
   }
 }
 
-// What a closed tab could not save, and the tag of the mask that it was made from.
+// The mask that a closed tab could not save: {tag, pixels, classes}; or null.
 export function kept(stem, length) {
-  const found = copyOf(key(stem));
-  if (found === null) return null;
-  const pixels = Uint8Array.from(atob(found.pixels), (letter) => letter.charCodeAt(0));
-  if (pixels.length !== length) {
-    localStorage.removeItem(key(stem));
-    return null;
-  }
-  return { tag: found.tag, pixels };
+  return copyOf(workOf("mask", stem), length);
 }
 
-// Keypoints [x, y, visible] of an image; null removes them.
-export function savePoints(stem, points) {
+// Keypoints [x, y, visible] of an image, by a list of names; null removes them.
+export function savePoints(stem, points, names = store.project.keypoints.names) {
   const entry = entryOf(stem);
   if (!entry) return; // it was taken out of the set
-  const work = placed.get(stem) ?? { stem, key: pointsKey(stem), known: [exact(entry.points)], sending: false };
-  placed.set(stem, work);
-  work.points = entry.points = points;
-  if (!store.online) keepPoints(work);
-  changed("saving");
-  if (!work.sending) runPoints(work);
-}
-
-async function runPoints(work) {
-  const { stem } = work;
-  let points, refused = null, saved;
-  work.sending = true;
-  do {
-    points = work.points;
-    if (work.known.at(-1) !== exact(points)) work.known.push(exact(points)); // the answer may be lost
-    saved = false;
-    try {
-      await request("PUT", `${image(stem)}/points`, { body: JSON.stringify({ points }) });
-      store.online = saved = true;
-    } catch (error) {
-      if (!(error instanceof Refused)) throw error;
-      if (error.status > 0 && error.status < 500) {
-        refused = error;
-        break;
-      }
-      keepPoints(work);
-      store.online = error.status !== 0;
-      work.reason = error.message;
-      changed("saving");
-      await new Promise((done) => setTimeout(done, RETRY_MS));
-    }
-  } while (!saved || points !== work.points);
-  placed.delete(stem);
-  localStorage.removeItem(work.key);
-  changed("saving");
-  if (!refused) return;
-  changed("refused", { stem, message: `Keypoints are not saved: ${refused.message}` });
-  refresh(); // what the server has
+  const work = workOf("points", stem);
+  if (!isOpen(work)) work.known = [exact(entry.points)]; // what the server has
+  // What was placed by an older list stays of that one.
+  const older = work.value && work.value.names.some((name, k) => name !== names[k]);
+  entry.points = points;
+  put(work, { points, names: older ? work.value.names : names });
 }
 
 const exact = (points) => JSON.stringify(points?.map((row) => row.map(Math.fround)) ?? null);
 
-function keepPoints({ key, points, known }) {
-  try {
-    localStorage.setItem(key, JSON.stringify({ points, known }));
-  } catch {
-    // No room: the tab itself still has them.
-  }
-}
-
 // Saves the keypoints that closed tabs could not save, of images that have none newer.
 export function restorePoints() {
   for (const entry of store.project.images) {
-    const copy = copyOf(pointsKey(entry.stem));
+    const work = workOf("points", entry.stem), copy = copyOf(work);
     if (copy === null) continue;
-    const { points, known } = copy;
-    if (known.includes(exact(entry.points))) savePoints(entry.stem, points);
-    else localStorage.removeItem(pointsKey(entry.stem));
+    if (copy.known.includes(exact(entry.points))) savePoints(entry.stem, copy.points, copy.names);
+    else forgetCopy(work);
   }
 }
 
 // What the server tells of an image is older than what is on its way there.
 subscribe((what) => {
   if (what !== "project" && what !== "saved") return;
-  for (const work of works.values()) { // what waits for the person's word
-    if (work.problem && !isSample(work.stem) && !entryOf(work.stem)) giveUp(work, "the image was taken out of the set");
-  }
-  for (const { stem, points } of placed.values()) {
-    const entry = entryOf(stem);
-    if (entry) entry.points = points;
+  for (const work of works.values()) {
+    if (work.value === null) continue;
+    const entry = entryOf(work.stem);
+    if (work.problem && !isSample(work.stem) && !entry) giveUp(work, "the image was taken out of the set");
+    else if (work.kind === "points" && entry) entry.points = work.value.points;
   }
 });

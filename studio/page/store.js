@@ -4,7 +4,8 @@ import { TAB, getJson } from "./api.js";
 import { listenTo } from "./events.js";
 
 // stale: why the project could not be read anew, and in how many seconds it is tried again; or null.
-export const store = { project: null, online: true, stale: null };
+// aside: what of the browser's copies could not be read; or null.
+export const store = { project: null, online: true, stale: null, aside: null };
 const listeners = new Set();
 
 export function subscribe(listener) {

@@ -12,9 +12,9 @@ export class BrushTool {
     this.last = null;
   }
 
-  down(at, { erase } = {}) {
-    this.session.steps.begin();
-    this.value = this.erases || erase ? this.session.ignoreId : this.session.value;
+  down(at) {
+    this.session.begin();
+    this.value = this.erases ? this.session.ignoreId : this.session.value;
     this.last = at;
     this.move(at);
   }
@@ -47,7 +47,7 @@ export class FillTool {
   down({ x, y }) {
     const { session } = this;
     if (x < 0 || y < 0 || x >= session.width || y >= session.height) return;
-    session.steps.begin();
+    session.begin();
     flood(session.steps.before, session.width, session.height, x, y, (index) => session.put(index, session.value));
     session.end();
   }
@@ -79,7 +79,7 @@ export class PolygonTool {
     const corners = board.outline ?? [];
     board.outline = null;
     if (corners.length > 2 && !board.readOnly) {
-      session.steps.begin();
+      session.begin();
       polygon(session.width, session.height, corners, (index) => session.put(index, session.value));
       session.end();
     }
@@ -179,7 +179,7 @@ export class SmartTool {
 
   paint(chosen) {
     const { session } = this, { levels, level, value } = chosen;
-    session.steps.begin();
+    session.begin();
     for (let i = 0; i < levels.length; i++) if (levels[i] <= level) session.put(i, value);
     chosen.noted = session.end();
     this.last = chosen;

@@ -69,8 +69,17 @@ def painting(browser: Browser | BrowserContext, address: str, stem: str, text: s
     return page
 
 
-def draw(page: Page, start: tuple[float, float], end: tuple[float, float], up: bool = True) -> None:
-    """A stroke of the mouse between two places, as shares of the picture on the canvas."""
+def draw(
+    page: Page,
+    start: tuple[float, float],
+    end: tuple[float, float],
+    keys: str = "",
+    up: bool = True,
+) -> None:
+    """A stroke of the mouse between two places, as shares of the picture on the canvas, with the
+    tool and the class of some keys."""
+    for key in keys:
+        page.keyboard.press(key)
     box = page.locator("canvas.board").bounding_box()
     assert box is not None
     side = min(box["width"], box["height"]) * 0.8
@@ -81,6 +90,21 @@ def draw(page: Page, start: tuple[float, float], end: tuple[float, float], up: b
             page.mouse.down()
     if up:
         page.mouse.up()
+
+
+def saved(page: Page, project: Path, stem: str = "000") -> Mask:
+    """The mask of an image on disk, once the page says that all is saved."""
+    expect(page.locator("#saved")).to_have_text("All saved")
+    return masks(project)[stem]
+
+
+def wait_until_it_hears(page: Page) -> None:
+    """Until a page learns of what happens by events alone: it has read the project once more, since
+    its stream is open."""
+    page.wait_for_function(
+        """() => performance.getEntriesByType("resource")
+          .filter((one) => one.name.endsWith("/api/project")).length >= 2"""
+    )
 
 
 def masks(project: Path) -> dict[str, Mask]:

@@ -6,10 +6,12 @@ import http.client
 import json
 import shutil
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,9 +21,9 @@ from playwright.sync_api import Browser
 from checkpoints import ClassCard, sha256_of_file
 from studio import wall
 from studio.__main__ import listening_socket, opened_studio, server_of
-from studio.app import Studio
-from studio.reviews import STEP
-from tests.studio.chromium import launched
+from studio.summary import Studio
+from studio.wall_run import STEP
+from tests.studio.chromium import IGNORED, launched
 from training.__main__ import main as training_command
 
 TOKEN = "a-token-of-thirty-two-characters"
@@ -50,6 +52,7 @@ class Served:
     studio: Studio
     port: int
     cookie: str = f"studio-%d={TOKEN}"
+    end: Callable[[], None] = lambda: None  # stops the server, as Ctrl-C does; frees its port
     streams: list[http.client.HTTPConnection] = field(default_factory=list)
 
     @property
@@ -95,9 +98,18 @@ class Served:
     def send(self, method: str, path: str, content: object, **headers: str) -> Answer:
         return self.request(method, path, json.dumps(content), **headers)
 
-    def change(self, kind: str, content: Mapping[str, object]) -> Answer:
-        """Replaces the list of classes or keypoints, made from the one of now."""
-        before = json.loads(self.request("GET", "/api/project").body)[kind]
+    def listed(self, kind: str = "classes") -> Any:
+        """The list of classes or keypoints of now."""
+        return json.loads(self.request("GET", "/api/project").body)[kind]
+
+    def change(self, kind: str, content: Mapping[str, Any]) -> Answer:
+        """Replaces the list of classes or keypoints, made from the one of now; a class is the one
+        that has its id, unless it has a key."""
+        before = self.listed(kind)
+        if kind == "classes":
+            keys = [card.pop("keys")[-1] for card in before]
+            rows = [{"key": key, **row} for key, row in zip_longest(keys, content[kind]) if row]
+            content = {kind: rows}
         return self.send("PUT", f"/api/{kind}", {**content, "before": before})
 
     def mask(self, stem: str) -> tuple[bytes, str]:
@@ -106,7 +118,16 @@ class Served:
         return answer.body, answer.headers["etag"]
 
     def save(self, stem: str, pixels: bytes, tag: str, **headers: str) -> Answer:
-        return self.request("PUT", f"/api/images/{stem}/mask", pixels, if_match=tag, **headers)
+        """Saves a mask, made by the classes of now unless a header says otherwise."""
+        if "x_studio_classes" not in headers:
+            headers["x_studio_classes"] = " ".join(card["keys"][-1] for card in self.listed())
+        headers["if_match"] = tag
+        return self.request("PUT", f"/api/images/{stem}/mask", pixels, **headers)
+
+    def place(self, stem: str, points: object, **headers: str) -> Answer:
+        """Saves keypoints that were made by the names of now."""
+        body = {"points": points, "names": self.listed("keypoints")["names"]}
+        return self.send("PUT", f"/api/images/{stem}/points", body, **headers)
 
     def open_stream(self, *tabs: str) -> http.client.HTTPResponse:
         """The stream of events of some tabs, open until the end of the test."""
@@ -120,16 +141,31 @@ class Served:
         return stream
 
 
-def classes(*names: str) -> dict[str, object]:
+def classes(*names: str) -> dict[str, Any]:
     """Body of a change of classes."""
     return {"classes": [{"name": n, "color": 0x102030 * (i + 1)} for i, n in enumerate(names)]}
 
 
-@pytest.fixture
-def browser() -> Iterator[Browser]:
-    """Debian's chromium, without a window."""
+def painted(served: Served, value: int = 1, count: int = 40) -> bytes:
+    """A mask whose first pixels are painted."""
+    mask = np.full(served.pixels, IGNORED, np.uint8)
+    mask[:count] = value
+    return mask.tobytes()
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """Debian's chromium, without a window; one for each worker."""
     with launched() as found:
         yield found
+
+
+@pytest.fixture
+def browser(chromium: Browser) -> Iterator[Browser]:
+    """That chromium; what a test has opened in it is closed at its end."""
+    yield chromium
+    for context in chromium.contexts:
+        context.close()
 
 
 @pytest.fixture(scope="session")
@@ -148,24 +184,29 @@ def project(drawn_set: Path, tmp_path: Path) -> Path:
 
 
 @contextmanager
-def serving(generator: Path, project: Path) -> Iterator[Served]:
-    """A studio of a project, which gets two classes."""
+def serving(generator: Path, project: Path, port: int = 0) -> Iterator[Served]:
+    """A studio of a project, which gets two classes if it has none; port 0: any free one."""
     studio = opened_studio(generator, None, project)
-    listener = listening_socket("127.0.0.1:0")
+    listener = listening_socket(f"127.0.0.1:{port}")
     server = server_of(studio, TOKEN)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+
+    def end() -> None:
+        server.should_exit = True
+        thread.join()
+        listener.close()
+
     thread.start()
-    found = Served(studio, listener.getsockname()[1])
+    found = Served(studio, listener.getsockname()[1], end=end)
     try:
-        answer = found.change("classes", classes("ground", "figure"))
-        assert answer.status == 204, answer.text
+        if not studio.project.classes:
+            answer = found.change("classes", classes("ground", "figure"))
+            assert answer.status == 204, answer.text
         yield found
     finally:
         for stream in found.streams:
             stream.close()
-        server.should_exit = True
-        thread.join()
-        listener.close()
+        end()
         studio.learner.close()
         studio.export.close()
         studio.reviews.close()
@@ -174,6 +215,21 @@ def serving(generator: Path, project: Path) -> Iterator[Served]:
 @pytest.fixture
 def served(tiny_weights: tuple[Path, Path], project: Path) -> Iterator[Served]:
     """A studio of a copy of that set."""
+    with serving(tiny_weights[0], project) as found:
+        yield found
+
+
+@pytest.fixture
+def proposed(tiny_weights: tuple[Path, Path], project: Path) -> Iterator[Served]:
+    """A studio whose learner has proposed class 1 and two keypoints for each of four images."""
+    folder, stems = project / "studio/proposals", ("000", "001", "002", "003")
+    folder.mkdir(parents=True)
+    for stem in stems:
+        Image.fromarray(np.ones((32, 32), np.uint8)).save(folder / f"{stem}.mask.png")
+    proposal = {"uncertainty": 0.1, "points": [[8.0, 8.0], [16.0, 16.0]]}
+    lists = {"classes": ["ground", "figure"], "keypoints": ["left", "right"]}
+    learned = {"rounds": 1, **lists, "proposals": dict.fromkeys(stems, proposal)}
+    (project / "studio/proposals.json").write_text(json.dumps(learned))
     with serving(tiny_weights[0], project) as found:
         yield found
 
@@ -198,7 +254,7 @@ def walled(tiny_weights: tuple[Path, Path], drawn_wall: Path, tmp_path: Path) ->
     """A studio of a copy of that project."""
     project = Path(shutil.copytree(drawn_wall, tmp_path / "project"))
     with serving(tiny_weights[0], project) as found:
-        assert found.change("classes", classes("a", "b", "c", "d")).status == 204
+        assert found.change("classes", classes(*(f"class {i}" for i in range(4)))).status == 204
         yield found
 
 

@@ -122,9 +122,9 @@ BEFORE = '"before": {"names": [], "skeleton": []}'
 @pytest.mark.parametrize(
     ("method", "path", "body"),
     [
-        ("PUT", "/api/images/000/points", f'{{"points": [[1, 1, {HUGE}]]}}'),
-        ("PUT", "/api/images/000/points", '{"points": [[1, 1e999, 1]]}'),
-        ("PUT", "/api/images/000/points", f'{{"points": [[{HUGE}.0, 1, 1]]}}'),
+        ("PUT", "/api/images/000/points", f'{{"names": ["a"], "points": [[1, 1, {HUGE}]]}}'),
+        ("PUT", "/api/images/000/points", '{"names": ["a"], "points": [[1, 1e999, 1]]}'),
+        ("PUT", "/api/images/000/points", f'{{"names": ["a"], "points": [[{HUGE}.0, 1, 1]]}}'),
         ("POST", "/api/images/000/select", f'{{"points": [[1, 1]], "class_id": {HUGE}}}'),
         ("POST", "/api/images/000/select", '{"points": [[1, 1]], "class_id": -1}'),
         ("POST", "/api/images/000/select", f'{{"points": [[1, {HUGE}]], "class_id": 0}}'),
@@ -318,7 +318,12 @@ def test_files_that_can_be_made_again_are_not_trusted(
         "weights": sha, "generator": "0" * 64, "source": "learn", "seed": 1, "psi": 1.0,
         "cutoff": 0, "thresholds": [None, 0.1, 0.1, 0.1], "samples": [sample] * 3,
     }  # fmt: skip
-    known = {"rounds": 1, "classes": 2, "proposals": {"001": {"uncertainty": 0.5}}}
+    known = {
+        "rounds": 1,
+        "classes": ["ground", "figure"],
+        "keypoints": [],
+        "proposals": {"001": {"uncertainty": 0.5}},
+    }
     if kind in PICTURES:
         proposals.write_text(json.dumps(known))
         wall.write_text(json.dumps(content))

@@ -12,8 +12,8 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
 from studio.project import Project
-from tests.studio.chromium import WAIT_MS, draw, painting, running
-from tests.studio.conftest import CARDS
+from tests.studio.chromium import WAIT_MS, draw, painting
+from tests.studio.conftest import CARDS, serving
 from training.__main__ import main as training_command
 
 # Notes the share of the canvas, or of the mask's colors, that is drawn again.
@@ -55,8 +55,8 @@ def test_a_stroke_draws_no_more_than_its_surroundings_and_leaves_what_a_whole_dr
     opened = Project(project)
     opened.set_classes(CARDS)
     opened.save_mask("000", bytes(opened.size[0] * opened.size[1]), "none")
-    with running(tiny_weights[0], project) as (address, _, _):
-        page = painting(browser, address, "000", "Every pixel is labeled")
+    with serving(tiny_weights[0], project) as served:
+        page = painting(browser, served.address, "000", "Every pixel is labeled")
         page.keyboard.press("b")
         page.keyboard.press("2")
         page.evaluate("new Promise(requestAnimationFrame)")
@@ -102,10 +102,10 @@ def test_a_long_list_asks_for_pictures_near_the_window_alone(
     def pictures() -> int:
         return sum("/thumbnails/" in url for url in asked)
 
-    with running(tiny_weights[0], project) as (address, port, _):
-        page.goto(address)
+    with serving(tiny_weights[0], project) as served:
+        page.goto(served.address)
         page.goto("about:blank")  # from here on a page is loaded anew, and idle when it is
-        page.goto(f"http://127.0.0.1:{port}/#pick")
+        page.goto(f"http://127.0.0.1:{served.port}/#pick")
         shown = page.locator("main.pick .grid").first.locator("img")
         expect(shown).to_have_count(count)
         settle(page, asked)
@@ -114,7 +114,7 @@ def test_a_long_list_asks_for_pictures_near_the_window_alone(
             shown.last.scroll_into_view_if_needed()
         page.goto("about:blank")
         asked.clear()
-        page.goto(f"http://127.0.0.1:{port}/#paint/000")
+        page.goto(f"http://127.0.0.1:{served.port}/#paint/000")
         expect(page.locator(".strip img")).to_have_count(count)
         settle(page, asked)
         assert pictures() < count / 2
@@ -142,16 +142,21 @@ def test_a_long_wall_of_proposals_holds_those_near_the_window_alone(
             path = opened.work / "proposals" / f"{stem}.{kind}.png"
             Image.fromarray(np.ones(opened.size, np.uint8)).save(path)
     proposals = {stem: {"uncertainty": 0.1} for stem in opened.images.stems}
-    learned = {"rounds": 1, "classes": 2, "proposals": proposals}
+    learned = {
+        "rounds": 1,
+        "classes": ["ground", "figure"],
+        "keypoints": [],
+        "proposals": proposals,
+    }
     (opened.work / "proposals.json").write_text(json.dumps(learned))
     page, asked = browser.new_page(viewport={"width": 1280, "height": 720}), set[str]()
     page.set_default_timeout(WAIT_MS)
     page.on("request", lambda request: asked.add(request.url))
-    with running(tiny_weights[0], project) as (address, port, _):
-        page.goto(address)
+    with serving(tiny_weights[0], project) as served:
+        page.goto(served.address)
         page.goto("about:blank")
         asked.clear()
-        page.goto(f"http://127.0.0.1:{port}/#learn")
+        page.goto(f"http://127.0.0.1:{served.port}/#learn")
         tiles = page.locator("main.learn .wall li")
         expect(tiles).to_have_count(count)
         page.wait_for_function(f"() => ({HELD})()[0] > 0")

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from studio.reviews import STEP
-from tests.studio.chromium import IGNORED, WAIT_MS, draw, masks, painting
+from studio.wall_run import STEP
+from tests.studio.chromium import IGNORED, WAIT_MS, draw, painting, saved
 from tests.studio.conftest import Served
 
 PIXELS = "document.querySelector('canvas.board').toDataURL()"
@@ -90,8 +90,8 @@ def test_after_zoom_and_move_a_click_paints_the_pixel_under_the_pointer(
 ) -> None:
     context = browser.new_context(has_touch=True)
     page = painting(context, served.address, "000", "Nothing is labeled yet")
-    page.keyboard.press("b")
-    page.keyboard.press("1")
+    for key in "b1":
+        page.keyboard.press(key)
     for _ in range(20):
         page.keyboard.press("[")
     x, y = centre(page)
@@ -125,9 +125,9 @@ def test_after_zoom_and_move_a_click_paints_the_pixel_under_the_pointer(
     page.keyboard.press("b")
     assert not served.studio.project.label_files.masks, "nothing is painted by that"
     page.mouse.click(x + 3, y + 3)
-    expect(page.locator("#saved")).to_have_text("All saved")
+    mask = saved(page, served.folder)
     column, row = (int(part) for part in start.split("·")[1].split(","))
-    assert np.argwhere(masks(served.folder)["000"] != IGNORED).tolist() == [[row, column]]
+    assert np.argwhere(mask != IGNORED).tolist() == [[row, column]]
 
     fine = size_of_a_pixel()
     touch = context.new_cdp_session(page)
@@ -136,8 +136,7 @@ def test_after_zoom_and_move_a_click_paints_the_pixel_under_the_pointer(
         touch.send("Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": points})
     page.evaluate(FRAME)
     assert size_of_a_pixel() > 1.5 * fine, "two fingers zoom"
-    expect(page.locator("#saved")).to_have_text("All saved")
-    assert (masks(served.folder)["000"] != IGNORED).sum() == 1, "and paint nothing"
+    assert (saved(page, served.folder) != IGNORED).sum() == 1, "and paint nothing"
     page.keyboard.press("r")
     page.evaluate(FRAME)
     assert size_of_a_pixel() == coarse
@@ -150,19 +149,15 @@ def test_ignored_pixels_kept_ones_the_mask_s_opacity_and_a_pen(
     page = painting(browser, served.address, "000", "Nothing is labeled yet")
     page.keyboard.press("b")
     bare = page.evaluate(PIXELS)
-    page.keyboard.press("1")
-    draw(page, (0.1, 0.5), (0.9, 0.5))
-    page.keyboard.press("0")
-    draw(page, (0.4, 0.5), (0.6, 0.5))
-    expect(page.locator("#saved")).to_have_text("All saved")
-    first = masks(served.folder)["000"]
+    draw(page, (0.1, 0.5), (0.9, 0.5), "1")
+    draw(page, (0.4, 0.5), (0.6, 0.5), "0")
+    first = saved(page, served.folder)
     assert set(np.unique(first)) == {0, IGNORED} and (first[15, 14:18] == IGNORED).all()
     page.keyboard.press("2")
     page.keyboard.press("l")
     expect(page.get_by_label("Keep what is painted")).to_be_checked()
     draw(page, (0.1, 0.5), (0.9, 0.5))
-    expect(page.locator("#saved")).to_have_text("All saved")
-    second = masks(served.folder)["000"]
+    second = saved(page, served.folder)
     assert (second[first == 0] == 0).all() and (second == 1).any()
 
     page.mouse.move(4, 4)
@@ -177,8 +172,7 @@ def test_ignored_pixels_kept_ones_the_mask_s_opacity_and_a_pen(
             "Input.dispatchMouseEvent",
             {"type": f"mouse{kind}", "pointerType": "pen", "force": 0.5, **at},
         )
-    expect(page.locator("#saved")).to_have_text("All saved")
-    third = masks(served.folder)["000"]
+    third = saved(page, served.folder)
     assert set(np.unique(third[third != second])) == {1}
 
 
@@ -203,8 +197,7 @@ def test_a_selection_grows_while_it_is_held_and_shrinks_with_shift(
         page.mouse.up()
         page.keyboard.up("Shift")
         page.locator(".smartbar").wait_for()
-        expect(page.locator("#saved")).to_have_text("All saved")
-        sizes.append(int((masks(served.folder)["000"] == 0).sum()))
+        sizes.append(int((saved(page, served.folder) == 0).sum()))
         page.keyboard.press("Control+z")
         expect(page.locator(".side")).to_contain_text("Nothing is labeled yet")
         expect(page.locator("#saved")).to_have_text("All saved")
@@ -272,21 +265,22 @@ def test_labels_and_the_contact_sheet_come_from_the_page_export(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("size", [(1280, 720), (1024, 768), (768, 1024)])
 def test_all_that_can_be_used_is_within_a_window_and_a_tablet(
-    browser: Browser, walled: Served, size: tuple[int, int]
+    browser: Browser, walled: Served
 ) -> None:
     page = opened(browser, walled, "pick")
-    page.set_viewport_size({"width": size[0], "height": size[1]})
     for name in PAGES:
         steps(page, name)
-        page.evaluate(FRAME)
-        assert page.evaluate(OUTSIDE) == [], name
-        assert page.evaluate("document.scrollingElement.scrollWidth - innerWidth") <= 0, name
-        focused = page.evaluate("document.activeElement.tagName")
-        page.keyboard.press("Tab")
-        outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
-        assert outline not in ("none", ""), f"{name}: the focus is not to be seen after {focused}"
+        for width, height in ((1280, 720), (1024, 768), (768, 1024)):
+            page.set_viewport_size({"width": width, "height": height})
+            page.evaluate(FRAME)
+            assert page.evaluate(OUTSIDE) == [], (name, width)
+            excess = page.evaluate("document.scrollingElement.scrollWidth - innerWidth")
+            assert excess <= 0, (name, width)
+            focused = page.evaluate("document.activeElement.tagName")
+            page.keyboard.press("Tab")
+            outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+            assert outline not in ("none", ""), f"{name}: no focus is seen after {focused}"
 
 
 @pytest.mark.long

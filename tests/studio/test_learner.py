@@ -50,7 +50,9 @@ def test_a_half_labeled_image_teaches_and_the_process_ends_with_its_pipe(
         while events[-1]["kind"] not in ("done", "failed"):
             events.append(json.loads(process.stdout.readline()))
         assert events[-1]["kind"] == "done", events[-1]
-        assert events[0] == {"kind": "start", "steps": next(iter(job.values())), "images": 1}
+        lists = {"classes": ["ground", "figure"], "keypoints": []}
+        steps = next(iter(job.values()))
+        assert events[0] == {"kind": "start", "steps": steps, "images": 1, **lists}
         assert [e["stem"] for e in events if e["kind"] == "proposal"] == ["001", "002", "003"]
         lowest.append(min(e["loss"] for e in events if e["kind"] == "step"))
     assert lowest[1] < 2 * lowest[0], "the second round began where the first ended"
@@ -68,7 +70,8 @@ def test_a_half_labeled_image_teaches_and_the_process_ends_with_its_pipe(
 PROPOSES = """
 import json, sys
 for line in sys.stdin:
-    print(json.dumps({"kind": "start", "steps": 1, "images": 1}), flush=True)
+    lists = {"classes": ["ground", "figure"], "keypoints": []}
+    print(json.dumps({"kind": "start", "steps": 1, "images": 1, **lists}), flush=True)
     for stem in sys.argv[1].split():
         proposal = {"kind": "proposal", "stem": stem, "uncertainty": float(sys.argv[2])}
         print(json.dumps({**proposal, "points": None}), flush=True)
@@ -128,7 +131,8 @@ def test_a_list_of_proposals_that_cannot_be_written_ends_no_learner(project: Pat
 WAITS = """
 import json, os, sys, time
 for line in sys.stdin:
-    print(json.dumps({"kind": "start", "steps": 1, "images": 1}), flush=True)
+    lists = {"classes": ["ground", "figure"], "keypoints": []}
+    print(json.dumps({"kind": "start", "steps": 1, "images": 1, **lists}), flush=True)
     while not os.path.exists(sys.argv[1]):
         time.sleep(0.02)
     print(json.dumps({"kind": "done", "images": 1, "seconds": 1.0}), flush=True)

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -18,8 +23,12 @@ from bundle.open import open_bundle
 from checkpoints import sha256_of_file
 from export.checks.certificate import seed_from_hash, thresholds_of_bundle
 from studio import wall
-from studio.reviews import SHORT, STEP
-from tests.studio.chromium import WAIT_MS
+from studio.__main__ import opened_studio
+from studio.reviews import SHORT
+from studio.wall_run import STEP
+from tests.hangs import eventually
+from tests.interrupts import INTERRUPTIBLE
+from tests.studio.chromium import CHECKOUT, WAIT_MS
 from tests.studio.conftest import Served, classes, serving
 
 PIXEL_ERROR = 0.4
@@ -145,7 +154,7 @@ def exported(tiny_weights: tuple[Path, Path], tiny_bundle: Path, project: Path) 
         shutil.copy(tiny_weights[1].with_suffix(suffix), weights.with_suffix(suffix))
     wall.draw_wall(tiny_weights[0], None, project, weights, sha256_of_file(weights), "export", 6)
     with serving(tiny_weights[0], project) as found:
-        assert found.change("classes", classes("a", "b", "c", "d")).status == 204
+        assert found.change("classes", classes(*(f"class {i}" for i in range(4)))).status == 204
         yield found
 
 
@@ -200,3 +209,49 @@ def test_reviews_by_keys_enter_the_bundle_by_the_button_of_the_page_export(
     expect(page.get_by_role("region", name="Certificate")).to_contain_text("of 3 reviews")
     certificate = open_bundle(exported.folder / "bundle").manifest.certificate
     assert certificate is not None and len(certificate.losses) == 3
+
+
+def drawing(project: Path) -> bool:
+    """Whether a process draws samples of a project."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            words = path.read_bytes().split(b"\0")
+            if b"studio.wall" in words and str(project).encode() in words:
+                return True
+    return False
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "SIGKILL"])
+def test_a_studio_that_ends_while_samples_are_drawn_leaves_no_process_and_loses_nothing(
+    drawn_wall: Path, tiny_weights: tuple[Path, Path], tmp_path: Path, how: signal.Signals
+) -> None:
+    """Of a killed one the process went on until its next report, and wrote the wall that the next
+    studio draws on."""
+    project = Path(shutil.copytree(drawn_wall, tmp_path / "project"))
+    words = ["--generator", str(tiny_weights[0]), "--project", str(project)]
+    with subprocess.Popen(
+        [*INTERRUPTIBLE, sys.executable, "-m", "studio", *words, "--listen", "127.0.0.1:0"],
+        cwd=CHECKOUT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        found = re.search(r":(\d+)/\?token=(\S+)", process.stdout.readline())
+        assert found is not None
+        cookie = f"studio-%d={found[2]}"
+        served = Served(opened_studio(tiny_weights[0], None, project), int(found[1]), cookie=cookie)
+        names = stems(served)
+        for name in names[:3]:
+            assert say(served, name) == 204
+        assert served.request("POST", "/api/review").status == 204
+        assert eventually(lambda: drawing(project))
+        process.send_signal(how)
+        _, errors = process.communicate(timeout=60)
+    told = "stopped; every stroke that the server has received is saved\n"
+    assert (process.returncode, errors) in ((128 + signal.SIGINT, told), (-signal.SIGKILL, ""))
+    assert eventually(lambda: not drawing(project))
+    with serving(tiny_weights[0], project) as again:
+        assert state(again)["counted"] == 3
+        assert stems(again) == names, "nobody has drawn on"

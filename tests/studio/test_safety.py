@@ -102,6 +102,7 @@ def test_bodies_are_bounded_before_they_are_read(served: Served) -> None:
     sent = served.request(
         "PUT", "/api/images/000/mask", b"%x\r\n" % (most + 1) + bytes(most + 1) + b"\r\n0\r\n\r\n",
         transfer_encoding="chunked", content_length="", if_match="none",
+        x_studio_classes="a",
     )  # fmt: skip
     assert sent.status == 413, sent.text
     assert not (served.folder / "masks").exists()
