@@ -28,7 +28,7 @@ from checkpoints import (
 from export.__main__ import main as export
 from labelmint.latents import Purpose, latents
 from tests.training.sets import CLASSES, tiny_generator
-from training.__main__ import main, run
+from training.__main__ import SUBCOMMANDS, main, run
 from training.errors import TrainingError
 from training.images.image_set import image_set_from_folder
 from training.interpreter.config import USUAL_MEASURE
@@ -328,6 +328,14 @@ def test_a_measure_of_classes_needs_masks(weights: Path, tmp_path: Path) -> None
     start = ("evaluate", "--generator", weights, "--labels", folder, "--interpreter", out)
     result = command(*start, "--out", tmp_path / "r", "--score-measure", "entropy")
     assert result.exit_code == 1 and "is of depth; leave it out" in str(result.exception)
+
+
+def test_the_list_of_subcommands_has_the_first_line_of_the_help_of_each() -> None:
+    """Without an import of any: together they take seconds."""
+    found = {name: (command.help or "").splitlines()[0] for name, command in subcommands(main)}
+    assert found == SUBCOMMANDS
+    said = " ".join(command("--help").output.split())
+    assert all(f"{name} {line}" in said for name, line in SUBCOMMANDS.items())
 
 
 def test_help_has_the_default_of_every_option() -> None:
