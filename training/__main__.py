@@ -1,5 +1,7 @@
 """Command line of `python -m training`; its subcommands are in `command.py` or `*_command.py`."""
 
+import atexit
+import gc
 import signal
 import sys
 
@@ -13,6 +15,7 @@ from labelmint.extras import name_missing_extra
 
 if __name__ == "__main__":
     name_missing_extra("train")
+    atexit.register(gc.freeze)  # no search for garbage at the end, a fifth of a short command
 
 import click
 
