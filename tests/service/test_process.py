@@ -275,7 +275,7 @@ def test_a_start_that_is_refused_is_one_line_and_exit_1(tmp_path: Path) -> None:
     changed(bundle, surprise=1)
     result = run_once(bundle)
     assert result.returncode == 1 and not result.stdout
-    assert result.stderr == f"error: {refused_start(bundle)}\n"
+    assert result.stderr == f"error: {refused_start(bundle)}\n" and result.stderr.count("\n") == 1
 
 
 def test_a_taken_port_is_one_line_and_exit_1(
