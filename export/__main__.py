@@ -1,5 +1,7 @@
 """`python -m export`: weights -> bundle; calibration, certificate, description, engine."""
 
+import atexit
+import gc
 import signal
 import sys
 
@@ -11,6 +13,7 @@ from labelmint.extras import name_missing_extra
 
 if __name__ == "__main__":
     name_missing_extra("export")
+    atexit.register(gc.freeze)  # no search for garbage at the end, a fifth of a short command
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,5 +1,7 @@
 """python -m service run | health: serve bundles, or check that a server is serving."""
 
+import atexit
+import gc
 import signal
 import sys
 
@@ -15,6 +17,7 @@ from labelmint.extras import name_missing_extra
 
 if __name__ == "__main__":
     name_missing_extra("serve")
+    atexit.register(gc.freeze)  # no search for garbage at the end, a fifth of a short command
 
 import click
 import grpc

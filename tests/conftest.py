@@ -62,6 +62,7 @@ LONGEST = (
     "studio/test_browser_tabs.py",
     "studio/test_browser_tools.py",
     "client/test_frameworks.py",
+    "export/test_rtx_build.py",
     "training/test_label_formats.py",
     "studio/test_browser_export.py",
     "studio/test_browser_orders.py",

@@ -82,7 +82,7 @@ PAGES = {
     ),
     "docs/datasets.md": Page(
         before=(DEMO,),
-        smaller={"--count 1000": "--count 16"},
+        smaller={"--count 1000": "--count 4", "end_index=2048": "end_index=16"},
         not_run={"import fiftyone": "1.2 GB; tests/datasets/test_fiftyone.py runs it"},
     ),
     "docs/engines.md": Page(
@@ -127,8 +127,8 @@ PAGES = {
     "docs/labels.md": Page(
         files=GENERATOR,
         by_hand={
-            "# label the images of both sets, see below": "for folder in set held-out; do "
-            ".venv/bin/python -m examples.demo.labels $folder; done",
+            "# label the images of both sets, see below":
+            ".venv/bin/python -m examples.demo.labels set held-out",
             '# export the task from CVAT as "CVAT for images 1.1", and unzip it to annotated/':
             ".venv/bin/python -m training labels convert set --from masks --to cvat --images set "
             "--out annotated; rm -r set/masks set/classes.toml set/keypoints.json",
@@ -198,7 +198,9 @@ PAGES = {
                  "--count 16": "--count 2", "--filter-report 64": "--filter-report 16",
                  "where=where, count=8": "where=where, count=2", "end_index=320": "end_index=32"},
     ),
-    "docs/triton_client.md": Page(),
+    "docs/triton_client.md": Page(
+        smaller={"range(0, 64, 16)": "range(0, 8, 2)", "first + 16": "first + 2", "[16]": "[2]"},
+    ),
     "docs/views.md": Page(
         files={**GENERATOR, **INTERPRETER},
         by_hand={

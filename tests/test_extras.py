@@ -27,7 +27,7 @@ DOWNLOAD = "download --target localhost:1 --out x --count 1 --format"
 ENTRIES = [
     ("-m training", "click", "train"),
     ("-m training --help", "torch", "train"),
-    ("-m training --help", "grpc", "train"),
+    ("-m training shapes --help", "grpc", "train"),
     ("-m export", "click", "export"),
     ("-m export --help", "torch", "export"),
     ("-m studio --help", "uvicorn", "train,export,studio"),

@@ -7,6 +7,7 @@ import ast
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,7 @@ ALLOWED_LIBRARIES = {
 }
 IMPORT_CALLS = {"__import__", "import_module", "importlib.import_module"}
 COMPUTED = "a computed name"
+CLOCKS = {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "date.today"}
 NETS_LIBRARIES = sys.stdlib_module_names | {"torch"}
 
 
@@ -118,26 +120,50 @@ def _broken_rule(item: Import) -> str | None:
 
 def _imports_of_file(path: Path, root: Path) -> Iterator[Import]:
     relative = path.relative_to(root)
-    for node in ast.walk(ast.parse(path.read_text("utf-8"), str(path))):
+    for line, name, dots in _content(path.read_text("utf-8")).imports:
+        yield Import(relative, line, _absolute_name(relative, name, dots))
+
+
+@dataclass(frozen=True)
+class Content:
+    """What the rules are about in a file."""
+
+    imports: tuple[tuple[int, str, int], ...]  # line, name, number of dots before the name
+    tells_the_time: bool
+
+
+@cache  # of a text: three tests read the files of the checkout
+def _content(source: str) -> Content:
+    imports, tells_the_time = list[tuple[int, str, int]](), False
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield Import(relative, node.lineno, alias.name)
+            imports += [(node.lineno, alias.name, 0) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            module = _absolute_module(relative, node)
             # `from labelmint import torch` reaches a module as surely as `import labelmint.torch`.
-            for alias in node.names:
-                yield Import(relative, node.lineno, f"{module}.{alias.name}")
-        elif isinstance(node, ast.Call) and ast.unparse(node.func) in IMPORT_CALLS and node.args:
+            before = f"{node.module}." if node.module else ""
+            imports += [(node.lineno, f"{before}{alias.name}", node.level) for alias in node.names]
+            tells_the_time |= node.module == "time"
+        elif isinstance(node, ast.Call) and _dotted(node.func) in IMPORT_CALLS and node.args:
             name = node.args[0].value if isinstance(node.args[0], ast.Constant) else COMPUTED
-            yield Import(relative, node.lineno, str(name))
+            imports.append((node.lineno, str(name), 0))
+        elif isinstance(node, ast.Attribute):
+            tells_the_time |= _dotted(node) in CLOCKS
+    return Content(tuple(imports), tells_the_time)
 
 
-def _absolute_module(relative: Path, node: ast.ImportFrom) -> str:
-    if node.level == 0:
-        return node.module or ""
+def _dotted(node: ast.expr) -> str:
+    """A name with the names before its dots; "" for an expression of another kind."""
+    if isinstance(node, ast.Attribute):
+        before = _dotted(node.value)
+        return f"{before}.{node.attr}" if before else ""
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def _absolute_name(relative: Path, name: str, dots: int) -> str:
+    if dots == 0:
+        return name
     package = relative.parent.parts
-    kept = package[: len(package) - node.level + 1]
-    return ".".join((*kept, *([node.module] if node.module else [])))
+    return ".".join((*package[: len(package) - dots + 1], name))
 
 
 def _unknown_packages(root: Path) -> list[str]:
@@ -297,18 +323,15 @@ def _strongly_connected(graph: Mapping[str, set[str]]) -> list[set[str]]:
 
 # Spans have times of the day. All else waits by time.monotonic, whatever is done to the clock.
 TELLS_THE_TIME = {"service/tracing.py"}
-CLOCKS = {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "date.today"}
 
 
 def test_nothing_waits_by_a_clock_that_may_jump() -> None:
-    found = set()
-    for package in ALLOWED_PACKAGES.keys() - {"tests", "examples", "benchmarks"}:
-        for path in (CHECKOUT / package).rglob("*.py"):
-            for node in ast.walk(ast.parse(path.read_bytes())):
-                asked = isinstance(node, ast.Attribute) and ast.unparse(node) in CLOCKS
-                taken = isinstance(node, ast.ImportFrom) and node.module == "time"
-                if asked or taken:
-                    found.add(path.relative_to(CHECKOUT).as_posix())
+    found = {
+        path.relative_to(CHECKOUT).as_posix()
+        for package in ALLOWED_PACKAGES.keys() - {"tests", "examples", "benchmarks"}
+        for path in (CHECKOUT / package).rglob("*.py")
+        if _content(path.read_text("utf-8")).tells_the_time
+    }
     assert found == TELLS_THE_TIME
 
 

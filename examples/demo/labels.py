@@ -1,7 +1,7 @@
 """Labels of the demo generator's images: the renderer's truth, in place of a person's work.
 
-A generator enters, the folder of a labeled set leaves. `python -m examples.demo.labels FOLDER`
-labels a set that `python -m training sample` drew.
+A generator enters, the folder of a labeled set leaves. `python -m examples.demo.labels FOLDER...`
+labels sets that `python -m training sample` drew.
 """
 
 import shutil
@@ -101,18 +101,25 @@ def labels_from_truth(
 
 
 @click.command()
-@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-def main(folder: Path) -> None:
-    """Label the images that `training sample` drew into FOLDER from the demo's generator.
+@click.argument(
+    "folders",
+    metavar="FOLDER...",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+)
+def main(folders: tuple[Path, ...]) -> None:
+    """Label the images that `training sample` drew into each FOLDER from the demo's generator.
 
     Writes masks, keypoints and depth beside them, as a person would by hand.
     """
-    images = image_set_from_folder(folder)
-    seed, indices = images.index.made["seed"], drawn_indices(images)
-    assert isinstance(seed, int)
-    truth = truth_of_indices(seed, indices, images.crop.grid)
-    write_labels(folder, labels_from_truth(images.crop, images.stems, images.ws, truth))
-    click.echo(f"wrote masks, keypoints and depth of {len(indices)} images to {folder}")
+    for folder in folders:
+        images = image_set_from_folder(folder)
+        seed, indices = images.index.made["seed"], drawn_indices(images)
+        assert isinstance(seed, int)
+        truth = truth_of_indices(seed, indices, images.crop.grid)
+        write_labels(folder, labels_from_truth(images.crop, images.stems, images.ws, truth))
+        click.echo(f"wrote masks, keypoints and depth of {len(indices)} images to {folder}")
 
 
 if __name__ == "__main__":

@@ -32,14 +32,17 @@ resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
 from labelmint import Client, Patience
 from labelmint.errors import Unreachable
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-target, call = sys.argv[1:]
-with Client(target, patience=Patience(connect_s=2.0), shared_memory=call == "shared") as client:
-    before = peak()
-    try:
-        client.models() if call == "unary" else next(client.stream(count=1))
-    except Unreachable as error:
-        print(client.reconnects, peak() - before, error)
+target, *calls = sys.argv[1:]
+for call in calls:
+    patience = Patience(connect_s=2.0)
+    with Client(target, patience=patience, shared_memory=call == "shared") as client:
+        before = peak()
+        try:
+            client.models() if call == "unary" else next(client.stream(count=1))
+        except Unreachable as error:
+            print(client.reconnects, peak() - before, error)
 """
+CALLS = ("unary", "stream", "shared")
 
 
 def at_once(sock: socket.socket) -> None:
@@ -95,17 +98,17 @@ def listening(serve: Serve) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("serve", [at_once, and_closes, at_a_call])
-@pytest.mark.parametrize("call", ["unary", "stream", "shared"])
-def test_a_server_that_closes_every_connection_is_given_up(serve: Serve, call: str) -> None:
+def test_a_server_that_closes_every_connection_is_given_up(serve: Serve) -> None:
     with listening(serve) as target:
         ended = subprocess.run(
-            [sys.executable, "-c", CLIENT, target, call],
+            [sys.executable, "-c", CLIENT, target, *CALLS],
             cwd=CHECKOUT, capture_output=True, text=True, timeout=HANG_S,
         )  # fmt: skip
     assert not ended.returncode, ended.stderr
-    reconnects, more_mib, error = ended.stdout.split(maxsplit=2)
-    assert target in error and "Stream removed" in error
-    assert int(reconnects) <= MOST_TRIES - 2 and int(more_mib) < MOST_MIB
+    for call, line in zip(CALLS, ended.stdout.splitlines(), strict=True):
+        reconnects, more_mib, error = line.split(maxsplit=2)
+        assert target in error and "Stream removed" in error, call
+        assert int(reconnects) <= MOST_TRIES - 2 and int(more_mib) < MOST_MIB, call
 
 
 def test_a_measured_request_that_meets_the_end_of_its_connection_is_sent_again_once() -> None:

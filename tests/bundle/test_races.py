@@ -89,7 +89,7 @@ def test_an_export_that_is_interrupted_anywhere_leaves_a_whole_bundle(
 ) -> None:
     out = tmp_path / "exports" / "out"
     export(out, 0, 1, False)
-    for moment in range(8):
+    for moment in range(5):
         child = subprocess.Popen(
             ["env", "--default-signal=INT", sys.executable, "-c", INTERRUPTED, str(out)],
             cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
@@ -97,7 +97,7 @@ def test_an_export_that_is_interrupted_anywhere_leaves_a_whole_bundle(
         assert child.stdout is not None
         with child, child.stdout as said:
             said.readline()
-            time.sleep(0.013 * moment)
+            time.sleep(0.02 * moment)
             child.send_signal(number)
             child.wait(HANG_S)
         open_bundle(out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 from torch.utils.data import DataLoader
 
 from labelmint.torch import LabelBatch, LabelStream
+
+multiprocessing.set_forkserver_preload(["labelmint.torch"])  # else each worker imports torch
 
 
 def with_position(batch: LabelBatch) -> dict[str, Any]:
@@ -38,9 +41,10 @@ def test_a_data_loader_that_would_batch_batches_is_told_to_get_batch_size_none(
         assert "\n" not in str(caught.value)
 
 
+LONG = pytest.mark.long  # a worker imports torch
 USES: list[Any] = [
     ({"batch_size": None}, None, None, [[0, 1], [2, 3], [4]]),
-    ({"batch_size": None}, None, "spawn", [[0, 1], [2, 3], [4]]),
+    pytest.param({"batch_size": None}, None, "spawn", [[0, 1], [2, 3], [4]], marks=LONG),
     ({"batch_size": 1, "collate_fn": first_of_one}, None, "forkserver", [[0, 1], [2, 3], [4]]),
     ({"batch_size": 2, "drop_last": True}, of_indices, None, [[[0, 1], [2, 3]]]),
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
 import subprocess
 import sys
@@ -38,31 +39,34 @@ def test_a_fork_of_a_process_that_used_grpc_can_have_no_client(parent: str) -> N
     assert ('multiprocessing_context="forkserver"' in said) == (parent == "used")
 
 
-LOADERS = [
-    ("nothing", "fork", ""),
-    ("closed", "fork", "refused"),
-    ("open", "fork", "refused"),
-    ("streaming", "fork", "refused"),
-    ("iterated", "fork", "refused"),
-    ("streaming", "forkserver", ""),
-    pytest.param("iterated", "spawn", "", marks=pytest.mark.slow),
-]
+REFUSED_LOADERS = [(before, "fork") for before in ("closed", "open", "streaming", "iterated")]
+LOADERS = [("nothing", "fork"), *REFUSED_LOADERS, ("streaming", "forkserver")]
+SPAWNED = [*LOADERS, ("iterated", "spawn")]
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("persistent", ["", pytest.param("persistent", marks=pytest.mark.slow)])
-@pytest.mark.parametrize(("before", "start", "outcome"), LOADERS)
+@pytest.mark.parametrize(
+    ("loaders", "persistent"),
+    [
+        (LOADERS, False),
+        pytest.param(SPAWNED, False, marks=pytest.mark.slow),
+        pytest.param(SPAWNED, True, marks=pytest.mark.slow),
+    ],
+)
 def test_no_data_loader_waits_for_workers_that_are_forks_of_a_process_with_grpc(
-    target: str, before: str, start: str, outcome: str, persistent: str
+    target: str, loaders: list[tuple[str, str]], persistent: bool
 ) -> None:
     """Two epochs of two workers deliver all, or the first ends with the argument to pass."""
-    said = run("-m", "tests.client.torch_forks", target, before, start, persistent)
-    if outcome != "refused":
-        assert said.splitlines() == ["[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]"] * 2
-        return
-    lines = said.strip().splitlines()
-    assert lines[0] == "Caught ClientClosed in DataLoader worker process 0."
-    assert 'give the DataLoader multiprocessing_context="forkserver"' in lines[-1]
+    cases = json.dumps([(*loader, persistent) for loader in loaders])
+    ended = json.loads(run("-m", "tests.client.torch_forks", target, cases))
+    for loader, (code, said, complaints) in zip(loaders, ended, strict=True):
+        assert code == 0, (loader, complaints)
+        lines = said.strip().splitlines()
+        if loader not in REFUSED_LOADERS:
+            assert lines == ["[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]"] * 2, loader
+            continue
+        assert lines[0] == "Caught ClientClosed in DataLoader worker process 0.", loader
+        assert 'give the DataLoader multiprocessing_context="forkserver"' in lines[-1], loader
 
 
 MADE = """

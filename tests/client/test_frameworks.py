@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from labelmint import Client
 from labelmint.torch import LabelStream
 from tests.client.test_torch import kept, run, said
 from tests.datasets.test_formats import filled
-from tests.hangs import HANG_S
 
 OPTIONS = {"seed": 7, "keep_fraction": 0.8, "end_index": 200}
 QUIET = {"PYTHONWARNINGS": "ignore"}  # both warn of their own code
@@ -76,20 +74,11 @@ def test_grain_reads_each_batch_once_and_resumes_after_the_one_it_had(target: st
 def accelerated(target: str, folder: Path, ranks: int, loader: str) -> list[tuple[int, str, str]]:
     """Exit code, stdout and stderr of each rank."""
     meeting = folder / f"meeting-{len(list(folder.iterdir()))}"
-    with ExitStack() as running:
-        processes = []
-        for rank in range(ranks):
-            local = {"LOCAL_RANK": str(rank), "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
-            launcher = local if ranks > 1 else {}
-            process = run(
-                "torch_accelerate", target, "5", str(folder / "checkpoint"), str(meeting), loader,
-                RANK=str(rank), WORLD_SIZE=str(ranks), **launcher, **QUIET,
-            )  # fmt: skip
-            running.enter_context(process)
-            running.callback(process.kill)
-            processes.append(process)
-        said = [process.communicate(timeout=HANG_S) for process in processes]
-        return [(p.returncode, *texts) for p, texts in zip(processes, said, strict=True)]
+    words = (target, "5", str(folder / "checkpoint"), str(meeting), loader)
+    ended: list[tuple[int, str, str]] = said(
+        run("torch_ranks", "torch_accelerate", str(ranks), *words, **QUIET)
+    )
+    return ended
 
 
 @pytest.mark.long

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
@@ -67,18 +66,10 @@ def test_every_layout_resumed_under_another_sees_every_index_once(target: str, s
 def test_two_ddp_processes_and_then_one_see_every_index_once(target: str, tmp_path: Path) -> None:
     seen: list[int] = []
     for world_size in (2, 1):
-        with ExitStack() as running:
-            ranks = [
-                run(
-                    "torch_ddp", target, "5", str(tmp_path / "state.json"),
-                    str(tmp_path / f"of_{world_size}"), RANK=str(rank), WORLD_SIZE=str(world_size),
-                )
-                for rank in range(world_size)
-            ]  # fmt: skip
-            for process in ranks:
-                running.enter_context(process)
-                running.callback(process.kill)
-            (indices, same_weights), *others = [said(process) for process in ranks]
+        meeting, words = tmp_path / f"of_{world_size}", (target, "5", str(tmp_path / "state.json"))
+        ended = said(run("torch_ranks", "torch_ddp", str(world_size), *words, str(meeting)))
+        assert [code for code, _, _ in ended] == [0] * world_size, ended
+        (indices, same_weights), *others = (json.loads(out) for _, out, _ in ended)
         assert others == [None] * (world_size - 1)
         assert same_weights and all(len(of_rank) == 20 for of_rank in indices)
         seen += [i for of_rank in indices for i in of_rank]
@@ -87,7 +78,8 @@ def test_two_ddp_processes_and_then_one_see_every_index_once(target: str, tmp_pa
     assert set(kept(options)[:-1]) <= set(seen)
 
 
-@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.long), 2])
+@pytest.mark.long
+@pytest.mark.parametrize("workers", [0, 2])
 def test_a_stateful_data_loader_goes_on_where_it_was(target: str, workers: int) -> None:
     before, after = said(run("torch_stateful", target, str(workers)))
     assert len(before) == 36

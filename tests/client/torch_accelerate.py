@@ -1,6 +1,6 @@
 """One rank of a run under Accelerate, which goes on from the checkpoint of the run before.
 
-    RANK=0 WORLD_SIZE=2 python -m tests.client.torch_accelerate TARGET STEPS FOLDER MEETING LOADER
+    python -m tests.client.torch_ranks torch_accelerate RANKS TARGET STEPS FOLDER MEETING LOADER
 
 Rank 0 prints one JSON line, the indices of each rank; the others print null. LOADER is the name of
 a class.
@@ -10,7 +10,6 @@ import gc
 import itertools
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +23,14 @@ from torch.utils.data import DataLoader
 from labelmint.torch import LabelLoader, LabelStream
 
 
-def main(target: str, steps: int, folder: Path, meeting: Path, kind: str) -> None:
-    world_size = int(os.environ["WORLD_SIZE"])
+def main(target: str, steps: str, checkpoint: str, meeting: str, kind: str) -> None:
+    folder, world_size = Path(checkpoint), int(os.environ["WORLD_SIZE"])
     if world_size > 1:  # ranks meet in a file: a free port may be somebody else's a moment later
+        rank = os.environ["LOCAL_RANK"] = os.environ["RANK"]
+        os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
         dist.init_process_group(
-            "gloo", init_method=meeting.absolute().as_uri(), world_size=world_size,
-            rank=int(os.environ["RANK"]),
+            "gloo", init_method=Path(meeting).absolute().as_uri(), world_size=world_size,
+            rank=int(rank),
         )  # fmt: skip
     accelerator = Accelerator(cpu=True)
     stream = LabelStream(target, batch_size=4, seed=7, keep_fraction=0.8)
@@ -44,7 +45,7 @@ def main(target: str, steps: int, folder: Path, meeting: Path, kind: str) -> Non
         accelerator.load_state(str(folder))
         stream.load_state_dict(json.loads(state.read_text()))
     seen: list[int] = []
-    for batch in itertools.islice(loader, steps):
+    for batch in itertools.islice(loader, int(steps)):
         batch = batch.to(accelerator.device)
         loss = nn.functional.cross_entropy(model(batch.images / 255), batch.masks)
         accelerator.backward(loss)
@@ -64,7 +65,3 @@ def main(target: str, steps: int, folder: Path, meeting: Path, kind: str) -> Non
     if world_size > 1:
         dist.destroy_process_group()
     print(json.dumps(done if main_process else None))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4]), sys.argv[5])

@@ -1,6 +1,6 @@
 """One rank of a real DDP run over gloo, on a stream that shards itself.
 
-    RANK=0 WORLD_SIZE=2 python -m tests.client.torch_ddp TARGET STEPS STATE MEETING
+    python -m tests.client.torch_ranks torch_ddp RANKS TARGET STEPS STATE MEETING
 
 Trains so many steps from the state in the file, if there is one, and writes what all ranks did
 to it. Rank 0 prints one JSON line: all ranks' indices, and whether their weights are the same;
@@ -12,7 +12,6 @@ import gc
 import itertools
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +24,12 @@ from torch.utils.data import DataLoader
 from labelmint.torch import LabelStream
 
 
-def main(target: str, steps: int, path: Path, meeting: Path) -> None:
+def main(target: str, steps: str, state: str, meeting: str) -> None:
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     dist.init_process_group(
-        "gloo", init_method=meeting.absolute().as_uri(), rank=rank, world_size=world_size
+        "gloo", init_method=Path(meeting).absolute().as_uri(), rank=rank, world_size=world_size
     )
+    path = Path(state)
     stream = LabelStream(target, batch_size=4, seed=7, keep_fraction=0.8)
     if path.exists():
         stream.load_state_dict(json.loads(path.read_text()))
@@ -38,7 +38,7 @@ def main(target: str, steps: int, path: Path, meeting: Path) -> None:
     optimiser = torch.optim.SGD(model.parameters(), 0.01)
     indices: list[int] = []
     loader = DataLoader(stream, batch_size=None, num_workers=1)
-    for batch in itertools.islice(loader, steps):
+    for batch in itertools.islice(loader, int(steps)):
         loss = nn.functional.cross_entropy(model(batch.images / 255), batch.masks)
         optimiser.zero_grad()
         loss.backward()
@@ -56,7 +56,3 @@ def main(target: str, steps: int, path: Path, meeting: Path) -> None:
     gc.collect()
     dist.destroy_process_group()
     print(json.dumps(said))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4]))

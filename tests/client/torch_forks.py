@@ -1,23 +1,28 @@
-"""Reads a stream in a DataLoader of two workers, twice, in a process that used a client before.
+"""Reads a stream in a DataLoader of two workers, twice, in processes that used a client before.
 
-    python -m tests.client.torch_forks TARGET BEFORE START [persistent]
+    python -m tests.client.torch_forks TARGET '[[BEFORE, START, PERSISTENT], ...]'
 
-BEFORE is what the process did: nothing, closed, open or streaming (a client), or iterated (a stream
-without workers). START is the start method of the workers. Prints the sorted indices of each epoch,
-or the error of a worker.
+Each entry has a process of its own. BEFORE is what that did: nothing, closed, open or streaming (a
+client), or iterated (a stream without workers). START is the start method of the workers, and
+PERSISTENT whether they outlive an epoch. Prints one JSON line: of each process the exit code, what
+it printed, which are the sorted indices of each epoch or the error of a worker, and its complaints.
 """
 
+import json
+import multiprocessing
 import sys
 import warnings
+from functools import partial
 
 from torch.utils.data import DataLoader
 
 from labelmint import Client
 from labelmint.errors import ClientClosed
 from labelmint.torch import LabelStream
+from tests.client.forked import forked
 
 
-def main(target: str, before: str, start: str, persistent: str = "") -> None:
+def read(target: str, before: str, start: str, persistent: bool) -> None:
     stream = LabelStream(target, batch_size=2, end_index=12)
     if before == "iterated":
         list(stream)
@@ -31,7 +36,7 @@ def main(target: str, before: str, start: str, persistent: str = "") -> None:
             next(batches)
     loader = DataLoader(
         stream, batch_size=None, num_workers=2, multiprocessing_context=start,
-        persistent_workers=bool(persistent),
+        persistent_workers=persistent,
     )  # fmt: skip
     try:
         for _ in range(2):
@@ -42,4 +47,6 @@ def main(target: str, before: str, start: str, persistent: str = "") -> None:
 
 if __name__ == "__main__":
     warnings.filterwarnings("ignore", "This DataLoader will create")
-    main(*sys.argv[1:])
+    multiprocessing.set_forkserver_preload(["labelmint.torch"])
+    cases = json.loads(sys.argv[2])
+    print(json.dumps(forked(partial(read, sys.argv[1], *case) for case in cases)))

@@ -1,4 +1,4 @@
-"""Builds images without a daemon: with Debian's buildah, on a base made by debootstrap.
+"""Builds images without a daemon: with Debian's buildah, on a base made by mmdebstrap.
 
 Needs root. Mounts exist only in namespaces that end with their commands.
 """
@@ -14,7 +14,14 @@ from tests.deploy.chart import CHECKOUT
 
 AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 BASE, IMAGE = "localhost/base:test", "localhost/labelmint:test"
-PACKAGES = "python3,python3-venv,ca-certificates"
+# What the Dockerfile's commands and the wheels need beside Python.
+PACKAGES = "python3,python3-venv,dash,coreutils,libstdc++6"
+# As in every Debian, and what is mounted on.
+FOLDERS = """
+cd "$1"
+for name in bin lib lib64 sbin; do mkdir -p usr/$name; ln -s usr/$name $name; done
+mkdir proc sys
+"""
 # buildah may have been unpacked to a folder of its own, with its libraries.
 LIBRARIES = """
 set -e
@@ -90,32 +97,26 @@ def store_at(folder: Path) -> Store:
     return Store(folder)
 
 
-def build_base(store: Store, debootstrap: str) -> None:
+def build_base(store: Store, mmdebstrap: str) -> None:
     """Builds a base of Debian with Python, and this machine's certificate authorities for pip.
 
     Packages are unpacked and not configured: Python does not need it, and it would take longer than
     everything else.
     """
-    context, root = store.folder / "base", store.folder / "debian"
+    context = store.folder / "base"
     context.mkdir()
-    options = ["--download-only", "--variant=minbase", f"--include={PACKAGES}"]
-    line = [debootstrap, *options, "bookworm", str(root)]
+    (context / "pip.conf").write_text(f"[global]\ncert = {AUTHORITIES}\n")
+    line = [
+        mmdebstrap, "--quiet", "--variant=extract", f"--include={PACKAGES}",
+        f"--setup-hook={FOLDERS}", "bookworm", str(context / "debian.tar"),
+    ]  # fmt: skip
     subprocess.run(line, check=True, capture_output=True)
-    for name in ("bin", "lib", "lib64", "sbin"):
-        (root / "usr" / name).mkdir(parents=True)
-        (root / name).symlink_to(f"usr/{name}")
-    archives = root / "var/cache/apt/archives"
-    for package in archives.glob("*.deb"):
-        unpack = 'dpkg-deb --fsys-tarfile "$1" | tar -x --keep-directory-symlink -C "$2"'
-        words = ["bash", "-o", "pipefail", "-c", unpack, "bash", str(package), str(root)]
-        subprocess.run(words, check=True)
-    shutil.rmtree(archives)
-    shutil.copy(AUTHORITIES, root / AUTHORITIES.relative_to("/"))
-    (root / "etc/pip.conf").write_text(f"[global]\ncert = {AUTHORITIES}\n")
-    (context / "Dockerfile").write_text("FROM scratch\nADD debian.tar /\n")
-    subprocess.run(["tar", "-C", str(root), "-cf", str(context / "debian.tar"), "."], check=True)
+    shutil.copy(AUTHORITIES, context)
+    (context / "Dockerfile").write_text(
+        "FROM scratch\nADD debian.tar /\nCOPY pip.conf /etc/\n"
+        f"COPY {AUTHORITIES.name} {AUTHORITIES.parent}/\n"
+    )
     store.build(context, "-t", BASE)
-    shutil.rmtree(root)
     shutil.rmtree(context)
 
 

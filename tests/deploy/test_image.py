@@ -95,14 +95,14 @@ IMAGE = pytest.mark.long  # the first of them builds it: three minutes on two co
 def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     if os.geteuid() != 0:
         pytest.skip("building an image without a daemon needs root")
-    for tool in ("buildah", "debootstrap"):
+    for tool in ("buildah", "mmdebstrap"):
         if shutil.which(tool) is None:
             pytest.skip(f"{tool} is not installed (Debian's package {tool} has it)")
     if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
         pytest.skip("building an image needs mount namespaces, which are not allowed here")
     store = store_at(tmp_path_factory.mktemp("image") / "store")
     try:
-        build_base(store, str(shutil.which("debootstrap")))
+        build_base(store, str(shutil.which("mmdebstrap")))
         build_target(store, "cpu")
         yield store
     finally:

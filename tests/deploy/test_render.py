@@ -15,6 +15,10 @@ from tests.deploy.cases import CASES, GPU, IMAGE
 from tests.deploy.chart import CHART, Object, containers, least, one, pod_specs, render
 from tests.deploy.custom_resources import SCHEMAS
 
+# It would read the schema of a version anew for each object.
+kubernetes_validate.utils.schema_contents = functools.cache(
+    kubernetes_validate.utils.schema_contents
+)
 OLDEST, NEWEST = "1.30", "1.37"  # the first as Chart.yaml's kubeVersion
 IMAGE_VOLUMES, DEVICE_CLAIMS = "1.33", "1.31"
 Guarantee = Callable[[str, list[Object]], None]

@@ -150,7 +150,9 @@ def label(folder: Path) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("start", "rows"), [((4, 2), "2:30"), ((2, 4), "0:16")])
+@pytest.mark.parametrize(
+    ("start", "rows"), [((4, 2), "2:30"), pytest.param((2, 4), "0:16", marks=pytest.mark.slow)]
+)
 def test_from_a_few_labels_to_batches_as_a_user_types_it(
     start: tuple[int, int], rows: str, tmp_path: Path
 ) -> None:

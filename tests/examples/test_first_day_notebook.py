@@ -20,6 +20,7 @@ SMALLER = {
     '"--steps",\n    60,': '"--steps",\n    10,',
     '"--calibrate",\n    256,': '"--calibrate",\n    64,\n    "--parity-samples",\n    2,',
     '"batch_size": 16,': '"batch_size": 4,',
+    '"end_index": 128}': '"end_index": 32}',
 }
 
 

@@ -133,11 +133,9 @@ def test_the_fused_engine_gives_what_the_labeller_gives(
     columns = len(content_columns(fused_bundle.manifest))
     bounds = array_from_region(where.region, heads.boxes, columns)
     boxes = np.repeat(bounds[None], 2, axis=0)
-    for rows in (ws[:2], ws[1:]):
-        met = engine.run(rows, np.full(2, np.inf, np.float32), ("mask",), boxes)
-        assert [np.array_equal(row, ws[peaks.argmax()]) for row in rows] == [
-            n in met.sample for n in range(2)
-        ]
+    pair = [peaks.argmax(), peaks.argmin()]
+    met = engine.run(ws[pair], np.full(2, np.inf, np.float32), ("mask",), boxes)
+    assert met.sample.tolist() == [0]
     assert engine.name == "tensorrt-8.5.3.1-fused-float16"
     engine.close()
     bench.device.assert_nothing_left()

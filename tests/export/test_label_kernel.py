@@ -22,6 +22,7 @@ from tests.export.networks import random_generator, random_interpreter, random_w
 GRID = 64
 # Few tiles, because the interpreter's time grows with their number.
 LARGE = Tuning(squares=(4, 4), chunk=16)
+CLASSES: dict[str, object] = {"kinds": ("segmentation",)}
 
 
 @dataclass
@@ -71,34 +72,43 @@ def case(spec: LabelSpec, seed: int = 0, **given: object) -> Case:
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    ("spec", "tuning"),
+    ("spec", "tuning", "given"),
     [
         # Two slabs of reads, several bands, a crop within tiles.
         (
             LabelSpec(GRID, 9, 50, GRID, "segmentation"),
             Tuning(squares=(2, 2), chunk=16, band_tiles=8),
+            {"members": 2},
         ),
-        (LabelSpec(GRID, 0, GRID, GRID, "depth", resize="nearest"), LARGE),
-        (LabelSpec(GRID, 0, GRID, GRID, "keypoints"), LARGE),
-        (LabelSpec(GRID, 0, GRID, GRID, "segmentation", score_measure="entropy"), LARGE),
-        (LabelSpec(GRID, 0, GRID, GRID, "segmentation", score_measure="least_confidence"), LARGE),
+        (LabelSpec(GRID, 0, GRID, GRID, "depth", resize="nearest"), LARGE, {}),
+        (LabelSpec(GRID, 0, GRID, GRID, "keypoints"), LARGE, {}),
+        (LabelSpec(GRID, 0, GRID, GRID, "segmentation", score_measure="entropy"), LARGE, CLASSES),
+        (
+            LabelSpec(GRID, 0, GRID, GRID, "segmentation", score_measure="least_confidence"),
+            LARGE,
+            CLASSES,
+        ),
     ],
     ids=["crop in bands", "nearest, depth scores", "keypoints score", "entropy", "least"],
 )
-def test_labels_and_scores_are_those_of_the_branch(spec: LabelSpec, tuning: Tuning) -> None:
-    given = case(spec)
-    launches, buffers = given.kernels(tuning)
-    expected = given.branch()
+def test_labels_and_scores_are_those_of_the_branch(
+    spec: LabelSpec, tuning: Tuning, given: dict[str, object]
+) -> None:
+    labelled = case(spec, 0, **given)
+    launches, buffers = labelled.kernels(tuning)
+    expected = labelled.branch()
     assert expected.mask is not None and expected.uncertainty is not None
-    assert expected.heatmaps is not None and expected.depth is not None
     differs = buffers["segmentation_labels"][:, 0] != expected.mask
     assert differs.float().mean() < 2e-3
     score = expected.uncertainty
     torch.testing.assert_close(buffers["scores"], score, atol=2e-3 * float(score.max()), rtol=5e-3)
-    for name, values in (("keypoints", expected.heatmaps), ("depth", expected.depth[:, None])):
-        torch.testing.assert_close(
-            buffers[f"{name}_labels"], values, atol=4e-3 * float(values.abs().max()), rtol=0
-        )
+    planes = {"keypoints": expected.heatmaps, "depth": expected.depth}
+    assert any(values is None for values in planes.values()) == (given is CLASSES)
+    for name, values in planes.items():
+        if values is not None:
+            found = buffers[f"{name}_labels"].reshape(values.shape)
+            near = 4e-3 * float(values.abs().max())
+            torch.testing.assert_close(found, values, atol=near, rtol=0)
     bands = {launch.arguments[-2] for launch in launches.launches if "label" in launch.kernel}
     assert (len(bands) > 1) == (tuning is not LARGE)
 

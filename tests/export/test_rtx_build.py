@@ -129,6 +129,8 @@ KINDS = {
     "before the fused kernels": Kind(partial(fused_graph, taps=True), 570, 97, 8.5),
     "after the fused kernels": Kind(partial(fused_graph, taps=False), 656, 14, 7.6),
 }
+# The same graphs in half precision, which is what GPUs run, are built beside other long tests.
+TWINS = ("images of a StyleGAN1", "labels of a StyleGAN3", "refined images")
 FAST = (
     "images in half precision", "images of a StyleGAN3 in half precision", "segmentation alone",
     "a mapping", "a conditional mapping", "after the fused kernels",
@@ -207,9 +209,13 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> float:
     return reference_seconds(tmp_path_factory.mktemp("reference"))
 
 
-@pytest.mark.parametrize(
-    "name", [k if k in FAST else pytest.param(k, marks=pytest.mark.long) for k in KINDS]
-)
+def when_it_runs(kind: str) -> tuple[pytest.MarkDecorator, ...]:
+    if kind in FAST:
+        return ()
+    return (pytest.mark.long, pytest.mark.slow) if kind in TWINS else (pytest.mark.long,)
+
+
+@pytest.mark.parametrize("name", [pytest.param(kind, marks=when_it_runs(kind)) for kind in KINDS])
 def test_every_kind_of_graph_is_built_within_its_limits(
     name: str, build_of: Builds, reference: float
 ) -> None:
@@ -327,13 +333,13 @@ def test_ten_members_at_512_px_are_built_within_the_limits(tmp_path: Path) -> No
 def test_layers_and_time_grow_linearly_with_members(tmp_path: Path) -> None:
     """Each member adds the same layers; four times the members take four times as long at most."""
     builds = {}
-    for members in (2, 4, 8):
+    for members in (2, 3, 8):
         path = tmp_path / f"{members}.onnx"
         with half_by_float32():
             labels_of(path, members=members)
-        builds[members] = build(path, builds=2 if members == 2 else 1)
+        builds[members] = build(path)
     parsed = {n: b.report.parsed_layers for n, b in builds.items()}
-    assert parsed[8] - parsed[4] == 2 * (parsed[4] - parsed[2])
+    assert parsed[8] - parsed[3] == 5 * (parsed[3] - parsed[2])
     limit, seconds = MARGIN * 4 * builds[2].seconds, builds[8].seconds
     if seconds >= limit:  # once more: a neighbor may have had the caches
         seconds = build(builds[8].path).seconds

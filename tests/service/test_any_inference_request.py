@@ -199,7 +199,7 @@ def test_any_other_request_ends_as_the_table_says(one: RunningServer, method: st
     unary: Any = one.channel.unary_unary(f"/{messages.SERVICE}/{method}")
     asked = message(messages.ModelReadyRequest, name=names | texts, version=texts)
 
-    @hostile(60)
+    @hostile(EXAMPLES)
     @given(request=administrative | asked, junk=junk, is_admin=st.booleans())
     def send(request: Any, junk: bytes, is_admin: bool) -> None:
         unloads = method == "RepositoryModelUnload" and getattr(request, "model_name", "") == "fake"

@@ -20,6 +20,7 @@ from typing import Any
 import grpc
 import msgspec
 import pytest
+from click.testing import CliRunner, Result
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from prometheus_client import CollectorRegistry
@@ -30,7 +31,11 @@ from bundle.write import file_entries, write_manifest
 from engines.fake import fake_bundle
 from labelmint.v1 import label_service_pb2 as pb
 from labelmint.v1.label_service_pb2_grpc import LabelServiceStub
-from service.errors import NEXT_INDEX
+from service.__main__ import main
+from service.config import Config, NamedBundle
+from service.errors import NEXT_INDEX, StartError
+from service.loading import open_models
+from service.metrics import Metrics
 from service.probes import Probes, probe_server
 from tests.hangs import HANG_S
 from tests.service.harness import channel_to, refusal
@@ -165,10 +170,15 @@ def test_a_caller_that_does_not_read_cannot_hold_the_drain(fake: Path) -> None:
         assert process.popen.wait(HANG_S) == 0
 
 
+def ran(*words: str, **environment: str) -> Result:
+    """The command line within this process."""
+    return CliRunner(env=environment).invoke(main, words)
+
+
 def test_half_of_a_pair_for_mutual_tls_is_usage_of_the_health_command() -> None:
-    ended = subprocess.run(
-        command("health", "--tls-client-key", __file__), cwd=ROOT, capture_output=True, text=True
-    )
+    # A process of its own: grpc aborts the one that it is given half a pair in.
+    line = command("health", "--tls-client-key", __file__)
+    ended = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert "--tls-client-certificate" in ended.stderr
 
@@ -178,11 +188,9 @@ def test_health_command_tells_by_its_exit_code(process: Process) -> None:
         command("health", "--target", f"127.0.0.1:{process.port}"), cwd=ROOT,
         capture_output=True, text=True,
     )  # fmt: skip
-    down = subprocess.run(
-        command("health", "--target", "127.0.0.1:1"), cwd=ROOT, capture_output=True, text=True
-    )
+    down = ran("health", "--target", "127.0.0.1:1")
     assert (up.returncode, up.stdout) == (0, f"127.0.0.1:{process.port}: SERVING\n")
-    assert down.returncode == 1 and "UNAVAILABLE" in down.stderr
+    assert down.exit_code == 1 and "UNAVAILABLE" in down.stderr
 
 
 def test_reflection_and_health_name_the_service(process: Process) -> None:
@@ -220,10 +228,8 @@ def test_probes_are_at_the_ipv6_address_that_is_listened_on(fake: Path) -> None:
 
 def test_flags_have_environment_twins(fake: Path) -> None:
     twins = {"LABELMINT_SERVER_BUNDLE": str(fake), "LABELMINT_SERVER_LISTEN": "nonsense"}
-    result = subprocess.run(
-        command("run"), cwd=ROOT, env={"PATH": ""} | twins, capture_output=True, text=True
-    )
-    assert result.returncode == 2
+    result = ran("run", **twins)
+    assert result.exit_code == 2
     assert "'nonsense' is not HOST:PORT" in result.stderr
 
 
@@ -238,6 +244,14 @@ def run_once(bundle: Path, *flags: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=HANG_S)
 
 
+def refused_start(bundle: Path) -> str:
+    """Why a server of this bundle does not start."""
+    config = Config(bundles=(NamedBundle(bundle.name, bundle),), listen="127.0.0.1:0", threads=1)
+    with pytest.raises(StartError) as refused:
+        open_models(config, Metrics())
+    return str(refused.value)
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
@@ -248,16 +262,20 @@ def run_once(bundle: Path, *flags: str) -> "subprocess.CompletedProcess[str]":
     ],
     ids=["flipped", "no manifest", "unknown field", "no graph"],
 )
-def test_a_broken_bundle_is_one_line_and_exit_1(
-    tmp_path: Path, damage: Any, words: list[str]
-) -> None:
+def test_a_broken_bundle_is_one_line(tmp_path: Path, damage: Any, words: list[str]) -> None:
     bundle = bundle_at(tmp_path / "broken")
     damage(bundle)
+    line = refused_start(bundle)
+    assert line.startswith("bundle broken: ") and "\n" not in line
+    assert all(word in line for word in words), line
+
+
+def test_a_start_that_is_refused_is_one_line_and_exit_1(tmp_path: Path) -> None:
+    bundle = bundle_at(tmp_path / "broken")
+    changed(bundle, surprise=1)
     result = run_once(bundle)
-    assert result.returncode == 1
-    assert result.stderr.startswith("error: bundle broken: ")
-    assert result.stderr.count("\n") == 1 and not result.stdout
-    assert all(word in result.stderr for word in words), result.stderr
+    assert result.returncode == 1 and not result.stdout
+    assert result.stderr == f"error: {refused_start(bundle)}\n" and result.stderr.count("\n") == 1
 
 
 def test_a_taken_port_is_one_line_and_exit_1(

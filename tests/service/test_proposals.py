@@ -25,7 +25,7 @@ from tests.service.test_content import Samples, samples_of
 from tests.service.test_metrics import DISCARDED, scraped, value
 
 C = grpc.StatusCode
-END = 1200
+END = 600
 OUTPUTS = [pb.OUTPUT_MASK, pb.OUTPUT_W]
 WHERE = "share('part 1') >= 0.25"
 BUNDLE = fake_bundle(16, proposals=True)

@@ -13,7 +13,7 @@ import trustme
 from labelmint import Client, Tls
 from tests.hangs import HANG_S
 from tests.service.identities import write_identity
-from tests.service.test_process import ROOT, bundle_at, command, run_once, running
+from tests.service.test_process import ROOT, bundle_at, command, ran, run_once, running
 
 TOKEN = "s3cret-of-the-trainer"
 
@@ -73,8 +73,9 @@ def test_a_json_log_has_no_lines_of_grpc(folder: Path, monkeypatch: pytest.Monke
 
 
 def test_a_certificate_without_its_key_is_a_usage_error(folder: Path) -> None:
-    half = run_once(folder / "fake", "--tls-certificate", str(folder / "certificate.pem"))
-    assert half.returncode == 2 and "--tls-key" in half.stderr
+    certificate = ("--tls-certificate", str(folder / "certificate.pem"))
+    half = ran("run", "--bundle", str(folder / "fake"), *certificate)
+    assert half.exit_code == 2 and "--tls-key" in half.stderr
 
 
 def test_missing_files_end_the_start_in_one_line(folder: Path) -> None:

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +23,7 @@ from tests.service.harness import RunningServer, channel_to, refusal, served
 from tests.service.inference_calls import ask, index_of
 from tests.service.test_endless_graphs import endless
 from tests.service.test_metrics import scraped
-from tests.service.test_process import ROOT, bundle_at, changed, command, running
+from tests.service.test_process import bundle_at, changed, ran, running
 from tests.service.test_repository import Held, config
 from tests.service.test_repository_control import ADMIN
 
@@ -377,5 +376,5 @@ def test_a_load_that_hangs_at_the_start_does_not_keep_the_others_from_being_serv
 
 
 def test_the_command_needs_something_to_serve() -> None:
-    result = subprocess.run(command("run"), cwd=ROOT, capture_output=True, text=True)
-    assert result.returncode == 2 and "--bundle or --watch" in result.stderr
+    result = ran("run")
+    assert result.exit_code == 2 and "--bundle or --watch" in result.stderr

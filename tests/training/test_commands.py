@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
@@ -28,7 +28,7 @@ from checkpoints import (
 from export.__main__ import main as export
 from labelmint.latents import Purpose, latents
 from tests.training.sets import CLASSES, tiny_generator
-from training.__main__ import main
+from training.__main__ import SUBCOMMANDS, main, run
 from training.errors import TrainingError
 from training.images.image_set import image_set_from_folder
 from training.interpreter.config import USUAL_MEASURE
@@ -330,6 +330,14 @@ def test_a_measure_of_classes_needs_masks(weights: Path, tmp_path: Path) -> None
     assert result.exit_code == 1 and "is of depth; leave it out" in str(result.exception)
 
 
+def test_the_list_of_subcommands_has_the_first_line_of_the_help_of_each() -> None:
+    """Without an import of any: together they take seconds."""
+    found = {name: (command.help or "").splitlines()[0] for name, command in subcommands(main)}
+    assert found == SUBCOMMANDS
+    said = " ".join(command("--help").output.split())
+    assert all(f"{name} {line}" in said for name, line in SUBCOMMANDS.items())
+
+
 def test_help_has_the_default_of_every_option() -> None:
     for group in (main, export):
         for name, subcommand in subcommands(group):
@@ -402,22 +410,40 @@ def test_an_error_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
     assert result.stderr.startswith("error: no.pkl") and len(result.stderr.splitlines()) == 1
 
 
-def test_an_error_of_the_system_cannot_steer_a_terminal(weights: Path, tmp_path: Path) -> None:
+Fails = Callable[..., str]
+
+
+@pytest.fixture
+def fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Fails]:
+    """Runs the command line within this process, and gives what it says as it ends with code 1."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def run_words(*words: object) -> str:
+        monkeypatch.setattr(sys, "argv", ["training", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            run()
+        assert ended.value.code == 1
+        return capsys.readouterr().err
+
+    yield run_words
+    for number, handler in handlers.items():  # which the command replaces
+        signal.signal(number, handler)
+
+
+def test_an_error_of_the_system_cannot_steer_a_terminal(
+    weights: Path, tmp_path: Path, fails: Fails
+) -> None:
     out = tmp_path / "a\x1b[2J\n" / "set"
     out.parent.touch()
-    words = ["-m", "training", "sample", "--generator", str(weights), "--out", str(out)]
-    result = subprocess.run([sys.executable, *words], capture_output=True, text=True)
-    last = result.stderr.splitlines()[-1]  # behind the progress
-    assert result.returncode == 1 and last.startswith("error: ")
+    last = fails("sample", "--generator", weights, "--out", out).splitlines()[-1]
+    assert last.startswith("error: ")  # behind the progress
     assert "a\\x1b[2J\\n" in last and last.isprintable()
 
 
-def test_more_than_memory_holds_is_one_line(weights: Path, tmp_path: Path) -> None:
-    words = ["-m", "training", "sample", "--generator", str(weights), "--out", str(tmp_path)]
-    words = [sys.executable, *words, "--count", str(MAX_COUNT)]
-    result = subprocess.run(words, capture_output=True, text=True)
-    assert result.returncode == 1 and len(result.stderr.splitlines()) == 1
-    assert result.stderr.startswith("error: not enough memory: Unable to allocate")
+def test_more_than_memory_holds_is_one_line(weights: Path, tmp_path: Path, fails: Fails) -> None:
+    said = fails("sample", "--generator", weights, "--out", tmp_path, "--count", MAX_COUNT)
+    assert said.startswith("error: not enough memory: Unable to allocate")
+    assert len(said.splitlines()) == 1
 
 
 @pytest.mark.long

@@ -114,8 +114,8 @@ def test_an_interrupted_encoder_goes_on(tiny_weights: tuple[Path, Path], tmp_pat
 @pytest.mark.long
 def test_an_interrupted_refiner_goes_on(pictures: Path, tmp_path: Path) -> None:
     command = [
-        "refiner", "--source", str(pictures), "--real", str(pictures), "--warm-up", "10",
-        "--critic-warm-up", "10", "--steps", "40", "--batch", "4", "--history", "8",
+        "refiner", "--source", str(pictures), "--real", str(pictures), "--warm-up", "5",
+        "--critic-warm-up", "5", "--steps", "30", "--batch", "4", "--history", "8",
         "--max-shift", "99", "--min-structure", "-1",
     ]  # fmt: skip
     check_weights(command, "refiner", RESUME, signal.SIGINT, tmp_path)

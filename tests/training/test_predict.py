@@ -1,6 +1,7 @@
 """What `evaluate` looks at are the labels that a bundle of the same weights would serve."""
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from checkpoints.interpreter import card_problem
 from export.checks.reference import reference_outputs
 from export.graph.spec import LabelSpec
 from nets.features import Resize
+from nets.interpreter import Interpreter
 from nets.labels import Measure
 from tests.training.sets import partly_labelled, tiny_generator, tiny_labels
 from training.errors import LabelError
@@ -33,6 +35,18 @@ def cropped(labels: LabelledSet) -> LabelledSet:
     )
 
 
+@cache
+def fitted(score: str, resize: Resize) -> tuple[LabelledSet, InterpreterTrainConfig, Interpreter]:
+    """Labels of which this is the first that a score can be of, and an ensemble of them."""
+    labels = cropped(tiny_labels())
+    if score != "segmentation":
+        labels = replace(labels, masks=None, classes=None)
+    if score == "depth":
+        labels = replace(labels, keypoints=None)
+    config = InterpreterTrainConfig(members=3, steps=60, pixels=128, resize=resize)
+    return labels, config, fit_interpreter(GENERATOR, labels, config)
+
+
 @pytest.mark.parametrize("resize", ["bilinear", pytest.param("nearest", marks=pytest.mark.long)])
 @pytest.mark.parametrize(
     ("score", "measure"),
@@ -47,13 +61,7 @@ def cropped(labels: LabelledSet) -> LabelledSet:
 def test_labels_and_scores_are_those_of_the_served_graphs_reference(
     score: str, measure: Measure, resize: Resize
 ) -> None:
-    labels = cropped(tiny_labels())
-    if score != "segmentation":
-        labels = replace(labels, masks=None, classes=None)
-    if score == "depth":
-        labels = replace(labels, keypoints=None)
-    config = InterpreterTrainConfig(members=3, steps=60, pixels=128, resize=resize)
-    interpreter = fit_interpreter(GENERATOR, labels, config)
+    labels, config, interpreter = fitted(score, resize)
     card = card_from_fit(interpreter, labels, config, "0" * 64, "styledconv+const", [], measure)
     assert card.score_source == score
     assert card.score_measure == (measure if score == "segmentation" else "jensen_shannon")
