@@ -321,6 +321,11 @@ BAD: list[tuple[Object, tuple[str, ...]]] = [
         beside(readinessProbe={"grpc": {"port": 1}, "exec": {"command": ["a"]}}),
         ("sidecars: a has readinessProbe with 2 of", "give it one"),
     ),
+    (beside(livenessProbe={"httpGet": {"path": "/"}}), ("/livenessProbe/httpGet", "'port'")),
+    (beside(livenessProbe={"tcpSocket": {"port": 1}, "period": 3}), ("/livenessProbe", "'period'")),
+    (beside(startupProbe={"exec": {}}), ("/startupProbe/exec", "'command'")),
+    (beside(lifecycle={"prestop": {}}), ("/lifecycle", "'prestop'")),
+    (beside(lifecycle={"preStop": "x"}), ("/lifecycle/preStop", "want object")),
     (beside(lifecycle={"preStop": {}}), ("a has lifecycle.preStop with 0 of exec,", "sleep")),
     ({"extraVolumes": [{"name": "a", "hostPath": {}}]}, ("/extraVolumes/0/hostPath", "'path'")),
     (
@@ -489,6 +494,14 @@ def test_values_that_an_api_server_takes_are_taken() -> None:
     render(beside(
         livenessProbe={"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 3},
         lifecycle={"preStop": {"sleep": {"seconds": 5}}, "stopSignal": "SIGUSR1"},
+    ))  # fmt: skip
+    headers = [{"name": "Host", "value": "a"}]
+    get = {"path": "/", "port": "http", "scheme": "HTTPS", "host": "a", "httpHeaders": headers}
+    render(beside(
+        livenessProbe={"grpc": {"port": 1, "service": ""}, "terminationGracePeriodSeconds": 5},
+        readinessProbe={"exec": {"command": ["a"]}, "initialDelaySeconds": 0, "timeoutSeconds": 2},
+        startupProbe={"tcpSocket": {"port": "http"}, "successThreshold": 1, "failureThreshold": 9},
+        lifecycle={"postStart": {"httpGet": get}, "preStop": {"tcpSocket": {"port": 1}}},
     ))  # fmt: skip
     render({"networkPolicy": {"egress": [{"ports": [{"port": "https"}, {"port": 443}]}]}})
     render(allowed("10.0.0.0/8", "10.1.0.0/16", "10.255.255.255/32"))
