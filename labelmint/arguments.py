@@ -3,19 +3,27 @@
 from operator import index
 from typing import SupportsIndex, cast
 
+import numpy as np
+
 
 def whole_number(name: str, value: object) -> int:
-    """The value of an argument as int; raises TypeError, naming it, if it is no integer."""
+    """The value of an argument as int; raises TypeError, naming it, if it is no integer.
+
+    True is none: who writes keep_fraction=True or count=True means a switch.
+    """
     try:
-        return index(cast(SupportsIndex, value))
-    except TypeError as error:
-        raise TypeError(f"{name} is {value!r}; give a whole number") from error
+        if not isinstance(value, bool):
+            return index(cast(SupportsIndex, value))
+    except TypeError:
+        pass
+    raise TypeError(f"{name} is {value!r}; give a whole number")
 
 
 def real_number(name: str, value: object) -> float:
-    """The value of an argument as float; raises TypeError for other types, text included."""
+    """The value of an argument as float; raises TypeError for other types, text and
+    True included."""
     try:
-        if not isinstance(value, (str, bytes)):
+        if not isinstance(value, (str, bytes, bool, np.bool_)):
             return float(cast(float, value))
     except (TypeError, ValueError, OverflowError):
         pass

@@ -13,7 +13,7 @@ from labelmint.batch import INDEX, Batch
 from labelmint.client import Client
 from labelmint.errors import MissingExtra
 from labelmint.extras import install_from_extra
-from labelmint.options import StreamOptions, query_from_options, split_range
+from labelmint.options import MAX_PARTS, StreamOptions, query_from_options, split_range
 
 try:
     import datasets
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 BATCH = 16  # samples of a message
-MAX_SHARDS = 1_000_000  # their list is in memory
 
 
 def iterable_dataset(
@@ -57,9 +56,9 @@ def iterable_dataset(
     views = max(1, query.sampling.views_per_object)
     objects = -(-query.end_index // views) - query.start_index // views
     parts = -(-objects // -(-samples_per_shard // views))
-    if parts > MAX_SHARDS:
+    if parts > MAX_PARTS:
         raise ValueError(
-            f"{query.end_index - query.start_index} raw indices are over {MAX_SHARDS} shards of "
+            f"{query.end_index - query.start_index} raw indices are over {MAX_PARTS} shards of "
             f"{samples_per_shard}; raise samples_per_shard, or give a smaller end_index"
         )
     shards = split_range(options, max(1, parts))

@@ -195,7 +195,9 @@ def uint64_from_indices(indices: npt.ArrayLike) -> UInt64s:
     """Indices as uint64 [n]; raises ValueError if they are not integers of that range."""
     # As objects, because numpy converts a list with integers on both sides of 2**63 to float64.
     given = indices if isinstance(indices, np.ndarray) else np.asarray(indices, object)
-    integral = given.dtype.kind in "iu" or all(isinstance(i, (int, np.integer)) for i in given.flat)
+    integral = given.dtype.kind in "iu" or all(
+        isinstance(i, (int, np.integer)) and not isinstance(i, bool) for i in given.flat
+    )
     if given.ndim != 1 or not integral:
         raise ValueError(f"indices are {given.dtype} {list(given.shape)}; give integers [n]")
     if len(given):

@@ -108,6 +108,7 @@ class StreamOptions(SamplingOptions, total=False):
 WHOLE_STREAM = (
     "count", "max_examined", "indices", "z", "w", "w_plus", "shard_index", "num_shards",
 )  # fmt: skip
+MAX_PARTS = 1_000_000  # of a range: their list is in memory
 MAX_EDITS = 8  # directions of `edits`
 _UINT32 = (
     "truncation_cutoff",
@@ -185,13 +186,13 @@ def split_range(options: StreamOptions, parts: int) -> list[tuple[int, int]]:
 
     Args:
         options: with an end_index, and none of WHOLE_STREAM.
-        parts: number of ranges, at least 1; a stream of fewer objects has one for each.
+        parts: number of ranges, 1 to MAX_PARTS; a stream of fewer objects has one for each.
 
     Returns:
         start_index and end_index of each part, in the order of the indices.
 
     Raises:
-        TypeError, ValueError: options cannot be sent or have no range, or parts is under 1.
+        TypeError, ValueError: options cannot be sent or have no range, or parts is out of range.
     """
     for name in WHOLE_STREAM:
         if options.get(name) is not None:
@@ -211,6 +212,8 @@ def split_range(options: StreamOptions, parts: int) -> list[tuple[int, int]]:
     views = max(1, query.sampling.views_per_object)
     first, last = start // views, -(-end // views)  # objects, the last one exclusive
     parts = min(parts, last - first)
+    if parts > MAX_PARTS:
+        raise ValueError(f"parts {parts} is over {MAX_PARTS}; give fewer and larger ones")
     inner = [(first + (last - first) * part // parts) * views for part in range(1, parts)]
     return list(pairwise([start, *inner, end]))
 

@@ -35,6 +35,7 @@ MAX_ROWS = 1024  # of these
 PREFETCH_BYTES = 16 << 20  # a task receives this far ahead; the client's own default is for one
 # A task that finds no server was preceded by a driver that did: it waits as a stream would.
 PATIENCE = Patience(connect_s=60.0)
+MAX_TASKS = 1 << 16  # the driver makes each, and Ray keeps account of it
 INDICES_PER_PART = 1024  # raw indices of a part, if neither the caller nor Ray says more
 
 
@@ -64,8 +65,8 @@ class LabelSource(Datasource):
             target: server or its replicas, see `labelmint.Client`; every node must reach it. None:
                 LABELMINT_TARGET, of the driver's environment and of each worker's.
             shards: number of read tasks. A lost one is read again as a whole, so many small ones
-                are better than few; they are never more than the range has objects. None: one for
-                1,024 raw indices, or as many as Ray asks for if that is more.
+                are better than few; they are never more than the range has objects, nor than
+                65,536. None: one for 1,024 raw indices, or as many as Ray asks for if that is more.
             client: arguments of `labelmint.Client` besides the target, for every task. By default
                 a task waits for a server for a minute, and receives 16 MiB ahead.
             options: see `labelmint.options.StreamOptions`, with end_index, and without count,
@@ -76,8 +77,8 @@ class LabelSource(Datasource):
             LabelmintError: as `Client.pin`.
         """
         Datasource.__init__(self)
-        if shards is not None and whole_number("shards", shards) < 1:
-            raise ValueError(f"shards {shards} is under 1; give at least one")
+        if shards is not None and not 1 <= whole_number("shards", shards) <= MAX_TASKS:
+            raise ValueError(f"shards {shards} is outside 1 to {MAX_TASKS}; give a number within")
         split_range(options, 1)  # what cannot be split is refused before anything is sent
         self._arguments = _Arguments({"target": target, **(client or {})})
         self._shards = shards
@@ -104,6 +105,7 @@ class LabelSource(Datasource):
         """A task for each part of the range; see `Datasource.get_read_tasks`."""
         indices = self._indices(split_range(self.options, 1))
         shards = self._shards or max(parallelism, -(-indices // INDICES_PER_PART))
+        shards = min(shards, MAX_TASKS)  # a range of 2**40 indices is no reason for 2**30 tasks
         filtered = can_reject(self.options)
         schema = _no_rows(self._columns).schema
         tasks = []

@@ -210,7 +210,8 @@ def _number(name: str, parameter: Any) -> float:
 def _count(name: str, parameter: Any) -> int:
     number = _number(name, parameter)
     if not 0 <= number < 1 << 32 or number != int(number):
-        raise BadRequest(f"parameter {name} is {number:g}; it must be an integer in [0, 2^32)")
+        given = repr(number).removesuffix(".0")  # all digits: 2^32 is not 4.29497e+09
+        raise BadRequest(f"parameter {name} is {given}; it must be an integer in [0, 2^32)")
     return int(number)
 
 

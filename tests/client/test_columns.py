@@ -93,6 +93,7 @@ def test_parts_have_each_index_once_and_objects_whole(
         ({"end_index": 9, "count": 3}, 2, "option 'count' is for a whole stream"),
         ({"end_index": 9, "num_shards": 1}, 2, "option 'num_shards' is for a whole stream"),
         ({"end_index": 9}, 0, "parts 0 is under 1"),
+        ({"end_index": 1 << 40}, 1 << 40, "parts 1099511627776 is over 1000000"),
     ],
 )
 def test_what_is_no_range_has_no_parts(options: Any, parts: int, words: str) -> None:

@@ -77,6 +77,11 @@ def test_unknown_options_name_the_nearest() -> None:
     [
         ({"seed": 1.5}, "seed is 1.5; give a whole number"),
         ({"count": "9"}, "count is '9'; give a whole number"),
+        ({"seed": True}, "seed is True; give a whole number"),
+        ({"view": True}, "view is True; give a whole number"),
+        ({"keep_fraction": True}, "keep_fraction is True; give a number"),
+        ({"truncation_psi": np.True_}, f"truncation_psi is {np.True_!r}; give a number"),
+        ({"edits": {"more": True}}, "edits of 'more' is True; give a number"),
         ({"view": 0.5}, "view is 0.5; give a whole number"),
         ({"outputs": "image"}, "outputs is 'image'; give a list, for example ['image']"),
         ({"codecs": "raw"}, "codecs is 'raw'; give a list, for example ['raw']"),
@@ -94,6 +99,12 @@ def test_values_of_the_wrong_type_name_their_option(options: StreamOptions, word
     with pytest.raises(TypeError) as caught:
         query_from_options(options)
     assert str(caught.value) == words
+
+
+def test_a_mask_is_no_list_of_indices() -> None:
+    for mask in ([False, True], np.array([False, True])):
+        with pytest.raises(ValueError, match="give integers"):
+            query_from_options({"indices": mask})
 
 
 def test_numbers_of_numpy_are_numbers() -> None:

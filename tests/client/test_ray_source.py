@@ -48,6 +48,12 @@ def test_tasks_have_the_rows_of_the_stream_in_the_promised_schema(target: str) -
     assert bare.estimate_inmemory_data_size() == 90 * 12
 
 
+def test_a_range_of_any_length_has_a_bounded_number_of_tasks(target: str) -> None:
+    source = LabelSource(target, end_index=1 << 40, outputs=["uncertainty"])
+    sizes = [task.metadata.num_rows for task in source.get_read_tasks(2)]
+    assert (len(sizes), sum(filter(None, sizes))) == (1 << 16, 1 << 40)
+
+
 def test_a_task_run_again_elsewhere_and_later_yields_equal_blocks(
     target: str, service: ScriptedService
 ) -> None:
@@ -75,7 +81,8 @@ def test_what_cannot_be_read_is_refused_before_a_server_is_asked(
     refused: list[tuple[Any, str]] = [
         ({}, "give an end"),
         ({"end_index": 9, "count": 4}, "option 'count' is for a whole stream"),
-        ({"end_index": 9, "shards": 0}, "shards 0 is under 1"),
+        ({"end_index": 9, "shards": 0}, "shards 0 is outside 1 to 65536"),
+        ({"end_index": 9, "shards": 1 << 40}, "shards 1099511627776 is outside 1 to 65536"),
     ]
     for options, words in refused:
         with pytest.raises(ValueError, match=words):

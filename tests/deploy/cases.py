@@ -265,7 +265,19 @@ CASES: dict[str, Object] = {
     "annotated account": {"serviceAccount": {"annotations": {"role": "reader"}}},
     "hard spread": {
         "topologySpread": [
-            {"topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule", "maxSkew": 2}
+            {
+                "topologyKey": "zone",
+                "whenUnsatisfiable": "DoNotSchedule",
+                "maxSkew": 2,
+                "minDomains": 3,
+                "nodeAffinityPolicy": "Honor",
+                "nodeTaintsPolicy": "Ignore",
+            }
+        ]
+    },
+    "soft spread": {
+        "topologySpread": [
+            {"topologyKey": "zone", "nodeAffinityPolicy": "Ignore", "nodeTaintsPolicy": "Honor"}
         ]
     },
     "the cluster's user": {"user": None, "dataset": JOB},

@@ -7,7 +7,7 @@ import helm_python
 import pytest
 
 from tests.deploy.cases import CASES, CLAIM, DOWNLOAD, GPU, IMAGE, KEDA, SMALL
-from tests.deploy.chart import CHART, LEAST, NAMESPACE, Object, default_values, render
+from tests.deploy.chart import CHART, LEAST, NAMESPACE, Object, default_values, one, render
 
 TLS: Object = {"mode": "secret", "secret": "cert"}
 
@@ -40,6 +40,18 @@ def extra(kind: object, metadata: object, version: object = "v1") -> Object:
     return {"apiVersion": version, "kind": kind, "metadata": metadata}
 
 
+def allowed(cidr: str, *excepted: str) -> Object:
+    """Clients with these addresses, but for those excepted."""
+    return {"networkPolicy": {"clients": [{"ipBlock": {"cidr": cidr, "except": list(excepted)}}]}}
+
+
+def near(**fields: object) -> Object:
+    """Values of pods that go where others are."""
+    term = {"topologyKey": "zone", **fields}
+    return {"affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}}
+
+
+RBAC = "rbac.authorization.k8s.io/v1"
 OWN: Object = {"name": "demo-labelmint"}
 TWO: Object = {"name": "A", "value": "b", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}
 BAD: list[tuple[Object, tuple[str, ...]]] = [
@@ -309,6 +321,11 @@ BAD: list[tuple[Object, tuple[str, ...]]] = [
         beside(readinessProbe={"grpc": {"port": 1}, "exec": {"command": ["a"]}}),
         ("sidecars: a has readinessProbe with 2 of", "give it one"),
     ),
+    (beside(livenessProbe={"httpGet": {"path": "/"}}), ("/livenessProbe/httpGet", "'port'")),
+    (beside(livenessProbe={"tcpSocket": {"port": 1}, "period": 3}), ("/livenessProbe", "'period'")),
+    (beside(startupProbe={"exec": {}}), ("/startupProbe/exec", "'command'")),
+    (beside(lifecycle={"prestop": {}}), ("/lifecycle", "'prestop'")),
+    (beside(lifecycle={"preStop": "x"}), ("/lifecycle/preStop", "want object")),
     (beside(lifecycle={"preStop": {}}), ("a has lifecycle.preStop with 0 of exec,", "sleep")),
     ({"extraVolumes": [{"name": "a", "hostPath": {}}]}, ("/extraVolumes/0/hostPath", "'path'")),
     (
@@ -320,10 +337,25 @@ BAD: list[tuple[Object, tuple[str, ...]]] = [
     (mounted(mountPropagation="both"), ("/mountPropagation", "'HostToContainer'")),
     (mounted(subPath="a", subPathExpr="$(B)"), ("has a with subPath and subPathExpr; leave one",)),
     (
-        {"affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
-            {"topologyKey": "zone", "matchLabelKeys": ["a"]}]}}},
+        near(matchLabelKeys=["a"]),
         ("DuringExecution[0] has matchLabelKeys without labelSelector", "labelSelector={}"),
     ),
+    (
+        near(labelSelector={}, matchLabelKeys=["a", "b"], mismatchLabelKeys=["b"]),
+        ("DuringExecution[0] has b in matchLabelKeys and in mismatchLabelKeys",),
+    ),
+    (allowed("10.0.0.0/8", "10.1.0.0/16", "192.168.0.0/16"), ("except[1]=192.168.0.0/16 is not",)),
+    (allowed("10.0.0.0/8", "10.0.0.0/8"), ("clients[0].ipBlock.except[0]=10.0.0.0/8", "within")),
+    (allowed("10.0.0.0/8", "fd00::/16"), ("is not a part of cidr=10.0.0.0/8",)),
+    (allowed("2001:db8::/33", "2001:db8:8000::/48"), ("is not a part of cidr=2001:db8::/33",)),
+    (allowed("1:2:3/8"), ("clients[0].ipBlock.cidr=1:2:3/8 is no address", "all 8 groups")),
+    (allowed("::/0", "fd00::1::/64"), ("except[0]=fd00::1::/64 is no address", ":: once")),
+    (
+        beside(ports=[{"containerPort": port, "name": "http"} for port in (80, 81)]),
+        ("sidecars: a has two ports named http", "name of its own"),
+    ),
+    (beside(resources={"claims": [{"name": "b"}]}), ("a claims b", "gpu.resourceClaims")),
+    ({"topologySpread": [{"topologyKey": "a", "minDomains": 2}]}, ("a has minDomains=2", "Do")),
     (
         {"networkPolicy": {"egress": [{"ports": [{"port": "HTTPS"}]}]}},
         ("/networkPolicy/egress/0/ports/0/port", "such as http"),
@@ -331,6 +363,17 @@ BAD: list[tuple[Object, tuple[str, ...]]] = [
     ({"extraObjects": [extra("ConfigMap", None)]}, ("/extraObjects/0/metadata", "want object")),
     ({"extraObjects": [extra("ConfigMap", {})]}, ("/extraObjects/0/metadata", "'name'")),
     ({"extraObjects": [extra("ConfigMap", {"name": 5})]}, ("/metadata/name", "want string")),
+    ({"extraObjects": [extra("ConfigMap", {"name": "A_b"})]}, ('[0] has the name "A_b"', "253")),
+    ({"extraObjects": [extra("ConfigMap", {"name": "{{ .Release.Name }}_b"})]}, ('"demo_b"',)),
+    ({"extraObjects": [extra("ConfigMap", OWN | {"namespace": "a.b"})]}, ('namespace "a.b"', "63")),
+    ({"extraObjects": [extra("Role", {"name": "a/b"}, RBAC)]}, ('name "a/b"', "system:reader")),
+    ({"extraObjects": [extra("config map", OWN)]}, ("/extraObjects/0/kind", "such as Gateway")),
+    ({"extraObjects": [extra("ConfigMap", OWN, "/v1")]}, ("/0/apiVersion", "version such as v1")),
+    ({"extraObjects": [extra("ConfigMap", {"name": "{{ .Release.Name"})]}, ("[0]", "close it")),
+    (
+        {"extraObjects": [extra("ConfigMap", {"name": "a", "labels": {"a": '{{ "b\\n- c" }}\n'}})]},
+        ("extraObjects[0] is no object once its templates are filled in", "quote"),
+    ),
     ({"extraObjects": [extra(5, OWN)]}, ("/extraObjects/0/kind", "want string")),
     (GPU | {"gpu": {"tolerations": None}}, ("/gpu", "missing property 'tolerations'")),
     (
@@ -340,6 +383,34 @@ BAD: list[tuple[Object, tuple[str, ...]]] = [
     ({"user": 0}, ("/user",)),
     ({"priorityClassName": "High"}, ("/priorityClassName",)),
 ]  # fmt: skip
+
+
+EVERYTHING: Object = (
+    LEAST
+    | GPU
+    | {
+        "autoscaling": KEDA,
+        "tls": {
+            "mode": "certManager",
+            "certManager": {"issuer": {"name": "a"}},
+            "mutual": {"enabled": True},
+        },
+        "auth": {"tokens": {"secret": "a"}, "adminTokens": {"secret": "a"}},
+        "client": {"tokenSecret": {"name": "a"}, "tlsSecret": "a"},
+        "gateway": {
+            "enabled": True,
+            "parentRefs": [{"name": "a"}],
+            "backendTls": {"enabled": True},
+        },
+        "networkPolicy": {"enabled": True},
+        "metrics": {
+            "monitor": {"kind": "pod"},
+            "alerts": {"enabled": True},
+            "dashboard": {"enabled": True},
+        },
+        "dataset": {"enabled": True, "claim": "a"},
+    }
+)
 
 
 @pytest.mark.parametrize(("values", "named"), BAD, ids=[str(i) for i in range(len(BAD))])
@@ -354,23 +425,30 @@ def test_a_bad_value_is_named_with_its_fix(values: Object, named: tuple[str, ...
 
 @pytest.mark.long
 def test_null_in_place_of_a_section_or_list_is_its_absence_or_one_line() -> None:
-    """Helm takes a default away where a value is null."""
+    """Helm takes a default away where a value is null; many are used by some modes alone."""
 
-    def sections(values: Object) -> Iterator[tuple[str, Object]]:
+    def without(values: Object, least: Object) -> Iterator[tuple[str, Object]]:
+        """`least` with null in place of each section and list of `values`."""
         for name, value in values.items():
-            if isinstance(value, dict | list) and name not in LEAST:
-                yield name, {name: None}
+            if isinstance(value, dict | list) and name != "models":
+                yield name, least | {name: None}
             if isinstance(value, dict):
-                yield from ((inner, {name: found}) for inner, found in sections(value))
+                inner = least.get(name, {})
+                yield from ((key, least | {name: one}) for key, one in without(value, inner))
 
     refused = 0
-    for name, values in sections(default_values()):
-        try:
-            render(values)
-        except helm_python.HelmError as error:
-            refused += 1
-            assert re.search(f"- at '.*': missing property '{name}'$", str(error).strip()), error
-    assert refused > 20
+    with helm_python.Chart.load(str(CHART)) as chart:
+        for least in (LEAST, EVERYTHING):
+            chart.render(least, name="demo", namespace=NAMESPACE)
+            for name, values in without(default_values(), least):
+                try:
+                    chart.render(values, name="demo", namespace=NAMESPACE)
+                except helm_python.HelmError as error:
+                    refused += 1
+                    said = str(error).strip()
+                    missed = f"- at '.*': missing property '{name}'$"
+                    assert re.search(rf"{missed}|^execution error at \(.*\): .*{name}", said), said
+    assert refused > 40
 
 
 @pytest.mark.parametrize("release", ["a.b", "1a"])
@@ -392,7 +470,7 @@ def test_the_largest_values_that_a_server_takes_are_taken() -> None:
 
 
 @pytest.mark.parametrize(
-    "amount", ["129e6", "1E9", ".5Gi", "2.", "123456789n", "1500u", "1P", "1Pi", "1E", "1Ei", 1e9]
+    "amount", ["129e6", "+1E9", ".5Gi", "2.", "123456789n", "1500u", "1P", "1Pi", "1E", "1Ei", 1e9]
 )
 def test_amounts_are_taken_in_all_forms_of_kubernetes(amount: object) -> None:
     render({"resources": {"requests": {"ephemeral-storage": amount}}})
@@ -417,7 +495,30 @@ def test_values_that_an_api_server_takes_are_taken() -> None:
         livenessProbe={"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 3},
         lifecycle={"preStop": {"sleep": {"seconds": 5}}, "stopSignal": "SIGUSR1"},
     ))  # fmt: skip
+    headers = [{"name": "Host", "value": "a"}]
+    get = {"path": "/", "port": "http", "scheme": "HTTPS", "host": "a", "httpHeaders": headers}
+    render(beside(
+        livenessProbe={"grpc": {"port": 1, "service": ""}, "terminationGracePeriodSeconds": 5},
+        readinessProbe={"exec": {"command": ["a"]}, "initialDelaySeconds": 0, "timeoutSeconds": 2},
+        startupProbe={"tcpSocket": {"port": "http"}, "successThreshold": 1, "failureThreshold": 9},
+        lifecycle={"postStart": {"httpGet": get}, "preStop": {"tcpSocket": {"port": 1}}},
+    ))  # fmt: skip
     render({"networkPolicy": {"egress": [{"ports": [{"port": "https"}, {"port": 443}]}]}})
+    render(allowed("10.0.0.0/8", "10.1.0.0/16", "10.255.255.255/32"))
+    render(allowed("0.0.0.0/0", "169.254.169.254/32"))
+    render(allowed("2001:db8::/33", "2001:db8:7fff::/48", "2001:DB8::1.2.3.4/128"))
+    render(allowed("::/0", "::1/128", "1:2:3:4:5:6:7:8/128", "::ffff:10.0.0.0/104"))
+    render({"tolerations": [{"key": "a", "operator": "", "value": "b"}]})
+    render({"extraEnv": [TWO | {"value": ""}]})
+    wanted, limits = (
+        {"hugepages-2Mi": "1Gi", "a.b/c": "1k"},
+        {"hugepages-2Mi": "1024Mi", "a.b/c": 1e3},
+    )
+    render({"resources": {"requests": wanted, "limits": limits}})
+    issuer = {"name": "a", "kind": "StepClusterIssuer", "group": "certmanager.step.sm"}
+    times = {"duration": "1.5h", "renewBefore": "0.5h"}
+    render({"tls": {"mode": "certManager", "certManager": {"issuer": issuer, **times}}})
+    render({"extraObjects": [extra("ClusterRole", {"name": "system:labelmint:reader"}, RBAC)]})
     labels = {"matchLabels": {"matchExpressions": "a"}}
     render({"networkPolicy": {"clients": [{"podSelector": labels}]}})
 
@@ -452,3 +553,17 @@ def test_no_extra_object_takes_the_place_of_one_that_the_chart_makes() -> None:
             helm_python.HelmError, match=f"extraObjects has {kind} {name}, which the"
         ):
             render(values | {"extraObjects": [twice]})
+
+
+def test_replicas_are_spread_as_kubernetes_can() -> None:
+    spread = {"topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule", "minDomains": 2}
+    policies = {"nodeAffinityPolicy": "Honor", "nodeTaintsPolicy": "Ignore"}
+    found = one(render({"topologySpread": [spread | policies]}), "Deployment")
+    (rendered,) = found["spec"]["template"]["spec"]["topologySpreadConstraints"]
+    assert (spread | policies).items() <= rendered.items()
+
+
+def test_a_container_beside_the_server_can_claim_the_gpu_of_the_pod() -> None:
+    claims = [{"name": "gpu", "resourceClaimTemplateName": "one-gpu"}]
+    values = GPU | {"gpu": {"resourceClaims": claims}}
+    render(values | beside(resources={"claims": [{"name": "gpu", "request": "a"}]}))

@@ -67,6 +67,22 @@ def test_every_default_is_in_the_schema_and_every_key_has_a_default() -> None:
     assert without == {"global"}
 
 
+def test_a_number_or_word_that_null_takes_away_is_missed() -> None:
+    """Templates would read 0, such as service.port=0; in place of an empty value it is empty."""
+    unmissed = set()
+    for path, found in objects_in(SCHEMA):
+        if "[]" in path or path == "limits" or path.startswith(("resources", "init.", "tests.")):
+            continue
+        at: Any = default_values()
+        for name in path.split(".") if path else []:
+            at = at[name]
+        for name, value in at.items():
+            said = isinstance(value, int | float | str) and value is not False and value != ""
+            if said and name not in found.get("required", ()):
+                unmissed.add(f"{path}.{name}".strip("."))
+    assert unmissed == {"user"}  # null is the cluster's choice
+
+
 def test_every_enum_and_every_switch_is_used_by_a_case() -> None:
     everything = [default_values(), *CASES.values()]
     unused = set()

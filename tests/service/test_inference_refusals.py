@@ -77,6 +77,8 @@ def test_a_refusal_names_value_limit_and_fix(
         ("truncation_cutoff", "int64_param", 7, "[0, 6]"),
         ("truncation_cutoff", "int64_param", -1, "must be an integer"),
         ("truncation_cutoff", "string_param", "nan", "must be an integer"),
+        ("truncation_cutoff", "int64_param", 2**32, "is 4294967296; it must be"),
+        ("truncation_cutoff", "string_param", "1.0000001", "is 1.0000001; it must be"),
         ("class_index", "uint64_param", 2**64 - 1, "must be an integer"),
         ("class_index", "int64_param", 0, "no classes"),
         ("priority", "uint64_param", 1, "'priority'"),

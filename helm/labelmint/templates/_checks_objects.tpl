@@ -47,44 +47,6 @@
     {{- end -}}
   {{- end -}}
 {{- end -}}
-{{- $own := list (printf "apps Deployment %s" $name) (printf " Service %s" $name) (printf " Service %s-headless" $name) (printf " Pod %s-test" $name) -}}
-{{- if $v.serviceAccount.create -}}
-  {{- $own = append $own (printf " ServiceAccount %s" (include "labelmint.serviceAccount" .)) -}}
-{{- end -}}
-{{- if $v.metrics.dashboard.enabled -}}
-  {{- $own = append $own (printf " ConfigMap %s-dashboard" $name) -}}
-{{- end -}}
-{{- $made := dict
-  "monitoring.coreos.com PrometheusRule" $v.metrics.alerts.enabled
-  "autoscaling HorizontalPodAutoscaler" (eq $v.autoscaling.mode "hpa")
-  "keda.sh ScaledObject" (eq $v.autoscaling.mode "keda")
-  "cert-manager.io Certificate" (eq $v.tls.mode "certManager")
-  "gateway.networking.k8s.io GRPCRoute" $v.gateway.enabled
-  "gateway.networking.k8s.io BackendTLSPolicy" (and $v.gateway.enabled $v.gateway.backendTls.enabled)
-  "monitoring.coreos.com ServiceMonitor" (eq $v.metrics.monitor.kind "service")
-  "monitoring.coreos.com PodMonitor" (eq $v.metrics.monitor.kind "pod")
-  "networking.k8s.io NetworkPolicy" $v.networkPolicy.enabled
-  "policy PodDisruptionBudget" (and $v.podDisruptionBudget.enabled (include "labelmint.replicated" .)) -}}
-{{- range $kind, $is := $made -}}
-  {{- if $is -}}
-    {{- $own = append $own (printf "%s %s" $kind $name) -}}
-  {{- end -}}
-{{- end -}}
-{{- $objects := list -}}
-{{- range $v.extraObjects -}}
-  {{- $said := printf "%s %s" .kind (tpl .metadata.name $) -}}
-  {{- $group := ternary (dir .apiVersion) "" (contains "/" .apiVersion) -}}
-  {{- $object := printf "%s %s" $group $said -}}
-  {{- $namespace := tpl (default $.Release.Namespace .metadata.namespace) $ -}}
-  {{- $place := printf "%s of %s" $object $namespace -}}
-  {{- if and (has $object $own) (eq $namespace $.Release.Namespace) -}}
-    {{- fail (printf "extraObjects has %s, which the chart makes; give it another name" $said) -}}
-  {{- end -}}
-  {{- if has $place $objects -}}
-    {{- fail (printf "extraObjects has %s twice; leave one of them out" $said) -}}
-  {{- end -}}
-  {{- $objects = append $objects $place -}}
-{{- end -}}
 {{- $pairs := list -}}
 {{- range $v.topologySpread -}}
   {{- $pair := printf "%s, %s" .topologyKey (default "ScheduleAnyway" .whenUnsatisfiable) -}}
@@ -92,6 +54,9 @@
     {{- fail (printf "topologySpread has %s twice; leave one of them out" $pair) -}}
   {{- end -}}
   {{- $pairs = append $pairs $pair -}}
+  {{- if and .minDomains (ne (default "" .whenUnsatisfiable) "DoNotSchedule") -}}
+    {{- fail (printf "topologySpread: %s has minDomains=%d, which is for DoNotSchedule; set whenUnsatisfiable=DoNotSchedule, or leave it out" .topologyKey (int .minDomains)) -}}
+  {{- end -}}
   {{- range .matchLabelKeys -}}
     {{- if hasPrefix "app.kubernetes.io/" . -}}
       {{- fail (printf "topologySpread: matchLabelKeys has %s, by which pods are selected already; leave it out" .) -}}
@@ -99,9 +64,9 @@
   {{- end -}}
 {{- end -}}
 {{- $c := $v.tls.certManager -}}
-{{- $duration := include "labelmint.seconds" $c.duration | int64 -}}
-{{- $before := include "labelmint.seconds" $c.renewBefore | int64 -}}
-{{- if and (eq $v.tls.mode "certManager") (or (lt $duration 3600) (lt $before 300) (ge $before $duration)) -}}
+{{- $duration := include "labelmint.seconds" $c.duration | float64 -}}
+{{- $before := include "labelmint.seconds" $c.renewBefore | float64 -}}
+{{- if and (eq $v.tls.mode "certManager") (or (lt $duration 3600.0) (lt $before 300.0) (ge $before $duration)) -}}
   {{- fail (printf "tls.certManager: duration=%s and renewBefore=%s; set a duration of 1h or more, and renewBefore from 5m to less than that" $c.duration $c.renewBefore) -}}
 {{- end -}}
 {{- end }}
@@ -130,6 +95,13 @@
   {{- $volumes = append $volumes .name -}}
 {{- end -}}
 {{- include "labelmint.checkMounts" (list "extraVolumeMounts" (include "labelmint.mounts" . | fromYamlArray) $volumes) -}}
+{{- $claims := list -}}
+{{- range $v.gpu.resourceClaims -}}
+  {{- if has .name $claims -}}
+    {{- fail (printf "gpu.resourceClaims has %s twice; give each a name of its own" .name) -}}
+  {{- end -}}
+  {{- $claims = append $claims .name -}}
+{{- end -}}
 {{- $names := list "server" -}}
 {{- range $i, $model := $v.models -}}
   {{- $names = concat $names (list (printf "download-%d" $i) (printf "verify-%d" $i) (printf "engine-%d" $i)) -}}
@@ -142,6 +114,8 @@
     {{- $names = append $names .name -}}
     {{- include "labelmint.checkLifecycle" (list $key .) -}}
     {{- include "labelmint.checkResources" (list (printf "%s: %s has resources, where" $key .name) (default dict .resources)) -}}
+    {{- include "labelmint.checkClaims" (list (printf "%s: %s" $key .name) (default dict .resources) $claims) -}}
+    {{- include "labelmint.checkPorts" (list (printf "%s: %s" $key .name) .ports) -}}
     {{- include "labelmint.checkSources" (list (printf "%s: env of %s" $key .name) .env) -}}
     {{- include "labelmint.checkFrom" (list (printf "%s: envFrom of %s" $key .name) .envFrom) -}}
     {{- include "labelmint.checkMounts" (list (printf "%s: volumeMounts of %s" $key .name) .volumeMounts $volumes) -}}
@@ -155,15 +129,30 @@
   {{- end -}}
   {{- $variables = append $variables .name -}}
 {{- end -}}
-{{- $claims := list -}}
-{{- range $v.gpu.resourceClaims -}}
-  {{- if has .name $claims -}}
-    {{- fail (printf "gpu.resourceClaims has %s twice; give each a name of its own" .name) -}}
-  {{- end -}}
-  {{- $claims = append $claims .name -}}
-{{- end -}}
 {{- if and $claims (semverCompare "<1.31-0" .Capabilities.KubeVersion.Version) -}}
   {{- fail (printf "gpu.resourceClaims needs Kubernetes 1.31, not %s; leave it empty and set gpu.resource and gpu.count" .Capabilities.KubeVersion.Version) -}}
+{{- end -}}
+{{- end }}
+
+{{/* (list said resources claims), where the claims are names that the pod has in mode gpu */}}
+{{- define "labelmint.checkClaims" -}}
+{{- $said := index . 0 -}}{{- $claims := index . 2 -}}
+{{- range (index . 1).claims -}}
+  {{- if not (has .name $claims) -}}
+    {{- fail (printf "%s claims %s, which the pod does not have; set mode=gpu and add it to gpu.resourceClaims, or leave it out" $said .name) -}}
+  {{- end -}}
+{{- end -}}
+{{- end }}
+
+{{/* (list said ports) */}}
+{{- define "labelmint.checkPorts" -}}
+{{- $said := index . 0 -}}
+{{- $names := list -}}
+{{- range index . 1 -}}
+  {{- if and .name (has .name $names) -}}
+    {{- fail (printf "%s has two ports named %s; give each a name of its own" $said .name) -}}
+  {{- end -}}
+  {{- $names = append $names .name -}}
 {{- end -}}
 {{- end }}
 
@@ -185,18 +174,6 @@
 {{- end -}}
 {{- end }}
 
-{{/* (list key peers) */}}
-{{- define "labelmint.checkPeers" -}}
-{{- $key := index . 0 -}}
-{{- range $i, $peer := index . 1 -}}
-  {{- if not $peer -}}
-    {{- fail (printf "%s[%d] is empty; give podSelector, namespaceSelector or ipBlock, such as podSelector={} for the namespace's pods" $key $i) -}}
-  {{- else if and (hasKey $peer "ipBlock") (gt (len $peer) 1) -}}
-    {{- fail (printf "%s[%d] has ipBlock beside a selector; make two peers of them" $key $i) -}}
-  {{- end -}}
-{{- end -}}
-{{- end }}
-
 {{/* The values that the operators of every selector in a value need: (list key value). */}}
 {{- define "labelmint.checkExpressions" -}}
 {{- $key := index . 0 -}}{{- $value := index . 1 -}}
@@ -206,6 +183,11 @@
       {{- if get $value . -}}
         {{- fail (printf "%s has %s without labelSelector; add one, such as labelSelector={} for all pods, or leave it out" $key .) -}}
       {{- end -}}
+    {{- end -}}
+  {{- end -}}
+  {{- range $label := ternary (default list $value.matchLabelKeys) list (hasKey $value "topologyKey") -}}
+    {{- if has $label (default list $value.mismatchLabelKeys) -}}
+      {{- fail (printf "%s has %s in matchLabelKeys and in mismatchLabelKeys; leave one of them out" $key $label) -}}
     {{- end -}}
   {{- end -}}
   {{- range $name, $inner := $value -}}
@@ -268,7 +250,7 @@
 {{- define "labelmint.checkSources" -}}
 {{- $key := index . 0 -}}
 {{- range index . 1 -}}
-  {{- if and (hasKey . "value") (hasKey . "valueFrom") -}}
+  {{- if and .value (hasKey . "valueFrom") -}}
     {{- fail (printf "%s has %s with value and valueFrom; leave one of them out" $key .name) -}}
   {{- end -}}
 {{- end -}}
@@ -322,7 +304,8 @@
       {{- fail (printf "%s requests.%s=%v is over limits.%s=%v; lower it or raise the limit" $key $name $wanted $name $limit) -}}
     {{- end -}}
   {{- end -}}
-  {{- if and (or (contains "/" $name) (hasPrefix "hugepages-" $name)) (ne (toString $limit) (toString $wanted)) -}}
+  {{- $shared := not (or (contains "/" $name) (hasPrefix "hugepages-" $name)) -}}
+  {{- if not (or $shared (and (hasKey $limits $name) (eq (include "labelmint.quantity" $limit) (include "labelmint.quantity" $wanted)))) -}}
     {{- fail (printf "%s requests.%s needs the same limit, because it is not shared; set limits.%s=%v" $key $name $name $wanted) -}}
   {{- end -}}
 {{- end -}}
@@ -331,17 +314,18 @@
 {{- define "labelmint.quantity" -}}
 {{- $text := . -}}
 {{- if not (kindIs "string" .) }}{{ $text = include "labelmint.number" . }}{{ end -}}
+{{- $text = trimPrefix "+" $text -}}
 {{- $number := regexFind "^([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][-+]?[0-9]+)?" $text -}}
 {{- $factors := dict "" 1 "n" 1e-9 "u" 1e-6 "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "E" 1e18 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 "Pi" 1125899906842624 "Ei" 1152921504606846976 -}}
 {{- mulf (float64 $number) (get $factors (trimPrefix $number $text)) -}}
 {{- end }}
 
-{{/* Of a time such as 2h30m. */}}
+{{/* Of a time such as 2h30m or 1.5h. */}}
 {{- define "labelmint.seconds" -}}
-{{- $sum := 0 -}}
-{{- range regexFindAll "[0-9]+[hms]" . -1 -}}
+{{- $sum := 0.0 -}}
+{{- range regexFindAll "[0-9.]+[hms]" . -1 -}}
   {{- $factor := get (dict "h" 3600 "m" 60 "s" 1) (regexFind "[hms]" .) -}}
-  {{- $sum = add $sum (mul (regexFind "[0-9]+" . | int64) $factor) -}}
+  {{- $sum = addf $sum (mulf (regexFind "[0-9.]+" . | float64) $factor) -}}
 {{- end -}}
 {{- $sum -}}
 {{- end }}
