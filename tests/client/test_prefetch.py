@@ -85,4 +85,4 @@ def test_closing_ends_a_thread_that_waits_for_room() -> None:
     prefetch.get()
     prefetch.close()
     prefetch.close()
-    assert set(threading.enumerate()) == before
+    assert set(threading.enumerate()) <= before  # those of tests before may end
