@@ -72,7 +72,9 @@ def test_a_tab_is_not_put_out_by_programs_without_the_token(served: Served) -> N
     stream = served.open_stream(TAB)
     with ExitStack() as stack:
         slow = stack.enter_context(closing(connected(served, "GET /images/000")))
-        half = stack.enter_context(closing(connected(served, *HALF_BODY)))
+        keys = " ".join(card["keys"][-1] for card in served.listed())
+        body = (*HALF_BODY, f"x-studio-classes: {keys}")
+        half = stack.enter_context(closing(connected(served, *body)))
         assert slow.recv(1) == half.recv(1) == b"H"
         for number in range(2 * MAX_CONNECTIONS):
             one = stack.enter_context(closing(socket.create_connection(("127.0.0.1", served.port))))
