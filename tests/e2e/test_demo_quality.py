@@ -22,7 +22,7 @@ from labelmint.latents import Purpose, latents
 pytestmark = pytest.mark.long
 SEED = 99
 KEEP = 0.9  # share
-SAMPLES = 240
+SAMPLES = 280
 
 
 @dataclass(frozen=True)
