@@ -166,7 +166,8 @@ def tuned(name: str, material: Material, config: UNetTrainConfig) -> Consistency
     arm, case = ARMS[name], material.case
     if arm.average is None:
         return ConsistencyConfig()
-    path = case.out / f"{case.domain}-{case.images:02d}-{name}-tuning.json"
+    made = f"{case.domain}-{case.images:02d}-{name}-{config.steps}-{case.pool}.json"
+    path = case.out / "tuning" / made
     if not path.exists():
         own = Material(
             Case(case.domain, case.images, TUNING_SEED, case.pool, case.threads, case.out)

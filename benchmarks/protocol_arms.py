@@ -139,7 +139,7 @@ class Material:
         return self._pool("member")
 
     def _pool(self, name: str) -> Pool:
-        path = self.case.folder / f"{name}.npz"
+        path = self.case.folder / f"{name}-{self.case.pool}.npz"
         if not path.exists():
             bundle = self._bundle(name)
             arrays = streamed(bundle, STREAM_SEED + self.case.seed, self.case)
