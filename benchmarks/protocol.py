@@ -20,7 +20,7 @@ import itertools
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -169,9 +169,7 @@ def tuned(name: str, material: Material, config: UNetTrainConfig) -> Consistency
     made = f"{case.domain}-{case.images:02d}-{name}-{config.steps}-{case.pool}.json"
     path = case.out / "tuning" / made
     if not path.exists():
-        own = Material(
-            Case(case.domain, case.images, TUNING_SEED, case.pool, case.threads, case.out)
-        )
+        own = Material(replace(case, seed=TUNING_SEED))
         rows = []
         for weight, sure in itertools.product(WEIGHTS, SURENESSES):
             settings = ConsistencyConfig(arm.average, sure, weight)

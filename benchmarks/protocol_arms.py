@@ -67,7 +67,6 @@ class Pool:
 
     samples: Samples
     uncertainty: NDArray[np.float32]  # [n]
-    exact: NDArray[np.uint8]  # [n, H, W], the renderer's class ids
 
     def kept(self, fraction: float) -> Samples:
         """The most certain share of the samples, as the papers filter a finite set."""
@@ -148,16 +147,15 @@ class Material:
             partial_path.rename(path)
         with np.load(path) as file:
             images, masks, uncertainty = (file[n] for n in ("image", "mask", "uncertainty"))
-        indices = np.arange(len(images))
-        exact = [
-            self.domain.masks(truth_of_indices(seed, part, self.resolution), seed, part)
-            for seed in [STREAM_SEED + self.case.seed]
-            for part in np.array_split(indices, -(-len(indices) // CHUNK))
-        ]
-        samples = without_keypoints(
-            torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(masks)
-        )
-        return Pool(samples, uncertainty, np.concatenate(exact))
+        samples = torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(masks)
+        return Pool(without_keypoints(*samples), uncertainty)
+
+    @property
+    def exact(self) -> Samples:
+        """The stream's images with the renderer's masks."""
+        seed = STREAM_SEED + self.case.seed
+        truth = rendered(self.case.domain, seed, self.case.pool, self.resolution)
+        return without_keypoints(self.pool.samples.images, truth.masks)
 
     def _bundle(self, name: str) -> Path:
         """The bundle of the ensemble, or of its first member; trained and exported if missing."""
@@ -211,7 +209,6 @@ class Arm:
     title: str
     data: Callable[[Material, UNetTrainConfig, ConsistencyConfig], ArmData]
     average: float | None = None  # of the teacher's weights, which are judged then; 0: the student
-    is_stream: bool = False
 
 
 def batches_of(
@@ -281,14 +278,11 @@ ARMS = {
     "transfer": Arm("labeled, after restoring unlabeled renders", transferred),
     "mean_teacher": Arm("labeled and unlabeled, mean teacher", with_unlabeled, average=0.99),
     "fixmatch": Arm("labeled and unlabeled, as FixMatch", with_unlabeled, average=0.0),
-    "member": Arm("stream of one member", on(lambda m: m.member_pool.samples), is_stream=True),
-    "stream": Arm("stream", on(lambda m: m.pool.samples), is_stream=True),
-    "keep_0.9": Arm("stream, 0.9 kept", on(lambda m: m.pool.kept(0.9)), is_stream=True),
-    "keep_0.5": Arm("stream, 0.5 kept", on(lambda m: m.pool.kept(0.5)), is_stream=True),
-    "exact": Arm(
-        "stream's images, exact masks",
-        on(lambda m: without_keypoints(m.pool.samples.images, torch.from_numpy(m.pool.exact))),
-    ),
+    "member": Arm("stream of one member", on(lambda m: m.member_pool.samples)),
+    "stream": Arm("stream", on(lambda m: m.pool.samples)),
+    "keep_0.9": Arm("stream, 0.9 kept", on(lambda m: m.pool.kept(0.9))),
+    "keep_0.5": Arm("stream, 0.5 kept", on(lambda m: m.pool.kept(0.5))),
+    "exact": Arm("stream's images, exact masks", on(lambda m: m.exact)),
     "supervised": Arm("renders, exact masks", on(lambda m: m.renders)),
 }
 BASELINES = ("labeled", "transfer", "mean_teacher", "fixmatch")

@@ -87,17 +87,9 @@ def check_names(what: str, names: Sequence[str]) -> None:
         raise StudioError(f"two {plural} are called {doubled[0]}")
 
 
-def changed_text(what: str, names: Sequence[str]) -> str:
-    """Says that a list was made from an older one, and what the newer one is."""
+def changed_text(what: str, names: Sequence[str], since: str) -> str:
+    """Says that something was made from an older list, and what the newer one is."""
     return (
-        f"the {what} have changed since this list was opened, in another tab or by another "
-        f"program; now they are: {', '.join(names) or 'none'}"
-    )
-
-
-def moved_text(what: str, names: Sequence[str]) -> str:
-    """Says that a label was made by an older list, and what the newer one is."""
-    return (
-        f"the {what} have changed since this was painted, in another tab or by another program; "
-        f"now they are: {', '.join(names) or 'none'}"
+        f"the {what} have changed since this {since}, in another tab or by another program; now "
+        f"they are: {', '.join(names) or 'none'}"
     )

@@ -256,10 +256,10 @@ class Project:
             if before is not None and self.classes == list(cards):
                 return
             if before is not None and self.classes != list(before):
-                raise Conflict(changed_text("classes", [card.name for card in self.classes]))
-            given = [None] * len(cards) if keys is None else keys
+                now = [card.name for card in self.classes]
+                raise Conflict(changed_text("classes", now, "list was opened"))
             stays = [
-                i < len(known) and (keys is None or given[i] in known[i]) for i in range(len(cards))
+                i < len(known) and (keys is None or keys[i] in known[i]) for i in range(len(cards))
             ]
             self._refuse_painted([i for i in range(len(known)) if i >= len(cards) or not stays[i]])
             if self._labels.classes is not None and self.ignore_id < len(cards):
@@ -344,7 +344,7 @@ class Project:
                 (list(made_from[0]), list(made_from[1])),
                 (list(names), list(skeleton)),
             ):
-                raise Conflict(changed_text("keypoints", self.keypoint_names))
+                raise Conflict(changed_text("keypoints", self.keypoint_names, "list was opened"))
             added = len(names) - len(self.keypoint_names)
             if added < 0 and self._labels.points:
                 raise Conflict("some images have keypoints; remove those before a name")

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from studio.errors import Conflict, StudioError
-from studio.names import Meanings, keys_of_meanings, moved_text
+from studio.names import Meanings, changed_text, keys_of_meanings
 
 
 def mask_from_bytes(pixels: bytes, size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -34,7 +34,7 @@ def check_ids(
             f"{ignore_id} marks ignored pixels"
         )
     if not all(i < len(keys) and made_by[i] in keys[i] for i in used):
-        raise Conflict(moved_text("classes", [names[-1] for names in known]))
+        raise Conflict(changed_text("classes", [names[-1] for names in known], "was painted"))
 
 
 def points_of_now(
@@ -53,7 +53,7 @@ def points_of_now(
         raise StudioError(f"keypoints must lie within {width}x{height}, with visible 0 or 1")
     visible = np.flatnonzero(points[:, 2]).tolist()
     if not all(k < len(known) and names[k] in known[k] for k in visible):
-        raise Conflict(moved_text("keypoints", [had[-1] for had in known]))
+        raise Conflict(changed_text("keypoints", [had[-1] for had in known], "was painted"))
     found = np.zeros((len(known), 3), np.float32)
     found[: len(points)] = points[: len(known)]
     return found

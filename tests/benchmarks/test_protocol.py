@@ -51,7 +51,7 @@ def test_a_filter_keeps_the_most_certain_share() -> None:
     numbers = torch.arange(10, dtype=torch.uint8)
     images = numbers[:, None, None, None].expand(10, 3, 8, 8)
     certain = np.array([5, 1, 9, 0, 3, 7, 2, 8, 4, 6], np.float32)
-    pool = Pool(without_keypoints(images, images[:, 0]), certain, images[:, 0].numpy())
+    pool = Pool(without_keypoints(images, images[:, 0]), certain)
     kept = pool.kept(0.5).images[:, 0, 0, 0].tolist()
     assert sorted(kept) == [1, 3, 4, 6, 8]
     assert len(pool.kept(0.9)) == 9
