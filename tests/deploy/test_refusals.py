@@ -1,59 +1,26 @@
 """Values that cannot work make rendering fail, with the key and the fix in the message."""
 
 import re
-from collections.abc import Iterator
 
 import helm_python
 import pytest
 
-from tests.deploy.cases import CASES, CLAIM, DOWNLOAD, GPU, IMAGE, KEDA, SMALL
-from tests.deploy.chart import CHART, LEAST, NAMESPACE, Object, default_values, one, render
+from tests.deploy.cases import CASES, CLAIM, DOWNLOAD, GPU, IMAGE, KEDA
+from tests.deploy.chart import CHART, LEAST, NAMESPACE, Object, render
+from tests.deploy.values import (
+    OWN,
+    RBAC,
+    TLS,
+    TWO,
+    allowed,
+    beside,
+    downloaded,
+    extra,
+    mounted,
+    near,
+    needing,
+)
 
-TLS: Object = {"mode": "secret", "secret": "cert"}
-
-
-def needing(expression: Object) -> Object:
-    """Values of pods that go to nodes which match the expression."""
-    terms = {"nodeSelectorTerms": [{"matchExpressions": [expression]}]}
-    required = {"requiredDuringSchedulingIgnoredDuringExecution": terms}
-    return {"affinity": {"nodeAffinity": required}}
-
-
-def beside(**fields: object) -> Object:
-    """Values with a container beside the server."""
-    return {"sidecars": [{"name": "a", "image": "a/b:1", **fields}]}
-
-
-def downloaded(**fields: object) -> Object:
-    """Values with a bundle that a container downloads."""
-    return {"models": [DOWNLOAD | {"download": DOWNLOAD["download"] | fields}]}
-
-
-def mounted(**fields: object) -> Object:
-    """Values with a volume of the user's own."""
-    mount = {"name": "a", "mountPath": "/a", **fields}
-    return {"extraVolumes": [{"name": "a", "emptyDir": {}}], "extraVolumeMounts": [mount]}
-
-
-def extra(kind: object, metadata: object, version: object = "v1") -> Object:
-    """An object for extraObjects."""
-    return {"apiVersion": version, "kind": kind, "metadata": metadata}
-
-
-def allowed(cidr: str, *excepted: str) -> Object:
-    """Clients with these addresses, but for those excepted."""
-    return {"networkPolicy": {"clients": [{"ipBlock": {"cidr": cidr, "except": list(excepted)}}]}}
-
-
-def near(**fields: object) -> Object:
-    """Values of pods that go where others are."""
-    term = {"topologyKey": "zone", **fields}
-    return {"affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}}
-
-
-RBAC = "rbac.authorization.k8s.io/v1"
-OWN: Object = {"name": "demo-labelmint"}
-TWO: Object = {"name": "A", "value": "b", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}
 BAD: list[tuple[Object, tuple[str, ...]]] = [
     ({"replicaCount": 3}, ("replicaCount",)),
     ({"drain": {"grace": 3}}, ("/drain", "grace")),
@@ -385,34 +352,6 @@ BAD: list[tuple[Object, tuple[str, ...]]] = [
 ]  # fmt: skip
 
 
-EVERYTHING: Object = (
-    LEAST
-    | GPU
-    | {
-        "autoscaling": KEDA,
-        "tls": {
-            "mode": "certManager",
-            "certManager": {"issuer": {"name": "a"}},
-            "mutual": {"enabled": True},
-        },
-        "auth": {"tokens": {"secret": "a"}, "adminTokens": {"secret": "a"}},
-        "client": {"tokenSecret": {"name": "a"}, "tlsSecret": "a"},
-        "gateway": {
-            "enabled": True,
-            "parentRefs": [{"name": "a"}],
-            "backendTls": {"enabled": True},
-        },
-        "networkPolicy": {"enabled": True},
-        "metrics": {
-            "monitor": {"kind": "pod"},
-            "alerts": {"enabled": True},
-            "dashboard": {"enabled": True},
-        },
-        "dataset": {"enabled": True, "claim": "a"},
-    }
-)
-
-
 @pytest.mark.parametrize(("values", "named"), BAD, ids=[str(i) for i in range(len(BAD))])
 def test_a_bad_value_is_named_with_its_fix(values: Object, named: tuple[str, ...]) -> None:
     with pytest.raises(helm_python.HelmError) as refused:
@@ -423,104 +362,12 @@ def test_a_bad_value_is_named_with_its_fix(values: Object, named: tuple[str, ...
     assert not re.search(r"does not match|failed|\^\(|\[a-z", said), said
 
 
-@pytest.mark.long
-def test_null_in_place_of_a_section_or_list_is_its_absence_or_one_line() -> None:
-    """Helm takes a default away where a value is null; many are used by some modes alone."""
-
-    def without(values: Object, least: Object) -> Iterator[tuple[str, Object]]:
-        """`least` with null in place of each section and list of `values`."""
-        for name, value in values.items():
-            if isinstance(value, dict | list) and name != "models":
-                yield name, least | {name: None}
-            if isinstance(value, dict):
-                inner = least.get(name, {})
-                yield from ((key, least | {name: one}) for key, one in without(value, inner))
-
-    refused = 0
-    with helm_python.Chart.load(str(CHART)) as chart:
-        for least in (LEAST, EVERYTHING):
-            chart.render(least, name="demo", namespace=NAMESPACE)
-            for name, values in without(default_values(), least):
-                try:
-                    chart.render(values, name="demo", namespace=NAMESPACE)
-                except helm_python.HelmError as error:
-                    refused += 1
-                    said = str(error).strip()
-                    missed = f"- at '.*': missing property '{name}'$"
-                    assert re.search(rf"{missed}|^execution error at \(.*\): .*{name}", said), said
-    assert refused > 40
-
-
 @pytest.mark.parametrize("release", ["a.b", "1a"])
 def test_a_release_whose_name_no_service_can_have_is_told_another(release: str) -> None:
     with pytest.raises(helm_python.HelmError, match="set fullnameOverride") as refused:
         render(release=release)
     assert f"release {release} gives the name {release}-labelmint" in str(refused.value)
     render({"fullnameOverride": "labels"}, release=release)
-
-
-def test_the_largest_values_that_a_server_takes_are_taken() -> None:
-    render({"rollout": {"maxUnavailable": "100%", "maxSurge": "150%"}})
-    render({"resources": {"requests": {"memory": "3072Mi", "cpu": 2}, "limits": {"cpu": "2000m"}}})
-    render({"models": [CLAIM | {"claim": {"name": "b", "subPath": "a/..b/c"}}]})
-    render({"commonLabels": {"a.b/c": "d" * 63}, "resources": SMALL})
-    render({"gateway": {"hostnames": ["*.example.com"]}})
-    render({"extraObjects": [extra("Service", OWN | {"namespace": "other"})]})
-    render(needing({"key": "a.b/c", "operator": "Gt", "values": ["8"]}))
-
-
-@pytest.mark.parametrize(
-    "amount", ["129e6", "+1E9", ".5Gi", "2.", "123456789n", "1500u", "1P", "1Pi", "1E", "1Ei", 1e9]
-)
-def test_amounts_are_taken_in_all_forms_of_kubernetes(amount: object) -> None:
-    render({"resources": {"requests": {"ephemeral-storage": amount}}})
-
-
-def test_amounts_in_different_forms_are_compared() -> None:
-    requests = {"cpu": "1500000u", "memory": "1e9", "ephemeral-storage": "0.5Pi"}
-    limits = {"cpu": "1500m", "memory": "1G", "ephemeral-storage": "512Ti"}
-    render({"resources": {"requests": requests, "limits": limits}})
-    for name, over in (("cpu", "1500001u"), ("memory", "1.1e9"), ("ephemeral-storage", "1E")):
-        with pytest.raises(helm_python.HelmError, match=f"requests.{name}={over} is over limits"):
-            render({"resources": {"requests": {name: over}, "limits": limits}})
-
-
-def test_values_that_an_api_server_takes_are_taken() -> None:
-    """An object of another API group has a name of its own; keys of annotations may be capitals."""
-    knative, istio = "serving.knative.dev/v1", "networking.istio.io/v1"
-    both = [extra("Gateway", OWN, group) for group in (istio, "gateway.networking.k8s.io/v1")]
-    render({"extraObjects": [extra("Service", OWN, knative), *both]})
-    render({"podAnnotations": {"Example.com/Team": "a"}})
-    render(beside(
-        livenessProbe={"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 3},
-        lifecycle={"preStop": {"sleep": {"seconds": 5}}, "stopSignal": "SIGUSR1"},
-    ))  # fmt: skip
-    headers = [{"name": "Host", "value": "a"}]
-    get = {"path": "/", "port": "http", "scheme": "HTTPS", "host": "a", "httpHeaders": headers}
-    render(beside(
-        livenessProbe={"grpc": {"port": 1, "service": ""}, "terminationGracePeriodSeconds": 5},
-        readinessProbe={"exec": {"command": ["a"]}, "initialDelaySeconds": 0, "timeoutSeconds": 2},
-        startupProbe={"tcpSocket": {"port": "http"}, "successThreshold": 1, "failureThreshold": 9},
-        lifecycle={"postStart": {"httpGet": get}, "preStop": {"tcpSocket": {"port": 1}}},
-    ))  # fmt: skip
-    render({"networkPolicy": {"egress": [{"ports": [{"port": "https"}, {"port": 443}]}]}})
-    render(allowed("10.0.0.0/8", "10.1.0.0/16", "10.255.255.255/32"))
-    render(allowed("0.0.0.0/0", "169.254.169.254/32"))
-    render(allowed("2001:db8::/33", "2001:db8:7fff::/48", "2001:DB8::1.2.3.4/128"))
-    render(allowed("::/0", "::1/128", "1:2:3:4:5:6:7:8/128", "::ffff:10.0.0.0/104"))
-    render({"tolerations": [{"key": "a", "operator": "", "value": "b"}]})
-    render({"extraEnv": [TWO | {"value": ""}]})
-    wanted, limits = (
-        {"hugepages-2Mi": "1Gi", "a.b/c": "1k"},
-        {"hugepages-2Mi": "1024Mi", "a.b/c": 1e3},
-    )
-    render({"resources": {"requests": wanted, "limits": limits}})
-    issuer = {"name": "a", "kind": "StepClusterIssuer", "group": "certmanager.step.sm"}
-    times = {"duration": "1.5h", "renewBefore": "0.5h"}
-    render({"tls": {"mode": "certManager", "certManager": {"issuer": issuer, **times}}})
-    render({"extraObjects": [extra("ClusterRole", {"name": "system:labelmint:reader"}, RBAC)]})
-    labels = {"matchLabels": {"matchExpressions": "a"}}
-    render({"networkPolicy": {"clients": [{"podSelector": labels}]}})
 
 
 def test_the_default_values_say_what_to_set_and_that_is_all_there_is_to_set() -> None:
@@ -553,17 +400,3 @@ def test_no_extra_object_takes_the_place_of_one_that_the_chart_makes() -> None:
             helm_python.HelmError, match=f"extraObjects has {kind} {name}, which the"
         ):
             render(values | {"extraObjects": [twice]})
-
-
-def test_replicas_are_spread_as_kubernetes_can() -> None:
-    spread = {"topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule", "minDomains": 2}
-    policies = {"nodeAffinityPolicy": "Honor", "nodeTaintsPolicy": "Ignore"}
-    found = one(render({"topologySpread": [spread | policies]}), "Deployment")
-    (rendered,) = found["spec"]["template"]["spec"]["topologySpreadConstraints"]
-    assert (spread | policies).items() <= rendered.items()
-
-
-def test_a_container_beside_the_server_can_claim_the_gpu_of_the_pod() -> None:
-    claims = [{"name": "gpu", "resourceClaimTemplateName": "one-gpu"}]
-    values = GPU | {"gpu": {"resourceClaims": claims}}
-    render(values | beside(resources={"claims": [{"name": "gpu", "request": "a"}]}))
