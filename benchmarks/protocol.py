@@ -1,14 +1,14 @@
 """The papers' protocol with exact truth: what a stream is worth to a training, over several seeds.
 
     python -m benchmarks.protocol [--domain regions] [--images 16 ...] [--seeds 5] [--arms a,b]
-        [--pool 10000] [--steps 800] [--out demo/protocol]
+        [--pool 6400] [--steps 800] [--out demo/protocol]
 
 From so many labeled images of a generator a U-Net is trained in each arm (benchmarks/
 protocol_arms.py): on these images alone and by the usual ways to use unlabeled ones; on a stream of
 labelmint, whose ensemble has seen the same images, as it is and filtered; and on exact masks. A
 seed chooses the labeled images, the ensemble's training, the stream, the U-Net's weights and its
-order of images. Networks, steps and augmentation are the same in all arms (examples/
-train_segmentation); in each, the weights of the tenth of the training that is best on 256
+order of images. Networks, steps, augmentation and the weights of the classes, by their
+shares of the labeled images, are the same in all arms (examples/train_segmentation); in each, the weights of the tenth of the training that is best on 256
 validation renders are tested, on 1,000 other renders and on photographs of them. The consistency
 losses of mean teacher and FixMatch are tuned on the validation renders, with a labeled set of a
 seed of its own. Results are kept in --out, and what is there, or in protocol.json, which --record
@@ -37,7 +37,7 @@ from benchmarks.protocol_arms import ARMS, BASELINES, Arm, Case, Material, rende
 from engines.ort import available_cores
 from examples.bench_world.nuisance import photographed
 from examples.train_segmentation.consistency import ConsistencyConfig, MeanTeacher
-from examples.train_segmentation.fit import UNetTrainConfig, fit
+from examples.train_segmentation.fit import UNetTrainConfig, balanced_weights, fit
 from examples.train_segmentation.samples import Samples
 from examples.train_segmentation.unet import UNet, masks_from_logits
 
@@ -78,7 +78,7 @@ class Trained:
 )  # fmt: skip
 @click.option("--seeds", default=5, type=click.IntRange(1), help="Number of seeds.")
 @click.option("--arms", default=",".join(ARMS), help="Arms to train, of these.")
-@click.option("--pool", default=10_000, type=click.IntRange(16), help="Samples and renders.")
+@click.option("--pool", default=6_400, type=click.IntRange(16), help="Samples and renders.")
 @click.option("--steps", default=800, type=click.IntRange(LOOKS), help="Of each training.")
 @click.option("--threads", default=available_cores(), type=click.IntRange(1))
 @click.option("--out", type=click.Path(path_type=Path), default=Path("demo/protocol"))
@@ -91,7 +91,7 @@ def main(
     if unknown := [name for name in names if name not in ARMS]:
         raise click.UsageError(f"--arms has {unknown[0]!r}; arms are {', '.join(ARMS)}")
     torch.set_num_threads(threads)
-    config = UNetTrainConfig(steps=steps)
+    config = UNetTrainConfig(steps=steps, batch_size=8, learning_rate=4e-3)
     settings = {"config": asdict(config), "pool": pool}
     for seed, images in itertools.product(range(seeds), counts):
         material = Material(Case(domain, images, seed, pool, threads, out))
@@ -133,6 +133,8 @@ def train(
 ) -> Trained:
     """The network that is best on the validation renders; of a teacher and its student, the
     teacher."""
+    classes = len(material.domain.class_names)
+    config = replace(config, class_weights=balanced_weights(material.labeled.masks, classes))
     data = arm.data(material, config, settings)
     validation = of_renders(material, VALIDATION_SEED, VALIDATION)
     teachers: list[MeanTeacher] = []

@@ -233,7 +233,9 @@ def with_unlabeled(m: Material, config: UNetTrainConfig, settings: ConsistencyCo
     unlabeled = batches_of(m.renders, m, config, 1)
     return ArmData(
         batches_of(m.labeled, m, config),
-        lambda network: MeanTeacher(network, unlabeled, m.case.seed, settings, m.variation),
+        lambda network: MeanTeacher(
+            network, unlabeled, m.case.seed, settings, m.variation, config.class_weights
+        ),
     )
 
 

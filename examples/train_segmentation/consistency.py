@@ -39,11 +39,13 @@ class MeanTeacher:
         seed: int,
         config: ConsistencyConfig | None = None,
         variation: Variation | None = None,
+        class_weights: tuple[float, ...] | None = None,
     ) -> None:
         self.teacher = copy.deepcopy(student).requires_grad_(False).eval()
         self._images, self._config = images, config or ConsistencyConfig()
         self._variation = variation or Variation()
         self._source = torch.Generator().manual_seed(seed)
+        self._weights = None if class_weights is None else torch.tensor(class_weights)
         self._steps = 0
 
     def loss(self, network: UNet) -> Tensor:
@@ -57,7 +59,7 @@ class MeanTeacher:
         mixed = torch.where(box[:, None], strong.roll(1, dims=0), strong)
         labels = torch.where(box, labels.roll(1, dims=0), labels)
         sure = torch.where(box, sureness.roll(1, dims=0), sureness) >= self._config.sure
-        misfit = F.cross_entropy(network(mixed).classes, labels, reduction="none")
+        misfit = F.cross_entropy(network(mixed).classes, labels, self._weights, reduction="none")
         return self._config.weight * (misfit * sure).mean()
 
     @torch.no_grad()

@@ -31,6 +31,7 @@ class UNetTrainConfig:
     gradient_norm: float = 1.0  # largest norm; longer gradients are scaled down
     keypoint_weight: float = 0.1  # weight of the keypoint loss relative to the class loss
     sigma_px: float = 1.5  # sigma of the keypoints' Gaussian targets
+    class_weights: tuple[float, ...] | None = None  # in the cross-entropy; None: all are the same
 
 
 class ExtraLoss(Protocol):
@@ -96,13 +97,23 @@ def _rate(config: UNetTrainConfig, step: int) -> float:
 def labeled_loss(prediction: UNetOutput, samples: Samples, config: UNetTrainConfig) -> Tensor:
     """Cross-entropy of the classes at each pixel, and of each keypoint's heatmap over all pixels,
     weighted by the keypoint's confidence."""
-    classes = F.cross_entropy(prediction.classes, samples.masks.long())
+    weights = None if config.class_weights is None else torch.tensor(config.class_weights)
+    classes = F.cross_entropy(prediction.classes, samples.masks.long(), weights)
     target = gaussians(samples.keypoints, samples.masks.shape[1:], config.sigma_px)
     log_likelihood = prediction.heatmaps.flatten(2).log_softmax(dim=2)
     misfit = -(target.flatten(2) * log_likelihood).sum(dim=2)
     trust = samples.keypoints[..., 2]
     keypoints = (misfit * trust).sum() / trust.sum().clamp(min=1)
     return classes + config.keypoint_weight * keypoints
+
+
+def balanced_weights(masks: Tensor, classes: int) -> tuple[float, ...]:
+    """Class weights for masks uint8 [n, H, W]: 1 / ln(1.02 + p) for a class that has the share p of
+    the pixels, up to 50 for a rare one (Paszke et al., ENet, 2016, arXiv 1606.02147); scaled to a
+    mean of 1 over the pixels."""
+    share = torch.bincount(masks.ravel().long(), minlength=classes) / masks.numel()
+    weights = 1 / torch.log(1.02 + share)
+    return tuple((weights / (weights * share).sum()).tolist())
 
 
 def gaussians(keypoints: Tensor, size: torch.Size, sigma_px: float) -> Tensor:
