@@ -1,4 +1,4 @@
-"""What of the label recipe pays: members, votes, temperature and hidden widths, by exact truth.
+"""What of the label recipe pays: members, votes, temperature and training, by exact truth.
 
     python -m benchmarks.ablations [--domain heads] [--images 16] [--seeds 3] [--samples 150]
         [--out demo/uncertainty]
@@ -9,7 +9,8 @@ samples of their seed. Arms:
     members       the first 1, 2, 3, 5 of the 10, which train apart from each other
     mean vote     the class of the largest mean probability, in place of the majority's
     temperature   logits divided by 0.5, 2, 4 before probabilities: scores change, votes do not
-    hidden        layers of other widths than 128 and 32, trained
+    trained       the published schedule; layers of other widths than 128 and 32; nearest in place
+                  of bilinear features; fewer and more steps, and pixels in each
 
 A row has the mIoU over all pixels, and the AUSE (see benchmarks.uncertainty_scores) of the mean of
 the most uncertain tenth by each measure, as means over the seeds; of mIoU also the smallest and the
@@ -32,11 +33,12 @@ from tqdm import tqdm
 from benchmarks.domains import DOMAINS
 from benchmarks.few_labels import TEST_SEED
 from benchmarks.machine import machine_name
-from benchmarks.uncertainty_scores import TENTH, Run, write_ensemble
+from benchmarks.uncertainty_scores import TENTH, USUAL, Run, write_ensemble
 from checkpoints import interpreter_from_file
 from nets.generator import Generator
 from nets.labels import Measure, class_uncertainty, majority, top_mean
 from training.evaluate.sparsification import sparsification_from_scores
+from training.interpreter.config import InterpreterTrainConfig
 from training.interpreter.predict import member_networks, outputs_from_taps
 from training.options import read_generator
 
@@ -44,7 +46,16 @@ MEMBERS = 10
 BASELINE = f"{MEMBERS} members"
 FEWER = (1, 2, 3, 5)
 TEMPERATURES = (0.5, 2.0, 4.0)
-HIDDEN: dict[str, tuple[int, int]] = {"hidden 64,16": (64, 16), "hidden 256,64": (256, 64)}
+TRAINED = {
+    "": USUAL,
+    "published schedule": InterpreterTrainConfig(schedule="published"),
+    "hidden 64,16": InterpreterTrainConfig(hidden=(64, 16)),
+    "hidden 256,64": InterpreterTrainConfig(hidden=(256, 64)),
+    "nearest": InterpreterTrainConfig(resize="nearest"),
+    "240 steps": InterpreterTrainConfig(steps=240),
+    "1,920 steps": InterpreterTrainConfig(steps=1920),
+    "4,096 pixels": InterpreterTrainConfig(pixels=4096),
+}
 MEASURES: tuple[Measure, ...] = ("jensen_shannon", "entropy", "least_confidence")
 
 
@@ -67,9 +78,11 @@ def main(domain: str, images: int, seeds: int, samples: int, trained: bool, out:
     results = []
     for seed in range(seeds):
         found: dict[str, dict[str, float]] = {}
-        for name, hidden in ({"": None} | (HIDDEN if trained else {})).items():
+        for name, recipe in TRAINED.items():
+            if name and not trained:
+                continue
             stem = f"{domain}_{images:02d}_seed{seed}{name.replace(' ', '_').replace(',', '_')}"
-            run = Run(chosen, images, seed, samples, out / stem, hidden)
+            run = Run(chosen, images, seed, samples, out / stem, recipe)
             path = out / f"{stem}_{samples}_ablations.json"
             if not path.exists():
                 path.write_text(json.dumps(measured(generator, run, name), indent=1) + "\n")

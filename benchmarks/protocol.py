@@ -7,12 +7,12 @@ From so many labeled images of a generator a U-Net is trained in each arm (bench
 protocol_arms.py): on these images alone and by the usual ways to use unlabeled ones; on a stream of
 labelmint, whose ensemble has seen the same images, as it is and filtered; and on exact masks. A
 seed chooses the labeled images, the ensemble's training, the stream, the U-Net's weights and its
-order of images. Networks, steps, augmentation and the weights of the classes, by their
-shares of the labeled images, are the same in all arms (examples/train_segmentation); in each, the weights of the tenth of the training that is best on 256
-validation renders are tested, on 1,000 other renders and on photographs of them. The consistency
-losses of mean teacher and FixMatch are tuned on the validation renders, with a labeled set of a
-seed of its own. Results are kept in --out, and what is there, or in protocol.json, which --record
-writes, is not trained again.
+order of images. Networks, steps, augmentation and the weights of the classes, by their shares of
+the labeled images, are the same in all arms (examples/train_segmentation); in each, the weights of
+the tenth of the training that is best on 256 validation renders are tested, on 1,000 other renders
+and on photographs of them. The consistency losses of mean teacher and FixMatch are tuned on the
+validation renders, with a labeled set of a seed of its own. Results are kept in --out, and what is
+there, or in protocol.json, which --record writes, is not trained again.
 """
 
 import copy
@@ -45,7 +45,7 @@ VALIDATION_SEED, TEST_SEED = 31_002, 31_003
 VALIDATION, TEST = 256, 1000  # renders
 LOOKS = 10  # at the validation renders during a training
 TUNING_SEED = 90  # of the labeled set that the consistency losses are tuned with
-WEIGHTS, SURENESSES = (0.3, 1.0, 3.0), (0.8, 0.95)
+TRIED = ((1.0, 0.95), (1.0, 0.8), (0.3, 0.95), (3.0, 0.95))  # weight, sureness
 AT_ONCE = 64
 TESTS = ("clean", "camera")
 RECORDED = Path(__file__).with_suffix(".json")
@@ -173,7 +173,7 @@ def tuned(name: str, material: Material, config: UNetTrainConfig) -> Consistency
     if not path.exists():
         own = Material(replace(case, seed=TUNING_SEED))
         rows = []
-        for weight, sure in itertools.product(WEIGHTS, SURENESSES):
+        for weight, sure in TRIED:
             settings = ConsistencyConfig(arm.average, sure, weight)
             print(f"\n{case.images} images, tuning {name}: {settings}", flush=True)
             rows.append([asdict(settings), train(arm, own, config, settings).best])

@@ -22,7 +22,7 @@ one JSON for each seed and number of images, and what is there is not run again.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,7 @@ SERVED = "divergence, largest tenth"
 TENTH = 0.1
 BOOTSTRAPS = 2000
 BINS = 15  # of the reliability diagram
+USUAL = InterpreterTrainConfig()
 
 
 @click.command()
@@ -101,7 +102,7 @@ class Run:
     seed: int
     samples: int
     path: Path  # without suffix
-    hidden: tuple[int, int] | None = None  # widths of the members' layers; None: the usual ones
+    recipe: InterpreterTrainConfig = USUAL  # its seed is not read
 
     @property
     def weights(self) -> Path:
@@ -115,7 +116,7 @@ def write_ensemble(generator: Generator, run: Run) -> None:
     config = SampleConfig(count=run.images, candidates=16 * run.images, seed=seed)
     rows = typical_rows(drawn_w(generator, config), run.images, seed)
     labels = run.domain.labels(generator, seed, rows)
-    settings = InterpreterTrainConfig(seed=run.seed, hidden=run.hidden)
+    settings = replace(run.recipe, seed=run.seed)
     interpreter = fit_interpreter(generator, labels, settings)
     recipe, sha256 = generator.config.tap_recipe, sha256_of_file(run.domain.generator)
     write_interpreter(
