@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from bundle.errors import BundleError
+from bundle.errors import BundleError, printable_line
 from checkpoints import CheckpointError, ClassCard
 from studio.bodies import (
     AddBody,
@@ -101,7 +101,7 @@ def application(studio: Studio, token: str) -> Guard:
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:
-    return PlainTextResponse(str(error), getattr(error, "status", 409))
+    return PlainTextResponse(printable_line(str(error)), getattr(error, "status", 409))
 
 
 async def _answer_disk_error(request: Request, error: Exception) -> Response:

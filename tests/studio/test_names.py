@@ -163,6 +163,25 @@ def test_a_mask_is_read_by_the_classes_that_it_was_written_by(served: Served) ->
     assert answer.headers["etag"] != tag
 
 
+def test_names_that_another_program_has_exchanged_are_no_renames(served: Served) -> None:
+    """Though both classes have had both names, and the text that says so is one line."""
+    tag = served.save("000", painted(served), '"none"').headers["etag"]
+    first, path = keys(served), served.folder / "classes.toml"
+    for names in (("figure", "ground"), ("ground", "figure")):
+        assert served.change("classes", classes(*names)).status == 204
+    allowed = served.save("000", painted(served, 1, 50), tag, x_studio_classes=first)
+    assert allowed.status == 204, "each is the class that it was"
+    figure, ground = (f'name = "{name}"'.encode() for name in ("figure", "ground"))
+    text = path.read_bytes().replace(figure, b"@").replace(ground, figure).replace(b"@", ground)
+    replace_file(path, text)
+    tag = allowed.headers["etag"]
+    refused = served.save("000", painted(served), tag, x_studio_classes=first)
+    assert refused.status == 409 and "now they are: figure, ground" in refused.text
+    replace_file(path, text.replace(figure, b'name = "a\\nb"'))
+    refused = served.save("000", painted(served, 0), tag, x_studio_classes=first)
+    assert refused.status == 409 and refused.text.endswith(r"now they are: a\nb, ground")
+
+
 def test_what_is_painted_is_known_after_another_program_has_changed_the_classes(
     served: Served,
 ) -> None:
