@@ -13,7 +13,7 @@ import { allSaved, isWaiting, kept, save, saveAgain, setTag, undecided, waitingM
 import { pressed } from "./shortcuts.js";
 import { showPlace, stageOf } from "./stage.js";
 import { Steps } from "./steps.js";
-import { entryOf, heldElsewhere, store, subscribe } from "./store.js";
+import { entryOf, heldElsewhere, of, reload, store, subscribe } from "./store.js";
 import { Strip, neighbor, nextImage } from "./strip.js";
 import { BrushTool, FillTool, PolygonTool, SmartTool } from "./tools.js";
 
@@ -149,11 +149,13 @@ class Session {
     }
     const turn = (this.turn = (this.turn ?? 0) + 1);
     const found = await getBytes(`${image(this.stem)}/mask`);
+    const classes = classesIn(found);
+    if (!meanTheSame(classes)) await reload(); // another program has changed them, and nobody has told
     if (this.closed || turn !== this.turn || this.steps.busy || isWaiting(this.stem)) return;
     const tag = found.headers.get("etag").replaceAll('"', "");
     setTag(this.stem, tag);
     this.steps.show(found.bytes);
-    this.classes = classesIn(found);
+    this.classes = classes;
     this.proposed = false;
     const left = holds ? kept(this.stem, this.mask.length) : null;
     if (left) {
@@ -170,7 +172,7 @@ class Session {
 
   // Fills an image without a label with what the ensemble proposes.
   async prefill() {
-    if (store.project.learn.uncertainty[this.stem] === undefined || this.refused) return;
+    if (of(this.stem, store.project.learn.uncertainty) === undefined || this.refused) return;
     const found = await getBytes(`${image(this.stem)}/proposal`).catch(() => null);
     if (!found || this.closed || !this.takesProposal || found.bytes.length !== this.mask.length) return;
     this.steps.show(found.bytes);

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, Route, expect
 
+from bundle.files import replace_file
 from tests.studio.chromium import WAIT_MS, draw, painting, saved, wait_until_it_hears
 from tests.studio.conftest import OTHER_TAB, Served, classes, serving
 from tests.studio.test_browser_saving import COPIES, EMPTY, FILL
@@ -46,6 +48,30 @@ def test_the_rest_of_a_refused_mask_keeps_its_classes_whatever_their_names_are_n
         page.get_by_role("button", name=f"Save mine without {gone}").click()
         assert (saved(page, served.folder) == before).all()
         first = then
+
+
+@pytest.mark.long
+def test_an_image_is_painted_by_the_classes_that_another_program_has_written_it_by(
+    browser: Browser, served: Served
+) -> None:
+    """A tab that had not heard of them said that the ids of the file were of the older ones."""
+    both = np.repeat(np.array([0, 1], np.uint8), served.pixels // 2).reshape(32, 32)
+    for stem in ("000", "001"):
+        assert served.save(stem, both.tobytes(), '"none"').status == 204
+    page = painting(browser, served.address, "000", "Every pixel is labeled")
+    wait_until_it_hears(page)
+    cards = "".join(
+        f'[[classes]]\nname = "{name}"\ncolor = "#00000{n}"\n'
+        for n, name in enumerate(("figure", "ground"))
+    )
+    replace_file(served.folder / "classes.toml", f"ignore_id = 255\n{cards}".encode())
+    Image.fromarray(1 - both).save(served.folder / "masks/001.png")
+    page.locator(".strip a", has_text="001").click()
+    expect(page.locator(".class").nth(1)).to_contain_text("ground")
+    expect(page.locator(".side")).to_contain_text("Every pixel is labeled")
+    draw(page, (0.1, 0.2), (0.9, 0.2), "b2")
+    after = saved(page, served.folder, "001")
+    assert (after[16:] == 0).all() and set(np.unique(after[:16])) == {1}, "figure is below"
 
 
 @pytest.mark.long
@@ -167,3 +193,18 @@ def test_what_a_tab_has_kept_of_one_project_is_neither_used_nor_removed_by_anoth
         page = painting(context, served.address, "000", "% unlabeled")
         expect(page.locator(".message")).to_contain_text("are back")
         assert 1 in saved(page, folder)
+
+
+@pytest.mark.long
+def test_an_image_may_have_a_name_that_every_object_of_the_page_has(
+    browser: Browser, tiny_weights: tuple[Path, Path], project: Path
+) -> None:
+    """It was held by another tab, for ever."""
+    index = project / "index.json"
+    index.write_text(index.read_text().replace('"001.png"', '"constructor.png"'))
+    (project / "images/001.png").rename(project / "images/constructor.png")
+    with serving(tiny_weights[0], project) as served:
+        page = painting(browser, served.address, "constructor", "Image constructor")
+        expect(page.locator(".strip a", has_text="constructor")).to_contain_text("to do")
+        draw(page, *LINE, "b1")
+        assert 0 in saved(page, project, "constructor")
