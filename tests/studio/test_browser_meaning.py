@@ -188,11 +188,11 @@ def test_what_a_tab_has_kept_of_one_project_is_neither_used_nor_removed_by_anoth
         page.evaluate(EMPTY)
         assert len(page.evaluate(COPIES)) == 1
         page.close(run_before_unload=False)
-    folder = enter(folders[0])
-    with serving(tiny_weights[0], folder, port) as served:
+    kept = enter(folders[0])
+    with serving(tiny_weights[0], kept, port) as served:
         page = painting(context, served.address, "000", "% unlabeled")
         expect(page.locator(".message")).to_contain_text("are back")
-        assert 1 in saved(page, folder)
+        assert 1 in saved(page, kept)
 
 
 @pytest.mark.long
