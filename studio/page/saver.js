@@ -224,14 +224,25 @@ const exact = (points) => JSON.stringify(points?.map((row) => row.map(Math.froun
 
 // Saves the keypoints that closed tabs could not save, of images that have none newer.
 export function restorePoints() {
-  for (const entry of store.project.images) {
-    if (heldElsewhere(entry.stem)) continue; // the next page that is loaded saves them
-    const work = workOf("points", entry.stem), copy = copyOf(work);
-    if (copy === null) continue;
-    if (copy.known.includes(exact(entry.points))) savePoints(entry.stem, copy.points, copy.names);
-    else forgetCopy(work);
-  }
+  store.project.images.forEach(restoreOf);
 }
+
+const notYet = new Set(); // images that another tab held then, as does a closed one for a moment
+
+function restoreOf(entry) {
+  if (heldElsewhere(entry.stem)) return notYet.add(entry.stem);
+  notYet.delete(entry.stem);
+  const work = workOf("points", entry.stem);
+  if (isOpen(work)) return; // this tab has newer ones
+  const copy = copyOf(work);
+  if (copy === null) return;
+  if (copy.known.includes(exact(entry.points))) savePoints(entry.stem, copy.points, copy.names);
+  else forgetCopy(work);
+}
+
+subscribe((what) => {
+  if (what === "holds") [...notYet].map(entryOf).filter(Boolean).forEach(restoreOf);
+});
 
 // What the server tells of an image is older than what is on its way there.
 subscribe((what) => {

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Route, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from bundle.files import replace_file
 from tests.studio.chromium import WAIT_MS, draw, painting, saved, wait_until_it_hears
@@ -81,9 +81,11 @@ def test_strokes_that_wait_keep_their_classes_when_their_image_is_opened_again(
     """The next stroke said that all were made by the classes of now."""
     page = painting(browser, served.address, "000", "Nothing is labeled yet")
     wait_until_it_hears(page)
-    (served.folder / "masks").write_text("in the way")
+    page.route(
+        "**/mask", lambda one: one.abort() if one.request.method == "PUT" else one.continue_()
+    )
     draw(page, *LINE, "b2")
-    expect(page.locator("#banner")).to_contain_text("Not saved: ")
+    expect(page.locator("#banner")).to_contain_text("The server is away")
     replace_last(served, "ground", "sky")
     expect(page.locator(".side")).to_contain_text("sky")
     for stem in ("001", "000"):
@@ -91,7 +93,7 @@ def test_strokes_that_wait_keep_their_classes_when_their_image_is_opened_again(
         expect(page.locator("h1")).to_have_text(f"Paint Image {stem}")
     expect(page.locator(".side")).to_contain_text("% unlabeled")
     draw(page, (0.1, 0.2), (0.9, 0.2), "b1")
-    (served.folder / "masks").unlink()
+    page.unroute("**/mask")
     expect(page.locator(".side")).to_contain_text("Not saved: the classes have changed")
     page.get_by_role("button", name="Save mine without figure").click()
     assert set(np.unique(saved(page, served.folder))) == {0, 255}
@@ -123,16 +125,8 @@ def test_nothing_is_painted_in_a_class_that_came_after_it_was_chosen(
     assert 0 in saved(page, served.folder)
 
 
-@pytest.mark.long
-def test_points_that_a_closed_tab_has_kept_wait_while_another_tab_holds_their_image(
-    browser: Browser, served: Served
-) -> None:
-    """They stayed "not saved" in a tab that does not show the image, and were saved over newer ones
-    as soon as it did."""
-    served.change("keypoints", {"names": ["left"], "skeleton": []})
-    served.open_stream(OTHER_TAB)
-    served.send("POST", "/api/images/000/hold", {"tab": OTHER_TAB})
-    page = painting(browser, served.address, "001", "Nothing is labeled yet")
+def keep_points(page: Page) -> None:
+    """Leaves a copy of points of image 000 in the browser, as a tab that was closed."""
     copy = {"points": [[8, 8, 1]], "names": ["left"], "known": ["null"]}
     page.evaluate(
         """async (copy) => {
@@ -143,6 +137,19 @@ def test_points_that_a_closed_tab_has_kept_wait_while_another_tab_holds_their_im
         }""",
         copy,
     )
+
+
+@pytest.mark.long
+def test_points_that_a_closed_tab_has_kept_wait_while_another_tab_holds_their_image(
+    browser: Browser, served: Served
+) -> None:
+    """They stayed "not saved" in a tab that does not show the image, and were saved over newer ones
+    as soon as it did."""
+    served.change("keypoints", {"names": ["left"], "skeleton": []})
+    served.open_stream(OTHER_TAB)
+    served.send("POST", "/api/images/000/hold", {"tab": OTHER_TAB})
+    page = painting(browser, served.address, "001", "Nothing is labeled yet")
+    keep_points(page)
     page.reload()
     expect(page.locator(".side")).to_contain_text("Nothing is labeled yet")
     wait_until_it_hears(page)
@@ -154,6 +161,29 @@ def test_points_that_a_closed_tab_has_kept_wait_while_another_tab_holds_their_im
     expect(page.locator("#saved")).to_have_text("All saved")
     known = served.studio.project.points("000")
     assert known is not None and known[0].tolist() == [4, 4, 1]
+
+
+@pytest.mark.long
+def test_points_that_a_closed_tab_has_kept_are_saved_once_their_image_is_free(
+    browser: Browser, served: Served
+) -> None:
+    """A tab that is loaded again finds its image held by itself as it was before: they waited for
+    the next page that was loaded."""
+    served.change("keypoints", {"names": ["left"], "skeleton": []})
+    page = painting(browser, served.address, "001", "Nothing is labeled yet")
+    stream = served.open_stream(OTHER_TAB)
+    served.send("POST", "/api/images/000/hold", {"tab": OTHER_TAB})
+    keep_points(page)
+    page.reload()
+    expect(page.locator(".side")).to_contain_text("Nothing is labeled yet")
+    wait_until_it_hears(page)
+    expect(page.locator("#saved")).to_have_text("All saved")
+    assert served.studio.project.points("000") is None
+    stream.close()
+    served.streams.pop().close()
+    page.wait_for_function(f"() => !{COPIES}.length")
+    known = served.studio.project.points("000")
+    assert known is not None and known[0].tolist() == [8, 8, 1]
 
 
 @pytest.mark.long
