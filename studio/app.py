@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from bundle.errors import BundleError
+from bundle.errors import BundleError, printable_line
 from checkpoints import CheckpointError, ClassCard
 from studio.bodies import (
     AddBody,
@@ -101,7 +101,7 @@ def application(studio: Studio, token: str) -> Guard:
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:
-    return PlainTextResponse(str(error), getattr(error, "status", 409))
+    return PlainTextResponse(printable_line(str(error)), getattr(error, "status", 409))
 
 
 async def _answer_disk_error(request: Request, error: Exception) -> Response:
@@ -190,14 +190,9 @@ class Handlers:
         return self._changed()
 
     async def mask(self, request: Request) -> Response:
-        made_by = self._made_by()
-        mask, tag = await run_in_threadpool(self.studio.project.mask, request.path_params["stem"])
-        return map_answer(request, mask, tag, made_by)
-
-    def _made_by(self) -> dict[str, str]:
-        """Header of an answer with class ids; asked for before they are read, so that no id is said
-        to mean a class that came later."""
-        return {MADE_BY: " ".join(names[-1] for names in self.studio.project.class_keys)}
+        read = self.studio.project.mask_by_classes
+        mask, tag, keys = await run_in_threadpool(read, request.path_params["stem"])
+        return map_answer(request, mask, tag, {MADE_BY: " ".join(keys)})
 
     async def save_mask(self, request: Request) -> Response:
         stem, tab = request.path_params["stem"], request.headers.get(TAB, "")
@@ -287,10 +282,11 @@ class Handlers:
     async def _learned(self, request: Request, read: Callable[[str], bytes]) -> Response:
         stem = request.path_params["stem"]
         self.studio.project.row(stem)
-        made_by = self._made_by()
+        # Before the ids are read, so that none is said to mean a class that came later.
+        keys = " ".join(names[-1] for names in self.studio.project.class_keys)
         data = await run_in_threadpool(read, stem)
         mask = np.frombuffer(data, np.uint8).reshape(self.studio.project.size)
-        return map_answer(request, mask, headers=made_by)
+        return map_answer(request, mask, headers={MADE_BY: keys})
 
     async def learn(self, request: Request) -> Response:
         body = await body_of(request, LearnBody)

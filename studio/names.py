@@ -48,12 +48,15 @@ def store_meanings(work: Path, known: Known) -> None:
 def meanings_of_names(
     before: Meanings, names: Sequence[str], renamed: Sequence[bool] | None = None
 ) -> Meanings:
-    """What the places mean with these names: the same as before where the name is one that the
-    place has had, or `renamed` says so; else something new."""
+    """What the places mean with these names: the same as before where the name is that of now, or
+    one that the place has had and no other has now, or `renamed` says so; else something new."""
+    names_of_now = {had[-1] for had in before if had}
     found = []
     for place, name in enumerate(names):
         known = before[place] if place < len(before) else []
-        same = name in known or (known and renamed is not None and renamed[place])
+        same = name in known and (name == known[-1] or name not in names_of_now)
+        if known and renamed is not None and renamed[place]:
+            same = True
         former = [one for one in known if one != name] if same else []
         found.append([*former, name][-KEPT_NAMES:])
     return found

@@ -8,6 +8,7 @@ from training.labels.label_folder import MASKS
 from training.labels.labelled_set import LabelPaths, label_paths
 
 State = tuple[int, int, int]
+OLD: State = (0, 0, 0)  # of no file that is there now
 
 
 def state_of_file(path: Path) -> State | None:

@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -28,6 +29,7 @@ from studio.errors import Conflict, NotFound, Outdated, StudioError
 from studio.names import (
     MAX_NAME,
     Known,
+    Meanings,
     changed_text,
     check_names,
     keys_of_meanings,
@@ -36,7 +38,7 @@ from studio.names import (
     store_meanings,
     stored_meanings,
 )
-from studio.outside import refuse_other_masks, state_of_file, states_of_masks
+from studio.outside import OLD, refuse_other_masks, state_of_file, states_of_masks
 from studio.received import check_ids, check_skeleton, mask_from_bytes, points_of_now
 from training.errors import LabelError, TrainingError
 from training.images.image_set import ImageSet, image_set_from_folder
@@ -157,6 +159,12 @@ class Project:
                 )
             return mask, tag_of_mask(mask)
 
+    def mask_by_classes(self, stem: str) -> tuple[NDArray[np.uint8], str, list[str]]:
+        """The same, by the classes as they are on disk, and their keys, by id."""
+        with self.lock:
+            self._take_in_names()
+            return *self.mask(stem), [names[-1] for names in self.class_keys]
+
     def take_in(self) -> None:
         """Takes over the labels that other programs have added, changed or removed since; a mask
         that cannot be read is a label without classes, and named when it is opened. Raises
@@ -179,7 +187,7 @@ class Project:
         """Reads the labels anew if classes.toml or keypoints.json is another file by now."""
         if self._files != self._states():
             self._labels = self._read()
-            self._seen, self._classes_in = {}, {}  # of which masks are read again
+            self._seen = dict.fromkeys(self._seen, OLD)  # so that masks are read again
 
     def missing_classes(self) -> list[str]:
         """Names of the classes that no mask has."""
@@ -252,24 +260,27 @@ class Project:
         check_names("class", names)
         with self.lock:
             self.take_in()
-            known = self.class_keys
+            keys_of_now = self.class_keys
             if before is not None and self.classes == list(cards):
                 return
             if before is not None and self.classes != list(before):
                 now = [card.name for card in self.classes]
                 raise Conflict(changed_text("classes", now, "list was opened"))
             stays = [
-                i < len(known) and (keys is None or keys[i] in known[i]) for i in range(len(cards))
+                i < len(keys_of_now) and (keys is None or keys[i] in keys_of_now[i])
+                for i in range(len(cards))
             ]
-            self._refuse_painted([i for i in range(len(known)) if i >= len(cards) or not stays[i]])
+            gone = [i for i in range(len(keys_of_now)) if i >= len(cards) or not stays[i]]
+            self._refuse_painted(gone)
             if self._labels.classes is not None and self.ignore_id < len(cards):
                 raise Conflict(f"the masks mark ignored pixels by {self.ignore_id}; no class may")
             classes = Classes(list(cards), self.ignore_id)
             kept = [
                 had if stays[i] else [] for i, had in enumerate(self._known.classes[: len(cards)])
             ]
-            self._note_names(classes=meanings_of_names(kept, names, stays))
+            known = self._stored(classes=meanings_of_names(kept, names, stays))
             write_classes(self.folder / CLASSES, classes)
+            self._known = known
             self._files = self._states()
             self._labels = replace(self._labels, classes=classes)
 
@@ -286,17 +297,12 @@ class Project:
                     "before you remove the class"
                 )
 
-    def _note_names(
-        self, classes: list[list[str]] | None = None, keypoints: list[list[str]] | None = None
-    ) -> None:
-        """Remembers what places mean, also for the next session: before the names are written, so
-        that a killed process leaves no place with a meaning that it never had."""
-        known = Known(
-            self._known.classes if classes is None else classes,
-            self._known.keypoints if keypoints is None else keypoints,
-        )
+    def _stored(self, **lists: Meanings) -> Known:
+        """What places mean with other `lists`, and keeps it for the next session: before the names
+        are written, so that a killed process leaves no place with a meaning that it never had."""
+        known = msgspec.structs.replace(self._known, **lists)
         store_meanings(self.work, known)
-        self._known = known
+        return known
 
     def points(self, stem: str) -> NDArray[np.float32] | None:
         """Keypoints [K, 3]: x, y in pixels (centers at +0.5), visible 0 or 1; None without."""
@@ -353,8 +359,9 @@ class Project:
             # Of places without a point nobody can say whether they were renamed.
             renamed = [bool(self._labels.points)] * len(names)
             meant = meanings_of_names(self._known.keypoints, names, renamed)
-            self._note_names(keypoints=meant)
+            stored = self._stored(keypoints=meant)
             self._write_points(tuple(names), tuple(skeleton), grown)
+            self._known = stored
 
     def _write_points(
         self,

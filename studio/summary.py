@@ -55,7 +55,7 @@ def project_summary(studio: Studio) -> dict[str, object]:
         height, width = project.size
         return {
             "name": project.folder.resolve().name,
-            "folder": str(project.folder),
+            "folder": str(project.folder.resolve()),
             "height": height,
             "width": width,
             "ignore_id": project.ignore_id,

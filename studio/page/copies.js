@@ -1,8 +1,10 @@
 // Copies in the browser of what is not saved, for a tab that is closed before it is.
 
+import { isSample } from "./api.js";
 import { changed, store } from "./store.js";
 
-const nameOf = ({ kind, stem, sha }) => `studio ${kind} ${store.project.folder} ${stem} ${sha}`;
+// Each part without a space of its own, so that no name begins as those of another project do.
+const nameOf = ({ kind, stem, sha }) => ["studio", kind, ...[store.project.folder, stem, sha].map(encodeURIComponent)].join(" ");
 
 // The texts of copies, and what they must be.
 const KINDS = {
@@ -10,7 +12,7 @@ const KINDS = {
     text: ({ tag, value }) => JSON.stringify({ tag, pixels: base64(value.pixels), classes: value.classes }),
     read({ tag, pixels, classes }, length) {
       const found = Uint8Array.from(atob(pixels), (letter) => letter.charCodeAt(0));
-      check(typeof tag === "string" && found.length === length && classes.every(({ name, key }) => isText(name) && isText(key)));
+      check(WORD.test(tag) && found.length === length && classes.length <= 256 && classes.every(({ name, key }) => isText(name) && WORD.test(key)));
       return { tag, pixels: found, classes };
     },
   },
@@ -25,6 +27,7 @@ const KINDS = {
   },
 };
 
+const WORD = /^[0-9a-z]+$/; // that goes into a header
 const isText = (value) => typeof value === "string";
 function check(right) {
   if (!right) throw new TypeError("this is no copy");
@@ -76,11 +79,10 @@ function write(name, text) {
 
 // Removes what nobody can use any more: copies put aside, and those of images that are gone.
 function makeRoom() {
-  const { folder, images } = store.project;
-  const used = images.flatMap(({ stem, sha }) => ["mask", "points"].map((kind) => nameOf({ kind, stem, sha })));
-  const mine = ["mask", "points"].map((kind) => `studio ${kind} ${folder} `);
+  const { folder, images } = store.project, used = new Set(images.map(({ stem, sha }) => encodeURIComponent(stem) + sha));
   for (const name of Object.keys(localStorage)) {
-    const gone = name.startsWith("aside ") || (mine.some((start) => name.startsWith(start)) && !used.includes(name));
-    if (gone) localStorage.removeItem(name);
+    const [first, , of, stem, sha] = name.split(" ");
+    const gone = first === "studio" && of === encodeURIComponent(folder) && !isSample(stem) && !used.has(stem + sha);
+    if (first === "aside" || gone) localStorage.removeItem(name);
   }
 }

@@ -12,10 +12,13 @@ export function historyOf(stem) {
   return found;
 }
 
-// A step back to ids that mean another class by now would paint what nobody has painted.
+// A step back to ids that mean another class by now would paint what nobody has painted. Returns the
+// classes of the last call.
 export function forgetOldSteps() {
-  if (!meanTheSame(meant)) for (const one of histories.values()) one.clear();
+  const before = meant;
+  if (!meanTheSame(before)) for (const one of histories.values()) one.clear();
   meant = classesOfNow();
+  return before;
 }
 
 class History {

@@ -59,7 +59,7 @@ export function imagePanel(session) {
 function keepRest(session, work) {
   saveRest(work);
   session.classes = classesOfNow();
-  if (work.kind === "mask") session.steps.show(waitingMask(session.stem));
+  if (work.kind === "mask") session.steps.show(waitingMask(session.stem).pixels);
   else session.tools.points.reset();
 }
 

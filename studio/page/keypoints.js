@@ -3,7 +3,7 @@
 import { el, icon } from "./dom.js";
 import { editList } from "./lists.js";
 import { savePoints } from "./saver.js";
-import { entryOf, store } from "./store.js";
+import { entryOf, of, store } from "./store.js";
 
 const GRAB_PX = 12;
 
@@ -22,7 +22,7 @@ export class PointTool {
     this.any = given !== null && given !== undefined;
     this.rows = names.map((_, k) => (given?.[k] ? [...given[k]] : [0, 0, 0]));
     this.proposed = false;
-    const proposal = store.project.learn.points[this.session.stem];
+    const proposal = of(this.session.stem, store.project.learn.points);
     if (!this.any && proposal?.length === names.length) {
       this.rows = proposal.map(([x, y]) => [x, y, 1]);
       this.proposed = true;
@@ -33,7 +33,7 @@ export class PointTool {
 
   // Proposed anew, and nothing is placed.
   propose() {
-    const proposal = store.project.learn.points[this.session.stem];
+    const proposal = of(this.session.stem, store.project.learn.points);
     if (!this.any && JSON.stringify(proposal) !== JSON.stringify(this.seen)) this.reset();
   }
 

@@ -5,7 +5,7 @@ import { el, plural, redraw, seconds } from "./dom.js";
 import { colorsOf, paintHeat, paintMask } from "./overlay.js";
 import { Near } from "./near.js";
 import { progressView } from "./progress.js";
-import { isLabelled, store, subscribe } from "./store.js";
+import { isLabelled, of, store, subscribe } from "./store.js";
 
 const turns = new WeakMap(); // canvas -> number of what was last to be drawn
 
@@ -67,7 +67,7 @@ export function learnView(view) {
     const rank = (entry) => place.get(entry.stem) ?? (isLabelled(entry) ? 1e6 : 1e5);
     redraw(wall, ...[...images].sort((a, b) => rank(a) - rank(b)).map((entry) => {
       if (!tiles.has(entry.stem)) tiles.set(entry.stem, new Tile(entry.stem, near));
-      const unsure = learn.uncertainty[entry.stem], first = place.get(entry.stem) === 0;
+      const unsure = of(entry.stem, learn.uncertainty), first = place.get(entry.stem) === 0;
       tiles.get(entry.stem).show(entry, unsure, unsure / most, first, kinds.value === "depth" && entry.depth);
       return tiles.get(entry.stem).item;
     }));

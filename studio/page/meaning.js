@@ -9,11 +9,18 @@ export const classesOfNow = () => store.project.classes.map(({ name, keys }) => 
 // Whether the ids of classes mean the same now.
 export const meanTheSame = (classes) => classes.every((card, id) => store.project.classes[id]?.keys.includes(card.key));
 
-// The id that a class has now; undefined: it is gone.
-export function idOf({ key }) {
-  const id = store.project.classes.findIndex((card) => card.keys.includes(key));
-  return id < 0 ? undefined : id;
+// The id that a class of a list has now; undefined: it is gone. It is where it was, unless another
+// program has moved it; one that has its name by now, and was another class in the list, is another.
+export function idOf(list, id) {
+  const { classes } = store.project;
+  const stays = (at) => list[at] !== undefined && classes[at]?.keys.includes(list[at].key);
+  if (stays(id)) return id;
+  const found = classes.findIndex((card, at) => card.keys.at(-1) === list[id].key && !stays(at));
+  return found < 0 ? undefined : found;
 }
+
+// Whether the class of an id is gone, or has another by now; ids without a class stay what they are.
+export const isGone = (list, id) => list[id] !== undefined && idOf(list, id) !== id;
 
 // The classes by which an answer has ids; samples of the review have those of now.
 export function classesIn({ headers }) {

@@ -8,12 +8,12 @@ import { forgetOldSteps, historyOf } from "./history.js";
 import { imagePanel } from "./imagepanel.js";
 import { keypointsPanel, PointTool } from "./keypoints.js";
 import { depthPicture } from "./learn.js";
-import { classesIn, classesOfNow, meanTheSame } from "./meaning.js";
+import { classesIn, classesOfNow, idOf, isGone, meanTheSame } from "./meaning.js";
 import { allSaved, isWaiting, kept, save, saveAgain, setTag, undecided, waitingMask } from "./saver.js";
 import { pressed } from "./shortcuts.js";
 import { showPlace, stageOf } from "./stage.js";
 import { Steps } from "./steps.js";
-import { entryOf, heldElsewhere, store, subscribe } from "./store.js";
+import { entryOf, heldElsewhere, of, reload, store, subscribe } from "./store.js";
 import { Strip, neighbor, nextImage } from "./strip.js";
 import { BrushTool, FillTool, PolygonTool, SmartTool } from "./tools.js";
 
@@ -55,14 +55,13 @@ class Session {
     this.height = project.height;
     this.ignoreId = project.ignore_id;
     this.classes = classesOfNow(); // that the ids of its mask are of
-    forgetOldSteps();
     this.history = historyOf(this.stem);
     settings.size ??= Math.max(2, Math.round(project.width / 16));
-    settings.class = Math.min(settings.class, project.classes.length - 1);
     this.settings = settings;
     this.proposed = false; // whether the mask shown is a proposal that nobody has accepted
     this.closed = false;
     Object.assign(this, stageOf(this));
+    this.renewClasses();
     this.side = el("aside", { class: "side", "aria-label": "Classes and this image" });
     this.strip = new Strip(this.sample ? null : this.stem);
     this.view.replaceChildren(el("h1", { class: "unseen" }, `Paint ${this.title}`), this.strip.view, this.stage, this.side);
@@ -141,16 +140,22 @@ class Session {
 
   async loadMask(holds = !this.board.looking) {
     if (isWaiting(this.stem)) {
-      this.steps.show(waitingMask(this.stem) ?? this.mask);
+      const waits = waitingMask(this.stem);
+      if (waits) {
+        this.steps.show(waits.pixels);
+        this.classes = waits.classes;
+      }
       return;
     }
     const turn = (this.turn = (this.turn ?? 0) + 1);
     const found = await getBytes(`${image(this.stem)}/mask`);
+    const classes = classesIn(found);
+    if (!meanTheSame(classes)) await reload(); // another program has changed them, and nobody has told
     if (this.closed || turn !== this.turn || this.steps.busy || isWaiting(this.stem)) return;
     const tag = found.headers.get("etag").replaceAll('"', "");
     setTag(this.stem, tag);
     this.steps.show(found.bytes);
-    this.classes = classesIn(found);
+    this.classes = classes;
     this.proposed = false;
     const left = holds ? kept(this.stem, this.mask.length) : null;
     if (left) {
@@ -167,7 +172,7 @@ class Session {
 
   // Fills an image without a label with what the ensemble proposes.
   async prefill() {
-    if (store.project.learn.uncertainty[this.stem] === undefined || this.refused) return;
+    if (of(this.stem, store.project.learn.uncertainty) === undefined || this.refused) return;
     const found = await getBytes(`${image(this.stem)}/proposal`).catch(() => null);
     if (!found || this.closed || !this.takesProposal || found.bytes.length !== this.mask.length) return;
     this.steps.show(found.bytes);
@@ -260,6 +265,14 @@ class Session {
     }
     this.setSize(settings.size);
     this.update();
+  }
+
+  // After a change of classes: no step, and no class that is chosen, is of one that is gone.
+  renewClasses() {
+    const before = forgetOldSteps(), id = settings.class;
+    if (!isGone(before, id)) return;
+    settings.class = idOf(before, id) ?? 0;
+    this.say(`${before[id].name} is no longer class ${id + 1}; ${store.project.classes[settings.class].name} is chosen now.`);
   }
 
   useClass(id) {
@@ -362,7 +375,7 @@ class Session {
     if (what === "project") {
       this.entry = entryOf(this.stem) ?? this.entry;
       if (this.gone) this.board.looking = true;
-      forgetOldSteps();
+      this.renewClasses();
       if (meanTheSame(this.classes)) this.classes = classesOfNow();
       else if (this.opened && !this.gone && !this.steps.busy && !isWaiting(this.stem)) this.reread(this.loadMask());
       this.board.setColors(store.project.classes);

@@ -37,9 +37,9 @@ export function isWaiting(stem) {
   return isOpen(works.get(`mask ${stem}`));
 }
 
-// The mask that is not saved.
+// The mask that is not saved, {pixels, classes}.
 export function waitingMask(stem) {
-  return works.get(`mask ${stem}`)?.value?.pixels;
+  return works.get(`mask ${stem}`)?.value;
 }
 
 // All that is not saved; what has a problem is for the person to solve.
@@ -96,7 +96,7 @@ export function namesGone({ kind, value }) {
     return value.names.filter((name, k) => value.points?.[k]?.[2] && !names.includes(name));
   }
   const used = new Set(value.pixels);
-  return value.classes.filter((card, id) => used.has(id) && idOf(card) === undefined).map((card) => card.name);
+  return value.classes.filter((card, id) => used.has(id) && idOf(value.classes, id) === undefined).map((card) => card.name);
 }
 
 // Saves what still has its class or its name, by the lists of now; the rest becomes unlabeled.
@@ -108,7 +108,7 @@ export function saveRest(work) {
     return put(work, { points, names });
   }
   const table = new Uint8Array(256).fill(store.project.ignore_id);
-  value.classes.forEach((card, id) => (table[id] = idOf(card) ?? store.project.ignore_id));
+  value.classes.forEach((_, id, list) => (table[id] = idOf(list, id) ?? store.project.ignore_id));
   put(work, { pixels: value.pixels.map((id) => table[id]), classes: classesOfNow() });
 }
 
@@ -224,13 +224,25 @@ const exact = (points) => JSON.stringify(points?.map((row) => row.map(Math.froun
 
 // Saves the keypoints that closed tabs could not save, of images that have none newer.
 export function restorePoints() {
-  for (const entry of store.project.images) {
-    const work = workOf("points", entry.stem), copy = copyOf(work);
-    if (copy === null) continue;
-    if (copy.known.includes(exact(entry.points))) savePoints(entry.stem, copy.points, copy.names);
-    else forgetCopy(work);
-  }
+  store.project.images.forEach(restoreOf);
 }
+
+const notYet = new Set(); // images that another tab held then, as does a closed one for a moment
+
+function restoreOf(entry) {
+  if (heldElsewhere(entry.stem)) return notYet.add(entry.stem);
+  notYet.delete(entry.stem);
+  const work = workOf("points", entry.stem);
+  if (isOpen(work)) return; // this tab has newer ones
+  const copy = copyOf(work);
+  if (copy === null) return;
+  if (copy.known.includes(exact(entry.points))) savePoints(entry.stem, copy.points, copy.names);
+  else forgetCopy(work);
+}
+
+subscribe((what) => {
+  if (what === "holds") [...notYet].map(entryOf).filter(Boolean).forEach(restoreOf);
+});
 
 // What the server tells of an image is older than what is on its way there.
 subscribe((what) => {

@@ -69,13 +69,16 @@ export function entryOf(stem) {
   return store.project.images.find((entry) => entry.stem === stem);
 }
 
+// What a table of the server has of an image; an object has more by itself, such as a constructor.
+export const of = (stem, table) => (Object.hasOwn(table, stem) ? table[stem] : undefined);
+
 export function isLabelled(entry) {
   return entry.labelled || entry.points !== null;
 }
 
 // Whether another tab holds an image.
 export function heldElsewhere(stem) {
-  const holder = store.project.holds[stem];
+  const holder = of(stem, store.project.holds);
   return holder !== undefined && holder !== TAB;
 }
 

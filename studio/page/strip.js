@@ -2,7 +2,7 @@
 
 import { thumbnail } from "./api.js";
 import { el, icon, redraw } from "./dom.js";
-import { heldElsewhere, isLabelled, store } from "./store.js";
+import { heldElsewhere, isLabelled, of, store } from "./store.js";
 
 export class Strip {
   // `current`: the image that is open; null: a sample of Review, which leads back there.
@@ -29,7 +29,7 @@ export class Strip {
   words(entry, learn) {
     if (heldElsewhere(entry.stem)) return "in another tab";
     if (isLabelled(entry)) return "labeled";
-    if (learn.uncertainty[entry.stem] === undefined) return "to do";
+    if (of(entry.stem, learn.uncertainty) === undefined) return "to do";
     return learn.next[0] === entry.stem ? "teaches most" : "proposed";
   }
 

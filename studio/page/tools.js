@@ -1,6 +1,7 @@
 // The tools. Each gets positions in image pixels: down, move, up; cancel leaves nothing behind.
 
 import { Refused, image, request } from "./api.js";
+import { classesOfNow, isGone } from "./meaning.js";
 import { flood, polygon, stroke } from "./raster.js";
 
 const HOLD_MS = 450, GROW_MS = 110; // until a held selection grows, and between its steps
@@ -108,7 +109,7 @@ export class SmartTool {
   down(at, { shift } = {}) {
     const { session } = this;
     this.forget();
-    this.held = { points: [], value: session.value, color: session.color, shift, released: false, levels: null };
+    this.held = { points: [], value: session.value, color: session.color, classes: classesOfNow(), shift, released: false, levels: null };
     this.move(at);
     this.ask(this.held);
   }
@@ -173,6 +174,7 @@ export class SmartTool {
     if (session.steps.busy) return setTimeout(() => this.commit(chosen), GROW_MS); // a stroke is going on
     if (!this.held) session.board.showRegion(null);
     if (session.board.readOnly) return;
+    if (isGone(chosen.classes, chosen.value)) return session.say("The class of that selection is gone; select it again.");
     this.paint(chosen);
     session.update();
   }
@@ -188,7 +190,7 @@ export class SmartTool {
   // The last selection, one step larger or smaller.
   adjust(by) {
     const { session, last } = this;
-    if (!last || session.board.readOnly || session.steps.busy) return;
+    if (!last || session.board.readOnly || session.steps.busy || isGone(last.classes, last.value)) return;
     last.level = changedLevel(last.present, last.level, by);
     const area = last.noted ? session.steps.undo() : null;
     this.paint(last);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.server
 import json
 import threading
@@ -164,10 +165,14 @@ def test_keypoints_wait_for_the_server_as_strokes_do_also_if_their_tab_is_closed
         expect(page.locator("#saved")).to_have_text("All saved")
 
 
-# JSON, or not, that is no copy.
+# JSON, or not, that is no copy of an image of 32x32 pixels.
+PIXELS = base64.b64encode(bytes(32 * 32)).decode()
 NO_COPIES = ("{", "[]", "7", '{"points": [[1, 2]], "names": ["left"], "known": []}',
              '{"points": 3, "names": [], "known": []}', '{"tag": "none", "pixels": 1}',
-             '{"tag": 1, "pixels": "AAAA", "classes": []}')  # fmt: skip
+             '{"tag": 1, "pixels": "AAAA", "classes": []}',
+             f'{{"tag": "a\\nb", "pixels": "{PIXELS}", "classes": []}}',
+             f'{{"tag": "none", "pixels": "{PIXELS}", "classes": [{{"name": "", "key": "é"}}]}}',
+             f'{{"tag": "none", "pixels": "{PIXELS}", "classes": {{"__proto__": 1}}}}')  # fmt: skip
 
 
 @pytest.mark.long

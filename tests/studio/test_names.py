@@ -4,14 +4,17 @@ one that a person has painted."""
 import io
 import json
 import zipfile
+from functools import partial
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from bundle.files import replace_file
+from checkpoints import ClassCard
 from studio.project import Project
-from tests.studio.conftest import Served, classes, painted
+from tests.full_disk import files_of_at_most
+from tests.studio.conftest import CARDS, Served, classes, painted
 from training.__main__ import main as training_command
 from training.images.image_set import image_set_from_folder
 from training.labels.labelled_set import labelled_set
@@ -139,6 +142,81 @@ def test_names_that_another_program_has_written_count_at_once(served: Served) ->
     assert served.listed("keypoints")["names"] == ["lefT"]
     assert served.place("000", [[1, 1, 1]]).status == 204
     assert served.change("classes", classes("ground", "sky", "hat")).status == 204
+
+
+def test_a_mask_is_read_by_the_classes_that_it_was_written_by(served: Served) -> None:
+    """The first look after another program has changed both gave new ids old meanings, and was
+    refused for a class that had been added."""
+    tag = served.save("000", painted(served, 0), '"none"').headers["etag"]
+    first = keys(served)
+    replace_file(
+        served.folder / "classes.toml",
+        b'ignore_id = 255\nclasses = [{ name = "figure", color = "#204060" }, '
+        b'{ name = "ground", color = "#102030" }, { name = "sky", color = "#000001" }]\n',
+    )
+    mask = np.frombuffer(painted(served, 1), np.uint8).reshape(served.studio.project.size).copy()
+    mask[-1] = 2
+    Image.fromarray(mask).save(served.folder / "masks/000.png")
+    answer = served.request("GET", "/api/images/000/mask")
+    assert answer.status == 200 and answer.body == mask.tobytes(), answer.text
+    assert answer.headers["x-studio-classes"] == keys(served) != first
+    assert answer.headers["etag"] != tag
+
+
+def test_names_that_another_program_has_exchanged_are_no_renames(served: Served) -> None:
+    """Though both classes have had both names, and the text that says so is one line."""
+    tag = served.save("000", painted(served), '"none"').headers["etag"]
+    first, path = keys(served), served.folder / "classes.toml"
+    for names in (("figure", "ground"), ("ground", "figure")):
+        assert served.change("classes", classes(*names)).status == 204
+    allowed = served.save("000", painted(served, 1, 50), tag, x_studio_classes=first)
+    assert allowed.status == 204, "each is the class that it was"
+    figure, ground = (f'name = "{name}"'.encode() for name in ("figure", "ground"))
+    text = path.read_bytes().replace(figure, b"@").replace(ground, figure).replace(b"@", ground)
+    replace_file(path, text)
+    tag = allowed.headers["etag"]
+    refused = served.save("000", painted(served), tag, x_studio_classes=first)
+    assert refused.status == 409 and "now they are: figure, ground" in refused.text
+    replace_file(path, text.replace(figure, b'name = "a\\nb"'))
+    refused = served.save("000", painted(served, 0), tag, x_studio_classes=first)
+    assert refused.status == 409 and refused.text.endswith(r"now they are: a\nb, ground")
+
+
+def test_what_is_painted_is_known_after_another_program_has_changed_the_classes(
+    served: Served,
+) -> None:
+    """The next stroke made all other images count as empty, and learning did not begin."""
+    both = np.repeat(np.array([0, 1], np.uint8), served.pixels // 2).tobytes()
+    assert served.save("000", both, '"none"').status == 204
+    path, made_by = served.folder / "classes.toml", keys(served)
+    replace_file(path, path.read_bytes().replace(b"#102030", b"#112233"))
+    stroke = painted(served, 0)
+    assert served.save("001", stroke, '"none"', x_studio_classes=made_by).status == 204
+    assert served.studio.learner.missing_classes() == []
+    replace_file(path, path.read_bytes().replace(b"#112233", b"#102030"))
+    (served.folder / "masks/000.png").unlink()
+    assert served.listed()[0]["color"] == 0x102030
+    assert served.studio.learner.missing_classes() == ["figure"]
+
+
+def test_a_list_that_could_not_be_written_changes_nothing(served: Served) -> None:
+    """The project could not be read again until the next start."""
+    assert served.change("keypoints", {"names": ["left"], "skeleton": []}).status == 204
+    assert served.place("000", [[1, 1, 1]]).status == 204
+    before, made_by = served.request("GET", "/api/project").body, keys(served)
+    project = served.studio.project
+    size = (served.folder / "studio/names.json").stat().st_size
+    for change in (
+        partial(project.set_classes, [*CARDS, ClassCard(name="sky", color=1)]),
+        partial(project.set_keypoints, ["left", "right"], []),
+    ):
+        with files_of_at_most(size + 30), pytest.raises(OSError, match=r"classes.toml|keypoints"):
+            change()
+        assert served.request("GET", "/api/project").body == before
+        assert Project(served.folder).class_keys == project.class_keys
+    saved = served.save("000", painted(served), '"none"', x_studio_classes=made_by)
+    assert saved.status == 204
+    assert served.place("000", [[2, 2, 1]]).status == 204
 
 
 def test_a_list_that_another_program_has_broken_is_named_until_it_is_mended(
