@@ -26,10 +26,10 @@ from typing import Any
 
 import click
 import numpy as np
+import scipy
 import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from scipy.stats import t as student_t
 
 from benchmarks.domains import DOMAINS
 from benchmarks.machine import machine_name
@@ -313,7 +313,7 @@ def interval(values: Sequence[float]) -> str:
     count = len(values)
     if count < 2:
         return f"{values[0]:+.1f}" if values else ""
-    half = student_t.ppf(0.975, count - 1) * np.std(values, ddof=1) / math.sqrt(count)
+    half = scipy.stats.t.ppf(0.975, count - 1) * np.std(values, ddof=1) / math.sqrt(count)
     mean = float(np.mean(values))
     return f"{mean:+.1f} ({mean - half:+.1f} to {mean + half:+.1f})"
 

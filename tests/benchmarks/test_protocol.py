@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy
 import torch
 from click import ClickException
-from scipy.stats import ttest_1samp
 
 from benchmarks.domains import REGIONS, regions
 from benchmarks.protocol import differences, interval, ious, results_of, table
@@ -109,7 +109,7 @@ def test_differences_are_of_the_same_seed_and_have_student_s_interval(tmp_path: 
         written(tmp_path, "supervised", seed, best)
     written(tmp_path, "labeled", 3, 0.1)  # a seed that the stream lacks
     results = results_of("regions", tmp_path, SETTINGS)[16]
-    bounds = ttest_1samp([10, 20, 10], 0).confidence_interval(0.95)
+    bounds = scipy.stats.ttest_1samp([10, 20, 10], 0).confidence_interval(0.95)
     assert f"| stream - labeled | +13.3 ({bounds.low:+.1f} to {bounds.high:+.1f}) |" in differences(
         results
     )

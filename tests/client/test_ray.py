@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 import pytest
 
@@ -91,6 +90,8 @@ def test_rows_are_those_of_the_stream(tiny_bundle: Path, tmp_path: Path) -> None
 
 def hub_columns(folder: Path, cache: Path) -> dict[str, np.ndarray[Any, Any]]:
     """What `datasets` opens of the folder that Ray wrote, as docs/scale.md says."""
+    import datasets  # takes a second, and every worker imports this file
+
     rows = datasets.load_dataset(str(folder), split="train", cache_dir=str(cache))
     for name in ("image", "mask"):
         rows = rows.cast_column(name, datasets.Image())

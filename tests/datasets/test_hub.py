@@ -7,11 +7,9 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 import pyarrow.parquet as parquet
 import pytest
-from datasets.distributed import split_dataset_by_node
 
 from labelmint.datasets.request import FORMATS
 from labelmint.hub import iterable_dataset
@@ -24,6 +22,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # datasets' 
 
 def loaded(folder: Path, **options: Any) -> Any:
     """The split `train`; its cache is a folder of the test's own."""
+    import datasets  # takes a second, and every worker imports this file
+
     cache = folder.with_name(f"{folder.name}-cache")
     rows = datasets.load_dataset(str(folder), split="train", cache_dir=str(cache), **options)
     gc.collect()
@@ -109,6 +109,8 @@ def test_an_iterable_dataset_has_the_samples_of_the_stream(server: RunningServer
 
 
 def test_an_iterable_dataset_is_split_and_resumed(server: RunningServer) -> None:
+    from datasets.distributed import split_dataset_by_node
+
     options: Any = {
         "start_index": 3,
         "end_index": 64,

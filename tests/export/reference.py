@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.stats
+import scipy  # which imports its parts where they are used
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.stats import spearmanr
+import scipy
 
 from tests.training.sets import partly_labelled, tiny_labels
 from training.evaluate.metrics import image_errors, scores_from_predictions
@@ -83,7 +83,7 @@ def test_leaving_out_by_score_is_measured_against_leaving_out_by_error() -> None
     errors = rng.uniform(size=40)
     scores = errors + rng.normal(scale=0.3, size=40).round(1)
     found = sparsification_from_scores(scores, errors)
-    assert found.correlation == pytest.approx(spearmanr(scores, errors).statistic)
+    assert found.correlation == pytest.approx(scipy.stats.spearmanr(scores, errors).statistic)
     best = np.argsort(scores, kind="stable")
     assert found.error == pytest.approx(errors.mean())
     assert found.error_without_tenth == pytest.approx(errors[best[:36]].mean())

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+import scipy
 import torch
 from numpy.typing import NDArray
-from scipy import stats
 
 from examples.bench_world.render import render_sample
 from examples.bench_world.scene import (
@@ -29,12 +29,12 @@ from labelmint.latents import Purpose, latents
 def test_every_coordinate_is_uniform() -> None:
     rows = latents(5, Purpose.OBJECT, np.arange(800), Z_DIM)
     uniforms = np.array([uniforms_from_latent(z) for z in rows])
-    least = min(stats.kstest(column, "uniform").pvalue for column in uniforms.T)
+    least = min(scipy.stats.kstest(column, "uniform").pvalue for column in uniforms.T)
     assert least > 1e-3 / Z_DIM
 
 
 def assert_within_binomial_bounds(found: int, count: int, share: float) -> None:
-    law = stats.binom(count, share)
+    law = scipy.stats.binom(count, share)
     assert min(law.cdf(found), law.sf(found - 1)) > 1e-4, (found, count, share)
 
 
