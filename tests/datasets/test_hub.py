@@ -12,7 +12,6 @@ import pyarrow.parquet as parquet
 import pytest
 
 from labelmint.datasets.request import FORMATS
-from labelmint.hub import iterable_dataset
 from tests.datasets.folders import contents, made, target_of
 from tests.datasets.test_formats import FAR, filled, streamed
 from tests.service.harness import RunningServer
@@ -91,6 +90,8 @@ def test_shards_share_a_folder(server: RunningServer, tmp_path: Path) -> None:
 
 
 def rows_of(server: RunningServer, **options: Any) -> Any:
+    from labelmint.hub import iterable_dataset
+
     return iterable_dataset(target_of(server), seed=5, samples_per_shard=10, **options)
 
 
