@@ -333,8 +333,8 @@ def figure_from_results(results: dict[int, Results]) -> Figure:
         panel.set_yticks([len(shown) - row for row in range(len(shown))])
         panel.set_yticklabels([ARMS[name].title for name in shown])
         panel.set_title(f"{images} labeled images")
-        panel.set_xlabel("mIoU, percent; blue: renders, red: photographs of them")
         panel.grid(axis="x", alpha=0.3)
+    figure.supxlabel("mIoU, percent; blue: renders, red: photographs of them", fontsize="medium")
     return figure
 
 
