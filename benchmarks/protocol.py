@@ -90,6 +90,7 @@ def main(
     names = arms.split(",")
     if unknown := [name for name in names if name not in ARMS]:
         raise click.UsageError(f"--arms has {unknown[0]!r}; arms are {', '.join(ARMS)}")
+    out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(threads)
     config = UNetTrainConfig(steps=steps, batch_size=8, learning_rate=4e-3)
     settings = {"config": asdict(config), "pool": pool}
